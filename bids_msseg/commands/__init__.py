@@ -1,0 +1,1 @@
+"""The programs beside the BIDS App: training and the demo dataset."""

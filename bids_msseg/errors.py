@@ -1,0 +1,117 @@
+"""Exit codes and exceptions: the only place where the codes stand.
+
+The codes are those of the BIDS execution specification
+(https://github.com/bids-standard/execution-spec, ``src/outputs.md``), whose upper half follows
+BSD ``sysexits.h``.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller."""
+
+    SUCCESS = 0
+    FAILURE = 1
+    INVALID_DATASET = 16
+    UNKNOWN_LEVEL = 17
+    NOTHING_SELECTED = 18
+    USAGE = 64
+    DATA_ERROR = 65
+    NO_INPUT = 66
+    CANNOT_CREATE = 73
+    IO_ERROR = 74
+    TEMPORARY = 75
+    INTERRUPTED = 130
+
+
+class MssegError(Exception):
+    """A failure that the user can understand and mend.
+
+    Parameters
+    ----------
+    message : str
+        What went wrong, in one sentence.
+    cure : str
+        What the user can do about it, in one sentence.
+
+    Examples
+    --------
+    >>> error = NoInputError("sub-07 has no FLAIR", cure="add one, or leave sub-07 out")
+    >>> int(error.code), str(error)
+    (66, 'sub-07 has no FLAIR\\n  cure: add one, or leave sub-07 out')
+    """
+
+    code: ExitCode = ExitCode.FAILURE
+
+    def __init__(self, message: str, *, cure: str) -> None:
+        super().__init__(message, cure)
+        self.message = message
+        self.cure = cure
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the way through a worker process: keyword arguments do not pickle by default."""
+        return (_rebuild, (type(self), self.message, self.cure))
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  cure: {self.cure}"
+
+
+def _rebuild(kind: type[MssegError], message: str, cure: str) -> MssegError:
+    return kind(message, cure=cure)
+
+
+class InvalidDatasetError(MssegError):
+    """The input folder is not a BIDS dataset."""
+
+    code = ExitCode.INVALID_DATASET
+
+
+class UnknownLevelError(MssegError):
+    """An analysis level that this app does not have."""
+
+    code = ExitCode.UNKNOWN_LEVEL
+
+
+class NothingSelectedError(MssegError):
+    """Labels or filters that select no visit."""
+
+    code = ExitCode.NOTHING_SELECTED
+
+
+class UsageError(MssegError):
+    """A command line or configuration file that cannot be honoured."""
+
+    code = ExitCode.USAGE
+
+
+class DataError(MssegError):
+    """A file whose content cannot be used."""
+
+    code = ExitCode.DATA_ERROR
+
+
+class NoInputError(MssegError):
+    """A file that is needed is not there."""
+
+    code = ExitCode.NO_INPUT
+
+
+class CannotCreateError(MssegError):
+    """A folder or file that cannot be written."""
+
+    code = ExitCode.CANNOT_CREATE
+
+
+class IoError(MssegError):
+    """Reading or writing broke off."""
+
+    code = ExitCode.IO_ERROR
+
+
+class TemporaryError(MssegError):
+    """A failure that a later run may not meet."""
+
+    code = ExitCode.TEMPORARY

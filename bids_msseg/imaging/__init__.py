@@ -1,0 +1,1 @@
+"""Images as arrays with affines; knows neither BIDS nor nipype nor torch."""

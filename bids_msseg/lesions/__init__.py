@@ -1,0 +1,1 @@
+"""Lesions as instances: labelling, volumes, regions, agreement with experts."""

@@ -1,0 +1,1 @@
+"""nipype workflow factories: which node feeds which."""
