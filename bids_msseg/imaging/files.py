@@ -1,0 +1,46 @@
+"""Writing files so that a half-written one never stands under its final name."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bids_msseg.errors import CannotCreateError
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside the target; rename it onto the target on success.
+
+    Parameters
+    ----------
+    target : path
+        Final name of the file. Missing folders are made.
+
+    Yields
+    ------
+    path
+        A hidden name in the same folder with the same ending, so that writers which go by the
+        ending choose the same format. It is removed if the block raises.
+
+    Raises
+    ------
+    CannotCreateError
+        If the folder or the file cannot be written.
+    """
+    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)  # noqa: PTH105 (atomic, and says so)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot write {target}: {error.strerror or error}",
+            cure="make the folder writable and leave enough free space",
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
