@@ -1,0 +1,272 @@
+"""Which slices of a volume a picture shows, and how a slice lies on the screen.
+
+Display is radiological: the patient's left is on the right of the picture. Axial and coronal
+slices are seen so, sagittal ones with anterior on the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from bids_msseg.imaging.volume import Volume
+
+Mask = NDArray[np.bool_]
+
+SEEN_WEIGHT = 0.25
+"""What a lesion that another chosen slice already shows still counts when slices are chosen."""
+THIN_SLICE_FRACTION = 0.15
+"""Slices with less brain than this share of the largest one are not worth a place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One way of cutting a RAS+ volume.
+
+    Attributes
+    ----------
+    name : str
+        ``axial``, ``coronal`` or ``sagittal``.
+    normal : int
+        Array axis that is cut.
+    across, down : int
+        Array axes that run along the rows and the columns of the picture.
+    coordinate : str
+        Letter of the world axis along ``normal``.
+    left, right : str
+        Side of the patient at the left and right border of the picture.
+    """
+
+    name: str
+    normal: int
+    across: int
+    down: int
+    coordinate: str
+    left: str
+    right: str
+
+
+AXIAL = Plane("axial", 2, 0, 1, "z", "R", "L")
+CORONAL = Plane("coronal", 1, 0, 2, "y", "R", "L")
+SAGITTAL = Plane("sagittal", 0, 1, 2, "x", "A", "P")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One slice that is shown.
+
+    Attributes
+    ----------
+    plane : Plane
+    index : int
+        Position along ``plane.normal``, counted from 0.
+    """
+
+    plane: Plane
+    index: int
+
+
+def to_ras(volume: Volume) -> Volume:
+    """Turn a volume so that its axes run to the right, anterior and superior.
+
+    Parameters
+    ----------
+    volume : Volume
+        Any axis order; an oblique grid is turned to the nearest one.
+
+    Returns
+    -------
+    Volume
+        The same voxels; data shape (X, Y, Z).
+
+    Examples
+    --------
+    >>> flipped = Volume(np.arange(2).reshape(2, 1, 1), np.diag([-1.0, 1, 1, 1]))
+    >>> to_ras(flipped).data.ravel()
+    array([1, 0])
+    """
+    orientation = nib.orientations.io_orientation(volume.affine)
+    data = nib.orientations.apply_orientation(volume.data, orientation)
+    back = nib.orientations.inv_ornt_aff(orientation, volume.shape)
+    return Volume(data, volume.affine @ back)
+
+
+def on_screen(volume: NDArray[np.generic], cut: Cut) -> NDArray[np.generic]:
+    """Take a slice of a RAS+ array as it lies on the screen.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (X, Y, Z)
+        RAS+ voxels.
+    cut : Cut
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+        First row superior (anterior where the slice is axial); first column the patient's
+        right (anterior where the slice is sagittal).
+
+    Examples
+    --------
+    >>> right = np.zeros((3, 2, 2), int)
+    >>> right[2] = 1
+    >>> on_screen(right, Cut(AXIAL, 0))
+    array([[1, 0, 0],
+           [1, 0, 0]])
+    """
+    where = tuple(cut.index if axis == cut.plane.normal else slice(None) for axis in range(3))
+    screen: NDArray[np.generic] = volume[where].T[::-1, ::-1]
+    return screen
+
+
+def within_mm(mask: Mask, distance: float, spacing: NDArray[np.float64]) -> Mask:
+    """Grow a mask by a distance in mm.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+    distance : float
+        Millimetres.
+    spacing : ndarray of float64, shape (3,)
+        Voxel edges in mm.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Examples
+    --------
+    >>> line = np.array([1, 0, 0, 0], bool).reshape(4, 1, 1)
+    >>> within_mm(line, 2.5, np.array([1.0, 1, 1])).ravel()
+    array([ True,  True,  True, False])
+    """
+    if not mask.any():
+        return mask
+    reach: Mask = ndi.distance_transform_edt(~mask, sampling=spacing) <= distance
+    return reach
+
+
+def even_slices(brain: Mask, axis: int, count: int) -> list[int]:
+    """Spread slices evenly over the part of the brain that is worth showing.
+
+    Parameters
+    ----------
+    brain : ndarray of bool, shape (X, Y, Z)
+    axis : int
+        Axis that is cut.
+    count : int
+        How many slices are wanted.
+
+    Returns
+    -------
+    list of int
+        At most ``count`` increasing positions along ``axis``.
+
+    Examples
+    --------
+    >>> even_slices(np.ones((2, 2, 9), bool), axis=2, count=3)
+    [1, 4, 7]
+    """
+    area = _areas(brain, axis)
+    shown = np.flatnonzero(area > THIN_SLICE_FRACTION * area.max(initial=0))
+    if shown.size <= count:
+        return [int(index) for index in shown]
+    middles = (np.arange(count) + 0.5) / count * shown.size
+    return [int(shown[int(middle)]) for middle in middles]
+
+
+def lesion_slices(labels: NDArray[np.int32], axis: int, count: int, *, gap: int = 1) -> list[int]:
+    """Choose the slices that show most lesion.
+
+    Greedy: every step takes the slice with the largest lesion area, where a lesion that a chosen
+    slice already shows counts a quarter, so that small lesions get their turn.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (X, Y, Z)
+        0 outside, 1..n for n lesions.
+    axis : int
+        Axis that is cut.
+    count : int
+        How many slices are wanted.
+    gap : int, default 1
+        Smallest distance between two chosen slices, in slices.
+
+    Returns
+    -------
+    list of int
+        Increasing positions; fewer than ``count`` where no more lesion is left.
+
+    Examples
+    --------
+    >>> labels = np.zeros((4, 4, 9), np.int32)
+    >>> labels[:, :, 2:4] = 1
+    >>> labels[0, :2, 7] = 2
+    >>> lesion_slices(labels, axis=2, count=2)
+    [2, 3]
+    >>> lesion_slices(labels, axis=2, count=2, gap=2)
+    [2, 7]
+    """
+    area = _areas_per_label(labels, axis)
+    weight = np.ones(area.shape[1])
+    free = np.ones(area.shape[0], bool)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        gain = (area @ weight) * free
+        best = int(np.argmax(gain))
+        if gain[best] <= 0:
+            break
+        chosen.append(best)
+        free[max(0, best - gap + 1) : best + gap] = False
+        weight[area[best] > 0] = SEEN_WEIGHT
+    return sorted(chosen)
+
+
+def fill_up(chosen: list[int], spread: list[int], count: int, *, gap: int = 1) -> list[int]:
+    """Fill free places with evenly spread slices, so that missed lesions can be looked for.
+
+    Parameters
+    ----------
+    chosen : list of int
+        Slices that are shown in any case.
+    spread : list of int
+        Slices to choose from.
+    count : int
+        How many are wanted in all.
+    gap : int, default 1
+        Smallest distance to a slice that is already shown, in slices.
+
+    Returns
+    -------
+    list of int
+        Increasing positions, at most ``count``.
+
+    Examples
+    --------
+    >>> fill_up([4], [1, 4, 7, 9], count=3)
+    [1, 4, 7]
+    """
+    full = list(chosen)
+    candidates = [s for s in spread if all(abs(s - c) >= gap for c in chosen)]
+    room = max(0, count - len(full))
+    step = max(1.0, len(candidates) / room) if room else 1.0
+    full += [candidates[int(i * step)] for i in range(min(room, len(candidates)))]
+    return sorted(full)
+
+
+def _areas(mask: Mask, axis: int) -> NDArray[np.int64]:
+    others = tuple(other for other in range(3) if other != axis)
+    areas: NDArray[np.int64] = np.count_nonzero(mask, axis=others)
+    return areas
+
+
+def _areas_per_label(labels: NDArray[np.int32], axis: int) -> NDArray[np.float64]:
+    """Voxels of every label on every slice, shape (slices, labels)."""
+    where = np.nonzero(labels)
+    area = np.zeros((labels.shape[axis], int(labels.max(initial=0))))
+    np.add.at(area, (where[axis], labels[where] - 1), 1)
+    return area
