@@ -25,10 +25,11 @@ class ExitCode(IntEnum):
     IO_ERROR = 74
     TEMPORARY = 75
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class MssegError(Exception):
-    """A failure that the user can understand and mend.
+    r"""A failure that the user can understand and mend.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ class MssegError(Exception):
     --------
     >>> error = NoInputError("sub-07 has no FLAIR", cure="add one, or leave sub-07 out")
     >>> int(error.code), str(error)
-    (66, 'sub-07 has no FLAIR\\n  cure: add one, or leave sub-07 out')
+    (66, 'sub-07 has no FLAIR\n  cure: add one, or leave sub-07 out')
     """
 
     code: ExitCode = ExitCode.FAILURE
