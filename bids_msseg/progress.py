@@ -1,0 +1,262 @@
+"""Progress that people can trust: a bar on a terminal, plain lines elsewhere, a table at the end.
+
+Public names: :class:`Progress`, :class:`VisitOutcome`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+OK: Final = "ok"
+LONGEST_TABLE: Final = 50
+PLAIN_WIDTH: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class VisitOutcome:
+    """One row of the final table.
+
+    Parameters
+    ----------
+    visit : str
+        The visit's key.
+    status : str
+        ``ok``, or a word or two on why not.
+    lesions : int, optional
+        Number of lesions.
+    load_ml : float, optional
+        Lesion load, mL.
+    seconds : float, optional
+        Wall time, s.
+    """
+
+    visit: str
+    status: str
+    lesions: int | None = None
+    load_ml: float | None = None
+    seconds: float | None = None
+
+
+class Progress:
+    """Show how far a run is; a context manager.
+
+    On a terminal there is one bar over the visits, which names the step that began last and the
+    time that is left; elsewhere each finished visit is a line. Lines printed to stderr or stdout
+    meanwhile appear above the bar.
+
+    Parameters
+    ----------
+    total_visits : int
+        How many visits will finish.
+    enabled : bool, optional
+        False shows nothing at all.
+    steps_per_visit : int, optional
+        How many steps a visit has, if known: the bar then moves within a visit too.
+    stream : TextIO, optional
+        Where to write; by default stderr.
+    clock : callable, optional
+        Seconds from any start.
+
+    Examples
+    --------
+    >>> with Progress(9, stream=sys.stdout) as progress:
+    ...     progress.step("sub-12_ses-1", "brain")
+    ...     progress.finish("sub-12_ses-1", "ok", 71.3)
+    [1/9] sub-12_ses-1 ok 71 s
+    """
+
+    def __init__(
+        self,
+        total_visits: int,
+        *,
+        enabled: bool = True,
+        steps_per_visit: int | None = None,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total = total_visits
+        self._enabled = enabled
+        self._steps_per_visit = steps_per_visit
+        self._clock = clock
+        self._finished = 0
+        self._steps: dict[str, int] = {}
+        self._console = _console(stream or sys.stderr)
+        self._bar: _Bar | None = None
+        self._start = clock()
+
+    def __enter__(self) -> Self:
+        self._start = self._clock()
+        if self._enabled and self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._bar = _Bar(self._console, self._total, self._clock)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop_bar()
+
+    def step(self, visit_key: str, step_name: str) -> None:
+        """Tell that a visit has begun a step.
+
+        Parameters
+        ----------
+        visit_key : str
+            The visit.
+        step_name : str
+            What it begins.
+        """
+        self._steps[visit_key] = self._steps.get(visit_key, -1) + 1
+        others = len(self._steps) - 1
+        self._show(f"{visit_key} {step_name}" + (f" (+{others})" if others else ""))
+
+    def finish(self, visit_key: str, status: str, seconds: float) -> None:
+        """Tell that a visit has ended, well or not.
+
+        Parameters
+        ----------
+        visit_key : str
+            The visit.
+        status : str
+            ``ok``, or a word or two on why not.
+        seconds : float
+            Its wall time, s.
+        """
+        self._steps.pop(visit_key, None)
+        self._finished += 1
+        if not self._enabled:
+            return
+        self._console.print(
+            f"[{self._finished}/{self._total}] {visit_key} {status} {seconds:.0f} s"
+        )
+        self._show(f"{visit_key} {status}")
+
+    def close(self, rows: Sequence[VisitOutcome] = ()) -> None:
+        """End the bar and print the table of all visits; of many, only those that are not ok.
+
+        Parameters
+        ----------
+        rows : sequence of VisitOutcome, optional
+            In the order in which they are to be shown.
+        """
+        self._stop_bar()
+        if not (self._enabled and rows):
+            return
+        shown = [row for row in rows if len(rows) <= LONGEST_TABLE or row.status != OK]
+        if shown:
+            self._console.print(_table(shown))
+        counts = Counter(row.status for row in rows)
+        summary = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+        self._console.print(f"{len(rows)} visit{'' if len(rows) == 1 else 's'}: {summary}")
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work that is done, in [0, 1]."""
+        begun = 0.0
+        if self._steps_per_visit:
+            begun = sum(min(n / self._steps_per_visit, 1.0) for n in self._steps.values())
+        return min((self._finished + begun) / max(self._total, 1), 1.0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Wall time that is left if the rest goes like what is done, s; None before the first."""
+        if self.fraction == 0:
+            return None
+        return (self._clock() - self._start) * (1 - self.fraction) / self.fraction
+
+    def _show(self, description: str) -> None:
+        if self._bar is not None:
+            self._bar.update(description, self.fraction * self._total, self.seconds_left)
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _Bar:
+    """The live bar of rich, with a time that is left that counts down between two events."""
+
+    def __init__(self, console: Console, total: int, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._progress = RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            _TimeLeft(clock),
+            console=console,
+            expand=True,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=total, ends=None)
+        self._progress.start()
+
+    def update(self, description: str, completed: float, seconds_left: float | None) -> None:
+        ends = None if seconds_left is None else self._clock() + seconds_left
+        self._progress.update(self._task, description=description, completed=completed, ends=ends)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+class _TimeLeft(ProgressColumn):
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields["ends"]
+        return Text("-:--" if ends is None else _duration(max(0.0, ends - self._clock())))
+
+
+def _duration(seconds: float) -> str:
+    """Write a time as h:mm:ss, without hours where there are none.
+
+    Examples
+    --------
+    >>> _duration(71), _duration(3671)
+    ('1:11', '1:01:11')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _console(stream: TextIO) -> Console:
+    """Make a console that prints names as they are; outside a terminal lines are not folded."""
+    console = Console(file=stream, markup=False, highlight=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH)
+
+
+def _table(rows: Sequence[VisitOutcome]) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("visit", no_wrap=True)
+    table.add_column("status")
+    for heading in ("lesions", "mL", "s"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.visit,
+            Text(row.status, style="" if row.status == OK else "bold red"),
+            "n/a" if row.lesions is None else str(row.lesions),
+            "n/a" if row.load_ml is None else f"{row.load_ml:.2f}",
+            "n/a" if row.seconds is None else f"{row.seconds:.0f}",
+        )
+    return table
