@@ -1,0 +1,438 @@
+"""Lesion load: one row a lesion, and what the rows add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.lesions.regions import Region, assign
+
+Point = tuple[float, float, float]
+Shares = tuple[float, float, float, float]
+Status = Literal["kept", "rejected"]
+MISSING = "n/a"
+
+
+@dataclass(frozen=True, slots=True)
+class LesionRow:
+    """What is known of one lesion or rejected candidate.
+
+    Attributes
+    ----------
+    index : int
+        Its value in the label image.
+    volume_mm3 : float
+        Volume in mm³.
+    n_voxels : int
+        Size in voxels.
+    centroid : tuple of 3 floats
+        Centre of mass in mm, RAS+ world of the image.
+    centroid_template : tuple of 3 floats or None
+        The same point in mm of the template.
+    p_candidate, p_refined : float
+        Mean probability inside, after the candidate net and at the end; NaN where not given.
+    p_lesion : float or None
+        Probability of the refinement net that this candidate is a lesion at all.
+    region : str
+        Label of the main :class:`~bids_msseg.lesions.regions.Region`; ``"n/a"`` where unknown.
+    shares : tuple of 4 floats
+        Share of the voxels in each region, in the order of ``Region``; NaN where unknown.
+    status : {"kept", "rejected"}
+        Whether it is part of the result.
+    reason : str
+        Why it was rejected; empty where it was kept.
+    """
+
+    index: int
+    volume_mm3: float
+    n_voxels: int
+    centroid: Point
+    centroid_template: Point | None
+    p_candidate: float
+    p_refined: float
+    p_lesion: float | None
+    region: str
+    shares: Shares
+    status: Status
+    reason: str
+
+
+def lesion_table(
+    labels: NDArray[np.integer],
+    affine: NDArray[np.floating],
+    *,
+    p_candidate: NDArray[np.floating] | None = None,
+    p_refined: NDArray[np.floating] | None = None,
+    p_lesion: Sequence[float] | None = None,
+    region_map: NDArray[np.integer] | None = None,
+    template_affine: NDArray[np.floating] | None = None,
+    status: Status = "kept",
+    reasons: Mapping[int, str] | None = None,
+) -> tuple[LesionRow, ...]:
+    """Describe every lesion of a label image.
+
+    Parameters
+    ----------
+    labels : ndarray of integers, shape (X, Y, Z)
+        0 outside, lesions 1..n; labels without voxels give no row.
+    affine : ndarray, shape (4, 4)
+        Voxel index to world position in mm, RAS+.
+    p_candidate, p_refined : ndarray, shape (X, Y, Z), optional
+        Probabilities of the candidate net and of the whole cascade.
+    p_lesion : sequence of float, optional
+        Lesion-wise probability of label i at place i - 1.
+    region_map : ndarray of integers, shape (X, Y, Z), optional
+        From :func:`bids_msseg.lesions.regions.region_map`.
+    template_affine : ndarray, shape (4, 4), optional
+        World mm of the image to world mm of the template.
+    status : {"kept", "rejected"}, default "kept"
+        What all rows say of themselves.
+    reasons : mapping of label to str, optional
+        Why each was rejected.
+
+    Returns
+    -------
+    tuple of LesionRow
+        By increasing label.
+
+    Raises
+    ------
+    ValueError
+        If an image is on another grid than the labels.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
+    >>> rows = lesion_table(labels, np.diag([2.0, 1.0, 1.0, 1.0]))
+    >>> [(row.index, row.volume_mm3, row.centroid) for row in rows]
+    [(1, 4.0, (3.0, 0.0, 0.0)), (2, 2.0, (8.0, 0.0, 0.0))]
+    """
+    _check_grids(labels, p_candidate, p_refined, region_map)
+    members = _members(labels)
+    centroids = _centroids(members, labels.shape, affine)
+    columns = {
+        "volume_mm3": members.sizes * float(abs(np.linalg.det(affine[:3, :3]))),
+        "n_voxels": members.sizes,
+        "p_candidate": _means(members, p_candidate),
+        "p_refined": _means(members, p_refined),
+    }
+    values = {name: column.tolist() for name, column in columns.items()}
+    in_template = None if template_affine is None else _points(template_affine, centroids)
+    regions, shares = _regions(labels, region_map, members.labels)
+    return tuple(
+        LesionRow(
+            index=label,
+            **{name: column[i] for name, column in values.items()},
+            centroid=_point(centroids[i]),
+            centroid_template=None if in_template is None else _point(in_template[i]),
+            p_lesion=None if p_lesion is None else float(p_lesion[label - 1]),
+            region=regions[i],
+            shares=shares[i],
+            status=status,
+            reason=(reasons or {}).get(label, ""),
+        )
+        for i, label in enumerate(members.labels.tolist())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """Labels with their sizes; labelled voxels with flat C-order index and rank of their label."""
+
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    voxels: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+    def sums(self, weights: NDArray[Any]) -> NDArray[np.float64]:
+        """Add up one value per voxel over each lesion."""
+        return np.bincount(self.ranks, weights, minlength=len(self.labels)).astype(np.float64)
+
+
+def _members(labels: NDArray[np.integer]) -> _Members:
+    voxels = np.flatnonzero(labels)
+    found, ranks, sizes = np.unique(
+        labels.reshape(-1)[voxels], return_inverse=True, return_counts=True
+    )
+    return _Members(found.astype(np.int64), sizes, voxels, ranks)
+
+
+def _centroids(
+    members: _Members, shape: tuple[int, ...], affine: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Centres of mass in world mm, shape (n, 3)."""
+    indices = np.unravel_index(members.voxels, shape)
+    means = [members.sums(axis) / members.sizes for axis in indices]
+    return _points(affine, np.stack(means, axis=1))
+
+
+def _points(affine: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    moved: NDArray[np.float64] = points @ affine[:3, :3].T + affine[:3, 3]
+    return moved
+
+
+def _point(row: NDArray[np.float64]) -> Point:
+    x, y, z = row.tolist()
+    return (x, y, z)
+
+
+def _means(members: _Members, image: NDArray[np.floating] | None) -> NDArray[np.float64]:
+    if image is None:
+        return np.full(len(members.labels), math.nan)
+    return members.sums(image.reshape(-1)[members.voxels]) / members.sizes
+
+
+def _regions(
+    labels: NDArray[np.integer],
+    region_map: NDArray[np.integer] | None,
+    found: NDArray[np.int64],
+) -> tuple[list[str], list[Shares]]:
+    """Name the main region of each lesion, and list its shares."""
+    if region_map is None:
+        return [MISSING] * len(found), [(math.nan, math.nan, math.nan, math.nan)] * len(found)
+    assigned = assign(labels, region_map)
+    names = [Region(code).label for code in assigned.main[found - 1]]
+    return names, [(a, b, c, d) for a, b, c, d in assigned.shares[found - 1].tolist()]
+
+
+def _check_grids(labels: NDArray[Any], *images: NDArray[Any] | None) -> None:
+    for image in images:
+        if image is not None and image.shape != labels.shape:
+            raise ValueError(f"labels {labels.shape} and image {image.shape} differ in grid")
+
+
+def lesion_load_ml(mask: NDArray[Any], voxel_volume: float) -> float:
+    """Measure the volume of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (X, Y, Z)
+        Non-zero inside lesions.
+    voxel_volume : float
+        Volume of one voxel in mm³.
+
+    Returns
+    -------
+    float
+        Volume in mL.
+
+    Examples
+    --------
+    >>> lesion_load_ml(np.ones((10, 10, 5)), voxel_volume=2.0)
+    1.0
+    """
+    return int(np.count_nonzero(mask)) * voxel_volume / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the kept lesions of one visit add up to.
+
+    Attributes
+    ----------
+    total_ml : float
+        Volume in mL.
+    n_lesions : int
+        Number of lesions.
+    region_ml : mapping of Region to float
+        Volume in mL within each region: a confluent lesion gives each region its share. NaN
+        where a lesion's regions are unknown; otherwise the parts add up to the total.
+    region_count : mapping of Region to int
+        Lesions by their main region.
+    """
+
+    total_ml: float
+    n_lesions: int
+    region_ml: Mapping[Region, float]
+    region_count: Mapping[Region, int]
+
+
+def summarise(rows: Iterable[LesionRow]) -> Load:
+    """Add up the kept lesions of a table.
+
+    Parameters
+    ----------
+    rows : iterable of LesionRow
+        Rows that were rejected are passed over.
+
+    Returns
+    -------
+    Load
+
+    Examples
+    --------
+    >>> labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
+    >>> regions = np.array([1, 1, 4, 4, 2]).reshape(5, 1, 1)
+    >>> load = summarise(lesion_table(labels, 10 * np.eye(4), region_map=regions))
+    >>> load.n_lesions, round(load.total_ml, 3), round(load.region_ml[Region.PERIVENTRICULAR], 3)
+    (2, 3.0, 1.0)
+    """
+    kept = [row for row in rows if row.status == "kept"]
+    return Load(
+        total_ml=math.fsum(row.volume_mm3 for row in kept) / 1000,
+        n_lesions=len(kept),
+        region_ml={
+            region: math.fsum(row.volume_mm3 * row.shares[region - 1] for row in kept) / 1000
+            for region in Region
+        },
+        region_count={
+            region: sum(row.region == region.label for row in kept) for region in Region
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table of lesions: its meaning, and how to read it from a row.
+
+    Attributes
+    ----------
+    name : str
+        Heading.
+    description : str
+        For the data dictionary.
+    value : callable
+        Takes a row and gives a number, a text or None.
+    units : str
+        Unit as BIDS writes it; empty where there is none.
+    digits : int
+        Decimals of a float.
+    levels : mapping of str to str
+        Meaning of each value where the values are words.
+    """
+
+    name: str
+    description: str
+    value: Callable[[LesionRow], float | str | None]
+    units: str = ""
+    digits: int = 2
+    levels: Mapping[str, str] | None = None
+
+    def cell(self, row: LesionRow) -> str:
+        """Write a row's value; ``n/a`` where there is none."""
+        value = self.value(row)
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            return MISSING
+        return f"{value:.{self.digits}f}" if isinstance(value, float) else str(value)
+
+
+_REGION_LEVELS = {
+    Region.PERIVENTRICULAR.label: "touches the band around the lateral and third ventricles",
+    Region.JUXTACORTICAL.label: "touches the band along the cerebral cortex",
+    Region.INFRATENTORIAL.label: "at least half of it lies in the brainstem or cerebellum",
+    Region.DEEP_WHITE_MATTER.label: "none of the others",
+}
+
+
+def _coordinate(axis: int, *, template: bool) -> Column:
+    def value(row: LesionRow) -> float | None:
+        point = row.centroid_template if template else row.centroid
+        return None if point is None else point[axis]
+
+    letter = "xyz"[axis]
+    name = f"centroid_template_{letter}" if template else f"centroid_{letter}"
+    space = "of the template" if template else "of the image"
+    return Column(name, f"{letter} of the centre of mass in RAS+ world {space}", value, "mm")
+
+
+def _share(region: Region) -> Column:
+    words = region.label.replace("_", " ")
+    return Column(
+        f"share_{region.label}",
+        f"Share of the lesion's voxels in the {words} region",
+        lambda row: row.shares[region - 1],
+        digits=3,
+    )
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("index", "Value of the lesion in the label image", lambda row: row.index),
+    Column("volume_mm3", "Volume", lambda row: row.volume_mm3, "mm^3"),
+    Column("n_voxels", "Number of voxels", lambda row: row.n_voxels),
+    *(_coordinate(axis, template=False) for axis in range(3)),
+    *(_coordinate(axis, template=True) for axis in range(3)),
+    Column(
+        "p_candidate",
+        "Mean probability of the candidate net inside the lesion",
+        lambda row: row.p_candidate,
+        digits=4,
+    ),
+    Column(
+        "p_refined",
+        "Mean final probability inside the lesion",
+        lambda row: row.p_refined,
+        digits=4,
+    ),
+    Column(
+        "p_lesion",
+        "Probability, by the refinement net, that the candidate is a lesion",
+        lambda row: row.p_lesion,
+        digits=4,
+    ),
+    Column(
+        "region",
+        "Main region, after the wording of the McDonald criteria; if the lesion touches the bands "
+        "of both ventricles and cortex, that with more of its voxels",
+        lambda row: row.region,
+        levels=_REGION_LEVELS,
+    ),
+    *(_share(region) for region in Region),
+    Column(
+        "status",
+        "Whether the lesion is part of the result",
+        lambda row: row.status,
+        levels={"kept": "part of the lesion mask", "rejected": "removed from it"},
+    ),
+    Column("reason", "Why the candidate was rejected", lambda row: row.reason),
+)
+
+
+def rows_to_table(rows: Iterable[LesionRow]) -> list[dict[str, str]]:
+    """Write rows as the cells of a BIDS table.
+
+    Parameters
+    ----------
+    rows : iterable of LesionRow
+        From :func:`lesion_table`.
+
+    Returns
+    -------
+    list of dict
+        One dict a row, in the order of :data:`COLUMNS`; ``n/a`` where a value is missing.
+
+    Examples
+    --------
+    >>> rows = lesion_table(np.ones((1, 1, 1), int), np.eye(4))
+    >>> cells = rows_to_table(rows)[0]
+    >>> cells["volume_mm3"], cells["region"]
+    ('1.00', 'n/a')
+    """
+    return [{column.name: column.cell(row) for column in COLUMNS} for row in rows]
+
+
+def column_dictionary() -> dict[str, dict[str, Any]]:
+    """Describe the columns as the JSON file beside the table does.
+
+    Returns
+    -------
+    dict
+        ``Description`` of each column, with ``Units`` and ``Levels`` where it has them.
+
+    Examples
+    --------
+    >>> column_dictionary()["volume_mm3"]
+    {'Description': 'Volume', 'Units': 'mm^3'}
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for column in COLUMNS:
+        entries[column.name] = {"Description": column.description}
+        if column.units:
+            entries[column.name]["Units"] = column.units
+        if column.levels:
+            entries[column.name]["Levels"] = dict(column.levels)
+    return entries

@@ -1,0 +1,203 @@
+"""Where a lesion lies, in the words of the McDonald criteria.
+
+The criteria (Thompson et al. 2018, doi:10.1016/S1474-4422(17)30470-2) ask whether lesions abut the
+lateral ventricles, abut the cortex, or lie in the brainstem or cerebellum. The anatomy comes as a
+label map on the grid of the lesions; it may be a template's, brought there by an affine and
+therefore some mm off, or the patient's own, for which the distances can be made smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from bids_msseg.lesions.instances import bounding_box
+
+
+class Region(IntEnum):
+    """The four places that are told apart.
+
+    Examples
+    --------
+    >>> Region.DEEP_WHITE_MATTER.label
+    'deep_white_matter'
+    """
+
+    PERIVENTRICULAR = 1
+    JUXTACORTICAL = 2
+    INFRATENTORIAL = 3
+    DEEP_WHITE_MATTER = 4
+
+    @property
+    def label(self) -> str:
+        """Name in tables."""
+        return self.name.lower()
+
+
+class Anatomy(IntEnum):
+    """Codes of the label map that regions are derived from.
+
+    ``VENTRICLE`` holds the lateral and third ventricles (the fourth belongs to
+    ``INFRATENTORIAL``), ``CORTEX`` the cerebral cortical grey matter.
+    """
+
+    OUTSIDE = 0
+    VENTRICLE = 1
+    CORTEX = 2
+    INFRATENTORIAL = 3
+    SUPRATENTORIAL = 4
+
+
+PERIVENTRICULAR_MM = 3.0
+JUXTACORTICAL_MM = 1.5
+
+
+def region_map(
+    anatomy: NDArray[Any],
+    spacing: Sequence[float] | NDArray[np.floating],
+    *,
+    periventricular_mm: float = PERIVENTRICULAR_MM,
+    juxtacortical_mm: float = JUXTACORTICAL_MM,
+) -> NDArray[np.int8]:
+    """Give every voxel its region.
+
+    Infratentorial tissue is decided first, then what lies within ``periventricular_mm`` of a
+    ventricle, then what lies within ``juxtacortical_mm`` of the cortex; the rest is deep white
+    matter. Voxels outside the brain take the region of the nearest brain voxel (beyond the
+    bounding box of the brain: of the nearest voxel of that box).
+
+    Parameters
+    ----------
+    anatomy : ndarray of integers, shape (X, Y, Z)
+        Codes of :class:`Anatomy`.
+    spacing : sequence of 3 floats
+        Voxel edges in mm; distances are physical, between voxel centres.
+    periventricular_mm, juxtacortical_mm : float
+        Reach of the two bands in mm. The defaults allow for a template fitted by an affine.
+
+    Returns
+    -------
+    ndarray of int8, shape (X, Y, Z)
+        Codes of :class:`Region`, nowhere 0.
+
+    Raises
+    ------
+    ValueError
+        If the map holds no brain or unknown codes.
+
+    Examples
+    --------
+    >>> anatomy = np.array([0, 1, 4, 4, 4, 4, 4, 2, 0]).reshape(9, 1, 1)
+    >>> region_map(anatomy, (2.0, 1.0, 1.0), juxtacortical_mm=2.0).ravel()
+    array([1, 1, 1, 4, 4, 4, 2, 2, 2], dtype=int8)
+    """
+    box = bounding_box(anatomy)
+    tissue = anatomy[box]
+    if not tissue.size:
+        raise ValueError("the anatomical label map holds no brain")
+    if not np.isin(np.unique(tissue), list(Anatomy)).all():
+        raise ValueError(f"unknown anatomical codes: {np.unique(tissue).tolist()}")
+    regions = np.full(tissue.shape, Region.DEEP_WHITE_MATTER, np.int8)
+    regions[_near(tissue == Anatomy.CORTEX, juxtacortical_mm, spacing)] = Region.JUXTACORTICAL
+    near_ventricle = _near(tissue == Anatomy.VENTRICLE, periventricular_mm, spacing)
+    regions[near_ventricle] = Region.PERIVENTRICULAR
+    regions[tissue == Anatomy.INFRATENTORIAL] = Region.INFRATENTORIAL
+    nearest = distance_transform_edt(
+        tissue == Anatomy.OUTSIDE, sampling=spacing, return_distances=False, return_indices=True
+    )
+    rim = [(side.start, size - side.stop) for side, size in zip(box, anatomy.shape, strict=True)]
+    return np.pad(regions[tuple(nearest)], rim, mode="edge")
+
+
+def _near(
+    target: NDArray[np.bool_], reach: float, spacing: Sequence[float] | NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Mark the voxels at most ``reach`` mm from the target; distances only where they matter."""
+    near = np.zeros(target.shape, bool)
+    box = bounding_box(target, margin=int(np.ceil(reach / min(spacing))))
+    if target[box].size:
+        near[box] = distance_transform_edt(~target[box], sampling=spacing) <= reach
+    return near
+
+
+@dataclass(frozen=True, slots=True)
+class RegionAssignment:
+    """Regions of the lesions 1..n of a label map.
+
+    Attributes
+    ----------
+    voxels : ndarray of int64, shape (n, 4)
+        Voxels of each lesion in each region, columns in the order of :class:`Region`.
+    main : ndarray of int8, shape (n,)
+        The one region that each lesion is counted in; 0 for a label without voxels.
+    """
+
+    voxels: NDArray[np.int64]
+    main: NDArray[np.int8]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of each lesion's voxels in each region, shape (n, 4); rows add up to 1."""
+        totals = np.maximum(self.voxels.sum(axis=1, keepdims=True), 1)
+        shares: NDArray[np.float64] = self.voxels / totals
+        return shares
+
+
+def assign(labels: NDArray[np.integer], regions: NDArray[np.integer]) -> RegionAssignment:
+    """Assign each lesion to a region, and tell how its voxels are shared out.
+
+    A lesion is infratentorial if at least half of it is (it has to lie *in* the brainstem or
+    cerebellum). Otherwise it counts as periventricular or juxtacortical as soon as one voxel lies
+    in that band, since the criteria ask whether a lesion *abuts* the ventricles or the cortex,
+    not where most of it lies. If it touches both bands, the larger contact (more voxels in the
+    band) decides, and at a tie the ventricles. What touches neither is deep white matter.
+
+    Parameters
+    ----------
+    labels : ndarray of integers, shape (X, Y, Z)
+        0 outside, lesions 1..n.
+    regions : ndarray of integers, shape (X, Y, Z)
+        From :func:`region_map`.
+
+    Returns
+    -------
+    RegionAssignment
+
+    Raises
+    ------
+    ValueError
+        If the grids differ.
+
+    Examples
+    --------
+    >>> labels = np.array([1, 1, 1, 1, 0, 2, 2]).reshape(7, 1, 1)
+    >>> regions = np.array([1, 4, 4, 4, 4, 4, 3]).reshape(7, 1, 1)
+    >>> result = assign(labels, regions)
+    >>> [Region(code).label for code in result.main]
+    ['periventricular', 'infratentorial']
+    >>> result.shares[0]
+    array([0.25, 0.  , 0.  , 0.75])
+    """
+    if labels.shape != regions.shape:
+        raise ValueError(f"lesions {labels.shape} and regions {regions.shape} differ in grid")
+    n = int(labels.max(initial=0))
+    used = np.flatnonzero(labels)
+    codes = labels.reshape(-1)[used].astype(np.int64) * 5 + regions.reshape(-1)[used]
+    voxels = np.bincount(codes, minlength=5 * (n + 1)).reshape(n + 1, 5)[1:, 1:]
+    return RegionAssignment(voxels, _main_region(voxels))
+
+
+def _main_region(voxels: NDArray[np.int64]) -> NDArray[np.int8]:
+    ventricle, cortex, posterior, _ = voxels.T
+    total = voxels.sum(axis=1)
+    return np.select(
+        [total == 0, 2 * posterior >= total, (ventricle > 0) & (ventricle >= cortex), cortex > 0],
+        [0, Region.INFRATENTORIAL, Region.PERIVENTRICULAR, Region.JUXTACORTICAL],
+        Region.DEEP_WHITE_MATTER,
+    ).astype(np.int8)
