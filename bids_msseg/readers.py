@@ -1,0 +1,424 @@
+"""Turn what a command line (text) or TOML (typed values) holds into an option's own type.
+
+Every reader takes one value and returns the typed one, or raises ValueError with words that
+complete "give ...", so that an error can say both what was written and what is expected.
+
+Public names: the readers :func:`flag`, :func:`integer`, :func:`number`, :func:`text`,
+:func:`path`, :func:`choice`, :func:`labels`, :func:`named_paths`, :func:`filters`, and the helpers
+:func:`items`, :func:`alternatives`, :func:`nearest`, :func:`read_file`, :func:`read_json`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from bids_msseg.errors import UsageError
+
+ABSENT: Final = "Query.NONE"
+CONTRASTS: Final = ("flair", "t1w", "t2w")
+FILTER_FORM: Final = '{"flair": {"acquisition": "3d"}}'
+
+_T = TypeVar("_T")
+
+
+def flag(value: object) -> bool:
+    """Read a switch.
+
+    Parameters
+    ----------
+    value : object
+        True or false.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> flag(True)
+    True
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError("true or false")
+
+
+def integer(low: int, high: int | None = None) -> Callable[[object], int]:
+    """Make a reader of whole numbers.
+
+    Parameters
+    ----------
+    low, high : int
+        Smallest and largest value; no largest by default.
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> integer(1)("4")
+    4
+    """
+    words = f"a whole number of at least {low}" + ("" if high is None else f", at most {high}")
+
+    def read(value: object) -> int:
+        if isinstance(value, float):
+            raise ValueError(words)
+        parsed = _parsed(value, int, words)
+        if parsed < low or (high is not None and parsed > high):
+            raise ValueError(words)
+        return parsed
+
+    return read
+
+
+def number(words: str, accept: Callable[[float], bool]) -> Callable[[object], float]:
+    """Make a reader of finite numbers.
+
+    Parameters
+    ----------
+    words : str
+        What is expected, for the error.
+    accept : callable
+        Whether a number will do.
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> number("a number above 0", lambda x: x > 0)("2.5")
+    2.5
+    """
+
+    def read(value: object) -> float:
+        parsed = _parsed(value, float, words)
+        if not (math.isfinite(parsed) and accept(parsed)):
+            raise ValueError(words)
+        return parsed
+
+    return read
+
+
+def _parsed(value: object, kind: Callable[[Any], _T], words: str) -> _T:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(words)
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise ValueError(words) from error
+
+
+def text(value: object) -> str:
+    """Read a text that is not empty.
+
+    Parameters
+    ----------
+    value : object
+        The text.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> text("auto")
+    'auto'
+    """
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError("a text")
+
+
+def path(value: object) -> Path:
+    """Read a path and make it absolute, as nodes run in folders of their own.
+
+    Parameters
+    ----------
+    value : object
+        A text or a path, relative to the current folder.
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> path("/data/../bids")
+    PosixPath('/data/../bids')
+    """
+    return (value if isinstance(value, Path) else Path(text(value))).absolute()
+
+
+def choice(*choices: str) -> Callable[[object], str]:
+    """Make a reader of a few words.
+
+    Parameters
+    ----------
+    *choices : str
+        The words, at least two.
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> choice("yes", "no")("yes")
+    'yes'
+    """
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        raise ValueError(alternatives(choices))
+
+    return read
+
+
+def labels(prefix: str) -> Callable[[object], tuple[str, ...]]:
+    """Make a reader of BIDS labels.
+
+    Parameters
+    ----------
+    prefix : str
+        ``sub-`` or ``ses-``, which may be left out.
+
+    Returns
+    -------
+    callable
+        It takes a text or a list of texts, each a label or a file whose lines begin with one (a
+        ``participants.tsv`` will do), and returns the labels without prefix, each once.
+
+    Examples
+    --------
+    >>> labels("sub-")(["sub-01", "07", "01"])
+    ('01', '07')
+    """
+    words = f"labels of letters and digits ({prefix}01 or 01), or a file with one in each line"
+
+    def read(value: object) -> tuple[str, ...]:
+        found = []
+        for item in items(value):
+            listed = [item] if _is_label(item.removeprefix(prefix)) else _first_column(item)
+            found += [entry.removeprefix(prefix) for entry in listed]
+        if not all(_is_label(label) for label in found):
+            raise ValueError(words)
+        return tuple(dict.fromkeys(found))
+
+    def _first_column(name: str) -> list[str]:
+        if not Path(name).is_file():
+            raise ValueError(words)
+        lines = read_file(Path(name), what="the list of labels").splitlines()
+        column = [line.split()[0] for line in lines if line.strip()]
+        return [entry for entry in column if entry not in ("participant_id", "session_id")]
+
+    return read
+
+
+def _is_label(label: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9+]+", label) is not None
+
+
+def named_paths(value: object) -> dict[str, Path]:
+    """Read ``NAME=PATH`` texts (command line) or a table of paths (TOML).
+
+    Parameters
+    ----------
+    value : object
+        The texts or the table.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> named_paths(["brains=/data/brains"])
+    {'brains': PosixPath('/data/brains')}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): path(item) for name, item in value.items()}
+    pairs = [item.partition("=") for item in items(value)]
+    if not all(name and target for name, _, target in pairs):
+        raise ValueError("NAME=PATH, for example brains=/data/derivatives/brains")
+    return {name: path(target) for name, _, target in pairs}
+
+
+def filters(value: object) -> dict[str, Any]:
+    """Read entity filters: for each contrast (any case), entity to wanted value.
+
+    Parameters
+    ----------
+    value : object
+        A table of tables; values are texts, numbers, lists of these, or None (``Query.NONE`` in
+        TOML, which has no null) for an entity that has to be absent. What is not a contrast of
+        this app is kept, as files are shared between apps.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> filters({"FLAIR": {"acquisition": "3d", "run": None}})
+    {'flair': {'acquisition': '3d', 'run': None}}
+    """
+    words = f"a table of entities for each contrast, as in {FILTER_FORM}"
+    if not isinstance(value, Mapping):
+        raise ValueError(words)
+    read = {str(key).lower(): _filter(item, words) for key, item in value.items()}
+    if len(read) != len(value):
+        raise ValueError(f"each contrast once: {words}")
+    if not all(isinstance(read.get(contrast, {}), dict) for contrast in CONTRASTS):
+        raise ValueError(words)
+    return read
+
+
+def _filter(value: object, words: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _filter(item, words) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filter(item, words) for item in value]
+    if value is None or value == ABSENT:
+        return None
+    if isinstance(value, str | int | float):
+        return value
+    raise ValueError(words)
+
+
+def items(value: object) -> list[str]:
+    """Read a text or a list of texts.
+
+    Parameters
+    ----------
+    value : object
+        The text or the list.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> items("FLAIR")
+    ['FLAIR']
+    """
+    values = [value] if isinstance(value, str) else value
+    if isinstance(values, list | tuple) and all(isinstance(item, str) for item in values):
+        return list(values)
+    raise ValueError("a list of texts")
+
+
+def alternatives(choices: Iterable[str]) -> str:
+    """Join words for a sentence.
+
+    Parameters
+    ----------
+    choices : iterable of str
+        At least two words.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> alternatives(["auto", "yes", "no"])
+    'auto, yes or no'
+    """
+    *rest, last = choices
+    return f"{', '.join(rest)} or {last}"
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """Suggest what a mistyped word may have meant.
+
+    Parameters
+    ----------
+    word : str
+        What was written.
+    candidates : iterable of str
+        What could have been meant.
+
+    Returns
+    -------
+    str
+        ``"; did you mean X?"``, or nothing where no candidate is near.
+
+    Examples
+    --------
+    >>> nearest("treshold", ["threshold", "model"])
+    '; did you mean threshold?'
+    >>> nearest("xyz", ["threshold", "model"])
+    ''
+    """
+    matches = difflib.get_close_matches(word, sorted(candidates), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def read_file(file: Path, *, what: str) -> str:
+    """Read a small text file that an option names.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    what : str
+        What the error calls it.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read as UTF-8 text.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} {file} is not UTF-8 text", cure="save it as UTF-8") from error
+    except OSError as error:
+        raise UsageError(
+            f"{what} {file} cannot be read: {error.strerror or error}",
+            cure="check the path and its permissions",
+        ) from error
+
+
+def read_json(file: Path, *, what: str) -> object:
+    """Read a small JSON file that an option names.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    what : str
+        What the error calls it.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(read_file(file, what=what))
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{what} {file} is not JSON: {error.msg} in line {error.lineno}",
+            cure=f"write it as {FILTER_FORM}",
+        ) from error

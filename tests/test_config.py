@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.config import (
+    DEFAULT_SPACES,
+    Execution,
+    OutputSpace,
+    Performance,
+    Processing,
+    Query,
+    RunConfig,
+)
+from bids_msseg.errors import UnknownLevelError, UsageError
+
+POSITIONALS = {"bids_dir": "/bids", "output_dir": "/out", "levels": ["participant"]}
+
+
+def _config(**options: object) -> RunConfig:
+    return RunConfig.from_options(POSITIONALS | options)
+
+
+# ---- strategies
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0."), min_size=1)
+labels = st.lists(st.from_regex(r"[A-Za-z0-9+]{1,6}", fullmatch=True), unique=True).map(tuple)
+spaces = st.sampled_from(DEFAULT_SPACES) | st.builds(
+    OutputSpace, st.from_regex(r"MNI[A-Za-z0-9]{0,8}", fullmatch=True), st.none() | st.integers(1)
+)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text().filter(lambda text: text != "Query.NONE")
+)
+entities = st.dictionaries(st.text(), scalars | st.lists(scalars, max_size=3), max_size=3)
+filters = st.dictionaries(st.text().map(str.lower), entities, max_size=3)
+
+
+def _paths(top: str) -> st.SearchStrategy[Path]:
+    return st.lists(names, max_size=2).map(lambda parts: Path("/", top, *parts))
+
+
+queries = st.builds(
+    Query,
+    participant_label=labels,
+    session_label=labels,
+    bids_filters=filters,
+    skip_bids_validation=st.booleans(),
+    bids_database_dir=st.none() | _paths("db"),
+    derivatives=st.dictionaries(st.text(min_size=1), _paths("derived"), max_size=2),
+)
+processings = st.builds(
+    Processing,
+    output_spaces=st.lists(spaces, min_size=1, unique=True).map(tuple),
+    model=st.none() | names | _paths("model").map(str),
+    threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+    min_lesion_volume=st.floats(0, allow_infinity=False),
+    skull_stripped=st.sampled_from(["auto", "yes", "no"]),
+    fast=st.booleans(),
+    random_seed=st.integers(0, 2**32 - 1),
+)
+performances = st.builds(
+    Performance,
+    nprocs=st.none() | st.integers(8, 64),
+    omp_nthreads=st.none() | st.integers(1, 8),
+    mem_gb=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
+    device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
+    use_plugin=st.none() | _paths("plugin"),
+)
+executions = st.builds(
+    Execution,
+    work_dir=st.none() | _paths("work"),
+    clean_workdir=st.booleans(),
+    dry_run=st.booleans(),
+    stop_on_first_crash=st.booleans(),
+    resource_monitor=st.booleans(),
+    verbose=st.integers(0, 3),
+)
+configs = st.builds(
+    RunConfig,
+    bids_dir=_paths("bids"),
+    output_dir=_paths("out"),
+    levels=st.sampled_from([("participant",), ("group",), ("participant", "group")]),
+    query=queries,
+    processing=processings,
+    performance=performances,
+    execution=executions,
+)
+
+
+# ---- TOML
+
+
+@given(configs)
+def test_toml_round_trip(config: RunConfig) -> None:
+    assert RunConfig.from_toml(config.to_toml()) == config
+
+
+def test_toml_is_pleasant_to_read() -> None:
+    config = _config(
+        threshold=0.4, participant_label=["01"], bids_filters={"flair": {"run": None}}
+    )
+    first, *rest = config.to_toml().splitlines()
+    assert first.startswith("# bids_msseg 0.")
+    document = tomllib.loads("\n".join(rest))
+    assert list(document) == [
+        "bids_dir", "output_dir", "levels", "query", "processing", "performance", "execution",
+    ]  # fmt: skip
+    assert document["query"]["bids_filters"] == {"flair": {"run": "Query.NONE"}}
+    assert document["processing"]["output_spaces"][-1] == "MNI152NLin2009aSym:res-1"
+    assert "nprocs" not in document["performance"], "found out on the machine that reads it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "threshold = 0.4",
+        "[processing]\nthreshold = 0.4",
+        "[processing]\nthreshold = '0.4'",
+    ],
+)
+def test_keys_in_their_table_or_before_all(text: str) -> None:
+    assert RunConfig.from_toml(text, overrides=POSITIONALS).processing.threshold == 0.4
+
+
+def test_keys_with_dashes() -> None:
+    config = RunConfig.from_toml("min-lesion-volume = 5", overrides=POSITIONALS)
+    assert config.processing.min_lesion_volume == 5.0
+
+
+def test_a_file_may_name_a_filter_file_and_the_command_line_another(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(json.dumps({"flair": {"acquisition": name}}))
+    text = f"[query]\nbids_filter_file = '{tmp_path / 'a'}'"
+    config = RunConfig.from_toml(text, overrides=POSITIONALS)
+    assert config.query.bids_filters == {"flair": {"acquisition": "a"}}
+    other = {"bids_filter_file": str(tmp_path / "b")}
+    config = RunConfig.from_toml(text, overrides=POSITIONALS | other)
+    assert config.query.bids_filters == {"flair": {"acquisition": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "cure"),
+    [
+        ("treshold = 1", "my.toml has no option treshold", "did you mean threshold?"),
+        ("[processing]\nfsat = true", r"\[processing\] of my.toml has no option fsat", "fast?"),
+        ("[procesing]\nfast = true", "my.toml has no option procesing", "mean processing?"),
+        (
+            "[query]\nthreshold = 0.4",
+            r"\[query\] of my.toml has no option threshold",
+            "to [processing]",
+        ),
+        (
+            "[query]\nlevels = ['group']",
+            r"\[query\] of my.toml has no option levels",
+            "before all",
+        ),
+        ("threshold = 2", "threshold in my.toml is 2", "between 0 and 1"),
+        ("fast = 'yes'", "fast in my.toml is yes", "true or false"),
+        ("[processing]\noutput_spaces = []", r"output_spaces in my.toml is \[\]", "at least one"),
+        ("levels = []", r"levels in my.toml is \[\]", "participant or group"),
+        ("threshold = \nfast = true", "my.toml is not TOML: .*line 1", "mend"),
+        ("processing = 3", "my.toml has no option processing", "correct"),
+    ],
+)
+def test_what_a_file_gets_wrong_is_named(text: str, message: str, cure: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        RunConfig.from_toml(text, overrides=POSITIONALS, source="my.toml")
+    assert cure in error.value.cure
+
+
+PRECEDENCE: list[tuple[str, str, object, object]] = [
+    # option, in the file, on the command line, default
+    ("threshold", "0.4", "0.6", None),
+    ("min_lesion_volume", "5", "0", 3.0),
+    ("output_spaces", '["T1w"]', ["FLAIR"], DEFAULT_SPACES),
+    ("participant_label", '["01"]', ["sub-02"], ()),
+    ("fast", "true", False, False),
+    ("fast", "false", True, False),
+    ("nprocs", "4", "2", None),
+    ("device", '"cpu"', "cuda:0", "auto"),
+    ("work_dir", '"/w"', "/v", None),
+    ("verbose", "2", 1, 0),
+    ("derivatives", '{a = "/a"}', ["b=/b"], {}),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "argument", "default"), PRECEDENCE)
+def test_command_line_then_file_then_default(
+    name: str, text: str, argument: object, default: object
+) -> None:
+    def value(config: RunConfig) -> object:
+        parts = (config.query, config.processing, config.performance, config.execution)
+        return next(getattr(part, name) for part in parts if hasattr(part, name))
+
+    toml = f"{name} = {text}"
+    in_file = value(RunConfig.from_toml(toml, overrides=POSITIONALS))
+    on_command_line = value(_config(**{name: argument}))
+    both = value(RunConfig.from_toml(toml, overrides=POSITIONALS | {name: argument}))
+    assert value(_config()) == default
+    assert both == on_command_line != in_file
+    assert in_file != default or on_command_line != default
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("text", "space"),
+    [
+        ("FLAIR", OutputSpace("FLAIR")),
+        ("flair", OutputSpace("FLAIR")),
+        ("t1W", OutputSpace("T1w")),
+        ("MNI152NLin2009cAsym", OutputSpace("MNI152NLin2009cAsym")),
+        ("MNI152NLin2009cAsym:res-01", OutputSpace("MNI152NLin2009cAsym", 1)),
+        ("OASIS30ANTs:res-2", OutputSpace("OASIS30ANTs", 2)),
+    ],
+)
+def test_output_space(text: str, space: OutputSpace) -> None:
+    assert OutputSpace.parse(text) == space
+    assert OutputSpace.parse(str(space)) == space
+    assert space.is_native == (space.name in ("FLAIR", "T1w"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "FLAIR:res-1", "T1w:res-1", "T2w", "anat", "MNI:res-", "MNI:res-0", "MNI:1", "MNI:res-x"],
+)
+def test_not_an_output_space(text: str) -> None:
+    with pytest.raises(UsageError, match="--output-spaces is") as error:
+        _config(output_spaces=["FLAIR", text])
+    assert error.value.cure.startswith("give ")
+
+
+def test_an_output_space_counts_once() -> None:
+    config = _config(output_spaces=["T1w", "t1w", "MNI:res-1", "MNI:res-01", "MNI:res-2"])
+    assert [str(space) for space in config.processing.output_spaces] == [
+        "T1w",
+        "MNI:res-1",
+        "MNI:res-2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("threshold", ["0", "1", "-0.1", "nan", "x", True]),
+        ("min_lesion_volume", ["-1", "inf", "x"]),
+        ("random_seed", ["-1", "1.5", str(2**32)]),
+        ("nprocs", ["0", "two"]),
+        ("omp_nthreads", ["0"]),
+        ("mem_gb", ["0", "8G"]),
+        ("device", ["gpu", "cuda:", "cuda:x", "CPU", 0]),
+        ("skull_stripped", ["maybe", True]),
+        ("participant_label", ["sub-0_1"]),
+        ("derivatives", [["/only/a/path"]]),
+        ("bids_filters", [{"flair": 3}]),
+    ],
+)
+def test_values_that_an_option_cannot_have(name: str, values: list[object]) -> None:
+    flag = {"bids_filters": "bids-filter-file"}.get(name, name.replace("_", "-"))
+    for value in values:
+        with pytest.raises(UsageError, match=f"^--{flag} is "):
+            _config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given_model", "expected"),
+    [
+        ("default", "default"),
+        ("/weights/site.safetensors", "/weights/site.safetensors"),
+        ("site.safetensors", str(Path("site.safetensors").absolute())),
+        ("models/site", str(Path("models/site").absolute())),
+    ],
+)
+def test_a_model_is_a_name_or_an_absolute_path(given_model: str, expected: str) -> None:
+    assert _config(model=given_model).processing.model == expected
+
+
+def test_levels_run_in_their_order() -> None:
+    config = RunConfig.from_options(POSITIONALS | {"levels": ["group", "participant", "group"]})
+    assert config.levels == ("participant", "group")
+
+
+def test_a_level_that_does_not_exist() -> None:
+    with pytest.raises(UnknownLevelError, match="no analysis level subject"):
+        RunConfig.from_options(POSITIONALS | {"levels": ["subject"]})
+    with pytest.raises(UnknownLevelError):
+        RunConfig(Path("/bids"), Path("/out"), ("subject",))  # type: ignore[arg-type]
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(UsageError, match="missing: output_dir, levels"):
+        RunConfig.from_options({"bids_dir": "/bids"})
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        {"dry_run": True, "reports_only": True},
+        {"reports_only": True, "boilerplate_only": True},
+    ],
+)
+def test_modes_exclude_each_other(modes: dict[str, bool]) -> None:
+    with pytest.raises(UsageError, match="exclude each other"):
+        _config(**modes)
+
+
+def test_one_step_cannot_use_more_than_the_run() -> None:
+    with pytest.raises(UsageError, match="--omp-nthreads 4 is more than --nprocs 2"):
+        _config(nprocs=2, omp_nthreads=4)
+
+
+# ---- folders
+
+
+def test_the_work_folder_is_in_the_output_by_default() -> None:
+    assert _config().work_dir == Path("/out/.work")
+    assert _config(work_dir="/scratch/w").work_dir == Path("/scratch/w")
+
+
+def test_relative_folders_become_absolute() -> None:
+    config = RunConfig.from_options(POSITIONALS | {"bids_dir": "in", "output_dir": "out"})
+    assert (config.bids_dir, config.output_dir) == (Path.cwd() / "in", Path.cwd() / "out")
+
+
+def test_derivatives_may_lie_in_the_dataset() -> None:
+    options = POSITIONALS | {"output_dir": "/bids/derivatives/bids_msseg"}
+    assert RunConfig.from_options(options).work_dir == Path("/bids/derivatives/bids_msseg/.work")
+
+
+def test_the_output_is_never_the_dataset(tmp_path: Path) -> None:
+    (tmp_path / "bids").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "bids")
+    with pytest.raises(UsageError, match="is the dataset itself"):
+        RunConfig(tmp_path / "bids", tmp_path / "link", ("group",))
+
+
+def test_the_work_folder_is_never_in_the_dataset() -> None:
+    with pytest.raises(UsageError, match="lies in the dataset"):
+        _config(work_dir="/bids/work")
+    with pytest.raises(UsageError, match="lies in the dataset"):
+        _config(work_dir="/out/../bids")
+
+
+# ---- fingerprint
+
+CHANGES: dict[str, object] = {
+    "model": "other",
+    "threshold": 0.4,
+    "min_lesion_volume": 5,
+    "skull_stripped": "yes",
+    "fast": True,
+    "random_seed": 1,
+    "output_spaces": ["FLAIR"],
+}
+KEEPS: dict[str, object] = {
+    "participant_label": ["01"],
+    "nprocs": 4,
+    "omp_nthreads": 1,
+    "mem_gb": 3,
+    "work_dir": "/scratch",
+    "dry_run": True,
+    "verbose": 2,
+    "stop_on_first_crash": True,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES.items())
+def test_what_changes_results_changes_the_fingerprint(name: str, value: object) -> None:
+    before, after = (
+        config.analysis_fingerprint_options() for config in (_config(), _config(**{name: value}))
+    )
+    assert {key for key in before if before[key] != after[key]} == {name}
+
+
+@pytest.mark.parametrize(("name", "value"), KEEPS.items())
+def test_what_does_not_change_results_keeps_the_fingerprint(name: str, value: object) -> None:
+    changed = _config(**{name: value}).analysis_fingerprint_options()
+    assert changed == _config().analysis_fingerprint_options()
+
+
+@given(processings)
+def test_fingerprint_survives_json(processing: Processing) -> None:
+    options: dict[str, Any] = dataclasses.replace(
+        _config(), processing=processing
+    ).analysis_fingerprint_options()
+    assert json.loads(json.dumps(options)) == options

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from bids_msseg import readers
+from bids_msseg.errors import UsageError
+
+
+@pytest.mark.parametrize("value", ["4", 4])
+def test_integers_come_as_text_or_number(value: object) -> None:
+    assert readers.integer(1)(value) == 4
+
+
+@pytest.mark.parametrize("value", ["x", "1.5", 4.0, True, None, "", 0, -1, 10])
+def test_not_an_integer_of_that_range(value: object) -> None:
+    with pytest.raises(ValueError, match="a whole number of at least 1, at most 9"):
+        readers.integer(1, 9)(value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", float("inf"), "x", False, [], "-1"])
+def test_not_a_finite_number_that_will_do(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^the words$"):
+        readers.number("the words", lambda x: x >= 0)(value)
+
+
+@pytest.mark.parametrize("value", ["true", 1, None])
+def test_switches_are_true_or_false_only(value: object) -> None:
+    with pytest.raises(ValueError, match="true or false"):
+        readers.flag(value)
+
+
+def test_paths_become_absolute_without_following_links(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert readers.path(str(tmp_path / "link")) == tmp_path / "link"
+    assert readers.path("here") == Path.cwd() / "here"
+
+
+@pytest.mark.parametrize("value", ["", 3, None])
+def test_not_a_path(value: object) -> None:
+    with pytest.raises(ValueError, match="a text"):
+        readers.path(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("sub-01", ("01",)),
+        (["01", "sub-01", "1"], ("01", "1")),
+        (["sub-sub", "A+b"], ("sub", "A+b")),
+        ([], ()),
+    ],
+)
+def test_labels_lose_their_prefix(value: object, expected: tuple[str, ...]) -> None:
+    assert readers.labels("sub-")(value) == expected
+
+
+@pytest.mark.parametrize("value", [["sub-"], ["ses-01"], ["a b"], ["../x"], [1], "", [""], 7])
+def test_not_a_label(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^(labels of letters and digits|a list of texts)"):
+        readers.labels("sub-")(value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["sub-01\n07\n\n", "participant_id\tage\nsub-01\t30\nsub-07\t41\n", "01\r\n07\r\n01\r\n"],
+    ids=["plain", "participants.tsv", "windows"],
+)
+def test_labels_from_a_file(tmp_path: Path, content: str) -> None:
+    listed = tmp_path / "list.tsv"
+    listed.write_text(content, encoding="utf-8", newline="")
+    assert readers.labels("sub-")([str(listed), "09"]) == ("01", "07", "09")
+
+
+def test_a_list_of_labels_that_is_not_one(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("sub-01\n/etc/passwd\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="labels of letters and digits"):
+        readers.labels("sub-")(str(listed))
+    listed.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        readers.labels("sub-")(str(listed))
+
+
+@pytest.mark.parametrize("value", [["brains"], ["=x"], ["brains="], "brains", 3])
+def test_not_a_named_path(value: object) -> None:
+    with pytest.raises(ValueError, match=r"NAME=PATH|a list of texts"):
+        readers.named_paths(value)
+
+
+def test_named_paths_may_hold_an_equals_sign() -> None:
+    assert readers.named_paths(["a=/x=y"]) == {"a": Path("/x=y")}
+
+
+def test_filters_of_other_apps_are_kept() -> None:
+    given = {"FLAIR": {"run": 1}, "bold": {"task": "rest"}, "comment": "shared"}
+    assert readers.filters(given) == {
+        "flair": {"run": 1},
+        "bold": {"task": "rest"},
+        "comment": "shared",
+    }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        "flair",
+        {"flair": "3d"},
+        {"T1w": None},
+        {"T1w": {}, "t1w": {}},
+        {"flair": {"run": datetime.datetime.now(tz=datetime.UTC)}},
+    ],
+)
+def test_not_filters(value: object) -> None:
+    with pytest.raises(ValueError, match="a table of entities for each contrast"):
+        readers.filters(value)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"the list .*/none cannot be read: No such file"
+    ) as error:
+        readers.read_file(tmp_path / "none", what="the list")
+    assert error.value.cure == "check the path and its permissions"
+    with pytest.raises(UsageError, match="Is a directory"):
+        readers.read_file(tmp_path, what="the list")
+
+
+def test_json_that_is_none_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "f.json").write_text('{\n"flair": }', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is not JSON: .* in line 2"):
+        readers.read_json(tmp_path / "f.json", what="the filter file")
