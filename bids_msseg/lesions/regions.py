@@ -54,7 +54,11 @@ class Anatomy(IntEnum):
     SUPRATENTORIAL = 4
 
 
-PERIVENTRICULAR_MM = 3.0
+# Affinely fitted template ventricles against the ventricles drawn for ten patients (287 lesions):
+# at 5 to 6 mm the best compromise between missed (half, mostly at horns that the template's small
+# ventricles lack) and false abutment (one in nine); as many periventricular lesions as there are.
+PERIVENTRICULAR_MM = 5.0
+# One in-plane voxel: no allowance, since a folded cortex is misplaced as often in as out.
 JUXTACORTICAL_MM = 1.5
 
 
@@ -79,7 +83,8 @@ def region_map(
     spacing : sequence of 3 floats
         Voxel edges in mm; distances are physical, between voxel centres.
     periventricular_mm, juxtacortical_mm : float
-        Reach of the two bands in mm. The defaults allow for a template fitted by an affine.
+        Reach of the two bands in mm. The defaults are for a template fitted by an affine; a
+        patient's own ventricles want a smaller first one.
 
     Returns
     -------
@@ -94,8 +99,8 @@ def region_map(
     Examples
     --------
     >>> anatomy = np.array([0, 1, 4, 4, 4, 4, 4, 2, 0]).reshape(9, 1, 1)
-    >>> region_map(anatomy, (2.0, 1.0, 1.0), juxtacortical_mm=2.0).ravel()
-    array([1, 1, 1, 4, 4, 4, 2, 2, 2], dtype=int8)
+    >>> region_map(anatomy, (2.0, 1.0, 1.0)).ravel()
+    array([1, 1, 1, 1, 4, 4, 4, 2, 2], dtype=int8)
     """
     box = bounding_box(anatomy)
     tissue = anatomy[box]
