@@ -68,6 +68,12 @@ def load_volume(path: Path | str, dtype: DTypeLike = np.float32) -> Volume:
     return Volume(np.asarray(image.dataobj).astype(dtype), np.asarray(image.affine, np.float64))
 
 
+def as_ras(volume: Volume) -> Volume:
+    """Flip and permute axes so that they point right, anterior, superior; nothing is resampled."""
+    image = nib.as_closest_canonical(nib.Nifti1Image(volume.data, volume.affine))
+    return Volume(np.asarray(image.dataobj), np.asarray(image.affine, np.float64))
+
+
 def save_volume(volume: Volume, path: Path | str, dtype: DTypeLike | None = None) -> None:
     """Write a NIfTI-1 file, qform and sform equal to the affine, codes 1 (scanner).
 

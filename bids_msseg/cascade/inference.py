@@ -1,0 +1,390 @@
+"""From a stack to probabilities: tiles for the candidate net, crops for the refinement net.
+
+bfloat16 is used where the processor multiplies it natively. Tiles and crops are visited in a fixed
+order and summed in float32, so the same input gives the same bytes on the same CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bids_msseg.cascade.augment import BACKGROUND
+from bids_msseg.cascade.checkpoint import Cascade
+from bids_msseg.cascade.networks import CandidateNet, RefinementNet
+from bids_msseg.cascade.patches import cut, split_into_pieces
+from bids_msseg.lesions.instances import label_lesions
+
+TILE = 64
+STRIDE = 48
+CROP = 32
+Array = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where and how nets run.
+
+    Attributes
+    ----------
+    device : str
+        ``cpu`` or ``cuda[:N]``.
+    bfloat16 : bool
+        Multiply in bfloat16 (convolutions only; sums stay in float32).
+    batch : int
+        Tiles a pass.
+    """
+
+    device: str = "cpu"
+    bfloat16: bool = False
+    batch: int = 2
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which a net's forward pass runs."""
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=self.bfloat16)
+
+
+def choose_engine(device: str = "auto") -> Engine:
+    """Pick the device, and bfloat16 where it is native.
+
+    Raises
+    ------
+    UsageError
+        If a GPU is asked for and none is there.
+    """
+    from bids_msseg.errors import UsageError
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return Engine("cpu", bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()), 2)
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {device}: torch sees no GPU here",
+            cure="use --device cpu (or auto), or install the CUDA build of torch; "
+            "in a container add --gpus all (docker) or --nv (apptainer)",
+        )
+    return Engine(device, bool(torch.cuda.is_bf16_supported()), 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What the cascade says about one stack; arrays have shape (X, Y, Z).
+
+    Attributes
+    ----------
+    candidate : ndarray of float32
+        CNN-1's probability.
+    probability : ndarray of float32
+        Final probability.
+    lesion : ndarray of float32
+        CNN-2's lesion probability of the candidate that a voxel belongs to; 0 elsewhere.
+    candidates : ndarray of bool
+        Voxels that passed the gate.
+    """
+
+    candidate: Array
+    probability: Array
+    lesion: Array
+    candidates: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class NetInput:
+    """The six channels that both nets read, ready to be cut beyond the grid's rim.
+
+    Attributes
+    ----------
+    lifted : ndarray of float32, shape (3, X, Y, Z)
+        Contrasts minus their background value, zero where missing.
+    present : ndarray of float32, shape (3,)
+    """
+
+    lifted: Array
+    present: Array
+
+    @classmethod
+    def of(cls, images: NDArray[np.floating], present: Sequence[bool]) -> NetInput:
+        """Prepare images of shape (3, X, Y, Z)."""
+        flags = np.asarray(present, np.float32)
+        lifted = (images.astype(np.float32) - BACKGROUND) * flags[:, None, None, None]
+        return cls(lifted, flags)
+
+    def cube(self, centre: Sequence[int], size: int) -> Array:
+        """Cut images and presence maps, shape (6, size, size, size)."""
+        seen = cut(self.lifted, centre, (size, size, size))
+        flags = self.present[:, None, None, None]
+        maps = np.broadcast_to(flags, seen.shape)
+        return np.concatenate([seen + BACKGROUND * flags, maps]).astype(np.float32)
+
+
+def tile_centres(
+    brain: NDArray[np.bool_], *, tile: int = TILE, stride: int = STRIDE
+) -> list[tuple[int, int, int]]:
+    """List the centres of overlapping tiles that hold some brain."""
+    centres: list[tuple[int, int, int]] = []
+    lines = [_line(extent, tile, stride) for extent in brain.shape]
+    for corner in product(*lines):
+        box = tuple(slice(max(at, 0), at + tile) for at in corner)
+        if brain[box].any():
+            x, y, z = (at + tile // 2 for at in corner)
+            centres.append((x, y, z))
+    return centres
+
+
+def _line(extent: int, tile: int, stride: int) -> list[int]:
+    if extent <= tile:
+        return [(extent - tile) // 2]
+    steps = -(-(extent - tile) // stride)
+    return [round(step * (extent - tile) / steps) for step in range(steps + 1)]
+
+
+def candidate_probability(
+    nets: Sequence[CandidateNet],
+    images: Array,
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    engine: Engine,
+    *,
+    mirror: bool = False,
+    stride: int = STRIDE,
+    progress: Progress | None = None,
+) -> Array:
+    """Run CNN-1 over a whole brain.
+
+    Parameters
+    ----------
+    nets : sequence of CandidateNet
+        Members of the ensemble; probabilities are averaged.
+    images : ndarray of float32, shape (3, X, Y, Z)
+        FLAIR, T1w, T2w in standard deviations, -3 outside the brain.
+    present : sequence of bool
+        Which contrasts are there.
+    brain : ndarray of bool, shape (X, Y, Z)
+    engine : Engine
+    mirror : bool, default False
+        Average with the left-right mirrored image.
+    stride : int, default 48
+        Distance between tiles of 64 voxels.
+    progress : callable, optional
+        Called with (done, total) tiles.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        0 outside the brain.
+    """
+    source = NetInput.of(images, present)
+    centres = tile_centres(brain, stride=stride)
+    weight = _tile_weight(TILE)
+    total = np.zeros(tuple(edge + 2 * TILE for edge in brain.shape), np.float32)
+    norm = np.zeros_like(total)
+    for start in range(0, len(centres), engine.batch):
+        group = centres[start : start + engine.batch]
+        tiles = np.stack([source.cube(centre, TILE) for centre in group])
+        seen = _mean_probability(nets, torch.from_numpy(tiles), engine, mirror)
+        for centre, tile in zip(group, seen, strict=True):
+            box = tuple(slice(at + TILE // 2, at + 3 * TILE // 2) for at in centre)
+            total[box] += tile * weight
+            norm[box] += weight
+        if progress:
+            progress(min(start + engine.batch, len(centres)), len(centres))
+    inner = tuple(slice(TILE, -TILE) for _ in range(3))
+    mean = total[inner] / np.maximum(norm[inner], 1e-6)
+    return np.where(brain, mean, np.float32(0)).astype(np.float32)
+
+
+def _tile_weight(tile: int) -> Array:
+    """Trust the middle of a tile more than its rim."""
+    line = np.minimum(np.arange(tile) + 1.0, tile - np.arange(tile)) / (tile / 2)
+    line = np.clip(line * 2, 0.05, 1.0)
+    weight: Array = (line[:, None, None] * line[:, None] * line).astype(np.float32)
+    return weight
+
+
+@torch.inference_mode()
+def _mean_probability(
+    nets: Sequence[CandidateNet], tiles: Tensor, engine: Engine, mirror: bool
+) -> Array:
+    batch = tiles.to(engine.device).contiguous(memory_format=torch.channels_last_3d)
+    views = (False, True) if mirror else (False,)
+    total = torch.zeros_like(batch[:, 0])
+    for net in nets:
+        for flipped in views:
+            with engine.autocast():
+                logits = net(batch.flip(2) if flipped else batch)[:, 0]
+            total += torch.sigmoid((logits.flip(1) if flipped else logits).float())
+    return (total / (len(nets) * len(views))).cpu().numpy()
+
+
+def find_candidates(
+    probability: Array, gate: float, *, seed: float | None = None, min_voxels: int = 3
+) -> NDArray[np.int32]:
+    """Label the 26-connected components that pass the gate.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, shape (X, Y, Z)
+        CNN-1's probability on the 1 mm grid.
+    gate : float
+    seed : float, optional
+        A component counts only if its peak reaches this.
+    min_voxels : int, default 3
+        Smaller components are dropped: they could not become a lesion of 3 mm³.
+
+    Returns
+    -------
+    ndarray of int32, shape (X, Y, Z)
+    """
+    labels = label_lesions(probability >= gate, voxel_volume=1.0, min_volume=min_voxels)
+    if seed is None or not labels.any():
+        return labels
+    peak = np.zeros(int(labels.max()) + 1, np.float32)
+    np.maximum.at(peak, labels.ravel(), probability.ravel())
+    return label_lesions((labels > 0) & (peak[labels] >= seed), voxel_volume=1.0)
+
+
+def crop_candidates(
+    source: NetInput,
+    probability: Array,
+    pieces: NDArray[np.int32],
+    boxes: Sequence[tuple[slice, slice, slice]],
+    chosen: Sequence[int],
+    *,
+    size: int = CROP,
+) -> Array:
+    """Cut the crops on which CNN-2 decides; shape (N, 8, size, size, size)."""
+    crops = []
+    for index in chosen:
+        centre = [(side.start + side.stop) // 2 for side in boxes[index]]
+        seen = source.cube(centre, size)
+        cube = (size, size, size)
+        opinion = cut(probability, centre, cube)
+        member = cut(pieces, centre, cube) == index + 1
+        crops.append(np.concatenate([seen, opinion[None], member[None].astype(np.float32)]))
+    return np.stack(crops).astype(np.float32)
+
+
+def refine(
+    nets: Sequence[RefinementNet],
+    images: Array,
+    present: Sequence[bool],
+    probability: Array,
+    gate: float,
+    engine: Engine,
+    *,
+    batch: int = 16,
+) -> tuple[Array, Array]:
+    """Run CNN-2 on every candidate.
+
+    Returns
+    -------
+    voxels : ndarray of float32, shape (X, Y, Z)
+        Probability of belonging to a lesion; 0 outside the candidates and their rim.
+    lesion : ndarray of float32, shape (X, Y, Z)
+        Lesion probability of the candidate a voxel belongs to; 0 outside candidates.
+    """
+    source = NetInput.of(images, present)
+    pieces, boxes = split_into_pieces(find_candidates(probability, gate))
+    voxels = np.zeros_like(probability)
+    lesion = np.zeros_like(probability)
+    for start in range(0, len(boxes), batch):
+        chosen = range(start, min(start + batch, len(boxes)))
+        crops = crop_candidates(source, probability, pieces, boxes, chosen)
+        inside, whole = _judge(nets, torch.from_numpy(crops), engine)
+        for index, crop, p_lesion in zip(chosen, inside, whole, strict=True):
+            _paste(voxels, crop, boxes[index], pieces, index + 1)
+            lesion[boxes[index]][pieces[boxes[index]] == index + 1] = p_lesion
+    return voxels, lesion
+
+
+@torch.inference_mode()
+def _judge(nets: Sequence[RefinementNet], crops: Tensor, engine: Engine) -> tuple[Array, Array]:
+    batch = crops.to(engine.device).contiguous(memory_format=torch.channels_last_3d)
+    inside = torch.zeros_like(batch[:, 0])
+    whole = torch.zeros(len(batch), device=batch.device)
+    for net in nets:
+        with engine.autocast():
+            voxel_logits, lesion_logits = net(batch)
+        inside += torch.sigmoid(voxel_logits[:, 0].float())
+        whole += torch.sigmoid(lesion_logits.float())
+    return (inside / len(nets)).cpu().numpy(), (whole / len(nets)).cpu().numpy()
+
+
+def _paste(
+    target: Array,
+    crop: Array,
+    box: tuple[slice, slice, slice],
+    pieces: NDArray[np.int32],
+    label: int,
+) -> None:
+    """Write a crop's verdict where its own piece lies."""
+    half = crop.shape[0] // 2
+    corner = [(side.start + side.stop) // 2 - half for side in box]
+    local = tuple(
+        slice(side.start - at, side.stop - at) for side, at in zip(box, corner, strict=True)
+    )
+    own = pieces[box] == label
+    target[box][own] = crop[local][own]
+
+
+def segment(
+    cascade: Cascade,
+    images: Array,
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    engine: Engine,
+    *,
+    fast: bool = False,
+    progress: Progress | None = None,
+) -> Segmentation:
+    """Run the whole cascade on one stack.
+
+    Parameters
+    ----------
+    cascade : Cascade
+    images, present, brain
+        See :func:`candidate_probability`.
+    engine : Engine
+    fast : bool, default False
+        One member of each ensemble, no mirror, wider stride.
+    progress : callable, optional
+
+    Returns
+    -------
+    Segmentation
+        The final probability of a candidate voxel is the mean of both nets' voxel probabilities,
+        and at most the candidate's lesion probability mapped so that ``keep`` falls on the
+        threshold; elsewhere it is 0.
+    """
+    first = cascade.candidate[:1] if fast else cascade.candidate
+    second = cascade.refinement[:1] if fast else cascade.refinement
+    movable = [net.to(engine.device) for net in (*first, *second)]
+    del movable
+    candidate = candidate_probability(
+        first, images, present, brain, engine, mirror=not fast, progress=progress
+    )
+    point = cascade.point
+    voxels, lesion = refine(second, images, present, candidate, point.gate, engine)
+    candidates = lesion > 0
+    mixed = 0.5 * (candidate + voxels)
+    capped = np.minimum(mixed, _ceiling(lesion, point.keep, point.threshold))
+    probability = np.where(candidates, capped, np.float32(0)).astype(np.float32)
+    return Segmentation(candidate, probability, lesion, candidates)
+
+
+def _ceiling(lesion: Array, keep: float, threshold: float) -> Array:
+    """Map lesion probability linearly so that ``keep`` becomes ``threshold``, 0 and 1 stay."""
+    below = lesion / max(keep, 1e-6) * threshold
+    above = threshold + (lesion - keep) / max(1 - keep, 1e-6) * (1 - threshold)
+    result: Array = np.where(lesion < keep, below, above).astype(np.float32)
+    return result

@@ -1,0 +1,203 @@
+"""From preprocessed contrasts to the stack that the networks see.
+
+The grid follows the brain and the intensities are measured inside the brain mask only, so padding,
+cropping, gain, offset and storage type leave the stack as it is. (The z-score of the reference
+implementation is taken over the whole field of view and depends on how much air surrounds the
+head.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.volume import Affine, Volume
+
+CONTRASTS = ("FLAIR", "T1w", "T2w")
+SPACING_MM = 1.0
+MARGIN_MM = 4
+CLIP = 5.0
+BACKGROUND = -3.0
+TRIM_PERCENT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What the cascade reads.
+
+    Attributes
+    ----------
+    data : ndarray of float32, shape (3, X, Y, Z)
+        FLAIR, T1w, T2w in units of the brain's own standard deviation; -3 outside the brain, all
+        zero where the contrast is missing.
+    present : tuple of bool
+        Which of the three contrasts are there.
+    brain : ndarray of bool, shape (X, Y, Z)
+        Brain mask on the same grid.
+    affine : ndarray, shape (4, 4)
+        Voxel index to world mm of the FLAIR; voxels are 1 mm.
+    """
+
+    data: NDArray[np.float32]
+    present: tuple[bool, bool, bool]
+    brain: NDArray[np.bool_]
+    affine: Affine
+
+    def save(self, path: Path) -> None:
+        """Write an uncompressed ``.npz`` without pickled objects."""
+        with path.open("wb") as stream:
+            np.savez(
+                stream,
+                data=self.data,
+                present=np.array(self.present),
+                brain=self.brain,
+                affine=self.affine,
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Stack:
+        """Read what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            flair, t1w, t2w = (bool(flag) for flag in file["present"])
+            return cls(file["data"], (flair, t1w, t2w), file["brain"], file["affine"])
+
+
+def working_grid(
+    brain: Volume, *, spacing: float = SPACING_MM
+) -> tuple[tuple[int, int, int], Affine]:
+    """Lay an isotropic grid along the image's own axes around the brain.
+
+    Parameters
+    ----------
+    brain : Volume
+        Brain mask on the FLAIR grid.
+    spacing : float, default 1
+        Edge length of the new voxels in mm.
+
+    Returns
+    -------
+    shape : tuple of int, (X, Y, Z)
+    affine : ndarray, shape (4, 4)
+        The first voxel's centre lies a whole number of millimetres before the centre of the
+        brain's first voxel, so an image that is already 1 mm is not interpolated at all.
+
+    Raises
+    ------
+    DataError
+        If the mask is empty.
+    """
+    inside = np.asarray(brain.data, bool)
+    if not inside.any():
+        raise DataError(
+            "the brain mask is empty", cure="check that the FLAIR shows a brain, or give a mask"
+        )
+    bounds = [np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    first = np.array([index[0] for index in bounds], float)
+    last = np.array([index[-1] for index in bounds], float)
+    edge = brain.spacing
+    extent = (last - first) * edge
+    x, y, z = (int(n) for n in np.ceil((extent + 2 * MARGIN_MM) / spacing - 1e-6) + 1)
+    directions = brain.affine[:3, :3] / edge
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    start = brain.affine[:3, :3] @ first + brain.affine[:3, 3]
+    affine[:3, 3] = start - directions @ np.full(3, float(MARGIN_MM))
+    return (x, y, z), affine
+
+
+def zscore(
+    data: NDArray[np.floating], inside: NDArray[np.bool_], *, trim: float = TRIM_PERCENT
+) -> NDArray[np.float32]:
+    """Express intensities in standard deviations of the voxels inside a mask.
+
+    Mean and standard deviation leave out the lowest and highest ``trim`` per cent, so that bits
+    of scalp or orbit that a brain mask still holds hardly move them.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        Intensities in any unit.
+    inside : ndarray of bool, shape (X, Y, Z)
+        Where to measure.
+    trim : float, default 1
+        Per cent of voxels left out at either end.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        Clipped to ±5.
+
+    Raises
+    ------
+    DataError
+        If the voxels inside the mask do not vary.
+
+    Examples
+    --------
+    >>> values = np.array([0.0, 10.0, 20.0])
+    >>> zscore(values, np.array([True, True, True]), trim=0)
+    array([-1.2247449,  0.       ,  1.2247449], dtype=float32)
+    """
+    values = data[inside].astype(np.float64)
+    low, high = np.percentile(values, (trim, 100 - trim)) if values.size else (0.0, 0.0)
+    kept = values[(values >= low) & (values <= high)]
+    spread = float(kept.std()) if kept.size else 0.0
+    if not np.isfinite(spread) or spread <= 1e-9 * max(1.0, float(np.abs(values).max(initial=0))):
+        raise DataError(
+            "the image does not vary inside the brain",
+            cure="check the image; an empty or constant series cannot be used",
+        )
+    scaled = (data.astype(np.float64) - kept.mean()) / spread
+    return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+
+
+def build_stack(
+    images: Mapping[str, Volume],
+    brain: Volume,
+    *,
+    transforms: Mapping[str, Affine] | None = None,
+) -> Stack:
+    """Bring the contrasts onto one 1 mm grid in FLAIR space and normalise them.
+
+    Parameters
+    ----------
+    images : mapping of contrast to Volume
+        Bias-corrected images; ``FLAIR`` is needed, ``T1w`` and ``T2w`` are used where given.
+    brain : Volume
+        Brain mask on the FLAIR grid.
+    transforms : mapping of contrast to ndarray, shape (4, 4), optional
+        FLAIR world mm to the contrast's world mm; identity where not given.
+
+    Returns
+    -------
+    Stack
+    """
+    grid, affine = working_grid(brain)
+    inside = mask_onto(brain, grid, affine)
+    moves = transforms or {}
+    data = np.zeros((len(CONTRASTS), *grid), np.float32)
+    for channel, contrast in enumerate(CONTRASTS):
+        if contrast in images:
+            data[channel] = _channel(images[contrast], inside, affine, moves.get(contrast))
+    flair, t1w, t2w = (contrast in images for contrast in CONTRASTS)
+    return Stack(data, (flair, t1w, t2w), inside, affine)
+
+
+def _channel(
+    image: Volume, inside: NDArray[np.bool_], affine: Affine, transform: Affine | None
+) -> NDArray[np.float32]:
+    """One contrast on the working grid; brain outside its field of view is set to the mean."""
+    grid = (inside.shape[0], inside.shape[1], inside.shape[2])
+    smooth = smooth_before_coarser(image, SPACING_MM)
+    moved = resample(smooth, grid, affine, transform=transform).data
+    field = image.with_data(np.ones(image.shape, np.float32))
+    seen = resample(field, grid, affine, transform=transform).data > 0.5
+    scaled = zscore(moved, inside & seen)
+    scaled[~seen] = 0.0
+    return np.where(inside, scaled, np.float32(BACKGROUND))

@@ -1,0 +1,225 @@
+"""Nodes that call the imaging room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import File, traits
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.bias import correct_bias
+from bids_msseg.imaging.brain import (
+    brain_notes,
+    extract_brain,
+    is_skull_stripped,
+    mask_from_stripped,
+)
+from bids_msseg.imaging.conform import conform
+from bids_msseg.imaging.normalise import build_stack
+from bids_msseg.imaging.register import (
+    read_itk_affine,
+    register_affine,
+    register_rigid,
+    write_itk_affine,
+)
+from bids_msseg.imaging.resample import mask_onto
+from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.volume import Volume, load_volume, save_volume
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+
+
+class _ConformInputs(StepInputs):
+    in_file = File(mandatory=True, desc="image as acquired")
+    contrast = traits.Str(mandatory=True)
+
+
+class _ImageOutputs(StepOutputs):
+    out_file = File(desc="the image that the step made")
+
+
+class Conform(Step):
+    """Check an image and bring it to RAS+ axes; see :func:`bids_msseg.imaging.conform.conform`."""
+
+    input_spec = _ConformInputs
+    output_spec = _ImageOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Conform one contrast."""
+        target = folder / f"{inputs['contrast']}.nii.gz"
+        done = conform(Path(inputs["in_file"]), target, contrast=inputs["contrast"])
+        return {"out_file": str(target), "notes": list(done.notes)}
+
+
+class _BrainInputs(StepInputs):
+    in_file = File(exists=True, mandatory=True, desc="conformed image")
+    given_mask = File(desc="brain mask of another pipeline, on the image's grid")
+    skull_stripped = traits.Enum("auto", "yes", "no", usedefault=True)
+    device = traits.Str("cpu", usedefault=True)
+
+
+class _BrainOutputs(StepOutputs):
+    mask_file = File(desc="brain mask on the image's grid")
+    how = traits.Enum("given", "stripped", "deepbet", desc="where the mask comes from")
+
+
+class FindBrain(Step):
+    """Find the brain: a given mask, the support of a stripped image, or deepbet."""
+
+    input_spec = _BrainInputs
+    output_spec = _BrainOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the mask."""
+        image = load_volume(inputs["in_file"])
+        mask, how = self._mask(image, inputs)
+        target = folder / "brain.nii.gz"
+        save_volume(image.with_data(mask), target)
+        notes = list(brain_notes(mask, image.voxel_volume))
+        return {"mask_file": str(target), "how": how, "notes": notes}
+
+    @staticmethod
+    def _mask(image: Volume, inputs: dict[str, Any]) -> tuple[np.ndarray, str]:
+        if "given_mask" in inputs:
+            return _on_grid(Path(inputs["given_mask"]), image), "given"
+        wanted = inputs["skull_stripped"]
+        if wanted == "yes" or (wanted == "auto" and is_skull_stripped(image)):
+            return mask_from_stripped(image), "stripped"
+        return extract_brain(image, device=inputs["device"], threads=inputs["threads"]), "deepbet"
+
+
+def _on_grid(path: Path, image: Volume) -> np.ndarray:
+    """Read a mask that another pipeline made and bring it onto the conformed image."""
+    mask = load_volume(path)
+    moved = mask_onto(mask.with_data(mask.data > 0), image.shape, image.affine)
+    if not moved.any():
+        raise DataError(
+            f"the brain mask {path.name} does not meet the FLAIR",
+            cure="leave --derivatives out, or give a mask in the space of this FLAIR",
+        )
+    return moved
+
+
+class _CoregisterInputs(StepInputs):
+    moving_file = File(exists=True, mandatory=True)
+    fixed_file = File(exists=True, mandatory=True, desc="FLAIR")
+    fixed_mask = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+    seed = traits.Int(0, usedefault=True)
+
+
+class _TransformOutputs(StepOutputs):
+    transform_file = File(desc="ITK text affine: fixed world mm to moving world mm")
+
+
+class Coregister(Step):
+    """Align T1w or T2w with FLAIR, rigidly."""
+
+    input_spec = _CoregisterInputs
+    output_spec = _TransformOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Find and write the transform."""
+        result = register_rigid(
+            load_volume(inputs["moving_file"]),
+            load_volume(inputs["fixed_file"]),
+            fixed_mask=load_volume(inputs["fixed_mask"]).data > 0,
+            threads=inputs["threads"],
+            seed=inputs["seed"],
+        )
+        target = folder / "fixed_to_moving.txt"
+        write_itk_affine(result.affine, target)
+        return {"transform_file": str(target), "notes": list(result.notes)}
+
+
+class _BiasInputs(StepInputs):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+    transform_file = File(desc="FLAIR world to this image's world; identity where not given")
+
+
+class CorrectBias(Step):
+    """Remove the bias field inside the brain."""
+
+    input_spec = _BiasInputs
+    output_spec = _ImageOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Correct one contrast on its own grid."""
+        image, mask = load_volume(inputs["in_file"]), load_volume(inputs["mask_file"])
+        world = (
+            np.linalg.inv(read_itk_affine(Path(inputs["transform_file"])))
+            if "transform_file" in inputs
+            else None
+        )
+        inside = mask_onto(mask, image.shape, image.affine, transform=world)
+        target = folder / "corrected.nii.gz"
+        save_volume(correct_bias(image, inside, threads=inputs["threads"]), target)
+        return {"out_file": str(target)}
+
+
+class _TemplateInputs(StepInputs):
+    flair_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+    t1w_file = File(desc="T1w, used for the fit where there is one")
+    t1w_transform = File(desc="FLAIR world to T1w world")
+    template = traits.Str(mandatory=True)
+    resolution = traits.Int(1, usedefault=True)
+    seed = traits.Int(0, usedefault=True)
+
+
+class FitTemplate(Step):
+    """Fit a template to the brain by an affine; visits without T1w have it too."""
+
+    input_spec = _TemplateInputs
+    output_spec = _TransformOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the affine that maps template world mm to FLAIR world mm."""
+        template = load_template(inputs["template"], resolution=inputs["resolution"])
+        flair, mask = load_volume(inputs["flair_file"]), load_volume(inputs["mask_file"])
+        result = register_affine(
+            flair,
+            template.volume,
+            moving_mask=mask.data > 0,
+            fixed_mask=template.mask,
+            threads=inputs["threads"],
+            seed=inputs["seed"],
+        )
+        target = folder / "template_to_flair.txt"
+        write_itk_affine(result.affine, target)
+        return {"transform_file": str(target), "notes": list(result.notes)}
+
+
+class _StackInputs(StepInputs):
+    flair_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    t1w_file = File()
+    t1w_transform = File()
+    t2w_file = File()
+    t2w_transform = File()
+
+
+class _StackOutputs(StepOutputs):
+    stack_file = File(desc="what the networks read")
+
+
+class BuildStack(Step):
+    """Bring all contrasts onto the 1 mm grid and normalise them inside the brain."""
+
+    input_spec = _StackInputs
+    output_spec = _StackOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the stack."""
+        images = {"FLAIR": load_volume(inputs["flair_file"])}
+        transforms = {}
+        for contrast in ("T1w", "T2w"):
+            name = contrast.lower()
+            if f"{name}_file" in inputs:
+                images[contrast] = load_volume(inputs[f"{name}_file"])
+                transforms[contrast] = read_itk_affine(Path(inputs[f"{name}_transform"]))
+        stack = build_stack(images, load_volume(inputs["mask_file"]), transforms=transforms)
+        target = folder / "stack.npz"
+        stack.save(target)
+        return {"stack_file": str(target)}
