@@ -1,0 +1,240 @@
+"""What surrounds a program's work: its log on stderr, signals, and the exit code of every outcome.
+
+Public names: :func:`supervise`, :func:`refuse`, :func:`log_to_stderr`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from bids_msseg import __version__
+from bids_msseg.errors import ExitCode, IoError, MssegError
+
+PACKAGE: Final = "bids_msseg"
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM, as an exception that no `except Exception` on the way swallows."""
+
+
+def supervise(
+    job: Callable[[], int], *, verbose: int = 0, crash_folder: Path | None = None
+) -> ExitCode:
+    """Run a job so that every way in which it may end has a message and an exit code.
+
+    Parameters
+    ----------
+    job : callable
+        The work; it returns an exit code.
+    verbose : int, optional
+        How much to log, as for :func:`log_to_stderr`.
+    crash_folder : Path, optional
+        Where the traceback of an unexpected exception is written; by default, and where that
+        fails, the folder for temporary files.
+
+    Returns
+    -------
+    ExitCode
+        The job's own; the error's own after a :class:`~bids_msseg.errors.MssegError`; 130 or 143
+        after SIGINT or SIGTERM; 74 where a disk is full; 1 after any other exception. It is also
+        the last line of the log.
+    """
+    with log_to_stderr(verbose), _sigterm_raises():
+        code = _outcome(job, verbose=verbose, crash_folder=crash_folder)
+        _log().info("%s", _closing_line(code))
+    return code
+
+
+def refuse(error: MssegError, *, program: str) -> ExitCode:
+    """Say why a command line cannot be honoured, before there is a log.
+
+    Parameters
+    ----------
+    error : MssegError
+        What is wrong with it.
+    program : str
+        The name at the start of the lines.
+
+    Returns
+    -------
+    ExitCode
+        The error's own.
+    """
+    for line in (f"{error}", _closing_line(error.code)):
+        print(f"{program}: {line}", file=sys.stderr)
+    return error.code
+
+
+@contextmanager
+def log_to_stderr(verbose: int = 0) -> Iterator[None]:
+    """Send the log to stderr while the context is open.
+
+    Parameters
+    ----------
+    verbose : int, optional
+        0 shows this package's messages and others' warnings, 1 this package's debug messages
+        and others' messages, 2 everything.
+    """
+    root, ours, nipype = (logging.getLogger(name) for name in (None, PACKAGE, "nipype"))
+    others_level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    handler = _StderrHandler(others_level)
+    # nipype adds a handler of its own, to stdout, unless it finds one
+    mute = logging.NullHandler()
+    levels = root.level, ours.level
+    root.addHandler(handler)
+    nipype.addHandler(mute)
+    root.setLevel(others_level)
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
+        nipype.removeHandler(mute)
+        root.removeHandler(handler)
+
+
+class _StderrHandler(logging.Handler):
+    """Write to what stderr is at that moment: a progress bar puts itself in its place.
+
+    Loggers of other packages set levels of their own, so the threshold for them is here.
+    """
+
+    def __init__(self, others_level: int) -> None:
+        super().__init__()
+        self._others_level = others_level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.split(".")[0] == PACKAGE:
+            return True
+        # libraries' Python warnings are for developers
+        is_python_warning = record.name == "py.warnings"
+        level = logging.INFO if is_python_warning else record.levelno
+        return level >= self._others_level
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(_formatter(record.levelno).format(record), file=sys.stderr, flush=True)
+        except Exception:  # noqa: BLE001 logging's own rule: a log line never ends the program
+            self.handleError(record)
+
+
+def _formatter(level: int) -> logging.Formatter:
+    mark = "" if level == logging.INFO else "%(levelname)s "
+    return logging.Formatter(f"%(asctime)s  {mark}%(message)s", datefmt="%H:%M:%S")
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Make SIGTERM an exception in this process, and leave worker processes their own way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            # a forked worker inherits this handler, but has to die as its parent asks
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        signal.signal(number, signal.SIG_IGN)
+        raise _TerminatedError
+
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _outcome(job: Callable[[], int], *, verbose: int, crash_folder: Path | None) -> ExitCode:
+    try:
+        return ExitCode(job())
+    except MssegError as error:
+        return _tell(error)
+    except KeyboardInterrupt:
+        return _stopped("interrupted", ExitCode.INTERRUPTED)
+    except _TerminatedError:
+        return _stopped("terminated by SIGTERM", ExitCode.TERMINATED)
+    except Exception as error:  # noqa: BLE001 the last resort: nobody above could give it a code
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return _tell(_disk_is_full(error))
+        return _crashed(error, verbose=verbose, crash_folder=crash_folder)
+
+
+def _tell(error: MssegError) -> ExitCode:
+    _log().error("%s", error)
+    return error.code
+
+
+def _disk_is_full(error: OSError) -> IoError:
+    place = f" for {error.filename}" if error.filename else ""
+    return IoError(
+        f"no space left{place}", cure="free some, or let --work-dir name a larger disk, and rerun"
+    )
+
+
+def _stopped(how: str, code: ExitCode) -> ExitCode:
+    """End the workers too: the interpreter would wait for them at its exit."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    _log().warning("%s: what is finished stays, the same command goes on from there", how)
+    return code
+
+
+def _crashed(error: Exception, *, verbose: int, crash_folder: Path | None) -> ExitCode:
+    text = "".join(traceback.format_exception(error))
+    written = _write_crash(text, crash_folder)
+    place = f"traceback in {written}" if written else "traceback above"
+    if verbose or not written:
+        _log().error("%s", text.rstrip())
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    _log().error(
+        "unexpected %s (%s)\n  cure: report it with that traceback%s",
+        summary,
+        place,
+        "" if verbose else "; -v shows it here",
+    )
+    return ExitCode.FAILURE
+
+
+def _write_crash(text: str, crash_folder: Path | None) -> Path | None:
+    now = datetime.now().astimezone()
+    name = f"crash-{now:%Y%m%d-%H%M%S}-{os.getpid()}.txt"
+    content = f"bids_msseg {__version__}\n{now.isoformat()}\n{' '.join(sys.argv)}\n\n{text}"
+    for folder in (crash_folder, Path(tempfile.gettempdir())):
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content, encoding="utf-8")
+        except OSError:
+            continue
+        return folder / name
+    return None
+
+
+def _closing_line(code: ExitCode) -> str:
+    return f"exit code {code.value} ({code.name.lower().replace('_', ' ')})"
+
+
+def _log() -> logging.Logger:
+    return logging.getLogger(PACKAGE)

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bids_msseg.errors import DataError, ExitCode, NoInputError, UsageError
+from bids_msseg.process import log_to_stderr, refuse, supervise
+
+
+def _raises(error: BaseException) -> Callable[[], int]:
+    def job() -> int:
+        raise error
+
+    return job
+
+
+def _kills_itself() -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    return 0
+
+
+OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
+    "success": (lambda: 0, 0, ""),
+    "failure told by the job": (lambda: ExitCode.FAILURE, 1, ""),
+    "bad data": (_raises(DataError("it broke", cure="mend it")), 65, "it broke\n  cure: mend it"),
+    "missing": (_raises(NoInputError("no FLAIR", cure="add one")), 66, "ERROR no FLAIR"),
+    "ctrl-c": (_raises(KeyboardInterrupt()), 130, "interrupted: what is finished stays"),
+    "sigterm": (_kills_itself, 143, "terminated by SIGTERM: what is finished stays"),
+    "full disk": (
+        _raises(OSError(errno.ENOSPC, "No space left on device", "/out/x.nii.gz")),
+        74,
+        "no space left for /out/x.nii.gz\n  cure: free some",
+    ),
+    "quota": (_raises(OSError(errno.EDQUOT, "Disk quota exceeded")), 74, "no space left\n"),
+    "another os error": (_raises(FileNotFoundError("gone")), 1, "FileNotFoundError: gone"),
+    "a bug": (_raises(ZeroDivisionError("by zero\nsecond line")), 1, "ZeroDivisionError: by zero"),
+}
+
+
+@pytest.mark.parametrize(("job", "code", "message"), OUTCOMES.values(), ids=OUTCOMES)
+def test_every_outcome_has_its_code_and_message(
+    job: Callable[[], int],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert supervise(job, crash_folder=tmp_path) == code
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    name = ExitCode(code).name.lower().replace("_", " ")
+    assert shown.splitlines()[-1].endswith(f"exit code {code} ({name})")
+
+
+def test_a_bug_leaves_its_traceback_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervise(_raises(ZeroDivisionError("by zero")), crash_folder=tmp_path / "out" / "logs")
+    (written,) = (tmp_path / "out" / "logs").iterdir()
+    assert re.fullmatch(r"crash-\d{8}-\d{6}-\d+\.txt", written.name)
+    content = written.read_text(encoding="utf-8")
+    assert content.startswith("bids_msseg 0.")
+    assert content.endswith("ZeroDivisionError: by zero\n")
+    assert str(written) in capsys.readouterr().err
+
+
+def test_a_crash_folder_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "spare"))
+    supervise(_raises(ZeroDivisionError()), crash_folder=tmp_path / "file" / "logs")
+    (written,) = (tmp_path / "spare").iterdir()
+    assert str(written) in capsys.readouterr().err
+
+
+def test_nowhere_to_write_shows_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "file"))
+    assert supervise(_raises(ZeroDivisionError())) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert "(traceback above)" in shown
+
+
+def test_verbose_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    supervise(_raises(ZeroDivisionError()), verbose=1, crash_folder=tmp_path)
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_the_signal_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    supervise(_kills_itself)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(supervise(lambda: 0)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_a_refusal_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refuse(UsageError("no such option", cure="see --help"), program="msseg") == 64
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "msseg: no such option\n  cure: see --help\nmsseg: exit code 64 (usage)\n"
+    )
+
+
+LEVELS = {
+    # verbose: (this package's levels, others' levels) that show
+    0: ({"INFO", "WARNING"}, {"WARNING"}),
+    1: ({"DEBUG", "INFO", "WARNING"}, {"INFO", "WARNING"}),
+    2: ({"DEBUG", "INFO", "WARNING"}, {"DEBUG", "INFO", "WARNING"}),
+    5: ({"DEBUG", "INFO", "WARNING"}, {"DEBUG", "INFO", "WARNING"}),
+}
+
+
+@pytest.mark.parametrize(("verbose", "expected"), LEVELS.items())
+def test_how_much_is_logged(
+    verbose: int, expected: tuple[set[str], set[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with log_to_stderr(verbose):
+        for name in ("bids_msseg.bids", "other.lib"):
+            for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+                logging.getLogger(name).log(level, "<%s %s>", name, logging.getLevelName(level))
+    shown = capsys.readouterr().err
+    found = [
+        set(re.findall(rf"<{name} (\w+)>", shown)) for name in ("bids_msseg.bids", "other.lib")
+    ]
+    assert (found[0], found[1]) == expected
+
+
+def test_a_loud_library_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    library = logging.getLogger("nipype.workflow")
+    before = library.level
+    library.setLevel(logging.INFO)
+    try:
+        with log_to_stderr():
+            library.info("a node runs")
+            library.warning("a node waits")
+    finally:
+        library.setLevel(before)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "a node waits" in captured.err
+    assert "a node runs" not in captured.err
+
+
+@pytest.mark.parametrize(("verbose", "shows"), [(0, False), (1, True)])
+def test_python_warnings_are_for_the_curious(
+    verbose: int, shows: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with log_to_stderr(verbose):
+            warnings.warn("deprecated thing", FutureWarning, stacklevel=1)
+    assert ("deprecated thing" in capsys.readouterr().err) == shows
+
+
+def test_logging_is_left_as_it_was() -> None:
+    def state() -> list[object]:
+        loggers = [logging.getLogger(name) for name in (None, "bids_msseg", "nipype")]
+        return [(log.level, list(log.handlers)) for log in loggers]
+
+    before = state()
+    with log_to_stderr(2):
+        assert state() != before
+    assert state() == before
+
+
+def test_log_lines_say_when_and_only_then_how_bad(capsys: pytest.CaptureFixture[str]) -> None:
+    with log_to_stderr():
+        log = logging.getLogger("bids_msseg")
+        log.info("plain")
+        log.warning("odd")
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  plain", first)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  WARNING odd", second)
+
+
+POOL = """
+import sys, time
+from concurrent.futures import ProcessPoolExecutor
+from bids_msseg.process import supervise
+
+def job():
+    with_pool = ProcessPoolExecutor(2)
+    futures = [with_pool.submit(time.sleep, 60) for _ in range(2)]
+    time.sleep(0.5)
+    print("ready", flush=True)
+    for future in futures:
+        future.result()
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(supervise(job))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_workers_too(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    script = tmp_path / "pool.py"
+    script.write_text(textwrap.dedent(POOL), encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, shown = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert shown.splitlines()[-1].endswith(f"exit code {code} ({ExitCode(code).name.lower()})")
