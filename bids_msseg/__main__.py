@@ -1,0 +1,10 @@
+"""``python -m bids_msseg`` is ``msseg``."""
+
+from __future__ import annotations
+
+import sys
+
+from bids_msseg.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,366 @@
+"""The command line of the BIDS App: words in, a :class:`~bids_msseg.config.RunConfig` out.
+
+``msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]`` follows the BIDS Apps convention and
+the exit codes of the BIDS execution specification. Nothing heavy is imported before the command
+line is known to be right, so that help, version and mistakes answer at once.
+
+Public names: :func:`main`, :func:`parse_args`, :func:`build_parser`, :func:`bids_exec_spec`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from bids_msseg import __version__, process, readers
+from bids_msseg.config import LEVELS, RunConfig
+from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+
+USAGE: Final = "msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]"
+MAX_HELP_WIDTH: Final = 100
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words after the program's name; by default those of this process.
+
+    Returns
+    -------
+    int
+        The exit code, one of :class:`~bids_msseg.errors.ExitCode`.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # help has a ³, which not every terminal can show
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        config = parse_args(sys.argv[1:] if argv is None else argv)
+    except SystemExit:
+        # argparse has answered --help, --version or --bids-exec-spec
+        return int(ExitCode.SUCCESS)
+    except MssegError as error:
+        return int(process.refuse(error, program="msseg"))
+    code = process.supervise(
+        lambda: _run(config),
+        verbose=config.execution.verbose,
+        crash_folder=config.output_dir / "logs",
+    )
+    return int(code)
+
+
+def _run(config: RunConfig) -> int:
+    _check_inputs(config)
+    from bids_msseg.app import run
+
+    return run(config)
+
+
+def _check_inputs(config: RunConfig) -> None:
+    """Find missing input before anything heavy is loaded; the group level needs no dataset."""
+    plugin = config.performance.use_plugin
+    if plugin is not None and not plugin.is_file():
+        raise UsageError(f"there is no file {plugin}", cure="correct --use-plugin")
+    if "participant" not in config.levels:
+        return
+    if not config.bids_dir.is_dir():
+        raise NoInputError(
+            f"there is no dataset folder {config.bids_dir}",
+            cure="correct BIDS_DIR, or mount it into the container",
+        )
+    for name, folder in config.query.derivatives.items():
+        if not folder.is_dir():
+            raise NoInputError(
+                f"there is no folder {folder}", cure=f"correct --derivatives {name}=PATH"
+            )
+
+
+def parse_args(words: Sequence[str]) -> RunConfig:
+    """Read a command line, and the configuration file that it may name.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The words after the program's name; options spelled with ``-`` or ``_``.
+
+    Returns
+    -------
+    RunConfig
+
+    Raises
+    ------
+    UnknownLevelError
+        For an analysis level that does not exist.
+    UsageError
+        For any other mistake.
+    SystemExit
+        After ``--help``, ``--version`` or ``--bids-exec-spec`` have printed their answer.
+
+    Examples
+    --------
+    >>> config = parse_args("/bids /out participant group --participant_label sub-01 07".split())
+    >>> config.levels, config.query.participant_label
+    (('participant', 'group'), ('01', '07'))
+    """
+    parser = build_parser()
+    namespace, extra = parser.parse_known_args([_canonical(word) for word in words])
+    if extra:
+        _refuse_extra(parser, extra[0])
+    options = vars(namespace)
+    options.pop("notrack", None)
+    file = options.pop("config_file", None)
+    if file is None:
+        return RunConfig.from_options(options)
+    text = readers.read_file(Path(file), what="the configuration file")
+    return RunConfig.from_toml(text, overrides=options, source=file)
+
+
+def _canonical(word: str) -> str:
+    """Spell an option as the parser knows it; values stay as they are, also behind ``=``."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    dashed = name.replace("_", "-")
+    aliases = {
+        "--n-cpus": "--nprocs",
+        "--n-procs": "--nprocs",
+        "--nthreads": "--nprocs",
+        "--mem": "--mem-gb",
+        "--skip-bids-validator": "--skip-bids-validation",
+        "--participant-labels": "--participant-label",
+        "--session-id": "--session-label",
+    }
+    return aliases.get(dashed, dashed) + equals + value
+
+
+def _refuse_extra(parser: argparse.ArgumentParser, word: str) -> NoReturn:
+    if word.startswith("-"):
+        known = [flag for action in visible_options(parser) for flag in action.option_strings]
+        name = word.partition("=")[0]
+        raise UsageError(
+            f"there is no option {name}",
+            cure=f"msseg --help lists all options{readers.nearest(name, known)}",
+        )
+    raise UsageError(f"{word} belongs to no option", cure=f"write {USAGE}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes raise, so that they end with this app's exit code and not argparse's."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):
+            missing = message.partition(": ")[2]
+            raise UsageError(
+                f"missing: {missing}",
+                cure=f"write {USAGE}; options that take several values go last",
+            )
+        raise UsageError(message, cure="msseg --help explains every option")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """One metavar for all spellings of an option, and lines that are not too long to read."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=31)
+        self._width = min(self._width, MAX_HELP_WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        flags = ", ".join(action.option_strings)
+        if action.nargs == 0:
+            return flags
+        return f"{flags} {action.metavar or ''}".strip()
+
+
+class _PrintExecSpec(argparse.Action):
+    """Print the descriptor and stop, as ``--version`` does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002
+        values: Any,  # noqa: ARG002
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """See :class:`argparse.Action`."""
+        print(bids_exec_spec())
+        parser.exit()
+
+
+def bids_exec_spec() -> str:
+    """Describe this app in JSON, as the BIDS execution specification asks.
+
+    Returns
+    -------
+    str
+        A Boutiques descriptor (schema 0.5) of the installed version.
+    """
+    file = resources.files("bids_msseg").joinpath("data/boutiques.json")
+    descriptor = json.loads(file.read_text(encoding="utf-8"))
+    return json.dumps(descriptor | {"tool-version": __version__}, indent=2, ensure_ascii=False)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser; options that are not given are absent from its namespace.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+    """
+    codes = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode)
+    parser = _Parser(
+        prog="msseg",
+        usage=USAGE,
+        description="Segment multiple-sclerosis lesions in a BIDS dataset (participant), and "
+        "tabulate the lesion load of the cohort (group).",
+        epilog="Underscores do for dashes. --no-SWITCH undoes what a configuration file set. "
+        f"Exit codes: {codes}.",
+        formatter_class=_HelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    positionals = parser.add_argument_group("what to do")
+    positionals.add_argument("bids_dir", metavar="BIDS_DIR", help="the dataset; never written to")
+    positionals.add_argument("output_dir", metavar="OUTPUT_DIR", help="where derivatives go")
+    positionals.add_argument(
+        "levels", metavar=f"{{{','.join(LEVELS)}}}", nargs="+", help="one level, or both"
+    )
+    _add_query_options(parser)
+    _add_processing_options(parser)
+    _add_performance_options(parser)
+    _add_other_options(parser)
+    return parser
+
+
+def visible_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """List the options that help shows.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        What :func:`build_parser` made.
+
+    Returns
+    -------
+    list of argparse.Action
+        Without positionals.
+    """
+    return [
+        action
+        for action in parser._actions  # the only way to ask argparse for its options
+        if action.option_strings and action.help != argparse.SUPPRESS
+    ]
+
+
+def _add_query_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which visits")
+    for name, what, prefix in (
+        ("participant", "participants", "sub-"),
+        ("session", "sessions", "ses-"),
+    ):
+        group.add_argument(
+            f"--{name}-label",
+            metavar="LABEL..",
+            nargs="+",
+            action="extend",
+            help=f"only these {what}, with or without {prefix}; or a file, one in each line",
+        )
+    group.add_argument(
+        "--bids-filter-file", metavar="FILE", help="JSON of pybids entities for each contrast"
+    )
+    _add_switch(group, "skip-bids-validation", "do not check the dataset description")
+    group.add_argument(
+        "--bids-database-dir", metavar="DIR", help="keep pybids' index here and use it again"
+    )
+    group.add_argument(
+        "-d",
+        "--derivatives",
+        metavar="NAME=PATH",
+        nargs="+",
+        action="extend",
+        help="use the brain masks of these datasets",
+    )
+
+
+def _add_processing_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("processing")
+    group.add_argument(
+        "--output-spaces",
+        metavar="SPACE..",
+        nargs="+",
+        action="extend",
+        help="FLAIR, T1w or a TemplateFlow name with or without :res-N "
+        "[FLAIR T1w MNI152NLin2009aSym:res-1]",
+    )
+    group.add_argument("--model", metavar="PATH|NAME", help="weights [those shipped]")
+    group.add_argument(
+        "--threshold",
+        metavar="P",
+        help="lesion above this probability, 0-1 [the model's]",
+    )
+    group.add_argument(
+        "--min-lesion-volume", metavar="MM3", help="drop smaller lesions, in mm³ [3]"
+    )
+    group.add_argument(
+        "--skull-stripped", metavar="ANSWER", help="auto, yes or no: are the skulls off? [auto]"
+    )
+    _add_switch(group, "fast", "trade some accuracy for time")
+    group.add_argument("--random-seed", metavar="N", help="seed of every random draw [0]")
+
+
+def _add_performance_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("performance")
+    group.add_argument("--nprocs", metavar="N", help="CPUs of the whole run [all it may use]")
+    group.add_argument("--omp-nthreads", metavar="N", help="threads of one step [CPUs, at most 8]")
+    group.add_argument(
+        "--mem-gb", metavar="GB", help="memory of the whole run, in GB [90 %% of all]"
+    )
+    group.add_argument(
+        "--device", metavar="DEVICE", help="auto, cpu or cuda[:N], for the networks [auto]"
+    )
+    group.add_argument(
+        "--use-plugin", metavar="FILE", help="nipype plugin (SLURM, SGE, PBS, HTCondor), YAML"
+    )
+
+
+def _add_other_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("other")
+    group.add_argument(
+        "-w", "--work-dir", metavar="DIR", help="intermediate files [OUTPUT_DIR/.work]"
+    )
+    _add_switch(group, "clean-workdir", "empty the work folder first")
+    group.add_argument(
+        "--config-file", metavar="FILE", help="options in TOML; the command line wins"
+    )
+    _add_switch(group, "dry-run", "say what would be used, skipped and why")
+    _add_switch(group, "reports-only", "make the reports again from what is there")
+    _add_switch(group, "boilerplate-only", "write the methods text only")
+    _add_switch(group, "stop-on-first-crash", "end when one visit fails")
+    _add_switch(group, "resource-monitor", "record CPU and memory of every step")
+    group.add_argument("--notrack", action="store_true", help="accepted; nothing is ever tracked")
+    group.add_argument("-v", "--verbose", action="count", help="log more; -vv everything")
+    group.add_argument(
+        "--bids-exec-spec", action=_PrintExecSpec, nargs=0, help="print the Boutiques descriptor"
+    )
+    group.add_argument(
+        "--version",
+        action="version",
+        version=f"bids_msseg {__version__}",
+        help="print the version",
+    )
+    group.add_argument("-h", "--help", action="help", help="print this text")
+
+
+def _add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+    """Add ``--NAME`` and, for what a configuration file has set, a hidden ``--no-NAME``."""
+    dest = name.replace("-", "_")
+    group.add_argument(f"--{name}", action="store_true", help=text)
+    group.add_argument(f"--no-{name}", action="store_false", dest=dest, help=argparse.SUPPRESS)
