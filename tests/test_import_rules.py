@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {
+    "SimpleITK",
+    "bids",
+    "cc3d",
+    "deepbet",
+    "matplotlib",
+    "nibabel",
+    "nipype",
+    "numpy",
+    "pandas",
+    "scipy",
+    "templateflow",
+    "torch",
+}
+
+
+def _python(
+    code: str, *words: str, env: dict[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own that knows nothing of the user."""
+    bare = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)} | (env or {})
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=bare,
+    )
+
+
+def test_rooms_import_downwards_only() -> None:
+    lint_imports = Path(sysconfig.get_path("scripts")) / "lint-imports"
+    done = subprocess.run(
+        [lint_imports, "--no-cache"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+LOAD = """
+import sys
+before = set(sys.modules)
+{code}
+print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & {heavy!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import bids_msseg",
+        "import bids_msseg.cli",
+        "import bids_msseg.config, bids_msseg.errors, bids_msseg.process, bids_msseg.resources",
+        "import bids_msseg.progress",
+        "from bids_msseg.cli import parse_args; parse_args(['/b', '/o', 'group']).to_toml()",
+        "from bids_msseg.cli import bids_exec_spec; bids_exec_spec()",
+        "from bids_msseg.cli import main; assert main(['/b', '/o', 'nothing']) == 17",
+        "from bids_msseg.cli import main; assert main(['/absent', '/o', 'participant']) == 66",
+    ],
+)
+def test_nothing_heavy_is_loaded(code: str) -> None:
+    done = _python(LOAD.format(code=code, heavy=HEAVY))
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "--bids-exec-spec"])
+def test_answers_without_home_or_a_folder_to_write_to(flag: str, tmp_path: Path) -> None:
+    here = tmp_path / "readonly"
+    here.mkdir()
+    here.chmod(0o555)
+    code = "import sys; from bids_msseg.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = _python(code, flag, env={"PYTHONDONTWRITEBYTECODE": "1"}, cwd=here)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "msseg" in done.stdout
+    assert list(here.iterdir()) == []
+
+
+def test_help_on_a_terminal_that_knows_ascii_only() -> None:
+    code = "from bids_msseg.cli import main; main(['--help'])"
+    done = _python(code, env={"PYTHONIOENCODING": "ascii"})
+    assert done.stderr == ""
+    assert "in mm? [3]" in done.stdout
+
+
+def test_the_package_is_a_program() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['msseg', *sys.argv[1:]]; "
+        "runpy.run_module('bids_msseg', run_name='__main__')"
+    )
+    assert _python(code, "--version").stdout.startswith("bids_msseg ")
+    assert _python(code, "/b", "/o", "nothing").returncode == 17
