@@ -88,6 +88,11 @@ class TestRegionMap:
         )
         assert regions.ravel().tolist() == [PV] * 4 + [IT] * 2 + [DWM] * 4
 
+    def test_nearest_is_meant_in_mm(self) -> None:
+        anatomy = np.array([[3, 3, 3, 3], [0, 0, 4, 4]]).reshape(2, 4, 1)
+        assert region_map(anatomy, (5, 1, 1))[1, 0, 0] == DWM
+        assert region_map(anatomy, (1, 5, 1))[1, 0, 0] == IT
+
     def test_no_ventricle_in_the_field_of_view(self) -> None:
         assert np.unique(region_map(on_line("04440"), (1, 1, 1))).tolist() == [DWM]
 
