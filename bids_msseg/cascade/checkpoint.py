@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bids_msseg.cascade.networks import CandidateNet, NetConfig, RefinementNet, build
-from bids_msseg.errors import DataError, NoInputError
-
-FORMAT = "bids_msseg-cascade-1"
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """The numbers between the nets, chosen on patients that the nets had not seen.
-
-    Attributes
-    ----------
-    gate : float
-        A voxel is a candidate where CNN-1's probability reaches this.
-    keep : float
-        A candidate is kept where CNN-2's lesion probability reaches this.
-    threshold : float
-        A voxel belongs to the mask where the final probability reaches this.
-    """
-
-    gate: float = 0.15
-    keep: float = 0.5
-    threshold: float = 0.5
+from bids_msseg.cascade.weights import FORMAT, HEADER_KEY, OperatingPoint, not_ours, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +68,10 @@ def save_cascade(
         "name": name,
         "version": version,
         "members": members,
-        "point": {"gate": point.gate, "keep": point.keep, "threshold": point.threshold},
+        "point": asdict(point),
         "notes": dict(notes or {}),
     }
-    content = save(tensors, metadata={"bids_msseg": json.dumps(header, sort_keys=True)})
+    content = save(tensors, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
     partial.replace(path)
@@ -104,45 +83,29 @@ def load_cascade(path: Path) -> Cascade:
 
     Raises
     ------
-    NoInputError
-        If it is not there.
     DataError
         If it is truncated, not ours, or does not fit the nets it describes.
     """
-    if not path.is_file():
-        raise NoInputError(
-            f"there is no weights file {path}",
-            cure="give --model a .safetensors file that msseg-train wrote, or a shipped name",
-        )
-    header, tensors = _read(path)
+    header = read_header(path)
     try:
-        nets = _rebuild(header["members"], tensors)
-        point = OperatingPoint(**header["point"])
-        name, version = str(header["name"]), str(header["version"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise _not_ours(path, str(error).splitlines()[0]) from error
+        nets = _rebuild(header.members, _tensors(path))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise not_ours(path, str(error).splitlines()[0]) from error
     return Cascade(
-        name,
-        version,
+        header.name,
+        header.version,
         tuple(net for net in nets if isinstance(net, CandidateNet)),
         tuple(net for net in nets if isinstance(net, RefinementNet)),
-        point,
-        hashlib.sha256(path.read_bytes()).hexdigest(),
+        header.point,
+        header.sha256,
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("bids_msseg", "null"))
-            # safetensors' handle is no mapping: it has keys() but cannot be iterated over
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name).float() for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _not_ours(path, str(error)) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise _not_ours(path, f"its header does not say {FORMAT}")
-    return header, tensors
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(os.fspath(path), framework="pt") as file:
+        # the handle is no mapping: it has keys() but cannot be iterated over
+        names = list(file.keys())
+        return {name: file.get_tensor(name).float() for name in names}
 
 
 def _rebuild(
@@ -157,10 +120,3 @@ def _rebuild(
         )
         nets.append(net.eval())
     return nets
-
-
-def _not_ours(path: Path, why: str) -> DataError:
-    return DataError(
-        f"{path.name} is not a usable cascade: {why}",
-        cure="copy or download the weights file again; its sha256 stands in the model card",
-    )

@@ -57,7 +57,9 @@ class Split:
 
 
 def balanced_split(
-    participants: Mapping[str, Sequence[str]], sites: Mapping[str, str], loads: Mapping[str, float],
+    participants: Mapping[str, Sequence[str]],
+    sites: Mapping[str, str],
+    loads: Mapping[str, float],
     count: int,
 ) -> Split:
     """Deal participants into folds so that every fold has its share of each site and load.

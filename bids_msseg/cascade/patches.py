@@ -82,7 +82,12 @@ def find_places(visit: LabelledVisit, hard: NDArray[np.bool_] | None = None) -> 
 
 
 def draw_centre(
-    places: Places, shape: Shape, rng: np.random.Generator, *, lesion_share: float, hard_share: float
+    places: Places,
+    shape: Shape,
+    rng: np.random.Generator,
+    *,
+    lesion_share: float,
+    hard_share: float,
 ) -> tuple[int, int, int]:
     """Draw the centre of a sub-image: on a lesion, on a hard negative, or anywhere in the brain.
 

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from bids_msseg.cascade.augment import AugmentPlan
-from bids_msseg.cascade.checkpoint import OperatingPoint
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.inference import (
     Engine,
@@ -32,6 +31,7 @@ from bids_msseg.cascade.sampling import (
     judge_candidates,
 )
 from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit
+from bids_msseg.cascade.weights import OperatingPoint
 
 Log = Callable[[str, Report], None]
 
@@ -132,7 +132,9 @@ def refinement_stage(test: int | None) -> str:
     return "refinement-ship" if test is None else f"refinement-{test}"
 
 
-def train_candidate(workshop: Workshop, folds: FoldSet, *, start: FoldSet | None, log: Log) -> None:
+def train_candidate(
+    workshop: Workshop, folds: FoldSet, *, start: FoldSet | None, log: Log
+) -> None:
     """Train CNN-1 on some folds.
 
     Parameters

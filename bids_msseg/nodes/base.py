@@ -55,9 +55,7 @@ class Step(BaseInterface):  # type: ignore[misc]
 
     def _run_interface(self, runtime: Bunch) -> Bunch:
         folder = Path(runtime.cwd)
-        values = {
-            name: value for name, value in self.inputs.get().items() if isdefined(value)
-        }
+        values = {name: value for name, value in self.inputs.get().items() if isdefined(value)}
         begun = time.monotonic()
         try:
             self._results = self.work(folder, **values)

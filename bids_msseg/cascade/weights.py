@@ -1,0 +1,153 @@
+"""What a weights file says of itself, read without torch.
+
+A safetensors file starts with eight bytes of length and a JSON header
+(https://github.com/huggingface/safetensors#format); ours holds the shape of every net and the
+operating point under ``__metadata__``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.errors import DataError, NoInputError, UsageError
+
+FORMAT = "bids_msseg-cascade-1"
+HEADER_KEY = "bids_msseg"
+DEFAULT_MODEL = "cascade-1"
+LONGEST_HEADER = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """The numbers between the nets, chosen on patients that the nets had not seen.
+
+    Attributes
+    ----------
+    gate : float
+        A voxel is a candidate where CNN-1's probability reaches this.
+    keep : float
+        A candidate is kept where CNN-2's lesion probability reaches this.
+    threshold : float
+        A voxel belongs to the mask where the final probability reaches this.
+    """
+
+    gate: float = 0.15
+    keep: float = 0.5
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHeader:
+    """The description inside a weights file.
+
+    Attributes
+    ----------
+    name, version : str
+        As users name the model.
+    members : mapping of str to mapping
+        Shape of every net, by the prefix of its tensors.
+    point : OperatingPoint
+    notes : mapping
+        How it was trained.
+    sha256 : str
+        Of the whole file.
+    """
+
+    name: str
+    version: str
+    members: Mapping[str, Mapping[str, Any]]
+    point: OperatingPoint
+    notes: Mapping[str, Any]
+    sha256: str
+
+
+def find_model(model: str | None) -> Path:
+    """Find a weights file by path or by the name of a shipped model.
+
+    Parameters
+    ----------
+    model : str or None
+        A path, the name of a shipped model, or None for the default one.
+
+    Returns
+    -------
+    path
+
+    Raises
+    ------
+    NoInputError
+        If a path does not exist.
+    UsageError
+        If no shipped model has that name.
+    """
+    name = model or DEFAULT_MODEL
+    if "/" in name or name.endswith(".safetensors"):
+        path = Path(name)
+        if not path.is_file():
+            raise NoInputError(
+                f"there is no weights file {path}",
+                cure="give --model a .safetensors file that msseg-train wrote, or a shipped name",
+            )
+        return path
+    folder = Path(str(resources.files("bids_msseg") / "data" / "weights"))
+    shipped = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    if name not in shipped:
+        raise UsageError(
+            f"no shipped model is called {name!r}",
+            cure=f"use one of: {', '.join(shipped) or 'none is shipped'}, or a path",
+        )
+    return shipped[name]
+
+
+def read_header(path: Path) -> ModelHeader:
+    """Read what a weights file says of itself.
+
+    Raises
+    ------
+    DataError
+        If it is not one of ours, or cut short.
+    """
+    try:
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        if not 0 < length <= min(LONGEST_HEADER, len(content) - 8):
+            raise ValueError("it does not start like a safetensors file")
+        entries = json.loads(content[8 : 8 + length])
+        header = json.loads(entries["__metadata__"][HEADER_KEY])
+        _check_length(entries, len(content) - 8 - length)
+        return _parse(header, hashlib.sha256(content).hexdigest())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise not_ours(path, str(error)) from error
+
+
+def _check_length(entries: Mapping[str, Any], there: int) -> None:
+    ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
+    if max(ends, default=0) != there:
+        raise ValueError(f"it holds {there} bytes of weights instead of {max(ends, default=0)}")
+
+
+def _parse(header: Mapping[str, Any], sha256: str) -> ModelHeader:
+    if header["format"] != FORMAT:
+        raise ValueError(f"its header does not say {FORMAT}")
+    return ModelHeader(
+        str(header["name"]),
+        str(header["version"]),
+        dict(header["members"]),
+        OperatingPoint(**{key: float(value) for key, value in header["point"].items()}),
+        dict(header["notes"]),
+        sha256,
+    )
+
+
+def not_ours(path: Path, why: str) -> DataError:
+    """Say that a file is not a usable cascade."""
+    return DataError(
+        f"{path.name} is not a usable cascade: {why}",
+        cure="copy or download the weights file again; its sha256 stands in the model card",
+    )

@@ -1,0 +1,313 @@
+"""Nodes that write a visit's results: figures first, then images, the record last of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, traits
+
+from bids_msseg.bids import sidecars
+from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
+from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
+from bids_msseg.bids.visit import Visit
+from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.volume import load_volume
+from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.reports.drawing import draw_visit
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the last node knows before anything has run.
+
+    Attributes
+    ----------
+    visit : Visit
+    out_dir, bids_dir : path
+    derivatives : mapping of str to path
+        Further datasets that sidecars may name.
+    model : ModelUse
+    gate, threshold, min_lesion_volume : float
+        Operating point; the volume in mm³.
+    options : mapping
+        Options that shape the result, for the record.
+    fingerprint : str
+        Digest of inputs, options and model.
+    versions : mapping of str to str
+    methods : str
+        The methods paragraph.
+    """
+
+    visit: Visit
+    out_dir: Path
+    bids_dir: Path
+    model: ModelUse
+    gate: float
+    threshold: float
+    min_lesion_volume: float
+    derivatives: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    methods: str = ""
+
+    def uri(self, path: Path) -> str:
+        """Name an input or output as BIDS URIs do."""
+        return bids_uri(path, {"raw": self.bids_dir, "": self.out_dir, **self.derivatives})
+
+    def sources(self) -> tuple[str, ...]:
+        """URIs of all contrasts used."""
+        return tuple(self.uri(path) for path in self.visit.contrasts.values())
+
+    def flair_origin(self, *sources: str) -> Origin:
+        """Origin of an output on the FLAIR grid."""
+        flair = self.uri(self.visit.flair)
+        return Origin(sources or self.sources(), flair, software=self.versions)
+
+    def method(self) -> Method:
+        """How lesions were found."""
+        return Method(self.model, self.threshold, self.min_lesion_volume, self.gate)
+
+
+class _DrawInputs(StepInputs):
+    delivery = traits.Any(mandatory=True, nohash=True)
+    flair_file = File(exists=True, mandatory=True, desc="with skull, on the FLAIR as acquired")
+    brain_file = File(exists=True, mandatory=True)
+    labels_file = File(exists=True, mandatory=True)
+    rejected_file = File(exists=True, mandatory=True)
+    moving_files = traits.List(traits.Str, desc="images on the FLAIR grid")
+    moving_names = traits.List(traits.Str)
+
+
+class _DrawOutputs(StepOutputs):
+    figure_files = traits.List(traits.Str)
+
+
+class DrawFigures(Step):
+    """Draw lesions, brain mask and registration; see :mod:`bids_msseg.reports.drawing`."""
+
+    input_spec = _DrawInputs
+    output_spec = _DrawOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Write the PNG files below OUT."""
+        delivery: Delivery = inputs["delivery"]
+        names, files = inputs.get("moving_names", []), inputs.get("moving_files", [])
+        done = draw_visit(
+            delivery.out_dir,
+            delivery.visit,
+            flair=load_volume(inputs["flair_file"]),
+            brain=load_volume(inputs["brain_file"]),
+            lesions=load_volume(inputs["labels_file"]),
+            rejected=load_volume(inputs["rejected_file"]),
+            moving={n: load_volume(f) for n, f in zip(names, files, strict=True)},
+        )
+        return {"figure_files": [str(path) for path in done]}
+
+
+class _PublishInputs(StepInputs):
+    delivery = traits.Any(mandatory=True, nohash=True)
+    fingerprint = traits.Str(desc="makes the node run again when the delivery changes")
+    table_file = File(exists=True, mandatory=True)
+    brain_file = File(exists=True, mandatory=True)
+    probseg_file = File(exists=True, mandatory=True)
+    labels_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    candidates_file = File(exists=True, mandatory=True)
+    rejected_file = File(exists=True, mandatory=True)
+    brain_how = traits.Str(mandatory=True)
+    preproc_files = traits.List(traits.Str, mandatory=True)
+    preproc_names = traits.List(traits.Str, mandatory=True)
+    space_files = traits.List(traits.Str)
+    space_names = traits.List(traits.Str, desc="T1w, or NAME:res-N")
+    transform_files = traits.List(traits.Str)
+    transform_names = traits.List(traits.Str, desc="FROM TO rigid|affine")
+    figure_files = traits.List(traits.Str)
+    step_notes = traits.List(traits.Any)
+    step_seconds = traits.List(traits.Float)
+    step_names = traits.List(traits.Str)
+
+
+class _PublishOutputs(StepOutputs):
+    record_file = File()
+
+
+class PublishVisit(Step):
+    """Move a visit's results to their final names, sidecars beside them."""
+
+    input_spec = _PublishInputs
+    output_spec = _PublishOutputs
+    always_run = True
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Write everything; the record, which says that all is there, comes last."""
+        delivery: Delivery = inputs["delivery"]
+        rows = [_row(item) for item in json.loads(Path(inputs["table_file"]).read_text("utf-8"))]
+        _publish_flair_space(delivery, inputs)
+        _publish_preprocessed(delivery, inputs)
+        _publish_spaces(delivery, inputs)
+        _publish_transforms(delivery, inputs)
+        _publish_tables(delivery, rows)
+        record = _record(delivery, rows, inputs)
+        return {"record_file": str(write_record(delivery.out_dir, record))}
+
+
+def _row(item: Mapping[str, Any]) -> LesionRow:
+    """Rebuild a row: JSON knows no tuples."""
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in item.items()}
+    return LesionRow(**values)
+
+
+def _deliver(delivery: Delivery, source: str, sidecar: Mapping[str, Any], **entities: Any) -> Path:
+    """Publish one image; its sidecar stands there first, so that no image is without one."""
+    target = output_path(delivery.out_dir, delivery.visit, extension=".nii.gz", **entities)
+    beside = output_path(delivery.out_dir, delivery.visit, extension=".json", **entities)
+    write_json(beside, sidecar)
+    publish(Path(source), target, keep=True)
+    return target
+
+
+_BRAIN_METHODS = {
+    "given": "made by another pipeline",
+    "stripped": "the support of the skull-stripped input",
+    "deepbet": "deepbet (Fisch et al. 2024)",
+}
+
+
+def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    origin, method = delivery.flair_origin(), delivery.method()
+    brain = delivery.flair_origin(delivery.uri(delivery.visit.flair))
+    how = _BRAIN_METHODS[inputs["brain_how"]]
+    _deliver(
+        delivery,
+        inputs["brain_file"],
+        sidecars.brain_mask_sidecar(brain, method=how),
+        space="FLAIR",
+        desc="brain",
+        suffix="mask",
+    )
+    for name, sidecar, entities in (
+        ("probseg", sidecars.probseg_sidecar, {"label": "L", "suffix": "probseg"}),
+        ("labels", sidecars.dseg_sidecar, {"seg": "lesions", "suffix": "dseg"}),
+        (
+            "candidates",
+            sidecars.candidates_sidecar,
+            {"label": "L", "desc": "candidates", "suffix": "mask"},
+        ),
+        (
+            "rejected",
+            sidecars.rejected_sidecar,
+            {"label": "L", "desc": "rejected", "suffix": "mask"},
+        ),
+        ("mask", sidecars.lesion_mask_sidecar, {"label": "L", "suffix": "mask"}),
+    ):
+        content = sidecar(origin, method)
+        _deliver(delivery, inputs[f"{name}_file"], content, space="FLAIR", **entities)
+
+
+def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    for name, source in zip(inputs["preproc_names"], inputs["preproc_files"], strict=True):
+        origin = delivery.flair_origin(delivery.uri(delivery.visit.contrasts[name]))
+        steps = ["bias field removed (N4)", "brain only"]
+        if name != "FLAIR":
+            steps.insert(1, "rigid to FLAIR")
+        content = sidecars.preproc_sidecar(name, origin, skull_stripped=True, steps=steps)
+        _deliver(delivery, source, content, space="FLAIR", desc="preproc", suffix=name)
+
+
+def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    names, files = inputs.get("space_names", []), inputs.get("space_files", [])
+    for name, source in zip(names, files, strict=True):
+        space, _, resolution = name.partition(":res-")
+        if space == "T1w" and delivery.visit.t1w is not None:
+            reference = delivery.uri(delivery.visit.t1w)
+            origin = Origin(delivery.sources(), reference, software=delivery.versions)
+        else:
+            grid = f"{resolution} (1 mm isotropic)" if resolution == "1" else resolution
+            reference = template_uri(space, resolution or None)
+            origin = Origin(delivery.sources(), reference, grid, delivery.versions)
+        content = sidecars.lesion_mask_sidecar(origin, delivery.method())
+        entities = {"res": resolution} if resolution else {}
+        _deliver(delivery, source, content, space=space, label="L", suffix="mask", **entities)
+
+
+def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    names, files = inputs.get("transform_names", []), inputs.get("transform_files", [])
+    for name, source in zip(names, files, strict=True):
+        start, end, kind = name.split()
+        pair = [
+            delivery.uri(delivery.visit.contrasts[space])
+            if space in delivery.visit.contrasts
+            else template_uri(space, 1)
+            for space in (start, end)
+        ]
+        entities = {"from_": start, "to": end, "mode": "image", "suffix": "xfm"}
+        content = sidecars.xfm_sidecar(
+            start, end, kind=kind, sources=pair, software=delivery.versions
+        )
+        target = output_path(delivery.out_dir, delivery.visit, extension=".txt", **entities)
+        write_json(target.with_suffix(".json"), content)
+        publish(Path(source), target, keep=True)
+
+
+def _publish_tables(delivery: Delivery, rows: list[LesionRow]) -> None:
+    dseg = output_path(
+        delivery.out_dir,
+        delivery.visit,
+        space="FLAIR",
+        seg="lesions",
+        suffix="dseg",
+        extension=".tsv",
+    )
+    write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
+    stats = output_path(
+        delivery.out_dir, delivery.visit, desc="lesions", suffix="stats", extension=".tsv"
+    )
+    dictionary = sidecars.stats_dictionary()
+    write_json(stats.with_suffix(".json"), dictionary)
+    write_tsv(stats, tuple(dictionary), rows_to_table(rows))
+
+
+def _record(delivery: Delivery, rows: list[LesionRow], inputs: Mapping[str, Any]) -> VisitRecord:
+    load = summarise(rows)
+    brain = load_volume(inputs["brain_file"])
+    rejected = sum(row.status == "rejected" for row in rows)
+    notes = [*delivery.visit.notes]
+    for step, found in zip(inputs["step_names"], inputs["step_notes"], strict=True):
+        notes += [f"{step}: {note}" for note in found]
+    return VisitRecord(
+        participant=delivery.visit.participant,
+        session=delivery.visit.session,
+        prefix=delivery.visit.prefix,
+        status="ok",
+        contrasts={name: _use(delivery, path) for name, path in delivery.visit.contrasts.items()},
+        model=delivery.model,
+        options={**delivery.options, "threshold": delivery.threshold, "gate": delivery.gate},
+        brain_volume_ml=float((brain.data > 0).sum()) * brain.voxel_volume / 1000,
+        lesion_load_ml=load.total_ml,
+        lesion_count=load.n_lesions,
+        candidate_count=load.n_lesions + rejected,
+        rejected_count=rejected,
+        regions={
+            region.label: (load.region_ml[region], load.region_count[region])
+            for region in load.region_ml
+        },
+        notes=tuple(notes),
+        timings_s=dict(zip(inputs["step_names"], inputs["step_seconds"], strict=True)),
+        fingerprint=delivery.fingerprint,
+        versions=delivery.versions,
+        methods=delivery.methods,
+    )
+
+
+def _use(delivery: Delivery, path: Path) -> ContrastUse:
+    x, y, z = check_header(path).spacing
+    name = path.absolute().relative_to(delivery.bids_dir.absolute()).as_posix()
+    return ContrastUse(name, (round(x, 4), round(y, 4), round(z, 4)))

@@ -1,0 +1,326 @@
+"""The workflow of one visit: preprocess, segment, deliver.
+
+Each factory takes only what it uses, by keyword, and returns an unconnected piece or the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.utility import Merge
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_msseg.bids.visit import Visit
+from bids_msseg.nodes.lesions import REFERENCE_TEMPLATE, Delineate, MaskInSpace, OntoGrid
+from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
+from bids_msseg.nodes.preprocess import (
+    BuildStack,
+    Conform,
+    Coregister,
+    CorrectBias,
+    FindBrain,
+    FitTemplate,
+)
+from bids_msseg.nodes.segment import Segment
+
+STEP_LABELS = {
+    "conform": "checking images",
+    "brain": "finding the brain",
+    "coregister": "aligning contrasts",
+    "bias": "removing bias fields",
+    "template": "fitting the template",
+    "stack": "normalising",
+    "segment": "segmenting",
+    "delineate": "listing lesions",
+    "on_flair": "writing images",
+    "space": "other spaces",
+    "draw": "drawing figures",
+    "publish": "writing results",
+}
+"""Start of a node's name to what a person reads while it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What shapes the workflow of a visit beside its images.
+
+    Attributes
+    ----------
+    model_file : path
+        Weights of the cascade.
+    skull_stripped : {"auto", "yes", "no"}
+    fast : bool
+    seed : int
+    device : str
+    threads : int
+        Threads a node may use.
+    spaces : tuple of (name, resolution or None)
+        Where masks are written besides the FLAIR grid.
+    """
+
+    model_file: Path
+    skull_stripped: str = "auto"
+    fast: bool = False
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    spaces: tuple[tuple[str, int | None], ...] = ()
+
+
+def visit_workflow_name(visit: Visit) -> str:
+    """Return the name of a visit's workflow, which is also its folder's.
+
+    Examples
+    --------
+    >>> visit_workflow_name(Visit("01", "1", Path("f.nii.gz")))
+    'sub_01_ses_1'
+    """
+    return visit.key.replace("-", "_")
+
+
+def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
+    """Build the whole workflow of one visit.
+
+    Parameters
+    ----------
+    delivery : Delivery
+        The visit and where its results go.
+    settings : Settings
+
+    Returns
+    -------
+    Workflow
+        Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias_<contrast>``,
+        ``template``, ``stack``, ``segment``, ``delineate``, ``on_flair_<what>``,
+        ``space_<where>``, ``draw``, ``publish``.
+    """
+    plan = _Plan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
+    _preprocess(plan)
+    _segment(plan)
+    _onto_flair(plan)
+    _other_spaces(plan)
+    _deliver(plan)
+    return plan.workflow
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A workflow under construction."""
+
+    workflow: Workflow
+    delivery: Delivery
+    settings: Settings
+
+    @property
+    def contrasts(self) -> dict[str, Path]:
+        """Images of the visit by contrast."""
+        return self.delivery.visit.contrasts
+
+    @property
+    def moving(self) -> list[str]:
+        """Contrasts that have to be aligned with FLAIR."""
+        return [name for name in self.contrasts if name != "FLAIR"]
+
+    def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
+        """Add a node that declares its memory and threads."""
+        count = self.settings.threads if threads else 1
+        interface.inputs.threads = count
+        node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count)
+        self.workflow.add_nodes([node])
+        return node
+
+    def connect(self, start: str, output: str, end: str, target: str) -> None:
+        """Connect two nodes by name."""
+        nodes = self.workflow
+        nodes.connect(nodes.get_node(start), output, nodes.get_node(end), target)
+
+
+def _preprocess(plan: _Plan) -> None:
+    """Conform, find the brain, align, correct, fit the template."""
+    chosen = plan.settings
+    for contrast, path in plan.contrasts.items():
+        step = Conform(in_file=str(path), contrast=contrast)
+        plan.add(step, f"conform_{contrast}", mem_gb=0.5, threads=False)
+    brain = FindBrain(skull_stripped=_stripped(plan), device=_brain_device(chosen.device))
+    if plan.delivery.visit.brain_mask is not None:
+        brain.inputs.given_mask = str(plan.delivery.visit.brain_mask)
+    plan.add(brain, "brain", mem_gb=1.5)
+    plan.connect("conform_FLAIR", "out_file", "brain", "in_file")
+    for contrast in plan.moving:
+        name = f"coregister_{contrast}"
+        plan.add(Coregister(seed=chosen.seed), name, mem_gb=1.0)
+        plan.connect(f"conform_{contrast}", "out_file", name, "moving_file")
+        plan.connect("conform_FLAIR", "out_file", name, "fixed_file")
+        plan.connect("brain", "mask_file", name, "fixed_mask")
+    for contrast in plan.contrasts:
+        name = f"bias_{contrast}"
+        plan.add(CorrectBias(), name, mem_gb=1.0)
+        plan.connect(f"conform_{contrast}", "out_file", name, "in_file")
+        plan.connect("brain", "mask_file", name, "mask_file")
+        if contrast != "FLAIR":
+            plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
+    _fit_template(plan, "template", REFERENCE_TEMPLATE, 1)
+
+
+def _fit_template(plan: _Plan, name: str, template: str, resolution: int) -> None:
+    step = FitTemplate(template=template, resolution=resolution, seed=plan.settings.seed)
+    plan.add(step, name, mem_gb=1.5)
+    plan.connect("bias_FLAIR", "out_file", name, "flair_file")
+    plan.connect("brain", "mask_file", name, "mask_file")
+
+
+def _stripped(plan: _Plan) -> str:
+    """Take the user's word, then the sidecar's, then look at the image."""
+    if plan.settings.skull_stripped != "auto":
+        return plan.settings.skull_stripped
+    said = plan.delivery.visit.metadata.get("FLAIR", {}).get("SkullStripped")
+    return "yes" if said is True else "auto"
+
+
+def _brain_device(device: str) -> str:
+    return "cpu" if device == "auto" else device
+
+
+def _segment(plan: _Plan) -> None:
+    """Stack, cascade, lesions."""
+    plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
+    plan.connect("bias_FLAIR", "out_file", "stack", "flair_file")
+    plan.connect("brain", "mask_file", "stack", "mask_file")
+    for contrast in plan.moving:
+        name = contrast.lower()
+        plan.connect(f"bias_{contrast}", "out_file", "stack", f"{name}_file")
+        plan.connect(f"coregister_{contrast}", "transform_file", "stack", f"{name}_transform")
+    chosen = plan.settings
+    cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
+    plan.add(cascade, "segment", mem_gb=3.0)
+    plan.connect("stack", "stack_file", "segment", "stack_file")
+    lesions = Delineate(
+        flair_file=str(plan.delivery.visit.flair),
+        threshold=plan.delivery.threshold,
+        min_volume=plan.delivery.min_lesion_volume,
+    )
+    plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
+    for name in ("probability", "candidate", "lesion", "candidates"):
+        plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
+    plan.connect("brain", "mask_file", "delineate", "mask_file")
+    plan.connect("template", "transform_file", "delineate", "template_transform")
+
+
+def _onto_flair(plan: _Plan) -> None:
+    """Bring the contrasts onto the FLAIR as acquired: with skull for figures, without for OUT."""
+    for contrast in plan.contrasts:
+        name = f"on_flair_{contrast}"
+        plan.add(_grid_step(plan), name, mem_gb=0.5, threads=False)
+        plan.connect(f"bias_{contrast}", "out_file", name, "in_file")
+        plan.connect("delineate", "brain_file", name, "brain_file")
+        if contrast != "FLAIR":
+            plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
+    plan.add(_grid_step(plan), "on_flair_head", mem_gb=0.5, threads=False)
+    plan.connect("bias_FLAIR", "out_file", "on_flair_head", "in_file")
+
+
+def _grid_step(plan: _Plan) -> OntoGrid:
+    return OntoGrid(reference_file=str(plan.delivery.visit.flair))
+
+
+def _other_spaces(plan: _Plan) -> None:
+    """Cut the probability on the T1w grid and on templates."""
+    for space, resolution in plan.settings.spaces:
+        if space == "FLAIR" or (space == "T1w" and "T1w" not in plan.contrasts):
+            continue
+        step = MaskInSpace(
+            threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
+        )
+        name = f"space_{space}"
+        transform = "template"
+        if space == "T1w":
+            step.inputs.reference_file = str(plan.contrasts["T1w"])
+            step.inputs.invert = True
+            transform = "coregister_T1w"
+        else:
+            step.inputs.template, step.inputs.resolution = space, resolution or 1
+            if space != REFERENCE_TEMPLATE:
+                transform = f"template_{space}"
+                _fit_template(plan, transform, space, resolution or 1)
+        plan.add(step, name, mem_gb=1.0, threads=False)
+        plan.connect("segment", "probability_file", name, "probability_file")
+        plan.connect(transform, "transform_file", name, "transform_file")
+
+
+def _gather(plan: _Plan, name: str, ends: list[tuple[str, str]], target: tuple[str, str]) -> None:
+    """Merge the outputs of several nodes into one list input."""
+    if not ends:
+        return
+    merge = Node(Merge(len(ends)), name=name, run_without_submitting=True)
+    for number, (node, output) in enumerate(ends, start=1):
+        plan.workflow.connect(plan.workflow.get_node(node), output, merge, f"in{number}")
+    plan.workflow.connect(merge, "out", plan.workflow.get_node(target[0]), target[1])
+
+
+def _deliver(plan: _Plan) -> None:
+    """Draw the figures and write everything."""
+    steps = [node.name for node in plan.workflow._graph.nodes]
+    plan.add(
+        DrawFigures(delivery=plan.delivery, moving_names=plan.moving),
+        "draw",
+        mem_gb=1.0,
+        threads=False,
+    )
+    for output in ("brain", "labels", "rejected"):
+        plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
+    plan.connect("on_flair_head", "out_file", "draw", "flair_file")
+    moved = [(f"on_flair_{contrast}", "out_file") for contrast in plan.moving]
+    _gather(plan, "list_moving", moved, ("draw", "moving_files"))
+    _publish(plan, [*steps, "draw"])
+
+
+def _publish(plan: _Plan, steps: list[str]) -> None:
+    spaces = [step for step in steps if step.startswith("space_")]
+    contrasts = list(plan.contrasts)
+    fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
+    publish = PublishVisit(
+        delivery=plan.delivery,
+        fingerprint=plan.delivery.fingerprint,
+        preproc_names=contrasts,
+        space_names=[_space_name(plan, step) for step in spaces],
+        transform_names=[_transform_name(step) for step in fits],
+        step_names=steps,
+    )
+    plan.add(publish, "publish", mem_gb=0.5, threads=False)
+    for output in ("table", "brain", "probseg", "labels", "mask", "candidates", "rejected"):
+        plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
+    plan.connect("brain", "how", "publish", "brain_how")
+    plan.connect("draw", "figure_files", "publish", "figure_files")
+    preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
+    _gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
+    _gather(plan, "list_spaces", [(s, "mask_file") for s in spaces], ("publish", "space_files"))
+    _gather(
+        plan,
+        "list_transforms",
+        [(step, "transform_file") for step in fits],
+        ("publish", "transform_files"),
+    )
+    _gather(plan, "list_seconds", [(s, "seconds") for s in steps], ("publish", "step_seconds"))
+    notes = Node(Merge(len(steps), no_flatten=True), "list_notes", run_without_submitting=True)
+    for number, step in enumerate(steps, start=1):
+        plan.workflow.connect(plan.workflow.get_node(step), "notes", notes, f"in{number}")
+    plan.workflow.connect(notes, "out", plan.workflow.get_node("publish"), "step_notes")
+
+
+def _template_nodes(steps: list[str]) -> list[str]:
+    return [step for step in steps if step == "template" or step.startswith("template_")]
+
+
+def _space_name(plan: _Plan, step: str) -> str:
+    space = step.removeprefix("space_")
+    resolution = dict(plan.settings.spaces)[space]
+    return space if space == "T1w" else f"{space}:res-{resolution or 1}"
+
+
+def _transform_name(step: str) -> str:
+    kind, _, what = step.partition("_")
+    if kind == "coregister":
+        return f"{what} FLAIR rigid"
+    return f"FLAIR {what or REFERENCE_TEMPLATE} affine"
