@@ -1,0 +1,71 @@
+"""Write the exact versions of this environment that setup.py's requirements lead to.
+
+``requirements.lock`` is what the app runs with, ``requirements-test.lock`` what the tests add.
+torch is left out: the Makefile chooses its build.
+
+usage: python tools/lock.py
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata as metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = {"torch"}
+
+
+def named(variable: str) -> list[str]:
+    """Read a list of requirements from setup.py."""
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == variable:
+            return list(ast.literal_eval(node.value))
+    raise KeyError(variable)
+
+
+def closure(requirements: list[str]) -> dict[str, str]:
+    """Follow requirements to everything they need."""
+    found: dict[str, str] = {}
+    queue = [Requirement(text) for text in requirements]
+    while queue:
+        wanted = queue.pop()
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        name = canonicalize_name(wanted.name)
+        extras = wanted.extras
+        if name in found and not extras:
+            continue
+        package = metadata.distribution(name)
+        found[name] = package.version
+        for text in package.requires or []:
+            needed = Requirement(text)
+            marker = needed.marker
+            if marker is None or any(marker.evaluate({"extra": e}) for e in {"", *extras}):
+                needed.marker = None
+                queue.append(needed)
+    return {name: version for name, version in found.items() if name not in LEFT_OUT}
+
+
+def write(path: Path, packages: dict[str, str]) -> None:
+    """Write one lock file."""
+    lines = [f"{name}=={version}" for name, version in sorted(packages.items())]
+    path.write_text("# written by tools/lock.py\n" + "\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Write both files."""
+    runtime = closure(named("RUNTIME"))
+    tests = closure(named("TEST"))
+    write(ROOT / "requirements.lock", runtime)
+    write(
+        ROOT / "requirements-test.lock",
+        {name: version for name, version in tests.items() if name not in runtime},
+    )
+
+
+if __name__ == "__main__":
+    main()
