@@ -58,7 +58,11 @@ def save_cascade(
     """
     tensors: dict[str, Tensor] = {}
     members: dict[str, dict[str, Any]] = {}
-    for kind, nets in (("candidate", candidate), ("refinement", refinement)):
+    families: tuple[tuple[str, Sequence[CandidateNet | RefinementNet]], ...] = (
+        ("candidate", candidate),
+        ("refinement", refinement),
+    )
+    for kind, nets in families:
         for number, net in enumerate(nets):
             members[f"{kind}{number}"] = net.config.as_dict()
             for key, value in net.state_dict().items():

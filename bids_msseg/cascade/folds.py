@@ -2,8 +2,8 @@
 
 For an outer test fold ``k``, the candidate net is trained on all other folds, and the refinement
 net on candidates that were found in each other fold ``j`` by a net trained without ``j`` and
-without ``k``. With three folds that inner net has seen a single fold, and each inner net serves two
-outer folds without ever meeting their patients.
+without ``k``. With three folds that inner net has seen a single fold, and each inner net serves
+two outer folds without ever meeting their patients.
 """
 
 from __future__ import annotations

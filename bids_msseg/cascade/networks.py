@@ -114,6 +114,8 @@ class CandidateNet(nn.Module):
         Feature maps at each resolution.
     """
 
+    config: NetConfig
+
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128)) -> None:
         super().__init__()
         self.config = NetConfig("candidate", tuple(widths))
@@ -138,6 +140,8 @@ class RefinementNet(nn.Module):
     widths : tuple of int, default (16, 32, 64)
         Feature maps at each resolution.
     """
+
+    config: NetConfig
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64)) -> None:
         super().__init__()

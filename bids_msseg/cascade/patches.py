@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from scipy import ndimage
 from bids_msseg.lesions.instances import label_lesions
 
 Shape = tuple[int, int, int]
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def find_places(visit: LabelledVisit, hard: NDArray[np.bool_] | None = None) -> 
     starts = np.searchsorted(flat[order], np.arange(1, labels.max() + 2))
     lesions = tuple(
         order[begin:end].astype(np.int64)
-        for begin, end in zip(starts[:-1], starts[1:], strict=True)
+        for begin, end in pairwise(starts)
     )
     false = np.zeros(0, np.int64) if hard is None else np.flatnonzero(hard).astype(np.int64)
     return Places(lesions, np.flatnonzero(visit.brain).astype(np.int64), false)
@@ -105,8 +108,8 @@ def draw_centre(
 
 
 def cut(
-    volume: NDArray[np.generic], centre: Sequence[int], size: Shape, *, fill: float = 0.0
-) -> NDArray[np.generic]:
+    volume: NDArray[Kind], centre: Sequence[int], size: Shape, *, fill: float = 0.0
+) -> NDArray[Kind]:
     """Cut a box out of the last three axes; what lies outside is filled.
 
     Parameters
@@ -136,7 +139,8 @@ def cut(
             return out
         source.append(slice(low, high))
         target.append(slice(low - start, high - start))
-    out[(..., *target)] = volume[(..., *source)]
+    (tx, ty, tz), (sx, sy, sz) = target, source
+    out[..., tx, ty, tz] = volume[..., sx, sy, sz]
     return out
 
 
@@ -182,7 +186,7 @@ def _lattice(box: tuple[slice, ...], edge: int) -> list[tuple[slice, slice, slic
     for side in box:
         parts = -(-(side.stop - side.start) // edge)
         marks = np.linspace(side.start, side.stop, parts + 1).round().astype(int)
-        cuts.append([slice(int(a), int(b)) for a, b in zip(marks[:-1], marks[1:], strict=True)])
+        cuts.append([slice(int(a), int(b)) for a, b in pairwise(marks)])
     return [(x, y, z) for x in cuts[0] for y in cuts[1] for z in cuts[2]]
 
 

@@ -129,12 +129,11 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
         which = _pick_visit(self.sites, rng)
         visit, places = self.visits[which], self.places[which]
         shape = (visit.brain.shape[0], visit.brain.shape[1], visit.brain.shape[2])
-        centre = np.array(
-            draw_centre(
-                places, shape, rng, lesion_share=self.lesion_share, hard_share=self.hard_share
-            )
+        drawn = draw_centre(
+            places, shape, rng, lesion_share=self.lesion_share, hard_share=self.hard_share
         )
-        centre = centre + rng.integers(-self.size // 4, self.size // 4 + 1, 3)
+        shifts = rng.integers(-self.size // 4, self.size // 4 + 1, 3)
+        centre = [at + int(shift) for at, shift in zip(drawn, shifts, strict=True)]
         sample = _cut_sub_image(visit, (), centre, round(self.size * MARGIN))
         done = augment(sample, self.plan, rng, size=self.size, thin=not visit.thick)
         return done.as_input(), done.maps
@@ -178,8 +177,11 @@ class RefinementSampler(Dataset[tuple[Tensor, Tensor, Tensor]]):
             pool = np.arange(len(found.boxes))
         piece = int(pool[int(rng.integers(pool.size))])
         box = found.boxes[piece]
-        centre = np.array([(side.start + side.stop) // 2 for side in box])
-        centre = centre + rng.integers(-3, 4, 3)
+        shifts = rng.integers(-3, 4, 3)
+        centre = [
+            (side.start + side.stop) // 2 + int(shift)
+            for side, shift in zip(box, shifts, strict=True)
+        ]
         sample = self._cut(found, centre, piece)
         done = augment(sample, self.plan, rng, size=self.size, thin=not found.visit.thick)
         truth, opinion, member = done.maps
@@ -188,7 +190,7 @@ class RefinementSampler(Dataset[tuple[Tensor, Tensor, Tensor]]):
         inputs = torch.cat([done.as_input(), opinion[None], own_piece[None]])
         return inputs, truth[None], torch.tensor(float(found.real[piece]))
 
-    def _cut(self, found: Candidates, centre: NDArray[np.int64], piece: int) -> SubImage:
+    def _cut(self, found: Candidates, centre: Sequence[int], piece: int) -> SubImage:
         size = round(self.size * MARGIN)
         sample = _cut_sub_image(found.visit, (found.probability,), centre, size)
         member = cut(found.pieces, centre, (size, size, size)) == piece + 1

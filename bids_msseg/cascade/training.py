@@ -138,7 +138,7 @@ def fit(
     CandidateNet or RefinementNet
         In evaluation mode, on the CPU.
     """
-    net = net.to(engine.device, memory_format=torch.channels_last_3d)
+    net = net.to(engine.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
     )
@@ -152,7 +152,7 @@ def fit(
     saved = begun = time.monotonic()
     losses: list[float] = []
     for items in stream:
-        loss = step_loss(net, tuple(items), engine)  # type: ignore[arg-type]
+        loss = step_loss(net, tuple(items), engine)
         losses.append(state.advance(loss))
         if report and (state.step % 25 == 0 or state.step == plan.steps):
             now = time.monotonic()
@@ -183,7 +183,7 @@ class _State:
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * warm_up * fall
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1

@@ -154,7 +154,8 @@ def zscore(
             cure="check the image; an empty or constant series cannot be used",
         )
     scaled = (data.astype(np.float64) - kept.mean()) / spread
-    return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+    return clipped
 
 
 def build_stack(
@@ -200,4 +201,5 @@ def _channel(
     seen = resample(field, grid, affine, transform=transform).data > 0.5
     scaled = zscore(moved, inside & seen)
     scaled[~seen] = 0.0
-    return np.where(inside, scaled, np.float32(BACKGROUND))
+    scaled[~inside] = BACKGROUND
+    return scaled

@@ -60,6 +60,11 @@ def resample(
     return Volume(moved.astype(kind), affine)
 
 
+def inverse(affine: Affine) -> Affine:
+    """Invert an affine; float64 stays float64."""
+    return np.asarray(np.linalg.inv(affine), np.float64)
+
+
 def snapped(matrix: Affine) -> Affine:
     """Round away the float noise of an affine, so that a voxel centre stays one.
 

@@ -64,7 +64,7 @@ def load_volume(path: Path | str, dtype: DTypeLike = np.float32) -> Volume:
     -------
     Volume
     """
-    image = nib.load(path)
+    image: Any = nib.load(path)
     return Volume(np.asarray(image.dataobj).astype(dtype), np.asarray(image.affine, np.float64))
 
 

@@ -66,8 +66,8 @@ def delineate(
     --------
     >>> p = np.array([0.9, 0.9, 0.0, 0.9, 0.0, 0.2]).reshape(6, 1, 1)
     >>> found = delineate(p, p > 0.1, voxel_volume=2.0, threshold=0.5, min_volume=3.0)
-    >>> found.lesions.ravel(), found.rejected.ravel(), found.reasons
-    (array([1, 1, 0, 0, 0, 0], dtype=int32), array([0, 0, 0, 1, 0, 2], dtype=int32), ('size', 'refinement'))
+    >>> found.lesions.ravel().tolist(), found.rejected.ravel().tolist(), found.reasons
+    ([1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 2], ('size', 'refinement'))
     """
     over = probability >= threshold
     lesions = label_lesions(over, voxel_volume=voxel_volume, min_volume=min_volume)

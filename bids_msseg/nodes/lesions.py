@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bids_msseg.imaging.conform import check_header
 from bids_msseg.imaging.register import read_itk_affine
-from bids_msseg.imaging.resample import resample
+from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
 from bids_msseg.lesions.delineate import Delineation, delineate
@@ -68,7 +68,7 @@ class Delineate(Step):
             min_volume=inputs["min_volume"],
         )
         to_flair = read_itk_affine(Path(inputs["template_transform"]))
-        rows = _rows(found, grid, maps, np.linalg.inv(to_flair))
+        rows = _rows(found, grid, maps, inverse(to_flair))
         outputs = _save(
             folder,
             grid,
@@ -211,7 +211,7 @@ class MaskInSpace(Step):
         else:
             grid = _Grid.of(Path(inputs["reference_file"]))
         move = read_itk_affine(Path(inputs["transform_file"]))
-        move = np.linalg.inv(move) if inputs["invert"] else move
+        move = inverse(move) if inputs["invert"] else move
         probability = grid.take(load_volume(inputs["probability_file"]), transform=move)
         found = delineate(
             probability,

@@ -161,7 +161,9 @@ class PublishVisit(Step):
 
 def _row(item: Mapping[str, Any]) -> LesionRow:
     """Rebuild a row: JSON knows no tuples."""
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in item.items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in item.items()
+    }
     return LesionRow(**values)
 
 

@@ -24,7 +24,7 @@ from bids_msseg.imaging.register import (
     register_rigid,
     write_itk_affine,
 )
-from bids_msseg.imaging.resample import mask_onto
+from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
@@ -148,7 +148,7 @@ class CorrectBias(Step):
         """Correct one contrast on its own grid."""
         image, mask = load_volume(inputs["in_file"]), load_volume(inputs["mask_file"])
         world = (
-            np.linalg.inv(read_itk_affine(Path(inputs["transform_file"])))
+            inverse(read_itk_affine(Path(inputs["transform_file"])))
             if "transform_file" in inputs
             else None
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import File, traits
+from numpy.typing import NDArray
 
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import Volume, save_volume
@@ -47,7 +48,7 @@ class Segment(Step):
         found = segment(
             cascade, stack.data, stack.present, stack.brain, engine, fast=inputs["fast"]
         )
-        maps = {
+        maps: dict[str, NDArray[Any]] = {
             "probability_file": found.probability,
             "candidate_file": found.candidate,
             "lesion_file": found.lesion,
