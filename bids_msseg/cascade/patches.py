@@ -76,10 +76,7 @@ def find_places(visit: LabelledVisit, hard: NDArray[np.bool_] | None = None) -> 
     flat = labels.ravel()
     order = np.argsort(flat, kind="stable")
     starts = np.searchsorted(flat[order], np.arange(1, labels.max() + 2))
-    lesions = tuple(
-        order[begin:end].astype(np.int64)
-        for begin, end in pairwise(starts)
-    )
+    lesions = tuple(order[begin:end].astype(np.int64) for begin, end in pairwise(starts))
     false = np.zeros(0, np.int64) if hard is None else np.flatnonzero(hard).astype(np.int64)
     return Places(lesions, np.flatnonzero(visit.brain).astype(np.int64), false)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class Recipe:
     refinement: FitPlan
     widths: tuple[int, ...] = (16, 32, 64, 128)
     refinement_widths: tuple[int, ...] = (16, 32, 64)
-    augment: AugmentPlan = AugmentPlan()
+    augment: AugmentPlan = field(default_factory=AugmentPlan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,197 @@
+"""Scores of out-of-fold predictions, on the grid on which the experts drew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.bids.files import write_tsv
+from bids_msseg.imaging.normalise import build_stack
+from bids_msseg.imaging.resample import resample
+from bids_msseg.imaging.volume import Volume, as_ras, load_volume, save_volume
+from bids_msseg.lesions.delineate import delineate
+from bids_msseg.lesions.metrics import AnimaRule, lesion_agreement, voxel_agreement
+
+if TYPE_CHECKING:
+    from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.commands.train import LabelledFiles
+
+MIN_VOLUME = 3.0
+COLUMNS = (
+    "visit",
+    "site",
+    "method",
+    "dice",
+    "ppv",
+    "sensitivity",
+    "lesion_f1",
+    "lesion_sensitivity",
+    "lesion_ppv",
+    "lesion_f1_anima",
+    "false_components",
+    "load_ml",
+    "truth_ml",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one prediction agrees with the experts; see :data:`COLUMNS`."""
+
+    visit: str
+    site: str
+    method: str
+    dice: float
+    ppv: float
+    sensitivity: float
+    lesion_f1: float
+    lesion_sensitivity: float
+    lesion_ppv: float
+    lesion_f1_anima: float
+    false_components: int
+    load_ml: float
+    truth_ml: float
+
+
+def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, method: str) -> Score:
+    """Compare a mask with the experts' on the same grid.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+    truth : Volume
+        Manual mask.
+    visit, site, method : str
+        Say what is compared.
+
+    Returns
+    -------
+    Score
+        Lesion-wise figures count 26-connected components of at least 3 mm³; any overlap counts
+        as found, and by the rule of Anima with its code's defaults beside it.
+    """
+    lesions = truth.data > 0.5
+    size = truth.voxel_volume
+    voxels = voxel_agreement(mask, lesions, voxel_volume=size)
+    any_rule = lesion_agreement(mask, lesions, voxel_volume=size, min_volume=MIN_VOLUME)
+    anima = lesion_agreement(
+        mask,
+        lesions,
+        voxel_volume=size,
+        min_volume=MIN_VOLUME,
+        rule=AnimaRule.code_defaults(),
+    )
+    return Score(
+        visit,
+        site,
+        method,
+        voxels.dice,
+        voxels.ppv,
+        voxels.sensitivity,
+        any_rule.f1,
+        any_rule.sensitivity,
+        any_rule.ppv,
+        anima.f1,
+        any_rule.n_pred - any_rule.tp_pred,
+        voxels.volume_pred_ml,
+        voxels.volume_truth_ml,
+    )
+
+
+def site_means(scores: Iterable[Score]) -> list[tuple[str, str, int, dict[str, float]]]:
+    """Average per site and method; undefined figures are left out.
+
+    Returns
+    -------
+    list of (site, method, n, mean by column)
+    """
+    groups: dict[tuple[str, str], list[Score]] = {}
+    for one in scores:
+        groups.setdefault((one.site, one.method), []).append(one)
+    means = []
+    for (site, method), members in sorted(groups.items()):
+        values = {}
+        for name in COLUMNS[3:11]:
+            known = [v for v in (getattr(one, name) for one in members) if not math.isnan(v)]
+            values[name] = sum(known) / len(known) if known else math.nan
+        means.append((site, method, len(members), values))
+    return means
+
+
+def cross_validate(workshop: Workshop, files: Sequence[LabelledFiles]) -> list[Score]:
+    """Segment every visit with nets that have not seen its patient, and score.
+
+    Two rows a visit: ``candidate net`` alone at one half, and the ``cascade``. Masks and
+    probabilities go to ``predictions/``, the table to ``scores.tsv``.
+    """
+    by_name = {item.visit.key: item for item in files}
+    (workshop.folder / "predictions").mkdir(exist_ok=True)
+    scores: list[Score] = []
+    for fold, names in enumerate(workshop.split.folds):
+        scores += _score_fold(workshop, fold, [by_name[name] for name in names])
+    rows = [{name: getattr(one, name) for name in COLUMNS} for one in scores]
+    write_tsv(workshop.folder / "scores.tsv", COLUMNS, rows)
+    return scores
+
+
+def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -> list[Score]:
+    from bids_msseg.cascade.checkpoint import Cascade
+    from bids_msseg.cascade.inference import segment
+    from bids_msseg.cascade.stages import candidate_net, operating_point, refinement_net
+
+    cascade = Cascade(
+        f"fold {fold}",
+        "",
+        (candidate_net(workshop, workshop.split.without(fold)),),
+        (refinement_net(workshop, fold),),
+        operating_point(workshop, fold),
+        "",
+    )
+    scores: list[Score] = []
+    for item in files:
+        visit = workshop.visit(item.visit.key)
+        found = segment(
+            cascade, visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
+        )
+        grid = build_stack(
+            {"FLAIR": as_ras(load_volume(item.visit.flair))}, as_ras(load_volume(item.brain))
+        )
+        truth = load_volume(item.truth)
+        for method, data in (("candidate net", found.candidate), ("cascade", found.probability)):
+            native = resample(Volume(data, grid.affine), truth.shape, truth.affine)
+            mask = _cut(native, cascade.point.threshold)
+            scores.append(score(mask, truth, visit=visit.name, site=visit.site, method=method))
+            _keep(workshop.folder / "predictions", visit.name, method, native, mask)
+    return scores
+
+
+def _cut(probability: Volume, threshold: float) -> NDArray[np.bool_]:
+    found = delineate(
+        probability.data,
+        np.zeros(probability.shape, bool),
+        voxel_volume=probability.voxel_volume,
+        threshold=threshold,
+        min_volume=MIN_VOLUME,
+    )
+    inside: NDArray[np.bool_] = found.lesions > 0
+    return inside
+
+
+def _keep(
+    folder: Path, visit: str, method: str, probability: Volume, mask: NDArray[np.bool_]
+) -> None:
+    """Write the cascade's prediction in BIDS-Derivatives names."""
+    if method != "cascade":
+        return
+    participant, _, session = visit.partition("_")
+    place = folder / participant / session / "anat"
+    place.mkdir(parents=True, exist_ok=True)
+    stem = f"{visit}_space-FLAIR_label-L"
+    save_volume(probability, place / f"{stem}_probseg.nii.gz", dtype=np.float32)
+    save_volume(probability.with_data(mask), place / f"{stem}_mask.nii.gz")

@@ -1,0 +1,279 @@
+"""``msseg-train``: train the cascade on a site's own labelled patients, and say how good it is.
+
+Nested folds: every score is about a patient that no net, candidate or gate behind it has seen.
+Stopped at any moment, the same call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import write_tsv
+from bids_msseg.bids.visit import Visit
+from bids_msseg.commands.labels import find_truth, require_labels
+from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.process import refuse, supervise
+
+if TYPE_CHECKING:
+    from bids_msseg.cascade.folds import Split
+    from bids_msseg.cascade.stages import Recipe, Workshop
+
+LOGGER = logging.getLogger("bids_msseg")
+SHIPPED_RECIPE: Mapping[str, Any] = {
+    "seed": 7,
+    "folds": 3,
+    "candidate": {"steps": 500, "batch": 2, "learning_rate": 2e-3},
+    "continued": {"steps": 450, "batch": 2, "learning_rate": 1.5e-3},
+    "refinement": {"steps": 300, "batch": 12, "learning_rate": 1.5e-3},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFiles:
+    """The files of one labelled visit.
+
+    Attributes
+    ----------
+    visit : Visit
+    brain, truth : path
+        Masks on the FLAIR grid.
+    site : str
+    """
+
+    visit: Visit
+    brain: Path
+    truth: Path
+    site: str
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="msseg-train",
+        description="Train the cascade on labelled patients; a stopped run is gone on with.",
+    )
+    parser.add_argument("bids_dir", type=Path, help="BIDS dataset, contrasts on the FLAIR's world")
+    parser.add_argument("output_dir", type=Path, help="weights, model card, logs, predictions")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        help="derivative dataset with *_space-FLAIR_label-L_mask and *_desc-brain_mask "
+        "(default: BIDS_DIR/derivatives/manual)",
+    )
+    parser.add_argument("--recipe", type=Path, help="YAML: steps, batch, widths, seed, folds")
+    parser.add_argument("--name", default="site", help="name of the model (default: %(default)s)")
+    parser.add_argument(
+        "--site-column", default="site", help="column of participants.tsv (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="training processes at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of each process (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:N]")
+    parser.add_argument("-v", "--verbose", action="count", default=0)
+    parser.add_argument("--version", action="version", version=f"msseg-train {__version__}")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        options = _parse(argv)
+    except MssegError as error:
+        return int(refuse(error, program="msseg-train"))
+    return int(supervise(lambda: _train(options), verbose=options.verbose + 1))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    parser.exit_on_error = False
+
+    def fail(message: str) -> None:
+        raise UsageError(message, cure="see msseg-train --help")
+
+    parser.error = fail  # type: ignore[method-assign, assignment]
+    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+
+
+def _train(options: argparse.Namespace) -> ExitCode:
+    """Prepare, train, score, ship."""
+    from bids_msseg.cascade.schedule import run_all
+    from bids_msseg.commands.scoring import cross_validate
+    from bids_msseg.commands.shipping import ship
+
+    out: Path = options.output_dir
+    out.mkdir(parents=True, exist_ok=True)
+    settings = _read_recipe(options.recipe)
+    files = _find_labelled(options)
+    workshop = _open_workshop(options, settings, files)
+    LOGGER.info("training on %d visits in %d folds", len(files), len(workshop.split.folds))
+    run_all(
+        workshop,
+        jobs=options.jobs,
+        threads=options.threads,
+        on_done=lambda name: LOGGER.info("finished %s", name),
+    )
+    scores = cross_validate(workshop, files)
+    target = ship(workshop, name=options.name, scores=scores, recipe=settings)
+    LOGGER.info("weights: %s", target)
+    return ExitCode.SUCCESS
+
+
+def _read_recipe(path: Path | None) -> dict[str, Any]:
+    import yaml
+
+    settings: dict[str, Any] = dict(SHIPPED_RECIPE)
+    if path is None:
+        return settings
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {error}", cure="give a YAML file") from error
+    known = {*SHIPPED_RECIPE, "widths", "refinement_widths", "augment"}
+    unknown = sorted(set(content) - known) if isinstance(content, dict) else ["no mapping"]
+    if unknown:
+        raise UsageError(
+            f"{path} has unknown keys: {', '.join(unknown)}",
+            cure=f"use some of: {', '.join(sorted(known))}",
+        )
+    return {**settings, **content}
+
+
+def make_recipe(settings: Mapping[str, Any]) -> Recipe:
+    """Turn the content of a recipe file into plans.
+
+    Raises
+    ------
+    UsageError
+        If a plan has a field that does not exist.
+    """
+    from bids_msseg.cascade.augment import AugmentPlan
+    from bids_msseg.cascade.stages import Recipe
+    from bids_msseg.cascade.training import FitPlan
+
+    try:
+        recipe = Recipe(
+            candidate=FitPlan(**settings["candidate"]),
+            continued=FitPlan(**settings["continued"]),
+            refinement=FitPlan(**settings["refinement"]),
+            augment=AugmentPlan(**settings.get("augment", {})),
+        )
+    except TypeError as error:
+        raise UsageError(f"the recipe is wrong: {error}", cure="see docs/training.md") from error
+    shapes = {
+        key: tuple(settings[key]) for key in ("widths", "refinement_widths") if key in settings
+    }
+    return replace(recipe, **shapes)
+
+
+def _find_labelled(options: argparse.Namespace) -> list[LabelledFiles]:
+    """Pair visits with their manual masks; visits without one are left out and named."""
+    from bids_msseg.bids.query import find_visits
+
+    labels = require_labels(options.labels or options.bids_dir / "derivatives" / "manual")
+    selection = find_visits(options.bids_dir, derivatives={"labels": labels})
+    sites = _sites(options.bids_dir, options.site_column)
+    files = []
+    for visit in selection.visits:
+        truth = find_truth(labels, visit)
+        if truth is None or visit.brain_mask is None:
+            LOGGER.warning("%s has no manual lesion or brain mask: left out", visit.key)
+            continue
+        site = sites.get(visit.participant, "one site")
+        files.append(LabelledFiles(visit, visit.brain_mask, truth, site))
+    if not files:
+        raise NoInputError(
+            f"no visit of {options.bids_dir} has a manual mask in {labels}",
+            cure="name masks sub-<label>_space-FLAIR_label-L_mask.nii.gz, brain masks "
+            "sub-<label>_space-FLAIR_desc-brain_mask.nii.gz",
+        )
+    return files
+
+
+def _sites(bids_dir: Path, column: str) -> dict[str, str]:
+    """Read each participant's site."""
+    table = bids_dir / "participants.tsv"
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    return {
+        row["participant_id"].removeprefix("sub-"): row[column]
+        for row in rows
+        if row.get(column) and row.get("participant_id")
+    }
+
+
+def _open_workshop(
+    options: argparse.Namespace, settings: Mapping[str, Any], files: Sequence[LabelledFiles]
+) -> Workshop:
+    """Prepare the cohort, deal the folds, and keep both for a later call."""
+    from bids_msseg.cascade.inference import choose_engine
+    from bids_msseg.cascade.stages import Workshop
+
+    out: Path = options.output_dir
+    for folder in ("cohort", "checkpoints", "logs"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    loads = _prepare(out / "cohort", files, options.threads)
+    split = _deal(files, loads, int(settings["folds"]))
+    rows = [
+        {"visit": name, "fold": fold} for fold, names in enumerate(split.folds) for name in names
+    ]
+    write_tsv(out / "splits.tsv", ("visit", "fold"), rows)
+    engine = choose_engine(options.device)
+    return Workshop(out, split, make_recipe(settings), engine, int(settings["seed"]))
+
+
+def _prepare(folder: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
+    """Bring every visit onto the working grid once; return its lesion load in mL."""
+    from bids_msseg.cascade.stages import load_visit, save_visit
+    from bids_msseg.commands.cohort import prepare_visit
+
+    loads = {}
+    for item in files:
+        target = folder / f"{item.visit.key}.npz"
+        if not target.is_file():
+            done = prepare_visit(
+                item.visit.key,
+                item.site,
+                item.visit.contrasts,
+                item.brain,
+                item.truth,
+                threads=threads,
+            )
+            save_visit(done, target)
+            LOGGER.info("prepared %s", item.visit.key)
+        loads[item.visit.key] = float(load_visit(target).truth.astype(float).sum()) / 1000
+    return loads
+
+
+def _deal(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
+    from bids_msseg.cascade.folds import balanced_split
+
+    people: dict[str, list[str]] = {}
+    sites, heavy = {}, {}
+    for item in files:
+        who = item.visit.participant
+        people.setdefault(who, []).append(item.visit.key)
+        sites[who] = item.site
+        heavy[who] = heavy.get(who, 0.0) + loads[item.visit.key]
+    if count < 3 or len(people) < count:
+        raise UsageError(
+            f"{len(people)} labelled participants cannot be dealt into {count} nested folds",
+            cure="use at least three folds and as many participants",
+        )
+    return balanced_split(people, sites, heavy, count)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
