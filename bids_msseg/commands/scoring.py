@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.bids.files import write_tsv
-from bids_msseg.imaging.normalise import build_stack
+from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume, save_volume
 from bids_msseg.lesions.delineate import delineate
@@ -159,12 +159,10 @@ def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -
         found = segment(
             cascade, visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
         )
-        grid = build_stack(
-            {"FLAIR": as_ras(load_volume(item.visit.flair))}, as_ras(load_volume(item.brain))
-        )
+        _, affine = working_grid(as_ras(load_volume(item.brain)))
         truth = load_volume(item.truth)
         for method, data in (("candidate net", found.candidate), ("cascade", found.probability)):
-            native = resample(Volume(data, grid.affine), truth.shape, truth.affine)
+            native = resample(Volume(data, affine), truth.shape, truth.affine)
             mask = _cut(native, cascade.point.threshold)
             scores.append(score(mask, truth, visit=visit.name, site=visit.site, method=method))
             _keep(workshop.folder / "predictions", visit.name, method, native, mask)

@@ -170,10 +170,11 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
         )
     except TypeError as error:
         raise UsageError(f"the recipe is wrong: {error}", cure="see docs/training.md") from error
-    shapes = {
-        key: tuple(settings[key]) for key in ("widths", "refinement_widths") if key in settings
-    }
-    return replace(recipe, **shapes)
+    return replace(
+        recipe,
+        widths=tuple(settings.get("widths", recipe.widths)),
+        refinement_widths=tuple(settings.get("refinement_widths", recipe.refinement_widths)),
+    )
 
 
 def _find_labelled(options: argparse.Namespace) -> list[LabelledFiles]:
@@ -261,7 +262,8 @@ def _deal(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int
     from bids_msseg.cascade.folds import balanced_split
 
     people: dict[str, list[str]] = {}
-    sites, heavy = {}, {}
+    sites: dict[str, str] = {}
+    heavy: dict[str, float] = {}
     for item in files:
         who = item.visit.participant
         people.setdefault(who, []).append(item.visit.key)
