@@ -1,0 +1,138 @@
+"""Which of several images of one contrast is used, and whether its content is there."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from bids_msseg.bids.visit import name_entities
+
+_POINTER_BYTES = 32768
+_DERIVED = ("space", "desc", "label", "res", "den", "chunk", "split")
+_FOLLOW = ("acq", "rec")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One image out of several.
+
+    Attributes
+    ----------
+    image : Path or None
+        The image to use; None where there is none, or where the choice cannot be made.
+    missing : Path or None
+        An image whose content is not on this machine and that could have been chosen.
+    note : str
+        Why this one, where there was a choice.
+    """
+
+    image: Path | None
+    missing: Path | None = None
+    note: str = ""
+
+
+def choose_image(
+    contrast: str, images: Sequence[Path], flair: Mapping[str, str] | None = None
+) -> Choice:
+    """Choose the image to use among those of one contrast at one visit.
+
+    Complete, real-valued, underived images come first; for a contrast beside the FLAIR, then
+    those without contrast agent and with the FLAIR's ``acq`` and ``rec``; then the smallest
+    voxels; then the first by name.
+
+    Parameters
+    ----------
+    contrast : str
+        BIDS suffix, for the note.
+    images : sequence of Path
+        Candidates.
+    flair : mapping of str to str, optional
+        Entities of the FLAIR, when choosing an image to go with it.
+
+    Returns
+    -------
+    Choice
+        Where a candidate that could win is not fetched, no other one is taken silently in its
+        place: ``image`` is None and ``missing`` names it.
+    """
+    usable = [path for path in images if name_entities(path.name)[0].get("part", "mag") == "mag"]
+    if not usable:
+        return Choice(None)
+    ranks = {path: _rank(name_entities(path.name)[0], flair) for path in usable}
+    best = sorted(path for path in usable if ranks[path] == min(ranks.values()))
+    missing = next((path for path in best if not is_fetched(path)), None)
+    if missing:
+        return Choice(None, missing)
+    volumes = {path: voxel_volume(path) for path in best} if len(best) > 1 else {}
+    chosen = min(best, key=lambda path: (volumes.get(path, 0.0), path.name))
+    return Choice(chosen, note=_note(contrast, chosen, images, volumes))
+
+
+def _rank(entities: Mapping[str, str], flair: Mapping[str, str] | None) -> tuple[int, ...]:
+    derived = sum(name in entities for name in _DERIVED)
+    if flair is None:
+        return (derived,)
+    agent = int("ce" in entities)
+    return (derived, agent, *(int(entities.get(name) != flair.get(name)) for name in _FOLLOW))
+
+
+def _note(
+    contrast: str, chosen: Path, images: Sequence[Path], volumes: Mapping[Path, float]
+) -> str:
+    if len(images) < 2:
+        return ""
+    others = ", ".join(_describe(path, volumes) for path in sorted(images) if path != chosen)
+    return (
+        f"{len(images)} {contrast} images: {_describe(chosen, volumes)} is used, {others} "
+        f"{'is' if len(images) == 2 else 'are'} not"
+    )
+
+
+def _describe(path: Path, volumes: Mapping[Path, float]) -> str:
+    volume = volumes.get(path)
+    if volume is None:
+        return path.name
+    size = f"{volume:.3g} mm³ a voxel" if math.isfinite(volume) else "unreadable"
+    return f"{path.name} ({size})"
+
+
+def voxel_volume(image: Path) -> float:
+    """Return the volume of one voxel in mm³, to a thousandth; infinity where unreadable.
+
+    Parameters
+    ----------
+    image : Path
+        A NIfTI file; only its header is read.
+    """
+    try:
+        header: Any = nib.load(image)
+        affine = header.affine
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError):
+        return math.inf
+    volume = abs(float(np.linalg.det(affine[:3, :3])))
+    return round(volume, 3) if math.isfinite(volume) and volume > 0 else math.inf
+
+
+def is_fetched(path: Path) -> bool:
+    """Tell whether a file's content is on this machine.
+
+    Not so for the two ways in which DataLad and git-annex stand in for a file: a link into
+    ``.git/annex`` that leads nowhere, and a small text file that names the annex key (unlocked
+    files and file systems without links).
+    """
+    try:
+        if path.stat().st_size > _POINTER_BYTES:
+            return True
+        with path.open("rb") as stream:
+            return not stream.read(15).startswith(b"/annex/objects/")
+    except OSError:
+        return not path.is_symlink() and path.exists()

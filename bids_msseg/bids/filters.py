@@ -1,0 +1,139 @@
+"""The ``--bids-filter-file``: which entities an image has to carry to be used.
+
+The dictionaries are those that fMRIPrep, BABS and Nipoppy write: one entry per kind of image,
+pybids entities inside (https://fmriprep.org, "BIDS filter file").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bids.layout import Query
+
+from bids_msseg.bids.visit import CONTRASTS, bare_label
+from bids_msseg.errors import UsageError
+
+_SHORT_NAMES = {
+    "sub": "subject",
+    "ses": "session",
+    "acq": "acquisition",
+    "ce": "ceagent",
+    "rec": "reconstruction",
+}
+_QUERY = re.compile(r"<?Query\.(NONE|REQUIRED|ANY|OPTIONAL)(?:: \d+)?>?")
+_OWN_ARGUMENTS = frozenset({"scope", "return_type", "target", "invalid_filters", "filters"})
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Filters ready for pybids.
+
+    Attributes
+    ----------
+    by_contrast : mapping of str to mapping
+        Per BIDS suffix (``FLAIR``, ``T1w``, ``T2w``) the keyword arguments of
+        ``BIDSLayout.get``; the FLAIR's subject and session are taken out, because they choose
+        visits rather than images.
+    subject, session : tuple
+        Values that the FLAIR filter allows; empty for all.
+    notes : tuple of str
+        What was ignored.
+    """
+
+    by_contrast: Mapping[str, Mapping[str, Any]]
+    subject: tuple[Any, ...] = ()
+    session: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def allows(self, participant: str, session: str | None) -> bool:
+        """Tell whether the FLAIR filter leaves this visit in."""
+        return _allowed(self.subject, participant) and _allowed(self.session, session)
+
+
+def parse_filters(raw: Mapping[str, Any] | None) -> Filters:
+    """Turn the content of a filter file into arguments for pybids.
+
+    Parameters
+    ----------
+    raw : mapping or None
+        Keys ``flair``, ``t1w``, ``t2w`` in any case; others (``bold``, ``fmap``, ...) are
+        ignored with a note. Values are entity names, long or short, to a value, a list of
+        values, null or ``"Query.NONE"`` (entity absent), ``"*"`` or ``"Query.ANY"`` (present).
+
+    Returns
+    -------
+    Filters
+
+    Raises
+    ------
+    UsageError
+        Where the content is not a dictionary of dictionaries.
+
+    Examples
+    --------
+    >>> parse_filters({"flair": {"acq": "3D", "run": None}}).by_contrast["FLAIR"]
+    {'acquisition': '3D', 'run': <Query.NONE: 1>}
+    >>> parse_filters({"bold": {"task": "rest"}}).notes
+    ('filter file: "bold" is not a contrast of this app and was ignored',)
+    """
+    if not isinstance(raw or {}, Mapping):
+        raise _wrong_shape("the top level")
+    names = {contrast.lower(): contrast for contrast in CONTRASTS}
+    by_contrast: dict[str, dict[str, Any]] = {contrast: {} for contrast in CONTRASTS}
+    notes = []
+    for key, value in (raw or {}).items():
+        contrast = names.get(str(key).lower())
+        if contrast is None:
+            notes.append(f'filter file: "{key}" is not a contrast of this app and was ignored')
+        elif isinstance(value, Mapping):
+            by_contrast[contrast].update(_entities(value))
+        else:
+            raise _wrong_shape(f'the entry "{key}"')
+    subject, session = (by_contrast["FLAIR"].pop(name, []) for name in ("subject", "session"))
+    return Filters(by_contrast, tuple(subject), tuple(session), tuple(notes))
+
+
+def _wrong_shape(where: str) -> UsageError:
+    return UsageError(
+        f"{where} of the filter file is not a dictionary",
+        cure='write it as {"flair": {"acquisition": "3D"}, "t1w": {"run": 1}}',
+    )
+
+
+def _entities(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Long entity names and pybids values; pybids' own arguments are left out."""
+    entities: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = _SHORT_NAMES.get(str(key), str(key))
+        if name in ("subject", "session"):
+            entities[name] = _labels(_value(value), name)
+        elif name not in _OWN_ARGUMENTS:
+            entities[name] = _value(value)
+    return entities
+
+
+def _value(raw: Any) -> Any:
+    if isinstance(raw, (list, tuple)):
+        return [_value(item) for item in raw]
+    if raw is None:
+        return Query.NONE
+    if raw == "*":
+        return Query.ANY
+    match = _QUERY.fullmatch(raw) if isinstance(raw, str) else None
+    return Query[match[1]] if match else raw
+
+
+def _labels(value: Any, entity: str) -> list[Any]:
+    return [
+        item if isinstance(item, Query) else bare_label(str(item), entity[:3])
+        for item in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _allowed(values: tuple[Any, ...], label: str | None) -> bool:
+    if not values or Query.OPTIONAL in values or label in values:
+        return True
+    return Query.NONE in values if label is None else Query.ANY in values

@@ -1,0 +1,260 @@
+"""The pybids index of a dataset: NIfTI files in ``anat`` folders and nothing else.
+
+pybids walks everything, opens every sidecar and follows links in circles. Here one ignore pattern
+lets it see only ``sub-*[/ses-*]/anat/*.nii[.gz]`` of the participants asked for, at a fixed
+depth, without metadata.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids.exceptions import PyBIDSError
+from bids.layout import BIDSLayout, BIDSLayoutIndexer
+from sqlalchemy.exc import SQLAlchemyError
+
+from bids_msseg.errors import InvalidDatasetError, UsageError
+
+LABEL = "[0-9a-zA-Z+]+"
+DATABASE_FILE = "layout_index.sqlite"
+OWN_DATABASE = "bids_msseg"
+_ANAT_IMAGE = re.compile(rf"sub-({LABEL})/(?:ses-({LABEL})/)?anat/[^/]+\.nii(?:\.gz)?")
+
+
+@dataclass(frozen=True, slots=True)
+class AnatFolder:
+    """Where the images of one visit are, or would be.
+
+    Attributes
+    ----------
+    participant : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``.
+    path : Path
+        The ``anat`` folder; it may not exist.
+    """
+
+    participant: str
+    session: str | None
+    path: Path
+
+
+def list_participants(bids_dir: Path) -> list[str]:
+    """Return the labels of the participants' folders, sorted.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Top folder of the dataset.
+
+    Returns
+    -------
+    list of str
+        Labels without ``sub-``; folders whose label BIDS does not allow are left out.
+    """
+    return _labels(bids_dir, "sub")
+
+
+def list_visits(bids_dir: Path, participants: Iterable[str]) -> list[AnatFolder]:
+    """Return one entry for each visit folder, with or without images.
+
+    A participant with session folders has a visit without session only where images lie
+    directly in ``sub-*/anat``.
+    """
+    folders = []
+    for participant in participants:
+        top = bids_dir / f"sub-{participant}"
+        sessions = _labels(top, "ses")
+        if not sessions or (top / "anat").is_dir():
+            folders.append(AnatFolder(participant, None, top / "anat"))
+        folders.extend(
+            AnatFolder(participant, session, top / f"ses-{session}" / "anat")
+            for session in sessions
+        )
+    return folders
+
+
+def _labels(folder: Path, entity: str) -> list[str]:
+    pattern = re.compile(rf"{entity}-({LABEL})")
+    matches = ((path, pattern.fullmatch(path.name)) for path in folder.glob(f"{entity}-*"))
+    return sorted(match[1] for path, match in matches if match and path.is_dir())
+
+
+class AnatIndex:
+    """Query interface to the images of one dataset.
+
+    Parameters
+    ----------
+    layout : BIDSLayout
+        Any pybids index that holds the dataset's ``anat`` files; it may hold more.
+    bids_dir : Path
+        The dataset as the caller names it; answers are below this path.
+    """
+
+    def __init__(self, layout: Any, bids_dir: Path) -> None:
+        self._layout = layout
+        self._bids_dir = bids_dir
+
+    def images(
+        self, suffix: str, filters: Mapping[str, Any]
+    ) -> dict[tuple[str, str | None], list[Path]]:
+        """Return the images of one contrast by (participant, session).
+
+        Parameters
+        ----------
+        suffix : str
+            BIDS suffix, for example ``FLAIR``.
+        filters : mapping
+            Further arguments of ``BIDSLayout.get``; they win over the suffix.
+
+        Raises
+        ------
+        UsageError
+            Where a filter names an entity that pybids does not know.
+        """
+        query = {
+            "suffix": suffix,
+            "extension": [".nii", ".nii.gz"],
+            "datatype": "anat",
+            **filters,
+        }
+        try:
+            names = self._layout.get(return_type="filename", **query)
+        except (ValueError, TypeError, SQLAlchemyError, re.error) as error:
+            raise UsageError(
+                f"pybids refuses the filter for {suffix}: {error}",
+                cure="use the entity names of pybids, for example acquisition, run, session",
+            ) from error
+        return self._by_visit(names)
+
+    def _by_visit(self, names: Sequence[str]) -> dict[tuple[str, str | None], list[Path]]:
+        found: dict[tuple[str, str | None], list[Path]] = {}
+        for name in names:
+            relative = Path(name).relative_to(self._layout.root).as_posix()
+            match = _ANAT_IMAGE.fullmatch(relative)
+            if match:
+                found.setdefault((match[1], match[2]), []).append(self._bids_dir / relative)
+        return found
+
+
+@contextmanager
+def open_index(
+    bids_dir: Path,
+    *,
+    participants: Sequence[str] | None,
+    folders: Sequence[AnatFolder],
+    database_dir: Path | None = None,
+) -> Iterator[tuple[AnatIndex, tuple[str, ...]]]:
+    """Index a dataset, or open a stored index that is still true.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Top folder of the dataset, absolute.
+    participants : sequence of str or None
+        Labels to index; None for all. A stored index always holds all.
+    folders : sequence of AnatFolder
+        Visits that will be asked about: a stored index older than one of these is not used.
+    database_dir : Path, optional
+        Folder of a stored index. One that another program made is read and never changed; our
+        own lies in ``database_dir/bids_msseg``.
+
+    Yields
+    ------
+    index : AnatIndex
+    notes : tuple of str
+        What a user should know about the stored index.
+
+    Raises
+    ------
+    InvalidDatasetError
+        Where pybids cannot index the folder.
+    """
+    notes: tuple[str, ...] = ()
+    try:
+        if database_dir is None:
+            layout = _build(bids_dir, participants)
+        else:
+            layout, notes = _stored(bids_dir, database_dir, folders)
+    except (PyBIDSError, SQLAlchemyError, ValueError, AttributeError) as error:
+        raise InvalidDatasetError(
+            f"pybids cannot index {bids_dir}: {error}",
+            cure="check dataset_description.json with bids-validator",
+        ) from error
+    try:
+        yield AnatIndex(layout, bids_dir), notes
+    finally:
+        layout.connection_manager.session.close()
+        layout.connection_manager.engine.dispose()
+
+
+def _build(
+    bids_dir: Path, participants: Sequence[str] | None, database: Path | None = None
+) -> Any:
+    indexer = BIDSLayoutIndexer(index_metadata=False, ignore=[_ignore(participants)])
+    return BIDSLayout(bids_dir, validate=False, indexer=indexer, database_path=database)
+
+
+def _ignore(participants: Sequence[str] | None) -> re.Pattern[str]:
+    """Match every path that pybids need not enter; its depth is bounded, so links cannot loop."""
+    labels = LABEL if participants is None else "|".join(map(re.escape, participants))
+    image = r"/[^/]+\.nii(?:\.gz)?"
+    wanted = rf"/sub-(?:{labels})(?:/ses-{LABEL})?(?:/anat(?:{image})?)?"
+    return re.compile(rf"^(?!{wanted}\Z)")
+
+
+def _stored(
+    bids_dir: Path, database_dir: Path, folders: Sequence[AnatFolder]
+) -> tuple[Any, tuple[str, ...]]:
+    own = database_dir / OWN_DATABASE
+    for folder in (database_dir, own):
+        if _is_true(folder / DATABASE_FILE, bids_dir, folders):
+            return BIDSLayout(database_path=folder, validate=False), ()
+    try:
+        _store(bids_dir, own)
+    except OSError as error:
+        note = f"the index could not be stored in {database_dir} ({error.strerror})"
+        return _build(bids_dir, None), (note,)
+    return BIDSLayout(database_path=own, validate=False), ()
+
+
+def _store(bids_dir: Path, target: Path) -> None:
+    """Build aside and move into place: pybids takes a half-written database for a whole one."""
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".building-") as scratch:
+        layout = _build(bids_dir, None, Path(scratch))
+        layout.connection_manager.session.close()
+        layout.connection_manager.engine.dispose()
+        (Path(scratch) / DATABASE_FILE).replace(target / DATABASE_FILE)
+
+
+def _is_true(database: Path, bids_dir: Path, folders: Sequence[AnatFolder]) -> bool:
+    """Tell whether a stored index is of this dataset and newer than the folders it describes."""
+    root = _stored_root(database)
+    if root is None or root.resolve() != bids_dir.resolve():
+        return False
+    written = database.stat().st_mtime_ns
+    parents = {parent for folder in folders for parent in (folder.path, *folder.path.parents)}
+    watched = {path for path in parents if path == bids_dir or bids_dir in path.parents}
+    return all(path.stat().st_mtime_ns <= written for path in watched if path.exists())
+
+
+def _stored_root(database: Path) -> Path | None:
+    """Dataset that a pybids database describes; pybids itself would silently switch to it."""
+    if not database.is_file():
+        return None
+    try:
+        uri = f"{database.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            row = connection.execute("SELECT root FROM layout_info").fetchone()
+    except sqlite3.Error:
+        return None
+    return Path(row[0]) if row else None

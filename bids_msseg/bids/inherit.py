@@ -1,0 +1,90 @@
+"""Metadata of one image: its sidecars from the dataset root down to its own folder.
+
+Follows the inheritance principle of BIDS 1.10 (``common-principles.md``). pybids does the same
+for a whole dataset at once, which costs seconds for images that nobody asked about; here only the
+sidecars of the images that will be used are opened.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.visit import name_entities
+
+
+class SidecarReader:
+    """Reads inherited sidecars of images of one dataset.
+
+    Parameters
+    ----------
+    root : Path
+        Top folder of the dataset. Its listing is read once, however many images are asked for.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._list = lru_cache(maxsize=None)(_list_sidecars)
+        self._load = lru_cache(maxsize=None)(_load_json)
+
+    def read(self, image: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Merge what applies to one image, the more specific sidecar winning.
+
+        Parameters
+        ----------
+        image : Path
+            An image below the dataset's root.
+
+        Returns
+        -------
+        metadata : dict
+            Empty where no sidecar applies.
+        notes : tuple of str
+            One sentence for each sidecar that could not be read.
+        """
+        metadata: dict[str, Any] = {}
+        notes: list[str] = []
+        for sidecar in self.applicable(image):
+            content, problem = self._load(sidecar)
+            metadata.update(content)
+            if problem:
+                notes.append(f"{sidecar.relative_to(self._root).as_posix()} ignored: {problem}")
+        return metadata, tuple(notes)
+
+    def applicable(self, image: Path) -> list[Path]:
+        """Return the sidecars that apply to an image, the most general one first."""
+        entities, suffix = name_entities(image.name)
+        wanted = set(entities.items())
+        found: list[Path] = []
+        for folder in self._folders(image):
+            level = [
+                (len(pairs), path)
+                for path, pairs, kind in self._list(folder)
+                if kind == suffix and pairs <= wanted
+            ]
+            found.extend(path for _, path in sorted(level))
+        return found
+
+    def _folders(self, image: Path) -> list[Path]:
+        relative = image.relative_to(self._root)
+        return [self._root / parent for parent in reversed(relative.parents)]
+
+
+def _list_sidecars(folder: Path) -> list[tuple[Path, frozenset[tuple[str, str]], str]]:
+    found = []
+    for path in folder.glob("*.json"):
+        entities, suffix = name_entities(path.name)
+        found.append((path, frozenset(entities.items()), suffix))
+    return found
+
+
+def _load_json(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        return {}, f"cannot be read ({error.strerror})"
+    except ValueError:
+        return {}, "not JSON"
+    return (content, "") if isinstance(content, dict) else ({}, "not a JSON object")

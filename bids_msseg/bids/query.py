@@ -1,0 +1,369 @@
+"""From a BIDS dataset to visits: what is there, what is used, and why something is not.
+
+Follows BIDS 1.10. Images are found with pybids; sessions are separate visits; a FLAIR is needed,
+T1w and T2w are used where they are there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.choose import choose_image
+from bids_msseg.bids.filters import Filters, parse_filters
+from bids_msseg.bids.index import (
+    LABEL,
+    AnatFolder,
+    AnatIndex,
+    list_participants,
+    list_visits,
+    open_index,
+)
+from bids_msseg.bids.inherit import SidecarReader
+from bids_msseg.bids.reuse import check_derivatives, find_brain_mask
+from bids_msseg.bids.visit import (
+    CONTRASTS,
+    Selection,
+    Skipped,
+    Visit,
+    bare_label,
+    name_entities,
+    visit_key,
+    visit_order,
+)
+from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelectedError, UsageError
+
+__all__ = ["Selection", "Skipped", "Visit", "find_visits", "validate_input"]
+
+_LISTED = 8
+_VisitId = tuple[str, str | None]
+
+
+def find_visits(
+    bids_dir: Path,
+    *,
+    participants: Iterable[str] = (),
+    sessions: Iterable[str] = (),
+    filters: Mapping[str, Any] | None = None,
+    database_dir: Path | None = None,
+    derivatives: Mapping[str, Path] | None = None,
+    skip_validation: bool = False,
+) -> Selection:
+    """Find the visits to process.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Top folder of a BIDS dataset.
+    participants, sessions : iterable of str
+        Labels with or without ``sub-``/``ses-``; none means all.
+    filters : mapping, optional
+        Content of a BIDS filter file, see :func:`bids_msseg.bids.filters.parse_filters`.
+    database_dir : Path, optional
+        Folder in which the pybids index is kept between runs.
+    derivatives : mapping of str to Path, optional
+        Derivative datasets in which brain masks are looked for, by name.
+    skip_validation : bool, default False
+        Go on without a readable ``dataset_description.json``.
+
+    Returns
+    -------
+    Selection
+        At least one visit; everything else that was selected is in ``skipped`` with its reason.
+
+    Raises
+    ------
+    InvalidDatasetError
+        Where ``bids_dir`` is not a BIDS dataset.
+    NothingSelectedError
+        Where labels or filters leave no visit.
+    NoInputError
+        Where visits are selected and none has a FLAIR that can be used.
+    UsageError
+        Where a filter cannot be understood.
+    """
+    bids_dir = bids_dir.absolute()
+    if not skip_validation:
+        _read_description(bids_dir)
+    check_derivatives(derivatives or {})
+    parsed = parse_filters(filters)
+    scope = _select(bids_dir, participants, sessions, parsed)
+    labels = sorted({folder.participant for folder in scope.folders})
+    with open_index(
+        bids_dir,
+        participants=labels if scope.some else None,
+        folders=scope.folders,
+        database_dir=database_dir,
+    ) as (index, notes):
+        images = _Images.query(index, parsed)
+    maker = _VisitMaker(bids_dir, images, derivatives or {}, SidecarReader(bids_dir))
+    made = [maker.make(folder) for folder in scope.folders]
+    visits = tuple(one for one in made if isinstance(one, Visit))
+    skipped = [*(one for one in made if isinstance(one, Skipped)), *scope.absent]
+    skipped.sort(key=lambda one: visit_order(one.participant, one.session))
+    if not visits:
+        raise _no_visit(skipped, images)
+    return Selection(visits, tuple(skipped), (*parsed.notes, *scope.notes, *notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Visits left by labels, and labels that are not in the dataset."""
+
+    folders: tuple[AnatFolder, ...]
+    absent: tuple[Skipped, ...]
+    notes: tuple[str, ...]
+    some: bool
+
+
+def _select(
+    bids_dir: Path, participants: Iterable[str], sessions: Iterable[str], filters: Filters
+) -> _Scope:
+    """Apply labels and the subject and session of the FLAIR filter to the visit folders."""
+    present = list_participants(bids_dir)
+    asked = _clean_labels(participants, "sub")
+    wanted = [label for label in asked if label in set(present)] if asked else present
+    names = _clean_labels(sessions, "ses")
+    folders = [
+        folder
+        for folder in list_visits(bids_dir, wanted)
+        if (not names or folder.session in names)
+        and filters.allows(folder.participant, folder.session)
+    ]
+    folders.sort(key=lambda folder: visit_order(folder.participant, folder.session))
+    if not folders:
+        raise _nothing_selected(bids_dir, present, asked, names)
+    absent, notes = _absent(present, asked, names, {(f.participant, f.session) for f in folders})
+    return _Scope(tuple(folders), absent, notes, some=bool(asked))
+
+
+def _clean_labels(labels: Iterable[str], entity: str) -> list[str]:
+    bare = list(dict.fromkeys(bare_label(label, entity) for label in labels))
+    odd = [label for label in bare if not re.fullmatch(LABEL, label)]
+    if odd:
+        raise UsageError(
+            f"not a {entity}- label: {_listing([repr(label) for label in odd])}",
+            cure="labels hold letters and digits only; separate several by blanks",
+        )
+    return bare
+
+
+def _absent(
+    present: Sequence[str], asked: Sequence[str], names: Sequence[str], found: set[_VisitId]
+) -> tuple[tuple[Skipped, ...], tuple[str, ...]]:
+    """Rows for labels of named participants; a note for a session that nobody has."""
+    gone = "is not in the dataset"
+    rows = [Skipped(a, None, f"sub-{a} {gone}", _LABEL_CURE) for a in asked if a not in present]
+    rows += [
+        Skipped(a, name, f"sub-{a} has no ses-{name}", _LABEL_CURE)
+        for a in asked
+        for name in names
+        if a in present and (a, name) not in found
+    ]
+    there = {session for _, session in found}
+    lost = [f"ses-{name} {gone}" for name in names if name not in there and not asked]
+    return tuple(rows), tuple(lost)
+
+
+_LABEL_CURE = "check the spelling of the label, zeros included"
+
+
+def _nothing_selected(
+    bids_dir: Path, present: Sequence[str], asked: Sequence[str], names: Sequence[str]
+) -> NothingSelectedError:
+    wanted = [*(f"sub-{label}" for label in asked), *(f"ses-{label}" for label in names)]
+    what = " ".join(wanted) or ("the filter file" if present else "sub-*")
+    there = _listing([f"sub-{label}" for label in present]) or "no sub-* folder"
+    return NothingSelectedError(
+        f"nothing in {bids_dir} is selected by {what}", cure=f"it holds {there}; {_LABEL_CURE}"
+    )
+
+
+def _no_visit(skipped: Sequence[Skipped], images: _Images) -> Exception:
+    listing = _listing([f"{one.key}: {one.reason}" for one in skipped], "; ")
+    cures = list(dict.fromkeys(one.cure for one in skipped if one.cure))
+    cure = _listing(cures[:3], "; ") or "add FLAIR images"
+    if images.filtered_out and not images.chosen["FLAIR"]:
+        return NothingSelectedError(f"the filter file leaves no FLAIR ({listing})", cure=cure)
+    return NoInputError(f"no visit has a FLAIR that can be used ({listing})", cure=cure)
+
+
+def _listing(items: Sequence[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return separator.join(items[:_LISTED]) + more
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """Images by contrast and visit, after the filters; and visits that lost their FLAIR."""
+
+    chosen: Mapping[str, Mapping[_VisitId, Sequence[Path]]]
+    filtered_out: frozenset[_VisitId]
+
+    @classmethod
+    def query(cls, index: AnatIndex, filters: Filters) -> _Images:
+        chosen = {
+            contrast: index.images(contrast, filters.by_contrast[contrast])
+            for contrast in CONTRASTS
+        }
+        if not filters.by_contrast["FLAIR"]:
+            return cls(chosen, frozenset())
+        every = index.images("FLAIR", {})
+        return cls(chosen, frozenset(every.keys() - chosen["FLAIR"].keys()))
+
+
+@dataclass(frozen=True, slots=True)
+class _VisitMaker:
+    """Turns the images of one folder into a visit, or into the reason why not."""
+
+    bids_dir: Path
+    images: _Images
+    derivatives: Mapping[str, Path]
+    sidecars: SidecarReader
+
+    def make(self, folder: AnatFolder) -> Visit | Skipped:
+        participant, session = visit = folder.participant, folder.session
+        used: dict[str, Path] = {}
+        notes: list[str] = []
+        entities: dict[str, str] | None = None
+        for contrast in CONTRASTS:
+            candidates = self.images.chosen[contrast].get(visit, ())
+            choice = choose_image(contrast, candidates, entities)
+            if choice.missing:
+                return self._not_fetched(visit, choice.missing)
+            if choice.image is None and contrast == "FLAIR":
+                return self._no_flair(folder)
+            if choice.image is not None:
+                used[contrast] = choice.image
+                notes += [choice.note] if choice.note else []
+            if contrast == "FLAIR":
+                entities = _name_entities_of(used["FLAIR"])
+        found = find_brain_mask(used["FLAIR"], participant, session, self.derivatives)
+        if found.missing:
+            return self._not_fetched(visit, found.missing)
+        metadata, problems = self._metadata(used)
+        return Visit(
+            participant,
+            session,
+            used["FLAIR"],
+            used.get("T1w"),
+            used.get("T2w"),
+            entities or {},
+            found.mask,
+            metadata,
+            (*notes, *([found.note] if found.note else []), *problems),
+        )
+
+    def _metadata(self, used: Mapping[str, Path]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        read = {contrast: self.sidecars.read(path) for contrast, path in used.items()}
+        metadata = {contrast: content for contrast, (content, _) in read.items()}
+        return metadata, tuple(dict.fromkeys(note for _, notes in read.values() for note in notes))
+
+    def _not_fetched(self, visit: _VisitId, path: Path) -> Skipped:
+        inside = path.is_relative_to(self.bids_dir)
+        name = path.relative_to(self.bids_dir).as_posix() if inside else str(path)
+        reason = f"{name} is not fetched: its content is not on this machine"
+        return Skipped(*visit, reason, f"datalad get {name}")
+
+    def _no_flair(self, folder: AnatFolder) -> Skipped:
+        participant, session = visit = folder.participant, folder.session
+        if visit in self.images.filtered_out:
+            reason, cure = "the filter file leaves none of its FLAIR images", "loosen the filter"
+            return Skipped(participant, session, reason, cure)
+        top = folder.path.parent
+        if not any(top.iterdir()):
+            name = top.relative_to(self.bids_dir).as_posix()
+            cure = f"if this is a DataLad dataset: datalad get {name}"
+            return Skipped(participant, session, f"the folder {name} is empty", cure)
+        found = _image_names(folder.path)
+        what = f"found: {_listing(found)}" if found else "no images in its anat folder"
+        cure = f"add a FLAIR, or leave {visit_key(participant, session)} out"
+        return Skipped(participant, session, f"no FLAIR ({what})", cure)
+
+
+def _name_entities_of(image: Path) -> dict[str, str]:
+    entities, _ = name_entities(image.name)
+    return {name: value for name, value in entities.items() if name not in ("sub", "ses")}
+
+
+def _image_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.nii*"))
+
+
+def validate_input(bids_dir: Path) -> tuple[str, ...]:
+    """Check what this app needs of a BIDS dataset, in well under a second.
+
+    The official validator opens every file of every modality; this looks only at what decides
+    whether the app can understand the dataset.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Top folder of the dataset.
+
+    Returns
+    -------
+    tuple of str
+        Warnings, one sentence each.
+
+    Raises
+    ------
+    InvalidDatasetError
+        Where the folder or its ``dataset_description.json`` is missing or unreadable, or where
+        there is no ``sub-*`` folder.
+    """
+    description = _read_description(bids_dir)
+    present = list_participants(bids_dir)
+    if not present:
+        raise InvalidDatasetError(
+            f"{bids_dir} has no sub-<label> folder",
+            cure="give the top folder of a BIDS dataset",
+        )
+    missing = [name for name in ("Name", "BIDSVersion") if not description.get(name)]
+    warnings = [f"dataset_description.json has no {name}" for name in missing]
+    odd = [path.name for path in bids_dir.glob("sub-*") if _is_odd(path)]
+    if odd:
+        warnings.append(f"ignored, labels may hold letters and digits only: {_listing(odd)}")
+    return (*warnings, *_participants_warnings(bids_dir, present))
+
+
+def _is_odd(path: Path) -> bool:
+    return path.is_dir() and not re.fullmatch(f"sub-{LABEL}", path.name)
+
+
+def _participants_warnings(bids_dir: Path, present: Sequence[str]) -> list[str]:
+    table = bids_dir / "participants.tsv"
+    if not table.is_file():
+        return []
+    try:
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ["participants.tsv cannot be read"]
+    listed = {bare_label(line.split("\t")[0], "sub") for line in lines[1:] if line.strip()}
+    absent = [f"sub-{label}" for label in sorted(listed - set(present))]
+    unlisted = [f"sub-{label}" for label in present if label not in listed]
+    return [
+        *([f"in participants.tsv without a folder: {_listing(absent)}"] if absent else []),
+        *([f"not in participants.tsv: {_listing(unlisted)}"] if unlisted else []),
+    ]
+
+
+def _read_description(bids_dir: Path) -> dict[str, Any]:
+    path = bids_dir / "dataset_description.json"
+    cure = "give the top folder of a BIDS dataset, or use --skip-bids-validation"
+    if not bids_dir.is_dir():
+        raise InvalidDatasetError(f"{bids_dir} is not a folder", cure="check the path")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        hint = "is a broken link" if path.is_symlink() else "is missing"
+        raise InvalidDatasetError(f"{path} {hint}", cure=cure) from error
+    except (OSError, ValueError) as error:
+        raise InvalidDatasetError(f"{path} is not readable JSON: {error}", cure=cure) from error
+    if not isinstance(content, dict):
+        raise InvalidDatasetError(f"{path} does not hold a JSON object", cure=cure)
+    return content

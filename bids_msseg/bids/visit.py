@@ -1,0 +1,197 @@
+"""What travels from the dataset index to the workflow: visits, and why others are not visits.
+
+This module loads nothing heavy, so that a worker process can unpickle a :class:`Visit` without
+importing pybids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONTRASTS = ("FLAIR", "T1w", "T2w")
+"""BIDS suffixes of the contrasts that the cascade can use; the first one is needed."""
+
+PREFIX_ENTITIES = ("acq", "ce", "rec", "run")
+"""Entities of the FLAIR that stay in the names of outputs, in the order of the schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One participant at one session, with the images that will be used.
+
+    Attributes
+    ----------
+    participant : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``; None where the participant has no sessions.
+    flair : Path
+        The FLAIR image.
+    t1w, t2w : Path or None
+        The other contrasts, where there are any.
+    entities : mapping of str to str
+        Entities in the name of the FLAIR except ``sub`` and ``ses``, short spelling
+        (``{"acq": "3D", "run": "02"}``), values as written (zero padding kept).
+    brain_mask : Path or None
+        A brain mask in the FLAIR's own grid that another pipeline made.
+    metadata : mapping of str to mapping
+        Per contrast (``FLAIR``, ``T1w``, ``T2w``), its sidecar with what it inherits.
+    notes : tuple of str
+        Choices that were made on the way, one sentence each.
+
+    Examples
+    --------
+    >>> visit = Visit("01", "1", Path("f.nii.gz"), entities={"run": "02", "acq": "3D"})
+    >>> visit.key, visit.prefix
+    ('sub-01_ses-1', 'sub-01_ses-1_acq-3D_run-02')
+    >>> list(visit.contrasts)
+    ['FLAIR']
+    """
+
+    participant: str
+    session: str | None
+    flair: Path
+    t1w: Path | None = None
+    t2w: Path | None = None
+    entities: Mapping[str, str] = field(default_factory=dict)
+    brain_mask: Path | None = None
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Name of the visit: ``sub-<label>[_ses-<label>]``, unique within a dataset."""
+        return visit_key(self.participant, self.session)
+
+    @property
+    def prefix(self) -> str:
+        """Start of the name of every output: the key and acq, ce, rec, run of the FLAIR."""
+        parts = [
+            f"{name}-{self.entities[name]}" for name in PREFIX_ENTITIES if name in self.entities
+        ]
+        return "_".join([self.key, *parts])
+
+    @property
+    def contrasts(self) -> dict[str, Path]:
+        """The images that are there, by BIDS suffix, FLAIR first."""
+        paths = dict(zip(CONTRASTS, (self.flair, self.t1w, self.t2w), strict=True))
+        return {name: path for name, path in paths.items() if path is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A visit that was asked for, or is in the dataset, but cannot be processed.
+
+    Attributes
+    ----------
+    participant : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``.
+    reason : str
+        Why, in one sentence.
+    cure : str
+        What the user can do about it; may be empty.
+    """
+
+    participant: str
+    session: str | None
+    reason: str
+    cure: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name of the visit: ``sub-<label>[_ses-<label>]``."""
+        return visit_key(self.participant, self.session)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a query found.
+
+    Attributes
+    ----------
+    visits : tuple of Visit
+        To be processed; in natural order of participant and session.
+    skipped : tuple of Skipped
+        Not to be processed, same order.
+    notes : tuple of str
+        What concerns the whole query, for example filters that were ignored.
+    """
+
+    visits: tuple[Visit, ...]
+    skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
+
+
+def visit_key(participant: str, session: str | None) -> str:
+    """Return ``sub-<participant>[_ses-<session>]``.
+
+    Examples
+    --------
+    >>> visit_key("01", None), visit_key("01", "pre")
+    ('sub-01', 'sub-01_ses-pre')
+    """
+    return f"sub-{participant}" if session is None else f"sub-{participant}_ses-{session}"
+
+
+def visit_order(participant: str, session: str | None) -> tuple[Any, ...]:
+    """Key for sorting visits in natural order: 2 before 10, no session first.
+
+    Examples
+    --------
+    >>> sorted([("10", None), ("2", "b"), ("2", None)], key=lambda pair: visit_order(*pair))
+    [('2', None), ('2', 'b'), ('10', None)]
+    """
+    return (
+        _natural(participant),
+        participant,
+        session is not None,
+        _natural(session or ""),
+        session,
+    )
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    pieces = re.findall(r"[0-9]+|[^0-9]+", text)
+    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces]
+
+
+def bare_label(label: str, entity: str) -> str:
+    """Drop the entity's prefix from a label, where it is there.
+
+    Examples
+    --------
+    >>> bare_label("sub-01", "sub"), bare_label("01", "sub")
+    ('01', '01')
+    """
+    return label.strip().removeprefix(f"{entity}-")
+
+
+def name_entities(name: str) -> tuple[dict[str, str], str]:
+    """Split a BIDS file name into its entities and its suffix.
+
+    Parameters
+    ----------
+    name : str
+        File name without folder.
+
+    Returns
+    -------
+    entities : dict
+        Short spelling to value, as written.
+    suffix : str
+        The last part, without extension.
+
+    Examples
+    --------
+    >>> name_entities("sub-01_run-02_T1w.nii.gz")
+    ({'sub': '01', 'run': '02'}, 'T1w')
+    """
+    *pairs, suffix = name.partition(".")[0].split("_")
+    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+    return entities, suffix

@@ -1,0 +1,491 @@
+"""Visits found in small trees: what is used, what is skipped, and with which words."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg.bids.query import Selection, Visit, find_visits, validate_input
+from bids_msseg.errors import (
+    InvalidDatasetError,
+    NoInputError,
+    NothingSelectedError,
+    UsageError,
+)
+
+MakeDataset = Callable[..., Path]
+MM1 = (1.0, 1.0, 1.0)
+
+
+def names(selection: Selection) -> dict[str, list[str]]:
+    return {
+        visit.key: [path.name for path in visit.contrasts.values()] for visit in selection.visits
+    }
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+@pytest.fixture
+def study(make_dataset: MakeDataset) -> Path:
+    """Three participants: one with two sessions, one without T2w, one without FLAIR."""
+    return make_dataset(
+        {
+            "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz": MM1,
+            "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz": MM1,
+            "sub-01/ses-1/anat/sub-01_ses-1_T2w.nii.gz": MM1,
+            "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz": MM1,
+            "sub-02/anat/sub-02_FLAIR.nii": MM1,
+            "sub-02/anat/sub-02_T1w.nii.gz": MM1,
+            "sub-03/anat/sub-03_T1w.nii.gz": MM1,
+            "sub-03/anat/sub-03_PDw.nii.gz": MM1,
+            "sub-03/func/sub-03_task-rest_bold.nii.gz": MM1,
+            "derivatives/other/sub-03/anat/sub-03_FLAIR.nii.gz": MM1,
+            "sourcedata/sub-03/anat/sub-03_FLAIR.nii.gz": MM1,
+        }
+    )
+
+
+def test_visits_and_what_is_left_out(study: Path) -> None:
+    found = find_visits(study)
+    assert names(found) == {
+        "sub-01_ses-1": [f"sub-01_ses-1_{c}.nii.gz" for c in ("FLAIR", "T1w", "T2w")],
+        "sub-01_ses-2": ["sub-01_ses-2_FLAIR.nii.gz"],
+        "sub-02": ["sub-02_FLAIR.nii", "sub-02_T1w.nii.gz"],
+    }
+    (skipped,) = found.skipped
+    assert skipped.key == "sub-03"
+    assert skipped.reason == "no FLAIR (found: sub-03_PDw.nii.gz, sub-03_T1w.nii.gz)"
+    assert "sub-03" in skipped.cure
+    assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301
+
+
+def test_natural_order(make_dataset: MakeDataset) -> None:
+    files = {f"sub-{n}/anat/sub-{n}_FLAIR.nii.gz": None for n in ("10", "2", "1")}
+    assert list(names(find_visits(make_dataset(files)))) == ["sub-1", "sub-2", "sub-10"]
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_labels_with_and_without_prefix(study: Path, prefix: bool) -> None:
+    sub, ses = ("sub-01", "ses-2") if prefix else ("01", "2")
+    assert list(names(find_visits(study, participants=[sub], sessions=[ses]))) == ["sub-01_ses-2"]
+
+
+def test_absent_labels_become_rows(study: Path) -> None:
+    found = find_visits(study, participants=["99", "01"], sessions=["1", "7"])
+    assert list(names(found)) == ["sub-01_ses-1"]
+    assert [(one.key, one.reason) for one in found.skipped] == [
+        ("sub-01_ses-7", "sub-01 has no ses-7"),
+        ("sub-99", "sub-99 is not in the dataset"),
+    ]
+
+
+def test_session_that_nobody_has_is_a_note(study: Path) -> None:
+    found = find_visits(study, sessions=["2", "7"])
+    assert found.notes == ("ses-7 is not in the dataset",)
+    assert found.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"participants": ["1"]}, "sub-1"),
+        ({"sessions": ["9"]}, "ses-9"),
+        ({"filters": {"flair": {"session": "9"}}}, "the filter file"),
+        ({"filters": {"flair": {"acquisition": "3D"}}}, "the filter file leaves no FLAIR"),
+    ],
+)
+def test_nothing_selected(study: Path, query: dict[str, Any], said: str) -> None:
+    with pytest.raises(NothingSelectedError, match=said):
+        find_visits(study, **query)
+
+
+def test_labels_that_bids_does_not_allow(study: Path) -> None:
+    with pytest.raises(UsageError, match="01,02"):
+        find_visits(study, participants=["01,02"])
+
+
+def test_selected_but_no_flair(study: Path) -> None:
+    with pytest.raises(NoInputError, match=r"sub-03: no FLAIR \(found: sub-03_PDw"):
+        find_visits(study, participants=["03"])
+
+
+def test_empty_participant_folder_is_an_uninstalled_subdataset(study: Path) -> None:
+    (study / "sub-04").mkdir()
+    (skipped,) = find_visits(study, participants=["02", "04"]).skipped
+    assert skipped.reason == "the folder sub-04 is empty"
+    assert skipped.cure.endswith("datalad get sub-04")
+
+
+def test_session_without_anat_is_skipped(study: Path) -> None:
+    (study / "sub-01/ses-3/func").mkdir(parents=True)
+    keys = [one.key for one in find_visits(study, participants=["01"]).skipped]
+    assert keys == ["sub-01_ses-3"]
+
+
+class TestSeveralImages:
+    def test_finest_voxels_win(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset(
+            {
+                "sub-01/anat/sub-01_run-01_FLAIR.nii.gz": (0.5, 0.5, 5.0),
+                "sub-01/anat/sub-01_run-02_FLAIR.nii.gz": (1.0, 1.0, 1.0),
+                "sub-01/anat/sub-01_acq-thick_FLAIR.nii.gz": (1.0, 1.0, 3.0),
+            }
+        )
+        (visit,) = find_visits(bids).visits
+        assert visit.flair.name == "sub-01_run-02_FLAIR.nii.gz"
+        assert visit.entities == {"run": "02"}
+        assert visit.prefix == "sub-01_run-02"
+        (note,) = visit.notes
+        assert note == (
+            "3 FLAIR images: sub-01_run-02_FLAIR.nii.gz (1 mm³ a voxel) is used, "
+            "sub-01_acq-thick_FLAIR.nii.gz (3 mm³ a voxel), "
+            "sub-01_run-01_FLAIR.nii.gz (1.25 mm³ a voxel) are not"
+        )
+
+    def test_ties_go_by_name(self, make_dataset: MakeDataset) -> None:
+        files = {f"sub-01/anat/sub-01_run-{n}_FLAIR.nii.gz": MM1 for n in (2, 1)}
+        (visit,) = find_visits(make_dataset(files)).visits
+        assert visit.flair.name == "sub-01_run-1_FLAIR.nii.gz"
+
+    def test_unreadable_image_does_not_win(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset(
+            {
+                "sub-01/anat/sub-01_run-1_FLAIR.nii.gz": "not an image",
+                "sub-01/anat/sub-01_run-2_FLAIR.nii.gz": MM1,
+            }
+        )
+        (visit,) = find_visits(bids).visits
+        assert visit.flair.name == "sub-01_run-2_FLAIR.nii.gz"
+        assert "sub-01_run-1_FLAIR.nii.gz (unreadable)" in visit.notes[0]
+
+    def test_compressed_and_plain_twins(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset(
+            {"sub-01/anat/sub-01_FLAIR.nii": MM1, "sub-01/anat/sub-01_FLAIR.nii.gz": MM1}
+        )
+        (visit,) = find_visits(bids).visits
+        assert visit.flair.name == "sub-01_FLAIR.nii"
+        assert len(visit.notes) == 1
+
+    def test_no_contrast_agent_and_the_flairs_acquisition(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset(
+            {
+                "sub-01/anat/sub-01_acq-3D_FLAIR.nii.gz": MM1,
+                "sub-01/anat/sub-01_acq-3D_ce-gad_T1w.nii.gz": (0.5, 0.5, 0.5),
+                "sub-01/anat/sub-01_acq-2D_T1w.nii.gz": (0.4, 0.4, 3.0),
+                "sub-01/anat/sub-01_acq-3D_T1w.nii.gz": MM1,
+            }
+        )
+        (visit,) = find_visits(bids).visits
+        assert visit.t1w is not None
+        assert visit.t1w.name == "sub-01_acq-3D_T1w.nii.gz"
+
+    def test_phase_images_and_derived_images(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset(
+            {
+                "sub-01/anat/sub-01_part-mag_FLAIR.nii.gz": (2.0, 2.0, 2.0),
+                "sub-01/anat/sub-01_part-phase_FLAIR.nii.gz": MM1,
+                "sub-01/anat/sub-01_space-MNI_FLAIR.nii.gz": MM1,
+                "sub-01/anat/sub-01_part-phase_T1w.nii.gz": MM1,
+                "sub-01/anat/sub-01_echo-1_T2w.nii.gz": MM1,
+                "sub-01/anat/sub-01_echo-2_T2w.nii.gz": MM1,
+            }
+        )
+        (visit,) = find_visits(bids).visits
+        assert visit.flair.name == "sub-01_part-mag_FLAIR.nii.gz"
+        assert visit.prefix == "sub-01"
+        assert visit.t1w is None
+        assert visit.t2w is not None
+        assert visit.t2w.name == "sub-01_echo-1_T2w.nii.gz"
+
+
+class TestDataLad:
+    @pytest.fixture
+    def annex(self, study: Path) -> Path:
+        """The study with every image behind a link into .git/annex, as DataLad clones have."""
+        store = study / ".git" / "annex" / "objects"
+        store.mkdir(parents=True)
+        for number, image in enumerate(sorted(study.glob("sub-*/**/*.nii*"))):
+            key = store / f"MD5E-{number}"
+            image.rename(key)
+            image.symlink_to(os.path.relpath(key, image.parent))
+        return study
+
+    @staticmethod
+    def drop(image: Path) -> None:
+        (image.parent / image.readlink()).unlink()
+
+    def test_links_are_files(self, annex: Path) -> None:
+        found = find_visits(annex)
+        assert list(names(found)) == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
+        assert found.visits[0].flair.name == "sub-01_ses-1_FLAIR.nii.gz"
+
+    @pytest.mark.parametrize("contrast", ["FLAIR", "T1w"])
+    def test_missing_content_skips_the_visit(self, annex: Path, contrast: str) -> None:
+        name = f"sub-01/ses-1/anat/sub-01_ses-1_{contrast}.nii.gz"
+        self.drop(annex / name)
+        found = find_visits(annex, participants=["01"])
+        assert list(names(found)) == ["sub-01_ses-2"]
+        (skipped,) = found.skipped
+        assert "not fetched" in skipped.reason
+        assert skipped.cure == f"datalad get {name}"
+
+    def test_unlocked_pointer_file(self, study: Path) -> None:
+        flair = study / "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
+        flair.write_text("/annex/objects/MD5E-s1--0.nii.gz\n")
+        assert "sub-01_ses-1" in {one.key for one in find_visits(study).skipped}
+
+    def test_nothing_fetched(self, annex: Path) -> None:
+        for image in annex.glob("sub-*/**/*.nii*"):
+            self.drop(image)
+        with pytest.raises(NoInputError, match="not fetched") as caught:
+            find_visits(annex)
+        assert "datalad get sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz" in caught.value.cure
+
+    def test_a_run_that_is_not_fetched_is_not_passed_over(
+        self, study: Path, make_image: Callable[..., Path]
+    ) -> None:
+        make_image(study / "sub-02/anat/sub-02_run-2_FLAIR.nii.gz")
+        (study / "sub-02/anat/sub-02_run-1_FLAIR.nii.gz").symlink_to("gone")
+        (skipped,) = find_visits(study, participants=["01", "02"]).skipped
+        assert skipped.cure == "datalad get sub-02/anat/sub-02_run-1_FLAIR.nii.gz"
+
+    def test_links_in_circles(self, study: Path) -> None:
+        """Naive indexing takes minutes with two of these."""
+        for folder in (study, study / "sub-01", study / "sub-02/anat"):
+            (folder / "loop").symlink_to("..")
+            (folder / "ses-loop").symlink_to(".")
+        (study / "sub-02/anat/sub-02_T2w.nii.gz").symlink_to("sub-02_T2w.nii.gz")
+        (study / "sub-01/ses-1/anat/sub-01_ses-1_run-3_T1w.nii.gz").symlink_to("..")
+        with time_limit(20):
+            found = find_visits(study)
+        assert "sub-02" in {one.key for one in found.skipped}
+
+    def test_linked_folders(self, study: Path, tmp_path: Path) -> None:
+        (study / "sub-02").rename(tmp_path / "elsewhere")
+        (study / "sub-02").symlink_to(tmp_path / "elsewhere")
+        assert "sub-02" in names(find_visits(study))
+
+
+class TestFilters:
+    @pytest.fixture
+    def runs(self, make_dataset: MakeDataset) -> Path:
+        return make_dataset(
+            {
+                "sub-01/ses-1/anat/sub-01_ses-1_acq-3D_run-01_FLAIR.nii.gz": MM1,
+                "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz": (2.0, 2.0, 2.0),
+                "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz": MM1,
+                "sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz": MM1,
+                "sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz": MM1,
+            }
+        )
+
+    @pytest.mark.parametrize(
+        ("flair", "chosen"),
+        [
+            ({"acquisition": None}, "sub-01_ses-1_FLAIR.nii.gz"),
+            ({"acquisition": "Query.NONE"}, "sub-01_ses-1_FLAIR.nii.gz"),
+            ({"acquisition": "<Query.NONE: 1>"}, "sub-01_ses-1_FLAIR.nii.gz"),
+            ({"acq": ["3D", "2D"]}, "sub-01_ses-1_acq-3D_run-01_FLAIR.nii.gz"),
+            ({"run": 1}, "sub-01_ses-1_acq-3D_run-01_FLAIR.nii.gz"),
+            ({"run": "*"}, "sub-01_ses-1_acq-3D_run-01_FLAIR.nii.gz"),
+            ({"run": "Query.ANY"}, "sub-01_ses-1_acq-3D_run-01_FLAIR.nii.gz"),
+            ({"run": "Query.OPTIONAL"}, "sub-01_ses-1_acq-3D_run-01_FLAIR.nii.gz"),
+            (
+                {"datatype": "anat", "suffix": "FLAIR", "session": ["ses-1"]},
+                "sub-01_ses-1_acq-3D_run-01_FLAIR.nii.gz",
+            ),
+        ],
+    )
+    def test_values(self, runs: Path, flair: dict[str, Any], chosen: str) -> None:
+        found = find_visits(runs, filters={"FLAIR": flair})
+        assert found.visits[0].flair.name == chosen
+
+    def test_session_chooses_visits(self, runs: Path) -> None:
+        found = find_visits(runs, filters={"flair": {"session": "2"}})
+        assert (list(names(found)), found.skipped) == (["sub-01_ses-2"], ())
+
+    def test_other_contrast_only_where_asked(self, runs: Path) -> None:
+        found = find_visits(runs, filters={"t1w": {"session": "ses-2"}})
+        assert [visit.t1w is None for visit in found.visits] == [True, False]
+
+    def test_visit_without_a_matching_flair(self, runs: Path) -> None:
+        found = find_visits(runs, filters={"flair": {"acq": "3D"}})
+        (skipped,) = found.skipped
+        assert (skipped.key, "filter file" in skipped.reason) == ("sub-01_ses-2", True)
+
+    def test_foreign_keys_are_noted(self, runs: Path) -> None:
+        babs = {key: {"datatype": "x"} for key in ("fmap", "bold", "sbref", "roi", "flair", "t1w")}
+        del babs["flair"]["datatype"], babs["t1w"]["datatype"]
+        found = find_visits(runs, filters=babs)
+        assert len(found.visits) == 2
+        assert [note.split('"')[1] for note in found.notes] == ["fmap", "bold", "sbref", "roi"]
+
+    @pytest.mark.parametrize(
+        "filters", [{"flair": "3D"}, ["flair"], {"flair": {"acquistion": "3D"}}]
+    )
+    def test_mistakes_are_usage_errors(self, runs: Path, filters: Any) -> None:
+        with pytest.raises(UsageError):
+            find_visits(runs, filters=filters)
+
+
+class TestMetadata:
+    def test_inheritance(self, study: Path) -> None:
+        content = {
+            "FLAIR.json": {"EchoTime": 0.1, "FlipAngle": 90},
+            "acq-3D_FLAIR.json": {"EchoTime": 9},
+            "T1w.json": {"EchoTime": 0.004},
+            "sub-01/sub-01_FLAIR.json": {"EchoTime": 0.2},
+            "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.json": {"EchoTime": 0.3},
+        }
+        for name, entries in content.items():
+            (study / name).write_text(json.dumps(entries))
+        first, second, third = find_visits(study).visits
+        assert first.metadata["FLAIR"] == {"EchoTime": 0.3, "FlipAngle": 90}
+        assert second.metadata["FLAIR"] == {"EchoTime": 0.2, "FlipAngle": 90}
+        assert third.metadata == {
+            "FLAIR": {"EchoTime": 0.1, "FlipAngle": 90},
+            "T1w": {"EchoTime": 0.004},
+        }
+
+    @pytest.mark.parametrize("text", ["{", "[1]"])
+    def test_broken_sidecar_is_a_note(self, study: Path, text: str) -> None:
+        (study / "FLAIR.json").write_text(text)
+        visit = find_visits(study).visits[0]
+        assert visit.metadata["FLAIR"] == {}
+        assert visit.notes[0].startswith("FLAIR.json ignored: not")
+
+    def test_more_specific_at_one_level(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset(
+            {
+                "sub-01/anat/sub-01_run-1_FLAIR.nii.gz": MM1,
+                "sub-01/anat/sub-01_FLAIR.json": {"EchoTime": 1},
+                "sub-01/anat/sub-01_run-1_FLAIR.json": {"EchoTime": 2},
+            }
+        )
+        assert find_visits(bids).visits[0].metadata["FLAIR"] == {"EchoTime": 2}
+
+
+class TestBrainMasks:
+    def find(self, study: Path, **names_and_paths: Path) -> Visit:
+        return find_visits(study, participants=["02"], derivatives=names_and_paths).visits[0]
+
+    def test_mask_in_the_grid_of_the_flair(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        anat = tmp_path / "deriv/sub-02/anat"
+        make_image(anat / "sub-02_desc-brain_mask.nii.gz", (0.5, 0.5, 0.5))
+        mask = make_image(anat / "sub-02_space-FLAIR_desc-brain_mask.nii.gz")
+        visit = self.find(study, other=tmp_path / "deriv")
+        assert visit.brain_mask == mask
+        assert visit.notes == (f"brain mask taken from other: {mask.name}",)
+
+    def test_other_grid_is_not_used(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        make_image(tmp_path / "d/sub-02/anat/sub-02_space-FLAIR_desc-brain_mask.nii.gz", (1, 1, 2))
+        visit = self.find(study, other=tmp_path / "d")
+        assert visit.brain_mask is None
+        assert "not in the grid of the FLAIR" in visit.notes[0]
+
+    def test_none_there(self, study: Path, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        visit = self.find(study, other=tmp_path / "d")
+        assert visit.notes == ("no brain mask of sub-02 in other",)
+
+    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
+        mask = tmp_path / "d/sub-02/anat/sub-02_desc-brain_mask.nii.gz"
+        mask.parent.mkdir(parents=True)
+        mask.symlink_to("gone")
+        with pytest.raises(NoInputError, match="not fetched"):
+            self.find(study, other=tmp_path / "d")
+
+    def test_folder_missing(self, study: Path, tmp_path: Path) -> None:
+        with pytest.raises(NoInputError, match="other"):
+            self.find(study, other=tmp_path / "d")
+
+
+class TestDescription:
+    @pytest.mark.parametrize("text", [None, "{", "[1]"])
+    def test_unusable(self, study: Path, text: str | None) -> None:
+        path = study / "dataset_description.json"
+        path.unlink()
+        if text is not None:
+            path.write_text(text)
+        for check in (find_visits, validate_input):
+            with pytest.raises(InvalidDatasetError, match=r"dataset_description\.json"):
+                check(study)
+        if text == "[1]":
+            with pytest.raises(InvalidDatasetError, match="pybids cannot index"):
+                find_visits(study, skip_validation=True)
+        else:
+            assert len(find_visits(study, skip_validation=True).visits) == 3
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidDatasetError, match="not a folder"):
+            find_visits(tmp_path / "nothing")
+
+    def test_no_participants(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset({})
+        with pytest.raises(InvalidDatasetError, match="no sub-"):
+            validate_input(bids)
+        with pytest.raises(NothingSelectedError):
+            find_visits(bids)
+
+    def test_warnings(self, study: Path) -> None:
+        (study / "dataset_description.json").write_text('{"Name": "x"}')
+        (study / "sub-0_4").mkdir()
+        (study / "participants.tsv").write_text("participant_id\tage\nsub-01\t3\nsub-09\t4\n")
+        assert validate_input(study) == (
+            "dataset_description.json has no BIDSVersion",
+            "ignored, labels may hold letters and digits only: sub-0_4",
+            "in participants.tsv without a folder: sub-09",
+            "not in participants.tsv: sub-02, sub-03",
+        )
+
+    def test_clean(self, study: Path) -> None:
+        assert validate_input(study) == ()
+
+    def test_byte_order_mark(self, study: Path) -> None:
+        path = study / "dataset_description.json"
+        path.write_text("\ufeff" + path.read_text())
+        assert len(find_visits(study).visits) == 3
+
+    def test_derivative_dataset_as_input(self, make_dataset: MakeDataset) -> None:
+        description = {"Name": "x", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
+        files = {"sub-01/anat/sub-01_desc-brain_FLAIR.nii.gz": MM1}
+        assert list(names(find_visits(make_dataset(files, description=description)))) == ["sub-01"]
+
+
+@pytest.mark.realdata
+def test_raw_heads(shared_data: Path) -> None:
+    found = find_visits(shared_data / "raw-heads")
+    assert [visit.key for visit in found.visits] == [
+        *("sub-01_ses-1", "sub-01_ses-2", "sub-03_ses-1", "sub-03_ses-2", "sub-09_ses-2"),
+        *("sub-12_ses-1", "sub-12_ses-2", "sub-19_ses-1", "sub-19_ses-2"),
+    ]
+    assert validate_input(shared_data / "raw-heads") == ()
+    assert list(found.visits[4].contrasts) == ["FLAIR"]
+
+
+def test_odd_characters_in_the_path(make_dataset: MakeDataset) -> None:
+    bids = make_dataset({"sub-01/anat/sub-01_FLAIR.nii.gz": MM1}, name="a b#é%20+[x]")
+    assert list(names(find_visits(bids, participants=["01"]))) == ["sub-01"]
