@@ -1,0 +1,182 @@
+"""Writing files so that a reader, or a killed run, never meets half of one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+Content = bytes | str | Callable[[Path], object]
+
+
+def write_atomic(path: Path, content: Content) -> None:
+    """Write a file under a temporary name beside its place, then move it there.
+
+    Parameters
+    ----------
+    path : Path
+        Final name; missing folders are made. An existing file is replaced as a whole.
+    content : bytes, str or callable
+        What to write; text as UTF-8. A callable gets the temporary path, which has the ending of
+        the final one, and has to make that file.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written. The temporary file is gone then and an earlier file untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _aside(path) as temporary:
+        if callable(content):
+            content(temporary)
+        else:
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            temporary.write_bytes(data)
+
+
+def publish(source: Path, final: Path, *, keep: bool = False) -> None:
+    """Move a finished file to its final place in one step.
+
+    Parameters
+    ----------
+    source : Path
+        A complete file, usually in the work folder.
+    final : Path
+        Its final name; missing folders are made.
+    keep : bool, default False
+        Leave the source where it is (nipype looks for it when a run is taken up again).
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written; ``final`` is then as before.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if not keep:
+        _sync(source)
+        try:
+            source.replace(final)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        else:
+            return
+    with _aside(final) as temporary:
+        shutil.copyfile(source, temporary)
+    if not keep:
+        source.unlink()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, atomically, in the order given.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    content : mapping
+        NumPy numbers and arrays, paths, tuples and sets of text are accepted; NaN and infinities
+        become null, which JSON has no other word for.
+    """
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text + "\n")
+
+
+def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table as BIDS has them: tab-separated, ``n/a`` for what is missing.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    columns : sequence of str
+        Headings, in order.
+    rows : iterable of mapping
+        Column name to value; absent, None, NaN and empty values become ``n/a``.
+    """
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(format_cell(row.get(name)) for name in columns) for row in rows]
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def format_cell(value: Any) -> str:
+    r"""Write one value of a table.
+
+    Parameters
+    ----------
+    value : object
+        Floats get four decimals from 1 upwards and six significant digits below, without trailing
+        zeros: enough for mm³, mL and probabilities, and the same on every machine.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> [format_cell(value) for value in (1345.9, 0.1234567, 12.0, 7, True, "a\tb")]
+    ['1345.9', '0.123457', '12', '7', 'true', 'a b']
+    >>> [format_cell(value) for value in (None, float("nan"), "")]
+    ['n/a', 'n/a', 'n/a']
+    """
+    value = plain(value)
+    if value is None or value == "":
+        return "n/a"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        text = f"{value:.4f}".rstrip("0").rstrip(".") if abs(value) >= 1 else f"{value:.6g}"
+        return "0" if text == "-0" else text
+    return " ".join(str(value).split()) or "n/a"
+
+
+def plain(value: Any) -> Any:
+    """Turn a value into what JSON can hold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plain({"a": np.float32(0.5), "b": (1, float("nan")), "c": np.arange(2)})
+    {'a': 0.5, 'b': [1, None], 'c': [0, 1]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars, without importing NumPy
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(item) for item in value)
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@contextmanager
+def _aside(final: Path) -> Iterator[Path]:
+    """Give a hidden name beside ``final``, and move the file there if all went well."""
+    temporary = final.with_name(f".{uuid.uuid4().hex[:12]}.{final.name}")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Bring the content to the disk before its name: else a power cut leaves an empty file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,215 @@
+"""The one place that names outputs.
+
+Entities stand in the order of the BIDS schema 1.10 (``rules/entities.yaml``); names of transforms
+follow the draft BEP014.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bids_msseg.bids.visit import PREFIX_ENTITIES
+from bids_msseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from bids_msseg.bids.visit import Visit
+
+_LABEL: Final = re.compile(r"[0-9a-zA-Z+]+")
+_SUFFIX: Final = re.compile(r"[0-9a-zA-Z]+")
+_EXTENSION: Final = re.compile(r"(?:\.[0-9a-z]+)+")
+
+
+def output_path(
+    out_dir: Path,
+    visit: Visit,
+    *,
+    suffix: str,
+    extension: str,
+    space: str | None = None,
+    res: str | int | None = None,
+    seg: str | None = None,
+    label: str | None = None,
+    desc: str | None = None,
+    from_: str | None = None,
+    to: str | None = None,
+    mode: str | None = None,
+) -> Path:
+    """Name one output of a visit.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Gives the folder and the start of the name: sub, ses, acq, ce, rec, run of the FLAIR.
+    suffix : str
+        ``mask``, ``probseg``, ``dseg``, ``FLAIR``, ``T1w``, ``xfm``, ``stats``, ...
+    extension : str
+        With its dot: ``.nii.gz``, ``.json``, ``.tsv``, ``.txt``.
+    space, res, seg, label, desc : str, optional
+        Entities of derivatives.
+    from_, to, mode : str, optional
+        Entities of transforms.
+
+    Returns
+    -------
+    Path
+        ``OUT/sub-X[/ses-Y]/anat/<name>``; always below ``out_dir``. No folder is made.
+
+    Raises
+    ------
+    UsageError
+        Where a value holds anything but letters, digits and ``+``.
+
+    Examples
+    --------
+    >>> from bids_msseg.bids.visit import Visit
+    >>> visit = Visit("01", "1", Path("f.nii.gz"), entities={"run": "02"})
+    >>> output_path(Path("/out"), visit, suffix="mask", extension=".nii.gz", space="FLAIR",
+    ...             label="L", desc="rejected").as_posix()
+    '/out/sub-01/ses-1/anat/sub-01_ses-1_run-02_space-FLAIR_label-L_desc-rejected_mask.nii.gz'
+    >>> output_path(Path("/out"), visit, suffix="xfm", extension=".txt", from_="T1w", to="FLAIR",
+    ...             mode="image").name
+    'sub-01_ses-1_run-02_from-T1w_to-FLAIR_mode-image_xfm.txt'
+    """
+    entities = {
+        "from": from_,
+        "to": to,
+        "mode": mode,
+        "space": space,
+        "seg": seg,
+        "res": None if res is None else str(res),
+        "label": label,
+        "desc": desc,
+    }
+    name = _name(_prefix(visit), entities, suffix, extension)
+    return visit_dir(out_dir, visit) / "anat" / name
+
+
+def visit_dir(out_dir: Path, visit: Visit) -> Path:
+    """Return the folder of a visit: ``OUT/sub-X[/ses-Y]``.
+
+    Raises
+    ------
+    UsageError
+        Where a label is not a BIDS label.
+    """
+    folder = participant_dir(out_dir, visit.participant)
+    return folder / f"ses-{_checked('ses', visit.session)}" if visit.session else folder
+
+
+def participant_dir(out_dir: Path, participant: str) -> Path:
+    """Return the folder of a participant: ``OUT/sub-X``.
+
+    Raises
+    ------
+    UsageError
+        Where the label is not a BIDS label.
+    """
+    return out_dir / f"sub-{_checked('sub', participant)}"
+
+
+def figure_path(
+    out_dir: Path, visit: Visit, desc: str, *, suffix: str = "FLAIR", extension: str = ".svg"
+) -> Path:
+    """Name a figure of the visit's report: ``OUT/sub-X/figures/<prefix>_desc-<desc>_FLAIR.svg``.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Gives the start of the name.
+    desc : str
+        What it shows, for example ``lesions``.
+    suffix, extension : str
+        End of the name.
+
+    Raises
+    ------
+    UsageError
+        Where a value holds anything but letters, digits and ``+``.
+    """
+    name = _name(_prefix(visit), {"desc": desc}, suffix, extension)
+    return participant_dir(out_dir, visit.participant) / "figures" / name
+
+
+def report_path(out_dir: Path, participant: str) -> Path:
+    """Name the report page of a participant: ``OUT/sub-X.html``.
+
+    Raises
+    ------
+    UsageError
+        Where the label is not a BIDS label.
+    """
+    return out_dir / f"sub-{_checked('sub', participant)}.html"
+
+
+def logs_dir(out_dir: Path) -> Path:
+    """Return the folder of logs, crash files and records: ``OUT/logs``."""
+    return out_dir / "logs"
+
+
+def records_dir(out_dir: Path) -> Path:
+    """Return the folder with one record a visit: ``OUT/logs/visits``."""
+    return logs_dir(out_dir) / "visits"
+
+
+def record_path(out_dir: Path, participant: str, session: str | None) -> Path:
+    """Name the record of a visit: ``OUT/logs/visits/sub-X[_ses-Y].json``.
+
+    Raises
+    ------
+    UsageError
+        Where a label is not a BIDS label.
+
+    Examples
+    --------
+    >>> record_path(Path("/out"), "01", "1").as_posix()
+    '/out/logs/visits/sub-01_ses-1.json'
+    """
+    name = f"sub-{_checked('sub', participant)}"
+    name += f"_ses-{_checked('ses', session)}" if session else ""
+    return records_dir(out_dir) / f"{name}.json"
+
+
+def group_path(out_dir: Path, extension: str) -> Path:
+    """Name an output of the group level: ``OUT/group_lesions<extension>``.
+
+    Raises
+    ------
+    UsageError
+        Where the extension is not one.
+
+    Examples
+    --------
+    >>> group_path(Path("/out"), ".tsv").as_posix()
+    '/out/group_lesions.tsv'
+    """
+    return out_dir / f"group_lesions{_checked('extension', extension, _EXTENSION)}"
+
+
+def _prefix(visit: Visit) -> str:
+    pairs = {"sub": visit.participant, "ses": visit.session}
+    pairs |= {name: visit.entities.get(name) for name in PREFIX_ENTITIES}
+    return "_".join(_pairs(pairs))
+
+
+def _name(prefix: str, entities: dict[str, str | None], suffix: str, extension: str) -> str:
+    ending = _checked("suffix", suffix, _SUFFIX) + _checked("extension", extension, _EXTENSION)
+    return "_".join([prefix, *_pairs(entities), ending])
+
+
+def _pairs(entities: dict[str, str | None]) -> list[str]:
+    return [f"{name}-{_checked(name, v)}" for name, v in entities.items() if v is not None]
+
+
+def _checked(name: str, value: str | None, pattern: re.Pattern[str] = _LABEL) -> str:
+    if value is None or not pattern.fullmatch(value):
+        raise UsageError(
+            f"{value!r} cannot stand in a file name as {name}",
+            cure="use letters and digits only, as BIDS asks",
+        )
+    return value

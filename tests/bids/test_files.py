@@ -1,0 +1,161 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.bids.files import format_cell, publish, write_atomic, write_json, write_tsv
+
+
+def test_text_bytes_and_callable(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.nii.gz"
+    for content in ("é", "é".encode(), lambda path: path.write_text("é", encoding="utf-8")):
+        write_atomic(target, content)
+        assert target.read_text(encoding="utf-8") == "é"
+        assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
+
+
+def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def write(path: Path) -> None:
+        seen.append(path)
+        path.touch()
+
+    write_atomic(tmp_path / "a.nii.gz", write)
+    assert seen[0].name.startswith(".")
+    assert seen[0].name.endswith(".nii.gz")
+    assert seen[0].parent == tmp_path
+
+
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        write_atomic(target, fail)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_files_are_readable_by_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_atomic(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from bids_msseg.bids.files import write_atomic\n"
+        "def slow(path):\n"
+        "    path.write_bytes(b'x' * 1000); print('half', flush=True); time.sleep(60)\n"
+        "write_atomic(Path(sys.argv[1]), slow)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.nii.gz")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"half\n"
+        job.send_signal(signal.SIGKILL)
+    assert [path.name for path in tmp_path.glob("*.nii.gz") if path.name[0] != "."] == []
+
+
+class TestPublish:
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        path = tmp_path / "work" / "x.nii.gz"
+        path.parent.mkdir()
+        path.write_bytes(b"content")
+        return path
+
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_moves_or_copies(self, source: Path, tmp_path: Path, keep: bool) -> None:
+        final = tmp_path / "out" / "sub" / "y.nii.gz"
+        publish(source, final, keep=keep)
+        assert final.read_bytes() == b"content"
+        assert source.exists() == keep
+        assert list(final.parent.iterdir()) == [final]
+
+    @pytest.mark.parametrize("keep", [True, False])
+    def test_across_file_systems(
+        self, source: Path, tmp_path: Path, keep: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replace = Path.replace
+
+        def refuse(self: Path, target: Path) -> Path:
+            if self == source:
+                raise OSError(errno.EXDEV, "other device")
+            return replace(self, target)
+
+        monkeypatch.setattr(Path, "replace", refuse)
+        publish(source, tmp_path / "y", keep=keep)
+        assert (tmp_path / "y").read_bytes() == b"content"
+        assert source.exists() == keep
+
+    def test_other_errors_are_told(self, source: Path, tmp_path: Path) -> None:
+        (tmp_path / "y").mkdir()
+        with pytest.raises(OSError, match="y"):
+            publish(source, tmp_path / "y")
+        assert source.exists()
+
+
+def test_json(tmp_path: Path) -> None:
+    write_json(
+        tmp_path / "a.json",
+        {
+            "b": np.float32(0.5),
+            "a": [math.nan, math.inf, np.int64(3)],
+            "p": Path("x/y"),
+            "t": ("é", True, None),
+            "n": np.eye(2),
+        },
+    )
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {
+        "b": 0.5,
+        "a": [None, None, 3],
+        "p": "x/y",
+        "t": ["é", True, None],
+        "n": [[1, 0], [0, 1]],
+    }
+    assert list(json.loads(text)) == ["b", "a", "p", "t", "n"]
+    assert "é" in text
+    assert text.endswith("}\n")
+
+
+def test_tsv(tmp_path: Path) -> None:
+    rows = [{"a": 1.50, "b": None, "c": "x\ty\nz"}, {"b": math.nan, "c": np.float64(1e6)}]
+    write_tsv(tmp_path / "a.tsv", ("a", "b", "c"), rows)
+    assert (tmp_path / "a.tsv").read_text() == ("a\tb\tc\n1.5\tn/a\tx y z\nn/a\tn/a\t1000000\n")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_in_tables_can_be_read_back(value: float) -> None:
+    text = format_cell(value)
+    assert math.isclose(float(text), value, rel_tol=1e-5, abs_tol=1e-300) or value == 0
+    assert text != "-0"
+
+
+@given(st.text())
+def test_text_in_tables_stays_in_its_cell(value: str) -> None:
+    assert len(format_cell(value).split("\t")) == 1
+    assert len(format_cell(value).splitlines()) == 1

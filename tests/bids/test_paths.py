@@ -1,0 +1,146 @@
+"""Names of outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.bids.paths import (
+    figure_path,
+    group_path,
+    logs_dir,
+    output_path,
+    record_path,
+    report_path,
+)
+from bids_msseg.bids.query import Visit
+from bids_msseg.bids.visit import name_entities
+from bids_msseg.errors import UsageError
+
+OUT = Path("/data/out")
+VISIT = Visit("01", "01", Path("f.nii.gz"))
+LABELS = st.text("abcXYZ0189+", min_size=1, max_size=5)
+ENTITIES = st.dictionaries(st.sampled_from(["acq", "ce", "rec", "run", "echo", "part"]), LABELS)
+VISITS = st.builds(Visit, LABELS, st.none() | LABELS, st.just(Path("f.nii.gz")), entities=ENTITIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("space-FLAIR_label-L_mask.nii.gz", {"space": "FLAIR", "label": "L"}),
+        ("space-FLAIR_label-L_mask.json", {"space": "FLAIR", "label": "L"}),
+        ("space-FLAIR_label-L_probseg.nii.gz", {"space": "FLAIR", "label": "L"}),
+        (
+            "space-FLAIR_label-L_desc-candidates_probseg.nii.gz",
+            {"space": "FLAIR", "label": "L", "desc": "candidates"},
+        ),
+        (
+            "space-FLAIR_label-L_desc-candidates_mask.nii.gz",
+            {"space": "FLAIR", "label": "L", "desc": "candidates"},
+        ),
+        (
+            "space-FLAIR_label-L_desc-rejected_mask.nii.gz",
+            {"space": "FLAIR", "label": "L", "desc": "rejected"},
+        ),
+        ("space-FLAIR_seg-lesions_dseg.tsv", {"space": "FLAIR", "seg": "lesions"}),
+        ("space-T1w_label-L_mask.nii.gz", {"space": "T1w", "label": "L"}),
+        (
+            "space-MNI152NLin2009cAsym_res-1_label-L_mask.nii.gz",
+            {"space": "MNI152NLin2009cAsym", "res": "1", "label": "L"},
+        ),
+        (
+            "space-MNI152NLin2009aSym_res-1_label-L_mask.nii.gz",
+            {"space": "MNI152NLin2009aSym", "res": 1, "label": "L"},
+        ),
+        ("space-FLAIR_desc-brain_mask.nii.gz", {"space": "FLAIR", "desc": "brain"}),
+        ("space-FLAIR_desc-preproc_FLAIR.nii.gz", {"space": "FLAIR", "desc": "preproc"}),
+        ("space-FLAIR_desc-preproc_T1w.nii.gz", {"space": "FLAIR", "desc": "preproc"}),
+        (
+            "from-T1w_to-FLAIR_mode-image_xfm.txt",
+            {"from_": "T1w", "to": "FLAIR", "mode": "image"},
+        ),
+        (
+            "from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm.txt",
+            {"from_": "FLAIR", "to": "MNI152NLin2009aSym", "mode": "image"},
+        ),
+        ("desc-lesions_stats.tsv", {"desc": "lesions"}),
+    ],
+)
+def test_names(name: str, arguments: dict[str, Any]) -> None:
+    suffix, extension = name.rsplit("_", 1)[1].split(".", 1)
+    path = output_path(OUT, VISIT, suffix=suffix, extension=f".{extension}", **arguments)
+    assert path == OUT / "sub-01/ses-01/anat" / f"sub-01_ses-01_{name}"
+
+
+def test_entities_of_the_flair_stay_in_order() -> None:
+    entities = {"run": "02", "part": "mag", "rec": "n", "echo": "1", "ce": "gad", "acq": "3D"}
+    visit = Visit("1", None, Path("f.nii"), entities=entities)
+    path = output_path(OUT, visit, suffix="mask", extension=".nii.gz", label="L")
+    assert path == OUT / "sub-1/anat/sub-1_acq-3D_ce-gad_rec-n_run-02_label-L_mask.nii.gz"
+
+
+@given(VISITS, LABELS, LABELS)
+def test_names_can_be_read_back(visit: Visit, space: str, desc: str) -> None:
+    path = output_path(
+        OUT, visit, suffix="mask", extension=".nii.gz", space=space, desc=desc, label="L"
+    )
+    entities, suffix = name_entities(path.name)
+    kept = {name: visit.entities[name] for name in visit.entities if name not in ("echo", "part")}
+    session = {} if visit.session is None else {"ses": visit.session}
+    own = {"space": space, "label": "L", "desc": desc}
+    assert entities == {"sub": visit.participant, **session, **kept, **own}
+    assert suffix == "mask"
+    assert path.name.startswith(visit.prefix + "_")
+
+
+@given(VISITS, VISITS)
+def test_two_visits_never_share_a_name(first: Visit, second: Visit) -> None:
+    paths = {
+        output_path(OUT, visit, suffix="mask", extension=".nii.gz", label="L")
+        for visit in (first, second)
+    }
+    assert (len(paths) == 1) == (first.prefix == second.prefix)
+
+
+@given(st.lists(st.text(max_size=8), min_size=6, max_size=6))
+def test_nothing_leaves_out(texts: list[str]) -> None:
+    participant, session, run, space, suffix, extension = texts
+    visit = Visit(participant, session, Path("f"), entities={"run": run})
+    try:
+        path = output_path(OUT, visit, suffix=suffix, extension=extension, space=space)
+    except UsageError:
+        return
+    assert path.resolve().is_relative_to(OUT)
+    assert len(path.relative_to(OUT).parts) in (3, 4)
+
+
+@pytest.mark.parametrize("evil", ["../x", "a/b", "a_b", "a-b", "", ".", "a\n", "é", "\u0661"])
+def test_values_that_names_cannot_hold(evil: str) -> None:
+    calls: list[Any] = [
+        lambda: output_path(OUT, VISIT, suffix="mask", extension=".nii", space=evil),
+        lambda: output_path(OUT, VISIT, suffix=evil, extension=".nii"),
+        lambda: output_path(OUT, VISIT, suffix="mask", extension="." + evil),
+        lambda: output_path(OUT, Visit(evil, None, Path()), suffix="mask", extension=".nii"),
+        lambda: figure_path(OUT, VISIT, evil),
+        lambda: report_path(OUT, evil),
+        lambda: record_path(OUT, evil, None),
+        lambda: group_path(OUT, evil),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="file name"):
+            call()
+
+
+def test_pages_and_logs() -> None:
+    visit = Visit("01", "1", Path("f"), entities={"acq": "x"})
+    assert figure_path(OUT, visit, "lesions") == (
+        OUT / "sub-01/figures/sub-01_ses-1_acq-x_desc-lesions_FLAIR.svg"
+    )
+    assert report_path(OUT, "01") == OUT / "sub-01.html"
+    assert logs_dir(OUT) == OUT / "logs"
+    assert record_path(OUT, "01", None) == OUT / "logs/visits/sub-01.json"
+    assert group_path(OUT, ".json") == OUT / "group_lesions.json"
