@@ -1,0 +1,330 @@
+"""The files at the top of the outputs, and where outputs may lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
+from bids_msseg.bids.sidecars import link_name
+from bids_msseg.errors import CannotCreateError, MssegError, UsageError
+
+APP: Final = "bids_msseg"
+BIDS_VERSION: Final = "1.10.1"
+TEMPLATEFLOW_URL: Final = "https://templateflow.s3.amazonaws.com/"
+IGNORED: Final = ("*.html", "figures", "*_xfm.*", "*_stats.*", "group_*", ".work")
+"""What BIDS has no name for yet. ``figures`` without a slash: the official validator reports the
+folder of every participant where the line is ``figures/``."""
+DESCRIPTIONS: Final = {
+    "preproc": "Image as the networks see it: bias field removed, aligned with the FLAIR",
+    "brain": "Brain",
+    "candidates": "What the first network proposes, before any candidate is removed",
+    "rejected": "Candidates that are not part of the result",
+    "lesions": "One row a lesion",
+}
+_README_MARK: Final = "<!-- written by bids_msseg; delete this line to keep your own text -->"
+
+
+def write_dataset_files(
+    out_dir: Path,
+    bids_dir: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    derivatives: Mapping[str, Path] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Write what makes a folder of outputs a BIDS derivative dataset.
+
+    Many jobs may call this at once: each file is replaced in one step, and only where its content
+    differs.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    bids_dir : Path
+        The dataset they come from.
+    options : mapping, optional
+        Options that shape the result, for the README.
+    derivatives : mapping of str to Path, optional
+        Further datasets that sidecars name in BIDS URIs.
+    environment : mapping of str to str, optional
+        Where the container's name is looked up; ``os.environ`` if not given.
+
+    Raises
+    ------
+    CannotCreateError
+        Where a file cannot be written.
+    """
+    environment = os.environ if environment is None else environment
+    raw = _read_json(bids_dir / "dataset_description.json")
+    description = dataset_description(
+        out_dir, bids_dir, raw, derivatives=derivatives or {}, environment=environment
+    )
+    try:
+        _replace_json(out_dir / "dataset_description.json", description)
+        _write_ignore(out_dir / ".bidsignore")
+        _write_readme(out_dir / "README.md", raw, options or {})
+        _write_descriptions(out_dir)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot write into {out_dir}: {error.strerror}", cure="make the folder writable"
+        ) from error
+
+
+def dataset_description(
+    out_dir: Path,
+    bids_dir: Path,
+    raw: Mapping[str, Any],
+    *,
+    derivatives: Mapping[str, Path],
+    environment: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the content of the outputs' ``dataset_description.json``.
+
+    Parameters
+    ----------
+    out_dir, bids_dir : Path
+        Outputs and source.
+    raw : mapping
+        The source's own description; licence, authors and DOI are carried over.
+    derivatives : mapping of str to Path
+        Further datasets named in BIDS URIs.
+    environment : mapping of str to str
+        ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` name the container.
+    """
+    links = {"raw": _link(out_dir, bids_dir, raw)}
+    for name, folder in derivatives.items():
+        other = _read_json(folder / "dataset_description.json")
+        links[link_name(name)] = _link(out_dir, folder, other)
+    content: dict[str, Any] = {
+        "Name": f"bids_msseg: multiple-sclerosis lesions of {raw.get('Name') or 'a BIDS dataset'}",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": raw.get("License") or "As the source dataset",
+        "Authors": _authors(raw),
+        "GeneratedBy": [_generated_by(environment)],
+        "SourceDatasets": _source_datasets(raw),
+        "DatasetLinks": {**links, "templateflow": TEMPLATEFLOW_URL},
+        "HowToAcknowledge": "Cite the methods text in the reports, which names what was used.",
+    }
+    return {name: value for name, value in content.items() if value}
+
+
+def _generated_by(environment: Mapping[str, str]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "Name": APP,
+        "Version": __version__,
+        "Description": "Lesion segmentation by a cascade of two 3-D convolutional networks",
+    }
+    if image := environment.get("BIDS_MSSEG_IMAGE"):
+        entry["Container"] = {"Type": "docker", "Tag": image}
+    elif image := environment.get("APPTAINER_NAME") or environment.get("SINGULARITY_NAME"):
+        entry["Container"] = {"Type": "singularity", "Tag": Path(image).name}
+    return entry
+
+
+def _authors(raw: Mapping[str, Any]) -> list[str]:
+    """Add ourselves to the source's authors: the validator asks for more than one."""
+    authors = raw.get("Authors")
+    names = [str(name) for name in authors] if isinstance(authors, list) else []
+    return [*(names or ["The authors of the source dataset"]), "The bids_msseg developers"]
+
+
+def _source_datasets(raw: Mapping[str, Any]) -> list[dict[str, str]]:
+    doi = raw.get("DatasetDOI")
+    return [{"DOI": str(doi)}] if doi else []
+
+
+def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
+    """Point to a source dataset without telling the world how this machine's disks are named.
+
+    A relative path is used where it goes down through at most one folder outside the dataset
+    itself, or where both share more than the root; else the DOI; else a name that points nowhere.
+    """
+    relative = Path(os.path.relpath(source.absolute(), out_dir.absolute()))
+    down = [part for part in relative.parts if part != os.pardir]
+    shared = Path(os.path.commonpath([source.absolute(), out_dir.absolute()]))
+    if len(down) <= 1 or (shared != Path(shared.anchor) and len(down) <= 2):
+        return quote(relative.as_posix())
+    doi = str(description.get("DatasetDOI") or "")
+    if doi:
+        return doi if "://" in doi else f"https://doi.org/{doi.removeprefix('doi:')}"
+    return f"urn:{APP}:{quote(link_name(str(description.get('Name') or 'source')))}"
+
+
+def _write_ignore(path: Path) -> None:
+    """Add our lines to those that somebody else may have written."""
+    lines = _read_text(path).splitlines()
+    missing = [line for line in IGNORED if line not in lines]
+    if missing:
+        write_atomic(path, "\n".join([*lines, *missing]) + "\n")
+
+
+def _write_readme(path: Path, raw: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Write the README unless a person has written one."""
+    earlier = _read_text(path)
+    if earlier and not earlier.startswith(_README_MARK):
+        return
+    rows = [f"- {name}: {value}" for name, value in sorted(plain(options).items())]
+    settings = "\n".join(["", "## Options of the latest run", "", *rows, ""]) if rows else ""
+    text = _README.format(mark=_README_MARK, name=raw.get("Name") or "a BIDS dataset")
+    _replace(path, text + settings)
+
+
+_README: Final = """\
+{mark}
+# Multiple-sclerosis lesions of {name}
+
+Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
+
+- `space-FLAIR_label-L_mask`: the lesions, on the grid of the FLAIR as it was acquired
+- `space-FLAIR_label-L_probseg`: probability of lesion
+- `space-FLAIR_seg-lesions_dseg`: each lesion with its own number, and a table of them
+- `space-FLAIR_label-L_desc-candidates_mask`, `..._desc-rejected_mask`: what the first network
+  proposed, and what was removed from it
+- `space-*_label-L_mask`: the lesions on other grids
+- `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
+- `from-*_to-*_mode-image_xfm`: transforms
+- `desc-lesions_stats.tsv`: one row a lesion or rejected candidate
+
+`sub-*.html` are the reports, `group_lesions.tsv` has one row a visit, `logs` holds the records.
+Segmentations are for research; they are not a diagnosis.
+"""
+
+
+def _write_descriptions(out_dir: Path) -> None:
+    """Explain the ``desc-`` labels."""
+    table, sidecar = out_dir / "descriptions.tsv", out_dir / "descriptions.json"
+    if not table.exists():
+        rows = [{"desc_id": f"desc-{n}", "description": text} for n, text in DESCRIPTIONS.items()]
+        write_tsv(table, ("desc_id", "description"), rows)
+    if not sidecar.exists():
+        write_json(sidecar, {"Description": "What the desc- labels in the names of files mean"})
+
+
+def _replace(path: Path, text: str) -> None:
+    if _read_text(path) != text:
+        write_atomic(path, text)
+
+
+def _replace_json(path: Path, content: Mapping[str, Any]) -> None:
+    if _read_json(path) != content:
+        write_json(path, content)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_directories(
+    bids_dir: Path, out_dir: Path, work_dir: Path, *, create: bool = True
+) -> tuple[str, ...]:
+    """Refuse places where outputs or scratch files would do harm; make the others.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        The source dataset; never written to.
+    out_dir : Path
+        Top folder of the outputs: outside ``bids_dir``, or in a folder of its own below
+        ``bids_dir/derivatives``.
+    work_dir : Path
+        Scratch folder: outside ``bids_dir`` unless below ``out_dir``.
+    create : bool, default True
+        Make both folders and try to write into them.
+
+    Returns
+    -------
+    tuple of str
+        Warnings, one sentence each.
+
+    Raises
+    ------
+    UsageError
+        Where the three do not go together.
+    CannotCreateError
+        Where a folder cannot be made or written.
+    """
+    bids, out, work = (path.resolve() for path in (bids_dir, out_dir, work_dir))
+    _check_out(bids, out)
+    _check_work(bids, out, work)
+    if create:
+        _make_writable(out, "output")
+        _make_writable(work, "work")
+    return _name_warning(bids, out)
+
+
+def _check_out(bids: Path, out: Path) -> None:
+    derivatives = bids / "derivatives"
+    better = f"use for example {derivatives / APP}"
+    if out == bids:
+        raise UsageError("the output folder is the BIDS dataset itself", cure=better)
+    if out.is_relative_to(bids) and derivatives not in out.parents:
+        raise UsageError(f"the output folder {out} is inside the BIDS dataset", cure=better)
+    if bids.is_relative_to(out) and not bids.is_relative_to(out / "sourcedata"):
+        raise UsageError(f"the output folder {out} holds the BIDS dataset", cure=better)
+    problem = _foreign_dataset(out)
+    if problem:
+        raise UsageError(f"the output folder {out} {problem}", cure="name an empty folder")
+
+
+def _foreign_dataset(out: Path) -> str:
+    """Say whose dataset already lies there, so that nothing of it is overwritten."""
+    content = _read_json(out / "dataset_description.json")
+    if not content:
+        return ""
+    if content.get("DatasetType") != "derivative":
+        return "holds a raw BIDS dataset"
+    makers = content.get("GeneratedBy")
+    first = makers[0] if isinstance(makers, list) and makers else {}
+    name = first.get("Name") if isinstance(first, dict) else None
+    return "" if name in (None, APP) else f"holds the outputs of {name}"
+
+
+def _check_work(bids: Path, out: Path, work: Path) -> None:
+    cure = f"use for example {out / '.work'}"
+    if work in (bids, out) or bids.is_relative_to(work) or out.is_relative_to(work):
+        raise UsageError(f"the work folder {work} holds the inputs or the outputs", cure=cure)
+    if work.is_relative_to(bids) and not work.is_relative_to(out):
+        raise UsageError(f"the work folder {work} is inside the BIDS dataset", cure=cure)
+
+
+def _make_writable(folder: Path, kind: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
+    except OSError as error:
+        raise _cannot_create(folder, kind, error) from error
+
+
+def _cannot_create(folder: Path, kind: str, error: OSError) -> MssegError:
+    return CannotCreateError(
+        f"the {kind} folder {folder} cannot be written: {error.strerror}",
+        cure="name a folder that you may write to, or free space",
+    )
+
+
+def _name_warning(bids: Path, out: Path) -> tuple[str, ...]:
+    """BIDS wants the pipeline's name in that of a folder directly below ``derivatives``."""
+    if out.parent != bids / "derivatives" or APP in out.name:
+        return ()
+    return (f"BIDS wants {APP} in the name of {out}: it will not pass the validator there",)

@@ -1,0 +1,339 @@
+"""The JSON beside each output, and how files are written.
+
+Keys follow BIDS 1.10 (``derivatives/imaging.md``, ``derivatives/common-data-types.md``) as the
+official validator reads it: ``SpatialReference`` wherever the space is not a standard template,
+``SkullStripped`` on preprocessed images, ``Resolution`` where the name has ``res-``.
+
+All functions but the re-exported writers are pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg.bids.files import publish, write_atomic, write_json, write_tsv
+from bids_msseg.bids.record import ModelUse
+from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
+
+__all__ = [
+    "Method",
+    "Origin",
+    "bids_uri",
+    "brain_mask_sidecar",
+    "candidates_sidecar",
+    "dseg_columns",
+    "dseg_rows",
+    "dseg_sidecar",
+    "lesion_mask_sidecar",
+    "link_name",
+    "preproc_sidecar",
+    "probseg_sidecar",
+    "publish",
+    "rejected_sidecar",
+    "stats_dictionary",
+    "template_uri",
+    "write_atomic",
+    "write_json",
+    "write_tsv",
+    "xfm_sidecar",
+]
+
+LESION_CODE: Final = 7
+"""Of ``L`` among the common image-derived labels of BIDS."""
+_DSEG_OWN: Final = ("index", "name", "abbreviation", "mapping")
+_DSEG_LEFT_OUT: Final = frozenset({"index", "status", "reason"})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an output comes from and on which grid it lies.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        BIDS URIs of the images it was made from.
+    spatial_reference : str or None
+        BIDS URI of the image whose grid it has; None for the grid of a template that no URI
+        names.
+    resolution : str
+        What ``res-`` in its name stands for; empty where the name has none.
+    software : mapping of str to str
+        Versions.
+    """
+
+    sources: tuple[str, ...]
+    spatial_reference: str | None
+    resolution: str = ""
+    software: Mapping[str, str] = field(default_factory=dict)
+
+    def keys(self) -> dict[str, Any]:
+        """Return the keys that every image has."""
+        found: dict[str, Any] = {"Sources": list(self.sources)}
+        if self.spatial_reference:
+            found["SpatialReference"] = self.spatial_reference
+        if self.resolution:
+            found["Resolution"] = self.resolution
+        if self.software:
+            found["SoftwareVersion"] = _versions(self.software)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How lesions were found.
+
+    Attributes
+    ----------
+    model : ModelUse
+        The cascade's weights.
+    threshold : float
+        On the final probability.
+    min_lesion_volume : float
+        In mm³; smaller components are removed.
+    gate : float or None
+        On the probability of the candidate net.
+    """
+
+    model: ModelUse
+    threshold: float
+    min_lesion_volume: float
+    gate: float | None = None
+
+    def keys(self) -> dict[str, Any]:
+        """Return the model and the thresholds."""
+        found = {**self.model_keys(), "Threshold": self.threshold}
+        found["MinLesionVolume"] = self.min_lesion_volume
+        found["MinLesionVolumeUnits"] = "mm^3"
+        return found
+
+    def model_keys(self) -> dict[str, Any]:
+        """Return the model alone."""
+        return {
+            "ModelName": self.model.name,
+            "ModelVersion": self.model.version,
+            "ModelSHA256": self.model.sha256,
+        }
+
+
+def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
+    """Name a file as BIDS URIs do.
+
+    Parameters
+    ----------
+    path : Path
+        A file in one of the datasets; it need not exist.
+    datasets : mapping of str to Path
+        Link name to top folder; the empty name is the dataset of the outputs. The innermost one
+        that holds the file is taken.
+
+    Returns
+    -------
+    str
+        ``bids:<name>:<path>``.
+
+    Raises
+    ------
+    ValueError
+        Where no dataset holds the file.
+
+    Examples
+    --------
+    >>> datasets = {"raw": Path("/bids"), "": Path("/bids/derivatives/bids_msseg")}
+    >>> bids_uri(Path("/bids/sub-01/anat/sub-01_FLAIR.nii.gz"), datasets)
+    'bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz'
+    >>> bids_uri(Path("/bids/derivatives/bids_msseg/sub-01/anat/a.nii.gz"), datasets)
+    'bids::sub-01/anat/a.nii.gz'
+    """
+    path = path.absolute()
+    roots = {name: root.absolute() for name, root in datasets.items()}
+    holding = [name for name, root in roots.items() if path.is_relative_to(root)]
+    if not holding:
+        raise ValueError(f"{path} is in none of the datasets {sorted(roots)}")
+    name = max(holding, key=lambda one: len(roots[one].parts))
+    return f"bids:{link_name(name)}:{path.relative_to(roots[name]).as_posix()}"
+
+
+def link_name(name: str) -> str:
+    """Make a name fit for ``DatasetLinks``: letters, digits, ``-`` and ``_``.
+
+    Examples
+    --------
+    >>> link_name("fmriprep 23.1")
+    'fmriprep-23-1'
+    """
+    return re.sub(r"[^0-9A-Za-z_-]+", "-", name)
+
+
+def template_uri(template: str, resolution: str | int | None = None, suffix: str = "T1w") -> str:
+    """Name an image of TemplateFlow.
+
+    Examples
+    --------
+    >>> template_uri("MNI152NLin2009aSym", 1)
+    'bids:templateflow:tpl-MNI152NLin2009aSym/tpl-MNI152NLin2009aSym_res-1_T1w.nii.gz'
+    """
+    res = "" if resolution is None else f"_res-{resolution}"
+    return f"bids:templateflow:tpl-{template}/tpl-{template}{res}_{suffix}.nii.gz"
+
+
+def preproc_sidecar(
+    contrast: str, origin: Origin, *, skull_stripped: bool, steps: Sequence[str]
+) -> dict[str, Any]:
+    """Describe a preprocessed contrast.
+
+    Parameters
+    ----------
+    contrast : str
+        BIDS suffix.
+    origin : Origin
+        Source and grid.
+    skull_stripped : bool
+        Whether everything outside the brain is zero.
+    steps : sequence of str
+        What was done, in order, for example ``("bias field removed (N4)", "rigid to FLAIR")``.
+    """
+    return {
+        "Description": f"{contrast} image as the networks see it: {'; '.join(steps)}",
+        "SkullStripped": skull_stripped,
+        **origin.keys(),
+    }
+
+
+def brain_mask_sidecar(origin: Origin, *, method: str) -> dict[str, Any]:
+    """Describe a brain mask.
+
+    Parameters
+    ----------
+    origin : Origin
+        Source and grid.
+    method : str
+        How it was made, for example ``"deepbet 1.0.2"`` or ``"from the input's own zeros"``.
+    """
+    return {
+        "Type": "Brain",
+        "Description": f"Brain mask; {method}",
+        "Manual": False,
+        **origin.keys(),
+    }
+
+
+def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the lesion mask, the result."""
+    return _lesion_mask("Lesions, the result of the cascade", origin, method)
+
+
+def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the mask of all candidates of the first net."""
+    text = "Candidates: what the sensitive first network proposes, before any is removed"
+    content = _lesion_mask(text, origin, method)
+    return content if method.gate is None else {**content, "Threshold": method.gate}
+
+
+def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the mask of candidates that are not in the result."""
+    return _lesion_mask("Candidates that are not part of the result", origin, method)
+
+
+def _lesion_mask(description: str, origin: Origin, method: Method) -> dict[str, Any]:
+    return {
+        "Type": "Lesion",
+        "Description": description,
+        "Manual": False,
+        **origin.keys(),
+        **method.keys(),
+    }
+
+
+def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the map of lesion probability."""
+    return {
+        "Description": "Probability of lesion after both networks, 0 to 1",
+        "Manual": False,
+        **origin.keys(),
+        **method.model_keys(),
+    }
+
+
+def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the image of lesion instances, and the columns of the table beside it.
+
+    ``index``, ``name``, ``abbreviation`` and ``mapping`` are not described again: BIDS does, and
+    the validator takes a second description without its formats for a contradiction.
+    """
+    columns = column_dictionary()
+    return {
+        "Description": "Lesions, each with its own number; 26-connected, the largest first",
+        "Manual": False,
+        **origin.keys(),
+        **method.keys(),
+        **{name: columns[name] for name in dseg_columns() if name not in _DSEG_OWN},
+    }
+
+
+def dseg_columns() -> tuple[str, ...]:
+    """Return the headings of the table beside the instances."""
+    return (*_DSEG_OWN, *(name for name in column_dictionary() if name not in _DSEG_LEFT_OUT))
+
+
+def dseg_rows(rows: Iterable[LesionRow]) -> list[dict[str, Any]]:
+    """Write kept lesions as rows of the table beside the instances.
+
+    Parameters
+    ----------
+    rows : iterable of LesionRow
+        Rejected ones are passed over.
+
+    Returns
+    -------
+    list of dict
+        Keys as in :func:`dseg_columns`.
+    """
+    kept = [row for row in rows if row.status == "kept"]
+    return [
+        {
+            **cells,
+            "name": f"lesion {row.index}",
+            "abbreviation": f"L{row.index}",
+            "mapping": LESION_CODE,
+        }
+        for row, cells in zip(kept, rows_to_table(kept), strict=True)
+    ]
+
+
+def xfm_sidecar(
+    from_: str, to: str, *, kind: str, sources: Sequence[str], software: Mapping[str, str]
+) -> dict[str, Any]:
+    """Describe a transform.
+
+    Parameters
+    ----------
+    from_, to : str
+        Spaces as in the file's name. Resampling an image of ``from_`` onto the grid of ``to``
+        takes this file as it is.
+    kind : str
+        ``rigid`` or ``affine``.
+    sources : sequence of str
+        BIDS URIs of the two images.
+    software : mapping of str to str
+        Versions.
+    """
+    text = f"{kind.capitalize()} transform that brings images from {from_} to {to}"
+    return {
+        "Description": f"{text}; ITK text file (LPS convention)",
+        "Sources": list(sources),
+        "Type": kind,
+        **({"SoftwareVersion": _versions(software)} if software else {}),
+    }
+
+
+def stats_dictionary() -> dict[str, Any]:
+    """Describe the columns of the table with one row a lesion or rejected candidate."""
+    return column_dictionary()
+
+
+def _versions(software: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in software.items())

@@ -1,0 +1,122 @@
+"""What stands beside the outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.sidecars import (
+    Method,
+    Origin,
+    bids_uri,
+    brain_mask_sidecar,
+    candidates_sidecar,
+    dseg_columns,
+    dseg_rows,
+    dseg_sidecar,
+    lesion_mask_sidecar,
+    link_name,
+    preproc_sidecar,
+    probseg_sidecar,
+    rejected_sidecar,
+    stats_dictionary,
+    template_uri,
+    xfm_sidecar,
+)
+from bids_msseg.lesions.load import lesion_table
+
+FLAIR = "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"
+ORIGIN = Origin((FLAIR,), FLAIR, software={"torch": "2.13.0", "deepbet": "1.0.2"})
+METHOD = Method(ModelUse("cascade", "1", "ff"), threshold=0.4, min_lesion_volume=3.0, gate=0.1)
+
+
+def test_lesion_mask() -> None:
+    assert lesion_mask_sidecar(ORIGIN, METHOD) == {
+        "Type": "Lesion",
+        "Description": "Lesions, the result of the cascade",
+        "Manual": False,
+        "Sources": [FLAIR],
+        "SpatialReference": FLAIR,
+        "SoftwareVersion": "torch 2.13.0, deepbet 1.0.2",
+        "ModelName": "cascade",
+        "ModelVersion": "1",
+        "ModelSHA256": "ff",
+        "Threshold": 0.4,
+        "MinLesionVolume": 3.0,
+        "MinLesionVolumeUnits": "mm^3",
+    }
+
+
+def test_candidates_have_the_threshold_of_their_own_net() -> None:
+    assert candidates_sidecar(ORIGIN, METHOD)["Threshold"] == 0.1
+    assert rejected_sidecar(ORIGIN, METHOD)["Threshold"] == 0.4
+    no_gate = Method(METHOD.model, 0.4, 3.0)
+    assert candidates_sidecar(ORIGIN, no_gate)["Threshold"] == 0.4
+
+
+def test_probability_has_no_threshold() -> None:
+    content = probseg_sidecar(ORIGIN, METHOD)
+    assert "Threshold" not in content
+    assert content["ModelSHA256"] == "ff"
+
+
+def test_preprocessed_contrast() -> None:
+    content = preproc_sidecar(
+        "T1w", Origin((FLAIR,), None, "1 mm"), skull_stripped=True, steps=("a", "b")
+    )
+    assert content == {
+        "Description": "T1w image as the networks see it: a; b",
+        "SkullStripped": True,
+        "Sources": [FLAIR],
+        "Resolution": "1 mm",
+    }
+
+
+def test_brain_mask() -> None:
+    content = brain_mask_sidecar(ORIGIN, method="deepbet 1.0.2")
+    assert (content["Type"], content["Manual"]) == ("Brain", False)
+    assert "deepbet" in content["Description"]
+
+
+def test_instances() -> None:
+    labels = np.array([0, 1, 1, 2]).reshape(4, 1, 1)
+    kept = lesion_table(labels, np.eye(4))
+    rejected = lesion_table(labels, np.eye(4), status="rejected")
+    rows = dseg_rows([*kept, *rejected])
+    assert [(row["index"], row["abbreviation"], row["mapping"]) for row in rows] == [
+        ("1", "L1", 7),
+        ("2", "L2", 7),
+    ]
+    assert dseg_columns()[:4] == ("index", "name", "abbreviation", "mapping")
+    assert set(dseg_columns()) <= rows[0].keys()
+    described = set(dseg_sidecar(ORIGIN, METHOD))
+    assert set(dseg_columns()) - described == {"index", "name", "abbreviation", "mapping"}
+
+
+def test_transform() -> None:
+    content = xfm_sidecar("T1w", "FLAIR", kind="rigid", sources=(FLAIR,), software={})
+    assert content["Description"].startswith("Rigid transform that brings images from T1w to FLA")
+    assert content["Type"] == "rigid"
+
+
+def test_measures_have_units() -> None:
+    assert stats_dictionary()["volume_mm3"]["Units"] == "mm^3"
+
+
+class TestUris:
+    def test_innermost_dataset(self, tmp_path: Path) -> None:
+        datasets = {"raw": tmp_path, "": tmp_path / "derivatives/x", "other one": Path("/o")}
+        assert bids_uri(tmp_path / "sub-1/a.nii", datasets) == "bids:raw:sub-1/a.nii"
+        assert bids_uri(tmp_path / "derivatives/x/a.nii", datasets) == "bids::a.nii"
+        assert bids_uri(Path("/o/a.nii"), datasets) == "bids:other-one:a.nii"
+
+    def test_outside(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="in none of the datasets"):
+            bids_uri(Path("/elsewhere/x"), {"raw": tmp_path})
+
+    def test_names(self) -> None:
+        assert link_name("a b/c") == "a-b-c"
+        assert template_uri("X") == "bids:templateflow:tpl-X/tpl-X_T1w.nii.gz"

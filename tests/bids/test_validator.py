@@ -1,0 +1,198 @@
+"""The official validator accepts a whole output tree made with the functions of this room."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bids_msseg.bids.dataset import write_dataset_files
+from bids_msseg.bids.paths import figure_path, group_path, output_path, report_path
+from bids_msseg.bids.query import Visit, find_visits
+from bids_msseg.bids.record import ModelUse, VisitRecord, write_record
+from bids_msseg.bids.sidecars import (
+    Method,
+    Origin,
+    bids_uri,
+    brain_mask_sidecar,
+    candidates_sidecar,
+    dseg_columns,
+    dseg_rows,
+    dseg_sidecar,
+    lesion_mask_sidecar,
+    preproc_sidecar,
+    probseg_sidecar,
+    rejected_sidecar,
+    stats_dictionary,
+    template_uri,
+    write_atomic,
+    write_json,
+    write_tsv,
+    xfm_sidecar,
+)
+from bids_msseg.lesions.load import lesion_table, rows_to_table
+
+TEMPLATE = "MNI152NLin2009aSym"
+VERSIONS = {"bids_msseg": "0.1.0", "torch": "2.13.0"}
+METHOD = Method(ModelUse("cascade", "1", "0" * 64), 0.5, 3.0, 0.1)
+
+
+@pytest.fixture
+def validator() -> str:
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    found = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
+    assert found, "bids-validator-deno is one of the test requirements of setup.py"
+    return found
+
+
+def validate(validator: str, folder: Path) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [validator, str(folder), "--format", "json"], capture_output=True, text=True, check=False
+    )
+    issues: list[dict[str, Any]] = json.loads(done.stdout)["issues"]["issues"]
+    return issues
+
+
+class Writer:
+    """Writes everything that one visit gives."""
+
+    def __init__(self, out: Path, bids: Path, visit: Visit, make_image: Callable[..., Path]):
+        self.out, self.visit, self.make_image = out, visit, make_image
+        self.uris = {
+            name: bids_uri(path, {"raw": bids, "": out}) for name, path in visit.contrasts.items()
+        }
+
+    def image(self, sidecar: dict[str, Any], **name: Any) -> Path:
+        path = output_path(self.out, self.visit, extension=".nii.gz", **name)
+        kind = "float32" if name["suffix"] in ("probseg", "FLAIR", "T1w", "T2w") else "uint8"
+        self.make_image(path, (0.5, 0.5, 3.0), dtype=kind)
+        write_json(output_path(self.out, self.visit, extension=".json", **name), sidecar)
+        return path
+
+    def native(self) -> None:
+        origin = Origin(tuple(self.uris.values()), self.uris["FLAIR"], software=VERSIONS)
+        space = {"space": "FLAIR"}
+        for contrast, uri in self.uris.items():
+            sidecar = preproc_sidecar(
+                contrast,
+                Origin((uri,), self.uris["FLAIR"]),
+                skull_stripped=True,
+                steps=("bias field removed (N4)",),
+            )
+            self.image(sidecar, suffix=contrast, desc="preproc", **space)
+        brain = brain_mask_sidecar(origin, method="deepbet 1.0.2")
+        self.image(brain, suffix="mask", desc="brain", **space)
+        lesions = lesion_mask_sidecar(origin, METHOD)
+        self.image(lesions, suffix="mask", label="L", **space)
+        self.image(probseg_sidecar(origin, METHOD), suffix="probseg", label="L", **space)
+        for desc, make in (("candidates", candidates_sidecar), ("rejected", rejected_sidecar)):
+            self.image(make(origin, METHOD), suffix="mask", label="L", desc=desc, **space)
+        self.image(dseg_sidecar(origin, METHOD), suffix="dseg", seg="lesions", **space)
+
+    def tables(self) -> None:
+        labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
+        rows = lesion_table(labels, np.eye(4), template_affine=np.eye(4))
+        table = output_path(
+            self.out, self.visit, suffix="dseg", seg="lesions", space="FLAIR", extension=".tsv"
+        )
+        write_tsv(table, dseg_columns(), dseg_rows(rows))
+        stats = {"suffix": "stats", "desc": "lesions"}
+        cells = rows_to_table(rows)
+        write_tsv(
+            output_path(self.out, self.visit, extension=".tsv", **stats), list(cells[0]), cells
+        )
+        write_json(
+            output_path(self.out, self.visit, extension=".json", **stats), stats_dictionary()
+        )
+
+    def elsewhere(self) -> None:
+        if "T1w" in self.uris:
+            origin = Origin((self.uris["FLAIR"],), self.uris["T1w"])
+            sidecar = lesion_mask_sidecar(origin, METHOD)
+            self.image(sidecar, suffix="mask", label="L", space="T1w")
+            self.xfm("T1w", "FLAIR", "rigid")
+        for name in (TEMPLATE, "MNI152NLin2009cAsym", "OASIS30ANTs", "MNIPediatricAsym+1"):
+            origin = Origin((self.uris["FLAIR"],), template_uri(name, 1), "1 mm isotropic")
+            sidecar = lesion_mask_sidecar(origin, METHOD)
+            self.image(sidecar, suffix="mask", label="L", space=name, res=1)
+            self.xfm("FLAIR", name, "affine")
+
+    def xfm(self, from_: str, to: str, kind: str) -> None:
+        name = {"suffix": "xfm", "from_": from_, "to": to, "mode": "image"}
+        write_atomic(output_path(self.out, self.visit, extension=".txt", **name), "#Insight\n")
+        sidecar = xfm_sidecar(
+            from_, to, kind=kind, sources=list(self.uris.values()), software=VERSIONS
+        )
+        write_json(output_path(self.out, self.visit, extension=".json", **name), sidecar)
+
+    def pages(self) -> None:
+        for desc in ("lesions", "brain", "registration"):
+            write_atomic(figure_path(self.out, self.visit, desc), "<svg/>")
+        write_atomic(report_path(self.out, self.visit.participant), "<html></html>")
+        visit = self.visit
+        write_record(self.out, VisitRecord(visit.participant, visit.session, visit.prefix, "ok"))
+
+    def write(self) -> None:
+        self.native()
+        self.tables()
+        self.elsewhere()
+        self.pages()
+
+
+RAW = {
+    "sub-01/ses-1/anat/sub-01_ses-1_acq-3D_run-02_FLAIR.nii.gz": (1, 1, 1),
+    "sub-01/ses-1/anat/sub-01_ses-1_acq-3D_T1w.nii.gz": (1, 1, 1),
+    "sub-01/ses-1/anat/sub-01_ses-1_T2w.nii.gz": (1, 1, 1),
+    "sub-01/ses-2/anat/sub-01_ses-2_ce-gad_rec-norm_FLAIR.nii.gz": (1, 1, 1),
+    "sub-02/anat/sub-02_FLAIR.nii": (1, 1, 1),
+    "sub-02/anat/sub-02_T1w.nii.gz": (1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("place", ["out", "raw/derivatives/bids_msseg-0.1"])
+def test_output_tree_passes(
+    make_dataset: Callable[..., Path],
+    make_image: Callable[..., Path],
+    tmp_path: Path,
+    validator: str,
+    place: str,
+) -> None:
+    bids, out = make_dataset(RAW), tmp_path / place
+    write_dataset_files(out, bids, options={"threshold": 0.5}, environment={})
+    visits = find_visits(bids).visits
+    for visit in visits:
+        Writer(out, bids, visit, make_image).write()
+    (out / ".work" / "sub-01").mkdir(parents=True)
+    (out / ".work" / "sub-01" / "node.pklz").write_bytes(b"x")
+    (out / ".0123456789ab.sub-01_FLAIR.nii.gz").write_bytes(b"left by a killed run")
+    for extension in (".tsv", ".json", ".html"):
+        write_atomic(group_path(out, extension), "x")
+    assert [visit.prefix for visit in visits] == [
+        "sub-01_ses-1_acq-3D_run-02",
+        "sub-01_ses-2_ce-gad_rec-norm",
+        "sub-02",
+    ]
+    assert validate(validator, out) == []
+
+
+def test_the_validator_sees_what_is_wrong(
+    make_dataset: Callable[..., Path],
+    make_image: Callable[..., Path],
+    tmp_path: Path,
+    validator: str,
+) -> None:
+    """Guards the test above: without sidecars the same check must fail."""
+    bids, out = make_dataset(RAW), tmp_path / "out"
+    write_dataset_files(out, bids, environment={})
+    visit = find_visits(bids).visits[0]
+    make_image(
+        output_path(out, visit, suffix="mask", label="L", space="FLAIR", extension=".nii.gz")
+    )
+    assert any(issue["severity"] == "error" for issue in validate(validator, out))
