@@ -111,6 +111,19 @@ class TestPublish:
         assert (tmp_path / "y").read_bytes() == b"content"
         assert source.exists() == keep
 
+    def test_only_another_file_system_is_a_reason_to_copy(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: Path) -> Path:
+            raise OSError(errno.EIO, "input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", refuse)
+            patch.setattr("shutil.copyfile", lambda *_: pytest.fail("copied"))
+            with pytest.raises(OSError, match="input/output"):
+                publish(source, tmp_path / "y")
+        assert source.exists()
+
     def test_other_errors_are_told(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "y").mkdir()
         with pytest.raises(OSError, match="y"):

@@ -177,6 +177,15 @@ class TestSeveralImages:
         assert visit.flair.name == "sub-01_run-2_FLAIR.nii.gz"
         assert "sub-01_run-1_FLAIR.nii.gz (unreadable)" in visit.notes[0]
 
+    def test_voxels_without_volume_do_not_win(self, make_dataset: MakeDataset) -> None:
+        bids = make_dataset({f"sub-01/anat/sub-01_run-{n}_FLAIR.nii": MM1 for n in (1, 2)})
+        broken = bids / "sub-01/anat/sub-01_run-1_FLAIR.nii"
+        header = bytearray(broken.read_bytes())
+        header[280:328] = bytes(48)  # srow_x, srow_y, srow_z of NIfTI-1: a singular sform
+        broken.write_bytes(header)
+        (visit,) = find_visits(bids).visits
+        assert visit.flair.name == "sub-01_run-2_FLAIR.nii"
+
     def test_compressed_and_plain_twins(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset(
             {"sub-01/anat/sub-01_FLAIR.nii": MM1, "sub-01/anat/sub-01_FLAIR.nii.gz": MM1}
@@ -397,6 +406,14 @@ class TestBrainMasks:
         visit = self.find(study, other=tmp_path / "deriv")
         assert visit.brain_mask == mask
         assert visit.notes == (f"brain mask taken from other: {mask.name}",)
+
+    def test_the_one_named_after_the_flair_comes_first(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        anat = tmp_path / "d/sub-02/anat"
+        make_image(anat / "sub-02_desc-brain_mask.nii.gz")
+        mask = make_image(anat / "sub-02_space-FLAIR_desc-brain_mask.nii.gz")
+        assert self.find(study, other=tmp_path / "d").brain_mask == mask
 
     def test_other_grid_is_not_used(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
