@@ -1,0 +1,235 @@
+"""Templates: one that ships with the package, all others through TemplateFlow.
+
+The embedded one is the symmetric ICBM 152 nonlinear average of 2009, release a (Fonov et al.,
+NeuroImage 2011, doi 10.1016/j.neuroimage.2010.07.033); its regions are made by
+``docs/recipes/build_template.py``. TemplateFlow: Ciric et al., Nature Methods 2022, doi
+10.1038/s41592-022-01681-2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError, NoInputError, TemporaryError
+from bids_msseg.imaging.conform import canonical
+from bids_msseg.imaging.volume import Volume, load_volume
+
+EMBEDDED = "MNI152NLin2009aSym"
+NIFTI = [".nii.gz", ".nii"]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A standard space.
+
+    Attributes
+    ----------
+    name : str
+        TemplateFlow identifier.
+    volume : Volume
+        T1w of the brain, zero outside it; axes closest to RAS+.
+    mask : ndarray of bool, shape (X, Y, Z)
+        The brain.
+    regions : ndarray of uint8, shape (X, Y, Z), or None
+        0 outside the brain, 1 lateral and third ventricle, 2 cortex and the fluid on it, 3 brain
+        stem and cerebellum with the fluid in and around them, 4 all else above the tentorium
+        (white matter, deep grey nuclei). Only the embedded template has it.
+    directory : path
+        Folder that holds the files.
+    """
+
+    name: str
+    volume: Volume
+    mask: NDArray[np.bool_]
+    regions: NDArray[np.uint8] | None
+    directory: Path
+
+
+def load_template(
+    name: str = EMBEDDED,
+    *,
+    resolution: int = 1,
+    cohort: str | None = None,
+    home: Path | None = None,
+    online: bool = True,
+) -> Template:
+    """Load a template, from the package where it is the embedded one.
+
+    Parameters
+    ----------
+    name : str, default "MNI152NLin2009aSym"
+        TemplateFlow identifier.
+    resolution : int, default 1
+        TemplateFlow's index of the resolution; 1 is 1 mm for the MNI152 family.
+    cohort : str, optional
+        For templates that have cohorts, such as MNIPediatricAsym.
+    home : path, optional
+        TemplateFlow's folder; TEMPLATEFLOW_HOME or the user's cache where not given.
+    online : bool, default True
+        Whether files that are missing may be fetched.
+
+    Returns
+    -------
+    Template
+
+    Raises
+    ------
+    NoInputError
+        If TemplateFlow has no such template, or it is not there and nothing may be fetched.
+    TemporaryError
+        If fetching failed.
+    DataError
+        If a file of the template is damaged.
+    """
+    if name == EMBEDDED and resolution == 1 and cohort is None:
+        return _embedded()
+    with _templateflow_home(home):
+        return _from_templateflow(name, resolution, cohort, home, online)
+
+
+def embedded_directory() -> Path:
+    """Folder of the embedded template, in TemplateFlow's layout and names.
+
+    Returns
+    -------
+    path
+        Holds ``desc-brain_T1w``, ``desc-brain_mask``, ``label-GM_probseg``, ``label-WM_probseg``
+        and ``seg-regions_dseg`` of ``tpl-MNI152NLin2009aSym_res-1``.
+    """
+    return Path(str(resources.files("bids_msseg") / "data" / "template" / f"tpl-{EMBEDDED}"))
+
+
+def _embedded() -> Template:
+    directory = embedded_directory()
+    stem = f"tpl-{EMBEDDED}_res-1_"
+    return Template(
+        name=EMBEDDED,
+        volume=load_volume(directory / f"{stem}desc-brain_T1w.nii.gz"),
+        mask=load_volume(directory / f"{stem}desc-brain_mask.nii.gz", np.uint8).data > 0,
+        regions=load_volume(directory / f"{stem}seg-regions_dseg.nii.gz", np.uint8).data,
+        directory=directory,
+    )
+
+
+@contextmanager
+def _templateflow_home(home: Path | None) -> Iterator[None]:
+    """Keep TemplateFlow's import from filling the user's home with stubs, where another is given.
+
+    Its first import unpacks thousands of empty files into TEMPLATEFLOW_HOME or ``~/.cache``.
+    """
+    before = os.environ.get("TEMPLATEFLOW_HOME")
+    if home is not None:
+        os.environ["TEMPLATEFLOW_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        if home is not None and before is None:
+            del os.environ["TEMPLATEFLOW_HOME"]
+        elif home is not None and before is not None:
+            os.environ["TEMPLATEFLOW_HOME"] = before
+
+
+def _from_templateflow(
+    name: str, resolution: int, cohort: str | None, home: Path | None, online: bool
+) -> Template:
+    """Look at what is there first; fetch only what no file at hand can stand in for."""
+    cure = _prefill(name, resolution)
+    if not online and home is not None and not (home.is_dir() and any(home.iterdir())):
+        raise NoInputError(f"the folder of templates {home} is empty or missing", cure=cure)
+    query = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
+    query |= {"atlas": None, "hemi": None, "label": None}
+    try:
+        client = _client(home)
+        files = _pair(client, name, query, fetch=False)
+        if files is None and online:
+            files = _pair(client, name, query, fetch=True)
+    except Exception as error:  # the client lets through whatever lies below it
+        message = f"the template {name} could not be fetched: {error}"
+        raise TemporaryError(message, cure=cure) from error
+    if files is None:
+        where = "is known to TemplateFlow" if online else "is there"
+        raise NoInputError(
+            f"no T1w of the brain of {name} at resolution {resolution} {where}",
+            cure=f"check the name at https://www.templateflow.org/browse; {cure}",
+        )
+    return _assemble(name, *files)
+
+
+def _pair(
+    client: Any, name: str, query: dict[str, Any], *, fetch: bool
+) -> tuple[Path, Path | None] | None:
+    """Find the brain's T1w and perhaps a mask, or else the head's T1w and a mask."""
+    brain = _first(client, name, query | {"suffix": "T1w", "desc": "brain"}, fetch=fetch)
+    mask = _first(client, name, query | {"suffix": "mask", "desc": "brain"}, fetch=fetch)
+    if brain is not None:
+        return brain, mask
+    head = _first(client, name, query | {"suffix": "T1w", "desc": None}, fetch=fetch)
+    return None if head is None or mask is None else (head, mask)
+
+
+def _first(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> Path | None:
+    """Give the first file that matches; empty ones are stubs of what could be fetched."""
+    found = sorted(client.ls(name, **query))
+    if fetch and not found:
+        # a home that was filled by hand lacks the list of what else there is
+        client.cache.update(local=True, overwrite=False, silent=True)
+        found = sorted(client.ls(name, **query))
+    if fetch and found:
+        client.get(name, **query)
+    return next((p for p in found if p.is_file() and p.stat().st_size > 0), None)
+
+
+def _client(home: Path | None) -> Any:
+    """Open TemplateFlow's index; slow to import, and needed for other templates only."""
+    from templateflow.client import TemplateFlowClient
+
+    return TemplateFlowClient(root=home) if home is not None else TemplateFlowClient()
+
+
+def _prefill(name: str, resolution: int) -> str:
+    call = f"api.get('{name}', resolution={resolution}, suffix=['T1w', 'mask'])"
+    return (
+        "where there is a network, run "
+        f'`TEMPLATEFLOW_HOME=DIR python -c "from templateflow import api; {call}"`, '
+        "copy DIR here and set TEMPLATEFLOW_HOME to it"
+    )
+
+
+def _assemble(name: str, picture: Path, mask_path: Path | None) -> Template:
+    """Read the files and cut the picture to the brain."""
+    volume = _read(picture)
+    if mask_path is None:
+        mask = volume.data > 0
+    else:
+        mask_volume = _read(mask_path)
+        mask = mask_volume.data > 0.5
+        same = mask.shape == volume.shape and np.allclose(
+            mask_volume.affine, volume.affine, atol=1e-3
+        )
+        if not same:
+            raise DataError(
+                f"{picture.name} and {mask_path.name} are not on one grid",
+                cure="delete both, so that they are fetched again",
+            )
+    inside = volume.with_data(np.where(mask, volume.data, np.float32(0)))
+    return Template(name, inside, np.asarray(mask, bool), None, picture.parent)
+
+
+def _read(path: Path) -> Volume:
+    try:
+        return canonical(load_volume(path))
+    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        raise DataError(
+            f"the template file {path} is damaged: {error}",
+            cure="delete it, so that it is fetched again",
+        ) from error
