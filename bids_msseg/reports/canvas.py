@@ -289,6 +289,12 @@ def describe(png: bytes) -> tuple[str, str]:
         return str(image.info.get("Title", "")), str(image.info.get("Description", ""))
 
 
+def dimensions(png: bytes) -> tuple[int, int]:
+    """Read the width and height of a picture in pixels."""
+    with Image.open(io.BytesIO(png)) as image:
+        return image.size
+
+
 def _sample_points(voxels: int, pixels: int) -> NDArray[np.float64]:
     """Centres of the pixels, counted in voxels."""
     points: NDArray[np.float64] = (np.arange(pixels) + 0.5) * voxels / pixels - 0.5

@@ -1,0 +1,234 @@
+"""A visit's figures on disk: one PNG a frame, under ``sub-<label>/figures``.
+
+They are drawn once, when the images are at hand, and say themselves what they show; pages only
+collect them. So a page can be written again at any time, also after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bids_msseg.bids.files import write_atomic
+from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.visit import CONTRASTS, Visit
+from bids_msseg.errors import CannotCreateError, NoInputError
+from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.reports import canvas
+from bids_msseg.reports.figures import (
+    Mosaic,
+    brain_mask_mosaic,
+    lesion_mosaic,
+    registration_mosaic,
+)
+
+KINDS = ("lesions", "brain", "registration")
+"""Figures in the order in which a page shows them; keys of frames start with these words."""
+_FIRST = ("lesions", "brain", "registrationT1w", "registrationT2w")
+_LAST = ("lesionsPlain", "brainPlain", "registrationFLAIR")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A picture as it lies on disk.
+
+    Attributes
+    ----------
+    key : str
+        Its ``desc-`` label.
+    title, description : str
+        What it says of itself; empty where it says nothing.
+    png : bytes
+    width, height : int
+        Pixels.
+    """
+
+    key: str
+    title: str
+    description: str
+    png: bytes
+    width: int
+    height: int
+
+
+def draw_visit(
+    out_dir: Path,
+    visit: Visit,
+    *,
+    flair: Volume,
+    brain: Volume,
+    lesions: Volume,
+    rejected: Volume,
+    moving: Mapping[str, Volume] | None = None,
+) -> tuple[Path, ...]:
+    """Draw and write every figure of one visit; figures of an earlier run go.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Names the files.
+    flair : Volume
+        Data shape (X, Y, Z); best before skull-stripping, so that the brain mask can be judged.
+        What lies more than some millimetres outside the brain is never drawn.
+    brain, lesions, rejected : Volume
+        Masks on the same grid.
+    moving : mapping of str to Volume, optional
+        Images resampled onto that grid by the registrations: T1w, T2w, the template.
+
+    Returns
+    -------
+    tuple of Path
+
+    Raises
+    ------
+    DataError
+        If the brain mask is empty or a grid differs.
+    CannotCreateError
+        If the folder cannot be written.
+    """
+    mosaics = [lesion_mosaic(flair, lesions, rejected, brain), brain_mask_mosaic(flair, brain)]
+    if moving:
+        mosaics.append(registration_mosaic(flair, moving, brain))
+    return write_figures(out_dir, visit, mosaics)
+
+
+def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
+    """Draw a visit's figures from its images in OUT, where the first drawing is lost.
+
+    The images in OUT may be skull-stripped, and the template is not among them: prefer
+    :func:`draw_visit` while everything is at hand.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Names the files.
+
+    Returns
+    -------
+    tuple of Path
+
+    Raises
+    ------
+    NoInputError
+        If the preprocessed FLAIR, the brain mask or the lesion mask is not there.
+    DataError, CannotCreateError
+        As :func:`draw_visit`.
+    """
+    name = partial(output_path, out_dir, visit, extension=".nii.gz", space="FLAIR")
+    needed = {
+        "flair": name(suffix="FLAIR", desc="preproc"),
+        "brain": name(suffix="mask", desc="brain"),
+        "lesions": name(suffix="mask", label="L"),
+    }
+    for path in needed.values():
+        if not path.exists():
+            raise NoInputError(
+                f"{path.name} is missing, so the figures of {visit.key} cannot be drawn",
+                cure="run the participant level for it again",
+            )
+    images = {what: load_volume(path) for what, path in needed.items()}
+    flair = images["flair"]
+    refused = name(suffix="mask", label="L", desc="rejected")
+    others = {c: name(suffix=c, desc="preproc") for c in CONTRASTS[1:]}
+    moving = {c: load_volume(path) for c, path in others.items() if path.exists()}
+    return draw_visit(
+        out_dir,
+        visit,
+        **images,
+        rejected=load_volume(refused) if refused.exists() else flair.with_data(0 * flair.data),
+        moving={c: image for c, image in moving.items() if image.shape == flair.shape},
+    )
+
+
+def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tuple[Path, ...]:
+    """Write the frames of some mosaics as ``<prefix>_desc-<key>_FLAIR.png``.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Names the files.
+    mosaics : iterable of Mosaic
+
+    Returns
+    -------
+    tuple of Path
+        What now stands for this visit; its other figures of :data:`KINDS` are removed.
+
+    Raises
+    ------
+    CannotCreateError
+        If a file cannot be written.
+    """
+    frames = [frame for mosaic in mosaics for frame in mosaic.frames]
+    paths = [figure_path(out_dir, visit, frame.key, extension=".png") for frame in frames]
+    try:
+        for path, frame in zip(paths, frames, strict=True):
+            write_atomic(path, frame.png)
+        for old in set(_stored(out_dir, visit).values()) - set(paths):
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot write the figures of {visit.key}: {error.strerror or error}",
+            cure="make the output folder writable and leave enough free space",
+        ) from error
+    return tuple(paths)
+
+
+def read_figures(out_dir: Path, visit: Visit) -> dict[str, tuple[StoredFrame, ...]]:
+    """Read the figures of a visit, as far as they are there and whole.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+
+    Returns
+    -------
+    mapping of str to tuple of StoredFrame
+        Kind (see :data:`KINDS`) to its frames; the one without marks, or FLAIR itself, last.
+    """
+    stored = _stored(out_dir, visit).items()
+    frames = [frame for key, path in stored if (frame := _read(key, path))]
+    figures = {
+        kind: tuple(sorted((f for f in frames if f.key.startswith(kind)), key=_place))
+        for kind in KINDS
+    }
+    return {kind: found for kind, found in figures.items() if found}
+
+
+def _stored(out_dir: Path, visit: Visit) -> dict[str, Path]:
+    """Figures of a visit on disk, by their ``desc-`` label."""
+    model = figure_path(out_dir, visit, "KEY", extension=".png")
+    start, _, end = model.name.rpartition("KEY")
+    found = {
+        path.name.removeprefix(start).removesuffix(end): path
+        for path in (sorted(model.parent.iterdir()) if model.parent.is_dir() else ())
+        if path.name.startswith(start) and path.name.endswith(end)
+    }
+    return {key: path for key, path in found.items() if key.startswith(KINDS)}
+
+
+def _read(key: str, path: Path) -> StoredFrame | None:
+    """Read one picture; None where it is broken."""
+    try:
+        png = path.read_bytes()
+        title, description = canvas.describe(png)
+        width, height = canvas.dimensions(png)
+    except (OSError, SyntaxError):  # Pillow calls some broken files a syntax error
+        return None
+    return StoredFrame(key, title, description, png, width, height)
+
+
+def _place(frame: StoredFrame) -> tuple[int, str]:
+    if frame.key in _FIRST:
+        return _FIRST.index(frame.key), frame.key
+    return len(_FIRST) + (frame.key in _LAST), frame.key

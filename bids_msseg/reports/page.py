@@ -1,0 +1,109 @@
+"""Self-contained HTML pages: templates, inlined style, nothing from the network.
+
+Autoescaping is always on, and every page forbids itself, by its content security policy, to load
+or run anything but what it carries.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import write_atomic
+from bids_msseg.errors import CannotCreateError
+from bids_msseg.reports import text
+
+
+def render(template: str, **content: object) -> str:
+    """Fill a template of this package.
+
+    Parameters
+    ----------
+    template : str
+        File name below ``reports/templates``.
+    **content : object
+        What the template names; text is escaped wherever it comes from.
+
+    Returns
+    -------
+    str
+        A whole page.
+
+    Raises
+    ------
+    jinja2.UndefinedError
+        If the template names something that was not given.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bids_msseg.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        ml=text.millilitres,
+        decimal=text.decimal,
+        counted=text.counted,
+        voxel=text.voxel_size,
+        duration=text.duration,
+        words=text.words,
+        safe_paths=text.without_folders,
+    )
+    return environment.get_template(template).render(
+        style=asset("style.css"), version=__version__, **content
+    )
+
+
+def asset(name: str) -> Markup:
+    """Read a style sheet or a script of this package, to be put into a page as it is."""
+    return Markup(_templates().joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 (our own)
+
+
+def script_hash(script: str) -> Markup:
+    """Name an inlined script for the content security policy (CSP level 3, 8.1)."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return Markup(f"sha256-{base64.b64encode(digest).decode('ascii')}")  # noqa: S704 (base64)
+
+
+def data_uri(png: bytes) -> Markup:
+    """Put a PNG into an attribute (RFC 2397)."""
+    return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))  # noqa: S704
+
+
+def save(path: Path, content: str) -> Path:
+    """Write a page or table in one step.
+
+    Parameters
+    ----------
+    path : Path
+    content : str
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    CannotCreateError
+        If it cannot be written.
+    """
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot write {path}: {error.strerror or error}",
+            cure="make the folder writable and leave enough free space",
+        ) from error
+    return path
+
+
+def _templates() -> resources.abc.Traversable:
+    return resources.files("bids_msseg.reports").joinpath("templates")

@@ -1,0 +1,281 @@
+"""The page of one participant: every visit, put together from what lies in OUT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from bids_msseg.bids.paths import logs_dir, output_path, records_dir, report_path
+from bids_msseg.bids.record import VisitRecord, read_record
+from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit, visit_order
+from bids_msseg.errors import NoInputError
+from bids_msseg.lesions.regions import Region
+from bids_msseg.reports import page
+from bids_msseg.reports.drawing import StoredFrame, read_figures
+from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
+from bids_msseg.reports.text import MISSING, words
+
+OPEN_ROWS = 12
+"""A table with more rows starts folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class FigureView:
+    """A figure as the template shows it.
+
+    Attributes
+    ----------
+    kind : str
+        ``lesions``, ``brain`` or ``registration``.
+    frames : tuple of (title, data URI)
+    caption : str
+    width, height : int
+        Pixels of every frame.
+    """
+
+    kind: str
+    frames: tuple[tuple[str, Markup], ...]
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    """One region of the load bar.
+
+    Attributes
+    ----------
+    key, name : str
+    load_ml : float or None
+    count : int or None
+    percent : float
+        Share of the whole load.
+    """
+
+    key: str
+    name: str
+    load_ml: float | None
+    count: int | None
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastView:
+    """One row of the table of contrasts; ``use`` is what happened to it, in words."""
+
+    name: str
+    file: str
+    spacing_mm: tuple[float, float, float] | None
+    use: str
+
+
+@dataclass(frozen=True, slots=True)
+class VisitView:
+    """A visit as the template shows it.
+
+    Attributes
+    ----------
+    record : VisitRecord
+    anchor, title : str
+        Place on the page and heading.
+    percent_of_brain : float or None
+    regions : tuple of RegionView
+    contrasts : tuple of ContrastView
+    used : str
+        Contrasts that the nets saw, ``FLAIR+T1w``.
+    figures : mapping of str to FigureView
+    lesions, rejected : Table or None
+    crashes : tuple of (name, link)
+    table_file : str or None
+        Where the whole table lies, relative to the page.
+    """
+
+    record: VisitRecord
+    anchor: str
+    title: str
+    percent_of_brain: float | None
+    regions: tuple[RegionView, ...]
+    contrasts: tuple[ContrastView, ...]
+    used: str
+    figures: Mapping[str, FigureView]
+    lesions: Table | None
+    rejected: Table | None
+    crashes: tuple[tuple[str, str], ...]
+    table_file: str | None
+
+
+def write_participant_page(
+    out_dir: Path, participant: str, *, records: Iterable[VisitRecord] | None = None
+) -> Path:
+    """Write ``OUT/sub-<label>.html``: all visits of one participant on one page.
+
+    Nothing but OUT is read, so that the page can be written after a crash, or again at any time.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    participant : str
+        Label without ``sub-``.
+    records : iterable of VisitRecord, optional
+        What became of the visits; those of other participants are passed over. Read from OUT
+        where not given.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    NoInputError
+        If nothing is recorded of this participant.
+    CannotCreateError
+        If the page cannot be written.
+    """
+    target = report_path(out_dir, participant)
+    found = _records_of(out_dir, participant) if records is None else records
+    ours = sorted(
+        (record for record in found if record.participant == participant),
+        key=lambda record: visit_order(record.participant, record.session),
+    )
+    if not ours:
+        raise NoInputError(
+            f"nothing is recorded of sub-{participant}",
+            cure="run the participant level for it first",
+        )
+    visits = [_view(out_dir, record) for record in ours]
+    html = page.render(
+        "participant.html",
+        participant=f"sub-{participant}",
+        visits=visits,
+        open_rows=OPEN_ROWS,
+    )
+    return page.save(target, html)
+
+
+def visit_of(record: VisitRecord) -> Visit:
+    """Rebuild from a record what the path functions need to name a visit's outputs.
+
+    Parameters
+    ----------
+    record : VisitRecord
+
+    Returns
+    -------
+    Visit
+        Without images.
+
+    Examples
+    --------
+    >>> record = VisitRecord("01", "1", "sub-01_ses-1_acq-3D_run-02", "ok")
+    >>> visit_of(record).prefix
+    'sub-01_ses-1_acq-3D_run-02'
+    """
+    pairs = [part.partition("-") for part in record.prefix.split("_")]
+    entities = {name: value for name, _, value in pairs if name in PREFIX_ENTITIES}
+    return Visit(record.participant, record.session, Path(), entities=entities)
+
+
+def anchor_of(record: VisitRecord) -> str:
+    """Name the place of a visit on its participant's page."""
+    return "visit" if record.session is None else f"ses-{record.session}"
+
+
+def _records_of(out_dir: Path, participant: str) -> list[VisitRecord]:
+    """Read one participant's records without opening those of a whole cohort."""
+    alone, start = f"sub-{participant}", f"sub-{participant}_ses-"
+    stems = {path.stem for path in records_dir(out_dir).glob(f"{alone}*.json")}
+    sessions: list[str | None] = [None] if alone in stems else []
+    sessions += [stem.removeprefix(start) for stem in stems if stem.startswith(start)]
+    read = (read_record(out_dir, participant, session) for session in sessions)
+    return [record for record in read if record is not None]
+
+
+def _view(out_dir: Path, record: VisitRecord) -> VisitView:
+    table = output_path(
+        out_dir, visit_of(record), suffix="stats", extension=".tsv", desc="lesions"
+    )
+    rows = read_tsv(table) if record.prefix else []
+    return VisitView(
+        record=record,
+        anchor=anchor_of(record),
+        title="The only visit" if record.session is None else f"Session {record.session}",
+        percent_of_brain=percent_of_brain(record),
+        regions=_regions(record),
+        contrasts=_contrasts(record),
+        used=contrasts_used(record),
+        figures=_figures(out_dir, record),
+        lesions=arrange(_with_status(rows, "kept")),
+        rejected=arrange(_with_status(rows, "rejected")),
+        crashes=tuple((Path(name).name, _link(name)) for name in record.crash_files),
+        table_file=table.relative_to(out_dir).as_posix() if rows else None,
+    )
+
+
+def percent_of_brain(record: VisitRecord) -> float | None:
+    """Lesion load as a percentage of the brain's volume; None where either is unknown."""
+    if record.lesion_load_ml is None or not record.brain_volume_ml:
+        return None
+    return 100 * record.lesion_load_ml / record.brain_volume_ml
+
+
+def contrasts_used(record: VisitRecord) -> str:
+    """Join the contrasts that the nets saw: ``FLAIR+T1w``."""
+    return "+".join(name for name, use in record.contrasts.items() if use.used) or MISSING
+
+
+def _regions(record: VisitRecord) -> tuple[RegionView, ...]:
+    known = [region.label for region in Region if region.label in record.regions]
+    names = known + [name for name in record.regions if name not in known]
+    whole = sum(load or 0.0 for load, _ in record.regions.values())
+    views = []
+    for name in names:
+        load, count = record.regions[name]
+        percent = 100 * (load or 0.0) / whole if whole else 0.0
+        key = name if name in known else "elsewhere"
+        views.append(RegionView(key, words(name), load, count, percent))
+    return tuple(views)
+
+
+def _contrasts(record: VisitRecord) -> tuple[ContrastView, ...]:
+    views = []
+    for name in dict.fromkeys((*CONTRASTS, *record.contrasts)):
+        if name in record.contrasts:
+            use = record.contrasts[name]
+            said = "used" if use.used else "not used"
+            said += f": {use.note}" if use.note else ""
+            views.append(ContrastView(name, use.file, use.spacing_mm, said))
+        elif record.contrasts:
+            views.append(ContrastView(name, "", None, "missing"))
+    return tuple(views)
+
+
+def _figures(out_dir: Path, record: VisitRecord) -> dict[str, FigureView]:
+    if not record.prefix:
+        return {}
+    stored = read_figures(out_dir, visit_of(record))
+    return {kind: _figure(kind, frames) for kind, frames in stored.items()}
+
+
+def _figure(kind: str, frames: tuple[StoredFrame, ...]) -> FigureView:
+    shown = tuple((frame.title or frame.key, page.data_uri(frame.png)) for frame in frames)
+    first = frames[0]
+    return FigureView(kind, shown, first.description, first.width, first.height)
+
+
+def _with_status(rows: list[dict[str, str]], status: str) -> list[Row]:
+    """Rows of one status; a table without statuses lists results only."""
+    return [row for row in rows if row.get("status", "kept") == status]
+
+
+def _link(name: str) -> str:
+    """Link to a file below OUT; only its name in the logs where it lies elsewhere."""
+    path = Path(name)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return quote(path.as_posix() if inside else f"{logs_dir(Path()).as_posix()}/{path.name}")

@@ -1,0 +1,157 @@
+"""The pages in a real browser, opened from disk."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bids_msseg.bids.record import write_record
+from bids_msseg.reports.figures import LESION
+from bids_msseg.reports.group import write_group
+from bids_msseg.reports.participant import write_participant_page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+
+
+class Visit:
+    """What the browser did while it showed a page."""
+
+    def __init__(self, folder: Path, page: Path, *options: str) -> None:
+        log = folder / "net.json"
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            [
+                str(CHROMIUM),
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--hide-scrollbars",
+                f"--user-data-dir={folder / 'profile'}",
+                f"--log-net-log={log}",
+                "--enable-logging=stderr",
+                *(options or ("--dump-dom",)),
+                page.as_uri(),
+            ],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=120,
+        )
+        self.dom = done.stdout
+        self.console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        self.requests = requests_of_pages(log)
+
+
+def requests_of_pages(log: Path) -> list[str]:
+    """Addresses that a page asked for; what the browser asks for itself has no origin."""
+    asked = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
+    return [
+        one["url"]
+        for one in asked
+        if one.get("initiator", "not an origin") != "not an origin"
+        and one.get("url", "").startswith("http")
+    ]
+
+
+def test_the_detector_sees_requests_and_errors(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<img src="http://away.invalid/x.png"><script>console.error("boo")</script>')
+    seen = Visit(tmp_path, page)
+    assert seen.requests == ["http://away.invalid/x.png"]
+    assert any("boo" in line for line in seen.console)
+
+
+@pytest.mark.parametrize("write", ["participant", "group"])
+def test_a_page_opens_from_disk_and_stays_there(out_dir: Path, tmp_path: Path, write: str) -> None:
+    if write == "participant":
+        page = write_participant_page(out_dir, "01")
+    else:
+        page = write_group(out_dir).html
+    seen = Visit(tmp_path, page)
+    assert seen.console == []
+    assert seen.requests == []
+
+
+def test_a_smuggled_script_does_not_run(out_dir: Path, tmp_path: Path) -> None:
+    html = write_participant_page(out_dir, "01").read_text()
+    page = tmp_path / "smuggled.html"
+    page.write_text(html.replace("</main>", "<script>document.title='ran'</script></main>"))
+    seen = Visit(tmp_path, page)
+    assert "<title>ran</title>" not in seen.dom
+    assert any("Content Security Policy" in line for line in seen.console)
+
+
+def orange(folder: Path, page: Path) -> int:
+    """Pixels in the colour of lesion outlines on a screenshot."""
+    shot = folder / "shot.png"
+    Visit(folder, page, f"--screenshot={shot}", "--window-size=1280,3000")
+    with Image.open(shot) as image:
+        pixels = np.array(image.convert("RGB")).astype(int)
+    return int((abs(pixels - LESION).max(-1) < 12).sum())
+
+
+def test_choosing_the_plain_picture_lifts_the_outlines(out_dir: Path, tmp_path: Path) -> None:
+    html = write_participant_page(out_dir, "01").read_text()
+    first, second = re.findall(r'id="ses-1-lesions-\d"', html)
+    assert f"{first} checked" in html
+    only_lesions = html.split("<h3>Lesion table</h3>")[0]
+    outlined, plain = tmp_path / "outlined.html", tmp_path / "plain.html"
+    outlined.write_text(only_lesions)
+    plain.write_text(only_lesions.replace(" checked", "").replace(second, f"{second} checked"))
+    assert orange(tmp_path, outlined) > 200
+    assert orange(tmp_path, plain) == 0
+
+
+def test_the_group_table_sorts_numbers_as_numbers(
+    tmp_path: Path, make_record: Callable[..., Any]
+) -> None:
+    for participant, load in (("01", 9.0), ("02", 100.0), ("03", None), ("04", 20.0)):
+        write_record(tmp_path, make_record(participant, None, lesion_load_ml=load))
+    html = write_group(tmp_path).html.read_text()
+    click = "document.querySelectorAll('thead button')[3].click();"
+    page = tmp_path / "clicked.html"
+    for clicks, expected in ((1, "01 04 02 03"), (2, "02 04 01 03")):
+        without_policy = re.sub(r"<meta http-equiv[^>]*>", "", html)
+        script = f"<script>{click * clicks}</script></body>"
+        page.write_text(without_policy.replace("</body>", script))
+        body = Visit(tmp_path, page).dom.split("<tbody>")[1]
+        assert re.findall(r">sub-(\d+)</a>", body) == expected.split()
+
+
+def test_the_filter_hides_other_rows(tmp_path: Path, make_record: Callable[..., Any]) -> None:
+    for participant in ("01", "02"):
+        write_record(tmp_path, make_record(participant, None))
+    html = re.sub(r"<meta http-equiv[^>]*>", "", write_group(tmp_path).html.read_text())
+    typed = (
+        "<script>const f=document.getElementById('filter');f.value='SUB-02';"
+        "f.dispatchEvent(new Event('input'));</script></body>"
+    )
+    page = tmp_path / "typed.html"
+    page.write_text(html.replace("</body>", typed))
+    dom = Visit(tmp_path, page).dom
+    assert re.findall(r"<tr hidden=\"\"><th scope=\"row\"><a href=\"sub-(\d+)", dom) == ["01"]
+    assert "1 of 2 rows" in dom
+
+
+def test_the_page_prints(out_dir: Path, tmp_path: Path) -> None:
+    page, pdf = write_participant_page(out_dir, "01"), tmp_path / "page.pdf"
+    Visit(tmp_path, page, f"--print-to-pdf={pdf}")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert 3 <= pdf.read_bytes().count(b"/Type /Page\n") <= 12

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.visit import Visit
+from bids_msseg.errors import CannotCreateError, NoInputError
+from bids_msseg.imaging.volume import Volume, save_volume
+from bids_msseg.reports.drawing import draw_visit, read_figures, redraw_visit
+
+VISIT = Visit("01", "1", Path(), entities={"run": "02"})
+
+
+def keys(out: Path, visit: Visit = VISIT) -> dict[str, list[str]]:
+    return {kind: [f.key for f in frames] for kind, frames in read_figures(out, visit).items()}
+
+
+def test_every_frame_is_a_file_and_reads_back(
+    tmp_path: Path, small_head: dict[str, Volume]
+) -> None:
+    flair = small_head["flair"]
+    moving = {"MNI152NLin2009aSym": flair, "T2w": flair, "T1w": flair}
+    paths = draw_visit(tmp_path, VISIT, **small_head, moving=moving)
+    folder = tmp_path / "sub-01" / "figures"
+    assert sorted(folder.iterdir()) == sorted(paths)
+    assert folder / "sub-01_ses-1_run-02_desc-lesions_FLAIR.png" in paths
+    assert keys(tmp_path) == {
+        "lesions": ["lesions", "lesionsPlain"],
+        "brain": ["brain", "brainPlain"],
+        "registration": [
+            "registrationT1w",
+            "registrationT2w",
+            "registrationMNI152NLin2009aSym",
+            "registrationFLAIR",
+        ],
+    }
+    first = read_figures(tmp_path, VISIT)["lesions"][0]
+    assert first.png == figure_path(tmp_path, VISIT, "lesions", extension=".png").read_bytes()
+    assert first.title == "FLAIR, lesions outlined"
+    assert "1 of 1 lesions lie on them" in first.description
+    assert first.width > first.height / 3 > 0
+
+
+def test_a_second_drawing_leaves_no_picture_of_the_first(
+    tmp_path: Path, small_head: dict[str, Volume]
+) -> None:
+    draw_visit(tmp_path, VISIT, **small_head, moving={"T2w": small_head["flair"]})
+    other = Visit("01", "1", Path())
+    draw_visit(tmp_path, other, **small_head)
+    note = tmp_path / "sub-01" / "figures" / f"{VISIT.prefix}_desc-mine_FLAIR.png"
+    note.write_bytes(b"a user's own picture")
+    draw_visit(tmp_path, VISIT, **small_head)
+    assert "registration" not in keys(tmp_path)
+    assert "lesions" in keys(tmp_path, other)
+    assert note.exists()
+
+
+def test_broken_and_missing_pictures_are_passed_over(
+    tmp_path: Path, small_head: dict[str, Volume]
+) -> None:
+    assert keys(tmp_path) == {}
+    draw_visit(tmp_path, VISIT, **small_head)
+    whole = figure_path(tmp_path, VISIT, "lesions", extension=".png")
+    whole.write_bytes(whole.read_bytes()[:2000])
+    figure_path(tmp_path, VISIT, "brain", extension=".png").write_bytes(b"")
+    figure_path(tmp_path, VISIT, "brainPlain", extension=".png").unlink()
+    assert keys(tmp_path) == {"lesions": ["lesionsPlain"]}
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, small_head: dict[str, Volume]
+) -> None:
+    (tmp_path / "sub-01").write_text("a file in the way")
+    with pytest.raises(CannotCreateError, match="figures of sub-01_ses-1"):
+        draw_visit(tmp_path, VISIT, **small_head)
+
+
+def test_figures_can_be_drawn_again_from_the_outputs(
+    tmp_path: Path, small_head: dict[str, Volume]
+) -> None:
+    def name(suffix: str, **entities: str) -> Path:
+        path = output_path(
+            tmp_path, VISIT, suffix=suffix, extension=".nii.gz", space="FLAIR", **entities
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    flair = small_head["flair"]
+    save_volume(flair, name("FLAIR", desc="preproc"))
+    save_volume(small_head["brain"], name("mask", desc="brain"))
+    with pytest.raises(NoInputError, match="label-L_mask"):
+        redraw_visit(tmp_path, VISIT)
+    save_volume(small_head["lesions"], name("mask", label="L"))
+    redraw_visit(tmp_path, VISIT)
+    assert list(keys(tmp_path)) == ["lesions", "brain"]
+    save_volume(small_head["rejected"], name("mask", label="L", desc="rejected"))
+    save_volume(flair, name("T1w", desc="preproc"))
+    save_volume(Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)), name("T2w", desc="preproc"))
+    redraw_visit(tmp_path, VISIT)
+    assert keys(tmp_path)["registration"] == ["registrationT1w", "registrationFLAIR"]
+    redrawn = read_figures(tmp_path, VISIT)["lesions"]
+    draw_visit(tmp_path, VISIT, **small_head)
+    assert read_figures(tmp_path, VISIT)["lesions"] == redrawn

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
+from bids_msseg.bids.visit import Visit
+from bids_msseg.errors import CannotCreateError, NoInputError, UsageError
+from bids_msseg.reports.participant import visit_of, write_participant_page
+
+Read = Callable[[Path | str], Any]
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
+
+
+def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
+    path = write_participant_page(out_dir, "01")
+    assert path == out_dir / "sub-01.html"
+    text = read_page(path).text
+    for expected in (
+        "lesion load 12.5 mL",
+        "lesions 31",
+        "of 1250 mL brain 1.00 %",
+        "rejected of 45 candidates 14",
+        "periventricular 8.00 mL in 9 lesions",
+        "infratentorial 0.00 mL in no lesions",
+        "deep white matter 2.00 mL in 10 lesions",
+        "Look closer: The slices are thick.",
+        "Research use only, not for diagnosis",
+        "T1w 1.00x1.00x1.00 used: two runs",
+        "T2w 1.00x1.00x5.00 not used: cut off",
+        "FLAIR 0.57x0.57x3.30 used",
+        "first, version 0.1.0",
+        "0123456789abcdef" * 4,
+        "min lesion volume mm3 3.0",
+        "1 min 23 s in all steps",
+        "Second one, doi:10.1016/x.",
+    ):
+        assert expected in text
+
+
+def test_a_failed_visit_says_why_and_what_to_do(out_dir: Path, read_page: Read) -> None:
+    page = read_page(write_participant_page(out_dir, "01"))
+    assert "This visit failed cannot read …/sub-01_ses-2_FLAIR.nii.gz: it is cut off" in page.text
+    assert "What to do: fetch it again" in page.text
+    assert "logs/crash-sub-01_ses-2.txt" in page.all("a", "href")
+    assert "This visit was skipped there is no FLAIR" in page.text
+
+
+def test_visits_stand_in_natural_order_with_their_anchors(out_dir: Path, read_page: Read) -> None:
+    page = read_page(write_participant_page(out_dir, "01"))
+    sections = list(page.all("section", "id"))
+    assert sections == ["ses-1", "ses-2", "ses-10"]
+    assert {"#ses-1", "#ses-2", "#ses-10"} <= set(page.all("a", "href"))
+    assert "A difference between two visits holds the error of both masks" in page.text
+
+
+def test_one_visit_needs_no_overview(tmp_path: Path, make_record: Any, read_page: Read) -> None:
+    page = read_page(write_participant_page(tmp_path, "01", records=[make_record(session=None)]))
+    assert page.tags["nav"] == 0
+    assert page.all("section", "id") == ["visit"]
+    assert "There is no picture of the lesions" in page.text
+    assert "There is no lesion table" in page.text
+
+
+def test_tables_hold_every_lesion_and_candidate(out_dir: Path, read_page: Read) -> None:
+    page = read_page(write_participant_page(out_dir, "01"))
+    assert "31 lesions one row each" in page.text
+    assert "14 rejected candidates" in page.text
+    assert "31 3.2 1 deep white matter -12, 4, 31 -11, 6, 28 0.91 0.87" in page.text
+    assert page.text.count("the second net gave 0.12") == 14
+    folded = [attrs for tag, attrs in page.elements if tag == "details"]
+    assert all("open" not in attrs for attrs in folded)
+    assert "sub-01/ses-1/anat/sub-01_ses-1_desc-lesions_stats.tsv" in page.all("a", "href")
+
+
+def test_a_short_table_is_open(out_dir: Path, read_page: Read) -> None:
+    visit = Visit("01", "1", Path())
+    table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
+    table.write_text("index\tvolume_mm3\tstatus\n1\t5.0\tkept\n")
+    page = read_page(write_participant_page(out_dir, "01"))
+    assert "open" in next(attrs for tag, attrs in page.elements if tag == "details")
+
+
+def test_no_lesion_is_said_plainly(tmp_path: Path, make_record: Any, read_page: Read) -> None:
+    record = make_record(lesion_load_ml=0.0, lesion_count=0, flags=(), regions={})
+    text = read_page(write_participant_page(tmp_path, "01", records=[record])).text
+    assert "No lesion was found." in text
+    assert "No lesion was found, so the table is empty." in text
+    assert "No automatic check raised a flag. That is no promise" in text
+
+
+def test_pictures_are_embedded_described_and_switchable(out_dir: Path, read_page: Read) -> None:
+    page = read_page(write_participant_page(out_dir, "01"))
+    images = [attrs for tag, attrs in page.elements if tag == "img"]
+    assert len(images) == 6
+    assert all((attrs["src"] or "").startswith("data:image/png;base64,") for attrs in images)
+    assert all(len(attrs["alt"] or "") > 60 for attrs in images)
+    assert "FLAIR, lesions outlined." in (images[0]["alt"] or "")
+    assert "patient's left is on the right" in (images[0]["alt"] or "")
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert set(page.all("label", "for")) == set(page.all("input", "id"))
+    checked = [attrs for tag, attrs in page.elements if tag == "input" and "checked" in attrs]
+    assert len(checked) == 3
+
+
+def test_nothing_is_loaded_and_nothing_runs(out_dir: Path, read_page: Read) -> None:
+    path = write_participant_page(out_dir, "01")
+    page = read_page(path)
+    assert page.tags["script"] == 0
+    links = page.all("a", "href") + page.all("link", "href") + page.all("img", "src")
+    assert not [link for link in links if re.match(r"(https?:)?//", link)]
+    policy = page.all("meta", "content")[0]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert "url(" not in path.read_text()
+    assert path.stat().st_size < 3_000_000
+
+
+def test_no_folder_of_this_machine_is_told(out_dir: Path) -> None:
+    html = write_participant_page(out_dir, "01").read_text()
+    assert str(out_dir.parent) not in html
+    assert str(Path.home()) not in html or str(Path.home()) == "/"
+
+
+def test_text_from_data_never_becomes_markup(
+    out_dir: Path, make_record: Any, read_page: Read
+) -> None:
+    visit = Visit("01", "1", Path())
+    table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
+    table.write_text(f"index\tregion\tstatus\treason\n{EVIL}\t{EVIL}\tkept\t{EVIL}\n")
+    record = make_record(
+        contrasts={EVIL: ContrastUse(EVIL, (1.0, 1.0, 1.0), note=EVIL)},
+        model=ModelUse(EVIL, EVIL, EVIL),
+        options={EVIL: EVIL},
+        regions={EVIL: (1.0, 1)},
+        flags=(EVIL,),
+        notes=(EVIL,),
+        timings_s={EVIL: 1.0},
+        fingerprint=EVIL,
+        versions={EVIL: EVIL},
+        methods=EVIL,
+    )
+    failed = VisitRecord("01", "2", "sub-01_ses-2", "failed", EVIL, EVIL, (EVIL,))
+    page = read_page(write_participant_page(out_dir, "01", records=[record, failed]))
+    assert page.tags["script"] == 0
+    assert "{{ 7*7 }}" in page.text
+    assert not [attrs for _, attrs in page.elements if "onerror" in attrs]
+    assert page.text.count("<script>alert(1)") >= 15
+    assert {attrs["src"][:5] for tag, attrs in page.elements if tag == "img"} == {"data:"}
+
+
+def test_the_page_is_the_same_every_time(out_dir: Path) -> None:
+    first = write_participant_page(out_dir, "01").read_bytes()
+    assert write_participant_page(out_dir, "01").read_bytes() == first
+
+
+def test_records_of_others_are_passed_over(out_dir: Path, make_record: Any) -> None:
+    write_record(out_dir, make_record(participant="011"))
+    own = write_participant_page(out_dir, "01").read_text()
+    assert "sub-011" not in own
+    records = [make_record(participant="011"), make_record(participant="01")]
+    assert "sub-011" not in write_participant_page(out_dir, "01", records=records).read_text()
+
+
+def test_a_record_that_cannot_be_read_is_a_failed_visit(tmp_path: Path, read_page: Read) -> None:
+    broken = tmp_path / "logs" / "visits" / "sub-01_ses-1.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    text = read_page(write_participant_page(tmp_path, "01")).text
+    assert "This visit failed" in text
+    assert "process the visit again" in text
+
+
+def test_nothing_recorded_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    with pytest.raises(NoInputError, match="run the participant level"):
+        write_participant_page(tmp_path, "01")
+
+
+def test_a_participant_that_is_no_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        write_participant_page(tmp_path, "../01")
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path, make_record: Any) -> None:
+    (tmp_path / "sub-01.html").mkdir()
+    with pytest.raises(CannotCreateError, match=r"sub-01\.html"):
+        write_participant_page(tmp_path, "01", records=[make_record()])
+
+
+def test_crash_files_elsewhere_link_into_the_logs(
+    tmp_path: Path, make_record: Any, read_page: Read
+) -> None:
+    record = dataclasses.replace(
+        make_record(), status="failed", crash_files=("/scratch/x/crash a.txt", "../crash-b.txt")
+    )
+    page = read_page(write_participant_page(tmp_path, "01", records=[record]))
+    assert {"logs/crash%20a.txt", "logs/crash-b.txt"} <= set(page.all("a", "href"))
+    assert "/scratch" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("participant", "session", "prefix"),
+    [
+        ("01", None, "sub-01"),
+        ("01", "pre", "sub-01_ses-pre_acq-3D_ce-gd_rec-norm_run-02"),
+        ("01", "1", ""),
+    ],
+)
+def test_a_record_leads_back_to_its_files(
+    participant: str, session: str | None, prefix: str
+) -> None:
+    visit = visit_of(VisitRecord(participant, session, prefix, "ok"))
+    assert visit.prefix == (prefix or "sub-01_ses-1")
