@@ -309,7 +309,7 @@ def _cuts_through(
     cuts: list[Cut] = []
     for plane, share in ((AXIAL, 1.0), (CORONAL, 1 / 3), (SAGITTAL, 1 / 4)):
         number = max(1, round(count * share))
-        gap = max(1, round(GAP_MM / float(spacing[plane.normal])))
+        gap = max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
         chosen = lesion_slices(labels, plane.normal, number, gap=gap)
         spread = even_slices(brain, plane.normal, 2 * number)
         if not chosen:

@@ -12,6 +12,8 @@ from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError, UsageError
+from bids_msseg.imaging.volume import load_volume
+from bids_msseg.reports.drawing import draw_visit
 from bids_msseg.reports.participant import visit_of, write_participant_page
 
 Read = Callable[[Path | str], Any]
@@ -217,3 +219,26 @@ def test_a_record_leads_back_to_its_files(
 ) -> None:
     visit = visit_of(VisitRecord(participant, session, prefix, "ok"))
     assert visit.prefix == (prefix or "sub-01_ses-1")
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.parametrize("patient", ["lj19", "tz04"])
+def test_a_page_of_a_real_head_stays_small(
+    patient: str, shared_data: Path, tmp_path: Path, make_record: Any
+) -> None:
+    cohort = shared_data / "ms-cohort"
+    manual = cohort / f"derivatives/manual/sub-{patient}/anat/sub-{patient}_space-FLAIR_"
+    flair = load_volume(cohort / f"sub-{patient}/anat/sub-{patient}_FLAIR.nii.gz")
+    record = make_record(patient, None)
+    draw_visit(
+        tmp_path,
+        visit_of(record),
+        flair=flair,
+        brain=load_volume(f"{manual}desc-brain_mask.nii.gz"),
+        lesions=load_volume(f"{manual}label-L_mask.nii.gz"),
+        rejected=flair.with_data(0 * flair.data),
+        moving={"T1w": flair, "T2w": flair, "MNI152NLin2009aSym": flair},
+    )
+    page = write_participant_page(tmp_path, patient, records=[record])
+    assert 1_000_000 < page.stat().st_size < 4_000_000
