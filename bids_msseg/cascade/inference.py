@@ -24,6 +24,7 @@ from bids_msseg.lesions.instances import label_lesions
 
 TILE = 64
 STRIDE = 48
+FAST_STRIDE = 56
 CROP = 32
 Array = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -356,7 +357,7 @@ def segment(
         See :func:`candidate_probability`.
     engine : Engine
     fast : bool, default False
-        One member of each ensemble, no mirror, wider stride.
+        One member of each ensemble, and tiles that overlap less.
     progress : callable, optional
 
     Returns
@@ -368,10 +369,11 @@ def segment(
     """
     first = cascade.candidate[:1] if fast else cascade.candidate
     second = cascade.refinement[:1] if fast else cascade.refinement
-    movable = [net.to(engine.device) for net in (*first, *second)]
-    del movable
+    for net in (*first, *second):
+        net.to(engine.device)
+    stride = FAST_STRIDE if fast else STRIDE
     candidate = candidate_probability(
-        first, images, present, brain, engine, mirror=not fast, progress=progress
+        first, images, present, brain, engine, stride=stride, progress=progress
     )
     point = cascade.point
     voxels, lesion = refine(second, images, present, candidate, point.gate, engine)

@@ -38,7 +38,7 @@ def correct_bias(volume: Volume, mask: NDArray[np.bool_], *, threads: int = 1) -
     if level <= 0:
         return volume.with_data(data)
     scaled = np.maximum(data / level, 1e-3)
-    factors = [max(1, min(4, round(SHRINK_TO_MM / edge))) for edge in volume.spacing]
+    factors = [max(1, round(SHRINK_TO_MM / edge)) for edge in volume.spacing]
     image, region = _to_itk(scaled, volume), _to_itk(inside.astype(np.uint8), volume)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)

@@ -113,8 +113,8 @@ def _rows(
 ) -> list[LesionRow]:
     """List kept lesions, then rejected candidates."""
     template = load_template(REFERENCE_TEMPLATE)
-    anatomy = grid.take(template.regions_volume, transform=to_template, order=0)
-    where = region_map(anatomy, grid.frame.spacing)
+    anatomy = template.volume.with_data(np.asarray(template.regions))
+    where = region_map(grid.take(anatomy, transform=to_template, order=0), grid.frame.spacing)
     rows: list[LesionRow] = []
     reasons = dict(enumerate(found.reasons, start=1))
     for labels, status in ((found.lesions, "kept"), (found.rejected, "rejected")):
