@@ -24,6 +24,7 @@ RUNTIME = [
     "safetensors>=0.8,<0.9",
     "matplotlib>=3.11,<4",
     "Jinja2>=3.1,<4",
+    "pillow>=12,<14",
     "PyYAML>=6,<7",
     "rich>=15,<16",
     "tomli-w>=1.2,<2",

@@ -183,7 +183,7 @@ def _find_labelled(options: argparse.Namespace) -> list[LabelledFiles]:
 
     labels = require_labels(options.labels or options.bids_dir / "derivatives" / "manual")
     selection = find_visits(options.bids_dir, derivatives={"labels": labels})
-    sites = _sites(options.bids_dir, options.site_column)
+    sites = read_sites(options.bids_dir, options.site_column)
     files = []
     for visit in selection.visits:
         truth = find_truth(labels, visit)
@@ -201,7 +201,7 @@ def _find_labelled(options: argparse.Namespace) -> list[LabelledFiles]:
     return files
 
 
-def _sites(bids_dir: Path, column: str) -> dict[str, str]:
+def read_sites(bids_dir: Path, column: str) -> dict[str, str]:
     """Read each participant's site."""
     table = bids_dir / "participants.tsv"
     if not table.is_file():
