@@ -32,7 +32,7 @@ SHIPPED_RECIPE: Mapping[str, Any] = {
     "folds": 3,
     "candidate": {"steps": 500, "batch": 2, "learning_rate": 2e-3},
     "continued": {"steps": 450, "batch": 2, "learning_rate": 1.5e-3},
-    "refinement": {"steps": 300, "batch": 12, "learning_rate": 1.5e-3},
+    "refinement": {"steps": 500, "batch": 12, "learning_rate": 1.5e-3},
 }
 
 
