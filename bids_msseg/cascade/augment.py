@@ -169,7 +169,7 @@ def recolour(image: Tensor, plan: AugmentPlan, rng: np.random.Generator) -> Tens
     result = result * float(1 + rng.uniform(-plan.gain, plan.gain))
     result = result + float(rng.uniform(-plan.shift, plan.shift))
     if rng.random() < 0.3:
-        result = blur(result, float(rng.uniform(0.3, plan.blur_mm)))
+        result = blur(result, float(rng.uniform(min(0.3, plan.blur_mm), plan.blur_mm)))
     if rng.random() < 0.5:
         amount = float(rng.uniform(0, plan.noise))
         grain = rng.standard_normal(edges, dtype=np.float32)
@@ -180,7 +180,7 @@ def recolour(image: Tensor, plan: AugmentPlan, rng: np.random.Generator) -> Tens
 def blur(image: Tensor, sigma: float) -> Tensor:
     """Convolve with a Gaussian, truncated at three voxels; ``sigma`` in voxels."""
     offsets = torch.arange(-3, 4, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-3)) ** 2)
     kernel = kernel / kernel.sum()
     result = image[None, None]
     for axis in range(3):

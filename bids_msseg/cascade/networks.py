@@ -80,7 +80,7 @@ class UNet(nn.Module):
         Input channels.
     widths : tuple of int
         Feature maps at each resolution, finest first. The input's edges must be divisible by
-        ``2 ** (len(widths) - 1)``.
+        ``2 ** (len(widths) - 1)``, and the coarsest features have more than one voxel.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...]) -> None:

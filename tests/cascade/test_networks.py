@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.cascade.networks import (
+    CandidateNet,
+    InstanceNorm,
+    NetConfig,
+    RefinementNet,
+    build,
+)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_instance_norm_is_the_same_with_and_without_gradients(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    norm = InstanceNorm(5, affine=True)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.uniform_(-1, 1)
+    features = (3 + 2 * torch.randn(2, 5, 4, 6, 2)).contiguous(memory_format=layout)
+    slow = norm(features)
+    with torch.no_grad():
+        quick = norm(features)
+    torch.testing.assert_close(quick, slow.detach(), rtol=1e-5, atol=1e-5)
+    flat = slow.detach().flatten(2)
+    expected = norm.bias.detach().expand(2, 5)
+    torch.testing.assert_close(flat.mean(2), expected, rtol=1e-4, atol=1e-4)
+
+
+@given(
+    edges=st.tuples(st.integers(2, 4), st.integers(1, 4), st.integers(1, 4)),
+    levels=st.integers(2, 3),
+    count=st.integers(1, 2),
+)
+def test_candidate_net_keeps_any_size_that_its_levels_divide(
+    edges: tuple[int, int, int], levels: int, count: int
+) -> None:
+    net = CandidateNet((4, 8, 16)[:levels]).eval()
+    shape = tuple(edge * 2 ** (levels - 1) for edge in edges)
+    with torch.no_grad():
+        logits = net(torch.randn(count, 6, *shape))
+    assert logits.shape == (count, 1, *shape)
+    assert torch.isfinite(logits).all()
+
+
+def test_refinement_net_gives_voxels_and_one_verdict_a_candidate() -> None:
+    net = RefinementNet((4, 8)).eval()
+    with torch.no_grad():
+        voxels, lesion = net(torch.rand(3, 8, 8, 6, 4))
+    assert voxels.shape == (3, 1, 8, 6, 4)
+    assert lesion.shape == (3,)
+
+
+def test_refinement_net_looks_at_the_candidate_in_question() -> None:
+    torch.manual_seed(0)
+    net = RefinementNet((4, 8)).eval()
+    one = torch.randn(1, 8, 8, 8, 8)
+    one[:, -1] = 0
+    other = one.clone()
+    one[:, -1, 1:3, 1:3, 1:3] = 1
+    other[:, -1, 5:7, 5:7, 5:7] = 1
+    with torch.no_grad():
+        assert net(one)[1] != net(other)[1]
+
+
+def test_refinement_net_without_any_candidate_stays_finite() -> None:
+    images = torch.randn(1, 8, 8, 8, 8)
+    images[:, -1] = 0
+    with torch.no_grad():
+        _, lesion = RefinementNet((4, 8)).eval()(images)
+    assert torch.isfinite(lesion).all()
+
+
+def test_one_member_of_a_batch_does_not_touch_another() -> None:
+    net = CandidateNet((4, 8)).eval()
+    images = torch.randn(2, 6, 8, 8, 8)
+    with torch.no_grad():
+        together, alone = net(images), net(images[:1])
+    torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["candidate", "refinement"])
+def test_the_same_seed_builds_the_same_net(kind: str) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        states.append(build(NetConfig(kind, (4, 8))).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_build_gives_back_the_config_and_refuses_unknown_kinds() -> None:
+    config = NetConfig("refinement", (4, 8))
+    assert build(config).config == config
+    assert isinstance(build(NetConfig("candidate", (4,))), CandidateNet)
+    with pytest.raises(ValueError, match="oracle"):
+        build(NetConfig("oracle", (4, 8)))
