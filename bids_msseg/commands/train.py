@@ -169,7 +169,7 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
             augment=AugmentPlan(**settings.get("augment", {})),
         )
     except TypeError as error:
-        raise UsageError(f"the recipe is wrong: {error}", cure="see docs/training.md") from error
+        raise UsageError(f"the recipe is wrong: {error}", cure="compare it with training/cascade-1.yaml") from error
     return replace(
         recipe,
         widths=tuple(settings.get("widths", recipe.widths)),
