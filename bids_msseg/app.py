@@ -8,25 +8,28 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import ExitCode, UsageError
-from bids_msseg.progress import Progress, VisitOutcome
+from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError, UsageError
+from bids_msseg.progress import OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
 
 if TYPE_CHECKING:
-    from bids_msseg.bids.visit import Selection, Visit
+    from bids_msseg.bids.visit import Selection, Skipped, Visit
     from bids_msseg.cascade.weights import ModelHeader
     from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.workflow.participant import Settings
     from bids_msseg.workflow.run import Execution, Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
 STEPS_PER_VISIT = 20
+VISITS_OF_A_PLUGIN = 10_000
 NAMED_PACKAGES = ("bids_msseg", "nipype", "torch", "SimpleITK", "deepbet")
 
 
@@ -76,28 +79,52 @@ def _participant(config: RunConfig) -> ExitCode:
         config.bids_dir, config.output_dir, config.work_dir, create=not execution.dry_run
     ):
         LOGGER.warning(warning)
-    _settle_in(config.work_dir, dry=execution.dry_run)
-    header = _model_header(config)
-    if execution.boilerplate_only:
-        return _boilerplate_only(config, header)
-    selection = _select(config)
-    if execution.dry_run:
-        return _dry_run(config, selection, header)
-    return _process(config, selection, header)
+    with _own_surroundings(config.work_dir, dry=execution.dry_run):
+        header = _model_header(config)
+        if execution.boilerplate_only:
+            return _boilerplate_only(config, header)
+        _check_device(config.performance.device)
+        plugin = _plugin(config)
+        selection = _select(config)
+        if execution.dry_run:
+            return _dry_run(config, selection, header)
+        return _process(config, selection, header, plugin)
 
 
-def _settle_in(work_dir: Path, *, dry: bool) -> None:
+@contextmanager
+def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     """Keep libraries from writing to a home that may not be there, or calling their makers."""
-    os.environ.setdefault("NO_ET", "1")
-    os.environ.setdefault("TEMPLATEFLOW_AUTOUPDATE", "0")
-    if dry:
-        return
-    scratch = work_dir / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
-    for name in ("NIPYPE_CONFIG_DIR", "MPLCONFIGDIR"):
-        os.environ.setdefault(name, str(work_dir / name.lower()))
-    os.environ["TMPDIR"] = str(scratch)
-    tempfile.tempdir = str(scratch)
+    wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
+    # a look at the GPU must not keep forked workers from using it
+    wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    if not (Path.home() / ".cache" / "templateflow").is_dir() and not dry:
+        wanted["TEMPLATEFLOW_HOME"] = str(work_dir / "templateflow")
+    wanted = {name: value for name, value in wanted.items() if name not in os.environ}
+    scratch = None if dry else tempfile.mkdtemp(prefix="tmp-", dir=work_dir)
+    if scratch is not None:
+        wanted |= dict.fromkeys(("NIPYPE_CONFIG_DIR", "MPLCONFIGDIR", "TMPDIR"), scratch)
+    before = {name: os.environ.get(name) for name in wanted}, tempfile.tempdir
+    os.environ.update(wanted)
+    tempfile.tempdir = scratch or before[1]
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before[1]
+        for name, value in before[0].items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_device(device: str) -> None:
+    """Refuse a GPU that is not there before anything is computed."""
+    if device.startswith("cuda"):
+        from bids_msseg.cascade.inference import choose_engine
+
+        choose_engine(device)
 
 
 def _model_header(config: RunConfig) -> ModelHeader:
@@ -143,7 +170,7 @@ def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
 
     chosen = config.processing
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
-    options = {**config.analysis_fingerprint_options(), "model": header.name}
+    options = _options(config, header)
     versions = _versions()
     return Delivery(
         visit=visit,
@@ -168,6 +195,11 @@ def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
     )
 
 
+def _options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
+    """Name what shapes results; the model by its name, as where it lies says something else."""
+    return {**config.analysis_fingerprint_options(), "model": header.name}
+
+
 def _scalar(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
@@ -179,21 +211,27 @@ def _versions() -> dict[str, str]:
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
-    from bids_msseg.workflow.resume import is_finished
-
     lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
     for visit in selection.visits:
-        delivery = _delivery(config, visit, header)
-        done = is_finished(config.output_dir, visit, delivery.fingerprint, spaces=_spaces(config))
+        done = _is_finished(config, _delivery(config, visit, header))
         lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}")
         for contrast in ("FLAIR", "T1w", "T2w"):
             path = visit.contrasts.get(contrast)
-            where = "none" if path is None else str(path.relative_to(config.bids_dir))
+            where = "none" if path is None else _public(str(path), config)
             lines.append(f"  {contrast}: {where}")
         lines += [f"  note: {note}" for note in visit.notes]
-    lines += [f"{one.key}: would be skipped: {one.reason}" for one in selection.skipped]
+    for one in selection.skipped:
+        cure = f" (cure: {one.cure})" if one.cure else ""
+        lines.append(f"{one.key}: would be skipped: {one.reason}{cure}")
     print("\n".join(lines))
     return ExitCode.SUCCESS
+
+
+def _is_finished(config: RunConfig, delivery: Delivery) -> bool:
+    from bids_msseg.workflow.resume import is_finished
+
+    wanted = delivery.fingerprint
+    return is_finished(config.output_dir, delivery.visit, wanted, spaces=_spaces(config))
 
 
 def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
@@ -210,7 +248,8 @@ def _write_citation(config: RunConfig, header: ModelHeader) -> Path:
     from bids_msseg.bids.paths import logs_dir
     from bids_msseg.reports.methods import REFERENCES, methods_paragraph
 
-    threshold = config.processing.threshold or header.point.threshold
+    asked = config.processing.threshold
+    threshold = header.point.threshold if asked is None else asked
     text = methods_paragraph(
         ["FLAIR", "T1w", "T2w"],
         model=header.name,
@@ -221,7 +260,9 @@ def _write_citation(config: RunConfig, header: ModelHeader) -> Path:
     )
     target = logs_dir(config.output_dir) / "CITATION.md"
     listed = "\n".join(f"- {reference}" for reference in REFERENCES)
-    write_atomic(target, f"# Methods\n\n{text}\n\n# References\n\n{listed}\n")
+    content = f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
+    if not target.is_file() or target.read_text(encoding="utf-8") != content:
+        write_atomic(target, content)
     return target
 
 
@@ -229,15 +270,20 @@ def _reports_only(config: RunConfig) -> ExitCode:
     """Write all pages again from what lies in OUT."""
     from bids_msseg.bids.record import read_records
 
+    there = {record.participant for record in read_records(config.output_dir)}
     asked = set(config.query.participant_label)
-    records = read_records(config.output_dir)
-    people = {record.participant for record in records}
-    _write_pages(config.output_dir, sorted(people & asked if asked else people))
-    if not people:
-        raise UsageError(
+    people = sorted(there & asked if asked else there)
+    if not there:
+        raise NoInputError(
             f"{config.output_dir} holds no processed visits",
             cure="run the participant level without --reports-only first",
         )
+    if not people:
+        raise NothingSelectedError(
+            f"{config.output_dir} holds nothing of {' '.join(sorted(asked))}",
+            cure=f"it holds {' '.join(sorted(there)[:20])}",
+        )
+    _write_pages(config.output_dir, people)
     return ExitCode.SUCCESS
 
 
@@ -249,64 +295,105 @@ def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
         LOGGER.info("report: %s", page)
 
 
-def _process(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
+def _process(
+    config: RunConfig,
+    selection: Selection,
+    header: ModelHeader,
+    plugin: tuple[str, dict[str, Any]] | None,
+) -> ExitCode:
     """Run every visit that is not finished, report on all."""
     from bids_msseg.bids.dataset import write_dataset_files
-    from bids_msseg.workflow.resume import is_finished
 
     write_dataset_files(
         config.output_dir,
         config.bids_dir,
-        options=config.analysis_fingerprint_options(),
+        options=_options(config, header),
         derivatives=config.query.derivatives,
     )
     _write_citation(config, header)
-    _note_skipped(config.output_dir, selection)
-    if config.execution.clean_workdir:
-        shutil.rmtree(config.work_dir / "bids_msseg", ignore_errors=True)
+    _note_skipped(config, selection)
     deliveries = [_delivery(config, visit, header) for visit in selection.visits]
-    spaces = _spaces(config)
-    finished = [
-        d
-        for d in deliveries
-        if is_finished(config.output_dir, d.visit, d.fingerprint, spaces=spaces)
-    ]
-    todo = [d for d in deliveries if d not in finished]
-    if finished:
-        LOGGER.info("%d of %d visits are finished already", len(finished), len(deliveries))
-    outcomes, rows = _run_all(config, todo, header)
-    rows = [_row(d, "ok (before)", None) for d in finished] + rows
-    people = sorted(
-        {d.visit.participant for d in deliveries} | {one.participant for one in selection.skipped}
-    )
-    _write_pages(config.output_dir, people)
-    Progress(len(rows)).close(rows)
+    todo = [one for one in deliveries if not _is_finished(config, one)]
+    if len(todo) < len(deliveries):
+        done = len(deliveries) - len(todo)
+        LOGGER.info("%d of %d visits are finished already", done, len(deliveries))
+    outcomes = _run_all(config, todo, header, plugin)
+    _write_pages(config.output_dir, _with_old_page(config.output_dir, selection))
+    _close(config, deliveries, outcomes, selection.skipped)
     return _verdict(outcomes)
 
 
-def _note_skipped(out_dir: Path, selection: Selection) -> None:
-    """Leave a record of every visit that cannot be processed, so that the group table has it."""
-    from bids_msseg.bids.record import VisitRecord, write_record
+def _note_skipped(config: RunConfig, selection: Selection) -> None:
+    """Leave a record of every visit that cannot be processed, so that the group table has it.
+
+    A result that is there already stays, and a label that is not in the dataset leaves nothing.
+    """
+    from bids_msseg.bids.record import VisitRecord, read_record, write_record
 
     for one in selection.skipped:
-        write_record(
-            out_dir,
-            VisitRecord(
-                one.participant, one.session, "", "skipped", reason=one.reason, cure=one.cure
-            ),
-        )
+        folder = config.bids_dir / f"sub-{one.participant}"
+        if not (folder / f"ses-{one.session}" if one.session else folder).is_dir():
+            continue
+        reason, cure = _public(one.reason, config), _public(one.cure, config)
+        record = VisitRecord(one.participant, one.session, "", "skipped", reason=reason, cure=cure)
+        before = read_record(config.output_dir, one.participant, one.session)
+        if before is None or (before.status != "ok" and before != record):
+            write_record(config.output_dir, record)
+
+
+def _with_old_page(out_dir: Path, selection: Selection) -> list[str]:
+    """List the participants of this run whose page is missing or older than a record."""
+    from bids_msseg.bids.paths import record_path, report_path
+
+    newest: dict[str, int] = {}
+    everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
+    for one in everyone:
+        record = record_path(out_dir, one.participant, one.session)
+        if record.is_file():
+            changed = record.stat().st_mtime_ns
+            newest[one.participant] = max(changed, newest.get(one.participant, 0))
+    pages = {name: report_path(out_dir, name) for name in newest}
+    return [
+        name
+        for name, page in pages.items()
+        if not page.is_file() or page.stat().st_mtime_ns < newest[name]
+    ]
 
 
 def _run_all(
-    config: RunConfig, todo: Sequence[Delivery], header: ModelHeader
-) -> tuple[list[Outcome], list[VisitOutcome]]:
+    config: RunConfig,
+    todo: Sequence[Delivery],
+    header: ModelHeader,
+    plugin: tuple[str, dict[str, Any]] | None,
+) -> list[Outcome]:
     """Run the visits with a progress bar."""
-    from bids_msseg.cascade.weights import find_model
-    from bids_msseg.workflow.participant import Settings
+    from bids_msseg.reports.text import counted
     from bids_msseg.workflow.run import run_visits
 
+    if not todo:
+        return []
     resources = _resources(config)
-    settings = Settings(
+    settings = _settings(config, resources)
+    execution = _execution(config, resources, plugin)
+    if config.execution.clean_workdir:
+        _clean(execution, todo)
+    LOGGER.info("processing %s with model %s", counted(len(todo), "visit"), header.name)
+    outcomes: list[Outcome] = []
+    with Progress(len(todo), steps_per_visit=STEPS_PER_VISIT) as progress:
+        for outcome in run_visits(todo, settings, execution, on_step=progress.step):
+            outcomes.append(outcome)
+            _finish(config, outcome)
+            progress.finish(outcome.delivery.visit.key, _status(outcome), outcome.seconds)
+    if config.execution.resource_monitor:
+        _write_usage(config.output_dir, outcomes)
+    return outcomes
+
+
+def _settings(config: RunConfig, resources: Resources) -> Settings:
+    from bids_msseg.cascade.weights import find_model
+    from bids_msseg.workflow.participant import Settings
+
+    return Settings(
         model_file=find_model(config.processing.model),
         skull_stripped=config.processing.skull_stripped,
         fast=config.processing.fast,
@@ -314,20 +401,35 @@ def _run_all(
         device=config.performance.device,
         threads=resources.omp_nthreads,
         spaces=_spaces(config),
+        measure=config.execution.resource_monitor,
     )
-    outcomes: list[Outcome] = []
-    rows: list[VisitOutcome] = []
-    if not todo:
-        return outcomes, rows
-    LOGGER.info("processing %d visits with model %s", len(todo), header.name)
-    with Progress(len(todo), steps_per_visit=STEPS_PER_VISIT) as progress:
-        for outcome in run_visits(
-            todo, settings, _execution(config, resources), on_step=progress.step
-        ):
-            outcomes.append(outcome)
-            rows.append(_finish(config, outcome))
-            progress.finish(outcome.delivery.visit.key, rows[-1].status, outcome.seconds)
-    return outcomes, rows
+
+
+def _clean(execution: Execution, todo: Sequence[Delivery]) -> None:
+    """Remove what earlier runs left of these visits; other jobs may be at work on others."""
+    from bids_msseg.workflow.run import visit_folder
+
+    for delivery in todo:
+        shutil.rmtree(visit_folder(execution, delivery), ignore_errors=True)
+
+
+def _write_usage(out_dir: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write what every step took to ``OUT/logs/resources.tsv``, and its peaks to the log."""
+    from bids_msseg.bids.files import write_tsv
+    from bids_msseg.bids.paths import logs_dir
+
+    rows = [asdict(used) for outcome in outcomes for used in outcome.usage]
+    if not rows:
+        LOGGER.warning("the resource monitor saw nothing: this nipype plugin does not tell")
+        return
+    target = logs_dir(out_dir) / "resources.tsv"
+    write_tsv(target, list(rows[0]), rows)
+    peak = max(rows, key=lambda row: float(row["memory_gb"]))
+    LOGGER.info(
+        "peak memory %.2f GB in %s of %s; all steps: %s",
+        *(peak[name] for name in ("memory_gb", "step", "visit")),
+        target,
+    )
 
 
 def _resources(config: RunConfig) -> Resources:
@@ -337,7 +439,9 @@ def _resources(config: RunConfig) -> Resources:
     )
 
 
-def _execution(config: RunConfig, resources: Resources) -> Execution:
+def _execution(
+    config: RunConfig, resources: Resources, plugin: tuple[str, dict[str, Any]] | None
+) -> Execution:
     """Choose nipype's plugin: one asked for, else as many processes as threads leave room for."""
     from bids_msseg.workflow.run import Execution
 
@@ -345,52 +449,66 @@ def _execution(config: RunConfig, resources: Resources) -> Execution:
         work_dir=config.work_dir,
         out_dir=config.output_dir,
         stop_on_first_crash=config.execution.stop_on_first_crash,
-        resource_monitor=config.execution.resource_monitor,
         clean=config.execution.clean_workdir,
     )
-    if config.performance.use_plugin is not None:
-        name, arguments = _read_plugin(config.performance.use_plugin)
-        return replace(base, plugin=name, plugin_args=arguments, chunk=10_000)
+    if plugin is not None:
+        name, arguments = plugin
+        return replace(base, plugin=name, plugin_args=arguments, chunk=VISITS_OF_A_PLUGIN)
     if resources.nprocs // resources.omp_nthreads < 2:
         return base
     arguments = {
         "n_procs": resources.nprocs,
         "memory_gb": resources.mem_gb,
         "raise_insufficient": False,
-        "maxtasksperchild": 20,
     }
     return replace(base, plugin="MultiProc", plugin_args=arguments, chunk=8 * resources.nprocs)
 
 
-def _read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
+def _plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:
     """Read nipype's plugin file: ``plugin: NAME`` and ``plugin_args: {...}``."""
-    import yaml
+    path = config.performance.use_plugin
+    if path is None:
+        return None
+    from bids_msseg.workflow.plugins import known_plugins
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        name, arguments = content["plugin"], content.get("plugin_args") or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError):
-        name, arguments = None, {}
+    content = _read_yaml(path)
+    name, arguments = content.get("plugin"), content.get("plugin_args") or {}
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise UsageError(
             f"{path} does not describe a nipype plugin",
             cure="write YAML such as: 'plugin: SLURM' and 'plugin_args: {sbatch_args: --mem=8G}'",
         )
+    if name not in known_plugins():
+        raise UsageError(
+            f"{path} asks for the plugin {name}, which nipype does not have",
+            cure=f"nipype has {', '.join(known_plugins())}",
+        )
     return name, arguments
 
 
-def _finish(config: RunConfig, outcome: Outcome) -> VisitOutcome:
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file that should hold a mapping; anything else is an empty one."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", cure="correct --use-plugin"
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError):
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def _finish(config: RunConfig, outcome: Outcome) -> None:
     """Leave a record of a failed visit; the workflow itself has left that of a finished one."""
     from bids_msseg.bids.record import VisitRecord, write_record
 
-    delivery = outcome.delivery
-    if outcome.ok:
-        return _row(delivery, "ok", outcome.seconds)
-    visit = delivery.visit
-    crashes = tuple(path.relative_to(config.output_dir).as_posix() for path in outcome.crash_files)
+    delivery, visit = outcome.delivery, outcome.delivery.visit
+    if outcome.ok or outcome.stopped:
+        return
     LOGGER.error("%s failed: %s\n  cure: %s", visit.key, outcome.message, outcome.cure)
-    for crash in crashes:
-        LOGGER.error("%s: crash file %s", visit.key, crash)
     write_record(
         config.output_dir,
         VisitRecord(
@@ -398,31 +516,76 @@ def _finish(config: RunConfig, outcome: Outcome) -> VisitOutcome:
             visit.session,
             visit.prefix,
             "failed",
-            reason=outcome.message,
-            cure=outcome.cure,
-            crash_files=crashes,
+            reason=_public(outcome.message, config),
+            cure=_public(outcome.cure, config),
+            crash_files=_crashes(config, outcome),
             model=delivery.model,
             options=delivery.options,
             notes=visit.notes,
             versions=delivery.versions,
         ),
     )
-    return VisitOutcome(visit.key, "failed", seconds=outcome.seconds)
 
 
-def _row(delivery: Delivery, status: str, seconds: float | None) -> VisitOutcome:
+def _crashes(config: RunConfig, outcome: Outcome) -> tuple[str, ...]:
+    """Name the crash files below OUT."""
+    paths = (path.relative_to(config.output_dir) for path in outcome.crash_files)
+    return tuple(path.as_posix() for path in paths)
+
+
+def _public(text: str, config: RunConfig) -> str:
+    """Leave out where on this machine datasets lie: what stands in OUT travels."""
+    from bids_msseg.reports.text import without_folders
+
+    roots = (config.bids_dir, config.output_dir, *config.query.derivatives.values())
+    for root in sorted({str(root.absolute()) for root in roots}, key=len, reverse=True):
+        text = text.replace(f"{root}/", "")
+    return without_folders(text)
+
+
+def _status(outcome: Outcome) -> str:
+    return OK if outcome.ok else "not run" if outcome.stopped else "failed"
+
+
+def _close(
+    config: RunConfig,
+    deliveries: Sequence[Delivery],
+    outcomes: Sequence[Outcome],
+    skipped: Sequence[Skipped],
+) -> None:
+    """End with a table of all visits and, for those that failed, where to look."""
+    seen = {outcome.delivery.visit.key: outcome for outcome in outcomes}
+    stopped = config.execution.stop_on_first_crash and _verdict(outcomes) != ExitCode.SUCCESS
+    rows = [_row(config, one, seen.get(one.visit.key), stopped=stopped) for one in deliveries]
+    rows += [VisitOutcome(one.key, "skipped") for one in skipped]
+    Progress(len(rows)).close(rows)
+    for key, outcome in seen.items():
+        if not outcome.ok and not outcome.stopped:
+            files = ", ".join(str(path) for path in outcome.crash_files) or "none"
+            LOGGER.error("%s failed, crash file: %s", key, files)
+
+
+def _row(
+    config: RunConfig, delivery: Delivery, outcome: Outcome | None, *, stopped: bool
+) -> VisitOutcome:
+    """Fill a row of the table; a visit without outcome was finished before or was not reached."""
     from bids_msseg.bids.record import read_record
 
     visit = delivery.visit
-    record = read_record(delivery.out_dir, visit.participant, visit.session)
+    if outcome is None and stopped and not _is_finished(config, delivery):
+        return VisitOutcome(visit.key, "not run")
+    if outcome is not None and not outcome.ok:
+        return VisitOutcome(visit.key, _status(outcome), seconds=outcome.seconds)
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    seconds = None if outcome is None else outcome.seconds
     if record is None:
-        return VisitOutcome(visit.key, status, seconds=seconds)
-    return VisitOutcome(visit.key, status, record.lesion_count, record.lesion_load_ml, seconds)
+        return VisitOutcome(visit.key, OK, seconds=seconds)
+    return VisitOutcome(visit.key, OK, record.lesion_count, record.lesion_load_ml, seconds)
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> ExitCode:
     """Turn failures into one code: theirs where they agree, the general one where they do not."""
-    codes = {outcome.code for outcome in outcomes if not outcome.ok}
+    codes = {outcome.code for outcome in outcomes if not (outcome.ok or outcome.stopped)}
     if not codes:
         return ExitCode.SUCCESS
     return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.FAILURE

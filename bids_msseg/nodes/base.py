@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import time
 from abc import abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_msseg.errors import MssegError
+from bids_msseg import __version__
+from bids_msseg.errors import IoError, MssegError, TemporaryError
 
 FAILURE_FILE = "failure.json"
 
@@ -26,6 +30,8 @@ class StepInputs(BaseInterfaceInputSpec):  # type: ignore[misc]
     """Inputs of every node."""
 
     threads = traits.Int(1, usedefault=True, nohash=True, desc="threads the step may use")
+    measure = traits.Bool(False, usedefault=True, nohash=True, desc="measure memory and CPU time")
+    version = traits.Str(__version__, usedefault=True, desc="another one runs the step again")
 
 
 class StepOutputs(TraitedSpec):  # type: ignore[misc]
@@ -33,6 +39,8 @@ class StepOutputs(TraitedSpec):  # type: ignore[misc]
 
     notes = traits.List(traits.Str, desc="what a reader should know")
     seconds = traits.Float(desc="wall time in s")
+    cpu_seconds = traits.Float(desc="CPU time of all threads in s, where measured")
+    memory_gb = traits.Float(desc="peak resident memory of the process in GiB, where measured")
 
 
 class Step(BaseInterface):  # type: ignore[misc]
@@ -56,30 +64,74 @@ class Step(BaseInterface):  # type: ignore[misc]
     def _run_interface(self, runtime: Bunch) -> Bunch:
         folder = Path(runtime.cwd)
         values = {name: value for name, value in self.inputs.get().items() if isdefined(value)}
-        begun = time.monotonic()
+        begun, busy = time.monotonic(), time.process_time()
+        if self.inputs.measure:
+            _forget_peak()
         try:
             self._results = self.work(folder, **values)
-        except MssegError as error:
-            _leave_failure(folder, error.message, error.cure, int(error.code))
-            raise
         except Exception as error:
-            _leave_failure(
-                folder,
-                f"unexpected {type(error).__name__}: {error}",
-                "report it with the crash file, which holds the whole trace",
-                1,
-            )
+            leave_failure(folder, _explained(error))
             raise
         self._results.setdefault("notes", [])
         self._results["seconds"] = round(time.monotonic() - begun, 3)
+        if self.inputs.measure:
+            self._results["cpu_seconds"] = round(time.process_time() - busy, 3)
+            self._results["memory_gb"] = round(_peak_gb(), 3)
         return runtime
 
     def _list_outputs(self) -> dict[str, Any]:
         return dict(self._results)
 
 
-def _leave_failure(folder: Path, message: str, cure: str, code: int) -> None:
-    content = {"step": folder.name, "message": message, "cure": cure, "code": code}
-    target = folder.parent / FAILURE_FILE
-    if not target.exists():
-        target.write_text(json.dumps(content), encoding="utf-8")
+def _forget_peak() -> None:
+    """Make the kernel count this process's peak memory from now on; see proc(5), clear_refs."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_gb() -> float:
+    """Peak resident memory of this process in GiB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _explained(error: Exception) -> MssegError:
+    """Find words and an exit code for what a step raised."""
+    if isinstance(error, MssegError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return IoError(
+            "no space left on the disk",
+            cure="free some, or let --work-dir name a larger disk, and run again",
+        )
+    # torch has its own classes and texts for both of its allocators
+    if isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory")
+    ):
+        return TemporaryError(
+            "the memory does not suffice", cure="give the job more memory, or lower --nprocs"
+        )
+    first = (str(error).splitlines() or [""])[0]
+    return MssegError(
+        f"unexpected {type(error).__name__}: {first}",
+        cure="report it with the crash file, which holds the whole trace",
+    )
+
+
+def leave_failure(folder: Path, error: MssegError) -> None:
+    """Write down beside a visit's nodes why one of them failed; the first one's word stays.
+
+    Parameters
+    ----------
+    folder : path
+        The node's own folder.
+    error : MssegError
+    """
+    content = {
+        "step": folder.name,
+        "message": error.message,
+        "cure": error.cure,
+        "code": int(error.code),
+    }
+    # on a full disk the crash file, if anything, has to do
+    with suppress(OSError), (folder.parent / FAILURE_FILE).open("x", encoding="utf-8") as stream:
+        json.dump(content, stream)

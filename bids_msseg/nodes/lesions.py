@@ -76,7 +76,9 @@ class Delineate(Step):
                 "probseg": np.clip(maps["probability"], 0, 1),
                 "labels": found.lesions,
                 "mask": (found.lesions > 0).astype(np.uint8),
-                "candidates": ((maps["candidates"] >= 0.5) | (found.lesions > 0)).astype(np.uint8),
+                "candidates": (
+                    (maps["candidates"] >= 0.5) | (found.lesions > 0) | (found.rejected > 0)
+                ).astype(np.uint8),
                 "rejected": found.rejected,
                 "brain": brain.astype(np.uint8),
             },

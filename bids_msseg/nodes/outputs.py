@@ -95,6 +95,7 @@ class DrawFigures(Step):
 
     input_spec = _DrawInputs
     output_spec = _DrawOutputs
+    always_run = True  # what it writes lies in OUT, where nipype does not look for it
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write the PNG files below OUT."""
@@ -144,7 +145,7 @@ class PublishVisit(Step):
 
     input_spec = _PublishInputs
     output_spec = _PublishOutputs
-    always_run = True
+    always_run = True  # as above
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write everything; the record, which says that all is there, comes last."""
@@ -185,7 +186,8 @@ _BRAIN_METHODS = {
 
 def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     origin, method = delivery.flair_origin(), delivery.method()
-    brain = delivery.flair_origin(delivery.uri(delivery.visit.flair))
+    given = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
+    brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *given]))
     how = _BRAIN_METHODS[inputs["brain_how"]]
     _deliver(
         delivery,
@@ -281,9 +283,9 @@ def _record(delivery: Delivery, rows: list[LesionRow], inputs: Mapping[str, Any]
     load = summarise(rows)
     brain = load_volume(inputs["brain_file"])
     rejected = sum(row.status == "rejected" for row in rows)
-    notes = [*delivery.visit.notes]
+    flags: list[str] = []
     for step, found in zip(inputs["step_names"], inputs["step_notes"], strict=True):
-        notes += [f"{step}: {note}" for note in found]
+        flags += [f"{step}: {note}" for note in found]
     return VisitRecord(
         participant=delivery.visit.participant,
         session=delivery.visit.session,
@@ -301,7 +303,8 @@ def _record(delivery: Delivery, rows: list[LesionRow], inputs: Mapping[str, Any]
             region.label: (load.region_ml[region], load.region_count[region])
             for region in load.region_ml
         },
-        notes=tuple(notes),
+        flags=tuple(flags),
+        notes=delivery.visit.notes,
         timings_s=dict(zip(inputs["step_names"], inputs["step_seconds"], strict=True)),
         fingerprint=delivery.fingerprint,
         versions=delivery.versions,

@@ -16,7 +16,7 @@ from bids_msseg.imaging.brain import (
     is_skull_stripped,
     mask_from_stripped,
 )
-from bids_msseg.imaging.conform import conform
+from bids_msseg.imaging.conform import check_header, conform
 from bids_msseg.imaging.normalise import build_stack
 from bids_msseg.imaging.register import (
     read_itk_affine,
@@ -91,8 +91,9 @@ class FindBrain(Step):
 
 def _on_grid(path: Path, image: Volume) -> np.ndarray:
     """Read a mask that another pipeline made and bring it onto the conformed image."""
-    mask = load_volume(path)
-    moved = mask_onto(mask.with_data(mask.data > 0), image.shape, image.affine)
+    stored, shape = load_volume(path), check_header(path, contrast="brain mask").shape
+    mask = stored.with_data(stored.data.reshape(shape) > 0)
+    moved = mask_onto(mask, image.shape, image.affine)
     if not moved.any():
         raise DataError(
             f"the brain mask {path.name} does not meet the FLAIR",
@@ -161,8 +162,6 @@ class CorrectBias(Step):
 class _TemplateInputs(StepInputs):
     flair_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
-    t1w_file = File(desc="T1w, used for the fit where there is one")
-    t1w_transform = File(desc="FLAIR world to T1w world")
     template = traits.Str(mandatory=True)
     resolution = traits.Int(1, usedefault=True)
     seed = traits.Int(0, usedefault=True)

@@ -24,6 +24,7 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.segment import Segment
+from bids_msseg.workflow.resume import NATIVE_SPACES
 
 STEP_LABELS = {
     "conform": "checking images",
@@ -42,6 +43,17 @@ STEP_LABELS = {
 """Start of a node's name to what a person reads while it runs."""
 
 
+def step_label(step: str) -> str | None:
+    """Say in words what a node does; None for those that only gather.
+
+    Examples
+    --------
+    >>> step_label("on_flair_T1w"), step_label("list_notes")
+    ('writing images', None)
+    """
+    return next((words for start, words in STEP_LABELS.items() if step.startswith(start)), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What shapes the workflow of a visit beside its images.
@@ -58,6 +70,8 @@ class Settings:
         Threads a node may use.
     spaces : tuple of (name, resolution or None)
         Where masks are written besides the FLAIR grid.
+    measure : bool
+        Whether each node measures its memory and CPU time.
     """
 
     model_file: Path
@@ -67,6 +81,7 @@ class Settings:
     device: str = "auto"
     threads: int = 1
     spaces: tuple[tuple[str, int | None], ...] = ()
+    measure: bool = False
 
 
 def visit_workflow_name(visit: Visit) -> str:
@@ -77,7 +92,8 @@ def visit_workflow_name(visit: Visit) -> str:
     >>> visit_workflow_name(Visit("01", "1", Path("f.nii.gz")))
     'sub_01_ses_1'
     """
-    return visit.key.replace("-", "_")
+    # BIDS labels may hold a plus and no underscore, nipype's names the other way round
+    return visit.key.replace("-", "_").replace("+", "_plus_")
 
 
 def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
@@ -123,10 +139,23 @@ class _Plan:
         """Contrasts that have to be aligned with FLAIR."""
         return [name for name in self.contrasts if name != "FLAIR"]
 
+    @property
+    def spaces(self) -> dict[str, tuple[str, int]]:
+        """Spaces besides the FLAIR's, each once, by the name of their node."""
+        found: dict[str, tuple[str, int]] = {}
+        for space, resolution in self.settings.spaces:
+            if space == "T1w" and "T1w" in self.contrasts:
+                found["space_T1w"] = (space, 1)
+            elif space not in NATIVE_SPACES:
+                grid = resolution or 1
+                found[f"space_{space}" + (f"_{grid}" if grid != 1 else "")] = (space, grid)
+        return found
+
     def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
         """Add a node that declares its memory and threads."""
         count = self.settings.threads if threads else 1
         interface.inputs.threads = count
+        interface.inputs.measure = self.settings.measure
         node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count)
         self.workflow.add_nodes([node])
         return node
@@ -226,24 +255,22 @@ def _grid_step(plan: _Plan) -> OntoGrid:
 
 
 def _other_spaces(plan: _Plan) -> None:
-    """Cut the probability on the T1w grid and on templates."""
-    for space, resolution in plan.settings.spaces:
-        if space == "FLAIR" or (space == "T1w" and "T1w" not in plan.contrasts):
-            continue
+    """Cut the probability on the T1w grid and on templates; one fit serves all resolutions."""
+    fitted = {REFERENCE_TEMPLATE: "template"}
+    for name, (space, resolution) in plan.spaces.items():
         step = MaskInSpace(
             threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
         )
-        name = f"space_{space}"
-        transform = "template"
         if space == "T1w":
             step.inputs.reference_file = str(plan.contrasts["T1w"])
             step.inputs.invert = True
             transform = "coregister_T1w"
         else:
-            step.inputs.template, step.inputs.resolution = space, resolution or 1
-            if space != REFERENCE_TEMPLATE:
-                transform = f"template_{space}"
-                _fit_template(plan, transform, space, resolution or 1)
+            step.inputs.template, step.inputs.resolution = space, resolution
+            if space not in fitted:
+                fitted[space] = f"template_{space}"
+                _fit_template(plan, fitted[space], space, resolution)
+            transform = fitted[space]
         plan.add(step, name, mem_gb=1.0, threads=False)
         plan.connect("segment", "probability_file", name, "probability_file")
         plan.connect(transform, "transform_file", name, "transform_file")
@@ -277,14 +304,13 @@ def _deliver(plan: _Plan) -> None:
 
 
 def _publish(plan: _Plan, steps: list[str]) -> None:
-    spaces = [step for step in steps if step.startswith("space_")]
     contrasts = list(plan.contrasts)
     fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
     publish = PublishVisit(
         delivery=plan.delivery,
         fingerprint=plan.delivery.fingerprint,
         preproc_names=contrasts,
-        space_names=[_space_name(plan, step) for step in spaces],
+        space_names=[_space_name(*space) for space in plan.spaces.values()],
         transform_names=[_transform_name(step) for step in fits],
         step_names=steps,
     )
@@ -295,7 +321,8 @@ def _publish(plan: _Plan, steps: list[str]) -> None:
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
     _gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
-    _gather(plan, "list_spaces", [(s, "mask_file") for s in spaces], ("publish", "space_files"))
+    masks = [(space, "mask_file") for space in plan.spaces]
+    _gather(plan, "list_spaces", masks, ("publish", "space_files"))
     _gather(
         plan,
         "list_transforms",
@@ -313,10 +340,8 @@ def _template_nodes(steps: list[str]) -> list[str]:
     return [step for step in steps if step == "template" or step.startswith("template_")]
 
 
-def _space_name(plan: _Plan, step: str) -> str:
-    space = step.removeprefix("space_")
-    resolution = dict(plan.settings.spaces)[space]
-    return space if space == "T1w" else f"{space}:res-{resolution or 1}"
+def _space_name(space: str, resolution: int) -> str:
+    return space if space == "T1w" else f"{space}:res-{resolution}"
 
 
 def _transform_name(step: str) -> str:

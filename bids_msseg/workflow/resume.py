@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.paths import figure_path, output_path
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.visit import Visit
+from bids_msseg.imaging.template import EMBEDDED
+
+NATIVE_SPACES = ("FLAIR", "T1w")
 
 
 def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, version: str) -> str:
@@ -84,35 +87,46 @@ def is_finished(
 def expected_files(
     out_dir: Path, visit: Visit, spaces: Sequence[tuple[str, int | None]]
 ) -> tuple[Path, ...]:
-    """List the images and tables that a finished visit has."""
-    flair: list[dict[str, str]] = [
+    """List what a finished visit has: images and tables with their sidecars, figures."""
+    return tuple(
+        output_path(out_dir, visit, extension=extension, **entities)
+        for entities, extensions in _outputs(visit, spaces)
+        for extension in extensions
+    ) + tuple(
+        figure_path(out_dir, visit, desc, extension=".png")
+        for desc in ("lesions", "brain", *_registrations(visit))
+    )
+
+
+def _outputs(
+    visit: Visit, spaces: Sequence[tuple[str, int | None]]
+) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    image = (".nii.gz", ".json")
+    for entities in (
         {"label": "L", "suffix": "mask"},
         {"label": "L", "suffix": "probseg"},
         {"label": "L", "desc": "candidates", "suffix": "mask"},
         {"label": "L", "desc": "rejected", "suffix": "mask"},
-        {"seg": "lesions", "suffix": "dseg"},
         {"desc": "brain", "suffix": "mask"},
         *({"desc": "preproc", "suffix": contrast} for contrast in visit.contrasts),
-    ]
-    files = [
-        output_path(out_dir, visit, space="FLAIR", extension=extension, **entities)
-        for entities in flair
-        for extension in (".nii.gz", ".json")
-    ]
+    ):
+        yield {"space": "FLAIR", **entities}, image
+    yield {"space": "FLAIR", "seg": "lesions", "suffix": "dseg"}, (*image, ".tsv")
+    yield {"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")
+    moves = {("FLAIR", EMBEDDED)}
+    moves |= {(contrast, "FLAIR") for contrast in visit.contrasts if contrast != "FLAIR"}
     for space, resolution in spaces:
-        if space == "FLAIR" or (space == "T1w" and visit.t1w is None):
-            continue
-        res = None if space == "T1w" else resolution or 1
-        files.append(
-            output_path(
-                out_dir,
-                visit,
-                space=space,
-                res=res,
-                label="L",
-                suffix="mask",
-                extension=".nii.gz",
-            )
+        if space not in NATIVE_SPACES:
+            moves.add(("FLAIR", space))
+            yield {"space": space, "res": resolution or 1, "label": "L", "suffix": "mask"}, image
+        elif space in visit.contrasts and space != "FLAIR":
+            yield {"space": space, "label": "L", "suffix": "mask"}, image
+    for start, end in sorted(moves):
+        yield (
+            {"from_": start, "to": end, "mode": "image", "suffix": "xfm"},
+            (".txt", ".json"),
         )
-    files.append(output_path(out_dir, visit, desc="lesions", suffix="stats", extension=".tsv"))
-    return tuple(files)
+
+
+def _registrations(visit: Visit) -> list[str]:
+    return [f"registration{contrast}" for contrast in visit.contrasts if contrast != "FLAIR"]

@@ -7,24 +7,29 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
 from bids_msseg.bids.paths import logs_dir
+from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow.participant import (
-    STEP_LABELS,
     Settings,
     init_visit_wf,
+    step_label,
     visit_workflow_name,
 )
+from bids_msseg.workflow.plugins import KILLED, SteadyMultiProcPlugin
 
 TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
+QUICK_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Execution:
     plugin_args : mapping
     chunk : int
         Visits that run together.
-    stop_on_first_crash, resource_monitor, clean : bool
+    stop_on_first_crash, clean : bool
         ``clean`` removes a visit's folder when it has finished well.
     """
 
@@ -49,8 +54,29 @@ class Execution:
     plugin_args: Mapping[str, Any] | None = None
     chunk: int = 1
     stop_on_first_crash: bool = False
-    resource_monitor: bool = False
     clean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a step took, for the resource monitor.
+
+    Attributes
+    ----------
+    visit, step : str
+    seconds : float
+        Wall time.
+    cpu_seconds : float
+        Time of all its threads.
+    memory_gb : float
+        Peak resident memory of its process, GiB.
+    """
+
+    visit: str
+    step: str
+    seconds: float
+    cpu_seconds: float
+    memory_gb: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +94,9 @@ class Outcome:
     code : int
         Exit code that the failure asks for.
     crash_files : tuple of path
+    stopped : bool
+        Not failed itself: the run ended at another visit's crash.
+    usage : tuple of Usage
     """
 
     delivery: Delivery
@@ -78,6 +107,8 @@ class Outcome:
     cure: str = ""
     code: int = 0
     crash_files: tuple[Path, ...] = ()
+    stopped: bool = False
+    usage: tuple[Usage, ...] = ()
 
 
 StepSeen = Callable[[str, str], None]
@@ -107,26 +138,30 @@ def run_visits(
     """
     for start in range(0, len(deliveries), execution.chunk):
         group = deliveries[start : start + execution.chunk]
-        watch = _Watch(group, on_step)
-        _run_group(group, settings, execution, watch)
-        stop = False
-        for delivery in group:
-            outcome = _outcome(delivery, execution, watch)
-            stop = stop or not outcome.ok
-            yield outcome
-        if stop and execution.stop_on_first_crash:
+        outcomes = _run_group(group, settings, execution, on_step)
+        for outcome in outcomes:
+            alone = outcome.code == ExitCode.TEMPORARY and len(group) > 1
+            if alone and KILLED in outcome.message and not execution.stop_on_first_crash:
+                # it may only have been beside the one that took too much
+                yield from _run_group([outcome.delivery], settings, execution, on_step)
+            else:
+                yield outcome
+        if execution.stop_on_first_crash and not all(outcome.ok for outcome in outcomes):
             return
 
 
 class _Watch:
     """Listens to nipype's status callback."""
 
-    def __init__(self, group: Sequence[Delivery], on_step: StepSeen | None) -> None:
+    def __init__(
+        self, group: Sequence[Delivery], on_step: StepSeen | None, *, measure: bool
+    ) -> None:
         self._keys = {visit_workflow_name(d.visit): d.visit.key for d in group}
         self._on_step = on_step
+        self._measure = measure
         self._begun: dict[str, float] = {}
         self._ended: dict[str, float] = {}
-        self.finished: set[str] = set()
+        self._usage: dict[tuple[str, str], Usage] = {}
 
     def __call__(self, node: Any, status: str) -> None:
         """Note what a node does."""
@@ -138,66 +173,138 @@ class _Watch:
         self._begun.setdefault(visit, now)
         self._ended[visit] = now
         step = name[-1]
-        if status == "end" and step == "publish":
-            self.finished.add(visit)
-        words = STEP_LABELS.get(step) or STEP_LABELS.get(step.partition("_")[0])
+        words = step_label(step)
         if status == "start" and words and self._on_step:
             self._on_step(self._keys[visit], words)
+        if status == "end" and words and self._measure:
+            self._note_usage(visit, step, node)
+
+    def _note_usage(self, visit: str, step: str, node: Any) -> None:
+        took = node.result.outputs
+        if isdefined(took.memory_gb):
+            self._usage[visit, step] = Usage(
+                self._keys[visit], step, took.seconds, took.cpu_seconds, took.memory_gb
+            )
 
     def seconds(self, visit: str) -> float:
         """Wall time between a visit's first and last event."""
         return self._ended.get(visit, 0.0) - self._begun.get(visit, 0.0)
 
+    def usage(self, visit: str) -> tuple[Usage, ...]:
+        """Tell what the steps of a visit took."""
+        return tuple(used for (name, _), used in self._usage.items() if name == visit)
+
+
+@dataclass(slots=True)
+class _Ended:
+    """What is known after nipype has returned."""
+
+    watch: _Watch
+    killed: set[str] = field(default_factory=set)
+    error: str = ""
+
 
 def _run_group(
-    group: Sequence[Delivery], settings: Settings, execution: Execution, watch: _Watch
-) -> None:
+    group: Sequence[Delivery],
+    settings: Settings,
+    execution: Execution,
+    on_step: StepSeen | None,
+) -> list[Outcome]:
+    """Run some visits' workflows as one."""
     top = Workflow(TOP, base_dir=str(execution.work_dir))
     crash_dir = logs_dir(execution.out_dir)
     crash_dir.mkdir(parents=True, exist_ok=True)
-    top.config["execution"] = {
+    top.config["execution"] = _nipype_settings(execution, crash_dir)
+    for delivery in group:
+        _begin(delivery, execution)
+        top.add_nodes([init_visit_wf(delivery=delivery, settings=settings)])
+    before = set(crash_dir.glob("crash-*.txt"))
+    ended = _Ended(_Watch(group, on_step, measure=settings.measure))
+    _run_nipype(top, execution, ended)
+    crashes = set(crash_dir.glob("crash-*.txt")) - before
+    return [_outcome(delivery, execution, ended, crashes) for delivery in group]
+
+
+def _nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
+    settings = {
         "crashdump_dir": str(crash_dir),
         "crashfile_format": "txt",
         "hash_method": "content",
         "stop_on_first_crash": str(execution.stop_on_first_crash).lower(),
         "remove_unnecessary_outputs": "false",
         "check_version": "false",
-        "poll_sleep_duration": "0.2",
+        "create_report": "false",
     }
-    top.config["monitoring"] = {"enabled": str(execution.resource_monitor).lower()}
-    for delivery in group:
-        (_visit_folder(execution, delivery) / FAILURE_FILE).unlink(missing_ok=True)
-        top.add_nodes([init_visit_wf(delivery=delivery, settings=settings)])
-    arguments = {**(execution.plugin_args or {}), "status_callback": watch}
+    if execution.plugin == "MultiProc":
+        # others ask a cluster's scheduler, which has more to do than to answer us
+        settings["poll_sleep_duration"] = str(QUICK_POLL_S)
+    return settings
+
+
+def _begin(delivery: Delivery, execution: Execution) -> None:
+    """Mark a visit as begun: what an earlier run left is no longer what this one would leave."""
+    (visit_folder(execution, delivery) / FAILURE_FILE).unlink(missing_ok=True)
+    visit = delivery.visit
+    write_record(
+        execution.out_dir,
+        VisitRecord(
+            visit.participant,
+            visit.session,
+            visit.prefix,
+            "failed",
+            reason="the run broke off before this visit was finished",
+            cure="run the same command again: steps that were finished are not repeated",
+            versions=delivery.versions,
+        ),
+    )
+
+
+def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
+    arguments = {**(execution.plugin_args or {}), "status_callback": ended.watch}
+    steady = SteadyMultiProcPlugin(arguments) if execution.plugin == "MultiProc" else None
     try:
-        top.run(plugin=execution.plugin, plugin_args=arguments)
+        top.run(plugin=steady or execution.plugin, plugin_args=arguments)
     except Exception as error:
-        # nipype raises once all other branches are done; each visit's own end is looked up below
+        # nipype raises once all other branches are done; each visit's own end is looked up later
+        ended.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         LOGGER.debug("a workflow ended with %s", error, exc_info=True)
+    finally:
+        if steady is not None:
+            steady.close()
+            ended.killed = steady.killed
 
 
-def _visit_folder(execution: Execution, delivery: Delivery) -> Path:
+def visit_folder(execution: Execution, delivery: Delivery) -> Path:
+    """Return the folder of a visit's nodes."""
     return execution.work_dir / TOP / visit_workflow_name(delivery.visit)
 
 
-def _outcome(delivery: Delivery, execution: Execution, watch: _Watch) -> Outcome:
-    name = visit_workflow_name(delivery.visit)
-    folder = _visit_folder(execution, delivery)
-    failure = folder / FAILURE_FILE
-    if name in watch.finished and not failure.exists():
+def _outcome(
+    delivery: Delivery, execution: Execution, ended: _Ended, crashes: set[Path]
+) -> Outcome:
+    """Look up how a visit ended: its record, which is written last of all, says whether well."""
+    name, visit = visit_workflow_name(delivery.visit), delivery.visit
+    folder = visit_folder(execution, delivery)
+    seconds, usage = ended.watch.seconds(name), ended.watch.usage(name)
+    record = read_record(execution.out_dir, visit.participant, visit.session)
+    if record and record.status == "ok" and record.fingerprint == delivery.fingerprint:
         if execution.clean:
             shutil.rmtree(folder, ignore_errors=True)
-        return Outcome(delivery, True, watch.seconds(name))
-    told = _told(failure)
+        return Outcome(delivery, True, seconds, usage=usage)
+    told = _told(folder / FAILURE_FILE) or _not_told(name, ended)
+    files = _crash_files(crashes, name, visit.key)
+    stopped = execution.stop_on_first_crash and not files and not told.get("step")
     return Outcome(
         delivery,
         False,
-        watch.seconds(name),
+        seconds,
         step=str(told.get("step", "")),
-        message=str(told.get("message", "a step ended without saying why")),
-        cure=str(told.get("cure", "look into the crash file; the process may lack memory")),
-        code=int(told.get("code", 1)),
-        crash_files=_crash_files(execution, name),
+        message=str(told.get("message", "")),
+        cure=str(told.get("cure", "")),
+        code=int(told.get("code", ExitCode.FAILURE)),
+        crash_files=files,
+        stopped=stopped,
+        usage=usage,
     )
 
 
@@ -209,11 +316,33 @@ def _told(failure: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _crash_files(execution: Execution, visit: str) -> tuple[Path, ...]:
-    """Find the crash files that name a node of this visit."""
+def _not_told(visit: str, ended: _Ended) -> dict[str, Any]:
+    """Say what can be said of a step that could not say it itself."""
+    step = next((one for one in ended.killed if visit in one.split(".")), "")
+    if step:
+        return {
+            "step": step.rpartition(".")[2],
+            "message": f"{KILLED}, most likely for lack of memory",
+            "cure": "give the job more memory, or lower --nprocs",
+            "code": ExitCode.TEMPORARY,
+        }
+    return {
+        "message": ended.error or "a step ended without saying why",
+        "cure": "look into the crash file; -vv shows what nipype says",
+        "code": ExitCode.FAILURE,
+    }
+
+
+def _crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
+    """Find the crash files of this visit, and name them after it instead of after the user."""
     mark = f"Node: {TOP}.{visit}."
     found = []
-    for path in sorted(logs_dir(execution.out_dir).glob("crash-*.txt")):
-        if mark in path.read_text(encoding="utf-8", errors="replace")[:2000]:
-            found.append(path)
+    for path in sorted(crashes):
+        start = path.read_text(encoding="utf-8", errors="replace")[:2000]
+        if mark not in start:
+            continue
+        step = start.partition(mark)[2].split()[0]
+        moment = "-".join(path.name.split("-")[1:3])
+        named = path.with_name(f"crash-{moment}_{key}_{step}.txt")
+        found.append(path.rename(named))
     return tuple(found)

@@ -1,0 +1,96 @@
+"""How nipype spreads nodes over processes here, so that a killed worker does not hang a run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any
+
+from nipype.pipeline import plugins
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+
+KILLED = "a worker process was killed"
+
+
+class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
+    """nipype's MultiProc that notices when the system kills a worker.
+
+    The original waits for ever for such a node (nipype issue 2548). Here every node that was
+    running then counts as failed, since nobody can say which one was too large, and a new set of
+    workers serves those that are still to come.
+
+    Parameters
+    ----------
+    plugin_args : mapping, optional
+        As MultiProc's.
+
+    Attributes
+    ----------
+    killed : set of str
+        Full names of nodes that ended with their worker.
+    """
+
+    def __init__(self, plugin_args: Mapping[str, Any] | None = None) -> None:
+        super().__init__(plugin_args=dict(plugin_args or {}))
+        self.killed: set[str] = set()
+        self.pool: ProcessPoolExecutor = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=self.processors,
+            initializer=_begin_worker,
+            initargs=(self._cwd,),
+            mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context")),
+        )
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+        self._taskid += 1
+        try:
+            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+        except BrokenProcessPool:
+            self.pool.shutdown()
+            self.pool = self._new_pool()
+            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+        self._task_obj[self._taskid] = future
+        future.add_done_callback(partial(self._keep, self._taskid, node.fullname))
+        return int(self._taskid)
+
+    def _keep(self, taskid: int, name: str, future: Future[Any]) -> None:
+        """Take a node's result, or what can be said instead of one."""
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._taskresult[taskid] = future.result()
+            return
+        if isinstance(error, BrokenProcessPool):
+            self.killed.add(name)
+        told = f"{KILLED}: {error}\n"
+        self._taskresult[taskid] = {"result": None, "traceback": [told], "taskid": taskid}
+
+    def close(self) -> None:
+        """End the workers, also where nipype left its loop by an exception."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(cwd: str) -> None:
+    """Set up a worker: a forked one has inherited a progress bar whose lock may be held."""
+    os.chdir(cwd)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+
+def known_plugins() -> list[str]:
+    """List the names that nipype has for its plugins.
+
+    Examples
+    --------
+    >>> {"Linear", "MultiProc", "SLURM"} <= set(known_plugins())
+    True
+    """
+    names = (name.removesuffix("Plugin") for name in vars(plugins) if name.endswith("Plugin"))
+    return sorted(name for name in names if name)
