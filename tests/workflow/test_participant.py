@@ -1,0 +1,242 @@
+"""The graph of one visit, without running it."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import networkx as nx
+import pytest
+from nipype.interfaces.base import isdefined
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.visit import Visit
+from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.workflow.participant import Settings, init_visit_wf, visit_workflow_name
+
+CONTRASTS = ("FLAIR", "T1w", "T2w")
+DEFAULT = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> dict[str, Path]:
+    paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in (*CONTRASTS, "mask")}
+    for path in paths.values():
+        path.touch()
+    return paths
+
+
+def build(images: dict[str, Path], *others: str, **settings: object) -> Workflow:
+    visit = Visit(
+        "01",
+        "1",
+        images["FLAIR"],
+        t1w=images["T1w"] if "T1w" in others else None,
+        t2w=images["T2w"] if "T2w" in others else None,
+        brain_mask=images["mask"] if "mask" in others else None,
+        metadata={"FLAIR": {"SkullStripped": True}} if "stripped" in others else {},
+    )
+    delivery = Delivery(
+        visit,
+        out_dir=images["FLAIR"].parent / "out",
+        bids_dir=images["FLAIR"].parent,
+        model=ModelUse("m", "1", "0" * 64),
+        gate=0.1,
+        threshold=0.4,
+        min_lesion_volume=5.0,
+        fingerprint="f",
+    )
+    model = images["FLAIR"]
+    chosen = {"spaces": DEFAULT, "threads": 3, **settings}
+    return init_visit_wf(delivery=delivery, settings=Settings(model, **chosen))
+
+
+def nodes_of(workflow: Workflow) -> dict[str, Node]:
+    return {node.name: node for node in workflow._graph.nodes}
+
+
+def feeds(workflow: Workflow, target: str) -> dict[str, str]:
+    """Input of a node to ``node.output`` that it is connected to."""
+    found = {}
+    for start, end, data in workflow._graph.edges(data=True):
+        if end.name == target:
+            found |= {field: f"{start.name}.{output}" for output, field in data["connect"]}
+    return found
+
+
+ALWAYS = {
+    "conform_FLAIR",
+    "brain",
+    "bias_FLAIR",
+    "template",
+    "stack",
+    "segment",
+    "delineate",
+    "on_flair_FLAIR",
+    "on_flair_head",
+    "draw",
+    "publish",
+    "list_preproc",
+    "list_transforms",
+    "list_seconds",
+    "list_notes",
+}
+A_CONTRAST = {"conform", "coregister", "bias", "on_flair"}
+
+
+@pytest.mark.parametrize("others", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
+def test_nodes_of_a_visit(images: dict[str, Path], others: tuple[str, ...]) -> None:
+    """Names are stable: a re-run finds its finished steps by them."""
+    expected = ALWAYS | {"space_MNI152NLin2009aSym", "list_spaces"}
+    expected |= {f"{kind}_{name}" for kind, name in product(A_CONTRAST, others)}
+    expected |= {"list_moving"} if others else set()
+    expected |= {"space_T1w"} if "T1w" in others else set()
+    assert set(nodes_of(build(images, *others))) == expected
+
+
+@pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
+def test_every_mandatory_input_is_set_or_connected(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
+    workflow = build(images, *others)
+    for name, node in nodes_of(workflow).items():
+        connected = set(feeds(workflow, name))
+        traits = node.inputs.traits(mandatory=True)
+        given = {field for field in traits if isdefined(getattr(node.inputs, field))}
+        assert set(traits) <= connected | given, name
+
+
+@pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
+def test_one_way_to_one_end(images: dict[str, Path], others: tuple[str, ...]) -> None:
+    graph = build(images, *others)._graph
+    assert nx.is_directed_acyclic_graph(graph)
+    assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
+
+
+def test_nodes_declare_memory_and_threads(images: dict[str, Path]) -> None:
+    workflow = build(images, "T1w", "T2w", threads=3)
+    heavy = {"brain", "template", "segment"} | {
+        f"{kind}_{name}" for kind in ("coregister", "bias") for name in CONTRASTS
+    }
+    for name, node in nodes_of(workflow).items():
+        if name.startswith("list_"):
+            assert node.run_without_submitting
+            continue
+        assert 0 < node._mem_gb <= 4, name
+        assert node._n_procs == node.inputs.threads == (3 if name in heavy else 1), name
+
+
+@pytest.mark.parametrize(
+    ("spaces", "expected"),
+    [
+        ((("FLAIR", None),), set()),
+        ((("T1w", None),), {"space_T1w"}),
+        ((("MNI152NLin2009cAsym", None),), {"space_MNI152NLin2009cAsym"}),
+        (
+            (("MNI152NLin2009cAsym", 1), ("MNI152NLin2009cAsym", 2)),
+            {"space_MNI152NLin2009cAsym", "space_MNI152NLin2009cAsym_2"},
+        ),
+        ((("MNI152NLin2009aSym", 1),) * 2, {"space_MNI152NLin2009aSym"}),
+    ],
+)
+def test_output_spaces(
+    images: dict[str, Path], spaces: tuple[tuple[str, int | None], ...], expected: set[str]
+) -> None:
+    found = {
+        name for name in nodes_of(build(images, "T1w", spaces=spaces)) if name.startswith("space")
+    }
+    assert found == expected
+
+
+def test_t1w_space_needs_a_t1w(images: dict[str, Path]) -> None:
+    workflow = build(images, "T2w", spaces=(("FLAIR", None), ("T1w", None)))
+    assert "space_T1w" not in nodes_of(workflow)
+    assert not isdefined(nodes_of(workflow)["publish"].inputs.space_names) or (
+        nodes_of(workflow)["publish"].inputs.space_names == []
+    )
+
+
+def test_another_template_has_a_fit_of_its_own_for_all_resolutions(
+    images: dict[str, Path],
+) -> None:
+    spaces = (("MNI152NLin2009cAsym", 1), ("MNI152NLin2009cAsym", 2))
+    workflow = build(images, spaces=spaces)
+    nodes = nodes_of(workflow)
+    assert nodes["template_MNI152NLin2009cAsym"].inputs.template == "MNI152NLin2009cAsym"
+    for name in ("space_MNI152NLin2009cAsym", "space_MNI152NLin2009cAsym_2"):
+        fit = feeds(workflow, name)["transform_file"]
+        assert fit == "template_MNI152NLin2009cAsym.transform_file"
+    assert nodes["space_MNI152NLin2009cAsym_2"].inputs.resolution == 2
+    publish = nodes["publish"].inputs
+    assert publish.space_names == ["MNI152NLin2009cAsym:res-1", "MNI152NLin2009cAsym:res-2"]
+    assert publish.transform_names == [
+        "FLAIR MNI152NLin2009aSym affine",
+        "FLAIR MNI152NLin2009cAsym affine",
+    ]
+
+
+def test_names_and_files_of_the_last_node_go_together(images: dict[str, Path]) -> None:
+    workflow = build(images, "T1w", "T2w")
+    publish = nodes_of(workflow)["publish"].inputs
+    assert publish.transform_names == [
+        "T1w FLAIR rigid",
+        "T2w FLAIR rigid",
+        "FLAIR MNI152NLin2009aSym affine",
+    ]
+    assert list(feeds(workflow, "list_transforms").values()) == [
+        "coregister_T1w.transform_file",
+        "coregister_T2w.transform_file",
+        "template.transform_file",
+    ]
+    assert publish.space_names == ["T1w", "MNI152NLin2009aSym:res-1"]
+    assert list(feeds(workflow, "list_spaces").values()) == [
+        "space_T1w.mask_file",
+        "space_MNI152NLin2009aSym.mask_file",
+    ]
+    assert publish.preproc_names == ["FLAIR", "T1w", "T2w"]
+    for gathered, output in (("list_seconds", "seconds"), ("list_notes", "notes")):
+        assert list(feeds(workflow, gathered).values()) == [
+            f"{step}.{output}" for step in publish.step_names
+        ]
+
+
+@pytest.mark.parametrize(
+    ("others", "asked", "expected"),
+    [
+        ((), "auto", "auto"),
+        (("stripped",), "auto", "yes"),
+        (("stripped",), "no", "no"),
+        ((), "yes", "yes"),
+    ],
+)
+def test_who_says_that_the_skull_is_off(
+    images: dict[str, Path], others: tuple[str, ...], asked: str, expected: str
+) -> None:
+    brain = nodes_of(build(images, *others, skull_stripped=asked))["brain"]
+    assert brain.inputs.skull_stripped == expected
+
+
+def test_a_given_brain_mask_is_used(images: dict[str, Path]) -> None:
+    assert nodes_of(build(images, "mask"))["brain"].inputs.given_mask == str(images["mask"])
+    assert not isdefined(nodes_of(build(images))["brain"].inputs.given_mask)
+
+
+def test_options_reach_their_nodes(images: dict[str, Path]) -> None:
+    nodes = nodes_of(
+        build(images, "T1w", seed=5, fast=True, device="cuda:1", measure=True, threads=2)
+    )
+    assert nodes["coregister_T1w"].inputs.seed == nodes["template"].inputs.seed == 5
+    assert nodes["segment"].inputs.fast is True
+    assert nodes["segment"].inputs.device == nodes["brain"].inputs.device == "cuda:1"
+    assert nodes["delineate"].inputs.threshold == nodes["space_T1w"].inputs.threshold == 0.4
+    assert nodes["delineate"].inputs.min_volume == nodes["space_T1w"].inputs.min_volume == 5.0
+    assert all(n.inputs.measure for name, n in nodes.items() if not name.startswith("list_"))
+
+
+def test_labels_with_a_plus_make_distinct_names() -> None:
+    """BIDS allows ``+`` in labels, nipype does not allow it in names."""
+    names = [visit_workflow_name(Visit(label, None, Path())) for label in ("a+b", "ab", "aplusb")]
+    assert len(set(names)) == 3
+    for name in names:
+        Workflow(name)

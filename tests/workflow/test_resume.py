@@ -1,0 +1,109 @@
+"""When a finished visit is still true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.visit import Visit
+from bids_msseg.workflow.resume import expected_files, fingerprint, is_finished
+
+SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> Visit:
+    paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in ("FLAIR", "T1w", "mask")}
+    for name, path in paths.items():
+        path.write_bytes(name.encode())
+    return Visit("01", None, paths["FLAIR"], t1w=paths["T1w"], brain_mask=paths["mask"])
+
+
+def digest(visit: Visit, **other: Any) -> str:
+    given = {"options": {"fast": False}, "model_sha256": "a", "version": "1", **other}
+    return fingerprint(visit, **given)
+
+
+def test_the_same_gives_the_same(visit: Visit, tmp_path: Path) -> None:
+    before = digest(visit)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    same = replace(visit, flair=visit.flair.rename(moved / visit.flair.name))
+    assert digest(same) == before
+
+
+@pytest.mark.parametrize("contrast", ["flair", "t1w", "brain_mask"])
+def test_a_changed_byte_changes_it(visit: Visit, contrast: str) -> None:
+    before = digest(visit)
+    path = getattr(visit, contrast)
+    path.write_bytes(path.read_bytes() + b"x")
+    assert digest(visit) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda visit: replace(visit, t1w=None),
+        lambda visit: replace(visit, brain_mask=None),
+        lambda visit: replace(visit, t1w=None, t2w=visit.t1w),
+        lambda visit: replace(visit, entities={"run": "2"}),
+        lambda visit: replace(visit, metadata={"FLAIR": {"SkullStripped": True}}),
+    ],
+)
+def test_another_visit_changes_it(visit: Visit, change: Callable[[Visit], Visit]) -> None:
+    assert digest(change(visit)) != digest(visit)
+
+
+@pytest.mark.parametrize(
+    "other", [{"options": {"fast": True}}, {"model_sha256": "b"}, {"version": "2"}]
+)
+def test_options_model_and_version_change_it(visit: Visit, other: dict[str, Any]) -> None:
+    assert digest(visit, **other) != digest(visit)
+
+
+def test_an_image_that_cannot_be_read_has_a_digest_of_its_own(visit: Visit) -> None:
+    before = digest(visit)
+    visit.flair.unlink()
+    assert digest(visit) != before
+
+
+@pytest.fixture
+def done(visit: Visit, tmp_path: Path) -> Path:
+    out = tmp_path / "out"
+    for path in expected_files(out, visit, SPACES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    write_record(out, VisitRecord("01", None, "sub-01", "ok", fingerprint="f"))
+    return out
+
+
+def test_finished(visit: Visit, done: Path) -> None:
+    assert is_finished(done, visit, "f", spaces=SPACES)
+
+
+def test_not_finished_with_another_fingerprint_status_or_none(visit: Visit, done: Path) -> None:
+    assert not is_finished(done, visit, "g", spaces=SPACES)
+    write_record(done, VisitRecord("01", None, "sub-01", "failed", fingerprint="f"))
+    assert not is_finished(done, visit, "f", spaces=SPACES)
+    (done / "logs/visits/sub-01.json").unlink()
+    assert not is_finished(done, visit, "f", spaces=SPACES)
+
+
+def test_every_single_file_counts(visit: Visit, done: Path) -> None:
+    files = expected_files(done, visit, SPACES)
+    assert len(files) == len(set(files)) == 2 * (5 + 2 + 1 + 2 + 2) + 3 + 3
+    for path in files:
+        path.unlink()
+        assert not is_finished(done, visit, "f", spaces=SPACES), path.name
+        path.touch()
+
+
+def test_t1w_space_is_expected_only_where_there_is_a_t1w(visit: Visit, done: Path) -> None:
+    (done / "sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz").unlink()
+    assert not is_finished(done, visit, "f", spaces=SPACES)
+    assert is_finished(done, replace(visit, t1w=None), "f", spaces=SPACES)
