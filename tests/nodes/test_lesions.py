@@ -1,0 +1,205 @@
+"""From the working grid back to grids that users know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import permutations, product
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
+
+WORK = np.diag([1.0, 1, 1, 1])
+WORK[:3, 3] = (-20, -22, -24)
+SHAPE = (41, 45, 49)
+BLOBS = (((6, 4, 2), 5), ((-9, -8, 10), 4), ((0, 12, -12), 3))
+REFUSED = ((9, -12, -8), 4)
+ORIENTATIONS = [
+    "".join(axes) for order in permutations(("RL", "AP", "SI")) for axes in product(*order)
+]
+
+
+def world(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    index = np.indices(shape).reshape(3, -1)
+    return (affine[:3, :3] @ index + affine[:3, 3:]).reshape(3, *shape)
+
+
+def balls(shape: tuple[int, ...], affine: np.ndarray, *which: tuple[Any, float]) -> np.ndarray:
+    places = world(shape, affine)
+    return np.any(
+        [
+            ((places - np.array(centre).reshape(3, 1, 1, 1)) ** 2).sum(0) <= radius**2
+            for centre, radius in which
+        ],
+        axis=0,
+    )
+
+
+def grid_of(axes: str, spacing: tuple[float, float, float] = (1.5, 1.0, 2.0)) -> Volume:
+    """An empty image whose stored axes point where the letters say."""
+    order = [0 if c in "LR" else 1 if c in "PA" else 2 for c in axes]
+    shape = tuple(int(40 / spacing[w]) for w in order)
+    affine = np.eye(4)
+    for column, (w, c) in enumerate(zip(order, axes, strict=True)):
+        affine[:3, column] = 0
+        affine[w, column] = spacing[w] * (1 if c in "RAS" else -1)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Volume(np.zeros(shape, np.float32), affine)
+
+
+@pytest.fixture
+def maps(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[str, Any]:
+    """What the cascade gives: three lesions, one candidate that it refuses, a speck."""
+    lesions, refused = balls(SHAPE, WORK, *BLOBS), balls(SHAPE, WORK, REFUSED)
+    probability = np.where(lesions, 0.9, np.where(refused, 0.2, 0)).astype(np.float32)
+    probability[6:8, 8:10, 10:12] = 0.9
+    candidates = (probability > 0).astype(np.uint8)
+    return {
+        "probability_file": save("probability", probability, WORK),
+        "candidate_file": save("candidate", np.where(candidates, 0.8, 0).astype("f4"), WORK),
+        "lesion_file": save(
+            "lesion", np.where(lesions, 0.95, 0.1 * candidates).astype("f4"), WORK
+        ),
+        "candidates_file": save("candidates", candidates, WORK),
+        "mask_file": save("brain", np.ones(SHAPE, np.uint8), WORK),
+        "template_transform": save_affine("template", np.eye(4)),
+        "threshold": 0.5,
+        "min_volume": 10.0,
+    }
+
+
+def read(path: str) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LAS", "PSR", "AIL"])
+def test_delineate_on_the_stored_grid(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], axes: str
+) -> None:
+    grid = grid_of(axes)
+    found = run(Delineate, flair_file=save("flair", grid.data, grid.affine), **maps)
+    for name in ("probseg", "labels", "mask", "candidates", "rejected", "brain"):
+        image = nib.load(getattr(found, f"{name}_file"))
+        assert nib.aff2axcodes(image.affine) == tuple(axes)
+        assert image.shape == grid.shape
+        np.testing.assert_allclose(image.affine, grid.affine, atol=1e-6)
+    truth = balls(grid.shape, grid.affine, *BLOBS)
+    mask = read(found.mask_file) > 0
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
+    assert (read(found.rejected_file) > 0)[balls(grid.shape, grid.affine, (REFUSED[0], 2))].all()
+
+
+def test_rows_account_for_every_candidate(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+) -> None:
+    grid = grid_of("RAS", (1.0, 1.0, 1.0))
+    found = run(Delineate, flair_file=save("flair", grid.data, grid.affine), **maps)
+    rows = json.loads(Path(found.table_file).read_text())
+    kept = [row for row in rows if row["status"] == "kept"]
+    rejected = [row for row in rows if row["status"] == "rejected"]
+    assert len(kept) == read(found.labels_file).max() == 3
+    assert len(rejected) == read(found.rejected_file).max() == 2
+    assert {row["reason"] for row in rejected} == {"refinement", "size"}
+    assert [row["index"] for row in kept] == [1, 2, 3]
+    volumes = [row["volume_mm3"] for row in kept]
+    assert volumes == sorted(volumes, reverse=True)
+    _, counts = np.unique(read(found.candidates_file), return_counts=True)
+    assert counts[1] == sum(row["n_voxels"] for row in rows)
+    np.testing.assert_allclose(kept[0]["centroid"], BLOBS[0][0], atol=0.6)
+    assert kept[0]["p_candidate"] == pytest.approx(0.8, abs=0.05)
+    assert kept[0]["p_lesion"] == pytest.approx(0.95, abs=0.05)
+
+
+def test_what_is_rejected_is_a_candidate_whatever_interpolation_does(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+) -> None:
+    """A low threshold and half a voxel between the grids: lesion voxels beyond the candidates."""
+    grid = grid_of("RAS", (1.0, 1.0, 1.0))
+    given = {**maps, "threshold": 0.05, "min_volume": 1000.0}
+    found = run(Delineate, flair_file=save("flair", grid.data, grid.affine + 0.0), **given)
+    rejected, candidates = read(found.rejected_file) > 0, read(found.candidates_file) > 0
+    assert rejected.any()
+    assert (rejected <= candidates).all()
+
+
+def test_nothing_found(run: Callable[..., Any], save: Callable[..., Path], maps: Any) -> None:
+    empty = save("empty", np.zeros(SHAPE, np.float32), WORK)
+    names = ("probability_file", "candidate_file", "lesion_file", "candidates_file")
+    grid = grid_of("RAS")
+    flair = save("flair", grid.data, grid.affine)
+    found = run(Delineate, flair_file=flair, **{**maps, **dict.fromkeys(names, empty)})
+    assert json.loads(Path(found.table_file).read_text()) == []
+    assert not read(found.mask_file).any()
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS[::7])
+def test_onto_grid_keeps_places(
+    run: Callable[..., Any], save: Callable[..., Path], axes: str
+) -> None:
+    data = balls(SHAPE, WORK, *BLOBS).astype(np.float32)
+    grid = grid_of(axes)
+    brain = balls(grid.shape, grid.affine, (BLOBS[0][0], 9)).astype(np.uint8)
+    found = run(
+        OntoGrid,
+        in_file=save("image", data, WORK),
+        reference_file=save("flair", grid.data, grid.affine),
+        brain_file=save("brain", brain, grid.affine),
+    )
+    image = read(found.out_file)
+    assert not image[brain == 0].any()
+    truth = balls(grid.shape, grid.affine, BLOBS[0])
+    assert 2 * ((image > 0.5) & truth).sum() / ((image > 0.5).sum() + truth.sum()) > 0.85
+
+
+def moved(x: float, y: float, z: float) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, 3] = (x, y, z)
+    return affine
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_mask_in_a_space_that_is_shifted(
+    run: Callable[..., Any],
+    save: Callable[..., Path],
+    save_affine: Callable[..., Path],
+    maps: dict[str, Any],
+    invert: bool,
+) -> None:
+    grid = grid_of("LPS")
+    to_source = moved(3, -2, 4)
+    found = run(
+        MaskInSpace,
+        probability_file=maps["probability_file"],
+        threshold=0.5,
+        min_volume=10.0,
+        reference_file=save("t1w", grid.data, grid.affine),
+        transform_file=save_affine("move", np.linalg.inv(to_source) if invert else to_source),
+        invert=invert,
+    )
+    # target world plus the shift is source world
+    truth = balls(grid.shape, to_source @ grid.affine, *BLOBS)
+    mask = read(found.mask_file) > 0
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
+
+
+def test_mask_in_the_embedded_template(
+    run: Callable[..., Any], save_affine: Callable[..., Path], maps: dict[str, Any]
+) -> None:
+    found = run(
+        MaskInSpace,
+        probability_file=maps["probability_file"],
+        threshold=0.5,
+        min_volume=10.0,
+        template="MNI152NLin2009aSym",
+        transform_file=save_affine("same", np.eye(4)),
+    )
+    image = nib.load(found.mask_file)
+    truth = balls(image.shape, image.affine, *BLOBS)
+    mask = np.asarray(image.dataobj) > 0
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85

@@ -1,0 +1,156 @@
+"""Nodes around the imaging room, and the cascade's node, on small images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nipype.pipeline.engine.nodes import NodeExecutionError
+
+from bids_msseg.imaging.normalise import Stack
+from bids_msseg.imaging.register import read_itk_affine
+from bids_msseg.nodes.base import FAILURE_FILE
+from bids_msseg.nodes.preprocess import BuildStack, Conform, Coregister, CorrectBias, FindBrain
+from bids_msseg.nodes.segment import Segment
+
+Run = Callable[..., Any]
+COARSE = (4.0, 4.0, 6.0)
+
+
+def read(path: str) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.fixture
+def flair(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
+    path: Path = make_phantom("RAS", COARSE).write(tmp_path / "flair.nii.gz", "FLAIR")
+    return path
+
+
+@pytest.fixture
+def brain(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
+    phantom = make_phantom("RAS", COARSE)
+    path = tmp_path / "brain.nii.gz"
+    mask = (phantom.image("FLAIR") > 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(mask, phantom.affine), path)
+    return path
+
+
+def test_conform_turns_to_ras(run: Run, tmp_path: Path, make_phantom: Callable[..., Any]) -> None:
+    raw = make_phantom("PIL", COARSE).write(tmp_path / "raw.nii.gz", "FLAIR", kind="int16")
+    image = nib.load(run(Conform, in_file=raw, contrast="FLAIR").out_file)
+    assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+    assert image.get_data_dtype() == np.float32
+
+
+def test_conform_leaves_word_of_a_damaged_file(run: Run, tmp_path: Path, flair: Path) -> None:
+    flair.write_bytes(flair.read_bytes()[:-200])
+    with pytest.raises(NodeExecutionError):
+        run(Conform, in_file=flair, contrast="FLAIR")
+    told = json.loads(next(tmp_path.rglob(FAILURE_FILE)).read_text())
+    assert told["code"] == 65
+    assert "flair.nii.gz is damaged" in told["message"]
+
+
+@pytest.mark.parametrize("answer", ["auto", "yes"])
+def test_brain_of_a_stripped_image(run: Run, flair: Path, brain: Path, answer: str) -> None:
+    found = run(FindBrain, in_file=flair, skull_stripped=answer)
+    assert found.how == "stripped"
+    assert (read(found.mask_file) == read(str(brain))).all()
+
+
+@pytest.mark.parametrize("trailing", [False, True])
+def test_given_mask_is_brought_onto_the_image(
+    run: Run, tmp_path: Path, flair: Path, make_phantom: Callable[..., Any], trailing: bool
+) -> None:
+    """Masks of other pipelines may be stored otherwise, also with a fourth axis of length one."""
+    stored = make_phantom("LPS", COARSE)
+    mask = (stored.image("FLAIR") > 0).astype(np.uint8)
+    path = tmp_path / "given.nii.gz"
+    nib.save(nib.Nifti1Image(mask[..., None] if trailing else mask, stored.affine), path)
+    found = run(FindBrain, in_file=flair, given_mask=path)
+    assert found.how == "given"
+    assert (read(found.mask_file) > 0).sum() == mask.sum()
+    assert ((read(found.mask_file) > 0) == (read(str(flair)) > 0)).mean() > 0.999
+
+
+def test_given_mask_that_lies_elsewhere(run: Run, tmp_path: Path, flair: Path) -> None:
+    path = tmp_path / "far.nii.gz"
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = 1000
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.uint8), affine), path)
+    with pytest.raises(NodeExecutionError, match="does not meet the FLAIR"):
+        run(FindBrain, in_file=flair, given_mask=path)
+
+
+def test_coregister_undoes_a_turn(
+    run: Run, tmp_path: Path, flair: Path, brain: Path, make_phantom: Callable[..., Any]
+) -> None:
+    t1w = make_phantom("RAS", (3.0, 3.0, 3.0), turn=6.0).write(tmp_path / "t1w.nii.gz", "T1w")
+    # the phantom turns with its grid, so its world is the FLAIR's until the header forgets it
+    image = nib.load(t1w)
+    straight = make_phantom("RAS", (3.0, 3.0, 3.0)).affine
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), straight), t1w)
+    found = run(Coregister, moving_file=t1w, fixed_file=flair, fixed_mask=brain)
+    affine = read_itk_affine(Path(found.transform_file))
+    angle = np.rad2deg(np.arctan2(affine[1, 0], affine[0, 0]))
+    assert abs(angle) == pytest.approx(6.0, abs=1.0)
+    assert np.linalg.norm(affine[:3, 3]) < 2
+
+
+def test_bias_and_stack(run: Run, flair: Path, brain: Path) -> None:
+    image = nib.load(flair)
+    ramp = np.linspace(0.7, 1.3, image.shape[0])[:, None, None]
+    nib.save(nib.Nifti1Image((image.get_fdata() * ramp).astype("f4"), image.affine), flair)
+    corrected = run(CorrectBias, in_file=flair, mask_file=brain).out_file
+    stack = Stack.load(Path(run(BuildStack, flair_file=corrected, mask_file=brain).stack_file))
+    assert stack.present == (True, False, False)
+    assert not stack.data[1:].any()
+    white = image.get_fdata().round(-1) == 100
+    before, after = (np.asarray(nib.load(p).dataobj)[white] for p in (flair, corrected))
+    assert after.std() / after.mean() < 0.6 * before.std() / before.mean()
+
+
+def test_segment_gives_four_maps_on_the_stack(
+    run: Run, tmp_path: Path, bright_model: Path
+) -> None:
+    shape = (40, 44, 36)
+    data = np.zeros((3, *shape), np.float32)
+    brain = np.zeros(shape, bool)
+    brain[4:-4, 4:-4, 4:-4] = True
+    data[0] = np.where(brain, 0.0, -3.0)
+    data[0, 20:26, 20:26, 16:22] = 5.0
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[:3, 3] = (-7, 3, 11)
+    path = tmp_path / "stack.npz"
+    Stack(data, (True, False, False), brain, affine).save(path)
+    given = {"stack_file": path, "model_file": bright_model, "device": "cpu"}
+    found = run(Segment, **given)
+    maps = {
+        name: nib.load(getattr(found, f"{name}_file"))
+        for name in ("probability", "candidate", "lesion", "candidates")
+    }
+    for image in maps.values():
+        assert image.shape == shape
+        np.testing.assert_allclose(image.affine, affine)
+    over = np.asarray(maps["probability"].dataobj) >= 0.5
+    assert over[21:25, 21:25, 17:21].all()
+    assert not over[~brain].any()
+    assert over.sum() < 12**3
+    again = run(Segment, **given)
+    assert Path(again.probability_file).read_bytes() == Path(found.probability_file).read_bytes()
+
+
+def test_segment_says_that_a_model_is_broken(run: Run, tmp_path: Path) -> None:
+    model, stack = tmp_path / "m.safetensors", tmp_path / "stack.npz"
+    model.write_bytes(b"no model")
+    Stack(
+        np.zeros((3, 8, 8, 8), np.float32), (True,) * 3, np.ones((8,) * 3, bool), np.eye(4)
+    ).save(stack)
+    with pytest.raises(NodeExecutionError, match="not a usable cascade"):
+        run(Segment, stack_file=stack, model_file=model, device="cpu")
