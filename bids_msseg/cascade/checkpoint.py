@@ -18,6 +18,8 @@ from torch import Tensor
 from bids_msseg.cascade.networks import CandidateNet, NetConfig, RefinementNet, build
 from bids_msseg.cascade.weights import FORMAT, HEADER_KEY, OperatingPoint, not_ours, read_header
 
+LONGEST_REASON = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
@@ -93,8 +95,10 @@ def load_cascade(path: Path) -> Cascade:
     header = read_header(path)
     try:
         nets = _rebuild(header.members, _tensors(path))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise not_ours(path, str(error).splitlines()[0]) from error
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+    if {type(net) for net in nets} != {CandidateNet, RefinementNet}:
+        raise not_ours(path, "it does not hold a candidate net and a refinement net")
     return Cascade(
         header.name,
         header.version,

@@ -68,6 +68,8 @@ def choose_engine(device: str = "auto") -> Engine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return Engine("cpu", bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()), 2)
+    if device.partition(":")[0] != "cuda":
+        raise UsageError(f"--device {device}: no such device", cure="use auto, cpu or cuda[:N]")
     if not torch.cuda.is_available():
         raise UsageError(
             f"--device {device}: torch sees no GPU here",
@@ -304,7 +306,9 @@ def refine(
         inside, whole = _judge(nets, torch.from_numpy(crops), engine)
         for index, crop, p_lesion in zip(chosen, inside, whole, strict=True):
             _paste(voxels, crop, boxes[index], pieces, index + 1)
-            lesion[boxes[index]][pieces[boxes[index]] == index + 1] = p_lesion
+            # a verdict that underflows to 0 would take the candidate off the account
+            own = pieces[boxes[index]] == index + 1
+            lesion[boxes[index]][own] = max(p_lesion, np.finfo(np.float32).tiny)
     return voxels, lesion
 
 

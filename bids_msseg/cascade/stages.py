@@ -30,8 +30,9 @@ from bids_msseg.cascade.sampling import (
     RefinementSampler,
     judge_candidates,
 )
-from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit
+from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit, is_finished
 from bids_msseg.cascade.weights import OperatingPoint
+from bids_msseg.errors import DataError
 
 Log = Callable[[str, Report], None]
 
@@ -149,13 +150,14 @@ def train_candidate(
     if start is not None and not set(start) <= set(folds):
         raise ValueError(f"a net of folds {start} has seen patients outside {folds}")
     stage = candidate_stage(folds)
+    plan = workshop.recipe.candidate if start is None else workshop.recipe.continued
+    if is_finished(workshop.checkpoint(stage), plan):
+        return
     seed = workshop.seed + 1000 * sum(2**fold for fold in folds)
     torch.manual_seed(seed)
     net = CandidateNet(workshop.recipe.widths)
-    plan = workshop.recipe.candidate
     if start is not None:
         net.load_state_dict(load_average(workshop.checkpoint(candidate_stage(start))))
-        plan = workshop.recipe.continued
     source = CandidateSampler(workshop.visits(folds), seed, plan=workshop.recipe.augment)
     fit(
         net,
@@ -220,7 +222,17 @@ def train_refinement(workshop: Workshop, test: int | None, *, log: Log) -> None:
     """Train CNN-2 on candidates that CNN-1 found in patients it had not seen.
 
     The gate is chosen on the same out-of-fold probabilities and written beside the checkpoint.
+
+    Raises
+    ------
+    DataError
+        If CNN-1 found no candidate in anybody.
     """
+    stage = refinement_stage(test)
+    checkpoint = workshop.checkpoint(stage)
+    plan = workshop.recipe.refinement
+    if checkpoint.with_suffix(".json").is_file() and is_finished(checkpoint, plan):
+        return
     visits: list[LabelledVisit] = []
     probabilities: list[NDArray[np.float32]] = []
     for fold, seen in workshop.split.sources(test):
@@ -232,16 +244,20 @@ def train_refinement(workshop: Workshop, test: int | None, *, log: Log) -> None:
         judge_candidates(visit, probability, find_candidates(probability, gate))
         for visit, probability in zip(visits, probabilities, strict=True)
     ]
+    if not any(item.boxes for item in found):
+        raise DataError(
+            "the candidate nets found no candidate in patients that they had not seen",
+            cure="train them for more steps, and check that images and masks lie on each other",
+        )
     _write_point(workshop, test, OperatingPoint(gate=gate), found)
-    stage = refinement_stage(test)
     seed = workshop.seed + 500 + (0 if test is None else 1 + test)
     torch.manual_seed(seed)
     fit(
         RefinementNet(workshop.recipe.refinement_widths),
         RefinementSampler(found, seed, plan=workshop.recipe.augment),
-        replace(workshop.recipe.refinement, seed=seed),
+        replace(plan, seed=seed),
         workshop.engine,
-        workshop.checkpoint(stage),
+        checkpoint,
         report=lambda line: log(stage, line),
     )
 
@@ -257,7 +273,9 @@ def _write_point(
         },
     }
     path = workshop.checkpoint(refinement_stage(test)).with_suffix(".json")
-    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def operating_point(workshop: Workshop, test: int | None) -> OperatingPoint:

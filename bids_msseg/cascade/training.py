@@ -218,6 +218,14 @@ class _State:
         self.step = int(kept["step"])
 
 
+def is_finished(checkpoint: Path, plan: FitPlan) -> bool:
+    """Say whether a checkpoint holds all steps of a plan."""
+    if not checkpoint.is_file():
+        return False
+    kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(kept["step"]) >= plan.steps
+
+
 def choose_gate(
     probabilities: Sequence[NDArray[np.floating]],
     truths: Sequence[NDArray[np.bool_]],
@@ -241,6 +249,7 @@ def choose_gate(
     Returns
     -------
     float
+        The lowest gate where none reaches any lesion.
     """
     peaks: list[NDArray[np.float32]] = []
     for probability, truth in zip(probabilities, truths, strict=True):
@@ -250,5 +259,7 @@ def choose_gate(
         peaks.append(highest[1:])
     reached = np.concatenate(peaks) if peaks else np.zeros(0, np.float32)
     at_lowest = int((reached >= grid[0]).sum())
+    if not at_lowest:
+        return float(grid[0])
     good = [gate for gate in grid if (reached >= gate).sum() >= recall * at_lowest]
-    return float(good[-1]) if good else float(grid[0])
+    return float(good[-1])

@@ -122,7 +122,9 @@ def read_header(path: Path) -> ModelHeader:
         header = json.loads(entries["__metadata__"][HEADER_KEY])
         _check_length(entries, len(content) - 8 - length)
         return _parse(header, hashlib.sha256(content).hexdigest())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise not_ours(path, f"its header has no {error}") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise not_ours(path, str(error)) from error
 
 

@@ -10,11 +10,14 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bids_msseg.cascade.augment import AugmentPlan
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.inference import Engine
+from bids_msseg.cascade.networks import CandidateNet
 from bids_msseg.cascade.patches import LabelledVisit
+from bids_msseg.cascade.sampling import CandidateSampler
 from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
-from bids_msseg.cascade.training import FitPlan
+from bids_msseg.cascade.training import FitPlan, Report, fit
 
 # a busy machine must not turn a right answer into a failure
 settings.register_profile("no-deadline", deadline=None)
@@ -66,6 +69,21 @@ def make_visit() -> MakeVisit:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def learned(
+    make_visit: MakeVisit, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CandidateNet, list[Report]]:
+    """A net of two levels after a few dozen steps on three phantoms, and its log."""
+    visits = [make_visit(f"sub-{seed}", seed=seed) for seed in range(3)]
+    source = CandidateSampler(visits, 0, size=16, plan=AugmentPlan(thick=0.0))
+    plan = FitPlan(steps=110, batch=2, workers=0, learning_rate=2e-2, ema=0.9)
+    lines: list[Report] = []
+    torch.manual_seed(0)
+    checkpoint = tmp_path_factory.mktemp("learned") / "net.pt"
+    net = fit(CandidateNet((4, 8)), source, plan, Engine(), checkpoint, report=lines.append)
+    return net, lines
 
 
 @pytest.fixture

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bids_msseg.cascade.weights import (
+    FORMAT,
+    HEADER_KEY,
+    OperatingPoint,
+    find_model,
+    read_header,
+)
+from bids_msseg.errors import DataError, NoInputError, UsageError
+
+
+def _file(path: Path, entries: object, body: bytes = b"") -> Path:
+    text = json.dumps(entries).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+def _entries(**changes: object) -> dict[str, object]:
+    header = {
+        "format": FORMAT,
+        "name": "toy",
+        "version": "1",
+        "members": {},
+        "point": {"gate": 0.2},
+        "notes": {},
+        **changes,
+    }
+    return {"__metadata__": {HEADER_KEY: json.dumps(header)}}
+
+
+def test_a_header_is_read_without_the_nets(tmp_path: Path) -> None:
+    header = read_header(_file(tmp_path / "a.safetensors", _entries()))
+    assert (header.name, header.version) == ("toy", "1")
+    assert header.point == OperatingPoint(gate=0.2, keep=0.5, threshold=0.5)
+    assert len(header.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ({}, "no '__metadata__'"),
+        ([], "list"),
+        (7, "int"),
+        ({"__metadata__": {}}, "no 'bids_msseg'"),
+        ({"__metadata__": {HEADER_KEY: "not json"}}, ""),
+        ({"__metadata__": {HEADER_KEY: "[" * 100_000}}, ""),
+        ({"__metadata__": {HEADER_KEY: "[]"}}, ""),
+        (_entries(format="another-1"), f"does not say {FORMAT}"),
+        (_entries(point={"gate": "high"}), "high"),
+        (_entries(point={"door": 0.2}), "door"),
+        (_entries(point=None), ""),
+        (_entries(members=[1]), ""),
+        (_entries() | {"t": {"data_offsets": []}}, ""),
+        (_entries() | {"t": {"data_offsets": [0, 4]}}, "0 bytes of weights instead of 4"),
+    ],
+)
+def test_a_header_that_is_not_ours_is_refused_by_name(
+    entries: object, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_header(_file(tmp_path / "odd.safetensors", entries))
+    assert caught.value.message.startswith("odd.safetensors is not a usable cascade: ")
+    assert why in caught.value.message
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=60))
+def test_garbage_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "garbage.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"garbage\.safetensors"):
+        read_header(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.safetensors"):
+        read_header(tmp_path / "none.safetensors")
+
+
+def test_a_path_is_a_model(tmp_path: Path) -> None:
+    path = _file(tmp_path / "mine.safetensors", _entries())
+    assert find_model(str(path)) == path
+
+
+@pytest.mark.parametrize("model", ["nowhere/mine.safetensors", "mine.safetensors", "./mine"])
+def test_a_path_that_is_not_there(model: str) -> None:
+    with pytest.raises(NoInputError, match="there is no weights file") as caught:
+        find_model(model)
+    assert "msseg-train" in caught.value.cure
+
+
+def test_a_name_that_is_not_shipped() -> None:
+    with pytest.raises(UsageError, match="'oracle'") as caught:
+        find_model("oracle")
+    assert "path" in caught.value.cure
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    from bids_msseg.cascade import weights
+
+    folder = tmp_path / "data" / "weights"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(weights.resources, "files", lambda _: tmp_path)
+    return folder
+
+
+def test_names_and_the_default_are_found_among_what_ships(shipped: Path) -> None:
+    for name in ("cascade-1", "other"):
+        _file(shipped / f"{name}.safetensors", _entries())
+    assert find_model(None) == shipped / "cascade-1.safetensors"
+    assert find_model("other") == shipped / "other.safetensors"
+    with pytest.raises(UsageError) as caught:
+        find_model("third")
+    assert "cascade-1, other" in caught.value.cure
+
+
+def test_nothing_shipped_is_said(shipped: Path) -> None:
+    assert not list(shipped.iterdir())
+    with pytest.raises(UsageError) as caught:
+        find_model(None)
+    assert "none is shipped" in caught.value.cure

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bids_msseg.lesions.delineate import (
+    REJECTED_BY_REFINEMENT,
+    REJECTED_BY_SIZE,
+    delineate,
+)
+from bids_msseg.lesions.instances import label_lesions
+
+shapes = st.shared(st.tuples(*[st.integers(1, 7)] * 3), key="shape")
+# few values, and many zeros, so that separate components are common
+probabilities = shapes.flatmap(
+    lambda shape: arrays(np.float32, shape, elements=st.sampled_from([0, 0, 0, 0.3, 0.5, 0.9]))
+)
+candidates = shapes.flatmap(lambda shape: arrays(bool, shape, elements=st.booleans()))
+
+
+@given(
+    probability=probabilities,
+    seen=candidates,
+    volume=st.sampled_from([0.5, 1.0, 3.6]),
+    smallest=st.sampled_from([0.0, 1.0, 3.0]),
+)
+def test_every_candidate_is_kept_or_rejected_with_a_reason(
+    probability: np.ndarray, seen: np.ndarray, volume: float, smallest: float
+) -> None:
+    found = delineate(probability, seen, voxel_volume=volume, threshold=0.5, min_volume=smallest)
+    assert not ((found.lesions > 0) & (found.rejected > 0)).any()
+    assert len(found.reasons) == found.rejected.max(initial=0)
+    blobs = label_lesions(seen, voxel_volume=volume)
+    for number in range(1, blobs.max(initial=0) + 1):
+        blob = blobs == number
+        inside = np.unique(found.rejected[blob])
+        kept = (found.lesions[blob] > 0).any()
+        if not kept and (inside == 0).any():
+            # nothing of its own, but joined to a lesion by voxels over the threshold
+            wide = label_lesions(seen | (probability >= 0.5), voxel_volume=volume)
+            joined = wide == wide[blob][0]
+            kept = (found.lesions[joined] > 0).any()
+        assert kept == (inside == 0).all()
+        assert kept or len(inside) == 1
+
+
+@given(probability=probabilities, seen=candidates, smallest=st.sampled_from([0.0, 2.0, 3.0]))
+def test_lesions_are_what_reaches_the_threshold_and_the_size(
+    probability: np.ndarray, seen: np.ndarray, smallest: float
+) -> None:
+    found = delineate(probability, seen, voxel_volume=1.0, threshold=0.5, min_volume=smallest)
+    expected = label_lesions(probability >= 0.5, voxel_volume=1.0, min_volume=smallest)
+    np.testing.assert_array_equal(found.lesions, expected)
+    volumes = np.bincount(found.lesions.ravel())[1:]
+    assert (volumes >= smallest).all()
+    assert (np.diff(volumes) <= 0).all()
+
+
+@given(probability=probabilities, seen=candidates)
+def test_the_reason_is_size_where_something_reached_the_threshold(
+    probability: np.ndarray, seen: np.ndarray
+) -> None:
+    found = delineate(probability, seen, voxel_volume=1.0, threshold=0.5, min_volume=3.0)
+    for number, reason in enumerate(found.reasons, start=1):
+        over = (probability[found.rejected == number] >= 0.5).any()
+        assert reason == (REJECTED_BY_SIZE if over else REJECTED_BY_REFINEMENT)
+
+
+def test_a_rim_around_a_lesion_is_part_of_it() -> None:
+    probability = np.array([0.2, 0.9, 0.9, 0.9, 0.2, 0.0, 0.2]).reshape(7, 1, 1)
+    found = delineate(
+        probability, probability > 0.1, voxel_volume=1.0, threshold=0.5, min_volume=3.0
+    )
+    assert found.lesions.ravel().tolist() == [0, 1, 1, 1, 0, 0, 0]
+    assert found.rejected.ravel().tolist() == [0, 0, 0, 0, 0, 0, 1]
+    assert found.reasons == (REJECTED_BY_REFINEMENT,)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int32, np.float32])
+def test_candidates_may_have_any_type(kind: type) -> None:
+    seen = np.zeros((4, 4, 4), kind)
+    seen[1, 1, 1] = 1
+    found = delineate(np.zeros(seen.shape), seen, voxel_volume=1.0, threshold=0.5, min_volume=3.0)
+    assert found.rejected.sum() == 1
+    assert not found.lesions.any()
+
+
+def test_nothing_found_is_nothing() -> None:
+    nothing = np.zeros((3, 3, 3))
+    found = delineate(nothing, nothing, voxel_volume=1.0, threshold=0.5, min_volume=3.0)
+    assert not found.lesions.any()
+    assert not found.rejected.any()
+    assert found.reasons == ()
