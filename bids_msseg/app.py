@@ -453,6 +453,8 @@ def _execution(
     )
     if plugin is not None:
         name, arguments = plugin
+        if name == "MultiProc":
+            arguments = {"raise_insufficient": False, **arguments}
         return replace(base, plugin=name, plugin_args=arguments, chunk=VISITS_OF_A_PLUGIN)
     if resources.nprocs // resources.omp_nthreads < 2:
         return base

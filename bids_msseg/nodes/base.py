@@ -56,6 +56,7 @@ class Step(BaseInterface):  # type: ignore[misc]
     def __init__(self, **inputs: Any) -> None:
         super().__init__(**inputs)
         self._results: dict[str, Any] = {}
+        self.interruption: BaseException | None = None
 
     @abstractmethod
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
@@ -71,6 +72,10 @@ class Step(BaseInterface):  # type: ignore[misc]
             self._results = self.work(folder, **values)
         except Exception as error:
             leave_failure(folder, _explained(error))
+            raise
+        except BaseException as error:
+            # nipype would take it for a failure of this node and go on with the next one
+            self.interruption = error
             raise
         self._results.setdefault("notes", [])
         self._results["seconds"] = round(time.monotonic() - begun, 3)

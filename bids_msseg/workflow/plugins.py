@@ -73,9 +73,15 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         told = f"{KILLED}: {error}\n"
         self._taskresult[taskid] = {"result": None, "traceback": [told], "taskid": taskid}
 
-    def close(self) -> None:
-        """End the workers, also where nipype left its loop by an exception."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, wait: bool) -> None:
+        """End the workers, also where nipype left its loop by an exception.
+
+        Parameters
+        ----------
+        wait : bool
+            For nodes that are running; else whoever ends this process has to end them.
+        """
+        self.pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def _begin_worker(cwd: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,10 @@ class _Watch:
         self._usage: dict[tuple[str, str], Usage] = {}
 
     def __call__(self, node: Any, status: str) -> None:
-        """Note what a node does."""
+        """Note what a node does; end the run where a signal has ended the node."""
+        interruption = getattr(node.interface, "interruption", None)
+        if status == "exception" and interruption is not None:
+            raise interruption
         name = str(node.fullname).split(".")
         visit = next((part for part in name if part in self._keys), None)
         if visit is None:
@@ -220,9 +224,21 @@ def _run_group(
         top.add_nodes([init_visit_wf(delivery=delivery, settings=settings)])
     before = set(crash_dir.glob("crash-*.txt"))
     ended = _Ended(_Watch(group, on_step, measure=settings.measure))
-    _run_nipype(top, execution, ended)
+    folder = Path.cwd()
+    try:
+        _run_nipype(top, execution, ended)
+    except BaseException:
+        # a signal is no crash
+        _forget(set(crash_dir.glob("crash-*.txt")) - before, group)
+        raise
+    finally:
+        os.chdir(folder)
     crashes = set(crash_dir.glob("crash-*.txt")) - before
-    return [_outcome(delivery, execution, ended, crashes) for delivery in group]
+    outcomes = [_outcome(delivery, execution, ended, crashes) for delivery in group]
+    if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
+        # nothing is told of those that another one's crash has stopped
+        return [replace(one, stopped=not (one.ok or one.step)) for one in outcomes]
+    return outcomes
 
 
 def _nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
@@ -268,10 +284,13 @@ def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
         # nipype raises once all other branches are done; each visit's own end is looked up later
         ended.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         LOGGER.debug("a workflow ended with %s", error, exc_info=True)
-    finally:
+    except BaseException:
         if steady is not None:
-            steady.close()
-            ended.killed = steady.killed
+            steady.close(wait=False)
+        raise
+    if steady is not None:
+        steady.close(wait=True)
+        ended.killed = steady.killed
 
 
 def visit_folder(execution: Execution, delivery: Delivery) -> Path:
@@ -293,7 +312,6 @@ def _outcome(
         return Outcome(delivery, True, seconds, usage=usage)
     told = _told(folder / FAILURE_FILE) or _not_told(name, ended)
     files = _crash_files(crashes, name, visit.key)
-    stopped = execution.stop_on_first_crash and not files and not told.get("step")
     return Outcome(
         delivery,
         False,
@@ -303,7 +321,6 @@ def _outcome(
         cure=str(told.get("cure", "")),
         code=int(told.get("code", ExitCode.FAILURE)),
         crash_files=files,
-        stopped=stopped,
         usage=usage,
     )
 
@@ -333,8 +350,15 @@ def _not_told(visit: str, ended: _Ended) -> dict[str, Any]:
     }
 
 
+def _forget(crashes: set[Path], group: Sequence[Delivery]) -> None:
+    for delivery in group:
+        visit = delivery.visit
+        for path in _crash_files(crashes, visit_workflow_name(visit), visit.key):
+            path.unlink(missing_ok=True)
+
+
 def _crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
-    """Find the crash files of this visit, and name them after it instead of after the user."""
+    """Take this visit's crash files out of the set, named after it instead of after the user."""
     mark = f"Node: {TOP}.{visit}."
     found = []
     for path in sorted(crashes):
@@ -345,4 +369,5 @@ def _crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
         moment = "-".join(path.name.split("-")[1:3])
         named = path.with_name(f"crash-{moment}_{key}_{step}.txt")
         found.append(path.rename(named))
+        crashes.remove(path)
     return tuple(found)
