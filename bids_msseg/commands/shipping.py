@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,17 +113,23 @@ def draw_losses(logs: Path, target: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2)
     for path in sorted(logs.glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        losses = _read_losses(path)
         panel = axes[int(path.stem.startswith("refinement"))]
-        panel.plot(
-            [int(row["step"]) for row in rows],
-            [float(row["loss"]) for row in rows],
-            label=path.stem,
-        )
+        panel.plot(list(losses), list(losses.values()), label=path.stem)
     for panel, title in zip(axes, ("candidate nets", "refinement nets"), strict=True):
         panel.set(title=title, xlabel="step", ylabel="loss")
-        panel.legend(fontsize="small")
+        if panel.lines:
+            panel.legend(fontsize="small")
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     write_atomic(target, content.getvalue())
+
+
+def _read_losses(path: Path) -> dict[int, float]:
+    """Read loss by step; a step done twice counts once, half a line not at all."""
+    losses: dict[int, float] = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.reader(stream):
+            with contextlib.suppress(ValueError, IndexError):
+                losses[int(row[0])] = float(row[2])
+    return dict(sorted(losses.items()))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import write_tsv
+from bids_msseg.bids.files import plain, write_json, write_tsv
 from bids_msseg.bids.visit import Visit
 from bids_msseg.commands.labels import find_truth, require_labels
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from bids_msseg.cascade.stages import Recipe, Workshop
 
 LOGGER = logging.getLogger("bids_msseg")
+Plan = TypeVar("Plan")
 SHIPPED_RECIPE: Mapping[str, Any] = {
     "seed": 7,
     "folds": 3,
@@ -69,20 +72,35 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: BIDS_DIR/derivatives/manual)",
     )
     parser.add_argument("--recipe", type=Path, help="YAML: steps, batch, widths, seed, folds")
-    parser.add_argument("--name", default="site", help="name of the model (default: %(default)s)")
+    parser.add_argument(
+        "--name", type=_name, default="site", help="name of the model (default: %(default)s)"
+    )
     parser.add_argument(
         "--site-column", default="site", help="column of participants.tsv (default: %(default)s)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=2, help="training processes at once (default: %(default)s)"
+        "--jobs", type=_count, default=2, help="training processes at once (default: %(default)s)"
     )
     parser.add_argument(
-        "--threads", type=int, default=1, help="threads of each process (default: %(default)s)"
+        "--threads", type=_count, default=1, help="threads of each process (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:N]")
     parser.add_argument("-v", "--verbose", action="count", default=0)
     parser.add_argument("--version", action="version", version=f"msseg-train {__version__}")
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"not a number from 1 upwards: {text!r}")
+    return number
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(f"not letters, digits, '.', '_' and '-': {text!r}")
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +114,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
-    parser.exit_on_error = False
 
     def fail(message: str) -> None:
         raise UsageError(message, cure="see msseg-train --help")
@@ -111,9 +128,8 @@ def _train(options: argparse.Namespace) -> ExitCode:
     from bids_msseg.commands.scoring import cross_validate
     from bids_msseg.commands.shipping import ship
 
-    out: Path = options.output_dir
-    out.mkdir(parents=True, exist_ok=True)
     settings = _read_recipe(options.recipe)
+    make_recipe(settings)  # a wrong one is told before anything is prepared
     files = _find_labelled(options)
     workshop = _open_workshop(options, settings, files)
     LOGGER.info("training on %d visits in %d folds", len(files), len(workshop.split.folds))
@@ -140,13 +156,19 @@ def _read_recipe(path: Path | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {path}: {error}", cure="give a YAML file") from error
     known = {*SHIPPED_RECIPE, "widths", "refinement_widths", "augment"}
-    unknown = sorted(set(content) - known) if isinstance(content, dict) else ["no mapping"]
+    unknown = sorted(map(str, set(content) - known)) if isinstance(content, dict) else ["no keys"]
     if unknown:
         raise UsageError(
             f"{path} has unknown keys: {', '.join(unknown)}",
             cure=f"use some of: {', '.join(sorted(known))}",
         )
-    return {**settings, **content}
+    for key, value in content.items():
+        shipped = settings.get(key)
+        if isinstance(shipped, Mapping) and isinstance(value, Mapping):
+            settings[key] = {**shipped, **value}
+        else:
+            settings[key] = value
+    return settings
 
 
 def make_recipe(settings: Mapping[str, Any]) -> Recipe:
@@ -163,18 +185,42 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
 
     try:
         recipe = Recipe(
-            candidate=FitPlan(**settings["candidate"]),
-            continued=FitPlan(**settings["continued"]),
-            refinement=FitPlan(**settings["refinement"]),
-            augment=AugmentPlan(**settings.get("augment", {})),
+            candidate=_plan(FitPlan, settings["candidate"]),
+            continued=_plan(FitPlan, settings["continued"]),
+            refinement=_plan(FitPlan, settings["refinement"]),
+            augment=_plan(AugmentPlan, settings.get("augment", {})),
         )
-    except TypeError as error:
-        raise UsageError(f"the recipe is wrong: {error}", cure="compare it with training/cascade-1.yaml") from error
-    return replace(
-        recipe,
-        widths=tuple(settings.get("widths", recipe.widths)),
-        refinement_widths=tuple(settings.get("refinement_widths", recipe.refinement_widths)),
-    )
+        int(settings["seed"]), int(settings["folds"])
+        return replace(
+            recipe,
+            widths=_widths(settings.get("widths", recipe.widths)),
+            refinement_widths=_widths(settings.get("refinement_widths", recipe.refinement_widths)),
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the recipe is wrong: {error}", cure="see the recipe in the model card for an example"
+        ) from error
+
+
+def _plan(kind: type[Plan], values: Mapping[str, Any]) -> Plan:
+    """Make a plan of numbers; YAML reads ``2e-3`` as text."""
+    types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(types))
+    if unknown:
+        raise TypeError(f"there is no {', '.join(unknown)} among {', '.join(types)}")
+    numbers = {name: float(value) for name, value in values.items()}
+    odd = [name for name, number in numbers.items() if types[name] == "int" and number % 1]
+    odd += [name for name in ("steps", "batch") if numbers.get(name, 1) < 1]
+    if odd:
+        raise ValueError(f"not a possible number: {', '.join(odd)}")
+    return kind(**{n: int(v) if types[n] == "int" else v for n, v in numbers.items()})
+
+
+def _widths(values: Sequence[Any]) -> tuple[int, ...]:
+    widths = tuple(int(value) for value in values)
+    if len(widths) < 2 or min(widths) < 1:
+        raise ValueError(f"widths are two or more numbers from 1 upwards, not {values}")
+    return widths
 
 
 def _find_labelled(options: argparse.Namespace) -> list[LabelledFiles]:
@@ -227,12 +273,32 @@ def _open_workshop(
         (out / folder).mkdir(parents=True, exist_ok=True)
     loads = _prepare(out / "cohort", files, options.threads)
     split = _deal(files, loads, int(settings["folds"]))
+    _refuse_another_plan(out / "training.json", {"recipe": settings, "split": split.folds})
     rows = [
         {"visit": name, "fold": fold} for fold, names in enumerate(split.folds) for name in names
     ]
     write_tsv(out / "splits.tsv", ("visit", "fold"), rows)
     engine = choose_engine(options.device)
     return Workshop(out, split, make_recipe(settings), engine, int(settings["seed"]))
+
+
+def _refuse_another_plan(path: Path, plan: Mapping[str, Any]) -> None:
+    """Keep the plan of a training; nets of another split would have seen their test patients.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds a training with other visits or another recipe.
+    """
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key, value in plain(plan).items() if kept.get(key) != value]
+        if changed:
+            raise UsageError(
+                f"{path.parent} holds a training with another {' and other '.join(changed)}",
+                cure="give another output_dir, or the same visits and recipe as before",
+            )
+    write_json(path, plan)
 
 
 def _prepare(folder: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.cascade.checkpoint import load_cascade
+from bids_msseg.commands import train
+from bids_msseg.commands.train import SHIPPED_RECIPE, _read_recipe, make_recipe
+from bids_msseg.errors import UsageError
+
+TINY = """\
+seed: 3
+candidate: {steps: 3, batch: 1, workers: 0, learning_rate: 2e-3}
+continued: {steps: 2, batch: 1, workers: 0}
+refinement: {steps: 2, batch: 2, workers: 0}
+widths: [4, 8]
+refinement_widths: [4, 8]
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(labelled_cohort: Path, recipe: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "out"
+    assert _train(labelled_cohort, out, recipe) == 0
+    return out
+
+
+def _train(cohort: Path, out: Path, recipe: Path, *more: str) -> int:
+    return train.main(
+        [str(cohort), str(out), "--recipe", str(recipe), "--jobs", "1", "--name", "toy", *more]
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+@pytest.mark.slow
+def test_everybody_is_in_a_fold_with_all_visits(trained: Path) -> None:
+    folds = {row["visit"]: row["fold"] for row in _rows(trained / "splits.tsv")}
+    assert set(folds) == {
+        "sub-01", "sub-02", "sub-03", "sub-04_ses-1", "sub-04_ses-2", "sub-05"
+    }  # fmt: skip
+    assert set(folds.values()) == {"0", "1", "2"}
+    assert folds["sub-04_ses-1"] == folds["sub-04_ses-2"]
+
+
+@pytest.mark.slow
+def test_every_visit_is_scored_by_both_methods(trained: Path) -> None:
+    rows = _rows(trained / "scores.tsv")
+    assert len(rows) == 12
+    assert {row["method"] for row in rows} == {"candidate net", "cascade"}
+    assert {(row["visit"], row["site"]) for row in rows} >= {("sub-01", "B"), ("sub-02", "A")}
+    for row in rows:
+        assert 0 <= float(row["dice"]) <= 1
+        assert float(row["truth_ml"]) > 0.02
+
+
+@pytest.mark.slow
+def test_the_weights_are_a_cascade_that_the_app_accepts(trained: Path) -> None:
+    cascade = load_cascade(trained / "toy.safetensors")
+    assert cascade.name == "toy"
+    assert len(cascade.candidate) == 3
+    assert len(cascade.refinement) == 1
+    assert cascade.candidate[0].config.widths == (4, 8)
+    assert cascade.sha256 in (trained / "toy.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_model_card_names_folds_and_sites(trained: Path) -> None:
+    card = (trained / "toy.md").read_text()
+    assert card.startswith("# Model card: toy\n")
+    for words in ("- fold 2: ", "sub-04_ses-2", "**mean, n = 3** | A", "**mean, n = 3** | B"):
+        assert words in card
+
+
+@pytest.mark.slow
+def test_predictions_lie_on_the_grid_of_the_flair(trained: Path, labelled_cohort: Path) -> None:
+    place = trained / "predictions" / "sub-04" / "ses-2" / "anat"
+    flair = nib.load(labelled_cohort / "sub-04/ses-2/anat/sub-04_ses-2_FLAIR.nii.gz")
+    stem = "sub-04_ses-2_space-FLAIR_label-L"
+    mask = nib.load(place / f"{stem}_mask.nii.gz")
+    probability = nib.load(place / f"{stem}_probseg.nii.gz")
+    for image in (mask, probability):
+        assert image.shape == flair.shape
+        np.testing.assert_allclose(image.affine, flair.affine, atol=1e-5)
+    assert set(np.unique(mask.get_fdata())) <= {0, 1}
+    assert (trained / "predictions" / "sub-01" / "anat").is_dir()
+    assert (trained / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_second_call_trains_nothing(trained: Path, labelled_cohort: Path, recipe: Path) -> None:
+    checkpoints = {path: path.stat().st_mtime_ns for path in (trained / "checkpoints").iterdir()}
+    weights = (trained / "toy.safetensors").read_bytes()
+    assert len(checkpoints) == 6 + 4 + 4
+    assert _train(labelled_cohort, trained, recipe) == 0
+    assert checkpoints == {
+        path: path.stat().st_mtime_ns for path in (trained / "checkpoints").iterdir()
+    }
+    assert (trained / "toy.safetensors").read_bytes() == weights
+
+
+@pytest.mark.slow
+def test_another_recipe_or_split_in_the_same_folder_is_refused(
+    trained: Path, labelled_cohort: Path, recipe: Path, tmp_path: Path, capsys
+) -> None:
+    other = tmp_path / "other.yml"
+    other.write_text(TINY.replace("seed: 3", "seed: 4"))
+    assert _train(labelled_cohort, trained, other) == 64
+    assert "another recipe" in capsys.readouterr().err
+    fewer = tmp_path / "fewer"
+    shutil.copytree(labelled_cohort, fewer)
+    shutil.rmtree(fewer / "sub-05")
+    assert _train(fewer, trained, recipe) == 64
+    assert "another split" in capsys.readouterr().err
+
+
+def test_no_folder_of_labels(labelled_cohort: Path, recipe: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    nowhere = str(tmp_path / "nowhere")
+    assert _train(labelled_cohort, out, recipe, "--labels", nowhere) == 66
+    assert "no folder of manual masks" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_labels_of_nobody(labelled_cohort: Path, recipe: Path, tmp_path: Path, capsys) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert _train(labelled_cohort, tmp_path / "out", recipe, "--labels", str(empty)) == 66
+    message = capsys.readouterr().err
+    assert "sub-04_ses-2 has no manual lesion or brain mask: left out" in message
+    assert "label-L_mask.nii.gz" in message
+
+
+def test_too_few_participants(labelled_cohort: Path, recipe: Path, tmp_path: Path, capsys) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(labelled_cohort, few)
+    for name in ("sub-01", "sub-02", "sub-03"):
+        shutil.rmtree(few / name)
+    assert _train(few, tmp_path / "out", recipe) == 64
+    assert "2 labelled participants" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sedes: 3", "unknown keys: sedes"),
+        ("7: 3", "unknown keys: 7"),
+        ("- steps", "unknown keys: no keys"),
+        ("", "unknown keys: no keys"),
+        ("a: [", "cannot read"),
+        ("candidate: {stops: 3}", "there is no stops"),
+        ("candidate: {steps: many}", "many"),
+        ("candidate: {steps: 2.5}", "steps"),
+        ("candidate: {steps: 0}", "steps"),
+        ("candidate: 5", "the recipe is wrong"),
+        ("seed: high", "high"),
+        ("folds: [3]", "the recipe is wrong"),
+        ("widths: 4", "the recipe is wrong"),
+        ("widths: [4]", "two or more"),
+        ("augment: {spin: 1}", "there is no spin"),
+    ],
+)
+def test_a_wrong_recipe_is_a_usage_error(
+    text: str, message: str, labelled_cohort: Path, tmp_path: Path, capsys
+) -> None:
+    path = tmp_path / "wrong.yml"
+    path.write_text(text)
+    assert _train(labelled_cohort, tmp_path / "out", path) == 64
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_is_not_there(labelled_cohort: Path, tmp_path: Path) -> None:
+    assert _train(labelled_cohort, tmp_path / "out", tmp_path / "none.yml") == 64
+
+
+@pytest.mark.parametrize(
+    "options", [["--jobs", "0"], ["--threads", "many"], ["--name", "a/b"], ["--spin"]]
+)
+def test_wrong_options(options: list[str], tmp_path: Path, capsys) -> None:
+    assert train.main([str(tmp_path), str(tmp_path / "out"), *options]) == 64
+    assert options[0] in capsys.readouterr().err
+
+
+def test_a_recipe_changes_only_what_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "some.yml"
+    path.write_text("refinement: {steps: 5, learning_rate: 2e-3}\naugment: {blur_mm: 0}\n")
+    settings = _read_recipe(path)
+    recipe = make_recipe(settings)
+    assert recipe.refinement.steps == 5
+    assert recipe.refinement.learning_rate == 2e-3
+    assert recipe.refinement.batch == SHIPPED_RECIPE["refinement"]["batch"]
+    assert recipe.augment.blur_mm == 0
+    assert recipe.candidate == make_recipe(SHIPPED_RECIPE).candidate
+    assert _read_recipe(None) == dict(SHIPPED_RECIPE)
+
+
+def test_the_shipped_recipe_is_json_and_can_be_made() -> None:
+    assert json.loads(json.dumps(SHIPPED_RECIPE))
+    recipe = make_recipe(SHIPPED_RECIPE)
+    assert recipe.widths == (16, 32, 64, 128)
+    assert isinstance(recipe.candidate.steps, int)
+
+
+def test_a_plan_of_unknown_fields_is_refused() -> None:
+    with pytest.raises(UsageError, match="there is no x"):
+        make_recipe({**SHIPPED_RECIPE, "candidate": {"x": 1}})
+
+
+@pytest.mark.slow
+def test_a_mask_that_is_not_on_the_grid_is_a_data_error(
+    labelled_cohort: Path, recipe: Path, tmp_path: Path, capsys
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(labelled_cohort, moved)
+    path = moved / "derivatives/manual/sub-01/anat/sub-01_space-FLAIR_label-L_mask.nii.gz"
+    image = nib.load(path)
+    data = np.asarray(image.dataobj)
+    nib.save(nib.Nifti1Image(data, np.diag([-1.0, 1, 1.1, 1])), path)
+    assert _train(moved, tmp_path / "out", recipe) == 65
+    assert path.name in capsys.readouterr().err
