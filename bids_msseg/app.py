@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,11 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
     wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    if not (Path.home() / ".cache" / "templateflow").is_dir() and not dry:
+    # a user without an entry in the password file, as in containers, has no home at all
+    templates = Path("~/.cache/templateflow")
+    with suppress(RuntimeError):
+        templates = templates.expanduser()
+    if not templates.is_dir() and not dry:
         wanted["TEMPLATEFLOW_HOME"] = str(work_dir / "templateflow")
     wanted = {name: value for name, value in wanted.items() if name not in os.environ}
     scratch = None if dry else tempfile.mkdtemp(prefix="tmp-", dir=work_dir)

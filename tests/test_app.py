@@ -1,0 +1,232 @@
+"""Decisions of the app that need no image."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg import app
+from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.visit import Selection, Skipped, Visit
+from bids_msseg.config import RunConfig
+from bids_msseg.errors import ExitCode, UsageError
+from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.resources import Resources
+from bids_msseg.workflow.run import Outcome
+
+MakeConfig = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> MakeConfig:
+    (tmp_path / "raw").mkdir()
+
+    def make(**options: Any) -> RunConfig:
+        given = {"bids_dir": tmp_path / "raw", "output_dir": tmp_path / "out"}
+        return RunConfig.from_options({**given, "levels": ["participant"], **options})
+
+    return make
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Callable[..., Outcome]:
+    def make(code: int, *, label: str = "01", **more: Any) -> Outcome:
+        visit = Visit(label, None, tmp_path / "raw/flair.nii.gz")
+        model = ModelUse("m", "1", "0" * 64)
+        delivery = Delivery(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
+        return Outcome(delivery, code == 0, 1.0, code=code, **more)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([], ExitCode.SUCCESS),
+        ([0, 0], ExitCode.SUCCESS),
+        ([0, 65], ExitCode.DATA_ERROR),
+        ([65, 65], ExitCode.DATA_ERROR),
+        ([65, 75], ExitCode.FAILURE),
+        ([0, 1], ExitCode.FAILURE),
+    ],
+)
+def test_one_code_for_all_visits(
+    outcome: Callable[..., Outcome], codes: list[int], expected: ExitCode
+) -> None:
+    assert app._verdict([outcome(code) for code in codes]) == expected
+
+
+def test_a_visit_that_was_stopped_has_no_say(outcome: Callable[..., Outcome]) -> None:
+    outcomes = [outcome(65), outcome(1, label="02", stopped=True)]
+    assert app._verdict(outcomes) == ExitCode.DATA_ERROR
+
+
+def test_both_levels_end_with_the_participants_code(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    code = ExitCode.DATA_ERROR
+    monkeypatch.setattr(app, "_participant", lambda _: done.append("participant") or code)
+    monkeypatch.setattr(app, "_group", lambda _: done.append("group") or ExitCode.SUCCESS)
+    assert app.run(configure(levels=["participant", "group"])) == code
+    assert done == ["participant", "group"]
+    assert app.run(configure(levels=["group"])) == ExitCode.SUCCESS
+
+
+def test_what_travels_names_no_folder_of_this_machine(
+    configure: MakeConfig, tmp_path: Path
+) -> None:
+    config = configure(derivatives=[f"other={tmp_path}/raw/derivatives/other"])
+    texts = {
+        f"the image {tmp_path}/raw/sub-01/anat/f.nii.gz is damaged": (
+            "the image sub-01/anat/f.nii.gz is damaged"
+        ),
+        f"datalad get {tmp_path}/raw/derivatives/other/m.nii.gz": "datalad get m.nii.gz",
+        "no space in /scratch/anna/tmp-1/x": "no space in …/x",
+        f"{tmp_path}/out/logs": "logs",
+    }
+    assert {text: app._public(text, config) for text in texts} == texts
+
+
+def test_skipped_visits_leave_a_record_unless_there_is_something_better(
+    configure: MakeConfig, tmp_path: Path
+) -> None:
+    config, out = configure(), tmp_path / "out"
+    for name in ("sub-01", "sub-02", "sub-03/ses-1"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+    write_record(out, VisitRecord("01", None, "sub-01", "ok", lesion_count=4))
+    write_record(out, VisitRecord("02", None, "sub-02", "failed", reason="before"))
+    gone = f"{tmp_path}/raw/sub-02/anat/f.nii.gz is not fetched"
+    skipped = (
+        Skipped("01", None, "no FLAIR"),
+        Skipped("02", None, gone, "datalad get it"),
+        Skipped("03", "2", "sub-03 has no ses-2"),
+        Skipped("99", None, "sub-99 is not in the dataset"),
+    )
+    selection = Selection((), skipped)
+    app._note_skipped(config, selection)
+    found = {path.stem: path for path in (out / "logs/visits").iterdir()}
+    assert set(found) == {"sub-01", "sub-02"}
+    kept, replaced = (read_record(out, label, None) for label in ("01", "02"))
+    assert kept is not None
+    assert kept.lesion_count == 4
+    assert replaced is not None
+    assert replaced.status == "skipped"
+    assert replaced.reason == "sub-02/anat/f.nii.gz is not fetched"
+    before = found["sub-02"].stat().st_mtime_ns
+    app._note_skipped(config, selection)
+    assert found["sub-02"].stat().st_mtime_ns == before
+
+
+def test_only_pages_older_than_a_record_are_written(configure: MakeConfig, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    configure()
+    for label in ("01", "02", "03"):
+        write_record(out, VisitRecord(label, None, f"sub-{label}", "ok"))
+        (out / f"sub-{label}.html").touch()
+    record = out / "logs/visits/sub-02.json"
+    os.utime(record, ns=(record.stat().st_atime_ns, record.stat().st_mtime_ns + 10**9))
+    (out / "sub-03.html").unlink()
+    visits = tuple(Visit(label, None, Path()) for label in ("01", "02", "03"))
+    found = app._with_old_page(out, Selection(visits, (Skipped("04", None, "never seen"),)))
+    assert found == ["02", "03"]
+
+
+def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("NO_ET", raising=False)
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    before = dict(os.environ)
+    with app._own_surroundings(tmp_path, dry=False):
+        inside = {name: os.environ[name] for name in ("NO_ET", "NIPYPE_NO_ET", "MPLCONFIGDIR")}
+        assert inside["NO_ET"] == inside["NIPYPE_NO_ET"] == "1"
+        scratch = Path(tempfile.gettempdir())
+        assert scratch.parent == tmp_path
+        assert os.environ["TMPDIR"] == str(scratch)
+    assert dict(os.environ) == before
+    assert tempfile.tempdir is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_makes_no_folder(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with app._own_surroundings(tmp_path / "none", dry=True):
+        assert os.environ["NIPYPE_NO_ET"] == "1"
+    assert dict(os.environ) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_templates_of_the_user_are_used_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
+    with app._own_surroundings(tmp_path, dry=False):
+        assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
+    (tmp_path / ".cache/templateflow").mkdir(parents=True)
+    with app._own_surroundings(tmp_path, dry=False):
+        assert "TEMPLATEFLOW_HOME" not in os.environ
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", "/templates")
+    with app._own_surroundings(tmp_path, dry=False):
+        assert os.environ["TEMPLATEFLOW_HOME"] == "/templates"
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``docker run -u 1234`` without HOME."""
+
+    def nowhere(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
+    with app._own_surroundings(tmp_path, dry=False):
+        assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
+
+
+@pytest.mark.parametrize(
+    ("nprocs", "threads", "plugin", "chunk"),
+    [(1, 1, "Linear", 1), (8, 8, "Linear", 1), (8, 4, "MultiProc", 64), (3, 2, "Linear", 1)],
+)
+def test_processes_where_threads_leave_room(
+    configure: MakeConfig, nprocs: int, threads: int, plugin: str, chunk: int
+) -> None:
+    found = app._execution(configure(), Resources(nprocs, threads, 16.0), None)
+    assert (found.plugin, found.chunk) == (plugin, chunk)
+    if plugin == "MultiProc":
+        assert found.plugin_args is not None
+        assert found.plugin_args["n_procs"] == nprocs
+        assert found.plugin_args["memory_gb"] == 16.0
+
+
+def test_a_plugin_that_was_asked_for_runs_all_visits_at_once(configure: MakeConfig) -> None:
+    asked = ("SLURM", {"sbatch_args": "--mem=8G"})
+    found = app._execution(configure(), Resources(2, 2, 4.0), asked)
+    assert (found.plugin, found.plugin_args) == asked
+    assert found.chunk >= 1000
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="no GPU"):
+        app._check_device("cuda:0")
+    app._check_device("auto")
+    app._check_device("cpu")
+
+
+def test_a_model_by_path_is_named_and_not_located(
+    configure: MakeConfig, bright_model: Path
+) -> None:
+    config = configure(model=str(bright_model))
+    header = app._model_header(config)
+    assert app._options(config, header)["model"] == "bright"
+    assert str(bright_model.parent) not in str(app._options(config, header))

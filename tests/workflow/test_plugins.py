@@ -1,0 +1,108 @@
+"""Nodes spread over processes, one of which the system kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nipype.interfaces.base import traits
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.workflow.plugins import SteadyMultiProcPlugin, known_plugins
+
+
+class _Inputs(StepInputs):  # type: ignore[misc]
+    does = traits.Enum("work", "die", "raise", usedefault=True)
+    after = traits.List(traits.Float, desc="makes a node wait for another one")
+
+
+class Act(Step):
+    """Works, raises or is killed."""
+
+    input_spec = _Inputs
+    output_spec = StepOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
+        if inputs["does"] == "die":
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if inputs["does"] == "raise":
+            raise ValueError("as told")
+        return {"notes": ["done"]}
+
+
+@pytest.fixture
+def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workflow:
+    monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    made = Workflow("top", base_dir=str(tmp_path))
+    made.config["execution"] = {
+        "crashdump_dir": str(tmp_path / "crashes"),
+        "crashfile_format": "txt",
+        "poll_sleep_duration": "0.05",
+        "remove_unnecessary_outputs": "false",
+    }
+    return made
+
+
+def run(workflow: Workflow, processes: int = 1) -> SteadyMultiProcPlugin:
+    plugin = SteadyMultiProcPlugin({"n_procs": processes, "memory_gb": 4})
+    try:
+        workflow.run(plugin=plugin)
+    finally:
+        plugin.close(wait=True)
+    return plugin
+
+
+def finished(tmp_path: Path) -> set[str]:
+    return {path.parent.name for path in (tmp_path / "top").glob("*/result_*.pklz")}
+
+
+def test_nothing_killed(workflow: Workflow, tmp_path: Path) -> None:
+    first, second = Node(Act(), name="first"), Node(Act(), name="second")
+    workflow.connect(first, ("seconds", list_of), second, "after")
+    assert run(workflow, processes=2).killed == set()
+    assert finished(tmp_path) == {"first", "second"}
+
+
+def list_of(seconds: float) -> list[float]:
+    return [seconds]
+
+
+def test_a_killed_worker_neither_hangs_nor_ends_the_others(
+    workflow: Workflow, tmp_path: Path
+) -> None:
+    """Before, nipype waited for ever; now those after it in the queue have a new worker."""
+    big, after_big = Node(Act(does="die"), name="big"), Node(Act(), name="after_big")
+    workflow.connect(big, ("seconds", list_of), after_big, "after")
+    workflow.add_nodes([Node(Act(), name=f"small{number}") for number in range(3)])
+    plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4})
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError, match="a worker process was killed"):
+        workflow.run(plugin=plugin)
+    plugin.close(wait=True)
+    assert time.monotonic() - begun < 60
+    assert plugin.killed == {"top.big"}
+    assert finished(tmp_path) == {"small0", "small1", "small2"}
+    crashes = [path.read_text() for path in (tmp_path / "crashes").iterdir()]
+    assert len(crashes) == 1
+    assert "Node: top.big" in crashes[0]
+
+
+def test_an_exception_is_no_killed_worker(workflow: Workflow, tmp_path: Path) -> None:
+    workflow.add_nodes([Node(Act(does="raise"), name="bad"), Node(Act(), name="good")])
+    plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4})
+    with pytest.raises(RuntimeError, match="as told"):
+        workflow.run(plugin=plugin)
+    plugin.close(wait=True)
+    assert plugin.killed == set()
+    assert finished(tmp_path) >= {"good"}
+
+
+def test_nipypes_own_plugins_are_known() -> None:
+    assert {"Linear", "MultiProc", "SLURM", "SGE", "PBS", "Condor"} <= set(known_plugins())
+    assert "" not in known_plugins()
