@@ -237,21 +237,12 @@ def _opinions(net, visit, engines: list[Engine], threads: list[int]) -> list[np.
     return found
 
 
-naive_norm = pytest.mark.xfail(
-    strict=True,
-    reason="torch sums a channels-last group norm naively, in as many parts as threads; "
-    "its instance norm does not",
-)
-
-
-@naive_norm
 def test_another_number_of_threads_gives_the_same_bytes(learned, make_visit) -> None:
     visit = make_visit("sub-9", seed=9)
     one, two = _opinions(learned[0], visit, [ENGINE, ENGINE], [1, 2])
     np.testing.assert_array_equal(one, two)
 
 
-@naive_norm
 def test_bfloat16_gives_nearly_the_mask_of_float32(learned, make_visit) -> None:
     """Within .05 in every voxel, and all but one in a hundred voxels of the mask."""
     visit = make_visit("sub-9", seed=9)
