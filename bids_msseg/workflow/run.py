@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -279,7 +280,8 @@ def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
     arguments = {**(execution.plugin_args or {}), "status_callback": ended.watch}
     steady = SteadyMultiProcPlugin(arguments) if execution.plugin == "MultiProc" else None
     try:
-        top.run(plugin=steady or execution.plugin, plugin_args=arguments)
+        with _quiet_nipype():
+            top.run(plugin=steady or execution.plugin, plugin_args=arguments)
     except Exception as error:
         # nipype raises once all other branches are done; each visit's own end is looked up later
         ended.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -291,6 +293,19 @@ def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
     if steady is not None:
         steady.close(wait=True)
         ended.killed = steady.killed
+
+
+@contextmanager
+def _quiet_nipype() -> Iterator[None]:
+    """Keep nipype's traces of failures, which are told in our words, for -v and crash files."""
+    logger = logging.getLogger("nipype.workflow")
+    before = logger.level
+    if not LOGGER.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def visit_folder(execution: Execution, delivery: Delivery) -> Path:

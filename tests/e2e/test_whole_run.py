@@ -1,0 +1,210 @@
+"""Both levels on the phantoms: what is written, what it says, and nothing elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+EXPECTED = Path(__file__).with_name("expected_outputs.txt")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def records(out: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in (out / "logs/visits").iterdir()}
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def test_it_ends_well_and_says_so(finished: Any) -> None:
+    assert finished.ended.code == 0, finished.ended.err
+    assert finished.ended.err.rstrip().endswith("exit code 0 (success)")
+    assert "sub-04 skipped: no FLAIR" in finished.ended.err
+    assert finished.ended.out == ""
+
+
+def test_the_files_are_those_expected(finished: Any) -> None:
+    """Also the check that nothing temporary is left under OUT."""
+    found = sorted(
+        path.relative_to(finished.out).as_posix()
+        for path in finished.out.rglob("*")
+        if path.is_file() and ".work" not in path.relative_to(finished.out).parts
+    )
+    assert found == EXPECTED.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_official_validator_has_nothing_to_say(finished: Any) -> None:
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    validator = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
+    assert validator, "bids-validator-deno is one of the test requirements of setup.py"
+    done = subprocess.run(
+        [validator, str(finished.out), "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["issues"]["issues"] == []
+
+
+def test_nothing_is_written_elsewhere(finished: Any) -> None:
+    """No home, an empty current folder, an empty folder for temporary files: they stay so."""
+    left = sorted(path.name for path in finished.elsewhere.rglob("*"))
+    assert left == ["cwd", "tmp"]
+    assert sorted(path.name for path in finished.out.parents[1].iterdir()) == [
+        "derivatives",
+        "elsewhere",
+        "raw",
+    ]
+
+
+def test_the_input_is_untouched(finished: Any) -> None:
+    names = {path.name for path in finished.bids.iterdir()}
+    assert names == {"dataset_description.json", "FLAIR.json", *(f"sub-0{i}" for i in range(1, 5))}
+
+
+def test_no_path_of_this_machine_in_what_travels(finished: Any) -> None:
+    told = {
+        path
+        for path in finished.out.rglob("*")
+        if path.suffix in (".json", ".tsv", ".html", ".md", ".txt")
+        and ".work" not in path.relative_to(finished.out).parts
+    }
+    assert len(told) > 60
+    for place in (str(finished.out.parents[1]), str(finished.model.parent), sys.prefix):
+        leaking = [path.name for path in told if place in path.read_text(encoding="utf-8")]
+        assert leaking == [], place
+
+
+def test_one_row_a_visit_in_the_group_table(finished: Any) -> None:
+    table = rows(finished.out / "group_lesions.tsv")
+    dictionary = json.loads((finished.out / "group_lesions.json").read_text())
+    assert set(dictionary) == set(table[0])
+    assert [(row["participant_id"], row["session_id"], row["status"]) for row in table] == [
+        ("sub-01", "ses-1", "ok"),
+        ("sub-01", "ses-2", "ok"),
+        ("sub-02", "n/a", "ok"),
+        ("sub-03", "n/a", "ok"),
+        ("sub-04", "n/a", "skipped"),
+    ]
+    assert [row["contrasts"] for row in table[:4]] == [
+        "FLAIR+T1w+T2w",
+        "FLAIR+T1w",
+        "FLAIR+T2w",
+        "FLAIR",
+    ]
+    assert table[4]["lesion_load_ml"] == "n/a"
+    assert table[4]["reason"].startswith("no FLAIR")
+    for row in table[:4]:
+        # three ellipsoids, 3.1 mL together; the brain is 0.88 L
+        assert row["lesion_count"] == "3"
+        assert 1.5 < float(row["lesion_load_ml"]) < 4.0
+        assert 800 < float(row["brain_volume_ml"]) < 950
+
+
+@pytest.mark.parametrize("visit", ["sub-01/ses-1", "sub-01/ses-2", "sub-02", "sub-03"])
+def test_tables_masks_and_record_agree(finished: Any, visit: str) -> None:
+    anat = finished.out / visit / "anat"
+    record = records(finished.out)[visit.replace("/", "_")]
+    stem = record["prefix"]
+    stats = rows(anat / f"{stem}_desc-lesions_stats.tsv")
+    kept = [row for row in stats if row["status"] == "kept"]
+    dseg = nib.load(anat / f"{stem}_space-FLAIR_seg-lesions_dseg.nii.gz")
+    labels = np.asarray(dseg.dataobj)
+    volume = abs(np.linalg.det(dseg.affine[:3, :3]))
+    assert len(kept) == record["lesion_count"] == labels.max() == 3
+    assert len(stats) == record["candidate_count"]
+    assert len(stats) - len(kept) == record["rejected_count"] >= 1
+    for row in kept:
+        voxels = int((labels == int(row["index"])).sum())
+        assert int(row["n_voxels"]) == voxels
+        assert float(row["volume_mm3"]) == pytest.approx(voxels * volume, rel=1e-3)
+    masks = {
+        name: np.asarray(nib.load(anat / f"{stem}_space-FLAIR_{name}_mask.nii.gz").dataobj) > 0
+        for name in ("label-L", "label-L_desc-candidates", "label-L_desc-rejected", "desc-brain")
+    }
+    lesions, candidates, rejected, brain = masks.values()
+    assert (lesions == (labels > 0)).all()
+    assert not (lesions & rejected).any()
+    assert ((lesions | rejected) <= candidates).all()
+    assert (candidates <= brain).all()
+    total = record["lesion_load_ml"]
+    assert total == pytest.approx(lesions.sum() * volume / 1000, rel=1e-4)
+    assert sum(load for load, _ in record["regions"].values()) == pytest.approx(total, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("stem", "raw"),
+    [
+        ("sub-01/ses-1/anat/sub-01_ses-1", "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"),
+        ("sub-03/anat/sub-03_acq-sag", "sub-03/anat/sub-03_acq-sag_FLAIR.nii.gz"),
+    ],
+)
+def test_results_lie_on_the_stored_grid_where_the_lesions_are(
+    finished: Any, make_phantom: Callable[..., Any], stem: str, raw: str
+) -> None:
+    image = nib.load(finished.bids / raw)
+    axes = "LIP" if "sag" in stem else "RAS"
+    truth = make_phantom(axes, (2.0, 3.0, 2.0) if "sag" in stem else (2.0, 2.0, 4.0))
+    for name in ("label-L_mask", "label-L_probseg", "desc-brain_mask", "desc-preproc_FLAIR"):
+        found = nib.load(finished.out / f"{stem}_space-FLAIR_{name}.nii.gz")
+        assert found.shape == image.shape
+        np.testing.assert_allclose(found.affine, image.affine, atol=1e-4)
+    mask = nib.load(finished.out / f"{stem}_space-FLAIR_label-L_mask.nii.gz")
+    assert dice(np.asarray(mask.dataobj) > 0, truth.lesions) > 0.75
+
+
+def test_the_t1w_space_mask_lies_on_the_lesions_of_the_t1w(
+    finished: Any, make_phantom: Callable[..., Any]
+) -> None:
+    """The T1w is turned by 4 degrees in its own header's world: only registration maps it."""
+    stem = "sub-01/ses-1/anat/sub-01_ses-1"
+    mask = nib.load(finished.out / f"{stem}_space-T1w_label-L_mask.nii.gz")
+    raw = nib.load(finished.bids / f"{stem}_T1w.nii.gz")
+    assert mask.shape == raw.shape
+    np.testing.assert_allclose(mask.affine, raw.affine, atol=1e-4)
+    truth = make_phantom("LPS", (2.0, 2.0, 2.0), turn=4.0)
+    assert dice(np.asarray(mask.dataobj) > 0, truth.lesions) > 0.7
+
+
+def test_sidecars_name_their_sources(finished: Any) -> None:
+    stem = "sub-01/ses-1/anat/sub-01_ses-1"
+    sidecar = json.loads((finished.out / f"{stem}_space-FLAIR_label-L_mask.json").read_text())
+    assert sidecar["Sources"] == [
+        f"bids:raw:{stem}_{contrast}.nii.gz" for contrast in ("FLAIR", "T1w", "T2w")
+    ]
+    assert sidecar["Type"] == "Lesion"
+    assert sidecar["Threshold"] == 0.5
+    assert sidecar["MinLesionVolume"] == 3.0
+    assert sidecar["ModelName"] == "bright"
+    assert len(sidecar["ModelSHA256"]) == 64
+
+
+def test_preprocessed_images_are_zero_outside_the_brain(finished: Any) -> None:
+    stem = finished.out / "sub-01/ses-1/anat/sub-01_ses-1_space-FLAIR"
+    brain = np.asarray(nib.load(f"{stem}_desc-brain_mask.nii.gz").dataobj) > 0
+    for contrast in ("FLAIR", "T1w", "T2w"):
+        data = nib.load(f"{stem}_desc-preproc_{contrast}.nii.gz").get_fdata()
+        assert not data[~brain].any()
+        assert (data[brain] > 0).mean() > 0.99
+
+
+def test_pages_show_every_visit(finished: Any) -> None:
+    page = (finished.out / "sub-01.html").read_text(encoding="utf-8")
+    assert 'id="ses-1"' in page
+    assert 'id="ses-2"' in page
+    assert "no FLAIR" in (finished.out / "sub-04.html").read_text(encoding="utf-8")
