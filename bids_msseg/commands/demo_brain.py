@@ -1,0 +1,317 @@
+"""Synthetic brains for the demo: the template's anatomy, made different for each participant.
+
+The template is an average of many people, so its cortex is blurred. Each participant gets a
+random smooth deformation, larger or smaller ventricles, and tissue fractions made crisper with a
+random bias, which opens some sulci and closes others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.cascade.synthesis import Terrain, prepare_terrain
+from bids_msseg.imaging.template import EMBEDDED, Template
+from bids_msseg.imaging.volume import Affine, load_volume
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.lesions.regions import Anatomy
+
+MARGIN_MM = 8
+CONTRASTS = ("FLAIR", "T1w", "T2w")
+CRISPNESS = 2.0
+# Mean of each tissue in SD of the brain: medians of three patients, fluid as in the ventricles.
+TISSUE_LOOKS = {
+    "FLAIR": (-3.3, 0.85, -0.05),
+    "T1w": (-2.6, -0.25, 0.95),
+    "T2w": (4.2, 0.15, -0.60),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Anatomy on a 1 mm grid.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        Voxel to mm.
+    brain, grey, white : ndarray of float32, shape (X, Y, Z)
+        Fractions of each voxel.
+    t1w : ndarray of float32, shape (X, Y, Z)
+        The template's own T1w in SD of the brain, zero outside.
+    regions : ndarray of uint8, shape (X, Y, Z)
+        The template's regions.
+    outward : ndarray of float32, shape (3, X, Y, Z)
+        Direction away from the ventricles, fading with the distance; where to go to widen them.
+    """
+
+    affine: Affine
+    brain: NDArray[np.float32]
+    grey: NDArray[np.float32]
+    white: NDArray[np.float32]
+    t1w: NDArray[np.float32]
+    regions: NDArray[np.uint8]
+    outward: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Brain:
+    """One participant without lesions.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        Voxel to mm in the participant's own head, 1 mm voxels.
+    mask : ndarray of float32, shape (X, Y, Z)
+        Fraction of brain, with the fluid on it.
+    images : ndarray of float32, shape (3, X, Y, Z)
+        FLAIR, T1w and T2w in SD of the brain.
+    terrain : Terrain
+        Where lesions may lie.
+    """
+
+    affine: Affine
+    mask: NDArray[np.float32]
+    images: NDArray[np.float32]
+    terrain: Terrain
+
+
+def load_maps(template: Template) -> Maps:
+    """Read the embedded template's tissues and cut them to the brain.
+
+    Parameters
+    ----------
+    template : Template
+        The embedded one, which has regions.
+
+    Returns
+    -------
+    Maps
+    """
+    if template.regions is None:
+        raise ValueError(f"{template.name} has no map of regions")
+    stem = f"tpl-{EMBEDDED}_res-1_label-"
+    grey, white = (
+        load_volume(template.directory / f"{stem}{tissue}_probseg.nii.gz").data
+        for tissue in ("GM", "WM")
+    )
+    pad = MARGIN_MM
+    box = bounding_box(template.mask)
+    shift = np.array([side.start for side in box]) - pad
+
+    def cut(array: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
+        return np.pad(array[box].astype(dtype), pad)
+
+    inside = template.mask
+    values = template.volume.data
+    t1w = (values - values[inside].mean()) / values[inside].std() * inside
+    affine = template.volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ shift
+    regions = cut(template.regions, np.uint8)
+    return Maps(
+        affine,
+        brain=cut(inside),
+        grey=cut(grey),
+        white=cut(white),
+        t1w=cut(t1w),
+        regions=regions,
+        outward=_outward(regions == Anatomy.VENTRICLE),
+    )
+
+
+def make_brain(maps: Maps, rng: np.random.Generator) -> Brain:
+    """Make one participant.
+
+    Parameters
+    ----------
+    maps : Maps
+        From :func:`load_maps`.
+    rng : Generator
+
+    Returns
+    -------
+    Brain
+    """
+    own = _deform(maps, rng)
+    fluid, grey, white = tissue_fractions(own, rng)
+    terrain = prepare_terrain(
+        white,
+        (own.regions == Anatomy.VENTRICLE) * fluid,
+        (own.regions == Anatomy.CORTEX) * grey,
+        own.regions == Anatomy.INFRATENTORIAL,
+    )
+    images = _images(own, np.stack([fluid, grey, white]), rng)
+    return Brain(own.affine, own.brain, images, terrain)
+
+
+def smooth_field(
+    rng: np.random.Generator, shape: tuple[int, ...], spacing: float | Sequence[float]
+) -> NDArray[np.float32]:
+    """Make a smooth random field of about SD 1.
+
+    Parameters
+    ----------
+    rng : Generator
+    shape : tuple of int, (X, Y, Z)
+    spacing : float or sequence of 3 floats
+        Distance in voxels between its independent values, along each axis.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        Cubic B-splines with normal coefficients.
+    """
+    steps = np.broadcast_to(spacing, 3)
+    waves = [_spline_weights(size, step) for size, step in zip(shape, steps, strict=True)]
+    field: NDArray[Any] = rng.standard_normal([w.shape[1] for w in waves], np.float32)
+    for wave in waves:
+        field = np.tensordot(field, wave, axes=(0, 1))
+    return np.asarray(field, np.float32)
+
+
+def _spline_weights(size: int, spacing: float) -> NDArray[np.float32]:
+    """Cubic B-splines at the voxels of one axis, shape (size, knots); on average of unit power."""
+    knots = int(np.ceil(size / spacing)) + 3
+    apart = np.abs(np.arange(size)[:, None] / spacing + 1.0 - np.arange(knots))
+    near, far = 2 / 3 - apart**2 + apart**3 / 2, np.clip(2.0 - apart, 0.0, None) ** 3 / 6
+    weights = np.where(apart < 1, near, far)
+    return np.asarray(weights / np.sqrt((weights**2).sum(axis=1).mean()), np.float32)
+
+
+def _deform(maps: Maps, rng: np.random.Generator) -> Maps:
+    """Bend the template: overall size, broad and fine wrinkles, width of the ventricles."""
+    shape = maps.brain.shape
+    scale = rng.uniform(0.93, 1.03, 3)
+    widening = rng.uniform(0.0, 2.2)
+    where = np.empty((3, *shape), np.float32)
+    for axis, size in enumerate(shape):
+        index = np.arange(size, dtype=np.float32)
+        middle = (size - 1) / 2
+        line = (index - middle) / scale[axis] + middle
+        where[axis] = line.reshape([-1 if a == axis else 1 for a in range(3)])
+        where[axis] += 2.2 * smooth_field(rng, shape, 32.0) + 0.6 * smooth_field(rng, shape, 12.0)
+        where[axis] -= widening * maps.outward[axis]
+
+    brain = ndimage.map_coordinates(maps.brain, where, order=1)
+    inside = brain > 0
+    points = where[:, inside]
+
+    def bend(array: NDArray[Any], order: int = 1) -> NDArray[Any]:
+        bent = np.zeros_like(array)
+        bent[inside] = ndimage.map_coordinates(array, points, order=order)
+        return bent
+
+    return replace(
+        maps,
+        brain=brain,
+        grey=bend(maps.grey),
+        white=bend(maps.white),
+        t1w=bend(maps.t1w),
+        regions=bend(maps.regions, order=0),
+    )
+
+
+def _outward(ventricle: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Point away from the ventricles, less and less with the distance; shape (3, X, Y, Z)."""
+    depth = smooth_distance(ventricle) - smooth_distance(~ventricle)
+    fading = np.exp(-np.abs(depth) / 10.0)
+    return np.stack([slope * fading for slope in np.gradient(depth)]).astype(np.float32)
+
+
+def smooth_distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Measure the distance to a target, at 2 mm and therefore smoothed.
+
+    Parameters
+    ----------
+    target : ndarray of bool, shape (X, Y, Z), 1 mm voxels
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        In mm, 0 well inside.
+    """
+    half = 2.0 * ndimage.distance_transform_edt(~target[::2, ::2, ::2])
+    return finer(ndimage.gaussian_filter(half.astype(np.float32), 1.0), target.shape)
+
+
+def finer(half: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Interpolate from every second voxel to all.
+
+    Parameters
+    ----------
+    half : ndarray of float32
+        Values at the even voxels of the result.
+    shape : tuple of int, (X, Y, Z)
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+    """
+    for axis, size in enumerate(shape):
+        full = np.empty((*half.shape[:axis], size, *half.shape[axis + 1 :]), np.float32)
+        # views with the axis in front: what is written to them lands in `full`
+        new, old = np.moveaxis(full, axis, 0), np.moveaxis(half, axis, 0)
+        new[::2] = old
+        new[1 : 2 * len(old) - 1 : 2] = (old[:-1] + old[1:]) / 2
+        if size % 2 == 0:
+            new[-1] = old[-1]
+        half = full
+    return half
+
+
+def tissue_fractions(
+    maps: Maps, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Make the blurred tissues of an average crisp, with a random bias.
+
+    Parameters
+    ----------
+    maps : Maps
+    rng : Generator
+
+    Returns
+    -------
+    fluid, grey, white : ndarray of float32, shape (X, Y, Z)
+        Fractions that add up to the brain's.
+    """
+    shape = maps.brain.shape
+    fluid = np.clip(1.0 - maps.grey - maps.white, 0.0, 1.0)
+    powers = []
+    for tissue, leaning in ((fluid, 0.35), (maps.grey, 0.0), (maps.white, 0.0)):
+        bias = leaning + 0.35 * smooth_field(rng, shape, 9.0)
+        powers.append(np.power(np.clip(tissue, 1e-4, 1.0), CRISPNESS) * np.exp(bias))
+    share = maps.brain / sum(powers)
+    parts = [power * share for power in powers]
+    return tuple(np.asarray(part, np.float32) for part in parts)  # type: ignore[return-value]
+
+
+def _images(
+    maps: Maps, tissues: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Mix the looks of the tissues, with the detail that the template's own T1w adds."""
+    inside = maps.brain >= 0.5
+    looks = np.array(list(TISSUE_LOOKS.values()), np.float32)
+    # what surrounds a brain is fluid: the voxels of its rim share in it
+    images = np.tensordot(looks, tissues, axes=1) + looks[:, :1, None, None] * (1.0 - maps.brain)
+    images[1] += 0.5 * _detail(maps, inside)
+    shape = maps.brain.shape
+    solid = tissues[1] + tissues[2]
+    for image in images:
+        image += solid * 0.11 * (smooth_field(rng, shape, 14.0) + smooth_field(rng, shape, 3.0))
+        image -= image[inside].mean()
+        image /= image[inside].std()
+    return images
+
+
+def _detail(maps: Maps, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Leave of the template's T1w what its tissues do not explain, such as the deep nuclei."""
+    design = np.stack([maps.grey[inside], maps.white[inside], np.ones(inside.sum())], axis=1)
+    weights, *_ = np.linalg.lstsq(design[::20], maps.t1w[inside][::20], rcond=None)
+    detail = np.zeros(inside.shape, np.float32)
+    detail[inside] = maps.t1w[inside] - design @ weights
+    return detail
