@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
@@ -10,11 +13,16 @@ from bids_msseg.imaging.volume import Volume
 
 SHRINK_TO_MM = 4.0
 ITERATIONS = (40, 40, 30)
-# ITK splits its sums by work unit: a fixed number gives the same field on any number of threads
-WORK_UNITS = 4
+# the filters inside N4 add up by thread and take their number from this setting of the process
+ITK_THREADS = 1
 
 
-def correct_bias(volume: Volume, mask: NDArray[np.bool_], *, threads: int = 1) -> Volume:
+def correct_bias(
+    volume: Volume,
+    mask: NDArray[np.bool_],
+    *,
+    threads: int = 1,  # noqa: ARG001
+) -> Volume:
     """Divide an image by the smooth field that N4 finds inside a mask.
 
     Parameters
@@ -24,7 +32,8 @@ def correct_bias(volume: Volume, mask: NDArray[np.bool_], *, threads: int = 1) -
     mask : ndarray of bool, shape (X, Y, Z)
         The brain, on the image's own grid.
     threads : int, default 1
-        Threads that ITK may use; the result does not depend on it.
+        Kept for callers that count threads: N4 always runs on one here, because its field
+        changes with their number in the last digits.
 
     Returns
     -------
@@ -42,12 +51,22 @@ def correct_bias(volume: Volume, mask: NDArray[np.bool_], *, threads: int = 1) -
     image, region = _to_itk(scaled, volume), _to_itk(inside.astype(np.uint8), volume)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)
-    n4.SetNumberOfWorkUnits(WORK_UNITS)
-    n4.SetGlobalDefaultNumberOfThreads(max(1, threads))
-    n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(region, factors))
-    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
+    with _itk_threads(ITK_THREADS):
+        n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(region, factors))
+        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
     field = np.exp(log_field - float(log_field[inside].mean()))
     return volume.with_data((data / field).astype(np.float32))
+
+
+@contextmanager
+def _itk_threads(count: int) -> Iterator[None]:
+    """Set the process's number of ITK threads, and set it back."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _to_itk(data: NDArray[np.generic], volume: Volume) -> sitk.Image:
