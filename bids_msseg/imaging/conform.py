@@ -30,6 +30,7 @@ MOST_VOXELS = 1_000_000_000
 MOST_HEADER_BYTES = 16 * 2**20
 SHEAR_TOLERANCE = 0.01
 FORM_TOLERANCE_MM = 1.0
+FARTHEST_MM = 10_000.0
 NO_FORM_NOTE = (
     "neither qform nor sform is set: voxel sizes alone were used, axes taken as "
     "left-anterior-superior; LEFT AND RIGHT CANNOT BE VERIFIED"
@@ -171,7 +172,7 @@ def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
     DataError
         If the file is not a NIfTI file, the image is not 3-D, holds colours or complex numbers,
         has voxels outside 0.2-15 mm, more than 2048 voxels along an axis or 10⁹ in all, an
-        affine that is singular or sheared, or two affines that differ by more than 1 mm.
+        affine that is singular, sheared or far off, or two affines that differ by over 1 mm.
     IoError
         If the file cannot be read.
     """
@@ -180,7 +181,7 @@ def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
     shape, notes = _shape(header, label)
     dtype = _dtype(header, label)
     slope, inter = header.get_slope_inter()
-    offset = int(header.get_data_offset())
+    offset = float(header["vox_offset"])
     if not header.sizeof_hdr <= offset <= MOST_HEADER_BYTES:
         raise _damaged(label, f"its voxels are said to start at byte {offset}")
     affine, more = _affine(header, shape, label)
@@ -192,7 +193,7 @@ def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
         dtype=dtype,
         slope=1.0 if slope is None else float(slope),
         inter=0.0 if inter is None else float(inter),
-        offset=offset,
+        offset=int(offset),
         notes=notes + more,
     )
 
@@ -339,6 +340,11 @@ def _check_axes(affine: Affine, label: str) -> None:
     if not np.isfinite(affine).all() or not edges.all():
         raise DataError(
             f"{label} has an affine that cannot be inverted", cure="convert it again from DICOM"
+        )
+    if np.abs(affine[:3, 3]).max() > FARTHEST_MM:
+        raise DataError(
+            f"{label} lies more than {FARTHEST_MM / 1000:.0f} m from the scanner's centre",
+            cure="correct the origin in its header, or convert it again from DICOM",
         )
     low, high = SPACING_RANGE_MM
     # header fields are float32: an honest 0.2 mm may read 0.2 - 3e-9

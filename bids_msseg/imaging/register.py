@@ -31,6 +31,7 @@ BINS = 32
 SAMPLES = 40_000
 # an affine driven with larger first steps runs away
 FIRST_STEP = {"rigid": 0.5, "similarity": 0.5, "affine": 0.125}
+POLISH_PACE = 0.25
 COARSE_MM = 4.0
 FINE_MM = 2.0
 MARGIN_MM = 6.0
@@ -120,7 +121,7 @@ def register_rigid(
     if np.linalg.norm(shift) > START_APART_MM:
         starts.append(_translation(shift))
     best = _best_search(coarse, "rigid", starts, centre, seed, threads)
-    found = _search(fine, "rigid", best, centre, seed)
+    found = _refined(fine, "rigid", best, centre, seed)
     return _no_worse_than_header(fine, found)
 
 
@@ -175,7 +176,7 @@ def register_affine(
     starts = [_start(centre, target, float(np.cbrt(ratio)), pitch) for pitch in PITCHES_DEG]
     similar = _best_search(coarse, "similarity", starts, centre, seed, threads)
     rough = _search(coarse, "affine", similar, centre, seed)
-    found = _search(fine, "affine", rough, centre, seed)
+    found = _refined(fine, "affine", rough, centre, seed)
     notes: tuple[str, ...] = ()
     if not _plausible(found):
         found = similar
@@ -413,8 +414,21 @@ def _best_search(
     return max(ends, key=lambda affine: _information(level, affine))
 
 
-def _search(
+def _refined(
     level: _Level, kind: str, start: Affine, centre: NDArray[np.float64], seed: int
+) -> Affine:
+    """Search twice, the second time with short steps: the first may end beside a flat optimum."""
+    near = _search(level, kind, start, centre, seed)
+    return _search(level, kind, near, centre, seed, pace=POLISH_PACE)
+
+
+def _search(
+    level: _Level,
+    kind: str,
+    start: Affine,
+    centre: NDArray[np.float64],
+    seed: int,
+    pace: float = 1.0,
 ) -> Affine:
     """Optimise one kind of transform on one level; the start where that does not help."""
     transform = _itk_start(kind, start, centre)
@@ -430,8 +444,8 @@ def _search(
     method.MetricUseMovingImageGradientFilterOff()
     method.MetricUseFixedImageGradientFilterOff()
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=FIRST_STEP[kind] * level.spacing,
-        minStep=level.spacing / 400,
+        learningRate=pace * FIRST_STEP[kind] * level.spacing,
+        minStep=pace * level.spacing / 400,
         numberOfIterations=150,
         relaxationFactor=0.7,
         gradientMagnitudeTolerance=1e-8,
