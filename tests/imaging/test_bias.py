@@ -1,0 +1,71 @@
+"""N4 takes away a smooth field and leaves the level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from bids_msseg.imaging.bias import correct_bias
+from bids_msseg.imaging.volume import Volume
+
+from .conftest import CONTRASTS, head, tissue, world
+
+
+@pytest.fixture(scope="module")
+def shaded() -> tuple[Volume, np.ndarray, np.ndarray]:
+    """A T1w with a field of ± 30 %, its brain, and its white matter."""
+    volume, brain = head("T1w", (6, 6, 6), stripped=True)
+    points = world(volume.shape, volume.affine)
+    field = 1 + 0.3 * np.sin(points[:, 0] / 70) * np.cos(points[:, 2] / 90)
+    white = tissue(points).reshape(volume.shape) == 5
+    return volume.with_data(volume.data * field.reshape(volume.shape)), brain, white
+
+
+def spread(volume: Volume, mask: np.ndarray) -> float:
+    values = volume.data[mask]
+    return float(values.std() / values.mean())
+
+
+def test_field_goes_and_level_stays(shaded: tuple[Volume, np.ndarray, np.ndarray]) -> None:
+    volume, brain, white = shaded
+    fixed = correct_bias(volume, brain)
+    assert fixed.data.dtype == np.float32
+    assert fixed.shape == volume.shape
+    assert spread(fixed, white) < 0.6 * spread(volume, white)
+    assert fixed.data[brain].mean() == pytest.approx(volume.data[brain].mean(), rel=0.05)
+
+
+def test_threads_do_not_change_a_byte(shaded: tuple[Volume, np.ndarray, np.ndarray]) -> None:
+    volume, brain, _ = shaded
+    process = sitk.ProcessObject
+    before = process.GetGlobalDefaultNumberOfThreads()
+    runs = set()
+    for threads in (1, 2, 3):
+        process.SetGlobalDefaultNumberOfThreads(threads)
+        runs.add(correct_bias(volume, brain, threads=threads).data.tobytes())
+        assert process.GetGlobalDefaultNumberOfThreads() == threads
+    process.SetGlobalDefaultNumberOfThreads(before)
+    assert len(runs) == 1
+
+
+def test_gain_does_not_matter(shaded: tuple[Volume, np.ndarray, np.ndarray]) -> None:
+    volume, brain, _ = shaded
+    plain = correct_bias(volume, brain).data
+    louder = correct_bias(volume.with_data(volume.data * 50), brain).data
+    np.testing.assert_allclose(louder[brain] / 50, plain[brain], rtol=1e-3)
+
+
+def test_thick_slices_and_other_contrasts_are_fine() -> None:
+    for contrast in CONTRASTS:
+        volume, brain = head(contrast, (5, 5, 7))
+        fixed = correct_bias(volume, brain)
+        assert np.isfinite(fixed.data).all()
+        ratio = fixed.data[brain] / volume.data[brain]
+        assert np.percentile(np.abs(ratio - 1), 95) < 0.15  # hardly anything to correct
+
+
+def test_image_without_signal_is_left_alone() -> None:
+    volume = Volume(np.full((10, 10, 10), -3.0), np.eye(4))
+    same = correct_bias(volume, np.ones(volume.shape, bool))
+    np.testing.assert_array_equal(same.data, volume.data)

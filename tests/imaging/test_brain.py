@@ -1,0 +1,199 @@
+"""The brain is found in heads, and a brain is not taken for a head."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging import brain
+from bids_msseg.imaging.brain import (
+    brain_notes,
+    brain_volume_ml,
+    extract_brain,
+    is_skull_stripped,
+    mask_from_stripped,
+    support,
+)
+from bids_msseg.imaging.conform import canonical
+from bids_msseg.imaging.volume import Volume, load_volume
+
+from .conftest import CONTRASTS, head
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * float((one & other).sum()) / float(one.sum() + other.sum())
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_made_head_and_its_brain_are_told_apart(contrast: str) -> None:
+    assert not is_skull_stripped(head(contrast)[0])
+    assert is_skull_stripped(head(contrast, stripped=True)[0])
+
+
+def test_thin_slab_of_a_head_is_still_a_head() -> None:
+    whole = head("FLAIR")[0]
+    slab = whole.with_data(whole.data[:, :, 25:35])
+    assert support(slab).volume_ml < brain.STRIPPED_BELOW_ML
+    assert not is_skull_stripped(slab)
+
+
+def test_noisy_air_does_not_pass_for_a_brain() -> None:
+    volume = head("T1w")[0]
+    noise = np.random.default_rng(0).uniform(1, 30, volume.shape)
+    assert not is_skull_stripped(volume.with_data(np.where(volume.data > 0, volume.data, noise)))
+
+
+def test_constant_image_is_no_brain() -> None:
+    volume = Volume(np.zeros((9, 9, 9), np.float32), np.eye(4))
+    assert not is_skull_stripped(volume)
+    assert support(volume) == brain.Support(0.0, 0.0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    gain=st.floats(0.01, 1e4),
+    background=st.floats(-1e3, 1e3),
+    pad=st.integers(0, 6),
+    stripped=st.booleans(),
+)
+def test_judgement_does_not_depend_on_scale_background_or_padding(
+    gain: float, background: float, pad: int, stripped: bool
+) -> None:
+    volume = head("FLAIR", (6, 6, 6), stripped=stripped)[0]
+    data = np.pad(volume.data, pad).astype(np.float64) * gain + background
+    assert is_skull_stripped(volume.with_data(data)) == stripped
+
+
+def test_support_measures_millilitres_and_dark_share() -> None:
+    data = np.zeros((30, 30, 20), np.float32)
+    data[5:25, 5:25, 5:15] = 100
+    data[10:20, 10:20, 5:15] = 0
+    found = support(Volume(data, np.diag([2.0, 1.0, 3.0, 1.0])))
+    assert found.volume_ml == pytest.approx(20 * 20 * 10 * 6 / 1000)
+    assert found.dark_share == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("background", [0.0, -7.0])
+def test_mask_from_stripped_keeps_the_largest_part_and_fills_it(background: float) -> None:
+    data = np.full((20, 20, 20), background, np.float32)
+    data[4:14, 4:14, 4:14] = 5
+    data[8, 8, 8] = background
+    data[17:19, 17:19, 17:19] = 5
+    expected = np.zeros(data.shape, bool)
+    expected[4:14, 4:14, 4:14] = True
+    np.testing.assert_array_equal(mask_from_stripped(Volume(data, np.eye(4))), expected)
+
+
+def test_mask_of_nothing_is_a_user_error() -> None:
+    with pytest.raises(DataError, match="no brain"):
+        mask_from_stripped(Volume(np.ones((5, 5, 5), np.float32), np.eye(4)))
+
+
+def test_notes_at_the_limits() -> None:
+    mask = np.ones((10, 10, 10), bool)
+    assert brain_volume_ml(mask, 2.5) == 2.5
+    for size, noted in ((599, True), (600, False), (2200, False), (2201, True)):
+        assert bool(brain_notes(mask, float(size))) == noted
+
+
+@pytest.fixture(scope="module")
+def flair() -> tuple[Volume, np.ndarray, np.ndarray]:
+    """A made FLAIR head, its brain, and what the extraction finds."""
+    volume, truth = head("FLAIR", (4, 4, 4))
+    return volume, truth, extract_brain(volume)
+
+
+@pytest.mark.slow
+def test_made_head_is_stripped_to_its_brain(
+    flair: tuple[Volume, np.ndarray, np.ndarray],
+) -> None:
+    volume, truth, mask = flair
+    assert mask.shape == volume.shape
+    assert mask.dtype == bool
+    assert ndimage.label(mask)[1] == 1
+    assert dice(mask, truth) > 0.93
+    assert brain_notes(mask, volume.voxel_volume) == ()
+
+
+@pytest.mark.slow
+def test_mask_follows_the_axes_of_the_image(
+    flair: tuple[Volume, np.ndarray, np.ndarray],
+) -> None:
+    volume, _, straight = flair
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = volume.shape[0] - 1
+    swap = np.eye(4)[:, [2, 0, 1, 3]]
+    turned = Volume(volume.data[::-1].transpose(2, 0, 1), volume.affine @ flip @ swap)
+    np.testing.assert_array_equal(canonical(turned).data, volume.data)
+    np.testing.assert_array_equal(extract_brain(turned).transpose(1, 2, 0)[::-1], straight)
+
+
+@pytest.mark.slow
+def test_threads_change_neither_the_mask_nor_the_process(
+    flair: tuple[Volume, np.ndarray, np.ndarray],
+) -> None:
+    volume, _, with_one = flair
+    before = brain.bet.torch.get_num_threads()
+    np.testing.assert_array_equal(extract_brain(volume, threads=2), with_one)
+    assert brain.bet.torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+def test_image_without_a_brain_is_a_user_error() -> None:
+    data = np.zeros((40, 40, 40), np.float32)
+    data[0, 0, 0] = 1
+    with pytest.raises(DataError, match="no brain"):
+        extract_brain(Volume(data, np.eye(4)))
+
+
+@pytest.mark.slow
+def test_works_without_a_home_and_writes_nothing(tmp_path: Path) -> None:
+    code = (
+        "import numpy as np, sys; sys.path[:0] = [sys.argv[1]]\n"
+        "from bids_msseg.imaging.brain import extract_brain\n"
+        "from tests.imaging.conftest import head\n"
+        "print(extract_brain(head('T1w', (5, 5, 5))[0]).sum())\n"
+    )
+    kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, root],
+        cwd=tmp_path, env=kept | {"HOME": "/nonexistent"}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert int(done.stdout.split()[-1]) > 5000
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_every_real_flair_is_judged_right(shared_data: Path) -> None:
+    margins: dict[str, list[float]] = {}
+    for cohort, expected in (("ms-cohort", True), ("raw-heads", False)):
+        paths = sorted((shared_data / cohort).glob("sub-*/**/*_FLAIR.nii.gz"))
+        assert paths
+        for path in paths:
+            volume = canonical(load_volume(path))
+            assert is_skull_stripped(volume) == expected, path.name
+            margins.setdefault(cohort, []).append(support(volume).dark_share)
+    # the classes lie apart by more than the threshold's own size
+    assert max(margins["ms-cohort"]) < brain.STRIPPED_BELOW_DARK_SHARE * 0.6
+    assert min(margins["raw-heads"]) > brain.STRIPPED_BELOW_DARK_SHARE * 1.6
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_brain_of_a_real_flair(shared_data: Path) -> None:
+    folder = shared_data / "raw-heads" / "sub-12" / "ses-1" / "anat"
+    volume = canonical(load_volume(folder / "sub-12_ses-1_FLAIR.nii.gz"))
+    mask = extract_brain(volume)
+    assert 1400 < brain_volume_ml(mask, volume.voxel_volume) < 1580

@@ -1,0 +1,138 @@
+"""Moving images between grids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.volume import Affine, Volume
+
+from .conftest import rigid
+
+
+def ramp(affine: Affine, shape: tuple[int, int, int] = (12, 13, 14)) -> Volume:
+    """World x + 2y + 3z at every voxel: linear interpolation gives it exactly."""
+    index = np.indices(shape).reshape(3, -1).T
+    points = index @ affine[:3, :3].T + affine[:3, 3]
+    return Volume((points @ (1, 2, 3)).reshape(shape).astype(np.float32), affine)
+
+
+def grid_inside(shape: tuple[int, int, int]) -> Affine:
+    """A rotated grid of 1 mm that lies inside the ramp."""
+    affine = rigid((10, -20, 15), (0, 0, 0))
+    affine[:3, 3] = np.array([11.0, 12, 13]) - affine[:3, :3] @ (np.array(shape) - 1) / 2
+    return affine
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_ramp_stays_a_ramp_on_any_grid(order: int) -> None:
+    source = ramp(np.diag([2.0, 2.0, 2.0, 1.0]))
+    affine = grid_inside((6, 7, 5))
+    moved = resample(source, (6, 7, 5), affine, order=order)
+    expected = ramp(affine, (6, 7, 5))
+    tolerance = 1e-4 if order == 1 else 0.05  # a cubic spline feels the edge
+    np.testing.assert_allclose(moved.data, expected.data, atol=tolerance)
+    np.testing.assert_array_equal(moved.affine, affine)
+    assert moved.data.dtype == np.float32
+
+
+def test_transform_goes_from_target_to_source() -> None:
+    data = np.zeros((9, 9, 9), np.float32)
+    data[6, 4, 4] = 1
+    moved = resample(
+        Volume(data, np.eye(4)), (9, 9, 9), np.eye(4), transform=rigid((0, 0, 0), (2, 0, 0))
+    )
+    assert np.argwhere(moved.data == 1).tolist() == [[4, 4, 4]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    degrees=st.tuples(*[st.floats(-30, 30)] * 3),
+    shift=st.tuples(*[st.floats(-5, 5)] * 3),
+)
+def test_there_and_back_again(
+    degrees: tuple[float, float, float], shift: tuple[float, float, float]
+) -> None:
+    transform = rigid(degrees, shift)
+    shape = (24, 24, 24)
+    points = np.indices(shape).astype(np.float32) - 11.5
+    smooth = np.exp(-(points**2).sum(0) / 18).astype(np.float32)
+    affine = np.eye(4)
+    affine[:3, 3] = -11.5
+    start = Volume(smooth, affine)
+    there = resample(start, shape, affine, transform=transform, order=3)
+    back = resample(there, shape, affine, transform=np.linalg.inv(transform), order=3)
+    inside = np.s_[8:16, 8:16, 8:16]
+    np.testing.assert_allclose(back.data[inside], smooth[inside], atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, bool])
+def test_nearest_neighbour_keeps_type_and_labels(dtype: type) -> None:
+    labels = np.random.default_rng(0).integers(0, 2 if dtype is bool else 5, (8, 8, 8))
+    source = Volume(labels.astype(dtype), np.diag([2.0, 2, 2, 1]))
+    moved = resample(source, (11, 12, 13), grid_inside((11, 12, 13)), order=0)
+    assert moved.data.dtype == dtype
+    assert set(np.unique(moved.data)) <= set(np.unique(source.data))
+
+
+def test_same_grid_is_not_interpolated() -> None:
+    source = Volume(np.random.default_rng(0).random((5, 6, 7)), rigid((3, 4, 5), (6, 7, 8)))
+    moved = resample(source, source.shape, source.affine, order=3)
+    np.testing.assert_array_equal(moved.data, source.data.astype(np.float32))
+    assert moved.data is not source.data
+
+
+def test_outside_the_field_of_view() -> None:
+    source = Volume(np.ones((4, 4, 4), np.float32), np.eye(4))
+    far = np.eye(4)
+    far[:3, 3] = 100
+    assert (resample(source, (3, 3, 3), far, fill=-7.0).data == -7).all()
+
+
+@pytest.mark.parametrize("pad", [1, 7])
+def test_padding_changes_nothing_on_the_target(pad: int) -> None:
+    affine = rigid((5, 6, 7), (0.1, 0.2, 0.3)) @ np.diag([0.9, 1.1, 3.3, 1])
+    source = Volume(np.random.default_rng(1).random((10, 10, 6)).astype(np.float32), affine)
+    moved_origin = affine.copy()
+    moved_origin[:3, 3] -= affine[:3, :3] @ np.full(3, float(pad))
+    padded = Volume(np.pad(source.data, pad), moved_origin)
+    target = np.eye(4)
+    inside = ndimage.binary_erosion(
+        resample(source.with_data(np.ones(source.shape)), (9, 9, 9), target).data > 0.999
+    )
+    assert inside.any()
+    plain, wide = (resample(v, (9, 9, 9), target).data for v in (source, padded))
+    np.testing.assert_allclose(wide[inside], plain[inside], atol=1e-5)
+
+
+def test_smoothing_only_along_fine_axes() -> None:
+    data = np.zeros((21, 21, 21), np.float32)
+    data[10, 10, 10] = 1
+    smooth = smooth_before_coarser(Volume(data, np.diag([0.5, 1.0, 4.0, 1])), 1.0).data
+    assert smooth[9, 10, 10] > 0.05
+    assert smooth[10, 9, 10] == smooth[10, 10, 9] == 0
+    assert smooth.sum() == pytest.approx(1, abs=1e-5)
+    x = np.arange(21) - 10
+    variance = (smooth.sum((1, 2)) * x**2).sum()
+    assert variance == pytest.approx(0.25 * (2.0**2 - 1), rel=0.05)
+
+
+def test_no_smoothing_where_nothing_gets_coarser() -> None:
+    data = np.random.default_rng(0).random((5, 5, 5))
+    same = smooth_before_coarser(Volume(data, np.diag([1.0, 2, 3, 1])), 1.0)
+    np.testing.assert_array_equal(same.data, data.astype(np.float32))
+
+
+def test_mask_keeps_its_volume() -> None:
+    shape = (40, 40, 40)
+    points = np.indices(shape) - 19.5
+    ball = Volume((points**2).sum(0) < 14**2, np.eye(4))
+    target = np.diag([1.3, 1.3, 1.3, 1.0])
+    moved = mask_onto(ball, (31, 31, 31), target)
+    assert moved.dtype == bool
+    assert moved.sum() * 1.3**3 == pytest.approx(ball.data.sum(), rel=0.02)
+    np.testing.assert_array_equal(mask_onto(ball, shape, np.eye(4)), ball.data)
