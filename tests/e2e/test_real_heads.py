@@ -16,9 +16,7 @@ import pytest
 
 from bids_msseg.cascade.weights import DEFAULT_MODEL
 
-WEIGHTS = (
-    Path(str(resources.files("bids_msseg"))) / "data/weights" / f"{DEFAULT_MODEL}.safetensors"
-)
+WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 
 
 @pytest.mark.realdata
