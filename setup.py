@@ -45,7 +45,7 @@ TEST = [
 setup(
     name="bids_msseg",
     version=VERSION,
-    description="A BIDS App that segments multiple-sclerosis lesions with a cascade of two 3-D CNNs",
+    description="A BIDS App that segments multiple-sclerosis lesions by a cascade of two 3-D CNNs",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
