@@ -438,7 +438,8 @@ def _search(
     method.SetMetricFixedMask(to_itk(level.inside, np.uint8))
     method.SetMetricSamplingStrategy(method.RANDOM)
     share = min(1.0, SAMPLES / np.count_nonzero(level.inside.data))
-    method.SetMetricSamplingPercentage(share, seed + 1)  # ITK takes 0 for "use the clock"
+    # ITK counts seeds in 32 bits and takes 0 for "use the clock"
+    method.SetMetricSamplingPercentage(share, seed % (2**32 - 1) + 1)
     method.SetInterpolator(sitk.sitkLinear)
     # the filter blurs by the slice thickness and moves the optimum by more than a millimetre
     method.MetricUseMovingImageGradientFilterOff()

@@ -86,6 +86,13 @@ def test_rigid_does_without_masks() -> None:
     assert distance(found.affine, np.linalg.inv(moved), fixed, brain).mean() < 0.7
 
 
+@pytest.mark.parametrize("seed", [0, -1, 2**32 - 1, 10**12])
+def test_any_seed_will_do(seed: int) -> None:
+    fixed, brain = head("FLAIR", (9, 9, 9))
+    found = register_rigid(head("T1w", (9, 9, 9))[0], fixed, fixed_mask=brain, seed=seed)
+    assert distance(found.affine, np.eye(4), fixed, brain).mean() < 3
+
+
 def test_headers_are_kept_where_the_search_makes_it_worse(
     flair: tuple[Volume, NDArray[np.bool_]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
