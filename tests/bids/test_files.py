@@ -164,7 +164,10 @@ def test_tsv(tmp_path: Path) -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_in_tables_can_be_read_back(value: float) -> None:
     text = format_cell(value)
-    assert math.isclose(float(text), value, rel_tol=1e-5, abs_tol=1e-300) or value == 0
+    # four decimals from one upwards, six digits below
+    assert float(text) == pytest.approx(
+        value, rel=1e-5, abs=5.01e-5 if abs(value) >= 1 else 1e-300
+    )
     assert text != "-0"
 
 
