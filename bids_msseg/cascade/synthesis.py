@@ -33,6 +33,8 @@ SEED_TRIES = 25
 FAR_MM = 8.0
 SHELL_MM = (2.0, 4.0)
 """Distance of the tissue that a lesion's contrast is measured against."""
+FAINTEST = 0.15
+"""Smallest contrast of a lesion in FLAIR, in SD of the brain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +149,15 @@ class Terrain:
         Distance to the nearest ventricle in mm, at most 8.
     seeds : mapping of Region to ndarray of int64, shape (n, 3)
         Voxels in which a lesion of that region may begin; never all empty.
+    openness : ndarray of float32, shape (X, Y, Z)
+        Share of white matter within 6 mm along the axes: large lesions begin where there is much.
     """
 
     tissue: NDArray[np.bool_]
     fluid: NDArray[np.float32]
     to_ventricle: NDArray[np.float32]
     seeds: Mapping[Region, NDArray[np.int64]]
+    openness: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +307,8 @@ def prepare_terrain(
     seeds = {region: np.argwhere(mask) for region, mask in masks.items()}
     if not any(map(len, seeds.values())):
         seeds[Region.DEEP_WHITE_MATTER] = np.argwhere(white)
-    return Terrain(ndimage.binary_dilation(white), fluid, to_ventricle, seeds)
+    openness = ndimage.uniform_filter(white.astype(np.float32), 13)
+    return Terrain(ndimage.binary_dilation(white), fluid, to_ventricle, seeds, openness)
 
 
 def _distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -469,13 +475,17 @@ def _begin(
     figures: LesionStatistics,
 ) -> Lesion | None:
     """Find a free voxel of the region, or else of any, and grow a lesion there."""
+    compared = 1 + int(_radius(volume) ** 2 / 8.0)
     others = [other for other in terrain.seeds if other != region]
     for place in (region, *others):
         candidates = terrain.seeds.get(place, np.empty((0, 3), np.int64))
-        for _ in range(SEED_TRIES if len(candidates) else 0):
-            seed = candidates[rng.integers(len(candidates))]
-            if not taken[tuple(seed)]:
-                return _grow(rng, terrain, taken, seed, volume, place, figures)
+        if not len(candidates):
+            continue
+        drawn = candidates[rng.integers(len(candidates), size=SEED_TRIES)]
+        free = drawn[~taken[tuple(drawn.T)]][:compared]
+        if len(free):
+            seed = free[terrain.openness[tuple(free.T)].argmax()]
+            return _grow(rng, terrain, taken, seed, volume, place, figures)
     return None
 
 
@@ -730,7 +740,7 @@ def sample_contrasts(
     mean = np.array([c.contrast for c in classes]).reshape(-1, 3)
     spread = np.array([c.spread for c in classes]).reshape(-1, 3)
     contrasts = mean + spread * (common + own)
-    contrasts[:, 0] = np.maximum(contrasts[:, 0], 0.15)
+    contrasts[:, 0] = np.maximum(contrasts[:, 0], FAINTEST)
     return np.asarray(contrasts, np.float64)
 
 
@@ -745,9 +755,15 @@ def paint(
     contrasts: NDArray[np.floating],
     rng: np.random.Generator,
     *,
+    within: NDArray[np.bool_] | None = None,
     statistics: LesionStatistics | None = None,
 ) -> NDArray[np.float32]:
     """Add lesions to images of a brain.
+
+    A contrast is what the figures it is drawn from are: mean of the lesion less the median of the
+    shell around it. So what is added makes up for a difference that the tissues have without the
+    lesion, such as white matter in a shell of grey; up to half an SD of the brain, which keeps a
+    lesion among fluid bright.
 
     Parameters
     ----------
@@ -756,9 +772,11 @@ def paint(
     lesions : LesionMap
         On the same grid.
     contrasts : ndarray, shape (n, C) or wider
-        From :func:`sample_contrasts`. They are met by what is added, averaged over each label.
+        From :func:`sample_contrasts`, to be met over each label.
     rng : Generator
         Makes the texture, which all contrasts of a lesion share.
+    within : ndarray of bool, shape (X, Y, Z), optional
+        The brain; shells end there.
     statistics : LesionStatistics, optional
         The measured ones where not given.
 
@@ -780,14 +798,30 @@ def paint(
     weight = np.zeros(lesions.labels.shape, np.float32)
     top = np.zeros_like(weight)
     added = np.zeros(images.shape, np.float32)
-    for lesion, contrast in zip(lesions.lesions, contrasts[:, :channels], strict=True):
-        profile, look = _look(rng, lesion, float(contrast[0]), figures)
+    healthy = lesions.labels == 0 if within is None else (lesions.labels == 0) & within
+    for lesion, drawn in zip(lesions.lesions, contrasts[:, :channels], strict=True):
+        contrast = drawn - _step(images[(slice(None), *lesion.box)], lesion, healthy[lesion.box])
+        contrast[0] = max(float(contrast[0]), FAINTEST)
+        profile, look = _look(rng, lesion, float(drawn[0]), figures)
         weight[lesion.box] += profile
         top[lesion.box] = np.maximum(top[lesion.box], profile)
         added[(slice(None), *lesion.box)] += contrast[:, None, None, None] * (profile * look)
     # where lesions overlap, their looks are averaged and not summed
     added *= top / np.maximum(weight, 1e-6)
     return np.asarray(images + added, np.float32)
+
+
+def _step(
+    images: NDArray[np.floating], lesion: Lesion, healthy: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Measure how the tissue under a lesion differs from that of its shell, at most 0.5; (C,)."""
+    label = lesion_fraction(lesion) >= 0.5
+    distance = ndimage.distance_transform_edt(~label)
+    shell = healthy & (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
+    if not label.any() or not shell.any():
+        return np.zeros(len(images))
+    step = images[:, label].mean(axis=1) - np.median(images[:, shell], axis=1)
+    return np.asarray(np.clip(step, -0.5, 0.5), np.float64)
 
 
 def _look(
@@ -805,7 +839,7 @@ def _look(
         return np.asarray(profile, np.float32), np.ones_like(fraction)
     inside = profile[label]
     (figures_of_size,) = _classes_of(np.array([label.sum()]), figures)
-    wanted = (figures_of_size.texture / max(flair, 0.15)) ** 2 - float(
+    wanted = (figures_of_size.texture / max(flair, FAINTEST)) ** 2 - float(
         np.var(inside / inside.mean())
     )
     noise = _smooth_noise(rng, label.shape, figures.texture_mm)

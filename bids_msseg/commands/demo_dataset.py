@@ -175,7 +175,9 @@ def _write_participant(options: DemoOptions, person: Participant, maps: Maps) ->
     for session in range(1, person.sessions + 1):
         if session > 1:
             lesions, looks = _later(rng, brain, lesions, looks, statistics)
-        painted = paint(brain.images, lesions, looks, rng, statistics=statistics)
+        painted = paint(
+            brain.images, lesions, looks, rng, within=brain.mask >= 0.5, statistics=statistics
+        )
         images = scene.images.copy()
         images[(slice(None), *scene.box)] += (painted - brain.images) * brain.mask
         soft = np.zeros(scene.brain.shape, np.float32)

@@ -310,6 +310,21 @@ class TestPaint:
             # clipping of the texture and halos of neighbours leave a trace
             np.testing.assert_allclose(found, wanted[:, channel], atol=0.06)
 
+    def test_the_contrast_is_met_against_the_tissue_around(self, terrain: Terrain) -> None:
+        rng = np.random.default_rng(6)
+        lesions = place_lesions(rng, terrain, statistics=SMALL, count=8)
+        wanted = np.tile([1.0, -0.5, 0.8], (8, 1))
+        # neighbouring voxels differ, as grey and white matter do, by less than what is made up for
+        tissue = np.where(ball(28), 0.0, 0.3) + np.where(ball(14), 0.1, 0.0)
+        painted = paint(np.stack([tissue, -tissue, tissue]), lesions, wanted, rng)
+        errors = []
+        for number in range(1, 9):
+            distance = ndimage.distance_transform_edt(lesions.labels != number)
+            shell = (distance > 2) & (distance <= 4) & (lesions.labels == 0)
+            found = painted[:, distance == 0].mean(axis=1) - np.median(painted[:, shell], axis=1)
+            errors.append(found - wanted[0])
+        assert np.abs(errors).mean() < 0.04
+
     @pytest.mark.parametrize("seed", range(5))
     def test_without_texture_and_halo_the_half_maximum_is_the_label(
         self, terrain: Terrain, seed: int
