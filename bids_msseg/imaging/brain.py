@@ -24,6 +24,7 @@ USUAL_BRAIN_ML = (600.0, 2200.0)
 STRIPPED_BELOW_ML = 2200.0
 STRIPPED_BELOW_DARK_SHARE = 0.08
 DARK_LEVEL = 0.05
+TORCH_THREADS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,12 @@ def mask_from_stripped(volume: Volume) -> NDArray[np.bool_]:
     return _cleaned(volume.data != _background(volume.data))
 
 
-def extract_brain(volume: Volume, *, device: str = "cpu", threads: int = 1) -> NDArray[np.bool_]:
+def extract_brain(
+    volume: Volume,
+    *,
+    device: str = "cpu",
+    threads: int = 1,  # noqa: ARG001
+) -> NDArray[np.bool_]:
     """Find the brain in a head of any contrast.
 
     Parameters
@@ -125,7 +131,9 @@ def extract_brain(volume: Volume, *, device: str = "cpu", threads: int = 1) -> N
     device : str, default "cpu"
         Where the networks run: ``cpu``, ``cuda`` or ``cuda:N``.
     threads : int, default 1
-        CPU threads; the mask does not depend on it.
+        Kept for callers that count threads: on the CPU the networks run on one (3-4 s), because
+        with two, one voxel of one of 21 heads came out otherwise (``benchmarks/imaging.py
+        brain``).
 
     Returns
     -------
@@ -138,7 +146,7 @@ def extract_brain(volume: Volume, *, device: str = "cpu", threads: int = 1) -> N
         If no brain is found.
     """
     image = nib.Nifti1Image(volume.data.astype(np.float32), volume.affine)
-    with _torch_threads(threads):
+    with _torch_threads(TORCH_THREADS):
         network = bet.BrainExtraction(no_gpu=True)
         network.model.to(device)
         network.bbox_model.to(device)
@@ -227,7 +235,7 @@ def _no_brain() -> DataError:
 def _torch_threads(count: int) -> Iterator[None]:
     """Limit deepbet's torch, which is not otherwise used here, and set it back."""
     before = bet.torch.get_num_threads()
-    bet.torch.set_num_threads(max(1, count))
+    bet.torch.set_num_threads(count)
     try:
         yield
     finally:

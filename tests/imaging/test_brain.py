@@ -137,14 +137,26 @@ def test_mask_follows_the_axes_of_the_image(
     np.testing.assert_array_equal(extract_brain(turned).transpose(1, 2, 0)[::-1], straight)
 
 
-@pytest.mark.slow
-def test_threads_change_neither_the_mask_nor_the_process(
-    flair: tuple[Volume, np.ndarray, np.ndarray],
+def test_networks_run_on_one_thread_whatever_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    volume, _, with_one = flair
-    before = brain.bet.torch.get_num_threads()
-    np.testing.assert_array_equal(extract_brain(volume, threads=2), with_one)
-    assert brain.bet.torch.get_num_threads() == before
+    torch = brain.bet.torch
+    seen = []
+
+    def note_threads(*_: object) -> np.ndarray:
+        seen.append(torch.get_num_threads())
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(brain.bet.BrainExtraction, "run_model", note_threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(DataError, match="no brain"):
+            extract_brain(head("FLAIR", (9, 9, 9))[0], threads=2)
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow
