@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError, UsageError
+from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.progress import OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
 
@@ -471,40 +471,12 @@ def _execution(
 
 
 def _plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:
-    """Read nipype's plugin file: ``plugin: NAME`` and ``plugin_args: {...}``."""
     path = config.performance.use_plugin
     if path is None:
         return None
-    from bids_msseg.workflow.plugins import known_plugins
+    from bids_msseg.workflow.plugins import read_plugin
 
-    content = _read_yaml(path)
-    name, arguments = content.get("plugin"), content.get("plugin_args") or {}
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise UsageError(
-            f"{path} does not describe a nipype plugin",
-            cure="write YAML such as: 'plugin: SLURM' and 'plugin_args: {sbatch_args: --mem=8G}'",
-        )
-    if name not in known_plugins():
-        raise UsageError(
-            f"{path} asks for the plugin {name}, which nipype does not have",
-            cure=f"nipype has {', '.join(known_plugins())}",
-        )
-    return name, arguments
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file that should hold a mapping; anything else is an empty one."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}", cure="correct --use-plugin"
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError):
-        content = None
-    return content if isinstance(content, dict) else {}
+    return read_plugin(path)
 
 
 def _finish(config: RunConfig, outcome: Outcome) -> None:

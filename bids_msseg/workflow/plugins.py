@@ -1,4 +1,4 @@
-"""How nipype spreads nodes over processes here, so that a killed worker does not hang a run."""
+"""nipype's plugins: which ones there are, and one that a killed worker does not hang."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import yaml
 from nipype.pipeline import plugins
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
+
+from bids_msseg.errors import UsageError
 
 KILLED = "a worker process was killed"
 
@@ -100,3 +104,49 @@ def known_plugins() -> list[str]:
     """
     names = (name.removesuffix("Plugin") for name in vars(plugins) if name.endswith("Plugin"))
     return sorted(name for name in names if name)
+
+
+def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read nipype's plugin file: ``plugin: NAME`` and ``plugin_args: {...}``.
+
+    Parameters
+    ----------
+    path : Path
+        YAML.
+
+    Returns
+    -------
+    name : str
+    arguments : dict
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, is something else, or names a plugin that nipype does not have.
+    """
+    content = _read_yaml(path)
+    name, arguments = content.get("plugin"), content.get("plugin_args") or {}
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise UsageError(
+            f"{path} does not describe a nipype plugin",
+            cure="write YAML such as: 'plugin: SLURM' and 'plugin_args: {sbatch_args: --mem=8G}'",
+        )
+    if name not in known_plugins():
+        raise UsageError(
+            f"{path} asks for the plugin {name}, which nipype does not have",
+            cure=f"nipype has {', '.join(known_plugins())}",
+        )
+    return name, arguments
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file that should hold a mapping; anything else is an empty one."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", cure="correct --use-plugin"
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}

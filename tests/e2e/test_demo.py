@@ -1,0 +1,52 @@
+"""The demo as a newcomer meets it, on a coarse grid: heads with skull, the weights that ship."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg.cascade.weights import DEFAULT_MODEL
+from bids_msseg.commands.demo import main as demo
+
+WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"the weights {WEIGHTS.name} are not there")
+def test_the_demo_from_nothing_to_the_table(
+    tmp_path: Path, msseg: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bids, out = tmp_path / "bids", tmp_path / "out"
+    assert demo([str(bids), "--grid", "coarse"]) == 0
+    ended = msseg(bids, out, "participant", "group", "--nprocs", "2", "--fast")
+    assert ended.code == 0, ended.err
+    with (out / "group_lesions.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert [row["status"] for row in rows] == ["ok"] * 4
+    assert len({row["participant_id"] for row in rows}) == 3
+    assert "FLAIR+T1w" in {row["contrasts"] for row in rows}
+    assert all(700 < float(row["brain_volume_ml"]) < 2200 for row in rows)
+
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    validator = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
+    assert validator, "bids-validator-deno is one of the test requirements of setup.py"
+    done = subprocess.run(
+        [validator, str(out), "--format", "json"], capture_output=True, text=True, check=False
+    )
+    assert json.loads(done.stdout)["issues"]["issues"] == []
+
+    capsys.readouterr()
+    assert demo(["score", str(bids), str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "SYNTHETIC" in told
+    assert re.findall(r"sub-\d+", told), told
