@@ -61,6 +61,9 @@ class AugmentPlan:
         Largest amounts of each change of intensity, drawn for each contrast by itself.
     intensity
         Chance that a contrast's intensities are changed at all.
+    lesion
+        Largest relative change of the contrast between lesions and what surrounds them; they are
+        dimmed twice as much as they are brightened.
     drop_t1w, drop_t2w
         Chance of hiding a contrast that is there.
     """
@@ -76,6 +79,7 @@ class AugmentPlan:
     noise: float = 0.35
     blur_mm: float = 0.9
     intensity: float = 0.85
+    lesion: float = 0.6
     drop_t1w: float = 0.25
     drop_t2w: float = 0.35
 
@@ -102,7 +106,7 @@ def augment(
     SubImage
         All edges ``size`` long.
     """
-    moved = move(sample, plan, rng, size)
+    moved = fade_lesions(move(sample, plan, rng, size), plan, rng)
     if thin and rng.random() < plan.thick:
         moved = thicken(moved, rng)
     recoloured = torch.stack([recolour(image, plan, rng) for image in moved.images])
@@ -143,16 +147,36 @@ def thicken(sample: SubImage, rng: np.random.Generator) -> SubImage:
     """
     axis = int(rng.choice(3, p=(0.15, 0.15, 0.7)))
     slab = int(rng.integers(2, 8))
-    everything = torch.cat([sample.images, sample.maps])
-    extent = everything.shape[1 + axis]
+    everything = torch.cat([sample.images, sample.maps])[None]
+    extent = int(everything.shape[2 + axis])
+    missing = [0] * 6
+    # the last slab is filled up with its own last slice
+    missing[2 * (2 - axis) + 1] = -extent % slab
+    whole = F.pad(everything, missing, mode="replicate")
     window = [1, 1, 1]
     window[axis] = slab
-    pooled = F.avg_pool3d(everything[None], window, stride=window, ceil_mode=True)
-    edges = [int(edge) for edge in everything.shape[1:]]
-    edges[axis] = slab * int(pooled.shape[2 + axis])
-    grown = F.interpolate(pooled, size=edges, mode="trilinear", align_corners=False)[0]
+    pooled = F.avg_pool3d(whole, window)
+    grown = F.interpolate(pooled, size=whole.shape[2:], mode="trilinear", align_corners=False)[0]
     grown = grown.narrow(1 + axis, 0, extent)
     return replace(sample, images=grown[:3], maps=grown[3:])
+
+
+def fade_lesions(sample: SubImage, plan: AugmentPlan, rng: np.random.Generator) -> SubImage:
+    """Make the lesions of a sub-image stand out less or more than they do.
+
+    Scanners differ in it more than augmentations of a whole image can say: the mean contrast
+    between lesions and the 3 mm around them is changed by a share, the same in all contrasts.
+    """
+    lesion = sample.maps[0].clamp(0, 1)
+    if rng.random() < 0.5 or not float(lesion.sum()) > 1.0:
+        return sample
+    share = float(rng.uniform(-plan.lesion, plan.lesion / 2))
+    ring = (F.max_pool3d(lesion[None, None], 7, 1, 3)[0, 0] - lesion) * (sample.brain > 0.5)
+    dims = (1, 2, 3)
+    inside = (sample.images * lesion).sum(dims) / lesion.sum()
+    around = (sample.images * ring).sum(dims) / ring.sum().clamp_min(1.0)
+    change = (share * (inside - around)).view(3, 1, 1, 1) * lesion
+    return replace(sample, images=sample.images + change)
 
 
 def recolour(image: Tensor, plan: AugmentPlan, rng: np.random.Generator) -> Tensor:
@@ -184,9 +208,10 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     result = image[None, None]
     for axis in range(3):
-        shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
-        shape[2 + axis], padding[axis] = 7, 3
-        result = F.conv3d(result, kernel.view(shape), padding=padding)
+        shape, padding = [1, 1, 1, 1, 1], [0] * 6
+        shape[2 + axis] = 7
+        padding[4 - 2 * axis : 6 - 2 * axis] = 3, 3
+        result = F.conv3d(F.pad(result, padding, mode="replicate"), kernel.view(shape))
     return result[0, 0]
 
 

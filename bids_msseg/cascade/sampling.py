@@ -26,6 +26,15 @@ MARGIN = 1.2
 """Sub-images are cut this much larger, so that rotation finds image in the corners."""
 
 
+def cut_size(size: int) -> int:
+    """Edge to cut for a sub-image of this edge, both even or both odd.
+
+    Otherwise the turned image would be sampled half a voxel off and blurred.
+    """
+    wanted = round(size * MARGIN)
+    return wanted + (wanted - size) % 2
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What CNN-1 found in a visit that it had not seen.
@@ -134,7 +143,7 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
         )
         shifts = rng.integers(-self.size // 4, self.size // 4 + 1, 3)
         centre = [at + int(shift) for at, shift in zip(drawn, shifts, strict=True)]
-        sample = _cut_sub_image(visit, (), centre, round(self.size * MARGIN))
+        sample = _cut_sub_image(visit, (), centre, cut_size(self.size))
         done = augment(sample, self.plan, rng, size=self.size, thin=not visit.thick)
         return done.as_input(), done.maps
 
@@ -191,7 +200,7 @@ class RefinementSampler(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return inputs, truth[None], torch.tensor(float(found.real[piece]))
 
     def _cut(self, found: Candidates, centre: Sequence[int], piece: int) -> SubImage:
-        size = round(self.size * MARGIN)
+        size = cut_size(self.size)
         sample = _cut_sub_image(found.visit, (found.probability,), centre, size)
         member = cut(found.pieces, centre, (size, size, size)) == piece + 1
         maps = torch.cat([sample.maps, torch.from_numpy(member.astype(np.float32))[None]])
