@@ -19,6 +19,7 @@ from bids_msseg.lesions.delineate import delineate
 from bids_msseg.lesions.metrics import AnimaRule, lesion_agreement, voxel_agreement
 
 if TYPE_CHECKING:
+    from bids_msseg.cascade.checkpoint import Cascade
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.train import LabelledFiles
 
@@ -140,12 +141,25 @@ def cross_validate(workshop: Workshop, files: Sequence[LabelledFiles]) -> list[S
     return scores
 
 
-def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -> list[Score]:
+def fold_cascade(workshop: Workshop, fold: int) -> Cascade:
+    """Put together the nets and the operating point that have not seen an outer fold.
+
+    Parameters
+    ----------
+    workshop : Workshop
+        Of a finished training.
+    fold : int
+        Outer test fold.
+
+    Returns
+    -------
+    Cascade
+        For this fold's visits only: it has seen all others.
+    """
     from bids_msseg.cascade.checkpoint import Cascade
-    from bids_msseg.cascade.inference import segment
     from bids_msseg.cascade.stages import candidate_net, operating_point, refinement_net
 
-    cascade = Cascade(
+    return Cascade(
         f"fold {fold}",
         "",
         (candidate_net(workshop, workshop.split.without(fold)),),
@@ -153,23 +167,49 @@ def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -
         operating_point(workshop, fold),
         "",
     )
+
+
+def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -> list[Score]:
+    from bids_msseg.cascade.inference import segment
+
+    cascade = fold_cascade(workshop, fold)
     scores: list[Score] = []
     for item in files:
         visit = workshop.visit(item.visit.key)
         found = segment(
             cascade, visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
         )
-        _, affine = working_grid(as_ras(load_volume(item.brain)))
         truth = load_volume(item.truth)
         for method, data in (("candidate net", found.candidate), ("cascade", found.probability)):
-            native = resample(Volume(data, affine), truth.shape, truth.affine)
-            mask = _cut(native, cascade.point.threshold)
+            native = onto_flair(data, item.brain, truth)
+            mask = cut_mask(native, cascade.point.threshold)
             scores.append(score(mask, truth, visit=visit.name, site=visit.site, method=method))
             _keep(workshop.folder / "predictions", visit.name, method, native, mask)
     return scores
 
 
-def _cut(probability: Volume, threshold: float) -> NDArray[np.bool_]:
+def onto_flair(data: NDArray[np.floating], brain: Path, flair: Volume) -> Volume:
+    """Bring an array of the working grid onto the grid of the FLAIR as acquired.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        On the grid that :func:`working_grid` lays around the brain.
+    brain : path
+        The brain mask that the grid was laid around.
+    flair : Volume
+        Anything on the FLAIR's grid.
+
+    Returns
+    -------
+    Volume
+    """
+    _, affine = working_grid(as_ras(load_volume(brain)))
+    return resample(Volume(data, affine), flair.shape, flair.affine)
+
+
+def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
+    """Cut a probability into a mask without components below 3 mm³, as the app does."""
     found = delineate(
         probability.data,
         np.zeros(probability.shape, bool),

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.commands.scoring import COLUMNS, Score, _cut, _keep, score, site_means
+from bids_msseg.commands.scoring import COLUMNS, Score, _keep, cut_mask, score, site_means
 from bids_msseg.imaging.volume import Volume
 
 # voxels of 1 x 1 x 3 mm
@@ -86,7 +86,7 @@ def test_a_mean_of_nothing_is_not_a_number() -> None:
 def test_the_mask_has_no_lesion_below_3_mm3() -> None:
     probability = np.zeros((9, 3, 3), np.float32)
     probability[0, 0, 0] = probability[4:7, 0, 0] = 0.9
-    found = _cut(Volume(probability, np.eye(4)), 0.5)
+    found = cut_mask(Volume(probability, np.eye(4)), 0.5)
     np.testing.assert_array_equal(np.flatnonzero(found[:, 0, 0]), [4, 5, 6])
 
 

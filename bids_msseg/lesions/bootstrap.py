@@ -1,0 +1,110 @@
+"""How sure a mean over a handful of patients is: the percentile bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+FEWEST = 5
+DRAWS = 10_000
+LEVEL = 0.95
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MeanEstimate:
+    """A mean over visits, with an interval where there are patients enough for one.
+
+    Attributes
+    ----------
+    mean : float
+        NaN where no value is defined.
+    low, high : float
+        Ends of the interval; NaN with fewer than :data:`FEWEST` patients.
+    n_patients, n_visits : int
+        Those with a defined value.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_patients: int
+    n_visits: int
+
+    @property
+    def has_interval(self) -> bool:
+        """Tell whether there were patients enough."""
+        return self.n_patients >= FEWEST
+
+
+def estimate_mean(
+    values: Sequence[float],
+    patients: Sequence[str] | None = None,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> MeanEstimate:
+    """Average over visits, and draw whole patients again for the interval.
+
+    Percentile bootstrap (Efron & Tibshirani 1993, chapter 13). Patients are what varies at
+    random: all visits of a drawn patient come along, so several visits of one patient do not
+    make the interval narrower than it is.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One a visit; NaN where the figure is not defined, which is left out.
+    patients : sequence of str, optional
+        Whose visit it is; each visit is its own patient where not given.
+    draws : int, default 10,000
+    level : float, default 0.95
+        Share of the drawn means between the two ends.
+    seed : int, default 0
+        The same seed gives the same interval.
+
+    Returns
+    -------
+    MeanEstimate
+
+    Raises
+    ------
+    ValueError
+        If there is not one patient for each value.
+
+    Examples
+    --------
+    >>> estimate_mean([0.5] * 6)
+    MeanEstimate(mean=0.5, low=0.5, high=0.5, n_patients=6, n_visits=6)
+    >>> estimate_mean([0.25, float("nan"), 0.75], ["a", "b", "c"])
+    MeanEstimate(mean=0.5, low=nan, high=nan, n_patients=2, n_visits=2)
+    """
+    owners = [str(index) for index in range(len(values))] if patients is None else list(patients)
+    if len(owners) != len(values):
+        raise ValueError(f"{len(values)} values, but {len(owners)} patients")
+    numbers = np.asarray(values, np.float64)
+    known = ~np.isnan(numbers)
+    names, index = np.unique(np.asarray(owners, str)[known], return_inverse=True)
+    sums = np.bincount(index, numbers[known], len(names))
+    counts = np.bincount(index, minlength=len(names))
+    visits, people = int(known.sum()), len(names)
+    mean = float(sums.sum() / visits) if visits else float("nan")
+    if people < FEWEST:
+        return MeanEstimate(mean, float("nan"), float("nan"), people, visits)
+    means = _drawn_means(sums, counts, draws, np.random.default_rng(seed))
+    tail = (1 - level) / 2
+    low, high = (float(end) for end in np.quantile(means, (tail, 1 - tail)))
+    return MeanEstimate(mean, low, high, people, visits)
+
+
+def _drawn_means(
+    sums: np.ndarray, counts: np.ndarray, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Mean over the visits of patients drawn with replacement, shape (draws,)."""
+    parts = []
+    for start in range(0, draws, _AT_ONCE):
+        chosen = rng.integers(0, len(sums), (min(_AT_ONCE, draws - start), len(sums)))
+        parts.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
+    return np.concatenate(parts)

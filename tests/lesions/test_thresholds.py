@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bids_msseg.lesions.thresholds import (
+    GRID,
+    best_dice_threshold,
+    choose_threshold,
+    counts_by_threshold,
+)
+
+STEPS = (0.2, 0.4, 0.6, 0.8)
+
+
+def _line(*values: float) -> np.ndarray:
+    return np.array(values, np.float32).reshape(-1, 1, 1)
+
+
+# PPV at the four steps: 2/5, 2/4, 2/3, 1/1; Dice: 4/7, 4/6, 4/5, 2/3
+P = _line(0.9, 0.7, 0.65, 0.5, 0.3, 0.1)
+T = _line(1, 1, 0, 0, 0, 0)
+
+
+def test_counts_by_hand() -> None:
+    called, right = counts_by_threshold(P, T, STEPS)
+    assert called.tolist() == [5, 4, 3, 1]
+    assert right.tolist() == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_voxel_on_the_threshold_is_called_as_a_mask_would(kind: type) -> None:
+    probability = np.array(GRID, kind).reshape(-1, 1, 1)
+    called, _ = counts_by_threshold(probability, np.ones(probability.shape), GRID)
+    assert called.tolist() == [int((probability >= kind(step)).sum()) for step in GRID]
+    assert called[0] == len(GRID)
+
+
+@given(
+    arrays(np.float32, (3, 4, 2), elements=st.floats(0, 1, width=32)),
+    arrays(np.bool_, (3, 4, 2)),
+)
+def test_counts_are_those_of_masks(probability: np.ndarray, truth: np.ndarray) -> None:
+    called, right = counts_by_threshold(probability, truth, STEPS)
+    for number, step in enumerate(STEPS):
+        mask = probability >= np.float32(step)
+        assert (called[number], right[number]) == (mask.sum(), (mask & truth).sum())
+
+
+@pytest.mark.parametrize(
+    ("ppv", "threshold"), [(0.3, 0.2), (0.45, 0.4), (0.6, 0.6), (0.9, 0.8), (1.01, 0.8)]
+)
+def test_the_lowest_threshold_that_reaches_the_ppv(ppv: float, threshold: float) -> None:
+    assert choose_threshold([P], [T], ppv=ppv, grid=STEPS) == threshold
+
+
+def test_the_ppv_is_a_mean_over_visits_not_over_voxels() -> None:
+    # the second visit, one right voxel at every step, has the PPV 1
+    one = _line(0.9)
+    assert choose_threshold([P, one], [T, one > 0], ppv=0.7, grid=STEPS) == 0.2
+    assert choose_threshold([P, one], [T, one > 0], ppv=0.72, grid=STEPS) == 0.4
+
+
+def test_a_visit_without_a_call_is_left_out_and_silence_is_no_precision() -> None:
+    quiet = _line(0.05, 0.01)
+    assert choose_threshold([P, quiet], [T, _line(1, 0)], ppv=0.6, grid=STEPS) == 0.6
+    assert choose_threshold([quiet], [_line(1, 0)], ppv=0.1, grid=STEPS) == 0.8
+
+
+def test_best_dice_by_hand() -> None:
+    assert best_dice_threshold([P], [T], grid=STEPS) == 0.6
+
+
+def test_equal_dice_goes_to_the_middle() -> None:
+    clear = _line(0.95, 0.01)
+    assert best_dice_threshold([clear], [_line(1, 0)]) == 0.5
+    nothing = _line(0.0, 0.0)
+    assert best_dice_threshold([nothing], [nothing], grid=(0.2, 0.5, 0.8)) == 0.5
+
+
+@pytest.mark.parametrize("grid", [(), (0.5, 0.4), (0.5, 0.5)])
+def test_thresholds_have_to_rise(grid: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="rise"):
+        choose_threshold([P], [T], grid=grid)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="shapes differ"):
+        counts_by_threshold(P, T[:3], STEPS)
+    with pytest.raises(ValueError, match="no visit"):
+        best_dice_threshold([], [])
+    with pytest.raises(ValueError, match="zip"):
+        choose_threshold([P, P], [T])
