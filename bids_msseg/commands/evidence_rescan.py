@@ -1,0 +1,228 @@
+"""A second scan that nobody had: the same brain, moved, sampled anew, with other noise.
+
+Everything happens on arrays of the 1 mm working grid, so what differs between the two scans is
+known: position, interpolation, noise and, if asked, slice thickness. A real second scan differs
+more (scanner drift, gradients, bias field), so agreement with a pseudo-rescan is an upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from bids_msseg.imaging.normalise import BACKGROUND, zscore
+from bids_msseg.imaging.resample import inverse, resample
+from bids_msseg.imaging.volume import Affine, Volume
+
+Array = NDArray[np.float32]
+OBLIQUE = (1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RescanPlan:
+    """What differs in the second scan; lengths in voxels of the working grid, which are 1 mm.
+
+    Attributes
+    ----------
+    degrees : float
+        Rotation about ``turn_axis`` through the middle of the grid.
+    turn_axis : tuple of float
+        Direction (x, y, z) of any length.
+    shift : tuple of float
+        Translation (x, y, z) after the rotation.
+    noise : float
+        Standard deviation of Gaussian noise, in standard deviations of the brain's intensities.
+    slices : float
+        Distance between the slices on which noise is drawn; linear between them, as it is in a
+        stack that was made from slices.
+    thicken : bool
+        Also average the image over each slice; ``slices`` must then be a whole number.
+    slice_axis : int
+        Array axis across the slices.
+    seed : int
+    """
+
+    degrees: float = 5.0
+    turn_axis: tuple[float, float, float] = OBLIQUE
+    shift: tuple[float, float, float] = (1.3, -0.7, 2.1)
+    noise: float = 0.1
+    slices: float = 1.0
+    thicken: bool = False
+    slice_axis: int = 2
+    seed: int = 0
+
+    @classmethod
+    def of_thick(cls, slices: float, slice_axis: int) -> RescanPlan:
+        """Plan for a visit with thick slices: same slices, moved in plane only.
+
+        Between thick slices nothing is known, so a turned head cannot be computed from them.
+        """
+        shift = [1.3, -0.7, 2.1]
+        shift[slice_axis] = 0.0
+        x, y, z = shift
+        return cls(degrees=0.0, shift=(x, y, z), slices=slices, slice_axis=slice_axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescan:
+    """The second scan, on a grid of its own.
+
+    Attributes
+    ----------
+    images : ndarray of float32, shape (3, X, Y, Z)
+        Normalised anew inside the brain; -3 outside, all zero where the contrast is missing.
+    brain : ndarray of bool, shape (X, Y, Z)
+    motion : ndarray, shape (4, 4)
+        Voxel of the second scan to voxel of the first.
+    """
+
+    images: Array
+    brain: NDArray[np.bool_]
+    motion: Affine
+
+
+def pseudo_rescan(
+    images: NDArray[np.floating],
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    plan: RescanPlan,
+) -> Rescan:
+    """Scan a brain for a second time.
+
+    Parameters
+    ----------
+    images : ndarray, shape (3, X, Y, Z)
+        FLAIR, T1w, T2w on the 1 mm working grid, in standard deviations.
+    present : sequence of bool
+        Which contrasts are there.
+    brain : ndarray of bool, shape (X, Y, Z)
+    plan : RescanPlan
+
+    Returns
+    -------
+    Rescan
+        On a grid with a rim, so that no part of the brain moves out of it. Beyond the brain's
+        border the image goes on with its nearest value before it is interpolated (cubic
+        splines): neither the border nor fine detail is blurred more than a second scan would.
+
+    Raises
+    ------
+    ValueError
+        If slices of a fraction of a voxel are to be averaged.
+    """
+    if plan.thicken and (plan.slices < 1 or plan.slices % 1):
+        raise ValueError(f"only whole voxels can be averaged, not {plan.slices}")
+    motion, grid = _motion(brain.shape, plan)
+    inside = resample(Volume(brain.astype(np.float32), np.eye(4)), grid, motion).data
+    if plan.thicken:
+        inside = thicken(inside, int(plan.slices), plan.slice_axis)
+    there = inside >= 0.5
+    beyond = ndimage.distance_transform_edt(~brain, return_distances=False, return_indices=True)
+    rng = np.random.default_rng(plan.seed)
+    seen = np.zeros((len(images), *grid), np.float32)
+    for channel in np.flatnonzero(present):
+        endless = images[channel].astype(np.float32)[tuple(beyond)]
+        seen[channel] = _acquire(endless, there, motion, plan, rng)
+    return Rescan(seen, there, motion)
+
+
+def map_back(probability: Array, rescan: Rescan, shape: tuple[int, int, int]) -> Array:
+    """Bring a probability of the second scan onto the grid of the first, linearly.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, shape of the second scan
+    rescan : Rescan
+    shape : tuple of int
+        Grid of the first scan.
+
+    Returns
+    -------
+    ndarray of float32, shape ``shape``
+    """
+    back: Array = resample(Volume(probability, np.eye(4)), shape, inverse(rescan.motion)).data
+    return back
+
+
+def thicken(image: NDArray[np.floating], voxels: int, axis: int) -> Array:
+    """Average over slices and interpolate between them, as thick slices come to the grid.
+
+    Parameters
+    ----------
+    image : ndarray
+    voxels : int
+        Thickness of a slice; a last incomplete one is completed with the last plane.
+    axis : int
+        Across the slices.
+
+    Returns
+    -------
+    ndarray of float32, same shape
+
+    Examples
+    --------
+    >>> thicken(np.array([0.0, 3, 6, 9, 9, 9]), 3, 0).tolist()
+    [3.0, 3.0, 5.0, 7.0, 9.0, 9.0]
+    """
+    planes = np.moveaxis(image.astype(np.float32), axis, 0)
+    length = len(planes)
+    count = -(-length // voxels)
+    order = np.minimum(np.arange(count * voxels), length - 1)
+    means = planes[order].reshape(count, voxels, *planes.shape[1:]).mean(axis=1)
+    return np.moveaxis(_between(means, float(voxels), length), 0, axis)
+
+
+def _between(planes: Array, spacing: float, length: int) -> Array:
+    """Interpolate along the first axis; the first plane covers the first ``spacing`` voxels."""
+    at = np.clip((np.arange(length) + 0.5) / spacing - 0.5, 0, len(planes) - 1)
+    low = np.minimum(at.astype(int), max(len(planes) - 2, 0))
+    share = (at - low).astype(np.float32).reshape(-1, *[1] * (planes.ndim - 1))
+    high = np.minimum(low + 1, len(planes) - 1)
+    between: Array = planes[low] * (1 - share) + planes[high] * share
+    return between
+
+
+def _motion(shape: tuple[int, ...], plan: RescanPlan) -> tuple[Affine, tuple[int, int, int]]:
+    """Voxel of the second scan to voxel of the first, and the grid of the second."""
+    axis = np.asarray(plan.turn_axis, float)
+    angle = np.deg2rad(plan.degrees)
+    turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
+    middle = (np.asarray(shape, float) - 1) / 2
+    reach = np.linalg.norm(shape) * abs(np.sin(angle / 2)) + np.linalg.norm(plan.shift)
+    rim = int(np.ceil(reach))
+    motion = np.eye(4)
+    motion[:3, :3] = turn.T
+    motion[:3, 3] = middle - turn.T @ (middle + rim + np.asarray(plan.shift))
+    x, y, z = (edge + 2 * rim for edge in shape)
+    return motion, (x, y, z)
+
+
+def _acquire(
+    image: Array,
+    inside: NDArray[np.bool_],
+    motion: Affine,
+    plan: RescanPlan,
+    rng: np.random.Generator,
+) -> Array:
+    """One contrast of the second scan, normalised as the app does."""
+    x, y, z = inside.shape
+    moved = resample(Volume(image, np.eye(4)), (x, y, z), motion, order=3).data
+    if plan.thicken:
+        moved = thicken(moved, int(plan.slices), plan.slice_axis)
+    spread = float(moved[inside].std())
+    noisy = moved + plan.noise * spread * _slice_noise(inside.shape, plan, rng)
+    return np.where(inside, zscore(noisy, inside), np.float32(BACKGROUND)).astype(np.float32)
+
+
+def _slice_noise(shape: tuple[int, ...], plan: RescanPlan, rng: np.random.Generator) -> Array:
+    """Draw unit noise on slices, linear between them."""
+    length = shape[plan.slice_axis]
+    others = [edge for axis, edge in enumerate(shape) if axis != plan.slice_axis]
+    count = int(np.ceil(length / plan.slices))
+    planes = rng.standard_normal((count, *others), np.float32)
+    return np.moveaxis(_between(planes, plan.slices, length), 0, plan.slice_axis)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bids_msseg.commands.evidence_rescan import (
+    RescanPlan,
+    map_back,
+    pseudo_rescan,
+    thicken,
+)
+from bids_msseg.imaging.normalise import zscore
+
+ALL = (True, True, True)
+STILL = RescanPlan(degrees=0, shift=(0, 0, 0), noise=0)
+
+
+@pytest.fixture(scope="module")
+def ball() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Smooth images, a ball of brain 20 voxels wide, and a lesion of 7 voxels off its middle."""
+    index = np.indices((28, 26, 24)).astype(float)
+    far = np.sqrt(sum((axis - at) ** 2 for axis, at in zip(index, (13, 12, 11), strict=True)))
+    spot = np.sqrt(sum((axis - at) ** 2 for axis, at in zip(index, (16, 10, 12), strict=True)))
+    brain = far < 10
+    shape = np.stack([np.sin(0.2 * axis) for axis in index]) + 3 * np.exp(-(spot**2) / 12)
+    images = np.where(brain, [zscore(one, brain) for one in shape], -3).astype(np.float32)
+    return images, brain, spot < 3.5
+
+
+def test_a_whole_voxel_shift_moves_everything_exactly(ball) -> None:
+    images, brain, _ = ball
+    plan = RescanPlan(degrees=0, shift=(2, -1, 3), noise=0)
+    again = pseudo_rescan(images, ALL, brain, plan)
+    rim = (again.brain.shape[0] - brain.shape[0]) // 2
+    corner = [rim + by for by in (2, -1, 3)]
+    box = tuple(slice(at, at + edge) for at, edge in zip(corner, brain.shape, strict=True))
+    assert again.brain.sum() == brain.sum()
+    np.testing.assert_array_equal(again.brain[box], brain)
+    for channel in range(3):
+        seen = again.images[channel][box]
+        np.testing.assert_allclose(seen[brain], zscore(images[channel], brain)[brain], atol=1e-4)
+        assert (again.images[channel][~again.brain] == -3).all()
+    probability = np.zeros(again.brain.shape, np.float32)
+    probability[box] = brain
+    np.testing.assert_array_equal(map_back(probability, again, brain.shape), brain)
+
+
+def test_a_quarter_turn_is_a_transposition(ball) -> None:
+    images, brain, _ = ball
+    cube, inside = images[:, :24, :24, :24], brain[:24, :24, :24]
+    plan = RescanPlan(degrees=90, turn_axis=(0, 0, 2), shift=(0, 0, 0), noise=0)
+    again = pseudo_rescan(cube, ALL, inside, plan)
+    rim = (again.brain.shape[0] - 24) // 2
+    box = (slice(rim, rim + 24),) * 3
+    # a right-handed turn about z brings x to y
+    np.testing.assert_array_equal(again.brain[box], np.rot90(inside, 1, (0, 1)))
+    turned = np.rot90(cube[0], 1, (0, 1))
+    where = again.brain[box]
+    np.testing.assert_allclose(
+        again.images[0][box][where], zscore(turned, where)[where], atol=1e-3
+    )
+
+
+def test_what_is_found_again_comes_back_to_its_place(ball) -> None:
+    images, brain, lesion = ball
+    again = pseudo_rescan(images, ALL, brain, RescanPlan(noise=0))
+    # the lesion's image is the brightest spot: its centre must come back
+    bright = np.where(again.brain, again.images[0], -9)
+    marked = (bright >= np.sort(bright.ravel())[-30]).astype(np.float32)
+    back = map_back(marked, again, brain.shape)
+    centre = [(back * axis).sum() / back.sum() for axis in np.indices(brain.shape)]
+    middle = [axis[lesion].mean() for axis in np.indices(brain.shape)]
+    np.testing.assert_allclose(centre, middle, atol=0.7)
+    kept = map_back(again.brain.astype(np.float32), again, brain.shape) >= 0.5
+    assert 2 * (kept & brain).sum() / (kept.sum() + brain.sum()) > 0.97
+
+
+def test_noise_has_the_size_that_was_asked_for(ball) -> None:
+    images, brain, _ = ball
+    calm = pseudo_rescan(images, ALL, brain, STILL)
+    noisy = pseudo_rescan(images, ALL, brain, RescanPlan(degrees=0, shift=(0, 0, 0), noise=0.2))
+    for channel in range(3):
+        pair = np.corrcoef(calm.images[channel][brain], noisy.images[channel][brain])[0, 1]
+        # the correlation of x with x + noise is 1 / sqrt(1 + variance)
+        assert pair == pytest.approx(1 / np.sqrt(1.04), abs=0.004)
+    apart = (noisy.images - calm.images)[:, brain]
+    assert abs(np.corrcoef(apart)[0, 1]) < 0.1
+
+
+def test_noise_of_thick_slices_goes_on_between_them(ball) -> None:
+    images, brain, _ = ball
+    plan = RescanPlan(degrees=0, shift=(0, 0, 0), noise=0.2, slices=6.0)
+    apart = (
+        pseudo_rescan(images, ALL, brain, plan).images
+        - pseudo_rescan(images, ALL, brain, STILL).images
+    )[0]
+    across = np.corrcoef(apart[10:16, 10:16, 10].ravel(), apart[10:16, 10:16, 11].ravel())[0, 1]
+    along = np.corrcoef(apart[10:16, 10:16, 10].ravel(), apart[11:17, 10:16, 10].ravel())[0, 1]
+    assert across > 0.8
+    assert abs(along) < 0.5
+
+
+def test_a_missing_contrast_stays_missing(ball) -> None:
+    images, brain, _ = ball
+    again = pseudo_rescan(images, (True, False, True), brain, RescanPlan())
+    assert not again.images[1].any()
+    assert (again.images[2][~again.brain] == -3).all()
+    assert again.images[2][again.brain].std() > 0.9
+
+
+def test_the_same_seed_gives_the_same_scan(ball) -> None:
+    images, brain, _ = ball
+    first, second, other = (
+        pseudo_rescan(images, ALL, brain, RescanPlan(seed=seed)).images for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_thick_slices_by_hand() -> None:
+    line = np.array([0, 3, 6, 9, 9, 9, 0], float)
+    # the last slice is completed with the last plane
+    np.testing.assert_allclose(thicken(line, 3, 0), [3, 3, 5, 7, 9, 6, 3], atol=1e-6)
+    field = np.broadcast_to(line[None, :, None], (2, 7, 2))
+    np.testing.assert_allclose(thicken(field, 3, 1)[1, :, 1], [3, 3, 5, 7, 9, 6, 3], atol=1e-6)
+    np.testing.assert_array_equal(thicken(line, 1, 0), line)
+    np.testing.assert_allclose(thicken(line[:2], 3, 0), [2, 2])
+
+
+def test_three_millimetre_slices_blur_across_only(ball) -> None:
+    images, brain, _ = ball
+    thin = pseudo_rescan(images, ALL, brain, STILL)
+    thick = pseudo_rescan(
+        images, ALL, brain, RescanPlan(0, shift=(0, 0, 0), noise=0, slices=3, thicken=True)
+    )
+    assert not np.array_equal(thin.images, thick.images)
+    inner = (slice(8, 18), slice(7, 17), slice(6, 16))
+    # this contrast varies along x only, but for the lesion, which lies beyond the plane x = 9
+    np.testing.assert_allclose(thick.images[0][9][inner[1:]].std(), 0, atol=0.1)
+    with pytest.raises(ValueError, match="whole voxels"):
+        pseudo_rescan(images, ALL, brain, RescanPlan(slices=2.5, thicken=True))
+
+
+def test_thick_visits_move_in_plane_only() -> None:
+    plan = RescanPlan.of_thick(6.5, 1)
+    assert plan == RescanPlan(0, shift=(1.3, 0, 2.1), slices=6.5, slice_axis=1)
+    assert not plan.thicken
