@@ -1,0 +1,407 @@
+"""Evidence from a finished training: what its nets do on patients that they have not seen.
+
+Everything here reads what ``msseg-train`` wrote and never writes into it. Masks and probabilities
+of the cascade are read again from disk and met with the experts' on the grid of the FLAIR as
+acquired, so nothing rests on what the training said of itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.commands.evidence_table import Column, Finding, Section
+from bids_msseg.commands.scoring import MIN_VOLUME, Score, cut_mask, onto_flair, score
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
+from bids_msseg.lesions.thresholds import SOURCE_TEXT_PPV
+
+if TYPE_CHECKING:
+    from bids_msseg.cascade.stages import Workshop
+
+LOGGER = logging.getLogger("bids_msseg")
+ONE_HALF = 0.5
+CANDIDATE, CASCADE = "candidate net", "cascade"
+Mask = NDArray[np.bool_]
+Measure = Callable[["Bench", "Case"], list[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One labelled visit with its prediction by nets that have not seen its patient.
+
+    Attributes
+    ----------
+    key, participant, site : str
+    fold : int
+        The outer fold that holds it.
+    brain, truth : path
+        Masks on the FLAIR grid.
+    mask, probability : path
+        The cascade's, on the FLAIR grid.
+    """
+
+    key: str
+    participant: str
+    site: str
+    fold: int
+    brain: Path
+    truth: Path
+    mask: Path
+    probability: Path
+
+    def finding(self, method: str, values: Mapping[str, float]) -> Finding:
+        """Say what was measured on this visit."""
+        return Finding(self.key, self.participant, self.site, method, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A finished training with the visits to measure on.
+
+    Attributes
+    ----------
+    workshop : Workshop
+    cases : tuple of Case
+    """
+
+    workshop: Workshop
+    cases: tuple[Case, ...]
+
+
+def open_training(folder: Path, *, device: str = "cpu") -> Workshop:
+    """Open what ``msseg-train`` wrote, to read it.
+
+    Parameters
+    ----------
+    folder : path
+        Its output folder.
+    device : str, default "cpu"
+        Where nets run if they have to.
+
+    Returns
+    -------
+    Workshop
+
+    Raises
+    ------
+    NoInputError
+        If there is no training.
+    DataError
+        If its plan cannot be read.
+    """
+    from bids_msseg.cascade.folds import Split
+    from bids_msseg.cascade.inference import choose_engine
+    from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.commands.train import SHIPPED_RECIPE, make_recipe
+
+    plan = _read_json(folder / "training.json")
+    if plan is None:
+        raise NoInputError(
+            f"{folder} holds no training", cure="give the folder that msseg-train wrote"
+        )
+    try:
+        split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
+        settings = {**SHIPPED_RECIPE, **plan["recipe"]}
+    except (KeyError, TypeError) as error:
+        raise _unreadable(folder / "training.json", error) from error
+    recipe = make_recipe(settings)
+    return Workshop(folder, split, recipe, choose_engine(device), int(settings["seed"]))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise _unreadable(path, "it holds no object")
+    return content
+
+
+def _unreadable(path: Path, why: object) -> DataError:
+    return DataError(f"cannot read {path}: {why}", cure="run msseg-train again to write it anew")
+
+
+def open_bench(
+    folder: Path,
+    bids_dir: Path,
+    labels: Path,
+    *,
+    visits: Iterable[str] | None = None,
+    device: str = "cpu",
+) -> Bench:
+    """Pair the predictions of a training with the experts' masks.
+
+    Parameters
+    ----------
+    folder : path
+        What ``msseg-train`` wrote.
+    bids_dir, labels : path
+        The dataset it was trained on, and its manual masks.
+    visits : iterable of str, optional
+        Only these; all where not given.
+    device : str, default "cpu"
+
+    Returns
+    -------
+    Bench
+        Visits of which anything is missing are left out and named in the log.
+
+    Raises
+    ------
+    NoInputError
+        If nothing is left.
+    """
+    from bids_msseg.bids.query import find_visits
+    from bids_msseg.commands.labels import find_truth, require_labels
+    from bids_msseg.commands.train import read_sites
+
+    workshop = open_training(folder, device=device)
+    folds = {name: fold for fold, names in enumerate(workshop.split.folds) for name in names}
+    sites = read_sites(bids_dir, "site")
+    wanted = None if visits is None else set(visits)
+    cases = []
+    for visit in find_visits(bids_dir, derivatives={"labels": require_labels(labels)}).visits:
+        if wanted is not None and visit.key not in wanted:
+            continue
+        truth, mask = find_truth(labels, visit), find_truth(folder / "predictions", visit)
+        if truth is None or mask is None or visit.brain_mask is None or visit.key not in folds:
+            LOGGER.warning("%s: no manual mask, brain mask or prediction, left out", visit.key)
+            continue
+        probability = mask.with_name(mask.name.replace("_mask.nii", "_probseg.nii"))
+        site = sites.get(visit.participant, "one site")
+        paths = (visit.brain_mask, truth, mask, probability)
+        cases.append(Case(visit.key, visit.participant, site, folds[visit.key], *paths))
+    if not cases:
+        raise NoInputError(
+            f"no visit of {bids_dir} has a manual mask and a prediction in {folder}",
+            cure="let msseg-train finish first; visits are named as in its splits.tsv",
+        )
+    return Bench(workshop, tuple(cases))
+
+
+def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
+    """Measure every visit, and say in the log how far it is."""
+    found: list[Finding] = []
+    for number, case in enumerate(bench.cases, 1):
+        LOGGER.info("%s: %s, %d of %d", title, case.key, number, len(bench.cases))
+        found += how(bench, case)
+    return tuple(found)
+
+
+def candidate_on_flair(bench: Bench, case: Case) -> Volume:
+    """Give the candidate net's probability by the net that has not seen the visit's fold.
+
+    Returns
+    -------
+    Volume
+        On the FLAIR grid. Read from the candidates that the training keeps (half precision), and
+        computed where they are not there.
+    """
+    from bids_msseg.cascade.inference import candidate_probability
+    from bids_msseg.cascade.stages import candidate_net, candidate_stage, out_of_fold
+
+    workshop = bench.workshop
+    seen = workshop.split.without(case.fold)
+    if (workshop.folder / "oof" / candidate_stage(seen) / f"{case.key}.npy").is_file():
+        probability = out_of_fold(workshop, case.key, seen)
+    else:
+        visit = workshop.visit(case.key)
+        net = candidate_net(workshop, seen).to(workshop.engine.device)
+        probability = candidate_probability(
+            [net], visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
+        )
+    return onto_flair(probability, case.brain, load_volume(case.truth))
+
+
+def both_masks(bench: Bench, case: Case) -> tuple[tuple[str, Mask], ...]:
+    """Give the mask of the candidate net alone, cut at one half, and that of the cascade."""
+    candidate = cut_mask(candidate_on_flair(bench, case), ONE_HALF)
+    return ((CANDIDATE, candidate), (CASCADE, load_volume(case.mask).data > 0))
+
+
+AGREEMENT = (
+    Column("dice", "Dice"),
+    Column("ppv", "PPV"),
+    Column("sensitivity", "sensitivity"),
+    Column("lesion_f1", "lesion F1, any overlap"),
+    Column("lesion_f1_anima", "lesion F1, Anima"),
+    Column("false_components", "false components", 1),
+    Column("load_ml", "load mL", 2),
+    Column("truth_ml", "experts' mL", 2),
+)
+
+
+def agreement(bench: Bench) -> Section:
+    """Tell how masks agree with the experts'."""
+
+    def one(bench: Bench, case: Case) -> list[Finding]:
+        truth = load_volume(case.truth)
+        words = {"visit": case.key, "site": case.site}
+        scores = [
+            score(mask, truth, method=method, **words) for method, mask in both_masks(bench, case)
+        ]
+        return [case.finding(each.method, _figures(each)) for each in scores]
+
+    note = (
+        "Volume-wise, on the grid of the FLAIR as acquired. Lesions are 26-connected components "
+        "of at least 3 mm³; Anima: its rule with its code's defaults. The candidate net alone is "
+        "cut at one half; the cascade's masks are those on disk."
+    )
+    return Section("Agreement with the experts", note, AGREEMENT, measure(bench, "agreement", one))
+
+
+def _figures(one: Score) -> dict[str, float]:
+    return {column.key: float(getattr(one, column.key)) for column in AGREEMENT}
+
+
+def normal(bench: Bench) -> Section:
+    """Tell how much normal periventricular hyperintensity is called lesion."""
+
+    def one(bench: Bench, case: Case) -> list[Finding]:
+        path = case.truth.with_name(case.truth.name.replace("label-L_", "label-normalWMH_"))
+        if path == case.truth or not path.is_file():
+            return []
+        volume = load_volume(path)
+        bright = volume.data > 0
+        size = float(bright.sum()) * volume.voxel_volume / 1000
+        return [
+            case.finding(method, {"share": share_called(mask, bright), "volume_ml": size})
+            for method, mask in both_masks(bench, case)
+        ]
+
+    note = "Share of `label-normalWMH` (as bright as lesions, and none) that is called lesion."
+    columns = (Column("share", "share called lesion"), Column("volume_ml", "its volume mL", 2))
+    return Section("Normal hyperintensity", note, columns, measure(bench, "normal", one))
+
+
+def share_called(mask: NDArray[Any], region: NDArray[Any]) -> float:
+    """Tell which share of a region a mask covers.
+
+    Examples
+    --------
+    >>> share_called(np.array([1, 1, 0, 0]), np.array([0, 1, 1, 1]))
+    0.3333333333333333
+    >>> share_called(np.array([1]), np.array([0]))
+    nan
+    """
+    size = int(np.count_nonzero(region))
+    return int(np.count_nonzero((mask != 0) & (region != 0))) / size if size else math.nan
+
+
+def refinement(bench: Bench) -> Section:
+    """Tell what the refinement net removes, and what that costs."""
+    from bids_msseg.cascade.stages import operating_point
+
+    def one(bench: Bench, case: Case) -> list[Finding]:
+        truth = load_volume(case.truth)
+        candidate = candidate_on_flair(bench, case)
+        gate = operating_point(bench.workshop, case.fold).gate
+        masks = {
+            "gate": cut_mask(candidate, gate),
+            "half": cut_mask(candidate, ONE_HALF),
+            "after": load_volume(case.mask).data > 0,
+        }
+        values = removal(masks, truth.data > 0.5, voxel_volume=truth.voxel_volume)
+        return [case.finding(CASCADE, {"gate_value": gate, **values})]
+
+    columns = (
+        Column("gate_value", "gate", 2),
+        Column("false_gate", "false, at the gate", 1),
+        Column("false_half", "false, at one half", 1),
+        Column("false_after", "false, cascade", 1),
+        Column("removed_gate", "removed of those at the gate"),
+        Column("removed_half", "removed of those at one half"),
+        Column("recall_gate", "recall, at the gate"),
+        Column("recall_half", "recall, at one half"),
+        Column("recall_after", "recall, cascade"),
+        Column("lost_gate", "recall lost from the gate"),
+        Column("lost_half", "recall lost from one half"),
+    )
+    note = (
+        "False components (at least 3 mm³, without any overlap) of the candidate net alone, cut "
+        "at the gate and at one half, and of the cascade; recall is the share of the experts' "
+        "lesions of at least 3 mm³ with any overlap, and its loss is a difference."
+    )
+    return Section("Refinement net", note, columns, measure(bench, "refinement", one))
+
+
+def removal(
+    masks: Mapping[str, NDArray[Any]], truth: NDArray[Any], *, voxel_volume: float
+) -> dict[str, float]:
+    """Compare false components and lesion recall before and after the refinement net.
+
+    Parameters
+    ----------
+    masks : mapping
+        ``gate`` and ``half`` (before), ``after``; ndarrays of shape (X, Y, Z).
+    truth : ndarray, shape (X, Y, Z)
+    voxel_volume : float
+        In mm³.
+
+    Returns
+    -------
+    dict of str to float
+        ``false_*`` and ``recall_*`` of each mask; ``removed_*``, the share of false components
+        that is gone (NaN where there were none, negative where there are more), and ``lost_*``,
+        recall before minus recall after.
+    """
+    values: dict[str, float] = {}
+    for name, mask in masks.items():
+        found = lesion_agreement(mask, truth, voxel_volume=voxel_volume, min_volume=MIN_VOLUME)
+        values[f"false_{name}"] = float(found.n_pred - found.tp_pred)
+        values[f"recall_{name}"] = found.sensitivity
+    for name in ("gate", "half"):
+        before = values[f"false_{name}"]
+        values[f"removed_{name}"] = 1 - values["false_after"] / before if before else math.nan
+        values[f"lost_{name}"] = values[f"recall_{name}"] - values["recall_after"]
+    return values
+
+
+def point(bench: Bench) -> Section:
+    """Tell what the operating point with the source text's precision gives on unseen patients."""
+    title = f"Operating point for PPV >= {SOURCE_TEXT_PPV}"
+    points = _read_json(bench.workshop.folder / "points.json")
+    if points is None:
+        return Section(title, "There is no points.json in this training: nothing was chosen.")
+
+    def one(bench: Bench, case: Case) -> list[Finding]:
+        probability, truth = load_volume(case.probability), load_volume(case.truth)
+        threshold = _chosen(points, case.fold, bench.workshop.folder)
+        found = voxel_agreement(
+            cut_mask(probability, threshold), truth.data > 0.5, voxel_volume=truth.voxel_volume
+        )
+        values = {"ppv": found.ppv, "sensitivity": found.sensitivity, "dice": found.dice}
+        return [case.finding(CASCADE, {"threshold": threshold, **values})]
+
+    columns = (
+        Column("threshold", "threshold", 2),
+        Column("ppv", "PPV"),
+        Column("sensitivity", "sensitivity"),
+        Column("dice", "Dice"),
+    )
+    note = (
+        "The threshold of each outer fold was chosen on inner folds, which do not hold its "
+        "patients, and is put to the probabilities on disk."
+    )
+    return Section(title, note, columns, measure(bench, "point", one))
+
+
+def _chosen(points: Mapping[str, Any], fold: int, folder: Path) -> float:
+    try:
+        return float(points[str(fold)]["precise"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(folder / "points.json", f"fold {fold} has no {error}") from error

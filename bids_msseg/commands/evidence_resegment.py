@@ -1,0 +1,281 @@
+"""Evidence that needs the nets again: fewer contrasts, a second scan, the time it takes.
+
+Every visit is segmented by the cascade of its outer fold, which has not seen its patient.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.commands.evidence import Bench, Case, measure
+from bids_msseg.commands.evidence_rescan import RescanPlan, map_back, pseudo_rescan
+from bids_msseg.commands.evidence_table import Column, Finding, Section
+from bids_msseg.commands.scoring import cut_mask, fold_cascade, onto_flair
+from bids_msseg.imaging.normalise import CONTRASTS
+from bids_msseg.imaging.volume import as_ras, load_volume
+from bids_msseg.lesions.metrics import voxel_agreement
+
+if TYPE_CHECKING:
+    from bids_msseg.cascade.checkpoint import Cascade
+    from bids_msseg.cascade.inference import Engine
+    from bids_msseg.cascade.patches import LabelledVisit
+
+Array = NDArray[np.float32]
+ALL_CONTRASTS, WITHOUT_T2W, FLAIR_ONLY = "all contrasts", "without T2w", "FLAIR only"
+SAME_SLICES, THICK_SLICES = "same slices", "1 to 3 mm slices"
+THICK_MM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """One visit with the cascade that has not seen its patient.
+
+    Attributes
+    ----------
+    case : Case
+    visit : LabelledVisit
+        As prepared for the training.
+    cascade : Cascade
+    engine : Engine
+    """
+
+    case: Case
+    visit: LabelledVisit
+    cascade: Cascade
+    engine: Engine
+
+    @classmethod
+    def of(cls, bench: Bench, case: Case) -> Unseen:
+        """Read the visit and put its fold's cascade together."""
+        workshop = bench.workshop
+        cascade = fold_cascade(workshop, case.fold)
+        return cls(case, workshop.visit(case.key), cascade, workshop.engine)
+
+    def probability(
+        self, images: NDArray[np.floating], present: Sequence[bool], brain: NDArray[np.bool_]
+    ) -> Array:
+        """Segment a stack; shape (X, Y, Z) as the brain's."""
+        from bids_msseg.cascade.inference import segment
+
+        stack = images.astype(np.float32)
+        return segment(self.cascade, stack, present, brain, self.engine).probability
+
+    def first(self) -> Array:
+        """Segment the visit as it is."""
+        return self.probability(self.visit.images, self.visit.present, self.visit.brain)
+
+    def mask(self, probability: Array) -> NDArray[np.bool_]:
+        """Cut a probability of the working grid on the grid of the FLAIR as acquired."""
+        flair = load_volume(self.case.truth)
+        native = onto_flair(probability, self.case.brain, flair)
+        return cut_mask(native, self.cascade.point.threshold)
+
+
+def hide(visit: LabelledVisit, hidden: Sequence[str]) -> LabelledVisit:
+    """Leave contrasts out, as if they had not been acquired.
+
+    Parameters
+    ----------
+    visit : LabelledVisit
+    hidden : sequence of str
+        Names of contrasts; those that are missing anyway change nothing.
+
+    Returns
+    -------
+    LabelledVisit
+        Their images are zero and not present.
+    """
+    kept = np.array([contrast not in hidden for contrast in CONTRASTS])
+    flair, t1w, t2w = (bool(flag) for flag in kept & np.array(visit.present))
+    images = np.where(kept[:, None, None, None], visit.images, visit.images.dtype.type(0))
+    return replace(visit, images=images, present=(flair, t1w, t2w))
+
+
+def contrasts(bench: Bench) -> Section:
+    """Tell what is lost without T2w and with FLAIR only."""
+
+    def one(bench: Bench, case: Case) -> list[Finding]:
+        unseen = Unseen.of(bench, case)
+        whole = _dice_with_truth(unseen, unseen.visit)
+        findings = [case.finding(ALL_CONTRASTS, {"dice": whole})]
+        for method, hidden in ((WITHOUT_T2W, ("T2w",)), (FLAIR_ONLY, ("T1w", "T2w"))):
+            less = hide(unseen.visit, hidden)
+            if less.present != unseen.visit.present:
+                dice = _dice_with_truth(unseen, less)
+                findings.append(case.finding(method, {"dice": dice, "loss": whole - dice}))
+        return findings
+
+    note = (
+        "The same nets with contrasts hidden; the loss is the Dice with all that was acquired "
+        "minus the Dice without. Only visits that have what is hidden."
+    )
+    columns = (Column("dice", "Dice"), Column("loss", "loss"))
+    return Section("Missing contrasts", note, columns, measure(bench, "contrasts", one))
+
+
+def _dice_with_truth(unseen: Unseen, visit: LabelledVisit) -> float:
+    mask = unseen.mask(unseen.probability(visit.images, visit.present, visit.brain))
+    truth = load_volume(unseen.case.truth)
+    return voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume).dice
+
+
+def rescan_plans(visit: LabelledVisit, spacing: Sequence[float]) -> dict[str, RescanPlan]:
+    """Choose the second scans that can be computed for a visit.
+
+    Parameters
+    ----------
+    visit : LabelledVisit
+    spacing : sequence of float, length 3
+        Voxel edges of its FLAIR in mm, axes as in the working grid.
+
+    Returns
+    -------
+    dict of str to RescanPlan
+        Thin slices: turned, shifted and noisy, as thin as they were and 3 mm thick. Thick slices:
+        shifted in plane and noisy.
+    """
+    if visit.thick:
+        axis = int(np.argmax(spacing))
+        return {SAME_SLICES: RescanPlan.of_thick(float(spacing[axis]), axis)}
+    thick = RescanPlan(slices=float(THICK_MM), thicken=True)
+    return {SAME_SLICES: RescanPlan(), THICK_SLICES: thick}
+
+
+def rescan(bench: Bench) -> Section:
+    """Tell how alike the masks of two scans of one brain are."""
+
+    def one(bench: Bench, case: Case) -> list[Finding]:
+        unseen = Unseen.of(bench, case)
+        first = unseen.mask(unseen.first())
+        spacing = as_ras(load_volume(case.truth)).spacing
+        return [
+            case.finding(method, repeatability(first, _again(unseen, plan)))
+            for method, plan in rescan_plans(unseen.visit, spacing.tolist()).items()
+        ]
+
+    note = (
+        "A computed second scan: 1 mm visits turned by 5° about an oblique axis, shifted by "
+        "(1.3, -0.7, 2.1) mm, with Gaussian noise of a tenth of the brain's standard deviation, "
+        "then also averaged to 3 mm slices; visits with thick slices only shifted in plane, with "
+        "that noise on their own slices. Probabilities are mapped back and cut as the first. It "
+        "starts from the prepared stack: bias correction and skull-stripping are not repeated."
+    )
+    columns = (
+        Column("dice", "Dice of both masks"),
+        Column("difference", "load difference"),
+        Column("size", "its size"),
+        Column("first_ml", "first load mL", 2),
+    )
+    voxels = _with_volume(bench, measure(bench, "rescan", one))
+    return Section("Second scan", note, columns, voxels)
+
+
+def _with_volume(bench: Bench, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Turn counts of voxels into mL."""
+    sizes = {case.key: load_volume(case.truth).voxel_volume for case in bench.cases}
+    return tuple(
+        replace(
+            one,
+            values={
+                **one.values,
+                "first_ml": one.values["first_voxels"] * sizes[one.visit] / 1000,
+            },
+        )
+        for one in findings
+    )
+
+
+def _again(unseen: Unseen, plan: RescanPlan) -> NDArray[np.bool_]:
+    """Segment the second scan and bring its mask to the first."""
+    visit = unseen.visit
+    second = pseudo_rescan(visit.images, visit.present, visit.brain, plan)
+    found = unseen.probability(second.images, visit.present, second.brain)
+    x, y, z = visit.brain.shape
+    return unseen.mask(map_back(found, second, (x, y, z)))
+
+
+def repeatability(first: NDArray[Any], second: NDArray[Any]) -> dict[str, float]:
+    """Compare the masks of two scans of one brain.
+
+    Parameters
+    ----------
+    first, second : ndarray, shape (X, Y, Z)
+        Non-zero inside lesions, on one grid.
+
+    Returns
+    -------
+    dict of str to float
+        ``dice``; ``difference``, second minus first load as a share of the first; ``size``,
+        without its sign; ``first_voxels``. NaN where the first mask is empty, the Dice where both
+        are.
+
+    Examples
+    --------
+    >>> repeatability(np.array([[[1, 1, 1, 1]]]), np.array([[[0, 1, 1, 1]]]))
+    {'dice': 0.8571428571428571, 'difference': -0.25, 'size': 0.25, 'first_voxels': 4.0}
+    """
+    found = voxel_agreement(second, first, voxel_volume=1.0)
+    difference = found.relative_volume_difference
+    return {
+        "dice": found.dice,
+        "difference": difference,
+        "size": abs(difference) if not math.isnan(difference) else math.nan,
+        "first_voxels": float(np.count_nonzero(first)),
+    }
+
+
+def wall_time(
+    bench: Bench, *, visit: str, threads: int, model: str | Path | None = None
+) -> Section:
+    """Time the cascade as it ships on one brain, default and fast.
+
+    Parameters
+    ----------
+    bench : Bench
+    visit : str
+        Whose brain.
+    threads : int
+        Of torch; set by the caller, told in the note.
+    model : str or path, optional
+        The shipped default where not given.
+
+    Returns
+    -------
+    Section
+        Each way is run once, in a process that has run nothing before it.
+    """
+    from bids_msseg.cascade.checkpoint import load_cascade
+    from bids_msseg.cascade.inference import segment
+    from bids_msseg.cascade.weights import find_model
+
+    cases = [case for case in bench.cases if case.key == visit]
+    title = "Wall time of the cascade"
+    if not cases:
+        return Section(title, f"{visit} is not among the visits: nothing was timed.")
+    cascade = load_cascade(find_model(None if model is None else str(model)))
+    brain = bench.workshop.visit(visit)
+    images = brain.images.astype(np.float32)
+    findings = []
+    for method, fast in (("default", False), ("fast", True)):
+        load = os.getloadavg()[0]
+        begun = time.perf_counter()
+        segment(cascade, images, brain.present, brain.brain, bench.workshop.engine, fast=fast)
+        seconds = time.perf_counter() - begun
+        findings.append(cases[0].finding(method, {"seconds": seconds, "load": load}))
+    size = " × ".join(str(edge) for edge in brain.brain.shape)
+    note = (
+        f"`{cascade.name}` on {visit} ({size} voxels of 1 mm), {threads} thread"
+        f"{'s' if threads > 1 else ''}, {bench.workshop.engine.device}; nets only, from stack to "
+        "probability. The load average is that of the minute before."
+    )
+    columns = (Column("seconds", "s", 1), Column("load", "load average", 2))
+    return Section(title, note, columns, tuple(findings), averaged=False)
