@@ -208,13 +208,31 @@ class RefinementSampler(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def batches(
-    source: Dataset[tuple[Tensor, ...]], *, first: int, last: int, batch: int, workers: int
+    source: Dataset[tuple[Tensor, ...]],
+    *,
+    first: int,
+    last: int,
+    batch: int,
+    workers: int,
+    accumulate: int = 1,
+    team: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Stream items ``first * batch`` to ``last * batch``, in order, with any number of workers."""
+    """Stream the batches of steps ``first`` to ``last``, in order, with any number of workers.
+
+    A step takes ``accumulate`` batches. ``team`` is (rank, size): this process gets every
+    ``size``-th of them, from its rank on.
+    """
+    rank, size = team
+    items = [
+        (step * accumulate + part) * batch + member
+        for step in range(first, last)
+        for part in range(rank, accumulate, size)
+        for member in range(batch)
+    ]
     loader = DataLoader(
         source,
         batch_size=batch,
-        sampler=range(first * batch, last * batch),
+        sampler=items,
         num_workers=workers,
         worker_init_fn=_one_thread,
         prefetch_factor=4 if workers else None,

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import batches
+from bids_msseg.errors import UsageError
 from bids_msseg.lesions.instances import label_lesions
 
 Net = TypeVar("Net", CandidateNet, RefinementNet)
@@ -31,6 +32,9 @@ class FitPlan:
     Attributes
     ----------
     steps, batch : int
+    accumulate : int
+        Batches whose gradients are averaged in one step. Several processes that train one net
+        share them out, so the result does not depend on how many there are.
     learning_rate, weight_decay : float
         Of AdamW; the rate falls to zero as (1 - step / steps) ** 0.9 after a short warm-up.
     ema : float
@@ -44,6 +48,7 @@ class FitPlan:
 
     steps: int
     batch: int = 2
+    accumulate: int = 1
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     ema: float = 0.99
@@ -146,14 +151,29 @@ def fit(
     state.restore(checkpoint, engine.device)
     step_loss = _candidate_step if isinstance(net, CandidateNet) else _refinement_step
     net.train()
+    team = find_team()
+    if plan.accumulate % team[1]:
+        raise UsageError(
+            f"{team[1]} processes cannot share {plan.accumulate} batches a step",
+            cure="set accumulate in the recipe to a multiple of the number of processes",
+        )
     stream = batches(
-        source, first=state.step, last=plan.steps, batch=plan.batch, workers=plan.workers
+        source,
+        first=state.step,
+        last=plan.steps,
+        batch=plan.batch,
+        workers=plan.workers,
+        accumulate=plan.accumulate,
+        team=team,
     )
+    parts = plan.accumulate // team[1]
     saved = begun = time.monotonic()
     losses: list[float] = []
-    for items in stream:
-        loss = step_loss(net, tuple(items), engine)
-        losses.append(state.advance(loss))
+    for number, items in enumerate(stream, start=1):
+        state.add(step_loss(net, tuple(items), engine), parts)
+        if number % parts:
+            continue
+        losses.append(state.advance())
         if report and (state.step % 25 == 0 or state.step == plan.steps):
             now = time.monotonic()
             report(
@@ -174,27 +194,39 @@ class _State:
     def __init__(self, net: nn.Module, optimiser: torch.optim.Optimizer, plan: FitPlan) -> None:
         self.net, self.optimiser, self.plan = net, optimiser, plan
         self.step = 0
+        self.loss = torch.zeros((), device=next(net.parameters()).device)
         self.average = {key: value.detach().clone() for key, value in net.state_dict().items()}
 
-    def advance(self, loss: Tensor) -> float:
-        """Take one optimiser step and return the loss."""
+    def add(self, loss: Tensor, parts: int) -> None:
+        """Add the gradient of one of a step's batches."""
+        (loss / parts).backward()
+        self.loss += loss.detach() / parts
+
+    def advance(self) -> float:
+        """Take one optimiser step and return its mean loss."""
         warm_up = min(1.0, (self.step + 1) / 50)
         fall = (1 - self.step / self.plan.steps) ** 0.9
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * warm_up * fall
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = _average_over_team(self.net, self.loss)
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.loss = torch.zeros_like(self.loss)
         self.step += 1
         decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.net.state_dict().items():
                 self.average[key].lerp_(value.detach(), 1 - decay)
-        return float(loss.detach())
+        return float(loss)
 
     def save(self, path: Path) -> None:
-        """Write everything that a later run needs; never a half file under the final name."""
+        """Write everything that a later run needs; never a half file under the final name.
+
+        All processes of a team hold the same weights; the first writes them.
+        """
+        if find_team()[0] != 0:
+            return
         partial = path.with_name(path.name + ".part")
         torch.save(
             {
@@ -216,6 +248,29 @@ class _State:
         self.optimiser.load_state_dict(kept["optimiser"])
         self.average = kept["average"]
         self.step = int(kept["step"])
+
+
+def find_team() -> tuple[int, int]:
+    """Return (rank, size) of the processes that train one net together; (0, 1) when alone."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _average_over_team(net: nn.Module, loss: Tensor) -> Tensor:
+    """Average gradients and loss over the team in one message; return the mean loss."""
+    size = find_team()[1]
+    if size == 1:
+        return loss
+    gradients = [weight.grad for weight in net.parameters() if weight.grad is not None]
+    message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), loss.reshape(1)])
+    distributed.all_reduce(message)
+    message /= size
+    at = 0
+    for gradient in gradients:
+        gradient.copy_(message[at : at + gradient.numel()].view_as(gradient))
+        at += gradient.numel()
+    return message[-1]
 
 
 def is_finished(checkpoint: Path, plan: FitPlan) -> bool:
