@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.cascade.folds import Split
+from bids_msseg.cascade.inference import Engine
+from bids_msseg.cascade.patches import LabelledVisit
+from bids_msseg.cascade.stages import Recipe, Workshop
+from bids_msseg.cascade.training import FitPlan
+from bids_msseg.commands import evidence
+from bids_msseg.commands.evidence import Bench, Case, open_bench, open_training, removal
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.normalise import working_grid
+from bids_msseg.imaging.volume import Volume, as_ras, load_volume
+
+EDGE = 16
+AFFINE = np.diag([-1.0, 1, 1, 1])
+TRUTH = (slice(4, 8), slice(4, 8), slice(4, 8))
+MISSED = (slice(12, 14), slice(4, 6), slice(4, 6))
+FALSE = (slice(4, 7), slice(11, 13), slice(11, 13))
+PALE = (slice(11, 13), slice(11, 13), slice(4, 6))
+NORMAL = (slice(4, 7), slice(11, 13), slice(9, 13))
+
+
+def _image(*parts: tuple[tuple[slice, ...], float]) -> np.ndarray:
+    data = np.zeros((EDGE,) * 3, np.float32)
+    for where, value in parts:
+        data[where] = value
+    return data
+
+
+def _save(path: Path, data: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+    return path
+
+
+def _on_working_grid(brain: Path, data: np.ndarray) -> np.ndarray:
+    """Lay an array of the FLAIR grid onto the working grid: both have voxels of 1 mm."""
+    grid, affine = working_grid(as_ras(load_volume(brain)))
+    source = as_ras(Volume(data, AFFINE))
+    offset = np.rint(np.linalg.inv(source.affine) @ affine)[:3, 3].astype(int)
+    out = np.zeros(grid, np.float32)
+    rim = -int(offset[0])
+    out[(slice(rim, rim + EDGE),) * 3] = source.data
+    return out
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """One visit: a lesion found, one missed, one false component, one pale spot.
+
+    The candidate net sees the pale spot at the gate of 0.1 only; the cascade drops both the false
+    and the pale one, but for a spot in its probability that a lower threshold would show.
+    """
+    manual, told = tmp_path / "manual", tmp_path / "predictions"
+    brain = _save(manual / "brain.nii.gz", np.ones((EDGE,) * 3, np.uint8))
+    stem = "sub-01_space-FLAIR_label"
+    truth = _save(manual / f"{stem}-L_mask.nii.gz", _image((TRUTH, 1), (MISSED, 1)))
+    _save(manual / f"{stem}-normalWMH_mask.nii.gz", _image((NORMAL, 1)))
+    mask = _save(told / f"{stem}-L_mask.nii.gz", _image((TRUTH, 1)))
+    shown = _save(told / f"{stem}-L_probseg.nii.gz", _image((TRUTH, 0.9), (FALSE, 0.4)))
+    seen = _image((TRUTH, 0.9), (FALSE, 0.7), (PALE, 0.2))
+    (tmp_path / "oof" / "candidate-12").mkdir(parents=True)
+    np.save(
+        tmp_path / "oof" / "candidate-12" / "sub-01.npy",
+        _on_working_grid(brain, seen).astype(np.float16),
+    )
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "refinement-0.json").write_text('{"gate": 0.1}')
+    plan = FitPlan(steps=1, batch=1)
+    split = Split((("sub-01",), ("sub-02",), ("sub-03",)))
+    workshop = Workshop(tmp_path, split, Recipe(plan, plan, plan), Engine(), 0)
+    case = Case("sub-01", "01", "A", 0, brain, truth, mask, shown)
+    return Bench(workshop, (case,))
+
+
+def test_masks_on_disk_and_the_candidate_net_meet_the_experts(bench: Bench) -> None:
+    found = {one.method: one.values for one in evidence.agreement(bench).findings}
+    assert found["cascade"]["dice"] == pytest.approx(2 * 64 / (64 + 72))
+    assert found["cascade"]["ppv"] == 1
+    assert found["cascade"]["false_components"] == 0
+    assert found["candidate net"]["dice"] == pytest.approx(2 * 64 / (76 + 72))
+    assert found["candidate net"]["ppv"] == pytest.approx(64 / 76)
+    assert found["candidate net"]["sensitivity"] == pytest.approx(64 / 72)
+    assert found["candidate net"]["lesion_f1"] == pytest.approx(0.5)
+    assert found["candidate net"]["false_components"] == 1
+    assert found["candidate net"]["truth_ml"] == pytest.approx(0.072)
+
+
+def test_share_of_normal_hyperintensity_that_is_called(bench: Bench) -> None:
+    found = {one.method: one.values for one in evidence.normal(bench).findings}
+    # 12 of the 24 normal voxels lie in the false component
+    assert found["candidate net"] == {"share": 0.5, "volume_ml": pytest.approx(0.024)}
+    assert found["cascade"]["share"] == 0
+
+
+def test_visits_without_normal_hyperintensity_are_not_in_its_table(bench: Bench) -> None:
+    case = bench.cases[0]
+    case.truth.with_name("sub-01_space-FLAIR_label-normalWMH_mask.nii.gz").unlink()
+    assert evidence.normal(bench).findings == ()
+
+
+def test_what_the_refinement_net_removes(bench: Bench) -> None:
+    (found,) = evidence.refinement(bench).findings
+    assert found.values == {
+        "gate_value": 0.1,
+        "false_gate": 2, "false_half": 1, "false_after": 0,
+        "removed_gate": 1, "removed_half": 1,
+        "recall_gate": 0.5, "recall_half": 0.5, "recall_after": 0.5,
+        "lost_gate": 0, "lost_half": 0,
+    }  # fmt: skip
+
+
+def test_removal_by_hand() -> None:
+    truth = np.zeros((9, 9, 9), bool)
+    masks = {name: np.zeros_like(truth) for name in ("gate", "half", "after")}
+    for row in (0, 4, 8):
+        truth[row, 0, :3] = True
+    masks["gate"][[0, 4, 8], 0, :3] = True
+    masks["half"][[0, 4], 0, :3] = True
+    masks["after"][0, 0, :3] = True
+    for name, rows in (("gate", (0, 2, 4, 6)), ("after", (0,))):
+        masks[name][rows, 6, 4:8] = True
+    found = removal(masks, truth, voxel_volume=1.0)
+    assert (found["false_gate"], found["false_half"], found["false_after"]) == (4, 0, 1)
+    assert found["removed_gate"] == 0.75
+    assert math.isnan(found["removed_half"])
+    assert found["lost_gate"] == pytest.approx(2 / 3)
+    assert found["lost_half"] == pytest.approx(1 / 3)
+    masks["half"][0, 6, 4:8] = masks["half"][4, 6, 4:8] = True
+    masks["after"][[0, 2, 4, 6], 6, 4:8] = True
+    # what the net adds counts against it
+    assert removal(masks, truth, voxel_volume=1.0)["removed_half"] == -1
+
+
+def test_without_points_the_row_says_so(bench: Bench) -> None:
+    section = evidence.point(bench)
+    assert section.findings == ()
+    assert "no points.json" in section.note
+
+
+@pytest.mark.parametrize(("threshold", "ppv"), [(0.83, 1.0), (0.3, 64 / 76)])
+def test_the_point_of_the_visits_own_fold_is_used(
+    bench: Bench, threshold: float, ppv: float
+) -> None:
+    points = {str(fold): {"balanced": 0.5, "precise": 0.01} for fold in (1, 2)}
+    points["0"] = {"balanced": 0.01, "precise": threshold}
+    (bench.workshop.folder / "points.json").write_text(json.dumps(points))
+    (found,) = evidence.point(bench).findings
+    assert found.values["threshold"] == threshold
+    assert found.values["ppv"] == pytest.approx(ppv)
+    assert found.values["sensitivity"] == pytest.approx(64 / 72)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"1": {"precise": 0.5}}', '{"0": {"precise": "x"}}']
+)
+def test_points_that_cannot_be_read_are_named(bench: Bench, content: str) -> None:
+    (bench.workshop.folder / "points.json").write_text(content)
+    with pytest.raises(DataError, match=r"points\.json"):
+        evidence.point(bench)
+
+
+def test_without_kept_candidates_the_net_is_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bids_msseg.cascade import inference, stages
+
+    case = bench.cases[0]
+    kept = bench.workshop.folder / "oof" / "candidate-12" / "sub-01.npy"
+    seen = np.load(kept).astype(np.float32)
+    kept.unlink()
+    asked: list[object] = []
+
+    class Net:
+        def to(self, device: str) -> Net:
+            asked.append(device)
+            return self
+
+    def load(_: Workshop, folds: tuple[int, ...]) -> Net:
+        asked.append(folds)
+        return Net()
+
+    empty = np.zeros((3, *seen.shape), np.float16)
+    ones = (True, True, True)
+    visit = LabelledVisit("sub-01", "A", empty, ones, seen >= 0, seen.astype(np.float16), False)
+    monkeypatch.setattr(stages, "candidate_net", load)
+    monkeypatch.setattr(inference, "candidate_probability", lambda *_: seen)
+    monkeypatch.setattr(Workshop, "visit", lambda *_: visit)
+    found = evidence.candidate_on_flair(bench, case)
+    assert asked == [(1, 2), "cpu"]
+    assert found.data[TRUTH] == pytest.approx(0.9, abs=1e-3)
+    assert found.data.sum() == pytest.approx(64 * 0.9 + 12 * 0.7 + 8 * 0.2, rel=1e-3)
+
+
+def _write_training(folder: Path, folds: list[list[str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {"seed": 5, "folds": 3, "widths": [4, 8]}
+    plan = {"recipe": recipe, "split": folds}
+    (folder / "training.json").write_text(json.dumps(plan))
+
+
+def test_a_training_is_opened_as_it_was_planned(tmp_path: Path) -> None:
+    _write_training(tmp_path, [["sub-01"], ["sub-02"], ["sub-03", "sub-04"]])
+    workshop = open_training(tmp_path)
+    assert workshop.split.folds == (("sub-01",), ("sub-02",), ("sub-03", "sub-04"))
+    assert (workshop.recipe.widths, workshop.seed, workshop.folder) == ((4, 8), 5, tmp_path)
+
+
+def test_what_is_no_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoInputError, match="holds no training"):
+        open_training(tmp_path)
+    (tmp_path / "training.json").write_text('{"recipe": {}}')
+    with pytest.raises(DataError, match="split"):
+        open_training(tmp_path)
+
+
+@pytest.fixture
+def predicted(labelled_cohort: Path, tmp_path: Path) -> Path:
+    """A training whose prediction of sub-03 is missing."""
+    out = tmp_path / "out"
+    keys = ["sub-01", "sub-02", "sub-04_ses-1", "sub-04_ses-2", "sub-05"]
+    _write_training(out, [["sub-01", "sub-03"], ["sub-02", "sub-05"], keys[2:4]])
+    for key in keys:
+        place = out / "predictions" / key.replace("_", "/") / "anat"
+        name = f"{key}_space-FLAIR_label-L_mask.nii.gz"
+        source = labelled_cohort / "derivatives" / "manual" / key.replace("_", "/") / "anat" / name
+        _save(place / name, load_volume(source).data)
+    return out
+
+
+def test_visits_are_paired_with_predictions_folds_and_sites(
+    predicted: Path, labelled_cohort: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = open_bench(predicted, labelled_cohort, labelled_cohort / "derivatives" / "manual")
+    assert [(case.key, case.participant, case.site, case.fold) for case in bench.cases] == [
+        ("sub-01", "01", "B", 0),
+        ("sub-02", "02", "A", 1),
+        ("sub-04_ses-1", "04", "A", 2),
+        ("sub-04_ses-2", "04", "A", 2),
+        ("sub-05", "05", "B", 1),
+    ]
+    assert "sub-03: no manual mask, brain mask or prediction" in caplog.text
+    last = bench.cases[3]
+    assert last.probability.name == "sub-04_ses-2_space-FLAIR_label-L_probseg.nii.gz"
+    assert last.brain.name == "sub-04_ses-2_space-FLAIR_desc-brain_mask.nii.gz"
+
+
+def test_some_visits_only(predicted: Path, labelled_cohort: Path) -> None:
+    labels = labelled_cohort / "derivatives" / "manual"
+    bench = open_bench(predicted, labelled_cohort, labels, visits=["sub-02"])
+    assert [case.key for case in bench.cases] == ["sub-02"]
+    with pytest.raises(NoInputError, match="no visit of"):
+        open_bench(predicted, labelled_cohort, labels, visits=["sub-99"])

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.cascade import inference
+from bids_msseg.cascade.folds import Split
+from bids_msseg.cascade.inference import Engine
+from bids_msseg.cascade.patches import LabelledVisit
+from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
+from bids_msseg.cascade.training import FitPlan
+from bids_msseg.cascade.weights import OperatingPoint
+from bids_msseg.commands import evidence_resegment
+from bids_msseg.commands.evidence import Bench, Case
+from bids_msseg.commands.evidence_rescan import RescanPlan
+from bids_msseg.commands.evidence_resegment import (
+    contrasts,
+    hide,
+    repeatability,
+    rescan,
+    rescan_plans,
+    wall_time,
+)
+from bids_msseg.commands.evidence_table import render
+
+ALL = (True, True, True)
+EDGE = 40
+WHITE, LESION = 0.0, 3.0
+
+
+def _visit(name: str, present: tuple[bool, bool, bool] = ALL) -> LabelledVisit:
+    """A ball of brain with a lesion of radius 6 around (26, 18, 20), seen on every contrast."""
+    index = np.indices((EDGE,) * 3)
+    far = np.sqrt(sum((axis - 19.5) ** 2 for axis in index))
+    spot = np.sqrt(sum((axis - at) ** 2 for axis, at in zip(index, (26, 18, 20), strict=True)))
+    brain, truth = far < 15.7, spot <= 6
+    rng = np.random.default_rng(0)
+    images = rng.normal(WHITE, 0.3, (3, *brain.shape)) + LESION * truth
+    images[:, ~brain] = -3
+    images[~np.array(present)] = 0
+    thick = False
+    return LabelledVisit(
+        name, "A", images.astype(np.float16), present, brain, truth.astype(np.float16), thick
+    )
+
+
+def _bench(folder: Path, *visits: LabelledVisit) -> Bench:
+    cases = []
+    for sub in ("cohort", "manual"):
+        (folder / sub).mkdir()
+    for visit in visits:
+        save_visit(visit, folder / "cohort" / f"{visit.name}.npz")
+        paths = []
+        for kind, data in (("brain", visit.brain), ("truth", visit.truth > 0.5)):
+            paths.append(folder / "manual" / f"{visit.name}_{kind}.nii.gz")
+            nib.save(nib.Nifti1Image(data.astype(np.uint8), np.eye(4)), paths[-1])
+        case = Case(visit.name, visit.name[4:], visit.site, 0, *paths, paths[1], paths[1])
+        cases.append(case)
+    plan = FitPlan(steps=1, batch=1)
+    split = Split((tuple(visit.name for visit in visits), ("sub-8",), ("sub-9",)))
+    return Bench(Workshop(folder, split, Recipe(plan, plan, plan), Engine(), 0), tuple(cases))
+
+
+@pytest.fixture
+def eyes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[bool, ...], bool]]:
+    """A cascade that calls lesion what is bright on FLAIR; its notes of what it was shown.
+
+    Without T2w it misses the upper half, without T1w it calls the whole brain.
+    """
+    shown: list[tuple[tuple[bool, ...], bool]] = []
+
+    def segment(_, images, present, brain, engine, *, fast=False):
+        assert engine == Engine()
+        assert images.dtype == np.float32
+        shown.append((tuple(bool(flag) for flag in present), fast))
+        called = (images[0] > 1.5) & brain
+        if not present[2]:
+            called[:, :, 20:] = False
+        if not present[1]:
+            called = brain
+        return SimpleNamespace(probability=called.astype(np.float32) * 0.9)
+
+    point = OperatingPoint(gate=0.1)
+    monkeypatch.setattr(inference, "segment", segment)
+    monkeypatch.setattr(
+        evidence_resegment, "fold_cascade", lambda *_: SimpleNamespace(point=point)
+    )
+    return shown
+
+
+def test_hidden_contrasts_are_absent_and_empty() -> None:
+    visit = _visit("sub-1")
+    less = hide(visit, ("T2w",))
+    assert less.present == (True, True, False)
+    assert less.images.dtype == visit.images.dtype
+    assert not less.images[2].any()
+    np.testing.assert_array_equal(less.images[:2], visit.images[:2])
+    assert hide(visit, ("T1w", "T2w")).present == (True, False, False)
+    lacking = _visit("sub-1", (True, True, False))
+    assert hide(lacking, ("T2w",)).present == lacking.present
+
+
+def test_the_loss_of_each_contrast(tmp_path: Path, eyes: list[object]) -> None:
+    visit = _visit("sub-1")
+    inside = np.flatnonzero(visit.brain.any((1, 2)))
+    assert (inside[0], inside[-1]) == (4, EDGE - 5)  # FLAIR and working grid are the same
+    bench = _bench(tmp_path, visit)
+    found = {one.method: one.values for one in contrasts(bench).findings}
+    truth = visit.truth > 0.5
+    half = truth.copy()
+    half[:, :, 20:] = False
+    lower = 2 * half.sum() / (half.sum() + truth.sum())
+    everything = 2 * truth.sum() / (visit.brain.sum() + truth.sum())
+    assert found["all contrasts"] == {"dice": 1.0}
+    assert found["without T2w"]["dice"] == pytest.approx(lower)
+    assert found["without T2w"]["loss"] == pytest.approx(1 - lower)
+    assert found["FLAIR only"]["dice"] == pytest.approx(everything)
+    assert [present for present, _ in eyes] == [
+        ALL, (True, True, False), (True, False, False)
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("eyes")
+def test_visits_that_lack_a_contrast_are_not_compared_without_it(tmp_path: Path) -> None:
+    bench = _bench(tmp_path, _visit("sub-1", (True, True, False)), _visit("sub-2", (True,) * 3))
+    found = [(one.visit, one.method) for one in contrasts(bench).findings]
+    assert found == [
+        ("sub-1", "all contrasts"), ("sub-1", "FLAIR only"),
+        ("sub-2", "all contrasts"), ("sub-2", "without T2w"), ("sub-2", "FLAIR only"),
+    ]  # fmt: skip
+
+
+def test_a_second_scan_of_a_clear_lesion_gives_nearly_the_same_mask(
+    tmp_path: Path, eyes: list[object]
+) -> None:
+    section = rescan(_bench(tmp_path, _visit("sub-1")))
+    found = {one.method: one.values for one in section.findings}
+    assert list(found) == ["same slices", "1 to 3 mm slices"]
+    assert 0.93 < found["same slices"]["dice"] < 1
+    assert 0.8 < found["1 to 3 mm slices"]["dice"] < found["same slices"]["dice"]
+    assert found["same slices"]["size"] < 0.1
+    voxels = int((_visit("sub-1").truth > 0.5).sum())
+    assert found["same slices"]["first_ml"] == pytest.approx(voxels / 1000)
+    assert len(eyes) == 3
+
+
+def test_thick_visits_are_only_moved_in_plane() -> None:
+    thin = _visit("sub-1")
+    assert rescan_plans(thin, (1.0, 1.0, 1.0)) == {
+        "same slices": RescanPlan(),
+        "1 to 3 mm slices": RescanPlan(slices=3.0, thicken=True),
+    }
+    thick = replace(thin, thick=True)
+    assert rescan_plans(thick, (0.9, 0.9, 6.5)) == {"same slices": RescanPlan.of_thick(6.5, 2)}
+
+
+def test_repeatability_of_nothing_is_not_defined() -> None:
+    nothing, something = np.zeros((2, 2, 2), bool), np.ones((2, 2, 2), bool)
+    assert math.isnan(repeatability(nothing, nothing)["dice"])
+    assert math.isnan(repeatability(nothing, something)["size"])
+    assert repeatability(nothing, something)["dice"] == 0
+    assert repeatability(something, nothing)["difference"] == -1
+
+
+def test_time_is_taken_with_shipped_weights_both_ways(
+    tmp_path: Path, eyes: list[tuple[tuple[bool, ...], bool]], bright_model: Path
+) -> None:
+    bench = _bench(tmp_path, _visit("sub-1"))
+    section = wall_time(bench, visit="sub-1", threads=2, model=bright_model)
+    assert [one.method for one in section.findings] == ["default", "fast"]
+    assert eyes == [(ALL, False), (ALL, True)]
+    assert all(one.values["seconds"] > 0 for one in section.findings)
+    text = render(section)
+    assert "`bright` on sub-1 (40 × 40 × 40 voxels of 1 mm), 2 threads, cpu" in text
+    assert "mean" not in text
+    nobody = wall_time(bench, visit="sub-7", threads=1, model=bright_model)
+    assert nobody.findings == ()
+    assert "sub-7 is not among the visits" in nobody.note

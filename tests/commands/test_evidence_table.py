@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bids_msseg.commands.evidence_table import Column, Finding, Section, render, show_estimate
+from bids_msseg.lesions.bootstrap import estimate_mean
+
+COLUMNS = (Column("dice", "Dice", 2), Column("count", "components", 0))
+
+
+def _finding(visit: str, site: str = "A", method: str = "cascade", **values: float) -> Finding:
+    return Finding(visit, visit.partition("_")[0], site, method, values)
+
+
+def _rows(section: Section) -> list[list[str]]:
+    lines = [line for line in render(section).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_a_small_table_by_hand() -> None:
+    section = Section(
+        "Title",
+        "Note.",
+        COLUMNS,
+        (
+            _finding("sub-2", "B", dice=0.5, count=3),
+            _finding("sub-1", "A", dice=0.25, count=1),
+            _finding("sub-3", "A", dice=0.75, count=2),
+        ),
+    )
+    assert render(section) == (
+        "## Title\n"
+        "\n"
+        "Note.\n"
+        "\n"
+        "| visit | site | method | Dice | components |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        "| sub-1 | A | cascade | 0.25 | 1 |\n"
+        "| sub-3 | A | cascade | 0.75 | 2 |\n"
+        "| sub-2 | B | cascade | 0.50 | 3 |\n"
+        "| **mean, n = 2** | A | cascade | 0.50 | 2 |\n"
+        "| **mean, n = 1** | B | cascade | 0.50 | 3 |\n"
+    )
+
+
+def test_five_patients_have_an_interval_four_have_none() -> None:
+    five = tuple(_finding(f"sub-{n}", dice=n / 10) for n in range(5))
+    section = Section("T", "", COLUMNS, five)
+    expected = estimate_mean([n / 10 for n in range(5)])
+    assert _rows(section)[-1][0] == "**mean, n = 5**"
+    assert _rows(section)[-1][3] == f"0.20 [{expected.low:.2f}, {expected.high:.2f}]"
+    assert expected.low < 0.2 < expected.high
+    assert _rows(Section("T", "", COLUMNS, five[:4]))[-1][3] == "0.15"
+
+
+def test_visits_of_one_patient_are_counted_apart_from_patients() -> None:
+    visits = tuple(_finding(f"sub-1_ses-{n}", dice=0.5) for n in range(6))
+    row = _rows(Section("T", "", COLUMNS, visits))[-1]
+    assert row[0] == "**mean, n = 1, 6 visits**"
+    assert row[3] == "0.50"
+
+
+def test_undefined_figures_are_named_and_their_mean_says_how_many_it_had() -> None:
+    findings = (
+        _finding("sub-1", dice=math.nan, count=1),
+        _finding("sub-2", dice=0.5, count=1),
+        _finding("sub-3", count=1),
+    )
+    rows = _rows(Section("T", "", COLUMNS, findings))
+    assert [row[3] for row in rows[2:]] == ["n/a", "0.50", "n/a", "0.50 (n = 1)"]
+    assert rows[-1][4] == "1"
+    nobody = _rows(Section("T", "", COLUMNS, findings[:1]))
+    assert nobody[-1][3] == "n/a"
+
+
+def test_methods_keep_their_order_and_have_means_of_their_own() -> None:
+    findings = (
+        _finding("sub-1", method="net", dice=0.1),
+        _finding("sub-1", method="cascade", dice=0.3),
+        _finding("sub-0", method="cascade", dice=0.5),
+    )
+    rows = _rows(Section("T", "", COLUMNS, findings))[2:]
+    assert [(row[0], row[2], row[3]) for row in rows] == [
+        ("sub-0", "cascade", "0.50"),
+        ("sub-1", "net", "0.10"),
+        ("sub-1", "cascade", "0.30"),
+        ("**mean, n = 1**", "net", "0.10"),
+        ("**mean, n = 2**", "cascade", "0.40"),
+    ]
+
+
+def test_a_section_may_have_no_means_or_no_table() -> None:
+    finding = (_finding("sub-1", dice=0.1),)
+    assert len(_rows(Section("T", "", COLUMNS, finding, averaged=False))) == 3
+    assert render(Section("T", "Nothing was chosen.")) == "## T\n\nNothing was chosen.\n"
+
+
+@pytest.mark.parametrize(("digits", "text"), [(0, "1"), (2, "0.50")])
+def test_digits(digits: int, text: str) -> None:
+    value = 0.5 if digits else 1.0
+    assert show_estimate(estimate_mean([value]), digits) == text
