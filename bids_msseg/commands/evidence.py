@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,8 +273,9 @@ def normal(bench: Bench) -> Section:
     """Tell how much normal periventricular hyperintensity is called lesion."""
 
     def one(bench: Bench, case: Case) -> list[Finding]:
-        path = case.truth.with_name(case.truth.name.replace("label-L_", "label-normalWMH_"))
-        if path == case.truth or not path.is_file():
+        name = re.sub(r"_label-[A-Za-z0-9]+_", "_label-normalWMH_", case.truth.name)
+        path = case.truth.with_name(name)
+        if not path.is_file():
             return []
         volume = load_volume(path)
         bright = volume.data > 0

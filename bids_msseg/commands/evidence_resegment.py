@@ -251,7 +251,7 @@ def wall_time(
     Returns
     -------
     Section
-        Each way is run once, in a process that has run nothing before it.
+        Each way is run once, without a run to warm up.
     """
     from bids_msseg.cascade.checkpoint import load_cascade
     from bids_msseg.cascade.inference import segment

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 from pathlib import Path
 
 import nibabel as nib
@@ -259,3 +260,42 @@ def test_some_visits_only(predicted: Path, labelled_cohort: Path) -> None:
     assert [case.key for case in bench.cases] == ["sub-02"]
     with pytest.raises(NoInputError, match="no visit of"):
         open_bench(predicted, labelled_cohort, labels, visits=["sub-99"])
+
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    main = runpy.run_path(str(PROGRAM))["main"]
+    monkeypatch.setattr("sys.argv", ["accuracy.py", *map(str, words)])
+    return int(main())
+
+
+def test_the_program_prints_and_keeps_the_rows_that_were_asked_for(
+    predicted: Path,
+    labelled_cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--rows", "point,time", "--threads", 1, "--out", tmp_path / "evidence.md")
+    assert _run(monkeypatch, predicted, labelled_cohort, *words) == 0
+    kept = (tmp_path / "evidence.md").read_text()
+    assert [line for line in kept.splitlines() if line.startswith("## ")] == [
+        "## Operating point for PPV >= 0.859",
+        "## Wall time of the cascade",
+    ]
+    assert capsys.readouterr().out.split() == kept.split()
+
+
+def test_the_program_refuses_what_it_cannot_do(
+    tmp_path: Path,
+    labelled_cohort: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _run(monkeypatch, tmp_path, labelled_cohort) == 66
+    assert "holds no training" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        _run(monkeypatch, tmp_path, labelled_cohort, "--rows", "dice")
+    assert "no such row: dice" in capsys.readouterr().err
