@@ -1,0 +1,348 @@
+"""The preset ``valverde2017`` of ``msseg-train``: the source text's own cascade, measured.
+
+Nested folds as everywhere: every score is about a patient that neither net, nor the hard
+negatives behind the second, has seen. Stopped at any moment, the same call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
+from bids_msseg.cascade.folds import Split, balanced_split
+from bids_msseg.commands.scoring import COLUMNS, Score, _keep, score
+from bids_msseg.commands.shipping import score_table
+from bids_msseg.errors import UsageError
+from bids_msseg.imaging.normalise import working_grid
+from bids_msseg.imaging.resample import resample
+from bids_msseg.imaging.volume import Volume, as_ras, load_volume
+from bids_msseg.lesions.instances import label_lesions
+
+if TYPE_CHECKING:
+    from bids_msseg.cascade.inference import Engine
+    from bids_msseg.cascade.training import Report
+    from bids_msseg.cascade.valverde.stages import PatchRecipe, PatchWorkshop
+    from bids_msseg.commands.train import LabelledFiles
+
+LOGGER = logging.getLogger("bids_msseg")
+WHOLE = ("seed", "folds", "epochs", "patches", "batch")
+VALVERDE_RECIPE: Mapping[str, Any] = {
+    "seed": 7,
+    "folds": 3,
+    "padding": "valid",
+    "candidate_z": 0.5,
+    "gate": 0.5,
+    "mining": "out-of-fold",
+    "epochs": 4,
+    "patches": 100_000,
+    "batch": 128,
+    "optimiser": "adam",
+    "learning_rate": 1e-3,
+    "dropout": 0.5,
+    "points": (
+        {"threshold": 0.5, "min_volume_mm3": 3},
+        {"threshold": 0.8, "min_volume_mm3": 20},
+    ),
+}
+"""``points`` are operating points: ours, and the paper's 0.8 and 20 voxels (here of 1 mm³)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """How a probability becomes a mask.
+
+    Attributes
+    ----------
+    threshold : float
+        A voxel is lesion where the probability reaches this.
+    min_volume_mm3 : float
+        Smaller components are left out.
+    """
+
+    threshold: float
+    min_volume_mm3: float
+
+    def __str__(self) -> str:
+        return f"{self.threshold:g} / {self.min_volume_mm3:g} mm³"
+
+
+def run_valverde(
+    files: Sequence[LabelledFiles],
+    out: Path,
+    *,
+    name: str,
+    engine: Engine,
+    threads: int = 1,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    split: Split | None = None,
+) -> list[Score]:
+    """Train both nets in nested folds, segment every visit unseen, and score.
+
+    Parameters
+    ----------
+    files : sequence of LabelledFiles
+        A missing T1w or T2w is the brain's mean everywhere inside it.
+    out : path
+        Gets ``cohort/`` (visits already there are used as they are), ``valverde/``,
+        ``predictions/`` of the first operating point, ``splits.tsv``, ``scores.tsv``,
+        ``<name>.safetensors`` with the nets of all folds, and ``<name>.md``.
+    name : str
+    engine : Engine
+    threads : int, default 1
+    seed : int, optional
+        Instead of the recipe's.
+    settings : mapping, optional
+        What differs from :data:`VALVERDE_RECIPE`.
+    split : Split, optional
+        Whom to hold out together; dealt by site and load when not given.
+
+    Returns
+    -------
+    list of Score
+        ``CNN-1`` alone and the ``cascade`` of each visit, at each operating point.
+
+    Raises
+    ------
+    UsageError
+        If the recipe is wrong, participants are too few, or ``out`` holds another training.
+    """
+    import torch
+
+    chosen = {**VALVERDE_RECIPE, **(settings or {})}
+    if seed is not None:
+        chosen["seed"] = seed
+    recipe, points = read_settings(chosen)
+    torch.set_num_threads(threads)
+    loads = _prepare(out / "cohort", files, threads)
+    split = split or _deal(files, loads, int(chosen["folds"]))
+    workshop = _open(out, split, recipe, engine, chosen)
+    scores = _score_all(workshop, files, points)
+    _hand_over(workshop, name, scores, chosen)
+    return scores
+
+
+def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point, ...]]:
+    """Turn the content of a recipe file into a recipe and its operating points.
+
+    Raises
+    ------
+    UsageError
+        If a key is unknown or a value impossible.
+    """
+    from bids_msseg.cascade.valverde.nets import PADDINGS
+    from bids_msseg.cascade.valverde.stages import MININGS, PatchRecipe
+    from bids_msseg.cascade.valverde.train import OPTIMISERS, PatchPlan
+
+    cure = f"use some of: {', '.join(VALVERDE_RECIPE)}; see training/valverde2017.yaml"
+    unknown = sorted(set(settings) - set(VALVERDE_RECIPE))
+    if unknown:
+        raise UsageError(f"the recipe has unknown keys: {', '.join(unknown)}", cure=cure)
+    known = {**VALVERDE_RECIPE, **settings}
+    for key, allowed in (("padding", PADDINGS), ("mining", MININGS), ("optimiser", OPTIMISERS)):
+        if known[key] not in allowed:
+            raise UsageError(f"{key} {known[key]!r} is none of {', '.join(allowed)}", cure=cure)
+    try:
+        whole = {key: _whole(key, known[key]) for key in WHOLE}
+        plan = PatchPlan(
+            epochs=whole["epochs"],
+            patches=whole["patches"],
+            batch=whole["batch"],
+            optimiser=known["optimiser"],
+            learning_rate=float(known["learning_rate"]),
+            dropout=_share("dropout", known["dropout"]),
+        )
+        points = tuple(
+            Point(_share("threshold", one["threshold"]), float(one["min_volume_mm3"]))
+            for one in known["points"]
+        )
+        if not points:
+            raise ValueError("it has no operating point")
+        gate, above = _share("gate", known["gate"]), float(known["candidate_z"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise UsageError(f"the recipe is wrong: {error}", cure=cure) from error
+    return PatchRecipe(known["padding"], above, gate, known["mining"], plan), points
+
+
+def _whole(key: str, value: Any) -> int:
+    """Read a whole number; YAML reads ``1e5`` as text."""
+    number = float(value)
+    if number % 1 or number < (0 if key == "seed" else 1):
+        raise ValueError(f"{key} is no whole number from 1 upwards: {value}")
+    return int(number)
+
+
+def _share(key: str, value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{key} is not from 0 to below 1: {value}")
+    return number
+
+
+def _prepare(folder: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
+    """Bring every visit onto the working grid once; return its lesion load in mL."""
+    from bids_msseg.cascade.stages import load_visit, save_visit
+    from bids_msseg.commands.cohort import prepare_visit
+
+    folder.mkdir(parents=True, exist_ok=True)
+    loads = {}
+    for item in files:
+        key = item.visit.key
+        target = folder / f"{key}.npz"
+        if not target.is_file():
+            images = item.visit.contrasts
+            visit = prepare_visit(key, item.site, images, item.brain, item.truth, threads=threads)
+            save_visit(visit, target)
+            LOGGER.info("prepared %s", key)
+        loads[key] = float(load_visit(target).truth.astype(float).sum()) / 1000
+    return loads
+
+
+def _deal(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
+    people: dict[str, list[str]] = {}
+    sites: dict[str, str] = {}
+    heavy: dict[str, float] = {}
+    for item in files:
+        who = item.visit.participant
+        people.setdefault(who, []).append(item.visit.key)
+        sites[who] = item.site
+        heavy[who] = heavy.get(who, 0.0) + loads[item.visit.key]
+    if count < 3 or len(people) < count:
+        raise UsageError(
+            f"{len(people)} labelled participants cannot be dealt into {count} nested folds",
+            cure="use at least three folds and as many participants",
+        )
+    return balanced_split(people, sites, heavy, count)
+
+
+def _open(
+    out: Path, split: Split, recipe: PatchRecipe, engine: Engine, settings: Mapping[str, Any]
+) -> PatchWorkshop:
+    """Keep split and recipe for a later call; refuse those of another training.
+
+    Operating points may change: they decide nothing that is trained.
+    """
+    from bids_msseg.cascade.valverde.stages import PatchWorkshop
+
+    (out / "valverde").mkdir(parents=True, exist_ok=True)
+    trained = {key: value for key, value in settings.items() if key != "points"}
+    plan = plain({"recipe": trained, "split": split.folds})
+    path = out / "valverde" / "training.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plan:
+        raise UsageError(
+            f"{path.parent} holds a training with another recipe or other folds",
+            cure="give another output_dir, or the same visits and recipe as before",
+        )
+    write_json(path, plan)
+    rows = [
+        {"visit": name, "fold": fold} for fold, names in enumerate(split.folds) for name in names
+    ]
+    write_tsv(out / "splits.tsv", ("visit", "fold"), rows)
+    return PatchWorkshop(out, split, recipe, engine, int(settings["seed"]), _log)
+
+
+def _log(stage: str, line: Report) -> None:
+    LOGGER.info(
+        "%s: step %d of %d, loss %.4f, %.0f ms a step",
+        stage,
+        line.step,
+        line.steps,
+        line.loss,
+        1000 * line.seconds,
+    )
+
+
+def _score_all(
+    workshop: PatchWorkshop, files: Sequence[LabelledFiles], points: Sequence[Point]
+) -> list[Score]:
+    """Segment every visit by nets that have not met its patient; write ``scores.tsv``."""
+    by_name = {item.visit.key: item for item in files}
+    (workshop.folder / "predictions").mkdir(exist_ok=True)
+    scores: list[Score] = []
+    for fold, names in enumerate(workshop.split.folds):
+        for name in names:
+            scores += _score_visit(workshop, by_name[name], fold, points)
+            LOGGER.info("scored %s", name)
+    rows = [{column: getattr(one, column) for column in COLUMNS} for one in scores]
+    write_tsv(workshop.folder / "scores.tsv", COLUMNS, rows)
+    return scores
+
+
+def _score_visit(
+    workshop: PatchWorkshop, item: LabelledFiles, fold: int, points: Sequence[Point]
+) -> list[Score]:
+    from bids_msseg.cascade.valverde.stages import segment_unseen
+
+    visit = item.visit.key
+    found = dict(zip(("CNN-1", "cascade"), segment_unseen(workshop, visit, fold), strict=True))
+    _, affine = working_grid(as_ras(load_volume(item.brain)))
+    truth = load_volume(item.truth)
+    scores: list[Score] = []
+    for net, data in found.items():
+        native = resample(Volume(data, affine), truth.shape, truth.affine)
+        masks = [_cut(native, point) for point in points]
+        _keep(workshop.folder / "predictions", visit, net, native, masks[0])
+        scores += [
+            score(mask, truth, visit=visit, site=item.site, method=f"{net}, {point}")
+            for point, mask in zip(points, masks, strict=True)
+        ]
+    return scores
+
+
+def _cut(probability: Volume, point: Point) -> NDArray[np.bool_]:
+    over = probability.data >= point.threshold
+    labels = label_lesions(
+        over, voxel_volume=probability.voxel_volume, min_volume=point.min_volume_mm3
+    )
+    inside: NDArray[np.bool_] = labels > 0
+    return inside
+
+
+def _hand_over(
+    workshop: PatchWorkshop, name: str, scores: Sequence[Score], settings: Mapping[str, Any]
+) -> None:
+    """Write the nets of all folds and a card that says how good they were."""
+    from safetensors.torch import save
+
+    from bids_msseg.cascade.valverde.stages import train_first, train_second
+
+    split = workshop.split
+    tensors = {}
+    for fold in split.everything:
+        nets = (train_first(workshop, split.without(fold)), train_second(workshop, fold))
+        for kind, net in zip(("candidate", "refinement"), nets, strict=True):
+            for key, value in net.state_dict().items():
+                tensors[f"fold{fold}.{kind}.{key}"] = value.contiguous()
+    header = {"preset": "valverde2017", "version": __version__, "recipe": plain(settings)}
+    content = save(tensors, metadata={"valverde2017": json.dumps(header, sort_keys=True)})
+    write_atomic(workshop.folder / f"{name}.safetensors", content)
+    write_atomic(workshop.folder / f"{name}.md", _card(name, split, scores, settings))
+
+
+def _card(name: str, split: Split, scores: Sequence[Score], settings: Mapping[str, Any]) -> str:
+    folds = "\n".join(f"- fold {n}: {', '.join(names)}" for n, names in enumerate(split.folds))
+    recipe = "; ".join(f"{key}: {value}" for key, value in plain(settings).items())
+    return f"""# Preset valverde2017: {name}
+
+- file: `{name}.safetensors`: the two patch nets of each fold; not for `msseg --model`
+- made by: `msseg-train --preset valverde2017`, bids_msseg {__version__}
+- recipe: {recipe}
+- research use, no diagnosis
+
+{folds}
+
+Each visit was segmented by the nets of its own fold, which had not seen its patient. Volume-wise,
+on the grid of the FLAIR as acquired; lesion figures count 26-connected components of at least
+3 mm³, by any overlap and by the rule of Anima with its code's defaults.
+
+{score_table(scores)}
+"""
