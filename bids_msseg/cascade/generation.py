@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from bids_msseg.cascade.augment import AugmentPlan, SubImage, augment, blur
+from bids_msseg.cascade.augment import Augmentation, AugmentPlan, SubImage, augment, blur
 from bids_msseg.cascade.heads import HALO_STEPS, Head, LesionDraw, Tissue
 from bids_msseg.cascade.patches import cut, stream
 
@@ -337,7 +337,7 @@ class MadeSampler(Dataset[tuple[Tensor, Tensor]]):
     size : int, default 64
         Edge in voxels of 1 mm.
     plan : MakePlan, optional
-    augment_plan : AugmentPlan, optional
+    augment_plan : AugmentPlan or Program, optional
     margin : float, default 1.2
         Sub-images are made this much larger, so that rotation finds image in the corners.
     """
@@ -349,7 +349,7 @@ class MadeSampler(Dataset[tuple[Tensor, Tensor]]):
         *,
         size: int = 64,
         plan: MakePlan | None = None,
-        augment_plan: AugmentPlan | None = None,
+        augment_plan: Augmentation | None = None,
         margin: float = 1.2,
     ) -> None:
         self.heads, self.seed, self.size = tuple(heads), seed, size

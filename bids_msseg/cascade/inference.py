@@ -20,6 +20,7 @@ from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.checkpoint import Cascade
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.patches import cut, split_into_pieces
+from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.lesions.instances import label_lesions
 
 TILE = 64
@@ -379,8 +380,19 @@ def segment(
     candidate = candidate_probability(
         first, images, present, brain, engine, stride=stride, progress=progress
     )
-    point = cascade.point
-    voxels, lesion = refine(second, images, present, candidate, point.gate, engine)
+    return decide(second, images, present, candidate, cascade.point, engine)
+
+
+def decide(
+    nets: Sequence[RefinementNet],
+    images: Array,
+    present: Sequence[bool],
+    candidate: Array,
+    point: OperatingPoint,
+    engine: Engine,
+) -> Segmentation:
+    """Run the second half of the cascade on what CNN-1 found; see :func:`segment`."""
+    voxels, lesion = refine(nets, images, present, candidate, point.gate, engine)
     candidates = lesion > 0
     mixed = 0.5 * (candidate + voxels)
     capped = np.minimum(mixed, _ceiling(lesion, point.keep, point.threshold))

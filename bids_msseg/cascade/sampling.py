@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bids_msseg.cascade.augment import AugmentPlan, SubImage, augment
+from bids_msseg.cascade.augment import Augmentation, AugmentPlan, SubImage, augment
 from bids_msseg.cascade.patches import (
     LabelledVisit,
     Places,
@@ -106,7 +106,7 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
     seed : int
     size : int, default 64
         Edge in voxels of 1 mm.
-    plan : AugmentPlan, optional
+    plan : AugmentPlan or Program, optional
     lesion_share, hard_share : float
         Chances that a sub-image is centred on a lesion, or on a hard negative; the rest is
         centred anywhere in the brain.
@@ -118,7 +118,7 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
         seed: int,
         *,
         size: int = 64,
-        plan: AugmentPlan | None = None,
+        plan: Augmentation | None = None,
         lesion_share: float = 0.5,
         hard_share: float = 0.0,
         hard: Sequence[NDArray[np.bool_]] | None = None,
@@ -157,7 +157,7 @@ class RefinementSampler(Dataset[tuple[Tensor, Tensor, Tensor]]):
         Found by nets that had not seen the visit.
     seed : int
     size : int, default 32
-    plan : AugmentPlan, optional
+    plan : AugmentPlan or Program, optional
     real_share : float, default 0.4
         Share of crops that hold a true lesion.
     """
@@ -168,7 +168,7 @@ class RefinementSampler(Dataset[tuple[Tensor, Tensor, Tensor]]):
         seed: int,
         *,
         size: int = 32,
-        plan: AugmentPlan | None = None,
+        plan: Augmentation | None = None,
         real_share: float = 0.4,
     ) -> None:
         self.candidates = tuple(found for found in candidates if found.boxes)

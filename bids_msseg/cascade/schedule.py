@@ -8,20 +8,42 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations
 
 import torch
 
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.stages import (
+    MADE_STAGE,
+    Recipe,
     Workshop,
     candidate_stage,
     find_out_of_fold,
     refinement_stage,
     train_candidate,
+    train_made,
     train_refinement,
 )
 from bids_msseg.cascade.training import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a training is for.
+
+    Attributes
+    ----------
+    outer : tuple of int
+        Folds to test on; all where empty.
+    ship : bool
+        Train what ships, too.
+    """
+
+    outer: tuple[int, ...] = ()
+    ship: bool = True
+
+    def tests(self, split: Split) -> tuple[int, ...]:
+        """Return the outer test folds of a split."""
+        return self.outer or split.everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +53,13 @@ class Stage:
     Attributes
     ----------
     name : str
-    kind : {"candidate", "oof", "refinement"}
+    kind : {"made", "candidate", "oof", "refinement"}
     folds : tuple of int
         Folds that the candidate net sees.
     fold : int or None
         Fold to look for candidates in, or the outer test fold of a refinement net.
+    inner : int or None
+        The inner fold on which a refinement net serves to choose thresholds.
     start : tuple of int or None
         Folds of the candidate net to go on from.
     needs : tuple of str
@@ -46,17 +70,24 @@ class Stage:
     kind: str
     folds: FoldSet = ()
     fold: int | None = None
+    inner: int | None = None
     start: FoldSet | None = None
     needs: tuple[str, ...] = ()
 
 
-def plan_stages(split: Split) -> tuple[Stage, ...]:
+def plan_stages(
+    split: Split, recipe: Recipe | None = None, goal: Goal | None = None
+) -> tuple[Stage, ...]:
     """List all stages of a nested training, in an order that may be worked through.
 
     Parameters
     ----------
     split : Split
         At least three folds.
+    recipe : Recipe, optional
+        Says whether there is a net of made images, one of everybody, and inner nets.
+    goal : Goal, optional
+        Which outer folds to test on, and whether to ship; all, and yes, where not given.
 
     Returns
     -------
@@ -67,39 +98,83 @@ def plan_stages(split: Split) -> tuple[Stage, ...]:
     >>> [stage.name for stage in plan_stages(Split((("a",), ("b",), ("c",))))][:4]
     ['candidate-0', 'candidate-1', 'candidate-2', 'candidate-01']
     """
-    everything = split.everything
-    inner = [split.without(*pair) for pair in reversed(list(combinations(everything, 2)))]
-    stages = [Stage(candidate_stage(folds), "candidate", folds) for folds in inner]
-    for test in reversed(everything):
+    goal = goal or Goal()
+    made = recipe is not None and recipe.made is not None
+    everyone = recipe is not None and recipe.everyone is not None
+    stages = [Stage(MADE_STAGE, "made")] if made else []
+    known: set[FoldSet] = set()
+    for folds, start in _candidate_nets(split, goal, everyone=everyone):
+        if folds not in known:
+            known.add(folds)
+            before = (candidate_stage(start),) if start else (MADE_STAGE,) if made else ()
+            if start is not None and recipe is not None and recipe.mix.hard:
+                looks = _looks_within(folds)
+                stages += [stage for stage in looks if stage not in stages]
+                before = (*before, *(stage.name for stage in looks))
+            name = candidate_stage(folds)
+            stages.append(Stage(name, "candidate", folds, start=start, needs=before))
+    inner = recipe is not None and recipe.inner is not None
+    whole = (*stages, *_refinement_stages(split, goal, inner=inner))
+    return tuple({stage.name: stage for stage in whole}.values())
+
+
+def _look(seen: FoldSet, fold: int) -> Stage:
+    """Plan to run the net of some folds over another one."""
+    name = f"oof-{candidate_stage(seen)}-on-{fold}"
+    return Stage(name, "oof", seen, fold, needs=(candidate_stage(seen),))
+
+
+def _looks_within(folds: FoldSet) -> list[Stage]:
+    """Plan to look for hard negatives in each of some folds with the net of the others."""
+    return [_look(tuple(f for f in folds if f != fold), fold) for fold in folds]
+
+
+def _candidate_nets(
+    split: Split, goal: Goal, *, everyone: bool
+) -> list[tuple[FoldSet, FoldSet | None]]:
+    """List the folds of each candidate net with those of the net that it goes on from."""
+    tests = goal.tests(split)
+    nets: list[tuple[FoldSet, FoldSet | None]] = []
+    for test in reversed(tests):
+        others = split.without(test)
+        nets += [(split.without(test, fold), None) for fold in reversed(others)]
+    smallest = sorted(set(nets), key=lambda net: net[0])
+    pairs: list[tuple[FoldSet, FoldSet | None]] = []
+    for test in reversed(tests):
         # every inner net is gone on with once
-        folds, start = split.without(test), split.without(test, (test - 1) % len(everything))
-        name, before = candidate_stage(folds), candidate_stage(start)
-        stages.append(Stage(name, "candidate", folds, start=start, needs=(before,)))
-    return (*stages, *_refinement_stages(split))
+        beside = (test - 1) % len(split.folds)
+        pairs.append((split.without(test), split.without(test, beside)))
+    whole = [(split.everything, split.without(tests[0]))] if everyone and goal.ship else []
+    return [*smallest, *pairs, *whole]
 
 
-def _refinement_stages(split: Split) -> list[Stage]:
+def _refinement_stages(split: Split, goal: Goal, *, inner: bool) -> list[Stage]:
     """List the nets that ship or are tested, each after the candidates it learns from."""
-    stages: list[Stage] = []
-    for held in (None, *split.everything):
-        pairs = split.sources(held)
-        for fold, seen in pairs:
-            name = f"oof-{candidate_stage(seen)}-on-{fold}"
-            stages.append(Stage(name, "oof", seen, fold, needs=(candidate_stage(seen),)))
-        needs = tuple(f"oof-{candidate_stage(seen)}-on-{fold}" for fold, seen in pairs)
-        stages.append(Stage(refinement_stage(held), "refinement", fold=held, needs=needs))
-    return stages
+    stages: dict[str, Stage] = {}
+    held: tuple[int | None, ...] = (*((None,) if goal.ship else ()), *goal.tests(split))
+    for test in held:
+        pairs = split.sources(test)
+        looks = [_look(seen, fold) for fold, seen in pairs]
+        stages.update({look.name: look for look in looks})
+        needs = tuple(look.name for look in looks)
+        folds = [None, *(fold for fold, _ in pairs)] if inner and test is not None else [None]
+        for second in folds:
+            name = refinement_stage(test, second)
+            stages[name] = Stage(name, "refinement", fold=test, inner=second, needs=needs)
+    return list(stages.values())
 
 
 def run_stage(workshop: Workshop, stage: Stage) -> str:
     """Do one stage; a finished one returns at once."""
     log = _csv_log(workshop)
-    if stage.kind == "candidate":
+    if stage.kind == "made":
+        train_made(workshop, log=log)
+    elif stage.kind == "candidate":
         train_candidate(workshop, stage.folds, start=stage.start, log=log)
     elif stage.kind == "oof" and stage.fold is not None:
         find_out_of_fold(workshop, stage.fold, stage.folds)
     else:
-        train_refinement(workshop, stage.fold, log=log)
+        train_refinement(workshop, stage.fold, inner=stage.inner, log=log)
     return stage.name
 
 
@@ -120,7 +195,12 @@ def _csv_log(workshop: Workshop) -> Callable[[str, Report], None]:
 
 
 def run_all(
-    workshop: Workshop, *, jobs: int, threads: int, on_done: Callable[[str], None] | None = None
+    workshop: Workshop,
+    *,
+    jobs: int,
+    threads: int,
+    goal: Goal | None = None,
+    on_done: Callable[[str], None] | None = None,
 ) -> None:
     """Run every stage, several at a time.
 
@@ -131,10 +211,12 @@ def run_all(
         Processes. On a CPU several single-threaded ones do more than one with several threads.
     threads : int
         Threads of each.
+    goal : Goal, optional
+        Which outer folds to test on, and whether to ship.
     on_done : callable, optional
         Called with the name of each finished stage.
     """
-    stages = {stage.name: stage for stage in plan_stages(workshop.split)}
+    stages = {stage.name: stage for stage in plan_stages(workshop.split, workshop.recipe, goal)}
     done: set[str] = set()
     running: dict[Future[str], str] = {}
     context = multiprocessing.get_context("spawn")

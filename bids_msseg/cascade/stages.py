@@ -14,9 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from bids_msseg.cascade.augment import AugmentPlan
+from bids_msseg.cascade.augment import Augmentation, AugmentPlan
 from bids_msseg.cascade.folds import FoldSet, Split
+from bids_msseg.cascade.generation import MadeSampler, MakePlan, MixedSampler
+from bids_msseg.cascade.heads import Head, load_head, may_see
 from bids_msseg.cascade.inference import (
     Engine,
     candidate_probability,
@@ -32,9 +36,32 @@ from bids_msseg.cascade.sampling import (
 )
 from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit, is_finished
 from bids_msseg.cascade.weights import OperatingPoint
-from bids_msseg.errors import DataError
+from bids_msseg.errors import DataError, NoInputError
 
 Log = Callable[[str, Report], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What CNN-1's sub-images are cut from, in shares of any unit.
+
+    Attributes
+    ----------
+    real : float
+        Labelled visits.
+    anatomy : float
+        Images made of heads without lesions, into which lesions are painted.
+    patients : float
+        Images made of patients' tissue and lesion maps.
+    hard : float
+        Share of the real sub-images, not of all, that are centred on what an earlier net of fewer
+        folds wrongly called lesion in a patient that it had not seen; renewed with every stage.
+    """
+
+    real: float = 0.6
+    anatomy: float = 0.25
+    patients: float = 0.15
+    hard: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +74,30 @@ class Recipe:
         Shapes of the two nets.
     candidate, continued, refinement : FitPlan
         For CNN-1 on the smallest sets of folds, for CNN-1 going on from one of those, for CNN-2.
-    augment : AugmentPlan
+    made : FitPlan, optional
+        For CNN-1 on images made of heads without lesions; every other CNN-1 goes on from it.
+    everyone : FitPlan, optional
+        For a CNN-1 on all folds, which ships beside those of the outer folds.
+    inner : FitPlan, optional
+        For the refinement nets with which thresholds are chosen on inner folds; thresholds are
+        one half where there is none.
+    augment : AugmentPlan or Program
+    make : MakePlan
+        How widely made images vary.
+    mix : Mix
     """
 
     candidate: FitPlan
     continued: FitPlan
     refinement: FitPlan
+    made: FitPlan | None = None
+    everyone: FitPlan | None = None
+    inner: FitPlan | None = None
     widths: tuple[int, ...] = (16, 32, 64, 128)
     refinement_widths: tuple[int, ...] = (16, 32, 64)
-    augment: AugmentPlan = field(default_factory=AugmentPlan)
+    augment: Augmentation = field(default_factory=AugmentPlan)
+    make: MakePlan = field(default_factory=MakePlan)
+    mix: Mix = field(default_factory=Mix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +107,8 @@ class Workshop:
     Attributes
     ----------
     folder : path
-        ``cohort/`` holds the visits, ``checkpoints/`` the nets, ``oof/`` the candidates.
+        ``cohort/`` holds the visits, ``heads/`` what images are made of (or nothing),
+        ``checkpoints/`` the nets, ``oof/`` the candidates.
     split : Split
     recipe : Recipe
     engine : Engine
@@ -85,6 +128,12 @@ class Workshop:
     def visits(self, folds: FoldSet) -> tuple[LabelledVisit, ...]:
         """Read all visits of these folds."""
         return tuple(self.visit(name) for name in self.split.members(folds))
+
+    def heads(self, folds: FoldSet) -> tuple[Head, ...]:
+        """Read the heads that hold nothing of a patient outside these folds."""
+        unseen = self.split.members(self.split.without(*folds))
+        paths = sorted((self.folder / "heads").glob("*.npz"))
+        return may_see([load_head(path) for path in paths], unseen)
 
     def checkpoint(self, stage: str) -> Path:
         """Name the checkpoint of a stage."""
@@ -123,14 +172,58 @@ def load_visit(path: Path) -> LabelledVisit:
         )
 
 
+MADE_STAGE = "made"
+
+
 def candidate_stage(folds: FoldSet) -> str:
     """Name the stage of the candidate net that sees these folds."""
     return "candidate-" + "".join(str(fold) for fold in folds)
 
 
-def refinement_stage(test: int | None) -> str:
-    """Name the stage of the refinement net of an outer fold, or of the one that ships."""
+def refinement_stage(test: int | None, inner: int | None = None) -> str:
+    """Name the stage of a refinement net.
+
+    Parameters
+    ----------
+    test : int or None
+        The outer fold that it has not seen; None for the one that ships.
+    inner : int, optional
+        A second fold that it has not seen, on which thresholds are chosen.
+    """
+    if inner is not None:
+        return f"inner-{test}-{inner}"
     return "refinement-ship" if test is None else f"refinement-{test}"
+
+
+def train_made(workshop: Workshop, *, log: Log) -> None:
+    """Train CNN-1 on images made of heads without lesions; no patient is in it.
+
+    Raises
+    ------
+    NoInputError
+        If there is no such head.
+    """
+    plan = workshop.recipe.made
+    if plan is None or is_finished(workshop.checkpoint(MADE_STAGE), plan):
+        return
+    heads = [head for head in workshop.heads(()) if not head.patient]
+    if not heads:
+        raise NoInputError(
+            "the recipe trains on made images, and there is no head to make them of",
+            cure="give --label-maps, or leave `made` out of the recipe",
+        )
+    torch.manual_seed(workshop.seed)
+    source = MadeSampler(
+        heads, workshop.seed, plan=workshop.recipe.make, augment_plan=workshop.recipe.augment
+    )
+    fit(
+        CandidateNet(workshop.recipe.widths),
+        source,
+        replace(plan, seed=workshop.seed),
+        workshop.engine,
+        workshop.checkpoint(MADE_STAGE),
+        report=lambda line: log(MADE_STAGE, line),
+    )
 
 
 def train_candidate(
@@ -144,29 +237,87 @@ def train_candidate(
     folds : tuple of int
         Folds whose patients it may see.
     start : tuple of int, optional
-        Go on from the net of these folds, which must be among ``folds``.
+        Go on from the net of these folds, which must be among ``folds``; else from the net of
+        made images where there is one.
     log : callable
     """
     if start is not None and not set(start) <= set(folds):
         raise ValueError(f"a net of folds {start} has seen patients outside {folds}")
-    stage = candidate_stage(folds)
-    plan = workshop.recipe.candidate if start is None else workshop.recipe.continued
+    stage, plan = candidate_stage(folds), candidate_plan(workshop, folds, start)
     if is_finished(workshop.checkpoint(stage), plan):
         return
     seed = workshop.seed + 1000 * sum(2**fold for fold in folds)
     torch.manual_seed(seed)
     net = CandidateNet(workshop.recipe.widths)
-    if start is not None:
-        net.load_state_dict(load_average(workshop.checkpoint(candidate_stage(start))))
-    source = CandidateSampler(workshop.visits(folds), seed, plan=workshop.recipe.augment)
+    before = candidate_stage(start) if start is not None else MADE_STAGE
+    if start is not None or workshop.recipe.made is not None:
+        net.load_state_dict(load_average(workshop.checkpoint(before)))
     fit(
         net,
-        source,
+        _sub_images(workshop, folds, seed),
         replace(plan, seed=seed),
         workshop.engine,
         workshop.checkpoint(stage),
         report=lambda line: log(stage, line),
     )
+
+
+def candidate_plan(workshop: Workshop, folds: FoldSet, start: FoldSet | None) -> FitPlan:
+    """Say how long the candidate net of these folds is trained."""
+    recipe = workshop.recipe
+    if folds == workshop.split.everything and recipe.everyone is not None:
+        return recipe.everyone
+    return recipe.candidate if start is None else recipe.continued
+
+
+def _sub_images(workshop: Workshop, folds: FoldSet, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
+    """Mix real sub-images with made ones, of nobody outside these folds."""
+    recipe = workshop.recipe
+    real = CandidateSampler(
+        workshop.visits(folds),
+        seed,
+        plan=recipe.augment,
+        hard=find_hard(workshop, folds) if recipe.mix.hard else None,
+        hard_share=recipe.mix.hard,
+    )
+    heads = workshop.heads(folds)
+    groups = {
+        recipe.mix.anatomy: [head for head in heads if not head.patient],
+        recipe.mix.patients: [head for head in heads if head.patient],
+    }
+    made = {share: group for share, group in groups.items() if group and share > 0}
+    if not made:
+        return real
+    samplers = [
+        MadeSampler(group, seed + 100 + number, plan=recipe.make, augment_plan=recipe.augment)
+        for number, group in enumerate(made.values())
+    ]
+    return MixedSampler([real, *samplers], [recipe.mix.real, *made], seed)
+
+
+def find_hard(workshop: Workshop, folds: FoldSet) -> list[NDArray[np.bool_]]:
+    """Mark what nets of fewer of these folds wrongly called lesion in the visits of the others.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    folds : tuple of int
+
+    Returns
+    -------
+    list of ndarray of bool, shape (X, Y, Z)
+        One a visit, in the order of the split; all False where no such net has looked yet.
+    """
+    marked: list[NDArray[np.bool_]] = []
+    for fold in folds:
+        seen = tuple(other for other in folds if other != fold)
+        for name in workshop.split.folds[fold]:
+            truth = workshop.visit(name).truth
+            hard = np.zeros(truth.shape, np.bool_)
+            if seen and out_of_fold_path(workshop, name, seen).is_file():
+                hard = (out_of_fold(workshop, name, seen) >= 0.5) & (truth < 0.1)
+            marked.append(hard)
+    return marked
 
 
 def load_average(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -183,10 +334,12 @@ def candidate_net(workshop: Workshop, folds: FoldSet) -> CandidateNet:
     return net.eval()
 
 
-def refinement_net(workshop: Workshop, test: int | None) -> RefinementNet:
-    """Load the trained CNN-2 of an outer fold, or the one that ships."""
+def refinement_net(
+    workshop: Workshop, test: int | None, inner: int | None = None
+) -> RefinementNet:
+    """Load the trained CNN-2 of an outer fold, of an inner one, or the one that ships."""
     net = RefinementNet(workshop.recipe.refinement_widths)
-    net.load_state_dict(load_average(workshop.checkpoint(refinement_stage(test))))
+    net.load_state_dict(load_average(workshop.checkpoint(refinement_stage(test, inner))))
     return net.eval()
 
 
@@ -213,29 +366,69 @@ def find_out_of_fold(workshop: Workshop, fold: int, seen: FoldSet) -> None:
 
 def out_of_fold(workshop: Workshop, name: str, seen: FoldSet) -> NDArray[np.float32]:
     """Read CNN-1's probability of a visit by the net of ``seen``."""
-    path = workshop.folder / "oof" / candidate_stage(seen) / f"{name}.npy"
+    path = out_of_fold_path(workshop, name, seen)
     probability: NDArray[np.float16] = np.load(path, allow_pickle=False)
     return probability.astype(np.float32)
 
 
-def train_refinement(workshop: Workshop, test: int | None, *, log: Log) -> None:
+def out_of_fold_path(workshop: Workshop, name: str, seen: FoldSet) -> Path:
+    """Say where CNN-1's probability of a visit by the net of ``seen`` is kept."""
+    return workshop.folder / "oof" / candidate_stage(seen) / f"{name}.npy"
+
+
+def train_refinement(
+    workshop: Workshop, test: int | None, *, log: Log, inner: int | None = None
+) -> None:
     """Train CNN-2 on candidates that CNN-1 found in patients it had not seen.
 
     The gate is chosen on the same out-of-fold probabilities and written beside the checkpoint.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    test : int or None
+        Outer fold that must stay unseen.
+    log : callable
+    inner : int, optional
+        Another fold to learn nothing from, so that thresholds can be chosen on it.
 
     Raises
     ------
     DataError
         If CNN-1 found no candidate in anybody.
     """
-    stage = refinement_stage(test)
+    stage = refinement_stage(test, inner)
     checkpoint = workshop.checkpoint(stage)
-    plan = workshop.recipe.refinement
+    recipe = workshop.recipe
+    plan = recipe.refinement if inner is None else recipe.inner
+    if plan is None:
+        return
     if checkpoint.with_suffix(".json").is_file() and is_finished(checkpoint, plan):
         return
+    gate, found = _find_to_learn_from(workshop, test, inner)
+    _write_point(checkpoint, gate, found)
+    seed = workshop.seed + 500 + (0 if test is None else 1 + test)
+    seed += 0 if inner is None else 10 * (1 + inner)
+    torch.manual_seed(seed)
+    fit(
+        RefinementNet(recipe.refinement_widths),
+        RefinementSampler(found, seed, plan=recipe.augment),
+        replace(plan, seed=seed),
+        workshop.engine,
+        checkpoint,
+        report=lambda line: log(stage, line),
+    )
+
+
+def _find_to_learn_from(
+    workshop: Workshop, test: int | None, inner: int | None
+) -> tuple[float, list[Candidates]]:
+    """Choose the gate and list CNN-1's candidates in patients that it had not seen."""
     visits: list[LabelledVisit] = []
     probabilities: list[NDArray[np.float32]] = []
     for fold, seen in workshop.split.sources(test):
+        if fold == inner:
+            continue
         for name in workshop.split.folds[fold]:
             visits.append(workshop.visit(name))
             probabilities.append(out_of_fold(workshop, name, seen))
@@ -249,39 +442,38 @@ def train_refinement(workshop: Workshop, test: int | None, *, log: Log) -> None:
             "the candidate nets found no candidate in patients that they had not seen",
             cure="train them for more steps, and check that images and masks lie on each other",
         )
-    _write_point(workshop, test, OperatingPoint(gate=gate), found)
-    seed = workshop.seed + 500 + (0 if test is None else 1 + test)
-    torch.manual_seed(seed)
-    fit(
-        RefinementNet(workshop.recipe.refinement_widths),
-        RefinementSampler(found, seed, plan=workshop.recipe.augment),
-        replace(plan, seed=seed),
-        workshop.engine,
-        checkpoint,
-        report=lambda line: log(stage, line),
-    )
+    return gate, found
 
 
-def _write_point(
-    workshop: Workshop, test: int | None, point: OperatingPoint, found: Sequence[Candidates]
-) -> None:
+def _write_point(checkpoint: Path, gate: float, found: Sequence[Candidates]) -> None:
     summary = {
-        "gate": point.gate,
+        "gate": gate,
         "candidates": {
             item.visit.name: {"lesions": int(item.real.sum()), "false": int((~item.real).sum())}
             for item in found
         },
     }
-    path = workshop.checkpoint(refinement_stage(test)).with_suffix(".json")
+    path = checkpoint.with_suffix(".json")
     partial = path.with_name(path.name + ".part")
     partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
-def operating_point(workshop: Workshop, test: int | None) -> OperatingPoint:
-    """Read the gate of an outer fold; the other two thresholds are one half by definition.
+def gate_of(workshop: Workshop, test: int | None, inner: int | None = None) -> float:
+    """Read the gate that was chosen for a refinement net."""
+    path = workshop.checkpoint(refinement_stage(test, inner)).with_suffix(".json")
+    return float(json.loads(path.read_text(encoding="utf-8"))["gate"])
 
-    One half is what the losses aim at, so nothing is tuned on anybody.
+
+def operating_point(workshop: Workshop, test: int | None) -> OperatingPoint:
+    """Gate and thresholds of an outer fold, or of what ships.
+
+    The threshold is what :func:`bids_msseg.cascade.points.choose_points` found best on inner
+    folds; one half, at which the losses aim, where the recipe has no inner nets.
     """
-    path = workshop.checkpoint(refinement_stage(test)).with_suffix(".json")
-    return OperatingPoint(gate=float(json.loads(path.read_text(encoding="utf-8"))["gate"]))
+    path = workshop.folder / "points.json"
+    chosen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    point = chosen.get("ship" if test is None else str(test), {})
+    return OperatingPoint(
+        gate=gate_of(workshop, test), threshold=float(point.get("balanced", 0.5))
+    )

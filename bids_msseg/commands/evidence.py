@@ -103,7 +103,7 @@ def open_training(folder: Path, *, device: str = "cpu") -> Workshop:
     from bids_msseg.cascade.folds import Split
     from bids_msseg.cascade.inference import choose_engine
     from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.commands.train import SHIPPED_RECIPE, make_recipe
+    from bids_msseg.commands.recipes import make_recipe, site_recipe
 
     plan = _read_json(folder / "training.json")
     if plan is None:
@@ -112,7 +112,7 @@ def open_training(folder: Path, *, device: str = "cpu") -> Workshop:
         )
     try:
         split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
-        settings = {**SHIPPED_RECIPE, **plan["recipe"]}
+        settings = {**site_recipe(), **plan["recipe"]}
     except (KeyError, TypeError) as error:
         raise _unreadable(folder / "training.json", error) from error
     recipe = make_recipe(settings)

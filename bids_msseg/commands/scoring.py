@@ -125,8 +125,10 @@ def site_means(scores: Iterable[Score]) -> list[tuple[str, str, int, dict[str, f
     return means
 
 
-def cross_validate(workshop: Workshop, files: Sequence[LabelledFiles]) -> list[Score]:
-    """Segment every visit with nets that have not seen its patient, and score.
+def cross_validate(
+    workshop: Workshop, files: Sequence[LabelledFiles], tests: Sequence[int] | None = None
+) -> list[Score]:
+    """Segment every visit of the outer folds with nets that have not seen its patient, and score.
 
     Two rows a visit: ``candidate net`` alone at one half, and the ``cascade``. Masks and
     probabilities go to ``predictions/``, the table to ``scores.tsv``.
@@ -134,7 +136,8 @@ def cross_validate(workshop: Workshop, files: Sequence[LabelledFiles]) -> list[S
     by_name = {item.visit.key: item for item in files}
     (workshop.folder / "predictions").mkdir(exist_ok=True)
     scores: list[Score] = []
-    for fold, names in enumerate(workshop.split.folds):
+    for fold in workshop.split.everything if tests is None else tests:
+        names = workshop.split.folds[fold]
         scores += _score_fold(workshop, fold, [by_name[name] for name in names])
     rows = [{name: getattr(one, name) for name in COLUMNS} for one in scores]
     write_tsv(workshop.folder / "scores.tsv", COLUMNS, rows)
@@ -180,9 +183,12 @@ def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -
             cascade, visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
         )
         truth = load_volume(item.truth)
-        for method, data in (("candidate net", found.candidate), ("cascade", found.probability)):
+        for method, data, threshold in (
+            ("candidate net", found.candidate, 0.5),
+            ("cascade", found.probability, cascade.point.threshold),
+        ):
             native = onto_flair(data, item.brain, truth)
-            mask = cut_mask(native, cascade.point.threshold)
+            mask = cut_mask(native, threshold)
             scores.append(score(mask, truth, visit=visit.name, site=visit.site, method=method))
             _keep(workshop.folder / "predictions", visit.name, method, native, mask)
     return scores

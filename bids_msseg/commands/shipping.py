@@ -23,17 +23,21 @@ def ship(
 ) -> Path:
     """Write ``<name>.safetensors``, ``<name>.md`` and the loss curves.
 
-    The candidate nets of all outer folds ship as an ensemble, with one refinement net trained on
-    the candidates that each of them found in the fold it had not seen.
+    A candidate net of everybody, where the recipe trains one, ships first; those of all outer
+    folds stand beside it as an ensemble, with one refinement net trained on the candidates that
+    each of them found in the fold it had not seen.
     """
     from bids_msseg.cascade.checkpoint import save_cascade
     from bids_msseg.cascade.stages import candidate_net, operating_point, refinement_net
 
     split = workshop.split
     target = workshop.folder / f"{name}.safetensors"
+    members = [split.without(fold) for fold in split.everything]
+    if workshop.recipe.everyone is not None:
+        members.insert(0, split.everything)
     digest = save_cascade(
         target,
-        [candidate_net(workshop, split.without(fold)) for fold in split.everything],
+        [candidate_net(workshop, folds) for folds in members],
         [refinement_net(workshop, None)],
         name=name,
         version=__version__,
@@ -78,6 +82,12 @@ def model_card(
         f"- fold {number}: {', '.join(names)}" for number, names in enumerate(workshop.split.folds)
     )
     point = "; ".join(f"{key}: {value}" for key, value in recipe.items())
+    thresholds = "thresholds are one half by definition and were not tuned"
+    if workshop.recipe.inner is not None:
+        thresholds = "thresholds were chosen on its inner folds"
+    members = "the ensemble of all folds"
+    if workshop.recipe.everyone is not None:
+        members = f"one of everybody and {members}"
     return f"""# Model card: {name}
 
 - file: `{name}.safetensors`, {size / 1e6:.1f} MB, SHA-256 `{digest}`
@@ -93,10 +103,10 @@ def model_card(
 ## Agreement with the experts on unseen patients
 
 Each visit was segmented by nets, a gate and candidates that had not seen its patient (nested
-folds); thresholds are one half by definition and were not tuned. Volume-wise, on the grid of the
+folds); {thresholds}. Volume-wise, on the grid of the
 FLAIR as acquired; components of at least 3 mm³, 26-connected; lesion F1 by any overlap, and by
 the rule of Anima with its code's defaults. What ships is trained on all patients, so nothing
-below was measured on the shipped file itself: its candidate nets are the ensemble of all folds.
+below was measured on the shipped file itself: its candidate nets are {members}.
 
 {score_table(scores)}
 """

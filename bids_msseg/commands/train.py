@@ -13,30 +13,23 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain, write_json, write_tsv
 from bids_msseg.bids.visit import Visit
 from bids_msseg.commands.labels import find_truth, require_labels
+from bids_msseg.commands.recipes import make_recipe, read_recipe
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.process import refuse, supervise
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.folds import Split
-    from bids_msseg.cascade.stages import Recipe, Workshop
+    from bids_msseg.cascade.stages import Workshop
 
 LOGGER = logging.getLogger("bids_msseg")
-Plan = TypeVar("Plan")
-SHIPPED_RECIPE: Mapping[str, Any] = {
-    "seed": 7,
-    "folds": 3,
-    "candidate": {"steps": 500, "batch": 2, "learning_rate": 2e-3},
-    "continued": {"steps": 450, "batch": 2, "learning_rate": 1.5e-3},
-    "refinement": {"steps": 500, "batch": 12, "learning_rate": 1.5e-3},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +66,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--recipe", type=Path, help="YAML: steps, batch, widths, seed, folds")
     parser.add_argument(
+        "--label-maps",
+        type=Path,
+        help="folder with anatomy/*_dseg and tissue-lesion/*_dseg, to make images of",
+    )
+    parser.add_argument(
+        "--split",
+        type=Path,
+        help="TSV with columns visit and fold, in place of folds dealt by site and load",
+    )
+    parser.add_argument(
+        "--outer",
+        type=_fold,
+        nargs="+",
+        default=[],
+        metavar="FOLD",
+        help="test on these folds only, and make no weights to ship",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the training in OUTPUT_DIR, and refuse to begin one "
+        "(a training that is there is gone on with in any case)",
+    )
+    parser.add_argument(
         "--name", type=_name, default="site", help="name of the model (default: %(default)s)"
     )
     parser.add_argument(
@@ -95,6 +112,12 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"not a number from 1 upwards: {text!r}")
     return number
+
+
+def _fold(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not the number of a fold: {text!r}")
+    return int(text)
 
 
 def _name(text: str) -> str:
@@ -124,103 +147,44 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _train(options: argparse.Namespace) -> ExitCode:
     """Prepare, train, score, ship."""
-    from bids_msseg.cascade.schedule import run_all
+    from bids_msseg.cascade.points import choose_points
+    from bids_msseg.cascade.schedule import Goal, run_all
     from bids_msseg.commands.scoring import cross_validate
     from bids_msseg.commands.shipping import ship
 
-    settings = _read_recipe(options.recipe)
-    make_recipe(settings)  # a wrong one is told before anything is prepared
+    settings = read_recipe(options.recipe)
+    recipe = make_recipe(settings)  # a wrong one is told before anything is prepared
+    if options.resume and not (options.output_dir / "training.json").is_file():
+        raise NoInputError(
+            f"there is no training in {options.output_dir}", cure="leave --resume out to begin one"
+        )
     files = _find_labelled(options)
     workshop = _open_workshop(options, settings, files)
+    goal = Goal(_outer(options.outer, workshop.split), ship=not options.outer)
     LOGGER.info("training on %d visits in %d folds", len(files), len(workshop.split.folds))
     run_all(
         workshop,
         jobs=options.jobs,
         threads=options.threads,
+        goal=goal,
         on_done=lambda name: LOGGER.info("finished %s", name),
     )
-    scores = cross_validate(workshop, files)
-    target = ship(workshop, name=options.name, scores=scores, recipe=settings)
-    LOGGER.info("weights: %s", target)
+    if recipe.inner is not None:
+        choose_points(workshop, (*((None,) if goal.ship else ()), *goal.tests(workshop.split)))
+    scores = cross_validate(workshop, files, goal.tests(workshop.split))
+    if goal.ship:
+        target = ship(workshop, name=options.name, scores=scores, recipe=settings)
+        LOGGER.info("weights: %s", target)
     return ExitCode.SUCCESS
 
 
-def _read_recipe(path: Path | None) -> dict[str, Any]:
-    import yaml
-
-    settings: dict[str, Any] = dict(SHIPPED_RECIPE)
-    if path is None:
-        return settings
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read {path}: {error}", cure="give a YAML file") from error
-    known = {*SHIPPED_RECIPE, "widths", "refinement_widths", "augment"}
-    unknown = sorted(map(str, set(content) - known)) if isinstance(content, dict) else ["no keys"]
+def _outer(asked: Sequence[int], split: Split) -> tuple[int, ...]:
+    unknown = [fold for fold in asked if fold not in split.everything]
     if unknown:
         raise UsageError(
-            f"{path} has unknown keys: {', '.join(unknown)}",
-            cure=f"use some of: {', '.join(sorted(known))}",
+            f"there is no fold {unknown[0]}", cure=f"there are {len(split.folds)}, from 0"
         )
-    for key, value in content.items():
-        shipped = settings.get(key)
-        if isinstance(shipped, Mapping) and isinstance(value, Mapping):
-            settings[key] = {**shipped, **value}
-        else:
-            settings[key] = value
-    return settings
-
-
-def make_recipe(settings: Mapping[str, Any]) -> Recipe:
-    """Turn the content of a recipe file into plans.
-
-    Raises
-    ------
-    UsageError
-        If a plan has a field that does not exist.
-    """
-    from bids_msseg.cascade.augment import AugmentPlan
-    from bids_msseg.cascade.stages import Recipe
-    from bids_msseg.cascade.training import FitPlan
-
-    try:
-        recipe = Recipe(
-            candidate=_plan(FitPlan, settings["candidate"]),
-            continued=_plan(FitPlan, settings["continued"]),
-            refinement=_plan(FitPlan, settings["refinement"]),
-            augment=_plan(AugmentPlan, settings.get("augment", {})),
-        )
-        int(settings["seed"]), int(settings["folds"])
-        return replace(
-            recipe,
-            widths=_widths(settings.get("widths", recipe.widths)),
-            refinement_widths=_widths(settings.get("refinement_widths", recipe.refinement_widths)),
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"the recipe is wrong: {error}", cure="see the recipe in the model card for an example"
-        ) from error
-
-
-def _plan(kind: type[Plan], values: Mapping[str, Any]) -> Plan:
-    """Make a plan of numbers; YAML reads ``2e-3`` as text."""
-    types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(types))
-    if unknown:
-        raise TypeError(f"there is no {', '.join(unknown)} among {', '.join(types)}")
-    numbers = {name: float(value) for name, value in values.items()}
-    odd = [name for name, number in numbers.items() if types[name] == "int" and number % 1]
-    odd += [name for name in ("steps", "batch") if numbers.get(name, 1) < 1]
-    if odd:
-        raise ValueError(f"not a possible number: {', '.join(odd)}")
-    return kind(**{n: int(v) if types[n] == "int" else v for n, v in numbers.items()})
-
-
-def _widths(values: Sequence[Any]) -> tuple[int, ...]:
-    widths = tuple(int(value) for value in values)
-    if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"widths are two or more numbers from 1 upwards, not {values}")
-    return widths
+    return tuple(sorted(set(asked)))
 
 
 def _find_labelled(options: argparse.Namespace) -> list[LabelledFiles]:
@@ -267,12 +231,18 @@ def _open_workshop(
     """Prepare the cohort, deal the folds, and keep both for a later call."""
     from bids_msseg.cascade.inference import choose_engine
     from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.commands.made import prepare_heads
 
     out: Path = options.output_dir
     for folder in ("cohort", "checkpoints", "logs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     loads = _prepare(out / "cohort", files, options.threads)
-    split = _deal(files, loads, int(settings["folds"]))
+    if options.label_maps is not None:
+        prepare_heads(options.label_maps, out / "heads")
+    if options.split is not None:
+        split = read_split(options.split, [item.visit.key for item in files])
+    else:
+        split = _deal(files, loads, int(settings["folds"]))
     _refuse_another_plan(out / "training.json", {"recipe": settings, "split": split.folds})
     rows = [
         {"visit": name, "fold": fold} for fold, names in enumerate(split.folds) for name in names
@@ -280,6 +250,48 @@ def _open_workshop(
     write_tsv(out / "splits.tsv", ("visit", "fold"), rows)
     engine = choose_engine(options.device)
     return Workshop(out, split, make_recipe(settings), engine, int(settings["seed"]))
+
+
+def read_split(path: Path, visits: Sequence[str]) -> Split:
+    """Read who is in which fold.
+
+    Parameters
+    ----------
+    path : path
+        TSV with the columns ``visit`` and ``fold``; folds are numbered from 0.
+    visits : sequence of str
+        All labelled visits.
+
+    Raises
+    ------
+    UsageError
+        If a visit is missing or unknown, a patient is in two folds, or there are fewer than
+        three folds.
+    """
+    from bids_msseg.cascade.folds import Split
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            fold_of = {
+                row["visit"]: int(row["fold"]) for row in csv.DictReader(stream, delimiter="\t")
+            }
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"cannot read the split {path}: {error}",
+            cure="give a TSV with the columns visit and fold",
+        ) from error
+    people: dict[str, set[int]] = {}
+    for visit, fold in fold_of.items():
+        people.setdefault(visit.partition("_")[0], set()).add(fold)
+    faults = [f"{name} is in two folds" for name, folds in people.items() if len(folds) > 1]
+    faults += [f"{name} is in no fold" for name in visits if name not in fold_of]
+    faults += [f"there is no labelled {name}" for name in fold_of if name not in visits]
+    count = len(set(fold_of.values()))
+    if sorted(set(fold_of.values())) != list(range(count)) or count < 3:
+        faults.append("folds are not numbered 0, 1, 2 and on")
+    if faults:
+        raise UsageError(f"the split {path} is wrong: {faults[0]}", cure="mend the file")
+    return Split(tuple(tuple(v for v in visits if fold_of[v] == fold) for fold in range(count)))
 
 
 def _refuse_another_plan(path: Path, plan: Mapping[str, Any]) -> None:

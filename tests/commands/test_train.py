@@ -11,7 +11,7 @@ import pytest
 
 from bids_msseg.cascade.checkpoint import load_cascade
 from bids_msseg.commands import train
-from bids_msseg.commands.train import SHIPPED_RECIPE, _read_recipe, make_recipe
+from bids_msseg.commands.recipes import make_recipe, read_recipe, site_recipe
 from bids_msseg.errors import UsageError
 
 TINY = """\
@@ -201,26 +201,26 @@ def test_wrong_options(options: list[str], tmp_path: Path, capsys) -> None:
 def test_a_recipe_changes_only_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "some.yml"
     path.write_text("refinement: {steps: 5, learning_rate: 2e-3}\naugment: {blur_mm: 0}\n")
-    settings = _read_recipe(path)
+    settings = read_recipe(path)
     recipe = make_recipe(settings)
     assert recipe.refinement.steps == 5
     assert recipe.refinement.learning_rate == 2e-3
-    assert recipe.refinement.batch == SHIPPED_RECIPE["refinement"]["batch"]
+    assert recipe.refinement.batch == site_recipe()["refinement"]["batch"]
     assert recipe.augment.blur_mm == 0
-    assert recipe.candidate == make_recipe(SHIPPED_RECIPE).candidate
-    assert _read_recipe(None) == dict(SHIPPED_RECIPE)
+    assert recipe.candidate == make_recipe(site_recipe()).candidate
+    assert read_recipe(None) == site_recipe()
 
 
 def test_the_shipped_recipe_is_json_and_can_be_made() -> None:
-    assert json.loads(json.dumps(SHIPPED_RECIPE))
-    recipe = make_recipe(SHIPPED_RECIPE)
+    assert json.loads(json.dumps(site_recipe()))
+    recipe = make_recipe(site_recipe())
     assert recipe.widths == (16, 32, 64, 128)
     assert isinstance(recipe.candidate.steps, int)
 
 
 def test_a_plan_of_unknown_fields_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no x"):
-        make_recipe({**SHIPPED_RECIPE, "candidate": {"x": 1}})
+        make_recipe({**site_recipe(), "candidate": {"x": 1}})
 
 
 @pytest.mark.slow

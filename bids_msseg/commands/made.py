@@ -1,0 +1,105 @@
+"""From label maps on disk to the heads that images are made of."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from bids_msseg.cascade.heads import (
+    Head,
+    Tissue,
+    load_head,
+    prepare_anatomy,
+    prepare_patient,
+    save_head,
+)
+from bids_msseg.errors import NoInputError
+from bids_msseg.imaging.resample import resample, smooth_before_coarser
+from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
+
+LOGGER = logging.getLogger("bids_msseg")
+DRAWS = 8
+PATIENT_CODES = {1: Tissue.FLUID, 2: Tissue.CORTEX, 3: Tissue.WHITE, 4: Tissue.WHITE}
+PATIENT_LESION = 4
+
+
+def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
+    """Prepare every label map once.
+
+    Parameters
+    ----------
+    label_maps : path
+        ``anatomy/<name>_dseg.nii.gz`` in FreeSurfer's numbering, 1 mm, without lesions;
+        ``tissue-lesion/<participant>_dseg.nii.gz`` with 1 fluid, 2 grey matter, 3 white matter,
+        4 lesion. Either folder may be missing.
+    folder : path
+        Receives one ``.npz`` a head.
+    seed : int
+
+    Returns
+    -------
+    int
+        How many heads there are.
+
+    Raises
+    ------
+    NoInputError
+        If there is no label map.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    anatomy = sorted((label_maps / "anatomy").glob("*.nii*"))
+    patients = sorted((label_maps / "tissue-lesion").glob("*.nii*"))
+    if not anatomy and not patients:
+        raise NoInputError(
+            f"there is no label map in {label_maps}",
+            cure="give --label-maps a folder with anatomy/*_dseg.nii.gz",
+        )
+    for number, path in enumerate((*anatomy, *patients)):
+        target = folder / f"{_stem(path)}.npz"
+        if not target.is_file():
+            made = _anatomy(path, (seed, number)) if path in anatomy else _patient(path)
+            save_head(made, target)
+            LOGGER.info("prepared %s", made.name)
+    return len(anatomy) + len(patients)
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0].partition("_")[0]
+
+
+def _anatomy(path: Path, seed: tuple[int, int]) -> Head:
+    labels = np.rint(as_ras(load_volume(path)).data).astype(np.int32)
+    return prepare_anatomy(_stem(path), labels, np.random.default_rng(seed), draws=DRAWS)
+
+
+def _patient(path: Path) -> Head:
+    """Bring a patient's map to 1 mm: tissue by its nearest voxel, lesion as a share."""
+    volume = as_ras(load_volume(path))
+    shape, affine = _one_mm(volume)
+    codes = np.rint(volume.data).astype(np.uint8)
+    nearest = resample(Volume(codes, volume.affine), shape, affine, order=0).data
+    tissue = np.zeros(shape, np.uint8)
+    for code, kind in PATIENT_CODES.items():
+        tissue[nearest == code] = kind
+    lesion = volume.with_data((codes == PATIENT_LESION).astype(np.float32))
+    share = resample(smooth_before_coarser(lesion, 1.0), shape, affine).data
+    return prepare_patient(_stem(path), f"sub-{_stem(path)}", tissue, share)
+
+
+def _one_mm(volume: Volume) -> tuple[tuple[int, int, int], Affine]:
+    x, y, z = (
+        int(np.ceil(count * edge))
+        for count, edge in zip(volume.shape, volume.spacing, strict=True)
+    )
+    affine = volume.affine.copy()
+    affine[:3, :3] = volume.affine[:3, :3] / volume.spacing
+    return (x, y, z), affine
+
+
+def count_heads(folder: Path) -> dict[str, int]:
+    """Count prepared heads without and with a patient's lesions."""
+    heads = [load_head(path) for path in sorted(folder.glob("*.npz"))]
+    patients = sum(bool(head.patient) for head in heads)
+    return {"anatomy": len(heads) - patients, "patients": patients}
