@@ -1,6 +1,7 @@
 """Progress that people can trust: a bar on a terminal, plain lines elsewhere, a table at the end.
 
-Public names: :class:`Progress`, :class:`VisitOutcome`.
+Public names: :class:`Progress`, :class:`VisitOutcome`; and, for other bars, :class:`TimeLeft`,
+:func:`write_duration`, :func:`open_console`.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Progress:
         self._clock = clock
         self._finished = 0
         self._steps: dict[str, int] = {}
-        self._console = _console(stream or sys.stderr)
+        self._console = open_console(stream or sys.stderr)
         self._bar: _Bar | None = None
         self._start = clock()
 
@@ -198,7 +199,7 @@ class _Bar:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            _TimeLeft(clock),
+            TimeLeft(clock),
             console=console,
             expand=True,
             transient=True,
@@ -214,22 +215,25 @@ class _Bar:
         self._progress.stop()
 
 
-class _TimeLeft(ProgressColumn):
+class TimeLeft(ProgressColumn):
+    """Column that counts down to a task's field ``ends``, a reading of the clock or None."""
+
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
         self._clock = clock
 
     def render(self, task: Task) -> Text:
+        """Write the time that is left now."""
         ends = task.fields["ends"]
-        return Text("-:--" if ends is None else _duration(max(0.0, ends - self._clock())))
+        return Text("-:--" if ends is None else write_duration(max(0.0, ends - self._clock())))
 
 
-def _duration(seconds: float) -> str:
+def write_duration(seconds: float) -> str:
     """Write a time as h:mm:ss, without hours where there are none.
 
     Examples
     --------
-    >>> _duration(71), _duration(3671)
+    >>> write_duration(71), write_duration(3671)
     ('1:11', '1:01:11')
     """
     minutes, rest = divmod(round(seconds), 60)
@@ -237,7 +241,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _console(stream: TextIO) -> Console:
+def open_console(stream: TextIO) -> Console:
     """Make a console that prints names as they are; outside a terminal lines are not folded."""
     console = Console(file=stream, markup=False, highlight=False, emoji=False)
     if console.is_terminal:

@@ -1,9 +1,15 @@
-"""Training of either net: one loop that survives being stopped at any moment."""
+"""Training of either net: one loop that survives being stopped at any moment.
+
+The result depends on the plan, the seed and the data, and neither on how often the training was
+stopped, nor on the number of loader processes, nor (but for rounding) on the number of processes
+that share the batches of a step; see :mod:`bids_msseg.cascade.team`.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,18 +17,21 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, distributed, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from bids_msseg.cascade.fit_state import FitState, read_checkpoint
 from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import batches
-from bids_msseg.errors import UsageError
+from bids_msseg.cascade.stopping import StopRequest, stopping
+from bids_msseg.cascade.team import find_team, run_first
+from bids_msseg.errors import TemporaryError, UsageError
 from bids_msseg.lesions.instances import label_lesions
 
 Net = TypeVar("Net", CandidateNet, RefinementNet)
-Loss = Callable[[Any, tuple[Tensor, ...]], Tensor]
+REPORT_STEPS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +68,44 @@ class FitPlan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One line of a training log: step, steps, mean loss since the last line, seconds a step."""
+    """One line of a training log.
+
+    Attributes
+    ----------
+    step, steps : int
+        Steps done, and to do in all.
+    loss, dice : float
+        Means since the last line; Dice is that of probabilities, see :func:`soft_dice`.
+    seconds : float
+        Wall time of a step, s.
+
+    Examples
+    --------
+    >>> Report(step=25, steps=100, loss=0.9, seconds=2.0).seconds_left
+    150.0
+    """
 
     step: int
     steps: int
     loss: float
     seconds: float
+    dice: float = math.nan
+
+    @property
+    def seconds_left(self) -> float:
+        """Wall time that is left if the other steps take as long, s."""
+        return (self.steps - self.step) * self.seconds
+
+
+def soft_dice(probability: Tensor, truth: Tensor) -> Tensor:
+    """Dice overlap of probabilities with a truth, over all voxels of a batch, smoothed by one.
+
+    Examples
+    --------
+    >>> float(soft_dice(torch.tensor([1.0, 0.5, 0.5]), torch.tensor([1.0, 1.0, 0.0])))
+    0.8
+    """
+    return (2 * (probability * truth).sum() + 1) / (probability.sum() + truth.sum() + 1)
 
 
 def candidate_loss(logits: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
@@ -92,26 +133,38 @@ def refinement_loss(outputs: tuple[Tensor, Tensor], targets: tuple[Tensor, ...])
     truth, real, member = targets
     weight = member / member.sum().clamp_min(1.0)
     entropy = F.binary_cross_entropy_with_logits(voxel_logits, truth, reduction="none")
-    seen = torch.sigmoid(voxel_logits) * member
-    inside = truth * member
-    dice = (2 * (seen * inside).sum() + 1) / (seen.sum() + inside.sum() + 1)
+    dice = soft_dice(torch.sigmoid(voxel_logits) * member, truth * member)
     plain = F.binary_cross_entropy_with_logits(lesion_logits, real, reduction="none")
     focal = ((1 - torch.exp(-plain)) ** 2 * plain).mean()
     return (entropy * weight).sum() + 1.0 - dice + 4.0 * focal
 
 
-def _candidate_step(net: CandidateNet, items: tuple[Tensor, ...], engine: Engine) -> Tensor:
-    images, truth = (item.to(engine.device) for item in items)
+def _candidate_step(
+    net: CandidateNet, items: tuple[Tensor, ...], engine: Engine
+) -> tuple[Tensor, Tensor]:
+    images, truth = _bring(items, engine)
     with engine.autocast():
-        logits = net(images.contiguous(memory_format=torch.channels_last_3d))
-    return candidate_loss(logits.float(), (truth,))
+        logits = net(images.contiguous(memory_format=torch.channels_last_3d)).float()
+    return candidate_loss(logits, (truth,)), soft_dice(torch.sigmoid(logits.detach()), truth)
 
 
-def _refinement_step(net: RefinementNet, items: tuple[Tensor, ...], engine: Engine) -> Tensor:
-    images, truth, real = (item.to(engine.device) for item in items)
+def _refinement_step(
+    net: RefinementNet, items: tuple[Tensor, ...], engine: Engine
+) -> tuple[Tensor, Tensor]:
+    images, truth, real = _bring(items, engine)
+    member = images[:, -1:]
     with engine.autocast():
         voxels, lesion = net(images.contiguous(memory_format=torch.channels_last_3d))
-    return refinement_loss((voxels.float(), lesion.float()), (truth, real, images[:, -1:]))
+    voxels = voxels.float()
+    dice = soft_dice(torch.sigmoid(voxels.detach()) * member, truth * member)
+    return refinement_loss((voxels, lesion.float()), (truth, real, member)), dice
+
+
+def _bring(items: tuple[Tensor, ...], engine: Engine) -> tuple[Tensor, ...]:
+    """Bring a batch to the device; to a GPU while it still computes."""
+    if engine.device == "cpu":
+        return items
+    return tuple(item.pin_memory().to(engine.device, non_blocking=True) for item in items)
 
 
 def fit(
@@ -134,29 +187,66 @@ def fit(
     plan : FitPlan
     engine : Engine
     checkpoint : path
-        Written every few minutes and at the end; a finished one is loaded and nothing trained.
+        Written every few minutes, at the end, and when the training is stopped by SIGTERM,
+        SIGINT or an error; a finished one is loaded and nothing trained.
     report : callable, optional
-        Called every 25 steps.
+        Called every 25 steps; in a team by the first process only.
 
     Returns
     -------
     CandidateNet or RefinementNet
         In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    DataError
+        If the checkpoint is damaged, or of another net.
+    UsageError
+        If the processes of a team cannot share the batches of a step.
+    TemporaryError
+        If another process of the team stopped.
     """
     net = net.to(engine.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(
-        net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
-    )
-    state = _State(net, optimiser, plan)
-    state.restore(checkpoint, engine.device)
-    step_loss = _candidate_step if isinstance(net, CandidateNet) else _refinement_step
-    net.train()
-    team = find_team()
-    if plan.accumulate % team[1]:
+    rank, size = find_team()
+    if plan.accumulate % size:
         raise UsageError(
-            f"{team[1]} processes cannot share {plan.accumulate} batches a step",
+            f"{size} processes cannot share {plan.accumulate} batches a step",
             cure="set accumulate in the recipe to a multiple of the number of processes",
         )
+    state = FitState(net, plan)
+    with stopping() as stop:
+        state.restore(checkpoint)
+        net.train()
+        try:
+            for line in _steps(state, net, source, engine, checkpoint, stop):
+                if report and rank == 0:
+                    report(line)
+        except BaseException:
+            state.rescue(checkpoint)
+            raise
+        # nobody may look for the file before it is there
+        run_first(lambda: state.save(checkpoint))
+    if state.step < plan.steps:
+        raise TemporaryError(
+            f"the training was stopped at step {state.step} of {plan.steps}",
+            cure="the same command goes on from there",
+        )
+    net.load_state_dict(state.average)
+    return net.to("cpu").eval()
+
+
+def _steps(
+    state: FitState,
+    net: CandidateNet | RefinementNet,
+    source: Dataset[Any],
+    engine: Engine,
+    checkpoint: Path,
+    stop: StopRequest,
+) -> Iterator[Report]:
+    """Take the steps that are left, save now and then, and yield the lines of the log."""
+    plan, (rank, size) = state.plan, find_team()
+    parts = plan.accumulate // size
+    step_loss: Any = _candidate_step if isinstance(net, CandidateNet) else _refinement_step
     stream = batches(
         source,
         first=state.step,
@@ -164,121 +254,37 @@ def fit(
         batch=plan.batch,
         workers=plan.workers,
         accumulate=plan.accumulate,
-        team=team,
+        team=(rank, size),
     )
-    parts = plan.accumulate // team[1]
     saved = begun = time.monotonic()
-    losses: list[float] = []
     for number, items in enumerate(stream, start=1):
-        state.add(step_loss(net, tuple(items), engine), parts)
-        if number % parts:
+        loss, dice = step_loss(net, tuple(items), engine)
+        state.add(loss, dice, parts)
+        if number % parts and not stop.asked:
             continue
-        losses.append(state.advance())
-        if report and (state.step % 25 == 0 or state.step == plan.steps):
+        if not state.advance(stop=stop.asked):
+            return
+        if state.step % REPORT_STEPS == 0 or state.step == plan.steps:
+            mean_loss, mean_dice, count = state.take_means()
             now = time.monotonic()
-            report(
-                Report(state.step, plan.steps, float(np.mean(losses)), (now - begun) / len(losses))
-            )
-            losses, begun = [], now
+            yield Report(state.step, plan.steps, mean_loss, (now - begun) / count, mean_dice)
+            begun = now
         if time.monotonic() - saved > plan.checkpoint_s:
             state.save(checkpoint)
             saved = time.monotonic()
-    state.save(checkpoint)
-    net.load_state_dict(state.average)
-    return net.to("cpu").eval()
-
-
-class _State:
-    """Net, optimiser and running mean, moved on one step at a time."""
-
-    def __init__(self, net: nn.Module, optimiser: torch.optim.Optimizer, plan: FitPlan) -> None:
-        self.net, self.optimiser, self.plan = net, optimiser, plan
-        self.step = 0
-        self.loss = torch.zeros((), device=next(net.parameters()).device)
-        self.average = {key: value.detach().clone() for key, value in net.state_dict().items()}
-
-    def add(self, loss: Tensor, parts: int) -> None:
-        """Add the gradient of one of a step's batches."""
-        (loss / parts).backward()
-        self.loss += loss.detach() / parts
-
-    def advance(self) -> float:
-        """Take one optimiser step and return its mean loss."""
-        warm_up = min(1.0, (self.step + 1) / 50)
-        fall = (1 - self.step / self.plan.steps) ** 0.9
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.learning_rate * warm_up * fall
-        loss = _average_over_team(self.net, self.loss)
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.loss = torch.zeros_like(self.loss)
-        self.step += 1
-        decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for key, value in self.net.state_dict().items():
-                self.average[key].lerp_(value.detach(), 1 - decay)
-        return float(loss)
-
-    def save(self, path: Path) -> None:
-        """Write everything that a later run needs; never a half file under the final name.
-
-        All processes of a team hold the same weights; the first writes them.
-        """
-        if find_team()[0] != 0:
-            return
-        partial = path.with_name(path.name + ".part")
-        torch.save(
-            {
-                "step": self.step,
-                "net": self.net.state_dict(),
-                "average": self.average,
-                "optimiser": self.optimiser.state_dict(),
-            },
-            partial,
-        )
-        partial.replace(path)
-
-    def restore(self, path: Path, device: str) -> None:
-        """Go on from a checkpoint where there is one."""
-        if not path.is_file():
-            return
-        kept = torch.load(path, map_location=device, weights_only=True)
-        self.net.load_state_dict(kept["net"])
-        self.optimiser.load_state_dict(kept["optimiser"])
-        self.average = kept["average"]
-        self.step = int(kept["step"])
-
-
-def find_team() -> tuple[int, int]:
-    """Return (rank, size) of the processes that train one net together; (0, 1) when alone."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _average_over_team(net: nn.Module, loss: Tensor) -> Tensor:
-    """Average gradients and loss over the team in one message; return the mean loss."""
-    size = find_team()[1]
-    if size == 1:
-        return loss
-    gradients = [weight.grad for weight in net.parameters() if weight.grad is not None]
-    message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), loss.reshape(1)])
-    distributed.all_reduce(message)
-    message /= size
-    at = 0
-    for gradient in gradients:
-        gradient.copy_(message[at : at + gradient.numel()].view_as(gradient))
-        at += gradient.numel()
-    return message[-1]
 
 
 def is_finished(checkpoint: Path, plan: FitPlan) -> bool:
-    """Say whether a checkpoint holds all steps of a plan."""
+    """Say whether a checkpoint holds all steps of a plan.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
     if not checkpoint.is_file():
         return False
-    kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(kept["step"]) >= plan.steps
+    return int(read_checkpoint(checkpoint, mmap=True)["step"]) >= plan.steps
 
 
 def choose_gate(

@@ -1,0 +1,214 @@
+"""What a training holds between two steps, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bids_msseg.cascade.team import average_over_team, find_team, run_first
+from bids_msseg.errors import DataError
+
+if TYPE_CHECKING:
+    from bids_msseg.cascade.training import FitPlan
+
+KEYS = frozenset({"step", "net", "average", "optimiser"})
+
+
+class FitState:
+    """Net, optimiser and running mean of the weights, moved on one step at a time.
+
+    Parameters
+    ----------
+    net : Module
+        On its device.
+    plan : FitPlan
+    """
+
+    def __init__(self, net: nn.Module, plan: FitPlan) -> None:
+        self.net, self.plan = net, plan
+        self.optimiser = torch.optim.AdamW(
+            net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+        self.device = next(net.parameters()).device
+        self.step = 0
+        self.average = {key: value.detach().clone() for key, value in net.state_dict().items()}
+        # loss and Dice of the step under way, and their sums since they were last asked for
+        self.now = torch.zeros(2, device=self.device)
+        self._sums, self._count = torch.zeros(2, device=self.device), 0
+        self._whole = True
+
+    def add(self, loss: Tensor, dice: Tensor, parts: int) -> None:
+        """Add the gradient of one of the ``parts`` batches of a step."""
+        (loss / parts).backward()
+        self.now += torch.stack([loss.detach(), dice.detach()]).float() / parts
+
+    def advance(self, *, stop: bool = False) -> bool:
+        """Take one optimiser step with the gradient of the whole team.
+
+        Parameters
+        ----------
+        stop : bool, default False
+            This process was told to stop.
+
+        Returns
+        -------
+        bool
+            False where any process of the team was told to stop: the step is then given up.
+        """
+        gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
+        flag = torch.full((1,), float(stop), device=self.device)
+        average_over_team([*gradients, self.now, flag])
+        if stop or (find_team()[1] > 1 and bool(flag > 0)):
+            return False
+        self._whole = False
+        self._move()
+        self._whole = True
+        self._sums, self._count = self._sums + self.now, self._count + 1
+        self.now = torch.zeros_like(self.now)
+        return True
+
+    def _move(self) -> None:
+        warm_up = min(1.0, (self.step + 1) / 50)
+        fall = (1 - self.step / self.plan.steps) ** 0.9
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.learning_rate * warm_up * fall
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.net.state_dict().items():
+                self.average[key].lerp_(value.detach(), 1 - decay)
+
+    def take_means(self) -> tuple[float, float, int]:
+        """Return mean loss and Dice of the steps since the last call, and how many they were."""
+        count = self._count
+        loss, dice = (self._sums / max(count, 1)).tolist()
+        self._sums, self._count = torch.zeros_like(self._sums), 0
+        return loss, dice, count
+
+    def pack(self) -> bytes:
+        """Serialise everything that a later run needs."""
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "step": self.step,
+                "net": self.net.state_dict(),
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Take over what :meth:`pack` wrote.
+
+        Raises
+        ------
+        LookupError, RuntimeError, TypeError, ValueError
+            If it is of another net.
+        """
+        self.net.load_state_dict(kept["net"])
+        if {k: v.shape for k, v in kept["average"].items()} != {
+            k: v.shape for k, v in self.average.items()
+        }:
+            raise ValueError("the running mean is of another net")
+        self.optimiser.load_state_dict(kept["optimiser"])
+        self.average = dict(kept["average"])
+        self.step = int(kept["step"])
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; never half a file under the final name.
+
+        All processes of a team hold the same weights; the first writes them.
+        """
+        if find_team()[0] != 0:
+            return
+        partial = path.with_name(path.name + ".part")
+        with partial.open("wb") as stream:
+            stream.write(self.pack())
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+
+    def rescue(self, path: Path) -> None:
+        """Save after an error, if the last step was finished; never raise another error."""
+        if self._whole:
+            with contextlib.suppress(OSError):
+                self.save(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint where there is one; the team takes over what the first has.
+
+        Raises
+        ------
+        DataError
+            If the checkpoint is damaged, or of another net.
+        """
+        alone = find_team()[1] == 1
+        shared = run_first(lambda: self._restore(path, pack=not alone))
+        if find_team()[0] != 0:
+            self.load(torch.load(io.BytesIO(shared), map_location=self.device, weights_only=True))
+
+    def _restore(self, path: Path, *, pack: bool) -> bytes:
+        if path.is_file():
+            try:
+                self.load(read_checkpoint(path, device=str(self.device)))
+            except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+                raise _unusable(path, "it does not fit the net that is to be trained") from error
+        return self.pack() if pack else b""
+
+
+def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of a training.
+
+    Parameters
+    ----------
+    path : path
+    device : str, default "cpu"
+        Where to put the tensors.
+    mmap : bool, default False
+        Read tensors only when they are looked at.
+
+    Returns
+    -------
+    dict
+        ``step``, ``net``, ``average`` (weights and their running mean) and ``optimiser``.
+
+    Raises
+    ------
+    DataError
+        If it is cut short, damaged or something else. Nothing in it is ever executed.
+    """
+    try:
+        kept = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except (
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise _unusable(path, "it is cut short, damaged or something else") from error
+    if not isinstance(kept, dict) or not kept.keys() >= KEYS:
+        raise _unusable(path, "it does not hold a training")
+    return kept
+
+
+def _unusable(path: Path, why: str) -> DataError:
+    return DataError(
+        f"cannot go on from the checkpoint {path}: {why}",
+        cure="put it back from a copy, or delete it: this net is then trained from its beginning",
+    )

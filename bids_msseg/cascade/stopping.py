@@ -1,0 +1,78 @@
+"""Being told to stop: SIGTERM and SIGINT wait until what is done is saved.
+
+A cluster sends SIGTERM at the end of a job's time, some seconds before it kills.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Remembers that the process was told to stop."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._owner = os.getpid()
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.number is not None
+
+    def listen(self) -> None:
+        """Take the signals over."""
+        for number in SIGNALS:
+            self._previous[number] = signal.signal(number, self._note) or signal.SIG_DFL
+
+    def give_back(self) -> None:
+        """Let the signals do what they did before, and send the one that came once more."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self.number is not None:
+            signal.raise_signal(self.number)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            # a forked loader lives and dies with the process that it serves
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
+        if self.asked:
+            # whoever asks twice does not want to wait
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)
+        self.number = number
+
+
+@contextmanager
+def stopping() -> Iterator[StopRequest]:
+    """Hold SIGTERM and SIGINT back while the context is open.
+
+    The signal takes its usual effect when the context ends; a second one does at once. Outside
+    the main thread, where Python hands out no signals, nothing is held back.
+
+    Yields
+    ------
+    StopRequest
+        To be looked at between two steps.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    request.listen()
+    try:
+        yield request
+    finally:
+        request.give_back()
