@@ -4,8 +4,8 @@ usage: python benchmarks/accuracy.py TRAIN_OUT BIDS_DIR [--labels DIR] [--rows R
        [--visits KEY ...] [--threads N] [--device cpu] [--out FILE.md]
 
 ``TRAIN_OUT`` is what ``msseg-train`` wrote. Rows: ``agreement``, ``normal``, ``refinement`` and
-``point`` read predictions from disk and take a minute; ``contrasts`` and ``rescan`` segment every
-visit again, three times each; ``time`` runs what ships on one brain. Asked for one at a time, they
+``point`` read predictions from disk and take a minute; ``made``, ``contrasts`` and ``rescan``
+segment every visit again, up to three times each; ``time`` runs what ships on one brain. Asked for one at a time, they
 print the same tables. With five patients of a site or more, the mean has a 95 % bootstrap interval
 over patients (10,000 draws); with fewer there is none.
 """
@@ -31,6 +31,7 @@ FROM_DISK: dict[str, Callable[[evidence.Bench], Section]] = {
     "point": evidence.point,
 }
 AGAIN: dict[str, Callable[[evidence.Bench], Section]] = {
+    "made": evidence_resegment.made_only,
     "contrasts": evidence_resegment.contrasts,
     "rescan": evidence_resegment.rescan,
 }

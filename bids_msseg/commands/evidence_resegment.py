@@ -128,6 +128,40 @@ def _dice_with_truth(unseen: Unseen, visit: LabelledVisit) -> float:
     return voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume).dice
 
 
+def made_only(bench: Bench) -> Section:
+    """Tell how well the candidate net does that has seen made images and no patient."""
+    from bids_msseg.cascade.inference import candidate_probability
+    from bids_msseg.cascade.networks import CandidateNet
+    from bids_msseg.cascade.stages import MADE_STAGE, load_average
+
+    title = "Made images only"
+    workshop = bench.workshop
+    if not workshop.checkpoint(MADE_STAGE).is_file():
+        return Section(title, "The recipe of this training has no net of made images.")
+    net = CandidateNet(workshop.recipe.widths)
+    net.load_state_dict(load_average(workshop.checkpoint(MADE_STAGE)))
+    net = net.to(workshop.engine.device).eval()
+
+    def one(bench: Bench, case: Case) -> list[Finding]:
+        visit = workshop.visit(case.key)
+        stack = visit.images.astype(np.float32)
+        seen = candidate_probability([net], stack, visit.present, visit.brain, workshop.engine)
+        truth = load_volume(case.truth)
+        mask = cut_mask(onto_flair(seen, case.brain, truth), 0.5)
+        agreed = voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume)
+        values = {"dice": agreed.dice, "ppv": agreed.ppv, "sensitivity": agreed.sensitivity}
+        return [case.finding("candidate net of made images", values)]
+
+    note = (
+        "One candidate net, no refinement net, cut at one half. It was trained on images made of "
+        "label maps of other people, with lesions painted by round figures that were measured on "
+        "nobody."
+    )
+    labels = {"dice": "Dice", "ppv": "PPV", "sensitivity": "sensitivity"}
+    columns = tuple(Column(name, label) for name, label in labels.items())
+    return Section(title, note, columns, measure(bench, "made", one))
+
+
 def rescan_plans(visit: LabelledVisit, spacing: Sequence[float]) -> dict[str, RescanPlan]:
     """Choose the second scans that can be computed for a visit.
 
