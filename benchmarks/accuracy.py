@@ -5,9 +5,9 @@ usage: python benchmarks/accuracy.py TRAIN_OUT BIDS_DIR [--labels DIR] [--rows R
 
 ``TRAIN_OUT`` is what ``msseg-train`` wrote. Rows: ``agreement``, ``normal``, ``refinement`` and
 ``point`` read predictions from disk and take a minute; ``made``, ``contrasts`` and ``rescan``
-segment every visit again, up to three times each; ``time`` runs what ships on one brain. Asked for one at a time, they
-print the same tables. With five patients of a site or more, the mean has a 95 % bootstrap interval
-over patients (10,000 draws); with fewer there is none.
+segment every visit again, up to three times each; ``time`` runs what ships on one brain. Asked
+for one at a time, they print the same tables. With five patients of a site or more, the mean has
+a 95 % bootstrap interval over patients (10,000 draws); with fewer there is none.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def made_only(bench: Bench) -> Section:
     net = net.to(workshop.engine.device).eval()
 
     def one(bench: Bench, case: Case) -> list[Finding]:
-        visit = workshop.visit(case.key)
+        visit = bench.workshop.visit(case.key)
         stack = visit.images.astype(np.float32)
         seen = candidate_probability([net], stack, visit.present, visit.brain, workshop.engine)
         truth = load_volume(case.truth)
