@@ -15,6 +15,7 @@ from bids_msseg.cascade.sampling import (
     RefinementSampler,
     _pick_visit,
     batches,
+    cut_size,
     judge_candidates,
 )
 
@@ -42,6 +43,12 @@ def sampler(request: pytest.FixtureRequest, make_visit) -> Dataset[tuple[torch.T
 
 def _equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("size", range(1, 130))
+def test_what_is_cut_is_larger_and_even_or_odd_like_what_is_read(size: int) -> None:
+    assert (cut_size(size) - size) % 2 == 0
+    assert 0 <= cut_size(size) - round(1.2 * size) <= 1
 
 
 def test_items_are_the_same_with_and_without_workers(sampler) -> None:
