@@ -195,11 +195,15 @@ def open_bench(
 
 
 def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
-    """Measure every visit, and say in the log how far it is."""
+    """Measure every visit; the log says how far it is, and keeps what a stopped run has found."""
     found: list[Finding] = []
     for number, case in enumerate(bench.cases, 1):
         LOGGER.info("%s: %s, %d of %d", title, case.key, number, len(bench.cases))
-        found += how(bench, case)
+        fresh = how(bench, case)
+        for one in fresh:
+            values = ", ".join(f"{key} {value:.4g}" for key, value in one.values.items())
+            LOGGER.info("  %s: %s", one.method, values)
+        found += fresh
     return tuple(found)
 
 
