@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -73,6 +76,21 @@ class Stage:
     inner: int | None = None
     start: FoldSet | None = None
     needs: tuple[str, ...] = ()
+
+
+class Needing(Protocol):
+    """A piece of work with a name that waits for others."""
+
+    @property
+    def name(self) -> str:
+        """Unique."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the pieces that have to be finished first."""
+
+
+Piece = TypeVar("Piece", bound=Needing)
 
 
 def plan_stages(
@@ -166,7 +184,7 @@ def _refinement_stages(split: Split, goal: Goal, *, inner: bool) -> list[Stage]:
 
 def run_stage(workshop: Workshop, stage: Stage) -> str:
     """Do one stage; a finished one returns at once."""
-    log = _csv_log(workshop)
+    log = partial(log_line, workshop.folder / "logs")
     if stage.kind == "made":
         train_made(workshop, log=log)
     elif stage.kind == "candidate":
@@ -178,20 +196,15 @@ def run_stage(workshop: Workshop, stage: Stage) -> str:
     return stage.name
 
 
-def _csv_log(workshop: Workshop) -> Callable[[str, Report], None]:
-    """Append one line a report to ``logs/<stage>.csv``."""
-    folder = workshop.folder / "logs"
+def log_line(folder: Path, stage: str, line: Report) -> None:
+    """Append one line of a training log to ``<folder>/<stage>.csv``."""
     folder.mkdir(parents=True, exist_ok=True)
-
-    def log(stage: str, line: Report) -> None:
-        path = folder / f"{stage}.csv"
-        new = not path.exists()
-        with path.open("a", encoding="utf-8") as stream:
-            if new:
-                stream.write("step,steps,loss,seconds_per_step\n")
-            stream.write(f"{line.step},{line.steps},{line.loss:.5f},{line.seconds:.3f}\n")
-
-    return log
+    path = folder / f"{stage}.csv"
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as stream:
+        if new:
+            stream.write("step,steps,loss,seconds_per_step\n")
+        stream.write(f"{line.step},{line.steps},{line.loss:.5f},{line.seconds:.3f}\n")
 
 
 def run_all(
@@ -202,7 +215,7 @@ def run_all(
     goal: Goal | None = None,
     on_done: Callable[[str], None] | None = None,
 ) -> None:
-    """Run every stage, several at a time.
+    """Run every stage of a nested training, several at a time.
 
     Parameters
     ----------
@@ -216,7 +229,31 @@ def run_all(
     on_done : callable, optional
         Called with the name of each finished stage.
     """
-    stages = {stage.name: stage for stage in plan_stages(workshop.split, workshop.recipe, goal)}
+    stages = plan_stages(workshop.split, workshop.recipe, goal)
+    work = partial(run_stage, workshop)
+    run_in_order(stages, work, jobs=jobs, threads=threads, on_done=on_done)
+
+
+def run_in_order(
+    planned: Sequence[Piece],
+    work: Callable[[Piece], str],
+    *,
+    jobs: int,
+    threads: int,
+    on_done: Callable[[str], None] | None = None,
+) -> None:
+    """Do pieces of work in several processes, each after those that it needs.
+
+    Parameters
+    ----------
+    planned : sequence of Piece
+        With unique names; what is needed is among them.
+    work : callable
+        Does one piece and returns its name; it is pickled.
+    jobs, threads, on_done
+        See :func:`run_all`.
+    """
+    stages = {stage.name: stage for stage in planned}
     done: set[str] = set()
     running: dict[Future[str], str] = {}
     context = multiprocessing.get_context("spawn")
@@ -229,7 +266,7 @@ def run_all(
         while len(done) < len(stages):
             for name in _ready(stages, done, set(running.values())):
                 if len(running) < jobs:
-                    running[pool.submit(run_stage, workshop, stages[name])] = name
+                    running[pool.submit(work, stages[name])] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 future.result()
@@ -238,7 +275,7 @@ def run_all(
                     on_done(name)
 
 
-def _ready(stages: Mapping[str, Stage], done: set[str], running: set[str]) -> list[str]:
+def _ready(stages: Mapping[str, Needing], done: set[str], running: set[str]) -> list[str]:
     return [
         name
         for name, stage in stages.items()

@@ -254,7 +254,7 @@ def train_candidate(
         net.load_state_dict(load_average(workshop.checkpoint(before)))
     fit(
         net,
-        _sub_images(workshop, folds, seed),
+        sub_images(workshop, folds, seed),
         replace(plan, seed=seed),
         workshop.engine,
         workshop.checkpoint(stage),
@@ -270,8 +270,21 @@ def candidate_plan(workshop: Workshop, folds: FoldSet, start: FoldSet | None) ->
     return recipe.candidate if start is None else recipe.continued
 
 
-def _sub_images(workshop: Workshop, folds: FoldSet, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
-    """Mix real sub-images with made ones, of nobody outside these folds."""
+def sub_images(workshop: Workshop, folds: FoldSet, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
+    """Mix real sub-images with made ones, of nobody outside these folds.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    folds : tuple of int
+        Folds whose patients may be seen.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        Item ``i`` is the ``i``-th sub-image with its truth; it depends on the seed and ``i``.
+    """
     recipe = workshop.recipe
     real = CandidateSampler(
         workshop.visits(folds),
@@ -406,7 +419,7 @@ def train_refinement(
     if checkpoint.with_suffix(".json").is_file() and is_finished(checkpoint, plan):
         return
     gate, found = _find_to_learn_from(workshop, test, inner)
-    _write_point(checkpoint, gate, found)
+    write_candidates(checkpoint, gate, found)
     seed = workshop.seed + 500 + (0 if test is None else 1 + test)
     seed += 0 if inner is None else 10 * (1 + inner)
     torch.manual_seed(seed)
@@ -445,7 +458,8 @@ def _find_to_learn_from(
     return gate, found
 
 
-def _write_point(checkpoint: Path, gate: float, found: Sequence[Candidates]) -> None:
+def write_candidates(checkpoint: Path, gate: float, found: Sequence[Candidates]) -> None:
+    """Write gate and counts of the candidates behind a refinement net beside its checkpoint."""
     summary = {
         "gate": gate,
         "candidates": {

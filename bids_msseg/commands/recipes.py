@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -31,21 +31,27 @@ KNOWN = (
 )
 
 
-def site_recipe() -> dict[str, Any]:
-    """Return what is done where no recipe is given."""
+def site_recipe(name: str = "site") -> dict[str, Any]:
+    """Return what is done where no recipe is given; ``finetune`` for a fine-tuning."""
     import yaml
 
-    file = resources.files("bids_msseg") / "data" / "recipes" / "site.yaml"
+    file = resources.files("bids_msseg") / "data" / "recipes" / f"{name}.yaml"
     settings: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return settings
 
 
-def read_recipe(path: Path | None) -> dict[str, Any]:
+def read_recipe(
+    path: Path | None, *, usual: str = "site", known: Sequence[str] = KNOWN
+) -> dict[str, Any]:
     """Read a recipe; what it does not name is done as in :func:`site_recipe`.
 
     Parameters
     ----------
     path : path or None
+    usual : str, default "site"
+        Name of the recipe that holds where this one says nothing.
+    known : sequence of str
+        Keys that it may have.
 
     Returns
     -------
@@ -57,28 +63,46 @@ def read_recipe(path: Path | None) -> dict[str, Any]:
     UsageError
         If the file cannot be read or has unknown keys.
     """
-    import yaml
-
-    settings = site_recipe()
+    settings = site_recipe(usual)
     if path is None:
         return settings
+    content = read_yaml(path, known)
+    for key, value in content.items():
+        given = settings.get(key)
+        both = isinstance(given, Mapping) and isinstance(value, Mapping)
+        settings[key] = {**given, **value} if both else value  # type: ignore[dict-item]
+    return settings
+
+
+def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """Read a YAML file of named values.
+
+    Parameters
+    ----------
+    path : path
+    known : collection of str
+        Keys that it may have.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read or has unknown keys.
+    """
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {path}: {error}", cure="give a YAML file") from error
     unknown = (
-        sorted(map(str, set(content) - set(KNOWN))) if isinstance(content, dict) else ["no keys"]
+        sorted(map(str, set(content) - set(known))) if isinstance(content, dict) else ["no keys"]
     )
     if unknown:
         raise UsageError(
             f"{path} has unknown keys: {', '.join(unknown)}",
-            cure=f"use some of: {', '.join(KNOWN)}",
+            cure=f"use some of: {', '.join(known)}",
         )
-    for key, value in content.items():
-        usual = settings.get(key)
-        both = isinstance(usual, Mapping) and isinstance(value, Mapping)
-        settings[key] = {**usual, **value} if both else value  # type: ignore[dict-item]
-    return settings
+    return dict(content)
 
 
 def make_recipe(settings: Mapping[str, Any]) -> Recipe:

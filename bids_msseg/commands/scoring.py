@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from bids_msseg.lesions.metrics import AnimaRule, lesion_agreement, voxel_agreem
 if TYPE_CHECKING:
     from bids_msseg.cascade.checkpoint import Cascade
     from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.commands.train import LabelledFiles
+    from bids_msseg.commands.labels import LabelledFiles
 
 MIN_VOLUME = 3.0
 COLUMNS = (
@@ -142,6 +143,32 @@ def cross_validate(
     rows = [{name: getattr(one, name) for name in COLUMNS} for one in scores]
     write_tsv(workshop.folder / "scores.tsv", COLUMNS, rows)
     return scores
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Read what :func:`cross_validate` wrote; figures have the digits of the file.
+
+    Parameters
+    ----------
+    path : path
+        ``scores.tsv``.
+
+    Returns
+    -------
+    list of Score
+        Empty where the columns are not those of :data:`COLUMNS`.
+    """
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter="\t")
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            return []
+        return [_read_score(row) for row in reader]
+
+
+def _read_score(row: Mapping[str, str]) -> Score:
+    figures = {name: math.nan if row[name] == "n/a" else float(row[name]) for name in COLUMNS[3:]}
+    false = int(figures.pop("false_components"))
+    return Score(row["visit"], row["site"], row["method"], false_components=false, **figures)
 
 
 def fold_cascade(workshop: Workshop, fold: int) -> Cascade:

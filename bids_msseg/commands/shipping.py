@@ -4,28 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
+import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_atomic
+from bids_msseg.commands.cohort_cache import read_images
 from bids_msseg.commands.scoring import Score, site_means
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.commands.labels import LabelledFiles
 
 SHOWN = ("dice", "ppv", "sensitivity", "lesion_f1", "lesion_f1_anima", "false_components")
+SOFTWARE = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "safetensors")
+"""What a training's result depends on beside this package."""
 
 
 def ship(
-    workshop: Workshop, *, name: str, scores: Sequence[Score], recipe: Mapping[str, Any]
+    workshop: Workshop,
+    *,
+    name: str,
+    scores: Sequence[Score],
+    recipe: Mapping[str, Any],
+    data: str = "",
 ) -> Path:
     """Write ``<name>.safetensors``, ``<name>.md`` and the loss curves.
 
-    A candidate net of everybody, where the recipe trains one, ships first; those of all outer
-    folds stand beside it as an ensemble, with one refinement net trained on the candidates that
-    each of them found in the fold it had not seen.
+    The header of the weights names the visits that they were trained on, with the SHA-256 of
+    each FLAIR, so that a later fine-tuning can tell whom they have seen. A candidate net of
+    everybody, where the recipe trains one, ships first; those of all outer folds stand beside it
+    as an ensemble, with one refinement net trained on the candidates that each of them found in
+    the fold it had not seen.
+
+    Parameters
+    ----------
+    workshop : Workshop
+        Of a finished training.
+    name : str
+    scores : sequence of Score
+        Of unseen patients, for the model card.
+    recipe : mapping
+        As it was given.
+    data : str
+        Markdown: what was trained on.
+
+    Returns
+    -------
+    path
+        The weights.
     """
     from bids_msseg.cascade.checkpoint import save_cascade
     from bids_msseg.cascade.stages import candidate_net, operating_point, refinement_net
@@ -42,9 +73,13 @@ def ship(
         name=name,
         version=__version__,
         point=operating_point(workshop, None),
-        notes={"recipe": dict(recipe), "visits": sum(len(fold) for fold in split.folds)},
+        notes={
+            "recipe": dict(recipe),
+            "visits": list(split.members(split.everything)),
+            "images": read_images(workshop.folder / "cohort", split.members(split.everything)),
+        },
     )
-    card = model_card(name, digest, target.stat().st_size, scores, workshop, recipe)
+    card = model_card(name, digest, target.stat().st_size, scores, workshop, recipe, data)
     write_atomic(workshop.folder / f"{name}.md", card)
     draw_losses(workshop.folder / "logs", workshop.folder / "losses.png")
     return target
@@ -76,6 +111,7 @@ def model_card(
     scores: Sequence[Score],
     workshop: Workshop,
     recipe: Mapping[str, Any],
+    data: str = "",
 ) -> str:
     """Say what a model is, what it was trained on and how good it was on unseen patients."""
     folds = "\n".join(
@@ -88,7 +124,8 @@ def model_card(
     members = "the ensemble of all folds"
     if workshop.recipe.everyone is not None:
         members = f"one of everybody and {members}"
-    return f"""# Model card: {name}
+    return (
+        f"""# Model card: {name}
 
 - file: `{name}.safetensors`, {size / 1e6:.1f} MB, SHA-256 `{digest}`
 - made by: `msseg-train`, bids_msseg {__version__}
@@ -109,7 +146,71 @@ the rule of Anima with its code's defaults. What ships is trained on all patient
 below was measured on the shipped file itself: its candidate nets are {members}.
 
 {score_table(scores)}
+
+{data}""".rstrip()
+        + "\n"
+    )
+
+
+def describe_data(bids_dir: Path, files: Sequence[LabelledFiles]) -> str:
+    """Say what was trained on: patients by site, what the dataset says of itself, software.
+
+    Parameters
+    ----------
+    bids_dir : path
+        Name, licence, authors and DOI are those of its ``dataset_description.json``.
+    files : sequence of LabelledFiles
+
+    Returns
+    -------
+    str
+        Two sections of Markdown.
+    """
+    people: dict[str, set[str]] = {}
+    for item in files:
+        people.setdefault(item.site, set()).add(item.visit.participant)
+    rows = []
+    for site, members in sorted(people.items()):
+        visits = [item for item in files if item.site == site]
+        fused = sum(item.share is not None for item in visits)
+        raters = f"{fused} of {len(visits)}" if fused else "none"
+        rows.append(f"| {site} | {len(members)} | {len(visits)} | {raters} |")
+    about = "\n".join(f"- {line}" for line in _say_of_dataset(bids_dir))
+    return f"""## Data and licence
+
+{about}
+
+| site | participants | visits | consensus of several raters |
+| --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+Who passes the weights on has to keep to the licence of these data.
+
+## Software
+
+{_software()}
 """
+
+
+def _say_of_dataset(bids_dir: Path) -> list[str]:
+    path = bids_dir / "dataset_description.json"
+    about = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    authors = about.get("Authors")
+    known = {
+        "dataset": about.get("Name"),
+        "licence": about.get("License"),
+        "authors": ", ".join(map(str, authors)) if isinstance(authors, list) else authors,
+        "DOI": about.get("DatasetDOI"),
+    }
+    return [f"{key}: {value or 'not stated'}" for key, value in known.items()]
+
+
+def _software() -> str:
+    found = [f"bids_msseg {__version__}", f"Python {platform.python_version()}"]
+    for name in SOFTWARE:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)
 
 
 def draw_losses(logs: Path, target: Path) -> None:

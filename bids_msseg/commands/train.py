@@ -7,47 +7,32 @@ Stopped at any moment, the same call goes on where it was.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import plain, write_json, write_tsv
-from bids_msseg.bids.visit import Visit
-from bids_msseg.commands.labels import find_truth, require_labels
-from bids_msseg.commands.recipes import make_recipe, read_recipe
+from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort
+from bids_msseg.commands.folding import count_people, deal_folds, keep_plan, read_split
+from bids_msseg.commands.labels import LabelledFiles, find_labelled, read_sites
+from bids_msseg.commands.recipes import make_recipe, read_recipe, read_yaml
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.process import refuse, supervise
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.folds import Split
+    from bids_msseg.cascade.schedule import Goal
     from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.commands.scoring import Score
+
+__all__ = ["LabelledFiles", "build_parser", "main", "read_sites"]
 
 LOGGER = logging.getLogger("bids_msseg")
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledFiles:
-    """The files of one labelled visit.
-
-    Attributes
-    ----------
-    visit : Visit
-    brain, truth : path
-        Masks on the FLAIR grid.
-    site : str
-    """
-
-    visit: Visit
-    brain: Path
-    truth: Path
-    site: str
+PRESETS = ("valverde2017",)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,8 +46,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels",
         type=Path,
-        help="derivative dataset with *_space-FLAIR_label-L_mask and *_desc-brain_mask "
+        help="derivative dataset with *_space-FLAIR_label-L_mask, or "
+        "*_label-L_desc-rater<label>_mask of several raters, and *_desc-brain_mask "
         "(default: BIDS_DIR/derivatives/manual)",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="NAME|PATH",
+        help="go on from these weights, with one labelled patient or more, and compare before "
+        "and after on held-out patients",
+    )
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="train the cascade of Valverde et al. 2017 instead"
     )
     parser.add_argument("--recipe", type=Path, help="YAML: steps, batch, widths, seed, folds")
     parser.add_argument(
@@ -146,19 +141,45 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _train(options: argparse.Namespace) -> ExitCode:
-    """Prepare, train, score, ship."""
-    from bids_msseg.cascade.points import choose_points
-    from bids_msseg.cascade.schedule import Goal, run_all
-    from bids_msseg.commands.scoring import cross_validate
-    from bids_msseg.commands.shipping import ship
+    """Do what was asked for: a preset, a fine-tuning, or a training from nothing."""
+    refuse_odd_options(options)
+    if options.preset:
+        return _train_preset(options)
+    return _train_cascade(options) if options.init is None else _tune(options)
 
-    settings = read_recipe(options.recipe)
-    recipe = make_recipe(settings)  # a wrong one is told before anything is prepared
-    if options.resume and not (options.output_dir / "training.json").is_file():
+
+def refuse_odd_options(options: argparse.Namespace) -> None:
+    """Refuse options that mean nothing together, and to go on with what has not begun.
+
+    Raises
+    ------
+    UsageError
+        If an option has no meaning beside ``--init`` or ``--preset``.
+    NoInputError
+        If ``--resume`` is given and there is nothing to go on with.
+    """
+    kind = "--preset" if options.preset else "--init"
+    idle = {"--outer": options.outer, "--split": options.split if options.init else None}
+    if options.preset:
+        idle |= {"--init": options.init, "--label-maps": options.label_maps}
+    odd = [name for name, value in idle.items() if value]
+    if odd and (options.preset or options.init is not None):
+        raise UsageError(f"{odd[0]} has no meaning with {kind}", cure=f"leave out {odd[0]}")
+    begun = "valverde/training.json" if options.preset else "training.json"
+    if options.resume and not (options.output_dir / begun).is_file():
         raise NoInputError(
             f"there is no training in {options.output_dir}", cure="leave --resume out to begin one"
         )
-    files = _find_labelled(options)
+
+
+def _train_cascade(options: argparse.Namespace) -> ExitCode:
+    """Prepare, train, score, ship."""
+    from bids_msseg.cascade.schedule import Goal, run_all
+    from bids_msseg.commands.shipping import describe_data, score_table, ship
+
+    settings = read_recipe(options.recipe)
+    make_recipe(settings)  # a wrong one is told before anything is prepared
+    files = _labelled(options)
     workshop = _open_workshop(options, settings, files)
     goal = Goal(_outer(options.outer, workshop.split), ship=not options.outer)
     LOGGER.info("training on %d visits in %d folds", len(files), len(workshop.split.folds))
@@ -169,12 +190,92 @@ def _train(options: argparse.Namespace) -> ExitCode:
         goal=goal,
         on_done=lambda name: LOGGER.info("finished %s", name),
     )
-    if recipe.inner is not None:
-        choose_points(workshop, (*((None,) if goal.ship else ()), *goal.tests(workshop.split)))
-    scores = cross_validate(workshop, files, goal.tests(workshop.split))
+    scores = _find_scores(workshop, files, goal)
+    print(score_table(scores))
     if goal.ship:
-        target = ship(workshop, name=options.name, scores=scores, recipe=settings)
+        data = describe_data(options.bids_dir, files)
+        target = ship(workshop, name=options.name, scores=scores, recipe=settings, data=data)
         LOGGER.info("weights: %s", target)
+    return ExitCode.SUCCESS
+
+
+def _find_scores(workshop: Workshop, files: Sequence[LabelledFiles], goal: Goal) -> list[Score]:
+    """Choose thresholds and score, unless both are newer than every net and mask."""
+    from bids_msseg.cascade.points import choose_points
+    from bids_msseg.commands.scoring import cross_validate, read_scores
+
+    tests = goal.tests(workshop.split)
+    points, path = workshop.folder / "points.json", workshop.folder / "scores.tsv"
+    nets = [*workshop.folder.glob("checkpoints/*.pt"), *workshop.folder.glob("checkpoints/*.json")]
+    sources = [*nets, *(item.truth for item in files)]
+    if workshop.recipe.inner is not None:
+        wanted: tuple[int | None, ...] = (*((None,) if goal.ship else ()), *tests)
+        if not (is_newer([points], nets) and _covers(points, wanted)):
+            choose_points(workshop, wanted)
+        sources.append(points)
+    if is_newer([path], sources):
+        scores = read_scores(path)
+        if {one.visit for one in scores} == set(workshop.split.members(tests)):
+            LOGGER.info("scores are those of %s: nothing has changed since", path)
+            return scores
+    return cross_validate(workshop, files, tests)
+
+
+def _covers(points: Path, wanted: Sequence[int | None]) -> bool:
+    kept = json.loads(points.read_text(encoding="utf-8"))
+    return {"ship" if test is None else str(test) for test in wanted} <= set(kept)
+
+
+def _tune(options: argparse.Namespace) -> ExitCode:
+    """Go on from given weights; what is wrong is told before anything is prepared."""
+    from bids_msseg.cascade.inference import choose_engine
+    from bids_msseg.cascade.weights import find_model
+    from bids_msseg.commands.finetune import finetune, read_given, read_tuning
+    from bids_msseg.commands.shipping import describe_data
+
+    settings = read_tuning(options.recipe)
+    given = read_given(find_model(options.init))
+    engine = choose_engine(options.device)
+    files = _labelled(options)
+    done = finetune(
+        files,
+        options.output_dir,
+        given=given,
+        settings=settings,
+        name=options.name,
+        engine=engine,
+        jobs=options.jobs,
+        threads=options.threads,
+        label_maps=options.label_maps,
+        data=describe_data(options.bids_dir, files),
+    )
+    print(f"{done.table}\n\n{done.verdict}\n{done.advice}")
+    LOGGER.info("weights: %s", done.path)
+    return ExitCode.SUCCESS
+
+
+def _train_preset(options: argparse.Namespace) -> ExitCode:
+    """Train the source text's own cascade instead of ours."""
+    from bids_msseg.cascade.inference import choose_engine
+    from bids_msseg.commands.shipping import score_table
+    from bids_msseg.commands.train_valverde import VALVERDE_RECIPE, read_settings, run_valverde
+
+    settings = read_yaml(options.recipe, VALVERDE_RECIPE) if options.recipe else {}
+    read_settings({**VALVERDE_RECIPE, **settings})
+    engine = choose_engine(options.device)
+    files = _labelled(options)
+    prepare_cohort(options.output_dir, files, options.threads)
+    visits = [item.visit.key for item in files]
+    scores = run_valverde(
+        files,
+        options.output_dir,
+        name=options.name,
+        engine=engine,
+        threads=options.threads,
+        settings=settings,
+        split=read_split(options.split, visits) if options.split else None,
+    )
+    print(score_table(scores))
     return ExitCode.SUCCESS
 
 
@@ -187,42 +288,13 @@ def _outer(asked: Sequence[int], split: Split) -> tuple[int, ...]:
     return tuple(sorted(set(asked)))
 
 
-def _find_labelled(options: argparse.Namespace) -> list[LabelledFiles]:
-    """Pair visits with their manual masks; visits without one are left out and named."""
-    from bids_msseg.bids.query import find_visits
-
-    labels = require_labels(options.labels or options.bids_dir / "derivatives" / "manual")
-    selection = find_visits(options.bids_dir, derivatives={"labels": labels})
-    sites = read_sites(options.bids_dir, options.site_column)
-    files = []
-    for visit in selection.visits:
-        truth = find_truth(labels, visit)
-        if truth is None or visit.brain_mask is None:
-            LOGGER.warning("%s has no manual lesion or brain mask: left out", visit.key)
-            continue
-        site = sites.get(visit.participant, "one site")
-        files.append(LabelledFiles(visit, visit.brain_mask, truth, site))
-    if not files:
-        raise NoInputError(
-            f"no visit of {options.bids_dir} has a manual mask in {labels}",
-            cure="name masks sub-<label>_space-FLAIR_label-L_mask.nii.gz, brain masks "
-            "sub-<label>_space-FLAIR_desc-brain_mask.nii.gz",
-        )
-    return files
-
-
-def read_sites(bids_dir: Path, column: str) -> dict[str, str]:
-    """Read each participant's site."""
-    table = bids_dir / "participants.tsv"
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    return {
-        row["participant_id"].removeprefix("sub-"): row[column]
-        for row in rows
-        if row.get(column) and row.get("participant_id")
-    }
+def _labelled(options: argparse.Namespace) -> list[LabelledFiles]:
+    return find_labelled(
+        options.bids_dir,
+        options.labels or options.bids_dir / "derivatives" / "manual",
+        options.output_dir / "consensus",
+        site_column=options.site_column,
+    )
 
 
 def _open_workshop(
@@ -234,125 +306,29 @@ def _open_workshop(
     from bids_msseg.commands.made import prepare_heads
 
     out: Path = options.output_dir
-    for folder in ("cohort", "checkpoints", "logs"):
+    for folder in ("checkpoints", "logs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    loads = _prepare(out / "cohort", files, options.threads)
+    loads = prepare_cohort(out, files, options.threads)
     if options.label_maps is not None:
         prepare_heads(options.label_maps, out / "heads")
     if options.split is not None:
         split = read_split(options.split, [item.visit.key for item in files])
     else:
         split = _deal(files, loads, int(settings["folds"]))
-    _refuse_another_plan(out / "training.json", {"recipe": settings, "split": split.folds})
-    rows = [
-        {"visit": name, "fold": fold} for fold, names in enumerate(split.folds) for name in names
-    ]
-    write_tsv(out / "splits.tsv", ("visit", "fold"), rows)
+    keep_plan(out, split, {"recipe": settings})
     engine = choose_engine(options.device)
     return Workshop(out, split, make_recipe(settings), engine, int(settings["seed"]))
 
 
-def read_split(path: Path, visits: Sequence[str]) -> Split:
-    """Read who is in which fold.
-
-    Parameters
-    ----------
-    path : path
-        TSV with the columns ``visit`` and ``fold``; folds are numbered from 0.
-    visits : sequence of str
-        All labelled visits.
-
-    Raises
-    ------
-    UsageError
-        If a visit is missing or unknown, a patient is in two folds, or there are fewer than
-        three folds.
-    """
-    from bids_msseg.cascade.folds import Split
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            fold_of = {
-                row["visit"]: int(row["fold"]) for row in csv.DictReader(stream, delimiter="\t")
-            }
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"cannot read the split {path}: {error}",
-            cure="give a TSV with the columns visit and fold",
-        ) from error
-    people: dict[str, set[int]] = {}
-    for visit, fold in fold_of.items():
-        people.setdefault(visit.partition("_")[0], set()).add(fold)
-    faults = [f"{name} is in two folds" for name, folds in people.items() if len(folds) > 1]
-    faults += [f"{name} is in no fold" for name in visits if name not in fold_of]
-    faults += [f"there is no labelled {name}" for name in fold_of if name not in visits]
-    count = len(set(fold_of.values()))
-    if sorted(set(fold_of.values())) != list(range(count)) or count < 3:
-        faults.append("folds are not numbered 0, 1, 2 and on")
-    if faults:
-        raise UsageError(f"the split {path} is wrong: {faults[0]}", cure="mend the file")
-    return Split(tuple(tuple(v for v in visits if fold_of[v] == fold) for fold in range(count)))
-
-
-def _refuse_another_plan(path: Path, plan: Mapping[str, Any]) -> None:
-    """Keep the plan of a training; nets of another split would have seen their test patients.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds a training with other visits or another recipe.
-    """
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key, value in plain(plan).items() if kept.get(key) != value]
-        if changed:
-            raise UsageError(
-                f"{path.parent} holds a training with another {' and other '.join(changed)}",
-                cure="give another output_dir, or the same visits and recipe as before",
-            )
-    write_json(path, plan)
-
-
-def _prepare(folder: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
-    """Bring every visit onto the working grid once; return its lesion load in mL."""
-    from bids_msseg.cascade.stages import load_visit, save_visit
-    from bids_msseg.commands.cohort import prepare_visit
-
-    loads = {}
-    for item in files:
-        target = folder / f"{item.visit.key}.npz"
-        if not target.is_file():
-            done = prepare_visit(
-                item.visit.key,
-                item.site,
-                item.visit.contrasts,
-                item.brain,
-                item.truth,
-                threads=threads,
-            )
-            save_visit(done, target)
-            LOGGER.info("prepared %s", item.visit.key)
-        loads[item.visit.key] = float(load_visit(target).truth.astype(float).sum()) / 1000
-    return loads
-
-
 def _deal(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
-    from bids_msseg.cascade.folds import balanced_split
-
-    people: dict[str, list[str]] = {}
-    sites: dict[str, str] = {}
-    heavy: dict[str, float] = {}
-    for item in files:
-        who = item.visit.participant
-        people.setdefault(who, []).append(item.visit.key)
-        sites[who] = item.site
-        heavy[who] = heavy.get(who, 0.0) + loads[item.visit.key]
-    if count < 3 or len(people) < count:
+    people = count_people(files)
+    if count < 3 or people < count:
         raise UsageError(
-            f"{len(people)} labelled participants cannot be dealt into {count} nested folds",
-            cure="use at least three folds and as many participants",
+            f"{people} labelled participants cannot be dealt into {count} nested folds",
+            cure="use at least three folds and as many participants; --init goes on from "
+            "trained weights with fewer",
         )
-    return balanced_split(people, sites, heavy, count)
+    return deal_folds(files, loads, count)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import json
+import logging
+import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_msseg.bids.visit import Visit
-from bids_msseg.commands.labels import find_truth, require_labels
-from bids_msseg.errors import NoInputError
+from bids_msseg.commands.labels import (
+    find_labelled,
+    find_raters,
+    find_truth,
+    fuse_raters,
+    require_labels,
+)
+from bids_msseg.errors import DataError, NoInputError
 
 PLAIN = Visit("01", None, Path("f.nii.gz"))
 SESSION = Visit("01", "2", Path("f.nii.gz"))
@@ -73,3 +84,111 @@ def test_the_folder_of_labels_has_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="nowhere") as caught:
         require_labels(tmp_path / "nowhere")
     assert "--labels" in caught.value.cure
+
+
+def test_raters_are_found_one_file_each(tmp_path: Path) -> None:
+    names = [
+        "sub-01_space-FLAIR_desc-rater1_mask.nii.gz",
+        "sub-01_space-FLAIR_label-L_desc-rater1_mask.nii.gz",
+        "sub-01_space-FLAIR_desc-raterB_mask.nii.gz",
+        "sub-01_label-lesion_desc-rater2_mask.nii",
+        "sub-01_space-T1w_label-L_desc-rater3_mask.nii.gz",
+        "sub-01_space-FLAIR_label-WM_desc-rater4_mask.nii.gz",
+        "sub-01_space-FLAIR_label-L_desc-rater5_probseg.nii.gz",
+        "sub-01_space-FLAIR_desc-brain_mask.nii.gz",
+    ]
+    _touch(tmp_path, *(f"sub-01/anat/{name}" for name in names))
+    _touch(tmp_path, "sub-01/ses-2/anat/sub-01_ses-2_space-FLAIR_desc-rater9_mask.nii.gz")
+    found = [path.name for path in find_raters(tmp_path, PLAIN)]
+    assert found == [names[1], names[3], names[2]]
+    assert len(find_raters(tmp_path, SESSION)) == 1
+    assert find_truth(tmp_path, PLAIN) is None
+
+
+def _write(path: Path, data: np.ndarray, edge: float = 1.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data.astype(np.uint8), np.diag([edge, 1, 1, 1])), path)
+    return path
+
+
+def _draw(*voxels: int) -> np.ndarray:
+    mask = np.zeros((4, 2, 2))
+    mask[list(voxels), 0, 0] = 1
+    return mask
+
+
+def test_the_consensus_is_what_half_of_the_raters_drew(tmp_path: Path) -> None:
+    raters = [
+        _write(tmp_path / "r1.nii.gz", _draw(0, 1)),
+        _write(tmp_path / "r2.nii.gz", _draw(0, 2) * 255),
+    ]
+    mask, share = fuse_raters(raters, SESSION, tmp_path / "consensus")
+    place = tmp_path / "consensus" / "sub-01" / "ses-2" / "anat"
+    assert mask == place / "sub-01_ses-2_space-FLAIR_label-L_mask.nii.gz"
+    assert share == place / "sub-01_ses-2_space-FLAIR_label-L_probseg.nii.gz"
+    np.testing.assert_array_equal(nib.load(share).get_fdata()[:, 0, 0], [1, 0.5, 0.5, 0])
+    np.testing.assert_array_equal(nib.load(mask).get_fdata()[:, 0, 0], [1, 1, 1, 0])
+    assert json.loads(mask.with_name(mask.name[:-7] + ".json").read_text())["Sources"] == [
+        "r1.nii.gz",
+        "r2.nii.gz",
+    ]
+    assert (tmp_path / "consensus" / "dataset_description.json").is_file()
+    # what is found there is a manual mask like any other
+    assert find_truth(tmp_path / "consensus", SESSION) == mask
+    # two of three are a majority, one of three is none
+    raters.append(_write(tmp_path / "r3.nii.gz", _draw(1)))
+    fuse_raters(raters, SESSION, tmp_path / "consensus")
+    np.testing.assert_array_equal(nib.load(mask).get_fdata()[:, 0, 0], [1, 1, 0, 0])
+
+
+def test_a_consensus_is_not_written_twice(tmp_path: Path) -> None:
+    raters = [_write(tmp_path / f"r{n}.nii.gz", _draw(n)) for n in range(3)]
+    mask, share = fuse_raters(raters, PLAIN, tmp_path / "consensus")
+    before = (mask.stat().st_mtime_ns, share.stat().st_mtime_ns)
+    assert fuse_raters(raters, PLAIN, tmp_path / "consensus") == (mask, share)
+    assert (mask.stat().st_mtime_ns, share.stat().st_mtime_ns) == before
+
+
+def test_raters_on_different_grids_are_refused(tmp_path: Path) -> None:
+    raters = [_write(tmp_path / f"r{n}.nii.gz", _draw(n), 1 + n / 10) for n in range(2)]
+    with pytest.raises(DataError, match=r"r1\.nii\.gz is not on the grid of r0\.nii\.gz"):
+        fuse_raters(raters, PLAIN, tmp_path / "consensus")
+    assert not (tmp_path / "consensus").exists()
+
+
+@pytest.fixture
+def rated(labelled_cohort: Path, tmp_path: Path) -> Path:
+    """The cohort with two raters for sub-01 and sub-02, one for sub-03; sub-02 has a mask, too."""
+    root = tmp_path / "rated"
+    shutil.copytree(labelled_cohort, root)
+    for who, raters in (("sub-01", (1, 2)), ("sub-02", (1, 2)), ("sub-03", (1,))):
+        stem = root / "derivatives" / "manual" / who / "anat" / f"{who}_space-FLAIR"
+        for rater in raters:
+            shutil.copy(f"{stem}_label-L_mask.nii.gz", f"{stem}_desc-rater{rater}_mask.nii.gz")
+        if who != "sub-02":
+            Path(f"{stem}_label-L_mask.nii.gz").unlink()
+    return root
+
+
+def test_one_plain_mask_comes_before_raters(
+    rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="bids_msseg"):
+        files = find_labelled(rated, rated / "derivatives/manual", tmp_path / "consensus")
+    by_name = {item.visit.key: item for item in files}
+    assert len(files) == 6
+    first, second, third = (by_name[f"sub-0{n}"] for n in (1, 2, 3))
+    assert first.share is not None
+    assert first.learnt == first.share
+    assert first.truth.is_relative_to(tmp_path / "consensus")
+    assert second.share is None
+    assert second.learnt == second.truth
+    assert second.truth.name == "sub-02_space-FLAIR_label-L_mask.nii.gz"
+    assert third.truth.name == "sub-03_space-FLAIR_desc-rater1_mask.nii.gz"
+    assert (first.site, second.site) == ("B", "A")
+    for words in (
+        "sub-01: consensus of 2 raters",
+        "sub-02: sub-02_space-FLAIR_label-L_mask.nii.gz is used, the masks of 2 raters are not",
+        "5 visits have one mask, 1 a consensus of several raters",
+    ):
+        assert words in caplog.text

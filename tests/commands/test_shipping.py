@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bids_msseg import __version__
+from bids_msseg.bids.visit import Visit
 from bids_msseg.cascade.folds import Split
+from bids_msseg.commands.labels import LabelledFiles
 from bids_msseg.commands.scoring import Score
 from bids_msseg.commands.shipping import (
     SHOWN,
     _read_losses,
+    describe_data,
     draw_losses,
     model_card,
     score_table,
@@ -45,7 +50,10 @@ def test_what_is_undefined_is_not_a_number_in_the_table() -> None:
 def test_a_model_card_says_what_was_trained_on_whom() -> None:
     workshop = SimpleNamespace(split=Split((("sub-1",), ("sub-2", "sub-4"), ("sub-3",))))
     scores = [_score("sub-1", "A", 0.5)]
-    card = model_card("toy", "ab" * 32, 2_500_000, scores, workshop, {"seed": 7, "folds": 3})  # type: ignore[arg-type]
+    card = model_card(
+        "toy", "ab" * 32, 2_500_000, scores, workshop, {"seed": 7, "folds": 3}, "## D\n"
+    )  # type: ignore[arg-type]
+    assert card.endswith("|\n\n## D\n")
     for words in (
         "# Model card: toy\n",
         f"`toy.safetensors`, 2.5 MB, SHA-256 `{'ab' * 32}`",
@@ -82,3 +90,35 @@ def test_losses_are_drawn_even_where_a_net_has_none(tmp_path: Path, recwarn) -> 
     draw_losses(logs, target)
     assert target.read_bytes() == first
     assert [str(one.message) for one in recwarn] == []
+
+
+def _labelled(who: str, session: str, site: str, share: Path | None = None) -> LabelledFiles:
+    path = Path("f.nii.gz")
+    return LabelledFiles(Visit(who, session, path), path, path, site, share)
+
+
+def test_data_are_counted_by_site_and_their_licence_is_told(tmp_path: Path) -> None:
+    about = {"Name": "Toy", "License": "CC-BY", "Authors": ["A. Doe", "B. Roe"]}
+    (tmp_path / "dataset_description.json").write_text(json.dumps(about))
+    files = [
+        _labelled("1", "1", "Oslo"),
+        _labelled("1", "2", "Oslo", Path("s.nii.gz")),
+        _labelled("2", "1", "Oslo"),
+        _labelled("3", "1", "Bern"),
+    ]
+    section = describe_data(tmp_path, files)
+    for line in (
+        "- dataset: Toy",
+        "- licence: CC-BY",
+        "- authors: A. Doe, B. Roe",
+        "- DOI: not stated",
+        "| Bern | 1 | 1 | none |\n| Oslo | 2 | 3 | 1 of 3 |",
+        f"bids_msseg {__version__}, Python 3.",
+        f"torch {torch.__version__.partition('+')[0]}",
+    ):
+        assert line in section
+
+
+def test_a_dataset_that_says_nothing_of_itself(tmp_path: Path) -> None:
+    section = describe_data(tmp_path, [_labelled("1", "1", "one site")])
+    assert "- licence: not stated" in section

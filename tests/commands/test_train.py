@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from bids_msseg.cascade.checkpoint import load_cascade
-from bids_msseg.commands import train
+from bids_msseg.cascade.weights import read_header
+from bids_msseg.commands import train, train_valverde
 from bids_msseg.commands.recipes import make_recipe, read_recipe, site_recipe
 from bids_msseg.errors import UsageError
 
@@ -104,15 +106,84 @@ def test_predictions_lie_on_the_grid_of_the_flair(trained: Path, labelled_cohort
 
 
 @pytest.mark.slow
-def test_a_second_call_trains_nothing(trained: Path, labelled_cohort: Path, recipe: Path) -> None:
-    checkpoints = {path: path.stat().st_mtime_ns for path in (trained / "checkpoints").iterdir()}
+def test_a_second_call_trains_and_scores_nothing(
+    trained: Path, labelled_cohort: Path, recipe: Path, capsys
+) -> None:
+    checkpoints = list((trained / "checkpoints").iterdir())
+    before = _times(*checkpoints, trained / "scores.tsv")
     weights = (trained / "toy.safetensors").read_bytes()
     assert len(checkpoints) == 6 + 4 + 4
     assert _train(labelled_cohort, trained, recipe) == 0
-    assert checkpoints == {
-        path: path.stat().st_mtime_ns for path in (trained / "checkpoints").iterdir()
-    }
+    assert before == _times(*(trained / "checkpoints").iterdir(), trained / "scores.tsv")
     assert (trained / "toy.safetensors").read_bytes() == weights
+    captured = capsys.readouterr()
+    assert "nothing has changed since" in captured.err
+    assert "| **mean, n = 3** | B | cascade |" in captured.out
+
+
+def _times(*paths: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+@pytest.mark.slow
+def test_scores_older_than_a_net_are_made_again(
+    trained: Path, labelled_cohort: Path, recipe: Path
+) -> None:
+    scores = trained / "scores.tsv"
+    content = scores.read_text()
+    os.utime(scores, ns=(1, 1))
+    assert _train(labelled_cohort, trained, recipe) == 0
+    assert scores.stat().st_mtime_ns > 1
+    assert scores.read_text() == content
+
+
+@pytest.mark.slow
+def test_weights_say_whom_they_have_seen(trained: Path) -> None:
+    notes = read_header(trained / "toy.safetensors").notes
+    assert sorted(notes["visits"]) == [
+        "sub-01", "sub-02", "sub-03", "sub-04_ses-1", "sub-04_ses-2", "sub-05"
+    ]  # fmt: skip
+    assert set(notes["images"]) == set(notes["visits"])
+
+
+@pytest.mark.slow
+def test_changed_masks_are_refused_once_it_has_begun(
+    trained: Path, labelled_cohort: Path, recipe: Path, tmp_path: Path, capsys
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(labelled_cohort, other)
+    truth = other / "derivatives/manual/sub-05/anat/sub-05_space-FLAIR_label-L_mask.nii.gz"
+    image = nib.load(truth)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 1, 0), image.affine), truth)
+    before = _times(*(trained / "cohort").glob("*.npz"))
+    assert _train(other, trained, recipe) == 64
+    assert f"sub-05: {truth.name} has changed" in capsys.readouterr().err
+    assert before == _times(*(trained / "cohort").glob("*.npz"))
+
+
+def test_the_preset_is_handed_what_was_asked_for(
+    labelled_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def note(files, out, **options) -> list:
+        calls.append((len(files), out, options))
+        return []
+
+    monkeypatch.setattr(train_valverde, "run_valverde", note)
+    recipe = tmp_path / "short.yml"
+    recipe.write_text("epochs: 1\nseed: 3\n")
+    out = tmp_path / "out"
+    argv = [str(labelled_cohort), str(out), "--preset", "valverde2017", "--name", "old"]
+    assert train.main([*argv, "--recipe", str(recipe), "--threads", "2"]) == 0
+    (count, folder, options) = calls[0]
+    assert (count, folder) == (6, out)
+    assert options["settings"] == {"epochs": 1, "seed": 3}
+    assert (options["name"], options["threads"], options["split"]) == ("old", 2, None)
+    assert len(list((out / "cohort").glob("*.npz"))) == 6
+    recipe.write_text("widths: [4, 8]\n")
+    assert train.main([*argv, "--recipe", str(recipe)]) == 64
+    assert len(calls) == 1
 
 
 @pytest.mark.slow
