@@ -15,11 +15,12 @@ import argparse
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
 from bids_msseg.cascade.augment import Augmentation, AugmentPlan
 from bids_msseg.cascade.augmentation.catalogue import read_program
@@ -89,7 +90,7 @@ def crops(
     paths: list[Path], size: int, count: int, workers: int, plan: Augmentation
 ) -> Iterator[tuple[int, float]]:
     visits = [load_visit(path) for path in paths]
-    source = CandidateSampler(visits, SEED, size=size, plan=plan)  # type: ignore[arg-type]
+    source = CandidateSampler(visits, SEED, size=size, plan=plan)
     stream = batches(source, first=0, last=count, batch=1, workers=workers)
     return ((1, float(truth.max() >= 0.5)) for _, truth in stream)
 
@@ -105,21 +106,23 @@ def show(name: str, result: Result, epoch: int) -> None:
     )
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cohort", type=Path, help="folder of prepared visits (npz)")
     parser.add_argument("--count", type=int, default=EPOCH, help="patches to stream")
     parser.add_argument("--crops", type=int, default=64, help="crops of each size, 0 for none")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--program", type=Path, help="recipe whose augmentation the crops get")
-    options = parser.parse_args()
+    parser.add_argument("--recipe", type=Path, help="recipe whose augmentation the crops get")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     torch.set_num_threads(1)
     paths = sorted(options.cohort.glob("*.npz"))
     plan: Augmentation = AugmentPlan()
-    if options.program:
-        import yaml
-
-        plan = read_program(yaml.safe_load(options.program.read_text())["augmentation"])
+    if options.recipe:
+        plan = read_program(yaml.safe_load(options.recipe.read_text())["augmentation"])
     print(f"{len(paths)} visits, {options.workers} workers; peak memory of all processes:")
     print("MB with shared pages counted once, RSS MB with them counted in each process;")
     print("epoch: 1,734,960 patches, or 1,000 crops, at the rate measured")
@@ -127,25 +130,11 @@ def main() -> None:
         f"{'stream':<28}{'samples':>9}{'lesion':>8}{'samples/s':>11}{'/CPU second':>13}"
         f"{'peak MB':>9}{'RSS MB':>9}{'epoch min':>10}{'load':>7}"
     )
-    streams: list[tuple[str, Callable[[], Iterator[tuple[int, float]]], int, int]] = [
-        (
-            f"{PATCH}³ patches",
-            lambda: patches(paths, options.count, options.workers),
-            50,
-            EPOCH,
-        )
-    ]
+    stream = patches(paths, options.count, options.workers)
+    show(f"{PATCH}³ patches", measure(stream, every=50), EPOCH)
     for size in CROPS if options.crops else ():
-        streams.append(
-            (
-                f"{size}³ crops",
-                lambda size=size: crops(paths, size, options.crops, options.workers, plan),
-                4,
-                1000,
-            )
-        )
-    for name, stream, every, epoch in streams:
-        show(name, measure(stream(), every=every), epoch)
+        stream = crops(paths, size, options.crops, options.workers, plan)
+        show(f"{size}³ crops", measure(stream, every=4), 1000)
 
 
 if __name__ == "__main__":
