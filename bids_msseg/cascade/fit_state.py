@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +179,7 @@ def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> d
     device : str, default "cpu"
         Where to put the tensors.
     mmap : bool, default False
-        Read tensors only when they are looked at.
+        Read tensors only when they are looked at, and do not look for flipped bits in them.
 
     Returns
     -------
@@ -191,6 +192,8 @@ def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> d
         If it is cut short, damaged or something else. Nothing in it is ever executed.
     """
     try:
+        if not mmap:
+            _check_sums(path)
         kept = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except (
         EOFError,
@@ -200,11 +203,20 @@ def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> d
         TypeError,
         ValueError,
         pickle.UnpicklingError,
+        zipfile.BadZipFile,
     ) as error:
         raise _unusable(path, "it is cut short, damaged or something else") from error
     if not isinstance(kept, dict) or not kept.keys() >= KEYS:
         raise _unusable(path, "it does not hold a training")
     return kept
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the content with its checksums, which torch writes and does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
+    if bad:
+        raise ValueError(f"the checksum of {bad} is wrong")
 
 
 def _unusable(path: Path, why: str) -> DataError:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,14 @@ from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import CandidateSampler, RefinementSampler, judge_candidates
 from bids_msseg.cascade.training import (
     FitPlan,
+    Report,
     candidate_loss,
     choose_gate,
     fit,
     refinement_loss,
+    soft_dice,
 )
+from bids_msseg.errors import TemporaryError, UsageError
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.metrics import voxel_agreement
 
@@ -208,10 +213,162 @@ def test_half_a_checkpoint_is_not_read(make_visit, tmp_path: Path) -> None:
     assert torch.load(tmp_path / "net.pt", weights_only=True)["step"] == 1
 
 
+class _Noise(Dataset[tuple[Tensor, ...]]):
+    """Noise whose bright voxels are to be found; every item alike where it is constant."""
+
+    def __init__(self, *, constant: bool = False) -> None:
+        self.constant = constant
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        seed = 0 if self.constant else index
+        images = torch.randn((6, 4, 4, 4), generator=torch.Generator().manual_seed(seed))
+        return images, (images[:1] > 1).float()
+
+
+def _train(
+    path: Path, plan: FitPlan, *, constant: bool = False, report=None, seed: int = 0
+) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    source = _Noise(constant=constant)
+    return fit(CandidateNet((2, 4)), source, plan, Engine(), path, report=report).state_dict()
+
+
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+PLAN = FitPlan(steps=30, batch=2, workers=0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, Tensor]:
+    return _train(tmp_path_factory.mktemp("undisturbed") / "net.pt", PLAN)
+
+
+def test_the_seed_decides(undisturbed, tmp_path: Path) -> None:
+    assert _equal(_train(tmp_path / "same.pt", PLAN), undisturbed)
+    assert not _equal(_train(tmp_path / "other.pt", PLAN, seed=1), undisturbed)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_loaders_does_not_matter(undisturbed, workers: int, tmp_path: Path) -> None:
+    plan = replace(PLAN, workers=workers)
+    assert _equal(_train(tmp_path / "net.pt", plan), undisturbed)
+
+
+def test_an_error_costs_no_step(undisturbed, tmp_path: Path) -> None:
+    def fail(_line: Report) -> None:
+        raise RuntimeError("the log's disk is full")
+
+    path = tmp_path / "net.pt"
+    with pytest.raises(RuntimeError, match="the log's disk is full"):
+        _train(path, PLAN, report=fail)
+    assert torch.load(path, weights_only=True)["step"] == 25
+    assert _equal(_train(path, PLAN, seed=9), undisturbed)
+
+
+class _Told(Exception):  # noqa: N818 not an error
+    pass
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_sigterm_saves_and_then_does_what_it_does(accumulate: int, tmp_path: Path) -> None:
+    plan = replace(PLAN, accumulate=accumulate)
+
+    def told(_number, _frame) -> None:
+        raise _Told
+
+    def stop(_line: Report) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    path = tmp_path / "net.pt"
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        with pytest.raises(_Told):
+            _train(path, plan, report=stop)
+        assert signal.getsignal(signal.SIGTERM) is told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert torch.load(path, weights_only=True)["step"] == 25
+    whole = _train(tmp_path / "whole.pt", plan)
+    assert _equal(_train(path, plan, seed=9), whole)
+
+
+def test_an_ignored_signal_still_stops_the_training(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(TemporaryError, match="stopped at step 25 of 30"):
+            _train(
+                tmp_path / "net.pt",
+                PLAN,
+                report=lambda _line: signal.raise_signal(signal.SIGTERM),
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_gradients_of_a_steps_batches_are_averaged(tmp_path: Path) -> None:
+    plan = FitPlan(steps=3, batch=1, workers=0)
+    once = _train(tmp_path / "once.pt", plan, constant=True)
+    four = _train(tmp_path / "four.pt", replace(plan, accumulate=4), constant=True)
+    assert _equal(once, four)
+
+
+def test_a_step_takes_its_batches_in_order(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watched(_Noise):
+        def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+            seen.append(index)
+            return super().__getitem__(index)
+
+    plan = FitPlan(steps=2, batch=2, accumulate=3, workers=0)
+    fit(CandidateNet((2, 4)), Watched(), plan, Engine(), tmp_path / "net.pt")
+    assert seen == list(range(12))
+
+
+def test_batches_that_a_team_cannot_share_are_refused(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bids_msseg.cascade.training.find_team", lambda: (0, 3))
+    with pytest.raises(UsageError, match="3 processes cannot share 4 batches"):
+        _train(tmp_path / "net.pt", replace(PLAN, accumulate=4))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_says_loss_and_dice_of_its_steps(tmp_path: Path) -> None:
+    lines: list[Report] = []
+    plan = FitPlan(steps=1, batch=2, workers=0)
+    _train(tmp_path / "net.pt", plan, report=lines.append)
+    torch.manual_seed(0)
+    net = CandidateNet((2, 4))
+    images, truth = (torch.stack(pair) for pair in zip(_Noise()[0], _Noise()[1], strict=True))
+    with torch.no_grad():
+        logits = net(images)
+    assert (lines[0].step, lines[0].steps) == (1, 1)
+    assert lines[0].loss == pytest.approx(float(candidate_loss(logits, (truth,))), rel=1e-5)
+    assert lines[0].dice == pytest.approx(float(soft_dice(logits.sigmoid(), truth)), rel=1e-5)
+
+
+def test_dice_of_a_refinement_net_is_that_inside_its_candidates(
+    make_visit, tmp_path: Path
+) -> None:
+    lines: list[Report] = []
+    source, plan = _refinement_source(make_visit), FitPlan(steps=1, batch=2, workers=0)
+    torch.manual_seed(0)
+    net = RefinementNet((4, 8))
+    items = [torch.stack(part) for part in zip(source[0], source[1], strict=True)]
+    member = items[0][:, -1:]
+    with torch.no_grad():
+        seen = net(items[0])[0].sigmoid() * member
+    fit(net, source, plan, Engine(), tmp_path / "net.pt", report=lines.append)
+    expected = float(soft_dice(seen, items[1] * member))
+    assert lines[0].dice == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_small_net_learns_a_small_phantom(learned, make_visit) -> None:
     net, lines = learned
     assert [line.step for line in lines] == [25, 50, 75, 100, 110]
     assert lines[-1].loss < 0.7 * lines[0].loss
+    assert 0 < lines[0].dice < lines[-1].dice < 1
     unseen = make_visit("sub-9", seed=9)
     probability = candidate_probability(
         [net], unseen.images.astype(np.float32), unseen.present, unseen.brain, Engine()
