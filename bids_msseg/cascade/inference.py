@@ -369,8 +369,8 @@ def segment(
     -------
     Segmentation
         The final probability of a candidate voxel is the mean of both nets' voxel probabilities,
-        and at most the candidate's lesion probability mapped so that ``keep`` falls on the
-        threshold; elsewhere it is 0.
+        and at most the candidate's lesion probability mapped so that ``keep`` falls on one half;
+        elsewhere it is 0.
     """
     first = cascade.candidate[:1] if fast else cascade.candidate
     second = cascade.refinement[:1] if fast else cascade.refinement
@@ -395,14 +395,17 @@ def decide(
     voxels, lesion = refine(nets, images, present, candidate, point.gate, engine)
     candidates = lesion > 0
     mixed = 0.5 * (candidate + voxels)
-    capped = np.minimum(mixed, _ceiling(lesion, point.keep, point.threshold))
+    capped = np.minimum(mixed, _ceiling(lesion, point.keep))
     probability = np.where(candidates, capped, np.float32(0)).astype(np.float32)
     return Segmentation(candidate, probability, lesion, candidates)
 
 
-def _ceiling(lesion: Array, keep: float, threshold: float) -> Array:
-    """Map lesion probability linearly so that ``keep`` becomes ``threshold``, 0 and 1 stay."""
-    below = lesion / max(keep, 1e-6) * threshold
-    above = threshold + (lesion - keep) / max(1 - keep, 1e-6) * (1 - threshold)
+def _ceiling(lesion: Array, keep: float) -> Array:
+    """Map lesion probability linearly so that ``keep`` becomes one half, 0 and 1 stay.
+
+    The threshold has no part in it: it is chosen on the result.
+    """
+    below = 0.5 * lesion / max(keep, 1e-6)
+    above = 0.5 + 0.5 * (lesion - keep) / max(1 - keep, 1e-6)
     result: Array = np.where(lesion < keep, below, above).astype(np.float32)
     return result

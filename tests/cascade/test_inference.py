@@ -347,19 +347,16 @@ def test_fast_uses_one_member_of_each_ensemble() -> None:
 
 @given(
     keep=st.floats(0.05, 0.95),
-    threshold=st.floats(0.05, 0.95),
     lesions=st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20),
 )
-def test_ceiling_rises_and_meets_the_threshold_at_keep(
-    keep: float, threshold: float, lesions: list[float]
-) -> None:
+def test_ceiling_rises_and_is_one_half_at_keep(keep: float, lesions: list[float]) -> None:
     lesion = np.sort(np.array(lesions, np.float32))
-    mapped = _ceiling(lesion, keep, threshold)
+    mapped = _ceiling(lesion, keep)
     assert (np.diff(mapped) >= -1e-6).all()
-    ends = _ceiling(np.array([0, keep, 1], np.float64), keep, threshold)
-    np.testing.assert_allclose(ends, [0, threshold, 1], rtol=0, atol=1e-6)
-    for low in (lesion[lesion < keep - 1e-4], lesion[lesion > keep + 1e-4]):
-        over = _ceiling(low, keep, threshold) >= threshold
+    ends = _ceiling(np.array([0, keep, 1], np.float64), keep)
+    np.testing.assert_allclose(ends, [0, 0.5, 1], rtol=0, atol=1e-6)
+    for side in (lesion[lesion < keep - 1e-4], lesion[lesion > keep + 1e-4]):
+        over = _ceiling(side, keep) >= 0.5
         assert over.all() or not over.any()
 
 
