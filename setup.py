@@ -29,6 +29,7 @@ RUNTIME = [
     "rich>=15,<16",
     "tomli-w>=1.2,<2",
 ]
+ONNX = ["onnx>=1.23,<1.24", "onnxruntime>=1.32,<1.33"]
 TEST = [
     "pytest>=9.2,<10",
     "pytest-cov>=7.1,<8",
@@ -40,6 +41,8 @@ TEST = [
     "bids-validator-deno>=3.0.2,<4",
     "boutiques>=0.5.33,<0.6",
     "lesion-metrics>=0.1.12,<0.2",
+    "onnx>=1.23,<1.24",
+    "onnxruntime>=1.32,<1.33",
 ]
 
 setup(
@@ -57,12 +60,13 @@ setup(
         "bids_msseg.reports": ["templates/*"],
     },
     install_requires=RUNTIME,
-    extras_require={"test": TEST},
+    extras_require={"onnx": ONNX, "test": TEST},
     entry_points={
         "console_scripts": [
             "msseg=bids_msseg.cli:main",
             "msseg-train=bids_msseg.commands.train:main",
             "msseg-demo=bids_msseg.commands.demo:main",
+            "msseg-export=bids_msseg.commands.export:main",
         ]
     },
     classifiers=[

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bids_msseg.cascade.onnx_format import DESCRIPTION
+from bids_msseg.commands.export import main
+from bids_msseg.errors import ExitCode
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(bright_model: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "bright"
+    assert main([str(bright_model), str(folder)]) == ExitCode.SUCCESS
+    return folder
+
+
+def test_a_model_becomes_a_folder(exported: Path) -> None:
+    assert {path.name for path in exported.iterdir()} == {
+        "candidate0.onnx",
+        "refinement0.onnx",
+        DESCRIPTION,
+    }
+
+
+def test_the_difference_is_told(bright_model: Path, tmp_path: Path, capsys) -> None:
+    assert main([str(bright_model), str(tmp_path / "again")]) == ExitCode.SUCCESS
+    assert "logits differ from those of bright" in capsys.readouterr().err
+
+
+def test_out_and_in_gives_the_same_bytes(
+    bright_model: Path, exported: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "new" / "again.safetensors"
+    assert main([str(exported), str(target)]) == ExitCode.SUCCESS
+    assert target.read_bytes() == bright_model.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["no-such-model", "out"], ExitCode.USAGE),
+        (["no/such/model.safetensors", "out"], ExitCode.NO_INPUT),
+        (["{model}", "{exported}"], ExitCode.CANNOT_CREATE),
+        (["{exported}", "out"], ExitCode.USAGE),
+        (["{exported}", "{model}"], ExitCode.CANNOT_CREATE),
+        (["{empty}", "out.safetensors"], ExitCode.DATA_ERROR),
+        (["{broken}", "out"], ExitCode.DATA_ERROR),
+        (["one"], ExitCode.USAGE),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    words: list[str], code: int, bright_model: Path, exported: Path, tmp_path: Path, monkeypatch,
+    capsys,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.safetensors").write_bytes(b"broken")
+    places = {
+        "model": bright_model,
+        "exported": exported,
+        "empty": tmp_path / "empty",
+        "broken": tmp_path / "broken.safetensors",
+    }
+    assert main([word.format(**places) for word in words]) == code
+    assert "cure:" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors", "empty"]
