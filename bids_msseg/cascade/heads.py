@@ -287,6 +287,8 @@ def _rim(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _halo(lateral: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    if not lateral.any():
+        return np.full(lateral.shape, FAR, np.uint8)
     distance = ndimage.distance_transform_edt(~lateral)
     steps: NDArray[np.uint8] = np.minimum(HALO_STEPS * distance, FAR).astype(np.uint8)
     return steps

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from bids_msseg.cascade.heads import (
     prepare_patient,
     save_head,
 )
-from bids_msseg.errors import NoInputError
+from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.resample import resample, smooth_before_coarser
 from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
 
@@ -32,8 +34,8 @@ def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
     ----------
     label_maps : path
         ``anatomy/<name>_dseg.nii.gz`` in FreeSurfer's numbering, 1 mm, without lesions;
-        ``tissue-lesion/<participant>_dseg.nii.gz`` with 1 fluid, 2 grey matter, 3 white matter,
-        4 lesion. Either folder may be missing.
+        ``tissue-lesion/<participant>_dseg.nii.gz`` (or ``sub-<participant>...``) with 1 fluid,
+        2 grey matter, 3 white matter, 4 lesion. Either folder may be missing.
     folder : path
         Receives one ``.npz`` a head.
     seed : int
@@ -47,6 +49,8 @@ def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
     ------
     NoInputError
         If there is no label map.
+    DataError
+        If two maps have one name, or a map without lesions has other voxels than 1 mm.
     """
     folder.mkdir(parents=True, exist_ok=True)
     anatomy = sorted((label_maps / "anatomy").glob("*.nii*"))
@@ -56,6 +60,7 @@ def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
             f"there is no label map in {label_maps}",
             cure="give --label-maps a folder with anatomy/*_dseg.nii.gz",
         )
+    _refuse_twins((*anatomy, *patients))
     for number, path in enumerate((*anatomy, *patients)):
         target = folder / f"{_stem(path)}.npz"
         if not target.is_file():
@@ -66,11 +71,28 @@ def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
 
 
 def _stem(path: Path) -> str:
-    return path.name.partition(".")[0].partition("_")[0]
+    """Name a map; ``sub-lj07_dseg`` and ``lj07_dseg`` are of one participant."""
+    return path.name.partition(".")[0].removesuffix("_dseg").removeprefix("sub-")
+
+
+def _refuse_twins(paths: Sequence[Path]) -> None:
+    twins = sorted(name for name, count in Counter(map(_stem, paths)).items() if count > 1)
+    if twins:
+        raise DataError(
+            f"more than one label map is called {', '.join(twins)}",
+            cure="give each map a name of its own",
+        )
 
 
 def _anatomy(path: Path, seed: tuple[int, int]) -> Head:
-    labels = np.rint(as_ras(load_volume(path)).data).astype(np.int32)
+    volume = as_ras(load_volume(path))
+    if not np.allclose(volume.spacing, 1, atol=0.02):
+        edges = " x ".join(f"{edge:g}" for edge in volume.spacing)
+        raise DataError(
+            f"{path.name} has voxels of {edges} mm",
+            cure="resample it to 1 mm, each voxel taking its nearest label",
+        )
+    labels = np.rint(volume.data).astype(np.int32)
     return prepare_anatomy(_stem(path), labels, np.random.default_rng(seed), draws=DRAWS)
 
 
@@ -85,7 +107,8 @@ def _patient(path: Path) -> Head:
         tissue[nearest == code] = kind
     lesion = volume.with_data((codes == PATIENT_LESION).astype(np.float32))
     share = resample(smooth_before_coarser(lesion, 1.0), shape, affine).data
-    return prepare_patient(_stem(path), f"sub-{_stem(path)}", tissue, share)
+    patient = f"sub-{_stem(path).partition('_')[0]}"
+    return prepare_patient(_stem(path), patient, tissue, share)
 
 
 def _one_mm(volume: Volume) -> tuple[tuple[int, int, int], Affine]:
