@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+HURRY_S: Final = 2.0
+"""A launcher hands on a signal that its processes got already; people take longer, s."""
 
 
 class StopRequest:
@@ -21,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._since = 0.0
         self._owner = os.getpid()
         self._previous: dict[int, Any] = {}
 
@@ -48,19 +52,20 @@ class StopRequest:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
             return
-        if self.asked:
-            # whoever asks twice does not want to wait
+        if not self.asked:
+            self.number, self._since = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since > HURRY_S:
+            # whoever presses Ctrl-C once more does not want to wait
             signal.signal(number, self._previous[number])
             signal.raise_signal(number)
-        self.number = number
 
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
     """Hold SIGTERM and SIGINT back while the context is open.
 
-    The signal takes its usual effect when the context ends; a second one does at once. Outside
-    the main thread, where Python hands out no signals, nothing is held back.
+    The signal takes its usual effect when the context ends; a second SIGINT some seconds later
+    does at once. Outside the main thread, where Python hands out no signals, nothing is held back.
 
     Yields
     ------

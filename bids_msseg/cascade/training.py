@@ -221,11 +221,12 @@ def fit(
             for line in _steps(state, net, source, engine, checkpoint, stop):
                 if report and rank == 0:
                     report(line)
+            # nobody may look for the file before it is there
+            run_first(lambda: state.save(checkpoint))
         except BaseException:
+            # also where the last save was disturbed: a loader that dies raises an error anywhere
             state.rescue(checkpoint)
             raise
-        # nobody may look for the file before it is there
-        run_first(lambda: state.save(checkpoint))
     if state.step < plan.steps:
         raise TemporaryError(
             f"the training was stopped at step {state.step} of {plan.steps}",

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from bids_msseg.cascade import stopping as stopping_module
 from bids_msseg.cascade.stopping import StopRequest, stopping
 
 
@@ -39,7 +40,9 @@ def test_a_signal_waits_until_the_context_ends(number: int) -> None:
     assert seen == [False, True]
 
 
-def test_a_second_signal_does_not_wait(number: int) -> None:
+@pytest.mark.parametrize("hurry", [-1.0, 1000.0])
+def test_only_ctrl_c_once_more_does_not_wait(number: int, hurry: float, monkeypatch) -> None:
+    monkeypatch.setattr(stopping_module, "HURRY_S", hurry)
     seen = []
 
     def work() -> None:
@@ -51,7 +54,8 @@ def test_a_second_signal_does_not_wait(number: int) -> None:
 
     with pytest.raises(_Told):
         work()
-    assert seen == ["first"]
+    people = number == signal.SIGINT and hurry < 0
+    assert seen == (["first"] if people else ["first", "second"])
 
 
 def test_without_a_signal_handlers_are_as_before(number: int) -> None:

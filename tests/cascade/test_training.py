@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,6 +308,34 @@ def test_an_ignored_signal_still_stops_the_training(tmp_path: Path) -> None:
             )
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+STOP_EVERYBODY = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+import team_job
+team_job.PLAN = replace(team_job.PLAN, workers=2)
+class Stop(list):
+    def append(self, line):
+        os.killpg(0, signal.SIGTERM)
+team_job.train(Path(sys.argv[1]), Stop(), team_job.Noise())
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_stops_all_processes_costs_no_step(tmp_path: Path) -> None:
+    """As at the end of a job's time: the loaders get the signal, too."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", STOP_EVERYBODY, tmp_path / "net.pt"],
+        env={**os.environ, "PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here}"},
+        start_new_session=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert torch.load(tmp_path / "net.pt", weights_only=True)["step"] == 25
 
 
 def test_gradients_of_a_steps_batches_are_averaged(tmp_path: Path) -> None:
