@@ -28,6 +28,9 @@ from bids_msseg.cascade.patches import cut, stream
 
 Array = NDArray[np.float32]
 TISSUES = len(Tissue)
+HORNS_BELOW_MM = 12
+CAPS_SHARE = 0.6
+"""How often caps are made where a plan asks for them."""
 
 # lowest and highest brightness of FLAIR, T1w and T2w, white matter of the cerebrum being 1
 _USUAL: dict[Tissue, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
@@ -71,6 +74,9 @@ class MakePlan:
     halo, flow, patchy
         Largest amounts of: brightness around the ventricles, flow in fluid, slow change of
         brightness within cortex and white matter.
+    caps
+        Largest brightness of caps on the frontal and occipital horns; 0 for none, and for the
+        sub-images that there were before there were caps.
     margin_mm
         Range of the distance from the brain at which its mask ends.
     mask_fault
@@ -92,6 +98,7 @@ class MakePlan:
     halo: float = 0.4
     flow: float = 0.9
     patchy: float = 0.12
+    caps: float = 0.0
     margin_mm: tuple[float, float] = (0.0, 2.5)
     mask_fault: float = 0.2
     misplaced: float = 0.25
@@ -158,10 +165,14 @@ class Census:
         Entry ``i``: brain and fluid at most ``i`` tenths of a mm from the brain.
     lesions : tuple of float
         Of each of the head's draws.
+    horns : ndarray of int64, shape (n, 3)
+        Tips of the frontal and occipital horns of the lateral ventricles; none where ventricles
+        are not known.
     """
 
     within: NDArray[np.float64]
     lesions: tuple[float, ...]
+    horns: NDArray[np.int64]
 
 
 def take_census(head: Head) -> Census:
@@ -171,7 +182,35 @@ def take_census(head: Head) -> Census:
     within = np.cumsum(table, 0).astype(np.float64)
     within[:, [Tissue.AIR, Tissue.OUTSIDE]] = 0
     lesions = tuple(float(draw.fraction.sum(dtype=np.float64)) / 255 for draw in head.draws)
-    return Census(within, lesions)
+    return Census(within, lesions, find_horns(head))
+
+
+def find_horns(head: Head) -> NDArray[np.int64]:
+    """Find the foremost and the hindmost voxels of the left and the right lateral ventricle.
+
+    Parameters
+    ----------
+    head : Head
+
+    Returns
+    -------
+    ndarray of int64, shape (n, 3)
+        Of each side: middle of the foremost slice, middle of the hindmost; n is 4, or less where
+        ventricles are missing.
+    """
+    lateral = np.argwhere(head.halo == 0)
+    if not len(lateral):
+        return np.zeros((0, 3), np.int64)
+    x, z = lateral[:, 0], lateral[:, 2]
+    middle = (x.min() + x.max()) / 2
+    # temporal horns lie lower than the body and point forwards, too
+    low = np.median(z) - HORNS_BELOW_MM
+    tips: list[NDArray[np.int64]] = []
+    for side in (x < middle, x > middle):
+        half = lateral[side & (z >= low)]
+        for end in (half[:, 1].max(), half[:, 1].min()) if len(half) else ():
+            tips.append(np.rint(half[half[:, 1] == end].mean(0)).astype(np.int64))
+    return np.array(tips, np.int64).reshape(-1, 3)
 
 
 def brain_scale(look: Look, tissue: NDArray[np.float64], lesions: float) -> tuple[Array, Array]:
@@ -235,6 +274,8 @@ def make(
     mean, spread = brain_scale(look, inside, census.lesions[number])
     tissue, fraction, owner = _cut_head(head, draw, centre, edge)
     added = _extras(head, tissue, centre, edge, plan, rng)
+    if plan.caps > 0:
+        added += _caps(head, census.horns, tissue, centre, plan, rng)
     images = []
     for channel in range(3):
         off = _misplacement(rng, plan) if channel else (0, 0, 0)
@@ -302,6 +343,36 @@ def _extras(
         fluid = (tissue == Tissue.FLUID) | (tissue == Tissue.VENTRICLE)
         eddies = np.clip(smooth_field(rng, edge, 6.0) - 0.8, 0, 1.5)
         added += np.where(fluid, float(rng.uniform(0, plan.flow)) * eddies, 0)
+    return added.astype(np.float32)
+
+
+def _caps(
+    head: Head,
+    horns: NDArray[np.int64],
+    tissue: NDArray[np.uint8],
+    centre: Sequence[int],
+    plan: MakePlan,
+    rng: np.random.Generator,
+) -> Array:
+    """Make what is bright around the tips of the horns in many people without lesions."""
+    edge = tissue.shape[0]
+    added = np.zeros(tissue.shape, np.float32)
+    if rng.random() >= CAPS_SHARE:
+        return added
+    amount, reach = float(rng.uniform(0.3, 1)) * plan.caps, float(rng.uniform(1.5, 4))
+    away = cut(head.halo, centre, (edge, edge, edge), fill=255).astype(np.float32) / HALO_STEPS
+    rough = 1 + 0.5 * smooth_field(rng, edge, 7.0)
+    near = 1 / (1 + np.exp((away - reach * np.clip(rough, 0.4, 1.6)) / 0.5))
+    near[tissue != Tissue.WHITE] = 0
+    start = np.asarray(centre) - edge // 2
+    for tip in horns:
+        wide = float(rng.uniform(5, 9))
+        line = [
+            np.exp(-(((np.arange(edge) + a - b) / wide) ** 2))
+            for a, b in zip(start, tip, strict=True)
+        ]
+        around = line[0][:, None, None] * line[1][:, None] * line[2]
+        added = np.maximum(added, (amount * rng.uniform(0.6, 1)) * near * around)
     return added.astype(np.float32)
 
 

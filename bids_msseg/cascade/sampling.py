@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bids_msseg.cascade.augment import Augmentation, AugmentPlan, SubImage, augment
+from bids_msseg.cascade.pasting import LesionBank, fill_bank, paste_some
 from bids_msseg.cascade.patches import (
     LabelledVisit,
     Places,
@@ -110,6 +111,9 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
     lesion_share, hard_share : float
         Chances that a sub-image is centred on a lesion, or on a hard negative; the rest is
         centred anywhere in the brain.
+    paste : float, default 0
+        Chance that lesions of these visits are pasted into a sub-image, which may be another
+        visit's.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
         lesion_share: float = 0.5,
         hard_share: float = 0.0,
         hard: Sequence[NDArray[np.bool_]] | None = None,
+        paste: float = 0.0,
     ) -> None:
         self.visits = tuple(visits)
         self.places: tuple[Places, ...] = tuple(
@@ -130,6 +135,8 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
         )
         self.seed, self.size, self.plan = seed, size, plan or AugmentPlan()
         self.lesion_share, self.hard_share = lesion_share, hard_share
+        self.paste = paste
+        self.bank = fill_bank(self.visits) if paste > 0 else LesionBank(())
         self.sites = tuple(visit.site for visit in visits)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -144,6 +151,9 @@ class CandidateSampler(Dataset[tuple[Tensor, Tensor]]):
         shifts = rng.integers(-self.size // 4, self.size // 4 + 1, 3)
         centre = [at + int(shift) for at, shift in zip(drawn, shifts, strict=True)]
         sample = _cut_sub_image(visit, (), centre, cut_size(self.size))
+        # no number is drawn where nothing may be pasted, so that such streams stay what they were
+        if self.paste > 0 and rng.random() < self.paste:
+            sample = paste_some(sample, self.bank, rng, thick=visit.thick)
         done = augment(sample, self.plan, rng, size=self.size, thin=not visit.thick)
         return done.as_input(), done.maps
 
