@@ -102,8 +102,8 @@ def soft_dice(probability: Tensor, truth: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> float(soft_dice(torch.tensor([1.0, 0.5, 0.5]), torch.tensor([1.0, 1.0, 0.0])))
-    0.8
+    >>> float(soft_dice(torch.tensor([1.0, 0.5, 0.5]), torch.tensor([1.0, 0.0, 0.0])))
+    0.75
     """
     return (2 * (probability * truth).sum() + 1) / (probability.sum() + truth.sum() + 1)
 
