@@ -56,12 +56,15 @@ class Mix:
     hard : float
         Share of the real sub-images, not of all, that are centred on what an earlier net of fewer
         folds wrongly called lesion in a patient that it had not seen; renewed with every stage.
+    paste : float
+        Share of the real sub-images into which lesions of the same net's patients are pasted.
     """
 
     real: float = 0.6
     anatomy: float = 0.25
     patients: float = 0.15
     hard: float = 0.0
+    paste: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,20 +295,22 @@ def sub_images(workshop: Workshop, folds: FoldSet, seed: int) -> Dataset[tuple[T
         plan=recipe.augment,
         hard=find_hard(workshop, folds) if recipe.mix.hard else None,
         hard_share=recipe.mix.hard,
+        paste=recipe.mix.paste,
     )
     heads = workshop.heads(folds)
-    groups = {
-        recipe.mix.anatomy: [head for head in heads if not head.patient],
-        recipe.mix.patients: [head for head in heads if head.patient],
-    }
-    made = {share: group for share, group in groups.items() if group and share > 0}
+    groups = (
+        (recipe.mix.anatomy, [head for head in heads if not head.patient]),
+        (recipe.mix.patients, [head for head in heads if head.patient]),
+    )
+    made = [(share, group) for share, group in groups if group and share > 0]
     if not made:
         return real
     samplers = [
         MadeSampler(group, seed + 100 + number, plan=recipe.make, augment_plan=recipe.augment)
-        for number, group in enumerate(made.values())
+        for number, (_, group) in enumerate(made)
     ]
-    return MixedSampler([real, *samplers], [recipe.mix.real, *made], seed)
+    shares = [recipe.mix.real, *(share for share, _ in made)]
+    return MixedSampler([real, *samplers], shares, seed)
 
 
 def find_hard(workshop: Workshop, folds: FoldSet) -> list[NDArray[np.bool_]]:
