@@ -9,12 +9,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
 
 from bids_msseg.cascade.folds import FoldSet, Split
+from bids_msseg.cascade.log_watch import log_line
 from bids_msseg.cascade.stages import (
     MADE_STAGE,
     Recipe,
@@ -26,7 +26,10 @@ from bids_msseg.cascade.stages import (
     train_made,
     train_refinement,
 )
-from bids_msseg.cascade.training import Report
+from bids_msseg.cascade.team import find_team, run_first
+
+ALONE = ("look", "oof")
+"""Kinds of work that a team leaves to its first process: no net is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,10 @@ class Needing(Protocol):
     @property
     def name(self) -> str:
         """Unique."""
+
+    @property
+    def kind(self) -> str:
+        """What is to be done."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -196,17 +203,6 @@ def run_stage(workshop: Workshop, stage: Stage) -> str:
     return stage.name
 
 
-def log_line(folder: Path, stage: str, line: Report) -> None:
-    """Append one line of a training log to ``<folder>/<stage>.csv``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stage}.csv"
-    new = not path.exists()
-    with path.open("a", encoding="utf-8") as stream:
-        if new:
-            stream.write("step,steps,loss,seconds_per_step\n")
-        stream.write(f"{line.step},{line.steps},{line.loss:.5f},{line.seconds:.3f}\n")
-
-
 def run_all(
     workshop: Workshop,
     *,
@@ -251,8 +247,12 @@ def run_in_order(
     work : callable
         Does one piece and returns its name; it is pickled.
     jobs, threads, on_done
-        See :func:`run_all`.
+        See :func:`run_all`. Processes that were started as a team, see
+        :mod:`bids_msseg.cascade.team`, do every piece together, one after the other.
     """
+    if find_team()[1] > 1:
+        _run_together(planned, work, on_done)
+        return
     stages = {stage.name: stage for stage in planned}
     done: set[str] = set()
     running: dict[Future[str], str] = {}
@@ -273,6 +273,18 @@ def run_in_order(
                 done.add(name)
                 if on_done:
                     on_done(name)
+
+
+def _run_together(
+    planned: Sequence[Piece], work: Callable[[Piece], str], on_done: Callable[[str], None] | None
+) -> None:
+    for piece in planned:
+        if piece.kind in ALONE:
+            run_first(partial(work, piece))
+        else:
+            work(piece)
+        if on_done:
+            on_done(piece.name)
 
 
 def _ready(stages: Mapping[str, Needing], done: set[str], running: set[str]) -> list[str]:

@@ -34,6 +34,7 @@ from bids_msseg.cascade.sampling import (
     RefinementSampler,
     judge_candidates,
 )
+from bids_msseg.cascade.team import find_team
 from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit, is_finished
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import DataError, NoInputError
@@ -464,7 +465,12 @@ def _find_to_learn_from(
 
 
 def write_candidates(checkpoint: Path, gate: float, found: Sequence[Candidates]) -> None:
-    """Write gate and counts of the candidates behind a refinement net beside its checkpoint."""
+    """Write gate and counts of the candidates behind a refinement net beside its checkpoint.
+
+    In a team the first process writes.
+    """
+    if find_team()[0]:
+        return
     summary = {
         "gate": gate,
         "candidates": {

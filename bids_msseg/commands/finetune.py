@@ -51,6 +51,7 @@ from bids_msseg.imaging.volume import load_volume
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.checkpoint import Cascade
+    from bids_msseg.cascade.folds import Split
     from bids_msseg.cascade.inference import Engine, Segmentation
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.labels import LabelledFiles
@@ -192,10 +193,15 @@ def finetune(
     UsageError
         If ``out`` holds another training.
     """
-    from bids_msseg.cascade.schedule import log_line, run_in_order
+    from bids_msseg.cascade.log_watch import log_line
+    from bids_msseg.cascade.schedule import run_in_order
+    from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.cascade.team import run_first
     from bids_msseg.cascade.tuning import do_piece, plan_pieces
 
-    workshop = _open(files, out, given, settings, engine, threads, label_maps)
+    split = run_first(lambda: _open(files, out, given, settings, threads, label_maps))
+    recipe = make_recipe(_as_recipe(settings))
+    workshop = Workshop(out, split, recipe, engine, int(settings["seed"]))
     counts = net_counts(given.cascade, settings)
     LOGGER.info("going on from %s on %d visits", given.cascade.name, len(files))
     run_in_order(
@@ -205,7 +211,18 @@ def finetune(
         threads=threads,
         on_done=lambda piece: LOGGER.info("finished %s", piece),
     )
-    pairs = _compare(workshop, files, given, counts)
+    return run_first(lambda: _finish(workshop, files, given, settings, name, data))
+
+
+def _finish(
+    workshop: Workshop,
+    files: Sequence[LabelledFiles],
+    given: Given,
+    settings: Mapping[str, Any],
+    name: str,
+    data: str,
+) -> Tuned:
+    pairs = _compare(workshop, files, given, net_counts(given.cascade, settings))
     return _hand_over(workshop, given, settings, name, pairs, data)
 
 
@@ -220,12 +237,11 @@ def _open(
     out: Path,
     given: Given,
     settings: Mapping[str, Any],
-    engine: Engine,
     threads: int,
     label_maps: Path | None,
-) -> Workshop:
+) -> Split:
+    """Prepare visits and heads, and say who is held out together."""
     from bids_msseg.cascade.folds import Split
-    from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.made import prepare_heads
 
     for folder in ("checkpoints", "logs", "predictions"):
@@ -240,7 +256,7 @@ def _open(
         split = deal_folds(files, loads, min(people, most))
     weights = {"name": given.cascade.name, "sha256": given.cascade.sha256}
     keep_plan(out, split, {"init": weights, "recipe": settings})
-    return Workshop(out, split, make_recipe(_as_recipe(settings)), engine, int(settings["seed"]))
+    return split
 
 
 def _compare(

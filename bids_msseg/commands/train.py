@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bids_msseg.cascade.folds import Split
     from bids_msseg.cascade.schedule import Goal
     from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.cascade.team import Member
     from bids_msseg.commands.scoring import Score
 
 __all__ = ["LabelledFiles", "build_parser", "main", "read_sites"]
@@ -141,11 +142,33 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _train(options: argparse.Namespace) -> ExitCode:
-    """Do what was asked for: a preset, a fine-tuning, or a training from nothing."""
+    """Do what was asked for: a preset, a fine-tuning, or a training from nothing.
+
+    Started by ``torchrun``, several processes train each net together.
+    """
     refuse_odd_options(options)
+    from bids_msseg.cascade.log_watch import show_progress
+    from bids_msseg.cascade.team import join
+
+    with join(options.device) as member:
+        if member.size > 1:
+            _enter_team(options, member)
+        if options.preset:
+            return _train_preset(options)
+        with show_progress(options.output_dir / "logs", enabled=member.rank == 0):
+            return _train_cascade(options) if options.init is None else _tune(options)
+
+
+def _enter_team(options: argparse.Namespace, member: Member) -> None:
+    """Take this process's device and threads; only the first one tells what goes well."""
+    import torch
+
     if options.preset:
-        return _train_preset(options)
-    return _train_cascade(options) if options.init is None else _tune(options)
+        raise UsageError("--preset is trained by one process", cure="start it without torchrun")
+    options.device = member.device
+    torch.set_num_threads(options.threads)
+    if member.rank:
+        LOGGER.setLevel(logging.WARNING)
 
 
 def refuse_odd_options(options: argparse.Namespace) -> None:
@@ -174,13 +197,18 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
 
 def _train_cascade(options: argparse.Namespace) -> ExitCode:
     """Prepare, train, score, ship."""
+    from bids_msseg.cascade.inference import choose_engine
     from bids_msseg.cascade.schedule import Goal, run_all
-    from bids_msseg.commands.shipping import describe_data, score_table, ship
+    from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.cascade.team import run_first
 
     settings = read_recipe(options.recipe)
-    make_recipe(settings)  # a wrong one is told before anything is prepared
-    files = _labelled(options)
-    workshop = _open_workshop(options, settings, files)
+    # a wrong one is told before anything is prepared
+    recipe, seed = make_recipe(settings), int(settings["seed"])
+    engine = choose_engine(options.device)
+    files = run_first(lambda: _labelled(options))
+    split = run_first(lambda: _open_folder(options, settings, files))
+    workshop = Workshop(options.output_dir, split, recipe, engine, seed)
     goal = Goal(_outer(options.outer, workshop.split), ship=not options.outer)
     LOGGER.info("training on %d visits in %d folds", len(files), len(workshop.split.folds))
     run_all(
@@ -190,13 +218,26 @@ def _train_cascade(options: argparse.Namespace) -> ExitCode:
         goal=goal,
         on_done=lambda name: LOGGER.info("finished %s", name),
     )
+    run_first(lambda: _finish(options, workshop, files, goal, settings))
+    return ExitCode.SUCCESS
+
+
+def _finish(
+    options: argparse.Namespace,
+    workshop: Workshop,
+    files: Sequence[LabelledFiles],
+    goal: Goal,
+    settings: Mapping[str, Any],
+) -> None:
+    """Score, tell, ship."""
+    from bids_msseg.commands.shipping import describe_data, score_table, ship
+
     scores = _find_scores(workshop, files, goal)
     print(score_table(scores))
     if goal.ship:
         data = describe_data(options.bids_dir, files)
         target = ship(workshop, name=options.name, scores=scores, recipe=settings, data=data)
         LOGGER.info("weights: %s", target)
-    return ExitCode.SUCCESS
 
 
 def _find_scores(workshop: Workshop, files: Sequence[LabelledFiles], goal: Goal) -> list[Score]:
@@ -229,6 +270,7 @@ def _covers(points: Path, wanted: Sequence[int | None]) -> bool:
 def _tune(options: argparse.Namespace) -> ExitCode:
     """Go on from given weights; what is wrong is told before anything is prepared."""
     from bids_msseg.cascade.inference import choose_engine
+    from bids_msseg.cascade.team import run_first
     from bids_msseg.cascade.weights import find_model
     from bids_msseg.commands.finetune import finetune, read_given, read_tuning
     from bids_msseg.commands.shipping import describe_data
@@ -236,7 +278,7 @@ def _tune(options: argparse.Namespace) -> ExitCode:
     settings = read_tuning(options.recipe)
     given = read_given(find_model(options.init))
     engine = choose_engine(options.device)
-    files = _labelled(options)
+    files = run_first(lambda: _labelled(options))
     done = finetune(
         files,
         options.output_dir,
@@ -249,7 +291,7 @@ def _tune(options: argparse.Namespace) -> ExitCode:
         label_maps=options.label_maps,
         data=describe_data(options.bids_dir, files),
     )
-    print(f"{done.table}\n\n{done.verdict}\n{done.advice}")
+    run_first(lambda: print(f"{done.table}\n\n{done.verdict}\n{done.advice}"))
     LOGGER.info("weights: %s", done.path)
     return ExitCode.SUCCESS
 
@@ -297,12 +339,10 @@ def _labelled(options: argparse.Namespace) -> list[LabelledFiles]:
     )
 
 
-def _open_workshop(
+def _open_folder(
     options: argparse.Namespace, settings: Mapping[str, Any], files: Sequence[LabelledFiles]
-) -> Workshop:
+) -> Split:
     """Prepare the cohort, deal the folds, and keep both for a later call."""
-    from bids_msseg.cascade.inference import choose_engine
-    from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.made import prepare_heads
 
     out: Path = options.output_dir
@@ -316,8 +356,7 @@ def _open_workshop(
     else:
         split = _deal(files, loads, int(settings["folds"]))
     keep_plan(out, split, {"recipe": settings})
-    engine = choose_engine(options.device)
-    return Workshop(out, split, make_recipe(settings), engine, int(settings["seed"]))
+    return split
 
 
 def _deal(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:

@@ -90,7 +90,7 @@ def test_a_stage_writes_its_log(make_workshop) -> None:
     workshop = make_workshop()
     assert run_stage(workshop, Stage("candidate-0", "candidate", (0,))) == "candidate-0"
     lines = (workshop.folder / "logs" / "candidate-0.csv").read_text().splitlines()
-    assert lines[0] == "step,steps,loss,seconds_per_step"
+    assert lines[0] == "step,steps,loss,seconds_per_step,dice"
     assert lines[1].startswith("2,2,")
     run_stage(workshop, Stage("candidate-0", "candidate", (0,)))
     again = (workshop.folder / "logs" / "candidate-0.csv").read_text().splitlines()

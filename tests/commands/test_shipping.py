@@ -48,7 +48,10 @@ def test_what_is_undefined_is_not_a_number_in_the_table() -> None:
 
 
 def test_a_model_card_says_what_was_trained_on_whom() -> None:
-    workshop = SimpleNamespace(split=Split((("sub-1",), ("sub-2", "sub-4"), ("sub-3",))))
+    workshop = SimpleNamespace(
+        split=Split((("sub-1",), ("sub-2", "sub-4"), ("sub-3",))),
+        recipe=SimpleNamespace(inner=None, everyone=None),
+    )
     scores = [_score("sub-1", "A", 0.5)]
     card = model_card(
         "toy", "ab" * 32, 2_500_000, scores, workshop, {"seed": 7, "folds": 3}, "## D\n"

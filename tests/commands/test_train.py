@@ -4,6 +4,9 @@ import csv
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -161,6 +164,47 @@ def test_changed_masks_are_refused_once_it_has_begun(
     assert before == _times(*(trained / "cohort").glob("*.npz"))
 
 
+@pytest.mark.slow
+def test_two_processes_train_each_net_together(labelled_cohort: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "team.yml"
+    fit = "{steps: 2, batch: 1, accumulate: 2, workers: 0}"
+    plans = "\n".join(f"{name}: {fit}" for name in ("candidate", "continued", "refinement"))
+    recipe.write_text(f"{plans}\nwidths: [4, 8]\nrefinement_widths: [4, 8]\n")
+    out = tmp_path / "out"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-m", "bids_msseg.commands.train", str(labelled_cohort), str(out)]
+    both = [
+        subprocess.Popen(
+            [*command, "--recipe", str(recipe), "--outer", "0"],
+            env={**os.environ, **team, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(train.__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=500) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    # only the first one speaks
+    assert "| cascade |" in told[0][0]
+    assert "finished refinement-0" in told[0][1]
+    assert told[1][0] == ""
+    assert "finished refinement-0" not in told[1][1]
+    assert {path.stem for path in (out / "checkpoints").glob("*.pt")} == {
+        "candidate-1",
+        "candidate-2",
+        "candidate-12",
+        "refinement-0",
+    }
+    steps = (out / "logs" / "candidate-1.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in steps[1:]] == [["2", "2"]]
+
+
+@pytest.mark.slow
 def test_the_preset_is_handed_what_was_asked_for(
     labelled_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
