@@ -78,7 +78,8 @@ class FitState:
 
     def _move(self) -> None:
         warm_up = min(1.0, (self.step + 1) / 50)
-        fall = (1 - self.step / self.plan.steps) ** 0.9
+        first, last = self._cycle()
+        fall = (1 - (self.step - first) / (last - first)) ** 0.9
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * warm_up * fall
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -127,6 +128,13 @@ class FitState:
         self.optimiser.load_state_dict(kept["optimiser"])
         self.average = dict(kept["average"])
         self.step = int(kept["step"])
+
+    def _cycle(self) -> tuple[int, int]:
+        """Return the steps at which the present fall of the rate begins and ends."""
+        restart = self.plan.restart
+        if not 0 < restart < self.plan.steps:
+            return 0, self.plan.steps
+        return (0, restart) if self.step < restart else (restart, self.plan.steps)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; never half a file under the final name.

@@ -207,7 +207,7 @@ DECISION: Mapping[str, str] = {
     "refinement": "means of the refinement nets' sigmoid(voxels) and sigmoid(lesion) on a crop "
     "around each candidate",
     "final": "in a candidate, half the sum of both voxel probabilities, but at most the lesion "
-    "probability bent linearly so that keep falls on threshold; 0 elsewhere",
+    "probability bent linearly so that keep falls on one half; 0 elsewhere",
     "mask": "where the final probability reaches threshold",
 }
 

@@ -46,6 +46,9 @@ class FitPlan:
         share them out, so the result does not depend on how many there are.
     learning_rate, weight_decay : float
         Of AdamW; the rate falls to zero as (1 - step / steps) ** 0.9 after a short warm-up.
+    restart : int
+        Step at which the rate, having fallen to zero, starts anew (a warm restart; Loshchilov and
+        Hutter 2017, arXiv 1608.03983); 0 for never.
     ema : float
         Decay of the running mean of the weights that is kept.
     seed : int
@@ -60,6 +63,7 @@ class FitPlan:
     accumulate: int = 1
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+    restart: int = 0
     ema: float = 0.99
     seed: int = 0
     workers: int = 1

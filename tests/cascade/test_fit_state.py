@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,24 @@ def test_a_process_killed_while_it_writes_leaves_the_last_checkpoint(saved: Path
     _state(steps=3).save(saved)
     assert read_checkpoint(saved)["step"] == 3
     assert not partial.exists()
+
+
+def _rates(plan: FitPlan) -> list[float]:
+    torch.manual_seed(3)
+    state = FitState(CandidateNet((2, 4)), plan)
+    rates = []
+    for _ in range(plan.steps):
+        loss = state.net(torch.ones(1, 6, 8, 8, 8)).square().mean()
+        state.add(loss, torch.tensor(0.5), 1)
+        assert state.advance()
+        rates.append(state.optimiser.param_groups[0]["lr"])
+    return rates
+
+
+def test_the_rate_starts_anew_at_a_restart() -> None:
+    plan = FitPlan(steps=120, restart=60, learning_rate=1.0)
+    first, second = _rates(plan)[:60], _rates(plan)[60:]
+    assert first == _rates(FitPlan(steps=60, learning_rate=1.0))
+    assert second[0] == 1.0
+    assert second[-1] == pytest.approx((1 / 60) ** 0.9)
+    assert all(a > b for a, b in pairwise(second))
