@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bids_msseg.cascade import points
+from bids_msseg.cascade.points import choose_points, predict_unseen
+from bids_msseg.cascade.stages import candidate_stage, operating_point, refinement_stage
+
+LESION, ALARM = 0.7, 0.6
+
+
+@pytest.fixture
+def asked(make_workshop, monkeypatch: pytest.MonkeyPatch):
+    """A workshop whose nets answer from the truth, and what was asked of them.
+
+    Lesions get 0.7; a cube of false alarm gets 0.6.
+    """
+    workshop = make_workshop()
+    log: list[tuple[str, object]] = []
+
+    def opinion(_workshop, name, seen):
+        log.append(("opinion", (name, seen)))
+        truth = workshop.visit(name).truth
+        found = np.where(truth >= 0.5, LESION, 0).astype(np.float32)
+        found[2:6, 2:6, 2:6] = ALARM
+        return found
+
+    def net(_workshop, test, inner=None):
+        log.append(("net", (test, inner)))
+        return "net"
+
+    def gate(_workshop, test, inner=None):
+        log.append(("gate", (test, inner)))
+        return 0.15
+
+    def decide(nets, images, present, probability, point, engine):
+        assert nets == ["net"]
+        assert images.dtype == np.float32
+        assert len(present) == 3
+        assert point.gate == 0.15
+        assert engine is workshop.engine
+        return SimpleNamespace(probability=probability)
+
+    for name, fake in (
+        ("out_of_fold", opinion), ("refinement_net", net), ("gate_of", gate), ("decide", decide),
+    ):  # fmt: skip
+        monkeypatch.setattr(points, name, fake)
+    return workshop, log
+
+
+def test_each_fold_is_segmented_by_nets_that_know_neither_it_nor_the_test_fold(asked) -> None:
+    workshop, log = asked
+    probabilities, truths = predict_unseen(workshop, 0)
+    assert [value for kind, value in log if kind == "net"] == [(0, 1), (0, 2)]
+    assert [value for kind, value in log if kind == "gate"] == [(0, 1), (0, 2)]
+    assert [value for kind, value in log if kind == "opinion"] == [
+        ("sub-01", (2,)), ("sub-02", (1,)),
+    ]  # fmt: skip
+    for name, probability, truth in zip(("sub-01", "sub-02"), probabilities, truths, strict=True):
+        assert truth.dtype == np.bool_
+        np.testing.assert_array_equal(truth, workshop.visit(name).truth >= 0.5)
+        assert (probability[truth] >= ALARM).all()
+
+
+def test_what_ships_is_judged_by_the_nets_of_the_outer_folds(asked) -> None:
+    workshop, log = asked
+    predict_unseen(workshop, None)
+    assert [value for kind, value in log if kind == "net"] == [(0, None), (1, None), (2, None)]
+    assert [value for kind, value in log if kind == "opinion"] == [
+        ("sub-00", (1, 2)), ("sub-01", (0, 2)), ("sub-02", (0, 1)),
+    ]  # fmt: skip
+
+
+def test_thresholds_part_lesions_from_false_alarms_and_are_kept(asked) -> None:
+    workshop, _ = asked
+    choose_points(workshop, (None, 0, 2))
+    chosen = json.loads((workshop.folder / "points.json").read_text())
+    assert set(chosen) == {"ship", "0", "2"}
+    for point in chosen.values():
+        assert set(point) == {"balanced", "precise"}
+        assert ALARM < point["balanced"] <= LESION
+        assert ALARM < point["precise"] <= LESION
+    assert not list(workshop.folder.glob("*.part"))
+
+
+def test_the_threshold_that_was_chosen_is_used(make_workshop) -> None:
+    workshop = make_workshop()
+    for test in (None, 0, 1):
+        path = workshop.checkpoint(refinement_stage(test)).with_suffix(".json")
+        path.write_text(json.dumps({"gate": 0.25}))
+    assert operating_point(workshop, 0).threshold == 0.5
+    chosen = {"ship": {"balanced": 0.3}, "0": {"balanced": 0.65}}
+    (workshop.folder / "points.json").write_text(json.dumps(chosen))
+    assert operating_point(workshop, 0).threshold == 0.65
+    assert operating_point(workshop, None).threshold == 0.3
+    assert operating_point(workshop, 1).threshold == 0.5
+    assert operating_point(replace(workshop, seed=9), 0).gate == 0.25
+    assert candidate_stage((1, 2)) == "candidate-12"
