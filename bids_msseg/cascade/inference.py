@@ -369,8 +369,8 @@ def segment(
     -------
     Segmentation
         The final probability of a candidate voxel is the mean of both nets' voxel probabilities,
-        and at most the candidate's lesion probability mapped so that ``keep`` falls on one half;
-        elsewhere it is 0.
+        weighted as the operating point says, and at most the candidate's lesion probability
+        mapped so that ``keep`` falls on one half; elsewhere it is 0.
     """
     first = cascade.candidate[:1] if fast else cascade.candidate
     second = cascade.refinement[:1] if fast else cascade.refinement
@@ -393,11 +393,27 @@ def decide(
 ) -> Segmentation:
     """Run the second half of the cascade on what CNN-1 found; see :func:`segment`."""
     voxels, lesion = refine(nets, images, present, candidate, point.gate, engine)
-    candidates = lesion > 0
-    mixed = 0.5 * (candidate + voxels)
+    return Segmentation(candidate, fuse(candidate, voxels, lesion, point), lesion, lesion > 0)
+
+
+def fuse(candidate: Array, voxels: Array, lesion: Array, point: OperatingPoint) -> Array:
+    """Make one probability of what both nets say; see :func:`segment`.
+
+    Parameters
+    ----------
+    candidate, voxels, lesion : ndarray of float32, shape (X, Y, Z)
+        CNN-1's probability, CNN-2's of voxels and of whole candidates.
+    point : OperatingPoint
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        0 outside candidates.
+    """
+    mixed = (1 - point.second) * candidate + point.second * voxels
     capped = np.minimum(mixed, _ceiling(lesion, point.keep))
-    probability = np.where(candidates, capped, np.float32(0)).astype(np.float32)
-    return Segmentation(candidate, probability, lesion, candidates)
+    final: Array = np.where(lesion > 0, capped, np.float32(0)).astype(np.float32)
+    return final
 
 
 def _ceiling(lesion: Array, keep: float) -> Array:

@@ -206,7 +206,8 @@ DECISION: Mapping[str, str] = {
     "voxels where it reaches the gate; those wider than 24 voxels are divided",
     "refinement": "means of the refinement nets' sigmoid(voxels) and sigmoid(lesion) on a crop "
     "around each candidate",
-    "final": "in a candidate, half the sum of both voxel probabilities, but at most the lesion "
+    "final": "in a candidate, the mean of both voxel probabilities, that of the refinement nets "
+    "with the weight second, but at most the lesion "
     "probability bent linearly so that keep falls on one half; 0 elsewhere",
     "mask": "where the final probability reaches threshold",
 }

@@ -7,13 +7,14 @@ have learnt from neither; what serves best there is then used on the outer fold.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.inference import decide
+from bids_msseg.cascade.inference import fuse, refine
 from bids_msseg.cascade.stages import (
     Workshop,
     gate_of,
@@ -23,57 +24,131 @@ from bids_msseg.cascade.stages import (
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.lesions.thresholds import best_dice_threshold, choose_threshold
 
-Pairs = tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]
+SHARES = (0.5, 0.75, 1.0)
+"""Weights of CNN-2's voxel probability to choose from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What nets say of a visit that they have not seen; arrays have shape (X, Y, Z).
+
+    Attributes
+    ----------
+    candidate, voxels, lesion : ndarray of float16
+        CNN-1's probability, CNN-2's of voxels and of whole candidates.
+    truth : ndarray of bool
+    """
+
+    candidate: NDArray[np.float16]
+    voxels: NDArray[np.float16]
+    lesion: NDArray[np.float16]
+    truth: NDArray[np.bool_]
+
+    def probability(self, point: OperatingPoint) -> NDArray[np.float32]:
+        """Fuse both nets' opinions."""
+        return fuse(
+            self.candidate.astype(np.float32),
+            self.voxels.astype(np.float32),
+            self.lesion.astype(np.float32),
+            point,
+        )
 
 
 def choose_points(workshop: Workshop, tests: tuple[int | None, ...]) -> None:
-    """Choose the thresholds of outer folds and write them to ``points.json``.
+    """Choose the weights and thresholds of outer folds and write them to ``points.json``.
 
     Parameters
     ----------
     workshop : Workshop
         All nets are trained.
     tests : tuple of int or None
-        Outer folds; None stands for what ships, whose thresholds are chosen on the outer
-        predictions of everybody.
+        Outer folds; None stands for what ships, which is chosen on the outer predictions of
+        everybody.
     """
-    chosen: dict[str, Mapping[str, float]] = {}
-    for test in tests:
-        probabilities, truths = predict_unseen(workshop, test)
-        chosen["ship" if test is None else str(test)] = {
-            "balanced": best_dice_threshold(probabilities, truths),
-            "precise": choose_threshold(probabilities, truths),
-        }
+    chosen = {
+        "ship" if test is None else str(test): choose_point(predict_unseen(workshop, test))
+        for test in tests
+    }
     _write(workshop.folder / "points.json", chosen)
 
 
-def predict_unseen(workshop: Workshop, test: int | None) -> Pairs:
-    """Segment each fold but the test fold by nets that have learnt from neither.
+def choose_point(opinions: Sequence[Opinion]) -> dict[str, float]:
+    """Choose what serves best on some visits.
 
     Returns
     -------
-    probabilities : list of ndarray of float32, shape (X, Y, Z)
-    truths : list of ndarray of bool, shape (X, Y, Z)
+    dict
+        ``second``: CNN-2's weight; ``balanced``: the threshold with the highest mean Dice, both
+        chosen together; ``precise``: the lowest threshold at which the mean PPV reaches that of
+        the source text.
     """
-    probabilities: list[NDArray[np.float32]] = []
-    truths: list[NDArray[np.bool_]] = []
+    truths = [opinion.truth for opinion in opinions]
+    best: tuple[float, dict[str, float]] | None = None
+    for share in SHARES:
+        point = OperatingPoint(second=share)
+        probabilities = [opinion.probability(point) for opinion in opinions]
+        threshold = best_dice_threshold(probabilities, truths)
+        dice = mean_dice(probabilities, truths, threshold)
+        if best is None or dice > best[0]:
+            precise = choose_threshold(probabilities, truths)
+            best = dice, {"second": share, "balanced": threshold, "precise": precise}
+    return best[1] if best else {}
+
+
+def mean_dice(
+    probabilities: Sequence[NDArray[np.floating]],
+    truths: Sequence[NDArray[np.bool_]],
+    threshold: float,
+) -> float:
+    """Average the Dice over visits; one without lesion in truth and mask is left out."""
+    found: list[float] = []
+    for probability, truth in zip(probabilities, truths, strict=True):
+        mask = probability >= threshold
+        both = int(mask.sum() + truth.sum())
+        if both:
+            found.append(2 * int((mask & truth).sum()) / both)
+    return float(np.mean(found)) if found else 0.0
+
+
+def predict_unseen(workshop: Workshop, test: int | None) -> list[Opinion]:
+    """Let each fold but the test fold be judged by nets that have learnt from neither.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    test : int or None
+        Outer fold; None for what ships.
+
+    Returns
+    -------
+    list of Opinion
+        One a visit.
+    """
+    opinions: list[Opinion] = []
     for fold, seen in workshop.split.sources(test):
         outer, inner = (fold, None) if test is None else (test, fold)
-        net = refinement_net(workshop, outer, inner)
-        point = OperatingPoint(gate=gate_of(workshop, outer, inner))
+        net = refinement_net(workshop, outer, inner).to(workshop.engine.device)
+        gate = gate_of(workshop, outer, inner)
         for name in workshop.split.folds[fold]:
             visit = workshop.visit(name)
-            found = decide(
-                [net],
-                visit.images.astype(np.float32),
-                visit.present,
-                out_of_fold(workshop, name, seen),
-                point,
-                workshop.engine,
-            )
-            probabilities.append(found.probability)
-            truths.append(visit.truth >= 0.5)
-    return probabilities, truths
+            candidate = out_of_fold(workshop, name, seen)
+            images = visit.images.astype(np.float32)
+            voxels, lesion = refine([net], images, visit.present, candidate, gate, workshop.engine)
+            opinions.append(_keep(candidate, voxels, lesion, visit.truth >= 0.5))
+    return opinions
+
+
+def _keep(
+    candidate: NDArray[np.float32],
+    voxels: NDArray[np.float32],
+    lesion: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+) -> Opinion:
+    """Halve the memory; a verdict too small for half precision still marks its candidate."""
+    smallest = np.finfo(np.float16).smallest_subnormal
+    verdict = np.where(lesion > 0, np.maximum(lesion, smallest), 0)
+    half = np.float16
+    return Opinion(candidate.astype(half), voxels.astype(half), verdict.astype(half), truth)
 
 
 def _write(path: Path, chosen: Mapping[str, Mapping[str, float]]) -> None:

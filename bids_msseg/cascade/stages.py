@@ -493,12 +493,15 @@ def gate_of(workshop: Workshop, test: int | None, inner: int | None = None) -> f
 def operating_point(workshop: Workshop, test: int | None) -> OperatingPoint:
     """Gate and thresholds of an outer fold, or of what ships.
 
-    The threshold is what :func:`bids_msseg.cascade.points.choose_points` found best on inner
-    folds; one half, at which the losses aim, where the recipe has no inner nets.
+    Threshold and CNN-2's weight are what :func:`bids_msseg.cascade.points.choose_points` found
+    best on inner folds; one half both, at which the losses aim, where the recipe has no inner
+    nets.
     """
     path = workshop.folder / "points.json"
     chosen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     point = chosen.get("ship" if test is None else str(test), {})
     return OperatingPoint(
-        gate=gate_of(workshop, test), threshold=float(point.get("balanced", 0.5))
+        gate=gate_of(workshop, test),
+        threshold=float(point.get("balanced", 0.5)),
+        second=float(point.get("second", 0.5)),
     )

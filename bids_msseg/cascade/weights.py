@@ -35,11 +35,14 @@ class OperatingPoint:
         A candidate is kept where CNN-2's lesion probability reaches this.
     threshold : float
         A voxel belongs to the mask where the final probability reaches this.
+    second : float
+        Weight of CNN-2's voxel probability in the final one; CNN-1's has the rest.
     """
 
     gate: float = 0.15
     keep: float = 0.5
     threshold: float = 0.5
+    second: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
