@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,7 +116,7 @@ def _watch(ledger: Ledger, patch: pytest.MonkeyPatch) -> None:
     for module in (stages, points):
         patch.setattr(module, "out_of_fold", opinion)
         patch.setattr(module, "gate_of", gate)
-    patch.setattr(points, "decide", lambda *given: SimpleNamespace(probability=given[3]))
+    patch.setattr(points, "refine", lambda *given: (given[3], given[3]))
 
 
 def _split(count: int) -> Split:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from bids_msseg.cascade import points
-from bids_msseg.cascade.points import choose_points, predict_unseen
+from bids_msseg.cascade.points import Opinion, choose_point, choose_points, predict_unseen
 from bids_msseg.cascade.stages import candidate_stage, operating_point, refinement_stage
+from bids_msseg.cascade.weights import OperatingPoint
 
 LESION, ALARM = 0.7, 0.6
 
@@ -32,22 +33,22 @@ def asked(make_workshop, monkeypatch: pytest.MonkeyPatch):
 
     def net(_workshop, test, inner=None):
         log.append(("net", (test, inner)))
-        return "net"
+        return torch.nn.Identity()
 
     def gate(_workshop, test, inner=None):
         log.append(("gate", (test, inner)))
         return 0.15
 
-    def decide(nets, images, present, probability, point, engine):
-        assert nets == ["net"]
+    def refine(nets, images, present, probability, gate, engine):
+        assert [type(net) for net in nets] == [torch.nn.Identity]
         assert images.dtype == np.float32
         assert len(present) == 3
-        assert point.gate == 0.15
+        assert gate == 0.15
         assert engine is workshop.engine
-        return SimpleNamespace(probability=probability)
+        return probability, (probability > 0).astype(np.float32)
 
     for name, fake in (
-        ("out_of_fold", opinion), ("refinement_net", net), ("gate_of", gate), ("decide", decide),
+        ("out_of_fold", opinion), ("refinement_net", net), ("gate_of", gate), ("refine", refine),
     ):  # fmt: skip
         monkeypatch.setattr(points, name, fake)
     return workshop, log
@@ -55,16 +56,17 @@ def asked(make_workshop, monkeypatch: pytest.MonkeyPatch):
 
 def test_each_fold_is_segmented_by_nets_that_know_neither_it_nor_the_test_fold(asked) -> None:
     workshop, log = asked
-    probabilities, truths = predict_unseen(workshop, 0)
+    opinions = predict_unseen(workshop, 0)
     assert [value for kind, value in log if kind == "net"] == [(0, 1), (0, 2)]
     assert [value for kind, value in log if kind == "gate"] == [(0, 1), (0, 2)]
     assert [value for kind, value in log if kind == "opinion"] == [
         ("sub-01", (2,)), ("sub-02", (1,)),
     ]  # fmt: skip
-    for name, probability, truth in zip(("sub-01", "sub-02"), probabilities, truths, strict=True):
+    for name, opinion in zip(("sub-01", "sub-02"), opinions, strict=True):
+        truth = opinion.truth
         assert truth.dtype == np.bool_
         np.testing.assert_array_equal(truth, workshop.visit(name).truth >= 0.5)
-        assert (probability[truth] >= ALARM).all()
+        assert (opinion.probability(OperatingPoint())[truth] >= ALARM - 1e-3).all()
 
 
 def test_what_ships_is_judged_by_the_nets_of_the_outer_folds(asked) -> None:
@@ -82,10 +84,28 @@ def test_thresholds_part_lesions_from_false_alarms_and_are_kept(asked) -> None:
     chosen = json.loads((workshop.folder / "points.json").read_text())
     assert set(chosen) == {"ship", "0", "2"}
     for point in chosen.values():
-        assert set(point) == {"balanced", "precise"}
+        assert set(point) == {"second", "balanced", "precise"}
         assert ALARM < point["balanced"] <= LESION
         assert ALARM < point["precise"] <= LESION
     assert not list(workshop.folder.glob("*.part"))
+
+
+def _opinion(candidate: list[float], voxels: list[float], truth: list[int]) -> Opinion:
+    half = [np.array([[row]], np.float16) for row in (candidate, voxels, [1.0] * len(truth))]
+    return Opinion(*half, np.array([[truth]], bool))
+
+
+def test_the_second_net_gets_more_weight_where_the_first_is_sure_of_too_much() -> None:
+    rows = ([1, 1, 0.6, 0.7], [0.3, 0.2, 0.6, 0.5], [0, 0, 1, 1])
+    assert choose_point([_opinion(*rows)])["second"] == 0.75
+    first, second, truth = rows
+    assert choose_point([_opinion(second, first, truth)])["second"] == 0.5
+
+
+def test_a_faint_verdict_still_marks_its_candidate() -> None:
+    one = np.full((1, 1, 1), 0.9, np.float32)
+    kept = points._keep(one, one, one * 1e-30, one > 0)
+    assert kept.lesion.item() > 0
 
 
 def test_the_threshold_that_was_chosen_is_used(make_workshop) -> None:
@@ -94,9 +114,11 @@ def test_the_threshold_that_was_chosen_is_used(make_workshop) -> None:
         path = workshop.checkpoint(refinement_stage(test)).with_suffix(".json")
         path.write_text(json.dumps({"gate": 0.25}))
     assert operating_point(workshop, 0).threshold == 0.5
-    chosen = {"ship": {"balanced": 0.3}, "0": {"balanced": 0.65}}
+    assert operating_point(workshop, 0).second == 0.5
+    chosen = {"ship": {"balanced": 0.3}, "0": {"balanced": 0.65, "second": 0.75}}
     (workshop.folder / "points.json").write_text(json.dumps(chosen))
     assert operating_point(workshop, 0).threshold == 0.65
+    assert operating_point(workshop, 0).second == 0.75
     assert operating_point(workshop, None).threshold == 0.3
     assert operating_point(workshop, 1).threshold == 0.5
     assert operating_point(replace(workshop, seed=9), 0).gate == 0.25
