@@ -262,6 +262,7 @@ def run_in_order(
         ProcessPoolExecutor(
             jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool,
+        _workers_end_with(pool),
     ):
         while len(done) < len(stages):
             for name in _ready(stages, done, set(running.values())):
@@ -273,6 +274,23 @@ def run_in_order(
                 done.add(name)
                 if on_done:
                     on_done(name)
+
+
+@contextmanager
+def _workers_end_with(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Tell the workers to save and end where a piece failed, or this process was told to stop.
+
+    A pool that is left to itself waits until every net that is being trained is finished.
+    """
+    others = multiprocessing.active_children()
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.terminate()
+        raise
 
 
 def _run_together(

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from bids_msseg.cascade import schedule
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.schedule import Stage, _quiet_allocator, plan_stages, run_all, run_stage
 
@@ -112,3 +116,47 @@ def test_settings_of_the_allocator_are_put_back() -> None:
     with _quiet_allocator():
         assert os.environ["MALLOC_MMAP_MAX_"] == "0"
     assert dict(os.environ) == before
+
+
+STOPPED = """
+import sys, time
+from functools import partial
+from pathlib import Path
+
+from bids_msseg.cascade.schedule import Stage, run_in_order
+
+
+def work(folder, stage):
+    if stage.name == "long":
+        (folder / "begun").touch()
+        time.sleep(60)
+        (folder / "ended").touch()
+    while not (folder / "begun").exists():
+        time.sleep(0.05)
+    raise ValueError("a net failed")
+
+
+if __name__ == "__main__":
+    stages = [Stage("long", "made"), Stage("short", "made"), Stage("later", "made")]
+    try:
+        run_in_order(stages, partial(work, Path(sys.argv[1])), jobs=2, threads=1)
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_where_a_piece_fails_the_others_are_told_to_end(tmp_path: Path) -> None:
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    root = Path(schedule.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, script, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=500,
+    )
+    assert done.stdout == "a net failed\n", done.stderr
+    assert not (tmp_path / "ended").exists()
