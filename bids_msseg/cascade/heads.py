@@ -95,6 +95,7 @@ _FREESURFER: Mapping[Tissue, tuple[int, ...]] = {
     Tissue.VESSEL: (30, 62),
 }
 _LATERAL = ((4, 5), (43, 44))
+_LESION = (25, 57)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ def prepare_anatomy(
     *,
     draws: int = 8,
     statistics: LesionStatistics = BROAD_STATISTICS,
+    lesion_is_white: bool = False,
 ) -> Head:
     """Prepare a head without lesions and place sets of lesions in it.
 
@@ -164,12 +166,17 @@ def prepare_anatomy(
     draws : int, default 8
         Sets of lesions.
     statistics : LesionStatistics
+    lesion_is_white : bool, default False
+        Fill what the map calls lesion (25, 57) with white matter. Otherwise it gets the brightness
+        of what is not brain, as in heads that were prepared before there was this choice.
 
     Returns
     -------
     Head
         Cropped to the brain and 8 mm around it.
     """
+    if lesion_is_white:
+        labels = np.where(np.isin(labels, _LESION), 2, labels)
     box = _around((labels > 0) & (labels < 500) & (labels != 24))
     kept = labels[box]
     tissue = _classes(kept)

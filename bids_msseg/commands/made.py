@@ -27,7 +27,9 @@ PATIENT_CODES = {1: Tissue.FLUID, 2: Tissue.CORTEX, 3: Tissue.WHITE, 4: Tissue.W
 PATIENT_LESION = 4
 
 
-def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
+def prepare_heads(
+    label_maps: Path, folder: Path, *, seed: int = 11, lesion_is_white: bool = False
+) -> int:
     """Prepare every label map once.
 
     Parameters
@@ -39,6 +41,8 @@ def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
     folder : path
         Receives one ``.npz`` a head.
     seed : int
+    lesion_is_white : bool, default False
+        See :func:`bids_msseg.cascade.heads.prepare_anatomy`.
 
     Returns
     -------
@@ -64,7 +68,8 @@ def prepare_heads(label_maps: Path, folder: Path, *, seed: int = 11) -> int:
     for number, path in enumerate((*anatomy, *patients)):
         target = folder / f"{_stem(path)}.npz"
         if not target.is_file():
-            made = _anatomy(path, (seed, number)) if path in anatomy else _patient(path)
+            white = lesion_is_white
+            made = _anatomy(path, (seed, number), white) if path in anatomy else _patient(path)
             save_head(made, target)
             LOGGER.info("prepared %s", made.name)
     return len(anatomy) + len(patients)
@@ -84,7 +89,7 @@ def _refuse_twins(paths: Sequence[Path]) -> None:
         )
 
 
-def _anatomy(path: Path, seed: tuple[int, int]) -> Head:
+def _anatomy(path: Path, seed: tuple[int, int], lesion_is_white: bool) -> Head:
     volume = as_ras(load_volume(path))
     if not np.allclose(volume.spacing, 1, atol=0.02):
         edges = " x ".join(f"{edge:g}" for edge in volume.spacing)
@@ -93,7 +98,13 @@ def _anatomy(path: Path, seed: tuple[int, int]) -> Head:
             cure="resample it to 1 mm, each voxel taking its nearest label",
         )
     labels = np.rint(volume.data).astype(np.int32)
-    return prepare_anatomy(_stem(path), labels, np.random.default_rng(seed), draws=DRAWS)
+    return prepare_anatomy(
+        _stem(path),
+        labels,
+        np.random.default_rng(seed),
+        draws=DRAWS,
+        lesion_is_white=lesion_is_white,
+    )
 
 
 def _patient(path: Path) -> Head:

@@ -76,6 +76,18 @@ def test_an_unknown_number_is_no_brain() -> None:
     assert _classes(labels)[32, 32, 48] == Tissue.OUTSIDE
 
 
+def test_lesions_of_the_map_are_filled_where_asked() -> None:
+    labels = freesurfer()
+    labels[30:34, 42:46, 30:34] = 25
+    found = []
+    for white in (False, True):
+        made = prepare_anatomy(
+            "ball", labels, np.random.default_rng(1), draws=1, lesion_is_white=white
+        )
+        found.append(set(np.unique(made.tissue[28:32, 40:44, 28:32]).tolist()))
+    assert found == [{Tissue.OUTSIDE}, {Tissue.WHITE}]
+
+
 def test_a_head_is_cropped_to_its_brain_and_eight_voxels(head: Head) -> None:
     brain = np.argwhere(np.isin(head.tissue, (Tissue.CORTEX, Tissue.WHITE)))
     assert brain.min(0).tolist() == [8, 8, 8]
