@@ -99,17 +99,21 @@ def judge(pairs: Sequence[Pair]) -> Verdict:
     gain = estimate_mean([pair.gain for pair in fresh], [pair.patient for pair in fresh])
     if gain.n_patients < FEWEST:
         return Verdict(UNTOLD, _why_untold(pairs, gain), gain)
+    word, reason = _weigh(fresh, gain)
+    if any(pair.seen == UNKNOWN for pair in fresh):
+        reason += "; whether the given weights had seen these patients is not known"
+    return Verdict(word, reason, gain)
+
+
+def _weigh(pairs: Sequence[Pair], gain: MeanEstimate) -> tuple[str, str]:
     figures = f"mean held-out Dice changed by {gain.mean:+.3f} (n = {gain.n_patients}"
     if gain.has_interval:
         word = BETTER if gain.mean > 0 and gain.low > 0 else NOT_BETTER
-        return Verdict(
-            word, f"{figures}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f})", gain
-        )
-    risen = _rises(fresh)
-    reason = (
-        f"{figures}, too few for an interval); it rose in {sum(risen)} of {len(risen)} patients"
-    )
-    return Verdict(BETTER if gain.mean > 0 and all(risen) else NOT_BETTER, reason, gain)
+        return word, f"{figures}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f})"
+    risen = _rises(pairs)
+    word = BETTER if gain.mean > 0 and all(risen) else NOT_BETTER
+    rose = f"it rose in {sum(risen)} of {len(risen)} patients"
+    return word, f"{figures}, too few for an interval); {rose}"
 
 
 def counted(pairs: Sequence[Pair]) -> list[Pair]:

@@ -82,6 +82,13 @@ def test_visits_of_one_patient_are_one_patient() -> None:
     assert verdict.word == UNTOLD
 
 
+def test_what_is_not_known_stands_in_the_verdict() -> None:
+    pairs = [_pair("sub-1", 0.5, 0.75, "not known"), _pair("sub-2", 0.5, 0.75)]
+    verdict = judge(pairs)
+    assert verdict.word == BETTER
+    assert verdict.reason.endswith("had seen these patients is not known")
+
+
 def test_undefined_dice_does_not_count() -> None:
     verdict = judge(_pairs((0.5, 0.75), (math.nan, 0.5), (0.5, 0.625)))
     assert verdict.gain.n_patients == 2
