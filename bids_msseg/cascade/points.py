@@ -1,7 +1,10 @@
 """Thresholds, chosen on patients that neither the nets nor the reported numbers have seen.
 
 For an outer test fold, each inner fold is segmented by a candidate net and a refinement net that
-have learnt from neither; what serves best there is then used on the outer fold.
+were trained on the patients of neither; what serves best there is then used on the outer fold.
+With three folds, the candidates from which the inner refinement net learnt were found by a net
+that knows the inner fold: thresholds may come out a little optimistic there, but nothing of the
+outer fold has a part in them.
 """
 
 from __future__ import annotations
