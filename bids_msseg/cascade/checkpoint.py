@@ -121,7 +121,9 @@ def _rebuild(
 ) -> list[CandidateNet | RefinementNet]:
     nets: list[CandidateNet | RefinementNet] = []
     for member, shape in members.items():
-        net = build(NetConfig(str(shape["kind"]), tuple(int(w) for w in shape["widths"])))
+        widths = tuple(int(width) for width in shape["widths"])
+        norm = str(shape.get("norm", "instance"))
+        net = build(NetConfig(str(shape["kind"]), widths, norm))
         prefix = f"{member}."
         net.load_state_dict(
             {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}

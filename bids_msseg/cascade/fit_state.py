@@ -89,7 +89,10 @@ class FitState:
         decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.net.state_dict().items():
-                self.average[key].lerp_(value.detach(), 1 - decay)
+                if value.is_floating_point():
+                    self.average[key].lerp_(value.detach(), 1 - decay)
+                else:
+                    self.average[key].copy_(value)
 
     def take_means(self) -> tuple[float, float, int]:
         """Return mean loss and Dice of the steps since the last call, and how many they were."""

@@ -33,10 +33,14 @@ class NetConfig:
         Which of the two.
     widths : tuple of int
         Feature maps at each resolution, finest first.
+    norm : {"instance", "batch"}, default "instance"
+        What features are normalised over: one sub-image, or all that training has seen. The first
+        forgets how bright a sub-image is as a whole.
     """
 
     kind: str
     widths: tuple[int, ...]
+    norm: str = "instance"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a JSON header."""
@@ -44,17 +48,25 @@ class NetConfig:
 
 
 class ConvBlock(nn.Sequential):
-    """Two 3×3×3 convolutions, each with instance normalisation and leaky ReLU."""
+    """Two 3×3×3 convolutions, each with normalisation and leaky ReLU."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, norm: str = "instance") -> None:
         layers: list[nn.Module] = []
         for incoming in (before, after):
             layers += [
                 nn.Conv3d(incoming, after, 3, padding=1, bias=False),
-                nn.InstanceNorm3d(after, affine=True),
+                _normalisation(norm, after),
                 nn.LeakyReLU(0.01, inplace=True),
             ]
         super().__init__(*layers)
+
+
+def _normalisation(norm: str, channels: int) -> nn.Module:
+    if norm == "instance":
+        return nn.InstanceNorm3d(channels, affine=True)
+    if norm != "batch":
+        raise ValueError(f"unknown normalisation: {norm!r}")
+    return nn.BatchNorm3d(channels)
 
 
 class UNet(nn.Module):
@@ -67,14 +79,15 @@ class UNet(nn.Module):
     widths : tuple of int
         Feature maps at each resolution, finest first. The input's edges must be divisible by
         ``2 ** (len(widths) - 1)``, and the coarsest features have more than one voxel.
+    norm : {"instance", "batch"}
     """
 
-    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...], norm: str = "instance") -> None:
         super().__init__()
         steps = pairwise((channels, *widths))
-        self.encoder = nn.ModuleList([ConvBlock(before, after) for before, after in steps])
+        self.encoder = nn.ModuleList([ConvBlock(before, after, norm) for before, after in steps])
         self.decoder = nn.ModuleList(
-            [ConvBlock(coarse + fine, fine) for fine, coarse in pairwise(widths)]
+            [ConvBlock(coarse + fine, fine, norm) for fine, coarse in pairwise(widths)]
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,14 +138,15 @@ class RefinementNet(nn.Module):
     ----------
     widths : tuple of int, default (16, 32, 64)
         Feature maps at each resolution.
+    norm : {"instance", "batch"}, default "instance"
     """
 
     config: NetConfig
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64), norm: str = "instance") -> None:
         super().__init__()
-        self.config = NetConfig("refinement", tuple(widths))
-        self.unet = UNet(IMAGE_CHANNELS + PRESENCE_CHANNELS + 2, self.config.widths)
+        self.config = NetConfig("refinement", tuple(widths), norm)
+        self.unet = UNet(IMAGE_CHANNELS + PRESENCE_CHANNELS + 2, self.config.widths, norm)
         self.head = nn.Conv3d(widths[0], 1, 1)
         self.lesion = nn.Sequential(
             nn.Linear(2 * widths[0] + widths[-1], 64), nn.LeakyReLU(0.01), nn.Linear(64, 1)
@@ -175,5 +189,5 @@ def build(config: NetConfig) -> CandidateNet | RefinementNet:
     if config.kind == "candidate":
         return CandidateNet(config.widths)
     if config.kind == "refinement":
-        return RefinementNet(config.widths)
+        return RefinementNet(config.widths, config.norm)
     raise ValueError(f"unknown kind of net: {config.kind!r}")

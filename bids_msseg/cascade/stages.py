@@ -74,8 +74,12 @@ class Recipe:
 
     Attributes
     ----------
+    keep_made : bool
+        The net of made images stands beside each other CNN-1 when patients are segmented.
     widths, refinement_widths : tuple of int
         Shapes of the two nets.
+    refinement_norm : {"instance", "batch"}
+        What CNN-2's features are normalised over.
     candidate, continued, refinement : FitPlan
         For CNN-1 on the smallest sets of folds, for CNN-1 going on from one of those, for CNN-2.
     made : FitPlan, optional
@@ -86,6 +90,9 @@ class Recipe:
         For the refinement nets with which thresholds are chosen on inner folds; thresholds are
         one half where there is none.
     augment : AugmentPlan or Program
+    refinement_augment : AugmentPlan or Program, optional
+        For CNN-2, where it differs: a net that sees intensities as they are can learn where the
+        raters of its sites draw the line, and CNN-1 answers for other scanners.
     make : MakePlan
         How widely made images vary.
     mix : Mix
@@ -97,9 +104,12 @@ class Recipe:
     made: FitPlan | None = None
     everyone: FitPlan | None = None
     inner: FitPlan | None = None
+    keep_made: bool = False
     widths: tuple[int, ...] = (16, 32, 64, 128)
     refinement_widths: tuple[int, ...] = (16, 32, 64)
+    refinement_norm: str = "instance"
     augment: Augmentation = field(default_factory=AugmentPlan)
+    refinement_augment: Augmentation | None = None
     make: MakePlan = field(default_factory=MakePlan)
     mix: Mix = field(default_factory=Mix)
 
@@ -353,11 +363,21 @@ def candidate_net(workshop: Workshop, folds: FoldSet) -> CandidateNet:
     return net.eval()
 
 
+def candidate_nets(workshop: Workshop, folds: FoldSet) -> tuple[CandidateNet, ...]:
+    """Load what segments patients: CNN-1 of these folds, and that of made images if it is kept."""
+    first = candidate_net(workshop, folds)
+    if workshop.recipe.made is None or not workshop.recipe.keep_made:
+        return (first,)
+    made = CandidateNet(workshop.recipe.widths)
+    made.load_state_dict(load_average(workshop.checkpoint(MADE_STAGE)))
+    return first, made.eval()
+
+
 def refinement_net(
     workshop: Workshop, test: int | None, inner: int | None = None
 ) -> RefinementNet:
     """Load the trained CNN-2 of an outer fold, of an inner one, or the one that ships."""
-    net = RefinementNet(workshop.recipe.refinement_widths)
+    net = RefinementNet(workshop.recipe.refinement_widths, workshop.recipe.refinement_norm)
     net.load_state_dict(load_average(workshop.checkpoint(refinement_stage(test, inner))))
     return net.eval()
 
@@ -430,8 +450,8 @@ def train_refinement(
     seed += 0 if inner is None else 10 * (1 + inner)
     torch.manual_seed(seed)
     fit(
-        RefinementNet(recipe.refinement_widths),
-        RefinementSampler(found, seed, plan=recipe.augment),
+        RefinementNet(recipe.refinement_widths, recipe.refinement_norm),
+        RefinementSampler(found, seed, plan=recipe.refinement_augment or recipe.augment),
         replace(plan, seed=seed),
         workshop.engine,
         checkpoint,

@@ -208,26 +208,32 @@ def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
 
 
 def candidate_on_flair(bench: Bench, case: Case) -> Volume:
-    """Give the candidate net's probability by the net that has not seen the visit's fold.
+    """Give the candidate nets' probability by nets that have not seen the visit's fold.
 
     Returns
     -------
     Volume
-        On the FLAIR grid. Read from the candidates that the training keeps (half precision), and
-        computed where they are not there.
+        On the FLAIR grid. Read from the predictions or from the candidates that the training
+        keeps (half precision), and computed where they are not there.
     """
     from bids_msseg.cascade.inference import candidate_probability
-    from bids_msseg.cascade.stages import candidate_net, candidate_stage, out_of_fold
+    from bids_msseg.cascade.stages import candidate_nets, candidate_stage, out_of_fold
 
     workshop = bench.workshop
     seen = workshop.split.without(case.fold)
-    if (workshop.folder / "oof" / candidate_stage(seen) / f"{case.key}.npy").is_file():
+    kept = case.mask.with_name(
+        case.mask.name.replace("_label-L_mask", "_label-L_desc-candidate_probseg")
+    )
+    if kept != case.mask and kept.is_file():
+        return load_volume(kept)
+    alone = not workshop.recipe.keep_made
+    if alone and (workshop.folder / "oof" / candidate_stage(seen) / f"{case.key}.npy").is_file():
         probability = out_of_fold(workshop, case.key, seen)
     else:
         visit = workshop.visit(case.key)
-        net = candidate_net(workshop, seen).to(workshop.engine.device)
+        nets = [net.to(workshop.engine.device) for net in candidate_nets(workshop, seen)]
         probability = candidate_probability(
-            [net], visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
+            nets, visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
         )
     return onto_flair(probability, case.brain, load_volume(case.truth))
 

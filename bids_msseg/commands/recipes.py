@@ -22,10 +22,13 @@ KNOWN = (
     "folds",
     "widths",
     "refinement_widths",
+    "refinement_norm",
     *FITS,
     *OPTIONAL_FITS,
+    "keep_made",
     "augment",
     "augmentation",
+    "refinement_augment",
     "make",
     "mix",
 )
@@ -128,7 +131,10 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
             **plans,
             widths=_widths(settings.get("widths", usual.widths)),
             refinement_widths=_widths(settings.get("refinement_widths", usual.refinement_widths)),
+            keep_made=_flag("keep_made", settings.get("keep_made", usual.keep_made)),
+            refinement_norm=_norm(settings.get("refinement_norm", usual.refinement_norm)),
             augment=_augmentation(settings),
+            refinement_augment=_augment_refinement(settings.get("refinement_augment")),
             make=_plan(MakePlan, settings.get("make", {})),
             mix=_plan(Mix, settings.get("mix", {})),
         )
@@ -148,6 +154,12 @@ def _augmentation(settings: Mapping[str, Any]) -> Augmentation:
     from bids_msseg.cascade.augmentation.catalogue import read_program
 
     return read_program(settings["augmentation"])
+
+
+def _augment_refinement(values: Mapping[str, Any] | None) -> Augmentation | None:
+    from bids_msseg.cascade.augment import AugmentPlan
+
+    return None if values is None else _plan(AugmentPlan, values)
 
 
 def _plan(kind: type[Plan], values: Mapping[str, Any]) -> Plan:
@@ -190,6 +202,18 @@ def _pair(name: str, value: Any) -> tuple[float, float]:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise ValueError(f"{name} is a pair of numbers, not {value}")
     return float(value[0]), float(value[1])
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is true or false, not {value}")
+    return value
+
+
+def _norm(value: Any) -> str:
+    if value not in ("instance", "batch"):
+        raise ValueError(f"refinement_norm is instance or batch, not {value}")
+    return str(value)
 
 
 def _widths(values: Sequence[Any]) -> tuple[int, ...]:

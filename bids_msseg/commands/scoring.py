@@ -187,12 +187,12 @@ def fold_cascade(workshop: Workshop, fold: int) -> Cascade:
         For this fold's visits only: it has seen all others.
     """
     from bids_msseg.cascade.checkpoint import Cascade
-    from bids_msseg.cascade.stages import candidate_net, operating_point, refinement_net
+    from bids_msseg.cascade.stages import candidate_nets, operating_point, refinement_net
 
     return Cascade(
         f"fold {fold}",
         "",
-        (candidate_net(workshop, workshop.split.without(fold)),),
+        candidate_nets(workshop, workshop.split.without(fold)),
         (refinement_net(workshop, fold),),
         operating_point(workshop, fold),
         "",
@@ -257,12 +257,14 @@ def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
 def _keep(
     folder: Path, visit: str, method: str, probability: Volume, mask: NDArray[np.bool_]
 ) -> None:
-    """Write the cascade's prediction in BIDS-Derivatives names."""
-    if method != "cascade":
-        return
+    """Write a prediction in BIDS-Derivatives names; of the candidate nets the probability only."""
     participant, _, session = visit.partition("_")
     place = folder / participant / session / "anat"
     place.mkdir(parents=True, exist_ok=True)
     stem = f"{visit}_space-FLAIR_label-L"
+    if method == "candidate net":
+        save_volume(probability, place / f"{stem}_desc-candidate_probseg.nii.gz", dtype=np.float32)
+    if method != "cascade":
+        return
     save_volume(probability, place / f"{stem}_probseg.nii.gz", dtype=np.float32)
     save_volume(probability.with_data(mask), place / f"{stem}_mask.nii.gz")

@@ -37,9 +37,9 @@ def ship(
 
     The header of the weights names the visits that they were trained on, with the SHA-256 of
     each FLAIR, so that a later fine-tuning can tell whom they have seen. A candidate net of
-    everybody, where the recipe trains one, ships first; those of all outer folds stand beside it
-    as an ensemble, with one refinement net trained on the candidates that each of them found in
-    the fold it had not seen.
+    everybody ships where the recipe trains one, else those of all outer folds as an ensemble; the
+    net of made images stands beside where the recipe keeps it. The refinement net was trained on
+    the candidates that the net of each outer fold found in the patients it had not seen.
 
     Parameters
     ----------
@@ -59,16 +59,17 @@ def ship(
         The weights.
     """
     from bids_msseg.cascade.checkpoint import save_cascade
-    from bids_msseg.cascade.stages import candidate_net, operating_point, refinement_net
+    from bids_msseg.cascade.stages import candidate_nets, operating_point, refinement_net
 
     split = workshop.split
     target = workshop.folder / f"{name}.safetensors"
     members = [split.without(fold) for fold in split.everything]
     if workshop.recipe.everyone is not None:
-        members.insert(0, split.everything)
+        members = [split.everything]
+    nets = [candidate_nets(workshop, folds) for folds in members]
     digest = save_cascade(
         target,
-        [candidate_net(workshop, folds) for folds in members],
+        [*(one[0] for one in nets), *nets[0][1:]],
         [refinement_net(workshop, None)],
         name=name,
         version=__version__,
@@ -123,7 +124,9 @@ def model_card(
         thresholds = "thresholds were chosen on its inner folds"
     members = "the ensemble of all folds"
     if workshop.recipe.everyone is not None:
-        members = f"one of everybody and {members}"
+        members = "one of everybody"
+    if workshop.recipe.keep_made:
+        members += ", and the net of made images"
     return (
         f"""# Model card: {name}
 

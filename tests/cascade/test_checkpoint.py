@@ -157,3 +157,16 @@ def test_a_file_of_another_format_is_refused(saved: Path) -> None:
 
 def test_notes_are_kept(saved: Path) -> None:
     assert read_header(saved).notes == {"visits": 2}
+
+
+def test_batch_normalisation_is_kept(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    net = RefinementNet((4, 8), "batch").train()
+    net(torch.randn(2, 8, 8, 8, 8))
+    path = tmp_path / "toy.safetensors"
+    save_cascade(path, [CandidateNet((4, 8))], [net], name="toy", version="3", point=POINT)
+    back = load_cascade(path).refinement[0]
+    assert back.config == net.config
+    crop = torch.randn(1, 8, 8, 8, 8)
+    for before, after in zip(net.eval()(crop), back(crop), strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=5e-3)

@@ -93,3 +93,23 @@ def test_build_gives_back_the_config_and_refuses_unknown_kinds() -> None:
     assert isinstance(build(NetConfig("candidate", (4,))), CandidateNet)
     with pytest.raises(ValueError, match="oracle"):
         build(NetConfig("oracle", (4, 8)))
+
+
+def test_batch_normalisation_keeps_how_bright_a_crop_is() -> None:
+    torch.manual_seed(0)
+    crop = torch.randn(1, 8, 8, 8, 8)
+    brighter = crop.clone()
+    brighter[:, 0] += 2
+    by_norm = {norm: RefinementNet((4, 8), norm).eval() for norm in ("instance", "batch")}
+    features = {
+        norm: [net.unet.encoder[0][1](net.unet.encoder[0][0](x)) for x in (crop, brighter)]
+        for norm, net in by_norm.items()
+    }
+    inside = (slice(None), slice(None), *(slice(1, -1),) * 3)
+    change = {n: (b[inside] - a[inside]).mean().abs() for n, (a, b) in features.items()}
+    assert change["batch"] > 10 * change["instance"]
+
+
+def test_an_unknown_normalisation_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer"):
+        RefinementNet((4, 8), "layer")

@@ -185,14 +185,14 @@ def test_without_kept_candidates_the_net_is_asked(
             asked.append(device)
             return self
 
-    def load(_: Workshop, folds: tuple[int, ...]) -> Net:
+    def load(_: Workshop, folds: tuple[int, ...]) -> tuple[Net]:
         asked.append(folds)
-        return Net()
+        return (Net(),)
 
     empty = np.zeros((3, *seen.shape), np.float16)
     ones = (True, True, True)
     visit = LabelledVisit("sub-01", "A", empty, ones, seen >= 0, seen.astype(np.float16), False)
-    monkeypatch.setattr(stages, "candidate_net", load)
+    monkeypatch.setattr(stages, "candidate_nets", load)
     monkeypatch.setattr(inference, "candidate_probability", lambda *_: seen)
     monkeypatch.setattr(Workshop, "visit", lambda *_: visit)
     found = evidence.candidate_on_flair(bench, case)

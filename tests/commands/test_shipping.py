@@ -50,7 +50,7 @@ def test_what_is_undefined_is_not_a_number_in_the_table() -> None:
 def test_a_model_card_says_what_was_trained_on_whom() -> None:
     workshop = SimpleNamespace(
         split=Split((("sub-1",), ("sub-2", "sub-4"), ("sub-3",))),
-        recipe=SimpleNamespace(inner=None, everyone=None),
+        recipe=SimpleNamespace(inner=None, everyone=None, keep_made=False),
     )
     scores = [_score("sub-1", "A", 0.5)]
     card = model_card(
