@@ -114,13 +114,13 @@ def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_names_and_the_default_are_found_among_what_ships(shipped: Path) -> None:
-    for name in ("cascade-1", "other"):
+    for name in (DEFAULT_MODEL, "other"):
         _file(shipped / f"{name}.safetensors", _entries())
-    assert find_model(None) == shipped / "cascade-1.safetensors"
+    assert find_model(None) == shipped / f"{DEFAULT_MODEL}.safetensors"
     assert find_model("other") == shipped / "other.safetensors"
     with pytest.raises(UsageError) as caught:
         find_model("third")
-    assert "cascade-1, other" in caught.value.cure
+    assert f"{DEFAULT_MODEL}, other" in caught.value.cure
 
 
 def test_nothing_shipped_is_said(shipped: Path) -> None:
