@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bids_msseg.cascade.weights import (
+    DEFAULT_MODEL,
     FORMAT,
     HEADER_KEY,
     OperatingPoint,
