@@ -19,7 +19,7 @@ from bids_msseg.errors import DataError, NoInputError, UsageError
 
 FORMAT = "bids_msseg-cascade-1"
 HEADER_KEY = "bids_msseg"
-DEFAULT_MODEL = "cascade-1"
+DEFAULT_MODEL = "cascade-2"
 LONGEST_HEADER = 4 * 2**20
 
 
