@@ -39,8 +39,8 @@ from bids_msseg.commands.recipes import make_recipe, read_recipe
 from bids_msseg.commands.scoring import (
     COLUMNS,
     Score,
-    _keep,
     cut_mask,
+    keep_prediction,
     onto_flair,
     read_scores,
     score,
@@ -341,7 +341,7 @@ def _score(
     native = onto_flair(found.probability, item.brain, truth)
     mask = cut_mask(native, cascade.point.threshold)
     if method == AFTER:
-        _keep(workshop.folder / "predictions", item.visit.key, "cascade", native, mask)
+        keep_prediction(workshop.folder / "predictions", item.visit.key, "cascade", native, mask)
     return score(mask, truth, visit=item.visit.key, site=item.site, method=method)
 
 

@@ -53,6 +53,26 @@ def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count
     return balanced_split(people, sites, heavy, count)
 
 
+def deal_nested_folds(
+    files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int
+) -> Split:
+    """Deal participants into the folds of a nested training; see :func:`deal_folds`.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than three folds, or fewer participants than folds.
+    """
+    people = count_people(files)
+    if count < 3 or people < count:
+        raise UsageError(
+            f"{people} labelled participants cannot be dealt into {count} nested folds",
+            cure="use at least three folds and as many participants; --init goes on from "
+            "trained weights with fewer",
+        )
+    return deal_folds(files, loads, count)
+
+
 def read_split(path: Path, visits: Sequence[str]) -> Split:
     """Read who is in which fold.
 

@@ -217,7 +217,7 @@ def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -
             native = onto_flair(data, item.brain, truth)
             mask = cut_mask(native, threshold)
             scores.append(score(mask, truth, visit=visit.name, site=visit.site, method=method))
-            _keep(workshop.folder / "predictions", visit.name, method, native, mask)
+            keep_prediction(workshop.folder / "predictions", visit.name, method, native, mask)
     return scores
 
 
@@ -254,7 +254,7 @@ def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
     return inside
 
 
-def _keep(
+def keep_prediction(
     folder: Path, visit: str, method: str, probability: Volume, mask: NDArray[np.bool_]
 ) -> None:
     """Write a prediction in BIDS-Derivatives names; of the candidate nets the probability only."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort
-from bids_msseg.commands.folding import count_people, deal_folds, keep_plan, read_split
+from bids_msseg.commands.folding import deal_nested_folds, keep_plan, read_split
 from bids_msseg.commands.labels import LabelledFiles, find_labelled, read_sites
 from bids_msseg.commands.recipes import make_recipe, read_recipe, read_yaml
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
@@ -354,20 +354,9 @@ def _open_folder(
     if options.split is not None:
         split = read_split(options.split, [item.visit.key for item in files])
     else:
-        split = _deal(files, loads, int(settings["folds"]))
+        split = deal_nested_folds(files, loads, int(settings["folds"]))
     keep_plan(out, split, {"recipe": settings})
     return split
-
-
-def _deal(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
-    people = count_people(files)
-    if count < 3 or people < count:
-        raise UsageError(
-            f"{people} labelled participants cannot be dealt into {count} nested folds",
-            cure="use at least three folds and as many participants; --init goes on from "
-            "trained weights with fewer",
-        )
-    return deal_folds(files, loads, count)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
-from bids_msseg.cascade.folds import Split, balanced_split
-from bids_msseg.commands.scoring import COLUMNS, Score, _keep, score
+from bids_msseg.cascade.folds import Split
+from bids_msseg.commands.cohort_cache import prepare_cohort
+from bids_msseg.commands.folding import deal_nested_folds
+from bids_msseg.commands.scoring import COLUMNS, Score, keep_prediction, score
 from bids_msseg.commands.shipping import score_table
 from bids_msseg.errors import UsageError
 from bids_msseg.imaging.normalise import working_grid
@@ -123,8 +125,8 @@ def run_valverde(
         chosen["seed"] = seed
     recipe, points = read_settings(chosen)
     torch.set_num_threads(threads)
-    loads = _prepare(out / "cohort", files, threads)
-    split = split or _deal(files, loads, int(chosen["folds"]))
+    loads = prepare_cohort(out, files, threads)
+    split = split or deal_nested_folds(files, loads, int(chosen["folds"]))
     workshop = _open(out, split, recipe, engine, chosen)
     scores = _score_all(workshop, files, points)
     _hand_over(workshop, name, scores, chosen)
@@ -186,42 +188,6 @@ def _share(key: str, value: Any) -> float:
     if not 0 <= number < 1:
         raise ValueError(f"{key} is not from 0 to below 1: {value}")
     return number
-
-
-def _prepare(folder: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
-    """Bring every visit onto the working grid once; return its lesion load in mL."""
-    from bids_msseg.cascade.stages import load_visit, save_visit
-    from bids_msseg.commands.cohort import prepare_visit
-
-    folder.mkdir(parents=True, exist_ok=True)
-    loads = {}
-    for item in files:
-        key = item.visit.key
-        target = folder / f"{key}.npz"
-        if not target.is_file():
-            images = item.visit.contrasts
-            visit = prepare_visit(key, item.site, images, item.brain, item.truth, threads=threads)
-            save_visit(visit, target)
-            LOGGER.info("prepared %s", key)
-        loads[key] = float(load_visit(target).truth.astype(float).sum()) / 1000
-    return loads
-
-
-def _deal(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
-    people: dict[str, list[str]] = {}
-    sites: dict[str, str] = {}
-    heavy: dict[str, float] = {}
-    for item in files:
-        who = item.visit.participant
-        people.setdefault(who, []).append(item.visit.key)
-        sites[who] = item.site
-        heavy[who] = heavy.get(who, 0.0) + loads[item.visit.key]
-    if count < 3 or len(people) < count:
-        raise UsageError(
-            f"{len(people)} labelled participants cannot be dealt into {count} nested folds",
-            cure="use at least three folds and as many participants",
-        )
-    return balanced_split(people, sites, heavy, count)
 
 
 def _open(
@@ -290,7 +256,7 @@ def _score_visit(
     for net, data in found.items():
         native = resample(Volume(data, affine), truth.shape, truth.affine)
         masks = [_cut(native, point) for point in points]
-        _keep(workshop.folder / "predictions", visit, net, native, masks[0])
+        keep_prediction(workshop.folder / "predictions", visit, net, native, masks[0])
         scores += [
             score(mask, truth, visit=visit, site=item.site, method=f"{net}, {point}")
             for point, mask in zip(points, masks, strict=True)

@@ -8,7 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.commands.scoring import COLUMNS, Score, _keep, cut_mask, score, site_means
+from bids_msseg.commands.scoring import (
+    COLUMNS,
+    Score,
+    cut_mask,
+    keep_prediction,
+    score,
+    site_means,
+)
 from bids_msseg.imaging.volume import Volume
 
 # voxels of 1 x 1 x 3 mm
@@ -95,7 +102,7 @@ def test_the_mask_has_no_lesion_below_3_mm3() -> None:
 )
 def test_predictions_have_names_of_derivatives(visit: str, place: str, tmp_path: Path) -> None:
     probability = Volume(np.full((2, 2, 2), 0.25, np.float32), GRID)
-    _keep(tmp_path, visit, "cascade", probability, np.ones((2, 2, 2), bool))
+    keep_prediction(tmp_path, visit, "cascade", probability, np.ones((2, 2, 2), bool))
     stem = f"{visit}_space-FLAIR_label-L"
     assert sorted(path.name for path in (tmp_path / place).iterdir()) == [
         f"{stem}_mask.nii.gz",
@@ -107,7 +114,7 @@ def test_predictions_have_names_of_derivatives(visit: str, place: str, tmp_path:
 
 def test_of_the_candidate_nets_the_probability_alone_is_kept(tmp_path: Path) -> None:
     volume = Volume(np.zeros((2, 2, 2), np.float32), GRID)
-    _keep(tmp_path, "sub-01", "candidate net", volume, np.zeros((2, 2, 2), bool))
+    keep_prediction(tmp_path, "sub-01", "candidate net", volume, np.zeros((2, 2, 2), bool))
     assert [path.name for path in (tmp_path / "sub-01" / "anat").iterdir()] == [
         "sub-01_space-FLAIR_label-L_desc-candidate_probseg.nii.gz"
     ]
