@@ -207,6 +207,9 @@ class Case:
         Its row of ``subjects``.
     lesion_rows : sequence of mapping
         Its rows of ``lesions``.
+    brain : ndarray of bool, optional
+        Brain mask on the same grid: pictures show nothing outside it. Without one only what lies
+        near a lesion is drawn, so that no page holds a face.
     """
 
     name: str
@@ -220,6 +223,7 @@ class Case:
     affine: NDArray[np.float64]
     subject_row: Row
     lesion_rows: Sequence[Row]
+    brain: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
