@@ -26,6 +26,7 @@ RUNTIME = [
     "Jinja2>=3.1,<4",
     "pillow>=12,<14",
     "PyYAML>=6,<7",
+    "surface-distance>=0.1,<0.2",
     "rich>=15,<16",
     "tomli-w>=1.2,<2",
 ]
@@ -57,7 +58,7 @@ setup(
     packages=find_packages(include=["bids_msseg", "bids_msseg.*"]),
     package_data={
         "bids_msseg": ["py.typed", "data/**/*"],
-        "bids_msseg.reports": ["templates/*"],
+        "bids_msseg.reports": ["templates/*", "vendor/*"],
     },
     install_requires=RUNTIME,
     extras_require={"onnx": ONNX, "test": TEST},
@@ -67,6 +68,7 @@ setup(
             "msseg-train=bids_msseg.commands.train:main",
             "msseg-demo=bids_msseg.commands.demo:main",
             "msseg-export=bids_msseg.commands.export:main",
+            "msseg-evaluate=bids_msseg.commands.evaluate:main",
         ]
     },
     classifiers=[

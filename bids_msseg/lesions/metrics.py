@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from bids_msseg.lesions.instances import label_lesions
 
+REFERENCE_LOAD = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class VoxelAgreement:
@@ -109,6 +111,63 @@ def voxel_agreement(
         volume_truth_ml=n_truth * voxel_volume / 1000,
         relative_volume_difference=_ratio(n_pred - n_truth, n_truth),
     )
+
+
+def normalised_dice(
+    pred: NDArray[Any],
+    truth: NDArray[Any],
+    *,
+    within: NDArray[Any],
+    reference_load: float = REFERENCE_LOAD,
+) -> float:
+    """Dice as it would be if every patient had the same lesion load (nDSC).
+
+    False positives are scaled to a reference share of lesion voxels, so that patients with many
+    lesions do not look easier (Raina et al. 2023, arXiv:2302.05432). The share
+    needs a region that does not depend on the field of view.
+
+    Parameters
+    ----------
+    pred, truth : ndarray, shape (X, Y, Z)
+        Non-zero inside lesions, on the same grid.
+    within : ndarray, shape (X, Y, Z)
+        Brain mask; only voxels inside count.
+    reference_load : float, default 0.001
+        Share of lesion voxels that all are brought to; the default is that of the Shifts 2.0
+        challenge.
+
+    Returns
+    -------
+    float
+        0 where one mask is empty, NaN where both are or where all of the region is lesion.
+
+    Raises
+    ------
+    ValueError
+        If the grids differ.
+
+    Examples
+    --------
+    >>> truth, pred = np.zeros((10, 10, 10), bool), np.zeros((10, 10, 10), bool)
+    >>> truth[0], pred[:2] = True, True
+    >>> brain = np.ones_like(truth)
+    >>> round(normalised_dice(pred, truth, within=brain, reference_load=0.1), 4)
+    0.6667
+    >>> round(normalised_dice(pred, truth, within=brain), 4)
+    0.0177
+    """
+    _check_grids(pred, truth)
+    _check_grids(within, truth)
+    region = within != 0
+    p, t = (pred != 0) & region, (truth != 0) & region
+    lesion, called = int(np.count_nonzero(t)), int(np.count_nonzero(p))
+    both = int(np.count_nonzero(p & t))
+    if not both:
+        return 0.0 if lesion or called else float("nan")
+    healthy = int(np.count_nonzero(region)) - lesion
+    odds = _ratio(lesion, healthy)
+    scale = odds * (1 - reference_load) / reference_load
+    return 2 * both / (both + lesion + scale * (called - both))
 
 
 class DetectionRule(Protocol):

@@ -1,0 +1,142 @@
+"""Whether a probability of 0.7 is right seven times in ten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS: Final = 10
+FLOOR: Final = 0.01
+"""Voxels below count only where a region is named: nearly all of an image is surely healthy, and
+would make every method look well calibrated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Probabilities against truth in bins of equal width from 0 to 1.
+
+    Attributes
+    ----------
+    count : ndarray of int64, shape (bins,)
+        Voxels.
+    probability : ndarray of float64, shape (bins,)
+        Sum of their probabilities.
+    lesion : ndarray of int64, shape (bins,)
+        How many of them are lesion.
+    """
+
+    count: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    lesion: NDArray[np.int64]
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Limits of the bins, shape (bins + 1,)."""
+        return np.linspace(0, 1, len(self.count) + 1)
+
+    @property
+    def mean_probability(self) -> NDArray[np.float64]:
+        """Mean probability in each bin; NaN where it is empty."""
+        return _divide(self.probability, self.count)
+
+    @property
+    def share_lesion(self) -> NDArray[np.float64]:
+        """Share of lesion voxels in each bin; NaN where it is empty."""
+        return _divide(self.lesion, self.count)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean of |share - probability| over voxels; NaN without.
+
+        Naeini et al. 2015 (AAAI), for the probability of one class.
+        """
+        total = int(self.count.sum())
+        if not total:
+            return float("nan")
+        return float(np.abs(self.lesion - self.probability).sum() / total)
+
+
+def reliability(
+    probability: NDArray[np.floating],
+    truth: NDArray[Any],
+    *,
+    within: NDArray[Any] | None = None,
+    floor: float = FLOOR,
+    bins: int = BINS,
+) -> Reliability:
+    """Sort voxels by their probability.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (X, Y, Z)
+        From 0 to 1; values outside are counted in the first or last bin.
+    truth : ndarray, shape (X, Y, Z)
+        Non-zero inside lesions.
+    within : ndarray, shape (X, Y, Z), optional
+        Count all voxels of this mask (the brain), whatever their probability.
+    floor : float, default 0.01
+        Where no mask is given: least probability of voxels that count. The choice rests on the
+        prediction alone, so that it does not favour what is true.
+    bins : int, default 10
+        A probability on an edge belongs to the upper bin, 1 to the last.
+
+    Returns
+    -------
+    Reliability
+
+    Raises
+    ------
+    ValueError
+        If the grids differ.
+
+    Examples
+    --------
+    >>> p, t = np.array([[[0.0, 0.2, 0.2, 0.9]]]), np.array([[[0, 1, 0, 1]]])
+    >>> found = reliability(p, t, bins=2)
+    >>> found.count, found.share_lesion, round(found.ece, 3)
+    (array([2, 1]), array([0.5, 1. ]), 0.233)
+    """
+    if probability.shape != truth.shape or (within is not None and within.shape != truth.shape):
+        raise ValueError(f"shapes differ: {probability.shape} and {truth.shape}")
+    chosen = probability >= floor if within is None else within != 0
+    p = probability[chosen].astype(np.float64)
+    hit = (truth[chosen] != 0).astype(np.float64)
+    place = np.clip((p * bins).astype(np.int64), 0, bins - 1)
+    return Reliability(
+        np.bincount(place, minlength=bins).astype(np.int64),
+        np.bincount(place, p, minlength=bins).astype(np.float64),
+        np.bincount(place, hit, minlength=bins).astype(np.int64),
+    )
+
+
+def pool(parts: Iterable[Reliability], *, bins: int = BINS) -> Reliability:
+    """Add up the voxels of several visits.
+
+    Parameters
+    ----------
+    parts : iterable of Reliability
+        With the same bins.
+    bins : int, default 10
+        How many; for an empty result.
+
+    Returns
+    -------
+    Reliability
+    """
+    count, lesion = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
+    probability = np.zeros(bins)
+    for part in parts:
+        count, lesion = count + part.count, lesion + part.lesion
+        probability = probability + part.probability
+    return Reliability(count, probability, lesion)
+
+
+def _divide(part: NDArray[Any], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = np.divide(
+        part, whole, out=np.full(len(whole), np.nan), where=whole > 0
+    )
+    return shares
