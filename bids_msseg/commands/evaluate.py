@@ -1,0 +1,309 @@
+"""``msseg-evaluate``: how automatic masks agree with manual ones, by visit and by site."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import write_json, write_tsv
+from bids_msseg.commands.evaluate_case import MIN_VOLUME, Outcome, Row, Rules, compare, picture
+from bids_msseg.commands.evaluate_files import Choice, Pair, Pairing, Places, find_pairs
+from bids_msseg.commands.evaluate_tables import all_tables
+from bids_msseg.commands.evaluate_words import describe, dictionary, notes
+from bids_msseg.errors import CannotCreateError, DataError, ExitCode, MssegError, UsageError
+from bids_msseg.process import refuse, supervise
+from bids_msseg.reports.evaluation_data import ALL_SITES, TABLES, Case, Evaluation
+from bids_msseg.resources import available_cpus
+
+LOGGER = logging.getLogger("bids_msseg")
+PROGRAM = "msseg-evaluate"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one evaluation compares.
+
+    Attributes
+    ----------
+    auto, manual : Choice
+    out : path
+    places : Places
+    rules : Rules
+    nprocs : int
+        Visits at a time.
+    page : bool
+        Whether ``evaluation.html`` is written.
+    """
+
+    auto: Choice
+    manual: Choice
+    out: Path
+    places: Places = field(default_factory=Places)
+    rules: Rules = field(default_factory=Rules)
+    nprocs: int = 1
+    page: bool = True
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Compare automatic with manual lesion masks, volume-wise, visit by visit and "
+        "over sites, and write tables and a page.",
+    )
+    add = parser.add_argument
+    add("auto", type=Path, help="derivative dataset with automatic masks: of msseg, or anybody's")
+    add("manual", type=Path, help="derivative dataset with the masks of a rater or a consensus")
+    add("out", type=Path, help="folder for tables and page")
+    for side in ("auto", "manual"):
+        masks = parser.add_argument_group(f"which {side} masks")
+        masks.add_argument(
+            f"--{side}-desc", metavar="LABEL", help="desc- of the masks, such as rater1"
+        )
+        masks.add_argument(f"--{side}-label", metavar="LABEL", help="label-; default: L or lesion")
+        masks.add_argument(
+            f"--{side}-space",
+            metavar="LABEL",
+            default="FLAIR",
+            help="space-; default: %(default)s",
+        )
+    add(
+        "--bids", type=Path, metavar="DIR", help="raw dataset, for FLAIR and participants.tsv; "
+        "default: the one that MANUAL or AUTO is a derivative of",
+    )  # fmt: skip
+    add("--site", metavar="NAME", help="site of all visits")
+    add("--site-column", default="site", help="column of participants.tsv; default: %(default)s")
+    add(
+        "--regions", type=Path, metavar="DIR",
+        help="msseg's outputs of the same visits, for the regions of lesions; default: AUTO",
+    )  # fmt: skip
+    add(
+        "--fit-regions", action="store_true",
+        help="where regions are not known, fit the template to the FLAIR (seconds a visit)",
+    )  # fmt: skip
+    add(
+        "--resample", action="store_true",
+        help="bring automatic masks of another grid onto that of the manual mask: linear "
+        "interpolation, cut at one half; else they are refused",
+    )  # fmt: skip
+    add(
+        "--min-lesion-volume", type=float, default=MIN_VOLUME, metavar="MM3",
+        help="smaller lesions are not counted; default: %(default)g",
+    )  # fmt: skip
+    add("--no-page", action="store_true", help="write no evaluation.html")
+    add("--nprocs", type=int, metavar="N", help="visits at a time; default: as many as CPUs")
+    add("-v", "--verbose", action="count", default=0)
+    add("--version", action="version", version=f"{PROGRAM} {__version__}")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        options = _parse(argv)
+        settings = _settings(options)
+    except MssegError as error:
+        return int(refuse(error, program=PROGRAM))
+    return int(supervise(lambda: evaluate(settings), verbose=options.verbose))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+
+    def fail(message: str) -> None:
+        raise UsageError(message, cure=f"see {PROGRAM} --help")
+
+    parser.error = fail  # type: ignore[method-assign, assignment]
+    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    if options.min_lesion_volume < 0 or (options.nprocs is not None and options.nprocs < 1):
+        raise UsageError(
+            "--min-lesion-volume cannot be negative, nor --nprocs below 1",
+            cure=f"see {PROGRAM} --help",
+        )
+    for folder in (options.auto, options.manual):
+        if folder.resolve() == options.out.resolve():
+            raise UsageError(f"{folder} would be written to", cure="name another output folder")
+    return Settings(
+        Choice(options.auto, options.auto_desc, options.auto_label, options.auto_space),
+        Choice(options.manual, options.manual_desc, options.manual_label, options.manual_space),
+        options.out,
+        Places(options.bids, options.regions, options.site, options.site_column),
+        Rules(options.min_lesion_volume, options.resample, options.fit_regions),
+        options.nprocs or available_cpus(),
+        not options.no_page,
+    )
+
+
+def evaluate(settings: Settings) -> ExitCode:
+    """Compare every visit and write all outputs.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    ExitCode
+
+    Raises
+    ------
+    NoInputError
+        If there is nothing to compare.
+    DataError
+        If grids differ and resampling was not asked for, or a file is damaged.
+    CannotCreateError
+        If the output folder cannot be written.
+    """
+    pairing = find_pairs(settings.auto, settings.manual, settings.places)
+    _refuse_other_grids(pairing.pairs, settings.rules)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"{settings.out} cannot be written: {error.strerror}", cure="name another folder"
+        ) from error
+    outcomes = list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
+    result = assemble(settings, pairing, outcomes)
+    write_tables(result, settings)
+    if settings.page:
+        from bids_msseg.reports.evaluation import write_page
+
+        LOGGER.info("wrote %s", write_page(result, settings.out))
+    _tell(result)
+    return ExitCode.SUCCESS
+
+
+def _refuse_other_grids(pairs: Sequence[Pair], rules: Rules) -> None:
+    """Say so before anything is computed."""
+    other = [pair.key for pair in pairs if not pair.same_grid]
+    if other and not rules.resample:
+        raise DataError(
+            f"automatic and manual masks are on different grids: {', '.join(other)}",
+            cure="give masks of one space, or --resample to bring the automatic masks onto the "
+            "grids of the manual ones",
+        )
+    if other:
+        LOGGER.warning("brought onto the manual grid: %s", ", ".join(other))
+
+
+def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Outcome]:
+    """Compare visits, several at a time, in their order.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    rules : Rules
+    nprocs : int
+        Processes; with one, everything happens in this one.
+
+    Yields
+    ------
+    Outcome
+    """
+    workers = min(nprocs, len(pairs))
+    if workers == 1:
+        for number, pair in enumerate(pairs, 1):
+            LOGGER.info("%s, %d of %d", pair.key, number, len(pairs))
+            yield compare(pair, rules)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        found = pool.map(compare, pairs, [rules] * len(pairs))
+        for number, (pair, outcome) in enumerate(zip(pairs, found, strict=True), 1):
+            LOGGER.info("%s, %d of %d", pair.key, number, len(pairs))
+            yield outcome
+
+
+def assemble(settings: Settings, pairing: Pairing, outcomes: Sequence[Outcome]) -> Evaluation:
+    """Put tables, words and a loader of visits together.
+
+    Parameters
+    ----------
+    settings : Settings
+    pairing : Pairing
+    outcomes : sequence of Outcome
+        One a pair, in order.
+
+    Returns
+    -------
+    Evaluation
+    """
+    tables: dict[str, list[Row]] = all_tables(
+        outcomes, pairing.without_auto, pairing.without_manual
+    )
+    return Evaluation(
+        f"{_name(settings.auto)} against {_name(settings.manual)}",
+        _loader(pairing.pairs, outcomes, settings.rules),
+        tables,
+        describe(),
+        notes(settings.rules.min_volume),
+    )
+
+
+def _name(choice: Choice) -> str:
+    folder = choice.folder.resolve().name
+    return folder if choice.desc is None else f"{folder} ({choice.desc})"
+
+
+def _loader(
+    pairs: Sequence[Pair], outcomes: Sequence[Outcome], rules: Rules
+) -> Callable[[], Iterator[Case]]:
+    def cases() -> Iterator[Case]:
+        for pair, outcome in zip(pairs, outcomes, strict=True):
+            yield picture(pair, rules, outcome.subject, outcome.lesions)
+
+    return cases
+
+
+def write_tables(result: Evaluation, settings: Settings) -> None:
+    """Write every table with its dictionary, and what was asked for.
+
+    Parameters
+    ----------
+    result : Evaluation
+    settings : Settings
+    """
+    for stem, columns in TABLES.items():
+        write_json(settings.out / f"{stem}.json", dictionary(stem))
+        write_tsv(settings.out / f"{stem}.tsv", columns, result.tables[stem])
+    write_json(
+        settings.out / "evaluation.json",
+        {
+            "Name": result.title,
+            "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__, "Program": PROGRAM}],
+            "Notes": list(result.notes),
+            "Rules": asdict(settings.rules),
+            "Auto": _asked(settings.auto),
+            "Manual": _asked(settings.manual),
+        },
+    )
+
+
+def _asked(choice: Choice) -> dict[str, str | None]:
+    """Say which masks, without telling how this machine's disks are named."""
+    return asdict(choice) | {"folder": choice.folder.resolve().name}
+
+
+def _tell(result: Evaluation) -> None:
+    """Log the means that people ask for first."""
+    for row in result.tables["sites"]:
+        shown = row["metric"] in ("dice", "ppv", "sensitivity", "lesion_f1")
+        if shown and (row["site"] != ALL_SITES or len(result.tables["subjects"]) == 1):
+            LOGGER.info(
+                "%s: mean %s %.3f, %d patients", row["site"], row["metric"], row["mean"],
+                row["n_patients"],
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,278 @@
+"""What the columns, metrics and statistics of an evaluation mean.
+
+Public names: :func:`describe`, :func:`dictionary`, :func:`notes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bids_msseg.reports import evaluation_data as words
+
+_METRICS: Final = {
+    "dice": "Overlap of the masks: twice the shared voxels over the sum of both masks; n/a where "
+    "both are empty",
+    "ppv": 'Positive predictive value ("precision"): share of the automatic voxels that are '
+    "manual; n/a where the automatic mask is empty",
+    "sensitivity": "Share of the manual voxels found; n/a where the manual mask is empty",
+    "volume_difference_ml": "Automatic minus manual volume",
+    "volume_difference_relative": "Automatic minus manual volume, over the manual volume; n/a "
+    "where the manual mask is empty",
+    "hd95_mm": "Larger of the two 95th percentiles of the distances from one mask's surface to "
+    "the other's; n/a where a mask is empty",
+    "assd_mm": "Mean distance between the surfaces, by area over both; n/a where a mask is empty",
+    "surface_dice_1mm": "Share of both surfaces, by area, that lies within 1 mm of the other; 0 "
+    "where one mask is empty, n/a where both are",
+    "ndsc": "Normalised Dice (nDSC): Dice with false positives scaled to a share of lesion of "
+    "0.001 of the brain mask; n/a without a brain mask",
+    "lesion_sensitivity": "Share of manual lesions that share a voxel with an automatic lesion",
+    "lesion_ppv": "Share of automatic lesions that share a voxel with a manual lesion",
+    "lesion_f1": "Harmonic mean of lesion-wise sensitivity and PPV, any overlap; 0 where one mask "
+    "has no lesion, n/a where neither has",
+    "isbi_ltpr": "Lesion true positive rate as in ISBI-2015: 26-connected, any size, any overlap",
+    "isbi_lfpr": "Lesion false positive rate as in ISBI-2015: share of the automatic lesions of "
+    "any size without overlap",
+    "isbi_score": "Score of ISBI-2015. Of one visit: 4/3 × (Dice/8 + PPV/8 + (1 - LFPR)/4 + "
+    "LTPR/4), what is not defined earning 0 where one mask is empty. Of a cohort: mean of the "
+    "same sum without 4/3, plus a quarter of Pearson's correlation of volumes",
+    "anima_default_sensitivity": "Lesion-wise sensitivity by Anima's rule with the thresholds of "
+    "its program (alpha 0.05, beta 0.5, gamma 0.5), on Anima's lesions: face-connected, strictly "
+    "larger than the minimum",
+    "anima_default_ppv": "Lesion-wise PPV by Anima's rule with the thresholds of its program",
+    "anima_default_f1": "Lesion-wise F1 by Anima's rule with the thresholds of its program",
+    "anima_paper_sensitivity": "Lesion-wise sensitivity by Anima's rule with the thresholds of "
+    "the paper on MSSEG-2016 (alpha 0.10, beta 0.70, gamma 0.65), on Anima's lesions",
+    "anima_paper_ppv": "Lesion-wise PPV by Anima's rule with the thresholds of the paper",
+    "anima_paper_f1": "Lesion-wise F1 by Anima's rule with the thresholds of the paper",
+    "ece": "Expected calibration error, ten bins of equal width, over voxels with a probability "
+    "of at least 0.01; n/a without probabilities",
+    "ece_brain": "The same over all voxels of the brain mask, most of which are surely healthy; "
+    "n/a without a brain mask",
+}
+_STATISTICS: Final = {
+    "pearson_r": "Pearson's correlation of automatic and manual volumes",
+    "icc_2_1": "Intraclass correlation ICC(2,1) of volumes: two-way random effects, absolute "
+    "agreement, one measurement",
+    "bland_altman_bias_ml": "Mean of automatic minus manual volume, in mL",
+    "bland_altman_lower_ml": "Bias minus 1.96 standard deviations of the differences, in mL",
+    "bland_altman_upper_ml": "Bias plus 1.96 standard deviations of the differences, in mL",
+    "isbi_score": _METRICS["isbi_score"],
+    "n_both_empty": "Visits in which both masks are empty: neither success nor failure, counted "
+    "here only",
+    "n_manual_empty": "Visits in which only the manual mask is empty",
+    "n_auto_empty": "Visits in which only the automatic mask is empty",
+    "n_without_auto": "Visits with a manual mask and no automatic one; not in any other figure",
+    "n_without_manual": "Visits with an automatic mask and no manual one; not in any other figure",
+}
+_COMMON: Final = {
+    "name": "Visit: sub-<label>[_ses-<label>]",
+    "site": "Where the visit was acquired",
+    "n_patients": "Patients behind the figure",
+    "n_visits": "Visits behind the figure",
+    "low": "Lower end of the 95 % bootstrap interval over patients; n/a with fewer than five",
+    "high": "Upper end of the 95 % bootstrap interval over patients; n/a with fewer than five",
+}
+_SCOPED: Final = {
+    "scope": "Whether the row is of one visit, one site or all",
+    "name": "The visit, the site, or all sites",
+}
+_SUBJECTS: Final = {
+    "participant_id": "The patient",
+    "session_id": "The session",
+    "volume_manual_ml": "Volume of the manual mask",
+    "volume_auto_ml": "Volume of the automatic mask",
+    "volume_mean_ml": "Mean of both volumes, for the Bland-Altman plot",
+    "n_manual": "Manual lesions that are counted",
+    "n_found": "Of them found",
+    "n_missed": "Of them missed",
+    "n_auto": "Automatic lesions that are counted",
+    "n_true": "Of them true",
+    "n_false": "Of them false",
+    **_METRICS,
+    "resampled": "Whether the automatic mask was brought onto the grid of the manual one: linear "
+    "interpolation cut at one half",
+}
+_LESIONS: Final = {
+    "side": "Whose lesion it is",
+    "index": "Number of the lesion within its mask, by decreasing volume",
+    "state": "Whether it shares a voxel with a counted lesion of the other mask",
+    "volume_mm3": "Volume",
+    "n_voxels": "Number of voxels",
+    "size": "Class of volume in mm³; a volume on an edge belongs to the larger class",
+    "x": "Centre of mass, RAS+ world",
+    "y": "Centre of mass, RAS+ world",
+    "z": "Centre of mass, RAS+ world",
+    "i": "First index, from 0, of the lesion's voxel nearest to the centre of mass",
+    "j": "Second index of that voxel",
+    "k": "Third index of that voxel",
+    "region": "Main region after the wording of the McDonald criteria; n/a where not known",
+    "share_periventricular": "Share of the lesion's voxels in the periventricular region",
+    "share_juxtacortical": "Share in the juxtacortical region",
+    "share_infratentorial": "Share in the infratentorial region",
+    "share_deep_white_matter": "Share in the deep white matter",
+    "overlap_mm3": "Volume shared with counted lesions of the other mask",
+    "overlap_share": "That volume over the lesion's own",
+    "n_partners": "Lesions of the other mask that share a voxel with it; several say that it was "
+    "split, or several merged in it",
+    "partners": "Their numbers, separated by commas",
+    "mean_probability": "Mean probability of the automatic method inside",
+    "max_probability": "Highest probability of the automatic method inside",
+}
+_SITES: Final = {
+    "site": "The site, or all sites",
+    "metric": "Figure of a visit",
+    "n_undefined": "Visits of which the figure is not defined; left out of mean and median",
+    "mean": "Mean over visits",
+    "median": "Median over visits",
+    "minimum": "Smallest of the visits",
+    "maximum": "Largest of the visits",
+}
+_COHORT: Final = {
+    **_SCOPED,
+    "statistic": "What was computed over the visits",
+    "value": "Its value; correlations and limits only from three visits on",
+}
+_STRATA: Final = {
+    **_SCOPED,
+    "stratum": "What lesions are sorted by: their own size, or their own region",
+    "level": "The class; sizes in mm³, a volume on an edge belongs to the larger class",
+    "n_patients": "Patients with a lesion of this class in either mask",
+    "n_manual": "Manual lesions of this class",
+    "n_found": "Of them found, any overlap",
+    "sensitivity": "Share found, over all lesions of the class together",
+    "sensitivity_low": "Lower end of its 95 % bootstrap interval over patients; n/a with fewer "
+    "than five who have such a lesion",
+    "sensitivity_high": "Upper end of that interval",
+    "n_auto": "Automatic lesions of this class",
+    "n_true": "Of them true, any overlap",
+    "ppv": "Share true, over all lesions of the class together",
+    "ppv_low": "Lower end of its 95 % bootstrap interval over patients; n/a with fewer than five "
+    "who have such a lesion",
+    "ppv_high": "Upper end of that interval",
+    "f1": "Harmonic mean of both; 0 where there are lesions and none agrees",
+}
+_RELIABILITY: Final = {
+    **_SCOPED,
+    "bin_low": "Lower end of the bin of probability; belongs to the bin",
+    "bin_high": "Upper end of the bin; belongs to the last bin only",
+    "n_voxels": "Voxels in the bin; those with a probability below 0.01 are left out",
+    "mean_probability": "Mean probability of these voxels",
+    "share_lesion": "Share of them that is manual lesion",
+}
+_OWN: Final[Mapping[str, Mapping[str, str]]] = {
+    "subjects": _SUBJECTS,
+    "lesions": _LESIONS,
+    "sites": _SITES,
+    "cohort": _COHORT,
+    "strata": _STRATA,
+    "reliability": _RELIABILITY,
+}
+_LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
+    ("subjects", "resampled"): {"yes": "the grids differed", "no": "one grid"},
+    ("lesions", "side"): {words.MANUAL: "of the manual mask", words.AUTO: "of the automatic mask"},
+    ("lesions", "state"): {
+        words.FOUND: "manual, with overlap",
+        words.MISSED: "manual, without overlap",
+        words.TRUE: "automatic, with overlap",
+        words.FALSE: "automatic, without overlap",
+    },
+    ("sites", "metric"): _METRICS,
+    ("cohort", "statistic"): _STATISTICS,
+    ("strata", "stratum"): {words.SIZE: "volume", words.REGION: "main region"},
+}
+
+
+def describe() -> dict[str, dict[str, str]]:
+    """Give the meaning of every column, and of metrics and statistics, by file stem.
+
+    Returns
+    -------
+    dict of str to dict of str to str
+        Units stand in parentheses at the end.
+
+    Examples
+    --------
+    >>> describe()["subjects"]["volume_auto_ml"]
+    'Volume of the automatic mask (mL)'
+    """
+    extra = {"sites": _METRICS, "cohort": _STATISTICS}
+    return {
+        stem: {
+            name: text + (f" ({unit})" if (unit := _unit(name)) else "")
+            for name, text in {**_columns(stem), **extra.get(stem, {})}.items()
+        }
+        for stem in words.TABLES
+    }
+
+
+def dictionary(stem: str) -> dict[str, Any]:
+    """Make the JSON data dictionary of a table, as BIDS has them.
+
+    Parameters
+    ----------
+    stem : str
+        One of :data:`bids_msseg.reports.evaluation_data.TABLES`.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> dictionary("subjects")["hd95_mm"]["Units"]
+    'mm'
+    """
+    found: dict[str, Any] = {}
+    for name, text in _columns(stem).items():
+        found[name] = {"Description": text}
+        if unit := _unit(name):
+            found[name]["Units"] = unit
+        if levels := _LEVELS.get((stem, name)):
+            found[name]["Levels"] = dict(levels)
+    return found
+
+
+def _columns(stem: str) -> dict[str, str]:
+    own = _OWN[stem]
+    return {name: own[name] if name in own else _COMMON[name] for name in words.TABLES[stem]}
+
+
+def _unit(name: str) -> str:
+    if name in ("x", "y", "z"):
+        return "mm"
+    endings = {"_ml": "mL", "_mm": "mm", "_mm3": "mm^3"}
+    return next((unit for ending, unit in endings.items() if name.endswith(ending)), "")
+
+
+def notes(min_volume: float) -> tuple[str, ...]:
+    """Say what has to be known to read the figures.
+
+    Parameters
+    ----------
+    min_volume : float
+        Smallest lesion that is counted, in mm³.
+
+    Returns
+    -------
+    tuple of str
+    """
+    lesion = (
+        f"A lesion is one 26-connected component of at least {min_volume:g} mm³; smaller ones "
+        "count as voxels, not as lesions. ISBI's and Anima's figures use those challenges' own "
+        "lesions."
+    )
+    return ("Every figure is of a whole volume, on the grid of the manual mask.", lesion, *_NOTES)
+
+
+_NOTES: Final = (
+    (
+        "What is not defined is n/a and counted, never 1: two empty masks are neither a success "
+        "nor a failure."
+    ),
+    (
+        "Intervals are 95 % percentile bootstrap intervals over patients (10,000 draws); with "
+        "fewer than five patients there is none, and each patient stands in the table."
+    ),
+    "Sites are told apart; figures over all sites depend on how many patients each gave.",
+)
