@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.commands.evaluate_case import MIN_VOLUME, Outcome, Row, Rules, compare, picture
+from bids_msseg.commands.evaluate_case import Outcome, Rules, compare, picture
+from bids_msseg.commands.evaluate_figures import MIN_VOLUME, Row
 from bids_msseg.commands.evaluate_files import Choice, Pair, Pairing, Places, find_pairs
 from bids_msseg.commands.evaluate_tables import all_tables
 from bids_msseg.commands.evaluate_words import describe, dictionary, notes

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.lesions.bootstrap import DRAWS, FEWEST, LEVEL
+from bids_msseg.lesions.bootstrap import DRAWS, FEWEST, LEVEL, draw_patients
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array, Array], Array]
@@ -181,12 +181,21 @@ def estimate(
     value = float(statistic(numbers, np.ones(len(numbers))))
     if len(names) < FEWEST:
         return Estimate(value, nothing, nothing, len(names), len(numbers))
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
-    found = statistic(numbers, drawn[:, owner].astype(np.float64))
+    parts = draw_patients(len(names), draws, np.random.default_rng(seed))
+    found = np.concatenate(
+        [statistic(numbers, _times_drawn(chosen)[:, owner]) for chosen in parts]
+    )
     tail = (1 - level) / 2
     low, high = (float(end) for end in np.nanquantile(found, (tail, 1 - tail)))
     return Estimate(value, low, high, len(names), len(numbers))
+
+
+def _times_drawn(chosen: NDArray[np.int64]) -> Array:
+    """Count how often each patient was drawn, shape (draws, patients)."""
+    draws, patients = chosen.shape
+    place = chosen + patients * np.arange(draws)[:, None]
+    counts = np.bincount(place.ravel(), minlength=draws * patients)
+    return counts.reshape(draws, patients).astype(np.float64)
 
 
 def _centred(column: Array, weights: Array) -> Array:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 FEWEST = 5
 DRAWS = 10_000
@@ -103,8 +104,31 @@ def _drawn_means(
     sums: np.ndarray, counts: np.ndarray, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Mean over the visits of patients drawn with replacement, shape (draws,)."""
-    parts = []
-    for start in range(0, draws, _AT_ONCE):
-        chosen = rng.integers(0, len(sums), (min(_AT_ONCE, draws - start), len(sums)))
-        parts.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
+    parts = [
+        sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+        for chosen in draw_patients(len(sums), draws, rng)
+    ]
     return np.concatenate(parts)
+
+
+def draw_patients(
+    patients: int, draws: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Draw as many patients as there are, with replacement, again and again.
+
+    Every interval of this package rests on these draws, so the same figure has the same interval
+    wherever it stands.
+
+    Parameters
+    ----------
+    patients : int
+    draws : int
+    rng : Generator
+
+    Yields
+    ------
+    ndarray of int64, shape (at most 1000, patients)
+        Places of the patients drawn; all parts together have ``draws`` rows.
+    """
+    for start in range(0, draws, _AT_ONCE):
+        yield rng.integers(0, patients, (min(_AT_ONCE, draws - start), patients))

@@ -86,13 +86,13 @@ def test_masks_on_disk_and_the_candidate_net_meet_the_experts(bench: Bench) -> N
     found = {one.method: one.values for one in evidence.agreement(bench).findings}
     assert found["cascade"]["dice"] == pytest.approx(2 * 64 / (64 + 72))
     assert found["cascade"]["ppv"] == 1
-    assert found["cascade"]["false_components"] == 0
+    assert found["cascade"]["n_false"] == 0
     assert found["candidate net"]["dice"] == pytest.approx(2 * 64 / (76 + 72))
     assert found["candidate net"]["ppv"] == pytest.approx(64 / 76)
     assert found["candidate net"]["sensitivity"] == pytest.approx(64 / 72)
     assert found["candidate net"]["lesion_f1"] == pytest.approx(0.5)
-    assert found["candidate net"]["false_components"] == 1
-    assert found["candidate net"]["truth_ml"] == pytest.approx(0.072)
+    assert found["candidate net"]["n_false"] == 1
+    assert found["candidate net"]["volume_manual_ml"] == pytest.approx(0.072)
 
 
 def test_share_of_normal_hyperintensity_that_is_called(bench: Bench) -> None:

@@ -1,0 +1,286 @@
+"""Every figure and every lesion of two masks on one grid, from arrays alone.
+
+``msseg-evaluate`` and the evidence about trainings both measure here.
+
+Public names: :class:`Masks`, :func:`figures`, :func:`lesion_rows`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.lesions.calibration import reliability
+from bids_msseg.lesions.detection import anima_agreement, isbi_agreement
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.lesions.load import LesionRow, lesion_table
+from bids_msseg.lesions.metrics import (
+    ANY_OVERLAP,
+    detection,
+    normalised_dice,
+    overlap_table,
+    voxel_agreement,
+)
+from bids_msseg.lesions.regions import Region
+from bids_msseg.lesions.strata import size_level
+from bids_msseg.lesions.surface import surface_agreement
+from bids_msseg.reports import evaluation_data as words
+
+MIN_VOLUME: Final = 3.0
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """Two masks with what is known of their voxels; arrays have shape (X, Y, Z).
+
+    Attributes
+    ----------
+    auto, manual : ndarray of bool
+    auto_labels, manual_labels : ndarray of int32
+        Counted lesions, by decreasing volume.
+    affine : ndarray, shape (4, 4)
+        Voxel index to world mm, RAS+.
+    min_volume : float
+        Of a counted lesion, in mm³.
+    probability : ndarray of float32 or None
+    brain : ndarray of bool or None
+    """
+
+    auto: NDArray[np.bool_]
+    manual: NDArray[np.bool_]
+    auto_labels: NDArray[np.int32]
+    manual_labels: NDArray[np.int32]
+    affine: Affine
+    min_volume: float = MIN_VOLUME
+    probability: NDArray[np.float32] | None = None
+    brain: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        auto: NDArray[np.bool_],
+        manual: NDArray[np.bool_],
+        affine: Affine,
+        *,
+        min_volume: float = MIN_VOLUME,
+        probability: NDArray[np.float32] | None = None,
+        brain: NDArray[np.bool_] | None = None,
+    ) -> Masks:
+        """Count the lesions of both masks: 26-connected, of at least ``min_volume`` mm³."""
+        size = Volume(manual, affine).voxel_volume
+        found, true = (
+            label_lesions(mask, voxel_volume=size, min_volume=min_volume)
+            for mask in (auto, manual)
+        )
+        return cls(auto, manual, found, true, affine, min_volume, probability, brain)
+
+    @property
+    def frame(self) -> Volume:
+        """The grid, holding the manual mask."""
+        return Volume(self.manual, self.affine)
+
+    @property
+    def overlap(self) -> NDArray[np.int64]:
+        """Voxels shared by manual lesions (rows) and automatic ones (columns)."""
+        return overlap_table(self.manual_labels, self.auto_labels)
+
+
+def figures(masks: Masks) -> dict[str, float]:
+    """Measure how two masks agree.
+
+    Parameters
+    ----------
+    masks : Masks
+
+    Returns
+    -------
+    dict of str to float
+        Volumes in mL, counts of lesions and
+        :data:`bids_msseg.reports.evaluation_data.METRICS`; NaN where not defined.
+    """
+    return {
+        **dict.fromkeys(words.METRICS, math.nan),
+        **_voxel_figures(masks),
+        **_surface_figures(masks),
+        **_lesion_figures(masks),
+        **_challenge_figures(masks),
+        **_calibration_figures(masks),
+    }
+
+
+def _voxel_figures(masks: Masks) -> dict[str, float]:
+    size = masks.frame.voxel_volume
+    voxels = voxel_agreement(masks.auto, masks.manual, voxel_volume=size)
+    found = {
+        "volume_manual_ml": voxels.volume_truth_ml,
+        "volume_auto_ml": voxels.volume_pred_ml,
+        "volume_mean_ml": (voxels.volume_truth_ml + voxels.volume_pred_ml) / 2,
+        "dice": voxels.dice,
+        "ppv": voxels.ppv,
+        "sensitivity": voxels.sensitivity,
+        "volume_difference_ml": voxels.volume_pred_ml - voxels.volume_truth_ml,
+        "volume_difference_relative": voxels.relative_volume_difference,
+    }
+    if masks.brain is not None:
+        found["ndsc"] = normalised_dice(masks.auto, masks.manual, within=masks.brain)
+    return found
+
+
+def _surface_figures(masks: Masks) -> dict[str, float]:
+    spacing = masks.frame.spacing.tolist()
+    surface = surface_agreement(masks.auto, masks.manual, spacing=spacing)
+    return {
+        "hd95_mm": surface.hd95_mm,
+        "assd_mm": surface.assd_mm,
+        "surface_dice_1mm": surface.surface_dice,
+    }
+
+
+def _lesion_figures(masks: Masks) -> dict[str, float]:
+    lesions = detection(masks.overlap, ANY_OVERLAP)
+    return {
+        "n_manual": lesions.n_truth,
+        "n_found": lesions.tp_truth,
+        "n_missed": lesions.n_truth - lesions.tp_truth,
+        "n_auto": lesions.n_pred,
+        "n_true": lesions.tp_pred,
+        "n_false": lesions.n_pred - lesions.tp_pred,
+        "lesion_sensitivity": lesions.sensitivity,
+        "lesion_ppv": lesions.ppv,
+        "lesion_f1": lesions.f1,
+    }
+
+
+def _challenge_figures(masks: Masks) -> dict[str, float]:
+    size = masks.frame.voxel_volume
+    isbi = isbi_agreement(masks.auto, masks.manual, voxel_volume=size)
+    found = {"isbi_ltpr": isbi.ltpr, "isbi_lfpr": isbi.lfpr, "isbi_score": isbi.score}
+    anima = anima_agreement(
+        masks.auto, masks.manual, voxel_volume=size, min_volume=masks.min_volume
+    )
+    for name, lesions in anima.items():
+        found[f"anima_{name}_sensitivity"] = lesions.sensitivity
+        found[f"anima_{name}_ppv"] = lesions.ppv
+        found[f"anima_{name}_f1"] = lesions.f1
+    return found
+
+
+def _calibration_figures(masks: Masks) -> dict[str, float]:
+    if masks.probability is None:
+        return {}
+    found = {"ece": reliability(masks.probability, masks.manual).ece}
+    if masks.brain is not None:
+        brain = reliability(masks.probability, masks.manual, within=masks.brain)
+        found["ece_brain"] = brain.ece
+    return found
+
+
+def lesion_rows(masks: Masks, regions: NDArray[np.integer] | None = None) -> tuple[Row, ...]:
+    """Describe every counted lesion of both masks.
+
+    Parameters
+    ----------
+    masks : Masks
+    regions : ndarray of integers, shape (X, Y, Z), optional
+        From :func:`bids_msseg.lesions.regions.region_map`.
+
+    Returns
+    -------
+    tuple of dict
+        Columns of :data:`bids_msseg.reports.evaluation_data.LESIONS` but name and site; manual
+        lesions first.
+    """
+    sides = (
+        (words.MANUAL, masks.manual_labels, masks.overlap, (words.FOUND, words.MISSED)),
+        (words.AUTO, masks.auto_labels, masks.overlap.T, (words.TRUE, words.FALSE)),
+    )
+    return tuple(
+        {"side": side, **row}
+        for side, labels, shared, states in sides
+        for row in _side_rows(masks, labels, shared, states, regions)
+    )
+
+
+def _side_rows(
+    masks: Masks,
+    labels: NDArray[np.int32],
+    shared: NDArray[np.int64],
+    states: tuple[str, str],
+    regions: NDArray[np.integer] | None,
+) -> list[Row]:
+    highest = _maxima(labels, masks.probability)
+    table = lesion_table(labels, masks.affine, p_refined=masks.probability, region_map=regions)
+    rows = []
+    for lesion, place in zip(table, _central_voxels(labels, masks.affine, table), strict=True):
+        partners = (np.flatnonzero(shared[lesion.index, 1:]) + 1).tolist()
+        rows.append(
+            _described(lesion, place, float(highest[lesion.index]))
+            | _met(lesion, shared[lesion.index], partners)
+            | {"state": states[0] if partners else states[1]}
+        )
+    return rows
+
+
+def _described(lesion: LesionRow, place: Sequence[int], highest: float) -> Row:
+    shares = {f"share_{region.label}": lesion.shares[region - 1] for region in Region}
+    return {
+        "index": lesion.index,
+        "volume_mm3": lesion.volume_mm3,
+        "n_voxels": lesion.n_voxels,
+        "size": size_level(lesion.volume_mm3),
+        **dict(zip("xyz", lesion.centroid, strict=True)),
+        **dict(zip("ijk", place, strict=True)),
+        "region": lesion.region,
+        **shares,
+        "mean_probability": lesion.p_refined,
+        "max_probability": highest,
+    }
+
+
+def _met(lesion: LesionRow, shared: NDArray[np.int64], partners: Sequence[int]) -> Row:
+    """Say what a lesion shares with the counted lesions of the other mask."""
+    voxels = int(shared[1:].sum())
+    return {
+        "overlap_mm3": voxels * lesion.volume_mm3 / lesion.n_voxels,
+        "overlap_share": voxels / lesion.n_voxels,
+        "n_partners": len(partners),
+        "partners": ",".join(str(number) for number in partners) or "n/a",
+    }
+
+
+def _maxima(
+    labels: NDArray[np.int32], probability: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """Find the highest probability in each label, by label."""
+    highest = np.full(int(labels.max(initial=0)) + 1, math.nan)
+    if probability is None:
+        return highest
+    inside = labels > 0
+    highest[1:] = -math.inf
+    np.maximum.at(highest, labels[inside], probability[inside].astype(np.float64))
+    return highest
+
+
+def _central_voxels(
+    labels: NDArray[np.int32], affine: Affine, table: Sequence[LesionRow]
+) -> list[list[int]]:
+    """Find, in every lesion, the voxel nearest to its centre of mass."""
+    if not table:
+        return []
+    inside = np.argwhere(labels)
+    owner = labels[tuple(inside.T)]
+    centres = np.zeros((int(labels.max()) + 1, 3))
+    for lesion in table:
+        centres[lesion.index] = lesion.centroid
+    apart = inside @ affine[:3, :3].T + affine[:3, 3] - centres[owner]
+    order = np.lexsort(((apart**2).sum(1).round(6), owner))
+    _, first = np.unique(owner[order], return_index=True)
+    nearest: list[list[int]] = inside[order[first]].tolist()
+    return nearest
