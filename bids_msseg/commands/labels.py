@@ -13,20 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_atomic, write_json
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.commands.cohort_cache import is_newer
-from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging.volume import Volume, load_volume, save_volume
+from bids_msseg.commands.raters import LABELS as LABELS
+from bids_msseg.commands.raters import choose_raters, read_on_one_grid
+from bids_msseg.errors import NoInputError
+from bids_msseg.imaging.volume import save_volume
+from bids_msseg.lesions.consensus import fuse_masks
 
 LOGGER = logging.getLogger("bids_msseg")
-LABELS = ("L", "lesion")
-"""Values of ``label-`` that mean lesion; BIDS advises the first, the second is as common."""
-MAJORITY = 0.5
-"""A voxel is lesion where at least this share of the raters says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +128,16 @@ def _pair(visit: Visit, labels: Path, consensus: Path, site: str) -> LabelledFil
     return LabelledFiles(visit, visit.brain_mask, mask, site, share)
 
 
-def find_truth(labels_dir: Path, visit: Visit) -> Path | None:
-    """Find the manual lesion mask of a visit on its FLAIR grid.
+def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path | None:
+    """Find the lesion mask of a visit that has no ``desc-``.
 
     Parameters
     ----------
     labels_dir : path
         A derivative dataset such as ``derivatives/manual``.
     visit : Visit
+    space : str, default "FLAIR"
+        Value of ``space-``; a file without one is taken for FLAIR.
 
     Returns
     -------
@@ -150,7 +149,8 @@ def find_truth(labels_dir: Path, visit: Visit) -> Path | None:
         found = [
             path
             for path in sorted(folder.glob(pattern))
-            if "_desc-" not in path.name and ("_space-" not in path.name or "FLAIR" in path.name)
+            if "_desc-" not in path.name
+            and name_entities(path.name)[0].get("space", "FLAIR") == space
         ]
         if found:
             return found[0]
@@ -172,17 +172,8 @@ def find_raters(labels_dir: Path, visit: Visit) -> tuple[Path, ...]:
         One a rater, in the order of their labels. Of two files of the same rater, the one with
         ``label-L`` counts.
     """
-    found: dict[str, tuple[int, Path]] = {}
-    order = (*LABELS, "")
-    for path in sorted(_folder(labels_dir, visit).glob(f"{visit.key}_*desc-rater*_mask.nii*")):
-        entities, _ = name_entities(path.name)
-        label, rater = entities.get("label", ""), entities.get("desc", "")
-        if label not in order or entities.get("space", "FLAIR") != "FLAIR":
-            continue
-        rank = order.index(label)
-        if rater not in found or rank < found[rater][0]:
-            found[rater] = (rank, path)
-    return tuple(path for _, (_, path) in sorted(found.items()))
+    paths = _folder(labels_dir, visit).glob(f"{visit.key}_*desc-rater*_mask.nii*")
+    return tuple(choose_raters(paths).values())
 
 
 def _folder(root: Path, visit: Visit) -> Path:
@@ -217,7 +208,9 @@ def fuse_raters(raters: Sequence[Path], visit: Visit, consensus: Path) -> tuple[
     names = [path.name for path in raters]
     if is_newer([mask, share], raters) and _sources(Path(f"{stem}_mask.json")) == names:
         return mask, share
-    mean = _mean_mask(raters)
+    volumes = read_on_one_grid(raters)
+    drawn = [volume.data > 0.5 for volume in volumes]
+    fused = fuse_masks(drawn, "majority", volumes[0].spacing)
     write_json(
         consensus / "dataset_description.json",
         {
@@ -228,10 +221,11 @@ def fuse_raters(raters: Sequence[Path], visit: Visit, consensus: Path) -> tuple[
         },
     )
     written = (
-        (share, mean, "Share of the raters that drew a voxel"),
-        (mask, mean.with_data(mean.data >= MAJORITY), "What at least half of the raters drew"),
+        (share, fused.probability, "Share of the raters that drew a voxel"),
+        (mask, fused.mask, "What at least half of the raters drew"),
     )
-    for path, volume, what in written:
+    for path, data, what in written:
+        volume = volumes[0].with_data(data)
         write_atomic(path, lambda place, volume=volume: save_volume(volume, place))  # type: ignore[misc]
         about = {"Description": what, "Sources": names, "Type": "Lesion"}
         write_json(path.with_name(path.name.replace(".nii.gz", ".json")), about)
@@ -242,19 +236,6 @@ def _sources(path: Path) -> list[str]:
     if not path.is_file():
         return []
     return list(json.loads(path.read_text(encoding="utf-8")).get("Sources", []))
-
-
-def _mean_mask(raters: Sequence[Path]) -> Volume:
-    volumes = [load_volume(path) for path in raters]
-    first = volumes[0]
-    for volume, path in zip(volumes, raters, strict=True):
-        if volume.shape != first.shape or not np.allclose(volume.affine, first.affine, atol=1e-2):
-            raise DataError(
-                f"{path.name} is not on the grid of {raters[0].name}",
-                cure="resample the raters' masks onto the FLAIR (nearest neighbour)",
-            )
-    drawn = np.stack([volume.data > 0.5 for volume in volumes])
-    return first.with_data(drawn.mean(axis=0, dtype=np.float32))
 
 
 def read_sites(bids_dir: Path, column: str) -> dict[str, str]:

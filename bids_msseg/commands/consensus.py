@@ -1,0 +1,229 @@
+"""``msseg-consensus``: one mask from several raters' masks, and how each rater agrees."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg import __version__
+from bids_msseg.errors import DataError, ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.process import refuse, supervise
+
+if TYPE_CHECKING:
+    from bids_msseg.commands.raters import RatedVisit
+
+LOGGER = logging.getLogger("bids_msseg")
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to fuse.
+
+    Attributes
+    ----------
+    bids_dir, out_dir : path
+    derivatives : tuple of path
+        Where raters' masks are looked for; found below ``bids_dir`` if there are none.
+    raters : tuple of str or None
+        Values of ``desc-`` that are raters.
+    machines : tuple of path
+        Derivative datasets whose masks are compared and have no vote.
+    space : str
+        Value of ``space-``.
+    margin : int
+        Voxels by which the union of the raters' masks is dilated before they are fused in it.
+    """
+
+    bids_dir: Path
+    out_dir: Path
+    derivatives: tuple[Path, ...] = ()
+    raters: tuple[str, ...] | None = None
+    machines: tuple[Path, ...] = ()
+    space: str = "FLAIR"
+    margin: int = 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="msseg-consensus",
+        description="Fuse several raters' lesion masks by majority, STAPLE and LOP-STAPLE, and "
+        "compare each rater, and a machine, with the consensus of the others.",
+    )
+    parser.add_argument("bids_dir", type=Path, help="BIDS dataset, or a derivative dataset")
+    parser.add_argument("out_dir", type=Path, help="derivative dataset to write")
+    parser.add_argument(
+        "--derivatives", type=Path, nargs="+", default=(), metavar="DIR",
+        help="where the raters' masks lie; by default every dataset below BIDS/derivatives that "
+        "bids_msseg has not written",
+    )  # fmt: skip
+    parser.add_argument(
+        "--raters", nargs="+", metavar="LABEL",
+        help="values of desc- that are raters; by default rater<label>, and every other one of a "
+        "mask with label-L",
+    )  # fmt: skip
+    parser.add_argument(
+        "--machine", type=Path, nargs="+", default=(), metavar="DERIVATIVES",
+        help="datasets whose label-L masks without desc- are compared, too; they have no vote",
+    )  # fmt: skip
+    parser.add_argument("--space", default="FLAIR", help="value of space- (default: FLAIR)")
+    parser.add_argument(
+        "--margin", type=_margin, default=0, metavar="VOXELS",
+        help="dilate the union of the raters' masks before STAPLE sees it (default: 0)",
+    )  # fmt: skip
+    parser.add_argument("-v", "--verbose", action="count", default=0)
+    parser.add_argument("--version", action="version", version=f"msseg-consensus {__version__}")
+    return parser
+
+
+def _margin(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 10")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        options = _parse(argv)
+    except MssegError as error:
+        return int(refuse(error, program="msseg-consensus"))
+    request = Request(
+        options.bids_dir,
+        options.out_dir,
+        tuple(options.derivatives),
+        tuple(label.removeprefix("desc-") for label in options.raters) if options.raters else None,
+        tuple(options.machine),
+        options.space.removeprefix("space-"),
+        options.margin,
+    )
+    return int(supervise(lambda: fuse_dataset(request), verbose=options.verbose))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+
+    def fail(message: str) -> None:
+        raise UsageError(message, cure="see msseg-consensus --help")
+
+    parser.error = fail  # type: ignore[method-assign, assignment]
+    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+
+
+def fuse_dataset(request: Request) -> ExitCode:
+    """Fuse the masks of every visit with at least two raters.
+
+    Parameters
+    ----------
+    request : Request
+
+    Returns
+    -------
+    ExitCode
+        That of the first visit which failed; the others are written all the same.
+
+    Raises
+    ------
+    InvalidDatasetError, NoInputError
+        If there is no dataset, or no visit has two raters.
+    UsageError, CannotCreateError
+        If the output folder cannot be used.
+    """
+    from bids_msseg.commands.consensus_files import name_datasets, prepare_output, write_tables
+    from bids_msseg.commands.raters import find_rated, rater_datasets
+
+    datasets = rater_datasets(request.bids_dir, request.derivatives)
+    for machine in request.machines:
+        if not machine.is_dir():
+            raise NoInputError(f"there is no folder {machine}", cure="check --machine")
+    visits = _with_two(find_rated(datasets, space=request.space, labels=request.raters), request)
+    names = name_datasets(datasets)
+    machines = name_datasets(request.machines)
+    for note in prepare_output(request.bids_dir, request.out_dir, names):
+        LOGGER.warning("%s", note)
+    raters: Rows = []
+    left_out: Rows = []
+    failed: list[ExitCode] = []
+    for rated in visits:
+        try:
+            rows = _fuse_visit(rated, request, names, machines)
+        except MssegError as error:
+            LOGGER.error("%s: %s", rated.visit.prefix, error)
+            failed.append(error.code)
+            continue
+        raters += rows[0]
+        left_out += rows[1]
+    write_tables(request.out_dir, raters, left_out)
+    LOGGER.info("%d visits fused, %d failed", len(visits) - len(failed), len(failed))
+    return failed[0] if failed else ExitCode.SUCCESS
+
+
+def _with_two(found: Sequence[RatedVisit], request: Request) -> list[RatedVisit]:
+    for rated in found:
+        if len(rated.raters) < 2:
+            LOGGER.warning(
+                "%s has one rater, %s: left out", rated.visit.prefix, next(iter(rated.raters))
+            )
+    several = [rated for rated in found if len(rated.raters) >= 2]
+    if not several:
+        raise NoInputError(
+            f"no visit has masks of two raters in the space {request.space}",
+            cure="name them sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz in a "
+            "derivative dataset, or see --derivatives, --raters and --space",
+        )
+    return several
+
+
+def _fuse_visit(
+    rated: RatedVisit, request: Request, names: Mapping[str, Path], machines: Mapping[str, Path]
+) -> tuple[Rows, Rows]:
+    """Write everything of one visit and return its rows of both tables."""
+    from bids_msseg.commands.consensus_files import left_out_rows, rater_rows, write_consensus
+    from bids_msseg.commands.raters import read_masks
+    from bids_msseg.lesions.consensus import METHODS, fuse_masks, leave_one_out, score_raters
+
+    made = _find_machines(rated, machines, request.space)
+    masks, grid = read_masks([*rated.raters.values(), *made.values()])
+    drawn = dict(zip(rated.raters, masks, strict=False))
+    others = dict(zip(made, masks[len(drawn) :], strict=True))
+    if not any(mask.any() for mask in drawn.values()):
+        LOGGER.warning("%s: all %d masks are empty", rated.visit.prefix, len(drawn))
+    rows: Rows = []
+    for method in METHODS:
+        consensus = fuse_masks(list(drawn.values()), method, grid.spacing, margin=request.margin)
+        write_consensus(
+            request.out_dir, rated, consensus, grid, names,
+            space=request.space, margin=request.margin,
+        )  # fmt: skip
+        rows += rater_rows(rated, consensus, score_raters(drawn, consensus, grid.voxel_volume))
+    compared = leave_one_out(drawn, grid.spacing, machines=others, margin=request.margin)
+    LOGGER.info("%s: consensus of %d raters", rated.visit.prefix, len(drawn))
+    return rows, left_out_rows(rated, compared)
+
+
+def _find_machines(rated: RatedVisit, machines: Mapping[str, Path], space: str) -> dict[str, Path]:
+    from bids_msseg.commands.labels import find_truth
+
+    found: dict[str, Path] = {}
+    for name, folder in machines.items():
+        mask = find_truth(folder, rated.visit, space=space)
+        if mask is None:
+            LOGGER.warning("%s: %s has no mask of it", rated.visit.prefix, folder)
+        elif name in rated.raters:
+            raise DataError(
+                f"{name} is a rater and a machine", cure="rename the folder of the machine"
+            )
+        else:
+            found[name] = mask
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""What several raters drew, kept only where it matters: in the union of their masks.
+
+Far from every mask all raters agree that there is no lesion. How much of that a scan holds is an
+accident of its field of view, and estimates that count it follow the field of view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.lesions.instances import bounding_box
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """The masks of several raters inside their union, which may have been dilated.
+
+    Attributes
+    ----------
+    drawn : ndarray of bool, shape (raters, voxels)
+        What each rater drew; voxels in C order of the box.
+    inside : ndarray of bool, shape (x, y, z)
+        The union, on a box that may reach beyond the grid.
+    origin : tuple of int
+        Index of the box's first voxel in the grid; negative where the box begins before it.
+    shape : tuple of int
+        The grid (X, Y, Z).
+    """
+
+    drawn: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
+    origin: Grid
+    shape: Grid
+
+    def on_box(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Lay values out on the box, zero outside the union.
+
+        Parameters
+        ----------
+        values : ndarray, shape (voxels,)
+
+        Returns
+        -------
+        ndarray, shape (x, y, z)
+            Of the type of ``values``.
+        """
+        box = np.zeros(self.inside.shape, values.dtype)
+        box[self.inside] = values
+        return box
+
+    def on_grid(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Lay values out on the raters' grid, zero outside the union.
+
+        Parameters
+        ----------
+        values : ndarray, shape (voxels,)
+
+        Returns
+        -------
+        ndarray, shape (X, Y, Z)
+            Of the type of ``values``.
+        """
+        image = np.zeros(self.shape, values.dtype)
+        target, source = [], []
+        for low, length, size in zip(self.origin, self.inside.shape, self.shape, strict=True):
+            first, last = max(low, 0), min(low + length, size)
+            target.append(slice(first, max(last, first)))
+            source.append(slice(first - low, max(last, first) - low))
+        image[tuple(target)] = self.on_box(values)[tuple(source)]
+        return image
+
+
+def collect_votes(masks: Sequence[NDArray[Any]], *, margin: int = 0) -> Votes:
+    """Gather what raters drew inside the union of their masks.
+
+    A union is dilated as if the grid went on with zeros, so that padding or cropping air changes
+    nothing.
+
+    Parameters
+    ----------
+    masks : sequence of ndarray, shape (X, Y, Z)
+        Non-zero inside lesions, one a rater, on one grid.
+    margin : int, default 0
+        Voxels by which the union is dilated, along every axis and diagonal.
+
+    Returns
+    -------
+    Votes
+        Without voxels where nobody drew anything.
+
+    Raises
+    ------
+    ValueError
+        If there is no mask, or the grids differ.
+
+    Examples
+    --------
+    >>> first, second = np.zeros((2, 9, 1, 1), bool)
+    >>> first[0], second[1] = True, True
+    >>> collect_votes([first, second]).drawn
+    array([[ True, False],
+           [False,  True]])
+    >>> votes = collect_votes([first, second], margin=1)
+    >>> votes.drawn.shape, votes.origin
+    ((2, 36), (-1, -1, -1))
+    >>> votes.on_grid(votes.drawn.mean(axis=0)).ravel()
+    array([0.5, 0.5, 0. , 0. , 0. , 0. , 0. , 0. , 0. ])
+    """
+    if not len(masks):
+        raise ValueError("there is no mask to gather")
+    shape = masks[0].shape
+    if any(mask.shape != shape for mask in masks):
+        raise ValueError(f"masks lie on different grids: {[mask.shape for mask in masks]}")
+    box = bounding_box(np.logical_or.reduce([mask != 0 for mask in masks]))
+    boxed = [np.pad(mask[box] != 0, margin) for mask in masks]
+    inside = dilate(np.logical_or.reduce(boxed), margin)
+    x, y, z = (side.start - margin for side in box)
+    return Votes(
+        np.stack([one[inside] for one in boxed]), inside, (x, y, z), (shape[0], shape[1], shape[2])
+    )
+
+
+def dilate(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
+    """Grow a mask along every axis and diagonal.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (x, y, z)
+    margin : int
+        In voxels.
+
+    Returns
+    -------
+    ndarray of bool, shape (x, y, z)
+    """
+    if not margin or not mask.size:
+        return mask
+    grown = ndimage.maximum_filter(mask.view(np.uint8), 2 * margin + 1, mode="constant")
+    return np.asarray(grown, bool)
