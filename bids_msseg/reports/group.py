@@ -180,7 +180,7 @@ def render_group(records: Sequence[VisitRecord], rows: Sequence[Mapping[str, str
     -------
     str
     """
-    script = page.asset("group.js")
+    script = page.asset("templates/group.js")
     shown = [column for column in columns() if column.shown]
     links = [quote(f"sub-{one.participant}.html") + f"#{anchor_of(one)}" for one in records]
     cells = [

@@ -55,15 +55,17 @@ def render(template: str, **content: object) -> str:
         duration=text.duration,
         words=text.words,
         safe_paths=text.without_folders,
+        script_hash=script_hash,
     )
     return environment.get_template(template).render(
-        style=asset("style.css"), version=__version__, **content
+        style=asset("templates/style.css"), version=__version__, **content
     )
 
 
 def asset(name: str) -> Markup:
-    """Read a style sheet or a script of this package, to be put into a page as it is."""
-    return Markup(_templates().joinpath(name).read_text(encoding="utf-8"))  # noqa: S704 (our own)
+    """Read a style sheet or script below ``reports``, to be put into a page as it is."""
+    file = resources.files("bids_msseg.reports").joinpath(name)
+    return Markup(file.read_text(encoding="utf-8"))  # noqa: S704 (our own)
 
 
 def script_hash(script: str) -> Markup:
@@ -103,7 +105,3 @@ def save(path: Path, content: str) -> Path:
             cure="make the folder writable and leave enough free space",
         ) from error
     return path
-
-
-def _templates() -> resources.abc.Traversable:
-    return resources.files("bids_msseg.reports").joinpath("templates")

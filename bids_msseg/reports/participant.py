@@ -16,11 +16,10 @@ from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region
 from bids_msseg.reports import page
 from bids_msseg.reports.drawing import StoredFrame, read_figures
+from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import MISSING, words
-
-OPEN_ROWS = 12
-"""A table with more rows starts folded."""
+from bids_msseg.reports.volumes import Scene, read_scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,27 @@ class ContrastView:
 
 
 @dataclass(frozen=True, slots=True)
+class LesionView:
+    """A row of the lesion table.
+
+    Attributes
+    ----------
+    cells : tuple of str
+        As the table shows them.
+    index, status, volume_mm3 : str
+        As in the TSV file.
+    mm : str
+        A point inside the lesion, for the viewer: x, y, z in mm; empty where unknown.
+    """
+
+    cells: tuple[str, ...]
+    index: str
+    status: str
+    volume_mm3: str
+    mm: str
+
+
+@dataclass(frozen=True, slots=True)
 class VisitView:
     """A visit as the template shows it.
 
@@ -90,6 +110,12 @@ class VisitView:
         Contrasts that the nets saw, ``FLAIR+T1w``.
     figures : mapping of str to FigureView
     lesions, rejected : Table or None
+    rows : mapping of str to tuple of LesionView
+        The rows of both tables, by status.
+    scene : Scene
+        What the viewer shows; without layers where images are missing.
+    mask_sha256 : str
+        Digest of the lesion mask that a reader's decisions belong to; empty where there is none.
     crashes : tuple of (name, link)
     table_file : str or None
         Where the whole table lies, relative to the page.
@@ -105,8 +131,21 @@ class VisitView:
     figures: Mapping[str, FigureView]
     lesions: Table | None
     rejected: Table | None
+    rows: Mapping[str, tuple[LesionView, ...]]
+    scene: Scene
+    mask_sha256: str
     crashes: tuple[tuple[str, str], ...]
     table_file: str | None
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Contrasts of the viewer, FLAIR first."""
+        return tuple(one.name for one in self.scene.layers if one.name in CONTRASTS)
+
+    @property
+    def overlays(self) -> tuple[str, ...]:
+        """What the viewer can lay over a contrast."""
+        return tuple(one.name for one in self.scene.layers if one.name not in CONTRASTS)
 
 
 def write_participant_page(
@@ -154,7 +193,8 @@ def write_participant_page(
         "participant.html",
         participant=f"sub-{participant}",
         visits=visits,
-        open_rows=OPEN_ROWS,
+        scripts=_scripts(visits),
+        qc_format=FORMAT,
     )
     return page.save(target, html)
 
@@ -202,6 +242,9 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         out_dir, visit_of(record), suffix="stats", extension=".tsv", desc="lesions"
     )
     rows = read_tsv(table) if record.prefix else []
+    scene = read_scene(out_dir, visit_of(record)) if record.prefix else Scene()
+    by_status = {status: _with_status(rows, status) for status in ("kept", "rejected")}
+    tables = {status: arrange(some) for status, some in by_status.items()}
     return VisitView(
         record=record,
         anchor=anchor_of(record),
@@ -211,11 +254,39 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         contrasts=_contrasts(record),
         used=contrasts_used(record),
         figures=_figures(out_dir, record),
-        lesions=arrange(_with_status(rows, "kept")),
-        rejected=arrange(_with_status(rows, "rejected")),
+        lesions=tables["kept"],
+        rejected=tables["rejected"],
+        rows={
+            status: _rows(some, tables[status], status, scene)
+            for status, some in by_status.items()
+        },
+        scene=scene,
+        mask_sha256=mask_digest(out_dir, visit_of(record)) if record.prefix else "",
         crashes=tuple((Path(name).name, _link(name)) for name in record.crash_files),
         table_file=table.relative_to(out_dir).as_posix() if rows else None,
     )
+
+
+def _rows(
+    rows: list[Row], table: Table | None, status: str, scene: Scene
+) -> tuple[LesionView, ...]:
+    """Tie each row of a table to its lesion."""
+    views = []
+    for row, cells in zip(rows, table.rows if table else (), strict=True):
+        index = row.get("index", MISSING)
+        point = scene.points.get((status, int(index))) if index.isdecimal() else None
+        where = "" if point is None else " ".join(f"{value:g}" for value in point)
+        views.append(LesionView(cells, index, status, row.get("volume_mm3", MISSING), where))
+    return tuple(views)
+
+
+def _scripts(visits: Iterable[VisitView]) -> tuple[Markup, ...]:
+    """Only what the page needs: the viewer where there are images, QC where there are lesions."""
+    with_images = any(visit.scene.layers for visit in visits)
+    with_mask = any(visit.mask_sha256 for visit in visits)
+    names = ["vendor/niivue.umd.js", "templates/viewer.js"] * with_images
+    names += ["templates/qc.js"] * with_mask
+    return tuple(page.asset(name) for name in names)
 
 
 def percent_of_brain(record: VisitRecord) -> float | None:

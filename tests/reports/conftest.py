@@ -15,7 +15,7 @@ from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
 from bids_msseg.bids.visit import Visit
-from bids_msseg.imaging.volume import Volume
+from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.reports.drawing import draw_visit
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -148,6 +148,32 @@ def small_head() -> dict[str, Volume]:
     return {name: Volume(values, affine) for name, values in data.items()}
 
 
+def write_images(out: Path, visit: Visit, head: dict[str, Volume]) -> None:
+    """Leave the images of a visit as the participant level does: two lesions, one candidate."""
+    brain, lesions = head["brain"].data > 0, head["lesions"].data > 0
+    upper = np.indices(brain.shape)[2] > 9
+    numbers = np.where(lesions, 1 + upper, 0).astype(np.int16)
+    images: dict[str, tuple[np.ndarray, dict[str, str]]] = {
+        "brain": (brain.astype(np.uint8), {"suffix": "mask", "desc": "brain"}),
+        "flair": (head["flair"].data * brain, {"suffix": "FLAIR", "desc": "preproc"}),
+        "t1w": (head["t1w"].data * brain, {"suffix": "T1w", "desc": "preproc"}),
+        "mask": (lesions.astype(np.uint8), {"suffix": "mask", "label": "L"}),
+        "numbers": (numbers, {"suffix": "dseg", "seg": "lesions"}),
+        "rejected": (
+            head["rejected"].data.astype(np.int16),
+            {"suffix": "mask", "label": "L", "desc": "rejected"},
+        ),
+        "probability": (
+            (0.9 * lesions).astype(np.float32),
+            {"suffix": "probseg", "label": "L"},
+        ),
+    }
+    for data, entities in images.values():
+        path = output_path(out, visit, extension=".nii.gz", space="FLAIR", **entities)  # type: ignore[arg-type]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_volume(head["flair"].with_data(data), path)
+
+
 @pytest.fixture
 def out_dir(tmp_path: Path, small_head: dict[str, Volume]) -> Path:
     """One participant: a finished visit with everything, a failed one and a skipped one."""
@@ -159,6 +185,7 @@ def out_dir(tmp_path: Path, small_head: dict[str, Volume]) -> Path:
     rows = [lesion_row(i) for i in range(1, 32)] + [
         lesion_row(i, "rejected") for i in range(1, 15)
     ]
+    write_images(out, visit, {**small_head, "t1w": t1w})
     write_tsv(table, list(rows[0]), rows)
     write_record(out, ok_record())
     crash = ("logs/crash-sub-01_ses-2.txt",)

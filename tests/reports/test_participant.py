@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_msseg.bids.paths import output_path
@@ -72,7 +76,7 @@ def test_one_visit_needs_no_overview(tmp_path: Path, make_record: Any, read_page
 
 def test_tables_hold_every_lesion_and_candidate(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
-    assert "31 lesions one row each" in page.text
+    assert "31 lesions, the largest first" in page.text
     assert "14 rejected candidates" in page.text
     assert "31 3.2 1 deep white matter -12, 4, 31 -11, 6, 28 0.91 0.87" in page.text
     assert page.text.count("the second net gave 0.12") == 14
@@ -81,12 +85,33 @@ def test_tables_hold_every_lesion_and_candidate(out_dir: Path, read_page: Read) 
     assert "sub-01/ses-1/anat/sub-01_ses-1_desc-lesions_stats.tsv" in page.all("a", "href")
 
 
-def test_a_short_table_is_open(out_dir: Path, read_page: Read) -> None:
-    visit = Visit("01", "1", Path())
-    table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
-    table.write_text("index\tvolume_mm3\tstatus\n1\t5.0\tkept\n")
+def test_rows_know_their_lesion_and_a_point_inside_it(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
-    assert "open" in next(attrs for tag, attrs in page.elements if tag == "details")
+    rows = [attrs for tag, attrs in page.elements if tag == "tr" and "data-index" in attrs]
+    assert len(rows) == 45
+    assert rows[0]["data-volume"] == "100"
+    x, y, z = map(float, (rows[0]["data-mm"] or "").split())
+    assert (x - 12) ** 2 + y**2 + (z - 4) ** 2 <= 36
+    assert "data-mm" not in rows[2]  # the image holds two lesions only
+    assert (rows[31]["data-status"], rows[31]["data-index"]) == ("rejected", "1")
+    assert float((rows[31]["data-mm"] or "0").split()[0]) < -6
+
+
+def test_the_viewer_carries_the_images(out_dir: Path, read_page: Read) -> None:
+    html = write_participant_page(out_dir, "01").read_text()
+    layers = dict(re.findall(r'id="ses-1-layer-(\w+)">([^<]+)</script>', html))
+    assert list(layers) == ["FLAIR", "T1w", "lesions", "rejected", "probability"]
+    flair = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(layers["FLAIR"])))
+    assert np.asarray(flair.dataobj).max() == 127
+    page = read_page(html)
+    assert "FLAIR T1w Flicker" in page.text
+    assert "needs a browser with scripts and WebGL 2" in page.text
+
+
+def test_a_page_without_images_has_no_viewer(tmp_path: Path, make_record: Any) -> None:
+    html = write_participant_page(tmp_path, "01", records=[make_record()]).read_text()
+    assert "niivue" not in html
+    assert "<script" not in html
 
 
 def test_no_lesion_is_said_plainly(tmp_path: Path, make_record: Any, read_page: Read) -> None:
@@ -108,20 +133,21 @@ def test_pictures_are_embedded_described_and_switchable(out_dir: Path, read_page
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert set(page.all("label", "for")) == set(page.all("input", "id"))
-    checked = [attrs for tag, attrs in page.elements if tag == "input" and "checked" in attrs]
-    assert len(checked) == 3
+    inputs = [attrs for tag, attrs in page.elements if tag == "input" and "id" in attrs]
+    assert sum("checked" in attrs for attrs in inputs) == 3
 
 
-def test_nothing_is_loaded_and_nothing_runs(out_dir: Path, read_page: Read) -> None:
+def test_nothing_is_loaded_and_only_our_scripts_run(out_dir: Path, read_page: Read) -> None:
     path = write_participant_page(out_dir, "01")
     page = read_page(path)
-    assert page.tags["script"] == 0
+    running = [a for tag, a in page.elements if tag == "script" and "type" not in a]
+    assert len(running) == 3
     links = page.all("a", "href") + page.all("link", "href") + page.all("img", "src")
     assert not [link for link in links if re.match(r"(https?:)?//", link)]
     policy = page.all("meta", "content")[0]
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    assert "url(" not in path.read_text()
-    assert path.stat().st_size < 3_000_000
+    start = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src"
+    assert re.fullmatch(re.escape(start) + r"( 'sha256-[A-Za-z0-9+/]{43}='){3}", policy)
+    assert path.stat().st_size < 4_000_000
 
 
 def test_no_folder_of_this_machine_is_told(out_dir: Path) -> None:
@@ -150,8 +176,8 @@ def test_text_from_data_never_becomes_markup(
     )
     failed = VisitRecord("01", "2", "sub-01_ses-2", "failed", EVIL, EVIL, (EVIL,))
     page = read_page(write_participant_page(out_dir, "01", records=[record, failed]))
-    assert page.tags["script"] == 0
     assert "{{ 7*7 }}" in page.text
+    assert page.tags["script"] == 8  # five layers and three scripts of ours
     assert not [attrs for _, attrs in page.elements if "onerror" in attrs]
     assert page.text.count("<script>alert(1)") >= 15
     assert {attrs["src"][:5] for tag, attrs in page.elements if tag == "img"} == {"data:"}

@@ -1,0 +1,220 @@
+"""A reader's decisions: JSON files saved in participant pages, read back by the group level.
+
+A file belongs to one mask of one visit, which it names by the digest of the mask file, and names
+every lesion with its volume. So decisions never slip to lesions that the reader has not seen.
+``bids_msseg/data/qc.schema.json`` describes the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.visit import Visit, visit_key
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.reports.tables import read_tsv
+
+FORMAT = "bids_msseg-qc-1"
+VERDICTS = ("accept", "unsure", "reject")
+DECISIONS = {"kept": "reject", "rejected": "keep"}
+"""What a reader can decide against the app, by the status that the app gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a reader decided on one visit.
+
+    Attributes
+    ----------
+    file : str
+        Name of the file.
+    rater, comment : str
+        Empty where not given.
+    verdict : {"accept", "unsure", "reject"} or None
+    rejected_mm3, restored_mm3 : tuple of float
+        Volumes of lesions that are none, and of rejected candidates that are lesions.
+    """
+
+    file: str
+    rater: str
+    comment: str
+    verdict: str | None
+    rejected_mm3: tuple[float, ...]
+    restored_mm3: tuple[float, ...]
+
+    def load_ml(self, raw: float | None) -> float | None:
+        """Correct a lesion load in mL; None where the visit is rejected or the load unknown.
+
+        Examples
+        --------
+        >>> review = Review("f", "", "", "accept", (500.0,), (100.0,))
+        >>> review.load_ml(2.0), review.load_ml(None)
+        (1.6, None)
+        """
+        if raw is None or self.verdict == "reject":
+            return None
+        change = math.fsum(self.restored_mm3) - math.fsum(self.rejected_mm3)
+        return max(0.0, raw + change / 1000)
+
+    def count(self, raw: int | None) -> int | None:
+        """Correct a number of lesions; None as in :meth:`load_ml`."""
+        if raw is None or self.verdict == "reject":
+            return None
+        return raw + len(self.restored_mm3) - len(self.rejected_mm3)
+
+
+def mask_digest(out_dir: Path, visit: Visit) -> str:
+    """Name the lesion mask on the FLAIR grid by the SHA-256 of its file; empty without one."""
+    name = output_path(
+        out_dir, visit, space="FLAIR", label="L", suffix="mask", extension=".nii.gz"
+    )
+    return hashlib.sha256(name.read_bytes()).hexdigest() if name.is_file() else ""
+
+
+def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> dict[str, Review]:
+    """Read every ``*_desc-qc_*.json`` of a folder and hold it against what lies in OUT.
+
+    Parameters
+    ----------
+    folder : Path
+        With the files of any number of visits, also in folders below it.
+    out_dir : Path
+        Top folder of the outputs.
+    visits : mapping of str to Visit
+        Every recorded visit by its key.
+
+    Returns
+    -------
+    dict of str to Review
+        By key of the visit.
+
+    Raises
+    ------
+    NoInputError
+        If the folder is missing or holds no such file.
+    DataError
+        If a file is not of the format, belongs to no visit, to another mask or to other lesions,
+        or if two files belong to one visit. All faults are listed.
+    """
+    files = sorted(folder.rglob("*_desc-qc_*.json")) if folder.is_dir() else []
+    if not files:
+        raise NoInputError(
+            f"there is no QC file in {folder}",
+            cure="give --qc the folder with the *_desc-qc_*.json files that the pages saved",
+        )
+    found: dict[str, Review] = {}
+    faults: list[str] = []
+    for file in files:
+        try:
+            key, review = _read(file, out_dir, visits)
+        except ValueError as error:
+            faults.append(f"{file.name}: {error}")
+            continue
+        if key in found:
+            faults.append(f"{file.name}: {found[key].file} is about {key} too; keep one of them")
+        found[key] = review
+    if faults:
+        raise DataError(
+            "QC files that cannot be used: " + "; ".join(faults),
+            cure="remove these files, or look at the visits again in their present pages and "
+            "save new ones",
+        )
+    return found
+
+
+def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, Review]:
+    content = parse(file.read_bytes())
+    session = content["session_id"]
+    participant = content["participant_id"].removeprefix("sub-")
+    key = visit_key(participant, session and session.removeprefix("ses-"))
+    if key not in visits:
+        raise ValueError(f"{key} is not among the recorded visits")
+    visit = visits[key]
+    digest = mask_digest(out_dir, visit)
+    if content["mask_sha256"] != digest:
+        there = f"{digest[:12]}…" if digest else "no mask"
+        raise ValueError(
+            f"it was saved for another mask of {key} ({content['mask_sha256'][:12]}…; there is "
+            f"{there} now): the visit was processed again since"
+        )
+    table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
+    volumes = _volumes(content["lesions"], read_tsv(table))
+    return key, Review(
+        file.name,
+        content["rater"],
+        content["comment"],
+        content["verdict"],
+        volumes["kept"],
+        volumes["rejected"],
+    )
+
+
+def _volumes(
+    decided: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, str]]
+) -> dict[str, tuple[float, ...]]:
+    """Volumes of the lesions that were decided on, from the table; it must agree."""
+    table = {(row.get("status", "kept"), row.get("index", "")): row for row in rows}
+    volumes: dict[str, list[float]] = {"kept": [], "rejected": []}
+    for one in decided:
+        row = table.pop((one["status"], str(one["index"])), None)
+        if row is None or not math.isclose(
+            float(row.get("volume_mm3", "nan")), one["volume_mm3"], rel_tol=1e-6, abs_tol=1e-4
+        ):
+            raise ValueError(
+                f"{one['status']} lesion {one['index']} of {one['volume_mm3']:g} mm³ is not in "
+                "the lesion table, or is there twice in the file"
+            )
+        volumes[one["status"]].append(float(row["volume_mm3"]))
+    return {status: tuple(values) for status, values in volumes.items()}
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """Read a QC file and check its form.
+
+    Parameters
+    ----------
+    raw : bytes
+
+    Returns
+    -------
+    dict
+        With every key of the format.
+
+    Raises
+    ------
+    ValueError
+        If it is not of the format; it says where.
+    """
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("it is not JSON") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT}")
+    whole = {"session_id": None, "rater": "", "comment": "", "verdict": None, **content}
+    for name in ("participant_id", "mask_sha256", "rater", "comment"):
+        if not isinstance(whole.get(name), str):
+            raise ValueError(f"{name} is not text")
+    if not (whole["session_id"] is None or isinstance(whole["session_id"], str)):
+        raise ValueError("session_id is neither text nor null")
+    if whole["verdict"] not in (None, *VERDICTS):
+        raise ValueError(f"verdict is not one of {', '.join(VERDICTS)} or null")
+    if not isinstance(whole.get("lesions"), list) or not all(map(_is_decision, whole["lesions"])):
+        raise ValueError("lesions is not a list of decisions")
+    return whole
+
+
+def _is_decision(one: object) -> bool:
+    return (
+        isinstance(one, dict)
+        and type(one.get("index")) is int
+        and type(one.get("volume_mm3")) in (int, float)
+        and one.get("status") in DECISIONS
+        and one.get("decision") == DECISIONS[one["status"]]
+    )

@@ -1,0 +1,199 @@
+"use strict";
+// The viewer of each visit: niivue on the images that the page carries, tied to the lesion table.
+(function () {
+  const COLOURS = {
+    lesions: { R: [0, 255, 255], G: [0, 140, 140], B: [0, 0, 0], A: [0, 255, 255], I: [0, 1, 255] },
+    rejected: { R: [0, 86, 86], G: [0, 180, 180], B: [0, 233, 233], A: [0, 255, 255], I: [0, 1, 255] },
+  };
+  const STEPS = {
+    ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
+    PageUp: [0, 0, 1], PageDown: [0, 0, -1],
+  };
+  const FLICKER_MS = 600;
+
+  function canDraw() {
+    try {
+      const context = document.createElement("canvas").getContext("webgl2");
+      context?.getExtension("WEBGL_lose_context")?.loseContext();
+      return Boolean(context) && typeof niivue === "object";
+    } catch {
+      return false;
+    }
+  }
+
+  class Viewer {
+    constructor(box) {
+      this.box = box;
+      this.visit = box.dataset.visit;
+      this.place = box.querySelector(".place");
+      this.canvas = box.querySelector("canvas");
+      this.rows = Array.from(document.querySelectorAll(`tr[data-visit="${this.visit}"][data-mm]`));
+      this.images = {};
+      this.row = null;
+      box.addEventListener("input", () => this.opened?.then(() => this.paint()));
+      box.addEventListener("click", (event) => {
+        const button = event.target.closest("button");
+        if (button) this.act(button.dataset.do);
+      });
+      this.canvas.addEventListener("keydown", (event) => this.key(event), true);
+    }
+
+    chosen(name) {
+      return this.box.querySelector(`input[name="${this.visit}-image"]:checked`).value === name;
+    }
+
+    open() {
+      this.opened ??= this.load().catch((error) => {
+        this.place.textContent = "The images could not be opened: " + error.message;
+        throw error;
+      });
+      return this.opened;
+    }
+
+    async load() {
+      this.nv = new niivue.Niivue({
+        backColor: [0, 0, 0, 1], crosshairColor: [0.55, 0.8, 1, 0.85], crosshairWidth: 1,
+        crosshairWidthUnit: "voxels", crosshairGap: 6, dragAndDropEnabled: false, loadingText: "",
+        isRadiologicalConvention: true, sagittalNoseLeft: true, show3Dcrosshair: false,
+        multiplanarShowRender: niivue.SHOW_RENDER.NEVER, fontMinPx: 14, fontSizeScaling: 0.3, logLevel: "error",
+      });
+      await this.nv.attachToCanvas(this.canvas, false);
+      for (const [name, colours] of Object.entries(COLOURS)) this.nv.addColormap(name, colours);
+      const source = `script[id^="${this.visit}-layer-"]`;
+      for (const script of document.querySelectorAll(source)) {
+        const name = script.id.slice(`${this.visit}-layer-`.length);
+        const look = this.look(name);
+        const image = await niivue.NVImage.loadFromBase64({
+          base64: script.textContent, name: name + ".nii.gz", ...look,
+        });
+        this.images[name] = image;
+        this.nv.addVolume(image);
+      }
+      this.nv.onLocationChange = (where) => this.tell(where);
+      this.paint();
+      if (this.rows.length) this.show(this.rows[0], false);
+      else this.nv.createOnLocationChange();
+      this.box.dataset.ready = "true";
+    }
+
+    look(name) {
+      if (name in COLOURS) return { colormap: name, opacity: 0, cal_min: 0, cal_max: 255 };
+      if (name === "probability") return { colormap: "warm", opacity: 0, cal_min: 5, cal_max: 100 };
+      return { colormap: "gray", opacity: 1, cal_min: 0, cal_max: 127 };
+    }
+
+    paint() {
+      const layers = new Set(
+        Array.from(this.box.querySelectorAll(`input[name="${this.visit}-layer"]:checked`), (one) => one.value));
+      const opacity = this.box.querySelector('input[type="range"]').value / 100;
+      for (const [name, image] of Object.entries(this.images)) {
+        const isOverlay = name in COLOURS || name === "probability";
+        image.opacity = isOverlay ? (layers.has(name) ? opacity : 0) : Number(this.isShown(name));
+        if (image.opacity && !isOverlay && this.nv.volumes[0] !== image) this.nv.setVolume(image, 0);
+      }
+      const views = { all: "MULTIPLANAR", axial: "AXIAL", coronal: "CORONAL", sagittal: "SAGITTAL" };
+      const view = this.box.querySelector("select").value;
+      this.nv.updateGLVolume();
+      this.nv.setSliceType(niivue.SLICE_TYPE[views[view]]);
+    }
+
+    isShown(name) {
+      return this.swapped ? name === Object.keys(this.images)[0] : this.chosen(name);
+    }
+
+    show(row, speak = true) {
+      this.row?.classList.remove("current");
+      this.row?.removeAttribute("aria-current");
+      this.row = row;
+      row.classList.add("current");
+      row.setAttribute("aria-current", "true");
+      const millimetres = row.dataset.mm.split(" ").map(Number);
+      if (row.dataset.status === "rejected") this.layer("rejected", true);
+      this.nv.scene.crosshairPos = this.nv.mm2frac(millimetres, 0, true); // true: also where the grid is oblique
+      this.nv.drawScene();
+      this.nv.createOnLocationChange();
+      if (speak) row.scrollIntoView({ block: "nearest" });
+    }
+
+    layer(name, on) {
+      const input = this.box.querySelector(`input[name="${this.visit}-layer"][value="${name}"]`);
+      if (!input || input.checked === on) return;
+      input.checked = on;
+      this.paint();
+    }
+
+    act(what) {
+      this.open().then(() => {
+        if (what === "flicker") this.flicker();
+        const step = { next: 1, previous: -1 }[what];
+        const rows = this.rows.filter((row) => row.offsetParent);
+        if (!step || !rows.length) return;
+        const place = rows.indexOf(this.row);
+        const first = place < 0 && step < 0 ? 0 : place;
+        this.show(rows[(first + step + rows.length) % rows.length]);
+      });
+    }
+
+    flicker() {
+      const button = this.box.querySelector('[data-do="flicker"]');
+      const running = button.getAttribute("aria-pressed") === "true";
+      button.setAttribute("aria-pressed", String(!running));
+      clearInterval(this.timer);
+      this.swapped = false;
+      if (running) return this.paint();
+      if (this.chosen(Object.keys(this.images)[0])) {
+        this.box.querySelectorAll(`input[name="${this.visit}-image"]`)[1].checked = true;
+      }
+      this.timer = setInterval(() => {
+        this.swapped = !this.swapped;
+        this.paint();
+      }, FLICKER_MS);
+    }
+
+    key(event) {
+      const step = STEPS[event.key];
+      const act = { n: "next", p: "previous", f: "flicker" }[event.key.toLowerCase()];
+      if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return;
+      event.stopImmediatePropagation();
+      if (step) this.nv?.moveCrosshairInVox(...step);
+      else if (act && (act !== "flicker" || this.box.querySelector('[data-do="flicker"]'))) this.act(act);
+      else if (event.key.toLowerCase() === "m") {
+        const input = this.box.querySelector('input[value="lesions"]');
+        if (input) this.layer("lesions", !input.checked);
+      } else return;
+      event.preventDefault();
+    }
+
+    tell(where) {
+      const [x, y, z] = this.nv.frac2mm(this.nv.scene.crosshairPos, 0, true);
+      const words = [`${x.toFixed(1)}, ${y.toFixed(1)}, ${z.toFixed(1)} mm`];
+      const values = Object.fromEntries(where.values.map((one) => [one.name.replace(".nii.gz", ""), one.value]));
+      if (values.lesions) words.push(`lesion ${values.lesions}`);
+      if (values.rejected) words.push(`rejected candidate ${values.rejected}`);
+      if (values.probability) words.push(`probability ${(values.probability / 100).toFixed(2)}`);
+      this.place.textContent = words.join(" · ");
+      this.box.dataset.mm = [x, y, z].map((one) => one.toFixed(2)).join(" ");
+    }
+  }
+
+  if (!canDraw()) return;
+  const viewers = {};
+  const watch = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) viewers[entry.target.dataset.visit].open();
+  }, { rootMargin: "200px" });
+  for (const box of document.querySelectorAll(".viewer")) {
+    document.querySelector(`.viewer-off[data-visit="${box.dataset.visit}"]`).hidden = true;
+    box.hidden = false;
+    viewers[box.dataset.visit] = new Viewer(box);
+    watch.observe(box);
+  }
+  document.addEventListener("click", (event) => {
+    const row = event.target.closest("tr[data-mm]");
+    const viewer = row && viewers[row.dataset.visit];
+    if (!viewer || event.target.closest("input, label, a")) return;
+    viewer.open().then(() => {
+      viewer.show(row, false);
+      viewer.box.scrollIntoView({ block: "nearest" });
+    });
+  });
+})();

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import base64
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.visit import Visit
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.reports import volumes
+from bids_msseg.reports.volumes import (
+    Layer,
+    cut_affine,
+    joining,
+    make_scene,
+    points_inside,
+    read_scene,
+)
+
+OBLIQUE = np.array([[-0.9, 0.1, 0, 40], [0.1, 0.9, 0, -30], [0, 0, 3, 7], [0, 0, 0, 1.0]])
+
+
+def decode(layer: Layer) -> Volume:
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(layer.base64)))
+    return Volume(np.asarray(image.dataobj), image.affine)
+
+
+def scene_of(size: int = 12) -> tuple[Volume, dict[str, Volume]]:
+    brain = np.zeros((20, 22, size + 4), np.uint8)
+    brain[4:14, 5:17, 2 : 2 + size] = 1
+    flair = np.random.default_rng(1).normal(100, 20, brain.shape)
+    lesions = np.zeros(brain.shape, np.int32)
+    lesions[6:9, 7:9, 4] = 1
+    lesions[12, 12, 8] = 300
+    probability = np.where(lesions > 0, 0.8, 0.02)
+    images = {"FLAIR": flair, "lesions": lesions, "probability": probability}
+    whole = Volume(brain, OBLIQUE)
+    return whole, {name: whole.with_data(data) for name, data in images.items()}
+
+
+def test_nothing_outside_the_brain_travels() -> None:
+    brain, images = scene_of()
+    flair = decode(make_scene(brain, images).layers[0])
+    assert flair.shape == (12, 14, 14)  # the brain and one voxel around it
+    assert flair.data.dtype == np.uint8
+    assert (flair.data > 0).sum() == (brain.data > 0).sum()
+    assert flair.data.max() == 127
+
+
+def test_voxels_stay_where_they_are_in_the_world() -> None:
+    brain, images = scene_of()
+    scene = make_scene(brain, images)
+    numbers = decode(next(one for one in scene.layers if one.name == "lesions"))
+    assert numbers.data.dtype == np.int16  # 300 lesions do not fit into a byte
+    for number in (1, 300):
+        for cut, whole in ((numbers, images["lesions"]),):
+            here = np.argwhere(cut.data == number) @ cut.affine[:3, :3].T + cut.affine[:3, 3]
+            there = np.argwhere(whole.data == number) @ OBLIQUE[:3, :3].T + OBLIQUE[:3, 3]
+            assert np.allclose(here, there, atol=1e-3)
+    assert scene.points["kept", 300] == pytest.approx(tuple((OBLIQUE @ (12, 12, 8, 1))[:3]))
+
+
+def test_faint_probabilities_are_left_out() -> None:
+    brain, images = scene_of()
+    assert set(np.unique(decode(make_scene(brain, images).layers[2]).data)) == {0, 80}
+
+
+def test_small_voxels_are_joined_and_no_lesion_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "MOST_VOXELS", 200)
+    brain, images = scene_of()
+    scene = make_scene(brain, images)
+    assert scene.joined
+    numbers = decode(scene.layers[1])
+    assert set(np.unique(numbers.data)) == {0, 1, 300}
+    where = np.argwhere(numbers.data == 300) @ numbers.affine[:3, :3].T + numbers.affine[:3, 3]
+    assert np.linalg.norm(where - scene.points["kept", 300], axis=1).max() < 3
+
+
+@given(
+    st.integers(1, 10**9),
+    st.tuples(*[st.floats(0.2, 5)] * 3),
+    st.tuples(*[st.integers(1, 900)] * 3),
+)
+def test_joining_meets_the_limit_or_has_nothing_left_to_join(
+    voxels: int, spacing: tuple[float, float, float], shape: tuple[int, int, int]
+) -> None:
+    factors = joining(shape, voxels, np.array(spacing))
+    assert all(factor & (factor - 1) == 0 for factor in factors)
+    limit = volumes.MOST_VOXELS * np.prod(factors)
+    assert voxels <= limit or any(f >= s for f, s in zip(factors, shape, strict=True))
+
+
+@given(st.tuples(*[st.integers(0, 30)] * 3), st.sampled_from([1, 2, 4]))
+def test_a_joined_voxel_is_centred_on_its_parts(start: tuple[int, int, int], by: int) -> None:
+    joined = cut_affine(OBLIQUE, list(start), (by, 1, 1))
+    parts = [OBLIQUE @ (start[0] + i, start[1], start[2], 1) for i in range(by)]
+    assert np.allclose(joined @ (0, 0, 0, 1), np.mean(parts, axis=0))
+
+
+def test_points_lie_inside_even_curved_lesions() -> None:
+    labels = np.zeros((9, 9, 3), np.int32)
+    labels[1:8, 1, 1] = labels[1:8, 7, 1] = labels[1, 1:8, 1] = 5
+    (point,) = points_inside(Volume(labels, OBLIQUE)).values()
+    voxel = np.rint(np.linalg.inv(OBLIQUE) @ (*point, 1)).astype(int)
+    assert labels[tuple(voxel[:3])] == 5
+
+
+def test_missing_and_broken_images_give_an_empty_scene(out_dir: Path) -> None:
+    visit = Visit("01", "1", Path())
+    assert len(read_scene(out_dir, visit).layers) == 5
+    assert read_scene(out_dir, Visit("01", "2", Path())).layers == ()
+    t1w = output_path(
+        out_dir, visit, suffix="T1w", extension=".nii.gz", space="FLAIR", desc="preproc"
+    )
+    t1w.write_bytes(t1w.read_bytes()[:900])
+    assert [one.name for one in read_scene(out_dir, visit).layers][:2] == ["FLAIR", "lesions"]
+    brain = output_path(
+        out_dir, visit, suffix="mask", extension=".nii.gz", space="FLAIR", desc="brain"
+    )
+    brain.write_bytes(b"no image")
+    assert read_scene(out_dir, visit).layers == ()
+
+
+def test_the_same_images_give_the_same_bytes(out_dir: Path) -> None:
+    visit = Visit("01", "1", Path())
+    assert read_scene(out_dir, visit) == read_scene(out_dir, visit)
