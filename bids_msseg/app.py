@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.progress import OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
+from bids_msseg.template_home import prepare_template_home
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
@@ -97,12 +98,9 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
     wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    # a user without an entry in the password file, as in containers, has no home at all
-    templates = Path("~/.cache/templateflow")
-    with suppress(RuntimeError):
-        templates = templates.expanduser()
-    if not templates.is_dir() and not dry:
-        wanted["TEMPLATEFLOW_HOME"] = str(work_dir / "templateflow")
+    templates = None if dry else prepare_template_home(work_dir, os.environ)
+    if templates is not None:
+        wanted["TEMPLATEFLOW_HOME"] = str(templates)
     wanted = {name: value for name, value in wanted.items() if name not in os.environ}
     scratch = None if dry else tempfile.mkdtemp(prefix="tmp-", dir=work_dir)
     if scratch is not None:

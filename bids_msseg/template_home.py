@@ -1,0 +1,70 @@
+"""Where other templates than the embedded one lie during a run.
+
+Containers carry templates in a folder that nobody may write to, but TemplateFlow writes to its
+home as soon as it is imported. What the container carries is therefore copied to the work folder.
+
+Public names: :func:`prepare_template_home`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+CARRIED: Final = "BIDS_MSSEG_TEMPLATES"
+"""Variable that names the folder of templates inside an image."""
+
+
+def prepare_template_home(work_dir: Path, environment: Mapping[str, str]) -> Path | None:
+    """Choose TemplateFlow's home, and put there what the container carries.
+
+    Parameters
+    ----------
+    work_dir : Path
+        Folder for intermediate files; it is there.
+    environment : mapping of str to str
+        ``TEMPLATEFLOW_HOME`` is the user's own choice; ``BIDS_MSSEG_TEMPLATES`` names a folder
+        laid out like a TemplateFlow home that is only read.
+
+    Returns
+    -------
+    Path or None
+        ``work_dir/templateflow``; None where the user's own home of templates is used.
+
+    Examples
+    --------
+    >>> prepare_template_home(Path("/work"), {"TEMPLATEFLOW_HOME": "/templates"})
+    """
+    carried = environment.get(CARRIED, "")
+    if "TEMPLATEFLOW_HOME" in environment or (not carried and _user_has_templates()):
+        return None
+    home = work_dir / "templateflow"
+    if carried and not home.exists() and _filled(Path(carried)):
+        _copy(Path(carried), home)
+    return home
+
+
+def _user_has_templates() -> bool:
+    # a user without an entry in the password file, as in containers, has no home at all
+    with suppress(RuntimeError):
+        return Path("~/.cache/templateflow").expanduser().is_dir()
+    return False
+
+
+def _filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy in one step, as other runs may share the work folder."""
+    part = Path(tempfile.mkdtemp(prefix="templateflow-", dir=target.parent))
+    try:
+        shutil.copytree(source, part / "home", copy_function=shutil.copyfile)
+        with suppress(OSError):
+            (part / "home").rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
