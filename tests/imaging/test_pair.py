@@ -1,0 +1,94 @@
+"""Two visits on one grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.pair import Alignment, align_visits, meet
+from bids_msseg.imaging.volume import Volume
+
+from .conftest import head, rigid
+
+MOVED = rigid((4.0, -3.0, 6.0), (5.0, -4.0, 7.0))
+
+
+def off_mm(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance within 80 mm of the origin."""
+    corners = np.array([[x, y, z, 1.0] for x in (-60, 60) for y in (-70, 70) for z in (-60, 60)])
+    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+
+
+@pytest.fixture(scope="module")
+def visits() -> tuple[Volume, np.ndarray, Volume, np.ndarray]:
+    """A head, and the same head moved, on slices of another thickness."""
+    earlier, earlier_brain = head("FLAIR", (3.0, 3.0, 4.0))
+    later, later_brain = head("FLAIR", (3.0, 3.0, 3.0), transform=MOVED)
+    return earlier, earlier_brain, later, later_brain
+
+
+@pytest.fixture(scope="module")
+def alignment(visits: tuple[Volume, np.ndarray, Volume, np.ndarray]) -> Alignment:
+    earlier, earlier_brain, later, later_brain = visits
+    return align_visits(earlier, later, earlier_brain=earlier_brain, later_brain=later_brain)
+
+
+def test_finds_how_the_head_was_moved(alignment: Alignment) -> None:
+    assert off_mm(alignment.affine, MOVED) < 0.8
+    assert alignment.disagreement_mm < 1
+    assert alignment.notes == ()
+    turn = alignment.affine[:3, :3]
+    assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+
+
+def test_exchanging_the_visits_inverts_the_transform(
+    alignment: Alignment, visits: tuple[Volume, np.ndarray, Volume, np.ndarray]
+) -> None:
+    earlier, earlier_brain, later, later_brain = visits
+    back = align_visits(later, earlier, earlier_brain=later_brain, later_brain=earlier_brain)
+    assert off_mm(back.affine @ alignment.affine, np.eye(4)) < 1e-9
+
+
+def test_both_go_half_of_the_way() -> None:
+    one = Alignment(MOVED, 0.0)
+    assert np.allclose(one.to_earlier @ np.linalg.inv(one.to_later), MOVED)
+    assert np.allclose(one.to_earlier @ one.to_earlier, MOVED)
+
+
+def test_the_same_place_meets_itself(
+    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
+) -> None:
+    earlier, earlier_brain, later, later_brain = visits
+    alignment = Alignment(MOVED, 0.0)
+    met = meet(alignment, earlier.with_data(earlier_brain), later.with_data(later_brain))
+    assert np.array_equal(np.diag(met.affine), [1, 1, 1, 1])
+    one, other = met.flair(earlier, later=False), met.flair(later, later=True)
+    inside = met.inside
+    assert np.corrcoef(one[inside], other[inside])[0, 1] > 0.9
+    still = meet(Alignment(np.eye(4), 0.0), earlier.with_data(earlier_brain),
+                 later.with_data(later_brain))  # fmt: skip
+    apart = (still.flair(earlier, later=False), still.flair(later, later=True))
+    assert np.corrcoef(*(image[still.inside] for image in apart))[0, 1] < 0.8
+
+
+def test_the_grid_does_not_depend_on_the_order(
+    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
+) -> None:
+    earlier, earlier_brain, later, later_brain = visits
+    brains = earlier.with_data(earlier_brain), later.with_data(later_brain)
+    there = meet(Alignment(MOVED, 0.0), *brains)
+    back = meet(Alignment(np.linalg.inv(MOVED), 0.0), *brains[::-1])
+    assert np.allclose(there.affine, back.affine)
+    assert there.inside.shape == back.inside.shape
+    assert np.mean(there.inside != back.inside) < 1e-5
+
+
+def test_brains_that_do_not_meet_are_refused(
+    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
+) -> None:
+    earlier, earlier_brain, later, later_brain = visits
+    far = np.eye(4)
+    far[0, 3] = 120
+    with pytest.raises(DataError, match="different parts of the brain"):
+        meet(Alignment(far, 0), earlier.with_data(earlier_brain), later.with_data(later_brain))
