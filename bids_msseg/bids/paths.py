@@ -147,6 +147,24 @@ def report_path(out_dir: Path, participant: str) -> Path:
     return out_dir / f"sub-{_checked('sub', participant)}.html"
 
 
+def changes_path(out_dir: Path, participant: str, extension: str) -> Path:
+    """Name the table of changes between visits: ``OUT/sub-X/sub-X_desc-changes_stats.tsv``.
+
+    Raises
+    ------
+    UsageError
+        Where the label is not a BIDS label or the extension not one.
+
+    Examples
+    --------
+    >>> changes_path(Path("/out"), "01", ".tsv").as_posix()
+    '/out/sub-01/sub-01_desc-changes_stats.tsv'
+    """
+    ending = _checked("extension", extension, _EXTENSION)
+    folder = participant_dir(out_dir, participant)
+    return folder / f"{folder.name}_desc-changes_stats{ending}"
+
+
 def logs_dir(out_dir: Path) -> Path:
     """Return the folder of logs, crash files and records: ``OUT/logs``."""
     return out_dir / "logs"

@@ -100,6 +100,8 @@ class VisitRecord:
         Software versions.
     methods : str
         The methods paragraph.
+    changes : mapping of str to scalar
+        What changed since an earlier visit; see :mod:`bids_msseg.bids.changes`.
     """
 
     participant: str
@@ -124,6 +126,7 @@ class VisitRecord:
     fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
+    changes: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -322,4 +325,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "fingerprint": _text,
     "versions": _mapping(_text),
     "methods": _text,
+    "changes": _mapping(_scalar),
 }

@@ -266,6 +266,67 @@ def registration_mosaic(
     return _mosaic(scene, words, *drawn)
 
 
+def change_mosaic(
+    flair: Volume,
+    earlier: Volume,
+    codes: Volume,
+    brain: Volume,
+    marks: Mapping[int, tuple[str, Colour]],
+    *,
+    max_slices: int = 8,
+    scale: float = 0.5,
+) -> Mosaic:
+    """Outline what changed between two visits on the slices with most change.
+
+    Parameters
+    ----------
+    flair, earlier : Volume
+        FLAIR of the later visit, and of the earlier one on its grid; data shape (X, Y, Z).
+    codes : Volume
+        Kinds of change on the same grid.
+    brain : Volume
+        Mask on the same grid; non-zero inside.
+    marks : mapping of int to (name, colour)
+        How each kind is drawn, the last one on top; others are not drawn.
+    max_slices : int, default 8
+        Most axial slices; a quarter as many coronal and sagittal ones are added.
+    scale : float, default 0.5
+        Millimetres a pixel.
+
+    Returns
+    -------
+    Mosaic
+        Frames ``changes``, ``changesLater``, ``changesEarlier``.
+
+    Raises
+    ------
+    DataError
+        If the brain mask is empty or a grid differs.
+    """
+    ras, inside = _brain(flair, brain)
+    box = _crop(inside, ras, RIM_MM)
+    kinds = _on_grid(flair, codes)[box]
+    labels = label_lesions(np.isin(kinds, list(marks)), voxel_volume=ras.voxel_volume)
+    cuts = _change_cuts(labels, ras.spacing, max_slices) or _even_cuts(inside[box], max_slices)
+    scene = _scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
+    later = _grey(scene, scene.flair, bright=99.8)
+    before = _grey(scene, _on_grid(flair, earlier)[box], bright=99.8)
+    marked = later
+    for kind, (_, colour) in marks.items():
+        marked = _outlined(marked, scene, kinds == kind, colour)
+    legend = tuple((colour, name) for name, colour in marks.values())
+    words = "Slices with most change."
+    if not labels.any():
+        words = "No change was found: these slices are evenly spread."
+    return _mosaic(
+        scene,
+        words,
+        _Picture("changes", "later visit", marked, legend),
+        _Picture("changesLater", "later visit alone", later),
+        _Picture("changesEarlier", "earlier visit", before),
+    )
+
+
 def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
     """FLAIR and the brain mask in RAS+ order."""
     inside = _on_grid(flair, brain) != 0
@@ -316,6 +377,18 @@ def _cuts_through(
             spread = even_slices(brain, plane.normal, number)
         filled = fill_up(chosen, spread, number, gap=gap)
         cuts += [Cut(plane, index) for index in filled]
+    return tuple(cuts)
+
+
+def _change_cuts(
+    labels: NDArray[np.int32], spacing: NDArray[np.float64], count: int
+) -> tuple[Cut, ...]:
+    """Slices with most change in three planes; none where nothing has changed."""
+    cuts: list[Cut] = []
+    for plane, number in ((AXIAL, count), (CORONAL, count // 4), (SAGITTAL, count // 4)):
+        gap = max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
+        chosen = lesion_slices(labels, plane.normal, number, gap=gap)
+        cuts += [Cut(plane, index) for index in chosen]
     return tuple(cuts)
 
 

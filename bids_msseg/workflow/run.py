@@ -152,6 +152,69 @@ def run_visits(
             return
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a workflow beside the visits' own ended early.
+
+    Attributes
+    ----------
+    message, cure : str
+    code : int
+        Exit code that it asks for.
+    crash_files : tuple of path
+    """
+
+    message: str
+    cure: str
+    code: int
+    crash_files: tuple[Path, ...] = ()
+
+
+def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> dict[str, Failure]:
+    """Run workflows that are not a visit's, each failing alone.
+
+    Parameters
+    ----------
+    workflows : mapping of str to Workflow
+        What crash files are named after, to the workflow.
+    execution : Execution
+
+    Returns
+    -------
+    mapping of str to Failure
+        What can be said of every one, should it not have done its work: whether it has is to be
+        seen from its results.
+    """
+    top = Workflow(TOP, base_dir=str(execution.work_dir))
+    crash_dir = logs_dir(execution.out_dir)
+    crash_dir.mkdir(parents=True, exist_ok=True)
+    top.config["execution"] = _nipype_settings(execution, crash_dir)
+    top.add_nodes(list(workflows.values()))
+    folders = {key: execution.work_dir / TOP / one.name for key, one in workflows.items()}
+    for folder in folders.values():
+        (folder / FAILURE_FILE).unlink(missing_ok=True)
+    before = set(crash_dir.glob("crash-*.txt"))
+    ended = _Ended(_Watch([], None, measure=False))
+    here = Path.cwd()
+    try:
+        _run_nipype(top, execution, ended)
+    finally:
+        os.chdir(here)
+    crashes = set(crash_dir.glob("crash-*.txt")) - before
+    failures = {}
+    for key, workflow in workflows.items():
+        told = _told(folders[key] / FAILURE_FILE) or _not_told(workflow.name, ended)
+        failures[key] = Failure(
+            str(told.get("message", "")),
+            str(told.get("cure", "")),
+            int(told.get("code", ExitCode.FAILURE)),
+            _crash_files(crashes, workflow.name, key),
+        )
+        if execution.clean:
+            shutil.rmtree(folders[key], ignore_errors=True)
+    return failures
+
+
 class _Watch:
     """Listens to nipype's status callback."""
 

@@ -1,0 +1,391 @@
+"""Which visits are compared, and how what changed between them is written down.
+
+The names of all files are here, and the columns of the table with one row a lesion and pair. The
+counts of a pair stand in the record of its later visit, under ``changes``, for the group table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg import __version__
+from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.record import Scalar, VisitRecord
+from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit
+from bids_msseg.lesions.change import CHANGES, ChangeRow, ChangeRule, Code, count_changes
+
+FIGURES: Final = ("changes", "changesLater", "changesEarlier")
+"""``desc-`` labels of the pictures of a pair."""
+LEVELS: Final[Mapping[str, str]] = {
+    "new": "only at the later visit, and FLAIR shows that it is new",
+    "enlarging": "at both visits, larger at the later one beyond what can be told from noise",
+    "shrinking": "at both visits, smaller at the later one beyond what can be told from noise",
+    "resolved": "only at the earlier visit, and FLAIR shows that it has gone",
+    "unclear": "in one mask only, without proof of a change; see reason",
+    "stable": "at both visits, no change that can be told from noise",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VisitPair:
+    """Two finished visits of one participant.
+
+    Attributes
+    ----------
+    earlier, later : VisitRecord
+    """
+
+    earlier: VisitRecord
+    later: VisitRecord
+
+    def fingerprint(self, rule: ChangeRule) -> str:
+        """Digest what the comparison depends on."""
+        content = [self.earlier.fingerprint, self.later.fingerprint, __version__, asdict(rule)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def cautions(self) -> tuple[str, ...]:
+        """Say what else than the disease may differ between the visits."""
+        one, two = (_circumstances(record) for record in (self.earlier, self.later))
+        return tuple(f"different {what}" for what in one if one[what] != two[what])
+
+
+@dataclass(frozen=True, slots=True)
+class PairFiles:
+    """Where the results of a pair lie.
+
+    Attributes
+    ----------
+    codes, labels, codes_sidecar : Path
+        Image of changes on the later FLAIR, the names of its values, its sidecar.
+    transform, transform_sidecar : Path
+        Earlier to later FLAIR.
+    figures : tuple of Path
+        In the order of :data:`FIGURES`.
+    """
+
+    codes: Path
+    labels: Path
+    codes_sidecar: Path
+    transform: Path
+    transform_sidecar: Path
+    figures: tuple[Path, ...]
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Every file."""
+        images = (self.codes, self.labels, self.codes_sidecar)
+        return (*images, self.transform, self.transform_sidecar, *self.figures)
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """What was found between two visits.
+
+    Attributes
+    ----------
+    rows : tuple of ChangeRow
+    centres_mm : tuple of 3 floats each
+        Centre of each row in the world of the later FLAIR, RAS+.
+    regions : tuple of str
+        Main region of the largest lesion of each row.
+    disagreement_mm : float
+        Of the two directions of the registration.
+    border_sd_mm : float
+    matched : int
+    notes : tuple of str
+    """
+
+    rows: tuple[ChangeRow, ...]
+    centres_mm: tuple[tuple[float, float, float], ...]
+    regions: tuple[str, ...]
+    disagreement_mm: float
+    border_sd_mm: float
+    matched: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Write it down."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> PairResult:
+        """Read what :meth:`to_json` wrote."""
+        content = json.loads(text)
+        rows = tuple(ChangeRow(**_tuples(row)) for row in content.pop("rows"))
+        centres = tuple((x, y, z) for x, y, z in content.pop("centres_mm"))
+        return cls(rows=rows, centres_mm=centres, **_tuples(content))
+
+
+def pairs_of(records: Iterable[VisitRecord]) -> tuple[VisitPair, ...]:
+    """Pair every finished visit with the finished one before it.
+
+    Parameters
+    ----------
+    records : iterable of VisitRecord
+        Of one participant, in the order of the visits; those that failed or were skipped are
+        passed over.
+
+    Returns
+    -------
+    tuple of VisitPair
+
+    Examples
+    --------
+    >>> states = {"1": "ok", "2": "failed", "3": "ok"}
+    >>> records = [VisitRecord("01", ses, f"sub-01_ses-{ses}", s) for ses, s in states.items()]
+    >>> [(pair.earlier.session, pair.later.session) for pair in pairs_of(records)]
+    [('1', '3')]
+    """
+    done = [one for one in records if one.status == "ok" and one.session is not None]
+    return tuple(VisitPair(*two) for two in pairwise(done))
+
+
+def recorded_visit(record: VisitRecord) -> Visit:
+    """Rebuild from a record what the path functions need; the visit has no images.
+
+    Examples
+    --------
+    >>> recorded_visit(VisitRecord("01", "1", "sub-01_ses-1_run-02", "ok")).prefix
+    'sub-01_ses-1_run-02'
+    """
+    pairs = [part.partition("-") for part in record.prefix.split("_")]
+    entities = {name: value for name, _, value in pairs if name in PREFIX_ENTITIES}
+    return Visit(record.participant, record.session, Path(), entities=entities)
+
+
+def pair_files(out_dir: Path, earlier: str, later: VisitRecord) -> PairFiles:
+    """Name the files of a pair.
+
+    Parameters
+    ----------
+    out_dir : Path
+    earlier : str
+        Session of the earlier visit.
+    later : VisitRecord
+
+    Returns
+    -------
+    PairFiles
+
+    Examples
+    --------
+    >>> files = pair_files(Path("/out"), "1", VisitRecord("01", "2", "sub-01_ses-2", "ok"))
+    >>> files.codes.name
+    'sub-01_ses-2_space-FLAIR_seg-changes_dseg.nii.gz'
+    >>> files.transform.name
+    'sub-01_ses-2_from-ses1FLAIR_to-FLAIR_mode-image_xfm.txt'
+    """
+    visit = recorded_visit(later)
+
+    def codes(extension: str) -> Path:
+        return output_path(
+            out_dir, visit, space="FLAIR", seg="changes", suffix="dseg", extension=extension
+        )
+
+    def transform(extension: str) -> Path:
+        return output_path(
+            out_dir,
+            visit,
+            from_=f"ses{earlier}FLAIR",
+            to="FLAIR",
+            mode="image",
+            suffix="xfm",
+            extension=extension,
+        )
+
+    figures = tuple(figure_path(out_dir, visit, desc, extension=".png") for desc in FIGURES)
+    return PairFiles(
+        codes(".nii.gz"),
+        codes(".tsv"),
+        codes(".json"),
+        transform(".txt"),
+        transform(".json"),
+        figures,
+    )
+
+
+def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[str, Scalar]:
+    """Sum a pair up for the record of its later visit.
+
+    Parameters
+    ----------
+    pair : VisitPair
+    result : PairResult
+    fingerprint : str
+        Of the comparison.
+
+    Returns
+    -------
+    mapping of str to scalar
+        ``compared_with``, the counts ``n_<change>``, volumes in mL, what noise was found.
+    """
+    counts = count_changes(result.rows)
+    gained, lost = (
+        sum(getattr(row, name) for row in result.rows if row.change == change) / 1000
+        for name, change in (("gained_mm3", "enlarging"), ("lost_mm3", "shrinking"))
+    )
+    return {
+        "compared_with": pair.earlier.session,
+        "fingerprint": fingerprint,
+        **{f"n_{change}": counts[change].lesions for change in CHANGES},
+        "new_ml": counts["new"].after_ml,
+        "enlarging_gained_ml": gained,
+        "shrinking_lost_ml": lost,
+        "resolved_ml": counts["resolved"].before_ml,
+        "border_sd_mm": result.border_sd_mm,
+        "registration_disagreement_mm": result.disagreement_mm,
+        "lesions_at_both": result.matched,
+        "notes": "; ".join((*pair.cautions(), *result.notes)),
+    }
+
+
+def failed_summary(pair: VisitPair, reason: str, cure: str) -> dict[str, Scalar]:
+    """Say for the record of the later visit why it could not be compared."""
+    return {"compared_with": pair.earlier.session, "failed": reason, "cure": cure}
+
+
+def change_rows(pair: VisitPair, result: PairResult) -> list[dict[str, Any]]:
+    """Write the rows of a pair for the table.
+
+    Parameters
+    ----------
+    pair : VisitPair
+    result : PairResult
+
+    Returns
+    -------
+    list of dict
+        Keys as in :func:`change_dictionary`.
+    """
+    return [
+        {
+            "session_before": f"ses-{pair.earlier.session}",
+            "session_after": f"ses-{pair.later.session}",
+            "index": row.index,
+            "change": row.change,
+            "reason": row.reason,
+            "region": region,
+            "lesions_before": _numbers(row.lesions_before),
+            "lesions_after": _numbers(row.lesions_after),
+            **{name: round(getattr(row, name), digits) for name, digits in _MEASURED.items()},
+            **dict(zip(_CENTRE, (round(value, 2) for value in centre), strict=True)),
+        }
+        for row, centre, region in zip(result.rows, result.centres_mm, result.regions, strict=True)
+    ]
+
+
+def change_dictionary() -> dict[str, dict[str, Any]]:
+    """Describe the columns of the table of changes.
+
+    Returns
+    -------
+    mapping of str to mapping
+        ``Description``, with ``Units`` and ``Levels`` where there are any.
+    """
+    return {name: dict(entry) for name, entry in _COLUMNS.items()}
+
+
+def code_table() -> list[dict[str, Any]]:
+    """Name the values of the image of changes."""
+    return [{"index": int(code), "name": code.label, "description": code.words} for code in Code]
+
+
+def codes_sidecar(pair: VisitPair, rule: ChangeRule, sources: Sequence[str]) -> dict[str, Any]:
+    """Describe the image of changes."""
+    flair = pair.later.contrasts.get("FLAIR")
+    reference = {} if flair is None else {"SpatialReference": f"bids:raw:{flair.file}"}
+    return {
+        "Description": f"What changed since session {pair.earlier.session}, voxel by voxel",
+        "Manual": False,
+        "Sources": list(sources),
+        **reference,
+        "Rule": asdict(rule),
+        "description": {"Description": "What the value stands for"},
+    }
+
+
+def _circumstances(record: VisitRecord) -> dict[str, object]:
+    """Name what has to be equal for a difference to be the disease's."""
+    flair = record.contrasts.get("FLAIR")
+    return {
+        "models": record.model and record.model.sha256,
+        "thresholds": record.options.get("threshold"),
+        "contrasts": tuple(record.contrasts),
+        "voxels of FLAIR": flair and tuple(round(edge, 1) for edge in flair.spacing_mm),
+    }
+
+
+def _numbers(labels: Sequence[int]) -> str:
+    return " ".join(map(str, labels))
+
+
+def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo what JSON does to tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+
+
+_CENTRE: Final = ("centroid_x", "centroid_y", "centroid_z")
+_MEASURED: Final[Mapping[str, int]] = {
+    "before_mm3": 2,
+    "after_mm3": 2,
+    "change_mm3": 2,
+    "limit_mm3": 2,
+    "gained_mm3": 2,
+    "lost_mm3": 2,
+    "flair_change": 2,
+    "p_before": 4,
+    "p_after": 4,
+}
+_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "session_before": {"Description": "Earlier visit"},
+    "session_after": {"Description": "Later visit"},
+    "index": {"Description": "Number of the row in its pair of visits"},
+    "change": {"Description": "What became of the lesion", "Levels": dict(LEVELS)},
+    "reason": {"Description": "What kept it from being called a change, or made it one in part"},
+    "region": {"Description": "Main region of the largest lesion of the row"},
+    "lesions_before": {
+        "Description": "Numbers in the lesion table of the earlier visit, separated by spaces; "
+        "lesions that merged or split stand in one row"
+    },
+    "lesions_after": {"Description": "The same at the later visit"},
+    "before_mm3": {"Description": "Volume at the earlier visit", "Units": "mm^3"},
+    "after_mm3": {"Description": "Volume at the later visit", "Units": "mm^3"},
+    "change_mm3": {"Description": "after_mm3 less before_mm3", "Units": "mm^3"},
+    "limit_mm3": {
+        "Description": "Smallest change that can be told: for a lesion of both visits 1.96 "
+        "standard deviations of the border's noise times its surface, for the others the volume "
+        "of a sphere of 3 mm",
+        "Units": "mm^3",
+    },
+    "gained_mm3": {
+        "Description": "Tissue that has become lesion, as far as FLAIR shows it, on a grid of "
+        "1 mm between the visits",
+        "Units": "mm^3",
+    },
+    "lost_mm3": {
+        "Description": "Tissue that is no longer lesion, as far as FLAIR shows it, on that grid",
+        "Units": "mm^3",
+    },
+    "flair_change": {
+        "Description": "Mean change of FLAIR, less that of the tissue around, in standard "
+        "deviations of its noise in normal tissue; inside a lesion of one visit, or inside what "
+        "one visit has more"
+    },
+    "p_before": {"Description": "Mean probability of lesion in the same place, earlier visit"},
+    "p_after": {"Description": "Mean probability of lesion in the same place, later visit"},
+    **{
+        name: {
+            "Description": f"{name[-1]} of the centre of mass in RAS+ world of the later FLAIR",
+            "Units": "mm",
+        }
+        for name in _CENTRE
+    },
+}

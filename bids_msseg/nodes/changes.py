@@ -1,0 +1,376 @@
+"""Nodes that compare two visits of a participant, from what lies in OUT alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import File, traits
+from scipy import ndimage
+
+from bids_msseg.bids.changes import (
+    FIGURES,
+    PairResult,
+    VisitPair,
+    change_dictionary,
+    change_rows,
+    code_table,
+    codes_sidecar,
+    pair_files,
+    pair_summary,
+    recorded_visit,
+)
+from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.paths import changes_path, output_path
+from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.pair import Meeting, align_visits, meet
+from bids_msseg.imaging.register import write_itk_affine
+from bids_msseg.imaging.resample import inverse, resample
+from bids_msseg.imaging.volume import Volume, load_volume, save_volume
+from bids_msseg.lesions.change import (
+    ChangeRow,
+    ChangeRule,
+    Code,
+    Comparison,
+    compare_lesions,
+)
+from bids_msseg.lesions.change_evidence import VisitMaps
+from bids_msseg.lesions.change_match import carry_labels
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.reports.figures import change_mosaic
+from bids_msseg.reports.tables import read_tsv
+
+MARKS = {
+    Code.UNCLEAR: ("unclear", (170, 170, 170)),
+    Code.GAINED: ("gained", (240, 228, 66)),
+    Code.LOST: ("lost", (86, 180, 233)),
+    Code.RESOLVED: ("resolved", (0, 158, 115)),
+    Code.NEW: ("new", (255, 140, 0)),
+}
+"""Colours of Okabe and Ito, new lesions on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairDelivery:
+    """What the nodes of a pair know before anything has run.
+
+    Attributes
+    ----------
+    out_dir : path
+    pair : VisitPair
+    rule : ChangeRule
+    versions : mapping of str to str
+    """
+
+    out_dir: Path
+    pair: VisitPair
+    rule: ChangeRule = field(default_factory=ChangeRule)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what the comparison depends on."""
+        return self.pair.fingerprint(self.rule)
+
+
+class _CompareInputs(StepInputs):
+    delivery = traits.Any(mandatory=True, nohash=True)
+    fingerprint = traits.Str(mandatory=True)
+    seed = traits.Int(0, usedefault=True)
+
+
+class _CompareOutputs(StepOutputs):
+    result_file = File(desc="JSON: one object a lesion, and the noise")
+    codes_file = File(desc="changes on the later FLAIR as acquired")
+    transform_file = File(desc="later world to earlier world")
+    figure_files = traits.List(traits.Str)
+
+
+class CompareVisits(Step):
+    """Register two visits and tell what became of each lesion."""
+
+    input_spec = _CompareInputs
+    output_spec = _CompareOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the table, the image, the transform and pictures into the node's folder."""
+        delivery: PairDelivery = inputs["delivery"]
+        earlier = _Images.load(delivery.out_dir, delivery.pair.earlier)
+        later = _Images.load(delivery.out_dir, delivery.pair.later)
+        alignment = align_visits(
+            earlier.flair,
+            later.flair,
+            earlier_brain=earlier.brain.data > 0,
+            later_brain=later.brain.data > 0,
+            threads=inputs["threads"],
+            seed=inputs["seed"],
+        )
+        meeting = meet(alignment, earlier.brain, later.brain)
+        found = compare_lesions(
+            earlier.on(meeting, later=False),
+            later.on(meeting, later=True),
+            meeting.inside,
+            rule=delivery.rule,
+            disagreement_mm=alignment.disagreement_mm,
+        )
+        codes = codes_on_later(found, meeting, later.labels)
+        result = _result(found, meeting, earlier, later)
+        files = {name: folder / name for name in ("changes.nii.gz", "xfm.txt", "changes.json")}
+        save_volume(codes, files["changes.nii.gz"])
+        write_itk_affine(alignment.affine, files["xfm.txt"])
+        files["changes.json"].write_text(result.to_json(), encoding="utf-8")
+        figures = _draw(folder, earlier, later, codes, meeting)
+        return {
+            "result_file": str(files["changes.json"]),
+            "codes_file": str(files["changes.nii.gz"]),
+            "transform_file": str(files["xfm.txt"]),
+            "figure_files": [str(path) for path in figures],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """What OUT holds of a visit."""
+
+    flair: Volume
+    brain: Volume
+    probability: Volume
+    labels: Volume
+    table: Mapping[int, Mapping[str, str]]
+    threshold: float
+
+    @classmethod
+    def load(cls, out_dir: Path, record: VisitRecord) -> _Images:
+        """Read the images of a finished visit."""
+        visit = recorded_visit(record)
+
+        def name(**entities: Any) -> Path:
+            path = output_path(out_dir, visit, extension=".nii.gz", space="FLAIR", **entities)
+            if not path.is_file():
+                raise NoInputError(
+                    f"{path.name} is missing, so {record.key} cannot be compared",
+                    cure="run the participant level for this visit again",
+                )
+            return path
+
+        table = output_path(out_dir, visit, desc="lesions", suffix="stats", extension=".tsv")
+        rows = [row for row in read_tsv(table) if row.get("status", "kept") == "kept"]
+        threshold = record.options.get("threshold")
+        return cls(
+            flair=load_volume(name(suffix="FLAIR", desc="preproc")),
+            brain=load_volume(name(suffix="mask", desc="brain"), np.uint8),
+            probability=load_volume(name(suffix="probseg", label="L")),
+            labels=load_volume(name(suffix="dseg", seg="lesions"), np.int32),
+            table={int(row["index"]): row for row in rows},
+            threshold=float(threshold) if isinstance(threshold, (int, float)) else 0.5,
+        )
+
+    @property
+    def volumes_mm3(self) -> dict[int, float]:
+        """Volume of every lesion, from the image, which is what the table was made of."""
+        sizes = np.bincount(self.labels.data.ravel()) * self.labels.voxel_volume
+        return {int(label): float(sizes[label]) for label in np.flatnonzero(sizes) if label}
+
+    def on(self, meeting: Meeting, *, later: bool) -> VisitMaps:
+        """Bring everything onto the common grid."""
+        probability = meeting.take(self.probability, later=later)
+        stepped = meeting.take(self.labels, later=later, order=0)
+        volumes = self.volumes_mm3
+        centres = _centres(self.labels, list(volumes), meeting, later=later)
+        return VisitMaps(
+            flair=meeting.flair(self.flair, later=later),
+            probability=probability,
+            labels=carry_labels(stepped.astype(np.int32), probability, self.threshold, centres),
+            volumes_mm3=volumes,
+            threshold=self.threshold,
+            edge_mm=float(self.flair.spacing.max()),
+        )
+
+
+def _centres(
+    labels: Volume, wanted: list[int], meeting: Meeting, *, later: bool
+) -> dict[int, tuple[int, int, int]]:
+    """Voxel of the common grid in which the centre of each lesion lies."""
+    if not wanted:
+        return {}
+    index = np.array(ndimage.center_of_mass(labels.data > 0, labels.data, wanted))
+    move = meeting.alignment.to_later if later else meeting.alignment.to_earlier
+    chain = inverse(meeting.affine) @ inverse(move) @ labels.affine
+    voxels = np.rint(index @ chain[:3, :3].T + chain[:3, 3]).astype(int)
+    inside = np.clip(voxels, 0, np.array(meeting.inside.shape) - 1)
+    return {
+        label: (int(x), int(y), int(z)) for label, (x, y, z) in zip(wanted, inside, strict=True)
+    }
+
+
+def codes_on_later(found: Comparison, meeting: Meeting, labels: Volume) -> Volume:
+    """Bring the changes onto the FLAIR of the later visit, whose own borders are kept.
+
+    Parameters
+    ----------
+    found : Comparison
+    meeting : Meeting
+    labels : Volume
+        Lesions of the later visit on its FLAIR.
+
+    Returns
+    -------
+    Volume
+        uint8; inside a lesion of the later visit never empty, outside only what was lesion before.
+    """
+    common = Volume(found.codes, meeting.affine)
+    move = inverse(meeting.alignment.to_later)
+    near = resample(common, labels.shape, labels.affine, transform=move, order=0).data
+    base = np.zeros(int(labels.data.max(initial=0)) + 1, np.uint8)
+    for row in found.rows:
+        kind = Code[row.change.upper()] if row.change in ("new", "unclear") else Code.STABLE
+        base[list(row.lesions_after)] = kind
+    there = labels.data > 0
+    inside = np.where(near == Code.GAINED, near, base[labels.data])
+    outside = np.where(np.isin(near, (Code.LOST, Code.RESOLVED, Code.UNCLEAR)), near, 0)
+    return labels.with_data(np.where(there, inside, outside).astype(np.uint8))
+
+
+def _result(found: Comparison, meeting: Meeting, earlier: _Images, later: _Images) -> PairResult:
+    chain = meeting.alignment.to_later @ meeting.affine
+    centres = [chain[:3, :3] @ np.array(row.centre) + chain[:3, 3] for row in found.rows]
+    return PairResult(
+        rows=found.rows,
+        centres_mm=tuple((float(x), float(y), float(z)) for x, y, z in centres),
+        regions=tuple(_region(row, earlier, later) for row in found.rows),
+        disagreement_mm=meeting.alignment.disagreement_mm,
+        border_sd_mm=found.border_sd_mm,
+        matched=found.matched,
+        notes=meeting.alignment.notes,
+    )
+
+
+def _region(row: ChangeRow, earlier: _Images, later: _Images) -> str:
+    """Region of the largest lesion, at the later visit where it is there."""
+    table, labels = later.table, row.lesions_after
+    if not labels:
+        table, labels = earlier.table, row.lesions_before
+    # lesions are numbered by decreasing volume
+    return table.get(labels[0], {}).get("region", "n/a")
+
+
+def _draw(
+    folder: Path, earlier: _Images, later: _Images, codes: Volume, meeting: Meeting
+) -> list[Path]:
+    """Draw the pictures into the node's folder."""
+    moved = resample(
+        earlier.flair, later.flair.shape, later.flair.affine, transform=meeting.alignment.affine
+    )
+    mosaic = change_mosaic(
+        later.flair,
+        moved,
+        codes,
+        later.brain,
+        {int(code): mark for code, mark in MARKS.items()},
+    )
+    paths = []
+    for frame in mosaic.frames:
+        path = folder / f"{frame.key}.png"
+        path.write_bytes(frame.png)
+        paths.append(path)
+    return paths
+
+
+class _PublishInputs(StepInputs):
+    deliveries = traits.Any(mandatory=True, nohash=True)
+    fingerprints = traits.List(traits.Str, mandatory=True)
+    result_files = traits.List(traits.Str, mandatory=True)
+    codes_files = traits.List(traits.Str, mandatory=True)
+    transform_files = traits.List(traits.Str, mandatory=True)
+    figure_files = traits.List(traits.List(traits.Str), mandatory=True)
+
+
+class _PublishOutputs(StepOutputs):
+    table_file = File()
+
+
+class PublishChanges(Step):
+    """Put what changed between the visits of a participant to its final names."""
+
+    input_spec = _PublishInputs
+    output_spec = _PublishOutputs
+    always_run = True  # what it writes lies in OUT, where nipype does not look for it
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Write images and table; the records, which say that all is there, come last."""
+        deliveries: list[PairDelivery] = inputs["deliveries"]
+        texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
+        results = [PairResult.from_json(text) for text in texts]
+        for place, delivery in enumerate(deliveries):
+            _publish_pair(
+                delivery,
+                Path(inputs["codes_files"][place]),
+                Path(inputs["transform_files"][place]),
+                [Path(name) for name in inputs["figure_files"][place]],
+            )
+        table = _publish_table(deliveries, results)
+        for delivery, result in zip(deliveries, results, strict=True):
+            summary = pair_summary(delivery.pair, result, delivery.fingerprint)
+            _note(delivery, summary)
+        return {"table_file": str(table)}
+
+
+def _publish_pair(
+    delivery: PairDelivery, codes: Path, transform: Path, figures: list[Path]
+) -> None:
+    pair = delivery.pair
+    session = pair.earlier.session or ""
+    files = pair_files(delivery.out_dir, session, pair.later)
+    flairs = [
+        output_path(
+            delivery.out_dir,
+            recorded_visit(record),
+            space="FLAIR",
+            desc="preproc",
+            suffix="FLAIR",
+            extension=".nii.gz",
+        )
+        for record in (pair.earlier, pair.later)
+    ]
+    sources = [bids_uri(path, {"": delivery.out_dir}) for path in flairs]
+    write_json(files.codes_sidecar, codes_sidecar(pair, delivery.rule, sources))
+    write_tsv(files.labels, ("index", "name", "description"), code_table())
+    publish(codes, files.codes, keep=True)
+    names = f"the FLAIR of session {session}", "FLAIR"
+    sidecar = xfm_sidecar(*names, kind="rigid", sources=sources, software=delivery.versions)
+    write_json(files.transform_sidecar, sidecar)
+    publish(transform, files.transform, keep=True)
+    by_name = {path.stem: path for path in figures}
+    for desc, target in zip(FIGURES, files.figures, strict=True):
+        publish(by_name[desc], target, keep=True)
+
+
+def _publish_table(deliveries: list[PairDelivery], results: list[PairResult]) -> Path:
+    first = deliveries[0]
+    path = changes_path(first.out_dir, first.pair.later.participant, ".tsv")
+    dictionary = change_dictionary()
+    rows = [
+        row
+        for delivery, result in zip(deliveries, results, strict=True)
+        for row in change_rows(delivery.pair, result)
+    ]
+    write_json(path.with_suffix(".json"), dictionary)
+    write_tsv(path, tuple(dictionary), rows)
+    return path
+
+
+def _note(delivery: PairDelivery, summary: Mapping[str, Any]) -> None:
+    """Add the counts to the record of the later visit, unless that was written anew meanwhile."""
+    later = delivery.pair.later
+    record = read_record(delivery.out_dir, later.participant, later.session)
+    if record is None or record.fingerprint != later.fingerprint:
+        raise DataError(
+            f"{later.key} was processed again while it was compared",
+            cure="run the same command again when the other run has ended",
+        )
+    write_record(delivery.out_dir, replace(record, changes=dict(summary)))

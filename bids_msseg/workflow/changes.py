@@ -1,0 +1,181 @@
+"""Comparing the visits of a participant, once all of them are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nipype.interfaces.utility import Merge
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_msseg.bids.changes import failed_summary, pair_files, pairs_of
+from bids_msseg.bids.paths import changes_path
+from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
+from bids_msseg.lesions.change import ChangeRule
+from bids_msseg.nodes.changes import CompareVisits, PairDelivery, PublishChanges
+from bids_msseg.workflow.run import Execution, Failure, run_workflows
+
+_GATHERED = ("result", "codes", "transform")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOutcome:
+    """How the comparison of a participant's visits ended.
+
+    Attributes
+    ----------
+    participant : str
+    pairs : int
+        Pairs of visits that were compared.
+    failure : Failure or None
+    """
+
+    participant: str
+    pairs: int
+    failure: Failure | None = None
+
+
+def init_changes_wf(
+    deliveries: Sequence[PairDelivery], *, seed: int = 0, threads: int = 1
+) -> Workflow:
+    """Build the workflow that compares the visits of one participant.
+
+    Parameters
+    ----------
+    deliveries : sequence of PairDelivery
+        At least one, all of one participant, in the order of the visits.
+    seed : int, default 0
+    threads : int, default 1
+        Threads a node may use.
+
+    Returns
+    -------
+    Workflow
+        Nodes ``compare_<number>`` and ``publish``.
+    """
+    participant = deliveries[0].pair.later.participant.replace("+", "_plus_")
+    workflow = Workflow(f"sub_{participant}_changes")
+    compared = []
+    for number, delivery in enumerate(deliveries, start=1):
+        step = CompareVisits(
+            delivery=delivery, fingerprint=delivery.fingerprint, seed=seed, threads=threads
+        )
+        compared.append(Node(step, name=f"compare_{number}", mem_gb=2.0, n_procs=threads))
+    last = PublishChanges(
+        deliveries=list(deliveries), fingerprints=[one.fingerprint for one in deliveries]
+    )
+    publish = Node(last, name="publish", mem_gb=0.5)
+    for what in _GATHERED:
+        _gather(workflow, compared, f"{what}_file", publish, f"{what}_files")
+    _gather(workflow, compared, "figure_files", publish, "figure_files")
+    return workflow
+
+
+def _gather(
+    workflow: Workflow, nodes: Sequence[Node], output: str, end: Node, target: str
+) -> None:
+    merge = Node(
+        Merge(len(nodes), no_flatten=True), name=f"list_{output}", run_without_submitting=True
+    )
+    for number, node in enumerate(nodes, start=1):
+        workflow.connect(node, output, merge, f"in{number}")
+    workflow.connect(merge, "out", end, target)
+
+
+def compare_participants(
+    participants: Iterable[str],
+    execution: Execution,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    versions: Mapping[str, str] | None = None,
+    rule: ChangeRule | None = None,
+) -> list[ChangeOutcome]:
+    """Compare the finished visits of participants where that has not been done.
+
+    Parameters
+    ----------
+    participants : iterable of str
+        Labels without ``sub-``; one with less than two finished visits is left as it is, and
+        what an earlier run wrote of pairs that are no more is removed.
+    execution : Execution
+    seed : int, default 0
+    threads : int, default 1
+    versions : mapping of str to str, optional
+        Software, for sidecars.
+    rule : ChangeRule, optional
+
+    Returns
+    -------
+    list of ChangeOutcome
+        One for each participant with a comparison to be made; a failed one has its reason in the
+        records of the later visits, too.
+    """
+    wanted = list(dict.fromkeys(participants))
+    every = read_records(execution.out_dir) if wanted else ()
+    todo: dict[str, list[PairDelivery]] = {}
+    for participant in wanted:
+        records = [one for one in every if one.participant == participant]
+        deliveries = [
+            PairDelivery(execution.out_dir, pair, rule or ChangeRule(), versions or {})
+            for pair in pairs_of(records)
+        ]
+        _forget_old(execution.out_dir, records, deliveries)
+        if not all(_is_compared(one) for one in deliveries):
+            todo[f"sub-{participant}"] = deliveries
+    outcomes: list[ChangeOutcome] = []
+    for group in _chunks(list(todo), execution.chunk):
+        workflows = {key: init_changes_wf(todo[key], seed=seed, threads=threads) for key in group}
+        failures = run_workflows(workflows, execution)
+        outcomes += [_outcome(execution, todo[key], failures[key]) for key in group]
+    return outcomes
+
+
+def _chunks(keys: list[str], size: int) -> list[list[str]]:
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
+def _is_compared(delivery: PairDelivery) -> bool:
+    """Whether OUT holds what a comparison would write."""
+    later, session = delivery.pair.later, delivery.pair.earlier.session or ""
+    record = read_record(delivery.out_dir, later.participant, later.session)
+    if record is None or record.changes.get("fingerprint") != delivery.fingerprint:
+        return False
+    files = pair_files(delivery.out_dir, session, later).all
+    tables = [changes_path(delivery.out_dir, later.participant, e) for e in (".tsv", ".json")]
+    return all(path.is_file() for path in (*files, *tables))
+
+
+def _forget_old(
+    out_dir: Path, records: Sequence[VisitRecord], deliveries: Sequence[PairDelivery]
+) -> None:
+    """Remove what was written of pairs that are no more, such as after a visit has failed."""
+    expected = {one.pair.later.key: one.pair.earlier.session for one in deliveries}
+    for record in records:
+        with_whom = record.changes.get("compared_with")
+        if with_whom is None or expected.get(record.key) == with_whom:
+            continue
+        for path in pair_files(out_dir, str(with_whom), record).all:
+            path.unlink(missing_ok=True)
+        write_record(out_dir, replace(record, changes={}))
+    if records and not deliveries:
+        for extension in (".tsv", ".json"):
+            with suppress(FileNotFoundError):
+                changes_path(out_dir, records[0].participant, extension).unlink()
+
+
+def _outcome(
+    execution: Execution, deliveries: Sequence[PairDelivery], failure: Failure
+) -> ChangeOutcome:
+    participant = deliveries[0].pair.later.participant
+    if all(_is_compared(one) for one in deliveries):
+        return ChangeOutcome(participant, len(deliveries))
+    for delivery in deliveries:
+        later = delivery.pair.later
+        record = read_record(execution.out_dir, later.participant, later.session)
+        if record is not None and record.status == "ok" and not _is_compared(delivery):
+            told = failed_summary(delivery.pair, failure.message, failure.cure)
+            write_record(execution.out_dir, replace(record, changes=told))
+    return ChangeOutcome(participant, len(deliveries), failure)
