@@ -320,9 +320,37 @@ def _process(
         done = len(deliveries) - len(todo)
         LOGGER.info("%d of %d visits are finished already", done, len(deliveries))
     outcomes = _run_all(config, todo, header, plugin)
+    compared = _compare(config, selection, plugin)
     _write_pages(config.output_dir, _with_old_page(config.output_dir, selection))
     _close(config, deliveries, outcomes, selection.skipped)
-    return _verdict(outcomes)
+    return _verdict(outcomes) or compared
+
+
+def _compare(
+    config: RunConfig, selection: Selection, plugin: tuple[str, dict[str, Any]] | None
+) -> ExitCode:
+    """Compare the finished visits of every participant of this run, also with earlier runs'."""
+    from bids_msseg.workflow.changes import compare_participants
+
+    resources = _resources(config)
+    code = ExitCode.SUCCESS
+    for outcome in compare_participants(
+        [visit.participant for visit in selection.visits],
+        _execution(config, resources, plugin),
+        seed=config.processing.random_seed,
+        threads=resources.omp_nthreads,
+        versions=_versions(),
+    ):
+        who = f"sub-{outcome.participant}"
+        if outcome.failure is None:
+            LOGGER.info("%s: its visits are compared", who)
+            continue
+        told = outcome.failure
+        LOGGER.error(
+            "%s: its visits were not compared: %s\n  cure: %s", who, told.message, told.cure
+        )
+        code = code or ExitCode(told.code)
+    return code
 
 
 def _note_skipped(config: RunConfig, selection: Selection) -> None:

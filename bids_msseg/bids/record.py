@@ -192,13 +192,15 @@ def read_record(out_dir: Path, participant: str, session: str | None) -> VisitRe
     return _read(path) if path.exists() else None
 
 
-def read_records(out_dir: Path) -> tuple[VisitRecord, ...]:
-    """Read all records of a dataset.
+def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRecord, ...]:
+    """Read all records of a dataset, or of one participant.
 
     Parameters
     ----------
     out_dir : Path
         Top folder of the outputs.
+    participant : str, optional
+        Label without ``sub-``; no file of others is opened then.
 
     Returns
     -------
@@ -206,7 +208,10 @@ def read_records(out_dir: Path) -> tuple[VisitRecord, ...]:
         In natural order of participant and session. A file that cannot be read gives a record
         with status "failed" and the reason.
     """
-    records = [_read(path) for path in records_dir(out_dir).glob("sub-*.json")]
+    start = "sub-*" if participant is None else f"sub-{participant}"
+    paths = set(records_dir(out_dir).glob(f"{start}.json"))
+    paths |= set(records_dir(out_dir).glob(f"{start}_ses-*.json"))
+    records = [_read(path) for path in paths]
     return tuple(sorted(records, key=lambda one: visit_order(one.participant, one.session)))
 
 

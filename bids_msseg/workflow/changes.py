@@ -113,11 +113,9 @@ def compare_participants(
         One for each participant with a comparison to be made; a failed one has its reason in the
         records of the later visits, too.
     """
-    wanted = list(dict.fromkeys(participants))
-    every = read_records(execution.out_dir) if wanted else ()
     todo: dict[str, list[PairDelivery]] = {}
-    for participant in wanted:
-        records = [one for one in every if one.participant == participant]
+    for participant in dict.fromkeys(participants):
+        records = read_records(execution.out_dir, participant)
         deliveries = [
             PairDelivery(execution.out_dir, pair, rule or ChangeRule(), versions or {})
             for pair in pairs_of(records)
