@@ -26,6 +26,7 @@ KNOWN = (
     *FITS,
     *OPTIONAL_FITS,
     "keep_made",
+    "heads",
     "augment",
     "augmentation",
     "refinement_augment",
@@ -141,6 +142,27 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"the recipe is wrong: {error}", cure="see the recipe in the model card for an example"
+        ) from error
+
+
+def lesion_is_white(settings: Mapping[str, Any]) -> bool:
+    """Say whether ``heads: {lesion_is_white: true}`` stands in a recipe.
+
+    Raises
+    ------
+    UsageError
+        If ``heads`` holds anything else.
+    """
+    heads = settings.get("heads", {})
+    if not isinstance(heads, Mapping) or set(heads) - {"lesion_is_white"}:
+        raise UsageError(
+            f"the recipe is wrong: heads is {heads!r}", cure="write heads: {lesion_is_white: true}"
+        )
+    try:
+        return _flag("lesion_is_white", heads.get("lesion_is_white", False))
+    except ValueError as error:
+        raise UsageError(
+            f"the recipe is wrong: {error}", cure="write heads: {lesion_is_white: true}"
         ) from error
 
 

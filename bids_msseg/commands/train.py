@@ -19,7 +19,7 @@ from bids_msseg import __version__
 from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort
 from bids_msseg.commands.folding import deal_nested_folds, keep_plan, read_split
 from bids_msseg.commands.labels import LabelledFiles, find_labelled, read_sites
-from bids_msseg.commands.recipes import make_recipe, read_recipe, read_yaml
+from bids_msseg.commands.recipes import lesion_is_white, make_recipe, read_recipe, read_yaml
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.process import refuse, supervise
 
@@ -350,7 +350,8 @@ def _open_folder(
         (out / folder).mkdir(parents=True, exist_ok=True)
     loads = prepare_cohort(out, files, options.threads)
     if options.label_maps is not None:
-        prepare_heads(options.label_maps, out / "heads")
+        white = lesion_is_white(settings)
+        prepare_heads(options.label_maps, out / "heads", lesion_is_white=white)
     if options.split is not None:
         split = read_split(options.split, [item.visit.key for item in files])
     else:

@@ -136,3 +136,14 @@ def test_the_seed_and_the_name_decide_which_lesions_are_placed(tmp_path: Path) -
 def test_the_shared_maps_have_voxels_of_one_mm(shared_data: Path) -> None:
     for path in sorted((shared_data / "label-maps" / "anatomy").glob("*.nii.gz")):
         assert nib.load(path).header.get_zooms()[:3] == pytest.approx((1, 1, 1), abs=0.02)
+
+
+def test_a_recipe_says_whether_the_lesions_of_maps_are_white_matter() -> None:
+    from bids_msseg.commands.recipes import lesion_is_white
+    from bids_msseg.errors import UsageError
+
+    assert not lesion_is_white({})
+    assert lesion_is_white({"heads": {"lesion_is_white": True}})
+    for wrong in ({"lesions": True}, {"lesion_is_white": "yes"}, []):
+        with pytest.raises(UsageError, match="the recipe is wrong"):
+            lesion_is_white({"heads": wrong})
