@@ -23,6 +23,7 @@ RUNTIME = [
     "connected-components-3d>=4.1,<5",
     "safetensors>=0.8,<0.9",
     "matplotlib>=3.11,<4",
+    "contourpy>=1.3,<2",
     "Jinja2>=3.1,<4",
     "pillow>=12,<14",
     "PyYAML>=6,<7",

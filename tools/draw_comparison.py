@@ -1,0 +1,53 @@
+"""Draw manual against automatic lesions of one visit, as README.md shows them.
+
+usage: python tools/draw_comparison.py AUTO MANUAL VISIT OUT.png [--bids DIR]
+
+``AUTO`` and ``MANUAL`` are derivative folders as ``msseg-evaluate`` reads them, ``VISIT`` is
+``sub-<label>[_ses-<label>]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bids_msseg.bids.files import write_atomic
+from bids_msseg.commands.evaluate_case import Rules, compare, picture
+from bids_msseg.commands.evaluate_files import Choice, Places, find_pairs
+from bids_msseg.errors import MssegError, NoInputError
+from bids_msseg.reports.comparison_figure import comparison_figure
+
+
+def main() -> int:
+    """Find the visit, compare its masks and draw it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("auto", "manual"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("visit")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--bids", type=Path)
+    options = parser.parse_args()
+    try:
+        draw(options)
+    except MssegError as error:
+        print(f"{error}\n{error.cure}", file=sys.stderr)
+        return int(error.code)
+    return 0
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Write the picture and print the scores that stand beside it."""
+    found = find_pairs(Choice(options.auto), Choice(options.manual), Places(options.bids))
+    pair = next((one for one in found.pairs if one.key == options.visit), None)
+    if pair is None:
+        raise NoInputError(f"{options.visit} has not both masks", cure="name another visit")
+    outcome = compare(pair, Rules())
+    case = picture(pair, Rules(), outcome.subject, outcome.lesions)
+    write_atomic(options.out, comparison_figure(case))
+    for name in ("dice", "volume_manual_ml", "volume_auto_ml", "n_missed", "n_false"):
+        print(f"{name}\t{outcome.subject[name]:.4g}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
