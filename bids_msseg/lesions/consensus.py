@@ -31,6 +31,7 @@ MAJORITY = 0.5
 SCORED_MARGIN = 2
 """Voxels around the union of all masks in which specificity is counted."""
 _ROUNDING = 1e-9
+_TELLING = 1e-3
 
 Method = Literal["majority", "staple", "lopstaple"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -125,7 +126,10 @@ def fuse_masks(
     Returns
     -------
     Consensus
-        Empty where nobody drew anything; a single rater's own mask where there is one rater.
+        Empty where nobody drew anything; a single rater's own mask where there is one rater. Where
+        STAPLE finds nobody's votes to tell anything (each sensitivity is one less specificity, as
+        of two raters inside their union), the share of the raters stands in its place.
+        The probability of what nobody drew is zero.
 
     Raises
     ------
@@ -142,11 +146,12 @@ def fuse_masks(
     votes = collect_votes(masks, margin=margin)
     weights = _weights(votes, method, spacing)
     found = _estimate(votes, method, weights)
+    probability = found.probability * votes.drawn.any(axis=0)
     mean = weights.mean(axis=1) if weights.size else np.full(len(masks), np.nan)
     return Consensus(
         method=method,
-        mask=votes.on_grid(found.probability >= MAJORITY - _ROUNDING),
-        probability=votes.on_grid(found.probability.astype(np.float32)),
+        mask=votes.on_grid(probability >= MAJORITY - _ROUNDING),
+        probability=votes.on_grid(probability.astype(np.float32)),
         sensitivity=found.sensitivity,
         specificity=found.specificity,
         weight=mean,
@@ -167,7 +172,9 @@ def _estimate(votes: Votes, method: Method, weights: NDArray[np.float64]) -> Est
         return share_of_raters(drawn)
     if (drawn == drawn[0]).all():
         return Estimate(drawn[0].astype(np.float64), np.ones(len(drawn)), np.ones(len(drawn)), 0)
-    return staple(drawn) if method == "staple" else pooled_staple(drawn, weights)
+    found = staple(drawn) if method == "staple" else pooled_staple(drawn, weights)
+    telling = np.abs(found.sensitivity + found.specificity - 1) > _TELLING
+    return found if telling.any() else share_of_raters(drawn)
 
 
 def score_raters(
