@@ -22,7 +22,8 @@ LOOKS: dict[str, tuple[str, object]] = {
 """Colour and dashes of a line."""
 ROWS = (("", "FLAIR"), (MANUAL, "by hand"), (AUTO, "automatic"))
 LEGEND = ((FOUND, "found"), (MISSED, "missed"), (FALSE, "false"))
-INCHES = 9.6
+INCHES = 2.4
+"""Width of a slice."""
 DOTS = 120
 
 
@@ -51,8 +52,8 @@ def comparison_figure(case: Case, *, columns: int = 4) -> bytes:
     tiles = Scene(case).slices({"axial": columns})
     if not tiles:
         raise DataError(f"{case.name} has no lesion in either mask", cure="choose another visit")
-    height = INCHES / sum(tile.width for tile in tiles) * tiles[0].height * len(ROWS)
-    figure = Figure(figsize=(INCHES, height + 0.3), facecolor="black")
+    height = INCHES / tiles[0].width * tiles[0].height * len(ROWS)
+    figure = Figure(figsize=(INCHES * len(tiles), height + 0.3), facecolor="black")
     FigureCanvasAgg(figure)
     bottom = 0.3 / (height + 0.3)
     grid = figure.add_gridspec(
