@@ -16,6 +16,7 @@ RUNTIME = [
     "nibabel>=5.4,<6",
     "numpy>=2.2,<3",
     "scipy>=1.15,<2",
+    "scikit-image>=0.26,<0.27",
     "torch>=2.13,<2.14",
     "templateflow>=25.1,<26",
     "SimpleITK>=2.5,<2.6",
@@ -27,7 +28,6 @@ RUNTIME = [
     "Jinja2>=3.1,<4",
     "pillow>=12,<14",
     "PyYAML>=6,<7",
-    "surface-distance>=0.1,<0.2",
     "rich>=15,<16",
     "tomli-w>=1.2,<2",
 ]
@@ -43,6 +43,7 @@ TEST = [
     "bids-validator-deno>=3.0.2,<4",
     "boutiques>=0.5.33,<0.6",
     "lesion-metrics>=0.1.12,<0.2",
+    "surface-distance>=0.1,<0.2",
     "onnx>=1.23,<1.24",
     "onnxruntime>=1.32,<1.33",
 ]
@@ -69,6 +70,7 @@ setup(
             "msseg-train=bids_msseg.commands.train:main",
             "msseg-demo=bids_msseg.commands.demo:main",
             "msseg-export=bids_msseg.commands.export:main",
+            "msseg-consensus=bids_msseg.commands.consensus:main",
             "msseg-evaluate=bids_msseg.commands.evaluate:main",
         ]
     },

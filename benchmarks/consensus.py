@@ -5,7 +5,7 @@ usage: python benchmarks/consensus.py MASK [--keep DIR]
 ``MASK`` is a lesion mask, taken for the truth. Seven raters are simulated from it: each draws
 beyond the border of lesions or stays inside it, misses some lesions and draws some that are not
 there (mirrored lesions of the same patient). ``msseg-consensus`` fuses them in a process of its
-own, whose wall time and peak memory are printed with each rater's known sensitivity and
+own, whose time and peak memory are printed with each rater's known sensitivity and
 specificity (against the truth, inside the union of the raters' masks) beside the estimated ones,
 with the overlap of each consensus with the truth, and with that overlap where the union is
 dilated before the masks are fused. Simulated raters err independently of each other; real ones
@@ -101,13 +101,16 @@ def write_dataset(root: Path, grid: Volume, raters: list[Mask]) -> None:
 
 
 def run(root: Path, out: Path) -> str:
-    """Run the command and tell its wall time and peak memory."""
+    """Run the command and tell its wall time, processor time and peak memory."""
     start = time.perf_counter()
     words = [sys.executable, "-m", "bids_msseg.commands.consensus", str(root), str(out)]
     subprocess.run(words, check=True)  # noqa: S603 our own program
     wall = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-    return f"{wall:.1f} s wall, {peak:.2f} GiB peak memory"
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (
+        f"{wall:.1f} s wall, {used.ru_utime + used.ru_stime:.1f} s processor time, "
+        f"{used.ru_maxrss / 1024**2:.2f} GiB peak memory"
+    )
 
 
 def estimates(out: Path) -> dict[tuple[str, str], dict[str, str]]:
