@@ -15,6 +15,7 @@ from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit, visit_order
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region
 from bids_msseg.reports import page
+from bids_msseg.reports.changes import read_changes
 from bids_msseg.reports.drawing import StoredFrame, read_figures
 from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
@@ -193,6 +194,7 @@ def write_participant_page(
         "participant.html",
         participant=f"sub-{participant}",
         visits=visits,
+        changes=read_changes(out_dir, ours),
         scripts=_scripts(visits),
         qc_format=FORMAT,
     )

@@ -87,13 +87,15 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
         return []
 
 
-def arrange(rows: Sequence[Row]) -> Table | None:
+def arrange(rows: Sequence[Row], headings: Sequence[Heading] = HEADINGS) -> Table | None:
     """Choose and format what is known of some lesions.
 
     Parameters
     ----------
     rows : sequence of mapping
         From :func:`read_tsv`. Unknown columns are left out, missing or empty ones not shown.
+    headings : sequence of Heading, optional
+        What may be shown, in order.
 
     Returns
     -------
@@ -108,8 +110,8 @@ def arrange(rows: Sequence[Row]) -> Table | None:
     """
     if not rows:
         return None
-    headings = tuple(h for h in HEADINGS if any(_known(row, h) for row in rows))
-    return Table(headings, tuple(tuple(_cell(row, h) for h in headings) for row in rows))
+    shown = tuple(h for h in headings if any(_known(row, h) for row in rows))
+    return Table(shown, tuple(tuple(_cell(row, h) for h in shown) for row in rows))
 
 
 def _known(row: Row, heading: Heading) -> bool:

@@ -1,0 +1,183 @@
+"""What changed between the visits of a participant, as its page shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from bids_msseg.bids.changes import LEVELS, pair_files
+from bids_msseg.bids.paths import changes_path
+from bids_msseg.bids.record import Scalar, VisitRecord
+from bids_msseg.reports import canvas, page
+from bids_msseg.reports.tables import Heading, Row, Table, arrange, read_tsv
+from bids_msseg.reports.text import counted, millilitres
+
+CHANGED = ("new", "enlarging", "shrinking", "resolved")
+HEADINGS = (
+    Heading("change", "", ("change",), None),
+    Heading("region", "", ("region",), None),
+    Heading("before", "mm³", ("before_mm3",), 0),
+    Heading("after", "mm³", ("after_mm3",), 0),
+    Heading("change", "mm³", ("change_mm3",), 0),
+    Heading("smallest that can be told", "mm³", ("limit_mm3",), 0),
+    Heading("FLAIR", "SD", ("flair_change",), 1),
+    Heading("p before", "", ("p_before",), 2),
+    Heading("p after", "", ("p_after",), 2),
+    Heading("no. before", "", ("lesions_before",), None),
+    Heading("no. after", "", ("lesions_after",), None),
+    Heading("centroid x, y, z", "mm", ("centroid_x", "centroid_y", "centroid_z"), 0),
+    Heading("reason", "", ("reason",), None),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of a pair, as the macro of mosaics takes them.
+
+    Attributes
+    ----------
+    frames : tuple of (title, data URI)
+    caption : str
+    width, height : int
+        Pixels of every frame.
+    """
+
+    frames: tuple[tuple[str, Markup], ...]
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesView:
+    """A pair of visits as the template shows it.
+
+    Attributes
+    ----------
+    anchor, title : str
+    numbers : tuple of (label, count, text)
+        What the verdict says of each kind of change.
+    failed, cure : str
+        Why the visits could not be compared; empty where they were.
+    cautions : tuple of str
+    noise : str
+        How much is noise, in words.
+    pictures : Pictures or None
+    changed, others : Table or None
+        Lesions that changed; the stable and the unclear ones.
+    table_file : str
+        Relative to the page.
+    levels : mapping of str to str
+        What each word means.
+    """
+
+    anchor: str
+    title: str
+    numbers: tuple[tuple[str, int, str], ...]
+    failed: str
+    cure: str
+    cautions: tuple[str, ...]
+    noise: str
+    pictures: Pictures | None
+    changed: Table | None
+    others: Table | None
+    table_file: str
+    levels: Mapping[str, str]
+
+
+def read_changes(out_dir: Path, records: Iterable[VisitRecord]) -> tuple[ChangesView, ...]:
+    """Collect what OUT holds of the changes between the visits of a participant.
+
+    Parameters
+    ----------
+    out_dir : Path
+    records : iterable of VisitRecord
+        Of one participant, in the order of the visits.
+
+    Returns
+    -------
+    tuple of ChangesView
+        One for each visit that was compared with an earlier one.
+    """
+    views = []
+    for record in records:
+        if record.status == "ok" and record.changes.get("compared_with") is not None:
+            table = changes_path(out_dir, record.participant, ".tsv")
+            rows = [
+                row
+                for row in read_tsv(table)
+                if row.get("session_after") == f"ses-{record.session}"
+            ]
+            views.append(_view(out_dir, record, rows, table.relative_to(out_dir).as_posix()))
+    return tuple(views)
+
+
+def _view(out_dir: Path, record: VisitRecord, rows: Sequence[Row], table_file: str) -> ChangesView:
+    told = record.changes
+    earlier = str(told["compared_with"])
+    failed = str(told.get("failed") or "")
+    notes = str(told.get("notes") or "")
+    shown = () if failed else rows
+    return ChangesView(
+        anchor=f"changes-{record.session}",
+        title=f"From session {earlier} to session {record.session}",
+        numbers=() if failed else _numbers(told),
+        failed=failed,
+        cure=str(told.get("cure") or ""),
+        cautions=tuple(note for note in notes.split("; ") if note),
+        noise="" if failed else _noise(told),
+        pictures=None if failed else _pictures(pair_files(out_dir, earlier, record).figures),
+        changed=arrange([row for row in shown if row.get("change") in CHANGED], HEADINGS),
+        others=arrange([row for row in shown if row.get("change") not in CHANGED], HEADINGS),
+        table_file=table_file,
+        levels=LEVELS,
+    )
+
+
+def _number(value: Scalar) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _numbers(told: Mapping[str, Scalar]) -> tuple[tuple[str, int, str], ...]:
+    """Say of each kind how many lesions there are, and with how much tissue."""
+    volumes = {
+        "new": ("new_ml", ""),
+        "enlarging": ("enlarging_gained_ml", "+"),
+        "shrinking": ("shrinking_lost_ml", "−"),
+        "resolved": ("resolved_ml", ""),
+    }
+    found = []
+    for change, (name, sign) in volumes.items():
+        count = int(_number(told.get(f"n_{change}")))
+        text = f"{sign}{millilitres(_number(told.get(name)))} mL" if count else ""
+        found.append((change, count, text))
+    return tuple(found)
+
+
+def _noise(told: Mapping[str, Scalar]) -> str:
+    seen = counted(int(_number(told.get("lesions_at_both"))), "lesion")
+    border = _number(told.get("border_sd_mm"))
+    apart = _number(told.get("registration_disagreement_mm"))
+    return (
+        f"Without any change, borders move by {border:.2f} mm (standard deviation, from {seen} "
+        f"seen at both visits and what was assumed before). Both directions of the registration "
+        f"agree to {apart:.2f} mm."
+    )
+
+
+def _pictures(paths: Sequence[Path]) -> Pictures | None:
+    """Read the pictures of a pair; None where one is missing or broken."""
+    frames = []
+    caption, size = "", (0, 0)
+    for path in paths:
+        try:
+            png = path.read_bytes()
+            title, caption = canvas.describe(png)
+            size = canvas.dimensions(png)
+        except (OSError, SyntaxError):  # Pillow calls some broken files a syntax error
+            return None
+        frames.append((title or path.stem, page.data_uri(png)))
+    return Pictures(tuple(frames), caption, *size)
