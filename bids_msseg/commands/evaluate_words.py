@@ -19,8 +19,8 @@ _METRICS: Final = {
     "volume_difference_ml": "Automatic minus manual volume",
     "volume_difference_relative": "Automatic minus manual volume, over the manual volume; n/a "
     "where the manual mask is empty",
-    "hd95_mm": "Larger of the two 95th percentiles of the distances from one mask's surface to "
-    "the other's; n/a where a mask is empty",
+    "hd95_mm": "Larger of the two 95th percentiles, by area, of the distances from one mask's "
+    "surface (marching cubes) to the other's; n/a where a mask is empty",
     "assd_mm": "Mean distance between the surfaces, by area over both; n/a where a mask is empty",
     "surface_dice_1mm": "Share of both surfaces, by area, that lies within 1 mm of the other; 0 "
     "where one mask is empty, n/a where both are",

@@ -19,6 +19,7 @@ from bids_msseg.lesions.metrics import (
     DetectionRule,
     detection,
     lesion_agreement,
+    normalised_dice,
     overlap_table,
     voxel_agreement,
 )
@@ -241,3 +242,39 @@ class TestOverlapTable:
     def test_one_table_serves_several_rules(self) -> None:
         table = np.array([[500, 14], [4, 6]])
         assert [detection(table, rule).tp_truth for rule in RULES] == [1, 0, 1]
+
+
+class TestNormalisedDice:
+    def test_is_the_dice_where_the_load_is_the_reference(self) -> None:
+        truth, pred = line((0, 6)), line((2, 12))
+        brain = np.ones_like(truth)
+        plain = voxel_agreement(pred, truth, voxel_volume=1).dice
+        assert normalised_dice(pred, truth, within=brain, reference_load=0.1) == pytest.approx(
+            plain
+        )
+
+    @given(PAIRS)
+    def test_scales_false_positives_only(self, pair: tuple[Mask, Mask]) -> None:
+        """The definition of Shifts, with rates instead of a factor."""
+        pred, truth = pair
+        brain = np.ones_like(truth)
+        found = normalised_dice(pred, truth, within=brain, reference_load=0.02)
+        lesion, healthy = truth.sum(), (~truth).sum()
+        if not (pred & truth).any():
+            assert same(found, 0.0 if pred.any() or truth.any() else math.nan)
+            return
+        if not healthy:
+            assert math.isnan(found)
+            return
+        true_rate, false_rate = (pred & truth).sum() / lesion, (pred & ~truth).sum() / healthy
+        precision = 0.02 * true_rate / (0.02 * true_rate + 0.98 * false_rate)
+        assert found == pytest.approx(2 / (1 / precision + 1 / true_rate))
+
+    def test_counts_inside_the_brain_only(self) -> None:
+        brain = line((0, 30))
+        inside = normalised_dice(line((2, 8)), line((0, 6)), within=brain)
+        outside = normalised_dice(line((2, 8), (40, 50)), line((0, 6)), within=brain)
+        assert inside == outside
+        padded = (np.pad(one, 9) for one in (line((2, 8)), line((0, 6)), brain))
+        pred, truth, within = padded
+        assert normalised_dice(pred, truth, within=within) == inside

@@ -1,0 +1,110 @@
+"""Agreement of volumes over a cohort."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from bids_msseg.lesions import agreement
+from bids_msseg.lesions.agreement import Statistic, estimate
+from bids_msseg.lesions.bootstrap import estimate_mean
+
+STATISTICS: list[Statistic] = [
+    agreement.pearson,
+    agreement.icc_2_1,
+    agreement.bias,
+    agreement.lower_limit,
+    agreement.upper_limit,
+]
+
+
+def pairs(seed: int, n: int = 8) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    first = rng.gamma(2, 6, n)
+    return np.column_stack([first, first * rng.normal(1, 0.2, n) + rng.normal(1, 1, n)])
+
+
+def test_icc_of_the_example_in_the_paper() -> None:
+    """Shrout & Fleiss 1979, table 2: four judges, six targets, ICC(2,1) = 0.29."""
+    table = np.array(
+        [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]],
+        float,
+    )
+    assert float(agreement.icc_2_1(table, np.ones(6))) == pytest.approx(0.2898, abs=1e-4)
+
+
+@given(st.integers(0, 500))
+def test_icc_is_that_of_an_analysis_of_variance(seed: int) -> None:
+    values = pairs(seed)
+    n = len(values)
+    rows = stats.f_oneway(*values).statistic
+    within = values.var(axis=1, ddof=1).mean()
+    between = rows * within
+    columns = n * values.mean(0).var(ddof=1)
+    rest = (within * n - columns) / (n - 1)
+    expected = (between - rest) / (between + rest + 2 * (columns - rest) / n)
+    assert float(agreement.icc_2_1(values, np.ones(n))) == pytest.approx(expected)
+
+
+@given(st.integers(0, 500))
+def test_pearson_as_another_package(seed: int) -> None:
+    values = pairs(seed)
+    expected = stats.pearsonr(values[:, 0], values[:, 1]).statistic
+    assert float(agreement.pearson(values, np.ones(8))) == pytest.approx(expected)
+
+
+def test_limits_of_agreement_by_hand() -> None:
+    """Differences 1, 3, 5: mean 3, standard deviation 2."""
+    values, ones = np.array([[2.0, 1], [5, 2], [9, 4]]), np.ones(3)
+    assert float(agreement.bias(values, ones)) == 3
+    assert float(agreement.lower_limit(values, ones)) == pytest.approx(3 - 3.92)
+    assert float(agreement.upper_limit(values, ones)) == pytest.approx(3 + 3.92)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_a_weight_is_a_row_that_often(statistic: Statistic) -> None:
+    values, weights = pairs(3, 4), np.array([2, 0, 1, 3])
+    repeated = np.repeat(values, weights, axis=0)
+    both = np.stack([weights, np.ones(4, int)]).astype(float)
+    expected = [statistic(repeated, np.ones(6)), statistic(values, np.ones(4))]
+    np.testing.assert_allclose(statistic(values, both), expected)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_fewer_than_three_visits_have_no_statistic(statistic: Statistic) -> None:
+    found = estimate(pairs(0, 2), ["a", "b"], statistic)
+    assert math.isnan(found.value)
+    assert (found.n_patients, found.n_visits) == (2, 2)
+
+
+def test_fewer_than_five_patients_have_no_interval() -> None:
+    names = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    found = estimate(pairs(0), names, agreement.pearson)
+    assert not math.isnan(found.value)
+    assert math.isnan(found.low)
+    assert (found.n_patients, found.n_visits) == (4, 8)
+
+
+def test_a_bias_has_the_interval_of_a_mean_difference() -> None:
+    values, names = pairs(1), [f"p{number // 2}" for number in range(8)] + ["p4", "p5"]
+    values = np.vstack([values, [[1.0, 4.0], [2.0, 2.0]]])
+    found = estimate(values, names, agreement.bias)
+    mean = estimate_mean((values[:, 0] - values[:, 1]).tolist(), names)
+    assert (found.low, found.high) == pytest.approx((mean.low, mean.high))
+    assert found.value == pytest.approx(mean.mean)
+
+
+def test_rows_that_are_not_defined_are_left_out() -> None:
+    values = np.vstack([pairs(0), [[1.0, math.nan]]])
+    names = list("abcdefghi")
+    assert estimate(values, names, agreement.pearson).n_visits == 8
+
+
+def test_what_does_not_vary_has_no_correlation() -> None:
+    values = np.column_stack([np.ones(6), np.arange(6.0)])
+    assert math.isnan(estimate(values, list("abcdef"), agreement.pearson).value)
