@@ -1,19 +1,23 @@
 # make demo   installs, writes a small synthetic dataset, segments it, says where the reports are
 # make test   installs and runs all tests
+# make containers  builds Docker and Apptainer images, runs both, compares with the bare app
+# make image-size  what takes the room in the image, and its size as a registry holds it
 #
 # PYTHON       interpreter to make the environment with (3.11)
 # TORCH        build of torch: the CPU one, or torch==2.13.0 for PyPI's own (with CUDA on Linux)
 # TORCH_INDEX  where to look for the CPU build if the configured index has none
+# CTR          scratch folder of make containers: 8 GB, to be reached by other users
 
 PYTHON ?= python3.11
 VENV ?= .venv
 TORCH ?= torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO ?= demo
+export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install install-test clean help
+.PHONY: demo test lint install install-test containers image-size clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -53,6 +57,15 @@ lint: $(VENV)/installed-test
 
 test: lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q --doctest-modules
+
+containers: $(VENV)/installed-test
+	$(BIN)/python -m pytest -v -m container tests/containers
+
+DOCKER = $$(docker info > /dev/null 2>&1 && echo docker || echo tools/ctr.sh podman)
+
+image-size:
+	$(DOCKER) run --rm -i --entrypoint python msseg - < tools/image_size.py
+	@echo "compressed: $$($(DOCKER) save msseg | gzip | wc -c) bytes"
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,310 @@
+"""Both kinds of container, built and run by the machine's own engines or by ``tools/ctr.sh``.
+
+``make containers`` runs what is here. Environment:
+
+CTR              scratch folder, reachable by other users, on a disk with 8 GB
+MSSEG_IMAGE      an image that is there already, instead of building one
+MSSEG_SIF        likewise a SIF file or sandbox below CTR
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CTR = str(ROOT / "tools/ctr.sh")
+CLUSTER = ["--cleanenv", "--containall"]
+TOLD = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TOLD] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Build images only where they are asked for."""
+    if "container" in str(config.option.markexpr):
+        return
+    for item in items:
+        if item.get_closest_marker("container"):
+            item.add_marker(pytest.mark.skip(reason="`make containers` runs it"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    for line in terminalreporter.config.stash.get(TOLD, []):
+        terminalreporter.write_line(line)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(words: Sequence[object], *, stdin: Path | None = None, cwd: Path = ROOT) -> Ended:
+    """Run a command to its end."""
+    source = subprocess.DEVNULL if stdin is None else stdin.open("rb")
+    done = subprocess.run(
+        [str(word) for word in words],
+        stdin=source,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        cwd=cwd,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass
+class Clock:
+    """Times what is worth telling."""
+
+    told: list[str]
+
+    def time(self, what: str, words: Sequence[object], *, cwd: Path = ROOT) -> Ended:
+        begin = time.monotonic()
+        ended = call(words, cwd=cwd)
+        self.told.append(f"{what}: {time.monotonic() - begin:.0f} s")
+        return ended
+
+
+@pytest.fixture(scope="session")
+def clock(pytestconfig: pytest.Config) -> Clock:
+    return Clock(pytestconfig.stash[TOLD])
+
+
+@dataclass(frozen=True)
+class Docker:
+    """An image and the program that runs it."""
+
+    program: Sequence[str]
+    image: str
+
+    def command(
+        self,
+        words: Sequence[object],
+        binds: Mapping[Path, str],
+        *,
+        options: Sequence[str] = (),
+        entrypoint: str = "",
+    ) -> list[str]:
+        """Write down ``docker run``; ``binds`` maps folders to where they are seen."""
+        mounts = [f"--volume={here}:{there}" for here, there in binds.items()]
+        start = [f"--entrypoint={entrypoint}"] if entrypoint else []
+        return [*self.program, "run", *options, *mounts, *start, self.image, *map(str, words)]
+
+
+@dataclass(frozen=True)
+class Apptainer:
+    """A SIF file or sandbox and the program that runs it."""
+
+    program: Sequence[str]
+    image: Path
+
+    def command(
+        self,
+        words: Sequence[object],
+        binds: Mapping[Path, str],
+        *,
+        action: str = "run",
+        options: Sequence[str] = CLUSTER,
+    ) -> list[str]:
+        """Write down ``apptainer run``."""
+        mounts = [f"--bind={here}:{there}" for here, there in binds.items()]
+        return [*self.program, action, *options, *mounts, str(self.image), *map(str, words)]
+
+
+def works(*words: str) -> bool:
+    return shutil.which(words[0]) is not None and call(words).code == 0
+
+
+def stand_in() -> str:
+    """Prepare ``tools/ctr.sh``, or skip where it cannot work."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip("neither an engine nor, as root on Debian, tools/ctr.sh")
+    if not os.environ.get("CTR", "").startswith("/"):
+        pytest.skip("tools/ctr.sh needs CTR, a scratch folder")
+    done = call([CTR, "prepare"])
+    assert done.code == 0, done.err
+    return CTR
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder that other users reach; below CTR, as ``ctr.sh apptainer`` sees nothing else."""
+    above = os.environ.get("CTR") or None
+    if above is not None:
+        Path(above).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="msseg-", dir=above) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def docker(clock: Clock) -> Docker:
+    """Build the image, by Docker itself where there is one."""
+    if works("docker", "info"):
+        program, build = ["docker"], ["docker", "build"]
+    else:
+        ours = stand_in()
+        program, build = [ours, "podman"], [ours, "build"]
+    if ready := os.environ.get("MSSEG_IMAGE"):
+        return Docker(program, ready)
+    ended = clock.time("docker build", [*build, "-t", "msseg", "."])
+    assert ended.code == 0, ended.err
+    clock.told += [
+        f"  {line}" for line in ended.err.splitlines() if "MNI152NLin2009cAsym is" in line
+    ]
+    return Docker(program, "msseg")
+
+
+@pytest.fixture(scope="session")
+def apptainer(clock: Clock, scratch: Path) -> Apptainer:
+    """Build from the definition file, by Apptainer itself where there is one."""
+    own = next((name for name in ("apptainer", "singularity") if shutil.which(name)), None)
+    program = [own] if own else [stand_in(), "apptainer"]
+    if ready := os.environ.get("MSSEG_SIF"):
+        return Apptainer(program, Path(ready))
+    folder = scratch / "images"
+    folder.mkdir()
+    folder.chmod(0o777)
+    target = folder / "msseg.sif"
+    words: list[object] = [*program, "build", "--fakeroot", target, "Singularity.def"]
+    if own:
+        ended = clock.time("apptainer build", words)
+    else:
+        words.insert(-2, "--sandbox")
+        ended = build_below_scratch(clock, scratch, words)
+    assert ended.code == 0, ended.err
+    return Apptainer(program, target)
+
+
+def build_below_scratch(clock: Clock, scratch: Path, words: Sequence[object]) -> Ended:
+    """Build where ``ctr.sh apptainer`` sees the sources, with its registry while it lasts."""
+    source = scratch / "source"
+    source.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "requirements.lock"):
+        shutil.copy(ROOT / name, source)
+    (source / "tools").mkdir()
+    shutil.copy(ROOT / "tools/install_image.sh", source / "tools")
+    shutil.copy(ROOT / "Singularity.def", source)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "bids_msseg", source / "bids_msseg", ignore=ignore)
+    started = call([CTR, "registry-start"])
+    assert started.code == 0, started.err
+    try:
+        return clock.time("apptainer build", words, cwd=source)
+    finally:
+        call([CTR, "registry-stop"])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An input, what is asked of the app, and what the bare app made of it."""
+
+    name: str
+    bids: Path
+    words: Sequence[str]
+    bare: Path
+
+
+@dataclass
+class Datasets:
+    """Inputs, each run once without a container."""
+
+    scratch: Path
+    clock: Clock
+    done: dict[str, Dataset] = field(default_factory=dict)
+
+    def demo(self) -> Dataset:
+        """What ``msseg-demo`` writes, coarse: two visits of one participant."""
+        if "demo" not in self.done:
+            bids = self.scratch / "demo" / "bids"
+            words = ["-m", "bids_msseg.commands.demo", bids, "--grid", "coarse"]
+            ended = call([sys.executable, *words, "--participants", "1"])
+            assert ended.code == 0, ended.err
+            self._run("demo", bids, ["participant", "group", "--fast"])
+        return self.done["demo"]
+
+    def head(self, shared_data: Path) -> Dataset:
+        """A raw head, FLAIR alone."""
+        if "head" not in self.done:
+            bids = self.scratch / "head" / "bids"
+            raw = shared_data / "raw-heads"
+            shutil.copytree(raw / "sub-09", bids / "sub-09", copy_function=shutil.copyfile)
+            shutil.copyfile(raw / "dataset_description.json", bids / "dataset_description.json")
+            for folder in (bids, *bids.rglob("*/")):
+                folder.chmod(0o755)
+            self._run("head", bids, ["participant", "group"])
+        return self.done["head"]
+
+    def _run(self, name: str, bids: Path, words: Sequence[str]) -> None:
+        out = self.scratch / name / "bare"
+        program = [sys.executable, "-m", "bids_msseg", bids, out, *words]
+        ended = self.clock.time(f"{name}, bare", program)
+        assert ended.code == 0, ended.err
+        self.done[name] = Dataset(name, bids, words, out)
+
+
+@pytest.fixture(scope="session")
+def datasets(scratch: Path, clock: Clock) -> Datasets:
+    return Datasets(scratch, clock)
+
+
+def open_folder(path: Path) -> Path:
+    """Make a folder that user 1000 of a container may write to."""
+    path.mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(path, 1000, 1000)
+    return path
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Images, unpacked, and tables below a folder of outputs, by name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if name.parts[0] == ".work" or not path.is_file():
+            continue
+        if path.name.endswith(".nii.gz"):
+            found[name.as_posix()] = gzip.decompress(path.read_bytes())
+        elif path.suffix == ".tsv":
+            found[name.as_posix()] = path.read_bytes()
+    return found
+
+
+def names(folder: Path) -> set[str]:
+    """All files of a folder of outputs but logs, which name the moment, and the work folder."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {name.as_posix() for name in found if name.parts[0] not in (".work", "logs")}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What tests ask of folders."""
+
+    results = staticmethod(results)
+    names = staticmethod(names)
+    call = staticmethod(call)
+    open_folder = staticmethod(open_folder)
+
+
+@pytest.fixture(scope="session")
+def look() -> Look:
+    return Look()

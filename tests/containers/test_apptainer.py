@@ -1,0 +1,54 @@
+"""The definition file gives what the bare app gives, as clusters run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg import __version__
+
+pytestmark = [pytest.mark.container, pytest.mark.slow]
+
+
+def test_its_own_test_help_and_labels(apptainer: Any, look: Any) -> None:
+    tested = look.call([*apptainer.program, "test", "--cleanenv", "--containall", apptainer.image])
+    assert tested.code == 0, tested.err
+    shown = look.call([*apptainer.program, "run-help", apptainer.image])
+    assert "no diagnosis" in shown.out
+    labels = look.call([*apptainer.program, "inspect", "--labels", apptainer.image])
+    assert f"org.opencontainers.image.version: {__version__}" in labels.out
+
+
+def test_the_demo(apptainer: Any, datasets: Any, look: Any, clock: Any, scratch: Path) -> None:
+    """``apptainer run --cleanenv --containall -B BIDS:/bids:ro -B OUT:/out IMAGE ...``."""
+    data = datasets.demo()
+    out = look.open_folder(scratch / "demo" / "apptainer")
+    binds = {data.bids: "/bids:ro", out: "/out"}
+    ended = clock.time("demo, apptainer", apptainer.command(["/bids", "/out", *data.words], binds))
+    assert ended.code == 0, ended.err
+    assert look.results(out) == look.results(data.bare)
+    assert look.names(out) == look.names(data.bare)
+    about = json.loads((out / "dataset_description.json").read_text())
+    container = {"Type": "singularity", "Tag": apptainer.image.name}
+    assert about["GeneratedBy"][0]["Container"] == container
+
+
+@pytest.mark.realdata
+def test_a_raw_head_beside_a_small_home(
+    apptainer: Any, datasets: Any, look: Any, clock: Any, scratch: Path, shared_data: Path
+) -> None:
+    """HOME and /tmp hold 64 MB and stay empty; the root is read-only."""
+    data = datasets.head(shared_data)
+    out = look.open_folder(scratch / "head" / "apptainer")
+    work = look.open_folder(scratch / "head" / "apptainer-work")
+    script = 'msseg "$@" >&2 && find "$HOME" /tmp /var/tmp -type f && ! touch /opt/x 2> /dev/null'
+    asked = ["sh", "-c", script, "sh", "/bids", "/out", *data.words, "--work-dir", "/work"]
+    binds = {data.bids: "/bids:ro", out: "/out", work: "/work"}
+    ended = clock.time("head, apptainer", apptainer.command(asked, binds, action="exec"))
+    assert ended.code == 0, ended.err
+    assert ended.out.strip() == ""
+    assert look.results(out) == look.results(data.bare)
+    assert not (out / ".work").exists()

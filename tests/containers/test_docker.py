@@ -1,0 +1,83 @@
+"""The image gives what the bare app gives, and writes nowhere else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg import __version__
+
+pytestmark = [pytest.mark.container, pytest.mark.slow]
+HARDENED = ["--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL"]
+# mount points, and what engines themselves lay over
+LAID = r"[AC] /(bids|out|etc|run|proc|sys|dev)(/(hosts|hostname|resolv.conf|mtab|.containerenv))?"
+USER = "--user=1000:1000"
+LARGEST_GB = 2.2
+
+
+def test_version_and_programs(docker: Any, look: Any) -> None:
+    ended = look.call(docker.command(["--version"], {}, options=[*HARDENED, "--user=4321:4321"]))
+    assert ended.code == 0, ended.err
+    assert ended.out.split()[-1] == __version__
+    shown = look.call(docker.command(["--help"], {}, options=HARDENED, entrypoint="msseg-demo"))
+    assert shown.code == 0, shown.err
+    assert "synthetic" in shown.out
+
+
+def test_what_takes_the_room(docker: Any, look: Any, clock: Any) -> None:
+    words = docker.command(["-"], {}, options=["--rm", "-i"], entrypoint="python")
+    ended = look.call(words, stdin=Path(__file__).parents[2] / "tools/image_size.py")
+    assert ended.code == 0, ended.err
+    clock.told += ended.out.splitlines()
+    found = re.search(r"^unpacked: (\d+) MB$", ended.out, re.MULTILINE)
+    assert found is not None
+    assert 500 < float(found[1]) < 1000 * LARGEST_GB
+
+
+def test_the_demo_with_no_option_of_the_engine(
+    docker: Any, datasets: Any, look: Any, clock: Any, scratch: Path
+) -> None:
+    """``docker run -v BIDS:/bids:ro -v OUT:/out msseg /bids /out participant``."""
+    data = datasets.demo()
+    out = look.open_folder(scratch / "demo" / "docker")
+    name = f"msseg-{scratch.name}"
+    binds = {data.bids: "/bids:ro", out: "/out"}
+    words = docker.command(["/bids", "/out", *data.words], binds, options=[f"--name={name}"])
+    try:
+        ended = clock.time("demo, docker", words)
+        assert ended.code == 0, ended.err
+        changed = look.call([*docker.program, "diff", name])
+    finally:
+        look.call([*docker.program, "rm", "--force", name])
+    assert changed.code == 0, changed.err
+    assert [line for line in changed.out.splitlines() if not re.fullmatch(LAID, line)] == []
+    assert look.results(out) == look.results(data.bare)
+    assert look.names(out) == look.names(data.bare)
+    about = json.loads((out / "dataset_description.json").read_text())
+    container = {"Type": "docker", "Tag": f"msseg:{__version__}"}
+    assert about["GeneratedBy"][0]["Container"] == container
+    bare = json.loads((data.bare / "dataset_description.json").read_text())
+    assert "Container" not in bare["GeneratedBy"][0]
+
+
+@pytest.mark.realdata
+def test_a_raw_head_with_nothing_allowed(
+    docker: Any, datasets: Any, look: Any, clock: Any, scratch: Path, shared_data: Path
+) -> None:
+    """No network, read-only root, no capabilities, a user without home; /tmp stays empty."""
+    data = datasets.head(shared_data)
+    out = look.open_folder(scratch / "head" / "docker")
+    work = look.open_folder(scratch / "head" / "docker-work")
+    script = 'msseg "$@" >&2 && ls -A /tmp && ! touch /opt/x 2> /dev/null'
+    asked = ["-c", script, "sh", "/bids", "/out", *data.words, "--work-dir", "/work"]
+    binds = {data.bids: "/bids:ro", out: "/out", work: "/work"}
+    words = docker.command(asked, binds, options=[*HARDENED, USER], entrypoint="sh")
+    ended = clock.time("head, docker", words)
+    assert ended.code == 0, ended.err
+    assert ended.out.strip() == ""
+    assert look.results(out) == look.results(data.bare)
+    assert not (out / ".work").exists()
