@@ -185,9 +185,11 @@ def estimate(
     found = np.concatenate(
         [statistic(numbers, _times_drawn(chosen)[:, owner]) for chosen in parts]
     )
+    # a draw of one patient only has no correlation
+    found = found[~np.isnan(found)]
     tail = (1 - level) / 2
-    low, high = (float(end) for end in np.nanquantile(found, (tail, 1 - tail)))
-    return Estimate(value, low, high, len(names), len(numbers))
+    ends = np.quantile(found, (tail, 1 - tail)) if len(found) else (nothing, nothing)
+    return Estimate(value, float(ends[0]), float(ends[1]), len(names), len(numbers))
 
 
 def _times_drawn(chosen: NDArray[np.int64]) -> Array:
