@@ -64,7 +64,8 @@ def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
     from bids_msseg.reports.group import write_group
 
-    files = write_group(config.output_dir)
+    qc = config.execution.qc
+    files = write_group(config.output_dir, bids_dir=config.bids_dir, qc_dir=qc)
     LOGGER.info("group table: %s", files.tsv)
     return ExitCode.SUCCESS
 

@@ -343,6 +343,9 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
     _add_switch(group, "dry-run", "say what would be used, skipped and why")
     _add_switch(group, "reports-only", "make the reports again from what is there")
     _add_switch(group, "boilerplate-only", "write the methods text only")
+    group.add_argument(
+        "--qc", metavar="DIR", help="decisions that readers saved in the pages, for group"
+    )
     _add_switch(group, "stop-on-first-crash", "end when one visit fails")
     _add_switch(group, "resource-monitor", "record CPU and memory of every step")
     group.add_argument("--notrack", action="store_true", help="accepted; nothing is ever tracked")

@@ -256,6 +256,8 @@ class Execution:
     dry_run, reports_only, boilerplate_only : bool
         At most one: say what would be done; make the reports from what is there; write the
         methods text.
+    qc : Path, optional
+        Folder with the files that readers saved; the group level honours them.
     stop_on_first_crash : bool
         End at the first visit that fails.
     resource_monitor : bool
@@ -269,6 +271,7 @@ class Execution:
     dry_run: bool = False
     reports_only: bool = False
     boilerplate_only: bool = False
+    qc: Path | None = None
     stop_on_first_crash: bool = False
     resource_monitor: bool = False
     verbose: int = 0
@@ -474,6 +477,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "dry_run": readers.flag,
         "reports_only": readers.flag,
         "boilerplate_only": readers.flag,
+        "qc": readers.path,
         "stop_on_first_crash": readers.flag,
         "resource_monitor": readers.flag,
         "verbose": readers.integer(0),

@@ -81,6 +81,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--dry-run": ([], True),
     "--reports-only": ([], True),
     "--boilerplate-only": ([], True),
+    "--qc": (["/qc"], Path("/qc")),
     "--stop-on-first-crash": ([], True),
     "--resource-monitor": ([], True),
     "--verbose": ([], 1),

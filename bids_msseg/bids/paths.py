@@ -193,8 +193,8 @@ def record_path(out_dir: Path, participant: str, session: str | None) -> Path:
     return records_dir(out_dir) / f"{name}.json"
 
 
-def group_path(out_dir: Path, extension: str) -> Path:
-    """Name an output of the group level: ``OUT/group_lesions<extension>``.
+def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
+    """Name an output of the group level: ``OUT/group_lesions[_<part>]<extension>``.
 
     Raises
     ------
@@ -205,8 +205,11 @@ def group_path(out_dir: Path, extension: str) -> Path:
     --------
     >>> group_path(Path("/out"), ".tsv").as_posix()
     '/out/group_lesions.tsv'
+    >>> group_path(Path("/out"), ".tsv", "summary").name
+    'group_lesions_summary.tsv'
     """
-    return out_dir / f"group_lesions{_checked('extension', extension, _EXTENSION)}"
+    middle = f"_{_checked('part', part)}" if part else ""
+    return out_dir / f"group_lesions{middle}{_checked('extension', extension, _EXTENSION)}"
 
 
 def _prefix(visit: Visit) -> str:

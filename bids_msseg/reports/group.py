@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.paths import group_path
 from bids_msseg.bids.record import VisitRecord, read_records
+from bids_msseg.bids.sidecars import template_uri
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region
 from bids_msseg.reports import page
-from bids_msseg.reports.participant import anchor_of, contrasts_used, percent_of_brain
-from bids_msseg.reports.strip import Strip, draw_strip
-from bids_msseg.reports.text import MISSING, decimal, voxel_size, without_folders, words
+from bids_msseg.reports.cohort import (
+    find_facets,
+    read_participants,
+    summarise,
+    summary_dictionary,
+)
+from bids_msseg.reports.frequency import Frequency, lesion_frequency, write_frequency
+from bids_msseg.reports.group_page import Cohort, render_group
+from bids_msseg.reports.participant import contrasts_used, percent_of_brain, visit_of
+from bids_msseg.reports.qc import Review, read_reviews
+from bids_msseg.reports.tables import Row
+from bids_msseg.reports.text import MISSING, voxel_size, without_folders, words
 
 SHA_DIGITS = 12
 MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
@@ -73,23 +81,33 @@ class GroupFiles:
     incomplete: int
 
 
-def columns() -> tuple[Column, ...]:
+def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
     """List the columns of the group table, the only place where they stand.
+
+    Parameters
+    ----------
+    reviews : mapping of str to Review, optional
+        What readers decided, by key of the visit; adds the columns of QC.
 
     Returns
     -------
     tuple of Column
         In the order of the file.
     """
-    return (*_identity(), *_measures(), *_by_region(), *_circumstances())
+    qc = () if reviews is None else _reviewed(reviews)
+    return (*_identity(), *_measures(), *qc, *_by_region(), *_changes(), *_circumstances())
 
 
-def group_rows(records: Iterable[VisitRecord]) -> list[dict[str, str]]:
+def group_rows(
+    records: Iterable[VisitRecord], reviews: Mapping[str, Review] | None = None
+) -> list[dict[str, str]]:
     """Turn records into rows of the group table.
 
     Parameters
     ----------
     records : iterable of VisitRecord
+    reviews : mapping of str to Review, optional
+        As for :func:`columns`.
 
     Returns
     -------
@@ -104,20 +122,27 @@ def group_rows(records: Iterable[VisitRecord]) -> list[dict[str, str]]:
     >>> row["participant_id"], row["session_id"], row["lesion_load_ml"], row["lesion_count"]
     ('sub-01', 'n/a', '12.5', '0')
     """
-    defined = columns()
+    defined = columns(reviews)
     return [
         {column.name: format_cell(column.value(record)) for column in defined}
         for record in records
     ]
 
 
-def write_group(out_dir: Path) -> GroupFiles:
-    """Write ``group_lesions.tsv``, its dictionary and its page.
+def write_group(
+    out_dir: Path, *, bids_dir: Path | None = None, qc_dir: Path | None = None
+) -> GroupFiles:
+    """Write the table of the cohort, its summary, its map and its page, dictionaries beside them.
 
     Parameters
     ----------
     out_dir : Path
-        Top folder of the outputs; only the visits' records are read.
+        Top folder of the outputs; of each visit the record, the small pictures and the mask in
+        template space are read.
+    bids_dir : Path, optional
+        Dataset whose ``participants.tsv`` divides the cohort; may be missing.
+    qc_dir : Path, optional
+        Folder with the files that readers saved; see :mod:`bids_msseg.reports.qc`.
 
     Returns
     -------
@@ -126,7 +151,9 @@ def write_group(out_dir: Path) -> GroupFiles:
     Raises
     ------
     NoInputError
-        If no visit is recorded.
+        If no visit is recorded, or the QC folder holds no file.
+    DataError
+        If a QC file cannot be used.
     CannotCreateError
         If a file cannot be written.
     """
@@ -136,20 +163,89 @@ def write_group(out_dir: Path) -> GroupFiles:
             f"no visit is recorded in {out_dir}",
             cure="run the participant level into this folder first",
         )
-    rows = group_rows(records)
-    tsv = ["\t".join(rows[0]), *("\t".join(row.values()) for row in rows)]
-    dictionary = json.dumps(data_dictionary(), indent=2, ensure_ascii=False)
+    reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
+    rows = group_rows(records, reviews)
+    cohort = _cohort(out_dir, bids_dir, records, rows, reviews)
+    _write_frequency(out_dir, cohort.frequency)
+    _save_table(group_path(out_dir, ".tsv", "summary"), cohort.summary)
+    _save_json(group_path(out_dir, ".json", "summary"), summary_dictionary())
     return GroupFiles(
-        tsv=page.save(group_path(out_dir, ".tsv"), "\n".join(tsv) + "\n"),
-        json=page.save(group_path(out_dir, ".json"), dictionary + "\n"),
-        html=page.save(group_path(out_dir, ".html"), render_group(records, rows)),
+        tsv=_save_table(group_path(out_dir, ".tsv"), rows),
+        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews)),
+        html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
         visits=len(records),
         incomplete=sum(record.status != "ok" for record in records),
     )
 
 
-def data_dictionary() -> dict[str, dict[str, object]]:
+def _reviews(qc_dir: Path, out_dir: Path, records: Sequence[VisitRecord]) -> Mapping[str, Review]:
+    visits = {record.key: visit_of(record) for record in records if record.prefix}
+    return read_reviews(qc_dir, out_dir, visits)
+
+
+def _cohort(
+    out_dir: Path,
+    bids_dir: Path | None,
+    records: tuple[VisitRecord, ...],
+    rows: Sequence[Row],
+    reviews: Mapping[str, Review] | None,
+) -> Cohort:
+    facets = find_facets(rows, read_participants(bids_dir))
+    load = "lesion_load_ml" if reviews is None else "qc_lesion_load_ml"
+    loads = [None if row[load] == MISSING else float(row[load]) for row in rows]
+    excluded = {key for key, one in (reviews or {}).items() if one.verdict == "reject"}
+    counted = [one for one in records if one.status == "ok" and one.key not in excluded]
+    return Cohort(
+        out_dir=out_dir,
+        records=records,
+        rows=tuple(rows),
+        columns=tuple(column for column in columns(reviews) if column.shown),
+        loads=tuple(loads),
+        excluded=frozenset(excluded),
+        reviewed=None if reviews is None else len(reviews),
+        facets=facets,
+        summary=tuple(summarise(rows, loads, facets)),
+        mixtures=tuple(mixtures(rows)),
+        frequency=lesion_frequency(out_dir, map(visit_of, counted)),
+    )
+
+
+def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
+    """Write the map with its sidecar; one of an earlier run must not stay."""
+    image = group_path(out_dir, ".nii.gz", "frequency")
+    beside = group_path(out_dir, ".json", "frequency")
+    if frequency is None:
+        image.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+        return
+    content = {
+        "Description": "Share of participants with a lesion at any of their visits",
+        "SpatialReference": template_uri(frequency.space, str(frequency.resolution)),
+        "Participants": frequency.participants,
+        "MostParticipants": frequency.most,
+    }
+    _save_json(beside, content)
+    page.save(image, lambda path: write_frequency(frequency, path))
+
+
+def _save_table(path: Path, rows: Sequence[Row]) -> Path:
+    lines = ["\t".join(rows[0]), *("\t".join(row.values()) for row in rows)]
+    return page.save(path, "\n".join(lines) + "\n")
+
+
+def _save_json(path: Path, content: Mapping[str, object]) -> Path:
+    return page.save(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def data_dictionary(
+    reviews: Mapping[str, Review] | None = None,
+) -> dict[str, dict[str, object]]:
     """Describe the columns as BIDS wants it beside a TSV file.
+
+    Parameters
+    ----------
+    reviews : mapping of str to Review, optional
+        As for :func:`columns`.
 
     Returns
     -------
@@ -157,47 +253,13 @@ def data_dictionary() -> dict[str, dict[str, object]]:
         Column to ``Description``, ``Units`` and ``Levels``.
     """
     content: dict[str, dict[str, object]] = {}
-    for column in columns():
+    for column in columns(reviews):
         content[column.name] = {"Description": column.description}
         if column.units:
             content[column.name]["Units"] = column.units
         if column.levels:
             content[column.name]["Levels"] = dict(column.levels)
     return content
-
-
-def render_group(records: Sequence[VisitRecord], rows: Sequence[Mapping[str, str]]) -> str:
-    """Fill the group page.
-
-    Parameters
-    ----------
-    records : sequence of VisitRecord
-        At least one.
-    rows : sequence of mapping
-        From :func:`group_rows`, in the same order.
-
-    Returns
-    -------
-    str
-    """
-    script = page.asset("templates/group.js")
-    shown = [column for column in columns() if column.shown]
-    links = [quote(f"sub-{one.participant}.html") + f"#{anchor_of(one)}" for one in records]
-    cells = [
-        (link, [_on_page(row, column) for column in shown])
-        for link, row in zip(links, rows, strict=True)
-    ]
-    return page.render(
-        "group.html",
-        columns=shown,
-        rows=cells,
-        counts=Counter(record.status for record in records),
-        participants=len({record.participant for record in records}),
-        mixtures=mixtures(rows),
-        strip=_strip(records, links),
-        script=script,
-        script_hash=page.script_hash(script),
-    )
 
 
 def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
@@ -236,31 +298,6 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
             )
             sentences.append(f"{what}: {listed}")
     return sentences
-
-
-def _on_page(row: Mapping[str, str], column: Column) -> str:
-    """Round a number (the table file has all digits); put reasons where flags would stand."""
-    value = row[column.name]
-    if column.name == "flags":
-        remarks = [text for text in (row["reason"], value) if text != MISSING]
-        return "; ".join(remarks)
-    if column.digits is None or value == MISSING:
-        return value
-    return decimal(float(value), column.digits)
-
-
-def _strip(records: Sequence[VisitRecord], links: Sequence[str]) -> Strip | None:
-    loads = {
-        place: record.lesion_load_ml
-        for place, record in enumerate(records)
-        if record.status == "ok" and record.lesion_load_ml is not None
-    }
-    if not loads:
-        return None
-    return draw_strip(
-        [(load, records[i].key, links[i], bool(records[i].flags)) for i, load in loads.items()],
-        median=statistics.median(loads.values()),
-    )
 
 
 def _identity() -> tuple[Column, ...]:
@@ -307,6 +344,56 @@ def _measures() -> tuple[Column, ...]:
     )
 
 
+def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
+    def of(value: Callable[[Review], object]) -> Callable[[VisitRecord], object]:
+        return lambda one: value(reviews[one.key]) if one.key in reviews else None
+
+    def load(one: VisitRecord) -> object:
+        review = reviews.get(one.key)
+        return review.load_ml(one.lesion_load_ml) if review else one.lesion_load_ml
+
+    def count(one: VisitRecord) -> object:
+        review = reviews.get(one.key)
+        return review.count(one.lesion_count) if review else one.lesion_count
+
+    levels = {
+        "accept": "a reader accepted the visit",
+        "unsure": "a reader wants another opinion",
+        "reject": "a reader left the visit out: it has no load after QC",
+    }
+    after = "after a reader's QC; as before where nobody looked"
+    return (
+        Column(
+            "qc_verdict",
+            "A reader's verdict; n/a where nobody looked or none was given",
+            of(lambda review: review.verdict),
+            levels=levels,
+            shown="verdict",
+        ),
+        _measure(
+            "qc_lesion_load_ml",
+            f"lesion_load_ml {after}",
+            load,
+            units="mL",
+            shown="load after QC",
+            digits=2,
+        ),
+        _measure("qc_lesion_count", f"lesion_count {after}", count, shown="lesions after QC"),
+        _measure(
+            "qc_rejected_count",
+            "Lesions that a reader rejected",
+            of(lambda review: len(review.rejected_mm3)),
+        ),
+        _measure(
+            "qc_restored_count",
+            "Rejected candidates that a reader called lesions",
+            of(lambda review: len(review.restored_mm3)),
+        ),
+        Column("qc_rater", "Who looked", of(lambda review: review.rater)),
+        Column("qc_comment", "The reader's remark", of(lambda review: review.comment)),
+    )
+
+
 def _by_region() -> tuple[Column, ...]:
     found = []
     for name in (region.label for region in Region):
@@ -327,6 +414,44 @@ def _by_region() -> tuple[Column, ...]:
             ),
         ]
     return tuple(found)
+
+
+def _changes() -> tuple[Column, ...]:
+    """List what has changed since the finished visit before."""
+    found = [
+        Column(
+            "compared_with",
+            "Earlier session that this one is compared with; n/a where there is none",
+            _compared_with,
+        )
+    ]
+    for change, words_ in (
+        ("new", "that are new since then"),
+        ("enlarging", "that have grown since then beyond noise"),
+        ("shrinking", "that have shrunk since then beyond noise"),
+        ("resolved", "of then that have gone"),
+        ("unclear", "of one of the two visits only, without proof of a change"),
+    ):
+        shown = change if change in ("new", "enlarging") else ""
+        name, meaning = f"n_{change}", f"Number of lesions {words_}"
+        found.append(_measure(name, meaning, _of_change(name), shown=shown))
+    for name, description in (
+        ("new_ml", "Volume of the lesions that are new"),
+        ("enlarging_gained_ml", "Tissue that enlarging lesions have gained"),
+        ("shrinking_lost_ml", "Tissue that shrinking lesions have lost"),
+        ("resolved_ml", "Volume, then, of the lesions that have gone"),
+    ):
+        found.append(_measure(name, description, _of_change(name), units="mL"))
+    return tuple(found)
+
+
+def _compared_with(record: VisitRecord) -> str | None:
+    session = record.changes.get("compared_with")
+    return f"ses-{session}" if "fingerprint" in record.changes else None
+
+
+def _of_change(name: str) -> Callable[[VisitRecord], object]:
+    return lambda one: one.changes.get(name)
 
 
 def _circumstances() -> tuple[Column, ...]:

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import write_atomic
+from bids_msseg.bids.files import Content, write_atomic
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.reports import text
 
@@ -74,18 +74,19 @@ def script_hash(script: str) -> Markup:
     return Markup(f"sha256-{base64.b64encode(digest).decode('ascii')}")  # noqa: S704 (base64)
 
 
-def data_uri(png: bytes) -> Markup:
-    """Put a PNG into an attribute (RFC 2397)."""
-    return Markup("data:image/png;base64," + base64.b64encode(png).decode("ascii"))  # noqa: S704
+def data_uri(image: bytes, kind: str = "png") -> Markup:
+    """Put a PNG, or an image of another kind, into an attribute (RFC 2397)."""
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}")  # noqa: S704
 
 
-def save(path: Path, content: str) -> Path:
-    """Write a page or table in one step.
+def save(path: Path, content: Content) -> Path:
+    """Write a page, table or image in one step.
 
     Parameters
     ----------
     path : Path
-    content : str
+    content : str, bytes or callable
+        As for :func:`bids_msseg.bids.files.write_atomic`.
 
     Returns
     -------

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_msseg.bids.files import write_tsv
+from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.reports.drawing import draw_visit
+from bids_msseg.reports.qc import FORMAT, mask_digest
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
@@ -201,3 +202,26 @@ def out_dir(tmp_path: Path, small_head: dict[str, Volume]) -> Path:
 def make_record() -> Callable[..., VisitRecord]:
     """Maker of a finished visit's record; keywords replace fields."""
     return ok_record
+
+
+@pytest.fixture
+def save_review(out_dir: Path) -> Callable[..., Path]:
+    """Save what a page of ``out_dir`` saves; keywords replace keys of the file."""
+
+    def save(
+        folder: Path, participant: str = "01", session: str | None = "1", **more: object
+    ) -> Path:
+        visit = Visit(participant, session, Path())
+        content = {
+            "format": FORMAT,
+            "participant_id": f"sub-{participant}",
+            "session_id": session and f"ses-{session}",
+            "mask_sha256": mask_digest(out_dir, visit),
+            "lesions": [],
+            **more,
+        }
+        path = folder / f"{visit.prefix}_desc-qc_rating.json"
+        write_json(path, content)
+        return path
+
+    return save

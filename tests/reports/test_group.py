@@ -9,10 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from bids_msseg.bids.record import ContrastUse, VisitRecord, write_record
+from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.record import ContrastUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError
+from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.reports.group import columns, group_rows, mixtures, write_group
 
 Read = Callable[[Path | str], Any]
@@ -132,9 +137,9 @@ def test_the_page_lists_links_and_sorts(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_group(out_dir).html)
     assert "3 visits of 1 participant" in page.text
     assert "1 ok · 1 failed · 1 skipped" in page.text
-    assert page.all("a", "href").count("sub-01.html#ses-1") == 2  # the dot and the row
+    assert page.all("a", "href").count("sub-01.html#ses-1") == 2  # the picture and the row
     assert "sub-01.html#ses-10" in page.all("a", "href")
-    assert page.tags["circle"] == 1
+    assert page.tags["img"] == 1
     assert page.tags["button"] == sum(bool(column.shown) for column in columns())
     assert "there is no FLAIR" in page.text
 
@@ -147,7 +152,8 @@ def test_the_page_runs_its_own_script_only(out_dir: Path, read_page: Read) -> No
         r"script-src 'sha256-[A-Za-z0-9+/]{43}='",
         policy,
     )
-    assert html.read_text().count("<script") == 1
+    scripts = [attrs for tag, attrs in read_page(html).elements if tag == "script"]
+    assert [attrs.get("type") for attrs in scripts] == ["application/json", None]
 
 
 def test_text_from_data_never_becomes_markup(
@@ -159,7 +165,7 @@ def test_text_from_data_never_becomes_markup(
     write_record(tmp_path, VisitRecord("02", None, "", "failed", evil))
     (tmp_path / "logs/visits/sub-<b>x.json").write_text("{")
     page = read_page(write_group(tmp_path).html)
-    assert page.tags["script"] == 1
+    assert page.tags["script"] == 2  # ours
     assert page.tags["b"] == 0
     assert page.text.count(evil) == 3
 
@@ -179,13 +185,129 @@ def test_failed_visits_mix_nothing(make_record: Any) -> None:
 
 
 def test_the_same_records_give_the_same_bytes(out_dir: Path) -> None:
-    first = [path.read_bytes() for path in write_group_paths(out_dir)]
-    assert [path.read_bytes() for path in write_group_paths(out_dir)] == first
+    def written() -> dict[str, bytes]:
+        write_group(out_dir)
+        return {path.name: path.read_bytes() for path in out_dir.glob("group_*")}
+
+    write_template_masks(out_dir, "01", "02")
+    first = written()
+    assert set(first) == {
+        "group_lesions.tsv",
+        "group_lesions.json",
+        "group_lesions.html",
+        "group_lesions_summary.tsv",
+        "group_lesions_summary.json",
+        "group_lesions_frequency.nii.gz",
+        "group_lesions_frequency.json",
+    }
+    assert written() == first
 
 
-def write_group_paths(out_dir: Path) -> tuple[Path, Path, Path]:
-    files = write_group(out_dir)
-    return files.tsv, files.json, files.html
+def test_the_summary_divides_by_the_columns_of_the_participants(
+    tmp_path: Path, make_record: Any, read_page: Read
+) -> None:
+    for i, load in enumerate((1.0, 2.0, 6.0, 20.0)):
+        write_record(tmp_path, make_record(f"{i}", None, lesion_load_ml=load))
+    people = tmp_path / "participants.tsv"
+    people.write_text("participant_id\tsite\tage\nsub-0\tA\t31\nsub-1\tA\t42\nsub-2\tB\t50.5\n")
+    page = read_page(write_group(tmp_path, bids_dir=tmp_path).html)
+    summary = rows_of(tmp_path / "group_lesions_summary.tsv")
+    found = {(row["column"], row["level"]): row["load_median_ml"] for row in summary}
+    assert found == {
+        ("everybody", "everybody"): "4",
+        ("site", "A"): "1.5",
+        ("site", "B"): "6",
+        ("site", "n/a"): "20",
+    }
+    dictionary = json.loads((tmp_path / "group_lesions_summary.json").read_text())
+    assert set(dictionary) == set(summary[0])
+    data = plots(tmp_path)
+    assert data["levels"] == ["site"]
+    assert data["numbers"] == ["age"]
+    assert [visit["numbers"]["age"] for visit in data["visits"]] == [31, 42, 50.5, None]
+    assert data["summary"] == summary
+    assert "group_lesions_summary.tsv" in page.all("a", "href")
+
+
+def plots(out_dir: Path) -> dict[str, Any]:
+    html = (out_dir / "group_lesions.html").read_text()
+    found = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_qc_corrects_loads_and_leaves_visits_out(
+    out_dir: Path, save_review: Any, make_record: Any, read_page: Read, tmp_path: Path
+) -> None:
+    write_record(out_dir, make_record("02", None, flags=()))
+    write_template_masks(out_dir, "02")
+    kept = {"index": 2, "status": "kept", "volume_mm3": 50.0, "decision": "reject"}
+    back = {"index": 4, "status": "rejected", "volume_mm3": 25.0, "decision": "keep"}
+    save_review(tmp_path / "qc", lesions=[kept, back], verdict="accept", rater="AB")
+    save_review(tmp_path / "qc/b", participant="02", session=None, verdict="reject")
+    files = write_group(out_dir, qc_dir=tmp_path / "qc")
+    first, *_, last = rows_of(files.tsv)
+    assert (first["lesion_load_ml"], first["qc_lesion_load_ml"]) == ("12.5", "12.475")
+    assert (first["lesion_count"], first["qc_lesion_count"]) == ("31", "31")
+    assert (first["qc_rejected_count"], first["qc_restored_count"]) == ("1", "1")
+    assert (first["qc_verdict"], first["qc_rater"]) == ("accept", "AB")
+    assert (last["qc_verdict"], last["lesion_load_ml"]) == ("reject", "12.5")
+    assert (last["qc_lesion_load_ml"], last["qc_lesion_count"]) == ("n/a", "n/a")
+    assert set(first) == set(json.loads(files.json.read_text()))
+    page = read_page(files.html)
+    assert "A reader looked at 2 visits and left out 1 visit" in page.text
+    struck = [a["data-participant"] for t, a in page.elements if t == "tr" and "class" in a]
+    assert struck == ["sub-02"]
+    loads = {visit["key"]: visit["load"] for visit in plots(out_dir)["visits"]}
+    assert loads["sub-01_ses-1"] == 12.475
+    assert loads["sub-02"] is None
+
+
+def test_without_qc_there_are_no_columns_of_it(out_dir: Path) -> None:
+    assert not [name for name in rows_of(write_group(out_dir).tsv)[0] if name.startswith("qc")]
+
+
+def test_the_map_counts_participants_once(out_dir: Path, make_record: Any) -> None:
+    write_record(out_dir, make_record("02", None))
+    write_record(out_dir, make_record("01", "3"))
+    write_template_masks(out_dir, "01", "02", "01_ses-3")
+    write_group(out_dir)
+    share = nib.load(out_dir / "group_lesions_frequency.nii.gz")
+    values = np.asarray(share.dataobj)
+    assert sorted(np.unique(values)) == [0, 0.5, 1]
+    beside = json.loads((out_dir / "group_lesions_frequency.json").read_text())
+    assert (beside["Participants"], beside["MostParticipants"]) == (2, 2)
+    (out_dir / "logs/visits/sub-02.json").unlink()
+    write_group(out_dir)
+    assert not (out_dir / "group_lesions_frequency.nii.gz").exists()
+
+
+def write_template_masks(out_dir: Path, *visits: str) -> None:
+    """Masks in a template: a lesion that all have, and one of each visit's own."""
+    grid = Volume(np.zeros((12, 14, 10), np.uint8), np.diag([8.0, 8, 8, 1]))
+    for number, name in enumerate(visits):
+        participant, _, session = name.partition("_ses-")
+        session = session or ("1" if participant == "01" else "")
+        data = np.zeros(grid.shape, np.uint8)
+        data[4:6, 5:8, 5] = 1
+        data[2, 2 + number, 5] = 1
+        path = output_path(
+            out_dir,
+            Visit(participant, session or None, Path()),
+            suffix="mask",
+            extension=".nii.gz",
+            space="MNI152NLin2009aSym",
+            res=1,
+            label="L",
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_volume(grid.with_data(data), path)
+        if not read_record(out_dir, participant, session or None):
+            write_record(
+                out_dir,
+                VisitRecord(participant, session or None, path.name.split("_space")[0], "ok"),
+            )
 
 
 def test_no_record_is_an_error_with_a_cure(tmp_path: Path) -> None:

@@ -1,0 +1,182 @@
+"""What a cohort can be divided by and held against: columns of ``participants.tsv`` and ours."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_msseg.bids.files import format_cell
+from bids_msseg.reports.tables import Row, read_tsv
+from bids_msseg.reports.text import MISSING
+
+MOST_LEVELS = 12
+"""A column with more different words divides nothing."""
+FEWEST_NUMBERS = 3
+"""A column with fewer different numbers is no axis."""
+OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_verdict")
+OWN_NUMBERS = ("brain_volume_ml",)
+EVERYBODY = "everybody"
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """Columns in the order of the visits.
+
+    Attributes
+    ----------
+    levels : mapping of str to tuple of str
+        Columns that divide a cohort; ``n/a`` where unknown.
+    numbers : mapping of str to tuple of float or None
+        Columns that make an axis.
+    """
+
+    levels: Mapping[str, tuple[str, ...]]
+    numbers: Mapping[str, tuple[float | None, ...]]
+
+
+def read_participants(bids_dir: Path | None) -> dict[str, Row]:
+    """Read ``participants.tsv`` by ``participant_id``; empty where there is none."""
+    rows = read_tsv(bids_dir / "participants.tsv") if bids_dir else []
+    return {row["participant_id"]: row for row in rows if "participant_id" in row}
+
+
+def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
+    """Find out which columns divide the visits, and which make an axis.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Of the group table.
+    people : mapping of str to mapping
+        From :func:`read_participants`.
+
+    Returns
+    -------
+    Facets
+        Columns of the participants first; those that are the same for all are left out.
+
+    Examples
+    --------
+    >>> rows = [{"participant_id": f"sub-{i}"} for i in range(4)]
+    >>> people = {f"sub-{i}": {"site": "AB"[i % 2], "age": str(30 + i)} for i in range(3)}
+    >>> found = find_facets(rows, people)
+    >>> dict(found.levels), dict(found.numbers)
+    ({'site': ('A', 'B', 'A', 'n/a')}, {'age': (30.0, 31.0, 32.0, None)})
+    """
+    theirs = list(dict.fromkeys(name for row in people.values() for name in row))
+    table = {
+        name: tuple(people.get(row["participant_id"], {}).get(name, MISSING) for row in rows)
+        for name in theirs
+        if name != "participant_id"
+    }
+    own = {
+        name: tuple(row.get(name, MISSING) for row in rows)
+        for name in (*OWN_LEVELS, *OWN_NUMBERS)
+        if name not in table
+    }
+    numbers = {
+        name: tuple(map(_number, values))
+        for name, values in (table | own).items()
+        if name not in OWN_LEVELS and _is_axis(values)
+    }
+    levels = {
+        name: values
+        for name, values in (table | own).items()
+        if name not in OWN_NUMBERS and _divides(values)
+    }
+    return Facets(levels, numbers)
+
+
+def summarise(rows: Sequence[Row], loads: Sequence[float | None], facets: Facets) -> list[Row]:
+    """Describe the loads of everybody and of every level of every column.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Of the group table.
+    loads : sequence of float or None
+        Lesion load in mL of each row; None where there is no result.
+    facets : Facets
+
+    Returns
+    -------
+    list of mapping
+        Rows of ``group_lesions_summary.tsv``; quartiles by linear interpolation.
+    """
+    groups = [(EVERYBODY, EVERYBODY, list(range(len(rows))))]
+    for name, values in facets.levels.items():
+        for level in sorted(set(values), key=lambda one: (one == MISSING, one)):
+            members = [i for i, value in enumerate(values) if value == level]
+            groups.append((name, level, members))
+    return [
+        _describe(name, level, [rows[i] for i in members], [loads[i] for i in members])
+        for name, level, members in groups
+    ]
+
+
+def summary_dictionary() -> dict[str, dict[str, str]]:
+    """Describe the columns of ``group_lesions_summary.tsv``."""
+    load = "of the lesion loads, after QC where the table has it"
+    return {
+        "column": {"Description": "Column of participants.tsv or of group_lesions.tsv"},
+        "level": {"Description": "Its value; everybody for all visits"},
+        "participants": {"Description": "Participants with a load"},
+        "visits": {"Description": "Visits with a load"},
+        "load_median_ml": {"Description": f"Median {load}", "Units": "mL"},
+        "load_q1_ml": {"Description": f"First quartile {load}", "Units": "mL"},
+        "load_q3_ml": {"Description": f"Third quartile {load}", "Units": "mL"},
+        "load_min_ml": {"Description": f"Smallest {load}", "Units": "mL"},
+        "load_max_ml": {"Description": f"Largest {load}", "Units": "mL"},
+    }
+
+
+def _describe(
+    column: str, level: str, rows: Sequence[Row], loads: Sequence[float | None]
+) -> dict[str, str]:
+    known = [load for load in loads if load is not None]
+    people = {
+        row["participant_id"] for row, load in zip(rows, loads, strict=True) if load is not None
+    }
+    q1, q3 = np.percentile(known, (25, 75)).tolist() if known else (None, None)
+    values = {
+        "column": column,
+        "level": level,
+        "participants": len(people),
+        "visits": len(known),
+        "load_median_ml": statistics.median(known) if known else None,
+        "load_q1_ml": q1,
+        "load_q3_ml": q3,
+        "load_min_ml": min(known, default=None),
+        "load_max_ml": max(known, default=None),
+    }
+    return {name: format_cell(value) for name, value in values.items()}
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _known(values: Sequence[str]) -> set[str]:
+    return set(values) - {MISSING, ""}
+
+
+def _is_axis(values: Sequence[str]) -> bool:
+    known = _known(values)
+    return len(known) >= FEWEST_NUMBERS and all(_number(value) is not None for value in known)
+
+
+def _divides(values: Sequence[str]) -> bool:
+    """Few words; numbers only where they stand for something, as codes of sites do."""
+    known = _known(values)
+    if not 2 <= len(known) <= MOST_LEVELS:
+        return False
+    codes = all(value.isdecimal() and int(value) <= MOST_LEVELS for value in known)
+    return codes or not _is_axis(values)
