@@ -39,12 +39,14 @@ class Pictures:
 
     Attributes
     ----------
+    kind : str
     frames : tuple of (title, data URI)
     caption : str
     width, height : int
         Pixels of every frame.
     """
 
+    kind: str
     frames: tuple[tuple[str, Markup], ...]
     caption: str
     width: int
@@ -180,4 +182,4 @@ def _pictures(paths: Sequence[Path]) -> Pictures | None:
         except (OSError, SyntaxError):  # Pillow calls some broken files a syntax error
             return None
         frames.append((title or path.stem, page.data_uri(png)))
-    return Pictures(tuple(frames), caption, *size)
+    return Pictures("changes", tuple(frames), caption, *size)
