@@ -8,14 +8,14 @@ therefore some mm off, or the patient's own, for which the distances can be made
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from bids_msseg.lesions.instances import bounding_box
 
@@ -54,6 +54,12 @@ class Anatomy(IntEnum):
     SUPRATENTORIAL = 4
 
 
+DISSEMINATION_AREAS = (Region.PERIVENTRICULAR, Region.JUXTACORTICAL, Region.INFRATENTORIAL)
+LEAST_AREAS = 2
+
+OWN_PERIVENTRICULAR_MM = 2.0
+"""Reach around a patient's own ventricles: two voxels in the plane, for the blurred ependyma."""
+
 # Affinely fitted template ventricles against the ventricles drawn for ten patients (287 lesions):
 # at 5 to 6 mm the best compromise between missed (half, mostly at horns that the template's small
 # ventricles lack) and false abutment (one in nine); as many periventricular lesions as there are.
@@ -68,6 +74,7 @@ def region_map(
     *,
     periventricular_mm: float = PERIVENTRICULAR_MM,
     juxtacortical_mm: float = JUXTACORTICAL_MM,
+    neighbours: bool = False,
 ) -> NDArray[np.int8]:
     """Give every voxel its region.
 
@@ -84,7 +91,11 @@ def region_map(
         Voxel edges in mm; distances are physical, between voxel centres.
     periventricular_mm, juxtacortical_mm : float
         Reach of the two bands in mm. The defaults are for a template fitted by an affine; a
-        patient's own ventricles want a smaller first one.
+        patient's own ventricles want :data:`OWN_PERIVENTRICULAR_MM`.
+    neighbours : bool, default False
+        Whether voxels that share a face, an edge or a corner with a ventricle's belong to its
+        band at any distance. For a patient's own ventricles: with thick slices, tissue that
+        abuts a ventricle from above is a slice away.
 
     Returns
     -------
@@ -109,8 +120,11 @@ def region_map(
     if not np.isin(np.unique(tissue), list(Anatomy)).all():
         raise ValueError(f"unknown anatomical codes: {np.unique(tissue).tolist()}")
     regions = np.full(tissue.shape, Region.DEEP_WHITE_MATTER, np.int8)
-    regions[_near(tissue == Anatomy.CORTEX, juxtacortical_mm, spacing)] = Region.JUXTACORTICAL
-    near_ventricle = _near(tissue == Anatomy.VENTRICLE, periventricular_mm, spacing)
+    regions[near(tissue == Anatomy.CORTEX, juxtacortical_mm, spacing)] = Region.JUXTACORTICAL
+    ventricle = tissue == Anatomy.VENTRICLE
+    near_ventricle = near(ventricle, periventricular_mm, spacing)
+    if neighbours:
+        near_ventricle |= binary_dilation(ventricle, np.ones((3, 3, 3), bool))
     regions[near_ventricle] = Region.PERIVENTRICULAR
     regions[tissue == Anatomy.INFRATENTORIAL] = Region.INFRATENTORIAL
     nearest = distance_transform_edt(
@@ -120,15 +134,34 @@ def region_map(
     return np.pad(regions[tuple(nearest)], rim, mode="edge")
 
 
-def _near(
+def near(
     target: NDArray[np.bool_], reach: float, spacing: Sequence[float] | NDArray[np.floating]
 ) -> NDArray[np.bool_]:
-    """Mark the voxels at most ``reach`` mm from the target; distances only where they matter."""
-    near = np.zeros(target.shape, bool)
+    """Mark the voxels at most ``reach`` mm from a target.
+
+    Parameters
+    ----------
+    target : ndarray of bool, shape (X, Y, Z)
+    reach : float
+        In mm, between voxel centres.
+    spacing : sequence of 3 floats
+        Voxel edges in mm.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        The target included.
+
+    Examples
+    --------
+    >>> near(np.array([True, False, False]).reshape(3, 1, 1), 2.0, (2.0, 1.0, 1.0)).ravel()
+    array([ True,  True, False])
+    """
+    found = np.zeros(target.shape, bool)
     box = bounding_box(target, margin=int(np.ceil(reach / min(spacing))))
     if target[box].size:
-        near[box] = distance_transform_edt(~target[box], sampling=spacing) <= reach
-    return near
+        found[box] = distance_transform_edt(~target[box], sampling=spacing) <= reach
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,3 +239,34 @@ def _main_region(voxels: NDArray[np.int64]) -> NDArray[np.int8]:
         [0, Region.INFRATENTORIAL, Region.PERIVENTRICULAR, Region.JUXTACORTICAL],
         Region.DEEP_WHITE_MATTER,
     ).astype(np.int8)
+
+
+def disseminated_in_space(counts: Mapping[str, int | None]) -> bool | None:
+    """Tell whether lesions of the brain alone show dissemination in space, McDonald 2017.
+
+    At least one lesion in at least two of: periventricular, juxtacortical or cortical,
+    infratentorial (Thompson et al. 2018). The fourth area of the criteria, the
+    spinal cord, is not assessed, so False does not mean that the criterion is not met.
+
+    Parameters
+    ----------
+    counts : mapping of str to int or None
+        Lesions by the label of their main :class:`Region`; each lesion counts in one.
+
+    Returns
+    -------
+    bool or None
+        None where one of the three areas is not known.
+
+    Examples
+    --------
+    >>> counts = {"periventricular": 3, "juxtacortical": 0, "infratentorial": 1}
+    >>> disseminated_in_space(counts), disseminated_in_space({**counts, "infratentorial": 0})
+    (True, False)
+    >>> disseminated_in_space({"periventricular": 3}) is None
+    True
+    """
+    found = [counts.get(region.label) for region in DISSEMINATION_AREAS]
+    if any(count is None for count in found):
+        return None
+    return sum(bool(count) for count in found) >= LEAST_AREAS

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.regions import Anatomy, Region, assign, region_map
+from bids_msseg.lesions.regions import (
+    Anatomy,
+    Region,
+    assign,
+    disseminated_in_space,
+    region_map,
+)
 
 PV, JC, IT, DWM = Region
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)
@@ -72,6 +78,14 @@ class TestRegionMap:
         spacing = [0.1, 0.1, 0.1]
         spacing[axis] = step
         regions = region_map(anatomy, spacing, periventricular_mm=3)
+        assert (regions == PV).sum() == 1 + reached
+
+    @pytest.mark.parametrize(("neighbours", "reached"), [(False, 0), (True, 1)])
+    def test_a_neighbouring_slice_abuts_however_thick_it_is(
+        self, neighbours: bool, reached: int
+    ) -> None:
+        anatomy = np.moveaxis(on_line("1444"), 0, 2)
+        regions = region_map(anatomy, (1, 1, 7), periventricular_mm=2, neighbours=neighbours)
         assert (regions == PV).sum() == 1 + reached
 
     def test_infratentorial_comes_before_both_bands(self) -> None:
@@ -205,3 +219,22 @@ def test_a_whole_head_takes_a_moment_only() -> None:
     result = assign(labels, region_map(anatomy, spacing))
     assert time.process_time() - start < 5
     assert set(result.main.tolist()) == set(Region)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((1, 1, 0), True),
+        ((1, 0, 1), True),
+        ((0, 2, 3), True),
+        ((9, 0, 0), False),
+        ((0, 0, 0), False),
+        ((1, None, 1), None),
+    ],
+)
+def test_dissemination_takes_two_of_three_areas(
+    counts: tuple[int | None, ...], expected: bool | None
+) -> None:
+    names = ("periventricular", "juxtacortical", "infratentorial")
+    found = disseminated_in_space({**dict(zip(names, counts, strict=True)), DWM.label: 5})
+    assert found is expected

@@ -1,0 +1,246 @@
+"""Ventricles and cortex of this brain, found from its own fluid; a template says where to look.
+
+A template fitted by an affine misses ventricles by as much as atrophy has widened them. Fluid
+shows in every contrast (dark on FLAIR and T1w, bright on T2w), and what tells a ventricle from a
+sulcus is the way to it: two fronts run through the fluid, slowly through tissue, one from fluid in
+the middle of the template's ventricles, the other from the surface and from fluid far from them
+(fast marching; Sethian, PNAS 1996, doi 10.1073/pnas.93.4.1591). Fluid belongs to the front that
+arrives first. The border against the posterior fossa stays the template's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.lesions.regions import Anatomy, near
+
+WEIGHTS = {"FLAIR": 2.0, "T1w": 1.0, "T2w": 1.0}
+"""FLAIR counts most: its grid is that of the lesions, and the others are moved onto it."""
+BRIGHT_FLUID = frozenset({"T2w"})
+PURE_FLUID_PERCENTILE = 10.0
+LEAST_CONTRAST = 0.25
+FLUID_FROM = 0.25
+"""Raters draw the border of a ventricle where a quarter of a voxel looks like fluid; from 0.2 to
+0.4 the agreement with them changes little."""
+SURE_FLUID = 0.6
+CORE_MM = 1.5
+FAR_MM = 8.0
+REACH_MM = 30.0
+SLOWEST = 0.02
+LATEST = 100.0
+"""A front has run this many mm of pure fluid, or two of tissue, when it is called back."""
+RIBBON_MM = 3.0
+"""Cortex is 2 to 4.5 mm thick."""
+ASTRAY_MM = 5.0
+"""As far as an affine puts the template's cortex beside this brain's."""
+LEAST_ML = 0.5
+MOST_OF_BRAIN = 0.2
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+Spacing = Sequence[float] | NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAnatomy:
+    """Where ventricles, cortex and posterior fossa of one brain lie.
+
+    Attributes
+    ----------
+    labels : ndarray of uint8, shape (X, Y, Z)
+        Codes of :class:`~bids_msseg.lesions.regions.Anatomy`.
+    from_own_fluid : bool
+        False where the fluid could not be told from tissue: then it is the template's map.
+    note : str
+        Why it is the template's; empty otherwise.
+    """
+
+    labels: NDArray[np.uint8]
+    from_own_fluid: bool
+    note: str = ""
+
+    @property
+    def ventricles(self) -> Mask:
+        """Lateral and third ventricles, shape (X, Y, Z)."""
+        found: Mask = self.labels == Anatomy.VENTRICLE
+        return found
+
+
+def own_anatomy(
+    images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer], spacing: Spacing
+) -> OwnAnatomy:
+    """Refine a template's map of regions by the fluid of this brain.
+
+    Parameters
+    ----------
+    images : mapping of str to ndarray, shape (X, Y, Z)
+        ``FLAIR`` and, where there are, ``T1w`` and ``T2w``, bias field removed, on one grid.
+    brain : ndarray of bool, shape (X, Y, Z)
+        The brain, its fluid included or not.
+    prior : ndarray of integers, shape (X, Y, Z)
+        The template's codes of :class:`~bids_msseg.lesions.regions.Anatomy` on this grid.
+    spacing : sequence of 3 floats
+        Voxel edges in mm; slices may be thick.
+
+    Returns
+    -------
+    OwnAnatomy
+        Deterministic: the same arrays give the same map.
+
+    Raises
+    ------
+    ValueError
+        If the grids differ.
+    """
+    _check_grids(brain, prior, images)
+    box = bounding_box(brain, margin=1)
+    cut = {name: np.asarray(image[box], np.float32) for name, image in images.items()}
+    inside, guess = brain[box], prior[box]
+    fluid = fluidity(cut, inside, guess)
+    if fluid is None:
+        return _template_only(prior, "fluid is no darker than tissue on FLAIR")
+    ventricles = _ventricles(fluid, inside, guess, np.asarray(spacing, float))
+    voxel_ml = float(np.prod(spacing)) / 1000
+    if ventricles.sum() * voxel_ml < LEAST_ML:
+        return _template_only(prior, "no fluid where the template has ventricles")
+    if ventricles.sum() > MOST_OF_BRAIN * inside.sum():
+        return _template_only(prior, "fluid of the ventricles runs out into the brain")
+    labels = np.zeros(brain.shape, np.uint8)
+    labels[box] = _compose(ventricles, fluid, inside, guess, np.asarray(spacing, float))
+    return OwnAnatomy(labels, from_own_fluid=True)
+
+
+def fluidity(
+    images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer]
+) -> NDArray[np.float32] | None:
+    """Measure how much each voxel looks like fluid, over all contrasts.
+
+    In each contrast 0 is the median of the tissue and 1 the darkest (T2w: brightest) tenth of
+    where the template has ventricles. What is brighter than tissue on FLAIR is a lesion and no
+    fluid, whatever the other contrasts say.
+
+    Parameters
+    ----------
+    images, brain, prior
+        As for :func:`own_anatomy`.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z), or None
+        0 to 1, 0 outside the brain. None where fluid does not stand out on FLAIR; another
+        contrast where it does not is left out.
+
+    Examples
+    --------
+    >>> flair = np.array([0.0, 0.5, 1.0, 1.0, 1.0]).reshape(5, 1, 1)
+    >>> prior = np.array([1, 4, 4, 4, 4]).reshape(5, 1, 1)
+    >>> fluidity({"FLAIR": flair}, prior > 0, prior).ravel()
+    array([1. , 0.5, 0. , 0. , 0. ], dtype=float32)
+    """
+    maps = {}
+    for name, image in images.items():
+        found = _in_one_contrast(image, brain, prior, bright=name in BRIGHT_FLUID)
+        if found is not None:
+            maps[name] = found
+    if "FLAIR" not in maps:
+        return None
+    total = sum(WEIGHTS[name] for name in maps)
+    mean = sum(WEIGHTS[name] * one for name, one in maps.items()) / total
+    return np.where(brain & (maps["FLAIR"] > 0), mean, 0).astype(np.float32)
+
+
+def _in_one_contrast(
+    image: Array, brain: Mask, prior: NDArray[np.integer], *, bright: bool
+) -> Array | None:
+    """Scale from tissue (0) to fluid (1); None where they do not differ."""
+    tissue, pool = (
+        image[brain & (prior == code)] for code in (Anatomy.SUPRATENTORIAL, Anatomy.VENTRICLE)
+    )
+    if not tissue.size or not pool.size:
+        return None
+    level = float(np.median(tissue))
+    rank = 100 - PURE_FLUID_PERCENTILE if bright else PURE_FLUID_PERCENTILE
+    fluid = float(np.percentile(pool, rank))
+    contrast = (fluid - level) * (1 if bright else -1)
+    if contrast <= LEAST_CONTRAST * level:
+        return None
+    return np.clip((image - level) / (fluid - level), 0, 1)
+
+
+def _ventricles(
+    fluid: NDArray[np.float32], brain: Mask, prior: NDArray[np.integer], spacing: Array
+) -> Mask:
+    """Let the two fronts share out the fluid around the template's ventricles."""
+    found = np.zeros(brain.shape, bool)
+    margin = int(np.ceil(REACH_MM / spacing.min()))
+    box = bounding_box(prior == Anatomy.VENTRICLE, margin=margin)
+    found[box] = _first_come(fluid[box], brain[box], prior[box], spacing)
+    return found
+
+
+def _first_come(
+    fluid: NDArray[np.float32], brain: Mask, prior: NDArray[np.integer], spacing: Array
+) -> Mask:
+    core = prior == Anatomy.VENTRICLE
+    depth = ndimage.distance_transform_edt(core, spacing)
+    away = ndimage.distance_transform_edt(~core, spacing)
+    close = away < REACH_MM
+    other = np.isin(prior, (Anatomy.CORTEX, Anatomy.INFRATENTORIAL))
+    without = ~brain | (other & (fluid > 0.5) & (away > FAR_MM))
+    speed = np.where(brain & close, fluid**2 + SLOWEST, 1e-3)
+    within = core & (fluid > SURE_FLUID) & (depth > CORE_MM)
+    rim = without & close & ndimage.binary_dilation(~without)
+    first = _arrival(speed, within, spacing) < _arrival(speed, rim, spacing)
+    found: Mask = first & (fluid > FLUID_FROM) & (prior != Anatomy.INFRATENTORIAL)
+    return found
+
+
+def _arrival(speed: Array, seeds: Mask, spacing: Array) -> NDArray[np.float64]:
+    """When a front from the seeds comes by; LATEST where it has not."""
+    if not seeds.any():
+        return np.full(speed.shape, LATEST)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(speed.T.astype(np.float32)))
+    image.SetSpacing([float(edge) for edge in spacing])
+    points = [[int(place) for place in index] for index in np.argwhere(seeds)]
+    times: Array = sitk.GetArrayFromImage(sitk.FastMarching(image, points, 1.0, LATEST)).T
+    return np.minimum(times, LATEST).astype(np.float64)
+
+
+def _compose(
+    ventricles: Mask,
+    fluid: NDArray[np.float32],
+    brain: Mask,
+    prior: NDArray[np.integer],
+    spacing: Array,
+) -> NDArray[np.uint8]:
+    """Put together ventricles, the ribbon along sulci and the template's posterior fossa."""
+    posterior = prior == Anatomy.INFRATENTORIAL
+    sulci = (fluid > FLUID_FROM) & ~posterior & ~ventricles & (prior != Anatomy.VENTRICLE)
+    ribbon = near(sulci | ~brain, RIBBON_MM, spacing)
+    ribbon &= near(prior == Anatomy.CORTEX, ASTRAY_MM, spacing)
+    labels = np.full(brain.shape, Anatomy.SUPRATENTORIAL, np.uint8)
+    labels[ribbon] = Anatomy.CORTEX
+    labels[posterior] = Anatomy.INFRATENTORIAL
+    labels[ventricles] = Anatomy.VENTRICLE
+    labels[~brain] = Anatomy.OUTSIDE
+    return labels
+
+
+def _template_only(prior: NDArray[np.integer], why: str) -> OwnAnatomy:
+    note = f"regions follow the template, not this brain's ventricles: {why}"
+    return OwnAnatomy(prior.astype(np.uint8), from_own_fluid=False, note=note)
+
+
+def _check_grids(brain: Mask, prior: NDArray[np.integer], images: Mapping[str, Array]) -> None:
+    shapes = {name: image.shape for name, image in images.items()}
+    for name, shape in {**shapes, "template": prior.shape}.items():
+        if shape != brain.shape:
+            raise ValueError(f"brain {brain.shape} and {name} {shape} differ in grid")

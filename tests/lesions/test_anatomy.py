@@ -1,0 +1,168 @@
+"""Ventricles and cortex from the brain's own fluid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.lesions.anatomy import fluidity, own_anatomy
+from bids_msseg.lesions.regions import Anatomy
+
+SPACINGS = [(1.5, 1.5, 1.5), (1.0, 1.0, 6.0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Phantom:
+    """A round brain of radius 45 mm with wide ventricles (14 mm) and a slit from the surface."""
+
+    images: dict[str, NDArray[np.float32]]
+    brain: NDArray[np.bool_]
+    prior: NDArray[np.uint8]
+    ventricle: NDArray[np.bool_]
+    sulcus: NDArray[np.bool_]
+    lesion: NDArray[np.bool_]
+
+
+def phantom(spacing: tuple[float, float, float]) -> Phantom:
+    axes = [(np.arange(n := round(96 / edge)) - (n - 1) / 2) * edge for edge in spacing]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    brain, ventricle = radius <= 45, radius <= 14
+    sulcus = brain & (np.abs(x) < 2) & (y > 20)
+    lesion = (np.sqrt((x - 16) ** 2 + y**2 + z**2) <= 5) & ~ventricle
+    prior = np.select(
+        [~brain, (z < -32), radius <= 8, radius >= 42],
+        [Anatomy.OUTSIDE, Anatomy.INFRATENTORIAL, Anatomy.VENTRICLE, Anatomy.CORTEX],
+        Anatomy.SUPRATENTORIAL,
+    ).astype(np.uint8)
+    prior[sulcus | (brain & (np.abs(x) < 5) & (y > 18))] = Anatomy.CORTEX
+    fluid = ventricle | sulcus
+    noise = np.random.default_rng(0).normal(0, 0.03, (3, *brain.shape))
+    values = {
+        "FLAIR": np.select([~brain, fluid, lesion], [0, 0.2, 1.5], 1.0) + noise[0],
+        "T1w": np.select([~brain, fluid, lesion], [0, 0.2, 0.5], 1.0) + noise[1],
+        "T2w": np.select([~brain, fluid, lesion], [0, 3.0, 2.0], 1.0) + noise[2],
+    }
+    images = {name: (50 * image).astype(np.float32) for name, image in values.items()}
+    return Phantom(images, brain, prior, ventricle, sulcus, lesion)
+
+
+def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("contrasts", [("FLAIR",), ("FLAIR", "T1w"), ("FLAIR", "T1w", "T2w")])
+def test_ventricles_grow_to_this_brains_own(
+    spacing: tuple[float, float, float], contrasts: tuple[str, ...]
+) -> None:
+    made = phantom(spacing)
+    images = {name: made.images[name] for name in contrasts}
+    found = own_anatomy(images, made.brain, made.prior, spacing)
+    assert found.from_own_fluid
+    assert not found.note
+    assert dice(made.prior == Anatomy.VENTRICLE, made.ventricle) < 0.5
+    assert dice(found.ventricles, made.ventricle) > 0.95
+    assert not (found.ventricles & made.sulcus).any()
+    assert not (found.ventricles & made.lesion).any()
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_cortex_lies_along_surface_and_sulci_and_the_rest_is_the_templates(
+    spacing: tuple[float, float, float],
+) -> None:
+    made = phantom(spacing)
+    found = own_anatomy(made.images, made.brain, made.prior, spacing).labels
+    np.testing.assert_array_equal(found == Anatomy.OUTSIDE, ~made.brain)
+    np.testing.assert_array_equal(
+        found == Anatomy.INFRATENTORIAL, made.prior == Anatomy.INFRATENTORIAL
+    )
+    upper = made.sulcus & (made.prior != Anatomy.INFRATENTORIAL)
+    assert (found[upper] == Anatomy.CORTEX).all()
+    assert set(np.unique(found)) == set(map(int, Anatomy))
+
+
+def test_same_arrays_same_map_and_padding_changes_nothing() -> None:
+    made, rim = phantom(SPACINGS[0]), [(3, 0), (2, 5), (0, 4)]
+    first = own_anatomy(made.images, made.brain, made.prior, SPACINGS[0])
+    wider = {name: np.pad(image, rim) for name, image in made.images.items()}
+    second = own_anatomy(wider, np.pad(made.brain, rim), np.pad(made.prior, rim), SPACINGS[0])
+    np.testing.assert_array_equal(np.pad(first.labels, rim), second.labels)
+
+
+def test_gain_does_not_matter() -> None:
+    made = phantom(SPACINGS[1])
+    louder = {name: 7 * image for name, image in made.images.items()}
+    np.testing.assert_array_equal(
+        own_anatomy(made.images, made.brain, made.prior, SPACINGS[1]).labels,
+        own_anatomy(louder, made.brain, made.prior, SPACINGS[1]).labels,
+    )
+
+
+def test_inputs_stay_as_they_are() -> None:
+    made = phantom(SPACINGS[1])
+    before = made.prior.copy()
+    own_anatomy(made.images, made.brain, made.prior, SPACINGS[1])
+    np.testing.assert_array_equal(made.prior, before)
+
+
+class TestTemplateOnly:
+    """Where its own fluid cannot be told, a brain gets the template's map and a note."""
+
+    def test_no_contrast_on_flair(self) -> None:
+        made = phantom(SPACINGS[1])
+        flat = {**made.images, "FLAIR": np.where(made.brain, 1, 0).astype(np.float32)}
+        found = own_anatomy(flat, made.brain, made.prior, SPACINGS[1])
+        assert not found.from_own_fluid
+        assert "no darker" in found.note
+        np.testing.assert_array_equal(found.labels, made.prior)
+
+    def test_no_ventricle_in_the_template(self) -> None:
+        made = phantom(SPACINGS[1])
+        prior = np.where(made.prior == Anatomy.VENTRICLE, Anatomy.SUPRATENTORIAL, made.prior)
+        found = own_anatomy(made.images, made.brain, prior, SPACINGS[1])
+        assert not found.from_own_fluid
+
+    def test_fluid_that_fills_the_brain(self) -> None:
+        made = phantom(SPACINGS[1])
+        deep = ndimage.distance_transform_edt(made.brain, SPACINGS[1]) > 15
+        flair = np.where(deep, np.float32(10), made.images["FLAIR"])
+        found = own_anatomy({"FLAIR": flair}, made.brain, made.prior, SPACINGS[1])
+        assert not found.from_own_fluid
+        assert "runs out" in found.note
+
+
+def test_a_contrast_without_fluid_is_left_out() -> None:
+    made = phantom(SPACINGS[1])
+    grey = np.where(made.brain, 30, 0).astype(np.float32)
+    np.testing.assert_array_equal(
+        own_anatomy({**made.images, "T1w": grey}, made.brain, made.prior, SPACINGS[1]).labels,
+        own_anatomy(
+            {name: made.images[name] for name in ("FLAIR", "T2w")},
+            made.brain,
+            made.prior,
+            SPACINGS[1],
+        ).labels,
+    )
+
+
+def test_fluidity_is_a_share_and_zero_in_lesions_and_outside() -> None:
+    made = phantom(SPACINGS[1])
+    found = fluidity(made.images, made.brain, made.prior)
+    assert found is not None
+    assert found.min() == 0
+    assert found.max() <= 1
+    assert not found[made.lesion].any()
+    assert not found[~made.brain].any()
+
+
+def test_grids_that_differ_are_refused() -> None:
+    made = phantom(SPACINGS[1])
+    with pytest.raises(ValueError, match="T1w"):
+        own_anatomy(
+            {**made.images, "T1w": made.images["T1w"][1:]}, made.brain, made.prior, SPACINGS[1]
+        )
