@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bids_msseg.cascade.adaptation import adapt
 from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.checkpoint import Cascade
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
@@ -161,6 +162,7 @@ def candidate_probability(
     *,
     mirror: bool = False,
     stride: int = STRIDE,
+    trust: float = 0.0,
     progress: Progress | None = None,
 ) -> Array:
     """Run CNN-1 over a whole brain.
@@ -179,6 +181,9 @@ def candidate_probability(
         Average with the left-right mirrored image.
     stride : int, default 48
         Distance between tiles of 64 voxels.
+    trust : float, default 0
+        How far the visit's own intensities correct the nets; see
+        :func:`bids_msseg.cascade.adaptation.adapt`.
     progress : callable, optional
         Called with (done, total) tiles.
 
@@ -204,7 +209,8 @@ def candidate_probability(
             progress(min(start + engine.batch, len(centres)), len(centres))
     inner = tuple(slice(TILE, -TILE) for _ in range(3))
     mean = total[inner] / np.maximum(norm[inner], 1e-6)
-    return np.where(brain, mean, np.float32(0)).astype(np.float32)
+    seen = np.where(brain, mean, np.float32(0)).astype(np.float32)
+    return adapt(seen, images, present, brain, trust) if trust > 0 else seen
 
 
 def _tile_weight(tile: int) -> Array:
@@ -378,7 +384,14 @@ def segment(
         net.to(engine.device)
     stride = FAST_STRIDE if fast else STRIDE
     candidate = candidate_probability(
-        first, images, present, brain, engine, stride=stride, progress=progress
+        first,
+        images,
+        present,
+        brain,
+        engine,
+        stride=stride,
+        trust=cascade.point.trust,
+        progress=progress,
     )
     return decide(second, images, present, candidate, cascade.point, engine)
 

@@ -76,6 +76,12 @@ class Recipe:
     ----------
     keep_made : bool
         The net of made images stands beside each other CNN-1 when patients are segmented.
+    look_with_all : bool
+        Candidates that CNN-2 learns from, and hard negatives, are found by all nets that segment
+        patients; else by that of the folds alone.
+    trust : float
+        How far a visit's own intensities correct CNN-1; see
+        :func:`bids_msseg.cascade.adaptation.adapt`.
     widths, refinement_widths : tuple of int
         Shapes of the two nets.
     refinement_norm : {"instance", "batch"}
@@ -105,6 +111,8 @@ class Recipe:
     everyone: FitPlan | None = None
     inner: FitPlan | None = None
     keep_made: bool = False
+    look_with_all: bool = False
+    trust: float = 0.0
     widths: tuple[int, ...] = (16, 32, 64, 128)
     refinement_widths: tuple[int, ...] = (16, 32, 64)
     refinement_norm: str = "instance"
@@ -388,14 +396,20 @@ def find_out_of_fold(workshop: Workshop, fold: int, seen: FoldSet) -> None:
         raise ValueError(f"the net of folds {seen} has seen fold {fold}")
     folder = workshop.folder / "oof" / candidate_stage(seen)
     folder.mkdir(parents=True, exist_ok=True)
-    net = candidate_net(workshop, seen)
+    every = workshop.recipe.look_with_all
+    nets = candidate_nets(workshop, seen) if every else (candidate_net(workshop, seen),)
     for name in workshop.split.folds[fold]:
         target = folder / f"{name}.npy"
         if target.is_file():
             continue
         visit = workshop.visit(name)
         probability = candidate_probability(
-            [net], visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
+            nets,
+            visit.images.astype(np.float32),
+            visit.present,
+            visit.brain,
+            workshop.engine,
+            trust=workshop.recipe.trust,
         )
         partial = target.with_suffix(".part")
         with partial.open("wb") as stream:
@@ -524,4 +538,5 @@ def operating_point(workshop: Workshop, test: int | None) -> OperatingPoint:
         gate=gate_of(workshop, test),
         threshold=float(point.get("balanced", 0.5)),
         second=float(point.get("second", 0.5)),
+        trust=workshop.recipe.trust,
     )

@@ -143,6 +143,7 @@ def _look(workshop: Workshop, given: Path, name: str) -> None:
         visit.present,
         visit.brain,
         workshop.engine,
+        trust=cascade.point.trust,
     )
     partial = target.with_suffix(".part")
     with partial.open("wb") as stream:

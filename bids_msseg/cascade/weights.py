@@ -37,12 +37,15 @@ class OperatingPoint:
         A voxel belongs to the mask where the final probability reaches this.
     second : float
         Weight of CNN-2's voxel probability in the final one; CNN-1's has the rest.
+    trust : float
+        How far a visit's own intensities correct CNN-1; 0 for not at all.
     """
 
     gate: float = 0.15
     keep: float = 0.5
     threshold: float = 0.5
     second: float = 0.5
+    trust: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

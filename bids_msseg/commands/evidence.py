@@ -227,14 +227,19 @@ def candidate_on_flair(bench: Bench, case: Case) -> Volume:
     )
     if kept != case.mask and kept.is_file():
         return load_volume(kept)
-    alone = not workshop.recipe.keep_made
+    alone = workshop.recipe.look_with_all or not workshop.recipe.keep_made
     if alone and (workshop.folder / "oof" / candidate_stage(seen) / f"{case.key}.npy").is_file():
         probability = out_of_fold(workshop, case.key, seen)
     else:
         visit = workshop.visit(case.key)
         nets = [net.to(workshop.engine.device) for net in candidate_nets(workshop, seen)]
         probability = candidate_probability(
-            nets, visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
+            nets,
+            visit.images.astype(np.float32),
+            visit.present,
+            visit.brain,
+            workshop.engine,
+            trust=workshop.recipe.trust,
         )
     return onto_flair(probability, case.brain, load_volume(case.truth))
 

@@ -145,7 +145,14 @@ def made_only(bench: Bench) -> Section:
     def one(bench: Bench, case: Case) -> list[Finding]:
         visit = bench.workshop.visit(case.key)
         stack = visit.images.astype(np.float32)
-        seen = candidate_probability([net], stack, visit.present, visit.brain, workshop.engine)
+        seen = candidate_probability(
+            [net],
+            stack,
+            visit.present,
+            visit.brain,
+            workshop.engine,
+            trust=workshop.recipe.trust,
+        )
         truth = load_volume(case.truth)
         mask = cut_mask(onto_flair(seen, case.brain, truth), 0.5)
         agreed = voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume)

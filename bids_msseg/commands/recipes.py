@@ -26,6 +26,8 @@ KNOWN = (
     *FITS,
     *OPTIONAL_FITS,
     "keep_made",
+    "look_with_all",
+    "trust",
     "heads",
     "augment",
     "augmentation",
@@ -133,6 +135,10 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
             widths=_widths(settings.get("widths", usual.widths)),
             refinement_widths=_widths(settings.get("refinement_widths", usual.refinement_widths)),
             keep_made=_flag("keep_made", settings.get("keep_made", usual.keep_made)),
+            look_with_all=_flag(
+                "look_with_all", settings.get("look_with_all", usual.look_with_all)
+            ),
+            trust=float(settings.get("trust", usual.trust)),
             refinement_norm=_norm(settings.get("refinement_norm", usual.refinement_norm)),
             augment=_augmentation(settings),
             refinement_augment=_augment_refinement(settings.get("refinement_augment")),
