@@ -236,7 +236,7 @@ cmd_apptainer() { # builds get what pip needs; the folder of the definition file
     set -- build "${binds[@]}" "$@"
   fi
   mkdir -p "$CTR/tmp" && chmod 1777 "$CTR/tmp"
-  in_apptainer sh -c 'cd "$1"; shift; APPTAINER_TMPDIR=$TMP_OF_CTR exec apptainer "$@"' \
+  in_apptainer sh -c 'cd "$1" 2> /dev/null || cd /; shift; APPTAINER_TMPDIR=$TMP_OF_CTR exec apptainer "$@"' \
     apptainer "$PWD" "$@"
 }
 
