@@ -30,7 +30,8 @@ MAJORITY = 0.5
 """A voxel is lesion from this probability on: a tie of an even number of raters is lesion."""
 SCORED_MARGIN = 2
 """Voxels around the union of all masks in which specificity is counted."""
-_ROUNDING = 1e-9
+_ROUNDING = 1e-6
+"""A tie up to rounding is a tie."""
 _TELLING = 1e-3
 
 Method = Literal["majority", "staple", "lopstaple"]
@@ -147,10 +148,11 @@ def fuse_masks(
     weights = _weights(votes, method, spacing)
     found = _estimate(votes, method, weights)
     probability = found.probability * votes.drawn.any(axis=0)
+    probability[np.abs(probability - MAJORITY) < _ROUNDING] = MAJORITY
     mean = weights.mean(axis=1) if weights.size else np.full(len(masks), np.nan)
     return Consensus(
         method=method,
-        mask=votes.on_grid(probability >= MAJORITY - _ROUNDING),
+        mask=votes.on_grid(probability >= MAJORITY),
         probability=votes.on_grid(probability.astype(np.float32)),
         sensitivity=found.sensitivity,
         specificity=found.specificity,

@@ -87,7 +87,7 @@ def test_a_consensus_stays_inside_the_union(method: str, masks: np.ndarray, marg
     assert fused.probability.min() >= 0
     assert fused.probability.max() <= 1
     assert fused.probability.dtype == np.float32
-    np.testing.assert_array_equal(fused.mask, fused.probability >= 0.5 - 1e-7)
+    np.testing.assert_array_equal(fused.mask, fused.probability >= 0.5)
     assert not fused.probability[~masks.any(axis=0)].any()
     if len(masks) == 1 or (masks == masks[0]).all():
         np.testing.assert_array_equal(fused.mask, masks[0])
