@@ -76,7 +76,8 @@ def _encode(figure: Any) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DOTS, facecolor="black")
     small = io.BytesIO()
-    Image.open(content).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+    few = Image.open(content).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
+    few.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
