@@ -18,7 +18,12 @@ from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
 from bids_msseg.lesions.delineate import Delineation, delineate
 from bids_msseg.lesions.load import LesionRow, lesion_table
-from bids_msseg.lesions.regions import region_map
+from bids_msseg.lesions.regions import (
+    OWN_PERIVENTRICULAR_MM,
+    PERIVENTRICULAR_MM,
+    Anatomy,
+    region_map,
+)
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 
 REFERENCE_TEMPLATE = "MNI152NLin2009aSym"
@@ -34,6 +39,10 @@ class _DelineateInputs(StepInputs):
     template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
     threshold = traits.Float(mandatory=True)
     min_volume = traits.Float(mandatory=True, desc="mm³")
+    anatomy_file = File(desc="this brain's map of regions; the template's where not given")
+    own_ventricles = traits.Bool(
+        False, usedefault=True, desc="the map's ventricles are this brain's own"
+    )
 
 
 class _DelineateOutputs(StepOutputs):
@@ -43,6 +52,7 @@ class _DelineateOutputs(StepOutputs):
     candidates_file = File()
     rejected_file = File(desc="rejected candidates 1..m")
     brain_file = File(desc="brain mask on the FLAIR as acquired")
+    ventricles_file = File(desc="lateral and third ventricles that the regions follow")
     table_file = File(desc="JSON: one object a lesion, kept and rejected")
 
 
@@ -68,7 +78,9 @@ class Delineate(Step):
             min_volume=inputs["min_volume"],
         )
         to_flair = read_itk_affine(Path(inputs["template_transform"]))
-        rows = _rows(found, grid, maps, inverse(to_flair))
+        anatomy = _anatomy(grid, inverse(to_flair), inputs)
+        where = _regions(anatomy, grid, own=inputs["own_ventricles"])
+        rows = _rows(found, grid, maps, inverse(to_flair), where)
         outputs = _save(
             folder,
             grid,
@@ -81,6 +93,7 @@ class Delineate(Step):
                 ).astype(np.uint8),
                 "rejected": found.rejected,
                 "brain": brain.astype(np.uint8),
+                "ventricles": (anatomy == Anatomy.VENTRICLE).astype(np.uint8),
             },
         )
         table = folder / "lesions.json"
@@ -110,13 +123,28 @@ class _Grid:
         return moved
 
 
+def _anatomy(grid: _Grid, to_template: Affine, inputs: dict[str, Any]) -> NDArray[np.uint8]:
+    """Bring this brain's map of regions, or else the template's, onto the grid."""
+    if "anatomy_file" in inputs:
+        return grid.take(load_volume(inputs["anatomy_file"], np.uint8), order=0)
+    template = load_template(REFERENCE_TEMPLATE)
+    regions = template.volume.with_data(np.asarray(template.regions))
+    return grid.take(regions, transform=to_template, order=0)
+
+
+def _regions(anatomy: NDArray[np.uint8], grid: _Grid, *, own: bool) -> NDArray[np.int8]:
+    reach = OWN_PERIVENTRICULAR_MM if own else PERIVENTRICULAR_MM
+    return region_map(anatomy, grid.frame.spacing, periventricular_mm=reach, neighbours=own)
+
+
 def _rows(
-    found: Delineation, grid: _Grid, maps: dict[str, NDArray[Any]], to_template: Affine
+    found: Delineation,
+    grid: _Grid,
+    maps: dict[str, NDArray[Any]],
+    to_template: Affine,
+    where: NDArray[np.int8],
 ) -> list[LesionRow]:
     """List kept lesions, then rejected candidates."""
-    template = load_template(REFERENCE_TEMPLATE)
-    anatomy = template.volume.with_data(np.asarray(template.regions))
-    where = region_map(grid.take(anatomy, transform=to_template, order=0), grid.frame.spacing)
     rows: list[LesionRow] = []
     reasons = dict(enumerate(found.reasons, start=1))
     for labels, status in ((found.lesions, "kept"), (found.rejected, "rejected")):

@@ -129,7 +129,7 @@ class TestTemplateOnly:
 
     def test_fluid_that_fills_the_brain(self) -> None:
         made = phantom(SPACINGS[1])
-        deep = ndimage.distance_transform_edt(made.brain, SPACINGS[1]) > 15
+        deep = ndimage.distance_transform_edt(made.brain, SPACINGS[1]) > 13
         flair = np.where(deep, np.float32(10), made.images["FLAIR"])
         found = own_anatomy({"FLAIR": flair}, made.brain, made.prior, SPACINGS[1])
         assert not found.from_own_fluid

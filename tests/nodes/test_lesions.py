@@ -14,6 +14,7 @@ import pytest
 from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.regions import Anatomy
 from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
 
 WORK = np.diag([1.0, 1, 1, 1])
@@ -210,3 +211,21 @@ def test_mask_in_the_embedded_template(
     truth = balls(image.shape, image.affine, *BLOBS)
     mask = np.asarray(image.dataobj) > 0
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
+
+
+def test_regions_follow_the_given_anatomy_and_its_ventricles_are_written(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+) -> None:
+    grid = grid_of("LPS", (1.0, 1.0, 1.0))
+    anatomy = np.full(SHAPE, Anatomy.SUPRATENTORIAL, np.uint8)
+    anatomy[balls(SHAPE, WORK, ((6, 4, 10), 3))] = Anatomy.VENTRICLE
+    anatomy[balls(SHAPE, WORK, ((0, 12, -12), 5))] = Anatomy.INFRATENTORIAL
+    inputs = {**maps, "anatomy_file": save("anatomy", anatomy, WORK)}
+    flair = save("flair", grid.data, grid.affine)
+    found = run(Delineate, flair_file=flair, own_ventricles=True, **inputs)
+    rows = json.loads(Path(found.table_file).read_text())
+    regions = [row["region"] for row in rows if row["status"] == "kept"]
+    assert regions == ["periventricular", "deep_white_matter", "infratentorial"]
+    written = read(found.ventricles_file) > 0
+    truth = balls(grid.shape, grid.affine, ((6, 4, 10), 3))
+    assert 2 * (written & truth).sum() / (written.sum() + truth.sum()) > 0.7

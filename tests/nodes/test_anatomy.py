@@ -1,0 +1,68 @@
+"""The node that refines the template's regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bids_msseg.imaging.resample import resample
+from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.volume import load_volume
+from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.nodes.anatomy import FindAnatomy
+
+SHIFT = np.eye(4)
+SHIFT[:3, 3] = (12.0, -7.0, 5.0)
+
+
+def at_three_mm() -> tuple[np.ndarray, np.ndarray]:
+    """Give the template's regions on a coarse grid, and that grid's affine."""
+    template = load_template()
+    affine = template.volume.affine @ np.diag([3.0, 3, 3, 1])
+    x, y, z = (size // 3 for size in template.volume.shape)
+    regions = template.volume.with_data(np.asarray(template.regions))
+    return resample(regions, (x, y, z), affine, order=0).data, affine
+
+
+@pytest.fixture
+def visit(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[str, Any]:
+    """A brain like the template, 12 mm to its side; its T1w lies elsewhere again."""
+    regions, affine = at_three_mm()
+    moved = SHIFT @ affine
+    dark = np.select([regions == 0, regions == Anatomy.VENTRICLE], [0, 10], 60).astype("f4")
+    return {
+        "flair_file": save("flair", dark, moved),
+        "mask_file": save("brain", (regions > 0).astype(np.uint8), moved),
+        "template_transform": save_affine("template", SHIFT),
+        "t1w_file": save("t1w", dark, SHIFT @ moved),
+        "t1w_transform": save_affine("t1w", SHIFT),
+    }
+
+
+def test_finds_the_ventricles_where_the_images_have_them(
+    run: Callable[..., Any], visit: dict[str, Any]
+) -> None:
+    regions, affine = at_three_mm()
+    found = run(FindAnatomy, **visit)
+    anatomy = load_volume(found.anatomy_file, np.uint8)
+    np.testing.assert_allclose(anatomy.affine, SHIFT @ affine, atol=1e-4)
+    truth, ours = regions == Anatomy.VENTRICLE, anatomy.data == Anatomy.VENTRICLE
+    assert found.own_ventricles
+    assert found.notes == []
+    assert 2 * (truth & ours).sum() / (truth.sum() + ours.sum()) > 0.9
+    posterior = regions == Anatomy.INFRATENTORIAL
+    np.testing.assert_array_equal(anatomy.data == Anatomy.INFRATENTORIAL, posterior)
+
+
+def test_says_when_it_is_the_templates(
+    run: Callable[..., Any], save: Callable[..., Path], visit: dict[str, Any]
+) -> None:
+    flair = load_volume(visit["flair_file"])
+    flat = save("flat", np.where(flair.data > 0, 60, 0).astype("f4"), flair.affine)
+    found = run(FindAnatomy, **{**visit, "flair_file": flat})
+    assert not found.own_ventricles
+    assert "template" in found.notes[0]
