@@ -17,19 +17,19 @@ from bids_msseg.reports.text import counted, millilitres
 
 CHANGED = ("new", "enlarging", "shrinking", "resolved")
 HEADINGS = (
-    Heading("change", "", ("change",), None),
+    Heading("became", "", ("change",), None),
     Heading("region", "", ("region",), None),
     Heading("before", "mm³", ("before_mm3",), 0),
     Heading("after", "mm³", ("after_mm3",), 0),
-    Heading("change", "mm³", ("change_mm3",), 0),
-    Heading("smallest that can be told", "mm³", ("limit_mm3",), 0),
+    Heading("difference", "mm³", ("change_mm3",), 0),
+    Heading("limit", "mm³", ("limit_mm3",), 0),
+    Heading("gained", "mm³", ("gained_mm3",), 0),
+    Heading("lost", "mm³", ("lost_mm3",), 0),
     Heading("FLAIR", "SD", ("flair_change",), 1),
-    Heading("p before", "", ("p_before",), 2),
-    Heading("p after", "", ("p_after",), 2),
+    Heading("reason", "", ("reason",), None),
     Heading("no. before", "", ("lesions_before",), None),
     Heading("no. after", "", ("lesions_after",), None),
     Heading("centroid x, y, z", "mm", ("centroid_x", "centroid_y", "centroid_z"), 0),
-    Heading("reason", "", ("reason",), None),
 )
 
 

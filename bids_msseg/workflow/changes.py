@@ -15,6 +15,7 @@ from bids_msseg.bids.paths import changes_path
 from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
 from bids_msseg.lesions.change import ChangeRule
 from bids_msseg.nodes.changes import CompareVisits, PairDelivery, PublishChanges
+from bids_msseg.reports.text import without_folders
 from bids_msseg.workflow.run import Execution, Failure, run_workflows
 
 _GATHERED = ("result", "codes", "transform")
@@ -174,6 +175,7 @@ def _outcome(
         later = delivery.pair.later
         record = read_record(execution.out_dir, later.participant, later.session)
         if record is not None and record.status == "ok" and not _is_compared(delivery):
-            told = failed_summary(delivery.pair, failure.message, failure.cure)
+            said = (without_folders(text) for text in (failure.message, failure.cure))
+            told = failed_summary(delivery.pair, *said)
             write_record(execution.out_dir, replace(record, changes=told))
     return ChangeOutcome(participant, len(deliveries), failure)

@@ -1,0 +1,136 @@
+"""What the comparison of two visits says where nothing has changed: pseudo-rescans.
+
+usage: python benchmarks/change_noise.py COHORT [--visits KEY ...] [--fast]
+
+``COHORT`` holds visits prepared by ``msseg-train`` (``.npz``). Each is segmented by the shipped
+model, moved, given other noise, segmented again, registered and compared. Every row that is not
+"stable" or "unclear" is a false change. The model has seen these patients, and a pseudo-rescan has
+no scanner drift: what is printed is a lower bound of the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.cascade.checkpoint import load_cascade
+from bids_msseg.cascade.inference import choose_engine, segment
+from bids_msseg.cascade.stages import load_visit
+from bids_msseg.cascade.weights import find_model
+from bids_msseg.commands.evidence_rescan import RescanPlan, pseudo_rescan
+from bids_msseg.imaging.pair import Meeting, align_visits, meet
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.change import CHANGES, compare_lesions
+from bids_msseg.lesions.change_evidence import VisitMaps
+from bids_msseg.lesions.change_match import carry_labels, match_lesions, surface_mm2
+from bids_msseg.lesions.instances import label_lesions
+
+MIN_MM3 = 3.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compare visits with pseudo-rescans.")
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--visits", nargs="*")
+    parser.add_argument("--fast", action="store_true")
+    options = parser.parse_args()
+    cascade, engine = load_cascade(find_model(None)), choose_engine("cpu")
+    headings = (
+        "visit", "slices", "load (mL)", "load again (mL)", "lesions", "lesions again",
+        "registration error (mm)", "border SD (mm)", "border moved, robust SD (mm)", *CHANGES,
+    )  # fmt: skip
+    print(f"| {' | '.join(headings)} |\n" + "|---" * len(headings) + "|")
+    for path in sorted(options.cohort.glob("*.npz")):
+        if options.visits and path.stem not in options.visits:
+            continue
+        visit = load_visit(path)
+        images = visit.images.astype(np.float32)
+        plan = RescanPlan.of_thick(6.0, 2) if visit.thick else RescanPlan()
+        again = pseudo_rescan(images, visit.present, visit.brain, plan)
+        scans = []
+        for data, brain in ((images, visit.brain), (again.images, again.brain)):
+            found = segment(cascade, data, visit.present, brain, engine, fast=options.fast)
+            seen = Volume(found.probability, np.eye(4))
+            scans.append((Volume(data[0], np.eye(4)), brain, seen))
+        row = _compared(scans, again.motion, cascade.point.threshold)
+        print(
+            f"| {path.stem} | {'thick' if visit.thick else '1 mm'} | {' | '.join(row)} |",
+            flush=True,
+        )
+    return 0
+
+
+def _compared(
+    scans: list[tuple[Volume, NDArray[np.bool_], Volume]],
+    motion: NDArray[np.float64],
+    threshold: float,
+) -> list[str]:
+    (one, one_brain, _), (two, two_brain, _) = scans
+    found = align_visits(one, two, earlier_brain=one_brain, later_brain=two_brain)
+    index = np.argwhere(two_brain)[::97].astype(float)
+    gap = (found.affine - motion)[:3]
+    error = np.sqrt(((index @ gap[:, :3].T + gap[:, 3]) ** 2).sum(axis=1).mean())
+    meeting = meet(found, one.with_data(one_brain), two.with_data(two_brain))
+    maps = [
+        _maps(scan, meeting, threshold, later=later)
+        for scan, later in zip(scans, (False, True), strict=True)
+    ]
+    result = compare_lesions(
+        maps[0], maps[1], meeting.inside, disagreement_mm=found.disagreement_mm
+    )
+    counts = Counter(row.change for row in result.rows)
+    loads = [f"{sum(one.volumes_mm3.values()) / 1000:.2f}" for one in maps]
+    numbers = [str(len(one.volumes_mm3)) for one in maps]
+    return [
+        *loads,
+        *numbers,
+        f"{error:.2f}",
+        f"{result.border_sd_mm:.2f}",
+        f"{_moved(maps):.2f}",
+        *(str(counts[change]) for change in CHANGES),
+    ]
+
+
+def _maps(
+    scan: tuple[Volume, NDArray[np.bool_], Volume],
+    meeting: Meeting,
+    threshold: float,
+    *,
+    later: bool,
+) -> VisitMaps:
+    flair, _, probability = scan
+    labels = label_lesions(probability.data >= threshold, voxel_volume=1, min_volume=MIN_MM3)
+    sizes = np.bincount(labels.ravel())
+    stepped = meeting.take(flair.with_data(labels), later=later, order=0).astype(np.int32)
+    soft = meeting.take(probability, later=later)
+    return VisitMaps(
+        meeting.flair(flair, later=later),
+        soft,
+        carry_labels(stepped, soft, threshold, {}),
+        {label: float(sizes[label]) for label in range(1, len(sizes))},
+        threshold,
+    )
+
+
+def _moved(maps: list[VisitMaps]) -> float:
+    """Robust standard deviation of how far borders moved, in mm."""
+    areas = [surface_mm2(one.labels) for one in maps]
+    moved = []
+    for group in match_lesions(maps[0].labels, maps[1].labels):
+        if group.before and group.after:
+            volumes = [
+                sum(one.volumes_mm3[label] for label in labels)
+                for one, labels in zip(maps, (group.before, group.after), strict=True)
+            ]
+            area = sum(areas[0][label] for label in group.before)
+            area += sum(areas[1][label] for label in group.after)
+            moved.append(abs(volumes[1] - volumes[0]) / (area / 2))
+    return 1.4826 * float(np.median(moved)) if moved else float("nan")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,230 @@
+"""Two visits as the participant level leaves them, compared by the real workflow."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.bids.changes import pair_files, recorded_visit
+from bids_msseg.bids.files import write_tsv
+from bids_msseg.bids.paths import changes_path, output_path
+from bids_msseg.bids.record import ContrastUse, VisitRecord, read_record, write_record
+from bids_msseg.imaging.register import read_itk_affine
+from bids_msseg.imaging.volume import Volume, save_volume
+from bids_msseg.lesions.change import Code
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.lesions.load import lesion_table, rows_to_table
+from bids_msseg.reports.group import group_rows
+from bids_msseg.reports.participant import write_participant_page
+from bids_msseg.workflow.changes import ChangeOutcome, compare_participants
+from bids_msseg.workflow.run import Execution
+
+FRESH = ((-22, 20, 14), (5, 5, 5))
+SHIFT = np.array([4.0, -3.0, 6.0])
+
+
+def record_of(session: str, **more: Any) -> VisitRecord:
+    content: dict[str, Any] = {
+        "contrasts": {"FLAIR": ContrastUse(f"f{session}.nii.gz", (2.0, 2.0, 4.0))},
+        "options": {"threshold": 0.5},
+        "fingerprint": f"fingerprint {session}",
+        "lesion_load_ml": 1.0,
+    }
+    return VisitRecord("01", session, f"sub-01_ses-{session}", "ok", **{**content, **more})
+
+
+def leave_visit(out: Path, record: VisitRecord, phantom: Any, *, fresh: bool, seed: int) -> None:
+    """Write the images and the table of a finished visit."""
+    lesions = phantom.lesions
+    flair = phantom.image("FLAIR", seed)
+    if fresh:
+        there = phantom.inside(*FRESH)
+        flair = np.where(there, 230, flair).astype(np.float32)
+        lesions = lesions | there
+    labels = label_lesions(lesions, voxel_volume=16)
+    images = {
+        ("FLAIR", "preproc", None, None): flair,
+        ("mask", "brain", None, None): (flair > 0).astype(np.uint8),
+        ("probseg", None, "L", None): np.where(lesions, 0.9, 0).astype(np.float32),
+        ("dseg", None, None, "lesions"): labels.astype(np.int16),
+    }
+    visit = recorded_visit(record)
+    for (suffix, desc, label, seg), data in images.items():
+        path = output_path(
+            out, visit, suffix=suffix, extension=".nii.gz", space="FLAIR", desc=desc, label=label,
+            seg=seg,
+        )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_volume(Volume(data, phantom.affine), path)
+    rows = rows_to_table(lesion_table(labels, phantom.affine))
+    table = output_path(out, visit, suffix="stats", desc="lesions", extension=".tsv")
+    write_tsv(table, tuple(rows[0]), rows)
+    write_record(out, record)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a run left."""
+
+    execution: Execution
+    outcomes: list[ChangeOutcome]
+
+    @property
+    def out(self) -> Path:
+        return self.execution.out_dir
+
+    def again(self) -> list[ChangeOutcome]:
+        return compare_participants(["01", "02"], self.execution)
+
+    def record(self, session: str) -> VisitRecord:
+        record = read_record(self.out, "01", session)
+        assert record
+        return record
+
+
+@pytest.fixture(scope="module")
+def compared(
+    tmp_path_factory: pytest.TempPathFactory, make_phantom: Callable[..., Any]
+) -> Compared:
+    """A first visit, a failed one, and a third: moved, with one lesion more."""
+    top = tmp_path_factory.mktemp("changes")
+    out = top / "out"
+    leave_visit(out, record_of("1"), make_phantom("RAS", (2.0, 2.0, 4.0)), fresh=False, seed=1)
+    write_record(out, VisitRecord("01", "2", "", "failed", reason="no brain"))
+    moved = make_phantom("LPS", (2.0, 2.0, 4.0))
+    moved_image = leave_moved(moved)
+    leave_visit(out, record_of("3"), moved_image, fresh=True, seed=2)
+    write_record(out, replace(record_of("1"), participant="02", session=None, prefix="sub-02"))
+    execution = Execution(top / "work", out)
+    return Compared(execution, compare_participants(["01", "02"], execution))
+
+
+def leave_moved(phantom: Any) -> Any:
+    """Let the scanner think that the head lies elsewhere."""
+
+    class Moved:
+        shape, lesions, image, inside = (
+            phantom.shape,
+            phantom.lesions,
+            phantom.image,
+            phantom.inside,
+        )
+        affine = phantom.affine + np.pad(SHIFT[:, None], ((0, 1), (3, 0)))
+
+    return Moved
+
+
+def test_a_visit_is_compared_with_the_finished_one_before(compared: Compared) -> None:
+    assert compared.outcomes == [ChangeOutcome("01", 1)]
+    told = compared.record("3").changes
+    assert told["compared_with"] == "1"
+    counts = {name: told[f"n_{name}"] for name in ("new", "enlarging", "shrinking", "resolved")}
+    assert counts == {"new": 1, "enlarging": 0, "shrinking": 0, "resolved": 0}
+    assert (told["n_stable"], told["lesions_at_both"]) == (3, 3)
+    assert compared.record("1").changes == {}
+
+
+def test_the_table_has_a_row_a_lesion(compared: Compared) -> None:
+    path = changes_path(compared.out, "01", ".tsv")
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    dictionary = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert list(rows[0]) == list(dictionary)
+    assert [row["change"] for row in rows] == ["new", *["stable"] * 3]
+    new = rows[0]
+    assert (new["session_before"], new["session_after"]) == ("ses-1", "ses-3")
+    assert (new["lesions_before"], new["before_mm3"]) == ("n/a", "0")
+    # the phantom's own world is where it was before it moved
+    centre = [float(new[f"centroid_{axis}"]) for axis in "xyz"]
+    assert centre == pytest.approx(np.array(FRESH[0]) + SHIFT, abs=1.5)
+    assert float(compared.record("3").changes["new_ml"] or 0) == pytest.approx(
+        float(new["after_mm3"]) / 1000, abs=1e-5
+    )
+
+
+def test_the_image_lies_on_the_later_flair(compared: Compared) -> None:
+    files = pair_files(compared.out, "1", compared.record("3"))
+    assert all(path.is_file() for path in files.all)
+    codes: Any = nib.load(files.codes)
+    visit = recorded_visit(compared.record("3"))
+    labels: Any = nib.load(
+        output_path(
+            compared.out, visit, suffix="dseg", extension=".nii.gz", space="FLAIR", seg="lesions"
+        )
+    )
+    assert np.array_equal(codes.affine, labels.affine)
+    data, lesions = np.asarray(codes.dataobj), np.asarray(labels.dataobj)
+    assert set(np.unique(data)) == {0, Code.STABLE, Code.NEW}
+    assert np.array_equal(data > 0, lesions > 0)
+    assert len(np.unique(lesions[data == Code.NEW])) == 1
+    sidecar = json.loads(files.codes_sidecar.read_text("utf-8"))
+    assert sidecar["SpatialReference"] == "bids:raw:f3.nii.gz"
+
+
+def test_the_transform_says_how_the_head_moved(compared: Compared) -> None:
+    files = pair_files(compared.out, "1", compared.record("3"))
+    expected = np.eye(4)
+    expected[:3, 3] = -SHIFT
+    assert np.allclose(read_itk_affine(files.transform), expected, atol=0.5)
+
+
+def test_the_page_and_the_group_table_show_it(
+    compared: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bids_msseg.reports.participant.read_scene", lambda *_: _no_scene())
+    page = write_participant_page(compared.out, "01").read_text("utf-8")
+    assert 'id="changes-3"' in page
+    assert "From session 1 to session 3" in page
+    assert page.count("data:image/png") >= 3
+    rows = {row["session_id"]: row for row in group_rows([compared.record(s) for s in "123"])}
+    assert (rows["ses-3"]["compared_with"], rows["ses-3"]["n_new"]) == ("ses-1", "1")
+    assert rows["ses-1"]["n_new"] == "n/a"
+
+
+def _no_scene() -> Any:
+    from bids_msseg.reports.volumes import Scene
+
+    return Scene()
+
+
+def test_what_is_done_is_not_done_again(compared: Compared) -> None:
+    path = changes_path(compared.out, "01", ".tsv")
+    before = path.stat().st_mtime_ns
+    assert compared.again() == []
+    assert path.stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_compared_says_why_and_what_is_no_pair_leaves_nothing(
+    compared: Compared,
+) -> None:
+    first, third = compared.record("1"), compared.record("3")
+    probseg = output_path(
+        compared.out, recorded_visit(first), suffix="probseg", extension=".nii.gz", space="FLAIR",
+        label="L",
+    )  # fmt: skip
+    kept = probseg.read_bytes()
+    probseg.unlink()
+    write_record(compared.out, replace(third, fingerprint="other", changes={}))
+    (outcome,) = compared.again()
+    assert outcome.failure
+    assert "is missing" in outcome.failure.message
+    told = compared.record("3").changes
+    assert told["failed"] == outcome.failure.message
+    assert "could not be compared" in write_participant_page(compared.out, "01").read_text("utf-8")
+    assert all("sub-01" in path.name for path in outcome.failure.crash_files)
+
+    probseg.write_bytes(kept)
+    write_record(compared.out, third)
+    write_record(compared.out, replace(first, status="failed"))
+    assert compared.again() == []
+    assert not changes_path(compared.out, "01", ".tsv").exists()
+    assert not any(path.exists() for path in pair_files(compared.out, "1", third).all)
+    assert compared.record("3").changes == {}
