@@ -1,0 +1,411 @@
+"""The input gate: what is unusual about a visit's images, before anything is segmented.
+
+Nearly everything is measured on the normalised stack (1 mm, standard deviations of the brain), so
+the visits of a training are measured in the same way and another visit can be held against them.
+A flag never stops a visit: it goes with it into every table.
+
+Public names: :func:`measure_visit`, :func:`find_faults`, :class:`TrainingVisits`,
+:class:`Limits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.imaging.brain import brain_notes
+from bids_msseg.imaging.normalise import CONTRASTS
+from bids_msseg.imaging.volume import Volume
+
+Measures = Mapping[str, float]
+PERCENTILES = (5, 25, 50, 75, 95)
+LOOK = (*(f"p{one}" for one in PERCENTILES), "shell", "rise")
+"""What tells contrasts apart: percentiles; grey matter below the rim; how white matter differs."""
+TEXTURE = ("noise_x", "noise_y", "noise_z", "step_x", "step_y", "step_z")
+LEAST_SPREAD = {"noise": 0.05, "step": 0.05, "slice_mm": 1.0}
+"""A training of few visits must not take its own narrowness for the world's."""
+LEAST_SPREAD_OF_LOOK = 0.1
+SHELL_MM, CORE_MM = (4.0, 8.0), (12.0, 24.0)
+INNER_MM = 6.0
+RIPPLE_MM = (4, 6)
+FEWEST_VISITS = 4
+LEAST_USUAL = 0.1
+CLEARLY = 0.8
+"""Another contrast must be this much nearer than the own one before it is named."""
+FEWEST_VOXELS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a measure becomes a fault.
+
+    Attributes
+    ----------
+    cut_cm2 : float
+        Area in which the brain mask touches one face of the field of view. Where the lowest
+        slice passes through the cerebellum, up to 27 cm² are common; half a head gives 100.
+    seen : float
+        Least share of the brain that a contrast's field of view holds.
+    jump : float
+        Root mean square of a FLAIR slice's mean minus that of its neighbours, in standard
+        deviations; anatomy alone makes up to .25 where slices are 8 mm thick.
+    ripple : float
+        Repeated edges, see :func:`measure_visit`.
+    noise, slice_mm : float
+        Where nothing is known of the training; standard deviations and mm.
+    noisier, thicker : float
+        Otherwise: how many times the most of all training visits.
+    distance : float
+        From the training visits; see :meth:`TrainingVisits.distance`.
+    """
+
+    cut_cm2: float = 40.0
+    seen: float = 0.95
+    jump: float = 0.34
+    ripple: float = 0.24
+    noise: float = 0.45
+    slice_mm: float = 8.5
+    noisier: float = 1.3
+    thicker: float = 1.15
+    distance: float = 5.5
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingVisits:
+    """What a training knows of its own visits, to hold others against.
+
+    Attributes
+    ----------
+    measures : tuple of mapping
+        From :func:`measure_visit`, one a visit.
+    """
+
+    measures: tuple[Measures, ...] = field(default=())
+
+    def distance(self, measures: Measures) -> float | None:
+        """Say how far a visit lies from the nearest training visit.
+
+        Each contrast's percentiles, shell, rise, noise, steps between neighbouring voxels and
+        slice thickness are divided by their standard deviation over the training visits; the
+        distance is the root mean square of the differences to the nearest visit. One is what
+        lies between a training visit and its nearest fellow, in the median. The contrast that
+        is farthest off counts. The nearest visit and not the mean of all, because a training on
+        several scanners has a middle where none of its visits lies.
+
+        Parameters
+        ----------
+        measures : mapping
+            From :func:`measure_visit`.
+
+        Returns
+        -------
+        float or None
+            None where the training has too few visits with the same contrasts.
+        """
+        found = [one for one in (self._of(measures, c) for c in CONTRASTS) if one is not None]
+        return max(found, default=None)
+
+    def _of(self, measures: Measures, contrast: str) -> float | None:
+        names = [f"{contrast}_{name}" for name in (*LOOK, *TEXTURE, "slice_mm")]
+        known = _table(self.measures, names)
+        if len(known) < FEWEST_VISITS or not _has(measures, names):
+            return None
+        spread = np.maximum(known.std(axis=0), [_least_spread(name) for name in names])
+        scaled = known / spread
+        own = np.array([measures[name] for name in names]) / spread
+        between = _rms(scaled[:, None] - scaled[None])
+        np.fill_diagonal(between, np.inf)
+        usual = max(float(np.median(between.min(axis=1))), LEAST_USUAL)
+        return float(_rms(scaled - own).min()) / usual
+
+    def likeness(self, measures: Measures, contrast: str) -> dict[str, float]:
+        """Say how far an image's look is from each contrast of the training.
+
+        Parameters
+        ----------
+        measures : mapping
+        contrast : str
+            The image is the one handed in as this.
+
+        Returns
+        -------
+        dict of contrast to float
+            Root mean square difference to the nearest training image of each contrast, in
+            standard deviations within contrasts; those of too few visits are left out.
+        """
+        own = [f"{contrast}_{name}" for name in LOOK]
+        if not _has(measures, own):
+            return {}
+        tables = {c: _table(self.measures, [f"{c}_{name}" for name in LOOK]) for c in CONTRASTS}
+        tables = {c: table for c, table in tables.items() if len(table) >= FEWEST_VISITS}
+        if not tables:
+            return {}
+        within = np.sqrt(np.mean([table.var(axis=0) for table in tables.values()], axis=0))
+        spread = np.maximum(within, LEAST_SPREAD_OF_LOOK)
+        look = np.array([measures[name] for name in own])
+        return {c: float(_rms((table - look) / spread).min()) for c, table in tables.items()}
+
+    def most(self, names: Sequence[str]) -> float | None:
+        """Return the largest of some measures over all training visits."""
+        values = [one[name] for one in self.measures for name in names if name in one]
+        return max(values, default=None)
+
+
+def measure_visit(
+    data: NDArray[np.floating],
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    *,
+    mask: Volume,
+    spacings: Mapping[str, Sequence[float]],
+) -> dict[str, float]:
+    """Measure the images of a visit.
+
+    Parameters
+    ----------
+    data : ndarray, shape (3, X, Y, Z)
+        Stack of FLAIR, T1w, T2w at 1 mm, in standard deviations.
+    present : sequence of bool
+    brain : ndarray of bool, shape (X, Y, Z)
+        On the stack's grid.
+    mask : Volume
+        Brain mask on the FLAIR's own grid.
+    spacings : mapping of contrast to (x, y, z)
+        Voxel edges of the images as acquired, mm.
+
+    Returns
+    -------
+    dict of str to float
+        ``brain_ml``; ``cut_cm2``, the largest area in which the brain mask touches a face of the
+        field of view; and for every contrast, with its name and ``_`` before: percentiles
+        ``p5`` to ``p95`` inside the brain, ``shell`` (median of what is 4 to 8 mm deep, mostly
+        cortex), ``rise`` (median of what is 12 to 24 mm deep, mostly white matter, minus
+        ``shell``), ``noise_x`` to ``noise_z`` (1.48 median absolute second difference
+        over √6: the standard deviation of white noise), ``step_x`` to ``step_z`` (mean absolute
+        difference of neighbours), ``ripple`` (correlation of edges 6 mm apart minus that of edges
+        4 mm apart, without its sign, the worse in-plane axis: a head that moved leaves edges
+        twice), ``jump`` (FLAIR only: root mean square of slice means minus those of both
+        neighbouring slices as acquired, the worst axis),
+        ``seen`` (share of the brain inside the field of view), ``slice_mm`` (longest edge of a
+        voxel). Noise and steps along interpolated axes are small.
+    """
+    found = {
+        "brain_ml": float(np.count_nonzero(mask.data)) * mask.voxel_volume / 1000,
+        "cut_cm2": cut_area(mask),
+    }
+    depth = _depth(brain)
+    for image, there, contrast in zip(data, present, CONTRASTS, strict=True):
+        # brain beyond a contrast's field of view was set to the very mean
+        seen = brain & (image != 0)
+        if there and np.count_nonzero(seen & (depth > CORE_MM[0])) >= FEWEST_VOXELS:
+            values = _measure_image(image.astype(np.float32), seen, depth)
+            if contrast == "FLAIR":
+                values["jump"] = _worst_jump(image.astype(np.float32), seen, mask.spacing)
+            values["seen"] = float(np.count_nonzero(seen) / np.count_nonzero(brain))
+            values["slice_mm"] = float(max(spacings[contrast]))
+            found |= {f"{contrast}_{name}": value for name, value in values.items()}
+    return found
+
+
+def cut_area(mask: Volume) -> float:
+    """Measure the largest area in which a brain mask touches a face of the field of view, in cm².
+
+    Examples
+    --------
+    >>> cut_area(Volume(np.ones((4, 5, 6), bool), np.diag([10.0, 10.0, 10.0, 1.0])))
+    30.0
+    """
+    x, y, z = (float(edge) for edge in mask.spacing)
+    areas = (y * z, x * z, x * y)
+    inside = mask.data > 0
+    faces = [
+        np.count_nonzero(np.take(inside, end, axis)) * area
+        for axis, area in enumerate(areas)
+        for end in (0, -1)
+    ]
+    return float(max(faces)) / 100
+
+
+def find_faults(
+    measures: Measures,
+    training: TrainingVisits | None = None,
+    limits: Limits | None = None,
+) -> tuple[str, ...]:
+    """Say what is unusual about a visit.
+
+    Parameters
+    ----------
+    measures : mapping
+        From :func:`measure_visit`.
+    training : TrainingVisits, optional
+        Without it contrasts are not told apart, and noise and slices have absolute limits.
+    limits : Limits, optional
+
+    Returns
+    -------
+    tuple of str
+        One sentence each; empty where nothing is unusual.
+    """
+    known, bounds = training or TrainingVisits(), limits or Limits()
+    faults = [*_whole_faults(measures, bounds)]
+    for contrast in CONTRASTS:
+        if f"{contrast}_seen" in measures:
+            faults += _look_faults(measures, contrast, known)
+            faults += _image_faults(measures, contrast, known, bounds)
+    distance = known.distance(measures)
+    if distance is not None and distance > bounds.distance:
+        faults.append(
+            f"the images lie {distance:.1f} times as far from those of the training as these "
+            "from each other: expect more errors than were measured"
+        )
+    return tuple(faults)
+
+
+def _whole_faults(measures: Measures, limits: Limits) -> list[str]:
+    if measures["brain_ml"] == 0:
+        return ["the brain mask is empty"]
+    # the sentence of the brain's own check, which knows the usual volumes
+    faults = list(brain_notes(np.ones(1, bool), measures["brain_ml"] * 1000))
+    if measures["cut_cm2"] > limits.cut_cm2:
+        faults.append(
+            f"the field of view cuts the brain off: it touches the edge in "
+            f"{measures['cut_cm2']:.0f} cm²"
+        )
+    return faults
+
+
+def _look_faults(measures: Measures, contrast: str, training: TrainingVisits) -> list[str]:
+    away = training.likeness(measures, contrast)
+    if contrast not in away:
+        return []
+    nearest = min(away, key=lambda other: away[other])
+    if away[nearest] >= CLEARLY * away[contrast]:
+        return []
+    return [f"the {contrast} image looks like a {nearest}: check which file is which"]
+
+
+def _image_faults(
+    measures: Measures, contrast: str, training: TrainingVisits, limits: Limits
+) -> list[str]:
+    own = {name: measures[f"{contrast}_{name}"] for name in ("seen", "ripple", "slice_mm")}
+    faults = []
+    if own["seen"] < limits.seen:
+        share = 100 * own["seen"]
+        faults.append(f"the {contrast} image holds {share:.0f} % of the brain only")
+    names = [f"{contrast}_noise_{axis}" for axis in "xyz"]
+    noise = max(measures[name] for name in names)
+    most = training.most(names)
+    if noise > (limits.noise if most is None else limits.noisier * most):
+        faults.append(f"the {contrast} image is noisy: {noise:.2f} standard deviations")
+    thickest = training.most([f"{contrast}_slice_mm"])
+    if own["slice_mm"] > (limits.slice_mm if thickest is None else limits.thicker * thickest):
+        faults.append(f"the {contrast} image has slices of {own['slice_mm']:.1f} mm")
+    if measures.get(f"{contrast}_jump", 0.0) > limits.jump:
+        faults.append(f"brightness of the {contrast} image jumps from slice to slice")
+    if own["ripple"] > limits.ripple:
+        faults.append(f"the {contrast} image shows repeated edges, as motion leaves")
+    return faults
+
+
+def _measure_image(
+    image: NDArray[np.float32], seen: NDArray[np.bool_], depth: NDArray[np.float32]
+) -> dict[str, float]:
+    values = image[seen]
+    found = {
+        f"p{one}": float(value)
+        for one, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
+    }
+    shell, core = (
+        float(np.median(image[seen & (depth > low) & (depth <= high)]))
+        for low, high in (SHELL_MM, CORE_MM)
+    )
+    found |= {"shell": shell, "rise": core - shell}
+    inner = seen & (depth > INNER_MM)
+    ripples = [0.0]
+    for axis, letter in enumerate("xyz"):
+        along = np.moveaxis(image, axis, 0)
+        where, deep = np.moveaxis(seen, axis, 0), np.moveaxis(inner, axis, 0)
+        found[f"noise_{letter}"], found[f"step_{letter}"] = _texture(along, where)
+        if letter != "z":
+            ripples.append(_ripple(along, deep))
+    return {**found, "ripple": max(ripples)}
+
+
+def _texture(image: NDArray[np.float32], where: NDArray[np.bool_]) -> tuple[float, float]:
+    """Noise and mean step along the first axis."""
+    both = where[1:] & where[:-1]
+    three = both[1:] & both[:-1]
+    step = np.diff(image, axis=0)
+    second = np.diff(step, axis=0)[three]
+    noise = 1.4826 * float(np.median(np.abs(second))) / 6**0.5 if second.size else 0.0
+    return noise, float(np.abs(step[both]).mean()) if both.any() else 0.0
+
+
+def _worst_jump(
+    image: NDArray[np.float32], where: NDArray[np.bool_], edges: NDArray[np.float64]
+) -> float:
+    """Compare slices as acquired, not those interpolated between them."""
+    steps = [max(1, round(float(edge))) for edge in edges]
+    jumps = [
+        _jump(np.moveaxis(image, axis, 0), np.moveaxis(where, axis, 0), step)
+        for axis, step in enumerate(steps)
+    ]
+    return max(jumps)
+
+
+def _jump(image: NDArray[np.float32], where: NDArray[np.bool_], step: int) -> float:
+    """Root mean square of slice means against both neighbours, where all three hold brain."""
+    if image.shape[0] <= 2 * step:
+        return 0.0
+    three = where[: -2 * step] & where[step:-step] & where[2 * step :]
+    sizes = np.count_nonzero(three, axis=(1, 2))
+    around = (image[: -2 * step] + image[2 * step :]) / 2
+    second = np.where(three, image[step:-step] - around, 0).sum(axis=(1, 2))
+    enough = sizes >= FEWEST_VOXELS
+    if not enough.any():
+        return 0.0
+    return float(np.sqrt(np.mean(np.square(second[enough] / sizes[enough]))))
+
+
+def _ripple(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+    step = np.diff(image, axis=0)
+    inside = where[1:]
+    energy = float(np.mean(np.square(step[inside]))) if inside.any() else 0.0
+    if energy == 0.0:
+        return 0.0
+    near, far = (
+        float(np.mean((step[lag:] * step[:-lag])[inside[lag:]])) / energy for lag in RIPPLE_MM
+    )
+    return abs(far - near)
+
+
+def _depth(brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Distance to the outside in mm, to 2 mm: a quarter of the time of the whole grid."""
+    coarse = np.pad(brain[::2, ::2, ::2], 1)
+    depth = 2 * ndimage.distance_transform_edt(coarse)[1:-1, 1:-1, 1:-1].astype(np.float32)
+    for axis, extent in enumerate(brain.shape):
+        depth = np.repeat(depth, 2, axis=axis).take(np.arange(extent), axis=axis)
+    return np.where(brain, depth, np.float32(0))
+
+
+def _least_spread(name: str) -> float:
+    kind = name.partition("_")[2]
+    return LEAST_SPREAD.get(kind.partition("_")[0], LEAST_SPREAD.get(kind, LEAST_SPREAD_OF_LOOK))
+
+
+def _table(visits: Sequence[Measures], names: Sequence[str]) -> NDArray[np.float64]:
+    rows = [[one[name] for name in names] for one in visits if _has(one, names)]
+    return np.array(rows, float).reshape(len(rows), len(names))
+
+
+def _has(measures: Measures, names: Sequence[str]) -> bool:
+    return all(name in measures for name in names)
+
+
+def _rms(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = np.sqrt(np.mean(np.square(differences), axis=-1))
+    return result

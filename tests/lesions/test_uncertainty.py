@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.lesions.uncertainty import (
+    SWEEP,
+    ConfidenceModel,
+    LesionCase,
+    LoadCase,
+    LoadModel,
+    check_confidence,
+    check_load,
+    coverage,
+    fit_confidence,
+    fit_load,
+    lesion_cases,
+    rank_auc,
+    sweep_volumes,
+)
+
+
+def _loads(count: int = 12, noise: float = 0.0, seed: int = 0) -> list[LoadCase]:
+    """Truth is half of what lies above .6; every other cut is another, useless volume."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for number in range(count):
+        useful = float(np.exp(rng.normal(2, 1)))
+        sweep = [float(np.exp(rng.normal(2, 1))) for _ in SWEEP]
+        sweep[SWEEP.index(0.6)] = useful
+        truth = (useful + 0.1) / 2 * math.exp(rng.normal(0, noise)) - 0.1
+        cases.append(LoadCase(str(number), "AB"[number % 2], tuple(sweep), truth))
+    return cases
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60))
+def test_a_sweep_counts_what_reaches_each_cut(values: list[float]) -> None:
+    data = np.array(values, np.float32).reshape(-1, 1, 1)
+    wanted = [2.0 * np.count_nonzero(data >= np.float32(cut)) / 1000 for cut in SWEEP]
+    assert sweep_volumes(data, 2.0) == pytest.approx(wanted)
+
+
+def test_the_cut_that_tells_the_truth_is_found() -> None:
+    model = fit_load(_loads())
+    assert model is not None
+    assert (model.cut, model.patients) == (0.6, 12)
+    assert model.slope == pytest.approx(1)
+    assert model.intercept == pytest.approx(-math.log(2))
+    assert model.half_width == pytest.approx(0, abs=1e-9)
+
+
+def test_the_interval_widens_with_the_errors_and_holds_nine_of_ten() -> None:
+    cases = _loads(200, noise=0.5, seed=3)
+    model = fit_load(cases)
+    assert model is not None
+    # Student's 95th percentile for 198 degrees of freedom times the spread
+    assert model.half_width == pytest.approx(1.653 * 0.5, rel=0.15)
+    inside, count = coverage(check_load(cases))["all"]
+    assert count == 200
+    assert 0.85 <= inside / count <= 0.95
+
+
+def test_no_patient_has_a_part_in_the_own_interval() -> None:
+    cases = _loads(10, noise=0.3)
+    before = {one.case.participant: one.interval for one in check_load(cases)}
+    strange = LoadCase("0", "A", cases[0].sweep_ml, cases[0].truth_ml * 50)
+    after = {one.case.participant: one.interval for one in check_load([strange, *cases[1:]])}
+    assert after["0"] == before["0"]
+    assert after["1"] != before["1"]
+
+
+def test_visits_of_one_participant_are_left_out_together() -> None:
+    cases = _loads(10, noise=0.3)
+    twin = LoadCase("0", "A", cases[0].sweep_ml, cases[0].truth_ml * 50)
+    alone = check_load(cases)[0]
+    both = check_load([*cases, twin])
+    assert len(both) == 11
+    assert both[0].interval == both[10].interval == alone.interval
+
+
+def test_few_patients_give_no_model() -> None:
+    assert fit_load(_loads(7)) is None
+    assert check_load(_loads(8)) == ()
+    assert coverage(()) == {}
+
+
+@given(st.floats(0, 500), st.floats(0, 2), st.floats(-2, 2), st.floats(0, 3))
+def test_an_interval_is_ordered_and_not_negative(
+    volume: float, slope: float, intercept: float, half: float
+) -> None:
+    model = LoadModel(0.5, slope, intercept, half, 9)
+    found = model.interval([volume] * len(SWEEP))
+    assert 0 <= found.low_ml <= found.expected_ml <= found.high_ml
+    assert found.holds(found.expected_ml)
+
+
+def test_coverage_is_counted_by_site() -> None:
+    checked = check_load(_loads(10, noise=0.3))
+    counts = coverage(checked)
+    assert [counts[site][1] for site in ("A", "B", "all")] == [5, 5, 10]
+    assert counts["A"][0] + counts["B"][0] == counts["all"][0]
+
+
+def test_lesions_know_whether_the_experts_drew_them() -> None:
+    mask = np.zeros((9, 3, 3), bool)
+    mask[:2], mask[5:] = True, True
+    probability = np.where(mask, 0.6, 0.0)
+    probability[5:] = 0.8
+    truth = np.zeros(mask.shape, bool)
+    truth[8] = True
+    cases = lesion_cases(mask, probability, truth, participant="1", site="A")
+    assert sorted((round(one.p, 6), one.found) for one in cases) == [(0.6, False), (0.8, True)]
+    assert lesion_cases(mask & False, probability, truth, participant="1", site="A") == []
+
+
+def _lesions(seed: int = 0) -> list[LesionCase]:
+    rng = np.random.default_rng(seed)
+    return [
+        LesionCase(str(number % 10), "A", float(p), bool(rng.random() < p))
+        for number, p in enumerate(rng.uniform(0.5, 1, 3000))
+    ]
+
+
+def test_confidence_is_the_share_of_true_lesions() -> None:
+    model = fit_confidence(_lesions())
+    assert model is not None
+    assert (model.lesions, model.patients) == (3000, 10)
+    for p in (0.6, 0.75, 0.9):
+        assert model.confidence(p) == pytest.approx(p, abs=0.05)
+
+
+def test_what_tells_nothing_gives_everyone_the_mean() -> None:
+    rng = np.random.default_rng(1)
+    cases = [
+        LesionCase(str(i % 9), "A", float(p), bool(p < 0.7))
+        for i, p in enumerate(rng.uniform(0.5, 1, 500))
+    ]
+    model = fit_confidence(cases)
+    assert model is not None
+    assert model.slope == 0  # a likelier lesion is never less trusted
+    share = np.mean([case.found for case in cases])
+    assert model.confidence(0.9) == pytest.approx(share, abs=0.01)
+
+
+def test_too_little_gives_no_confidence() -> None:
+    cases = _lesions()
+    assert fit_confidence([one for one in cases if int(one.participant) < 7]) is None
+    assert fit_confidence(cases[:19]) is None
+    assert fit_confidence([one for one in cases if one.found]) is None
+
+
+def test_confidence_is_checked_without_the_patient() -> None:
+    cases = _lesions()
+    checked = check_confidence(cases)
+    assert [case for case, _ in checked] == cases
+    others = fit_confidence([one for one in cases if one.participant != "0"])
+    assert others is not None
+    assert checked[0][1] == others.confidence(cases[0].p)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_confidence_rises_with_the_probability(a: float, b: float) -> None:
+    model = ConfidenceModel(0.8, -0.3, 100, 9)
+    low, high = sorted((a, b))
+    assert 0 < model.confidence(low) <= model.confidence(high) < 1
+
+
+def test_auc_of_one_kind_is_not_a_number() -> None:
+    case = LesionCase("1", "A", 0.5, True)
+    assert math.isnan(rank_auc([(case, 0.5)]))
+    assert math.isnan(rank_auc([]))
