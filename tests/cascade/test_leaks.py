@@ -106,7 +106,7 @@ def _watch(ledger: Ledger, patch: pytest.MonkeyPatch) -> None:
         ledger.read("gate", ledger.people[stages.refinement_stage(test, inner)])
         return gate_of(workshop, test, inner)
 
-    def probability(_nets, images, *_):
+    def probability(_nets, images, *_, **__):
         return np.where(images[0] > 1.5, 0.7, 0.02).astype(np.float32)
 
     patch.setattr(stages, "load_visit", visit)

@@ -193,7 +193,7 @@ def test_without_kept_candidates_the_net_is_asked(
     ones = (True, True, True)
     visit = LabelledVisit("sub-01", "A", empty, ones, seen >= 0, seen.astype(np.float16), False)
     monkeypatch.setattr(stages, "candidate_nets", load)
-    monkeypatch.setattr(inference, "candidate_probability", lambda *_: seen)
+    monkeypatch.setattr(inference, "candidate_probability", lambda *_, **__: seen)
     monkeypatch.setattr(Workshop, "visit", lambda *_: visit)
     found = evidence.candidate_on_flair(bench, case)
     assert asked == [(1, 2), "cpu"]
