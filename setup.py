@@ -42,6 +42,7 @@ TEST = [
     "import-linter>=2.16,<3",
     "bids-validator-deno>=3.0.2,<4",
     "boutiques>=0.5.33,<0.6",
+    "check-jsonschema>=0.39,<0.40",
     "lesion-metrics>=0.1.12,<0.2",
     "surface-distance>=0.1,<0.2",
     "onnx>=1.23,<1.24",

@@ -1,0 +1,158 @@
+"""Run the ``run:`` steps of ``.circleci/config.yml`` here, in the order that CircleCI would.
+
+Each run works in a clone of the last commit, with the tag that CircleCI would see. Steps that move
+files between CircleCI's machines are passed over: here all jobs share one folder. Where no Docker
+answers, a ``docker`` made of ``tools/ctr.sh`` stands in, and the image is pushed to its loopback
+registry.
+
+usage: python tools/run_circleci.py FOLDER [--jobs NAME ...] [--list]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SHELL = ["bash", "-eo", "pipefail", "-c"]  # CircleCI's own
+
+
+def ordered_jobs(config: Mapping[str, Any]) -> list[str]:
+    """Sort the jobs of all workflows so that each comes after what it requires.
+
+    Raises
+    ------
+    graphlib.CycleError
+        If jobs require each other.
+    """
+    needs: dict[str, list[str]] = {}
+    for workflow in config["workflows"].values():
+        for entry in workflow["jobs"]:
+            named = {entry: {}} if isinstance(entry, str) else entry
+            for name, about in named.items():
+                needs[name] = list(about.get("requires", []))
+    return list(TopologicalSorter(needs).static_order())
+
+
+def run_steps(config: Mapping[str, Any], job: str) -> Iterator[dict[str, Any]]:
+    """List the ``run`` steps of a job, those of its commands in their places."""
+    pending = list(config["jobs"][job]["steps"])
+    while pending:
+        step = pending.pop(0)
+        if isinstance(step, str):
+            pending[:0] = config.get("commands", {}).get(step, {}).get("steps", [])
+        elif "run" in step:
+            run = step["run"]
+            yield {"name": run, "command": run} if isinstance(run, str) else run
+
+
+def stand_in_for_docker(folder: Path) -> Path:
+    """Write a ``docker`` that hands everything to ``tools/ctr.sh``."""
+    ours = shlex.quote(str(ROOT / "tools/ctr.sh"))
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "docker"
+    script.write_text(f"""#!/bin/sh
+case $1 in
+  info) exit 0 ;;
+  build) exec {ours} "$@" ;;
+  login | push) command=$1; shift; exec {ours} podman "$command" --tls-verify=false "$@" ;;
+  *) exec {ours} podman "$@" ;;
+esac
+""")
+    script.chmod(0o755)
+    return folder
+
+
+def docker_answers() -> bool:
+    """Whether the machine has a Docker of its own."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def surroundings(folder: Path, version: str) -> dict[str, str]:
+    """Variables that CircleCI and its context would set."""
+    registry = os.environ.get("REGISTRY", "127.0.0.1:5000")
+    found = {
+        "CIRCLECI": "true",
+        "CIRCLE_TAG": version,
+        "IMAGE_NAME": f"{registry}/tests/msseg",
+        "REGISTRY_USER": "nobody",
+        "REGISTRY_PASSWORD": "none",
+    }
+    path = os.environ["PATH"]
+    if not docker_answers():
+        path = f"{stand_in_for_docker(folder / 'bin')}:{path}"
+        subprocess.run([ROOT / "tools/ctr.sh", "prepare"], check=True)
+        subprocess.run([ROOT / "tools/ctr.sh", "registry-start"], check=True)
+    shared = os.environ.get("MSSEG_SHARED_DATA", str(ROOT.parent / "shared" / "data"))
+    return {**os.environ, **found, "PATH": path, "MSSEG_SHARED_DATA": shared}
+
+
+def read_version() -> str:
+    """Read the package's version without importing it."""
+    text = (ROOT / "bids_msseg/__init__.py").read_text()
+    return text.split('__version__ = "')[1].split('"')[0]
+
+
+def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
+    """Run steps until one fails, and print how each went."""
+    clone = folder / "project"
+    if not clone.exists():
+        subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
+    environment = surroundings(folder, read_version())
+    lines = []
+    try:
+        for job in jobs:
+            for step in run_steps(config, job):
+                print(f"== {job}: {step['name']}", flush=True)
+                begin = time.monotonic()
+                done = subprocess.run(
+                    [*SHELL, step["command"]],
+                    cwd=clone,
+                    env={**environment, **step.get("environment", {})},
+                    stdin=subprocess.DEVNULL,
+                    check=False,
+                )
+                seconds = time.monotonic() - begin
+                verdict = "ok" if done.returncode == 0 else f"exit {done.returncode}"
+                lines.append(f"{verdict:8} {seconds:5.0f} s  {job}: {step['name']}")
+                if done.returncode:
+                    return done.returncode
+    finally:
+        print(*lines, sep="\n")
+        if (folder / "bin").exists():
+            subprocess.run([ROOT / "tools/ctr.sh", "registry-stop"], check=False)
+    return 0
+
+
+def main() -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, help="folder for the clone and the image")
+    parser.add_argument("--jobs", nargs="+", metavar="NAME", help="these only, in their order")
+    parser.add_argument("--list", action="store_true", help="print steps, run nothing")
+    asked = parser.parse_args()
+    config = yaml.safe_load((ROOT / ".circleci/config.yml").read_text())
+    jobs = [job for job in ordered_jobs(config) if job in (asked.jobs or config["jobs"])]
+    if not asked.list:
+        return run_jobs(config, jobs, asked.folder.absolute())
+    for job in jobs:
+        for step in run_steps(config, job):
+            print(f"{job}: {step['name']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
