@@ -25,10 +25,15 @@ from bids_msseg.cascade.stages import (
     refinement_net,
 )
 from bids_msseg.cascade.weights import OperatingPoint
+from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.thresholds import best_dice_threshold, choose_threshold
 
-SHARES = (0.5, 0.75, 1.0)
+SHARES = (0.25, 0.5, 0.75, 1.0)
 """Weights of CNN-2's voxel probability to choose from."""
+KEEPS = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25)
+"""Lesion probabilities to keep candidates from, to choose from; strictest first."""
+MAY_LOSE = 0.05
+"""Share of the lesions among the candidates that CNN-2 may take away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +86,52 @@ def choose_point(opinions: Sequence[Opinion]) -> dict[str, float]:
     Returns
     -------
     dict
-        ``second``: CNN-2's weight; ``balanced``: the threshold with the highest mean Dice, both
-        chosen together; ``precise``: the lowest threshold at which the mean PPV reaches that of
+        ``keep``: see :func:`choose_keep`; ``second``: CNN-2's weight; ``balanced``: the threshold
+        with the highest mean Dice, both chosen together; ``precise``: the lowest threshold at which the mean PPV reaches that of
         the source text.
     """
     truths = [opinion.truth for opinion in opinions]
     best: tuple[float, dict[str, float]] | None = None
+    keep = choose_keep(opinions)
     for share in SHARES:
-        point = OperatingPoint(second=share)
+        point = OperatingPoint(second=share, keep=keep)
         probabilities = [opinion.probability(point) for opinion in opinions]
         threshold = best_dice_threshold(probabilities, truths)
         dice = mean_dice(probabilities, truths, threshold)
         if best is None or dice > best[0]:
             precise = choose_threshold(probabilities, truths)
-            best = dice, {"second": share, "balanced": threshold, "precise": precise}
+            best = dice, {"keep": keep, "second": share, "balanced": threshold, "precise": precise}
     return best[1] if best else {}
+
+
+def choose_keep(opinions: Sequence[Opinion]) -> float:
+    """Choose the highest ``keep`` at which CNN-2 takes few lesions away.
+
+    Returns
+    -------
+    float
+        The highest of :data:`KEEPS` at which the mean recall of lesions of at least 3 mm³ falls by
+        at most :data:`MAY_LOSE` from that of all candidates; the lowest where none is so.
+    """
+    counts = [_reached(opinion) for opinion in opinions]
+    found = [count for count in counts if count[0] and count[1].size]
+    if not found:
+        return KEEPS[0]
+    for keep in KEEPS:
+        lost = [float((peaks < keep).sum()) / lesions for lesions, peaks in found]
+        if np.mean(lost) <= MAY_LOSE:
+            return keep
+    return KEEPS[-1]
+
+
+def _reached(opinion: Opinion) -> tuple[int, NDArray[np.float32]]:
+    """Count the lesions; give the highest lesion probability in each that has a candidate."""
+    labels = label_lesions(opinion.truth, voxel_volume=1.0, min_volume=3.0)
+    count = int(labels.max())
+    highest = np.zeros(count + 1, np.float32)
+    np.maximum.at(highest, labels.ravel(), opinion.lesion.ravel().astype(np.float32))
+    peaks = highest[1:]
+    return count, peaks[peaks > 0]
 
 
 def mean_dice(

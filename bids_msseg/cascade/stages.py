@@ -536,6 +536,7 @@ def operating_point(workshop: Workshop, test: int | None) -> OperatingPoint:
     point = chosen.get("ship" if test is None else str(test), {})
     return OperatingPoint(
         gate=gate_of(workshop, test),
+        keep=float(point.get("keep", 0.5)),
         threshold=float(point.get("balanced", 0.5)),
         second=float(point.get("second", 0.5)),
         trust=workshop.recipe.trust,

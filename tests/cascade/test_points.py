@@ -84,7 +84,7 @@ def test_thresholds_part_lesions_from_false_alarms_and_are_kept(asked) -> None:
     chosen = json.loads((workshop.folder / "points.json").read_text())
     assert set(chosen) == {"ship", "0", "2"}
     for point in chosen.values():
-        assert set(point) == {"second", "balanced", "precise"}
+        assert set(point) == {"keep", "second", "balanced", "precise"}
         assert ALARM < point["balanced"] <= LESION
         assert ALARM < point["precise"] <= LESION
     assert not list(workshop.folder.glob("*.part"))
@@ -99,7 +99,28 @@ def test_the_second_net_gets_more_weight_where_the_first_is_sure_of_too_much() -
     rows = ([1, 1, 0.6, 0.7], [0.3, 0.2, 0.6, 0.5], [0, 0, 1, 1])
     assert choose_point([_opinion(*rows)])["second"] == 0.75
     first, second, truth = rows
-    assert choose_point([_opinion(second, first, truth)])["second"] == 0.5
+    assert choose_point([_opinion(second, first, truth)])["second"] == 0.25
+
+
+def _judged(verdicts: list[float]) -> Opinion:
+    """One lesion of eight voxels a verdict; a verdict of 0 is a lesion without candidate."""
+    truth, lesion = np.zeros((3 * len(verdicts), 2, 2), bool), np.zeros((3 * len(verdicts), 2, 2))
+    for number, verdict in enumerate(verdicts):
+        truth[3 * number : 3 * number + 2] = True
+        lesion[3 * number] = verdict
+    half = lesion.astype(np.float16)
+    return Opinion(half, half, half, truth)
+
+
+def test_candidates_are_kept_from_where_few_lesions_are_lost() -> None:
+    sure, doubted, missed = [0.9] * 18, [0.42], [0.0]
+    assert points.choose_keep([_judged(sure + doubted + missed)]) == 0.5
+    assert points.choose_keep([_judged(sure + doubted * 2)]) == 0.4
+    assert points.choose_keep([_judged([0.9] * 10 + [0.1] * 10)]) == 0.25
+    assert points.choose_keep([_judged(missed)]) == 0.5
+    # each visit counts the same
+    many = _judged([0.9] * 100)
+    assert points.choose_keep([many, _judged([0.42])]) == 0.4
 
 
 def test_a_faint_verdict_still_marks_its_candidate() -> None:
@@ -115,10 +136,12 @@ def test_the_threshold_that_was_chosen_is_used(make_workshop) -> None:
         path.write_text(json.dumps({"gate": 0.25}))
     assert operating_point(workshop, 0).threshold == 0.5
     assert operating_point(workshop, 0).second == 0.5
-    chosen = {"ship": {"balanced": 0.3}, "0": {"balanced": 0.65, "second": 0.75}}
+    chosen = {"ship": {"balanced": 0.3}, "0": {"balanced": 0.65, "second": 0.75, "keep": 0.35}}
     (workshop.folder / "points.json").write_text(json.dumps(chosen))
     assert operating_point(workshop, 0).threshold == 0.65
     assert operating_point(workshop, 0).second == 0.75
+    assert operating_point(workshop, 0).keep == 0.35
+    assert operating_point(workshop, 1).keep == 0.5
     assert operating_point(workshop, None).threshold == 0.3
     assert operating_point(workshop, 1).threshold == 0.5
     assert operating_point(replace(workshop, seed=9), 0).gate == 0.25
