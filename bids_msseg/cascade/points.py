@@ -87,8 +87,8 @@ def choose_point(opinions: Sequence[Opinion]) -> dict[str, float]:
     -------
     dict
         ``keep``: see :func:`choose_keep`; ``second``: CNN-2's weight; ``balanced``: the threshold
-        with the highest mean Dice, both chosen together; ``precise``: the lowest threshold at which the mean PPV reaches that of
-        the source text.
+        with the highest mean Dice, both chosen together; ``precise``: the lowest threshold at
+        which the mean PPV reaches that of the source text.
     """
     truths = [opinion.truth for opinion in opinions]
     best: tuple[float, dict[str, float]] | None = None
