@@ -185,7 +185,7 @@ def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
-        fingerprint=fingerprint(visit, options, header.sha256, __version__),
+        fingerprint=fingerprint(visit, options, _model_digest(config, header), __version__),
         versions=versions,
         methods=methods_paragraph(
             list(visit.contrasts),
@@ -196,6 +196,18 @@ def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
             versions=versions,
         ),
     )
+
+
+def _model_digest(config: RunConfig, header: ModelHeader) -> str:
+    """Digest the weights, and what stands beside them where there is anything."""
+    return header.sha256 + _calibration_digest(config, header.sha256)
+
+
+def _calibration_digest(config: RunConfig, sha256: str) -> str:
+    from bids_msseg.calibration import read_calibration
+    from bids_msseg.cascade.weights import find_model
+
+    return read_calibration(find_model(config.processing.model), sha256).digest
 
 
 def _options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
@@ -433,6 +445,7 @@ def _settings(config: RunConfig, resources: Resources) -> Settings:
         threads=resources.omp_nthreads,
         spaces=_spaces(config),
         measure=config.execution.resource_monitor,
+        calibration=_calibration_digest(config, _model_header(config).sha256),
     )
 
 

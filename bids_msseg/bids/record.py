@@ -102,6 +102,15 @@ class VisitRecord:
         The methods paragraph.
     changes : mapping of str to scalar
         What changed since an earlier visit; see :mod:`bids_msseg.bids.changes`.
+    load_interval_ml : (float, float, float) or None
+        What the experts would probably have drawn, mL: expected, and the ends of the 90 %
+        interval.
+    load_interval_reason : str
+        Why there is no interval; empty where there is one.
+    quality_reasons : tuple of str or None
+        What the check of the images found unusual; None where it was not made.
+    quality_measures : mapping of str to float
+        What it measured.
     """
 
     participant: str
@@ -127,6 +136,17 @@ class VisitRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
     changes: Mapping[str, Scalar] = field(default_factory=dict)
+    load_interval_ml: tuple[float, float, float] | None = None
+    load_interval_reason: str = ""
+    quality_reasons: tuple[str, ...] | None = None
+    quality_measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def quality(self) -> str:
+        """``ok`` or ``flagged``, by the check of the images; ``n/a`` where it was not made."""
+        if self.quality_reasons is None:
+            return "n/a"
+        return "flagged" if self.quality_reasons else "ok"
 
     @property
     def key(self) -> str:
@@ -331,4 +351,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "versions": _mapping(_text),
     "methods": _text,
     "changes": _mapping(_scalar),
+    "load_interval_ml": _optional(_spacing),
+    "load_interval_reason": _text,
+    "quality_reasons": _optional(_texts),
+    "quality_measures": _mapping(_measure),
 }

@@ -20,6 +20,7 @@ import numpy as np
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_atomic, write_tsv
+from bids_msseg.commands.calibrating import calibrate
 from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort, read_images
 from bids_msseg.commands.comparison import (
     BETTER,
@@ -223,7 +224,10 @@ def _finish(
     data: str,
 ) -> Tuned:
     pairs = _compare(workshop, files, given, net_counts(given.cascade, settings))
-    return _hand_over(workshop, given, settings, name, pairs, data)
+    tuned = _hand_over(workshop, given, settings, name, pairs, data)
+    fresh = {pair.before.visit for pair in counted(pairs)}
+    calibrate(workshop.folder, files, tuned.path, given=given.path, unseen=fresh)
+    return tuned
 
 
 def net_counts(cascade: Cascade, settings: Mapping[str, Any]) -> tuple[int, int]:
@@ -377,7 +381,7 @@ def _hand_over(
     card = _card(head, workshop, pairs, verdict, advice, table, data)
     write_atomic(workshop.folder / f"{called}.md", card)
     # an earlier call that came to another verdict must not leave weights that contradict this one
-    for ending in ("safetensors", "md"):
+    for ending in ("safetensors", "md", "calibration.json"):
         (workshop.folder / f"{other}.{ending}").unlink(missing_ok=True)
     draw_losses(workshop.folder / "logs", workshop.folder / "losses.png")
     return Tuned(target, verdict, table, advice)

@@ -230,13 +230,16 @@ def _finish(
     settings: Mapping[str, Any],
 ) -> None:
     """Score, tell, ship."""
+    from bids_msseg.commands.calibrating import calibrate, describe, learn
     from bids_msseg.commands.shipping import describe_data, score_table, ship
 
     scores = _find_scores(workshop, files, goal)
     print(score_table(scores))
     if goal.ship:
-        data = describe_data(options.bids_dir, files)
+        known = describe(learn(workshop.folder, files).calibration())
+        data = f"{known}\n{describe_data(options.bids_dir, files)}"
         target = ship(workshop, name=options.name, scores=scores, recipe=settings, data=data)
+        calibrate(workshop.folder, files, target)
         LOGGER.info("weights: %s", target)
 
 

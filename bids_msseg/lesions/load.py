@@ -46,6 +46,11 @@ class LesionRow:
         Whether it is part of the result.
     reason : str
         Why it was rejected; empty where it was kept.
+    confidence : float or None
+        Share of lesions with such a probability that the experts had drawn too, in patients
+        that the nets had not seen; None where that was not measured.
+    visit_quality : str
+        ``ok`` or ``flagged``, what the input gate says of the whole visit.
     """
 
     index: int
@@ -60,6 +65,8 @@ class LesionRow:
     shares: Shares
     status: Status
     reason: str
+    confidence: float | None = None
+    visit_quality: str = MISSING
 
 
 def lesion_table(
@@ -389,6 +396,24 @@ COLUMNS: tuple[Column, ...] = (
         levels={"kept": "part of the lesion mask", "rejected": "removed from it"},
     ),
     Column("reason", "Why the candidate was rejected", lambda row: row.reason),
+    Column(
+        "confidence",
+        "Of a kept lesion: the share of lesions with the same p_refined that touched one of the "
+        "experts' lesions, in patients that the nets had not seen; n/a where the weights come "
+        "without a calibration",
+        lambda row: row.confidence,
+        digits=3,
+    ),
+    Column(
+        "visit_quality",
+        "What the check of the images says of the whole visit; the reasons stand in its record, "
+        "on its page and in group_lesions.tsv",
+        lambda row: row.visit_quality,
+        levels={
+            "ok": "no check raised a flag",
+            "flagged": "the images are unusual: the result may be wrong",
+        },
+    ),
 )
 
 

@@ -20,6 +20,7 @@ from bids_msseg.imaging.conform import check_header
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.nodes.trust import VisitJudgement
 from bids_msseg.reports.drawing import draw_visit
 
 
@@ -117,6 +118,8 @@ class _PublishInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
     fingerprint = traits.Str(desc="makes the node run again when the delivery changes")
     table_file = File(exists=True, mandatory=True)
+    quality_file = File(exists=True, mandatory=True)
+    estimate_file = File(exists=True, mandatory=True)
     brain_file = File(exists=True, mandatory=True)
     probseg_file = File(exists=True, mandatory=True)
     labels_file = File(exists=True, mandatory=True)
@@ -150,13 +153,15 @@ class PublishVisit(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write everything; the record, which says that all is there, comes last."""
         delivery: Delivery = inputs["delivery"]
-        rows = [_row(item) for item in json.loads(Path(inputs["table_file"]).read_text("utf-8"))]
+        judged = VisitJudgement.read(inputs["quality_file"], inputs["estimate_file"])
+        table = json.loads(Path(inputs["table_file"]).read_text("utf-8"))
+        rows = [_row({**item, "visit_quality": judged.quality}) for item in table]
         _publish_flair_space(delivery, inputs)
         _publish_preprocessed(delivery, inputs)
         _publish_spaces(delivery, inputs)
         _publish_transforms(delivery, inputs)
         _publish_tables(delivery, rows)
-        record = _record(delivery, rows, inputs)
+        record = judged.mark(_record(delivery, rows, inputs))
         return {"record_file": str(write_record(delivery.out_dir, record))}
 
 

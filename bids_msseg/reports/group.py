@@ -95,7 +95,8 @@ def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
         In the order of the file.
     """
     qc = () if reviews is None else _reviewed(reviews)
-    return (*_identity(), *_measures(), *qc, *_by_region(), *_changes(), *_circumstances())
+    measures = (*_identity(), *_measures(), *_trust(), *qc)
+    return (*measures, *_by_region(), *_changes(), *_circumstances())
 
 
 def group_rows(
@@ -323,6 +324,81 @@ def _identity() -> tuple[Column, ...]:
             "status", "How processing ended", lambda one: one.status, levels=levels, shown="status"
         ),
     )
+
+
+def _trust() -> tuple[Column, ...]:
+    """List how far the load may be trusted, and what the check of the images found."""
+    expert = "of the load that the experts of the training would have drawn"
+    return (
+        _measure(
+            "lesion_load_expected_ml", f"Expected value {expert}", _load_bound(0), units="mL"
+        ),
+        _measure(
+            "lesion_load_low_ml",
+            f"Lower end of the 90 % interval {expert}",
+            _load_bound(1),
+            units="mL",
+            shown="90 % from",
+            digits=2,
+        ),
+        _measure(
+            "lesion_load_high_ml",
+            f"Upper end of the 90 % interval {expert}",
+            _load_bound(2),
+            units="mL",
+            shown="to",
+            digits=2,
+        ),
+        Column(
+            "lesion_load_interval_reason",
+            "Why there is no interval",
+            lambda one: without_folders(one.load_interval_reason),
+        ),
+        Column(
+            "quality",
+            "What the check of the images says, before anything is segmented",
+            lambda one: one.quality,
+            levels={
+                "ok": "no check raised a flag",
+                "flagged": "the images are unusual: see quality_reasons",
+            },
+            shown="images",
+        ),
+        Column(
+            "quality_reasons",
+            "What is unusual about the images, separated by semicolons",
+            lambda one: without_folders("; ".join(one.quality_reasons or ())),
+        ),
+        Column(
+            "training_distance",
+            "How far the images lie from the nearest visit of the training; 1 is the median "
+            "distance between a visit of the training and its nearest fellow",
+            lambda one: one.quality_measures.get("training_distance"),
+            shown="distance",
+            digits=1,
+        ),
+        Column(
+            "flair_noise",
+            "Noise of FLAIR in standard deviations of the brain, the worst axis",
+            lambda one: (
+                max(
+                    (one.quality_measures.get(f"FLAIR_noise_{axis}", -1.0) for axis in "xyz"),
+                )
+                if one.quality_measures
+                else None
+            ),
+        ),
+        Column(
+            "brain_cut_cm2",
+            "Largest area in which the brain mask touches a face of the field of view",
+            lambda one: one.quality_measures.get("cut_cm2"),
+            "cm^2",
+        ),
+    )
+
+
+def _load_bound(place: int) -> Callable[[VisitRecord], object]:
+    return lambda one: None if one.load_interval_ml is None else one.load_interval_ml[place]
 
 
 def _measures() -> tuple[Column, ...]:

@@ -24,6 +24,7 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.segment import Segment
+from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.workflow.resume import NATIVE_SPACES
 
 STEP_LABELS = {
@@ -33,8 +34,10 @@ STEP_LABELS = {
     "bias": "removing bias fields",
     "template": "fitting the template",
     "stack": "normalising",
+    "quality": "checking contrasts",
     "segment": "segmenting",
     "delineate": "listing lesions",
+    "estimate": "estimating the load",
     "on_flair": "writing images",
     "space": "other spaces",
     "draw": "drawing figures",
@@ -72,6 +75,8 @@ class Settings:
         Where masks are written besides the FLAIR grid.
     measure : bool
         Whether each node measures its memory and CPU time.
+    calibration : str
+        Digest of what stands beside the weights; another one runs the steps that read it again.
     """
 
     model_file: Path
@@ -82,6 +87,7 @@ class Settings:
     threads: int = 1
     spaces: tuple[tuple[str, int | None], ...] = ()
     measure: bool = False
+    calibration: str = ""
 
 
 def visit_workflow_name(visit: Visit) -> str:
@@ -109,8 +115,8 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     -------
     Workflow
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias_<contrast>``,
-        ``template``, ``stack``, ``segment``, ``delineate``, ``on_flair_<what>``,
-        ``space_<where>``, ``draw``, ``publish``.
+        ``template``, ``stack``, ``quality``, ``segment``, ``delineate``,
+        ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``, ``publish``.
     """
     plan = _Plan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
     _preprocess(plan)
@@ -235,6 +241,21 @@ def _segment(plan: _Plan) -> None:
         plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
     plan.connect("brain", "mask_file", "delineate", "mask_file")
     plan.connect("template", "transform_file", "delineate", "template_transform")
+    _judge(plan)
+
+
+def _judge(plan: _Plan) -> None:
+    """Check the images, and say how far the load and each lesion may be trusted."""
+    chosen = plan.settings
+    common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
+    files = {name: str(path) for name, path in plan.contrasts.items()}
+    plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)
+    plan.connect("stack", "stack_file", "quality", "stack_file")
+    plan.connect("brain", "mask_file", "quality", "mask_file")
+    estimate = EstimateLoad(fast=chosen.fast, **common)
+    plan.add(estimate, "estimate", mem_gb=0.5, threads=False)
+    for output in ("probseg", "table"):
+        plan.connect("delineate", f"{output}_file", "estimate", f"{output}_file")
 
 
 def _onto_flair(plan: _Plan) -> None:
@@ -315,8 +336,11 @@ def _publish(plan: _Plan, steps: list[str]) -> None:
         step_names=steps,
     )
     plan.add(publish, "publish", mem_gb=0.5, threads=False)
-    for output in ("table", "brain", "probseg", "labels", "mask", "candidates", "rejected"):
+    for output in ("brain", "probseg", "labels", "mask", "candidates", "rejected"):
         plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
+    for output in ("table", "estimate"):
+        plan.connect("estimate", f"{output}_file", "publish", f"{output}_file")
+    plan.connect("quality", "quality_file", "publish", "quality_file")
     plan.connect("brain", "how", "publish", "brain_how")
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]

@@ -215,6 +215,8 @@ class TestTable:
                 "share_deep_white_matter": "0.750",
                 "status": "kept",
                 "reason": "n/a",
+                "confidence": "n/a",
+                "visit_quality": "n/a",
             }
         ]
 

@@ -22,12 +22,24 @@ from bids_msseg.reports.group import columns, group_rows, mixtures, write_group
 
 Read = Callable[[Path | str], Any]
 
+TRUST = [
+    "lesion_load_expected_ml",
+    "lesion_load_low_ml",
+    "lesion_load_high_ml",
+    "lesion_load_interval_reason",
+    "quality",
+    "quality_reasons",
+    "training_distance",
+    "flair_noise",
+    "brain_cut_cm2",
+]
 EXPECTED = [
     "participant_id",
     "session_id",
     "status",
     "lesion_load_ml",
     "lesion_count",
+    *TRUST,
     "periventricular_load_ml",
     "periventricular_count",
     "juxtacortical_load_ml",
@@ -67,6 +79,7 @@ def test_one_row_a_visit(out_dir: Path) -> None:
         "ok",
         "12.5",
         "31",
+        *["n/a"] * len(TRUST),
         "8",
         "9",
         "2.5",
@@ -90,7 +103,7 @@ def test_one_row_a_visit(out_dir: Path) -> None:
     assert failed["session_id"] == "ses-2"
     assert failed["reason"] == "cannot read …/sub-01_ses-2_FLAIR.nii.gz: it is cut off"
     assert skipped["reason"] == "there is no FLAIR"
-    measured = EXPECTED[3:22]
+    measured = EXPECTED[3:31]
     assert {failed[name] for name in measured} == {"n/a"}
 
 
@@ -108,6 +121,42 @@ def test_the_dictionary_describes_every_column(out_dir: Path) -> None:
     assert all(entry["Description"] for entry in dictionary.values())
     assert dictionary["lesion_load_ml"]["Units"] == "mL"
     assert set(dictionary["status"]["Levels"]) == {"ok", "failed", "skipped"}
+
+
+def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
+    record = dataclasses.replace(
+        make_record(),
+        load_interval_ml=(10.0, 5.0, 20.5),
+        quality_reasons=("the T1w image is noisy", "the FLAIR image looks like a T2w"),
+        quality_measures={
+            "training_distance": 7.5,
+            "cut_cm2": 12.0,
+            **{
+                f"FLAIR_noise_{axis}": level
+                for axis, level in zip("xyz", (0.2, 0.3, 0), strict=True)
+            },
+        },
+    )
+    row = group_rows([record])[0]
+    assert [row[name] for name in TRUST] == [
+        "10",
+        "5",
+        "20.5",
+        "n/a",
+        "flagged",
+        "the T1w image is noisy; the FLAIR image looks like a T2w",
+        "7.5",
+        "0.3",
+        "12",
+    ]
+    passed = dataclasses.replace(record, quality_reasons=(), load_interval_ml=None)
+    passed = dataclasses.replace(passed, load_interval_reason="not measured")
+    row = group_rows([passed])[0]
+    assert (row["quality"], row["quality_reasons"]) == ("ok", "n/a")
+    assert (row["lesion_load_low_ml"], row["lesion_load_interval_reason"]) == (
+        "n/a",
+        "not measured",
+    )
 
 
 def test_column_names_are_unique() -> None:

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.calibration import Calibration, write_calibration
+from bids_msseg.cascade.weights import read_header
+from bids_msseg.imaging.normalise import CONTRASTS, build_stack
+from bids_msseg.imaging.quality import TrainingVisits, measure_visit
+from bids_msseg.imaging.volume import Volume, load_volume, save_volume
+from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadModel
+from bids_msseg.nodes.trust import CheckImages, EstimateLoad, VisitJudgement
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def weights(bright_model: Path, tmp_path: Path) -> Path:
+    """Weights of which nothing is known."""
+    path = tmp_path / "bright.safetensors"
+    path.write_bytes(bright_model.read_bytes())
+    return path
+
+
+@pytest.fixture
+def visit(make_phantom: Callable[..., Any], tmp_path: Path) -> dict[str, Path]:
+    """Two contrasts and the brain mask, as files."""
+    phantom = make_phantom(spacing=(2.0, 2.0, 2.0))
+    files = {c: phantom.write(tmp_path / f"{c}.nii.gz", c) for c in CONTRASTS[::2]}
+    mask = Volume((phantom.image("FLAIR") > 0).astype(np.uint8), phantom.affine)
+    save_volume(mask, tmp_path / "brain.nii.gz")
+    return {**files, "brain": tmp_path / "brain.nii.gz"}
+
+
+def _stack(images: dict[str, Path], mask: Path, target: Path) -> Path:
+    volumes = {name: load_volume(path) for name, path in images.items()}
+    build_stack(volumes, load_volume(mask)).save(target)
+    return target
+
+
+def _know(weights: Path, **known: Any) -> None:
+    sha256 = read_header(weights).sha256
+    write_calibration(weights, Calibration(**known), name="bright", sha256=sha256)
+
+
+def test_images_under_the_wrong_name_are_flagged(
+    run: Run, weights: Path, visit: dict[str, Path], tmp_path: Path
+) -> None:
+    brain = visit.pop("brain")
+    volumes = {name: load_volume(path) for name, path in visit.items()}
+    stack = build_stack(volumes, load_volume(brain))
+    own = measure_visit(
+        stack.data,
+        stack.present,
+        stack.brain,
+        mask=load_volume(brain),
+        spacings=dict.fromkeys(volumes, (2, 2, 2)),
+    )
+    _know(weights, training=TrainingVisits((own,) * 4))
+    common = {"mask_file": brain, "model_file": weights}
+    right = run(
+        CheckImages,
+        stack_file=_stack(visit, brain, tmp_path / "right.npz"),
+        contrasts={name: str(path) for name, path in visit.items()},
+        **common,
+    )
+    content = json.loads(Path(right.quality_file).read_text())
+    assert (content["faults"], right.notes, content["reason"]) == ([], [], "")
+    assert content["measures"]["training_distance"] == pytest.approx(0, abs=1e-3)
+    wrong = {"FLAIR": visit["T2w"]}
+    found = run(
+        CheckImages,
+        stack_file=_stack(wrong, brain, tmp_path / "wrong.npz"),
+        contrasts={name: str(path) for name, path in wrong.items()},
+        **common,
+    )
+    assert found.notes[0] == "the FLAIR image looks like a T2w: check which file is which"
+    assert json.loads(Path(found.quality_file).read_text())["faults"] == found.notes
+
+
+@pytest.fixture
+def found(save: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
+    """A probability with 8 mm³ at .9, and a table of a kept lesion and a rejected candidate."""
+    data = np.zeros((6, 6, 6), np.float32)
+    data[:2, :2, :2] = 0.9
+    rows = [
+        {"index": 1, "status": "kept", "p_refined": 0.9},
+        {"index": 1, "status": "rejected", "p_refined": 0.2},
+    ]
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps(rows))
+    return {"probseg_file": save("probseg", data, np.eye(4)), "table_file": table}
+
+
+def _content(outputs: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    names = ("estimate_file", "table_file")
+    estimate, table = (json.loads(Path(getattr(outputs, one)).read_text()) for one in names)
+    return estimate, table
+
+
+def test_a_load_has_an_interval_and_a_kept_lesion_a_confidence(
+    run: Run, weights: Path, found: dict[str, Path]
+) -> None:
+    load = LoadModel(0.7, 1.0, 0.0, np.log(2), 9)
+    _know(weights, load=load, confidence=ConfidenceModel(1.0, 0.0, 50, 9))
+    estimate, table = _content(run(EstimateLoad, model_file=weights, **found))
+    assert estimate["expected_ml"] == pytest.approx(0.008)
+    assert estimate["low_ml"] == 0
+    assert estimate["high_ml"] == pytest.approx(0.116)
+    assert table[0]["confidence"] == pytest.approx(0.9)
+    assert "confidence" not in table[1]
+
+
+def test_without_knowledge_there_is_a_reason(
+    run: Run, weights: Path, found: dict[str, Path]
+) -> None:
+    estimate, table = _content(run(EstimateLoad, model_file=weights, **found))
+    assert estimate == {"reason": "these weights come without bright.calibration.json"}
+    assert "confidence" not in table[0]
+
+
+def test_fast_has_no_interval(run: Run, weights: Path, found: dict[str, Path]) -> None:
+    _know(weights, load=LoadModel(0.7, 1.0, 0.0, 1.0, 9))
+    estimate, _ = _content(run(EstimateLoad, model_file=weights, fast=True, **found))
+    assert estimate == {"reason": "intervals and confidence were measured without --fast"}
+
+
+def test_a_judgement_marks_the_record(tmp_path: Path) -> None:
+    quality, estimate = tmp_path / "q.json", tmp_path / "e.json"
+    quality.write_text(json.dumps({"measures": {"brain_ml": 1.5}, "faults": ["noisy"]}))
+    estimate.write_text(json.dumps({"expected_ml": 2.0, "low_ml": 1.0, "high_ml": 3.0}))
+    judged = VisitJudgement.read(str(quality), str(estimate))
+    record = judged.mark(VisitRecord("01", None, "sub-01", "ok"))
+    assert (judged.quality, record.quality) == ("flagged", "flagged")
+    again = VisitRecord.from_dict(json.loads(json.dumps(record.to_dict())))
+    assert again == record
+    assert again.load_interval_ml == (2.0, 1.0, 3.0)
+    estimate.write_text(json.dumps({"reason": "unknown"}))
+    quality.write_text(json.dumps({"measures": {}, "faults": []}))
+    judged = VisitJudgement.read(str(quality), str(estimate))
+    assert (judged.quality, judged.interval_ml, judged.reason) == ("ok", None, "unknown")
+    assert VisitRecord("01", None, "sub-01", "failed").quality == "n/a"
