@@ -43,10 +43,12 @@ TEST = [
     "bids-validator-deno>=3.0.2,<4",
     "boutiques>=0.5.33,<0.6",
     "check-jsonschema>=0.39,<0.40",
+    "jsonschema>=4.26,<5",
     "lesion-metrics>=0.1.12,<0.2",
     "surface-distance>=0.1,<0.2",
     "onnx>=1.23,<1.24",
     "onnxruntime>=1.32,<1.33",
+    "playwright>=1.65,<2",
 ]
 
 setup(

@@ -17,6 +17,7 @@ from bids_msseg.lesions.regions import Region
 from bids_msseg.reports import page
 from bids_msseg.reports.changes import read_changes
 from bids_msseg.reports.drawing import StoredFrame, read_figures
+from bids_msseg.reports.methods import REFERENCES
 from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import MISSING, words
@@ -200,6 +201,7 @@ def write_participant_page(
     )
     return page.save(target, html)
 
+        references=REFERENCES,
 
 def visit_of(record: VisitRecord) -> Visit:
     """Rebuild from a record what the path functions need to name a visit's outputs.

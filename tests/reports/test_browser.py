@@ -112,7 +112,7 @@ def test_choosing_the_plain_picture_lifts_the_outlines(out_dir: Path, tmp_path: 
     html = write_participant_page(out_dir, "01").read_text()
     first, second = re.findall(r'id="ses-1-lesions-\d"', html)
     assert f"{first} checked" in html
-    only_lesions = html.split("<h3>Lesion table</h3>")[0]
+    only_lesions = html.split("<h3>Checks")[0]
     outlined, plain = tmp_path / "outlined.html", tmp_path / "plain.html"
     outlined.write_text(only_lesions)
     plain.write_text(only_lesions.replace(" checked", "").replace(second, f"{second} checked"))
@@ -147,7 +147,7 @@ def test_the_filter_hides_other_rows(tmp_path: Path, make_record: Callable[..., 
     page = tmp_path / "typed.html"
     page.write_text(html.replace("</body>", typed))
     dom = Visit(tmp_path, page).dom
-    assert re.findall(r"<tr hidden=\"\"><th scope=\"row\"><a href=\"sub-(\d+)", dom) == ["01"]
+    assert re.findall(r"<tr data-participant=\"sub-(\d+)\" hidden=\"\">", dom) == ["01"]
     assert "1 of 2 rows" in dom
 
 

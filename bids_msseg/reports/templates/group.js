@@ -128,7 +128,7 @@
     const across = ticks(Math.min(...values), Math.max(...values), 7);
     const up = ticks(0, Math.max(0.001, ...inside.map((visit) => visit.load)), 5);
     const bottom = 300, left = 52;
-    const x = axis(across, left, WIDTH - RIGHT), y = axis(up, bottom, 16);
+    const x = axis(across, left, WIDTH - RIGHT), y = axis(up, bottom, 30);
     const parts = up.flatMap((one) => [
       element("line", { class: "grid", x1: left, x2: WIDTH - RIGHT, y1: y(one), y2: y(one) }),
       words(String(one), left - 8, y(one) + 4, "end"),
@@ -182,10 +182,10 @@
   const select = document.getElementById("participant");
   const chosen = document.getElementById("chosen");
   const invitation = chosen.textContent;
-  let pinned = "", pointed = "";
+  let pinned = "", pointed = "", focused = "";
 
   function mark() {
-    const now = pointed || pinned;
+    const now = pointed || focused || pinned;
     document.body.classList.toggle("focus", Boolean(now));
     for (const one of document.querySelectorAll("[data-participant]")) {
       one.classList.toggle("lit", one.dataset.participant === now);
@@ -213,7 +213,7 @@
     mark();
   });
   document.addEventListener("focusin", (event) => {
-    pointed = owner(event);
+    focused = owner(event);
     mark();
   });
   document.addEventListener("click", (event) => {
@@ -221,7 +221,7 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    pointed = "";
+    pointed = focused = "";
     pin(pinned);
   });
   select.addEventListener("change", () => {

@@ -10,13 +10,18 @@
       for (const row of this.rows) {
         row.querySelector(".decide input").addEventListener("change", () => this.update(true));
       }
-      form.addEventListener("input", () => this.update(true));
+      form.addEventListener("input", (event) => {
+        if (event.target.type !== "file") this.update(true);
+      });
       form.addEventListener("submit", (event) => {
         event.preventDefault();
         this.save();
       });
       const file = form.querySelector('input[type="file"]');
-      file.addEventListener("change", () => file.files[0]?.text().then((text) => this.read(text)));
+      file.addEventListener("change", () => file.files[0]?.text().then((text) => {
+        this.read(text);
+        file.value = ""; // so that the same file can be chosen again
+      }));
       this.update(false);
     }
 

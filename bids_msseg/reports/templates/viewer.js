@@ -52,8 +52,8 @@
 
     async load() {
       this.nv = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [0.55, 0.8, 1, 0.85], crosshairWidth: 1,
-        crosshairWidthUnit: "voxels", crosshairGap: 6, dragAndDropEnabled: false, loadingText: "",
+        backColor: [0, 0, 0, 1], crosshairColor: [0.55, 0.8, 1, 0.85], crosshairWidth: 0.7,
+        crosshairWidthUnit: "mm", crosshairGap: 6, dragAndDropEnabled: false, loadingText: "",
         isRadiologicalConvention: true, sagittalNoseLeft: true, show3Dcrosshair: false,
         multiplanarShowRender: niivue.SHOW_RENDER.NEVER, fontMinPx: 14, fontSizeScaling: 0.3, logLevel: "error",
       });
@@ -89,7 +89,9 @@
       for (const [name, image] of Object.entries(this.images)) {
         const isOverlay = name in COLOURS || name === "probability";
         image.opacity = isOverlay ? (layers.has(name) ? opacity : 0) : Number(this.isShown(name));
-        if (image.opacity && !isOverlay && this.nv.volumes[0] !== image) this.nv.setVolume(image, 0);
+        if (isOverlay || !image.opacity) continue;
+        this.box.dataset.image = name;
+        if (this.nv.volumes[0] !== image) this.nv.setVolume(image, 0);
       }
       const views = { all: "MULTIPLANAR", axial: "AXIAL", coronal: "CORONAL", sagittal: "SAGITTAL" };
       const view = this.box.querySelector("select").value;
@@ -138,16 +140,18 @@
       const button = this.box.querySelector('[data-do="flicker"]');
       const running = button.getAttribute("aria-pressed") === "true";
       button.setAttribute("aria-pressed", String(!running));
-      clearInterval(this.timer);
+      clearTimeout(this.timer);
       this.swapped = false;
       if (running) return this.paint();
       if (this.chosen(Object.keys(this.images)[0])) {
         this.box.querySelectorAll(`input[name="${this.visit}-image"]`)[1].checked = true;
       }
-      this.timer = setInterval(() => {
+      const turn = () => {
         this.swapped = !this.swapped;
         this.paint();
-      }, FLICKER_MS);
+        this.timer = setTimeout(turn, FLICKER_MS);
+      };
+      turn();
     }
 
     key(event) {
