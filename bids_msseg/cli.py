@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -200,11 +201,15 @@ def bids_exec_spec() -> str:
     Returns
     -------
     str
-        A Boutiques descriptor (schema 0.5) of the installed version.
+        A Boutiques descriptor (schema 0.5) of the installed version. Inside a container it names
+        that image, elsewhere the one that the Dockerfile makes.
     """
     file = resources.files("bids_msseg").joinpath("data/boutiques.json")
     descriptor = json.loads(file.read_text(encoding="utf-8"))
-    return json.dumps(descriptor | {"tool-version": __version__}, indent=2, ensure_ascii=False)
+    descriptor["tool-version"] = __version__
+    image = os.environ.get("BIDS_MSSEG_IMAGE") or f"msseg:{__version__}"
+    descriptor["container-image"] = {"type": "docker", "image": image}
+    return json.dumps(descriptor, indent=2, ensure_ascii=False)
 
 
 def build_parser() -> argparse.ArgumentParser:

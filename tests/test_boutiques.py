@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sysconfig
@@ -164,3 +165,17 @@ def test_run_modes_exclude_each_other_there_too(
             assert not accepted
         else:
             assert accepted
+
+
+def test_container_is_this_one_or_the_one_the_dockerfile_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("BIDS_MSSEG_IMAGE", raising=False)
+    named = json.loads(cli.bids_exec_spec())["container-image"]
+    dockerfile = Path(__file__).resolve().parents[1] / "Dockerfile"
+    image = re.search(r"^ARG IMAGE=(\S+)", dockerfile.read_text(), re.MULTILINE)
+    assert image is not None
+    expected = image[1].replace("${VERSION}", bids_msseg.__version__)
+    assert named == {"type": "docker", "image": expected}
+    monkeypatch.setenv("BIDS_MSSEG_IMAGE", "registry.org/msseg:2")
+    assert json.loads(cli.bids_exec_spec())["container-image"]["image"] == "registry.org/msseg:2"
