@@ -191,6 +191,7 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
 - `space-FLAIR_label-L_desc-candidates_mask`, `..._desc-rejected_mask`: what the first network
   proposed, and what was removed from it
 - `space-*_label-L_mask`: the lesions on other grids
+- `space-FLAIR_label-ventricle_mask`: the ventricles that the regions of lesions follow
 - `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
 - `from-*_to-*_mode-image_xfm`: transforms
 - `desc-lesions_stats.tsv`: one row a lesion or rejected candidate

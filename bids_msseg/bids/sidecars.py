@@ -36,6 +36,7 @@ __all__ = [
     "rejected_sidecar",
     "stats_dictionary",
     "template_uri",
+    "ventricle_mask_sidecar",
     "write_atomic",
     "write_json",
     "write_tsv",
@@ -216,6 +217,17 @@ def brain_mask_sidecar(origin: Origin, *, method: str) -> dict[str, Any]:
     return {
         "Type": "Brain",
         "Description": f"Brain mask; {method}",
+        "Manual": False,
+        **origin.keys(),
+    }
+
+
+def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
+    """Describe the mask of the ventricles that the regions of lesions follow."""
+    return {
+        "Type": "ROI",
+        "Description": "Lateral and third ventricles, found from this brain's own fluid, or the "
+        "template's by an affine where a flag of the visit says so; the regions follow them",
         "Manual": False,
         **origin.keys(),
     }

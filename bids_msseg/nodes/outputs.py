@@ -126,6 +126,7 @@ class _PublishInputs(StepInputs):
     mask_file = File(exists=True, mandatory=True)
     candidates_file = File(exists=True, mandatory=True)
     rejected_file = File(exists=True, mandatory=True)
+    ventricles_file = File(exists=True, mandatory=True)
     brain_how = traits.Str(mandatory=True)
     preproc_files = traits.List(traits.Str, mandatory=True)
     preproc_names = traits.List(traits.Str, mandatory=True)
@@ -200,6 +201,14 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         sidecars.brain_mask_sidecar(brain, method=how),
         space="FLAIR",
         desc="brain",
+        suffix="mask",
+    )
+    _deliver(
+        delivery,
+        inputs["ventricles_file"],
+        sidecars.ventricle_mask_sidecar(origin),
+        space="FLAIR",
+        label="ventricle",
         suffix="mask",
     )
     for name, sidecar, entities in (

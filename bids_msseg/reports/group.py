@@ -13,7 +13,7 @@ from bids_msseg.bids.paths import group_path
 from bids_msseg.bids.record import VisitRecord, read_records
 from bids_msseg.bids.sidecars import template_uri
 from bids_msseg.errors import NoInputError
-from bids_msseg.lesions.regions import Region
+from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
 from bids_msseg.reports.cohort import (
     find_facets,
@@ -477,7 +477,8 @@ def _by_region() -> tuple[Column, ...]:
         found += [
             _measure(
                 f"{name}_load_ml",
-                f"Volume of the {plain} lesions (each lesion counts in one region)",
+                f"Volume of all lesions within the {plain} region: a confluent lesion gives "
+                "each region its share",
                 _of_region(name, 0),
                 units="mL",
                 shown=plain,
@@ -485,11 +486,30 @@ def _by_region() -> tuple[Column, ...]:
             ),
             _measure(
                 f"{name}_count",
-                f"Number of {plain} lesions",
+                f"Number of {plain} lesions; each lesion counts in its main region",
                 _of_region(name, 1),
             ),
         ]
-    return tuple(found)
+    return (*found, _dissemination())
+
+
+def _dissemination() -> Column:
+    return Column(
+        "dissemination_in_space",
+        "At least one lesion in at least two of periventricular, juxtacortical, infratentorial "
+        "(McDonald 2017), by the counts beside it; cord and optic nerve not assessed, cortical "
+        "lesions only where they are in the mask; symptoms are not considered",
+        lambda one: disseminated_in_space(_counts(one)) if one.status == "ok" else None,
+        levels={
+            "true": "shown by lesions of the brain",
+            "false": "not shown by lesions of the brain; those of the cord are not known",
+        },
+        shown="DIS (cord, optic nerve not assessed)",
+    )
+
+
+def _counts(record: VisitRecord) -> dict[str, int | None]:
+    return {name: count for name, (_, count) in record.regions.items()}
 
 
 def _changes() -> tuple[Column, ...]:

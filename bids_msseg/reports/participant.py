@@ -13,7 +13,7 @@ from bids_msseg.bids.paths import logs_dir, output_path, records_dir, report_pat
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit, visit_order
 from bids_msseg.errors import NoInputError
-from bids_msseg.lesions.regions import Region
+from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
 from bids_msseg.reports.changes import read_changes
 from bids_msseg.reports.drawing import StoredFrame, read_figures
@@ -107,6 +107,8 @@ class VisitView:
         Place on the page and heading.
     percent_of_brain : float or None
     regions : tuple of RegionView
+    disseminated : bool or None
+        Whether lesions of the brain show dissemination in space (McDonald 2017).
     contrasts : tuple of ContrastView
     used : str
         Contrasts that the nets saw, ``FLAIR+T1w``.
@@ -128,6 +130,7 @@ class VisitView:
     title: str
     percent_of_brain: float | None
     regions: tuple[RegionView, ...]
+    disseminated: bool | None
     contrasts: tuple[ContrastView, ...]
     used: str
     figures: Mapping[str, FigureView]
@@ -255,6 +258,9 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         title="The only visit" if record.session is None else f"Session {record.session}",
         percent_of_brain=percent_of_brain(record),
         regions=_regions(record),
+        disseminated=disseminated_in_space(
+            {name: count for name, (_, count) in record.regions.items()}
+        ),
         contrasts=_contrasts(record),
         used=contrasts_used(record),
         figures=_figures(out_dir, record),

@@ -13,6 +13,7 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
+from bids_msseg.nodes.anatomy import FindAnatomy
 from bids_msseg.nodes.lesions import REFERENCE_TEMPLATE, Delineate, MaskInSpace, OntoGrid
 from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
 from bids_msseg.nodes.preprocess import (
@@ -33,6 +34,7 @@ STEP_LABELS = {
     "coregister": "aligning contrasts",
     "bias": "removing bias fields",
     "template": "fitting the template",
+    "anatomy": "finding the ventricles",
     "stack": "normalising",
     "quality": "checking contrasts",
     "segment": "segmenting",
@@ -115,7 +117,7 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     -------
     Workflow
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias_<contrast>``,
-        ``template``, ``stack``, ``quality``, ``segment``, ``delineate``,
+        ``template``, ``anatomy``, ``stack``, ``quality``, ``segment``, ``delineate``,
         ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``, ``publish``.
     """
     plan = _Plan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
@@ -197,6 +199,7 @@ def _preprocess(plan: _Plan) -> None:
         if contrast != "FLAIR":
             plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
     _fit_template(plan, "template", REFERENCE_TEMPLATE, 1)
+    _find_anatomy(plan)
 
 
 def _fit_template(plan: _Plan, name: str, template: str, resolution: int) -> None:
@@ -204,6 +207,18 @@ def _fit_template(plan: _Plan, name: str, template: str, resolution: int) -> Non
     plan.add(step, name, mem_gb=1.5)
     plan.connect("bias_FLAIR", "out_file", name, "flair_file")
     plan.connect("brain", "mask_file", name, "mask_file")
+
+
+def _find_anatomy(plan: _Plan) -> None:
+    """Follow this brain's own fluid from where the template has ventricles."""
+    plan.add(FindAnatomy(), "anatomy", mem_gb=1.0, threads=False)
+    plan.connect("bias_FLAIR", "out_file", "anatomy", "flair_file")
+    plan.connect("brain", "mask_file", "anatomy", "mask_file")
+    plan.connect("template", "transform_file", "anatomy", "template_transform")
+    for contrast in plan.moving:
+        name = contrast.lower()
+        plan.connect(f"bias_{contrast}", "out_file", "anatomy", f"{name}_file")
+        plan.connect(f"coregister_{contrast}", "transform_file", "anatomy", f"{name}_transform")
 
 
 def _stripped(plan: _Plan) -> str:
@@ -241,6 +256,8 @@ def _segment(plan: _Plan) -> None:
         plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
     plan.connect("brain", "mask_file", "delineate", "mask_file")
     plan.connect("template", "transform_file", "delineate", "template_transform")
+    plan.connect("anatomy", "anatomy_file", "delineate", "anatomy_file")
+    plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
     _judge(plan)
 
 
@@ -341,6 +358,7 @@ def _publish(plan: _Plan, steps: list[str]) -> None:
     for output in ("table", "estimate"):
         plan.connect("estimate", f"{output}_file", "publish", f"{output}_file")
     plan.connect("quality", "quality_file", "publish", "quality_file")
+    plan.connect("delineate", "ventricles_file", "publish", "ventricles_file")
     plan.connect("brain", "how", "publish", "brain_how")
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]

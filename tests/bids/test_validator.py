@@ -32,6 +32,7 @@ from bids_msseg.bids.sidecars import (
     rejected_sidecar,
     stats_dictionary,
     template_uri,
+    ventricle_mask_sidecar,
     write_atomic,
     write_json,
     write_tsv,
@@ -89,6 +90,8 @@ class Writer:
             self.image(sidecar, suffix=contrast, desc="preproc", **space)
         brain = brain_mask_sidecar(origin, method="deepbet 1.0.2")
         self.image(brain, suffix="mask", desc="brain", **space)
+        ventricles = ventricle_mask_sidecar(origin)
+        self.image(ventricles, suffix="mask", label="ventricle", **space)
         lesions = lesion_mask_sidecar(origin, METHOD)
         self.image(lesions, suffix="mask", label="L", **space)
         self.image(probseg_sidecar(origin, METHOD), suffix="probseg", label="L", **space)

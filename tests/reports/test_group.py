@@ -48,6 +48,7 @@ EXPECTED = [
     "infratentorial_count",
     "deep_white_matter_load_ml",
     "deep_white_matter_count",
+    "dissemination_in_space",
     "brain_volume_ml",
     "lesion_load_percent_of_brain",
     "rejected_count",
@@ -88,6 +89,7 @@ def test_one_row_a_visit(out_dir: Path) -> None:
         "0",
         "2",
         "10",
+        "true",
         "1250",
         "1",
         "14",
@@ -103,7 +105,7 @@ def test_one_row_a_visit(out_dir: Path) -> None:
     assert failed["session_id"] == "ses-2"
     assert failed["reason"] == "cannot read …/sub-01_ses-2_FLAIR.nii.gz: it is cut off"
     assert skipped["reason"] == "there is no FLAIR"
-    measured = EXPECTED[3:31]
+    measured = EXPECTED[3:32]
     assert {failed[name] for name in measured} == {"n/a"}
 
 
@@ -121,6 +123,9 @@ def test_the_dictionary_describes_every_column(out_dir: Path) -> None:
     assert all(entry["Description"] for entry in dictionary.values())
     assert dictionary["lesion_load_ml"]["Units"] == "mL"
     assert set(dictionary["status"]["Levels"]) == {"ok", "failed", "skipped"}
+    dissemination = dictionary["dissemination_in_space"]
+    assert "McDonald 2017" in dissemination["Description"]
+    assert "cord and optic nerve not assessed" in dissemination["Description"]
 
 
 def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:

@@ -36,6 +36,7 @@ def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
         "periventricular 8.00 mL in 9 lesions",
         "infratentorial 0.00 mL in no lesions",
         "deep white matter 2.00 mL in 10 lesions",
+        "by lesions of the brain: shown . Spinal cord and optic nerve not assessed.",
         "Look closer: The slices are thick.",
         "Research use only, not for diagnosis",
         "T1w 1.00x1.00x1.00 used: two runs",

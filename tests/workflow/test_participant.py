@@ -70,6 +70,7 @@ ALWAYS = {
     "brain",
     "bias_FLAIR",
     "template",
+    "anatomy",
     "stack",
     "quality",
     "segment",
