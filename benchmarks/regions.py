@@ -17,6 +17,7 @@ import argparse
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def _patient(cohort: Path, name: str, cache: Path | None) -> Patient:
         found = _prepare(cohort, name)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(kept, **found)
+            np.savez_compressed(kept, allow_pickle=False, **found)
     else:
         found = dict(np.load(kept))
     template = load_template()
@@ -128,7 +129,7 @@ def _patient(cohort: Path, name: str, cache: Path | None) -> Patient:
     )
 
 
-def _prepare(cohort: Path, name: str) -> dict[str, NDArray[np.generic]]:
+def _prepare(cohort: Path, name: str) -> dict[str, NDArray[Any]]:
     flair = as_ras(load_volume(cohort / name / "anat" / f"{name}_FLAIR.nii.gz"))
     masks = {
         key: as_ras(load_volume(_mask_file(cohort, name, label))).data > 0.5
@@ -139,7 +140,7 @@ def _prepare(cohort: Path, name: str) -> dict[str, NDArray[np.generic]]:
         )
     }
     template = load_template()
-    found: dict[str, NDArray[np.generic]] = {"affine": flair.affine, **masks}
+    found: dict[str, NDArray[Any]] = {"affine": flair.affine, **masks}
     corrected: dict[str, Volume] = {}
     for contrast in CONTRASTS:
         path = cohort / name / "anat" / f"{name}_{contrast}.nii.gz"
