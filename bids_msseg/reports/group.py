@@ -200,7 +200,7 @@ def _cohort(
         out_dir=out_dir,
         records=records,
         rows=tuple(rows),
-        columns=tuple(column for column in columns(reviews) if column.shown),
+        columns=_shown(columns(reviews), rows),
         loads=tuple(loads),
         excluded=frozenset(excluded),
         reviewed=None if reviews is None else len(reviews),
@@ -208,6 +208,16 @@ def _cohort(
         summary=tuple(summarise(rows, loads, facets)),
         mixtures=tuple(mixtures(rows)),
         frequency=lesion_frequency(out_dir, map(visit_of, counted)),
+    )
+
+
+def _shown(known: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Leave out of the page what no visit has; the table file has every column."""
+    return tuple(
+        column
+        for column in known
+        if column.shown
+        and (column.name == "flags" or any(row[column.name] != MISSING for row in rows))
     )
 
 

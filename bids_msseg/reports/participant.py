@@ -201,10 +201,10 @@ def write_participant_page(
         changes=read_changes(out_dir, ours),
         scripts=_scripts(visits),
         qc_format=FORMAT,
+        references=REFERENCES,
     )
     return page.save(target, html)
 
-        references=REFERENCES,
 
 def visit_of(record: VisitRecord) -> Visit:
     """Rebuild from a record what the path functions need to name a visit's outputs.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bids_msseg.reports.strip import tick_step
+from bids_msseg.reports.ticks import tick_step
 
 WIDTH, HEIGHT = 420, 380
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 46

@@ -33,6 +33,19 @@ TRUST = [
     "flair_noise",
     "brain_cut_cm2",
 ]
+CHANGES = [
+    "compared_with",
+    "n_new",
+    "n_enlarging",
+    "n_shrinking",
+    "n_resolved",
+    "n_unclear",
+    "new_ml",
+    "enlarging_gained_ml",
+    "shrinking_lost_ml",
+    "resolved_ml",
+]
+
 EXPECTED = [
     "participant_id",
     "session_id",
@@ -49,6 +62,7 @@ EXPECTED = [
     "deep_white_matter_load_ml",
     "deep_white_matter_count",
     "dissemination_in_space",
+    *CHANGES,
     "brain_volume_ml",
     "lesion_load_percent_of_brain",
     "rejected_count",
@@ -90,6 +104,7 @@ def test_one_row_a_visit(out_dir: Path) -> None:
         "2",
         "10",
         "true",
+        *["n/a"] * len(CHANGES),
         "1250",
         "1",
         "14",
@@ -105,7 +120,7 @@ def test_one_row_a_visit(out_dir: Path) -> None:
     assert failed["session_id"] == "ses-2"
     assert failed["reason"] == "cannot read …/sub-01_ses-2_FLAIR.nii.gz: it is cut off"
     assert skipped["reason"] == "there is no FLAIR"
-    measured = EXPECTED[3:32]
+    measured = EXPECTED[3 : EXPECTED.index("flags")]
     assert {failed[name] for name in measured} == {"n/a"}
 
 
@@ -194,7 +209,14 @@ def test_the_page_lists_links_and_sorts(out_dir: Path, read_page: Read) -> None:
     assert page.all("a", "href").count("sub-01.html#ses-1") == 2  # the picture and the row
     assert "sub-01.html#ses-10" in page.all("a", "href")
     assert page.tags["img"] == 1
-    assert page.tags["button"] == sum(bool(column.shown) for column in columns())
+    table = rows_of(out_dir / "group_lesions.tsv")
+    filled = [
+        column.shown
+        for column in columns()
+        if column.shown
+        and (column.name == "flags" or {row[column.name] for row in table} != {"n/a"})
+    ]
+    assert page.tags["button"] == len(filled)
     assert "there is no FLAIR" in page.text
 
 

@@ -47,8 +47,8 @@ def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
         "min lesion volume mm3 3.0",
         "1 min 23 s in all steps",
         "Second one, doi:10.1016/x.",
-    ):
         "doi 10.21105/joss.01294 (pybids)",
+    ):
         assert expected in text
 
 
