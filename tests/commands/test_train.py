@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_msseg.calibration import read_calibration
 from bids_msseg.cascade.checkpoint import load_cascade
 from bids_msseg.cascade.weights import read_header
 from bids_msseg.commands import train, train_valverde
@@ -83,6 +84,11 @@ def test_the_weights_are_a_cascade_that_the_app_accepts(trained: Path) -> None:
     assert len(cascade.refinement) == 1
     assert cascade.candidate[0].config.widths == (4, 8)
     assert cascade.sha256 in (trained / "toy.md").read_text()
+    known = read_calibration(trained / "toy.safetensors", cascade.sha256)
+    assert known.reason.startswith("these weights were tested on 5 unseen patients")
+    assert known.training is not None
+    assert len(known.training.measures) == 6
+    assert "## Uncertainty" in (trained / "toy.md").read_text()
 
 
 @pytest.mark.slow
