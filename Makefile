@@ -1,6 +1,9 @@
 # make demo   installs, writes a small synthetic dataset, segments it, says where the reports are
 # make test   installs and runs all tests
+# make docs   builds the documentation into site/, and fails on any warning
 # make containers  builds Docker and Apptainer images, runs both, compares with the bare app
+# make slurm  the batch scripts on a real SLURM of one node (root; slurm-wlm and munge)
+# make ecosystem  what Nipoppy, BABS and DataLad say of the files for them (git-annex)
 # make image-size  what takes the room in the image, and its size as a registry holds it
 #
 # PYTHON       interpreter to make the environment with (3.11)
@@ -17,7 +20,7 @@ export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install install-test containers image-size clean help
+.PHONY: demo test lint install install-test docs containers slurm ecosystem image-size clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -36,7 +39,11 @@ $(VENV)/installed: $(BIN)/python requirements.lock setup.py
 	  || { $(PIP) install -q 'setuptools>=77' wheel && $(PIP) install -q --no-deps --no-build-isolation -e .; }
 	@touch $@
 
-$(VENV)/installed-test: $(VENV)/installed requirements-test.lock
+$(VENV)/installed-docs: $(VENV)/installed requirements-docs.lock
+	$(PIP) install -q -r requirements-docs.lock
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed-docs requirements-test.lock
 	$(PIP) install -q -r requirements-test.lock
 	@touch $@
 
@@ -58,8 +65,26 @@ lint: $(VENV)/installed-test
 test: lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q --doctest-modules
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 containers: $(VENV)/installed-test
 	$(BIN)/python -m pytest -v -m container tests/containers
+
+slurm: $(VENV)/installed-test
+	$(BIN)/python -m pytest -v -m slurm tests/integrations
+
+# environments of their own: what these need does not go together with what the app needs
+ECOSYSTEM = $(abspath $(VENV))-ecosystem
+$(ECOSYSTEM)/installed: integrations/requirements.txt
+	while read -r wanted; do \
+	  folder=$(ECOSYSTEM)/$${wanted%%=*} && $(PYTHON) -m venv $$folder \
+	    && $$folder/bin/pip install -q --disable-pip-version-check $$wanted || exit 1; \
+	done < $<
+	@touch $@
+
+ecosystem: $(VENV)/installed-test $(ECOSYSTEM)/installed
+	MSSEG_ECOSYSTEM=$(ECOSYSTEM) $(BIN)/python -m pytest -v -m ecosystem tests/integrations
 
 DOCKER = $$(docker info > /dev/null 2>&1 && echo docker || echo tools/ctr.sh podman)
 
@@ -68,4 +93,4 @@ image-size:
 	@echo "compressed: $$($(DOCKER) save msseg | gzip | wc -c) bytes"
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(VENV)-ecosystem $(DEMO) build *.egg-info

@@ -1,0 +1,190 @@
+"""Nipoppy, BABS and DataLad: files that agree with the app, and what the programs say of them.
+
+``make ecosystem`` installs the programs below the folder MSSEG_ECOSYSTEM and runs what is marked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bids_msseg import __version__
+from bids_msseg.cli import bids_exec_spec, parse_args
+
+ROOT = Path(__file__).resolve().parents[2]
+NIPOPPY = ROOT / f"integrations/nipoppy/bids_msseg-{__version__}"
+BABS = ROOT / "integrations/babs/bids_msseg.yaml"
+DATALAD = ROOT / "integrations/datalad/run.sh"
+WRITES_SCRIPT = """
+import sys
+from babs.container import Container
+from babs.input_datasets import InputDatasets
+container = Container("/nowhere", "bids-msseg-0-1-0", sys.argv[1])
+inputs = InputDatasets("subject", container.config["input_datasets"])
+inputs.update_abs_paths(sys.argv[3])
+container.generate_bash_run_bidsapp(sys.argv[2], inputs, "subject")
+"""
+TELLS = """#!/bin/bash
+printf '%s\\n' "$@" > "$TOLD"
+echo masks > outputs/bids_msseg/dataset_description.json
+"""
+
+
+def program(environment: str, name: str) -> str:
+    """Find what ``make ecosystem`` installed."""
+    folder = os.environ.get("MSSEG_ECOSYSTEM")
+    found = folder and shutil.which(name, path=f"{folder}/{environment}/bin")
+    if not found:
+        pytest.skip(f"there is no {name} below MSSEG_ECOSYSTEM: `make ecosystem`")
+    return found
+
+
+# Nipoppy
+
+
+def test_nipoppys_files_are_of_this_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BIDS_MSSEG_IMAGE", raising=False)
+    config = json.loads((NIPOPPY / "config.json").read_text())
+    assert (config["NAME"], config["VERSION"]) == ("bids_msseg", __version__)
+    descriptor = (NIPOPPY / "descriptor.json").read_text()
+    assert descriptor == bids_exec_spec() + "\n", "write it again: msseg --bids-exec-spec"
+
+
+def test_nipoppys_tracker_names_what_a_run_leaves() -> None:
+    paths = json.loads((NIPOPPY / "tracker.json").read_text())["PATHS"]
+    left = (ROOT / "tests/e2e/expected_outputs.txt").read_text().split()
+    for path in paths:
+        asked = path.replace("[[NIPOPPY_BIDS_PARTICIPANT_ID]]", "sub-01").replace(
+            "[[NIPOPPY_BIDS_SESSION_ID]]", "ses-1"
+        )
+        assert any(Path(one).match(asked) for one in left), asked
+
+
+@pytest.mark.ecosystem
+def test_nipoppy_accepts_and_simulates_the_pipeline(surroundings: Any, tmp_path: Path) -> None:
+    nipoppy = program("nipoppy", "nipoppy")
+    done = surroundings.call([nipoppy, "pipeline", "validate", NIPOPPY], tmp_path)
+    assert done.code == 0, done.out + done.err
+    study = tmp_path / "study"
+    manifest = "participant_id\tvisit_id\tsession_id\tdatatype\n01\tm0\tm0\t['anat']\n"
+    flair = study / "bids/sub-01/ses-m0/anat/sub-01_ses-m0_FLAIR.nii.gz"
+    for words in (
+        ["init", "--study", study],
+        ["pipeline", "install", "--study", study, NIPOPPY, "--assume-yes"],
+    ):
+        done = surroundings.call([nipoppy, *words], tmp_path)
+        assert done.code == 0, done.out + done.err
+    (study / "manifest.tsv").write_text(manifest)
+    flair.parent.mkdir(parents=True)
+    flair.touch()
+    (study / "containers").mkdir(exist_ok=True)
+    (study / f"containers/bids_msseg_{__version__}.sif").touch()
+    surroundings.add("apptainer", "#!/bin/sh\n")
+    surroundings.add("singularity", "#!/bin/sh\n")
+    surroundings.call([nipoppy, "track-curation", "--study", study, "--regenerate"], tmp_path)
+    words = ["process", "--study", study, "--pipeline", "bids_msseg", "--simulate"]
+    done = surroundings.call([nipoppy, *words], tmp_path)
+    assert done.code == 0, done.out + done.err
+    told = " ".join((done.out + done.err).split())
+    assert "--participant-label 01" in told
+    assert "--session-label m0" in told
+
+
+# BABS
+
+
+def words_of_babs(config: dict[str, Any]) -> list[str]:
+    options = dict(config["bids_app_args"])
+    flag = options.pop("$SUBJECT_SELECTION_FLAG")
+    given = [f"{name} {value}".strip() for name, value in options.items()]
+    return shlex.split(" ".join(["/in /out participant", *given, flag, "sub-01"]))
+
+
+def test_babs_asks_only_for_options_that_there_are() -> None:
+    config = yaml.safe_load(BABS.read_text())
+    asked = parse_args(words_of_babs(config))
+    assert asked.query.participant_label == ("01",)
+    assert asked.query.skip_bids_validation
+    assert asked.work_dir.name == "$BABS_TMPDIR"
+    assert config["zip_foldernames"] == {"bids_msseg": __version__.replace(".", "-")}
+
+
+@pytest.mark.ecosystem
+def test_babs_writes_a_script_that_runs(surroundings: Any, tmp_path: Path) -> None:
+    python = program("babs", "python")
+    script = tmp_path / "code/run.sh"
+    done = surroundings.call([python, "-c", WRITES_SCRIPT, BABS, script, tmp_path], tmp_path)
+    assert done.code == 0, done.err
+    surroundings.add("singularity", TELLS)
+    surroundings.add("7z", '#!/bin/sh\ntouch "$2"\n')
+    told = tmp_path / "told"
+    done = surroundings.call(["bash", script, "sub-07"], tmp_path, {"TOLD": str(told)})
+    assert done.code == 0, done.err
+    words = told.read_text().split("\n")[:-1]
+    image = words.index("containers/.datalad/environments/bids-msseg-0-1-0/image")
+    assert words[:image] == ["run", "-B", str(tmp_path), "--containall"]
+    asked = parse_args(words[image + 1 :])
+    assert asked.query.participant_label == ("07",)
+    assert asked.bids_dir == tmp_path / "inputs/data/BIDS"
+    assert asked.work_dir == tmp_path / ".git/tmp/wkdir"
+    assert (tmp_path / f"sub-07_bids_msseg-{__version__.replace('.', '-')}.zip").is_file()
+
+
+# DataLad
+
+
+@pytest.mark.ecosystem
+def test_datalad_records_a_run(
+    surroundings: Any, make_phantom: Any, bright_model: Path, tmp_path: Path
+) -> None:
+    datalad = program("babs", "datalad")
+    if shutil.which("git-annex") is None:
+        pytest.skip("git-annex is not installed")
+    environment = {
+        "PATH": os.pathsep.join(
+            [str(surroundings.programs), str(Path(datalad).parent), os.environ["PATH"]]
+        ),
+        # the image is a program that is called as it is
+        "CALL": "sh {img} {cmd}",
+    }
+    for name, value in (("user.name", "Somebody"), ("user.email", "somebody@example.org")):
+        subprocess.run(
+            ["git", "config", "--global", name, value],
+            env=surroundings.environment(environment),
+            check=True,
+        )
+    raw, superdataset = tmp_path / "raw", tmp_path / "super"
+    flair = raw / "sub-02/anat/sub-02_FLAIR.nii.gz"
+    make_phantom("RAS", (2.0, 2.0, 4.0)).write(flair, "FLAIR")
+    about = {"Name": "Phantoms", "BIDSVersion": "1.10.1", "License": "CC0"}
+    (raw / "dataset_description.json").write_text(json.dumps(about))
+    (raw / "FLAIR.json").write_text(json.dumps({"SkullStripped": True}))
+    options = f"--model {bright_model} --nprocs 1 --omp-nthreads 1"
+    image = tmp_path / "image.sh"
+    image.write_text(f'PYTHONPATH={ROOT} exec {sys.executable} -m bids_msseg "$@" {options}\n')
+    for words in (["create", "--force", raw], ["save", "-d", raw, "-m", "Add images"]):
+        done = surroundings.call([datalad, *words], tmp_path, environment)
+        assert done.code == 0, done.out + done.err
+    done = surroundings.call([DATALAD, superdataset, raw, image, "02"], tmp_path, environment)
+    assert done.code == 0, done.out + done.err
+
+    mask = "outputs/bids_msseg/sub-02/anat/sub-02_space-FLAIR_label-L_mask.nii.gz"
+    assert (superdataset / mask).is_symlink()
+    assert (superdataset / mask).is_file()
+    log = surroundings.call(["git", "log", "-1", "--format=%B"], superdataset, environment).out
+    assert log.startswith("[DATALAD RUNCMD] Segment lesions of sub-02")
+    assert '"exit": 0' in log
+    state = surroundings.call(["git", "status", "--short"], superdataset, environment).out
+    assert state == ""
+    # the input came through the annex of the clone, and nothing was changed there
+    inputs = superdataset / "inputs/raw"
+    assert surroundings.call(["git", "status", "--short"], inputs, environment).out == ""
