@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,7 +112,7 @@ def dataset_description(
         "License": raw.get("License") or "As the source dataset",
         "Authors": _authors(raw),
         "GeneratedBy": [_generated_by(environment)],
-        "SourceDatasets": _source_datasets(raw),
+        "SourceDatasets": _source_datasets(raw, links["raw"]),
         "DatasetLinks": {**links, "templateflow": TEMPLATEFLOW_URL},
         "HowToAcknowledge": "Cite the methods text in the reports, which names what was used.",
     }
@@ -138,9 +139,19 @@ def _authors(raw: Mapping[str, Any]) -> list[str]:
     return [*(names or ["The authors of the source dataset"]), "The bids_msseg developers"]
 
 
-def _source_datasets(raw: Mapping[str, Any]) -> list[dict[str, str]]:
-    doi = raw.get("DatasetDOI")
-    return [{"DOI": str(doi)}] if doi else []
+def _source_datasets(raw: Mapping[str, Any], link: str) -> list[dict[str, str]]:
+    """Name the source by its DOI, where it has none by the link to it.
+
+    OpenNeuro's DOIs tell the version, too: ``doi:10.18112/openneuro.ds000001.v1.0.0``.
+    """
+    doi = str(raw.get("DatasetDOI") or "")
+    if not doi:
+        return [{"URL": link}]
+    release = re.search(r"/openneuro\.(ds\d+)\.v([\w.]+)$", doi)
+    if release is None:
+        return [{"DOI": doi}]
+    url = f"https://openneuro.org/datasets/{release[1]}/versions/{release[2]}"
+    return [{"DOI": doi, "URL": url, "Version": release[2]}]
 
 
 def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
@@ -234,7 +245,7 @@ def _read_text(path: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -62,6 +62,29 @@ class TestDescription:
         content = describe(tmp_path / "out", make_dataset({}), environment=environment)
         assert content["GeneratedBy"][0].get("Container") == container
 
+    @pytest.mark.parametrize(
+        ("doi", "source"),
+        [
+            (None, {"URL": "../bids"}),
+            ("https://doi.org/10.1/x", {"DOI": "https://doi.org/10.1/x"}),
+            (
+                "doi:10.18112/openneuro.ds000001.v1.0.2",
+                {
+                    "DOI": "doi:10.18112/openneuro.ds000001.v1.0.2",
+                    "URL": "https://openneuro.org/datasets/ds000001/versions/1.0.2",
+                    "Version": "1.0.2",
+                },
+            ),
+        ],
+    )
+    def test_source(self, doi: str | None, source: dict[str, str]) -> None:
+        from bids_msseg.bids.dataset import dataset_description
+
+        content = dataset_description(
+            Path("/d/out"), Path("/d/bids"), {"DatasetDOI": doi}, derivatives={}, environment={}
+        )
+        assert content["SourceDatasets"] == [source]
+
     def test_source_without_description(self, tmp_path: Path) -> None:
         content = describe(tmp_path / "out", tmp_path / "nothing")
         assert content["Name"].endswith("a BIDS dataset")
