@@ -74,6 +74,9 @@ def test_nipoppy_accepts_and_simulates_the_pipeline(surroundings: Any, tmp_path:
     nipoppy = program("nipoppy", "nipoppy")
     done = surroundings.call([nipoppy, "pipeline", "validate", NIPOPPY], tmp_path)
     assert done.code == 0, done.out + done.err
+    # installing fetches the image by one of them
+    surroundings.add("apptainer", "#!/bin/sh\n")
+    surroundings.add("singularity", "#!/bin/sh\n")
     study = tmp_path / "study"
     manifest = "participant_id\tvisit_id\tsession_id\tdatatype\n01\tm0\tm0\t['anat']\n"
     flair = study / "bids/sub-01/ses-m0/anat/sub-01_ses-m0_FLAIR.nii.gz"
@@ -88,8 +91,6 @@ def test_nipoppy_accepts_and_simulates_the_pipeline(surroundings: Any, tmp_path:
     flair.touch()
     (study / "containers").mkdir(exist_ok=True)
     (study / f"containers/bids_msseg_{__version__}.sif").touch()
-    surroundings.add("apptainer", "#!/bin/sh\n")
-    surroundings.add("singularity", "#!/bin/sh\n")
     surroundings.call([nipoppy, "track-curation", "--study", study, "--regenerate"], tmp_path)
     words = ["process", "--study", study, "--pipeline", "bids_msseg", "--simulate"]
     done = surroundings.call([nipoppy, *words], tmp_path)
