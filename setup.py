@@ -32,6 +32,7 @@ RUNTIME = [
     "tomli-w>=1.2,<2",
 ]
 ONNX = ["onnx>=1.23,<1.24", "onnxruntime>=1.32,<1.33"]
+DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1.0.8,<2"]
 TEST = [
     "pytest>=9.2,<10",
     "pytest-cov>=7.1,<8",
@@ -66,7 +67,7 @@ setup(
         "bids_msseg.reports": ["templates/*", "vendor/*"],
     },
     install_requires=RUNTIME,
-    extras_require={"onnx": ONNX, "test": TEST},
+    extras_require={"docs": DOCS, "onnx": ONNX, "test": [*TEST, *DOCS]},
     entry_points={
         "console_scripts": [
             "msseg=bids_msseg.cli:main",

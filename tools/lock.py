@@ -1,6 +1,7 @@
 """Write the exact versions of this environment that setup.py's requirements lead to.
 
-``requirements.lock`` is what the app runs with, ``requirements-test.lock`` what the tests add.
+``requirements.lock`` is what the app runs with, ``requirements-docs.lock`` what building the
+documentation adds, ``requirements-test.lock`` what the tests add to both.
 torch is left out: the Makefile chooses its build.
 
 usage: python tools/lock.py
@@ -57,14 +58,13 @@ def write(path: Path, packages: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Write both files."""
-    runtime = closure(named("RUNTIME"))
-    tests = closure(named("TEST"))
-    write(ROOT / "requirements.lock", runtime)
-    write(
-        ROOT / "requirements-test.lock",
-        {name: version for name, version in tests.items() if name not in runtime},
-    )
+    """Write all files."""
+    before: dict[str, str] = {}
+    for variable, part in (("RUNTIME", ""), ("DOCS", "-docs"), ("TEST", "-test")):
+        found = closure(named(variable))
+        added = {name: version for name, version in found.items() if name not in before}
+        write(ROOT / f"requirements{part}.lock", added)
+        before |= found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+"""The documentation: links, made pages, and the whole site, built strictly."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WITH_LINKS = sorted(
+    path
+    for folder in (".", "docs", "bids_msseg/data/weights", "integrations")
+    for path in (ROOT / folder).glob("**/*.md" if folder == "integrations" else "*.md")
+)
+
+
+@pytest.fixture(name="tool")
+def _tool(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "site"))
+    return importlib.import_module
+
+
+def links(tool: object) -> ModuleType:
+    return tool("site_links")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("path", WITH_LINKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_images_of_a_page_are_there(path: Path, tool: object) -> None:
+    assert links(tool).broken_links(path, ROOT) == []
+
+
+def test_a_broken_link_image_or_heading_is_found(tmp_path: Path, tool: object) -> None:
+    (tmp_path / "b.md").write_text("# Two words\n")
+    page = tmp_path / "a.md"
+    page.write_text(
+        "[1](b.md#two-words) [2](b.md#three) ![3](c.png) [4](../d.md) `[5](e.md)` "
+        "[6](https://example.org)\n```\n[7](f.md)\n```\n"
+    )
+    assert links(tool).broken_links(page, tmp_path) == [
+        "a.md: b.md has no heading #three",
+        "a.md: c.png is not there",
+        "a.md: ../d.md is not there",
+    ]
+
+
+def test_links_that_leave_docs_are_turned(tool: object) -> None:
+    text = "[a](../CHANGES.md#x) [b](../tools/y.py) [c](z.md)\n```\n[d](../CHANGES.md)\n```\n"
+    turned = links(tool).turn_links(text, "cards/one.md", {"CHANGES.md": "changelog.md"}, ROOT)
+    assert turned == (
+        "[a](../changelog.md#x) [b](../files/tools/y.py) [c](z.md)\n```\n[d](../CHANGES.md)\n```\n"
+    )
+
+
+def test_a_section_is_included_with_its_links(tmp_path: Path, tool: object) -> None:
+    (tmp_path / "R.md").write_text("<!-- a -->\n[x](docs/y.md) [z](LICENSE)\n<!-- /a -->\n")
+    include = links(tool).include_sections
+    assert include("<!-- include R.md:a -->", tmp_path) == "[x](y.md) [z](../LICENSE)\n"
+    with pytest.raises(LookupError, match="no section marked b"):
+        include("<!-- include R.md:b -->", tmp_path)
+
+
+def test_every_program_of_setup_has_its_options_on_the_page(tool: object) -> None:
+    usage = tool("site_usage")  # type: ignore[operator]
+    named = re.findall(r'"(msseg[\w-]*)=bids_msseg', (ROOT / "setup.py").read_text())
+    assert sorted(named) == sorted(one for one in usage.PROGRAMS if " " not in one)
+    page = usage.usage_page()
+    for build in usage.PROGRAMS.values():
+        for action in build()._actions:
+            if action.help != argparse.SUPPRESS:
+                assert all(flag in page for flag in action.option_strings)
+
+
+def test_a_made_page_shows_what_a_parser_says(tool: object) -> None:
+    parser = argparse.ArgumentParser(prog="p", description="D.", add_help=False)
+    parser.add_argument("--some-file", metavar="A|B", default=3, help="up to *_x, [%(default)s]")
+    parser.add_argument("--secret", help=argparse.SUPPRESS)
+    section = tool("site_usage").program_section("p", parser)  # type: ignore[operator]
+    assert "| `--some-file A|B` | up to `*_x`, \\[3] |" in section
+    assert "secret" not in section
+
+
+def test_every_file_of_a_whole_run_is_described(tool: object) -> None:
+    outputs = tool("site_outputs")  # type: ignore[operator]
+    page = outputs.outputs_page()
+    names = (ROOT / "tests/e2e/expected_outputs.txt").read_text().split()
+    for stem in outputs.file_patterns(names):
+        assert stem.rpartition("/")[2] in page
+        assert outputs.describe_file(stem)
+    with pytest.raises(LookupError, match="does not describe"):
+        outputs.describe_file("sub-X/new_file")
+
+
+def test_visits_with_and_without_sessions_are_one_line(tool: object) -> None:
+    patterns = tool("site_outputs").file_patterns  # type: ignore[operator]
+    names = ["sub-02/anat/sub-02_acq-a_desc-b_mask.json", "logs/visits/sub-02.json"]
+    with_session = [
+        "sub-01/ses-1/anat/sub-01_ses-1_desc-b_mask.json",
+        "logs/visits/sub-01_ses-1.json",
+    ]
+    assert patterns(names) == patterns(with_session) == patterns(names + with_session)
+
+
+def test_every_column_of_scores_is_described(tool: object) -> None:
+    outputs = tool("site_outputs")  # type: ignore[operator]
+    assert tuple(outputs._SCORES) == outputs.SCORES
+
+
+def test_every_page_of_docs_is_in_the_navigation_once() -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    listed = re.findall(r"[\w-]+\.md", text.partition("\nnav:")[2])
+    assert len(listed) == len(set(listed))
+    made = {"usage.md", "outputs.md", "changelog.md"}
+    assert set(listed) - made <= {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_roles_of_docstrings_become_links(tool: object) -> None:
+    api = tool("site_api")  # type: ignore[operator]
+    text = "See :class:`~bids_msseg.config.RunConfig`, :func:`main`, :data:`nothing`."
+    found = api._ROLE.sub(lambda one: api._link(one, "bids_msseg.cli"), text)
+    assert found == (
+        "See [`RunConfig`][bids_msseg.config.RunConfig], [`main`][bids_msseg.cli.main], `nothing`."
+    )
+
+
+class _Needs(HTMLParser):
+    """What a page loads or leads to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.leads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag in ("script", "img", "iframe") and found.get("src"):
+            self.loads.append(str(found["src"]))
+        if tag == "link" and found.get("rel") in ("stylesheet", "preconnect", "icon"):
+            self.loads.append(str(found["href"]))
+        if tag == "a" and found.get("href"):
+            self.leads.append(str(found["href"]))
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_warnings_and_stands_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {path: _Needs() for path in tmp_path.rglob("*.html") if path.name != "404.html"}
+    for path, needs in pages.items():
+        needs.feed(path.read_text(encoding="utf-8"))
+        assert [one for one in needs.loads if re.match(r"(https?:)?//", one)] == [], path
+        inside = (one.partition("#")[0].partition("?")[0] for one in needs.leads + needs.loads)
+        missing = [
+            one for one in inside if one and ":" not in one and not (path.parent / one).exists()
+        ]
+        assert missing == [], path
+    text = (tmp_path / "api" / "cascade.html").read_text(encoding="utf-8")
+    assert 'id="bids_msseg.cascade.networks.CandidateNet"' in text
+    assert ":class:" not in text
+    assert (tmp_path / "cards" / "cascade-2.html").is_file()

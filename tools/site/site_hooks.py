@@ -1,0 +1,127 @@
+"""What MkDocs asks while it builds the site: made pages, links, includes.
+
+Pages that come from elsewhere are put in beside those of ``docs/``: command lines (from the
+parsers), outputs (from the code that writes them), one page of docstrings for each room, model
+cards, and the list of changes. Links of ``docs/`` that leave it, and so work where the repository
+is browsed, are turned to those pages or to copies of the files. A page of ``docs/`` that
+``mkdocs.yml`` does not list is put under *More*.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from site_api import api_pages
+from site_links import include_sections, outside_targets, turn_links
+from site_outputs import outputs_page
+from site_usage import usage_page
+
+from bids_msseg.reports.methods import REFERENCES
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "bids_msseg" / "data" / "weights"
+_CODE_PAGE = re.compile(r"`docs/([\w-]+\.md)`")
+
+
+def made_pages() -> dict[str, str]:
+    """Write every page that is not in ``docs/``.
+
+    Returns
+    -------
+    dict of str to str
+        Place in the site to Markdown.
+    """
+    cards = {f"cards/{one.name}": one.read_text(encoding="utf-8") for one in WEIGHTS.glob("*.md")}
+    changes = (ROOT / "CHANGES.md").read_text(encoding="utf-8")
+    return {
+        "usage.md": usage_page(),
+        "outputs.md": outputs_page(),
+        "changelog.md": _CODE_PAGE.sub(r"[`\1`](\1)", changes),
+        **cards,
+        **api_pages(),
+    }
+
+
+def site_places() -> dict[str, str]:
+    """Say where files of the repository are on the site.
+
+    Returns
+    -------
+    dict of str to str
+        Path below the root to place in the site.
+    """
+    cards = {str(one.relative_to(ROOT)): f"cards/{one.name}" for one in WEIGHTS.glob("*.md")}
+    pages = {f"docs/{one.name}": one.name for one in (ROOT / "docs").glob("*.md")}
+    return {"CHANGES.md": "changelog.md", "README.md": "index.md", **cards, **pages}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fill the navigation: model cards, rooms, and pages that are not listed."""
+    cards = [
+        f"cards/{name}"
+        for name in sorted((one.name for one in WEIGHTS.glob("*.md")), reverse=True)
+    ]
+    rooms = sorted(api_pages())
+    nav = [_filled(entry, {"CARDS": cards, "ROOMS": rooms}) for entry in config.nav or []]
+    listed = set(_pages(nav))
+    rest = sorted(one.name for one in (ROOT / "docs").glob("*.md") if one.name not in listed)
+    config.nav = [*nav, {"More": rest}] if rest else nav
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add made pages, and copies of files that pages lead to."""
+    from mkdocs.structure.files import File
+
+    pages = made_pages()
+    for place, text in pages.items():
+        files.append(File.generated(config, place, content=text))
+    texts = [one.read_text(encoding="utf-8") for one in (ROOT / "docs").glob("*.md")]
+    for target in outside_targets(texts, ROOT / "docs", ROOT):
+        if target not in site_places() and (ROOT / target).is_file():
+            copy = File.generated(config, f"files/{target}", abs_src_path=str(ROOT / target))
+            files.append(copy)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Put in what a page includes, and turn links that leave ``docs/``."""
+    place = page.file.src_uri
+    text = include_sections(_with_code(markdown), ROOT)
+    return turn_links(text, place, site_places(), ROOT)
+
+
+def _with_code(markdown: str) -> str:
+    """Put in what stands in the code or in a whole file."""
+    references = "\n".join(f"- {one}" for one in REFERENCES)
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").strip()
+    text = markdown.replace("<!-- references -->", references)
+    return text.replace("<!-- file CITATION.cff -->", citation)
+
+
+def _filled(entry: Any, lists: dict[str, list[str]]) -> Any:
+    if isinstance(entry, dict):
+        return {title: _filled(inner, lists) for title, inner in entry.items()}
+    if isinstance(entry, list):
+        return [one for inner in entry for one in _spread(inner, lists)]
+    return entry
+
+
+def _spread(inner: Any, lists: dict[str, list[str]]) -> list[Any]:
+    if isinstance(inner, str) and inner in lists:
+        return list(lists[inner])
+    return [_filled(inner, lists)]
+
+
+def _pages(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    inner = nav.values() if isinstance(nav, dict) else nav
+    return [one for entry in inner for one in _pages(entry)]

@@ -1,0 +1,345 @@
+"""The page about outputs: every file of a whole run, every column of every table.
+
+Files are those of ``tests/e2e/expected_outputs.txt``, which the whole-run test compares with what
+is really written; what they are is told by the code that writes them. A file that nothing here
+knows, and a column without a description, stop the build.
+
+Public names: :func:`outputs_page`, :func:`file_patterns`, :func:`describe_file`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from site_text import cell, table
+
+from bids_msseg.bids import sidecars
+from bids_msseg.bids.changes import change_dictionary, code_table, codes_sidecar, pairs_of
+from bids_msseg.bids.dataset import DESCRIPTIONS
+from bids_msseg.bids.record import ModelUse, VisitRecord
+from bids_msseg.commands.comparison import SHOWN
+from bids_msseg.commands.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
+from bids_msseg.commands.evaluate_words import dictionary
+from bids_msseg.commands.scoring import COLUMNS as SCORES
+from bids_msseg.lesions.change import ChangeRule
+from bids_msseg.reports.cohort import summary_dictionary
+from bids_msseg.reports.evaluation_data import TABLES
+from bids_msseg.reports.group import data_dictionary
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPECTED = ROOT / "tests" / "e2e" / "expected_outputs.txt"
+_IDENTITY = (
+    (
+        re.compile(r"(preproc_|registration|from-)(?:FLAIR|T1w|T2w)(?=$|\.|_FLAIR\.|_to-FLAIR)"),
+        r"\1CONTRAST",
+    ),
+    (re.compile(r"desc-(brain|lesions)(?:Plain)?_FLAIR"), r"desc-\1[Plain]_FLAIR"),
+    (re.compile(r"desc-changes(?:Earlier|Later)?_FLAIR"), "desc-changes[Earlier,Later]_FLAIR"),
+    (re.compile(r"_acq-[0-9a-zA-Z]+"), ""),
+    (re.compile(r"_ses-[0-9a-zA-Z]+"), "[_ses-Y]"),
+    (re.compile(r"/ses-[0-9a-zA-Z]+"), "[/ses-Y]"),
+    (re.compile(r"from-ses[0-9a-zA-Z]+?FLAIR"), "from-sesVFLAIR"),
+    (re.compile(r"sub-[0-9a-zA-Z]+"), "sub-X"),
+)
+_ORDER = (
+    "*space-FLAIR_label-L_mask", "*probseg", "*seg-lesions_dseg", "*lesions_stats", "*candidates*",
+    "*rejected*", "*_label-L_mask", "*mask", "*preproc*", "*changes*", "*xfm", "sub-X",
+    "group*", "logs*", "*figures*", "*",
+)  # fmt: skip
+_BY_HAND: Mapping[str, str] = {
+    ".bidsignore": "names of files that BIDS has no rule for yet, for the validator",
+    "README.md": "what the folder holds, and the options of the latest run",
+    "dataset_description": "makes the folder a BIDS derivative dataset: program, version, "
+    "container, licence and source",
+    "descriptions": "what the `desc-` labels mean",
+    "group_lesions": "**the cohort**: one row a visit, also of visits that failed, with the "
+    "reason; the page has plots and small pictures ([pages](pages.md))",
+    "group_lesions_frequency": "share of participants with a lesion at each place of the "
+    "template, from two participants on",
+    "group_lesions_summary": "loads of everybody, and by the columns of `participants.tsv`",
+    "logs/CITATION.md": "methods text with references, to be used in a paper",
+    "logs/resources*": "with `--resource-monitor`: seconds, CPU seconds and GiB of every step",
+    "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and why "
+    "it failed if it did",
+    "sub-X": "**the page to judge a participant by** ([pages](pages.md))",
+    "*figures/*desc-brain*": "brain mask on FLAIR; `Plain` without the outline",
+    "*figures/*desc-lesions*": "lesions on FLAIR; `Plain` without outlines",
+    "*figures/*desc-registration*": "whether the contrast, or the template, lies on the FLAIR",
+    "*figures/*desc-changes*": "changes between two visits, and both visits without them",
+    "*_desc-changes_stats": "what became of each lesion, one row a lesion and pair of visits "
+    "([changes](changes.md))",
+}
+_SCORES: Mapping[str, str] = {
+    "visit": "Visit",
+    "site": "Its site",
+    "method": "candidate net, cascade, or what else was compared",
+    "dice": "Dice, volume-wise",
+    "ppv": "Positive predictive value: share of the mask's voxels that the expert drew",
+    "sensitivity": "Share of the expert's voxels in the mask",
+    "lesion_f1": "Harmonic mean of lesion_sensitivity and lesion_ppv",
+    "lesion_sensitivity": "Share of the expert's lesions that the mask touches",
+    "lesion_ppv": "Share of the mask's lesions that touch one of the expert's",
+    "lesion_f1_anima": "The same by the rule of Anima with its code's defaults",
+    "false_components": "Lesions of the mask that touch none of the expert's",
+    "load_ml": "Volume of the mask in mL",
+    "truth_ml": "Volume that the expert drew in mL",
+}
+_INTRO = """# Outputs
+
+`X` is the participant, `Y` the session (folder and entity are left out where a dataset has no
+sessions), `V` the session before, `CONTRAST` one of FLAIR, T1w, T2w. `acq-`, `ce-`, `rec-` and
+`run-` of the FLAIR stay in the names. Files marked *if there* depend on
+the input: no T1w, no T1w grid.
+
+Results are on disk whole or not at all. Everything on the FLAIR's grid lies there voxel for voxel,
+as it was acquired. The list is that of the demo dataset's whole run, which a test compares with
+what is really written; descriptions and columns come from the code that writes the files.
+"""
+
+
+def outputs_page() -> str:
+    """Write the page.
+
+    Returns
+    -------
+    str
+        Markdown.
+
+    Raises
+    ------
+    LookupError
+        If a file or a column has no description.
+    """
+    return "\n".join((_INTRO, _files(), _image_keys(), _columns()))
+
+
+def file_patterns(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Put the files of all participants and visits together.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Below OUT, with slashes.
+
+    Returns
+    -------
+    dict of str to list of str
+        Name without its ending, most important first, to endings.
+
+    Examples
+    --------
+    >>> file_patterns(["sub-01/ses-1/anat/sub-01_ses-1_desc-a_mask.json",
+    ...                "sub-02/anat/sub-02_desc-a_mask.nii.gz"])
+    {'sub-X[/ses-Y]/anat/sub-X[_ses-Y]_desc-a_mask': ['.json', '.nii.gz']}
+    """
+    sessions: dict[str, set[str]] = {}
+    for path in paths:
+        stem, ending = _split(_anonymous(path))
+        sessions.setdefault(stem, set()).add(ending)
+    merged: dict[str, set[str]] = {}
+    for stem in sorted(sessions, key=len, reverse=True):
+        with_session = _with_session(stem)
+        key = with_session if with_session in merged or _per_visit(stem) else stem
+        merged.setdefault(key, set()).update(sessions[stem])
+    return {stem: sorted(merged[stem]) for stem in sorted(merged, key=_rank)}
+
+
+def describe_file(stem: str) -> str:
+    """Say what a file is.
+
+    Parameters
+    ----------
+    stem : str
+        A key of :func:`file_patterns`.
+
+    Returns
+    -------
+    str
+        Markdown.
+
+    Raises
+    ------
+    LookupError
+        If nothing is known of it.
+    """
+    for pattern, text in {**_described(), **_BY_HAND}.items():
+        if fnmatchcase(stem, pattern):
+            return text
+    raise LookupError(
+        f"tests/e2e/expected_outputs.txt lists {stem}, which tools/site/site_outputs.py does not "
+        "describe; add a line there"
+    )
+
+
+def _files() -> str:
+    names = [line for line in EXPECTED.read_text(encoding="utf-8").splitlines() if line]
+    here: list[tuple[str, str]] = []
+    visits: list[tuple[str, str]] = []
+    figures: list[tuple[str, str]] = []
+    for stem, endings in file_patterns(names).items():
+        part = figures if "/figures/" in stem else visits if "/anat/" in stem else here
+        name = stem.rpartition("/")[2] if part is not here else stem
+        shown = "<br>".join(
+            filter(None, (f"`{name}`", " ".join(f"`{one}`" for one in endings if one)))
+        )
+        part.append((shown, describe_file(stem)))
+    head = ("file", "what it is")
+    return "\n".join(
+        (
+            "## Files of a visit\n\nIn `OUT/sub-X[/ses-Y]/anat/`:\n",
+            table(head, visits),
+            "## Files of a participant and of the cohort\n\nIn `OUT/`:\n",
+            table(head, here),
+            "## Pictures\n\nIn `OUT/sub-X/figures/`; the pages hold them too:\n",
+            table(head, figures),
+        )
+    )
+
+
+def _anonymous(path: str) -> str:
+    for pattern, text in _IDENTITY:
+        path = pattern.sub(text, path)
+    return path
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, slash, name = path.rpartition("/")
+    if name.startswith(".") or name.endswith(".md"):
+        return path, ""
+    stem, dot, ending = name.partition(".")
+    return folder + slash + stem, dot + ending
+
+
+def _per_visit(stem: str) -> bool:
+    return "/anat/" in stem or "/figures/" in stem or stem.startswith("logs/visits/")
+
+
+def _with_session(stem: str) -> str:
+    if "[_ses-Y]" in stem or not _per_visit(stem):
+        return stem
+    stem = stem.replace("sub-X/anat", "sub-X[/ses-Y]/anat")
+    folder, slash, name = stem.rpartition("/")
+    return folder + slash + name.replace("sub-X", "sub-X[_ses-Y]", 1)
+
+
+def _rank(stem: str) -> tuple[int, str]:
+    figures = 10 if "/figures/" in stem else 0
+    return figures + next(i for i, one in enumerate(_ORDER) if fnmatchcase(stem, one)), stem
+
+
+@cache
+def _sidecars() -> dict[str, Mapping[str, Any]]:
+    """Make a sidecar of each image, as a run does."""
+    origin = sidecars.Origin(("bids:raw:...",), "bids:raw:...", "1 mm", {"bids_msseg": ""})
+    method = sidecars.Method(ModelUse("", "", ""), 0.5, 3.0, 0.5)
+    visits = [VisitRecord("X", one, f"sub-X_ses-{one}", "ok") for one in ("V", "Y")]
+    change = codes_sidecar(pairs_of(visits)[0], ChangeRule(), ["bids::..."])
+    return {
+        "*desc-candidates_mask": sidecars.candidates_sidecar(origin, method),
+        "*desc-rejected_mask": sidecars.rejected_sidecar(origin, method),
+        "*label-ventricle_mask": sidecars.ventricle_mask_sidecar(origin),
+        "*desc-brain_mask": sidecars.brain_mask_sidecar(origin, method="how it was made"),
+        "*label-L_mask": sidecars.lesion_mask_sidecar(origin, method),
+        "*label-L_probseg": sidecars.probseg_sidecar(origin, method),
+        "*seg-lesions_dseg": sidecars.dseg_sidecar(origin, method),
+        "*seg-changes_dseg": change,
+        "*desc-preproc_*": sidecars.preproc_sidecar("", origin, skull_stripped=True, steps=[""]),
+        "*_xfm": sidecars.xfm_sidecar("A", "B", kind="affine", sources=[], software={"a": ""}),
+    }
+
+
+@cache
+def _described() -> dict[str, str]:
+    found = {pattern: cell(one["Description"]) for pattern, one in _sidecars().items()}
+    found["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
+    found["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
+    found["*desc-lesions_stats"] = (
+        "One row a lesion or rejected candidate: volume, place, region, "
+    )
+    found["*desc-lesions_stats"] += "probabilities, and why it was rejected"
+    result = {
+        "*space-FLAIR_label-L_mask": f"**{found['*label-L_mask']}**, on the grid of the FLAIR"
+    }
+    result["*space-T1w_label-L_mask"] = "The lesions on the grid of the T1w, *if there*"
+    result["*space-MNI*_label-L_mask"] = (
+        "The lesions in the template; `--output-spaces` names others"
+    )
+    return {**result, **found}
+
+
+def _image_keys() -> str:
+    columns = set(sidecars.stats_dictionary())
+    rows = [
+        (f"`{pattern}.json`", ", ".join(f"`{key}`" for key in content if key not in columns))
+        for pattern, content in _sidecars().items()
+    ]
+    intro = "## What the JSON beside an image says\n\n`Sources` are BIDS URIs; the model is named "
+    intro += "with the SHA-256 of its weights.\n"
+    return f"{intro}\n{table(('file', 'keys'), rows)}"
+
+
+def _columns() -> str:
+    codes = code_table()
+    own = {
+        "index": {"Description": "Value in the image"},
+        "name": {"Description": "Name"},
+        "abbreviation": {"Description": "Short name"},
+        "mapping": {"Description": "7, the code of lesion among the labels of BIDS"},
+    }
+    stats = sidecars.stats_dictionary()
+    dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
+    readers = data_dictionary({})
+    parts = [
+        "## Columns of msseg\n\nThe JSON beside each table says the same; `n/a`: no value.\n",
+        _section("`*_desc-lesions_stats.tsv`", stats),
+        _section("`*_seg-lesions_dseg.tsv`", dseg),
+        _section("`group_lesions.tsv`", readers, "Columns with `qc_` come with `--qc`."),
+        _section("`group_lesions_summary.tsv`", summary_dictionary()),
+        _section("`sub-X_desc-changes_stats.tsv`", change_dictionary()),
+        "### `*_seg-changes_dseg.tsv`\n",
+        table(
+            ("value", "name", "meaning"), [[cell(str(v)) for v in row.values()] for row in codes]
+        ),
+        "## Columns of msseg-evaluate\n\n[About the evaluation](evaluation.md)\n",
+        *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in TABLES),
+        "## Columns of msseg-train\n\n[About training](your_patients.md)\n",
+        _section("`scores.tsv`", {name: {"Description": _SCORES[name]} for name in SCORES}),
+        _section("`before_after.tsv`", _before_after()),
+        "## Columns of msseg-consensus\n\n[About the consensus](consensus.md)\n",
+        _section("`group_raters.tsv`", RATER_COLUMNS),
+        _section("`group_leaveoneout.tsv`", LEFT_OUT_COLUMNS),
+    ]
+    return "\n".join(parts)
+
+
+def _before_after() -> dict[str, dict[str, str]]:
+    words = {"before": "by the given weights", "after": "by weights tuned without this patient"}
+    columns = {
+        "visit": "Visit",
+        "site": "Its site",
+        "seen_before": "yes, no or not known: were the given weights trained on this patient?",
+    }
+    columns |= {
+        f"{name}_{when}": f"{title[0].upper()}{title[1:]} of the mask {how}"
+        for name, title in SHOWN.items()
+        for when, how in words.items()
+    }
+    return {name: {"Description": text} for name, text in columns.items()}
+
+
+def _section(title: str, columns: Mapping[str, Mapping[str, Any]], note: str = "") -> str:
+    rows: list[Sequence[str]] = []
+    for name, about in columns.items():
+        text = str(about.get("Description") or "")
+        if not text:
+            raise LookupError(f"{title}: the column {name} has no description")
+        levels = about.get("Levels") or {}
+        listed = "".join(f"<br>`{level}`: {cell(str(what))}" for level, what in levels.items())
+        rows.append((f"`{name}`", cell(text) + listed, str(about.get("Units") or "")))
+    head = f"### {title}\n\n" + (f"{note}\n\n" if note else "")
+    return head + table(("column", "meaning", "unit"), rows)
