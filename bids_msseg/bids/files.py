@@ -6,14 +6,21 @@ import errno
 import json
 import math
 import os
+import re
+import secrets
 import shutil
-import uuid
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path, PurePath
-from typing import Any
+from platform import node
+from typing import Any, Final
 
 Content = bytes | str | Callable[[Path], object]
+ABANDONED_S: Final = 86_400
+"""Age in s from which a temporary file of another computer counts as left behind."""
+_ASIDE = re.compile(r"\.([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}\..+")
 
 
 def write_atomic(path: Path, content: Content) -> None:
@@ -72,6 +79,49 @@ def publish(source: Path, final: Path, *, keep: bool = False) -> None:
         shutil.copyfile(source, temporary)
     if not keep:
         source.unlink()
+
+
+def remove_leftovers(folder: Path) -> tuple[str, ...]:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    Files of a process that lives stay, and so do those of another computer on a shared disk,
+    where nobody can ask for it, unless nothing was written to them for a day.
+
+    Parameters
+    ----------
+    folder : Path
+        Looked at without the folders below; it need not exist.
+
+    Returns
+    -------
+    tuple of str
+        Names of what was removed.
+    """
+    removed = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            match = _ASIDE.fullmatch(path.name)
+            if match and _is_left(path, computer=match[1], process=int(match[2], 16)):
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
+    return tuple(removed)
+
+
+def _is_left(path: Path, *, computer: str, process: int) -> bool:
+    if computer != _computer():
+        return time.time() - path.stat().st_mtime > ABANDONED_S
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _computer() -> str:
+    """Digest the name of this computer, which is nobody's business."""
+    return sha256(node().encode()).hexdigest()[:6]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -164,7 +214,8 @@ def plain(value: Any) -> Any:
 @contextmanager
 def _aside(final: Path) -> Iterator[Path]:
     """Give a hidden name beside ``final``, and move the file there if all went well."""
-    temporary = final.with_name(f".{uuid.uuid4().hex[:12]}.{final.name}")
+    whose = f"{_computer()}-{os.getpid():x}-{secrets.token_hex(4)}"
+    temporary = final.with_name(f".{whose}.{final.name}")
     try:
         yield temporary
         _sync(temporary)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.bids.files import format_cell, publish, write_atomic, write_json, write_tsv
+from bids_msseg.bids.files import (
+    format_cell,
+    publish,
+    remove_leftovers,
+    write_atomic,
+    write_json,
+    write_tsv,
+)
 
 
 def test_text_bytes_and_callable(tmp_path: Path) -> None:
@@ -175,3 +183,55 @@ def test_numbers_in_tables_can_be_read_back(value: float) -> None:
 def test_text_in_tables_stays_in_its_cell(value: str) -> None:
     assert len(format_cell(value).split("\t")) == 1
     assert len(format_cell(value).splitlines()) == 1
+
+
+@pytest.fixture
+def abandoned(tmp_path: Path) -> Path:
+    """What a process that was killed in the middle of writing leaves."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from bids_msseg.bids.files import write_atomic
+def die(path):
+    path.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+write_atomic(Path(sys.argv[1]), die)
+"""
+    words = [sys.executable, "-c", code, str(tmp_path / "a.nii.gz")]
+    assert subprocess.run(words, cwd=Path(__file__).parents[2], check=False).returncode == -9
+    (path,) = tmp_path.iterdir()
+    return path
+
+
+def test_leftovers_of_the_dead_are_removed(abandoned: Path) -> None:
+    folder = abandoned.parent
+    others = [folder / name for name in ("a.nii.gz", ".hidden", ".bidsignore", ".abcdef.x")]
+    for path in others:
+        path.touch()
+    assert remove_leftovers(folder) == (abandoned.name,)
+    assert sorted(folder.iterdir()) == sorted(others)
+
+
+def test_leftovers_of_the_living_stay(tmp_path: Path) -> None:
+    def look(path: Path) -> None:
+        path.touch()
+        assert remove_leftovers(tmp_path) == ()
+        assert path.exists()
+
+    write_atomic(tmp_path / "a", look)
+
+
+@pytest.mark.parametrize(("age_s", "goes"), [(3600, False), (90_000, True), (-3600, False)])
+def test_leftovers_of_another_computer_go_after_a_day(
+    abandoned: Path, age_s: float, *, goes: bool
+) -> None:
+    computer, _, rest = abandoned.name[1:].partition("-")
+    other = f"{int(computer, 16) ^ 1:06x}"
+    path = abandoned.rename(abandoned.with_name(f".{other}-{rest}"))
+    moment = time.time() - age_s
+    os.utime(path, (moment, moment))
+    assert (remove_leftovers(path.parent) == (path.name,)) is goes
+
+
+def test_leftovers_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert remove_leftovers(tmp_path / "none") == ()
