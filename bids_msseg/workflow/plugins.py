@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 from bids_msseg.errors import UsageError
 
 KILLED = "a worker process was killed"
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
@@ -45,11 +49,14 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self.pool: ProcessPoolExecutor = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context(self.plugin_args.get("mp_context"))
+        # a fork server, which ends with this process, is the parent of its workers itself
+        parent = None if context.get_start_method() == "forkserver" else os.getpid()
         return ProcessPoolExecutor(
             max_workers=self.processors,
             initializer=_begin_worker,
-            initargs=(self._cwd,),
-            mp_context=multiprocessing.get_context(self.plugin_args.get("mp_context")),
+            initargs=(self._cwd, parent),
+            mp_context=context,
         )
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
@@ -88,10 +95,24 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self.pool.shutdown(wait=wait, cancel_futures=True)
 
 
-def _begin_worker(cwd: str) -> None:
+def _begin_worker(cwd: str, parent: int | None) -> None:
     """Set up a worker: a forked one has inherited a progress bar whose lock may be held."""
+    _end_with(parent)
     os.chdir(cwd)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+
+def _end_with(parent: int | None) -> None:
+    """Have this process killed when its parent is, where the system can do that (Linux).
+
+    A worker whose parent was killed would wait for ever, or go on writing where the next run
+    has begun.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if parent is not None and os.getppid() != parent:
+            # it ended before that was asked for
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def known_plugins() -> list[str]:
@@ -147,6 +168,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}", cure="correct --use-plugin"
         ) from error
-    except (UnicodeDecodeError, yaml.YAMLError):
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

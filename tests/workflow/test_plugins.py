@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,42 @@ def test_an_exception_is_no_killed_worker(workflow: Workflow, tmp_path: Path) ->
 def test_nipypes_own_plugins_are_known() -> None:
     assert {"Linear", "MultiProc", "SLURM", "SGE", "PBS", "Condor"} <= set(known_plugins())
     assert "" not in known_plugins()
+
+
+PARENT = """
+import os, sys, time
+from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
+plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 1, "mp_context": sys.argv[1]})
+print(plugin.pool.submit(os.getpid).result(), flush=True)
+plugin.pool.submit(time.sleep, 600)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_end_with_a_run_that_is_killed(method: str) -> None:
+    """Else they wait for ever, or write where the next run has begun."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, method],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    # the worker holds the pipe, too
+    assert parent.stdout.read() == ""
+    parent.wait()
+    end = time.monotonic() + 60
+    while is_alive(worker):
+        assert time.monotonic() < end, "it lives on"
+        time.sleep(0.05)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
