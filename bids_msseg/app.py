@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
     from bids_msseg.cascade.weights import ModelHeader
     from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.workflow.claims import Claims
     from bids_msseg.workflow.participant import Settings
     from bids_msseg.workflow.run import Execution, Outcome
 
@@ -332,23 +333,93 @@ def _process(
     if len(todo) < len(deliveries):
         done = len(deliveries) - len(todo)
         LOGGER.info("%d of %d visits are finished already", done, len(deliveries))
-    outcomes = _run_all(config, todo, header, plugin)
+    with _claims(config) as claims:
+        mine = [one for one in todo if claims.take(one.visit.key)]
+        _remove_leftovers(config.output_dir, mine)
+        outcomes = _run_all(config, mine, header, plugin)
+        outcomes += _left_to_others(one for one in todo if one not in mine)
     compared = _compare(config, selection, plugin)
-    _write_pages(config.output_dir, _with_old_page(config.output_dir, selection))
+    _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
     _close(config, deliveries, outcomes, selection.skipped)
-    return _verdict(outcomes) or compared
+    busy = ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
+    return _verdict(outcomes) or busy or compared
+
+
+def _claims(config: RunConfig) -> Claims:
+    """Meet other runs where results go, and where intermediate files are."""
+    from bids_msseg.bids.paths import logs_dir
+    from bids_msseg.workflow.claims import Claims
+
+    folders = (logs_dir(config.output_dir), config.work_dir)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return Claims(folders)
+
+
+def _left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
+    """Tell of visits that another run has begun and not ended."""
+    from bids_msseg.workflow.run import Outcome
+
+    for delivery in deliveries:
+        LOGGER.warning(
+            "%s is left alone: another run is at work on it\n"
+            "  cure: wait for that one; the same command then has nothing left to do",
+            delivery.visit.key,
+        )
+        yield Outcome(delivery, ok=False, seconds=0.0, stopped=True)
+
+
+def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
+    """Remove what killed runs were writing, where this one writes."""
+    from bids_msseg.bids.files import remove_leftovers
+    from bids_msseg.bids.paths import figure_path, logs_dir, output_path, records_dir
+
+    folders = [out_dir, logs_dir(out_dir), records_dir(out_dir)]
+    for one in deliveries:
+        image = output_path(out_dir, one.visit, desc="brain", suffix="mask", extension=".nii.gz")
+        folders += [image.parent, figure_path(out_dir, one.visit, "x", extension=".png").parent]
+    for folder in dict.fromkeys(folders):
+        for name in remove_leftovers(folder):
+            LOGGER.debug("removed %s, which a killed run has left", folder / name)
 
 
 def _compare(
     config: RunConfig, selection: Selection, plugin: tuple[str, dict[str, Any]] | None
 ) -> ExitCode:
-    """Compare the finished visits of every participant of this run, also with earlier runs'."""
+    """Compare the finished visits of every participant of this run, also with earlier runs'.
+
+    A participant of whom another run has a visit is left to that run.
+    """
+    visits: dict[str, list[str]] = {}
+    for visit in selection.visits:
+        visits.setdefault(visit.participant, []).append(visit.key)
+    with _claims(config) as claims:
+        mine = [name for name in sorted(visits) if _claim_all(claims, name, visits[name])]
+        return _compare_claimed(config, mine, plugin)
+
+
+def _claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
+    """Claim a participant's visits, one run after the other: the last one sees them all."""
+    claims.take(f"changes of {participant}", wait=True)
+    taken: list[str] = []
+    for visit in visits:
+        if not claims.take(visit):
+            for one in (*taken, f"changes of {participant}"):
+                claims.drop(one)
+            return False
+        taken.append(visit)
+    return True
+
+
+def _compare_claimed(
+    config: RunConfig, participants: Sequence[str], plugin: tuple[str, dict[str, Any]] | None
+) -> ExitCode:
     from bids_msseg.workflow.changes import compare_participants
 
     resources = _resources(config)
     code = ExitCode.SUCCESS
     for outcome in compare_participants(
-        [visit.participant for visit in selection.visits],
+        participants,
         _execution(config, resources, plugin),
         seed=config.processing.random_seed,
         threads=resources.omp_nthreads,
@@ -384,6 +455,21 @@ def _note_skipped(config: RunConfig, selection: Selection) -> None:
             write_record(config.output_dir, record)
 
 
+def _with_new_page(
+    out_dir: Path, selection: Selection, processed: Sequence[Delivery]
+) -> list[str]:
+    """List the participants whose page is to be written: processed now, or page too old.
+
+    A clock that was set back makes an old page look new, so times alone would not do.
+    """
+    now = {one.visit.participant for one in processed}
+    old = set(_with_old_page(out_dir, selection))
+    everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
+    return [
+        name for name in dict.fromkeys(one.participant for one in everyone) if name in now | old
+    ]
+
+
 def _with_old_page(out_dir: Path, selection: Selection) -> list[str]:
     """List the participants of this run whose page is missing or older than a record."""
     from bids_msseg.bids.paths import record_path, report_path
@@ -415,6 +501,7 @@ def _run_all(
 
     if not todo:
         return []
+    _check_needs(config)
     resources = _resources(config)
     settings = _settings(config, resources)
     execution = _execution(config, resources, plugin)
@@ -430,6 +517,19 @@ def _run_all(
     if config.execution.resource_monitor:
         _write_usage(config.output_dir, outcomes)
     return outcomes
+
+
+def _check_needs(config: RunConfig) -> None:
+    """Find out before the first visit, and not at its end, that nets or templates are unusable."""
+    from bids_msseg.cascade.checkpoint import check_cascade
+    from bids_msseg.cascade.weights import find_model
+    from bids_msseg.imaging.template import load_template
+    from bids_msseg.workflow.resume import NATIVE_SPACES
+
+    check_cascade(find_model(config.processing.model))
+    for name, resolution in _spaces(config):
+        if name not in NATIVE_SPACES:
+            load_template(name, resolution=resolution or 1)
 
 
 def _settings(config: RunConfig, resources: Resources) -> Settings:

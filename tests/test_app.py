@@ -17,6 +17,7 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode, UsageError
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.resources import Resources
+from bids_msseg.workflow.claims import Claims
 from bids_msseg.workflow.run import Outcome
 
 MakeConfig = Callable[..., RunConfig]
@@ -135,6 +136,103 @@ def test_only_pages_older_than_a_record_are_written(configure: MakeConfig, tmp_p
     visits = tuple(Visit(label, None, Path()) for label in ("01", "02", "03"))
     found = app._with_old_page(out, Selection(visits, (Skipped("04", None, "never seen"),)))
     assert found == ["02", "03"]
+
+
+def test_pages_of_processed_visits_are_written_whatever_the_clock_says(
+    outcome: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """A page of an earlier run is newer than its record where the clock was set back."""
+    out = tmp_path / "out"
+    for label in ("01", "02"):
+        write_record(out, VisitRecord(label, None, f"sub-{label}", "ok"))
+        (out / f"sub-{label}.html").touch()
+        os.utime(out / f"sub-{label}.html", (4e9, 4e9))
+    visits = tuple(Visit(label, None, Path()) for label in ("01", "02"))
+    processed = [outcome(0, label="02").delivery]
+    assert app._with_new_page(out, Selection(visits, ()), processed) == ["02"]
+    assert app._with_new_page(out, Selection(visits, ()), []) == []
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names that another run has claimed."""
+    names: set[str] = set()
+    take = Claims.take
+    monkeypatch.setattr(
+        Claims,
+        "take",
+        lambda self, name, wait=False: name not in names and take(self, name, wait=wait),
+    )
+    return names
+
+
+def test_what_another_run_is_at_work_on_is_left_to_it(
+    configure: MakeConfig,
+    outcome: Callable[..., Outcome],
+    busy: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ran: list[str] = []
+    compared: list[str] = []
+
+    def run(_: object, todo: list[Delivery], *__: object) -> list[Outcome]:
+        ran.extend(one.visit.key for one in todo)
+        return [outcome(0, label=one.visit.participant) for one in todo]
+
+    def compare(_: object, names: list[str], __: object) -> ExitCode:
+        compared.extend(names)
+        return ExitCode.SUCCESS
+
+    monkeypatch.setattr(
+        app, "_delivery", lambda _, v, __: outcome(0, label=v.participant).delivery
+    )
+    monkeypatch.setattr(app, "_run_all", run)
+    monkeypatch.setattr(app, "_compare_claimed", compare)
+    monkeypatch.setattr(app, "_options", lambda *_: {})
+    monkeypatch.setattr(app, "_write_citation", lambda *_: None)
+    busy.add("sub-01")
+    visits = tuple(Visit(label, None, tmp_path / "f.nii.gz") for label in ("01", "02"))
+    header: Any = None
+    code = app._process(configure(), Selection(visits, ()), header, None)
+    assert code == ExitCode.TEMPORARY
+    assert ran == ["sub-02"]
+    assert compared == ["02"]
+    assert "sub-01 is left alone: another run is at work on it" in caplog.text
+    assert not (tmp_path / "out/logs/visits/sub-01.json").exists()
+    busy.clear()
+    assert app._process(configure(), Selection(visits, ()), header, None) == ExitCode.SUCCESS
+    assert ran == ["sub-02", "sub-01", "sub-02"]
+    assert not list((tmp_path / "out").rglob(".claims"))
+
+
+def test_a_participant_is_compared_by_one_run_or_not_at_all(
+    busy: set[str], tmp_path: Path
+) -> None:
+    busy.add("sub-01_ses-2")
+    with Claims([tmp_path]) as claims:
+        assert not app._claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+        assert app._claim_all(claims, "02", ["sub-02"])
+        busy.clear()
+        assert app._claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+
+
+def test_what_killed_runs_left_is_removed_where_this_one_writes(
+    outcome: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(
+        "bids_msseg.bids.files.remove_leftovers", lambda folder: looked.append(folder) or ()
+    )
+    app._remove_leftovers(tmp_path / "out", [outcome(0).delivery])
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in looked] == [
+        ".",
+        "logs",
+        "logs/visits",
+        "sub-01/anat",
+        "sub-01/figures",
+    ]
 
 
 def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

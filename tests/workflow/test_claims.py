@@ -1,0 +1,138 @@
+"""Runs that meet: what one has claimed, no other one gets, until it ends in whatever way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bids_msseg.workflow import claims as module
+from bids_msseg.workflow.claims import LOCK_FILE, Claims
+
+OTHER = """
+import sys
+from pathlib import Path
+from bids_msseg.workflow.claims import Claims
+claims = Claims([Path(folder) for folder in sys.argv[2:]])
+print(claims.take(sys.argv[1]), flush=True)
+sys.stdin.read()
+claims.release()
+"""
+
+
+@contextmanager
+def other_run(name: str, *folders: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that claims a visit until its stdin ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OTHER, name, *map(str, folders)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_alone_everything_is_granted_and_nothing_is_left(tmp_path: Path) -> None:
+    with Claims([tmp_path]) as claims:
+        assert [claims.take(f"sub-{number}") for number in range(2000)] == [True] * 2000
+        assert (tmp_path / LOCK_FILE).stat().st_size == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_run_has_it_and_others_are_free(tmp_path: Path) -> None:
+    with other_run("sub-01", tmp_path), Claims([tmp_path]) as claims:
+        assert not claims.take("sub-01")
+        assert claims.take("sub-02")
+        claims.release()
+        assert (tmp_path / LOCK_FILE).exists(), "the other run still has a claim in it"
+
+
+@pytest.mark.parametrize("common", ["out", "work"])
+def test_one_common_folder_is_enough(tmp_path: Path, common: str) -> None:
+    for name in ("out", "work", "mine"):
+        (tmp_path / name).mkdir()
+    with (
+        other_run("sub-01", tmp_path / "out", tmp_path / "work"),
+        Claims([tmp_path / "mine", tmp_path / common]) as claims,
+    ):
+        assert not claims.take("sub-01")
+        # what was claimed in the first folder is free again
+        with other_run("sub-01", tmp_path / "mine"):
+            pass
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.communicate("")
+
+
+@pytest.mark.parametrize("ends", [kill, end])
+def test_a_run_that_has_ended_has_nothing(
+    tmp_path: Path, ends: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    with other_run("sub-01", tmp_path) as process, Claims([tmp_path]) as claims:
+        assert not claims.take("sub-01")
+        ends(process)
+        assert claims.take("sub-01")
+        with Claims([tmp_path]):
+            assert claims.take("sub-01", wait=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
+    """Else two runs would hold the same claim, in two files of one name."""
+    with Claims([tmp_path]) as claims:
+        assert claims.take("sub-01")
+        (tmp_path / LOCK_FILE).unlink()
+        assert claims.take("sub-02")
+        with other_run("sub-03", tmp_path):
+            assert not claims.take("sub-03")
+
+
+def test_a_dropped_claim_is_free(tmp_path: Path) -> None:
+    with Claims([tmp_path]) as claims:
+        assert claims.take("sub-01")
+        assert claims.take("sub-02")
+        claims.drop("sub-01")
+        with other_run("sub-01", tmp_path):
+            assert not claims.take("sub-01")
+
+
+def test_a_disk_without_locks_grants_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(module.fcntl, "lockf", refuse)
+    with Claims([tmp_path]) as claims:
+        assert claims.take("sub-01")
+        assert claims.take("sub-01", wait=True)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+
+
+def test_forked_workers_hold_nothing(tmp_path: Path) -> None:
+    """A worker that outlives a killed run for a moment must not keep the next one out."""
+    with Claims([tmp_path]) as claims:
+        assert claims.take("sub-01")
+        child = os.fork()
+        if child == 0:
+            os.read(0, 0)
+            os._exit(0 if not Claims([tmp_path]).take("sub-01") else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
