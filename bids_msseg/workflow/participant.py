@@ -183,7 +183,7 @@ def _preprocess(plan: _Plan) -> None:
     brain = FindBrain(skull_stripped=_stripped(plan), device=_brain_device(chosen.device))
     if plan.delivery.visit.brain_mask is not None:
         brain.inputs.given_mask = str(plan.delivery.visit.brain_mask)
-    plan.add(brain, "brain", mem_gb=1.5)
+    plan.add(brain, "brain", mem_gb=1.5, threads=False)
     plan.connect("conform_FLAIR", "out_file", "brain", "in_file")
     for contrast in plan.moving:
         name = f"coregister_{contrast}"
@@ -193,7 +193,7 @@ def _preprocess(plan: _Plan) -> None:
         plan.connect("brain", "mask_file", name, "fixed_mask")
     for contrast in plan.contrasts:
         name = f"bias_{contrast}"
-        plan.add(CorrectBias(), name, mem_gb=1.0)
+        plan.add(CorrectBias(), name, mem_gb=1.0, threads=False)
         plan.connect(f"conform_{contrast}", "out_file", name, "in_file")
         plan.connect("brain", "mask_file", name, "mask_file")
         if contrast != "FLAIR":

@@ -119,9 +119,7 @@ def test_one_way_to_one_end(images: dict[str, Path], others: tuple[str, ...]) ->
 
 def test_nodes_declare_memory_and_threads(images: dict[str, Path]) -> None:
     workflow = build(images, "T1w", "T2w", threads=3)
-    heavy = {"brain", "template", "segment"} | {
-        f"{kind}_{name}" for kind in ("coregister", "bias") for name in CONTRASTS
-    }
+    heavy = {"template", "segment"} | {f"coregister_{name}" for name in CONTRASTS}
     for name, node in nodes_of(workflow).items():
         if name.startswith("list_"):
             assert node.run_without_submitting
