@@ -1,0 +1,440 @@
+"""Kill, interrupt, starve and crowd a small run; print what became of each.
+
+usage: python benchmarks/faults.py [--moments 50] [--chain 1] [--seed 0] [--bids DIR]
+       [--contrasts FLAIR] [--fast] [--small-net] [--only kill signals memory disk crowd clock]
+
+Works on the coarse demo of one participant with two visits, or on ``--bids``. A run that is not
+disturbed comes first; every disturbed one has to end, once it is taken up again, with the same
+bytes (wall times in the records aside). Moments of the kills are drawn evenly over the CPU time
+that the undisturbed run took, so that a busy machine does not move them. ``--chain K`` kills a
+run K times before it may finish. Exit code 1 where anything differs, hangs or lies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gzip
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess as Process
+from pathlib import Path
+
+from small_net import write_small_net
+
+from bids_msseg.cli import main as main_of_the_app
+
+HANG_S = 3600
+FORK = multiprocessing.get_context("fork")
+PRELOADED = ("app", "bids.query", "workflow.run", "reports.participant", "nodes.preprocess")
+TICKS = os.sysconf("SC_CLK_TCK")
+DISK_MB = 3
+
+
+@dataclass
+class Bench:
+    """The dataset, how it is run, and what an undisturbed run leaves."""
+
+    bids: Path
+    scratch: Path
+    options: list[str]
+    chain: int
+    expected: dict[str, bytes] = field(default_factory=dict)
+    cpu: float = 0.0
+    failures: int = 0
+    logs: dict[int, Path] = field(default_factory=dict)
+
+    def start(self, out: Path, *more: str) -> Process:
+        """Start a run in a process group of its own, with everything imported already."""
+        words = [str(self.bids), str(out), "participant", *self.options, *more]
+        process = FORK.Process(target=_behave, args=(words, self._log(out, len(self.logs))))
+        process.start()
+        self.logs[process.pid] = self._log(out, len(self.logs))
+        return process
+
+    def _log(self, out: Path, number: int) -> Path:
+        return self.scratch / f"{out.name}-{number}.log"
+
+    def finish(self, process: Process) -> tuple[int, str]:
+        """Wait for a run; return its code, -1 where it hangs, and its log."""
+        process.join(HANG_S)
+        if process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            return -1, "hung"
+        return process.exitcode, self.logs[process.pid].read_text(encoding="utf-8")
+
+    def run(self, out: Path, *more: str) -> tuple[int, str]:
+        """Start a run and wait for it."""
+        return self.finish(self.start(out, *more))
+
+    def tell(self, fault: str, seen: str, *, good: bool) -> None:
+        """Print a row of the table."""
+        self.failures += not good
+        print(f"| {fault} | {seen} | {'yes' if good else '**no**'} |", flush=True)
+
+    def same(self, out: Path) -> tuple[bool, str]:
+        """Compare with the undisturbed run."""
+        found = comparable(out)
+        names = found.keys() | self.expected.keys()
+        other = sorted(name for name in names if found.get(name) != self.expected.get(name))
+        return not other, "same bytes" if not other else f"differs: {', '.join(other[:4])}"
+
+
+def _behave(words: list[str], log: Path) -> None:
+    """Do what a process of its own would do."""
+    os.setsid()
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), 2)
+    raise SystemExit(main_of_the_app(words))
+
+
+def comparable(out: Path) -> dict[str, bytes]:
+    """Read every file of OUT but the work folder, without wall times."""
+    files = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_file() and not name.startswith(".work/"):
+            files[name] = _timeless(path)
+    return files
+
+
+def _timeless(path: Path) -> bytes:
+    if path.parent.name != "visits":
+        return path.read_bytes()
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record.pop("timings_s", None)
+    return json.dumps(record, sort_keys=True).encode()
+
+
+def halves(out: Path) -> list[str]:
+    """List files under a final name that are not whole."""
+    names = (path for path in out.rglob("*") if path.is_file())
+    own = (path for path in names if ".work" not in path.relative_to(out).parts)
+    return [path.name for path in own if not path.name.startswith(".") and not _whole(path)]
+
+
+def _whole(path: Path) -> bool:
+    content = path.read_bytes()
+    try:
+        if path.suffix == ".gz":
+            gzip.decompress(content)
+        elif path.suffix == ".json":
+            json.loads(content)
+    except (OSError, EOFError, ValueError):
+        return False
+    ends = {".png": b"IEND\xaeB`\x82", ".tsv": b"\n", ".html": b"</html>\n", ".md": b"\n"}
+    return bool(content) and content.endswith(ends.get(path.suffix, b""))
+
+
+# Processes
+
+
+def descendants(process: int) -> list[int]:
+    """List the processes below one, parents first."""
+    found = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            children = [int(word) for word in path.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found
+
+
+def cpu_seconds(process: int) -> float:
+    """Add up the CPU time of a process, of what it waited for, and of what lives below it."""
+    total = 0
+    for one in (process, *descendants(process)):
+        try:
+            words = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += sum(int(word) for word in words[11:15])
+    return total / TICKS
+
+
+def wait_for(process: Process, condition: Callable[[], bool]) -> bool:
+    """Whether it came so far before it ended."""
+    end = time.monotonic() + HANG_S
+    while process.exitcode is None and time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def orphans(children: list[int]) -> list[int]:
+    """List workers that are still there 10 s after their parent was killed."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        children = [one for one in children if _lives(one)]
+        if not children:
+            break
+        time.sleep(0.1)
+    return children
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+# Faults
+
+
+def undisturbed(bench: Bench) -> None:
+    out = bench.scratch / "undisturbed"
+    process = bench.start(out)
+    seen = [0.0]
+
+    def look() -> bool:
+        seen[0] = max(seen[0], cpu_seconds(process.pid))
+        return False
+
+    wait_for(process, look)
+    code, log = bench.finish(process)
+    if code:
+        raise SystemExit(f"the undisturbed run ended with {code}:\n{log}")
+    bench.expected, bench.cpu = comparable(out), seen[0]
+    bench.tell("none", f"{len(bench.expected)} files, {bench.cpu:.0f} s of CPU", good=True)
+
+
+def kill(bench: Bench, moments: int, seed: int) -> None:
+    """Kill the main process, at random."""
+    draw = random.Random(seed)  # noqa: S311 no secret
+    for first in range(0, moments, bench.chain):
+        out = bench.scratch / f"killed{first}"
+        told, good = [], True
+        for _ in range(min(bench.chain, moments - first)):
+            moment = draw.uniform(0.0, bench.cpu)
+            seen, fine = _kill_once(bench, out, moment)
+            told.append(seen)
+            good &= fine
+        code, log = bench.run(out)
+        same, words = bench.same(out)
+        if code:
+            words = f"{words}; {log[-300:]}"
+        fault = f"kill -9 ({len(told)} of {moments})"
+        bench.tell(
+            fault, f"{'; '.join(told)}; then code {code}, {words}", good=good and not code and same
+        )
+        if same:
+            shutil.rmtree(out)
+
+
+def _kill_once(bench: Bench, out: Path, moment: float) -> tuple[str, bool]:
+    process = bench.start(out)
+    reached = wait_for(process, lambda: cpu_seconds(process.pid) >= moment)
+    children = descendants(process.pid)
+    process.kill()
+    process.join()
+    left = orphans(children)
+    half = halves(out)
+    where = f"at {moment:.1f} s" if reached else "after its end"
+    faults = [f"{len(left)} workers live on"] if left else []
+    faults += [f"half: {' '.join(half)}"] if half else []
+    return " ".join([where, *faults]), not faults
+
+
+def signals(bench: Bench) -> None:
+    """Send SIGTERM to the process, Ctrl-C to its group."""
+    for name, number, wanted in (("SIGTERM", signal.SIGTERM, 143), ("Ctrl-C", signal.SIGINT, 130)):
+        out = bench.scratch / name
+        process = bench.start(out)
+        wait_for(process, lambda: cpu_seconds(process.pid) >= 0.6 * bench.cpu)  # noqa: B023
+        children = descendants(process.pid)
+        send = os.killpg if number == signal.SIGINT else os.kill
+        send(process.pid, number)
+        code, log = bench.finish(process)
+        half, left = halves(out), orphans(children)
+        last = (log.strip().splitlines() or [""])[-1][10:]
+        seen = f"code {code}, last line “{last}”, {len(half)} half files, {len(left)} workers left"
+        clean = code == wanted and not half and not left and "Traceback" not in log
+        again, _ = bench.run(out)
+        same, words = bench.same(out)
+        bench.tell(name, f"{seen}; then code {again}, {words}", good=clean and same and not again)
+
+
+def memory(bench: Bench) -> None:
+    """Do what the kernel does to a worker that takes too much."""
+    for which, wanted in (("one worker", 0), ("every worker that comes", 75)):
+        out = bench.scratch / which.replace(" ", "_")
+        process = bench.start(out)
+        killed = [0]
+
+        def strike() -> bool:
+            workers = descendants(process.pid)  # noqa: B023
+            enough = cpu_seconds(process.pid) >= 0.4 * bench.cpu  # noqa: B023
+            if workers and (enough or killed[0]):  # noqa: B023
+                os.kill(workers[0], signal.SIGKILL)
+                killed[0] += 1  # noqa: B023
+            return bool(killed[0]) and wanted == 0  # noqa: B023
+
+        wait_for(process, strike)
+        code, log = bench.finish(process)
+        told = "memory" in log
+        seen = f"{killed[0]} killed, code {code}, the log {'tells' if told else 'does not tell'}"
+        good = code == wanted and (told or not wanted)
+        again, _ = bench.run(out)
+        same, words = bench.same(out)
+        fault = f"out of memory: {which}"
+        bench.tell(fault, f"{seen}; then code {again}, {words}", good=good and same and not again)
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
+    """Mount a tmpfs; False where that is not allowed."""
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = f"size={megabytes}m".encode()
+    mounted = libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, size) == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            libc.umount2(str(folder).encode(), 2)
+
+
+def disk(bench: Bench) -> None:
+    """Leave no space for work, then for results."""
+    for what in ("work", "OUT"):
+        with small_disk(bench.scratch / f"disk_{what}", DISK_MB if what == "work" else 1) as there:
+            if not there:
+                bench.tell(
+                    f"{what} on a full disk", "not tried: mounting is not allowed", good=True
+                )
+                continue
+            out, work = bench.scratch / f"full_{what}", bench.scratch / f"full_{what}_work"
+            if what == "work":
+                work = bench.scratch / "disk_work" / "work"
+            else:
+                out = bench.scratch / "disk_OUT" / "out"
+            code, log = bench.run(out, "-w", str(work))
+            half, told = halves(out), "no space left" in log.lower()
+            if what == "work":
+                moved = ["-w", str(bench.scratch / "roomy")]
+            else:
+                shutil.copytree(out, bench.scratch / "full_OUT")
+                out, moved = bench.scratch / "full_OUT", ["-w", str(work)]
+            again, _ = bench.run(out, *moved)
+            same, words = bench.same(out)
+            seen = (
+                f"code {code}, {len(half)} half files, the log {'tells' if told else 'is silent'}"
+            )
+            good = code == 74 and told and not half and same and not again
+            bench.tell(
+                f"{what} on a full disk", f"{seen}; with space code {again}, {words}", good=good
+            )
+
+
+def crowd(bench: Bench) -> None:
+    """Start two runs at once, on one work folder and on two."""
+    for how in ("one work folder", "two work folders"):
+        out = bench.scratch / how.replace(" ", "_")
+        works = [out / ".work", out / ".work"]
+        if how == "two work folders":
+            works = [bench.scratch / "first", bench.scratch / "second"]
+        runs = [bench.start(out, "-w", str(work)) for work in works]
+        ended = [bench.finish(run) for run in runs]
+        codes = sorted(code for code, _ in ended)
+        left = sum(log.count("another run is at work") for _, log in ended)
+        half = halves(out)
+        again, _ = bench.run(out, "-w", str(works[0]))
+        same, words = bench.same(out)
+        seen = f"codes {codes}, visits left to the other run: {left}, {len(half)} half files"
+        good = codes in ([0, 0], [0, 75], [75, 75]) and not half and same and not again
+        bench.tell(f"two runs at once, {how}", f"{seen}; then code {again}, {words}", good=good)
+
+
+def clock(bench: Bench) -> None:
+    """Move all that an earlier run left into the future, then into a far past."""
+    out = bench.scratch / "clock"
+    bench.run(out, "--min-lesion-volume", "30")
+    for what, moment in (("back by a year", time.time() + 3.2e7), ("ahead by 50 years", 1.0)):
+        for path in [*out.rglob("*")]:
+            os.utime(path, (moment, moment), follow_symlinks=False)
+        code, _ = bench.run(out)
+        same, words = bench.same(out)
+        bench.tell(f"clock {what} between runs", f"code {code}, {words}", good=same and not code)
+
+
+FAULTS: Mapping[str, Callable[[Bench], None]] = {
+    "signals": signals,
+    "memory": memory,
+    "disk": disk,
+    "crowd": crowd,
+    "clock": clock,
+}
+
+
+def prepare(options: argparse.Namespace, scratch: Path) -> Path:
+    """Write the demo where no dataset is given, and leave out contrasts that are not asked."""
+    bids = scratch / "bids"
+    if options.bids is None:
+        command = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
+        subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "bids_msseg.commands.demo", str(bids), *command],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+    else:
+        shutil.copytree(options.bids, bids, ignore=shutil.ignore_patterns("derivatives"))
+    for contrast in {"FLAIR", "T1w", "T2w"} - set(options.contrasts):
+        for path in bids.rglob(f"*_{contrast}.*"):
+            path.unlink()
+    return bids
+
+
+def main() -> int:
+    """Try all faults and print the table."""
+    options = _parse()
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        scratch = Path(folder)
+        words = ["--nprocs", "2", "--omp-nthreads", "1", *(["--fast"] if options.fast else [])]
+        if options.small_net:
+            words += ["--model", str(write_small_net(scratch / "small.safetensors"))]
+        for name in PRELOADED:
+            importlib.import_module(f"bids_msseg.{name}")
+        bench = Bench(prepare(options, scratch), scratch, words, options.chain)
+        print("| fault | what was seen | as it should be |\n|---|---|---|", flush=True)
+        undisturbed(bench)
+        if "kill" in options.only:
+            kill(bench, options.moments, options.seed)
+        for name, fault in FAULTS.items():
+            if name in options.only:
+                fault(bench)
+    return 1 if bench.failures else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Disturb a run in every way we know.")
+    parser.add_argument("--moments", type=int, default=50)
+    parser.add_argument("--chain", type=int, default=1, help="kills before a run may finish")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bids", type=Path, help="a dataset [the coarse demo]")
+    parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
+    parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
+    parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--scratch", type=Path, help="where to work [the system's folder]")
+    parser.add_argument("--only", nargs="+", default=["kill", *FAULTS], choices=["kill", *FAULTS])
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

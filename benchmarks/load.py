@@ -1,0 +1,236 @@
+"""Many visits: memory, descriptors, temporary files and disk over time; many participants.
+
+usage: python benchmarks/load.py [--visits 200] [--participants 10000] [--pybids]
+       [--contrasts FLAIR T1w T2w] [--fast] [--small-net]
+
+The first table is of one process that takes ``--visits`` copies of the coarse demo through both
+levels with ``--nprocs 2 --clean-workdir``; each line is the state after so many visits. The second
+one is of a skeleton of ``--participants`` (empty images with sidecars, three contrasts each):
+finding its visits, with ``--pybids`` also by pybids as it comes, and the group level on made
+records. Zero switches a table off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from faults import cpu_seconds, descendants
+from indexing import WAYS, measure, write_skeleton
+
+LOOK_S = 0.5
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run held at one moment."""
+
+    done: int
+    wall: float
+    cpu: float
+    memory_mb: float
+    largest_mb: float
+    descriptors: int
+    temporary: int
+    work_mb: float
+
+
+def look(process: int, out: Path, work: Path, begun: float) -> State:
+    """Look at a process, what it started, and where it writes."""
+    everyone = (process, *descendants(process))
+    own = [_memory_mb(one) for one in everyone]
+    return State(
+        done=sum('"ok"' in _read(path) for path in (out / "logs/visits").glob("*.json")),
+        wall=time.monotonic() - begun,
+        cpu=cpu_seconds(process),
+        memory_mb=sum(own),
+        largest_mb=max(own),
+        descriptors=len(_entries(Path(f"/proc/{process}/fd"))),
+        temporary=sum(len(_entries(folder)) for folder in work.glob("tmp-*")),
+        work_mb=sum(_size(Path(top) / name) for top, _, names in os.walk(work) for name in names)
+        / MB,
+    )
+
+
+def _memory_mb(process: int) -> float:
+    """Give the share of the memory that is this process's (PSS)."""
+    for line in _read(Path(f"/proc/{process}/smaps_rollup")).splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def many_visits(options: argparse.Namespace, scratch: Path) -> int:
+    """Take copies of one visit through the app and print what it held."""
+    bids, out, work = write_visits(options, scratch), scratch / "out", scratch / "work"
+    words = [str(bids), str(out), "participant", "group", "--nprocs", "2", "--omp-nthreads", "1"]
+    words += ["--clean-workdir", "-w", str(work), *(["--fast"] if options.fast else [])]
+    if options.small_net:
+        from small_net import write_small_net
+
+        words += ["--model", str(write_small_net(scratch / "small.safetensors"))]
+    begun = time.monotonic()
+    with (scratch / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "bids_msseg", *words], stderr=log)  # noqa: S603
+        states: dict[int, State] = {}
+        while process.poll() is None:
+            state = look(process.pid, out, work, begun)
+            states[state.done] = _worse(states.get(state.done), state)
+            time.sleep(LOOK_S)
+    print_states(options.visits, states)
+    left = [path.name for path in work.rglob("*") if path.is_file()]
+    print(f"\ncode {process.returncode}; {len(left)} files left in the work folder")
+    return process.returncode
+
+
+def _worse(before: State | None, now: State) -> State:
+    """Keep the latest times and the largest of all else."""
+    if before is None:
+        return now
+    names = ("memory_mb", "largest_mb", "descriptors", "temporary", "work_mb")
+    return State(
+        done=now.done,
+        wall=now.wall,
+        cpu=now.cpu,
+        **{name: max(getattr(before, name), getattr(now, name)) for name in names},
+    )
+
+
+def write_visits(options: argparse.Namespace, scratch: Path) -> Path:
+    """Write one visit of the demo, and links to it under other names."""
+    demo, bids = scratch / "demo", scratch / "bids"
+    words = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
+    command = [sys.executable, "-m", "bids_msseg.commands.demo", str(demo), *words]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
+    bids.mkdir()
+    for path in demo.glob("*.json"):
+        shutil.copy(path, bids)
+    (bids / "participants.json").unlink(missing_ok=True)
+    for number in range(1, options.visits + 1):
+        anat = bids / f"sub-{number:04d}" / "anat"
+        anat.mkdir(parents=True)
+        for contrast in options.contrasts:
+            for path in demo.glob(f"sub-01/ses-1/anat/*_{contrast}.*"):
+                os.link(path, anat / path.name.replace("sub-01_ses-1", f"sub-{number:04d}"))
+    return bids
+
+
+def print_states(visits: int, states: dict[int, State]) -> None:
+    """Print about ten lines, evenly over the visits."""
+    print("| visits done | wall s | CPU s | memory MB | largest process MB | descriptors | "
+          "temporary files | work folder MB |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    step = max(1, visits // 10)
+    for done in sorted(states):
+        if done % step and done != visits:
+            continue
+        one = states[done]
+        print(
+            f"| {one.done} | {one.wall:.0f} | {one.cpu:.1f} | {one.memory_mb:.0f} | "
+            f"{one.largest_mb:.0f} | {one.descriptors} | {one.temporary} | {one.work_mb:.1f} |"
+        )
+
+
+def many_participants(options: argparse.Namespace, scratch: Path) -> None:
+    """Find visits in a skeleton, and make the group's tables of made records."""
+    root, database, out = scratch / "skeleton", scratch / "database", scratch / "made"
+    ways = dict(WAYS) if options.pybids else {k: v for k, v in WAYS.items() if "pybids" not in k}
+    print("| what | visits | wall s | CPU s | MB |\n|---|---|---|---|---|")
+    write_skeleton(root, options.participants, only_anat=True)
+    for name, way in ways.items():
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            found, wall, cpu, memory = fresh.submit(measure, way, root, database).result()
+        print(
+            f"| {name} | {found} | {wall / 1000:.1f} | {cpu / 1000:.1f} | {memory} |", flush=True
+        )
+    write_records(out, options.participants)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        found, wall, cpu, memory = fresh.submit(measure, group, root, out).result()
+    print(f"| group level | {found} | {wall / 1000:.1f} | {cpu / 1000:.1f} | {memory} |")
+
+
+def write_records(out: Path, participants: int) -> None:
+    """Write what the participant level would leave of each visit in ``logs/visits``."""
+    from bids_msseg.bids.record import VisitRecord, write_record
+
+    os.fsync, before = (lambda _: None), os.fsync  # the disk is not what is measured
+    try:
+        for number in range(participants):
+            label = f"{number:05d}"
+            load = (number * 37 % 400) / 10 + 0.1
+            record = VisitRecord(
+                label,
+                None,
+                f"sub-{label}",
+                "ok",
+                brain_volume_ml=1200.0 + number % 300,
+                lesion_load_ml=load,
+                lesion_count=number % 60,
+                candidate_count=number % 60 + 5,
+                rejected_count=5,
+            )
+            write_record(out, record)
+    finally:
+        os.fsync = before
+
+
+def group(root: Path, out: Path) -> int:
+    """Run the group level; the visits in its table."""
+    from bids_msseg.cli import main
+
+    if main([str(root), str(out), "group"]):
+        return -1
+    return len((out / "group_lesions.tsv").read_text(encoding="utf-8").splitlines()) - 1
+
+
+def main() -> int:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description="Load the app with visits and participants.")
+    parser.add_argument("--visits", type=int, default=200)
+    parser.add_argument("--participants", type=int, default=10_000)
+    parser.add_argument("--pybids", action="store_true", help="also pybids alone: minutes")
+    parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
+    parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
+    options = parser.parse_args()
+    code = 0
+    with tempfile.TemporaryDirectory() as folder:
+        if options.visits:
+            code = many_visits(options, Path(folder))
+        if options.participants:
+            many_participants(options, Path(folder))
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,105 @@
+"""Whether the same visits give the same bytes in other circumstances, and how far bfloat16 moves.
+
+usage: python benchmarks/same_result.py [--bids DIR] [--contrasts FLAIR] [--fast] [--small-net]
+       python benchmarks/same_result.py --stack WORK/bids_msseg/<visit>/stack/stack.npz
+
+The first form runs the coarse demo (two visits) again and again: on one thread, on two, several
+nodes at a time, from another folder, visits in another order, after ``--clean-workdir``. The
+second one segments what a run left in its work folder in float32 and in what this processor
+multiplies natively, and compares the masks. Exit code 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from faults import PRELOADED, Bench, comparable, prepare
+
+ONE = ("--nprocs", "1", "--omp-nthreads", "1")
+WAYS: dict[str, list[tuple[str, ...]]] = {
+    "again": [ONE],
+    "two threads a step": [("--nprocs", "2", "--omp-nthreads", "2")],
+    "two steps at a time": [("--nprocs", "2", "--omp-nthreads", "1")],
+    "the later visit first": [(*ONE, "--session-label", "2"), ONE],
+    "--clean-workdir": [(*ONE, "--clean-workdir")],
+    "--mem-gb 2": [(*ONE, "--mem-gb", "2")],
+}
+
+
+def circumstances(options: argparse.Namespace, scratch: Path) -> int:
+    """Run all ways and compare."""
+    words = ["--fast"] if options.fast else []
+    bids = prepare(options, scratch)
+    if options.small_net:
+        from small_net import write_small_net
+
+        words += ["--model", str(write_small_net(scratch / "small.safetensors"))]
+    for name in PRELOADED:
+        importlib.import_module(f"bids_msseg.{name}")
+    bench = Bench(bids, scratch, words, 1)
+    print("| circumstance | result | as it should be |\n|---|---|---|", flush=True)
+    code, log = bench.run(scratch / "first", *ONE)
+    if code:
+        raise SystemExit(log)
+    bench.expected = comparable(scratch / "first")
+    elsewhere = scratch / "a folder" / "with a longer näme"
+    elsewhere.mkdir(parents=True)
+    for number, (name, runs) in enumerate(WAYS.items()):
+        _try(bench, name, scratch / f"out{number}", runs)
+    bids.rename(elsewhere / "bids")
+    bench.bids = elsewhere / "bids"
+    _try(bench, "another folder", elsewhere / "out", [ONE])
+    return 1 if bench.failures else 0
+
+
+def _try(bench: Bench, name: str, out: Path, runs: list[tuple[str, ...]]) -> None:
+    codes = [bench.run(out, *words)[0] for words in runs]
+    same, words = bench.same(out)
+    bench.tell(name, f"codes {codes}, {len(bench.expected)} files: {words}", good=same)
+
+
+def precision(stack_file: Path) -> int:
+    """Compare masks in float32 and in what the processor has."""
+    from bids_msseg.cascade.checkpoint import load_cascade
+    from bids_msseg.cascade.inference import Engine, choose_engine, segment
+    from bids_msseg.cascade.weights import find_model
+    from bids_msseg.imaging.normalise import Stack
+
+    stack, cascade = Stack.load(stack_file), load_cascade(find_model(None))
+    engines = {"float32": Engine(), "native": choose_engine("cpu")}
+    if not engines["native"].bfloat16:
+        print("this processor has no bfloat16")
+        return 0
+    masks = {}
+    for name, engine in engines.items():
+        found = segment(cascade, stack.data, stack.present, stack.brain, engine)
+        masks[name] = found.probability >= cascade.point.threshold
+    one, other = masks.values()
+    dice = (
+        2 * np.count_nonzero(one & other) / max(np.count_nonzero(one) + np.count_nonzero(other), 1)
+    )
+    print(f"bfloat16 against float32: Dice {dice:.4f}, {np.count_nonzero(one)} mm³ in float32")
+    return int(dice < 0.995)
+
+
+def main() -> int:
+    """Print a table, or a line on precision."""
+    parser = argparse.ArgumentParser(description="Compare results of the same visits.")
+    parser.add_argument("--bids", type=Path, help="a dataset [the coarse demo]")
+    parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
+    parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
+    parser.add_argument("--stack", type=Path, help="segment this, in two precisions")
+    options = parser.parse_args()
+    if options.stack is not None:
+        return precision(options.stack)
+    with tempfile.TemporaryDirectory() as folder:
+        return circumstances(options, Path(folder))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
