@@ -10,15 +10,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from bids_msseg.cascade.networks import CandidateNet, NetConfig, RefinementNet, build
-from bids_msseg.cascade.weights import FORMAT, HEADER_KEY, OperatingPoint, not_ours, read_header
+from bids_msseg.cascade.weights import (
+    DIGEST_KEY,
+    FORMAT,
+    HEADER_KEY,
+    OperatingPoint,
+    not_ours,
+    read_header,
+)
 
 LONGEST_REASON = 300
+NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+"""Types of tensors that can be looked at without torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +86,77 @@ def save_cascade(
         "members": members,
         "point": asdict(point),
         "notes": dict(notes or {}),
+        DIGEST_KEY: hashlib.sha256(_body(save(tensors))).hexdigest(),
     }
     content = save(tensors, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
     partial.replace(path)
     return hashlib.sha256(content).hexdigest()
+
+
+def _body(content: bytes) -> memoryview:
+    """Tensors without the header before them."""
+    return memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
+
+
+def check_cascade(path: Path) -> None:
+    """See whether a weights file fits the nets that it describes, without computing anything.
+
+    Names and shapes are compared with nets that have no memory, so a description of a terabyte
+    costs nothing, and no thread of torch is started that a forked worker would miss.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    DataError
+        If :func:`load_cascade` would fail, or weights are not finite numbers.
+    """
+    header = read_header(path)
+    try:
+        content = path.read_bytes()
+        entries = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        entries.pop("__metadata__", None)
+        with torch.device("meta"):
+            _check_shapes(header.members, entries)
+        for name, entry in entries.items():
+            _check_numbers(name, entry, _body(content))
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+
+
+def _check_shapes(
+    members: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Mapping[str, Any]]
+) -> None:
+    nets = {member: build(_config(shape)) for member, shape in members.items()}
+    if {type(net) for net in nets.values()} != {CandidateNet, RefinementNet}:
+        raise ValueError("it does not hold a candidate net and a refinement net")
+    wanted = {
+        f"{member}.{key}": list(value.shape)
+        for member, net in nets.items()
+        for key, value in net.state_dict().items()
+    }
+    odd = sorted(wanted.keys() ^ entries.keys())
+    odd = odd or [name for name, shape in wanted.items() if entries[name]["shape"] != shape]
+    if odd:
+        raise ValueError(f"{odd[0]} and {len(odd) - 1} more tensors do not fit the nets")
+
+
+def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> None:
+    kind = NUMBERS.get(entry["dtype"])
+    start, end = entry["data_offsets"]
+    if kind is None:
+        raise ValueError(f"{name} is of the type {entry['dtype']}")
+    if not 0 <= start <= end <= len(body):
+        raise ValueError(f"{name} lies outside the file")
+    values = np.frombuffer(body[start:end], kind)
+    # batch normalisation counts its batches there, and nothing reads them
+    finite = name.endswith("num_batches_tracked") or np.isfinite(values).all()
+    if values.size != int(np.prod(entry["shape"])) or not finite:
+        raise ValueError(f"{name} does not hold {entry['shape']} finite numbers")
 
 
 def load_cascade(path: Path) -> Cascade:
@@ -116,14 +191,17 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name).float() for name in names}
 
 
+def _config(shape: Mapping[str, Any]) -> NetConfig:
+    widths = tuple(int(width) for width in shape["widths"])
+    return NetConfig(str(shape["kind"]), widths, str(shape.get("norm", "instance")))
+
+
 def _rebuild(
     members: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]
 ) -> list[CandidateNet | RefinementNet]:
     nets: list[CandidateNet | RefinementNet] = []
     for member, shape in members.items():
-        widths = tuple(int(width) for width in shape["widths"])
-        norm = str(shape.get("norm", "instance"))
-        net = build(NetConfig(str(shape["kind"]), widths, norm))
+        net = build(_config(shape))
         prefix = f"{member}."
         net.load_state_dict(
             {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ FORMAT = "bids_msseg-cascade-1"
 HEADER_KEY = "bids_msseg"
 DEFAULT_MODEL = "cascade-2"
 LONGEST_HEADER = 4 * 2**20
+DIGEST_KEY = "tensors_sha256"
+SUMS_FILE = "SHA256SUMS"
+"""Beside weights that were saved before they held a checksum of their own; `sha256sum -c`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,8 @@ def read_header(path: Path) -> ModelHeader:
     Raises
     ------
     DataError
-        If it is not one of ours, or cut short.
+        If it is not one of ours, is cut short, or is not what was saved, going by the checksum in
+        its header or by ``SHA256SUMS`` beside it.
     """
     try:
         content = path.read_bytes()
@@ -127,7 +133,9 @@ def read_header(path: Path) -> ModelHeader:
         entries = json.loads(content[8 : 8 + length])
         header = json.loads(entries["__metadata__"][HEADER_KEY])
         _check_length(entries, len(content) - 8 - length)
-        return _parse(header, hashlib.sha256(content).hexdigest())
+        sha256 = hashlib.sha256(content).hexdigest()
+        _check_sums(path, sha256, header, memoryview(content)[8 + length :])
+        return _parse(header, sha256)
     except KeyError as error:
         raise not_ours(path, f"its header has no {error}") from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -140,6 +148,29 @@ def _check_length(entries: Mapping[str, Any], there: int) -> None:
         raise ValueError(f"it holds {there} bytes of weights instead of {max(ends, default=0)}")
 
 
+def _check_sums(path: Path, sha256: str, header: Mapping[str, Any], tensors: memoryview) -> None:
+    """Notice weights that were changed: a mask of theirs would look like any other."""
+    expected = header.get(DIGEST_KEY)
+    if expected is not None and hashlib.sha256(tensors).hexdigest() != expected:
+        raise ValueError("its checksum is wrong: bytes of it were changed")
+    sums = ""
+    with suppress(OSError):
+        sums = path.with_name(SUMS_FILE).read_text(encoding="utf-8")
+    listed = {
+        name: digest for digest, _, name in (line.partition("  ") for line in sums.split("\n"))
+    }
+    if listed.get(path.name, sha256) != sha256:
+        raise ValueError(f"its checksum is not the one in {SUMS_FILE}")
+
+
+def _point(values: Mapping[str, Any]) -> OperatingPoint:
+    point = OperatingPoint(**{key: float(value) for key, value in values.items()})
+    for name, value in asdict(point).items():
+        if not math.isfinite(value) or value < 0 or (value > 1 and name != "trust"):
+            raise ValueError(f"its {name} is {value}")
+    return point
+
+
 def _parse(header: Mapping[str, Any], sha256: str) -> ModelHeader:
     if header["format"] != FORMAT:
         raise ValueError(f"its header does not say {FORMAT}")
@@ -147,7 +178,7 @@ def _parse(header: Mapping[str, Any], sha256: str) -> ModelHeader:
         str(header["name"]),
         str(header["version"]),
         dict(header["members"]),
-        OperatingPoint(**{key: float(value) for key, value in header["point"].items()}),
+        _point(header["point"]),
         dict(header["notes"]),
         sha256,
     )
