@@ -11,6 +11,7 @@ Public names: the readers :func:`flag`, :func:`integer`, :func:`number`, :func:`
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import math
 import re
@@ -23,6 +24,8 @@ from bids_msseg.errors import UsageError
 ABSENT: Final = "Query.NONE"
 CONTRASTS: Final = ("flair", "t1w", "t2w")
 FILTER_FORM: Final = '{"flair": {"acquisition": "3d"}}'
+MOST_BYTES: Final = 16 * 2**20
+"""No file that an option names is longer."""
 
 _T = TypeVar("_T")
 
@@ -156,6 +159,8 @@ def path(value: object) -> Path:
     >>> path("/data/../bids")
     PosixPath('/data/../bids')
     """
+    if "\0" in str(value):
+        raise ValueError("a path without NUL characters")
     return (value if isinstance(value, Path) else Path(text(value))).absolute()
 
 
@@ -383,10 +388,18 @@ def read_file(file: Path, *, what: str) -> str:
     Raises
     ------
     UsageError
-        If it cannot be read as UTF-8 text.
+        If it cannot be read as UTF-8 text, or is longer than such a file ever is.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        # a pipe is fine, and /dev/zero has no end
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UsageError(
+                f"{what} {file} is larger than {MOST_BYTES // 2**20} MB",
+                cure="name a text file that was written for this option",
+            )
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
     except UnicodeDecodeError as error:
         raise UsageError(f"{what} {file} is not UTF-8 text", cure="save it as UTF-8") from error
     except OSError as error:
@@ -418,7 +431,8 @@ def read_json(file: Path, *, what: str) -> object:
     try:
         return json.loads(read_file(file, what=what))
     except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{what} {file} is not JSON: {error.msg} in line {error.lineno}",
-            cure=f"write it as {FILTER_FORM}",
-        ) from error
+        why = f"{error.msg} in line {error.lineno}"
+    except (ValueError, RecursionError) as error:
+        # numbers of thousands of digits, lists in lists without end
+        why = str(error)
+    raise UsageError(f"{what} {file} is not JSON: {why}", cure=f"write it as {FILTER_FORM}")

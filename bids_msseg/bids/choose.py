@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ def is_fetched(path: Path) -> bool:
     files and file systems without links).
     """
     try:
-        if path.stat().st_size > _POINTER_BYTES:
+        status = path.stat()
+        if status.st_size > _POINTER_BYTES or not stat.S_ISREG(status.st_mode):
             return True
         with path.open("rb") as stream:
             return not stream.read(15).startswith(b"/annex/objects/")

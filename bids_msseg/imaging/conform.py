@@ -26,6 +26,9 @@ from bids_msseg.imaging.volume import Affine, Volume, save_volume
 SPACING_RANGE_MM = (0.2, 15.0)
 LONGEST_AXIS = 2048
 FEWEST_SLICES = 5
+UNCHECKED_BYTES = 64 * 2**20
+MOST_EXPANSION = 300
+"""A head's noise cannot be compressed so much; a few bytes that become gigabytes are no image."""
 MOST_VOXELS = 1_000_000_000
 MOST_HEADER_BYTES = 16 * 2**20
 SHEAR_TOLERANCE = 0.01
@@ -206,6 +209,9 @@ def _head(path: Path, label: str) -> bytes:
         raise DataError(
             f"{label} is a folder", cure="put a NIfTI file there, or rename the folder"
         )
+    if not path.is_file():
+        # a pipe would keep us waiting for ever
+        raise DataError(f"{label} is no regular file", cure="put a NIfTI file there")
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(
             f"{label} ends neither in .nii nor in .nii.gz", cure="convert it, e.g. with dcm2niix"
@@ -264,6 +270,10 @@ def _parse(head: bytes, label: str) -> Any:
     kind, magic, place = kinds[size]
     if head[place : place + 4] != magic:
         raise _damaged(label, "the format's signature is missing")
+    stored = kind(head[:size], check=False)
+    if not stored["sform_code"] and not stored["pixdim"][1:4].all():
+        # nibabel would take 1 mm for it
+        raise _damaged(label, "its voxels are said to be 0 mm long")
     try:
         return kind(head[:size])
     except (HeaderDataError, ValueError) as error:
@@ -373,6 +383,9 @@ def _corner_distance(one: Affine, other: Affine, shape: tuple[int, int, int]) ->
 def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
     """Read exactly as many bytes as the header promises, however long the stream goes on."""
     wanted = int(np.prod(info.shape)) * info.dtype.itemsize
+    there = path.stat().st_size
+    if wanted > max(UNCHECKED_BYTES, MOST_EXPANSION * there):
+        raise _damaged(label, f"its voxels are {wanted / there:.0f} times as large as the file")
     try:
         with _open(path) as stream:
             stream.read(info.offset)
