@@ -96,7 +96,7 @@ def read_calibration(weights: Path, sha256: str) -> Calibration:
         if stored["format"] != FORMAT or stored["weights"]["sha256"] != sha256:
             return Calibration(reason=f"{path.name} belongs to other weights")
         return _parse(stored, hashlib.sha256(content).hexdigest())
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Calibration(reason=f"{path.name} is damaged ({error})")
 
 

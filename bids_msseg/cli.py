@@ -72,16 +72,24 @@ def _check_inputs(config: RunConfig) -> None:
         raise UsageError(f"there is no file {plugin}", cure="correct --use-plugin")
     if "participant" not in config.levels:
         return
-    if not config.bids_dir.is_dir():
+    if not _is_folder(config.bids_dir):
         raise NoInputError(
             f"there is no dataset folder {config.bids_dir}",
             cure="correct BIDS_DIR, or mount it into the container",
         )
     for name, folder in config.query.derivatives.items():
-        if not folder.is_dir():
+        if not _is_folder(folder):
             raise NoInputError(
                 f"there is no folder {folder}", cure=f"correct --derivatives {name}=PATH"
             )
+
+
+def _is_folder(path: Path) -> bool:
+    """Say whether a folder is there that this user may see."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def parse_args(words: Sequence[str]) -> RunConfig:

@@ -26,6 +26,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -510,7 +511,7 @@ def _check_level(level: str) -> None:
 
 
 def _check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
-    bids, output, work = (path.resolve() for path in (bids_dir, output_dir, work_dir))
+    bids, output, work = (_resolved(path) for path in (bids_dir, output_dir, work_dir))
     if output == bids:
         raise UsageError(
             f"the output folder {output_dir} is the dataset itself",
@@ -523,10 +524,27 @@ def _check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
         )
 
 
+def _resolved(path: Path) -> Path:
+    """Follow links; a path that the system cannot follow is the user's to mend."""
+    try:
+        resolved = path.resolve()
+        with suppress(PermissionError):
+            resolved.exists()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{path} is a link that leads in a circle", cure="name a folder, or mend the link"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be a folder: {error.strerror or error}", cure="give a shorter path"
+        ) from error
+    return resolved
+
+
 def _parse_toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{source} is not TOML: {error}", cure="mend it there") from error
 
 

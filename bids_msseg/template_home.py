@@ -50,7 +50,8 @@ def prepare_template_home(work_dir: Path, environment: Mapping[str, str]) -> Pat
 
 def _user_has_templates() -> bool:
     # a user without an entry in the password file, as in containers, has no home at all
-    with suppress(RuntimeError):
+    # and one who was given another's home may not look into it
+    with suppress(RuntimeError, OSError):
         return Path("~/.cache/templateflow").expanduser().is_dir()
     return False
 

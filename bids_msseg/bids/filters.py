@@ -103,6 +103,13 @@ def _wrong_shape(where: str) -> UsageError:
     )
 
 
+def _wrong_value(raw: object) -> UsageError:
+    return UsageError(
+        f"the filter file has {raw} for the value of an entity",
+        cure='give a word, a number, null or a list of these: {"flair": {"run": [1, 2]}}',
+    )
+
+
 def _entities(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Long entity names and pybids values; pybids' own arguments are left out."""
     entities: dict[str, Any] = {}
@@ -118,6 +125,8 @@ def _entities(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _value(raw: Any) -> Any:
     if isinstance(raw, (list, tuple)):
         return [_value(item) for item in raw]
+    if isinstance(raw, Mapping):
+        raise _wrong_value(raw)
     if raw is None:
         return Query.NONE
     if raw == "*":

@@ -130,7 +130,7 @@ class AnatIndex:
             names = self._layout.get(return_type="filename", **query)
         except (ValueError, TypeError, SQLAlchemyError, re.error) as error:
             raise UsageError(
-                f"pybids refuses the filter for {suffix}: {error}",
+                f"pybids refuses the filter for {suffix}: {str(error).partition(chr(10))[0]}",
                 cure="use the entity names of pybids, for example acquisition, run, session",
             ) from error
         return self._by_visit(names)
@@ -206,7 +206,8 @@ def _build(
 def _ignore(participants: Sequence[str] | None) -> re.Pattern[str]:
     """Match every path that pybids need not enter; its depth is bounded, so links cannot loop."""
     labels = LABEL if participants is None else "|".join(map(re.escape, participants))
-    image = r"/[^/]+\.nii(?:\.gz)?"
+    # SQLite holds no name that is not UTF-8, and BIDS allows none
+    image = r"/[^/\ud800-\udfff]+\.nii(?:\.gz)?"
     wanted = rf"/sub-(?:{labels})(?:/ses-{LABEL})?(?:/anat(?:{image})?)?"
     return re.compile(rf"^(?!{wanted}\Z)")
 

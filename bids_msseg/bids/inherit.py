@@ -85,6 +85,6 @@ def _load_json(path: Path) -> tuple[dict[str, Any], str]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         return {}, f"cannot be read ({error.strerror})"
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}, "not JSON"
     return (content, "") if isinstance(content, dict) else ({}, "not a JSON object")

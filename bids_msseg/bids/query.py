@@ -39,6 +39,7 @@ from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelected
 
 __all__ = ["Selection", "Skipped", "Visit", "find_visits", "validate_input"]
 
+BIDS_VERSION = "1.10"
 _LISTED = 8
 _VisitId = tuple[str, str | None]
 
@@ -87,8 +88,7 @@ def find_visits(
         Where a filter cannot be understood.
     """
     bids_dir = bids_dir.absolute()
-    if not skip_validation:
-        _read_description(bids_dir)
+    about = () if skip_validation else _version_notes(_read_description(bids_dir))
     check_derivatives(derivatives or {})
     parsed = parse_filters(filters)
     scope = _select(bids_dir, participants, sessions, parsed)
@@ -107,7 +107,7 @@ def find_visits(
     skipped.sort(key=lambda one: visit_order(one.participant, one.session))
     if not visits:
         raise _no_visit(skipped, images)
-    return Selection(visits, tuple(skipped), (*parsed.notes, *scope.notes, *notes))
+    return Selection(visits, tuple(skipped), (*about, *parsed.notes, *scope.notes, *notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +331,15 @@ def validate_input(bids_dir: Path) -> tuple[str, ...]:
     return (*warnings, *_participants_warnings(bids_dir, present))
 
 
+def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say where the dataset follows a BIDS that is not known here; it is read all the same."""
+    version = description.get("BIDSVersion")
+    if isinstance(version, str) and re.fullmatch(r"1\.\d+(\.\d+)?(-\w+)?", version):
+        return ()
+    told = "has no BIDSVersion" if version is None else f"says BIDSVersion {version!r}"
+    return (f"dataset_description.json {told}: the dataset is read as BIDS {BIDS_VERSION}",)
+
+
 def _is_odd(path: Path) -> bool:
     return path.is_dir() and not re.fullmatch(f"sub-{LABEL}", path.name)
 
@@ -362,7 +371,7 @@ def _read_description(bids_dir: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         hint = "is a broken link" if path.is_symlink() else "is missing"
         raise InvalidDatasetError(f"{path} {hint}", cure=cure) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidDatasetError(f"{path} is not readable JSON: {error}", cure=cure) from error
     if not isinstance(content, dict):
         raise InvalidDatasetError(f"{path} does not hold a JSON object", cure=cure)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.errors import DataError
@@ -91,7 +93,14 @@ class FindBrain(Step):
 
 def _on_grid(path: Path, image: Volume) -> np.ndarray:
     """Read a mask that another pipeline made and bring it onto the conformed image."""
-    stored, shape = load_volume(path), check_header(path, contrast="brain mask").shape
+    shape = check_header(path, contrast="brain mask").shape
+    try:
+        stored = load_volume(path)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+        raise DataError(
+            f"the brain mask {path.name} is damaged: {error}",
+            cure="leave --derivatives out, or make the mask again",
+        ) from error
     mask = stored.with_data(stored.data.reshape(shape) > 0)
     moved = mask_onto(mask, image.shape, image.affine)
     if not moved.any():
