@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -50,7 +51,7 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
 
     def _new_pool(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context(self.plugin_args.get("mp_context"))
-        # a fork server, which ends with this process, is the parent of its workers itself
+        # a fork server is the parent of its workers itself
         parent = None if context.get_start_method() == "forkserver" else os.getpid()
         return ProcessPoolExecutor(
             max_workers=self.processors,
@@ -108,11 +109,22 @@ def _end_with(parent: int | None) -> None:
     A worker whose parent was killed would wait for ever, or go on writing where the next run
     has begun.
     """
+    if parent is None:
+        # and lives as long as they do
+        threading.Thread(target=_end_after_parent, daemon=True).start()
+        return
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if parent is not None and os.getppid() != parent:
+        if os.getppid() != parent:
             # it ended before that was asked for
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def known_plugins() -> list[str]:
