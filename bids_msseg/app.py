@@ -78,6 +78,8 @@ def _participant(config: RunConfig) -> ExitCode:
     execution = config.execution
     if execution.reports_only:
         return _reports_only(config)
+    # what comes next imports much: on a busy machine that is a while without a word
+    LOGGER.info("bids_msseg %s: looking for visits in %s", __version__, config.bids_dir)
     for warning in check_directories(
         config.bids_dir, config.output_dir, config.work_dir, create=not execution.dry_run
     ):
@@ -104,7 +106,7 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     if templates is not None:
         wanted["TEMPLATEFLOW_HOME"] = str(templates)
     wanted = {name: value for name, value in wanted.items() if name not in os.environ}
-    scratch = None if dry else tempfile.mkdtemp(prefix="tmp-", dir=work_dir)
+    scratch = None if dry else _scratch(work_dir)
     if scratch is not None:
         wanted |= dict.fromkeys(("NIPYPE_CONFIG_DIR", "MPLCONFIGDIR", "TMPDIR"), scratch)
     before = {name: os.environ.get(name) for name in wanted}, tempfile.tempdir
@@ -121,6 +123,14 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
                 os.environ[name] = value
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch(work_dir: Path) -> str:
+    """Make a folder for temporary files; those of runs that were killed go."""
+    from bids_msseg.bids.files import make_scratch, remove_leftovers
+
+    remove_leftovers(work_dir)
+    return str(make_scratch(work_dir))
 
 
 def _check_device(device: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 Content = bytes | str | Callable[[Path], object]
 ABANDONED_S: Final = 86_400
 """Age in s from which a temporary file of another computer counts as left behind."""
-_ASIDE = re.compile(r"\.([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}\..+")
+_PASSING = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(?:\..+)?")
 
 
 def write_atomic(path: Path, content: Content) -> None:
@@ -82,7 +82,7 @@ def publish(source: Path, final: Path, *, keep: bool = False) -> None:
 
 
 def remove_leftovers(folder: Path) -> tuple[str, ...]:
-    """Remove the temporary files of processes that were killed while they wrote.
+    """Remove temporary files and scratch folders of processes that were killed.
 
     Files of a process that lives stay, and so do those of another computer on a shared disk,
     where nobody can ask for it, unless nothing was written to them for a day.
@@ -100,11 +100,36 @@ def remove_leftovers(folder: Path) -> tuple[str, ...]:
     removed = []
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
-            match = _ASIDE.fullmatch(path.name)
+            match = _PASSING.fullmatch(path.name)
             if match and _is_left(path, computer=match[1], process=int(match[2], 16)):
-                path.unlink(missing_ok=True)
+                _remove(path)
                 removed.append(path.name)
     return tuple(removed)
+
+
+def make_scratch(folder: Path) -> Path:
+    """Make a folder for whatever passes, which :func:`remove_leftovers` knows.
+
+    Parameters
+    ----------
+    folder : Path
+        Where; it exists.
+
+    Returns
+    -------
+    Path
+        Nobody else can read it.
+    """
+    scratch = folder / f"tmp-{_whose()}"
+    scratch.mkdir(mode=0o700)
+    return scratch
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_left(path: Path, *, computer: str, process: int) -> bool:
@@ -117,6 +142,11 @@ def _is_left(path: Path, *, computer: str, process: int) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _whose() -> str:
+    """Name this computer, this process, and nothing else that is made now."""
+    return f"{_computer()}-{os.getpid():x}-{secrets.token_hex(4)}"
 
 
 def _computer() -> str:
@@ -214,8 +244,7 @@ def plain(value: Any) -> Any:
 @contextmanager
 def _aside(final: Path) -> Iterator[Path]:
     """Give a hidden name beside ``final``, and move the file there if all went well."""
-    whose = f"{_computer()}-{os.getpid():x}-{secrets.token_hex(4)}"
-    temporary = final.with_name(f".{whose}.{final.name}")
+    temporary = final.with_name(f".{_whose()}.{final.name}")
     try:
         yield temporary
         _sync(temporary)

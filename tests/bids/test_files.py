@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from bids_msseg.bids.files import (
     format_cell,
+    make_scratch,
     publish,
     remove_leftovers,
     write_atomic,
@@ -235,3 +236,17 @@ def test_leftovers_of_another_computer_go_after_a_day(
 
 def test_leftovers_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert remove_leftovers(tmp_path / "none") == ()
+
+
+def test_scratch_folders_of_the_dead_are_removed(abandoned: Path) -> None:
+    folder = abandoned.parent
+    abandoned.unlink()
+    mine = make_scratch(folder)
+    assert mine.stat().st_mode & 0o777 == 0o700
+    process = f"-{os.getpid():x}-"
+    dead = folder / mine.name.replace(process, f"-{abandoned.name.split('-')[1]}-")
+    (dead / "below").mkdir(parents=True)
+    (dead / "below" / "file").touch()
+    (folder / "tmp-of-somebody").mkdir()
+    assert remove_leftovers(folder) == (dead.name,)
+    assert sorted(folder.iterdir()) == sorted([mine, folder / "tmp-of-somebody"])
