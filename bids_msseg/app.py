@@ -472,7 +472,15 @@ def _with_new_page(
 
     A clock that was set back makes an old page look new, so times alone would not do.
     """
-    now = {one.visit.participant for one in processed}
+    from bids_msseg.bids.paths import record_path
+
+    visits = (one.visit for one in processed)
+    # a run that stops at the first crash has left no record of those it did not reach
+    now = {
+        visit.participant
+        for visit in visits
+        if record_path(out_dir, visit.participant, visit.session).is_file()
+    }
     old = set(_with_old_page(out_dir, selection))
     everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
     return [
