@@ -1,0 +1,80 @@
+"""Every row of the table through the whole app: code, message, cure, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+
+from .dataset_cases import DATASET_CASES
+from .image_cases import IMAGE_CASES
+from .option_cases import OPTION_CASES
+from .place import Case, Place, broken_texts, remains, tree
+
+CASES = [*IMAGE_CASES, *DATASET_CASES, *OPTION_CASES]
+
+
+def test_names_are_different() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) >= 120
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_refused(
+    case: Case,
+    place: Place,
+    capsys: pytest.CaptureFixture[str],
+    no_network: list[object],
+    note_row: Callable[..., None],
+) -> None:
+    case.spoil(place)
+    before = tree(place.bids)
+    code = place.run()
+    # of a run that was primed, the second one's
+    told = re.split(r"exit code \d+ \([a-z ]+\)\n(?=.)", capsys.readouterr().err)[-1]
+    message, cure = _message(told)
+    note_row(case.name, code, message.replace(str(place.root), "…"), cure)
+    assert code == case.code, told
+    assert "Traceback" not in told
+    assert "unexpected" not in told
+    assert re.search(case.says, message), message
+    assert cure
+    assert re.search(case.cure, cure), cure
+    assert told.rstrip().splitlines()[-1].endswith(f"({_name(code)})")
+    assert remains(place.out) == []
+    assert broken_texts(place.out) == []
+    assert tree(place.bids) == before
+    if "template" not in case.name:
+        assert no_network == []
+    if case.visit:
+        _check_record(place, message, cure)
+
+
+def _message(told: str) -> tuple[str, str]:
+    """Find the first error and its cure."""
+    lines = told.splitlines()
+    number = next((i for i, line in enumerate(lines) if line.startswith("  cure: ")), None)
+    if number is None:
+        return told, ""
+    message = re.sub(r"^\d\d:\d\d:\d\d  (ERROR )?|^msseg: ", "", lines[number - 1])
+    return message, lines[number].removeprefix("  cure: ")
+
+
+def _name(code: int) -> str:
+    from bids_msseg.errors import ExitCode
+
+    return ExitCode(code).name.lower().replace("_", " ")
+
+
+def _check_record(place: Place, message: str, cure: str) -> None:
+    """The visit's record and page say the same, without this machine's folders."""
+    record = json.loads((place.out / "logs/visits/sub-01.json").read_text(encoding="utf-8"))
+    page = (place.out / "sub-01.html").read_text(encoding="utf-8")
+    shown = message.removeprefix("sub-01 failed: ").replace(f"{place.bids}/", "")
+    assert record["status"] in ("failed", "skipped")
+    assert record["reason"] == shown
+    assert record["cure"] == cure.replace(f"{place.bids}/", "")
+    assert "This visit failed" in page
+    for text in (json.dumps(record), page):
+        assert str(place.root) not in text
