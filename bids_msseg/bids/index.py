@@ -7,6 +7,7 @@ depth, without metadata.
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import tempfile
@@ -73,7 +74,7 @@ def list_visits(bids_dir: Path, participants: Iterable[str]) -> list[AnatFolder]
     for participant in participants:
         top = bids_dir / f"sub-{participant}"
         sessions = _labels(top, "ses")
-        if not sessions or (top / "anat").is_dir():
+        if not sessions or _is_folder(top / "anat"):
             folders.append(AnatFolder(participant, None, top / "anat"))
         folders.extend(
             AnatFolder(participant, session, top / f"ses-{session}" / "anat")
@@ -86,6 +87,18 @@ def _labels(folder: Path, entity: str) -> list[str]:
     pattern = re.compile(rf"{entity}-({LABEL})")
     matches = ((path, pattern.fullmatch(path.name)) for path in folder.glob(f"{entity}-*"))
     return sorted(match[1] for path, match in matches if match and path.is_dir())
+
+
+def may_read(folder: Path) -> bool:
+    """Tell whether this user may list a folder and open what is in it."""
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
 
 
 class AnatIndex:
@@ -199,8 +212,30 @@ def open_index(
 def _build(
     bids_dir: Path, participants: Sequence[str] | None, database: Path | None = None
 ) -> Any:
-    indexer = BIDSLayoutIndexer(index_metadata=False, ignore=[_ignore(participants)])
+    ignored = [_ignore(participants)]
+    try:
+        return _layout(bids_dir, ignored, database)
+    except PermissionError:
+        # pybids ends at the first folder that is closed; the others' visits can do without it
+        if database is not None:
+            (database / DATABASE_FILE).unlink(missing_ok=True)
+        closed = _closed(bids_dir, participants)
+        return _layout(bids_dir, [*ignored, *closed], database)
+
+
+def _layout(bids_dir: Path, ignored: Sequence[re.Pattern[str]], database: Path | None) -> Any:
+    indexer = BIDSLayoutIndexer(index_metadata=False, ignore=list(ignored))
     return BIDSLayout(bids_dir, validate=False, indexer=indexer, database_path=database)
+
+
+def _closed(bids_dir: Path, participants: Sequence[str] | None) -> list[re.Pattern[str]]:
+    """Match the folders that this user may not read."""
+    labels = list_participants(bids_dir) if participants is None else participants
+    anat = [folder.path for folder in list_visits(bids_dir, labels)]
+    parents = {parent for path in anat for parent in (path, *path.parents)}
+    inside = (path for path in parents if bids_dir in path.parents and _is_folder(path))
+    names = (path.relative_to(bids_dir).as_posix() for path in inside if not may_read(path))
+    return [re.compile(rf"^/{re.escape(name)}(?:/|\Z)") for name in names]
 
 
 def _ignore(participants: Sequence[str] | None) -> re.Pattern[str]:

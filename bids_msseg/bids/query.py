@@ -21,6 +21,7 @@ from bids_msseg.bids.index import (
     AnatIndex,
     list_participants,
     list_visits,
+    may_read,
     open_index,
 )
 from bids_msseg.bids.inherit import SidecarReader
@@ -275,6 +276,11 @@ class _VisitMaker:
             reason, cure = "the filter file leaves none of its FLAIR images", "loosen the filter"
             return Skipped(participant, session, reason, cure)
         top = folder.path.parent
+        closed = next((path for path in (top, folder.path) if _is_closed(path)), None)
+        if closed is not None:
+            name = closed.relative_to(self.bids_dir).as_posix()
+            reason, cure = f"the folder {name} may not be read", "ask its owner for permission"
+            return Skipped(participant, session, reason, cure)
         if not any(top.iterdir()):
             name = top.relative_to(self.bids_dir).as_posix()
             cure = f"if this is a DataLad dataset: datalad get {name}"
@@ -283,6 +289,10 @@ class _VisitMaker:
         what = f"found: {_listing(found)}" if found else "no images in its anat folder"
         cure = f"add a FLAIR, or leave {visit_key(participant, session)} out"
         return Skipped(participant, session, f"no FLAIR ({what})", cure)
+
+
+def _is_closed(folder: Path) -> bool:
+    return folder.is_dir() and not may_read(folder)
 
 
 def _name_entities_of(image: Path) -> dict[str, str]:
