@@ -1,6 +1,7 @@
 # make demo   installs, writes a small synthetic dataset, segments it, says where the reports are
 # make test   installs and runs all tests
 # make docs   builds the documentation into site/, and fails on any warning
+# make audit  looks for known holes in what is installed, and for risky calls in the package
 # make containers  builds Docker and Apptainer images, runs both, compares with the bare app
 # make slurm  the batch scripts on a real SLURM of one node (root; slurm-wlm and munge)
 # make ecosystem  what Nipoppy, BABS and DataLad say of the files for them (git-annex)
@@ -20,7 +21,7 @@ export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install install-test docs containers slurm ecosystem image-size clean help
+.PHONY: demo test lint audit install install-test docs containers slurm ecosystem image-size clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -67,6 +68,13 @@ test: lint
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+AUDIT = $(VENV)-audit
+audit: $(BIN)/python
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip --disable-pip-version-check install -q bandit==1.9.4 'pip-audit>=2.9,<3'
+	$(AUDIT)/bin/bandit -q -r bids_msseg
+	$(AUDIT)/bin/pip-audit --requirement requirements.lock --disable-pip --no-deps
 
 containers: $(VENV)/installed-test
 	$(BIN)/python -m pytest -v -m container tests/containers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import pickle
+import pickle  # nosec B403 (the name of an exception only)
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
