@@ -375,8 +375,9 @@ def segment(
     -------
     Segmentation
         The final probability of a candidate voxel is the mean of both nets' voxel probabilities,
-        weighted as the operating point says, and at most the candidate's lesion probability
-        mapped so that ``keep`` falls on one half; elsewhere it is 0.
+        weighted as the operating point says, corrected by the visit's own intensities, and at
+        most the candidate's lesion probability mapped so that ``keep`` falls on one half;
+        elsewhere it is 0.
     """
     first = cascade.candidate[:1] if fast else cascade.candidate
     second = cascade.refinement[:1] if fast else cascade.refinement
@@ -406,10 +407,36 @@ def decide(
 ) -> Segmentation:
     """Run the second half of the cascade on what CNN-1 found; see :func:`segment`."""
     voxels, lesion = refine(nets, images, present, candidate, point.gate, engine)
-    return Segmentation(candidate, fuse(candidate, voxels, lesion, point), lesion, lesion > 0)
+    correct = correction(images, present, candidate, point)
+    final = fuse(candidate, voxels, lesion, point, correct)
+    return Segmentation(candidate, final, lesion, lesion > 0)
 
 
-def fuse(candidate: Array, voxels: Array, lesion: Array, point: OperatingPoint) -> Array:
+def correction(
+    images: Array, present: Sequence[bool], candidate: Array, point: OperatingPoint
+) -> Callable[[Array], Array] | None:
+    """Correct both nets' common probability by the visit's own intensities, where asked for.
+
+    Parameters
+    ----------
+    images, present
+        See :func:`candidate_probability`.
+    candidate : ndarray of float32, shape (X, Y, Z)
+        CNN-1's probability, which is 0 outside the brain only.
+    point : OperatingPoint
+    """
+    if point.trust <= 0:
+        return None
+    return lambda mixed: adapt(mixed, images, present, candidate > 0, point.trust)
+
+
+def fuse(
+    candidate: Array,
+    voxels: Array,
+    lesion: Array,
+    point: OperatingPoint,
+    correct: Callable[[Array], Array] | None = None,
+) -> Array:
     """Make one probability of what both nets say; see :func:`segment`.
 
     Parameters
@@ -417,6 +444,8 @@ def fuse(candidate: Array, voxels: Array, lesion: Array, point: OperatingPoint) 
     candidate, voxels, lesion : ndarray of float32, shape (X, Y, Z)
         CNN-1's probability, CNN-2's of voxels and of whole candidates.
     point : OperatingPoint
+    correct : callable, optional
+        See :func:`correction`; CNN-2's verdict on whole candidates has the last word.
 
     Returns
     -------
@@ -424,6 +453,8 @@ def fuse(candidate: Array, voxels: Array, lesion: Array, point: OperatingPoint) 
         0 outside candidates.
     """
     mixed = (1 - point.second) * candidate + point.second * voxels
+    if correct:
+        mixed = correct(np.where(lesion > 0, mixed, np.float32(0)).astype(np.float32))
     capped = np.minimum(mixed, _ceiling(lesion, point.keep))
     final: Array = np.where(lesion > 0, capped, np.float32(0)).astype(np.float32)
     return final

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.inference import fuse, refine
+from bids_msseg.cascade.inference import correction, fuse, refine
 from bids_msseg.cascade.stages import (
     Workshop,
     gate_of,
@@ -45,21 +45,27 @@ class Opinion:
     candidate, voxels, lesion : ndarray of float16
         CNN-1's probability, CNN-2's of voxels and of whole candidates.
     truth : ndarray of bool
+    images : ndarray of float16, shape (3, X, Y, Z), optional
+        What the nets saw, where it corrects them.
+    present : tuple of bool
     """
 
     candidate: NDArray[np.float16]
     voxels: NDArray[np.float16]
     lesion: NDArray[np.float16]
     truth: NDArray[np.bool_]
+    images: NDArray[np.float16] | None = None
+    present: tuple[bool, bool, bool] = (True, True, True)
 
     def probability(self, point: OperatingPoint) -> NDArray[np.float32]:
         """Fuse both nets' opinions."""
-        return fuse(
-            self.candidate.astype(np.float32),
-            self.voxels.astype(np.float32),
-            self.lesion.astype(np.float32),
-            point,
-        )
+        candidate = self.candidate.astype(np.float32)
+        correct = None
+        if self.images is not None:
+            images = self.images.astype(np.float32)
+            correct = correction(images, self.present, candidate, point)
+        voxels, lesion = self.voxels.astype(np.float32), self.lesion.astype(np.float32)
+        return fuse(candidate, voxels, lesion, point, correct)
 
 
 def choose_points(workshop: Workshop, tests: tuple[int | None, ...]) -> None:
@@ -73,15 +79,22 @@ def choose_points(workshop: Workshop, tests: tuple[int | None, ...]) -> None:
         Outer folds; None stands for what ships, which is chosen on the outer predictions of
         everybody.
     """
+    trust = workshop.recipe.trust
     chosen = {
-        "ship" if test is None else str(test): choose_point(predict_unseen(workshop, test))
+        "ship" if test is None else str(test): choose_point(predict_unseen(workshop, test), trust)
         for test in tests
     }
     _write(workshop.folder / "points.json", chosen)
 
 
-def choose_point(opinions: Sequence[Opinion]) -> dict[str, float]:
+def choose_point(opinions: Sequence[Opinion], trust: float = 0.0) -> dict[str, float]:
     """Choose what serves best on some visits.
+
+    Parameters
+    ----------
+    opinions : sequence of Opinion
+    trust : float, default 0
+        How far a visit's own intensities correct the nets.
 
     Returns
     -------
@@ -94,7 +107,7 @@ def choose_point(opinions: Sequence[Opinion]) -> dict[str, float]:
     best: tuple[float, dict[str, float]] | None = None
     keep = choose_keep(opinions)
     for share in SHARES:
-        point = OperatingPoint(second=share, keep=keep)
+        point = OperatingPoint(second=share, keep=keep, trust=trust)
         probabilities = [opinion.probability(point) for opinion in opinions]
         threshold = best_dice_threshold(probabilities, truths)
         dice = mean_dice(probabilities, truths, threshold)
@@ -173,7 +186,10 @@ def predict_unseen(workshop: Workshop, test: int | None) -> list[Opinion]:
             candidate = out_of_fold(workshop, name, seen)
             images = visit.images.astype(np.float32)
             voxels, lesion = refine([net], images, visit.present, candidate, gate, workshop.engine)
-            opinions.append(_keep(candidate, voxels, lesion, visit.truth >= 0.5))
+            opinion = _keep(candidate, voxels, lesion, visit.truth >= 0.5)
+            if workshop.recipe.trust > 0:
+                opinion = replace(opinion, images=visit.images, present=visit.present)
+            opinions.append(opinion)
     return opinions
 
 

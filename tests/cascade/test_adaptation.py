@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_msseg.cascade.adaptation import LARGEST_RATIO, adapt
+from bids_msseg.cascade.inference import correction, fuse
+from bids_msseg.cascade.weights import OperatingPoint
 
 ALL = (True, True, True)
 
@@ -71,3 +73,19 @@ def test_the_order_of_contrasts_and_absent_ones_do_not_matter(
     noise = images.copy()
     noise[1] = 7
     assert np.array_equal(adapt(seen, noise, (True, False, True), brain, strength), two)
+
+
+def test_the_verdict_on_a_candidate_outlasts_the_correction() -> None:
+    seen, images, _, truth = _visit()
+    doubted = truth & (seen < 0.5)
+    verdict = np.where(doubted, 0.2, np.where(seen > 0.5, 0.9, 0)).astype(np.float32)
+    point = OperatingPoint(second=0.0, trust=30.0)
+    correct = correction(images, ALL, seen, point)
+    assert correct is not None
+    final = fuse(seen, seen, verdict, point, correct)
+    assert final[doubted].max() == pytest.approx(0.2)
+    assert final[truth & (seen > 0.5)].min() > 0.5
+    assert not final[verdict == 0].any()
+    free = fuse(seen, seen, np.where(doubted, 0.9, verdict).astype(np.float32), point, correct)
+    assert free[doubted].mean() > 0.6
+    assert correction(images, ALL, seen, OperatingPoint()) is None
