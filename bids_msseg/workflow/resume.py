@@ -48,6 +48,9 @@ def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, ver
 
 
 def _digest(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        # a pipe would keep us waiting for ever
+        return "no regular file"
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
