@@ -134,7 +134,9 @@ def test_the_group_waits_for_all_also_for_those_that_fail(
     assert len(lines) == 4
     assert lines[-1].endswith("/out group")
     logs = sorted((tmp_path / "run").glob(f"msseg-{array}_*.log"))
-    assert [log.read_text().strip() for log in logs] == [
+    # SLURM itself may write there, too
+    told_last = [line for log in logs for line in log.read_text().splitlines() if "task" in line]
+    assert told_last == [
         "sub-01 task 1 exit 0",
         "sub-02 task 2 exit 65",
         "sub-03 task 3 exit 0",
