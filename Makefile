@@ -8,6 +8,7 @@
 # make image-size  what takes the room in the image, and its size as a registry holds it
 #
 # PYTHON       interpreter to make the environment with (3.11)
+# TEST_JOBS    processes that run tests (2)
 # TORCH        build of torch: the CPU one, or torch==2.13.0 for PyPI's own (with CUDA on Linux)
 # TORCH_INDEX  where to look for the CPU build if the configured index has none
 # CTR          scratch folder of make containers: 8 GB, to be reached by other users
@@ -17,6 +18,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO ?= demo
+TEST_JOBS ?= 2
 export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
@@ -64,7 +66,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/lint-imports
 
 test: lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q --doctest-modules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --doctest-modules
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
