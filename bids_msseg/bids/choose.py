@@ -17,6 +17,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from bids_msseg.bids.visit import name_entities
 
+UNREADABLE = (OSError, EOFError, ValueError, OverflowError, zlib.error)
+"""What nibabel lets through beside its own when a header is damaged."""
 _POINTER_BYTES = 32768
 _DERIVED = ("space", "desc", "label", "res", "den", "chunk", "split")
 _FOLLOW = ("acq", "rec")
@@ -117,7 +119,7 @@ def voxel_volume(image: Path) -> float:
     try:
         header: Any = nib.load(image)
         affine = header.affine
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError):
+    except (*UNREADABLE, ImageFileError, HeaderDataError):
         return math.inf
     volume = abs(float(np.linalg.det(affine[:3, :3])))
     return round(volume, 3) if math.isfinite(volume) and volume > 0 else math.inf

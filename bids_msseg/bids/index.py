@@ -89,9 +89,10 @@ def _labels(folder: Path, entity: str) -> list[str]:
     return sorted(match[1] for path, match in matches if match and path.is_dir())
 
 
-def may_read(folder: Path) -> bool:
-    """Tell whether this user may list a folder and open what is in it."""
-    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
+def may_read(path: Path) -> bool:
+    """Tell whether this user may read a file, or list a folder and open what is in it."""
+    wanted = os.R_OK | (os.X_OK if path.is_dir() else 0)
+    return os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_folder(path: Path) -> bool:

@@ -238,6 +238,8 @@ class _VisitMaker:
                 return self._not_fetched(visit, choice.missing)
             if choice.image is None and contrast == "FLAIR":
                 return self._no_flair(folder)
+            if choice.image is not None and not _may_open(choice.image):
+                return self._closed(visit, choice.image)
             if choice.image is not None:
                 used[contrast] = choice.image
                 notes += [choice.note] if choice.note else []
@@ -270,6 +272,12 @@ class _VisitMaker:
         reason = f"{name} is not fetched: its content is not on this machine"
         return Skipped(*visit, reason, f"datalad get {name}")
 
+    def _closed(self, visit: _VisitId, path: Path) -> Skipped:
+        name = path.relative_to(self.bids_dir).as_posix()
+        if path.is_file():
+            return Skipped(*visit, f"{name} may not be read", "ask its owner for permission")
+        return Skipped(*visit, f"{name} is no regular file", "put a NIfTI file there")
+
     def _no_flair(self, folder: AnatFolder) -> Skipped:
         participant, session = visit = folder.participant, folder.session
         if visit in self.images.filtered_out:
@@ -289,6 +297,11 @@ class _VisitMaker:
         what = f"found: {_listing(found)}" if found else "no images in its anat folder"
         cure = f"add a FLAIR, or leave {visit_key(participant, session)} out"
         return Skipped(participant, session, f"no FLAIR ({what})", cure)
+
+
+def _may_open(image: Path) -> bool:
+    """Tell whether reading can begin; a folder of that name is told of when it does."""
+    return image.is_dir() or (image.is_file() and may_read(image))
 
 
 def _is_closed(folder: Path) -> bool:

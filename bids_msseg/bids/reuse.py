@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from bids_msseg.bids.choose import is_fetched
+from bids_msseg.bids.choose import UNREADABLE, is_fetched
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key
 from bids_msseg.errors import NoInputError
 
@@ -117,7 +116,7 @@ def _same_grid(mask: Path, flair: Path) -> bool:
     try:
         first: Any = nib.load(mask)
         second: Any = nib.load(flair)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError):
+    except (*UNREADABLE, ImageFileError, HeaderDataError):
         return False
     same_shape = first.shape[:3] == second.shape[:3]
     return same_shape and np.allclose(first.affine, second.affine, rtol=0, atol=_GRID_TOLERANCE_MM)

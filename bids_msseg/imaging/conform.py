@@ -276,7 +276,7 @@ def _parse(head: bytes, label: str) -> Any:
         raise _damaged(label, "its voxels are said to be 0 mm long")
     try:
         return kind(head[:size])
-    except (HeaderDataError, ValueError) as error:
+    except (HeaderDataError, ValueError, OverflowError) as error:
         raise _damaged(label, str(error)) from error
 
 

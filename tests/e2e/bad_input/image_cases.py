@@ -330,10 +330,8 @@ FILES = [
         visit=True,
     ),
     _instead("folder of that name", lambda p: p.mkdir(), 65, "is a folder", "rename", visit=True),
-    _instead("pipe of that name", os.mkfifo, 65, "no regular file", "", visit=True),
-    Case(
-        "file without permission", _unreadable, 74, "Permission denied", "permissions", visit=True
-    ),
+    _instead("pipe of that name", os.mkfifo, 66, "no regular file", "NIfTI", visit=False),
+    Case("file without permission", _unreadable, 66, "may not be read", "ask its owner"),
 ]
 
 IMAGE_CASES = [*GZIP, *FORMATS, *GRIDS, *VALUES, *PLACES, *FILES]
