@@ -96,8 +96,8 @@ def _opinion(candidate: list[float], voxels: list[float], truth: list[int]) -> O
 
 
 def test_the_second_net_gets_more_weight_where_the_first_is_sure_of_too_much() -> None:
-    rows = ([1, 1, 0.6, 0.7], [0.3, 0.2, 0.6, 0.5], [0, 0, 1, 1])
-    assert choose_point([_opinion(*rows)])["second"] == 0.75
+    rows = ([0.8, 0.8, 0.6, 0.7], [0.3, 0.2, 0.6, 0.5], [0, 0, 1, 1])
+    assert choose_point([_opinion(*rows)])["second"] == 0.5
     first, second, truth = rows
     assert choose_point([_opinion(second, first, truth)])["second"] == 0.25
 
