@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bids_msseg.cascade.checkpoint import load_cascade, save_cascade
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-from bids_msseg.cascade.weights import HEADER_KEY, OperatingPoint, read_header
+from bids_msseg.cascade.weights import DIGEST_KEY, HEADER_KEY, OperatingPoint, read_header
 from bids_msseg.errors import DataError
 
 POINT = OperatingPoint(gate=0.2, keep=0.4, threshold=0.45)
@@ -118,6 +118,8 @@ def _rewrite(path: Path, *, drop: str = "", header: dict[str, Any] | None = None
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     ours = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER_KEY])
+    # what is judged here comes after the checksum
+    ours.pop(DIGEST_KEY)
     save_file(tensors, path, metadata={HEADER_KEY: json.dumps({**ours, **(header or {})})})
     return path
 

@@ -329,7 +329,9 @@ FILES = [
         "",
         visit=True,
     ),
-    _instead("folder of that name", lambda p: p.mkdir(), 65, "is a folder", "rename", visit=True),
+    _instead(
+        "folder of that name", lambda p: p.mkdir(), 66, "no FLAIR", "add a FLAIR", visit=False
+    ),
     _instead("pipe of that name", os.mkfifo, 66, "no regular file", "NIfTI", visit=False),
     Case("file without permission", _unreadable, 66, "may not be read", "ask its owner"),
 ]

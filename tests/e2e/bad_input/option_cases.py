@@ -301,7 +301,7 @@ WEIGHTS = [
     ),
     Case(
         "weights of another shape",
-        _named(lambda e: e[_first(e)].update(shape=[1])),
+        _named(lambda e: e[_first(e)].update(shape=[3])),
         65,
         OURS,
         DOWNLOAD,
@@ -393,7 +393,7 @@ TEMPLATES = [
     ),
     Case(
         "template offline",
-        _option("--output-spaces", "MNIInfant:res-1"),
+        _option("--output-spaces", "OASIS30ANTs:res-1"),
         75,
         "could not be fetched|no T1w",
         "TEMPLATEFLOW_HOME",
