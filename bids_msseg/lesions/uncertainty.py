@@ -12,6 +12,7 @@ Public names: :func:`sweep_volumes`, :func:`fit_load`, :func:`check_load`, :clas
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -242,10 +243,12 @@ def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
     patients = len({case.participant for case in cases})
     if patients < FEWEST_PATIENTS:
         return None
-    errors = {cut: _left_out_errors(cases, cut) for cut in SWEEP}
-    best = min(SWEEP, key=lambda cut: float(np.mean(np.square(errors[cut]))))
+    # the next patient may be of any site, so that each site counts the same
+    share = _site_shares(cases)
+    squared = {cut: float(share @ np.square(_left_out_errors(cases, cut))) for cut in SWEEP}
+    best = min(SWEEP, key=lambda cut: squared[cut])
     slope, intercept = _line(cases, best)
-    spread = float(np.sqrt(np.mean(np.square(errors[best]))))
+    spread = math.sqrt(squared[best])
     reach = float(stats.t.ppf((1 + LEVEL) / 2, patients - 2))
     return LoadModel(best, slope, intercept, reach * spread, patients)
 
@@ -362,6 +365,12 @@ def _left_out_errors(cases: Sequence[LoadCase], cut: float) -> NDArray[np.float6
             guess = slope * _log(cases[i].sweep_ml[place]) + intercept
             errors[i] = _log(cases[i].truth_ml) - guess
     return errors
+
+
+def _site_shares(cases: Sequence[LoadCase]) -> NDArray[np.float64]:
+    """Weigh visits so that each site counts the same; the sum is one."""
+    counts = Counter(case.site for case in cases)
+    return np.array([1 / (len(counts) * counts[case.site]) for case in cases])
 
 
 def _line(cases: Sequence[LoadCase], cut: float) -> tuple[float, float]:

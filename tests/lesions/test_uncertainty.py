@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -173,3 +174,16 @@ def test_auc_of_one_kind_is_not_a_number() -> None:
     case = LesionCase("1", "A", 0.5, True)
     assert math.isnan(rank_auc([(case, 0.5)]))
     assert math.isnan(rank_auc([]))
+
+
+def test_a_site_with_few_patients_counts_as_much_as_one_with_many() -> None:
+    many = [replace(case, site="A") for case in _loads(10)]
+    few = [
+        replace(case, site="B", participant=f"b{i}", truth_ml=4 * case.truth_ml)
+        for i, case in enumerate(_loads(12)[10:])
+    ]
+    apart = fit_load([*many, *few])
+    as_one = fit_load([replace(case, site="A") for case in (*many, *few)])
+    assert apart is not None
+    assert as_one is not None
+    assert apart.half_width > 1.2 * as_one.half_width
