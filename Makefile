@@ -3,6 +3,7 @@
 # make docs   builds the documentation into site/, and fails on any warning
 # make audit  looks for known holes in what is installed, and for risky calls in the package
 # make containers  builds Docker and Apptainer images, runs both, compares with the bare app
+# make launch  whole runs by brainlife's main, bosh, on OpenNeuro's layout, and four at once
 # make slurm  the batch scripts on a real SLURM of one node (root; slurm-wlm and munge)
 # make ecosystem  what Nipoppy, BABS and DataLad say of the files for them (git-annex)
 # make image-size  what takes the room in the image, and its size as a registry holds it
@@ -23,7 +24,7 @@ export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint audit install install-test docs containers slurm ecosystem image-size clean help
+.PHONY: demo test lint audit install install-test docs containers launch slurm ecosystem image-size clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -80,6 +81,9 @@ audit: $(BIN)/python
 
 containers: $(VENV)/installed-test
 	$(BIN)/python -m pytest -v -m container tests/containers
+
+launch: $(VENV)/installed-test
+	$(BIN)/python -m pytest -v -m launch tests/integrations
 
 slurm: $(VENV)/installed-test
 	$(BIN)/python -m pytest -v -m slurm tests/integrations

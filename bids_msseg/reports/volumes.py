@@ -161,7 +161,7 @@ def joining(
     >>> joining((180, 200, 170), 1_400_000, np.array([1.0, 1.0, 1.0]))
     (1, 1, 1)
     >>> joining((300, 400, 340), 11_000_000, np.array([0.6, 0.5, 0.5]))
-    (1, 2, 2)
+    (2, 2, 2)
     """
     factors = np.ones(3, int)
     while voxels > MOST_VOXELS * factors.prod() and (factors < shape).all():

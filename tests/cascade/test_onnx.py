@@ -102,7 +102,7 @@ def test_names_shapes_and_free_axes(exported: Path) -> None:
 def test_the_description_says_how_to_use_the_files(exported: Path) -> None:
     said = json.loads((exported / DESCRIPTION).read_text())
     assert said["operating_point"] == {
-        "gate": 0.2, "keep": 0.4, "threshold": 0.45, "second": 0.5,
+        "gate": 0.2, "keep": 0.4, "threshold": 0.45, "second": 0.5, "trust": 0.0,
     }  # fmt: skip
     assert said["source_sha256"] == "ab12"
     assert {name: member["file"] for name, member in said["members"].items()} == {

@@ -105,6 +105,6 @@ def needs() -> Callable[[str], str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run only where they are asked for what needs daemons or other systems' programs."""
     for item in items:
-        for name in ("slurm", "ecosystem"):
+        for name in ("slurm", "ecosystem", "launch"):
             if item.get_closest_marker(name) and name not in str(config.option.markexpr):
                 item.add_marker(pytest.mark.skip(reason=f"`make {name}` runs it"))

@@ -14,7 +14,7 @@ from bids_msseg.cli import bids_exec_spec
 INVOCATION = Path(__file__).resolve().parents[2] / "integrations/boutiques/invocation.json"
 
 
-@pytest.mark.slow
+@pytest.mark.launch
 def test_bosh_launches_the_app(
     surroundings: Any, needs: Callable[[str], str], demo: Path, tmp_path: Path
 ) -> None:

@@ -99,7 +99,7 @@ def test_what_is_missing_is_said(
     assert not (tmp_path / "tree.txt").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.launch
 @pytest.mark.usefixtures("jq")
 def test_a_whole_task(surroundings: Any, demo: Path, tmp_path: Path) -> None:
     surroundings.add("singularity", STARTS_THE_BARE_APP)

@@ -64,7 +64,7 @@ def test_what_was_not_fetched_is_said(surroundings: Any, clone: Path, tmp_path: 
     assert "datalad get" in ended.err
 
 
-@pytest.mark.slow
+@pytest.mark.launch
 def test_the_fetched_participant_becomes_a_whole_derivative_dataset(
     surroundings: Any, needs: Callable[[str], str], clone: Path, tmp_path: Path
 ) -> None:
