@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self, TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -104,12 +103,7 @@ class Progress:
             self._bar = _Bar(self._console, self._total, self._clock)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *problem: object) -> None:
         self._stop_bar()
 
     def step(self, visit_key: str, step_name: str) -> None:

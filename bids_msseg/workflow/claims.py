@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 LOCK_FILE: Final = ".claims"
@@ -50,12 +49,7 @@ class Claims:
         """Return itself; files are opened with the first claim."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *problem: object) -> None:
         """Let go of everything."""
         self.release()
 
