@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from bids_msseg.bids.changes import LEVELS, pair_files
 from bids_msseg.bids.paths import changes_path
 from bids_msseg.bids.record import Scalar, VisitRecord
-from bids_msseg.reports import canvas, page
+from bids_msseg.reports.drawing import FigureView, read_frame, view_figure
 from bids_msseg.reports.tables import Heading, Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import counted, millilitres
 
@@ -34,26 +32,6 @@ HEADINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """The pictures of a pair, as the macro of mosaics takes them.
-
-    Attributes
-    ----------
-    kind : str
-    frames : tuple of (title, data URI)
-    caption : str
-    width, height : int
-        Pixels of every frame.
-    """
-
-    kind: str
-    frames: tuple[tuple[str, Markup], ...]
-    caption: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
 class ChangesView:
     """A pair of visits as the template shows it.
 
@@ -67,7 +45,7 @@ class ChangesView:
     cautions : tuple of str
     noise : str
         How much is noise, in words.
-    pictures : Pictures or None
+    pictures : FigureView or None
     changed, others : Table or None
         Lesions that changed; the stable and the unclear ones.
     table_file : str
@@ -83,7 +61,7 @@ class ChangesView:
     cure: str
     cautions: tuple[str, ...]
     noise: str
-    pictures: Pictures | None
+    pictures: FigureView | None
     changed: Table | None
     others: Table | None
     table_file: str
@@ -170,16 +148,7 @@ def _noise(told: Mapping[str, Scalar]) -> str:
     )
 
 
-def _pictures(paths: Sequence[Path]) -> Pictures | None:
+def _pictures(paths: Sequence[Path]) -> FigureView | None:
     """Read the pictures of a pair; None where one is missing or broken."""
-    frames = []
-    caption, size = "", (0, 0)
-    for path in paths:
-        try:
-            png = path.read_bytes()
-            title, caption = canvas.describe(png)
-            size = canvas.dimensions(png)
-        except (OSError, SyntaxError):  # Pillow calls some broken files a syntax error
-            return None
-        frames.append((title or path.stem, page.data_uri(png)))
-    return Pictures("changes", tuple(frames), caption, *size)
+    frames = [frame for path in paths if (frame := read_frame(path.stem, path))]
+    return view_figure("changes", frames) if frames and len(frames) == len(paths) else None

@@ -6,17 +6,19 @@ collect them. So a page can be written again at any time, also after a crash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from markupsafe import Markup
 
 from bids_msseg.bids.files import write_atomic
 from bids_msseg.bids.paths import figure_path, output_path
 from bids_msseg.bids.visit import CONTRASTS, Visit
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.imaging.volume import Volume, load_volume
-from bids_msseg.reports import canvas
+from bids_msseg.reports import canvas, page
 from bids_msseg.reports.figures import (
     Mosaic,
     brain_mask_mosaic,
@@ -49,6 +51,27 @@ class StoredFrame:
     title: str
     description: str
     png: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class FigureView:
+    """A figure as the template shows it.
+
+    Attributes
+    ----------
+    kind : str
+        ``lesions``, ``brain``, ``registration`` or ``changes``.
+    frames : tuple of (title, data URI)
+    caption : str
+    width, height : int
+        Pixels of every frame.
+    """
+
+    kind: str
+    frames: tuple[tuple[str, Markup], ...]
+    caption: str
     width: int
     height: int
 
@@ -96,6 +119,33 @@ def draw_visit(
     return write_figures(out_dir, visit, mosaics)
 
 
+def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
+    """Name the images that a visit's figures are drawn from; they need not be there.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Names the files.
+
+    Returns
+    -------
+    dict of str to Path
+        On the FLAIR grid: ``brain``, each contrast by its BIDS suffix, ``mask`` of the lesions,
+        ``lesions`` and ``rejected`` candidates numbered, ``probability``.
+    """
+    name = partial(output_path, out_dir, visit, extension=".nii.gz", space="FLAIR")
+    return {
+        "brain": name(suffix="mask", desc="brain"),
+        **{contrast: name(suffix=contrast, desc="preproc") for contrast in CONTRASTS},
+        "mask": name(suffix="mask", label="L"),
+        "lesions": name(suffix="dseg", seg="lesions"),
+        "rejected": name(suffix="mask", label="L", desc="rejected"),
+        "probability": name(suffix="probseg", label="L"),
+    }
+
+
 def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
     """Draw a visit's figures from its images in OUT, where the first drawing is lost.
 
@@ -120,12 +170,8 @@ def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
     DataError, CannotCreateError
         As :func:`draw_visit`.
     """
-    name = partial(output_path, out_dir, visit, extension=".nii.gz", space="FLAIR")
-    needed = {
-        "flair": name(suffix="FLAIR", desc="preproc"),
-        "brain": name(suffix="mask", desc="brain"),
-        "lesions": name(suffix="mask", label="L"),
-    }
+    files = image_paths(out_dir, visit)
+    needed = {"flair": files["FLAIR"], "brain": files["brain"], "lesions": files["mask"]}
     for path in needed.values():
         if not path.exists():
             raise NoInputError(
@@ -134,9 +180,8 @@ def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
             )
     images = {what: load_volume(path) for what, path in needed.items()}
     flair = images["flair"]
-    refused = name(suffix="mask", label="L", desc="rejected")
-    others = {c: name(suffix=c, desc="preproc") for c in CONTRASTS[1:]}
-    moving = {c: load_volume(path) for c, path in others.items() if path.exists()}
+    refused = files["rejected"]
+    moving = {c: load_volume(files[c]) for c in CONTRASTS[1:] if files[c].exists()}
     return draw_visit(
         out_dir,
         visit,
@@ -197,7 +242,7 @@ def read_figures(out_dir: Path, visit: Visit) -> dict[str, tuple[StoredFrame, ..
         Kind (see :data:`KINDS`) to its frames; the one without marks, or FLAIR itself, last.
     """
     stored = _stored(out_dir, visit).items()
-    frames = [frame for key, path in stored if (frame := _read(key, path))]
+    frames = [frame for key, path in stored if (frame := read_frame(key, path))]
     figures = {
         kind: tuple(sorted((f for f in frames if f.key.startswith(kind)), key=_place))
         for kind in KINDS
@@ -217,8 +262,15 @@ def _stored(out_dir: Path, visit: Visit) -> dict[str, Path]:
     return {key: path for key, path in found.items() if key.startswith(KINDS)}
 
 
-def _read(key: str, path: Path) -> StoredFrame | None:
-    """Read one picture; None where it is broken."""
+def read_frame(key: str, path: Path) -> StoredFrame | None:
+    """Read one picture; None where it is missing or broken.
+
+    Parameters
+    ----------
+    key : str
+        What it is called.
+    path : Path
+    """
     try:
         png = path.read_bytes()
         title, description = canvas.describe(png)
@@ -226,6 +278,21 @@ def _read(key: str, path: Path) -> StoredFrame | None:
     except (OSError, SyntaxError):  # Pillow calls some broken files a syntax error
         return None
     return StoredFrame(key, title, description, png, width, height)
+
+
+def view_figure(kind: str, frames: Sequence[StoredFrame]) -> FigureView:
+    """Put frames of one size into a page.
+
+    Parameters
+    ----------
+    kind : str
+        See :class:`FigureView`.
+    frames : sequence of StoredFrame
+        At least one; the first one's description is the caption.
+    """
+    shown = tuple((frame.title or frame.key, page.data_uri(frame.png)) for frame in frames)
+    first = frames[0]
+    return FigureView(kind, shown, first.description, first.width, first.height)
 
 
 def _place(frame: StoredFrame) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from bids_msseg.reports.evaluation_data import (
     METRICS,
     MISSED,
     SITE,
+    STRATA,
     VISIT,
     Case,
     Evaluation,
@@ -313,23 +314,7 @@ def _subjects(rows: Sequence[Row], words: Mapping[str, Mapping[str, str]]) -> Sh
 
 
 def _strata(rows: Iterable[Row], words: Mapping[str, Mapping[str, str]]) -> Sheet:
-    names = (
-        "name",
-        "stratum",
-        "level",
-        "n_patients",
-        "n_manual",
-        "n_found",
-        "sensitivity",
-        "sensitivity_low",
-        "sensitivity_high",
-        "n_auto",
-        "n_true",
-        "ppv",
-        "ppv_low",
-        "ppv_high",
-        "f1",
-    )
+    names = [name for name in STRATA if name != "scope"]
     return sheet(list(rows), names, words.get("strata", {}))
 
 

@@ -16,33 +16,12 @@ from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
 from bids_msseg.reports.changes import read_changes
-from bids_msseg.reports.drawing import StoredFrame, read_figures
+from bids_msseg.reports.drawing import FigureView, read_figures, view_figure
 from bids_msseg.reports.methods import REFERENCES
 from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import MISSING, words
 from bids_msseg.reports.volumes import Scene, read_scene
-
-
-@dataclass(frozen=True, slots=True)
-class FigureView:
-    """A figure as the template shows it.
-
-    Attributes
-    ----------
-    kind : str
-        ``lesions``, ``brain`` or ``registration``.
-    frames : tuple of (title, data URI)
-    caption : str
-    width, height : int
-        Pixels of every frame.
-    """
-
-    kind: str
-    frames: tuple[tuple[str, Markup], ...]
-    caption: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,13 +320,7 @@ def _figures(out_dir: Path, record: VisitRecord) -> dict[str, FigureView]:
     if not record.prefix:
         return {}
     stored = read_figures(out_dir, visit_of(record))
-    return {kind: _figure(kind, frames) for kind, frames in stored.items()}
-
-
-def _figure(kind: str, frames: tuple[StoredFrame, ...]) -> FigureView:
-    shown = tuple((frame.title or frame.key, page.data_uri(frame.png)) for frame in frames)
-    first = frames[0]
-    return FigureView(kind, shown, first.description, first.width, first.height)
+    return {kind: view_figure(kind, frames) for kind, frames in stored.items()}
 
 
 def _with_status(rows: list[dict[str, str]], status: str) -> list[Row]:

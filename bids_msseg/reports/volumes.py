@@ -11,7 +11,6 @@ import base64
 import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -20,10 +19,10 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.visit import CONTRASTS, Visit
 from bids_msseg.imaging.volume import Affine, Volume, load_volume
 from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.reports.drawing import image_paths
 
 GREYS = 127
 """Steps of grey: as many as the eye tells apart, and a smaller page than with all 255."""
@@ -91,13 +90,10 @@ def read_scene(out_dir: Path, visit: Visit) -> Scene:
     Scene
         Without layers where FLAIR, the brain mask or the lesions are missing or broken.
     """
-    name = partial(output_path, out_dir, visit, extension=".nii.gz", space="FLAIR")
-    brain = _load(name(suffix="mask", desc="brain"))
-    files = {contrast: name(suffix=contrast, desc="preproc") for contrast in CONTRASTS}
-    files["lesions"] = name(suffix="dseg", seg="lesions")
-    files["rejected"] = name(suffix="mask", label="L", desc="rejected")
-    files["probability"] = name(suffix="probseg", label="L")
-    images = {what: image for what, path in files.items() if (image := _load(path))}
+    files = image_paths(out_dir, visit)
+    brain = _load(files["brain"])
+    wanted = (*CONTRASTS, "lesions", "rejected", "probability")
+    images = {what: image for what in wanted if (image := _load(files[what]))}
     if brain is None or not brain.data.any() or not {"FLAIR", "lesions"} <= set(images):
         return Scene()
     same = {what: one for what, one in images.items() if one.shape == brain.shape}
