@@ -402,19 +402,24 @@ def find_out_of_fold(workshop: Workshop, fold: int, seen: FoldSet) -> None:
         target = folder / f"{name}.npy"
         if target.is_file():
             continue
-        visit = workshop.visit(name)
-        probability = candidate_probability(
-            nets,
-            visit.images.astype(np.float32),
-            visit.present,
-            visit.brain,
-            workshop.engine,
-            trust=workshop.recipe.trust,
-        )
+        probability = look(workshop, nets, name)
         partial = target.with_suffix(".part")
         with partial.open("wb") as stream:
             np.save(stream, probability.astype(np.float16))
         partial.replace(target)
+
+
+def look(workshop: Workshop, nets: Sequence[CandidateNet], name: str) -> NDArray[np.float32]:
+    """Run candidate nets over a visit as the recipe says."""
+    visit = workshop.visit(name)
+    return candidate_probability(
+        nets,
+        visit.images.astype(np.float32),
+        visit.present,
+        visit.brain,
+        workshop.engine,
+        trust=workshop.recipe.trust,
+    )
 
 
 def out_of_fold(workshop: Workshop, name: str, seen: FoldSet) -> NDArray[np.float32]:

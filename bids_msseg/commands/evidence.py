@@ -217,8 +217,7 @@ def candidate_on_flair(bench: Bench, case: Case) -> Volume:
         On the FLAIR grid. Read from the predictions or from the candidates that the training
         keeps (half precision), and computed where they are not there.
     """
-    from bids_msseg.cascade.inference import candidate_probability
-    from bids_msseg.cascade.stages import candidate_nets, candidate_stage, out_of_fold
+    from bids_msseg.cascade.stages import candidate_nets, candidate_stage, look, out_of_fold
 
     workshop = bench.workshop
     seen = workshop.split.without(case.fold)
@@ -231,16 +230,8 @@ def candidate_on_flair(bench: Bench, case: Case) -> Volume:
     if alone and (workshop.folder / "oof" / candidate_stage(seen) / f"{case.key}.npy").is_file():
         probability = out_of_fold(workshop, case.key, seen)
     else:
-        visit = workshop.visit(case.key)
         nets = [net.to(workshop.engine.device) for net in candidate_nets(workshop, seen)]
-        probability = candidate_probability(
-            nets,
-            visit.images.astype(np.float32),
-            visit.present,
-            visit.brain,
-            workshop.engine,
-            trust=workshop.recipe.trust,
-        )
+        probability = look(workshop, nets, case.key)
     return onto_flair(probability, case.brain, load_volume(case.truth))
 
 

@@ -130,9 +130,8 @@ def _dice_with_truth(unseen: Unseen, visit: LabelledVisit) -> float:
 
 def made_only(bench: Bench) -> Section:
     """Tell how well the candidate net does that has seen made images and no patient."""
-    from bids_msseg.cascade.inference import candidate_probability
     from bids_msseg.cascade.networks import CandidateNet
-    from bids_msseg.cascade.stages import MADE_STAGE, load_average
+    from bids_msseg.cascade.stages import MADE_STAGE, load_average, look
 
     title = "Made images only"
     workshop = bench.workshop
@@ -143,16 +142,7 @@ def made_only(bench: Bench) -> Section:
     net = net.to(workshop.engine.device).eval()
 
     def one(bench: Bench, case: Case) -> list[Finding]:
-        visit = bench.workshop.visit(case.key)
-        stack = visit.images.astype(np.float32)
-        seen = candidate_probability(
-            [net],
-            stack,
-            visit.present,
-            visit.brain,
-            workshop.engine,
-            trust=workshop.recipe.trust,
-        )
+        seen = look(bench.workshop, [net], case.key)
         truth = load_volume(case.truth)
         mask = cut_mask(onto_flair(seen, case.brain, truth), 0.5)
         agreed = voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume)

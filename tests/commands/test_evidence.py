@@ -172,7 +172,7 @@ def test_points_that_cannot_be_read_are_named(bench: Bench, content: str) -> Non
 def test_without_kept_candidates_the_net_is_asked(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bids_msseg.cascade import inference, stages
+    from bids_msseg.cascade import stages
 
     case = bench.cases[0]
     kept = bench.workshop.folder / "oof" / "candidate-12" / "sub-01.npy"
@@ -193,7 +193,7 @@ def test_without_kept_candidates_the_net_is_asked(
     ones = (True, True, True)
     visit = LabelledVisit("sub-01", "A", empty, ones, seen >= 0, seen.astype(np.float16), False)
     monkeypatch.setattr(stages, "candidate_nets", load)
-    monkeypatch.setattr(inference, "candidate_probability", lambda *_, **__: seen)
+    monkeypatch.setattr(stages, "candidate_probability", lambda *_, **__: seen)
     monkeypatch.setattr(Workshop, "visit", lambda *_: visit)
     found = evidence.candidate_on_flair(bench, case)
     assert asked == [(1, 2), "cpu"]
