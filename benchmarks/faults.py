@@ -7,7 +7,8 @@ Works on the coarse demo of one participant with two visits, or on ``--bids``. A
 disturbed comes first; every disturbed one has to end, once it is taken up again, with the same
 bytes (wall times in the records aside). Moments of the kills are drawn evenly over the CPU time
 that the undisturbed run took, so that a busy machine does not move them. ``--chain K`` kills a
-run K times before it may finish. Exit code 1 where anything differs, hangs or lies.
+run K times before it may finish, each time within the time that is about left to it. Exit code 1
+where anything differs, hangs or lies.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ FORK = multiprocessing.get_context("fork")
 PRELOADED = ("app", "bids.query", "workflow.run", "reports.participant", "nodes.preprocess")
 TICKS = os.sysconf("SC_CLK_TCK")
 DISK_MB = 3
+SHORTEST = 0.2
+"""Least share of a run's time over which a moment is drawn."""
 
 
 @dataclass
@@ -220,9 +223,10 @@ def kill(bench: Bench, moments: int, seed: int) -> None:
     draw = random.Random(seed)  # noqa: S311 no secret
     for first in range(0, moments, bench.chain):
         out = bench.scratch / f"killed{first}"
-        told, good = [], True
+        told, good, left = [], True, bench.cpu
         for _ in range(min(bench.chain, moments - first)):
-            moment = draw.uniform(0.0, bench.cpu)
+            moment = draw.uniform(0.0, left)
+            left = max(left - moment, SHORTEST * bench.cpu)
             seen, fine = _kill_once(bench, out, moment)
             told.append(seen)
             good &= fine

@@ -1,0 +1,398 @@
+"""Change the source in a sample of small ways, and see whether its unit tests notice.
+
+usage: python benchmarks/mutation.py [--sample 400] [--seed 0] [--jobs 2] [--root DIR]
+       [--only bids_msseg/lesions/load.py ...] [--numbers 12 57 ...] [--list]
+
+Mutants of ``bids_msseg/lesions/``, ``imaging/normalise.py`` and ``bids/paths.py`` are made from
+the syntax tree: operators and comparisons exchanged, conditions turned round, numbers raised by
+one, truth values and short strings changed, ``min`` for ``max``, statements left out. Annotations,
+decorators, prose, and the texts of errors are left alone. Each mutant of the sample is judged by
+its module's own examples and the mirroring test file, in a process forked from one that has
+imported numpy and the like, in a copy of the tree. It is killed where a test fails or where it
+takes many times the CPU time of the source as it is. Prints killed and survived for each module,
+then the survivors; their numbers can be given to ``--numbers``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCES = (
+    "bids_msseg/lesions/*.py",
+    "bids_msseg/imaging/normalise.py",
+    "bids_msseg/bids/paths.py",
+)
+PRELOADED = (
+    "cc3d",
+    "hypothesis.extra.numpy",
+    "nibabel",
+    "pytest",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.stats",
+    "SimpleITK",
+    "skimage.morphology",
+)
+TIMES_CLEAN = 10
+GRACE_S = 20
+OTHER_OPERATOR: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.MatMult: ast.Add,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitAnd,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+OTHER_NAME = {
+    "min": "max",
+    "max": "min",
+    "any": "all",
+    "all": "any",
+    "ceil": "floor",
+    "floor": "ceil",
+    "argmin": "argmax",
+    "argmax": "argmin",
+    "minimum": "maximum",
+    "maximum": "minimum",
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file."""
+
+    number: int
+    path: Path
+    line: int
+    what: str
+    source: str
+
+
+# Mutants
+
+
+def mutants_of(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line, description and source of each mutant of a file."""
+    tree = ast.parse(source)
+    places = list(_places(tree))
+    for place, (node, changes) in enumerate(places):
+        for number, (what, _) in enumerate(changes):
+            other = copy.deepcopy(tree)
+            target, again = list(_places(other))[place]
+            again[number][1](target)
+            yield node.lineno, what, ast.unparse(ast.fix_missing_locations(other))
+
+
+Change = tuple[str, Callable[[ast.AST], None]]
+
+
+def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, list[Change]]]:
+    """Walk through what runs; give each node with what can be done to it."""
+    if isinstance(tree, ast.Raise) or _is_type_checking(tree):
+        return
+    changes = list(_changes(tree))
+    if changes:
+        yield tree, changes
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns", "decorator_list", "type_params"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not (_is_text(child) or _is_strict(child)):
+                yield from _places(child)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether it is a docstring, or text with blanks in it."""
+    if isinstance(node, ast.JoinedStr):
+        return True
+    value = node.value if isinstance(node, ast.Expr) else node
+    return isinstance(value, ast.Constant) and (
+        isinstance(node, ast.Expr) or (isinstance(value.value, str) and " " in value.value)
+    )
+
+
+def _is_strict(node: ast.AST) -> bool:
+    """``strict=True`` of zip, which says what holds anyway."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
+
+
+def _changes(node: ast.AST) -> Iterator[Change]:
+    if isinstance(node, ast.Compare):
+        for index, operator in enumerate(node.ops):
+            yield from _exchange(operator, lambda n, new, i=index: n.ops.__setitem__(i, new))
+    elif isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign):
+        yield from _exchange(node.op, lambda n, new: setattr(n, "op", new))
+    elif isinstance(node, ast.Constant):
+        yield from _constant(node)
+    elif isinstance(node, ast.Name | ast.Attribute):
+        yield from _name(node)
+    elif isinstance(node, ast.If | ast.While | ast.IfExp):
+        yield f"not ({ast.unparse(node.test)})", _negate_test
+    if isinstance(node, ast.UnaryOp) and not isinstance(node.operand, ast.Constant):
+        yield f"{ast.unparse(node)} without its sign", _drop_sign
+    yield from _left_out(node)
+
+
+def _exchange(operator: ast.AST, put: Callable[..., object]) -> Iterator[Change]:
+    other = OTHER_OPERATOR.get(type(operator))
+    if other is not None:
+        what = f"{type(operator).__name__} -> {other.__name__}"
+        yield what, lambda node: put(node, other())
+
+
+def _constant(node: ast.Constant) -> Iterator[Change]:
+    value = node.value
+    if isinstance(value, bool):
+        new: object = not value
+    elif isinstance(value, int | float):
+        new = value + 1
+    elif isinstance(value, str):
+        new = f"XX{value}"
+    else:
+        return
+    yield f"{value!r} -> {new!r}", lambda n: setattr(n, "value", new)
+
+
+def _name(node: ast.Name | ast.Attribute) -> Iterator[Change]:
+    key = "id" if isinstance(node, ast.Name) else "attr"
+    other = OTHER_NAME.get(getattr(node, key))
+    if other is not None and isinstance(node.ctx, ast.Load):
+        yield f"{getattr(node, key)} -> {other}", lambda n: setattr(n, key, other)
+
+
+def _negate_test(node: ast.AST) -> None:
+    node.test = ast.UnaryOp(ast.Not(), node.test)  # type: ignore[attr-defined]
+
+
+def _drop_sign(node: ast.AST) -> None:
+    node.op, node.operand = ast.UAdd(), node.operand  # type: ignore[attr-defined]
+    if isinstance(node.operand, ast.Compare | ast.BoolOp):  # type: ignore[attr-defined]
+        node.op = ast.Not()  # type: ignore[attr-defined]
+        node.operand = ast.UnaryOp(ast.Not(), node.operand)  # type: ignore[attr-defined]
+
+
+def _left_out(node: ast.AST) -> Iterator[Change]:
+    """Statements that act on something: calls, and what is put into a place of an array."""
+    for name in ("body", "orelse"):
+        block = getattr(node, name, None)
+        if not isinstance(block, list):
+            continue
+        for index, statement in enumerate(block):
+            if _acts(statement):
+                what = f"without {ast.unparse(statement)}"[:70]
+                yield what, lambda n, b=name, i=index: getattr(n, b).__setitem__(i, ast.Pass())
+
+
+def _acts(statement: ast.AST) -> bool:
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Call)
+    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+    return isinstance(statement, ast.Assign | ast.AugAssign) and isinstance(
+        targets[0], ast.Subscript
+    )
+
+
+def sample(root: Path, size: int, seed: int) -> list[Mutant]:
+    """Draw mutants from all files, numbered among all; all of them where there are fewer."""
+    found = []
+    for pattern in SOURCES:
+        for path in sorted(root.glob(pattern)):
+            for line, what, source in mutants_of(path.read_text(encoding="utf-8")):
+                name = path.relative_to(root)
+                found.append(Mutant(len(found), name, line, what, source))
+    print(f"{len(found)} mutants, {min(size, len(found))} drawn with seed {seed}", flush=True)
+    chosen = random.Random(seed).sample(found, min(size, len(found)))  # noqa: S311 no secret
+    return sorted(chosen, key=lambda one: one.number)
+
+
+# Judging
+
+
+def tests_of(root: Path, path: Path) -> list[str]:
+    """Name the mirroring tests: of ``a/b_c.py`` those in ``a/test_b_c*.py``, else of ``b``."""
+    folder, stem = root / "tests" / path.parent.relative_to("bids_msseg"), path.stem
+    while stem:
+        names = [folder / f"test_{stem}.py", *sorted(folder.glob(f"test_{stem}_mutants.py"))]
+        there = [name.relative_to(root).as_posix() for name in names if name.is_file()]
+        if there:
+            return there
+        stem = stem.rpartition("_")[0]
+    return []
+
+
+def preload() -> None:
+    """Import what is slow to import and is not judged, and stop hypothesis from shrinking."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from hypothesis import Phase, settings
+
+    settings.register_profile(
+        "mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None
+    )
+    settings.load_profile("mutants")
+    sys.dont_write_bytecode = True
+
+
+def start(tree: Path, path: Path, limit_s: int) -> int:
+    """Fork a process that runs the tests of one file in a copy of the tree."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
+        resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        os.chdir(tree)
+        sys.path.insert(0, str(tree))
+        code = _judge(tree, path)
+    except BaseException:  # noqa: BLE001 whatever a mutant does is its death
+        code = 1
+    os._exit(code)
+
+
+def _judge(tree: Path, path: Path) -> int:
+    import pytest
+
+    words = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not realdata"]
+    return int(pytest.main([*words, "--doctest-modules", *tests_of(tree, path), path.as_posix()]))
+
+
+def clean_seconds(tree: Path, paths: set[Path]) -> dict[Path, float]:
+    """Run the tests of each file as it is; CPU seconds."""
+    taken = {}
+    for path in sorted(paths):
+        _, status, usage = os.wait4(start(tree, path, 600), 0)
+        if os.waitstatus_to_exitcode(status):
+            raise SystemExit(f"the tests of {path} fail as it is: {tests_of(tree, path)}")
+        taken[path] = usage.ru_utime + usage.ru_stime
+    return taken
+
+
+def judge(
+    chosen: list[Mutant], trees: list[Path], limits: dict[Path, int]
+) -> Iterator[tuple[Mutant, str]]:
+    """Yield each mutant with how it ended: killed, out of time, survived."""
+    waiting, running, free = list(reversed(chosen)), {}, list(trees)
+    while waiting or running:
+        while waiting and free:
+            mutant, tree = waiting.pop(), free.pop()
+            source = tree / mutant.path
+            whole = source.read_bytes()
+            source.write_text(mutant.source, encoding="utf-8")
+            running[start(tree, mutant.path, limits[mutant.path])] = (mutant, tree, whole)
+        process, status, _ = os.wait4(-1, 0)
+        mutant, tree, whole = running.pop(process)
+        (tree / mutant.path).write_bytes(whole)
+        free.append(tree)
+        yield mutant, _ending(os.waitstatus_to_exitcode(status))
+
+
+def _ending(code: int) -> str:
+    if code == 0:
+        return "survived"
+    return "out of time" if code < 0 else "killed"
+
+
+def print_table(ends: list[tuple[Mutant, str]]) -> float:
+    """Print killed and survived for each file, then the survivors; the share killed."""
+    counts = {path: Counter[str]() for path in sorted({one.path for one, _ in ends})}
+    for mutant, end in ends:
+        counts[mutant.path][end] += 1
+    print("| module | mutants | killed | of these out of time | survived |\n|---|---|---|---|---|")
+    for path, count in counts.items():
+        killed = count["killed"] + count["out of time"]
+        print(
+            f"| {path.relative_to('bids_msseg')} | {count.total()} | {killed} "
+            f"| {count['out of time']} | {count['survived']} |"
+        )
+    survivors = [mutant for mutant, end in ends if end == "survived"]
+    share = 1 - len(survivors) / max(len(ends), 1)
+    print(f"\n{len(ends) - len(survivors)} of {len(ends)} killed ({share:.1%}); survivors:\n")
+    for one in survivors:
+        print(f"{one.number} {one.path}:{one.line} {one.what}")
+    return share
+
+
+def main() -> int:
+    """Draw, judge, print; code 1 where fewer than 85 % are killed."""
+    options = _parse()
+    chosen = sample(options.root, options.sample, options.seed)
+    if options.numbers:
+        chosen = [one for one in chosen if one.number in options.numbers]
+    if options.only:
+        chosen = [one for one in chosen if one.path in options.only]
+    if options.list:
+        for one in chosen:
+            print(f"{one.number} {one.path}:{one.line} {one.what}")
+        return 0
+    preload()
+    with tempfile.TemporaryDirectory() as folder:
+        trees = [Path(folder) / str(number) for number in range(options.jobs)]
+        for tree in trees:
+            for part in ("bids_msseg", "tests"):
+                shutil.copytree(options.root / part, tree / part)
+            shutil.copy2(options.root / "pyproject.toml", tree)
+        taken = clean_seconds(trees[0], {one.path for one in chosen})
+        limits = {path: int(TIMES_CLEAN * seconds) + GRACE_S for path, seconds in taken.items()}
+        ends = []
+        for mutant, end in judge(chosen, trees, limits):
+            ends.append((mutant, end))
+            if end == "survived":
+                print(
+                    f"{mutant.number} {mutant.path}:{mutant.line} {mutant.what}", file=sys.stderr
+                )
+    ends.sort(key=lambda pair: pair[0].number)
+    return int(print_table(ends) < 0.85)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="See whether unit tests notice small changes.")
+    parser.add_argument("--sample", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1])
+    parser.add_argument("--only", type=Path, nargs="+", help="files")
+    parser.add_argument("--numbers", type=int, nargs="+", help="mutants of the sample")
+    parser.add_argument("--list", action="store_true", help="say what was drawn, and stop")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
