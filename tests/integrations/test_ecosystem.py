@@ -39,6 +39,10 @@ echo masks > outputs/bids_msseg/dataset_description.json
 """
 
 
+def names_of_a_run() -> list[str]:
+    return (ROOT / "tests/e2e/expected_outputs.txt").read_text().split()
+
+
 def program(environment: str, name: str) -> str:
     """Find what ``make ecosystem`` installed."""
     folder = os.environ.get("MSSEG_ECOSYSTEM")
@@ -61,7 +65,7 @@ def test_nipoppys_files_are_of_this_version(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nipoppys_tracker_names_what_a_run_leaves() -> None:
     paths = json.loads((NIPOPPY / "tracker.json").read_text())["PATHS"]
-    left = (ROOT / "tests/e2e/expected_outputs.txt").read_text().split()
+    left = names_of_a_run()
     for path in paths:
         asked = path.replace("[[NIPOPPY_BIDS_PARTICIPANT_ID]]", "sub-01").replace(
             "[[NIPOPPY_BIDS_SESSION_ID]]", "ses-1"
@@ -70,34 +74,46 @@ def test_nipoppys_tracker_names_what_a_run_leaves() -> None:
 
 
 @pytest.mark.ecosystem
-def test_nipoppy_accepts_and_simulates_the_pipeline(surroundings: Any, tmp_path: Path) -> None:
+def test_nipoppy_simulates_and_tracks_the_pipeline(surroundings: Any, tmp_path: Path) -> None:
     nipoppy = program("nipoppy", "nipoppy")
-    done = surroundings.call([nipoppy, "pipeline", "validate", NIPOPPY], tmp_path)
-    assert done.code == 0, done.out + done.err
+    # it looks for bosh as it would in an activated environment
+    path = [str(surroundings.programs), str(Path(nipoppy).parent), os.environ["PATH"]]
+    environment = {"PATH": os.pathsep.join(path)}
+
+    def run(*words: object) -> str:
+        done = surroundings.call([nipoppy, *words], tmp_path, environment)
+        assert done.code == 0, done.out + done.err
+        return " ".join((done.out + done.err).split())
+
+    assert "The pipeline files are all valid" in run("pipeline", "validate", NIPOPPY)
     # installing fetches the image by one of them
     surroundings.add("apptainer", "#!/bin/sh\n")
     surroundings.add("singularity", "#!/bin/sh\n")
     study = tmp_path / "study"
-    manifest = "participant_id\tvisit_id\tsession_id\tdatatype\n01\tm0\tm0\t['anat']\n"
-    flair = study / "bids/sub-01/ses-m0/anat/sub-01_ses-m0_FLAIR.nii.gz"
-    for words in (
-        ["init", "--study", study],
-        ["pipeline", "install", "--study", study, NIPOPPY, "--assume-yes"],
-    ):
-        done = surroundings.call([nipoppy, *words], tmp_path)
-        assert done.code == 0, done.out + done.err
+    run("init", "--study", study)
+    run("pipeline", "install", "--study", study, NIPOPPY, "--assume-yes")
+    manifest = "participant_id\tvisit_id\tsession_id\tdatatype\n01\t1\t1\t['anat']\n"
     (study / "manifest.tsv").write_text(manifest)
+    flair = study / "bids/sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
     flair.parent.mkdir(parents=True)
     flair.touch()
     (study / "containers").mkdir(exist_ok=True)
     (study / f"containers/bids_msseg_{__version__}.sif").touch()
-    surroundings.call([nipoppy, "track-curation", "--study", study, "--regenerate"], tmp_path)
-    words = ["process", "--study", study, "--pipeline", "bids_msseg", "--simulate"]
-    done = surroundings.call([nipoppy, *words], tmp_path)
-    assert done.code == 0, done.out + done.err
-    told = " ".join((done.out + done.err).split())
+    run("track-curation", "--study", study, "--regenerate")
+    pipeline = ["--study", study, "--pipeline", "bids_msseg"]
+    told = run("process", *pipeline, "--simulate")
     assert "--participant-label 01" in told
-    assert "--session-label m0" in told
+    assert "--session-label 1" in told
+
+    status = study / "derivatives/processing_status.tsv"
+    out = study / f"derivatives/bids_msseg/{__version__}/output"
+    run("track-processing", *pipeline)
+    assert status.read_text().splitlines()[1].endswith("\tFAIL")
+    for name in names_of_a_run():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    run("track-processing", *pipeline)
+    assert status.read_text().splitlines()[1].endswith("\tSUCCESS")
 
 
 # BABS
