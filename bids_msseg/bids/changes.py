@@ -293,7 +293,7 @@ def change_dictionary() -> dict[str, dict[str, Any]]:
 
 def code_table() -> list[dict[str, Any]]:
     """Name the values of the image of changes."""
-    return [{"index": int(code), "name": code.label, "description": code.words} for code in Code]
+    return [{"index": int(code), "name": code.label, "meaning": code.words} for code in Code]
 
 
 def codes_sidecar(pair: VisitPair, rule: ChangeRule, sources: Sequence[str]) -> dict[str, Any]:
@@ -306,7 +306,7 @@ def codes_sidecar(pair: VisitPair, rule: ChangeRule, sources: Sequence[str]) -> 
         "Sources": list(sources),
         **reference,
         "Rule": asdict(rule),
-        "description": {"Description": "What the value stands for"},
+        "meaning": {"Description": "What the value stands for"},
     }
 
 

@@ -339,7 +339,7 @@ def _publish_pair(
     ]
     sources = [bids_uri(path, {"": delivery.out_dir}) for path in flairs]
     write_json(files.codes_sidecar, codes_sidecar(pair, delivery.rule, sources))
-    write_tsv(files.labels, ("index", "name", "description"), code_table())
+    write_tsv(files.labels, ("index", "name", "meaning"), code_table())
     publish(codes, files.codes, keep=True)
     names = f"the FLAIR of session {session}", "FLAIR"
     sidecar = xfm_sidecar(*names, kind="rigid", sources=sources, software=delivery.versions)

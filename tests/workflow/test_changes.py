@@ -167,6 +167,11 @@ def test_the_image_lies_on_the_later_flair(compared: Compared) -> None:
     assert len(np.unique(lesions[data == Code.NEW])) == 1
     sidecar = json.loads(files.codes_sidecar.read_text("utf-8"))
     assert sidecar["SpatialReference"] == "bids:raw:f3.nii.gz"
+    # names that differ only in case would be one name to many readers
+    assert len({name.casefold() for name in sidecar}) == len(sidecar)
+    columns = files.labels.read_text("utf-8").splitlines()[0].split("\t")
+    assert columns == ["index", "name", "meaning"]
+    assert "meaning" in sidecar
 
 
 def test_the_transform_says_how_the_head_moved(compared: Compared) -> None:
