@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -347,6 +347,8 @@ def _process(
         mine = [one for one in todo if claims.take(one.visit.key)]
         _remove_leftovers(config.output_dir, mine)
         outcomes = _run_all(config, mine, header, plugin)
+        if config.execution.resource_monitor and outcomes:
+            _write_usage(config.output_dir, outcomes, claims)
         outcomes += _left_to_others(one for one in todo if one not in mine)
     compared = _compare(config, selection, plugin)
     _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
@@ -532,8 +534,6 @@ def _run_all(
             outcomes.append(outcome)
             _finish(config, outcome)
             progress.finish(outcome.delivery.visit.key, _status(outcome), outcome.seconds)
-    if config.execution.resource_monitor:
-        _write_usage(config.output_dir, outcomes)
     return outcomes
 
 
@@ -575,21 +575,21 @@ def _clean(execution: Execution, todo: Sequence[Delivery]) -> None:
         shutil.rmtree(visit_folder(execution, delivery), ignore_errors=True)
 
 
-def _write_usage(out_dir: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write what every step took to ``OUT/logs/resources.tsv``, and its peaks to the log."""
-    from bids_msseg.bids.files import write_tsv
+def _write_usage(out_dir: Path, outcomes: Sequence[Outcome], claims: Claims) -> None:
+    """Add what every step took to ``OUT/logs/resources.tsv``, and tell the peak."""
     from bids_msseg.bids.paths import logs_dir
+    from bids_msseg.workflow.usage import add_usage
 
-    rows = [asdict(used) for outcome in outcomes for used in outcome.usage]
-    if not rows:
+    usage = [used for outcome in outcomes for used in outcome.usage]
+    if not usage:
         LOGGER.warning("the resource monitor saw nothing: this nipype plugin does not tell")
         return
     target = logs_dir(out_dir) / "resources.tsv"
-    write_tsv(target, list(rows[0]), rows)
-    peak = max(rows, key=lambda row: float(row["memory_gb"]))
+    add_usage(target, usage, claims)
+    peak = max(usage, key=lambda used: used.memory_gb)
     LOGGER.info(
         "peak memory %.2f GB in %s of %s; all steps: %s",
-        *(peak[name] for name in ("memory_gb", "step", "visit")),
+        *(peak.memory_gb, peak.step, peak.visit),
         target,
     )
 

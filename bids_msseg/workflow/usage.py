@@ -1,0 +1,39 @@
+"""What steps took, as the resource monitor leaves it for jobs that share one OUT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from bids_msseg.bids.files import write_tsv
+from bids_msseg.reports.tables import read_tsv
+from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.run import Usage
+
+
+def add_usage(path: Path, usage: Iterable[Usage], claims: Claims) -> None:
+    """Add what steps took to a table that other runs may be adding to.
+
+    A step that was measured before gets a new row in place of the old one; other rows stay.
+
+    Parameters
+    ----------
+    path : Path
+        The table, tab-separated; made where it is missing.
+    usage : iterable of Usage
+    claims : Claims
+        Those of this run: one run at a time reads and writes the table.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    claims.take(path.name, wait=True)
+    try:
+        rows = {(row.get("visit"), row.get("step")): row for row in read_tsv(path)}
+        rows |= {(one.visit, one.step): asdict(one) for one in usage}
+        write_tsv(path, [field.name for field in fields(Usage)], rows.values())
+    finally:
+        claims.drop(path.name)

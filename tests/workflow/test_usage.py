@@ -1,0 +1,51 @@
+"""The table of the resource monitor, which jobs on one OUT share."""
+
+from __future__ import annotations
+
+from multiprocessing import get_context
+from pathlib import Path
+
+from bids_msseg.reports.tables import read_tsv
+from bids_msseg.workflow.claims import LOCK_FILE, Claims
+from bids_msseg.workflow.run import Usage
+from bids_msseg.workflow.usage import add_usage
+
+STEPS = ("brain", "stack")
+
+
+def _add(folder: Path, job: str) -> None:
+    for number in range(8):
+        with Claims([folder]) as claims:
+            rows = [Usage(f"sub-{job}x{number}", step, 1.0, 2.0, 0.5) for step in STEPS]
+            add_usage(folder / "resources.tsv", rows, claims)
+
+
+def test_a_step_that_is_measured_again_replaces_its_row(tmp_path: Path) -> None:
+    table = tmp_path / "resources.tsv"
+    first = [Usage("sub-01", "brain", 4.5, 4.0, 1.25), Usage("sub-01", "stack", 1.0, 1.0, 0.5)]
+    again = [Usage("sub-01", "stack", 3.0, 2.5, 0.75), Usage("sub-02", "brain", 5.0, 4.5, 1.0)]
+    with Claims([tmp_path]) as claims:
+        add_usage(table, first, claims)
+        add_usage(table, again, claims)
+    assert table.read_text(encoding="utf-8") == (
+        "visit\tstep\tseconds\tcpu_seconds\tmemory_gb\n"
+        "sub-01\tbrain\t4.5\t4\t1.25\n"
+        "sub-01\tstack\t3\t2.5\t0.75\n"
+        "sub-02\tbrain\t5\t4.5\t1\n"
+    )
+
+
+def test_jobs_that_meet_lose_no_row_of_each_other(tmp_path: Path) -> None:
+    # forked, since each would take seconds to import nipype
+    jobs = [get_context("fork").Process(target=_add, args=(tmp_path, job)) for job in "abc"]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    rows = read_tsv(tmp_path / "resources.tsv")
+    assert {(row["visit"], row["step"]) for row in rows} == {
+        (f"sub-{job}x{number}", step) for job in "abc" for number in range(8) for step in STEPS
+    }
+    assert len(rows) == 48
+    assert not (tmp_path / LOCK_FILE).exists()
