@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import importlib
 import os
 import random
@@ -28,6 +27,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 SOURCES = (
@@ -101,16 +101,20 @@ class Mutant:
 # Mutants
 
 
-def mutants_of(source: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line, description and source of each mutant of a file."""
+def changes_in(source: str) -> Iterator[tuple[int, int]]:
+    """Yield number of node and of change for all that can be changed in a file."""
+    for place, (_, changes) in enumerate(_places(ast.parse(source))):
+        yield from ((place, number) for number in range(len(changes)))
+
+
+def change(source: str, place: int, number: int) -> tuple[int, str, str]:
+    """Make one of them; its line, what was done, and the whole source."""
     tree = ast.parse(source)
-    places = list(_places(tree))
-    for place, (node, changes) in enumerate(places):
-        for number, (what, _) in enumerate(changes):
-            other = copy.deepcopy(tree)
-            target, again = list(_places(other))[place]
-            again[number][1](target)
-            yield node.lineno, what, ast.unparse(ast.fix_missing_locations(other))
+    node, changes = next(islice(_places(tree), place, None))
+    what, apply = changes[number]
+    line = node.lineno  # type: ignore[attr-defined]
+    apply(node)
+    return line, what, ast.unparse(ast.fix_missing_locations(tree))
 
 
 Change = tuple[str, Callable[[ast.AST], None]]
@@ -228,15 +232,17 @@ def _acts(statement: ast.AST) -> bool:
 
 def sample(root: Path, size: int, seed: int) -> list[Mutant]:
     """Draw mutants from all files, numbered among all; all of them where there are fewer."""
-    found = []
-    for pattern in SOURCES:
-        for path in sorted(root.glob(pattern)):
-            for line, what, source in mutants_of(path.read_text(encoding="utf-8")):
-                name = path.relative_to(root)
-                found.append(Mutant(len(found), name, line, what, source))
+    paths = [path for pattern in SOURCES for path in sorted(root.glob(pattern))]
+    sources = {path: path.read_text(encoding="utf-8") for path in paths}
+    found = [(path, *one) for path, source in sources.items() for one in changes_in(source)]
     print(f"{len(found)} mutants, {min(size, len(found))} drawn with seed {seed}", flush=True)
-    chosen = random.Random(seed).sample(found, min(size, len(found)))  # noqa: S311 no secret
-    return sorted(chosen, key=lambda one: one.number)
+    drawn = random.Random(seed).sample(range(len(found)), min(size, len(found)))  # noqa: S311
+    chosen = []
+    for number in sorted(drawn):
+        path, place, which = found[number]
+        made = change(sources[path], place, which)
+        chosen.append(Mutant(number, path.relative_to(root), *made))
+    return chosen
 
 
 # Judging
