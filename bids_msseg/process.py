@@ -51,8 +51,8 @@ def supervise(
     -------
     ExitCode
         The job's own; the error's own after a :class:`~bids_msseg.errors.MssegError`; 130 or 143
-        after SIGINT or SIGTERM; 74 where a disk is full; 1 after any other exception. It is also
-        the last line of the log.
+        after SIGINT or SIGTERM; 74 where a disk is full or a file may not grow; 1 after any other
+        exception. It is also the last line of the log.
     """
     with log_to_stderr(verbose), _sigterm_raises():
         code = _outcome(job, verbose=verbose, crash_folder=crash_folder)
@@ -177,6 +177,8 @@ def _outcome(job: Callable[[], int], *, verbose: int, crash_folder: Path | None)
     except Exception as error:  # noqa: BLE001 the last resort: nobody above could give it a code
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             return _tell(_disk_is_full(error))
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            return _tell(_file_is_too_large(error))
         return _crashed(error, verbose=verbose, crash_folder=crash_folder)
 
 
@@ -189,6 +191,14 @@ def _disk_is_full(error: OSError) -> IoError:
     place = f" for {error.filename}" if error.filename else ""
     return IoError(
         f"no space left{place}", cure="free some, or let --work-dir name a larger disk, and rerun"
+    )
+
+
+def _file_is_too_large(error: OSError) -> IoError:
+    place = f" {error.filename}" if error.filename else ""
+    return IoError(
+        f"a file{place} is larger than the limit that the job has for files",
+        cure="raise the limit (ulimit -f unlimited), and rerun",
     )
 
 

@@ -46,6 +46,11 @@ OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
         "no space left for /out/x.nii.gz\n  cure: free some",
     ),
     "quota": (_raises(OSError(errno.EDQUOT, "Disk quota exceeded")), 74, "no space left\n"),
+    "limit of ulimit -f": (
+        _raises(OSError(errno.EFBIG, "File too large", "/out/x.nii.gz")),
+        74,
+        "a file /out/x.nii.gz is larger than the limit",
+    ),
     "another os error": (_raises(FileNotFoundError("gone")), 1, "FileNotFoundError: gone"),
     "a bug": (_raises(ZeroDivisionError("by zero\nsecond line")), 1, "ZeroDivisionError: by zero"),
 }

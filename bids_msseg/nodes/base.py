@@ -108,6 +108,11 @@ def _explained(error: Exception) -> MssegError:
             "no space left on the disk",
             cure="free some, or let --work-dir name a larger disk, and run again",
         )
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return IoError(
+            "a file is larger than the limit that the job has for files",
+            cure="raise the limit (ulimit -f unlimited), and run again",
+        )
     # torch has its own classes and texts for both of its allocators
     if isinstance(error, MemoryError) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory")

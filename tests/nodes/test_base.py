@@ -83,6 +83,7 @@ def test_an_unexpected_failure_is_named(node: Node) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), ExitCode.IO_ERROR),
         (OSError(errno.EDQUOT, "Quota exceeded"), ExitCode.IO_ERROR),
+        (OSError(errno.EFBIG, "File too large"), ExitCode.IO_ERROR),
         (OSError(errno.EACCES, "Permission denied"), ExitCode.FAILURE),
         (MemoryError(), ExitCode.TEMPORARY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), ExitCode.TEMPORARY),
