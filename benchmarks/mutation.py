@@ -122,7 +122,7 @@ Change = tuple[str, Callable[[ast.AST], None]]
 
 def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, list[Change]]]:
     """Walk through what runs; give each node with what can be done to it."""
-    if isinstance(tree, ast.Raise) or _is_type_checking(tree):
+    if isinstance(tree, ast.Raise) or _is_about_types(tree):
         return
     changes = list(_changes(tree))
     if changes:
@@ -135,8 +135,13 @@ def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, list[Change]]]:
                 yield from _places(child)
 
 
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+def _is_about_types(node: ast.AST) -> bool:
+    """Whether nothing but a type checker looks at it."""
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) == "TYPE_CHECKING"
+    if isinstance(node, ast.Subscript):
+        return ast.unparse(node.value) == "Literal"
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "TypeVar"
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -300,34 +305,39 @@ def _judge(tree: Path, path: Path) -> int:
     return int(pytest.main([*words, "--doctest-modules", *tests_of(tree, path), path.as_posix()]))
 
 
-def clean_seconds(tree: Path, paths: set[Path]) -> dict[Path, float]:
-    """Run the tests of each file as it is; CPU seconds."""
-    taken = {}
-    for path in sorted(paths):
-        _, status, usage = os.wait4(start(tree, path, 600), 0)
-        if os.waitstatus_to_exitcode(status):
-            raise SystemExit(f"the tests of {path} fail as it is: {tests_of(tree, path)}")
-        taken[path] = usage.ru_utime + usage.ru_stime
-    return taken
+def clean_seconds(tree: Path, path: Path) -> float:
+    """Run the tests of a file as it is; CPU seconds."""
+    process = start(tree, path, 600)
+    _, status, usage = os.wait4(process, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"the tests of {path} fail as it is: {tests_of(tree, path)}")
+    return usage.ru_utime + usage.ru_stime
 
 
-def judge(
-    chosen: list[Mutant], trees: list[Path], limits: dict[Path, int]
-) -> Iterator[tuple[Mutant, str]]:
+def judge(chosen: list[Mutant], trees: list[Path]) -> Iterator[tuple[Mutant, str]]:
     """Yield each mutant with how it ended: killed, out of time, survived."""
-    waiting, running, free = list(reversed(chosen)), {}, list(trees)
+    for path in sorted({one.path for one in chosen}):
+        limit_s = int(TIMES_CLEAN * clean_seconds(trees[0], path)) + GRACE_S
+        yield from _judge_file([one for one in chosen if one.path == path], trees, limit_s)
+
+
+def _judge_file(
+    mutants: list[Mutant], trees: list[Path], limit_s: int
+) -> Iterator[tuple[Mutant, str]]:
+    waiting, running, free = list(reversed(mutants)), {}, list(trees)
+    path = mutants[0].path
+    whole = (trees[0] / path).read_bytes()
     while waiting or running:
         while waiting and free:
             mutant, tree = waiting.pop(), free.pop()
-            source = tree / mutant.path
-            whole = source.read_bytes()
-            source.write_text(mutant.source, encoding="utf-8")
-            running[start(tree, mutant.path, limits[mutant.path])] = (mutant, tree, whole)
-        process, status, _ = os.wait4(-1, 0)
-        mutant, tree, whole = running.pop(process)
-        (tree / mutant.path).write_bytes(whole)
+            (tree / path).write_text(mutant.source, encoding="utf-8")
+            running[start(tree, path, limit_s)] = mutant, tree
+        process, status = os.wait()
+        mutant, tree = running.pop(process)
         free.append(tree)
         yield mutant, _ending(os.waitstatus_to_exitcode(status))
+    for tree in trees:
+        (tree / path).write_bytes(whole)
 
 
 def _ending(code: int) -> str:
