@@ -1,0 +1,202 @@
+"""Figures of a comparison by hand, and what happens exactly at its limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bids_msseg.lesions.change import (
+    ChangeRow,
+    ChangeRule,
+    Code,
+    Comparison,
+    compare_lesions,
+    count_changes,
+)
+from bids_msseg.lesions.change_evidence import VisitMaps, flair_evidence
+
+SHAPE = (40, 30, 20)
+INSIDE = np.ones(SHAPE, bool)
+
+
+def cube(x: int, y: int, z: int, edge: int) -> np.ndarray:
+    mask = np.zeros(SHAPE, bool)
+    mask[x : x + edge, y : y + edge, z : z + edge] = True
+    return mask
+
+
+def visit(*masks: np.ndarray, bright: float = 3.0, seed: int = 1) -> VisitMaps:
+    """Lesions of a visit, brighter than grey noise of a tenth."""
+    labels = np.zeros(SHAPE, np.int32)
+    for label, mask in enumerate(masks, start=1):
+        labels[mask] = label
+    flair = np.random.default_rng(seed).normal(0, 0.1, SHAPE) + bright * (labels > 0)
+    volumes = {label: float(mask.sum()) for label, mask in enumerate(masks, start=1)}
+    return VisitMaps(flair.astype(np.float32), 0.9 * (labels > 0), labels, volumes)
+
+
+OLD = cube(4, 4, 4, 5)
+FRESH = cube(24, 14, 8, 4)
+
+
+def only(found: Comparison) -> ChangeRow:
+    (row,) = found.rows
+    return row
+
+
+def test_codes_are_those_of_the_published_lookup_table() -> None:
+    assert {code.label: int(code) for code in Code} == {
+        "stable": 1,
+        "new": 2,
+        "gained": 3,
+        "lost": 4,
+        "resolved": 5,
+        "unclear": 6,
+    }
+    assert len({code.words for code in Code}) == len(Code)
+
+
+def test_counts_add_up_both_visits() -> None:
+    bigger = OLD | cube(4, 4, 9, 5)
+    found = compare_lesions(visit(OLD), visit(bigger, FRESH, seed=2), INSIDE)
+    counts = count_changes(found.rows)
+    assert (counts["enlarging"].lesions, counts["new"].lesions) == (1, 1)
+    assert counts["enlarging"].before_ml == pytest.approx(OLD.sum() / 1000)
+    assert counts["enlarging"].after_ml == pytest.approx(bigger.sum() / 1000)
+    assert (counts["new"].before_ml, counts["new"].after_ml) == (0, FRESH.sum() / 1000)
+
+
+def test_the_border_moves_by_the_volume_over_the_surface() -> None:
+    """A cube of 125 mm³ and 100 mm² (two thirds of its faces) that gains a row of 5 voxels."""
+    wider = OLD | (cube(4, 4, 9, 5) & (np.indices(SHAPE)[1] == 4) & (np.indices(SHAPE)[2] == 9))
+    found = compare_lesions(visit(OLD), visit(wider, seed=2), INSIDE)
+    faces = (150 + 2 * 5 + 2) / 1.5, 150 / 1.5
+    moved = 5 / (sum(faces) / 2)
+    assert found.matched == 1
+    assert found.border_sd_mm == pytest.approx(
+        math.sqrt((10 * 0.25**2 + (1.4826 * moved) ** 2) / 11)
+    )
+    row = only(found)
+    assert row.limit_mm3 == pytest.approx(1.96 * found.border_sd_mm * sum(faces) / 2)
+
+
+def test_flair_of_a_lesion_that_grew_is_measured_where_it_grew() -> None:
+    bigger = OLD | cube(4, 4, 9, 5)
+    first, second = visit(OLD), visit(bigger, seed=2)
+    evidence = flair_evidence(first, second, INSIDE)
+    for one, two, sign in ((first, second, 1), (second, first, -1)):
+        row = only(compare_lesions(one, two, INSIDE))
+        part = bigger & ~OLD
+        expected = evidence.change[part].mean() / evidence.noise[part].mean()
+        assert row.flair_change == pytest.approx(sign * expected, rel=1e-4)
+
+
+def test_probabilities_are_means_over_both_places() -> None:
+    row = only(compare_lesions(visit(OLD), visit(OLD | cube(4, 4, 9, 5), seed=2), INSIDE))
+    assert row.p_before == pytest.approx(0.45)
+    assert row.p_after == pytest.approx(0.9)
+    assert row.centre == pytest.approx((6, 6, 8.5))
+
+
+@pytest.mark.parametrize(("factor", "fate"), [(0.9, "new"), (1.1, "unclear")])
+def test_evidence_has_to_reach_its_limit(factor: float, fate: str) -> None:
+    first, second = visit(), visit(FRESH, seed=2)
+    score = only(compare_lesions(first, second, INSIDE)).flair_change
+    rule = ChangeRule(evidence=factor * score)
+    assert only(compare_lesions(first, second, INSIDE, rule=rule)).change == fate
+
+
+@pytest.mark.parametrize(("least", "fate"), [(64.0, "new"), (64.5, "unclear")])
+def test_a_new_lesion_may_have_just_the_least_volume(least: float, fate: str) -> None:
+    rule = ChangeRule(least_mm3=least)
+    row = only(compare_lesions(visit(), visit(FRESH, seed=2), INSIDE, rule=rule))
+    assert (row.change, row.limit_mm3) == (fate, least)
+
+
+@pytest.mark.parametrize(("seen", "fate"), [(2, "new"), (1, "unclear")])
+def test_half_a_lesion_inside_the_other_brain_is_enough(seen: int, fate: str) -> None:
+    inside = INSIDE & (np.indices(SHAPE)[0] < 24 + seen)
+    row = only(compare_lesions(visit(), visit(FRESH, seed=2), inside))
+    assert row.change == fate
+    assert row.reason == ("" if fate == "new" else "outside the brain mask before")
+
+
+@pytest.mark.parametrize(("before", "fate"), [(0.25, "new"), (0.26, "unclear")])
+def test_half_the_threshold_is_not_almost_a_lesion(before: float, fate: str) -> None:
+    first = visit()
+    first = replace(first, probability=np.where(FRESH, before, 0))
+    row = only(compare_lesions(first, visit(FRESH, seed=2), INSIDE))
+    assert row.change == fate
+
+
+@pytest.mark.parametrize(("share", "fate"), [(0.4, "new"), (0.6, "unclear")])
+def test_half_the_contrast_is_not_bright_before(share: float, fate: str) -> None:
+    first = visit()
+    first = replace(first, flair=first.flair + np.float32(3 * share) * FRESH)
+    assert only(compare_lesions(first, visit(FRESH, seed=2), INSIDE)).change == fate
+
+
+BUD = cube(9, 5, 5, 3)
+"""Grows 3 mm out of the side of ``OLD``: 27 voxels, the furthest 3 mm away."""
+
+
+@pytest.mark.parametrize(
+    ("thick", "late", "disagreement", "reason"),
+    [
+        (1.0, 1.0, 0.0, "a part of it is new"),
+        (5.8, 1.0, 0.0, "a part of it is new"),
+        (6.2, 1.0, 0.0, ""),
+        (1.0, 6.2, 0.0, ""),
+        (1.0, 1.0, 1.9, "a part of it is new"),
+        (1.0, 1.0, 2.1, ""),
+    ],
+)
+def test_a_part_has_to_reach_beyond_borders_slices_and_registration(
+    thick: float, late: float, disagreement: float, reason: str
+) -> None:
+    first = replace(visit(OLD), edge_mm=thick)
+    second = replace(visit(OLD | BUD, seed=2), edge_mm=late)
+    # the volume says nothing, so that only the part can
+    second = replace(second, volumes_mm3={1: 126.0})
+    found = compare_lesions(first, second, INSIDE, disagreement_mm=disagreement)
+    row = only(found)
+    assert row.reason == (reason or row.reason)
+    assert row.change == ("enlarging" if reason else "stable")
+    assert row.gained_mm3 == (27 if reason else 0)
+
+
+def test_a_part_that_the_volume_does_not_follow_is_told_of() -> None:
+    second = replace(visit(OLD | BUD, seed=2), volumes_mm3={1: 125.0})
+    row = only(compare_lesions(visit(OLD), second, INSIDE))
+    assert (row.change, row.change_mm3) == ("stable", 0)
+    assert row.reason == "a part has changed, the volume has not changed with it"
+
+
+def test_a_volume_without_flair_is_told_of() -> None:
+    wide = OLD | cube(4, 4, 9, 5)
+    first = visit(OLD)
+    same = replace(first, labels=wide.astype(np.int32), volumes_mm3={1: 250.0})
+    rule = ChangeRule(border_weight=1e6)
+    row = only(compare_lesions(first, same, INSIDE, rule=rule))
+    assert abs(row.change_mm3) > row.limit_mm3
+    assert (row.change, row.reason) == ("stable", "FLAIR has not changed beyond its noise")
+
+
+def test_what_shrank_is_lost_and_nothing_gained() -> None:
+    bigger = OLD | cube(4, 4, 9, 5)
+    found = compare_lesions(visit(bigger), visit(OLD, seed=2), INSIDE)
+    row = only(found)
+    assert (row.change, row.gained_mm3) == ("shrinking", 0)
+    assert row.lost_mm3 == pytest.approx(125, abs=25)
+    assert set(np.unique(found.codes)) == {0, Code.STABLE, Code.LOST}
+
+
+def test_voxels_have_a_volume() -> None:
+    """Edges of 2 mm: volumes eightfold, surfaces fourfold."""
+    first, second = visit(), visit(FRESH, seed=2)
+    second = replace(second, volumes_mm3={1: 512.0})
+    row = only(compare_lesions(first, second, INSIDE, spacing=2.0))
+    assert (row.change, row.gained_mm3) == ("new", 512)
