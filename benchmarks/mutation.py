@@ -254,10 +254,10 @@ def sample(root: Path, size: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(root: Path, path: Path) -> list[str]:
-    """Name the mirroring tests: of ``a/b_c.py`` those in ``a/test_b_c*.py``, else of ``b``."""
+    """Name the mirroring tests: of ``b_c.py`` ``test_b_c[_numbers].py``, else those of ``b``."""
     folder, stem = root / "tests" / path.parent.relative_to("bids_msseg"), path.stem
     while stem:
-        names = [folder / f"test_{stem}.py", *sorted(folder.glob(f"test_{stem}_mutants.py"))]
+        names = [folder / f"test_{stem}.py", folder / f"test_{stem}_numbers.py"]
         there = [name.relative_to(root).as_posix() for name in names if name.is_file()]
         if there:
             return there
@@ -275,16 +275,16 @@ def preload() -> None:
         "mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None
     )
     settings.load_profile("mutants")
-    sys.dont_write_bytecode = True
 
 
-def start(tree: Path, path: Path, limit_s: int) -> int:
+def start(tree: Path, path: Path, limit_s: int, *, clean: bool = False) -> int:
     """Fork a process that runs the tests of one file in a copy of the tree."""
     process = os.fork()
     if process:
         return process
     try:
         os.setsid()
+        sys.dont_write_bytecode = not clean
         resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
         resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -307,7 +307,7 @@ def _judge(tree: Path, path: Path) -> int:
 
 def clean_seconds(tree: Path, path: Path) -> float:
     """Run the tests of a file as it is; CPU seconds."""
-    process = start(tree, path, 600)
+    process = start(tree, path, 600, clean=True)
     _, status, usage = os.wait4(process, 0)
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"the tests of {path} fail as it is: {tests_of(tree, path)}")
@@ -317,7 +317,9 @@ def clean_seconds(tree: Path, path: Path) -> float:
 def judge(chosen: list[Mutant], trees: list[Path]) -> Iterator[tuple[Mutant, str]]:
     """Yield each mutant with how it ended: killed, out of time, survived."""
     for path in sorted({one.path for one in chosen}):
-        limit_s = int(TIMES_CLEAN * clean_seconds(trees[0], path)) + GRACE_S
+        # in every tree, as each then has its tests compiled
+        taken = max(clean_seconds(tree, path) for tree in trees)
+        limit_s = int(TIMES_CLEAN * taken) + GRACE_S
         yield from _judge_file([one for one in chosen if one.path == path], trees, limit_s)
 
 
