@@ -1,6 +1,7 @@
 """Whether the same visits give the same bytes in other circumstances, and how far bfloat16 moves.
 
-usage: python benchmarks/same_result.py [--bids DIR] [--contrasts FLAIR] [--fast] [--small-net]
+usage: python benchmarks/same_result.py [--bids DIR] [--contrasts FLAIR] [--small-heads]
+       [--fast] [--small-net]
        python benchmarks/same_result.py --stack WORK/bids_msseg/<visit>/stack/stack.npz
 
 The first form runs the coarse demo (two visits) again and again: on one thread, on two, several
@@ -91,6 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare results of the same visits.")
     parser.add_argument("--bids", type=Path, help="a dataset [the coarse demo]")
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
+    parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
     parser.add_argument("--stack", type=Path, help="segment this, in two precisions")
