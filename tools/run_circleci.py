@@ -81,8 +81,8 @@ def docker_answers() -> bool:
         return False
 
 
-def surroundings(folder: Path, version: str) -> dict[str, str]:
-    """Variables that CircleCI and its context would set."""
+def surroundings(folder: Path, version: str, *, docker: bool) -> dict[str, str]:
+    """Variables that CircleCI and its context would set; a ``docker`` where one is needed."""
     registry = os.environ.get("REGISTRY", "127.0.0.1:5000")
     found = {
         "CIRCLECI": "true",
@@ -92,7 +92,7 @@ def surroundings(folder: Path, version: str) -> dict[str, str]:
         "REGISTRY_PASSWORD": "none",
     }
     path = os.environ["PATH"]
-    if not docker_answers():
+    if docker and not docker_answers():
         path = f"{stand_in_for_docker(folder / 'bin')}:{path}"
         subprocess.run([ROOT / "tools/ctr.sh", "prepare"], check=True)
         subprocess.run([ROOT / "tools/ctr.sh", "registry-start"], check=True)
@@ -111,7 +111,9 @@ def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
     clone = folder / "project"
     if not clone.exists():
         subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
-    environment = surroundings(folder, read_version())
+    commands = [step["command"] for job in jobs for step in run_steps(config, job)]
+    docker = any("docker " in command for command in commands)
+    environment = surroundings(folder, read_version(), docker=docker)
     lines = []
     try:
         for job in jobs:
@@ -132,7 +134,7 @@ def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
                     return done.returncode
     finally:
         print(*lines, sep="\n")
-        if (folder / "bin").exists():
+        if docker and (folder / "bin").exists():
             subprocess.run([ROOT / "tools/ctr.sh", "registry-stop"], check=False)
     return 0
 

@@ -92,11 +92,30 @@ def test_steps_of_commands_stand_where_the_command_does(runner: Any) -> None:
     assert [step["name"] for step in steps] == ["one", "second", "three"]
 
 
+def test_only_steps_that_call_docker_get_one(
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project").mkdir()
+    asked = []
+
+    def note(*_: object, docker: bool) -> dict[str, str]:
+        asked.append(docker)
+        return {"PATH": "/usr/bin:/bin"}
+
+    monkeypatch.setattr(runner, "surroundings", note)
+    jobs = {"plain": {"steps": [{"run": "true"}]}, "image": {"steps": [{"run": ": docker info"}]}}
+    for names in (["plain"], ["plain", "image"]):
+        assert runner.run_jobs({"jobs": jobs}, names, tmp_path) == 0
+    assert asked == [False, True]
+
+
 def test_it_stops_at_the_first_step_that_fails(
     runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "project").mkdir()
-    monkeypatch.setattr(runner, "surroundings", lambda *_: {"PATH": "/usr/bin:/bin", "A": "a"})
+    monkeypatch.setattr(
+        runner, "surroundings", lambda *_, **__: {"PATH": "/usr/bin:/bin", "A": "a"}
+    )
     config = {
         "jobs": {
             "job": {
