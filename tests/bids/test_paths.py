@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_msseg.bids.paths import (
+    changes_path,
     figure_path,
     group_path,
     logs_dir,
@@ -144,3 +145,19 @@ def test_pages_and_logs() -> None:
     assert logs_dir(OUT) == OUT / "logs"
     assert record_path(OUT, "01", None) == OUT / "logs/visits/sub-01.json"
     assert group_path(OUT, ".json") == OUT / "group_lesions.json"
+
+
+def test_refusals_say_what_was_meant() -> None:
+    for make, what in (
+        (lambda: changes_path(OUT, "01", "tsv"), "extension"),
+        (lambda: changes_path(OUT, "0/1", ".tsv"), "sub"),
+        (lambda: group_path(OUT, "tsv"), "extension"),
+        (lambda: group_path(OUT, ".tsv", "a/b"), "part"),
+        (lambda: record_path(OUT, "0_1", None), "sub"),
+        (lambda: record_path(OUT, "01", "1_"), "ses"),
+        (lambda: report_path(OUT, "../01"), "sub"),
+        (lambda: output_path(OUT, VISIT, suffix="a_b", extension=".txt"), "suffix"),
+        (lambda: output_path(OUT, VISIT, suffix="mask", extension=".x", desc="-"), "desc"),
+    ):
+        with pytest.raises(UsageError, match=f"cannot stand in a file name as {what}\n"):
+            make()

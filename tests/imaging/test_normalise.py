@@ -13,7 +13,10 @@ from bids_msseg.errors import DataError
 from bids_msseg.imaging.normalise import (
     BACKGROUND,
     CLIP,
+    CONTRASTS,
     MARGIN_MM,
+    SPACING_MM,
+    TRIM_PERCENT,
     Stack,
     build_stack,
     working_grid,
@@ -193,3 +196,10 @@ def test_saved_stack_is_read_back(tmp_path: Path) -> None:
     stack = build_stack({"FLAIR": flair}, brain)
     stack.save(tmp_path / "stack.npz")
     assert_same(Stack.load(tmp_path / "stack.npz"), stack, atol=0)
+
+
+def test_scales_are_those_on_which_nets_were_trained() -> None:
+    """Weights that are shipped rest on them: another value needs another training."""
+    assert CONTRASTS == ("FLAIR", "T1w", "T2w")
+    assert (SPACING_MM, MARGIN_MM, TRIM_PERCENT) == (1.0, 4, 1.0)
+    assert (CLIP, BACKGROUND) == (5.0, -3.0)
