@@ -51,7 +51,7 @@ def correct_bias(
     image, region = _to_itk(scaled, volume), _to_itk(inside.astype(np.uint8), volume)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)
-    with _itk_threads(ITK_THREADS):
+    with steady_threads():
         n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(region, factors))
         log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
     field = np.exp(log_field - float(log_field[inside].mean()))
@@ -59,10 +59,14 @@ def correct_bias(
 
 
 @contextmanager
-def _itk_threads(count: int) -> Iterator[None]:
-    """Set the process's number of ITK threads, and set it back."""
+def steady_threads() -> Iterator[None]:
+    """Set the process's number of ITK threads to one, and set it back.
+
+    Who corrects several images at a time puts this around all of them: the first to end would
+    otherwise set it back under the others.
+    """
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(ITK_THREADS)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from nibabel.filebasedimages import ImageFileError
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.errors import DataError
-from bids_msseg.imaging.bias import correct_bias
+from bids_msseg.imaging.bias import correct_bias, steady_threads
 from bids_msseg.imaging.brain import (
     brain_notes,
     extract_brain,
@@ -143,29 +144,46 @@ class Coregister(Step):
 
 
 class _BiasInputs(StepInputs):
-    in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
-    transform_file = File(desc="FLAIR world to this image's world; identity where not given")
+    flair_file = File(exists=True, mandatory=True)
+    t1w_file = File(exists=True)
+    t1w_transform = File(desc="FLAIR world to T1w world")
+    t2w_file = File(exists=True)
+    t2w_transform = File(desc="FLAIR world to T2w world")
+
+
+class _BiasOutputs(StepOutputs):
+    flair_file = File(desc="corrected, on its own grid; so are the others")
+    t1w_file = File()
+    t2w_file = File()
 
 
 class CorrectBias(Step):
-    """Remove the bias field inside the brain."""
+    """Remove the bias fields inside the brain, of all contrasts in one step.
+
+    N4 keeps one processor busy, so a step for each contrast would leave the others idle.
+    """
 
     input_spec = _BiasInputs
-    output_spec = _ImageOutputs
+    output_spec = _BiasOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Correct one contrast on its own grid."""
-        image, mask = load_volume(inputs["in_file"]), load_volume(inputs["mask_file"])
-        world = (
-            inverse(read_itk_affine(Path(inputs["transform_file"])))
-            if "transform_file" in inputs
-            else None
-        )
-        inside = mask_onto(mask, image.shape, image.affine, transform=world)
-        target = folder / "corrected.nii.gz"
-        save_volume(correct_bias(image, inside, threads=inputs["threads"]), target)
-        return {"out_file": str(target)}
+        """Correct every contrast on its own grid; as many are in memory as there are threads."""
+        mask = load_volume(inputs["mask_file"])
+
+        def correct(name: str) -> Path:
+            image = load_volume(inputs[f"{name}_file"])
+            moved = inputs.get(f"{name}_transform")
+            world = None if moved is None else inverse(read_itk_affine(Path(moved)))
+            inside = mask_onto(mask, image.shape, image.affine, transform=world)
+            target = folder / f"{name}.nii.gz"
+            save_volume(correct_bias(image, inside), target)
+            return target
+
+        names = [name for name in ("flair", "t1w", "t2w") if f"{name}_file" in inputs]
+        with steady_threads(), ThreadPoolExecutor(inputs["threads"]) as pool:
+            targets = list(pool.map(correct, names))
+        return {f"{name}_file": str(path) for name, path in zip(names, targets, strict=True)}
 
 
 class _TemplateInputs(StepInputs):

@@ -116,7 +116,7 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     Returns
     -------
     Workflow
-        Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias_<contrast>``,
+        Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``anatomy``, ``stack``, ``quality``, ``segment``, ``delineate``,
         ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``, ``publish``.
     """
@@ -191,33 +191,37 @@ def _preprocess(plan: _Plan) -> None:
         plan.connect(f"conform_{contrast}", "out_file", name, "moving_file")
         plan.connect("conform_FLAIR", "out_file", name, "fixed_file")
         plan.connect("brain", "mask_file", name, "fixed_mask")
-    for contrast in plan.contrasts:
-        name = f"bias_{contrast}"
-        plan.add(CorrectBias(), name, mem_gb=1.0, threads=False)
-        plan.connect(f"conform_{contrast}", "out_file", name, "in_file")
-        plan.connect("brain", "mask_file", name, "mask_file")
-        if contrast != "FLAIR":
-            plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
+    _correct_bias(plan)
     _fit_template(plan, "template", REFERENCE_TEMPLATE, 1)
     _find_anatomy(plan)
+
+
+def _correct_bias(plan: _Plan) -> None:
+    plan.add(CorrectBias(), "bias", mem_gb=2.0)
+    plan.connect("brain", "mask_file", "bias", "mask_file")
+    for contrast in plan.contrasts:
+        name = contrast.lower()
+        plan.connect(f"conform_{contrast}", "out_file", "bias", f"{name}_file")
+        if contrast != "FLAIR":
+            plan.connect(f"coregister_{contrast}", "transform_file", "bias", f"{name}_transform")
 
 
 def _fit_template(plan: _Plan, name: str, template: str, resolution: int) -> None:
     step = FitTemplate(template=template, resolution=resolution, seed=plan.settings.seed)
     plan.add(step, name, mem_gb=1.5)
-    plan.connect("bias_FLAIR", "out_file", name, "flair_file")
+    plan.connect("bias", "flair_file", name, "flair_file")
     plan.connect("brain", "mask_file", name, "mask_file")
 
 
 def _find_anatomy(plan: _Plan) -> None:
     """Follow this brain's own fluid from where the template has ventricles."""
     plan.add(FindAnatomy(), "anatomy", mem_gb=1.0, threads=False)
-    plan.connect("bias_FLAIR", "out_file", "anatomy", "flair_file")
+    plan.connect("bias", "flair_file", "anatomy", "flair_file")
     plan.connect("brain", "mask_file", "anatomy", "mask_file")
     plan.connect("template", "transform_file", "anatomy", "template_transform")
     for contrast in plan.moving:
         name = contrast.lower()
-        plan.connect(f"bias_{contrast}", "out_file", "anatomy", f"{name}_file")
+        plan.connect("bias", f"{name}_file", "anatomy", f"{name}_file")
         plan.connect(f"coregister_{contrast}", "transform_file", "anatomy", f"{name}_transform")
 
 
@@ -236,11 +240,11 @@ def _brain_device(device: str) -> str:
 def _segment(plan: _Plan) -> None:
     """Stack, cascade, lesions."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
-    plan.connect("bias_FLAIR", "out_file", "stack", "flair_file")
+    plan.connect("bias", "flair_file", "stack", "flair_file")
     plan.connect("brain", "mask_file", "stack", "mask_file")
     for contrast in plan.moving:
         name = contrast.lower()
-        plan.connect(f"bias_{contrast}", "out_file", "stack", f"{name}_file")
+        plan.connect("bias", f"{name}_file", "stack", f"{name}_file")
         plan.connect(f"coregister_{contrast}", "transform_file", "stack", f"{name}_transform")
     chosen = plan.settings
     cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
@@ -280,12 +284,12 @@ def _onto_flair(plan: _Plan) -> None:
     for contrast in plan.contrasts:
         name = f"on_flair_{contrast}"
         plan.add(_grid_step(plan), name, mem_gb=0.5, threads=False)
-        plan.connect(f"bias_{contrast}", "out_file", name, "in_file")
+        plan.connect("bias", f"{contrast.lower()}_file", name, "in_file")
         plan.connect("delineate", "brain_file", name, "brain_file")
         if contrast != "FLAIR":
             plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
     plan.add(_grid_step(plan), "on_flair_head", mem_gb=0.5, threads=False)
-    plan.connect("bias_FLAIR", "out_file", "on_flair_head", "in_file")
+    plan.connect("bias", "flair_file", "on_flair_head", "in_file")
 
 
 def _grid_step(plan: _Plan) -> OntoGrid:

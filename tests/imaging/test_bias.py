@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from bids_msseg.imaging.bias import correct_bias
+from bids_msseg.imaging.bias import correct_bias, steady_threads
 from bids_msseg.imaging.volume import Volume
 
 from .conftest import CONTRASTS, head, tissue, world
@@ -43,10 +45,24 @@ def test_threads_do_not_change_a_byte(shaded: tuple[Volume, np.ndarray, np.ndarr
     runs = set()
     for threads in (1, 2, 3):
         process.SetGlobalDefaultNumberOfThreads(threads)
-        runs.add(correct_bias(volume, brain, threads=threads).data.tobytes())
+        runs.add(correct_bias(volume, brain).data.tobytes())
         assert process.GetGlobalDefaultNumberOfThreads() == threads
     process.SetGlobalDefaultNumberOfThreads(before)
     assert len(runs) == 1
+
+
+def test_images_side_by_side_are_what_they_are_alone(
+    shaded: tuple[Volume, np.ndarray, np.ndarray],
+) -> None:
+    volume, brain, _ = shaded
+    alone = correct_bias(volume, brain).data.tobytes()
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(2)
+    with steady_threads(), ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: correct_bias(volume, brain).data.tobytes(), range(3)))
+    assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 2
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert found == [alone] * 3
 
 
 def test_gain_does_not_matter(shaded: tuple[Volume, np.ndarray, np.ndarray]) -> None:

@@ -107,7 +107,7 @@ def test_bias_and_stack(run: Run, flair: Path, brain: Path) -> None:
     image = nib.load(flair)
     ramp = np.linspace(0.7, 1.3, image.shape[0])[:, None, None]
     nib.save(nib.Nifti1Image((image.get_fdata() * ramp).astype("f4"), image.affine), flair)
-    corrected = run(CorrectBias, in_file=flair, mask_file=brain).out_file
+    corrected = run(CorrectBias, flair_file=flair, mask_file=brain).flair_file
     stack = Stack.load(Path(run(BuildStack, flair_file=corrected, mask_file=brain).stack_file))
     assert stack.present == (True, False, False)
     assert not stack.data[1:].any()

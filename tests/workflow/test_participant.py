@@ -68,7 +68,7 @@ def feeds(workflow: Workflow, target: str) -> dict[str, str]:
 ALWAYS = {
     "conform_FLAIR",
     "brain",
-    "bias_FLAIR",
+    "bias",
     "template",
     "anatomy",
     "stack",
@@ -85,7 +85,7 @@ ALWAYS = {
     "list_seconds",
     "list_notes",
 }
-A_CONTRAST = {"conform", "coregister", "bias", "on_flair"}
+A_CONTRAST = {"conform", "coregister", "on_flair"}
 
 
 @pytest.mark.parametrize("others", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
@@ -119,7 +119,7 @@ def test_one_way_to_one_end(images: dict[str, Path], others: tuple[str, ...]) ->
 
 def test_nodes_declare_memory_and_threads(images: dict[str, Path]) -> None:
     workflow = build(images, "T1w", "T2w", threads=3)
-    heavy = {"template", "segment"} | {f"coregister_{name}" for name in CONTRASTS}
+    heavy = {"bias", "template", "segment"} | {f"coregister_{name}" for name in CONTRASTS}
     for name, node in nodes_of(workflow).items():
         if name.startswith("list_"):
             assert node.run_without_submitting
