@@ -108,3 +108,14 @@ def test_rows_that_are_not_defined_are_left_out() -> None:
 def test_what_does_not_vary_has_no_correlation() -> None:
     values = np.column_stack([np.ones(6), np.arange(6.0)])
     assert math.isnan(estimate(values, list("abcdef"), agreement.pearson).value)
+
+
+def test_three_visits_are_enough() -> None:
+    found = estimate(pairs(0, 3), list("aab"), agreement.bias)
+    assert found.value == pytest.approx(float(np.diff(pairs(0, 3)).mean() * -1))
+    assert (found.n_patients, found.n_visits) == (2, 3)
+
+
+def test_five_patients_have_an_interval() -> None:
+    found = estimate(pairs(0, 5), list("abcde"), agreement.bias)
+    assert found.low < found.value < found.high

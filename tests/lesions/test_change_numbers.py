@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from bids_msseg.lesions.change import (
     ChangeRow,
@@ -200,3 +201,55 @@ def test_voxels_have_a_volume() -> None:
     second = replace(second, volumes_mm3={1: 512.0})
     row = only(compare_lesions(first, second, INSIDE, spacing=2.0))
     assert (row.change, row.gained_mm3) == ("new", 512)
+
+
+@pytest.mark.parametrize("spacing", [1.0, 2.0])
+def test_change_is_measured_against_the_normal_tissue_around(spacing: float) -> None:
+    """Over 1 mm here, less that over 6 mm of normal tissue, two voxels off every suspicion."""
+    first, second = visit(OLD), visit(FRESH, seed=2)
+    vague = np.zeros(SHAPE)
+    vague[20, 4, 4], vague[30, 4, 4] = 0.2, 0.19  # four tenths of the threshold, and less
+    first = replace(first, probability=first.probability + vague)
+    inside = INSIDE & (np.indices(SHAPE)[0] > 1)
+    found = flair_evidence(first, second, inside, spacing=spacing)
+    suspect = OLD | FRESH | (vague == 0.2)
+    normal = inside & ~ndimage.binary_dilation(suspect, np.ones((3, 3, 3)), iterations=2)
+    assert np.array_equal(found.normal, normal)
+    raw = (second.flair - first.flair).astype(np.float32)
+
+    def mean(where: np.ndarray, sigma: float) -> np.ndarray:
+        total = ndimage.gaussian_filter(raw * where, sigma, truncate=3)
+        share = ndimage.gaussian_filter(where.astype(np.float32), sigma, truncate=3)
+        return np.where(share > 1e-3, total / np.maximum(share, 1e-3), 0)
+
+    change = np.where(inside, mean(inside, 1 / spacing) - mean(normal, 6 / spacing), 0)
+    np.testing.assert_allclose(found.change, change, atol=1e-5)
+    assert np.array_equal(found.score, found.change / found.noise)
+
+
+def test_noise_has_ten_strata_by_the_edges_of_the_mean_image() -> None:
+    first, second = visit(), visit(seed=2)
+    found = flair_evidence(first, second, INSIDE, spacing=2.0)
+    edges = ndimage.gaussian_gradient_magnitude((first.flair + second.flair) / 2, 0.5)
+    order = np.argsort(edges, axis=None)
+    for stratum, places in enumerate(np.array_split(order, 10)):
+        middle = places[10:-10]
+        noise = 1.4826 * np.median(np.abs(found.change.ravel()[places]))
+        np.testing.assert_allclose(
+            found.noise.ravel()[middle], noise, rtol=0.01, err_msg=str(stratum)
+        )
+    assert len(np.unique(found.noise)) == 10
+
+
+def test_noise_is_never_nothing() -> None:
+    first = visit()
+    found = flair_evidence(first, first, INSIDE)
+    assert np.array_equal(np.unique(found.noise), [np.float32(1e-3)])
+
+
+def test_without_normal_tissue_nothing_is_evidence() -> None:
+    first = replace(visit(), probability=np.ones(SHAPE))
+    found = flair_evidence(first, visit(seed=2), INSIDE)
+    assert not found.normal.any()
+    assert np.isinf(found.noise).all()
+    assert not found.score.any()

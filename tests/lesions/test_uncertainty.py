@@ -187,3 +187,57 @@ def test_a_site_with_few_patients_counts_as_much_as_one_with_many() -> None:
     assert apart is not None
     assert as_one is not None
     assert apart.half_width > 1.2 * as_one.half_width
+
+
+def test_eight_patients_and_twenty_lesions_are_enough() -> None:
+    assert fit_load(_loads(8)) is not None
+    enough = [LesionCase(str(i % 8), "A", 0.5 + i / 50, i % 2 == 0) for i in range(20)]
+    assert fit_confidence(enough) is not None
+    assert fit_confidence(enough[1:]) is None
+    assert fit_confidence([replace(one, participant="1") for one in enough]) is None
+
+
+def test_targets_are_those_of_platt() -> None:
+    """Where all lesions look the same, their confidence is the mean of the targets."""
+    cases = [LesionCase(str(i % 8), "A", 0.75, i < 12) for i in range(20)]
+    model = fit_confidence(cases)
+    assert model is not None
+    expected = (12 * 13 / 14 + 8 * 1 / 10) / 20
+    assert model.confidence(0.75) == pytest.approx(expected, abs=1e-4)
+
+
+def test_volumes_that_are_all_the_same_give_a_level() -> None:
+    cases = [LoadCase(str(i), "A", (5.0,) * len(SWEEP), i + 0.9) for i in range(8)]
+    model = fit_load(cases)
+    assert model is not None
+    assert model.slope == 0
+    assert model.intercept == pytest.approx(np.mean(np.log(np.arange(1, 9))))
+
+
+def test_volumes_that_hardly_differ_still_give_a_line() -> None:
+    cases = [
+        LoadCase(str(i), "A", (volume - 0.1,) * len(SWEEP), 3 * volume - 0.1)
+        for i, volume in enumerate(np.linspace(5, 5.1, 8).tolist())
+    ]
+    model = fit_load(cases)
+    assert model is not None
+    assert model.slope == pytest.approx(1)
+    assert model.intercept == pytest.approx(math.log(3))
+
+
+def test_the_ends_belong_to_an_interval() -> None:
+    found = LoadModel(0.5, 1.0, 0.0, 0.5, 9).interval([4.0] * len(SWEEP))
+    assert found.holds(found.low_ml)
+    assert found.holds(found.high_ml)
+    assert not found.holds(found.low_ml - 1e-6)
+    assert not found.holds(found.high_ml + 1e-6)
+
+
+def test_cuts_are_those_of_saved_calibrations() -> None:
+    assert SWEEP == (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+
+def test_confidence_ends_at_a_thousandth() -> None:
+    model = ConfidenceModel(1.0, 0.0, 100, 9)
+    assert model.confidence(0.0) == model.confidence(0.001) == pytest.approx(0.001)
+    assert model.confidence(1.0) == model.confidence(0.999) == pytest.approx(0.999)
