@@ -71,6 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="TSV with columns visit and fold, in place of folds dealt by site and load",
     )
+    _add_run(parser)
+    parser.add_argument("-v", "--verbose", action="count", default=0)
+    parser.add_argument("--version", action="version", version=f"msseg-train {__version__}")
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Describe how much is trained, under what name and by what."""
     parser.add_argument(
         "--outer",
         type=_fold,
@@ -98,9 +106,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads", type=_count, default=1, help="threads of each process (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:N]")
-    parser.add_argument("-v", "--verbose", action="count", default=0)
-    parser.add_argument("--version", action="version", version=f"msseg-train {__version__}")
-    return parser
 
 
 def _count(text: str) -> int:

@@ -364,6 +364,12 @@ def _trust() -> tuple[Column, ...]:
             "Why there is no interval",
             lambda one: without_folders(one.load_interval_reason),
         ),
+        *_image_checks(),
+    )
+
+
+def _image_checks() -> tuple[Column, ...]:
+    return (
         Column(
             "quality",
             "What the check of the images says, before anything is segmented",
