@@ -1,16 +1,18 @@
 """Time one visit from start to report, step by step, with peak memory.
 
 usage: python benchmarks/participant.py BIDS_DIR [--participant 12] [--session 1] [--fast]
-       [--nprocs 2] [--start-up]
+       [--nprocs 2] [--model NAME] [--keep OUT] [--start-up]
 
 Runs ``msseg`` in a process of its own on an empty output folder and prints a Markdown table.
 ``--start-up`` measures only how long it takes to answer: ``--help``, and the first line of the
-log. CPU time stands beside the wall time, which a busy machine stretches.
+log. CPU time stands beside the wall time, which a busy machine stretches. ``--keep`` leaves the
+outputs, so that those of two versions can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -28,20 +30,23 @@ def main() -> int:
     if options.start_up:
         return start_up(options.bids_dir)
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
+        out = (options.keep or Path(folder) / "out").resolve()
         command = [
             sys.executable, "-m", "bids_msseg", str(options.bids_dir), str(out), "participant",
             "--participant-label", options.participant, "--nprocs", str(options.nprocs),
+            "--resource-monitor",
         ]  # fmt: skip
         command += ["--session-label", options.session] if options.session else []
         command += ["--fast"] if options.fast else []
+        command += ["--model", options.model] if options.model else []
         begun = time.monotonic()
         code = subprocess.run(command, check=False).returncode  # noqa: S603
         wall = time.monotonic() - begun
         records = sorted((out / "logs" / "visits").glob("*.json"))
         if code or not records:
             return code or 1
-        _print(json.loads(records[0].read_text(encoding="utf-8")), wall, options)
+        record = json.loads(records[0].read_text(encoding="utf-8"))
+        _print(record, _cpu_seconds(out / "logs" / "resources.tsv"), wall, options)
     return 0
 
 
@@ -75,26 +80,39 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--session", default="1")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--nprocs", type=int, default=2)
+    parser.add_argument("--model", help="weights; by default the app's own default")
+    parser.add_argument("--keep", type=Path, metavar="OUT", help="empty folder for the outputs")
     parser.add_argument("--start-up", action="store_true", help="only the first answers")
     return parser.parse_args()
 
 
-def _print(record: dict[str, object], wall: float, options: argparse.Namespace) -> None:
+def _cpu_seconds(table: Path) -> dict[str, float]:
+    """Read what each step took of all processors together."""
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t")
+        return {row["step"]: float(row["cpu_seconds"]) for row in rows}
+
+
+def _print(
+    record: dict[str, object], cpu: dict[str, float], wall: float, options: argparse.Namespace
+) -> None:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     timings: dict[str, float] = record["timings_s"]  # type: ignore[assignment]
-    load = os.getloadavg()[1]
+    model: dict[str, str] = record["model"]  # type: ignore[assignment]
     print(
-        f"sub-{options.participant} ses-{options.session}, {options.nprocs} processors of "
-        f"{platform.processor() or platform.machine()}, load average {load:.1f}\n"
+        f"sub-{options.participant} ses-{options.session}, {model['name']}, {options.nprocs} "
+        f"processors of {platform.processor() or platform.machine()}, load average "
+        f"{os.getloadavg()[1]:.1f}\n"
     )
-    print("| step | s |\n|---|---|")
+    print("| step | wall s | CPU s |\n|---|---|---|")
     for step, seconds in timings.items():
-        print(f"| {step} | {seconds:.1f} |")
-    rest = wall - sum(timings.values())
-    print(f"| start-up, index, report | {rest:.1f} |")
-    print(f"| **whole visit, wall** | **{wall:.1f}** |")
-    print(f"| CPU | {usage.ru_utime + usage.ru_stime:.1f} |")
-    print(f"\npeak memory {usage.ru_maxrss / 2**20:.2f} GiB")
+        print(f"| {step} | {seconds:.1f} | {cpu.get(step, float('nan')):.2f} |")
+    whole = usage.ru_utime + usage.ru_stime
+    # steps that run at the same time take longer together than the visit
+    rest = max(0.0, wall - sum(timings.values()))
+    print(f"| start-up, index, report | {rest:.1f} | {whole - sum(cpu.values()):.2f} |")
+    print(f"| **whole visit** | **{wall:.1f}** | **{whole:.1f}** |")
+    print(f"\npeak memory of a process {usage.ru_maxrss / 2**20:.2f} GiB")
 
 
 if __name__ == "__main__":
