@@ -18,14 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bids_msseg.cascade.augment import Augmentation, AugmentPlan
+from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.generation import MadeSampler, MakePlan, MixedSampler
 from bids_msseg.cascade.heads import Head, load_head, may_see
-from bids_msseg.cascade.inference import (
-    Engine,
-    candidate_probability,
-    find_candidates,
-)
+from bids_msseg.cascade.inference import candidate_probability, find_candidates
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.sampling import (

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.fit_state import FitState, read_checkpoint
-from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import batches
 from bids_msseg.cascade.stopping import StopRequest, stopping

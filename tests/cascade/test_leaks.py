@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from bids_msseg.cascade import points, stages
+from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.generation import MadeSampler, MixedSampler
 from bids_msseg.cascade.heads import Head, LesionDraw, Tissue, save_head
-from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import CandidateSampler
 from bids_msseg.cascade.schedule import Goal, plan_stages, run_stage

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bids_msseg.cascade.inference import Engine, candidate_probability
+from bids_msseg.cascade.engine import Engine
+from bids_msseg.cascade.inference import candidate_probability
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import CandidateSampler, RefinementSampler, judge_candidates
 from bids_msseg.cascade.training import (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.folds import Split
-from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import save_visit
 from bids_msseg.cascade.training import Report

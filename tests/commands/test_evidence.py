@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.folds import Split
-from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import Recipe, Workshop
 from bids_msseg.cascade.training import FitPlan

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bids_msseg.cascade import inference
+from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.folds import Split
-from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
 from bids_msseg.cascade.training import FitPlan

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.folds import FoldSet, Split
-from bids_msseg.cascade.inference import Engine
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.cascade.training import Report

@@ -1,0 +1,57 @@
+"""Where and how nets run."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where and how nets run.
+
+    Attributes
+    ----------
+    device : str
+        ``cpu`` or ``cuda[:N]``.
+    bfloat16 : bool
+        Multiply in bfloat16 (convolutions only; sums stay in float32).
+    batch : int
+        Tiles a pass.
+    """
+
+    device: str = "cpu"
+    bfloat16: bool = False
+    batch: int = 2
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which a net's forward pass runs."""
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, torch.bfloat16, enabled=self.bfloat16)
+
+
+def choose_engine(device: str = "auto") -> Engine:
+    """Pick the device, and bfloat16 where it is native.
+
+    Raises
+    ------
+    UsageError
+        If a GPU is asked for and none is there.
+    """
+    from bids_msseg.errors import UsageError
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return Engine("cpu", bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()), 2)
+    if device.partition(":")[0] != "cuda":
+        raise UsageError(f"--device {device}: no such device", cure="use auto, cpu or cuda[:N]")
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {device}: torch sees no GPU here",
+            cure="use --device cpu (or auto), or install the CUDA build of torch; "
+            "in a container add --gpus all (docker) or --nv (apptainer)",
+        )
+    return Engine(device, bool(torch.cuda.is_bf16_supported()), 8)
