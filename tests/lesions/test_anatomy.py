@@ -160,6 +160,73 @@ def test_fluidity_is_a_share_and_zero_in_lesions_and_outside() -> None:
     assert not found[~made.brain].any()
 
 
+def _flair_on_line(centre: float, *pools: tuple[float, float]) -> tuple[NDArray[np.float32], ...]:
+    """A brain of radius 45 mm in steps of 1 mm along x, 13 voxels thick; fluid where told."""
+    x = np.broadcast_to(np.arange(-48, 49).reshape(-1, 1, 1), (97, 13, 13))
+    brain = np.abs(x) <= 45
+    fluid = (np.abs(x - centre) <= 6) & brain
+    for low, high in pools:
+        fluid |= (x >= low) & (x <= high)
+    prior = np.select(
+        [~brain, np.abs(x - centre) <= 5, np.abs(x) >= 42],
+        [Anatomy.OUTSIDE, Anatomy.VENTRICLE, Anatomy.CORTEX],
+        Anatomy.SUPRATENTORIAL,
+    ).astype(np.uint8)
+    flair = np.select([~brain, fluid], [0, 10], 50).astype(np.float32)
+    return flair, brain, prior
+
+
+def _labels_on_line(*pools: tuple[float, float]) -> list[int]:
+    flair, brain, prior = _flair_on_line(0, *pools)
+    found = own_anatomy({"FLAIR": flair}, brain, prior, (1, 1, 1))
+    assert found.from_own_fluid
+    return found.labels[48:, 6, 6].tolist()
+
+
+def test_cortex_reaches_three_mm_from_fluid_and_five_from_the_templates() -> None:
+    """x from 0: the ventricle to 6; cortex within 3 mm of the outside at 46."""
+    plain = _labels_on_line()
+    ventricle, tissue, cortex = Anatomy.VENTRICLE, Anatomy.SUPRATENTORIAL, Anatomy.CORTEX
+    assert plain[:7] == [ventricle] * 7
+    assert plain[7:43] == [tissue] * 36
+    assert plain[43:] == [cortex] * 3 + [Anatomy.OUTSIDE] * 3
+    # a sulcus from 34 to 38: 3 mm beside it, but no more than 5 mm from 42
+    sulcus = _labels_on_line((34, 38))
+    assert sulcus[7:37] == [tissue] * 30
+    assert sulcus[37:46] == [cortex] * 5 + [tissue] + [cortex] * 3
+
+
+def test_half_a_millilitre_of_ventricle_is_needed() -> None:
+    flair, brain, prior = _flair_on_line(0)
+    # 13 x 13 x 13 voxels of fluid: 2.2 mL at 1 mm
+    for edge, own in ((0.62, True), (0.60, False)):
+        found = own_anatomy({"FLAIR": flair}, brain, prior, (1, edge, edge * 0.6))
+        assert found.from_own_fluid is own
+        assert bool(found.note) is not own
+
+
+def test_fluid_at_the_surface_is_shared_with_what_comes_from_outside() -> None:
+    """A channel from the ventricle to the surface belongs to both, about half each."""
+    made = phantom(SPACINGS[0])
+    shape = made.brain.shape
+    x, y, z = ((np.arange(n) - (n - 1) / 2) * 1.5 for n in shape)
+    channel = made.brain & (
+        (np.abs(x) < 3)[:, None, None] & (y > 0)[None, :, None] & (np.abs(z) < 3)[None, None, :]
+    )
+    flair = np.where(channel, np.float32(10), made.images["FLAIR"])
+    found = own_anatomy({"FLAIR": flair}, made.brain, made.prior, SPACINGS[0])
+    middle = found.labels[shape[0] // 2, :, shape[2] // 2]
+    radius = np.abs(y)
+    assert (middle[(y > 0) & (radius < 12)] == Anatomy.VENTRICLE).all()
+    assert (middle[(y > 0) & (radius > 36)] != Anatomy.VENTRICLE).all()
+
+
+def test_the_template_on_another_grid_is_refused() -> None:
+    made = phantom(SPACINGS[1])
+    with pytest.raises(ValueError, match=r"and template \("):
+        own_anatomy(made.images, made.brain, made.prior[1:], SPACINGS[1])
+
+
 def test_grids_that_differ_are_refused() -> None:
     made = phantom(SPACINGS[1])
     with pytest.raises(ValueError, match="T1w"):

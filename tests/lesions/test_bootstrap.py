@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.lesions.bootstrap import FEWEST, estimate_mean
+from bids_msseg.lesions.bootstrap import FEWEST, draw_patients, estimate_mean
 
 
 def test_the_interval_is_that_of_all_equally_likely_draws() -> None:
@@ -66,3 +66,15 @@ def test_every_value_needs_its_patient() -> None:
 def test_the_interval_lies_among_the_values(values: list[float]) -> None:
     found = estimate_mean(values, draws=200)
     assert min(values) - 1e-12 <= found.low <= found.high <= max(values) + 1e-12
+
+
+def test_there_are_ten_thousand_draws_unless_told_otherwise() -> None:
+    values = list(np.random.default_rng(1).normal(size=9))
+    assert estimate_mean(values) == estimate_mean(values, draws=10_000)
+    assert estimate_mean(values) != estimate_mean(values, draws=10_001)
+
+
+def test_draws_come_in_parts_of_a_thousand_and_are_as_many_as_asked() -> None:
+    parts = list(draw_patients(4, 2500, np.random.default_rng(0)))
+    assert [part.shape for part in parts] == [(1000, 4), (1000, 4), (500, 4)]
+    assert set(np.unique(np.concatenate(parts))) == {0, 1, 2, 3}

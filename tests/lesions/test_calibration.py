@@ -73,3 +73,14 @@ def test_visits_add_up_to_one_chart() -> None:
 def test_grids_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes differ"):
         reliability(np.zeros((2, 2, 2)), np.zeros((2, 2, 3)))
+
+
+def test_edges_go_from_nothing_to_certainty() -> None:
+    found = reliability(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), bins=4)
+    assert found.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_an_empty_bin_is_not_divided_by() -> None:
+    found = reliability(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), floor=0.0, bins=2)
+    with np.errstate(all="raise"):
+        assert np.isnan(found.mean_probability).tolist() == [False, True]

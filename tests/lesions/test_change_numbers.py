@@ -253,3 +253,36 @@ def test_without_normal_tissue_nothing_is_evidence() -> None:
     assert not found.normal.any()
     assert np.isinf(found.noise).all()
     assert not found.score.any()
+
+
+def test_rows_go_by_fate_then_by_size() -> None:
+    small, middle, large = cube(20, 4, 4, 4), cube(20, 4, 12, 5), cube(20, 20, 4, 6)
+    found = compare_lesions(visit(OLD), visit(OLD, small, large, middle, seed=2), INSIDE)
+    assert [row.change for row in found.rows] == ["new", "new", "new", "stable"]
+    assert [row.change_mm3 for row in found.rows] == [216, 125, 64, 0]
+    assert [row.index for row in found.rows] == [1, 2, 3, 4]
+    assert found.matched == 1
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (35, 25, 15)])
+def test_lesions_may_lie_at_the_edge_of_the_image(corner: tuple[int, int, int]) -> None:
+    lesion = cube(*corner, 5)
+    assert only(compare_lesions(visit(lesion), visit(lesion, seed=2), INSIDE)).change == "stable"
+    row = only(compare_lesions(visit(), visit(lesion, seed=2), INSIDE))
+    assert (row.change, row.gained_mm3) == ("new", 125)
+    assert row.centre == pytest.approx(np.add(corner, 2))
+
+
+def test_lesions_further_off_are_borders_too() -> None:
+    """A tube between two lesions reaches at most 9 mm from either, and 14 mm from its own."""
+    old = cube(4, 4, 4, 5)
+    tube = np.zeros(SHAPE, bool)
+    tube[9:23, 5:8, 5:8] = True
+    far = cube(27, 4, 4, 5)
+    for others, part in (((), "a part of it is new"), ((far,), "")):
+        second = visit(old | tube, *others, seed=2)
+        second = replace(second, volumes_mm3={**second.volumes_mm3, 1: 126.0})
+        found = compare_lesions(visit(old, *others), second, INSIDE, disagreement_mm=9.0)
+        row = next(row for row in found.rows if row.lesions_before == (1,))
+        assert row.reason == part
+        assert row.change == ("enlarging" if part else "stable")
