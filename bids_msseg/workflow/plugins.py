@@ -99,6 +99,8 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
 def _begin_worker(cwd: str, parent: int | None) -> None:
     """Set up a worker: a forked one has inherited a progress bar whose lock may be held."""
     _end_with(parent)
+    # a terminal sends Ctrl-C to all; the parent says so once, and ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(cwd)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 

@@ -75,6 +75,14 @@ def list_of(seconds: float) -> list[float]:
     return [seconds]
 
 
+def test_ctrl_c_is_left_to_the_parent() -> None:
+    plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4})
+    try:
+        assert plugin.pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+    finally:
+        plugin.close(wait=True)
+
+
 def test_a_killed_worker_neither_hangs_nor_ends_the_others(
     workflow: Workflow, tmp_path: Path
 ) -> None:
