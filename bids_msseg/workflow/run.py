@@ -145,11 +145,20 @@ def run_visits(
             alone = outcome.code == ExitCode.TEMPORARY and len(group) > 1
             if alone and KILLED in outcome.message and not execution.stop_on_first_crash:
                 # it may only have been beside the one that took too much
+                _tell_of_another_try(outcome)
                 yield from _run_group([outcome.delivery], settings, execution, on_step)
             else:
                 yield outcome
         if execution.stop_on_first_crash and not all(outcome.ok for outcome in outcomes):
             return
+
+
+def _tell_of_another_try(outcome: Outcome) -> None:
+    """Say it in the log; crash files stay for failures that are final."""
+    key = outcome.delivery.visit.key
+    LOGGER.warning("%s: %s; it is tried again, alone", key, outcome.message)
+    for path in outcome.crash_files:
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,12 +163,19 @@ def test_a_plugin_that_fails_is_no_success(
 
 
 def test_beside_a_killed_worker_is_tried_alone(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch,
+    deliveries: list[Delivery],
+    execution: Execution,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen: list[list[str]] = []
 
     def leave(names: list[str], execution: Execution, ended: Any) -> None:
         seen.append(names)
+        for name in names[1:] if len(names) > 1 else names[:0]:
+            crash = f"crash-20260101-{len(seen)}-root-{name}.txt"
+            text = f"Node: bids_msseg.{name}.brain\n"
+            (execution.out_dir / "logs" / crash).write_text(text)
         if "sub_01" in names:
             leave_record(execution, "01", "01")
         if "sub_02" in names:
@@ -184,6 +191,11 @@ def test_beside_a_killed_worker_is_tried_alone(
     assert outcomes[1].code == ExitCode.TEMPORARY
     assert outcomes[1].step == "segment"
     assert "lack of memory" in outcomes[1].message
+    told = [one.getMessage() for one in caplog.records]
+    assert [text.partition(":")[0] for text in told] == ["sub-02", "sub-03"]
+    assert all("lack of memory; it is tried again, alone" in text for text in told)
+    # those of the first try say nothing about how it ended
+    assert list((execution.out_dir / "logs").glob("crash-*")) == []
 
 
 @pytest.mark.parametrize("clean", [False, True])
