@@ -41,6 +41,8 @@ def visit(*masks: np.ndarray, bright: float = 3.0, seed: int = 1) -> VisitMaps:
 
 OLD = cube(4, 4, 4, 5)
 FRESH = cube(24, 14, 8, 4)
+SURE = ChangeRule(border_weight=1e6)
+"""The border's noise is what was assumed, whatever lesions do."""
 
 
 def only(found: Comparison) -> ChangeRow:
@@ -96,7 +98,9 @@ def test_flair_of_a_lesion_that_grew_is_measured_where_it_grew() -> None:
 
 
 def test_probabilities_are_means_over_both_places() -> None:
-    row = only(compare_lesions(visit(OLD), visit(OLD | cube(4, 4, 9, 5), seed=2), INSIDE))
+    bigger = visit(OLD | cube(4, 4, 9, 5), seed=2)
+    row = only(compare_lesions(visit(OLD), bigger, INSIDE, rule=SURE))
+    assert (row.change, row.reason) == ("enlarging", "")
     assert row.p_before == pytest.approx(0.45)
     assert row.p_after == pytest.approx(0.9)
     assert row.centre == pytest.approx((6, 6, 8.5))
@@ -180,17 +184,16 @@ def test_a_volume_without_flair_is_told_of() -> None:
     wide = OLD | cube(4, 4, 9, 5)
     first = visit(OLD)
     same = replace(first, labels=wide.astype(np.int32), volumes_mm3={1: 250.0})
-    rule = ChangeRule(border_weight=1e6)
-    row = only(compare_lesions(first, same, INSIDE, rule=rule))
+    row = only(compare_lesions(first, same, INSIDE, rule=SURE))
     assert abs(row.change_mm3) > row.limit_mm3
     assert (row.change, row.reason) == ("stable", "FLAIR has not changed beyond its noise")
 
 
 def test_what_shrank_is_lost_and_nothing_gained() -> None:
     bigger = OLD | cube(4, 4, 9, 5)
-    found = compare_lesions(visit(bigger), visit(OLD, seed=2), INSIDE)
+    found = compare_lesions(visit(bigger), visit(OLD, seed=2), INSIDE, rule=SURE)
     row = only(found)
-    assert (row.change, row.gained_mm3) == ("shrinking", 0)
+    assert (row.change, row.reason, row.gained_mm3) == ("shrinking", "", 0)
     assert row.lost_mm3 == pytest.approx(125, abs=25)
     assert set(np.unique(found.codes)) == {0, Code.STABLE, Code.LOST}
 
@@ -286,3 +289,28 @@ def test_lesions_further_off_are_borders_too() -> None:
         row = next(row for row in found.rows if row.lesions_before == (1,))
         assert row.reason == part
         assert row.change == ("enlarging" if part else "stable")
+
+
+@pytest.mark.parametrize(
+    ("spacing", "least", "fate"),
+    [
+        (1.0, 27.0, "enlarging"),
+        (1.0, 27.5, "stable"),
+        (0.5, 3.3, "enlarging"),
+        (0.5, 3.5, "stable"),
+    ],
+)
+def test_a_new_part_is_as_large_as_a_new_lesion_has_to_be(
+    spacing: float, least: float, fate: str
+) -> None:
+    second = replace(visit(OLD | BUD, seed=2), volumes_mm3={1: 126.0})
+    rule = ChangeRule(least_mm3=least)
+    first = replace(visit(OLD), edge_mm=spacing)
+    row = only(compare_lesions(first, second, INSIDE, rule=rule, spacing=spacing))
+    assert row.gained_mm3 == (27 * spacing**3 if fate == "enlarging" else 0)
+    assert row.change == fate
+
+
+def test_a_visit_has_voxels_of_a_millimetre_unless_told_otherwise() -> None:
+    found = visit(OLD)
+    assert (found.edge_mm, found.threshold) == (1.0, 0.5)
