@@ -71,7 +71,7 @@ class Step(BaseInterface):  # type: ignore[misc]
         try:
             self._results = self.work(folder, **values)
         except Exception as error:
-            leave_failure(folder, _explained(error))
+            leave_failure(folder, explained(error))
             raise
         except BaseException as error:
             # nipype would take it for a failure of this node and go on with the next one
@@ -99,8 +99,18 @@ def _peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _explained(error: Exception) -> MssegError:
-    """Find words and an exit code for what a step raised."""
+def explained(error: Exception) -> MssegError:
+    """Find words and an exit code for what a step raised.
+
+    Parameters
+    ----------
+    error : Exception
+
+    Returns
+    -------
+    MssegError
+        Itself where it is one.
+    """
     if isinstance(error, MssegError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from nipype.pipeline.engine import Workflow
 from bids_msseg.bids.paths import logs_dir
 from bids_msseg.bids.record import VisitRecord, read_record, write_record
 from bids_msseg.errors import ExitCode
-from bids_msseg.nodes.base import FAILURE_FILE
+from bids_msseg.nodes.base import FAILURE_FILE, explained
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow.participant import (
     Settings,
@@ -31,6 +32,7 @@ from bids_msseg.workflow.plugins import KILLED, SteadyMultiProcPlugin
 
 TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 QUICK_POLL_S = 0.2
 
 
@@ -212,12 +214,13 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
     crashes = set(crash_dir.glob("crash-*.txt")) - before
     failures = {}
     for key, workflow in workflows.items():
-        told = _told(folders[key] / FAILURE_FILE) or _not_told(workflow.name, ended)
+        files = _crash_files(crashes, workflow.name, key)
+        told = _told(folders[key] / FAILURE_FILE) or _not_told(workflow.name, ended, files)
         failures[key] = Failure(
             str(told.get("message", "")),
             str(told.get("cure", "")),
             int(told.get("code", ExitCode.FAILURE)),
-            _crash_files(crashes, workflow.name, key),
+            files,
         )
         if execution.clean:
             shutil.rmtree(folders[key], ignore_errors=True)
@@ -373,7 +376,8 @@ def _quiet_nipype() -> Iterator[None]:
     logger = logging.getLogger("nipype.workflow")
     before = logger.level
     if not LOGGER.isEnabledFor(logging.DEBUG):
-        logger.setLevel(logging.CRITICAL)
+        # it calls a file that it cannot write critical, before it raises
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
@@ -397,8 +401,8 @@ def _outcome(
         if execution.clean:
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(delivery, True, seconds, usage=usage)
-    told = _told(folder / FAILURE_FILE) or _not_told(name, ended)
     files = _crash_files(crashes, name, visit.key)
+    told = _told(folder / FAILURE_FILE) or _not_told(name, ended, files)
     return Outcome(
         delivery,
         False,
@@ -420,7 +424,7 @@ def _told(failure: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _not_told(visit: str, ended: _Ended) -> dict[str, Any]:
+def _not_told(visit: str, ended: _Ended, crash_files: Sequence[Path]) -> dict[str, Any]:
     """Say what can be said of a step that could not say it itself."""
     step = next((one for one in ended.killed if visit in one.split(".")), "")
     if step:
@@ -430,6 +434,12 @@ def _not_told(visit: str, ended: _Ended) -> dict[str, Any]:
             "cure": "give the job more memory, or lower --nprocs",
             "code": ExitCode.TEMPORARY,
         }
+    # nipype writes files of its own, and a disk may be full just then
+    texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
+    for number in NO_ROOM:
+        if any(f"[Errno {number}]" in text for text in texts):
+            found = explained(OSError(number, os.strerror(number)))
+            return {"message": found.message, "cure": found.cure, "code": found.code}
     return {
         "message": ended.error or "a step ended without saying why",
         "cure": "look into the crash file; -vv shows what nipype says",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -160,6 +161,34 @@ def test_a_plugin_that_fails_is_no_success(
         outcomes = run(monkeypatch, deliveries, how, leave)
         assert [one.message for one in outcomes] == ["RuntimeError: no sbatch here"] * 3
         assert not any(one.ok or one.stopped for one in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space"), (errno.EFBIG, "the limit")],
+)
+def test_a_file_of_nipypes_own_that_has_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+    deliveries: list[Delivery],
+    execution: Execution,
+    number: int,
+    says: str,
+) -> None:
+    """No step of ours was running: what is known stands in a crash file, or in the error."""
+
+    def leave(names: list[str], execution: Execution, ended: Any) -> None:
+        ended.error = "RuntimeError: 3 raised. Re-raising first."
+        for name in names[:2]:
+            text = f"Node: bids_msseg.{name}.brain\n\nOSError: [Errno {number}] No"
+            (execution.out_dir / "logs" / f"crash-20260101-1-root-{name}.txt").write_text(text)
+
+    outcomes = run(monkeypatch, deliveries, execution, leave)
+    assert [one.code for one in outcomes] == [74, 74, 1]
+    for one in outcomes[:2]:
+        assert says in one.message
+        assert one.cure
+        assert len(one.crash_files) == 1
+    assert outcomes[2].message == "RuntimeError: 3 raised. Re-raising first."
 
 
 def test_beside_a_killed_worker_is_tried_alone(
