@@ -7,10 +7,10 @@ usage: python benchmarks/faults.py [--moments 50] [--chain 1] [--seed 0] [--bids
 Works on the coarse demo of one participant with two visits, or on ``--bids``; ``--small-heads``
 halves its voxels' edges, which takes a fraction of the time. A run that is not disturbed comes
 first; every disturbed one has to end, once it is taken up again, with the same bytes (wall times
-in records and pages aside). Moments of the kills are drawn evenly over the CPU time that the
-undisturbed run took, so that a busy machine does not move them. ``--chain K`` kills a run K times
-before it may finish, each time within the time that is about left to it. Exit code 1 where
-anything differs, hangs or lies.
+in records and pages, and crash files of what failed, aside). Moments of the kills are drawn
+evenly over the CPU time that the undisturbed run took, so that a busy machine does not move them.
+``--chain K`` kills a run K times before it may finish, each time within the time that is about
+left to it. Exit code 1 where anything differs, hangs or lies.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ def _behave(words: list[str], log: Path) -> None:
 
 
 def comparable(out: Path) -> dict[str, bytes]:
-    """Read every file of OUT but the work folder, without wall times."""
+    """Read every file of OUT but the work folder and traces of failures, without wall times."""
     files = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_file() and not name.startswith(".work/"):
+        if path.is_file() and not name.startswith((".work/", "logs/crash-")):
             files[name] = _timeless(path)
     return files
 
