@@ -1,7 +1,7 @@
 """Many visits: memory, descriptors, temporary files and disk over time; many participants.
 
 usage: python benchmarks/load.py [--visits 200] [--participants 10000] [--pybids]
-       [--contrasts FLAIR T1w T2w] [--fast] [--small-net]
+       [--contrasts FLAIR T1w T2w] [--small-heads] [--fast] [--small-net]
 
 The first table is of one process that takes ``--visits`` copies of the coarse demo through both
 levels with ``--nprocs 2 --clean-workdir``; each line is the state after so many visits. The second
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from faults import cpu_seconds, descendants
+from faults import cpu_seconds, descendants, halve
 from indexing import WAYS, measure, write_skeleton
 
 LOOK_S = 0.5
@@ -133,6 +133,8 @@ def write_visits(options: argparse.Namespace, scratch: Path) -> Path:
     words = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
     command = [sys.executable, "-m", "bids_msseg.commands.demo", str(demo), *words]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
+    for path in demo.glob("sub-01/ses-1/anat/*.nii.gz") if options.small_heads else ():
+        halve(path)
     bids.mkdir()
     for path in demo.glob("*.json"):
         shutil.copy(path, bids)
@@ -220,6 +222,7 @@ def main() -> int:
     parser.add_argument("--participants", type=int, default=10_000)
     parser.add_argument("--pybids", action="store_true", help="also pybids alone: minutes")
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
+    parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
     options = parser.parse_args()

@@ -170,3 +170,8 @@ def test_counts_of_the_real_cohort(shared_data: Path) -> None:
         assert label_lesions(mask, voxel_volume=volume).max() == n, subject
         if subject == "sub-lj07":
             assert label_lesions(mask, voxel_volume=volume, min_volume=3.0).max() == 30
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (0, 3, 3)])
+def test_the_box_of_nothing_is_empty_on_every_axis(shape: tuple[int, int, int]) -> None:
+    assert bounding_box(np.zeros(shape, bool), margin=2) == (slice(0, 0),) * 3
