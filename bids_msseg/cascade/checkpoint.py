@@ -16,7 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from bids_msseg.cascade.networks import CandidateNet, NetConfig, RefinementNet, build
+from bids_msseg.cascade.networks import (
+    CandidateNet,
+    JudgeNet,
+    Net,
+    NetConfig,
+    RefinementNet,
+    build,
+)
 from bids_msseg.cascade.weights import (
     DIGEST_KEY,
     FORMAT,
@@ -44,6 +51,9 @@ class Cascade:
     point : OperatingPoint
     sha256 : str
         Of the weights file.
+    judges : tuple of JudgeNet
+        Judges of single voxels beside the refinement nets; cascades before ``cascade-4`` have
+        none.
     """
 
     name: str
@@ -52,6 +62,7 @@ class Cascade:
     refinement: tuple[RefinementNet, ...]
     point: OperatingPoint
     sha256: str
+    judges: tuple[JudgeNet, ...] = ()
 
 
 def save_cascade(
@@ -59,6 +70,7 @@ def save_cascade(
     candidate: Sequence[CandidateNet],
     refinement: Sequence[RefinementNet],
     *,
+    judges: Sequence[JudgeNet] = (),
     name: str,
     version: str,
     point: OperatingPoint,
@@ -70,9 +82,10 @@ def save_cascade(
     """
     tensors: dict[str, Tensor] = {}
     members: dict[str, dict[str, Any]] = {}
-    families: tuple[tuple[str, Sequence[CandidateNet | RefinementNet]], ...] = (
+    families: tuple[tuple[str, Sequence[Net]], ...] = (
         ("candidate", candidate),
         ("refinement", refinement),
+        ("judge", judges),
     )
     for kind, nets in families:
         for number, net in enumerate(nets):
@@ -132,7 +145,7 @@ def _check_shapes(
     members: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Mapping[str, Any]]
 ) -> None:
     nets = {member: build(_config(shape)) for member, shape in members.items()}
-    if {type(net) for net in nets.values()} != {CandidateNet, RefinementNet}:
+    if {type(net) for net in nets.values()} - {JudgeNet} != {CandidateNet, RefinementNet}:
         raise ValueError("it does not hold a candidate net and a refinement net")
     wanted = {
         f"{member}.{key}": list(value.shape)
@@ -172,7 +185,7 @@ def load_cascade(path: Path) -> Cascade:
         nets = _rebuild(header.members, _tensors(path))
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
-    if {type(net) for net in nets} != {CandidateNet, RefinementNet}:
+    if {type(net) for net in nets} - {JudgeNet} != {CandidateNet, RefinementNet}:
         raise not_ours(path, "it does not hold a candidate net and a refinement net")
     return Cascade(
         header.name,
@@ -181,6 +194,7 @@ def load_cascade(path: Path) -> Cascade:
         tuple(net for net in nets if isinstance(net, RefinementNet)),
         header.point,
         header.sha256,
+        tuple(net for net in nets if isinstance(net, JudgeNet)),
     )
 
 
@@ -196,10 +210,8 @@ def _config(shape: Mapping[str, Any]) -> NetConfig:
     return NetConfig(str(shape["kind"]), widths, str(shape.get("norm", "instance")))
 
 
-def _rebuild(
-    members: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]
-) -> list[CandidateNet | RefinementNet]:
-    nets: list[CandidateNet | RefinementNet] = []
+def _rebuild(members: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> list[Net]:
+    nets: list[Net] = []
     for member, shape in members.items():
         net = build(_config(shape))
         prefix = f"{member}."

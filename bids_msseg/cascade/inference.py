@@ -19,8 +19,9 @@ from bids_msseg.cascade.adaptation import adapt
 from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.checkpoint import Cascade
 from bids_msseg.cascade.engine import Engine
-from bids_msseg.cascade.networks import CandidateNet, RefinementNet
+from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.patches import cut, split_into_pieces
+from bids_msseg.cascade.valverde.inference import patch_probability, without_gaps
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.lesions.instances import label_lesions
 
@@ -325,14 +326,13 @@ def segment(
     Returns
     -------
     Segmentation
-        The final probability of a candidate voxel is the mean of both nets' voxel probabilities,
-        weighted as the operating point says, corrected by the visit's own intensities, and at
-        most the candidate's lesion probability mapped so that ``keep`` falls on one half;
-        elsewhere it is 0.
+        The final probability of a candidate voxel is what :func:`fuse` makes of all nets'
+        opinions; elsewhere it is 0.
     """
     first = cascade.candidate[:1] if fast else cascade.candidate
     second = cascade.refinement[:1] if fast else cascade.refinement
-    for net in (*first, *second):
+    judges = cascade.judges[:1] if fast else cascade.judges
+    for net in (*first, *second, *judges):
         net.to(engine.device)
     stride = FAST_STRIDE if fast else STRIDE
     candidate = candidate_probability(
@@ -345,7 +345,7 @@ def segment(
         trust=cascade.point.trust,
         progress=progress,
     )
-    return decide(second, images, present, candidate, cascade.point, engine)
+    return decide(second, images, present, candidate, cascade.point, engine, judges=judges)
 
 
 def decide(
@@ -355,12 +355,46 @@ def decide(
     candidate: Array,
     point: OperatingPoint,
     engine: Engine,
+    *,
+    judges: Sequence[JudgeNet] = (),
 ) -> Segmentation:
     """Run the second half of the cascade on what CNN-1 found; see :func:`segment`."""
     voxels, lesion = refine(nets, images, present, candidate, point.gate, engine)
+    judged = judge_voxels(judges, images, present, candidate > 0, lesion > 0, engine)
     correct = correction(images, present, candidate, point)
-    final = fuse(candidate, voxels, lesion, point, correct)
+    final = fuse(candidate, voxels, lesion, point, correct, judged)
     return Segmentation(candidate, final, lesion, lesion > 0)
+
+
+def judge_voxels(
+    nets: Sequence[JudgeNet],
+    images: Array,
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    where: NDArray[np.bool_],
+    engine: Engine,
+) -> Array | None:
+    """Let the judges look at the voxels of candidates.
+
+    Parameters
+    ----------
+    nets : sequence of JudgeNet
+    images, present, brain, engine
+        See :func:`candidate_probability`.
+    where : ndarray of bool, shape (X, Y, Z)
+        Voxels to judge.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z), or None
+        Mean probability of lesion, 0 elsewhere; None without nets.
+    """
+    if not nets:
+        return None
+    filled = without_gaps(images, present, brain)
+    opinions = [patch_probability(net, filled, where, engine) for net in nets]
+    mean: Array = np.mean(opinions, axis=0, dtype=np.float32)
+    return mean
 
 
 def correction(
@@ -387,8 +421,15 @@ def fuse(
     lesion: Array,
     point: OperatingPoint,
     correct: Callable[[Array], Array] | None = None,
+    judged: Array | None = None,
 ) -> Array:
-    """Make one probability of what both nets say; see :func:`segment`.
+    """Make one probability of what all nets say; see :func:`segment`.
+
+    CNN-1's and CNN-2's probabilities of voxels are averaged. With ``point.verdict`` above 0 that
+    mean, the judge's probability and that of the whole candidate form a logarithmic opinion pool
+    (Genest and Zidek 1986, doi:10.1214/ss/1177013825), which the visit's own intensities correct:
+    whoever is sure counts more, and nobody has a veto. Else the visit's intensities correct the
+    mean, and it is at most the lesion probability mapped so that ``keep`` falls on one half.
 
     Parameters
     ----------
@@ -396,7 +437,9 @@ def fuse(
         CNN-1's probability, CNN-2's of voxels and of whole candidates.
     point : OperatingPoint
     correct : callable, optional
-        See :func:`correction`; CNN-2's verdict on whole candidates has the last word.
+        See :func:`correction`.
+    judged : ndarray of float32, shape (X, Y, Z), optional
+        The judge's; without it the mean has its weight.
 
     Returns
     -------
@@ -404,11 +447,32 @@ def fuse(
         0 outside candidates.
     """
     mixed = (1 - point.second) * candidate + point.second * voxels
+    if point.verdict > 0:
+        mixed = _pool(mixed, lesion, point, judged)
     if correct:
         mixed = correct(np.where(lesion > 0, mixed, np.float32(0)).astype(np.float32))
-    capped = np.minimum(mixed, _ceiling(lesion, point.keep))
-    final: Array = np.where(lesion > 0, capped, np.float32(0)).astype(np.float32)
+    if point.verdict <= 0:
+        mixed = np.minimum(mixed, _ceiling(lesion, point.keep))
+    final: Array = np.where(lesion > 0, mixed, np.float32(0)).astype(np.float32)
     return final
+
+
+def _pool(mixed: Array, lesion: Array, point: OperatingPoint, judged: Array | None) -> Array:
+    """Weigh opinions as sums of their logits."""
+    judge = point.judge if judged is not None else 0.0
+    total = (1 - judge - point.verdict) * _bounded_logit(mixed)
+    total += point.verdict * _bounded_logit(lesion)
+    if judged is not None:
+        total += judge * _bounded_logit(judged)
+    pooled: Array = (1 / (1 + np.exp(-total))).astype(np.float32)
+    return pooled
+
+
+def _bounded_logit(probability: Array) -> Array:
+    """Logit of a probability, which cannot be surer than one in a thousand."""
+    bounded = np.clip(probability, np.float32(1e-3), np.float32(1 - 1e-3))
+    logit: Array = np.log(bounded / (1 - bounded))
+    return logit
 
 
 def _ceiling(lesion: Array, keep: float) -> Array:

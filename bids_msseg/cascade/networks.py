@@ -4,7 +4,8 @@ Both are small 3-D U-Nets (Çiçek et al. 2016, arXiv 1606.06650) with instance 
 candidate net reads whole sub-images and is sensitive; the refinement net looks once more at each
 candidate with the first net's opinion beside the images, and says which voxels belong to it and
 whether it is a lesion at all. The division of labour is that of Valverde et al. 2017
-(arXiv 1702.04869); the nets are not theirs.
+(arXiv 1702.04869); these two nets are not theirs. Their patch net can stand beside the refinement
+net as a judge of single voxels.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bids_msseg.cascade.valverde.nets import PatchNet
+
 IMAGE_CHANNELS = 3
 """FLAIR, T1w, T2w."""
 PRESENCE_CHANNELS = 3
 """One constant map a contrast: 1 where it was acquired, else 0."""
+JUDGE_WIDTHS = (32, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,8 @@ class NetConfig:
 
     Attributes
     ----------
-    kind : {"candidate", "refinement"}
-        Which of the two.
+    kind : {"candidate", "refinement", "judge"}
+        Which of the three.
     widths : tuple of int
         Feature maps at each resolution, finest first.
     norm : {"instance", "batch"}, default "instance"
@@ -178,16 +182,38 @@ class RefinementNet(nn.Module):
         return self.head(features), self.lesion(summary).squeeze(1)
 
 
-def build(config: NetConfig) -> CandidateNet | RefinementNet:
+class JudgeNet(PatchNet):
+    """CNN-2's second member: says of single voxels of the candidates whether they are lesion.
+
+    The patch net of Valverde et al. 2017 in its layout without padding. It sees 11 voxels around
+    and brightness as it is, and no opinion of CNN-1.
+    """
+
+    config: NetConfig
+
+    def __init__(self) -> None:
+        super().__init__("valid")
+        self.config = NetConfig("judge", JUDGE_WIDTHS, "batch")
+
+
+Net = CandidateNet | RefinementNet | JudgeNet
+"""Any net of the cascade."""
+
+
+def build(config: NetConfig) -> Net:
     """Make a net of this shape with fresh weights.
 
     Raises
     ------
     ValueError
-        If the kind is neither ``candidate`` nor ``refinement``.
+        If there is no such kind, or no such judge.
     """
     if config.kind == "candidate":
         return CandidateNet(config.widths)
     if config.kind == "refinement":
         return RefinementNet(config.widths, config.norm)
+    if config.kind == "judge":
+        if config.widths != JUDGE_WIDTHS:
+            raise ValueError(f"a judge has {JUDGE_WIDTHS} feature maps, not {config.widths}")
+        return JudgeNet()
     raise ValueError(f"unknown kind of net: {config.kind!r}")

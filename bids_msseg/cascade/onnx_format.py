@@ -24,7 +24,15 @@ from torch import Tensor
 from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.checkpoint import LONGEST_REASON, Cascade
 from bids_msseg.cascade.inference import CROP, STRIDE, TILE
-from bids_msseg.cascade.networks import CandidateNet, NetConfig, RefinementNet, build
+from bids_msseg.cascade.networks import (
+    CandidateNet,
+    JudgeNet,
+    Net,
+    NetConfig,
+    RefinementNet,
+    build,
+)
+from bids_msseg.cascade.valverde.nets import PATCH
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import CannotCreateError, DataError, UsageError
 
@@ -32,7 +40,7 @@ FORMAT = "bids_msseg-onnx-1"
 DESCRIPTION = "cascade.json"
 OPSET = 17
 """The newest one that torch's tracing exporter writes without translation."""
-OUTPUTS = {"candidate": ("logits",), "refinement": ("voxels", "lesion")}
+OUTPUTS = {"candidate": ("logits",), "refinement": ("voxels", "lesion"), "judge": ("logits",)}
 CHANNELS = ("FLAIR", "T1w", "T2w", "has FLAIR", "has T1w", "has T2w")
 EXTRA_CHANNELS = ("probability of the candidate net", "mask of the candidate")
 TOLERANCE = 1e-3
@@ -107,22 +115,24 @@ def export_cascade(
     return worst
 
 
-def _members(cascade: Cascade) -> dict[str, CandidateNet | RefinementNet]:
-    families: tuple[tuple[str, Sequence[CandidateNet | RefinementNet]], ...] = (
+def _members(cascade: Cascade) -> dict[str, Net]:
+    families: tuple[tuple[str, Sequence[Net]], ...] = (
         ("candidate", cascade.candidate),
         ("refinement", cascade.refinement),
+        ("judge", cascade.judges),
     )
     return {f"{kind}{n}": net for kind, nets in families for n, net in enumerate(nets)}
 
 
-def export_net(net: CandidateNet | RefinementNet, path: Path) -> None:
-    """Write one net; number, and edges of its inputs, are free.
+def export_net(net: Net, path: Path) -> None:
+    """Write one net; number, and edges of its inputs, are free, those of a judge's patches not.
 
     Parameters
     ----------
-    net : CandidateNet or RefinementNet
+    net : CandidateNet, RefinementNet or JudgeNet
         On the CPU. Input ``images`` has shape (N, C, X, Y, Z), edges as the net wants them;
-        outputs are ``logits`` (N, 1, X, Y, Z), or ``voxels`` (N, 1, X, Y, Z) and ``lesion`` (N,).
+        outputs are ``logits`` (N, 1, X, Y, Z), or ``voxels`` (N, 1, X, Y, Z) and ``lesion`` (N,),
+        or a judge's ``logits`` (N, 2) of no lesion and lesion.
     path : path
     """
     outputs = OUTPUTS[net.config.kind]
@@ -130,6 +140,8 @@ def export_net(net: CandidateNet | RefinementNet, path: Path) -> None:
     dynamic = dict.fromkeys(("images", *outputs), axes)
     if "lesion" in dynamic:
         dynamic["lesion"] = {0: "number"}
+    if isinstance(net, JudgeNet):
+        dynamic = {name: {0: "number"} for name in ("images", *outputs)}
     with warnings.catch_warnings():
         # the exporter that follows torch.export takes half a minute a net and one more package
         warnings.simplefilter("ignore")
@@ -138,6 +150,8 @@ def export_net(net: CandidateNet | RefinementNet, path: Path) -> None:
             (example_input(net, number=2, size=16),),
             str(path),
             dynamo=False,
+            # weights of batch normalisation keep their names: the net is in evaluation mode
+            training=torch.onnx.TrainingMode.PRESERVE,
             input_names=["images"],
             output_names=list(outputs),
             dynamic_axes=dynamic,
@@ -145,17 +159,18 @@ def export_net(net: CandidateNet | RefinementNet, path: Path) -> None:
         )
 
 
-def example_input(
-    net: CandidateNet | RefinementNet, *, number: int, size: int, seed: int = 0
-) -> Tensor:
+def example_input(net: Net, *, number: int, size: int, seed: int = 0) -> Tensor:
     """Draw an input of the right kind, with noise for images.
 
     Returns
     -------
     Tensor, shape (number, C, size, size, size)
-        The masks of a refinement net hold a cube; that of the last crop is empty.
+        The masks of a refinement net hold a cube; that of the last crop is empty. A judge's
+        patches have their own size.
     """
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(net, JudgeNet):
+        return torch.randn((number, 3, PATCH, PATCH, PATCH), generator=generator)
     second = isinstance(net, RefinementNet)
     channels = len(CHANNELS) + (len(EXTRA_CHANNELS) if second else 0)
     images = torch.randn((number, channels, *(size,) * 3), generator=generator)
@@ -199,6 +214,8 @@ PREPROCESSING: Mapping[str, Any] = {
     "tile": TILE,
     "stride": STRIDE,
     "crop": CROP,
+    "patch": PATCH,
+    "missing_contrast_of_judge": "0 in the brain",
 }
 DECISION: Mapping[str, str] = {
     "candidate": "mean of the candidate nets' sigmoid(logits), overlapping tiles averaged with a "
@@ -206,9 +223,14 @@ DECISION: Mapping[str, str] = {
     "voxels where it reaches the gate; those wider than 24 voxels are divided",
     "refinement": "means of the refinement nets' sigmoid(voxels) and sigmoid(lesion) on a crop "
     "around each candidate",
+    "judge": "mean of the judges' softmax(logits)[1] on the patch of FLAIR, T1w and T2w around "
+    "each voxel of a candidate",
     "final": "in a candidate, the mean of both voxel probabilities, that of the refinement nets "
-    "with the weight second, but at most the lesion "
-    "probability bent linearly so that keep falls on one half; 0 elsewhere",
+    "with the weight second; where verdict is above 0, the sigmoid of the weighted sum of the "
+    "logits of that mean, of the judge (weight judge) and of the lesion probability (weight "
+    "verdict), probabilities kept between 0.001 and 0.999; else at most the lesion "
+    "probability bent linearly so that keep falls on one half; 0 elsewhere. Where trust is above "
+    "0, the images correct it: bids_msseg/cascade/adaptation.py",
     "mask": "where the final probability reaches threshold",
 }
 
@@ -248,6 +270,7 @@ def import_cascade(folder: Path) -> Cascade:
         refinement,
         OperatingPoint(**{k: float(v) for k, v in description["operating_point"].items()}),
         str(description["source_sha256"]),
+        tuple(net for net in nets if isinstance(net, JudgeNet)),
     )
 
 
@@ -273,13 +296,17 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise _foreign(folder, str(error)) from error
 
 
-def _rebuild(folder: Path, name: str, member: Mapping[str, Any]) -> CandidateNet | RefinementNet:
+def _rebuild(folder: Path, name: str, member: Mapping[str, Any]) -> Net:
     widths = tuple(int(width) for width in member["widths"])
     weights = read_weights(folder / f"{name}.onnx")
     try:
-        net = build(NetConfig(str(member["kind"]), widths))
-        wanted = net.state_dict().keys()
-        net.load_state_dict({key: value for key, value in weights.items() if key in wanted})
+        norm = str(member.get("norm", "instance"))
+        net = build(NetConfig(str(member["kind"]), widths, norm))
+        wanted = net.state_dict()
+        known = {key: value for key, value in weights.items() if key in wanted}
+        # batch normalisation counts its batches there, and nothing reads them
+        counts = {key: value for key, value in wanted.items() if key.endswith("_tracked")}
+        net.load_state_dict(counts | known)
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
         raise _foreign(folder / f"{name}.onnx", str(error)) from error
     return net.eval()
@@ -318,14 +345,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def largest_difference(
-    net: CandidateNet | RefinementNet, path: Path, *, number: int = 2, size: int = 32
-) -> float:
+def largest_difference(net: Net, path: Path, *, number: int = 2, size: int = 32) -> float:
     """Run a net in torch and its ONNX file in onnxruntime on the same input, on the CPU.
 
     Parameters
     ----------
-    net : CandidateNet or RefinementNet
+    net : CandidateNet, RefinementNet or JudgeNet
     path : path
     number, size : int
         Inputs, and their edge in voxels.

@@ -17,8 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.inference import correction, fuse, refine
+from bids_msseg.cascade.inference import correction, fuse, judge_voxels, refine
+from bids_msseg.cascade.judging import judges_of
 from bids_msseg.cascade.stages import (
+    JUDGE,
+    SECOND,
+    VERDICT,
     Workshop,
     gate_of,
     out_of_fold,
@@ -33,6 +37,8 @@ SHARES = (0.25, 0.5)
 scanner it loses fewer lesions."""
 KEEPS = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25)
 """Lesion probabilities to keep candidates from, to choose from; strictest first."""
+JUDGES = (0.3, JUDGE, 0.5)
+"""Weights of the judge to choose from, where there is one. The others have their usual ones."""
 MAY_LOSE = 0.05
 """Share of the lesions among the candidates that CNN-2 may take away."""
 
@@ -49,6 +55,8 @@ class Opinion:
     images : ndarray of float16, shape (3, X, Y, Z), optional
         What the nets saw, where it corrects them.
     present : tuple of bool
+    judged : ndarray of float16, optional
+        The judge's probability of voxels.
     """
 
     candidate: NDArray[np.float16]
@@ -57,6 +65,7 @@ class Opinion:
     truth: NDArray[np.bool_]
     images: NDArray[np.float16] | None = None
     present: tuple[bool, bool, bool] = (True, True, True)
+    judged: NDArray[np.float16] | None = None
 
     def probability(self, point: OperatingPoint) -> NDArray[np.float32]:
         """Fuse both nets' opinions."""
@@ -66,7 +75,8 @@ class Opinion:
             images = self.images.astype(np.float32)
             correct = correction(images, self.present, candidate, point)
         voxels, lesion = self.voxels.astype(np.float32), self.lesion.astype(np.float32)
-        return fuse(candidate, voxels, lesion, point, correct)
+        judged = None if self.judged is None else self.judged.astype(np.float32)
+        return fuse(candidate, voxels, lesion, point, correct, judged)
 
 
 def choose_points(workshop: Workshop, tests: tuple[int | None, ...]) -> None:
@@ -100,22 +110,31 @@ def choose_point(opinions: Sequence[Opinion], trust: float = 0.0) -> dict[str, f
     Returns
     -------
     dict
-        ``keep``: see :func:`choose_keep`; ``second``: CNN-2's weight; ``balanced``: the threshold
-        with the highest mean Dice, both chosen together; ``precise``: the lowest threshold at
-        which the mean PPV reaches that of the source text.
+        ``keep``: see :func:`choose_keep`; ``second``: CNN-2's weight; ``judge`` and ``verdict``:
+        weights in the pool of opinions where there is a judge; ``balanced``: the threshold with
+        the highest mean Dice, chosen together with the weights; ``precise``: the lowest threshold
+        at which the mean PPV reaches that of the source text.
     """
     truths = [opinion.truth for opinion in opinions]
     best: tuple[float, dict[str, float]] | None = None
     keep = choose_keep(opinions)
-    for share in SHARES:
-        point = OperatingPoint(second=share, keep=keep, trust=trust)
+    for point in _weights(opinions, keep, trust):
         probabilities = [opinion.probability(point) for opinion in opinions]
         threshold = best_dice_threshold(probabilities, truths)
         dice = mean_dice(probabilities, truths, threshold)
         if best is None or dice > best[0]:
             precise = choose_threshold(probabilities, truths)
-            best = dice, {"keep": keep, "second": share, "balanced": threshold, "precise": precise}
+            shares = {"second": point.second, "judge": point.judge, "verdict": point.verdict}
+            best = dice, {"keep": keep, **shares, "balanced": threshold, "precise": precise}
     return best[1] if best else {}
+
+
+def _weights(opinions: Sequence[Opinion], keep: float, trust: float) -> list[OperatingPoint]:
+    """List the weights to choose from."""
+    if opinions and all(opinion.judged is not None for opinion in opinions):
+        usual = OperatingPoint(second=SECOND, keep=keep, trust=trust, verdict=VERDICT)
+        return [replace(usual, judge=judge) for judge in JUDGES]
+    return [OperatingPoint(second=share, keep=keep, trust=trust) for share in SHARES]
 
 
 def choose_keep(opinions: Sequence[Opinion]) -> float:
@@ -181,6 +200,7 @@ def predict_unseen(workshop: Workshop, test: int | None) -> list[Opinion]:
     for fold, seen in workshop.split.sources(test):
         outer, inner = (fold, None) if test is None else (test, fold)
         net = refinement_net(workshop, outer, inner).to(workshop.engine.device)
+        judges = judges_of(workshop, outer, inner)
         gate = gate_of(workshop, outer, inner)
         for name in workshop.split.folds[fold]:
             visit = workshop.visit(name)
@@ -188,6 +208,11 @@ def predict_unseen(workshop: Workshop, test: int | None) -> list[Opinion]:
             images = visit.images.astype(np.float32)
             voxels, lesion = refine([net], images, visit.present, candidate, gate, workshop.engine)
             opinion = _keep(candidate, voxels, lesion, visit.truth >= 0.5)
+            judged = judge_voxels(
+                judges, images, visit.present, candidate > 0, lesion > 0, workshop.engine
+            )
+            if judged is not None:
+                opinion = replace(opinion, judged=judged.astype(np.float16))
             if workshop.recipe.trust > 0:
                 opinion = replace(opinion, images=visit.images, present=visit.present)
             opinions.append(opinion)

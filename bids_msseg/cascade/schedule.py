@@ -9,11 +9,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Protocol, TypeVar
 
 import torch
 
 from bids_msseg.cascade.folds import FoldSet, Split
+from bids_msseg.cascade.judging import judge_stage, train_judge
 from bids_msseg.cascade.log_watch import log_line
 from bids_msseg.cascade.stages import (
     MADE_STAGE,
@@ -28,8 +30,8 @@ from bids_msseg.cascade.stages import (
 )
 from bids_msseg.cascade.team import find_team, run_first
 
-ALONE = ("look", "oof")
-"""Kinds of work that a team leaves to its first process: no net is trained."""
+ALONE = ("look", "oof", "judge")
+"""Kinds of work that a team leaves to its first process: no net is trained, or one in a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,11 @@ class Stage:
     Attributes
     ----------
     name : str
-    kind : {"made", "candidate", "oof", "refinement"}
+    kind : {"made", "candidate", "oof", "refinement", "judge"}
     folds : tuple of int
         Folds that the candidate net sees.
     fold : int or None
-        Fold to look for candidates in, or the outer test fold of a refinement net.
+        Fold to look for candidates in, or the outer test fold of a refinement net or judge.
     inner : int or None
         The inner fold on which a refinement net serves to choose thresholds.
     start : tuple of int or None
@@ -139,7 +141,8 @@ def plan_stages(
             name = candidate_stage(folds)
             stages.append(Stage(name, "candidate", folds, start=start, needs=before))
     inner = recipe is not None and recipe.inner is not None
-    whole = (*stages, *_refinement_stages(split, goal, inner=inner))
+    judged = recipe is not None and recipe.judge is not None
+    whole = (*stages, *_refinement_stages(split, goal, inner=inner, judged=judged))
     return tuple({stage.name: stage for stage in whole}.values())
 
 
@@ -173,8 +176,9 @@ def _candidate_nets(
     return [*smallest, *pairs, *whole]
 
 
-def _refinement_stages(split: Split, goal: Goal, *, inner: bool) -> list[Stage]:
+def _refinement_stages(split: Split, goal: Goal, *, inner: bool, judged: bool) -> list[Stage]:
     """List the nets that ship or are tested, each after the candidates it learns from."""
+    kinds = [("refinement", refinement_stage), *([("judge", judge_stage)] if judged else [])]
     stages: dict[str, Stage] = {}
     held: tuple[int | None, ...] = (*((None,) if goal.ship else ()), *goal.tests(split))
     for test in held:
@@ -183,9 +187,9 @@ def _refinement_stages(split: Split, goal: Goal, *, inner: bool) -> list[Stage]:
         stages.update({look.name: look for look in looks})
         needs = tuple(look.name for look in looks)
         folds = [None, *(fold for fold, _ in pairs)] if inner and test is not None else [None]
-        for second in folds:
-            name = refinement_stage(test, second)
-            stages[name] = Stage(name, "refinement", fold=test, inner=second, needs=needs)
+        for second, (kind, name_of) in product(folds, kinds):
+            name = name_of(test, second)
+            stages[name] = Stage(name, kind, fold=test, inner=second, needs=needs)
     return list(stages.values())
 
 
@@ -198,6 +202,8 @@ def run_stage(workshop: Workshop, stage: Stage) -> str:
         train_candidate(workshop, stage.folds, start=stage.start, log=log)
     elif stage.kind == "oof" and stage.fold is not None:
         find_out_of_fold(workshop, stage.fold, stage.folds)
+    elif stage.kind == "judge":
+        train_judge(workshop, stage.fold, inner=stage.inner, log=log)
     else:
         train_refinement(workshop, stage.fold, inner=stage.inner, log=log)
     return stage.name

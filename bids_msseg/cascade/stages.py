@@ -23,6 +23,7 @@ from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.generation import MadeSampler, MakePlan, MixedSampler
 from bids_msseg.cascade.heads import Head, load_head, may_see
 from bids_msseg.cascade.inference import candidate_probability, find_candidates
+from bids_msseg.cascade.judge_patches import JudgePlan
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.sampling import (
@@ -37,6 +38,12 @@ from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import DataError, NoInputError
 
 Log = Callable[[str, Report], None]
+Unseen = tuple[LabelledVisit, NDArray[np.float32]]
+"""A visit, and CNN-1's probability by nets that had not met it."""
+SECOND, JUDGE, VERDICT = 0.2, 0.4, 0.1
+"""Weights in the pool of opinions: CNN-2's voxels beside CNN-1, the judge, the whole candidate.
+CNN-2 is trusted less than without a pool: with a site left out, its probabilities fell there, so
+that no threshold served both, while those of CNN-1 and of the judge stayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,8 @@ class Recipe:
     inner : FitPlan, optional
         For the refinement nets with which thresholds are chosen on inner folds; thresholds are
         one half where there is none.
+    judge : JudgePlan, optional
+        For the judge of voxels beside CNN-2; none where there is no plan.
     augment : AugmentPlan or Program
     refinement_augment : AugmentPlan or Program, optional
         For CNN-2, where it differs: a net that sees intensities as they are can learn where the
@@ -107,6 +116,7 @@ class Recipe:
     made: FitPlan | None = None
     everyone: FitPlan | None = None
     inner: FitPlan | None = None
+    judge: JudgePlan | None = None
     keep_made: bool = False
     look_with_all: bool = False
     trust: float = 0.0
@@ -475,22 +485,40 @@ def train_refinement(
     )
 
 
+def unseen(workshop: Workshop, test: int | None, inner: int | None = None) -> list[Unseen]:
+    """Read the visits that CNN-2 learns from, with CNN-1's opinion by nets that had not met them.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    test : int or None
+        Outer fold that must stay unseen.
+    inner : int, optional
+        Another fold to leave out.
+    """
+    return [
+        (workshop.visit(name), out_of_fold(workshop, name, seen))
+        for fold, seen in workshop.split.sources(test)
+        if fold != inner
+        for name in workshop.split.folds[fold]
+    ]
+
+
+def choose_unseen_gate(found: Sequence[Unseen]) -> float:
+    """Choose the gate on visits that CNN-1 had not seen."""
+    opinions = [probability for _, probability in found]
+    return choose_gate(opinions, [visit.truth >= 0.5 for visit, _ in found])
+
+
 def _find_to_learn_from(
     workshop: Workshop, test: int | None, inner: int | None
 ) -> tuple[float, list[Candidates]]:
     """Choose the gate and list CNN-1's candidates in patients that it had not seen."""
-    visits: list[LabelledVisit] = []
-    probabilities: list[NDArray[np.float32]] = []
-    for fold, seen in workshop.split.sources(test):
-        if fold == inner:
-            continue
-        for name in workshop.split.folds[fold]:
-            visits.append(workshop.visit(name))
-            probabilities.append(out_of_fold(workshop, name, seen))
-    gate = choose_gate(probabilities, [visit.truth >= 0.5 for visit in visits])
+    visits = unseen(workshop, test, inner)
+    gate = choose_unseen_gate(visits)
     found = [
         judge_candidates(visit, probability, find_candidates(probability, gate))
-        for visit, probability in zip(visits, probabilities, strict=True)
+        for visit, probability in visits
     ]
     if not any(item.boxes for item in found):
         raise DataError(
@@ -536,10 +564,13 @@ def operating_point(workshop: Workshop, test: int | None) -> OperatingPoint:
     path = workshop.folder / "points.json"
     chosen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     point = chosen.get("ship" if test is None else str(test), {})
+    pools = workshop.recipe.judge is not None
     return OperatingPoint(
         gate=gate_of(workshop, test),
         keep=float(point.get("keep", 0.5)),
         threshold=float(point.get("balanced", 0.5)),
-        second=float(point.get("second", 0.5)),
+        second=float(point.get("second", SECOND if pools else 0.5)),
         trust=workshop.recipe.trust,
+        judge=float(point.get("judge", JUDGE if pools else 0)),
+        verdict=float(point.get("verdict", VERDICT if pools else 0)),
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bids_msseg.cascade.checkpoint import Cascade, load_cascade
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.inference import candidate_probability, find_candidates
-from bids_msseg.cascade.networks import CandidateNet, RefinementNet, build
+from bids_msseg.cascade.networks import CandidateNet, Net, RefinementNet, build
 from bids_msseg.cascade.sampling import RefinementSampler, judge_candidates
 from bids_msseg.cascade.stages import Log, Workshop, load_average, sub_images, write_candidates
 from bids_msseg.cascade.training import fit, is_finished
@@ -245,9 +245,7 @@ def tuned_cascade(
     )
 
 
-def _tuned_net(
-    workshop: Workshop, given: CandidateNet | RefinementNet, name: str
-) -> CandidateNet | RefinementNet:
+def _tuned_net(workshop: Workshop, given: CandidateNet | RefinementNet, name: str) -> Net:
     checkpoint = workshop.checkpoint(name)
     if isinstance(given, RefinementNet) and not checkpoint.is_file():
         return given

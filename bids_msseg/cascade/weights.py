@@ -44,6 +44,10 @@ class OperatingPoint:
         Weight of CNN-2's voxel probability in the final one; CNN-1's has the rest.
     trust : float
         How far a visit's own intensities correct CNN-1; 0 for not at all.
+    judge, verdict : float
+        Weights of the judge of voxels, and of the lesion probability of the whole candidate, in
+        the pool of all opinions. Where the latter is 0, there is no pool: lesion probability caps
+        what the two nets say of a voxel, and ``keep`` says how.
     """
 
     gate: float = 0.15
@@ -51,6 +55,8 @@ class OperatingPoint:
     threshold: float = 0.5
     second: float = 0.5
     trust: float = 0.0
+    judge: float = 0.0
+    verdict: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,7 @@ def import_model(folder: str, target: Path) -> ExitCode:
         target,
         cascade.candidate,
         cascade.refinement,
+        judges=cascade.judges,
         name=cascade.name,
         version=cascade.version,
         point=cascade.point,

@@ -316,7 +316,7 @@ def _score_before(workshop: Workshop, item: LabelledFiles, cascade: Cascade) -> 
     from bids_msseg.cascade.inference import decide
     from bids_msseg.cascade.tuning import given_probability
 
-    for net in cascade.refinement:
+    for net in (*cascade.refinement, *cascade.judges):
         net.to(workshop.engine.device)
     visit = workshop.visit(item.visit.key)
     found = decide(
@@ -326,6 +326,7 @@ def _score_before(workshop: Workshop, item: LabelledFiles, cascade: Cascade) -> 
         given_probability(workshop, visit.name),
         cascade.point,
         workshop.engine,
+        judges=cascade.judges,
     )
     return _score(workshop, item, found, cascade, BEFORE)
 
@@ -372,6 +373,7 @@ def _hand_over(
         target,
         everybody.candidate,
         everybody.refinement,
+        judges=everybody.judges,
         name=called,
         version=__version__,
         point=given.cascade.point,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Plan = TypeVar("Plan")
 FITS = ("candidate", "continued", "refinement")
 OPTIONAL_FITS = ("made", "everyone", "inner")
+JUDGE = "judge"
 KNOWN = (
     "seed",
     "folds",
@@ -25,6 +26,7 @@ KNOWN = (
     "refinement_norm",
     *FITS,
     *OPTIONAL_FITS,
+    JUDGE,
     "keep_made",
     "look_with_all",
     "trust",
@@ -120,6 +122,7 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
         If a plan has a field that does not exist, or a value that cannot be.
     """
     from bids_msseg.cascade.generation import MakePlan
+    from bids_msseg.cascade.judge_patches import JudgePlan
     from bids_msseg.cascade.stages import Mix, Recipe
     from bids_msseg.cascade.training import FitPlan
 
@@ -129,6 +132,8 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
         usual = Recipe(first, second, third)
         later = {name: settings[name] for name in OPTIONAL_FITS if settings.get(name)}
         plans: dict[str, Any] = {name: _plan(FitPlan, plan) for name, plan in later.items()}
+        if JUDGE in settings:
+            plans[JUDGE] = _plan(JudgePlan, settings[JUDGE] or {})
         return replace(
             usual,
             **plans,
@@ -211,6 +216,8 @@ def _plan(kind: type[Plan], values: Mapping[str, Any]) -> Plan:
 def _reader(kind: object) -> Callable[[str, Any], object]:
     if kind == "int":
         return _whole
+    if kind == "str":
+        return lambda _, value: str(value)
     return _number if kind == "float" else _pair
 
 

@@ -187,6 +187,7 @@ def fold_cascade(workshop: Workshop, fold: int) -> Cascade:
         For this fold's visits only: it has seen all others.
     """
     from bids_msseg.cascade.checkpoint import Cascade
+    from bids_msseg.cascade.judging import judges_of
     from bids_msseg.cascade.stages import candidate_nets, operating_point, refinement_net
 
     return Cascade(
@@ -196,6 +197,7 @@ def fold_cascade(workshop: Workshop, fold: int) -> Cascade:
         (refinement_net(workshop, fold),),
         operating_point(workshop, fold),
         "",
+        judges_of(workshop, fold),
     )
 
 

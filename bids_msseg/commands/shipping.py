@@ -59,6 +59,7 @@ def ship(
         The weights.
     """
     from bids_msseg.cascade.checkpoint import save_cascade
+    from bids_msseg.cascade.judging import judges_of
     from bids_msseg.cascade.stages import candidate_nets, operating_point, refinement_net
 
     split = workshop.split
@@ -71,6 +72,7 @@ def ship(
         target,
         [*(one[0] for one in nets), *nets[0][1:]],
         [refinement_net(workshop, None)],
+        judges=judges_of(workshop, None),
         name=name,
         version=__version__,
         point=operating_point(workshop, None),

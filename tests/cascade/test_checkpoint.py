@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bids_msseg.cascade.checkpoint import load_cascade, save_cascade
-from bids_msseg.cascade.networks import CandidateNet, RefinementNet
+from bids_msseg.cascade.checkpoint import check_cascade, load_cascade, save_cascade
+from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.weights import DIGEST_KEY, HEADER_KEY, OperatingPoint, read_header
 from bids_msseg.errors import DataError
 
@@ -159,6 +159,28 @@ def test_a_file_of_another_format_is_refused(saved: Path) -> None:
 
 def test_notes_are_kept(saved: Path) -> None:
     assert read_header(saved).notes == {"visits": 2}
+
+
+def test_a_judge_is_kept(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    judge = JudgeNet().train()
+    judge(torch.randn(4, 3, 11, 11, 11))
+    path = tmp_path / "toy.safetensors"
+    point = OperatingPoint(judge=0.4, verdict=0.2)
+    nets = [CandidateNet((4, 8))], [RefinementNet((4, 8))]
+    save_cascade(path, *nets, judges=[judge], name="toy", version="3", point=point)
+    check_cascade(path)
+    back = load_cascade(path)
+    assert back.point == point
+    assert [net.config for net in back.judges] == [judge.config]
+    patches = torch.randn(3, 3, 11, 11, 11)
+    torch.testing.assert_close(back.judges[0](patches), judge.eval()(patches), rtol=0, atol=5e-3)
+
+
+def test_a_judge_of_another_shape_is_refused(saved: Path) -> None:
+    members = dict(read_header(saved).members)
+    members["judge0"] = {"kind": "judge", "widths": [8, 8], "norm": "batch"}
+    assert "a judge has" in _refused(_rewrite(saved, header={"members": members}))
 
 
 def test_batch_normalisation_is_kept(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_msseg.cascade import points, stages
+from bids_msseg.cascade import judging, points, stages
 from bids_msseg.cascade.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.generation import MadeSampler, MixedSampler
 from bids_msseg.cascade.heads import Head, LesionDraw, Tissue, save_head
+from bids_msseg.cascade.judge_patches import JudgePlan
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import CandidateSampler
 from bids_msseg.cascade.schedule import Goal, plan_stages, run_stage
@@ -118,6 +119,17 @@ def _watch(ledger: Ledger, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "gate_of", gate)
     patch.setattr(points, "refine", lambda *given: (given[3], given[3]))
 
+    def fit_judge(_net, _source, _plan, _engine, checkpoint, **_):
+        checkpoint.touch()
+
+    def judges(_workshop, test, inner=None):
+        ledger.read("judge", ledger.people[judging.judge_stage(test, inner)])
+        return ()
+
+    patch.setattr(judging, "load_finished", lambda *_: None)
+    patch.setattr(judging, "fit", fit_judge)
+    patch.setattr(points, "judges_of", judges)
+
 
 def _split(count: int) -> Split:
     """Two people in the first fold, one of them seen twice."""
@@ -129,7 +141,7 @@ def _build(folder: Path, make_visit, count: int) -> stages.Workshop:
     """Small visits and heads, and a recipe with everything that can be switched on."""
     plan = FitPlan(steps=1, batch=1, workers=0)
     recipe = Recipe(
-        plan, plan, plan, made=plan, everyone=plan, inner=plan,
+        plan, plan, plan, made=plan, everyone=plan, inner=plan, judge=JudgePlan(),
         widths=(4, 8), refinement_widths=(4, 8),
         mix=Mix(real=0.4, anatomy=0.2, patients=0.2, hard=0.25, paste=0.5),
     )  # fmt: skip
@@ -187,6 +199,7 @@ def test_nothing_that_is_scored_on_a_patient_comes_from_that_patient(
         hidden = ledger.of_fold(test)
         others = split.without(test)
         scored = [candidate_stage(others), stages.refinement_stage(test)]
+        scored.append(judging.judge_stage(test))
         for name in scored:
             assert not ledger.people[name] & hidden, name
         for inner in others:
@@ -199,7 +212,10 @@ def test_nothing_that_is_scored_on_a_patient_comes_from_that_patient(
             # candidates of an inner net were found by nets that may know the inner fold: with
             # three folds there are no others. The test fold has no part even there
             assert not ledger.people[name] & hidden, name
-        assert {"visit", "opinion", "net", "gate"} <= ledger.kinds[f"points-{test}"]
+            judge = judging.judge_stage(test, inner)
+            assert {"visit", "opinion"} == ledger.kinds[judge]
+            assert not ledger.people[judge] & hidden, judge
+        assert {"visit", "opinion", "net", "gate", "judge"} <= ledger.kinds[f"points-{test}"]
         everybody_else = set.union(*(ledger.of_fold(fold) for fold in others))
         assert ledger.people[f"points-{test}"] == everybody_else
         assert not everybody_else & hidden

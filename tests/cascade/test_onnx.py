@@ -9,7 +9,7 @@ from torch import nn
 
 from bids_msseg.cascade import onnx_format
 from bids_msseg.cascade.checkpoint import Cascade
-from bids_msseg.cascade.networks import CandidateNet, RefinementNet
+from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.onnx_format import (
     DESCRIPTION,
     TOLERANCE,
@@ -27,7 +27,7 @@ from bids_msseg.errors import CannotCreateError, DataError, UsageError
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-POINT = OperatingPoint(gate=0.2, keep=0.4, threshold=0.45)
+POINT = OperatingPoint(gate=0.2, keep=0.4, threshold=0.45, judge=0.3, verdict=0.2)
 
 
 def _used(net: nn.Module) -> nn.Module:
@@ -35,6 +35,9 @@ def _used(net: nn.Module) -> nn.Module:
     with torch.no_grad():
         for weight in net.parameters():
             weight += 0.1 * torch.randn(weight.shape)
+        for name, buffer in net.named_buffers():
+            if "running" in name:
+                buffer += 0.1 * torch.rand(buffer.shape)
     return net.eval()
 
 
@@ -42,7 +45,8 @@ def _used(net: nn.Module) -> nn.Module:
 def cascade() -> Cascade:
     torch.manual_seed(1)
     nets = (_used(CandidateNet((4, 6, 8))), _used(CandidateNet((4, 8))))
-    return Cascade("toy", "3", nets, (_used(RefinementNet((4, 8))),), POINT, "ab12")
+    second = (_used(RefinementNet((4, 8))), _used(RefinementNet((4, 8), "batch")))
+    return Cascade("toy", "3", nets, second, POINT, "ab12", (_used(JudgeNet()),))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,8 @@ def test_onnxruntime_says_what_torch_says(
         ("candidate0", cascade.candidate[0]),
         ("candidate1", cascade.candidate[1]),
         ("refinement0", cascade.refinement[0]),
+        ("refinement1", cascade.refinement[1]),
+        ("judge0", cascade.judges[0]),
     ):
         path = exported / f"{name}.onnx"
         assert largest_difference(net, path, number=number, size=size) < TOLERANCE
@@ -103,12 +109,15 @@ def test_the_description_says_how_to_use_the_files(exported: Path) -> None:
     said = json.loads((exported / DESCRIPTION).read_text())
     assert said["operating_point"] == {
         "gate": 0.2, "keep": 0.4, "threshold": 0.45, "second": 0.5, "trust": 0.0,
+        "judge": 0.3, "verdict": 0.2,
     }  # fmt: skip
     assert said["source_sha256"] == "ab12"
     assert {name: member["file"] for name, member in said["members"].items()} == {
         "candidate0": "candidate0.onnx",
         "candidate1": "candidate1.onnx",
         "refinement0": "refinement0.onnx",
+        "refinement1": "refinement1.onnx",
+        "judge0": "judge0.onnx",
     }
     files = {member["file"] for member in said["members"].values()} | {DESCRIPTION}
     assert {path.name for path in exported.iterdir()} == files
@@ -120,8 +129,8 @@ def test_export_then_import_gives_equal_weights(cascade: Cascade, exported: Path
     assert (again.name, again.version, again.point) == ("toy", "3", POINT)
     assert again.sha256 == "ab12"
     pairs = zip(
-        (*cascade.candidate, *cascade.refinement),
-        (*again.candidate, *again.refinement),
+        (*cascade.candidate, *cascade.refinement, *cascade.judges),
+        (*again.candidate, *again.refinement, *again.judges),
         strict=True,
     )
     for before, after in pairs:

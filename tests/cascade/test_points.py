@@ -84,7 +84,8 @@ def test_thresholds_part_lesions_from_false_alarms_and_are_kept(asked) -> None:
     chosen = json.loads((workshop.folder / "points.json").read_text())
     assert set(chosen) == {"ship", "0", "2"}
     for point in chosen.values():
-        assert set(point) == {"keep", "second", "balanced", "precise"}
+        assert set(point) == {"keep", "second", "judge", "verdict", "balanced", "precise"}
+        assert (point["judge"], point["verdict"]) == (0, 0)
         assert ALARM < point["balanced"] <= LESION
         assert ALARM < point["precise"] <= LESION
     assert not list(workshop.folder.glob("*.part"))
@@ -100,6 +101,21 @@ def test_the_second_net_gets_more_weight_where_the_first_is_sure_of_too_much() -
     assert choose_point([_opinion(*rows)])["second"] == 0.5
     first, second, truth = rows
     assert choose_point([_opinion(second, first, truth)])["second"] == 0.25
+
+
+def test_a_judge_gets_the_weight_that_serves_best() -> None:
+    unsure, verdict = [0.6, 0.6, 0.6, 0.6], [0.5] * 4
+    half = [np.array([[row]], np.float16) for row in (unsure, unsure, verdict)]
+    truth = np.array([[[0, 0, 1, 1]]], bool)
+    judged = np.array([[[0.1, 0.2, 0.8, 0.9]]], np.float16)
+    chosen = choose_point([Opinion(*half, truth, judged=judged)])
+    assert chosen["judge"] in points.JUDGES
+    assert (chosen["second"], chosen["verdict"]) == (0.2, 0.1)
+    point = OperatingPoint(
+        second=chosen["second"], judge=chosen["judge"], verdict=chosen["verdict"]
+    )
+    opinion = Opinion(*half, truth, judged=judged)
+    np.testing.assert_array_equal(opinion.probability(point) >= chosen["balanced"], truth)
 
 
 def _judged(verdicts: list[float]) -> Opinion:

@@ -9,7 +9,10 @@ import pytest
 
 from bids_msseg.cascade import schedule
 from bids_msseg.cascade.folds import Split
+from bids_msseg.cascade.judge_patches import JudgePlan
 from bids_msseg.cascade.schedule import Stage, _quiet_allocator, plan_stages, run_all, run_stage
+from bids_msseg.cascade.stages import Recipe
+from bids_msseg.cascade.training import FitPlan
 
 FOLDS = [3, 4, 5]
 
@@ -19,7 +22,8 @@ def _split(count: int) -> Split:
 
 
 def _plan(count: int) -> dict[str, Stage]:
-    stages = plan_stages(_split(count))
+    plan = FitPlan(steps=1)
+    stages = plan_stages(_split(count), Recipe(plan, plan, plan, judge=JudgePlan()))
     by_name = {stage.name: stage for stage in stages}
     assert len(by_name) == len(stages), "two stages share a name"
     return by_name
@@ -31,7 +35,7 @@ def _seen(stage: Stage, stages: dict[str, Stage], split: Split) -> set[int]:
     if stage.kind == "oof":
         assert stage.fold is not None
         folds.add(stage.fold)
-    if stage.kind == "refinement":
+    if stage.kind in ("refinement", "judge"):
         folds |= set(split.without(*(() if stage.fold is None else (stage.fold,))))
     for name in stage.needs:
         folds |= _seen(stages[name], stages, split)
@@ -43,8 +47,7 @@ def test_nothing_behind_the_score_of_a_fold_has_seen_it(count: int) -> None:
     split, stages = _split(count), _plan(count)
     for test in range(count):
         candidate = stages["candidate-" + "".join(map(str, split.without(test)))]
-        refinement = stages[f"refinement-{test}"]
-        for stage in (candidate, refinement):
+        for stage in (candidate, stages[f"refinement-{test}"], stages[f"judge-{test}"]):
             assert test not in _seen(stage, stages, split), stage.name
 
 
@@ -80,14 +83,20 @@ def test_the_order_may_be_worked_through(count: int) -> None:
 def test_what_a_refinement_net_reads_is_what_it_waits_for(count: int) -> None:
     split, stages = _split(count), _plan(count)
     for held in (None, *range(count)):
-        stage = stages["refinement-ship" if held is None else f"refinement-{held}"]
-        made = {(stages[name].fold, stages[name].folds) for name in stage.needs}
-        assert made == set(split.sources(held))
+        for kind in ("refinement", "judge"):
+            stage = stages[f"{kind}-ship" if held is None else f"{kind}-{held}"]
+            made = {(stages[name].fold, stages[name].folds) for name in stage.needs}
+            assert made == set(split.sources(held))
 
 
 def test_nothing_beyond_what_is_needed_is_trained() -> None:
     kinds = [stage.kind for stage in plan_stages(_split(3))]
     assert (kinds.count("candidate"), kinds.count("oof"), kinds.count("refinement")) == (6, 9, 4)
+    assert "judge" not in kinds
+    plan = FitPlan(steps=1)
+    recipe = Recipe(plan, plan, plan, inner=plan, judge=JudgePlan())
+    kinds = [stage.kind for stage in plan_stages(_split(3), recipe)]
+    assert kinds.count("judge") == kinds.count("refinement") == 4 + 6
 
 
 def test_a_stage_writes_its_log(make_workshop) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,6 +20,25 @@ TILE = 32
 """Edge of a tile: 256 maps of it stay within a processor's reach (34 MB in float32)."""
 Images = NDArray[np.floating[Any]]
 Array = NDArray[np.float32]
+
+
+def without_gaps(images: Images, present: Sequence[bool], brain: NDArray[np.bool_]) -> Images:
+    """Give a contrast that was not acquired the brain's mean inside it, background elsewhere.
+
+    Parameters
+    ----------
+    images : ndarray, shape (3, X, Y, Z)
+        In standard deviations.
+    present : sequence of bool
+    brain : ndarray of bool, shape (X, Y, Z)
+
+    Returns
+    -------
+    ndarray, shape (3, X, Y, Z)
+    """
+    filled = images.copy()
+    filled[~np.array(present)] = np.where(brain, 0, BACKGROUND).astype(images.dtype)
+    return filled
 
 
 def surround(images: Images) -> Images:

@@ -6,7 +6,7 @@ voxels a visit is held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -16,14 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.patches import LabelledVisit, stream
-from bids_msseg.cascade.valverde.inference import cut_patches, surround
+from bids_msseg.cascade.valverde.inference import cut_patches, surround, without_gaps
 from bids_msseg.cascade.valverde.nets import CHANNELS, PATCH
 
 TURNS = ((2, 3), (2,), (3,))
 """Axes of (N, C, X, Y, Z) that are mirrored: half a turn about Z, left-right, both (which leaves
 front-back); the axial plane is X and Y."""
+
+Vary = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,7 @@ def fill_missing(visit: LabelledVisit) -> LabelledVisit:
 
     The nets read three contrasts and have no input that says which are there.
     """
-    images = visit.images.copy()
-    blank = np.where(visit.brain, 0, BACKGROUND).astype(images.dtype)
-    images[~np.array(visit.present)] = blank
-    return replace(visit, images=images)
+    return replace(visit, images=without_gaps(visit.images, visit.present, visit.brain))
 
 
 def find_candidates(visit: LabelledVisit, above: float) -> NDArray[np.bool_]:
@@ -166,6 +164,8 @@ class PatchStream:
     batch : int
     most : int
         Patches an epoch at most.
+    vary : callable, optional
+        Changes a batch, with a generator of random numbers.
 
     Attributes
     ----------
@@ -173,8 +173,17 @@ class PatchStream:
         Whole batches an epoch; 0 where there is nothing to draw from.
     """
 
-    def __init__(self, pools: Sequence[Pool], seed: int, *, batch: int, most: int) -> None:
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        seed: int,
+        *,
+        batch: int,
+        most: int,
+        vary: Vary | None = None,
+    ) -> None:
         self._pools, self._seed, self._batch, self._most = tuple(pools), seed, batch, most
+        self._vary = vary
         self._epoch = lru_cache(maxsize=1)(self._draw)
         self.steps = self._epoch(0).voxel.size // batch if self._pools else 0
 
@@ -190,5 +199,7 @@ class PatchStream:
         for index in np.unique(draw.visit[these]):
             mine = draw.visit[these] == index
             patches[mine] = cut_patches(self._pools[index].surrounded, draw.voxel[these][mine])
-        turned = turn_half(patches, stream(self._seed, 2 * step + 1))
+        rng = stream(self._seed, 2 * step + 1)
+        turned = turn_half(patches, rng)
+        turned = self._vary(turned, rng) if self._vary else turned
         return torch.from_numpy(turned), torch.from_numpy(draw.lesion[these])

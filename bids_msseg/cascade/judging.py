@@ -1,0 +1,88 @@
+"""The judge of voxels in nested folds: it learns from what CNN-1 found in unseen patients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from bids_msseg.cascade.judge_patches import JudgePlan, judge_pool, vary_patches
+from bids_msseg.cascade.networks import JudgeNet
+from bids_msseg.cascade.stages import Log, Workshop, choose_unseen_gate, unseen
+from bids_msseg.cascade.valverde.sampling import PatchStream
+from bids_msseg.cascade.valverde.train import fit, load_finished
+
+
+def judge_stage(test: int | None, inner: int | None = None) -> str:
+    """Name the stage of a judge; see :func:`bids_msseg.cascade.stages.refinement_stage`.
+
+    Examples
+    --------
+    >>> judge_stage(None), judge_stage(2), judge_stage(2, 0)
+    ('judge-ship', 'judge-2', 'judge-2-0')
+    """
+    held = "ship" if test is None else str(test)
+    return f"judge-{held}" + ("" if inner is None else f"-{inner}")
+
+
+def train_judge(
+    workshop: Workshop, test: int | None, *, log: Log, inner: int | None = None
+) -> None:
+    """Train a judge on lesion voxels and on false voxels of candidates of unseen patients.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    test : int or None
+        Outer fold that must stay unseen.
+    log : callable
+    inner : int, optional
+        Another fold to learn nothing from, so that thresholds can be chosen on it.
+
+    Raises
+    ------
+    DataError
+        If there are too few lesion voxels for one batch.
+    """
+    plan, stage = workshop.recipe.judge, judge_stage(test, inner)
+    checkpoint = workshop.checkpoint(stage)
+    if plan is None or load_finished(JudgeNet(), plan, checkpoint) is not None:
+        return
+    found = unseen(workshop, test, inner)
+    gate = choose_unseen_gate(found)
+    pools = [judge_pool(visit, opinion, gate) for visit, opinion in found]
+    seed = workshop.seed + 700 + (0 if test is None else 1 + test)
+    seed += 0 if inner is None else 10 * (1 + inner)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = JudgeNet()
+    fit(
+        net,
+        PatchStream(
+            pools, seed, batch=plan.batch, most=plan.patches, vary=partial(vary_patches, plan=plan)
+        ),
+        plan,
+        workshop.engine,
+        checkpoint,
+        seed=seed,
+        report=lambda line: log(stage, line),
+    )
+
+
+def judges_of(
+    workshop: Workshop, test: int | None, inner: int | None = None
+) -> tuple[JudgeNet, ...]:
+    """Load the trained judge of an outer fold, of an inner one, or the one that ships.
+
+    Returns
+    -------
+    tuple of JudgeNet
+        Empty where the recipe has none, or none was trained to its end.
+    """
+    plan: JudgePlan | None = workshop.recipe.judge
+    if plan is None:
+        return ()
+    net = JudgeNet()
+    done = load_finished(net, plan, workshop.checkpoint(judge_stage(test, inner)))
+    return (net,) if done is not None else ()
