@@ -88,6 +88,49 @@ def ship(
     return target
 
 
+def ship_fold(workshop: Workshop, fold: int, *, name: str, recipe: Mapping[str, Any]) -> Path:
+    """Write the nets that have not seen an outer fold as weights of their own.
+
+    With them the fold's visits can be segmented, or gone on from, by somebody who has not met
+    them, as where the fold is a site.
+
+    Parameters
+    ----------
+    workshop : Workshop
+        Of a finished training.
+    fold : int
+    name : str
+    recipe : mapping
+        As it was given.
+
+    Returns
+    -------
+    path
+        ``<name>-without-<fold>.safetensors``.
+    """
+    from bids_msseg.cascade.checkpoint import save_cascade
+    from bids_msseg.commands.scoring import fold_cascade
+
+    cascade = fold_cascade(workshop, fold)
+    seen = workshop.split.members(workshop.split.without(fold))
+    target = workshop.folder / f"{name}-without-{fold}.safetensors"
+    save_cascade(
+        target,
+        cascade.candidate,
+        cascade.refinement,
+        judges=cascade.judges,
+        name=target.stem,
+        version=__version__,
+        point=cascade.point,
+        notes={
+            "recipe": dict(recipe),
+            "visits": list(seen),
+            "images": read_images(workshop.folder / "cohort", seen),
+        },
+    )
+    return target
+
+
 def score_table(scores: Sequence[Score]) -> str:
     """Write scores as a Markdown table: every visit, then the mean of each site with its n."""
     head = ("visit", "site", "method", *SHOWN)

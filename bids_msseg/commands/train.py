@@ -85,7 +85,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FOLD",
-        help="test on these folds only, and make no weights to ship",
+        help="test on these folds only, and write weights that have not seen them, none to ship",
     )
     parser.add_argument(
         "--resume",
@@ -236,10 +236,13 @@ def _finish(
 ) -> None:
     """Score, tell, ship."""
     from bids_msseg.commands.calibrating import calibrate, describe, learn
-    from bids_msseg.commands.shipping import describe_data, score_table, ship
+    from bids_msseg.commands.shipping import describe_data, score_table, ship, ship_fold
 
     scores = _find_scores(workshop, files, goal)
     print(score_table(scores))
+    for fold in goal.outer:
+        target = ship_fold(workshop, fold, name=options.name, recipe=settings)
+        LOGGER.info("weights that have not seen fold %d: %s", fold, target)
     if goal.ship:
         known = describe(learn(workshop.folder, files).calibration())
         data = f"{known}\n{describe_data(options.bids_dir, files)}"

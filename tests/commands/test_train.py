@@ -175,7 +175,8 @@ def test_two_processes_train_each_net_together(labelled_cohort: Path, tmp_path: 
     recipe = tmp_path / "team.yml"
     fit = "{steps: 2, batch: 1, accumulate: 2, workers: 0}"
     plans = "\n".join(f"{name}: {fit}" for name in ("candidate", "continued", "refinement"))
-    recipe.write_text(f"{plans}\nwidths: [4, 8]\nrefinement_widths: [4, 8]\n")
+    judge = "judge: {epochs: 1, patches: 64, batch: 8}"
+    recipe.write_text(f"{plans}\nwidths: [4, 8]\nrefinement_widths: [4, 8]\n{judge}\n")
     out = tmp_path / "out"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -205,7 +206,13 @@ def test_two_processes_train_each_net_together(labelled_cohort: Path, tmp_path: 
         "candidate-2",
         "candidate-12",
         "refinement-0",
+        "judge-0",
     }
+    (weights,) = out.glob("*-without-0.safetensors")
+    cascade, header = load_cascade(weights), read_header(weights)
+    assert (len(cascade.judges), cascade.point.verdict) == (1, 0.1)
+    folds = [line.split("\t") for line in (out / "splits.tsv").read_text().splitlines()[1:]]
+    assert set(header.notes["visits"]) == {visit for visit, fold in folds if fold != "0"}
     steps = (out / "logs" / "candidate-1.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in steps[1:]] == [["2", "2"]]
 
