@@ -257,7 +257,7 @@ def tests_of(root: Path, path: Path) -> list[str]:
     """Name the mirroring tests: of ``b_c.py`` ``test_b_c[_numbers].py``, else those of ``b``."""
     folder, stem = root / "tests" / path.parent.relative_to("bids_msseg"), path.stem
     while stem:
-        names = [folder / f"test_{stem}.py", folder / f"test_{stem}_numbers.py"]
+        names = [folder / f"test_{stem}_numbers.py", folder / f"test_{stem}.py"]
         there = [name.relative_to(root).as_posix() for name in names if name.is_file()]
         if there:
             return there

@@ -232,6 +232,8 @@ class TestTable:
         assert all(entry["Description"] for entry in entries.values())
         assert entries["centroid_template_x"]["Units"] == "mm"
         assert set(entries["region"]["Levels"]) == {region.label for region in Region}
+        assert set(entries["status"]["Levels"]) == {"kept", "rejected"}
+        assert set(entries["visit_quality"]["Levels"]) == {"ok", "flagged"}
         assert "Units" not in entries["p_lesion"]
 
     def test_no_rows(self) -> None:

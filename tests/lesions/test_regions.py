@@ -14,6 +14,9 @@ from scipy import ndimage
 
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.regions import (
+    JUXTACORTICAL_MM,
+    OWN_PERIVENTRICULAR_MM,
+    PERIVENTRICULAR_MM,
     Anatomy,
     Region,
     assign,
@@ -60,6 +63,11 @@ class TestRegion:
             "SUPRATENTORIAL",
         ]
         assert list(Anatomy) == [0, 1, 2, 3, 4]
+
+
+def test_bands_are_as_wide_as_was_measured() -> None:
+    """Figures in the documentation rest on them."""
+    assert (PERIVENTRICULAR_MM, OWN_PERIVENTRICULAR_MM, JUXTACORTICAL_MM) == (5.0, 2.0, 1.5)
 
 
 class TestRegionMap:
