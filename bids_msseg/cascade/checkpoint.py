@@ -34,6 +34,7 @@ from bids_msseg.cascade.weights import (
 )
 
 LONGEST_REASON = 300
+COUNTER = "num_batches_tracked"
 NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 """Types of tensors that can be looked at without torch."""
 
@@ -91,7 +92,9 @@ def save_cascade(
         for number, net in enumerate(nets):
             members[f"{kind}{number}"] = net.config.as_dict()
             for key, value in net.state_dict().items():
-                tensors[f"{kind}{number}.{key}"] = value.detach().to(torch.float16).contiguous()
+                # batch normalisation counts its batches, which nothing reads
+                kept = value.new_zeros(()) if key.endswith(COUNTER) else value.detach()
+                tensors[f"{kind}{number}.{key}"] = kept.to(torch.float16).contiguous()
     header = {
         "format": FORMAT,
         "name": name,
@@ -167,7 +170,7 @@ def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> Non
         raise ValueError(f"{name} lies outside the file")
     values = np.frombuffer(body[start:end], kind)
     # batch normalisation counts its batches there, and nothing reads them
-    finite = name.endswith("num_batches_tracked") or np.isfinite(values).all()
+    finite = name.endswith(COUNTER) or np.isfinite(values).all()
     if values.size != int(np.prod(entry["shape"])) or not finite:
         raise ValueError(f"{name} does not hold {entry['shape']} finite numbers")
 

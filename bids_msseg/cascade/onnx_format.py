@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_msseg.cascade.augment import BACKGROUND
-from bids_msseg.cascade.checkpoint import LONGEST_REASON, Cascade
+from bids_msseg.cascade.checkpoint import COUNTER, LONGEST_REASON, Cascade
 from bids_msseg.cascade.inference import CROP, STRIDE, TILE
 from bids_msseg.cascade.networks import (
     CandidateNet,
@@ -147,7 +147,7 @@ def export_net(net: Net, path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             net.eval(),
-            (example_input(net, number=2, size=16),),
+            (example_input(net, number=2, size=_smallest_edge(net)),),
             str(path),
             dynamo=False,
             # weights of batch normalisation keep their names: the net is in evaluation mode
@@ -157,6 +157,11 @@ def export_net(net: Net, path: Path) -> None:
             dynamic_axes=dynamic,
             opset_version=OPSET,
         )
+
+
+def _smallest_edge(net: Net) -> int:
+    """Edge at which the coarsest features still have more than one voxel, 16 at least."""
+    return max(16, 2 ** len(net.config.widths))
 
 
 def example_input(net: Net, *, number: int, size: int, seed: int = 0) -> Tensor:
@@ -305,7 +310,7 @@ def _rebuild(folder: Path, name: str, member: Mapping[str, Any]) -> Net:
         wanted = net.state_dict()
         known = {key: value for key, value in weights.items() if key in wanted}
         # batch normalisation counts its batches there, and nothing reads them
-        counts = {key: value for key, value in wanted.items() if key.endswith("_tracked")}
+        counts = {key: value for key, value in wanted.items() if key.endswith(COUNTER)}
         net.load_state_dict(counts | known)
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
         raise _foreign(folder / f"{name}.onnx", str(error)) from error

@@ -73,6 +73,13 @@ def test_onnxruntime_says_what_torch_says(
         assert largest_difference(net, path, number=number, size=size) < TOLERANCE
 
 
+def test_a_net_of_five_levels_is_written(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = _used(CandidateNet((4, 4, 4, 4, 4)))
+    export_net(net, tmp_path / "deep.onnx")
+    assert largest_difference(net, tmp_path / "deep.onnx", size=64) < TOLERANCE
+
+
 def test_the_check_compares_the_nets(cascade: Cascade, exported: Path, monkeypatch) -> None:
     monkeypatch.setattr(onnx_format, "TILE", 16)
     monkeypatch.setattr(onnx_format, "CROP", 8)

@@ -3,8 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from bids_msseg.cascade.checkpoint import save_cascade
+from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.onnx_format import DESCRIPTION
+from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.commands.export import main
 from bids_msseg.errors import ExitCode
 
@@ -38,6 +42,20 @@ def test_out_and_in_gives_the_same_bytes(
     target = tmp_path / "new" / "again.safetensors"
     assert main([str(exported), str(target)]) == ExitCode.SUCCESS
     assert target.read_bytes() == bright_model.read_bytes()
+
+
+def test_nets_that_count_their_batches_come_back_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    second, judge = RefinementNet((4, 8), "batch").train(), JudgeNet().train()
+    second(torch.randn(2, 8, 8, 8, 8))
+    judge(torch.randn(4, 3, 11, 11, 11))
+    given, folder, back = (tmp_path / name for name in ("a.safetensors", "a", "b.safetensors"))
+    point = OperatingPoint(judge=0.4, verdict=0.1)
+    first = [CandidateNet((4, 8))]
+    save_cascade(given, first, [second], judges=[judge], name="a", version="1", point=point)
+    assert main([str(given), str(folder)]) == ExitCode.SUCCESS
+    assert main([str(folder), str(back)]) == ExitCode.SUCCESS
+    assert back.read_bytes() == given.read_bytes()
 
 
 @pytest.mark.parametrize(
