@@ -161,7 +161,7 @@ def export_net(net: Net, path: Path) -> None:
 
 def _smallest_edge(net: Net) -> int:
     """Edge at which the coarsest features still have more than one voxel, 16 at least."""
-    return max(16, 2 ** len(net.config.widths))
+    return max(16, 1 << len(net.config.widths))
 
 
 def example_input(net: Net, *, number: int, size: int, seed: int = 0) -> Tensor:
