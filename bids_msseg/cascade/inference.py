@@ -425,11 +425,12 @@ def fuse(
 ) -> Array:
     """Make one probability of what all nets say; see :func:`segment`.
 
-    CNN-1's and CNN-2's probabilities of voxels are averaged. With ``point.verdict`` above 0 that
-    mean, the judge's probability and that of the whole candidate form a logarithmic opinion pool
-    (Genest and Zidek 1986, doi:10.1214/ss/1177013825), which the visit's own intensities correct:
-    whoever is sure counts more, and nobody has a veto. Else the visit's intensities correct the
-    mean, and it is at most the lesion probability mapped so that ``keep`` falls on one half.
+    With ``point.verdict`` above 0, CNN-1's and CNN-2's probabilities of voxels, the judge's, and
+    that of the whole candidate form a logarithmic opinion pool (Genest and Zidek 1986,
+    doi:10.1214/ss/1177013825): whoever is sure counts more, and nobody has a veto. The visit's
+    own intensities correct it. Else CNN-1's and CNN-2's are averaged, the visit's intensities
+    correct the mean, and it is at most the lesion probability mapped so that ``keep`` falls on
+    one half.
 
     Parameters
     ----------
@@ -439,16 +440,17 @@ def fuse(
     correct : callable, optional
         See :func:`correction`.
     judged : ndarray of float32, shape (X, Y, Z), optional
-        The judge's; without it the mean has its weight.
+        The judge's; without it CNN-1 and CNN-2 have its weight.
 
     Returns
     -------
     ndarray of float32, shape (X, Y, Z)
         0 outside candidates.
     """
-    mixed = (1 - point.second) * candidate + point.second * voxels
     if point.verdict > 0:
-        mixed = _pool(mixed, lesion, point, judged)
+        mixed = _pool(candidate, voxels, lesion, point, judged)
+    else:
+        mixed = (1 - point.second) * candidate + point.second * voxels
     if correct:
         mixed = correct(np.where(lesion > 0, mixed, np.float32(0)).astype(np.float32))
     if point.verdict <= 0:
@@ -457,10 +459,14 @@ def fuse(
     return final
 
 
-def _pool(mixed: Array, lesion: Array, point: OperatingPoint, judged: Array | None) -> Array:
+def _pool(
+    candidate: Array, voxels: Array, lesion: Array, point: OperatingPoint, judged: Array | None
+) -> Array:
     """Weigh opinions as sums of their logits."""
     judge = point.judge if judged is not None else 0.0
-    total = (1 - judge - point.verdict) * _bounded_logit(mixed)
+    both = 1 - judge - point.verdict
+    total = both * (1 - point.second) * _bounded_logit(candidate)
+    total += both * point.second * _bounded_logit(voxels)
     total += point.verdict * _bounded_logit(lesion)
     if judged is not None:
         total += judge * _bounded_logit(judged)

@@ -230,10 +230,11 @@ DECISION: Mapping[str, str] = {
     "around each candidate",
     "judge": "mean of the judges' softmax(logits)[1] on the patch of FLAIR, T1w and T2w around "
     "each voxel of a candidate",
-    "final": "in a candidate, the mean of both voxel probabilities, that of the refinement nets "
-    "with the weight second; where verdict is above 0, the sigmoid of the weighted sum of the "
-    "logits of that mean, of the judge (weight judge) and of the lesion probability (weight "
-    "verdict), probabilities kept between 0.001 and 0.999; else at most the lesion "
+    "final": "in a candidate, where verdict is above 0, the sigmoid of the weighted sum of logits "
+    "of probabilities kept between 0.001 and 0.999: lesion probability (weight verdict), judge "
+    "(weight judge), and of the rest 1 - second for the candidate nets, second for the "
+    "refinement nets' voxels; else the mean of both voxel probabilities, that of the refinement "
+    "nets with the weight second, but at most the lesion "
     "probability bent linearly so that keep falls on one half; 0 elsewhere. Where trust is above "
     "0, the images correct it: bids_msseg/cascade/adaptation.py",
     "mask": "where the final probability reaches threshold",

@@ -37,7 +37,7 @@ SHARES = (0.25, 0.5)
 scanner it loses fewer lesions."""
 KEEPS = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25)
 """Lesion probabilities to keep candidates from, to choose from; strictest first."""
-JUDGES = (0.3, JUDGE, 0.5)
+JUDGES = (0.3, JUDGE)
 """Weights of the judge to choose from, where there is one. The others have their usual ones."""
 MAY_LOSE = 0.05
 """Share of the lesions among the candidates that CNN-2 may take away."""

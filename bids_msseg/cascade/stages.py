@@ -40,7 +40,7 @@ from bids_msseg.errors import DataError, NoInputError
 Log = Callable[[str, Report], None]
 Unseen = tuple[LabelledVisit, NDArray[np.float32]]
 """A visit, and CNN-1's probability by nets that had not met it."""
-SECOND, JUDGE, VERDICT = 0.2, 0.4, 0.1
+SECOND, JUDGE, VERDICT = 0.1, 0.4, 0.1
 """Weights in the pool of opinions: CNN-2's voxels beside CNN-1, the judge, the whole candidate.
 CNN-2 is trusted less than without a pool: with a site left out, its probabilities fell there, so
 that no threshold served both, while those of CNN-1 and of the judge stayed."""

@@ -25,7 +25,7 @@ from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import DataError
 
 PLAN = JudgePlan(epochs=2, patches=64, batch=16, learning_rate=3e-3)
-POOL = OperatingPoint(judge=0.4, verdict=0.2)
+POOL = OperatingPoint(second=0.25, judge=0.4, verdict=0.2)
 SEEN = (0.2, 0.5, 0.9)
 
 
@@ -150,7 +150,7 @@ def test_weights_of_the_pool_where_none_were_chosen(workshop) -> None:
     path = workshop.checkpoint(refinement_stage(0)).with_suffix(".json")
     path.write_text('{"gate": 0.25}')
     point = operating_point(workshop, 0)
-    assert (point.second, point.judge, point.verdict) == (0.2, 0.4, 0.1)
+    assert (point.second, point.judge, point.verdict) == (0.1, 0.4, 0.1)
     plain = replace(workshop, recipe=replace(workshop.recipe, judge=None))
     point = operating_point(plain, 0)
     assert (point.second, point.judge, point.verdict) == (0.5, 0, 0)
@@ -165,7 +165,8 @@ def _pooled(*opinions: float, point: OperatingPoint = POOL) -> float:
 
 def test_a_pool_by_hand() -> None:
     assert _pooled(0.5, 0.5, 0.5, 0.5) == pytest.approx(0.5)
-    logit = 0.4 * np.log(0.6 / 0.4) + 0.4 * np.log(0.9 / 0.1) + 0.2 * np.log(0.2 / 0.8)
+    logit = 0.3 * np.log(0.8 / 0.2) + 0.1 * np.log(0.4 / 0.6)
+    logit += 0.4 * np.log(0.9 / 0.1) + 0.2 * np.log(0.2 / 0.8)
     assert _pooled(0.8, 0.4, 0.2, 0.9) == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
     # nobody has a veto, and no candidate is none
     assert _pooled(0.95, 0.95, 1e-12, 0.95) > 0.5

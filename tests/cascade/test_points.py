@@ -110,7 +110,7 @@ def test_a_judge_gets_the_weight_that_serves_best() -> None:
     judged = np.array([[[0.1, 0.2, 0.8, 0.9]]], np.float16)
     chosen = choose_point([Opinion(*half, truth, judged=judged)])
     assert chosen["judge"] in points.JUDGES
-    assert (chosen["second"], chosen["verdict"]) == (0.2, 0.1)
+    assert (chosen["second"], chosen["verdict"]) == (0.1, 0.1)
     point = OperatingPoint(
         second=chosen["second"], judge=chosen["judge"], verdict=chosen["verdict"]
     )
