@@ -30,7 +30,11 @@ from bids_msseg.cascade.stages import (
 )
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.thresholds import best_dice_threshold, choose_threshold
+from bids_msseg.lesions.thresholds import (
+    best_dice_threshold,
+    cautious_threshold,
+    choose_threshold,
+)
 
 SHARES = (0.25, 0.5)
 """Weights of CNN-2's voxel probability to choose from. CNN-1 keeps half a say: on an unseen
@@ -57,6 +61,7 @@ class Opinion:
     present : tuple of bool
     judged : ndarray of float16, optional
         The judge's probability of voxels.
+    site : str
     """
 
     candidate: NDArray[np.float16]
@@ -66,6 +71,7 @@ class Opinion:
     images: NDArray[np.float16] | None = None
     present: tuple[bool, bool, bool] = (True, True, True)
     judged: NDArray[np.float16] | None = None
+    site: str = ""
 
     def probability(self, point: OperatingPoint) -> NDArray[np.float32]:
         """Fuse both nets' opinions."""
@@ -112,8 +118,9 @@ def choose_point(opinions: Sequence[Opinion], trust: float = 0.0) -> dict[str, f
     dict
         ``keep``: see :func:`choose_keep`; ``second``: CNN-2's weight; ``judge`` and ``verdict``:
         weights in the pool of opinions where there is a judge; ``balanced``: the threshold with
-        the highest mean Dice, chosen together with the weights; ``precise``: the lowest threshold
-        at which the mean PPV reaches that of the source text.
+        the highest mean Dice, chosen together with the weights, or, of a pool, the
+        :func:`~bids_msseg.lesions.thresholds.cautious_threshold`; ``precise``: the lowest
+        threshold at which the mean PPV reaches that of the source text.
     """
     truths = [opinion.truth for opinion in opinions]
     best: tuple[float, dict[str, float]] | None = None
@@ -121,6 +128,9 @@ def choose_point(opinions: Sequence[Opinion], trust: float = 0.0) -> dict[str, f
     for point in _weights(opinions, keep, trust):
         probabilities = [opinion.probability(point) for opinion in opinions]
         threshold = best_dice_threshold(probabilities, truths)
+        if point.verdict > 0:
+            sites = [opinion.site for opinion in opinions]
+            threshold = cautious_threshold(probabilities, truths, sites)
         dice = mean_dice(probabilities, truths, threshold)
         if best is None or dice > best[0]:
             precise = choose_threshold(probabilities, truths)
@@ -208,6 +218,7 @@ def predict_unseen(workshop: Workshop, test: int | None) -> list[Opinion]:
             images = visit.images.astype(np.float32)
             voxels, lesion = refine([net], images, visit.present, candidate, gate, workshop.engine)
             opinion = _keep(candidate, voxels, lesion, visit.truth >= 0.5)
+            opinion = replace(opinion, site=visit.site)
             judged = judge_voxels(
                 judges, images, visit.present, candidate > 0, lesion > 0, workshop.engine
             )
