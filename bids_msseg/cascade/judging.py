@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from bids_msseg.cascade.judge_patches import JudgePlan, judge_pool, vary_patches
 from bids_msseg.cascade.networks import JudgeNet
 from bids_msseg.cascade.stages import Log, Workshop, choose_unseen_gate, unseen
-from bids_msseg.cascade.valverde.sampling import PatchStream
+from bids_msseg.cascade.valverde.sampling import PatchStream, Pool
 from bids_msseg.cascade.valverde.train import fit, load_finished
 
 
@@ -44,30 +45,79 @@ def train_judge(
     DataError
         If there are too few lesion voxels for one batch.
     """
-    plan, stage = workshop.recipe.judge, judge_stage(test, inner)
-    checkpoint = workshop.checkpoint(stage)
-    if plan is None or load_finished(JudgeNet(), plan, checkpoint) is not None:
+    stage = judge_stage(test, inner)
+    if workshop.recipe.judge is None or read_judge(workshop, stage) is not None:
         return
     found = unseen(workshop, test, inner)
     gate = choose_unseen_gate(found)
     pools = [judge_pool(visit, opinion, gate) for visit, opinion in found]
     seed = workshop.seed + 700 + (0 if test is None else 1 + test)
     seed += 0 if inner is None else 10 * (1 + inner)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = JudgeNet()
+    fit_judge(workshop, net, pools, stage, seed=seed, log=log)
+
+
+def fit_judge(
+    workshop: Workshop,
+    net: JudgeNet,
+    pools: Sequence[Pool],
+    stage: str,
+    *,
+    seed: int,
+    log: Log,
+    needed: bool = True,
+) -> None:
+    """Train a judge on some voxels, or go on with its training.
+
+    Parameters
+    ----------
+    workshop : Workshop
+        Its recipe's ``judge`` says for how long; nothing is done without.
+    net : JudgeNet
+        With the weights to start from.
+    pools : sequence of Pool
+    stage : str
+        Name of its checkpoint and log.
+    seed : int
+    log : callable
+    needed : bool, default True
+        Whether too few lesion voxels are an error.
+
+    Raises
+    ------
+    DataError
+        If there are too few lesion voxels for one batch.
+    """
+    plan = workshop.recipe.judge
+    if plan is None or read_judge(workshop, stage) is not None:
+        return
+    source = PatchStream(
+        pools, seed, batch=plan.batch, most=plan.patches, vary=partial(vary_patches, plan=plan)
+    )
+    if not source.steps and not needed:
+        return
+    checkpoint = workshop.checkpoint(stage)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     fit(
         net,
-        PatchStream(
-            pools, seed, batch=plan.batch, most=plan.patches, vary=partial(vary_patches, plan=plan)
-        ),
+        source,
         plan,
         workshop.engine,
         checkpoint,
         seed=seed,
         report=lambda line: log(stage, line),
     )
+
+
+def read_judge(workshop: Workshop, stage: str) -> JudgeNet | None:
+    """Load a judge by the name of its stage; None where it was not trained to its end."""
+    plan: JudgePlan | None = workshop.recipe.judge
+    net = JudgeNet()
+    if plan is None or load_finished(net, plan, workshop.checkpoint(stage)) is None:
+        return None
+    return net
 
 
 def judges_of(
@@ -80,9 +130,5 @@ def judges_of(
     tuple of JudgeNet
         Empty where the recipe has none, or none was trained to its end.
     """
-    plan: JudgePlan | None = workshop.recipe.judge
-    if plan is None:
-        return ()
-    net = JudgeNet()
-    done = load_finished(net, plan, workshop.checkpoint(judge_stage(test, inner)))
-    return (net,) if done is not None else ()
+    net = read_judge(workshop, judge_stage(test, inner))
+    return () if net is None else (net,)

@@ -1,9 +1,9 @@
 """Going on from a given cascade on a site's own labelled patients.
 
-For each held-out fold, and once for what is handed over, both nets go on from the given weights
-on the other patients. CNN-2 learns on what CNN-1 as given found in them; the operating point
-stays that of the given cascade, so nothing is chosen on a held-out patient. Every piece of work
-is finished, resumable, or waits for another, as in :mod:`bids_msseg.cascade.stages`.
+For each held-out fold, and once for what is handed over, all nets go on from the given weights
+on the other patients. CNN-2 and the judge learn on what CNN-1 as given found in them; the
+operating point stays that of the given cascade, so nothing is chosen on a held-out patient. Every
+piece of work is finished, resumable, or waits for another, as in :mod:`bids_msseg.cascade.stages`.
 
 Public names: :class:`Piece`, :func:`plan_pieces`, :func:`do_piece`, :func:`tuned_cascade`,
 :func:`given_probability`.
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from bids_msseg.cascade.checkpoint import Cascade, load_cascade
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.inference import candidate_probability, find_candidates
+from bids_msseg.cascade.judge_patches import judge_pool
+from bids_msseg.cascade.judging import fit_judge, read_judge
 from bids_msseg.cascade.networks import CandidateNet, Net, RefinementNet, build
 from bids_msseg.cascade.sampling import RefinementSampler, judge_candidates
 from bids_msseg.cascade.stages import Log, Workshop, load_average, sub_images, write_candidates
@@ -35,7 +37,7 @@ class Piece:
     ----------
     name : str
         Of its checkpoint and log, too.
-    kind : {"look", "candidate", "refinement"}
+    kind : {"look", "candidate", "refinement", "judge"}
         ``look`` runs CNN-1 as given over a visit.
     folds : tuple of int
         Folds whose visits are learnt from.
@@ -67,14 +69,16 @@ def net_name(kind: str, test: int | None, member: int) -> str:
     return f"{kind}-{held}-net-{member}"
 
 
-def plan_pieces(split: Split, candidates: int, refinements: int) -> tuple[Piece, ...]:
+def plan_pieces(
+    split: Split, candidates: int, refinements: int, judges: int = 0
+) -> tuple[Piece, ...]:
     """List the pieces of a fine-tuning, in an order that may be worked through.
 
     Parameters
     ----------
     split : Split
         With a single fold nobody is held out, and only what is handed over is made.
-    candidates, refinements : int
+    candidates, refinements, judges : int
         How many nets of each ensemble go on.
 
     Returns
@@ -94,6 +98,7 @@ def plan_pieces(split: Split, candidates: int, refinements: int) -> tuple[Piece,
         for kind, count, needs in (
             ("candidate", candidates, ()),
             ("refinement", refinements, looks),
+            ("judge", judges, looks),
         ):
             pieces += [
                 Piece(net_name(kind, test, member), kind, folds, member, needs=needs)
@@ -113,8 +118,8 @@ def do_piece(workshop: Workshop, given: Path, log: Log, piece: Piece) -> str:
     Parameters
     ----------
     workshop : Workshop
-        Its recipe's ``candidate`` and ``refinement`` say how long to go on; widths are those of
-        the given nets.
+        Its recipe's ``candidate``, ``refinement`` and ``judge`` say how long to go on; widths are
+        those of the given nets.
     given : path
         Weights to go on from.
     log : callable
@@ -124,6 +129,8 @@ def do_piece(workshop: Workshop, given: Path, log: Log, piece: Piece) -> str:
         _look(workshop, given, piece.visit)
     elif piece.kind == "candidate":
         _tune_candidate(workshop, given, log, piece)
+    elif piece.kind == "judge":
+        _tune_judge(workshop, given, log, piece)
     else:
         _tune_refinement(workshop, given, log, piece)
     return piece.name
@@ -162,7 +169,7 @@ def given_probability(workshop: Workshop, name: str) -> NDArray[np.float32]:
 
 
 def _seed(workshop: Workshop, piece: Piece) -> int:
-    kind = 500 if piece.kind == "refinement" else 0
+    kind = {"refinement": 500, "judge": 700}.get(piece.kind, 0)
     folds = sum(1 << fold for fold in piece.folds)
     return workshop.seed + 1000 * folds + kind + 10 * piece.member
 
@@ -209,8 +216,31 @@ def _tune_refinement(workshop: Workshop, given: Path, log: Log, piece: Piece) ->
     )
 
 
+def _tune_judge(workshop: Workshop, given: Path, log: Log, piece: Piece) -> None:
+    """Go on with the judge; the given one stays where there are too few lesion voxels."""
+    cascade = load_cascade(given)
+    pools = [
+        judge_pool(visit, given_probability(workshop, visit.name), cascade.point.gate)
+        for visit in workshop.visits(piece.folds)
+    ]
+    fit_judge(
+        workshop,
+        cascade.judges[piece.member],
+        pools,
+        piece.name,
+        seed=_seed(workshop, piece),
+        log=log,
+        needed=False,
+    )
+
+
 def tuned_cascade(
-    workshop: Workshop, cascade: Cascade, test: int | None, candidates: int, refinements: int
+    workshop: Workshop,
+    cascade: Cascade,
+    test: int | None,
+    candidates: int,
+    refinements: int,
+    judges: int = 0,
 ) -> Cascade:
     """Put together the nets that went on without an outer fold, at the given operating point.
 
@@ -222,13 +252,13 @@ def tuned_cascade(
         As given.
     test : int or None
         Outer fold; None for what is handed over.
-    candidates, refinements : int
+    candidates, refinements, judges : int
         How many nets of each ensemble went on; the others are left out.
 
     Returns
     -------
     Cascade
-        A refinement net that had nothing to learn from is the given one.
+        A refinement net or judge that had nothing to learn from is the given one.
     """
     first = tuple(
         _tuned_net(workshop, net, net_name("candidate", test, member))
@@ -242,6 +272,10 @@ def tuned_cascade(
         cascade,
         candidate=tuple(net for net in first if isinstance(net, CandidateNet)),
         refinement=tuple(net for net in second if isinstance(net, RefinementNet)),
+        judges=tuple(
+            read_judge(workshop, net_name("judge", test, member)) or net
+            for member, net in enumerate(cascade.judges[:judges])
+        ),
     )
 
 

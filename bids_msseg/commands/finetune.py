@@ -65,6 +65,7 @@ KNOWN = (
     "members",
     "candidate",
     "refinement",
+    "judge",
     "augment",
     "augmentation",
     "make",
@@ -231,10 +232,13 @@ def _finish(
     return tuned
 
 
-def net_counts(cascade: Cascade, settings: Mapping[str, Any]) -> tuple[int, int]:
+def net_counts(cascade: Cascade, settings: Mapping[str, Any]) -> tuple[int, int, int]:
     """Say how many nets of each ensemble go on: ``members``, but not more than there are."""
     members = int(settings["members"])
-    return min(members, len(cascade.candidate)), min(members, len(cascade.refinement))
+    first, second, judges = (
+        min(members, len(nets)) for nets in (cascade.candidate, cascade.refinement, cascade.judges)
+    )
+    return first, second, judges
 
 
 def _open(
@@ -265,7 +269,7 @@ def _open(
 
 
 def _compare(
-    workshop: Workshop, files: Sequence[LabelledFiles], given: Given, counts: tuple[int, int]
+    workshop: Workshop, files: Sequence[LabelledFiles], given: Given, counts: tuple[int, int, int]
 ) -> list[Pair]:
     """Score every visit before and after; read what an earlier call has scored."""
     path = workshop.folder / "scores.tsv"
@@ -294,7 +298,7 @@ def _score_all(
     workshop: Workshop,
     files: Sequence[LabelledFiles],
     cascade: Cascade,
-    counts: tuple[int, int],
+    counts: tuple[int, int, int],
 ) -> list[Score]:
     from bids_msseg.cascade.tuning import held_out, tuned_cascade
 
@@ -429,8 +433,9 @@ def advise(verdict: Verdict, file: str, given: str) -> str:
 def _card_head(
     called: str, digest: str, size: int, given: Given, settings: Mapping[str, Any]
 ) -> str:
-    first, second = net_counts(given.cascade, settings)
+    first, second, judges = net_counts(given.cascade, settings)
     left_out = len(given.cascade.candidate) - first + len(given.cascade.refinement) - second
+    left_out += len(given.cascade.judges) - judges
     recipe = "; ".join(f"{key}: {value}" for key, value in settings.items())
     left = f"; {left_out} given nets are left out" if left_out else ""
     return f"""# Model card: {called}

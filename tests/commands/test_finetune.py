@@ -10,7 +10,7 @@ import torch
 
 from bids_msseg.cascade.checkpoint import load_cascade, save_cascade
 from bids_msseg.cascade.engine import Engine
-from bids_msseg.cascade.networks import CandidateNet, RefinementNet
+from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.weights import OperatingPoint, read_header
 from bids_msseg.commands import train
 from bids_msseg.commands.finetune import advise, finetune, net_counts, read_given, read_tuning
@@ -21,6 +21,7 @@ from bids_msseg.lesions.bootstrap import estimate_mean
 TINY = """\
 candidate: {steps: 1, batch: 1, workers: 0}
 refinement: {steps: 1, batch: 2, workers: 0}
+judge: {epochs: 1, patches: 32, batch: 8}
 """
 POINT = OperatingPoint(gate=0.25, keep=0.375, threshold=0.99)
 """Untrained nets reach no such threshold, before or after: nothing is better."""
@@ -28,13 +29,14 @@ POINT = OperatingPoint(gate=0.25, keep=0.375, threshold=0.99)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two candidate nets and a refinement net, untrained; they have seen sub-03."""
+    """Two candidate nets, a refinement net and a judge, untrained; they have seen sub-03."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("given") / "toy.safetensors"
     save_cascade(
         path,
         [CandidateNet((4, 8)), CandidateNet((4, 8))],
         [RefinementNet((4, 8))],
+        judges=[JudgeNet()],
         name="toy",
         version="0",
         point=POINT,
@@ -117,16 +119,13 @@ def test_weights_that_are_not_better_say_so_in_their_name(tuned: Path, weights: 
     given = load_cascade(weights)
     assert cascade.name == "mine-not-better"
     assert cascade.point == POINT
-    assert (len(cascade.candidate), len(cascade.refinement)) == (1, 1)
-    moved = [
-        not torch.equal(new, old)
-        for new, old in zip(
-            cascade.candidate[0].state_dict().values(),
-            given.candidate[0].state_dict().values(),
-            strict=True,
-        )
-    ]
-    assert any(moved)
+    assert (len(cascade.candidate), len(cascade.refinement), len(cascade.judges)) == (1, 1, 1)
+    for new, old in (
+        (cascade.candidate[0], given.candidate[0]),
+        (cascade.judges[0], given.judges[0]),
+    ):
+        pairs = zip(new.state_dict().values(), old.state_dict().values(), strict=True)
+        assert any(not torch.equal(*pair) for pair in pairs)
     notes = read_header(tuned / "mine-not-better.safetensors").notes
     assert notes["visits"] == ["sub-01", "sub-03", "sub-05"]
     assert set(notes["images"]) == set(notes["visits"])
@@ -235,8 +234,8 @@ def test_the_packaged_recipe_goes_on_gently() -> None:
 
 def test_no_more_nets_go_on_than_there_are(weights: Path) -> None:
     cascade = load_cascade(weights)
-    assert net_counts(cascade, {"members": 1}) == (1, 1)
-    assert net_counts(cascade, {"members": 9}) == (2, 1)
+    assert net_counts(cascade, {"members": 1}) == (1, 1, 1)
+    assert net_counts(cascade, {"members": 9}) == (2, 1, 1)
 
 
 def test_each_verdict_has_its_advice() -> None:
