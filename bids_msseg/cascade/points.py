@@ -61,7 +61,6 @@ class Opinion:
     present : tuple of bool
     judged : ndarray of float16, optional
         The judge's probability of voxels.
-    site : str
     """
 
     candidate: NDArray[np.float16]
@@ -71,7 +70,6 @@ class Opinion:
     images: NDArray[np.float16] | None = None
     present: tuple[bool, bool, bool] = (True, True, True)
     judged: NDArray[np.float16] | None = None
-    site: str = ""
 
     def probability(self, point: OperatingPoint) -> NDArray[np.float32]:
         """Fuse both nets' opinions."""
@@ -129,8 +127,7 @@ def choose_point(opinions: Sequence[Opinion], trust: float = 0.0) -> dict[str, f
         probabilities = [opinion.probability(point) for opinion in opinions]
         threshold = best_dice_threshold(probabilities, truths)
         if point.verdict > 0:
-            sites = [opinion.site for opinion in opinions]
-            threshold = cautious_threshold(probabilities, truths, sites)
+            threshold = cautious_threshold(probabilities, truths)
         dice = mean_dice(probabilities, truths, threshold)
         if best is None or dice > best[0]:
             precise = choose_threshold(probabilities, truths)
@@ -218,7 +215,6 @@ def predict_unseen(workshop: Workshop, test: int | None) -> list[Opinion]:
             images = visit.images.astype(np.float32)
             voxels, lesion = refine([net], images, visit.present, candidate, gate, workshop.engine)
             opinion = _keep(candidate, voxels, lesion, visit.truth >= 0.5)
-            opinion = replace(opinion, site=visit.site)
             judged = judge_voxels(
                 judges, images, visit.present, candidate > 0, lesion > 0, workshop.engine
             )

@@ -128,8 +128,7 @@ def best_dice_threshold(
     >>> best_dice_threshold([p], [t], grid=(0.25, 0.5, 0.75))
     0.75
     """
-    called, right, truth = _tables(probabilities, truths, grid)
-    dice = _mean_of_known(2 * right, called + truth[:, None])
+    dice = _dice_by_threshold(probabilities, truths, grid)
     if np.isnan(dice).all():
         dice = np.zeros(len(grid))
     best = np.flatnonzero(dice >= np.nanmax(dice) - 1e-12).tolist()
@@ -139,54 +138,53 @@ def best_dice_threshold(
 def cautious_threshold(
     probabilities: Sequence[NDArray[np.floating]],
     truths: Sequence[NDArray[Any]],
-    sites: Sequence[str],
     *,
     may_lose: float = MAY_LOSE_DICE,
     grid: Sequence[float] = GRID,
 ) -> float:
-    """Find the lowest threshold at which Dice is nearly the best one; sites count equally.
+    """Find the lowest threshold at which Dice is nearly the best one.
 
     On another scanner nets are less sure: above the best threshold, Dice then falls off steeply,
-    and below it slowly. So what two sites leave open is settled downwards.
+    and below it slowly. So what the visits leave open is settled downwards.
 
     Parameters
     ----------
     probabilities, truths, grid
         See :func:`choose_threshold`.
-    sites : sequence of str
-        One a visit.
     may_lose : float, default 0.02
-        How far the mean Dice may lie below the best.
+        How far the mean Dice over the visits may lie below the best.
 
     Returns
     -------
     float
+        One half where no visit has a lesion, or a voxel to call one.
 
     Raises
     ------
     ValueError
-        If there is no visit, or not one truth and site for each probability.
+        If there is no visit, or not one truth for each probability.
 
     Examples
     --------
     >>> p, t = np.array([[[0.3, 0.6, 0.9]]]), np.array([[[0, 1, 1]]])
-    >>> cautious_threshold([p], [t], ["A"], grid=(0.25, 0.4, 0.5, 0.75))
+    >>> cautious_threshold([p], [t], grid=(0.25, 0.4, 0.5, 0.75))
     0.4
     """
-    if len(sites) != len(probabilities):
-        raise ValueError(f"{len(sites)} sites were given for {len(probabilities)} visits")
-    called, right, truth = _tables(probabilities, truths, grid)
-    names = np.array(sites)
-    means = []
-    for site in sorted(set(sites)):
-        here = names == site
-        means.append(_mean_of_known(2 * right[here], called[here] + truth[here, None]))
-    known = [dice for dice in means if not np.isnan(dice).all()]
-    if not known:
+    dice = _dice_by_threshold(probabilities, truths, grid)
+    if np.isnan(dice).all():
         return 0.5
-    dice = np.nan_to_num(np.mean(known, axis=0))
-    good = np.flatnonzero(dice >= dice.max() - may_lose).tolist()
+    good = np.flatnonzero(dice >= np.nanmax(dice) - may_lose).tolist()
     return float(grid[good[0]])
+
+
+def _dice_by_threshold(
+    probabilities: Sequence[NDArray[np.floating]],
+    truths: Sequence[NDArray[Any]],
+    grid: Sequence[float],
+) -> NDArray[np.float64]:
+    """Mean Dice over the visits that have one, shape (thresholds,); NaN where none has."""
+    called, right, truth = _tables(probabilities, truths, grid)
+    return _mean_of_known(2 * right, called + truth[:, None])
 
 
 def _tables(

@@ -85,28 +85,14 @@ def test_the_lowest_threshold_that_is_nearly_as_good() -> None:
     p, t = image.reshape(1, 1, -1), truth.reshape(1, 1, -1)
     grid = (0.1, 0.3, 0.5, 0.7, 0.9)
     assert best_dice_threshold([p], [t], grid=grid) == 0.7
-    assert cautious_threshold([p], [t], ["A"], may_lose=0.0, grid=grid) == 0.7
-    assert cautious_threshold([p], [t], ["A"], may_lose=0.02, grid=grid) == 0.5
-    assert cautious_threshold([p], [t], ["A"], may_lose=0.05, grid=grid) == 0.3
+    assert cautious_threshold([p], [t], may_lose=0.0, grid=grid) == 0.7
+    assert cautious_threshold([p], [t], may_lose=0.02, grid=grid) == 0.5
+    assert cautious_threshold([p], [t], may_lose=0.05, grid=grid) == 0.3
 
 
-def test_sites_count_equally_whatever_their_visits() -> None:
-    one, two = np.array([[[0.3, 0.6]]]), np.array([[[0.6, 0.3]]])
-    truth = np.array([[[0, 1]]])
-    both = np.array([[[1, 1]]])
-    high, low = ([one] * 5, [truth] * 5), ([two], [both])
-    images, truths = [*high[0], *low[0]], [*high[1], *low[1]]
-    sites = ["A"] * 5 + ["B"]
-    # at .2: A .667, B 1; at .5: A 1, B .667: equal means of sites, so the lower one
-    assert cautious_threshold(images, truths, sites, grid=(0.2, 0.5)) == 0.2
-    assert best_dice_threshold(images, truths, grid=(0.2, 0.5)) == 0.5
-
-
-def test_a_threshold_of_nothing_and_sites_that_do_not_fit() -> None:
+def test_a_cautious_threshold_of_nothing_is_one_half() -> None:
     nothing = np.zeros((1, 1, 3))
-    assert cautious_threshold([nothing], [nothing], ["A"]) == 0.5
-    with pytest.raises(ValueError, match="2 sites were given for 1 visits"):
-        cautious_threshold([nothing], [nothing], ["A", "B"])
+    assert cautious_threshold([nothing], [nothing]) == 0.5
 
 
 def test_equal_dice_goes_to_the_middle() -> None:
