@@ -21,7 +21,7 @@ from bids_msseg.errors import DataError, NoInputError, UsageError
 
 FORMAT = "bids_msseg-cascade-1"
 HEADER_KEY = "bids_msseg"
-DEFAULT_MODEL = "cascade-3"
+DEFAULT_MODEL = "cascade-4"
 LONGEST_HEADER = 4 * 2**20
 DIGEST_KEY = "tensors_sha256"
 SUMS_FILE = "SHA256SUMS"
