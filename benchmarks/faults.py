@@ -149,7 +149,7 @@ def _whole(path: Path) -> bool:
             json.loads(content)
     except (OSError, EOFError, ValueError):
         return False
-    ends = {".png": b"IEND\xaeB`\x82", ".tsv": b"\n", ".html": b"</html>\n", ".md": b"\n"}
+    ends = {".png": b"IEND\xaeB`\x82", ".tsv": b"\n", ".html": b"</html>", ".md": b"\n"}
     return bool(content) and content.endswith(ends.get(path.suffix, b""))
 
 
