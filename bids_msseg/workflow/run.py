@@ -33,6 +33,8 @@ from bids_msseg.workflow.plugins import KILLED, SteadyMultiProcPlugin
 TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LEAST_ROOM = 2**20
+"""Bytes; with less on its disk a step that fails without a word failed for that."""
 QUICK_POLL_S = 0.2
 
 
@@ -402,7 +404,8 @@ def _outcome(
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(delivery, True, seconds, usage=usage)
     files = _crash_files(crashes, name, visit.key)
-    told = _told(folder / FAILURE_FILE) or _not_told(name, ended, files)
+    places = (execution.work_dir, execution.out_dir)
+    told = _told(folder / FAILURE_FILE) or _not_told(name, ended, files, places)
     return Outcome(
         delivery,
         False,
@@ -424,7 +427,9 @@ def _told(failure: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _not_told(visit: str, ended: _Ended, crash_files: Sequence[Path]) -> dict[str, Any]:
+def _not_told(
+    visit: str, ended: _Ended, crash_files: Sequence[Path], places: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Say what can be said of a step that could not say it itself."""
     step = next((one for one in ended.killed if visit in one.split(".")), "")
     if step:
@@ -436,8 +441,10 @@ def _not_told(visit: str, ended: _Ended, crash_files: Sequence[Path]) -> dict[st
         }
     # nipype writes files of its own, and a disk may be full just then
     texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
+    full = any(shutil.disk_usage(place).free < LEAST_ROOM for place in places if place.is_dir())
     for number in NO_ROOM:
-        if any(f"[Errno {number}]" in text for text in texts):
+        # a step that could not write its result is taken for one that left none
+        if any(f"[Errno {number}]" in text for text in texts) or full:
             found = explained(OSError(number, os.strerror(number)))
             return {"message": found.message, "cure": found.cure, "code": found.code}
     return {

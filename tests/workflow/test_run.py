@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,22 @@ def test_a_file_of_nipypes_own_that_has_no_room(
         assert one.cure
         assert len(one.crash_files) == 1
     assert outcomes[2].message == "RuntimeError: 3 raised. Re-raising first."
+
+
+def test_silence_on_a_full_disk_is_put_down_to_it(
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+) -> None:
+    """A worker that cannot write its result leaves nothing but a result that is missing."""
+
+    def leave(names: list[str], execution: Execution, ended: Any) -> None:
+        ended.error = "RuntimeError: 6 raised. Re-raising first."
+
+    room = shutil.disk_usage(execution.out_dir.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=2**20 - 1))
+    outcomes = run(monkeypatch, deliveries, execution, leave)
+    assert [(one.code, one.message) for one in outcomes] == [(74, "no space left on the disk")] * 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=2**20))
+    assert {one.code for one in run(monkeypatch, deliveries, execution, leave)} == {1}
 
 
 def test_beside_a_killed_worker_is_tried_alone(
