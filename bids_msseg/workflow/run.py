@@ -213,11 +213,13 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
         _run_nipype(top, execution, ended)
     finally:
         os.chdir(here)
-    crashes = set(crash_dir.glob("crash-*.txt")) - before
+    crashes = _new_crashes(crash_dir, before)
     failures = {}
     for key, workflow in workflows.items():
         files = _crash_files(crashes, workflow.name, key)
-        told = _told(folders[key] / FAILURE_FILE) or _not_told(workflow.name, ended, files)
+        told = _told(folders[key] / FAILURE_FILE) or _not_told(
+            workflow.name, ended, files, execution
+        )
         failures[key] = Failure(
             str(told.get("message", "")),
             str(told.get("cure", "")),
@@ -307,11 +309,11 @@ def _run_group(
         _run_nipype(top, execution, ended)
     except BaseException:
         # a signal is no crash
-        _forget(set(crash_dir.glob("crash-*.txt")) - before, group)
+        _forget(_new_crashes(crash_dir, before), group)
         raise
     finally:
         os.chdir(folder)
-    crashes = set(crash_dir.glob("crash-*.txt")) - before
+    crashes = _new_crashes(crash_dir, before)
     outcomes = [_outcome(delivery, execution, ended, crashes) for delivery in group]
     if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
         # nothing is told of those that another one's crash has stopped
@@ -404,8 +406,7 @@ def _outcome(
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(delivery, True, seconds, usage=usage)
     files = _crash_files(crashes, name, visit.key)
-    places = (execution.work_dir, execution.out_dir)
-    told = _told(folder / FAILURE_FILE) or _not_told(name, ended, files, places)
+    told = _told(folder / FAILURE_FILE) or _not_told(name, ended, files, execution)
     return Outcome(
         delivery,
         False,
@@ -428,7 +429,7 @@ def _told(failure: Path) -> dict[str, Any]:
 
 
 def _not_told(
-    visit: str, ended: _Ended, crash_files: Sequence[Path], places: Sequence[Path] = ()
+    visit: str, ended: _Ended, crash_files: Sequence[Path], execution: Execution
 ) -> dict[str, Any]:
     """Say what can be said of a step that could not say it itself."""
     step = next((one for one in ended.killed if visit in one.split(".")), "")
@@ -439,14 +440,10 @@ def _not_told(
             "cure": "give the job more memory, or lower --nprocs",
             "code": ExitCode.TEMPORARY,
         }
-    # nipype writes files of its own, and a disk may be full just then
-    texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
-    full = any(shutil.disk_usage(place).free < LEAST_ROOM for place in places if place.is_dir())
-    for number in NO_ROOM:
-        # a step that could not write its result is taken for one that left none
-        if any(f"[Errno {number}]" in text for text in texts) or full:
-            found = explained(OSError(number, os.strerror(number)))
-            return {"message": found.message, "cure": found.cure, "code": found.code}
+    number = _lack_of_room(ended, crash_files, execution)
+    if number:
+        found = explained(OSError(number, os.strerror(number)))
+        return {"message": found.message, "cure": found.cure, "code": found.code}
     return {
         "message": ended.error or "a step ended without saying why",
         "cure": "look into the crash file; -vv shows what nipype says",
@@ -454,11 +451,34 @@ def _not_told(
     }
 
 
+def _lack_of_room(ended: _Ended, crash_files: Sequence[Path], execution: Execution) -> int:
+    """Find the number of the error if a file of nipype's own had no room; else 0.
+
+    A step that could not write its result is taken for one that left none, so that nothing but
+    the full disk itself tells.
+    """
+    texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
+    named = [number for number in NO_ROOM if any(f"[Errno {number}]" in text for text in texts)]
+    places = [place for place in (execution.work_dir, execution.out_dir) if place.is_dir()]
+    if not named and any(shutil.disk_usage(place).free < LEAST_ROOM for place in places):
+        return errno.ENOSPC
+    return named[0] if named else 0
+
+
 def _forget(crashes: set[Path], group: Sequence[Delivery]) -> None:
     for delivery in group:
         visit = delivery.visit
         for path in _crash_files(crashes, visit_workflow_name(visit), visit.key):
             path.unlink(missing_ok=True)
+
+
+def _new_crashes(crash_dir: Path, before: set[Path]) -> set[Path]:
+    """List the crash files of this run; those that a full disk left empty go."""
+    new = set(crash_dir.glob("crash-*.txt")) - before
+    empty = {path for path in new if not path.stat().st_size}
+    for path in empty:
+        path.unlink(missing_ok=True)
+    return new - empty
 
 
 def _crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:

@@ -208,6 +208,21 @@ def test_silence_on_a_full_disk_is_put_down_to_it(
     assert {one.code for one in run(monkeypatch, deliveries, execution, leave)} == {1}
 
 
+def test_a_crash_file_that_had_no_room_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+) -> None:
+    logs = execution.out_dir / "logs"
+
+    def leave(names: list[str], execution: Execution, ended: Any) -> None:
+        ended.error = "OSError: [Errno 28] No space left on device"
+        (logs / "crash-20260101-1-root-publish-1.txt").touch()
+        (logs / "crash-20260101-1-root-publish-2.txt").write_text("Node: another\n")
+
+    outcomes = run(monkeypatch, deliveries, execution, leave)
+    assert {one.code for one in outcomes} == {74}
+    assert [path.name for path in logs.glob("crash-*")] == ["crash-20260101-1-root-publish-2.txt"]
+
+
 def test_beside_a_killed_worker_is_tried_alone(
     monkeypatch: pytest.MonkeyPatch,
     deliveries: list[Delivery],
