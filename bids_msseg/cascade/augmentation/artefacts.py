@@ -131,6 +131,9 @@ def slices(extent: int, spacing: float, covered: float, phase: float) -> Tensor:
     voxels = np.arange(extent)
     weights = np.clip(np.minimum(high, voxels + 1) - np.maximum(low, voxels), 0, None)
     seen = weights.sum(1) > 1e-6
+    if not seen.any():
+        # a sub-image that lies between two slices: nothing is known of what they see
+        return torch.eye(extent)
     # a slice outside the sub-image is no slice of it
     weights, middles = weights[seen], middles[seen]
     weights /= weights.sum(1, keepdims=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bids_msseg.cascade.augment import SubImage
@@ -24,6 +24,7 @@ def _rng(seed: int = 0) -> np.random.Generator:
     covered=st.floats(0.2, 1),
     phase=st.floats(0, 0.999),
 )
+@example(extent=2, spacing=6.0, covered=0.25, phase=0.0)
 def test_slices_keep_constants_and_never_overshoot(
     extent: int, spacing: float, covered: float, phase: float
 ) -> None:
