@@ -11,12 +11,14 @@ the volume that CNN-1 is sure of.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 Array = NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
 SEEN = 0.1
 REACH_VOXELS = 4
 """Voxels at most this far from where CNN-1 sees something are looked at."""
@@ -61,7 +63,7 @@ def adapt(
         from.
     """
     near = brain & ndimage.binary_dilation(probability > SEEN, iterations=REACH_VOXELS)
-    prior = _logit(probability[near])
+    prior = bounded_logit(probability[near].astype(np.float64))
     sure = float(probability[near & (probability > SURE)].sum())
     values = _values(images, present, near)
     ratio = _fit_ratio(values, probability[near].astype(np.float64), prior)
@@ -69,7 +71,7 @@ def adapt(
         return probability
     trust = strength * sure / (sure + HALF_TRUST)
     corrected = probability.copy()
-    corrected[near] = _sigmoid(prior + trust * ratio)
+    corrected[near] = sigmoid(prior + trust * ratio)
     return corrected
 
 
@@ -98,7 +100,7 @@ def _fit_ratio(
         inside, outside = _log_density(values, lesion), _log_density(values, other)
         ratio = np.clip(inside - outside, -LARGEST_RATIO, LARGEST_RATIO)
         # half of the ratio's weight: neighbouring voxels are not independent
-        weight = _sigmoid(prior + 0.5 * ratio)
+        weight = sigmoid(prior + 0.5 * ratio)
     return ratio
 
 
@@ -112,12 +114,27 @@ def _log_density(values: NDArray[np.float64], weight: NDArray[np.float64]) -> ND
     return density
 
 
-def _logit(probability: Array) -> NDArray[np.float64]:
-    bounded = np.clip(probability.astype(np.float64), 1e-3, 1 - 1e-3)
-    result: NDArray[np.float64] = np.log(bounded / (1 - bounded))
+def bounded_logit(probability: NDArray[Real]) -> NDArray[Real]:
+    """Logit of probabilities, none of which counts as surer than one in a thousand.
+
+    Examples
+    --------
+    >>> bounded_logit(np.array([0.0, 0.5, 1.0])).round(2).tolist()
+    [-6.91, 0.0, 6.91]
+    """
+    bounded = np.clip(probability, 1e-3, 1 - 1e-3)
+    result: NDArray[Real] = np.log(bounded / (1 - bounded))
     return result
 
 
-def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = 1 / (1 + np.exp(-logit))
+def sigmoid(logit: NDArray[Real]) -> NDArray[Real]:
+    """Probability of a logit, in its own precision.
+
+    Examples
+    --------
+    >>> sigmoid(np.array([0.0, -1000.0])).tolist()
+    [0.5, 0.0]
+    """
+    with np.errstate(over="ignore"):
+        result: NDArray[Real] = np.reciprocal(1 + np.exp(-logit))
     return result

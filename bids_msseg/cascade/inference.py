@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bids_msseg.cascade.adaptation import adapt
+from bids_msseg.cascade.adaptation import adapt, bounded_logit, sigmoid
 from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.checkpoint import Cascade
 from bids_msseg.cascade.engine import Engine
@@ -465,20 +465,12 @@ def _pool(
     """Weigh opinions as sums of their logits."""
     judge = point.judge if judged is not None else 0.0
     both = 1 - judge - point.verdict
-    total = both * (1 - point.second) * _bounded_logit(candidate)
-    total += both * point.second * _bounded_logit(voxels)
-    total += point.verdict * _bounded_logit(lesion)
+    total = both * (1 - point.second) * bounded_logit(candidate)
+    total += both * point.second * bounded_logit(voxels)
+    total += point.verdict * bounded_logit(lesion)
     if judged is not None:
-        total += judge * _bounded_logit(judged)
-    pooled: Array = (1 / (1 + np.exp(-total))).astype(np.float32)
-    return pooled
-
-
-def _bounded_logit(probability: Array) -> Array:
-    """Logit of a probability, which cannot be surer than one in a thousand."""
-    bounded = np.clip(probability, np.float32(1e-3), np.float32(1 - 1e-3))
-    logit: Array = np.log(bounded / (1 - bounded))
-    return logit
+        total += judge * bounded_logit(judged)
+    return sigmoid(total)
 
 
 def _ceiling(lesion: Array, keep: float) -> Array:

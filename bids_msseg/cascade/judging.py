@@ -9,7 +9,13 @@ import torch
 
 from bids_msseg.cascade.judge_patches import JudgePlan, judge_pool, vary_patches
 from bids_msseg.cascade.networks import JudgeNet
-from bids_msseg.cascade.stages import Log, Workshop, choose_unseen_gate, unseen
+from bids_msseg.cascade.stages import (
+    Log,
+    Workshop,
+    choose_unseen_gate,
+    held_out_number,
+    unseen,
+)
 from bids_msseg.cascade.valverde.sampling import PatchStream, Pool
 from bids_msseg.cascade.valverde.train import fit, load_finished
 
@@ -51,8 +57,7 @@ def train_judge(
     found = unseen(workshop, test, inner)
     gate = choose_unseen_gate(found)
     pools = [judge_pool(visit, opinion, gate) for visit, opinion in found]
-    seed = workshop.seed + 700 + (0 if test is None else 1 + test)
-    seed += 0 if inner is None else 10 * (1 + inner)
+    seed = workshop.seed + 700 + held_out_number(test, inner)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = JudgeNet()

@@ -224,6 +224,17 @@ def refinement_stage(test: int | None, inner: int | None = None) -> str:
     return "refinement-ship" if test is None else f"refinement-{test}"
 
 
+def held_out_number(test: int | None, inner: int | None = None) -> int:
+    """Give a number to what an outer and an inner fold are kept from, to be added to a seed.
+
+    Examples
+    --------
+    >>> held_out_number(None), held_out_number(0), held_out_number(2, 1)
+    (0, 1, 23)
+    """
+    return (0 if test is None else 1 + test) + (0 if inner is None else 10 * (1 + inner))
+
+
 def train_made(workshop: Workshop, *, log: Log) -> None:
     """Train CNN-1 on images made of heads without lesions; no patient is in it.
 
@@ -472,8 +483,7 @@ def train_refinement(
         return
     gate, found = _find_to_learn_from(workshop, test, inner)
     write_candidates(checkpoint, gate, found)
-    seed = workshop.seed + 500 + (0 if test is None else 1 + test)
-    seed += 0 if inner is None else 10 * (1 + inner)
+    seed = workshop.seed + 500 + held_out_number(test, inner)
     torch.manual_seed(seed)
     fit(
         RefinementNet(recipe.refinement_widths, recipe.refinement_norm),

@@ -17,6 +17,7 @@ from bids_msseg.commands.cohort_cache import read_images
 from bids_msseg.commands.scoring import Score, site_means
 
 if TYPE_CHECKING:
+    from bids_msseg.cascade.folds import FoldSet
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.labels import LabelledFiles
 
@@ -76,11 +77,7 @@ def ship(
         name=name,
         version=__version__,
         point=operating_point(workshop, None),
-        notes={
-            "recipe": dict(recipe),
-            "visits": list(split.members(split.everything)),
-            "images": read_images(workshop.folder / "cohort", split.members(split.everything)),
-        },
+        notes=_notes(workshop, split.everything, recipe),
     )
     card = model_card(name, digest, target.stat().st_size, scores, workshop, recipe, data)
     write_atomic(workshop.folder / f"{name}.md", card)
@@ -112,7 +109,6 @@ def ship_fold(workshop: Workshop, fold: int, *, name: str, recipe: Mapping[str, 
     from bids_msseg.commands.scoring import fold_cascade
 
     cascade = fold_cascade(workshop, fold)
-    seen = workshop.split.members(workshop.split.without(fold))
     target = workshop.folder / f"{name}-without-{fold}.safetensors"
     save_cascade(
         target,
@@ -122,13 +118,16 @@ def ship_fold(workshop: Workshop, fold: int, *, name: str, recipe: Mapping[str, 
         name=target.stem,
         version=__version__,
         point=cascade.point,
-        notes={
-            "recipe": dict(recipe),
-            "visits": list(seen),
-            "images": read_images(workshop.folder / "cohort", seen),
-        },
+        notes=_notes(workshop, workshop.split.without(fold), recipe),
     )
     return target
+
+
+def _notes(workshop: Workshop, folds: FoldSet, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Say whom nets have seen, and how they were made."""
+    seen = workshop.split.members(folds)
+    images = read_images(workshop.folder / "cohort", seen)
+    return {"recipe": dict(recipe), "visits": list(seen), "images": images}
 
 
 def score_table(scores: Sequence[Score]) -> str:
