@@ -1,5 +1,7 @@
 # make demo   installs, writes a small synthetic dataset, segments it, says where the reports are
 # make test   installs and runs all tests
+# make unit   the fast suite: neither whole runs nor a browser; with TIMES=5, five times over
+# make coverage  the fast suite, and which of the package's lines and branches it runs
 # make docs   builds the documentation into site/, and fails on any warning
 # make audit  looks for known holes in what is installed, and for risky calls in the package
 # make containers  builds Docker and Apptainer images, runs both, compares with the bare app
@@ -24,7 +26,7 @@ export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint audit install install-test docs containers launch slurm ecosystem image-size clean help
+.PHONY: demo test unit coverage lint audit install install-test docs containers launch slurm ecosystem image-size clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -68,6 +70,16 @@ lint: $(VENV)/installed-test
 
 test: lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --doctest-modules
+
+TIMES ?= 1
+FAST = $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --doctest-modules \
+  --ignore tests/e2e --ignore tests/integrations -m "not slow and not browser"
+
+unit: $(VENV)/installed-test
+	for time in $$(seq $(TIMES)); do $(FAST) || exit 1; done
+
+coverage: $(VENV)/installed-test
+	$(FAST) --cov=bids_msseg --cov-branch --cov-report=term:skip-covered
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
