@@ -16,12 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.cascade.synthesis import (
-    LesionStatistics,
-    Terrain,
-    place_lesions,
-    prepare_terrain,
-)
+from bids_msseg.cascade.synthesis.placing import Terrain, place_lesions, prepare_terrain
+from bids_msseg.cascade.synthesis.statistics import LesionStatistics
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.regions import Region
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.cascade.synthesis import Terrain, prepare_terrain
+from bids_msseg.cascade.synthesis.placing import Terrain, prepare_terrain
 from bids_msseg.imaging.template import EMBEDDED, Template
 from bids_msseg.imaging.volume import Affine, load_volume
 from bids_msseg.lesions.instances import bounding_box

@@ -11,14 +11,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.synthesis import (
-    LesionMap,
-    LesionStatistics,
-    paint,
-    place_lesions,
-    resize,
-    sample_contrasts,
-)
+from bids_msseg.cascade.synthesis.painting import paint
+from bids_msseg.cascade.synthesis.placing import place_lesions
+from bids_msseg.cascade.synthesis.shapes import LesionMap, resize
+from bids_msseg.cascade.synthesis.statistics import LesionStatistics, sample_contrasts
 from bids_msseg.commands.demo_brain import CONTRASTS, Brain, Maps, load_maps, make_brain
 from bids_msseg.commands.demo_files import (
     Participant,

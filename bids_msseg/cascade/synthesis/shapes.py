@@ -1,0 +1,214 @@
+"""What a lesion is: a shape in its room, with a depth, a soft edge, and a volume to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.special import erf
+
+from bids_msseg.lesions.regions import Region
+
+Box = tuple[slice, slice, slice]
+Index = tuple[int, int, int]
+EVERY_NEIGHBOUR = np.ones((3, 3, 3), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """One lesion, kept in a form from which it can be made larger or smaller.
+
+    Attributes
+    ----------
+    box : tuple of 3 slices
+        The part of the image that it may reach.
+    shape : ndarray of float32, shape of the box
+        Height of the shape, roughly in mm, larger further inside; the lesion is what lies above
+        some level.
+    room : ndarray of bool, shape of the box
+        Voxels that it may take.
+    fluid : ndarray of float32, shape of the box
+        Fraction of ventricle.
+    seed : tuple of 3 ints
+        Voxel of the box that it holds.
+    volume : float
+        Volume aimed at in mm³; it is smaller where the room did not suffice.
+    edge : float
+        Width of the edge in mm.
+    region : Region
+        Where it was placed.
+    depth : ndarray of float32, shape of the box
+        From :func:`lesion_depth`.
+    """
+
+    box: Box
+    shape: NDArray[np.float32]
+    room: NDArray[np.bool_]
+    fluid: NDArray[np.float32]
+    seed: Index
+    volume: float
+    edge: float
+    region: Region
+    depth: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class LesionMap:
+    """The lesions of one brain.
+
+    Attributes
+    ----------
+    labels : ndarray of int32, shape (X, Y, Z)
+        0 outside, i + 1 in ``lesions[i]``: where its fraction is at least one half, and larger
+        than that of every other lesion.
+    soft : ndarray of float32, shape (X, Y, Z)
+        Fraction of each voxel that is lesion, 0 to 1.
+    lesions : tuple of Lesion
+    """
+
+    labels: NDArray[np.int32]
+    soft: NDArray[np.float32]
+    lesions: tuple[Lesion, ...]
+
+    @property
+    def volumes(self) -> NDArray[np.float64]:
+        """Volume of each label in mm³, shape (n,)."""
+        sizes = np.bincount(self.labels.ravel(), minlength=len(self.lesions) + 1)
+        return sizes[1:].astype(np.float64)
+
+
+def lesion_depth(lesion: Lesion) -> NDArray[np.float32]:
+    """Find the depth below the surface of a lesion in mm, negative outside.
+
+    Parameters
+    ----------
+    lesion : Lesion
+
+    Returns
+    -------
+    ndarray of float32, shape of ``lesion.box``
+        At least ``lesion.volume`` voxels of the room are at depth 0 or deeper, all connected,
+        unless the room is smaller.
+    """
+    body = _body(lesion)
+    level = float(lesion.shape[body].min())
+    height = np.asarray(lesion.shape - level, np.float64)
+    steepness = np.sqrt(sum(slope**2 for slope in np.gradient(height)))
+    depth = height / np.clip(steepness, 0.4, 1.6)
+    # fluid is no wall to the depth: a lesion keeps its full brightness up to the ventricle
+    inside = body | (lesion.room & (height < 0)) | (lesion.fluid >= 0.5)
+    return np.asarray(np.minimum(depth, _signed_distance(inside)), np.float32)
+
+
+def _signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance to the surface between voxels in mm, negative outside; infinite without one."""
+    if inside.all():
+        return np.full(inside.shape, np.inf)
+    within = ndimage.distance_transform_edt(inside) - 0.5
+    beyond = ndimage.distance_transform_edt(~inside) - 0.5
+    return np.asarray(np.where(inside, within, -beyond), np.float64)
+
+
+def _body(lesion: Lesion) -> NDArray[np.bool_]:
+    """Raise the water until the island around the seed has the volume of the lesion."""
+    wanted = max(1, round(lesion.volume))
+    free = lesion.room.copy()
+    free[lesion.seed] = True
+    heights = np.sort(lesion.shape[free])[::-1]
+    count = wanted
+    for _ in range(12):
+        count = min(count, len(heights))
+        level = min(float(heights[count - 1]), float(lesion.shape[lesion.seed]))
+        islands, _ = ndimage.label(free & (lesion.shape >= level), EVERY_NEIGHBOUR)
+        body = islands == islands[lesion.seed]
+        missing = wanted - int(np.count_nonzero(body))
+        if missing <= 0 or count == len(heights):
+            break
+        count += missing
+    return np.asarray(body, bool)
+
+
+def lesion_fraction(lesion: Lesion) -> NDArray[np.float32]:
+    """Fraction of each voxel that is lesion.
+
+    Parameters
+    ----------
+    lesion : Lesion
+
+    Returns
+    -------
+    ndarray of float32, shape of ``lesion.box``
+        Error function of the depth, less the fraction that is ventricle.
+    """
+    share = 0.5 * (1.0 + erf(lesion.depth / lesion.edge))
+    return np.asarray(share * (1.0 - lesion.fluid), np.float32)
+
+
+def compose(lesions: Sequence[Lesion], shape: tuple[int, ...]) -> LesionMap:
+    """Put lesions on one grid.
+
+    Parameters
+    ----------
+    lesions : sequence of Lesion
+    shape : tuple of int, (X, Y, Z)
+
+    Returns
+    -------
+    LesionMap
+        Where lesions overlap, the larger fraction counts.
+    """
+    labels = np.zeros(shape, np.int32)
+    soft = np.zeros(shape, np.float32)
+    for number, lesion in enumerate(lesions, start=1):
+        fraction = lesion_fraction(lesion)
+        wins = fraction > soft[lesion.box]
+        labels[lesion.box][wins & (fraction >= 0.5)] = number
+        soft[lesion.box][wins] = fraction[wins]
+    return LesionMap(labels, soft, tuple(lesions))
+
+
+def resize(lesions: LesionMap, factors: NDArray[np.floating]) -> LesionMap:
+    """Let lesions grow or shrink, each about its own centre and in its own shape.
+
+    Parameters
+    ----------
+    lesions : LesionMap
+    factors : ndarray, shape (n,)
+        Volume of each lesion relative to what it is now; sensible up to about 3, for which the
+        lesions have kept room.
+
+    Returns
+    -------
+    LesionMap
+        The same lesions in the same order.
+    """
+    resized = list(lesions.lesions)
+    for index in np.flatnonzero(np.asarray(factors) != 1.0):
+        lesion = resized[index]
+        lesion = replace(lesion, volume=lesion.volume * float(factors[index]))
+        resized[index] = replace(lesion, depth=lesion_depth(lesion))
+    return compose(resized, lesions.labels.shape)
+
+
+def smooth_noise(
+    rng: np.random.Generator, size: tuple[int, ...], sigma: float
+) -> NDArray[np.float32]:
+    """Make Gaussian noise and send it through a Gaussian kernel.
+
+    Parameters
+    ----------
+    rng : Generator
+    size : tuple of int
+    sigma : float
+        SD of the kernel, voxels.
+
+    Returns
+    -------
+    ndarray of float32, shape ``size``
+        SD 1; opposite sides meet.
+    """
+    noise = ndimage.gaussian_filter(rng.standard_normal(size, np.float32), sigma, mode="wrap")
+    return np.asarray(noise / max(float(noise.std()), 1e-6), np.float32)

@@ -1,0 +1,258 @@
+"""How large, how many, how bright and how textured lesions are, as measured on real patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.lesions.regions import Region
+
+FAINTEST = 0.15
+"""Smallest contrast of a lesion in FLAIR, in SD of the brain."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeClass:
+    """How lesions up to a size look; contrasts in the order FLAIR, T1w, T2w.
+
+    Attributes
+    ----------
+    upper : float
+        Largest volume of the class in mm³.
+    contrast, spread : tuple of 3 floats
+        Mean and SD over lesions of (mean of the lesion - median of its 2-4 mm shell), in SD of
+        the brain.
+    texture : float
+        SD of FLAIR inside a lesion, in SD of the brain.
+    """
+
+    upper: float
+    contrast: tuple[float, float, float]
+    spread: tuple[float, float, float]
+    texture: float
+
+
+# 136 lesions of at least 3 mm³ of three patients, 3-D FLAIR, T1w and T2w at 1 mm.
+MEASURED_CLASSES = (
+    SizeClass(10.0, (0.77, -0.06, 0.26), (0.37, 0.28, 0.28), 0.26),
+    SizeClass(100.0, (0.86, -0.18, 0.43), (0.28, 0.31, 0.25), 0.35),
+    SizeClass(1000.0, (1.25, -0.62, 1.10), (0.30, 0.32, 0.43), 0.44),
+    SizeClass(np.inf, (1.23, -0.83, 1.28), (0.16, 0.06, 0.17), 0.44),
+)
+MEASURED_PLACES: Mapping[Region, float] = {
+    Region.PERIVENTRICULAR: 0.45,
+    Region.DEEP_WHITE_MATTER: 0.25,
+    Region.JUXTACORTICAL: 0.20,
+    Region.INFRATENTORIAL: 0.10,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LesionStatistics:
+    """Figures that sampling and painting follow.
+
+    The defaults describe 30 patients (sizes, counts) and three of them (looks) of the Ljubljana
+    cohort (Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7). Sizes follow a log-normal through
+    the measured percentiles (5 %: 1.2, 25 %: 6.5, 50 %: 17, 75 %: 47, 95 %: 251 mm³) plus a few
+    confluent lesions, which the log-normal lacks (99 %: 2217 mm³) and which hold half the load.
+
+    Attributes
+    ----------
+    median_volume : float
+        Median lesion volume in mm³.
+    volume_sigma : float
+        SD of the natural logarithm of the volume.
+    confluent_share, confluent_volume, confluent_sigma : float
+        Share of confluent lesions, their median volume in mm³ and its log SD.
+    smallest, largest : float
+        Volumes outside are drawn anew, in mm³.
+    median_count, count_sigma : float
+        Lesions of one brain: median and log SD.
+    count_range : tuple of 2 ints
+        Bounds of that number.
+    places : mapping of Region to float
+        Mixture of places by count; lesions above ``periventricular_from`` mm³ are periventricular.
+    periventricular_from : float
+        In mm³.
+    classes : tuple of SizeClass
+        Looks, by increasing size.
+    correlation : tuple of 3 floats
+        Of the contrasts about their class means: FLAIR-T1w, FLAIR-T2w, T1w-T2w.
+    shared : float
+        Share of the variance of the contrasts that all lesions of a brain have in common.
+    edge_mm : tuple of 2 floats
+        Range of the width w of the edge, whose fraction is (1 + erf(depth / w)) / 2.
+    halo, halo_mm : float
+        Faint rim around a lesion: its height as a share of the lesion's, its reach in mm.
+    texture_mm : float
+        SD of the kernel that makes the texture, in mm.
+    """
+
+    median_volume: float = 17.4
+    volume_sigma: float = 1.55
+    confluent_share: float = 0.02
+    confluent_volume: float = 2500.0
+    confluent_sigma: float = 0.7
+    smallest: float = 1.0
+    largest: float = 30000.0
+    median_count: float = 85.0
+    count_sigma: float = 0.9
+    count_range: tuple[int, int] = (10, 400)
+    places: Mapping[Region, float] = field(default_factory=lambda: dict(MEASURED_PLACES))
+    periventricular_from: float = 1000.0
+    classes: tuple[SizeClass, ...] = MEASURED_CLASSES
+    correlation: tuple[float, float, float] = (-0.53, 0.25, -0.53)
+    shared: float = 0.2
+    edge_mm: tuple[float, float] = (0.8, 1.2)
+    halo: float = 0.08
+    halo_mm: float = 2.0
+    texture_mm: float = 1.8
+
+
+def sample_count(rng: np.random.Generator, statistics: LesionStatistics) -> int:
+    """Draw the number of lesions of one brain."""
+    drawn = statistics.median_count * np.exp(statistics.count_sigma * rng.standard_normal())
+    return int(np.clip(round(float(drawn)), *statistics.count_range))
+
+
+def sample_volumes(
+    rng: np.random.Generator, count: int, statistics: LesionStatistics
+) -> NDArray[np.float64]:
+    """Draw lesion volumes.
+
+    Parameters
+    ----------
+    rng : Generator
+    count : int
+    statistics : LesionStatistics
+
+    Returns
+    -------
+    ndarray, shape (count,)
+        mm³, between ``smallest`` and ``largest``.
+
+    Examples
+    --------
+    >>> volumes = sample_volumes(np.random.default_rng(1), 10_000, LesionStatistics())
+    >>> np.percentile(volumes, [25, 50, 75]).round()
+    array([ 7., 19., 53.])
+    """
+    volumes = np.empty(0)
+    while len(volumes) < count:
+        confluent = rng.random(count) < statistics.confluent_share
+        median = np.where(confluent, statistics.confluent_volume, statistics.median_volume)
+        sigma = np.where(confluent, statistics.confluent_sigma, statistics.volume_sigma)
+        drawn = median * np.exp(sigma * rng.standard_normal(count))
+        fits = (drawn >= statistics.smallest) & (drawn <= statistics.largest)
+        volumes = np.concatenate([volumes, drawn[fits]])
+    return volumes[:count]
+
+
+def volumes_of_load(
+    rng: np.random.Generator, figures: LesionStatistics, total: float
+) -> NDArray[np.float64]:
+    """Draw volumes until they add up to the load, passing over those that are too large.
+
+    Parameters
+    ----------
+    rng : Generator
+    figures : LesionStatistics
+    total : float
+        mm³.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        mm³; within 5 % of the load where the smallest lesion allows.
+    """
+    chosen: list[float] = []
+    left = total
+    for volume in sample_volumes(rng, 5000, figures):
+        if left <= max(0.05 * total, figures.smallest):
+            break
+        if volume <= left:
+            chosen.append(float(volume))
+            left -= float(volume)
+    return np.array(chosen)
+
+
+def sample_regions(
+    rng: np.random.Generator, volumes: NDArray[np.floating], statistics: LesionStatistics
+) -> list[Region]:
+    """Draw the region of each lesion; the largest are periventricular.
+
+    Parameters
+    ----------
+    rng : Generator
+    volumes : ndarray, shape (n,)
+        mm³.
+    statistics : LesionStatistics
+
+    Returns
+    -------
+    list of Region
+    """
+    weights = np.array(list(statistics.places.values()))
+    drawn = rng.choice(list(statistics.places), size=len(volumes), p=weights / weights.sum())
+    large = volumes >= statistics.periventricular_from
+    return [
+        Region.PERIVENTRICULAR if is_large else Region(code)
+        for code, is_large in zip(drawn, large, strict=True)
+    ]
+
+
+def sample_contrasts(
+    rng: np.random.Generator, volumes: NDArray[np.floating], statistics: LesionStatistics
+) -> NDArray[np.float64]:
+    """Draw how bright each lesion is.
+
+    Parameters
+    ----------
+    rng : Generator
+    volumes : ndarray, shape (n,)
+        mm³.
+    statistics : LesionStatistics
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        FLAIR, T1w and T2w: mean of the lesion less the median of its shell, in SD of the brain.
+        Contrasts of one lesion are correlated, and part of their spread is common to all. FLAIR
+        is never below 0.15.
+    """
+    flair_t1w, flair_t2w, t1w_t2w = statistics.correlation
+    matrix = [[1, flair_t1w, flair_t2w], [flair_t1w, 1, t1w_t2w], [flair_t2w, t1w_t2w, 1]]
+    mixing = np.linalg.cholesky(np.array(matrix, np.float64)).T
+    common = rng.standard_normal(3) @ mixing * np.sqrt(statistics.shared)
+    own = rng.standard_normal((len(volumes), 3)) @ mixing * np.sqrt(1.0 - statistics.shared)
+    classes = classes_of(volumes, statistics)
+    mean = np.array([c.contrast for c in classes]).reshape(-1, 3)
+    spread = np.array([c.spread for c in classes]).reshape(-1, 3)
+    contrasts = mean + spread * (common + own)
+    contrasts[:, 0] = np.maximum(contrasts[:, 0], FAINTEST)
+    return np.asarray(contrasts, np.float64)
+
+
+def classes_of(volumes: NDArray[np.floating], statistics: LesionStatistics) -> list[SizeClass]:
+    """Look up the class of each volume.
+
+    Parameters
+    ----------
+    volumes : ndarray, shape (n,)
+        mm³.
+    statistics : LesionStatistics
+
+    Returns
+    -------
+    list of SizeClass
+
+    Examples
+    --------
+    >>> [found.upper for found in classes_of(np.array([5.0, 10.0, 9e9]), LesionStatistics())]
+    [10.0, 100.0, inf]
+    """
+    uppers = [c.upper for c in statistics.classes[:-1]]
+    return [statistics.classes[i] for i in np.searchsorted(uppers, volumes, side="right")]
