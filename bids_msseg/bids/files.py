@@ -19,7 +19,7 @@ from typing import Any, Final
 
 Content = bytes | str | Callable[[Path], object]
 ABANDONED_S: Final = 86_400
-"""Age in s from which a temporary file of another computer counts as left behind."""
+"""Age in s from which a temporary file of another computer or container counts as left behind."""
 _PASSING = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(?:\..+)?")
 
 
@@ -84,8 +84,8 @@ def publish(source: Path, final: Path, *, keep: bool = False) -> None:
 def remove_leftovers(folder: Path) -> tuple[str, ...]:
     """Remove temporary files and scratch folders of processes that were killed.
 
-    Files of a process that lives stay, and so do those of another computer on a shared disk,
-    where nobody can ask for it, unless nothing was written to them for a day.
+    Files of a process that lives stay, and so do those of another computer or container, where
+    nobody can ask for it, unless nothing was written to them for a day.
 
     Parameters
     ----------
@@ -150,8 +150,14 @@ def _whose() -> str:
 
 
 def _computer() -> str:
-    """Digest the name of this computer, which is nobody's business."""
-    return sha256(node().encode()).hexdigest()[:6]
+    """Digest the name of this computer, which is nobody's business, and where its numbers hold.
+
+    A container may count processes by itself under the name of its host.
+    """
+    numbers = ""
+    with suppress(OSError):
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    return sha256(f"{node()} {numbers}".encode()).hexdigest()[:6]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,6 +233,21 @@ def test_leftovers_of_another_computer_go_after_a_day(
     moment = time.time() - age_s
     os.utime(path, (moment, moment))
     assert (remove_leftovers(path.parent) == (path.name,)) is goes
+
+
+def test_leftovers_of_another_container_stay(abandoned: Path) -> None:
+    """It has the host's name, and numbers of processes of its own."""
+    code = "import sys; from pathlib import Path; from bids_msseg.bids.files import *\n"
+    code += "print(remove_leftovers(Path(sys.argv[1])))"
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:
+        pytest.skip("numbers of processes cannot be kept apart here")
+    words = [*apart, sys.executable, "-c", code, str(abandoned.parent)]
+    ended = subprocess.run(
+        words, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True
+    )
+    assert (ended.stdout, abandoned.exists()) == ("()\n", True)
+    assert remove_leftovers(abandoned.parent) == (abandoned.name,)
 
 
 def test_leftovers_of_a_folder_that_is_not_there(tmp_path: Path) -> None:

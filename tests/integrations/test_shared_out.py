@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bids_msseg.bids import files
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = ("01", "02", "03", "04")
@@ -46,7 +47,7 @@ def bids(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
 
 def left_over(out: Path) -> list[Path]:
     """Files that a writer had not yet moved to their names."""
-    return [path for path in out.rglob("*") if re.match(r"\.[0-9a-f]{12}\.", path.name)]
+    return [path for path in out.rglob("*") if files._PASSING.fullmatch(path.name)]
 
 
 def start(*words: object) -> subprocess.Popen[str]:
