@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +221,27 @@ def test_a_participant_is_compared_by_one_run_or_not_at_all(
         assert app._claim_all(claims, "02", ["sub-02"])
         busy.clear()
         assert app._claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+
+
+def test_one_run_at_a_time_writes_a_participants_page(
+    configure: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that read the records earlier could replace a page that has more visits."""
+    code = "import sys; from pathlib import Path; from bids_msseg.workflow.claims import Claims\n"
+    code += "print(Claims([Path(sys.argv[1])]).take('page of 01'))"
+    told: list[str] = []
+
+    def write(out: Path, _participant: str) -> Path:
+        words = [sys.executable, "-c", code, str(out / "logs")]
+        root = Path(__file__).parents[1]
+        done = subprocess.run(words, cwd=root, check=True, capture_output=True, text=True)
+        told.append(done.stdout.strip())
+        return out
+
+    monkeypatch.setattr("bids_msseg.reports.participant.write_participant_page", write)
+    app._write_pages(configure(), ["01", "02"])
+    assert told == ["False", "True"]
+    assert not list(tmp_path.rglob(".claims"))
 
 
 def test_what_killed_runs_left_is_removed_where_this_one_writes(
