@@ -313,14 +313,17 @@ def _reports_only(config: RunConfig) -> ExitCode:
     return ExitCode.SUCCESS
 
 
-def _write_pages(config: RunConfig, participants: Sequence[str]) -> None:
+def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     """Write pages; of runs that share a participant, the one that comes last sees all visits."""
+    from bids_msseg.bids.paths import logs_dir
     from bids_msseg.reports.participant import write_participant_page
+    from bids_msseg.workflow.claims import Claims
 
-    with _claims(config) as claims:
+    logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
+    with Claims([logs_dir(out_dir)]) as claims:
         for participant in participants:
             claims.take(f"page of {participant}", wait=True)
-            page = write_participant_page(config.output_dir, participant)
+            page = write_participant_page(out_dir, participant)
             claims.drop(f"page of {participant}")
             LOGGER.info("report: %s", page)
 
@@ -355,7 +358,7 @@ def _process(
             _write_usage(config.output_dir, outcomes, claims)
         outcomes += _left_to_others(one for one in todo if one not in mine)
     compared = _compare(config, selection, plugin)
-    _write_pages(config, _with_new_page(config.output_dir, selection, mine))
+    _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
     _close(config, deliveries, outcomes, selection.skipped)
     busy = ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
     return _verdict(outcomes) or busy or compared

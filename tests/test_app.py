@@ -224,7 +224,7 @@ def test_a_participant_is_compared_by_one_run_or_not_at_all(
 
 
 def test_one_run_at_a_time_writes_a_participants_page(
-    configure: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one that read the records earlier could replace a page that has more visits."""
     code = "import sys; from pathlib import Path; from bids_msseg.workflow.claims import Claims\n"
@@ -239,7 +239,7 @@ def test_one_run_at_a_time_writes_a_participants_page(
         return out
 
     monkeypatch.setattr("bids_msseg.reports.participant.write_participant_page", write)
-    app._write_pages(configure(), ["01", "02"])
+    app._write_pages(tmp_path, ["01", "02"])
     assert told == ["False", "True"]
     assert not list(tmp_path.rglob(".claims"))
 
