@@ -8,12 +8,17 @@
 # IMAGE          a SIF file, or any URL that `datalad containers-add` takes
 # CALL           how the image is called (default: apptainer run --cleanenv); {img} and {cmd} as in
 #                datalad-container
+# WORK           folder for intermediate files, which the call mounts (default /tmp, which
+#                Apptainer mounts by itself)
 
 set -euo pipefail
 
 [ $# -ge 4 ] || { sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 super=$1 url=$2 image=$3
 shift 3
+# what is a file here is looked for from the superdataset
+[ ! -e "$url" ] || url=$(realpath "$url")
+[ ! -e "$image" ] || image=$(realpath "$image")
 
 default='apptainer run --cleanenv {img} {cmd}'
 call=${CALL:-$default}
@@ -24,7 +29,7 @@ if [ ! -e "$super/.datalad" ]; then
 fi
 cd "$super"
 for label; do
-  work=$(mktemp -d) # outside, so that only results are recorded
+  work=$(mktemp -d -p "${WORK:-/tmp}") # outside, so that only results are recorded
   datalad containers-run -n bids-msseg -m "Segment lesions of sub-${label#sub-}" \
     --input 'inputs/raw/*.json' --input "inputs/raw/sub-${label#sub-}" \
     --output outputs/bids_msseg \

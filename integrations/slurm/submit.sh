@@ -13,7 +13,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 BIDS=$(realpath "$1") OUT=$(realpath -m "$2")
 shift 2
 mkdir -p "$OUT/logs"
-export BIDS OUT LABELS=$OUT/logs/participants.txt
+LABELS=$(mktemp "$OUT/logs/participants-XXXXXX.txt") # tasks of an earlier array still read theirs
+chmod a+r "$LABELS"
+export BIDS OUT LABELS
 find "$BIDS" -maxdepth 1 -name 'sub-*' \( -type d -o -type l \) -printf '%f\n' | sort > "$LABELS"
 count=$(wc -l < "$LABELS")
 [ "$count" -gt 0 ] || { echo "$BIDS has no participants" >&2; exit 66; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 MAIN = Path(__file__).resolve().parents[2] / "integrations/brainlife/main"
 SAMPLE = MAIN.with_name("config.json.sample")
+IMAGE = {"MSSEG_IMAGE": "docker://registry.org/msseg:0"}
 
 STARTS_THE_BARE_APP = """#!/bin/bash
 # singularity exec -e -B DIR --pwd DIR IMAGE PROGRAM ARGUMENTS
@@ -69,7 +71,7 @@ def test_the_tree_that_it_builds_and_the_code_that_it_hands_on(
         (tmp_path / f"{name}.nii.gz").write_bytes(b"")
     about = [{"id": "flair", "meta": {"subject": "AB_01", "session": "m-6"}}]
     config(task, flair="../flair.nii.gz", t1="../t1.nii.gz", _inputs=about)
-    ended = surroundings.call([MAIN], task)
+    ended = surroundings.call([MAIN], task, IMAGE)
     assert ended.code == 18, ended.err
     assert (task / "tree.txt").read_text().split() == [
         "bids/dataset_description.json",
@@ -93,9 +95,21 @@ def test_what_is_missing_is_said(
 ) -> None:
     surroundings.add("singularity", FAILS)
     config(tmp_path, **content)
-    assert surroundings.call([MAIN], tmp_path).code == 66
+    assert surroundings.call([MAIN], tmp_path, IMAGE).code == 66
     (message,) = json.loads((tmp_path / "product.json").read_text())["brainlife"]
     assert message == {"type": "error", "msg": told}
+    assert not (tmp_path / "tree.txt").exists()
+
+
+@pytest.mark.usefixtures("jq")
+def test_without_an_image_nothing_is_run(surroundings: Any, tmp_path: Path) -> None:
+    surroundings.add("singularity", FAILS)
+    (tmp_path / "flair.nii.gz").write_bytes(b"")
+    config(tmp_path, flair="flair.nii.gz")
+    assert surroundings.call([MAIN], tmp_path).code == 64
+    (message,) = json.loads((tmp_path / "product.json").read_text())["brainlife"]
+    assert message["type"] == "error"
+    assert "set IMAGE in it" in message["msg"]
     assert not (tmp_path / "tree.txt").exists()
 
 
@@ -110,11 +124,10 @@ def test_a_whole_task(surroundings: Any, demo: Path, tmp_path: Path) -> None:
         (source,) = demo.glob(f"sub-02/**/sub-02*_{suffix}.nii.gz")
         shutil.copy(source, inputs / f"{name}.nii.gz")
     config(task, flair="../inputs/flair.nii.gz", t1="../inputs/t1.nii.gz", t2="", fast=True)
-    image = {"MSSEG_IMAGE": "docker://registry.org/msseg:0"}
-    ended = surroundings.call([MAIN], task, image)
+    ended = surroundings.call([MAIN], task, IMAGE)
     assert ended.code == 0, ended.err
 
-    assert "docker://registry.org/msseg:0" in (task / "singularity.txt").read_text().split()
+    assert IMAGE["MSSEG_IMAGE"] in (task / "singularity.txt").read_text().split()
     mask, flair = nib.load(task / "mask/mask.nii.gz"), nib.load(inputs / "flair.nii.gz")
     assert mask.shape == flair.shape
     np.testing.assert_allclose(mask.affine, flair.affine, atol=1e-5)
@@ -126,8 +139,10 @@ def test_a_whole_task(surroundings: Any, demo: Path, tmp_path: Path) -> None:
     product = json.loads((task / "product.json").read_text())
     assert product["meta"]["lesion_count"] == int(row["lesion_count"])
     assert product["brainlife"][0]["type"] == "info"
-    # pictures of the page are where it looks for them
-    assert (task / "report/index.html").is_file()
+    page = (task / "report/index.html").read_text(encoding="utf-8")
+    links = re.findall(r'(?:href|src)="([^"#:]+)"', page)
+    assert any(link.endswith("_desc-lesions_stats.tsv") for link in links)
+    assert [link for link in links if not (task / "report" / link).is_file()] == []
     assert not (task / "derivatives/bids_msseg/.work").exists()
     assert {path.name for path in task.iterdir()} == {
         *("config.json", "singularity.txt", "product.json"),

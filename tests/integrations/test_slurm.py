@@ -81,8 +81,12 @@ def test_what_is_sent(surroundings: Any, tmp_path: Path) -> None:
     array, group = sent.read_text().splitlines()
     assert array == f"--parsable --array=1-3%2 --mem=8G {SCRIPTS}/participants.sbatch"
     assert group == f"--parsable --dependency=afterany:1 --mem=8G {SCRIPTS}/group.sbatch"
-    labels = (tmp_path / "run/out/logs/participants.txt").read_text().split()
-    assert labels == ["sub-01", "sub-02", "sub-10"]
+    listed = list((tmp_path / "run/out/logs").glob("participants-*.txt"))
+    assert [path.read_text().split() for path in listed] == [["sub-01", "sub-02", "sub-10"]]
+    # a participant that was added does not change what tasks of the first array read
+    (bids / "sub-00").mkdir()
+    submit(surroundings, tmp_path / "run", bids, variables)
+    assert listed[0].read_text().split()[0] == "sub-01"
 
 
 def test_a_task_asks_for_its_participant_and_hands_the_code_on(
