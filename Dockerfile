@@ -1,4 +1,4 @@
-# docker build -t msseg .
+# docker build -t msseg -t msseg:0.1.0 .
 # docker build -t msseg:cuda --build-arg TORCH=torch==2.13.0 .
 # docker run --rm -v BIDS:/bids:ro -v OUT:/out msseg /bids /out participant
 

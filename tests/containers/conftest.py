@@ -25,6 +25,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CTR = str(ROOT / "tools/ctr.sh")
 CLUSTER = ["--cleanenv", "--containall"]
+IMAGES_OWN = 1000
+"""Number of the user that the image has."""
 TOLD = pytest.StashKey[list[str]]()
 
 
@@ -267,12 +269,19 @@ def datasets(scratch: Path, clock: Clock) -> Datasets:
     return Datasets(scratch, clock)
 
 
-def open_folder(path: Path) -> Path:
-    """Make a folder that user 1000 of a container may write to."""
+def open_folder(path: Path, owner: int = IMAGES_OWN) -> Path:
+    """Make a folder that a user of a container may write to; the caller's own where not root."""
     path.mkdir(parents=True)
     if os.geteuid() == 0:
-        os.chown(path, 1000, 1000)
+        os.chown(path, owner, owner)
     return path
+
+
+def as_user(owner: int = IMAGES_OWN) -> list[str]:
+    """Option of ``docker run`` to be the user to whom :func:`open_folder` gives a folder."""
+    mine = owner if os.geteuid() == 0 else os.geteuid()
+    group = owner if os.geteuid() == 0 else os.getegid()
+    return [] if mine == IMAGES_OWN else [f"--user={mine}:{group}"]
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -303,6 +312,7 @@ class Look:
     names = staticmethod(names)
     call = staticmethod(call)
     open_folder = staticmethod(open_folder)
+    as_user = staticmethod(as_user)
 
 
 @pytest.fixture(scope="session")

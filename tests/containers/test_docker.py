@@ -15,12 +15,13 @@ pytestmark = [pytest.mark.container, pytest.mark.slow]
 HARDENED = ["--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL"]
 # mount points, and what engines themselves lay over
 LAID = r"[AC] /(bids|out|etc|run|proc|sys|dev)(/(hosts|hostname|resolv.conf|mtab|.containerenv))?"
-USER = "--user=1000:1000"
+STRANGER = 4321
+"""Number of a user whom neither image nor machine knows."""
 LARGEST_GB = 2.2
 
 
 def test_version_and_programs(docker: Any, look: Any) -> None:
-    ended = look.call(docker.command(["--version"], {}, options=[*HARDENED, "--user=4321:4321"]))
+    ended = look.call(docker.command(["--version"], {}, options=[*HARDENED, f"--user={STRANGER}"]))
     assert ended.code == 0, ended.err
     assert ended.out.split()[-1] == __version__
     shown = look.call(docker.command(["--help"], {}, options=HARDENED, entrypoint="msseg-demo"))
@@ -41,12 +42,16 @@ def test_what_takes_the_room(docker: Any, look: Any, clock: Any) -> None:
 def test_the_demo_with_no_option_of_the_engine(
     docker: Any, datasets: Any, look: Any, clock: Any, scratch: Path
 ) -> None:
-    """``docker run -v BIDS:/bids:ro -v OUT:/out msseg /bids /out participant``."""
+    """``docker run -v BIDS:/bids:ro -v OUT:/out msseg /bids /out participant``.
+
+    Only a caller who is neither root nor the image's own user has to say who he is.
+    """
     data = datasets.demo()
     out = look.open_folder(scratch / "demo" / "docker")
     name = f"msseg-{scratch.name}"
     binds = {data.bids: "/bids:ro", out: "/out"}
-    words = docker.command(["/bids", "/out", *data.words], binds, options=[f"--name={name}"])
+    options = [f"--name={name}", *look.as_user()]
+    words = docker.command(["/bids", "/out", *data.words], binds, options=options)
     try:
         ended = clock.time("demo, docker", words)
         assert ended.code == 0, ended.err
@@ -68,14 +73,15 @@ def test_the_demo_with_no_option_of_the_engine(
 def test_a_raw_head_with_nothing_allowed(
     docker: Any, datasets: Any, look: Any, clock: Any, scratch: Path, shared_data: Path
 ) -> None:
-    """No network, read-only root, no capabilities, a user without home; /tmp stays empty."""
+    """No network, read-only root, no capabilities, an unknown user; /tmp stays empty."""
     data = datasets.head(shared_data)
-    out = look.open_folder(scratch / "head" / "docker")
-    work = look.open_folder(scratch / "head" / "docker-work")
+    out = look.open_folder(scratch / "head" / "docker", STRANGER)
+    work = look.open_folder(scratch / "head" / "docker-work", STRANGER)
     script = 'msseg "$@" >&2 && ls -A /tmp && ! touch /opt/x 2> /dev/null'
     asked = ["-c", script, "sh", "/bids", "/out", *data.words, "--work-dir", "/work"]
     binds = {data.bids: "/bids:ro", out: "/out", work: "/work"}
-    words = docker.command(asked, binds, options=[*HARDENED, USER], entrypoint="sh")
+    options = [*HARDENED, *look.as_user(STRANGER)]
+    words = docker.command(asked, binds, options=options, entrypoint="sh")
     ended = clock.time("head, docker", words)
     assert ended.code == 0, ended.err
     assert ended.out.strip() == ""
