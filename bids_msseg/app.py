@@ -530,6 +530,9 @@ def _run_all(
         return []
     _check_needs(config)
     resources = _resources(config)
+    asked = config.performance.nprocs
+    if asked and asked > resources.nprocs:
+        LOGGER.warning("--nprocs %d is more than is useful here: %d", asked, resources.nprocs)
     settings = _settings(config, resources)
     execution = _execution(config, resources, plugin)
     if config.execution.clean_workdir:

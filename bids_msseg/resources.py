@@ -18,6 +18,8 @@ from pathlib import Path
 GIB = 1024**3
 MAX_THREADS_PER_NODE = 8
 MEMORY_SHARE = 0.9
+ALWAYS_GRANTED = 64
+"""CPUs that are granted without a look at how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ def resolve_resources(
     ----------
     nprocs, omp_nthreads : int, optional
         As asked for; by default all CPUs, and at most eight threads a node, where registration
-        and convolution stop gaining. A node never gets more threads than the run has CPUs.
+        and convolution stop gaining. A node never gets more threads than the run has CPUs. As
+        each CPU of a run is a process, more than 64 are granted only up to four times those
+        that there are.
     mem_gb : float, optional
         As asked for, GiB; by default nine tenths of the limit, the rest being left to the
         interpreter itself and the page cache.
@@ -68,7 +72,8 @@ def resolve_resources(
     >>> resolve_resources(nprocs=2, omp_nthreads=4, mem_gb=6)
     Resources(nprocs=2, omp_nthreads=2, mem_gb=6)
     """
-    cpus = available_cpus(root=root) if nprocs is None else nprocs
+    there = available_cpus(root=root)
+    cpus = there if nprocs is None else min(nprocs, max(ALWAYS_GRANTED, 4 * there))
     threads = MAX_THREADS_PER_NODE if omp_nthreads is None else omp_nthreads
     memory = round(MEMORY_SHARE * available_memory_gb(root=root), 1) if mem_gb is None else mem_gb
     return Resources(nprocs=cpus, omp_nthreads=min(threads, cpus), mem_gb=memory)

@@ -156,6 +156,18 @@ def test_defaults_fill_in_what_was_not_asked_for(tmp_path: Path) -> None:
     assert resolve_resources(omp_nthreads=12, mem_gb=3, root=tmp_path) == Resources(16, 12, 3)
 
 
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("there", "asked", "granted"), [(16, 64, 64), (16, 10**8, 64), (32, 100, 100), (32, 200, 128)]
+)
+def test_nobody_starts_a_thousand_processes_by_a_slip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int, asked: int, granted: int
+) -> None:
+    monkeypatch.setattr("bids_msseg.resources.available_cpus", lambda root: there)
+    found = resolve_resources(nprocs=asked, omp_nthreads=10**9, root=tmp_path)
+    assert (found.nprocs, found.omp_nthreads) == (granted, granted)
+
+
 @given(
     nprocs=st.none() | st.integers(1, 64),
     omp_nthreads=st.none() | st.integers(1, 64),
