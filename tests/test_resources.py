@@ -163,7 +163,7 @@ def test_defaults_fill_in_what_was_not_asked_for(tmp_path: Path) -> None:
 def test_nobody_starts_a_thousand_processes_by_a_slip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int, asked: int, granted: int
 ) -> None:
-    monkeypatch.setattr("bids_msseg.resources.available_cpus", lambda root: there)
+    monkeypatch.setattr("bids_msseg.resources.available_cpus", lambda **_: there)
     found = resolve_resources(nprocs=asked, omp_nthreads=10**9, root=tmp_path)
     assert (found.nprocs, found.omp_nthreads) == (granted, granted)
 
