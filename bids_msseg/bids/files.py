@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from typing import Any, Final
 Content = bytes | str | Callable[[Path], object]
 ABANDONED_S: Final = 86_400
 """Age in s from which a temporary file of another computer or container counts as left behind."""
+MOST_BYTES: Final = 16 * 2**20
+"""No sidecar, description or record is longer."""
 _PASSING = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(?:\..+)?")
 
 
@@ -79,6 +82,36 @@ def publish(source: Path, final: Path, *, keep: bool = False) -> None:
         shutil.copyfile(source, temporary)
     if not keep:
         source.unlink()
+
+
+def read_small(path: Path, *, most: int = MOST_BYTES) -> bytes:
+    """Read a whole file that somebody else may have put there.
+
+    A pipe in its place is not waited for, and a device or an endless file does not fill the memory.
+
+    Parameters
+    ----------
+    path : Path
+    most : int, default 16 MiB
+        Bytes it may have.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    OSError
+        Where it cannot be read, is no regular file, or is longer.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EINVAL, f"Longer than {most} bytes", str(path))
+    return content
 
 
 def remove_leftovers(folder: Path) -> tuple[str, ...]:

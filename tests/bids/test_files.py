@@ -22,6 +22,7 @@ from bids_msseg.bids.files import (
     format_cell,
     make_scratch,
     publish,
+    read_small,
     remove_leftovers,
     write_atomic,
     write_json,
@@ -203,6 +204,24 @@ write_atomic(Path(sys.argv[1]), die)
     assert subprocess.run(words, cwd=Path(__file__).parents[2], check=False).returncode == -9
     (path,) = tmp_path.iterdir()
     return path
+
+
+def test_a_small_file_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xefabc\n")
+    assert read_small(tmp_path / "a") == b"\xefabc\n"
+    assert read_small(tmp_path / "a", most=5) == b"\xefabc\n"
+
+
+def test_what_is_no_small_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b"123456")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="Longer than 5 bytes"):
+        read_small(tmp_path / "long", most=5)
+    for name in ("pipe", "endless", "folder", "none"):
+        with pytest.raises(OSError, match="regular|directory"):
+            read_small(tmp_path / name)
 
 
 def test_leftovers_of_the_dead_are_removed(abandoned: Path) -> None:
