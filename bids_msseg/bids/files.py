@@ -87,7 +87,7 @@ def publish(source: Path, final: Path, *, keep: bool = False) -> None:
 def read_small(path: Path, *, most: int = MOST_BYTES) -> bytes:
     """Read a whole file that somebody else may have put there.
 
-    A pipe in its place is not waited for, and a device or an endless file does not fill the memory.
+    A pipe in its place is not waited for, and an endless device does not fill the memory.
 
     Parameters
     ----------

@@ -220,7 +220,7 @@ def test_what_is_no_small_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Longer than 5 bytes"):
         read_small(tmp_path / "long", most=5)
     for name in ("pipe", "endless", "folder", "none"):
-        with pytest.raises(OSError, match="regular|directory"):
+        with pytest.raises(OSError, match=r"regular|directory"):
             read_small(tmp_path / name)
 
 
