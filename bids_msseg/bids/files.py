@@ -34,8 +34,8 @@ def write_atomic(path: Path, content: Content) -> None:
     path : Path
         Final name; missing folders are made. An existing file is replaced as a whole.
     content : bytes, str or callable
-        What to write; text as UTF-8. A callable gets the temporary path, which has the ending of
-        the final one, and has to make that file.
+        What to write; text as UTF-8, with ``?`` for what UTF-8 has no word for. A callable gets
+        the temporary path, which has the ending of the final one, and has to make that file.
 
     Raises
     ------
@@ -47,7 +47,8 @@ def write_atomic(path: Path, content: Content) -> None:
         if callable(content):
             content(temporary)
         else:
-            data = content.encode("utf-8") if isinstance(content, str) else content
+            # lone surrogates come out of other people's JSON, and out of odd file names
+            data = content.encode("utf-8", "replace") if isinstance(content, str) else content
             temporary.write_bytes(data)
 
 
@@ -202,7 +203,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         Final name.
     content : mapping
         NumPy numbers and arrays, paths, tuples and sets of text are accepted; NaN and infinities
-        become null, which JSON has no other word for.
+        become null, which JSON has no other word for, and lone surrogates ``?``.
     """
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n")
@@ -257,16 +258,20 @@ def format_cell(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Turn a value into what JSON can hold.
+    r"""Turn a value into what JSON can hold.
 
     Examples
     --------
     >>> import numpy as np
     >>> plain({"a": np.float32(0.5), "b": (1, float("nan")), "c": np.arange(2)})
     {'a': 0.5, 'b': [1, None], 'c': [0, 1]}
+    >>> plain("half a letter: \ud83d")
+    'half a letter: ?'
     """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # NumPy arrays and scalars, without importing NumPy
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
@@ -274,7 +279,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(plain(item) for item in value)
     if isinstance(value, PurePath):
-        return value.as_posix()
+        return plain(value.as_posix())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -142,6 +142,15 @@ class TestPublish:
         assert source.exists()
 
 
+def test_text_that_utf_8_cannot_hold_costs_a_letter_and_not_the_run(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"Na\ud83dme": "\ud800", "files": [Path("f\udcff"), "é"]})
+    found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert found == {"Na?me": "?", "files": ["f?", "é"]}
+    write_atomic(tmp_path / "a.txt", "of \ud800")
+    assert (tmp_path / "a.txt").read_bytes() == b"of ?"
+    assert format_cell("\ud800\tx") == "? x"
+
+
 def test_json(tmp_path: Path) -> None:
     write_json(
         tmp_path / "a.json",
