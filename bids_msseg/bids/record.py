@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from bids_msseg.bids.files import plain, write_json
+from bids_msseg.bids.files import plain, read_small, write_json
 from bids_msseg.bids.paths import record_path, records_dir
 from bids_msseg.bids.visit import visit_key, visit_order
 
 Status = Literal["ok", "failed", "skipped"]
 Scalar = str | int | float | bool | None
+LONGEST_REASON = 300
+"""Characters of what is wrong with a record that are told: a fault can quote the whole file."""
 _T = TypeVar("_T")
-_FILE_NAME = re.compile(r"sub-([^_]+)(?:_ses-([^_]+))?")
+_LABEL = r"[0-9a-zA-Z+]+"
+_FILE_NAME = re.compile(rf"sub-({_LABEL})(?:_ses-({_LABEL}))?")
+_ENTITIES = re.compile(rf"(?:_[0-9a-zA-Z]+-{_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +181,15 @@ class VisitRecord:
             Where participant or status are missing, or a value is of the wrong kind.
         """
         try:
-            known = {
-                name: read(content[name]) for name, read in _READERS.items() if name in content
-            }
+            known = {name: _read_field(content, name) for name in _READERS if name in content}
             known.setdefault("prefix", "")
             known.setdefault("session", None)
-            return cls(**known)
-        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            record = cls(**known)
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a record of a visit: {error}") from error
+        if record.prefix and not _names_file(record.prefix, record.key):
+            raise ValueError(f"prefix: {record.prefix!r} does not name a file of {record.key}")
+        return record
 
 
 def write_record(out_dir: Path, record: VisitRecord) -> Path:
@@ -225,41 +231,74 @@ def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRe
     Returns
     -------
     tuple of VisitRecord
-        In natural order of participant and session. A file that cannot be read gives a record
-        with status "failed" and the reason.
+        In natural order of participant and session. A file that cannot be read, or is about
+        another visit than its name says, gives a record with status "failed" and the reason.
     """
     start = "sub-*" if participant is None else f"sub-{participant}"
     paths = set(records_dir(out_dir).glob(f"{start}.json"))
     paths |= set(records_dir(out_dir).glob(f"{start}_ses-*.json"))
-    records = [_read(path) for path in paths]
+    records = [_read(path) for path in sorted(paths)]
     return tuple(sorted(records, key=lambda one: visit_order(one.participant, one.session)))
 
 
 def _read(path: Path) -> VisitRecord:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return VisitRecord.from_dict(content)
-    except (OSError, ValueError, RecursionError) as error:
-        match = _FILE_NAME.match(path.stem)
-        participant, session = match.groups() if match else (path.stem, None)
-        return VisitRecord(
-            participant,
-            session,
-            prefix="",
-            status="failed",
-            reason=f"its record {path.name} cannot be read: {error}",
-            cure="process the visit again",
-        )
+        record = VisitRecord.from_dict(json.loads(read_small(path).decode("utf-8-sig")))
+        if record.key != path.stem:
+            raise ValueError(f"it is about {record.key}")
+    except OSError as error:
+        return _unreadable(path, error.strerror or str(error))
+    except (ValueError, RecursionError) as error:
+        return _unreadable(path, str(error))
+    return record
+
+
+def _unreadable(path: Path, why: str) -> VisitRecord:
+    """Stand in for a record that is none, by what its name says."""
+    name = plain(path.name)
+    match = _FILE_NAME.match(name)
+    stem = name.removesuffix(".json")
+    participant, session = match.groups() if match else (stem.removeprefix("sub-"), None)
+    short = textwrap.shorten(plain(why), LONGEST_REASON, placeholder=" …")
+    return VisitRecord(
+        participant,
+        session,
+        prefix="",
+        status="failed",
+        reason=f"its record {name} cannot be read: {short}",
+        cure="process the visit again",
+    )
 
 
 def _shallow(value: ContrastUse | ModelUse) -> dict[str, Any]:
     return {one.name: getattr(value, one.name) for one in fields(value)}
 
 
+def _names_file(prefix: str, key: str) -> bool:
+    rest = prefix.removeprefix(key)
+    return rest != prefix and _ENTITIES.fullmatch(rest) is not None
+
+
+def _read_field(content: Mapping[str, Any], name: str) -> Any:
+    """Read one value; a fault is told with the place where it is."""
+    try:
+        return _READERS[name](content[name])
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
+    if plain(value) != value:
+        raise ValueError(f"{value!r} is no text that UTF-8 can hold")
     return value
+
+
+def _label(value: Any) -> str:
+    if not re.fullmatch(_LABEL, _text(value)):
+        raise ValueError(f"{value!r} is not a label of letters and digits")
+    return str(value)
 
 
 def _status(value: Any) -> Status:
@@ -272,7 +311,16 @@ def _status(value: Any) -> Status:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{value!r} is not a number")
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)
+
+
+def _amount(value: Any) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"{value!r} is less than nothing")
+    return number
 
 
 def _measure(value: Any) -> float:
@@ -281,7 +329,7 @@ def _measure(value: Any) -> float:
 
 
 def _count(value: Any) -> int:
-    return int(_number(value))
+    return int(_amount(value))
 
 
 def _spacing(value: Any) -> tuple[float, float, float]:
@@ -295,15 +343,35 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _times(value: Any) -> dict[str, float]:
+    """Pass over times that nobody knows."""
+    return {_text(step): _amount(time) for step, time in value.items() if time is not None}
+
+
 def _scalar(value: Any) -> Scalar:
-    if value is not None and not isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        return _text(value)
+    if value is not None and not isinstance(value, (int, float)):
         raise TypeError(f"{value!r} is not a scalar")
     return value
 
 
+def _changes(value: Any) -> dict[str, Scalar]:
+    """Read what changed: the pages count with all that is no text."""
+    found = _mapping(_scalar)(value)
+    for name, scalar in found.items():
+        if name == "compared_with":
+            _optional(_label)(scalar)
+        elif name in _CHANGES_IN_WORDS:
+            _optional(_text)(scalar)
+        elif _CHANGES_IN_NUMBERS.search(name):
+            _optional(_number)(scalar)
+    return found
+
+
 def _region(value: Any) -> tuple[float | None, int | None]:
     load, count = value
-    return (_optional(_number)(load), _optional(_count)(count))
+    return (_optional(_amount)(load), _optional(_count)(count))
 
 
 def _contrast(value: Any) -> ContrastUse:
@@ -327,9 +395,11 @@ def _mapping(read: Callable[[Any], _T]) -> Callable[[Any], dict[str, _T]]:
     return lambda value: {_text(key): read(item) for key, item in value.items()}
 
 
+_CHANGES_IN_WORDS = ("fingerprint", "failed", "cure", "notes")
+_CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|^lesions_")
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    "participant": _text,
-    "session": _optional(_text),
+    "participant": _label,
+    "session": _optional(_label),
     "prefix": _text,
     "status": _status,
     "reason": _text,
@@ -338,19 +408,19 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "contrasts": _mapping(_contrast),
     "model": _optional(_model),
     "options": _mapping(_scalar),
-    "brain_volume_ml": _optional(_number),
-    "lesion_load_ml": _optional(_number),
+    "brain_volume_ml": _optional(_amount),
+    "lesion_load_ml": _optional(_amount),
     "lesion_count": _optional(_count),
     "candidate_count": _optional(_count),
     "rejected_count": _optional(_count),
     "regions": _mapping(_region),
     "flags": _texts,
     "notes": _texts,
-    "timings_s": _mapping(_measure),
+    "timings_s": _times,
     "fingerprint": _text,
     "versions": _mapping(_text),
     "methods": _text,
-    "changes": _mapping(_scalar),
+    "changes": _changes,
     "load_interval_ml": _optional(_spacing),
     "load_interval_reason": _text,
     "quality_reasons": _optional(_texts),
