@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 from bids_msseg import __version__, process, readers
 from bids_msseg.config import LEVELS, RunConfig
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.streams import steady_streams
 
 USAGE: Final = "msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]"
 MAX_HELP_WIDTH: Final = 100
@@ -43,19 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # help has a ³, which not every terminal can show
         sys.stdout.reconfigure(errors="replace")
+    with steady_streams():
+        return int(_main(sys.argv[1:] if argv is None else argv))
+
+
+def _main(words: Sequence[str]) -> ExitCode:
     try:
-        config = parse_args(sys.argv[1:] if argv is None else argv)
+        config = parse_args(words)
     except SystemExit:
         # argparse has answered --help, --version or --bids-exec-spec
-        return int(ExitCode.SUCCESS)
+        return ExitCode.SUCCESS
     except MssegError as error:
-        return int(process.refuse(error, program="msseg"))
-    code = process.supervise(
+        return process.refuse(error, program="msseg")
+    return process.supervise(
         lambda: _run(config),
         verbose=config.execution.verbose,
-        crash_folder=config.output_dir / "logs",
+        # a dry run leaves nothing in OUT
+        crash_folder=None if config.execution.dry_run else config.output_dir / "logs",
     )
-    return int(code)
 
 
 def _run(config: RunConfig) -> int:

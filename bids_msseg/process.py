@@ -23,6 +23,7 @@ from typing import Final
 
 from bids_msseg import __version__
 from bids_msseg.errors import ExitCode, IoError, MssegError
+from bids_msseg.streams import settle, steady_streams
 
 PACKAGE: Final = "bids_msseg"
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -54,9 +55,17 @@ def supervise(
         after SIGINT or SIGTERM; 74 where a disk is full or a file may not grow; 1 after any other
         exception. It is also the last line of the log.
     """
-    with log_to_stderr(verbose), _sigterm_raises():
-        code = _outcome(job, verbose=verbose, crash_folder=crash_folder)
+    with steady_streams(), log_to_stderr(verbose), _sigterm_raises():
+        code = _outcome(lambda: _to_its_end(job), verbose=verbose, crash_folder=crash_folder)
         _log().info("%s", _closing_line(code))
+        settle()
+    return code
+
+
+def _to_its_end(job: Callable[[], int]) -> int:
+    """Do a job, which includes that what it has printed arrives."""
+    code = job()
+    sys.stdout.flush()
     return code
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -345,6 +347,38 @@ def test_the_outcome_of_the_app_is_the_exit_code(
     assert f"exit code {code} (" in last
     if isinstance(outcome, ZeroDivisionError):
         assert len(list((Path(folders[1]) / "logs").glob("crash-*.txt"))) == 1
+
+
+def test_a_dry_run_that_crashes_makes_no_folder(
+    app: Callable[[Callable[[RunConfig], int]], list[RunConfig]],
+    folders: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(_: RunConfig) -> int:
+        raise ZeroDivisionError
+
+    app(run)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert cli.main([*folders, "participant", "--dry-run"]) == 1
+    assert not Path(folders[1]).exists()
+    assert len(list(tmp_path.glob("crash-*.txt"))) == 1
+
+
+@pytest.mark.parametrize("answer", ["--help", "--version", "--bids-exec-spec"])
+def test_an_answer_that_nobody_reads(answer: str) -> None:
+    """``msseg --help | true``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_msseg", answer],
+        check=False,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_arguments_come_from_the_process_by_default(

@@ -206,6 +206,18 @@ def test_log_lines_say_when_and_only_then_how_bad(capsys: pytest.CaptureFixture[
     assert re.fullmatch(r"\d\d:\d\d:\d\d  WARNING odd", second)
 
 
+def _python(tmp_path: Path, code: str) -> subprocess.Popen[str]:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(code), encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
 POOL = """
 import sys, time
 from concurrent.futures import ProcessPoolExecutor
@@ -227,18 +239,34 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_workers_too(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    script = tmp_path / "pool.py"
-    script.write_text(textwrap.dedent(POOL), encoding="utf-8")
-    with subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    ) as process:
+    with _python(tmp_path, POOL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         _, shown = process.communicate(timeout=20)
     assert process.returncode == code
     assert shown.splitlines()[-1].endswith(f"exit code {code} ({ExitCode(code).name.lower()})")
+
+
+UNREAD = """
+import logging, sys
+from bids_msseg.process import supervise
+from bids_msseg.progress import Progress, VisitOutcome
+
+def job():
+    with Progress(1) as progress:
+        logging.getLogger("bids_msseg").error("sub-01 failed")
+        progress.finish("sub-01", "failed", 1.0)
+        progress.close([VisitOutcome("sub-01", "failed")])
+    return 65
+
+sys.exit(supervise(job))
+"""
+
+
+def test_a_log_that_nobody_reads_does_not_end_the_run(tmp_path: Path) -> None:
+    """``msseg ... 2>&1 | head -1``; the progress bar's own library would exit with code 1."""
+    with _python(tmp_path, UNREAD) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(timeout=60) == 65

@@ -21,6 +21,7 @@ from nipype.pipeline import plugins
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from bids_msseg.errors import UsageError
+from bids_msseg.streams import steady
 
 KILLED = "a worker process was killed"
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -102,7 +103,9 @@ def _begin_worker(cwd: str, parent: int | None) -> None:
     # a terminal sends Ctrl-C to all; the parent says so once, and ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(cwd)
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    # and no step fails because nobody reads what a library prints
+    sys.stdout = steady(sys.__stdout__, is_log=True)
+    sys.stderr = steady(sys.__stderr__, is_log=True)
 
 
 def _end_with(parent: int | None) -> None:

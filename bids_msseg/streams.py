@@ -1,0 +1,138 @@
+"""Standard streams that are absent from the start, or whose reader leaves before the end.
+
+A run goes on for hours after a terminal was closed or ``| head`` has seen enough: what it would
+have written there is lost, and nothing else is.
+
+Public names: :func:`steady_streams`, :func:`steady`, :func:`settle`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TextIO, cast
+
+READER_GONE: Final = (errno.EPIPE, errno.ECONNRESET)
+
+
+class _Steady:
+    """Text goes on to a stream for as long as somebody is there to read it."""
+
+    def __init__(self, stream: TextIO, *, is_log: bool) -> None:
+        self.bare = stream
+        self._is_log = is_log
+
+    def write(self, text: str) -> int:
+        with self._tolerant():
+            return self.bare.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._tolerant():
+            self.bare.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["bare"], name)
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if _is_for_good(error, self.bare):
+                _close_off(self.bare)
+            elif not self._is_log:
+                raise
+
+
+def _is_for_good(error: OSError, stream: TextIO) -> bool:
+    """Tell a reader that has left from a disk that is full or failing."""
+    if error.errno in READER_GONE:
+        return True
+    if error.errno != errno.EIO:
+        return False
+    try:
+        # a terminal that was hung up
+        return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    except OSError:
+        return False
+
+
+def steady(stream: TextIO | None, *, is_log: bool) -> TextIO:
+    """Make a stream to which one can write whatever becomes of its reader.
+
+    Parameters
+    ----------
+    stream : TextIO or None
+        The stream; None is what Python has for one that was closed from the start.
+    is_log : bool
+        Whether a full disk is no reason to fail either.
+
+    Returns
+    -------
+    TextIO
+        It has all that the stream has.
+    """
+    if isinstance(stream, _Steady):
+        return stream
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    return cast(TextIO, _Steady(stream, is_log=is_log))
+
+
+def settle() -> None:
+    """Give up what stdout and stderr could not write: nobody is to complain of it at the exit.
+
+    The interpreter would try once more, and end with a code of its own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        bare = stream.bare if isinstance(stream, _Steady) else stream
+        try:
+            bare.flush()
+        except OSError:
+            _close_off(bare)
+
+
+def _close_off(stream: TextIO) -> None:
+    """Lead a stream to nowhere, with what it still holds and all who share its descriptor."""
+    with suppress(OSError, ValueError, AttributeError):
+        target = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, target)
+        os.close(nowhere)
+
+
+@contextmanager
+def steady_streams() -> Iterator[None]:
+    """Make stdout and stderr steady while the context is open; what is absent is made for good."""
+    _fill_descriptors()
+    sys.stdout = sys.stdout or steady(None, is_log=False)
+    sys.stderr = sys.stderr or steady(None, is_log=True)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = steady(before[0], is_log=False), steady(before[1], is_log=True)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _fill_descriptors() -> None:
+    """Occupy the first three: a result's file that got one would get what C libraries print."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # the lowest one that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
