@@ -13,9 +13,10 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,9 @@ from bids_msseg.streams import settle, steady_streams
 
 PACKAGE: Final = "bids_msseg"
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+PATIENCE_S: Final = 5.0
+"""From the first SIGTERM on; later ones end the process wherever it is."""
+ASK_AGAIN_S: Final = 0.1
 
 
 class _TerminatedError(BaseException):
@@ -156,22 +160,57 @@ def _sigterm_raises() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    owner = os.getpid()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            # a forked worker inherits this handler, but has to die as its parent asks
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        signal.signal(number, signal.SIG_IGN)
-        raise _TerminatedError
-
-    previous = signal.signal(signal.SIGTERM, handle)
+    ending = _Ending(sys.unraisablehook)
+    previous = signal.signal(signal.SIGTERM, ending.handle)
+    sys.unraisablehook = ending.look_for_lost
     try:
         yield
     finally:
+        sys.unraisablehook = ending.previous_hook
         signal.signal(signal.SIGTERM, previous)
+        ending.stop_asking()
+
+
+class _Ending:
+    """What SIGTERM does: once an exception, and at once the end where that led nowhere.
+
+    Schedulers may send it several times within a moment, which is not to break off the cleaning
+    up; but code that drops every exception, as Python does in ``__del__`` and around a fork, is
+    not to make the run one that only SIGKILL ends.
+    """
+
+    def __init__(self, hook: Callable[[sys.UnraisableHookArgs], object]) -> None:
+        self.previous_hook = hook
+        self._owner = os.getpid()
+        self._raised: float | None = None
+        self._again: threading.Timer | None = None
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            # a forked worker inherits this handler, but has to die as its parent asks
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif self._raised is None:
+            self._raised = time.monotonic()
+            raise _TerminatedError
+        elif time.monotonic() - self._raised > PATIENCE_S:
+            with suppress(Exception):
+                _end_workers()
+            os._exit(ExitCode.TERMINATED)
+
+    def look_for_lost(self, dropped: sys.UnraisableHookArgs) -> None:
+        """Ask once more, and soon, where Python had to drop the exception."""
+        if not isinstance(dropped.exc_value, _TerminatedError):
+            self.previous_hook(dropped)
+            return
+        self._raised = None
+        self._again = threading.Timer(ASK_AGAIN_S, os.kill, (self._owner, signal.SIGTERM))
+        self._again.daemon = True
+        self._again.start()
+
+    def stop_asking(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
 
 
 def _outcome(job: Callable[[], int], *, verbose: int, crash_folder: Path | None) -> ExitCode:
@@ -213,10 +252,14 @@ def _file_is_too_large(error: OSError) -> IoError:
 
 def _stopped(how: str, code: ExitCode) -> ExitCode:
     """End the workers too: the interpreter would wait for them at its exit."""
-    for child in multiprocessing.active_children():
-        child.terminate()
+    _end_workers()
     _log().warning("%s: what is finished stays, the same command goes on from there", how)
     return code
+
+
+def _end_workers() -> None:
+    for child in multiprocessing.active_children():
+        child.terminate()
 
 
 def _crashed(error: Exception, *, verbose: int, crash_folder: Path | None) -> ExitCode:

@@ -206,6 +206,60 @@ def test_log_lines_say_when_and_only_then_how_bad(capsys: pytest.CaptureFixture[
     assert re.fullmatch(r"\d\d:\d\d:\d\d  WARNING odd", second)
 
 
+def test_a_sigterm_that_python_dropped_comes_again() -> None:
+    class Drops:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def job() -> int:
+        Drops()
+        time.sleep(20)
+        return 0
+
+    hook = sys.unraisablehook
+    begun = time.monotonic()
+    assert supervise(job) == 143
+    assert time.monotonic() - begun < 10
+    assert sys.unraisablehook is hook
+
+
+def test_other_exceptions_that_python_drops_are_told_as_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fails:
+        def __del__(self) -> None:
+            raise ZeroDivisionError
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_type))
+
+    def job() -> int:
+        Fails()
+        return 0
+
+    assert supervise(job) == 0
+    assert told == [ZeroDivisionError]
+
+
+CLEANING = """
+import sys, time
+from bids_msseg import process
+
+def job():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaning", flush=True)
+        time.sleep(0.5)
+        print("clean", flush=True)
+    return 0
+
+sys.exit(process.supervise(job))
+"""
+
+
 def _python(tmp_path: Path, code: str) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(code), encoding="utf-8")
@@ -216,6 +270,51 @@ def _python(tmp_path: Path, code: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
+
+
+def test_a_second_sigterm_lets_the_cleaning_up_end(tmp_path: Path) -> None:
+    with _python(tmp_path, CLEANING) as process:
+        assert process.stdout is not None
+        for word in ("ready", "cleaning"):
+            assert process.stdout.readline() == f"{word}\n"
+            process.send_signal(signal.SIGTERM)
+        shown, log = process.communicate(timeout=20)
+    assert (process.returncode, shown) == (143, "clean\n")
+    assert log.splitlines()[-1].endswith("exit code 143 (terminated)")
+
+
+DEAF = """
+import multiprocessing, sys, time
+from bids_msseg import process
+
+process.PATIENCE_S = 0.3
+
+def job():
+    worker = multiprocessing.Process(target=time.sleep, args=(60,))
+    worker.start()
+    while True:
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        except BaseException:
+            print("dropped", flush=True)
+
+if __name__ == "__main__":
+    sys.exit(process.supervise(job))
+"""
+
+
+def test_a_later_sigterm_ends_what_dropped_the_first(tmp_path: Path) -> None:
+    with _python(tmp_path, DEAF) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "dropped\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        # the worker holds the pipe, too
+        process.communicate(timeout=20)
+    assert process.returncode == 143
 
 
 POOL = """

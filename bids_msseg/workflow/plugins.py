@@ -102,6 +102,8 @@ def _begin_worker(cwd: str, parent: int | None) -> None:
     _end_with(parent)
     # a terminal sends Ctrl-C to all; the parent says so once, and ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # an inherited handler would wait until a long step is back from its library
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(cwd)
     # and no step fails because nobody reads what a library prints
     sys.stdout = steady(sys.__stdout__, is_log=True)

@@ -83,6 +83,17 @@ def test_ctrl_c_is_left_to_the_parent() -> None:
         plugin.close(wait=True)
 
 
+def test_a_worker_ends_when_it_is_asked_to() -> None:
+    """A handler of Python's would wait until a library comes back."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4, "mp_context": "fork"})
+    try:
+        assert plugin.pool.submit(signal.getsignal, signal.SIGTERM).result() == signal.SIG_DFL
+    finally:
+        plugin.close(wait=True)
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_killed_worker_neither_hangs_nor_ends_the_others(
     workflow: Workflow, tmp_path: Path
 ) -> None:
