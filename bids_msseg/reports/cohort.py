@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from bids_msseg.bids.files import format_cell
-from bids_msseg.reports.tables import Row, read_tsv
+from bids_msseg.bids.visit import bare_label
+from bids_msseg.reports.tables import Row, load_tsv
 from bids_msseg.reports.text import MISSING
 
 MOST_LEVELS = 12
@@ -20,6 +21,9 @@ FEWEST_NUMBERS = 3
 OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_verdict")
 OWN_NUMBERS = ("brain_volume_ml",)
 EVERYBODY = "everybody"
+PARTICIPANTS = "participants.tsv"
+MOST_NAMES = 5
+"""Names that a sentence lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,109 @@ class Facets:
     numbers: Mapping[str, tuple[float | None, ...]]
 
 
-def read_participants(bids_dir: Path | None) -> dict[str, Row]:
-    """Read ``participants.tsv`` by ``participant_id``; empty where there is none."""
-    rows = read_tsv(bids_dir / "participants.tsv") if bids_dir else []
-    return {row["participant_id"]: row for row in rows if "participant_id" in row}
+@dataclass(frozen=True, slots=True)
+class Participants:
+    """What a dataset knows of its participants.
+
+    Attributes
+    ----------
+    rows : mapping of str to mapping
+        Column to text, by ``sub-<label>``.
+    notes : tuple of str
+        What of it could not be used, one sentence each.
+    """
+
+    rows: Mapping[str, Row]
+    notes: tuple[str, ...] = ()
+
+
+def read_participants(bids_dir: Path | None) -> Participants:
+    """Read ``participants.tsv``.
+
+    Parameters
+    ----------
+    bids_dir : Path or None
+        Dataset; it need not have the table.
+
+    Returns
+    -------
+    Participants
+        Labels may stand there with ``sub-`` or without. A table that cannot be read gives no
+        rows and a note; where one participant has rows that contradict each other, these cells
+        are ``n/a``.
+    """
+    if bids_dir is None:
+        return Participants({})
+    path = bids_dir / PARTICIPANTS
+    try:
+        rows = load_tsv(path)
+    except UnicodeDecodeError:
+        return _unusable("is not UTF-8 (save it as UTF-8)")
+    except FileNotFoundError:
+        return _unusable("is a broken link") if path.is_symlink() else Participants({})
+    except OSError as error:
+        return _unusable(f"cannot be read ({error.strerror or error})")
+    except ValueError as error:
+        return _unusable(f"is no table ({error})")
+    if not rows:
+        return _unusable("lists nobody")
+    if "participant_id" not in rows[0]:
+        return _unusable(f"has no column participant_id, but {listed(list(rows[0]))}")
+    return _merge(rows)
+
+
+def note_absent(people: Participants, rows: Sequence[Row]) -> tuple[str, ...]:
+    """Say which participants of the group table are not in ``participants.tsv``.
+
+    Examples
+    --------
+    >>> rows = [{"participant_id": "sub-1"}, {"participant_id": "sub-2"}]
+    >>> note_absent(Participants({"sub-1": {}}), rows)
+    ('not in participants.tsv: sub-2',)
+    >>> note_absent(Participants({}), rows)
+    ()
+    """
+    ids = dict.fromkeys(row["participant_id"] for row in rows)
+    absent = [name for name in ids if name not in people.rows]
+    return (f"not in {PARTICIPANTS}: {listed(absent)}",) if people.rows and absent else ()
+
+
+def listed(names: Sequence[str]) -> str:
+    """List a few names.
+
+    Examples
+    --------
+    >>> listed(["a", "b"]), listed(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _unusable(why: str) -> Participants:
+    return Participants({}, (f"{PARTICIPANTS} does not divide the cohort: it {why}",))
+
+
+def _merge(rows: Sequence[Row]) -> Participants:
+    """Make one row a participant."""
+    people: dict[str, dict[str, str]] = {}
+    contradictions: dict[str, dict[str, None]] = {}
+    for row in rows:
+        label = bare_label(row["participant_id"], "sub")
+        if label in ("", MISSING):
+            continue
+        key = f"sub-{label}"
+        known = people.setdefault(key, {})
+        for name, value in row.items():
+            if known.get(name, MISSING) in (MISSING, ""):
+                known[name] = value
+            elif name != "participant_id" and value not in (known[name], MISSING, ""):
+                contradictions.setdefault(key, {})[name] = None
+    for key, names in contradictions.items():
+        people[key] |= dict.fromkeys(names, MISSING)
+    told = [f"{key} ({', '.join(names)})" for key, names in contradictions.items()]
+    note = f"{PARTICIPANTS} has rows that contradict each other, taken as n/a: {listed(told)}"
+    return Participants(people, (note,) if told else ())
 
 
 def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
@@ -52,7 +155,7 @@ def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
     rows : sequence of mapping
         Of the group table.
     people : mapping of str to mapping
-        From :func:`read_participants`.
+        :attr:`Participants.rows`.
 
     Returns
     -------
@@ -178,5 +281,9 @@ def _divides(values: Sequence[str]) -> bool:
     known = _known(values)
     if not 2 <= len(known) <= MOST_LEVELS:
         return False
-    codes = all(value.isdecimal() and int(value) <= MOST_LEVELS for value in known)
-    return codes or not _is_axis(values)
+    return all(map(_is_code, known)) or not _is_axis(values)
+
+
+def _is_code(value: str) -> bool:
+    number = _number(value)
+    return value.isdecimal() and number is not None and number <= MOST_LEVELS

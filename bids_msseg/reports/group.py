@@ -12,11 +12,14 @@ from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.paths import group_path
 from bids_msseg.bids.record import VisitRecord, read_records
 from bids_msseg.bids.sidecars import template_uri
-from bids_msseg.errors import NoInputError
+from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
 from bids_msseg.reports.cohort import (
+    Participants,
     find_facets,
+    listed,
+    note_absent,
     read_participants,
     summarise,
     summary_dictionary,
@@ -26,7 +29,7 @@ from bids_msseg.reports.group_page import Cohort, render_group
 from bids_msseg.reports.participant import contrasts_used, percent_of_brain, visit_of
 from bids_msseg.reports.qc import Review, read_reviews
 from bids_msseg.reports.tables import Row
-from bids_msseg.reports.text import MISSING, voxel_size, without_folders, words
+from bids_msseg.reports.text import MISSING, counted, voxel_size, without_folders, words
 
 SHA_DIGITS = 12
 MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
@@ -72,6 +75,8 @@ class GroupFiles:
     tsv, json, html : Path
     visits, incomplete : int
         Rows in all, and those that are not "ok".
+    notes : tuple of str
+        What the user should know of the table, one sentence each.
     """
 
     tsv: Path
@@ -79,6 +84,7 @@ class GroupFiles:
     html: Path
     visits: int
     incomplete: int
+    notes: tuple[str, ...] = ()
 
 
 def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
@@ -156,7 +162,7 @@ def write_group(
     DataError
         If a QC file cannot be used.
     CannotCreateError
-        If a file cannot be written.
+        If a file cannot be written, or one of an earlier run not be removed.
     """
     records = read_records(out_dir)
     if not records:
@@ -166,7 +172,8 @@ def write_group(
         )
     reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
     rows = group_rows(records, reviews)
-    cohort = _cohort(out_dir, bids_dir, records, rows, reviews)
+    people = read_participants(bids_dir)
+    cohort = _cohort(out_dir, people, records, rows, reviews)
     _write_frequency(out_dir, cohort.frequency)
     _save_table(group_path(out_dir, ".tsv", "summary"), cohort.summary)
     _save_json(group_path(out_dir, ".json", "summary"), summary_dictionary())
@@ -176,7 +183,16 @@ def write_group(
         html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
         visits=len(records),
         incomplete=sum(record.status != "ok" for record in records),
+        notes=(*_without_result(records), *people.notes, *note_absent(people, rows)),
     )
+
+
+def _without_result(records: Sequence[VisitRecord]) -> tuple[str, ...]:
+    names = [f"{one.key} ({one.status})" for one in records if one.status != "ok"]
+    if not names:
+        return ()
+    count = f"{len(names)} of {counted(len(records), 'visit')}"
+    return (f"{count} without a result: {listed(names)}; the group table says why",)
 
 
 def _reviews(qc_dir: Path, out_dir: Path, records: Sequence[VisitRecord]) -> Mapping[str, Review]:
@@ -186,12 +202,12 @@ def _reviews(qc_dir: Path, out_dir: Path, records: Sequence[VisitRecord]) -> Map
 
 def _cohort(
     out_dir: Path,
-    bids_dir: Path | None,
+    people: Participants,
     records: tuple[VisitRecord, ...],
     rows: Sequence[Row],
     reviews: Mapping[str, Review] | None,
 ) -> Cohort:
-    facets = find_facets(rows, read_participants(bids_dir))
+    facets = find_facets(rows, people.rows)
     load = "lesion_load_ml" if reviews is None else "qc_lesion_load_ml"
     loads = [None if row[load] == MISSING else float(row[load]) for row in rows]
     excluded = {key for key, one in (reviews or {}).items() if one.verdict == "reject"}
@@ -226,8 +242,8 @@ def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
     image = group_path(out_dir, ".nii.gz", "frequency")
     beside = group_path(out_dir, ".json", "frequency")
     if frequency is None:
-        image.unlink(missing_ok=True)
-        beside.unlink(missing_ok=True)
+        for path in (image, beside):
+            _remove(path)
         return
     content = {
         "Description": "Share of participants with a lesion at any of their visits",
@@ -237,6 +253,16 @@ def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
     }
     _save_json(beside, content)
     page.save(image, lambda path: write_frequency(frequency, path))
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot remove {path}: {error.strerror or error}",
+            cure="remove it yourself, or make the folder writable",
+        ) from error
 
 
 def _save_table(path: Path, rows: Sequence[Row]) -> Path:

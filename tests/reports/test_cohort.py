@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.reports.cohort import find_facets, read_participants, summarise
+from bids_msseg.reports.cohort import (
+    Participants,
+    find_facets,
+    read_participants,
+    summarise,
+)
 
 cells = st.sampled_from(["n/a", "", "A", "B", "1", "2", "3.5", "nan", "1e400", "x y"])
 
@@ -15,10 +23,62 @@ def rows_of(count: int) -> list[dict[str, str]]:
 
 
 def test_no_file_nobody_known(tmp_path: Path) -> None:
-    assert read_participants(None) == {}
-    assert read_participants(tmp_path) == {}
-    (tmp_path / "participants.tsv").write_text("name\nx\n")
-    assert read_participants(tmp_path) == {}
+    assert read_participants(None) == read_participants(tmp_path) == Participants({})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it lists nobody"),
+        (b"participant_id\tsex\n", "it lists nobody"),
+        (b"subject\tsex\nsub-01\tM\n", "it has no column participant_id, but subject, sex"),
+        (b"participant_id\tsite\nsub-01\tM\xfcnchen\n", "it is not UTF-8 (save it as UTF-8)"),
+        ("participant_id\n".encode("utf-16"), "it is not UTF-8 (save it as UTF-8)"),
+        (b"participant_id\n" + b"x" * 200_000, "it is no table (field larger than"),
+        ("pipe", "it cannot be read (Not a regular file)"),
+        ("folder", "it cannot be read (Is a directory)"),
+        ("link", "it is a broken link"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_told(
+    tmp_path: Path, content: bytes | str, why: str
+) -> None:
+    path = tmp_path / "participants.tsv"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        {"pipe": os.mkfifo, "folder": os.mkdir, "link": partial(os.symlink, "gone")}[content](path)
+    found = read_participants(tmp_path)
+    assert found.rows == {}
+    (note,) = found.notes
+    assert note.startswith(f"participants.tsv does not divide the cohort: {why}")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_labels_come_with_and_without_prefix(tmp_path: Path, mark: bytes) -> None:
+    table = b"participant_id\tsex\nsub-01\tM\n02\tF\n\tF\nn/a\tF\n"
+    (tmp_path / "participants.tsv").write_bytes(mark + table)
+    found = read_participants(tmp_path)
+    assert {name: row["sex"] for name, row in found.rows.items()} == {"sub-01": "M", "sub-02": "F"}
+    assert found.notes == ()
+
+
+def test_rows_that_contradict_each_other_count_for_nothing(tmp_path: Path) -> None:
+    lines = ["01\tM\t30\tA", "sub-01\tF\t30\tn/a", "sub-01\tM\tn/a\tA", "sub-02\tF\tn/a\tB"]
+    text = "\n".join(["participant_id\tsex\tage\tsite", *lines, lines[-1], ""])
+    (tmp_path / "participants.tsv").write_text(text)
+    found = read_participants(tmp_path)
+    cells = {name: (row["sex"], row["age"], row["site"]) for name, row in found.rows.items()}
+    assert cells == {"sub-01": ("n/a", "30", "A"), "sub-02": ("F", "n/a", "B")}
+    assert found.notes == (
+        "participants.tsv has rows that contradict each other, taken as n/a: sub-01 (sex)",
+    )
+
+
+def test_a_cell_of_5000_digits_is_no_number() -> None:
+    people = {f"sub-{i}": {"code": str(i) if i else "7" * 5000} for i in range(5)}
+    found = find_facets(rows_of(5), people)
+    assert (list(found.levels), list(found.numbers)) == (["code"], [])
 
 
 def test_codes_of_sites_are_both_numbers_and_levels() -> None:

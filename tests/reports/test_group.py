@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -383,6 +384,51 @@ def write_template_masks(out_dir: Path, *visits: str) -> None:
                 out_dir,
                 VisitRecord(participant, session or None, path.name.split("_space")[0], "ok"),
             )
+
+
+def test_what_is_missing_is_told(out_dir: Path, tmp_path: Path) -> None:
+    bids = tmp_path / "bids"
+    bids.mkdir()
+    (bids / "participants.tsv").write_text("participant_id\tsex\n07\tM\n")
+    without, absent = write_group(out_dir, bids_dir=bids).notes
+    names = "sub-01_ses-2 (failed), sub-01_ses-10 (skipped)"
+    assert without == f"2 of 3 visits without a result: {names}; the group table says why"
+    assert absent == "not in participants.tsv: sub-01"
+
+
+def test_no_remark_where_nothing_is_missing(tmp_path: Path, make_record: Any) -> None:
+    write_record(tmp_path, make_record("01", None))
+    assert write_group(tmp_path, bids_dir=tmp_path).notes == ()
+
+
+def test_damaged_records_cost_their_own_row_only(tmp_path: Path, make_record: Any) -> None:
+    good = write_record(tmp_path, make_record("01", None))
+    content = json.loads(good.read_text())
+    spoilt: dict[str, dict[str, Any]] = {
+        "02": {"participant": ""},
+        "03": {"session": ""},
+        "04": {"prefix": "sub-04_acq-"},
+        "05": {"changes": {"n_new": "many"}},
+        "06": {"flags": ["\ud800"]},
+        "07": {"lesion_load_ml": -5},
+        "08": {"participant": "01"},
+    }
+    for label, more in spoilt.items():
+        changed = {**content, "participant": label, "prefix": f"sub-{label}", **more}
+        good.with_name(f"sub-{label}.json").write_text(json.dumps(changed))
+    os.mkfifo(good.with_name("sub-09.json"))
+    rows = rows_of(write_group(tmp_path).tsv)
+    assert [row["participant_id"] for row in rows] == [f"sub-0{n}" for n in range(1, 10)]
+    assert [row["status"] for row in rows] == ["ok", *["failed"] * 8]
+    assert all(f"{row['participant_id']}.json cannot be read" in row["reason"] for row in rows[1:])
+    everybody = rows_of(tmp_path / "group_lesions_summary.tsv")[0]
+    assert (everybody["visits"], everybody["load_min_ml"]) == ("1", "12.5")
+
+
+def test_what_lies_where_an_old_map_would_is_told(out_dir: Path) -> None:
+    (out_dir / "group_lesions_frequency.nii.gz").mkdir()
+    with pytest.raises(CannotCreateError, match=r"group_lesions_frequency\.nii\.gz"):
+        write_group(out_dir)
 
 
 def test_no_record_is_an_error_with_a_cure(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from bids_msseg.reports.tables import arrange, read_tsv
+import pytest
+
+from bids_msseg.reports.tables import arrange, load_tsv, read_tsv
 
 
 def labels(path: Path) -> list[str]:
@@ -33,6 +36,25 @@ def test_ragged_rows_quotes_and_words_where_numbers_belong(tmp_path: Path) -> No
     table = arrange(read_tsv(path))
     assert table is not None
     assert table.rows == (("1", "n/a", "n/a"), ("2", "many", '"half'), ("3", "4.0", "x"))
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_a_heading(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_bytes(b"\xef\xbb\xbfindex\r\n1\r\n")
+    assert read_tsv(tmp_path / "t.tsv") == [{"index": "1"}]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.tsv")
+    assert read_tsv(tmp_path / "t.tsv") == []
+    with pytest.raises(OSError, match="Not a regular file"):
+        load_tsv(tmp_path / "t.tsv")
+
+
+def test_a_cell_without_end_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("index\n" + "x" * 200_000)
+    assert read_tsv(tmp_path / "t.tsv") == []
+    with pytest.raises(ValueError, match="field larger than"):
+        load_tsv(tmp_path / "t.tsv")
 
 
 def test_no_file_no_table(tmp_path: Path) -> None:
