@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_msseg.bids.files import read_small
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.visit import Visit, visit_key
 from bids_msseg.errors import DataError, NoInputError
@@ -22,6 +23,8 @@ from bids_msseg.reports.tables import read_tsv
 
 FORMAT = "bids_msseg-qc-1"
 VERDICTS = ("accept", "unsure", "reject")
+LARGEST_MM3 = 1e9
+"""A thousand litres: a larger lesion is none."""
 DECISIONS = {"kept": "reject", "rejected": "keep"}
 """What a reader can decide against the app, by the status that the app gave."""
 
@@ -129,7 +132,10 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
 
 
 def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, Review]:
-    content = parse(file.read_bytes())
+    try:
+        content = parse(read_small(file))
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror or error}") from error
     session = content["session_id"]
     participant = content["participant_id"].removeprefix("sub-")
     key = visit_key(participant, session and session.removeprefix("ses-"))
@@ -215,6 +221,8 @@ def _is_decision(one: object) -> bool:
         isinstance(one, dict)
         and type(one.get("index")) is int
         and type(one.get("volume_mm3")) in (int, float)
-        and one.get("status") in DECISIONS
+        and abs(one["volume_mm3"]) <= LARGEST_MM3
+        and isinstance(one.get("status"), str)
+        and one["status"] in DECISIONS
         and one.get("decision") == DECISIONS[one["status"]]
     )

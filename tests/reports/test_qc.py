@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -100,6 +101,7 @@ def base(**more: object) -> dict[str, object]:
         ({"lesions": [{**WRONG, "decision": "keep"}]}, "lesions is not a list"),
         ({"lesions": [{**WRONG, "index": True}]}, "lesions is not a list"),
         ({"lesions": [{**WRONG, "volume_mm3": "1"}]}, "lesions is not a list"),
+        ({"lesions": [{**WRONG, "status": []}]}, "lesions is not a list"),
         ({"rater": None}, "rater is not text"),
     ],
 )
@@ -108,6 +110,22 @@ def test_the_reader_and_the_schema_refuse_the_same(change: dict[str, object], fa
         parse(json.dumps(base(**change)).encode())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(base(**change), schema())
+
+
+@pytest.mark.parametrize("volume", ["1" + "0" * 400, "1e999", "NaN"])
+def test_a_volume_beyond_all_measure_is_none(volume: str) -> None:
+    raw = json.dumps(base(lesions=[{**WRONG, "volume_mm3": 77.5}])).replace("77.5", volume)
+    with pytest.raises(ValueError, match="lesions is not a list"):
+        parse(raw.encode())
+
+
+def test_what_is_no_file_is_not_waited_for(out_dir: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "sub-01_desc-qc_a.json")
+    (tmp_path / "sub-01_desc-qc_b.json").mkdir()
+    with pytest.raises(DataError) as caught:
+        read_reviews(tmp_path, out_dir, VISITS)
+    assert "sub-01_desc-qc_a.json: it cannot be read: Not a regular file" in caught.value.message
+    assert "sub-01_desc-qc_b.json: it cannot be read: Is a directory" in caught.value.message
 
 
 @settings(max_examples=30)
