@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib.metadata
 import logging
 import os
@@ -102,6 +103,8 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
     wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    # nipype names a scheduler's jobs by it; cron and containers may not set it
+    wanted["LOGNAME"] = _user()
     templates = None if dry else prepare_template_home(work_dir, os.environ)
     if templates is not None:
         wanted["TEMPLATEFLOW_HOME"] = str(templates)
@@ -123,6 +126,14 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
                 os.environ[name] = value
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _user() -> str:
+    """Name who runs this; a container may have a number for them and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _scratch(work_dir: Path) -> str:

@@ -278,6 +278,27 @@ def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_for_the_jobs_of_a_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cron and containers have no LOGNAME, and some users have no name at all."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setenv("LOGNAME", "anna")
+    with app._own_surroundings(tmp_path, dry=True):
+        assert os.environ["LOGNAME"] == "anna"
+    monkeypatch.delenv("LOGNAME")
+    monkeypatch.setenv("USER", "berta")
+    with app._own_surroundings(tmp_path, dry=True):
+        assert os.environ["LOGNAME"] == "berta"
+    monkeypatch.setattr("getpass.getuser", nobody)
+    with app._own_surroundings(tmp_path, dry=True):
+        assert os.environ["LOGNAME"] == str(os.getuid())
+    assert "LOGNAME" not in os.environ
+
+
 def test_a_dry_run_makes_no_folder(tmp_path: Path) -> None:
     before = dict(os.environ)
     with app._own_surroundings(tmp_path / "none", dry=True):

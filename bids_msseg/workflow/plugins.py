@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import math
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -21,10 +24,25 @@ from nipype.pipeline import plugins
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from bids_msseg.errors import UsageError
+from bids_msseg.resources import resolve_resources
 from bids_msseg.streams import steady
 
 KILLED = "a worker process was killed"
+LOGGER = logging.getLogger("bids_msseg")
 PR_SET_PDEATHSIG = 1  # prctl(2)
+PROGRAMS = {
+    "Condor": "condor_qsub",
+    "CondorDAGMan": "condor_submit_dag",
+    "LSF": "bsub",
+    "OAR": "oarsub",
+    "PBS": "qsub",
+    "PBSGraph": "qsub",
+    "SGE": "qsub",
+    "SGEGraph": "qsub",
+    "SLURM": "sbatch",
+    "SLURMGraph": "sbatch",
+}
+"""What the plugins of clusters hand their jobs to."""
 
 
 class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
@@ -162,7 +180,8 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
     Raises
     ------
     UsageError
-        If it cannot be read, is something else, or names a plugin that nipype does not have.
+        If it cannot be read, is something else, names a plugin that nipype does not have or
+        whose program is not here, or asks MultiProc for what cannot be.
     """
     content = _read_yaml(path)
     name, arguments = content.get("plugin"), content.get("plugin_args") or {}
@@ -176,7 +195,50 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
             f"{path} asks for the plugin {name}, which nipype does not have",
             cure=f"nipype has {', '.join(known_plugins())}",
         )
-    return name, arguments
+    program = PROGRAMS.get(name)
+    if program is not None and shutil.which(program) is None:
+        raise UsageError(
+            f"{path} asks for the plugin {name}, but there is no program {program} here",
+            cure=f"run msseg where {program} is installed, or without --use-plugin",
+        )
+    return name, _usable(arguments, path) if name in MULTIPROC else arguments
+
+
+def _usable(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Refuse arguments of MultiProc that cannot be; of processes, start what is of use."""
+    for name, (is_good, what) in MULTIPROC_ARGUMENTS.items():
+        value = arguments.get(name)
+        if name in arguments and not is_good(value):
+            raise UsageError(
+                f"{path} says {name}: {value}", cure=f"write {what}, or leave {name} out"
+            )
+    if "n_procs" not in arguments:
+        return dict(arguments)
+    asked = arguments["n_procs"]
+    granted = resolve_resources(nprocs=asked, mem_gb=1).nprocs
+    if granted < asked:
+        LOGGER.warning("n_procs: %d is more than is useful here: %d", asked, granted)
+    return {**arguments, "n_procs": granted}
+
+
+def _is_count(value: Any, *, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+MULTIPROC = ("MultiProc", "LegacyMultiProc")
+MULTIPROC_ARGUMENTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "n_procs": (partial(_is_count, least=1), "a whole number from 1"),
+    "n_gpu_procs": (partial(_is_count, least=0), "a whole number from 0"),
+    "memory_gb": (_is_size, "a number of GB above 0"),
+    "mp_context": (
+        lambda value: value in (None, *multiprocessing.get_all_start_methods()),
+        " or ".join(multiprocessing.get_all_start_methods()),
+    ),
+}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -363,7 +363,7 @@ def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
             top.run(plugin=steady or execution.plugin, plugin_args=arguments)
     except Exception as error:
         # nipype raises once all other branches are done; each visit's own end is looked up later
-        ended.error = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        ended.error = _in_a_line(error)
         LOGGER.debug("a workflow ended with %s", error, exc_info=True)
     except BaseException:
         if steady is not None:
@@ -372,6 +372,15 @@ def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
     if steady is not None:
         steady.close(wait=True)
         ended.killed = steady.killed
+
+
+def _in_a_line(error: Exception) -> str:
+    """Tell an error by its first line and, of a program that failed, by what it said itself."""
+    text = str(error)
+    said = text.partition("Standard error:\n")[2].partition("Return code:")[0]
+    lines = [(text.splitlines() or [""])[0], *said.split("\n")]
+    told = ": ".join(line.strip() for line in lines if line.strip())
+    return f"{type(error).__name__}: {told}"
 
 
 @contextmanager
@@ -444,11 +453,13 @@ def _not_told(
     if number:
         found = explained(OSError(number, os.strerror(number)))
         return {"message": found.message, "cure": found.cure, "code": found.code}
-    return {
-        "message": ended.error or "a step ended without saying why",
-        "cure": "look into the crash file; -vv shows what nipype says",
-        "code": ExitCode.FAILURE,
-    }
+    told = ended.error or "a step ended without saying why"
+    cure = "look into the crash file; -vv shows what nipype says"
+    if not crash_files:
+        cure = "run it again with -vv, which shows what nipype says"
+    if "Could not submit" in told:
+        cure = "correct what the file of --use-plugin asks of the scheduler, or ask its keepers"
+    return {"message": told, "cure": cure, "code": ExitCode.FAILURE}
 
 
 def _lack_of_room(ended: _Ended, crash_files: Sequence[Path], execution: Execution) -> int:

@@ -14,8 +14,15 @@ import pytest
 from nipype.interfaces.base import traits
 from nipype.pipeline.engine import Node, Workflow
 
+from bids_msseg.errors import UsageError
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.workflow.plugins import SteadyMultiProcPlugin, known_plugins
+from bids_msseg.resources import resolve_resources
+from bids_msseg.workflow.plugins import (
+    PROGRAMS,
+    SteadyMultiProcPlugin,
+    known_plugins,
+    read_plugin,
+)
 
 
 class _Inputs(StepInputs):  # type: ignore[misc]
@@ -166,3 +173,89 @@ def is_alive(process: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+GOOD = {
+    "plugin: Linear": ("Linear", {}),
+    "plugin: MultiProc": ("MultiProc", {}),
+    "plugin: MultiProc\nplugin_args: {n_procs: 2, memory_gb: 4.5, mp_context: spawn}": (
+        "MultiProc",
+        {"n_procs": 2, "memory_gb": 4.5, "mp_context": "spawn"},
+    ),
+    "plugin: SLURM\nplugin_args: {sbatch_args: --mem=8G}": ("SLURM", {"sbatch_args": "--mem=8G"}),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), GOOD.items())
+def test_a_plugin_file(
+    text: str, expected: tuple[str, dict[str, Any]], tmp_path: Path, sbatch: Path
+) -> None:
+    assert sbatch.exists()
+    assert read_plugin(written(tmp_path, text)) == expected
+
+
+@pytest.fixture
+def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scheduler's program, the only one on the path."""
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    return program
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "plugin.yml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("argument", "cure"),
+    [
+        ("n_procs: 0", "a whole number from 1"),
+        ("n_procs: -3", "a whole number from 1"),
+        ("n_procs: 2.5", "a whole number from 1"),
+        ("n_procs: many", "a whole number from 1"),
+        ("n_procs: yes", "a whole number from 1"),
+        ("n_procs:", "a whole number from 1"),
+        ("n_gpu_procs: -1", "a whole number from 0"),
+        ("memory_gb: 0", "a number of GB above 0"),
+        ("memory_gb: .nan", "a number of GB above 0"),
+        ("memory_gb: 4G", "a number of GB above 0"),
+        ("mp_context: thread", "fork or spawn or forkserver"),
+    ],
+)
+@pytest.mark.parametrize("name", ["MultiProc", "LegacyMultiProc"])
+def test_arguments_of_multiproc_that_cannot_be(
+    name: str, argument: str, cure: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, f"plugin: {name}\nplugin_args: {{{argument}}}")
+    with pytest.raises(UsageError, match=f"says {argument.partition(':')[0]}: ") as error:
+        read_plugin(path)
+    assert cure in error.value.cure
+
+
+def test_no_more_processes_than_are_useful(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, "plugin: MultiProc\nplugin_args: {n_procs: 100000000}")
+    granted = read_plugin(path)[1]["n_procs"]
+    assert granted == resolve_resources(nprocs=10**8).nprocs < 10**8
+    assert f"n_procs: 100000000 is more than is useful here: {granted}" in caplog.text
+
+
+def test_a_scheduler_that_is_not_here(tmp_path: Path, sbatch: Path) -> None:
+    path = written(tmp_path, "plugin: SLURM")
+    assert read_plugin(path) == ("SLURM", {})
+    sbatch.unlink()
+    with pytest.raises(UsageError, match="no program sbatch here") as error:
+        read_plugin(path)
+    assert "where sbatch is installed" in error.value.cure
+
+
+def test_the_program_of_every_plugin_is_known() -> None:
+    """What is left over needs none, or a library of Python."""
+    others = {"Debug", "IPython", "LegacyMultiProc", "Linear", "MultiProc", "SomaFlow"}
+    assert set(known_plugins()) - set(PROGRAMS) == others

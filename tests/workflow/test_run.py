@@ -271,3 +271,43 @@ def test_work_folders_of_finished_visits(
     run(monkeypatch, deliveries[:2], replace(execution, clean=clean), leave)
     left = {path.name for path in (execution.work_dir / "bids_msseg").iterdir()}
     assert left == ({"sub_02"} if clean else {"sub_01", "sub_02"})
+
+
+REFUSED = """Could not submit sbatch task for node brain.a0
+Command:
+sbatch -J brain batch.sh
+Standard output:
+
+Standard error:
+sbatch: error: invalid partition specified: lots
+sbatch: error: Batch job submission failed
+Return code: 1"""
+OF_NIPYPE = {
+    "": ("RuntimeError: ", "run it again with -vv"),
+    "first\nsecond": ("RuntimeError: first", "run it again with -vv"),
+    REFUSED: (
+        (
+            "RuntimeError: Could not submit sbatch task for node brain.a0: "
+            "sbatch: error: invalid partition specified: lots: "
+            "sbatch: error: Batch job submission failed"
+        ),
+        "correct what the file of --use-plugin asks of the scheduler",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), OF_NIPYPE.items())
+def test_what_nipype_itself_says(
+    text: str,
+    expected: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    deliveries: list[Delivery],
+    execution: Execution,
+) -> None:
+    def leave(names: list[str], execution: Execution, ended: Any) -> None:
+        ended.error = module._in_a_line(RuntimeError(text))
+
+    outcome = run(monkeypatch, deliveries[:1], execution, leave)[0]
+    message, cure = expected
+    assert (outcome.message, outcome.crash_files, outcome.code) == (message, (), 1)
+    assert outcome.cure.startswith(cure)

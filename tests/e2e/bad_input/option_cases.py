@@ -173,6 +173,20 @@ PLUGINS = [
         "asks for",
         "nipype has",
     ),
+    Case(
+        "plugin without processes",
+        _plugin(b"plugin: MultiProc\nplugin_args: {n_procs: 0}"),
+        64,
+        "says n_procs: 0",
+        "a whole number from 1",
+    ),
+    Case(
+        "plugin of a scheduler that is not here",
+        _plugin(b"plugin: OAR"),
+        64,
+        "no program oarsub here",
+        "where oarsub is installed",
+    ),
 ]
 
 
