@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError
+from bids_msseg.errors import CannotCreateError, ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.progress import OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import prepare_template_home
 
 if TYPE_CHECKING:
+    from bids_msseg.bids.record import VisitRecord
     from bids_msseg.bids.visit import Selection, Skipped, Visit
     from bids_msseg.cascade.weights import ModelHeader
     from bids_msseg.nodes.outputs import Delivery
@@ -66,10 +67,30 @@ def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
     from bids_msseg.reports.group import write_group
 
+    if "participant" not in config.levels or config.execution.reports_only:
+        _check_group(config)
     qc = config.execution.qc
     files = write_group(config.output_dir, bids_dir=config.bids_dir, qc_dir=qc)
+    for note in files.notes:
+        LOGGER.warning(note)
     LOGGER.info("group table: %s", files.tsv)
     return ExitCode.SUCCESS
+
+
+def _check_group(config: RunConfig) -> None:
+    """Look where the participant level would have looked; it did not run."""
+    from bids_msseg.bids.dataset import check_directories
+
+    for warning in check_directories(
+        config.bids_dir, config.output_dir, config.work_dir, create=False
+    ):
+        LOGGER.warning(warning)
+    if config.query.participant_label or config.query.session_label:
+        LOGGER.warning(
+            "the group level covers every visit in %s; labels of participants and sessions "
+            "choose nothing there",
+            config.output_dir,
+        )
 
 
 def _participant(config: RunConfig) -> ExitCode:
@@ -348,6 +369,7 @@ def _process(
     """Run every visit that is not finished, report on all."""
     from bids_msseg.bids.dataset import write_dataset_files
 
+    _check_record_places(config, selection)
     write_dataset_files(
         config.output_dir,
         config.bids_dir,
@@ -373,6 +395,35 @@ def _process(
     _close(config, deliveries, outcomes, selection.skipped)
     busy = ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
     return _verdict(outcomes) or busy or compared
+
+
+def _check_record_places(config: RunConfig, selection: Selection) -> None:
+    """Find a folder where a visit's record goes before the visit is computed."""
+    from bids_msseg.bids.paths import record_path
+
+    for visit in selection.visits:
+        path = record_path(config.output_dir, visit.participant, visit.session)
+        if path.is_dir() and not path.is_symlink():
+            raise _no_place(path, "it is a folder")
+
+
+def _store(config: RunConfig, record: VisitRecord) -> None:
+    """Write a record, or say which place is taken; a full disk is told by whoever ends the run."""
+    from bids_msseg.bids.paths import record_path
+    from bids_msseg.bids.record import write_record
+
+    try:
+        write_record(config.output_dir, record)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        path = record_path(config.output_dir, record.participant, record.session)
+        raise _no_place(path, f"{error.strerror}") from error
+
+
+def _no_place(path: Path, why: str) -> CannotCreateError:
+    return CannotCreateError(
+        f"the record {path} cannot be written: {why}",
+        cure="move what is in its place, or let this user write there, and rerun",
+    )
 
 
 def _claims(config: RunConfig) -> Claims:
@@ -472,7 +523,7 @@ def _note_skipped(config: RunConfig, selection: Selection) -> None:
 
     A result that is there already stays, and a label that is not in the dataset leaves nothing.
     """
-    from bids_msseg.bids.record import VisitRecord, read_record, write_record
+    from bids_msseg.bids.record import VisitRecord, read_record
 
     for one in selection.skipped:
         folder = config.bids_dir / f"sub-{one.participant}"
@@ -482,7 +533,7 @@ def _note_skipped(config: RunConfig, selection: Selection) -> None:
         record = VisitRecord(one.participant, one.session, "", "skipped", reason=reason, cure=cure)
         before = read_record(config.output_dir, one.participant, one.session)
         if before is None or (before.status != "ok" and before != record):
-            write_record(config.output_dir, record)
+            _store(config, record)
 
 
 def _with_new_page(
@@ -660,14 +711,14 @@ def _plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:
 
 def _finish(config: RunConfig, outcome: Outcome) -> None:
     """Leave a record of a failed visit; the workflow itself has left that of a finished one."""
-    from bids_msseg.bids.record import VisitRecord, write_record
+    from bids_msseg.bids.record import VisitRecord
 
     delivery, visit = outcome.delivery, outcome.delivery.visit
     if outcome.ok or outcome.stopped:
         return
     LOGGER.error("%s failed: %s\n  cure: %s", visit.key, outcome.message, outcome.cure)
-    write_record(
-        config.output_dir,
+    _store(
+        config,
         VisitRecord(
             visit.participant,
             visit.session,

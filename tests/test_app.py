@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from bids_msseg import app
 from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
 from bids_msseg.bids.visit import Selection, Skipped, Visit
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import ExitCode, UsageError
+from bids_msseg.errors import CannotCreateError, ExitCode, UsageError
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.claims import Claims
@@ -81,6 +82,31 @@ def test_both_levels_end_with_the_participants_code(
     assert app.run(configure(levels=["group"])) == ExitCode.SUCCESS
 
 
+@pytest.mark.parametrize("more", [{"levels": ["group"]}, {"reports_only": True}])
+def test_the_group_level_stays_out_of_foreign_datasets(
+    configure: MakeConfig, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    write_record(out, VisitRecord("01", None, "", "skipped", reason="no FLAIR"))
+    made = {"Name": "x", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fmriprep"}]}
+    (out / "dataset_description.json").write_text(json.dumps(made))
+    with pytest.raises(UsageError, match="holds the outputs of fmriprep"):
+        app._group(configure(**{"levels": ["participant", "group"], **more}))
+    assert not list(out.glob("group*"))
+
+
+def test_the_group_level_tells_what_it_leaves_out(
+    configure: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_record(tmp_path / "out", VisitRecord("01", None, "", "skipped", reason="no FLAIR"))
+    config = configure(levels=["group"], participant_label=["99"])
+    assert app._group(config) == ExitCode.SUCCESS
+    assert "the group level covers every visit" in caplog.text
+    assert "1 of 1 visit without a result: sub-01 (skipped)" in caplog.text
+    assert (tmp_path / "out/group_lesions.tsv").is_file()
+    assert not (tmp_path / "out/.work").exists()
+
+
 def test_what_travels_names_no_folder_of_this_machine(
     configure: MakeConfig, tmp_path: Path
 ) -> None:
@@ -124,6 +150,29 @@ def test_skipped_visits_leave_a_record_unless_there_is_something_better(
     before = found["sub-02"].stat().st_mtime_ns
     app._note_skipped(config, selection)
     assert found["sub-02"].stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_folder_in_a_records_place(
+    configure: MakeConfig, outcome: Callable[..., Outcome], tmp_path: Path, computed: bool
+) -> None:
+    """It is found before the visit is computed, and told by its path if it came meanwhile."""
+    place = tmp_path / "out/logs/visits/sub-01.json"
+    place.mkdir(parents=True)
+    config, failed = configure(), outcome(65)
+    header: Any = None
+    selection = Selection((failed.delivery.visit,), ())
+    jobs: dict[bool, Callable[[], object]] = {
+        True: lambda: app._finish(config, failed),
+        False: lambda: app._process(config, selection, header, None),
+    }
+    with pytest.raises(CannotCreateError, match=f"{place} cannot be written"):
+        jobs[computed]()
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == [
+        "logs",
+        "visits",
+        "sub-01.json",
+    ]
 
 
 def test_only_pages_older_than_a_record_are_written(configure: MakeConfig, tmp_path: Path) -> None:
