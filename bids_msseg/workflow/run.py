@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEAST_ROOM = 2**20
 """Bytes; with less on its disk a step that fails without a word failed for that."""
 QUICK_POLL_S = 0.2
+NO_JOB = "the scheduler took no job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,12 +377,15 @@ def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
 
 
 def _in_a_line(error: Exception) -> str:
-    """Tell an error by its first line and, of a program that failed, by what it said itself."""
-    text = str(error)
-    said = text.partition("Standard error:\n")[2].partition("Return code:")[0]
-    lines = [(text.splitlines() or [""])[0], *said.split("\n")]
-    told = ": ".join(line.strip() for line in lines if line.strip())
-    return f"{type(error).__name__}: {told}"
+    """Tell an error by its first line; of a job that was refused, what the scheduler said."""
+    first = (str(error).splitlines() or [""])[0]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_submit_batchtask":
+            # nipype looks for the job's number only
+            runtime = getattr(frame.f_locals.get("result"), "runtime", None)
+            said = "\n".join(str(getattr(runtime, name, "")) for name in ("stderr", "stdout"))
+            return f"{NO_JOB}: {' '.join(said.split()) or first}"
+    return f"{type(error).__name__}: {first}"
 
 
 @contextmanager
@@ -457,7 +462,7 @@ def _not_told(
     cure = "look into the crash file; -vv shows what nipype says"
     if not crash_files:
         cure = "run it again with -vv, which shows what nipype says"
-    if "Could not submit" in told:
+    if told.startswith(NO_JOB):
         cure = "correct what the file of --use-plugin asks of the scheduler, or ask its keepers"
     return {"message": told, "cure": cure, "code": ExitCode.FAILURE}
 

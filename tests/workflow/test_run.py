@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nipype.interfaces.utility import Merge
+from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
 from bids_msseg.bids.visit import Visit
@@ -21,7 +24,7 @@ from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow import run as module
 from bids_msseg.workflow.participant import Settings
-from bids_msseg.workflow.run import Execution, Outcome, run_visits
+from bids_msseg.workflow.run import NO_JOB, Execution, Outcome, run_visits
 
 Leave = Callable[[list[str], Execution, Any], None]
 
@@ -273,41 +276,51 @@ def test_work_folders_of_finished_visits(
     assert left == ({"sub_02"} if clean else {"sub_01", "sub_02"})
 
 
-REFUSED = """Could not submit sbatch task for node brain.a0
-Command:
-sbatch -J brain batch.sh
-Standard output:
-
-Standard error:
-sbatch: error: invalid partition specified: lots
-sbatch: error: Batch job submission failed
-Return code: 1"""
-OF_NIPYPE = {
-    "": ("RuntimeError: ", "run it again with -vv"),
-    "first\nsecond": ("RuntimeError: first", "run it again with -vv"),
-    REFUSED: (
-        (
-            "RuntimeError: Could not submit sbatch task for node brain.a0: "
-            "sbatch: error: invalid partition specified: lots: "
-            "sbatch: error: Batch job submission failed"
-        ),
-        "correct what the file of --use-plugin asks of the scheduler",
-    ),
-}
-
-
-@pytest.mark.parametrize(("text", "expected"), OF_NIPYPE.items())
+@pytest.mark.parametrize(
+    ("error", "message", "cure"),
+    [
+        ("", "a step ended without saying why", "run it again with -vv"),
+        ("RuntimeError: told", "RuntimeError: told", "run it again with -vv"),
+        (f"{NO_JOB}: down", f"{NO_JOB}: down", "correct what the file of --use-plugin asks"),
+    ],
+)
 def test_what_nipype_itself_says(
-    text: str,
-    expected: tuple[str, str],
+    error: str,
+    message: str,
+    cure: str,
     monkeypatch: pytest.MonkeyPatch,
     deliveries: list[Delivery],
     execution: Execution,
 ) -> None:
     def leave(names: list[str], execution: Execution, ended: Any) -> None:
-        ended.error = module._in_a_line(RuntimeError(text))
+        ended.error = error
 
     outcome = run(monkeypatch, deliveries[:1], execution, leave)[0]
-    message, cure = expected
     assert (outcome.message, outcome.crash_files, outcome.code) == (message, (), 1)
     assert outcome.cure.startswith(cure)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'sbatch: error: no partition' >&2; exit 1", "sbatch: error: no partition"),
+        ("echo queued", "queued"),
+        ("true", "list index out of range"),
+    ],
+)
+def test_a_scheduler_that_takes_no_job(
+    script: str, said: str, execution: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin/sbatch"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("LOGNAME", "anna")
+    monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    monkeypatch.chdir(tmp_path)
+    top = Workflow("top", base_dir=str(tmp_path))
+    top.add_nodes([Node(Merge(1), name="first")])
+    ended = module._Ended(module._Watch([], None, measure=False))
+    module._run_nipype(top, replace(execution, plugin="SLURM"), ended)
+    assert ended.error == f"{NO_JOB}: {said}"
