@@ -43,6 +43,38 @@ class Choice:
     note: str = ""
 
 
+def misnamed(image: Path, participant: str, session: str | None) -> str:
+    """Say where a file's name contradicts the folders that it lies in.
+
+    Such a file may be another person's, or another day's.
+
+    Parameters
+    ----------
+    image : Path
+    participant, session : str, str or None
+        Labels of the folders, without prefix.
+
+    Returns
+    -------
+    str
+        Words that follow the file's name; empty where nothing contradicts.
+
+    Examples
+    --------
+    >>> misnamed(Path("sub-02_FLAIR.nii.gz"), "01", None)
+    'says sub-02 and lies in the folder of sub-01'
+    >>> misnamed(Path("sub-01_ses-2_FLAIR.nii.gz"), "01", "2")
+    ''
+    """
+    entities, _ = name_entities(image.name)
+    for name, label in (("sub", participant), ("ses", session)):
+        told = entities.get(name)
+        if told is not None and told != label:
+            there = f"in the folder of {name}-{label}" if label else f"in no folder of a {name}-"
+            return f"says {name}-{told} and lies {there}"
+    return ""
+
+
 def choose_image(
     contrast: str, images: Sequence[Path], flair: Mapping[str, str] | None = None
 ) -> Choice:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
+from bids_msseg.bids.files import plain, read_small, write_atomic, write_json, write_tsv
 from bids_msseg.bids.sidecars import link_name
 from bids_msseg.errors import CannotCreateError, MssegError, UsageError
 
@@ -106,7 +106,7 @@ def dataset_description(
         other = _read_json(folder / "dataset_description.json")
         links[link_name(name)] = _link(out_dir, folder, other)
     content: dict[str, Any] = {
-        "Name": f"bids_msseg: multiple-sclerosis lesions of {raw.get('Name') or 'a BIDS dataset'}",
+        "Name": _title(raw),
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "License": raw.get("License") or "As the source dataset",
@@ -237,14 +237,14 @@ def _replace_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small(path).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_small(path).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -285,7 +285,23 @@ def check_directories(
     if create:
         _make_writable(out, "output")
         _make_writable(work, "work")
-    return _name_warning(bids, out)
+    return (*_name_warning(bids, out), *_source_warning(bids, out))
+
+
+def _source_warning(bids: Path, out: Path) -> tuple[str, ...]:
+    """Say where earlier results are of another dataset, whose labels may be the same."""
+    earlier = str(_read_json(out / "dataset_description.json").get("Name") or "")
+    now = _title(_read_json(bids / "dataset_description.json"))
+    if earlier in ("", now):
+        return ()
+    same = "results of visits with the same labels replace each other"
+    return (f"the output folder {out} holds “{earlier}”, and this is “{now}”: {same}",)
+
+
+def _title(raw: Mapping[str, Any]) -> str:
+    return str(
+        plain(f"{APP}: multiple-sclerosis lesions of {raw.get('Name') or 'a BIDS dataset'}")
+    )
 
 
 def _check_out(bids: Path, out: Path) -> None:
@@ -304,15 +320,21 @@ def _check_out(bids: Path, out: Path) -> None:
 
 def _foreign_dataset(out: Path) -> str:
     """Say whose dataset already lies there, so that nothing of it is overwritten."""
-    content = _read_json(out / "dataset_description.json")
-    if not content:
+    path = out / "dataset_description.json"
+    if not os.path.lexists(path):
         return ""
+    content = _read_json(path)
+    if not content:
+        return "holds a dataset_description.json that cannot be read"
     if content.get("DatasetType") != "derivative":
         return "holds a raw BIDS dataset"
     makers = content.get("GeneratedBy")
-    first = makers[0] if isinstance(makers, list) and makers else {}
-    name = first.get("Name") if isinstance(first, dict) else None
-    return "" if name in (None, APP) else f"holds the outputs of {name}"
+    names = [
+        str(one.get("Name"))
+        for one in (makers if isinstance(makers, list) else [makers])
+        if isinstance(one, dict)
+    ]
+    return "" if APP in names else f"holds the outputs of {names[0] if names else 'others'}"
 
 
 def _check_work(bids: Path, out: Path, work: Path) -> None:

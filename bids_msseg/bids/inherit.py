@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from bids_msseg.bids.files import read_small
 from bids_msseg.bids.visit import name_entities
 
 
@@ -82,7 +83,7 @@ def _list_sidecars(folder: Path) -> list[tuple[Path, frozenset[tuple[str, str]],
 
 def _load_json(path: Path) -> tuple[dict[str, Any], str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_small(path).decode("utf-8-sig"))
     except OSError as error:
         return {}, f"cannot be read ({error.strerror})"
     except (ValueError, RecursionError):

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.choose import choose_image
+from bids_msseg.bids.choose import choose_image, misnamed
+from bids_msseg.bids.files import read_small
 from bids_msseg.bids.filters import Filters, parse_filters
 from bids_msseg.bids.index import (
     LABEL,
@@ -28,6 +29,7 @@ from bids_msseg.bids.inherit import SidecarReader
 from bids_msseg.bids.reuse import check_derivatives, find_brain_mask
 from bids_msseg.bids.visit import (
     CONTRASTS,
+    PREFIX_ENTITIES,
     Selection,
     Skipped,
     Visit,
@@ -38,10 +40,11 @@ from bids_msseg.bids.visit import (
 )
 from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelectedError, UsageError
 
-__all__ = ["Selection", "Skipped", "Visit", "find_visits", "validate_input"]
+__all__ = ["Selection", "Skipped", "Visit", "find_visits"]
 
 BIDS_VERSION = "1.10"
 _LISTED = 8
+MOST_TABLE_BYTES = 2**28
 _VisitId = tuple[str, str | None]
 
 
@@ -89,7 +92,9 @@ def find_visits(
         Where a filter cannot be understood.
     """
     bids_dir = bids_dir.absolute()
-    about = () if skip_validation else _version_notes(_read_description(bids_dir))
+    about: tuple[str, ...] = ()
+    if not skip_validation:
+        about = (*_version_notes(_read_description(bids_dir)), *_dataset_notes(bids_dir))
     check_derivatives(derivatives or {})
     parsed = parse_filters(filters)
     scope = _select(bids_dir, participants, sessions, parsed)
@@ -232,12 +237,13 @@ class _VisitMaker:
         notes: list[str] = []
         entities: dict[str, str] | None = None
         for contrast in CONTRASTS:
-            candidates = self.images.chosen[contrast].get(visit, ())
+            candidates, odd = self._candidates(contrast, visit)
+            notes += odd
             choice = choose_image(contrast, candidates, entities)
             if choice.missing:
                 return self._not_fetched(visit, choice.missing)
             if choice.image is None and contrast == "FLAIR":
-                return self._no_flair(folder)
+                return self._no_flair(folder, odd)
             if choice.image is not None and not _may_open(choice.image):
                 return self._closed(visit, choice.image)
             if choice.image is not None:
@@ -245,6 +251,8 @@ class _VisitMaker:
                 notes += [choice.note] if choice.note else []
             if contrast == "FLAIR":
                 entities = _name_entities_of(used["FLAIR"])
+                if wrong := _wrong_label(entities):
+                    return self._not_a_label(visit, used["FLAIR"], wrong)
         found = find_brain_mask(used["FLAIR"], participant, session, self.derivatives)
         if found.missing:
             return self._not_fetched(visit, found.missing)
@@ -260,6 +268,21 @@ class _VisitMaker:
             metadata,
             (*notes, *([found.note] if found.note else []), *problems),
         )
+
+    def _candidates(self, contrast: str, visit: _VisitId) -> tuple[list[Path], list[str]]:
+        """List the images that may be this visit's, and what is said of others in its folder."""
+        mine, odd = [], []
+        for path in self.images.chosen[contrast].get(visit, ()):
+            if why := misnamed(path, *visit):
+                odd.append(f"{path.name} {why}: it is not used")
+            else:
+                mine.append(path)
+        return mine, odd
+
+    def _not_a_label(self, visit: _VisitId, image: Path, wrong: str) -> Skipped:
+        name = image.relative_to(self.bids_dir).as_posix()
+        reason = f"{wrong} in the name of {name} is no label of BIDS"
+        return Skipped(*visit, reason, "rename it: labels hold letters and digits only")
 
     def _metadata(self, used: Mapping[str, Path]) -> tuple[dict[str, Any], tuple[str, ...]]:
         read = {contrast: self.sidecars.read(path) for contrast, path in used.items()}
@@ -278,8 +301,11 @@ class _VisitMaker:
             return Skipped(*visit, f"{name} may not be read", "ask its owner for permission")
         return Skipped(*visit, f"{name} is no regular file", "put a NIfTI file there")
 
-    def _no_flair(self, folder: AnatFolder) -> Skipped:
+    def _no_flair(self, folder: AnatFolder, odd: Sequence[str]) -> Skipped:
         participant, session = visit = folder.participant, folder.session
+        if odd:
+            cure = "rename it, or move it to the folder where it belongs"
+            return Skipped(participant, session, odd[0], cure)
         if visit in self.images.filtered_out:
             reason, cure = "the filter file leaves none of its FLAIR images", "loosen the filter"
             return Skipped(participant, session, reason, cure)
@@ -313,45 +339,22 @@ def _name_entities_of(image: Path) -> dict[str, str]:
     return {name: value for name, value in entities.items() if name not in ("sub", "ses")}
 
 
+def _wrong_label(entities: Mapping[str, str]) -> str:
+    """Name the first entity of output names whose value cannot stand in one."""
+    pairs = ((name, entities[name]) for name in PREFIX_ENTITIES if name in entities)
+    return next((f"{n}-{value}" for n, value in pairs if not re.fullmatch(LABEL, value)), "")
+
+
 def _image_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.nii*"))
 
 
-def validate_input(bids_dir: Path) -> tuple[str, ...]:
-    """Check what this app needs of a BIDS dataset, in well under a second.
-
-    The official validator opens every file of every modality; this looks only at what decides
-    whether the app can understand the dataset.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Top folder of the dataset.
-
-    Returns
-    -------
-    tuple of str
-        Warnings, one sentence each.
-
-    Raises
-    ------
-    InvalidDatasetError
-        Where the folder or its ``dataset_description.json`` is missing or unreadable, or where
-        there is no ``sub-*`` folder.
-    """
-    description = _read_description(bids_dir)
+def _dataset_notes(bids_dir: Path) -> tuple[str, ...]:
+    """Say what is passed over, and where the table of participants is incomplete."""
+    odd = sorted(path.name for path in bids_dir.glob("sub-*") if _is_odd(path))
+    ignored = f"ignored, labels may hold letters and digits only: {_listing(odd)}"
     present = list_participants(bids_dir)
-    if not present:
-        raise InvalidDatasetError(
-            f"{bids_dir} has no sub-<label> folder",
-            cure="give the top folder of a BIDS dataset",
-        )
-    missing = [name for name in ("Name", "BIDSVersion") if not description.get(name)]
-    warnings = [f"dataset_description.json has no {name}" for name in missing]
-    odd = [path.name for path in bids_dir.glob("sub-*") if _is_odd(path)]
-    if odd:
-        warnings.append(f"ignored, labels may hold letters and digits only: {_listing(odd)}")
-    return (*warnings, *_participants_warnings(bids_dir, present))
+    return (*([ignored] if odd else []), *_participants_notes(bids_dir, present))
 
 
 def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -367,12 +370,12 @@ def _is_odd(path: Path) -> bool:
     return path.is_dir() and not re.fullmatch(f"sub-{LABEL}", path.name)
 
 
-def _participants_warnings(bids_dir: Path, present: Sequence[str]) -> list[str]:
+def _participants_notes(bids_dir: Path, present: Sequence[str]) -> list[str]:
     table = bids_dir / "participants.tsv"
     if not table.is_file():
         return []
     try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_small(table, most=MOST_TABLE_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         return ["participants.tsv cannot be read"]
     listed = {bare_label(line.split("\t")[0], "sub") for line in lines[1:] if line.strip()}
@@ -390,7 +393,7 @@ def _read_description(bids_dir: Path) -> dict[str, Any]:
     if not bids_dir.is_dir():
         raise InvalidDatasetError(f"{bids_dir} is not a folder", cure="check the path")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_small(path).decode("utf-8-sig"))
     except FileNotFoundError as error:
         hint = "is a broken link" if path.is_symlink() else "is missing"
         raise InvalidDatasetError(f"{path} {hint}", cure=cure) from error

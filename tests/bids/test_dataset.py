@@ -265,6 +265,12 @@ class TestDirectories:
                 {"DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]},
                 "outputs of fMRIPrep",
             ),
+            (
+                {"DatasetType": "derivative", "GeneratedBy": {"Name": "FreeSurfer"}},
+                "outputs of FreeSurfer",
+            ),
+            ({"Name": "x", "DatasetType": "derivative"}, "outputs of others"),
+            (["bids_msseg"], "cannot be read"),
         ],
     )
     def test_foreign_outputs(
@@ -274,6 +280,25 @@ class TestDirectories:
         out = make_dataset({}, name="out", description=description)
         with pytest.raises(UsageError, match=said):
             check_directories(bids, out, tmp_path / "work")
+
+    def test_a_description_that_cannot_be_read_is_somebodys(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
+        bids = make_dataset({}, name="bids")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/dataset_description.json").write_bytes(b'{"Name": "Z\xfcrich"}')
+        with pytest.raises(UsageError, match="cannot be read"):
+            check_directories(bids, tmp_path / "out", tmp_path / "work")
+
+    def test_a_second_dataset_is_told_of(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        one, two = (
+            make_dataset({}, name=name, description={"Name": name, "BIDSVersion": "1.9.0"})
+            for name in ("one", "two")
+        )
+        write_dataset_files(tmp_path / "out", one, environment={})
+        (warning,) = check_directories(two, tmp_path / "out", tmp_path / "work")
+        assert "lesions of one”, and this is “bids_msseg: multiple-scl" in warning
+        assert check_directories(one, tmp_path / "out", tmp_path / "work") == ()
 
     def test_own_outputs(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
         bids = make_dataset({}, name="bids")

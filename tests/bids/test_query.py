@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.bids.query import Selection, Visit, find_visits, validate_input
+from bids_msseg.bids.query import Selection, Visit, find_visits
 from bids_msseg.errors import (
     InvalidDatasetError,
     NoInputError,
@@ -139,6 +139,65 @@ def test_session_without_anat_is_skipped(study: Path) -> None:
     (study / "sub-01/ses-3/func").mkdir(parents=True)
     keys = [one.key for one in find_visits(study, participants=["01"]).skipped]
     assert keys == ["sub-01_ses-3"]
+
+
+class TestNamesThatContradictFolders:
+    """Such a file may be another person's."""
+
+    @pytest.mark.parametrize(
+        ("folder", "name", "said"),
+        [
+            ("sub-01/anat", "sub-02", "says sub-02 and lies in the folder of sub-01"),
+            ("sub-01/ses-1/anat", "sub-01_ses-2", "says ses-2 and lies in the folder of ses-1"),
+            ("sub-01/anat", "sub-01_ses-2", "says ses-2 and lies in no folder of a ses-"),
+        ],
+    )
+    def test_no_such_flair_is_used(
+        self, make_dataset: MakeDataset, folder: str, name: str, said: str
+    ) -> None:
+        good = "sub-03/anat/sub-03_FLAIR.nii.gz"
+        found = find_visits(make_dataset({f"{folder}/{name}_FLAIR.nii.gz": MM1, good: MM1}))
+        assert list(names(found)) == ["sub-03"]
+        (skipped,) = found.skipped
+        assert skipped.participant == "01"
+        assert skipped.reason == f"{name}_FLAIR.nii.gz {said}: it is not used"
+        assert "move it" in skipped.cure
+
+    def test_not_even_with_finer_voxels_or_beside_the_right_flair(
+        self, make_dataset: MakeDataset
+    ) -> None:
+        files = {
+            "sub-01/anat/sub-01_FLAIR.nii.gz": (1.0, 1.0, 3.0),
+            "sub-01/anat/sub-02_FLAIR.nii.gz": MM1,
+            "sub-01/anat/sub-02_T1w.nii.gz": MM1,
+        }
+        found = find_visits(make_dataset(files))
+        assert names(found) == {"sub-01": ["sub-01_FLAIR.nii.gz"]}
+        assert found.visits[0].notes == tuple(
+            f"sub-02_{one}.nii.gz says sub-02 and lies in the folder of sub-01: it is not used"
+            for one in ("FLAIR", "T1w")
+        )
+
+
+@pytest.mark.parametrize("label", ["", "a b", "a-b", "é"])
+def test_what_is_no_label_skips_one_visit(make_dataset: MakeDataset, label: str) -> None:
+    odd = f"sub-01/anat/sub-01_acq-{label}_FLAIR.nii.gz"
+    found = find_visits(make_dataset({odd: MM1, "sub-02/anat/sub-02_FLAIR.nii.gz": MM1}))
+    assert list(names(found)) == ["sub-02"]
+    (skipped,) = found.skipped
+    assert skipped.reason == f"acq-{label} in the name of {odd} is no label of BIDS"
+
+
+@pytest.mark.parametrize("name", ["FLAIR.json", "dataset_description.json"])
+def test_a_pipe_is_not_waited_for(study: Path, name: str) -> None:
+    (study / name).unlink(missing_ok=True)
+    os.mkfifo(study / name)
+    with time_limit(20):
+        if name == "FLAIR.json":
+            assert "Not a regular file" in " ".join(find_visits(study).visits[0].notes)
+        else:
+            with pytest.raises(InvalidDatasetError, match="Not a regular file"):
+                find_visits(study)
 
 
 class TestSeveralImages:
@@ -447,9 +506,8 @@ class TestDescription:
         path.unlink()
         if text is not None:
             path.write_text(text)
-        for check in (find_visits, validate_input):
-            with pytest.raises(InvalidDatasetError, match=r"dataset_description\.json"):
-                check(study)
+        with pytest.raises(InvalidDatasetError, match=r"dataset_description\.json"):
+            find_visits(study)
         if text == "[1]":
             with pytest.raises(InvalidDatasetError, match="pybids cannot index"):
                 find_visits(study, skip_validation=True)
@@ -462,8 +520,6 @@ class TestDescription:
 
     def test_no_participants(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset({})
-        with pytest.raises(InvalidDatasetError, match="no sub-"):
-            validate_input(bids)
         with pytest.raises(NothingSelectedError):
             find_visits(bids)
 
@@ -471,15 +527,15 @@ class TestDescription:
         (study / "dataset_description.json").write_text('{"Name": "x"}')
         (study / "sub-0_4").mkdir()
         (study / "participants.tsv").write_text("participant_id\tage\nsub-01\t3\nsub-09\t4\n")
-        assert validate_input(study) == (
-            "dataset_description.json has no BIDSVersion",
+        assert find_visits(study).notes == (
+            "dataset_description.json has no BIDSVersion: the dataset is read as BIDS 1.10",
             "ignored, labels may hold letters and digits only: sub-0_4",
             "in participants.tsv without a folder: sub-09",
             "not in participants.tsv: sub-02, sub-03",
         )
 
     def test_clean(self, study: Path) -> None:
-        assert validate_input(study) == ()
+        assert find_visits(study).notes == ()
 
     def test_byte_order_mark(self, study: Path) -> None:
         path = study / "dataset_description.json"
@@ -499,7 +555,7 @@ def test_raw_heads(shared_data: Path) -> None:
         *("sub-01_ses-1", "sub-01_ses-2", "sub-03_ses-1", "sub-03_ses-2", "sub-09_ses-2"),
         *("sub-12_ses-1", "sub-12_ses-2", "sub-19_ses-1", "sub-19_ses-2"),
     ]
-    assert validate_input(shared_data / "raw-heads") == ()
+    assert found.notes == ()
     assert list(found.visits[4].contrasts) == ["FLAIR"]
 
 

@@ -32,6 +32,10 @@ def _description_is_broken_link(place: Place) -> None:
     place.remove(DESCRIPTION).symlink_to("gone")
 
 
+def _description_is_a_pipe(place: Place) -> None:
+    os.mkfifo(place.remove(DESCRIPTION))
+
+
 def _bids(make: Callable[[Place], object]) -> Callable[[Place], object]:
     """Name another dataset."""
 
@@ -120,6 +124,7 @@ DESCRIPTIONS = [
     Case(
         "dataset_description.json is a broken link", _description_is_broken_link, 16, "link", TOP
     ),
+    Case("dataset_description.json is a pipe", _description_is_a_pipe, 16, "regular file", TOP),
     Case("dataset_description.json 100 000 deep", _described(b"[" * 100_000), 16, "JSON", TOP),
     Case("dataset_description.json with 9 999 digits", _described(b"9" * 9999), 16, "JSON", TOP),
 ]
@@ -140,6 +145,27 @@ FOLDERS = [
         18,
         "nothing in",
         "no sub-\\* folder",
+    ),
+    Case(
+        "FLAIR named for another participant",
+        _renamed("sub-01/anat/sub-02_FLAIR.nii.gz"),
+        66,
+        "says sub-02 and lies in the folder of sub-01",
+        "move it to the folder",
+    ),
+    Case(
+        "FLAIR named for another session",
+        _renamed("sub-01/ses-1/anat/sub-01_ses-2_FLAIR.nii.gz"),
+        66,
+        "says ses-2 and lies in the folder of ses-1",
+        "move it to the folder",
+    ),
+    Case(
+        "acq- with a hyphen",
+        _renamed("sub-01/anat/sub-01_acq-a-b_FLAIR.nii.gz"),
+        66,
+        "acq-a-b in the name of sub-01/anat/sub-01_acq-a-b_FLAIR.nii.gz is no label",
+        "letters and digits",
     ),
     Case("participant's folder is empty", _empty_visit, 66, "is empty", "datalad get sub-01"),
     Case("session is a link upwards", _session_loop, 66, "no visit has a FLAIR", "FLAIR"),

@@ -23,6 +23,10 @@ from .place import ONE_THREAD, Place, broken_texts, remains
 pytestmark = pytest.mark.slow
 NAME = "Doe^Jane"
 CASES = [case for case in IMAGE_CASES if case.name != "file without permission"]
+MISNAMED = {
+    "of another": "sub-misnamed1/anat/sub-other_FLAIR.nii.gz",
+    "with a label that is none": "sub-misnamed2/anat/sub-misnamed2_acq-a-b_FLAIR.nii.gz",
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ def ended(
         case.spoil(place)
         _gather(place.bids / "sub-01/anat", bids / f"sub-{number:03}/anat", number)
         shutil.rmtree(place.root)
+    for name in MISNAMED.values():
+        (bids / name).parent.mkdir(parents=True)
+        shutil.copy(bids / "sub-good/anat/sub-good_FLAIR.nii.gz", bids / name)
     out = top / "out"
     words = [bids, out, "participant", "group", "--model", bright_model, *ONE_THREAD]
     with pytest.MonkeyPatch.context() as patch:
@@ -117,7 +124,9 @@ def test_every_bad_one_has_its_reason(ended: Ended) -> None:
         assert record["cure"], case.name
     with (ended.out / "group_lesions.tsv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    assert len(rows) == len(CASES) + 1
+    for number in range(1, len(MISNAMED) + 1):
+        assert _record(ended.out, f"sub-misnamed{number}")["status"] == "skipped"
+    assert len(rows) == len(CASES) + len(MISNAMED) + 1
     assert sum(row["status"] == "ok" for row in rows) == 1
 
 
