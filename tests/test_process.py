@@ -262,7 +262,9 @@ sys.exit(process.supervise(job))
 
 def _python(tmp_path: Path, code: str) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(code), encoding="utf-8")
+    # a shell has what it starts in the background ignore Ctrl-C, also in what that starts
+    heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script.write_text(heed + textwrap.dedent(code), encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,

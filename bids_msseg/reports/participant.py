@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bids_msseg.bids.paths import logs_dir, output_path, records_dir, report_path
-from bids_msseg.bids.record import VisitRecord, read_record
+from bids_msseg.bids.paths import logs_dir, output_path, report_path
+from bids_msseg.bids.record import VisitRecord, read_records
 from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit, visit_order
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region, disseminated_in_space
@@ -162,7 +162,7 @@ def write_participant_page(
         If the page cannot be written.
     """
     target = report_path(out_dir, participant)
-    found = _records_of(out_dir, participant) if records is None else records
+    found = read_records(out_dir, participant) if records is None else records
     ours = sorted(
         (record for record in found if record.participant == participant),
         key=lambda record: visit_order(record.participant, record.session),
@@ -211,16 +211,6 @@ def visit_of(record: VisitRecord) -> Visit:
 def anchor_of(record: VisitRecord) -> str:
     """Name the place of a visit on its participant's page."""
     return "visit" if record.session is None else f"ses-{record.session}"
-
-
-def _records_of(out_dir: Path, participant: str) -> list[VisitRecord]:
-    """Read one participant's records without opening those of a whole cohort."""
-    alone, start = f"sub-{participant}", f"sub-{participant}_ses-"
-    stems = {path.stem for path in records_dir(out_dir).glob(f"{alone}*.json")}
-    sessions: list[str | None] = [None] if alone in stems else []
-    sessions += [stem.removeprefix(start) for stem in stems if stem.startswith(start)]
-    read = (read_record(out_dir, participant, session) for session in sessions)
-    return [record for record in read if record is not None]
 
 
 def _view(out_dir: Path, record: VisitRecord) -> VisitView:
