@@ -18,7 +18,9 @@ from .images import SHAPE, nifti, zipped
 
 FLAIR = "sub-01/anat/sub-01_FLAIR.nii.gz"
 ONE_THREAD = ("--nprocs", "1", "--omp-nthreads", "1")
-HALF_WRITTEN = re.compile(r"\.part$|^\.[0-9a-f]{12}-|^\.building-|\.tmp$")
+HALF_WRITTEN = re.compile(
+    r".*\.part|\.building-.*|.*\.tmp|\.[0-9a-f]{6}-[0-9a-f]+-[0-9a-f]{8}\..*"
+)
 NOBODY = 65534
 
 
@@ -131,7 +133,7 @@ def remains(out: Path) -> Sequence[str]:
     return [
         path.relative_to(out).as_posix()
         for path in out.rglob("*")
-        if HALF_WRITTEN.search(path.name) or ".nii" in path.name
+        if HALF_WRITTEN.fullmatch(path.name) or ".nii" in path.name
     ]
 
 

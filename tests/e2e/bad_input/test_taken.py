@@ -26,6 +26,12 @@ def _nan_inside() -> bytes:
     return nifti(data)
 
 
+def _infinite_inside() -> bytes:
+    data = WHOLE.copy()
+    data[0, 0, 0] = -np.inf
+    return nifti(data)
+
+
 def _nan_expected() -> np.ndarray:
     data = WHOLE.copy()
     data[0, 0, 0] = 0
@@ -47,6 +53,7 @@ IMAGES: list[tuple[str, Callable[[], bytes], np.ndarray, str]] = [
     ("float64", lambda: nifti(WHOLE.astype(np.float64)), WHOLE, ""),
     ("uint64", lambda: nifti(WHOLE.astype(np.uint64)), WHOLE, ""),
     ("some NaN", _nan_inside, _nan_expected(), "1 voxels"),
+    ("some infinite", _infinite_inside, _nan_expected(), "1 voxels"),
     ("4-D with one volume", lambda: nifti(values()[..., None]), WHOLE, "stored with 4 axes"),
     ("codes 0", header(qform_code=0, sform_code=0), WHOLE, "LEFT AND RIGHT CANNOT BE VERIFIED"),
     (
