@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import tempfile
@@ -15,6 +16,7 @@ from .place import Place
 
 ROWS = pytest.StashKey[list[tuple[str, ...]]]()
 OPTION = "--bad-input-table"
+MOMENT = re.compile(r"^\d\d:\d\d:\d\d +(?:[A-Z]+ +)?")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,7 +41,7 @@ def note_row(request: pytest.FixtureRequest) -> Callable[..., None]:
     rows = request.config.stash.get(ROWS, [])
 
     def note(*cells: object) -> None:
-        rows.append(tuple(str(cell).replace("|", "\\|") for cell in cells))
+        rows.append(tuple(MOMENT.sub("", str(cell)).replace("|", "\\|") for cell in cells))
 
     return note
 

@@ -34,7 +34,7 @@ def test_refused(
     # of a run that was primed, the second one's
     told = re.split(r"exit code \d+ \([a-z ]+\)\n(?=.)", capsys.readouterr().err)[-1]
     message, cure = _message(told)
-    note_row(case.name, code, message.replace(str(place.root), "…"), cure)
+    note_row(case.name, code, *(told.replace(str(place.root), "…") for told in (message, cure)))
     assert code == case.code, told
     assert "Traceback" not in told
     assert "(traceback" not in told
