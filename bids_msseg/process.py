@@ -29,7 +29,7 @@ from bids_msseg.streams import settle, steady_streams
 PACKAGE: Final = "bids_msseg"
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 PATIENCE_S: Final = 5.0
-"""From the first SIGTERM on; later ones end the process wherever it is."""
+"""From the first SIGTERM on; later ones end the process as soon as Python is at work."""
 ASK_AGAIN_S: Final = 0.1
 
 
@@ -59,8 +59,13 @@ def supervise(
         after SIGINT or SIGTERM; 74 where a disk is full or a file may not grow; 1 after any other
         exception. It is also the last line of the log.
     """
-    with steady_streams(), log_to_stderr(verbose), _sigterm_raises():
-        code = _outcome(lambda: _to_its_end(job), verbose=verbose, crash_folder=crash_folder)
+    with steady_streams(), log_to_stderr(verbose), _sigterm_raises() as no_more:
+        try:
+            code = _outcome(lambda: _to_its_end(job), verbose=verbose, crash_folder=crash_folder)
+        except _TerminatedError:
+            # while something else was being told
+            code = _stopped("terminated by SIGTERM", ExitCode.TERMINATED)
+        no_more()
         _log().info("%s", _closing_line(code))
         settle()
     return code
@@ -155,16 +160,19 @@ def _formatter(level: int) -> logging.Formatter:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Make SIGTERM an exception in this process, and leave worker processes their own way."""
+def _sigterm_raises() -> Iterator[Callable[[], None]]:
+    """Make SIGTERM an exception in this process, and leave worker processes their own way.
+
+    What it yields is called when the end has come anyway: then it raises nothing more.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     ending = _Ending(sys.unraisablehook)
     previous = signal.signal(signal.SIGTERM, ending.handle)
     sys.unraisablehook = ending.look_for_lost
     try:
-        yield
+        yield ending.come
     finally:
         sys.unraisablehook = ending.previous_hook
         signal.signal(signal.SIGTERM, previous)
@@ -184,19 +192,24 @@ class _Ending:
         self._owner = os.getpid()
         self._raised: float | None = None
         self._again: threading.Timer | None = None
+        self._has_come = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             # a forked worker inherits this handler, but has to die as its parent asks
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif self._raised is None:
+        elif self._raised is None and not self._has_come:
             self._raised = time.monotonic()
             raise _TerminatedError
-        elif time.monotonic() - self._raised > PATIENCE_S:
+        elif self._raised is not None and time.monotonic() - self._raised > PATIENCE_S:
             with suppress(Exception):
                 _end_workers()
             os._exit(ExitCode.TERMINATED)
+
+    def come(self) -> None:
+        """Raise nothing from now on."""
+        self._has_come = True
 
     def look_for_lost(self, dropped: sys.UnraisableHookArgs) -> None:
         """Ask once more, and soon, where Python had to drop the exception."""

@@ -349,6 +349,44 @@ def test_a_signal_ends_the_workers_too(tmp_path: Path, number: signal.Signals, c
     assert shown.splitlines()[-1].endswith(f"exit code {code} ({ExitCode(code).name.lower()})")
 
 
+LATE = """
+import os, signal, sys
+from bids_msseg import process
+
+def told_late(code):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return plain(code)
+
+plain, process._closing_line = process._closing_line, told_late
+sys.exit(process.supervise(lambda: 0))
+"""
+DURING_CTRL_C = """
+import os, signal, sys
+from bids_msseg import process
+
+def interrupted():
+    raise KeyboardInterrupt
+
+calls = []
+def ending():
+    calls.append(1)
+    if len(calls) == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+process._end_workers = ending
+sys.exit(process.supervise(interrupted))
+"""
+
+
+@pytest.mark.parametrize(("code", "wanted"), [(LATE, 0), (DURING_CTRL_C, 143)])
+def test_a_sigterm_while_the_end_is_told(tmp_path: Path, code: str, wanted: int) -> None:
+    with _python(tmp_path, code) as process:
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == wanted
+    assert "Traceback" not in shown
+    assert shown.splitlines()[-1].split("exit code ")[1].startswith(f"{wanted} ")
+
+
 UNREAD = """
 import logging, sys
 from bids_msseg.process import supervise

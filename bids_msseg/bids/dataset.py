@@ -173,7 +173,10 @@ def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
 
 def _write_ignore(path: Path) -> None:
     """Add our lines to those that somebody else may have written."""
-    lines = _read_text(path).splitlines()
+    earlier = _read_text(path)
+    if earlier is None:
+        return
+    lines = earlier.splitlines()
     missing = [line for line in IGNORED if line not in lines]
     if missing:
         write_atomic(path, "\n".join([*lines, *missing]) + "\n")
@@ -182,7 +185,7 @@ def _write_ignore(path: Path) -> None:
 def _write_readme(path: Path, raw: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Write the README unless a person has written one."""
     earlier = _read_text(path)
-    if earlier and not earlier.startswith(_README_MARK):
+    if earlier is None or (earlier and not earlier.startswith(_README_MARK)):
         return
     rows = [f"- {name}: {value}" for name, value in sorted(plain(options).items())]
     settings = "\n".join(["", "## Options of the latest run", "", *rows, ""]) if rows else ""
@@ -235,11 +238,14 @@ def _replace_json(path: Path, content: Mapping[str, Any]) -> None:
         write_json(path, content)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path) -> str | None:
+    """Read a text; empty where there is none, None where it is somebody's and cannot be read."""
     try:
         return read_small(path).decode("utf-8")
-    except (OSError, UnicodeDecodeError):
+    except FileNotFoundError:
         return ""
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -291,10 +297,11 @@ def check_directories(
 def _source_warning(bids: Path, out: Path) -> tuple[str, ...]:
     """Say where earlier results are of another dataset, whose labels may be the same."""
     earlier = str(_read_json(out / "dataset_description.json").get("Name") or "")
-    now = _title(_read_json(bids / "dataset_description.json"))
-    if earlier in ("", now):
+    raw = _read_json(bids / "dataset_description.json")
+    now = _title(raw)
+    if not raw.get("Name") or earlier in ("", now):
         return ()
-    same = "results of visits with the same labels replace each other"
+    same = "visits with the same labels are taken for the same"
     return (f"the output folder {out} holds “{earlier}”, and this is “{now}”: {same}",)
 
 
@@ -324,8 +331,10 @@ def _foreign_dataset(out: Path) -> str:
     if not os.path.lexists(path):
         return ""
     content = _read_json(path)
+    if not path.exists():
+        return "holds a dataset_description.json that is not fetched (datalad get it)"
     if not content:
-        return "holds a dataset_description.json that cannot be read"
+        return "holds a dataset_description.json from which nothing can be read"
     if content.get("DatasetType") != "derivative":
         return "holds a raw BIDS dataset"
     makers = content.get("GeneratedBy")

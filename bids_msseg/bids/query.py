@@ -44,7 +44,6 @@ __all__ = ["Selection", "Skipped", "Visit", "find_visits"]
 
 BIDS_VERSION = "1.10"
 _LISTED = 8
-MOST_TABLE_BYTES = 2**28
 _VisitId = tuple[str, str | None]
 
 
@@ -94,7 +93,7 @@ def find_visits(
     bids_dir = bids_dir.absolute()
     about: tuple[str, ...] = ()
     if not skip_validation:
-        about = (*_version_notes(_read_description(bids_dir)), *_dataset_notes(bids_dir))
+        about = (*_version_notes(_read_description(bids_dir)), *_ignored_notes(bids_dir))
     check_derivatives(derivatives or {})
     parsed = parse_filters(filters)
     scope = _select(bids_dir, participants, sessions, parsed)
@@ -349,12 +348,11 @@ def _image_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.nii*"))
 
 
-def _dataset_notes(bids_dir: Path) -> tuple[str, ...]:
-    """Say what is passed over, and where the table of participants is incomplete."""
+def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
+    """Say which folders are passed over for their names."""
     odd = sorted(path.name for path in bids_dir.glob("sub-*") if _is_odd(path))
-    ignored = f"ignored, labels may hold letters and digits only: {_listing(odd)}"
-    present = list_participants(bids_dir)
-    return (*([ignored] if odd else []), *_participants_notes(bids_dir, present))
+    note = f"ignored, labels may hold letters and digits only: {_listing(odd)}"
+    return (note,) if odd else ()
 
 
 def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -368,23 +366,6 @@ def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _is_odd(path: Path) -> bool:
     return path.is_dir() and not re.fullmatch(f"sub-{LABEL}", path.name)
-
-
-def _participants_notes(bids_dir: Path, present: Sequence[str]) -> list[str]:
-    table = bids_dir / "participants.tsv"
-    if not table.is_file():
-        return []
-    try:
-        lines = read_small(table, most=MOST_TABLE_BYTES).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ["participants.tsv cannot be read"]
-    listed = {bare_label(line.split("\t")[0], "sub") for line in lines[1:] if line.strip()}
-    absent = [f"sub-{label}" for label in sorted(listed - set(present))]
-    unlisted = [f"sub-{label}" for label in present if label not in listed]
-    return [
-        *([f"in participants.tsv without a folder: {_listing(absent)}"] if absent else []),
-        *([f"not in participants.tsv: {_listing(unlisted)}"] if unlisted else []),
-    ]
 
 
 def _read_description(bids_dir: Path) -> dict[str, Any]:

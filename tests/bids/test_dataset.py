@@ -270,7 +270,7 @@ class TestDirectories:
                 "outputs of FreeSurfer",
             ),
             ({"Name": "x", "DatasetType": "derivative"}, "outputs of others"),
-            (["bids_msseg"], "cannot be read"),
+            (["bids_msseg"], "nothing can be read"),
         ],
     )
     def test_foreign_outputs(
@@ -287,7 +287,27 @@ class TestDirectories:
         bids = make_dataset({}, name="bids")
         (tmp_path / "out").mkdir()
         (tmp_path / "out/dataset_description.json").write_bytes(b'{"Name": "Z\xfcrich"}')
-        with pytest.raises(UsageError, match="cannot be read"):
+        with pytest.raises(UsageError, match="nothing can be read"):
+            check_directories(bids, tmp_path / "out", tmp_path / "work")
+
+    def test_texts_that_cannot_be_read_are_somebodys(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
+        bids = make_dataset({}, name="bids")
+        (tmp_path / "out").mkdir()
+        for name in ("README.md", ".bidsignore"):
+            (tmp_path / "out" / name).write_bytes(b"f\xfcr uns")
+        write_dataset_files(tmp_path / "out", bids, environment={})
+        for name in ("README.md", ".bidsignore"):
+            assert (tmp_path / "out" / name).read_bytes() == b"f\xfcr uns"
+
+    def test_a_description_that_is_not_fetched(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
+        bids = make_dataset({}, name="bids")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/dataset_description.json").symlink_to(".git/annex/objects/x")
+        with pytest.raises(UsageError, match="datalad get"):
             check_directories(bids, tmp_path / "out", tmp_path / "work")
 
     def test_a_second_dataset_is_told_of(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
@@ -299,6 +319,8 @@ class TestDirectories:
         (warning,) = check_directories(two, tmp_path / "out", tmp_path / "work")
         assert "lesions of one”, and this is “bids_msseg: multiple-scl" in warning
         assert check_directories(one, tmp_path / "out", tmp_path / "work") == ()
+        nowhere = tmp_path / "nowhere"
+        assert check_directories(nowhere, tmp_path / "out", tmp_path / "work") == ()
 
     def test_own_outputs(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
         bids = make_dataset({}, name="bids")
