@@ -71,6 +71,16 @@ def test_a_visit_without_a_call_is_left_out_and_silence_is_no_precision() -> Non
     assert choose_threshold([quiet], [_line(1, 0)], ppv=0.1, grid=STEPS) == 0.8
 
 
+def test_the_source_texts_precision_and_hundredths_are_the_default() -> None:
+    # of a hundred called voxels 85 or 86 are right: .859 lies between
+    image = np.concatenate([np.full(86, 0.9), np.full(14, 0.4), np.full(1, 0.02)])
+    truth = np.arange(101) < 86
+    p, t = image.reshape(1, 1, -1), truth.reshape(1, 1, -1)
+    assert choose_threshold([p], [t]) == 0.03
+    t[..., 85] = False
+    assert choose_threshold([p], [t]) == 0.41
+
+
 def test_best_dice_by_hand() -> None:
     assert best_dice_threshold([P], [T], grid=STEPS) == 0.6
 
@@ -95,6 +105,11 @@ def test_a_cautious_threshold_of_nothing_is_one_half() -> None:
     assert cautious_threshold([nothing], [nothing]) == 0.5
 
 
+def test_a_visit_without_truth_or_call_is_left_out_of_the_mean() -> None:
+    nothing = _line(0.0, 0.0)
+    assert best_dice_threshold([P, nothing], [T, nothing], grid=STEPS) == 0.6
+
+
 def test_equal_dice_goes_to_the_middle() -> None:
     clear = _line(0.95, 0.01)
     assert best_dice_threshold([clear], [_line(1, 0)]) == 0.5
@@ -102,7 +117,7 @@ def test_equal_dice_goes_to_the_middle() -> None:
     assert best_dice_threshold([nothing], [nothing], grid=(0.2, 0.5, 0.8)) == 0.5
 
 
-@pytest.mark.parametrize("grid", [(), (0.5, 0.4), (0.5, 0.5)])
+@pytest.mark.parametrize("grid", [(), (0.5, 0.4), (0.5, 0.5), (0.2, 0.8, 0.5)])
 def test_thresholds_have_to_rise(grid: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="rise"):
         choose_threshold([P], [T], grid=grid)
