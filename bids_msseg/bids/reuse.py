@@ -13,7 +13,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from bids_msseg.bids.choose import UNREADABLE, is_fetched
+from bids_msseg.bids.choose import UNREADABLE, is_fetched, misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key
 from bids_msseg.errors import NoInputError
 
@@ -98,7 +98,11 @@ def find_brain_mask(
 def _candidates(folder: Path, flair: Path, participant: str, session: str | None) -> list[Path]:
     anat = folder / f"sub-{participant}" / (f"ses-{session}" if session else "") / "anat"
     own = name_entities(flair.name)[0]
-    masks = [path for path in _files(anat) if _BRAIN_MASK.fullmatch(path.name)]
+    masks = [
+        path
+        for path in _files(anat)
+        if _BRAIN_MASK.fullmatch(path.name) and not misnamed(path, participant, session)
+    ]
     return sorted(masks, key=lambda path: (_distance(path, own), path.name))
 
 

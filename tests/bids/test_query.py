@@ -474,6 +474,14 @@ class TestBrainMasks:
         mask = make_image(anat / "sub-02_space-FLAIR_desc-brain_mask.nii.gz")
         assert self.find(study, other=tmp_path / "d").brain_mask == mask
 
+    def test_somebody_elses_is_not_used(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        make_image(tmp_path / "d/sub-02/anat/sub-01_space-FLAIR_desc-brain_mask.nii.gz")
+        visit = self.find(study, other=tmp_path / "d")
+        assert visit.brain_mask is None
+        assert visit.notes == ("no brain mask of sub-02 in other",)
+
     def test_other_grid_is_not_used(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
