@@ -434,8 +434,8 @@ class TestScanner:
         seen = average_over_voxels(image, own, grid)
         expected = pose @ [*(np.array([28, 31, 33]) + own[:3, 3]), 1.0]
         np.testing.assert_allclose(centre_of(seen), expected[:3], atol=0.35)
-        # averaging over voxels keeps the total
-        assert seen.data.sum() * seen.voxel_volume == pytest.approx(image.sum(), rel=0.03)
+        # averaging over voxels keeps the total, but for those of 4 mm in a blob with an SD of 4 mm
+        assert seen.data.sum() * seen.voxel_volume == pytest.approx(image.sum(), rel=0.05)
 
     def test_thick_slices_average(self) -> None:
         image = np.zeros((20, 20, 20), np.float32)
