@@ -43,7 +43,7 @@ def test_without_a_monitor_the_clock_of_the_steps_counts(tool: Any, out: Path) -
     assert (found.visits, found.participants, found.cpu_s) == (2, 1, (31, 51))
     assert (found.bytes_, found.files, found.memory_gb) == (2_000_000, 5, None)
     told = tool.report(found, visits=3600, at_once=46)
-    assert "46.0 core-hours, 1.00 h by the clock" in told
+    assert "47.6 core-hours, 1.03 h by the clock" in told
     assert "outputs: 3.6 GB and 9000 files" in told
 
 
