@@ -21,9 +21,9 @@ from bids.exceptions import PyBIDSError
 from bids.layout import BIDSLayout, BIDSLayoutIndexer
 from sqlalchemy.exc import SQLAlchemyError
 
+from bids_msseg.bids.visit import LABEL
 from bids_msseg.errors import InvalidDatasetError, UsageError
 
-LABEL = "[0-9a-zA-Z+]+"
 DATABASE_FILE = "layout_index.sqlite"
 OWN_DATABASE = "bids_msseg"
 _ANAT_IMAGE = re.compile(rf"sub-({LABEL})/(?:ses-({LABEL})/)?anat/[^/]+\.nii(?:\.gz)?")

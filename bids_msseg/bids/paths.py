@@ -10,13 +10,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bids_msseg.bids.visit import PREFIX_ENTITIES
+from bids_msseg.bids.visit import LABEL, PREFIX_ENTITIES
 from bids_msseg.errors import UsageError
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Visit
 
-_LABEL: Final = re.compile(r"[0-9a-zA-Z+]+")
+_LABEL: Final = re.compile(LABEL)
 _SUFFIX: Final = re.compile(r"[0-9a-zA-Z]+")
 _EXTENSION: Final = re.compile(r"(?:\.[0-9a-z]+)+")
 

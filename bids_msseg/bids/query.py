@@ -17,7 +17,6 @@ from bids_msseg.bids.choose import choose_image, misnamed
 from bids_msseg.bids.files import read_small
 from bids_msseg.bids.filters import Filters, parse_filters
 from bids_msseg.bids.index import (
-    LABEL,
     AnatFolder,
     AnatIndex,
     list_participants,
@@ -29,6 +28,7 @@ from bids_msseg.bids.inherit import SidecarReader
 from bids_msseg.bids.reuse import check_derivatives, find_brain_mask
 from bids_msseg.bids.visit import (
     CONTRASTS,
+    LABEL,
     PREFIX_ENTITIES,
     Selection,
     Skipped,
@@ -250,8 +250,6 @@ class _VisitMaker:
                 notes += [choice.note] if choice.note else []
             if contrast == "FLAIR":
                 entities = _name_entities_of(used["FLAIR"])
-                if wrong := _wrong_label(entities):
-                    return self._not_a_label(visit, used["FLAIR"], wrong)
         found = find_brain_mask(used["FLAIR"], participant, session, self.derivatives)
         if found.missing:
             return self._not_fetched(visit, found.missing)
@@ -272,16 +270,13 @@ class _VisitMaker:
         """List the images that may be this visit's, and what is said of others in its folder."""
         mine, odd = [], []
         for path in self.images.chosen[contrast].get(visit, ()):
-            if why := misnamed(path, *visit):
+            # outputs are named after the FLAIR
+            wrong = contrast == "FLAIR" and _wrong_label(_name_entities_of(path))
+            if why := misnamed(path, *visit) or wrong:
                 odd.append(f"{path.name} {why}: it is not used")
             else:
                 mine.append(path)
         return mine, odd
-
-    def _not_a_label(self, visit: _VisitId, image: Path, wrong: str) -> Skipped:
-        name = image.relative_to(self.bids_dir).as_posix()
-        reason = f"{wrong} in the name of {name} is no label of BIDS"
-        return Skipped(*visit, reason, "rename it: labels hold letters and digits only")
 
     def _metadata(self, used: Mapping[str, Path]) -> tuple[dict[str, Any], tuple[str, ...]]:
         read = {contrast: self.sidecars.read(path) for contrast, path in used.items()}
@@ -303,7 +298,10 @@ class _VisitMaker:
     def _no_flair(self, folder: AnatFolder, odd: Sequence[str]) -> Skipped:
         participant, session = visit = folder.participant, folder.session
         if odd:
-            cure = "rename it, or move it to the folder where it belongs"
+            cure = (
+                "rename it, with labels of letters and digits, or move it to the folder where "
+                "it belongs"
+            )
             return Skipped(participant, session, odd[0], cure)
         if visit in self.images.filtered_out:
             reason, cure = "the filter file leaves none of its FLAIR images", "loosen the filter"
@@ -339,9 +337,13 @@ def _name_entities_of(image: Path) -> dict[str, str]:
 
 
 def _wrong_label(entities: Mapping[str, str]) -> str:
-    """Name the first entity of output names whose value cannot stand in one."""
-    pairs = ((name, entities[name]) for name in PREFIX_ENTITIES if name in entities)
-    return next((f"{n}-{value}" for n, value in pairs if not re.fullmatch(LABEL, value)), "")
+    """Say which entity of output names has a value that cannot stand in one."""
+    wrong = [
+        f"{name}-{entities[name]}"
+        for name in PREFIX_ENTITIES
+        if name in entities and not re.fullmatch(LABEL, entities[name])
+    ]
+    return f"has {wrong[0]}, which is no label of BIDS" if wrong else ""
 
 
 def _image_names(folder: Path) -> list[str]:

@@ -13,16 +13,15 @@ from typing import Any, Literal, TypeVar
 
 from bids_msseg.bids.files import plain, read_small, write_json
 from bids_msseg.bids.paths import record_path, records_dir
-from bids_msseg.bids.visit import visit_key, visit_order
+from bids_msseg.bids.visit import LABEL, visit_key, visit_order
 
 Status = Literal["ok", "failed", "skipped"]
 Scalar = str | int | float | bool | None
 LONGEST_REASON = 300
 """Characters of what is wrong with a record that are told: a fault can quote the whole file."""
 _T = TypeVar("_T")
-_LABEL = r"[0-9a-zA-Z+]+"
-_FILE_NAME = re.compile(rf"sub-({_LABEL})(?:_ses-({_LABEL}))?")
-_ENTITIES = re.compile(rf"(?:_[0-9a-zA-Z]+-{_LABEL})*")
+_FILE_NAME = re.compile(rf"sub-({LABEL})(?:_ses-({LABEL}))?")
+_ENTITIES = re.compile(rf"(?:_[0-9a-zA-Z]+-{LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +295,7 @@ def _text(value: Any) -> str:
 
 
 def _label(value: Any) -> str:
-    if not re.fullmatch(_LABEL, _text(value)):
+    if not re.fullmatch(LABEL, _text(value)):
         raise ValueError(f"{value!r} is not a label of letters and digits")
     return str(value)
 

@@ -15,6 +15,9 @@ from typing import Any
 CONTRASTS = ("FLAIR", "T1w", "T2w")
 """BIDS suffixes of the contrasts that the cascade can use; the first one is needed."""
 
+LABEL = "[0-9a-zA-Z+]+"
+"""Pattern of the value of an entity."""
+
 PREFIX_ENTITIES = ("acq", "ce", "rec", "run")
 """Entities of the FLAIR that stay in the names of outputs, in the order of the schema."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.visit import bare_label
 from bids_msseg.reports.tables import Row, load_tsv
-from bids_msseg.reports.text import MISSING
+from bids_msseg.reports.text import MISSING, listed
 
 MOST_LEVELS = 12
 """A column with more different words divides nothing."""
@@ -22,8 +22,6 @@ OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_verdict")
 OWN_NUMBERS = ("brain_volume_ml",)
 EVERYBODY = "everybody"
 PARTICIPANTS = "participants.tsv"
-MOST_NAMES = 5
-"""Names that a sentence lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +105,6 @@ def note_absent(people: Participants, rows: Sequence[Row]) -> tuple[str, ...]:
     ids = dict.fromkeys(row["participant_id"] for row in rows)
     absent = [name for name in ids if name not in people.rows]
     return (f"not in {PARTICIPANTS}: {listed(absent)}",) if people.rows and absent else ()
-
-
-def listed(names: Sequence[str]) -> str:
-    """List a few names.
-
-    Examples
-    --------
-    >>> listed(["a", "b"]), listed(list("abcdefg"))
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _unusable(why: str) -> Participants:

@@ -18,7 +18,6 @@ from bids_msseg.reports import page
 from bids_msseg.reports.cohort import (
     Participants,
     find_facets,
-    listed,
     note_absent,
     read_participants,
     summarise,
@@ -29,7 +28,7 @@ from bids_msseg.reports.group_page import Cohort, render_group
 from bids_msseg.reports.participant import contrasts_used, percent_of_brain, visit_of
 from bids_msseg.reports.qc import Review, read_reviews
 from bids_msseg.reports.tables import Row
-from bids_msseg.reports.text import MISSING, counted, voxel_size, without_folders, words
+from bids_msseg.reports.text import MISSING, counted, listed, voxel_size, without_folders, words
 
 SHA_DIGITS = 12
 MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
@@ -329,11 +328,11 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
     for name, what in compared.items():
         counts = Counter(row[name] for row in rows if row["status"] == "ok")
         if len(counts) > 1:
-            listed = ", ".join(
+            found = ", ".join(
                 f"{value} ({number} visit{'s' if number > 1 else ''})"
                 for value, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             )
-            sentences.append(f"{what}: {listed}")
+            sentences.append(f"{what}: {found}")
     return sentences
 
 

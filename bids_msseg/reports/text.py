@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 MISSING = "n/a"
 """BIDS' word for a value that is not there."""
+MOST_NAMES = 5
+"""Names that a sentence lists."""
 _ABSOLUTE = re.compile(r"(?<![\w.:/\\])(?:~|/)(?:[^\s/:;,\"'<>|]+/)+([^\s/:;,\"'<>|]*)")
 
 
@@ -23,6 +25,18 @@ def millilitres(value: float | None) -> str:
         return MISSING
     digits = 1 if value >= 10 else 2 if value >= 0.1 or value == 0 else 3
     return f"{value:.{digits}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """List a few names.
+
+    Examples
+    --------
+    >>> listed(["a", "b"]), listed(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def decimal(value: float | None, digits: int) -> str:

@@ -185,7 +185,25 @@ def test_what_is_no_label_skips_one_visit(make_dataset: MakeDataset, label: str)
     found = find_visits(make_dataset({odd: MM1, "sub-02/anat/sub-02_FLAIR.nii.gz": MM1}))
     assert list(names(found)) == ["sub-02"]
     (skipped,) = found.skipped
-    assert skipped.reason == f"acq-{label} in the name of {odd} is no label of BIDS"
+    assert skipped.reason == (
+        f"sub-01_acq-{label}_FLAIR.nii.gz has acq-{label}, which is no label of BIDS: "
+        "it is not used"
+    )
+
+
+def test_what_is_no_label_gives_way_to_another_image(make_dataset: MakeDataset) -> None:
+    files = {
+        "sub-01/anat/sub-01_FLAIR.nii.gz": (1.0, 1.0, 3.0),
+        "sub-01/anat/sub-01_acq-a-b_FLAIR.nii.gz": MM1,
+        "sub-01/anat/sub-01_acq-a-b_T1w.nii.gz": MM1,
+    }
+    (visit,) = find_visits(make_dataset(files)).visits
+    assert [path.name for path in visit.contrasts.values()] == [
+        "sub-01_FLAIR.nii.gz",
+        # only outputs of the FLAIR have its labels in their names
+        "sub-01_acq-a-b_T1w.nii.gz",
+    ]
+    assert "acq-a-b, which is no label" in visit.notes[0]
 
 
 @pytest.mark.parametrize("name", ["FLAIR.json", "dataset_description.json"])

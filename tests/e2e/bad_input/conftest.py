@@ -35,13 +35,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line("| " + " | ".join(row) + " |")
 
 
+def _cell(text: str) -> str:
+    """Write a cell of a Markdown table: no moment, nothing that does not print, no markup."""
+    shown = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
+    return re.sub(r"([\\|*_\[<`])", r"\\\1", MOMENT.sub("", shown))
+
+
 @pytest.fixture
 def note_row(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Keep a row for the table."""
     rows = request.config.stash.get(ROWS, [])
 
     def note(*cells: object) -> None:
-        rows.append(tuple(MOMENT.sub("", str(cell)).replace("|", "\\|") for cell in cells))
+        rows.append(tuple(_cell(str(cell)) for cell in cells))
 
     return note
 

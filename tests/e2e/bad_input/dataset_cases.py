@@ -164,7 +164,7 @@ FOLDERS = [
         "acq- with a hyphen",
         _renamed("sub-01/anat/sub-01_acq-a-b_FLAIR.nii.gz"),
         66,
-        "acq-a-b in the name of sub-01/anat/sub-01_acq-a-b_FLAIR.nii.gz is no label",
+        "sub-01_acq-a-b_FLAIR.nii.gz has acq-a-b, which is no label of BIDS",
         "letters and digits",
     ),
     Case("participant's folder is empty", _empty_visit, 66, "is empty", "datalad get sub-01"),
