@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.cascade.checkpoint import load_cascade
-from bids_msseg.cascade.engine import choose_engine
+from bids_msseg.models.engine import choose_engine
 from bids_msseg.cascade.inference import segment
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.cascade.weights import find_model

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from bids_msseg.bids.query import find_visits
-from bids_msseg.cascade.engine import choose_engine
+from bids_msseg.models.engine import choose_engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.commands.labels import find_truth
 from bids_msseg.commands.shipping import score_table

@@ -168,7 +168,7 @@ def _scratch(work_dir: Path) -> str:
 def _check_device(device: str) -> None:
     """Refuse a GPU that is not there before anything is computed."""
     if device.startswith("cuda"):
-        from bids_msseg.cascade.engine import choose_engine
+        from bids_msseg.models.engine import choose_engine
 
         choose_engine(device)
 

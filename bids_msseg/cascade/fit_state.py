@@ -78,8 +78,7 @@ class FitState:
 
     def _move(self) -> None:
         warm_up = min(1.0, (self.step + 1) / 50)
-        first, last = self._cycle()
-        fall = (1 - (self.step - first) / (last - first)) ** 0.9
+        fall = self._fall()
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * warm_up * fall
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -131,6 +130,14 @@ class FitState:
         self.optimiser.load_state_dict(kept["optimiser"])
         self.average = dict(kept["average"])
         self.step = int(kept["step"])
+
+    def _fall(self) -> float:
+        """Return the present share of the highest rate, warm-up aside."""
+        if self.plan.schedule == "constant":
+            left = self.plan.steps - self.step
+            return min(1.0, left / self.plan.cooldown) if self.plan.cooldown else 1.0
+        first, last = self._cycle()
+        return float((1 - (self.step - first) / (last - first)) ** 0.9)
 
     def _cycle(self) -> tuple[int, int]:
         """Return the steps at which the present fall of the rate begins and ends."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from bids_msseg.cascade.adaptation import adapt, bounded_logit, sigmoid
 from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.checkpoint import Cascade
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.patches import cut, split_into_pieces
 from bids_msseg.cascade.valverde.inference import patch_probability, without_gaps

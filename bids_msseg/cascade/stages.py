@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bids_msseg.cascade.augment import Augmentation, AugmentPlan
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.generation import MadeSampler, MakePlan, MixedSampler
 from bids_msseg.cascade.heads import Head, load_head, may_see

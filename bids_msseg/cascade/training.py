@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.fit_state import FitState, read_checkpoint
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import batches
@@ -30,7 +30,9 @@ from bids_msseg.cascade.team import find_team, run_first
 from bids_msseg.errors import TemporaryError, UsageError
 from bids_msseg.lesions.instances import label_lesions
 
-Net = TypeVar("Net", CandidateNet, RefinementNet)
+Net = TypeVar("Net", bound=nn.Module)
+StepLoss = Callable[[Any, tuple[Tensor, ...], Engine], tuple[Tensor, Tensor]]
+"""Takes a net, a batch and an engine; returns the loss and a Dice coefficient for the log."""
 REPORT_STEPS = 25
 
 
@@ -46,6 +48,11 @@ class FitPlan:
         share them out, so the result does not depend on how many there are.
     learning_rate, weight_decay : float
         Of AdamW; the rate falls to zero as (1 - step / steps) ** 0.9 after a short warm-up.
+    schedule : {"polynomial", "constant"}
+        Whether the rate falls from the first step on, or is held until the last ``cooldown``
+        steps, in which it falls to zero. A training at a constant rate may be prolonged.
+    cooldown : int
+        See ``schedule``.
     restart : int
         Step at which the rate, having fallen to zero, starts anew (a warm restart; Loshchilov and
         Hutter 2017, arXiv 1608.03983); 0 for never.
@@ -63,6 +70,8 @@ class FitPlan:
     accumulate: int = 1
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+    schedule: str = "polynomial"
+    cooldown: int = 0
     restart: int = 0
     ema: float = 0.99
     seed: int = 0
@@ -179,12 +188,13 @@ def fit(
     checkpoint: Path,
     *,
     report: Callable[[Report], None] | None = None,
+    step_loss: StepLoss | None = None,
 ) -> Net:
     """Train a net, or go on from its checkpoint; return the running mean of its weights.
 
     Parameters
     ----------
-    net : CandidateNet or RefinementNet
+    net : Module
         With the weights to start from.
     source : Dataset
         Item ``i`` is the ``i``-th sub-image; see :mod:`bids_msseg.cascade.sampling`.
@@ -195,10 +205,12 @@ def fit(
         SIGINT or an error; a finished one is loaded and nothing trained.
     report : callable, optional
         Called every 25 steps; in a team by the first process only.
+    step_loss : callable, optional
+        Loss of a batch; that of the kind of net where not given.
 
     Returns
     -------
-    CandidateNet or RefinementNet
+    Module
         In evaluation mode, on the CPU.
 
     Raises
@@ -222,7 +234,7 @@ def fit(
         state.restore(checkpoint)
         net.train()
         try:
-            for line in _steps(state, net, source, engine, checkpoint, stop):
+            for line in _steps(state, net, source, engine, checkpoint, stop, step_loss):
                 if report and rank == 0:
                     report(line)
             # nobody may look for the file before it is there
@@ -242,16 +254,18 @@ def fit(
 
 def _steps(
     state: FitState,
-    net: CandidateNet | RefinementNet,
+    net: nn.Module,
     source: Dataset[Any],
     engine: Engine,
     checkpoint: Path,
     stop: StopRequest,
+    step_loss: StepLoss | None,
 ) -> Iterator[Report]:
     """Take the steps that are left, save now and then, and yield the lines of the log."""
     plan, (rank, size) = state.plan, find_team()
     parts = plan.accumulate // size
-    step_loss: Any = _candidate_step if isinstance(net, CandidateNet) else _refinement_step
+    if step_loss is None:
+        step_loss = _candidate_step if isinstance(net, CandidateNet) else _refinement_step
     stream = batches(
         source,
         first=state.step,

@@ -101,7 +101,7 @@ def open_training(folder: Path, *, device: str = "cpu") -> Workshop:
     DataError
         If its plan cannot be read.
     """
-    from bids_msseg.cascade.engine import choose_engine
+    from bids_msseg.models.engine import choose_engine
     from bids_msseg.cascade.folds import Split
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.recipes import make_recipe, site_recipe

@@ -26,7 +26,7 @@ from bids_msseg.lesions.metrics import voxel_agreement
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.checkpoint import Cascade
-    from bids_msseg.cascade.engine import Engine
+    from bids_msseg.models.engine import Engine
     from bids_msseg.cascade.patches import LabelledVisit
 
 Array = NDArray[np.float32]

@@ -39,7 +39,7 @@ class Segment(Step):
         import torch
 
         from bids_msseg.cascade.checkpoint import load_cascade
-        from bids_msseg.cascade.engine import choose_engine
+        from bids_msseg.models.engine import choose_engine
         from bids_msseg.cascade.inference import segment
 
         torch.set_num_threads(inputs["threads"])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 
 from bids_msseg.cascade.augment import AugmentPlan
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.networks import CandidateNet
 from bids_msseg.cascade.patches import LabelledVisit

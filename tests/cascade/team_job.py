@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.networks import CandidateNet
 from bids_msseg.cascade.team import find_team, join, run_first
 from bids_msseg.cascade.training import FitPlan, Report, fit

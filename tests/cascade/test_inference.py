@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bids_msseg.cascade.augment import SubImage
 from bids_msseg.cascade.checkpoint import Cascade
-from bids_msseg.cascade.engine import Engine, choose_engine
+from bids_msseg.models.engine import Engine, choose_engine
 from bids_msseg.cascade.inference import (
     FAST_STRIDE,
     STRIDE,

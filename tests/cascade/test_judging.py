@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bids_msseg.cascade.augment import BACKGROUND
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.inference import fuse, judge_voxels
 from bids_msseg.cascade.judge_patches import JudgePlan, judge_pool, vary_patches
 from bids_msseg.cascade.judging import judge_stage, judges_of, train_judge

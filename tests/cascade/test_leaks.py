@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.cascade import judging, points, stages
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.generation import MadeSampler, MixedSampler
 from bids_msseg.cascade.heads import Head, LesionDraw, Tissue, save_head

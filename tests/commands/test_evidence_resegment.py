@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.cascade import inference
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import Recipe, Workshop, save_visit

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bids_msseg.cascade.checkpoint import load_cascade, save_cascade
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.weights import OperatingPoint, read_header
 from bids_msseg.commands import train

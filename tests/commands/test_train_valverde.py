@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from bids_msseg.bids.query import find_visits
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.valverde import stages
 from bids_msseg.commands.labels import find_truth

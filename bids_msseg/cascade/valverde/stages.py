@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.engine import Engine
+from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import load_visit

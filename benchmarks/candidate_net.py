@@ -1,0 +1,103 @@
+"""Accuracy of CNN-1 alone on labelled visits: ``python benchmarks/candidate_net.py COHORT NET``.
+
+COHORT holds visits prepared by ``msseg-train`` (``<output>/cohort/*.npz``), NET is a checkpoint or
+float16 weights of ``LesionAnatomyNet``. For each visit: Dice at one half and at the threshold that is
+best for all visits together, lesion F1 (26-connected, at least 3 mm³, any overlap), and false
+components. The common threshold is chosen on the same visits, so its row is an upper bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from bids_msseg.cascade.stages import load_visit
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.engine import choose_engine
+from bids_msseg.models.inference import predict
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
+
+THRESHOLDS = np.arange(0.05, 0.96, 0.05)
+
+
+def read_net(path: Path) -> LesionAnatomyNet:
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    weights = kept.get("average", kept)
+    net = LesionAnatomyNet()
+    net.load_state_dict({name: value.float() for name, value in weights.items()})
+    return net.eval()
+
+
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    total = np.count_nonzero(mask) + np.count_nonzero(truth)
+    return 2 * np.count_nonzero(mask & truth) / total if total else 1.0
+
+
+def detection(mask: np.ndarray, truth: np.ndarray) -> tuple[float, int]:
+    """Return lesion F1 and the number of false components."""
+    found, real = (label_lesions(m, voxel_volume=1.0, min_volume=3.0) for m in (mask, truth))
+    hit = np.unique(found[(real > 0) & (found > 0)])
+    met = np.unique(real[(real > 0) & (found > 0)])
+    precision = len(hit) / max(int(found.max()), 1)
+    recall = len(met) / max(int(real.max()), 1)
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return f1, int(found.max()) - len(hit)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("net", type=Path, nargs="+")
+    parser.add_argument("--only", default="", help="visits whose name starts with this")
+    parser.add_argument("--flair-only", action="store_true")
+    parser.add_argument("--mirror", action="store_true")
+    parser.add_argument("--tile", type=int, default=96)
+    options = parser.parse_args()
+    nets = [read_net(path) for path in options.net]
+    engine = choose_engine("auto")
+    rows, curves = [], []
+    for path in sorted(options.cohort.glob(f"{options.only}*.npz")):
+        visit = load_visit(path)
+        present = (True, False, False) if options.flair_only else visit.present
+        begun = time.monotonic()
+        seen = predict(
+            nets,
+            visit.images.astype(np.float32),
+            present,
+            visit.brain,
+            engine,
+            mirror=options.mirror,
+            tile=options.tile,
+            stride=2 * options.tile // 3,
+        )
+        truth = visit.truth >= 0.5
+        curves.append([dice(seen.lesion >= cut, truth) for cut in THRESHOLDS])
+        rows.append((visit, seen.lesion, truth, time.monotonic() - begun))
+    mean = np.mean(
+        [
+            np.mean([c for c, r in zip(curves, rows, strict=True) if r[0].site == site], 0)
+            for site in sorted({row[0].site for row in rows})
+        ],
+        0,
+    )
+    best = float(THRESHOLDS[int(mean.argmax())])
+    print(f"common threshold {best:.2f} (mean over sites {mean.max():.3f})")
+    print("visit\tDice@.5\tDice@common\tbest\tF1\tfalse\tload mL\tfound mL\ts")
+    for (visit, seen, truth, seconds), curve in zip(rows, curves, strict=True):
+        mask = seen >= best
+        f1, false = detection(mask, truth)
+        print(
+            f"{visit.name}\t{dice(seen >= 0.5, truth):.3f}\t{dice(mask, truth):.3f}\t{max(curve):.3f}"
+            f"\t{f1:.2f}\t{false}\t{truth.sum() / 1000:.1f}\t{mask.sum() / 1000:.1f}\t{seconds:.1f}"
+        )
+    for site in sorted({row[0].site for row in rows}):
+        own = [c for c, r in zip(curves, rows, strict=True) if r[0].site == site]
+        at = int(np.argmin(abs(THRESHOLDS - best)))
+        print(f"{site}\tn={len(own)}\tDice {np.mean([c[at] for c in own]):.3f}")
+
+
+if __name__ == "__main__":
+    main()

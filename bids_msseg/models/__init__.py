@@ -1,0 +1,1 @@
+"""Networks: their layers, their classes and what they return."""

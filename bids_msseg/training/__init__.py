@@ -1,0 +1,1 @@
+"""Training of the networks: data, synthesis and the programs that run them."""

@@ -1,0 +1,70 @@
+"""Losses of CNN-1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bids_msseg.models.engine import Engine
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
+
+SMOOTH = 10.0
+"""Voxels added to both sides of the Dice of lesions, so that sub-images without lesion count."""
+ANATOMY_WEIGHT = 0.5
+
+
+def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy plus soft Dice over the batch.
+
+    Parameters
+    ----------
+    logits, share : Tensor, shape (N, 1, X, Y, Z)
+        The share of each voxel that is lesion may be fractional.
+
+    Returns
+    -------
+    loss, dice : Tensor, shape ()
+    """
+    probability = torch.sigmoid(logits)
+    overlap = 2 * (probability * share).sum() + SMOOTH
+    dice = overlap / (probability.sum() + share.sum() + SMOOTH)
+    return 2 * F.binary_cross_entropy_with_logits(logits, share) + 1 - dice, dice
+
+
+def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy plus the mean soft Dice of the classes that are there.
+
+    Parameters
+    ----------
+    logits, shares : Tensor, shape (N, classes, X, Y, Z)
+        Shares of samples without anatomical ground truth are zero everywhere.
+
+    Returns
+    -------
+    Tensor, shape ()
+        0 where no sample has ground truth.
+    """
+    known = shares.sum(1, keepdim=True)
+    if not bool(known.any()):
+        return logits.sum() * 0
+    entropy = -(shares * F.log_softmax(logits, 1)).sum() / known.sum()
+    probability = torch.softmax(logits, 1) * known
+    dims = (0, 2, 3, 4)
+    overlap = (probability * shares).sum(dims)
+    total = probability.sum(dims) + shares.sum(dims)
+    there = shares.sum(dims) > 1
+    dice = (2 * overlap + 1) / (total + 1)
+    return entropy + (1 - dice[there].mean())
+
+
+def lesion_anatomy_step(
+    net: LesionAnatomyNet, items: tuple[Tensor, ...], engine: Engine
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch of (images, lesion share, anatomy shares), and lesion Dice."""
+    images, share, shares = (item.to(engine.device, non_blocking=True) for item in items)
+    with engine.autocast():
+        lesion, anatomy = net(images)
+    loss, dice = lesion_loss(lesion.float(), share)
+    loss = loss + ANATOMY_WEIGHT * anatomy_loss(anatomy.float(), shares)
+    return loss, dice.detach()
