@@ -1,8 +1,8 @@
 """Accuracy of CNN-1 alone on labelled visits: ``python benchmarks/candidate_net.py COHORT NET``.
 
 COHORT holds visits prepared by ``msseg-train`` (``<output>/cohort/*.npz``), NET is a checkpoint or
-float16 weights of ``LesionAnatomyNet``. For each visit: Dice at one half and at the threshold that is
-best for all visits together, lesion F1 (26-connected, at least 3 mm³, any overlap), and false
+float16 weights of ``LesionAnatomyNet``. For each visit: Dice at one half and at the threshold that
+is best for all visits together, lesion F1 (26-connected, at least 3 mm³, any overlap), and false
 components. The common threshold is chosen on the same visits, so its row is an upper bound.
 """
 
@@ -13,21 +13,19 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
+
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.inference import predict
-from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
 
 THRESHOLDS = np.arange(0.05, 0.96, 0.05)
 
 
 def read_net(path: Path) -> LesionAnatomyNet:
-    kept = torch.load(path, map_location="cpu", weights_only=True)
-    weights = kept.get("average", kept)
     net = LesionAnatomyNet()
-    net.load_state_dict({name: value.float() for name, value in weights.items()})
+    net.load_state_dict(read_lesion_anatomy(path))
     return net.eval()
 
 
@@ -89,9 +87,10 @@ def main() -> None:
     for (visit, seen, truth, seconds), curve in zip(rows, curves, strict=True):
         mask = seen >= best
         f1, false = detection(mask, truth)
+        figures = (dice(seen >= 0.5, truth), dice(mask, truth), max(curve))
+        loads = f"{truth.sum() / 1000:.1f}\t{mask.sum() / 1000:.1f}\t{seconds:.1f}"
         print(
-            f"{visit.name}\t{dice(seen >= 0.5, truth):.3f}\t{dice(mask, truth):.3f}\t{max(curve):.3f}"
-            f"\t{f1:.2f}\t{false}\t{truth.sum() / 1000:.1f}\t{mask.sum() / 1000:.1f}\t{seconds:.1f}"
+            visit.name, *(f"{one:.3f}" for one in figures), f"{f1:.2f}\t{false}\t{loads}", sep="\t"
         )
     for site in sorted({row[0].site for row in rows}):
         own = [c for c, r in zip(curves, rows, strict=True) if r[0].site == site]

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.cascade.checkpoint import load_cascade
-from bids_msseg.models.engine import choose_engine
 from bids_msseg.cascade.inference import segment
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.cascade.weights import find_model
@@ -29,6 +28,7 @@ from bids_msseg.lesions.change import CHANGES, compare_lesions
 from bids_msseg.lesions.change_evidence import VisitMaps
 from bids_msseg.lesions.change_match import carry_labels, match_lesions, surface_mm2
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.engine import choose_engine
 
 MIN_MM3 = 3.0
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from bids_msseg.cascade.adaptation import adapt, bounded_logit, sigmoid
 from bids_msseg.cascade.augment import BACKGROUND
 from bids_msseg.cascade.checkpoint import Cascade
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.patches import cut, split_into_pieces
 from bids_msseg.cascade.valverde.inference import patch_probability, without_gaps
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.engine import Engine
 
 TILE = 64
 STRIDE = 48

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bids_msseg.cascade.augment import Augmentation, AugmentPlan
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.generation import MadeSampler, MakePlan, MixedSampler
 from bids_msseg.cascade.heads import Head, load_head, may_see
@@ -36,6 +35,7 @@ from bids_msseg.cascade.team import find_team
 from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit, is_finished
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.models.engine import Engine
 
 Log = Callable[[str, Report], None]
 Unseen = tuple[LabelledVisit, NDArray[np.float32]]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.fit_state import FitState, read_checkpoint
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import batches
@@ -29,6 +28,7 @@ from bids_msseg.cascade.stopping import StopRequest, stopping
 from bids_msseg.cascade.team import find_team, run_first
 from bids_msseg.errors import TemporaryError, UsageError
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.engine import Engine
 
 Net = TypeVar("Net", bound=nn.Module)
 StepLoss = Callable[[Any, tuple[Tensor, ...], Engine], tuple[Tensor, Tensor]]
@@ -265,7 +265,9 @@ def _steps(
     plan, (rank, size) = state.plan, find_team()
     parts = plan.accumulate // size
     if step_loss is None:
-        step_loss = _candidate_step if isinstance(net, CandidateNet) else _refinement_step
+        step_loss = cast(
+            StepLoss, _candidate_step if isinstance(net, CandidateNet) else _refinement_step
+        )
     stream = batches(
         source,
         first=state.step,

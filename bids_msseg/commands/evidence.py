@@ -101,10 +101,10 @@ def open_training(folder: Path, *, device: str = "cpu") -> Workshop:
     DataError
         If its plan cannot be read.
     """
-    from bids_msseg.models.engine import choose_engine
     from bids_msseg.cascade.folds import Split
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.recipes import make_recipe, site_recipe
+    from bids_msseg.models.engine import choose_engine
 
     plan = _read_json(folder / "training.json")
     if plan is None:

@@ -26,8 +26,8 @@ from bids_msseg.lesions.metrics import voxel_agreement
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.checkpoint import Cascade
-    from bids_msseg.models.engine import Engine
     from bids_msseg.cascade.patches import LabelledVisit
+    from bids_msseg.models.engine import Engine
 
 Array = NDArray[np.float32]
 ALL_CONTRASTS, WITHOUT_T2W, FLAIR_ONLY = "all contrasts", "without T2w", "FLAIR only"

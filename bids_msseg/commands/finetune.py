@@ -52,11 +52,11 @@ from bids_msseg.imaging.volume import load_volume
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.checkpoint import Cascade
-    from bids_msseg.models.engine import Engine
     from bids_msseg.cascade.folds import Split
     from bids_msseg.cascade.inference import Segmentation
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.models.engine import Engine
 
 LOGGER = logging.getLogger("bids_msseg")
 KNOWN = (

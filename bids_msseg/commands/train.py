@@ -202,10 +202,10 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
 
 def _train_cascade(options: argparse.Namespace) -> ExitCode:
     """Prepare, train, score, ship."""
-    from bids_msseg.models.engine import choose_engine
     from bids_msseg.cascade.schedule import Goal, run_all
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.cascade.team import run_first
+    from bids_msseg.models.engine import choose_engine
 
     settings = read_recipe(options.recipe)
     # a wrong one is told before anything is prepared
@@ -280,11 +280,11 @@ def _covers(points: Path, wanted: Sequence[int | None]) -> bool:
 
 def _tune(options: argparse.Namespace) -> ExitCode:
     """Go on from given weights; what is wrong is told before anything is prepared."""
-    from bids_msseg.models.engine import choose_engine
     from bids_msseg.cascade.team import run_first
     from bids_msseg.cascade.weights import find_model
     from bids_msseg.commands.finetune import finetune, read_given, read_tuning
     from bids_msseg.commands.shipping import describe_data
+    from bids_msseg.models.engine import choose_engine
 
     settings = read_tuning(options.recipe)
     given = read_given(find_model(options.init))
@@ -309,9 +309,9 @@ def _tune(options: argparse.Namespace) -> ExitCode:
 
 def _train_preset(options: argparse.Namespace) -> ExitCode:
     """Train the source text's own cascade instead of ours."""
-    from bids_msseg.models.engine import choose_engine
     from bids_msseg.commands.shipping import score_table
     from bids_msseg.commands.train_valverde import VALVERDE_RECIPE, read_settings, run_valverde
+    from bids_msseg.models.engine import choose_engine
 
     settings = read_yaml(options.recipe, VALVERDE_RECIPE) if options.recipe else {}
     read_settings({**VALVERDE_RECIPE, **settings})

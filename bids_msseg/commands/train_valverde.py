@@ -30,10 +30,10 @@ from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 from bids_msseg.lesions.instances import label_lesions
 
 if TYPE_CHECKING:
-    from bids_msseg.models.engine import Engine
     from bids_msseg.cascade.training import Report
     from bids_msseg.cascade.valverde.stages import PatchRecipe, PatchWorkshop
     from bids_msseg.commands.train import LabelledFiles
+    from bids_msseg.models.engine import Engine
 
 LOGGER = logging.getLogger("bids_msseg")
 WHOLE = ("seed", "folds", "epochs", "patches", "batch")

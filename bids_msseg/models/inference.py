@@ -15,6 +15,7 @@ from bids_msseg.models.engine import Engine
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
 
 Array = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
 BACKGROUND = -3.0
 TILE, STRIDE = 96, 64
 
@@ -93,13 +94,13 @@ def predict(
     weight = tile_weight(tile)
     coarse = weight[::2, ::2, ::2]
     for group in _batches(_corners(brain, tile, stride, pad), engine.batch):
-        boxes = [tuple(slice(at, at + tile) for at in corner) for corner in group]
+        boxes = [_box(corner, tile) for corner in group]
         batch = torch.from_numpy(np.stack([stack[(slice(None), *box)] for box in boxes]))
         seen, classed = _forward(nets, batch, engine, mirror)
-        for box, fine, parts in zip(boxes, seen, classed, strict=True):
+        for corner, box, fine, parts in zip(group, boxes, seen, classed, strict=True):
             lesion[box] += fine * weight
             norm[box] += weight
-            half = tuple(slice(side.start // 2, side.stop // 2) for side in box)
+            half = _box(_half(corner), tile // 2)
             anatomy[(slice(None), *half)] += parts * coarse
     inner = tuple(slice(pad, pad + edge) for edge in brain.shape)
     anatomy /= np.maximum(norm[::2, ::2, ::2], 1e-6)
@@ -109,6 +110,11 @@ def predict(
         np.where(brain, seen_lesion, np.float32(0)),
         anatomy[(slice(None), *small)].astype(np.float16),
     )
+
+
+def _box(corner: Sequence[int], edge: int) -> Box:
+    x, y, z = (slice(at, at + edge) for at in corner)
+    return x, y, z
 
 
 def _half(shape: Sequence[int]) -> tuple[int, ...]:

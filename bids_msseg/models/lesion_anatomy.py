@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -141,6 +142,19 @@ class LesionAnatomyNet(nn.Module):
             grown = F.interpolate(reduced, scale_factor=2.0, mode="nearest")
             features = self.decoder[level](grown + skips[level])
         return features
+
+
+def read_lesion_anatomy(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint (its running mean) or of a float16 file.
+
+    Returns
+    -------
+    dict of str to Tensor
+        float32, for :meth:`LesionAnatomyNet.load_state_dict`.
+    """
+    kept = torch.load(path, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = kept.get("average", kept)
+    return {name: value.float() for name, value in weights.items()}
 
 
 def fold(images: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ class Segment(Step):
         import torch
 
         from bids_msseg.cascade.checkpoint import load_cascade
-        from bids_msseg.models.engine import choose_engine
         from bids_msseg.cascade.inference import segment
+        from bids_msseg.models.engine import choose_engine
 
         torch.set_num_threads(inputs["threads"])
         stack = Stack.load(Path(inputs["stack_file"]))

@@ -8,10 +8,12 @@ from torch.nn import functional as F
 
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
+from bids_msseg.models.lesion_refinement import Crops, LesionRefinementNet
 
 SMOOTH = 10.0
 """Voxels added to both sides of the Dice of lesions, so that sub-images without lesion count."""
 ANATOMY_WEIGHT = 0.5
+FOCAL_WEIGHT = 4.0
 
 
 def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,6 +58,46 @@ def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
     there = shares.sum(dims) > 1
     dice = (2 * overlap + 1) / (total + 1)
     return entropy + (1 - dice[there].mean())
+
+
+def refinement_loss(
+    voxels: Tensor, lesion: Tensor, candidate: Tensor, share: Tensor, real: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Voxels inside the candidate, and the candidate as a whole.
+
+    Cross-entropy and soft Dice over the candidate's own voxels, and a focal loss (Lin et al.
+    2017, arXiv 1708.02002, gamma 2) on its being a lesion.
+
+    Parameters
+    ----------
+    voxels, candidate, share : Tensor, shape (N, 1, X, Y, Z)
+    lesion, real : Tensor, shape (N,)
+
+    Returns
+    -------
+    loss, dice : Tensor, shape ()
+    """
+    weight = candidate / candidate.sum().clamp_min(1.0)
+    entropy = F.binary_cross_entropy_with_logits(voxels, share, reduction="none")
+    probability = torch.sigmoid(voxels) * candidate
+    inside = share * candidate
+    dice = (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
+    plain = F.binary_cross_entropy_with_logits(lesion, real, reduction="none")
+    focal = ((1 - torch.exp(-plain)) ** 2 * plain).mean()
+    return (entropy * weight).sum() + 1 - dice + FOCAL_WEIGHT * focal, dice
+
+
+def refinement_step(
+    net: LesionRefinementNet, items: tuple[Tensor, ...], engine: Engine
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a batch of :class:`bids_msseg.training.candidates.CandidateCrops`."""
+    images, candidate, anatomy, coarse, present, share, real = (
+        item.to(engine.device, non_blocking=True) for item in items
+    )
+    with engine.autocast():
+        voxels, lesion = net(Crops(images, candidate, anatomy, coarse, present))
+    loss, dice = refinement_loss(voxels.float(), lesion.float(), candidate, share, real)
+    return loss, dice.detach()
 
 
 def lesion_anatomy_step(

@@ -1,7 +1,7 @@
 """Pretraining of CNN-1 on synthetic images only: no patient is in it.
 
-``python -m bids_msseg.training.pretrain LABEL_MAPS OUT --steps N`` prepares the label maps once and
-trains; the same command resumes. The rate is constant, so a training may be prolonged by more
+``python -m bids_msseg.training.pretrain LABEL_MAPS OUT --steps N`` prepares the label maps once
+and trains; the same command resumes. The rate is constant, so a training may be prolonged by more
 steps; ``--cooldown`` lets it fall to zero at the end.
 """
 
@@ -16,7 +16,7 @@ import torch
 from bids_msseg.cascade.log_watch import log_line
 from bids_msseg.cascade.training import FitPlan, fit
 from bids_msseg.models.engine import choose_engine
-from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
 from bids_msseg.training.label_maps import prepare_label_maps, read_label_maps
 from bids_msseg.training.losses import lesion_anatomy_step
 from bids_msseg.training.synthesis import SyntheticDataset
@@ -26,7 +26,7 @@ STAGE = "pretraining"
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(prog="pretrain", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="pretrain", description=str(__doc__).partition("\n")[0])
     parser.add_argument("label_maps", type=Path, help="folder of *_dseg.nii.gz without lesions")
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("--lesion-bank", type=Path, help="lesions.npz of the MS-MIST bank")
@@ -54,8 +54,7 @@ def main() -> int:
     torch.manual_seed(options.seed)
     net = LesionAnatomyNet()
     if options.init:
-        weights = torch.load(options.init, map_location="cpu", weights_only=True)
-        net.load_state_dict({name: value.float() for name, value in weights.items()})
+        net.load_state_dict(read_lesion_anatomy(options.init))
     plan = FitPlan(
         steps=options.steps,
         batch=options.batch,

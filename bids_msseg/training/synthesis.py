@@ -32,6 +32,8 @@ from bids_msseg.training.label_maps import FIRST_EXTRA, MARGIN_MM, TISSUES
 
 Array = NDArray[np.float32]
 Codes = NDArray[np.uint8]
+Slab = tuple[int, int, int]
+"""Axis, thickness in voxels, and voxels of the first slab."""
 BACKGROUND = -3.0
 SIGNAL = 0.25
 """A z-score has no zero to multiply from: brain tissue varies by about a quarter of its mean."""
@@ -400,13 +402,14 @@ def synthesize(
         if channel and rng.random() < plan.misplaced:
             bright = np.roll(bright, rng.integers(-1, 2, 3), (0, 1, 2))
         soft = smooth3(bright, float(rng.uniform(*plan.blur_mm)))
-        if slabs[channel]:
-            soft = thicken(soft, *slabs[channel])
+        slab = slabs[channel]
+        if slab:
+            soft = thicken(soft, *slab)
         score = (soft - mean[channel]) / spread[channel]
         images[channel] = np.where(inside, change_intensities(score, plan, rng), BACKGROUND)
     images[CHANNELS:] = present[:, None, None, None]
-    truth = thicken(crop.share, *slabs[0]) if slabs[0] else crop.share
-    truth = np.where(inside, truth, 0)
+    flair = slabs[0]
+    truth = np.where(inside, thicken(crop.share, *flair) if flair else crop.share, 0)
     return (
         torch.from_numpy(images),
         torch.from_numpy(truth.astype(np.float32))[None],
@@ -448,26 +451,28 @@ def _brain_mask(
     if rng.random() >= plan.mask_fault:
         outer = (crop.tissue == Tissue.AIR) | (crop.tissue == Tissue.OUTSIDE)
         outer |= crop.tissue >= FIRST_EXTRA
-        return (crop.rim <= 10 * margin) & ((crop.rim == 0) | ~outer)
+        tight: NDArray[np.bool_] = (crop.rim <= 10 * margin) & ((crop.rim == 0) | ~outer)
+        return tight
     bulge = np.clip(smooth_field(rng, crop.tissue.shape[0], 24.0)[0] - 0.4, 0, 1.5)
     limit = 10 * (margin + bulge * np.float32(rng.uniform(0, plan.fault_mm)))
-    return (crop.rim <= limit) & (crop.tissue != Tissue.AIR)
+    wide: NDArray[np.bool_] = (crop.rim <= limit) & (crop.tissue != Tissue.AIR)
+    return wide
 
 
-def _draw_slabs(
-    rng: np.random.Generator, plan: SynthesisPlan
-) -> list[tuple[int, int, int] | None]:
-    """Draw axis, thickness and phase of the slices of each contrast; None where they are thin."""
-
-    def draw(chance: float) -> tuple[int, int, int] | None:
-        if rng.random() >= chance:
-            return None
-        slab = int(rng.integers(2, 9))
-        return int(rng.choice(3, p=(0.15, 0.15, 0.7))), slab, int(rng.integers(slab)) + 1
-
-    flair = draw(plan.thick)
-    others = [flair if rng.random() < 0.6 else draw(0.4) for _ in range(CHANNELS - 1)]
+def _draw_slabs(rng: np.random.Generator, plan: SynthesisPlan) -> list[Slab | None]:
+    """Draw the slices of each contrast; None where they are thin."""
+    flair = draw_slab(rng, plan.thick)
+    others = [flair if rng.random() < 0.6 else draw_slab(rng, 0.4) for _ in range(CHANNELS - 1)]
     return [flair, *others]
+
+
+def draw_slab(rng: np.random.Generator, chance: float) -> Slab | None:
+    """Draw axis, thickness in mm and phase of thick slices; None where they stay thin."""
+    if rng.random() >= chance:
+        return None
+    thickness = int(rng.integers(2, 9))
+    axis = int(rng.choice(3, p=(0.15, 0.15, 0.7)))
+    return axis, thickness, int(rng.integers(thickness)) + 1
 
 
 def _mimics(source: _Source, crop: Crop, plan: SynthesisPlan, rng: np.random.Generator) -> Array:
@@ -481,7 +486,7 @@ def _mimics(source: _Source, crop: Crop, plan: SynthesisPlan, rng: np.random.Gen
         amount = np.float32(rng.uniform(0, plan.bright_cortex))
         added += np.where(cortex, amount * np.clip(stretch - 0.3, 0, 1.5), 0)
     near = np.flatnonzero(white & (crop.halo < 12 * HALO_STEPS))
-    distance = crop.halo.ravel()[near].astype(np.float32) / HALO_STEPS
+    distance = crop.halo.ravel()[near].astype(np.float32) / np.float32(HALO_STEPS)
     extra = np.zeros(near.size, np.float32)
     if rng.random() < 0.6:
         reach = np.float32(rng.uniform(0.7, 2.5))
@@ -534,4 +539,5 @@ def change_intensities(image: Array, plan: SynthesisPlan, rng: np.random.Generat
     if rng.random() < 0.5:
         grain = rng.standard_normal(image.shape, dtype=np.float32)
         result += np.float32(rng.uniform(0, plan.noise)) * grain
-    return np.clip(result, -5, 5)
+    clipped: Array = np.clip(result, -5, 5)
+    return clipped

@@ -11,13 +11,13 @@ import torch
 from hypothesis import settings
 
 from bids_msseg.cascade.augment import AugmentPlan
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.networks import CandidateNet
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.sampling import CandidateSampler
 from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
 from bids_msseg.cascade.training import FitPlan, Report, fit
+from bids_msseg.models.engine import Engine
 
 # a busy machine must not turn a right answer into a failure
 settings.register_profile("no-deadline", deadline=None)

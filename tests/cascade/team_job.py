@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.networks import CandidateNet
 from bids_msseg.cascade.team import find_team, join, run_first
 from bids_msseg.cascade.training import FitPlan, Report, fit
 from bids_msseg.errors import MssegError, TemporaryError
+from bids_msseg.models.engine import Engine
 
 PLAN = FitPlan(steps=30, batch=1, accumulate=2, workers=0, checkpoint_s=1e9)
 SEED = 5

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bids_msseg.cascade.augment import SubImage
 from bids_msseg.cascade.checkpoint import Cascade
-from bids_msseg.models.engine import Engine, choose_engine
 from bids_msseg.cascade.inference import (
     FAST_STRIDE,
     STRIDE,
@@ -29,6 +28,7 @@ from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import UsageError
 from bids_msseg.lesions.metrics import voxel_agreement
+from bids_msseg.models.engine import Engine, choose_engine
 
 ENGINE = Engine()
 ALL = (True, True, True)

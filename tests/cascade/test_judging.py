@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bids_msseg.cascade.augment import BACKGROUND
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.inference import fuse, judge_voxels
 from bids_msseg.cascade.judge_patches import JudgePlan, judge_pool, vary_patches
 from bids_msseg.cascade.judging import judge_stage, judges_of, train_judge
@@ -23,6 +22,7 @@ from bids_msseg.cascade.stages import (
 )
 from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import DataError
+from bids_msseg.models.engine import Engine
 
 PLAN = JudgePlan(epochs=2, patches=64, batch=16, learning_rate=3e-3)
 POOL = OperatingPoint(second=0.25, judge=0.4, verdict=0.2)

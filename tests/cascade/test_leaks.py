@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from bids_msseg.cascade import judging, points, stages
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.generation import MadeSampler, MixedSampler
 from bids_msseg.cascade.heads import Head, LesionDraw, Tissue, save_head
@@ -20,6 +19,7 @@ from bids_msseg.cascade.sampling import CandidateSampler
 from bids_msseg.cascade.schedule import Goal, plan_stages, run_stage
 from bids_msseg.cascade.stages import Mix, Recipe, candidate_stage, save_visit
 from bids_msseg.cascade.training import FitPlan
+from bids_msseg.models.engine import Engine
 
 
 def _person(visit: str) -> str:

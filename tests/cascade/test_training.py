@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.inference import candidate_probability
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.cascade.sampling import CandidateSampler, RefinementSampler, judge_candidates
@@ -30,6 +29,7 @@ from bids_msseg.cascade.training import (
 from bids_msseg.errors import TemporaryError, UsageError
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.metrics import voxel_agreement
+from bids_msseg.models.engine import Engine
 
 SURE = 30.0
 

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.valverde.dense import to_dense
 from bids_msseg.cascade.valverde.inference import (
     cut_patches,
@@ -17,6 +16,7 @@ from bids_msseg.cascade.valverde.inference import (
     surround,
 )
 from bids_msseg.cascade.valverde.nets import PATCH, PatchNet
+from bids_msseg.models.engine import Engine
 
 SHAPE = (13, 12, 14)
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import save_visit
@@ -27,6 +26,7 @@ from bids_msseg.cascade.valverde.stages import (
 )
 from bids_msseg.cascade.valverde.train import PatchPlan, fit, load_finished
 from bids_msseg.errors import DataError
+from bids_msseg.models.engine import Engine
 
 MakeVisit = Callable[..., LabelledVisit]
 PLAN = PatchPlan(epochs=2, patches=96, batch=16)

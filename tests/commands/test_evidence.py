@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import Recipe, Workshop
@@ -19,6 +18,7 @@ from bids_msseg.commands.evidence import Bench, Case, open_bench, open_training,
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
+from bids_msseg.models.engine import Engine
 
 EDGE = 16
 AFFINE = np.diag([-1.0, 1, 1, 1])

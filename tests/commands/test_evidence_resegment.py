@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from bids_msseg.cascade import inference
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
@@ -28,6 +27,7 @@ from bids_msseg.commands.evidence_resegment import (
     wall_time,
 )
 from bids_msseg.commands.evidence_table import render
+from bids_msseg.models.engine import Engine
 
 ALL = (True, True, True)
 EDGE = 40

@@ -11,7 +11,6 @@ import yaml
 from safetensors import safe_open
 
 from bids_msseg.bids.query import find_visits
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.valverde import stages
 from bids_msseg.commands.labels import find_truth
@@ -25,6 +24,7 @@ from bids_msseg.commands.train_valverde import (
 )
 from bids_msseg.errors import UsageError
 from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.models.engine import Engine
 
 RECIPE = Path(__file__).parents[2] / "training" / "valverde2017.yaml"
 SMALL = {"epochs": 1, "patches": 64, "batch": 16}

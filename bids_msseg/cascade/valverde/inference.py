@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from bids_msseg.cascade.augment import BACKGROUND
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.valverde.dense import to_dense
 from bids_msseg.cascade.valverde.nets import HALO, PATCH, PatchNet, lesion_probability
 from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.models.engine import Engine
 
 TILE = 32
 """Edge of a tile: 256 maps of it stay within a processor's reach (34 MB in float32)."""

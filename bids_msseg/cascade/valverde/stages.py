@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import load_visit
@@ -26,6 +25,7 @@ from bids_msseg.cascade.valverde.sampling import (
     random_pool,
 )
 from bids_msseg.cascade.valverde.train import PatchPlan, fit, load_finished
+from bids_msseg.models.engine import Engine
 
 MININGS: tuple[str, ...] = ("out-of-fold", "training")
 Array = NDArray[np.float32]

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from bids_msseg.models.engine import Engine
 from bids_msseg.cascade.training import Report
 from bids_msseg.cascade.valverde.nets import PatchNet
 from bids_msseg.cascade.valverde.sampling import PatchStream
 from bids_msseg.errors import DataError
+from bids_msseg.models.engine import Engine
 
 OPTIMISERS: tuple[str, ...] = ("adam", "adadelta")
 REPORT_EVERY = 100

@@ -1,0 +1,155 @@
+"""The crops around candidates of CNN-1 on which CNN-2 decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.boxes import cut, split_into_pieces
+from bids_msseg.models.inference import BACKGROUND, Array, Prediction
+from bids_msseg.models.lesion_anatomy import CONTRASTS
+from bids_msseg.models.lesion_refinement import COARSE, COARSE_MM, FINE, Crops
+
+Item = tuple[Tensor, ...]
+MIN_VOXELS = 3
+"""Smaller components could not become a lesion of 3 mm³."""
+
+
+@dataclass(frozen=True, slots=True)
+class CropSource:
+    """A visit from which crops are cut.
+
+    Attributes
+    ----------
+    images : ndarray of float32, shape (3, X, Y, Z)
+        Background set, missing contrasts zero.
+    present : ndarray of bool, shape (3,)
+    anatomy : ndarray of float16, shape (classes, X / 2, Y / 2, Z / 2)
+    coarse : ndarray of float32, shape (3 + classes + 3, X / 4, Y / 4, Z / 4)
+        Images (background 0), anatomy and place in the brain at 4 mm.
+    pieces : ndarray of int32, shape (X, Y, Z)
+        Candidates 1..n, large ones divided.
+    boxes : tuple of slices
+        Bounding box of each.
+    """
+
+    images: Array
+    present: NDArray[np.bool_]
+    anatomy: NDArray[np.float16]
+    coarse: Array
+    pieces: NDArray[np.int32]
+    boxes: tuple[tuple[slice, slice, slice], ...]
+
+
+def prepare_crops(
+    images: NDArray[np.floating],
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    prediction: Prediction,
+    threshold: float,
+) -> CropSource:
+    """Find candidates at a threshold and pool what the coarse crops show.
+
+    Parameters
+    ----------
+    images : ndarray, shape (3, X, Y, Z)
+    present : sequence of bool
+    brain : ndarray of bool, shape (X, Y, Z)
+    prediction : Prediction
+        Of CNN-1.
+    threshold : float
+        Candidate threshold of the lesion probability.
+    """
+    labels = label_lesions(prediction.lesion >= threshold, voxel_volume=1.0, min_volume=MIN_VOXELS)
+    pieces, boxes = split_into_pieces(labels)
+    shown = np.where(brain, images.astype(np.float32), np.float32(BACKGROUND))
+    acquired = np.asarray(present, bool)
+    shown[~acquired] = 0
+    above = np.where(acquired[:, None, None, None], shown - np.float32(BACKGROUND), np.float32(0))
+    coarse = np.concatenate(
+        [pool(above, COARSE_MM), pool(prediction.anatomy, COARSE_MM // 2), _place(brain)]
+    )
+    return CropSource(shown, acquired, prediction.anatomy, coarse, pieces, boxes)
+
+
+def pool(volumes: NDArray[np.floating], factor: int) -> Array:
+    """Average blocks of (C, X, Y, Z); the last block is filled with the edge."""
+    borders = [(0, 0), *((0, -edge % factor) for edge in volumes.shape[1:])]
+    whole = np.pad(volumes.astype(np.float32), borders, mode="edge")
+    count, x, y, z = whole.shape
+    blocks = whole.reshape(count, x // factor, factor, y // factor, factor, z // factor, factor)
+    mean: Array = blocks.mean((2, 4, 6))
+    return mean
+
+
+def _place(brain: NDArray[np.bool_]) -> Array:
+    """Place along each axis at 4 mm: 0 and 1 at the ends of the brain."""
+    shape = tuple(-(-edge // COARSE_MM) for edge in brain.shape)
+    place = np.zeros((3, *shape), np.float32)
+    for axis in range(3):
+        hits = np.flatnonzero(brain.any(tuple(other for other in range(3) if other != axis)))
+        low, high = (int(hits[0]), int(hits[-1])) if hits.size else (0, 1)
+        middle = np.arange(shape[axis]) * COARSE_MM + (COARSE_MM - 1) / 2
+        line = np.clip((middle - low) / max(high - low, 1), 0, 1)
+        wide = [1, 1, 1]
+        wide[axis] = shape[axis]
+        place[axis] = line.reshape(wide)
+    return place
+
+
+def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
+    """Cut one candidate: images, candidate, anatomy, coarse crop and presence.
+
+    Parameters
+    ----------
+    source : CropSource
+    piece : int
+        Index of the candidate, from 0.
+    centre : sequence of int
+        Voxel in the middle; moved to an even one.
+    """
+    even = [2 * (int(at) // 2) for at in centre]
+    fine = (FINE,) * 3
+    images = cut(source.images, even, fine, fill=BACKGROUND)
+    images[~source.present] = 0
+    candidate = (cut(source.pieces, even, fine) == piece + 1).astype(np.float32)
+    half = cut(source.anatomy, [at // 2 for at in even], (FINE // 2,) * 3).astype(np.float32)
+    far = [at // COARSE_MM for at in even]
+    coarse = cut(source.coarse, far, (COARSE,) * 3)
+    mark = cut(
+        pool((source.pieces == piece + 1)[None, *_around(source, piece)], COARSE_MM)[0],
+        _within(source, piece, far),
+        (COARSE,) * 3,
+    )
+    images_at, anatomy_at = coarse[:CONTRASTS], coarse[CONTRASTS:]
+    joined = np.concatenate([images_at, mark[None], anatomy_at]).astype(np.float32)
+    arrays = (images, candidate[None], half, joined, source.present.astype(np.float32))
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+
+
+def _around(source: CropSource, piece: int) -> tuple[slice, slice, slice]:
+    """Widen the box of a candidate to whole blocks of 4 mm."""
+    x, y, z = (
+        slice(COARSE_MM * (side.start // COARSE_MM), COARSE_MM * -(-side.stop // COARSE_MM))
+        for side in source.boxes[piece]
+    )
+    return x, y, z
+
+
+def _within(source: CropSource, piece: int, far: Sequence[int]) -> list[int]:
+    """Return the middle of the coarse crop, counted from the candidate's blocks."""
+    return [
+        at - side.start // COARSE_MM for at, side in zip(far, _around(source, piece), strict=True)
+    ]
+
+
+def as_crops(items: Sequence[Tensor]) -> Crops:
+    """Name the batched tensors of :func:`cut_crops`."""
+    images, candidate, anatomy, coarse, present = items
+    return Crops(images, candidate, anatomy, coarse, present)

@@ -1,0 +1,181 @@
+"""Sub-images of labelled visits, changed in place, contrast and resolution while they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from bids_msseg.cascade.augment import AugmentPlan, SubImage, fade_lesions
+from bids_msseg.cascade.patches import LabelledVisit, Places, find_places, stream
+from bids_msseg.models.anatomy import CLASSES
+from bids_msseg.training.synthesis import (
+    BACKGROUND,
+    BEYOND_MM,
+    CHANNELS,
+    Array,
+    SynthesisPlan,
+    change_intensities,
+    draw_slab,
+    sample_places,
+    thicken,
+)
+
+Item = tuple[Tensor, Tensor, Tensor]
+FADE = AugmentPlan(lesion=0.6)
+
+
+def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_], Array]:
+    """Sample a visit by linear interpolation.
+
+    Parameters
+    ----------
+    visit : LabelledVisit
+    at : ndarray of float32, shape (3, S, S, S)
+        Voxels of the visit.
+
+    Returns
+    -------
+    images : ndarray of float32, shape (3, S, S, S)
+    brain : ndarray of bool, shape (S, S, S)
+    share : ndarray of float32, shape (S, S, S)
+        Share of each voxel that is lesion.
+    """
+    low = [max(int(np.floor(line.min())) - 1, 0) for line in at]
+    high = [
+        min(int(np.ceil(line.max())) + 2, extent)
+        for line, extent in zip(at, visit.brain.shape, strict=True)
+    ]
+    x, y, z = (slice(a, max(b, a + 1)) for a, b in zip(low, high, strict=True))
+    images = visit.images[:, x, y, z].astype(np.float32) - np.float32(BACKGROUND)
+    parts = np.concatenate(
+        [images, visit.brain[None, x, y, z], visit.truth[None, x, y, z]], dtype=np.float32
+    )
+    extents = parts.shape[1:]
+    lines = [
+        (at[axis] - low[axis]) * np.float32(2 / extents[axis]) + np.float32(1 / extents[axis] - 1)
+        for axis in (2, 1, 0)
+    ]
+    grid = torch.from_numpy(np.stack(lines, -1))[None]
+    seen = F.grid_sample(torch.from_numpy(parts)[None], grid, align_corners=False)[0].numpy()
+    return seen[:3] + np.float32(BACKGROUND), seen[3] > 0.5, seen[4]
+
+
+class LabelledDataset(Dataset[Item]):
+    """Sub-images of labelled visits for CNN-1; item ``i`` depends on the seed and ``i`` alone.
+
+    Every site has the same chance, then every visit of the site.
+
+    Parameters
+    ----------
+    visits : sequence of LabelledVisit
+    seed : int
+    size : int, default 96
+    plan : SynthesisPlan, optional
+        Its geometry, slices, intensities and missing contrasts; nothing is synthesised.
+    """
+
+    def __init__(
+        self,
+        visits: Sequence[LabelledVisit],
+        seed: int,
+        *,
+        size: int = 96,
+        plan: SynthesisPlan | None = None,
+    ) -> None:
+        self.visits, self.seed, self.size = tuple(visits), seed, size
+        self.places: tuple[Places, ...] = tuple(find_places(visit) for visit in visits)
+        self.plan = plan or SynthesisPlan()
+        self.sites = sorted({visit.site for visit in visits})
+
+    def __getitem__(self, index: int) -> Item:
+        """Return images (6, S, S, S), lesion share (1, S, S, S) and unknown anatomy (zeros)."""
+        rng = stream(self.seed, index)
+        site = self.sites[int(rng.integers(len(self.sites)))]
+        members = [n for n, visit in enumerate(self.visits) if visit.site == site]
+        number = members[int(rng.integers(len(members)))]
+        visit = self.visits[number]
+        centre = self._draw_centre(self.places[number], visit, rng)
+        images, brain, share = cut_visit(visit, sample_places(rng, centre, self.size, self.plan))
+        return augment_visit(visit, images, brain, share, self.plan, rng)
+
+    def _draw_centre(
+        self, places: Places, visit: LabelledVisit, rng: np.random.Generator
+    ) -> list[int]:
+        pool = places.brain
+        if places.lesions and rng.random() < self.plan.lesion_share:
+            pool = places.lesions[int(rng.integers(len(places.lesions)))]
+        at = np.unravel_index(int(pool[int(rng.integers(pool.size))]), visit.brain.shape)
+        shifts = rng.integers(-self.size // 4, self.size // 4 + 1, 3)
+        reach = self.size // 2 - BEYOND_MM
+        centre: list[int] = []
+        for place, shift, extent in zip(at, shifts, visit.brain.shape, strict=True):
+            wanted = int(place) + int(shift)
+            inner = reach < extent - reach
+            centre.append(min(max(wanted, reach), extent - reach) if inner else extent // 2)
+        return centre
+
+
+def augment_visit(
+    visit: LabelledVisit,
+    images: Array,
+    brain: NDArray[np.bool_],
+    share: Array,
+    plan: SynthesisPlan,
+    rng: np.random.Generator,
+) -> Item:
+    """Change lesion contrast, slice thickness and intensities, and drop contrasts."""
+    present = np.array(visit.present)
+    sample = SubImage(
+        torch.from_numpy(images),
+        torch.from_numpy(present.astype(np.float32)),
+        torch.from_numpy(brain.astype(np.float32)),
+        torch.from_numpy(share)[None],
+    )
+    images = fade_lesions(sample, FADE, rng).images.numpy()
+    slab = None if visit.thick else draw_slab(rng, plan.thick)
+    if slab:
+        images = np.stack([thicken(image, *slab) for image in images])
+        share = thicken(share, *slab)
+    present = present & np.array(
+        [True, rng.random() >= plan.drop_t1w, rng.random() >= plan.drop_t2w]
+    )
+    shown = np.zeros((2 * CHANNELS, *brain.shape), np.float32)
+    for channel in np.flatnonzero(present):
+        changed = change_intensities(images[channel], plan, rng)
+        shown[channel] = np.where(brain, changed, np.float32(BACKGROUND))
+    shown[CHANNELS:] = present[:, None, None, None]
+    half = tuple(edge // 2 for edge in brain.shape)
+    return (
+        torch.from_numpy(shown),
+        torch.from_numpy(np.where(brain, share, np.float32(0)).astype(np.float32))[None],
+        torch.zeros((CLASSES, *half)),
+    )
+
+
+class MixedDataset(Dataset[Item]):
+    """Sub-images of several datasets in given shares; item ``i`` depends on seed and ``i``.
+
+    Parameters
+    ----------
+    sources : sequence of Dataset
+    shares : sequence of float
+        In any unit.
+    seed : int
+    """
+
+    def __init__(
+        self, sources: Sequence[Dataset[Item]], shares: Sequence[float], seed: int
+    ) -> None:
+        self.sources, self.seed = tuple(sources), seed
+        self.shares = np.asarray(shares, float) / float(np.sum(shares))
+
+    def __getitem__(self, index: int) -> Item:
+        """Return item ``index`` of the dataset that is drawn for it."""
+        rng = stream(self.seed + 1, index)
+        return self.sources[int(rng.choice(len(self.sources), p=self.shares))][index]

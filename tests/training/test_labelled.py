@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from bids_msseg.cascade.patches import LabelledVisit
+from bids_msseg.training.labelled import LabelledDataset, MixedDataset, cut_visit
+from bids_msseg.training.synthesis import SynthesisPlan, sample_places
+
+STILL = SynthesisPlan(rotate_deg=0, scale=0, flip=0, warp_mm=0)
+
+
+def test_at_whole_voxels_a_cut_is_a_crop(visit: LabelledVisit) -> None:
+    at = np.stack(np.meshgrid(*[np.arange(20, 36, dtype=np.float32)] * 3, indexing="ij"))
+    images, brain, share = cut_visit(visit, at)
+    box = (slice(20, 36),) * 3
+    assert np.allclose(images, visit.images[(slice(None), *box)].astype(np.float32), atol=1e-3)
+    assert np.array_equal(brain, visit.brain[box])
+    assert np.allclose(share, visit.truth[box], atol=1e-3)
+
+
+def test_beyond_the_image_there_is_background(visit: LabelledVisit) -> None:
+    at = sample_places(np.random.default_rng(0), (200, 32, 32), 16, STILL)
+    images, brain, share = cut_visit(visit, at)
+    assert np.allclose(images, -3)
+    assert not brain.any()
+    assert not share.any()
+
+
+def test_an_item_depends_on_seed_and_index_alone(visit: LabelledVisit) -> None:
+    one, same = (LabelledDataset([visit], 3, size=32)[5] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+
+
+def test_a_contrast_that_was_not_acquired_is_never_shown(visit: LabelledVisit) -> None:
+    data = LabelledDataset([visit], 3, size=32)
+    for index in range(8):
+        images, share, anatomy = data[index]
+        assert images.shape == (6, 32, 32, 32)
+        assert not images[2].any()
+        assert not images[5].any()
+        assert share.max() <= 1
+        assert not anatomy.any()
+
+
+def test_sites_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:
+    other = replace(visit, name="sub-02", site="b", present=(True, False, False))
+    plan = replace(STILL, drop_t1w=0, drop_t2w=0)
+    data = LabelledDataset([visit, visit, visit, other], 3, size=8, plan=plan)
+    share = np.mean([float(data[index][0][4].max()) for index in range(100)])
+    assert 0.35 < share < 0.65
+
+
+def test_a_mixture_takes_each_source_by_its_share() -> None:
+    class Constant(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            return (torch.tensor(self.value),) * 3
+
+    mixed = MixedDataset([Constant(0.0), Constant(1.0)], (3, 1), 5)  # type: ignore[list-item]
+    share = np.mean([float(mixed[index][0]) for index in range(400)])
+    assert 0.17 < share < 0.33

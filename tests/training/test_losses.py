@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bids_msseg.models.anatomy import CLASSES
+from bids_msseg.training.losses import anatomy_loss, lesion_loss
+
+
+def test_a_certain_right_answer_costs_nothing() -> None:
+    share = torch.zeros(1, 1, 8, 8, 8)
+    share[..., 2:5, 2:5, 2:5] = 1
+    loss, dice = lesion_loss(100 * (2 * share - 1), share)
+    assert float(loss) == pytest.approx(0, abs=1e-5)
+    assert float(dice) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_missed_lesion_costs_more_the_surer_the_miss() -> None:
+    share = torch.ones(1, 1, 8, 8, 8)
+    costs = [float(lesion_loss(torch.full_like(share, value), share)[0]) for value in (-4, -1, 0)]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_samples_without_ground_truth_of_anatomy_do_not_count() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, CLASSES, 4, 4, 4, requires_grad=True)
+    shares = torch.zeros(2, CLASSES, 4, 4, 4)
+    assert float(anatomy_loss(logits, shares)) == 0
+    shares[0, 3] = 1
+    loss = anatomy_loss(logits, shares)
+    loss.backward()
+    assert logits.grad is not None
+    assert float(logits.grad[0].abs().sum()) > 0
+    assert float(logits.grad[1].abs().sum()) == 0
+
+
+def test_the_right_anatomy_costs_nothing() -> None:
+    shares = torch.zeros(1, CLASSES, 4, 4, 4)
+    shares[:, 5, :2], shares[:, 4, 2:] = 1, 1
+    assert float(anatomy_loss(100 * shares, shares)) == pytest.approx(0, abs=1e-4)
