@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from bids_msseg.cascade.generation import MadeSampler
 from bids_msseg.cascade.heads import Tissue
 from bids_msseg.cascade.networks import CandidateNet
@@ -28,7 +30,6 @@ from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
 from bids_msseg.training.label_maps import FIRST_EXTRA, read_label_maps
 from bids_msseg.training.losses import lesion_anatomy_step
 from bids_msseg.training.synthesis import SyntheticDataset
-from torch import Tensor, nn
 
 SIZE = 96
 UNITS = (SIZE / 64) ** 3
