@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bids_msseg.cascade.log_watch import log_line
@@ -19,12 +20,16 @@ from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.cascade.training import FitPlan, fit
 from bids_msseg.errors import NoInputError
-from bids_msseg.models.engine import choose_engine
+from bids_msseg.models.engine import Engine, choose_engine
+from bids_msseg.models.inference import predict
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
-from bids_msseg.training.label_maps import read_label_maps
+from bids_msseg.training.label_maps import read_label_maps, read_lesion_bank
 from bids_msseg.training.labelled import LabelledDataset, MixedDataset
 from bids_msseg.training.losses import lesion_anatomy_step
+from bids_msseg.training.painting import Painting, prepare_painting
 from bids_msseg.training.synthesis import SyntheticDataset
+
+PAINTED_SETS = 12
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hold-out", nargs="*", default=[], metavar="PREFIX", help="visits that stay unseen"
     )
+    parser.add_argument("--lesion-bank", type=Path, help="paint its lesions into the visits")
     parser.add_argument("--real-share", type=float, default=0.6)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -66,6 +72,24 @@ def read_seen(cohort: Path, hold_out: Sequence[str]) -> list[LabelledVisit]:
     return [load_visit(path) for path in paths]
 
 
+def prepare_paintings(
+    net: LesionAnatomyNet,
+    visits: Sequence[LabelledVisit],
+    bank_path: Path,
+    engine: Engine,
+    seed: int,
+) -> list[Painting]:
+    """Place lesions of a bank in every visit, by the anatomy of a net that has not seen it."""
+    bank = read_lesion_bank(bank_path)
+    paintings = []
+    for number, visit in enumerate(visits):
+        images = visit.images.astype(np.float32)
+        prediction = predict([net.eval()], images, visit.present, visit.brain, engine)
+        rng = np.random.default_rng((seed, number))
+        paintings.append(prepare_painting(visit, prediction, bank, rng, PAINTED_SETS))
+    return paintings
+
+
 def main() -> int:
     """Train, and leave ``checkpoints/<name>.pt``."""
     options = build_parser().parse_args()
@@ -74,8 +98,16 @@ def main() -> int:
         (out / folder).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     visits = read_seen(options.cohort, options.hold_out)
+    net = LesionAnatomyNet()
+    net.load_state_dict(read_lesion_anatomy(options.init))
+    engine = choose_engine(options.device)
+    paintings = (
+        prepare_paintings(net, visits, options.lesion_bank, engine, options.seed)
+        if options.lesion_bank
+        else []
+    )
     sources = (
-        LabelledDataset(visits, options.seed),
+        LabelledDataset(visits, options.seed, paintings=paintings),
         SyntheticDataset(read_label_maps(options.label_maps), options.seed + 1),
     )
     shares = (options.real_share, 1 - options.real_share)
@@ -86,13 +118,11 @@ def main() -> int:
         ema=options.ema,
         seed=options.seed,
     )
-    net = LesionAnatomyNet()
-    net.load_state_dict(read_lesion_anatomy(options.init))
     fit(
         net,
         MixedDataset(sources, shares, options.seed + 2),
         plan,
-        choose_engine(options.device),
+        engine,
         out / "checkpoints" / f"{options.name}.pt",
         report=partial(log_line, out / "logs", options.name),
         step_loss=lesion_anatomy_step,

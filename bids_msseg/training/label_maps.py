@@ -147,7 +147,7 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
     if bank is not None:
         to_head = register_to_template(Volume(brain_only, affine))
         for _ in range(BANK_SETS):
-            sets.append(_bank_set(rng, bank, brain_only, affine, to_head, lateral))
+            sets.append(place_bank_lesions(rng, bank, brain_only, affine, to_head, lateral))
     empty = np.zeros(0)
     for _ in range(EMPTY_SETS):
         sets.append(
@@ -198,7 +198,7 @@ def register_to_template(tissue: Volume) -> Affine:
     return found.affine
 
 
-def _bank_set(
+def place_bank_lesions(
     rng: np.random.Generator,
     bank: LesionBank,
     tissue: NDArray[np.uint8],
@@ -206,7 +206,21 @@ def _bank_set(
     to_head: Affine,
     lateral: NDArray[np.bool_],
 ) -> LesionDraw:
-    """Place lesions of the bank until a load is reached."""
+    """Place lesions of the bank at their own places until a load is reached.
+
+    Parameters
+    ----------
+    rng : Generator
+    bank : LesionBank
+    tissue : ndarray of uint8, shape (X, Y, Z)
+        :class:`bids_msseg.cascade.heads.Tissue`.
+    affine : ndarray, shape (4, 4)
+        Voxel to world mm of ``tissue``.
+    to_head : ndarray, shape (4, 4)
+        Template world mm to that world.
+    lateral : ndarray of bool, shape (X, Y, Z)
+        Lateral ventricles, in which choroid plexus is drawn.
+    """
     load = 1000 * float(np.exp(rng.uniform(*np.log(LOAD_ML))))
     host = np.isin(tissue, _HOSTS)
     near = ndimage.binary_dilation(host) & (tissue == Tissue.CORTEX)

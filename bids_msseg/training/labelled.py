@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from bids_msseg.cascade.augment import AugmentPlan, SubImage, fade_lesions
 from bids_msseg.cascade.patches import LabelledVisit, Places, find_places, stream
 from bids_msseg.models.anatomy import CLASSES
+from bids_msseg.training.painting import Painting, paint
 from bids_msseg.training.synthesis import (
     BACKGROUND,
     BEYOND_MM,
@@ -28,6 +29,8 @@ from bids_msseg.training.synthesis import (
 
 Item = tuple[Tensor, Tensor, Tensor]
 FADE = AugmentPlan(lesion=0.6)
+THICK_SLICE = 6
+"""Voxels along z over which painted lesions are averaged in visits with thick slices."""
 
 
 def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_], Array]:
@@ -66,6 +69,18 @@ def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_]
     return seen[:3] + np.float32(BACKGROUND), seen[3] > 0.5, seen[4]
 
 
+def sample_nearest(volume: Array, at: Array) -> Array:
+    """Sample a volume at the nearest voxels; zero beyond its edges."""
+    index = np.rint(at).astype(np.int32)
+    inside = np.ones(index.shape[1:], bool)
+    for axis, extent in enumerate(volume.shape):
+        inside &= (index[axis] >= 0) & (index[axis] < extent)
+        np.clip(index[axis], 0, extent - 1, out=index[axis])
+    x, y, z = index
+    seen: Array = np.where(inside, volume[x, y, z], np.float32(0))
+    return seen
+
+
 class LabelledDataset(Dataset[Item]):
     """Sub-images of labelled visits for CNN-1; item ``i`` depends on the seed and ``i`` alone.
 
@@ -78,6 +93,10 @@ class LabelledDataset(Dataset[Item]):
     size : int, default 96
     plan : SynthesisPlan, optional
         Its geometry, slices, intensities and missing contrasts; nothing is synthesised.
+    paintings : sequence of Painting, optional
+        One per visit: lesions that may be painted into it.
+    paint_chance : float, default 0.5
+        Chance that a set of them is painted, where there is one.
     """
 
     def __init__(
@@ -87,8 +106,11 @@ class LabelledDataset(Dataset[Item]):
         *,
         size: int = 96,
         plan: SynthesisPlan | None = None,
+        paintings: Sequence[Painting] = (),
+        paint_chance: float = 0.5,
     ) -> None:
         self.visits, self.seed, self.size = tuple(visits), seed, size
+        self.paintings, self.paint_chance = tuple(paintings), paint_chance
         self.places: tuple[Places, ...] = tuple(find_places(visit) for visit in visits)
         self.plan = plan or SynthesisPlan()
         self.sites = sorted({visit.site for visit in visits})
@@ -101,8 +123,30 @@ class LabelledDataset(Dataset[Item]):
         number = members[int(rng.integers(len(members)))]
         visit = self.visits[number]
         centre = self._draw_centre(self.places[number], visit, rng)
-        images, brain, share = cut_visit(visit, sample_places(rng, centre, self.size, self.plan))
+        at = sample_places(rng, centre, self.size, self.plan)
+        images, brain, share = cut_visit(visit, at)
+        if self.paintings and rng.random() < self.paint_chance:
+            images, share = self._paint(self.paintings[number], visit, images, share, at, rng)
         return augment_visit(visit, images, brain, share, self.plan, rng)
+
+    def _paint(
+        self,
+        painting: Painting,
+        visit: LabelledVisit,
+        images: Array,
+        share: Array,
+        at: Array,
+        rng: np.random.Generator,
+    ) -> tuple[Array, Array]:
+        draw = painting.draws[int(rng.integers(len(painting.draws)))]
+        whole = np.zeros(visit.brain.size, np.float32)
+        whole[draw.voxels] = draw.fraction / np.float32(255)
+        painted = sample_nearest(whole.reshape(visit.brain.shape), at)
+        if visit.thick:
+            painted = thicken(painted, 2, THICK_SLICE, int(rng.integers(THICK_SLICE)) + 1)
+        if not painted.any():
+            return images, share
+        return paint(images, share, painted, painting.contrast, self.plan, rng)
 
     def _draw_centre(
         self, places: Places, visit: LabelledVisit, rng: np.random.Generator
