@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bids_msseg.models.anatomy import CLASSES
+from bids_msseg.models.cascade import FusionWeights, Refinement, fuse, refine, seed_and_grow
+from bids_msseg.models.crops import CropSource, as_crops, cut_crops, pool, prepare_crops
+from bids_msseg.models.engine import Engine
+from bids_msseg.models.inference import Prediction
+from bids_msseg.models.lesion_refinement import (
+    COARSE,
+    FINE,
+    LesionRefinementConfig,
+    LesionRefinementNet,
+)
+
+SHAPE = (50, 46, 41)
+BOX = (slice(20, 26), slice(30, 34), slice(10, 15))
+PRESENT = (True, False, True)
+
+
+def _prediction() -> Prediction:
+    lesion = np.zeros(SHAPE, np.float32)
+    lesion[BOX] = 0.8
+    lesion[40, 5, 30:34] = 0.6
+    anatomy = np.zeros((CLASSES, *(-(-edge // 2) for edge in SHAPE)), np.float16)
+    anatomy[5] = 1
+    return Prediction(lesion, anatomy)
+
+
+@pytest.fixture(scope="module")
+def source() -> CropSource:
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, *SHAPE)).astype(np.float16)
+    brain = np.zeros(SHAPE, bool)
+    brain[2:-2, 2:-2, 2:-2] = True
+    return prepare_crops(images, PRESENT, brain, _prediction(), 0.5)
+
+
+def test_candidates_are_the_components_over_the_threshold(source: CropSource) -> None:
+    assert source.boxes == (BOX, (slice(40, 41), slice(5, 6), slice(30, 34)))
+    assert np.count_nonzero(source.pieces == 1) == 6 * 4 * 5
+
+
+def test_both_scales_show_the_candidate_in_their_middle(source: CropSource) -> None:
+    images, candidate, anatomy, coarse, present = cut_crops(source, 0, (23, 32, 12))
+    assert images.shape == (3, FINE, FINE, FINE)
+    assert coarse.shape == (3 + 1 + CLASSES + 3, COARSE, COARSE, COARSE)
+    assert present.tolist() == [1, 0, 1]
+    middle = FINE // 2
+    # the centre is moved to an even voxel: (22, 32, 12)
+    assert float(images[0, middle, middle, middle]) == pytest.approx(
+        float(source.images[0, 22, 32, 12]), abs=1e-3
+    )
+    assert float(candidate.sum()) == 6 * 4 * 5
+    assert float(candidate[0, middle, middle, middle]) == 1
+    assert float(anatomy[5, FINE // 4, FINE // 4, FINE // 4]) == 1
+    # 120 mm³ are so many voxels of 4 mm
+    assert float(coarse[3].sum()) == pytest.approx(120 / 64, abs=1e-4)
+    assert float(coarse[3, COARSE // 2, COARSE // 2, COARSE // 2]) > 0.3
+
+
+def test_missing_contrasts_are_zero_at_both_scales(source: CropSource) -> None:
+    images, _, _, coarse, _ = cut_crops(source, 0, (23, 32, 12))
+    assert not images[1].any()
+    assert not coarse[1].any()
+
+
+def test_place_runs_from_0_to_1_over_the_brain(source: CropSource) -> None:
+    place = source.coarse[-3:]
+    assert place.min() >= 0
+    assert place.max() <= 1
+    assert (np.diff(place[1, 3, :, 3]) >= 0).all()
+    assert np.ptp(place[1, 3, :, 3]) > 0.9
+
+
+def test_pooling_averages_blocks() -> None:
+    volume = np.arange(64, dtype=np.float32).reshape(1, 4, 4, 4)
+    pooled = pool(volume, 4)
+    assert pooled.shape == (1, 1, 1, 1)
+    assert float(pooled[0, 0, 0, 0]) == pytest.approx(31.5)
+    assert pool(np.ones((2, 5, 4, 7)), 4).shape == (2, 2, 1, 2)
+
+
+def test_outputs_have_the_shapes_that_the_documentation_states(source: CropSource) -> None:
+    net = LesionRefinementNet(LesionRefinementConfig((4, 6, 8))).eval()
+    cuts = [cut_crops(source, piece, (23, 32, 12)) for piece in (0, 1)]
+    voxels, lesion = net(as_crops([torch.stack(parts) for parts in zip(*cuts, strict=True)]))
+    assert voxels.shape == (2, 1, FINE, FINE, FINE)
+    assert lesion.shape == (2,)
+
+
+def test_refinement_speaks_of_candidates_only(source: CropSource) -> None:
+    torch.manual_seed(0)
+    net = LesionRefinementNet(LesionRefinementConfig((4, 6, 8))).eval()
+    found = refine(net, source, Engine(), batch=1)
+    outside = source.pieces == 0
+    assert not found.voxels[outside].any()
+    assert not found.lesion[outside].any()
+    assert (found.lesion[~outside] > 0).all()
+    assert len(np.unique(found.lesion[source.pieces == 1])) == 1
+
+
+def test_fusion_is_the_weighted_mean_of_logits() -> None:
+    one = np.full((1, 1, 1), 0.8, np.float32)
+    lesion, voxels = np.full_like(one, 0.5), np.full_like(one, 0.2)
+    prediction = Prediction(one, np.zeros((CLASSES, 1, 1, 1), np.float16))
+    fused = fuse(prediction, Refinement(voxels, lesion), FusionWeights(0.1, 0.25, 0.25))
+    expected = 0.5 * np.log(4) + 0.25 * np.log(0.25)
+    assert float(fused[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
+    nowhere = Refinement(np.zeros_like(one), np.zeros_like(one))
+    assert float(fuse(prediction, nowhere, FusionWeights())[0, 0, 0]) == 0
+
+
+def test_components_without_a_sure_voxel_are_dropped() -> None:
+    probability = np.array([0.4, 0.9, 0.0, 0.4, 0.5], np.float32).reshape(5, 1, 1)
+    labels = np.array([1, 1, 0, 2, 2], np.int32).reshape(5, 1, 1)
+    kept = seed_and_grow(probability, labels, seed=0.6, grow=0.3)
+    assert kept.ravel().tolist() == [True, True, False, False, False]

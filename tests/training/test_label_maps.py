@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.cascade import heads
+from bids_msseg.cascade.heads import Tissue
+from bids_msseg.training import label_maps
+from bids_msseg.training.label_maps import (
+    EXTRA_CEREBRAL,
+    FIRST_EXTRA,
+    LesionBank,
+    place_bank_lesions,
+    prepare_label_map,
+    read_lesion_bank,
+)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> LesionBank:
+    boxes = [np.ones((6, 6, 6), bool), np.ones((2, 3, 4), bool)]
+    bits = [np.packbits(box) for box in boxes]
+    path = tmp_path / "lesions.npz"
+    np.savez(
+        path,
+        offset=np.array([[30, 30, 30], [10, 12, 14]], np.int16),
+        shape=np.array([box.shape for box in boxes], np.int16),
+        start=np.cumsum([0, *(len(part) for part in bits)]),
+        bits=np.concatenate(bits),
+        volume_mm3=np.array([box.sum() for box in boxes], np.int32),
+        affine=np.diag([-1.0, 1, 1, 1]),
+    )
+    return read_lesion_bank(path)
+
+
+def test_boxes_are_unpacked(bank: LesionBank) -> None:
+    assert bank.mask(0).shape == (6, 6, 6)
+    assert bank.mask(0).all()
+    assert bank.mask(1).sum() == 24
+
+
+def test_bank_lesions_lie_in_host_tissue_at_their_places(
+    bank: LesionBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_maps, "LOAD_ML", (0.2, 0.2001))
+    tissue = np.full((66, 66, 66), Tissue.WHITE, np.uint8)
+    tissue[:, :, 34:] = Tissue.FLUID
+    # voxel i of the tissue lies where voxel i of the bank lies
+    draw = place_bank_lesions(
+        np.random.default_rng(0),
+        bank,
+        tissue,
+        bank.affine,
+        np.eye(4),
+        np.zeros(tissue.shape, bool),
+    )
+    assert draw.voxels.size
+    places = np.stack(np.unravel_index(draw.voxels, tissue.shape), 1)
+    assert (tissue.ravel()[draw.voxels] == Tissue.WHITE).all()
+    sure = places[draw.fraction > 127]
+    # on either side of the plane x = 0, which is at voxel 0: the mirrored ones fall outside
+    assert abs(np.median(sure, 0)[1:] - (33, 32)).max() < 12
+
+
+def test_a_prepared_label_map_keeps_the_tissues_outside_the_brain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "LOAD_ML", (0.2, 0.5))
+    x, y, z = np.indices((70, 70, 70)) - 34.5
+    away = np.sqrt(x**2 + y**2 + z**2)
+    labels = np.zeros(away.shape, np.int16)
+    for radius, code in ((33, 507), (29, 515), (25, 24), (22, 3), (19, 2)):
+        labels[away < radius] = code
+    labels[28:33, 22:40, 30:36] = 4
+    labels[37:42, 22:40, 30:36] = 43
+    path = tmp_path / "ball_dseg.nii.gz"
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
+    head = prepare_label_map(path, None, np.random.default_rng(0))
+    kept = {EXTRA_CEREBRAL[code - FIRST_EXTRA] for code in np.unique(head.tissue) if code >= 18}
+    assert kept == {507, 515}
+    empty = [draw for draw in head.draws if not draw.voxels.size]
+    assert len(empty) == label_maps.EMPTY_SETS
+    assert len(head.draws) == label_maps.PARAMETRIC_SETS + label_maps.EMPTY_SETS
+    assert (head.rim[np.isin(head.tissue, (Tissue.WHITE, Tissue.CORTEX))] == 0).all()
