@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_tiles_cover_every_voxel_and_start_at_even_ones(low: int, extent: int) -
     assert all(start % 2 == 0 for start in starts)
     assert starts[0] <= low + 1
     assert starts[-1] + 96 >= low + extent - 1
-    assert all(after - before <= 66 for before, after in zip(starts, starts[1:], strict=False))
+    assert all(after - before <= 66 for before, after in pairwise(starts))
 
 
 def test_the_middle_of_a_tile_weighs_more_than_its_rim() -> None:
