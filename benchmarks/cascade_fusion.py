@@ -1,10 +1,10 @@
-"""Fusion weights and thresholds on left-out patients: ``python benchmarks/cascade_fusion.py COHORT
-PREFIX=CNN1:CNN2[:UNSEEN] ...``.
+"""Fusion weights and thresholds, chosen on left-out patients.
 
-Each argument names visits by the prefix of their name and the networks that have not seen them.
-UNSEEN is the CNN-1 whose anatomy CNN-2 reads; CNN1 where it is left out. For every setting of a
-grid: mean over sites of Dice, lesion F1 and false components; then the visits at the best setting,
-at the best setting chosen on the other prefixes only, and of CNN-1 alone.
+``python benchmarks/cascade_fusion.py COHORT PREFIX=CNN1:CNN2[:UNSEEN] ...``: each argument names
+visits by the prefix of their name and the networks that have not seen them. UNSEEN is the CNN-1
+whose anatomy CNN-2 reads; CNN1 where it is left out. For every setting of a grid: mean over the
+prefixes of Dice, lesion F1 and false components. Then every visit at the setting that is best on
+the other prefixes, and by CNN-1 alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from candidate_net import detection, dice, read_net
+
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.cascade import FusionWeights, Refinement, fuse, refine, seed_and_grow
@@ -24,7 +26,6 @@ from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.inference import Prediction, predict
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
 from bids_msseg.models.lesion_refinement import LesionRefinementNet
-from candidate_net import detection, dice, read_net
 
 CANDIDATE = 0.1
 VOXELS, LESION = (0.0, 0.2, 0.4), (0.0, 0.2, 0.4)
