@@ -1,0 +1,89 @@
+"""Correction of a brain mask by CNN-1's anatomy: scalp, fat and orbits are taken out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.models.anatomy import Anatomy
+
+Mask = NDArray[np.bool_]
+SURE = 0.6
+"""Probability of being outside the brain from which a voxel may be taken out."""
+LARGEST_SHARE = 0.2
+"""Where more than this share of the mask would go, the anatomy is not believed."""
+SMALLEST_ML = 0.5
+"""Less than this is left in the mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrainMask:
+    """A corrected brain mask.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        1 mm.
+    removed_ml : float
+        Volume that was taken out, mL.
+    doubtful : bool
+        The anatomy contradicts so much of the mask that nothing was changed.
+    """
+
+    mask: Mask
+    removed_ml: float
+    doubtful: bool
+
+
+def correct_brain_mask(brain: Mask, anatomy: NDArray[np.floating]) -> BrainMask:
+    """Take out of a brain mask what CNN-1 sees as extra-cerebral.
+
+    Only regions that reach the border of the mask and are thicker than 2 mm are taken out: the
+    anatomy is known at 2 mm, and its own border is not more exact than the mask's.
+
+    Parameters
+    ----------
+    brain : ndarray of bool, shape (X, Y, Z)
+        1 mm.
+    anatomy : ndarray, shape (classes, ceil(X / 2), ceil(Y / 2), ceil(Z / 2))
+        Probability of each class of :class:`Anatomy`.
+    """
+    outside = _at_1_mm(anatomy[[Anatomy.BACKGROUND, Anatomy.EXTRA_CEREBRAL]].sum(0), brain.shape)
+    wrong = brain & (outside >= SURE)
+    wrong = ndimage.binary_opening(wrong, iterations=1) & brain
+    labels, count = ndimage.label(wrong, np.ones((3, 3, 3)))
+    if not count:
+        return BrainMask(brain, 0.0, doubtful=False)
+    border = brain & ~ndimage.binary_erosion(brain)
+    reaching = np.zeros(count + 1, bool)
+    reaching[np.unique(labels[border & wrong])] = True
+    reaching[0] = False
+    wrong = reaching[labels]
+    removed = float(np.count_nonzero(wrong)) / 1000
+    if removed > LARGEST_SHARE * np.count_nonzero(brain) / 1000:
+        return BrainMask(brain, 0.0, doubtful=True)
+    if removed < SMALLEST_ML:
+        return BrainMask(brain, 0.0, doubtful=False)
+    kept = _largest(brain & ~wrong)
+    return BrainMask(kept, float(np.count_nonzero(brain & ~kept)) / 1000, doubtful=False)
+
+
+def _at_1_mm(coarse: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:
+    fine = coarse
+    for axis in range(3):
+        fine = fine.repeat(2, axis)
+    x, y, z = (slice(0, edge) for edge in shape)
+    return fine[x, y, z]
+
+
+def _largest(mask: Mask) -> Mask:
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest: Mask = labels == sizes.argmax()
+    return largest
