@@ -42,6 +42,8 @@ EXTRA_RANGE = (0.02, 2.4)
 """Brightness of tissue outside the brain: bone is dark, fat is bright in FLAIR and T1w."""
 BEYOND_MM = 10
 """How far a sub-image may reach beyond the brain's box."""
+SLICE_GAIN = 0.05
+"""Largest standard deviation of the brightness of slices of one 2-D acquisition."""
 CHANNELS = 3
 
 _CLASS_OF_TISSUE: dict[Tissue, Anatomy] = {
@@ -80,6 +82,8 @@ class SynthesisPlan:
         standard deviation of a smooth displacement.
     any_contrast
         Chance that tissues are ordered as in no known contrast.
+    enhanced
+        Chance that vessels and choroid plexus are bright in T1w, as after contrast agent.
     lesion, lesion_t1w, lesion_t2w
         Range of how much brighter (FLAIR, T2w) or darker (T1w) the lesions of a head are.
     one_lesion, within_lesion
@@ -109,6 +113,7 @@ class SynthesisPlan:
     flip: float = 0.5
     warp_mm: float = 2.5
     any_contrast: float = 0.1
+    enhanced: float = 0.15
     lesion: tuple[float, float] = (0.15, 0.8)
     lesion_t1w: tuple[float, float] = (0.0, 0.45)
     lesion_t2w: tuple[float, float] = (0.15, 1.5)
@@ -188,6 +193,8 @@ def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int)
     if rng.random() < plan.any_contrast:
         mean = rng.uniform(0.2, 1.8, mean.shape)
         mean[:, Tissue.AIR] = 0.0
+    elif rng.random() < plan.enhanced:
+        mean[1, [Tissue.VESSEL, Tissue.CHOROID]] = rng.uniform(1.0, 2.2, 2)
     texture = rng.uniform(0.2, 1.0, mean.shape) * plan.texture
     own = 1 + plan.one_lesion * rng.standard_normal((CHANNELS, lesions + 1))
     own[:, 0] = 1
@@ -269,14 +276,28 @@ def smooth3(volume: Array, sigma: float) -> Array:
     return volume
 
 
-def thicken(volume: Array, axis: int, slab: int, phase: int) -> Array:
-    """Average slabs along one axis and interpolate back."""
+def thicken(
+    volume: Array, axis: int, slab: int, phase: int, rng: np.random.Generator | None = None
+) -> Array:
+    """Average slabs along one axis and interpolate back.
+
+    Parameters
+    ----------
+    volume : ndarray of float32, shape (X, Y, Z)
+    axis, slab, phase : int
+        Axis, thickness in voxels, and voxels of the first slab.
+    rng : Generator, optional
+        Draws another brightness for each slab, as interleaved 2-D acquisitions have.
+    """
     moved = np.moveaxis(volume, axis, 0)
     extent = len(moved)
     starts = np.unique(np.clip(np.arange(phase - slab, extent, slab), 0, extent))
     starts = starts[starts < extent]
     counts = np.diff(np.append(starts, extent)).astype(np.float32)
     slabs = np.add.reduceat(moved, starts, axis=0) / counts[:, None, None]
+    if rng is not None:
+        gains = 1 + rng.uniform(0, SLICE_GAIN) * rng.standard_normal(len(starts))
+        slabs = slabs * gains[:, None, None].astype(np.float32)
     middles = starts + (counts - 1) / 2
     place = np.interp(np.arange(extent), middles, np.arange(len(starts)))
     low = np.minimum(place.astype(int), max(len(starts) - 2, 0))
@@ -404,7 +425,7 @@ def synthesize(
         soft = smooth3(bright, float(rng.uniform(*plan.blur_mm)))
         slab = slabs[channel]
         if slab:
-            soft = thicken(soft, *slab)
+            soft = thicken(soft, *slab, rng)
         score = (soft - mean[channel]) / spread[channel]
         images[channel] = np.where(inside, change_intensities(score, plan, rng), BACKGROUND)
     images[CHANNELS:] = present[:, None, None, None]

@@ -29,6 +29,7 @@ STILL = SynthesisPlan(rotate_deg=0, scale=0, flip=0, warp_mm=0)
 PLAIN = replace(
     STILL,
     any_contrast=0,
+    enhanced=0,
     halo=0,
     caps=0,
     flow=0,
@@ -151,6 +152,13 @@ def test_thick_slices_keep_constants_and_lines(axis: int, slab: int, phase: int)
     seen = np.moveaxis(thicken(ramp, axis, slab, phase), axis, 0)[slab:-slab]
     expected = np.moveaxis(ramp, axis, 0)[slab:-slab]
     assert np.allclose(seen, expected, atol=1e-3)
+
+
+def test_slices_of_one_acquisition_differ_in_brightness() -> None:
+    flat = np.ones((6, 6, 24), np.float32)
+    seen = thicken(flat, 2, 4, 4, np.random.default_rng(0))
+    assert np.ptp(seen[0, 0]) > 0.001
+    assert np.ptp(seen, axis=(0, 1)).max() == 0
 
 
 def test_intensities_stay_where_nothing_is_to_change() -> None:
