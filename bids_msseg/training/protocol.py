@@ -31,8 +31,12 @@ from bids_msseg.cascade.training import FitPlan, fit
 from bids_msseg.errors import NoInputError
 from bids_msseg.models.engine import Engine, choose_engine
 from bids_msseg.models.inference import Prediction, predict
-from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
-from bids_msseg.models.lesion_refinement import LesionRefinementNet
+from bids_msseg.models.lesion_anatomy import (
+    LesionAnatomyConfig,
+    LesionAnatomyNet,
+    read_lesion_anatomy,
+)
+from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
 from bids_msseg.training.candidates import CandidateCrops, label_candidates
 from bids_msseg.training.label_maps import LesionBank, read_label_maps, read_lesion_bank
 from bids_msseg.training.labelled import LabelledDataset, MixedDataset
@@ -59,6 +63,9 @@ class CascadeRecipe:
         Sets of painted lesions of each visit.
     candidate_threshold : float
         A voxel is a candidate where CNN-1's probability reaches this.
+    size : int
+        Edge of CNN-1's sub-images, voxels of 1 mm.
+    candidate_net, refinement_net : configurations of both networks
     """
 
     candidate: FitPlan = field(
@@ -73,6 +80,9 @@ class CascadeRecipe:
     paint_chance: float = 0.4
     painted_sets: int = 12
     candidate_threshold: float = 0.1
+    size: int = 96
+    candidate_net: LesionAnatomyConfig = field(default_factory=LesionAnatomyConfig)
+    refinement_net: LesionRefinementConfig = field(default_factory=LesionRefinementConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,7 @@ class TrainingContext:
 
     def initial_net(self) -> LesionAnatomyNet:
         """Load the CNN-1 that has seen no patient."""
-        net = LesionAnatomyNet()
+        net = LesionAnatomyNet(self.recipe.candidate_net)
         net.load_state_dict(read_lesion_anatomy(self.init))
         return net.eval()
 
@@ -124,7 +134,15 @@ def predict_unseen(context: TrainingContext) -> list[Prediction]:
         if not path.is_file():
             images = visit.images.astype(np.float32)
             nets = [context.initial_net()]
-            seen = predict(nets, images, visit.present, visit.brain, context.engine)
+            seen = predict(
+                nets,
+                images,
+                visit.present,
+                visit.brain,
+                context.engine,
+                tile=context.recipe.size,
+                stride=2 * context.recipe.size // 3,
+            )
             partial_path = path.with_name(path.name + ".part")
             with partial_path.open("wb") as stream:
                 np.savez_compressed(
@@ -164,10 +182,11 @@ def train_candidate(
         LabelledDataset(
             context.visits,
             seed,
+            size=recipe.size,
             paintings=prepare_paintings(context, predictions),
             paint_chance=recipe.paint_chance,
         ),
-        SyntheticDataset(read_label_maps(context.label_maps), seed + 1),
+        SyntheticDataset(read_label_maps(context.label_maps), seed + 1, size=recipe.size),
     )
     return fit(
         context.initial_net(),
@@ -193,7 +212,7 @@ def train_refinement(
         LOGGER.info("%s: %d lesions, %d false", visit.name, one.real.sum(), (~one.real).sum())
     torch.manual_seed(recipe.refinement.seed)
     return fit(
-        LesionRefinementNet(),
+        LesionRefinementNet(recipe.refinement_net),
         CandidateCrops(found, recipe.refinement.seed),
         recipe.refinement,
         context.engine,
