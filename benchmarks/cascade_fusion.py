@@ -19,13 +19,13 @@ import torch
 from candidate_net import detection, dice, read_net
 
 from bids_msseg.cascade.stages import load_visit
-from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.models.cascade import FusionWeights, Refinement, fuse, refine, seed_and_grow
+from bids_msseg.models.cascade import Refinement, fuse, refine, require_seed
 from bids_msseg.models.crops import prepare_crops
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.inference import Prediction, predict
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
 from bids_msseg.models.lesion_refinement import LesionRefinementNet
+from bids_msseg.models.weights import CascadePoint
 
 CANDIDATE = 0.1
 VOXELS, LESION = (0.0, 0.2, 0.4), (0.0, 0.2, 0.4)
@@ -97,10 +97,9 @@ def cut(case: Case, setting: Setting) -> np.ndarray:
     if voxels == lesion == 0:
         probability = case.prediction.lesion
     else:
-        weights = FusionWeights(CANDIDATE, voxels, lesion)
-        probability = fuse(case.prediction, case.refinement, weights)
-    labels = label_lesions(probability >= grow, voxel_volume=1.0, min_volume=3.0)
-    return seed_and_grow(probability, labels, max(seed, grow), grow)
+        point = CascadePoint(CANDIDATE, voxels, lesion)
+        probability = fuse(case.prediction, case.refinement, point)
+    return require_seed(probability, grow, max(seed, grow)) >= grow
 
 
 def main() -> None:

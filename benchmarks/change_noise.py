@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from bids_msseg.cascade.checkpoint import load_cascade
 from bids_msseg.cascade.inference import segment
 from bids_msseg.cascade.stages import load_visit
-from bids_msseg.cascade.weights import find_model
 from bids_msseg.commands.evidence_rescan import RescanPlan, pseudo_rescan
 from bids_msseg.imaging.pair import Meeting, align_visits, meet
 from bids_msseg.imaging.volume import Volume
@@ -29,6 +28,7 @@ from bids_msseg.lesions.change_evidence import VisitMaps
 from bids_msseg.lesions.change_match import carry_labels, match_lesions, surface_mm2
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import choose_engine
+from bids_msseg.models.weights import find_model
 
 MIN_MM3 = 3.0
 

@@ -41,10 +41,10 @@ from bids_msseg.bids.reuse import find_brain_mask
 from bids_msseg.calibration import read_calibration
 from bids_msseg.cascade.checkpoint import check_cascade, load_cascade, save_cascade
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-from bids_msseg.cascade.weights import OperatingPoint, read_header
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import MssegError
 from bids_msseg.imaging.conform import conform
+from bids_msseg.models.weights import OperatingPoint, read_header
 from bids_msseg.workflow.plugins import read_plugin
 
 SHAPE: Final = (9, 8, 7)

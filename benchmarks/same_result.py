@@ -67,9 +67,9 @@ def precision(stack_file: Path) -> int:
     """Compare masks in float32 and in what the processor has."""
     from bids_msseg.cascade.checkpoint import load_cascade
     from bids_msseg.cascade.inference import segment
-    from bids_msseg.cascade.weights import find_model
     from bids_msseg.imaging.normalise import Stack
     from bids_msseg.models.engine import Engine, choose_engine
+    from bids_msseg.models.weights import find_model
 
     stack, cascade = Stack.load(stack_file), load_cascade(find_model(None))
     engines = {"float32": Engine(), "native": choose_engine("cpu")}

@@ -8,7 +8,7 @@ import torch
 
 from bids_msseg.cascade.checkpoint import save_cascade
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-from bids_msseg.cascade.weights import OperatingPoint
+from bids_msseg.models.weights import OperatingPoint
 
 WIDTHS = (4, 8)
 

@@ -25,7 +25,7 @@ from bids_msseg.template_home import prepare_template_home
 if TYPE_CHECKING:
     from bids_msseg.bids.record import VisitRecord
     from bids_msseg.bids.visit import Selection, Skipped, Visit
-    from bids_msseg.cascade.weights import ModelHeader
+    from bids_msseg.models.weights import ModelHeader
     from bids_msseg.nodes.outputs import Delivery
     from bids_msseg.workflow.claims import Claims
     from bids_msseg.workflow.participant import Settings
@@ -174,7 +174,7 @@ def _check_device(device: str) -> None:
 
 
 def _model_header(config: RunConfig) -> ModelHeader:
-    from bids_msseg.cascade.weights import find_model, read_header
+    from bids_msseg.models.weights import find_model, read_header
 
     return read_header(find_model(config.processing.model))
 
@@ -248,7 +248,7 @@ def _model_digest(config: RunConfig, header: ModelHeader) -> str:
 
 def _calibration_digest(config: RunConfig, sha256: str) -> str:
     from bids_msseg.calibration import read_calibration
-    from bids_msseg.cascade.weights import find_model
+    from bids_msseg.models.weights import find_model
 
     return read_calibration(find_model(config.processing.model), sha256).digest
 
@@ -612,8 +612,8 @@ def _run_all(
 def _check_needs(config: RunConfig) -> None:
     """Find out before the first visit, and not at its end, that nets or templates are unusable."""
     from bids_msseg.cascade.checkpoint import check_cascade
-    from bids_msseg.cascade.weights import find_model
     from bids_msseg.imaging.template import load_template
+    from bids_msseg.models.weights import find_model
     from bids_msseg.workflow.resume import NATIVE_SPACES
 
     check_cascade(find_model(config.processing.model))
@@ -623,7 +623,7 @@ def _check_needs(config: RunConfig) -> None:
 
 
 def _settings(config: RunConfig, resources: Resources) -> Settings:
-    from bids_msseg.cascade.weights import find_model
+    from bids_msseg.models.weights import find_model
     from bids_msseg.workflow.participant import Settings
 
     return Settings(

@@ -42,7 +42,7 @@ def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from bids_msseg.cascade.checkpoint import save_cascade
     from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-    from bids_msseg.cascade.weights import OperatingPoint
+    from bids_msseg.models.weights import OperatingPoint
 
     torch.manual_seed(7)
     first, second = CandidateNet((4, 8)), RefinementNet((4, 8))

@@ -11,9 +11,9 @@ from bids_msseg.calibration import (
     read_calibration,
     write_calibration,
 )
-from bids_msseg.cascade.weights import DEFAULT_MODEL, find_model, read_header
 from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadModel
+from bids_msseg.models.weights import DEFAULT_MODEL, find_model, read_header
 
 FULL = Calibration(
     load=LoadModel(0.6, 1.0, -0.5, 0.8, 13),

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -24,7 +23,10 @@ from bids_msseg.cascade.networks import (
     RefinementNet,
     build,
 )
-from bids_msseg.cascade.weights import (
+from bids_msseg.models import checkpoint
+from bids_msseg.models.checkpoint import COUNTER, body_of, check_numbers
+from bids_msseg.models.weights import (
+    ANATOMY_FORMAT,
     DIGEST_KEY,
     FORMAT,
     HEADER_KEY,
@@ -34,9 +36,6 @@ from bids_msseg.cascade.weights import (
 )
 
 LONGEST_REASON = 300
-COUNTER = "num_batches_tracked"
-NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-"""Types of tensors that can be looked at without torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +101,13 @@ def save_cascade(
         "members": members,
         "point": asdict(point),
         "notes": dict(notes or {}),
-        DIGEST_KEY: hashlib.sha256(_body(save(tensors))).hexdigest(),
+        DIGEST_KEY: hashlib.sha256(body_of(save(tensors))).hexdigest(),
     }
     content = save(tensors, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
     partial.replace(path)
     return hashlib.sha256(content).hexdigest()
-
-
-def _body(content: bytes) -> memoryview:
-    """Tensors without the header before them."""
-    return memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
 
 
 def check_cascade(path: Path) -> None:
@@ -132,6 +126,9 @@ def check_cascade(path: Path) -> None:
         If :func:`load_cascade` would fail, or weights are not finite numbers.
     """
     header = read_header(path)
+    if header.format == ANATOMY_FORMAT:
+        checkpoint.check_cascade(path)
+        return
     try:
         content = path.read_bytes()
         entries = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -139,7 +136,7 @@ def check_cascade(path: Path) -> None:
         with torch.device("meta"):
             _check_shapes(header.members, entries)
         for name, entry in entries.items():
-            _check_numbers(name, entry, _body(content))
+            check_numbers(name, entry, body_of(content))
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
 
@@ -161,20 +158,6 @@ def _check_shapes(
         raise ValueError(f"{odd[0]} and {len(odd) - 1} more tensors do not fit the nets")
 
 
-def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> None:
-    kind = NUMBERS.get(entry["dtype"])
-    start, end = entry["data_offsets"]
-    if kind is None:
-        raise ValueError(f"{name} is of the type {entry['dtype']}")
-    if not 0 <= start <= end <= len(body):
-        raise ValueError(f"{name} lies outside the file")
-    values = np.frombuffer(body[start:end], kind)
-    # batch normalisation counts its batches there, and nothing reads them
-    finite = name.endswith(COUNTER) or np.isfinite(values).all()
-    if values.size != int(np.prod(entry["shape"])) or not finite:
-        raise ValueError(f"{name} does not hold {entry['shape']} finite numbers")
-
-
 def load_cascade(path: Path) -> Cascade:
     """Read a weights file.
 
@@ -184,6 +167,8 @@ def load_cascade(path: Path) -> Cascade:
         If it is truncated, not ours, or does not fit the nets it describes.
     """
     header = read_header(path)
+    if not isinstance(header.point, OperatingPoint):
+        raise not_ours(path, "it is of another kind: its CNN-1 has an anatomy head")
     try:
         nets = _rebuild(header.members, _tensors(path))
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:

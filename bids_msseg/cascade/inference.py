@@ -21,9 +21,9 @@ from bids_msseg.cascade.checkpoint import Cascade
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.patches import cut, split_into_pieces
 from bids_msseg.cascade.valverde.inference import patch_probability, without_gaps
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import Engine
+from bids_msseg.models.weights import OperatingPoint
 
 TILE = 64
 STRIDE = 48

@@ -33,8 +33,8 @@ from bids_msseg.cascade.networks import (
     build,
 )
 from bids_msseg.cascade.valverde.nets import PATCH
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import CannotCreateError, DataError, UsageError
+from bids_msseg.models.weights import OperatingPoint
 
 FORMAT = "bids_msseg-onnx-1"
 DESCRIPTION = "cascade.json"

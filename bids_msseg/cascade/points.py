@@ -28,13 +28,13 @@ from bids_msseg.cascade.stages import (
     out_of_fold,
     refinement_net,
 )
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.thresholds import (
     best_dice_threshold,
     cautious_threshold,
     choose_threshold,
 )
+from bids_msseg.models.weights import OperatingPoint
 
 SHARES = (0.25, 0.5)
 """Weights of CNN-2's voxel probability to choose from. CNN-1 keeps half a say: on an unseen

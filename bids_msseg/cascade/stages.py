@@ -33,9 +33,9 @@ from bids_msseg.cascade.sampling import (
 )
 from bids_msseg.cascade.team import find_team
 from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit, is_finished
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.models.engine import Engine
+from bids_msseg.models.weights import OperatingPoint
 
 Log = Callable[[str, Report], None]
 Unseen = tuple[LabelledVisit, NDArray[np.float32]]

@@ -156,7 +156,7 @@ def calibrate(
     Calibration
         What was written.
     """
-    from bids_msseg.cascade.weights import read_header
+    from bids_msseg.models.weights import read_header
 
     header = read_header(weights)
     learnt = learn(folder, files, unseen=unseen).calibration()

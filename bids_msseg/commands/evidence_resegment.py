@@ -286,7 +286,7 @@ def wall_time(
     """
     from bids_msseg.cascade.checkpoint import load_cascade
     from bids_msseg.cascade.inference import segment
-    from bids_msseg.cascade.weights import find_model
+    from bids_msseg.models.weights import find_model
 
     cases = [case for case in bench.cases if case.key == visit]
     title = "Wall time of the cascade"

@@ -76,7 +76,7 @@ def export_model(model: str, folder: Path) -> ExitCode:
     """
     from bids_msseg.cascade.checkpoint import load_cascade
     from bids_msseg.cascade.onnx_format import export_cascade, require_onnx
-    from bids_msseg.cascade.weights import find_model, read_header
+    from bids_msseg.models.weights import find_model, read_header
 
     require_onnx()
     path = find_model(model)

@@ -122,7 +122,7 @@ def read_given(path: Path) -> Given:
         If they are not a usable cascade.
     """
     from bids_msseg.cascade.checkpoint import load_cascade
-    from bids_msseg.cascade.weights import read_header
+    from bids_msseg.models.weights import read_header
 
     return Given(path, load_cascade(path), read_header(path).notes)
 

@@ -281,10 +281,10 @@ def _covers(points: Path, wanted: Sequence[int | None]) -> bool:
 def _tune(options: argparse.Namespace) -> ExitCode:
     """Go on from given weights; what is wrong is told before anything is prepared."""
     from bids_msseg.cascade.team import run_first
-    from bids_msseg.cascade.weights import find_model
     from bids_msseg.commands.finetune import finetune, read_given, read_tuning
     from bids_msseg.commands.shipping import describe_data
     from bids_msseg.models.engine import choose_engine
+    from bids_msseg.models.weights import find_model
 
     settings = read_tuning(options.recipe)
     given = read_given(find_model(options.init))

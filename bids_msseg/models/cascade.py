@@ -9,31 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.crops import CropSource, as_crops, cut_crops, prepare_crops
 from bids_msseg.models.engine import Engine
-from bids_msseg.models.inference import Array, Prediction
+from bids_msseg.models.inference import STRIDE, TILE, Array, Prediction, predict
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import FINE, LesionRefinementNet
+from bids_msseg.models.weights import CascadePoint
 
 SMALLEST = 1e-4
 """Probabilities are kept this far from 0 and 1 before their logits are averaged."""
-
-
-@dataclass(frozen=True, slots=True)
-class FusionWeights:
-    """How the two networks are combined.
-
-    Attributes
-    ----------
-    candidate_threshold : float
-        A voxel is a candidate where CNN-1's probability reaches this.
-    voxels, lesion : float
-        Weights of CNN-2's probability of voxels and of the whole candidate in the mean of logits;
-        CNN-1's probability has the rest.
-    """
-
-    candidate_threshold: float = 0.1
-    voxels: float = 0.3
-    lesion: float = 0.3
+BELOW = 0.99
+FAST_STRIDE = TILE - 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +80,7 @@ def _decide(
     )
 
 
-def fuse(prediction: Prediction, refinement: Refinement, weights: FusionWeights) -> Array:
+def fuse(prediction: Prediction, refinement: Refinement, point: CascadePoint) -> Array:
     """Average the logits of both networks (a logarithmic opinion pool).
 
     Genest and Zidek 1986, doi:10.1214/ss/1177013825.
@@ -103,10 +90,8 @@ def fuse(prediction: Prediction, refinement: Refinement, weights: FusionWeights)
     ndarray of float32, shape (X, Y, Z)
         0 outside candidates.
     """
-    total = (1 - weights.voxels - weights.lesion) * _logit(prediction.lesion)
-    total += weights.voxels * _logit(refinement.voxels) + weights.lesion * _logit(
-        refinement.lesion
-    )
+    total = (1 - point.voxels - point.lesion) * _logit(prediction.lesion)
+    total += point.voxels * _logit(refinement.voxels) + point.lesion * _logit(refinement.lesion)
     fused = 1 / (1 + np.exp(-total))
     return np.where(refinement.lesion > 0, fused, 0).astype(np.float32)
 
@@ -117,23 +102,100 @@ def _logit(probability: Array) -> Array:
     return logit
 
 
-def seed_and_grow(
-    probability: Array, labels: NDArray[np.int32], seed: float, grow: float
-) -> NDArray[np.bool_]:
-    """Keep components of ``probability >= grow`` whose peak reaches ``seed``.
+def require_seed(probability: Array, threshold: float, seed: float) -> Array:
+    """Lower components of ``probability >= threshold`` whose peak does not reach ``seed``.
+
+    A sure core thus grows through a lower threshold, and one threshold still cuts the mask.
 
     Parameters
     ----------
     probability : ndarray of float32, shape (X, Y, Z)
-    labels : ndarray of int32, shape (X, Y, Z)
-        Components of ``probability >= grow``.
-    seed, grow : float
-        ``seed`` is at least ``grow``.
+    threshold, seed : float
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        Such components are scaled so that their peak is just below the threshold.
     """
+    labels = label_lesions(probability >= threshold, voxel_volume=1.0)
     peak = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
     np.maximum.at(peak, labels.ravel(), probability.ravel())
-    kept: NDArray[np.bool_] = (labels > 0) & (peak[labels] >= seed) & (probability >= grow)
-    return kept
+    unsure = (labels > 0) & (peak[labels] < seed)
+    lowered = probability * np.float32(BELOW * threshold) / np.maximum(peak[labels], SMALLEST)
+    return np.where(unsure, lowered, probability).astype(np.float32)
 
 
-__all__ = ["FusionWeights", "Refinement", "fuse", "prepare_crops", "refine", "seed_and_grow"]
+@dataclass(frozen=True, slots=True)
+class CascadeResult:
+    """What the cascade says of a stack; arrays of shape (X, Y, Z) unless stated otherwise.
+
+    Attributes
+    ----------
+    candidate : ndarray of float32
+        CNN-1's probability of lesion.
+    probability : ndarray of float32
+        Final probability.
+    lesion : ndarray of float32
+        CNN-2's probability that the candidate of a voxel is a lesion; 0 outside candidates.
+    candidates : ndarray of bool
+    anatomy : ndarray of float16, shape (classes, X / 2, Y / 2, Z / 2)
+        CNN-1's probability of each class of anatomy at 2 mm.
+    """
+
+    candidate: Array
+    probability: Array
+    lesion: Array
+    candidates: NDArray[np.bool_]
+    anatomy: NDArray[np.float16]
+
+
+def segment(
+    candidate: Sequence[LesionAnatomyNet],
+    refinement: LesionRefinementNet,
+    point: CascadePoint,
+    images: Array,
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    engine: Engine,
+    *,
+    fast: bool = False,
+) -> CascadeResult:
+    """Run the whole cascade on one stack.
+
+    Parameters
+    ----------
+    candidate : sequence of LesionAnatomyNet
+        CNN-1; several are averaged.
+    refinement : LesionRefinementNet
+        CNN-2.
+    point : CascadePoint
+    images : ndarray of float32, shape (3, X, Y, Z)
+        FLAIR, T1w, T2w in units of the brain's standard deviation, 1 mm, RAS.
+    present : sequence of bool
+        Which contrasts were acquired.
+    brain : ndarray of bool, shape (X, Y, Z)
+    engine : Engine
+    fast : bool, default False
+        One CNN-1, tiles that overlap less, and no mirrored image.
+
+    Returns
+    -------
+    CascadeResult
+    """
+    for net in (*candidate, refinement):
+        net.to(engine.device)
+    prediction = predict(
+        candidate[:1] if fast else candidate,
+        images,
+        present,
+        brain,
+        engine,
+        stride=FAST_STRIDE if fast else STRIDE,
+        mirror=not fast,
+    )
+    source = prepare_crops(images, present, brain, prediction, point.gate)
+    found = refine(refinement, source, engine)
+    fused = require_seed(fuse(prediction, found, point), point.threshold, point.seed)
+    return CascadeResult(
+        prediction.lesion, fused, found.lesion, found.lesion > 0, prediction.anatomy
+    )

@@ -12,12 +12,12 @@ from nipype.interfaces.base import File, traits
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.calibration import Calibration, read_calibration
-from bids_msseg.cascade.weights import read_header
 from bids_msseg.imaging.conform import check_header
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.quality import find_faults, measure_visit
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.uncertainty import sweep_volumes
+from bids_msseg.models.weights import read_header
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 
 DISTANCE = "training_distance"

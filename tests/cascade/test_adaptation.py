@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bids_msseg.cascade.adaptation import LARGEST_RATIO, adapt
 from bids_msseg.cascade.inference import correction, fuse
-from bids_msseg.cascade.weights import OperatingPoint
+from bids_msseg.models.weights import OperatingPoint
 
 ALL = (True, True, True)
 

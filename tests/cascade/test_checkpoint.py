@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from bids_msseg.cascade.checkpoint import check_cascade, load_cascade, save_cascade
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
-from bids_msseg.cascade.weights import DIGEST_KEY, HEADER_KEY, OperatingPoint, read_header
 from bids_msseg.errors import DataError
+from bids_msseg.models.weights import DIGEST_KEY, HEADER_KEY, OperatingPoint, read_header
 
 POINT = OperatingPoint(gate=0.2, keep=0.4, threshold=0.45)
 

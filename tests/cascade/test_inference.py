@@ -25,10 +25,10 @@ from bids_msseg.cascade.inference import (
     tile_centres,
 )
 from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import UsageError
 from bids_msseg.lesions.metrics import voxel_agreement
 from bids_msseg.models.engine import Engine, choose_engine
+from bids_msseg.models.weights import OperatingPoint
 
 ENGINE = Engine()
 ALL = (True, True, True)

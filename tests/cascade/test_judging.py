@@ -20,9 +20,9 @@ from bids_msseg.cascade.stages import (
     out_of_fold_path,
     refinement_stage,
 )
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import DataError
 from bids_msseg.models.engine import Engine
+from bids_msseg.models.weights import OperatingPoint
 
 PLAN = JudgePlan(epochs=2, patches=64, batch=16, learning_rate=3e-3)
 POOL = OperatingPoint(second=0.25, judge=0.4, verdict=0.2)

@@ -21,8 +21,8 @@ from bids_msseg.cascade.onnx_format import (
     largest_difference,
     read_weights,
 )
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.errors import CannotCreateError, DataError, UsageError
+from bids_msseg.models.weights import OperatingPoint
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -10,7 +10,7 @@ import torch
 from bids_msseg.cascade import points
 from bids_msseg.cascade.points import Opinion, choose_point, choose_points, predict_unseen
 from bids_msseg.cascade.stages import candidate_stage, operating_point, refinement_stage
-from bids_msseg.cascade.weights import OperatingPoint
+from bids_msseg.models.weights import OperatingPoint
 
 LESION, ALARM = 0.7, 0.6
 

@@ -14,7 +14,6 @@ from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
 from bids_msseg.cascade.training import FitPlan
-from bids_msseg.cascade.weights import OperatingPoint
 from bids_msseg.commands import evidence_resegment
 from bids_msseg.commands.evidence import Bench, Case
 from bids_msseg.commands.evidence_rescan import RescanPlan
@@ -28,6 +27,7 @@ from bids_msseg.commands.evidence_resegment import (
 )
 from bids_msseg.commands.evidence_table import render
 from bids_msseg.models.engine import Engine
+from bids_msseg.models.weights import OperatingPoint
 
 ALL = (True, True, True)
 EDGE = 40

@@ -15,10 +15,10 @@ import pytest
 
 from bids_msseg.calibration import read_calibration
 from bids_msseg.cascade.checkpoint import load_cascade
-from bids_msseg.cascade.weights import read_header
 from bids_msseg.commands import train, train_valverde
 from bids_msseg.commands.recipes import make_recipe, read_recipe, site_recipe
 from bids_msseg.errors import UsageError
+from bids_msseg.models.weights import read_header
 
 TINY = """\
 seed: 3

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.cascade.weights import DEFAULT_MODEL
 from bids_msseg.commands.demo import main as demo
+from bids_msseg.models.weights import DEFAULT_MODEL
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 

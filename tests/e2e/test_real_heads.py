@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.cascade.weights import DEFAULT_MODEL
+from bids_msseg.models.weights import DEFAULT_MODEL
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 

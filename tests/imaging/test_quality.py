@@ -214,7 +214,7 @@ def test_the_largest_face_counts() -> None:
 @pytest.mark.slow
 def test_damages_of_a_real_visit_raise_their_flags(shared_data: Path) -> None:
     from bids_msseg.calibration import read_calibration
-    from bids_msseg.cascade.weights import find_model, read_header
+    from bids_msseg.models.weights import find_model, read_header
 
     weights = find_model(None)
     known = read_calibration(weights, read_header(weights).sha256).training

@@ -5,16 +5,18 @@ import pytest
 import torch
 
 from bids_msseg.models.anatomy import CLASSES
-from bids_msseg.models.cascade import FusionWeights, Refinement, fuse, refine, seed_and_grow
+from bids_msseg.models.cascade import Refinement, fuse, refine, require_seed, segment
 from bids_msseg.models.crops import CropSource, as_crops, cut_crops, pool, prepare_crops
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import Prediction
+from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import (
     COARSE,
     FINE,
     LesionRefinementConfig,
     LesionRefinementNet,
 )
+from bids_msseg.models.weights import CascadePoint
 
 SHAPE = (50, 46, 41)
 BOX = (slice(20, 26), slice(30, 34), slice(10, 15))
@@ -107,15 +109,35 @@ def test_fusion_is_the_weighted_mean_of_logits() -> None:
     one = np.full((1, 1, 1), 0.8, np.float32)
     lesion, voxels = np.full_like(one, 0.5), np.full_like(one, 0.2)
     prediction = Prediction(one, np.zeros((CLASSES, 1, 1, 1), np.float16))
-    fused = fuse(prediction, Refinement(voxels, lesion), FusionWeights(0.1, 0.25, 0.25))
+    fused = fuse(prediction, Refinement(voxels, lesion), CascadePoint(0.1, 0.25, 0.25))
     expected = 0.5 * np.log(4) + 0.25 * np.log(0.25)
     assert float(fused[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
     nowhere = Refinement(np.zeros_like(one), np.zeros_like(one))
-    assert float(fuse(prediction, nowhere, FusionWeights())[0, 0, 0]) == 0
+    assert float(fuse(prediction, nowhere, CascadePoint())[0, 0, 0]) == 0
 
 
-def test_components_without_a_sure_voxel_are_dropped() -> None:
-    probability = np.array([0.4, 0.9, 0.0, 0.4, 0.5], np.float32).reshape(5, 1, 1)
-    labels = np.array([1, 1, 0, 2, 2], np.int32).reshape(5, 1, 1)
-    kept = seed_and_grow(probability, labels, seed=0.6, grow=0.3)
-    assert kept.ravel().tolist() == [True, True, False, False, False]
+def test_components_without_a_sure_voxel_fall_below_the_threshold() -> None:
+    probability = np.array([0.4, 0.9, 0.0, 0.4, 0.5, 0.0, 0.2], np.float32).reshape(7, 1, 1)
+    changed = require_seed(probability, threshold=0.3, seed=0.6).ravel()
+    assert changed[[0, 1, 2, 5, 6]].tolist() == probability.ravel()[[0, 1, 2, 5, 6]].tolist()
+    assert (changed[[3, 4]] < 0.3).all()
+    assert changed[4] == pytest.approx(0.297)
+    assert changed[3] / changed[4] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_whole_cascade_keeps_to_the_brain(fast: bool) -> None:
+    torch.manual_seed(1)
+    first = LesionAnatomyNet(LesionAnatomyConfig((2, 4))).eval()
+    second = LesionRefinementNet(LesionRefinementConfig((2, 4, 6))).eval()
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, 24, 20, 22)).astype(np.float32)
+    brain = np.zeros(images.shape[1:], bool)
+    brain[4:-4, 4:-4, 4:-4] = True
+    point = CascadePoint(gate=0.3)
+    found = segment([first], second, point, images, (True,) * 3, brain, Engine(), fast=fast)
+    assert not found.probability[~brain].any()
+    assert not found.candidates[~brain].any()
+    assert np.array_equal(found.candidates, found.lesion > 0)
+    assert not found.probability[~found.candidates].any()
+    assert found.anatomy.shape == (CLASSES, 12, 10, 11)

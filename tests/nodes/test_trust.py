@@ -10,11 +10,11 @@ import pytest
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.calibration import Calibration, write_calibration
-from bids_msseg.cascade.weights import read_header
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
 from bids_msseg.imaging.quality import TrainingVisits, measure_visit
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
 from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadModel
+from bids_msseg.models.weights import read_header
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad, VisitJudgement
 
 Run = Callable[..., Any]

@@ -59,7 +59,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from bids_msseg.cascade.checkpoint import save_cascade
     from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-    from bids_msseg.cascade.weights import OperatingPoint
+    from bids_msseg.models.weights import OperatingPoint
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"

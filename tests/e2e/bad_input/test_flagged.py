@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from bids_msseg.calibration import Calibration, write_calibration
-from bids_msseg.cascade.weights import read_header
 from bids_msseg.cli import main
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
 from bids_msseg.imaging.quality import TrainingVisits, measure_visit
 from bids_msseg.imaging.volume import Volume
+from bids_msseg.models.weights import read_header
 
 from .place import ONE_THREAD, broken_texts
 

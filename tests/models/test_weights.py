@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bids_msseg.cascade.weights import (
+from bids_msseg.errors import DataError, NoInputError, UsageError
+from bids_msseg.models.weights import (
     DEFAULT_MODEL,
     FORMAT,
     HEADER_KEY,
@@ -15,7 +16,6 @@ from bids_msseg.cascade.weights import (
     find_model,
     read_header,
 )
-from bids_msseg.errors import DataError, NoInputError, UsageError
 
 
 def _file(path: Path, entries: object, body: bytes = b"") -> Path:

@@ -15,17 +15,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bids_msseg.errors import DataError, NoInputError, UsageError
 
 FORMAT = "bids_msseg-cascade-1"
+ANATOMY_FORMAT = "bids_msseg-cascade-2"
+"""Of cascades whose CNN-1 has an anatomy head."""
 HEADER_KEY = "bids_msseg"
 DEFAULT_MODEL = "cascade-4"
 LONGEST_HEADER = 4 * 2**20
 DIGEST_KEY = "tensors_sha256"
 SUMS_FILE = "SHA256SUMS"
 """Beside weights that were saved before they held a checksum of their own; `sha256sum -c`."""
+Point = TypeVar("Point", "OperatingPoint", "CascadePoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,30 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class CascadePoint:
+    """The numbers between the networks of a cascade with an anatomy head.
+
+    Attributes
+    ----------
+    gate : float
+        Candidate threshold: a voxel is a candidate where CNN-1's probability reaches this.
+    voxels, lesion : float
+        Weights of CNN-2's probability of voxels and of the whole candidate in the mean of logits;
+        CNN-1's probability has the rest.
+    threshold : float
+        A voxel belongs to the mask where the final probability reaches this.
+    seed : float
+        A lesion is kept where its peak reaches this.
+    """
+
+    gate: float = 0.1
+    voxels: float = 0.3
+    lesion: float = 0.3
+    threshold: float = 0.4
+    seed: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class ModelHeader:
     """The description inside a weights file.
 
@@ -69,19 +96,22 @@ class ModelHeader:
         As users name the model.
     members : mapping of str to mapping
         Shape of every net, by the prefix of its tensors.
-    point : OperatingPoint
+    point : OperatingPoint or CascadePoint
     notes : mapping
         How it was trained.
     sha256 : str
         Of the whole file.
+    format : str
+        ``FORMAT`` or ``ANATOMY_FORMAT``.
     """
 
     name: str
     version: str
     members: Mapping[str, Mapping[str, Any]]
-    point: OperatingPoint
+    point: OperatingPoint | CascadePoint
     notes: Mapping[str, Any]
     sha256: str
+    format: str = FORMAT
 
 
 def find_model(model: str | None) -> Path:
@@ -169,8 +199,8 @@ def _check_sums(path: Path, sha256: str, header: Mapping[str, Any], tensors: mem
         raise ValueError(f"its checksum is not the one in {SUMS_FILE}")
 
 
-def _point(values: Mapping[str, Any]) -> OperatingPoint:
-    point = OperatingPoint(**{key: float(value) for key, value in values.items()})
+def _point(values: Mapping[str, Any], kind: type[Point]) -> Point:
+    point = kind(**{key: float(value) for key, value in values.items()})
     for name, value in asdict(point).items():
         if not math.isfinite(value) or value < 0 or (value > 1 and name != "trust"):
             raise ValueError(f"its {name} is {value}")
@@ -178,15 +208,18 @@ def _point(values: Mapping[str, Any]) -> OperatingPoint:
 
 
 def _parse(header: Mapping[str, Any], sha256: str) -> ModelHeader:
-    if header["format"] != FORMAT:
-        raise ValueError(f"its header does not say {FORMAT}")
+    if header["format"] not in (FORMAT, ANATOMY_FORMAT):
+        raise ValueError(f"its header does not say {ANATOMY_FORMAT}")
     return ModelHeader(
         str(header["name"]),
         str(header["version"]),
         dict(header["members"]),
-        _point(header["point"]),
+        _point(header["point"], OperatingPoint)
+        if header["format"] == FORMAT
+        else _point(header["point"], CascadePoint),
         dict(header["notes"]),
         sha256,
+        str(header["format"]),
     )
 
 

@@ -1,0 +1,257 @@
+"""Weights of a cascade with an anatomy head: safetensors with a JSON header, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from bids_msseg.models.anatomy import CLASSES
+from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
+from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
+from bids_msseg.models.weights import (
+    ANATOMY_FORMAT,
+    DIGEST_KEY,
+    HEADER_KEY,
+    CascadePoint,
+    ModelHeader,
+    not_ours,
+    read_header,
+)
+
+LONGEST_REASON = 300
+COUNTER = "num_batches_tracked"
+UNSEEN = "unseen"
+"""Member that was trained on synthetic images only, from which a site's own training starts."""
+WIDEST = 4096
+NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+"""Types of tensors that can be looked at without torch."""
+Net = LesionAnatomyNet | LesionRefinementNet
+
+
+@dataclass(frozen=True, slots=True)
+class LesionCascade:
+    """Trained networks with their operating point.
+
+    Attributes
+    ----------
+    name, version : str
+        As users name the model.
+    candidate : tuple of LesionAnatomyNet
+        CNN-1; the probabilities of several are averaged.
+    refinement : LesionRefinementNet
+        CNN-2.
+    unseen : LesionAnatomyNet or None
+        CNN-1 that has seen no patient.
+    point : CascadePoint
+    sha256 : str
+        Of the weights file.
+    """
+
+    name: str
+    version: str
+    candidate: tuple[LesionAnatomyNet, ...]
+    refinement: LesionRefinementNet
+    unseen: LesionAnatomyNet | None
+    point: CascadePoint
+    sha256: str
+
+
+def save_cascade(
+    path: Path,
+    candidate: Sequence[LesionAnatomyNet],
+    refinement: LesionRefinementNet,
+    *,
+    name: str,
+    version: str,
+    point: CascadePoint,
+    unseen: LesionAnatomyNet | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> str:
+    """Write all networks into one safetensors file, half precision, and return its SHA-256.
+
+    The file appears under its name only when it is complete.
+    """
+    nets: dict[str, Net] = {f"candidate{number}": net for number, net in enumerate(candidate)}
+    nets["refinement0"] = refinement
+    if unseen is not None:
+        nets[UNSEEN] = unseen
+    tensors = {
+        f"{member}.{key}": value.to(torch.float16).contiguous()
+        for member, net in nets.items()
+        for key, value in _weights(net).items()
+    }
+    header = {
+        "format": ANATOMY_FORMAT,
+        "name": name,
+        "version": version,
+        "members": {member: net.config.as_dict() for member, net in nets.items()},
+        "point": asdict(point),
+        "notes": dict(notes or {}),
+        DIGEST_KEY: hashlib.sha256(body_of(save(tensors))).hexdigest(),
+    }
+    content = save(tensors, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    partial.replace(path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _weights(net: Net) -> dict[str, Tensor]:
+    """Return what is kept of a network: batch normalisation's counters are not."""
+    state = {key: value.detach().cpu() for key, value in net.state_dict().items()}
+    return {key: value for key, value in state.items() if not key.endswith(COUNTER)}
+
+
+def body_of(content: bytes) -> memoryview:
+    """Tensors without the header before them."""
+    return memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
+
+
+def build(shape: Mapping[str, Any]) -> Net:
+    """Make a network of a described shape with fresh weights.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind, or it has other classes of anatomy than this version.
+    """
+    widths = tuple(int(width) for width in shape["widths"])
+    if not 2 <= len(widths) <= 8 or not all(0 < width <= WIDEST for width in widths):
+        raise ValueError(f"impossible widths: {widths}")
+    if shape["kind"] == "lesion-refinement":
+        return LesionRefinementNet(LesionRefinementConfig(widths))
+    if shape["kind"] != "lesion-anatomy":
+        raise ValueError(f"unknown kind of network: {shape['kind']!r}")
+    if shape["classes"] != CLASSES:
+        raise ValueError(f"it has {shape['classes']} classes of anatomy, not {CLASSES}")
+    return LesionAnatomyNet(LesionAnatomyConfig(widths))
+
+
+def load_cascade(path: Path) -> LesionCascade:
+    """Read a weights file.
+
+    Raises
+    ------
+    DataError
+        If it is truncated, not ours, or does not fit the networks that it describes.
+    """
+    header = read_header(path)
+    try:
+        nets = _rebuild(header, _tensors(path))
+        first = tuple(
+            net
+            for member, net in nets.items()
+            if isinstance(net, LesionAnatomyNet) and member != UNSEEN
+        )
+        second = [net for net in nets.values() if isinstance(net, LesionRefinementNet)]
+        if not first or len(second) != 1 or not isinstance(header.point, CascadePoint):
+            raise ValueError("it does not hold a candidate and a refinement network")
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+    unseen = nets.get(UNSEEN)
+    return LesionCascade(
+        header.name,
+        header.version,
+        first,
+        second[0],
+        unseen if isinstance(unseen, LesionAnatomyNet) else None,
+        header.point,
+        header.sha256,
+    )
+
+
+def check_cascade(path: Path) -> None:
+    """See whether a weights file fits the networks that it describes, without computing anything.
+
+    Names and shapes are compared with networks that have no memory, so a description of a
+    terabyte costs nothing, and no thread of torch is started that a forked worker would miss.
+
+    Raises
+    ------
+    DataError
+        If :func:`load_cascade` would fail, or weights are not finite numbers.
+    """
+    header = read_header(path)
+    try:
+        content = path.read_bytes()
+        entries = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        entries.pop("__metadata__", None)
+        with torch.device("meta"):
+            _check_shapes(header, entries)
+        for name, entry in entries.items():
+            check_numbers(name, entry, body_of(content))
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+
+
+def _check_shapes(header: ModelHeader, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    nets = {member: build(shape) for member, shape in header.members.items()}
+    kinds = {type(net) for member, net in nets.items() if member != UNSEEN}
+    if kinds != {LesionAnatomyNet, LesionRefinementNet}:
+        raise ValueError("it does not hold a candidate and a refinement network")
+    wanted = {
+        f"{member}.{key}": list(value.shape)
+        for member, net in nets.items()
+        for key, value in net.state_dict().items()
+        if not key.endswith(COUNTER)
+    }
+    odd = sorted(wanted.keys() ^ entries.keys())
+    odd = odd or [name for name, shape in wanted.items() if entries[name]["shape"] != shape]
+    if odd:
+        raise ValueError(f"{odd[0]} and {len(odd) - 1} more tensors do not fit the networks")
+
+
+def check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> None:
+    """Raise ``ValueError`` where a tensor of a safetensors file is not of finite numbers."""
+    kind = NUMBERS.get(entry["dtype"])
+    start, end = entry["data_offsets"]
+    if kind is None:
+        raise ValueError(f"{name} is of the type {entry['dtype']}")
+    if not 0 <= start <= end <= len(body):
+        raise ValueError(f"{name} lies outside the file")
+    values = np.frombuffer(body[start:end], kind)
+    # batch normalisation counts its batches there, and nothing reads them
+    finite = name.endswith(COUNTER) or np.isfinite(values).all()
+    if values.size != int(np.prod(entry["shape"])) or not finite:
+        raise ValueError(f"{name} does not hold {entry['shape']} finite numbers")
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(os.fspath(path), framework="pt") as file:
+        # the handle is no mapping: it has keys() but cannot be iterated over
+        names = list(file.keys())
+        return {name: file.get_tensor(name).float() for name in names}
+
+
+def _rebuild(header: ModelHeader, tensors: Mapping[str, Tensor]) -> dict[str, Net]:
+    nets: dict[str, Net] = {}
+    used = 0
+    for member, shape in header.members.items():
+        net, prefix = build(shape), f"{member}."
+        own = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+        used += len(own)
+        counters = {key: v for key, v in net.state_dict().items() if key.endswith(COUNTER)}
+        net.load_state_dict({**own, **counters})
+        nets[member] = net.eval()
+    if used != len(tensors):
+        raise ValueError(f"{len(tensors) - used} tensors belong to no network")
+    return nets
