@@ -17,6 +17,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.training.label_maps import read_label_maps
