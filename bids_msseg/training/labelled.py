@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from bids_msseg.cascade.augment import AugmentPlan, SubImage, fade_lesions
 from bids_msseg.cascade.patches import LabelledVisit, Places, find_places, stream
-from bids_msseg.models.anatomy import CLASSES
+from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.training.painting import Painting, paint
 from bids_msseg.training.synthesis import (
     BACKGROUND,
@@ -29,6 +29,14 @@ from bids_msseg.training.synthesis import (
 
 Item = tuple[Tensor, Tensor, Tensor]
 FADE = AugmentPlan(lesion=0.6)
+HOSTS = (
+    Anatomy.WHITE_MATTER,
+    Anatomy.DEEP_GREY,
+    Anatomy.CEREBELLAR_WHITE,
+    Anatomy.BRAINSTEM,
+)
+"""Classes in which a lesion lies; cortical lesions are too thin for a block of 2 mm."""
+MOSTLY = 0.9
 THICK_SLICE = 6
 """Voxels along z over which painted lesions are averaged in visits with thick slices."""
 
@@ -116,7 +124,7 @@ class LabelledDataset(Dataset[Item]):
         self.sites = sorted({visit.site for visit in visits})
 
     def __getitem__(self, index: int) -> Item:
-        """Return images (6, S, S, S), lesion share (1, S, S, S) and unknown anatomy (zeros)."""
+        """Return images (6, S, S, S), lesion share (1, S, S, S) and what is known of anatomy."""
         rng = stream(self.seed, index)
         site = self.sites[int(rng.integers(len(self.sites)))]
         members = [n for n, visit in enumerate(self.visits) if visit.site == site]
@@ -194,12 +202,36 @@ def augment_visit(
         changed = change_intensities(images[channel], plan, rng)
         shown[channel] = np.where(brain, changed, np.float32(BACKGROUND))
     shown[CHANNELS:] = present[:, None, None, None]
-    half = tuple(edge // 2 for edge in brain.shape)
+    share = np.where(brain, share, np.float32(0)).astype(np.float32)
     return (
         torch.from_numpy(shown),
-        torch.from_numpy(np.where(brain, share, np.float32(0)).astype(np.float32))[None],
-        torch.zeros((CLASSES, *half)),
+        torch.from_numpy(share)[None],
+        partial_anatomy(torch.from_numpy(brain.astype(np.float32)), torch.from_numpy(share)),
     )
+
+
+def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
+    """Say what a brain mask and manual lesions tell of the anatomy.
+
+    Parameters
+    ----------
+    brain, share : Tensor, shape (X, Y, Z)
+
+    Returns
+    -------
+    Tensor, shape (classes, X / 2, Y / 2, Z / 2)
+        1 for each possible class: background outside the mask, any other class inside, and one
+        of those that hold lesions inside a lesion. Zeros where a block is partly outside.
+    """
+    inside = F.avg_pool3d(brain[None], 2)[0]
+    lesion = F.avg_pool3d(share[None], 2)[0] > MOSTLY
+    possible = torch.zeros((CLASSES, *inside.shape))
+    possible[Anatomy.BACKGROUND] = (inside == 0).float()
+    within = (inside == 1).float()
+    for kind in Anatomy:
+        if kind != Anatomy.BACKGROUND:
+            possible[kind] = within if kind in HOSTS else within * ~lesion
+    return possible
 
 
 class MixedDataset(Dataset[Item]):

@@ -14,6 +14,8 @@ SMOOTH = 10.0
 """Voxels added to both sides of the Dice of lesions, so that sub-images without lesion count."""
 ANATOMY_WEIGHT = 0.5
 FOCAL_WEIGHT = 4.0
+SEVERAL = 1.5
+"""Shares of a voxel that add up to more name several possible classes."""
 
 
 def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,29 +37,47 @@ def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
-    """Cross-entropy plus the mean soft Dice of the classes that are there.
+    """Cross-entropy over known voxels, plus the mean soft Dice of the classes of full labels.
 
     Parameters
     ----------
     logits, shares : Tensor, shape (N, classes, X, Y, Z)
-        Shares of samples without anatomical ground truth are zero everywhere.
+        What is known of a voxel: shares that add up to 1, or 1 for each of several classes that
+        are possible (a partial label, whose loss is that of their summed probability), or zeros.
 
     Returns
     -------
     Tensor, shape ()
-        0 where no sample has ground truth.
+        0 where nothing is known.
     """
-    known = shares.sum(1, keepdim=True)
+    total = shares.sum(1)
+    known = total > 0
     if not bool(known.any()):
         return logits.sum() * 0
-    entropy = -(shares * F.log_softmax(logits, 1)).sum() / known.sum()
-    probability = torch.softmax(logits, 1) * known
+    log_probability = F.log_softmax(logits, 1)
+    full = -(shares * log_probability).sum(1)
+    partial = total > SEVERAL
+    possible = log_probability.masked_fill(shares <= 0, float("-inf"))
+    # unknown voxels have no possible class: their logarithm of nothing is not used
+    safe = torch.where(partial[:, None], possible, log_probability)
+    entropy = torch.where(partial, -torch.logsumexp(safe, 1), full)
+    loss = (entropy * known).sum() / known.sum()
+    return loss + _anatomy_dice_loss(logits, shares, known & ~partial)
+
+
+def _anatomy_dice_loss(logits: Tensor, shares: Tensor, labelled: Tensor) -> Tensor:
+    """One less the mean soft Dice of the classes that there are among fully labelled voxels."""
+    if not bool(labelled.any()):
+        return logits.sum() * 0
+    inside = labelled[:, None].to(logits.dtype)
+    probability, truth = torch.softmax(logits, 1) * inside, shares * inside
     dims = (0, 2, 3, 4)
-    overlap = (probability * shares).sum(dims)
-    total = probability.sum(dims) + shares.sum(dims)
-    there = shares.sum(dims) > 1
-    dice = (2 * overlap + 1) / (total + 1)
-    return entropy + (1 - dice[there].mean())
+    there = truth.sum(dims) > 1
+    if not bool(there.any()):
+        return logits.sum() * 0
+    overlap = 2 * (probability * truth).sum(dims) + 1
+    dice = overlap / (probability.sum(dims) + truth.sum(dims) + 1)
+    return 1 - dice[there].mean()
 
 
 def refinement_loss(

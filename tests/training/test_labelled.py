@@ -6,7 +6,13 @@ import numpy as np
 import torch
 
 from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.training.labelled import LabelledDataset, MixedDataset, cut_visit
+from bids_msseg.models.anatomy import CLASSES, Anatomy
+from bids_msseg.training.labelled import (
+    LabelledDataset,
+    MixedDataset,
+    cut_visit,
+    partial_anatomy,
+)
 from bids_msseg.training.synthesis import SynthesisPlan, sample_places
 
 STILL = SynthesisPlan(rotate_deg=0, scale=0, flip=0, warp_mm=0)
@@ -42,7 +48,21 @@ def test_a_contrast_that_was_not_acquired_is_never_shown(visit: LabelledVisit) -
         assert not images[2].any()
         assert not images[5].any()
         assert share.max() <= 1
-        assert not anatomy.any()
+        assert anatomy.shape == (CLASSES, 16, 16, 16)
+
+
+def test_mask_and_lesions_limit_the_anatomy() -> None:
+    brain, share = torch.zeros(8, 8, 8), torch.zeros(8, 8, 8)
+    brain[2:], share[6:] = 1, 1
+    brain[4, 4, 4] = 0
+    possible = partial_anatomy(brain, share)
+    assert possible[:, 0, 0, 0].nonzero().ravel().tolist() == [Anatomy.BACKGROUND]
+    assert int(possible[:, 1, 0, 0].sum()) == CLASSES - 1
+    assert not possible[Anatomy.BACKGROUND, 1:].any()
+    # this block is partly outside
+    assert not possible[:, 2, 2, 2].any()
+    assert possible[Anatomy.CORTEX, 3].sum() == 0
+    assert possible[Anatomy.WHITE_MATTER, 3].all()
 
 
 def test_sites_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:

@@ -38,3 +38,26 @@ def test_the_right_anatomy_costs_nothing() -> None:
     shares = torch.zeros(1, CLASSES, 4, 4, 4)
     shares[:, 5, :2], shares[:, 4, 2:] = 1, 1
     assert float(anatomy_loss(100 * shares, shares)) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_partial_label_asks_for_the_sum_of_its_classes() -> None:
+    logits = torch.zeros(1, CLASSES, 2, 2, 2)
+    logits[:, 4] = 1.0
+    shares = torch.zeros_like(logits)
+    shares[:, 3:6] = 1
+    probability = torch.softmax(logits, 1)[0, 3:6, 0, 0, 0].sum()
+    assert float(anatomy_loss(logits, shares)) == pytest.approx(
+        -float(probability.log()), abs=1e-5
+    )
+    certain = 100 * (torch.arange(CLASSES) == 4).float().view(1, -1, 1, 1, 1).expand_as(logits)
+    assert float(anatomy_loss(certain, shares)) == pytest.approx(0, abs=1e-5)
+
+
+def test_partial_and_unknown_voxels_have_finite_gradients() -> None:
+    logits = torch.randn(2, CLASSES, 4, 4, 4, requires_grad=True)
+    shares = torch.zeros(2, CLASSES, 4, 4, 4)
+    shares[0, 3, :2], shares[0, 4:7, 2:] = 1, 1
+    anatomy_loss(logits, shares).backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[1].any()
