@@ -30,6 +30,7 @@ WINDOW = {"cmap": "gray", "vmin": -2.5, "vmax": 3, "origin": "lower"}
 
 
 def show(panels: np.ndarray, images: np.ndarray, share: np.ndarray, level: int) -> None:
+    """Draw an axial slice of each contrast with the lesions outlined, and a sagittal one."""
     for channel, panel in enumerate(panels[:3]):
         panel.imshow(images[channel, :, :, level].T, **WINDOW)
         if share[:, :, level].max() > 0.5 > share[:, :, level].min():
@@ -39,6 +40,7 @@ def show(panels: np.ndarray, images: np.ndarray, share: np.ndarray, level: int) 
 
 
 def main() -> None:
+    """Draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("cohort", type=Path)
     parser.add_argument("label_maps", type=Path)
