@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_msseg.bids.files import format_cell
+from bids_msseg.bids.files import format_cell, load_tsv
 from bids_msseg.bids.visit import bare_label
-from bids_msseg.reports.tables import Row, load_tsv
+from bids_msseg.reports.tables import Row
 from bids_msseg.reports.text import MISSING, listed
 
 MOST_LEVELS = 12
