@@ -23,6 +23,7 @@ from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import prepare_template_home
 
 if TYPE_CHECKING:
+    from bids_msseg.bids.order import VisitOrder
     from bids_msseg.bids.record import VisitRecord
     from bids_msseg.bids.visit import Selection, Skipped, Visit
     from bids_msseg.cascade.weights import ModelHeader
@@ -200,7 +201,26 @@ def _select(config: RunConfig) -> Selection:
             LOGGER.info("%s: %s", visit.key, note)
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
+    for participant, order in _orders(config, selection).items():
+        if order.level > logging.INFO:
+            LOGGER.log(order.level, order.describe(participant))
     return selection
+
+
+def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
+    """Put the selected visits of each participant with several of them in order."""
+    from bids_msseg.bids.order import order_sessions
+
+    flairs: dict[str, dict[str, str]] = {}
+    for visit in selection.visits:
+        if visit.session is not None:
+            flairs.setdefault(visit.participant, {})[visit.session] = visit.flair.name
+    asked = config.query.session_order
+    return {
+        participant: order_sessions(config.bids_dir, participant, sessions, asked=asked)
+        for participant, sessions in flairs.items()
+        if len(sessions) > 1
+    }
 
 
 def _spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
@@ -281,6 +301,8 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
     for one in selection.skipped:
         cure = f" (cure: {one.cure})" if one.cure else ""
         lines.append(f"{one.key}: would be skipped: {one.reason}{cure}")
+    orders = _orders(config, selection).items()
+    lines += [order.describe(participant) for participant, order in orders]
     print("\n".join(lines))
     return ExitCode.SUCCESS
 
@@ -505,6 +527,8 @@ def _compare_claimed(
         seed=config.processing.random_seed,
         threads=resources.omp_nthreads,
         versions=_versions(),
+        bids_dir=config.bids_dir,
+        session_order=config.query.session_order,
     ):
         who = f"sub-{outcome.participant}"
         if outcome.failure is None:
