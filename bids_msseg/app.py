@@ -289,15 +289,22 @@ def _versions() -> dict[str, str]:
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
+    from bids_msseg.bids.paths import stale_outputs
+    from bids_msseg.reports.text import listed
+
     lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
     for visit in selection.visits:
         done = _is_finished(config, _delivery(config, visit, header))
-        lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}")
+        fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
+        lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}{fails}")
         for contrast in ("FLAIR", "T1w", "T2w"):
             path = visit.contrasts.get(contrast)
             where = "none" if path is None else _public(str(path), config)
             lines.append(f"  {contrast}: {where}")
         lines += [f"  note: {note}" for note in visit.notes]
+        stale = [path.name for path in stale_outputs(config.output_dir, visit)]
+        if stale:
+            lines.append(f"  results of a FLAIR of another name: {listed(stale)}")
     for one in selection.skipped:
         cure = f" (cure: {one.cure})" if one.cure else ""
         lines.append(f"{one.key}: would be skipped: {one.reason}{cure}")
@@ -412,6 +419,7 @@ def _process(
         if config.execution.resource_monitor and outcomes:
             _write_usage(config.output_dir, outcomes, claims)
         outcomes += _left_to_others(one for one in todo if one not in mine)
+        _handle_stale(config, deliveries, claims)
     compared = _compare(config, selection, plugin)
     _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
     _close(config, deliveries, outcomes, selection.skipped)
@@ -484,6 +492,50 @@ def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
     for folder in dict.fromkeys(folders):
         for name in remove_leftovers(folder):
             LOGGER.debug("removed %s, which a killed run has left", folder / name)
+
+
+def _handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
+    """Name results that lie under an earlier name of a visit's FLAIR; remove them where asked."""
+    from bids_msseg.bids.paths import stale_outputs
+    from bids_msseg.reports.text import listed
+
+    for one in deliveries:
+        stale, key = stale_outputs(config.output_dir, one.visit), one.visit.key
+        if not stale:
+            continue
+        names = listed([path.name for path in stale])
+        if not config.execution.clean_outputs:
+            LOGGER.warning(
+                "%s: results of a FLAIR of another name lie beside its own: %s\n"
+                "  cure: --clean-outputs removes them",
+                key,
+                names,
+            )
+        elif _has_result(config, one) and claims.take(key):
+            _remove(stale)
+            LOGGER.info("%s: removed results of a FLAIR of another name: %s", key, names)
+        else:
+            LOGGER.warning("%s: not removed before the visit is finished: %s", key, names)
+
+
+def _has_result(config: RunConfig, delivery: Delivery) -> bool:
+    """Whether a finished visit has left its results under its present name."""
+    from bids_msseg.bids.record import read_record
+
+    visit = delivery.visit
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    return record is not None and (record.status, record.prefix) == ("ok", visit.prefix)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CannotCreateError(
+                f"{path} cannot be removed: {error.strerror}",
+                cure="remove it yourself, or run without --clean-outputs",
+            ) from error
 
 
 def _compare(
