@@ -140,11 +140,11 @@ def choose_image(
 ) -> Choice:
     """Choose the image to use among those of one contrast at one visit.
 
-    Images that a program derived come last. Of the others, the first criterion in which two
-    differ decides: the field of view holds a whole brain; readable and not empty; no contrast
-    agent; not made with motion; the shorter longest voxel edge; the smaller voxel; the lower run;
-    for a contrast beside the FLAIR, its ``acq`` and ``rec``; the name. If the best one fails its
-    checks, the next is taken.
+    The first criterion in which two differ decides: the field of view holds a whole brain;
+    readable and not empty; not derived by a program (``desc-``, ``space-``); no contrast agent;
+    not made with motion; the shorter longest voxel edge; the smaller voxel; the lower run; for a
+    contrast beside the FLAIR, its ``acq`` and ``rec``; the name. If the best one fails its checks,
+    the next is taken.
 
     Parameters
     ----------
@@ -268,9 +268,9 @@ def _criteria(one: Candidate, flair: Mapping[str, str] | None) -> tuple[tuple[An
     run = entities.get("run", "")
     other = [flair is not None and entities.get(name) != flair.get(name) for name in _FOLLOW]
     return (
-        (_derived(entities), "made by a program"),
         (not one.covers_brain, f"covers only {min(one.extent_mm, default=0):.0f} mm"),
         (bool(one.problem), "unreadable"),
+        (_derived(entities), "made by a program"),
         (one.enhanced, "contrast agent"),
         (one.moving, "made with motion"),
         (longest, f"edges of {longest:.3g} mm"),
