@@ -33,7 +33,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_msseg import readers
-from bids_msseg.bids.choose import is_fetched, voxel_volume
+from bids_msseg.bids.choose import examine, is_fetched
 from bids_msseg.bids.inherit import SidecarReader
 from bids_msseg.bids.query import find_visits
 from bids_msseg.bids.record import read_records
@@ -158,7 +158,7 @@ def _odd_fields(content: bytes, rng: np.random.Generator) -> bytes:
 
 def _read_image(path: Path, bench: Bench) -> None:
     is_fetched(path)
-    voxel_volume(path)
+    examine(path)
     masks = bench.file(f"brains/sub-01/anat/sub-01_desc-brain_mask{_ending(path)}", b"")
     masks.write_bytes(path.read_bytes())
     find_brain_mask(path, "01", None, {"brains": bench.folder / "brains"})

@@ -23,6 +23,7 @@ from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import prepare_template_home
 
 if TYPE_CHECKING:
+    from bids_msseg.bids.order import VisitOrder
     from bids_msseg.bids.record import VisitRecord
     from bids_msseg.bids.visit import Selection, Skipped, Visit
     from bids_msseg.models.weights import ModelHeader
@@ -200,7 +201,26 @@ def _select(config: RunConfig) -> Selection:
             LOGGER.info("%s: %s", visit.key, note)
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
+    for participant, order in _orders(config, selection).items():
+        if order.level > logging.INFO:
+            LOGGER.log(order.level, order.describe(participant))
     return selection
+
+
+def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
+    """Put the selected visits of each participant with several of them in order."""
+    from bids_msseg.bids.order import order_sessions
+
+    flairs: dict[str, dict[str, str]] = {}
+    for visit in selection.visits:
+        if visit.session is not None:
+            flairs.setdefault(visit.participant, {})[visit.session] = visit.flair.name
+    asked = config.query.session_order
+    return {
+        participant: order_sessions(config.bids_dir, participant, sessions, asked=asked)
+        for participant, sessions in flairs.items()
+        if len(sessions) > 1
+    }
 
 
 def _spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
@@ -269,18 +289,27 @@ def _versions() -> dict[str, str]:
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
+    from bids_msseg.bids.paths import stale_outputs
+    from bids_msseg.reports.text import listed
+
     lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
     for visit in selection.visits:
         done = _is_finished(config, _delivery(config, visit, header))
-        lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}")
+        fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
+        lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}{fails}")
         for contrast in ("FLAIR", "T1w", "T2w"):
             path = visit.contrasts.get(contrast)
             where = "none" if path is None else _public(str(path), config)
             lines.append(f"  {contrast}: {where}")
         lines += [f"  note: {note}" for note in visit.notes]
+        stale = [path.name for path in stale_outputs(config.output_dir, visit)]
+        if stale:
+            lines.append(f"  results of a FLAIR of another name: {listed(stale)}")
     for one in selection.skipped:
         cure = f" (cure: {one.cure})" if one.cure else ""
         lines.append(f"{one.key}: would be skipped: {one.reason}{cure}")
+    orders = _orders(config, selection).items()
+    lines += [order.describe(participant) for participant, order in orders]
     print("\n".join(lines))
     return ExitCode.SUCCESS
 
@@ -390,6 +419,7 @@ def _process(
         if config.execution.resource_monitor and outcomes:
             _write_usage(config.output_dir, outcomes, claims)
         outcomes += _left_to_others(one for one in todo if one not in mine)
+        _handle_stale(config, deliveries, claims)
     compared = _compare(config, selection, plugin)
     _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
     _close(config, deliveries, outcomes, selection.skipped)
@@ -464,6 +494,50 @@ def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
             LOGGER.debug("removed %s, which a killed run has left", folder / name)
 
 
+def _handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
+    """Name results that lie under an earlier name of a visit's FLAIR; remove them where asked."""
+    from bids_msseg.bids.paths import stale_outputs
+    from bids_msseg.reports.text import listed
+
+    for one in deliveries:
+        stale, key = stale_outputs(config.output_dir, one.visit), one.visit.key
+        if not stale:
+            continue
+        names = listed([path.name for path in stale])
+        if not config.execution.clean_outputs:
+            LOGGER.warning(
+                "%s: results of a FLAIR of another name lie beside its own: %s\n"
+                "  cure: --clean-outputs removes them",
+                key,
+                names,
+            )
+        elif _has_result(config, one) and claims.take(key):
+            _remove(stale)
+            LOGGER.info("%s: removed results of a FLAIR of another name: %s", key, names)
+        else:
+            LOGGER.warning("%s: not removed before the visit is finished: %s", key, names)
+
+
+def _has_result(config: RunConfig, delivery: Delivery) -> bool:
+    """Whether a finished visit has left its results under its present name."""
+    from bids_msseg.bids.record import read_record
+
+    visit = delivery.visit
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    return record is not None and (record.status, record.prefix) == ("ok", visit.prefix)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CannotCreateError(
+                f"{path} cannot be removed: {error.strerror}",
+                cure="remove it yourself, or run without --clean-outputs",
+            ) from error
+
+
 def _compare(
     config: RunConfig, selection: Selection, plugin: tuple[str, dict[str, Any]] | None
 ) -> ExitCode:
@@ -505,6 +579,8 @@ def _compare_claimed(
         seed=config.processing.random_seed,
         threads=resources.omp_nthreads,
         versions=_versions(),
+        bids_dir=config.bids_dir,
+        session_order=config.query.session_order,
     ):
         who = f"sub-{outcome.participant}"
         if outcome.failure is None:

@@ -293,6 +293,13 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
             help=f"only these {what}, with or without {prefix}; or a file, one in each line",
         )
     group.add_argument(
+        "--session-order",
+        metavar="LABEL..",
+        nargs="+",
+        action="extend",
+        help="sessions, earliest first [by acq_time, labels]",
+    )
+    group.add_argument(
         "--bids-filter-file", metavar="FILE", help="JSON of pybids entities for each contrast"
     )
     _add_switch(group, "skip-bids-validation", "do not check the dataset description")
@@ -356,6 +363,7 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
         "-w", "--work-dir", metavar="DIR", help="intermediate files [OUTPUT_DIR/.work]"
     )
     _add_switch(group, "clean-workdir", "empty the work folder first")
+    _add_switch(group, "clean-outputs", "remove results of a FLAIR that was renamed")
     group.add_argument(
         "--config-file", metavar="FILE", help="options in TOML; the command line wins"
     )

@@ -161,6 +161,9 @@ class Query:
     ----------
     participant_label, session_label : tuple of str
         Labels without ``sub-``/``ses-``; none means all.
+    session_order : tuple of str
+        Sessions without ``ses-`` in the order of the visits, the earliest first; none means that
+        the dataset tells.
     bids_filters : mapping
         Content of ``--bids-filter-file``: for each contrast in lower case, entity to wanted value
         (text, number, list of these; None where the entity has to be absent). Keys of other apps
@@ -175,6 +178,7 @@ class Query:
 
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
+    session_order: tuple[str, ...] = ()
     bids_filters: Filters = field(default_factory=dict)
     skip_bids_validation: bool = False
     bids_database_dir: Path | None = None
@@ -254,6 +258,8 @@ class Execution:
         Folder for intermediate files; None is :attr:`RunConfig.work_dir`'s default.
     clean_workdir : bool
         Empty that folder first.
+    clean_outputs : bool
+        Remove results that finished visits left under an earlier name of their FLAIR.
     dry_run, reports_only, boilerplate_only : bool
         At most one: say what would be done; make the reports from what is there; write the
         methods text.
@@ -269,6 +275,7 @@ class Execution:
 
     work_dir: Path | None = None
     clean_workdir: bool = False
+    clean_outputs: bool = False
     dry_run: bool = False
     reports_only: bool = False
     boilerplate_only: bool = False
@@ -457,6 +464,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "levels": _read_levels,
         "participant_label": readers.labels("sub-"),
         "session_label": readers.labels("ses-"),
+        "session_order": readers.labels("ses-"),
         "bids_filters": readers.filters,
         "skip_bids_validation": readers.flag,
         "bids_database_dir": readers.path,
@@ -475,6 +483,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "use_plugin": readers.path,
         "work_dir": readers.path,
         "clean_workdir": readers.flag,
+        "clean_outputs": readers.flag,
         "dry_run": readers.flag,
         "reports_only": readers.flag,
         "boilerplate_only": readers.flag,

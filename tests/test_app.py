@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -424,3 +425,80 @@ def test_a_model_by_path_is_named_and_not_located(
     header = app._model_header(config)
     assert app._options(config, header)["model"] == "bright"
     assert str(bright_model.parent) not in str(app._options(config, header))
+
+
+def left_by_an_earlier_name(out: Path, record: VisitRecord) -> list[Path]:
+    """Leave a record, and files under the name that its FLAIR had before."""
+    write_record(out, record)
+    names = ("anat/sub-01_space-FLAIR_label-L_mask.nii.gz", "figures/sub-01_desc-brain_FLAIR.png")
+    paths = [out / "sub-01" / name for name in (*names, "anat/sub-01_acq-new_desc-x_stats.tsv")]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("status", "prefix", "clean", "removed"),
+    [
+        ("ok", "sub-01_acq-new", True, True),
+        ("ok", "sub-01_acq-new", False, False),
+        ("ok", "sub-01", True, False),
+        ("failed", "sub-01_acq-new", True, False),
+    ],
+)
+def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
+    configure: MakeConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    status: Any,
+    prefix: str,
+    clean: bool,
+    removed: bool,
+) -> None:
+    """Never before the visit has results under the name that its FLAIR has now."""
+    *old, new = left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, prefix, status))
+    visit = Visit("01", None, tmp_path / "f.nii.gz", entities={"acq": "new"})
+    model = ModelUse("m", "1", "0" * 64)
+    delivery = Delivery(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
+    caplog.set_level("INFO", logger="bids_msseg")
+    with Claims([tmp_path]) as claims:
+        app._handle_stale(configure(clean_outputs=clean), [delivery], claims)
+    assert [path.exists() for path in old] == [not removed] * 2
+    assert new.exists()
+    (told,) = caplog.records
+    assert all(path.name in told.message for path in old)
+    assert ("--clean-outputs" in told.message) == (not clean)
+
+
+def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
+    configure: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok"))
+    monkeypatch.setattr(app, "_delivery", lambda *_: None)
+    monkeypatch.setattr(app, "_is_finished", lambda *_: False)
+    raw = tmp_path / "raw"
+    visits = (
+        Visit("01", None, raw / "a.nii.gz", entities={"acq": "new"}, problem="a.nii.gz is empty"),
+        Visit("02", "pre", raw / "b.nii.gz"),
+        Visit("02", "post", raw / "c.nii.gz"),
+        Visit("03", "M12", raw / "d.nii.gz"),
+        Visit("03", "M6", raw / "e.nii.gz"),
+    )
+    header: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
+    for asked in ((), ("pre", "post", "M6", "M12")):
+        config = configure(dry_run=True, session_order=list(asked))
+        assert app._dry_run(config, Selection(visits, ()), header) == ExitCode.SUCCESS
+        told = capsys.readouterr().out
+        assert "sub-01: would be processed, and would fail: a.nii.gz is empty" in told
+        assert "sub-01_space-FLAIR_label-L_mask.nii.gz" in told
+        assert "sub-03: order of the visits: ses-M6, ses-M12" in told
+        assert ("sub-02: the order of the visits ses-post, ses-pre is not known" in told) == (
+            not asked
+        )
+        assert (
+            "sub-02: order of the visits: ses-pre, ses-post (--session-order)" in told
+        ) == bool(asked)

@@ -54,6 +54,7 @@ queries = st.builds(
     Query,
     participant_label=labels,
     session_label=labels,
+    session_order=labels,
     bids_filters=filters,
     skip_bids_validation=st.booleans(),
     bids_database_dir=st.none() | _paths("db"),
@@ -81,6 +82,7 @@ executions = st.builds(
     Execution,
     work_dir=st.none() | _paths("work"),
     clean_workdir=st.booleans(),
+    clean_outputs=st.booleans(),
     dry_run=st.booleans(),
     stop_on_first_crash=st.booleans(),
     resource_monitor=st.booleans(),
@@ -366,6 +368,8 @@ CHANGES: dict[str, object] = {
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],
+    "session_order": ["pre", "post"],
+    "clean_outputs": True,
     "nprocs": 4,
     "omp_nthreads": 1,
     "mem_gb": 3,

@@ -1,27 +1,32 @@
-"""Which of several images of one contrast is used, and whether its content is there."""
+"""Which file names count, which of several images of one contrast is used, and why."""
 
 from __future__ import annotations
 
 import math
+import re
 import stat
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import nibabel as nib
-import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from bids_msseg.bids.visit import LABEL, name_entities, visit_key
+from bids_msseg.errors import MssegError
+from bids_msseg.imaging.conform import check_header, check_image
 
-from bids_msseg.bids.visit import name_entities
-
-UNREADABLE = (OSError, EOFError, ValueError, OverflowError, zlib.error)
-"""What nibabel lets through beside its own when a header is damaged."""
+LEAST_EXTENT_MM: Final = 95.0
+"""Field of view that a whole brain needs along every axis: from the vertex to the medulla, the
+shortest way through it, there are 105 to 130 mm. Localizers (some slices), sagittal images of the
+cord (35 to 60 mm) and slabs through the hippocampi (40 to 90 mm) have less along one axis."""
+Sidecar = Callable[[Path], Mapping[str, Any]]
 _POINTER_BYTES = 32768
 _DERIVED = ("space", "desc", "label", "res", "den", "chunk", "split")
 _FOLLOW = ("acq", "rec")
+_ENTITY = re.compile(r"([a-z]+)-(.*)", re.DOTALL)
+_NO_AGENT = ("", "none", "no", "n/a")
+_MOTION = re.compile(r"motion|moving|movement")
+_STILL = re.compile(r"no.?mot|without|free|corr|moco|still|rest|none")
+_EMPTY, _NOT_FETCHED = "is empty", "is not fetched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +39,59 @@ class Choice:
         The image to use; None where there is none, or where the choice cannot be made.
     missing : Path or None
         An image whose content is not on this machine and that could have been chosen.
-    note : str
-        Why this one, where there was a choice.
+    notes : tuple of str
+        Why this one, where there was a choice, and what is unusual about it.
+    problem : str
+        Why the image will fail, where none is better; empty where nothing is known.
     """
 
     image: Path | None
     missing: Path | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is known of an image before any voxel is read.
+
+    Attributes
+    ----------
+    path : Path
+    extent_mm, edges_mm : tuple of 3 floats
+        Field of view and voxel edges; empty where unreadable.
+    problem : str
+        What is wrong with file or header, in words that follow the file's name.
+    enhanced : bool
+        Whether it was taken with a contrast agent.
+    moving : bool
+        Whether it was made while the participant moved on purpose.
+    """
+
+    path: Path
+    extent_mm: tuple[float, ...] = ()
+    edges_mm: tuple[float, ...] = ()
+    problem: str = ""
+    enhanced: bool = False
+    moving: bool = False
+
+    @property
+    def covers_brain(self) -> bool:
+        """Whether the field of view can hold a whole brain."""
+        return min(self.extent_mm, default=0.0) >= LEAST_EXTENT_MM
+
+    @property
+    def described(self) -> str:
+        """File name and size of a voxel."""
+        if self.edges_mm:
+            return f"{self.path.name} ({math.prod(self.edges_mm):.3g} mm³ a voxel)"
+        return self.path.name
 
 
 def misnamed(image: Path, participant: str, session: str | None) -> str:
-    """Say where a file's name contradicts the folders that it lies in.
+    """Say why a file's name is not a whole BIDS name of this participant and session.
 
-    Such a file may be another person's, or another day's.
+    Such a file may be another person's, or another day's, or what another program made.
 
     Parameters
     ----------
@@ -57,12 +102,14 @@ def misnamed(image: Path, participant: str, session: str | None) -> str:
     Returns
     -------
     str
-        Words that follow the file's name; empty where nothing contradicts.
+        Words that follow the file's name; empty where it is one.
 
     Examples
     --------
     >>> misnamed(Path("sub-02_FLAIR.nii.gz"), "01", None)
     'says sub-02 and lies in the folder of sub-01'
+    >>> misnamed(Path("rsub-02_FLAIR.nii.gz"), "01", None)
+    'is no BIDS name of sub-01'
     >>> misnamed(Path("sub-01_ses-2_FLAIR.nii.gz"), "01", "2")
     ''
     """
@@ -72,89 +119,248 @@ def misnamed(image: Path, participant: str, session: str | None) -> str:
         if told is not None and told != label:
             there = f"in the folder of {name}-{label}" if label else f"in no folder of a {name}-"
             return f"says {name}-{told} and lies {there}"
-    return ""
+    pairs = image.name.partition(".")[0].split("_")[:-1]
+    key = visit_key(participant, session)
+    whole = rf"{re.escape(key)}(?:_[a-z]+-{LABEL})*_[0-9a-zA-Z]+\.nii(?:\.gz)?"
+    if re.fullmatch(whole, image.name) and len(entities) == len(pairs):
+        return ""
+    for pair in pairs:
+        match = _ENTITY.fullmatch(pair)
+        if match and not re.fullmatch(LABEL, match[2]):
+            return f"has {pair}, which is no label of BIDS"
+    return f"is no BIDS name of {key}"
 
 
 def choose_image(
-    contrast: str, images: Sequence[Path], flair: Mapping[str, str] | None = None
+    contrast: str,
+    images: Sequence[Path],
+    flair: Mapping[str, str] | None = None,
+    *,
+    sidecar: Sidecar = lambda _: {},
 ) -> Choice:
     """Choose the image to use among those of one contrast at one visit.
 
-    Complete, real-valued, underived images come first; for a contrast beside the FLAIR, then
-    those without contrast agent and with the FLAIR's ``acq`` and ``rec``; then the smallest
-    voxels; then the first by name.
+    The first criterion in which two differ decides: the field of view holds a whole brain;
+    readable and not empty; not derived by a program (``desc-``, ``space-``); no contrast agent;
+    not made with motion; the shorter longest voxel edge; the smaller voxel; the lower run; for a
+    contrast beside the FLAIR, its ``acq`` and ``rec``; the name. If the best one fails its checks,
+    the next is taken.
 
     Parameters
     ----------
     contrast : str
-        BIDS suffix, for the note.
+        BIDS suffix, for the notes.
     images : sequence of Path
         Candidates.
     flair : mapping of str to str, optional
         Entities of the FLAIR, when choosing an image to go with it.
+    sidecar : callable, optional
+        Gives the metadata of an image.
 
     Returns
     -------
     Choice
         Where a candidate that could win is not fetched, no other one is taken silently in its
-        place: ``image`` is None and ``missing`` names it.
+        place: ``image`` is None and ``missing`` names it. Where all fail, the best one stays,
+        with its problem.
     """
     usable = [path for path in images if name_entities(path.name)[0].get("part", "mag") == "mag"]
     if not usable:
         return Choice(None)
-    ranks = {path: _rank(name_entities(path.name)[0], flair) for path in usable}
-    best = sorted(path for path in usable if ranks[path] == min(ranks.values()))
+    least = min(map(_name_rank, usable))
+    best = [path for path in sorted(usable) if _name_rank(path) == least]
     missing = next((path for path in best if not is_fetched(path)), None)
     if missing:
         return Choice(None, missing)
-    volumes = {path: voxel_volume(path) for path in best} if len(best) > 1 else {}
-    chosen = min(best, key=lambda path: (volumes.get(path, 0.0), path.name))
-    return Choice(chosen, note=_note(contrast, chosen, images, volumes))
-
-
-def _rank(entities: Mapping[str, str], flair: Mapping[str, str] | None) -> tuple[int, ...]:
-    derived = sum(name in entities for name in _DERIVED)
-    if flair is None:
-        return (derived,)
-    agent = int("ce" in entities)
-    return (derived, agent, *(int(entities.get(name) != flair.get(name)) for name in _FOLLOW))
-
-
-def _note(
-    contrast: str, chosen: Path, images: Sequence[Path], volumes: Mapping[Path, float]
-) -> str:
-    if len(images) < 2:
-        return ""
-    others = ", ".join(_describe(path, volumes) for path in sorted(images) if path != chosen)
-    return (
-        f"{len(images)} {contrast} images: {_describe(chosen, volumes)} is used, {others} "
-        f"{'is' if len(images) == 2 else 'are'} not"
+    known = (examine(path, sidecar(path), header=len(usable) > 1) for path in usable)
+    ranked = sorted(known, key=lambda one: _rank(one, flair))
+    chosen, faults = _first_sound(ranked)
+    reasons = {path: "no magnitude" for path in sorted(images) if path not in usable}
+    reasons |= {one.path: _why(one, chosen, faults, flair) for one in ranked if one != chosen}
+    fault = faults.get(chosen.path, "")
+    return Choice(
+        chosen.path,
+        notes=(*_note(contrast, chosen, reasons, fault), *_remarks(contrast, chosen)),
+        problem=fault and f"{chosen.path.name} {fault}",
     )
 
 
-def _describe(path: Path, volumes: Mapping[Path, float]) -> str:
-    volume = volumes.get(path)
-    if volume is None:
-        return path.name
-    size = f"{volume:.3g} mm³ a voxel" if math.isfinite(volume) else "unreadable"
-    return f"{path.name} ({size})"
-
-
-def voxel_volume(image: Path) -> float:
-    """Return the volume of one voxel in mm³, to a thousandth; infinity where unreadable.
+def examine(
+    path: Path, metadata: Mapping[str, Any] | None = None, *, header: bool = True
+) -> Candidate:
+    """Look at the name, the sidecar and the header of an image.
 
     Parameters
     ----------
-    image : Path
-        A NIfTI file; only its header is read.
+    path : Path
+    metadata : mapping, optional
+        Of its sidecar.
+    header : bool, default True
+        Also open the file.
+
+    Returns
+    -------
+    Candidate
     """
+    entities, _ = name_entities(path.name)
+    enhanced, moving = is_enhanced(entities, metadata or {}), shows_motion(entities)
+    known = Candidate(path, enhanced=enhanced, moving=moving)
+    if not is_fetched(path):
+        return replace(known, problem=_NOT_FETCHED)
+    if _is_empty(path):
+        return replace(known, problem=_EMPTY)
+    if not header:
+        return known
     try:
-        header: Any = nib.load(image)
-        affine = header.affine
-    except (*UNREADABLE, ImageFileError, HeaderDataError):
-        return math.inf
-    volume = abs(float(np.linalg.det(affine[:3, :3])))
-    return round(volume, 3) if math.isfinite(volume) and volume > 0 else math.inf
+        found = check_header(path)
+    except (MssegError, OSError) as error:
+        return replace(known, problem=_fault(error, path))
+    extent = tuple(n * edge for n, edge in zip(found.shape, found.spacing, strict=True))
+    return replace(known, extent_mm=extent, edges_mm=found.spacing)
+
+
+def is_enhanced(entities: Mapping[str, str], metadata: Mapping[str, Any]) -> bool:
+    """Tell whether name or sidecar say that a contrast agent was given.
+
+    Examples
+    --------
+    >>> is_enhanced({"ce": "gd"}, {}), is_enhanced({}, {"ContrastBolusIngredient": "GADOLINIUM"})
+    (True, True)
+    >>> is_enhanced({}, {"ContrastBolusIngredient": "none"}), is_enhanced({"acq": "ce"}, {})
+    (False, False)
+    """
+    agent = metadata.get("ContrastBolusIngredient")
+    said = [entities.get("ce"), *(agent if isinstance(agent, list) else [agent])]
+    return any(str(one).strip().casefold() not in _NO_AGENT for one in said if one is not None)
+
+
+def shows_motion(entities: Mapping[str, str]) -> bool:
+    """Tell whether a name says that the participant moved on purpose.
+
+    Examples
+    --------
+    >>> shows_motion({"task": "nod"}), shows_motion({"rec": "motion"}), shows_motion({"rec": "n4"})
+    (True, True, False)
+    >>> shows_motion({"task": "rest"}), shows_motion({"rec": "motioncorrected"})
+    (False, False)
+    """
+    task, *others = (entities.get(name, "").casefold() for name in ("task", *_FOLLOW))
+    if task and not _STILL.search(task):
+        return True
+    return any(_MOTION.search(one) and not _STILL.search(one) for one in others)
+
+
+def _name_rank(path: Path) -> tuple[int, ...]:
+    """Rank by the name alone, for images of which nothing else can be known."""
+    entities, _ = name_entities(path.name)
+    return _derived(entities), int(is_enhanced(entities, {})), int(shows_motion(entities))
+
+
+def _derived(entities: Mapping[str, str]) -> int:
+    return sum(name in entities for name in _DERIVED)
+
+
+def _criteria(one: Candidate, flair: Mapping[str, str] | None) -> tuple[tuple[Any, str], ...]:
+    """List what decides, the smaller the better, and how a worse image is spoken of."""
+    entities, _ = name_entities(one.path.name)
+    longest = round(max(one.edges_mm, default=math.inf), 3)
+    volume = round(math.prod(one.edges_mm), 3) if one.edges_mm else math.inf
+    run = entities.get("run", "")
+    other = [flair is not None and entities.get(name) != flair.get(name) for name in _FOLLOW]
+    return (
+        (not one.covers_brain, f"covers only {min(one.extent_mm, default=0):.0f} mm"),
+        (bool(one.problem), "unreadable"),
+        (_derived(entities), "made by a program"),
+        (one.enhanced, "contrast agent"),
+        (one.moving, "made with motion"),
+        (longest, f"edges of {longest:.3g} mm"),
+        (volume, f"{volume:.3g} mm³ a voxel"),
+        (int(run) if run.isdecimal() else 0, "higher run"),
+        (other, "acq- or rec- unlike FLAIR"),
+        (one.path.name, "same in all else"),
+    )
+
+
+def _rank(one: Candidate, flair: Mapping[str, str] | None) -> tuple[Any, ...]:
+    return tuple(value for value, _ in _criteria(one, flair))
+
+
+def _first_sound(ranked: Sequence[Candidate]) -> tuple[Candidate, dict[Path, str]]:
+    """Find the first image that passes its checks, and what is wrong with those before it.
+
+    A lone image is not read: its visit says what is wrong with it.
+    """
+    faults: dict[Path, str] = {}
+    for one in ranked:
+        fault = one.problem or (_check(one.path) if len(ranked) > 1 else "")
+        if not fault:
+            return one, faults
+        faults[one.path] = fault
+    return ranked[0], faults
+
+
+def _check(path: Path) -> str:
+    try:
+        check_image(path)
+    except (MssegError, OSError) as error:
+        return _fault(error, path)
+    return ""
+
+
+def _fault(error: MssegError | OSError, path: Path) -> str:
+    """Say what is wrong without the folder, which is nobody's business."""
+    if isinstance(error, MssegError):
+        return error.message.removeprefix(f"the image {path} ")
+    return f"cannot be read: {error.strerror}"
+
+
+def _why(
+    one: Candidate,
+    chosen: Candidate,
+    faults: Mapping[Path, str],
+    flair: Mapping[str, str] | None,
+) -> str:
+    """Say in a few words why an image is not the one."""
+    if one.problem:
+        words = {_EMPTY: "empty", _NOT_FETCHED: "not fetched"}
+        return words.get(one.problem, "unreadable")
+    if one.path in faults:
+        return f"fails its checks: {faults[one.path]}"
+    pairs = zip(_criteria(one, flair), _criteria(chosen, flair), strict=True)
+    return next(words for (value, words), (better, _) in pairs if value != better)
+
+
+def _note(
+    contrast: str, chosen: Candidate, reasons: Mapping[Path, str], fault: str
+) -> tuple[str, ...]:
+    if not reasons:
+        return ()
+    others = ", ".join(f"{path.name} ({why})" for path, why in reasons.items())
+    note = (
+        f"{len(reasons) + 1} {contrast} images: {chosen.described} is used, {others} "
+        f"{'is' if len(reasons) == 1 else 'are'} not"
+    )
+    if fault:
+        note += "; none passes its checks"
+    elif chosen.edges_mm and not chosen.covers_brain:
+        note += "; none covers a whole brain"
+    return (note,)
+
+
+def _remarks(contrast: str, chosen: Candidate) -> tuple[str, ...]:
+    unlike = ((chosen.enhanced, "with a contrast agent"), (chosen.moving, "with motion"))
+    return tuple(
+        f"{chosen.path.name} was made {how}: no other {contrast} can be used"
+        for true, how in unlike
+        if true
+    )
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == 0
+    except OSError:
+        return False
 
 
 def is_fetched(path: Path) -> bool:

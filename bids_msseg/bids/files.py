@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import math
 import os
@@ -23,6 +25,8 @@ ABANDONED_S: Final = 86_400
 """Age in s from which a temporary file of another computer or container counts as left behind."""
 MOST_BYTES: Final = 16 * 2**20
 """No sidecar, description or record is longer."""
+MOST_TABLE_BYTES: Final = 256 * 2**20
+"""No table is longer."""
 _PASSING = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(?:\..+)?")
 
 
@@ -230,6 +234,42 @@ def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     lines = ["\t".join(columns)]
     lines += ["\t".join(format_cell(row.get(name)) for name in columns) for row in rows]
     write_atomic(path, "\n".join(lines) + "\n")
+
+
+def load_tsv(path: Path) -> list[dict[str, str]]:
+    """Read a table.
+
+    Parameters
+    ----------
+    path : Path
+        Tab-separated with a line of headings, UTF-8 with or without a mark. Rows may be ragged.
+
+    Returns
+    -------
+    list of dict
+        Column to text.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be read, is no regular file, or is longer than :data:`MOST_TABLE_BYTES`.
+    UnicodeDecodeError
+        Where it is not UTF-8.
+    ValueError
+        Where it is no table.
+    """
+    text = read_small(path, most=MOST_TABLE_BYTES).decode("utf-8-sig")
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""),
+        delimiter="\t",
+        quoting=csv.QUOTE_NONE,
+        restval="n/a",
+        restkey="",
+    )
+    try:
+        return [{key: row[key] for key in row if key} for row in reader]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
 
 
 def format_cell(value: Any) -> str:

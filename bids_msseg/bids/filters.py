@@ -16,13 +16,21 @@ from bids.layout import Query
 from bids_msseg.bids.visit import CONTRASTS, bare_label
 from bids_msseg.errors import UsageError
 
-_SHORT_NAMES = {
+_LONG_NAMES = {
     "sub": "subject",
     "ses": "session",
     "acq": "acquisition",
     "ce": "ceagent",
     "rec": "reconstruction",
+    "dir": "direction",
+    "mod": "modality",
+    "nuc": "nucleus",
+    "stain": "staining",
+    "trc": "tracer",
+    "voi": "volume",
 }
+SHORT_NAMES = {long: short for short, long in _LONG_NAMES.items()}
+"""Entities as file names have them, by what pybids calls them, where that differs."""
 _QUERY = re.compile(r"<?Query\.(NONE|REQUIRED|ANY|OPTIONAL)(?:: \d+)?>?")
 _OWN_ARGUMENTS = frozenset({"scope", "return_type", "target", "invalid_filters", "filters"})
 
@@ -114,7 +122,7 @@ def _entities(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Long entity names and pybids values; pybids' own arguments are left out."""
     entities: dict[str, Any] = {}
     for key, value in raw.items():
-        name = _SHORT_NAMES.get(str(key), str(key))
+        name = _LONG_NAMES.get(str(key), str(key))
         if name in ("subject", "session"):
             entities[name] = _labels(_value(value), name)
         elif name not in _OWN_ARGUMENTS:

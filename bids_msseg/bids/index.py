@@ -115,7 +115,7 @@ class AnatIndex:
 
     def __init__(self, layout: Any, bids_dir: Path) -> None:
         self._layout = layout
-        self._bids_dir = bids_dir
+        self.bids_dir = bids_dir
 
     def images(
         self, suffix: str, filters: Mapping[str, Any]
@@ -155,7 +155,7 @@ class AnatIndex:
             relative = Path(name).relative_to(self._layout.root).as_posix()
             match = _ANAT_IMAGE.fullmatch(relative)
             if match:
-                found.setdefault((match[1], match[2]), []).append(self._bids_dir / relative)
+                found.setdefault((match[1], match[2]), []).append(self.bids_dir / relative)
         return found
 
 

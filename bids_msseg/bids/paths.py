@@ -10,13 +10,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bids_msseg.bids.visit import LABEL, PREFIX_ENTITIES
+from bids_msseg.bids.visit import CONTRASTS, LABEL, PREFIX_ENTITIES, name_entities
 from bids_msseg.errors import UsageError
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Visit
 
 _LABEL: Final = re.compile(LABEL)
+_SUFFIXES: Final = (*CONTRASTS, "mask", "probseg", "dseg", "stats", "xfm")
 _SUFFIX: Final = re.compile(r"[0-9a-zA-Z]+")
 _EXTENSION: Final = re.compile(r"(?:\.[0-9a-z]+)+")
 
@@ -134,6 +135,48 @@ def figure_path(
     """
     name = _name(_prefix(visit), {"desc": desc}, suffix, extension)
     return participant_dir(out_dir, visit.participant) / "figures" / name
+
+
+def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
+    """List the outputs of a visit that are named after another FLAIR than its own.
+
+    A FLAIR that was renamed, or another one that is chosen, leaves them beside the new ones.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+
+    Returns
+    -------
+    tuple of Path
+        Images, tables, sidecars and figures.
+
+    Raises
+    ------
+    UsageError
+        Where a label is not a BIDS label.
+    """
+    figures = participant_dir(out_dir, visit.participant) / "figures"
+    folders = (visit_dir(out_dir, visit) / "anat", figures)
+    return tuple(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if _is_stale(path.name, visit)
+    )
+
+
+def _is_stale(name: str, visit: Visit) -> bool:
+    entities, suffix = name_entities(name)
+    same = (entities.get("sub"), entities.get("ses")) == (visit.participant, visit.session)
+    return (
+        same
+        and suffix in _SUFFIXES
+        and any(entities.get(one) != visit.entities.get(one) for one in PREFIX_ENTITIES)
+    )
 
 
 def report_path(out_dir: Path, participant: str) -> Path:

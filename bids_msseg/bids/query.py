@@ -10,15 +10,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bids_msseg.bids.choose import choose_image, misnamed
 from bids_msseg.bids.files import read_small
 from bids_msseg.bids.filters import Filters, parse_filters
+from bids_msseg.bids.ignore import FILE, IgnoreRules, read_ignore_rules
+from bids_msseg.bids.images import DatasetImages, VisitId, listing
 from bids_msseg.bids.index import (
     AnatFolder,
-    AnatIndex,
     list_participants,
     list_visits,
     may_read,
@@ -29,7 +31,6 @@ from bids_msseg.bids.reuse import check_derivatives, find_brain_mask
 from bids_msseg.bids.visit import (
     CONTRASTS,
     LABEL,
-    PREFIX_ENTITIES,
     Selection,
     Skipped,
     Visit,
@@ -43,8 +44,8 @@ from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelected
 __all__ = ["Selection", "Skipped", "Visit", "find_visits"]
 
 BIDS_VERSION = "1.10"
-_LISTED = 8
-_VisitId = tuple[str, str | None]
+_NO_DATASETS = ("derivatives", "sourcedata", "code", "logs", "docs", "phenotype", "stimuli")
+"""Folders beside the participants, which may hold ``sub-*`` folders of something else."""
 
 
 def find_visits(
@@ -96,7 +97,8 @@ def find_visits(
         about = (*_version_notes(_read_description(bids_dir)), *_ignored_notes(bids_dir))
     check_derivatives(derivatives or {})
     parsed = parse_filters(filters)
-    scope = _select(bids_dir, participants, sessions, parsed)
+    rules, unread = read_ignore_rules(bids_dir)
+    scope = _select(bids_dir, participants, sessions, parsed, rules)
     labels = sorted({folder.participant for folder in scope.folders})
     with open_index(
         bids_dir,
@@ -104,7 +106,8 @@ def find_visits(
         folders=scope.folders,
         database_dir=database_dir,
     ) as (index, notes):
-        images = _Images.query(index, parsed)
+        wanted = {(folder.participant, folder.session) for folder in scope.folders}
+        images = DatasetImages.query(index, parsed, rules, wanted)
     maker = _VisitMaker(bids_dir, images, derivatives or {}, SidecarReader(bids_dir))
     made = [maker.make(folder) for folder in scope.folders]
     visits = tuple(one for one in made if isinstance(one, Visit))
@@ -112,7 +115,8 @@ def find_visits(
     skipped.sort(key=lambda one: visit_order(one.participant, one.session))
     if not visits:
         raise _no_visit(skipped, images)
-    return Selection(visits, tuple(skipped), (*about, *parsed.notes, *scope.notes, *notes))
+    told = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes)
+    return Selection(visits, tuple(skipped), told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +130,45 @@ class _Scope:
 
 
 def _select(
-    bids_dir: Path, participants: Iterable[str], sessions: Iterable[str], filters: Filters
+    bids_dir: Path,
+    participants: Iterable[str],
+    sessions: Iterable[str],
+    filters: Filters,
+    rules: IgnoreRules,
 ) -> _Scope:
-    """Apply labels and the subject and session of the FLAIR filter to the visit folders."""
-    present = list_participants(bids_dir)
-    asked = _clean_labels(participants, "sub")
-    wanted = [label for label in asked if label in set(present)] if asked else present
-    names = _clean_labels(sessions, "ses")
+    """Apply labels, ``.bidsignore`` and subject and session of the FLAIR filter to the folders."""
+    listed = list_participants(bids_dir)
+    asked, names = _clean_labels(participants, "sub"), _clean_labels(sessions, "ses")
+    every = list_visits(bids_dir, [one for one in listed if not asked or one in asked])
+    inside, left_out = _split(bids_dir, every, rules)
     folders = [
         folder
-        for folder in list_visits(bids_dir, wanted)
+        for folder in inside
         if (not names or folder.session in names)
         and filters.allows(folder.participant, folder.session)
     ]
     folders.sort(key=lambda folder: visit_order(folder.participant, folder.session))
     if not folders:
-        raise _nothing_selected(bids_dir, present, asked, names)
-    absent, notes = _absent(present, asked, names, {(f.participant, f.session) for f in folders})
+        raise _nothing_selected(bids_dir, listed, asked, names, inside, left_out)
+    found = {(folder.participant, folder.session) for folder in folders}
+    absent, notes = _absent(listed, asked, names, found, left_out)
+    if left_out:
+        notes = (*notes, f"{FILE} leaves out {listing(left_out)}")
     return _Scope(tuple(folders), absent, notes, some=bool(asked))
+
+
+def _split(
+    bids_dir: Path, folders: Iterable[AnatFolder], rules: IgnoreRules
+) -> tuple[list[AnatFolder], list[str]]:
+    """Divide folders into those of visits and, by key, those that ``.bidsignore`` leaves out."""
+    inside: list[AnatFolder] = []
+    left_out: list[str] = []
+    for folder in folders:
+        if rules.ignores(folder.path.relative_to(bids_dir).as_posix(), folder=True):
+            left_out.append(visit_key(folder.participant, folder.session))
+        else:
+            inside.append(folder)
+    return inside, left_out
 
 
 def _clean_labels(labels: Iterable[str], entity: str) -> list[str]:
@@ -151,74 +176,104 @@ def _clean_labels(labels: Iterable[str], entity: str) -> list[str]:
     odd = [label for label in bare if not re.fullmatch(LABEL, label)]
     if odd:
         raise UsageError(
-            f"not a {entity}- label: {_listing([repr(label) for label in odd])}",
+            f"not a {entity}- label: {listing([repr(label) for label in odd])}",
             cure="labels hold letters and digits only; separate several by blanks",
         )
     return bare
 
 
 def _absent(
-    present: Sequence[str], asked: Sequence[str], names: Sequence[str], found: set[_VisitId]
+    present: Sequence[str],
+    asked: Sequence[str],
+    names: Sequence[str],
+    found: set[VisitId],
+    left_out: Sequence[str],
 ) -> tuple[tuple[Skipped, ...], tuple[str, ...]]:
     """Rows for labels of named participants; a note for a session that nobody has."""
     gone = "is not in the dataset"
     rows = [Skipped(a, None, f"sub-{a} {gone}", _LABEL_CURE) for a in asked if a not in present]
     rows += [
-        Skipped(a, name, f"sub-{a} has no ses-{name}", _LABEL_CURE)
+        _ignored_row(a, name)
+        if visit_key(a, name) in left_out
+        else Skipped(a, name, f"sub-{a} has no ses-{name}", _LABEL_CURE)
         for a in asked
         for name in names
         if a in present and (a, name) not in found
+    ]
+    seen = {participant for participant, _ in found}
+    rows += [
+        _ignored_row(a)
+        for a in asked
+        if not names and a in present and a not in seen and _is_left_out(a, left_out)
     ]
     there = {session for _, session in found}
     lost = [f"ses-{name} {gone}" for name in names if name not in there and not asked]
     return tuple(rows), tuple(lost)
 
 
+def _ignored_row(participant: str, session: str | None = None) -> Skipped:
+    reason = f"{visit_key(participant, session)} is left out by {FILE}"
+    return Skipped(participant, session, reason, f"take it out of {FILE}, or do not ask for it")
+
+
+def _is_left_out(participant: str, left_out: Sequence[str]) -> bool:
+    key = f"sub-{participant}"
+    return any(one == key or one.startswith(f"{key}_") for one in left_out)
+
+
 _LABEL_CURE = "check the spelling of the label, zeros included"
 
 
 def _nothing_selected(
-    bids_dir: Path, present: Sequence[str], asked: Sequence[str], names: Sequence[str]
+    bids_dir: Path,
+    present: Sequence[str],
+    asked: Sequence[str],
+    names: Sequence[str],
+    inside: Sequence[AnatFolder],
+    left_out: Sequence[str],
 ) -> NothingSelectedError:
     wanted = [*(f"sub-{label}" for label in asked), *(f"ses-{label}" for label in names)]
     what = " ".join(wanted) or ("the filter file" if present else "sub-*")
-    there = _listing([f"sub-{label}" for label in present]) or "no sub-* folder"
+    there = listing([f"sub-{label}" for label in present]) or "no sub-* folder"
+    sessions = dict.fromkeys(f"ses-{one.session}" for one in inside if one.session)
+    hints = [f"it holds {there}" + (f", with {listing(list(sessions))}" if sessions else "")]
+    hints += [f"{FILE} leaves out {listing(left_out)}"] if left_out else []
+    below = _dataset_below(bids_dir)
+    hints.append(_LABEL_CURE if below is None else _below_cure(below))
     return NothingSelectedError(
-        f"nothing in {bids_dir} is selected by {what}", cure=f"it holds {there}; {_LABEL_CURE}"
+        f"nothing in {bids_dir} is selected by {what}", cure="; ".join(hints)
     )
 
 
-def _no_visit(skipped: Sequence[Skipped], images: _Images) -> Exception:
-    listing = _listing([f"{one.key}: {one.reason}" for one in skipped], "; ")
+def _dataset_below(folder: Path) -> Path | None:
+    """Find the raw data of a study, whose own top folder has no participants."""
+    if list_participants(folder):
+        return None
+    tops = [folder / "rawdata", *_folders(folder), *_folders(folder / "sourcedata")]
+    return next((top for top in tops if any(map(Path.is_dir, top.glob("sub-*")))), None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir() or not may_read(folder):
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith((".", "sub-")) and path.name not in _NO_DATASETS
+    )
+
+
+def _below_cure(below: Path) -> str:
+    return f"the participants lie in {below}: give that folder as BIDS_DIR"
+
+
+def _no_visit(skipped: Sequence[Skipped], images: DatasetImages) -> Exception:
+    shown = listing([f"{one.key}: {one.reason}" for one in skipped], "; ")
     cures = list(dict.fromkeys(one.cure for one in skipped if one.cure))
-    cure = _listing(cures[:3], "; ") or "add FLAIR images"
+    cure = listing(cures[:3], "; ") or "add FLAIR images"
     if images.filtered_out and not images.chosen["FLAIR"]:
-        return NothingSelectedError(f"the filter file leaves no FLAIR ({listing})", cure=cure)
-    return NoInputError(f"no visit has a FLAIR that can be used ({listing})", cure=cure)
-
-
-def _listing(items: Sequence[str], separator: str = ", ") -> str:
-    more = f"{separator}and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return separator.join(items[:_LISTED]) + more
-
-
-@dataclass(frozen=True, slots=True)
-class _Images:
-    """Images by contrast and visit, after the filters; and visits that lost their FLAIR."""
-
-    chosen: Mapping[str, Mapping[_VisitId, Sequence[Path]]]
-    filtered_out: frozenset[_VisitId]
-
-    @classmethod
-    def query(cls, index: AnatIndex, filters: Filters) -> _Images:
-        chosen = {
-            contrast: index.images(contrast, filters.by_contrast[contrast])
-            for contrast in CONTRASTS
-        }
-        if not filters.by_contrast["FLAIR"]:
-            return cls(chosen, frozenset())
-        every = index.images("FLAIR", {})
-        return cls(chosen, frozenset(every.keys() - chosen["FLAIR"].keys()))
+        return NothingSelectedError(f"the filter file leaves no FLAIR ({shown})", cure=cure)
+    return NoInputError(f"no visit has a FLAIR that can be used ({shown})", cure=cure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,70 +281,74 @@ class _VisitMaker:
     """Turns the images of one folder into a visit, or into the reason why not."""
 
     bids_dir: Path
-    images: _Images
+    images: DatasetImages
     derivatives: Mapping[str, Path]
     sidecars: SidecarReader
 
     def make(self, folder: AnatFolder) -> Visit | Skipped:
         participant, session = visit = folder.participant, folder.session
+        mine, odd = self._candidates(visit)
         used: dict[str, Path] = {}
-        notes: list[str] = []
-        entities: dict[str, str] | None = None
+        wrong = list(chain(*odd.values()))
+        notes = [f"not used: {listing(wrong, '; ')}"] if wrong else []
+        problems: list[str] = []
         for contrast in CONTRASTS:
-            candidates, odd = self._candidates(contrast, visit)
-            notes += odd
-            choice = choose_image(contrast, candidates, entities)
+            entities = _name_entities_of(used["FLAIR"]) if used else None
+            choice = choose_image(contrast, mine[contrast], entities, sidecar=self._sidecar)
             if choice.missing:
                 return self._not_fetched(visit, choice.missing)
             if choice.image is None and contrast == "FLAIR":
-                return self._no_flair(folder, odd)
-            if choice.image is not None and not _may_open(choice.image):
+                return self._no_flair(folder, odd[contrast])
+            if choice.image is None:
+                continue
+            if not _may_open(choice.image):
                 return self._closed(visit, choice.image)
-            if choice.image is not None:
-                used[contrast] = choice.image
-                notes += [choice.note] if choice.note else []
-            if contrast == "FLAIR":
-                entities = _name_entities_of(used["FLAIR"])
+            used[contrast] = choice.image
+            notes += choice.notes
+            problems += [choice.problem] if choice.problem else []
         found = find_brain_mask(used["FLAIR"], participant, session, self.derivatives)
         if found.missing:
             return self._not_fetched(visit, found.missing)
-        metadata, problems = self._metadata(used)
+        metadata, unread = self._metadata(used)
         return Visit(
             participant,
             session,
             used["FLAIR"],
             used.get("T1w"),
             used.get("T2w"),
-            entities or {},
+            _name_entities_of(used["FLAIR"]),
             found.mask,
             metadata,
-            (*notes, *([found.note] if found.note else []), *problems),
+            (*notes, *([found.note] if found.note else []), *unread),
+            "; ".join(problems),
         )
 
-    def _candidates(self, contrast: str, visit: _VisitId) -> tuple[list[Path], list[str]]:
-        """List the images that may be this visit's, and what is said of others in its folder."""
-        mine, odd = [], []
-        for path in self.images.chosen[contrast].get(visit, ()):
-            # outputs are named after the FLAIR
-            wrong = contrast == "FLAIR" and _wrong_label(_name_entities_of(path))
-            if why := misnamed(path, *visit) or wrong:
-                odd.append(f"{path.name} {why}: it is not used")
-            else:
-                mine.append(path)
+    def _candidates(self, visit: VisitId) -> tuple[dict[str, list[Path]], dict[str, list[str]]]:
+        """List by role the images that may be this visit's, and what is said of the others."""
+        images = self.images.of(visit)
+        wrong = {path: misnamed(path, *visit) for path in chain(*images.values())}
+        mine = {one: [path for path in paths if not wrong[path]] for one, paths in images.items()}
+        odd = {
+            one: [f"{path.name} {wrong[path]}" for path in paths if wrong[path]]
+            for one, paths in images.items()
+        }
         return mine, odd
+
+    def _sidecar(self, image: Path) -> Mapping[str, Any]:
+        return self.sidecars.read(image)[0]
 
     def _metadata(self, used: Mapping[str, Path]) -> tuple[dict[str, Any], tuple[str, ...]]:
         read = {contrast: self.sidecars.read(path) for contrast, path in used.items()}
         metadata = {contrast: content for contrast, (content, _) in read.items()}
         return metadata, tuple(dict.fromkeys(note for _, notes in read.values() for note in notes))
 
-    def _not_fetched(self, visit: _VisitId, path: Path) -> Skipped:
+    def _not_fetched(self, visit: VisitId, path: Path) -> Skipped:
         inside = path.is_relative_to(self.bids_dir)
         name = path.relative_to(self.bids_dir).as_posix() if inside else str(path)
         reason = f"{name} is not fetched: its content is not on this machine"
         return Skipped(*visit, reason, f"datalad get {name}")
 
-    def _closed(self, visit: _VisitId, path: Path) -> Skipped:
+    def _closed(self, visit: VisitId, path: Path) -> Skipped:
         name = path.relative_to(self.bids_dir).as_posix()
         if path.is_file():
             return Skipped(*visit, f"{name} may not be read", "ask its owner for permission")
@@ -302,9 +361,14 @@ class _VisitMaker:
                 "rename it, with labels of letters and digits, or move it to the folder where "
                 "it belongs"
             )
-            return Skipped(participant, session, odd[0], cure)
+            return Skipped(participant, session, f"{odd[0]}: it is not used", cure)
+        if visit in self.images.ignored:
+            names = listing([path.name for path in self.images.ignored[visit]])
+            reason = f"{FILE} leaves out its FLAIR ({names})"
+            return Skipped(participant, session, reason, f"correct {FILE}")
         if visit in self.images.filtered_out:
-            reason, cure = "the filter file leaves none of its FLAIR images", "loosen the filter"
+            reason = "the filter file leaves none of its FLAIR images"
+            cure = "; ".join(("loosen the filter", *self.images.unmatched["FLAIR"]))
             return Skipped(participant, session, reason, cure)
         top = folder.path.parent
         closed = next((path for path in (top, folder.path) if _is_closed(path)), None)
@@ -317,7 +381,7 @@ class _VisitMaker:
             cure = f"if this is a DataLad dataset: datalad get {name}"
             return Skipped(participant, session, f"the folder {name} is empty", cure)
         found = _image_names(folder.path)
-        what = f"found: {_listing(found)}" if found else "no images in its anat folder"
+        what = f"found: {listing(found)}" if found else "no images in its anat folder"
         cure = f"add a FLAIR, or leave {visit_key(participant, session)} out"
         return Skipped(participant, session, f"no FLAIR ({what})", cure)
 
@@ -336,16 +400,6 @@ def _name_entities_of(image: Path) -> dict[str, str]:
     return {name: value for name, value in entities.items() if name not in ("sub", "ses")}
 
 
-def _wrong_label(entities: Mapping[str, str]) -> str:
-    """Say which entity of output names has a value that cannot stand in one."""
-    wrong = [
-        f"{name}-{entities[name]}"
-        for name in PREFIX_ENTITIES
-        if name in entities and not re.fullmatch(LABEL, entities[name])
-    ]
-    return f"has {wrong[0]}, which is no label of BIDS" if wrong else ""
-
-
 def _image_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.nii*"))
 
@@ -353,7 +407,7 @@ def _image_names(folder: Path) -> list[str]:
 def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
     """Say which folders are passed over for their names."""
     odd = sorted(path.name for path in bids_dir.glob("sub-*") if _is_odd(path))
-    note = f"ignored, labels may hold letters and digits only: {_listing(odd)}"
+    note = f"ignored, labels may hold letters and digits only: {listing(odd)}"
     return (note,) if odd else ()
 
 
@@ -379,6 +433,8 @@ def _read_description(bids_dir: Path) -> dict[str, Any]:
         content = json.loads(read_small(path).decode("utf-8-sig"))
     except FileNotFoundError as error:
         hint = "is a broken link" if path.is_symlink() else "is missing"
+        below = _dataset_below(bids_dir)
+        cure = cure if below is None else _below_cure(below)
         raise InvalidDatasetError(f"{path} {hint}", cure=cure) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidDatasetError(f"{path} is not readable JSON: {error}", cure=cure) from error

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -115,6 +115,11 @@ class VisitRecord:
         What the check of the images found unusual; None where it was not made.
     quality_measures : mapping of str to float
         What it measured.
+    visit_number : int or None
+        Place among the participant's finished visits, the earliest is 1; None where there is no
+        other or the order is not known.
+    order_source : str
+        Where that order is known from, or why it is not known; empty where there is no other.
     """
 
     participant: str
@@ -144,6 +149,8 @@ class VisitRecord:
     load_interval_reason: str = ""
     quality_reasons: tuple[str, ...] | None = None
     quality_measures: Mapping[str, float] = field(default_factory=dict)
+    visit_number: int | None = None
+    order_source: str = ""
 
     @property
     def quality(self) -> str:
@@ -230,14 +237,47 @@ def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRe
     Returns
     -------
     tuple of VisitRecord
-        In natural order of participant and session. A file that cannot be read, or is about
-        another visit than its name says, gives a record with status "failed" and the reason.
+        In natural order of the participants, each with their visits as :func:`in_visit_order`
+        puts them. A file that cannot be read, or is about another visit than its name says,
+        gives a record with status "failed" and the reason.
     """
     start = "sub-*" if participant is None else f"sub-{participant}"
     paths = set(records_dir(out_dir).glob(f"{start}.json"))
     paths |= set(records_dir(out_dir).glob(f"{start}_ses-*.json"))
     records = [_read(path) for path in sorted(paths)]
-    return tuple(sorted(records, key=lambda one: visit_order(one.participant, one.session)))
+    people: dict[str, list[VisitRecord]] = {}
+    for record in sorted(records, key=lambda one: visit_order(one.participant, one.session)):
+        people.setdefault(record.participant, []).append(record)
+    return tuple(record for visits in people.values() for record in in_visit_order(visits))
+
+
+def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
+    """Put the records of a participant in the order of the visits.
+
+    Parameters
+    ----------
+    records : iterable of VisitRecord
+        Of one participant.
+
+    Returns
+    -------
+    tuple of VisitRecord
+        In natural order of the sessions, unless the visit numbers say otherwise; then visits
+        without a number come last.
+
+    Examples
+    --------
+    >>> numbers = {"6m": 2, "baseline": 1, "screening": None}
+    >>> records = [VisitRecord("01", s, "", "ok", visit_number=n) for s, n in numbers.items()]
+    >>> [record.session for record in in_visit_order(records)]
+    ['baseline', '6m', 'screening']
+    """
+    natural = sorted(records, key=lambda one: visit_order(one.participant, one.session))
+    numbers = [one.visit_number for one in natural if one.visit_number is not None]
+    if numbers == sorted(numbers):
+        return tuple(natural)
+    last = len(natural)
+    return tuple(sorted(natural, key=lambda one: one.visit_number or last + 1))
 
 
 def _read(path: Path) -> VisitRecord:
@@ -424,4 +464,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "load_interval_reason": _text,
     "quality_reasons": _optional(_texts),
     "quality_measures": _mapping(_measure),
+    "visit_number": _optional(_count),
+    "order_source": _text,
 }

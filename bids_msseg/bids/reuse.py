@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from bids_msseg.bids.choose import UNREADABLE, is_fetched, misnamed
+from bids_msseg.bids.choose import is_fetched, misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key
 from bids_msseg.errors import NoInputError
 
 _BRAIN_MASK = re.compile(r".*_(?:desc|label)-brain_.*mask\.nii(?:\.gz)?", re.IGNORECASE)
 _GRID_TOLERANCE_MM = 1e-2
+_UNREADABLE = (OSError, EOFError, ValueError, OverflowError, zlib.error)
+"""What nibabel lets through beside its own when a header is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def _same_grid(mask: Path, flair: Path) -> bool:
     try:
         first: Any = nib.load(mask)
         second: Any = nib.load(flair)
-    except (*UNREADABLE, ImageFileError, HeaderDataError):
+    except (*_UNREADABLE, ImageFileError, HeaderDataError):
         return False
     same_shape = first.shape[:3] == second.shape[:3]
     return same_shape and np.allclose(first.affine, second.affine, rtol=0, atol=_GRID_TOLERANCE_MM)

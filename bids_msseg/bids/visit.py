@@ -45,6 +45,8 @@ class Visit:
         Per contrast (``FLAIR``, ``T1w``, ``T2w``), its sidecar with what it inherits.
     notes : tuple of str
         Choices that were made on the way, one sentence each.
+    problem : str
+        Why the visit will fail, where that is known before it is run.
 
     Examples
     --------
@@ -64,6 +66,7 @@ class Visit:
     brain_mask: Path | None = None
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    problem: str = ""
 
     @property
     def key(self) -> str:

@@ -117,14 +117,41 @@ def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
     IoError, CannotCreateError
         If reading or writing fails.
     """
-    info = check_header(path, contrast=contrast)
-    label = f"the {contrast} image {path}"
-    stored = _read_voxels(path, info, label)
-    data, notes = _finite(_scaled(stored, info), label)
+    info, data, notes = _read(path, contrast)
     volume = canonical(Volume(data, info.affine))
     with replacing(target) as temporary:
         save_volume(volume, temporary)
     return Conformed(volume, info.notes + notes)
+
+
+def check_image(path: Path, *, contrast: str = "") -> None:
+    """Judge a NIfTI file as :func:`conform` does, and write nothing.
+
+    Parameters
+    ----------
+    path : path
+        ``.nii`` or ``.nii.gz``; it is read whole.
+    contrast : str, optional
+        Name of the contrast for messages.
+
+    Raises
+    ------
+    NoInputError, DataError, IoError
+        As :func:`conform` does.
+    """
+    _read(path, contrast)
+
+
+def _read(path: Path, contrast: str) -> tuple[HeaderInfo, NDArray[np.float32], tuple[str, ...]]:
+    """Read what is sound: header, values, and what was unusual about them."""
+    info = check_header(path, contrast=contrast)
+    label = _label(path, contrast)
+    data, notes = _finite(_scaled(_read_voxels(path, info, label), info), label)
+    return info, data, notes
+
+
+def _label(path: Path, contrast: str) -> str:
+    return f"the {contrast} image {path}" if contrast else f"the image {path}"
 
 
 def canonical(volume: Volume) -> Volume:
@@ -179,7 +206,7 @@ def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
     IoError
         If the file cannot be read.
     """
-    label = f"the {contrast} image {path}" if contrast else f"the image {path}"
+    label = _label(path, contrast)
     header = _parse(_head(path, label), label)
     shape, notes = _shape(header, label)
     dtype = _dtype(header, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_msseg.bids.files import format_cell
+from bids_msseg.bids.files import format_cell, load_tsv
 from bids_msseg.bids.visit import bare_label
-from bids_msseg.reports.tables import Row, load_tsv
+from bids_msseg.reports.tables import Row
 from bids_msseg.reports.text import MISSING, listed
 
 MOST_LEVELS = 12
@@ -22,6 +23,7 @@ OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_verdict")
 OWN_NUMBERS = ("brain_volume_ml",)
 EVERYBODY = "everybody"
 PARTICIPANTS = "participants.tsv"
+_COMMA = re.compile(r"^\s*([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,23 @@ def _merge(rows: Sequence[Row]) -> Participants:
         people[key] |= dict.fromkeys(names, MISSING)
     told = [f"{key} ({', '.join(names)})" for key, names in contradictions.items()]
     note = f"{PARTICIPANTS} has rows that contradict each other, taken as n/a: {listed(told)}"
-    return Participants(people, (note,) if told else ())
+    return Participants(people, (*((note,) if told else ()), *_age_notes(people)))
+
+
+def _age_notes(people: Mapping[str, Row]) -> tuple[str, ...]:
+    """Say which ages are no numbers, but for columns of groups of age."""
+    notes = []
+    for name in dict.fromkeys(name for row in people.values() for name in row if _is_age(name)):
+        ages = {key: row.get(name, MISSING) for key, row in people.items()}
+        known = {key: age for key, age in ages.items() if _known([age])}
+        odd = [f"{key} ({age!r})" for key, age in known.items() if _number(age) is None]
+        if odd and (len(odd) < len(known) or name.casefold() == "age"):
+            notes.append(f"{PARTICIPANTS}: {name} is no number, taken as n/a: {listed(odd)}")
+    return tuple(notes)
+
+
+def _is_age(name: str) -> bool:
+    return "age" in re.split(r"[^a-z]+", name.casefold())
 
 
 def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
@@ -170,12 +188,12 @@ def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
     numbers = {
         name: tuple(map(_number, values))
         for name, values in (table | own).items()
-        if name not in OWN_LEVELS and _is_axis(values)
+        if name not in OWN_LEVELS and _is_axis(name, values)
     }
     levels = {
         name: values
         for name, values in (table | own).items()
-        if name not in OWN_NUMBERS and _divides(values)
+        if name not in OWN_NUMBERS and _divides(name, values)
     }
     return Facets(levels, numbers)
 
@@ -246,8 +264,9 @@ def _describe(
 
 
 def _number(value: str) -> float | None:
+    """Read a number; a decimal comma will do, unless it may separate thousands."""
     try:
-        number = float(value)
+        number = float(_COMMA.sub(r"\1.\2", value))
     except ValueError:
         return None
     return number if np.isfinite(number) else None
@@ -257,17 +276,20 @@ def _known(values: Sequence[str]) -> set[str]:
     return set(values) - {MISSING, ""}
 
 
-def _is_axis(values: Sequence[str]) -> bool:
+def _is_axis(name: str, values: Sequence[str]) -> bool:
+    """Numbers only; of ages, those that are none have been told of."""
     known = _known(values)
-    return len(known) >= FEWEST_NUMBERS and all(_number(value) is not None for value in known)
+    numbers = {number for value in known if (number := _number(value)) is not None}
+    whole = _is_age(name) or all(_number(value) is not None for value in known)
+    return whole and len(numbers) >= FEWEST_NUMBERS
 
 
-def _divides(values: Sequence[str]) -> bool:
+def _divides(name: str, values: Sequence[str]) -> bool:
     """Few words; numbers only where they stand for something, as codes of sites do."""
     known = _known(values)
     if not 2 <= len(known) <= MOST_LEVELS:
         return False
-    return all(map(_is_code, known)) or not _is_axis(values)
+    return all(map(_is_code, known)) or not _is_axis(name, values)
 
 
 def _is_code(value: str) -> bool:

@@ -554,13 +554,25 @@ def _counts(record: VisitRecord) -> dict[str, int | None]:
 
 
 def _changes() -> tuple[Column, ...]:
-    """List what has changed since the finished visit before."""
+    """List which visit it is, and what has changed since the finished visit before."""
     found = [
+        _measure(
+            "visit_number",
+            "Place among the finished visits of the participant, the earliest is 1; n/a where "
+            "there is no other or the order is not known",
+            lambda one: one.visit_number,
+            shown="visit",
+        ),
+        Column(
+            "visit_order_source",
+            "Where that order is known from, or why it is not known; nothing is compared then",
+            lambda one: without_folders(one.order_source) if one.status == "ok" else None,
+        ),
         Column(
             "compared_with",
             "Earlier session that this one is compared with; n/a where there is none",
             _compared_with,
-        )
+        ),
     ]
     for change, words_ in (
         ("new", "that are new since then"),

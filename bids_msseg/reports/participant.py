@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from markupsafe import Markup
 
+from bids_msseg.bids.order import CURE
 from bids_msseg.bids.paths import logs_dir, output_path, report_path
-from bids_msseg.bids.record import VisitRecord, read_records
-from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit, visit_order
+from bids_msseg.bids.record import VisitRecord, in_visit_order, read_records
+from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
@@ -132,6 +133,16 @@ class VisitView:
         return tuple(one.name for one in self.scene.layers if one.name not in CONTRASTS)
 
 
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """The order of the finished visits: sessions, where it is known from or why not, a cure."""
+
+    sessions: tuple[str, ...]
+    source: str
+    known: bool
+    cure: str
+
+
 def write_participant_page(
     out_dir: Path, participant: str, *, records: Iterable[VisitRecord] | None = None
 ) -> Path:
@@ -163,10 +174,7 @@ def write_participant_page(
     """
     target = report_path(out_dir, participant)
     found = read_records(out_dir, participant) if records is None else records
-    ours = sorted(
-        (record for record in found if record.participant == participant),
-        key=lambda record: visit_order(record.participant, record.session),
-    )
+    ours = in_visit_order(record for record in found if record.participant == participant)
     if not ours:
         raise NoInputError(
             f"nothing is recorded of sub-{participant}",
@@ -178,11 +186,44 @@ def write_participant_page(
         participant=f"sub-{participant}",
         visits=visits,
         changes=read_changes(out_dir, ours),
+        order=order_view(ours),
         scripts=_scripts(visits),
         qc_format=FORMAT,
         references=REFERENCES,
     )
     return page.save(target, html)
+
+
+def order_view(records: Sequence[VisitRecord]) -> OrderView | None:
+    """Collect what the page says of the order of the visits.
+
+    Parameters
+    ----------
+    records : sequence of VisitRecord
+        Of one participant, in the order of the visits.
+
+    Returns
+    -------
+    OrderView or None
+        None where there is one finished visit, or no run has looked for an order.
+
+    Examples
+    --------
+    >>> visits = [("M6", 1), ("M12", 2)]
+    >>> by = "the session labels"
+    >>> records = [
+    ...     VisitRecord("01", session, "", "ok", visit_number=number, order_source=by)
+    ...     for session, number in visits
+    ... ]
+    >>> order_view(records)
+    OrderView(sessions=('M6', 'M12'), source='the session labels', known=True, cure='')
+    """
+    several = [record for record in records if record.order_source]
+    if not several:
+        return None
+    known = all(record.visit_number is not None for record in several)
+    sessions = tuple(str(record.session) for record in several)
+    return OrderView(sessions, several[0].order_source, known, "" if known else CURE)
 
 
 def visit_of(record: VisitRecord) -> Visit:

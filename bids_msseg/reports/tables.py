@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from bids_msseg.bids.files import read_small
+from bids_msseg.bids.files import load_tsv
 from bids_msseg.reports.text import MISSING, decimal, words
 
 Row = Mapping[str, str]
-MOST_BYTES: Final = 256 * 2**20
-"""No table is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     Parameters
     ----------
     path : Path
-        As for :func:`load_tsv`.
+        As for :func:`bids_msseg.bids.files.load_tsv`.
 
     Returns
     -------
@@ -86,42 +81,6 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
         return load_tsv(path)
     except (OSError, ValueError):
         return []
-
-
-def load_tsv(path: Path) -> list[dict[str, str]]:
-    """Read a table.
-
-    Parameters
-    ----------
-    path : Path
-        Tab-separated with a line of headings, UTF-8 with or without a mark. Rows may be ragged.
-
-    Returns
-    -------
-    list of dict
-        Column to text.
-
-    Raises
-    ------
-    OSError
-        Where it cannot be read, is no regular file, or is longer than :data:`MOST_BYTES`.
-    UnicodeDecodeError
-        Where it is not UTF-8.
-    ValueError
-        Where it is no table.
-    """
-    text = read_small(path, most=MOST_BYTES).decode("utf-8-sig")
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""),
-        delimiter="\t",
-        quoting=csv.QUOTE_NONE,
-        restval=MISSING,
-        restkey="",
-    )
-    try:
-        return [{key: row[key] for key in row if key} for row in reader]
-    except csv.Error as error:
-        raise ValueError(str(error)) from error
 
 
 def arrange(rows: Sequence[Row], headings: Sequence[Heading] = HEADINGS) -> Table | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,13 +12,21 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.changes import failed_summary, pair_files, pairs_of
+from bids_msseg.bids.order import VisitOrder, order_sessions
 from bids_msseg.bids.paths import changes_path
-from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
+from bids_msseg.bids.record import (
+    VisitRecord,
+    in_visit_order,
+    read_record,
+    read_records,
+    write_record,
+)
 from bids_msseg.lesions.change import ChangeRule
 from bids_msseg.nodes.changes import CompareVisits, PairDelivery, PublishChanges
 from bids_msseg.reports.text import without_folders
 from bids_msseg.workflow.run import Execution, Failure, run_workflows
 
+LOGGER = logging.getLogger("bids_msseg")
 _GATHERED = ("result", "codes", "transform")
 
 
@@ -93,20 +102,27 @@ def compare_participants(
     threads: int = 1,
     versions: Mapping[str, str] | None = None,
     rule: ChangeRule | None = None,
+    bids_dir: Path | None = None,
+    session_order: Sequence[str] = (),
 ) -> list[ChangeOutcome]:
     """Compare the finished visits of participants where that has not been done.
 
     Parameters
     ----------
     participants : iterable of str
-        Labels without ``sub-``; one with less than two finished visits is left as it is, and
-        what an earlier run wrote of pairs that are no more is removed.
+        Labels without ``sub-``; one with less than two finished visits, or with visits whose
+        order is not known, is not compared, and what an earlier run wrote of pairs that are no
+        more is removed.
     execution : Execution
     seed : int, default 0
     threads : int, default 1
     versions : mapping of str to str, optional
         Software, for sidecars.
     rule : ChangeRule, optional
+    bids_dir : Path, optional
+        Dataset whose tables tell when visits were made.
+    session_order : sequence of str, optional
+        Sessions in the order that the user gives.
 
     Returns
     -------
@@ -117,9 +133,11 @@ def compare_participants(
     todo: dict[str, list[PairDelivery]] = {}
     for participant in dict.fromkeys(participants):
         records = read_records(execution.out_dir, participant)
+        order = _order(bids_dir, participant, records, session_order)
+        records = _note_order(execution.out_dir, records, participant, order)
         deliveries = [
             PairDelivery(execution.out_dir, pair, rule or ChangeRule(), versions or {})
-            for pair in pairs_of(records)
+            for pair in (pairs_of(records) if order.known else ())
         ]
         _forget_old(execution.out_dir, records, deliveries)
         if not all(_is_compared(one) for one in deliveries):
@@ -130,6 +148,47 @@ def compare_participants(
         failures = run_workflows(workflows, execution)
         outcomes += [_outcome(execution, todo[key], failures[key]) for key in group]
     return outcomes
+
+
+def _order(
+    bids_dir: Path | None,
+    participant: str,
+    records: Iterable[VisitRecord],
+    session_order: Sequence[str],
+) -> VisitOrder:
+    """Put the finished visits of a participant in order."""
+    flairs = {
+        record.session: Path(record.contrasts["FLAIR"].file).name
+        if "FLAIR" in record.contrasts
+        else ""
+        for record in records
+        if record.status == "ok" and record.session is not None
+    }
+    return order_sessions(bids_dir, participant, flairs, asked=session_order)
+
+
+def _note_order(
+    out_dir: Path, records: Sequence[VisitRecord], participant: str, order: VisitOrder
+) -> tuple[VisitRecord, ...]:
+    """Say in the records which visit each is, and in the log where that is new."""
+    noted = [_with_order(record, order) for record in records]
+    changed = [new for old, new in zip(records, noted, strict=True) if new != old]
+    for record in changed:
+        now = read_record(out_dir, record.participant, record.session)
+        # another run may be at work on a visit that this one did not ask for
+        if now and (now.status, now.fingerprint) == (record.status, record.fingerprint):
+            write_record(out_dir, record)
+    if changed and len(order.sessions) > 1:
+        LOGGER.log(order.level, order.describe(participant))
+    return in_visit_order(noted)
+
+
+def _with_order(record: VisitRecord, order: VisitOrder) -> VisitRecord:
+    finished = record.status == "ok" and record.session in order.sessions
+    if not finished or len(order.sessions) < 2:
+        return replace(record, visit_number=None, order_source="")
+    number = order.sessions.index(str(record.session)) + 1 if order.known else None
+    return replace(record, visit_number=number, order_source=order.words)
 
 
 def _chunks(keys: list[str], size: int) -> list[list[str]]:

@@ -17,13 +17,14 @@ MakeDataset = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make_image() -> MakeImage:
-    """Write an empty NIfTI image with voxels of a given size."""
+    """Write a small NIfTI image with voxels of a given size."""
 
     def make(
         path: Path, spacing: tuple[float, float, float] = (1, 1, 1), dtype: str = "float32"
     ) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = nib.Nifti1Image(np.zeros((4, 5, 6), dtype), np.diag([*spacing, 1.0]))
+        data = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
+        image = nib.Nifti1Image(data, np.diag([*spacing, 1.0]))
         image.header.set_xyzt_units("mm", "sec")
         nib.save(image, path)
         return path

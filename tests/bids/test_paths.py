@@ -17,6 +17,7 @@ from bids_msseg.bids.paths import (
     output_path,
     record_path,
     report_path,
+    stale_outputs,
 )
 from bids_msseg.bids.query import Visit
 from bids_msseg.bids.visit import name_entities
@@ -161,3 +162,43 @@ def test_refusals_say_what_was_meant() -> None:
     ):
         with pytest.raises(UsageError, match=f"cannot stand in a file name as {what}\n"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({}, {"acq": "3D"}),
+        ({"acq": "3D"}, {}),
+        ({"run": "1"}, {"run": "2"}),
+        ({"ce": "gd", "rec": "n4"}, {"rec": "n4"}),
+    ],
+)
+@pytest.mark.parametrize("session", [None, "1"])
+def test_outputs_under_another_name_of_the_flair(
+    tmp_path: Path, session: str | None, before: dict[str, str], now: dict[str, str]
+) -> None:
+    old, new = (Visit("01", session, Path("f.nii.gz"), entities=one) for one in (before, now))
+    others = Visit("01", "2", Path("f.nii.gz"), entities=before), Visit("02", session, Path("f"))
+    stale = outputs_of(tmp_path, old)
+    for visit in (new, *others):
+        outputs_of(tmp_path, visit)
+    beside = output_path(tmp_path, old, suffix="rating", extension=".json", desc="qc")
+    beside.touch()
+    assert set(stale_outputs(tmp_path, new)) == stale
+    assert stale_outputs(tmp_path, Visit("03", None, Path("f"))) == ()
+
+
+def outputs_of(out: Path, visit: Visit) -> set[Path]:
+    paths = {
+        output_path(out, visit, suffix="mask", extension=".nii.gz", space="FLAIR", label="L"),
+        output_path(out, visit, suffix="mask", extension=".json", space="FLAIR", label="L"),
+        output_path(out, visit, suffix="stats", extension=".tsv", desc="lesions"),
+        output_path(
+            out, visit, suffix="xfm", extension=".txt", from_="T1w", to="FLAIR", mode="image"
+        ),
+        figure_path(out, visit, "lesions", extension=".png"),
+    }
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return paths

@@ -49,6 +49,8 @@ FULL = VisitRecord(
     fingerprint="f00",
     versions={"torch": "2.13.0"},
     methods="Lesions were segmented …",
+    visit_number=2,
+    order_source="the session labels",
 )
 
 
@@ -111,6 +113,25 @@ def test_order(tmp_path: Path) -> None:
     assert [one.key for one in read_records(tmp_path)] == [
         *("sub-2", "sub-2_ses-a", "sub-2_ses-b", "sub-10"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "order"),
+    [
+        ({"post": 2, "pre": 1}, ["pre", "post"]),
+        ({"12months": 3, "6months": 2, "baseline": 1}, ["baseline", "6months", "12months"]),
+        ({"1": 1, "2": None, "10": 2}, ["1", "2", "10"]),
+        ({"a": None, "b": 2, "c": 1}, ["c", "b", "a"]),
+        ({"a": None, "b": None}, ["a", "b"]),
+    ],
+)
+def test_visits_stand_in_their_own_order(
+    tmp_path: Path, numbers: dict[str, int | None], order: list[str]
+) -> None:
+    for session, number in numbers.items():
+        write_record(tmp_path, VisitRecord("01", session, "", "ok", visit_number=number))
+    write_record(tmp_path, VisitRecord("02", "a", "", "ok"))
+    assert [one.session for one in read_records(tmp_path)] == [*order, "a"]
 
 
 def test_record_of_another_version(tmp_path: Path) -> None:
@@ -193,6 +214,9 @@ def test_any_wrong_value_is_a_failed_record_at_worst(tmp_path: Path, data: Any) 
         ("regions", {"x": [1]}, "regions: "),
         ("regions", {"x": [-1, 1]}, "-1 is less than nothing"),
         ("timings_s", {"bias": math.inf}, "inf is not a finite number"),
+        ("visit_number", "first", "visit_number: 'first' is not a number"),
+        ("visit_number", -1, "-1 is less than nothing"),
+        ("order_source", None, "order_source: None is not text"),
         ("changes", {"n_new": "many"}, "'many' is not a number"),
         ("changes", {"new_ml": math.nan}, "nan is not a finite number"),
         ("changes", {"compared_with": "a/b"}, "'a/b' is not a label"),

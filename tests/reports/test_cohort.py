@@ -81,6 +81,51 @@ def test_a_cell_of_5000_digits_is_no_number() -> None:
     assert (list(found.levels), list(found.numbers)) == (["code"], [])
 
 
+@pytest.mark.parametrize("name", ["age", "Age", "age_at_scan", "AGE (years)", "edss"])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("30,5", 30.5), ("41,25", 41.25), ("-0,5", -0.5), ("50.5", 50.5), ("7", 7.0)],
+)
+def test_a_decimal_comma_is_one(tmp_path: Path, name: str, text: str, number: float) -> None:
+    cells = [text, "20", "21", "n/a"]
+    lines = [f"sub-{i}\t{cell}" for i, cell in enumerate(cells)]
+    table = "\n".join([f"participant_id\t{name}", *lines, ""])
+    (tmp_path / "participants.tsv").write_text(table)
+    people = read_participants(tmp_path)
+    assert people.notes == ()
+    assert find_facets(rows_of(4), people.rows).numbers == {name: (number, 20, 21, None)}
+
+
+@pytest.mark.parametrize("name", ["age", "Age", "age_at_scan", "mean age"])
+@pytest.mark.parametrize("text", ["30y", "89+", "030Y", "unknown", "30-35", "1,234"])
+def test_an_age_that_is_no_number_is_told(tmp_path: Path, name: str, text: str) -> None:
+    """The others still make an axis."""
+    lines = [f"sub-{i}\t{cell}" for i, cell in enumerate([text, "20", "21", "22,5"])]
+    table = "\n".join([f"participant_id\t{name}", *lines, ""])
+    (tmp_path / "participants.tsv").write_text(table)
+    people = read_participants(tmp_path)
+    (note,) = people.notes
+    assert f"sub-0 ({text!r})" in note
+    assert find_facets(rows_of(4), people.rows).numbers == {name: (None, 20, 21, 22.5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "told"),
+    [
+        ("age_group", ["adult", "child", "adult"], False),
+        ("age", ["30y", "40y", "50y"], True),
+        ("age", ["n/a", "", "30"], False),
+        ("stage", ["1a", "2", "3"], False),
+        ("language", ["en", "de", "1"], False),
+    ],
+)
+def test_only_ages_are_looked_at(tmp_path: Path, name: str, cells: list[str], told: bool) -> None:
+    lines = [f"sub-{i}\t{cell}" for i, cell in enumerate(cells)]
+    table = "\n".join([f"participant_id\t{name}", *lines, ""])
+    (tmp_path / "participants.tsv").write_text(table)
+    assert bool(read_participants(tmp_path).notes) == told
+
+
 def test_codes_of_sites_are_both_numbers_and_levels() -> None:
     people = {f"sub-{i}": {"site": str(i % 3 + 1), "age": str(20 + i)} for i in range(6)}
     found = find_facets(rows_of(6), people)

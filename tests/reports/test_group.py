@@ -34,6 +34,8 @@ TRUST = [
     "brain_cut_cm2",
 ]
 CHANGES = [
+    "visit_number",
+    "visit_order_source",
     "compared_with",
     "n_new",
     "n_enlarging",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bids_msseg.reports.tables import arrange, load_tsv, read_tsv
+from bids_msseg.bids.files import load_tsv
+from bids_msseg.reports.tables import arrange, read_tsv
 
 
 def labels(path: Path) -> list[str]:

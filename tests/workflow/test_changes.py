@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import pytest
 from bids_msseg.bids.changes import pair_files, recorded_visit
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path
-from bids_msseg.bids.record import ContrastUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import (
+    ContrastUse,
+    VisitRecord,
+    read_record,
+    read_records,
+    write_record,
+)
 from bids_msseg.imaging.register import read_itk_affine
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.change import Code
@@ -24,8 +31,9 @@ from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import lesion_table, rows_to_table
 from bids_msseg.reports.group import group_rows
 from bids_msseg.reports.participant import write_participant_page
+from bids_msseg.workflow import changes as changes_module
 from bids_msseg.workflow.changes import ChangeOutcome, compare_participants
-from bids_msseg.workflow.run import Execution
+from bids_msseg.workflow.run import Execution, Failure
 
 FRESH = ((-22, 20, 14), (5, 5, 5))
 SHIFT = np.array([4.0, -3.0, 6.0])
@@ -233,3 +241,108 @@ def test_what_cannot_be_compared_says_why_and_what_is_no_pair_leaves_nothing(
     assert not changes_path(compared.out, "01", ".tsv").exists()
     assert not any(path.exists() for path in pair_files(compared.out, "1", third).all)
     assert compared.record("3").changes == {}
+
+
+# Which visit is the earlier one
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]]:
+    """Pairs that would be compared; nothing is."""
+    pairs: list[tuple[str | None, str | None]] = []
+
+    def build(deliveries: list[Any], **_: object) -> object:
+        pairs.extend((one.pair.earlier.session, one.pair.later.session) for one in deliveries)
+        return object()
+
+    def run(workflows: dict[str, object], _: Execution) -> dict[str, Failure]:
+        return {key: Failure("not run", "run it", 1) for key in workflows}
+
+    monkeypatch.setattr(changes_module, "init_changes_wf", build)
+    monkeypatch.setattr(changes_module, "run_workflows", run)
+    return pairs
+
+
+def visits(top: Path, *sessions: str, dates: bool = True) -> Execution:
+    """Leave finished visits, and the table of their dates."""
+    rows = [f"ses-{one}\t19{number:02d}-05-01T12:00:00" for number, one in enumerate(sessions)]
+    table = top / "raw/sub-01/sub-01_sessions.tsv"
+    table.parent.mkdir(parents=True)
+    if dates:
+        table.write_text("\n".join(["session_id\tacq_time", *rows, ""]))
+    for session in sessions:
+        write_record(top / "out", record_of(session))
+    return Execution(top / "work", top / "out")
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [("predrug", "postdrug"), ("baseline", "12months"), ("scan2", "scan1", "scan10")],
+)
+def test_pairs_follow_the_dates_and_not_the_labels(
+    asked: list[Any], sessions: tuple[str, ...], tmp_path: Path
+) -> None:
+    execution = visits(tmp_path, *sessions)
+    compare_participants(["01"], execution, bids_dir=tmp_path / "raw")
+    assert asked == list(pairwise(sessions))
+    records = read_records(execution.out_dir)
+    assert [record.session for record in records] == list(sessions)
+    assert [record.visit_number for record in records] == list(range(1, len(sessions) + 1))
+    source = "acq_time in sub-01_sessions.tsv"
+    assert all(record.order_source.startswith(source) for record in records)
+    rows = group_rows(records)
+    assert [row["session_id"] for row in rows] == [f"ses-{one}" for one in sessions]
+    assert [row["visit_number"] for row in rows] == [str(one.visit_number) for one in records]
+    page = write_participant_page(execution.out_dir, "01").read_text("utf-8")
+    assert f"Order of the visits: {', '.join(sessions)}" in page
+    assert source in page
+
+
+@pytest.mark.parametrize(
+    "sessions", [("predrug", "postdrug"), ("baseline", "12months"), ("a", "b", "c")]
+)
+def test_what_has_no_order_is_not_compared_unless_the_user_gives_one(
+    asked: list[Any],
+    sessions: tuple[str, ...],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    execution = visits(tmp_path, *sessions, dates=False)
+    # as a version that trusted labels has left it
+    later = record_of(sessions[-1], changes={"compared_with": sessions[0], "n_new": 4})
+    write_record(execution.out_dir, later)
+    assert compare_participants(["01"], execution, bids_dir=tmp_path / "raw") == []
+    assert asked == []
+    records = read_records(execution.out_dir)
+    assert [record.visit_number for record in records] == [None] * len(sessions)
+    assert all(record.order_source.startswith("not known") for record in records)
+    assert [record.changes for record in records] == [{}] * len(sessions)
+    assert {row["compared_with"] for row in group_rows(records)} == {"n/a"}
+    page = write_participant_page(execution.out_dir, "01").read_text("utf-8")
+    assert "The order of these visits is not known" in page
+    (told,) = (one for one in caplog.records if "sub-01" in one.message)
+    assert told.levelname == "WARNING"
+    assert "--session-order" in told.message
+
+    compare_participants(["01"], execution, session_order=sessions)
+    assert asked == list(pairwise(sessions))
+    assert {one.order_source for one in read_records(execution.out_dir)} == {"--session-order"}
+
+
+def test_the_order_is_of_finished_visits_and_written_once(
+    asked: list[Any], tmp_path: Path
+) -> None:
+    execution = visits(tmp_path, "M6", "M12", "unplanned", dates=False)
+    failed = VisitRecord("01", "unplanned", "", "failed", reason="no brain")
+    write_record(execution.out_dir, failed)
+    compare_participants(["01"], execution)
+    assert asked == [("M6", "M12")]
+    written = {path: path.stat().st_mtime_ns for path in execution.out_dir.rglob("*.json")}
+    numbers = {one.session: one.visit_number for one in read_records(execution.out_dir)}
+    assert numbers == {"M6": 1, "M12": 2, "unplanned": None}
+    assert read_record(execution.out_dir, "01", "unplanned") == failed
+    records = read_records(execution.out_dir, "01")
+    changes_module._note_order(
+        execution.out_dir, records, "01", changes_module._order(None, "01", records, ())
+    )
+    assert {path: path.stat().st_mtime_ns for path in written} == written

@@ -1,0 +1,129 @@
+"""The dataset's ``.bidsignore``: what its owner has taken out of it.
+
+Lines are those of ``.gitignore`` (https://git-scm.com/docs/gitignore), as the BIDS validator reads
+them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from bids_msseg.bids.files import read_small
+
+FILE: Final = ".bidsignore"
+_PIECE = re.compile(r"\\.|\[!?\]?[^\]]*\]|\*\*/|/\*\*\Z|\*+|\?|.", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A line: what it matches, only folders or also files, and whether it takes back."""
+
+    pattern: re.Pattern[str]
+    folders_only: bool
+    takes_back: bool
+
+
+@dataclass(frozen=True)
+class IgnoreRules:
+    """What a ``.bidsignore`` leaves out.
+
+    Attributes
+    ----------
+    lines : tuple of str
+
+    Examples
+    --------
+    >>> rules = IgnoreRules(("sub-03/", "*_acq-bad_*", "!sub-01/**"))
+    >>> [rules.ignores(f"sub-0{n}/anat/sub-0{n}_acq-bad_FLAIR.nii.gz") for n in (1, 2, 3)]
+    [False, True, True]
+    """
+
+    lines: tuple[str, ...] = ()
+
+    @cached_property
+    def _rules(self) -> tuple[_Rule, ...]:
+        return tuple(_parse(self.lines))
+
+    def ignores(self, path: str, *, folder: bool = False) -> bool:
+        """Tell whether a path is left out, by itself or with a folder that holds it.
+
+        Parameters
+        ----------
+        path : str
+            Relative to the dataset, with slashes.
+        folder : bool, default False
+            Whether it is a folder.
+        """
+        if not self._rules:
+            return False
+        parts = path.split("/")
+        tops = ("/".join(parts[:count]) for count in range(1, len(parts)))
+        return any(self._matches(top, folder=True) for top in tops) or self._matches(
+            path, folder=folder
+        )
+
+    def _matches(self, path: str, *, folder: bool) -> bool:
+        """Ask the lines from the last one on: the first that speaks of a path decides."""
+        for rule in reversed(self._rules):
+            if (folder or not rule.folders_only) and rule.pattern.fullmatch(path):
+                return not rule.takes_back
+        return False
+
+
+def read_ignore_rules(bids_dir: Path) -> tuple[IgnoreRules, tuple[str, ...]]:
+    """Read a dataset's ``.bidsignore``.
+
+    Parameters
+    ----------
+    bids_dir : Path
+
+    Returns
+    -------
+    rules : IgnoreRules
+        Without lines where there is no such file.
+    notes : tuple of str
+        Why it could not be read.
+    """
+    try:
+        text = read_small(bids_dir / FILE).decode("utf-8-sig")
+    except FileNotFoundError:
+        return IgnoreRules(), ()
+    except (OSError, ValueError):
+        return IgnoreRules(), (f"{FILE} cannot be read: nothing is left out for it",)
+    return IgnoreRules(tuple(text.splitlines())), ()
+
+
+def _parse(lines: Iterable[str]) -> Iterator[_Rule]:
+    for line in lines:
+        text = re.sub(r"(?<!\\)\s+\Z", "", line)
+        if not text or text.startswith("#"):
+            continue
+        takes_back = text.startswith("!")
+        text = text.removeprefix("!")
+        folders_only = text.endswith("/")
+        text = text.rstrip("/")
+        anchored = "/" in text
+        body = "".join(map(_translate, _PIECE.findall(text.removeprefix("/"))))
+        try:
+            pattern = re.compile(("" if anchored else "(?:.*/)?") + body, re.DOTALL)
+        except re.error:
+            continue
+        yield _Rule(pattern, folders_only, takes_back)
+
+
+def _translate(piece: str) -> str:
+    """Turn a piece of a line into a regular expression."""
+    known = {"**/": "(?:.*/)?", "/**": "/.+", "?": "[^/]"}
+    if piece in known:
+        return known[piece]
+    if piece.startswith("*"):
+        return "[^/]*"
+    if piece.startswith("[") and len(piece) > 1:
+        inside = piece[1:-1]
+        return f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
+    return re.escape(piece.removeprefix("\\") if len(piece) > 1 else piece)

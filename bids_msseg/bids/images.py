@@ -1,0 +1,181 @@
+"""The images of a dataset by visit: after the filters and ``.bidsignore``, each in one role."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from bids.layout import Query
+
+from bids_msseg.bids.filters import SHORT_NAMES, Filters
+from bids_msseg.bids.ignore import FILE, IgnoreRules
+from bids_msseg.bids.index import AnatIndex
+from bids_msseg.bids.visit import CONTRASTS, name_entities
+
+VisitId = tuple[str, str | None]
+MOST_NAMES: Final = 8
+_SWITCHES: Final = ("regex_search",)
+"""What a filter may hold beside entities."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetImages:
+    """Images by contrast and visit, and why others are not among them.
+
+    Attributes
+    ----------
+    chosen : mapping of str to mapping of VisitId to sequence of Path
+        By contrast and visit, after filters and ``.bidsignore``.
+    filtered_out : frozenset of VisitId
+        Visits whose FLAIR images do not pass the filter.
+    ignored : mapping of VisitId to sequence of Path
+        FLAIR images that ``.bidsignore`` leaves out.
+    unmatched : mapping of str to tuple of str
+        By contrast, which entries of the filter match no image, and what values there are.
+    notes : tuple of str
+    """
+
+    chosen: Mapping[str, Mapping[VisitId, Sequence[Path]]]
+    filtered_out: frozenset[VisitId]
+    ignored: Mapping[VisitId, Sequence[Path]]
+    unmatched: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def query(
+        cls, index: AnatIndex, filters: Filters, rules: IgnoreRules, visits: Container[VisitId]
+    ) -> DatasetImages:
+        """Ask the index.
+
+        Parameters
+        ----------
+        index : AnatIndex
+        filters : Filters
+        rules : IgnoreRules
+        visits : container of VisitId
+            Those that will be looked at.
+
+        Raises
+        ------
+        UsageError
+            Where a filter cannot be understood.
+        """
+        wanted = filters.by_contrast
+        found = {contrast: index.images(contrast, wanted[contrast]) for contrast in CONTRASTS}
+        every = index.images("FLAIR", {}) if wanted["FLAIR"] else found["FLAIR"]
+        unmatched = {one: unmatched_entries(index, one, wanted[one]) for one in CONTRASTS}
+        kept = {contrast: _split(images, index, rules) for contrast, images in found.items()}
+        left_out = [
+            path.name
+            for _, out in kept.values()
+            for visit, paths in out.items()
+            if visit in visits
+            for path in paths
+        ]
+        notes = [f"filter file: {told}" for told in chain(*unmatched.values())]
+        if left_out:
+            notes.append(f"{FILE} leaves out {listing(list(dict.fromkeys(left_out)))}")
+        return cls(
+            {contrast: inside for contrast, (inside, _) in kept.items()},
+            frozenset(every.keys() - found["FLAIR"].keys()),
+            kept["FLAIR"][1],
+            unmatched,
+            tuple(notes),
+        )
+
+    def of(self, visit: VisitId) -> dict[str, list[Path]]:
+        """Return the images of a visit by role: no file has two of them.
+
+        A file that a filter names for another contrast than its suffix has that role alone: a
+        FLAIR that is called ``acq-FLAIR_T2w`` is no T2w.
+        """
+        images = {contrast: self.chosen[contrast].get(visit, ()) for contrast in CONTRASTS}
+        roles: dict[Path, str] = {}
+        for own in (False, True):
+            for contrast, paths in images.items():
+                for path in paths:
+                    if (name_entities(path.name)[1] == contrast) == own:
+                        roles.setdefault(path, contrast)
+        return {
+            contrast: [path for path in paths if roles[path] == contrast]
+            for contrast, paths in images.items()
+        }
+
+
+def _split(
+    images: Mapping[VisitId, Sequence[Path]], index: AnatIndex, rules: IgnoreRules
+) -> tuple[dict[VisitId, list[Path]], dict[VisitId, list[Path]]]:
+    """Divide images into those that count and those that ``.bidsignore`` leaves out."""
+    inside: dict[VisitId, list[Path]] = {}
+    out: dict[VisitId, list[Path]] = {}
+    for visit, paths in images.items():
+        for path in paths:
+            ignored = rules.ignores(path.relative_to(index.bids_dir).as_posix())
+            (out if ignored else inside).setdefault(visit, []).append(path)
+    return inside, out
+
+
+def unmatched_entries(
+    index: AnatIndex, contrast: str, wanted: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Say which entries of a filter match no image, and what values there are.
+
+    Parameters
+    ----------
+    index : AnatIndex
+    contrast : str
+        BIDS suffix.
+    wanted : mapping
+        Its part of :attr:`bids_msseg.bids.filters.Filters.by_contrast`.
+
+    Returns
+    -------
+    tuple of str
+        One sentence each; none where the dataset has no such image at all.
+    """
+    told = []
+    for entity, value in wanted.items():
+        if entity in _SWITCHES:
+            continue
+        base = {name: wanted[name] for name in ("suffix", *_SWITCHES) if name in wanted}
+        if entity == "suffix":
+            base["suffix"] = Query.ANY
+        every = [path for paths in index.images(contrast, base).values() for path in paths]
+        for item in value if isinstance(value, list) else [value]:
+            if every and not index.images(contrast, {**base, entity: item}):
+                there = listing(sorted({_value_of(path, entity) for path in every}))
+                told.append(f"no {contrast} has {entity} {_shown(item)}; there are {there}")
+    if not told and wanted and index.images(contrast, {}) and not index.images(contrast, wanted):
+        told.append(f"no {contrast} has all that its filter asks for")
+    return tuple(told)
+
+
+def _value_of(path: Path, entity: str) -> str:
+    entities, suffix = name_entities(path.name)
+    own = {
+        "suffix": suffix,
+        "extension": path.name[path.name.find(".") :],
+        "datatype": path.parent.name,
+    }
+    return own.get(entity) or entities.get(SHORT_NAMES.get(entity, entity), "none")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Query):
+        return "none" if value == Query.NONE else "any"
+    return repr(value)
+
+
+def listing(items: Sequence[str], separator: str = ", ") -> str:
+    """List some names and count the others.
+
+    Examples
+    --------
+    >>> listing(list("abcdefghij"))
+    'a, b, c, d, e, f, g, h, and 2 more'
+    """
+    more = f"{separator}and {len(items) - MOST_NAMES} more" if len(items) > MOST_NAMES else ""
+    return separator.join(items[:MOST_NAMES]) + more

@@ -1,0 +1,288 @@
+"""The order in which the visits of a participant were made, and where it is known from.
+
+The first source that orders every visit is used: what the user says, ``acq_time`` in
+``sub-*_sessions.tsv``, ``acq_time`` in ``*_scans.tsv``, session labels whose order is evident.
+Dates may be shifted for privacy: they stay in order within a participant. Nothing here repeats a
+date, because what is said of the order travels with the results.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from bids_msseg.bids.files import load_tsv
+from bids_msseg.bids.visit import bare_label, visit_key, visit_order
+
+CURE: Final = "name the sessions with --session-order, or put acq_time into sub-*_sessions.tsv"
+_BY_USER: Final = "--session-order"
+_BY_LABELS: Final = "the session labels"
+_SCANS: Final = "*_scans.tsv"
+_MISSING: Final = ("", "n/a")
+_LABEL: Final = re.compile(r"(.*?)([0-9]+)([a-z]*)")
+_UNIT: Final = re.compile(r"|d|days?|w|wks?|weeks?|m|mos?|months?|y|yrs?|years?")
+_LONGEST_COUNT: Final = 5
+_DATE_LENGTHS: Final = (8, 12, 14)
+
+
+@dataclass(frozen=True, slots=True)
+class VisitOrder:
+    """Sessions of a participant, and whether their order is known.
+
+    Attributes
+    ----------
+    sessions : tuple of str
+        Labels without ``ses-``, the earliest first; in natural order where it is not known.
+    source : str
+        Where the order is known from; empty where it is not known.
+    notes : tuple of str
+        What is missing, unreadable or contradictory.
+    """
+
+    sessions: tuple[str, ...]
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether it is an order."""
+        return bool(self.source)
+
+    @property
+    def words(self) -> str:
+        """Source and notes."""
+        return "; ".join((self.source or "not known", *self.notes))
+
+    @property
+    def level(self) -> int:
+        """How loud to say it: a warning where something is missing."""
+        return logging.INFO if self.known and not self.notes else logging.WARNING
+
+    def describe(self, participant: str) -> str:
+        """Say the order and its source in one line.
+
+        Examples
+        --------
+        >>> VisitOrder(("M6", "M12"), "the session labels").describe("01")
+        'sub-01: order of the visits: ses-M6, ses-M12 (the session labels)'
+        """
+        who = f"sub-{participant}"
+        if self.known:
+            return f"{who}: order of the visits: {_listed(self.sessions)} ({self.words})"
+        return (
+            f"{who}: the order of the visits {_listed(self.sessions)} is {self.words}: no change "
+            f"between them is reported\n  cure: {CURE}"
+        )
+
+
+def order_sessions(
+    bids_dir: Path | None,
+    participant: str,
+    flairs: Mapping[str, str],
+    *,
+    asked: Sequence[str] = (),
+) -> VisitOrder:
+    """Put the sessions of a participant in order.
+
+    Parameters
+    ----------
+    bids_dir : Path or None
+        Dataset with the tables of times; without it only labels are looked at.
+    participant : str
+        Label without ``sub-``.
+    flairs : mapping of str to str
+        Session, without ``ses-``, to the file name of its FLAIR, which may be empty.
+    asked : sequence of str, optional
+        Sessions in the order that the user gives; it overrides everything else.
+
+    Returns
+    -------
+    VisitOrder
+        A source that orders only some of the sessions orders none of them.
+    """
+    sessions = tuple(sorted(flairs, key=lambda one: visit_order(participant, one)))
+    if asked:
+        return _as_asked(sessions, asked)
+    evident = order_labels(sessions)
+    notes: list[str] = []
+    for source, cells, remarks in _tables(bids_dir, participant, flairs):
+        dated, faults = _dated(source, sessions, cells)
+        notes += [*remarks, *faults]
+        if dated:
+            differs = bool(evident) and evident != dated
+            notes += [f"{_BY_LABELS} suggest another order"] * differs
+            return VisitOrder(dated, f"acq_time in {source}", tuple(notes))
+    if evident:
+        return VisitOrder(evident, _BY_LABELS, tuple(notes))
+    if bids_dir is not None and not notes:
+        notes.append(f"no acq_time in sub-{participant}_sessions.tsv or {_SCANS}")
+    return VisitOrder(sessions, notes=(*notes, "the session labels show no order"))
+
+
+def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Order session labels that are evidently in an order.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Without ``ses-``.
+
+    Returns
+    -------
+    tuple of str
+        Empty unless all are numbers, dates (YYYYMMDD), or numbers behind one prefix or before one
+        unit of time, no number twice.
+
+    Examples
+    --------
+    >>> order_labels(["M12", "M6"]), order_labels(["10", "9"]), order_labels(["12mo", "6mo"])
+    (('M6', 'M12'), ('9', '10'), ('6mo', '12mo'))
+    >>> order_labels(["predrug", "postdrug"]), order_labels(["7T", "3T"])
+    ((), ())
+    """
+    parts = [_LABEL.fullmatch(label.casefold()) for label in labels]
+    found = {
+        label: (match[1], match[2], match[3])
+        for label, match in zip(labels, parts, strict=True)
+        if match
+    }
+    frames = {(prefix, unit) for prefix, _, unit in found.values()}
+    numbers = [number for _, number, _ in found.values()]
+    if len(found) < len(labels) or len(frames) != 1 or not _are_ranks(numbers):
+        return ()
+    _, unit = frames.pop()
+    if not _UNIT.fullmatch(unit):
+        return ()
+    return tuple(sorted(found, key=lambda label: int(found[label][1])))
+
+
+def _are_ranks(numbers: Sequence[str]) -> bool:
+    """Tell numbers that grow with time from others, such as dates with the day first."""
+    if len({int(number) for number in numbers}) < len(numbers):
+        return False
+    lengths = {len(number) for number in numbers}
+    if max(lengths) <= _LONGEST_COUNT:
+        return True
+    return (
+        len(lengths) == 1
+        and lengths.pop() in _DATE_LENGTHS
+        and all(read_time(number[:8]) is not None for number in numbers)
+    )
+
+
+def read_time(text: str) -> datetime | None:
+    """Read a point in time; None where it is none.
+
+    Parameters
+    ----------
+    text : str
+        ``YYYY-MM-DDThh:mm:ss[.000000][Z]`` as BIDS has it, or a date alone; any year.
+
+    Examples
+    --------
+    >>> read_time("1867-06-15T09:30:00") < read_time("1867-12-15")
+    True
+    >>> read_time("15/06/2019"), read_time("n/a")
+    (None, None)
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _as_asked(sessions: tuple[str, ...], asked: Sequence[str]) -> VisitOrder:
+    absent = [session for session in sessions if session not in asked]
+    if absent:
+        return VisitOrder(sessions, notes=(f"{_listed(absent)} not in {_BY_USER}",))
+    return VisitOrder(tuple(one for one in asked if one in sessions), _BY_USER)
+
+
+_Table = tuple[str, Mapping[str, str], tuple[str, ...]]
+"""Name of a source, its ``acq_time`` by session, and what is wrong with its files."""
+
+
+def _tables(
+    bids_dir: Path | None, participant: str, flairs: Mapping[str, str]
+) -> tuple[_Table, ...]:
+    if bids_dir is None:
+        return ()
+    return (
+        _sessions_table(bids_dir, participant),
+        _scans_tables(bids_dir, participant, flairs),
+    )
+
+
+def _sessions_table(bids_dir: Path, participant: str) -> _Table:
+    name = f"sub-{participant}_sessions.tsv"
+    rows, remarks = _rows(bids_dir / f"sub-{participant}" / name)
+    cells: dict[str, str] = {}
+    for row in rows:
+        session = bare_label(row.get("session_id", ""), "ses")
+        cells.setdefault(session, row.get("acq_time", ""))
+    return name, cells, remarks
+
+
+def _scans_tables(bids_dir: Path, participant: str, flairs: Mapping[str, str]) -> _Table:
+    cells: dict[str, str] = {}
+    remarks: list[str] = []
+    for session, flair in flairs.items():
+        folder = bids_dir / f"sub-{participant}" / f"ses-{session}"
+        rows, wrong = _rows(folder / f"{visit_key(participant, session)}_scans.tsv")
+        cells[session] = _scan_time(rows, flair)
+        remarks += wrong
+    return _SCANS, cells, tuple(remarks)
+
+
+def _scan_time(rows: Sequence[Mapping[str, str]], flair: str) -> str:
+    """Take the time of the FLAIR; where it has none, that of the first scan that has one."""
+    cells = [
+        (Path(row.get("filename", "")).name != flair, row.get("acq_time", "")) for row in rows
+    ]
+    dated = [(other, time, cell) for other, cell in cells if (time := read_time(cell))]
+    if not dated:
+        return next((cell for _, cell in cells if cell.strip() not in _MISSING), "")
+    return min(dated)[2]
+
+
+def _rows(path: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+    """Read a table that need not be there."""
+    try:
+        return load_tsv(path), ()
+    except FileNotFoundError:
+        return [], (f"{path.name} is not fetched",) if path.is_symlink() else ()
+    except (OSError, ValueError):
+        return [], (f"{path.name} cannot be read",)
+
+
+def _dated(
+    source: str, sessions: Sequence[str], cells: Mapping[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Order sessions by their times; empty, and why, where one has none or two have the same."""
+    given = {one: cells[one] for one in sessions if cells.get(one, "").strip() not in _MISSING}
+    if not given:
+        return (), ()
+    times = {one: time for one, cell in given.items() if (time := read_time(cell))}
+    absent = [one for one in sessions if one not in given]
+    wrong = [one for one in given if one not in times]
+    double = [one for one in times if list(times.values()).count(times[one]) > 1]
+    notes = [
+        f"{what} in {source}: {_listed(those)}"
+        for what, those in (
+            ("no acq_time", absent),
+            ("acq_time that is no date", wrong),
+            ("the same acq_time", double),
+        )
+        if those
+    ]
+    return (() if notes else tuple(sorted(times, key=lambda one: times[one]))), tuple(notes)
+
+
+def _listed(sessions: Sequence[str]) -> str:
+    return ", ".join(f"ses-{session}" for session in sessions)

@@ -1,0 +1,295 @@
+"""Which file names count, and which of several images of a contrast is used."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.bids.choose import choose_image, examine, misnamed
+from bids_msseg.bids.query import find_visits
+
+Edges = tuple[float, float, float]
+MakeDataset = Callable[..., Path]
+ISO: Edges = (1.0, 1.0, 1.0)
+THICK: Edges = (0.43, 0.43, 5.0)
+HEAD: Edges = (100.0, 110.0, 100.0)
+
+
+def write(path: Path, extent_mm: Edges = HEAD, edges: Edges = ISO, **more: Any) -> Path:
+    """Write an image that passes the checks, of this field of view."""
+    shape = tuple(round(mm / edge) for mm, edge in zip(extent_mm, edges, strict=True))
+    data = np.zeros(shape, np.uint8)
+    data[0, 0, 0] = 1
+    data[:] = more.get("fill", data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.diag([*edges, 1.0])), path)
+    return path
+
+
+def choose(
+    folder: Path, *names: str, sidecars: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """Choose among files of a folder, whatever the order in which they are listed."""
+    found = {
+        choose_image("FLAIR", some, sidecar=lambda path: (sidecars or {}).get(path.name, {})).image
+        for some in ([folder / name for name in names], [folder / name for name in names[::-1]])
+    }
+    (image,) = found
+    assert image is not None
+    return image.name
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-01_ses-2_FLAIR.nii.gz",
+        "sub-01_ses-2_acq-3D_run-02_FLAIR.nii",
+        "sub-01_ses-2_task-rest_acq-a+b_ce-gd_rec-n4_run-1_echo-2_part-mag_T2w.nii.gz",
+        "sub-01_ses-2_space-MNI_desc-preproc_T1w.nii.gz",
+    ],
+)
+def test_whole_bids_names_count(name: str) -> None:
+    assert misnamed(Path(name), "01", "2") == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # SPM, LST, FSL, ANTs, macOS, and people
+        "rsub-01_ses-2_FLAIR.nii.gz",
+        "wc1sub-01_ses-2_T1w.nii",
+        "c1sub-01_ses-2_T1w.nii",
+        "ples_lpa_mrsub-01_ses-2_FLAIR.nii",
+        "brain_sub-01_ses-2_FLAIR.nii.gz",
+        "sub-01_ses-2_brain_FLAIR.nii.gz",
+        "sub-01_ses-2_T1w_FLAIR.nii.gz",
+        "._sub-01_ses-2_FLAIR.nii.gz",
+        "sub-01_ses-2_FLAIR_FLAIR.nii.gz",
+        "sub-01_FLAIR.nii.gz",
+        "ses-2_sub-01_FLAIR.nii.gz",
+        "sub-01_ses-2_Acq-3D_FLAIR.nii.gz",
+        "sub-01_ses-2_acq-3D_acq-2D_FLAIR.nii.gz",
+        "sub-01_ses-2_acq-3.5_FLAIR.nii.gz",
+        "copy of sub-01_ses-2_FLAIR.nii.gz",
+        "rsub-07_FLAIR.nii.gz",
+        "FLAIR.nii.gz",
+    ],
+)
+def test_other_names_do_not_count(name: str) -> None:
+    assert misnamed(Path(name), "01", "2")
+
+
+@pytest.mark.parametrize("prefix", ["r", "ples_lpa_mr", "c1", "brain_"])
+@pytest.mark.parametrize("label", ["01", "07"])
+@pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
+def test_what_other_programs_left_is_not_used(
+    make_dataset: MakeDataset, prefix: str, label: str, contrast: str
+) -> None:
+    """Not even with finer voxels; it is named once."""
+    odd = f"{prefix}sub-{label}_{contrast}.nii.gz"
+    files = {f"sub-01/anat/sub-01_{one}.nii.gz": (1.0, 1.0, 5.0) for one in ("FLAIR", contrast)}
+    (visit,) = find_visits(make_dataset({**files, f"sub-01/anat/{odd}": ISO})).visits
+    assert visit.contrasts[contrast].name == f"sub-01_{contrast}.nii.gz"
+    (note,) = visit.notes
+    assert note.count(odd) == 1
+
+
+@pytest.mark.parametrize("name", ["rsub-01_FLAIR", "ples_lpa_mrsub-01_FLAIR", "sub-01_x_FLAIR"])
+def test_a_visit_of_such_files_alone_is_skipped(make_dataset: MakeDataset, name: str) -> None:
+    files = {f"sub-01/anat/{name}.nii": ISO, "sub-02/anat/sub-02_FLAIR.nii": ISO}
+    found = find_visits(make_dataset(files))
+    assert [visit.key for visit in found.visits] == ["sub-02"]
+    (skipped,) = found.skipped
+    assert name in skipped.reason
+
+
+# The choice
+
+BRAINS: dict[str, tuple[Edges, Edges]] = {
+    "3-D of 1 mm": (HEAD, ISO),
+    "axial, 20 slices of 5 mm": ((230.0, 230.0, 100.0), (0.9, 0.9, 5.0)),
+    "axial, 24 slices of 6.5 mm": ((230.0, 230.0, 156.0), (0.9, 0.9, 6.5)),
+    "sagittal, 32 slices of 4.4 mm": ((140.8, 240.0, 240.0), (4.4, 0.5, 0.5)),
+    "coronal, 36 slices of 5 mm": ((220.0, 180.0, 220.0), (0.6, 5.0, 0.6)),
+}
+NO_BRAINS: dict[str, tuple[Edges, Edges]] = {
+    "localizer of 3 slices": ((256.0, 256.0, 30.0), (0.5, 0.5, 10.0)),
+    "localizer of 7 slices": ((250.0, 70.0, 250.0), (0.5, 10.0, 0.5)),
+    "sagittal cord": ((45.0, 240.0, 240.0), (3.0, 0.4, 0.4)),
+    "hippocampal slab": ((175.0, 60.0, 175.0), (0.4, 2.0, 0.4)),
+    "thick hippocampal slab": ((175.0, 90.0, 175.0), (0.4, 3.0, 0.4)),
+    "3-D slab of 0.4 mm": ((160.0, 160.0, 64.0), (0.8, 0.8, 0.4)),
+}
+
+
+@pytest.mark.parametrize("brain", BRAINS)
+def test_brain_acquisitions_cover_a_brain(tmp_path: Path, brain: str) -> None:
+    assert examine(write(tmp_path / "sub-01_FLAIR.nii.gz", *BRAINS[brain])).covers_brain
+
+
+@pytest.mark.parametrize("part", NO_BRAINS)
+@pytest.mark.parametrize("brain", ["3-D of 1 mm", "axial, 20 slices of 5 mm"])
+def test_what_covers_a_whole_brain_comes_first(tmp_path: Path, part: str, brain: str) -> None:
+    """However fine the others are, and although it has a contrast agent and a higher run."""
+    names = "sub-01_acq-a_run-1_FLAIR.nii.gz", "sub-01_acq-b_ce-gd_run-2_FLAIR.nii.gz"
+    write(tmp_path / names[0], *NO_BRAINS[part])
+    write(tmp_path / names[1], *BRAINS[brain])
+    assert not examine(tmp_path / names[0]).covers_brain
+    assert choose(tmp_path, *names) == names[1]
+
+
+CRITERIA: dict[str, tuple[tuple[str, Edges], tuple[str, Edges]]] = {
+    # the first one wins, although the second one is better in all that is asked later
+    "agent before motion": (("task-nod_run-2", THICK), ("ce-gd_run-1", ISO)),
+    "agent in the sidecar": (("run-2", THICK), ("acq-enhanced_run-1", ISO)),
+    "motion before edges": (("run-2", THICK), ("task-shake_run-1", ISO)),
+    "motion in rec-": (("run-2", THICK), ("rec-motion_run-1", ISO)),
+    "motion in acq-": (("run-2", THICK), ("acq-headmotion1_run-1", ISO)),
+    "3-D before 2-D": (("run-2", ISO), ("run-1", THICK)),
+    "volume before run": (("run-2", (0.9, 0.9, 1.0)), ("run-1", ISO)),
+    "lowest run": (("run-9", ISO), ("run-10", ISO)),
+    "no run first": (("acq-z", ISO), ("acq-a_run-1", ISO)),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_criteria_in_their_order(tmp_path: Path, name: str) -> None:
+    best, other = (f"sub-01_{entities}_FLAIR.nii.gz" for entities, _ in CRITERIA[name])
+    for file, (_, edges) in zip((best, other), CRITERIA[name], strict=True):
+        write(tmp_path / file, edges=edges)
+    said = {"sub-01_acq-enhanced_run-1_FLAIR.nii.gz": {"ContrastBolusIngredient": ["GADOLINIUM"]}}
+    assert choose(tmp_path, best, other, sidecars=said) == best
+
+
+@pytest.mark.parametrize("entities", ["rec-motioncorrected", "task-rest", "rec-moco", "acq-n4"])
+def test_labels_that_speak_of_no_motion(tmp_path: Path, entities: str) -> None:
+    name = f"sub-01_{entities}_FLAIR.nii.gz"
+    write(tmp_path / name)
+    write(tmp_path / "sub-01_run-1_FLAIR.nii.gz", edges=THICK)
+    assert choose(tmp_path, name, "sub-01_run-1_FLAIR.nii.gz") == name
+
+
+@pytest.mark.parametrize("where", ["name", "sidecar", "inherited"])
+@pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
+def test_an_enhanced_image_is_used_with_a_note_where_there_is_no_other(
+    make_dataset: MakeDataset, contrast: str, where: str
+) -> None:
+    stem = f"sub-01_{'ce-gd_' if where == 'name' else ''}{contrast}"
+    files: dict[str, Any] = {"sub-01/anat/sub-01_FLAIR.nii.gz": ISO} if contrast != "FLAIR" else {}
+    files[f"sub-01/anat/{stem}.nii.gz"] = ISO
+    places = {"sidecar": f"sub-01/anat/{stem}.json", "inherited": f"{contrast}.json"}
+    if where in places:
+        files[places[where]] = {"ContrastBolusIngredient": "GADOLINIUM"}
+    (visit,) = find_visits(make_dataset(files)).visits
+    assert visit.contrasts[contrast].name == f"{stem}.nii.gz"
+    (note,) = visit.notes
+    assert f"{stem}.nii.gz" in note
+    assert "contrast agent" in note
+
+
+# Files that fail
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(write(path).read_bytes()[:-200])
+
+
+def constant(path: Path) -> None:
+    write(path, fill=7)
+
+
+def no_header(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"hello" * 99))
+
+
+def four_dimensions(path: Path) -> None:
+    data = np.arange(2000, dtype=np.int16).reshape(10, 10, 10, 2)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+
+
+FAULTS = (empty, cut_off, constant, no_header, four_dimensions)
+
+
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_the_next_image_is_tried_and_both_are_named(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    first, second = (tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2))
+    spoil(first)
+    write(second, edges=THICK)
+    found = choose_image("FLAIR", [first, second])
+    assert (found.image, found.problem) == (second, "")
+    (note,) = found.notes
+    assert first.name in note
+    assert second.name in note
+    assert "\n" not in note
+
+
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_where_all_fail_the_best_one_stays_and_says_why(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    images = [tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2)]
+    for image in images:
+        spoil(image)
+    found = choose_image("FLAIR", images)
+    assert found.image == images[0]
+    assert found.problem.startswith(f"{images[0].name} ")
+    assert str(tmp_path) not in found.problem + found.notes[0]
+
+
+@pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
+def test_a_lone_empty_file_is_told_before_it_is_run(
+    make_dataset: MakeDataset, contrast: str
+) -> None:
+    files: dict[str, Any] = {"sub-01/anat/sub-01_FLAIR.nii.gz": ISO}
+    (visit,) = find_visits(
+        make_dataset({**files, f"sub-01/anat/sub-01_{contrast}.nii.gz": None})
+    ).visits
+    assert visit.problem == f"sub-01_{contrast}.nii.gz is empty"
+
+
+# Roles
+
+
+@pytest.mark.parametrize(
+    ("filters", "flair", "t2w"),
+    [
+        ({"flair": {"suffix": "T2w", "acquisition": "FLAIR"}}, "acq-FLAIR_T2w", "acq-tse_T2w"),
+        (
+            {"flair": {"suffix": "T2w", "acq": "FLAIR"}, "t2w": {"suffix": "T2w"}},
+            "acq-FLAIR_T2w",
+            "acq-tse_T2w",
+        ),
+        ({"t2w": {"suffix": "PDw"}}, "acq-x_FLAIR", "PDw"),
+        ({"t2w": {"suffix": "FLAIR", "acquisition": "x"}}, "FLAIR", "acq-x_FLAIR"),
+        ({"flair": {"suffix": ["T2w", "FLAIR"]}}, "acq-x_FLAIR", None),
+    ],
+)
+def test_one_file_has_one_role(
+    make_dataset: MakeDataset, filters: dict[str, Any], flair: str, t2w: str | None
+) -> None:
+    files = {
+        "acq-FLAIR_T2w": (1.0, 1.0, 1.0),
+        "acq-tse_T2w": (1.0, 1.0, 3.0),
+        "FLAIR": (1.0, 1.0, 2.0),
+        "acq-x_FLAIR": (0.5, 0.5, 0.5),
+        "PDw": (1.0, 1.0, 3.0),
+    }
+    bids = make_dataset({f"sub-01/anat/sub-01_{one}.nii.gz": e for one, e in files.items()})
+    (visit,) = find_visits(bids, filters=filters).visits
+    used = [path.name for path in visit.contrasts.values()]
+    assert used == [f"sub-01_{one}.nii.gz" for one in (flair, t2w) if one]
