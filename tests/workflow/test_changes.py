@@ -17,6 +17,7 @@ from bids_msseg.bids.changes import pair_files, recorded_visit
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path
 from bids_msseg.bids.record import ContrastUse, VisitRecord, read_record, write_record
+from bids_msseg.imaging.pair import Alignment
 from bids_msseg.imaging.register import read_itk_affine
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.change import Code
@@ -233,3 +234,34 @@ def test_what_cannot_be_compared_says_why_and_what_is_no_pair_leaves_nothing(
     assert not changes_path(compared.out, "01", ".tsv").exists()
     assert not any(path.exists() for path in pair_files(compared.out, "1", third).all)
     assert compared.record("3").changes == {}
+
+
+@pytest.mark.parametrize("doubt", ["little information", "both directions differ", "half a turn"])
+def test_visits_that_cannot_be_aligned_are_shown_and_not_compared(
+    tmp_path: Path,
+    make_phantom: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    doubt: str,
+) -> None:
+    out = tmp_path / "out"
+    phantom = make_phantom("RAS", (4.0, 4.0, 6.0))
+    for seed, session in enumerate(("1", "2")):
+        leave_visit(out, record_of(session), phantom, fresh=False, seed=seed)
+    astray = Alignment(np.eye(4), 0.1, (), doubt)
+    monkeypatch.setattr("bids_msseg.nodes.changes.align_visits", lambda *_, **__: astray)
+    monkeypatch.setattr("bids_msseg.reports.participant.read_scene", lambda *_: _no_scene())
+    changes, *pictures = pair_files(out, "1", record_of("2")).figures
+    # left by a comparison that is no longer true
+    changes.parent.mkdir(parents=True, exist_ok=True)
+    changes.write_bytes(b"old")
+    (outcome,) = compare_participants(["01"], Execution(tmp_path / "work", out))
+    assert outcome.failure
+    assert outcome.failure.code == 65
+    record = read_record(out, "01", "2")
+    assert record
+    assert doubt in str(record.changes["failed"])
+    assert not changes.exists()
+    assert all(path.is_file() for path in pictures)
+    page = write_participant_page(out, "01").read_text("utf-8")
+    assert "could not be compared" in page
+    assert page.count("earlier visit, not aligned") >= 1
