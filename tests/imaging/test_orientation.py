@@ -61,7 +61,7 @@ def test_rotations_are_rotations_and_cover_all() -> None:
     assert len(found) == 624
     np.testing.assert_allclose(found @ found.transpose(0, 2, 1), [np.eye(3)] * 624, atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(found), 1)
-    for turn in Rotation.random(200, random_state=3).as_matrix():
+    for turn in Rotation.random(200, rng=3).as_matrix():
         # the trace of one times the other's inverse is 1 + 2 cos of the angle between them
         cosines = (np.einsum("nij,ij->n", found, turn) - 1) / 2
         assert np.rad2deg(np.arccos(np.clip(cosines.max(), -1, 1))) < 40
