@@ -80,9 +80,10 @@ class Delineate(Step):
         }
         brain = maps["mask"] >= 0.5
         cleared = _cleared(folder, inputs)
-        probability, extracerebral = maps["probability"], None
+        probability = maps["probability"]
         if cleared is not None:
             probability = grid.take(load_volume(cleared))
+        extracerebral: NDArray[np.bool_] | None = None
         if "extracerebral_file" in inputs:
             extracerebral = grid.take(load_volume(inputs["extracerebral_file"])) >= 0.5
         found = delineate(
