@@ -153,7 +153,7 @@ class Coregister(Step):
         )
         target, contrast = folder / "fixed_to_moving.txt", inputs["contrast"]
         write_itk_affine(result.affine, target)
-        common = {"attempt_file": str(target), "notes": list(result.notes)}
+        common: dict[str, Any] = {"attempt_file": str(target), "notes": list(result.notes)}
         if result.doubt:
             fault = f"the {contrast} image could not be aligned with FLAIR and is left out"
             return {**common, "left_out": [contrast], "faults": [f"{fault}: {result.doubt}"]}
