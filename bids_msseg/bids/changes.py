@@ -316,7 +316,7 @@ def _circumstances(record: VisitRecord) -> dict[str, object]:
     return {
         "models": record.model and record.model.sha256,
         "thresholds": record.options.get("threshold"),
-        "contrasts": tuple(record.contrasts),
+        "contrasts": tuple(name for name, use in record.contrasts.items() if use.used),
         "voxels of FLAIR": flair and tuple(round(edge, 1) for edge in flair.spacing_mm),
     }
 

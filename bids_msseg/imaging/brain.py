@@ -20,7 +20,7 @@ from scipy import ndimage
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
 
-USUAL_BRAIN_ML = (600.0, 2200.0)
+USUAL_BRAIN_ML = (700.0, 2200.0)
 STRIPPED_BELOW_ML = 2200.0
 STRIPPED_BELOW_DARK_SHARE = 0.08
 DARK_LEVEL = 0.05
@@ -69,6 +69,42 @@ def is_skull_stripped(volume: Volume) -> bool:
     )
 
 
+def contradictions(shown: bool, *, option: str, sidecar: str) -> tuple[str, ...]:
+    """Say where the image shows something else than was said of its skull.
+
+    Parameters
+    ----------
+    shown : bool
+        What :func:`is_skull_stripped` says of the image.
+    option, sidecar : {"auto", "yes", "no"}
+        ``--skull-stripped``, and ``SkullStripped`` of the sidecar, ``auto`` where it says nothing.
+
+    Returns
+    -------
+    tuple of str
+
+    Examples
+    --------
+    >>> contradictions(False, option="auto", sidecar="yes")
+    ('the sidecar says that the skull is off, but the image shows a head: the image decides',)
+    >>> contradictions(True, option="auto", sidecar="yes")
+    ()
+    """
+    image = "a brain alone" if shown else "a head"
+    found = []
+    for said, who, decides in (
+        (option, "--skull-stripped", "the option"),
+        (sidecar, "the sidecar", "the image" if option == "auto" else "the option"),
+    ):
+        if said != "auto" and (said == "yes") != shown:
+            skull = "off" if said == "yes" else "on"
+            found.append(
+                f"{who} says that the skull is {skull}, but the image shows {image}: "
+                f"{decides} decides"
+            )
+    return tuple(found)
+
+
 def support(volume: Volume) -> Support:
     """Measure what differs from the background.
 
@@ -113,7 +149,7 @@ def mask_from_stripped(volume: Volume) -> NDArray[np.bool_]:
     DataError
         If all voxels have the same value.
     """
-    return _cleaned(volume.data != _background(volume.data))
+    return one_part(volume.data != _background(volume.data))
 
 
 def extract_brain(
@@ -154,7 +190,7 @@ def extract_brain(
             mask = network.run(image)[1]
         except (AssertionError, ValueError) as error:  # how it says that it found nothing
             raise _no_brain() from error
-    return _cleaned(np.asarray(mask.dataobj) > 0)
+    return one_part(np.asarray(mask.dataobj) > 0)
 
 
 def brain_volume_ml(mask: NDArray[np.bool_], voxel_volume: float) -> float:
@@ -192,12 +228,12 @@ def brain_notes(mask: NDArray[np.bool_], voxel_volume: float) -> tuple[str, ...]
     Returns
     -------
     tuple of str
-        Empty for 600-2200 mL.
+        Empty for 700-2200 mL.
 
     Examples
     --------
     >>> brain_notes(np.ones((10, 10, 10), bool), voxel_volume=3.0)
-    ('the brain mask holds 3 mL, outside the usual 600-2200 mL: look at it',)
+    ('the brain mask holds 3 mL, outside the usual 700-2200 mL: look at it',)
     """
     size = brain_volume_ml(mask, voxel_volume)
     low, high = USUAL_BRAIN_ML
@@ -214,8 +250,14 @@ def _background(data: NDArray[np.generic]) -> float:
     return float(values[counts.argmax()])
 
 
-def _cleaned(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the largest connected part and fill its holes."""
+def one_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the largest connected part and fill its holes.
+
+    Raises
+    ------
+    DataError
+        If the mask is empty.
+    """
     labels, count = ndimage.label(mask)
     if count == 0:
         raise _no_brain()

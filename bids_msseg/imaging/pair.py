@@ -16,7 +16,8 @@ from scipy.linalg import expm, logm
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.normalise import zscore
-from bids_msseg.imaging.register import register_rigid
+from bids_msseg.imaging.orientation import turn_degrees
+from bids_msseg.imaging.register import Registration, register_rigid
 from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
 from bids_msseg.imaging.volume import Affine, Volume
 
@@ -24,6 +25,10 @@ SPACING_MM = 1.0
 MARGIN_MM = 2.0
 APART_MM = 1.0
 """Where both directions of the registration differ by more, the reader is told."""
+LOST_MM = 5.0
+"""Where they differ by more, one of them found another place: a slice is thinner."""
+MOST_TURN_DEG = 150.0
+"""Near half a turn the mean of two rotations may lie on the other side."""
 LEAST_SHARED = 0.5
 
 
@@ -40,11 +45,14 @@ class Alignment:
         registration put a point: a lower bound of the error.
     notes : tuple of str
         What a reader should know.
+    doubt : str
+        Why the visits must not be compared; empty where the alignment passed its checks.
     """
 
     affine: Affine
     disagreement_mm: float
     notes: tuple[str, ...] = ()
+    doubt: str = ""
 
     @property
     def to_earlier(self) -> Affine:
@@ -147,12 +155,26 @@ def align_visits(
         threads=threads,
         seed=seed,
     )
-    mean = _rigid(_real(expm((logm(there.affine) + logm(inverse(back.affine))) / 2)))
     apart = _apart(there.affine, inverse(back.affine), later, later_brain)
+    doubt = _doubt(there, back, apart)
+    # of two places that are not one, or are half a turn away, the mean is a third one
+    mean = there.affine if doubt else _mean(there.affine, inverse(back.affine))
     notes = tuple(dict.fromkeys((*there.notes, *back.notes)))
     if apart > APART_MM:
         notes += (f"the two directions of the registration differ by {apart:.1f} mm",)
-    return Alignment(mean, apart, notes)
+    return Alignment(mean, apart, notes, doubt)
+
+
+def _doubt(there: Registration, back: Registration, apart: float) -> str:
+    """Say why the two directions together do not show that the visits are aligned."""
+    turn = max(turn_degrees(one.affine) for one in (there, back))
+    if there.doubt or back.doubt:
+        return there.doubt or back.doubt
+    if apart > LOST_MM:
+        return f"the two directions of the registration differ by {apart:.1f} mm"
+    if turn > MOST_TURN_DEG:
+        return f"their headers are turned by {turn:.0f}° against each other"
+    return ""
 
 
 def meet(
@@ -219,6 +241,10 @@ def _apart(one: Affine, other: Affine, image: Volume, brain: NDArray[np.bool_]) 
     points = index @ image.affine[:3, :3].T + image.affine[:3, 3]
     gap = points @ (one - other)[:3, :3].T + (one - other)[:3, 3]
     return float(np.sqrt((gap**2).sum(axis=1).mean()))
+
+
+def _mean(one: Affine, other: Affine) -> Affine:
+    return _rigid(_real(expm((logm(one) + logm(other)) / 2)))
 
 
 def _power(affine: Affine, exponent: float) -> Affine:

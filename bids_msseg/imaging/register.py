@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,18 @@ from scipy import ndimage
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.files import replacing
-from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.orientation import (
+    Overlay,
+    Point,
+    best_starts,
+    lead,
+    mean_distance,
+    mutual_information,
+    placed,
+    prominence,
+    turn_degrees,
+)
+from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
 from bids_msseg.imaging.volume import Affine, Volume
 
 BINS = 32
@@ -32,6 +43,7 @@ SAMPLES = 40_000
 # an affine driven with larger first steps runs away
 FIRST_STEP = {"rigid": 0.5, "similarity": 0.5, "affine": 0.125}
 POLISH_PACE = 0.25
+SPARSE_MM = 8.0
 COARSE_MM = 4.0
 FINE_MM = 2.0
 MARGIN_MM = 6.0
@@ -39,6 +51,23 @@ START_APART_MM = 3.0
 PITCHES_DEG = (0.0, -20.0, 20.0)
 SCALE_RANGE = (0.6, 1.7)
 POOR_OVERLAP = 0.85
+SURE_INFORMATION = 0.38
+"""Nats at 2 mm. Raw heads of one person: .45 to .63 where they are aligned, else .15 to .32."""
+CLEAR_OF_TURNS = 1.3
+"""An alignment with so many times the information of the image turned or shifted needs no search.
+Assumed, as are the next three; ``benchmarks/alignment.py`` prints what they are held against."""
+CLEAR_OF_RIVALS = 1.2
+"""An alignment with so many times the information of the next best orientation is right, however
+little it is. Raw heads have 1.4: at least .45 nats against at most .32."""
+BETTER_THAN_HEADER = 1.15
+"""A template's orientation replaces the header's where it has so many times the information: the
+outlines of a brain fit turned nearly as well."""
+SAME_MM = 5.0
+"""Ends that lie nearer are one place: an optimum at 8 mm is less than a voxel off that at 2 mm."""
+STARTS = 6
+"""Orientations that are followed beside the header's."""
+RISES_MM = (-40.0, -20.0, 0.0, 20.0, 40.0)
+"""How much more neck one image may show than the other moves the middle of the head."""
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -56,12 +85,22 @@ class Registration:
         as background.
     notes : tuple of str
         What a reader of the report should know; empty where all went as usual.
+    doubt : str
+        Why the alignment must not be used; empty where it passed its checks.
+    prominence : float
+        Information divided by the most of the image turned or shifted, at 8 mm.
+    lead : float
+        Information divided by that of the next best place of a search over all orientations, at
+        8 mm; NaN where no search was needed.
     """
 
     affine: Affine
     metric_before: float
     metric_after: float
     notes: tuple[str, ...] = ()
+    doubt: str = ""
+    prominence: float = float("nan")
+    lead: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +111,20 @@ class _Level:
     fixed: Volume
     inside: Volume
     moving: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What the searches of one registration share."""
+
+    kind: str
+    fine: _Level
+    coarse: _Level
+    sparse: _Level
+    overlay: Overlay
+    centre: Point
+    seed: int
+    threads: int
 
 
 def register_rigid(
@@ -87,7 +140,8 @@ def register_rigid(
 
     Starts both from the headers and from the centres of mass, goes on from the better one, and
     never ends worse than the headers: where the search does not raise the mutual information,
-    the identity is returned with a note.
+    the identity is returned with a note. An end that does not stand out is checked by a search
+    over all orientations, whose best end is taken where it is better.
 
     Parameters
     ----------
@@ -106,6 +160,8 @@ def register_rigid(
     Returns
     -------
     Registration
+        With a doubt where neither the information nor the lead over other orientations shows
+        that the alignment is right.
 
     Raises
     ------
@@ -121,8 +177,12 @@ def register_rigid(
     if np.linalg.norm(shift) > START_APART_MM:
         starts.append(_translation(shift))
     best = _best_search(coarse, "rigid", starts, centre, seed, threads)
-    found = _refined(fine, "rigid", best, centre, seed)
-    return _no_worse_than_header(fine, found)
+    found = _no_worse_than_header(fine, _refined(fine, "rigid", best, centre, seed))
+    task = _task("rigid", fine, coarse, centre, seed, threads)
+    found = replace(found, prominence=prominence(task.overlay, found.affine, centre))
+    if found.metric_after >= SURE_INFORMATION and found.prominence >= CLEAR_OF_TURNS:
+        return found
+    return _searched(found, task, _meetings(moving, fixed, moving_mask, fixed_mask))
 
 
 def register_affine(
@@ -138,7 +198,8 @@ def register_affine(
 
     Both images are cut to their brains, so the outlines speak along with the tissues: FLAIR and
     T1w share few edges otherwise. Starts from the brains' centres and volumes with three pitches
-    of the head, finds rotation and one scale, then the full affine.
+    of the head, finds rotation and one scale, then the full affine. A fit that does not stand out
+    is checked by a search over all orientations.
 
     Parameters
     ----------
@@ -157,8 +218,9 @@ def register_affine(
     Returns
     -------
     Registration
-        With a note where the affine is implausible (then only one scale is used) or the brains'
-        overlap stays poor.
+        With a note where the affine is implausible (then only one scale is used); with a note
+        and a doubt where the brains' overlap stays poor; with a doubt where the brain fits in
+        another orientation than the header's, and in a third one about as well.
 
     Raises
     ------
@@ -176,15 +238,18 @@ def register_affine(
     starts = [_start(centre, target, float(np.cbrt(ratio)), pitch) for pitch in PITCHES_DEG]
     similar = _best_search(coarse, "similarity", starts, centre, seed, threads)
     rough = _search(coarse, "affine", similar, centre, seed)
-    found = _refined(fine, "affine", rough, centre, seed)
-    notes: tuple[str, ...] = ()
-    if not _plausible(found):
-        found = similar
-        notes = ("the affine to the template was implausible; rotation and one scale are used",)
-    overlap = mask_overlap(moving.with_data(brain), fixed.with_data(inside), found)
-    if overlap < POOR_OVERLAP:
-        notes += (f"the brain overlaps the template's by a Dice of {overlap:.2f} only",)
-    return Registration(found, _information(fine, np.eye(4)), _information(fine, found), notes)
+    fit, notes = _plausible_or(_refined(fine, "affine", rough, centre, seed), similar)
+    task = _task("similarity", fine, coarse, centre, seed, threads)
+    before, after = _information(fine, np.eye(4)), _information(fine, fit)
+    found = Registration(
+        fit, before, after, notes, prominence=prominence(task.overlay, fit, centre)
+    )
+    if found.prominence < CLEAR_OF_TURNS:
+        first = best_starts(
+            task.overlay, [(centre, target)], count=STARTS, scale=float(np.cbrt(ratio))
+        )
+        found = _searched_affine(found, similar, task, first)
+    return _with_overlap(found, moving.with_data(brain), fixed.with_data(inside))
 
 
 def mask_overlap(moving: Volume, fixed: Volume, affine: Affine) -> float:
@@ -337,10 +402,7 @@ def _start(
     turn = np.array(
         [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
     )
-    affine = np.eye(4)
-    affine[:3, :3] = scale * turn
-    affine[:3, 3] = target - affine[:3, :3] @ centre
-    return affine
+    return placed(turn, centre, target, scale)
 
 
 def _level(
@@ -491,10 +553,7 @@ def _information(level: _Level, affine: Affine) -> float:
     floor = float(level.moving.data.min())
     moving_values = ndimage.map_coordinates(level.moving.data, moved.T, order=1, cval=floor)
     counts, _, _ = np.histogram2d(fixed_values, moving_values, bins=2 * BINS)
-    joint = counts / counts.sum()
-    alone = np.outer(joint.sum(axis=1), joint.sum(axis=0))
-    there = joint > 0
-    return float(np.sum(joint[there] * np.log(joint[there] / alone[there])))
+    return mutual_information(counts)
 
 
 def _no_worse_than_header(level: _Level, found: Affine) -> Registration:
@@ -504,6 +563,163 @@ def _no_worse_than_header(level: _Level, found: Affine) -> Registration:
         return Registration(found, before, after)
     note = "registration did not improve on the headers' alignment, which is kept"
     return Registration(np.eye(4), before, before, (note,))
+
+
+def _task(
+    kind: str, fine: _Level, coarse: _Level, centre: Point, seed: int, threads: int
+) -> _Task:
+    sparse = _sparser(coarse)
+    overlay = Overlay.of(sparse.fixed, np.asarray(sparse.inside.data, bool), sparse.moving)
+    return _Task(kind, fine, coarse, sparse, overlay, centre, seed, threads)
+
+
+def _sparser(level: _Level) -> _Level:
+    """Coarsen a level, so that all orientations can be looked at in a second."""
+    shape, affine = _grid(level.inside, SPARSE_MM, 0.0)
+    still = resample(smooth_before_coarser(level.fixed, SPARSE_MM), shape, affine)
+    inside = mask_onto(level.inside, shape, affine)
+    whole = level.moving.with_data(np.ones(level.moving.shape, bool))
+    moved_shape, moved_affine = _grid(whole, SPARSE_MM, 0.0)
+    moved = resample(smooth_before_coarser(level.moving, SPARSE_MM), moved_shape, moved_affine)
+    # a region of less than a voxel is compared with its surroundings
+    region = inside if inside.any() else np.ones(shape, bool)
+    return _Level(SPARSE_MM, still, still.with_data(region), moved)
+
+
+def _meetings(
+    moving: Volume,
+    fixed: Volume,
+    moving_mask: NDArray[np.bool_] | None,
+    fixed_mask: NDArray[np.bool_] | None,
+) -> list[tuple[Point, Point]]:
+    """Say which points of both worlds may be one: the brains' centres, or about the heads'."""
+    if moving_mask is not None and fixed_mask is not None:
+        return [(_centroid(fixed, fixed_mask), _centroid(moving, moving_mask))]
+    here, there = _middle(fixed), _middle(moving)
+    return [(here + np.array([0.0, 0.0, rise]), there) for rise in RISES_MM]
+
+
+def _middle(volume: Volume) -> Point:
+    """Centre of all that is not dark, on every few voxels."""
+    steps = [max(1, round(float(edge))) for edge in COARSE_MM / volume.spacing]
+    x, y, z = (slice(None, None, step) for step in steps)
+    thin = Volume(volume.data[x, y, z], volume.affine @ np.diag([*steps, 1.0]))
+    low, high = float(thin.data.min()), float(np.percentile(thin.data, 99))
+    bright = thin.data > low + 0.1 * (high - low)
+    return _centroid(thin, bright if bright.any() else np.ones_like(bright))
+
+
+def _searched(
+    plain: Registration, task: _Task, meetings: list[tuple[Point, Point]]
+) -> Registration:
+    """Look at all orientations; keep what was found unless another one is better."""
+    places = _places(task, plain.affine, best_starts(task.overlay, meetings, count=STARTS))
+    found = plain
+    if _differ(task, places[0], plain.affine):
+        rough = _search_turned(task.coarse, "rigid", places[0], task)
+        turned = rough @ _refined(
+            _turned(task.fine, rough), "rigid", np.eye(4), task.centre, task.seed
+        )
+        after = _information(task.fine, turned)
+        if after > plain.metric_after and _differ(task, turned, plain.affine):
+            stands_out = prominence(task.overlay, turned, task.centre)
+            found = Registration(
+                turned, plain.metric_before, after, (_turn_note(turned),), prominence=stands_out
+            )
+    ahead = lead(task.overlay, found.affine, places, SAME_MM)
+    doubt = ""
+    if found.metric_after < SURE_INFORMATION and ahead < CLEAR_OF_RIVALS:
+        doubt = (
+            f"their mutual information is {found.metric_after:.2f} nats, and {ahead:.2f} times "
+            "that of the next best orientation"
+        )
+    return replace(found, doubt=doubt, lead=ahead)
+
+
+def _searched_affine(
+    plain: Registration, similar: Affine, task: _Task, starts: list[Affine]
+) -> Registration:
+    """Look at all orientations; the header's stays unless another one is clearly better."""
+    places = _places(task, similar, starts)
+    ahead = lead(task.overlay, similar, places, SAME_MM)
+    if ahead * BETTER_THAN_HEADER >= 1.0:
+        return replace(plain, lead=ahead)
+    best = places[0]
+    rough = _search(_turned(task.coarse, best), "affine", np.eye(4), task.centre, task.seed)
+    end = _refined(_turned(task.fine, best), "affine", rough, task.centre, task.seed)
+    fit, notes = _plausible_or(best @ end, best)
+    after = _information(task.fine, fit)
+    if after <= plain.metric_after:
+        doubt = "another orientation fits better on a coarse grid, and no better on a fine one"
+        return replace(plain, doubt=doubt, lead=ahead)
+    ahead = lead(task.overlay, best, places, SAME_MM)
+    doubt = ""
+    if ahead < CLEAR_OF_RIVALS:
+        doubt = (
+            "the brain fits the template turned, with a mutual information of only "
+            f"{ahead:.2f} times that of the next best orientation"
+        )
+    return Registration(
+        affine=fit,
+        metric_before=plain.metric_before,
+        metric_after=after,
+        notes=(_turn_note(fit), *notes),
+        doubt=doubt,
+        prominence=prominence(task.overlay, fit, task.centre),
+        lead=ahead,
+    )
+
+
+def _places(task: _Task, near: Affine, starts: list[Affine]) -> list[Affine]:
+    """Follow what was found and other starts on the sparse level; the best end comes first."""
+
+    def end(start: Affine) -> Affine:
+        return _search_turned(task.sparse, task.kind, start, task)
+
+    with ThreadPoolExecutor(max_workers=max(1, min(task.threads, 1 + len(starts)))) as pool:
+        ends = list(pool.map(end, [near, *starts]))
+    return sorted(ends, key=task.overlay.information, reverse=True)
+
+
+def _search_turned(level: _Level, kind: str, start: Affine, task: _Task) -> Affine:
+    """Search from a start that may be turned by any angle."""
+    end = _search(_turned(level, start), kind, np.eye(4), task.centre, task.seed)
+    return np.asarray(start @ end, np.float64)
+
+
+def _turned(level: _Level, start: Affine) -> _Level:
+    """Lay the moving image where a start puts it, so that the search begins with no turn.
+
+    ITK's angles and versors have singular places at a quarter and at half of a turn.
+    """
+    moving = Volume(level.moving.data, inverse(start) @ level.moving.affine)
+    return replace(level, moving=moving)
+
+
+def _differ(task: _Task, one: Affine, other: Affine) -> bool:
+    return mean_distance(one, other, task.overlay.points) > SAME_MM
+
+
+def _turn_note(affine: Affine) -> str:
+    angle = turn_degrees(affine)
+    return f"the header was not followed: a turn of {angle:.0f}° fits better; check left and right"
+
+
+def _plausible_or(found: Affine, similar: Affine) -> tuple[Affine, tuple[str, ...]]:
+    """Fall back on rotation and one scale."""
+    if _plausible(found):
+        return found, ()
+    note = "the affine to the template was implausible; rotation and one scale are used"
+    return similar, (note,)
+
+
+def _with_overlap(found: Registration, moving: Volume, fixed: Volume) -> Registration:
+    """Doubt an affine under which the brains do not cover each other."""
+    overlap = mask_overlap(moving, fixed, found.affine)
+    if overlap >= POOR_OVERLAP:
+        return found
+    note = f"the brain overlaps the template's by a Dice of {overlap:.2f} only"
+    return replace(found, notes=(*found.notes, note), doubt=found.doubt or note)
 
 
 def _plausible(affine: Affine) -> bool:

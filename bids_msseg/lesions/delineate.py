@@ -12,6 +12,7 @@ from bids_msseg.lesions.instances import label_lesions
 
 REJECTED_BY_REFINEMENT = "refinement"
 REJECTED_BY_SIZE = "size"
+REJECTED_BY_PLACE = "extracerebral"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,9 @@ class Delineation:
     rejected : ndarray of int32
         Rejected candidates 1..m, by decreasing volume.
     reasons : tuple of str
-        Why each was rejected: ``refinement`` (the refinement net does not hold it for a lesion)
-        or ``size`` (what is left of it is smaller than the smallest lesion).
+        Why each was rejected: ``refinement`` (the refinement net does not hold it for a lesion),
+        ``size`` (what is left of it is smaller than the smallest lesion) or ``extracerebral``
+        (half of it or more lies outside the brain).
     """
 
     lesions: NDArray[np.int32]
@@ -41,6 +43,7 @@ def delineate(
     voxel_volume: float,
     threshold: float,
     min_volume: float,
+    extracerebral: NDArray[np.bool_] | None = None,
 ) -> Delineation:
     """Cut a probability into lesions and account for every candidate.
 
@@ -56,6 +59,9 @@ def delineate(
         A voxel is lesion where the probability reaches this.
     min_volume : float
         Smaller lesions are rejected, in mm³.
+    extracerebral : ndarray of bool, shape (X, Y, Z), optional
+        Where no lesion can be. It only gives the reason: the probability has to be cleared there
+        with :func:`clear_extracerebral`.
 
     Returns
     -------
@@ -79,7 +85,51 @@ def delineate(
     rejected = label_lesions(~kept[blobs], voxel_volume=voxel_volume)
     small = np.zeros(int(rejected.max(initial=0)) + 1, bool)
     small[np.unique(rejected[over])] = True
+    astray = np.zeros_like(small) if extracerebral is None else _mostly(rejected, extracerebral)
     reasons = tuple(
-        REJECTED_BY_SIZE if too_small else REJECTED_BY_REFINEMENT for too_small in small[1:]
+        REJECTED_BY_PLACE if outside else REJECTED_BY_SIZE if cut else REJECTED_BY_REFINEMENT
+        for outside, cut in zip(astray[1:], small[1:], strict=True)
     )
     return Delineation(lesions, rejected, reasons)
+
+
+def clear_extracerebral(
+    probability: NDArray[np.floating], extracerebral: NDArray[np.bool_], *, threshold: float
+) -> NDArray[np.floating]:
+    """Set the probability of lesions to zero that lie outside the brain.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (X, Y, Z)
+    extracerebral : ndarray of bool, shape (X, Y, Z)
+        Where no lesion can be.
+    threshold : float
+        A voxel is lesion where the probability reaches this.
+
+    Returns
+    -------
+    ndarray, shape (X, Y, Z)
+        Lesions of which half or more lies there are gone; the same array where there is none.
+
+    Examples
+    --------
+    >>> p = np.array([0.9, 0.9, 0.0, 0.9, 0.2]).reshape(5, 1, 1)
+    >>> outside = np.array([0, 1, 0, 0, 1], bool).reshape(5, 1, 1)
+    >>> clear_extracerebral(p, outside, threshold=0.5).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.9, 0.2]
+    >>> clear_extracerebral(p, ~outside, threshold=0.95) is p
+    True
+    """
+    labels = label_lesions(probability >= threshold, voxel_volume=1.0)
+    astray = _mostly(labels, extracerebral)
+    if not astray.any():
+        return probability
+    return np.where(astray[labels], probability.dtype.type(0), probability)
+
+
+def _mostly(labels: NDArray[np.int32], region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell of each label whether half of it or more lies in a region, shape (n + 1,)."""
+    sizes = np.bincount(labels.ravel())
+    found: NDArray[np.bool_] = 2 * np.bincount(labels[region], minlength=len(sizes)) >= sizes
+    found[0] = False
+    return found

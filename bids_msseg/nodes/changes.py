@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from bids_msseg.bids.changes import (
     FIGURES,
+    PairFiles,
     PairResult,
     VisitPair,
     change_dictionary,
@@ -23,7 +24,7 @@ from bids_msseg.bids.changes import (
     pair_summary,
     recorded_visit,
 )
-from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.files import publish, write_atomic, write_json, write_tsv
 from bids_msseg.bids.paths import changes_path, output_path
 from bids_msseg.bids.record import VisitRecord, read_record, write_record
 from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
@@ -31,7 +32,7 @@ from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.pair import Meeting, align_visits, meet
 from bids_msseg.imaging.register import write_itk_affine
 from bids_msseg.imaging.resample import inverse, resample
-from bids_msseg.imaging.volume import Volume, load_volume, save_volume
+from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
 from bids_msseg.lesions.change import (
     ChangeRow,
     ChangeRule,
@@ -42,7 +43,7 @@ from bids_msseg.lesions.change import (
 from bids_msseg.lesions.change_evidence import VisitMaps
 from bids_msseg.lesions.change_match import carry_labels
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.reports.figures import change_mosaic
+from bids_msseg.reports.figures import change_mosaic, registration_mosaic
 from bids_msseg.reports.tables import read_tsv
 
 MARKS = {
@@ -77,6 +78,11 @@ class PairDelivery:
         """Digest of what the comparison depends on."""
         return self.pair.fingerprint(self.rule)
 
+    @property
+    def files(self) -> PairFiles:
+        """Where the results go."""
+        return pair_files(self.out_dir, self.pair.earlier.session or "", self.pair.later)
+
 
 class _CompareInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
@@ -100,6 +106,9 @@ class CompareVisits(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the table, the image, the transform and pictures into the node's folder."""
         delivery: PairDelivery = inputs["delivery"]
+        for path in delivery.files.figures:
+            # a picture of another comparison must not stand beside the failure of this one
+            path.unlink(missing_ok=True)
         earlier = _Images.load(delivery.out_dir, delivery.pair.earlier)
         later = _Images.load(delivery.out_dir, delivery.pair.later)
         alignment = align_visits(
@@ -110,6 +119,12 @@ class CompareVisits(Step):
             threads=inputs["threads"],
             seed=inputs["seed"],
         )
+        if alignment.doubt:
+            _show_attempt(delivery.files, earlier, later, alignment.affine)
+            raise DataError(
+                f"the two visits could not be aligned: {alignment.doubt}",
+                cure="look at both FLAIR images and at the orientation in their headers",
+            )
         meeting = meet(alignment, earlier.brain, later.brain)
         found = compare_lesions(
             earlier.on(meeting, later=False),
@@ -263,9 +278,7 @@ def _draw(
     folder: Path, earlier: _Images, later: _Images, codes: Volume, meeting: Meeting
 ) -> list[Path]:
     """Draw the pictures into the node's folder."""
-    moved = resample(
-        earlier.flair, later.flair.shape, later.flair.affine, transform=meeting.alignment.affine
-    )
+    moved = _moved(earlier, later, meeting.alignment.affine)
     mosaic = change_mosaic(
         later.flair,
         moved,
@@ -279,6 +292,20 @@ def _draw(
         path.write_bytes(frame.png)
         paths.append(path)
     return paths
+
+
+def _moved(earlier: _Images, later: _Images, move: Affine) -> Volume:
+    """Bring the earlier FLAIR onto the later one."""
+    return resample(earlier.flair, later.flair.shape, later.flair.affine, transform=move)
+
+
+def _show_attempt(files: PairFiles, earlier: _Images, later: _Images, move: Affine) -> None:
+    """Leave pictures of visits that could not be aligned, without one of changes."""
+    moved = {"earlier visit": _moved(earlier, later, move)}
+    mosaic = registration_mosaic(later.flair, moved, later.brain, doubtful=moved)
+    _, later_picture, earlier_picture = files.figures
+    for path, frame in zip((earlier_picture, later_picture), mosaic.frames, strict=True):
+        write_atomic(path, frame.png)
 
 
 class _PublishInputs(StepInputs):
@@ -323,9 +350,8 @@ class PublishChanges(Step):
 def _publish_pair(
     delivery: PairDelivery, codes: Path, transform: Path, figures: list[Path]
 ) -> None:
-    pair = delivery.pair
+    pair, files = delivery.pair, delivery.files
     session = pair.earlier.session or ""
-    files = pair_files(delivery.out_dir, session, pair.later)
     flairs = [
         output_path(
             delivery.out_dir,

@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 
 from bids_msseg.imaging.conform import check_header
 from bids_msseg.imaging.register import read_itk_affine
-from bids_msseg.imaging.resample import inverse, resample
+from bids_msseg.imaging.resample import (
+    inverse,
+    mask_onto,
+    resample,
+    smooth_before_coarser,
+)
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
-from bids_msseg.lesions.delineate import Delineation, delineate
+from bids_msseg.lesions.delineate import Delineation, clear_extracerebral, delineate
 from bids_msseg.lesions.load import LesionRow, lesion_table
 from bids_msseg.lesions.regions import (
     OWN_PERIVENTRICULAR_MM,
@@ -27,6 +32,8 @@ from bids_msseg.lesions.regions import (
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 
 REFERENCE_TEMPLATE = "MNI152NLin2009aSym"
+LEFT_OUT_BLUR_MM = 6.0
+"""An image that could not be aligned may show a face where the brain should be."""
 
 
 class _DelineateInputs(StepInputs):
@@ -43,9 +50,11 @@ class _DelineateInputs(StepInputs):
     own_ventricles = traits.Bool(
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )
+    extracerebral_file = File(desc="where no lesion can be, on the conformed FLAIR")
 
 
 class _DelineateOutputs(StepOutputs):
+    probability_file = File(desc="without extra-cerebral lesions, 1 mm working grid")
     probseg_file = File()
     labels_file = File(desc="lesions 1..n")
     mask_file = File()
@@ -70,12 +79,21 @@ class Delineate(Step):
             for name in ("probability", "candidate", "lesion", "candidates", "mask")
         }
         brain = maps["mask"] >= 0.5
+        cleared = _cleared(folder, inputs)
+        probability = maps["probability"]
+        if cleared is not None:
+            probability = grid.take(load_volume(cleared))
+        extracerebral: NDArray[np.bool_] | None = None
+        if "extracerebral_file" in inputs:
+            extracerebral = grid.take(load_volume(inputs["extracerebral_file"])) >= 0.5
         found = delineate(
-            maps["probability"],
-            maps["candidates"] >= 0.5,
+            probability,
+            # what was cleared stays a candidate
+            (maps["candidates"] >= 0.5) | (maps["probability"] >= inputs["threshold"]),
             voxel_volume=grid.frame.voxel_volume,
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
+            extracerebral=extracerebral,
         )
         to_flair = read_itk_affine(Path(inputs["template_transform"]))
         anatomy = _anatomy(grid, inverse(to_flair), inputs)
@@ -85,7 +103,7 @@ class Delineate(Step):
             folder,
             grid,
             {
-                "probseg": np.clip(maps["probability"], 0, 1),
+                "probseg": np.clip(probability, 0, 1),
                 "labels": found.lesions,
                 "mask": (found.lesions > 0).astype(np.uint8),
                 "candidates": (
@@ -98,7 +116,26 @@ class Delineate(Step):
         )
         table = folder / "lesions.json"
         table.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
-        return {**outputs, "table_file": str(table)}
+        final = str(cleared or inputs["probability_file"])
+        return {**outputs, "table_file": str(table), "probability_file": final}
+
+
+def _cleared(folder: Path, inputs: dict[str, Any]) -> Path | None:
+    """Write the probability without extra-cerebral lesions; None where there are none."""
+    if "extracerebral_file" not in inputs:
+        return None
+    source = load_volume(inputs["probability_file"])
+    outside = load_volume(inputs["extracerebral_file"], np.uint8)
+    cleared = clear_extracerebral(
+        source.data,
+        mask_onto(outside, source.shape, source.affine),
+        threshold=inputs["threshold"],
+    )
+    if cleared is source.data:
+        return None
+    target = folder / "probability.nii.gz"
+    save_volume(source.with_data(cleared), target)
+    return target
 
 
 class _Grid:
@@ -183,7 +220,8 @@ def _save(folder: Path, grid: _Grid, maps: dict[str, NDArray[Any]]) -> dict[str,
 
 
 class _GridInputs(StepInputs):
-    in_file = File(exists=True, mandatory=True)
+    in_file = File(exists=True, desc="undefined for a contrast that was left out")
+    left_out_file = File(exists=True, desc="shown in its stead, blurred")
     reference_file = File(exists=True, mandatory=True, desc="its stored grid is the target")
     transform_file = File(desc="target world to source world")
     brain_file = File(desc="set to zero outside; on the target grid")
@@ -205,7 +243,12 @@ class OntoGrid(Step):
         move = (
             read_itk_affine(Path(inputs["transform_file"])) if "transform_file" in inputs else None
         )
-        data = grid.take(load_volume(inputs["in_file"]), transform=move)
+        if "in_file" in inputs:
+            image = load_volume(inputs["in_file"])
+        else:
+            image = load_volume(inputs["left_out_file"])
+            image = smooth_before_coarser(image, LEFT_OUT_BLUR_MM)
+        data = grid.take(image, transform=move)
         if "brain_file" in inputs:
             data = np.where(load_volume(inputs["brain_file"]).data > 0, data, np.float32(0))
         target = folder / "on_flair.nii.gz"
@@ -220,7 +263,7 @@ class _SpaceInputs(StepInputs):
     reference_file = File(desc="image as acquired, for a native space")
     template = traits.Str(desc="name of a template, for a template space")
     resolution = traits.Int(1, usedefault=True)
-    transform_file = File(exists=True, mandatory=True)
+    transform_file = File(exists=True, desc="undefined where the contrast was left out")
     invert = traits.Bool(False, usedefault=True, desc="the transform maps source to target world")
 
 
@@ -235,7 +278,9 @@ class MaskInSpace(Step):
     output_spec = _SpaceOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the mask."""
+        """Write the mask; nothing where no transform leads there."""
+        if "transform_file" not in inputs:
+            return {}
         if "template" in inputs:
             grid = _Grid(load_template(inputs["template"], resolution=inputs["resolution"]).volume)
         else:

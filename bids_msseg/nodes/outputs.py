@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_rec
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.conform import check_header
-from bids_msseg.imaging.volume import load_volume
+from bids_msseg.imaging.resample import inverse, resample
+from bids_msseg.imaging.template import EMBEDDED, load_template
+from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.trust import VisitJudgement
 from bids_msseg.reports.drawing import draw_visit
+from bids_msseg.reports.methods import methods_paragraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,22 @@ class Delivery:
         """How lesions were found."""
         return Method(self.model, self.threshold, self.min_lesion_volume, self.gate)
 
+    def without(self, contrasts: Collection[str]) -> Delivery:
+        """Pass over contrasts that could not be aligned, as if the visit had none."""
+        if not contrasts:
+            return self
+        nothing: dict[str, Any] = {name.lower(): None for name in contrasts}
+        visit = replace(self.visit, **nothing)
+        methods = methods_paragraph(
+            list(visit.contrasts),
+            model=self.model.name,
+            sha256=self.model.sha256,
+            threshold=self.threshold,
+            min_lesion_volume=self.min_lesion_volume,
+            versions=self.versions,
+        )
+        return replace(self, visit=visit, methods=methods)
+
 
 class _DrawInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
@@ -85,6 +104,9 @@ class _DrawInputs(StepInputs):
     rejected_file = File(exists=True, mandatory=True)
     moving_files = traits.List(traits.Str, desc="images on the FLAIR grid")
     moving_names = traits.List(traits.Str)
+    left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
+    template_transform = File(desc="template world to FLAIR world")
+    template_trusted = traits.Bool(True, usedefault=True, desc="else it is drawn, too")
 
 
 class _DrawOutputs(StepOutputs):
@@ -102,16 +124,33 @@ class DrawFigures(Step):
         """Write the PNG files below OUT."""
         delivery: Delivery = inputs["delivery"]
         names, files = inputs.get("moving_names", []), inputs.get("moving_files", [])
+        flair = load_volume(inputs["flair_file"])
+        moving = {n: load_volume(f) for n, f in zip(names, files, strict=True)}
+        doubtful = list(inputs.get("left_out", []))
+        if not inputs["template_trusted"]:
+            moving[EMBEDDED] = _template_on(flair, Path(inputs["template_transform"]))
+            doubtful.append(EMBEDDED)
         done = draw_visit(
             delivery.out_dir,
             delivery.visit,
-            flair=load_volume(inputs["flair_file"]),
+            flair=flair,
             brain=load_volume(inputs["brain_file"]),
             lesions=load_volume(inputs["labels_file"]),
             rejected=load_volume(inputs["rejected_file"]),
-            moving={n: load_volume(f) for n, f in zip(names, files, strict=True)},
+            moving=moving,
+            doubtful=doubtful,
         )
         return {"figure_files": [str(path) for path in done]}
+
+
+def _template_on(flair: Volume, transform: Path) -> Volume:
+    """Bring the template onto the FLAIR, as it was fitted."""
+    # SimpleITK takes its time, and the app needs this module for its plans
+    from bids_msseg.imaging.register import read_itk_affine
+
+    move = inverse(read_itk_affine(transform))
+    template = load_template(EMBEDDED).volume
+    return resample(template, flair.shape, flair.affine, transform=move)
 
 
 class _PublishInputs(StepInputs):
@@ -135,6 +174,7 @@ class _PublishInputs(StepInputs):
     transform_files = traits.List(traits.Str)
     transform_names = traits.List(traits.Str, desc="FROM TO rigid|affine")
     figure_files = traits.List(traits.Str)
+    left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
     step_notes = traits.List(traits.Any)
     step_seconds = traits.List(traits.Float)
     step_names = traits.List(traits.Str)
@@ -153,7 +193,8 @@ class PublishVisit(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write everything; the record, which says that all is there, comes last."""
-        delivery: Delivery = inputs["delivery"]
+        given: Delivery = inputs["delivery"]
+        delivery = given.without(inputs.get("left_out", []))
         judged = VisitJudgement.read(inputs["quality_file"], inputs["estimate_file"])
         table = json.loads(Path(inputs["table_file"]).read_text("utf-8"))
         rows = [_row({**item, "visit_quality": judged.quality}) for item in table]
@@ -162,7 +203,7 @@ class PublishVisit(Step):
         _publish_spaces(delivery, inputs)
         _publish_transforms(delivery, inputs)
         _publish_tables(delivery, rows)
-        record = judged.mark(_record(delivery, rows, inputs))
+        record = judged.mark(_record(delivery, given.visit, rows, inputs))
         return {"record_file": str(write_record(delivery.out_dir, record))}
 
 
@@ -232,6 +273,8 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
 
 def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     for name, source in zip(inputs["preproc_names"], inputs["preproc_files"], strict=True):
+        if name not in delivery.visit.contrasts:
+            continue
         origin = delivery.flair_origin(delivery.uri(delivery.visit.contrasts[name]))
         steps = ["bias field removed (N4)", "brain only"]
         if name != "FLAIR":
@@ -240,8 +283,14 @@ def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None
         _deliver(delivery, source, content, space="FLAIR", desc="preproc", suffix=name)
 
 
+def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
+    """Names of the files that there are: steps leave out what starts from a contrast left out."""
+    left_out = inputs.get("left_out", [])
+    return [name for name in inputs.get(what, []) if name.partition(" ")[0] not in left_out]
+
+
 def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
-    names, files = inputs.get("space_names", []), inputs.get("space_files", [])
+    names, files = _kept_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
         space, _, resolution = name.partition(":res-")
         if space == "T1w" and delivery.visit.t1w is not None:
@@ -257,7 +306,7 @@ def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
 
 
 def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
-    names, files = inputs.get("transform_names", []), inputs.get("transform_files", [])
+    names, files = _kept_names("transform_names", inputs), inputs.get("transform_files", [])
     for name, source in zip(names, files, strict=True):
         start, end, kind = name.split()
         pair = [
@@ -293,7 +342,10 @@ def _publish_tables(delivery: Delivery, rows: list[LesionRow]) -> None:
     write_tsv(stats, tuple(dictionary), rows_to_table(rows))
 
 
-def _record(delivery: Delivery, rows: list[LesionRow], inputs: Mapping[str, Any]) -> VisitRecord:
+def _record(
+    delivery: Delivery, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
+) -> VisitRecord:
+    """Sum up; the visit has all contrasts, the delivery those that were used."""
     load = summarise(rows)
     brain = load_volume(inputs["brain_file"])
     rejected = sum(row.status == "rejected" for row in rows)
@@ -305,7 +357,7 @@ def _record(delivery: Delivery, rows: list[LesionRow], inputs: Mapping[str, Any]
         session=delivery.visit.session,
         prefix=delivery.visit.prefix,
         status="ok",
-        contrasts={name: _use(delivery, path) for name, path in delivery.visit.contrasts.items()},
+        contrasts={name: _use(delivery, name, path) for name, path in visit.contrasts.items()},
         model=delivery.model,
         options={**delivery.options, "threshold": delivery.threshold, "gate": delivery.gate},
         brain_volume_ml=float((brain.data > 0).sum()) * brain.voxel_volume / 1000,
@@ -326,7 +378,9 @@ def _record(delivery: Delivery, rows: list[LesionRow], inputs: Mapping[str, Any]
     )
 
 
-def _use(delivery: Delivery, path: Path) -> ContrastUse:
+def _use(delivery: Delivery, contrast: str, path: Path) -> ContrastUse:
     x, y, z = check_header(path).spacing
     name = path.absolute().relative_to(delivery.bids_dir.absolute()).as_posix()
-    return ContrastUse(name, (round(x, 4), round(y, 4), round(z, 4)))
+    used = contrast in delivery.visit.contrasts
+    note = "" if used else "could not be aligned with FLAIR"
+    return ContrastUse(name, (round(x, 4), round(y, 4), round(z, 4)), used, note)

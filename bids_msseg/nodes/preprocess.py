@@ -15,10 +15,12 @@ from bids_msseg.errors import DataError
 from bids_msseg.imaging.bias import correct_bias, steady_threads
 from bids_msseg.imaging.brain import (
     brain_notes,
+    contradictions,
     extract_brain,
     is_skull_stripped,
     mask_from_stripped,
 )
+from bids_msseg.imaging.brain_check import check_brain
 from bids_msseg.imaging.conform import check_header, conform
 from bids_msseg.imaging.normalise import build_stack
 from bids_msseg.imaging.register import (
@@ -58,7 +60,8 @@ class Conform(Step):
 class _BrainInputs(StepInputs):
     in_file = File(exists=True, mandatory=True, desc="conformed image")
     given_mask = File(desc="brain mask of another pipeline, on the image's grid")
-    skull_stripped = traits.Enum("auto", "yes", "no", usedefault=True)
+    skull_stripped = traits.Enum("auto", "yes", "no", usedefault=True, desc="the option")
+    sidecar = traits.Enum("auto", "yes", "no", usedefault=True, desc="what the sidecar says")
     device = traits.Str("cpu", usedefault=True)
 
 
@@ -76,20 +79,23 @@ class FindBrain(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the mask."""
         image = load_volume(inputs["in_file"])
-        mask, how = self._mask(image, inputs)
+        mask, how, notes = self._mask(image, inputs)
         target = folder / "brain.nii.gz"
         save_volume(image.with_data(mask), target)
-        notes = list(brain_notes(mask, image.voxel_volume))
-        return {"mask_file": str(target), "how": how, "notes": notes}
+        notes += brain_notes(mask, image.voxel_volume)
+        return {"mask_file": str(target), "how": how, "notes": list(notes)}
 
     @staticmethod
-    def _mask(image: Volume, inputs: dict[str, Any]) -> tuple[np.ndarray, str]:
+    def _mask(image: Volume, inputs: dict[str, Any]) -> tuple[np.ndarray, str, tuple[str, ...]]:
+        """Trust the image more than its sidecar, and the option more than both."""
         if "given_mask" in inputs:
-            return _on_grid(Path(inputs["given_mask"]), image), "given"
-        wanted = inputs["skull_stripped"]
-        if wanted == "yes" or (wanted == "auto" and is_skull_stripped(image)):
-            return mask_from_stripped(image), "stripped"
-        return extract_brain(image, device=inputs["device"], threads=inputs["threads"]), "deepbet"
+            return _on_grid(Path(inputs["given_mask"]), image), "given", ()
+        option, shown = inputs["skull_stripped"], is_skull_stripped(image)
+        notes = contradictions(shown, option=option, sidecar=inputs["sidecar"])
+        if option == "yes" or (option == "auto" and shown):
+            return mask_from_stripped(image), "stripped", notes
+        mask = extract_brain(image, device=inputs["device"], threads=inputs["threads"])
+        return mask, "deepbet", notes
 
 
 def _on_grid(path: Path, image: Volume) -> np.ndarray:
@@ -113,24 +119,31 @@ def _on_grid(path: Path, image: Volume) -> np.ndarray:
 
 
 class _CoregisterInputs(StepInputs):
+    contrast = traits.Str("moving", usedefault=True, desc="name of the moving image")
     moving_file = File(exists=True, mandatory=True)
     fixed_file = File(exists=True, mandatory=True, desc="FLAIR")
     fixed_mask = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
     seed = traits.Int(0, usedefault=True)
 
 
-class _TransformOutputs(StepOutputs):
-    transform_file = File(desc="ITK text affine: fixed world mm to moving world mm")
+class _CoregisterOutputs(StepOutputs):
+    transform_file = File(
+        desc="ITK text affine: fixed world mm to moving world mm; undefined where left out"
+    )
+    used_file = File(desc="the moving image; undefined where left out")
+    attempt_file = File(desc="the affine, also where it cannot be right")
+    left_out = traits.List(traits.Str, desc="the contrast, where it could not be aligned")
+    faults = traits.List(traits.Str, desc="what the check of the images has to tell")
 
 
 class Coregister(Step):
-    """Align T1w or T2w with FLAIR, rigidly."""
+    """Align T1w or T2w with FLAIR, rigidly; leave out what cannot be aligned."""
 
     input_spec = _CoregisterInputs
-    output_spec = _TransformOutputs
+    output_spec = _CoregisterOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Find and write the transform."""
+        """Find and write the transform; hand the image on where the transform can be right."""
         result = register_rigid(
             load_volume(inputs["moving_file"]),
             load_volume(inputs["fixed_file"]),
@@ -138,9 +151,19 @@ class Coregister(Step):
             threads=inputs["threads"],
             seed=inputs["seed"],
         )
-        target = folder / "fixed_to_moving.txt"
+        target, contrast = folder / "fixed_to_moving.txt", inputs["contrast"]
         write_itk_affine(result.affine, target)
-        return {"transform_file": str(target), "notes": list(result.notes)}
+        common: dict[str, Any] = {"attempt_file": str(target), "notes": list(result.notes)}
+        if result.doubt:
+            fault = f"the {contrast} image could not be aligned with FLAIR and is left out"
+            return {**common, "left_out": [contrast], "faults": [f"{fault}: {result.doubt}"]}
+        return {
+            **common,
+            "transform_file": str(target),
+            "used_file": inputs["moving_file"],
+            "left_out": [],
+            "faults": [],
+        }
 
 
 class _BiasInputs(StepInputs):
@@ -194,11 +217,17 @@ class _TemplateInputs(StepInputs):
     seed = traits.Int(0, usedefault=True)
 
 
+class _TemplateOutputs(StepOutputs):
+    transform_file = File(desc="ITK text affine: template world mm to FLAIR world mm")
+    trusted = traits.Bool(desc="whether the fit passed its checks")
+    faults = traits.List(traits.Str, desc="what the check of the images has to tell")
+
+
 class FitTemplate(Step):
     """Fit a template to the brain by an affine; visits without T1w have it too."""
 
     input_spec = _TemplateInputs
-    output_spec = _TransformOutputs
+    output_spec = _TemplateOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the affine that maps template world mm to FLAIR world mm."""
@@ -214,7 +243,59 @@ class FitTemplate(Step):
         )
         target = folder / "template_to_flair.txt"
         write_itk_affine(result.affine, target)
-        return {"transform_file": str(target), "notes": list(result.notes)}
+        fault = f"the template {template.name} may not fit, and regions may be wrong"
+        return {
+            "transform_file": str(target),
+            "trusted": not result.doubt,
+            "faults": [f"{fault}: {result.doubt}"] if result.doubt else [],
+            "notes": list(result.notes),
+        }
+
+
+class _CheckBrainInputs(StepInputs):
+    flair_file = File(exists=True, mandatory=True, desc="bias field removed")
+    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+    how = traits.Str(mandatory=True, desc="where the mask comes from: a given one stays")
+    template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
+    trusted = traits.Bool(mandatory=True, desc="whether the transform passed its checks")
+
+
+class _CheckBrainOutputs(StepOutputs):
+    mask_file = File(desc="the same file where nothing was cut off")
+    extracerebral_file = File(desc="where no lesion can be; undefined without a trusted template")
+    faults = traits.List(traits.Str, desc="what the check of the images has to tell")
+
+
+class CheckBrain(Step):
+    """Hold the mask against the template; see :mod:`bids_msseg.imaging.brain_check`."""
+
+    input_spec = _CheckBrainInputs
+    output_spec = _CheckBrainOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the mask where it changed, and where no lesion can be."""
+        if not inputs["trusted"]:
+            return {"mask_file": inputs["mask_file"], "faults": []}
+        flair, mask = load_volume(inputs["flair_file"]), load_volume(inputs["mask_file"])
+        template = load_template()
+        found = check_brain(
+            flair,
+            mask.data > 0,
+            template.volume.with_data(template.mask),
+            inverse(read_itk_affine(Path(inputs["template_transform"]))),
+            repair=inputs["how"] != "given",
+        )
+        target = Path(inputs["mask_file"])
+        if found.notes:
+            target = folder / "brain.nii.gz"
+            save_volume(mask.with_data(found.mask), target)
+        save_volume(mask.with_data(found.extracerebral), folder / "extracerebral.nii.gz")
+        return {
+            "mask_file": str(target),
+            "extracerebral_file": str(folder / "extracerebral.nii.gz"),
+            "faults": list(found.faults),
+            "notes": list(found.notes),
+        }
 
 
 class _StackInputs(StepInputs):

@@ -73,6 +73,7 @@ class _GateInputs(StepInputs):
     mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
     model_file = File(exists=True, mandatory=True)
     contrasts = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="images as acquired")
+    known_faults = traits.List(traits.Str, desc="of alignments and of the brain mask")
     calibration = traits.Str(desc="its digest: another one runs the step again")
 
 
@@ -87,7 +88,7 @@ class CheckImages(Step):
     output_spec = _GateOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write measures and faults; the faults are notes too."""
+        """Write measures and faults, also those of earlier steps; the faults are notes too."""
         known = _calibration(Path(inputs["model_file"]))
         stack = Stack.load(Path(inputs["stack_file"]))
         measures = measure_visit(
@@ -97,7 +98,7 @@ class CheckImages(Step):
             mask=load_volume(inputs["mask_file"]),
             spacings={c: check_header(Path(f)).spacing for c, f in inputs["contrasts"].items()},
         )
-        faults = find_faults(measures, known.training)
+        faults = (*find_faults(measures, known.training), *inputs.get("known_faults", []))
         distance = known.training.distance(measures) if known.training else None
         if distance is not None:
             measures[DISTANCE] = distance

@@ -46,6 +46,7 @@ class ChangesView:
     noise : str
         How much is noise, in words.
     pictures : FigureView or None
+        Of changes; where the visits could not be aligned, of the attempt.
     changed, others : Table or None
         Lesions that changed; the stable and the unclear ones.
     table_file : str
@@ -109,7 +110,7 @@ def _view(out_dir: Path, record: VisitRecord, rows: Sequence[Row], table_file: s
         cure=str(told.get("cure") or ""),
         cautions=tuple(note for note in notes.split("; ") if note),
         noise="" if failed else _noise(told),
-        pictures=None if failed else _pictures(pair_files(out_dir, earlier, record).figures),
+        pictures=_pictures(pair_files(out_dir, earlier, record).figures, failed=bool(failed)),
         changed=arrange([row for row in shown if row.get("change") in CHANGED], HEADINGS),
         others=arrange([row for row in shown if row.get("change") not in CHANGED], HEADINGS),
         table_file=table_file,
@@ -148,7 +149,14 @@ def _noise(told: Mapping[str, Scalar]) -> str:
     )
 
 
-def _pictures(paths: Sequence[Path]) -> FigureView | None:
-    """Read the pictures of a pair; None where one is missing or broken."""
-    frames = [frame for path in paths if (frame := read_frame(path.stem, path))]
-    return view_figure("changes", frames) if frames and len(frames) == len(paths) else None
+def _pictures(paths: Sequence[Path], *, failed: bool) -> FigureView | None:
+    """Read the pictures of a pair; None where one is missing or broken.
+
+    A pair that could not be aligned has a picture of each visit, and none of changes.
+    """
+    changes, *visits = paths
+    if failed and changes.exists():
+        return None
+    wanted = visits[::-1] if failed else paths
+    frames = [frame for path in wanted if (frame := read_frame(path.stem, path))]
+    return view_figure("changes", frames) if len(frames) == len(wanted) else None

@@ -6,7 +6,7 @@ collect them. So a page can be written again at any time, also after a crash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,6 +85,7 @@ def draw_visit(
     lesions: Volume,
     rejected: Volume,
     moving: Mapping[str, Volume] | None = None,
+    doubtful: Collection[str] = (),
 ) -> tuple[Path, ...]:
     """Draw and write every figure of one visit; figures of an earlier run go.
 
@@ -101,6 +102,8 @@ def draw_visit(
         Masks on the same grid.
     moving : mapping of str to Volume, optional
         Images resampled onto that grid by the registrations: T1w, T2w, the template.
+    doubtful : collection of str, optional
+        Those of them that did not pass the check of their alignment.
 
     Returns
     -------
@@ -115,7 +118,7 @@ def draw_visit(
     """
     mosaics = [lesion_mosaic(flair, lesions, rejected, brain), brain_mask_mosaic(flair, brain)]
     if moving:
-        mosaics.append(registration_mosaic(flair, moving, brain))
+        mosaics.append(registration_mosaic(flair, moving, brain, doubtful=doubtful))
     return write_figures(out_dir, visit, mosaics)
 
 

@@ -9,7 +9,7 @@ any colour vision tell apart (https://jfly.uni-koeln.de/color/).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -220,6 +220,7 @@ def registration_mosaic(
     moving: Mapping[str, Volume],
     brain: Volume,
     *,
+    doubtful: Collection[str] = (),
     max_slices: int = 4,
     scale: float = 0.7,
 ) -> Mosaic:
@@ -233,6 +234,8 @@ def registration_mosaic(
         Name (``T1w``, ``MNI152NLin2009aSym``) to an image resampled onto the FLAIR grid.
     brain : Volume
         Mask on the same grid; non-zero inside.
+    doubtful : collection of str, optional
+        Names of images that did not pass the check of their alignment; their titles say so.
     max_slices : int, default 4
         Axial slices; half as many coronal and sagittal ones are added.
     scale : float, default 0.7
@@ -261,7 +264,8 @@ def registration_mosaic(
         for place, edge in zip(scene.places, edges, strict=True):
             canvas.patch(pixels, place)[edge] = EDGE
         key = "registration" + "".join(letter for letter in name if letter.isalnum())
-        drawn.append(_Picture(key, name, pixels, ((EDGE, "edges of FLAIR"),)))
+        title = f"{name}, not aligned" if name in doubtful else name
+        drawn.append(_Picture(key, title, pixels, ((EDGE, "edges of FLAIR"),)))
     words = "Evenly spread slices; the lines are the edges of FLAIR in every picture."
     return _mosaic(scene, words, *drawn)
 

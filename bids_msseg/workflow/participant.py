@@ -18,6 +18,7 @@ from bids_msseg.nodes.lesions import REFERENCE_TEMPLATE, Delineate, MaskInSpace,
 from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
+    CheckBrain,
     Conform,
     Coregister,
     CorrectBias,
@@ -34,6 +35,7 @@ STEP_LABELS = {
     "coregister": "aligning contrasts",
     "bias": "removing bias fields",
     "template": "fitting the template",
+    "check_brain": "checking the brain mask",
     "anatomy": "finding the ventricles",
     "stack": "normalising",
     "quality": "checking contrasts",
@@ -117,8 +119,9 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     -------
     Workflow
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
-        ``template``, ``anatomy``, ``stack``, ``quality``, ``segment``, ``delineate``,
-        ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``, ``publish``.
+        ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
+        ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``,
+        ``publish``.
     """
     plan = _Plan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
     _preprocess(plan)
@@ -175,35 +178,41 @@ class _Plan:
 
 
 def _preprocess(plan: _Plan) -> None:
-    """Conform, find the brain, align, correct, fit the template."""
+    """Conform, find the brain, align, correct, fit the template, check the brain."""
     chosen = plan.settings
     for contrast, path in plan.contrasts.items():
         step = Conform(in_file=str(path), contrast=contrast)
         plan.add(step, f"conform_{contrast}", mem_gb=0.5, threads=False)
-    brain = FindBrain(skull_stripped=_stripped(plan), device=_brain_device(chosen.device))
+    brain = FindBrain(
+        skull_stripped=chosen.skull_stripped,
+        sidecar=_sidecar(plan),
+        device=_brain_device(chosen.device),
+    )
     if plan.delivery.visit.brain_mask is not None:
         brain.inputs.given_mask = str(plan.delivery.visit.brain_mask)
     plan.add(brain, "brain", mem_gb=1.5, threads=False)
     plan.connect("conform_FLAIR", "out_file", "brain", "in_file")
     for contrast in plan.moving:
         name = f"coregister_{contrast}"
-        plan.add(Coregister(seed=chosen.seed), name, mem_gb=1.0)
+        plan.add(Coregister(contrast=contrast, seed=chosen.seed), name, mem_gb=1.0)
         plan.connect(f"conform_{contrast}", "out_file", name, "moving_file")
         plan.connect("conform_FLAIR", "out_file", name, "fixed_file")
         plan.connect("brain", "mask_file", name, "fixed_mask")
     _correct_bias(plan)
     _fit_template(plan, "template", REFERENCE_TEMPLATE, 1)
+    _check_brain(plan)
     _find_anatomy(plan)
 
 
 def _correct_bias(plan: _Plan) -> None:
     plan.add(CorrectBias(), "bias", mem_gb=2.0)
     plan.connect("brain", "mask_file", "bias", "mask_file")
-    for contrast in plan.contrasts:
+    plan.connect("conform_FLAIR", "out_file", "bias", "flair_file")
+    for contrast in plan.moving:
         name = contrast.lower()
-        plan.connect(f"conform_{contrast}", "out_file", "bias", f"{name}_file")
-        if contrast != "FLAIR":
-            plan.connect(f"coregister_{contrast}", "transform_file", "bias", f"{name}_transform")
+        # undefined where the contrast could not be aligned: then no later step has it
+        plan.connect(f"coregister_{contrast}", "used_file", "bias", f"{name}_file")
+        plan.connect(f"coregister_{contrast}", "transform_file", "bias", f"{name}_transform")
 
 
 def _fit_template(plan: _Plan, name: str, template: str, resolution: int) -> None:
@@ -213,11 +222,21 @@ def _fit_template(plan: _Plan, name: str, template: str, resolution: int) -> Non
     plan.connect("brain", "mask_file", name, "mask_file")
 
 
+def _check_brain(plan: _Plan) -> None:
+    """Hold the brain mask against the template; later steps have what comes out."""
+    plan.add(CheckBrain(), "check_brain", mem_gb=1.0, threads=False)
+    plan.connect("bias", "flair_file", "check_brain", "flair_file")
+    for output in ("mask_file", "how"):
+        plan.connect("brain", output, "check_brain", output)
+    plan.connect("template", "transform_file", "check_brain", "template_transform")
+    plan.connect("template", "trusted", "check_brain", "trusted")
+
+
 def _find_anatomy(plan: _Plan) -> None:
     """Follow this brain's own fluid from where the template has ventricles."""
     plan.add(FindAnatomy(), "anatomy", mem_gb=1.0, threads=False)
     plan.connect("bias", "flair_file", "anatomy", "flair_file")
-    plan.connect("brain", "mask_file", "anatomy", "mask_file")
+    plan.connect("check_brain", "mask_file", "anatomy", "mask_file")
     plan.connect("template", "transform_file", "anatomy", "template_transform")
     for contrast in plan.moving:
         name = contrast.lower()
@@ -225,12 +244,12 @@ def _find_anatomy(plan: _Plan) -> None:
         plan.connect(f"coregister_{contrast}", "transform_file", "anatomy", f"{name}_transform")
 
 
-def _stripped(plan: _Plan) -> str:
-    """Take the user's word, then the sidecar's, then look at the image."""
-    if plan.settings.skull_stripped != "auto":
-        return plan.settings.skull_stripped
+def _sidecar(plan: _Plan) -> str:
+    """Read what the FLAIR's sidecar says of the skull; the image is asked, too."""
     said = plan.delivery.visit.metadata.get("FLAIR", {}).get("SkullStripped")
-    return "yes" if said is True else "auto"
+    if not isinstance(said, bool):
+        return "auto"
+    return "yes" if said else "no"
 
 
 def _brain_device(device: str) -> str:
@@ -241,7 +260,7 @@ def _segment(plan: _Plan) -> None:
     """Stack, cascade, lesions."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
     plan.connect("bias", "flair_file", "stack", "flair_file")
-    plan.connect("brain", "mask_file", "stack", "mask_file")
+    plan.connect("check_brain", "mask_file", "stack", "mask_file")
     for contrast in plan.moving:
         name = contrast.lower()
         plan.connect("bias", f"{name}_file", "stack", f"{name}_file")
@@ -258,7 +277,8 @@ def _segment(plan: _Plan) -> None:
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
     for name in ("probability", "candidate", "lesion", "candidates"):
         plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
-    plan.connect("brain", "mask_file", "delineate", "mask_file")
+    plan.connect("check_brain", "mask_file", "delineate", "mask_file")
+    plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
     plan.connect("template", "transform_file", "delineate", "template_transform")
     plan.connect("anatomy", "anatomy_file", "delineate", "anatomy_file")
     plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
@@ -272,7 +292,7 @@ def _judge(plan: _Plan) -> None:
     files = {name: str(path) for name, path in plan.contrasts.items()}
     plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)
     plan.connect("stack", "stack_file", "quality", "stack_file")
-    plan.connect("brain", "mask_file", "quality", "mask_file")
+    plan.connect("check_brain", "mask_file", "quality", "mask_file")
     estimate = EstimateLoad(fast=chosen.fast, **common)
     plan.add(estimate, "estimate", mem_gb=0.5, threads=False)
     for output in ("probseg", "table"):
@@ -287,7 +307,8 @@ def _onto_flair(plan: _Plan) -> None:
         plan.connect("bias", f"{contrast.lower()}_file", name, "in_file")
         plan.connect("delineate", "brain_file", name, "brain_file")
         if contrast != "FLAIR":
-            plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
+            plan.connect(f"conform_{contrast}", "out_file", name, "left_out_file")
+            plan.connect(f"coregister_{contrast}", "attempt_file", name, "transform_file")
     plan.add(_grid_step(plan), "on_flair_head", mem_gb=0.5, threads=False)
     plan.connect("bias", "flair_file", "on_flair_head", "in_file")
 
@@ -314,7 +335,7 @@ def _other_spaces(plan: _Plan) -> None:
                 _fit_template(plan, fitted[space], space, resolution)
             transform = fitted[space]
         plan.add(step, name, mem_gb=1.0, threads=False)
-        plan.connect("segment", "probability_file", name, "probability_file")
+        plan.connect("delineate", "probability_file", name, "probability_file")
         plan.connect(transform, "transform_file", name, "transform_file")
 
 
@@ -329,8 +350,12 @@ def _gather(plan: _Plan, name: str, ends: list[tuple[str, str]], target: tuple[s
 
 
 def _deliver(plan: _Plan) -> None:
-    """Draw the figures and write everything."""
+    """Hand on what the checks of the alignments found, draw the figures, write everything."""
     steps = [node.name for node in plan.workflow._graph.nodes]
+    checked = [f"coregister_{name}" for name in plan.moving]
+    checked += [*_template_nodes(steps), "check_brain"]
+    faults = [(step, "faults") for step in checked]
+    _gather(plan, "list_faults", faults, ("quality", "known_faults"))
     plan.add(
         DrawFigures(delivery=plan.delivery, moving_names=plan.moving),
         "draw",
@@ -340,9 +365,15 @@ def _deliver(plan: _Plan) -> None:
     for output in ("brain", "labels", "rejected"):
         plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
     plan.connect("on_flair_head", "out_file", "draw", "flair_file")
+    plan.connect("template", "transform_file", "draw", "template_transform")
+    plan.connect("template", "trusted", "draw", "template_trusted")
     moved = [(f"on_flair_{contrast}", "out_file") for contrast in plan.moving]
     _gather(plan, "list_moving", moved, ("draw", "moving_files"))
+    left_out = [(f"coregister_{contrast}", "left_out") for contrast in plan.moving]
+    _gather(plan, "list_left_out", left_out, ("draw", "left_out"))
     _publish(plan, [*steps, "draw"])
+    if plan.moving:
+        plan.connect("list_left_out", "out", "publish", "left_out")
 
 
 def _publish(plan: _Plan, steps: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,14 @@ def is_finished(
     record = read_record(out_dir, visit.participant, visit.session)
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
-    return all(path.is_file() for path in expected_files(out_dir, visit, spaces))
+    # what could not be aligned has no results of its own
+    left_out: dict[str, Any] = {
+        name.lower(): None
+        for name, use in record.contrasts.items()
+        if not use.used and name in visit.contrasts and name != "FLAIR"
+    }
+    used = replace(visit, **left_out)
+    return all(path.is_file() for path in expected_files(out_dir, used, spaces))
 
 
 def expected_files(

@@ -18,6 +18,7 @@ from bids_msseg.imaging import brain
 from bids_msseg.imaging.brain import (
     brain_notes,
     brain_volume_ml,
+    contradictions,
     extract_brain,
     is_skull_stripped,
     mask_from_stripped,
@@ -101,8 +102,19 @@ def test_mask_of_nothing_is_a_user_error() -> None:
 def test_notes_at_the_limits() -> None:
     mask = np.ones((10, 10, 10), bool)
     assert brain_volume_ml(mask, 2.5) == 2.5
-    for size, noted in ((599, True), (600, False), (2200, False), (2201, True)):
+    for size, noted in ((699, True), (700, False), (2200, False), (2201, True)):
         assert bool(brain_notes(mask, float(size))) == noted
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("option", ["auto", "yes", "no"])
+@pytest.mark.parametrize("sidecar", ["auto", "yes", "no"])
+def test_whoever_contradicts_the_image_is_named(shown: bool, option: str, sidecar: str) -> None:
+    wrong = "no" if shown else "yes"
+    found = contradictions(shown, option=option, sidecar=sidecar)
+    assert len(found) == (option == wrong) + (sidecar == wrong)
+    assert any("--skull-stripped says" in one for one in found) == (option == wrong)
+    assert any("the sidecar says" in one for one in found) == (sidecar == wrong)
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bids_msseg.errors import DataError
+from bids_msseg.imaging import pair
 from bids_msseg.imaging.pair import Alignment, align_visits, meet
+from bids_msseg.imaging.register import Registration
 from bids_msseg.imaging.volume import Volume
 
 from .conftest import head, rigid
@@ -38,6 +42,7 @@ def test_finds_how_the_head_was_moved(alignment: Alignment) -> None:
     assert off_mm(alignment.affine, MOVED) < 0.8
     assert alignment.disagreement_mm < 1
     assert alignment.notes == ()
+    assert alignment.doubt == ""
     turn = alignment.affine[:3, :3]
     assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-12)
 
@@ -92,3 +97,36 @@ def test_brains_that_do_not_meet_are_refused(
     far[0, 3] = 120
     with pytest.raises(DataError, match="different parts of the brain"):
         meet(Alignment(far, 0), earlier.with_data(earlier_brain), later.with_data(later_brain))
+
+
+GOOD = Registration(np.eye(4), 0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "apart", "doubted"),
+    [
+        (GOOD, GOOD, 0.1, False),
+        (GOOD, GOOD, 4.9, False),
+        (GOOD, GOOD, 5.1, True),
+        (replace(GOOD, doubt="little information"), GOOD, 0.1, True),
+        (GOOD, replace(GOOD, doubt="little information"), 0.1, True),
+        (replace(GOOD, affine=rigid((0, 0, 120), (9, 8, 7))), GOOD, 0.1, False),
+        (GOOD, replace(GOOD, affine=rigid((170, 0, 0), (0, 0, 0))), 0.1, True),
+        (GOOD, replace(GOOD, affine=rigid((0, 180, 0), (0, 0, 0))), 0.1, True),
+    ],
+)
+def test_visits_are_doubted_where_one_direction_is_or_both_disagree(
+    monkeypatch: pytest.MonkeyPatch,
+    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
+    there: Registration,
+    back: Registration,
+    apart: float,
+    doubted: bool,
+) -> None:
+    earlier, earlier_brain, later, later_brain = visits
+    results = iter((there, back))
+    monkeypatch.setattr(pair, "register_rigid", lambda *_, **__: next(results))
+    monkeypatch.setattr(pair, "_apart", lambda *_: apart)
+    found = align_visits(earlier, later, earlier_brain=earlier_brain, later_brain=later_brain)
+    assert bool(found.doubt) == doubted
+    assert np.isfinite(found.affine).all()

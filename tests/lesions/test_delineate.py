@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bids_msseg.lesions.delineate import (
+    REJECTED_BY_PLACE,
     REJECTED_BY_REFINEMENT,
     REJECTED_BY_SIZE,
+    clear_extracerebral,
     delineate,
 )
 from bids_msseg.lesions.instances import label_lesions
@@ -94,3 +96,29 @@ def test_nothing_found_is_nothing() -> None:
     assert not found.lesions.any()
     assert not found.rejected.any()
     assert found.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("outside", "cleared", "reasons"),
+    [
+        # a row of a lesion of four voxels, a gap, a candidate of two, a gap, a lesion of two
+        ([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], [1, 0], (REJECTED_BY_PLACE, REJECTED_BY_REFINEMENT)),
+        ([0, 0, 1, 1, 1, 0, 0, 0, 0, 0], [1, 0], (REJECTED_BY_PLACE, REJECTED_BY_REFINEMENT)),
+        ([0, 0, 0, 1, 1, 1, 1, 1, 0, 0], [0, 0], (REJECTED_BY_PLACE,)),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 1], [0, 1], (REJECTED_BY_REFINEMENT, REJECTED_BY_PLACE)),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0], (REJECTED_BY_REFINEMENT,)),
+    ],
+)
+def test_what_lies_outside_the_brain_by_half_is_rejected_for_its_place(
+    outside: list[int], cleared: list[int], reasons: tuple[str, ...]
+) -> None:
+    line = np.array([0.9] * 4 + [0] + [0.2] * 2 + [0] + [0.9] * 2).reshape(10, 1, 1)
+    region = np.array(outside, bool).reshape(10, 1, 1)
+    left = clear_extracerebral(line, region, threshold=0.5)
+    assert [not left[:4].any(), not left[8:].any()] == [bool(one) for one in cleared]
+    assert (left is line) == (not any(cleared))
+    found = delineate(
+        left, line > 0, voxel_volume=1.0, threshold=0.5, min_volume=1.0, extracerebral=region
+    )
+    assert sorted(found.reasons) == sorted(reasons)
+    assert found.lesions.max() == 2 - sum(cleared)

@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from nipype.interfaces.base import isdefined
 from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
@@ -229,3 +230,84 @@ def test_regions_follow_the_given_anatomy_and_its_ventricles_are_written(
     written = read(found.ventricles_file) > 0
     truth = balls(grid.shape, grid.affine, ((6, 4, 10), 3))
     assert 2 * (written & truth).sum() / (written.sum() + truth.sum()) > 0.7
+
+
+@pytest.mark.parametrize("which", range(len(BLOBS)))
+def test_a_lesion_outside_the_brain_is_rejected_with_that_reason(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], which: int
+) -> None:
+    centre, radius = BLOBS[which]
+    outside = balls(SHAPE, WORK, (centre, radius + 2)).astype(np.uint8)
+    grid = grid_of("RAS", (1.0, 1.0, 1.0))
+    inputs = {**maps, "extracerebral_file": save("outside", outside, WORK)}
+    found = run(Delineate, flair_file=save("flair", grid.data, grid.affine), **inputs)
+    rows = json.loads(Path(found.table_file).read_text())
+    gone = [row for row in rows if row["reason"] == "extracerebral"]
+    assert [row["status"] for row in gone] == ["rejected"]
+    np.testing.assert_allclose(gone[0]["centroid"], centre, atol=0.6)
+    # what the nets said of it stays in its row
+    assert gone[0]["p_refined"] > 0.5
+    assert sum(row["status"] == "kept" for row in rows) == 2
+    there = balls(grid.shape, grid.affine, (centre, radius - 1.5))
+    assert (read(found.rejected_file) > 0)[there].all()
+    assert not (read(found.mask_file) > 0)[there].any()
+    assert not (read(found.probseg_file) >= 0.5)[there].any()
+    # other spaces are cut from this one
+    probability = read(found.probability_file)
+    blob = balls(SHAPE, WORK, BLOBS[which])
+    assert not probability[blob].any()
+    before = read(str(maps["probability_file"]))
+    np.testing.assert_array_equal(probability[~blob], before[~blob])
+
+
+@pytest.mark.parametrize("place", [(9, -12, -8), (19, 19, 19), None])
+def test_without_a_lesion_outside_the_brain_nothing_changes(
+    run: Callable[..., Any],
+    save: Callable[..., Path],
+    maps: dict[str, Any],
+    place: tuple[int, int, int] | None,
+) -> None:
+    """A candidate that was refused anyway, a place without any, no map at all."""
+    grid = grid_of("RAS", (1.0, 1.0, 1.0))
+    flair = save("flair", grid.data, grid.affine)
+    plain = run(Delineate, flair_file=flair, **maps)
+    more = {}
+    if place is not None:
+        outside = balls(SHAPE, WORK, (place, 3)).astype(np.uint8)
+        more["extracerebral_file"] = save("outside", outside, WORK)
+    found = run(Delineate, flair_file=flair, **maps, **more)
+    assert found.probability_file == str(maps["probability_file"])
+    for name in ("probseg", "labels", "mask", "candidates", "rejected"):
+        one, other = (Path(getattr(result, f"{name}_file")) for result in (plain, found))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_space_of_a_contrast_that_was_left_out_has_no_mask(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+) -> None:
+    grid = grid_of("LPS")
+    found = run(
+        MaskInSpace,
+        probability_file=maps["probability_file"],
+        threshold=0.5,
+        min_volume=10.0,
+        reference_file=save("t1w", grid.data, grid.affine),
+    )
+    assert not isdefined(found.mask_file)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_contrast_that_was_left_out_is_shown_without_its_features(
+    run: Callable[..., Any], save: Callable[..., Path], size: int
+) -> None:
+    """A bright point of a few voxels, as a part of a face is, is hardly seen any more."""
+    data = np.zeros(SHAPE, np.float32)
+    data[20 : 20 + size, 22 : 22 + size, 24 : 24 + size] = 100
+    grid = grid_of("RAS", (1.0, 1.0, 1.0))
+    flair = save("flair", grid.data, grid.affine)
+    image = save("image", data, WORK)
+    sharp = read(run(OntoGrid, in_file=image, reference_file=flair).out_file)
+    blurred = read(run(OntoGrid, left_out_file=image, reference_file=flair).out_file)
+    assert 0 < blurred.max() < 0.4 * sharp.max()
+    both = read(run(OntoGrid, in_file=image, left_out_file=image, reference_file=flair).out_file)
+    np.testing.assert_array_equal(both, sharp)

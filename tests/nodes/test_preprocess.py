@@ -10,12 +10,23 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.nodes import NodeExecutionError
 
+from bids_msseg.imaging.brain_check import CheckedBrain
 from bids_msseg.imaging.normalise import Stack
-from bids_msseg.imaging.register import read_itk_affine
+from bids_msseg.imaging.register import Registration, read_itk_affine, write_itk_affine
+from bids_msseg.nodes import preprocess
 from bids_msseg.nodes.base import FAILURE_FILE
-from bids_msseg.nodes.preprocess import BuildStack, Conform, Coregister, CorrectBias, FindBrain
+from bids_msseg.nodes.preprocess import (
+    BuildStack,
+    CheckBrain,
+    Conform,
+    Coregister,
+    CorrectBias,
+    FindBrain,
+    FitTemplate,
+)
 from bids_msseg.nodes.segment import Segment
 
 Run = Callable[..., Any]
@@ -154,3 +165,140 @@ def test_segment_says_that_a_model_is_broken(run: Run, tmp_path: Path) -> None:
     ).save(stack)
     with pytest.raises(NodeExecutionError, match="not a usable cascade"):
         run(Segment, stack_file=stack, model_file=model, device="cpu")
+
+
+def ellipsoid(half_axes: tuple[float, float, float]) -> np.ndarray:
+    """Scaled distance from the middle of a grid of 4 mm: one on the surface."""
+    axes = (np.linspace(-4.0 * n, 4.0 * n, 2 * n + 1) for n in (26, 32, 26))
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    a, b, c = half_axes
+    return np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> dict[str, Path]:
+    """A head of 2.9 L, and the brain in it of 1.6 L, as images of 4 mm."""
+    radius = ellipsoid((68.0, 84.0, 66.0))
+    brain = np.where(radius < 1, 100 + 5 * np.cos(20 * radius), 0)
+    head = np.where((radius >= 1) & (radius < 1.04), 60, brain)
+    head = np.where((radius >= 1.04) & (radius < 1.12), 5, head)
+    head = np.where((radius >= 1.12) & (radius < 1.22), 200, head)
+    paths = {}
+    for name, data in (("brain", brain), ("head", head)):
+        paths[name] = tmp_path / f"{name}.nii.gz"
+        image = nib.Nifti1Image(data.astype(np.float32), np.diag([4.0, 4.0, 4.0, 1.0]))
+        nib.save(image, paths[name])
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("image", "option", "sidecar", "how", "notes"),
+    [
+        ("head", "auto", "auto", "deepbet", 0),
+        ("head", "auto", "no", "deepbet", 0),
+        ("head", "auto", "yes", "deepbet", 1),
+        ("head", "no", "yes", "deepbet", 1),
+        ("brain", "auto", "auto", "stripped", 0),
+        ("brain", "auto", "yes", "stripped", 0),
+        ("brain", "auto", "no", "stripped", 1),
+        ("brain", "no", "no", "deepbet", 2),
+        # a head called a brain by the option is far too large a brain: a note more
+        ("head", "yes", "auto", "stripped", 2),
+        ("head", "yes", "yes", "stripped", 3),
+    ],
+)
+def test_the_image_decides_whether_the_skull_is_off(
+    run: Run,
+    both: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    image: str,
+    option: str,
+    sidecar: str,
+    how: str,
+    notes: int,
+) -> None:
+    truth = read(str(both["brain"])) > 0
+    monkeypatch.setattr(preprocess, "extract_brain", lambda *_, **__: truth)
+    found = run(FindBrain, in_file=both[image], skull_stripped=option, sidecar=sidecar)
+    assert found.how == how
+    assert len(found.notes) == notes
+
+
+@pytest.mark.parametrize("contrast", ["T1w", "T2w", "T1w of another head"])
+@pytest.mark.parametrize("doubt", ["", "little information"])
+def test_a_contrast_is_handed_on_where_its_alignment_is_not_in_doubt(
+    run: Run,
+    flair: Path,
+    brain: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    contrast: str,
+    doubt: str,
+) -> None:
+    result = Registration(np.eye(4), 0.2, 0.2, ("a note",), doubt)
+    monkeypatch.setattr(preprocess, "register_rigid", lambda *_, **__: result)
+    given = {"contrast": contrast, "moving_file": flair, "fixed_file": flair, "fixed_mask": brain}
+    found = run(Coregister, **given)
+    assert isdefined(found.transform_file) == isdefined(found.used_file) == (not doubt)
+    np.testing.assert_array_equal(read_itk_affine(Path(found.attempt_file)), np.eye(4))
+    assert found.left_out == [contrast] * bool(doubt)
+    assert [contrast in fault for fault in found.faults] == [True] * bool(doubt)
+    assert found.notes == ["a note"]
+
+
+@pytest.mark.parametrize("doubt", ["", "the brains do not overlap", "turned"])
+def test_a_template_in_doubt_is_not_trusted_and_no_mask_is_held_against_it(
+    run: Run, flair: Path, brain: Path, monkeypatch: pytest.MonkeyPatch, doubt: str
+) -> None:
+    result = Registration(np.eye(4), 0.2, 0.2, (), doubt)
+    monkeypatch.setattr(preprocess, "register_affine", lambda *_, **__: result)
+    template = "MNI152NLin2009aSym"
+    fit = run(FitTemplate, flair_file=flair, mask_file=brain, template=template)
+    assert fit.trusted == (not doubt)
+    assert len(fit.faults) == bool(doubt)
+    monkeypatch.setattr(
+        preprocess,
+        "check_brain",
+        lambda _, mask, *__, **___: CheckedBrain(~mask, mask, ("cut",), ("look",)),
+    )
+    found = run(
+        CheckBrain,
+        flair_file=flair,
+        mask_file=brain,
+        how="deepbet",
+        template_transform=fit.transform_file,
+        trusted=fit.trusted,
+    )
+    assert isdefined(found.extracerebral_file) == (not doubt)
+    assert (found.mask_file == str(brain)) == bool(doubt)
+    assert (found.notes, found.faults) == (([], []) if doubt else (["cut"], ["look"]))
+
+
+@pytest.mark.parametrize("how", ["given", "stripped", "deepbet"])
+def test_a_mask_that_stays_is_the_same_file(
+    run: Run,
+    flair: Path,
+    brain: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    asked = []
+
+    def check(_: object, mask: np.ndarray, *__: object, repair: bool) -> CheckedBrain:
+        asked.append(repair)
+        return CheckedBrain(mask, ~mask)
+
+    monkeypatch.setattr(preprocess, "check_brain", check)
+    move = tmp_path / "move.txt"
+    write_itk_affine(np.eye(4), move)
+    found = run(
+        CheckBrain,
+        flair_file=flair,
+        mask_file=brain,
+        how=how,
+        template_transform=move,
+        trusted=True,
+    )
+    assert found.mask_file == str(brain)
+    assert asked == [how != "given"]
+    assert ((read(found.extracerebral_file) > 0) == (read(str(brain)) == 0)).all()

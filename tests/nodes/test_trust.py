@@ -146,3 +146,20 @@ def test_a_judgement_marks_the_record(tmp_path: Path) -> None:
     judged = VisitJudgement.read(str(quality), str(estimate))
     assert (judged.quality, judged.interval_ml, judged.reason) == ("ok", None, "unknown")
     assert VisitRecord("01", None, "sub-01", "failed").quality == "n/a"
+
+
+@pytest.mark.parametrize("known", [[], ["the T1w is left out"], ["one", "another"]])
+def test_faults_of_earlier_steps_flag_the_visit(
+    run: Run, weights: Path, visit: dict[str, Path], tmp_path: Path, known: list[str]
+) -> None:
+    brain = visit.pop("brain")
+    found = run(
+        CheckImages,
+        stack_file=_stack(visit, brain, tmp_path / "stack.npz"),
+        mask_file=brain,
+        model_file=weights,
+        contrasts={name: str(path) for name, path in visit.items()},
+        known_faults=known,
+    )
+    assert found.notes == known
+    assert json.loads(Path(found.quality_file).read_text())["faults"] == known

@@ -220,6 +220,17 @@ def test_registration_frames_carry_the_same_edges(head: tuple[Volume, Volume]) -
     assert (pixels(mosaic, 0) != pixels(mosaic, 2)).any()
 
 
+@pytest.mark.parametrize("doubtful", [(), ("T1w",), ("T2w", "MNI152-x"), ("T1w", "T2w")])
+def test_a_registration_in_doubt_says_so_in_its_title(
+    head: tuple[Volume, Volume], doubtful: tuple[str, ...]
+) -> None:
+    flair, brain = head
+    moving = dict.fromkeys(("T1w", "T2w", "MNI152-x"), flair)
+    mosaic = registration_mosaic(flair, moving, brain, doubtful=doubtful)
+    titles = dict(zip((*moving, "FLAIR"), (frame.title for frame in mosaic.frames), strict=True))
+    assert [name for name, title in titles.items() if "not aligned" in title] == list(doubtful)
+
+
 def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
     program = (
         "import hashlib, numpy as np\n"

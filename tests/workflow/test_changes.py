@@ -24,6 +24,7 @@ from bids_msseg.bids.record import (
     read_records,
     write_record,
 )
+from bids_msseg.imaging.pair import Alignment
 from bids_msseg.imaging.register import read_itk_affine
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.change import Code
@@ -346,3 +347,34 @@ def test_the_order_is_of_finished_visits_and_written_once(
         execution.out_dir, records, "01", changes_module._order(None, "01", records, ())
     )
     assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+@pytest.mark.parametrize("doubt", ["little information", "both directions differ", "half a turn"])
+def test_visits_that_cannot_be_aligned_are_shown_and_not_compared(
+    tmp_path: Path,
+    make_phantom: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    doubt: str,
+) -> None:
+    out = tmp_path / "out"
+    phantom = make_phantom("RAS", (4.0, 4.0, 6.0))
+    for seed, session in enumerate(("1", "2")):
+        leave_visit(out, record_of(session), phantom, fresh=False, seed=seed)
+    astray = Alignment(np.eye(4), 0.1, (), doubt)
+    monkeypatch.setattr("bids_msseg.nodes.changes.align_visits", lambda *_, **__: astray)
+    monkeypatch.setattr("bids_msseg.reports.participant.read_scene", lambda *_: _no_scene())
+    changes, *pictures = pair_files(out, "1", record_of("2")).figures
+    # left by a comparison that is no longer true
+    changes.parent.mkdir(parents=True, exist_ok=True)
+    changes.write_bytes(b"old")
+    (outcome,) = compare_participants(["01"], Execution(tmp_path / "work", out))
+    assert outcome.failure
+    assert outcome.failure.code == 65
+    record = read_record(out, "01", "2")
+    assert record
+    assert doubt in str(record.changes["failed"])
+    assert not changes.exists()
+    assert all(path.is_file() for path in pictures)
+    page = write_participant_page(out, "01").read_text("utf-8")
+    assert "could not be compared" in page
+    assert page.count("earlier visit, not aligned") >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -27,7 +28,12 @@ def images(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-def build(images: dict[str, Path], *others: str, **settings: object) -> Workflow:
+def build(
+    images: dict[str, Path],
+    *others: str,
+    sidecar: Mapping[str, object] | None = None,
+    **settings: object,
+) -> Workflow:
     visit = Visit(
         "01",
         "1",
@@ -35,7 +41,7 @@ def build(images: dict[str, Path], *others: str, **settings: object) -> Workflow
         t1w=images["T1w"] if "T1w" in others else None,
         t2w=images["T2w"] if "T2w" in others else None,
         brain_mask=images["mask"] if "mask" in others else None,
-        metadata={"FLAIR": {"SkullStripped": True}} if "stripped" in others else {},
+        metadata={"FLAIR": sidecar or {}},
     )
     delivery = Delivery(
         visit,
@@ -70,6 +76,7 @@ ALWAYS = {
     "brain",
     "bias",
     "template",
+    "check_brain",
     "anatomy",
     "stack",
     "quality",
@@ -82,6 +89,7 @@ ALWAYS = {
     "publish",
     "list_preproc",
     "list_transforms",
+    "list_faults",
     "list_seconds",
     "list_notes",
 }
@@ -93,7 +101,7 @@ def test_nodes_of_a_visit(images: dict[str, Path], others: tuple[str, ...]) -> N
     """Names are stable: a re-run finds its finished steps by them."""
     expected = ALWAYS | {"space_MNI152NLin2009aSym", "list_spaces"}
     expected |= {f"{kind}_{name}" for kind, name in product(A_CONTRAST, others)}
-    expected |= {"list_moving"} if others else set()
+    expected |= {"list_moving", "list_left_out"} if others else set()
     expected |= {"space_T1w"} if "T1w" in others else set()
     assert set(nodes_of(build(images, *others))) == expected
 
@@ -202,20 +210,56 @@ def test_names_and_files_of_the_last_node_go_together(images: dict[str, Path]) -
         ]
 
 
-@pytest.mark.parametrize(
-    ("others", "asked", "expected"),
-    [
-        ((), "auto", "auto"),
-        (("stripped",), "auto", "yes"),
-        (("stripped",), "no", "no"),
-        ((), "yes", "yes"),
-    ],
-)
-def test_who_says_that_the_skull_is_off(
-    images: dict[str, Path], others: tuple[str, ...], asked: str, expected: str
+@pytest.mark.parametrize("others", [("T1w",), ("T2w",), ("T1w", "T2w")])
+def test_a_contrast_that_cannot_be_aligned_reaches_no_later_step(
+    images: dict[str, Path], others: tuple[str, ...]
 ) -> None:
-    brain = nodes_of(build(images, *others, skull_stripped=asked))["brain"]
-    assert brain.inputs.skull_stripped == expected
+    """It comes out of its alignment, or not at all; only the picture has it all the same."""
+    workflow = build(images, *others)
+    for contrast in others:
+        name, step = contrast.lower(), f"coregister_{contrast}"
+        assert feeds(workflow, "bias")[f"{name}_file"] == f"{step}.used_file"
+        for later in ("stack", "anatomy"):
+            assert feeds(workflow, later)[f"{name}_file"] == f"bias.{name}_file"
+        shown = feeds(workflow, f"on_flair_{contrast}")
+        assert shown["left_out_file"] == f"conform_{contrast}.out_file"
+        assert shown["transform_file"] == f"{step}.attempt_file"
+    assert list(feeds(workflow, "list_left_out").values()) == [
+        f"coregister_{contrast}.left_out" for contrast in others
+    ]
+    for last in ("draw", "publish"):
+        assert feeds(workflow, last)["left_out"] == "list_left_out.out"
+
+
+def test_every_check_is_told_to_the_check_of_the_images(images: dict[str, Path]) -> None:
+    workflow = build(images, "T1w", "T2w", spaces=(("MNI152NLin2009cAsym", 1),))
+    assert list(feeds(workflow, "list_faults").values()) == [
+        "coregister_T1w.faults",
+        "coregister_T2w.faults",
+        "template.faults",
+        "template_MNI152NLin2009cAsym.faults",
+        "check_brain.faults",
+    ]
+    assert feeds(workflow, "quality")["known_faults"] == "list_faults.out"
+
+
+@pytest.mark.parametrize("step", ["anatomy", "stack", "quality", "delineate"])
+def test_later_steps_have_the_mask_that_was_checked(images: dict[str, Path], step: str) -> None:
+    assert feeds(build(images), step)["mask_file"] == "check_brain.mask_file"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [({}, "auto"), ({"SkullStripped": True}, "yes"), ({"SkullStripped": False}, "no"),
+     ({"SkullStripped": "yes"}, "auto"), ({"SkullStripped": None}, "auto")],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", ["auto", "yes", "no"])
+def test_the_option_and_the_sidecar_are_handed_on_apart(
+    images: dict[str, Path], said: dict[str, object], expected: str, asked: str
+) -> None:
+    """Which of them the image contradicts is seen when it is read."""
+    brain = nodes_of(build(images, skull_stripped=asked, sidecar=said))["brain"]
+    assert (brain.inputs.skull_stripped, brain.inputs.sidecar) == (asked, expected)
 
 
 def test_a_given_brain_mask_is_used(images: dict[str, Path]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record import ContrastUse, VisitRecord, write_record
 from bids_msseg.bids.visit import Visit
 from bids_msseg.workflow.resume import expected_files, fingerprint, is_finished
 
@@ -107,3 +107,26 @@ def test_t1w_space_is_expected_only_where_there_is_a_t1w(visit: Visit, done: Pat
     (done / "sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz").unlink()
     assert not is_finished(done, visit, "f", spaces=SPACES)
     assert is_finished(done, replace(visit, t1w=None), "f", spaces=SPACES)
+
+
+@pytest.mark.parametrize("left_out", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
+def test_what_could_not_be_aligned_is_not_expected(
+    tmp_path: Path, visit: Visit, left_out: tuple[str, ...]
+) -> None:
+    t2w = tmp_path / "sub-01_T2w.nii.gz"
+    t2w.write_bytes(b"T2w")
+    whole, out = replace(visit, t2w=t2w), tmp_path / "out"
+    there = replace(whole, **{name.lower(): None for name in left_out})
+    for path in expected_files(out, there, SPACES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    uses = {
+        name: ContrastUse(path.name, (1.0, 1.0, 1.0), used=name not in left_out)
+        for name, path in whole.contrasts.items()
+    }
+    record = VisitRecord("01", None, "sub-01", "ok", fingerprint="f", contrasts=uses)
+    write_record(out, record)
+    assert is_finished(out, whole, "f", spaces=SPACES)
+    everything = {name: replace(use, used=True) for name, use in uses.items()}
+    write_record(out, replace(record, contrasts=everything))
+    assert is_finished(out, whole, "f", spaces=SPACES) == (not left_out)

@@ -28,7 +28,7 @@ CUBE_MM = 80
 CASES = {
     "cube": (
         "a phantom cube called a brain",
-        "the brain mask holds 512 mL, outside the usual 600-2200 mL: look at it",
+        "the brain mask holds 512 mL, outside the usual 700-2200 mL: look at it",
     ),
     "half": ("head cut off", "the field of view cuts the brain off: it touches the edge in"),
     "swap": ("T2w labelled FLAIR", "the FLAIR image looks like a T2w: check which file is which"),

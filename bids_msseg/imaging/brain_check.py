@@ -1,0 +1,195 @@
+"""Check of a brain mask against the template's brain, brought into place by an affine.
+
+What a mask holds beyond the template's brain is brain where a head differs from the template, and
+scalp or fat where the extraction leaked. A part of it counts as a leak where it reaches too far,
+where fat shows (bright on FLAIR), or where the next slice towards the middle of the brain does not
+carry it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.imaging.brain import brain_volume_ml, one_part
+from bids_msseg.imaging.resample import mask_onto
+from bids_msseg.imaging.volume import Affine, Volume
+
+MISFIT_MM = 5.0
+"""As far as an affine puts the template's surface beside this brain's."""
+FAR_MM = 12.0
+"""No brain reaches as far beyond the template's; skull and scalp do."""
+BRIGHT = 1.4
+"""Fat has so many times the brain's median on FLAIR, cortex has 1.2 times."""
+BRIGHT_SHARE = 0.25
+RAGGED_SHARE = 0.5
+LEAST_LEAK_ML = 0.2
+"""Smaller parts are left alone: candidates in them are rejected one by one."""
+LOCAL_ML = 25.0
+"""What can be cut off; a mask that leaks more has to be looked at."""
+REST_MM, GROW_MM = 2.0, 6.0
+"""Beside a leak, the mask is cut back to this distance from the template, within that reach."""
+CONVEX_ABOVE_MM = -10.0
+"""Height in the template. Below, the brain's outline has clefts, and a template says little."""
+CORD_BELOW_MM = -50.0
+"""Height in the template below which a mask may go on along the cord."""
+EXTRACEREBRAL_MM = 4.0
+"""Lesions lie below the brain's surface: so far outside the template's none does."""
+CORE_MM = 10.0
+MOST_LACKING_ML = 40.0
+_CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBrain:
+    """A brain mask after the check.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        The same array where nothing was cut off.
+    extracerebral : ndarray of bool, shape (X, Y, Z)
+        Where no lesion can be: too far outside the template's brain, the cord left aside.
+    notes, faults : tuple of str
+        What was cut off; what has to be looked at.
+    """
+
+    mask: Mask
+    extracerebral: Mask
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+def check_brain(
+    flair: Volume,
+    mask: Mask,
+    template: Volume,
+    to_template: Affine,
+    *,
+    repair: bool = True,
+) -> CheckedBrain:
+    """Compare a brain mask with the template's, cut off what is local, name what is not.
+
+    Parameters
+    ----------
+    flair : Volume
+        Bias field removed.
+    mask : ndarray of bool, shape (X, Y, Z)
+        The brain on the FLAIR's grid.
+    template : Volume
+        Brain mask of a template in MNI space.
+    to_template : ndarray, shape (4, 4)
+        FLAIR world mm to template world mm.
+    repair : bool, default True
+        Whether the mask may be changed.
+
+    Returns
+    -------
+    CheckedBrain
+    """
+    placed = mask_onto(template, flair.shape, flair.affine, transform=to_template)
+    nowhere = np.zeros_like(mask)
+    if not placed.any():
+        fault = "the template's brain lies outside the image"
+        return CheckedBrain(mask, nowhere, faults=(fault,))
+    box = _box(mask | placed)
+    shift = np.eye(4)
+    shift[:3, 3] = [side.start for side in box]
+    cut = Volume(flair.data[box], flair.affine @ shift)
+    found = _check(cut, mask[box], placed[box], to_template, repair=repair)
+    kept, extracerebral = mask, nowhere
+    extracerebral[box] = found.extracerebral
+    if found.notes:
+        kept = np.zeros_like(mask)
+        kept[box] = found.mask
+    return CheckedBrain(kept, extracerebral, found.notes, found.faults)
+
+
+def _box(mask: Mask) -> tuple[slice, slice, slice]:
+    """Box around a mask, a voxel wider, so that its surface is one in the box too."""
+    x, y, z = ndimage.find_objects(mask.astype(np.int8))[0]
+    return (
+        slice(max(x.start - 1, 0), x.stop + 1),
+        slice(max(y.start - 1, 0), y.stop + 1),
+        slice(max(z.start - 1, 0), z.stop + 1),
+    )
+
+
+def _check(
+    flair: Volume, mask: Mask, placed: Mask, to_template: Affine, *, repair: bool
+) -> CheckedBrain:
+    height = _height(flair, to_template)
+    outside = ndimage.distance_transform_edt(~placed, flair.spacing).astype(np.float32)
+    extracerebral = (outside > EXTRACEREBRAL_MM) & (height > CORD_BELOW_MM)
+    convex = height > CONVEX_ABOVE_MM
+    faults = _lacking(mask, placed & convex, flair)
+    leak = _leak(flair, mask, outside * convex, placed)
+    size = brain_volume_ml(leak, flair.voxel_volume)
+    if not size:
+        return CheckedBrain(mask, extracerebral, faults=faults)
+    if size > LOCAL_ML or not repair:
+        fault = f"the brain mask holds {size:.0f} mL beyond the template's brain: look at it"
+        return CheckedBrain(mask, extracerebral, faults=(fault, *faults))
+    near = ndimage.distance_transform_edt(~leak, flair.spacing) <= GROW_MM
+    kept = one_part(mask & ~(leak | (near & convex & (outside > REST_MM))))
+    gone = brain_volume_ml(mask & ~kept, flair.voxel_volume)
+    note = f"{gone:.1f} mL outside the brain, such as scalp, were cut from the brain mask"
+    return CheckedBrain(kept, extracerebral, (note,), faults)
+
+
+def _height(flair: Volume, to_template: Affine) -> NDArray[np.float64]:
+    """Height of every voxel in the template's world, mm."""
+    x, y, z = np.ogrid[tuple(slice(size) for size in flair.shape)]
+    row = (to_template @ flair.affine)[2]
+    height: NDArray[np.float64] = row[0] * x + row[1] * y + row[2] * z + row[3]
+    return height
+
+
+def _leak(flair: Volume, mask: Mask, outside: NDArray[np.floating], placed: Mask) -> Mask:
+    """Find the parts of a mask beyond the template's brain that are no brain."""
+    labels, count = ndimage.label(mask & (outside > MISFIT_MM), np.ones((3, 3, 3)))
+    if not count:
+        return np.zeros_like(mask)
+    level = float(np.median(flair.data[mask & placed])) if (mask & placed).any() else 0.0
+    bright = (flair.data > BRIGHT * level) & (level > 0)
+    ragged = _ragged(mask, flair.spacing)
+    sizes = np.bincount(labels.ravel())
+    shares = [
+        np.bincount(labels[there], minlength=count + 1) / sizes for there in (bright, ragged)
+    ]
+    reach = np.zeros(count + 1)
+    reach[1:] = ndimage.maximum(outside, labels, np.arange(1, count + 1))
+    found = (reach >= FAR_MM) | (shares[0] >= BRIGHT_SHARE) | (shares[1] >= RAGGED_SHARE)
+    found &= sizes * flair.voxel_volume / 1000 >= LEAST_LEAK_ML
+    found[0] = False
+    leak: Mask = found[labels]
+    return leak
+
+
+def _ragged(mask: Mask, spacing: NDArray[np.float64]) -> Mask:
+    """Mark what the next slice towards the middle of the brain does not carry.
+
+    Away from its largest slice the outline of a brain shrinks, up to the distance of two slices.
+    """
+    axis = 2 - int(np.argmax(spacing[::-1]))
+    plane = [float(edge) for place, edge in enumerate(spacing) if place != axis]
+    along = np.moveaxis(mask, axis, 0)
+    middle = int(along.sum(axis=(1, 2)).argmax())
+    inner = np.concatenate([along[1 : middle + 1], along[middle : middle + 1], along[middle:-1]])
+    steps = max(1, round(float(spacing[axis]) / min(plane)))
+    carried = ndimage.binary_dilation(inner, _CROSS, iterations=steps)
+    return np.moveaxis(along & ~carried, 0, axis)
+
+
+def _lacking(mask: Mask, placed: Mask, flair: Volume) -> tuple[str, ...]:
+    """Say that the mask leaves out brain, where it leaves out the middle of the template's."""
+    deep = ndimage.distance_transform_edt(placed, flair.spacing) > CORE_MM
+    size = brain_volume_ml(deep & ~mask, flair.voxel_volume)
+    if size <= MOST_LACKING_ML:
+        return ()
+    return (f"the brain mask lacks {size:.0f} mL of the template's brain: look at it",)

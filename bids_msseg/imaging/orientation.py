@@ -1,0 +1,319 @@
+"""A search over all orientations, and how far an alignment stands out from others.
+
+An optimiser finds the best place near its start. Whether that place is the right one shows by
+comparison on a coarse grid: the mutual information of an alignment is set against that of the
+image turned and shifted, and against the best places that a search over all orientations finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from bids_msseg.imaging.volume import Affine, Volume
+
+Point = NDArray[np.float64]
+BINS = 16
+"""A coarse grid has a few thousand points: with more bins, noise looks like information."""
+SPREAD_ROTATIONS = 600
+"""Any rotation lies within about 25° of one of these, which an optimiser can make up."""
+RANKED_POINTS = 2000
+COMPARED_POINTS = 200
+DISTINCT_MM = 20.0
+"""Starts that put the points nearer to each other, in the mean, lead to the same place."""
+SHIFT_MM = 20.0
+"""More than an optimiser misses the right place by, less than a brain."""
+PSI = 1.533751168755204288118041413
+"""Root of x⁴ = x + 4."""
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Points of a fixed image, and the moving image to be looked up there.
+
+    Attributes
+    ----------
+    points : ndarray, shape (N, 3)
+        World mm of the fixed image.
+    bins : ndarray of int, shape (N,)
+        Bin of the fixed image's value at each point.
+    moving : Volume
+        Values in units of bins, 0 for the darkest.
+    """
+
+    points: NDArray[np.float64]
+    bins: NDArray[np.intp]
+    moving: Volume
+
+    @classmethod
+    def of(cls, fixed: Volume, inside: NDArray[np.bool_], moving: Volume) -> Overlay:
+        """Take the fixed image's values once, off the voxel centres.
+
+        Parameters
+        ----------
+        fixed : Volume
+        inside : ndarray of bool
+            Where the images are compared, on the fixed image's grid.
+        moving : Volume
+
+        Returns
+        -------
+        Overlay
+        """
+        index = np.argwhere(inside).astype(float)
+        index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
+        values = ndimage.map_coordinates(_in_bins(fixed.data), index.T, order=1, mode="nearest")
+        points = index @ fixed.affine[:3, :3].T + fixed.affine[:3, 3]
+        return cls(points, values.astype(np.intp), moving.with_data(_in_bins(moving.data)))
+
+    def thinned(self, count: int) -> Overlay:
+        """Keep about so many points."""
+        step = max(1, len(self.points) // count)
+        return Overlay(self.points[::step], self.bins[::step], self.moving)
+
+    def information(self, affine: Affine) -> float:
+        """Measure the mutual information in nats; beyond the moving image all is dark."""
+        chain = np.linalg.inv(self.moving.affine) @ affine
+        index = self.points @ chain[:3, :3].T + chain[:3, 3]
+        values = ndimage.map_coordinates(self.moving.data, index.T, order=1, cval=0.0)
+        joint = np.bincount(self.bins * BINS + values.astype(np.intp), minlength=BINS**2)
+        return mutual_information(joint.reshape(BINS, BINS))
+
+
+def mutual_information(counts: NDArray[np.number]) -> float:
+    """Compute the mutual information of a joint histogram.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (M, N)
+
+    Returns
+    -------
+    float
+        In nats; 0 for a histogram of nothing.
+
+    Examples
+    --------
+    >>> mutual_information(np.ones((2, 2))), round(mutual_information(np.eye(2)), 4)
+    (0.0, 0.6931)
+    """
+    if not counts.any():
+        return 0.0
+    joint = counts / counts.sum()
+    alone = np.outer(joint.sum(axis=1), joint.sum(axis=0))
+    there = joint > 0
+    return float(np.sum(joint[there] * np.log(joint[there] / alone[there])))
+
+
+def quarter_turns() -> NDArray[np.float64]:
+    """List the rotations that map axes to axes.
+
+    Returns
+    -------
+    ndarray, shape (24, 3, 3)
+
+    Examples
+    --------
+    >>> turns = quarter_turns()
+    >>> len({turn.tobytes() for turn in turns}), np.unique(turns).tolist()
+    (24, [-1.0, 0.0, 1.0])
+    """
+    # adding 0.0 turns -0.0 into 0.0
+    turns: NDArray[np.float64] = np.rint(Rotation.create_group("O").as_matrix()) + 0.0
+    return turns
+
+
+def rotations(count: int = SPREAD_ROTATIONS) -> NDArray[np.float64]:
+    """List rotations that cover all: the quarter turns, then others spread evenly.
+
+    The spread ones are super-Fibonacci spirals (Alexa, CVPR 2022).
+
+    Parameters
+    ----------
+    count : int, default 600
+        How many are spread.
+
+    Returns
+    -------
+    ndarray, shape (24 + count, 3, 3)
+    """
+    place = np.arange(count) + 0.5
+    inner, outer = np.sqrt(place / count), np.sqrt(1 - place / count)
+    one, two = 2 * np.pi * place / np.sqrt(2), 2 * np.pi * place / PSI
+    parts = (inner * np.sin(one), inner * np.cos(one), outer * np.sin(two), outer * np.cos(two))
+    spread: NDArray[np.float64] = Rotation.from_quat(np.stack(parts, axis=1)).as_matrix()
+    return np.concatenate([quarter_turns(), spread])
+
+
+def placed(turn: NDArray[np.float64], here: Point, there: Point, scale: float = 1.0) -> Affine:
+    """Turn and scale about a point, then bring that point to another one.
+
+    Parameters
+    ----------
+    turn : ndarray, shape (3, 3)
+    here, there : ndarray, shape (3,)
+    scale : float, default 1
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+
+    Examples
+    --------
+    >>> placed(np.eye(3), np.zeros(3), np.array([1.0, 2.0, 3.0]))[:3, 3]
+    array([1., 2., 3.])
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = scale * turn
+    affine[:3, 3] = there - affine[:3, :3] @ here
+    return affine
+
+
+def mean_distance(one: Affine, other: Affine, points: NDArray[np.float64]) -> float:
+    """Measure how far apart two affines put some points.
+
+    Parameters
+    ----------
+    one, other : ndarray, shape (4, 4)
+    points : ndarray, shape (N, 3)
+
+    Returns
+    -------
+    float
+        Mean distance in mm; 0 for no points.
+
+    Examples
+    --------
+    >>> moved = placed(np.eye(3), np.zeros(3), np.array([3.0, 4.0, 0.0]))
+    >>> mean_distance(np.eye(4), moved, np.ones((2, 3)))
+    5.0
+    """
+    if not len(points):
+        return 0.0
+    gap = one - other
+    return float(np.linalg.norm(points @ gap[:3, :3].T + gap[:3, 3], axis=1).mean())
+
+
+def turn_degrees(affine: Affine) -> float:
+    """Measure by how much an affine turns, whatever its scales.
+
+    Parameters
+    ----------
+    affine : ndarray, shape (4, 4)
+
+    Returns
+    -------
+    float
+        0 to 180.
+
+    Examples
+    --------
+    >>> round(turn_degrees(np.diag([-2.0, -3.0, 1.0, 1.0])))
+    180
+    """
+    left, _, right = np.linalg.svd(affine[:3, :3])
+    cosine = (np.trace(left @ right) - 1) / 2
+    return float(np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0))))
+
+
+def prominence(overlay: Overlay, affine: Affine, centre: Point) -> float:
+    """Compare an alignment with the image turned by quarter turns, and with it shifted.
+
+    Parameters
+    ----------
+    overlay : Overlay
+    affine : ndarray, shape (4, 4)
+        Fixed world mm to moving world mm.
+    centre : ndarray, shape (3,)
+        Of the turns, in the fixed image's world.
+
+    Returns
+    -------
+    float
+        Mutual information of the alignment, divided by the largest of the others.
+    """
+    turns = (turn for turn in quarter_turns() if not np.array_equal(turn, np.eye(3)))
+    others = [placed(turn, centre, centre) for turn in turns]
+    shifts = SHIFT_MM * np.concatenate([np.eye(3), -np.eye(3)])
+    others += [placed(np.eye(3), centre, centre + shift) for shift in shifts]
+    most = max(overlay.information(affine @ other) for other in others)
+    return overlay.information(affine) / max(most, _LEAST)
+
+
+def lead(overlay: Overlay, affine: Affine, places: Iterable[Affine], same_mm: float) -> float:
+    """Compare an alignment with the best other place that a search has found.
+
+    Parameters
+    ----------
+    overlay : Overlay
+    affine : ndarray, shape (4, 4)
+    places : iterable of ndarray, shape (4, 4)
+        Ends of the search; those within ``same_mm`` of the alignment count for it.
+    same_mm : float
+
+    Returns
+    -------
+    float
+        Mutual information of the alignment, divided by that of the best other place.
+    """
+    points = overlay.thinned(COMPARED_POINTS).points
+    own, other = overlay.information(affine), 0.0
+    for place in places:
+        found = overlay.information(place)
+        if mean_distance(place, affine, points) <= same_mm:
+            own = max(own, found)
+        else:
+            other = max(other, found)
+    return own / max(other, _LEAST)
+
+
+def best_starts(
+    overlay: Overlay,
+    meetings: Sequence[tuple[Point, Point]],
+    *,
+    count: int,
+    scale: float = 1.0,
+) -> list[Affine]:
+    """Rank all orientations by mutual information, and take the best distinct ones.
+
+    Parameters
+    ----------
+    overlay : Overlay
+    meetings : sequence of (ndarray, ndarray)
+        Points of the fixed and of the moving world that are laid onto each other, each tried
+        with every orientation.
+    count : int
+        Most starts.
+    scale : float, default 1
+        Of the moving image against the fixed one.
+
+    Returns
+    -------
+    list of ndarray, shape (4, 4)
+        Fixed world mm to moving world mm, the best first.
+    """
+    few = overlay.thinned(RANKED_POINTS)
+    points = few.thinned(COMPARED_POINTS).points
+    starts = [placed(turn, *pair, scale) for turn in rotations() for pair in meetings]
+    order = np.argsort([-few.information(start) for start in starts], kind="stable")
+    chosen: list[Affine] = []
+    for place in order:
+        start = starts[int(place)]
+        if all(mean_distance(start, other, points) > DISTINCT_MM for other in chosen):
+            chosen.append(start)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _in_bins(data: NDArray[np.number]) -> NDArray[np.float32]:
+    """Scale so that the whole part of a value is its bin."""
+    low, high = float(data.min()), float(data.max())
+    scaled = (data - low) * ((BINS - 0.001) / max(high - low, _LEAST))
+    return np.asarray(scaled, np.float32)

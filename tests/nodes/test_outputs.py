@@ -1,0 +1,64 @@
+"""What the last node says of contrasts that could not be aligned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.visit import Visit
+from bids_msseg.nodes import outputs
+from bids_msseg.nodes.outputs import Delivery
+
+LEFT_OUT = [(), ("T1w",), ("T2w",), ("T1w", "T2w")]
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Delivery:
+    paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in ("FLAIR", "T1w", "T2w")}
+    for path in paths.values():
+        nib.save(nib.Nifti1Image(np.ones((6, 6, 6), np.int16), np.eye(4)), path)
+    visit = Visit("01", None, paths["FLAIR"], t1w=paths["T1w"], t2w=paths["T2w"])
+    model = ModelUse("m", "1", "0" * 64)
+    return Delivery(visit, tmp_path / "out", tmp_path, model, 0.1, 0.4, 5.0, methods="as planned")
+
+
+@pytest.mark.parametrize("left_out", LEFT_OUT)
+def test_what_was_left_out_is_no_source_of_anything(
+    delivery: Delivery, left_out: tuple[str, ...]
+) -> None:
+    used = delivery.without(left_out)
+    expected = [name for name in ("FLAIR", "T1w", "T2w") if name not in left_out]
+    assert list(used.visit.contrasts) == expected
+    assert used.sources() == tuple(f"bids:raw:sub-01_{name}.nii.gz" for name in expected)
+    assert (used.methods == "as planned") == (not left_out)
+    for name in ("T1w", "T2w"):
+        assert (name in used.methods) == (bool(left_out) and name not in left_out)
+
+
+@pytest.mark.parametrize("left_out", LEFT_OUT)
+def test_the_record_has_it_as_not_used(delivery: Delivery, left_out: tuple[str, ...]) -> None:
+    used = delivery.without(left_out)
+    for name, path in delivery.visit.contrasts.items():
+        use = outputs._use(used, name, path)
+        assert use.used == (name not in left_out)
+        assert bool(use.note) == (name in left_out)
+
+
+@pytest.mark.parametrize("left_out", LEFT_OUT)
+def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> None:
+    inputs = {
+        "left_out": list(left_out),
+        "space_names": ["T1w", "MNI152NLin2009aSym:res-1"],
+        "transform_names": ["T1w FLAIR rigid", "T2w FLAIR rigid", "FLAIR MNI affine"],
+    }
+    spaces = outputs._kept_names("space_names", inputs)
+    assert spaces == inputs["space_names"]["T1w" in left_out :]
+    transforms = outputs._kept_names("transform_names", inputs)
+    assert [name.split()[0] for name in transforms] == [
+        name for name in ("T1w", "T2w", "FLAIR") if name not in left_out
+    ]
+    assert outputs._kept_names("nothing", inputs) == []
