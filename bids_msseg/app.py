@@ -614,7 +614,7 @@ def _check_needs(config: RunConfig) -> None:
     from bids_msseg.cascade.checkpoint import check_cascade
     from bids_msseg.cascade.weights import find_model
     from bids_msseg.imaging.template import load_template
-    from bids_msseg.workflow.resume import NATIVE_SPACES
+    from bids_msseg.config import NATIVE_SPACES
 
     check_cascade(find_model(config.processing.model))
     for name, resolution in _spaces(config):
