@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.config import RunConfig
+from bids_msseg.config import DEFAULT_SPACES, Query, RunConfig
 from bids_msseg.errors import CannotCreateError, ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.progress import OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
@@ -55,6 +55,8 @@ def run(config: RunConfig) -> ExitCode:
     MssegError
         If nothing can be done at all: wrong folders, no dataset, nothing selected, no model.
     """
+    for note in config.notes:
+        LOGGER.info("%s", note)
     code = ExitCode.SUCCESS
     if "participant" in config.levels:
         code = _participant(config)
@@ -85,7 +87,8 @@ def _check_group(config: RunConfig) -> None:
         config.bids_dir, config.output_dir, config.work_dir, create=False
     ):
         LOGGER.warning(warning)
-    if config.query.participant_label or config.query.session_label:
+    query = config.query
+    if query.participant_label or query.session_label or query.exclude_participant_label:
         LOGGER.warning(
             "the group level covers every visit in %s; labels of participants and sessions "
             "choose nothing there",
@@ -106,6 +109,8 @@ def _participant(config: RunConfig) -> ExitCode:
         config.bids_dir, config.output_dir, config.work_dir, create=not execution.dry_run
     ):
         LOGGER.warning(warning)
+    for note in _resources(config).notes:
+        LOGGER.warning("%s", note)
     with _own_surroundings(config.work_dir, dry=execution.dry_run):
         header = _model_header(config)
         if execution.boilerplate_only:
@@ -124,6 +129,8 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
     wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    # what Apple's GPUs cannot do is left to the CPU
+    wanted["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
     # nipype names a scheduler's jobs by it; cron and containers may not set it
     wanted["LOGNAME"] = _user()
     templates = None if dry else prepare_template_home(work_dir, os.environ)
@@ -167,7 +174,7 @@ def _scratch(work_dir: Path) -> str:
 
 def _check_device(device: str) -> None:
     """Refuse a GPU that is not there before anything is computed."""
-    if device.startswith("cuda"):
+    if device not in ("auto", "cpu"):
         from bids_msseg.models.engine import choose_engine
 
         choose_engine(device)
@@ -193,6 +200,7 @@ def _select(config: RunConfig) -> Selection:
         derivatives=query.derivatives,
         skip_validation=query.skip_bids_validation,
     )
+    selection = _without_excluded(selection, query)
     for note in selection.notes:
         LOGGER.warning(note)
     for visit in selection.visits:
@@ -201,6 +209,39 @@ def _select(config: RunConfig) -> Selection:
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
     return selection
+
+
+def _without_excluded(selection: Selection, query: Query) -> Selection:
+    """Leave out the participants and the contrasts that the user does not want."""
+    excluded = set(query.exclude_participant_label)
+    visits = [one for one in selection.visits if one.participant not in excluded]
+    skipped = [one for one in selection.skipped if one.participant not in excluded]
+    if not visits and selection.visits:
+        raise NothingSelectedError(
+            "--exclude-participant-label leaves no visit to be processed",
+            cure="name fewer participants there",
+        )
+    unknown = excluded - {one.participant for one in (*selection.visits, *selection.skipped)}
+    notes = (
+        f"--exclude-participant-label {label}: there is no such participant to leave out"
+        for label in sorted(unknown)
+    )
+    return replace(
+        selection,
+        visits=tuple(_without_contrasts(visit, query.ignore) for visit in visits),
+        skipped=tuple(skipped),
+        notes=(*selection.notes, *notes),
+    )
+
+
+def _without_contrasts(visit: Visit, ignored: Sequence[str]) -> Visit:
+    gone = [name for name in visit.contrasts if name.lower() in ignored]
+    return replace(
+        visit,
+        t1w=None if "T1w" in gone else visit.t1w,
+        t2w=None if "T2w" in gone else visit.t2w,
+        notes=(*visit.notes, *(f"{name} is left out, as --ignore says" for name in gone)),
+    )
 
 
 def _spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
@@ -269,6 +310,7 @@ def _versions() -> dict[str, str]:
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
+    _check_spaces_without_trace(config)
     lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
     for visit in selection.visits:
         done = _is_finished(config, _delivery(config, visit, header))
@@ -330,7 +372,8 @@ def _reports_only(config: RunConfig) -> ExitCode:
 
     there = {record.participant for record in read_records(config.output_dir)}
     asked = set(config.query.participant_label)
-    people = sorted(there & asked if asked else there)
+    excluded = set(config.query.exclude_participant_label)
+    people = sorted((there & asked if asked else there) - excluded)
     if not there:
         raise NoInputError(
             f"{config.output_dir} holds no processed visits",
@@ -338,7 +381,7 @@ def _reports_only(config: RunConfig) -> ExitCode:
         )
     if not people:
         raise NothingSelectedError(
-            f"{config.output_dir} holds nothing of {' '.join(sorted(asked))}",
+            f"{config.output_dir} holds nothing of {' '.join(sorted(asked)) or 'anybody else'}",
             cure=f"it holds {' '.join(sorted(there)[:20])}",
         )
     _write_pages(config.output_dir, people)
@@ -592,9 +635,6 @@ def _run_all(
         return []
     _check_needs(config)
     resources = _resources(config)
-    asked = config.performance.nprocs
-    if asked and asked > resources.nprocs:
-        LOGGER.warning("--nprocs %d is more than is useful here: %d", asked, resources.nprocs)
     settings = _settings(config, resources)
     execution = _execution(config, resources, plugin)
     if config.execution.clean_workdir:
@@ -613,13 +653,26 @@ def _check_needs(config: RunConfig) -> None:
     """Find out before the first visit, and not at its end, that nets or templates are unusable."""
     from bids_msseg.cascade.checkpoint import check_cascade
     from bids_msseg.cascade.weights import find_model
-    from bids_msseg.imaging.template import load_template
-    from bids_msseg.config import NATIVE_SPACES
 
     check_cascade(find_model(config.processing.model))
-    for name, resolution in _spaces(config):
-        if name not in NATIVE_SPACES:
-            load_template(name, resolution=resolution or 1)
+    _check_spaces(config)
+
+
+def _check_spaces(config: RunConfig, *, home: Path | None = None) -> None:
+    """Load the templates of all output spaces, from a folder of theirs where one is given."""
+    from bids_msseg.imaging.template import load_template
+
+    for space in config.processing.output_spaces:
+        if not space.is_native:
+            load_template(space.name, resolution=space.resolution or 1, home=home)
+
+
+def _check_spaces_without_trace(config: RunConfig) -> None:
+    """Check them for a dry run: what has to be fetched is thrown away."""
+    if set(config.processing.output_spaces) <= set(DEFAULT_SPACES):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _check_spaces(config, home=prepare_template_home(Path(folder), os.environ))
 
 
 def _settings(config: RunConfig, resources: Resources) -> Settings:

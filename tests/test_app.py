@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +18,14 @@ import pytest
 from bids_msseg import app
 from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
 from bids_msseg.bids.visit import Selection, Skipped, Visit
-from bids_msseg.config import RunConfig
-from bids_msseg.errors import CannotCreateError, ExitCode, UsageError
+from bids_msseg.config import Query, RunConfig
+from bids_msseg.errors import (
+    CannotCreateError,
+    ExitCode,
+    NoInputError,
+    NothingSelectedError,
+    UsageError,
+)
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.claims import Claims
@@ -411,8 +419,10 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="no GPU"):
-        app._check_device("cuda:0")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda:0", "cuda", "mps"):
+        with pytest.raises(UsageError, match="no GPU"):
+            app._check_device(device)
     app._check_device("auto")
     app._check_device("cpu")
 
@@ -424,3 +434,98 @@ def test_a_model_by_path_is_named_and_not_located(
     header = app._model_header(config)
     assert app._options(config, header)["model"] == "bright"
     assert str(bright_model.parent) not in str(app._options(config, header))
+
+
+HEADER: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("space", "asked"),
+    [
+        ("MNI152NoSuch", ("MNI152NoSuch", 1)),
+        ("OASIS30ANTs:res-1", ("OASIS30ANTs", 1)),
+        ("MNI152NLin2009aSym:res-2", ("MNI152NLin2009aSym", 2)),
+    ],
+)
+def test_a_dry_run_checks_spaces_as_a_real_one_does(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, space: str, asked: tuple[str, int]
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def load(name: str, *, resolution: int, home: Path | None) -> None:
+        seen.append((name, resolution))
+        raise NoInputError(f"no {name} in {home}", cure="name another")
+
+    monkeypatch.setattr("bids_msseg.imaging.template.load_template", load)
+    config = configure(output_spaces=["FLAIR", space])
+    for check in (
+        lambda: app._dry_run(config, Selection((), ()), HEADER),
+        lambda: app._check_spaces(config),
+    ):
+        with pytest.raises(NoInputError):
+            check()
+    assert seen == [asked, asked]
+
+
+def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "_check_spaces", lambda *_, **__: pytest.fail("looked up"))
+    assert app._dry_run(configure(), Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert "model m 1" in capsys.readouterr().out
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Selection:
+    image = tmp_path / "f.nii.gz"
+    visits = tuple(Visit(label, None, image, image, image) for label in ("01", "02"))
+    return Selection(visits, (Skipped("03", None, "no FLAIR"),))
+
+
+@pytest.mark.parametrize(
+    ("excluded", "left", "skipped", "notes"),
+    [
+        ((), ["01", "02"], ["03"], 0),
+        (("02",), ["01"], ["03"], 0),
+        (("02", "03"), ["01"], [], 0),
+        (("99",), ["01", "02"], ["03"], 1),
+    ],
+)
+def test_participants_are_left_out(
+    three: Selection, excluded: tuple[str, ...], left: list[str], skipped: list[str], notes: int
+) -> None:
+    found = app._without_excluded(three, Query(exclude_participant_label=excluded))
+    assert [one.participant for one in found.visits] == left
+    assert [one.participant for one in found.skipped] == skipped
+    assert len(found.notes) == notes
+
+
+def test_somebody_has_to_be_left(three: Selection) -> None:
+    with pytest.raises(NothingSelectedError):
+        app._without_excluded(three, Query(exclude_participant_label=("01", "02")))
+
+
+@pytest.mark.parametrize(
+    ("ignored", "left"),
+    [
+        ((), ["FLAIR", "T1w", "T2w"]),
+        (("t1w",), ["FLAIR", "T2w"]),
+        (("t2w",), ["FLAIR", "T1w"]),
+        (("t2w", "t1w"), ["FLAIR"]),
+    ],
+)
+def test_contrasts_are_left_out_and_the_visit_says_so(
+    three: Selection, ignored: tuple[str, ...], left: list[str]
+) -> None:
+    for visit in app._without_excluded(three, Query(ignore=ignored)).visits:
+        assert list(visit.contrasts) == left
+        assert len(visit.notes) == len(ignored)
+
+
+def test_what_was_read_otherwise_than_written_is_logged(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "_participant", lambda _: ExitCode.SUCCESS)
+    caplog.set_level("INFO", logger="bids_msseg")
+    app.run(replace(configure(), notes=("--low-mem has no effect",)))
+    assert "--low-mem has no effect" in caplog.text

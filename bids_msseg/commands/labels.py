@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_msseg import __version__
+from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import write_atomic, write_json
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.commands.cohort_cache import is_newer
@@ -215,7 +216,7 @@ def fuse_raters(raters: Sequence[Path], visit: Visit, consensus: Path) -> tuple[
         consensus / "dataset_description.json",
         {
             "Name": "Consensus of several raters",
-            "BIDSVersion": "1.10.1",
+            "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__}],
         },

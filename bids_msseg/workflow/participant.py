@@ -234,7 +234,7 @@ def _stripped(plan: _Plan) -> str:
 
 
 def _brain_device(device: str) -> str:
-    return "cpu" if device == "auto" else device
+    return device if device.startswith("cuda") else "cpu"
 
 
 def _segment(plan: _Plan) -> None:
