@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bids_msseg import __version__
 from bids_msseg.config import DEFAULT_SPACES, Query, RunConfig
 from bids_msseg.errors import CannotCreateError, ExitCode, NoInputError, NothingSelectedError
-from bids_msseg.progress import OK, Progress, VisitOutcome
+from bids_msseg.progress import FLAGGED, OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import prepare_template_home
 
@@ -645,7 +645,8 @@ def _run_all(
         for outcome in run_visits(todo, settings, execution, on_step=progress.step):
             outcomes.append(outcome)
             _finish(config, outcome)
-            progress.finish(outcome.delivery.visit.key, _status(outcome), outcome.seconds)
+            visit = outcome.delivery.visit
+            progress.finish(visit.key, _status(config, outcome), outcome.seconds)
     return outcomes
 
 
@@ -804,8 +805,19 @@ def _public(text: str, config: RunConfig) -> str:
     return without_folders(text)
 
 
-def _status(outcome: Outcome) -> str:
-    return OK if outcome.ok else "not run" if outcome.stopped else "failed"
+def _status(config: RunConfig, outcome: Outcome) -> str:
+    from bids_msseg.bids.record import read_record
+
+    if not outcome.ok:
+        return "not run" if outcome.stopped else "failed"
+    visit = outcome.delivery.visit
+    return _finished_status(read_record(config.output_dir, visit.participant, visit.session))
+
+
+def _finished_status(record: VisitRecord | None) -> str:
+    """Say whether a finished visit is one that a person should look at first."""
+    flagged = record is not None and (record.flags or record.quality == "flagged")
+    return FLAGGED if flagged else OK
 
 
 def _close(
@@ -836,12 +848,13 @@ def _row(
     if outcome is None and stopped and not _is_finished(config, delivery):
         return VisitOutcome(visit.key, "not run")
     if outcome is not None and not outcome.ok:
-        return VisitOutcome(visit.key, _status(outcome), seconds=outcome.seconds)
+        return VisitOutcome(visit.key, _status(config, outcome), seconds=outcome.seconds)
     record = read_record(config.output_dir, visit.participant, visit.session)
     seconds = None if outcome is None else outcome.seconds
+    status = _finished_status(record)
     if record is None:
-        return VisitOutcome(visit.key, OK, seconds=seconds)
-    return VisitOutcome(visit.key, OK, record.lesion_count, record.lesion_load_ml, seconds)
+        return VisitOutcome(visit.key, status, seconds=seconds)
+    return VisitOutcome(visit.key, status, record.lesion_count, record.lesion_load_ml, seconds)
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> ExitCode:

@@ -529,3 +529,29 @@ def test_what_was_read_otherwise_than_written_is_logged(
     caplog.set_level("INFO", logger="bids_msseg")
     app.run(replace(configure(), notes=("--low-mem has no effect",)))
     assert "--low-mem has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        ({}, "ok"),
+        ({"quality_reasons": ()}, "ok"),
+        ({"quality_reasons": ("noisy",)}, "flagged"),
+        ({"flags": ("template: the affine was implausible",)}, "flagged"),
+        ({"flags": ("coregister_T1w: not aligned",), "quality_reasons": ()}, "flagged"),
+    ],
+)
+def test_a_finished_visit_that_is_flagged_is_marked(
+    configure: MakeConfig,
+    outcome: Callable[..., Outcome],
+    tmp_path: Path,
+    found: dict[str, Any],
+    status: str,
+) -> None:
+    write_record(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok", **found))
+    config, done = configure(), outcome(0)
+    assert app._status(config, done) == status
+    # just finished, or finished by an earlier run
+    for seen in (done, None):
+        assert app._row(config, done.delivery, seen, stopped=False).status == status
+    assert app._status(config, outcome(65)) == "failed"
