@@ -67,12 +67,17 @@ def run(config: RunConfig) -> ExitCode:
 
 def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
+    from bids_msseg.bids.paths import logs_dir
+    from bids_msseg.bids.record import read_records
     from bids_msseg.reports.group import write_group
+    from bids_msseg.workflow.claims import Claims, note_running
 
     if "participant" not in config.levels or config.execution.reports_only:
         _check_group(config)
-    qc = config.execution.qc
-    files = write_group(config.output_dir, bids_dir=config.bids_dir, qc_dir=qc)
+    out, qc = config.output_dir, config.execution.qc
+    with Claims([logs_dir(out)]) as claims:
+        records = note_running(read_records(out), claims)
+    files = write_group(out, bids_dir=config.bids_dir, qc_dir=qc, records=records)
     for note in files.notes:
         LOGGER.warning(note)
     LOGGER.info("group table: %s", files.tsv)
@@ -391,14 +396,16 @@ def _reports_only(config: RunConfig) -> ExitCode:
 def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     """Write pages; of runs that share a participant, the one that comes last sees all visits."""
     from bids_msseg.bids.paths import logs_dir
+    from bids_msseg.bids.record import read_records
     from bids_msseg.reports.participant import write_participant_page
-    from bids_msseg.workflow.claims import Claims
+    from bids_msseg.workflow.claims import Claims, note_running
 
     logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
     with Claims([logs_dir(out_dir)]) as claims:
         for participant in participants:
             claims.take(f"page of {participant}", wait=True)
-            page = write_participant_page(out_dir, participant)
+            records = note_running(read_records(out_dir, participant), claims)
+            page = write_participant_page(out_dir, participant, records=records)
             claims.drop(f"page of {participant}")
             LOGGER.info("report: %s", page)
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bids_msseg import app
-from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import BROKE_OFF, ModelUse, VisitRecord, read_record, write_record
 from bids_msseg.bids.visit import Selection, Skipped, Visit
 from bids_msseg.config import Query, RunConfig
 from bids_msseg.errors import (
@@ -288,7 +288,7 @@ def test_one_run_at_a_time_writes_a_participants_page(
     code += "print(Claims([Path(sys.argv[1])]).take('page of 01'))"
     told: list[str] = []
 
-    def write(out: Path, _participant: str) -> Path:
+    def write(out: Path, _participant: str, **_: object) -> Path:
         words = [sys.executable, "-c", code, str(out / "logs")]
         root = Path(__file__).parents[1]
         done = subprocess.run(words, cwd=root, check=True, capture_output=True, text=True)
@@ -555,3 +555,37 @@ def test_a_finished_visit_that_is_flagged_is_marked(
     for seen in (done, None):
         assert app._row(config, done.delivery, seen, stopped=False).status == status
     assert app._status(config, outcome(65)) == "failed"
+
+
+@pytest.mark.parametrize("at_work", [set(), {"sub-01"}, {"sub-01", "sub-02_ses-1"}])
+def test_the_group_level_beside_a_run(
+    configure: MakeConfig,
+    busy: set[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    at_work: set[str],
+) -> None:
+    out = tmp_path / "out"
+    for label, session in (("01", None), ("02", "1")):
+        write_record(out, VisitRecord(label, session, "", "failed", reason=BROKE_OFF))
+    busy |= at_work
+    assert app._group(configure(levels=["group"])) == ExitCode.SUCCESS
+    table = (out / "group_lesions.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [dict(zip(table[0].split("\t"), line.split("\t"), strict=True)) for line in table[1:]]
+    states = ["running" if key in at_work else "failed" for key in ("sub-01", "sub-02_ses-1")]
+    assert [row["status"] for row in rows] == states
+    assert [row["reason"] == BROKE_OFF for row in rows] == [one == "failed" for one in states]
+    assert caplog.text.count("still running") == len(at_work)
+    page = (out / "group_lesions.html").read_text(encoding="utf-8")
+    assert (f"{len(at_work)} still running" in page) == bool(at_work)
+    # the records stay as they are: the other run writes them
+    assert {path.read_text().count(BROKE_OFF) for path in (out / "logs/visits").iterdir()} == {1}
+
+
+def test_a_page_beside_a_run(busy: set[str], tmp_path: Path) -> None:
+    write_record(tmp_path, VisitRecord("01", "1", "", "failed", reason=BROKE_OFF))
+    write_record(tmp_path, VisitRecord("01", "2", "", "failed", reason=BROKE_OFF))
+    busy.add("sub-01_ses-2")
+    app._write_pages(tmp_path, ["01"])
+    page = (tmp_path / "sub-01.html").read_text(encoding="utf-8")
+    assert page.count("This visit is still running") == page.count("This visit failed") == 1
