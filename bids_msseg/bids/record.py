@@ -114,6 +114,8 @@ class VisitRecord:
         interval.
     load_interval_reason : str
         Why there is no interval; empty where there is one.
+    load_interval_note : str
+        Which of mask and interval to believe; empty where the load lies inside.
     quality_reasons : tuple of str or None
         What the check of the images found unusual; None where it was not made.
     quality_measures : mapping of str to float
@@ -145,6 +147,7 @@ class VisitRecord:
     changes: Mapping[str, Scalar] = field(default_factory=dict)
     load_interval_ml: tuple[float, float, float] | None = None
     load_interval_reason: str = ""
+    load_interval_note: str = ""
     quality_reasons: tuple[str, ...] | None = None
     quality_measures: Mapping[str, float] = field(default_factory=dict)
 
@@ -425,6 +428,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "changes": _changes,
     "load_interval_ml": _optional(_spacing),
     "load_interval_reason": _text,
+    "load_interval_note": _text,
     "quality_reasons": _optional(_texts),
     "quality_measures": _mapping(_measure),
 }

@@ -400,6 +400,12 @@ def _trust() -> tuple[Column, ...]:
             "Why there is no interval",
             lambda one: without_folders(one.load_interval_reason),
         ),
+        Column(
+            "lesion_load_interval_note",
+            "Which of mask and interval to believe where lesion_load_ml lies outside the interval",
+            lambda one: without_folders(one.load_interval_note),
+            shown="mask or interval",
+        ),
         *_image_checks(),
     )
 
