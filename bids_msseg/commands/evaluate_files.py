@@ -239,14 +239,14 @@ def other_spaces(auto: Choice, manual: Choice) -> str:
     words = []
     for choice, option in ((auto, "--auto-space"), (manual, "--manual-space")):
         named = [
-            (path.name, name_entities(path.name)[0].get("space"))
+            (path.name, name_entities(path.name)[0].get("space", ""))
             for path in _images(choice.folder)
         ]
         there = sorted(
             {
                 space
                 for name, space in named
-                if space not in (None, choice.space) and replace(choice, space=space).takes(name)
+                if space not in ("", choice.space) and replace(choice, space=space).takes(name)
             }
         )
         if there:
