@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.config import RunConfig
+from bids_msseg.config import DEFAULT_SPACES, Query, RunConfig
 from bids_msseg.errors import CannotCreateError, ExitCode, NoInputError, NothingSelectedError
-from bids_msseg.progress import OK, Progress, VisitOutcome
+from bids_msseg.progress import FLAGGED, OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import prepare_template_home
 
@@ -56,6 +56,8 @@ def run(config: RunConfig) -> ExitCode:
     MssegError
         If nothing can be done at all: wrong folders, no dataset, nothing selected, no model.
     """
+    for note in config.notes:
+        LOGGER.info("%s", note)
     code = ExitCode.SUCCESS
     if "participant" in config.levels:
         code = _participant(config)
@@ -66,12 +68,17 @@ def run(config: RunConfig) -> ExitCode:
 
 def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
+    from bids_msseg.bids.paths import logs_dir
+    from bids_msseg.bids.record import read_records
     from bids_msseg.reports.group import write_group
+    from bids_msseg.workflow.claims import Claims, note_running
 
     if "participant" not in config.levels or config.execution.reports_only:
         _check_group(config)
-    qc = config.execution.qc
-    files = write_group(config.output_dir, bids_dir=config.bids_dir, qc_dir=qc)
+    out, qc = config.output_dir, config.execution.qc
+    with Claims([logs_dir(out)]) as claims:
+        records = note_running(read_records(out), claims)
+    files = write_group(out, bids_dir=config.bids_dir, qc_dir=qc, records=records)
     for note in files.notes:
         LOGGER.warning(note)
     LOGGER.info("group table: %s", files.tsv)
@@ -86,7 +93,8 @@ def _check_group(config: RunConfig) -> None:
         config.bids_dir, config.output_dir, config.work_dir, create=False
     ):
         LOGGER.warning(warning)
-    if config.query.participant_label or config.query.session_label:
+    query = config.query
+    if query.participant_label or query.session_label or query.exclude_participant_label:
         LOGGER.warning(
             "the group level covers every visit in %s; labels of participants and sessions "
             "choose nothing there",
@@ -107,6 +115,8 @@ def _participant(config: RunConfig) -> ExitCode:
         config.bids_dir, config.output_dir, config.work_dir, create=not execution.dry_run
     ):
         LOGGER.warning(warning)
+    for note in _resources(config).notes:
+        LOGGER.warning("%s", note)
     with _own_surroundings(config.work_dir, dry=execution.dry_run):
         header = _model_header(config)
         if execution.boilerplate_only:
@@ -125,6 +135,8 @@ def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
     wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    # what Apple's GPUs cannot do is left to the CPU
+    wanted["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
     # nipype names a scheduler's jobs by it; cron and containers may not set it
     wanted["LOGNAME"] = _user()
     templates = None if dry else prepare_template_home(work_dir, os.environ)
@@ -168,7 +180,7 @@ def _scratch(work_dir: Path) -> str:
 
 def _check_device(device: str) -> None:
     """Refuse a GPU that is not there before anything is computed."""
-    if device.startswith("cuda"):
+    if device not in ("auto", "cpu"):
         from bids_msseg.models.engine import choose_engine
 
         choose_engine(device)
@@ -194,6 +206,7 @@ def _select(config: RunConfig) -> Selection:
         derivatives=query.derivatives,
         skip_validation=query.skip_bids_validation,
     )
+    selection = _without_excluded(selection, query)
     for note in selection.notes:
         LOGGER.warning(note)
     for visit in selection.visits:
@@ -221,6 +234,39 @@ def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
         for participant, sessions in flairs.items()
         if len(sessions) > 1
     }
+
+
+def _without_excluded(selection: Selection, query: Query) -> Selection:
+    """Leave out the participants and the contrasts that the user does not want."""
+    excluded = set(query.exclude_participant_label)
+    visits = [one for one in selection.visits if one.participant not in excluded]
+    skipped = [one for one in selection.skipped if one.participant not in excluded]
+    if not visits and selection.visits:
+        raise NothingSelectedError(
+            "--exclude-participant-label leaves no visit to be processed",
+            cure="name fewer participants there",
+        )
+    unknown = excluded - {one.participant for one in (*selection.visits, *selection.skipped)}
+    notes = (
+        f"--exclude-participant-label {label}: there is no such participant to leave out"
+        for label in sorted(unknown)
+    )
+    return replace(
+        selection,
+        visits=tuple(_without_contrasts(visit, query.ignore) for visit in visits),
+        skipped=tuple(skipped),
+        notes=(*selection.notes, *notes),
+    )
+
+
+def _without_contrasts(visit: Visit, ignored: Sequence[str]) -> Visit:
+    gone = [name for name in visit.contrasts if name.lower() in ignored]
+    return replace(
+        visit,
+        t1w=None if "T1w" in gone else visit.t1w,
+        t2w=None if "T2w" in gone else visit.t2w,
+        notes=(*visit.notes, *(f"{name} is left out, as --ignore says" for name in gone)),
+    )
 
 
 def _spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
@@ -292,6 +338,7 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
     from bids_msseg.bids.paths import stale_outputs
     from bids_msseg.reports.text import listed
 
+    _check_spaces_without_trace(config)
     lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
     for visit in selection.visits:
         done = _is_finished(config, _delivery(config, visit, header))
@@ -359,7 +406,8 @@ def _reports_only(config: RunConfig) -> ExitCode:
 
     there = {record.participant for record in read_records(config.output_dir)}
     asked = set(config.query.participant_label)
-    people = sorted(there & asked if asked else there)
+    excluded = set(config.query.exclude_participant_label)
+    people = sorted((there & asked if asked else there) - excluded)
     if not there:
         raise NoInputError(
             f"{config.output_dir} holds no processed visits",
@@ -367,7 +415,7 @@ def _reports_only(config: RunConfig) -> ExitCode:
         )
     if not people:
         raise NothingSelectedError(
-            f"{config.output_dir} holds nothing of {' '.join(sorted(asked))}",
+            f"{config.output_dir} holds nothing of {' '.join(sorted(asked)) or 'anybody else'}",
             cure=f"it holds {' '.join(sorted(there)[:20])}",
         )
     _write_pages(config.output_dir, people)
@@ -377,14 +425,16 @@ def _reports_only(config: RunConfig) -> ExitCode:
 def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     """Write pages; of runs that share a participant, the one that comes last sees all visits."""
     from bids_msseg.bids.paths import logs_dir
+    from bids_msseg.bids.record import read_records
     from bids_msseg.reports.participant import write_participant_page
-    from bids_msseg.workflow.claims import Claims
+    from bids_msseg.workflow.claims import Claims, note_running
 
     logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
     with Claims([logs_dir(out_dir)]) as claims:
         for participant in participants:
             claims.take(f"page of {participant}", wait=True)
-            page = write_participant_page(out_dir, participant)
+            records = note_running(read_records(out_dir, participant), claims)
+            page = write_participant_page(out_dir, participant, records=records)
             claims.drop(f"page of {participant}")
             LOGGER.info("report: %s", page)
 
@@ -668,9 +718,6 @@ def _run_all(
         return []
     _check_needs(config)
     resources = _resources(config)
-    asked = config.performance.nprocs
-    if asked and asked > resources.nprocs:
-        LOGGER.warning("--nprocs %d is more than is useful here: %d", asked, resources.nprocs)
     settings = _settings(config, resources)
     execution = _execution(config, resources, plugin)
     if config.execution.clean_workdir:
@@ -681,21 +728,35 @@ def _run_all(
         for outcome in run_visits(todo, settings, execution, on_step=progress.step):
             outcomes.append(outcome)
             _finish(config, outcome)
-            progress.finish(outcome.delivery.visit.key, _status(outcome), outcome.seconds)
+            visit = outcome.delivery.visit
+            progress.finish(visit.key, _status(config, outcome), outcome.seconds)
     return outcomes
 
 
 def _check_needs(config: RunConfig) -> None:
     """Find out before the first visit, and not at its end, that nets or templates are unusable."""
     from bids_msseg.cascade.checkpoint import check_cascade
-    from bids_msseg.imaging.template import load_template
     from bids_msseg.models.weights import find_model
-    from bids_msseg.workflow.resume import NATIVE_SPACES
 
     check_cascade(find_model(config.processing.model))
-    for name, resolution in _spaces(config):
-        if name not in NATIVE_SPACES:
-            load_template(name, resolution=resolution or 1)
+    _check_spaces(config)
+
+
+def _check_spaces(config: RunConfig, *, home: Path | None = None) -> None:
+    """Load the templates of all output spaces, from a folder of theirs where one is given."""
+    from bids_msseg.imaging.template import load_template
+
+    for space in config.processing.output_spaces:
+        if not space.is_native:
+            load_template(space.name, resolution=space.resolution or 1, home=home)
+
+
+def _check_spaces_without_trace(config: RunConfig) -> None:
+    """Check them for a dry run: what has to be fetched is thrown away."""
+    if set(config.processing.output_spaces) <= set(DEFAULT_SPACES):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _check_spaces(config, home=prepare_template_home(Path(folder), os.environ))
 
 
 def _settings(config: RunConfig, resources: Resources) -> Settings:
@@ -827,8 +888,19 @@ def _public(text: str, config: RunConfig) -> str:
     return without_folders(text)
 
 
-def _status(outcome: Outcome) -> str:
-    return OK if outcome.ok else "not run" if outcome.stopped else "failed"
+def _status(config: RunConfig, outcome: Outcome) -> str:
+    from bids_msseg.bids.record import read_record
+
+    if not outcome.ok:
+        return "not run" if outcome.stopped else "failed"
+    visit = outcome.delivery.visit
+    return _finished_status(read_record(config.output_dir, visit.participant, visit.session))
+
+
+def _finished_status(record: VisitRecord | None) -> str:
+    """Say whether a finished visit is one that a person should look at first."""
+    flagged = record is not None and (record.flags or record.quality == "flagged")
+    return FLAGGED if flagged else OK
 
 
 def _close(
@@ -859,12 +931,13 @@ def _row(
     if outcome is None and stopped and not _is_finished(config, delivery):
         return VisitOutcome(visit.key, "not run")
     if outcome is not None and not outcome.ok:
-        return VisitOutcome(visit.key, _status(outcome), seconds=outcome.seconds)
+        return VisitOutcome(visit.key, _status(config, outcome), seconds=outcome.seconds)
     record = read_record(config.output_dir, visit.participant, visit.session)
     seconds = None if outcome is None else outcome.seconds
+    status = _finished_status(record)
     if record is None:
-        return VisitOutcome(visit.key, OK, seconds=seconds)
-    return VisitOutcome(visit.key, OK, record.lesion_count, record.lesion_load_ml, seconds)
+        return VisitOutcome(visit.key, status, seconds=seconds)
+    return VisitOutcome(visit.key, status, record.lesion_count, record.lesion_load_ml, seconds)
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> ExitCode:

@@ -104,7 +104,7 @@ def _parse(stored: Mapping[str, Any], digest: str) -> Calibration:
     load, confidence = stored["load"], stored["confidence"]
     visits = [{str(k): float(v) for k, v in one.items()} for one in stored["training_visits"]]
     return Calibration(
-        load=LoadModel(**load) if load else None,
+        load=_load_model(load) if load else None,
         confidence=ConfidenceModel(**confidence) if confidence else None,
         training=TrainingVisits(tuple(visits)) if visits else None,
         coverage={str(k): (int(a), int(b)) for k, (a, b) in stored["coverage"].items()},
@@ -112,6 +112,12 @@ def _parse(stored: Mapping[str, Any], digest: str) -> Calibration:
         reason=str(stored["reason"]),
         digest=digest,
     )
+
+
+def _load_model(stored: Mapping[str, Any]) -> LoadModel:
+    """Undo what JSON does to tuples; earlier files have no range."""
+    seen = stored.get("range_ml")
+    return LoadModel(**{**stored, "range_ml": (float(seen[0]), float(seen[1])) if seen else None})
 
 
 def write_calibration(weights: Path, calibration: Calibration, *, name: str, sha256: str) -> Path:

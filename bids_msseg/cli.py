@@ -14,17 +14,19 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from bids_msseg import __version__, process, readers
+from bids_msseg import __version__, compatibility, process, readers
 from bids_msseg.config import LEVELS, RunConfig
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.streams import steady_streams
 
-USAGE: Final = "msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]"
+LEVEL_CHOICE: Final = f"{{{','.join(LEVELS)}}}"
+USAGE: Final = f"msseg BIDS_DIR OUTPUT_DIR {LEVEL_CHOICE} [options]"
 MAX_HELP_WIDTH: Final = 100
 
 
@@ -125,35 +127,45 @@ def parse_args(words: Sequence[str]) -> RunConfig:
     >>> config.levels, config.query.participant_label
     (('participant', 'group'), ('01', '07'))
     """
-    parser = build_parser()
-    namespace, extra = parser.parse_known_args([_canonical(word) for word in words])
-    if extra:
-        _refuse_extra(parser, extra[0])
-    options = vars(namespace)
-    options.pop("notrack", None)
+    options, notes = _read_words(words)
     file = options.pop("config_file", None)
     if file is None:
-        return RunConfig.from_options(options)
+        return replace(RunConfig.from_options(options), notes=notes)
     text = readers.read_file(Path(file), what="the configuration file")
-    return RunConfig.from_toml(text, overrides=options, source=file)
+    config = RunConfig.from_toml(text, overrides=options, source=file)
+    return replace(config, notes=notes)
 
 
-def _canonical(word: str) -> str:
-    """Spell an option as the parser knows it; values stay as they are, also behind ``=``."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    dashed = name.replace("_", "-")
-    aliases = {
-        "--n-cpus": "--nprocs",
-        "--n-procs": "--nprocs",
-        "--nthreads": "--nprocs",
-        "--mem": "--mem-gb",
-        "--skip-bids-validator": "--skip-bids-validation",
-        "--participant-labels": "--participant-label",
-        "--session-id": "--session-label",
-    }
-    return aliases.get(dashed, dashed) + equals + value
+def _read_words(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Turn words into options by name, and say what was taken otherwise than it was written."""
+    parser = build_parser()
+    given = [compatibility.canonical(word) for word in words]
+    kept, late = compatibility.split_off_levels(given, _list_flags(parser))
+    namespace, extra = parser.parse_known_args(kept)
+    if extra:
+        _refuse_extra(parser, extra[0])
+    found = vars(namespace)
+    options, notes = compatibility.translate(
+        {**found, "levels": [*found.get("levels", []), *late]}
+    )
+    if not options["levels"]:
+        raise _missing(LEVEL_CHOICE)
+    said = (
+        f"{word} behind an option is taken for an analysis level; a label goes with its prefix"
+        for word in late
+    )
+    return options, (*said, *notes)
+
+
+def _list_flags(parser: argparse.ArgumentParser) -> list[str]:
+    lists = (action for action in parser._actions if action.nargs == "+")
+    return [flag for action in lists for flag in action.option_strings]
+
+
+def _missing(what: str) -> UsageError:
+    return UsageError(
+        f"missing: {what}", cure=f"write {USAGE}; options that take several values go last"
+    )
 
 
 def _refuse_extra(parser: argparse.ArgumentParser, word: str) -> NoReturn:
@@ -172,11 +184,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):
-            missing = message.partition(": ")[2]
-            raise UsageError(
-                f"missing: {missing}",
-                cure=f"write {USAGE}; options that take several values go last",
-            )
+            # levels come last: where anything is missing, they are too
+            raise _missing(f"{message.partition(': ')[2]}, {LEVEL_CHOICE}")
         raise UsageError(message, cure="msseg --help explains every option")
 
 
@@ -240,6 +249,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Segment multiple-sclerosis lesions in a BIDS dataset (participant), and "
         "tabulate the lesion load of the cohort (group).",
         epilog="Underscores do for dashes. --no-SWITCH undoes what a configuration file set. "
+        "Common options of other apps are accepted. "
         f"Exit codes: {codes}.",
         formatter_class=_HelpFormatter,
         add_help=False,
@@ -249,13 +259,16 @@ def build_parser() -> argparse.ArgumentParser:
     positionals = parser.add_argument_group("what to do")
     positionals.add_argument("bids_dir", metavar="BIDS_DIR", help="the dataset; never written to")
     positionals.add_argument("output_dir", metavar="OUTPUT_DIR", help="where derivatives go")
-    positionals.add_argument(
-        "levels", metavar=f"{{{','.join(LEVELS)}}}", nargs="+", help="one level, or both"
+    levels = positionals.add_argument(
+        "levels", metavar=LEVEL_CHOICE, nargs="+", help="one level, or both"
     )
+    # --level can name them too
+    levels.required = False
     _add_query_options(parser)
     _add_processing_options(parser)
     _add_performance_options(parser)
     _add_other_options(parser)
+    compatibility.add_hidden_options(parser)
     return parser
 
 
@@ -300,6 +313,20 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
         help="sessions, earliest first [by acq_time, labels]",
     )
     group.add_argument(
+        "--exclude-participant-label",
+        metavar="LABEL..",
+        nargs="+",
+        action="extend",
+        help="leave these participants out",
+    )
+    group.add_argument(
+        "--ignore",
+        metavar="CONTRAST..",
+        nargs="+",
+        action="extend",
+        help="leave these contrasts out: t1w, t2w",
+    )
+    group.add_argument(
         "--bids-filter-file", metavar="FILE", help="JSON of pybids entities for each contrast"
     )
     _add_switch(group, "skip-bids-validation", "do not check the dataset description")
@@ -309,10 +336,10 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-d",
         "--derivatives",
-        metavar="NAME=PATH",
+        metavar="PATH..",
         nargs="+",
         action="extend",
-        help="use the brain masks of these datasets",
+        help="use the brain masks of these; or NAME=PATH",
     )
 
 
@@ -350,7 +377,7 @@ def _add_performance_options(parser: argparse.ArgumentParser) -> None:
         "--mem-gb", metavar="GB", help="memory of the whole run, in GB [90 %% of all]"
     )
     group.add_argument(
-        "--device", metavar="DEVICE", help="auto, cpu or cuda[:N], for the networks [auto]"
+        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
     )
     group.add_argument(
         "--use-plugin", metavar="FILE", help="nipype plugin (SLURM, SGE, PBS, HTCondor), YAML"
@@ -375,7 +402,7 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_switch(group, "stop-on-first-crash", "end when one visit fails")
     _add_switch(group, "resource-monitor", "record CPU and memory of every step")
-    group.add_argument("--notrack", action="store_true", help="accepted; nothing is ever tracked")
+    group.add_argument("--notrack", action="store_true", help="no effect: nothing is ever tracked")
     group.add_argument("-v", "--verbose", action="count", help="log more; -vv everything")
     group.add_argument(
         "--bids-exec-spec", action=_PrintExecSpec, nargs=0, help="print the Boutiques descriptor"

@@ -39,6 +39,12 @@ SkullStripped = Literal["auto", "yes", "no"]
 Filters = Mapping[str, Any]
 
 LEVELS: Final[tuple[Level, ...]] = ("participant", "group")
+LEVEL_SYNONYMS: Final[Mapping[str, Level]] = {
+    "subject": "participant",
+    "session": "participant",
+    "dataset": "group",
+}
+"""Levels as the BIDS execution specification names them."""
 NATIVE_SPACES: Final = ("FLAIR", "T1w")
 WORK_FOLDER: Final = ".work"
 
@@ -65,7 +71,7 @@ class OutputSpace:
         Parameters
         ----------
         text : str
-            A space as the user writes it; the native ones in any case.
+            A space as the user writes it; the native ones in any case, the T1w also as ``anat``.
 
         Returns
         -------
@@ -87,10 +93,10 @@ class OutputSpace:
         if match is None:
             raise ValueError("FLAIR, T1w, or a TemplateFlow name such as MNI152NLin2009aSym:res-1")
         name, resolution = match.groups()
-        native = {space.lower(): space for space in NATIVE_SPACES}.get(name.lower())
+        native = {"anat": "T1w", "flair": "FLAIR", "t1w": "T1w"}.get(name.lower())
         if native and resolution:
             raise ValueError(f"{native} without :res-{resolution}, which only templates have")
-        if name.lower() in ("t1", "t2", "t2w", "anat"):
+        if name.lower() in ("t1", "t2", "t2w"):
             raise ValueError("FLAIR, T1w, or a TemplateFlow name: no other native grid is offered")
         return cls(native or name, int(resolution) if resolution else None)
 
@@ -138,14 +144,22 @@ def _read_model(value: object) -> str:
 
 
 def _read_device(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", value):
         return value
-    raise ValueError("auto, cpu, cuda, or cuda:N with the number of a GPU")
+    raise ValueError("auto, cpu, cuda, mps, or cuda:N with the number of a GPU")
+
+
+def _read_ignored(value: object) -> tuple[str, ...]:
+    """Read the contrasts that are left out."""
+    contrasts = [item.lower() for item in readers.items(value)]
+    if not set(contrasts) <= {"t1w", "t2w"}:
+        raise ValueError("t1w or t2w: the FLAIR is always needed")
+    return tuple(dict.fromkeys(contrasts))
 
 
 def _read_levels(value: object) -> tuple[Level, ...]:
     """Put the levels into the order in which they run."""
-    levels = readers.items(value)
+    levels = [LEVEL_SYNONYMS.get(word, word) for word in readers.items(value)]
     for level in levels:
         _check_level(level)
     if not levels:
@@ -164,6 +178,10 @@ class Query:
     session_order : tuple of str
         Sessions without ``ses-`` in the order of the visits, the earliest first; none means that
         the dataset tells.
+    exclude_participant_label : tuple of str
+        Participants that are left out.
+    ignore : tuple of {"t1w", "t2w"}
+        Contrasts that are left out.
     bids_filters : mapping
         Content of ``--bids-filter-file``: for each contrast in lower case, entity to wanted value
         (text, number, list of these; None where the entity has to be absent). Keys of other apps
@@ -179,6 +197,8 @@ class Query:
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
     session_order: tuple[str, ...] = ()
+    exclude_participant_label: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
     bids_filters: Filters = field(default_factory=dict)
     skip_bids_validation: bool = False
     bids_database_dir: Path | None = None
@@ -229,7 +249,7 @@ class Performance:
     mem_gb : float, optional
         Memory of the whole run, GiB.
     device : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for the networks.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, for the networks.
     use_plugin : Path, optional
         File that names a nipype plugin and its arguments.
     """
@@ -239,13 +259,6 @@ class Performance:
     mem_gb: float | None = None
     device: str = "auto"
     use_plugin: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.nprocs and self.omp_nthreads and self.omp_nthreads > self.nprocs:
-            raise UsageError(
-                f"--omp-nthreads {self.omp_nthreads} is more than --nprocs {self.nprocs}",
-                cure="let one node use at most the CPUs of the whole run",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +321,8 @@ class RunConfig:
     processing : Processing
     performance : Performance
     execution : Execution
+    notes : tuple of str
+        What was taken otherwise than it was written; for the log.
 
     Raises
     ------
@@ -333,6 +348,7 @@ class RunConfig:
     processing: Processing = field(default_factory=Processing)
     performance: Performance = field(default_factory=Performance)
     execution: Execution = field(default_factory=Execution)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for level in self.levels:
@@ -465,6 +481,8 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "participant_label": readers.labels("sub-"),
         "session_label": readers.labels("ses-"),
         "session_order": readers.labels("ses-"),
+        "exclude_participant_label": readers.labels("sub-"),
+        "ignore": _read_ignored,
         "bids_filters": readers.filters,
         "skip_bids_validation": readers.flag,
         "bids_database_dir": readers.path,

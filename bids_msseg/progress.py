@@ -1,7 +1,7 @@
 """Progress that people can trust: a bar on a terminal, plain lines elsewhere, a table at the end.
 
-Public names: :class:`Progress`, :class:`VisitOutcome`; and, for other bars, :class:`TimeLeft`,
-:func:`write_duration`, :func:`open_console`.
+Public names: :class:`Progress`, :class:`VisitOutcome`, :data:`OK`, :data:`FLAGGED`; and, for other
+bars, :class:`TimeLeft`, :func:`write_duration`, :func:`open_console`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 OK: Final = "ok"
+FLAGGED: Final = "flagged"
+"""Finished, and something about the visit is unusual."""
+_STYLES: Final = {OK: "", FLAGGED: "bold yellow"}
 LONGEST_TABLE: Final = 50
 PLAIN_WIDTH: Final = 160
 
@@ -34,7 +37,7 @@ class VisitOutcome:
     visit : str
         The visit's key.
     status : str
-        ``ok``, or a word or two on why not.
+        ``ok``, ``flagged``, or a word or two on why it is not finished.
     lesions : int, optional
         Number of lesions.
     load_ml : float, optional
@@ -157,7 +160,8 @@ class Progress:
             self._console.print(_table(shown))
         counts = Counter(row.status for row in rows)
         summary = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-        self._console.print(f"{len(rows)} visit{'' if len(rows) == 1 else 's'}: {summary}")
+        hint = f"; what is {FLAGGED} is finished, look at its page first" * (FLAGGED in counts)
+        self._console.print(f"{len(rows)} visit{'' if len(rows) == 1 else 's'}: {summary}{hint}")
 
     @property
     def fraction(self) -> float:
@@ -252,7 +256,7 @@ def _table(rows: Sequence[VisitOutcome]) -> Table:
     for row in rows:
         table.add_row(
             row.visit,
-            Text(row.status, style="" if row.status == OK else "bold red"),
+            Text(row.status, style=_STYLES.get(row.status, "bold red")),
             "n/a" if row.lesions is None else str(row.lesions),
             "n/a" if row.load_ml is None else f"{row.load_ml:.2f}",
             "n/a" if row.seconds is None else f"{row.seconds:.0f}",

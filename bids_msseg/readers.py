@@ -4,18 +4,21 @@ Every reader takes one value and returns the typed one, or raises ValueError wit
 complete "give ...", so that an error can say both what was written and what is expected.
 
 Public names: the readers :func:`flag`, :func:`integer`, :func:`number`, :func:`text`,
-:func:`path`, :func:`choice`, :func:`labels`, :func:`named_paths`, :func:`filters`, and the helpers
-:func:`items`, :func:`alternatives`, :func:`nearest`, :func:`read_file`, :func:`read_json`.
+:func:`path`, :func:`choice`, :func:`labels`, :func:`memory`, :func:`named_paths`,
+:func:`filters`, and the helpers :func:`items`, :func:`alternatives`, :func:`nearest`,
+:func:`read_file`, :func:`read_json`.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
+import itertools
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,6 +27,8 @@ from bids_msseg.errors import UsageError
 ABSENT: Final = "Query.NONE"
 CONTRASTS: Final = ("flair", "t1w", "t2w")
 FILTER_FORM: Final = '{"flair": {"acquisition": "3d"}}'
+LINKS: Final = ("raw", "templateflow")
+"""Names that the outputs give to datasets themselves."""
 MOST_BYTES: Final = 16 * 2**20
 """No file that an option names is longer."""
 
@@ -234,8 +239,33 @@ def _is_label(label: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9+]+", label) is not None
 
 
+def memory(value: object) -> float:
+    """Read an amount of memory as fMRIPrep writes it: megabytes, unless G or M stands behind it.
+
+    Parameters
+    ----------
+    value : object
+        A number as text or number.
+
+    Returns
+    -------
+    float
+        GB.
+
+    Examples
+    --------
+    >>> memory("16000"), memory("16G"), memory("500M"), memory(2000)
+    (16.0, 16.0, 0.5, 2.0)
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([GM]B?)?", str(value).strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise ValueError("MB, or a number with G or M behind it: 16000, 16000M or 16G")
+    gigabytes = (match[2] or "M").upper().startswith("G")
+    return float(match[1]) / (1 if gigabytes else 1000)
+
+
 def named_paths(value: object) -> dict[str, Path]:
-    """Read ``NAME=PATH`` texts (command line) or a table of paths (TOML).
+    """Read paths with or without ``NAME=`` (command line), or a table of paths (TOML).
 
     Parameters
     ----------
@@ -245,18 +275,33 @@ def named_paths(value: object) -> dict[str, Path]:
     Returns
     -------
     dict
+        A path without a name is named after its folder.
 
     Examples
     --------
-    >>> named_paths(["brains=/data/brains"])
-    {'brains': PosixPath('/data/brains')}
+    >>> named_paths(["brains=/data/brains", "/data/smriprep"])
+    {'brains': PosixPath('/data/brains'), 'smriprep': PosixPath('/data/smriprep')}
     """
     if isinstance(value, Mapping):
         return {str(name): path(item) for name, item in value.items()}
-    pairs = [item.partition("=") for item in items(value)]
-    if not all(name and target for name, _, target in pairs):
-        raise ValueError("NAME=PATH, for example brains=/data/derivatives/brains")
-    return {name: path(target) for name, _, target in pairs}
+    named: dict[str, Path] = {}
+    for item in items(value):
+        name, equals, target = item.partition("=")
+        if not equals or os.sep in name:
+            folder = path(item)
+            named[_name_of(folder, (*named, *LINKS))] = folder
+        elif name and target:
+            named[name] = path(target)
+        else:
+            raise ValueError("PATH or NAME=PATH, for example brains=/data/derivatives/brains")
+    return named
+
+
+def _name_of(folder: Path, taken: Container[str]) -> str:
+    """Name a dataset after its folder, with a number where that name is taken."""
+    name = re.sub(r"[^0-9A-Za-z_-]+", "-", folder.name).strip("-") or "derivatives"
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def filters(value: object) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 GIB = 1024**3
 MAX_THREADS_PER_NODE = 8
 MEMORY_SHARE = 0.9
+LEAST_MEMORY_GB = 1.0
+"""No visit can be processed with less."""
 ALWAYS_GRANTED = 64
 """CPUs that are granted without a look at how many there are."""
 
@@ -34,11 +36,14 @@ class Resources:
         Threads that one node may use.
     mem_gb : float
         Memory of all nodes together, GiB.
+    notes : tuple of str
+        What was asked for and is not granted as it was, or cannot be meant.
     """
 
     nprocs: int
     omp_nthreads: int
     mem_gb: float
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 def resolve_resources(
@@ -58,8 +63,8 @@ def resolve_resources(
         each CPU of a run is a process, more than 64 are granted only up to four times those
         that there are.
     mem_gb : float, optional
-        As asked for, GiB; by default nine tenths of the limit, the rest being left to the
-        interpreter itself and the page cache.
+        As asked for, GiB, unless that is more than the limit; else nine tenths of the limit, the
+        rest being left to the interpreter itself and the page cache.
     root : Path, optional
         Root of the file system that holds ``proc`` and ``sys``.
 
@@ -69,14 +74,36 @@ def resolve_resources(
 
     Examples
     --------
-    >>> resolve_resources(nprocs=2, omp_nthreads=4, mem_gb=6)
-    Resources(nprocs=2, omp_nthreads=2, mem_gb=6)
+    >>> found = resolve_resources(nprocs=2, omp_nthreads=4, mem_gb=1)
+    >>> found, found.notes
+    (Resources(nprocs=2, omp_nthreads=2, mem_gb=1),
+     ('--omp-nthreads 4 is more than the CPUs of the run: 2 are used',))
     """
     there = available_cpus(root=root)
     cpus = there if nprocs is None else min(nprocs, max(ALWAYS_GRANTED, 4 * there))
     threads = MAX_THREADS_PER_NODE if omp_nthreads is None else omp_nthreads
-    memory = round(MEMORY_SHARE * available_memory_gb(root=root), 1) if mem_gb is None else mem_gb
-    return Resources(nprocs=cpus, omp_nthreads=min(threads, cpus), mem_gb=memory)
+    limit = available_memory_gb(root=root)
+    memory = round(MEMORY_SHARE * limit, 1) if mem_gb is None or mem_gb > limit else mem_gb
+    notes = []
+    if nprocs is not None and nprocs > cpus:
+        notes.append(f"--nprocs {nprocs} is more than is useful here: {cpus} are used")
+    if omp_nthreads is not None and omp_nthreads > cpus:
+        notes.append(
+            f"--omp-nthreads {omp_nthreads} is more than the CPUs of the run: {cpus} are used"
+        )
+    notes += _memory_notes(mem_gb, memory, limit)
+    return Resources(cpus, min(threads, cpus), memory, tuple(notes))
+
+
+def _memory_notes(asked: float | None, granted: float, limit: float) -> list[str]:
+    if asked is None:
+        return []
+    if asked > limit:
+        there = f"more than the {limit:.1f} GB that there are"
+        return [f"{asked:g} GB of memory are {there}: {granted:g} GB are used"]
+    if asked < LEAST_MEMORY_GB:
+        return [f"{asked:g} GB of memory are less than one step needs: is that meant?"]
+    return []
 
 
 def available_cpus(*, root: Path = Path("/")) -> int:

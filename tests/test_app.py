@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,16 @@ from typing import Any
 import pytest
 
 from bids_msseg import app
-from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import BROKE_OFF, ModelUse, VisitRecord, read_record, write_record
 from bids_msseg.bids.visit import Selection, Skipped, Visit
-from bids_msseg.config import RunConfig
-from bids_msseg.errors import CannotCreateError, ExitCode, UsageError
+from bids_msseg.config import Query, RunConfig
+from bids_msseg.errors import (
+    CannotCreateError,
+    ExitCode,
+    NoInputError,
+    NothingSelectedError,
+    UsageError,
+)
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.claims import Claims
@@ -281,7 +288,7 @@ def test_one_run_at_a_time_writes_a_participants_page(
     code += "print(Claims([Path(sys.argv[1])]).take('page of 01'))"
     told: list[str] = []
 
-    def write(out: Path, _participant: str) -> Path:
+    def write(out: Path, _participant: str, **_: object) -> Path:
         words = [sys.executable, "-c", code, str(out / "logs")]
         root = Path(__file__).parents[1]
         done = subprocess.run(words, cwd=root, check=True, capture_output=True, text=True)
@@ -412,8 +419,10 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="no GPU"):
-        app._check_device("cuda:0")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda:0", "cuda", "mps"):
+        with pytest.raises(UsageError, match="no GPU"):
+            app._check_device(device)
     app._check_device("auto")
     app._check_device("cpu")
 
@@ -502,3 +511,158 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
         assert (
             "sub-02: order of the visits: ses-pre, ses-post (--session-order)" in told
         ) == bool(asked)
+
+
+HEADER: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("space", "asked"),
+    [
+        ("MNI152NoSuch", ("MNI152NoSuch", 1)),
+        ("OASIS30ANTs:res-1", ("OASIS30ANTs", 1)),
+        ("MNI152NLin2009aSym:res-2", ("MNI152NLin2009aSym", 2)),
+    ],
+)
+def test_a_dry_run_checks_spaces_as_a_real_one_does(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, space: str, asked: tuple[str, int]
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def load(name: str, *, resolution: int, home: Path | None) -> None:
+        seen.append((name, resolution))
+        raise NoInputError(f"no {name} in {home}", cure="name another")
+
+    monkeypatch.setattr("bids_msseg.imaging.template.load_template", load)
+    config = configure(output_spaces=["FLAIR", space])
+    for check in (
+        lambda: app._dry_run(config, Selection((), ()), HEADER),
+        lambda: app._check_spaces(config),
+    ):
+        with pytest.raises(NoInputError):
+            check()
+    assert seen == [asked, asked]
+
+
+def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "_check_spaces", lambda *_, **__: pytest.fail("looked up"))
+    assert app._dry_run(configure(), Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert "model m 1" in capsys.readouterr().out
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Selection:
+    image = tmp_path / "f.nii.gz"
+    visits = tuple(Visit(label, None, image, image, image) for label in ("01", "02"))
+    return Selection(visits, (Skipped("03", None, "no FLAIR"),))
+
+
+@pytest.mark.parametrize(
+    ("excluded", "left", "skipped", "notes"),
+    [
+        ((), ["01", "02"], ["03"], 0),
+        (("02",), ["01"], ["03"], 0),
+        (("02", "03"), ["01"], [], 0),
+        (("99",), ["01", "02"], ["03"], 1),
+    ],
+)
+def test_participants_are_left_out(
+    three: Selection, excluded: tuple[str, ...], left: list[str], skipped: list[str], notes: int
+) -> None:
+    found = app._without_excluded(three, Query(exclude_participant_label=excluded))
+    assert [one.participant for one in found.visits] == left
+    assert [one.participant for one in found.skipped] == skipped
+    assert len(found.notes) == notes
+
+
+def test_somebody_has_to_be_left(three: Selection) -> None:
+    with pytest.raises(NothingSelectedError):
+        app._without_excluded(three, Query(exclude_participant_label=("01", "02")))
+
+
+@pytest.mark.parametrize(
+    ("ignored", "left"),
+    [
+        ((), ["FLAIR", "T1w", "T2w"]),
+        (("t1w",), ["FLAIR", "T2w"]),
+        (("t2w",), ["FLAIR", "T1w"]),
+        (("t2w", "t1w"), ["FLAIR"]),
+    ],
+)
+def test_contrasts_are_left_out_and_the_visit_says_so(
+    three: Selection, ignored: tuple[str, ...], left: list[str]
+) -> None:
+    for visit in app._without_excluded(three, Query(ignore=ignored)).visits:
+        assert list(visit.contrasts) == left
+        assert len(visit.notes) == len(ignored)
+
+
+def test_what_was_read_otherwise_than_written_is_logged(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "_participant", lambda _: ExitCode.SUCCESS)
+    caplog.set_level("INFO", logger="bids_msseg")
+    app.run(replace(configure(), notes=("--low-mem has no effect",)))
+    assert "--low-mem has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        ({}, "ok"),
+        ({"quality_reasons": ()}, "ok"),
+        ({"quality_reasons": ("noisy",)}, "flagged"),
+        ({"flags": ("template: the affine was implausible",)}, "flagged"),
+        ({"flags": ("coregister_T1w: not aligned",), "quality_reasons": ()}, "flagged"),
+    ],
+)
+def test_a_finished_visit_that_is_flagged_is_marked(
+    configure: MakeConfig,
+    outcome: Callable[..., Outcome],
+    tmp_path: Path,
+    found: dict[str, Any],
+    status: str,
+) -> None:
+    write_record(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok", **found))
+    config, done = configure(), outcome(0)
+    assert app._status(config, done) == status
+    # just finished, or finished by an earlier run
+    for seen in (done, None):
+        assert app._row(config, done.delivery, seen, stopped=False).status == status
+    assert app._status(config, outcome(65)) == "failed"
+
+
+@pytest.mark.parametrize("at_work", [set(), {"sub-01"}, {"sub-01", "sub-02_ses-1"}])
+def test_the_group_level_beside_a_run(
+    configure: MakeConfig,
+    busy: set[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    at_work: set[str],
+) -> None:
+    out = tmp_path / "out"
+    for label, session in (("01", None), ("02", "1")):
+        write_record(out, VisitRecord(label, session, "", "failed", reason=BROKE_OFF))
+    busy |= at_work
+    assert app._group(configure(levels=["group"])) == ExitCode.SUCCESS
+    table = (out / "group_lesions.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [dict(zip(table[0].split("\t"), line.split("\t"), strict=True)) for line in table[1:]]
+    states = ["running" if key in at_work else "failed" for key in ("sub-01", "sub-02_ses-1")]
+    assert [row["status"] for row in rows] == states
+    assert [row["reason"] == BROKE_OFF for row in rows] == [one == "failed" for one in states]
+    assert caplog.text.count("still running") == len(at_work)
+    page = (out / "group_lesions.html").read_text(encoding="utf-8")
+    assert (f"{len(at_work)} still running" in page) == bool(at_work)
+    # the records stay as they are: the other run writes them
+    assert {path.read_text().count(BROKE_OFF) for path in (out / "logs/visits").iterdir()} == {1}
+
+
+def test_a_page_beside_a_run(busy: set[str], tmp_path: Path) -> None:
+    write_record(tmp_path, VisitRecord("01", "1", "", "failed", reason=BROKE_OFF))
+    write_record(tmp_path, VisitRecord("01", "2", "", "failed", reason=BROKE_OFF))
+    busy.add("sub-01_ses-2")
+    app._write_pages(tmp_path, ["01"])
+    page = (tmp_path / "sub-01.html").read_text(encoding="utf-8")
+    assert page.count("This visit is still running") == page.count("This visit failed") == 1

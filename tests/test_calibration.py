@@ -40,6 +40,19 @@ def test_what_is_written_is_read(weights: Path) -> None:
         assert getattr(read, name) == getattr(FULL, name)
 
 
+@pytest.mark.parametrize("seen", [None, (0.5, 40.25), (1.0, 1.0)])
+def test_the_range_of_loads_is_kept(weights: Path, seen: tuple[float, float] | None) -> None:
+    load = LoadModel(0.6, 1.0, -0.5, 0.8, 13, seen)
+    path = write_calibration(weights, Calibration(load=load), name="site.v1", sha256="ab")
+    assert read_calibration(weights, "ab").load == load
+    content = json.loads(path.read_text())
+    del content["load"]["range_ml"]
+    path.write_text(json.dumps(content))
+    earlier = read_calibration(weights, "ab").load
+    assert earlier is not None
+    assert earlier.range_ml is None
+
+
 def test_an_empty_one_keeps_its_reason(weights: Path) -> None:
     write_calibration(weights, Calibration(reason="3 patients"), name="site", sha256="ab")
     read = read_calibration(weights, "ab")

@@ -55,6 +55,8 @@ queries = st.builds(
     participant_label=labels,
     session_label=labels,
     session_order=labels,
+    exclude_participant_label=labels,
+    ignore=st.sampled_from([(), ("t1w",), ("t2w", "t1w")]),
     bids_filters=filters,
     skip_bids_validation=st.booleans(),
     bids_database_dir=st.none() | _paths("db"),
@@ -72,10 +74,10 @@ processings = st.builds(
 )
 performances = st.builds(
     Performance,
-    nprocs=st.none() | st.integers(8, 64),
+    nprocs=st.none() | st.integers(1, 64),
     omp_nthreads=st.none() | st.integers(1, 8),
     mem_gb=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
-    device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1"]),
+    device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"]),
     use_plugin=st.none() | _paths("plugin"),
 )
 executions = st.builds(
@@ -223,6 +225,7 @@ def test_command_line_then_file_then_default(
         ("FLAIR", OutputSpace("FLAIR")),
         ("flair", OutputSpace("FLAIR")),
         ("t1W", OutputSpace("T1w")),
+        ("anat", OutputSpace("T1w")),
         ("MNI152NLin2009cAsym", OutputSpace("MNI152NLin2009cAsym")),
         ("MNI152NLin2009cAsym:res-01", OutputSpace("MNI152NLin2009cAsym", 1)),
         ("OASIS30ANTs:res-2", OutputSpace("OASIS30ANTs", 2)),
@@ -236,7 +239,18 @@ def test_output_space(text: str, space: OutputSpace) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "FLAIR:res-1", "T1w:res-1", "T2w", "anat", "MNI:res-", "MNI:res-0", "MNI:1", "MNI:res-x"],
+    [
+        "",
+        "FLAIR:res-1",
+        "T1w:res-1",
+        "T2w",
+        "t2",
+        "anat:res-1",
+        "MNI:res-",
+        "MNI:res-0",
+        "MNI:1",
+        "MNI:res-x",
+    ],
 )
 def test_not_an_output_space(text: str) -> None:
     with pytest.raises(UsageError, match="--output-spaces is") as error:
@@ -262,10 +276,11 @@ def test_an_output_space_counts_once() -> None:
         ("nprocs", ["0", "two"]),
         ("omp_nthreads", ["0"]),
         ("mem_gb", ["0", "8G"]),
-        ("device", ["gpu", "cuda:", "cuda:x", "CPU", 0]),
+        ("device", ["gpu", "mps:0", "cuda:", "cuda:x", "CPU", 0]),
         ("skull_stripped", ["maybe", True]),
         ("participant_label", ["sub-0_1"]),
-        ("derivatives", [["/only/a/path"]]),
+        ("derivatives", [["name="], ["=/path"]]),
+        ("ignore", [["flair"], ["bold"], 3]),
         ("bids_filters", [{"flair": 3}]),
     ],
 )
@@ -294,11 +309,22 @@ def test_levels_run_in_their_order() -> None:
     assert config.levels == ("participant", "group")
 
 
+@pytest.mark.parametrize(
+    ("word", "level"),
+    [("subject", "participant"), ("session", "participant"), ("dataset", "group")],
+)
+def test_levels_have_other_names(word: str, level: str) -> None:
+    assert RunConfig.from_options(POSITIONALS | {"levels": [word]}).levels == (level,)
+    text = f"levels = ['{word}']"
+    folders = {name: POSITIONALS[name] for name in ("bids_dir", "output_dir")}
+    assert RunConfig.from_toml(text, overrides=folders).levels == (level,)
+
+
 def test_a_level_that_does_not_exist() -> None:
-    with pytest.raises(UnknownLevelError, match="no analysis level subject"):
-        RunConfig.from_options(POSITIONALS | {"levels": ["subject"]})
+    with pytest.raises(UnknownLevelError, match="no analysis level cohort"):
+        RunConfig.from_options(POSITIONALS | {"levels": ["cohort"]})
     with pytest.raises(UnknownLevelError):
-        RunConfig(Path("/bids"), Path("/out"), ("subject",))  # type: ignore[arg-type]
+        RunConfig(Path("/bids"), Path("/out"), ("cohort",))  # type: ignore[arg-type]
 
 
 def test_what_is_missing_is_named() -> None:
@@ -316,11 +342,6 @@ def test_what_is_missing_is_named() -> None:
 def test_modes_exclude_each_other(modes: dict[str, bool]) -> None:
     with pytest.raises(UsageError, match="exclude each other"):
         _config(**modes)
-
-
-def test_one_step_cannot_use_more_than_the_run() -> None:
-    with pytest.raises(UsageError, match="--omp-nthreads 4 is more than --nprocs 2"):
-        _config(nprocs=2, omp_nthreads=4)
 
 
 # ---- folders
@@ -370,6 +391,8 @@ KEEPS: dict[str, object] = {
     "participant_label": ["01"],
     "session_order": ["pre", "post"],
     "clean_outputs": True,
+    "exclude_participant_label": ["02"],
+    "ignore": ["t1w"],
     "nprocs": 4,
     "omp_nthreads": 1,
     "mem_gb": 3,

@@ -122,3 +122,24 @@ def test_of_many_visits_only_the_failed_are_listed(stream: io.StringIO) -> None:
 def test_of_many_good_visits_there_is_no_empty_table(stream: io.StringIO) -> None:
     Progress(100, stream=stream).close([VisitOutcome(f"sub-{i}", "ok") for i in range(100)])
     assert stream.getvalue() == "100 visits: 100 ok\n"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "counted"),
+    [
+        (["ok", "flagged", "ok"], "3 visits: 2 ok, 1 flagged;"),
+        (["flagged"], "1 visit: 1 flagged;"),
+        (["flagged"] * 60 + ["ok"] * 40, "100 visits: 60 flagged, 40 ok;"),
+    ],
+)
+def test_flagged_visits_are_listed_and_counted(
+    stream: io.StringIO, statuses: list[str], counted: str
+) -> None:
+    rows = [VisitOutcome(f"sub-{i:03}", status) for i, status in enumerate(statuses)]
+    Progress(len(rows), stream=stream).close(rows)
+    *table, last = stream.getvalue().splitlines()
+    assert last.startswith(counted)
+    listed = [line.split()[:2] for line in table if line.split()[:1] and "sub-" in line]
+    assert [one for one in listed if one[1] == "flagged"] == [
+        [row.visit, row.status] for row in rows if row.status == "flagged"
+    ]

@@ -85,7 +85,7 @@ def test_a_list_of_labels_that_is_not_one(tmp_path: Path) -> None:
         readers.labels("sub-")(str(listed))
 
 
-@pytest.mark.parametrize("value", [["brains"], ["=x"], ["brains="], "brains", 3])
+@pytest.mark.parametrize("value", [["="], ["=x"], ["brains="], "brains=", 3])
 def test_not_a_named_path(value: object) -> None:
     with pytest.raises(ValueError, match=r"NAME=PATH|a list of texts"):
         readers.named_paths(value)
@@ -93,6 +93,22 @@ def test_not_a_named_path(value: object) -> None:
 
 def test_named_paths_may_hold_an_equals_sign() -> None:
     assert readers.named_paths(["a=/x=y"]) == {"a": Path("/x=y")}
+    assert readers.named_paths(["/x=y/brains"]) == {"brains": Path("/x=y/brains")}
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (["/data/fmriprep"], ["fmriprep"]),
+        ("/data/fmriprep", ["fmriprep"]),
+        (["/a/masks", "/b/masks", "/c/masks"], ["masks", "masks-2", "masks-3"]),
+        (["masks=/a", "/b/masks"], ["masks", "masks-2"]),
+        (["/data/my masks (1)"], ["my-masks-1"]),
+        (["/data/raw"], ["raw-2"]),
+    ],
+)
+def test_a_path_without_a_name_is_named_after_its_folder(value: object, names: list[str]) -> None:
+    assert list(readers.named_paths(value)) == names
 
 
 def test_filters_of_other_apps_are_kept() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -168,6 +169,29 @@ def test_nobody_starts_a_thousand_processes_by_a_slip(
     assert (found.nprocs, found.omp_nthreads) == (granted, granted)
 
 
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("asked", "granted", "noted"),
+    [
+        ({"mem_gb": 16}, (16, 8, 16), 0),
+        ({"mem_gb": 64}, (16, 8, 64), 0),
+        ({"mem_gb": 65}, (16, 8, 57.6), 1),
+        ({"mem_gb": 16_000}, (16, 8, 57.6), 1),
+        ({"mem_gb": 0.016}, (16, 8, 0.016), 1),
+        ({"nprocs": 2, "omp_nthreads": 8}, (2, 2, 57.6), 1),
+        ({"nprocs": 2, "omp_nthreads": 2}, (2, 2, 57.6), 0),
+        ({"omp_nthreads": 17}, (16, 16, 57.6), 1),
+        ({"nprocs": 100, "omp_nthreads": 100, "mem_gb": 100}, (64, 64, 57.6), 3),
+    ],
+)
+def test_what_is_more_than_there_is_is_lowered_with_a_note(
+    tmp_path: Path, asked: dict[str, Any], granted: tuple[int, int, float], noted: int
+) -> None:
+    found = resolve_resources(**asked, root=tmp_path)
+    assert found == Resources(*granted)
+    assert len(found.notes) == noted
+
+
 @given(
     nprocs=st.none() | st.integers(1, 64),
     omp_nthreads=st.none() | st.integers(1, 64),
@@ -180,4 +204,4 @@ def test_a_node_never_gets_more_than_the_run(
     assert 1 <= found.omp_nthreads <= found.nprocs
     assert found.mem_gb > 0
     assert nprocs in (None, found.nprocs)
-    assert mem_gb in (None, found.mem_gb)
+    assert mem_gb is None or found.mem_gb <= mem_gb

@@ -17,7 +17,7 @@ from bids_msseg.bids.sidecars import link_name
 from bids_msseg.errors import CannotCreateError, MssegError, UsageError
 
 APP: Final = "bids_msseg"
-BIDS_VERSION: Final = "1.10.1"
+BIDS_VERSION: Final = "1.11.1"
 TEMPLATEFLOW_URL: Final = "https://templateflow.s3.amazonaws.com/"
 IGNORED: Final = ("*.html", "figures", "*_xfm.*", "*_stats.*", "group_*", ".work")
 """What BIDS has no name for yet. ``figures`` without a slash: the official validator reports the

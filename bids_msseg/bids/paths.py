@@ -1,6 +1,6 @@
 """The one place that names outputs.
 
-Entities stand in the order of the BIDS schema 1.10 (``rules/entities.yaml``); names of transforms
+Entities stand in the order of the BIDS schema 1.11 (``rules/entities.yaml``); names of transforms
 follow the draft BEP014.
 """
 

@@ -15,7 +15,9 @@ from bids_msseg.bids.files import plain, read_small, write_json
 from bids_msseg.bids.paths import record_path, records_dir
 from bids_msseg.bids.visit import LABEL, visit_key, visit_order
 
-Status = Literal["ok", "failed", "skipped"]
+Status = Literal["ok", "failed", "skipped", "running"]
+BROKE_OFF = "the run broke off before this visit was finished"
+"""Reason in the record of a visit that was begun, until it is finished."""
 Scalar = str | int | float | bool | None
 LONGEST_REASON = 300
 """Characters of what is wrong with a record that are told: a fault can quote the whole file."""
@@ -76,8 +78,9 @@ class VisitRecord:
     prefix : str
         Start of the names of the visit's outputs, ``sub-01_ses-1_acq-3D``; empty where nothing
         was processed.
-    status : {"ok", "failed", "skipped"}
-        How it ended.
+    status : {"ok", "failed", "skipped", "running"}
+        How it ended. No file says "running": that another run is at work on the visit is found
+        out when it is asked.
     reason, cure : str
         Why it is not "ok" and what to do; empty where it is.
     crash_files : tuple of str
@@ -111,6 +114,8 @@ class VisitRecord:
         interval.
     load_interval_reason : str
         Why there is no interval; empty where there is one.
+    load_interval_note : str
+        Which of mask and interval to believe; empty where the load lies inside.
     quality_reasons : tuple of str or None
         What the check of the images found unusual; None where it was not made.
     quality_measures : mapping of str to float
@@ -147,6 +152,7 @@ class VisitRecord:
     changes: Mapping[str, Scalar] = field(default_factory=dict)
     load_interval_ml: tuple[float, float, float] | None = None
     load_interval_reason: str = ""
+    load_interval_note: str = ""
     quality_reasons: tuple[str, ...] | None = None
     quality_measures: Mapping[str, float] = field(default_factory=dict)
     visit_number: int | None = None
@@ -462,6 +468,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "changes": _changes,
     "load_interval_ml": _optional(_spacing),
     "load_interval_reason": _text,
+    "load_interval_note": _text,
     "quality_reasons": _optional(_texts),
     "quality_measures": _mapping(_measure),
     "visit_number": _optional(_count),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
+from bids_msseg.commands.mask_values import MaskValues, add_option, read_option
 from bids_msseg.errors import DataError, ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.process import refuse, supervise
 
@@ -38,6 +39,8 @@ class Request:
         Value of ``space-``.
     margin : int
         Voxels by which the union of the raters' masks is dilated before they are fused in it.
+    values : tuple of int, optional
+        Which values of the raters' masks are lesion; any above zero where not given.
     """
 
     bids_dir: Path
@@ -47,6 +50,7 @@ class Request:
     machines: tuple[Path, ...] = ()
     space: str = "FLAIR"
     margin: int = 0
+    values: MaskValues = None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--margin", type=_margin, default=0, metavar="VOXELS",
         help="dilate the union of the raters' masks before STAPLE sees it (default: 0)",
     )  # fmt: skip
+    add_option(parser)
     parser.add_argument("-v", "--verbose", action="count", default=0)
     parser.add_argument("--version", action="version", version=f"msseg-consensus {__version__}")
     return parser
@@ -93,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     try:
         options = _parse(argv)
+        values = read_option(options.mask_values)
     except MssegError as error:
         return int(refuse(error, program="msseg-consensus"))
     request = Request(
@@ -103,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tuple(options.machine),
         options.space.removeprefix("space-"),
         options.margin,
+        values,
     )
     return int(supervise(lambda: fuse_dataset(request), verbose=options.verbose))
 
@@ -190,7 +197,8 @@ def _fuse_visit(
     from bids_msseg.lesions.consensus import METHODS, fuse_masks, leave_one_out, score_raters
 
     made = _find_machines(rated, machines, request.space)
-    masks, grid = read_masks([*rated.raters.values(), *made.values()])
+    raters, machine_masks = list(rated.raters.values()), list(made.values())
+    masks, grid = read_masks(raters, values=request.values, machines=machine_masks)
     drawn = dict(zip(rated.raters, masks, strict=False))
     others = dict(zip(made, masks[len(drawn) :], strict=True))
     if not any(mask.any() for mask in drawn.values()):
@@ -200,7 +208,7 @@ def _fuse_visit(
         consensus = fuse_masks(list(drawn.values()), method, grid.spacing, margin=request.margin)
         write_consensus(
             request.out_dir, rated, consensus, grid, names,
-            space=request.space, margin=request.margin,
+            space=request.space, margin=request.margin, values=request.values,
         )  # fmt: skip
         rows += rater_rows(rated, consensus, score_raters(drawn, consensus, grid.voxel_volume))
     compared = leave_one_out(drawn, grid.spacing, machines=others, margin=request.margin)

@@ -19,6 +19,7 @@ from bids_msseg.bids.files import write_atomic, write_json, write_tsv
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.sidecars import bids_uri, link_name
 from bids_msseg.bids.visit import Visit
+from bids_msseg.commands.mask_values import MaskValues
 from bids_msseg.commands.raters import RatedVisit, describe
 from bids_msseg.errors import CannotCreateError, UsageError
 from bids_msseg.imaging.volume import Volume, save_volume
@@ -193,6 +194,7 @@ def write_consensus(
     *,
     space: str,
     margin: int,
+    values: MaskValues = None,
 ) -> None:
     """Write one consensus of a visit, its probability, and the JSON beside each.
 
@@ -209,9 +211,13 @@ def write_consensus(
         Value of ``space-``.
     margin : int
         Voxels by which the union was dilated.
+    values : tuple of int, optional
+        Which values of the masks were taken for lesion.
     """
     uris = [bids_uri(path, datasets) for path in rated.raters.values()]
     how = HOW[consensus.method] + (f"; union dilated by {margin} voxels" if margin else "")
+    if values is not None:
+        how += f"; lesion is where a mask holds {', '.join(map(str, values))}"
     outputs: tuple[tuple[str, Any, str, Row], ...] = (
         ("mask", consensus.mask, f"At least one half of: {how}", {"Type": "Lesion"}),
         ("probseg", consensus.probability, how, {}),

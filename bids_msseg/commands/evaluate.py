@@ -15,9 +15,17 @@ from bids_msseg import __version__
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.commands.evaluate_case import Outcome, Rules, compare, picture
 from bids_msseg.commands.evaluate_figures import MIN_VOLUME, Row
-from bids_msseg.commands.evaluate_files import Choice, Pair, Pairing, Places, find_pairs
+from bids_msseg.commands.evaluate_files import (
+    Choice,
+    Pair,
+    Pairing,
+    Places,
+    find_pairs,
+    other_spaces,
+)
 from bids_msseg.commands.evaluate_tables import all_tables
 from bids_msseg.commands.evaluate_words import describe, dictionary, notes
+from bids_msseg.commands.mask_values import add_option, read_option
 from bids_msseg.errors import CannotCreateError, DataError, ExitCode, MssegError, UsageError
 from bids_msseg.process import refuse, supervise
 from bids_msseg.reports.evaluation_data import ALL_SITES, TABLES, Case, Evaluation
@@ -98,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--min-lesion-volume", type=float, default=MIN_VOLUME, metavar="MM3",
         help="smaller lesions are not counted; default: %(default)g",
     )  # fmt: skip
+    add_option(parser)
     add("--no-page", action="store_true", help="write no evaluation.html")
     add("--nprocs", type=int, metavar="N", help="visits at a time; default: as many as CPUs")
     add("-v", "--verbose", action="count", default=0)
@@ -139,7 +148,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         Choice(options.manual, options.manual_desc, options.manual_label, options.manual_space),
         options.out,
         Places(options.bids, options.regions, options.site, options.site_column),
-        Rules(options.min_lesion_volume, options.resample, options.fit_regions),
+        Rules(
+            options.min_lesion_volume,
+            options.resample,
+            options.fit_regions,
+            read_option(options.mask_values),
+        ),
         options.nprocs or available_cpus(),
         not options.no_page,
     )
@@ -166,7 +180,7 @@ def evaluate(settings: Settings) -> ExitCode:
         If the output folder cannot be written.
     """
     pairing = find_pairs(settings.auto, settings.manual, settings.places)
-    _refuse_other_grids(pairing.pairs, settings.rules)
+    _refuse_other_grids(pairing.pairs, settings)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -174,6 +188,8 @@ def evaluate(settings: Settings) -> ExitCode:
             f"{settings.out} cannot be written: {error.strerror}", cure="name another folder"
         ) from error
     outcomes = list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
+    for note in (note for outcome in outcomes for note in outcome.notes):
+        LOGGER.warning("%s", note)
     result = assemble(settings, pairing, outcomes)
     write_tables(result, settings)
     if settings.page:
@@ -184,14 +200,15 @@ def evaluate(settings: Settings) -> ExitCode:
     return ExitCode.SUCCESS
 
 
-def _refuse_other_grids(pairs: Sequence[Pair], rules: Rules) -> None:
+def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:
     """Say so before anything is computed."""
     other = [pair.key for pair in pairs if not pair.same_grid]
-    if other and not rules.resample:
+    if other and not settings.rules.resample:
+        spaces = other_spaces(settings.auto, settings.manual)
         raise DataError(
             f"automatic and manual masks are on different grids: {', '.join(other)}",
-            cure="give masks of one space, or --resample to bring the automatic masks onto the "
-            "grids of the manual ones",
+            cure=f"give masks of one space{f' ({spaces})' if spaces else ''}, or --resample to "
+            "bring the automatic masks onto the grids of the manual ones",
         )
     if other:
         LOGGER.warning("brought onto the manual grid: %s", ", ".join(other))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bids_msseg.commands.evaluate_figures import MIN_VOLUME, Masks, Row, figures, lesion_rows
 from bids_msseg.commands.evaluate_files import Pair
+from bids_msseg.commands.mask_values import MaskValues, lesion_voxels
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.register import read_itk_affine, register_affine
 from bids_msseg.imaging.resample import inverse, mask_onto, resample
@@ -36,11 +37,14 @@ class Rules:
         Whether an automatic mask on another grid is brought onto the manual one's.
     fit_regions : bool
         Whether the template is fitted to FLAIRs whose regions are not known.
+    mask_values : tuple of int, optional
+        Which values of the manual masks are lesion; any above zero where not given.
     """
 
     min_volume: float = MIN_VOLUME
     resample: bool = False
     fit_regions: bool = False
+    mask_values: MaskValues = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +59,18 @@ class Outcome:
         Rows of ``lesions``, manual ones first.
     reliability : Reliability or None
         None without a probability.
+    notes : tuple of str
+        What was decided about the values of the masks.
     """
 
     subject: Row
     lesions: tuple[Row, ...]
     reliability: Reliability | None
+    notes: tuple[str, ...] = ()
 
 
 def load(pair: Pair, rules: Rules) -> Masks:
-    """Read both masks; a voxel above one half is lesion.
+    """Read both masks; :func:`lesion_voxels` says which values are lesion.
 
     Parameters
     ----------
@@ -79,24 +86,32 @@ def load(pair: Pair, rules: Rules) -> Masks:
     Raises
     ------
     DataError
-        If the grids differ and resampling was not asked for, or a file is damaged.
+        If the grids differ and resampling was not asked for, or a file is damaged or no mask.
     """
+    return _read_pair(pair, rules)[0]
+
+
+def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
+    """Read both masks, and say what was decided about their values."""
     if not (pair.same_grid or rules.resample):
         raise DataError(
             f"{pair.auto.name} and {pair.manual.name} are on different grids",
             cure="give masks of one space, or --resample to bring the automatic mask onto the "
             "grid of the manual one",
         )
-    truth = _read(pair.manual)
-    frame = truth.with_data(truth.data > 0.5)
-    return Masks.of(
-        _mask_on(_read(pair.auto), frame),
+    truth, auto = _read(pair.manual), _read(pair.auto)
+    manual, first = lesion_voxels(truth.data, pair.manual.name, rules.mask_values)
+    found, second = lesion_voxels(auto.data, pair.auto.name)
+    frame = truth.with_data(manual)
+    masks = Masks.of(
+        _mask_on(auto.with_data(found), frame),
         frame.data,
         frame.affine,
         min_volume=rules.min_volume,
         probability=None if pair.probability is None else _on(_read(pair.probability), frame),
         brain=None if pair.brain is None else _mask_on(_read(pair.brain), frame),
     )
+    return masks, tuple(f"{pair.key}: {note}" for note in (first, second) if note)
 
 
 def _read(path: Path) -> Volume:
@@ -140,7 +155,7 @@ def compare(pair: Pair, rules: Rules) -> Outcome:
     DataError
         See :func:`load`.
     """
-    masks = load(pair, rules)
+    masks, notes = _read_pair(pair, rules)
     visit = {"name": pair.key, "site": pair.site}
     subject = visit | {
         "participant_id": pair.participant,
@@ -151,7 +166,7 @@ def compare(pair: Pair, rules: Rules) -> Outcome:
     chart = None
     if masks.probability is not None:
         chart = reliability(masks.probability, masks.manual)
-    return Outcome(subject | figures(masks), tuple(visit | row for row in rows), chart)
+    return Outcome(subject | figures(masks), tuple(visit | row for row in rows), chart, notes)
 
 
 def _regions(pair: Pair, frame: Volume, rules: Rules) -> NDArray[np.integer] | None:

@@ -1,7 +1,7 @@
 """Which mask is compared with which, and what else is known of that visit.
 
 Public names: :class:`Choice`, :class:`Places`, :class:`Pair`, :class:`Pairing`,
-:func:`find_pairs`.
+:func:`find_pairs`, :func:`other_spaces`.
 """
 
 from __future__ import annotations
@@ -212,7 +212,8 @@ def _images(folder: Path) -> list[Path]:
 
 def _what_there_is(*choices: Choice) -> str:
     """Name the labels that could be asked for."""
-    words = []
+    spaces = other_spaces(*choices)
+    words = [spaces] if spaces else []
     for choice, option in zip(choices, ("--auto-desc", "--manual-desc"), strict=True):
         entities = [name_entities(path.name)[0] for path in _images(choice.folder)]
         found = sorted(
@@ -221,6 +222,36 @@ def _what_there_is(*choices: Choice) -> str:
         if found:
             words.append(f"{option} may be {', '.join(found)}")
     return "; ".join(words) or "--auto-label and --manual-label choose another label"
+
+
+def other_spaces(auto: Choice, manual: Choice) -> str:
+    """Name the spaces that could be asked for, because there are masks like the wanted ones.
+
+    Parameters
+    ----------
+    auto, manual : Choice
+
+    Returns
+    -------
+    str
+        Which option may have which values; empty where there is no such mask.
+    """
+    words = []
+    for choice, option in ((auto, "--auto-space"), (manual, "--manual-space")):
+        named = [
+            (path.name, name_entities(path.name)[0].get("space", ""))
+            for path in _images(choice.folder)
+        ]
+        there = sorted(
+            {
+                space
+                for name, space in named
+                if space not in ("", choice.space) and replace(choice, space=space).takes(name)
+            }
+        )
+        if there:
+            words.append(f"{option} may be {', '.join(there)}")
+    return "; ".join(words)
 
 
 def _matching(auto: Sequence[Path], manual: Sequence[Path]) -> tuple[Path, Path]:

@@ -1,7 +1,8 @@
 """Finding the manual masks that belong to a dataset's visits, and fusing those of several raters.
 
 Public names: :class:`LabelledFiles`, :func:`find_labelled`, :func:`find_truth`,
-:func:`find_raters`, :func:`fuse_raters`, :func:`read_sites`, :func:`require_labels`.
+:func:`find_raters`, :func:`fuse_raters`, :func:`plain_mask`, :func:`read_sites`,
+:func:`require_labels`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,29 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bids_msseg import __version__
+from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import write_atomic, write_json
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.commands.cohort_cache import is_newer
+from bids_msseg.commands.mask_values import ANY, MaskValues, lesion_voxels
 from bids_msseg.commands.raters import LABELS as LABELS
 from bids_msseg.commands.raters import choose_raters, read_on_one_grid
 from bids_msseg.errors import NoInputError
-from bids_msseg.imaging.volume import save_volume
+from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.consensus import fuse_masks
 
 LOGGER = logging.getLogger("bids_msseg")
+MASK: Final = "manual lesion mask"
+BRAIN: Final = "brain mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,12 @@ class LabelledFiles:
 
 
 def find_labelled(
-    bids_dir: Path, labels: Path, consensus: Path, *, site_column: str = "site"
+    bids_dir: Path,
+    labels: Path,
+    consensus: Path,
+    *,
+    site_column: str = "site",
+    mask_values: MaskValues = None,
 ) -> list[LabelledFiles]:
     """Pair visits with their manual masks; visits without one are left out and named.
 
@@ -64,9 +78,12 @@ def find_labelled(
     labels : path
         A derivative dataset with lesion masks, one a visit or one a rater, and brain masks.
     consensus : path
-        Derivative dataset to write where several raters drew.
+        Derivative dataset to write where several raters drew, or a mask holds other values than
+        zero and one.
     site_column : str, default "site"
         Column of ``participants.tsv``.
+    mask_values : tuple of int, optional
+        Which values of the masks are lesion; any above zero where not given.
 
     Returns
     -------
@@ -77,27 +94,24 @@ def find_labelled(
     NoInputError
         If there is no labelled visit.
     DataError
-        If the masks of a visit's raters are on different grids.
+        If the masks of a visit's raters are on different grids, or a file is no mask.
     """
     from bids_msseg.bids.query import find_visits
 
     selection = find_visits(bids_dir, derivatives={"labels": require_labels(labels)})
     sites = read_sites(bids_dir, site_column)
     files = []
+    lacking: dict[str, tuple[str, ...]] = {}
     for visit in selection.visits:
+        lacks = _lacks(visit, labels)
+        if lacks:
+            lacking[visit.key] = lacks
+            LOGGER.warning("%s has no %s: left out", visit.key, " and no ".join(lacks))
+            continue
         site = sites.get(visit.participant, "one site")
-        found = _pair(visit, labels, consensus, site)
-        if found is None:
-            LOGGER.warning("%s has no manual lesion or brain mask: left out", visit.key)
-        else:
-            files.append(found)
+        files.append(_pair(visit, labels, consensus, site, mask_values))
     if not files:
-        raise NoInputError(
-            f"no visit of {bids_dir} has a manual mask in {labels}",
-            cure="name masks sub-<label>_space-FLAIR_label-L_mask.nii.gz (of several raters "
-            "sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz), brain masks "
-            "sub-<label>_space-FLAIR_desc-brain_mask.nii.gz",
-        )
+        raise _nothing_labelled(bids_dir, labels, lacking)
     fused = sum(item.share is not None for item in files)
     if 0 < fused < len(files):
         LOGGER.warning(
@@ -106,26 +120,52 @@ def find_labelled(
     return files
 
 
-def _pair(visit: Visit, labels: Path, consensus: Path, site: str) -> LabelledFiles | None:
-    if visit.brain_mask is None:
-        return None
+def _lacks(visit: Visit, labels: Path) -> tuple[str, ...]:
+    """Name what a visit would need to be one that can be learnt from."""
+    drawn = find_truth(labels, visit) is not None or find_raters(labels, visit)
+    return (
+        *((MASK,) if not drawn else ()),
+        *((BRAIN,) if visit.brain_mask is None else ()),
+    )
+
+
+def _nothing_labelled(
+    bids_dir: Path, labels: Path, lacking: Mapping[str, tuple[str, ...]]
+) -> NoInputError:
+    """Say which of the two masks is missing."""
+    brains = "sub-<label>_space-FLAIR_desc-brain_mask.nii.gz"
+    drawn = [key for key, lacks in lacking.items() if lacks == (BRAIN,)]
+    if drawn:
+        return NoInputError(
+            f"{len(drawn)} of {len(lacking)} visits have a manual lesion mask, none of them has a "
+            f"brain mask in {labels}",
+            cure=f"put {brains} on the grid of the FLAIR beside the lesion masks; msseg writes "
+            "such masks into its outputs",
+        )
+    return NoInputError(
+        f"no visit of {bids_dir} has a manual mask in {labels}",
+        cure="name masks sub-<label>_space-FLAIR_label-L_mask.nii.gz (of several raters "
+        "sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz), brain masks "
+        f"{brains}",
+    )
+
+
+def _pair(
+    visit: Visit, labels: Path, consensus: Path, site: str, mask_values: MaskValues
+) -> LabelledFiles:
+    """Collect the files of a visit that lacks none."""
+    brain = visit.brain_mask or Path()
     truth, raters = find_truth(labels, visit), find_raters(labels, visit)
-    if truth is not None:
-        if raters:
-            LOGGER.warning(
-                "%s: %s is used, the masks of %d raters are not",
-                visit.key,
-                truth.name,
-                len(raters),
-            )
-        return LabelledFiles(visit, visit.brain_mask, truth, site)
-    if not raters:
-        return None
-    if len(raters) == 1:
-        return LabelledFiles(visit, visit.brain_mask, raters[0], site)
-    mask, share = fuse_raters(raters, visit, consensus)
+    if truth is not None and raters:
+        LOGGER.warning(
+            "%s: %s is used, the masks of %d raters are not", visit.key, truth.name, len(raters)
+        )
+    if truth is not None or len(raters) == 1:
+        mask = plain_mask(truth or raters[0], visit, consensus, mask_values)
+        return LabelledFiles(visit, brain, mask, site)
+    mask, share = fuse_raters(raters, visit, consensus, mask_values)
     LOGGER.info("%s: consensus of %d raters", visit.key, len(raters))
-    return LabelledFiles(visit, visit.brain_mask, mask, site, share)
+    return LabelledFiles(visit, brain, mask, site, share)
 
 
 def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path | None:
@@ -181,16 +221,56 @@ def _folder(root: Path, visit: Visit) -> Path:
     return (folder / f"ses-{visit.session}" if visit.session else folder) / "anat"
 
 
-def fuse_raters(raters: Sequence[Path], visit: Visit, consensus: Path) -> tuple[Path, Path]:
+def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = None) -> Path:
+    """Write what a mask calls lesion as zeros and ones, unless it is so already.
+
+    Parameters
+    ----------
+    mask : path
+    visit : Visit
+    consensus : path
+        Derivative dataset to write to.
+    values : tuple of int, optional
+        Which values are lesion; any above zero where not given.
+
+    Returns
+    -------
+    path
+        The mask itself where it holds zeros and ones only, or shares between them.
+
+    Raises
+    ------
+    DataError
+        If it is no mask.
+    """
+    (volume,) = read_on_one_grid([mask])
+    lesions = _lesions(volume, mask, visit, values)
+    found = np.unique(volume.data)
+    is_share = values is None and found.size > 2 and found[-1] <= 1
+    if is_share or np.array_equal(lesions, volume.data):
+        return mask
+    target = _stem(consensus, visit, "mask")
+    what = f"Where {mask.name} holds a value that is lesion"
+    if not _is_made_of(target, [mask], values):
+        _write(target, volume.with_data(lesions), what, [mask], values)
+        _describe(consensus)
+    return target
+
+
+def fuse_raters(
+    raters: Sequence[Path], visit: Visit, consensus: Path, values: MaskValues = None
+) -> tuple[Path, Path]:
     """Write the consensus of several raters' masks, unless a newer one is there.
 
     Parameters
     ----------
     raters : sequence of path
-        Masks on one grid; a voxel above one half was drawn.
+        Masks on one grid.
     visit : Visit
     consensus : path
         Derivative dataset to write to.
+    values : tuple of int, optional
+        Which values of the masks are lesion; any above zero where not given.
 
     Returns
     -------
@@ -201,41 +281,74 @@ def fuse_raters(raters: Sequence[Path], visit: Visit, consensus: Path) -> tuple[
     Raises
     ------
     DataError
-        If the masks are on different grids.
+        If the masks are on different grids, or one is no mask.
     """
-    stem = _folder(consensus, visit) / f"{visit.key}_space-FLAIR_label-L"
-    mask, share = Path(f"{stem}_mask.nii.gz"), Path(f"{stem}_probseg.nii.gz")
-    names = [path.name for path in raters]
-    if is_newer([mask, share], raters) and _sources(Path(f"{stem}_mask.json")) == names:
+    mask, share = (_stem(consensus, visit, suffix) for suffix in ("mask", "probseg"))
+    if all(_is_made_of(path, raters, values) for path in (mask, share)):
         return mask, share
     volumes = read_on_one_grid(raters)
-    drawn = [volume.data > 0.5 for volume in volumes]
+    drawn = [_lesions(*one, visit, values) for one in zip(volumes, raters, strict=True)]
     fused = fuse_masks(drawn, "majority", volumes[0].spacing)
+    _describe(consensus)
+    for path, data, what in (
+        (share, fused.probability, "Share of the raters that drew a voxel"),
+        (mask, fused.mask, "What at least half of the raters drew"),
+    ):
+        _write(path, volumes[0].with_data(data), what, raters, values)
+    return mask, share
+
+
+def _lesions(volume: Volume, path: Path, visit: Visit, values: MaskValues) -> NDArray[np.bool_]:
+    lesions, note = lesion_voxels(volume.data, path.name, values)
+    if note:
+        LOGGER.warning("%s: %s", visit.key, note)
+    return lesions
+
+
+def _stem(consensus: Path, visit: Visit, suffix: str) -> Path:
+    return _folder(consensus, visit) / f"{visit.key}_space-FLAIR_label-L_{suffix}.nii.gz"
+
+
+def _describe(consensus: Path) -> None:
     write_json(
         consensus / "dataset_description.json",
         {
-            "Name": "Consensus of several raters",
-            "BIDSVersion": "1.10.1",
+            "Name": "Manual masks as they are learnt",
+            "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__}],
         },
     )
-    written = (
-        (share, fused.probability, "Share of the raters that drew a voxel"),
-        (mask, fused.mask, "What at least half of the raters drew"),
-    )
-    for path, data, what in written:
-        volume = volumes[0].with_data(data)
-        write_atomic(path, lambda place, volume=volume: save_volume(volume, place))  # type: ignore[misc]
-        about = {"Description": what, "Sources": names, "Type": "Lesion"}
-        write_json(path.with_name(path.name.replace(".nii.gz", ".json")), about)
-    return mask, share
 
 
-def _sources(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    return list(json.loads(path.read_text(encoding="utf-8")).get("Sources", []))
+def _write(
+    target: Path, volume: Volume, what: str, sources: Sequence[Path], values: MaskValues
+) -> None:
+    """Write an image and its sidecar, which comes last and says what it was made of."""
+    _sidecar(target).unlink(missing_ok=True)
+    write_atomic(target, lambda place: save_volume(volume, place))
+    about = {"Description": what, "Type": "Lesion", **_origin(sources, values)}
+    write_json(_sidecar(target), about)
+
+
+def _is_made_of(target: Path, sources: Sequence[Path], values: MaskValues) -> bool:
+    """Whether an image is newer than its sources, and these are the same."""
+    if not (is_newer([target], sources) and _sidecar(target).is_file()):
+        return False
+    said = json.loads(_sidecar(target).read_text(encoding="utf-8"))
+    wanted = _origin(sources, values)
+    return all(said.get(name) == value for name, value in wanted.items())
+
+
+def _origin(sources: Sequence[Path], values: MaskValues) -> dict[str, Any]:
+    return {
+        "Sources": [path.name for path in sources],
+        "MaskValues": ANY if values is None else list(values),
+    }
+
+
+def _sidecar(image: Path) -> Path:
+    return image.with_name(image.name.replace(".nii.gz", ".json"))
 
 
 def read_sites(bids_dir: Path, column: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ Public names: :class:`RatedVisit`, :func:`choose_raters`, :func:`find_rated`,
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 
 from bids_msseg.bids.dataset import APP
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
+from bids_msseg.commands.mask_values import MaskValues, lesion_voxels
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
 from bids_msseg.imaging.volume import Volume, load_volume
 
+LOGGER = logging.getLogger("bids_msseg")
 LABELS = ("L", "lesion")
 """Values of ``label-`` that mean lesion; BIDS advises the first, the second is as common."""
 NO_RATERS = frozenset(
@@ -274,37 +277,39 @@ def _load(path: Path) -> Volume:
     return volume
 
 
-def read_masks(paths: Sequence[Path]) -> tuple[list[NDArray[np.bool_]], Volume]:
-    """Read binary masks of one visit.
+def read_masks(
+    paths: Sequence[Path], *, values: MaskValues = None, machines: Sequence[Path] = ()
+) -> tuple[list[NDArray[np.bool_]], Volume]:
+    """Read the masks of one visit.
 
     Parameters
     ----------
     paths : sequence of path
-        At least one. Beside zero each may hold one positive value.
+        Of raters; at least one.
+    values : tuple of int, optional
+        Which values of theirs are lesion; any above zero where not given.
+    machines : sequence of path
+        Of programs, of which any value above zero is lesion.
 
     Returns
     -------
     masks : list of ndarray of bool, shape (X, Y, Z)
+        Of the raters, then of the machines.
     grid : Volume
         The first mask.
 
     Raises
     ------
     DataError
-        If a file cannot be read, is not binary or lies on another grid.
+        If a file cannot be read, is no mask or lies on another grid.
     """
-    volumes = read_on_one_grid(paths)
-    masks = [_binary(volume, path) for volume, path in zip(volumes, paths, strict=True)]
+    everybody = [*paths, *machines]
+    asked = [values] * len(paths) + [None] * len(machines)
+    volumes = read_on_one_grid(everybody)
+    masks = []
+    for volume, path, chosen in zip(volumes, everybody, asked, strict=True):
+        mask, note = lesion_voxels(volume.data, path.name, chosen, fractions=False)
+        if note:
+            LOGGER.warning("%s", note)
+        masks.append(mask)
     return masks, volumes[0].with_data(masks[0])
-
-
-def _binary(volume: Volume, path: Path) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = volume.data != 0
-    values = volume.data[inside]
-    if values.size and not (values[0] > 0 and (values == values[0]).all()):
-        raise DataError(
-            f"{path.name} is no binary mask: it holds values from {values.min():g} to "
-            f"{values.max():g} beside zero",
-            cure="write one value for lesion and zero elsewhere",
-        )
-    return inside

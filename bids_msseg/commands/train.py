@@ -19,6 +19,7 @@ from bids_msseg import __version__
 from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort
 from bids_msseg.commands.folding import deal_nested_folds, keep_plan, read_split
 from bids_msseg.commands.labels import LabelledFiles, find_labelled, read_sites
+from bids_msseg.commands.mask_values import add_option, read_option
 from bids_msseg.commands.recipes import lesion_is_white, make_recipe, read_recipe, read_yaml
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.process import refuse, supervise
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="TSV with columns visit and fold, in place of folds dealt by site and load",
     )
+    add_option(parser)
     _add_run(parser)
     parser.add_argument("-v", "--verbose", action="count", default=0)
     parser.add_argument("--version", action="version", version=f"msseg-train {__version__}")
@@ -131,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     try:
         options = _parse(argv)
+        options.mask_values = read_option(options.mask_values)
     except MssegError as error:
         return int(refuse(error, program="msseg-train"))
     return int(supervise(lambda: _train(options), verbose=options.verbose + 1))
@@ -347,6 +350,7 @@ def _labelled(options: argparse.Namespace) -> list[LabelledFiles]:
         options.labels or options.bids_dir / "derivatives" / "manual",
         options.output_dir / "consensus",
         site_column=options.site_column,
+        mask_values=options.mask_values,
     )
 
 

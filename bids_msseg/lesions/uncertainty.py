@@ -30,6 +30,8 @@ OFFSET_ML = 0.1
 FEWEST_PATIENTS = 8
 FEWEST_LESIONS = 20
 LEAST_P = 1e-3
+LEAST_HALF_WIDTH = 0.01
+"""On the logarithmic scale: no load is known better than to one percent."""
 _Case = TypeVar("_Case", "LoadCase", "LesionCase")
 
 
@@ -73,15 +75,43 @@ class LesionCase:
 
 @dataclass(frozen=True, slots=True)
 class LoadInterval:
-    """What the experts would probably have drawn, mL: best guess and 90 % interval."""
+    """What the experts would probably have drawn, mL: best guess and 90 % interval.
+
+    Attributes
+    ----------
+    expected_ml, low_ml, high_ml : float
+    learnt : bool
+        Whether it was learnt from loads like this one; else it is an extrapolation.
+    """
 
     expected_ml: float
     low_ml: float
     high_ml: float
+    learnt: bool = True
 
     def holds(self, load_ml: float) -> bool:
         """Say whether a load lies inside."""
         return self.low_ml <= load_ml <= self.high_ml
+
+    def contradiction(self, load_ml: float) -> str:
+        """Say which to believe where the load of the mask lies outside; else nothing.
+
+        Examples
+        --------
+        >>> LoadInterval(4.0, 2.0, 8.0).contradiction(3.0)
+        ''
+        >>> LoadInterval(4.0, 2.0, 8.0).contradiction(9.0)
+        "the mask's 9.00 mL lie above the interval of 2.00-8.00 mL: believe the interval, the mask
+        is probably too large"
+        """
+        if self.holds(load_ml):
+            return ""
+        side, size = ("above", "large") if load_ml > self.high_ml else ("below", "small")
+        bounds = f"{self.low_ml:.2f}-{self.high_ml:.2f} mL"
+        said = f"the mask's {load_ml:.2f} mL lie {side} the interval of {bounds}: believe the "
+        if self.learnt:
+            return f"{said}interval, the mask is probably too {size}"
+        return f"{said}mask, the interval was not learnt from loads like this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +128,9 @@ class LoadModel:
         Of the interval on the logarithmic scale.
     patients : int
         From how many.
+    range_ml : (float, float), optional
+        Smallest and largest volume above the cut that it was learnt from; None where that was
+        not noted.
     """
 
     cut: float
@@ -105,9 +138,13 @@ class LoadModel:
     intercept: float
     half_width: float
     patients: int
+    range_ml: tuple[float, float] | None = None
 
     def interval(self, sweep_ml: Sequence[float]) -> LoadInterval:
         """Estimate the load that the experts would have drawn.
+
+        No load is less than nothing, which the line says of volumes below those of the training:
+        the interval then begins at zero, and has a width all the same.
 
         Parameters
         ----------
@@ -121,11 +158,14 @@ class LoadModel:
         >>> round(found.low_ml, 2), round(found.expected_ml, 2), round(found.high_ml, 2)
         (4.9, 9.9, 19.9)
         """
-        centre = self.slope * _log(sweep_ml[SWEEP.index(self.cut)]) + self.intercept
+        volume = sweep_ml[SWEEP.index(self.cut)]
+        line, nothing = self.slope * _log(volume) + self.intercept, _log(0.0)
+        half = max(self.half_width, LEAST_HALF_WIDTH)
         low, middle, high = (
-            max(math.exp(centre + side * self.half_width) - OFFSET_ML, 0.0) for side in (-1, 0, 1)
+            max(math.exp(max(line, nothing) + side * half) - OFFSET_ML, 0.0) for side in (-1, 0, 1)
         )
-        return LoadInterval(middle, low, high)
+        least, most = self.range_ml or (0.0, math.inf)
+        return LoadInterval(middle, low, high, line >= nothing and least <= volume <= most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +290,9 @@ def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
     slope, intercept = _line(cases, best)
     spread = math.sqrt(squared[best])
     reach = float(stats.t.ppf((1 + LEVEL) / 2, patients - 2))
-    return LoadModel(best, slope, intercept, reach * spread, patients)
+    volumes = [case.sweep_ml[SWEEP.index(best)] for case in cases]
+    seen = (min(volumes), max(volumes))
+    return LoadModel(best, slope, intercept, reach * spread, patients, seen)
 
 
 def check_load(cases: Sequence[LoadCase]) -> tuple[Checked, ...]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from bids_msseg.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -15,7 +17,7 @@ class Engine:
     Attributes
     ----------
     device : str
-        ``cpu`` or ``cuda[:N]``.
+        ``cpu``, ``cuda[:N]`` or ``mps``.
     bfloat16 : bool
         Multiply in bfloat16 (convolutions only; sums stay in float32).
     batch : int
@@ -29,6 +31,9 @@ class Engine:
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return the context in which a net's forward pass runs."""
         kind = self.device.partition(":")[0]
+        if kind == "mps":
+            # not every version of torch knows it there
+            return contextlib.nullcontext()
         return torch.autocast(kind, torch.bfloat16, enabled=self.bfloat16)
 
 
@@ -40,14 +45,16 @@ def choose_engine(device: str = "auto") -> Engine:
     UsageError
         If a GPU is asked for and none is there.
     """
-    from bids_msseg.errors import UsageError
-
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return Engine("cpu", bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()), 2)
+    if device == "mps":
+        return _mps()
     if device.partition(":")[0] != "cuda":
-        raise UsageError(f"--device {device}: no such device", cure="use auto, cpu or cuda[:N]")
+        raise UsageError(
+            f"--device {device}: no such device", cure="use auto, cpu, cuda[:N] or mps"
+        )
     if not torch.cuda.is_available():
         raise UsageError(
             f"--device {device}: torch sees no GPU here",
@@ -55,3 +62,13 @@ def choose_engine(device: str = "auto") -> Engine:
             "in a container add --gpus all (docker) or --nv (apptainer)",
         )
     return Engine(device, bool(torch.cuda.is_bf16_supported()), 8)
+
+
+def _mps() -> Engine:
+    """Use the GPU of an Apple computer; one tile at a time, as it shares the memory."""
+    if not torch.backends.mps.is_available():
+        raise UsageError(
+            "--device mps: torch sees no GPU of Apple here",
+            cure="use --device cpu (or auto); containers cannot reach it",
+        )
+    return Engine("mps", batch=1)

@@ -11,8 +11,8 @@ from typing import Any
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.bids import sidecars
+from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, preprocessed, transform
 from bids_msseg.bids.files import publish, write_json, write_tsv
-from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
 from bids_msseg.bids.visit import Visit
@@ -215,13 +215,11 @@ def _row(item: Mapping[str, Any]) -> LesionRow:
     return LesionRow(**values)
 
 
-def _deliver(delivery: Delivery, source: str, sidecar: Mapping[str, Any], **entities: Any) -> Path:
-    """Publish one image; its sidecar stands there first, so that no image is without one."""
-    target = output_path(delivery.out_dir, delivery.visit, extension=".nii.gz", **entities)
-    beside = output_path(delivery.out_dir, delivery.visit, extension=".json", **entities)
-    write_json(beside, sidecar)
-    publish(Path(source), target, keep=True)
-    return target
+def _deliver(delivery: Delivery, source: str, sidecar: Mapping[str, Any], output: Output) -> None:
+    """Publish one file; its sidecar stands there first, so that no image is without one."""
+    place = delivery.out_dir, delivery.visit
+    write_json(output.path(*place, ".json"), sidecar)
+    publish(Path(source), output.path(*place, output.extensions[0]), keep=True)
 
 
 _BRAIN_METHODS = {
@@ -236,39 +234,17 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     given = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
     brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *given]))
     how = _BRAIN_METHODS[inputs["brain_how"]]
-    _deliver(
-        delivery,
-        inputs["brain_file"],
-        sidecars.brain_mask_sidecar(brain, method=how),
-        space="FLAIR",
-        desc="brain",
-        suffix="mask",
-    )
-    _deliver(
-        delivery,
-        inputs["ventricles_file"],
-        sidecars.ventricle_mask_sidecar(origin),
-        space="FLAIR",
-        label="ventricle",
-        suffix="mask",
-    )
-    for name, sidecar, entities in (
-        ("probseg", sidecars.probseg_sidecar, {"label": "L", "suffix": "probseg"}),
-        ("labels", sidecars.dseg_sidecar, {"seg": "lesions", "suffix": "dseg"}),
-        (
-            "candidates",
-            sidecars.candidates_sidecar,
-            {"label": "L", "desc": "candidates", "suffix": "mask"},
-        ),
-        (
-            "rejected",
-            sidecars.rejected_sidecar,
-            {"label": "L", "desc": "rejected", "suffix": "mask"},
-        ),
-        ("mask", sidecars.lesion_mask_sidecar, {"label": "L", "suffix": "mask"}),
-    ):
-        content = sidecar(origin, method)
-        _deliver(delivery, inputs[f"{name}_file"], content, space="FLAIR", **entities)
+    contents = {
+        "brain": sidecars.brain_mask_sidecar(brain, method=how),
+        "ventricles": sidecars.ventricle_mask_sidecar(origin),
+        "probseg": sidecars.probseg_sidecar(origin, method),
+        "labels": sidecars.dseg_sidecar(origin, method),
+        "candidates": sidecars.candidates_sidecar(origin, method),
+        "rejected": sidecars.rejected_sidecar(origin, method),
+        "mask": sidecars.lesion_mask_sidecar(origin, method),
+    }
+    for name, content in contents.items():
+        _deliver(delivery, inputs[f"{name}_file"], content, OUTPUTS[name])
 
 
 def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
@@ -280,7 +256,7 @@ def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None
         if name != "FLAIR":
             steps.insert(1, "rigid to FLAIR")
         content = sidecars.preproc_sidecar(name, origin, skull_stripped=True, steps=steps)
-        _deliver(delivery, source, content, space="FLAIR", desc="preproc", suffix=name)
+        _deliver(delivery, source, content, preprocessed(name))
 
 
 def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
@@ -301,8 +277,7 @@ def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
             reference = template_uri(space, resolution or None)
             origin = Origin(delivery.sources(), reference, grid, delivery.versions)
         content = sidecars.lesion_mask_sidecar(origin, delivery.method())
-        entities = {"res": resolution} if resolution else {}
-        _deliver(delivery, source, content, space=space, label="L", suffix="mask", **entities)
+        _deliver(delivery, source, content, mask_in(space, resolution or None))
 
 
 def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
@@ -315,31 +290,19 @@ def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
             else template_uri(space, 1)
             for space in (start, end)
         ]
-        entities = {"from_": start, "to": end, "mode": "image", "suffix": "xfm"}
         content = sidecars.xfm_sidecar(
             start, end, kind=kind, sources=pair, software=delivery.versions
         )
-        target = output_path(delivery.out_dir, delivery.visit, extension=".txt", **entities)
-        write_json(target.with_suffix(".json"), content)
-        publish(Path(source), target, keep=True)
+        _deliver(delivery, source, content, transform(start, end))
 
 
 def _publish_tables(delivery: Delivery, rows: list[LesionRow]) -> None:
-    dseg = output_path(
-        delivery.out_dir,
-        delivery.visit,
-        space="FLAIR",
-        seg="lesions",
-        suffix="dseg",
-        extension=".tsv",
-    )
+    place = delivery.out_dir, delivery.visit
+    dseg = OUTPUTS["labels"].path(*place, ".tsv")
     write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
-    stats = output_path(
-        delivery.out_dir, delivery.visit, desc="lesions", suffix="stats", extension=".tsv"
-    )
     dictionary = sidecars.stats_dictionary()
-    write_json(stats.with_suffix(".json"), dictionary)
-    write_tsv(stats, tuple(dictionary), rows_to_table(rows))
+    write_json(OUTPUTS["stats"].path(*place, ".json"), dictionary)
+    write_tsv(OUTPUTS["stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
 
 
 def _record(

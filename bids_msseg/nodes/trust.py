@@ -16,7 +16,7 @@ from bids_msseg.imaging.conform import check_header
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.quality import find_faults, measure_visit
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.lesions.uncertainty import sweep_volumes
+from bids_msseg.lesions.uncertainty import LoadInterval, sweep_volumes
 from bids_msseg.models.weights import read_header
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 
@@ -35,12 +35,15 @@ class VisitJudgement:
         Expected, low, high.
     reason : str
         Why there is no interval.
+    learnt : bool
+        Whether the interval was learnt from loads like this one.
     """
 
     faults: tuple[str, ...]
     measures: Mapping[str, float]
     interval_ml: tuple[float, float, float] | None
     reason: str
+    learnt: bool = True
 
     @classmethod
     def read(cls, quality_file: str, estimate_file: str) -> VisitJudgement:
@@ -50,7 +53,8 @@ class VisitJudgement:
         interval = None
         if "expected_ml" in found:
             interval = (found["expected_ml"], found["low_ml"], found["high_ml"])
-        return cls(tuple(seen["faults"]), seen["measures"], interval, found.get("reason", ""))
+        faults, reason = tuple(seen["faults"]), found.get("reason", "")
+        return cls(faults, seen["measures"], interval, reason, found.get("learnt", True))
 
     @property
     def quality(self) -> str:
@@ -63,9 +67,15 @@ class VisitJudgement:
             record,
             load_interval_ml=self.interval_ml,
             load_interval_reason=self.reason,
+            load_interval_note=self._note(record.lesion_load_ml),
             quality_reasons=self.faults,
             quality_measures=self.measures,
         )
+
+    def _note(self, load_ml: float | None) -> str:
+        if self.interval_ml is None or load_ml is None:
+            return ""
+        return LoadInterval(*self.interval_ml, self.learnt).contradiction(load_ml)
 
 
 class _GateInputs(StepInputs):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
 
+from bids_msseg.bids.derivatives import OUTPUTS, preprocessed
 from bids_msseg.bids.files import write_atomic
-from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.visit import CONTRASTS, Visit
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.imaging.volume import Volume, load_volume
@@ -138,15 +138,15 @@ def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
         On the FLAIR grid: ``brain``, each contrast by its BIDS suffix, ``mask`` of the lesions,
         ``lesions`` and ``rejected`` candidates numbered, ``probability``.
     """
-    name = partial(output_path, out_dir, visit, extension=".nii.gz", space="FLAIR")
-    return {
-        "brain": name(suffix="mask", desc="brain"),
-        **{contrast: name(suffix=contrast, desc="preproc") for contrast in CONTRASTS},
-        "mask": name(suffix="mask", label="L"),
-        "lesions": name(suffix="dseg", seg="lesions"),
-        "rejected": name(suffix="mask", label="L", desc="rejected"),
-        "probability": name(suffix="probseg", label="L"),
+    images = {
+        "brain": OUTPUTS["brain"],
+        **{contrast: preprocessed(contrast) for contrast in CONTRASTS},
+        "mask": OUTPUTS["mask"],
+        "lesions": OUTPUTS["labels"],
+        "rejected": OUTPUTS["rejected"],
+        "probability": OUTPUTS["probseg"],
     }
+    return {name: one.path(out_dir, visit, ".nii.gz") for name, one in images.items()}
 
 
 def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:

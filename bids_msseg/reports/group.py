@@ -136,7 +136,11 @@ def group_rows(
 
 
 def write_group(
-    out_dir: Path, *, bids_dir: Path | None = None, qc_dir: Path | None = None
+    out_dir: Path,
+    *,
+    bids_dir: Path | None = None,
+    qc_dir: Path | None = None,
+    records: Sequence[VisitRecord] | None = None,
 ) -> GroupFiles:
     """Write the table of the cohort, its summary, its map and its page, dictionaries beside them.
 
@@ -149,6 +153,8 @@ def write_group(
         Dataset whose ``participants.tsv`` divides the cohort; may be missing.
     qc_dir : Path, optional
         Folder with the files that readers saved; see :mod:`bids_msseg.reports.qc`.
+    records : sequence of VisitRecord, optional
+        What became of the visits; read from OUT where not given.
 
     Returns
     -------
@@ -163,7 +169,7 @@ def write_group(
     CannotCreateError
         If a file cannot be written, or one of an earlier run not be removed.
     """
-    records = read_records(out_dir)
+    records = read_records(out_dir) if records is None else tuple(records)
     if not records:
         raise NoInputError(
             f"no visit is recorded in {out_dir}",
@@ -187,11 +193,15 @@ def write_group(
 
 
 def _without_result(records: Sequence[VisitRecord]) -> tuple[str, ...]:
-    names = [f"{one.key} ({one.status})" for one in records if one.status != "ok"]
+    names = [f"{one.key} ({_in_words(one)})" for one in records if one.status != "ok"]
     if not names:
         return ()
     count = f"{len(names)} of {counted(len(records), 'visit')}"
     return (f"{count} without a result: {listed(names)}; the group table says why",)
+
+
+def _in_words(record: VisitRecord) -> str:
+    return "still running" if record.status == "running" else record.status
 
 
 def _reviews(qc_dir: Path, out_dir: Path, records: Sequence[VisitRecord]) -> Mapping[str, Review]:
@@ -341,6 +351,7 @@ def _identity() -> tuple[Column, ...]:
         "ok": "the visit was processed",
         "failed": "processing broke off; see reason",
         "skipped": "the visit could not be processed; see reason",
+        "running": "another run was still at work on it",
     }
     return (
         Column(
@@ -388,6 +399,12 @@ def _trust() -> tuple[Column, ...]:
             "lesion_load_interval_reason",
             "Why there is no interval",
             lambda one: without_folders(one.load_interval_reason),
+        ),
+        Column(
+            "lesion_load_interval_note",
+            "Which of mask and interval to believe where lesion_load_ml lies outside the interval",
+            lambda one: without_folders(one.load_interval_note),
+            shown="mask or interval",
         ),
         *_image_checks(),
     )

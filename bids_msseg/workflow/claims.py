@@ -11,11 +11,14 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+from bids_msseg.bids.record import BROKE_OFF, VisitRecord
 
 LOCK_FILE: Final = ".claims"
 LOGGER = logging.getLogger("bids_msseg")
@@ -115,6 +118,40 @@ class Claims:
     def _let_go(self, file: Path, name: str) -> None:
         with suppress(OSError):
             fcntl.lockf(self._open[file], fcntl.LOCK_UN, 1, _place(name))
+
+
+def note_running(records: Iterable[VisitRecord], claims: Claims) -> tuple[VisitRecord, ...]:
+    """Tell visits on which another run is at work from those whose run broke off.
+
+    Parameters
+    ----------
+    records : iterable of VisitRecord
+    claims : Claims
+        This run's own, without a claim on any of these visits.
+
+    Returns
+    -------
+    tuple of VisitRecord
+        In the same order, some with the status "running".
+    """
+    return tuple(
+        replace(
+            one,
+            status="running",
+            reason="still running: another run is at work on this visit",
+            cure="wait for it; then run the group level, or the same command, again",
+        )
+        if one.reason == BROKE_OFF and _is_taken(one.key, claims)
+        else one
+        for one in records
+    )
+
+
+def _is_taken(name: str, claims: Claims) -> bool:
+    if not claims.take(name):
+        return True
+    claims.drop(name)
+    return False
 
 
 def _place(name: str) -> int:

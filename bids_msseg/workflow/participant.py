@@ -13,6 +13,7 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
+from bids_msseg.config import NATIVE_SPACES
 from bids_msseg.nodes.anatomy import FindAnatomy
 from bids_msseg.nodes.lesions import REFERENCE_TEMPLATE, Delineate, MaskInSpace, OntoGrid
 from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
@@ -27,7 +28,6 @@ from bids_msseg.nodes.preprocess import (
 )
 from bids_msseg.nodes.segment import Segment
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
-from bids_msseg.workflow.resume import NATIVE_SPACES
 
 STEP_LABELS = {
     "conform": "checking images",
@@ -253,7 +253,7 @@ def _sidecar(plan: _Plan) -> str:
 
 
 def _brain_device(device: str) -> str:
-    return "cpu" if device == "auto" else device
+    return device if device.startswith("cuda") else "cpu"
 
 
 def _segment(plan: _Plan) -> None:

@@ -19,7 +19,7 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
 from bids_msseg.bids.paths import logs_dir
-from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.bids.record import BROKE_OFF, VisitRecord, read_record, write_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, explained
 from bids_msseg.nodes.outputs import Delivery
@@ -350,7 +350,7 @@ def _begin(delivery: Delivery, execution: Execution) -> None:
             visit.session,
             visit.prefix,
             "failed",
-            reason="the run broke off before this visit was finished",
+            reason=BROKE_OFF,
             cure="run the same command again: steps that were finished are not repeated",
             versions=delivery.versions,
         ),

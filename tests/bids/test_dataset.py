@@ -38,6 +38,7 @@ class TestDescription:
         content = describe(tmp_path / "out", make_dataset({}, description=raw))
         assert content["Name"].endswith("MS study")
         assert content["DatasetType"] == "derivative"
+        assert content["BIDSVersion"] == "1.11.1"
         assert content["License"] == "CC0"
         assert content["Authors"] == ["A", "B", "The bids_msseg developers"]
         assert content["SourceDatasets"] == [{"DOI": "doi:10.1/x"}]

@@ -359,11 +359,12 @@ def test_ceiling_rises_and_is_one_half_at_keep(keep: float, lesions: list[float]
         assert over.all() or not over.any()
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "tpu"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "tpu"])
 def test_a_device_that_is_not_there_is_refused(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UsageError, match=device):
         choose_engine(device)
     assert choose_engine("auto").device == choose_engine("cpu").device == "cpu"

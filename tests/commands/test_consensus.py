@@ -140,7 +140,9 @@ def test_a_failing_visit_takes_no_other_down(
 ) -> None:
     manual = rated / "derivatives" / "manual"
     _mask(manual, "sub-01/ses-1", "_desc-rater2", _lesions(0, 0)[:-1])
-    _mask(manual, "sub-02", "_desc-AB", _lesions(0, 0) * np.arange(12))
+    fractions = _lesions(0, 0) * np.linspace(0.1, 0.9, 12, dtype=np.float32)
+    path = manual / "sub-02/anat/sub-02_space-FLAIR_label-L_desc-AB_mask.nii.gz"
+    nib.save(nib.Nifti1Image(fractions, AFFINE), path)
     out = tmp_path / "out"
     assert _run(rated, out) == ExitCode.DATA_ERROR
     log = capsys.readouterr().err
@@ -148,6 +150,36 @@ def test_a_failing_visit_takes_no_other_down(
     assert "is no binary mask" in log
     assert "resample the raters' masks" in log
     assert {row["visit"] for row in _rows(out / "group_raters.tsv")} == {"sub-01_ses-2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "voxels"),
+    [([], 6), (["--mask-values", "any"], 6), (["--mask-values", "1", "7"], 4),
+     (["--mask-values", "5"], 2)],
+)  # fmt: skip
+def test_masks_of_several_values_are_fused(
+    rated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    voxels: int,
+) -> None:
+    """Three raters with lesions of the values 1, 5 and 7, two voxels each; one draws more."""
+    drawn = np.zeros(GRID)
+    for row, value in enumerate((1, 5, 7)):
+        drawn[3:5, 4 * row, 6] = value
+    more = drawn.copy()
+    more[6, :, 6] = drawn[3, :, 6]
+    for rater, mask in enumerate((drawn, drawn, more)):
+        _mask(rated / "derivatives/manual", "sub-05", f"_desc-rater{rater}", mask)
+    out = tmp_path / "out"
+    assert _run(rated, out, *options) == ExitCode.SUCCESS
+    stem = "sub-05/anat/sub-05_space-FLAIR_label-L_desc-majority_mask"
+    assert nib.load(out / f"{stem}.nii.gz").get_fdata().sum() == voxels
+    chosen = len(options) > 1 and options[1] != "any"
+    assert ("all taken for lesion" in capsys.readouterr().err) != chosen
+    about = json.loads((out / f"{stem}.json").read_text())["Description"]
+    assert all((f" {value}" in about) == chosen for value in options[1:] if value != "any")
 
 
 def test_another_run_replaces_the_results(rated: Path) -> None:
@@ -184,6 +216,7 @@ def test_a_margin_is_told(rated: Path, tmp_path: Path) -> None:
     [
         (["{raw}"], ExitCode.USAGE, "out_dir"),
         (["{raw}", "{out}", "--margin", "-1"], ExitCode.USAGE, "--margin"),
+        (["{raw}", "{out}", "--mask-values", "0"], ExitCode.USAGE, "--mask-values"),
         (["{none}", "{out}"], ExitCode.NO_INPUT, "no folder"),
         (["{empty}", "{out}"], ExitCode.INVALID_DATASET, "dataset_description.json"),
         (["{raw}", "{raw}"], ExitCode.USAGE, "output folder"),

@@ -366,3 +366,88 @@ def test_tables_of_nobody_are_empty() -> None:
     tables = evaluate_tables.all_tables([], {}, {})
     assert tables["subjects"] == []
     assert tables["reliability"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "voxels"),
+    [
+        ([], 12),
+        (["--mask-values", "any"], 12),
+        (["--mask-values", "5"], 4),
+        (["--mask-values", "1"], 8),
+        (["--mask-values", "1", "5"], 12),
+    ],
+)
+def test_a_manual_mask_of_several_values(
+    data: Path, capsys: pytest.CaptureFixture[str], options: list[str], voxels: int
+) -> None:
+    path = mask_path(data / "raw/derivatives/manual", "sub-01_ses-1")
+    drawn = np.zeros(SHAPE, np.uint8)
+    drawn[FOUND], drawn[MISSED] = 1, 5
+    nib.save(nib.Nifti1Image(drawn, AFFINE), path)
+    code, tables = run(data, *options)
+    assert code == 0
+    row = only(tables["subjects"], name="sub-01_ses-1")
+    assert float(row["volume_manual_ml"]) == pytest.approx(voxels * VOXEL / 1000)
+    chosen = bool(options) and options[1] != "any"
+    assert ("sub-01_ses-1: " in capsys.readouterr().err) != chosen
+    rules = json.loads((data / "out/evaluation.json").read_text())["Rules"]
+    assert rules["mask_values"] == ([int(word) for word in options[1:]] if chosen else None)
+
+
+@pytest.mark.parametrize("side", ["auto", "raw/derivatives/manual"])
+@pytest.mark.parametrize("values", [(0.1, 0.2), (0.3, 0.45), (0.01, 0.49)])
+def test_a_mask_below_one_half_is_not_taken_for_an_empty_one(
+    data: Path, capsys: pytest.CaptureFixture[str], side: str, values: tuple[float, float]
+) -> None:
+    weak = np.zeros(SHAPE, np.float32)
+    weak[FOUND], weak[MISSED] = values
+    nib.save(nib.Nifti1Image(weak, AFFINE), mask_path(data / side, "sub-01_ses-1"))
+    assert run(data)[0] == ExitCode.DATA_ERROR
+    assert "above one half" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [0.1, 0.4, 200])
+def test_the_one_value_of_a_mask_is_lesion(data: Path, value: float) -> None:
+    _, before = run(data)
+    save(mask_path(data / "auto", "sub-01_ses-1"), FOUND_LARGER, FALSE, value=value)
+    _, after = run(data)
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("side", "space", "option"),
+    [
+        ("auto", "MNI152NLin2009aSym", "--auto-space may be MNI152NLin2009aSym"),
+        ("auto", "T1w", "--auto-space may be T1w"),
+        ("raw/derivatives/manual", "T1w", "--manual-space may be T1w"),
+    ],
+)
+def test_masks_of_another_space_are_pointed_to(
+    data: Path, capsys: pytest.CaptureFixture[str], side: str, space: str, option: str
+) -> None:
+    for path in sorted((data / side).rglob("*label-L_mask.nii.gz")):
+        path.rename(path.with_name(path.name.replace("space-FLAIR", f"space-{space}")))
+    assert run(data)[0] == ExitCode.NO_INPUT
+    told = capsys.readouterr().err
+    assert option in told
+    other = "--manual-space" if side == "auto" else "--auto-space"
+    assert other not in told
+    name = "auto" if side == "auto" else "manual"
+    code, _ = run(data, f"--{name}-space", space)
+    assert code == 0
+
+
+def test_other_spaces_are_pointed_to_where_grids_differ(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = mask_path(data / "auto", "sub-01_ses-1")
+    save(path, FOUND, affine=AFFINE @ np.diag([1, 1, 2, 1]))
+    assert run(data)[0] == ExitCode.DATA_ERROR
+    assert "--auto-space" not in capsys.readouterr().err
+    save(mask_path(data / "auto", "sub-01_ses-1", "_space-T1w_label-L"), FOUND)
+    save(mask_path(data / "auto", "sub-01_ses-1", "_space-T2w_label-L_desc-rejected"), FOUND)
+    assert run(data)[0] == ExitCode.DATA_ERROR
+    told = capsys.readouterr().err
+    assert "--auto-space may be T1w" in told
+    assert "T2w" not in told

@@ -15,6 +15,7 @@ from bids_msseg.commands.labels import (
     find_raters,
     find_truth,
     fuse_raters,
+    plain_mask,
     require_labels,
 )
 from bids_msseg.errors import DataError, NoInputError
@@ -190,5 +191,105 @@ def test_one_plain_mask_comes_before_raters(
         "sub-01: consensus of 2 raters",
         "sub-02: sub-02_space-FLAIR_label-L_mask.nii.gz is used, the masks of 2 raters are not",
         "5 visits have one mask, 1 a consensus of several raters",
+    ):
+        assert words in caplog.text
+
+
+def _levels(path: Path) -> list[float]:
+    data: list[float] = np.unique(nib.load(path).get_fdata()).tolist()
+    return data
+
+
+def _save(path: Path, *values: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = np.array([0, *values], np.float32).reshape(-1, 1, 1)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "drawn"),
+    [
+        ((1, 5, 7), None, [1, 2, 3]),
+        ((1, 5, 7), (1, 5), [1, 2]),
+        ((1, 1, 0), (2,), []),
+        ((255, 0, 255), None, [1, 3]),
+        ((0.5, 0.5, 0), None, [1, 2]),
+    ],
+)
+def test_a_mask_of_other_values_is_written_as_zeros_and_ones(
+    tmp_path: Path, values: tuple[float, ...], wanted: tuple[int, ...] | None, drawn: list[int]
+) -> None:
+    given = _save(tmp_path / "given.nii.gz", *values)
+    found = plain_mask(given, PLAIN, tmp_path / "consensus", wanted)
+    assert found.is_relative_to(tmp_path / "consensus")
+    assert np.flatnonzero(nib.load(found).get_fdata()).tolist() == drawn
+    assert set(_levels(found)) <= {0, 1}
+    before = found.stat().st_mtime_ns
+    assert plain_mask(given, PLAIN, tmp_path / "consensus", wanted) == found
+    assert found.stat().st_mtime_ns == before
+    assert plain_mask(found, PLAIN, tmp_path / "other") == found
+
+
+@pytest.mark.parametrize("values", [(1, 0, 1), (0, 0, 0), (0.25, 1, 0.75)])
+def test_a_mask_that_is_plain_or_a_share_stays(tmp_path: Path, values: tuple[float, ...]) -> None:
+    given = _save(tmp_path / "given.nii.gz", *values)
+    assert plain_mask(given, PLAIN, tmp_path / "consensus") == given
+    assert not (tmp_path / "consensus").exists()
+
+
+def test_other_values_are_another_mask(tmp_path: Path) -> None:
+    raters = [_save(tmp_path / f"r{n}.nii.gz", 1, 5, 7) for n in range(3)]
+    for wanted, drawn in ((None, [1, 2, 3]), ((5,), [2]), ((1, 7), [1, 3]), (None, [1, 2, 3])):
+        mask, share = fuse_raters(raters, PLAIN, tmp_path / "consensus", wanted)
+        for path in (mask, share):
+            assert np.flatnonzero(nib.load(path).get_fdata()).tolist() == drawn
+
+
+@pytest.mark.parametrize("values", [(0.1, 0.2, 0.3), (-1, 1, 2), (np.nan, 1, 1)])
+def test_what_is_no_manual_mask_is_refused(tmp_path: Path, values: tuple[float, ...]) -> None:
+    given = _save(tmp_path / "given.nii.gz", *values)
+    with pytest.raises(DataError, match=r"given\.nii\.gz"):
+        plain_mask(given, PLAIN, tmp_path / "consensus")
+    with pytest.raises(DataError, match=r"given\.nii\.gz"):
+        fuse_raters([given, given], PLAIN, tmp_path / "consensus")
+
+
+@pytest.mark.parametrize(
+    ("removed", "missing"),
+    [
+        ("*_desc-brain_mask.nii.gz", "brain mask"),
+        ("*_label-L_mask.nii.gz", "manual mask"),
+        ("*_mask.nii.gz", "manual mask"),
+    ],
+)
+def test_what_is_missing_is_named(
+    labelled_cohort: Path, tmp_path: Path, removed: str, missing: str
+) -> None:
+    root = tmp_path / "raw"
+    shutil.copytree(labelled_cohort, root)
+    for path in (root / "derivatives/manual").rglob(removed):
+        path.unlink()
+    with pytest.raises(NoInputError) as caught:
+        find_labelled(root, root / "derivatives/manual", tmp_path / "consensus")
+    assert missing in caught.value.message
+    assert ("manual mask" in caught.value.message) == (missing == "manual mask")
+    assert "desc-brain_mask.nii.gz" in caught.value.cure
+
+
+def test_a_visit_without_a_brain_mask_is_left_out_for_that(
+    labelled_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "raw"
+    shutil.copytree(labelled_cohort, root)
+    for name, what in (("sub-01", "desc-brain"), ("sub-02", "label-L"), ("sub-03", "*")):
+        for path in (root / "derivatives/manual" / name).rglob(f"*{what}_mask.nii.gz"):
+            path.unlink()
+    files = find_labelled(root, root / "derivatives/manual", tmp_path / "consensus")
+    assert [item.visit.participant for item in files] == ["04", "04", "05"]
+    for words in (
+        "sub-01 has no brain mask: left out",
+        "sub-02 has no manual lesion mask: left out",
+        "sub-03 has no manual lesion mask and no brain mask: left out",
     ):
         assert words in caplog.text

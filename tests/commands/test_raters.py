@@ -142,12 +142,26 @@ def test_masks_may_hold_any_one_value(tmp_path: Path) -> None:
     assert grid.shape == (4, 3, 2)
 
 
-@pytest.mark.parametrize("values", [(1, 2), (0.3, 0.7), (-1, -1), (np.nan, 1)])
+@pytest.mark.parametrize("values", [(0.3, 0.7), (-1, -1), (np.nan, 1)])
 def test_what_is_not_binary_is_refused(values: tuple[float, float], tmp_path: Path) -> None:
     mask = np.zeros((4, 3, 2), np.float32)
     mask[0, 0] = values
     with pytest.raises(DataError, match=r"m\.nii is no binary mask"):
         read_masks([_write(tmp_path / "m.nii", mask)])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "drawn"), [(None, [1, 2, 3]), ((5,), [2]), ((1, 7), [1, 3]), ((2,), [])]
+)
+def test_values_of_raters_are_chosen_and_those_of_machines_are_not(
+    tmp_path: Path, wanted: tuple[int, ...] | None, drawn: list[int]
+) -> None:
+    mask = np.zeros((4, 1, 1), np.uint8)
+    mask[:, 0, 0] = (0, 1, 5, 7)
+    paths = [_write(tmp_path / f"{name}.nii.gz", mask) for name in ("rater", "machine")]
+    (rater, machine), _ = read_masks(paths[:1], values=wanted, machines=paths[1:])
+    assert np.flatnonzero(rater).tolist() == drawn
+    assert np.flatnonzero(machine).tolist() == [1, 2, 3]
 
 
 def test_what_cannot_be_fused_is_refused(tmp_path: Path) -> None:

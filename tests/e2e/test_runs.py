@@ -119,6 +119,32 @@ def test_a_lost_file_comes_back_and_others_stay(
     assert tops - {"dataset_description.json"} == {"sub-03", "logs"}
 
 
+def _may_be_lost() -> list[str]:
+    """Every output of one visit, of a pair of visits and of the dataset."""
+    expected = Path(__file__).with_name("expected_outputs.txt").read_text(encoding="utf-8")
+    return [
+        name
+        for name in expected.splitlines()
+        if "sub-03" in name
+        or "changes" in name
+        or "from-ses" in name
+        or not ("/" in name or name.startswith(("group", "sub")))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", _may_be_lost())
+def test_every_output_that_is_lost_comes_back(
+    again: Callable[..., int], out: Path, files_of: Files, lost: str
+) -> None:
+    may_change = ("logs", "sub-01.html", "sub-03.html", "dataset_description.json")
+    before = files_of(out, without=may_change)
+    (out / lost).unlink()
+    assert again() == 0
+    assert (out / lost).is_file()
+    assert files_of(out, without=may_change) == before
+
+
 def test_a_changed_option_runs_again(again: Callable[..., int], out: Path) -> None:
     assert record(out, "sub-03")["lesion_count"] == 3
     assert again("--participant-label", "03", "--min-lesion-volume", "1000") == 0

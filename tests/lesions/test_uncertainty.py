@@ -13,6 +13,7 @@ from bids_msseg.lesions.uncertainty import (
     ConfidenceModel,
     LesionCase,
     LoadCase,
+    LoadInterval,
     LoadModel,
     check_confidence,
     check_load,
@@ -241,3 +242,71 @@ def test_confidence_ends_at_a_thousandth() -> None:
     model = ConfidenceModel(1.0, 0.0, 100, 9)
     assert model.confidence(0.0) == model.confidence(0.001) == pytest.approx(0.001)
     assert model.confidence(1.0) == model.confidence(0.999) == pytest.approx(0.999)
+
+
+SHIPPED = LoadModel(0.8, 1.5643, -1.8037, 0.8264, 13)
+"""Line of weights that were learnt from loads of some millilitres and more."""
+
+
+@pytest.mark.parametrize("volume", [0.0, 0.01, 0.2, 0.6, 0.7, 5.0, 100.0])
+@pytest.mark.parametrize(
+    "model",
+    [
+        SHIPPED,
+        replace(SHIPPED, half_width=0.0),
+        LoadModel(0.5, 3.0, -6.0, 0.1, 9),
+        LoadModel(0.5, 0.0, -9.0, 1.0, 9),
+    ],
+)
+def test_an_interval_always_has_a_width(model: LoadModel, volume: float) -> None:
+    found = model.interval([volume] * len(SWEEP))
+    assert 0 <= found.low_ml <= found.expected_ml < found.high_ml
+    assert found.high_ml - found.low_ml >= 0.0009
+
+
+def test_where_the_line_leads_below_nothing_the_interval_begins_there() -> None:
+    found = SHIPPED.interval([0.0] * len(SWEEP))
+    assert (found.low_ml, found.expected_ml) == (0, pytest.approx(0, abs=1e-12))
+    assert found.high_ml == pytest.approx(0.1 * (math.exp(0.8264) - 1))
+    assert not found.learnt
+
+
+@pytest.mark.parametrize(
+    ("volume", "learnt"), [(0.5, False), (1.0, True), (5.0, True), (20.0, True), (20.1, False)]
+)
+def test_an_interval_knows_whether_it_was_learnt_from_such_loads(
+    volume: float, learnt: bool
+) -> None:
+    model = LoadModel(0.5, 1.0, 0.0, 0.5, 9, (1.0, 20.0))
+    assert model.interval([volume] * len(SWEEP)).learnt == learnt
+    assert replace(model, range_ml=None).interval([volume] * len(SWEEP)).learnt
+
+
+def test_the_range_is_that_of_the_chosen_cut() -> None:
+    cases = _loads()
+    model = fit_load(cases)
+    assert model is not None
+    volumes = [case.sweep_ml[SWEEP.index(0.6)] for case in cases]
+    assert model.range_ml == (min(volumes), max(volumes))
+
+
+@pytest.mark.parametrize(
+    ("load", "learnt", "believed", "side"),
+    [
+        (3.0, True, None, None),
+        (2.0, True, None, None),
+        (8.0, False, None, None),
+        (9.0, True, "interval", "above"),
+        (0.5, True, "interval", "below"),
+        (9.0, False, "mask", "above"),
+        (0.0, False, "mask", "below"),
+    ],
+)
+def test_a_contradiction_says_which_to_believe(
+    load: float, learnt: bool, believed: str | None, side: str | None
+) -> None:
+    said = LoadInterval(4.0, 2.0, 8.0, learnt).contradiction(load)
+    assert bool(said) == (believed is not None)
+    if believed is not None:
+        assert f"believe the {believed}" in said
+        assert f"lie {side} the interval" in said

@@ -141,6 +141,7 @@ def test_a_judgement_marks_the_record(tmp_path: Path) -> None:
     again = VisitRecord.from_dict(json.loads(json.dumps(record.to_dict())))
     assert again == record
     assert again.load_interval_ml == (2.0, 1.0, 3.0)
+    assert again.load_interval_note == ""
     estimate.write_text(json.dumps({"reason": "unknown"}))
     quality.write_text(json.dumps({"measures": {}, "faults": []}))
     judged = VisitJudgement.read(str(quality), str(estimate))
@@ -163,3 +164,36 @@ def test_faults_of_earlier_steps_flag_the_visit(
     )
     assert found.notes == known
     assert json.loads(Path(found.quality_file).read_text())["faults"] == known
+
+
+@pytest.mark.parametrize(
+    ("load", "estimate", "believed"),
+    [
+        (0.22, {"expected_ml": 0.0, "low_ml": 0.0, "high_ml": 0.13, "learnt": False}, "mask"),
+        (9.0, {"expected_ml": 2.0, "low_ml": 1.0, "high_ml": 3.0, "learnt": True}, "interval"),
+        (0.5, {"expected_ml": 2.0, "low_ml": 1.0, "high_ml": 3.0}, "interval"),
+        (2.5, {"expected_ml": 2.0, "low_ml": 1.0, "high_ml": 3.0, "learnt": True}, ""),
+        (2.5, {"reason": "unknown"}, ""),
+    ],
+)
+def test_a_load_outside_its_interval_is_said_in_the_record(
+    tmp_path: Path, load: float, estimate: dict[str, Any], believed: str
+) -> None:
+    files = [tmp_path / name for name in ("q.json", "e.json")]
+    for path, content in zip(files, ({"measures": {}, "faults": []}, estimate), strict=True):
+        path.write_text(json.dumps(content))
+    judged = VisitJudgement.read(*map(str, files))
+    record = judged.mark(VisitRecord("01", None, "sub-01", "ok", lesion_load_ml=load))
+    assert (f"believe the {believed}" in record.load_interval_note) == bool(believed)
+    assert bool(record.load_interval_note) == bool(believed)
+    assert VisitRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_a_load_that_nothing_is_known_of_has_an_interval_with_a_width(
+    run: Run, weights: Path, found: dict[str, Path]
+) -> None:
+    _know(weights, load=LoadModel(0.7, 1.5643, -1.8037, 0.8264, 13))
+    estimate, _ = _content(run(EstimateLoad, model_file=weights, **found))
+    assert estimate["low_ml"] == 0
+    assert estimate["high_ml"] == pytest.approx(0.1285, abs=1e-3)
+    assert estimate["learnt"] is False

@@ -27,6 +27,7 @@ TRUST = [
     "lesion_load_low_ml",
     "lesion_load_high_ml",
     "lesion_load_interval_reason",
+    "lesion_load_interval_note",
     "quality",
     "quality_reasons",
     "training_distance",
@@ -139,7 +140,7 @@ def test_the_dictionary_describes_every_column(out_dir: Path) -> None:
     assert list(dictionary) == EXPECTED
     assert all(entry["Description"] for entry in dictionary.values())
     assert dictionary["lesion_load_ml"]["Units"] == "mL"
-    assert set(dictionary["status"]["Levels"]) == {"ok", "failed", "skipped"}
+    assert set(dictionary["status"]["Levels"]) == {"ok", "failed", "skipped", "running"}
     dissemination = dictionary["dissemination_in_space"]
     assert "McDonald 2017" in dissemination["Description"]
     assert "cord and optic nerve not assessed" in dissemination["Description"]
@@ -149,6 +150,7 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
     record = dataclasses.replace(
         make_record(),
         load_interval_ml=(10.0, 5.0, 20.5),
+        load_interval_note="believe the mask",
         quality_reasons=("the T1w image is noisy", "the FLAIR image looks like a T2w"),
         quality_measures={
             "training_distance": 7.5,
@@ -165,6 +167,7 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
         "5",
         "20.5",
         "n/a",
+        "believe the mask",
         "flagged",
         "the T1w image is noisy; the FLAIR image looks like a T2w",
         "7.5",

@@ -40,6 +40,7 @@ def hostile(record: VisitRecord) -> VisitRecord:
         versions=dict.fromkeys(record.versions, EVIL),
         methods=record.methods and EVIL,
         load_interval_reason=EVIL,
+        load_interval_note=EVIL,
         quality_reasons=(EVIL,),
     )
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bids_msseg.bids.record import BROKE_OFF, VisitRecord
 from bids_msseg.workflow import claims as module
-from bids_msseg.workflow.claims import LOCK_FILE, Claims
+from bids_msseg.workflow.claims import LOCK_FILE, Claims, note_running
 
 OTHER = """
 import sys
@@ -136,3 +137,34 @@ def test_forked_workers_hold_nothing(tmp_path: Path) -> None:
             os.read(0, 0)
             os._exit(0 if not Claims([tmp_path]).take("sub-01") else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def begun(participant: str, session: str | None, reason: str = BROKE_OFF) -> VisitRecord:
+    return VisitRecord(participant, session, f"sub-{participant}", "failed", reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("record", "claimed", "status"),
+    [
+        (begun("01", None), "sub-01", "running"),
+        (begun("01", "2"), "sub-01_ses-2", "running"),
+        (begun("a+b", "pre"), "sub-a+b_ses-pre", "running"),
+        (begun("01", "2"), "sub-01_ses-1", "failed"),
+        (begun("01", None), "changes of 01", "failed"),
+        # it failed, and another run tries again: its record says so once it has begun
+        (begun("01", None, "no FLAIR"), "sub-01", "failed"),
+        (VisitRecord("01", None, "sub-01", "ok"), "sub-01", "ok"),
+    ],
+)
+def test_what_runs_is_told_from_what_broke_off(
+    tmp_path: Path, record: VisitRecord, claimed: str, status: str
+) -> None:
+    with other_run(claimed, tmp_path), Claims([tmp_path]) as claims:
+        (found,) = note_running([record], claims)
+        assert found.status == status
+        if status != "running":
+            assert found == record
+    with Claims([tmp_path]) as claims:
+        assert note_running([record], claims) == (record,)
+        with other_run(record.key, tmp_path):
+            assert claims.take(record.key) is False, "asking has left a claim"

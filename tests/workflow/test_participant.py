@@ -279,6 +279,17 @@ def test_options_reach_their_nodes(images: dict[str, Path]) -> None:
     assert all(n.inputs.measure for name, n in nodes.items() if not name.startswith("list_"))
 
 
+@pytest.mark.parametrize(
+    ("device", "brain"),
+    [("auto", "cpu"), ("cpu", "cpu"), ("mps", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1")],
+)
+def test_the_brain_is_found_where_its_nets_can_run(
+    images: dict[str, Path], device: str, brain: str
+) -> None:
+    nodes = nodes_of(build(images, device=device))
+    assert (nodes["segment"].inputs.device, nodes["brain"].inputs.device) == (device, brain)
+
+
 def test_labels_with_a_plus_make_distinct_names() -> None:
     """BIDS allows ``+`` in labels, nipype does not allow it in names."""
     names = [visit_workflow_name(Visit(label, None, Path())) for label in ("a+b", "ab", "aplusb")]

@@ -21,6 +21,7 @@ from site_text import cell, table
 from bids_msseg.bids import sidecars
 from bids_msseg.bids.changes import change_dictionary, code_table, codes_sidecar, pairs_of
 from bids_msseg.bids.dataset import DESCRIPTIONS
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.record import ModelUse, VisitRecord
 from bids_msseg.commands.comparison import SHOWN
 from bids_msseg.commands.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
@@ -239,18 +240,26 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
     method = sidecars.Method(ModelUse("", "", ""), 0.5, 3.0, 0.5)
     visits = [VisitRecord("X", one, f"sub-X_ses-{one}", "ok") for one in ("V", "Y")]
     change = codes_sidecar(pairs_of(visits)[0], ChangeRule(), ["bids::..."])
+    own = {
+        "candidates": sidecars.candidates_sidecar(origin, method),
+        "rejected": sidecars.rejected_sidecar(origin, method),
+        "ventricles": sidecars.ventricle_mask_sidecar(origin),
+        "brain": sidecars.brain_mask_sidecar(origin, method="how it was made"),
+        "mask": sidecars.lesion_mask_sidecar(origin, method),
+        "probseg": sidecars.probseg_sidecar(origin, method),
+        "labels": sidecars.dseg_sidecar(origin, method),
+    }
     return {
-        "*desc-candidates_mask": sidecars.candidates_sidecar(origin, method),
-        "*desc-rejected_mask": sidecars.rejected_sidecar(origin, method),
-        "*label-ventricle_mask": sidecars.ventricle_mask_sidecar(origin),
-        "*desc-brain_mask": sidecars.brain_mask_sidecar(origin, method="how it was made"),
-        "*label-L_mask": sidecars.lesion_mask_sidecar(origin, method),
-        "*label-L_probseg": sidecars.probseg_sidecar(origin, method),
-        "*seg-lesions_dseg": sidecars.dseg_sidecar(origin, method),
+        **{_pattern(name): content for name, content in own.items()},
         "*seg-changes_dseg": change,
         "*desc-preproc_*": sidecars.preproc_sidecar("", origin, skull_stripped=True, steps=[""]),
         "*_xfm": sidecars.xfm_sidecar("A", "B", kind="affine", sources=[], software={"a": ""}),
     }
+
+
+def _pattern(name: str) -> str:
+    """Match the files of an output, whatever the visit."""
+    return f"*{OUTPUTS[name].stem}"
 
 
 @cache
@@ -258,13 +267,12 @@ def _described() -> dict[str, str]:
     found = {pattern: cell(one["Description"]) for pattern, one in _sidecars().items()}
     found["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
     found["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
-    found["*desc-lesions_stats"] = (
-        "One row a lesion or rejected candidate: volume, place, region, "
+    found[_pattern("stats")] = (
+        "One row a lesion or rejected candidate: volume, place, region, probabilities, and why "
+        "it was rejected"
     )
-    found["*desc-lesions_stats"] += "probabilities, and why it was rejected"
-    result = {
-        "*space-FLAIR_label-L_mask": f"**{found['*label-L_mask']}**, on the grid of the FLAIR"
-    }
+    lesions = found.pop(_pattern("mask"))
+    result = {_pattern("mask"): f"**{lesions}**, on the grid of the FLAIR"}
     result["*space-T1w_label-L_mask"] = "The lesions on the grid of the T1w, *if there*"
     result["*space-MNI*_label-L_mask"] = (
         "The lesions in the template; `--output-spaces` names others"

@@ -12,6 +12,7 @@ from site_text import cell, table
 
 from bids_msseg.cli import build_parser
 from bids_msseg.commands import consensus, demo, evaluate, export, train
+from bids_msseg.compatibility import explain
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode
 
@@ -39,10 +40,11 @@ def usage_page() -> str:
     Returns
     -------
     str
-        Markdown: a section for each program, the configuration file, the exit codes.
+        Markdown: a section for each program, options of other apps, the configuration file, the
+        exit codes.
     """
     programs = (program_section(name, build()) for name, build in PROGRAMS.items())
-    return "\n".join((_INTRO, *programs, _configuration(), _exit_codes()))
+    return "\n".join((_INTRO, *programs, _other_apps(), _configuration(), _exit_codes()))
 
 
 def program_section(name: str, parser: argparse.ArgumentParser) -> str:
@@ -103,6 +105,16 @@ def _spelling(action: argparse.Action) -> str:
     if action.nargs == 0:
         return flags
     return f"{flags} {values or action.dest.upper()}"
+
+
+def _other_apps() -> str:
+    rows = [(f"`{flag}`", cell(text)) for flag, text in explain()]
+    intro = (
+        "`msseg` takes these, too; what is not done as it is written is said in the log. Levels: "
+        "`subject` and `session` are run as `participant`, `dataset` as `group`; the space `anat` "
+        "is the grid of the T1w.\n"
+    )
+    return "\n".join(("## Options of other apps\n", intro, table(("option", "here"), rows)))
 
 
 def _configuration() -> str:

@@ -109,7 +109,7 @@ WORDS = [
     Case(
         "derivatives not there", _option("-d", "brains=/no/such"), 66, "no folder", "--derivatives"
     ),
-    Case("derivatives without name", _option("-d", "/no/such"), 64, "--derivatives", "NAME=PATH"),
+    Case("derivatives without name", _option("-d", "/no/such"), 66, "no folder", "--derivatives"),
     Case(
         "space of no template",
         _option("--output-spaces", "MNI152:res-x"),

@@ -1,0 +1,170 @@
+"""What a visit leaves in OUT: the one list of its outputs.
+
+The node that writes takes its names from here, and so do the check whether a visit is finished,
+the page about outputs and the tests. The files of a pair of visits are listed in
+:mod:`bids_msseg.bids.changes`.
+
+Public names: :class:`Output`, :data:`OUTPUTS`, :func:`preprocessed`, :func:`mask_in`,
+:func:`transform`, :func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.visit import Visit
+from bids_msseg.config import NATIVE_SPACES
+from bids_msseg.imaging.template import EMBEDDED
+
+IMAGE: Final = (".nii.gz", ".json")
+Spaces = Sequence[tuple[str, int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output of a visit: a file and what stands beside it under the same name.
+
+    Attributes
+    ----------
+    entities : mapping
+        Keyword arguments of :func:`~bids_msseg.bids.paths.output_path`.
+    extensions : tuple of str
+        That of the content first, then those of what explains it.
+    """
+
+    entities: Mapping[str, Any]
+    extensions: tuple[str, ...] = IMAGE
+
+    def path(self, out_dir: Path, visit: Visit, extension: str) -> Path:
+        """Name one of its files."""
+        return output_path(out_dir, visit, extension=extension, **self.entities)
+
+    def paths(self, out_dir: Path, visit: Visit) -> tuple[Path, ...]:
+        """Name all of its files."""
+        return tuple(self.path(out_dir, visit, extension) for extension in self.extensions)
+
+    @property
+    def stem(self) -> str:
+        """End of its name, without what says of which visit it is and without extension.
+
+        Examples
+        --------
+        >>> OUTPUTS["candidates"].stem
+        'space-FLAIR_label-L_desc-candidates_mask'
+        """
+        visit = Visit("X", None, Path())
+        name = self.path(Path(), visit, ".json").name
+        return name.removeprefix(f"{visit.prefix}_").removesuffix(".json")
+
+
+def _on_flair(
+    *, suffix: str = "mask", extensions: tuple[str, ...] = IMAGE, **entities: str
+) -> Output:
+    return Output({"space": "FLAIR", **entities, "suffix": suffix}, extensions)
+
+
+OUTPUTS: Final[Mapping[str, Output]] = {
+    "brain": _on_flair(desc="brain"),
+    "ventricles": _on_flair(label="ventricle"),
+    "probseg": _on_flair(label="L", suffix="probseg"),
+    "labels": _on_flair(seg="lesions", suffix="dseg", extensions=(*IMAGE, ".tsv")),
+    "candidates": _on_flair(label="L", desc="candidates"),
+    "rejected": _on_flair(label="L", desc="rejected"),
+    "mask": _on_flair(label="L"),
+    "stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
+}
+"""What every visit has, by the name that the workflow uses."""
+
+
+def preprocessed(contrast: str) -> Output:
+    """Return the preprocessed image of a contrast."""
+    return _on_flair(desc="preproc", suffix=contrast)
+
+
+def mask_in(space: str, resolution: str | int | None = None) -> Output:
+    """Return the lesion mask on another grid.
+
+    Parameters
+    ----------
+    space : str
+        ``T1w`` or the name of a template.
+    resolution : str or int, optional
+        Index of the template's grid; None for a grid of the visit.
+    """
+    grid: dict[str, Any] = {} if resolution is None else {"res": resolution}
+    return Output({"space": space, **grid, "label": "L", "suffix": "mask"})
+
+
+def transform(start: str, end: str) -> Output:
+    """Return the transform that brings images from one space to another."""
+    names = {"from_": start, "to": end, "mode": "image", "suffix": "xfm"}
+    return Output(names, (".txt", ".json"))
+
+
+def visit_outputs(visit: Visit, spaces: Spaces = ()) -> tuple[Output, ...]:
+    """List what a visit writes below its ``anat``.
+
+    Parameters
+    ----------
+    visit : Visit
+    spaces : sequence of (name, resolution)
+        Spaces in which masks are asked for.
+
+    Returns
+    -------
+    tuple of Output
+
+    Examples
+    --------
+    >>> visit = Visit("01", None, Path("f.nii.gz"), t1w=Path("t.nii.gz"))
+    >>> [one.stem for one in visit_outputs(visit, [("T1w", None)])][-3:]
+    ['space-T1w_label-L_mask', 'from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm',
+     'from-T1w_to-FLAIR_mode-image_xfm']
+    """
+    templates = [(name, grid or 1) for name, grid in spaces if name not in NATIVE_SPACES]
+    natives = [name for name, _ in spaces if name in visit.contrasts and name != "FLAIR"]
+    moves = {("FLAIR", EMBEDDED), *(("FLAIR", name) for name, _ in templates)}
+    moves |= {(contrast, "FLAIR") for contrast in _moving(visit)}
+    return (
+        *OUTPUTS.values(),
+        *(preprocessed(contrast) for contrast in visit.contrasts),
+        *(mask_in(name) for name in natives),
+        *(mask_in(name, grid) for name, grid in templates),
+        *(transform(*ends) for ends in sorted(moves)),
+    )
+
+
+def figure_labels(visit: Visit) -> tuple[str, ...]:
+    """List the ``desc-`` labels of a visit's figures."""
+    moving = _moving(visit)
+    aligned = [f"registration{name}" for name in (*moving, "FLAIR")] if moving else []
+    return ("lesions", "lesionsPlain", "brain", "brainPlain", *aligned)
+
+
+def visit_files(out_dir: Path, visit: Visit, spaces: Spaces = ()) -> tuple[Path, ...]:
+    """Name every file that a finished visit has, its record and its participant's page aside.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+    spaces : sequence of (name, resolution)
+        As for :func:`visit_outputs`.
+
+    Returns
+    -------
+    tuple of Path
+    """
+    return (
+        *(path for one in visit_outputs(visit, spaces) for path in one.paths(out_dir, visit)),
+        *(figure_path(out_dir, visit, label, extension=".png") for label in figure_labels(visit)),
+    )
+
+
+def _moving(visit: Visit) -> list[str]:
+    return [contrast for contrast in visit.contrasts if contrast != "FLAIR"]

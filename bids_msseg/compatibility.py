@@ -1,0 +1,278 @@
+"""Options that users of other BIDS Apps bring along, and what they mean here.
+
+Some are other names of our options, some say in other words what one of our options says, and some
+have no meaning here. All are accepted; what is not taken as it was written is said in a note. They
+come from fMRIPrep, MRIQC, QSIPrep, snakebids and the BIDS execution specification.
+
+Public names: :func:`canonical`, :func:`split_off_levels`, :func:`add_hidden_options`,
+:func:`translate`, :func:`explain`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bids_msseg import readers
+from bids_msseg.config import LEVEL_SYNONYMS, LEVELS
+from bids_msseg.errors import UsageError
+
+ALIASES: Final[Mapping[str, str]] = {
+    "--n-cpus": "--nprocs",
+    "--n-procs": "--nprocs",
+    "--nthreads": "--nprocs",
+    "--mem": "--mem-mb",
+    "--skip-bids-validator": "--skip-bids-validation",
+    "--participant-labels": "--participant-label",
+    "--subject-label": "--participant-label",
+    "--exclude-subject-label": "--exclude-participant-label",
+    "--session-id": "--session-label",
+    "--nipype-plugin-file": "--use-plugin",
+    "--skull-strip-t1w": "--skull-strip-mode",
+    "--skull-strip-anat": "--skull-strip-mode",
+    "--analysis-level": "--level",
+}
+"""Other names of options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """An option without effect.
+
+    Attributes
+    ----------
+    why : str
+        Why there is nothing to do for it.
+    value : str
+        Its metavar; empty where it takes no value.
+    """
+
+    why: str
+    value: str = ""
+
+
+IDLE: Final[Mapping[str, Idle]] = {
+    "--notrack": Idle("nothing is ever tracked"),
+    "--track-carbon": Idle("nothing is ever tracked"),
+    "--write-graph": Idle("every visit has the same steps, which the documentation draws"),
+    "--md-only-boilerplate": Idle("the methods text is written as Markdown only"),
+    "--low-mem": Idle("every step reads one visit only; --mem-gb limits the whole run"),
+    "--output-layout": Idle("there is no other layout than that of BIDS", "bids"),
+    "--longitudinal": Idle("visits are compared wherever a participant has several"),
+    "--subject-anatomical-reference": Idle("every visit keeps its own grid", "NAME"),
+    "--aggregate-session-reports": Idle("a page has all visits of its participant", "N"),
+    "--skull-strip-fixed-seed": Idle("equal input gives equal results in any case"),
+}
+"""Options that are accepted and change nothing."""
+
+EXTENTS: Final = ("minimal", "resampling", "full")
+"""What fMRIPrep calls a level."""
+SKULLS: Final[Mapping[str, str]] = {"auto": "auto", "skip": "yes", "force": "no"}
+"""Answers of ``--skull-strip-mode``, and those of ``--skull-stripped``."""
+MEANINGS: Final[Mapping[str, str]] = {
+    "--mem-mb": "memory of the whole run, in MB, or in GB with G behind it",
+    "--skull-strip-mode": "auto; skip as `--skull-stripped yes`, force as `--skull-stripped no`",
+    "--level": "an analysis level; minimal, resampling and full have no effect",
+    "--sloppy": "as `--fast`",
+}
+"""Options that say in other words what one of ours says."""
+NOT_READ: Final = ("fieldmaps", "slicetiming", "sbref", "fmap-jacobian")
+"""What fMRIPrep can ignore and this app never reads."""
+
+
+def canonical(word: str) -> str:
+    """Spell an option as the parser knows it; values stay as they are, also behind ``=``.
+
+    Examples
+    --------
+    >>> canonical("--n_cpus=4"), canonical("--bids_filter_file"), canonical("a_b")
+    ('--nprocs=4', '--bids-filter-file', 'a_b')
+    """
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    dashed = name.replace("_", "-")
+    return ALIASES.get(dashed, dashed) + equals + value
+
+
+def split_off_levels(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], list[str]]:
+    """Find analysis levels that stand where an option would take them for its values.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The command line, options as :func:`canonical` spells them.
+    flags : collection of str
+        Options that take several values.
+
+    Returns
+    -------
+    words, levels : list of str
+        The words without those levels; the first value of an option is never taken for a level.
+
+    Examples
+    --------
+    >>> split_off_levels(["/bids", "/out", "--ignore", "t1w", "group", "--fast"], ["--ignore"])
+    (['/bids', '/out', '--ignore', 't1w', '--fast'], ['group'])
+    """
+    known = (*LEVELS, *LEVEL_SYNONYMS)
+    kept: list[str] = []
+    levels: list[str] = []
+    first_value: int | None = None
+    for word in (*words, "--"):
+        if word.startswith("-"):
+            end = len(kept)
+            while first_value is not None and end > first_value + 1 and kept[end - 1] in known:
+                end -= 1
+            levels += kept[end:]
+            del kept[end:]
+            first_value = len(kept) + 1 if word in flags else None
+        kept.append(word)
+    return kept[:-1], levels
+
+
+def add_hidden_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of other apps; help does not show them.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    """
+    for flag, idle in IDLE.items():
+        if flag == "--notrack":
+            continue  # known so widely that help shows it
+        how: dict[str, Any] = {} if idle.value else {"action": "store_true"}
+        parser.add_argument(flag, help=argparse.SUPPRESS, **how)
+    for flag in ("--mem-mb", "--skull-strip-mode"):
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    parser.add_argument("--level", action="append", help=argparse.SUPPRESS)
+    parser.add_argument("--sloppy", action="store_true", help=argparse.SUPPRESS)
+
+
+def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Turn the options of other apps into ours.
+
+    Parameters
+    ----------
+    given : mapping of str to object
+        Options by name, as the parser leaves them.
+
+    Returns
+    -------
+    options : dict
+        Those that :class:`~bids_msseg.config.RunConfig` knows; ``levels`` may be empty.
+    notes : tuple of str
+        What was taken otherwise than it was written, one sentence each.
+
+    Raises
+    ------
+    UsageError
+        For a value that such an option cannot have, or two options that say the same.
+
+    Examples
+    --------
+    >>> translate({"levels": ["subject"], "mem_mb": "16G"})
+    ({'levels': ['participant'], 'mem_gb': 16.0}, ('the level subject is run as participant',))
+    """
+    options = dict(given)
+    notes = [*_levels(options), *_idle(options)]
+    _memory(options)
+    notes += [*_skulls(options), *_ignored(options), *_spaces(options)]
+    if options.pop("sloppy", False):
+        options["fast"] = True
+        notes.append("--sloppy is read as --fast")
+    return options, tuple(notes)
+
+
+def explain() -> tuple[tuple[str, str], ...]:
+    """List the options of other apps and what each does here, in Markdown.
+
+    Returns
+    -------
+    tuple of (flag, meaning)
+    """
+    return (
+        *((flag, f"as `{ours}`") for flag, ours in ALIASES.items()),
+        *MEANINGS.items(),
+        *((flag, f"no effect: {idle.why}") for flag, idle in IDLE.items()),
+    )
+
+
+def _levels(options: dict[str, Any]) -> list[str]:
+    """Join the levels of ``--level`` to those that stand alone."""
+    asked = options.pop("level", [])
+    words = [*options.get("levels", []), *(one for one in asked if one not in EXTENTS)]
+    options["levels"] = [LEVEL_SYNONYMS.get(word, word) for word in words]
+    return [
+        *(
+            f"--level {one} has no effect: all outputs are always written"
+            for one in asked
+            if one in EXTENTS
+        ),
+        *(
+            f"the level {word} is run as {LEVEL_SYNONYMS[word]}"
+            for word in words
+            if word in LEVEL_SYNONYMS
+        ),
+    ]
+
+
+def _idle(options: dict[str, Any]) -> list[str]:
+    given = [flag for flag in IDLE if _dest(flag) in options]
+    values = {flag: options.pop(_dest(flag)) for flag in given}
+    if values.get("--output-layout", "bids") != "bids":
+        raise UsageError(
+            f"--output-layout is {values['--output-layout']}",
+            cure="give bids, the only layout that there is here",
+        )
+    return [f"{flag} has no effect: {IDLE[flag].why}" for flag in given]
+
+
+def _memory(options: dict[str, Any]) -> None:
+    text = options.pop("mem_mb", None)
+    if text is None:
+        return
+    if "mem_gb" in options:
+        raise UsageError("--mem-mb and --mem-gb say the same", cure="give one of them")
+    try:
+        options["mem_gb"] = readers.memory(text)
+    except ValueError as error:
+        raise UsageError(f"--mem-mb is {text}", cure=f"give {error}") from error
+
+
+def _skulls(options: dict[str, Any]) -> list[str]:
+    mode = options.pop("skull_strip_mode", None)
+    if mode is None:
+        return []
+    if "skull_stripped" in options:
+        raise UsageError(
+            "--skull-strip-mode and --skull-stripped say the same", cure="give one of them"
+        )
+    if mode not in SKULLS:
+        choices = readers.alternatives(SKULLS)
+        raise UsageError(f"--skull-strip-mode is {mode}", cure=f"give {choices}")
+    options["skull_stripped"] = SKULLS[mode]
+    return [f"--skull-strip-mode {mode} is read as --skull-stripped {SKULLS[mode]}"]
+
+
+def _ignored(options: dict[str, Any]) -> list[str]:
+    words = options.pop("ignore", [])
+    wanted = [word for word in words if word not in NOT_READ]
+    if wanted:
+        options["ignore"] = wanted
+    return [
+        f"--ignore {word} has no effect: nothing of it is ever read"
+        for word in words
+        if word in NOT_READ
+    ]
+
+
+def _spaces(options: Mapping[str, Any]) -> list[str]:
+    named = [space for space in options.get("output_spaces", []) if space.lower() == "anat"]
+    return [f"the space {space} is the grid of the T1w" for space in named[:1]]
+
+
+def _dest(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")

@@ -1,0 +1,78 @@
+"""The list of what a visit writes, held against what a whole run wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bids_msseg.bids.changes import pair_files
+from bids_msseg.bids.derivatives import OUTPUTS, figure_labels, visit_files
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.visit import Visit
+
+OUT = Path("/out")
+WRITTEN = Path(__file__).parents[1] / "e2e" / "expected_outputs.txt"
+SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
+IMAGE = Path("f.nii.gz")
+VISITS = {
+    "three contrasts": Visit("01", "1", IMAGE, IMAGE, IMAGE),
+    "T1w": Visit("01", "2", IMAGE, IMAGE),
+    "T2w, no session": Visit("02", None, IMAGE, None, IMAGE),
+    "FLAIR alone, acq": Visit("03", None, IMAGE, entities={"acq": "sag"}),
+}
+
+
+def written(visit: Visit) -> set[str]:
+    """Files of a visit that the whole-run test has seen, those of a pair of visits aside."""
+    lines = WRITTEN.read_text(encoding="utf-8").splitlines()
+    names = [line for line in lines if line.rpartition("/")[2].startswith(f"{visit.prefix}_")]
+    return {name for name in names if "changes" not in name and "from-ses" not in name}
+
+
+def below_out(paths: tuple[Path, ...]) -> set[str]:
+    return {path.relative_to(OUT).as_posix() for path in paths}
+
+
+@pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
+def test_the_list_is_what_a_run_writes(visit: Visit) -> None:
+    files = visit_files(OUT, visit, SPACES)
+    assert len(set(files)) == len(files)
+    assert below_out(files) == written(visit)
+
+
+def test_what_a_pair_of_visits_writes() -> None:
+    later = VisitRecord("01", "2", "sub-01_ses-2", "ok")
+    lines = WRITTEN.read_text(encoding="utf-8").splitlines()
+    names = {line for line in lines if "changes" in line or "from-ses" in line}
+    tables = {f"sub-01/sub-01_desc-changes_stats{extension}" for extension in (".tsv", ".json")}
+    assert below_out(pair_files(OUT, "1", later).all) == names - tables
+
+
+@pytest.mark.parametrize(
+    ("spaces", "masks"),
+    [
+        ((), 0),
+        ((("FLAIR", None),), 0),
+        ((("T1w", None), ("MNI152NLin6Asym", None)), 2),
+        ((("MNI152NLin6Asym", 1), ("MNI152NLin6Asym", 2)), 2),
+    ],
+)
+def test_masks_of_other_spaces(spaces: tuple[tuple[str, int | None], ...], masks: int) -> None:
+    plain = set(visit_files(OUT, VISITS["T1w"]))
+    more = {path.name for path in set(visit_files(OUT, VISITS["T1w"], spaces)) - plain}
+    assert sum(name.endswith("_mask.nii.gz") for name in more) == masks
+    # a template that is asked for is fitted once, whatever its grids
+    others = {name for name, _ in spaces if name.startswith("MNI")}
+    assert sum(name.endswith("_xfm.txt") for name in more) == len(others)
+
+
+@pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
+def test_a_registration_is_drawn_where_something_was_aligned(visit: Visit) -> None:
+    labels = figure_labels(visit)
+    assert ("registrationFLAIR" in labels) == (len(visit.contrasts) > 1)
+    assert len(labels) == (4 if len(visit.contrasts) == 1 else 4 + len(visit.contrasts))
+
+
+def test_names_of_outputs_differ() -> None:
+    assert len({one.stem for one in OUTPUTS.values()}) == len(OUTPUTS)

@@ -1,0 +1,139 @@
+"""Options that users of other apps bring along: what they become, and that a note is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bids_msseg.cli import parse_args
+from bids_msseg.compatibility import ALIASES, IDLE, MEANINGS, explain, split_off_levels
+from bids_msseg.config import OutputSpace, RunConfig
+
+LINE = ["/bids", "/out", "participant"]
+
+
+def read(words: str) -> RunConfig:
+    return parse_args([*LINE, *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "gigabytes"),
+    [
+        ("--mem 16000", 16.0),
+        ("--mem_mb 16000", 16.0),
+        ("--mem-mb 8000M", 8.0),
+        ("--mem 16G", 16.0),
+        ("--mem 12gb", 12.0),
+        ("--mem=2.5G", 2.5),
+        ("--mem-gb 16", 16.0),
+    ],
+)
+def test_memory_has_the_unit_of_its_option(words: str, gigabytes: float) -> None:
+    assert read(words).performance.mem_gb == gigabytes
+
+
+@pytest.mark.parametrize("words", ["0", "16T", "much", "-5", "1e3", "", "G"])
+def test_what_is_no_memory(words: str) -> None:
+    from bids_msseg import readers
+
+    with pytest.raises(ValueError, match="G or M"):
+        readers.memory(words)
+
+
+@pytest.mark.parametrize("flag", IDLE)
+def test_an_option_without_effect_is_noted(flag: str) -> None:
+    value = {"": [], "bids": ["bids"], "N": ["3"], "NAME": ["unbiased"]}[IDLE[flag].value]
+    for spelling in (flag, "--" + flag[2:].replace("-", "_")):
+        config = parse_args([*LINE, spelling, *value])
+        assert config == parse_args(LINE)
+        (note,) = config.notes
+        assert note.startswith(f"{flag} has no effect: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "part", "name", "expected", "notes"),
+    [
+        ("--sloppy", "processing", "fast", True, 1),
+        ("--skull-strip-t1w skip", "processing", "skull_stripped", "yes", 1),
+        ("--skull_strip_mode force", "processing", "skull_stripped", "no", 1),
+        ("--skull-strip-anat auto", "processing", "skull_stripped", "auto", 1),
+        ("--ignore t2w", "query", "ignore", ("t2w",), 0),
+        ("--ignore T1w t2w", "query", "ignore", ("t1w", "t2w"), 0),
+        ("--ignore fieldmaps t2w sbref", "query", "ignore", ("t2w",), 2),
+        ("--ignore slicetiming", "query", "ignore", (), 1),
+        ("--device mps", "performance", "device", "mps", 0),
+        ("--output-spaces anat", "processing", "output_spaces", (OutputSpace("T1w"),), 1),
+        ("-d /x/smriprep", "query", "derivatives", {"smriprep": Path("/x/smriprep")}, 0),
+    ],
+)
+def test_words_of_other_apps(
+    words: str, part: str, name: str, expected: object, notes: int
+) -> None:
+    config = read(words)
+    assert getattr(getattr(config, part), name) == expected
+    assert len(config.notes) == notes
+
+
+@pytest.mark.parametrize(
+    ("words", "levels"),
+    [
+        ("/bids /out subject", ("participant",)),
+        ("/bids /out session", ("participant",)),
+        ("/bids /out dataset", ("group",)),
+        ("/bids /out subject dataset", ("participant", "group")),
+        ("/bids /out --level subject", ("participant",)),
+        ("/bids /out --analysis-level dataset", ("group",)),
+        ("/bids /out participant --level group", ("participant", "group")),
+        ("/bids /out participant --level full", ("participant",)),
+    ],
+)
+def test_levels_of_the_execution_specification(words: str, levels: tuple[str, ...]) -> None:
+    config = parse_args(words.split())
+    assert config.levels == levels
+    others = {"subject", "session", "dataset", "full"} & set(words.split())
+    assert len(config.notes) == len(others)
+
+
+@pytest.mark.parametrize(
+    ("words", "levels", "labels"),
+    [
+        ("--participant-label 01 group", ("group",), ("01",)),
+        ("--participant-label 01 02 participant group", ("participant", "group"), ("01", "02")),
+        ("participant --participant_label 01 group", ("participant", "group"), ("01",)),
+        ("--participant-label 01 participant --fast", ("participant",), ("01",)),
+        ("participant --participant-label sub-01 sub-group", ("participant",), ("01", "group")),
+        ("participant --participant-label group", ("participant",), ("group",)),
+    ],
+)
+def test_a_level_is_not_taken_for_a_label(
+    words: str, levels: tuple[str, ...], labels: tuple[str, ...]
+) -> None:
+    config = parse_args(["/bids", "/out", *words.split()])
+    assert (config.levels, config.query.participant_label) == (levels, labels)
+
+
+@pytest.mark.parametrize(
+    "words", ["--output-spaces FLAIR", "-d /x", "--session-label 1", "--ignore t1w"]
+)
+def test_no_option_swallows_the_level(words: str) -> None:
+    config = parse_args(["/bids", "/out", *words.split(), "participant"])
+    assert config.levels == ("participant",)
+    assert len(config.notes) == 1
+
+
+def test_the_first_value_is_a_value() -> None:
+    flags = ["--participant-label"]
+    words = ["--participant-label", "group", "-v", "group"]
+    assert split_off_levels(words, flags) == (words, [])
+
+
+def test_threads_may_be_more_than_cpus() -> None:
+    performance = read("--nprocs 2 --omp-nthreads 8").performance
+    assert (performance.nprocs, performance.omp_nthreads) == (2, 8)
+
+
+def test_every_such_option_is_explained() -> None:
+    rows = dict(explain())
+    assert set(rows) == {*ALIASES, *MEANINGS, *IDLE}
+    assert all(rows.values())
