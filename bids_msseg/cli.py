@@ -225,12 +225,13 @@ def bids_exec_spec() -> str:
     -------
     str
         A Boutiques descriptor (schema 0.5) of the installed version. Inside a container it names
-        that image, elsewhere the one that the Dockerfile makes.
+        that image, elsewhere the released one of this version.
     """
     file = resources.files("bids_msseg").joinpath("data/boutiques.json")
     descriptor = json.loads(file.read_text(encoding="utf-8"))
     descriptor["tool-version"] = __version__
-    image = os.environ.get("BIDS_MSSEG_IMAGE") or f"msseg:{__version__}"
+    released = f"{descriptor['container-image']['image']}:{__version__}"
+    image = os.environ.get("BIDS_MSSEG_IMAGE") or released
     descriptor["container-image"] = {"type": "docker", "image": image}
     return json.dumps(descriptor, indent=2, ensure_ascii=False)
 

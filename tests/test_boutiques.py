@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 import subprocess
 import sysconfig
@@ -167,15 +166,11 @@ def test_run_modes_exclude_each_other_there_too(
             assert accepted
 
 
-def test_container_is_this_one_or_the_one_the_dockerfile_makes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_container_is_this_one_or_the_released_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BIDS_MSSEG_IMAGE", raising=False)
     named = json.loads(cli.bids_exec_spec())["container-image"]
-    dockerfile = Path(__file__).resolve().parents[1] / "Dockerfile"
-    image = re.search(r"^ARG IMAGE=(\S+)", dockerfile.read_text(), re.MULTILINE)
-    assert image is not None
-    expected = image[1].replace("${VERSION}", bids_msseg.__version__)
-    assert named == {"type": "docker", "image": expected}
+    public = Path(__file__).resolve().parents[1] / "integrations/image.txt"
+    released = f"{public.read_text().strip()}:{bids_msseg.__version__}"
+    assert named == {"type": "docker", "image": released}
     monkeypatch.setenv("BIDS_MSSEG_IMAGE", "registry.org/msseg:2")
     assert json.loads(cli.bids_exec_spec())["container-image"]["image"] == "registry.org/msseg:2"

@@ -23,11 +23,16 @@ pip_into() { # the base's pip installs into an environment that needs none of it
 }
 
 compile() { # unchecked: a copied image keeps no times, and a read-only one cannot write them again
-  "$1/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$2" > /dev/null || true
+  # segmenting imports none of the packages of -x: their bytecode would only take room
+  "$1/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+    -x '/site-packages/(sympy|mpmath|torch/(_export|_inductor|onnx|testing/_internal))/' \
+    "$2" > /dev/null || true
 }
 
-slim() { # what no run of the app opens: tests, headers and programs for building on torch
+slim() { # what no run of the app opens: tests, headers, sources of modules that are built already
   find "$1" -type d -name tests -path '*/site-packages/*' -prune -exec rm -rf {} +
+  find "$1" -type f -path '*/site-packages/*' \( -name '*.pyx' -o -name '*.pxd' -o -name '*.h' \
+    -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.f' \) -delete
   for packages in "$1"/lib/python3*/site-packages; do
     rm -rf "$packages/torch/test" "$packages/torch/include" "$packages/torch/share"
     rm -rf "$packages/matplotlib/mpl-data/sample_data"

@@ -1,7 +1,7 @@
 """Write the exact versions of this environment that setup.py's requirements lead to.
 
-``requirements.lock`` is what the app runs with, ``requirements-docs.lock`` what building the
-documentation adds, ``requirements-test.lock`` what the tests add to both.
+``requirements.lock`` is what all programs but ``msseg-export`` need, ``requirements-docs.lock``
+what building the documentation adds, ``requirements-test.lock`` what the tests add to both.
 torch is left out: the Makefile chooses its build.
 
 usage: python tools/lock.py
@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"torch"}
+FILES = {"": ("RUNTIME", "EVALUATE", "TRAIN"), "-docs": ("DOCS",), "-test": ("TEST",)}
+"""End of each file's name, and the lists of setup.py that it is written from."""
 
 
 def named(variable: str) -> list[str]:
@@ -60,8 +62,8 @@ def write(path: Path, packages: dict[str, str]) -> None:
 def main() -> None:
     """Write all files."""
     before: dict[str, str] = {}
-    for variable, part in (("RUNTIME", ""), ("DOCS", "-docs"), ("TEST", "-test")):
-        found = closure(named(variable))
+    for part, variables in FILES.items():
+        found = closure([wanted for variable in variables for wanted in named(variable)])
         added = {name: version for name, version in found.items() if name not in before}
         write(ROOT / f"requirements{part}.lock", added)
         before |= found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import multiprocessing
 import sys
@@ -174,11 +175,14 @@ def evaluate(settings: Settings) -> ExitCode:
     ------
     NoInputError
         If there is nothing to compare.
+    UsageError
+        If scikit-image is missing.
     DataError
         If grids differ and resampling was not asked for, or a file is damaged.
     CannotCreateError
         If the output folder cannot be written.
     """
+    _require_skimage()
     pairing = find_pairs(settings.auto, settings.manual, settings.places)
     _refuse_other_grids(pairing.pairs, settings)
     try:
@@ -198,6 +202,15 @@ def evaluate(settings: Settings) -> ExitCode:
         LOGGER.info("wrote %s", write_page(result, settings.out))
     _tell(result)
     return ExitCode.SUCCESS
+
+
+def _require_skimage() -> None:
+    """Check that the package that measures surfaces is there, before any image is read."""
+    if importlib.util.find_spec("skimage") is None:
+        raise UsageError(
+            "distances between surfaces need the package scikit-image",
+            cure="pip install 'bids_msseg[evaluate]'",
+        )
 
 
 def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.commands.labels import LabelledFiles
 
+LOGGER = logging.getLogger("bids_msseg")
 SHOWN = ("dice", "ppv", "sensitivity", "lesion_f1", "lesion_f1_anima", "false_components")
 SOFTWARE = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "safetensors")
 """What a training's result depends on beside this package."""
@@ -261,7 +264,10 @@ def _software() -> str:
 
 
 def draw_losses(logs: Path, target: Path) -> None:
-    """Draw the loss of every stage over its steps."""
+    """Draw the loss of every stage over its steps, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        LOGGER.warning("%s is not drawn: pip install 'bids_msseg[train]'", target.name)
+        return
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

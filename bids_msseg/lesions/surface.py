@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
-from skimage.measure import marching_cubes
 
 from bids_msseg.lesions.instances import bounding_box
 
@@ -112,6 +111,9 @@ class _Surface:
 
     @classmethod
     def of(cls, mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> _Surface:
+        # an extra, which only msseg-evaluate needs
+        from skimage.measure import marching_cubes
+
         corners, faces, _, _ = marching_cubes(
             np.pad(mask, 1).astype(np.float32), 0.5, spacing=spacing
         )

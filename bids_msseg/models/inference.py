@@ -46,11 +46,11 @@ def tile_starts(low: int, high: int, tile: int, stride: int) -> list[int]:
     >>> tile_starts(20, 60, 96, 64)
     [-8]
     """
-    extent = high - low
-    if extent <= tile:
-        return [2 * ((low + high - tile) // 4)]
-    steps = -(-(extent - tile) // stride)
-    return [2 * round((low + step * (extent - tile) / steps) / 2) for step in range(steps + 1)]
+    first, last = 2 * (low // 2), 2 * -(-(high - tile) // 2)
+    if last <= first:
+        return [2 * ((first + last) // 4)]
+    steps = -(-(last - first) // stride)
+    return [first + 2 * round(step * (last - first) / steps / 2) for step in range(steps + 1)]
 
 
 def predict(

@@ -57,12 +57,16 @@ def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_]
     share : ndarray of float32, shape (S, S, S)
         Share of each voxel that is lesion.
     """
-    low = [max(int(np.floor(line.min())) - 1, 0) for line in at]
-    high = [
-        min(int(np.ceil(line.max())) + 2, extent)
+    # a place beyond the image still takes one voxel of it, which is not seen
+    low = [
+        min(max(int(np.floor(line.min())) - 1, 0), extent - 1)
         for line, extent in zip(at, visit.brain.shape, strict=True)
     ]
-    x, y, z = (slice(a, max(b, a + 1)) for a, b in zip(low, high, strict=True))
+    high = [
+        max(min(int(np.ceil(line.max())) + 2, extent), first + 1)
+        for line, extent, first in zip(at, visit.brain.shape, low, strict=True)
+    ]
+    x, y, z = (slice(a, b) for a, b in zip(low, high, strict=True))
     images = visit.images[:, x, y, z].astype(np.float32) - np.float32(BACKGROUND)
     parts = np.concatenate(
         [images, visit.brain[None, x, y, z], visit.truth[None, x, y, z]], dtype=np.float32
@@ -74,7 +78,7 @@ def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_]
     ]
     grid = torch.from_numpy(np.stack(lines, -1))[None]
     seen = F.grid_sample(torch.from_numpy(parts)[None], grid, align_corners=False)[0].numpy()
-    return seen[:3] + np.float32(BACKGROUND), seen[3] > 0.5, seen[4]
+    return seen[:3] + np.float32(BACKGROUND), seen[3] > 0.5, np.clip(seen[4], 0, 1)
 
 
 def sample_nearest(volume: Array, at: Array) -> Array:

@@ -269,6 +269,16 @@ def test_inputs_are_not_written_to(data: Path) -> None:
     assert evaluate.main(["--nonsense"]) == ExitCode.USAGE
 
 
+def test_a_missing_package_is_named_before_anything_is_read(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate.importlib.util, "find_spec", {"torch": 1}.get)
+    places = [str(data / "auto"), str(data / "raw/derivatives/manual")]
+    assert evaluate.main([*places, str(data / "out")]) == ExitCode.USAGE
+    assert "bids_msseg[evaluate]" in capsys.readouterr().err
+    assert not (data / "out").exists()
+
+
 def test_the_page_gets_every_case_with_its_rows(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

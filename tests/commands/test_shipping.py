@@ -11,6 +11,7 @@ import torch
 from bids_msseg import __version__
 from bids_msseg.bids.visit import Visit
 from bids_msseg.cascade.folds import Split
+from bids_msseg.commands import shipping
 from bids_msseg.commands.labels import LabelledFiles
 from bids_msseg.commands.scoring import Score
 from bids_msseg.commands.shipping import (
@@ -93,6 +94,15 @@ def test_losses_are_drawn_even_where_a_net_has_none(tmp_path: Path, recwarn) -> 
     draw_losses(logs, target)
     assert target.read_bytes() == first
     assert [str(one.message) for one in recwarn] == []
+
+
+def test_losses_are_not_drawn_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shipping.importlib.util, "find_spec", {"torch": 1}.get)
+    draw_losses(tmp_path, tmp_path / "losses.png")
+    assert list(tmp_path.iterdir()) == []
+    assert "bids_msseg[train]" in caplog.text
 
 
 def _labelled(who: str, session: str, site: str, share: Path | None = None) -> LabelledFiles:

@@ -20,6 +20,15 @@ def test_its_own_test_help_and_labels(apptainer: Any, look: Any) -> None:
     assert "no diagnosis" in shown.out
     labels = look.call([*apptainer.program, "inspect", "--labels", apptainer.image])
     assert f"org.opencontainers.image.version: {__version__}" in labels.out
+    for name in ("source", "url", "revision", "created", "licenses", "base.name"):
+        assert f"org.opencontainers.image.{name}: " in labels.out
+    assert "{{" not in labels.out
+
+
+def test_without_arguments_it_shows_its_help(apptainer: Any, look: Any) -> None:
+    ended = look.call(apptainer.command([], {}))
+    assert ended.code == 0, ended.err
+    assert "BIDS_DIR" in ended.out
 
 
 def test_the_demo(apptainer: Any, datasets: Any, look: Any, clock: Any, scratch: Path) -> None:

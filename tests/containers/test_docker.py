@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,28 @@ def test_version_and_programs(docker: Any, look: Any) -> None:
     shown = look.call(docker.command(["--help"], {}, options=HARDENED, entrypoint="msseg-demo"))
     assert shown.code == 0, shown.err
     assert "synthetic" in shown.out
+
+
+def test_without_arguments_it_shows_its_help(docker: Any, look: Any) -> None:
+    ended = look.call(docker.command([], {}, options=HARDENED))
+    assert ended.code == 0, ended.err
+    assert "BIDS_DIR" in ended.out
+
+
+def test_labels_tell_where_it_comes_from(docker: Any, look: Any) -> None:
+    words = ["inspect", "--type=image", "--format={{json .Config.Labels}}", docker.image]
+    ended = look.call([*docker.program, *words])
+    assert ended.code == 0, ended.err
+    prefix = "org.opencontainers.image."
+    labels = {name.removeprefix(prefix): text for name, text in json.loads(ended.out).items()}
+    assert labels["version"] == __version__
+    assert labels["licenses"] == "Apache-2.0"
+    assert labels["source"] == labels["url"]
+    assert labels["source"].startswith("https://github.com/")
+    assert labels["base.name"].startswith("docker.io/")
+    assert re.fullmatch(r"unknown|[0-9a-f]{40}", labels["revision"])
+    assert re.fullmatch(r"(sha256:[0-9a-f]{64})?", labels.get("base.digest", ""))
+    assert datetime.fromisoformat(labels["created"]).tzinfo is not None
 
 
 def test_what_takes_the_room(docker: Any, look: Any, clock: Any) -> None:

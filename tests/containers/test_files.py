@@ -15,6 +15,9 @@ from bids_msseg import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = "tools/install_image.sh"
+PINNED = "${BASE}${BASE_DIGEST:+@${BASE_DIGEST}}"
+"""The base with its digest where one is given."""
+IMAGE = "org.opencontainers.image"
 
 
 def logical_lines(text: str) -> Iterator[str]:
@@ -55,6 +58,11 @@ def arguments(stage: dict[str, str]) -> dict[str, str]:
     return dict(line.strip().split("=", 1) for line in stage["arguments"].strip().splitlines())
 
 
+def filled(text: str, given: dict[str, str]) -> str:
+    """Put arguments into `${NAME}` of the one file and `{{ NAME }}` of the other."""
+    return re.sub(r"\$\{(\w+)\}|\{\{ (\w+) \}\}", lambda one: given[one[1] or one[2]], text)
+
+
 def values(instructions: list[tuple[str, str]], word: str) -> dict[str, str]:
     """Names and values of ``ENV``, ``ARG`` or ``LABEL``."""
     found = " ".join(rest for name, rest in instructions if name == word)
@@ -65,11 +73,12 @@ def test_arguments_agree_and_are_pinned(
     dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:
     asked = values(dockerfile, "ARG")
-    ours = arguments(definition[0])
-    assert {name: asked[name] for name in ours} == ours
-    assert {arguments(stage)["BASE"] for stage in definition} == {asked["BASE"]}
-    assert re.fullmatch(r"python:3\.1\d-slim-\w+", asked["BASE"])
+    for stage in definition:
+        ours = arguments(stage)
+        assert {name: asked[name] for name in ours} == ours
+    assert re.fullmatch(r"docker\.io/library/python:3\.1\d-slim-\w+", asked["BASE"])
     assert asked["VERSION"] == __version__
+    ours = arguments(definition[0])
     for name in (RECIPE, "Makefile"):
         text = (ROOT / name).read_text()
         assert ours["TORCH"] in text
@@ -83,7 +92,7 @@ def test_arguments_agree_and_are_pinned(
 def test_every_stage_starts_from_the_base_or_another_stage(
     dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:
-    known = {"${BASE}"}
+    known = {PINNED}
     for word, rest in dockerfile:
         if word == "FROM":
             base, _, name = rest.partition(" AS ")
@@ -98,7 +107,7 @@ def test_the_image_runs_as_nobody_special(final: list[tuple[str, str]]) -> None:
     assert words["ENTRYPOINT"] == '["msseg"]'
     assert words["HEALTHCHECK"] == "NONE"
     assert "ADD" not in words
-    assert "CMD" not in words
+    assert words["CMD"] == '["--help"]'
     assert '"msseg=' in (ROOT / "setup.py").read_text()
 
 
@@ -110,12 +119,49 @@ def test_both_run_msseg_in_the_same_surroundings(
     exports = re.findall(r"export (\w+)=(\S+)", definition[-1]["environment"])
     assert dict(exports) == ours
     assert ours["PATH"].startswith("/opt/msseg/bin:")
-    assert definition[-1]["runscript"].strip() == 'exec msseg "$@"'
-    labels = dict(line.split(maxsplit=1) for line in definition[-1]["labels"].strip().splitlines())
-    described = values(final, "LABEL") | {"org.opencontainers.image.version": __version__}
-    assert labels.items() <= described.items()
+    script = [line.strip() for line in definition[-1]["runscript"].strip().splitlines()]
+    assert script == ["[ $# -gt 0 ] || set -- --help", 'exec msseg "$@"']
     assert {"test", "help"} <= definition[-1].keys()
     assert f"= {__version__}" in definition[-1]["test"]
+
+
+def test_both_have_the_same_labels(
+    dockerfile: list[tuple[str, str]],
+    final: list[tuple[str, str]],
+    definition: list[dict[str, str]],
+) -> None:
+    given = values(dockerfile, "ARG") | {"BASE_DIGEST": ""}
+    described = {name: filled(text, given) for name, text in values(final, "LABEL").items()}
+    lines = filled(definition[-1]["labels"], arguments(definition[-1])).strip().splitlines()
+    labels = dict(line.split(maxsplit=1) for line in lines)
+    assert labels.items() <= described.items()
+    # the definition file gets its digest as a part of BASE, and has a text of its own
+    assert described.keys() - labels.keys() == {f"{IMAGE}.base.digest", f"{IMAGE}.description"}
+    assert labels[f"{IMAGE}.version"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("label", "argument"),
+    [
+        ("source", "SOURCE"),
+        ("url", "SOURCE"),
+        ("version", "VERSION"),
+        ("revision", "REVISION"),
+        ("created", "CREATED"),
+        ("base.name", "BASE"),
+        ("base.digest", "BASE_DIGEST"),
+    ],
+)
+def test_a_label_comes_from_a_build_argument(
+    final: list[tuple[str, str]], label: str, argument: str
+) -> None:
+    assert values(final, "LABEL")[f"{IMAGE}.{label}"] == f"${{{argument}}}"
+    assert argument in [rest.partition("=")[0] for word, rest in final if word == "ARG"]
+
+
+def test_arguments_of_one_build_come_after_the_large_layers(final: list[tuple[str, str]]) -> None:
+    words = [word for word, _ in final]
+    assert words.index("ARG") > max(place for place, word in enumerate(words) if word == "COPY")
 
 
 def test_both_install_by_the_one_recipe(

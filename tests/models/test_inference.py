@@ -31,15 +31,15 @@ class Echo(LesionAnatomyNet):
 def test_tiles_cover_every_voxel_and_start_at_even_ones(low: int, extent: int) -> None:
     starts = tile_starts(low, low + extent, 96, 64)
     assert all(start % 2 == 0 for start in starts)
-    assert starts[0] <= low + 1
-    assert starts[-1] + 96 >= low + extent - 1
+    assert starts[0] <= low
+    assert starts[-1] + 96 >= low + extent
     assert all(after - before <= 66 for before, after in pairwise(starts))
 
 
 def test_the_middle_of_a_tile_weighs_more_than_its_rim() -> None:
     weight = tile_weight(16)
     assert weight[8, 8, 8] == pytest.approx(1.0)
-    assert weight[0, 0, 0] < 0.01
+    assert weight[0, 0, 0] < 0.02
     assert (weight > 0).all()
 
 

@@ -29,35 +29,37 @@ def _images(count: int = 2, edge: int = 8) -> torch.Tensor:
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_fast_instance_norm_equals_that_of_torch(count: int, channels_last: bool) -> None:
+    """The reference is contiguous: torch 2.13's gradient is wrong for one channels-last sample."""
     ours, theirs = InstanceNorm3d(5), nn.InstanceNorm3d(5, affine=True)
     with torch.no_grad():
         ours.weight.uniform_(0.5, 2)
         ours.bias.uniform_(-1, 1)
         theirs.weight.copy_(ours.weight)
         theirs.bias.copy_(ours.bias)
-    one = torch.randn(count, 5, 6, 7, 8) * 3 + 2
-    if channels_last:
-        one = one.contiguous(memory_format=torch.channels_last_3d)
-    other = one.clone().requires_grad_()
-    one.requires_grad_()
+    images, gradient = torch.randn(count, 5, 6, 7, 8) * 3 + 2, torch.randn(count, 5, 6, 7, 8)
+    other = images.clone().requires_grad_()
+    kept = torch.channels_last_3d if channels_last else torch.contiguous_format
+    one = images.contiguous(memory_format=kept).requires_grad_()
     seen, expected = ours(one), theirs(other)
     assert torch.allclose(seen, expected, atol=1e-5)
-    gradient = torch.randn_like(seen)
-    seen.backward(gradient)
+    seen.backward(gradient.contiguous(memory_format=kept))
     expected.backward(gradient)
-    assert one.grad is not None
-    assert other.grad is not None
-    assert torch.allclose(one.grad, other.grad, atol=1e-5)
-    assert torch.allclose(ours.weight.grad, theirs.weight.grad, atol=1e-3)
+    for value, wanted in (
+        (one.grad, other.grad),
+        (ours.weight.grad, theirs.weight.grad),
+        (ours.bias.grad, theirs.bias.grad),
+    ):
+        assert value is not None
+        assert wanted is not None
+        assert torch.allclose(value, wanted, atol=1e-4)
 
 
 def test_fold_keeps_every_voxel_and_one_presence_value_a_block() -> None:
     images = _images()
     folded = fold(images)
     assert folded.shape == (2, 27, 4, 4, 4)
-    assert torch.equal(folded[:, :24].sum((1, 2, 3, 4)), images[:, :3].sum((1, 2, 3, 4))) or (
-        torch.allclose(folded[:, :24].sum((1, 2, 3, 4)), images[:, :3].sum((1, 2, 3, 4)))
-    )
+    for sample, whole in zip(folded, images, strict=True):
+        assert torch.equal(sample[:24].flatten().sort()[0], whole[:3].flatten().sort()[0])
     # channel 8 c + 4 i + 2 j + k is voxel (2 x + i, 2 y + j, 2 z + k) of contrast c
     assert folded[1, 8 + 4 + 1, 2, 1, 3] == images[1, 1, 5, 2, 7]
     assert torch.equal(folded[:, 24:, 0, 0, 0], images[:, 3:, 0, 0, 0])

@@ -106,7 +106,7 @@ def test_a_name_that_is_not_shipped() -> None:
 
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    from bids_msseg.cascade import weights
+    from bids_msseg.models import weights
 
     folder = tmp_path / "data" / "weights"
     folder.mkdir(parents=True)

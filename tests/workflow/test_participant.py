@@ -233,13 +233,13 @@ def test_a_contrast_that_cannot_be_aligned_reaches_no_later_step(
 
 def test_every_check_is_told_to_the_check_of_the_images(images: dict[str, Path]) -> None:
     workflow = build(images, "T1w", "T2w", spaces=(("MNI152NLin2009cAsym", 1),))
-    assert list(feeds(workflow, "list_faults").values()) == [
+    assert set(feeds(workflow, "list_faults").values()) == {
         "coregister_T1w.faults",
         "coregister_T2w.faults",
         "template.faults",
         "template_MNI152NLin2009cAsym.faults",
         "check_brain.faults",
-    ]
+    }
     assert feeds(workflow, "quality")["known_faults"] == "list_faults.out"
 
 

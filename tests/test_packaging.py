@@ -1,0 +1,204 @@
+"""What ``setup.py`` says of the package, and the texts that a release carries."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from bids_msseg import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "bids_msseg"
+LISTS = ("RUNTIME", "EVALUATE", "TRAIN", "ONNX", "DOCS", "TEST")
+CAPPED = {"mkdocs"}
+"""Distributions with an upper bound, for a reason that setup.py tells."""
+DISTRIBUTIONS = {
+    # only where a distribution has another name than what is imported of it
+    "PIL": "pillow",
+    "bids": "pybids",
+    "cc3d": "connected-components-3d",
+    "google": "onnx",  # google.protobuf comes with it
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
+KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def requirements(variable: str) -> list[Requirement]:
+    """Read a list of setup.py without running it."""
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == variable:
+            return [Requirement(text) for text in ast.literal_eval(node.value)]
+    raise KeyError(variable)
+
+
+def distributions(*variables: str) -> set[str]:
+    return {canonicalize_name(one.name) for name in variables for one in requirements(name)}
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+
+
+def imports(node: ast.AST, *, lazy: bool = False) -> Iterator[tuple[str, bool]]:
+    """List other packages that code imports, and whether only a function does so."""
+    for child in ast.iter_child_nodes(node):
+        if is_for_types(child):
+            continue
+        if isinstance(child, ast.Import):
+            found = [alias.name for alias in child.names]
+        else:
+            found = [child.module or ""] if isinstance(child, ast.ImportFrom) else []
+        for name in found:
+            top = name.partition(".")[0]
+            if top != "bids_msseg" and top not in sys.stdlib_module_names:
+                yield canonicalize_name(DISTRIBUTIONS.get(top, top)), lazy
+        yield from imports(child, lazy=lazy or isinstance(child, ast.FunctionDef))
+
+
+def all_imports() -> set[tuple[str, bool]]:
+    found: set[tuple[str, bool]] = set()
+    for path in PACKAGE.rglob("*.py"):
+        found |= set(imports(ast.parse(path.read_text(encoding="utf-8"))))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import os, numpy.linalg", [("numpy", False)]),
+        ("def f():\n    from skimage.measure import x", [("scikit-image", True)]),
+        ("class A:\n    def f(self):\n        import yaml", [("pyyaml", True)]),
+        ("if TYPE_CHECKING:\n    import torch", []),
+        ("from bids_msseg import cli", []),
+        ("try:\n    import PIL\nexcept ImportError:\n    pass", [("pillow", False)]),
+    ],
+)
+def test_imports_are_found(code: str, expected: list[tuple[str, bool]]) -> None:
+    assert list(imports(ast.parse(code))) == expected
+
+
+def test_everything_that_is_imported_is_required() -> None:
+    declared = distributions("RUNTIME", "EVALUATE", "TRAIN", "ONNX")
+    assert {name for name, _ in all_imports()} <= declared
+
+
+def test_the_default_installation_imports_every_module() -> None:
+    at_once = {name for name, lazy in all_imports() if not lazy}
+    assert at_once <= distributions("RUNTIME")
+
+
+@pytest.mark.parametrize("variable", LISTS)
+def test_requirements_have_lower_bounds_only(variable: str) -> None:
+    for wanted in requirements(variable):
+        operators = {one.operator for one in wanted.specifier}
+        assert operators == ({">=", "<"} if wanted.name in CAPPED else {">="}), str(wanted)
+
+
+@pytest.mark.parametrize("variable", LISTS)
+def test_locked_versions_are_within_the_bounds(variable: str) -> None:
+    locked: dict[str, str] = {}
+    for part in ("", "-docs", "-test"):
+        lines = (ROOT / f"requirements{part}.lock").read_text().splitlines()
+        locked |= dict(line.split("==", 1) for line in lines if not line.startswith("#"))
+    for wanted in requirements(variable):
+        if wanted.name != "torch":  # the Makefile and the images choose its build
+            assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), str(wanted)
+
+
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What setup.py hands to setuptools."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("setuptools.setup", given.update)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return given
+
+
+def test_metadata_lead_to_the_project(metadata: dict[str, Any]) -> None:
+    assert metadata["version"] == __version__
+    assert SpecifierSet(metadata["python_requires"]) == SpecifierSet(">=3.11")
+    assert {"Documentation", "Source", "Issues", "Changes"} <= set(metadata["project_urls"])
+    assert all(url.startswith("https://") for url in metadata["project_urls"].values())
+    assert {"BIDS", "MRI", "multiple sclerosis"} <= set(metadata["keywords"])
+    assert metadata["author"]
+    assert metadata["maintainer"]
+
+
+def test_extras_hold_what_one_program_needs(metadata: dict[str, Any]) -> None:
+    extras = {name: set(wanted) for name, wanted in metadata["extras_require"].items()}
+    assert extras["evaluate"] | extras["train"] | extras["onnx"] == extras["all"]
+    assert extras["evaluate"] | extras["train"] | extras["docs"] <= extras["test"]
+    assert not extras["all"] & set(metadata["install_requires"])
+
+
+def test_the_citation_file_follows_its_schema() -> None:
+    beside = Path(sys.executable).with_name("check-jsonschema")
+    program = str(beside) if beside.exists() else shutil.which("check-jsonschema")
+    assert program, "check-jsonschema is one of the test requirements of setup.py"
+    words = [program, "--builtin-schema", "vendor.citation-file-format", ROOT / "CITATION.cff"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_citation_file_agrees_with_the_package(metadata: dict[str, Any]) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == __version__
+    assert citation["license"] == metadata["license"]
+    assert citation["repository-code"] == metadata["project_urls"]["Source"]
+    assert citation["authors"] == [{"name": metadata["author"]}]
+    assert {"abstract", "keywords", "message", "references", "type", "url"} <= set(citation)
+
+
+def test_changes_keep_the_form() -> None:
+    lines = (ROOT / "CHANGES.md").read_text(encoding="utf-8").splitlines()
+    versions = [line for line in lines if line.startswith("## ")]
+    assert versions[0] == "## [Unreleased]"
+    for line in versions[1:]:
+        assert re.fullmatch(r"## \[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", line)
+    kinds = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
+    assert kinds
+    assert set(kinds) <= KINDS
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(("name", "most"), [("CONTRIBUTING.md", 80), ("docs/release.md", 60)])
+def test_guides_stay_short(name: str, most: int) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/release.md"])
+def test_guides_name_targets_and_files_that_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    named = set(re.findall(r"`((?:bids_msseg|docs|tests|tools|integrations)/[\w./-]+)`", text))
+    assert named
+    assert [one for one in named if not (ROOT / one).exists()] == []
+
+
+def test_hooks_call_the_projects_own_programs() -> None:
+    content = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    (local,) = content["repos"]
+    assert local["repo"] == "local"
+    hooks = {hook["id"]: hook for hook in local["hooks"]}
+    assert set(hooks) == {"ruff", "ruff-format", "mypy"}
+    for hook in hooks.values():
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
