@@ -5,7 +5,8 @@
 #
 # SUPERDATASET   made here if it is not there; BIDS_URL becomes its inputs/raw, results lie in
 #                outputs/bids_msseg
-# IMAGE          a SIF file, or any URL that `datalad containers-add` takes
+# IMAGE          a SIF file, or any URL that `datalad containers-add` takes, such as
+#                docker://ghcr.io/owner_to_be_set/bids_msseg:0.1.0
 # CALL           how the image is called (default: apptainer run --cleanenv); {img} and {cmd} as in
 #                datalad-container
 # WORK           folder for intermediate files, which the call mounts (default /tmp, which

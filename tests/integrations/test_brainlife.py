@@ -14,6 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_msseg import __version__
+
 MAIN = Path(__file__).resolve().parents[2] / "integrations/brainlife/main"
 SAMPLE = MAIN.with_name("config.json.sample")
 IMAGE = {"MSSEG_IMAGE": "docker://registry.org/msseg:0"}
@@ -24,6 +26,10 @@ printf '%s\\n' "$@" > singularity.txt
 [ "$1 $2 $3 $5" = "exec -e -B --pwd" ] || exit 99
 shift 7
 exec "$@" --omp-nthreads 1
+"""
+RECORDS = """#!/bin/bash
+printf '%s\\n' "$@" > singularity.txt
+exit 18
 """
 FAILS = """#!/bin/bash
 find bids -type f | sort > tree.txt
@@ -102,15 +108,18 @@ def test_what_is_missing_is_said(
 
 
 @pytest.mark.usefixtures("jq")
-def test_without_an_image_nothing_is_run(surroundings: Any, tmp_path: Path) -> None:
-    surroundings.add("singularity", FAILS)
+@pytest.mark.parametrize("given", [{}, {"MSSEG_IMAGE": ""}, {"MSSEG_IMAGE": "/images/msseg.sif"}])
+def test_the_image_is_the_released_one_unless_another_is_named(
+    surroundings: Any, tmp_path: Path, given: dict[str, str]
+) -> None:
+    surroundings.add("singularity", RECORDS)
     (tmp_path / "flair.nii.gz").write_bytes(b"")
     config(tmp_path, flair="flair.nii.gz")
-    assert surroundings.call([MAIN], tmp_path).code == 64
-    (message,) = json.loads((tmp_path / "product.json").read_text())["brainlife"]
-    assert message["type"] == "error"
-    assert "set IMAGE in it" in message["msg"]
-    assert not (tmp_path / "tree.txt").exists()
+    surroundings.call([MAIN], tmp_path, given)
+    words = (tmp_path / "singularity.txt").read_text().split()
+    name = (MAIN.parents[1] / "image.txt").read_text().strip()
+    released = f"docker://{name}:{__version__}"
+    assert words[words.index("--pwd") + 2] == (given.get("MSSEG_IMAGE") or released)
 
 
 @pytest.mark.launch

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -19,10 +20,14 @@ import yaml
 
 from bids_msseg import __version__
 from bids_msseg.cli import bids_exec_spec, parse_args
+from bids_msseg.errors import ExitCode
+from bids_msseg.process import _closing_line
+from bids_msseg.workflow.plugins import KILLED
 
 ROOT = Path(__file__).resolve().parents[2]
 NIPOPPY = ROOT / f"integrations/nipoppy/bids_msseg-{__version__}"
 BABS = ROOT / "integrations/babs/bids_msseg.yaml"
+IMAGE = (ROOT / "integrations/image.txt").read_text().strip()
 DATALAD = ROOT / "integrations/datalad/run.sh"
 WRITES_SCRIPT = """
 import sys
@@ -59,8 +64,20 @@ def test_nipoppys_files_are_of_this_version(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("BIDS_MSSEG_IMAGE", raising=False)
     config = json.loads((NIPOPPY / "config.json").read_text())
     assert (config["NAME"], config["VERSION"]) == ("bids_msseg", __version__)
+    assert config["CONTAINER_INFO"]["URI"] == f"docker://{IMAGE}:[[PIPELINE_VERSION]]"
     descriptor = (NIPOPPY / "descriptor.json").read_text()
     assert descriptor == bids_exec_spec() + "\n", "write it again: msseg --bids-exec-spec"
+
+
+def test_nipoppys_record_on_zenodo_is_described() -> None:
+    """The metadata of InvenioRDM that `nipoppy pipeline upload` adds to its own."""
+    record = json.loads((NIPOPPY / "zenodo.json").read_text())
+    assert record["title"].endswith(f"bids_msseg {__version__}")
+    assert f"bids_msseg {__version__}" in record["description"]
+    (creator,) = (one["person_or_org"] for one in record["creators"])
+    assert creator == {"name": "The bids_msseg developers", "type": "organizational"}
+    assert record["rights"] == [{"id": "apache-2.0"}]
+    assert all(set(one) == {"subject"} for one in record["subjects"])
 
 
 def test_nipoppys_tracker_names_what_a_run_leaves() -> None:
@@ -132,7 +149,21 @@ def test_babs_asks_only_for_options_that_there_are() -> None:
     assert asked.query.participant_label == ("01",)
     assert asked.query.skip_bids_validation
     assert asked.work_dir.name == "$BABS_TMPDIR"
+    assert asked.execution.stop_on_first_crash
     assert config["zip_foldernames"] == {"bids_msseg": __version__.replace(".", "-")}
+
+
+def test_babs_looks_for_messages_of_the_app() -> None:
+    found = yaml.safe_load(BABS.read_text())["alert_log_messages"]
+    assert set(found) == {"stderr"}  # the app logs there
+    messages = found["stderr"]
+    ends = [one for one in messages if one.startswith("exit code ")]
+    known = {_closing_line(code) for code in ExitCode if code is not ExitCode.SUCCESS}
+    assert set(ends) <= known
+    assert messages[-len(ends) :] == ends
+    assert KILLED in messages
+    assert os.strerror(errno.ENOSPC) in messages
+    assert os.strerror(errno.EDQUOT) in messages
 
 
 @pytest.mark.ecosystem
