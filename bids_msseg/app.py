@@ -246,7 +246,8 @@ def _without_excluded(selection: Selection, query: Query) -> Selection:
             "--exclude-participant-label leaves no visit to be processed",
             cure="name fewer participants there",
         )
-    unknown = excluded - {one.participant for one in (*selection.visits, *selection.skipped)}
+    there = {one.participant for one in selection.visits}
+    unknown = excluded - there - {one.participant for one in selection.skipped}
     notes = (
         f"--exclude-participant-label {label}: there is no such participant to leave out"
         for label in sorted(unknown)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_msseg.cascade.augment import BACKGROUND
-from bids_msseg.cascade.checkpoint import COUNTER, LONGEST_REASON, Cascade
+from bids_msseg.cascade.checkpoint import LONGEST_REASON, Cascade
 from bids_msseg.cascade.inference import CROP, STRIDE, TILE
 from bids_msseg.cascade.networks import (
     CandidateNet,
@@ -34,6 +34,7 @@ from bids_msseg.cascade.networks import (
 )
 from bids_msseg.cascade.valverde.nets import PATCH
 from bids_msseg.errors import CannotCreateError, DataError, UsageError
+from bids_msseg.models.checkpoint import COUNTER
 from bids_msseg.models.weights import OperatingPoint
 
 FORMAT = "bids_msseg-onnx-1"

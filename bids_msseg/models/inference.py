@@ -130,11 +130,11 @@ def _padded(
 ) -> Array:
     """Add borders, set the background, and append presence maps."""
     stack = np.zeros((2 * len(present), *shape), np.float32)
-    inner = tuple(slice(pad, pad + edge) for edge in brain.shape)
+    x, y, z = (slice(pad, pad + edge) for edge in brain.shape)
     for channel, acquired in enumerate(present):
         if acquired:
             stack[channel] = BACKGROUND
-            stack[(channel, *inner)] = np.where(brain, images[channel], BACKGROUND)
+            stack[channel, x, y, z] = np.where(brain, images[channel], BACKGROUND)
             stack[len(present) + channel] = 1
     return stack
 

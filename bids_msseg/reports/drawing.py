@@ -188,7 +188,9 @@ def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
     return draw_visit(
         out_dir,
         visit,
-        **images,
+        flair=flair,
+        brain=images["brain"],
+        lesions=images["lesions"],
         rejected=load_volume(refused) if refused.exists() else flair.with_data(0 * flair.data),
         moving={c: image for c, image in moving.items() if image.shape == flair.shape},
     )
