@@ -282,7 +282,7 @@ def test_a_visit_without_a_brain_mask_is_left_out_for_that(
 ) -> None:
     root = tmp_path / "raw"
     shutil.copytree(labelled_cohort, root)
-    for name, what in (("sub-01", "desc-brain"), ("sub-02", "label-L"), ("sub-03", "*")):
+    for name, what in (("sub-01", "desc-brain"), ("sub-02", "label-L"), ("sub-03", "")):
         for path in (root / "derivatives/manual" / name).rglob(f"*{what}_mask.nii.gz"):
             path.unlink()
     files = find_labelled(root, root / "derivatives/manual", tmp_path / "consensus")

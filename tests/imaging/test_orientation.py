@@ -188,8 +188,8 @@ def test_neither_much_information_nor_a_lead_is_a_doubt(
     ("ahead", "adopted", "doubted"),
     [
         # over the next best: of the header's own place, then of the one that is adopted
-        ((0.95, 2.0), False, False),
-        ((0.88, 2.0), False, False),
+        ((1.10, 2.0), False, False),
+        ((0.96, 2.0), False, False),
         ((0.80, 2.0), True, False),
         ((0.80, 1.1), True, True),
     ],

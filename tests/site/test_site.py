@@ -114,10 +114,11 @@ def test_every_column_of_scores_is_described(tool: object) -> None:
 
 def test_every_page_of_docs_is_in_the_navigation_once() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
-    listed = re.findall(r"[\w-]+\.md", text.partition("\nnav:")[2])
+    listed = re.findall(r"[\w/-]+\.md", text.partition("\nnav:")[2])
     assert len(listed) == len(set(listed))
     made = {"usage.md", "outputs.md", "changelog.md"}
-    assert set(listed) - made <= {path.name for path in (ROOT / "docs").glob("*.md")}
+    docs = ROOT / "docs"
+    assert set(listed) - made <= {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
 
 
 def test_roles_of_docstrings_become_links(tool: object) -> None:
