@@ -84,18 +84,22 @@ def main() -> None:
     best = float(THRESHOLDS[int(mean.argmax())])
     print(f"common threshold {best:.2f} (mean over sites {mean.max():.3f})")
     print("visit\tDice@.5\tDice@common\tbest\tF1\tfalse\tload mL\tfound mL\ts")
+    figures: dict[str, list[tuple[float, ...]]] = {}
     for (visit, seen, truth, seconds), curve in zip(rows, curves, strict=True):
         mask = seen >= best
         f1, false = detection(mask, truth)
-        figures = (dice(seen >= 0.5, truth), dice(mask, truth), max(curve))
+        overlap = (dice(seen >= 0.5, truth), dice(mask, truth), max(curve))
+        figures.setdefault(visit.site, []).append((*overlap, f1, false))
         loads = f"{truth.sum() / 1000:.1f}\t{mask.sum() / 1000:.1f}\t{seconds:.1f}"
         print(
-            visit.name, *(f"{one:.3f}" for one in figures), f"{f1:.2f}\t{false}\t{loads}", sep="\t"
+            visit.name, *(f"{one:.3f}" for one in overlap), f"{f1:.2f}\t{false}\t{loads}", sep="\t"
         )
-    for site in sorted({row[0].site for row in rows}):
-        own = [c for c, r in zip(curves, rows, strict=True) if r[0].site == site]
-        at = int(np.argmin(abs(THRESHOLDS - best)))
-        print(f"{site}\tn={len(own)}\tDice {np.mean([c[at] for c in own]):.3f}")
+    for site, own in sorted(figures.items()):
+        means = np.mean(own, axis=0)
+        overlap_means = (f"{one:.3f}" for one in means[:3])
+        print(
+            f"{site}, n = {len(own)}", *overlap_means, f"{means[3]:.2f}\t{means[4]:.1f}", sep="\t"
+        )
 
 
 if __name__ == "__main__":
