@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,9 @@ CAPS_SHARE = 0.6
 """How often caps are made where a plan asks for them."""
 
 # lowest and highest brightness of FLAIR, T1w and T2w, white matter of the cerebrum being 1
-_USUAL: dict[Tissue, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
+USUAL_BRIGHTNESS: dict[
+    Tissue, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+] = {
     Tissue.AIR: ((0.0, 0.1), (0.0, 0.1), (0.0, 0.1)),
     Tissue.WHITE: ((1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
     Tissue.CORTEX: ((1.05, 1.45), (0.5, 0.8), (1.15, 1.8)),
@@ -107,7 +110,7 @@ class MakePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Appearance:
     """Brightness of one made head.
 
     Attributes
@@ -122,7 +125,7 @@ class Look:
     lesion: Array
 
 
-def draw_look(rng: np.random.Generator, plan: MakePlan, lesions: int) -> Look:
+def draw_appearance(rng: np.random.Generator, plan: MakePlan, lesions: int) -> Appearance:
     """Draw the brightness of every tissue and lesion.
 
     Parameters
@@ -134,9 +137,9 @@ def draw_look(rng: np.random.Generator, plan: MakePlan, lesions: int) -> Look:
 
     Returns
     -------
-    Look
+    Appearance
     """
-    ranges = np.array([_USUAL[tissue] for tissue in Tissue])
+    ranges = np.array([USUAL_BRIGHTNESS[tissue] for tissue in Tissue])
     mean = rng.uniform(ranges[..., 0], ranges[..., 1]).T
     if rng.random() < plan.any_contrast:
         mean = rng.uniform(0.2, 1.8, mean.shape)
@@ -152,7 +155,7 @@ def draw_look(rng: np.random.Generator, plan: MakePlan, lesions: int) -> Look:
         ]
     )
     lesion = base[:, None] * np.clip(own, 0.3, 2.0)
-    return Look(*(part.astype(np.float32) for part in (mean, texture, lesion)))
+    return Appearance(*(part.astype(np.float32) for part in (mean, texture, lesion)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +216,14 @@ def find_horns(head: Head) -> NDArray[np.int64]:
     return np.array(tips, np.int64).reshape(-1, 3)
 
 
-def brain_scale(look: Look, tissue: NDArray[np.float64], lesions: float) -> tuple[Array, Array]:
+def brain_scale(
+    look: Appearance, tissue: NDArray[np.float64], lesions: float
+) -> tuple[Array, Array]:
     """Work out mean and standard deviation of the whole brain in each contrast.
 
     Parameters
     ----------
-    look : Look
+    look : Appearance
     tissue : ndarray, shape (tissues,)
         Voxels of each tissue inside the mask.
     lesions : float
@@ -269,7 +274,7 @@ def make(
     """
     draw = head.draws[number]
     margin = float(rng.uniform(*plan.margin_mm))
-    look = draw_look(rng, plan, int(draw.owner.max(initial=0)))
+    look = draw_appearance(rng, plan, int(draw.owner.max(initial=0)))
     inside = census.within[min(int(10 * margin), 255)]
     mean, spread = brain_scale(look, inside, census.lesions[number])
     tissue, fraction, owner = _cut_head(head, draw, centre, edge)
@@ -312,12 +317,22 @@ def _cut_head(
     return tissue, fraction, owner
 
 
-def smooth_field(rng: np.random.Generator, edge: int, width: float) -> Array:
-    """Draw a smooth random field of unit variance at its knots, which lie ``width`` mm apart."""
+def smooth_fields(rng: np.random.Generator, edge: int, width: float, count: int) -> Array:
+    """Draw smooth random fields (count, edge, edge, edge) of unit variance at their knots.
+
+    Knots lie ``width`` mm apart.
+    """
     knots = max(2, round(edge / width) + 1)
-    coarse = torch.from_numpy(rng.standard_normal((1, 1, knots, knots, knots), dtype=np.float32))
+    drawn = rng.standard_normal((1, count, knots, knots, knots), dtype=np.float32)
+    coarse = torch.from_numpy(drawn)
     field = F.interpolate(coarse, size=(edge, edge, edge), mode="trilinear", align_corners=True)
-    values: Array = field[0, 0].numpy()
+    values: Array = field[0].numpy()
+    return values
+
+
+def smooth_field(rng: np.random.Generator, edge: int, width: float) -> Array:
+    """Draw one of :func:`smooth_fields`."""
+    values: Array = smooth_fields(rng, edge, width, 1)[0]
     return values
 
 
@@ -454,7 +469,7 @@ class MadeSampler(Dataset[tuple[Tensor, Tensor]]):
         return [int(where) + int(shift) for where, shift in zip(at, shifts, strict=True)]
 
 
-class MixedSampler(Dataset[tuple[Tensor, Tensor]]):
+class MixedSampler(Dataset[tuple[Tensor, ...]]):
     """Sub-images of several sources in given shares; item ``i`` depends on seed and ``i`` alone.
 
     Parameters
@@ -467,14 +482,17 @@ class MixedSampler(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        sources: Sequence[Dataset[tuple[Tensor, Tensor]]],
+        sources: Sequence[Dataset[Any]],
         shares: Sequence[float],
         seed: int,
     ) -> None:
         self.sources, self.seed = tuple(sources), seed
         self.shares = np.asarray(shares, float) / float(np.sum(shares))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         """Return item ``index`` of the source that is drawn for it."""
         rng = stream(self.seed + 1, index)
-        return self.sources[int(rng.choice(len(self.sources), p=self.shares))][index]
+        item: tuple[Tensor, ...] = self.sources[int(rng.choice(len(self.sources), p=self.shares))][
+            index
+        ]
+        return item

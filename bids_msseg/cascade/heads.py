@@ -90,8 +90,8 @@ _FREESURFER: Mapping[Tissue, tuple[int, ...]] = {
     Tissue.FLUID: (24,),
     Tissue.VESSEL: (30, 62),
 }
-_LATERAL = ((4, 5), (43, 44))
-_LESION = (25, 57)
+LATERAL = ((4, 5), (43, 44))
+LESION_LABELS = (25, 57)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +172,14 @@ def prepare_anatomy(
         Cropped to the brain and 8 mm around it.
     """
     if lesion_is_white:
-        labels = np.where(np.isin(labels, _LESION), 2, labels)
+        labels = np.where(np.isin(labels, LESION_LABELS), 2, labels)
     box = _around((labels > 0) & (labels < 500) & (labels != 24))
     kept = labels[box]
-    tissue = _classes(kept)
-    lateral = np.isin(kept, [code for side in _LATERAL for code in side])
-    terrain = _terrain(tissue)
-    sets = tuple(_draw_lesions(rng, terrain, lateral, statistics) for _ in range(draws))
-    return Head(name, "", tissue, _rim(tissue), _halo(lateral), sets)
+    tissue = tissue_classes(kept)
+    lateral = np.isin(kept, [code for side in LATERAL for code in side])
+    terrain = lesion_terrain(tissue)
+    sets = tuple(draw_lesions(rng, terrain, lateral, statistics) for _ in range(draws))
+    return Head(name, "", tissue, brain_distance(tissue), ventricle_distance(lateral), sets)
 
 
 def prepare_patient(
@@ -203,9 +203,9 @@ def prepare_patient(
     box = _around(tissue > 0)
     tissue, share = tissue[box], np.clip(lesion[box], 0, 1)
     labels = label_lesions(share >= 0.5, voxel_volume=1.0)
-    draw = _sparse(labels, share.astype(np.float32), np.zeros(0, np.int32))
+    draw = sparse_lesions(labels, share.astype(np.float32), np.zeros(0, np.int32))
     far = np.full(tissue.shape, FAR, np.uint8)
-    return Head(name, patient, tissue, _rim(tissue), far, (draw,))
+    return Head(name, patient, tissue, brain_distance(tissue), far, (draw,))
 
 
 def _around(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
@@ -216,7 +216,7 @@ def _around(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def _classes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+def tissue_classes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Turn FreeSurfer numbers into tissues; the septum is what parts the lateral ventricles."""
     table = np.full(int(labels.max()) + 1, Tissue.OUTSIDE, np.uint8)
     table[0] = Tissue.AIR
@@ -224,13 +224,14 @@ def _classes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
         table[[code for code in codes if code < len(table)]] = tissue
     classes: NDArray[np.uint8] = table[labels]
     left, right = (
-        ndimage.binary_dilation(np.isin(labels, side), iterations=3) for side in _LATERAL
+        ndimage.binary_dilation(np.isin(labels, side), iterations=3) for side in LATERAL
     )
     classes[left & right & (classes == Tissue.WHITE)] = Tissue.SEPTUM
     return classes
 
 
-def _terrain(tissue: NDArray[np.uint8]) -> Terrain:
+def lesion_terrain(tissue: NDArray[np.uint8]) -> Terrain:
+    """Find where lesions may begin in a head of :class:`Tissue`."""
     white = (Tissue.WHITE, Tissue.CEREBELLAR_WHITE, Tissue.BRAINSTEM)
     below = (Tissue.CEREBELLAR_WHITE, Tissue.CEREBELLAR_CORTEX, Tissue.BRAINSTEM)
     return prepare_terrain(
@@ -241,27 +242,29 @@ def _terrain(tissue: NDArray[np.uint8]) -> Terrain:
     )
 
 
-def _draw_lesions(
+def draw_lesions(
     rng: np.random.Generator,
     terrain: Terrain,
     lateral: NDArray[np.bool_],
     statistics: LesionStatistics,
 ) -> LesionDraw:
+    """Place one set of lesions of parametric shape, its load drawn from ``LOAD_ML``."""
     load = float(np.exp(rng.uniform(*np.log(LOAD_ML))))
     placed = place_lesions(rng, terrain, statistics=statistics, load=load)
-    return _sparse(placed.labels, placed.soft, _choroid(rng, lateral))
+    return sparse_lesions(placed.labels, placed.soft, place_choroid(rng, lateral))
 
 
-def _sparse(
+def sparse_lesions(
     labels: NDArray[np.int32], soft: NDArray[np.float32], choroid: NDArray[np.int32]
 ) -> LesionDraw:
+    """Keep the voxels of lesion only."""
     share = np.rint(255 * soft.ravel()).astype(np.uint8)
     voxels = np.flatnonzero(share).astype(np.int32)
     owner = labels.ravel()[voxels].astype(np.int16)
     return LesionDraw(voxels, share[voxels], owner, choroid)
 
 
-def _choroid(rng: np.random.Generator, lateral: NDArray[np.bool_]) -> NDArray[np.int32]:
+def place_choroid(rng: np.random.Generator, lateral: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Lay a few ellipsoids of choroid plexus into the back half of the lateral ventricles."""
     places = np.argwhere(lateral)
     if not len(places):
@@ -278,7 +281,7 @@ def _choroid(rng: np.random.Generator, lateral: NDArray[np.bool_]) -> NDArray[np
     return np.flatnonzero(found & lateral).astype(np.int32)
 
 
-def _rim(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def brain_distance(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Measure how far outside the brain a voxel lies; sulci belong to it, as in brain masks."""
     outer = (Tissue.AIR, Tissue.FLUID, Tissue.OUTSIDE, Tissue.VESSEL)
     brain = ~np.isin(tissue, outer)
@@ -289,7 +292,8 @@ def _rim(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return steps
 
 
-def _halo(lateral: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def ventricle_distance(lateral: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Measure the distance to the lateral ventricles in steps of ``1 / HALO_STEPS`` mm."""
     if not lateral.any():
         return np.full(lateral.shape, FAR, np.uint8)
     distance = ndimage.distance_transform_edt(~lateral)

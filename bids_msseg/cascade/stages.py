@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from bids_msseg.cascade.augment import Augmentation, AugmentPlan
@@ -310,7 +310,7 @@ def candidate_plan(workshop: Workshop, folds: FoldSet, start: FoldSet | None) ->
     return recipe.candidate if start is None else recipe.continued
 
 
-def sub_images(workshop: Workshop, folds: FoldSet, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
+def sub_images(workshop: Workshop, folds: FoldSet, seed: int) -> Dataset[Any]:
     """Mix real sub-images with made ones, of nobody outside these folds.
 
     Parameters

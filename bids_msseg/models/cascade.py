@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.brain_mask import BrainMask, correct_brain_mask
 from bids_msseg.models.crops import CropSource, as_crops, cut_crops, prepare_crops
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import STRIDE, TILE, Array, Prediction, predict
@@ -140,6 +141,8 @@ class CascadeResult:
     candidates : ndarray of bool
     anatomy : ndarray of float16, shape (classes, X / 2, Y / 2, Z / 2)
         CNN-1's probability of each class of anatomy at 2 mm.
+    brain : BrainMask
+        The brain without what CNN-1 sees as extra-cerebral; no lesion lies outside it.
     """
 
     candidate: Array
@@ -147,6 +150,7 @@ class CascadeResult:
     lesion: Array
     candidates: NDArray[np.bool_]
     anatomy: NDArray[np.float16]
+    brain: BrainMask
 
 
 def segment(
@@ -193,9 +197,11 @@ def segment(
         stride=FAST_STRIDE if fast else STRIDE,
         mirror=not fast,
     )
-    source = prepare_crops(images, present, brain, prediction, point.gate)
+    corrected = correct_brain_mask(brain, prediction.anatomy)
+    inside = replace(prediction, lesion=np.where(corrected.mask, prediction.lesion, np.float32(0)))
+    source = prepare_crops(images, present, brain, inside, point.gate)
     found = refine(refinement, source, engine)
-    fused = require_seed(fuse(prediction, found, point), point.threshold, point.seed)
+    fused = require_seed(fuse(inside, found, point), point.threshold, point.seed)
     return CascadeResult(
-        prediction.lesion, fused, found.lesion, found.lesion > 0, prediction.anatomy
+        inside.lesion, fused, found.lesion, found.lesion > 0, prediction.anatomy, corrected
     )

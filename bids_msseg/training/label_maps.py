@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.cascade.heads import (
-    _LATERAL,
-    _LESION,
     BROAD_STATISTICS,
+    LATERAL,
+    LESION_LABELS,
     LOAD_ML,
     Head,
     LesionDraw,
     Tissue,
-    _choroid,
-    _classes,
-    _draw_lesions,
-    _halo,
-    _rim,
-    _sparse,
-    _terrain,
+    brain_distance,
+    draw_lesions,
+    lesion_terrain,
     load_head,
+    place_choroid,
     save_head,
+    sparse_lesions,
+    tissue_classes,
+    ventricle_distance,
 )
 from bids_msseg.imaging.register import register_affine
 from bids_msseg.imaging.template import load_template
@@ -134,16 +134,16 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
     """
     volume = as_ras(load_volume(path))
     labels = np.rint(volume.data).astype(np.int32)
-    labels = np.where(np.isin(labels, _LESION), 2, labels)
+    labels = np.where(np.isin(labels, LESION_LABELS), 2, labels)
     box = _around_brain(labels)
     labels, affine = labels[box], _shifted(volume.affine, box)
-    tissue = _classes(labels)
+    tissue = tissue_classes(labels)
     for number, code in enumerate(EXTRA_CEREBRAL):
         tissue[labels == code] = FIRST_EXTRA + number
     brain_only = np.where(tissue >= FIRST_EXTRA, np.uint8(Tissue.OUTSIDE), tissue)
-    lateral = np.isin(labels, [code for side in _LATERAL for code in side])
-    terrain = _terrain(brain_only)
-    sets = [_draw_lesions(rng, terrain, lateral, BROAD_STATISTICS) for _ in range(PARAMETRIC_SETS)]
+    lateral = np.isin(labels, [code for side in LATERAL for code in side])
+    terrain = lesion_terrain(brain_only)
+    sets = [draw_lesions(rng, terrain, lateral, BROAD_STATISTICS) for _ in range(PARAMETRIC_SETS)]
     if bank is not None:
         to_head = register_to_template(Volume(brain_only, affine))
         for _ in range(BANK_SETS):
@@ -155,11 +155,13 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
                 empty.astype(np.int32),
                 empty.astype(np.uint8),
                 empty.astype(np.int16),
-                _choroid(rng, lateral),
+                place_choroid(rng, lateral),
             )
         )
     name = path.name.partition("_")[0]
-    return Head(name, "", tissue, _rim(brain_only), _halo(lateral), tuple(sets))
+    return Head(
+        name, "", tissue, brain_distance(brain_only), ventricle_distance(lateral), tuple(sets)
+    )
 
 
 def _around_brain(labels: NDArray[np.int32]) -> tuple[slice, slice, slice]:
@@ -245,7 +247,7 @@ def place_bank_lesions(
         count += 1
         owner[region][(kept >= 0.5) & (owner[region] == 0)] = count
         soft[region] = np.maximum(soft[region], kept)
-    return _sparse(owner, soft, _choroid(rng, lateral))
+    return sparse_lesions(owner, soft, place_choroid(rng, lateral))
 
 
 def _place(

@@ -236,26 +236,3 @@ def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
         if kind != Anatomy.BACKGROUND:
             possible[kind] = within if kind in HOSTS else within * ~lesion
     return possible
-
-
-class MixedDataset(Dataset[Item]):
-    """Sub-images of several datasets in given shares; item ``i`` depends on seed and ``i``.
-
-    Parameters
-    ----------
-    sources : sequence of Dataset
-    shares : sequence of float
-        In any unit.
-    seed : int
-    """
-
-    def __init__(
-        self, sources: Sequence[Dataset[Item]], shares: Sequence[float], seed: int
-    ) -> None:
-        self.sources, self.seed = tuple(sources), seed
-        self.shares = np.asarray(shares, float) / float(np.sum(shares))
-
-    def __getitem__(self, index: int) -> Item:
-        """Return item ``index`` of the dataset that is drawn for it."""
-        rng = stream(self.seed + 1, index)
-        return self.sources[int(rng.choice(len(self.sources), p=self.shares))][index]

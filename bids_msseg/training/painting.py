@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bids_msseg.cascade.generation import smooth_field
 from bids_msseg.cascade.heads import LesionDraw, Tissue
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.inference import Prediction
 from bids_msseg.training.label_maps import LesionBank, place_bank_lesions, register_to_template
-from bids_msseg.training.synthesis import CHANNELS, Array, SynthesisPlan, smooth_field
+from bids_msseg.training.synthesis import CHANNELS, Array, SynthesisPlan
 
 RING_VOXELS = 3
 KEEP_AWAY_VOXELS = 3
@@ -146,7 +147,7 @@ def paint(
     """
     size = share.shape[0]
     strength = float(rng.uniform(0.4, 1.3))
-    uneven = 1 + np.float32(plan.within_lesion) * smooth_field(rng, size, 4.0)[0]
+    uneven = 1 + np.float32(plan.within_lesion) * smooth_field(rng, size, 4.0)
     result = images.copy()
     for channel in range(CHANNELS):
         amount = np.float32(contrast[channel] * strength * rng.uniform(0.7, 1.3))

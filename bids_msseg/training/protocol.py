@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bids_msseg.cascade.generation import MixedSampler
 from bids_msseg.cascade.log_watch import log_line
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import load_visit
@@ -39,7 +40,7 @@ from bids_msseg.models.lesion_anatomy import (
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
 from bids_msseg.training.candidates import CandidateCrops, label_candidates
 from bids_msseg.training.label_maps import LesionBank, read_label_maps, read_lesion_bank
-from bids_msseg.training.labelled import LabelledDataset, MixedDataset
+from bids_msseg.training.labelled import LabelledDataset
 from bids_msseg.training.losses import lesion_anatomy_step, refinement_step
 from bids_msseg.training.painting import Painting, prepare_painting
 from bids_msseg.training.synthesis import SyntheticDataset
@@ -190,7 +191,7 @@ def train_candidate(
     )
     return fit(
         context.initial_net(),
-        MixedDataset(sources, (recipe.real_share, 1 - recipe.real_share), seed + 2),
+        MixedSampler(sources, (recipe.real_share, 1 - recipe.real_share), seed + 2),
         recipe.candidate,
         context.engine,
         context.checkpoint(f"candidate-{name}"),

@@ -24,7 +24,14 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from bids_msseg.cascade.augmentation.standard import rotation
-from bids_msseg.cascade.generation import _USUAL, find_horns
+from bids_msseg.cascade.generation import (
+    USUAL_BRIGHTNESS,
+    Appearance,
+    brain_scale,
+    find_horns,
+    smooth_field,
+    smooth_fields,
+)
 from bids_msseg.cascade.heads import HALO_STEPS, Head, LesionDraw, Tissue
 from bids_msseg.cascade.patches import stream
 from bids_msseg.models.anatomy import CLASSES, Anatomy
@@ -142,22 +149,6 @@ class SynthesisPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Appearance:
-    """Brightness of one synthetic head.
-
-    Attributes
-    ----------
-    mean, texture : ndarray of float32, shape (3, tissues)
-    lesion : ndarray of float32, shape (3, lesions + 1)
-        What a lesion adds; entry 0 is that of soft borders.
-    """
-
-    mean: Array
-    texture: Array
-    lesion: Array
-
-
-@dataclass(frozen=True, slots=True)
 class Crop:
     """What a sub-image shows of a label map, each array of shape (S, S, S).
 
@@ -186,7 +177,7 @@ class Crop:
 
 def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int) -> Appearance:
     """Draw the brightness of every tissue and lesion."""
-    usual = np.array([_USUAL[tissue] for tissue in Tissue])
+    usual = np.array([USUAL_BRIGHTNESS[tissue] for tissue in Tissue])
     mean = np.empty((CHANNELS, TISSUES))
     mean[:, :FIRST_EXTRA] = rng.uniform(usual[..., 0], usual[..., 1]).T
     mean[:, FIRST_EXTRA:] = rng.uniform(*EXTRA_RANGE, (CHANNELS, TISSUES - FIRST_EXTRA))
@@ -209,17 +200,6 @@ def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int)
     return Appearance(*(part.astype(np.float32) for part in (mean, texture, lesion)))
 
 
-def smooth_field(rng: np.random.Generator, edge: int, width_mm: float, count: int = 1) -> Array:
-    """Draw smooth random fields (count, S, S, S) of unit variance at knots ``width_mm`` apart."""
-    knots = max(2, round(edge / width_mm) + 1)
-    coarse = rng.standard_normal((1, count, knots, knots, knots), dtype=np.float32)
-    grown = F.interpolate(
-        torch.from_numpy(coarse), size=(edge, edge, edge), mode="trilinear", align_corners=True
-    )
-    fields: Array = grown[0].numpy()
-    return fields
-
-
 def sample_places(
     rng: np.random.Generator, centre: Sequence[int], size: int, plan: SynthesisPlan
 ) -> Array:
@@ -235,7 +215,7 @@ def sample_places(
         plane = (a[:, None] + b) + np.float32(centre[axis])
         np.add(plane[:, :, None], c, out=at[axis])
     if rng.random() < 0.6:
-        at += smooth_field(rng, size, 19.0, 3) * np.float32(rng.uniform(0, plan.warp_mm))
+        at += smooth_fields(rng, size, 19.0, 3) * np.float32(rng.uniform(0, plan.warp_mm))
     return at
 
 
@@ -402,14 +382,14 @@ def synthesize(
     margin = float(rng.uniform(*plan.margin_mm))
     draw = source.head.draws[number]
     appearance = draw_appearance(rng, plan, int(draw.owner.max(initial=0)))
-    mean, spread = _brain_scale(
+    mean, spread = brain_scale(
         appearance, source.within[min(int(10 * margin), 255)], source.loads[number]
     )
     inside = _brain_mask(crop, margin, plan, rng)
     added = _mimics(source, crop, plan, rng)
     lesion = crop.share
     if lesion.any():
-        lesion = lesion * (1 + np.float32(plan.within_lesion) * smooth_field(rng, size, 4.0)[0])
+        lesion = lesion * (1 + np.float32(plan.within_lesion) * smooth_field(rng, size, 4.0))
     slabs = _draw_slabs(rng, plan)
     present = np.array([True, rng.random() >= plan.drop_t1w, rng.random() >= plan.drop_t2w])
     images = np.zeros((2 * CHANNELS, size, size, size), np.float32)
@@ -451,20 +431,6 @@ def anatomy_shares(tissue: Codes, inside: NDArray[np.bool_]) -> Array:
     return counts.reshape(CLASSES, *half)
 
 
-def _brain_scale(
-    appearance: Appearance, tissue: NDArray[np.float64], lesions: float
-) -> tuple[Array, Array]:
-    """Work out mean and standard deviation of the whole brain in each contrast."""
-    share = tissue / tissue.sum()
-    lesion = lesions / tissue.sum()
-    single = appearance.lesion[:, 1:]
-    added = single.mean(1) if single.shape[1] else np.zeros(CHANNELS)
-    mean = appearance.mean @ share + lesion * added
-    spread = (appearance.mean - mean[:, None]) ** 2 @ share
-    spread += (appearance.texture**2) @ share + lesion * added**2
-    return mean.astype(np.float32), np.sqrt(spread + 1e-6).astype(np.float32)
-
-
 def _brain_mask(
     crop: Crop, margin: float, plan: SynthesisPlan, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
@@ -474,7 +440,7 @@ def _brain_mask(
         outer |= crop.tissue >= FIRST_EXTRA
         tight: NDArray[np.bool_] = (crop.rim <= 10 * margin) & ((crop.rim == 0) | ~outer)
         return tight
-    bulge = np.clip(smooth_field(rng, crop.tissue.shape[0], 24.0)[0] - 0.4, 0, 1.5)
+    bulge = np.clip(smooth_field(rng, crop.tissue.shape[0], 24.0) - 0.4, 0, 1.5)
     limit = 10 * (margin + bulge * np.float32(rng.uniform(0, plan.fault_mm)))
     wide: NDArray[np.bool_] = (crop.rim <= limit) & (crop.tissue != Tissue.AIR)
     return wide
@@ -499,7 +465,7 @@ def draw_slab(rng: np.random.Generator, chance: float) -> Slab | None:
 def _mimics(source: _Source, crop: Crop, plan: SynthesisPlan, rng: np.random.Generator) -> Array:
     """Make what is bright in FLAIR and is no lesion."""
     size = crop.tissue.shape[0]
-    slow, uneven, stretch = smooth_field(rng, size, 12.0, 3)
+    slow, uneven, stretch = smooth_fields(rng, size, 12.0, 3)
     cortex = (crop.tissue == Tissue.CORTEX) | (crop.tissue == Tissue.HIPPOCAMPUS)
     white = crop.tissue == Tissue.WHITE
     added = np.where(cortex | white, np.float32(rng.uniform(0, plan.patchy)) * slow, 0)
@@ -520,7 +486,7 @@ def _mimics(source: _Source, crop: Crop, plan: SynthesisPlan, rng: np.random.Gen
     added.ravel()[near] += extra
     if rng.random() < 0.4:
         fluid = (crop.tissue == Tissue.FLUID) | (crop.tissue == Tissue.VENTRICLE)
-        eddies = np.clip(smooth_field(rng, size, 6.0)[0] - 0.8, 0, 1.5)
+        eddies = np.clip(smooth_field(rng, size, 6.0) - 0.8, 0, 1.5)
         added += np.where(fluid, np.float32(rng.uniform(0, plan.flow)) * eddies, 0)
     return added.astype(np.float32)
 

@@ -12,13 +12,13 @@ from bids_msseg.cascade import heads
 from bids_msseg.cascade.augment import AugmentPlan
 from bids_msseg.cascade.generation import (
     TISSUES,
-    Look,
+    Appearance,
     MadeSampler,
     MakePlan,
     MixedSampler,
     _cut_head,
     brain_scale,
-    draw_look,
+    draw_appearance,
     find_horns,
     make,
     smooth_field,
@@ -195,7 +195,7 @@ def test_lesions_are_brighter_than_what_is_around_them_in_flair(head: Head) -> N
 def test_usual_contrasts_have_the_order_of_tissues() -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
-        flair, t1w, t2w = draw_look(rng, PLAIN, 3).mean
+        flair, t1w, t2w = draw_appearance(rng, PLAIN, 3).mean
         assert flair[Tissue.VENTRICLE] < flair[Tissue.WHITE] < flair[Tissue.CORTEX]
         assert t1w[Tissue.VENTRICLE] < t1w[Tissue.CORTEX] < t1w[Tissue.WHITE]
         assert t2w[Tissue.WHITE] < t2w[Tissue.CORTEX] < t2w[Tissue.VENTRICLE]
@@ -204,7 +204,7 @@ def test_usual_contrasts_have_the_order_of_tissues() -> None:
 def test_unknown_contrasts_come_as_often_as_asked() -> None:
     def strange(share: float) -> int:
         rng = np.random.default_rng(1)
-        looks = [draw_look(rng, replace(PLAIN, any_contrast=share), 1) for _ in range(400)]
+        looks = [draw_appearance(rng, replace(PLAIN, any_contrast=share), 1) for _ in range(400)]
         return sum(look.mean[0, Tissue.WHITE] != 1 for look in looks)
 
     assert strange(0.0) == 0
@@ -213,7 +213,7 @@ def test_unknown_contrasts_come_as_often_as_asked() -> None:
 
 
 def test_every_lesion_has_a_look_of_its_own_and_the_rim_the_average() -> None:
-    look = draw_look(np.random.default_rng(4), PLAIN, 200)
+    look = draw_appearance(np.random.default_rng(4), PLAIN, 200)
     assert look.lesion.shape == (3, 201)
     for row in look.lesion:
         relative = row[1:] / row[0]
@@ -225,7 +225,7 @@ def test_brain_scale_is_the_mean_and_deviation_of_the_voxels() -> None:
     """White matter 1, ventricle 0, a lesion of +1 in a tenth of the voxels."""
     mean = np.zeros((3, TISSUES), np.float32)
     mean[:, Tissue.WHITE] = 1
-    look = Look(mean, np.zeros_like(mean), np.array([[0, 1]] * 3, np.float32))
+    look = Appearance(mean, np.zeros_like(mean), np.array([[0, 1]] * 3, np.float32))
     count = np.zeros(TISSUES)
     count[[Tissue.WHITE, Tissue.VENTRICLE]] = 80, 20
     found, spread = brain_scale(look, count, 0.0)

@@ -15,14 +15,14 @@ from bids_msseg.cascade.heads import (
     FAR,
     Head,
     Tissue,
-    _choroid,
-    _classes,
-    _rim,
+    brain_distance,
     load_head,
     may_see,
+    place_choroid,
     prepare_anatomy,
     prepare_patient,
     save_head,
+    tissue_classes,
 )
 
 WHITE, CORTEX, LEFT, RIGHT, SULCUS, SKULL = 2, 3, 4, 43, 24, 515
@@ -55,7 +55,7 @@ def head() -> Head:
 
 
 def test_numbers_become_tissues_and_what_parts_the_ventricles_is_septum() -> None:
-    tissue = _classes(freesurfer())
+    tissue = tissue_classes(freesurfer())
     labels = freesurfer()
     assert (tissue[labels == CORTEX] == Tissue.CORTEX).all()
     assert (tissue[labels == SULCUS] == Tissue.FLUID).all()
@@ -73,7 +73,7 @@ def test_numbers_become_tissues_and_what_parts_the_ventricles_is_septum() -> Non
 def test_an_unknown_number_is_no_brain() -> None:
     labels = freesurfer()
     labels[32, 32, 48] = 99
-    assert _classes(labels)[32, 32, 48] == Tissue.OUTSIDE
+    assert tissue_classes(labels)[32, 32, 48] == Tissue.OUTSIDE
 
 
 def test_lesions_of_the_map_are_filled_where_asked() -> None:
@@ -102,7 +102,7 @@ def test_a_sulcus_belongs_to_the_brain_and_the_open_does_not() -> None:
     # a sulcus of 3 voxels, 9 deep; and a gap of 16, too wide to be one
     tissue[20:23, 15:45, 36:45] = Tissue.FLUID
     tissue[26:42, 15:45, 36:45] = Tissue.FLUID
-    rim = _rim(tissue)
+    rim = brain_distance(tissue)
     assert (rim[20:23, 21:39, 36:43] == 0).all()
     assert rim[34, 30, 44] > 30
     assert (rim[tissue == Tissue.WHITE] == 0).all()
@@ -151,7 +151,7 @@ def test_sets_of_lesions_differ_and_the_same_seed_gives_the_same(head: Head) -> 
 def test_choroid_plexus_lies_in_the_back_half_of_the_ventricles() -> None:
     lateral = np.isin(freesurfer(), (LEFT, RIGHT))
     for seed in range(5):
-        found = _choroid(np.random.default_rng(seed), lateral)
+        found = place_choroid(np.random.default_rng(seed), lateral)
         places = np.stack(np.unravel_index(found, lateral.shape), 1)
         assert lateral[tuple(places.T)].all()
         # centres are behind the middle, y = 31; half axes are at most 6 mm

@@ -138,6 +138,7 @@ def test_the_whole_cascade_keeps_to_the_brain(fast: bool) -> None:
     found = segment([first], second, point, images, (True,) * 3, brain, Engine(), fast=fast)
     assert not found.probability[~brain].any()
     assert not found.candidates[~brain].any()
+    assert not found.probability[~found.brain.mask].any()
     assert np.array_equal(found.candidates, found.lesion > 0)
     assert not found.probability[~found.candidates].any()
     assert found.anatomy.shape == (CLASSES, 12, 10, 11)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.heads import Head, LesionDraw, _halo, _rim
+from bids_msseg.cascade.heads import Head, LesionDraw, brain_distance, ventricle_distance
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.training.label_maps import FIRST_EXTRA
 
@@ -34,7 +34,9 @@ def head() -> Head:
     nothing = np.zeros(0, np.int32)
     lesion = LesionDraw(voxels, share.ravel()[voxels], owner.ravel()[voxels], nothing)
     empty = LesionDraw(nothing, nothing.astype(np.uint8), nothing.astype(np.int16), nothing)
-    return Head("ball", "", tissue, _rim(brain), _halo(tissue == 3), (lesion, empty))
+    return Head(
+        "ball", "", tissue, brain_distance(brain), ventricle_distance(tissue == 3), (lesion, empty)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.training.labelled import (
     LabelledDataset,
-    MixedDataset,
     cut_visit,
     partial_anatomy,
 )
@@ -71,16 +70,3 @@ def test_sites_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:
     data = LabelledDataset([visit, visit, visit, other], 3, size=8, plan=plan)
     share = np.mean([float(data[index][0][4].max()) for index in range(100)])
     assert 0.35 < share < 0.65
-
-
-def test_a_mixture_takes_each_source_by_its_share() -> None:
-    class Constant(torch.utils.data.Dataset):  # type: ignore[type-arg]
-        def __init__(self, value: float) -> None:
-            self.value = value
-
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-            return (torch.tensor(self.value),) * 3
-
-    mixed = MixedDataset([Constant(0.0), Constant(1.0)], (3, 1), 5)  # type: ignore[list-item]
-    share = np.mean([float(mixed[index][0]) for index in range(400)])
-    assert 0.17 < share < 0.33
