@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from bids_msseg.cascade.networks import (
@@ -24,12 +22,10 @@ from bids_msseg.cascade.networks import (
     build,
 )
 from bids_msseg.models import checkpoint
-from bids_msseg.models.checkpoint import COUNTER, body_of, check_numbers
+from bids_msseg.models.checkpoint import COUNTER, body_of, check_numbers, write_weights
 from bids_msseg.models.weights import (
     ANATOMY_FORMAT,
-    DIGEST_KEY,
     FORMAT,
-    HEADER_KEY,
     OperatingPoint,
     not_ours,
     read_header,
@@ -101,13 +97,8 @@ def save_cascade(
         "members": members,
         "point": asdict(point),
         "notes": dict(notes or {}),
-        DIGEST_KEY: hashlib.sha256(body_of(save(tensors))).hexdigest(),
     }
-    content = save(tensors, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)
-    return hashlib.sha256(content).hexdigest()
+    return write_weights(path, tensors, header)
 
 
 def check_cascade(path: Path) -> None:

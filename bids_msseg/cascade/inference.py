@@ -23,6 +23,7 @@ from bids_msseg.cascade.patches import cut, split_into_pieces
 from bids_msseg.cascade.valverde.inference import patch_probability, without_gaps
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import Engine
+from bids_msseg.models.inference import tile_weight
 from bids_msseg.models.weights import OperatingPoint
 
 TILE = 64
@@ -146,7 +147,7 @@ def candidate_probability(
     """
     source = NetInput.of(images, present)
     centres = tile_centres(brain, stride=stride)
-    weight = _tile_weight(TILE)
+    weight = tile_weight(TILE)
     total = np.zeros(tuple(edge + 2 * TILE for edge in brain.shape), np.float32)
     norm = np.zeros_like(total)
     for start in range(0, len(centres), engine.batch):
@@ -163,14 +164,6 @@ def candidate_probability(
     mean = total[inner] / np.maximum(norm[inner], 1e-6)
     seen = np.where(brain, mean, np.float32(0)).astype(np.float32)
     return adapt(seen, images, present, brain, trust) if trust > 0 else seen
-
-
-def _tile_weight(tile: int) -> Array:
-    """Trust the middle of a tile more than its rim."""
-    line = np.minimum(np.arange(tile) + 1.0, tile - np.arange(tile)) / (tile / 2)
-    line = np.clip(line * 2, 0.05, 1.0)
-    weight: Array = (line[:, None, None] * line[:, None] * line).astype(np.float32)
-    return weight
 
 
 @torch.inference_mode()

@@ -98,9 +98,18 @@ def save_cascade(
         "members": {member: net.config.as_dict() for member, net in nets.items()},
         "point": asdict(point),
         "notes": dict(notes or {}),
-        DIGEST_KEY: hashlib.sha256(body_of(save(tensors))).hexdigest(),
     }
-    content = save(tensors, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
+    return write_weights(path, tensors, header)
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Write tensors with a header that holds their digest, and return the file's SHA-256.
+
+    The file appears under its name only when it is complete.
+    """
+    digest = hashlib.sha256(body_of(save(tensors))).hexdigest()
+    text = json.dumps({**header, DIGEST_KEY: digest}, sort_keys=True)
+    content = save(tensors, metadata={HEADER_KEY: text})
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
     partial.replace(path)

@@ -17,12 +17,13 @@ from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.training.painting import Painting, paint
 from bids_msseg.training.synthesis import (
     BACKGROUND,
-    BEYOND_MM,
     CHANNELS,
     Array,
     SynthesisPlan,
     change_intensities,
     draw_slab,
+    nearest_voxels,
+    place_cube,
     sample_places,
     thicken,
 )
@@ -83,13 +84,8 @@ def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_]
 
 def sample_nearest(volume: Array, at: Array) -> Array:
     """Sample a volume at the nearest voxels; zero beyond its edges."""
-    index = np.rint(at).astype(np.int32)
-    inside = np.ones(index.shape[1:], bool)
-    for axis, extent in enumerate(volume.shape):
-        inside &= (index[axis] >= 0) & (index[axis] < extent)
-        np.clip(index[axis], 0, extent - 1, out=index[axis])
-    x, y, z = index
-    seen: Array = np.where(inside, volume[x, y, z], np.float32(0))
+    flat, out = nearest_voxels(at, volume.shape)
+    seen: Array = np.where(out, np.float32(0), volume.ravel().take(flat))
     return seen
 
 
@@ -167,14 +163,7 @@ class LabelledDataset(Dataset[Item]):
         if places.lesions and rng.random() < self.plan.lesion_share:
             pool = places.lesions[int(rng.integers(len(places.lesions)))]
         at = np.unravel_index(int(pool[int(rng.integers(pool.size))]), visit.brain.shape)
-        shifts = rng.integers(-self.size // 4, self.size // 4 + 1, 3)
-        reach = self.size // 2 - BEYOND_MM
-        centre: list[int] = []
-        for place, shift, extent in zip(at, shifts, visit.brain.shape, strict=True):
-            wanted = int(place) + int(shift)
-            inner = reach < extent - reach
-            centre.append(min(max(wanted, reach), extent - reach) if inner else extent // 2)
-        return centre
+        return place_cube(at, visit.brain.shape, self.size, 0, rng)
 
 
 def augment_visit(

@@ -219,20 +219,57 @@ def sample_places(
     return at
 
 
+def nearest_voxels(
+    at: Array, shape: tuple[int, ...]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Return flat indices of the voxels nearest to some places, and which lie outside."""
+    index = np.rint(at).astype(np.int32)
+    out = np.zeros(index.shape[1:], bool)
+    for axis, extent in enumerate(shape):
+        out |= (index[axis] < 0) | (index[axis] >= extent)
+        np.clip(index[axis], 0, extent - 1, out=index[axis])
+    return (index[0] * shape[1] + index[1]) * shape[2] + index[2], out
+
+
+def place_cube(
+    at: Sequence[np.integer],
+    extents: Sequence[int],
+    size: int,
+    margin: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Move a cube's centre off a place, but keep it on the brain's box.
+
+    Most of a cube that reaches far beyond the brain would be background.
+
+    Parameters
+    ----------
+    at : sequence of int
+        Voxel that the cube shows.
+    extents : sequence of int
+        Shape of the volume.
+    size : int
+        Edge of the cube.
+    margin : int
+        Voxels between the volume's edges and the brain.
+    rng : Generator
+    """
+    shifts = rng.integers(-size // 4, size // 4 + 1, 3)
+    reach = margin + size // 2 - BEYOND_MM
+    centre: list[int] = []
+    for place, shift, extent in zip(at, shifts, extents, strict=True):
+        wanted, high = int(place) + int(shift), extent - reach
+        centre.append(min(max(wanted, reach), high) if reach < high else extent // 2)
+    return centre
+
+
 def crop_label_map(head: Head, draw: LesionDraw, at: Array) -> Crop:
     """Sample tissue, distances and lesions at the nearest voxels."""
-    shape = head.tissue.shape
-    index = np.rint(at).astype(np.int32)
-    inside = np.ones(index.shape[1:], bool)
-    for axis, extent in enumerate(shape):
-        inside &= (index[axis] >= 0) & (index[axis] < extent)
-        np.clip(index[axis], 0, extent - 1, out=index[axis])
-    flat = (index[0] * shape[1] + index[1]) * shape[2] + index[2]
+    flat, out = nearest_voxels(at, head.tissue.shape)
     whole = head.tissue.copy()
     whole.ravel()[draw.choroid] = Tissue.CHOROID
     share, owner = np.zeros(whole.size, np.uint8), np.zeros(whole.size, np.int16)
     share[draw.voxels], owner[draw.voxels] = draw.fraction, draw.owner
-    out = ~inside
     tissue, rim, halo = (values.ravel().take(flat) for values in (whole, head.rim, head.halo))
     tissue[out], rim[out], halo[out] = Tissue.AIR, FAR, FAR
     lesion = share.take(flat).astype(np.float32) / np.float32(255)
@@ -363,15 +400,7 @@ class SyntheticDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
             own = draw.voxels[draw.owner == int(rng.integers(1, count + 1))]
             pool = own if own.size else pool
         at = np.unravel_index(int(pool[int(rng.integers(pool.size))]), source.head.rim.shape)
-        shifts = rng.integers(-self.size // 4, self.size // 4 + 1, 3)
-        # most of a cube that reaches far beyond the brain would be background
-        reach = self.size // 2 - BEYOND_MM
-        centre: list[int] = []
-        for place, shift, extent in zip(at, shifts, source.head.rim.shape, strict=True):
-            low, high = MARGIN_MM + reach, extent - MARGIN_MM - reach
-            wanted = int(place) + int(shift)
-            centre.append(min(max(wanted, low), high) if low < high else extent // 2)
-        return centre
+        return place_cube(at, source.head.rim.shape, self.size, MARGIN_MM, rng)
 
 
 def synthesize(
