@@ -1,8 +1,8 @@
 """CNN-2: decides on one candidate of CNN-1 at a time, at two scales.
 
 The fine scale shows 32 mm at 1 mm, the coarse scale 96 mm at 4 mm. Both hold CNN-1's anatomy, so
-cortex, choroid plexus, caps and scalp are told from lesions by where they are. CNN-1's probability
-of lesion is not an input: the two networks stay independent and are fused afterwards.
+cortex, choroid plexus, caps and scalp are distinguished from lesions by their place. CNN-1's
+probability of lesion is not an input: the two networks are fused afterwards.
 """
 
 from __future__ import annotations

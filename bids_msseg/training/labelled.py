@@ -204,7 +204,7 @@ def augment_visit(
 
 
 def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
-    """Say what a brain mask and manual lesions tell of the anatomy.
+    """Return the classes of anatomy that a brain mask and manual lesions allow.
 
     Parameters
     ----------
