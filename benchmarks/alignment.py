@@ -15,7 +15,7 @@ Right is what the same alignment gives with the header as it came, moved along w
 look at the pictures of a report first. An alignment counts as recovered within 3 mm of that, in
 the mean over the brain, and as flagged where it has a doubt. The ranges of the information (nats
 at 2 mm), the prominence and the lead, of right and of wrong alignments, are what the limits in
-``bids_msseg/imaging/register.py`` are held against. The aims: 95 % of the turns recovered, and
+``bids_msseg/imaging/register.py`` are based on. The aims: 95 % of the turns recovered, and
 no alignment both wrong and unflagged.
 """
 

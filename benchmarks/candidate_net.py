@@ -1,9 +1,9 @@
 """Accuracy of CNN-1 alone on labelled visits: ``python benchmarks/candidate_net.py COHORT NET``.
 
 COHORT holds visits prepared by ``msseg-train`` (``<output>/cohort/*.npz``), NET is a checkpoint or
-float16 weights of ``LesionAnatomyNet``. For each visit: Dice at one half and at the threshold that
-is best for all visits together, lesion F1 (26-connected, at least 3 mm³, any overlap), and false
-components. The common threshold is chosen on the same visits, so its row is an upper bound.
+float16 weights of ``LesionAnatomyNet``. For each visit: Dice at one half and at the threshold with
+the best mean of the sites' mean Dice, lesion F1 (26-connected, at least 3 mm³, any overlap), and
+false components. That threshold is chosen on the same visits, so its Dice is an upper bound.
 """
 
 from __future__ import annotations

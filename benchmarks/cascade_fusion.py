@@ -19,7 +19,7 @@ import torch
 from candidate_net import detection, dice, read_net
 
 from bids_msseg.cascade.stages import load_visit
-from bids_msseg.models.cascade import Refinement, fuse, refine, require_seed
+from bids_msseg.models.cascade import Refinement, fuse, refine, require_peak
 from bids_msseg.models.crops import prepare_crops
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.inference import Prediction, predict
@@ -99,7 +99,7 @@ def cut(case: Case, setting: Setting) -> np.ndarray:
     else:
         point = CascadePoint(CANDIDATE, voxels, lesion)
         probability = fuse(case.prediction, case.refinement, point)
-    return require_seed(probability, grow, max(seed, grow)) >= grow
+    return require_peak(probability, grow, max(seed, grow)) >= grow
 
 
 def main() -> None:

@@ -60,7 +60,9 @@ IDLE: Final[Mapping[str, Idle]] = {
     "--md-only-boilerplate": Idle("the methods text is written as Markdown only"),
     "--low-mem": Idle("every step reads one visit only; --mem-gb limits the whole run"),
     "--output-layout": Idle("there is no other layout than that of BIDS", "bids"),
-    "--longitudinal": Idle("visits are compared wherever a participant has several"),
+    "--longitudinal": Idle(
+        "visits are compared wherever a participant has several, in known order and aligned"
+    ),
     "--subject-anatomical-reference": Idle("every visit keeps its own grid", "NAME"),
     "--aggregate-session-reports": Idle("a page has all visits of its participant", "N"),
     "--skull-strip-fixed-seed": Idle("equal input gives equal results in any case"),

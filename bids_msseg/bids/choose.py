@@ -15,9 +15,9 @@ from bids_msseg.errors import MssegError
 from bids_msseg.imaging.conform import check_header, check_image
 
 LEAST_EXTENT_MM: Final = 95.0
-"""Field of view that a whole brain needs along every axis: from the vertex to the medulla, the
-shortest way through it, there are 105 to 130 mm. Localizers (some slices), sagittal images of the
-cord (35 to 60 mm) and slabs through the hippocampi (40 to 90 mm) have less along one axis."""
+"""Field of view that a whole brain needs along every axis. Assumed: less than a brain measures
+from the vertex to the medulla, more than localizers, sagittal images of the cord and hippocampal
+slabs cover along one axis."""
 Sidecar = Callable[[Path], Mapping[str, Any]]
 _POINTER_BYTES = 32768
 _DERIVED = ("space", "desc", "label", "res", "den", "chunk", "split")

@@ -125,7 +125,7 @@ def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
 
 
 def check_image(path: Path, *, contrast: str = "") -> None:
-    """Judge a NIfTI file as :func:`conform` does, and write nothing.
+    """Check a NIfTI file as :func:`conform` does, and write nothing.
 
     Parameters
     ----------

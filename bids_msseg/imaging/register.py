@@ -55,10 +55,11 @@ SURE_INFORMATION = 0.38
 """Nats at 2 mm. Raw heads of one person: .45 to .63 where they are aligned, else .15 to .32."""
 CLEAR_OF_TURNS = 1.3
 """An alignment with so many times the information of the image turned or shifted needs no search.
-Assumed, as are the next three; ``benchmarks/alignment.py`` prints what they are held against."""
+Assumed, as are the next three; ``benchmarks/alignment.py`` prints the prominence
+and the lead of right and wrong alignments."""
 CLEAR_OF_RIVALS = 1.2
 """An alignment with so many times the information of the next best orientation is right, however
-little it is. Raw heads have 1.4: at least .45 nats against at most .32."""
+little it is. Expected on raw heads: 1.4 (.45 nats against .32)."""
 BETTER_THAN_HEADER = 1.05
 """A template's orientation replaces the header's where it has so many times the information: the
 outlines of a brain fit turned nearly as well."""

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Anatomy(IntEnum):
-    """What the anatomy head says of a voxel of 2 mm."""
+    """Classes of the anatomy head, one per voxel of 2 mm."""
 
     BACKGROUND = 0
     EXTRA_CEREBRAL = 1

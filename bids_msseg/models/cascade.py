@@ -26,7 +26,7 @@ FAST_STRIDE = TILE - 16
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """What CNN-2 says of the candidates; arrays have shape (X, Y, Z).
+    """Output of CNN-2 for the candidates; arrays have shape (X, Y, Z).
 
     Attributes
     ----------
@@ -91,8 +91,10 @@ def fuse(prediction: Prediction, refinement: Refinement, point: CascadePoint) ->
     ndarray of float32, shape (X, Y, Z)
         0 outside candidates.
     """
-    total = (1 - point.voxels - point.lesion) * _logit(prediction.lesion)
-    total += point.voxels * _logit(refinement.voxels) + point.lesion * _logit(refinement.lesion)
+    total = (1 - point.voxel_weight - point.lesion_weight) * _logit(prediction.lesion)
+    total += point.voxel_weight * _logit(refinement.voxels) + point.lesion_weight * _logit(
+        refinement.lesion
+    )
     fused = 1 / (1 + np.exp(-total))
     return np.where(refinement.lesion > 0, fused, 0).astype(np.float32)
 
@@ -103,15 +105,15 @@ def _logit(probability: Array) -> Array:
     return logit
 
 
-def require_seed(probability: Array, threshold: float, seed: float) -> Array:
-    """Lower components of ``probability >= threshold`` whose peak does not reach ``seed``.
+def require_peak(probability: Array, threshold: float, peak_threshold: float) -> Array:
+    """Lower components of ``probability >= threshold`` whose peak is below ``peak_threshold``.
 
     A sure core thus grows through a lower threshold, and one threshold still cuts the mask.
 
     Parameters
     ----------
     probability : ndarray of float32, shape (X, Y, Z)
-    threshold, seed : float
+    threshold, peak_threshold : float
 
     Returns
     -------
@@ -121,14 +123,14 @@ def require_seed(probability: Array, threshold: float, seed: float) -> Array:
     labels = label_lesions(probability >= threshold, voxel_volume=1.0)
     peak = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
     np.maximum.at(peak, labels.ravel(), probability.ravel())
-    unsure = (labels > 0) & (peak[labels] < seed)
+    unsure = (labels > 0) & (peak[labels] < peak_threshold)
     lowered = probability * np.float32(BELOW * threshold) / np.maximum(peak[labels], SMALLEST)
     return np.where(unsure, lowered, probability).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class CascadeResult:
-    """What the cascade says of a stack; arrays of shape (X, Y, Z) unless stated otherwise.
+    """Output of the cascade for a stack; arrays of shape (X, Y, Z) unless stated otherwise.
 
     Attributes
     ----------
@@ -201,7 +203,7 @@ def segment(
     inside = replace(prediction, lesion=np.where(corrected.mask, prediction.lesion, np.float32(0)))
     source = prepare_crops(images, present, brain, inside, point.gate)
     found = refine(refinement, source, engine)
-    fused = require_seed(fuse(inside, found, point), point.threshold, point.seed)
+    fused = require_peak(fuse(inside, found, point), point.threshold, point.peak_threshold)
     return CascadeResult(
         inside.lesion, fused, found.lesion, found.lesion > 0, prediction.anatomy, corrected
     )

@@ -22,7 +22,7 @@ TILE, STRIDE = 96, 64
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What CNN-1 says of a brain.
+    """Output of CNN-1 for a brain.
 
     Attributes
     ----------

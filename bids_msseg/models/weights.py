@@ -70,20 +70,20 @@ class CascadePoint:
     ----------
     gate : float
         Candidate threshold: a voxel is a candidate where CNN-1's probability reaches this.
-    voxels, lesion : float
+    voxel_weight, lesion_weight : float
         Weights of CNN-2's probability of voxels and of the whole candidate in the mean of logits;
         CNN-1's probability has the rest.
     threshold : float
         A voxel belongs to the mask where the final probability reaches this.
-    seed : float
+    peak_threshold : float
         A lesion is kept where its peak reaches this.
     """
 
     gate: float = 0.1
-    voxels: float = 0.3
-    lesion: float = 0.3
+    voxel_weight: float = 0.3
+    lesion_weight: float = 0.3
     threshold: float = 0.4
-    seed: float = 0.5
+    peak_threshold: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def _point(values: Mapping[str, Any], kind: type[Point]) -> Point:
 
 def _parse(header: Mapping[str, Any], sha256: str) -> ModelHeader:
     if header["format"] not in (FORMAT, ANATOMY_FORMAT):
-        raise ValueError(f"its header does not say {ANATOMY_FORMAT}")
+        raise ValueError(f"its format is neither {FORMAT} nor {ANATOMY_FORMAT}")
     return ModelHeader(
         str(header["name"]),
         str(header["version"]),

@@ -1,8 +1,8 @@
 """Label maps of whole heads that synthetic images are made from, with lesions placed in them.
 
 A label map is prepared once: tissue classes, distances to the brain and to the lateral ventricles,
-and several sets of lesions. Half of the sets hold lesions of parametric shape
-(:mod:`bids_msseg.cascade.synthesis`), half hold lesions of the MS-MIST bank at their own places.
+and 24 sets of lesions. 10 sets hold lesions of parametric shape
+(:mod:`bids_msseg.cascade.synthesis`), 12 lesions of the MS-MIST bank at their own places, 2 none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Losses of CNN-1."""
+"""Losses of CNN-1 and CNN-2."""
 
 from __future__ import annotations
 

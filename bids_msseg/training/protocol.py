@@ -5,11 +5,11 @@ leaves out every visit whose name starts with ``sub-lj`` and trains both network
 
 1. NET, which has seen no patient, predicts every visit: candidates for CNN-2, and the white matter
    into which lesions of the bank are painted.
-2. CNN-1 goes on from NET on labelled, painted and synthetic sub-images.
+2. CNN-1 is fine-tuned from NET on labelled, painted and synthetic sub-images.
 3. CNN-2 learns from NET's candidates.
 
 NET serves every fold, so no inner folds are needed: whatever is held out is unseen by all that is
-trained. Every step is resumable; the same command goes on.
+trained. Every step is resumable; the same command resumes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CascadeRecipe:
     Attributes
     ----------
     candidate, refinement : FitPlan
-        Of CNN-1, going on from a network that has seen no patient, and of CNN-2.
+        Of CNN-1, fine-tuned from a network that has seen no patient, and of CNN-2.
     real_share : float
         Share of CNN-1's sub-images that show labelled visits; the others are synthetic.
     paint_chance : float
@@ -176,7 +176,7 @@ def prepare_paintings(
 def train_candidate(
     context: TrainingContext, name: str, predictions: Sequence[Prediction]
 ) -> LesionAnatomyNet:
-    """Train CNN-1, or go on with it, and return the running mean of its weights."""
+    """Train CNN-1, or resume its training, and return the running mean of its weights."""
     recipe, seed = context.recipe, context.recipe.candidate.seed
     torch.manual_seed(seed)
     sources = (

@@ -227,7 +227,7 @@ def _low(bench: Workbench) -> NDArray[np.bool_]:
     return np.asarray(np.abs(np.arange(tissue.shape[2]) - np.median(below)) < 12)
 
 
-def draw_appearance_alikes(bench: Workbench) -> Image.Image:
+def draw_mimics(bench: Workbench) -> Image.Image:
     """One row a kind: FLAIR with it, without it, and what it adds."""
     edge, zoom = 84, 2
     rows = []
@@ -301,7 +301,7 @@ def main(cohort: Path, heads: Path, output: Path) -> None:
     benches = [Workbench.of(heads / f"head{number:02d}.npz") for number in (3, 7, 12)]
     pictures = {
         "made_images": draw_side_by_side([visits["lj19"], visits["lj26"]], benches),
-        "look_alikes": draw_appearance_alikes(benches[1].bare()),
+        "look_alikes": draw_mimics(benches[1].bare()),
         "pasted_lesions": draw_pasting(visits["lj07"], visits["lj26"], (1, 2, 3)),
     }
     output.mkdir(parents=True, exist_ok=True)

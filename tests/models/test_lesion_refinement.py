@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bids_msseg.models.anatomy import CLASSES
-from bids_msseg.models.cascade import Refinement, fuse, refine, require_seed, segment
+from bids_msseg.models.cascade import Refinement, fuse, refine, require_peak, segment
 from bids_msseg.models.crops import CropSource, as_crops, cut_crops, pool, prepare_crops
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import Prediction
@@ -118,7 +118,7 @@ def test_fusion_is_the_weighted_mean_of_logits() -> None:
 
 def test_components_without_a_sure_voxel_fall_below_the_threshold() -> None:
     probability = np.array([0.4, 0.9, 0.0, 0.4, 0.5, 0.0, 0.2], np.float32).reshape(7, 1, 1)
-    changed = require_seed(probability, threshold=0.3, seed=0.6).ravel()
+    changed = require_peak(probability, threshold=0.3, peak_threshold=0.6).ravel()
     assert changed[[0, 1, 2, 5, 6]].tolist() == probability.ravel()[[0, 1, 2, 5, 6]].tolist()
     assert (changed[[3, 4]] < 0.3).all()
     assert changed[4] == pytest.approx(0.297)

@@ -54,7 +54,7 @@ def test_a_header_is_read_without_the_nets(tmp_path: Path) -> None:
         ({"__metadata__": {HEADER_KEY: "not json"}}, ""),
         ({"__metadata__": {HEADER_KEY: "[" * 100_000}}, ""),
         ({"__metadata__": {HEADER_KEY: "[]"}}, ""),
-        (_entries(format="another-1"), "does not say bids_msseg-cascade-2"),
+        (_entries(format="another-1"), "its format is neither"),
         (_entries(point={"gate": "high"}), "high"),
         (_entries(point={"door": 0.2}), "door"),
         (_entries(point=None), ""),
