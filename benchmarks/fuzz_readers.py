@@ -300,7 +300,7 @@ def fuzz(folder: Path, numbers: range) -> Count:
             end = "accepted"
         except MssegError as error:
             end = type(error).__name__
-            if not (error.message and error.cure):
+            if not (error.message and error.hint):
                 count.escaped.append((number, f"{kind}: an error without words"))
         except Exception as error:  # noqa: BLE001 (what this looks for)
             end = type(error).__name__

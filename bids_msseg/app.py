@@ -244,7 +244,7 @@ def _without_excluded(selection: Selection, query: Query) -> Selection:
     if not visits and selection.visits:
         raise NothingSelectedError(
             "--exclude-participant-label leaves no visit to be processed",
-            cure="name fewer participants there",
+            hint="name fewer participants there",
         )
     there = {one.participant for one in selection.visits}
     unknown = excluded - there - {one.participant for one in selection.skipped}
@@ -354,8 +354,8 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
         if stale:
             lines.append(f"  results of a FLAIR of another name: {listed(stale)}")
     for one in selection.skipped:
-        cure = f" (cure: {one.cure})" if one.cure else ""
-        lines.append(f"{one.key}: would be skipped: {one.reason}{cure}")
+        hint = f" (hint: {one.hint})" if one.hint else ""
+        lines.append(f"{one.key}: would be skipped: {one.reason}{hint}")
     orders = _orders(config, selection).items()
     lines += [order.describe(participant) for participant, order in orders]
     print("\n".join(lines))
@@ -412,12 +412,12 @@ def _reports_only(config: RunConfig) -> ExitCode:
     if not there:
         raise NoInputError(
             f"{config.output_dir} holds no processed visits",
-            cure="run the participant level without --reports-only first",
+            hint="run the participant level without --reports-only first",
         )
     if not people:
         raise NothingSelectedError(
             f"{config.output_dir} holds nothing of {' '.join(sorted(asked)) or 'anybody else'}",
-            cure=f"it holds {' '.join(sorted(there)[:20])}",
+            hint=f"it holds {' '.join(sorted(there)[:20])}",
         )
     _write_pages(config.output_dir, people)
     return ExitCode.SUCCESS
@@ -503,7 +503,7 @@ def _store(config: RunConfig, record: VisitRecord) -> None:
 def _no_place(path: Path, why: str) -> CannotCreateError:
     return CannotCreateError(
         f"the record {path} cannot be written: {why}",
-        cure="move what is in its place, or let this user write there, and rerun",
+        hint="move what is in its place, or let this user write there, and rerun",
     )
 
 
@@ -525,7 +525,7 @@ def _left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
     for delivery in deliveries:
         LOGGER.warning(
             "%s is left alone: another run is at work on it\n"
-            "  cure: wait for that one; the same command then has nothing left to do",
+            "  hint: wait for that one; the same command then has nothing left to do",
             delivery.visit.key,
         )
         yield Outcome(delivery, ok=False, seconds=0.0, stopped=True)
@@ -558,7 +558,7 @@ def _handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Cla
         if not config.execution.clean_outputs:
             LOGGER.warning(
                 "%s: results of a FLAIR of another name lie beside its own: %s\n"
-                "  cure: --clean-outputs removes them",
+                "  hint: --clean-outputs removes them",
                 key,
                 names,
             )
@@ -585,7 +585,7 @@ def _remove(paths: Iterable[Path]) -> None:
         except OSError as error:
             raise CannotCreateError(
                 f"{path} cannot be removed: {error.strerror}",
-                cure="remove it yourself, or run without --clean-outputs",
+                hint="remove it yourself, or run without --clean-outputs",
             ) from error
 
 
@@ -639,7 +639,7 @@ def _compare_claimed(
             continue
         told = outcome.failure
         LOGGER.error(
-            "%s: its visits were not compared: %s\n  cure: %s", who, told.message, told.cure
+            "%s: its visits were not compared: %s\n  hint: %s", who, told.message, told.hint
         )
         code = code or ExitCode(told.code)
     return code
@@ -656,8 +656,8 @@ def _note_skipped(config: RunConfig, selection: Selection) -> None:
         folder = config.bids_dir / f"sub-{one.participant}"
         if not (folder / f"ses-{one.session}" if one.session else folder).is_dir():
             continue
-        reason, cure = _public(one.reason, config), _public(one.cure, config)
-        record = VisitRecord(one.participant, one.session, "", "skipped", reason=reason, cure=cure)
+        reason, hint = _public(one.reason, config), _public(one.hint, config)
+        record = VisitRecord(one.participant, one.session, "", "skipped", reason=reason, hint=hint)
         before = read_record(config.output_dir, one.participant, one.session)
         if before is None or (before.status != "ok" and before != record):
             _store(config, record)
@@ -854,7 +854,7 @@ def _finish(config: RunConfig, outcome: Outcome) -> None:
     delivery, visit = outcome.delivery, outcome.delivery.visit
     if outcome.ok or outcome.stopped:
         return
-    LOGGER.error("%s failed: %s\n  cure: %s", visit.key, outcome.message, outcome.cure)
+    LOGGER.error("%s failed: %s\n  hint: %s", visit.key, outcome.message, outcome.hint)
     _store(
         config,
         VisitRecord(
@@ -863,7 +863,7 @@ def _finish(config: RunConfig, outcome: Outcome) -> None:
             visit.prefix,
             "failed",
             reason=_public(outcome.message, config),
-            cure=_public(outcome.cure, config),
+            hint=_public(outcome.hint, config),
             crash_files=_crashes(config, outcome),
             model=delivery.model,
             options=delivery.options,

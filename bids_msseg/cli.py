@@ -77,18 +77,18 @@ def _check_inputs(config: RunConfig) -> None:
     """Find missing input before anything heavy is loaded; the group level needs no dataset."""
     plugin = config.performance.use_plugin
     if plugin is not None and not plugin.is_file():
-        raise UsageError(f"there is no file {plugin}", cure="correct --use-plugin")
+        raise UsageError(f"there is no file {plugin}", hint="correct --use-plugin")
     if "participant" not in config.levels:
         return
     if not _is_folder(config.bids_dir):
         raise NoInputError(
             f"there is no dataset folder {config.bids_dir}",
-            cure="correct BIDS_DIR, or mount it into the container",
+            hint="correct BIDS_DIR, or mount it into the container",
         )
     for name, folder in config.query.derivatives.items():
         if not _is_folder(folder):
             raise NoInputError(
-                f"there is no folder {folder}", cure=f"correct --derivatives {name}=PATH"
+                f"there is no folder {folder}", hint=f"correct --derivatives {name}=PATH"
             )
 
 
@@ -164,7 +164,7 @@ def _list_flags(parser: argparse.ArgumentParser) -> list[str]:
 
 def _missing(what: str) -> UsageError:
     return UsageError(
-        f"missing: {what}", cure=f"write {USAGE}; options that take several values go last"
+        f"missing: {what}", hint=f"write {USAGE}; options that take several values go last"
     )
 
 
@@ -174,9 +174,9 @@ def _refuse_extra(parser: argparse.ArgumentParser, word: str) -> NoReturn:
         name = word.partition("=")[0]
         raise UsageError(
             f"there is no option {name}",
-            cure=f"msseg --help lists all options{readers.nearest(name, known)}",
+            hint=f"msseg --help lists all options{readers.nearest(name, known)}",
         )
-    raise UsageError(f"{word} belongs to no option", cure=f"write {USAGE}")
+    raise UsageError(f"{word} belongs to no option", hint=f"write {USAGE}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,7 +186,7 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("the following arguments are required"):
             # levels come last: where anything is missing, they are too
             raise _missing(f"{message.partition(': ')[2]}, {LEVEL_CHOICE}")
-        raise UsageError(message, cure="msseg --help explains every option")
+        raise UsageError(message, hint="msseg --help explains every option")
 
 
 class _HelpFormatter(argparse.HelpFormatter):

@@ -227,7 +227,7 @@ def _idle(options: dict[str, Any]) -> list[str]:
     if values.get("--output-layout", "bids") != "bids":
         raise UsageError(
             f"--output-layout is {values['--output-layout']}",
-            cure="give bids, the only layout that there is here",
+            hint="give bids, the only layout that there is here",
         )
     return [f"{flag} has no effect: {IDLE[flag].why}" for flag in given]
 
@@ -237,11 +237,11 @@ def _memory(options: dict[str, Any]) -> None:
     if text is None:
         return
     if "mem_gb" in options:
-        raise UsageError("--mem-mb and --mem-gb say the same", cure="give one of them")
+        raise UsageError("--mem-mb and --mem-gb say the same", hint="give one of them")
     try:
         options["mem_gb"] = readers.memory(text)
     except ValueError as error:
-        raise UsageError(f"--mem-mb is {text}", cure=f"give {error}") from error
+        raise UsageError(f"--mem-mb is {text}", hint=f"give {error}") from error
 
 
 def _skulls(options: dict[str, Any]) -> list[str]:
@@ -250,11 +250,11 @@ def _skulls(options: dict[str, Any]) -> list[str]:
         return []
     if "skull_stripped" in options:
         raise UsageError(
-            "--skull-strip-mode and --skull-stripped say the same", cure="give one of them"
+            "--skull-strip-mode and --skull-stripped say the same", hint="give one of them"
         )
     if mode not in SKULLS:
         choices = readers.alternatives(SKULLS)
-        raise UsageError(f"--skull-strip-mode is {mode}", cure=f"give {choices}")
+        raise UsageError(f"--skull-strip-mode is {mode}", hint=f"give {choices}")
     options["skull_stripped"] = SKULLS[mode]
     return [f"--skull-strip-mode {mode} is read as --skull-stripped {SKULLS[mode]}"]
 

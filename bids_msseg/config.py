@@ -304,7 +304,7 @@ class Execution:
             if getattr(self, name)
         ]
         if len(modes) > 1:
-            raise UsageError(f"{' and '.join(modes)} exclude each other", cure="give one of them")
+            raise UsageError(f"{' and '.join(modes)} exclude each other", hint="give one of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +418,7 @@ class RunConfig:
     def _build(cls, options: Mapping[str, Any]) -> RunConfig:
         missing = [name for name in ("bids_dir", "output_dir", "levels") if name not in options]
         if missing:
-            raise UsageError(f"missing: {', '.join(missing)}", cure="name what is missing")
+            raise UsageError(f"missing: {', '.join(missing)}", hint="name what is missing")
         parts = {
             name: kind(**{f.name: options[f.name] for f in fields(kind) if f.name in options})
             for name, kind in _parts().items()
@@ -525,7 +525,7 @@ def _typed(options: Mapping[str, object], *, spelling: Callable[[str], str]) -> 
             typed[name] = read[name](value)
         except ValueError as error:
             shown = value if isinstance(value, str) else json.dumps(value, default=str)
-            raise UsageError(f"{spelling(name)} is {shown}", cure=f"give {error}") from error
+            raise UsageError(f"{spelling(name)} is {shown}", hint=f"give {error}") from error
     return typed
 
 
@@ -533,7 +533,7 @@ def _check_level(level: str) -> None:
     if level not in LEVELS:
         raise UnknownLevelError(
             f"there is no analysis level {level}",
-            cure=f"give {readers.alternatives(LEVELS)}{readers.nearest(level, LEVELS)}",
+            hint=f"give {readers.alternatives(LEVELS)}{readers.nearest(level, LEVELS)}",
         )
 
 
@@ -542,12 +542,12 @@ def _check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
     if output == bids:
         raise UsageError(
             f"the output folder {output_dir} is the dataset itself",
-            cure=f"write somewhere else, for example to {bids_dir / 'derivatives' / 'bids_msseg'}",
+            hint=f"write somewhere else, for example to {bids_dir / 'derivatives' / 'bids_msseg'}",
         )
     if work.is_relative_to(bids) and not work.is_relative_to(output):
         raise UsageError(
             f"the work folder {work_dir} lies in the dataset",
-            cure="choose another --work-dir: intermediate files would make the dataset invalid",
+            hint="choose another --work-dir: intermediate files would make the dataset invalid",
         )
 
 
@@ -559,11 +559,11 @@ def _resolved(path: Path) -> Path:
             resolved.exists()
     except RuntimeError as error:
         raise UsageError(
-            f"{path} is a link that leads in a circle", cure="name a folder, or mend the link"
+            f"{path} is a link that leads in a circle", hint="name a folder, or mend the link"
         ) from error
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be a folder: {error.strerror or error}", cure="give a shorter path"
+            f"{path} cannot be a folder: {error.strerror or error}", hint="give a shorter path"
         ) from error
     return resolved
 
@@ -572,7 +572,7 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{source} is not TOML: {error}", cure="mend it there") from error
+        raise UsageError(f"{source} is not TOML: {error}", hint="mend it there") from error
 
 
 def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -587,7 +587,7 @@ def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
             owner = owners.get(option)
             if owner is None or (is_table and owner != name):
                 place = f"[{name}] of {source}" if is_table else source
-                raise UsageError(f"{place} has no option {key}", cure=_place_of(option, owners))
+                raise UsageError(f"{place} has no option {key}", hint=_place_of(option, owners))
             flat[option] = item
     return flat
 

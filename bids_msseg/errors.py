@@ -35,33 +35,33 @@ class MssegError(Exception):
     ----------
     message : str
         What went wrong, in one sentence.
-    cure : str
+    hint : str
         What the user can do about it, in one sentence.
 
     Examples
     --------
-    >>> error = NoInputError("sub-07 has no FLAIR", cure="add one, or leave sub-07 out")
+    >>> error = NoInputError("sub-07 has no FLAIR", hint="add one, or leave sub-07 out")
     >>> int(error.code), str(error)
-    (66, 'sub-07 has no FLAIR\n  cure: add one, or leave sub-07 out')
+    (66, 'sub-07 has no FLAIR\n  hint: add one, or leave sub-07 out')
     """
 
     code: ExitCode = ExitCode.FAILURE
 
-    def __init__(self, message: str, *, cure: str) -> None:
-        super().__init__(message, cure)
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message, hint)
         self.message = message
-        self.cure = cure
+        self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the way through a worker process: keyword arguments do not pickle by default."""
-        return (_rebuild, (type(self), self.message, self.cure))
+        return (_rebuild, (type(self), self.message, self.hint))
 
     def __str__(self) -> str:
-        return f"{self.message}\n  cure: {self.cure}"
+        return f"{self.message}\n  hint: {self.hint}"
 
 
-def _rebuild(kind: type[MssegError], message: str, cure: str) -> MssegError:
-    return kind(message, cure=cure)
+def _rebuild(kind: type[MssegError], message: str, hint: str) -> MssegError:
+    return kind(message, hint=hint)
 
 
 class InvalidDatasetError(MssegError):

@@ -251,7 +251,7 @@ def _tell(error: MssegError) -> ExitCode:
 def _disk_is_full(error: OSError) -> IoError:
     place = f" for {error.filename}" if error.filename else ""
     return IoError(
-        f"no space left{place}", cure="free some, or let --work-dir name a larger disk, and rerun"
+        f"no space left{place}", hint="free some, or let --work-dir name a larger disk, and rerun"
     )
 
 
@@ -259,7 +259,7 @@ def _file_is_too_large(error: OSError) -> IoError:
     place = f" {error.filename}" if error.filename else ""
     return IoError(
         f"a file{place} is larger than the limit that the job has for files",
-        cure="raise the limit (ulimit -f unlimited), and rerun",
+        hint="raise the limit (ulimit -f unlimited), and rerun",
     )
 
 
@@ -283,7 +283,7 @@ def _crashed(error: Exception, *, verbose: int, crash_folder: Path | None) -> Ex
         _log().error("%s", text.rstrip())
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     _log().error(
-        "unexpected %s (%s)\n  cure: report it with that traceback%s",
+        "unexpected %s (%s)\n  hint: report it with that traceback%s",
         summary,
         place,
         "" if verbose else "; -v shows it here",

@@ -442,15 +442,15 @@ def read_file(file: Path, *, what: str) -> str:
         if len(content) > MOST_BYTES:
             raise UsageError(
                 f"{what} {file} is larger than {MOST_BYTES // 2**20} MB",
-                cure="name a text file that was written for this option",
+                hint="name a text file that was written for this option",
             )
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{what} {file} is not UTF-8 text", cure="save it as UTF-8") from error
+        raise UsageError(f"{what} {file} is not UTF-8 text", hint="save it as UTF-8") from error
     except OSError as error:
         raise UsageError(
             f"{what} {file} cannot be read: {error.strerror or error}",
-            cure="check the path and its permissions",
+            hint="check the path and its permissions",
         ) from error
 
 
@@ -480,4 +480,4 @@ def read_json(file: Path, *, what: str) -> object:
     except (ValueError, RecursionError) as error:
         # numbers of thousands of digits, lists in lists without end
         why = str(error)
-    raise UsageError(f"{what} {file} is not JSON: {why}", cure=f"write it as {FILTER_FORM}")
+    raise UsageError(f"{what} {file} is not JSON: {why}", hint=f"write it as {FILTER_FORM}")

@@ -531,7 +531,7 @@ def test_a_dry_run_checks_spaces_as_a_real_one_does(
 
     def load(name: str, *, resolution: int, home: Path | None) -> None:
         seen.append((name, resolution))
-        raise NoInputError(f"no {name} in {home}", cure="name another")
+        raise NoInputError(f"no {name} in {home}", hint="name another")
 
     monkeypatch.setattr("bids_msseg.imaging.template.load_template", load)
     config = configure(output_spaces=["FLAIR", space])

@@ -210,7 +210,7 @@ def test_a_filter_file_that_is_none(tmp_path: Path, content: str) -> None:
     file.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError) as error:
         parse_args([*LINE, "--bids-filter-file", str(file)])
-    assert '{"flair": {"acquisition": "3d"}}' in error.value.cure
+    assert '{"flair": {"acquisition": "3d"}}' in error.value.hint
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
@@ -275,18 +275,18 @@ MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "kind", "message", "cure"), MISTAKES)
-def test_mistakes_are_named_with_their_cure(
+@pytest.mark.parametrize(("words", "kind", "message", "hint"), MISTAKES)
+def test_mistakes_are_named_with_their_hint(
     words: str,
     kind: type[MssegError],
     message: str,
-    cure: str,
+    hint: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(kind) as error:
         parse_args(words.split())
     assert message in error.value.message
-    assert cure in error.value.cure
+    assert hint in error.value.hint
     assert cli.main(words.split()) == int(kind.code)
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -333,8 +333,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 OUTCOMES: dict[str, tuple[object, int]] = {
     "all well": (ExitCode.SUCCESS, 0),
     "a visit failed": (ExitCode.FAILURE, 1),
-    "nothing selected": (NothingSelectedError("no visit", cure="check the labels"), 18),
-    "bad data": (DataError("singular affine", cure="mend the header"), 65),
+    "nothing selected": (NothingSelectedError("no visit", hint="check the labels"), 18),
+    "bad data": (DataError("singular affine", hint="mend the header"), 65),
     "a bug": (ZeroDivisionError("oops"), 1),
     "ctrl-c": (KeyboardInterrupt(), 130),
 }

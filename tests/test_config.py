@@ -154,7 +154,7 @@ def test_a_file_may_name_a_filter_file_and_the_command_line_another(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("text", "message", "cure"),
+    ("text", "message", "hint"),
     [
         ("treshold = 1", "my.toml has no option treshold", "did you mean threshold?"),
         ("[processing]\nfsat = true", r"\[processing\] of my.toml has no option fsat", "fast?"),
@@ -177,10 +177,10 @@ def test_a_file_may_name_a_filter_file_and_the_command_line_another(tmp_path: Pa
         ("processing = 3", "my.toml has no option processing", "correct"),
     ],
 )
-def test_what_a_file_gets_wrong_is_named(text: str, message: str, cure: str) -> None:
+def test_what_a_file_gets_wrong_is_named(text: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         RunConfig.from_toml(text, overrides=POSITIONALS, source="my.toml")
-    assert cure in error.value.cure
+    assert hint in error.value.hint
 
 
 PRECEDENCE: list[tuple[str, str, object, object]] = [
@@ -255,7 +255,7 @@ def test_output_space(text: str, space: OutputSpace) -> None:
 def test_not_an_output_space(text: str) -> None:
     with pytest.raises(UsageError, match="--output-spaces is") as error:
         _config(output_spaces=["FLAIR", text])
-    assert error.value.cure.startswith("give ")
+    assert error.value.hint.startswith("give ")
 
 
 def test_an_output_space_counts_once() -> None:

@@ -42,15 +42,15 @@ def test_signals_follow_the_shell() -> None:
 
 @pytest.mark.parametrize("kind", _error_classes().values(), ids=lambda kind: kind.__name__)
 def test_an_error_survives_the_way_through_a_worker(kind: type[MssegError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("it broke", cure="mend it")))  # noqa: S301
+    error = pickle.loads(pickle.dumps(kind("it broke", hint="mend it")))  # noqa: S301
     assert type(error) is kind
-    assert (error.message, error.cure, error.code) == ("it broke", "mend it", kind.code)
+    assert (error.message, error.hint, error.code) == ("it broke", "mend it", kind.code)
 
 
-def test_an_error_without_a_cure_cannot_be_made() -> None:
-    with pytest.raises(TypeError, match="cure"):
+def test_an_error_without_a_hint_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="hint"):
         DataError("it broke")  # type: ignore[call-arg]
 
 
-def test_message_and_cure_are_both_shown() -> None:
-    assert str(DataError("it broke", cure="mend it")) == "it broke\n  cure: mend it"
+def test_message_and_hint_are_both_shown() -> None:
+    assert str(DataError("it broke", hint="mend it")) == "it broke\n  hint: mend it"

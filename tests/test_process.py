@@ -36,14 +36,14 @@ def _kills_itself() -> int:
 OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
     "success": (lambda: 0, 0, ""),
     "failure told by the job": (lambda: ExitCode.FAILURE, 1, ""),
-    "bad data": (_raises(DataError("it broke", cure="mend it")), 65, "it broke\n  cure: mend it"),
-    "missing": (_raises(NoInputError("no FLAIR", cure="add one")), 66, "ERROR no FLAIR"),
+    "bad data": (_raises(DataError("it broke", hint="mend it")), 65, "it broke\n  hint: mend it"),
+    "missing": (_raises(NoInputError("no FLAIR", hint="add one")), 66, "ERROR no FLAIR"),
     "ctrl-c": (_raises(KeyboardInterrupt()), 130, "interrupted: what is finished stays"),
     "sigterm": (_kills_itself, 143, "terminated by SIGTERM: what is finished stays"),
     "full disk": (
         _raises(OSError(errno.ENOSPC, "No space left on device", "/out/x.nii.gz")),
         74,
-        "no space left for /out/x.nii.gz\n  cure: free some",
+        "no space left for /out/x.nii.gz\n  hint: free some",
     ),
     "quota": (_raises(OSError(errno.EDQUOT, "Disk quota exceeded")), 74, "no space left\n"),
     "limit of ulimit -f": (
@@ -126,11 +126,11 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
 
 
 def test_a_refusal_is_short(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refuse(UsageError("no such option", cure="see --help"), program="msseg") == 64
+    assert refuse(UsageError("no such option", hint="see --help"), program="msseg") == 64
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "msseg: no such option\n  cure: see --help\nmsseg: exit code 64 (usage)\n"
+        "msseg: no such option\n  hint: see --help\nmsseg: exit code 64 (usage)\n"
     )
 
 

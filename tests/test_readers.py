@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         UsageError, match=r"the list .*/none cannot be read: No such file"
     ) as error:
         readers.read_file(tmp_path / "none", what="the list")
-    assert error.value.cure == "check the path and its permissions"
+    assert error.value.hint == "check the path and its permissions"
     with pytest.raises(UsageError, match="Is a directory"):
         readers.read_file(tmp_path, what="the list")
 

@@ -31,7 +31,7 @@ def main() -> int:
     try:
         draw(options)
     except MssegError as error:
-        print(f"{error}\n{error.cure}", file=sys.stderr)
+        print(f"{error}\n{error.hint}", file=sys.stderr)
         return int(error.code)
     return 0
 
@@ -41,7 +41,7 @@ def draw(options: argparse.Namespace) -> None:
     found = find_pairs(Choice(options.auto), Choice(options.manual), Places(options.bids))
     pair = next((one for one in found.pairs if one.key == options.visit), None)
     if pair is None:
-        raise NoInputError(f"{options.visit} has not both masks", cure="name another visit")
+        raise NoInputError(f"{options.visit} has not both masks", hint="name another visit")
     outcome = compare(pair, Rules())
     case = picture(pair, Rules(), outcome.subject, outcome.lesions)
     write_atomic(options.out, comparison_figure(case))

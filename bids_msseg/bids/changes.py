@@ -245,9 +245,9 @@ def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[
     }
 
 
-def failed_summary(pair: VisitPair, reason: str, cure: str) -> dict[str, Scalar]:
+def failed_summary(pair: VisitPair, reason: str, hint: str) -> dict[str, Scalar]:
     """Say for the record of the later visit why it could not be compared."""
-    return {"compared_with": pair.earlier.session, "failed": reason, "cure": cure}
+    return {"compared_with": pair.earlier.session, "failed": reason, "hint": hint}
 
 
 def change_rows(pair: VisitPair, result: PairResult) -> list[dict[str, Any]]:

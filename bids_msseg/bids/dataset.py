@@ -76,7 +76,7 @@ def write_dataset_files(
         _write_descriptions(out_dir)
     except OSError as error:
         raise CannotCreateError(
-            f"cannot write into {out_dir}: {error.strerror}", cure="make the folder writable"
+            f"cannot write into {out_dir}: {error.strerror}", hint="make the folder writable"
         ) from error
 
 
@@ -315,14 +315,14 @@ def _check_out(bids: Path, out: Path) -> None:
     derivatives = bids / "derivatives"
     better = f"use for example {derivatives / APP}"
     if out == bids:
-        raise UsageError("the output folder is the BIDS dataset itself", cure=better)
+        raise UsageError("the output folder is the BIDS dataset itself", hint=better)
     if out.is_relative_to(bids) and derivatives not in out.parents:
-        raise UsageError(f"the output folder {out} is inside the BIDS dataset", cure=better)
+        raise UsageError(f"the output folder {out} is inside the BIDS dataset", hint=better)
     if bids.is_relative_to(out) and not bids.is_relative_to(out / "sourcedata"):
-        raise UsageError(f"the output folder {out} holds the BIDS dataset", cure=better)
+        raise UsageError(f"the output folder {out} holds the BIDS dataset", hint=better)
     problem = _foreign_dataset(out)
     if problem:
-        raise UsageError(f"the output folder {out} {problem}", cure="name an empty folder")
+        raise UsageError(f"the output folder {out} {problem}", hint="name an empty folder")
 
 
 def _foreign_dataset(out: Path) -> str:
@@ -347,11 +347,11 @@ def _foreign_dataset(out: Path) -> str:
 
 
 def _check_work(bids: Path, out: Path, work: Path) -> None:
-    cure = f"use for example {out / '.work'}"
+    hint = f"use for example {out / '.work'}"
     if work in (bids, out) or bids.is_relative_to(work) or out.is_relative_to(work):
-        raise UsageError(f"the work folder {work} holds the inputs or the outputs", cure=cure)
+        raise UsageError(f"the work folder {work} holds the inputs or the outputs", hint=hint)
     if work.is_relative_to(bids) and not work.is_relative_to(out):
-        raise UsageError(f"the work folder {work} is inside the BIDS dataset", cure=cure)
+        raise UsageError(f"the work folder {work} is inside the BIDS dataset", hint=hint)
 
 
 def _make_writable(folder: Path, kind: str) -> None:
@@ -366,7 +366,7 @@ def _make_writable(folder: Path, kind: str) -> None:
 def _cannot_create(folder: Path, kind: str, error: OSError) -> MssegError:
     return CannotCreateError(
         f"the {kind} folder {folder} cannot be written: {error.strerror}",
-        cure="name a folder that you may write to, or free space",
+        hint="name a folder that you may write to, or free space",
     )
 
 

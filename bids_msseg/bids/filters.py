@@ -107,14 +107,14 @@ def parse_filters(raw: Mapping[str, Any] | None) -> Filters:
 def _wrong_shape(where: str) -> UsageError:
     return UsageError(
         f"{where} of the filter file is not a dictionary",
-        cure='write it as {"flair": {"acquisition": "3D"}, "t1w": {"run": 1}}',
+        hint='write it as {"flair": {"acquisition": "3D"}, "t1w": {"run": 1}}',
     )
 
 
 def _wrong_value(raw: object) -> UsageError:
     return UsageError(
         f"the filter file has {raw} for the value of an entity",
-        cure='give a word, a number, null or a list of these: {"flair": {"run": [1, 2]}}',
+        hint='give a word, a number, null or a list of these: {"flair": {"run": [1, 2]}}',
     )
 
 

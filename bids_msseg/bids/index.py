@@ -145,7 +145,7 @@ class AnatIndex:
         except (ValueError, TypeError, SQLAlchemyError, re.error) as error:
             raise UsageError(
                 f"pybids refuses the filter for {suffix}: {str(error).partition(chr(10))[0]}",
-                cure="use the entity names of pybids, for example acquisition, run, session",
+                hint="use the entity names of pybids, for example acquisition, run, session",
             ) from error
         return self._by_visit(names)
 
@@ -201,7 +201,7 @@ def open_index(
     except (PyBIDSError, SQLAlchemyError, ValueError, AttributeError) as error:
         raise InvalidDatasetError(
             f"pybids cannot index {bids_dir}: {error}",
-            cure="check dataset_description.json with bids-validator",
+            hint="check dataset_description.json with bids-validator",
         ) from error
     try:
         yield AnatIndex(layout, bids_dir), notes

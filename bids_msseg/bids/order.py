@@ -19,7 +19,7 @@ from typing import Final
 from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.visit import bare_label, visit_key, visit_order
 
-CURE: Final = "name the sessions with --session-order, or put acq_time into sub-*_sessions.tsv"
+HINT: Final = "name the sessions with --session-order, or put acq_time into sub-*_sessions.tsv"
 _BY_USER: Final = "--session-order"
 _BY_LABELS: Final = "the session labels"
 _SCANS: Final = "*_scans.tsv"
@@ -76,7 +76,7 @@ class VisitOrder:
             return f"{who}: order of the visits: {_listed(self.sessions)} ({self.words})"
         return (
             f"{who}: the order of the visits {_listed(self.sessions)} is {self.words}: no change "
-            f"between them is reported\n  cure: {CURE}"
+            f"between them is reported\n  hint: {HINT}"
         )
 
 

@@ -274,6 +274,6 @@ def _checked(name: str, value: str | None, pattern: re.Pattern[str] = _LABEL) ->
     if value is None or not pattern.fullmatch(value):
         raise UsageError(
             f"{value!r} cannot stand in a file name as {name}",
-            cure="use letters and digits only, as BIDS asks",
+            hint="use letters and digits only, as BIDS asks",
         )
     return value

@@ -177,7 +177,7 @@ def _clean_labels(labels: Iterable[str], entity: str) -> list[str]:
     if odd:
         raise UsageError(
             f"not a {entity}- label: {listing([repr(label) for label in odd])}",
-            cure="labels hold letters and digits only; separate several by blanks",
+            hint="labels hold letters and digits only; separate several by blanks",
         )
     return bare
 
@@ -191,11 +191,11 @@ def _absent(
 ) -> tuple[tuple[Skipped, ...], tuple[str, ...]]:
     """Rows for labels of named participants; a note for a session that nobody has."""
     gone = "is not in the dataset"
-    rows = [Skipped(a, None, f"sub-{a} {gone}", _LABEL_CURE) for a in asked if a not in present]
+    rows = [Skipped(a, None, f"sub-{a} {gone}", _LABEL_HINT) for a in asked if a not in present]
     rows += [
         _ignored_row(a, name)
         if visit_key(a, name) in left_out
-        else Skipped(a, name, f"sub-{a} has no ses-{name}", _LABEL_CURE)
+        else Skipped(a, name, f"sub-{a} has no ses-{name}", _LABEL_HINT)
         for a in asked
         for name in names
         if a in present and (a, name) not in found
@@ -221,7 +221,7 @@ def _is_left_out(participant: str, left_out: Sequence[str]) -> bool:
     return any(one == key or one.startswith(f"{key}_") for one in left_out)
 
 
-_LABEL_CURE = "check the spelling of the label, zeros included"
+_LABEL_HINT = "check the spelling of the label, zeros included"
 
 
 def _nothing_selected(
@@ -239,9 +239,9 @@ def _nothing_selected(
     hints = [f"it holds {there}" + (f", with {listing(list(sessions))}" if sessions else "")]
     hints += [f"{FILE} leaves out {listing(left_out)}"] if left_out else []
     below = _dataset_below(bids_dir)
-    hints.append(_LABEL_CURE if below is None else _below_cure(below))
+    hints.append(_LABEL_HINT if below is None else _below_hint(below))
     return NothingSelectedError(
-        f"nothing in {bids_dir} is selected by {what}", cure="; ".join(hints)
+        f"nothing in {bids_dir} is selected by {what}", hint="; ".join(hints)
     )
 
 
@@ -263,17 +263,17 @@ def _folders(folder: Path) -> list[Path]:
     )
 
 
-def _below_cure(below: Path) -> str:
+def _below_hint(below: Path) -> str:
     return f"the participants lie in {below}: give that folder as BIDS_DIR"
 
 
 def _no_visit(skipped: Sequence[Skipped], images: DatasetImages) -> Exception:
     shown = listing([f"{one.key}: {one.reason}" for one in skipped], "; ")
-    cures = list(dict.fromkeys(one.cure for one in skipped if one.cure))
-    cure = listing(cures[:3], "; ") or "add FLAIR images"
+    hints = list(dict.fromkeys(one.hint for one in skipped if one.hint))
+    hint = listing(hints[:3], "; ") or "add FLAIR images"
     if images.filtered_out and not images.chosen["FLAIR"]:
-        return NothingSelectedError(f"the filter file leaves no FLAIR ({shown})", cure=cure)
-    return NoInputError(f"no visit has a FLAIR that can be used ({shown})", cure=cure)
+        return NothingSelectedError(f"the filter file leaves no FLAIR ({shown})", hint=hint)
+    return NoInputError(f"no visit has a FLAIR that can be used ({shown})", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,33 +357,33 @@ class _VisitMaker:
     def _no_flair(self, folder: AnatFolder, odd: Sequence[str]) -> Skipped:
         participant, session = visit = folder.participant, folder.session
         if odd:
-            cure = (
+            hint = (
                 "rename it, with labels of letters and digits, or move it to the folder where "
                 "it belongs"
             )
-            return Skipped(participant, session, f"{odd[0]}: it is not used", cure)
+            return Skipped(participant, session, f"{odd[0]}: it is not used", hint)
         if visit in self.images.ignored:
             names = listing([path.name for path in self.images.ignored[visit]])
             reason = f"{FILE} leaves out its FLAIR ({names})"
             return Skipped(participant, session, reason, f"correct {FILE}")
         if visit in self.images.filtered_out:
             reason = "the filter file leaves none of its FLAIR images"
-            cure = "; ".join(("loosen the filter", *self.images.unmatched["FLAIR"]))
-            return Skipped(participant, session, reason, cure)
+            hint = "; ".join(("loosen the filter", *self.images.unmatched["FLAIR"]))
+            return Skipped(participant, session, reason, hint)
         top = folder.path.parent
         closed = next((path for path in (top, folder.path) if _is_closed(path)), None)
         if closed is not None:
             name = closed.relative_to(self.bids_dir).as_posix()
-            reason, cure = f"the folder {name} may not be read", "ask its owner for permission"
-            return Skipped(participant, session, reason, cure)
+            reason, hint = f"the folder {name} may not be read", "ask its owner for permission"
+            return Skipped(participant, session, reason, hint)
         if not any(top.iterdir()):
             name = top.relative_to(self.bids_dir).as_posix()
-            cure = f"if this is a DataLad dataset: datalad get {name}"
-            return Skipped(participant, session, f"the folder {name} is empty", cure)
+            hint = f"if this is a DataLad dataset: datalad get {name}"
+            return Skipped(participant, session, f"the folder {name} is empty", hint)
         found = _image_names(folder.path)
         what = f"found: {listing(found)}" if found else "no images in its anat folder"
-        cure = f"add a FLAIR, or leave {visit_key(participant, session)} out"
-        return Skipped(participant, session, f"no FLAIR ({what})", cure)
+        hint = f"add a FLAIR, or leave {visit_key(participant, session)} out"
+        return Skipped(participant, session, f"no FLAIR ({what})", hint)
 
 
 def _may_open(image: Path) -> bool:
@@ -426,18 +426,18 @@ def _is_odd(path: Path) -> bool:
 
 def _read_description(bids_dir: Path) -> dict[str, Any]:
     path = bids_dir / "dataset_description.json"
-    cure = "give the top folder of a BIDS dataset, or use --skip-bids-validation"
+    hint = "give the top folder of a BIDS dataset, or use --skip-bids-validation"
     if not bids_dir.is_dir():
-        raise InvalidDatasetError(f"{bids_dir} is not a folder", cure="check the path")
+        raise InvalidDatasetError(f"{bids_dir} is not a folder", hint="check the path")
     try:
         content = json.loads(read_small(path).decode("utf-8-sig"))
     except FileNotFoundError as error:
-        hint = "is a broken link" if path.is_symlink() else "is missing"
+        problem = "is a broken link" if path.is_symlink() else "is missing"
         below = _dataset_below(bids_dir)
-        cure = cure if below is None else _below_cure(below)
-        raise InvalidDatasetError(f"{path} {hint}", cure=cure) from error
+        hint = hint if below is None else _below_hint(below)
+        raise InvalidDatasetError(f"{path} {problem}", hint=hint) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidDatasetError(f"{path} is not readable JSON: {error}", cure=cure) from error
+        raise InvalidDatasetError(f"{path} is not readable JSON: {error}", hint=hint) from error
     if not isinstance(content, dict):
-        raise InvalidDatasetError(f"{path} does not hold a JSON object", cure=cure)
+        raise InvalidDatasetError(f"{path} does not hold a JSON object", hint=hint)
     return content

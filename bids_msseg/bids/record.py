@@ -81,7 +81,7 @@ class VisitRecord:
     status : {"ok", "failed", "skipped", "running"}
         How it ended. No file says "running": that another run is at work on the visit is found
         out when it is asked.
-    reason, cure : str
+    reason, hint : str
         Why it is not "ok" and what to do; empty where it is.
     crash_files : tuple of str
         Below OUT, with slashes.
@@ -132,7 +132,7 @@ class VisitRecord:
     prefix: str
     status: Status
     reason: str = ""
-    cure: str = ""
+    hint: str = ""
     crash_files: tuple[str, ...] = ()
     contrasts: Mapping[str, ContrastUse] = field(default_factory=dict)
     model: ModelUse | None = None
@@ -311,7 +311,7 @@ def _unreadable(path: Path, why: str) -> VisitRecord:
         prefix="",
         status="failed",
         reason=f"its record {name} cannot be read: {short}",
-        cure="process the visit again",
+        hint="process the visit again",
     )
 
 
@@ -440,7 +440,7 @@ def _mapping(read: Callable[[Any], _T]) -> Callable[[Any], dict[str, _T]]:
     return lambda value: {_text(key): read(item) for key, item in value.items()}
 
 
-_CHANGES_IN_WORDS = ("fingerprint", "failed", "cure", "notes")
+_CHANGES_IN_WORDS = ("fingerprint", "failed", "hint", "notes")
 _CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|^lesions_")
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "participant": _label,
@@ -448,7 +448,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "prefix": _text,
     "status": _status,
     "reason": _text,
-    "cure": _text,
+    "hint": _text,
     "crash_files": _texts,
     "contrasts": _mapping(_contrast),
     "model": _optional(_model),

@@ -55,7 +55,7 @@ def check_derivatives(derivatives: Mapping[str, Path]) -> None:
         if not folder.is_dir():
             raise NoInputError(
                 f"the derivatives {name} are not at {folder}",
-                cure="give the folder that holds the sub-* folders: --derivatives NAME=PATH",
+                hint="give the folder that holds the sub-* folders: --derivatives NAME=PATH",
             )
 
 

@@ -100,14 +100,14 @@ class Skipped:
         Label without ``ses-``.
     reason : str
         Why, in one sentence.
-    cure : str
+    hint : str
         What the user can do about it; may be empty.
     """
 
     participant: str
     session: str | None
     reason: str
-    cure: str = ""
+    hint: str = ""
 
     @property
     def key(self) -> str:

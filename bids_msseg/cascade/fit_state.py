@@ -240,5 +240,5 @@ def _check_sums(path: Path) -> None:
 def _unusable(path: Path, why: str) -> DataError:
     return DataError(
         f"cannot go on from the checkpoint {path}: {why}",
-        cure="put it back from a copy, or delete it: this net is then trained from its beginning",
+        hint="put it back from a copy, or delete it: this net is then trained from its beginning",
     )

@@ -61,7 +61,7 @@ def require_onnx() -> None:
     if missing:
         raise UsageError(
             f"ONNX files need the package {' and '.join(missing)}",
-            cure="pip install 'bids_msseg[onnx]'",
+            hint="pip install 'bids_msseg[onnx]'",
         )
 
 
@@ -101,7 +101,7 @@ def export_cascade(
     require_onnx()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CannotCreateError(
-            f"{folder} is there and holds something", cure="give a new folder for the ONNX files"
+            f"{folder} is there and holds something", hint="give a new folder for the ONNX files"
         )
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -406,7 +406,7 @@ def check_export(cascade: Cascade, folder: Path) -> float:
         if not found < TOLERANCE:
             raise DataError(
                 f"{name}.onnx differs by {found:.2g} from the net that it was made of",
-                cure="do not use it; try other versions of onnxruntime and torch",
+                hint="do not use it; try other versions of onnxruntime and torch",
             )
         worst = max(worst, found)
     return worst
@@ -416,5 +416,5 @@ def _foreign(path: Path, why: str) -> DataError:
     reason = " ".join(why.split())[:LONGEST_REASON]
     return DataError(
         f"{path} was not exported by msseg-export: {reason}",
-        cure="give a folder as msseg-export wrote it; nets of other makers cannot be read",
+        hint="give a folder as msseg-export wrote it; nets of other makers cannot be read",
     )

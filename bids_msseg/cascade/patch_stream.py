@@ -112,7 +112,7 @@ def cube_symmetries(name: str) -> Integers:
     }
     if name not in sets:
         raise UsageError(
-            f"there are no symmetries called {name}", cure=f"use one of: {', '.join(sets)}"
+            f"there are no symmetries called {name}", hint=f"use one of: {', '.join(sets)}"
         )
     chosen: Integers = every[sets[name]]
     first = np.argmax((chosen == unit).all((1, 2)))
@@ -160,7 +160,7 @@ class PatchSource(Dataset[tuple[Tensor, Tensor]]):
         if edge % 2 == 0 or edge < 1 or batch % 2 or batch < 2:
             raise UsageError(
                 f"patches of edge {edge} in batches of {batch} have no middle or no halves",
-                cure="use an odd edge and an even batch",
+                hint="use an odd edge and an even batch",
             )
         self.seed, self.edge, self.batch, self.plan = seed, edge, batch, plan or PatchPlan()
         turns = cube_symmetries(self.plan.symmetries)
@@ -171,7 +171,7 @@ class PatchSource(Dataset[tuple[Tensor, Tensor]]):
         counts = [len(volume.lesions) for volume in self.volumes]
         self.ends = np.cumsum([0, *counts])
         if not self.ends[-1]:
-            raise DataError("no visit holds a lesion", cure="give labelled visits with lesions")
+            raise DataError("no visit holds a lesion", hint="give labelled visits with lesions")
         self._order: tuple[int, Integers] = (-1, np.zeros(0, np.int64))
 
     def __len__(self) -> int:
@@ -298,7 +298,7 @@ def _prepare(
     if not others.size:
         others = np.flatnonzero(visit.brain & ~lesion)
     if lesion.any() and not others.size:
-        raise DataError(f"{visit.name} is lesion all over", cure="look at its masks")
+        raise DataError(f"{visit.name} is lesion all over", hint="look at its masks")
     return _Volume(
         torch.from_numpy(padded.reshape(3, -1)),
         torch.tensor(visit.present, dtype=torch.float32),

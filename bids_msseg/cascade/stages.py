@@ -250,7 +250,7 @@ def train_made(workshop: Workshop, *, log: Log) -> None:
     if not heads:
         raise NoInputError(
             "the recipe trains on made images, and there is no head to make them of",
-            cure="give --label-maps, or leave `made` out of the recipe",
+            hint="give --label-maps, or leave `made` out of the recipe",
         )
     torch.manual_seed(workshop.seed)
     source = MadeSampler(
@@ -533,7 +533,7 @@ def _find_to_learn_from(
     if not any(item.boxes for item in found):
         raise DataError(
             "the candidate nets found no candidate in patients that they had not seen",
-            cure="train them for more steps, and check that images and masks lie on each other",
+            hint="train them for more steps, and check that images and masks lie on each other",
         )
     return gate, found
 

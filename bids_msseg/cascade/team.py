@@ -101,13 +101,13 @@ def _own_device(device: str) -> str:
     if device != "cuda":
         raise UsageError(
             f"several processes cannot share --device {device}",
-            cure="give cuda: every process then takes the GPU of its local rank",
+            hint="give cuda: every process then takes the GPU of its local rank",
         )
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= there:
         raise UsageError(
             f"process {local} of this machine finds {there} GPUs",
-            cure="start as many processes a machine as it has GPUs (--nproc-per-node), or use cpu",
+            hint="start as many processes a machine as it has GPUs (--nproc-per-node), or use cpu",
         )
     torch.cuda.set_device(local)
     return f"cuda:{local}"
@@ -117,7 +117,7 @@ def _deserted(error: Exception) -> TemporaryError:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return TemporaryError(
         f"another process of the team has stopped or does not answer: {reason[0]}",
-        cure="see what the other processes said; the same command goes on from the checkpoint",
+        hint="see what the other processes said; the same command goes on from the checkpoint",
     )
 
 

@@ -227,7 +227,7 @@ def fit(
     if plan.accumulate % size:
         raise UsageError(
             f"{size} processes cannot share {plan.accumulate} batches a step",
-            cure="set accumulate in the recipe to a multiple of the number of processes",
+            hint="set accumulate in the recipe to a multiple of the number of processes",
         )
     state = FitState(net, plan)
     with stopping() as stop:
@@ -246,7 +246,7 @@ def fit(
     if state.step < plan.steps:
         raise TemporaryError(
             f"the training was stopped at step {state.step} of {plan.steps}",
-            cure="the same command goes on from there",
+            hint="the same command goes on from there",
         )
     net.load_state_dict(state.average)
     return net.to("cpu").eval()

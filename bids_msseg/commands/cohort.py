@@ -79,5 +79,5 @@ def _check_grid(mask: Volume, flair: Volume, path: Path) -> None:
     if mask.shape != flair.shape or not np.allclose(mask.affine, flair.affine, atol=1e-2):
         raise DataError(
             f"{path.name} is not on the grid of its FLAIR",
-            cure="resample the mask onto the FLAIR (nearest neighbour) before training",
+            hint="resample the mask onto the FLAIR (nearest neighbour) before training",
         )

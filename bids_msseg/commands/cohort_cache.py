@@ -78,7 +78,7 @@ def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> d
     if told and has_begun(out):
         raise UsageError(
             f"{out} was trained on other input files than there are now ({told[0]})",
-            cure="give another output_dir, or put back the files that it was begun with",
+            hint="give another output_dir, or put back the files that it was begun with",
         )
     loads = {}
     for item in files:

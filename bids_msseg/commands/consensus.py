@@ -118,7 +118,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
 
     def fail(message: str) -> None:
-        raise UsageError(message, cure="see msseg-consensus --help")
+        raise UsageError(message, hint="see msseg-consensus --help")
 
     parser.error = fail  # type: ignore[method-assign, assignment]
     return parser.parse_args(sys.argv[1:] if argv is None else argv)
@@ -149,7 +149,7 @@ def fuse_dataset(request: Request) -> ExitCode:
     datasets = rater_datasets(request.bids_dir, request.derivatives)
     for machine in request.machines:
         if not machine.is_dir():
-            raise NoInputError(f"there is no folder {machine}", cure="check --machine")
+            raise NoInputError(f"there is no folder {machine}", hint="check --machine")
     visits = _with_two(find_rated(datasets, space=request.space, labels=request.raters), request)
     names = name_datasets(datasets)
     machines = name_datasets(request.machines)
@@ -182,7 +182,7 @@ def _with_two(found: Sequence[RatedVisit], request: Request) -> list[RatedVisit]
     if not several:
         raise NoInputError(
             f"no visit has masks of two raters in the space {request.space}",
-            cure="name them sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz in a "
+            hint="name them sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz in a "
             "derivative dataset, or see --derivatives, --raters and --space",
         )
     return several
@@ -226,7 +226,7 @@ def _find_machines(rated: RatedVisit, machines: Mapping[str, Path], space: str) 
             LOGGER.warning("%s: %s has no mask of it", rated.visit.prefix, folder)
         elif name in rated.raters:
             raise DataError(
-                f"{name} is a rater and a machine", cure="rename the folder of the machine"
+                f"{name} is a rater and a machine", hint="rename the folder of the machine"
             )
         else:
             found[name] = mask

@@ -130,7 +130,7 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
         )
     except OSError as error:
         raise CannotCreateError(
-            f"cannot write into {out_dir}: {error.strerror}", cure="make the folder writable"
+            f"cannot write into {out_dir}: {error.strerror}", hint="make the folder writable"
         ) from error
     return notes
 
@@ -154,7 +154,7 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
         if out_dir.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
                 f"the output folder {out_dir} is in {folder}, where masks are read",
-                cure="name an empty folder",
+                hint="name an empty folder",
             )
     about = describe(out_dir)
     makers = about.get("GeneratedBy")
@@ -162,7 +162,7 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
     written = first.get("Description", "") if isinstance(first, dict) else ""
     if about and not str(written).startswith(PROGRAM):
         raise UsageError(
-            f"the output folder {out_dir} holds another dataset", cure="name an empty folder"
+            f"the output folder {out_dir} holds another dataset", hint="name an empty folder"
         )
 
 

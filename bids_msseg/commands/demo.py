@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     def fail(message: str) -> None:
-        raise UsageError(message, cure=f"see {parser.prog} --help")
+        raise UsageError(message, hint=f"see {parser.prog} --help")
 
     parser.error = fail  # type: ignore[method-assign, assignment]
     return parser.parse_args(arguments)
@@ -110,10 +110,10 @@ def _options(asked: argparse.Namespace) -> DemoOptions:
     if not 1 <= asked.participants <= LARGEST_COHORT:
         raise UsageError(
             f"--participants {asked.participants} is not possible",
-            cure=f"give a number from 1 to {LARGEST_COHORT}",
+            hint=f"give a number from 1 to {LARGEST_COHORT}",
         )
     if asked.seed < 0:
-        raise UsageError(f"--seed {asked.seed} is negative", cure="give 0 or more")
+        raise UsageError(f"--seed {asked.seed} is negative", hint="give 0 or more")
     return DemoOptions(asked.out, asked.seed, asked.grid, asked.participants, asked.heads)
 
 

@@ -140,7 +140,7 @@ def clear(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not is_demo(out):
         raise CannotCreateError(
             f"{out} is not empty and was not written by {PROGRAM}",
-            cure="name a new or empty folder",
+            hint="name a new or empty folder",
         )
     out.mkdir(parents=True, exist_ok=True)
     for folder in (*out.glob("sub-*"), out / TRUTH):

@@ -65,12 +65,12 @@ def score(demo: Path, derivative: Path) -> tuple[str, bool]:
     """
     truths = sorted((demo / TRUTH).rglob(TRUTH_MASKS))
     if not truths or not is_demo(demo):
-        raise NoInputError(f"{demo} holds no synthetic truth", cure="make it: msseg-demo FOLDER")
+        raise NoInputError(f"{demo} holds no synthetic truth", hint="make it: msseg-demo FOLDER")
     scores = [_score_visit(path, derivative / path.relative_to(demo / TRUTH)) for path in truths]
     if all(visit.figures is None for visit in scores):
         raise NoInputError(
             f"{derivative} has no mask of any visit of {demo}",
-            cure=f"segment them first: msseg {demo} {derivative} participant",
+            hint=f"segment them first: msseg {demo} {derivative} participant",
         )
     return _table(scores), all(visit.figures is not None for visit in scores)
 
@@ -82,7 +82,7 @@ def _score_visit(truth_path: Path, found_path: Path) -> VisitScore:
     truth, found = load_volume(truth_path), load_volume(found_path)
     if truth.shape != found.shape or not np.allclose(truth.affine, found.affine, atol=1e-2):
         raise DataError(
-            f"{found_path} is not on the grid of the FLAIR", cure="score masks in FLAIR space"
+            f"{found_path} is not on the grid of the FLAIR", hint="score masks in FLAIR space"
         )
     volume = truth.voxel_volume
     masks: tuple[NDArray[np.bool_], ...] = (found.data > 0.5, truth.data > 0.5)

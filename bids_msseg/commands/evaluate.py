@@ -129,7 +129,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
 
     def fail(message: str) -> None:
-        raise UsageError(message, cure=f"see {PROGRAM} --help")
+        raise UsageError(message, hint=f"see {PROGRAM} --help")
 
     parser.error = fail  # type: ignore[method-assign, assignment]
     return parser.parse_args(sys.argv[1:] if argv is None else argv)
@@ -139,11 +139,11 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.min_lesion_volume < 0 or (options.nprocs is not None and options.nprocs < 1):
         raise UsageError(
             "--min-lesion-volume cannot be negative, nor --nprocs below 1",
-            cure=f"see {PROGRAM} --help",
+            hint=f"see {PROGRAM} --help",
         )
     for folder in (options.auto, options.manual):
         if folder.resolve() == options.out.resolve():
-            raise UsageError(f"{folder} would be written to", cure="name another output folder")
+            raise UsageError(f"{folder} would be written to", hint="name another output folder")
     return Settings(
         Choice(options.auto, options.auto_desc, options.auto_label, options.auto_space),
         Choice(options.manual, options.manual_desc, options.manual_label, options.manual_space),
@@ -189,7 +189,7 @@ def evaluate(settings: Settings) -> ExitCode:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotCreateError(
-            f"{settings.out} cannot be written: {error.strerror}", cure="name another folder"
+            f"{settings.out} cannot be written: {error.strerror}", hint="name another folder"
         ) from error
     outcomes = list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
     for note in (note for outcome in outcomes for note in outcome.notes):
@@ -209,7 +209,7 @@ def _require_skimage() -> None:
     if importlib.util.find_spec("skimage") is None:
         raise UsageError(
             "distances between surfaces need the package scikit-image",
-            cure="pip install 'bids_msseg[evaluate]'",
+            hint="pip install 'bids_msseg[evaluate]'",
         )
 
 
@@ -220,7 +220,7 @@ def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:
         spaces = other_spaces(settings.auto, settings.manual)
         raise DataError(
             f"automatic and manual masks are on different grids: {', '.join(other)}",
-            cure=f"give masks of one space{f' ({spaces})' if spaces else ''}, or --resample to "
+            hint=f"give masks of one space{f' ({spaces})' if spaces else ''}, or --resample to "
             "bring the automatic masks onto the grids of the manual ones",
         )
     if other:

@@ -167,7 +167,7 @@ def find_pairs(auto: Choice, manual: Choice, places: Places) -> Pairing:
     if not both:
         raise NoInputError(
             f"no visit has a mask both in {auto.folder} and in {manual.folder}",
-            cure="name masks sub-<label>[_ses-<label>]_space-FLAIR_label-L_mask.nii.gz; "
+            hint="name masks sub-<label>[_ses-<label>]_space-FLAIR_label-L_mask.nii.gz; "
             + _what_there_is(auto, manual),
         )
     pairs = [
@@ -194,7 +194,7 @@ def _masks(choice: Choice) -> dict[Visit, list[Path]]:
     """List the masks of a folder by participant and session."""
     if not choice.folder.is_dir():
         raise NoInputError(
-            f"there is no folder {choice.folder}", cure="give a BIDS derivative dataset with masks"
+            f"there is no folder {choice.folder}", hint="give a BIDS derivative dataset with masks"
         )
     found: dict[Visit, list[Path]] = {}
     for path in _images(choice.folder):
@@ -264,7 +264,7 @@ def _matching(auto: Sequence[Path], manual: Sequence[Path]) -> tuple[Path, Path]
         several = auto if len(auto) > 1 else manual
         raise DataError(
             f"several masks of one visit: {', '.join(path.name for path in several)}",
-            cure="leave one, or choose by --auto-desc, --manual-desc, --auto-label or "
+            hint="leave one, or choose by --auto-desc, --manual-desc, --auto-label or "
             "--manual-label",
         )
     tag = shared.pop()

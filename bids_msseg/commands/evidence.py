@@ -109,7 +109,7 @@ def open_training(folder: Path, *, device: str = "cpu") -> Workshop:
     plan = _read_json(folder / "training.json")
     if plan is None:
         raise NoInputError(
-            f"{folder} holds no training", cure="give the folder that msseg-train wrote"
+            f"{folder} holds no training", hint="give the folder that msseg-train wrote"
         )
     try:
         split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
@@ -134,7 +134,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _unreadable(path: Path, why: object) -> DataError:
-    return DataError(f"cannot read {path}: {why}", cure="run msseg-train again to write it anew")
+    return DataError(f"cannot read {path}: {why}", hint="run msseg-train again to write it anew")
 
 
 def open_bench(
@@ -190,7 +190,7 @@ def open_bench(
     if not cases:
         raise NoInputError(
             f"no visit of {bids_dir} has a manual mask and a prediction in {folder}",
-            cure="let msseg-train finish first; visits are named as in its splits.tsv",
+            hint="let msseg-train finish first; visits are named as in its splits.tsv",
         )
     return Bench(workshop, tuple(cases))
 

@@ -49,7 +49,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
 
     def fail(message: str) -> None:
-        raise UsageError(message, cure="see msseg-export --help")
+        raise UsageError(message, hint="see msseg-export --help")
 
     parser.error = fail  # type: ignore[method-assign, assignment]
     return parser.parse_args(sys.argv[1:] if argv is None else argv)
@@ -110,10 +110,10 @@ def import_model(folder: str, target: Path) -> ExitCode:
     if target.suffix != ".safetensors":
         raise UsageError(
             f"{folder} is a folder, so {target} would be a weights file",
-            cure="let its name end in .safetensors",
+            hint="let its name end in .safetensors",
         )
     if target.exists():
-        raise CannotCreateError(f"{target} is there already", cure="give another name")
+        raise CannotCreateError(f"{target} is there already", hint="give another name")
     cascade = import_cascade(Path(folder))
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = save_cascade(

@@ -143,7 +143,7 @@ def read_tuning(path: Path | None) -> dict[str, Any]:
         if not isinstance(value, int) or value < least:
             raise UsageError(
                 f"the recipe is wrong: {key} is {value!r}",
-                cure=f"give a whole number from {least} upwards",
+                hint=f"give a whole number from {least} upwards",
             )
     return settings
 

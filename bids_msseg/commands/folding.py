@@ -67,7 +67,7 @@ def deal_nested_folds(
     if count < 3 or people < count:
         raise UsageError(
             f"{people} labelled participants cannot be dealt into {count} nested folds",
-            cure="use at least three folds and as many participants; --init goes on from "
+            hint="use at least three folds and as many participants; --init goes on from "
             "trained weights with fewer",
         )
     return deal_folds(files, loads, count)
@@ -99,11 +99,11 @@ def read_split(path: Path, visits: Sequence[str]) -> Split:
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"cannot read the split {path}: {error}",
-            cure="give a TSV with the columns visit and fold",
+            hint="give a TSV with the columns visit and fold",
         ) from error
     faults = _find_faults(fold_of, visits)
     if faults:
-        raise UsageError(f"the split {path} is wrong: {faults[0]}", cure="mend the file")
+        raise UsageError(f"the split {path} is wrong: {faults[0]}", hint="mend the file")
     count = len(set(fold_of.values()))
     return Split(tuple(tuple(v for v in visits if fold_of[v] == fold) for fold in range(count)))
 
@@ -145,7 +145,7 @@ def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
         if changed:
             raise UsageError(
                 f"{path.parent} holds a training with another {' and other '.join(changed)}",
-                cure="give another output_dir, or the same visits and recipe as before",
+                hint="give another output_dir, or the same visits and recipe as before",
             )
     write_json(path, wanted)
     rows = [

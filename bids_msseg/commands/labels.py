@@ -139,12 +139,12 @@ def _nothing_labelled(
         return NoInputError(
             f"{len(drawn)} of {len(lacking)} visits have a manual lesion mask, none of them has a "
             f"brain mask in {labels}",
-            cure=f"put {brains} on the grid of the FLAIR beside the lesion masks; msseg writes "
+            hint=f"put {brains} on the grid of the FLAIR beside the lesion masks; msseg writes "
             "such masks into its outputs",
         )
     return NoInputError(
         f"no visit of {bids_dir} has a manual mask in {labels}",
-        cure="name masks sub-<label>_space-FLAIR_label-L_mask.nii.gz (of several raters "
+        hint="name masks sub-<label>_space-FLAIR_label-L_mask.nii.gz (of several raters "
         "sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz), brain masks "
         f"{brains}",
     )
@@ -376,6 +376,6 @@ def require_labels(labels_dir: Path) -> Path:
     if not labels_dir.is_dir():
         raise NoInputError(
             f"there is no folder of manual masks {labels_dir}",
-            cure="give --labels the derivative dataset with *_space-FLAIR_label-L_mask.nii.gz",
+            hint="give --labels the derivative dataset with *_space-FLAIR_label-L_mask.nii.gz",
         )
     return labels_dir

@@ -62,7 +62,7 @@ def prepare_heads(
     if not anatomy and not patients:
         raise NoInputError(
             f"there is no label map in {label_maps}",
-            cure="give --label-maps a folder with anatomy/*_dseg.nii.gz",
+            hint="give --label-maps a folder with anatomy/*_dseg.nii.gz",
         )
     _refuse_twins((*anatomy, *patients))
     for number, path in enumerate((*anatomy, *patients)):
@@ -85,7 +85,7 @@ def _refuse_twins(paths: Sequence[Path]) -> None:
     if twins:
         raise DataError(
             f"more than one label map is called {', '.join(twins)}",
-            cure="give each map a name of its own",
+            hint="give each map a name of its own",
         )
 
 
@@ -95,7 +95,7 @@ def _anatomy(path: Path, seed: tuple[int, int], lesion_is_white: bool) -> Head:
         edges = " x ".join(f"{edge:g}" for edge in volume.spacing)
         raise DataError(
             f"{path.name} has voxels of {edges} mm",
-            cure="resample it to 1 mm, each voxel taking its nearest label",
+            hint="resample it to 1 mm, each voxel taking its nearest label",
         )
     labels = np.rint(volume.data).astype(np.int32)
     return prepare_anatomy(

@@ -53,7 +53,7 @@ def read_option(words: Sequence[str]) -> MaskValues:
         return None
     if not all(word.isdecimal() and int(word) for word in words):
         raise UsageError(
-            f"--mask-values is {' '.join(words)}", cure="give any, or whole numbers above zero"
+            f"--mask-values is {' '.join(words)}", hint="give any, or whole numbers above zero"
         )
     return tuple(sorted({int(word) for word in words}))
 
@@ -112,7 +112,7 @@ def lesion_voxels(
         raise DataError(
             f"no value of {name} is above one half: they lie between {found[0]:g} and "
             f"{found[-1]:g}",
-            cure="give a mask of zeros and ones, not a probability; or cut it first",
+            hint="give a mask of zeros and ones, not a probability; or cut it first",
         )
     return data > 0.5, ""
 
@@ -130,5 +130,5 @@ def _listing(found: NDArray[Any]) -> str:
 def _no_mask(name: str, found: NDArray[Any]) -> DataError:
     return DataError(
         f"{name} is no binary mask: it holds {found[0]:g} to {found[-1]:g} beside zero",
-        cure="write one whole number above zero for lesion and zero elsewhere",
+        hint="write one whole number above zero for lesion and zero elsewhere",
     )

@@ -133,14 +133,14 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
     """
     for folder in (bids_dir, *derivatives):
         if not folder.is_dir():
-            raise NoInputError(f"there is no folder {folder}", cure="check the path")
+            raise NoInputError(f"there is no folder {folder}", hint="check the path")
     if derivatives:
         return tuple(derivatives)
     about = describe(bids_dir)
     if not about:
         raise InvalidDatasetError(
             f"{bids_dir} has no readable dataset_description.json",
-            cure="give the top folder of a BIDS dataset",
+            hint="give the top folder of a BIDS dataset",
         )
     if about.get("DatasetType") == "derivative":
         return (bids_dir,)
@@ -149,7 +149,7 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
     if not found:
         raise NoInputError(
             f"{bids_dir} has no derivatives that could hold raters' masks",
-            cure="put them into derivatives/manual, or say --derivatives FOLDER",
+            hint="put them into derivatives/manual, or say --derivatives FOLDER",
         )
     return found
 
@@ -187,7 +187,7 @@ def find_rated(
             for rater in known.keys() & chosen.keys():
                 raise DataError(
                     f"{known[rater]} and {chosen[rater]} are masks of the same rater",
-                    cure="choose with --derivatives or --raters, or rename one of them",
+                    hint="choose with --derivatives or --raters, or rename one of them",
                 )
             known.update(chosen)
     rated = [_rated(key, raters) for key, raters in visits.items() if raters]
@@ -258,7 +258,7 @@ def read_on_one_grid(paths: Sequence[Path]) -> list[Volume]:
         if volume.shape != first.shape or not np.allclose(volume.affine, first.affine, atol=1e-2):
             raise DataError(
                 f"{path.name} is not on the grid of {paths[0].name}",
-                cure="resample the raters' masks onto the FLAIR (nearest neighbour)",
+                hint="resample the raters' masks onto the FLAIR (nearest neighbour)",
             )
     return volumes
 
@@ -268,11 +268,11 @@ def _load(path: Path) -> Volume:
         volume = load_volume(path)
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
         raise DataError(
-            f"{path.name} cannot be read: {error}", cure="write it as NIfTI again"
+            f"{path.name} cannot be read: {error}", hint="write it as NIfTI again"
         ) from error
     if volume.data.ndim != 3:
         raise DataError(
-            f"{path.name} has {volume.data.ndim} axes", cure="save a mask with three axes"
+            f"{path.name} has {volume.data.ndim} axes", hint="save a mask with three axes"
         )
     return volume
 

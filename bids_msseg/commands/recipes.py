@@ -101,14 +101,14 @@ def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read {path}: {error}", cure="give a YAML file") from error
+        raise UsageError(f"cannot read {path}: {error}", hint="give a YAML file") from error
     unknown = (
         sorted(map(str, set(content) - set(known))) if isinstance(content, dict) else ["no keys"]
     )
     if unknown:
         raise UsageError(
             f"{path} has unknown keys: {', '.join(unknown)}",
-            cure=f"use some of: {', '.join(known)}",
+            hint=f"use some of: {', '.join(known)}",
         )
     return dict(content)
 
@@ -152,7 +152,7 @@ def make_recipe(settings: Mapping[str, Any]) -> Recipe:
         )
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"the recipe is wrong: {error}", cure="see the recipe in the model card for an example"
+            f"the recipe is wrong: {error}", hint="see the recipe in the model card for an example"
         ) from error
 
 
@@ -167,13 +167,13 @@ def lesion_is_white(settings: Mapping[str, Any]) -> bool:
     heads = settings.get("heads", {})
     if not isinstance(heads, Mapping) or set(heads) - {"lesion_is_white"}:
         raise UsageError(
-            f"the recipe is wrong: heads is {heads!r}", cure="write heads: {lesion_is_white: true}"
+            f"the recipe is wrong: heads is {heads!r}", hint="write heads: {lesion_is_white: true}"
         )
     try:
         return _flag("lesion_is_white", heads.get("lesion_is_white", False))
     except ValueError as error:
         raise UsageError(
-            f"the recipe is wrong: {error}", cure="write heads: {lesion_is_white: true}"
+            f"the recipe is wrong: {error}", hint="write heads: {lesion_is_white: true}"
         ) from error
 
 

@@ -143,7 +143,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
 
     def fail(message: str) -> None:
-        raise UsageError(message, cure="see msseg-train --help")
+        raise UsageError(message, hint="see msseg-train --help")
 
     parser.error = fail  # type: ignore[method-assign, assignment]
     return parser.parse_args(sys.argv[1:] if argv is None else argv)
@@ -172,7 +172,7 @@ def _enter_team(options: argparse.Namespace, member: Member) -> None:
     import torch
 
     if options.preset:
-        raise UsageError("--preset is trained by one process", cure="start it without torchrun")
+        raise UsageError("--preset is trained by one process", hint="start it without torchrun")
     options.device = member.device
     torch.set_num_threads(options.threads)
     if member.rank:
@@ -195,11 +195,11 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
         idle |= {"--init": options.init, "--label-maps": options.label_maps}
     odd = [name for name, value in idle.items() if value]
     if odd and (options.preset or options.init is not None):
-        raise UsageError(f"{odd[0]} has no meaning with {kind}", cure=f"leave out {odd[0]}")
+        raise UsageError(f"{odd[0]} has no meaning with {kind}", hint=f"leave out {odd[0]}")
     begun = "valverde/training.json" if options.preset else "training.json"
     if options.resume and not (options.output_dir / begun).is_file():
         raise NoInputError(
-            f"there is no training in {options.output_dir}", cure="leave --resume out to begin one"
+            f"there is no training in {options.output_dir}", hint="leave --resume out to begin one"
         )
 
 
@@ -339,7 +339,7 @@ def _outer(asked: Sequence[int], split: Split) -> tuple[int, ...]:
     unknown = [fold for fold in asked if fold not in split.everything]
     if unknown:
         raise UsageError(
-            f"there is no fold {unknown[0]}", cure=f"there are {len(split.folds)}, from 0"
+            f"there is no fold {unknown[0]}", hint=f"there are {len(split.folds)}, from 0"
         )
     return tuple(sorted(set(asked)))
 

@@ -145,14 +145,14 @@ def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point
     from bids_msseg.cascade.valverde.stages import MININGS, PatchRecipe
     from bids_msseg.cascade.valverde.train import OPTIMISERS, PatchPlan
 
-    cure = f"use some of: {', '.join(VALVERDE_RECIPE)}; see training/valverde2017.yaml"
+    hint = f"use some of: {', '.join(VALVERDE_RECIPE)}; see training/valverde2017.yaml"
     unknown = sorted(set(settings) - set(VALVERDE_RECIPE))
     if unknown:
-        raise UsageError(f"the recipe has unknown keys: {', '.join(unknown)}", cure=cure)
+        raise UsageError(f"the recipe has unknown keys: {', '.join(unknown)}", hint=hint)
     known = {**VALVERDE_RECIPE, **settings}
     for key, allowed in (("padding", PADDINGS), ("mining", MININGS), ("optimiser", OPTIMISERS)):
         if known[key] not in allowed:
-            raise UsageError(f"{key} {known[key]!r} is none of {', '.join(allowed)}", cure=cure)
+            raise UsageError(f"{key} {known[key]!r} is none of {', '.join(allowed)}", hint=hint)
     try:
         whole = {key: _whole(key, known[key]) for key in WHOLE}
         plan = PatchPlan(
@@ -171,7 +171,7 @@ def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point
             raise ValueError("it has no operating point")
         gate, above = _share("gate", known["gate"]), float(known["candidate_z"])
     except (TypeError, ValueError, KeyError) as error:
-        raise UsageError(f"the recipe is wrong: {error}", cure=cure) from error
+        raise UsageError(f"the recipe is wrong: {error}", hint=hint) from error
     return PatchRecipe(known["padding"], above, gate, known["mining"], plan), points
 
 
@@ -206,7 +206,7 @@ def _open(
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plan:
         raise UsageError(
             f"{path.parent} holds a training with another recipe or other folds",
-            cure="give another output_dir, or the same visits and recipe as before",
+            hint="give another output_dir, or the same visits and recipe as before",
         )
     write_json(path, plan)
     rows = [

@@ -269,7 +269,7 @@ def one_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _no_brain() -> DataError:
     return DataError(
         "no brain was found in the image",
-        cure="look at the image; give a brain mask, or leave this visit out",
+        hint="look at the image; give a brain mask, or leave this visit out",
     )
 
 

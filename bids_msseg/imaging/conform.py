@@ -234,14 +234,14 @@ def _head(path: Path, label: str) -> bytes:
         raise _missing(path, label)
     if path.is_dir():
         raise DataError(
-            f"{label} is a folder", cure="put a NIfTI file there, or rename the folder"
+            f"{label} is a folder", hint="put a NIfTI file there, or rename the folder"
         )
     if not path.is_file():
         # a pipe would keep us waiting for ever
-        raise DataError(f"{label} is no regular file", cure="put a NIfTI file there")
+        raise DataError(f"{label} is no regular file", hint="put a NIfTI file there")
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(
-            f"{label} ends neither in .nii nor in .nii.gz", cure="convert it, e.g. with dcm2niix"
+            f"{label} ends neither in .nii nor in .nii.gz", hint="convert it, e.g. with dcm2niix"
         )
     try:
         with path.open("rb") as stream:
@@ -254,7 +254,7 @@ def _head(path: Path, label: str) -> bytes:
         if zipped != path.name.endswith(".gz"):
             raise DataError(
                 f"{label} is {'' if zipped else 'not '}compressed, against its name",
-                cure="rename it: .nii.gz where compressed, .nii where not",
+                hint="rename it: .nii.gz where compressed, .nii where not",
             )
         with _open(path) as stream:
             return stream.read(nib.Nifti2Header.sizeof_hdr)
@@ -262,7 +262,7 @@ def _head(path: Path, label: str) -> bytes:
         raise _damaged(label, str(error)) from error
     except OSError as error:
         raise IoError(
-            f"{label} cannot be read: {error.strerror or error}", cure="check its permissions"
+            f"{label} cannot be read: {error.strerror or error}", hint="check its permissions"
         ) from error
 
 
@@ -273,14 +273,14 @@ def _open(path: Path) -> BinaryIO:
 def _missing(path: Path, label: str) -> NoInputError:
     if path.is_symlink() or path.exists():
         return NoInputError(
-            f"{label} is a placeholder whose content was not fetched", cure=f"datalad get {path}"
+            f"{label} is a placeholder whose content was not fetched", hint=f"datalad get {path}"
         )
-    return NoInputError(f"{label} does not exist", cure="check the path, or leave this visit out")
+    return NoInputError(f"{label} does not exist", hint="check the path, or leave this visit out")
 
 
 def _damaged(label: str, why: str) -> DataError:
     return DataError(
-        f"{label} is damaged or not NIfTI: {why}", cure="copy or convert it again from its source"
+        f"{label} is damaged or not NIfTI: {why}", hint="copy or convert it again from its source"
     )
 
 
@@ -314,17 +314,17 @@ def _shape(header: Any, label: str) -> tuple[tuple[int, int, int], tuple[str, ..
     if any(n < 1 or n > LONGEST_AXIS for n in full) or np.prod(full, dtype=float) > MOST_VOXELS:
         raise DataError(
             f"{label} says it has {text} voxels",
-            cure=f"check the header; at most {LONGEST_AXIS} along an axis can be used",
+            hint=f"check the header; at most {LONGEST_AXIS} along an axis can be used",
         )
     if any(n > 1 for n in full[3:]):
         raise DataError(
             f"{label} has {len(full)} dimensions ({text})",
-            cure="keep one 3-D volume, e.g. with nibabel.funcs.four_to_three",
+            hint="keep one 3-D volume, e.g. with nibabel.funcs.four_to_three",
         )
     if len(full) < 3 or min(full[:3]) < FEWEST_SLICES:
         raise DataError(
             f"{label} is not a volume ({text} voxels)",
-            cure=f"give the whole 3-D series; {FEWEST_SLICES} slices are the least",
+            hint=f"give the whole 3-D series; {FEWEST_SLICES} slices are the least",
         )
     notes = (f"stored with {len(full)} axes, those of length one left out",) * (len(full) > 3)
     return (full[0], full[1], full[2]), notes
@@ -340,7 +340,7 @@ def _dtype(header: Any, label: str) -> np.dtype[np.generic]:
     if dtype.kind not in "iuf":
         raise DataError(
             f"{label} holds {'complex numbers' if dtype.kind == 'c' else 'colours or bits'}",
-            cure="give the magnitude image, one number per voxel",
+            hint="give the magnitude image, one number per voxel",
         )
     return dtype
 
@@ -360,7 +360,7 @@ def _affine(
         if not apart <= FORM_TOLERANCE_MM:
             raise DataError(
                 f"{label} holds two orientations (qform and sform) that differ by {apart:.1f} mm",
-                cure="find out which is right and copy it over the other: `fslorient "
+                hint="find out which is right and copy it over the other: `fslorient "
                 "-copysform2qform FILE` or `fslorient -copyqform2sform FILE`",
             )
     if sform is None and qform is None:
@@ -376,12 +376,12 @@ def _check_axes(affine: Affine, label: str) -> None:
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not edges.all():
         raise DataError(
-            f"{label} has an affine that cannot be inverted", cure="convert it again from DICOM"
+            f"{label} has an affine that cannot be inverted", hint="convert it again from DICOM"
         )
     if np.abs(affine[:3, 3]).max() > FARTHEST_MM:
         raise DataError(
             f"{label} lies more than {FARTHEST_MM / 1000:.0f} m from the scanner's centre",
-            cure="correct the origin in its header, or convert it again from DICOM",
+            hint="correct the origin in its header, or convert it again from DICOM",
         )
     low, high = SPACING_RANGE_MM
     # header fields are float32: an honest 0.2 mm may read 0.2 - 3e-9
@@ -389,14 +389,14 @@ def _check_axes(affine: Affine, label: str) -> None:
         sizes = " × ".join(f"{edge:.3g}" for edge in edges)
         raise DataError(
             f"{label} has voxels of {sizes} mm",
-            cure=f"give voxels of {low}-{high} mm; check that the header's unit is mm",
+            hint=f"give voxels of {low}-{high} mm; check that the header's unit is mm",
         )
     axes = affine[:3, :3] / edges
     lean = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if lean > SHEAR_TOLERANCE:
         raise DataError(
             f"{label} has axes that are not perpendicular (cosine {lean:.3f})",
-            cure="resample it onto perpendicular axes, or convert it again from DICOM",
+            hint="resample it onto perpendicular axes, or convert it again from DICOM",
         )
 
 
@@ -421,7 +421,7 @@ def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(label, str(error)) from error
     except OSError as error:
-        raise IoError(f"{label} cannot be read: {error}", cure="check the disk") from error
+        raise IoError(f"{label} cannot be read: {error}", hint="check the disk") from error
     if len(content) < wanted:
         raise _damaged(label, f"it holds {len(content)} of {wanted} bytes of voxels")
     return np.frombuffer(content, info.dtype).reshape(info.shape, order="F")
@@ -443,7 +443,7 @@ def _finite(data: NDArray[np.float32], label: str) -> tuple[NDArray[np.float32],
     values = data[good]
     if values.size == 0 or values.min() == values.max():
         what = "no finite value" if values.size == 0 else "the same value everywhere"
-        raise DataError(f"{label} holds {what}", cure="convert it again, or leave this visit out")
+        raise DataError(f"{label} holds {what}", hint="convert it again, or leave this visit out")
     if values.size == data.size:
         return data, ()
     count = data.size - values.size

@@ -39,7 +39,7 @@ def replacing(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise CannotCreateError(
             f"cannot write {target}: {error.strerror or error}",
-            cure="make the folder writable and leave enough free space",
+            hint="make the folder writable and leave enough free space",
         ) from error
     finally:
         with suppress(OSError):

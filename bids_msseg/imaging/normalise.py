@@ -95,7 +95,7 @@ def working_grid(
     inside = np.asarray(brain.data, bool)
     if not inside.any():
         raise DataError(
-            "the brain mask is empty", cure="check that the FLAIR shows a brain, or give a mask"
+            "the brain mask is empty", hint="check that the FLAIR shows a brain, or give a mask"
         )
     bounds = [np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     first = np.array([index[0] for index in bounds], float)
@@ -151,7 +151,7 @@ def zscore(
     if not np.isfinite(spread) or spread <= 1e-9 * max(1.0, float(np.abs(values).max(initial=0))):
         raise DataError(
             "the image does not vary inside the brain",
-            cure="check the image; an empty or constant series cannot be used",
+            hint="check the image; an empty or constant series cannot be used",
         )
     scaled = (data.astype(np.float64) - kept.mean()) / spread
     clipped: NDArray[np.float32] = np.clip(scaled, -CLIP, CLIP).astype(np.float32)

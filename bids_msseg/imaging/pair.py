@@ -222,7 +222,7 @@ def meet(
     if inside.sum() < LEAST_SHARED * max(mask.sum() for mask in masks):
         raise DataError(
             "the two visits show different parts of the brain, or could not be aligned",
-            cure="look at both FLAIR images and their brain masks",
+            hint="look at both FLAIR images and their brain masks",
         )
     return Meeting(inside, affine, alignment)
 

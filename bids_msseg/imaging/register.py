@@ -321,7 +321,7 @@ def read_itk_affine(path: Path) -> Affine:
         If it holds no linear 3-D transform.
     """
     if not path.is_file():
-        raise NoInputError(f"the transform {path} does not exist", cure="check the path")
+        raise NoInputError(f"the transform {path} does not exist", hint="check the path")
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
@@ -333,7 +333,7 @@ def read_itk_affine(path: Path) -> Affine:
 
 def _unreadable(path: Path) -> DataError:
     return DataError(
-        f"{path} holds no linear 3-D ITK transform", cure="write it again as an ITK affine"
+        f"{path} holds no linear 3-D ITK transform", hint="write it again as an ITK affine"
     )
 
 
@@ -377,7 +377,7 @@ def _region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]
     if not mask.any():
         raise DataError(
             "there is nothing to register: the brain mask is empty",
-            cure="look at the image; give a brain mask, or leave this contrast out",
+            hint="look at the image; give a brain mask, or leave this contrast out",
         )
     return np.asarray(mask, bool)
 

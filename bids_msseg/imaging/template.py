@@ -143,9 +143,9 @@ def _from_templateflow(
     name: str, resolution: int, cohort: str | None, home: Path | None, online: bool
 ) -> Template:
     """Look at what is there first; fetch only what no file at hand can stand in for."""
-    cure = _prefill(name, resolution)
+    hint = _prefill(name, resolution)
     if not online and home is not None and not (home.is_dir() and any(home.iterdir())):
-        raise NoInputError(f"the folder of templates {home} is empty or missing", cure=cure)
+        raise NoInputError(f"the folder of templates {home} is empty or missing", hint=hint)
     query = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
     query |= {"atlas": None, "hemi": None, "label": None}
     try:
@@ -155,12 +155,12 @@ def _from_templateflow(
             files = _pair(client, name, query, fetch=True)
     except Exception as error:  # the client lets through whatever lies below it
         message = f"the template {name} could not be fetched: {error}"
-        raise TemporaryError(message, cure=cure) from error
+        raise TemporaryError(message, hint=hint) from error
     if files is None:
         where = "is known to TemplateFlow" if online else "is there"
         raise NoInputError(
             f"no T1w of the brain of {name} at resolution {resolution} {where}",
-            cure=f"check the name at https://www.templateflow.org/browse; {cure}",
+            hint=f"check the name at https://www.templateflow.org/browse; {hint}",
         )
     return _assemble(name, *files)
 
@@ -219,7 +219,7 @@ def _assemble(name: str, picture: Path, mask_path: Path | None) -> Template:
         if not same:
             raise DataError(
                 f"{picture.name} and {mask_path.name} are not on one grid",
-                cure="delete both, so that they are fetched again",
+                hint="delete both, so that they are fetched again",
             )
     inside = volume.with_data(np.where(mask, volume.data, np.float32(0)))
     return Template(name, inside, np.asarray(mask, bool), None, picture.parent)
@@ -231,5 +231,5 @@ def _read(path: Path) -> Volume:
     except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
         raise DataError(
             f"the template file {path} is damaged: {error}",
-            cure="delete it, so that it is fetched again",
+            hint="delete it, so that it is fetched again",
         ) from error

@@ -53,12 +53,12 @@ def choose_engine(device: str = "auto") -> Engine:
         return _mps()
     if device.partition(":")[0] != "cuda":
         raise UsageError(
-            f"--device {device}: no such device", cure="use auto, cpu, cuda[:N] or mps"
+            f"--device {device}: no such device", hint="use auto, cpu, cuda[:N] or mps"
         )
     if not torch.cuda.is_available():
         raise UsageError(
             f"--device {device}: torch sees no GPU here",
-            cure="use --device cpu (or auto), or install the CUDA build of torch; "
+            hint="use --device cpu (or auto), or install the CUDA build of torch; "
             "in a container add --gpus all (docker) or --nv (apptainer)",
         )
     return Engine(device, bool(torch.cuda.is_bf16_supported()), 8)
@@ -69,6 +69,6 @@ def _mps() -> Engine:
     if not torch.backends.mps.is_available():
         raise UsageError(
             "--device mps: torch sees no GPU of Apple here",
-            cure="use --device cpu (or auto); containers cannot reach it",
+            hint="use --device cpu (or auto); containers cannot reach it",
         )
     return Engine("mps", batch=1)

@@ -139,7 +139,7 @@ def find_model(model: str | None) -> Path:
         if not path.is_file():
             raise NoInputError(
                 f"there is no weights file {path}",
-                cure="give --model a .safetensors file that msseg-train wrote, or a shipped name",
+                hint="give --model a .safetensors file that msseg-train wrote, or a shipped name",
             )
         return path
     folder = Path(str(resources.files("bids_msseg") / "data" / "weights"))
@@ -147,7 +147,7 @@ def find_model(model: str | None) -> Path:
     if name not in shipped:
         raise UsageError(
             f"no shipped model is called {name!r}",
-            cure=f"use one of: {', '.join(shipped) or 'none is shipped'}, or a path",
+            hint=f"use one of: {', '.join(shipped) or 'none is shipped'}, or a path",
         )
     return shipped[name]
 
@@ -227,5 +227,5 @@ def not_ours(path: Path, why: str) -> DataError:
     """Say that a file is not a usable cascade."""
     return DataError(
         f"{path.name} is not a usable cascade: {why}",
-        cure="copy or download the weights file again; its sha256 stands in the model card",
+        hint="copy or download the weights file again; its sha256 stands in the model card",
     )

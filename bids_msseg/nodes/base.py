@@ -49,7 +49,7 @@ class Step(BaseInterface):  # type: ignore[misc]
     Subclasses implement :meth:`work`, which gets the defined inputs by name and the node's own
     folder, and returns the outputs by name.
 
-    When the function raises, the reason and the cure are left beside the visit's nodes, because
+    When the function raises, the reason and the hint are left beside the visit's nodes, because
     nipype hands on only a text.
     """
 
@@ -116,24 +116,24 @@ def explained(error: Exception) -> MssegError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return IoError(
             "no space left on the disk",
-            cure="free some, or let --work-dir name a larger disk, and run again",
+            hint="free some, or let --work-dir name a larger disk, and run again",
         )
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return IoError(
             "a file is larger than the limit that the job has for files",
-            cure="raise the limit (ulimit -f unlimited), and run again",
+            hint="raise the limit (ulimit -f unlimited), and run again",
         )
     # torch has its own classes and texts for both of its allocators
     if isinstance(error, MemoryError) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory")
     ):
         return TemporaryError(
-            "the memory does not suffice", cure="give the job more memory, or lower --nprocs"
+            "the memory does not suffice", hint="give the job more memory, or lower --nprocs"
         )
     first = (str(error).splitlines() or [""])[0]
     return MssegError(
         f"unexpected {type(error).__name__}: {first}",
-        cure="report it with the crash file, which holds the whole trace",
+        hint="report it with the crash file, which holds the whole trace",
     )
 
 
@@ -149,7 +149,7 @@ def leave_failure(folder: Path, error: MssegError) -> None:
     content = {
         "step": folder.name,
         "message": error.message,
-        "cure": error.cure,
+        "hint": error.hint,
         "code": int(error.code),
     }
     # on a full disk the crash file, if anything, has to do

@@ -123,7 +123,7 @@ class CompareVisits(Step):
             _show_attempt(delivery.files, earlier, later, alignment.affine)
             raise DataError(
                 f"the two visits could not be aligned: {alignment.doubt}",
-                cure="look at both FLAIR images and at the orientation in their headers",
+                hint="look at both FLAIR images and at the orientation in their headers",
             )
         meeting = meet(alignment, earlier.brain, later.brain)
         found = compare_lesions(
@@ -169,7 +169,7 @@ class _Images:
             if not path.is_file():
                 raise NoInputError(
                     f"{path.name} is missing, so {record.key} cannot be compared",
-                    cure="run the participant level for this visit again",
+                    hint="run the participant level for this visit again",
                 )
             return path
 
@@ -397,6 +397,6 @@ def _note(delivery: PairDelivery, summary: Mapping[str, Any]) -> None:
     if record is None or record.fingerprint != later.fingerprint:
         raise DataError(
             f"{later.key} was processed again while it was compared",
-            cure="run the same command again when the other run has ended",
+            hint="run the same command again when the other run has ended",
         )
     write_record(delivery.out_dir, replace(record, changes=dict(summary)))

@@ -106,14 +106,14 @@ def _on_grid(path: Path, image: Volume) -> np.ndarray:
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
         raise DataError(
             f"the brain mask {path.name} is damaged: {error}",
-            cure="leave --derivatives out, or make the mask again",
+            hint="leave --derivatives out, or make the mask again",
         ) from error
     mask = stored.with_data(stored.data.reshape(shape) > 0)
     moved = mask_onto(mask, image.shape, image.affine)
     if not moved.any():
         raise DataError(
             f"the brain mask {path.name} does not meet the FLAIR",
-            cure="leave --derivatives out, or give a mask in the space of this FLAIR",
+            hint="leave --derivatives out, or give a mask in the space of this FLAIR",
         )
     return moved
 

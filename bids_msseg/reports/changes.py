@@ -40,7 +40,7 @@ class ChangesView:
     anchor, title : str
     numbers : tuple of (label, count, text)
         What the verdict says of each kind of change.
-    failed, cure : str
+    failed, hint : str
         Why the visits could not be compared; empty where they were.
     cautions : tuple of str
     noise : str
@@ -59,7 +59,7 @@ class ChangesView:
     title: str
     numbers: tuple[tuple[str, int, str], ...]
     failed: str
-    cure: str
+    hint: str
     cautions: tuple[str, ...]
     noise: str
     pictures: FigureView | None
@@ -107,7 +107,7 @@ def _view(out_dir: Path, record: VisitRecord, rows: Sequence[Row], table_file: s
         title=f"From session {earlier} to session {record.session}",
         numbers=() if failed else _numbers(told),
         failed=failed,
-        cure=str(told.get("cure") or ""),
+        hint=str(told.get("hint") or ""),
         cautions=tuple(note for note in notes.split("; ") if note),
         noise="" if failed else _noise(told),
         pictures=_pictures(pair_files(out_dir, earlier, record).figures, failed=bool(failed)),

@@ -51,7 +51,7 @@ def comparison_figure(case: Case, *, columns: int = 4) -> bytes:
 
     tiles = Scene(case).slices({"axial": columns})
     if not tiles:
-        raise DataError(f"{case.name} has no lesion in either mask", cure="choose another visit")
+        raise DataError(f"{case.name} has no lesion in either mask", hint="choose another visit")
     height = INCHES / tiles[0].width * tiles[0].height * len(ROWS)
     figure = Figure(figsize=(INCHES * len(tiles), height + 0.3), facecolor="black")
     FigureCanvasAgg(figure)

@@ -179,7 +179,7 @@ def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
         if not path.exists():
             raise NoInputError(
                 f"{path.name} is missing, so the figures of {visit.key} cannot be drawn",
-                cure="run the participant level for it again",
+                hint="run the participant level for it again",
             )
     images = {what: load_volume(path) for what, path in needed.items()}
     flair = images["flair"]
@@ -227,7 +227,7 @@ def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tup
     except OSError as error:
         raise CannotCreateError(
             f"cannot write the figures of {visit.key}: {error.strerror or error}",
-            cure="make the output folder writable and leave enough free space",
+            hint="make the output folder writable and leave enough free space",
         ) from error
     return tuple(paths)
 

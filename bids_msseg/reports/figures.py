@@ -337,7 +337,7 @@ def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
     if not inside.any():
         raise DataError(
             "the brain mask is empty: there is nothing to show",
-            cure="look at the FLAIR image, or give a brain mask with --derivatives",
+            hint="look at the FLAIR image, or give a brain mask with --derivatives",
         )
     return to_ras(flair), inside
 
@@ -347,7 +347,7 @@ def _on_grid(flair: Volume, other: Volume) -> NDArray[np.generic]:
     if other.shape != flair.shape or not np.allclose(other.affine, flair.affine, atol=1e-2):
         raise DataError(
             f"an image of grid {other.shape} cannot be drawn on FLAIR's {flair.shape}",
-            cure="remove the visit's outputs and run it again",
+            hint="remove the visit's outputs and run it again",
         )
     return to_ras(other).data
 

@@ -173,7 +173,7 @@ def write_group(
     if not records:
         raise NoInputError(
             f"no visit is recorded in {out_dir}",
-            cure="run the participant level into this folder first",
+            hint="run the participant level into this folder first",
         )
     reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
     rows = group_rows(records, reviews)
@@ -270,7 +270,7 @@ def _remove(path: Path) -> None:
     except OSError as error:
         raise CannotCreateError(
             f"cannot remove {path}: {error.strerror or error}",
-            cure="remove it yourself, or make the folder writable",
+            hint="remove it yourself, or make the folder writable",
         ) from error
 
 

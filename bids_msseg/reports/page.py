@@ -103,6 +103,6 @@ def save(path: Path, content: Content) -> Path:
     except OSError as error:
         raise CannotCreateError(
             f"cannot write {path}: {error.strerror or error}",
-            cure="make the folder writable and leave enough free space",
+            hint="make the folder writable and leave enough free space",
         ) from error
     return path

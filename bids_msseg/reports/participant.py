@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bids_msseg.bids.order import CURE
+from bids_msseg.bids.order import HINT
 from bids_msseg.bids.paths import logs_dir, output_path, report_path
 from bids_msseg.bids.record import VisitRecord, in_visit_order, read_records
 from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit
@@ -135,12 +135,12 @@ class VisitView:
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """The order of the finished visits: sessions, where it is known from or why not, a cure."""
+    """The order of the finished visits: sessions, where it is known from or why not, a hint."""
 
     sessions: tuple[str, ...]
     source: str
     known: bool
-    cure: str
+    hint: str
 
 
 def write_participant_page(
@@ -178,7 +178,7 @@ def write_participant_page(
     if not ours:
         raise NoInputError(
             f"nothing is recorded of sub-{participant}",
-            cure="run the participant level for it first",
+            hint="run the participant level for it first",
         )
     visits = [_view(out_dir, record) for record in ours]
     html = page.render(
@@ -216,14 +216,14 @@ def order_view(records: Sequence[VisitRecord]) -> OrderView | None:
     ...     for session, number in visits
     ... ]
     >>> order_view(records)
-    OrderView(sessions=('M6', 'M12'), source='the session labels', known=True, cure='')
+    OrderView(sessions=('M6', 'M12'), source='the session labels', known=True, hint='')
     """
     several = [record for record in records if record.order_source]
     if not several:
         return None
     known = all(record.visit_number is not None for record in several)
     sessions = tuple(str(record.session) for record in several)
-    return OrderView(sessions, several[0].order_source, known, "" if known else CURE)
+    return OrderView(sessions, several[0].order_source, known, "" if known else HINT)
 
 
 def visit_of(record: VisitRecord) -> Visit:

@@ -109,7 +109,7 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
     if not files:
         raise NoInputError(
             f"there is no QC file in {folder}",
-            cure="give --qc the folder with the *_desc-qc_*.json files that the pages saved",
+            hint="give --qc the folder with the *_desc-qc_*.json files that the pages saved",
         )
     found: dict[str, Review] = {}
     faults: list[str] = []
@@ -125,7 +125,7 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
     if faults:
         raise DataError(
             "QC files that cannot be used: " + "; ".join(faults),
-            cure="remove these files, or look at the visits again in their present pages and "
+            hint="remove these files, or look at the visits again in their present pages and "
             "save new ones",
         )
     return found

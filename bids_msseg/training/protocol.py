@@ -237,7 +237,7 @@ def read_seen(cohort: Path, hold_out: Sequence[str]) -> tuple[LabelledVisit, ...
         if not any(path.name.startswith(prefix) for prefix in hold_out)
     ]
     if not paths:
-        raise NoInputError(f"no visit in {cohort} is left to train on", cure="hold out fewer")
+        raise NoInputError(f"no visit in {cohort} is left to train on", hint="hold out fewer")
     return tuple(load_visit(path) for path in paths)
 
 

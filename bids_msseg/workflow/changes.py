@@ -234,7 +234,7 @@ def _outcome(
         later = delivery.pair.later
         record = read_record(execution.out_dir, later.participant, later.session)
         if record is not None and record.status == "ok" and not _is_compared(delivery):
-            said = (without_folders(text) for text in (failure.message, failure.cure))
+            said = (without_folders(text) for text in (failure.message, failure.hint))
             told = failed_summary(delivery.pair, *said)
             write_record(execution.out_dir, replace(record, changes=told))
     return ChangeOutcome(participant, len(deliveries), failure)

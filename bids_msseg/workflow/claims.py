@@ -139,7 +139,7 @@ def note_running(records: Iterable[VisitRecord], claims: Claims) -> tuple[VisitR
             one,
             status="running",
             reason="still running: another run is at work on this visit",
-            cure="wait for it; then run the group level, or the same command, again",
+            hint="wait for it; then run the group level, or the same command, again",
         )
         if one.reason == BROKE_OFF and _is_taken(one.key, claims)
         else one

@@ -188,18 +188,18 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise UsageError(
             f"{path} does not describe a nipype plugin",
-            cure="write YAML such as: 'plugin: SLURM' and 'plugin_args: {sbatch_args: --mem=8G}'",
+            hint="write YAML such as: 'plugin: SLURM' and 'plugin_args: {sbatch_args: --mem=8G}'",
         )
     if name not in known_plugins():
         raise UsageError(
             f"{path} asks for the plugin {name}, which nipype does not have",
-            cure=f"nipype has {', '.join(known_plugins())}",
+            hint=f"nipype has {', '.join(known_plugins())}",
         )
     program = PROGRAMS.get(name)
     if program is not None and shutil.which(program) is None:
         raise UsageError(
             f"{path} asks for the plugin {name}, but there is no program {program} here",
-            cure=f"run msseg where {program} is installed, or without --use-plugin",
+            hint=f"run msseg where {program} is installed, or without --use-plugin",
         )
     return name, _usable(arguments, path) if name in MULTIPROC else arguments
 
@@ -210,7 +210,7 @@ def _usable(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
         value = arguments.get(name)
         if name in arguments and not is_good(value):
             raise UsageError(
-                f"{path} says {name}: {value}", cure=f"write {what}, or leave {name} out"
+                f"{path} says {name}: {value}", hint=f"write {what}, or leave {name} out"
             )
     if "n_procs" not in arguments:
         return dict(arguments)
@@ -247,7 +247,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be read: {error.strerror}", cure="correct --use-plugin"
+            f"{path} cannot be read: {error.strerror}", hint="correct --use-plugin"
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
         return {}

@@ -97,7 +97,7 @@ class Outcome:
     ok : bool
     seconds : float
         Wall time.
-    step, message, cure : str
+    step, message, hint : str
         Where and why it failed.
     code : int
         Exit code that the failure asks for.
@@ -112,7 +112,7 @@ class Outcome:
     seconds: float
     step: str = ""
     message: str = ""
-    cure: str = ""
+    hint: str = ""
     code: int = 0
     crash_files: tuple[Path, ...] = ()
     stopped: bool = False
@@ -173,14 +173,14 @@ class Failure:
 
     Attributes
     ----------
-    message, cure : str
+    message, hint : str
     code : int
         Exit code that it asks for.
     crash_files : tuple of path
     """
 
     message: str
-    cure: str
+    hint: str
     code: int
     crash_files: tuple[Path, ...] = ()
 
@@ -224,7 +224,7 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
         )
         failures[key] = Failure(
             str(told.get("message", "")),
-            str(told.get("cure", "")),
+            str(told.get("hint", "")),
             int(told.get("code", ExitCode.FAILURE)),
             files,
         )
@@ -351,7 +351,7 @@ def _begin(delivery: Delivery, execution: Execution) -> None:
             visit.prefix,
             "failed",
             reason=BROKE_OFF,
-            cure="run the same command again: steps that were finished are not repeated",
+            hint="run the same command again: steps that were finished are not repeated",
             versions=delivery.versions,
         ),
     )
@@ -427,7 +427,7 @@ def _outcome(
         seconds,
         step=str(told.get("step", "")),
         message=str(told.get("message", "")),
-        cure=str(told.get("cure", "")),
+        hint=str(told.get("hint", "")),
         code=int(told.get("code", ExitCode.FAILURE)),
         crash_files=files,
         usage=usage,
@@ -451,20 +451,20 @@ def _not_told(
         return {
             "step": step.rpartition(".")[2],
             "message": f"{KILLED}, most likely for lack of memory",
-            "cure": "give the job more memory, or lower --nprocs",
+            "hint": "give the job more memory, or lower --nprocs",
             "code": ExitCode.TEMPORARY,
         }
     number = _lack_of_room(ended, crash_files, execution)
     if number:
         found = explained(OSError(number, os.strerror(number)))
-        return {"message": found.message, "cure": found.cure, "code": found.code}
+        return {"message": found.message, "hint": found.hint, "code": found.code}
     told = ended.error or "a step ended without saying why"
-    cure = "look into the crash file; -vv shows what nipype says"
+    hint = "look into the crash file; -vv shows what nipype says"
     if not crash_files:
-        cure = "run it again with -vv, which shows what nipype says"
+        hint = "run it again with -vv, which shows what nipype says"
     if told.startswith(NO_JOB):
-        cure = "correct what the file of --use-plugin asks of the scheduler, or ask its keepers"
-    return {"message": told, "cure": cure, "code": ExitCode.FAILURE}
+        hint = "correct what the file of --use-plugin asks of the scheduler, or ask its keepers"
+    return {"message": told, "hint": hint, "code": ExitCode.FAILURE}
 
 
 def _lack_of_room(ended: _Ended, crash_files: Sequence[Path], execution: Execution) -> int:

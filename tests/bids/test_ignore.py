@@ -130,7 +130,7 @@ def test_who_is_asked_for_by_name_is_a_row(bids: Path) -> None:
     assert told == [("sub-02_ses-2", True)]
     with pytest.raises(NothingSelectedError) as caught:
         find_visits(bids, participants=["01"])
-    assert ".bidsignore leaves out sub-01" in caught.value.cure
+    assert ".bidsignore leaves out sub-01" in caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", None])

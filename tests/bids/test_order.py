@@ -216,7 +216,7 @@ def test_what_is_said_of_an_order_that_is_not_known(tmp_path: Path) -> None:
     assert found.sessions == ("post", "pre")
     assert found.level == logging.WARNING
     told = found.describe("01")
-    for part in ("ses-post, ses-pre", "not known", "no acq_time", "\n  cure: ", "--session-order"):
+    for part in ("ses-post, ses-pre", "not known", "no acq_time", "\n  hint: ", "--session-order"):
         assert part in told
 
 

@@ -74,7 +74,7 @@ def test_visits_and_what_is_left_out(study: Path) -> None:
     (skipped,) = found.skipped
     assert skipped.key == "sub-03"
     assert skipped.reason == "no FLAIR (found: sub-03_PDw.nii.gz, sub-03_T1w.nii.gz)"
-    assert "sub-03" in skipped.cure
+    assert "sub-03" in skipped.hint
     assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301
 
 
@@ -132,7 +132,7 @@ def test_empty_participant_folder_is_an_uninstalled_subdataset(study: Path) -> N
     (study / "sub-04").mkdir()
     (skipped,) = find_visits(study, participants=["02", "04"]).skipped
     assert skipped.reason == "the folder sub-04 is empty"
-    assert skipped.cure.endswith("datalad get sub-04")
+    assert skipped.hint.endswith("datalad get sub-04")
 
 
 def test_session_without_anat_is_skipped(study: Path) -> None:
@@ -161,7 +161,7 @@ class TestNamesThatContradictFolders:
         (skipped,) = found.skipped
         assert skipped.participant == "01"
         assert skipped.reason == f"{name}_FLAIR.nii.gz {said}: it is not used"
-        assert "move it" in skipped.cure
+        assert "move it" in skipped.hint
 
     def test_not_even_with_finer_voxels_or_beside_the_right_flair(
         self, make_dataset: MakeDataset
@@ -326,7 +326,7 @@ class TestDataLad:
         assert list(names(found)) == ["sub-01_ses-2"]
         (skipped,) = found.skipped
         assert "not fetched" in skipped.reason
-        assert skipped.cure == f"datalad get {name}"
+        assert skipped.hint == f"datalad get {name}"
 
     def test_unlocked_pointer_file(self, study: Path) -> None:
         flair = study / "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
@@ -338,7 +338,7 @@ class TestDataLad:
             self.drop(image)
         with pytest.raises(NoInputError, match="not fetched") as caught:
             find_visits(annex)
-        assert "datalad get sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz" in caught.value.cure
+        assert "datalad get sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz" in caught.value.hint
 
     def test_a_run_that_is_not_fetched_is_not_passed_over(
         self, study: Path, make_image: Callable[..., Path]
@@ -346,7 +346,7 @@ class TestDataLad:
         make_image(study / "sub-02/anat/sub-02_run-2_FLAIR.nii.gz")
         (study / "sub-02/anat/sub-02_run-1_FLAIR.nii.gz").symlink_to("gone")
         (skipped,) = find_visits(study, participants=["01", "02"]).skipped
-        assert skipped.cure == "datalad get sub-02/anat/sub-02_run-1_FLAIR.nii.gz"
+        assert skipped.hint == "datalad get sub-02/anat/sub-02_run-1_FLAIR.nii.gz"
 
     def test_links_in_circles(self, study: Path) -> None:
         """Naive indexing takes minutes with two of these."""
@@ -435,7 +435,7 @@ class TestFilters:
         if contrast == "FLAIR" and entry != {"acq": ["3d", "MPRAGE"]}:
             with pytest.raises(NothingSelectedError) as caught:
                 find_visits(bids, filters=filters)
-            told = caught.value.cure
+            told = caught.value.hint
         else:
             (told,) = find_visits(bids, filters=filters).notes
             assert contrast in told
@@ -445,7 +445,7 @@ class TestFilters:
         entry = {"acquisition": "3D", "run": None}
         with pytest.raises(NothingSelectedError) as caught:
             find_visits(runs, filters={"flair": entry})
-        assert "no FLAIR has all" in caught.value.cure
+        assert "no FLAIR has all" in caught.value.hint
 
     def test_visit_without_a_matching_flair(self, runs: Path) -> None:
         found = find_visits(runs, filters={"flair": {"acq": "3D"}})
@@ -589,7 +589,7 @@ class TestDescription:
         study = make_dataset(files, description=about if described else None)
         with pytest.raises((NothingSelectedError, InvalidDatasetError)) as caught:
             find_visits(study)
-        assert str(study / below) in caught.value.cure
+        assert str(study / below) in caught.value.hint
 
     def test_no_participants(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset({})

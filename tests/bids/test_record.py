@@ -64,7 +64,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
 def test_visits_without_result(tmp_path: Path, status: Any) -> None:
-    record = VisitRecord("07", None, "", status, reason="no FLAIR", cure="add one")
+    record = VisitRecord("07", None, "", status, reason="no FLAIR", hint="add one")
     write_record(tmp_path, record)
     assert read_records(tmp_path) == (record,)
 

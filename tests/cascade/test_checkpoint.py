@@ -72,7 +72,7 @@ def _refused(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         load_cascade(path)
     assert path.name in caught.value.message
-    assert caught.value.cure
+    assert caught.value.hint
     return caught.value.message
 
 
@@ -154,7 +154,7 @@ def test_a_cascade_needs_both_nets(saved: Path, kind: str) -> None:
 
 
 def test_a_file_of_another_format_is_refused(saved: Path) -> None:
-    assert "does not say" in _refused(_rewrite(saved, header={"format": "another-9"}))
+    assert "its format is neither" in _refused(_rewrite(saved, header={"format": "another-9"}))
 
 
 def test_notes_are_kept(saved: Path) -> None:

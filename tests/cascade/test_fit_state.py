@@ -122,7 +122,7 @@ def _refused(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         _state().restore(path)
     assert path.name in caught.value.message
-    assert "delete it" in caught.value.cure
+    assert "delete it" in caught.value.hint
     return caught.value.message
 
 

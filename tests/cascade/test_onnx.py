@@ -161,7 +161,7 @@ def _refused(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
         import_cascade(folder)
     assert "msseg-export" in caught.value.message
-    assert caught.value.cure
+    assert caught.value.hint
     return caught.value.message
 
 
@@ -273,4 +273,4 @@ def test_a_missing_package_is_named(monkeypatch) -> None:
     )
     with pytest.raises(UsageError, match="need the package onnx") as caught:
         onnx_format.require_onnx()
-    assert "bids_msseg[onnx]" in caught.value.cure
+    assert "bids_msseg[onnx]" in caught.value.hint

@@ -118,12 +118,12 @@ def test_refinement_writes_its_gate_and_what_it_learned_from(make_workshop) -> N
     assert refinement_net(workshop, 0).config.widths == (4, 8)
 
 
-def test_nothing_found_is_an_error_with_a_cure(make_workshop) -> None:
+def test_nothing_found_is_an_error_with_a_hint(make_workshop) -> None:
     workshop = make_workshop(steps=1)
     _write_opinions(workshop, 0.01)
     with pytest.raises(MssegError, match="found no candidate") as caught:
         train_refinement(workshop, 0, log=_quiet)
-    assert "steps" in caught.value.cure
+    assert "steps" in caught.value.hint
 
 
 def test_out_of_fold_probabilities_are_kept_and_not_made_twice(make_workshop) -> None:

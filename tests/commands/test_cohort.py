@@ -74,4 +74,4 @@ def test_a_mask_on_another_grid_is_refused(
     masks[which] = shifted
     with pytest.raises(DataError, match=r"shifted\.nii\.gz is not on the grid") as caught:
         prepare_visit("sub-01", "B", images, masks["brain"], masks["truth"])
-    assert "resample" in caught.value.cure
+    assert "resample" in caught.value.hint

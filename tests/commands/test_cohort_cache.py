@@ -86,7 +86,7 @@ def test_a_training_that_has_begun_refuses_other_files(
         _erase_some(item.truth)
     with pytest.raises(UsageError, match="sub-02: ") as caught:
         prepare_cohort(out, [item], 1)
-    assert "another output_dir" in caught.value.cure
+    assert "another output_dir" in caught.value.hint
     assert _state(out) == before
 
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_done_is_refused(
     assert _run(*(word.format(**places) for word in words)) == code
     log = capsys.readouterr().err
     assert said in log
-    assert "cure:" in log
+    assert "hint:" in log
     assert not places["out"].exists()
 
 

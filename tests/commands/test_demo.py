@@ -271,7 +271,7 @@ class TestCommandLine:
         self, arguments: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(arguments) == ExitCode.USAGE
-        assert "cure:" in capsys.readouterr().err
+        assert "hint:" in capsys.readouterr().err
 
     def test_torch_is_not_loaded(self) -> None:
         code = "import sys, bids_msseg.commands.demo; sys.exit('torch' in sys.modules)"

@@ -85,5 +85,5 @@ def test_what_cannot_be_done_is_refused(
         "broken": tmp_path / "broken.safetensors",
     }
     assert main([word.format(**places) for word in words]) == code
-    assert "cure:" in capsys.readouterr().err
+    assert "hint:" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.safetensors", "empty"]

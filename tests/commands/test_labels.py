@@ -84,7 +84,7 @@ def test_the_folder_of_labels_has_to_be_there(tmp_path: Path) -> None:
     assert require_labels(tmp_path) == tmp_path
     with pytest.raises(NoInputError, match="nowhere") as caught:
         require_labels(tmp_path / "nowhere")
-    assert "--labels" in caught.value.cure
+    assert "--labels" in caught.value.hint
 
 
 def test_raters_are_found_one_file_each(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_what_is_missing_is_named(
         find_labelled(root, root / "derivatives/manual", tmp_path / "consensus")
     assert missing in caught.value.message
     assert ("manual mask" in caught.value.message) == (missing == "manual mask")
-    assert "desc-brain_mask.nii.gz" in caught.value.cure
+    assert "desc-brain_mask.nii.gz" in caught.value.hint
 
 
 def test_a_visit_without_a_brain_mask_is_left_out_for_that(

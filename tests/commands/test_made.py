@@ -113,14 +113,14 @@ def test_anatomy_of_other_voxels_is_refused(tmp_path: Path) -> None:
     _anatomy(tmp_path, "coarse_dseg.nii.gz", edge=2.0)
     with pytest.raises(DataError, match="2 x 2 x 2 mm") as caught:
         prepare_heads(tmp_path, tmp_path / "heads")
-    assert "1 mm" in caught.value.cure
+    assert "1 mm" in caught.value.hint
     assert not list((tmp_path / "heads").iterdir())
 
 
 def test_a_folder_without_maps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no label map") as caught:
         prepare_heads(tmp_path, tmp_path / "heads")
-    assert "anatomy" in caught.value.cure
+    assert "anatomy" in caught.value.hint
 
 
 def test_the_seed_and_the_name_decide_which_lesions_are_placed(tmp_path: Path) -> None:

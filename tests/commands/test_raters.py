@@ -100,7 +100,7 @@ def test_one_rater_in_two_datasets_is_refused(tmp_path: Path) -> None:
         _touch(tmp_path / place, f"{ANAT}_desc-rater1_mask.nii.gz")
     with pytest.raises(DataError, match="same rater") as caught:
         find_rated([tmp_path / "a", tmp_path / "b"])
-    assert "--derivatives" in caught.value.cure
+    assert "--derivatives" in caught.value.hint
 
 
 def test_datasets_of_this_program_hold_no_raters(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
         rater_datasets(raw, [tmp_path / "nowhere"])
     with pytest.raises(NoInputError, match="no derivatives") as caught:
         rater_datasets(raw)
-    assert "--derivatives" in caught.value.cure
+    assert "--derivatives" in caught.value.hint
 
 
 def test_masks_may_hold_any_one_value(tmp_path: Path) -> None:

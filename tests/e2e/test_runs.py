@@ -313,7 +313,7 @@ def test_its_record_and_page_say_why_and_what_to_do(one_damaged: tuple[Path, Any
     found = record(out, "sub-05")
     name = "sub-05/anat/sub-05_FLAIR.nii.gz"
     assert found["reason"].startswith(f"the FLAIR image {name} is damaged or not NIfTI")
-    assert found["cure"] == "copy or convert it again from its source"
+    assert found["hint"] == "copy or convert it again from its source"
     page = (out / "sub-05.html").read_text(encoding="utf-8")
     assert "This visit failed" in page
     assert "copy or convert it again" in page

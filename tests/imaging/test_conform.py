@@ -1,4 +1,4 @@
-"""Any sound NIfTI file in, 3-D float32 in canonical axes out; the rest is refused with a cure."""
+"""Any sound NIfTI file in, 3-D float32 in canonical axes out; the rest is refused with a hint."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_two_orientations_may_differ_by_a_millimetre(
         return
     with pytest.raises(DataError, match=r"differ by 1\.1 mm") as caught:
         conformed(path)
-    assert "fslorient" in caught.value.cure
+    assert "fslorient" in caught.value.hint
 
 
 def test_mirrored_qform_is_refused(make_nifti: MakeNifti) -> None:
@@ -365,7 +365,7 @@ def test_content_that_was_not_fetched(tmp_path: Path, content: bytes | None) -> 
         path.write_bytes(content)
     with pytest.raises(NoInputError, match="not fetched") as caught:
         check_header(path)
-    assert caught.value.cure == f"datalad get {path}"
+    assert caught.value.hint == f"datalad get {path}"
 
 
 def test_folder_named_like_an_image(tmp_path: Path) -> None:

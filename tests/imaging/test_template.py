@@ -178,8 +178,8 @@ def test_what_is_not_there_offline_tells_how_to_fill_it(tmp_path: Path, missing:
     resolution = 2 if missing == "resolution" else 1
     with pytest.raises(NoInputError) as caught:
         load_template("Made", resolution=resolution, home=home, online=False)
-    assert "TEMPLATEFLOW_HOME" in caught.value.cure
-    assert f"api.get('Made', resolution={resolution}" in caught.value.cure
+    assert "TEMPLATEFLOW_HOME" in caught.value.hint
+    assert f"api.get('Made', resolution={resolution}" in caught.value.hint
     assert home.exists() == (missing != "folder")
 
 
@@ -189,7 +189,7 @@ def test_fetching_without_network_is_temporary(tmp_path: Path) -> None:
     fill(tmp_path, "Made", {"desc-brain_T1w": head * mask})
     with pytest.raises(TemporaryError, match="MNI152NLin2009cAsym could not be fetched") as caught:
         load_template("MNI152NLin2009cAsym", home=tmp_path)
-    assert "TEMPLATEFLOW_HOME" in caught.value.cure
+    assert "TEMPLATEFLOW_HOME" in caught.value.hint
 
 
 def test_damaged_file_is_named(tmp_path: Path) -> None:

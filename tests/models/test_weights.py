@@ -95,13 +95,13 @@ def test_a_path_is_a_model(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there(model: str) -> None:
     with pytest.raises(NoInputError, match="there is no weights file") as caught:
         find_model(model)
-    assert "msseg-train" in caught.value.cure
+    assert "msseg-train" in caught.value.hint
 
 
 def test_a_name_that_is_not_shipped() -> None:
     with pytest.raises(UsageError, match="'oracle'") as caught:
         find_model("oracle")
-    assert "path" in caught.value.cure
+    assert "path" in caught.value.hint
 
 
 @pytest.fixture
@@ -121,11 +121,11 @@ def test_names_and_the_default_are_found_among_what_ships(shipped: Path) -> None
     assert find_model("other") == shipped / "other.safetensors"
     with pytest.raises(UsageError) as caught:
         find_model("third")
-    assert f"{DEFAULT_MODEL}, other" in caught.value.cure
+    assert f"{DEFAULT_MODEL}, other" in caught.value.hint
 
 
 def test_nothing_shipped_is_said(shipped: Path) -> None:
     assert not list(shipped.iterdir())
     with pytest.raises(UsageError) as caught:
         find_model(None)
-    assert "none is shipped" in caught.value.cure
+    assert "none is shipped" in caught.value.hint

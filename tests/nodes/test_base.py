@@ -62,11 +62,11 @@ def test_it_measures_where_asked(node: Node) -> None:
 
 
 def test_a_known_failure_keeps_its_words(node: Node) -> None:
-    told = fail(node, DataError("it is cut off", cure="fetch it again"))
+    told = fail(node, DataError("it is cut off", hint="fetch it again"))
     assert told == {
         "step": "a_step",
         "message": "it is cut off",
-        "cure": "fetch it again",
+        "hint": "fetch it again",
         "code": ExitCode.DATA_ERROR,
     }
 
@@ -74,7 +74,7 @@ def test_a_known_failure_keeps_its_words(node: Node) -> None:
 def test_an_unexpected_failure_is_named(node: Node) -> None:
     told = fail(node, KeyError("x"))
     assert told["message"] == "unexpected KeyError: 'x'"
-    assert "crash file" in told["cure"]
+    assert "crash file" in told["hint"]
     assert told["code"] == ExitCode.FAILURE
 
 
@@ -97,13 +97,13 @@ def test_what_the_machine_lacks_has_its_own_code(
     told = fail(node, error)
     assert told["code"] == code
     assert told["message"]
-    assert told["cure"]
+    assert told["hint"]
 
 
 def test_the_first_failure_of_a_visit_stays(node: Node, tmp_path: Path) -> None:
-    fail(node, DataError("first", cure="c"))
+    fail(node, DataError("first", hint="c"))
     second = Node(Try(), name="another", base_dir=str(tmp_path / "visit"))
-    assert fail(second, DataError("second", cure="c"))["message"] == "first"
+    assert fail(second, DataError("second", hint="c"))["message"] == "first"
 
 
 def test_threads_and_measuring_do_not_make_a_node_run_again(node: Node) -> None:

@@ -257,9 +257,9 @@ def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
     assert len(runs.pop().split()) == 2
 
 
-def test_an_empty_brain_mask_is_an_error_with_a_cure(head: tuple[Volume, Volume]) -> None:
+def test_an_empty_brain_mask_is_an_error_with_a_hint(head: tuple[Volume, Volume]) -> None:
     flair, _ = head
-    with pytest.raises(DataError, match="cure:"):
+    with pytest.raises(DataError, match="hint:"):
         brain_mask_mosaic(flair, nothing(flair))
 
 

@@ -436,7 +436,7 @@ def test_what_lies_where_an_old_map_would_is_told(out_dir: Path) -> None:
         write_group(out_dir)
 
 
-def test_no_record_is_an_error_with_a_cure(tmp_path: Path) -> None:
+def test_no_record_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="run the participant level"):
         write_group(tmp_path)
 

@@ -30,7 +30,7 @@ def hostile(record: VisitRecord) -> VisitRecord:
     return replace(
         record,
         reason=record.reason and EVIL,
-        cure=record.cure and EVIL,
+        hint=record.hint and EVIL,
         crash_files=("javascript:alert(1)",) * len(record.crash_files),
         contrasts=uses,
         model=record.model and ModelUse(EVIL, EVIL, EVIL),
@@ -67,8 +67,8 @@ def pages(
         ]
         write_tsv(bids / "participants.tsv", ("participant_id", "sex", "site"), people)
         visits = [make_record(), make_record("02", None)]
-        visits.append(VisitRecord("01", "2", "sub-01_ses-2", "failed", "why", "cure", ("logs/x",)))
-        visits.append(VisitRecord("01", "10", "", "skipped", "why", "cure"))
+        visits.append(VisitRecord("01", "2", "sub-01_ses-2", "failed", "why", "hint", ("logs/x",)))
+        visits.append(VisitRecord("01", "10", "", "skipped", "why", "hint"))
         for record in visits:
             write_record(out_dir, change(record))
         page = write_participant_page(out_dir, "01")
@@ -108,7 +108,7 @@ def test_pages_tell_no_folders(pages: Callable[..., dict[str, Path]], kind: str)
         return replace(
             record,
             reason=record.reason and f"cannot read {name}",
-            cure=record.cure and f"look at {name}",
+            hint=record.hint and f"look at {name}",
             notes=(f"found {name}",),
             flags=(f"look at {name}",),
             contrasts={

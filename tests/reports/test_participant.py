@@ -207,7 +207,7 @@ def test_a_record_that_cannot_be_read_is_a_failed_visit(tmp_path: Path, read_pag
     assert "process the visit again" in text
 
 
-def test_nothing_recorded_is_an_error_with_a_cure(tmp_path: Path) -> None:
+def test_nothing_recorded_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="run the participant level"):
         write_participant_page(tmp_path, "01")
 

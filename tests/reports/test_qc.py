@@ -49,7 +49,7 @@ def test_another_mask_is_refused(out_dir: Path, save_review: Save, tmp_path: Pat
     with pytest.raises(DataError, match=r"another mask of sub-01_ses-1 \(000000000000…") as caught:
         read_reviews(tmp_path / "qc", out_dir, VISITS)
     assert mask_digest(out_dir, VISIT)[:12] in caught.value.message
-    assert "present pages" in caught.value.cure
+    assert "present pages" in caught.value.hint
 
 
 def test_all_faults_are_named(out_dir: Path, save_review: Save, tmp_path: Path) -> None:

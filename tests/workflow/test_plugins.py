@@ -212,7 +212,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("argument", "cure"),
+    ("argument", "hint"),
     [
         ("n_procs: 0", "a whole number from 1"),
         ("n_procs: -3", "a whole number from 1"),
@@ -229,12 +229,12 @@ def written(tmp_path: Path, text: str) -> Path:
 )
 @pytest.mark.parametrize("name", ["MultiProc", "LegacyMultiProc"])
 def test_arguments_of_multiproc_that_cannot_be(
-    name: str, argument: str, cure: str, tmp_path: Path
+    name: str, argument: str, hint: str, tmp_path: Path
 ) -> None:
     path = written(tmp_path, f"plugin: {name}\nplugin_args: {{{argument}}}")
     with pytest.raises(UsageError, match=f"says {argument.partition(':')[0]}: ") as error:
         read_plugin(path)
-    assert cure in error.value.cure
+    assert hint in error.value.hint
 
 
 def test_no_more_processes_than_are_useful(
@@ -252,7 +252,7 @@ def test_a_scheduler_that_is_not_here(tmp_path: Path, sbatch: Path) -> None:
     sbatch.unlink()
     with pytest.raises(UsageError, match="no program sbatch here") as error:
         read_plugin(path)
-    assert "where sbatch is installed" in error.value.cure
+    assert "where sbatch is installed" in error.value.hint
 
 
 def test_the_program_of_every_plugin_is_known() -> None:

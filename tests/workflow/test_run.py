@@ -70,7 +70,7 @@ def leave_record(execution: Execution, label: str, fingerprint: str) -> None:
 def leave_failure(execution: Execution, visit: str, code: int, message: str) -> None:
     folder = execution.work_dir / "bids_msseg" / visit
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"step": "brain", "message": message, "cure": "c", "code": code}
+    told = {"step": "brain", "message": message, "hint": "c", "code": code}
     (folder / FAILURE_FILE).write_text(json.dumps(told))
 
 
@@ -92,7 +92,7 @@ def test_the_record_decides(
     first, second, third = run(monkeypatch, deliveries, execution, leave)
     assert first.ok
     assert (second.ok, second.message, second.code) == (False, "RuntimeError: told", 1)
-    assert (third.step, third.message, third.cure, third.code) == ("brain", "bad", "c", 65)
+    assert (third.step, third.message, third.hint, third.code) == ("brain", "bad", "c", 65)
     assert [path.name for path in third.crash_files] == ["crash-20260101-101112_sub-03_brain.txt"]
     assert not second.crash_files
     assert not any(one.stopped for one in (first, second, third))
@@ -190,7 +190,7 @@ def test_a_file_of_nipypes_own_that_has_no_room(
     assert [one.code for one in outcomes] == [74, 74, 1]
     for one in outcomes[:2]:
         assert says in one.message
-        assert one.cure
+        assert one.hint
         assert len(one.crash_files) == 1
     assert outcomes[2].message == "RuntimeError: 3 raised. Re-raising first."
 
@@ -277,7 +277,7 @@ def test_work_folders_of_finished_visits(
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "cure"),
+    ("error", "message", "hint"),
     [
         ("", "a step ended without saying why", "run it again with -vv"),
         ("RuntimeError: told", "RuntimeError: told", "run it again with -vv"),
@@ -287,7 +287,7 @@ def test_work_folders_of_finished_visits(
 def test_what_nipype_itself_says(
     error: str,
     message: str,
-    cure: str,
+    hint: str,
     monkeypatch: pytest.MonkeyPatch,
     deliveries: list[Delivery],
     execution: Execution,
@@ -297,7 +297,7 @@ def test_what_nipype_itself_says(
 
     outcome = run(monkeypatch, deliveries[:1], execution, leave)[0]
     assert (outcome.message, outcome.crash_files, outcome.code) == (message, (), 1)
-    assert outcome.cure.startswith(cure)
+    assert outcome.hint.startswith(hint)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def from_dict(written: object) -> Operation:
     if kind is None:
         raise UsageError(
             f"there is no augmentation called {name}",
-            cure=f"use some of: {', '.join(sorted(OPERATIONS))}",
+            hint=f"use some of: {', '.join(sorted(OPERATIONS))}",
         )
     values = _fields(kind, content)
     if "steps" in values:
@@ -165,7 +165,7 @@ def _one_entry(written: object) -> tuple[str, object]:
         name, content = next(iter(written.items()))
         return str(name), content
     raise UsageError(
-        f"not an augmentation: {written!r}", cure="write a name, or one name with its fields"
+        f"not an augmentation: {written!r}", hint="write a name, or one name with its fields"
     )
 
 
@@ -179,20 +179,20 @@ def _fields(kind: type[Operation], content: object) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise UsageError(
             f"the augmentation {kind.__name__} is given {content!r} for its fields",
-            cure=f"name fields, some of: {', '.join(known)}",
+            hint=f"name fields, some of: {', '.join(known)}",
         )
     unknown = sorted(str(name) for name in content if name not in known)
     if unknown:
         raise UsageError(
             f"the augmentation {kind.__name__} has no {', '.join(unknown)}",
-            cure=f"use some of: {', '.join(known)}",
+            hint=f"use some of: {', '.join(known)}",
         )
     return {str(name): value for name, value in content.items()}
 
 
 def _read_steps(written: object, what: str) -> tuple[Operation, ...]:
     if not isinstance(written, list | tuple):
-        raise UsageError(f"{what} are not a list", cure="write a list of augmentations")
+        raise UsageError(f"{what} are not a list", hint="write a list of augmentations")
     return tuple(step if isinstance(step, Operation) else from_dict(step) for step in written)
 
 
@@ -215,7 +215,7 @@ def read_program(written: object) -> Program:
     if unknown:
         raise UsageError(
             f"there is no augmentation for {', '.join(unknown)}",
-            cure=f"write a list, or a mapping with some of: {', '.join(SPLITS)}",
+            hint=f"write a list, or a mapping with some of: {', '.join(SPLITS)}",
         )
     parts = {
         str(split): _read_steps(() if steps is None else steps, f"the augmentations for {split}")

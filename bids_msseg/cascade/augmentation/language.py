@@ -50,7 +50,7 @@ class Operation(ABC):
             except (TypeError, ValueError) as error:
                 raise UsageError(
                     f"wrong {item.name} of the augmentation {type(self).__name__}: {error}",
-                    cure=f"{item.name} {rule}",
+                    hint=f"{item.name} {rule}",
                 ) from error
             object.__setattr__(self, item.name, value)
 
@@ -179,7 +179,7 @@ class Program:
                 steps = Steps().read(getattr(self, split))
             except TypeError as error:
                 raise UsageError(
-                    f"the augmentation for {split} is {error}", cure="give a list of augmentations"
+                    f"the augmentation for {split} is {error}", hint="give a list of augmentations"
                 ) from error
             object.__setattr__(self, split, steps)
 

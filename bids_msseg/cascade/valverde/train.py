@@ -93,7 +93,7 @@ def fit(
     if not steps:
         raise DataError(
             f"the patients to train on have too few lesion voxels for one batch of {plan.batch}",
-            cure="add labelled patients, or make the batch smaller",
+            hint="add labelled patients, or make the batch smaller",
         )
     state = _State(net.to(engine.device), plan, steps)
     state.restore(checkpoint)
@@ -138,7 +138,7 @@ def _refuse_another(
     if not same or steps not in (None, kept["steps"]):
         raise DataError(
             f"{path} was made by another plan or from other patients",
-            cure="give another output folder, or the same plan and patients as before",
+            hint="give another output folder, or the same plan and patients as before",
         )
 
 

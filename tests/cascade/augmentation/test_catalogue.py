@@ -153,7 +153,7 @@ def test_short_forms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "message", "cure"),
+    ("written", "message", "hint"),
     [
         ("Spin", "no augmentation called Spin", "Rotate"),
         ({"Rotate": {"spin": 1}}, "Rotate has no spin", "degrees"),
@@ -169,10 +169,10 @@ def test_short_forms() -> None:
         ({"Standard": {"plan": 3}}, "not a mapping", "rotate_deg"),
     ],
 )
-def test_what_does_not_exist_is_named_with_what_does(written, message: str, cure: str) -> None:
+def test_what_does_not_exist_is_named_with_what_does(written, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         from_dict(written)
-    assert cure in caught.value.cure
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_steps_are_frozen() -> None:
         (lambda: Program(test=("Rotate",)), "for test is not a list"),
     ],
 )
-def test_what_may_not_be_is_refused_with_a_cure(make, message: str) -> None:
+def test_what_may_not_be_is_refused_with_a_hint(make, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         make()
-    assert caught.value.cure
+    assert caught.value.hint

@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not config.getoption(OPTION, default=False):
         return
-    terminalreporter.write_line("| case | exit code | message | cure |\n|---|---|---|---|")
+    terminalreporter.write_line("| case | exit code | message | hint |\n|---|---|---|---|")
     for row in config.stash[ROWS]:
         terminalreporter.write_line("| " + " | ".join(row) + " |")
 

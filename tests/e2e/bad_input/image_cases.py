@@ -1,4 +1,4 @@
-"""FLAIR files that cannot be used: the visit fails, with its reason and cure."""
+"""FLAIR files that cannot be used: the visit fails, with its reason and hint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADER = "check the header"
 
 
 def _file(
-    name: str, make: Callable[[], bytes], says: str, cure: str, *, plain: bool = False
+    name: str, make: Callable[[], bytes], says: str, hint: str, *, plain: bool = False
 ) -> Case:
     """Put these bytes in the FLAIR's place."""
 
@@ -44,12 +44,12 @@ def _file(
             place.remove()
         place.put(FLAIR.removesuffix(".gz") if plain else FLAIR, make())
 
-    return Case(name, spoil, 65, says, cure, visit=True)
+    return Case(name, spoil, 65, says, hint, visit=True)
 
 
-def _image(name: str, make: Callable[[], bytes], says: str, cure: str) -> Case:
+def _image(name: str, make: Callable[[], bytes], says: str, hint: str) -> Case:
     """Put this uncompressed image in the FLAIR's place, compressed."""
-    return _file(name, lambda: zipped(make()), says, cure)
+    return _file(name, lambda: zipped(make()), says, hint)
 
 
 def _cut(share: float) -> Callable[[], bytes]:
@@ -280,14 +280,14 @@ PLACES = [
 
 
 def _instead(
-    name: str, make: Callable[[Path], object], code: int, says: str, cure: str, *, visit: bool
+    name: str, make: Callable[[Path], object], code: int, says: str, hint: str, *, visit: bool
 ) -> Case:
     """Put something else than a file in the FLAIR's place."""
 
     def spoil(place: Place) -> None:
         make(place.remove())
 
-    return Case(name, spoil, code, says, cure, visit=visit)
+    return Case(name, spoil, code, says, hint, visit=visit)
 
 
 def _unreadable(place: Place) -> None:

@@ -356,7 +356,7 @@ WEIGHTS = [
         "weights of another format",
         _described(lambda a: a.update(format="x-9")),
         65,
-        "does not say",
+        "its format is neither",
         DOWNLOAD,
     ),
     Case(

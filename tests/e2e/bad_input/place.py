@@ -98,14 +98,14 @@ def _as_nobody(root: Path) -> Iterator[None]:
 class Case:
     """One way in which input is bad.
 
-    ``says`` and ``cure`` are patterns that the message and its cure have to match.
+    ``says`` and ``hint`` are patterns that the message and its hint have to match.
     """
 
     name: str
     spoil: Callable[[Place], object]
     code: int
     says: str
-    cure: str
+    hint: str
     visit: bool = False
     """Whether the visit fails, and not the whole run: then it has a record and a page."""
 

@@ -59,13 +59,13 @@ def test_the_contrast_is_named(
     code = main([str(word) for word in (*words, *ONE_THREAD)])
     told = capsys.readouterr().err
     line = next((line for line in told.splitlines() if "failed" in line), told)
-    cure = next((line for line in told.splitlines() if line.startswith("  cure: ")), "")
+    hint = next((line for line in told.splitlines() if line.startswith("  hint: ")), "")
     message = line.partition(" failed: ")[2].replace(str(tmp_path), "…")
-    note_row(f"{contrast}: {name}", code, message, cure.removeprefix("  cure: "))
+    note_row(f"{contrast}: {name}", code, message, hint.removeprefix("  hint: "))
     assert code == 65, told
     assert f"sub-01_{contrast}" in line or f"{contrast} image" in line, told
     assert re.search(says, line), line
-    assert cure
+    assert hint
     assert "Traceback" not in told
     assert remains(out) == []
     assert broken_texts(out) == []

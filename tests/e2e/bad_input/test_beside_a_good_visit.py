@@ -121,7 +121,7 @@ def test_every_bad_one_has_its_reason(ended: Ended) -> None:
         record = _record(ended.out, f"sub-{number:03}")
         assert record["status"] == ("failed" if case.visit else "skipped"), case.name
         assert record["reason"], case.name
-        assert record["cure"], case.name
+        assert record["hint"], case.name
     with (ended.out / "group_lesions.tsv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     for number in range(1, len(MISNAMED) + 1):

@@ -60,12 +60,12 @@ def _run(limit: int, bids: Path, work: Path, model: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def _check(ended: tuple[int, str], bids: Path, says: str, cure: str) -> None:
+def _check(ended: tuple[int, str], bids: Path, says: str, hint: str) -> None:
     code, told = ended
     assert code == 74, told
     assert "Traceback" not in told
     for label in ("01", "02"):
-        assert re.search(rf"sub-{label} failed: .*{says}.*\n  cure: .*{cure}", told), told
+        assert re.search(rf"sub-{label} failed: .*{says}.*\n  hint: .*{hint}", told), told
         content = (bids.parent / f"out/logs/visits/sub-{label}.json").read_text(encoding="utf-8")
         assert re.search(says, json.loads(content)["reason"])
     assert told.rstrip().endswith("exit code 74 (io error)")

@@ -1,4 +1,4 @@
-"""Every row of the table through the whole app: code, message, cure, and nothing left behind."""
+"""Every row of the table through the whole app: code, message, hint, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_refused(
     code = place.run()
     # of a run that was primed, the second one's
     told = re.split(r"exit code \d+ \([a-z ]+\)\n(?=.)", capsys.readouterr().err)[-1]
-    message, cure = _message(told)
-    note_row(case.name, code, *(told.replace(str(place.root), "…") for told in (message, cure)))
+    message, hint = _message(told)
+    note_row(case.name, code, *(told.replace(str(place.root), "…") for told in (message, hint)))
     assert code == case.code, told
     assert "Traceback" not in told
     assert "(traceback" not in told
     assert re.search(case.says, message), message
-    assert cure
-    assert re.search(case.cure, cure), cure
+    assert hint
+    assert re.search(case.hint, hint), hint
     assert told.rstrip().splitlines()[-1].endswith(f"({_name(code)})")
     assert remains(place.out) == []
     assert broken_texts(place.out) == []
@@ -48,17 +48,17 @@ def test_refused(
     if "template" not in case.name:
         assert no_network == []
     if case.visit:
-        _check_record(place, message, cure)
+        _check_record(place, message, hint)
 
 
 def _message(told: str) -> tuple[str, str]:
-    """Find the first error and its cure."""
+    """Find the first error and its hint."""
     lines = told.splitlines()
-    number = next((i for i, line in enumerate(lines) if line.startswith("  cure: ")), None)
+    number = next((i for i, line in enumerate(lines) if line.startswith("  hint: ")), None)
     if number is None:
         return told, ""
     message = re.sub(r"^\d\d:\d\d:\d\d  (ERROR )?|^msseg: ", "", lines[number - 1])
-    return message, lines[number].removeprefix("  cure: ")
+    return message, lines[number].removeprefix("  hint: ")
 
 
 def _name(code: int) -> str:
@@ -67,14 +67,14 @@ def _name(code: int) -> str:
     return ExitCode(code).name.lower().replace("_", " ")
 
 
-def _check_record(place: Place, message: str, cure: str) -> None:
+def _check_record(place: Place, message: str, hint: str) -> None:
     """The visit's record and page say the same, without this machine's folders."""
     record = json.loads((place.out / "logs/visits/sub-01.json").read_text(encoding="utf-8"))
     page = (place.out / "sub-01.html").read_text(encoding="utf-8")
     shown = message.removeprefix("sub-01 failed: ").replace(f"{place.bids}/", "")
     assert record["status"] in ("failed", "skipped")
     assert record["reason"] == shown
-    assert record["cure"] == cure.replace(f"{place.bids}/", "")
+    assert record["hint"] == hint.replace(f"{place.bids}/", "")
     assert "This visit failed" in page
     for text in (json.dumps(record), page):
         assert str(place.root) not in text
