@@ -1,6 +1,6 @@
 """Multiple-sclerosis lesion segmentation as a BIDS App: a cascade of two 3-D CNNs.
 
-The rooms of the package are described in ``docs/design.md``. Importing this package has no side
+``docs/developer/design.md`` describes the rooms of the package. Importing this package has no side
 effects and loads neither torch nor nipype.
 """
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/made_images.md.
+"""Draw the pictures of docs/explanation/synthetic_images.md.
 
     python docs/recipes/draw_made_images.py COHORT HEADS [OUTPUT_FOLDER]
 

@@ -1,4 +1,4 @@
-"""Take the pictures of docs/pages.md from the pages of a finished run.
+"""Take the pictures of docs/how-to/qc.md from the pages of a finished run.
 
 OUT is the output folder of ``msseg RAW OUT participant group`` on the longitudinal patients of
 Ljubljana (Lesjak et al. 2016, CC-BY), of which the page of ``sub-12`` is shown. Needs playwright

@@ -177,7 +177,7 @@ def test_tags_are_those_that_the_documentation_names(release: dict[str, Any]) ->
     tags = {f":{__version__}{one['suffix']}" for one in matrix}
     tags |= {f":{one['moving']}" for one in matrix}
     assert tags == {f":{__version__}", f":{__version__}-cuda", ":latest", ":cuda"}
-    page = (ROOT / "docs/containers.md").read_text()
+    page = (ROOT / "docs/how-to/docker_apptainer.md").read_text()
     assert all(f"`{tag}`" in page for tag in tags)
 
 

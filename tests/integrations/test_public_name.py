@@ -104,7 +104,7 @@ def test_every_tag_is_one_that_a_release_makes(mentions: Mentions) -> None:
     "name",
     [
         "bids_msseg/data/boutiques.json",
-        "docs/containers.md",
+        "docs/how-to/docker_apptainer.md",
         "integrations/babs/bids_msseg.yaml",
         "integrations/boutiques/README.md",
         "integrations/brainlife/main",

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WITH_LINKS = sorted(
     path
     for folder in (".", "docs", "bids_msseg/data/weights", "integrations")
-    for path in (ROOT / folder).glob("**/*.md" if folder == "integrations" else "*.md")
+    for path in (ROOT / folder).glob("**/*.md" if folder in ("docs", "integrations") else "*.md")
 )
 
 
@@ -51,11 +51,48 @@ def test_a_broken_link_image_or_heading_is_found(tmp_path: Path, tool: object) -
 
 
 def test_links_that_leave_docs_are_turned(tool: object) -> None:
-    text = "[a](../CHANGES.md#x) [b](../tools/y.py) [c](z.md)\n```\n[d](../CHANGES.md)\n```\n"
-    turned = links(tool).turn_links(text, "cards/one.md", {"CHANGES.md": "changelog.md"}, ROOT)
-    assert turned == (
-        "[a](../changelog.md#x) [b](../files/tools/y.py) [c](z.md)\n```\n[d](../CHANGES.md)\n```\n"
+    text = (
+        "[a](../../CHANGES.md#x) [b](../../tools/y.py) [c](z.md)\n"
+        "```\n[d](../../CHANGES.md)\n```\n"
     )
+    places = {"CHANGES.md": "changelog.md"}
+    turned = links(tool).turn_links(text, "how-to/one.md", places, ROOT)
+    assert turned == (
+        "[a](../changelog.md#x) [b](../files/tools/y.py) [c](z.md)\n"
+        "```\n[d](../../CHANGES.md)\n```\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "link", "turned"),
+    [
+        ("index.md", "../LICENSE", "files/LICENSE"),
+        ("how-to/one.md", "../../LICENSE", "../files/LICENSE"),
+        ("how-to/one.md", "../LICENSE", "../LICENSE"),  # docs/LICENSE, a page of the site
+        ("how-to/one.md", "../../CHANGES.md#x", "../changelog.md#x"),
+    ],
+)
+def test_links_are_resolved_from_the_folder_of_their_page(
+    place: str, link: str, turned: str, tool: object
+) -> None:
+    places = {"CHANGES.md": "changelog.md"}
+    assert links(tool).turn_links(f"[a]({link})", place, places, ROOT) == f"[a]({turned})"
+
+
+def test_files_outside_docs_are_listed_for_pages_in_any_folder(
+    tmp_path: Path, tool: object
+) -> None:
+    pages = {
+        "docs/a.md": "[1](../LICENSE) [2](b/c.md)",
+        "docs/b/c.md": "[3](../../tools/x.py) [4](../a.md)",
+        "docs/b/d.md": "[5](../../LICENSE) [6](../../../elsewhere)",
+    }
+    for place, text in pages.items():
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = links(tool).outside_targets(map(tmp_path.joinpath, pages), tmp_path / "docs", tmp_path)
+    assert found == ["LICENSE", "tools/x.py"]
 
 
 def test_a_section_is_included_with_its_links(tmp_path: Path, tool: object) -> None:
@@ -116,7 +153,7 @@ def test_every_page_of_docs_is_in_the_navigation_once() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     listed = re.findall(r"[\w/-]+\.md", text.partition("\nnav:")[2])
     assert len(listed) == len(set(listed))
-    made = {"usage.md", "outputs.md", "changelog.md"}
+    made = {"reference/usage.md", "reference/outputs.md", "changelog.md"}
     docs = ROOT / "docs"
     assert set(listed) - made <= {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
 

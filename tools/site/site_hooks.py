@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "bids_msseg" / "data" / "weights"
-_CODE_PAGE = re.compile(r"`docs/([\w-]+\.md)`")
+DOCS = ROOT / "docs"
+_CODE_PAGE = re.compile(r"`docs/([\w/-]+\.md)`")
 
 
 def made_pages() -> dict[str, str]:
@@ -41,9 +42,9 @@ def made_pages() -> dict[str, str]:
     cards = {f"cards/{one.name}": one.read_text(encoding="utf-8") for one in WEIGHTS.glob("*.md")}
     changes = (ROOT / "CHANGES.md").read_text(encoding="utf-8")
     return {
-        "usage.md": usage_page(),
-        "outputs.md": outputs_page(),
-        "changelog.md": _CODE_PAGE.sub(r"[`\1`](\1)", changes),
+        "reference/usage.md": usage_page(),
+        "reference/outputs.md": outputs_page(),
+        "changelog.md": _CODE_PAGE.sub(_linked, changes),
         **cards,
         **api_pages(),
     }
@@ -58,7 +59,7 @@ def site_places() -> dict[str, str]:
         Path below the root to place in the site.
     """
     cards = {str(one.relative_to(ROOT)): f"cards/{one.name}" for one in WEIGHTS.glob("*.md")}
-    pages = {f"docs/{one.name}": one.name for one in (ROOT / "docs").glob("*.md")}
+    pages = {f"docs/{place}": place for place in _sources()}
     return {"CHANGES.md": "changelog.md", "README.md": "index.md", **cards, **pages}
 
 
@@ -71,7 +72,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     rooms = sorted(api_pages())
     nav = [_filled(entry, {"CARDS": cards, "ROOMS": rooms}) for entry in config.nav or []]
     listed = set(_pages(nav))
-    rest = sorted(one.name for one in (ROOT / "docs").glob("*.md") if one.name not in listed)
+    rest = [place for place in _sources() if place not in listed]
     config.nav = [*nav, {"More": rest}] if rest else nav
     return config
 
@@ -83,8 +84,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = made_pages()
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))
-    texts = [one.read_text(encoding="utf-8") for one in (ROOT / "docs").glob("*.md")]
-    for target in outside_targets(texts, ROOT / "docs", ROOT):
+    sources = [DOCS / place for place in _sources()]
+    for target in outside_targets(sources, DOCS, ROOT):
         if target not in site_places() and (ROOT / target).is_file():
             copy = File.generated(config, f"files/{target}", abs_src_path=str(ROOT / target))
             files.append(copy)
@@ -96,6 +97,17 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     place = page.file.src_uri
     text = include_sections(_with_code(markdown), ROOT)
     return turn_links(text, place, site_places(), ROOT)
+
+
+def _sources() -> list[str]:
+    """List the pages that ``docs/`` holds, by their place below it."""
+    return sorted(one.relative_to(DOCS).as_posix() for one in DOCS.rglob("*.md"))
+
+
+def _linked(match: re.Match[str]) -> str:
+    """Link to a page that the list of changes names, unless it was moved since."""
+    place = match[1]
+    return f"[`{place}`]({place})" if (DOCS / place).is_file() else match[0]
 
 
 def _with_code(markdown: str) -> str:

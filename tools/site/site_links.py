@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-MADE = ("docs/usage.md", "docs/outputs.md")
-"""Pages that pages of ``docs/`` may lead to, though they are only on the site."""
+MADE = ("docs/reference/usage.md", "docs/reference/outputs.md")
+"""Generated pages: pages of ``docs/`` may link to them, though they are only on the site."""
 _LINK = re.compile(r"(\]\(|\b(?:src|href)=\")([^)\s\"]+)")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`[^`\n]*`")
@@ -86,13 +86,13 @@ def broken_links(path: Path, root: Path) -> list[str]:
     return wrong
 
 
-def outside_targets(texts: Iterable[str], docs: Path, root: Path) -> list[str]:
-    """List what pages of a folder lead to outside it.
+def outside_targets(pages: Iterable[Path], docs: Path, root: Path) -> list[str]:
+    """List the files outside a folder that its pages link to.
 
     Parameters
     ----------
-    texts : iterable of str
-        Markdown.
+    pages : iterable of Path
+        Markdown files below ``docs``.
     docs, root : Path
         Their folder, and the top folder.
 
@@ -101,7 +101,11 @@ def outside_targets(texts: Iterable[str], docs: Path, root: Path) -> list[str]:
     list of str
         Below ``root``, with slashes.
     """
-    found = {_target(link, docs, root) for text in texts for link in links_of(text)}
+    found = {
+        _target(link, page.parent, root)
+        for page in pages
+        for link in links_of(page.read_text(encoding="utf-8"))
+    }
     return sorted(one for one in found if one and not one.startswith(f"{docs.name}/"))
 
 
@@ -113,7 +117,7 @@ def turn_links(text: str, place: str, places: Mapping[str, str], root: Path) -> 
     text : str
         Markdown of a page.
     place : str
-        Where the page is on the site.
+        Where the page is on the site, and so below ``docs/`` where it has a source there.
     places : mapping of str to str
         Path below ``root`` to place on the site; other files are looked for under ``files/``.
     root : Path
@@ -123,11 +127,11 @@ def turn_links(text: str, place: str, places: Mapping[str, str], root: Path) -> 
     -------
     str
     """
-    docs = root / "docs"
+    folder = (root / "docs" / place).parent
 
     def turned(match: re.Match[str]) -> str:
         link = match[2]
-        target = None if _ELSEWHERE.match(link) else _target(link, docs, root)
+        target = None if _ELSEWHERE.match(link) else _target(link, folder, root)
         if not target or target.startswith("docs/"):
             return match[0]
         _, hash_, anchor = link.partition("#")
@@ -178,8 +182,8 @@ def _from_docs(match: re.Match[str]) -> str:
     return match[1] + (link.removeprefix("docs/") if link.startswith("docs/") else f"../{link}")
 
 
-def _target(link: str, docs: Path, root: Path) -> str | None:
-    path = Path(os.path.normpath(docs / link.partition("#")[0]))
+def _target(link: str, folder: Path, root: Path) -> str | None:
+    path = Path(os.path.normpath(folder / link.partition("#")[0]))
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
 
 

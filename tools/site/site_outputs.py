@@ -59,7 +59,7 @@ _BY_HAND: Mapping[str, str] = {
     "container, licence and source",
     "descriptions": "what the `desc-` labels mean",
     "group_lesions": "**the cohort**: one row a visit, also of visits that failed, with the "
-    "reason; the page has plots and small pictures ([pages](pages.md))",
+    "reason; the page has plots and small pictures ([pages](../how-to/qc.md))",
     "group_lesions_frequency": "share of participants with a lesion at each place of the "
     "template, from two participants on",
     "group_lesions_summary": "loads of everybody, and by the columns of `participants.tsv`",
@@ -67,13 +67,13 @@ _BY_HAND: Mapping[str, str] = {
     "logs/resources*": "with `--resource-monitor`: seconds, CPU seconds and GiB of every step",
     "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and why "
     "it failed if it did",
-    "sub-X": "**the page to judge a participant by** ([pages](pages.md))",
+    "sub-X": "**the page to judge a participant by** ([pages](../how-to/qc.md))",
     "*figures/*desc-brain*": "brain mask on FLAIR; `Plain` without the outline",
     "*figures/*desc-lesions*": "lesions on FLAIR; `Plain` without outlines",
     "*figures/*desc-registration*": "whether the contrast, or the template, lies on the FLAIR",
     "*figures/*desc-changes*": "changes between two visits, and both visits without them",
     "*_desc-changes_stats": "what became of each lesion, one row a lesion and pair of visits "
-    "([changes](changes.md))",
+    "([changes](../explanation/longitudinal.md))",
 }
 _SCORES: Mapping[str, str] = {
     "visit": "Visit",
@@ -313,12 +313,12 @@ def _columns() -> str:
         table(
             ("value", "name", "meaning"), [[cell(str(v)) for v in row.values()] for row in codes]
         ),
-        "## Columns of msseg-evaluate\n\n[About the evaluation](evaluation.md)\n",
+        "## Columns of msseg-evaluate\n\n[About the evaluation](../how-to/evaluate.md)\n",
         *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in TABLES),
-        "## Columns of msseg-train\n\n[About training](your_patients.md)\n",
+        "## Columns of msseg-train\n\n[About training](../tutorials/training.md)\n",
         _section("`scores.tsv`", {name: {"Description": _SCORES[name]} for name in SCORES}),
         _section("`before_after.tsv`", _before_after()),
-        "## Columns of msseg-consensus\n\n[About the consensus](consensus.md)\n",
+        "## Columns of msseg-consensus\n\n[About the consensus](../how-to/consensus.md)\n",
         _section("`group_raters.tsv`", RATER_COLUMNS),
         _section("`group_leaveoneout.tsv`", LEFT_OUT_COLUMNS),
     ]
