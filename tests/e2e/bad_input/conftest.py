@@ -1,4 +1,4 @@
-"""Fixtures of the table of bad input, and ``--bad-input-table``, which prints it."""
+"""Fixtures of the table of bad input, and ``--bad-input-table``, which writes it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,25 @@ from .place import Place
 ROWS = pytest.StashKey[list[tuple[str, ...]]]()
 OPTION = "--bad-input-table"
 MOMENT = re.compile(r"^\d\d:\d\d:\d\d +(?:[A-Z]+ +)?")
+HEAD = """# Bad input, case by case
+
+Exit code, message and hint of each case in `tests/e2e/bad_input/`. This command writes the file:
+
+```
+python -m pytest tests/e2e/bad_input -q --bad-input-table=docs/validation/bad_input.md
+```
+
+The tests also require that OUT has no half-written file and that the dataset is unchanged. Exit
+code 0 means that the input is unusual and can be used; the message is then the note. `…` is the
+folder of the test.
+
+| case | exit code | message | hint |
+|---|---|---|---|
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(OPTION, action="store_true", help="print the table of cases at the end")
+    parser.addoption(OPTION, type=Path, metavar="FILE", help="write the table of cases to FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,11 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if not config.getoption(OPTION, default=False):
+    target = config.getoption(OPTION, default=None)
+    if target is None:
         return
-    terminalreporter.write_line("| case | exit code | message | hint |\n|---|---|---|---|")
-    for row in config.stash[ROWS]:
-        terminalreporter.write_line("| " + " | ".join(row) + " |")
+    lines = ["| " + " | ".join(row) + " |\n" for row in config.stash[ROWS]]
+    (config.invocation_params.dir / target).write_text(HEAD + "".join(lines), encoding="utf-8")
+    terminalreporter.write_line(f"{len(lines)} cases: {target}")
 
 
 def _cell(text: str) -> str:
