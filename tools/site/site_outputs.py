@@ -1,7 +1,7 @@
 """The page about outputs: every file of a whole run, every column of every table.
 
 Files are those of ``tests/e2e/expected_outputs.txt``, which the whole-run test compares with what
-is really written; what they are is told by the code that writes them. A file that nothing here
+is really written; their descriptions come from the code that writes them. A file that nothing here
 knows, and a column without a description, stop the build.
 
 Public names: :func:`outputs_page`, :func:`file_patterns`, :func:`describe_file`.
@@ -53,34 +53,34 @@ _ORDER = (
     "group*", "logs*", "*figures*", "*",
 )  # fmt: skip
 _BY_HAND: Mapping[str, str] = {
-    ".bidsignore": "names of files that BIDS has no rule for yet, for the validator",
-    "README.md": "what the folder holds, and the options of the latest run",
-    "dataset_description": "makes the folder a BIDS derivative dataset: program, version, "
+    ".bidsignore": "files for which BIDS has no rule yet, for the validator",
+    "README.md": "content of the folder, and the options of the latest run",
+    "dataset_description": "marks the folder as a BIDS derivative dataset: program, version, "
     "container, licence and source",
-    "descriptions": "what the `desc-` labels mean",
-    "group_lesions": "**the cohort**: one row a visit, also of visits that failed, with the "
-    "reason; the page has plots and small pictures ([pages](../how-to/qc.md))",
+    "descriptions": "meaning of the `desc-` labels",
+    "group_lesions": "**the cohort**: one row per visit, also for failed visits, with the "
+    "reason; the page has plots and thumbnails ([pages](../how-to/qc.md))",
     "group_lesions_frequency": "share of participants with a lesion at each place of the "
     "template, from two participants on",
-    "group_lesions_summary": "loads of everybody, and by the columns of `participants.tsv`",
-    "logs/CITATION.md": "methods text with references, to be used in a paper",
+    "group_lesions_summary": "loads of all visits, and by the columns of `participants.tsv`",
+    "logs/CITATION.md": "methods text with references, for use in a paper",
     "logs/resources*": "with `--resource-monitor`: seconds, CPU seconds and GiB of every step",
-    "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and why "
-    "it failed if it did",
-    "sub-X": "**the page to judge a participant by** ([pages](../how-to/qc.md))",
+    "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and "
+    "the reason of a failure",
+    "sub-X": "**the page to check a participant** ([pages](../how-to/qc.md))",
     "*figures/*desc-brain*": "brain mask on FLAIR; `Plain` without the outline",
     "*figures/*desc-lesions*": "lesions on FLAIR; `Plain` without outlines",
-    "*figures/*desc-registration*": "whether the contrast, or the template, lies on the FLAIR",
+    "*figures/*desc-registration*": "alignment of the contrast, or the template, with the FLAIR",
     "*figures/*desc-changes*": "changes between two visits, and both visits without them",
-    "*_desc-changes_stats": "what became of each lesion, one row a lesion and pair of visits "
+    "*_desc-changes_stats": "change of each lesion, one row per lesion and pair of visits "
     "([changes](../explanation/longitudinal.md))",
 }
 _SCORES: Mapping[str, str] = {
     "visit": "Visit",
     "site": "Its site",
-    "method": "candidate net, cascade, or what else was compared",
+    "method": "candidate net, cascade, or another compared method",
     "dice": "Dice, volume-wise",
-    "ppv": "Positive predictive value: share of the mask's voxels that the expert drew",
+    "ppv": "Positive predictive value: share of the mask's voxels that the expert marked",
     "sensitivity": "Share of the expert's voxels in the mask",
     "lesion_f1": "Harmonic mean of lesion_sensitivity and lesion_ppv",
     "lesion_sensitivity": "Share of the expert's lesions that the mask touches",
@@ -88,18 +88,18 @@ _SCORES: Mapping[str, str] = {
     "lesion_f1_anima": "The same by the rule of Anima with its code's defaults",
     "false_components": "Lesions of the mask that touch none of the expert's",
     "load_ml": "Volume of the mask in mL",
-    "truth_ml": "Volume that the expert drew in mL",
+    "truth_ml": "Volume that the expert marked in mL",
 }
 _INTRO = """# Outputs
 
-`X` is the participant, `Y` the session (folder and entity are left out where a dataset has no
-sessions), `V` the session before, `CONTRAST` one of FLAIR, T1w, T2w. `acq-`, `ce-`, `rec-` and
-`run-` of the FLAIR stay in the names. Files marked *if there* depend on
-the input: no T1w, no T1w grid.
+`X` is the participant, `Y` the session (no folder and no entity in a dataset without sessions),
+`V` the previous session, `CONTRAST` one of FLAIR, T1w, T2w. Names keep `acq-`, `ce-`, `rec-` and
+`run-` of the FLAIR. Files marked *if present* depend on the input: without a T1w there is no T1w
+grid.
 
-Results are on disk whole or not at all. Everything on the FLAIR's grid lies there voxel for voxel,
-as it was acquired. The list is that of the demo dataset's whole run, which a test compares with
-what is really written; descriptions and columns come from the code that writes the files.
+A file is either complete or absent. Images on the FLAIR grid have its voxels as acquired. The list
+is that of a whole run on the demo dataset, which a test compares with the files that are written.
+Descriptions and columns come from the code that writes the files.
 """
 
 
@@ -189,14 +189,14 @@ def _files() -> str:
             filter(None, (f"`{name}`", " ".join(f"`{one}`" for one in endings if one)))
         )
         part.append((shown, describe_file(stem)))
-    head = ("file", "what it is")
+    head = ("file", "content")
     return "\n".join(
         (
             "## Files of a visit\n\nIn `OUT/sub-X[/ses-Y]/anat/`:\n",
             table(head, visits),
             "## Files of a participant and of the cohort\n\nIn `OUT/`:\n",
             table(head, here),
-            "## Pictures\n\nIn `OUT/sub-X/figures/`; the pages hold them too:\n",
+            "## Pictures\n\nIn `OUT/sub-X/figures/`; the pages contain them:\n",
             table(head, figures),
         )
     )
@@ -268,14 +268,14 @@ def _described() -> dict[str, str]:
     found["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
     found["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
     found[_pattern("stats")] = (
-        "One row a lesion or rejected candidate: volume, place, region, probabilities, and why "
-        "it was rejected"
+        "One row per lesion or rejected candidate: volume, place, region, probabilities, and the "
+        "reason of a rejection"
     )
     lesions = found.pop(_pattern("mask"))
     result = {_pattern("mask"): f"**{lesions}**, on the grid of the FLAIR"}
-    result["*space-T1w_label-L_mask"] = "The lesions on the grid of the T1w, *if there*"
+    result["*space-T1w_label-L_mask"] = "The lesions on the grid of the T1w, *if present*"
     result["*space-MNI*_label-L_mask"] = (
-        "The lesions in the template; `--output-spaces` names others"
+        "The lesions in the template; `--output-spaces` selects others"
     )
     return {**result, **found}
 
@@ -286,7 +286,7 @@ def _image_keys() -> str:
         (f"`{pattern}.json`", ", ".join(f"`{key}`" for key in content if key not in columns))
         for pattern, content in _sidecars().items()
     ]
-    intro = "## What the JSON beside an image says\n\n`Sources` are BIDS URIs; the model is named "
+    intro = "## JSON files of images\n\n`Sources` are BIDS URIs; the model is named "
     intro += "with the SHA-256 of its weights.\n"
     return f"{intro}\n{table(('file', 'keys'), rows)}"
 
@@ -303,7 +303,7 @@ def _columns() -> str:
     dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
     readers = data_dictionary({})
     parts = [
-        "## Columns of msseg\n\nThe JSON beside each table says the same; `n/a`: no value.\n",
+        "## Columns of msseg\n\nThe JSON file of each table repeats this. `n/a`: no value.\n",
         _section("`*_desc-lesions_stats.tsv`", stats),
         _section("`*_seg-lesions_dseg.tsv`", dseg),
         _section("`group_lesions.tsv`", readers, "Columns with `qc_` come with `--qc`."),
@@ -313,12 +313,12 @@ def _columns() -> str:
         table(
             ("value", "name", "meaning"), [[cell(str(v)) for v in row.values()] for row in codes]
         ),
-        "## Columns of msseg-evaluate\n\n[About the evaluation](../how-to/evaluate.md)\n",
+        "## Columns of msseg-evaluate\n\n[Evaluate masks](../how-to/evaluate.md)\n",
         *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in TABLES),
-        "## Columns of msseg-train\n\n[About training](../tutorials/training.md)\n",
+        "## Columns of msseg-train\n\n[Train on your patients](../tutorials/training.md)\n",
         _section("`scores.tsv`", {name: {"Description": _SCORES[name]} for name in SCORES}),
         _section("`before_after.tsv`", _before_after()),
-        "## Columns of msseg-consensus\n\n[About the consensus](../how-to/consensus.md)\n",
+        "## Columns of msseg-consensus\n\n[Fuse several raters](../how-to/consensus.md)\n",
         _section("`group_raters.tsv`", RATER_COLUMNS),
         _section("`group_leaveoneout.tsv`", LEFT_OUT_COLUMNS),
     ]
@@ -326,7 +326,10 @@ def _columns() -> str:
 
 
 def _before_after() -> dict[str, dict[str, str]]:
-    words = {"before": "by the given weights", "after": "by weights tuned without this patient"}
+    words = {
+        "before": "of the given weights",
+        "after": "of weights fine-tuned without this patient",
+    }
     columns = {
         "visit": "Visit",
         "site": "Its site",

@@ -29,8 +29,8 @@ _USAGE_WIDTH = 92
 _UNSAID = {"verbose": "log more; -vv everything"}
 _INTRO = """# Command lines
 
-What follows is read from the programs when this page is built, so it is what `--help` of this
-version says. Every program answers `--help` and `--version` at once.
+This page is generated from the parsers of this version and agrees with `--help`. Every program has
+`--help` and `--version`.
 """
 
 
@@ -65,7 +65,7 @@ def program_section(name: str, parser: argparse.ArgumentParser) -> str:
     for group in parser._action_groups:  # argparse has no public way to ask for them
         rows = [_row(parser, action) for action in _shown(group)]
         if rows:
-            parts += [f"**{_title(group)}**\n", table(("", "what it does"), rows)]
+            parts += [f"**{_title(group)}**\n", table(("option", "meaning"), rows)]
     if parser.epilog:
         parts.append(f"{cell(parser.epilog)}\n")
     return "\n".join(parts)
@@ -85,7 +85,7 @@ def _shown(group: argparse._ArgumentGroup) -> Iterator[argparse.Action]:
 
 
 def _title(group: argparse._ArgumentGroup) -> str:
-    known = {"positional arguments": "what is given", "options": "options"}
+    known = {"positional arguments": "arguments", "options": "options"}
     return known.get(group.title or "", group.title or "options").capitalize()
 
 
@@ -110,9 +110,9 @@ def _spelling(action: argparse.Action) -> str:
 def _other_apps() -> str:
     rows = [(f"`{flag}`", cell(text)) for flag, text in explain()]
     intro = (
-        "`msseg` takes these, too; what is not done as it is written is said in the log. Levels: "
-        "`subject` and `session` are run as `participant`, `dataset` as `group`; the space `anat` "
-        "is the grid of the T1w.\n"
+        "`msseg` also accepts these options. The log reports those with another effect here. "
+        "The levels `subject` and `session` are run as `participant`, `dataset` as `group`. The "
+        "space `anat` is the grid of the T1w.\n"
     )
     return "\n".join(("## Options of other apps\n", intro, table(("option", "here"), rows)))
 
@@ -122,8 +122,8 @@ def _configuration() -> str:
     text = RunConfig.from_options(options).to_toml()
     return f"""## The configuration file
 
-`msseg --config-file FILE` reads options from TOML; what the command line says wins. This is
-everything at its default, where it has one:
+`msseg --config-file FILE` reads options from TOML. The command line overrides the
+file. All options that have a default:
 
 ```toml
 {text.strip()}
@@ -136,7 +136,7 @@ def _exit_codes() -> str:
     return "\n".join(
         (
             "## Exit codes\n",
-            "Those of the BIDS execution specification, of every program:\n",
+            "All programs use the codes of the BIDS execution specification:\n",
             table(("code", "meaning"), rows),
         )
     )
