@@ -95,6 +95,21 @@ def test_files_outside_docs_are_listed_for_pages_in_any_folder(
     assert found == ["LICENSE", "tools/x.py"]
 
 
+@pytest.mark.parametrize(
+    ("text", "linked"),
+    [
+        ("`docs/index.md`", "[`index.md`](index.md)"),
+        ("`docs/developer/design.md`", "[`developer/design.md`](developer/design.md)"),
+        ("`docs/no_such_page.md`", "`docs/no_such_page.md`"),
+    ],
+)
+def test_pages_that_the_list_of_changes_names_are_linked_if_they_exist(
+    text: str, linked: str, tool: object
+) -> None:
+    hooks = tool("site_hooks")  # type: ignore[operator]
+    assert hooks._CODE_PAGE.sub(hooks._linked, text) == linked
+
+
 def test_a_section_is_included_with_its_links(tmp_path: Path, tool: object) -> None:
     (tmp_path / "R.md").write_text("<!-- a -->\n[x](docs/y.md) [z](LICENSE)\n<!-- /a -->\n")
     include = links(tool).include_sections
