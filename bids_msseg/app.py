@@ -291,7 +291,7 @@ def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
         bids_dir=config.bids_dir,
         derivatives=config.query.derivatives,
         model=ModelUse(header.name, header.version, header.sha256),
-        gate=header.point.gate,
+        gate=header.point.candidate_threshold,
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
