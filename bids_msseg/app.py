@@ -635,7 +635,7 @@ def _compare_claimed(
     ):
         who = f"sub-{outcome.participant}"
         if outcome.failure is None:
-            LOGGER.info("%s: its visits are compared", who)
+            LOGGER.info("%s: pairs of visits compared: %d", who, outcome.pairs)
             continue
         told = outcome.failure
         LOGGER.error(
@@ -900,7 +900,9 @@ def _status(config: RunConfig, outcome: Outcome) -> str:
 
 def _finished_status(record: VisitRecord | None) -> str:
     """Say whether a finished visit is one that a person should look at first."""
-    flagged = record is not None and (record.flags or record.quality == "flagged")
+    if record is None:
+        return OK
+    flagged = record.flags or record.quality == "flagged" or record.changes.get("failed")
     return FLAGGED if flagged else OK
 
 

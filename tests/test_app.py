@@ -616,6 +616,9 @@ def test_what_was_read_otherwise_than_written_is_logged(
         ({"quality_reasons": ("noisy",)}, "flagged"),
         ({"flags": ("template: the affine was implausible",)}, "flagged"),
         ({"flags": ("coregister_T1w: not aligned",), "quality_reasons": ()}, "flagged"),
+        ({"changes": {"compared_with": "1", "fingerprint": "f", "n_new": 2}}, "ok"),
+        ({"changes": {"compared_with": "1", "fingerprint": "f", "failed": "turned"}}, "flagged"),
+        ({"changes": {"compared_with": "1", "failed": "a file is missing"}}, "flagged"),
     ],
 )
 def test_a_finished_visit_that_is_flagged_is_marked(
