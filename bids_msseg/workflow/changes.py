@@ -121,7 +121,8 @@ def compare_participants(
         Software, for sidecars.
     rule : ChangeRule, optional
     bids_dir : Path, optional
-        Dataset whose tables tell when visits were made.
+        Dataset whose tables tell when visits were made. Visits whose session it does not hold any
+        more are not compared.
     session_order : sequence of str, optional
         Sessions in the order that the user gives.
 
@@ -139,7 +140,7 @@ def compare_participants(
         records = _note_order(execution.out_dir, records, participant, order)
         deliveries = [
             PairDelivery(execution.out_dir, pair, rule or ChangeRule(), versions or {})
-            for pair in (pairs_of(records) if order.known else ())
+            for pair in pairs_of(one for one in records if one.visit_number is not None)
         ]
         _forget_old(execution.out_dir, records, deliveries)
         if not all(_is_compared(one) for one in deliveries):
@@ -158,15 +159,24 @@ def _order(
     records: Iterable[VisitRecord],
     session_order: Sequence[str],
 ) -> VisitOrder:
-    """Put the finished visits of a participant in order."""
+    """Put the finished visits of a participant that are still in the dataset in order."""
     flairs = {
         record.session: Path(record.contrasts["FLAIR"].file).name
         if "FLAIR" in record.contrasts
         else ""
         for record in records
-        if record.status == "ok" and record.session is not None
+        if record.status == "ok"
+        and record.session is not None
+        and _is_in_dataset(bids_dir, record)
     }
     return order_sessions(bids_dir, participant, flairs, asked=session_order)
+
+
+def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
+    """Whether the session exists: the record of one that was renamed or removed stays in OUT."""
+    if bids_dir is None:
+        return True
+    return (bids_dir / f"sub-{record.participant}" / f"ses-{record.session}").is_dir()
 
 
 def _note_order(

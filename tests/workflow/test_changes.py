@@ -266,13 +266,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]
 
 
 def visits(top: Path, *sessions: str, dates: bool = True) -> Execution:
-    """Leave finished visits, and the table of their dates."""
+    """Leave finished visits, their folders in the dataset, and the table of their dates."""
     rows = [f"ses-{one}\t19{number:02d}-05-01T12:00:00" for number, one in enumerate(sessions)]
     table = top / "raw/sub-01/sub-01_sessions.tsv"
     table.parent.mkdir(parents=True)
     if dates:
         table.write_text("\n".join(["session_id\tacq_time", *rows, ""]))
     for session in sessions:
+        (table.parent / f"ses-{session}").mkdir()
         write_record(top / "out", record_of(session))
     return Execution(top / "work", top / "out")
 
@@ -348,6 +349,33 @@ def test_the_order_is_of_finished_visits_and_written_once(
         execution.out_dir, records, "01", changes_module._order(None, "01", records, ())
     )
     assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+@pytest.mark.parametrize(
+    ("sessions", "gone"),
+    [
+        (("baseline", "2"), "1"),
+        (("1", "12months"), "2"),
+        (("M6", "M12"), "M0"),
+        (("predrug", "postdrug", "followup"), "placebo"),
+        (("2",), "1"),
+    ],
+)
+def test_sessions_that_have_left_the_dataset_are_not_compared(
+    asked: list[Any], tmp_path: Path, sessions: tuple[str, ...], gone: str
+) -> None:
+    execution = visits(tmp_path, *sessions)
+    # as a run has left it before the session was renamed or removed
+    old = {"compared_with": sessions[0], "fingerprint": "f", "n_new": 4}
+    write_record(execution.out_dir, record_of(gone, visit_number=2, changes=old))
+    compare_participants(["01"], execution, bids_dir=tmp_path / "raw")
+    assert asked == list(pairwise(sessions))
+    records = {str(record.session): record for record in read_records(execution.out_dir)}
+    numbers = [records[session].visit_number for session in sessions]
+    assert numbers == ([1, 2, 3][: len(sessions)] if len(sessions) > 1 else [None])
+    left = records[gone]
+    assert (left.status, left.visit_number, left.order_source) == ("ok", None, "")
+    assert left.changes == {}
 
 
 # Visits that cannot be aligned
