@@ -77,7 +77,7 @@ def _group(config: RunConfig) -> ExitCode:
         _check_group(config)
     out, qc = config.output_dir, config.execution.qc
     with Claims([logs_dir(out)]) as claims:
-        records = note_running(read_records(out), claims)
+        records = note_running(out, read_records(out), claims)
     files = write_group(out, bids_dir=config.bids_dir, qc_dir=qc, records=records)
     for note in files.notes:
         LOGGER.warning(note)
@@ -434,7 +434,7 @@ def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     with Claims([logs_dir(out_dir)]) as claims:
         for participant in participants:
             claims.take(f"page of {participant}", wait=True)
-            records = note_running(read_records(out_dir, participant), claims)
+            records = note_running(out_dir, read_records(out_dir, participant), claims)
             page = write_participant_page(out_dir, participant, records=records)
             claims.drop(f"page of {participant}")
             LOGGER.info("report: %s", page)
