@@ -214,9 +214,6 @@ def _select(config: RunConfig) -> Selection:
             LOGGER.info("%s: %s", visit.key, note)
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
-    for participant, order in _orders(config, selection).items():
-        if order.level > logging.INFO:
-            LOGGER.log(order.level, order.describe(participant))
     return selection
 
 

@@ -517,6 +517,26 @@ HEADER: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
 
 
 @pytest.mark.parametrize(
+    "sessions", [("predrug", "postdrug"), ("baseline", "12months"), ("a", "b", "c")]
+)
+def test_the_order_is_left_to_the_comparison_which_logs_it(
+    configure: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sessions: tuple[str, ...],
+) -> None:
+    """Else an order that is not known is logged twice."""
+    visits = tuple(Visit("01", one, tmp_path / f"{one}.nii.gz") for one in sessions)
+    monkeypatch.setattr(
+        "bids_msseg.bids.query.find_visits", lambda *_, **__: Selection(visits, ())
+    )
+    caplog.set_level("INFO", logger="bids_msseg")
+    assert app._select(configure()).visits == visits
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
     ("space", "asked"),
     [
         ("MNI152NoSuch", ("MNI152NoSuch", 1)),
