@@ -466,7 +466,8 @@ def _process(
         outcomes = _run_all(config, mine, header, plugin)
         if config.execution.resource_monitor and outcomes:
             _write_usage(config.output_dir, outcomes, claims)
-        outcomes += _left_to_others(one for one in todo if one not in mine)
+        claimed = {one.visit.key for one in mine}
+        outcomes += _left_to_others(one for one in todo if one.visit.key not in claimed)
         _handle_stale(config, deliveries, claims)
     compared = _compare(config, selection, plugin)
     _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))

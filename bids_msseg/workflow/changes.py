@@ -18,7 +18,7 @@ from bids_msseg.bids.record import (
     VisitRecord,
     in_visit_order,
     read_record,
-    read_records,
+    read_records_of,
     write_record,
 )
 from bids_msseg.lesions.change import ChangeRule
@@ -134,8 +134,10 @@ def compare_participants(
         of the later one says why, and the other pairs are compared.
     """
     todo: dict[str, list[PairDelivery]] = {}
-    for participant in dict.fromkeys(participants):
-        records = read_records(execution.out_dir, participant)
+    wanted = tuple(dict.fromkeys(participants))
+    found = read_records_of(execution.out_dir, wanted)
+    for participant in wanted:
+        records = found.get(participant, ())
         order = _order(bids_dir, participant, records, session_order)
         records = _note_order(execution.out_dir, records, participant, order)
         deliveries = [

@@ -16,7 +16,7 @@ import pytest
 
 from bids_msseg.bids.changes import VisitPair, failed_summary, pair_files, recorded_visit
 from bids_msseg.bids.files import write_tsv
-from bids_msseg.bids.paths import changes_path, output_path
+from bids_msseg.bids.paths import changes_path, output_path, records_dir
 from bids_msseg.bids.record import (
     ContrastUse,
     VisitRecord,
@@ -349,6 +349,29 @@ def test_the_order_is_of_finished_visits_and_written_once(
         execution.out_dir, records, "01", changes_module._order(None, "01", records, ())
     )
     assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+@pytest.mark.parametrize("number", [1, 3, 30])
+def test_the_folder_of_records_is_listed_once(
+    asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    people = [f"{label:02d}" for label in range(number)]
+    for participant in people:
+        for session in ("1", "2"):
+            key = f"sub-{participant}_ses-{session}"
+            write_record(
+                tmp_path, replace(record_of(session), participant=participant, prefix=key)
+            )
+    listed: list[Path] = []
+    glob = Path.glob
+    monkeypatch.setattr(
+        Path,
+        "glob",
+        lambda self, *given, **more: listed.append(self) or glob(self, *given, **more),
+    )
+    compare_participants(people, Execution(tmp_path / "work", tmp_path))
+    assert listed == [records_dir(tmp_path)]
+    assert asked == [("1", "2")] * number
 
 
 @pytest.mark.parametrize(
