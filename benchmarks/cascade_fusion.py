@@ -118,15 +118,15 @@ def main() -> None:
     own = {p: [n for n, case in enumerate(cases) if case.prefix == p] for p in prefixes}
     by_prefix = np.stack([figures[:, own[p]].mean(1) for p in prefixes], 1)
     # the sum of Dice and lesion F1: a mask is to be right in volume and in count
-    aim = by_prefix[..., 0] + 0.5 * by_prefix[..., 1]
-    order = aim.mean(1).argsort()[::-1]
+    target = by_prefix[..., 0] + 0.5 * by_prefix[..., 1]
+    order = target.mean(1).argsort()[::-1]
     print("voxels\tlesion\tgrow\tseed\tDice\tF1\tfalse")
     for number in [*order[:12], *(n for n, s in enumerate(settings) if s == (0, 0, 0.5, 0.0))]:
         row = by_prefix[number].mean(0)
         print(*settings[number], *(f"{value:.3f}" for value in row), sep="\t")
     for p, prefix in enumerate(prefixes):
         others = [n for n in range(len(prefixes)) if n != p] or [p]
-        chosen = int(aim[:, others].mean(1).argmax())
+        chosen = int(target[:, others].mean(1).argmax())
         print(f"{prefix}: setting chosen on the others {settings[chosen]}")
         for which in own[prefix]:
             value, f1, false = figures[chosen, which]
