@@ -77,7 +77,7 @@ def _group(config: RunConfig) -> ExitCode:
         _check_group(config)
     out, qc = config.output_dir, config.execution.qc
     with Claims([logs_dir(out)]) as claims:
-        records = note_running(read_records(out), claims)
+        records = note_running(out, read_records(out), claims)
     files = write_group(out, bids_dir=config.bids_dir, qc_dir=qc, records=records)
     for note in files.notes:
         LOGGER.warning(note)
@@ -214,9 +214,6 @@ def _select(config: RunConfig) -> Selection:
             LOGGER.info("%s: %s", visit.key, note)
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
-    for participant, order in _orders(config, selection).items():
-        if order.level > logging.INFO:
-            LOGGER.log(order.level, order.describe(participant))
     return selection
 
 
@@ -434,7 +431,7 @@ def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     with Claims([logs_dir(out_dir)]) as claims:
         for participant in participants:
             claims.take(f"page of {participant}", wait=True)
-            records = note_running(read_records(out_dir, participant), claims)
+            records = note_running(out_dir, read_records(out_dir, participant), claims)
             page = write_participant_page(out_dir, participant, records=records)
             claims.drop(f"page of {participant}")
             LOGGER.info("report: %s", page)
@@ -469,7 +466,8 @@ def _process(
         outcomes = _run_all(config, mine, header, plugin)
         if config.execution.resource_monitor and outcomes:
             _write_usage(config.output_dir, outcomes, claims)
-        outcomes += _left_to_others(one for one in todo if one not in mine)
+        claimed = {one.visit.key for one in mine}
+        outcomes += _left_to_others(one for one in todo if one.visit.key not in claimed)
         _handle_stale(config, deliveries, claims)
     compared = _compare(config, selection, plugin)
     _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
@@ -635,7 +633,7 @@ def _compare_claimed(
     ):
         who = f"sub-{outcome.participant}"
         if outcome.failure is None:
-            LOGGER.info("%s: its visits are compared", who)
+            LOGGER.info("%s: pairs of visits compared: %d", who, outcome.pairs)
             continue
         told = outcome.failure
         LOGGER.error(
@@ -900,7 +898,9 @@ def _status(config: RunConfig, outcome: Outcome) -> str:
 
 def _finished_status(record: VisitRecord | None) -> str:
     """Say whether a finished visit is one that a person should look at first."""
-    flagged = record is not None and (record.flags or record.quality == "flagged")
+    if record is None:
+        return OK
+    flagged = record.flags or record.quality == "flagged" or record.changes.get("failed")
     return FLAGGED if flagged else OK
 
 

@@ -254,6 +254,8 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
     monkeypatch.setattr(app, "_compare_claimed", compare)
     monkeypatch.setattr(app, "_options", lambda *_: {})
     monkeypatch.setattr(app, "_write_citation", lambda *_: None)
+    # a comparison of every visit with every other one takes long where there are thousands
+    monkeypatch.setattr(Delivery, "__eq__", lambda *_: pytest.fail("deliveries are compared"))
     busy.add("sub-01")
     visits = tuple(Visit(label, None, tmp_path / "f.nii.gz") for label in ("01", "02"))
     header: Any = None
@@ -517,6 +519,26 @@ HEADER: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
 
 
 @pytest.mark.parametrize(
+    "sessions", [("predrug", "postdrug"), ("baseline", "12months"), ("a", "b", "c")]
+)
+def test_the_order_is_left_to_the_comparison_which_logs_it(
+    configure: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sessions: tuple[str, ...],
+) -> None:
+    """Else an order that is not known is logged twice."""
+    visits = tuple(Visit("01", one, tmp_path / f"{one}.nii.gz") for one in sessions)
+    monkeypatch.setattr(
+        "bids_msseg.bids.query.find_visits", lambda *_, **__: Selection(visits, ())
+    )
+    caplog.set_level("INFO", logger="bids_msseg")
+    assert app._select(configure()).visits == visits
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
     ("space", "asked"),
     [
         ("MNI152NoSuch", ("MNI152NoSuch", 1)),
@@ -616,6 +638,9 @@ def test_what_was_read_otherwise_than_written_is_logged(
         ({"quality_reasons": ("noisy",)}, "flagged"),
         ({"flags": ("template: the affine was implausible",)}, "flagged"),
         ({"flags": ("coregister_T1w: not aligned",), "quality_reasons": ()}, "flagged"),
+        ({"changes": {"compared_with": "1", "fingerprint": "f", "n_new": 2}}, "ok"),
+        ({"changes": {"compared_with": "1", "fingerprint": "f", "failed": "turned"}}, "flagged"),
+        ({"changes": {"compared_with": "1", "failed": "a file is missing"}}, "flagged"),
     ],
 )
 def test_a_finished_visit_that_is_flagged_is_marked(

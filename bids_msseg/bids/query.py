@@ -115,8 +115,8 @@ def find_visits(
     skipped.sort(key=lambda one: visit_order(one.participant, one.session))
     if not visits:
         raise _no_visit(skipped, images)
-    told = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes)
-    return Selection(visits, tuple(skipped), told)
+    reported = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes)
+    return Selection(visits, tuple(skipped), reported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,8 +416,8 @@ def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
     version = description.get("BIDSVersion")
     if isinstance(version, str) and re.fullmatch(r"1\.\d+(\.\d+)?(-\w+)?", version):
         return ()
-    told = "has no BIDSVersion" if version is None else f"says BIDSVersion {version!r}"
-    return (f"dataset_description.json {told}: the dataset is read as BIDS {BIDS_VERSION}",)
+    reported = "has no BIDSVersion" if version is None else f"says BIDSVersion {version!r}"
+    return (f"dataset_description.json {reported}: the dataset is read as BIDS {BIDS_VERSION}",)
 
 
 def _is_odd(path: Path) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bids_msseg.bids import record as module
 from bids_msseg.bids.record import (
     ContrastUse,
     ModelUse,
@@ -22,6 +23,7 @@ from bids_msseg.bids.record import (
     VisitRecord,
     read_record,
     read_records,
+    read_records_of,
     write_record,
 )
 
@@ -240,6 +242,28 @@ def test_what_changed_is_read_again(tmp_path: Path) -> None:
     write_record(tmp_path, replace(FULL, changes=changes))
     (read,) = read_records(tmp_path)
     assert read.changes == changes
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [(), ("1",), ("01", "10"), ("1", "01", "10", "1a"), ("1", "99"), ("1", "1")],
+)
+def test_records_of_several_participants_are_those_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...]
+) -> None:
+    for label in ("1", "01", "10", "1a"):
+        write_record(tmp_path, VisitRecord(label, None, "", "skipped"))
+        for number, session in enumerate(("post", "pre"), start=1):
+            visit = f"sub-{label}_ses-{session}"
+            write_record(
+                tmp_path, VisitRecord(label, session, visit, "ok", visit_number=3 - number)
+            )
+    expected = {one: read_records(tmp_path, one) for one in wanted if one != "99"}
+    opened: list[str] = []
+    read = module._read
+    monkeypatch.setattr(module, "_read", lambda path: opened.append(path.stem) or read(path))
+    assert read_records_of(tmp_path, wanted) == expected
+    assert len(opened) == 3 * len(expected)
 
 
 def test_a_copy_under_another_name_is_no_second_visit(tmp_path: Path) -> None:
