@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.config import DEFAULT_SPACES, Query, RunConfig
+from bids_msseg.config import DEFAULT_SPACES, RunConfig
 from bids_msseg.errors import CannotCreateError, ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.progress import FLAGGED, OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
@@ -204,9 +204,10 @@ def _select(config: RunConfig) -> Selection:
         filters=query.bids_filters,
         database_dir=query.bids_database_dir,
         derivatives=query.derivatives,
+        ignore=query.ignore,
         skip_validation=query.skip_bids_validation,
     )
-    selection = _without_excluded(selection, query)
+    selection = _without_excluded(selection, config)
     for note in selection.notes:
         LOGGER.warning(note)
     for visit in selection.visits:
@@ -236,9 +237,13 @@ def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
     }
 
 
-def _without_excluded(selection: Selection, query: Query) -> Selection:
-    """Leave out the participants and the contrasts that the user does not want."""
-    excluded = set(query.exclude_participant_label)
+def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
+    """Leave out the participants that the user does not want."""
+    from bids_msseg.bids.index import list_participants
+
+    excluded = set(config.query.exclude_participant_label)
+    if not excluded:
+        return selection
     visits = [one for one in selection.visits if one.participant not in excluded]
     skipped = [one for one in selection.skipped if one.participant not in excluded]
     if not visits and selection.visits:
@@ -246,27 +251,17 @@ def _without_excluded(selection: Selection, query: Query) -> Selection:
             "--exclude-participant-label leaves no visit to be processed",
             hint="name fewer participants there",
         )
-    there = {one.participant for one in selection.visits}
-    unknown = excluded - there - {one.participant for one in selection.skipped}
+    # one that is there and was not selected is no mistake
+    unknown = excluded - set(list_participants(config.bids_dir))
     notes = (
         f"--exclude-participant-label {label}: there is no such participant to leave out"
         for label in sorted(unknown)
     )
     return replace(
         selection,
-        visits=tuple(_without_contrasts(visit, query.ignore) for visit in visits),
+        visits=tuple(visits),
         skipped=tuple(skipped),
         notes=(*selection.notes, *notes),
-    )
-
-
-def _without_contrasts(visit: Visit, ignored: Sequence[str]) -> Visit:
-    gone = [name for name in visit.contrasts if name.lower() in ignored]
-    return replace(
-        visit,
-        t1w=None if "T1w" in gone else visit.t1w,
-        t2w=None if "T2w" in gone else visit.t2w,
-        notes=(*visit.notes, *(f"{name} is left out, as --ignore says" for name in gone)),
     )
 
 

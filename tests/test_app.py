@@ -18,7 +18,7 @@ import pytest
 from bids_msseg import app
 from bids_msseg.bids.record import BROKE_OFF, ModelUse, VisitRecord, read_record, write_record
 from bids_msseg.bids.visit import Selection, Skipped, Visit
-from bids_msseg.config import Query, RunConfig
+from bids_msseg.config import RunConfig
 from bids_msseg.errors import (
     CannotCreateError,
     ExitCode,
@@ -565,38 +565,55 @@ def three(tmp_path: Path) -> Selection:
         ((), ["01", "02"], ["03"], 0),
         (("02",), ["01"], ["03"], 0),
         (("02", "03"), ["01"], [], 0),
+        # in the dataset and not selected
+        (("04",), ["01", "02"], ["03"], 0),
+        (("04", "05", "02"), ["01"], ["03"], 0),
         (("99",), ["01", "02"], ["03"], 1),
+        (("4", "05", "99"), ["01", "02"], ["03"], 2),
     ],
 )
 def test_participants_are_left_out(
-    three: Selection, excluded: tuple[str, ...], left: list[str], skipped: list[str], notes: int
+    configure: MakeConfig,
+    three: Selection,
+    tmp_path: Path,
+    excluded: tuple[str, ...],
+    left: list[str],
+    skipped: list[str],
+    notes: int,
 ) -> None:
-    found = app._without_excluded(three, Query(exclude_participant_label=excluded))
+    for label in ("01", "02", "03", "04", "05"):
+        (tmp_path / "raw" / f"sub-{label}").mkdir()
+    config = configure(exclude_participant_label=list(excluded))
+    found = app._without_excluded(three, config)
     assert [one.participant for one in found.visits] == left
     assert [one.participant for one in found.skipped] == skipped
     assert len(found.notes) == notes
 
 
-def test_somebody_has_to_be_left(three: Selection) -> None:
+def test_somebody_has_to_be_left(configure: MakeConfig, three: Selection) -> None:
     with pytest.raises(NothingSelectedError):
-        app._without_excluded(three, Query(exclude_participant_label=("01", "02")))
+        app._without_excluded(three, configure(exclude_participant_label=["01", "02"]))
 
 
 @pytest.mark.parametrize(
-    ("ignored", "left"),
-    [
-        ((), ["FLAIR", "T1w", "T2w"]),
-        (("t1w",), ["FLAIR", "T2w"]),
-        (("t2w",), ["FLAIR", "T1w"]),
-        (("t2w", "t1w"), ["FLAIR"]),
-    ],
+    ("words", "ignored"),
+    [([], ()), (["t1w"], ("t1w",)), (["T2w"], ("t2w",)), (["T2w", "t1w"], ("t2w", "t1w"))],
 )
-def test_contrasts_are_left_out_and_the_visit_says_so(
-    three: Selection, ignored: tuple[str, ...], left: list[str]
+def test_ignored_contrasts_are_left_out_of_the_search(
+    configure: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    ignored: tuple[str, ...],
 ) -> None:
-    for visit in app._without_excluded(three, Query(ignore=ignored)).visits:
-        assert list(visit.contrasts) == left
-        assert len(visit.notes) == len(ignored)
+    asked: dict[str, Any] = {}
+
+    def find(_: Path, **given: Any) -> Selection:
+        asked.update(given)
+        return Selection((), ())
+
+    monkeypatch.setattr("bids_msseg.bids.query.find_visits", find)
+    app._select(configure(ignore=words))
+    assert asked["ignore"] == ignored
 
 
 def test_what_was_read_otherwise_than_written_is_logged(

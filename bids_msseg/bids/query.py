@@ -56,6 +56,7 @@ def find_visits(
     filters: Mapping[str, Any] | None = None,
     database_dir: Path | None = None,
     derivatives: Mapping[str, Path] | None = None,
+    ignore: Iterable[str] = (),
     skip_validation: bool = False,
 ) -> Selection:
     """Find the visits to process.
@@ -72,6 +73,8 @@ def find_visits(
         Folder in which the pybids index is kept between runs.
     derivatives : mapping of str to Path, optional
         Derivative datasets in which brain masks are looked for, by name.
+    ignore : iterable of str
+        Contrasts besides FLAIR that are left out, in any case; their images are never looked at.
     skip_validation : bool, default False
         Go on without a readable ``dataset_description.json``.
 
@@ -108,7 +111,9 @@ def find_visits(
     ) as (index, notes):
         wanted = {(folder.participant, folder.session) for folder in scope.folders}
         images = DatasetImages.query(index, parsed, rules, wanted)
-    maker = _VisitMaker(bids_dir, images, derivatives or {}, SidecarReader(bids_dir))
+    ignored = {contrast.lower() for contrast in ignore}
+    unwanted = [contrast for contrast in CONTRASTS[1:] if contrast.lower() in ignored]
+    maker = _VisitMaker(bids_dir, images, derivatives or {}, SidecarReader(bids_dir), unwanted)
     made = [maker.make(folder) for folder in scope.folders]
     visits = tuple(one for one in made if isinstance(one, Visit))
     skipped = [*(one for one in made if isinstance(one, Skipped)), *scope.absent]
@@ -284,6 +289,7 @@ class _VisitMaker:
     images: DatasetImages
     derivatives: Mapping[str, Path]
     sidecars: SidecarReader
+    unwanted: Sequence[str]
 
     def make(self, folder: AnatFolder) -> Visit | Skipped:
         participant, session = visit = folder.participant, folder.session
@@ -291,8 +297,9 @@ class _VisitMaker:
         used: dict[str, Path] = {}
         wrong = list(chain(*odd.values()))
         notes = [f"not used: {listing(wrong, '; ')}"] if wrong else []
+        notes += [f"{one} is left out, as --ignore says" for one in self.unwanted if mine[one]]
         problems: list[str] = []
-        for contrast in CONTRASTS:
+        for contrast in (one for one in CONTRASTS if one not in self.unwanted):
             entities = _name_entities_of(used["FLAIR"]) if used else None
             choice = choose_image(contrast, mine[contrast], entities, sidecar=self._sidecar)
             if choice.missing:

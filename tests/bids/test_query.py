@@ -365,6 +365,57 @@ class TestDataLad:
         assert "sub-02" in names(find_visits(study))
 
 
+def broken_link(image: Path) -> None:
+    image.symlink_to("../../.git/annex/objects/MD5E-s9--0.nii.gz")
+
+
+def pointer_file(image: Path) -> None:
+    image.write_text("/annex/objects/MD5E-s9--0.nii.gz\n")
+
+
+def empty_file(image: Path) -> None:
+    image.write_bytes(b"")
+
+
+class TestIgnoredContrasts:
+    @pytest.mark.parametrize("spoil", [broken_link, pointer_file, empty_file, os.mkfifo])
+    @pytest.mark.parametrize("contrast", ["T1w", "T2w"])
+    def test_their_images_decide_nothing(
+        self, study: Path, contrast: str, spoil: Callable[[Path], None]
+    ) -> None:
+        image = study / f"sub-01/ses-1/anat/sub-01_ses-1_{contrast}.nii.gz"
+        image.unlink()
+        spoil(image)
+        found = find_visits(study, participants=["01"])
+        decided = [*found.skipped, *(visit for visit in found.visits if visit.problem)]
+        assert [one.key for one in decided] == ["sub-01_ses-1"]
+        found = find_visits(study, participants=["01"], ignore=[contrast.lower()])
+        assert [visit.key for visit in found.visits] == ["sub-01_ses-1", "sub-01_ses-2"]
+        assert found.skipped == ()
+        assert found.visits[0].problem == ""
+        others = [one for one in ("FLAIR", "T1w", "T2w") if one != contrast]
+        assert list(found.visits[0].contrasts) == list(found.visits[0].metadata) == others
+
+    @pytest.mark.parametrize(
+        ("ignored", "left"),
+        [
+            ((), ["FLAIR", "T1w", "T2w"]),
+            (("t1w",), ["FLAIR", "T2w"]),
+            (("t2w",), ["FLAIR", "T1w"]),
+            (("T2w", "t1w"), ["FLAIR"]),
+        ],
+    )
+    def test_a_visit_that_has_them_says_so(
+        self, study: Path, ignored: tuple[str, ...], left: list[str]
+    ) -> None:
+        first, second, third = find_visits(study, ignore=ignored).visits
+        assert list(first.contrasts) == left
+        assert len(first.notes) == len(ignored)
+        # this one has a FLAIR alone, and the last one no T2w
+        assert second.notes == ()
+        assert len(third.notes) == ("t1w" in ignored)
+
+
 class TestFilters:
     @pytest.fixture
     def runs(self, make_dataset: MakeDataset) -> Path:
