@@ -331,7 +331,6 @@ def _versions() -> dict[str, str]:
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
-    from bids_msseg.bids.paths import stale_outputs
     from bids_msseg.reports.text import listed
 
     _check_spaces_without_trace(config)
@@ -345,9 +344,9 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
             where = "none" if path is None else _public(str(path), config)
             lines.append(f"  {contrast}: {where}")
         lines += [f"  note: {note}" for note in visit.notes]
-        stale = [path.name for path in stale_outputs(config.output_dir, visit)]
+        stale = [path.name for path in _stale_outputs(config, visit)]
         if stale:
-            lines.append(f"  results of a FLAIR of another name: {listed(stale)}")
+            lines.append(f"  results of images that are no longer used: {listed(stale)}")
     for one in selection.skipped:
         hint = f" (hint: {one.hint})" if one.hint else ""
         lines.append(f"{one.key}: would be skipped: {one.reason}{hint}")
@@ -541,36 +540,47 @@ def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
 
 
 def _handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
-    """Name results that lie under an earlier name of a visit's FLAIR; remove them where asked."""
-    from bids_msseg.bids.paths import stale_outputs
+    """Name results of images that a visit no longer uses; remove them where asked."""
     from bids_msseg.reports.text import listed
 
     for one in deliveries:
-        stale, key = stale_outputs(config.output_dir, one.visit), one.visit.key
+        stale, key = _stale_outputs(config, one.visit), one.visit.key
         if not stale:
             continue
         names = listed([path.name for path in stale])
         if not config.execution.clean_outputs:
             LOGGER.warning(
-                "%s: results of a FLAIR of another name lie beside its own: %s\n"
+                "%s: results of images that it no longer uses lie beside its own: %s\n"
                 "  hint: --clean-outputs removes them",
                 key,
                 names,
             )
         elif _has_result(config, one) and claims.take(key):
             _remove(stale)
-            LOGGER.info("%s: removed results of a FLAIR of another name: %s", key, names)
+            LOGGER.info("%s: removed results of images that it no longer uses: %s", key, names)
         else:
             LOGGER.warning("%s: not removed before the visit is finished: %s", key, names)
 
 
+def _stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
+    """List what lies in OUT of images that a visit no longer uses."""
+    from bids_msseg.bids.paths import stale_outputs
+    from bids_msseg.bids.record import read_record
+    from bids_msseg.workflow.resume import as_used
+
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    used = visit if record is None else as_used(visit, record)
+    return stale_outputs(config.output_dir, used)
+
+
 def _has_result(config: RunConfig, delivery: Delivery) -> bool:
-    """Whether a finished visit has left its results under its present name."""
+    """Whether a visit has the results that this run writes, by its present images and name."""
     from bids_msseg.bids.record import read_record
 
     visit = delivery.visit
     record = read_record(config.output_dir, visit.participant, visit.session)
-    return record is not None and (record.status, record.prefix) == ("ok", visit.prefix)
+    wanted = ("ok", visit.prefix, delivery.fingerprint)
+    return record is not None and (record.status, record.prefix, record.fingerprint) == wanted
 
 
 def _remove(paths: Iterable[Path]) -> None:

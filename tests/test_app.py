@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 from bids_msseg import app
-from bids_msseg.bids.record import BROKE_OFF, ModelUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import (
+    BROKE_OFF,
+    ContrastUse,
+    ModelUse,
+    VisitRecord,
+    read_record,
+    write_record,
+)
 from bids_msseg.bids.visit import Selection, Skipped, Visit
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import (
@@ -478,6 +485,55 @@ def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
     (told,) = caplog.records
     assert all(path.name in told.message for path in old)
     assert ("--clean-outputs" in told.message) == (not clean)
+
+
+USED = ContrastUse("x.nii.gz", (1.0, 1.0, 1.0))
+NOT_USED = replace(USED, used=False, note="it could not be aligned")
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded", "fingerprint", "told", "removed"),
+    [
+        # used; ignored; not aligned; ignored by a run that left the visit to another one
+        (True, {"T1w": USED}, "now", False, False),
+        (False, {}, "now", True, True),
+        (True, {"T1w": NOT_USED}, "now", True, True),
+        (False, {"T1w": USED}, "before", True, False),
+    ],
+)
+def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
+    configure: MakeConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    given: bool,
+    recorded: dict[str, ContrastUse],
+    fingerprint: str,
+    told: bool,
+    removed: bool,
+) -> None:
+    uses = {"FLAIR": USED, **recorded}
+    record = VisitRecord("01", None, "sub-01", "ok", fingerprint=fingerprint, contrasts=uses)
+    write_record(tmp_path / "out", record)
+    image = tmp_path / "f.nii.gz"
+    visit = Visit("01", None, image, image if given else None)
+    model = ModelUse("m", "1", "0" * 64)
+    delivery = Delivery(
+        visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0, fingerprint="now"
+    )
+    stems = ("space-FLAIR_desc-preproc_T1w.nii.gz", "space-T1w_label-L_mask.json")
+    names = [f"anat/sub-01_{one}" for one in (*stems, "from-T1w_to-FLAIR_mode-image_xfm.txt")]
+    others = ["anat/sub-01_space-FLAIR_label-L_mask.json"]
+    others += ["figures/sub-01_desc-registrationT1w_FLAIR.png"]
+    for name in (*names, *others):
+        path = tmp_path / "out/sub-01" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    caplog.set_level("INFO", logger="bids_msseg")
+    with Claims([tmp_path]) as claims:
+        app._handle_stale(configure(clean_outputs=True), [delivery], claims)
+    assert all((tmp_path / "out/sub-01" / name).exists() for name in others)
+    assert [(tmp_path / "out/sub-01" / name).exists() for name in names] == [not removed] * 3
+    assert len(caplog.records) == told
 
 
 def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(

@@ -82,12 +82,23 @@ def is_finished(
     record = read_record(out_dir, visit.participant, visit.session)
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
-    files = visit_files(out_dir, _as_used(visit, record), spaces)
+    files = visit_files(out_dir, as_used(visit, record), spaces)
     return all(path.is_file() for path in files)
 
 
-def _as_used(visit: Visit, record: VisitRecord) -> Visit:
-    """Leave out the contrasts that the run left out, of which there are no outputs."""
+def as_used(visit: Visit, record: VisitRecord) -> Visit:
+    """Leave out the contrasts that the run left out, of which there are no outputs.
+
+    Parameters
+    ----------
+    visit : Visit
+    record : VisitRecord
+        What the run has recorded of it.
+
+    Returns
+    -------
+    Visit
+    """
     unused = [name for name, use in record.contrasts.items() if not use.used]
     return replace(
         visit,
