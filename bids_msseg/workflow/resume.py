@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.derivatives import visit_files
+from bids_msseg.bids.derivatives import figure_labels, visit_files
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
 
@@ -83,7 +84,13 @@ def is_finished(
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
     files = visit_files(out_dir, as_used(visit, record), spaces)
-    return all(path.is_file() for path in files)
+    return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record)))
+
+
+def _pictures(out_dir: Path, visit: Visit, record: VisitRecord) -> tuple[Path, ...]:
+    """Name the pictures of a visit: what could not be aligned was drawn, too."""
+    labels = {*figure_labels(visit), *record.figures}
+    return tuple(figure_path(out_dir, visit, label, extension=".png") for label in labels)
 
 
 def as_used(visit: Visit, record: VisitRecord) -> Visit:
