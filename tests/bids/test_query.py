@@ -348,6 +348,17 @@ class TestDataLad:
         (skipped,) = find_visits(study, participants=["01", "02"]).skipped
         assert skipped.hint == "datalad get sub-02/anat/sub-02_run-1_FLAIR.nii.gz"
 
+    @pytest.mark.parametrize("contrast", ["FLAIR", "T1w"])
+    @pytest.mark.parametrize("entities", ["ce-gd", "rec-motion", "acq-a_task-nod"])
+    def test_a_part_of_a_head_does_not_stand_in(
+        self, study: Path, entities: str, contrast: str
+    ) -> None:
+        """The images of this study are far smaller than a head."""
+        name = f"sub-02/anat/sub-02_{entities}_{contrast}.nii.gz"
+        (study / name).symlink_to("gone")
+        (skipped,) = find_visits(study, participants=["01", "02"]).skipped
+        assert (skipped.key, skipped.hint) == ("sub-02", f"datalad get {name}")
+
     def test_links_in_circles(self, study: Path) -> None:
         """Naive indexing takes minutes with two of these."""
         for folder in (study, study / "sub-01", study / "sub-02/anat"):
