@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.config import DEFAULT_SPACES, RunConfig
+from bids_msseg.config import DEFAULT_SPACES, OutputSpace, RunConfig
 from bids_msseg.errors import CannotCreateError, ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.progress import FLAGGED, OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
-from bids_msseg.template_home import prepare_template_home
+from bids_msseg.template_home import FOLDER, prepare_template_home
 
 if TYPE_CHECKING:
     from bids_msseg.bids.order import VisitOrder
@@ -748,21 +748,41 @@ def _check_needs(config: RunConfig) -> None:
     _check_spaces(config)
 
 
-def _check_spaces(config: RunConfig, *, home: Path | None = None) -> None:
-    """Load the templates of all output spaces, from a folder of theirs where one is given."""
+def _check_spaces(
+    config: RunConfig, *, home: Path | None = None, filled: Path | None = None
+) -> None:
+    """Load the templates of all output spaces, but not those that a filled folder has.
+
+    They come from TemplateFlow's home where no other one is given.
+    """
     from bids_msseg.imaging.template import load_template
 
     for space in config.processing.output_spaces:
-        if not space.is_native:
+        if not (space.is_native or (filled is not None and _is_in(filled, space))):
             load_template(space.name, resolution=space.resolution or 1, home=home)
 
 
 def _check_spaces_without_trace(config: RunConfig) -> None:
-    """Check them for a dry run: what has to be fetched is thrown away."""
+    """Check them for a dry run: the work folder is only read, what is fetched is thrown away."""
     if set(config.processing.output_spaces) <= set(DEFAULT_SPACES):
         return
     with tempfile.TemporaryDirectory() as folder:
-        _check_spaces(config, home=prepare_template_home(Path(folder), os.environ))
+        home = prepare_template_home(Path(folder), os.environ)
+        filled = None if home is None else config.work_dir / FOLDER
+        _check_spaces(config, home=home, filled=filled)
+
+
+def _is_in(folder: Path, space: OutputSpace) -> bool:
+    """Whether a folder holds a template; TemplateFlow writes to it only if it is empty."""
+    from bids_msseg.imaging.template import load_template
+
+    if not folder.is_dir():
+        return False
+    try:
+        load_template(space.name, resolution=space.resolution or 1, home=folder, online=False)
+    except NoInputError:
+        return False
+    return True
 
 
 def _settings(config: RunConfig, resources: Resources) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_msseg import app
@@ -606,6 +609,76 @@ def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
     monkeypatch.setattr(app, "_check_spaces", lambda *_, **__: pytest.fail("looked up"))
     assert app._dry_run(configure(), Selection((), ()), HEADER) == ExitCode.SUCCESS
     assert "model m 1" in capsys.readouterr().out
+
+
+@pytest.fixture
+def no_own_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has chosen a home of templates, so that it lies in the work folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("TEMPLATEFLOW_HOME", "BIDS_MSSEG_TEMPLATES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_own_templates")
+@pytest.mark.parametrize("work", [None, "scratch"])
+@pytest.mark.parametrize(
+    ("filled", "fetched"),
+    [
+        ({("Made", 1), ("MNI152NLin6Asym", 2)}, []),
+        ({("Made", 1)}, [("MNI152NLin6Asym", 2)]),
+        ({("Made", 2), ("MNI152NLin6Asym", 1)}, [("Made", 1), ("MNI152NLin6Asym", 2)]),
+        (None, [("Made", 1), ("MNI152NLin6Asym", 2)]),
+    ],
+)
+def test_a_dry_run_fetches_only_what_no_earlier_run_has_fetched(
+    configure: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    filled: set[tuple[str, int]] | None,
+    fetched: list[tuple[str, int]],
+    work: str | None,
+) -> None:
+    more = {} if work is None else {"work_dir": str(tmp_path / work)}
+    config = configure(output_spaces=["T1w", "Made", "MNI152NLin6Asym:res-2"], **more)
+    home = config.work_dir / "templateflow"
+    if filled is not None:
+        home.mkdir(parents=True)
+    got: list[tuple[str, int]] = []
+
+    def load(name: str, *, resolution: int, home: Path, online: bool = True) -> None:
+        if online:
+            assert not home.is_relative_to(config.work_dir)
+            got.append((name, resolution))
+        elif (name, resolution) not in (filled or ()):
+            raise NoInputError(f"no {name} in {home}", hint="fetch it")
+
+    monkeypatch.setattr("bids_msseg.imaging.template.load_template", load)
+    assert app._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert got == fetched
+    assert home.exists() == (filled is not None)
+
+
+@pytest.mark.usefixtures("no_own_templates")
+@pytest.mark.parametrize("name", ["Made", "MNI152NLin6Asym"])
+def test_a_dry_run_leaves_the_templates_of_earlier_runs_as_they_are(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    config = configure(output_spaces=["FLAIR", name])
+    folder = config.work_dir / f"templateflow/tpl-{name}"
+    folder.mkdir(parents=True)
+    brain = np.zeros((6, 7, 8), np.uint8)
+    brain[2:4, 2:5, 2:6] = 1
+    for ending in ("desc-brain_T1w", "desc-brain_mask"):
+        image = nib.Nifti1Image(brain, np.diag([2.0, 2, 2, 1]))
+        nib.save(image, folder / f"tpl-{name}_res-01_{ending}.nii.gz")
+    before = {path: path.stat().st_mtime_ns for path in config.work_dir.rglob("*")}
+    assert app._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert {path: path.stat().st_mtime_ns for path in config.work_dir.rglob("*")} == before
 
 
 @pytest.fixture
