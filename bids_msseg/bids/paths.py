@@ -1,7 +1,7 @@
 """The one place that names outputs.
 
-Entities stand in the order of the BIDS schema 1.11 (``rules/entities.yaml``); names of transforms
-follow the draft BEP014.
+Entities stand in the order of the schema of BIDS 1.11.1 (``rules/entities.yaml``); names of
+transforms follow the draft BEP014.
 """
 
 from __future__ import annotations

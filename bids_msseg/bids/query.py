@@ -1,6 +1,7 @@
 """From a BIDS dataset to visits: what is there, what is used, and why something is not.
 
-Follows BIDS 1.10. Images are found with pybids; sessions are separate visits; a FLAIR is needed,
+Datasets of every BIDS 1.x are read by the rules of BIDS 1.11.1; so are those of another version or
+none, with a note. Images are found with pybids; sessions are separate visits; a FLAIR is needed,
 T1w and T2w are used where they are there.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_msseg.bids.choose import choose_image, misnamed
+from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import read_small
 from bids_msseg.bids.filters import Filters, parse_filters
 from bids_msseg.bids.ignore import FILE, IgnoreRules, read_ignore_rules
@@ -43,7 +45,6 @@ from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelected
 
 __all__ = ["Selection", "Skipped", "Visit", "find_visits"]
 
-BIDS_VERSION = "1.10"
 _NO_DATASETS = ("derivatives", "sourcedata", "code", "logs", "docs", "phenotype", "stimuli")
 """Folders beside the participants, which may hold ``sub-*`` folders of something else."""
 
@@ -419,7 +420,7 @@ def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
 
 
 def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say where the dataset follows a BIDS that is not known here; it is read all the same."""
+    """Say where the dataset follows no BIDS 1.x; it is read all the same."""
     version = description.get("BIDSVersion")
     if isinstance(version, str) and re.fullmatch(r"1\.\d+(\.\d+)?(-\w+)?", version):
         return ()

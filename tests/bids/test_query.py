@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.query import Selection, Visit, find_visits
 from bids_msseg.errors import (
     InvalidDatasetError,
@@ -661,10 +662,35 @@ class TestDescription:
     def test_warnings(self, study: Path) -> None:
         (study / "dataset_description.json").write_text('{"Name": "x"}')
         (study / "sub-0_4").mkdir()
+        version = f"has no BIDSVersion: the dataset is read as BIDS {BIDS_VERSION}"
         assert find_visits(study).notes == (
-            "dataset_description.json has no BIDSVersion: the dataset is read as BIDS 1.10",
+            f"dataset_description.json {version}",
             "ignored, labels may hold letters and digits only: sub-0_4",
         )
+
+    @pytest.mark.parametrize(
+        ("version", "noted"),
+        [
+            ("1.0.2", False),
+            ("1.8.0", False),
+            ("1.10.1", False),
+            (BIDS_VERSION, False),
+            ("1.12.0", False),
+            ("1.11.0-dev", False),
+            ("2.0.0", True),
+            ("9.9", True),
+            (1.1, True),
+        ],
+    )
+    def test_every_bids_1_is_read_by_the_rules_of_one_version(
+        self, study: Path, version: object, noted: bool
+    ) -> None:
+        """They are those of the version that outputs name."""
+        about = {"Name": "x", "BIDSVersion": version}
+        (study / "dataset_description.json").write_text(json.dumps(about))
+        notes = find_visits(study).notes
+        assert len(notes) == noted
+        assert all(note.endswith(f"read as BIDS {BIDS_VERSION}") for note in notes)
 
     def test_clean(self, study: Path) -> None:
         assert find_visits(study).notes == ()
