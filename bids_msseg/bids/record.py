@@ -125,6 +125,8 @@ class VisitRecord:
         other or the order is not known.
     order_source : str
         Where that order is known from, or why it is not known; empty where there is no other.
+    figures : tuple of str
+        ``desc-`` labels of the pictures that were drawn.
     """
 
     participant: str
@@ -157,6 +159,7 @@ class VisitRecord:
     quality_measures: Mapping[str, float] = field(default_factory=dict)
     visit_number: int | None = None
     order_source: str = ""
+    figures: tuple[str, ...] = ()
 
     @property
     def quality(self) -> str:
@@ -414,6 +417,10 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _labels(value: Any) -> tuple[str, ...]:
+    return tuple(_label(item) for item in _texts(value))
+
+
 def _times(value: Any) -> dict[str, float]:
     """Pass over times that nobody knows."""
     return {_text(step): _amount(time) for step, time in value.items() if time is not None}
@@ -499,4 +506,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "quality_measures": _mapping(_measure),
     "visit_number": _optional(_count),
     "order_source": _text,
+    "figures": _labels,
 }

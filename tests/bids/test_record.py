@@ -53,6 +53,7 @@ FULL = VisitRecord(
     methods="Lesions were segmented …",
     visit_number=2,
     order_source="the session labels",
+    figures=("lesions", "registrationT2w"),
 )
 
 
@@ -219,6 +220,9 @@ def test_any_wrong_value_is_a_failed_record_at_worst(tmp_path: Path, data: Any) 
         ("visit_number", "first", "visit_number: 'first' is not a number"),
         ("visit_number", -1, "-1 is less than nothing"),
         ("order_source", None, "order_source: None is not text"),
+        ("figures", "lesions", "figures: .lesions. is not a list"),
+        ("figures", ["a_b"], "figures: .a_b. is not a label"),
+        ("figures", ["../x"], "is not a label"),
         ("changes", {"n_new": "many"}, "'many' is not a number"),
         ("changes", {"new_ml": math.nan}, "nan is not a finite number"),
         ("changes", {"compared_with": "a/b"}, "'a/b' is not a label"),
