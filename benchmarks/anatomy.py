@@ -3,7 +3,7 @@
 ``python benchmarks/anatomy.py TRAIN_OUT BIDS_DIR [--tissue-maps FOLDER]``: TRAIN_OUT is what
 ``msseg-train`` wrote; the anatomy is that of networks which have not seen the patient
 (``held-out/``, else ``unseen/`` of the starting network). Ventricles: the classes ventricle and
-choroid plexus, at one half of the 1 mm grid, against ``label-ventricle`` masks of BIDS_DIR. Tissues:
+choroid plexus, at one half on the 1 mm grid, against ``label-ventricle`` masks. Tissues:
 CSF, grey and white matter against ``<participant without sub->_dseg.nii.gz`` in FOLDER (1 CSF, 2
 grey, 3 white, 4 lesion), which is registered to the visit first; voxels of lesions are left out.
 """
