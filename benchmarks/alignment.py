@@ -15,7 +15,7 @@ Right is what the same alignment gives with the header as it came, moved along w
 look at the pictures of a report first. An alignment counts as recovered within 3 mm of that, in
 the mean over the brain, and as flagged where it has a doubt. The ranges of the information (nats
 at 2 mm), the prominence and the lead, of right and of wrong alignments, are what the limits in
-``bids_msseg/imaging/register.py`` are based on. The aims: 95 % of the turns recovered, and
+``bids_msseg/imaging/register.py`` are based on. The targets: 95 % of the turns recovered, and
 no alignment both wrong and unflagged.
 """
 
@@ -44,7 +44,7 @@ from bids_msseg.imaging.volume import Affine, Volume, load_volume
 
 THREADS = 2
 RECOVERED_MM = 3.0
-AIM = 0.95
+TARGET = 0.95
 SHIFT_MM = 100.0
 Mask = NDArray[np.bool_]
 
@@ -197,8 +197,8 @@ def report(outcomes: Sequence[Outcome]) -> None:
           f"searched {len(searched)} of {len(times)}")  # fmt: skip
     share = sum(one.right for one in outcomes) / len(outcomes)
     missed = sum(not one.right and not one.found.doubt for one in outcomes)
-    print(f"recovered {share:.1%} (aim {AIM:.0%}); wrong and unflagged {missed} of "
-          f"{len(outcomes)} (aim 0)")  # fmt: skip
+    print(f"recovered {share:.1%} (target {TARGET:.0%}); wrong and unflagged {missed} of "
+          f"{len(outcomes)} (target 0)")  # fmt: skip
 
 
 def _row(what: str, some: Sequence[Outcome]) -> str:
@@ -289,8 +289,8 @@ def masks(data: Path, limit: int | None) -> None:
             flair, brain, template.volume.with_data(template.mask), inverse(fit.affine)
         )
         took = time.perf_counter() - began
-        told = "; ".join((*found.notes, *found.faults)) or "nothing"
-        print(f"{_name(path):34} {took:4.1f} s  {told}", flush=True)
+        reported = "; ".join((*found.notes, *found.faults)) or "nothing"
+        print(f"{_name(path):34} {took:4.1f} s  {reported}", flush=True)
 
 
 def _flairs(data: Path) -> list[Path]:

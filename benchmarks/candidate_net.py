@@ -18,14 +18,14 @@ from bids_msseg.cascade.stages import load_visit
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.inference import predict
-from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
 
 THRESHOLDS = np.arange(0.05, 0.96, 0.05)
 
 
 def read_net(path: Path) -> LesionAnatomyNet:
     net = LesionAnatomyNet()
-    net.load_state_dict(read_lesion_anatomy(path))
+    net.load_state_dict(read_network_weights(path))
     return net.eval()
 
 

@@ -105,6 +105,9 @@ def _compared(out: Path, work: Path) -> Path:
 
 def _read(out: Path, manual: Path, pair: VisitPair) -> Seen | None:
     earlier, later = pair.earlier, pair.later
+    if later.changes.get("failed"):
+        print(f"{later.key} is left out: {later.changes['failed']}")
+        return None
     drawn = [_drawn(manual, record) for record in (earlier, later)]
     if drawn[0] is None or drawn[1] is None:
         return None

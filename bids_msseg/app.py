@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.config import DEFAULT_SPACES, Query, RunConfig
+from bids_msseg.config import DEFAULT_SPACES, OutputSpace, RunConfig
 from bids_msseg.errors import CannotCreateError, ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.progress import FLAGGED, OK, Progress, VisitOutcome
 from bids_msseg.resources import Resources, resolve_resources
-from bids_msseg.template_home import prepare_template_home
+from bids_msseg.template_home import FOLDER, prepare_template_home
 
 if TYPE_CHECKING:
     from bids_msseg.bids.order import VisitOrder
@@ -77,7 +77,7 @@ def _group(config: RunConfig) -> ExitCode:
         _check_group(config)
     out, qc = config.output_dir, config.execution.qc
     with Claims([logs_dir(out)]) as claims:
-        records = note_running(read_records(out), claims)
+        records = note_running(out, read_records(out), claims)
     files = write_group(out, bids_dir=config.bids_dir, qc_dir=qc, records=records)
     for note in files.notes:
         LOGGER.warning(note)
@@ -204,9 +204,10 @@ def _select(config: RunConfig) -> Selection:
         filters=query.bids_filters,
         database_dir=query.bids_database_dir,
         derivatives=query.derivatives,
+        ignore=query.ignore,
         skip_validation=query.skip_bids_validation,
     )
-    selection = _without_excluded(selection, query)
+    selection = _without_excluded(selection, config)
     for note in selection.notes:
         LOGGER.warning(note)
     for visit in selection.visits:
@@ -214,9 +215,6 @@ def _select(config: RunConfig) -> Selection:
             LOGGER.info("%s: %s", visit.key, note)
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
-    for participant, order in _orders(config, selection).items():
-        if order.level > logging.INFO:
-            LOGGER.log(order.level, order.describe(participant))
     return selection
 
 
@@ -236,9 +234,13 @@ def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
     }
 
 
-def _without_excluded(selection: Selection, query: Query) -> Selection:
-    """Leave out the participants and the contrasts that the user does not want."""
-    excluded = set(query.exclude_participant_label)
+def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
+    """Leave out the participants that the user does not want."""
+    from bids_msseg.bids.index import list_participants
+
+    excluded = set(config.query.exclude_participant_label)
+    if not excluded:
+        return selection
     visits = [one for one in selection.visits if one.participant not in excluded]
     skipped = [one for one in selection.skipped if one.participant not in excluded]
     if not visits and selection.visits:
@@ -246,27 +248,17 @@ def _without_excluded(selection: Selection, query: Query) -> Selection:
             "--exclude-participant-label leaves no visit to be processed",
             hint="name fewer participants there",
         )
-    there = {one.participant for one in selection.visits}
-    unknown = excluded - there - {one.participant for one in selection.skipped}
+    # one that is there and was not selected is no mistake
+    unknown = excluded - set(list_participants(config.bids_dir))
     notes = (
         f"--exclude-participant-label {label}: there is no such participant to leave out"
         for label in sorted(unknown)
     )
     return replace(
         selection,
-        visits=tuple(_without_contrasts(visit, query.ignore) for visit in visits),
+        visits=tuple(visits),
         skipped=tuple(skipped),
         notes=(*selection.notes, *notes),
-    )
-
-
-def _without_contrasts(visit: Visit, ignored: Sequence[str]) -> Visit:
-    gone = [name for name in visit.contrasts if name.lower() in ignored]
-    return replace(
-        visit,
-        t1w=None if "T1w" in gone else visit.t1w,
-        t2w=None if "T2w" in gone else visit.t2w,
-        notes=(*visit.notes, *(f"{name} is left out, as --ignore says" for name in gone)),
     )
 
 
@@ -291,7 +283,7 @@ def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
         bids_dir=config.bids_dir,
         derivatives=config.query.derivatives,
         model=ModelUse(header.name, header.version, header.sha256),
-        gate=header.point.gate,
+        gate=header.point.candidate_threshold,
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
@@ -336,7 +328,6 @@ def _versions() -> dict[str, str]:
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
-    from bids_msseg.bids.paths import stale_outputs
     from bids_msseg.reports.text import listed
 
     _check_spaces_without_trace(config)
@@ -350,9 +341,9 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
             where = "none" if path is None else _public(str(path), config)
             lines.append(f"  {contrast}: {where}")
         lines += [f"  note: {note}" for note in visit.notes]
-        stale = [path.name for path in stale_outputs(config.output_dir, visit)]
+        stale = [path.name for path in _stale_outputs(config, visit)]
         if stale:
-            lines.append(f"  results of a FLAIR of another name: {listed(stale)}")
+            lines.append(f"  results of images that are no longer used: {listed(stale)}")
     for one in selection.skipped:
         hint = f" (hint: {one.hint})" if one.hint else ""
         lines.append(f"{one.key}: would be skipped: {one.reason}{hint}")
@@ -434,7 +425,7 @@ def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     with Claims([logs_dir(out_dir)]) as claims:
         for participant in participants:
             claims.take(f"page of {participant}", wait=True)
-            records = note_running(read_records(out_dir, participant), claims)
+            records = note_running(out_dir, read_records(out_dir, participant), claims)
             page = write_participant_page(out_dir, participant, records=records)
             claims.drop(f"page of {participant}")
             LOGGER.info("report: %s", page)
@@ -469,7 +460,8 @@ def _process(
         outcomes = _run_all(config, mine, header, plugin)
         if config.execution.resource_monitor and outcomes:
             _write_usage(config.output_dir, outcomes, claims)
-        outcomes += _left_to_others(one for one in todo if one not in mine)
+        claimed = {one.visit.key for one in mine}
+        outcomes += _left_to_others(one for one in todo if one.visit.key not in claimed)
         _handle_stale(config, deliveries, claims)
     compared = _compare(config, selection, plugin)
     _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
@@ -546,36 +538,47 @@ def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
 
 
 def _handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
-    """Name results that lie under an earlier name of a visit's FLAIR; remove them where asked."""
-    from bids_msseg.bids.paths import stale_outputs
+    """Name results of images that a visit no longer uses; remove them where asked."""
     from bids_msseg.reports.text import listed
 
     for one in deliveries:
-        stale, key = stale_outputs(config.output_dir, one.visit), one.visit.key
+        stale, key = _stale_outputs(config, one.visit), one.visit.key
         if not stale:
             continue
         names = listed([path.name for path in stale])
         if not config.execution.clean_outputs:
             LOGGER.warning(
-                "%s: results of a FLAIR of another name lie beside its own: %s\n"
+                "%s: results of images that it no longer uses lie beside its own: %s\n"
                 "  hint: --clean-outputs removes them",
                 key,
                 names,
             )
         elif _has_result(config, one) and claims.take(key):
             _remove(stale)
-            LOGGER.info("%s: removed results of a FLAIR of another name: %s", key, names)
+            LOGGER.info("%s: removed results of images that it no longer uses: %s", key, names)
         else:
             LOGGER.warning("%s: not removed before the visit is finished: %s", key, names)
 
 
+def _stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
+    """List what lies in OUT of images that a visit no longer uses."""
+    from bids_msseg.bids.paths import stale_outputs
+    from bids_msseg.bids.record import read_record
+    from bids_msseg.workflow.resume import as_used
+
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    used = visit if record is None else as_used(visit, record)
+    return stale_outputs(config.output_dir, used)
+
+
 def _has_result(config: RunConfig, delivery: Delivery) -> bool:
-    """Whether a finished visit has left its results under its present name."""
+    """Whether a visit has the results that this run writes, by its present images and name."""
     from bids_msseg.bids.record import read_record
 
     visit = delivery.visit
     record = read_record(config.output_dir, visit.participant, visit.session)
-    return record is not None and (record.status, record.prefix) == ("ok", visit.prefix)
+    wanted = ("ok", visit.prefix, delivery.fingerprint)
+    return record is not None and (record.status, record.prefix, record.fingerprint) == wanted
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -635,7 +638,7 @@ def _compare_claimed(
     ):
         who = f"sub-{outcome.participant}"
         if outcome.failure is None:
-            LOGGER.info("%s: its visits are compared", who)
+            LOGGER.info("%s: pairs of visits compared: %d", who, outcome.pairs)
             continue
         told = outcome.failure
         LOGGER.error(
@@ -743,21 +746,41 @@ def _check_needs(config: RunConfig) -> None:
     _check_spaces(config)
 
 
-def _check_spaces(config: RunConfig, *, home: Path | None = None) -> None:
-    """Load the templates of all output spaces, from a folder of theirs where one is given."""
+def _check_spaces(
+    config: RunConfig, *, home: Path | None = None, filled: Path | None = None
+) -> None:
+    """Load the templates of all output spaces, but not those that a filled folder has.
+
+    They come from TemplateFlow's home where no other one is given.
+    """
     from bids_msseg.imaging.template import load_template
 
     for space in config.processing.output_spaces:
-        if not space.is_native:
+        if not (space.is_native or (filled is not None and _is_in(filled, space))):
             load_template(space.name, resolution=space.resolution or 1, home=home)
 
 
 def _check_spaces_without_trace(config: RunConfig) -> None:
-    """Check them for a dry run: what has to be fetched is thrown away."""
+    """Check them for a dry run: the work folder is only read, what is fetched is thrown away."""
     if set(config.processing.output_spaces) <= set(DEFAULT_SPACES):
         return
     with tempfile.TemporaryDirectory() as folder:
-        _check_spaces(config, home=prepare_template_home(Path(folder), os.environ))
+        home = prepare_template_home(Path(folder), os.environ)
+        filled = None if home is None else config.work_dir / FOLDER
+        _check_spaces(config, home=home, filled=filled)
+
+
+def _is_in(folder: Path, space: OutputSpace) -> bool:
+    """Whether a folder holds a template; TemplateFlow writes to it only if it is empty."""
+    from bids_msseg.imaging.template import load_template
+
+    if not folder.is_dir():
+        return False
+    try:
+        load_template(space.name, resolution=space.resolution or 1, home=folder, online=False)
+    except NoInputError:
+        return False
+    return True
 
 
 def _settings(config: RunConfig, resources: Resources) -> Settings:
@@ -900,7 +923,9 @@ def _status(config: RunConfig, outcome: Outcome) -> str:
 
 def _finished_status(record: VisitRecord | None) -> str:
     """Say whether a finished visit is one that a person should look at first."""
-    flagged = record is not None and (record.flags or record.quality == "flagged")
+    if record is None:
+        return OK
+    flagged = record.flags or record.quality == "flagged" or record.changes.get("failed")
     return FLAGGED if flagged else OK
 
 

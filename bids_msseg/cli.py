@@ -391,7 +391,7 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
         "-w", "--work-dir", metavar="DIR", help="intermediate files [OUTPUT_DIR/.work]"
     )
     _add_switch(group, "clean-workdir", "empty the work folder first")
-    _add_switch(group, "clean-outputs", "remove results of a FLAIR that was renamed")
+    _add_switch(group, "clean-outputs", "remove results of images no longer used")
     group.add_argument(
         "--config-file", metavar="FILE", help="options in TOML; the command line wins"
     )

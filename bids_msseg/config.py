@@ -272,7 +272,7 @@ class Execution:
     clean_workdir : bool
         Empty that folder first.
     clean_outputs : bool
-        Remove results that finished visits left under an earlier name of their FLAIR.
+        Remove results of images that finished visits no longer use.
     dry_run, reports_only, boilerplate_only : bool
         At most one: say what would be done; make the reports from what is there; write the
         methods text.

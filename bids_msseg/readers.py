@@ -277,6 +277,11 @@ def named_paths(value: object) -> dict[str, Path]:
     dict
         A path without a name is named after its folder.
 
+    Raises
+    ------
+    ValueError
+        If the texts are of another form, or a name is there twice.
+
     Examples
     --------
     >>> named_paths(["brains=/data/brains", "/data/smriprep"])
@@ -291,7 +296,10 @@ def named_paths(value: object) -> dict[str, Path]:
             folder = path(item)
             named[_name_of(folder, (*named, *LINKS))] = folder
         elif name and target:
-            named[name] = path(target)
+            folder = path(target)
+            if name in named:
+                raise ValueError(f"each name once: {name} is {named[name]} and {folder}")
+            named[name] = folder
         else:
             raise ValueError("PATH or NAME=PATH, for example brains=/data/derivatives/brains")
     return named

@@ -17,6 +17,8 @@ from typing import Final
 
 CARRIED: Final = "BIDS_MSSEG_TEMPLATES"
 """Variable that names the folder of templates inside an image."""
+FOLDER: Final = "templateflow"
+"""Name of the home in the work folder."""
 
 
 def prepare_template_home(work_dir: Path, environment: Mapping[str, str]) -> Path | None:
@@ -42,7 +44,7 @@ def prepare_template_home(work_dir: Path, environment: Mapping[str, str]) -> Pat
     carried = environment.get(CARRIED, "")
     if "TEMPLATEFLOW_HOME" in environment or (not carried and _user_has_templates()):
         return None
-    home = work_dir / "templateflow"
+    home = work_dir / FOLDER
     if carried and not home.exists() and _filled(Path(carried)):
         _copy(Path(carried), home)
     return home

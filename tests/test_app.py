@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,12 +14,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_msseg import app
-from bids_msseg.bids.record import BROKE_OFF, ModelUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import (
+    BROKE_OFF,
+    ContrastUse,
+    ModelUse,
+    VisitRecord,
+    read_record,
+    write_record,
+)
 from bids_msseg.bids.visit import Selection, Skipped, Visit
-from bids_msseg.config import Query, RunConfig
+from bids_msseg.config import RunConfig
 from bids_msseg.errors import (
     CannotCreateError,
     ExitCode,
@@ -254,6 +264,8 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
     monkeypatch.setattr(app, "_compare_claimed", compare)
     monkeypatch.setattr(app, "_options", lambda *_: {})
     monkeypatch.setattr(app, "_write_citation", lambda *_: None)
+    # a comparison of every visit with every other one takes long where there are thousands
+    monkeypatch.setattr(Delivery, "__eq__", lambda *_: pytest.fail("deliveries are compared"))
     busy.add("sub-01")
     visits = tuple(Visit(label, None, tmp_path / "f.nii.gz") for label in ("01", "02"))
     header: Any = None
@@ -480,6 +492,55 @@ def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
     assert ("--clean-outputs" in told.message) == (not clean)
 
 
+USED = ContrastUse("x.nii.gz", (1.0, 1.0, 1.0))
+NOT_USED = replace(USED, used=False, note="it could not be aligned")
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded", "fingerprint", "told", "removed"),
+    [
+        # used; ignored; not aligned; ignored by a run that left the visit to another one
+        (True, {"T1w": USED}, "now", False, False),
+        (False, {}, "now", True, True),
+        (True, {"T1w": NOT_USED}, "now", True, True),
+        (False, {"T1w": USED}, "before", True, False),
+    ],
+)
+def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
+    configure: MakeConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    given: bool,
+    recorded: dict[str, ContrastUse],
+    fingerprint: str,
+    told: bool,
+    removed: bool,
+) -> None:
+    uses = {"FLAIR": USED, **recorded}
+    record = VisitRecord("01", None, "sub-01", "ok", fingerprint=fingerprint, contrasts=uses)
+    write_record(tmp_path / "out", record)
+    image = tmp_path / "f.nii.gz"
+    visit = Visit("01", None, image, image if given else None)
+    model = ModelUse("m", "1", "0" * 64)
+    delivery = Delivery(
+        visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0, fingerprint="now"
+    )
+    stems = ("space-FLAIR_desc-preproc_T1w.nii.gz", "space-T1w_label-L_mask.json")
+    names = [f"anat/sub-01_{one}" for one in (*stems, "from-T1w_to-FLAIR_mode-image_xfm.txt")]
+    others = ["anat/sub-01_space-FLAIR_label-L_mask.json"]
+    others += ["figures/sub-01_desc-registrationT1w_FLAIR.png"]
+    for name in (*names, *others):
+        path = tmp_path / "out/sub-01" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    caplog.set_level("INFO", logger="bids_msseg")
+    with Claims([tmp_path]) as claims:
+        app._handle_stale(configure(clean_outputs=True), [delivery], claims)
+    assert all((tmp_path / "out/sub-01" / name).exists() for name in others)
+    assert [(tmp_path / "out/sub-01" / name).exists() for name in names] == [not removed] * 3
+    assert len(caplog.records) == told
+
+
 def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
     configure: MakeConfig,
     tmp_path: Path,
@@ -514,6 +575,26 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
 
 
 HEADER: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "sessions", [("predrug", "postdrug"), ("baseline", "12months"), ("a", "b", "c")]
+)
+def test_the_order_is_left_to_the_comparison_which_logs_it(
+    configure: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sessions: tuple[str, ...],
+) -> None:
+    """Else an order that is not known is logged twice."""
+    visits = tuple(Visit("01", one, tmp_path / f"{one}.nii.gz") for one in sessions)
+    monkeypatch.setattr(
+        "bids_msseg.bids.query.find_visits", lambda *_, **__: Selection(visits, ())
+    )
+    caplog.set_level("INFO", logger="bids_msseg")
+    assert app._select(configure()).visits == visits
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(
@@ -553,6 +634,76 @@ def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
 
 
 @pytest.fixture
+def no_own_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has chosen a home of templates, so that it lies in the work folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("TEMPLATEFLOW_HOME", "BIDS_MSSEG_TEMPLATES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_own_templates")
+@pytest.mark.parametrize("work", [None, "scratch"])
+@pytest.mark.parametrize(
+    ("filled", "fetched"),
+    [
+        ({("Made", 1), ("MNI152NLin6Asym", 2)}, []),
+        ({("Made", 1)}, [("MNI152NLin6Asym", 2)]),
+        ({("Made", 2), ("MNI152NLin6Asym", 1)}, [("Made", 1), ("MNI152NLin6Asym", 2)]),
+        (None, [("Made", 1), ("MNI152NLin6Asym", 2)]),
+    ],
+)
+def test_a_dry_run_fetches_only_what_no_earlier_run_has_fetched(
+    configure: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    filled: set[tuple[str, int]] | None,
+    fetched: list[tuple[str, int]],
+    work: str | None,
+) -> None:
+    more = {} if work is None else {"work_dir": str(tmp_path / work)}
+    config = configure(output_spaces=["T1w", "Made", "MNI152NLin6Asym:res-2"], **more)
+    home = config.work_dir / "templateflow"
+    if filled is not None:
+        home.mkdir(parents=True)
+    got: list[tuple[str, int]] = []
+
+    def load(name: str, *, resolution: int, home: Path, online: bool = True) -> None:
+        if online:
+            assert not home.is_relative_to(config.work_dir)
+            got.append((name, resolution))
+        elif (name, resolution) not in (filled or ()):
+            raise NoInputError(f"no {name} in {home}", hint="fetch it")
+
+    monkeypatch.setattr("bids_msseg.imaging.template.load_template", load)
+    assert app._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert got == fetched
+    assert home.exists() == (filled is not None)
+
+
+@pytest.mark.usefixtures("no_own_templates")
+@pytest.mark.parametrize("name", ["Made", "MNI152NLin6Asym"])
+def test_a_dry_run_leaves_the_templates_of_earlier_runs_as_they_are(
+    configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    config = configure(output_spaces=["FLAIR", name])
+    folder = config.work_dir / f"templateflow/tpl-{name}"
+    folder.mkdir(parents=True)
+    brain = np.zeros((6, 7, 8), np.uint8)
+    brain[2:4, 2:5, 2:6] = 1
+    for ending in ("desc-brain_T1w", "desc-brain_mask"):
+        image = nib.Nifti1Image(brain, np.diag([2.0, 2, 2, 1]))
+        nib.save(image, folder / f"tpl-{name}_res-01_{ending}.nii.gz")
+    before = {path: path.stat().st_mtime_ns for path in config.work_dir.rglob("*")}
+    assert app._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert {path: path.stat().st_mtime_ns for path in config.work_dir.rglob("*")} == before
+
+
+@pytest.fixture
 def three(tmp_path: Path) -> Selection:
     image = tmp_path / "f.nii.gz"
     visits = tuple(Visit(label, None, image, image, image) for label in ("01", "02"))
@@ -565,38 +716,55 @@ def three(tmp_path: Path) -> Selection:
         ((), ["01", "02"], ["03"], 0),
         (("02",), ["01"], ["03"], 0),
         (("02", "03"), ["01"], [], 0),
+        # in the dataset and not selected
+        (("04",), ["01", "02"], ["03"], 0),
+        (("04", "05", "02"), ["01"], ["03"], 0),
         (("99",), ["01", "02"], ["03"], 1),
+        (("4", "05", "99"), ["01", "02"], ["03"], 2),
     ],
 )
 def test_participants_are_left_out(
-    three: Selection, excluded: tuple[str, ...], left: list[str], skipped: list[str], notes: int
+    configure: MakeConfig,
+    three: Selection,
+    tmp_path: Path,
+    excluded: tuple[str, ...],
+    left: list[str],
+    skipped: list[str],
+    notes: int,
 ) -> None:
-    found = app._without_excluded(three, Query(exclude_participant_label=excluded))
+    for label in ("01", "02", "03", "04", "05"):
+        (tmp_path / "raw" / f"sub-{label}").mkdir()
+    config = configure(exclude_participant_label=list(excluded))
+    found = app._without_excluded(three, config)
     assert [one.participant for one in found.visits] == left
     assert [one.participant for one in found.skipped] == skipped
     assert len(found.notes) == notes
 
 
-def test_somebody_has_to_be_left(three: Selection) -> None:
+def test_somebody_has_to_be_left(configure: MakeConfig, three: Selection) -> None:
     with pytest.raises(NothingSelectedError):
-        app._without_excluded(three, Query(exclude_participant_label=("01", "02")))
+        app._without_excluded(three, configure(exclude_participant_label=["01", "02"]))
 
 
 @pytest.mark.parametrize(
-    ("ignored", "left"),
-    [
-        ((), ["FLAIR", "T1w", "T2w"]),
-        (("t1w",), ["FLAIR", "T2w"]),
-        (("t2w",), ["FLAIR", "T1w"]),
-        (("t2w", "t1w"), ["FLAIR"]),
-    ],
+    ("words", "ignored"),
+    [([], ()), (["t1w"], ("t1w",)), (["T2w"], ("t2w",)), (["T2w", "t1w"], ("t2w", "t1w"))],
 )
-def test_contrasts_are_left_out_and_the_visit_says_so(
-    three: Selection, ignored: tuple[str, ...], left: list[str]
+def test_ignored_contrasts_are_left_out_of_the_search(
+    configure: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    ignored: tuple[str, ...],
 ) -> None:
-    for visit in app._without_excluded(three, Query(ignore=ignored)).visits:
-        assert list(visit.contrasts) == left
-        assert len(visit.notes) == len(ignored)
+    asked: dict[str, Any] = {}
+
+    def find(_: Path, **given: Any) -> Selection:
+        asked.update(given)
+        return Selection((), ())
+
+    monkeypatch.setattr("bids_msseg.bids.query.find_visits", find)
+    app._select(configure(ignore=words))
+    assert asked["ignore"] == ignored
 
 
 def test_what_was_read_otherwise_than_written_is_logged(
@@ -616,6 +784,9 @@ def test_what_was_read_otherwise_than_written_is_logged(
         ({"quality_reasons": ("noisy",)}, "flagged"),
         ({"flags": ("template: the affine was implausible",)}, "flagged"),
         ({"flags": ("coregister_T1w: not aligned",), "quality_reasons": ()}, "flagged"),
+        ({"changes": {"compared_with": "1", "fingerprint": "f", "n_new": 2}}, "ok"),
+        ({"changes": {"compared_with": "1", "fingerprint": "f", "failed": "turned"}}, "flagged"),
+        ({"changes": {"compared_with": "1", "failed": "a file is missing"}}, "flagged"),
     ],
 )
 def test_a_finished_visit_that_is_flagged_is_marked(

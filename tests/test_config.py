@@ -279,7 +279,7 @@ def test_an_output_space_counts_once() -> None:
         ("device", ["gpu", "mps:0", "cuda:", "cuda:x", "CPU", 0]),
         ("skull_stripped", ["maybe", True]),
         ("participant_label", ["sub-0_1"]),
-        ("derivatives", [["name="], ["=/path"]]),
+        ("derivatives", [["name="], ["=/path"], ["/a/x", "x=/b"]]),
         ("ignore", [["flair"], ["bold"], 3]),
         ("bids_filters", [{"flair": 3}]),
     ],

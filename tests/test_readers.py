@@ -111,6 +111,23 @@ def test_a_path_without_a_name_is_named_after_its_folder(value: object, names: l
     assert list(readers.named_paths(value)) == names
 
 
+@pytest.mark.parametrize(
+    ("value", "name", "folders"),
+    [
+        (["/a/brains", "brains=/b"], "brains", ("/a/brains", "/b")),
+        (["brains=/a", "brains=/b"], "brains", ("/a", "/b")),
+        (["x=/a", "/b/masks", "/c/masks", "masks-2=/d"], "masks-2", ("/c/masks", "/d")),
+        (["x=/a", "y=/b", "x=/a"], "x", ("/a", "/a")),
+    ],
+)
+def test_a_name_that_is_there_twice_drops_no_dataset(
+    value: list[str], name: str, folders: tuple[str, str]
+) -> None:
+    with pytest.raises(ValueError, match="once") as caught:
+        readers.named_paths(value)
+    assert f"{name} is {folders[0]} and {folders[1]}" in str(caught.value)
+
+
 def test_filters_of_other_apps_are_kept() -> None:
     given = {"FLAIR": {"run": 1}, "bold": {"task": "rest"}, "comment": "shared"}
     assert readers.filters(given) == {

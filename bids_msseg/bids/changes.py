@@ -99,6 +99,9 @@ class PairResult:
     border_sd_mm : float
     matched : int
     notes : tuple of str
+    doubt, hint : str
+        Why the visits could not be compared, in which case there are no rows, and what to do;
+        empty where they were.
     """
 
     rows: tuple[ChangeRow, ...]
@@ -108,6 +111,8 @@ class PairResult:
     border_sd_mm: float
     matched: int
     notes: tuple[str, ...] = ()
+    doubt: str = ""
+    hint: str = ""
 
     def to_json(self) -> str:
         """Write it down."""
@@ -245,9 +250,26 @@ def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[
     }
 
 
-def failed_summary(pair: VisitPair, reason: str, hint: str) -> dict[str, Scalar]:
-    """Say for the record of the later visit why it could not be compared."""
-    return {"compared_with": pair.earlier.session, "failed": reason, "hint": hint}
+def failed_summary(
+    pair: VisitPair, reason: str, hint: str, fingerprint: str = ""
+) -> dict[str, Scalar]:
+    """Say for the record of the later visit why it could not be compared.
+
+    Parameters
+    ----------
+    pair : VisitPair
+    reason, hint : str
+    fingerprint : str, default ""
+        Of the comparison, where another attempt would end in the same way: a later run makes one
+        only if the fingerprint has changed.
+
+    Returns
+    -------
+    mapping of str to scalar
+        ``compared_with``, ``failed``, ``hint``, and ``fingerprint`` where there is one.
+    """
+    attempted = {"fingerprint": fingerprint} if fingerprint else {}
+    return {"compared_with": pair.earlier.session, **attempted, "failed": reason, "hint": hint}
 
 
 def change_rows(pair: VisitPair, result: PairResult) -> list[dict[str, Any]]:

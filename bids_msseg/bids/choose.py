@@ -161,8 +161,9 @@ def choose_image(
     -------
     Choice
         Where a candidate that could win is not fetched, no other one is taken silently in its
-        place: ``image`` is None and ``missing`` names it. Where all fail, the best one stays,
-        with its problem.
+        place: ``image`` is None and ``missing`` names it. Could win: no fetched one has a better
+        name, or none that passes its checks covers a whole brain. Where all fail, the best one
+        stays, with its problem.
     """
     usable = [path for path in images if name_entities(path.name)[0].get("part", "mag") == "mag"]
     if not usable:
@@ -175,6 +176,9 @@ def choose_image(
     known = (examine(path, sidecar(path), header=len(usable) > 1) for path in usable)
     ranked = sorted(known, key=lambda one: _rank(one, flair))
     chosen, faults = _first_sound(ranked)
+    lost = next((one.path for one in ranked if one.problem == _NOT_FETCHED), None)
+    if lost and (chosen.path in faults or not chosen.covers_brain):
+        return Choice(None, lost)
     reasons = {path: "no magnitude" for path in sorted(images) if path not in usable}
     reasons |= {one.path: _why(one, chosen, faults, flair) for one in ranked if one != chosen}
     fault = faults.get(chosen.path, "")

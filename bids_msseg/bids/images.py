@@ -75,7 +75,7 @@ class DatasetImages:
             if visit in visits
             for path in paths
         ]
-        notes = [f"filter file: {told}" for told in chain(*unmatched.values())]
+        notes = [f"filter file: {note}" for note in chain(*unmatched.values())]
         if left_out:
             notes.append(f"{FILE} leaves out {listing(list(dict.fromkeys(left_out)))}")
         return cls(
@@ -136,7 +136,7 @@ def unmatched_entries(
     tuple of str
         One sentence each; none where the dataset has no such image at all.
     """
-    told = []
+    reported = []
     for entity, value in wanted.items():
         if entity in _SWITCHES:
             continue
@@ -147,10 +147,15 @@ def unmatched_entries(
         for item in value if isinstance(value, list) else [value]:
             if every and not index.images(contrast, {**base, entity: item}):
                 there = listing(sorted({_value_of(path, entity) for path in every}))
-                told.append(f"no {contrast} has {entity} {_shown(item)}; there are {there}")
-    if not told and wanted and index.images(contrast, {}) and not index.images(contrast, wanted):
-        told.append(f"no {contrast} has all that its filter asks for")
-    return tuple(told)
+                reported.append(f"no {contrast} has {entity} {_shown(item)}; there are {there}")
+    if (
+        not reported
+        and wanted
+        and index.images(contrast, {})
+        and not index.images(contrast, wanted)
+    ):
+        reported.append(f"no {contrast} has all that its filter asks for")
+    return tuple(reported)
 
 
 def _value_of(path: Path, entity: str) -> str:

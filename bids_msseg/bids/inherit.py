@@ -1,6 +1,6 @@
 """Metadata of one image: its sidecars from the dataset root down to its own folder.
 
-Follows the inheritance principle of BIDS 1.10 (``common-principles.md``). pybids does the same
+Follows the inheritance principle of BIDS 1.11.1 (``common-principles.md``). pybids does the same
 for a whole dataset at once, which costs seconds for images that nobody asked about; here only the
 sidecars of the images that will be used are opened.
 """

@@ -1,7 +1,7 @@
 """The one place that names outputs.
 
-Entities stand in the order of the BIDS schema 1.11 (``rules/entities.yaml``); names of transforms
-follow the draft BEP014.
+Entities stand in the order of the schema of BIDS 1.11.1 (``rules/entities.yaml``); names of
+transforms follow the draft BEP014.
 """
 
 from __future__ import annotations
@@ -138,15 +138,17 @@ def figure_path(
 
 
 def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
-    """List the outputs of a visit that are named after another FLAIR than its own.
+    """List the outputs of a visit that were made of images that it no longer uses.
 
-    A FLAIR that was renamed, or another one that is chosen, leaves them beside the new ones.
+    They lie beside its own: those named after another FLAIR, because it was renamed or another
+    one is chosen, and those of a contrast that is ignored, gone or could not be aligned.
 
     Parameters
     ----------
     out_dir : Path
         Top folder of the outputs.
     visit : Visit
+        With the contrasts that are used.
 
     Returns
     -------
@@ -171,12 +173,12 @@ def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
 
 def _is_stale(name: str, visit: Visit) -> bool:
     entities, suffix = name_entities(name)
-    same = (entities.get("sub"), entities.get("ses")) == (visit.participant, visit.session)
-    return (
-        same
-        and suffix in _SUFFIXES
-        and any(entities.get(one) != visit.entities.get(one) for one in PREFIX_ENTITIES)
-    )
+    if (entities.get("sub"), entities.get("ses")) != (visit.participant, visit.session):
+        return False
+    renamed = any(entities.get(one) != visit.entities.get(one) for one in PREFIX_ENTITIES)
+    images = {suffix, *(entities.get(one) for one in ("space", "from", "to"))}
+    unused = images & (set(CONTRASTS) - visit.contrasts.keys())
+    return suffix in _SUFFIXES and (renamed or bool(unused))
 
 
 def report_path(out_dir: Path, participant: str) -> Path:

@@ -1,6 +1,7 @@
 """From a BIDS dataset to visits: what is there, what is used, and why something is not.
 
-Follows BIDS 1.10. Images are found with pybids; sessions are separate visits; a FLAIR is needed,
+Datasets of every BIDS 1.x are read by the rules of BIDS 1.11.1; so are those of another version or
+none, with a note. Images are found with pybids; sessions are separate visits; a FLAIR is needed,
 T1w and T2w are used where they are there.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_msseg.bids.choose import choose_image, misnamed
+from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import read_small
 from bids_msseg.bids.filters import Filters, parse_filters
 from bids_msseg.bids.ignore import FILE, IgnoreRules, read_ignore_rules
@@ -43,7 +45,6 @@ from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelected
 
 __all__ = ["Selection", "Skipped", "Visit", "find_visits"]
 
-BIDS_VERSION = "1.10"
 _NO_DATASETS = ("derivatives", "sourcedata", "code", "logs", "docs", "phenotype", "stimuli")
 """Folders beside the participants, which may hold ``sub-*`` folders of something else."""
 
@@ -56,6 +57,7 @@ def find_visits(
     filters: Mapping[str, Any] | None = None,
     database_dir: Path | None = None,
     derivatives: Mapping[str, Path] | None = None,
+    ignore: Iterable[str] = (),
     skip_validation: bool = False,
 ) -> Selection:
     """Find the visits to process.
@@ -72,6 +74,8 @@ def find_visits(
         Folder in which the pybids index is kept between runs.
     derivatives : mapping of str to Path, optional
         Derivative datasets in which brain masks are looked for, by name.
+    ignore : iterable of str
+        Contrasts besides FLAIR that are left out, in any case; their images are never looked at.
     skip_validation : bool, default False
         Go on without a readable ``dataset_description.json``.
 
@@ -108,15 +112,17 @@ def find_visits(
     ) as (index, notes):
         wanted = {(folder.participant, folder.session) for folder in scope.folders}
         images = DatasetImages.query(index, parsed, rules, wanted)
-    maker = _VisitMaker(bids_dir, images, derivatives or {}, SidecarReader(bids_dir))
+    ignored = {contrast.lower() for contrast in ignore}
+    unwanted = [contrast for contrast in CONTRASTS[1:] if contrast.lower() in ignored]
+    maker = _VisitMaker(bids_dir, images, derivatives or {}, SidecarReader(bids_dir), unwanted)
     made = [maker.make(folder) for folder in scope.folders]
     visits = tuple(one for one in made if isinstance(one, Visit))
     skipped = [*(one for one in made if isinstance(one, Skipped)), *scope.absent]
     skipped.sort(key=lambda one: visit_order(one.participant, one.session))
     if not visits:
         raise _no_visit(skipped, images)
-    told = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes)
-    return Selection(visits, tuple(skipped), told)
+    reported = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes)
+    return Selection(visits, tuple(skipped), reported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +290,7 @@ class _VisitMaker:
     images: DatasetImages
     derivatives: Mapping[str, Path]
     sidecars: SidecarReader
+    unwanted: Sequence[str]
 
     def make(self, folder: AnatFolder) -> Visit | Skipped:
         participant, session = visit = folder.participant, folder.session
@@ -291,8 +298,9 @@ class _VisitMaker:
         used: dict[str, Path] = {}
         wrong = list(chain(*odd.values()))
         notes = [f"not used: {listing(wrong, '; ')}"] if wrong else []
+        notes += [f"{one} is left out, as --ignore says" for one in self.unwanted if mine[one]]
         problems: list[str] = []
-        for contrast in CONTRASTS:
+        for contrast in (one for one in CONTRASTS if one not in self.unwanted):
             entities = _name_entities_of(used["FLAIR"]) if used else None
             choice = choose_image(contrast, mine[contrast], entities, sidecar=self._sidecar)
             if choice.missing:
@@ -412,12 +420,12 @@ def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
 
 
 def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say where the dataset follows a BIDS that is not known here; it is read all the same."""
+    """Say where the dataset follows no BIDS 1.x; it is read all the same."""
     version = description.get("BIDSVersion")
     if isinstance(version, str) and re.fullmatch(r"1\.\d+(\.\d+)?(-\w+)?", version):
         return ()
-    told = "has no BIDSVersion" if version is None else f"says BIDSVersion {version!r}"
-    return (f"dataset_description.json {told}: the dataset is read as BIDS {BIDS_VERSION}",)
+    reported = "has no BIDSVersion" if version is None else f"says BIDSVersion {version!r}"
+    return (f"dataset_description.json {reported}: the dataset is read as BIDS {BIDS_VERSION}",)
 
 
 def _is_odd(path: Path) -> bool:

@@ -125,6 +125,8 @@ class VisitRecord:
         other or the order is not known.
     order_source : str
         Where that order is known from, or why it is not known; empty where there is no other.
+    figures : tuple of str
+        ``desc-`` labels of the pictures that were drawn.
     """
 
     participant: str
@@ -157,6 +159,7 @@ class VisitRecord:
     quality_measures: Mapping[str, float] = field(default_factory=dict)
     visit_number: int | None = None
     order_source: str = ""
+    figures: tuple[str, ...] = ()
 
     @property
     def quality(self) -> str:
@@ -250,11 +253,37 @@ def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRe
     start = "sub-*" if participant is None else f"sub-{participant}"
     paths = set(records_dir(out_dir).glob(f"{start}.json"))
     paths |= set(records_dir(out_dir).glob(f"{start}_ses-*.json"))
+    return tuple(record for visits in _by_participant(paths).values() for record in visits)
+
+
+def read_records_of(
+    out_dir: Path, participants: Iterable[str]
+) -> dict[str, tuple[VisitRecord, ...]]:
+    """Read the records of several participants; the folder is listed once.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    participants : iterable of str
+        Labels without ``sub-``; no file of others is opened.
+
+    Returns
+    -------
+    dict
+        Participant to records, as :func:`read_records` gives them; without those who have none.
+    """
+    wanted = {f"sub-{participant}" for participant in participants}
+    paths = records_dir(out_dir).glob("sub-*.json")
+    return _by_participant(path for path in paths if path.stem.partition("_")[0] in wanted)
+
+
+def _by_participant(paths: Iterable[Path]) -> dict[str, tuple[VisitRecord, ...]]:
     records = [_read(path) for path in sorted(paths)]
     people: dict[str, list[VisitRecord]] = {}
     for record in sorted(records, key=lambda one: visit_order(one.participant, one.session)):
         people.setdefault(record.participant, []).append(record)
-    return tuple(record for visits in people.values() for record in in_visit_order(visits))
+    return {participant: in_visit_order(visits) for participant, visits in people.items()}
 
 
 def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
@@ -388,6 +417,10 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _labels(value: Any) -> tuple[str, ...]:
+    return tuple(_label(item) for item in _texts(value))
+
+
 def _times(value: Any) -> dict[str, float]:
     """Pass over times that nobody knows."""
     return {_text(step): _amount(time) for step, time in value.items() if time is not None}
@@ -473,4 +506,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "quality_measures": _mapping(_measure),
     "visit_number": _optional(_count),
     "order_source": _text,
+    "figures": _labels,
 }

@@ -1,6 +1,6 @@
 """The JSON beside each output, and how files are written.
 
-Keys follow BIDS 1.11 (``derivatives/imaging.md``, ``derivatives/common-data-types.md``) as the
+Keys follow BIDS 1.11.1 (``derivatives/imaging.md``, ``derivatives/common-data-types.md``) as the
 official validator reads it: ``SpatialReference`` wherever the space is not a standard template,
 ``SkullStripped`` on preprocessed images, ``Resolution`` where the name has ``res-``.
 

@@ -68,6 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder with anatomy/*_dseg and tissue-lesion/*_dseg, to make images of",
     )
     parser.add_argument(
+        "--lesion-bank",
+        type=Path,
+        help="lesions.npz of the MS-MIST bank, to be painted into images",
+    )
+    parser.add_argument(
         "--split",
         type=Path,
         help="TSV with columns visit and fold, in place of folds dealt by site and load",
@@ -164,7 +169,10 @@ def _train(options: argparse.Namespace) -> ExitCode:
         if options.preset:
             return _train_preset(options)
         with show_progress(options.output_dir / "logs", enabled=member.rank == 0):
-            return _train_cascade(options) if options.init is None else _tune(options)
+            if options.init is None:
+                return _train_cascade(options)
+            start = starting_weights(options.init)
+            return _tune(options) if start is None else _train_from(options, start)
 
 
 def _enter_team(options: argparse.Namespace, member: Member) -> None:
@@ -179,6 +187,29 @@ def _enter_team(options: argparse.Namespace, member: Member) -> None:
         LOGGER.setLevel(logging.WARNING)
 
 
+def starting_weights(init: str) -> Path | None:
+    """Find weights whose CNN-1 has an anatomy head; None for those of an older format."""
+    from bids_msseg.models.weights import ANATOMY_FORMAT, find_model, read_header
+
+    if init.endswith(".pt"):
+        if not Path(init).is_file():
+            raise NoInputError(f"there is no file {init}", hint="correct --init")
+        return Path(init)
+    path = find_model(init)
+    return path if read_header(path).format == ANATOMY_FORMAT else None
+
+
+def _train_from(options: argparse.Namespace, start: Path) -> ExitCode:
+    """Train from networks with an anatomy head."""
+    from bids_msseg.cascade.team import run_first
+    from bids_msseg.commands.train_cascade import read_cascade_recipe, train_cascade
+
+    # a wrong recipe is reported before anything is prepared
+    read_cascade_recipe(options.recipe)
+    train_cascade(options, start, run_first(lambda: _labelled(options)))
+    return ExitCode.SUCCESS
+
+
 def refuse_odd_options(options: argparse.Namespace) -> None:
     """Refuse options that mean nothing together, and to go on with what has not begun.
 
@@ -191,6 +222,8 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
     """
     kind = "--preset" if options.preset else "--init"
     idle = {"--outer": options.outer, "--split": options.split if options.init else None}
+    if not options.preset and options.init and starting_weights(options.init):
+        idle = {}
     if options.preset:
         idle |= {"--init": options.init, "--label-maps": options.label_maps}
     odd = [name for name, value in idle.items() if value]

@@ -133,7 +133,7 @@ def _check(
     if not size:
         return CheckedBrain(mask, extracerebral, faults=faults)
     if size > LOCAL_ML or not repair:
-        fault = f"the brain mask holds {size:.0f} mL beyond the template's brain: look at it"
+        fault = f"the brain mask holds {size:.1f} mL beyond the template's brain: look at it"
         return CheckedBrain(mask, extracerebral, faults=(fault, *faults))
     near = ndimage.distance_transform_edt(~leak, flair.spacing) <= GROW_MM
     kept = one_part(mask & ~(leak | (near & convex & (outside > REST_MM))))

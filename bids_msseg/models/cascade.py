@@ -81,17 +81,24 @@ def _decide(
     )
 
 
-def fuse(prediction: Prediction, refinement: Refinement, point: CascadePoint) -> Array:
+def fuse(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
     """Average the logits of both networks (a logarithmic opinion pool).
 
     Genest and Zidek 1986, doi:10.1214/ss/1177013825.
+
+    Parameters
+    ----------
+    lesion : ndarray of float32, shape (X, Y, Z)
+        CNN-1's probability.
+    refinement : Refinement
+    point : CascadePoint
 
     Returns
     -------
     ndarray of float32, shape (X, Y, Z)
         0 outside candidates.
     """
-    total = (1 - point.voxel_weight - point.lesion_weight) * _logit(prediction.lesion)
+    total = (1 - point.voxel_weight - point.lesion_weight) * _logit(lesion)
     total += point.voxel_weight * _logit(refinement.voxels) + point.lesion_weight * _logit(
         refinement.lesion
     )
@@ -129,6 +136,25 @@ def require_peak(probability: Array, threshold: float, peak_threshold: float) ->
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkOutput:
+    """What both networks see in a stack, before any threshold but that of candidates.
+
+    Attributes
+    ----------
+    prediction : Prediction
+        Of CNN-1; no lesion outside the corrected brain mask.
+    refinement : Refinement
+        Of CNN-2.
+    brain : BrainMask
+        The brain without what CNN-1 sees as extra-cerebral.
+    """
+
+    prediction: Prediction
+    refinement: Refinement
+    brain: BrainMask
+
+
+@dataclass(frozen=True, slots=True)
 class CascadeResult:
     """Output of the cascade for a stack; arrays of shape (X, Y, Z) unless stated otherwise.
 
@@ -153,6 +179,53 @@ class CascadeResult:
     candidates: NDArray[np.bool_]
     anatomy: NDArray[np.float16]
     brain: BrainMask
+
+
+def run_networks(
+    candidate: Sequence[LesionAnatomyNet],
+    refinement: LesionRefinementNet,
+    candidate_threshold: float,
+    images: NDArray[np.floating],
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    engine: Engine,
+    *,
+    fast: bool = False,
+) -> NetworkOutput:
+    """Run CNN-1 on a stack, and CNN-2 on its candidates; parameters as in :func:`segment`."""
+    for net in (*candidate, refinement):
+        net.to(engine.device)
+    prediction = predict(
+        candidate[:1] if fast else candidate,
+        images,
+        present,
+        brain,
+        engine,
+        stride=FAST_STRIDE if fast else STRIDE,
+        mirror=not fast,
+    )
+    corrected = correct_brain_mask(brain, prediction.anatomy)
+    inside = replace(prediction, lesion=np.where(corrected.mask, prediction.lesion, np.float32(0)))
+    source = prepare_crops(images, present, brain, inside, candidate_threshold)
+    return NetworkOutput(inside, refine(refinement, source, engine), corrected)
+
+
+def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
+    """Fuse both networks' probabilities, and lower lesions without a sure core.
+
+    Parameters
+    ----------
+    lesion : ndarray of float32, shape (X, Y, Z)
+        CNN-1's probability.
+    refinement : Refinement
+    point : CascadePoint
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+    """
+    fused = fuse(lesion, refinement, point)
+    return require_peak(fused, point.threshold, point.peak_threshold)
 
 
 def segment(
@@ -188,22 +261,16 @@ def segment(
     -------
     CascadeResult
     """
-    for net in (*candidate, refinement):
-        net.to(engine.device)
-    prediction = predict(
-        candidate[:1] if fast else candidate,
-        images,
-        present,
-        brain,
-        engine,
-        stride=FAST_STRIDE if fast else STRIDE,
-        mirror=not fast,
+    threshold = point.candidate_threshold
+    seen = run_networks(
+        candidate, refinement, threshold, images, present, brain, engine, fast=fast
     )
-    corrected = correct_brain_mask(brain, prediction.anatomy)
-    inside = replace(prediction, lesion=np.where(corrected.mask, prediction.lesion, np.float32(0)))
-    source = prepare_crops(images, present, brain, inside, point.gate)
-    found = refine(refinement, source, engine)
-    fused = require_peak(fuse(inside, found, point), point.threshold, point.peak_threshold)
+    lesion = seen.refinement.lesion
     return CascadeResult(
-        inside.lesion, fused, found.lesion, found.lesion > 0, prediction.anatomy, corrected
+        seen.prediction.lesion,
+        decide(seen.prediction.lesion, seen.refinement, point),
+        lesion,
+        lesion > 0,
+        seen.prediction.anatomy,
+        seen.brain,
     )

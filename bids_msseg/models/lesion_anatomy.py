@@ -144,7 +144,7 @@ class LesionAnatomyNet(nn.Module):
         return features
 
 
-def read_lesion_anatomy(path: Path) -> dict[str, Tensor]:
+def read_network_weights(path: Path) -> dict[str, Tensor]:
     """Read the weights of a checkpoint (its running mean) or of a float16 file.
 
     Returns

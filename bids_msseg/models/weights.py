@@ -61,6 +61,11 @@ class OperatingPoint:
     judge: float = 0.0
     verdict: float = 0.0
 
+    @property
+    def candidate_threshold(self) -> float:
+        """What :class:`CascadePoint` calls the gate."""
+        return self.gate
+
 
 @dataclass(frozen=True, slots=True)
 class CascadePoint:
@@ -68,8 +73,8 @@ class CascadePoint:
 
     Attributes
     ----------
-    gate : float
-        Candidate threshold: a voxel is a candidate where CNN-1's probability reaches this.
+    candidate_threshold : float
+        A voxel is a candidate where CNN-1's probability reaches this.
     voxel_weight, lesion_weight : float
         Weights of CNN-2's probability of voxels and of the whole candidate in the mean of logits;
         CNN-1's probability has the rest.
@@ -79,7 +84,7 @@ class CascadePoint:
         A lesion is kept where its peak reaches this.
     """
 
-    gate: float = 0.1
+    candidate_threshold: float = 0.1
     voxel_weight: float = 0.3
     lesion_weight: float = 0.3
     threshold: float = 0.4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from bids_msseg.bids.changes import (
     change_rows,
     code_table,
     codes_sidecar,
+    failed_summary,
     pair_files,
     pair_summary,
     recorded_visit,
 )
-from bids_msseg.bids.files import publish, write_atomic, write_json, write_tsv
+from bids_msseg.bids.files import publish, write_json, write_tsv
 from bids_msseg.bids.paths import changes_path, output_path
-from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.bids.record import Scalar, VisitRecord, read_record, write_record
 from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
 from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging.pair import Meeting, align_visits, meet
+from bids_msseg.imaging.pair import Alignment, Meeting, align_visits, meet
 from bids_msseg.imaging.register import write_itk_affine
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
@@ -91,9 +92,10 @@ class _CompareInputs(StepInputs):
 
 
 class _CompareOutputs(StepOutputs):
-    result_file = File(desc="JSON: one object a lesion, and the noise")
-    codes_file = File(desc="changes on the later FLAIR as acquired")
-    transform_file = File(desc="later world to earlier world")
+    result_file = File(desc="JSON: one object a lesion, and the noise; or the doubt")
+    # texts, as a path cannot be empty, and a merge would pass over what is undefined
+    codes_file = traits.Str(desc="changes on the later FLAIR as acquired; empty with a doubt")
+    transform_file = traits.Str(desc="later world to earlier world; empty with a doubt")
     figure_files = traits.List(traits.Str)
 
 
@@ -104,11 +106,11 @@ class CompareVisits(Step):
     output_spec = _CompareOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the table, the image, the transform and pictures into the node's folder."""
+        """Write the table, the image, the transform and pictures into the node's folder.
+
+        Of visits that cannot be aligned, the reason is written, and pictures of the attempt.
+        """
         delivery: PairDelivery = inputs["delivery"]
-        for path in delivery.files.figures:
-            # a picture of another comparison must not stand beside the failure of this one
-            path.unlink(missing_ok=True)
         earlier = _Images.load(delivery.out_dir, delivery.pair.earlier)
         later = _Images.load(delivery.out_dir, delivery.pair.later)
         alignment = align_visits(
@@ -119,13 +121,10 @@ class CompareVisits(Step):
             threads=inputs["threads"],
             seed=inputs["seed"],
         )
-        if alignment.doubt:
-            _show_attempt(delivery.files, earlier, later, alignment.affine)
-            raise DataError(
-                f"the two visits could not be aligned: {alignment.doubt}",
-                hint="look at both FLAIR images and at the orientation in their headers",
-            )
-        meeting = meet(alignment, earlier.brain, later.brain)
+        try:
+            meeting = _meet(alignment, earlier, later)
+        except DataError as error:
+            return _write_attempt(folder, earlier, later, alignment, error)
         found = compare_lesions(
             earlier.on(meeting, later=False),
             later.on(meeting, later=True),
@@ -139,12 +138,11 @@ class CompareVisits(Step):
         save_volume(codes, files["changes.nii.gz"])
         write_itk_affine(alignment.affine, files["xfm.txt"])
         files["changes.json"].write_text(result.to_json(), encoding="utf-8")
-        figures = _draw(folder, earlier, later, codes, meeting)
         return {
             "result_file": str(files["changes.json"]),
             "codes_file": str(files["changes.nii.gz"]),
             "transform_file": str(files["xfm.txt"]),
-            "figure_files": [str(path) for path in figures],
+            "figure_files": _draw(folder, earlier, later, codes, meeting),
         }
 
 
@@ -205,6 +203,16 @@ class _Images:
             threshold=self.threshold,
             edge_mm=float(self.flair.spacing.max()),
         )
+
+
+def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> Meeting:
+    """Lay the common grid, unless the alignment must not be used."""
+    if alignment.doubt:
+        raise DataError(
+            f"the two visits could not be aligned: {alignment.doubt}",
+            hint="look at both FLAIR images and at the orientation in their headers",
+        )
+    return meet(alignment, earlier.brain, later.brain)
 
 
 def _centres(
@@ -276,7 +284,7 @@ def _region(row: ChangeRow, earlier: _Images, later: _Images) -> str:
 
 def _draw(
     folder: Path, earlier: _Images, later: _Images, codes: Volume, meeting: Meeting
-) -> list[Path]:
+) -> list[str]:
     """Draw the pictures into the node's folder."""
     moved = _moved(earlier, later, meeting.alignment.affine)
     mosaic = change_mosaic(
@@ -286,12 +294,14 @@ def _draw(
         later.brain,
         {int(code): mark for code, mark in MARKS.items()},
     )
-    paths = []
-    for frame in mosaic.frames:
-        path = folder / f"{frame.key}.png"
-        path.write_bytes(frame.png)
-        paths.append(path)
-    return paths
+    return _save_pictures(folder, {frame.key: frame.png for frame in mosaic.frames})
+
+
+def _save_pictures(folder: Path, pictures: Mapping[str, bytes]) -> list[str]:
+    """Write pictures into the node's folder, each under its ``desc-`` label."""
+    for desc, png in pictures.items():
+        (folder / f"{desc}.png").write_bytes(png)
+    return [str(folder / f"{desc}.png") for desc in pictures]
 
 
 def _moved(earlier: _Images, later: _Images, move: Affine) -> Volume:
@@ -299,13 +309,34 @@ def _moved(earlier: _Images, later: _Images, move: Affine) -> Volume:
     return resample(earlier.flair, later.flair.shape, later.flair.affine, transform=move)
 
 
-def _show_attempt(files: PairFiles, earlier: _Images, later: _Images, move: Affine) -> None:
-    """Leave pictures of visits that could not be aligned, without one of changes."""
-    moved = {"earlier visit": _moved(earlier, later, move)}
+def _write_attempt(
+    folder: Path, earlier: _Images, later: _Images, alignment: Alignment, error: DataError
+) -> dict[str, Any]:
+    """Write why two visits cannot be compared, and draw both, without a picture of changes."""
+    result = PairResult(
+        rows=(),
+        centres_mm=(),
+        regions=(),
+        disagreement_mm=alignment.disagreement_mm,
+        border_sd_mm=0.0,
+        matched=0,
+        notes=alignment.notes,
+        doubt=error.message,
+        hint=error.hint,
+    )
+    target = folder / "changes.json"
+    target.write_text(result.to_json(), encoding="utf-8")
+    moved = {"earlier visit": _moved(earlier, later, alignment.affine)}
     mosaic = registration_mosaic(later.flair, moved, later.brain, doubtful=moved)
-    _, later_picture, earlier_picture = files.figures
-    for path, frame in zip((earlier_picture, later_picture), mosaic.frames, strict=True):
-        write_atomic(path, frame.png)
+    _, later_desc, earlier_desc = FIGURES
+    pngs = (frame.png for frame in mosaic.frames)
+    pictures = dict(zip((earlier_desc, later_desc), pngs, strict=True))
+    return {
+        "result_file": str(target),
+        "codes_file": "",
+        "transform_file": "",
+        "figure_files": _save_pictures(folder, pictures),
+    }
 
 
 class _PublishInputs(StepInputs):
@@ -329,27 +360,28 @@ class PublishChanges(Step):
     always_run = True  # what it writes lies in OUT, where nipype does not look for it
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Write images and table; the records, which say that all is there, come last."""
+        """Write images and table; the records, which say that all is there, come last.
+
+        A pair that could not be compared keeps pictures of the attempt only; the others do not
+        depend on it.
+        """
         deliveries: list[PairDelivery] = inputs["deliveries"]
         texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
         results = [PairResult.from_json(text) for text in texts]
-        for place, delivery in enumerate(deliveries):
-            _publish_pair(
-                delivery,
-                Path(inputs["codes_files"][place]),
-                Path(inputs["transform_files"][place]),
-                [Path(name) for name in inputs["figure_files"][place]],
-            )
+        for place, (delivery, result) in enumerate(zip(deliveries, results, strict=True)):
+            if result.doubt:
+                _remove_images(delivery.files)
+            else:
+                names = (inputs[what][place] for what in ("codes_files", "transform_files"))
+                _publish_images(delivery, *map(Path, names))
+            _publish_figures(delivery.files, inputs["figure_files"][place])
         table = _publish_table(deliveries, results)
         for delivery, result in zip(deliveries, results, strict=True):
-            summary = pair_summary(delivery.pair, result, delivery.fingerprint)
-            _note(delivery, summary)
+            _note(delivery, _summary(delivery, result))
         return {"table_file": str(table)}
 
 
-def _publish_pair(
-    delivery: PairDelivery, codes: Path, transform: Path, figures: list[Path]
-) -> None:
+def _publish_images(delivery: PairDelivery, codes: Path, transform: Path) -> None:
     pair, files = delivery.pair, delivery.files
     session = pair.earlier.session or ""
     flairs = [
@@ -371,9 +403,23 @@ def _publish_pair(
     sidecar = xfm_sidecar(*names, kind="rigid", sources=sources, software=delivery.versions)
     write_json(files.transform_sidecar, sidecar)
     publish(transform, files.transform, keep=True)
-    by_name = {path.stem: path for path in figures}
+
+
+def _remove_images(files: PairFiles) -> None:
+    """Remove what an earlier comparison has left, except for the pictures."""
+    for path in files.all:
+        if path not in files.figures:
+            path.unlink(missing_ok=True)
+
+
+def _publish_figures(files: PairFiles, figures: Sequence[str]) -> None:
+    """Write the pictures; one of an earlier comparison must not stand beside them."""
+    drawn = {Path(name).stem: Path(name) for name in figures}
     for desc, target in zip(FIGURES, files.figures, strict=True):
-        publish(by_name[desc], target, keep=True)
+        if desc in drawn:
+            publish(drawn[desc], target, keep=True)
+        else:
+            target.unlink(missing_ok=True)
 
 
 def _publish_table(deliveries: list[PairDelivery], results: list[PairResult]) -> Path:
@@ -390,8 +436,15 @@ def _publish_table(deliveries: list[PairDelivery], results: list[PairResult]) ->
     return path
 
 
-def _note(delivery: PairDelivery, summary: Mapping[str, Any]) -> None:
-    """Add the counts to the record of the later visit, unless that was written anew meanwhile."""
+def _summary(delivery: PairDelivery, result: PairResult) -> dict[str, Scalar]:
+    pair, fingerprint = delivery.pair, delivery.fingerprint
+    if result.doubt:
+        return failed_summary(pair, result.doubt, result.hint, fingerprint)
+    return pair_summary(pair, result, fingerprint)
+
+
+def _note(delivery: PairDelivery, summary: Mapping[str, Scalar]) -> None:
+    """Add it to the record of the later visit, unless that was written anew meanwhile."""
     later = delivery.pair.later
     record = read_record(delivery.out_dir, later.participant, later.session)
     if record is None or record.fingerprint != later.fingerprint:

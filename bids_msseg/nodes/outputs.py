@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, preprocessed, 
 from bids_msseg.bids.files import publish, write_json, write_tsv
 from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
-from bids_msseg.bids.visit import Visit
+from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.conform import check_header
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.template import EMBEDDED, load_template
@@ -338,7 +338,13 @@ def _record(
         fingerprint=delivery.fingerprint,
         versions=delivery.versions,
         methods=delivery.methods,
+        figures=_drawn(inputs.get("figure_files", [])),
     )
+
+
+def _drawn(files: Iterable[str]) -> tuple[str, ...]:
+    """Read the ``desc-`` labels of pictures from their names."""
+    return tuple(name_entities(Path(file).name)[0]["desc"] for file in files)
 
 
 def _use(delivery: Delivery, contrast: str, path: Path) -> ContrastUse:

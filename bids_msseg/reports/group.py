@@ -587,7 +587,8 @@ def _changes() -> tuple[Column, ...]:
         ),
         Column(
             "compared_with",
-            "Earlier session that this one is compared with; n/a where there is none",
+            "Earlier session that this one is compared with; n/a where there is none, or the two "
+            "could not be compared",
             _compared_with,
         ),
     ]
@@ -612,8 +613,9 @@ def _changes() -> tuple[Column, ...]:
 
 
 def _compared_with(record: VisitRecord) -> str | None:
-    session = record.changes.get("compared_with")
-    return f"ses-{session}" if "fingerprint" in record.changes else None
+    changes = record.changes
+    compared = "fingerprint" in changes and not changes.get("failed")
+    return f"ses-{changes.get('compared_with')}" if compared else None
 
 
 def _of_change(name: str) -> Callable[[VisitRecord], object]:

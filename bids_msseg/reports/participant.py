@@ -259,7 +259,7 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         out_dir, visit_of(record), suffix="stats", extension=".tsv", desc="lesions"
     )
     rows = read_tsv(table) if record.prefix else []
-    scene = read_scene(out_dir, visit_of(record)) if record.prefix else Scene()
+    scene = _scene(out_dir, record)
     by_status = {status: _with_status(rows, status) for status in ("kept", "rejected")}
     tables = {status: arrange(some) for status, some in by_status.items()}
     return VisitView(
@@ -285,6 +285,13 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         crashes=tuple((Path(name).name, _link(name)) for name in record.crash_files),
         table_file=table.relative_to(out_dir).as_posix() if rows else None,
     )
+
+
+def _scene(out_dir: Path, record: VisitRecord) -> Scene:
+    """Read what the viewer shows; a record that names no contrast leaves the choice to OUT."""
+    if not record.prefix:
+        return Scene()
+    return read_scene(out_dir, visit_of(record), _used(record) or CONTRASTS)
 
 
 def _rows(
@@ -318,7 +325,11 @@ def percent_of_brain(record: VisitRecord) -> float | None:
 
 def contrasts_used(record: VisitRecord) -> str:
     """Join the contrasts that the nets saw: ``FLAIR+T1w``."""
-    return "+".join(name for name, use in record.contrasts.items() if use.used) or MISSING
+    return "+".join(_used(record)) or MISSING
+
+
+def _used(record: VisitRecord) -> tuple[str, ...]:
+    return tuple(name for name, use in record.contrasts.items() if use.used)
 
 
 def _regions(record: VisitRecord) -> tuple[RegionView, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Scene:
     joined: bool = False
 
 
-def read_scene(out_dir: Path, visit: Visit) -> Scene:
+def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRASTS) -> Scene:
     """Read and reduce the images of one visit, as far as they are there and whole.
 
     Parameters
@@ -84,6 +84,8 @@ def read_scene(out_dir: Path, visit: Visit) -> Scene:
         Top folder of the outputs.
     visit : Visit
         Names the files.
+    contrasts : collection of str
+        Those that may be shown: OUT may hold images of others, which an earlier run left.
 
     Returns
     -------
@@ -92,7 +94,8 @@ def read_scene(out_dir: Path, visit: Visit) -> Scene:
     """
     files = image_paths(out_dir, visit)
     brain = _load(files["brain"])
-    wanted = (*CONTRASTS, "lesions", "rejected", "probability")
+    shown = (one for one in CONTRASTS if one in contrasts)
+    wanted = (*shown, "lesions", "rejected", "probability")
     images = {what: image for what in wanted if (image := _load(files[what]))}
     if brain is None or not brain.data.any() or not {"FLAIR", "lesions"} <= set(images):
         return Scene()

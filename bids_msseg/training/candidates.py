@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from bids_msseg.cascade.patches import LabelledVisit, stream
 from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.boxes import cut
-from bids_msseg.models.crops import CropSource, cut_crops, prepare_crops
+from bids_msseg.models.crops import MIN_VOXELS, CropSource, cut_crops, prepare_crops
 from bids_msseg.models.inference import BACKGROUND, Prediction
 from bids_msseg.models.lesion_anatomy import CONTRASTS
 from bids_msseg.models.lesion_refinement import FINE
@@ -35,6 +35,8 @@ class LabelledCandidates:
     ----------
     site : str
     source : CropSource
+    probability : ndarray of float16, shape (X, Y, Z)
+        CNN-1's probability of lesion.
     truth : ndarray of float16, shape (X, Y, Z)
     real : ndarray of bool, shape (n,)
         Whether a candidate is a lesion.
@@ -42,6 +44,7 @@ class LabelledCandidates:
 
     site: str
     source: CropSource
+    probability: NDArray[np.float16]
     truth: NDArray[np.float16]
     real: NDArray[np.bool_]
 
@@ -54,13 +57,21 @@ def label_candidates(
     flat = source.pieces.ravel()
     size = np.bincount(flat, minlength=len(source.boxes) + 1)[1:]
     hit = np.bincount(flat, visit.truth.ravel() >= 0.5, minlength=len(source.boxes) + 1)[1:]
-    return LabelledCandidates(visit.site, source, visit.truth, hit >= LESION_SHARE * size)
+    probability = prediction.lesion.astype(np.float16)
+    real = hit >= LESION_SHARE * size
+    return LabelledCandidates(visit.site, source, probability, visit.truth, real)
 
 
 @dataclass(frozen=True, slots=True)
 class CropPlan:
-    """How widely training crops vary; amounts in units of the brain's standard deviation."""
+    """How widely training crops vary; amounts in units of the brain's standard deviation.
 
+    ``tighten`` is the chance that a candidate is cut again at a higher threshold, up to
+    ``tightest``: the fine-tuned CNN-1 draws tighter borders than the one behind the candidates.
+    """
+
+    tighten: float = 0.5
+    tightest: float = 0.6
     gain: float = 0.2
     shift: float = 0.3
     gamma: float = 0.25
@@ -105,8 +116,18 @@ class CandidateCrops(Dataset[Item]):
         crops = cut_crops(visit.source, piece, centre)
         even = [2 * (at // 2) for at in centre]
         truth = cut(visit.truth, even, (FINE,) * 3).astype(np.float32)[None]
+        if rng.random() < self.plan.tighten:
+            probability = cut(visit.probability, even, (FINE,) * 3).astype(np.float32)
+            tight = probability >= rng.uniform(0, self.plan.tightest)
+            crops = (crops[0], tightened(crops[1], tight), *crops[2:])
         changed = _augment((*crops, torch.from_numpy(truth)), self.plan, rng)
         return (*changed, torch.tensor(float(visit.real[piece])))
+
+
+def tightened(candidate: Tensor, tight: NDArray[np.bool_]) -> Tensor:
+    """Keep the part of a candidate inside a tighter mask; all of it where too little is left."""
+    kept = candidate * torch.from_numpy(tight.astype(np.float32))[None]
+    return kept if float(kept.sum()) >= MIN_VOXELS else candidate
 
 
 def _augment(items: Item, plan: CropPlan, rng: np.random.Generator) -> Item:

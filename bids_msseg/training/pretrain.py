@@ -16,7 +16,7 @@ import torch
 from bids_msseg.cascade.log_watch import log_line
 from bids_msseg.cascade.training import FitPlan, fit
 from bids_msseg.models.engine import choose_engine
-from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_lesion_anatomy
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
 from bids_msseg.training.label_maps import prepare_label_maps, read_label_maps
 from bids_msseg.training.losses import lesion_anatomy_step
 from bids_msseg.training.synthesis import SyntheticDataset
@@ -54,7 +54,7 @@ def main() -> int:
     torch.manual_seed(options.seed)
     net = LesionAnatomyNet()
     if options.init:
-        net.load_state_dict(read_lesion_anatomy(options.init))
+        net.load_state_dict(read_network_weights(options.init))
     plan = FitPlan(
         steps=options.steps,
         batch=options.batch,

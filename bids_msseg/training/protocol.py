@@ -1,89 +1,45 @@
-"""Training of a cascade on labelled patients, from a CNN-1 that has seen none of them.
+"""Training of a cascade on labelled patients, from networks that have not seen them.
 
-``python -m bids_msseg.training.protocol COHORT MAPS OUT --name N --init NET --hold-out sub-lj``
-leaves out every visit whose name starts with ``sub-lj`` and trains both networks on the others:
-
-1. NET, which has seen no patient, predicts every visit: candidates for CNN-2, and the white matter
-   into which lesions of the bank are painted.
-2. CNN-1 is fine-tuned from NET on labelled, painted and synthetic sub-images.
-3. CNN-2 learns from NET's candidates.
-
-NET serves every fold, so no inner folds are needed: whatever is held out is unseen by all that is
-trained. Every step is resumable; the same command resumes.
+For each test fold, and once for the release, CNN-1 is fine-tuned on the other visits and CNN-2
+learns from the candidates that the starting CNN-1 found in them. The starting CNN-1 has seen none
+of the visits, so no inner folds are needed: a held-out visit is unseen by all that is trained.
+Every stage is finished, resumable, or waits for another.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
+from bids_msseg.cascade.folds import FoldSet, Split
 from bids_msseg.cascade.generation import MixedSampler
 from bids_msseg.cascade.log_watch import log_line
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import load_visit
-from bids_msseg.cascade.training import FitPlan, fit
-from bids_msseg.errors import NoInputError
-from bids_msseg.models.engine import Engine, choose_engine
-from bids_msseg.models.inference import Prediction, predict
-from bids_msseg.models.lesion_anatomy import (
-    LesionAnatomyConfig,
-    LesionAnatomyNet,
-    read_lesion_anatomy,
-)
-from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
+from bids_msseg.cascade.training import fit, is_finished
+from bids_msseg.errors import DataError
+from bids_msseg.models.cascade import NetworkOutput, Refinement, run_networks
+from bids_msseg.models.engine import Engine
+from bids_msseg.models.inference import Array, Prediction, predict
+from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
+from bids_msseg.models.lesion_refinement import LesionRefinementNet
 from bids_msseg.training.candidates import CandidateCrops, label_candidates
-from bids_msseg.training.label_maps import LesionBank, read_label_maps, read_lesion_bank
+from bids_msseg.training.label_maps import read_label_maps, read_lesion_bank
 from bids_msseg.training.labelled import LabelledDataset
 from bids_msseg.training.losses import lesion_anatomy_step, refinement_step
 from bids_msseg.training.painting import Painting, prepare_painting
+from bids_msseg.training.recipe import CascadeRecipe
+from bids_msseg.training.start import StartingNetworks, read_start
 from bids_msseg.training.synthesis import SyntheticDataset
 
-LOGGER = logging.getLogger("bids_msseg")
-
-
-@dataclass(frozen=True, slots=True)
-class CascadeRecipe:
-    """What decides the result of a training, beside the data.
-
-    Attributes
-    ----------
-    candidate, refinement : FitPlan
-        Of CNN-1, fine-tuned from a network that has seen no patient, and of CNN-2.
-    real_share : float
-        Share of CNN-1's sub-images that show labelled visits; the others are synthetic.
-    paint_chance : float
-        Chance that lesions are painted into a sub-image of a labelled visit.
-    painted_sets : int
-        Sets of painted lesions of each visit.
-    candidate_threshold : float
-        A voxel is a candidate where CNN-1's probability reaches this.
-    size : int
-        Edge of CNN-1's sub-images, voxels of 1 mm.
-    candidate_net, refinement_net : configurations of both networks
-    """
-
-    candidate: FitPlan = field(
-        default_factory=lambda: FitPlan(steps=1000, learning_rate=1e-3, ema=0.995, seed=7)
-    )
-    refinement: FitPlan = field(
-        default_factory=lambda: FitPlan(
-            steps=600, batch=16, learning_rate=1.5e-3, ema=0.99, seed=9
-        )
-    )
-    real_share: float = 0.6
-    paint_chance: float = 0.4
-    painted_sets: int = 12
-    candidate_threshold: float = 0.1
-    size: int = 96
-    candidate_net: LesionAnatomyConfig = field(default_factory=LesionAnatomyConfig)
-    refinement_net: LesionRefinementConfig = field(default_factory=LesionRefinementConfig)
+RELEASE = "release"
+"""Name of the networks that are trained on every visit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +49,26 @@ class TrainingContext:
     Attributes
     ----------
     folder : path
-        Gets ``unseen/``, ``checkpoints/`` and ``logs/``.
-    visits : tuple of LabelledVisit
-        Those that may be seen.
-    label_maps : path
-        Folder of prepared label maps.
-    init : path
-        Weights of the CNN-1 that has seen no patient.
-    bank : LesionBank or None
+        Holds ``cohort/``; gets ``unseen/``, ``checkpoints/``, ``logs/`` and ``held-out/``.
+    split : Split
+    start : path
+        Weights to start from; see :func:`bids_msseg.training.start.read_start`.
+    seen : bool
+        Whether the starting cascade was trained on one of the visits.
+    label_maps : path or None
+        Folder of prepared label maps; nothing is synthesised without it.
+    lesion_bank : path or None
         Lesions to paint; none are painted without it.
     engine : Engine
     recipe : CascadeRecipe
     """
 
     folder: Path
-    visits: tuple[LabelledVisit, ...]
-    label_maps: Path
-    init: Path
-    bank: LesionBank | None
+    split: Split
+    start: Path
+    seen: bool
+    label_maps: Path | None
+    lesion_bank: Path | None
     engine: Engine
     recipe: CascadeRecipe
 
@@ -118,188 +76,317 @@ class TrainingContext:
         """Name the checkpoint of a stage."""
         return self.folder / "checkpoints" / f"{stage}.pt"
 
-    def initial_net(self) -> LesionAnatomyNet:
-        """Load the CNN-1 that has seen no patient."""
-        net = LesionAnatomyNet(self.recipe.candidate_net)
-        net.load_state_dict(read_lesion_anatomy(self.init))
-        return net.eval()
+    def networks(self) -> StartingNetworks:
+        """Read the networks to start from."""
+        recipe = self.recipe
+        return read_start(self.start, recipe.candidate_net, seen=self.seen)
+
+    def visit(self, name: str) -> LabelledVisit:
+        """Read a prepared visit."""
+        return load_visit(self.folder / "cohort" / f"{name}.npz")
+
+    def training_visits(self, test: int | None) -> tuple[LabelledVisit, ...]:
+        """Read the visits that may be seen for a test fold; all for the release."""
+        return tuple(self.visit(name) for name in self.split.members(self.training_folds(test)))
+
+    def training_folds(self, test: int | None) -> FoldSet:
+        """Return the folds that may be seen for a test fold; all for the release."""
+        return self.split.everything if test is None else self.split.without(test)
 
 
-def predict_unseen(context: TrainingContext) -> list[Prediction]:
-    """Predict every visit by the network that has seen none, once for each."""
-    folder = context.folder / "unseen"
-    folder.mkdir(parents=True, exist_ok=True)
-    predictions = []
-    for visit in context.visits:
-        path = folder / f"{visit.name}.npz"
-        if not path.is_file():
-            images = visit.images.astype(np.float32)
-            nets = [context.initial_net()]
-            seen = predict(
-                nets,
-                images,
-                visit.present,
-                visit.brain,
-                context.engine,
-                tile=context.recipe.size,
-                stride=2 * context.recipe.size // 3,
-            )
-            partial_path = path.with_name(path.name + ".part")
-            with partial_path.open("wb") as stream:
-                np.savez_compressed(
-                    stream, lesion=seen.lesion.astype(np.float16), anatomy=seen.anatomy
-                )
-            partial_path.replace(path)
-        with np.load(path, allow_pickle=False) as file:
-            predictions.append(Prediction(file["lesion"].astype(np.float32), file["anatomy"]))
-    return predictions
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One piece of work.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"unseen", "candidate", "refinement", "held-out"}
+    fold : int or None
+        Test fold that stays unseen; None for the release.
+    visit : str
+        Visit of an ``unseen`` or ``held-out`` stage.
+    needs : tuple of str
+        Stages that have to be finished first.
+    """
+
+    name: str
+    kind: str
+    fold: int | None = None
+    visit: str = ""
+    needs: tuple[str, ...] = ()
 
 
-def prepare_paintings(
-    context: TrainingContext, predictions: Sequence[Prediction]
-) -> list[Painting]:
-    """Place sets of bank lesions in every visit; none where there is no bank."""
-    if context.bank is None:
-        return []
-    return [
-        prepare_painting(
-            visit,
-            prediction,
-            context.bank,
-            np.random.default_rng((context.recipe.candidate.seed, number)),
-            context.recipe.painted_sets,
+def network_name(kind: str, test: int | None) -> str:
+    """Name the checkpoint of a network by the test fold that it has not seen.
+
+    Examples
+    --------
+    >>> network_name("candidate", 2), network_name("refinement", None)
+    ('candidate-without-2', 'refinement-release')
+    """
+    return f"{kind}-{RELEASE}" if test is None else f"{kind}-without-{test}"
+
+
+def plan_stages(
+    split: Split, tests: Sequence[int] | None = None, *, release: bool = True
+) -> tuple[Stage, ...]:
+    """List the stages of a training, in an order that may be worked through.
+
+    Parameters
+    ----------
+    split : Split
+        With a single fold nobody is held out.
+    tests : sequence of int, optional
+        Test folds; all by default.
+    release : bool, default True
+        Train the networks of the release, too.
+
+    Returns
+    -------
+    tuple of Stage
+
+    Examples
+    --------
+    >>> [stage.name for stage in plan_stages(Split((("a",),)))]
+    ['unseen-a', 'candidate-release', 'refinement-release']
+    """
+    members = split.members(split.everything)
+    stages = [Stage(f"unseen-{name}", "unseen", visit=name) for name in members]
+    held = held_out_folds(split) if tests is None else tuple(tests)
+    for test in (*held, *((None,) if release else ())):
+        folds = split.everything if test is None else split.without(test)
+        needs = tuple(f"unseen-{name}" for name in split.members(folds))
+        nets = tuple(network_name(kind, test) for kind in ("candidate", "refinement"))
+        stages += [Stage(name, name.partition("-")[0], test, needs=needs) for name in nets]
+        tested = () if test is None else split.folds[test]
+        stages += [Stage(f"held-out-{name}", "held-out", test, name, nets) for name in tested]
+    return tuple(stages)
+
+
+def held_out_folds(split: Split) -> FoldSet:
+    """Return the folds that can be held out: none where there is only one."""
+    return split.everything if len(split.folds) > 1 else ()
+
+
+def run_stage(context: TrainingContext, stage: Stage) -> str:
+    """Do one stage and return its name; a finished one returns at once."""
+    if stage.kind == "unseen":
+        predict_unseen(context, stage.visit)
+    elif stage.kind == "candidate":
+        train_candidate(context, stage.fold)
+    elif stage.kind == "refinement":
+        train_refinement(context, stage.fold)
+    else:
+        run_held_out(context, stage.visit, stage.fold)
+    return stage.name
+
+
+def predict_unseen(context: TrainingContext, name: str) -> None:
+    """Predict a visit by the starting CNN-1, and by its CNN-2 where there is one."""
+    path = context.folder / "unseen" / f"{name}.npz"
+    if path.is_file():
+        return
+    start, visit = context.networks(), context.visit(name)
+    images = visit.images.astype(np.float32)
+    if start.refinement is not None:
+        output = run_networks(
+            [start.unseen],
+            start.refinement,
+            start.point.candidate_threshold,
+            images,
+            visit.present,
+            visit.brain,
+            context.engine,
         )
-        for number, (visit, prediction) in enumerate(zip(context.visits, predictions, strict=True))
-    ]
-
-
-def train_candidate(
-    context: TrainingContext, name: str, predictions: Sequence[Prediction]
-) -> LesionAnatomyNet:
-    """Train CNN-1, or resume its training, and return the running mean of its weights."""
-    recipe, seed = context.recipe, context.recipe.candidate.seed
-    torch.manual_seed(seed)
-    sources = (
-        LabelledDataset(
-            context.visits,
-            seed,
-            size=recipe.size,
-            paintings=prepare_paintings(context, predictions),
-            paint_chance=recipe.paint_chance,
-        ),
-        SyntheticDataset(read_label_maps(context.label_maps), seed + 1, size=recipe.size),
-    )
-    return fit(
-        context.initial_net(),
-        MixedSampler(sources, (recipe.real_share, 1 - recipe.real_share), seed + 2),
-        recipe.candidate,
+        write_output(path, output.prediction, output.refinement)
+        return
+    size = context.recipe.size
+    seen = predict(
+        [start.unseen.to(context.engine.device)],
+        images,
+        visit.present,
+        visit.brain,
         context.engine,
-        context.checkpoint(f"candidate-{name}"),
-        report=partial(log_line, context.folder / "logs", f"candidate-{name}"),
+        tile=size,
+        stride=2 * size // 3,
+    )
+    write_output(path, seen, None)
+
+
+def write_output(path: Path, prediction: Prediction, refinement: Refinement | None) -> None:
+    """Write what networks see in a visit; half precision, 1 mm."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {"lesion": prediction.lesion.astype(np.float16), "anatomy": prediction.anatomy}
+    if refinement is not None:
+        arrays |= {
+            "refined_voxels": refinement.voxels.astype(np.float16),
+            "refined_lesion": refinement.lesion.astype(np.float16),
+        }
+    partial_path = path.with_name(path.name + ".part")
+    with partial_path.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    partial_path.replace(path)
+
+
+def read_output(path: Path) -> tuple[Prediction, Refinement | None]:
+    """Read what :func:`write_output` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        prediction = Prediction(file["lesion"].astype(np.float32), file["anatomy"])
+        if "refined_voxels" not in file:
+            return prediction, None
+        voxels, lesion = (
+            file[name].astype(np.float32) for name in ("refined_voxels", "refined_lesion")
+        )
+        return prediction, Refinement(voxels, lesion)
+
+
+def read_unseen(context: TrainingContext, name: str) -> Prediction:
+    """Read the prediction of a visit by the starting CNN-1."""
+    return read_output(context.folder / "unseen" / f"{name}.npz")[0]
+
+
+def read_refined(folder: Path, name: str) -> tuple[Array, Refinement]:
+    """Read CNN-1's lesion probability and CNN-2's output from ``held-out/`` or ``unseen/``.
+
+    Raises
+    ------
+    DataError
+        If no CNN-2 has seen the candidates.
+    """
+    prediction, refinement = read_output(folder / f"{name}.npz")
+    if refinement is None:
+        raise DataError(
+            f"{folder / name}.npz holds no output of CNN-2", hint="delete it, and run again"
+        )
+    return prediction.lesion, refinement
+
+
+def train_candidate(context: TrainingContext, test: int | None) -> None:
+    """Fine-tune CNN-1 without a test fold, or go on with it."""
+    stage, recipe = network_name("candidate", test), context.recipe
+    if is_finished(context.checkpoint(stage), recipe.candidate):
+        return
+    seed = _seed(context, test)
+    torch.manual_seed(seed)
+    fit(
+        context.networks().candidate,
+        _sub_images(context, test, seed),
+        replace(recipe.candidate, seed=seed),
+        context.engine,
+        context.checkpoint(stage),
+        report=partial(log_line, context.folder / "logs", stage),
         step_loss=lesion_anatomy_step,
     )
 
 
-def train_refinement(
-    context: TrainingContext, name: str, predictions: Sequence[Prediction]
-) -> LesionRefinementNet:
-    """Train CNN-2 on candidates in patients that the CNN-1 behind them has not seen."""
-    recipe = context.recipe
-    found = [
-        label_candidates(visit, prediction, recipe.candidate_threshold)
-        for visit, prediction in zip(context.visits, predictions, strict=True)
+def _seed(context: TrainingContext, test: int | None) -> int:
+    return context.recipe.seed + 1000 * (0 if test is None else 1 + test)
+
+
+def _sub_images(context: TrainingContext, test: int | None, seed: int) -> Dataset[object]:
+    """Mix sub-images of labelled visits, with painted lesions, and synthetic ones."""
+    recipe, visits = context.recipe, context.training_visits(test)
+    labelled = LabelledDataset(
+        visits,
+        seed,
+        size=recipe.size,
+        paintings=_paintings(context, visits),
+        paint_chance=recipe.paint_chance,
+    )
+    maps = () if context.label_maps is None else read_label_maps(context.label_maps)
+    if not maps or recipe.real_share == 1:
+        return labelled
+    synthetic = SyntheticDataset(maps, seed + 1, size=recipe.size)
+    return MixedSampler(
+        (labelled, synthetic), (recipe.real_share, 1 - recipe.real_share), seed + 2
+    )
+
+
+def _paintings(context: TrainingContext, visits: Sequence[LabelledVisit]) -> list[Painting]:
+    """Place sets of bank lesions in every visit; none where there is no bank."""
+    if context.lesion_bank is None or context.recipe.paint_chance == 0:
+        return []
+    bank = read_lesion_bank(context.lesion_bank)
+    return [
+        prepare_painting(
+            visit,
+            read_unseen(context, visit.name),
+            bank,
+            np.random.default_rng((context.recipe.seed, *visit.name.encode())),
+            context.recipe.painted_sets,
+        )
+        for visit in visits
     ]
-    for visit, one in zip(context.visits, found, strict=True):
-        LOGGER.info("%s: %d lesions, %d false", visit.name, one.real.sum(), (~one.real).sum())
-    torch.manual_seed(recipe.refinement.seed)
-    return fit(
-        LesionRefinementNet(recipe.refinement_net),
-        CandidateCrops(found, recipe.refinement.seed),
-        recipe.refinement,
+
+
+def train_refinement(context: TrainingContext, test: int | None) -> None:
+    """Train CNN-2 on the starting CNN-1's candidates without a test fold, or go on with it.
+
+    Where there is no candidate to learn from, nothing is trained; see :func:`refinement_net`.
+    """
+    stage, recipe = network_name("refinement", test), context.recipe
+    if is_finished(context.checkpoint(stage), recipe.refinement):
+        return
+    found = [
+        label_candidates(visit, read_unseen(context, visit.name), recipe.candidate_threshold)
+        for visit in context.training_visits(test)
+    ]
+    if not any(one.source.boxes for one in found):
+        return
+    seed = 500 + _seed(context, test)
+    torch.manual_seed(seed)
+    fit(
+        context.networks().refinement or LesionRefinementNet(recipe.refinement_net),
+        CandidateCrops(found, seed),
+        replace(recipe.refinement, seed=seed),
         context.engine,
-        context.checkpoint(f"refinement-{name}"),
-        report=partial(log_line, context.folder / "logs", f"refinement-{name}"),
+        context.checkpoint(stage),
+        report=partial(log_line, context.folder / "logs", stage),
         step_loss=refinement_step,
     )
 
 
-def read_seen(cohort: Path, hold_out: Sequence[str]) -> tuple[LabelledVisit, ...]:
-    """Read the prepared visits whose names start with no held-out prefix.
-
-    Raises
-    ------
-    NoInputError
-        If none is left.
-    """
-    paths = [
-        path
-        for path in sorted(cohort.glob("*.npz"))
-        if not any(path.name.startswith(prefix) for prefix in hold_out)
-    ]
-    if not paths:
-        raise NoInputError(f"no visit in {cohort} is left to train on", hint="hold out fewer")
-    return tuple(load_visit(path) for path in paths)
+def candidate_net(context: TrainingContext, test: int | None) -> LesionAnatomyNet:
+    """Load the fine-tuned CNN-1."""
+    net = context.networks().candidate
+    net.load_state_dict(read_network_weights(context.checkpoint(network_name("candidate", test))))
+    return net.eval()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = argparse.ArgumentParser(prog="protocol", description=str(__doc__).partition("\n")[0])
-    parser.add_argument("cohort", type=Path, help="folder of prepared visits (*.npz)")
-    parser.add_argument("label_maps", type=Path, help="folder of prepared label maps (*.npz)")
-    parser.add_argument("output_dir", type=Path)
-    parser.add_argument("--name", required=True, help="of the checkpoints and logs")
-    parser.add_argument("--init", type=Path, required=True, help="CNN-1 that saw no patient")
-    parser.add_argument("--lesion-bank", type=Path, help="lesions to paint (lesions.npz)")
-    parser.add_argument(
-        "--hold-out", nargs="*", default=[], metavar="PREFIX", help="visits that stay unseen"
+def refinement_net(context: TrainingContext, test: int | None) -> LesionRefinementNet:
+    """Load the trained CNN-2; the starting one where there was nothing to learn from."""
+    given = context.networks().refinement
+    net = given or LesionRefinementNet(context.recipe.refinement_net)
+    checkpoint = context.checkpoint(network_name("refinement", test))
+    if checkpoint.is_file():
+        net.load_state_dict(read_network_weights(checkpoint))
+    return net.eval()
+
+
+def run_held_out(context: TrainingContext, name: str, test: int | None) -> None:
+    """Run the networks that have not seen a visit over it; kept in ``held-out/``."""
+    path = context.folder / "held-out" / f"{name}.npz"
+    nets = [context.checkpoint(network_name(k, test)) for k in ("candidate", "refinement")]
+    if path.is_file() and all(
+        not net.is_file() or net.stat().st_mtime_ns <= path.stat().st_mtime_ns for net in nets
+    ):
+        return
+    output = run_on_visit(context, context.visit(name), test)
+    write_output(path, output.prediction, output.refinement)
+
+
+def run_on_visit(
+    context: TrainingContext, visit: LabelledVisit, test: int | None
+) -> NetworkOutput:
+    """Run both trained networks over a visit."""
+    images: Array = visit.images.astype(np.float32)
+    return run_networks(
+        [candidate_net(context, test)],
+        refinement_net(context, test),
+        context.recipe.candidate_threshold,
+        images,
+        visit.present,
+        visit.brain,
+        context.engine,
     )
-    parser.add_argument("--stages", nargs="+", default=["candidate", "refinement"])
-    parser.add_argument("--steps", type=int, help="of CNN-1")
-    parser.add_argument("--learning-rate", type=float, help="of CNN-1")
-    parser.add_argument("--real-share", type=float)
-    parser.add_argument("--paint-chance", type=float)
-    parser.add_argument("--device", default="auto")
-    return parser
-
-
-def make_recipe(options: argparse.Namespace) -> CascadeRecipe:
-    """Change the default recipe as asked for."""
-    recipe = CascadeRecipe()
-    plan = {
-        key: value
-        for key, value in (("steps", options.steps), ("learning_rate", options.learning_rate))
-        if value is not None
-    }
-    shares = {
-        key: value
-        for key in ("real_share", "paint_chance")
-        if (value := getattr(options, key)) is not None
-    }
-    return replace(recipe, candidate=replace(recipe.candidate, **plan), **shares)
-
-
-def main() -> int:
-    """Train both networks, and leave their checkpoints."""
-    options = build_parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for folder in ("checkpoints", "logs"):
-        (options.output_dir / folder).mkdir(parents=True, exist_ok=True)
-    context = TrainingContext(
-        options.output_dir,
-        read_seen(options.cohort, options.hold_out),
-        options.label_maps,
-        options.init,
-        read_lesion_bank(options.lesion_bank) if options.lesion_bank else None,
-        choose_engine(options.device),
-        make_recipe(options),
-    )
-    predictions = predict_unseen(context)
-    if "candidate" in options.stages:
-        train_candidate(context, options.name, predictions)
-    if "refinement" in options.stages:
-        train_refinement(context, options.name, predictions)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -18,7 +18,7 @@ from bids_msseg.bids.record import (
     VisitRecord,
     in_visit_order,
     read_record,
-    read_records,
+    read_records_of,
     write_record,
 )
 from bids_msseg.lesions.change import ChangeRule
@@ -38,7 +38,8 @@ class ChangeOutcome:
     ----------
     participant : str
     pairs : int
-        Pairs of visits that were compared.
+        Pairs of visits that were compared, or with a failure, that were to be compared. Those
+        whose visits could not be aligned do not count.
     failure : Failure or None
     """
 
@@ -120,7 +121,8 @@ def compare_participants(
         Software, for sidecars.
     rule : ChangeRule, optional
     bids_dir : Path, optional
-        Dataset whose tables tell when visits were made.
+        Dataset whose tables tell when visits were made. Visits whose session it does not hold any
+        more are not compared.
     session_order : sequence of str, optional
         Sessions in the order that the user gives.
 
@@ -128,16 +130,19 @@ def compare_participants(
     -------
     list of ChangeOutcome
         One for each participant with a comparison to be made; a failed one has its reason in the
-        records of the later visits, too.
+        records of the later visits, too. Visits that cannot be aligned are no failure: the record
+        of the later one says why, and the other pairs are compared.
     """
     todo: dict[str, list[PairDelivery]] = {}
-    for participant in dict.fromkeys(participants):
-        records = read_records(execution.out_dir, participant)
+    wanted = tuple(dict.fromkeys(participants))
+    found = read_records_of(execution.out_dir, wanted)
+    for participant in wanted:
+        records = found.get(participant, ())
         order = _order(bids_dir, participant, records, session_order)
         records = _note_order(execution.out_dir, records, participant, order)
         deliveries = [
             PairDelivery(execution.out_dir, pair, rule or ChangeRule(), versions or {})
-            for pair in (pairs_of(records) if order.known else ())
+            for pair in pairs_of(one for one in records if one.visit_number is not None)
         ]
         _forget_old(execution.out_dir, records, deliveries)
         if not all(_is_compared(one) for one in deliveries):
@@ -146,7 +151,7 @@ def compare_participants(
     for group in _chunks(list(todo), execution.chunk):
         workflows = {key: init_changes_wf(todo[key], seed=seed, threads=threads) for key in group}
         failures = run_workflows(workflows, execution)
-        outcomes += [_outcome(execution, todo[key], failures[key]) for key in group]
+        outcomes += [_outcome(todo[key], failures[key]) for key in group]
     return outcomes
 
 
@@ -156,15 +161,24 @@ def _order(
     records: Iterable[VisitRecord],
     session_order: Sequence[str],
 ) -> VisitOrder:
-    """Put the finished visits of a participant in order."""
+    """Put the finished visits of a participant that are still in the dataset in order."""
     flairs = {
         record.session: Path(record.contrasts["FLAIR"].file).name
         if "FLAIR" in record.contrasts
         else ""
         for record in records
-        if record.status == "ok" and record.session is not None
+        if record.status == "ok"
+        and record.session is not None
+        and _is_in_dataset(bids_dir, record)
     }
     return order_sessions(bids_dir, participant, flairs, asked=session_order)
+
+
+def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
+    """Whether the session exists: the record of one that was renamed or removed stays in OUT."""
+    if bids_dir is None:
+        return True
+    return (bids_dir / f"sub-{record.participant}" / f"ses-{record.session}").is_dir()
 
 
 def _note_order(
@@ -195,13 +209,18 @@ def _chunks(keys: list[str], size: int) -> list[list[str]]:
     return [keys[start : start + size] for start in range(0, len(keys), size)]
 
 
+def _later_record(delivery: PairDelivery) -> VisitRecord | None:
+    later = delivery.pair.later
+    return read_record(delivery.out_dir, later.participant, later.session)
+
+
 def _is_compared(delivery: PairDelivery) -> bool:
-    """Whether OUT holds what a comparison would write."""
-    later, session = delivery.pair.later, delivery.pair.earlier.session or ""
-    record = read_record(delivery.out_dir, later.participant, later.session)
+    """Whether OUT holds what a comparison would write, of visits not aligned the attempt."""
+    later = delivery.pair.later
+    record = _later_record(delivery)
     if record is None or record.changes.get("fingerprint") != delivery.fingerprint:
         return False
-    files = pair_files(delivery.out_dir, session, later).all
+    files = delivery.files.figures[1:] if record.changes.get("failed") else delivery.files.all
     tables = [changes_path(delivery.out_dir, later.participant, e) for e in (".tsv", ".json")]
     return all(path.is_file() for path in (*files, *tables))
 
@@ -215,8 +234,7 @@ def _forget_old(
         with_whom = record.changes.get("compared_with")
         if with_whom is None or expected.get(record.key) == with_whom:
             continue
-        for path in pair_files(out_dir, str(with_whom), record).all:
-            path.unlink(missing_ok=True)
+        _remove(pair_files(out_dir, str(with_whom), record).all)
         write_record(out_dir, replace(record, changes={}))
     if records and not deliveries:
         for extension in (".tsv", ".json"):
@@ -224,17 +242,35 @@ def _forget_old(
                 changes_path(out_dir, records[0].participant, extension).unlink()
 
 
-def _outcome(
-    execution: Execution, deliveries: Sequence[PairDelivery], failure: Failure
-) -> ChangeOutcome:
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _outcome(deliveries: Sequence[PairDelivery], failure: Failure) -> ChangeOutcome:
     participant = deliveries[0].pair.later.participant
     if all(_is_compared(one) for one in deliveries):
-        return ChangeOutcome(participant, len(deliveries))
+        failed = sum(_log_failed(one) for one in deliveries)
+        return ChangeOutcome(participant, len(deliveries) - failed)
     for delivery in deliveries:
-        later = delivery.pair.later
-        record = read_record(execution.out_dir, later.participant, later.session)
+        record = _later_record(delivery)
         if record is not None and record.status == "ok" and not _is_compared(delivery):
-            said = (without_folders(text) for text in (failure.message, failure.hint))
-            told = failed_summary(delivery.pair, *said)
-            write_record(execution.out_dir, replace(record, changes=told))
+            reason, hint = (without_folders(text) for text in (failure.message, failure.hint))
+            # results of another comparison must not stand beside the failure of this one
+            _remove(delivery.files.all)
+            changes = failed_summary(delivery.pair, reason, hint)
+            write_record(delivery.out_dir, replace(record, changes=changes))
     return ChangeOutcome(participant, len(deliveries), failure)
+
+
+def _log_failed(delivery: PairDelivery) -> bool:
+    """Say where visits could not be aligned, and whether it is so."""
+    record = _later_record(delivery)
+    if record is None or not record.changes.get("failed"):
+        return False
+    LOGGER.warning(
+        "%s is not compared with ses-%s: %s\n  hint: %s",
+        record.key,
+        *(record.changes.get(name) for name in ("compared_with", "failed", "hint")),
+    )
+    return True

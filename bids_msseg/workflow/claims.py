@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from bids_msseg.bids.record import BROKE_OFF, VisitRecord
+from bids_msseg.bids.record import BROKE_OFF, VisitRecord, read_record
 
 LOCK_FILE: Final = ".claims"
 LOGGER = logging.getLogger("bids_msseg")
@@ -120,11 +120,15 @@ class Claims:
             fcntl.lockf(self._open[file], fcntl.LOCK_UN, 1, _place(name))
 
 
-def note_running(records: Iterable[VisitRecord], claims: Claims) -> tuple[VisitRecord, ...]:
+def note_running(
+    out_dir: Path, records: Iterable[VisitRecord], claims: Claims
+) -> tuple[VisitRecord, ...]:
     """Tell visits on which another run is at work from those whose run broke off.
 
     Parameters
     ----------
+    out_dir : Path
+        Top folder of the outputs, from which the records were read.
     records : iterable of VisitRecord
     claims : Claims
         This run's own, without a claim on any of these visits.
@@ -132,19 +136,25 @@ def note_running(records: Iterable[VisitRecord], claims: Claims) -> tuple[VisitR
     Returns
     -------
     tuple of VisitRecord
-        In the same order, some with the status "running".
+        In the same order, some with the status "running", and as it ended where the other run has
+        ended meanwhile.
     """
     return tuple(
-        replace(
-            one,
+        _running_or_ended(out_dir, one, claims) if one.reason == BROKE_OFF else one
+        for one in records
+    )
+
+
+def _running_or_ended(out_dir: Path, record: VisitRecord, claims: Claims) -> VisitRecord:
+    if _is_taken(record.key, claims):
+        return replace(
+            record,
             status="running",
             reason="still running: another run is at work on this visit",
             hint="wait for it; then run the group level, or the same command, again",
         )
-        if one.reason == BROKE_OFF and _is_taken(one.key, claims)
-        else one
-        for one in records
-    )
+    # the run that held the claim may have written its result after the record was read
+    return read_record(out_dir, record.participant, record.session) or record
 
 
 def _is_taken(name: str, claims: Claims) -> bool:

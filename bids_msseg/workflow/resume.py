@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.derivatives import visit_files
+from bids_msseg.bids.derivatives import figure_labels, visit_files
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
 
@@ -82,12 +83,29 @@ def is_finished(
     record = read_record(out_dir, visit.participant, visit.session)
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
-    files = visit_files(out_dir, _as_used(visit, record), spaces)
-    return all(path.is_file() for path in files)
+    files = visit_files(out_dir, as_used(visit, record), spaces)
+    return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record)))
 
 
-def _as_used(visit: Visit, record: VisitRecord) -> Visit:
-    """Leave out the contrasts that the run left out, of which there are no outputs."""
+def _pictures(out_dir: Path, visit: Visit, record: VisitRecord) -> tuple[Path, ...]:
+    """Name the pictures of a visit: what could not be aligned was drawn, too."""
+    labels = {*figure_labels(visit), *record.figures}
+    return tuple(figure_path(out_dir, visit, label, extension=".png") for label in labels)
+
+
+def as_used(visit: Visit, record: VisitRecord) -> Visit:
+    """Leave out the contrasts that the run left out, of which there are no outputs.
+
+    Parameters
+    ----------
+    visit : Visit
+    record : VisitRecord
+        What the run has recorded of it.
+
+    Returns
+    -------
+    Visit
+    """
     unused = [name for name, use in record.contrasts.items() if not use.used]
     return replace(
         visit,

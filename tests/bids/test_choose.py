@@ -262,6 +262,55 @@ def test_a_lone_empty_file_is_told_before_it_is_run(
     assert visit.problem == f"sub-01_{contrast}.nii.gz is empty"
 
 
+# Files that are not fetched: what is known of them is their name
+
+LOST = ("ce-gd_run-2", "rec-motion", "task-nod", "space-MNI_desc-preproc")
+
+
+def not_fetched(folder: Path, entities: str) -> Path:
+    image = folder / f"sub-01_{entities}_FLAIR.nii.gz"
+    image.symlink_to("../.git/annex/objects/MD5E-s9--0.nii.gz")
+    return image
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("part", NO_BRAINS)
+def test_no_part_of_a_brain_stands_in_for_what_is_not_fetched(
+    tmp_path: Path, part: str, lost: str
+) -> None:
+    there = write(tmp_path / "sub-01_acq-a_FLAIR.nii.gz", *NO_BRAINS[part])
+    gone = not_fetched(tmp_path, lost)
+    for images in ([there, gone], [gone, there]):
+        found = choose_image("FLAIR", images)
+        assert (found.image, found.missing) == (None, gone)
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_no_damaged_image_stands_in_for_what_is_not_fetched(
+    tmp_path: Path, spoil: Callable[[Path], None], lost: str
+) -> None:
+    there = tmp_path / "sub-01_acq-a_FLAIR.nii.gz"
+    spoil(there)
+    gone = not_fetched(tmp_path, lost)
+    found = choose_image("FLAIR", [there, gone])
+    assert (found.image, found.missing) == (None, gone)
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("brain", ["3-D of 1 mm", "axial, 20 slices of 5 mm"])
+def test_a_whole_brain_with_a_better_name_needs_nothing_else(
+    tmp_path: Path, brain: str, lost: str
+) -> None:
+    there = write(tmp_path / "sub-01_acq-a_FLAIR.nii.gz", *BRAINS[brain])
+    part = write(tmp_path / "sub-01_acq-b_FLAIR.nii.gz", *NO_BRAINS["sagittal cord"])
+    gone = not_fetched(tmp_path, lost)
+    found = choose_image("FLAIR", [part, there, gone])
+    assert (found.image, found.missing) == (there, None)
+    (note,) = found.notes
+    assert f"{gone.name} (not fetched)" in note
+
+
 # Roles
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bids_msseg.bids.derivatives import visit_files
 from bids_msseg.bids.paths import (
     changes_path,
     figure_path,
@@ -177,7 +179,8 @@ def test_refusals_say_what_was_meant() -> None:
 def test_outputs_under_another_name_of_the_flair(
     tmp_path: Path, session: str | None, before: dict[str, str], now: dict[str, str]
 ) -> None:
-    old, new = (Visit("01", session, Path("f.nii.gz"), entities=one) for one in (before, now))
+    flair, t1w = Path("f.nii.gz"), Path("t.nii.gz")
+    old, new = (Visit("01", session, flair, t1w, entities=one) for one in (before, now))
     others = Visit("01", "2", Path("f.nii.gz"), entities=before), Visit("02", session, Path("f"))
     stale = outputs_of(tmp_path, old)
     for visit in (new, *others):
@@ -186,6 +189,25 @@ def test_outputs_under_another_name_of_the_flair(
     beside.touch()
     assert set(stale_outputs(tmp_path, new)) == stale
     assert stale_outputs(tmp_path, Visit("03", None, Path("f"))) == ()
+
+
+@pytest.mark.parametrize("lost", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
+@pytest.mark.parametrize("entities", [{}, {"acq": "3D", "run": "02"}])
+def test_outputs_of_a_contrast_that_is_no_longer_used(
+    tmp_path: Path, entities: dict[str, str], lost: tuple[str, ...]
+) -> None:
+    """Pictures stay: of one that could not be aligned there is one, too."""
+    image = Path("f.nii.gz")
+    whole = Visit("01", "1", image, image, image, entities=entities)
+    visit = replace(whole, **{name.lower(): None for name in lost})
+    spaces = (("T1w", None), ("MNI152NLin2009aSym", 1))
+    before, now = (set(visit_files(tmp_path, one, spaces)) for one in (whole, visit))
+    for path in before:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    stale = set(stale_outputs(tmp_path, visit))
+    assert stale == {path for path in before - now if path.parent.name == "anat"}
+    assert len(stale) == 6 * ("T1w" in lost) + 4 * ("T2w" in lost)
 
 
 def outputs_of(out: Path, visit: Visit) -> set[Path]:

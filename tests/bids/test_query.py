@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.query import Selection, Visit, find_visits
 from bids_msseg.errors import (
     InvalidDatasetError,
@@ -348,6 +349,17 @@ class TestDataLad:
         (skipped,) = find_visits(study, participants=["01", "02"]).skipped
         assert skipped.hint == "datalad get sub-02/anat/sub-02_run-1_FLAIR.nii.gz"
 
+    @pytest.mark.parametrize("contrast", ["FLAIR", "T1w"])
+    @pytest.mark.parametrize("entities", ["ce-gd", "rec-motion", "acq-a_task-nod"])
+    def test_a_part_of_a_head_does_not_stand_in(
+        self, study: Path, entities: str, contrast: str
+    ) -> None:
+        """The images of this study are far smaller than a head."""
+        name = f"sub-02/anat/sub-02_{entities}_{contrast}.nii.gz"
+        (study / name).symlink_to("gone")
+        (skipped,) = find_visits(study, participants=["01", "02"]).skipped
+        assert (skipped.key, skipped.hint) == ("sub-02", f"datalad get {name}")
+
     def test_links_in_circles(self, study: Path) -> None:
         """Naive indexing takes minutes with two of these."""
         for folder in (study, study / "sub-01", study / "sub-02/anat"):
@@ -363,6 +375,57 @@ class TestDataLad:
         (study / "sub-02").rename(tmp_path / "elsewhere")
         (study / "sub-02").symlink_to(tmp_path / "elsewhere")
         assert "sub-02" in names(find_visits(study))
+
+
+def broken_link(image: Path) -> None:
+    image.symlink_to("../../.git/annex/objects/MD5E-s9--0.nii.gz")
+
+
+def pointer_file(image: Path) -> None:
+    image.write_text("/annex/objects/MD5E-s9--0.nii.gz\n")
+
+
+def empty_file(image: Path) -> None:
+    image.write_bytes(b"")
+
+
+class TestIgnoredContrasts:
+    @pytest.mark.parametrize("spoil", [broken_link, pointer_file, empty_file, os.mkfifo])
+    @pytest.mark.parametrize("contrast", ["T1w", "T2w"])
+    def test_their_images_decide_nothing(
+        self, study: Path, contrast: str, spoil: Callable[[Path], None]
+    ) -> None:
+        image = study / f"sub-01/ses-1/anat/sub-01_ses-1_{contrast}.nii.gz"
+        image.unlink()
+        spoil(image)
+        found = find_visits(study, participants=["01"])
+        decided = [*found.skipped, *(visit for visit in found.visits if visit.problem)]
+        assert [one.key for one in decided] == ["sub-01_ses-1"]
+        found = find_visits(study, participants=["01"], ignore=[contrast.lower()])
+        assert [visit.key for visit in found.visits] == ["sub-01_ses-1", "sub-01_ses-2"]
+        assert found.skipped == ()
+        assert found.visits[0].problem == ""
+        others = [one for one in ("FLAIR", "T1w", "T2w") if one != contrast]
+        assert list(found.visits[0].contrasts) == list(found.visits[0].metadata) == others
+
+    @pytest.mark.parametrize(
+        ("ignored", "left"),
+        [
+            ((), ["FLAIR", "T1w", "T2w"]),
+            (("t1w",), ["FLAIR", "T2w"]),
+            (("t2w",), ["FLAIR", "T1w"]),
+            (("T2w", "t1w"), ["FLAIR"]),
+        ],
+    )
+    def test_a_visit_that_has_them_says_so(
+        self, study: Path, ignored: tuple[str, ...], left: list[str]
+    ) -> None:
+        first, second, third = find_visits(study, ignore=ignored).visits
+        assert list(first.contrasts) == left
+        assert len(first.notes) == len(ignored)
+        # this one has a FLAIR alone, and the last one no T2w
+        assert second.notes == ()
+        assert len(third.notes) == ("t1w" in ignored)
 
 
 class TestFilters:
@@ -599,10 +662,35 @@ class TestDescription:
     def test_warnings(self, study: Path) -> None:
         (study / "dataset_description.json").write_text('{"Name": "x"}')
         (study / "sub-0_4").mkdir()
+        version = f"has no BIDSVersion: the dataset is read as BIDS {BIDS_VERSION}"
         assert find_visits(study).notes == (
-            "dataset_description.json has no BIDSVersion: the dataset is read as BIDS 1.10",
+            f"dataset_description.json {version}",
             "ignored, labels may hold letters and digits only: sub-0_4",
         )
+
+    @pytest.mark.parametrize(
+        ("version", "noted"),
+        [
+            ("1.0.2", False),
+            ("1.8.0", False),
+            ("1.10.1", False),
+            (BIDS_VERSION, False),
+            ("1.12.0", False),
+            ("1.11.0-dev", False),
+            ("2.0.0", True),
+            ("9.9", True),
+            (1.1, True),
+        ],
+    )
+    def test_every_bids_1_is_read_by_the_rules_of_one_version(
+        self, study: Path, version: object, noted: bool
+    ) -> None:
+        """They are those of the version that outputs name."""
+        about = {"Name": "x", "BIDSVersion": version}
+        (study / "dataset_description.json").write_text(json.dumps(about))
+        notes = find_visits(study).notes
+        assert len(notes) == noted
+        assert all(note.endswith(f"read as BIDS {BIDS_VERSION}") for note in notes)
 
     def test_clean(self, study: Path) -> None:
         assert find_visits(study).notes == ()

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bids_msseg.bids import record as module
 from bids_msseg.bids.record import (
     ContrastUse,
     ModelUse,
@@ -22,6 +23,7 @@ from bids_msseg.bids.record import (
     VisitRecord,
     read_record,
     read_records,
+    read_records_of,
     write_record,
 )
 
@@ -51,6 +53,7 @@ FULL = VisitRecord(
     methods="Lesions were segmented …",
     visit_number=2,
     order_source="the session labels",
+    figures=("lesions", "registrationT2w"),
 )
 
 
@@ -217,6 +220,9 @@ def test_any_wrong_value_is_a_failed_record_at_worst(tmp_path: Path, data: Any) 
         ("visit_number", "first", "visit_number: 'first' is not a number"),
         ("visit_number", -1, "-1 is less than nothing"),
         ("order_source", None, "order_source: None is not text"),
+        ("figures", "lesions", "figures: .lesions. is not a list"),
+        ("figures", ["a_b"], "figures: .a_b. is not a label"),
+        ("figures", ["../x"], "is not a label"),
         ("changes", {"n_new": "many"}, "'many' is not a number"),
         ("changes", {"new_ml": math.nan}, "nan is not a finite number"),
         ("changes", {"compared_with": "a/b"}, "'a/b' is not a label"),
@@ -240,6 +246,28 @@ def test_what_changed_is_read_again(tmp_path: Path) -> None:
     write_record(tmp_path, replace(FULL, changes=changes))
     (read,) = read_records(tmp_path)
     assert read.changes == changes
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [(), ("1",), ("01", "10"), ("1", "01", "10", "1a"), ("1", "99"), ("1", "1")],
+)
+def test_records_of_several_participants_are_those_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...]
+) -> None:
+    for label in ("1", "01", "10", "1a"):
+        write_record(tmp_path, VisitRecord(label, None, "", "skipped"))
+        for number, session in enumerate(("post", "pre"), start=1):
+            visit = f"sub-{label}_ses-{session}"
+            write_record(
+                tmp_path, VisitRecord(label, session, visit, "ok", visit_number=3 - number)
+            )
+    expected = {one: read_records(tmp_path, one) for one in wanted if one != "99"}
+    opened: list[str] = []
+    read = module._read
+    monkeypatch.setattr(module, "_read", lambda path: opened.append(path.stem) or read(path))
+    assert read_records_of(tmp_path, wanted) == expected
+    assert len(opened) == 3 * len(expected)
 
 
 def test_a_copy_under_another_name_is_no_second_visit(tmp_path: Path) -> None:

@@ -89,6 +89,19 @@ def test_arguments_agree_and_are_pinned(
     assert Requirement(allowed[1]).specifier.contains(torch)
 
 
+def test_the_documentation_names_the_arguments_of_both(
+    dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
+) -> None:
+    page = (ROOT / "docs/how-to/docker_apptainer.md").read_text()
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \|", page, re.MULTILINE)
+    ours = {rest.partition("=")[0] for word, rest in dockerfile if word == "ARG"}
+    assert set(re.findall(r"\w+", " ".join(rows))) == ours
+    said = re.search(r"definition file has the arguments ([^.]*)\.", " ".join(page.split()))
+    assert said is not None
+    theirs = set().union(*map(arguments, definition))
+    assert set(re.findall(r"`([A-Z_]+)`", said[1])) == theirs
+
+
 def test_every_stage_starts_from_the_base_or_another_stage(
     dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:

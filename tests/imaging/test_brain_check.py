@@ -114,6 +114,32 @@ def test_a_given_mask_is_named_and_not_changed(
     assert (len(found.notes), len(found.faults)) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("voxels", "repair", "size"),
+    [(8, False, "0.2"), (16, False, "0.4"), (50, False, "1.4"), (1000, True, "27.0")],
+)
+def test_a_small_leak_is_not_said_to_be_nothing(
+    template: Volume,
+    grid: Volume,
+    brain: Mask,
+    monkeypatch: pytest.MonkeyPatch,
+    voxels: int,
+    repair: bool,
+    size: str,
+) -> None:
+    """Voxels of 27 mm³; with repair, what is too much to be cut off is named."""
+
+    def leak(_flair: Volume, mask: Mask, *_: object) -> Mask:
+        found = np.zeros_like(mask)
+        found.flat[np.flatnonzero(mask)[:voxels]] = True
+        return found
+
+    monkeypatch.setattr("bids_msseg.imaging.brain_check._leak", leak)
+    flair = grid.with_data(np.where(brain, 100, 0).astype(np.float32))
+    (fault,) = check_brain(flair, brain, template, np.eye(4), repair=repair).faults
+    assert f" {size} mL " in fault
+
+
 def test_what_is_not_local_is_named(template: Volume, grid: Volume, brain: Mask) -> None:
     wide = ndimage.binary_dilation(brain, iterations=5)
     assert (wide & ~brain).sum() * EDGE_MM**3 / 1000 > 4 * LOCAL_ML > BUMP_ML

@@ -12,7 +12,7 @@ from bids_msseg.models.lesion_anatomy import (
     LesionAnatomyConfig,
     LesionAnatomyNet,
     fold,
-    read_lesion_anatomy,
+    read_network_weights,
     unfold,
 )
 
@@ -99,7 +99,7 @@ def test_weights_are_read_from_both_kinds_of_file(tmp_path: Path, kind: str) -> 
         torch.save({"average": kept, "net": {}}, path)
     else:
         torch.save({name: value.half() for name, value in kept.items()}, path)
-    seen = read_lesion_anatomy(path)
+    seen = read_network_weights(path)
     assert seen.keys() == kept.keys()
     assert all(value.dtype == torch.float32 for value in seen.values())
     assert torch.allclose(seen["lesion.weight"], kept["lesion.weight"], atol=1e-3)

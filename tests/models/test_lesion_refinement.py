@@ -108,12 +108,11 @@ def test_refinement_speaks_of_candidates_only(source: CropSource) -> None:
 def test_fusion_is_the_weighted_mean_of_logits() -> None:
     one = np.full((1, 1, 1), 0.8, np.float32)
     lesion, voxels = np.full_like(one, 0.5), np.full_like(one, 0.2)
-    prediction = Prediction(one, np.zeros((CLASSES, 1, 1, 1), np.float16))
-    fused = fuse(prediction, Refinement(voxels, lesion), CascadePoint(0.1, 0.25, 0.25))
+    fused = fuse(one, Refinement(voxels, lesion), CascadePoint(0.1, 0.25, 0.25))
     expected = 0.5 * np.log(4) + 0.25 * np.log(0.25)
     assert float(fused[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
     nowhere = Refinement(np.zeros_like(one), np.zeros_like(one))
-    assert float(fuse(prediction, nowhere, CascadePoint())[0, 0, 0]) == 0
+    assert float(fuse(one, nowhere, CascadePoint())[0, 0, 0]) == 0
 
 
 def test_components_without_a_sure_voxel_fall_below_the_threshold() -> None:
@@ -134,7 +133,7 @@ def test_the_whole_cascade_keeps_to_the_brain(fast: bool) -> None:
     images = rng.normal(size=(3, 24, 20, 22)).astype(np.float32)
     brain = np.zeros(images.shape[1:], bool)
     brain[4:-4, 4:-4, 4:-4] = True
-    point = CascadePoint(gate=0.3)
+    point = CascadePoint(candidate_threshold=0.3)
     found = segment([first], second, point, images, (True,) * 3, brain, Engine(), fast=fast)
     assert not found.probability[~brain].any()
     assert not found.candidates[~brain].any()

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
@@ -62,3 +63,19 @@ def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> No
         name for name in ("T1w", "T2w", "FLAIR") if name not in left_out
     ]
     assert outputs._kept_names("nothing", inputs) == []
+
+
+@pytest.mark.parametrize("entities", [{}, {"acq": "3D", "run": "02"}])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        (),
+        ("lesions", "brainPlain"),
+        ("registrationT1w", "registrationFLAIR"),
+        ("registrationMNI152NLin2009aSym",),
+    ],
+)
+def test_the_record_lists_the_pictures(entities: dict[str, str], labels: tuple[str, ...]) -> None:
+    visit = Visit("01", "1", Path("f.nii.gz"), entities=entities)
+    paths = [figure_path(Path("/out"), visit, label, extension=".png") for label in labels]
+    assert outputs._drawn(map(str, paths)) == labels

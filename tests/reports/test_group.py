@@ -401,6 +401,22 @@ def test_what_is_missing_is_told(out_dir: Path, tmp_path: Path) -> None:
     assert absent == "not in participants.tsv: sub-01"
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "n/a"),
+        ({"compared_with": "1", "fingerprint": "f", "n_new": 0}, "ses-1"),
+        ({"compared_with": "1", "fingerprint": "f", "failed": "turned", "hint": "look"}, "n/a"),
+        ({"compared_with": "1", "failed": "a file is missing", "hint": "run again"}, "n/a"),
+    ],
+)
+def test_the_visit_compared_with_is_named_where_the_comparison_succeeded(
+    make_record: Any, changes: dict[str, Any], expected: str
+) -> None:
+    (row,) = group_rows([dataclasses.replace(make_record("01", "2"), changes=changes)])
+    assert row["compared_with"] == expected
+
+
 def test_no_remark_where_nothing_is_missing(tmp_path: Path, make_record: Any) -> None:
     write_record(tmp_path, make_record("01", None))
     assert write_group(tmp_path, bids_dir=tmp_path).notes == ()

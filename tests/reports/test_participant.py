@@ -110,6 +110,27 @@ def test_the_viewer_carries_the_images(out_dir: Path, read_page: Read) -> None:
     assert "needs a browser with scripts and WebGL 2" in page.text
 
 
+@pytest.mark.parametrize(
+    ("used", "shown"),
+    [
+        ({"FLAIR": True, "T1w": True}, ["FLAIR", "T1w"]),
+        ({"FLAIR": True, "T1w": False}, ["FLAIR"]),
+        ({"FLAIR": True}, ["FLAIR"]),
+        ({"FLAIR": True, "T2w": True}, ["FLAIR"]),
+        ({}, ["FLAIR", "T1w"]),
+    ],
+)
+def test_the_viewer_has_no_contrast_that_the_visit_does_not_use(
+    out_dir: Path, make_record: Any, used: dict[str, bool], shown: list[str]
+) -> None:
+    """OUT holds a FLAIR and a T1w."""
+    uses = {name: ContrastUse("x.nii.gz", (1.0, 1.0, 1.0), used=one) for name, one in used.items()}
+    record = make_record(contrasts=uses)
+    html = write_participant_page(out_dir, "01", records=[record]).read_text()
+    layers = re.findall(r'id="ses-1-layer-(\w+)">', html)
+    assert layers == [*shown, "lesions", "rejected", "probability"]
+
+
 def test_a_page_without_images_has_no_viewer(tmp_path: Path, make_record: Any) -> None:
     html = write_participant_page(tmp_path, "01", records=[make_record()]).read_text()
     assert "niivue" not in html

@@ -8,7 +8,12 @@ from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.inference import Prediction
 from bids_msseg.models.lesion_refinement import FINE
-from bids_msseg.training.candidates import CandidateCrops, LabelledCandidates, label_candidates
+from bids_msseg.training.candidates import (
+    CandidateCrops,
+    LabelledCandidates,
+    label_candidates,
+    tightened,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +47,11 @@ def test_true_candidates_hold_ground_truth_and_false_ones_do_not(
         assert not images[present == 0].any()
         seen.add(bool(real))
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize(("left", "kept"), [(9, 9), (3, 3), (2, 27), (0, 27)])
+def test_a_candidate_is_tightened_but_never_lost(left: int, kept: int) -> None:
+    candidate, tight = torch.zeros(1, FINE, FINE, FINE), np.zeros((FINE,) * 3, bool)
+    candidate[0, :3, :3, :3] = 1
+    tight.ravel()[[n for n in range(FINE**3) if candidate.ravel()[n]][:left]] = True
+    assert float(tightened(candidate, tight).sum()) == kept

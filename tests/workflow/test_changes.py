@@ -14,9 +14,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.changes import pair_files, recorded_visit
+from bids_msseg.bids.changes import VisitPair, failed_summary, pair_files, recorded_visit
 from bids_msseg.bids.files import write_tsv
-from bids_msseg.bids.paths import changes_path, output_path
+from bids_msseg.bids.paths import changes_path, output_path, records_dir
 from bids_msseg.bids.record import (
     ContrastUse,
     VisitRecord,
@@ -30,6 +30,7 @@ from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.change import Code
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import lesion_table, rows_to_table
+from bids_msseg.nodes.changes import PairDelivery
 from bids_msseg.reports.group import group_rows
 from bids_msseg.reports.participant import write_participant_page
 from bids_msseg.workflow import changes as changes_module
@@ -265,13 +266,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]
 
 
 def visits(top: Path, *sessions: str, dates: bool = True) -> Execution:
-    """Leave finished visits, and the table of their dates."""
+    """Leave finished visits, their folders in the dataset, and the table of their dates."""
     rows = [f"ses-{one}\t19{number:02d}-05-01T12:00:00" for number, one in enumerate(sessions)]
     table = top / "raw/sub-01/sub-01_sessions.tsv"
     table.parent.mkdir(parents=True)
     if dates:
         table.write_text("\n".join(["session_id\tacq_time", *rows, ""]))
     for session in sessions:
+        (table.parent / f"ses-{session}").mkdir()
         write_record(top / "out", record_of(session))
     return Execution(top / "work", top / "out")
 
@@ -349,32 +351,186 @@ def test_the_order_is_of_finished_visits_and_written_once(
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
-@pytest.mark.parametrize("doubt", ["little information", "both directions differ", "half a turn"])
-def test_visits_that_cannot_be_aligned_are_shown_and_not_compared(
+@pytest.mark.parametrize("number", [1, 3, 30])
+def test_the_folder_of_records_is_listed_once(
+    asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    people = [f"{label:02d}" for label in range(number)]
+    for participant in people:
+        for session in ("1", "2"):
+            key = f"sub-{participant}_ses-{session}"
+            write_record(
+                tmp_path, replace(record_of(session), participant=participant, prefix=key)
+            )
+    listed: list[Path] = []
+    glob = Path.glob
+    monkeypatch.setattr(
+        Path,
+        "glob",
+        lambda self, *given, **more: listed.append(self) or glob(self, *given, **more),
+    )
+    compare_participants(people, Execution(tmp_path / "work", tmp_path))
+    assert listed == [records_dir(tmp_path)]
+    assert asked == [("1", "2")] * number
+
+
+@pytest.mark.parametrize(
+    ("sessions", "gone"),
+    [
+        (("baseline", "2"), "1"),
+        (("1", "12months"), "2"),
+        (("M6", "M12"), "M0"),
+        (("predrug", "postdrug", "followup"), "placebo"),
+        (("2",), "1"),
+    ],
+)
+def test_sessions_that_have_left_the_dataset_are_not_compared(
+    asked: list[Any], tmp_path: Path, sessions: tuple[str, ...], gone: str
+) -> None:
+    execution = visits(tmp_path, *sessions)
+    # as a run has left it before the session was renamed or removed
+    old = {"compared_with": sessions[0], "fingerprint": "f", "n_new": 4}
+    write_record(execution.out_dir, record_of(gone, visit_number=2, changes=old))
+    compare_participants(["01"], execution, bids_dir=tmp_path / "raw")
+    assert asked == list(pairwise(sessions))
+    records = {str(record.session): record for record in read_records(execution.out_dir)}
+    numbers = [records[session].visit_number for session in sessions]
+    assert numbers == ([1, 2, 3][: len(sessions)] if len(sessions) > 1 else [None])
+    left = records[gone]
+    assert (left.status, left.visit_number, left.order_source) == ("ok", None, "")
+    assert left.changes == {}
+
+
+# Visits that cannot be aligned
+
+SHIFTED = np.eye(4)
+SHIFTED[0, 3] = 70
+REASONS = {
+    "little information": Alignment(np.eye(4), 0.1, (), "little information"),
+    "half a turn": Alignment(np.eye(4), 0.1, (), "half a turn"),
+    # it is refused where the brains meet
+    "different parts of the brain": Alignment(SHIFTED, 0.1),
+}
+
+
+@pytest.mark.parametrize(
+    ("odd", "failed", "reason"),
+    [
+        ("1", ["2"], "little information"),
+        ("2", ["2", "3"], "half a turn"),
+        ("3", ["3"], "different parts of the brain"),
+    ],
+)
+def test_a_pair_that_cannot_be_aligned_does_not_affect_the_others(
     tmp_path: Path,
     make_phantom: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
-    doubt: str,
+    caplog: pytest.LogCaptureFixture,
+    odd: str,
+    failed: list[str],
+    reason: str,
 ) -> None:
     out = tmp_path / "out"
-    phantom = make_phantom("RAS", (4.0, 4.0, 6.0))
-    for seed, session in enumerate(("1", "2")):
-        leave_visit(out, record_of(session), phantom, fresh=False, seed=seed)
-    astray = Alignment(np.eye(4), 0.1, (), doubt)
-    monkeypatch.setattr("bids_msseg.nodes.changes.align_visits", lambda *_, **__: astray)
+    for session in "123":
+        phantom = make_phantom("RAS", (2.0, 2.0, 5.0 if session == odd else 4.0))
+        leave_visit(out, record_of(session), phantom, fresh=False, seed=int(session))
+
+    def align(earlier: Volume, later: Volume, **_: Any) -> Alignment:
+        thickest = max(earlier.spacing.max(), later.spacing.max())
+        return REASONS[reason] if thickest > 4.5 else Alignment(np.eye(4), 0.1)
+
+    monkeypatch.setattr("bids_msseg.nodes.changes.align_visits", align)
     monkeypatch.setattr("bids_msseg.reports.participant.read_scene", lambda *_: _no_scene())
-    changes, *pictures = pair_files(out, "1", record_of("2")).figures
-    # left by a comparison that is no longer true
-    changes.parent.mkdir(parents=True, exist_ok=True)
-    changes.write_bytes(b"old")
-    (outcome,) = compare_participants(["01"], Execution(tmp_path / "work", out))
-    assert outcome.failure
-    assert outcome.failure.code == 65
-    record = read_record(out, "01", "2")
-    assert record
-    assert doubt in str(record.changes["failed"])
-    assert not changes.exists()
-    assert all(path.is_file() for path in pictures)
+    pairs = {later: pair_files(out, one, record_of(later)) for one, later in pairwise("123")}
+    for path in (path for files in pairs.values() for path in files.all):
+        # left by a comparison that is no longer true
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"old")
+    execution = Execution(tmp_path / "work", out)
+    assert compare_participants(["01"], execution) == [ChangeOutcome("01", 2 - len(failed))]
+    records = {str(record.session): record for record in read_records(out)}
+    for later, files in pairs.items():
+        changes = records[later].changes
+        there = [path for path in files.all if path.is_file()]
+        assert b"old" not in {path.read_bytes() for path in there}
+        if later in failed:
+            assert reason in str(changes["failed"])
+            assert changes["hint"]
+            assert there == list(files.figures[1:])
+        else:
+            assert "failed" not in changes
+            assert (changes["n_new"], changes["n_resolved"]) == (0, 0)
+            assert there == list(files.all)
+    found = {row["session_id"]: row["compared_with"] for row in group_rows(records.values())}
+    assert found == {
+        "ses-1": "n/a",
+        "ses-2": "n/a" if "2" in failed else "ses-1",
+        "ses-3": "n/a" if "3" in failed else "ses-2",
+    }
+    warned = [
+        one.message.split()[0]
+        for one in caplog.records
+        if (one.name, one.levelname) == ("bids_msseg", "WARNING")
+    ]
+    assert warned == [f"sub-01_ses-{one}" for one in failed]
     page = write_participant_page(out, "01").read_text("utf-8")
-    assert "could not be compared" in page
-    assert page.count("earlier visit, not aligned") >= 1
+    assert page.count("These visits could not be compared") == len(failed)
+    assert page.count("earlier visit, not aligned") >= len(failed)
+
+    assert compare_participants(["01"], execution) == []
+    picture = pairs[failed[0]].figures[1]
+    picture.unlink()
+    compare_participants(["01"], execution)
+    assert picture.is_file()
+
+
+def _nothing(_: PairDelivery) -> None:
+    pass
+
+
+def _picture_is_lost(delivery: PairDelivery) -> None:
+    delivery.files.figures[2].unlink()
+
+
+def _table_is_lost(delivery: PairDelivery) -> None:
+    changes_path(delivery.out_dir, "01", ".tsv").unlink()
+
+
+def _earlier_is_processed_again(delivery: PairDelivery) -> None:
+    write_record(delivery.out_dir, record_of("1", fingerprint="other"))
+
+
+def _later_is_processed_again(delivery: PairDelivery) -> None:
+    write_record(delivery.out_dir, record_of("2", fingerprint="other"))
+
+
+def _it_failed_for_another_reason(delivery: PairDelivery) -> None:
+    changes = failed_summary(delivery.pair, "the memory does not suffice", "give it more")
+    write_record(delivery.out_dir, record_of("2", changes=changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (_nothing, False),
+        (_picture_is_lost, True),
+        (_table_is_lost, True),
+        (_earlier_is_processed_again, True),
+        (_later_is_processed_again, True),
+        (_it_failed_for_another_reason, True),
+    ],
+)
+def test_an_alignment_that_failed_is_tried_again_where_something_has_changed(
+    asked: list[Any], tmp_path: Path, change: Callable[[PairDelivery], None], again: bool
+) -> None:
+    execution = visits(tmp_path, "1", "2")
+    delivery = PairDelivery(execution.out_dir, VisitPair(record_of("1"), record_of("2")))
+    changes = failed_summary(delivery.pair, "half a turn", "look", delivery.fingerprint)
+    write_record(execution.out_dir, record_of("2", changes=changes))
+    tables = [changes_path(execution.out_dir, "01", one) for one in (".tsv", ".json")]
+    for path in (*tables, *delivery.files.figures[1:]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    change(delivery)
+    compare_participants(["01"], execution)
+    assert asked == [("1", "2")] * again

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_msseg.bids.record import BROKE_OFF, VisitRecord
+from bids_msseg.bids.record import BROKE_OFF, VisitRecord, write_record
 from bids_msseg.workflow import claims as module
 from bids_msseg.workflow.claims import LOCK_FILE, Claims, note_running
 
@@ -160,11 +160,32 @@ def test_what_runs_is_told_from_what_broke_off(
     tmp_path: Path, record: VisitRecord, claimed: str, status: str
 ) -> None:
     with other_run(claimed, tmp_path), Claims([tmp_path]) as claims:
-        (found,) = note_running([record], claims)
+        (found,) = note_running(tmp_path, [record], claims)
         assert found.status == status
         if status != "running":
             assert found == record
     with Claims([tmp_path]) as claims:
-        assert note_running([record], claims) == (record,)
+        assert note_running(tmp_path, [record], claims) == (record,)
         with other_run(record.key, tmp_path):
             assert claims.take(record.key) is False, "asking has left a claim"
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        VisitRecord("01", "2", "sub-01_ses-2", "ok", lesion_count=4),
+        VisitRecord("01", "2", "sub-01_ses-2", "failed", reason="no brain"),
+        VisitRecord("01", "2", "", "skipped", reason="no FLAIR"),
+        # it was killed, or another run has begun and ended in the same way
+        VisitRecord("01", "2", "sub-01_ses-2", "failed", reason=BROKE_OFF),
+    ],
+)
+def test_what_has_ended_since_its_record_was_read_is_read_again(
+    tmp_path: Path, ended: VisitRecord
+) -> None:
+    """The other run may write its result and release the claim between the two looks."""
+    read = begun("01", "2")
+    write_record(tmp_path, ended)
+    other = begun("02", None)
+    with Claims([tmp_path]) as claims:
+        assert note_running(tmp_path, [read, other], claims) == (ended, other)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bids_msseg.bids.derivatives import visit_files
+from bids_msseg.bids.derivatives import figure_labels, visit_files
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import ContrastUse, VisitRecord, write_record
 from bids_msseg.bids.visit import Visit
 from bids_msseg.workflow.resume import fingerprint, is_finished
@@ -110,6 +111,30 @@ def test_t1w_space_is_expected_only_where_there_is_a_t1w(visit: Visit, done: Pat
     assert is_finished(done, replace(visit, t1w=None), "f", spaces=SPACES)
 
 
+def leave(
+    out: Path, visit: Visit, left_out: Sequence[str] = (), drawn: Sequence[str] = ()
+) -> VisitRecord:
+    """Leave what a run leaves that could not align some contrasts, and draws them all the same."""
+    there = replace(visit, **{name.lower(): None for name in left_out})
+    for path in (*visit_files(out, there, SPACES), *pictures(out, visit, drawn)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    uses = {
+        name: ContrastUse(path.name, (1.0, 1.0, 1.0), used=name not in left_out)
+        for name, path in visit.contrasts.items()
+    }
+    record = VisitRecord(
+        "01", None, "sub-01", "ok", fingerprint="f", contrasts=uses, figures=tuple(drawn)
+    )
+    write_record(out, record)
+    return record
+
+
+def pictures(out: Path, visit: Visit, drawn: Sequence[str] = ()) -> set[Path]:
+    labels = {*figure_labels(visit), *drawn}
+    return {figure_path(out, visit, label, extension=".png") for label in labels}
+
+
 @pytest.mark.parametrize("left_out", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
 def test_what_could_not_be_aligned_is_not_expected(
     tmp_path: Path, visit: Visit, left_out: tuple[str, ...]
@@ -117,27 +142,59 @@ def test_what_could_not_be_aligned_is_not_expected(
     t2w = tmp_path / "sub-01_T2w.nii.gz"
     t2w.write_bytes(b"T2w")
     whole, out = replace(visit, t2w=t2w), tmp_path / "out"
-    there = replace(whole, **{name.lower(): None for name in left_out})
-    for path in visit_files(out, there, SPACES):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    uses = {
-        name: ContrastUse(path.name, (1.0, 1.0, 1.0), used=name not in left_out)
-        for name, path in whole.contrasts.items()
-    }
-    record = VisitRecord("01", None, "sub-01", "ok", fingerprint="f", contrasts=uses)
-    write_record(out, record)
+    record = leave(out, whole, left_out)
     assert is_finished(out, whole, "f", spaces=SPACES)
-    everything = {name: replace(use, used=True) for name, use in uses.items()}
+    everything = {name: replace(use, used=True) for name, use in record.contrasts.items()}
     write_record(out, replace(record, contrasts=everything))
     assert is_finished(out, whole, "f", spaces=SPACES) == (not left_out)
 
 
-def test_a_contrast_that_was_left_out_has_no_outputs(visit: Visit, done: Path) -> None:
+TEMPLATE = "registrationMNI152NLin2009aSym"
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out", "drawn"),
+    [
+        (("t1w", "t2w"), (), ()),
+        (("t1w", "t2w"), ("T1w",), ("lesions", "registrationT1w", "registrationFLAIR")),
+        (("t1w", "t2w"), ("T1w", "T2w"), ()),
+        (("t1w",), ("T1w",), ()),
+        # the template is drawn where it may not fit
+        (("t2w",), ("T2w",), ("registrationT2w", TEMPLATE)),
+        (("t1w",), (), (TEMPLATE,)),
+        ((), (), (TEMPLATE, "registrationFLAIR")),
+    ],
+)
+def test_every_picture_that_was_drawn_counts(
+    tmp_path: Path,
+    visit: Visit,
+    given: tuple[str, ...],
+    left_out: tuple[str, ...],
+    drawn: tuple[str, ...],
+) -> None:
+    images = {name: visit.t1w if name in given else None for name in ("t1w", "t2w")}
+    whole, out = replace(visit, **images), tmp_path / "out"
+    leave(out, whole, left_out, drawn)
+    found = pictures(out, whole, drawn)
+    labels = {f"registration{name.upper()[:2]}w" for name in given}
+    assert {f"sub-01_desc-{one}_FLAIR.png" for one in (*labels, *drawn)} <= {
+        path.name for path in found
+    }
+    assert is_finished(out, whole, "f", spaces=SPACES)
+    for path in found:
+        path.unlink()
+        assert not is_finished(out, whole, "f", spaces=SPACES), path.name
+        path.touch()
+
+
+def test_a_contrast_that_was_left_out_has_no_outputs_but_its_picture(
+    visit: Visit, done: Path
+) -> None:
     for path in set(visit_files(done, visit, SPACES)) - set(
         visit_files(done, replace(visit, t1w=None), SPACES)
     ):
-        path.unlink()
+        if path.parent.name == "anat":
+            path.unlink()
     assert not is_finished(done, visit, "f", spaces=SPACES)
     unused = {"T1w": ContrastUse("t.nii.gz", (1.0, 1.0, 1.0), used=False, note="not aligned")}
     write_record(done, VisitRecord("01", None, "sub-01", "ok", fingerprint="f", contrasts=unused))

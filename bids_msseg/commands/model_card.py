@@ -1,0 +1,73 @@
+"""The model card of trained weights: how they were trained, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg import __version__
+from bids_msseg.commands.comparison import Pair, comparison_table
+from bids_msseg.commands.scoring import Score
+from bids_msseg.commands.shipping import score_table
+
+if TYPE_CHECKING:
+    from bids_msseg.models.weights import CascadePoint
+    from bids_msseg.training.protocol import TrainingContext
+
+
+def model_card(
+    context: TrainingContext,
+    target: Path,
+    digest: str,
+    point: CascadePoint,
+    scores: Sequence[Score],
+    pairs: Sequence[Pair],
+) -> str:
+    """Write the model card of a training, in Markdown.
+
+    Parameters
+    ----------
+    context : TrainingContext
+    target : path
+        The weights.
+    digest : str
+        Their SHA-256.
+    point : CascadePoint
+    scores : sequence of Score
+        Of held-out patients.
+    pairs : sequence of Pair
+        Before and after; empty where the training started from no whole cascade.
+    """
+    start = context.networks()
+    folds = enumerate(context.split.folds)
+    before = f"\n## Before and after\n\n{comparison_table(pairs)}\n" if pairs else ""
+    return f"""# Model card: {target.stem}
+
+- file: `{target.name}`, {target.stat().st_size / 1e6:.1f} MB, SHA-256 `{digest}`
+- trained by: `msseg-train`, bids_msseg {__version__}
+- started from: {start.name}, SHA-256 `{start.sha256}`
+- recipe: {_listed(asdict(context.recipe))}
+- operating point: {_listed(asdict(point))}
+- intended use: white-matter lesions of multiple sclerosis on FLAIR, with T1w and T2w where they
+  exist; research use, not for diagnosis
+
+## Folds
+
+{chr(10).join(f"- fold {number}: {', '.join(names)}" for number, names in folds)}
+
+## Agreement with experts on held-out patients
+
+Each visit was segmented by networks that had not seen its patient. Its operating point was chosen
+on the held-out visits of the other folds. Figures are volume-wise, on the grid of the FLAIR as
+acquired. Lesion F1 counts 26-connected components of at least 3 mm³, by any overlap and by the
+rule of Anima with its code's defaults. The released networks were trained on all patients:
+nothing below was measured on the released file.
+
+{score_table(scores)}
+{before}"""
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return "; ".join(f"{key}: {value}" for key, value in values.items())

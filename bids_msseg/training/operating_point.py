@@ -1,0 +1,150 @@
+"""Choosing fusion weights and thresholds on held-out visits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.cascade import Refinement, fuse, require_peak
+from bids_msseg.models.inference import Array
+from bids_msseg.models.weights import CascadePoint
+
+WEIGHTS = (0.0, 0.2, 0.4)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6)
+PEAKS = (0.0, 0.5, 0.7, 0.85)
+DETECTION_WEIGHT = 0.5
+"""Of lesion F1 beside Dice: a mask is to be right in volume and in count."""
+MIN_VOLUME_MM3 = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutVisit:
+    """A visit with the output of networks that have not seen it.
+
+    Attributes
+    ----------
+    name, site : str
+    lesion : ndarray of float32, shape (X, Y, Z)
+        CNN-1's probability, 1 mm.
+    refinement : Refinement
+    truth : ndarray of bool, shape (X, Y, Z)
+    """
+
+    name: str
+    site: str
+    lesion: Array
+    refinement: Refinement
+    truth: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Agreement of a mask with the ground truth at 1 mm.
+
+    Attributes
+    ----------
+    dice, lesion_f1 : float
+    false : int
+        Components that touch no lesion.
+    """
+
+    dice: float
+    lesion_f1: float
+    false: int
+
+    @property
+    def value(self) -> float:
+        """What the choice of an operating point maximises."""
+        return self.dice + DETECTION_WEIGHT * self.lesion_f1
+
+
+def measure(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Agreement:
+    """Measure Dice, lesion F1 and false components (26-connected, at least 3 mm³, any overlap)."""
+    total = np.count_nonzero(mask) + np.count_nonzero(truth)
+    both = mask & truth
+    dice = 2 * np.count_nonzero(both) / total if total else 1.0
+    found, real = (
+        label_lesions(one, voxel_volume=1.0, min_volume=MIN_VOLUME_MM3) for one in (mask, truth)
+    )
+    true = len(np.unique(found[(found > 0) & truth]))
+    hit = len(np.unique(real[(real > 0) & mask]))
+    precision, recall = true / max(int(found.max()), 1), hit / max(int(real.max()), 1)
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return Agreement(dice, f1, int(found.max()) - true)
+
+
+class PointChooser:
+    """Chooses operating points; what was measured of a visit is measured once.
+
+    First the weights with the best Dice at any threshold, then thresholds by Dice and lesion F1;
+    both as the mean over sites of the mean over their visits.
+
+    Parameters
+    ----------
+    visits : sequence of HeldOutVisit
+    candidate_threshold : float
+        At which the refinements were made.
+    """
+
+    def __init__(self, visits: Sequence[HeldOutVisit], candidate_threshold: float) -> None:
+        self.visits = tuple(visits)
+        self._usual = CascadePoint(candidate_threshold=candidate_threshold)
+        self._points = [
+            replace(self._usual, voxel_weight=voxel, lesion_weight=lesion)
+            for voxel, lesion in product(WEIGHTS, WEIGHTS)
+        ]
+        self._curves = np.array([[_curve(one, p) for p in self._points] for one in self.visits])
+        self._measured: dict[tuple[str, CascadePoint], Agreement] = {}
+
+    def choose(self, names: Sequence[str]) -> CascadePoint:
+        """Choose the point that is best on some of the visits.
+
+        Parameters
+        ----------
+        names : sequence of str
+            At least one.
+        """
+        rows = [row for row, one in enumerate(self.visits) if one.name in names]
+        dice = self._mean_over_sites(rows, self._curves[rows])
+        weights = self._points[int(dice.max(1).argmax())]
+        cuts = [
+            replace(weights, threshold=low, peak_threshold=max(low, high))
+            for low, high in product(THRESHOLDS, PEAKS)
+            if high == 0 or high > low
+        ]
+        values = np.array([[self.measure(row, cut).value for cut in cuts] for row in rows])
+        return cuts[int(self._mean_over_sites(rows, values).argmax())]
+
+    def measure(self, row: int, point: CascadePoint) -> Agreement:
+        """Measure one visit at one point."""
+        visit = self.visits[row]
+        key = (visit.name, point)
+        if key not in self._measured:
+            probability = fuse(visit.lesion, visit.refinement, point)
+            kept = require_peak(probability, point.threshold, point.peak_threshold)
+            self._measured[key] = measure(kept >= point.threshold, visit.truth)
+        return self._measured[key]
+
+    def _mean_over_sites(self, rows: Sequence[int], values: Array) -> Array:
+        sites = np.array([self.visits[row].site for row in rows])
+        means: Array = np.mean([values[sites == site].mean(0) for site in np.unique(sites)], 0)
+        return means
+
+
+def _curve(visit: HeldOutVisit, point: CascadePoint) -> list[float]:
+    """Compute the Dice at each of ``THRESHOLDS`` from the candidates alone."""
+    probability = fuse(visit.lesion, visit.refinement, point)
+    inside = visit.refinement.lesion > 0
+    values, true = probability[inside], visit.truth[inside]
+    total = np.count_nonzero(visit.truth)
+    curve = []
+    for threshold in THRESHOLDS:
+        found = values >= threshold
+        size = np.count_nonzero(found) + total
+        curve.append(2 * np.count_nonzero(found & true) / size if size else 1.0)
+    return curve

@@ -1,0 +1,121 @@
+"""What decides the result of a training, beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from bids_msseg.cascade.training import FitPlan
+from bids_msseg.errors import UsageError
+from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig
+from bids_msseg.models.lesion_refinement import LesionRefinementConfig
+
+NETWORKS = ("candidate", "refinement")
+SHAPES = ("candidate_net", "refinement_net")
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeRecipe:
+    """What decides the result of a training, beside the data.
+
+    Attributes
+    ----------
+    seed : int
+    folds : int
+        Participants are held out one by one up to this many, in so many folds beyond.
+    candidate, refinement : FitPlan
+        Of CNN-1 and CNN-2; their seeds are derived from ``seed``.
+    real_share : float
+        Share of CNN-1's sub-images that show labelled visits; the others are synthetic, where
+        there are label maps.
+    paint_chance : float
+        Chance that lesions are painted into a sub-image of a labelled visit.
+    painted_sets : int
+        Sets of painted lesions of each visit.
+    candidate_threshold : float
+        A voxel is a candidate where CNN-1's probability reaches this.
+    size : int
+        Edge of CNN-1's sub-images, voxels of 1 mm.
+    candidate_net, refinement_net
+        Shapes of networks that are trained from fresh weights; others keep theirs.
+    """
+
+    seed: int = 7
+    folds: int = 5
+    candidate: FitPlan = field(
+        default_factory=lambda: FitPlan(steps=1000, learning_rate=1e-3, ema=0.995)
+    )
+    refinement: FitPlan = field(
+        default_factory=lambda: FitPlan(steps=600, batch=16, learning_rate=1.5e-3)
+    )
+    real_share: float = 0.6
+    paint_chance: float = 0.4
+    painted_sets: int = 12
+    candidate_threshold: float = 0.1
+    size: int = 96
+    candidate_net: LesionAnatomyConfig = field(default_factory=LesionAnatomyConfig)
+    refinement_net: LesionRefinementConfig = field(default_factory=LesionRefinementConfig)
+
+
+def make_cascade_recipe(settings: Mapping[str, Any]) -> CascadeRecipe:
+    """Change the default recipe by the content of a YAML file.
+
+    Raises
+    ------
+    UsageError
+        If there is no such setting, or it cannot have that value.
+    """
+    try:
+        usual = CascadeRecipe()
+        numbers = {key: value for key, value in settings.items() if key not in NETWORKS}
+        recipe = replace(
+            usual,
+            candidate=_plan("candidate", settings, usual.candidate),
+            refinement=_plan("refinement", settings, usual.refinement),
+            **_numbers(CascadeRecipe, numbers),
+        )
+        return _checked(recipe)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the recipe is wrong: {error}", hint="see the recipe in the model card for an example"
+        ) from error
+
+
+def _plan(name: str, settings: Mapping[str, Any], usual: FitPlan) -> FitPlan:
+    changes = settings.get(name, {})
+    if not isinstance(changes, Mapping):
+        raise TypeError(f"{name} is {changes!r}, not steps, batch, learning_rate and so on")
+    plan = replace(usual, **_numbers(FitPlan, changes))
+    if plan.steps < 1 or plan.batch < 1 or plan.accumulate < 1:
+        raise ValueError(f"{name}: steps, batch and accumulate are at least 1")
+    return plan
+
+
+def _numbers(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert settings to the types of the fields; YAML reads ``2e-3`` as text."""
+    readers: dict[object, Callable[[Any], Any]] = {"int": _whole, "float": float, "str": str}
+    known = {one.name: readers[one.type] for one in fields(kind) if one.type in readers}
+    unknown = sorted(map(str, set(settings) - set(known)))
+    if unknown:
+        raise TypeError(f"there is no {', '.join(unknown)} among {', '.join(known)}")
+    return {name: known[name](value) for name, value in settings.items()}
+
+
+def _whole(value: Any) -> int:
+    number = float(value)
+    if number % 1:
+        raise ValueError(f"{value} is not a whole number")
+    return int(number)
+
+
+def _checked(recipe: CascadeRecipe) -> CascadeRecipe:
+    shares = ("real_share", "paint_chance", "candidate_threshold")
+    wrong = [name for name in shares if not 0 <= getattr(recipe, name) <= 1]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not between 0 and 1")
+    if recipe.folds < 2 or recipe.painted_sets < 1:
+        raise ValueError("folds are at least 2, and painted_sets at least 1")
+    if recipe.size < 32 or recipe.size % 16:
+        raise ValueError("size is a multiple of 16 from 32 upwards")
+    return recipe

@@ -1,0 +1,120 @@
+"""The networks that a training starts from."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle  # nosec B403 (the name of an exception only)
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.errors import DataError
+from bids_msseg.models.checkpoint import load_cascade
+from bids_msseg.models.lesion_anatomy import (
+    LesionAnatomyConfig,
+    LesionAnatomyNet,
+    read_network_weights,
+)
+from bids_msseg.models.lesion_refinement import LesionRefinementNet
+from bids_msseg.models.weights import CascadePoint, read_header
+
+
+@dataclass(frozen=True, slots=True)
+class StartingNetworks:
+    """The networks that a training starts from.
+
+    Attributes
+    ----------
+    name, sha256 : str
+    candidate : LesionAnatomyNet
+        CNN-1 that is fine-tuned.
+    unseen : LesionAnatomyNet
+        CNN-1 whose candidates CNN-2 learns from; it has seen none of the labelled visits.
+    refinement : LesionRefinementNet or None
+        CNN-2 that is fine-tuned; None for fresh weights.
+    pretrained : LesionAnatomyNet or None
+        CNN-1 that has seen synthetic images only.
+    point : CascadePoint
+    notes : mapping
+        How a cascade was trained; empty for a pretrained CNN-1.
+    """
+
+    name: str
+    sha256: str
+    candidate: LesionAnatomyNet
+    unseen: LesionAnatomyNet
+    refinement: LesionRefinementNet | None
+    pretrained: LesionAnatomyNet | None
+    point: CascadePoint = field(default_factory=CascadePoint)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_start(
+    path: Path, shape: LesionAnatomyConfig | None = None, *, seen: bool = False
+) -> StartingNetworks:
+    """Read the networks that a training starts from.
+
+    Parameters
+    ----------
+    path : path
+        A cascade (``.safetensors``), or a CNN-1 that was trained on synthetic images only
+        (``.pt``: weights, or a checkpoint of :mod:`bids_msseg.training.pretrain`).
+    shape : LesionAnatomyConfig, optional
+        Of the CNN-1 in a ``.pt``.
+    seen : bool, default False
+        The cascade was trained on one of the labelled visits: the training then starts from its
+        pretrained CNN-1 and a fresh CNN-2.
+
+    Raises
+    ------
+    DataError
+        If the weights cannot be used, or hold no pretrained CNN-1 where one is needed.
+    """
+    if path.suffix == ".pt":
+        net = _pretrained(path, shape)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return StartingNetworks(path.stem, digest, net, net, None, net)
+    cascade, notes = load_cascade(path), read_header(path).notes
+    if not seen:
+        net = cascade.candidate[0]
+        return StartingNetworks(
+            cascade.name,
+            cascade.sha256,
+            net,
+            net,
+            cascade.refinement,
+            cascade.unseen,
+            cascade.point,
+            notes,
+        )
+    if cascade.unseen is None:
+        raise DataError(
+            f"{path.name} was trained on one of these patients and holds no pretrained CNN-1",
+            hint="leave out the patients that the weights have seen, or give other weights",
+        )
+    net = cascade.unseen
+    return StartingNetworks(
+        cascade.name, cascade.sha256, net, net, None, net, cascade.point, notes
+    )
+
+
+def _pretrained(path: Path, shape: LesionAnatomyConfig | None) -> LesionAnatomyNet:
+    net = LesionAnatomyNet(shape)
+    try:
+        net.load_state_dict(read_network_weights(path))
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise DataError(
+            f"{path} does not hold a CNN-1 ({type(error).__name__})",
+            hint="give the checkpoint of a pretraining, or a cascade (.safetensors)",
+        ) from error
+    return net.eval()

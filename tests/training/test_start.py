@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bids_msseg.errors import DataError
+from bids_msseg.models.checkpoint import save_cascade
+from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
+from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
+from bids_msseg.models.weights import CascadePoint
+from bids_msseg.training.start import read_start
+
+SHAPE = LesionAnatomyConfig((2, 4))
+
+
+def _save(path: Path, *, unseen: bool) -> Path:
+    torch.manual_seed(0)
+    save_cascade(
+        path,
+        [LesionAnatomyNet(SHAPE)],
+        LesionRefinementNet(LesionRefinementConfig((2, 4, 6))),
+        unseen=LesionAnatomyNet(SHAPE) if unseen else None,
+        name=path.stem,
+        version="1",
+        point=CascadePoint(threshold=0.3),
+        notes={"visits": ["sub-01"]},
+    )
+    return path
+
+
+def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+def test_a_cascade_is_gone_on_with(tmp_path: Path) -> None:
+    start = read_start(_save(tmp_path / "own.safetensors", unseen=True))
+    assert (start.name, start.point.threshold) == ("own", 0.3)
+    assert start.notes == {"visits": ["sub-01"]}
+    assert start.refinement is not None
+    assert start.pretrained is not None
+    assert _same(start.candidate, start.unseen)
+    assert not _same(start.candidate, start.pretrained)
+
+
+def test_where_patients_were_seen_it_starts_from_the_pretrained_network(tmp_path: Path) -> None:
+    start = read_start(_save(tmp_path / "own.safetensors", unseen=True), seen=True)
+    assert start.refinement is None
+    assert start.pretrained is not None
+    assert _same(start.candidate, start.pretrained)
+    assert _same(start.unseen, start.pretrained)
+    with pytest.raises(DataError):
+        read_start(_save(tmp_path / "old.safetensors", unseen=False), seen=True)
+
+
+@pytest.mark.parametrize("kind", ["weights", "checkpoint"])
+def test_a_pretrained_network_alone(tmp_path: Path, kind: str) -> None:
+    net = LesionAnatomyNet(SHAPE)
+    state = net.state_dict()
+    torch.save(state if kind == "weights" else {"average": state}, tmp_path / "pretraining.pt")
+    start = read_start(tmp_path / "pretraining.pt", SHAPE)
+    assert start.name == "pretraining"
+    assert start.refinement is None
+    assert start.notes == {}
+    assert start.pretrained is not None
+    assert _same(start.pretrained, net)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", None])
+def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "other.pt"
+    if content is None:
+        torch.save(LesionAnatomyNet(LesionAnatomyConfig((4, 8))).state_dict(), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError):
+        read_start(path, SHAPE)
