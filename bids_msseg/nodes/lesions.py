@@ -31,7 +31,6 @@ from bids_msseg.lesions.regions import (
 )
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 
-REFERENCE_TEMPLATE = "MNI152NLin2009aSym"
 LEFT_OUT_BLUR_MM = 6.0
 """An image that could not be aligned may show a face where the brain should be."""
 
@@ -164,7 +163,7 @@ def _anatomy(grid: _Grid, to_template: Affine, inputs: dict[str, Any]) -> NDArra
     """Bring this brain's map of regions, or else the template's, onto the grid."""
     if "anatomy_file" in inputs:
         return grid.take(load_volume(inputs["anatomy_file"], np.uint8), order=0)
-    template = load_template(REFERENCE_TEMPLATE)
+    template = load_template()
     regions = template.volume.with_data(np.asarray(template.regions))
     return grid.take(regions, transform=to_template, order=0)
 
