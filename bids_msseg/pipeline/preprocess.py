@@ -1,4 +1,9 @@
-"""From images as acquired to what the networks read: one function for each step."""
+"""From images as acquired to what the networks read: one function for each step.
+
+The BIDS App runs the steps as nodes that hand files to each other. :func:`preprocess` runs them
+in this process; images have the precision of files between its steps, so both ways give the same
+stack, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +28,17 @@ from bids_msseg.imaging.brain import (
     mask_from_stripped,
 )
 from bids_msseg.imaging.brain_check import CheckedBrain, check_brain
-from bids_msseg.imaging.conform import check_header
-from bids_msseg.imaging.normalise import CONTRASTS
-from bids_msseg.imaging.register import Registration, register_affine, register_rigid
+from bids_msseg.imaging.conform import check_header, read_image
+from bids_msseg.imaging.normalise import CONTRASTS, Stack, build_stack
+from bids_msseg.imaging.register import (
+    Registration,
+    as_stored_affine,
+    register_affine,
+    register_rigid,
+)
 from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.template import EMBEDDED, load_template
-from bids_msseg.imaging.volume import Affine, Volume, load_volume
+from bids_msseg.imaging.volume import Affine, Volume, as_stored, load_volume
 
 Mask = NDArray[np.bool_]
 _Kept = TypeVar("_Kept")
@@ -67,6 +77,141 @@ class Alignment:
     affine: Affine
     fault: str = ""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessed:
+    """A visit after all steps.
+
+    Attributes
+    ----------
+    images : mapping of contrast to Volume
+        Bias field removed, each on its own grid; contrasts that could not be aligned are gone.
+    transforms : mapping of contrast to ndarray, shape (4, 4)
+        FLAIR world mm to the world mm of each other contrast in ``images``.
+    brain : Volume
+        Checked brain mask on the conformed FLAIR.
+    extracerebral : Volume or None
+        Where no lesion can be; None where the template may not fit.
+    template_to_flair : ndarray, shape (4, 4)
+        Template world mm to FLAIR world mm.
+    stack : Stack
+    faults : tuple of str
+        Reasons to look at the visit.
+    notes : tuple of str
+        What a reader should know, ``step: note``.
+    """
+
+    images: Mapping[str, Volume]
+    transforms: Mapping[str, Affine]
+    brain: Volume
+    extracerebral: Volume | None
+    template_to_flair: Affine
+    stack: Stack
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_contrasts(files: Mapping[str, Path]) -> tuple[dict[str, Volume], tuple[str, ...]]:
+    """Check images as acquired and bring them to RAS+ axes.
+
+    Parameters
+    ----------
+    files : mapping of contrast to path
+
+    Returns
+    -------
+    images : dict of contrast to Volume
+    notes : tuple of str
+
+    Raises
+    ------
+    NoInputError, DataError, IoError
+        As :func:`bids_msseg.imaging.conform.conform` does.
+    """
+    found = {name: read_image(path, contrast=name) for name, path in files.items()}
+    images = {name: as_stored(one.volume) for name, one in found.items()}
+    return images, _notes({f"conform_{name}": one.notes for name, one in found.items()})
+
+
+def preprocess(
+    images: Mapping[str, Volume],
+    *,
+    given_brain: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    seed: int = 0,
+) -> Preprocessed:
+    """Do all steps from conformed images to the stack, as the BIDS App does.
+
+    Parameters
+    ----------
+    images : mapping of contrast to Volume
+        From :func:`read_contrasts`; ``FLAIR`` is needed, ``T1w`` and ``T2w`` may be there.
+    given_brain : path, optional
+        Brain mask of another pipeline, in the space of the FLAIR.
+    device : str, default "cpu"
+        For the brain extraction; see :func:`brain_device`.
+    threads, seed : int
+
+    Returns
+    -------
+    Preprocessed
+
+    Raises
+    ------
+    DataError
+        If there is no brain, or an image does not vary inside it.
+    """
+    flair = images["FLAIR"]
+    found = find_brain(flair, given=given_brain, device=device, threads=threads)
+    brain = as_stored(flair.with_data(found.mask))
+    placed = {
+        name: align_contrast(name, image, flair, brain.data > 0, threads=threads, seed=seed)
+        for name, image in images.items()
+        if name != "FLAIR"
+    }
+    moves = {name: as_stored_affine(one.affine) for name, one in placed.items() if not one.fault}
+    corrected = correct_contrasts(
+        {"FLAIR": flair, **{name: images[name] for name in moves}},
+        brain,
+        moves,
+        threads=threads,
+        keep=lambda _, image: as_stored(image),
+    )
+    fitted = fit_template(corrected["FLAIR"], brain.data > 0, threads=threads, seed=seed)
+    to_flair = as_stored_affine(fitted.affine)
+    checked = None
+    if not fitted.fault:
+        checked = check_mask(corrected["FLAIR"], brain.data > 0, to_flair, how=found.how)
+    final, extracerebral = brain, None
+    if checked is not None:
+        final = as_stored(brain.with_data(checked.mask))
+        extracerebral = as_stored(brain.with_data(checked.extracerebral), np.uint8)
+    return Preprocessed(
+        images=corrected,
+        transforms=moves,
+        brain=final,
+        extracerebral=extracerebral,
+        template_to_flair=to_flair,
+        stack=build_stack(corrected, final, transforms=moves),
+        faults=(
+            *(one.fault for one in (*placed.values(), fitted) if one.fault),
+            *(() if checked is None else checked.faults),
+        ),
+        notes=_notes(
+            {
+                "brain": found.notes,
+                **{f"coregister_{name}": one.notes for name, one in placed.items()},
+                "template": fitted.notes,
+                "check_brain": () if checked is None else checked.notes,
+            }
+        ),
+    )
+
+
+def _notes(by_step: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(f"{step}: {note}" for step, notes in by_step.items() for note in notes)
 
 
 def brain_device(device: str) -> str:
