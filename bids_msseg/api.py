@@ -199,7 +199,7 @@ def segment(
     (8.87, 21)
     >>> result.save("out")  # doctest: +SKIP
     """
-    given = {"FLAIR": flair, "T1w": t1w, "T2w": t2w}
+    given: dict[str, Image | None] = {"FLAIR": flair, "T1w": t1w, "T2w": t2w}
     job = _Job.of(model, threshold, device, threads)
     with tempfile.TemporaryDirectory(prefix="msseg-") as folder:
         files = {
@@ -280,7 +280,7 @@ def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
     return target
 
 
-def _storable(image: SpatialImage) -> nib.Nifti1Image:
+def _storable(image: Any) -> Any:
     """Make a NIfTI image of the same values: those of a file stay as stored, with their scale."""
     proxy, slope, inter = image.dataobj, 1.0, 0.0
     if type(proxy) is ArrayProxy:

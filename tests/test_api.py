@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from bids_msseg.errors import (
 )
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.models.weights import DEFAULT_MODEL
 
+WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("lesions.nii.gz", "lesions.tsv", "probability.nii.gz", "summary.json")
 STEM = "sub-01/ses-1/anat/sub-01_ses-1"
@@ -211,6 +214,25 @@ def test_the_program_writes_what_the_result_holds(
     assert summary["lesion_load_ml"] == from_paths.lesion_load_ml
     assert summary["lesion_count"] == 3
     assert str(tmp_path) not in (out / "summary.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"the weights {WEIGHTS.name} are not there")
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].partition("```")[0]
+    write_demo(DemoOptions(tmp_path / "demo", grid="coarse", participants=1))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert " mL" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
 
 
 @pytest.mark.slow

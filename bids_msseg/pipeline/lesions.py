@@ -167,7 +167,7 @@ def find_lesions(
     anatomy = _anatomy(grid, to_template, maps)
     where = _regions(anatomy, grid, own=own_ventricles)
     rows = _rows(found, grid, on_grid, to_template, where)
-    results = {
+    results: dict[str, NDArray[Any]] = {
         "probseg": np.clip(probability, 0, 1),
         "labels": found.lesions,
         "mask": (found.lesions > 0).astype(np.uint8),

@@ -184,7 +184,8 @@ def preprocess(
     checked = None
     if not fitted.fault:
         checked = check_mask(corrected["FLAIR"], brain.data > 0, to_flair, how=found.how)
-    final, extracerebral = brain, None
+    final = brain
+    extracerebral: Volume | None = None
     if checked is not None:
         final = as_stored(brain.with_data(checked.mask))
         extracerebral = as_stored(brain.with_data(checked.extracerebral), np.uint8)
