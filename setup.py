@@ -106,6 +106,7 @@ setup(
     entry_points={
         "console_scripts": [
             "msseg=bids_msseg.cli:main",
+            "msseg-file=bids_msseg.commands.segment_file:main",
             "msseg-train=bids_msseg.commands.train:main",
             "msseg-demo=bids_msseg.commands.demo:main",
             "msseg-export=bids_msseg.commands.export:main",

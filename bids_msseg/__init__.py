@@ -1,7 +1,24 @@
 """Multiple-sclerosis lesion segmentation as a BIDS App: a cascade of two 3-D CNNs.
 
 ``docs/developer/design.md`` describes the rooms of the package. Importing this package has no side
-effects and loads neither torch nor nipype.
+effects and loads neither torch nor nipype; :func:`~bids_msseg.api.segment` is loaded when it is
+asked for.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bids_msseg.api import SegmentationResult, segment
+
+__all__ = ["SegmentationResult", "__version__", "segment"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SegmentationResult", "segment"):
+        return getattr(importlib.import_module("bids_msseg.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ Where both name an option, the command line wins; where neither does, the defaul
 another.
 
 Public names: :class:`RunConfig`, :class:`Query`, :class:`Processing`, :class:`Performance`,
-:class:`Execution`, :class:`OutputSpace`.
+:class:`Execution`, :class:`OutputSpace`, :func:`read_options`.
 """
 
 from __future__ import annotations
@@ -527,6 +527,35 @@ def _typed(options: Mapping[str, object], *, spelling: Callable[[str], str]) -> 
             shown = value if isinstance(value, str) else json.dumps(value, default=str)
             raise UsageError(f"{spelling(name)} is {shown}", hint=f"give {error}") from error
     return typed
+
+
+def read_options(
+    options: Mapping[str, object], *, spelling: Callable[[str], str] | None = None
+) -> dict[str, Any]:
+    """Read options by name, for programs that know only some of them.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        Each as text or of its own type; names as in :class:`RunConfig`.
+    spelling : callable, optional
+        What an error calls an option; its flag where not given.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    UsageError
+        For a value that an option cannot have.
+
+    Examples
+    --------
+    >>> read_options({"threshold": "0.4", "device": "cpu"})
+    {'threshold': 0.4, 'device': 'cpu'}
+    """
+    return _typed(options, spelling=spelling or _as_flag)
 
 
 def _check_level(level: str) -> None:

@@ -65,6 +65,9 @@ print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & {hea
     "code",
     [
         "import bids_msseg",
+        "import bids_msseg; dir(bids_msseg); hasattr(bids_msseg, 'nothing')",
+        "import bids_msseg.commands.segment_file",
+        "from bids_msseg.commands.segment_file import main; assert main(['/a', '-o', 'o']) == 66",
         "import bids_msseg.cli",
         "import bids_msseg.config, bids_msseg.errors, bids_msseg.process, bids_msseg.resources",
         "import bids_msseg.progress",
@@ -105,3 +108,8 @@ def test_the_package_is_a_program() -> None:
     )
     assert _python(code, "--version").stdout.startswith("bids_msseg ")
     assert _python(code, "/b", "/o", "nothing").returncode == 17
+
+
+def test_the_python_interface_needs_neither_pybids_nor_nipype() -> None:
+    done = _python(LOAD.format(code="from bids_msseg import segment", heavy={"bids", "nipype"}))
+    assert done.stdout == "[]\n", done.stderr

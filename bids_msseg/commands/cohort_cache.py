@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_msseg.bids.files import write_json
+from bids_msseg.bids.files import write_atomic, write_json
 from bids_msseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from bids_msseg.cascade.patches import LabelledVisit
     from bids_msseg.commands.labels import LabelledFiles
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -49,6 +50,8 @@ def has_begun(out: Path) -> bool:
 
 def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
     """Bring every visit onto the working grid, once for each state of its input files.
+
+    Where no brain mask was given, the one that is found is written to the visit's ``brain``.
 
     Parameters
     ----------
@@ -86,7 +89,7 @@ def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> d
         target = folder / f"{visit}.npz"
         if changed[visit]:
             LOGGER.info("%s is prepared again: %s", visit, changed[visit])
-        if changed[visit] or not target.is_file():
+        if changed[visit] or not target.is_file() or not item.brain.is_file():
             _prepare(item, target, threads)
         loads[visit] = float(load_visit(target).truth.astype(float).sum()) / 1000
     return loads
@@ -111,12 +114,9 @@ def read_images(folder: Path, visits: Iterable[str]) -> dict[str, str]:
 
 def _prepare(item: LabelledFiles, target: Path, threads: int) -> None:
     from bids_msseg.cascade.stages import save_visit
-    from bids_msseg.commands.cohort import prepare_visit
 
     record = _describe(item)
-    visit = prepare_visit(
-        item.visit.key, item.site, item.visit.contrasts, item.brain, item.learnt, threads=threads
-    )
+    visit = _prepare_images(item, threads)
     # without its record a prepared visit counts as one of an earlier version, not as a wrong one
     target.with_suffix(".json").unlink(missing_ok=True)
     save_visit(visit, target)
@@ -124,8 +124,25 @@ def _prepare(item: LabelledFiles, target: Path, threads: int) -> None:
     LOGGER.info("prepared %s", item.visit.key)
 
 
+def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
+    """Take images that are aligned and have a brain mask as they are; do as msseg with others."""
+    from bids_msseg.commands.cohort import prepare_raw_visit, prepare_visit, share_a_grid
+    from bids_msseg.imaging.volume import save_volume
+
+    name, images = item.visit.key, item.visit.contrasts
+    if item.brain_given and share_a_grid(images):
+        return prepare_visit(name, item.site, images, item.brain, item.learnt, threads=threads)
+    given = item.brain if item.brain_given else None
+    visit, brain = prepare_raw_visit(name, item.site, images, given, item.learnt, threads=threads)
+    if not item.brain_given:
+        mask = brain.with_data(brain.data > 0)
+        write_atomic(item.brain, lambda place: save_volume(mask, place))
+    return visit
+
+
 def _inputs(item: LabelledFiles) -> dict[str, Path]:
-    return {**item.visit.contrasts, "brain": item.brain, "truth": item.learnt}
+    brain = {"brain": item.brain} if item.brain_given else {}
+    return {**item.visit.contrasts, **brain, "truth": item.learnt}
 
 
 def _describe(item: LabelledFiles) -> dict[str, Any]:

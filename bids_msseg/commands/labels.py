@@ -10,10 +10,10 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,6 @@ from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.consensus import fuse_masks
 
 LOGGER = logging.getLogger("bids_msseg")
-MASK: Final = "manual lesion mask"
-BRAIN: Final = "brain mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,8 @@ class LabelledFiles:
     share : path, optional
         The share of raters that call a voxel lesion, from 0 to 1; what nets learn where several
         raters drew. ``truth`` is then its majority.
+    brain_given : bool
+        False where ``brain`` is written when the visit is prepared, because none was given.
     """
 
     visit: Visit
@@ -55,6 +55,7 @@ class LabelledFiles:
     truth: Path
     site: str
     share: Path | None = None
+    brain_given: bool = True
 
     @property
     def learnt(self) -> Path:
@@ -72,14 +73,17 @@ def find_labelled(
 ) -> list[LabelledFiles]:
     """Pair visits with their manual masks; visits without one are left out and named.
 
+    A visit without a brain mask gets one when it is prepared.
+
     Parameters
     ----------
     bids_dir : path
     labels : path
-        A derivative dataset with lesion masks, one a visit or one a rater, and brain masks.
+        A derivative dataset with lesion masks, one a visit or one a rater; brain masks may be
+        there.
     consensus : path
-        Derivative dataset to write where several raters drew, or a mask holds other values than
-        zero and one.
+        Derivative dataset to write where several raters drew, a mask holds other values than
+        zero and one, or there is no brain mask.
     site_column : str, default "site"
         Column of ``participants.tsv``.
     mask_values : tuple of int, optional
@@ -101,17 +105,18 @@ def find_labelled(
     selection = find_visits(bids_dir, derivatives={"labels": require_labels(labels)})
     sites = read_sites(bids_dir, site_column)
     files = []
-    lacking: dict[str, tuple[str, ...]] = {}
     for visit in selection.visits:
-        lacks = _lacks(visit, labels)
-        if lacks:
-            lacking[visit.key] = lacks
-            LOGGER.warning("%s has no %s: left out", visit.key, " and no ".join(lacks))
+        if find_truth(labels, visit) is None and not find_raters(labels, visit):
+            LOGGER.warning("%s has no manual lesion mask: left out", visit.key)
             continue
         site = sites.get(visit.participant, "one site")
         files.append(_pair(visit, labels, consensus, site, mask_values))
     if not files:
-        raise _nothing_labelled(bids_dir, labels, lacking)
+        raise _nothing_labelled(bids_dir, labels)
+    found = sum(not item.brain_given for item in files)
+    if found:
+        _describe(consensus)
+        LOGGER.info("%d visits have no brain mask: they are prepared as msseg does", found)
     fused = sum(item.share is not None for item in files)
     if 0 < fused < len(files):
         LOGGER.warning(
@@ -120,41 +125,21 @@ def find_labelled(
     return files
 
 
-def _lacks(visit: Visit, labels: Path) -> tuple[str, ...]:
-    """Name what a visit would need to be one that can be learnt from."""
-    drawn = find_truth(labels, visit) is not None or find_raters(labels, visit)
-    return (
-        *((MASK,) if not drawn else ()),
-        *((BRAIN,) if visit.brain_mask is None else ()),
-    )
-
-
-def _nothing_labelled(
-    bids_dir: Path, labels: Path, lacking: Mapping[str, tuple[str, ...]]
-) -> NoInputError:
-    """Say which of the two masks is missing."""
-    brains = "sub-<label>_space-FLAIR_desc-brain_mask.nii.gz"
-    drawn = [key for key, lacks in lacking.items() if lacks == (BRAIN,)]
-    if drawn:
-        return NoInputError(
-            f"{len(drawn)} of {len(lacking)} visits have a manual lesion mask, none of them has a "
-            f"brain mask in {labels}",
-            hint=f"put {brains} on the grid of the FLAIR beside the lesion masks; msseg writes "
-            "such masks into its outputs",
-        )
+def _nothing_labelled(bids_dir: Path, labels: Path) -> NoInputError:
     return NoInputError(
         f"no visit of {bids_dir} has a manual mask in {labels}",
         hint="name masks sub-<label>_space-FLAIR_label-L_mask.nii.gz (of several raters "
-        "sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz), brain masks "
-        f"{brains}",
+        "sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz)",
     )
 
 
 def _pair(
     visit: Visit, labels: Path, consensus: Path, site: str, mask_values: MaskValues
 ) -> LabelledFiles:
-    """Collect the files of a visit that lacks none."""
-    brain = visit.brain_mask or Path()
+    """Collect the files of a visit that has a manual mask."""
+    given = visit.brain_mask is not None
+    stem = f"{visit.key}_space-FLAIR_desc-brain_mask.nii.gz"
+    brain = visit.brain_mask or _folder(consensus, visit) / stem
     truth, raters = find_truth(labels, visit), find_raters(labels, visit)
     if truth is not None and raters:
         LOGGER.warning(
@@ -162,10 +147,10 @@ def _pair(
         )
     if truth is not None or len(raters) == 1:
         mask = plain_mask(truth or raters[0], visit, consensus, mask_values)
-        return LabelledFiles(visit, brain, mask, site)
+        return LabelledFiles(visit, brain, mask, site, brain_given=given)
     mask, share = fuse_raters(raters, visit, consensus, mask_values)
     LOGGER.info("%s: consensus of %d raters", visit.key, len(raters))
-    return LabelledFiles(visit, brain, mask, site, share)
+    return LabelledFiles(visit, brain, mask, site, share, given)
 
 
 def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path | None:
@@ -313,7 +298,7 @@ def _describe(consensus: Path) -> None:
     write_json(
         consensus / "dataset_description.json",
         {
-            "Name": "Manual masks as they are learnt",
+            "Name": "Masks as they are learnt",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__}],

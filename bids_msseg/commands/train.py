@@ -43,13 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="msseg-train",
         description="Train the cascade on labelled patients; a stopped run is gone on with.",
     )
-    parser.add_argument("bids_dir", type=Path, help="BIDS dataset, contrasts on the FLAIR's world")
+    parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or preprocessed")
     parser.add_argument("output_dir", type=Path, help="weights, model card, logs, predictions")
     parser.add_argument(
         "--labels",
         type=Path,
         help="derivative dataset with *_space-FLAIR_label-L_mask, or "
-        "*_label-L_desc-rater<label>_mask of several raters, and *_desc-brain_mask "
+        "*_label-L_desc-rater<label>_mask of several raters; *_desc-brain_mask where there is one "
         "(default: BIDS_DIR/derivatives/manual)",
     )
     parser.add_argument(

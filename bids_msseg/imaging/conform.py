@@ -117,11 +117,33 @@ def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
     IoError, CannotCreateError
         If reading or writing fails.
     """
-    info, data, notes = _read(path, contrast)
-    volume = canonical(Volume(data, info.affine))
+    found = read_image(path, contrast=contrast)
     with replacing(target) as temporary:
-        save_volume(volume, temporary)
-    return Conformed(volume, info.notes + notes)
+        save_volume(found.volume, temporary)
+    return found
+
+
+def read_image(path: Path, *, contrast: str) -> Conformed:
+    """Read and check a NIfTI file as :func:`conform` does, and write nothing.
+
+    Parameters
+    ----------
+    path : path
+        ``.nii`` or ``.nii.gz``.
+    contrast : str
+        Name of the contrast for messages, such as ``FLAIR``.
+
+    Returns
+    -------
+    Conformed
+
+    Raises
+    ------
+    NoInputError, DataError, IoError
+        As :func:`conform` does.
+    """
+    info, data, notes = _read(path, contrast)
+    return Conformed(canonical(Volume(data, info.affine)), info.notes + notes)
 
 
 def check_image(path: Path, *, contrast: str = "") -> None:

@@ -331,6 +331,26 @@ def read_itk_affine(path: Path) -> Affine:
     return _from_itk(transform)
 
 
+def as_stored_affine(affine: Affine) -> Affine:
+    """Give an affine as :func:`read_itk_affine` reads it after :func:`write_itk_affine`.
+
+    Reading rounds in the last digit: see :func:`~bids_msseg.imaging.volume.as_stored`.
+
+    Parameters
+    ----------
+    affine : ndarray, shape (4, 4)
+        Fixed world mm to moving world mm, RAS+.
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+    """
+    lps = LPS @ affine @ LPS
+    transform = sitk.AffineTransform(3)
+    transform.SetParameters([float(number) for number in (*lps[:3, :3].ravel(), *lps[:3, 3])])
+    return _from_itk(transform)
+
+
 def _unreadable(path: Path) -> DataError:
     return DataError(
         f"{path} holds no linear 3-D ITK transform", hint="write it again as an ITK affine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,11 @@ def save_volume(volume: Volume, path: Path | str, dtype: DTypeLike | None = None
     dtype : dtype, optional
         Type on disk; the array's own where not given.
     """
+    nib.save(to_image(volume, dtype), path)
+
+
+def to_image(volume: Volume, dtype: DTypeLike | None = None) -> nib.Nifti1Image:
+    """Make the NIfTI-1 image that :func:`save_volume` writes."""
     data = volume.data
     if dtype is None:
         dtype = np.uint8 if data.dtype == bool else data.dtype
@@ -93,4 +99,51 @@ def save_volume(volume: Volume, path: Path | str, dtype: DTypeLike | None = None
     image.header.set_xyzt_units("mm")
     image.set_qform(volume.affine, code=1)
     image.set_sform(volume.affine, code=1)
-    nib.save(image, path)
+    return image
+
+
+def as_stored(volume: Volume, dtype: DTypeLike = np.float32) -> Volume:
+    """Give a volume as :func:`load_volume` reads it after :func:`save_volume` has written it.
+
+    NIfTI holds affines in single precision and voxels in Fortran order. Steps that run in one
+    process and steps that hand files to each other thus compute the same bytes.
+
+    Parameters
+    ----------
+    volume : Volume
+        Of a type that :func:`save_volume` stores as it is.
+    dtype : dtype, default float32
+        As for :func:`load_volume`.
+
+    Returns
+    -------
+    Volume
+    """
+    affine = volume.affine.astype(np.float32).astype(np.float64)
+    return Volume(np.asfortranarray(volume.data.astype(dtype)), affine)
+
+
+class StoredVolumes(Mapping[str, Volume]):
+    """Volumes on disk, by name; each is read anew whenever it is asked for, and none is kept.
+
+    Parameters
+    ----------
+    files : mapping of str to path
+    labels : collection of str
+        Names of label images, which are read as uint8; all others are read as float32.
+    """
+
+    def __init__(self, files: Mapping[str, Path | str], labels: Collection[str] = ()) -> None:
+        self._files, self._labels = dict(files), frozenset(labels)
+
+    def __getitem__(self, name: str) -> Volume:
+        return load_volume(self._files[name], np.uint8 if name in self._labels else np.float32)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.imaging.register import read_itk_affine
-from bids_msseg.imaging.resample import inverse, resample
-from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import load_volume, save_volume
-from bids_msseg.lesions.anatomy import own_anatomy
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.nodes.preprocess import contrast_files, contrast_transforms
+from bids_msseg.pipeline.lesions import find_anatomy
 
 
 class _AnatomyInputs(StepInputs):
@@ -39,28 +37,14 @@ class FindAnatomy(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the map."""
-        flair = load_volume(inputs["flair_file"])
-        images = {"FLAIR": flair.data}
-        for contrast in ("T1w", "T2w"):
-            name = contrast.lower()
-            if f"{name}_file" in inputs:
-                move = read_itk_affine(Path(inputs[f"{name}_transform"]))
-                moving = load_volume(inputs[f"{name}_file"])
-                moved = resample(moving, flair.shape, flair.affine, transform=move)
-                images[contrast] = moved.data
-        to_template = inverse(read_itk_affine(Path(inputs["template_transform"])))
-        template = load_template()
-        prior = resample(
-            template.volume.with_data(np.asarray(template.regions)),
-            flair.shape,
-            flair.affine,
-            transform=to_template,
-            order=0,
-        ).data
-        brain = load_volume(inputs["mask_file"]).data > 0
-        found = own_anatomy(images, brain, prior, flair.spacing)
+        labels, found = find_anatomy(
+            contrast_files(inputs),
+            contrast_transforms(inputs),
+            load_volume(inputs["mask_file"]).data > 0,
+            read_itk_affine(Path(inputs["template_transform"])),
+        )
         target = folder / "anatomy.nii.gz"
-        save_volume(flair.with_data(found.labels), target)
+        save_volume(labels, target)
         return {
             "anatomy_file": str(target),
             "own_ventricles": found.from_own_fluid,

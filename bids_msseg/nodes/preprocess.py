@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nipype.interfaces.base import File, traits
 
-from bids_msseg.errors import DataError
-from bids_msseg.imaging.bias import correct_bias, steady_threads
-from bids_msseg.imaging.brain import (
-    brain_notes,
-    contradictions,
-    extract_brain,
-    is_skull_stripped,
-    mask_from_stripped,
-)
-from bids_msseg.imaging.brain_check import check_brain
-from bids_msseg.imaging.conform import check_header, conform
-from bids_msseg.imaging.normalise import build_stack
-from bids_msseg.imaging.register import (
-    read_itk_affine,
-    register_affine,
-    register_rigid,
-    write_itk_affine,
-)
-from bids_msseg.imaging.resample import inverse, mask_onto
-from bids_msseg.imaging.template import load_template
-from bids_msseg.imaging.volume import Volume, load_volume, save_volume
+from bids_msseg.imaging.conform import conform
+from bids_msseg.imaging.normalise import CONTRASTS, build_stack
+from bids_msseg.imaging.register import read_itk_affine, write_itk_affine
+from bids_msseg.imaging.volume import Affine, StoredVolumes, Volume, load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.pipeline.preprocess import (
+    align_contrast,
+    check_mask,
+    correct_contrasts,
+    find_brain,
+    fit_template,
+)
+
+
+def contrast_files(inputs: Mapping[str, Any]) -> StoredVolumes:
+    """Find the images that a node was given as ``flair_file``, ``t1w_file`` and ``t2w_file``."""
+    files = {contrast: f"{contrast.lower()}_file" for contrast in CONTRASTS}
+    return StoredVolumes({c: inputs[name] for c, name in files.items() if name in inputs})
+
+
+def contrast_transforms(inputs: Mapping[str, Any]) -> dict[str, Affine]:
+    """Read the transforms from the FLAIR's world, ``t1w_transform`` and ``t2w_transform``."""
+    files = {contrast: f"{contrast.lower()}_transform" for contrast in CONTRASTS}
+    return {c: read_itk_affine(Path(inputs[name])) for c, name in files.items() if name in inputs}
 
 
 class _ConformInputs(StepInputs):
@@ -79,43 +78,17 @@ class FindBrain(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the mask."""
         image = load_volume(inputs["in_file"])
-        mask, how, notes = self._mask(image, inputs)
-        target = folder / "brain.nii.gz"
-        save_volume(image.with_data(mask), target)
-        notes += brain_notes(mask, image.voxel_volume)
-        return {"mask_file": str(target), "how": how, "notes": list(notes)}
-
-    @staticmethod
-    def _mask(image: Volume, inputs: dict[str, Any]) -> tuple[np.ndarray, str, tuple[str, ...]]:
-        """Trust the image more than its sidecar, and the option more than both."""
-        if "given_mask" in inputs:
-            return _on_grid(Path(inputs["given_mask"]), image), "given", ()
-        option, shown = inputs["skull_stripped"], is_skull_stripped(image)
-        notes = contradictions(shown, option=option, sidecar=inputs["sidecar"])
-        if option == "yes" or (option == "auto" and shown):
-            return mask_from_stripped(image), "stripped", notes
-        mask = extract_brain(image, device=inputs["device"], threads=inputs["threads"])
-        return mask, "deepbet", notes
-
-
-def _on_grid(path: Path, image: Volume) -> np.ndarray:
-    """Read a mask that another pipeline made and bring it onto the conformed image."""
-    shape = check_header(path, contrast="brain mask").shape
-    try:
-        stored = load_volume(path)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
-        raise DataError(
-            f"the brain mask {path.name} is damaged: {error}",
-            hint="leave --derivatives out, or make the mask again",
-        ) from error
-    mask = stored.with_data(stored.data.reshape(shape) > 0)
-    moved = mask_onto(mask, image.shape, image.affine)
-    if not moved.any():
-        raise DataError(
-            f"the brain mask {path.name} does not meet the FLAIR",
-            hint="leave --derivatives out, or give a mask in the space of this FLAIR",
+        found = find_brain(
+            image,
+            given=Path(inputs["given_mask"]) if "given_mask" in inputs else None,
+            skull_stripped=inputs["skull_stripped"],
+            sidecar=inputs["sidecar"],
+            device=inputs["device"],
+            threads=inputs["threads"],
         )
-    return moved
+        target = folder / "brain.nii.gz"
+        save_volume(image.with_data(found.mask), target)
+        return {"mask_file": str(target), "how": found.how, "notes": list(found.notes)}
 
 
 class _CoregisterInputs(StepInputs):
@@ -144,19 +117,19 @@ class Coregister(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Find and write the transform; hand the image on where the transform can be right."""
-        result = register_rigid(
+        target, contrast = folder / "fixed_to_moving.txt", inputs["contrast"]
+        found = align_contrast(
+            contrast,
             load_volume(inputs["moving_file"]),
             load_volume(inputs["fixed_file"]),
-            fixed_mask=load_volume(inputs["fixed_mask"]).data > 0,
+            load_volume(inputs["fixed_mask"]).data > 0,
             threads=inputs["threads"],
             seed=inputs["seed"],
         )
-        target, contrast = folder / "fixed_to_moving.txt", inputs["contrast"]
-        write_itk_affine(result.affine, target)
-        common: dict[str, Any] = {"attempt_file": str(target), "notes": list(result.notes)}
-        if result.doubt:
-            fault = f"the {contrast} image could not be aligned with FLAIR and is left out"
-            return {**common, "left_out": [contrast], "faults": [f"{fault}: {result.doubt}"]}
+        write_itk_affine(found.affine, target)
+        common: dict[str, Any] = {"attempt_file": str(target), "notes": list(found.notes)}
+        if found.fault:
+            return {**common, "left_out": [contrast], "faults": [found.fault]}
         return {
             **common,
             "transform_file": str(target),
@@ -192,21 +165,20 @@ class CorrectBias(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Correct every contrast on its own grid; as many are in memory as there are threads."""
-        mask = load_volume(inputs["mask_file"])
 
-        def correct(name: str) -> Path:
-            image = load_volume(inputs[f"{name}_file"])
-            moved = inputs.get(f"{name}_transform")
-            world = None if moved is None else inverse(read_itk_affine(Path(moved)))
-            inside = mask_onto(mask, image.shape, image.affine, transform=world)
-            target = folder / f"{name}.nii.gz"
-            save_volume(correct_bias(image, inside), target)
-            return target
+        def keep(contrast: str, image: Volume) -> str:
+            target = folder / f"{contrast.lower()}.nii.gz"
+            save_volume(image, target)
+            return str(target)
 
-        names = [name for name in ("flair", "t1w", "t2w") if f"{name}_file" in inputs]
-        with steady_threads(), ThreadPoolExecutor(inputs["threads"]) as pool:
-            targets = list(pool.map(correct, names))
-        return {f"{name}_file": str(path) for name, path in zip(names, targets, strict=True)}
+        kept = correct_contrasts(
+            contrast_files(inputs),
+            load_volume(inputs["mask_file"]),
+            contrast_transforms(inputs),
+            threads=inputs["threads"],
+            keep=keep,
+        )
+        return {f"{contrast.lower()}_file": path for contrast, path in kept.items()}
 
 
 class _TemplateInputs(StepInputs):
@@ -231,24 +203,21 @@ class FitTemplate(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the affine that maps template world mm to FLAIR world mm."""
-        template = load_template(inputs["template"], resolution=inputs["resolution"])
-        flair, mask = load_volume(inputs["flair_file"]), load_volume(inputs["mask_file"])
-        result = register_affine(
-            flair,
-            template.volume,
-            moving_mask=mask.data > 0,
-            fixed_mask=template.mask,
+        found = fit_template(
+            load_volume(inputs["flair_file"]),
+            load_volume(inputs["mask_file"]).data > 0,
+            name=inputs["template"],
+            resolution=inputs["resolution"],
             threads=inputs["threads"],
             seed=inputs["seed"],
         )
         target = folder / "template_to_flair.txt"
-        write_itk_affine(result.affine, target)
-        fault = f"the template {template.name} may not fit, and regions may be wrong"
+        write_itk_affine(found.affine, target)
         return {
             "transform_file": str(target),
-            "trusted": not result.doubt,
-            "faults": [f"{fault}: {result.doubt}"] if result.doubt else [],
-            "notes": list(result.notes),
+            "trusted": not found.fault,
+            "faults": [found.fault] if found.fault else [],
+            "notes": list(found.notes),
         }
 
 
@@ -277,14 +246,8 @@ class CheckBrain(Step):
         if not inputs["trusted"]:
             return {"mask_file": inputs["mask_file"], "faults": []}
         flair, mask = load_volume(inputs["flair_file"]), load_volume(inputs["mask_file"])
-        template = load_template()
-        found = check_brain(
-            flair,
-            mask.data > 0,
-            template.volume.with_data(template.mask),
-            inverse(read_itk_affine(Path(inputs["template_transform"]))),
-            repair=inputs["how"] != "given",
-        )
+        move = read_itk_affine(Path(inputs["template_transform"]))
+        found = check_mask(flair, mask.data > 0, move, how=inputs["how"])
         target = Path(inputs["mask_file"])
         if found.notes:
             target = folder / "brain.nii.gz"
@@ -319,14 +282,8 @@ class BuildStack(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the stack."""
-        images = {"FLAIR": load_volume(inputs["flair_file"])}
-        transforms = {}
-        for contrast in ("T1w", "T2w"):
-            name = contrast.lower()
-            if f"{name}_file" in inputs:
-                images[contrast] = load_volume(inputs[f"{name}_file"])
-                transforms[contrast] = read_itk_affine(Path(inputs[f"{name}_transform"]))
-        stack = build_stack(images, load_volume(inputs["mask_file"]), transforms=transforms)
+        mask, moves = load_volume(inputs["mask_file"]), contrast_transforms(inputs)
+        stack = build_stack(contrast_files(inputs), mask, transforms=moves)
         target = folder / "stack.npz"
         stack.save(target)
         return {"stack_file": str(target)}

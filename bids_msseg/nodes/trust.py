@@ -14,13 +14,12 @@ from bids_msseg.bids.record import VisitRecord
 from bids_msseg.calibration import Calibration, read_calibration
 from bids_msseg.imaging.conform import check_header
 from bids_msseg.imaging.normalise import Stack
-from bids_msseg.imaging.quality import find_faults, measure_visit
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.lesions.uncertainty import LoadInterval, sweep_volumes
+from bids_msseg.lesions.uncertainty import LoadInterval
 from bids_msseg.models.weights import read_header
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-
-DISTANCE = "training_distance"
+from bids_msseg.pipeline.quality import check_images
+from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +99,17 @@ class CheckImages(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write measures and faults, also those of earlier steps; the faults are notes too."""
         known = _calibration(Path(inputs["model_file"]))
-        stack = Stack.load(Path(inputs["stack_file"]))
-        measures = measure_visit(
-            stack.data,
-            stack.present,
-            stack.brain,
-            mask=load_volume(inputs["mask_file"]),
-            spacings={c: check_header(Path(f)).spacing for c, f in inputs["contrasts"].items()},
+        found = check_images(
+            Stack.load(Path(inputs["stack_file"])),
+            load_volume(inputs["mask_file"]),
+            {c: check_header(Path(f)).spacing for c, f in inputs["contrasts"].items()},
+            training=known.training,
+            known_faults=inputs.get("known_faults", []),
         )
-        faults = (*find_faults(measures, known.training), *inputs.get("known_faults", []))
-        distance = known.training.distance(measures) if known.training else None
-        if distance is not None:
-            measures[DISTANCE] = distance
+        faults = list(found.faults)
         reason = known.reason if known.training is None else ""
-        content = {"measures": measures, "faults": list(faults), "reason": reason}
-        return {
-            "quality_file": _write(folder / "quality.json", content),
-            "notes": list(faults),
-        }
+        content = {"measures": found.measures, "faults": faults, "reason": reason}
+        return {"quality_file": _write(folder / "quality.json", content), "notes": faults}
 
 
 class _LoadInputs(StepInputs):
@@ -146,9 +138,7 @@ class EstimateLoad(Step):
             known = known.of_fast()
         estimate: dict[str, Any] = {"reason": known.reason}
         if known.load is not None:
-            volume = load_volume(inputs["probseg_file"])
-            found = known.load.interval(sweep_volumes(volume.data, volume.voxel_volume))
-            estimate = asdict(found)
+            estimate = asdict(load_interval(load_volume(inputs["probseg_file"]), known.load))
         rows = json.loads(Path(inputs["table_file"]).read_text(encoding="utf-8"))
         return {
             "estimate_file": _write(folder / "estimate.json", estimate),
@@ -168,7 +158,5 @@ def _calibration(model: Path) -> Calibration:
 
 
 def _with_confidence(row: Mapping[str, Any], known: Calibration) -> dict[str, Any]:
-    """Only kept lesions were met when the confidence was learnt."""
-    if known.confidence is None or row["status"] != "kept":
-        return dict(row)
-    return {**row, "confidence": known.confidence.confidence(row["p_refined"])}
+    found = lesion_confidence(row["status"], row["p_refined"], known.confidence)
+    return dict(row) if found is None else {**row, "confidence": found}

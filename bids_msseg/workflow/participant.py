@@ -14,8 +14,9 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
 from bids_msseg.config import NATIVE_SPACES
+from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy
-from bids_msseg.nodes.lesions import REFERENCE_TEMPLATE, Delineate, MaskInSpace, OntoGrid
+from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
 from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
@@ -28,6 +29,7 @@ from bids_msseg.nodes.preprocess import (
 )
 from bids_msseg.nodes.segment import Segment
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
+from bids_msseg.pipeline.preprocess import brain_device
 
 STEP_LABELS = {
     "conform": "checking images",
@@ -186,7 +188,7 @@ def _preprocess(plan: _Plan) -> None:
     brain = FindBrain(
         skull_stripped=chosen.skull_stripped,
         sidecar=_sidecar(plan),
-        device=_brain_device(chosen.device),
+        device=brain_device(chosen.device),
     )
     if plan.delivery.visit.brain_mask is not None:
         brain.inputs.given_mask = str(plan.delivery.visit.brain_mask)
@@ -199,7 +201,7 @@ def _preprocess(plan: _Plan) -> None:
         plan.connect("conform_FLAIR", "out_file", name, "fixed_file")
         plan.connect("brain", "mask_file", name, "fixed_mask")
     _correct_bias(plan)
-    _fit_template(plan, "template", REFERENCE_TEMPLATE, 1)
+    _fit_template(plan, "template", EMBEDDED, 1)
     _check_brain(plan)
     _find_anatomy(plan)
 
@@ -250,10 +252,6 @@ def _sidecar(plan: _Plan) -> str:
     if not isinstance(said, bool):
         return "auto"
     return "yes" if said else "no"
-
-
-def _brain_device(device: str) -> str:
-    return device if device.startswith("cuda") else "cpu"
 
 
 def _segment(plan: _Plan) -> None:
@@ -319,7 +317,7 @@ def _grid_step(plan: _Plan) -> OntoGrid:
 
 def _other_spaces(plan: _Plan) -> None:
     """Cut the probability on the T1w grid and on templates; one fit serves all resolutions."""
-    fitted = {REFERENCE_TEMPLATE: "template"}
+    fitted = {EMBEDDED: "template"}
     for name, (space, resolution) in plan.spaces.items():
         step = MaskInSpace(
             threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
@@ -425,4 +423,4 @@ def _transform_name(step: str) -> str:
     kind, _, what = step.partition("_")
     if kind == "coregister":
         return f"{what} FLAIR rigid"
-    return f"FLAIR {what or REFERENCE_TEMPLATE} affine"
+    return f"FLAIR {what or EMBEDDED} affine"

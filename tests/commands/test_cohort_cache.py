@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.visit import Visit
+from bids_msseg.cascade.stages import load_visit
 from bids_msseg.commands.cohort_cache import has_begun, is_newer, prepare_cohort, read_images
 from bids_msseg.commands.labels import LabelledFiles
 from bids_msseg.errors import UsageError
+from bids_msseg.imaging.register import Registration
+from bids_msseg.pipeline import preprocess as steps
 
 
 @pytest.fixture
@@ -117,3 +120,78 @@ def test_newer_means_that_no_source_is_younger(tmp_path: Path) -> None:
     assert not is_newer([old], [new])
     assert not is_newer([new, tmp_path / "none"], [old])
     assert not is_newer([], [old])
+
+
+@pytest.fixture
+def aligned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Registrations that find the header's place, and a note of each."""
+    done: list[str] = []
+
+    def rigid(*_: object, **__: object) -> Registration:
+        done.append("contrast")
+        return Registration(np.eye(4), 0.2, 0.3)
+
+    def affine(*_: object, **__: object) -> Registration:
+        done.append("template")
+        return Registration(np.eye(4), 0.2, 0.3, (), "this ball is no brain")
+
+    monkeypatch.setattr(steps, "register_rigid", rigid)
+    monkeypatch.setattr(steps, "register_affine", affine)
+    return done
+
+
+def test_a_visit_without_a_brain_mask_is_prepared_as_the_app_does(
+    item: LabelledFiles, tmp_path: Path, aligned: list[str]
+) -> None:
+    """The skull is off, so the brain that is found is the one that is given elsewhere."""
+    given, out = tmp_path / "given", tmp_path / "out"
+    loads = prepare_cohort(given, [item], 1)
+    assert aligned == []
+    found = replace(item, brain=tmp_path / "consensus" / "brain.nii.gz", brain_given=False)
+    assert prepare_cohort(out, [found], 1) == loads
+    assert aligned == ["contrast", "template"]
+    one, other = (load_visit(place / "cohort" / "sub-02.npz") for place in (given, out))
+    np.testing.assert_array_equal(one.brain, other.brain)
+    np.testing.assert_array_equal(one.truth, other.truth)
+    np.testing.assert_allclose(one.images, other.images, atol=5e-3)
+    masks = [np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
+             for path in (item.brain, found.brain)]  # fmt: skip
+    np.testing.assert_array_equal(*masks)
+    record = json.loads((out / "cohort" / "sub-02.json").read_text())
+    assert set(record["files"]) == {"FLAIR", "T1w", "truth"}
+    # once only, unless the mask is gone that scores need
+    prepare_cohort(out, [found], 1)
+    assert len(aligned) == 2
+    found.brain.unlink()
+    prepare_cohort(out, [found], 1)
+    assert found.brain.is_file()
+
+
+@pytest.mark.parametrize("change", ["shifted", "finer", "cropped"])
+def test_a_contrast_on_another_grid_is_aligned(
+    item: LabelledFiles, tmp_path: Path, aligned: list[str], change: str
+) -> None:
+    t1w = item.visit.contrasts["T1w"]
+    image = nib.load(t1w)
+    data, affine = np.asarray(image.dataobj), image.affine.copy()
+    if change == "shifted":
+        affine[1, 3] += 2
+    elif change == "finer":
+        data, affine = data.repeat(2, axis=2), affine @ np.diag([1, 1, 0.5, 1])
+    else:
+        data = data[:, :-1]
+    nib.save(nib.Nifti1Image(data, affine), t1w)
+    prepare_cohort(tmp_path / "out", [item], 1)
+    assert aligned == ["contrast", "template"]
+
+
+@pytest.mark.parametrize("flips", [(0,), (1, 2), (0, 1, 2)])
+def test_another_order_of_axes_is_no_other_grid(
+    item: LabelledFiles, tmp_path: Path, aligned: list[str], flips: tuple[int, ...]
+) -> None:
+    t1w = item.visit.contrasts["T1w"]
+    image = nib.load(t1w)
+    turned = [[axis, -1 if axis in flips else 1] for axis in range(3)]
+    nib.save(image.as_reoriented(np.array(turned)), t1w)
+    prepare_cohort(tmp_path / "out", [item], 1)
+    assert aligned == []

@@ -271,7 +271,7 @@ def test_labels_of_nobody(labelled_cohort: Path, recipe: Path, tmp_path: Path, c
     empty.mkdir()
     assert _train(labelled_cohort, tmp_path / "out", recipe, "--labels", str(empty)) == 66
     message = capsys.readouterr().err
-    assert "sub-04_ses-2 has no manual lesion mask and no brain mask: left out" in message
+    assert "sub-04_ses-2 has no manual lesion mask: left out" in message
     assert "label-L_mask.nii.gz" in message
 
 

@@ -16,7 +16,6 @@ from nipype.pipeline.engine.nodes import NodeExecutionError
 from bids_msseg.imaging.brain_check import CheckedBrain
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.register import Registration, read_itk_affine, write_itk_affine
-from bids_msseg.nodes import preprocess
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.preprocess import (
     BuildStack,
@@ -28,6 +27,7 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.segment import Segment
+from bids_msseg.pipeline import preprocess
 
 Run = Callable[..., Any]
 COARSE = (4.0, 4.0, 6.0)

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "bids_msseg"
 ROOMS = {
     "": "Top: command line, configuration, errors",
     "bids": "bids: datasets, names, records",
+    "pipeline": "pipeline: the method, from images to lesions",
     "imaging": "imaging: images as arrays with affines",
     "cascade": "cascade: networks, training, inference",
     "lesions": "lesions: instances, loads, regions, agreement",

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from site_text import cell, table
 
 from bids_msseg.cli import build_parser
-from bids_msseg.commands import consensus, demo, evaluate, export, train
+from bids_msseg.commands import consensus, demo, evaluate, export, segment_file, train
 from bids_msseg.compatibility import explain
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode
 
 PROGRAMS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
     "msseg": build_parser,
+    "msseg-file": segment_file.build_parser,
     "msseg-train": train.build_parser,
     "msseg-evaluate": evaluate.build_parser,
     "msseg-consensus": consensus.build_parser,

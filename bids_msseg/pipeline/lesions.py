@@ -1,0 +1,298 @@
+"""From probabilities on the working grid to lesions on the grids that users know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.lesions.anatomy import OwnAnatomy, own_anatomy
+from bids_msseg.lesions.delineate import Delineation, clear_extracerebral, delineate
+from bids_msseg.lesions.load import LesionRow, lesion_table
+from bids_msseg.lesions.regions import (
+    OWN_PERIVENTRICULAR_MM,
+    PERIVENTRICULAR_MM,
+    Anatomy,
+    region_map,
+)
+
+LEFT_OUT_BLUR_MM = 6.0
+"""An image that could not be aligned may show a face where the brain should be."""
+MAPS = ("probability", "candidate", "lesion", "candidates", "mask")
+
+
+class Grid:
+    """The voxel grid of a file, which need not be in RAS order."""
+
+    def __init__(self, frame: Volume) -> None:
+        self.frame = frame
+
+    @classmethod
+    def of(cls, path: Path) -> Grid:
+        """Read the grid of a file from its header."""
+        info = check_header(path)
+        return cls(Volume(np.broadcast_to(np.zeros(1, np.uint8), info.shape), info.affine))
+
+    def take(
+        self, volume: Volume, *, transform: Affine | None = None, order: int = 1
+    ) -> NDArray[Any]:
+        """Resample a volume onto this grid."""
+        moved: NDArray[Any] = resample(
+            volume, self.frame.shape, self.frame.affine, transform=transform, order=order
+        ).data
+        return moved
+
+
+@dataclass(frozen=True, slots=True)
+class VisitLesions:
+    """Lesions and rejected candidates of a visit, on the FLAIR as acquired.
+
+    Attributes
+    ----------
+    maps : mapping of str to ndarray, shape (X, Y, Z)
+        ``probseg``, ``labels`` (lesions 1..n), ``mask``, ``candidates``, ``rejected`` (rejected
+        candidates 1..m), ``brain``, and ``ventricles``, which the regions follow.
+    rows : tuple of LesionRow
+        Kept lesions, then rejected candidates.
+    cleared : Volume or None
+        The probability without extra-cerebral lesions, on its own grid; None where there are
+        none.
+    """
+
+    maps: Mapping[str, NDArray[Any]]
+    rows: tuple[LesionRow, ...]
+    cleared: Volume | None
+
+
+def find_anatomy(
+    images: Mapping[str, Volume],
+    transforms: Mapping[str, Affine],
+    brain: NDArray[np.bool_],
+    template_to_flair: Affine,
+) -> tuple[Volume, OwnAnatomy]:
+    """Refine the template's regions; see :func:`bids_msseg.lesions.anatomy.own_anatomy`.
+
+    Parameters
+    ----------
+    images : mapping of contrast to Volume
+        Bias field removed, each on its own grid.
+    transforms : mapping of contrast to ndarray, shape (4, 4)
+        FLAIR world mm to the contrast's world mm.
+    brain : ndarray of bool, shape (X, Y, Z)
+        On the FLAIR's grid.
+    template_to_flair : ndarray, shape (4, 4)
+        Template world mm to FLAIR world mm.
+
+    Returns
+    -------
+    Volume
+        Codes of :class:`~bids_msseg.lesions.regions.Anatomy` on the FLAIR's grid.
+    OwnAnatomy
+    """
+    flair = images["FLAIR"]
+    on_flair = {"FLAIR": flair.data}
+    for contrast in ("T1w", "T2w"):
+        if contrast in images:
+            moving, move = images[contrast], transforms[contrast]
+            moved = resample(moving, flair.shape, flair.affine, transform=move)
+            on_flair[contrast] = moved.data
+    template = load_template()
+    prior = resample(
+        template.volume.with_data(np.asarray(template.regions)),
+        flair.shape,
+        flair.affine,
+        transform=inverse(template_to_flair),
+        order=0,
+    ).data
+    found = own_anatomy(on_flair, brain, prior, flair.spacing)
+    return flair.with_data(found.labels), found
+
+
+def find_lesions(
+    grid: Grid,
+    maps: Mapping[str, Volume],
+    template_to_flair: Affine,
+    *,
+    threshold: float,
+    min_volume: float,
+    own_ventricles: bool = False,
+) -> VisitLesions:
+    """Bring the probabilities onto the FLAIR as acquired and list every lesion there.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the FLAIR as acquired.
+    maps : mapping of str to Volume
+        What :func:`~bids_msseg.pipeline.segment.segment_stack` gives; ``mask``, the brain; where
+        there are, ``extracerebral``, where no lesion can be, and ``anatomy``, this brain's map of
+        regions (uint8), in place of the template's. It is asked anew for each use of a map.
+    template_to_flair : ndarray, shape (4, 4)
+        Template world mm to FLAIR world mm.
+    threshold : float
+    min_volume : float
+        mm³.
+    own_ventricles : bool, default False
+        The anatomy's ventricles are this brain's own.
+
+    Returns
+    -------
+    VisitLesions
+    """
+    on_grid = {name: grid.take(maps[name]) for name in MAPS}
+    cleared = _cleared(maps, threshold)
+    probability = on_grid["probability"] if cleared is None else grid.take(cleared)
+    extracerebral: NDArray[np.bool_] | None = None
+    if "extracerebral" in maps:
+        extracerebral = grid.take(maps["extracerebral"]) >= 0.5
+    candidates = on_grid["candidates"] >= 0.5
+    found = delineate(
+        probability,
+        # what was cleared stays a candidate
+        candidates | (on_grid["probability"] >= threshold),
+        voxel_volume=grid.frame.voxel_volume,
+        threshold=threshold,
+        min_volume=min_volume,
+        extracerebral=extracerebral,
+    )
+    to_template = inverse(template_to_flair)
+    anatomy = _anatomy(grid, to_template, maps)
+    where = _regions(anatomy, grid, own=own_ventricles)
+    rows = _rows(found, grid, on_grid, to_template, where)
+    results: dict[str, NDArray[Any]] = {
+        "probseg": np.clip(probability, 0, 1),
+        "labels": found.lesions,
+        "mask": (found.lesions > 0).astype(np.uint8),
+        "candidates": (candidates | (found.lesions > 0) | (found.rejected > 0)).astype(np.uint8),
+        "rejected": found.rejected,
+        "brain": (on_grid["mask"] >= 0.5).astype(np.uint8),
+        "ventricles": (anatomy == Anatomy.VENTRICLE).astype(np.uint8),
+    }
+    return VisitLesions(results, tuple(rows), cleared)
+
+
+def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:
+    """Give the probability without extra-cerebral lesions; None where there are none."""
+    if "extracerebral" not in maps:
+        return None
+    source, outside = maps["probability"], maps["extracerebral"]
+    cleared = clear_extracerebral(
+        source.data,
+        mask_onto(outside, source.shape, source.affine),
+        threshold=threshold,
+    )
+    return None if cleared is source.data else source.with_data(cleared)
+
+
+def _anatomy(grid: Grid, to_template: Affine, maps: Mapping[str, Volume]) -> NDArray[np.uint8]:
+    """Bring this brain's map of regions, or else the template's, onto the grid."""
+    if "anatomy" in maps:
+        return grid.take(maps["anatomy"], order=0)
+    template = load_template()
+    regions = template.volume.with_data(np.asarray(template.regions))
+    return grid.take(regions, transform=to_template, order=0)
+
+
+def _regions(anatomy: NDArray[np.uint8], grid: Grid, *, own: bool) -> NDArray[np.int8]:
+    reach = OWN_PERIVENTRICULAR_MM if own else PERIVENTRICULAR_MM
+    return region_map(anatomy, grid.frame.spacing, periventricular_mm=reach, neighbours=own)
+
+
+def _rows(
+    found: Delineation,
+    grid: Grid,
+    maps: Mapping[str, NDArray[Any]],
+    to_template: Affine,
+    where: NDArray[np.int8],
+) -> list[LesionRow]:
+    """List kept lesions, then rejected candidates."""
+    rows: list[LesionRow] = []
+    reasons = dict(enumerate(found.reasons, start=1))
+    for labels, status in ((found.lesions, "kept"), (found.rejected, "rejected")):
+        rows += lesion_table(
+            labels,
+            grid.frame.affine,
+            p_candidate=maps["candidate"],
+            p_refined=maps["probability"],
+            p_lesion=_means(labels, maps["lesion"]),
+            region_map=where,
+            template_affine=to_template,
+            status="kept" if status == "kept" else "rejected",
+            reasons=None if status == "kept" else reasons,
+        )
+    return rows
+
+
+def _means(labels: NDArray[np.int32], values: NDArray[Any]) -> list[float]:
+    """Mean over those voxels of each label that belong to a candidate."""
+    inside = values > 0
+    count = int(labels.max(initial=0)) + 1
+    total = np.bincount(labels[inside], values[inside], minlength=count)
+    size = np.bincount(labels[inside], minlength=count)
+    return [float(value) for value in (total / np.maximum(size, 1))[1:]]
+
+
+def contrast_on_grid(
+    grid: Grid, image: Volume, *, transform: Affine | None = None, left_out: bool = False
+) -> NDArray[np.float32]:
+    """Bring a contrast onto the FLAIR as acquired; blurred where it could not be aligned.
+
+    Parameters
+    ----------
+    grid : Grid
+    image : Volume
+    transform : ndarray, shape (4, 4), optional
+        FLAIR world mm to the contrast's world mm.
+    left_out : bool, default False
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+    """
+    if left_out:
+        image = smooth_before_coarser(image, LEFT_OUT_BLUR_MM)
+    return grid.take(image, transform=transform)
+
+
+def mask_on_grid(
+    grid: Grid,
+    probability: Volume,
+    *,
+    transform: Affine | None = None,
+    threshold: float,
+    min_volume: float,
+) -> NDArray[np.uint8]:
+    """Bring the probability into another space and cut it there.
+
+    Parameters
+    ----------
+    grid : Grid
+    probability : Volume
+        On the working grid.
+    transform : ndarray, shape (4, 4), optional
+        World mm of the grid to FLAIR world mm.
+    threshold : float
+    min_volume : float
+        mm³.
+
+    Returns
+    -------
+    ndarray of uint8, shape (X, Y, Z)
+    """
+    moved = grid.take(probability, transform=transform)
+    found = delineate(
+        moved,
+        np.zeros(moved.shape, bool),
+        voxel_volume=grid.frame.voxel_volume,
+        threshold=threshold,
+        min_volume=min_volume,
+    )
+    return (found.lesions > 0).astype(np.uint8)

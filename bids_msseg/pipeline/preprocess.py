@@ -1,0 +1,438 @@
+"""From images as acquired to what the networks read: one function for each step.
+
+The BIDS App runs the steps as nodes that hand files to each other. :func:`preprocess` runs them
+in this process; images have the precision of files between its steps, so both ways give the same
+stack, bit for bit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.bias import correct_bias, steady_threads
+from bids_msseg.imaging.brain import (
+    brain_notes,
+    contradictions,
+    extract_brain,
+    is_skull_stripped,
+    mask_from_stripped,
+)
+from bids_msseg.imaging.brain_check import CheckedBrain, check_brain
+from bids_msseg.imaging.conform import check_header, read_image
+from bids_msseg.imaging.normalise import CONTRASTS, Stack, build_stack
+from bids_msseg.imaging.register import (
+    Registration,
+    as_stored_affine,
+    register_affine,
+    register_rigid,
+)
+from bids_msseg.imaging.resample import inverse, mask_onto
+from bids_msseg.imaging.template import EMBEDDED, load_template
+from bids_msseg.imaging.volume import Affine, Volume, as_stored, load_volume
+
+Mask = NDArray[np.bool_]
+_Kept = TypeVar("_Kept")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBrain:
+    """A brain mask on the conformed FLAIR.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+    how : {"given", "stripped", "deepbet"}
+        Where it comes from.
+    notes : tuple of str
+    """
+
+    mask: Mask
+    how: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """A contrast or a template in the FLAIR's world.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        Fixed world mm to moving world mm; the best attempt where there is a fault.
+    fault : str
+        Why it cannot be relied on; empty where it passed its checks.
+    notes : tuple of str
+    """
+
+    affine: Affine
+    fault: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessed:
+    """A visit after all steps.
+
+    Attributes
+    ----------
+    images : mapping of contrast to Volume
+        Bias field removed, each on its own grid; contrasts that could not be aligned are gone.
+    transforms : mapping of contrast to ndarray, shape (4, 4)
+        FLAIR world mm to the world mm of each other contrast in ``images``.
+    brain : Volume
+        Checked brain mask on the conformed FLAIR.
+    extracerebral : Volume or None
+        Where no lesion can be; None where the template may not fit.
+    template_to_flair : ndarray, shape (4, 4)
+        Template world mm to FLAIR world mm.
+    stack : Stack
+    faults : tuple of str
+        Reasons to look at the visit.
+    notes : tuple of str
+        What a reader should know, ``step: note``.
+    """
+
+    images: Mapping[str, Volume]
+    transforms: Mapping[str, Affine]
+    brain: Volume
+    extracerebral: Volume | None
+    template_to_flair: Affine
+    stack: Stack
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_contrasts(files: Mapping[str, Path]) -> tuple[dict[str, Volume], tuple[str, ...]]:
+    """Check images as acquired and bring them to RAS+ axes.
+
+    Parameters
+    ----------
+    files : mapping of contrast to path
+
+    Returns
+    -------
+    images : dict of contrast to Volume
+    notes : tuple of str
+
+    Raises
+    ------
+    NoInputError, DataError, IoError
+        As :func:`bids_msseg.imaging.conform.conform` does.
+    """
+    found = {name: read_image(path, contrast=name) for name, path in files.items()}
+    images = {name: as_stored(one.volume) for name, one in found.items()}
+    return images, _notes({f"conform_{name}": one.notes for name, one in found.items()})
+
+
+def preprocess(
+    images: Mapping[str, Volume],
+    *,
+    given_brain: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    seed: int = 0,
+) -> Preprocessed:
+    """Do all steps from conformed images to the stack, as the BIDS App does.
+
+    Parameters
+    ----------
+    images : mapping of contrast to Volume
+        From :func:`read_contrasts`; ``FLAIR`` is needed, ``T1w`` and ``T2w`` may be there.
+    given_brain : path, optional
+        Brain mask of another pipeline, in the space of the FLAIR.
+    device : str, default "cpu"
+        For the brain extraction; see :func:`brain_device`.
+    threads, seed : int
+
+    Returns
+    -------
+    Preprocessed
+
+    Raises
+    ------
+    DataError
+        If there is no brain, or an image does not vary inside it.
+    """
+    flair = images["FLAIR"]
+    found = find_brain(flair, given=given_brain, device=device, threads=threads)
+    brain = as_stored(flair.with_data(found.mask))
+    placed = {
+        name: align_contrast(name, image, flair, brain.data > 0, threads=threads, seed=seed)
+        for name, image in images.items()
+        if name != "FLAIR"
+    }
+    moves = {name: as_stored_affine(one.affine) for name, one in placed.items() if not one.fault}
+    corrected = correct_contrasts(
+        {"FLAIR": flair, **{name: images[name] for name in moves}},
+        brain,
+        moves,
+        threads=threads,
+        keep=lambda _, image: as_stored(image),
+    )
+    fitted = fit_template(corrected["FLAIR"], brain.data > 0, threads=threads, seed=seed)
+    to_flair = as_stored_affine(fitted.affine)
+    checked = None
+    if not fitted.fault:
+        checked = check_mask(corrected["FLAIR"], brain.data > 0, to_flair, how=found.how)
+    final = brain
+    extracerebral: Volume | None = None
+    if checked is not None:
+        final = as_stored(brain.with_data(checked.mask))
+        extracerebral = as_stored(brain.with_data(checked.extracerebral), np.uint8)
+    return Preprocessed(
+        images=corrected,
+        transforms=moves,
+        brain=final,
+        extracerebral=extracerebral,
+        template_to_flair=to_flair,
+        stack=build_stack(corrected, final, transforms=moves),
+        faults=(
+            *(one.fault for one in (*placed.values(), fitted) if one.fault),
+            *(() if checked is None else checked.faults),
+        ),
+        notes=_notes(
+            {
+                "brain": found.notes,
+                **{f"coregister_{name}": one.notes for name, one in placed.items()},
+                "template": fitted.notes,
+                "check_brain": () if checked is None else checked.notes,
+            }
+        ),
+    )
+
+
+def _notes(by_step: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(f"{step}: {note}" for step, notes in by_step.items() for note in notes)
+
+
+def brain_device(device: str) -> str:
+    """Choose where the brain extraction runs: on CUDA only where that was asked for.
+
+    Examples
+    --------
+    >>> brain_device("auto"), brain_device("cuda:1"), brain_device("mps")
+    ('cpu', 'cuda:1', 'cpu')
+    """
+    return device if device.startswith("cuda") else "cpu"
+
+
+def find_brain(
+    image: Volume,
+    *,
+    given: Path | None = None,
+    skull_stripped: str = "auto",
+    sidecar: str = "auto",
+    device: str = "cpu",
+    threads: int = 1,
+) -> FoundBrain:
+    """Find the brain: a given mask, the support of a stripped image, or deepbet.
+
+    The image is trusted more than its sidecar, and the option more than both.
+
+    Parameters
+    ----------
+    image : Volume
+        Conformed FLAIR.
+    given : path, optional
+        Brain mask of another pipeline.
+    skull_stripped, sidecar : {"auto", "yes", "no"}
+        The option, and what the sidecar says.
+    device : str, default "cpu"
+    threads : int, default 1
+
+    Returns
+    -------
+    FoundBrain
+
+    Raises
+    ------
+    DataError
+        If there is no brain, or the given mask cannot be used.
+    """
+    if given is not None:
+        mask = _on_grid(given, image)
+        return FoundBrain(mask, "given", brain_notes(mask, image.voxel_volume))
+    shown = is_skull_stripped(image)
+    notes = contradictions(shown, option=skull_stripped, sidecar=sidecar)
+    if skull_stripped == "yes" or (skull_stripped == "auto" and shown):
+        mask, how = mask_from_stripped(image), "stripped"
+    else:
+        mask, how = extract_brain(image, device=device, threads=threads), "deepbet"
+    return FoundBrain(mask, how, (*notes, *brain_notes(mask, image.voxel_volume)))
+
+
+def _on_grid(path: Path, image: Volume) -> Mask:
+    """Read a mask that another pipeline made and bring it onto the conformed image."""
+    shape = check_header(path, contrast="brain mask").shape
+    try:
+        stored = load_volume(path)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+        raise DataError(
+            f"the brain mask {path.name} is damaged: {error}",
+            hint="leave --derivatives out, or make the mask again",
+        ) from error
+    mask = stored.with_data(stored.data.reshape(shape) > 0)
+    moved = mask_onto(mask, image.shape, image.affine)
+    if not moved.any():
+        raise DataError(
+            f"the brain mask {path.name} does not meet the FLAIR",
+            hint="leave --derivatives out, or give a mask in the space of this FLAIR",
+        )
+    return moved
+
+
+def align_contrast(
+    contrast: str,
+    moving: Volume,
+    flair: Volume,
+    brain: Mask,
+    *,
+    threads: int = 1,
+    seed: int = 0,
+) -> Alignment:
+    """Align T1w or T2w with FLAIR, rigidly, and say where that cannot be right.
+
+    Parameters
+    ----------
+    contrast : str
+        For the message.
+    moving, flair : Volume
+        Conformed images.
+    brain : ndarray of bool, shape (X, Y, Z)
+        On the FLAIR's grid.
+    threads, seed : int
+
+    Returns
+    -------
+    Alignment
+        FLAIR world mm to the contrast's world mm.
+    """
+    result = register_rigid(moving, flair, fixed_mask=brain, threads=threads, seed=seed)
+    fault = f"the {contrast} image could not be aligned with FLAIR and is left out"
+    return _alignment(result, fault)
+
+
+def _alignment(found: Registration, fault: str) -> Alignment:
+    told = f"{fault}: {found.doubt}" if found.doubt else ""
+    return Alignment(found.affine, told, found.notes)
+
+
+def correct_contrasts(
+    images: Mapping[str, Volume],
+    brain: Volume,
+    transforms: Mapping[str, Affine],
+    *,
+    threads: int,
+    keep: Callable[[str, Volume], _Kept],
+) -> dict[str, _Kept]:
+    """Remove the bias fields inside the brain, each contrast on its own grid.
+
+    N4 keeps one processor busy, so contrasts are corrected beside each other; as many are in
+    memory as there are threads.
+
+    Parameters
+    ----------
+    images : mapping of contrast to Volume
+        Conformed images; each is asked for once.
+    brain : Volume
+        Brain mask on the FLAIR's grid.
+    transforms : mapping of contrast to ndarray, shape (4, 4)
+        FLAIR world mm to the contrast's world mm.
+    threads : int
+    keep : callable
+        Takes the contrast and the corrected image, which is dropped afterwards.
+
+    Returns
+    -------
+    dict of contrast to what ``keep`` gave
+    """
+
+    def correct(contrast: str) -> _Kept:
+        image = images[contrast]
+        moved = transforms.get(contrast)
+        world = None if moved is None else inverse(moved)
+        inside = mask_onto(brain, image.shape, image.affine, transform=world)
+        return keep(contrast, correct_bias(image, inside))
+
+    contrasts = [contrast for contrast in CONTRASTS if contrast in images]
+    with steady_threads(), ThreadPoolExecutor(threads) as pool:
+        kept = list(pool.map(correct, contrasts))
+    return dict(zip(contrasts, kept, strict=True))
+
+
+def fit_template(
+    flair: Volume,
+    brain: Mask,
+    *,
+    name: str = EMBEDDED,
+    resolution: int = 1,
+    threads: int = 1,
+    seed: int = 0,
+) -> Alignment:
+    """Fit a template to the brain by an affine; visits without T1w have it too.
+
+    Parameters
+    ----------
+    flair : Volume
+        Bias field removed.
+    brain : ndarray of bool, shape (X, Y, Z)
+        On the FLAIR's grid.
+    name : str
+        TemplateFlow identifier.
+    resolution : int, default 1
+    threads, seed : int
+
+    Returns
+    -------
+    Alignment
+        Template world mm to FLAIR world mm.
+    """
+    template = load_template(name, resolution=resolution)
+    result = register_affine(
+        flair,
+        template.volume,
+        moving_mask=brain,
+        fixed_mask=template.mask,
+        threads=threads,
+        seed=seed,
+    )
+    fault = f"the template {template.name} may not fit, and regions may be wrong"
+    return _alignment(result, fault)
+
+
+def check_mask(flair: Volume, brain: Mask, template_to_flair: Affine, *, how: str) -> CheckedBrain:
+    """Compare a brain mask with the template's; see :mod:`bids_msseg.imaging.brain_check`.
+
+    Parameters
+    ----------
+    flair : Volume
+        Bias field removed.
+    brain : ndarray of bool, shape (X, Y, Z)
+        On the FLAIR's grid.
+    template_to_flair : ndarray, shape (4, 4)
+        Of the embedded template, where its fit passed its checks.
+    how : str
+        Where the mask comes from; a given one stays as it is.
+
+    Returns
+    -------
+    CheckedBrain
+    """
+    template = load_template()
+    return check_brain(
+        flair,
+        brain,
+        template.volume.with_data(template.mask),
+        inverse(template_to_flair),
+        repair=how != "given",
+    )

@@ -1,0 +1,68 @@
+"""Volumes in memory have the precision of files, so that both ways compute the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bids_msseg.imaging.register import as_stored_affine, read_itk_affine, write_itk_affine
+from bids_msseg.imaging.volume import (
+    StoredVolumes,
+    Volume,
+    as_stored,
+    load_volume,
+    save_volume,
+    to_image,
+)
+
+from .conftest import rigid
+
+ODD = rigid((3, -7, 11), (0.1, -63.7, 1e3 / 3)) @ np.diag([0.9375, 0.9375, 3.3, 1.0])
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float32])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_as_stored_is_what_a_file_gives_back(
+    tmp_path: Path, kind: type, dtype: type, order: str
+) -> None:
+    values = np.random.default_rng(1).integers(0, 3, (5, 4, 3))
+    given = Volume(np.array(values, kind, order=order), ODD)
+    save_volume(given, tmp_path / "one.nii.gz")
+    read, ours = load_volume(tmp_path / "one.nii.gz", dtype), as_stored(given, dtype)
+    np.testing.assert_array_equal(ours.data, read.data)
+    np.testing.assert_array_equal(ours.affine, read.affine)
+    assert (ours.affine != ODD).any()
+    assert ours.data.dtype == read.data.dtype
+    assert ours.data.flags.f_contiguous == read.data.flags.f_contiguous
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), (3, -7, 11), (170, 1, -2)])
+@pytest.mark.parametrize("shift", [(0, 0, 0), (1 / 3, -63.7, 1e3 / 7)])
+def test_an_affine_has_the_digits_of_its_file(
+    tmp_path: Path, angles: tuple[float, float, float], shift: tuple[float, float, float]
+) -> None:
+    affine = rigid(angles, shift) @ np.diag([0.97, 1.03, 1 / 0.9, 1.0])
+    write_itk_affine(affine, tmp_path / "one.txt")
+    np.testing.assert_array_equal(as_stored_affine(affine), read_itk_affine(tmp_path / "one.txt"))
+
+
+def test_stored_volumes_are_read_when_asked_for(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.nii.gz" for name in ("image", "labels")}
+    stored = StoredVolumes(files, labels=["labels"])
+    assert (set(stored), len(stored)) == ({"image", "labels"}, 2)
+    assert "image" in stored
+    assert "other" not in stored
+    for path in files.values():
+        save_volume(Volume(np.full((2, 2, 2), 3, np.uint8), np.eye(4)), path)
+    assert (stored["image"].data.dtype, stored["labels"].data.dtype) == (np.float32, np.uint8)
+    save_volume(Volume(np.full((2, 2, 2), 5, np.uint8), np.eye(4)), files["image"])
+    assert (stored["image"].data == 5).all()
+
+
+def test_an_image_in_memory_is_the_one_on_disk(tmp_path: Path) -> None:
+    volume = Volume(np.ones((3, 2, 2), bool), ODD)
+    save_volume(volume, tmp_path / "one.nii")
+    assert to_image(volume).to_bytes() == (tmp_path / "one.nii").read_bytes()

@@ -1,0 +1,347 @@
+"""The Python interface and ``msseg-file``: the same results as the app, errors of our classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import bids_msseg
+from bids_msseg.api import SegmentationResult, segment
+from bids_msseg.commands.cohort import prepare_raw_visit
+from bids_msseg.commands.demo_dataset import DemoOptions, write_demo
+from bids_msseg.commands.segment_file import main
+from bids_msseg.errors import (
+    CannotCreateError,
+    DataError,
+    ExitCode,
+    MssegError,
+    NoInputError,
+    UsageError,
+)
+from bids_msseg.imaging.normalise import Stack
+from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.models.weights import DEFAULT_MODEL
+
+WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("lesions.nii.gz", "lesions.tsv", "probability.nii.gz", "summary.json")
+STEM = "sub-01/ses-1/anat/sub-01_ses-1"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A raw head of the demo, and what the app made of it."""
+
+    bids: Path
+    out: Path
+    model: Path
+
+    @property
+    def images(self) -> dict[str, Path]:
+        return {name: self.bids / f"{STEM}_{name}.nii.gz" for name in ("FLAIR", "T1w", "T2w")}
+
+    def output(self, name: str) -> Path:
+        return self.out / f"{STEM}_{name}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        text = (self.out / "logs/visits/sub-01_ses-1.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory, bright_model: Path) -> Head:
+    """One visit with skull and three contrasts that are not aligned, segmented by the app."""
+    top = tmp_path_factory.mktemp("api")
+    write_demo(DemoOptions(top / "bids", grid="coarse", participants=1, heads="all"))
+    words = ["participant", "--session-label", "1", "--model", bright_model, "--nprocs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_msseg", *map(str, [top / "bids", top / "out", *words])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return Head(top / "bids", top / "out", bright_model)
+
+
+@pytest.fixture(scope="module")
+def result(head: Head) -> SegmentationResult:
+    flair, t1w, t2w = head.images.values()
+    return segment(flair, t1w, t2w, model=head.model, device="cpu", threads=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("mask", "space-FLAIR_label-L_mask.nii.gz"),
+        ("probability", "space-FLAIR_label-L_probseg.nii.gz"),
+    ],
+)
+def test_images_are_those_of_the_app_to_the_byte(
+    head: Head, result: SegmentationResult, tmp_path: Path, name: str, output: str
+) -> None:
+    nib.save(getattr(result, name), tmp_path / "ours.nii.gz")
+    assert (tmp_path / "ours.nii.gz").read_bytes() == head.output(output).read_bytes()
+
+
+@pytest.mark.slow
+def test_numbers_and_flags_are_those_of_the_app(head: Head, result: SegmentationResult) -> None:
+    record = head.record
+    assert result.lesion_load_ml == record["lesion_load_ml"]
+    assert result.lesion_count == record["lesion_count"]
+    assert list(result.flags) == record["quality_reasons"]
+    assert result.model_sha256 == record["model"]["sha256"]
+    assert (result.interval, result.interval_note) == (None, record["load_interval_reason"])
+    used = [name for name, one in record["contrasts"].items() if one["used"]]
+    assert list(result.contrasts) == used
+    # the faults are notes of the step that checks the images, and flags here
+    notes = [one for one in record["flags"] if not one.startswith("quality: ")]
+    assert sorted(result.notes) == sorted(notes)
+
+
+@pytest.mark.slow
+def test_the_table_is_that_of_the_app(head: Head, result: SegmentationResult) -> None:
+    with head.output("desc-lesions_stats.tsv").open(encoding="utf-8", newline="") as stream:
+        theirs = list(csv.DictReader(stream, delimiter="\t"))
+    assert rows_to_table(result.lesions) == theirs
+
+
+@pytest.mark.slow
+def test_training_sees_the_stack_of_the_app(head: Head) -> None:
+    """From the same raw head, without a brain mask: bit for bit, in half precision."""
+    (file,) = head.out.rglob("stack.npz")
+    stack = Stack.load(file)
+    truth = head.bids / "derivatives/truth" / f"{STEM}_space-FLAIR_label-L_mask.nii.gz"
+    visit, brain = prepare_raw_visit("sub-01_ses-1", "A", head.images, None, truth)
+    assert visit.present == stack.present
+    np.testing.assert_array_equal(visit.images, stack.data.astype(np.float16))
+    np.testing.assert_array_equal(visit.brain, stack.brain)
+    assert visit.thick
+    drawn = nib.load(truth)
+    volume = float(np.prod(drawn.header.get_zooms()))
+    assert visit.truth.sum(dtype=float) == pytest.approx(
+        np.asarray(drawn.dataobj).sum() * volume, rel=0.1
+    )
+    assert brain.data.any()
+
+
+@pytest.fixture(scope="module")
+def phantom(
+    tmp_path_factory: pytest.TempPathFactory, make_phantom: Callable[..., Any]
+) -> dict[str, Path]:
+    """A stripped brain whose FLAIR is stored in another order, and its T1w on another grid."""
+    folder = tmp_path_factory.mktemp("phantom")
+    flair = make_phantom("LIP", (2.0, 3.0, 2.0))
+    t1w = make_phantom("LPS", (2.0, 2.0, 2.0), turn=4.0)
+    return {
+        "flair": flair.write(folder / "flair.nii.gz", "FLAIR", kind="int16"),
+        "t1w": t1w.write(folder / "t1w.nii.gz", "T1w", seed=1),
+    }
+
+
+@pytest.fixture(scope="module")
+def from_paths(phantom: dict[str, Path], bright_model: Path) -> SegmentationResult:
+    return segment(**phantom, model=bright_model, device="cpu", threads=1)
+
+
+def _same(one: SegmentationResult, other: SegmentationResult) -> None:
+    for name in ("mask", "probability"):
+        assert getattr(one, name).to_bytes() == getattr(other, name).to_bytes()
+    # NaN is not equal to itself, so cells are compared
+    assert rows_to_table(one.lesions) == rows_to_table(other.lesions)
+    assert one.summary() == other.summary()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["text", "loaded", "in memory", "without a header"])
+def test_paths_and_images_give_the_same(
+    phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult, kind: str
+) -> None:
+    images: dict[str, Any] = {}
+    for name, path in phantom.items():
+        image = nib.load(path)
+        images[name] = {
+            "text": str(path),
+            "loaded": image,
+            "in memory": nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header),
+            "without a header": nib.Nifti2Image(image.get_fdata(), image.affine),
+        }[kind]
+    _same(segment(**images, model=bright_model, device="cpu", threads=1), from_paths)
+
+
+@pytest.mark.slow
+def test_the_mask_lies_on_the_grid_that_was_given(
+    phantom: dict[str, Path], from_paths: SegmentationResult, make_phantom: Callable[..., Any]
+) -> None:
+    flair = nib.load(phantom["flair"])
+    truth = make_phantom("LIP", (2.0, 3.0, 2.0)).lesions
+    for image in (from_paths.mask, from_paths.probability):
+        assert image.shape == flair.shape
+        np.testing.assert_array_equal(image.affine, flair.affine)
+    mask = np.asarray(from_paths.mask.dataobj) > 0
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.7
+    assert from_paths.lesion_count == 3
+    assert from_paths.contrasts == ("FLAIR", "T1w")
+
+
+@pytest.mark.slow
+def test_the_program_writes_what_the_result_holds(
+    phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult, tmp_path: Path
+) -> None:
+    out = tmp_path / "a" / "b"
+    words = [phantom["flair"], "--t1w", phantom["t1w"], "-o", out, "--model", bright_model]
+    assert main([*map(str, words), "--device", "cpu", "--threads", "1"]) == ExitCode.SUCCESS
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    from_paths.save(tmp_path / "own")
+    for name in FILES:
+        assert (out / name).read_bytes() == (tmp_path / "own" / name).read_bytes()
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["lesion_load_ml"] == from_paths.lesion_load_ml
+    assert summary["lesion_count"] == 3
+    assert str(tmp_path) not in (out / "summary.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"the weights {WEIGHTS.name} are not there")
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/python.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].partition("```")[0]
+    write_demo(DemoOptions(tmp_path / "demo", grid="coarse", participants=1))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert " mL" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+
+
+@pytest.mark.slow
+def test_a_threshold_that_is_asked_for_is_used(
+    phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult
+) -> None:
+    found = segment(phantom["flair"], model=bright_model, threshold=0.9, device="cpu", threads=1)
+    assert (from_paths.threshold, found.threshold) == (0.5, 0.9)
+    probability = np.asarray(found.probability.dataobj)
+    assert (probability[np.asarray(found.mask.dataobj) > 0] >= 0.9).all()
+
+
+def _small(data: np.ndarray) -> nib.Nifti1Image:
+    return nib.Nifti1Image(data, np.diag([2.0, 2.0, 2.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"flair": None}, UsageError),
+        ({"flair": 3}, UsageError),
+        ({"t1w": np.zeros((8, 8, 8))}, UsageError),
+        ({"flair": "nowhere.nii.gz"}, NoInputError),
+        ({"t2w": "nowhere.nii.gz"}, NoInputError),
+        ({"flair": _small(np.zeros((8, 8, 8), np.float32))}, DataError),
+        ({"flair": _small(np.ones((8, 8, 8, 3), np.float32))}, DataError),
+        ({"t1w": _small(np.ones((8, 8, 8), np.complex64))}, DataError),
+        ({"threshold": 1.5}, UsageError),
+        ({"threads": 0}, UsageError),
+        ({"device": "tpu"}, UsageError),
+        ({"model": "no-such-model"}, UsageError),
+        ({"model": "no/such/model.safetensors"}, NoInputError),
+    ],
+)
+def test_wrong_arguments_are_errors_of_ours(
+    phantom: dict[str, Path], bright_model: Path, change: dict[str, Any], kind: type[MssegError]
+) -> None:
+    given = {**phantom, "model": bright_model, "device": "cpu", **change}
+    with pytest.raises(kind) as caught:
+        segment(**given)
+    assert caught.value.hint
+
+
+def test_an_image_whose_file_is_cut_short(
+    phantom: dict[str, Path], bright_model: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.nii.gz"
+    cut.write_bytes(phantom["flair"].read_bytes()[:-200])
+    for given in (cut, nib.load(cut)):
+        with pytest.raises(DataError):
+            segment(given, model=bright_model, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["{flair}"], ExitCode.USAGE),
+        (["-o", "{out}"], ExitCode.USAGE),
+        (["{flair}", "-o", "{out}", "--spin"], ExitCode.USAGE),
+        (["{flair}", "-o", "{out}", "--threshold", "2"], ExitCode.USAGE),
+        (["{flair}", "-o", "{out}", "--threads", "many"], ExitCode.USAGE),
+        (["{flair}", "-o", "{out}", "--device", "tpu"], ExitCode.USAGE),
+        (["{flair}", "-o", "{out}", "--model", "none"], ExitCode.USAGE),
+        (["", "-o", "{out}"], ExitCode.USAGE),
+        (["nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),
+        (["{flair}", "--t1w", "nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),
+        (["{flair}", "-o", "{out}", "--model", "no/model.safetensors"], ExitCode.NO_INPUT),
+        (["{text}", "-o", "{out}"], ExitCode.DATA_ERROR),
+        (["{flair}", "-o", "{text}"], ExitCode.CANNOT_CREATE),
+        (["{flair}", "-o", "{text}/below"], ExitCode.CANNOT_CREATE),
+    ],
+)
+def test_what_the_program_cannot_do_has_its_code(
+    phantom: dict[str, Path],
+    bright_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: ExitCode,
+) -> None:
+    (tmp_path / "text.nii.gz").write_text("no image")
+    places = {"flair": phantom["flair"], "text": tmp_path / "text.nii.gz", "out": tmp_path / "o"}
+    model = [] if "--model" in words else ["--model", str(bright_model)]
+    assert main([*(word.format(**places) for word in words), *model]) == code
+    assert "hint:" in capsys.readouterr().err
+    assert not list((tmp_path / "o").glob("*"))
+
+
+def test_a_result_that_cannot_be_written(tmp_path: Path) -> None:
+    image = _small(np.zeros((2, 2, 2), np.uint8))
+    empty = SegmentationResult(
+        image, image, (), 0.0, None, "unknown", (), (), "bright", "0", 0.5, ("FLAIR",)
+    )
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotCreateError):
+        empty.save(tmp_path / "file")
+    empty.save(tmp_path / "folder")
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == sorted(FILES)
+    # what is being replaced does not say that all is there
+    (tmp_path / "folder" / "lesions.tsv").unlink()
+    (tmp_path / "folder" / "lesions.tsv").mkdir()
+    with pytest.raises(CannotCreateError):
+        empty.save(tmp_path / "folder")
+    assert not (tmp_path / "folder" / "summary.json").exists()
+
+
+def test_the_package_hands_out_its_interface() -> None:
+    assert bids_msseg.segment is segment
+    assert bids_msseg.SegmentationResult is SegmentationResult
+    assert set(bids_msseg.__all__) == {"SegmentationResult", "__version__", "segment"}
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = bids_msseg.nothing
