@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,18 +101,12 @@ def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> 
     for path in files.values():
         if not _is_there(path):
             raise NoInputError(f"there is no file {path}", hint="correct its path")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot make the folder {output}: {error.strerror or error}",
-            hint="name a folder that can be written",
-        ) from error
-    from bids_msseg.api import segment
+    with _folder(output):
+        from bids_msseg.api import segment
 
-    LOGGER.info("segmenting %s", files["flair"])
-    own = {"threads" if name == THREADS else name: value for name, value in options.items()}
-    result = segment(**files, **own)
+        LOGGER.info("segmenting %s", files["flair"])
+        own = {"threads" if name == THREADS else name: value for name, value in options.items()}
+        result = segment(**files, **own)
     for note in result.notes:
         LOGGER.info("%s", note)
     for flag in result.flags:
@@ -119,6 +114,26 @@ def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> 
     result.save(output)
     LOGGER.info("%d lesions, %.2f mL: %s", result.lesion_count, result.lesion_load_ml, output)
     return ExitCode.SUCCESS
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make the output folder first, and remove it where nothing was written into it."""
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot make the folder {path}: {error.strerror or error}",
+            hint="name a folder that can be written",
+        ) from error
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def _is_there(path: Path) -> bool:
