@@ -19,9 +19,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import evidence
+import evidence_resegment
+from evidence_table import Section, render
+
 from bids_msseg.bids.files import write_atomic
-from bids_msseg.commands import evidence, evidence_resegment
-from bids_msseg.commands.evidence_table import Section, render
 from bids_msseg.errors import MssegError
 
 FROM_DISK: dict[str, Callable[[evidence.Bench], Section]] = {

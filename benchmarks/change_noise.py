@@ -15,12 +15,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from evidence_rescan import RescanPlan, pseudo_rescan
 from numpy.typing import NDArray
 
 from bids_msseg.cascade.checkpoint import load_cascade
 from bids_msseg.cascade.inference import segment
 from bids_msseg.cascade.stages import load_visit
-from bids_msseg.commands.evidence_rescan import RescanPlan, pseudo_rescan
 from bids_msseg.imaging.pair import Meeting, align_visits, meet
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.change import CHANGES, compare_lesions

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 import yaml
+from patch_stream import PatchPlan, PatchSource, patch_batches
 
 from bids_msseg.cascade.augment import Augmentation, AugmentPlan
 from bids_msseg.cascade.augmentation.catalogue import read_program
-from bids_msseg.cascade.patch_stream import PatchPlan, PatchSource, patch_batches
 from bids_msseg.cascade.sampling import CandidateSampler, batches
 from bids_msseg.cascade.stages import load_visit
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from bids_msseg.cascade.patches import LabelledVisit
+
+# a busy machine must not turn a right answer into a failure
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 SHARED = Path(
     os.environ.get("MSSEG_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -143,3 +153,77 @@ def phantom_grid(
 def make_phantom() -> Callable[..., Phantom]:
     """Maker of phantoms; see :func:`phantom_grid`."""
     return phantom_grid
+
+
+EDGE = 32
+"""Of the images of the labelled cohort, in voxels of 1 mm."""
+
+
+def _save(path: Path, data: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.diag([-1.0, 1, 1, 1])), path)
+
+
+@pytest.fixture(scope="session")
+def labelled_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five participants of two sites; sub-02 has no T2w, sub-04 has two sessions."""
+    root = tmp_path_factory.mktemp("cohort") / "raw"
+    visits = ["sub-01", "sub-02", "sub-03", "sub-04/ses-1", "sub-04/ses-2", "sub-05"]
+    distance = np.sqrt(sum((axis - EDGE / 2) ** 2 for axis in np.indices((EDGE,) * 3)))
+    brain = distance < 0.42 * EDGE
+    for number, visit in enumerate(visits):
+        rng = np.random.default_rng(number)
+        truth = np.zeros(brain.shape, np.uint8)
+        for low in rng.integers(10, 20, (3, 3)):
+            truth[tuple(slice(int(a), int(a) + 3) for a in low)] = 1
+        stem = visit.replace("/", "_")
+        for contrast, gain in (("FLAIR", 90), ("T1w", -40), ("T2w", 60)):
+            if (visit, contrast) == ("sub-02", "T2w"):
+                continue
+            image = np.where(brain, 100 + float(gain) * truth + rng.normal(0, 8, brain.shape), 0)
+            _save(root / visit / "anat" / f"{stem}_{contrast}.nii.gz", image.astype(np.float32))
+        manual = root / "derivatives" / "manual" / visit / "anat" / f"{stem}_space-FLAIR"
+        _save(Path(f"{manual}_label-L_mask.nii.gz"), truth)
+        _save(Path(f"{manual}_desc-brain_mask.nii.gz"), brain.astype(np.uint8))
+    description = {"Name": "toy", "BIDSVersion": "1.10.1", "DatasetType": "raw"}
+    (root / "dataset_description.json").write_text(json.dumps(description))
+    sites = "\n".join(f"sub-0{n}\t{'AB'[n % 2]}" for n in range(1, 6))
+    (root / "participants.tsv").write_text(f"participant_id\tsite\n{sites}\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def make_visit() -> Callable[..., LabelledVisit]:
+    """A ball of brain with noise around zero, and bright cubes of lesion in its FLAIR."""
+    from bids_msseg.cascade.patches import LabelledVisit
+
+    def make(
+        name: str = "sub-01",
+        *,
+        site: str = "X",
+        edge: int = 32,
+        lesions: int = 4,
+        seed: int = 0,
+        present: tuple[bool, bool, bool] = (True, True, True),
+    ) -> LabelledVisit:
+        rng = np.random.default_rng(seed)
+        shape = (edge, edge, edge)
+        middle = (edge - 1) / 2
+        distance = np.sqrt(sum((axis - middle) ** 2 for axis in np.indices(shape)))
+        brain = distance < 0.45 * edge
+        truth = np.zeros(shape, np.float16)
+        for _ in range(lesions):
+            low = rng.integers(edge // 3, 2 * edge // 3 - 2, 3)
+            wide = rng.integers(2, 5, 3)
+            box = tuple(slice(int(a), int(a + w)) for a, w in zip(low, wide, strict=True))
+            truth[box] = 1
+        images = rng.normal(0, 0.4, (3, *shape))
+        images[0] += 3 * truth
+        images[1] -= 1 * truth
+        images[:, ~brain] = -3
+        images[~np.array(present)] = 0
+        return LabelledVisit(
+            name, site, images.astype(np.float16), present, brain, truth, thick=False
+        )
+
+    return make

@@ -8,7 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,32 @@ def imports(node: ast.AST, *, lazy: bool = False) -> Iterator[tuple[str, bool]]:
         yield from imports(child, lazy=lazy or isinstance(child, ast.FunctionDef))
 
 
+def own_imports(path: Path) -> Iterator[str]:
+    """List modules of the package that a file of it imports, and the packages that hold them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            names = []
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def reachable(start: Iterable[str], files: Mapping[str, Path]) -> set[str]:
+    """Follow imports from some modules to all that they need."""
+    found: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        if name in files and name not in found:
+            found.add(name)
+            waiting += own_imports(files[name])
+    return found
+
+
 def all_imports() -> set[tuple[str, bool]]:
     found: set[tuple[str, bool]] = set()
     for path in PACKAGE.rglob("*.py"):
@@ -99,6 +125,36 @@ def test_everything_that_is_imported_is_required() -> None:
 def test_the_default_installation_imports_every_module() -> None:
     at_once = {name for name, lazy in all_imports() if not lazy}
     assert at_once <= distributions("RUNTIME")
+
+
+def test_modules_are_reached_through_packages_functions_and_other_modules(tmp_path: Path) -> None:
+    texts = {
+        "p": "",
+        "p.a": "from p import b",
+        "p.b": "def f():\n    import p.c.d",
+        "p.c": "from p.e import one",
+        "p.c.d": "",
+        "p.e": "from p.a import back",
+        "p.lonely": "import p.a, p.friend",
+        "p.friend": "import p.lonely",
+    }
+    files = {name: tmp_path / f"{name}.py" for name in texts}
+    for name, text in texts.items():
+        files[name].write_text(text)
+    assert reachable(["p.a"], files) == set(texts) - {"p.lonely", "p.friend"}
+    assert reachable(["p.friend"], files) == set(texts)
+    assert reachable(["p.none"], files) == set()
+
+
+def test_every_module_serves_a_program(metadata: dict[str, Any]) -> None:
+    """What only benchmarks or tests use lies in benchmarks/ or tests/."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    scripts = metadata["entry_points"]["console_scripts"]
+    programs = [re.split("[=:]", line)[1] for line in scripts]
+    assert set(files) - reachable([*programs, "bids_msseg.__main__"], files) == set()
 
 
 @pytest.mark.parametrize("variable", LISTS)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 
 from bids_msseg.cascade.augment import AugmentPlan
 from bids_msseg.cascade.folds import Split
@@ -18,10 +16,6 @@ from bids_msseg.cascade.sampling import CandidateSampler
 from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
 from bids_msseg.cascade.training import FitPlan, Report, fit
 from bids_msseg.models.engine import Engine
-
-# a busy machine must not turn a right answer into a failure
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
 
 MakeVisit = Callable[..., LabelledVisit]
 MakeWorkshop = Callable[..., Workshop]
@@ -33,42 +27,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def make_visit() -> MakeVisit:
-    """A ball of brain with noise around zero, and bright cubes of lesion in its FLAIR."""
-
-    def make(
-        name: str = "sub-01",
-        *,
-        site: str = "X",
-        edge: int = 32,
-        lesions: int = 4,
-        seed: int = 0,
-        present: tuple[bool, bool, bool] = (True, True, True),
-    ) -> LabelledVisit:
-        rng = np.random.default_rng(seed)
-        shape = (edge, edge, edge)
-        middle = (edge - 1) / 2
-        distance = np.sqrt(sum((axis - middle) ** 2 for axis in np.indices(shape)))
-        brain = distance < 0.45 * edge
-        truth = np.zeros(shape, np.float16)
-        for _ in range(lesions):
-            low = rng.integers(edge // 3, 2 * edge // 3 - 2, 3)
-            wide = rng.integers(2, 5, 3)
-            box = tuple(slice(int(a), int(a + w)) for a, w in zip(low, wide, strict=True))
-            truth[box] = 1
-        images = rng.normal(0, 0.4, (3, *shape))
-        images[0] += 3 * truth
-        images[1] -= 1 * truth
-        images[:, ~brain] = -3
-        images[~np.array(present)] = 0
-        return LabelledVisit(
-            name, site, images.astype(np.float16), present, brain, truth, thick=False
-        )
-
-    return make
 
 
 @pytest.fixture(scope="session")

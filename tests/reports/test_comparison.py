@@ -6,11 +6,11 @@ import io
 
 import numpy as np
 import pytest
+from comparison_figure import comparison_figure
 from PIL import Image
 
 from bids_msseg.errors import DataError
 from bids_msseg.reports.comparison import AXIAL, KINDS, PLANES, UNCOUNTED, Scene, Tile
-from bids_msseg.reports.comparison_figure import comparison_figure
 from bids_msseg.reports.evaluation_data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE
 from bids_msseg.reports.outlines import svg_path
 

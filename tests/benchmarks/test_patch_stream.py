@@ -7,15 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bids_msseg.cascade.augmentation.sample import BACKGROUND
-from bids_msseg.cascade.patch_stream import (
+from patch_stream import (
     PatchPlan,
     PatchSource,
     cube_symmetries,
     patch_batches,
     recolour_patches,
 )
+
+from bids_msseg.cascade.augmentation.sample import BACKGROUND
 from bids_msseg.cascade.patches import cut
 from bids_msseg.errors import DataError, UsageError
 

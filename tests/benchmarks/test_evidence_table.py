@@ -3,8 +3,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from evidence_table import Column, Finding, Section, render, show_estimate
 
-from bids_msseg.commands.evidence_table import Column, Finding, Section, render, show_estimate
 from bids_msseg.lesions.bootstrap import estimate_mean
 
 COLUMNS = (Column("dice", "Dice", 2), Column("count", "components", 0))

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from bids_msseg.commands.evidence_rescan import (
+from evidence_rescan import (
     RescanPlan,
     map_back,
     pseudo_rescan,
     thicken,
 )
+
 from bids_msseg.imaging.normalise import zscore
 
 ALL = (True, True, True)

@@ -5,16 +5,16 @@ import math
 import runpy
 from pathlib import Path
 
+import evidence
 import nibabel as nib
 import numpy as np
 import pytest
+from evidence import Bench, Case, open_bench, open_training, removal
 
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import Recipe, Workshop
 from bids_msseg.cascade.training import FitPlan
-from bids_msseg.commands import evidence
-from bids_msseg.commands.evidence import Bench, Case, open_bench, open_training, removal
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume

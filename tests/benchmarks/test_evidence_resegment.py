@@ -5,19 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import evidence_resegment
 import nibabel as nib
 import numpy as np
 import pytest
-
-from bids_msseg.cascade import inference
-from bids_msseg.cascade.folds import Split
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
-from bids_msseg.cascade.training import FitPlan
-from bids_msseg.commands import evidence_resegment
-from bids_msseg.commands.evidence import Bench, Case
-from bids_msseg.commands.evidence_rescan import RescanPlan
-from bids_msseg.commands.evidence_resegment import (
+from evidence import Bench, Case
+from evidence_rescan import RescanPlan
+from evidence_resegment import (
     contrasts,
     hide,
     repeatability,
@@ -25,7 +19,13 @@ from bids_msseg.commands.evidence_resegment import (
     rescan_plans,
     wall_time,
 )
-from bids_msseg.commands.evidence_table import render
+from evidence_table import render
+
+from bids_msseg.cascade import inference
+from bids_msseg.cascade.folds import Split
+from bids_msseg.cascade.patches import LabelledVisit
+from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
+from bids_msseg.cascade.training import FitPlan
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.weights import OperatingPoint
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from evidence import Bench, Case, measure
+from evidence_rescan import RescanPlan, map_back, pseudo_rescan
+from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
-from bids_msseg.commands.evidence import Bench, Case, measure
-from bids_msseg.commands.evidence_rescan import RescanPlan, map_back, pseudo_rescan
-from bids_msseg.commands.evidence_table import Column, Finding, Section
 from bids_msseg.commands.scoring import cut_mask, fold_cascade, onto_flair
 from bids_msseg.imaging.normalise import CONTRASTS
 from bids_msseg.imaging.volume import as_ras, load_volume

@@ -1,6 +1,6 @@
 """Draw manual against automatic lesions of one visit, as README.md shows them.
 
-usage: python tools/draw_comparison.py AUTO MANUAL VISIT OUT.png [--bids DIR]
+usage: python benchmarks/draw_comparison.py AUTO MANUAL VISIT OUT.png [--bids DIR]
 
 ``AUTO`` and ``MANUAL`` are derivative folders as ``msseg-evaluate`` reads them, ``VISIT`` is
 ``sub-<label>[_ses-<label>]``.
@@ -12,11 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from comparison_figure import comparison_figure
+
 from bids_msseg.bids.files import write_atomic
 from bids_msseg.commands.evaluate_case import Rules, compare, picture
 from bids_msseg.commands.evaluate_files import Choice, Places, find_pairs
 from bids_msseg.errors import MssegError, NoInputError
-from bids_msseg.reports.comparison_figure import comparison_figure
 
 
 def main() -> int:

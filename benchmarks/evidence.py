@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
 from bids_msseg.commands.evaluate_figures import Masks, figures
-from bids_msseg.commands.evidence_table import Column, Finding, Section
 from bids_msseg.commands.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.volume import Volume, load_volume

@@ -1,0 +1,25 @@
+"""Examples in docstrings of benchmarks: ``--doctest-modules`` looks in the package only."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+
+MODULES = (
+    "evidence",
+    "evidence_rescan",
+    "evidence_resegment",
+    "evidence_table",
+    "patch_stream",
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_hold(name: str) -> None:
+    module = importlib.import_module(name)
+    done = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert done.attempted
+    assert done.failed == 0
