@@ -7,7 +7,6 @@ acquired, so nothing rests on what the training said of itself.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -22,16 +21,17 @@ from numpy.typing import NDArray
 
 from bids_msseg.commands.evaluate_figures import Masks, figures
 from bids_msseg.commands.scoring import MIN_VOLUME, cut_mask, onto_flair
-from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.errors import NoInputError
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
-from bids_msseg.lesions.thresholds import SOURCE_TEXT_PPV
+from bids_msseg.lesions.thresholds import SOURCE_TEXT_PPV, choose_threshold
 
 if TYPE_CHECKING:
-    from bids_msseg.cascade.stages import Workshop
+    from bids_msseg.training.protocol import TrainingContext
 
 LOGGER = logging.getLogger("bids_msseg")
 ONE_HALF = 0.5
+FEWEST_FOLDS = 2
 CANDIDATE, CASCADE = "candidate net", "cascade"
 Mask = NDArray[np.bool_]
 Measure = Callable[["Bench", "Case"], list[Finding]]
@@ -72,69 +72,12 @@ class Bench:
 
     Attributes
     ----------
-    workshop : Workshop
+    training : TrainingContext
     cases : tuple of Case
     """
 
-    workshop: Workshop
+    training: TrainingContext
     cases: tuple[Case, ...]
-
-
-def open_training(folder: Path, *, device: str = "cpu") -> Workshop:
-    """Open what ``msseg-train`` wrote, to read it.
-
-    Parameters
-    ----------
-    folder : path
-        Its output folder.
-    device : str, default "cpu"
-        Where nets run if they have to.
-
-    Returns
-    -------
-    Workshop
-
-    Raises
-    ------
-    NoInputError
-        If there is no training.
-    DataError
-        If its plan cannot be read.
-    """
-    from bids_msseg.cascade.folds import Split
-    from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.commands.recipes import make_recipe, site_recipe
-    from bids_msseg.models.engine import choose_engine
-
-    plan = _read_json(folder / "training.json")
-    if plan is None:
-        raise NoInputError(
-            f"{folder} holds no training", hint="give the folder that msseg-train wrote"
-        )
-    try:
-        split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
-        settings = {**site_recipe(), **plan["recipe"]}
-    except (KeyError, TypeError) as error:
-        raise _unreadable(folder / "training.json", error) from error
-    recipe = make_recipe(settings)
-    return Workshop(folder, split, recipe, choose_engine(device), int(settings["seed"]))
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None where there is no file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(content, dict):
-        raise _unreadable(path, "it holds no object")
-    return content
-
-
-def _unreadable(path: Path, why: object) -> DataError:
-    return DataError(f"cannot read {path}: {why}", hint="run msseg-train again to write it anew")
 
 
 def open_bench(
@@ -170,9 +113,10 @@ def open_bench(
     from bids_msseg.bids.query import find_visits
     from bids_msseg.commands.labels import find_truth, require_labels
     from bids_msseg.commands.train import read_sites
+    from bids_msseg.commands.train_cascade import open_training
 
-    workshop = open_training(folder, device=device)
-    folds = {name: fold for fold, names in enumerate(workshop.split.folds) for name in names}
+    training = open_training(folder, device=device)
+    folds = {name: fold for fold, names in enumerate(training.split.folds) for name in names}
     sites = read_sites(bids_dir, "site")
     wanted = None if visits is None else set(visits)
     cases = []
@@ -192,7 +136,7 @@ def open_bench(
             f"no visit of {bids_dir} has a manual mask and a prediction in {folder}",
             hint="let msseg-train finish first; visits are named as in its splits.tsv",
         )
-    return Bench(workshop, tuple(cases))
+    return Bench(training, tuple(cases))
 
 
 def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
@@ -209,30 +153,16 @@ def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
 
 
 def candidate_on_flair(bench: Bench, case: Case) -> Volume:
-    """Give the candidate nets' probability by nets that have not seen the visit's fold.
+    """Give CNN-1's probability by networks that have not seen the visit, on the FLAIR grid."""
+    from bids_msseg.training.protocol import read_output
 
-    Returns
-    -------
-    Volume
-        On the FLAIR grid. Read from the predictions or from the candidates that the training
-        keeps (half precision), and computed where they are not there.
-    """
-    from bids_msseg.cascade.stages import candidate_nets, candidate_stage, look, out_of_fold
-
-    workshop = bench.workshop
-    seen = workshop.split.without(case.fold)
     kept = case.mask.with_name(
         case.mask.name.replace("_label-L_mask", "_label-L_desc-candidate_probseg")
     )
     if kept != case.mask and kept.is_file():
         return load_volume(kept)
-    alone = workshop.recipe.look_with_all or not workshop.recipe.keep_made
-    if alone and (workshop.folder / "oof" / candidate_stage(seen) / f"{case.key}.npy").is_file():
-        probability = out_of_fold(workshop, case.key, seen)
-    else:
-        nets = [net.to(workshop.engine.device) for net in candidate_nets(workshop, seen)]
-        probability = look(workshop, nets, case.key)
-    return onto_flair(probability, case.brain, load_volume(case.truth))
+    prediction, _ = read_output(bench.training.folder / "held-out" / f"{case.key}.npz")
+    return onto_flair(prediction.lesion, case.brain, load_volume(case.truth))
 
 
 def both_masks(bench: Bench, case: Case) -> tuple[tuple[str, Mask], ...]:
@@ -314,12 +244,11 @@ def share_called(mask: NDArray[Any], region: NDArray[Any]) -> float:
 
 def refinement(bench: Bench) -> Section:
     """Tell what the refinement net removes, and what that costs."""
-    from bids_msseg.cascade.stages import operating_point
 
     def one(bench: Bench, case: Case) -> list[Finding]:
         truth = load_volume(case.truth)
         candidate = candidate_on_flair(bench, case)
-        gate = operating_point(bench.workshop, case.fold).gate
+        gate = bench.training.recipe.candidate_threshold
         masks = {
             "gate": cut_mask(candidate, gate),
             "half": cut_mask(candidate, ONE_HALF),
@@ -382,15 +311,20 @@ def removal(
 
 
 def point(bench: Bench) -> Section:
-    """Tell what the operating point with the source text's precision gives on unseen patients."""
-    title = f"Operating point for PPV >= {SOURCE_TEXT_PPV}"
-    points = _read_json(bench.workshop.folder / "points.json")
-    if points is None:
-        return Section(title, "There is no points.json in this training: nothing was chosen.")
+    """Tell what the threshold for the source text's precision gives on unseen patients.
 
-    def one(bench: Bench, case: Case) -> list[Finding]:
+    The threshold of a test fold is chosen on the visits of the other folds, as segmented by
+    networks that had not seen them.
+    """
+    title = f"Operating point for PPV >= {SOURCE_TEXT_PPV}"
+    folds = {case.fold for case in bench.cases}
+    if len(folds) < FEWEST_FOLDS:
+        return Section(title, "There are no other folds to choose a threshold on.")
+    chosen = {fold: _precise(bench, fold) for fold in sorted(folds)}
+
+    def one(_: Bench, case: Case) -> list[Finding]:
         probability, truth = load_volume(case.probability), load_volume(case.truth)
-        threshold = _chosen(points, case.fold, bench.workshop.folder)
+        threshold = chosen[case.fold]
         found = voxel_agreement(
             cut_mask(probability, threshold), truth.data > 0.5, voxel_volume=truth.voxel_volume
         )
@@ -404,14 +338,15 @@ def point(bench: Bench) -> Section:
         Column("dice", "Dice"),
     )
     note = (
-        "The threshold of each outer fold was chosen on inner folds, which do not hold its "
-        "patients, and is put to the probabilities on disk."
+        "The threshold of each test fold was chosen on the other folds' visits, and is put to the "
+        "probabilities on disk."
     )
     return Section(title, note, columns, measure(bench, "point", one))
 
 
-def _chosen(points: Mapping[str, Any], fold: int, folder: Path) -> float:
-    try:
-        return float(points[str(fold)]["precise"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unreadable(folder / "points.json", f"fold {fold} has no {error}") from error
+def _precise(bench: Bench, fold: int) -> float:
+    others = [case for case in bench.cases if case.fold != fold]
+    return choose_threshold(
+        [load_volume(case.probability).data for case in others],
+        [load_volume(case.truth).data > 0.5 for case in others],
+    )

@@ -19,15 +19,16 @@ from evidence_rescan import RescanPlan, map_back, pseudo_rescan
 from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
-from bids_msseg.commands.scoring import cut_mask, fold_cascade, onto_flair
-from bids_msseg.imaging.normalise import CONTRASTS
+from bids_msseg.commands.scoring import cut_mask, onto_flair
+from bids_msseg.commands.train_cascade import read_point
+from bids_msseg.imaging.normalise import CONTRASTS, Stack
 from bids_msseg.imaging.volume import as_ras, load_volume
 from bids_msseg.lesions.metrics import voxel_agreement
 
 if TYPE_CHECKING:
-    from bids_msseg.cascade.checkpoint import Cascade
     from bids_msseg.cascade.patches import LabelledVisit
-    from bids_msseg.models.engine import Engine
+    from bids_msseg.models.weights import CascadePoint
+    from bids_msseg.training.protocol import TrainingContext
 
 Array = NDArray[np.float32]
 ALL_CONTRASTS, WITHOUT_T2W, FLAIR_ONLY = "all contrasts", "without T2w", "FLAIR only"
@@ -44,30 +45,32 @@ class Unseen:
     case : Case
     visit : LabelledVisit
         As prepared for the training.
-    cascade : Cascade
-    engine : Engine
+    training : TrainingContext
+    point : CascadePoint
+        Of its test fold.
     """
 
     case: Case
     visit: LabelledVisit
-    cascade: Cascade
-    engine: Engine
+    training: TrainingContext
+    point: CascadePoint
 
     @classmethod
     def of(cls, bench: Bench, case: Case) -> Unseen:
-        """Read the visit and put its fold's cascade together."""
-        workshop = bench.workshop
-        cascade = fold_cascade(workshop, case.fold)
-        return cls(case, workshop.visit(case.key), cascade, workshop.engine)
+        """Read the visit and the operating point of its fold."""
+        training = bench.training
+        point = read_point(training.folder, case.fold)
+        return cls(case, training.visit(case.key), training, point)
 
     def probability(
         self, images: NDArray[np.floating], present: Sequence[bool], brain: NDArray[np.bool_]
     ) -> Array:
         """Segment a stack; shape (X, Y, Z) as the brain's."""
-        from bids_msseg.cascade.inference import segment
-
-        stack = images.astype(np.float32)
-        return segment(self.cascade, stack, present, brain, self.engine).probability
+        flair, t1w, t2w = (bool(flag) for flag in present)
+        visit = replace(
+            self.visit, images=images.astype(np.float16), present=(flair, t1w, t2w), brain=brain
+        )
+        return held_out_probability(self.training, visit, self.case.fold, self.point)
 
     def first(self) -> Array:
         """Segment the visit as it is."""
@@ -77,7 +80,18 @@ class Unseen:
         """Cut a probability of the working grid on the grid of the FLAIR as acquired."""
         flair = load_volume(self.case.truth)
         native = onto_flair(probability, self.case.brain, flair)
-        return cut_mask(native, self.cascade.point.threshold)
+        return cut_mask(native, self.point.threshold)
+
+
+def held_out_probability(
+    training: TrainingContext, visit: LabelledVisit, fold: int, point: CascadePoint
+) -> Array:
+    """Segment a visit by the networks that have not seen a test fold."""
+    from bids_msseg.models.cascade import decide
+    from bids_msseg.training.protocol import run_on_visit
+
+    output = run_on_visit(training, visit, fold)
+    return decide(output.prediction.lesion, output.refinement, point)
 
 
 def hide(visit: LabelledVisit, hidden: Sequence[str]) -> LabelledVisit:
@@ -128,35 +142,29 @@ def _dice_with_truth(unseen: Unseen, visit: LabelledVisit) -> float:
     return voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume).dice
 
 
-def made_only(bench: Bench) -> Section:
-    """Tell how well the candidate net does that has seen made images and no patient."""
-    from bids_msseg.cascade.networks import CandidateNet
-    from bids_msseg.cascade.stages import MADE_STAGE, load_average, look
+def pretrained(bench: Bench) -> Section:
+    """Tell how well the CNN-1 does that has seen synthetic images and no patient."""
+    from bids_msseg.training.protocol import read_unseen
 
-    title = "Made images only"
-    workshop = bench.workshop
-    if not workshop.checkpoint(MADE_STAGE).is_file():
-        return Section(title, "The recipe of this training has no net of made images.")
-    net = CandidateNet(workshop.recipe.widths)
-    net.load_state_dict(load_average(workshop.checkpoint(MADE_STAGE)))
-    net = net.to(workshop.engine.device).eval()
+    title = "Synthetic images only"
+    if bench.training.start.suffix != ".pt":
+        return Section(title, "This training started from networks that have seen patients.")
 
     def one(bench: Bench, case: Case) -> list[Finding]:
-        seen = look(bench.workshop, [net], case.key)
         truth = load_volume(case.truth)
+        seen = read_unseen(bench.training, case.key).lesion
         mask = cut_mask(onto_flair(seen, case.brain, truth), 0.5)
         agreed = voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume)
         values = {"dice": agreed.dice, "ppv": agreed.ppv, "sensitivity": agreed.sensitivity}
-        return [case.finding("candidate net of made images", values)]
+        return [case.finding("pretrained CNN-1", values)]
 
     note = (
-        "One candidate net, no refinement net, cut at one half. It was trained on images made of "
-        "label maps of other people, with lesions painted by round figures that were measured on "
-        "nobody."
+        "CNN-1 alone, cut at one half. It was trained on images that were synthesised from label "
+        "maps of other people."
     )
     labels = {"dice": "Dice", "ppv": "PPV", "sensitivity": "sensitivity"}
     columns = tuple(Column(name, label) for name, label in labels.items())
-    return Section(title, note, columns, measure(bench, "made", one))
+    return Section(title, note, columns, measure(bench, "pretrained", one))
 
 
 def rescan_plans(visit: LabelledVisit, spacing: Sequence[float]) -> dict[str, RescanPlan]:
@@ -284,29 +292,28 @@ def wall_time(
     Section
         Each way is run once, without a run to warm up.
     """
-    from bids_msseg.cascade.checkpoint import load_cascade
-    from bids_msseg.cascade.inference import segment
-    from bids_msseg.models.weights import find_model
+    from bids_msseg.models.weights import find_model, read_header
+    from bids_msseg.pipeline.segment import segment_stack
 
     cases = [case for case in bench.cases if case.key == visit]
     title = "Wall time of the cascade"
     if not cases:
         return Section(title, f"{visit} is not among the visits: nothing was timed.")
-    cascade = load_cascade(find_model(None if model is None else str(model)))
-    brain = bench.workshop.visit(visit)
-    images = brain.images.astype(np.float32)
+    path = find_model(None if model is None else str(model))
+    brain, device = bench.training.visit(visit), bench.training.engine.device
+    stack = Stack(brain.images.astype(np.float32), brain.present, brain.brain, np.eye(4))
     findings = []
     for method, fast in (("default", False), ("fast", True)):
         load = os.getloadavg()[0]
         begun = time.perf_counter()
-        segment(cascade, images, brain.present, brain.brain, bench.workshop.engine, fast=fast)
+        segment_stack(stack, path, device=device, fast=fast)
         seconds = time.perf_counter() - begun
         findings.append(cases[0].finding(method, {"seconds": seconds, "load": load}))
     size = " × ".join(str(edge) for edge in brain.brain.shape)
     note = (
-        f"`{cascade.name}` on {visit} ({size} voxels of 1 mm), {threads} thread"
-        f"{'s' if threads > 1 else ''}, {bench.workshop.engine.device}; nets only, from stack to "
-        "probability. The load average is that of the minute before."
+        f"`{read_header(path).name}` on {visit} ({size} voxels of 1 mm), {threads} thread"
+        f"{'s' if threads > 1 else ''}, {device}; from stack to "
+        "probability, with reading the weights. The load average is that of the minute before."
     )
     columns = (Column("seconds", "s", 1), Column("load", "load average", 2))
     return Section(title, note, columns, tuple(findings), averaged=False)

@@ -8,6 +8,7 @@ seen its patient.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +42,7 @@ from bids_msseg.commands.scoring import (
     score,
 )
 from bids_msseg.commands.shipping import describe_data, draw_losses, score_table
-from bids_msseg.errors import UsageError
+from bids_msseg.errors import DataError, NoInputError, UsageError
 from bids_msseg.imaging.volume import load_volume
 
 if TYPE_CHECKING:
@@ -163,10 +164,51 @@ def open_context(
     if options.label_maps is not None:
         maps = out / "label-maps"
         prepare_label_maps(options.label_maps / "anatomy", options.lesion_bank, maps)
-    plan = {"recipe": asdict(recipe), "start": begun.sha256}
-    keep_plan(out, split, plan)
     seen = YES in seen_visits(out, files, begun.notes).values()
+    keep_plan(out, split, {"recipe": asdict(recipe), "start": begun.sha256, "seen": seen})
+    start = keep_start(start, out)
     return TrainingContext(out, split, start, seen, maps, options.lesion_bank, engine, recipe)
+
+
+def keep_start(start: Path, out: Path) -> Path:
+    """Copy the weights that a training starts from beside it, so that it can always be read."""
+    kept = out / f"start{start.suffix}"
+    if not kept.is_file() or kept.stat().st_size != start.stat().st_size:
+        write_atomic(kept, start.read_bytes())
+    return kept
+
+
+def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
+    """Open what ``msseg-train`` wrote, to read it.
+
+    Raises
+    ------
+    NoInputError
+        If there is no training.
+    DataError
+        If its plan cannot be read.
+    """
+    from bids_msseg.cascade.folds import Split
+    from bids_msseg.models.engine import choose_engine
+    from bids_msseg.training.protocol import TrainingContext
+    from bids_msseg.training.recipe import SHAPES, make_cascade_recipe
+
+    path, starts = folder / "training.json", sorted(folder.glob("start.*"))
+    if not path.is_file() or not starts:
+        raise NoInputError(
+            f"{folder} holds no training", hint="give the folder that msseg-train wrote"
+        )
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
+        settings = {key: one for key, one in plan["recipe"].items() if key not in SHAPES}
+        recipe, seen = make_cascade_recipe(settings), bool(plan["seen"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
+        raise DataError(
+            f"cannot read {path}: {error}", hint="run msseg-train again to write it anew"
+        ) from error
+    engine = choose_engine(device)
+    return TrainingContext(folder, split, starts[0], seen, None, None, engine, recipe)
 
 
 def _split(
@@ -258,7 +300,7 @@ def choose_points(
     threshold = context.recipe.candidate_threshold
     if len(tests) < FEWEST_FOLDS:
         usual = replace(context.networks().point, candidate_threshold=threshold)
-        return dict.fromkeys((None, *tests), usual)
+        return _keep_points(context, dict.fromkeys((None, *tests), usual))
     held = []
     for name in context.split.members(tuple(tests)):
         visit = context.visit(name)
@@ -269,9 +311,35 @@ def choose_points(
     for test in (None, *tests):
         others = tuple(fold for fold in tests if fold != test)
         points[test] = chooser.choose(context.split.members(others))
-    chosen = {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
-    write_json(context.folder / "points.json", chosen)
+    return _keep_points(context, points)
+
+
+def _keep_points(
+    context: TrainingContext, points: dict[int | None, CascadePoint]
+) -> dict[int | None, CascadePoint]:
+    kept = {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
+    write_json(context.folder / "points.json", kept)
     return points
+
+
+def read_point(folder: Path, test: int) -> CascadePoint:
+    """Read the operating point of a test fold.
+
+    Raises
+    ------
+    DataError
+        If the training has none.
+    """
+    from bids_msseg.models.weights import CascadePoint
+
+    path = folder / "points.json"
+    try:
+        return CascadePoint(**json.loads(path.read_text(encoding="utf-8"))[str(test)])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"cannot read fold {test} in {path}: {error}",
+            hint="run msseg-train again to write it anew",
+        ) from error
 
 
 def _finish(

@@ -9,16 +9,18 @@ import evidence
 import nibabel as nib
 import numpy as np
 import pytest
-from evidence import Bench, Case, open_bench, open_training, removal
+from evidence import Bench, Case, open_bench, removal
 
 from bids_msseg.cascade.folds import Split
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.cascade.stages import Recipe, Workshop
-from bids_msseg.cascade.training import FitPlan
+from bids_msseg.commands.train_cascade import open_training
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
+from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.engine import Engine
+from bids_msseg.models.inference import Prediction
+from bids_msseg.training.protocol import TrainingContext, write_output
+from bids_msseg.training.recipe import CascadeRecipe
 
 EDGE = 16
 AFFINE = np.diag([-1.0, 1, 1, 1])
@@ -57,8 +59,8 @@ def _on_working_grid(brain: Path, data: np.ndarray) -> np.ndarray:
 def bench(tmp_path: Path) -> Bench:
     """One visit: a lesion found, one missed, one false component, one pale spot.
 
-    The candidate net sees the pale spot at the gate of 0.1 only; the cascade drops both the false
-    and the pale one, but for a spot in its probability that a lower threshold would show.
+    CNN-1 sees the pale spot at the candidate threshold of 0.1 only; the cascade drops both the
+    false and the pale one, but for a spot in its probability that a lower threshold would show.
     """
     manual, told = tmp_path / "manual", tmp_path / "predictions"
     brain = _save(manual / "brain.nii.gz", np.ones((EDGE,) * 3, np.uint8))
@@ -68,18 +70,15 @@ def bench(tmp_path: Path) -> Bench:
     mask = _save(told / f"{stem}-L_mask.nii.gz", _image((TRUTH, 1)))
     shown = _save(told / f"{stem}-L_probseg.nii.gz", _image((TRUTH, 0.9), (FALSE, 0.4)))
     seen = _image((TRUTH, 0.9), (FALSE, 0.7), (PALE, 0.2))
-    (tmp_path / "oof" / "candidate-12").mkdir(parents=True)
-    np.save(
-        tmp_path / "oof" / "candidate-12" / "sub-01.npy",
-        _on_working_grid(brain, seen).astype(np.float16),
-    )
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "refinement-0.json").write_text('{"gate": 0.1}')
-    plan = FitPlan(steps=1, batch=1)
+    probability = _on_working_grid(brain, seen)
+    anatomy = np.zeros((CLASSES, *(-(-edge // 2) for edge in probability.shape)), np.float16)
+    write_output(tmp_path / "held-out" / "sub-01.npz", Prediction(probability, anatomy), None)
     split = Split((("sub-01",), ("sub-02",), ("sub-03",)))
-    workshop = Workshop(tmp_path, split, Recipe(plan, plan, plan), Engine(), 0)
+    training = TrainingContext(
+        tmp_path, split, tmp_path / "start.pt", False, None, None, Engine(), CascadeRecipe()
+    )
     case = Case("sub-01", "01", "A", 0, brain, truth, mask, shown)
-    return Bench(workshop, (case,))
+    return Bench(training, (case,))
 
 
 def test_masks_on_disk_and_the_candidate_net_meet_the_experts(bench: Bench) -> None:
@@ -141,85 +140,49 @@ def test_removal_by_hand() -> None:
     assert removal(masks, truth, voxel_volume=1.0)["removed_half"] == -1
 
 
-def test_without_points_the_row_says_so(bench: Bench) -> None:
-    section = evidence.point(bench)
-    assert section.findings == ()
-    assert "no points.json" in section.note
+def test_without_other_folds_there_is_no_precise_point(bench: Bench) -> None:
+    assert evidence.point(bench).findings == ()
 
 
-@pytest.mark.parametrize(("threshold", "ppv"), [(0.83, 1.0), (0.3, 64 / 76)])
-def test_the_point_of_the_visits_own_fold_is_used(
-    bench: Bench, threshold: float, ppv: float
+@pytest.mark.parametrize(("false", "threshold", "ppv"), [(0.95, 0.99, None), (0.4, 0.41, 1.0)])
+def test_the_precise_point_is_chosen_on_the_other_folds(
+    bench: Bench, tmp_path: Path, false: float, threshold: float, ppv: float | None
 ) -> None:
-    points = {str(fold): {"balanced": 0.5, "precise": 0.01} for fold in (1, 2)}
-    points["0"] = {"balanced": 0.01, "precise": threshold}
-    (bench.workshop.folder / "points.json").write_text(json.dumps(points))
-    (found,) = evidence.point(bench).findings
-    assert found.values["threshold"] == threshold
-    assert found.values["ppv"] == pytest.approx(ppv)
-    assert found.values["sensitivity"] == pytest.approx(64 / 72)
-
-
-@pytest.mark.parametrize(
-    "content", ["{", "[]", '{"1": {"precise": 0.5}}', '{"0": {"precise": "x"}}']
-)
-def test_points_that_cannot_be_read_are_named(bench: Bench, content: str) -> None:
-    (bench.workshop.folder / "points.json").write_text(content)
-    with pytest.raises(DataError, match=r"points\.json"):
-        evidence.point(bench)
-
-
-def test_without_kept_candidates_the_net_is_asked(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bids_msseg.cascade import stages
-
-    case = bench.cases[0]
-    kept = bench.workshop.folder / "oof" / "candidate-12" / "sub-01.npy"
-    seen = np.load(kept).astype(np.float32)
-    kept.unlink()
-    asked: list[object] = []
-
-    class Net:
-        def to(self, device: str) -> Net:
-            asked.append(device)
-            return self
-
-    def load(_: Workshop, folds: tuple[int, ...]) -> tuple[Net]:
-        asked.append(folds)
-        return (Net(),)
-
-    empty = np.zeros((3, *seen.shape), np.float16)
-    ones = (True, True, True)
-    visit = LabelledVisit("sub-01", "A", empty, ones, seen >= 0, seen.astype(np.float16), False)
-    monkeypatch.setattr(stages, "candidate_nets", load)
-    monkeypatch.setattr(stages, "candidate_probability", lambda *_, **__: seen)
-    monkeypatch.setattr(Workshop, "visit", lambda *_: visit)
-    found = evidence.candidate_on_flair(bench, case)
-    assert asked == [(1, 2), "cpu"]
-    assert found.data[TRUTH] == pytest.approx(0.9, abs=1e-3)
-    assert found.data.sum() == pytest.approx(64 * 0.9 + 12 * 0.7 + 8 * 0.2, rel=1e-3)
+    """In the other fold false voxels reach ``false``, and lesions 0.97."""
+    (own,) = bench.cases
+    shown = _save(tmp_path / "other.nii.gz", _image((TRUTH, 0.97), (FALSE, false), (PALE, false)))
+    truth = _save(tmp_path / "truth.nii.gz", _image((TRUTH, 1)))
+    other = Case("sub-02", "02", "B", 1, own.brain, truth, truth, shown)
+    section = evidence.point(Bench(bench.training, (own, other)))
+    found = {one.visit: one.values for one in section.findings}["sub-01"]
+    assert found["threshold"] == threshold if ppv else found["threshold"] > false
+    if ppv:
+        assert found["ppv"] == ppv
+        assert found["sensitivity"] == pytest.approx(64 / 72)
 
 
 def _write_training(folder: Path, folds: list[list[str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = {"seed": 5, "folds": 3, "widths": [4, 8]}
-    plan = {"recipe": recipe, "split": folds}
+    plan = {"recipe": {"seed": 5, "size": 64}, "split": folds, "seen": False}
     (folder / "training.json").write_text(json.dumps(plan))
+    (folder / "start.pt").touch()
 
 
 def test_a_training_is_opened_as_it_was_planned(tmp_path: Path) -> None:
     _write_training(tmp_path, [["sub-01"], ["sub-02"], ["sub-03", "sub-04"]])
-    workshop = open_training(tmp_path)
-    assert workshop.split.folds == (("sub-01",), ("sub-02",), ("sub-03", "sub-04"))
-    assert (workshop.recipe.widths, workshop.seed, workshop.folder) == ((4, 8), 5, tmp_path)
+    training = open_training(tmp_path)
+    assert training.split.folds == (("sub-01",), ("sub-02",), ("sub-03", "sub-04"))
+    assert (training.recipe.size, training.recipe.seed, training.folder) == (64, 5, tmp_path)
+    assert training.start == tmp_path / "start.pt"
 
 
-def test_what_is_no_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoInputError, match="holds no training"):
+@pytest.mark.parametrize("content", ["{", "[]", '{"recipe": {}}', '{"split": 3, "recipe": {}}'])
+def test_what_is_no_training_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(NoInputError):
         open_training(tmp_path)
-    (tmp_path / "training.json").write_text('{"recipe": {}}')
-    with pytest.raises(DataError, match="split"):
+    (tmp_path / "start.pt").touch()
+    (tmp_path / "training.json").write_text(content)
+    with pytest.raises(DataError):
         open_training(tmp_path)
 
 
@@ -278,11 +241,11 @@ def test_the_program_prints_and_keeps_the_rows_that_were_asked_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ("--rows", "point,time", "--threads", 1, "--out", tmp_path / "evidence.md")
+    words = ("--rows", "normal,time", "--threads", 1, "--out", tmp_path / "evidence.md")
     assert _run(monkeypatch, predicted, labelled_cohort, *words) == 0
     kept = (tmp_path / "evidence.md").read_text()
     assert [line for line in kept.splitlines() if line.startswith("## ")] == [
-        "## Operating point for PPV >= 0.859",
+        "## Normal hyperintensity",
         "## Wall time of the cascade",
     ]
     assert capsys.readouterr().out.split() == kept.split()

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import evidence_resegment
 import nibabel as nib
@@ -21,13 +21,13 @@ from evidence_resegment import (
 )
 from evidence_table import render
 
-from bids_msseg.cascade import inference
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.cascade.stages import Recipe, Workshop, save_visit
-from bids_msseg.cascade.training import FitPlan
+from bids_msseg.cascade.stages import save_visit
 from bids_msseg.models.engine import Engine
-from bids_msseg.models.weights import OperatingPoint
+from bids_msseg.models.weights import CascadePoint
+from bids_msseg.training.protocol import TrainingContext
+from bids_msseg.training.recipe import CascadeRecipe
 
 ALL = (True, True, True)
 EDGE = 40
@@ -62,35 +62,36 @@ def _bench(folder: Path, *visits: LabelledVisit) -> Bench:
             nib.save(nib.Nifti1Image(data.astype(np.uint8), np.eye(4)), paths[-1])
         case = Case(visit.name, visit.name[4:], visit.site, 0, *paths, paths[1], paths[1])
         cases.append(case)
-    plan = FitPlan(steps=1, batch=1)
     split = Split((tuple(visit.name for visit in visits), ("sub-8",), ("sub-9",)))
-    return Bench(Workshop(folder, split, Recipe(plan, plan, plan), Engine(), 0), tuple(cases))
+    start = folder / "start.pt"
+    recipe = CascadeRecipe()
+    training = TrainingContext(folder, split, start, False, None, None, Engine(), recipe)
+    (folder / "points.json").write_text(json.dumps({"0": asdict(CascadePoint(threshold=0.5))}))
+    return Bench(training, tuple(cases))
 
 
 @pytest.fixture
-def eyes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[bool, ...], bool]]:
+def eyes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, ...]]:
     """A cascade that calls lesion what is bright on FLAIR; its notes of what it was shown.
 
     Without T2w it misses the upper half, without T1w it calls the whole brain.
     """
-    shown: list[tuple[tuple[bool, ...], bool]] = []
+    shown: list[tuple[bool, ...]] = []
 
-    def segment(_, images, present, brain, engine, *, fast=False):
-        assert engine == Engine()
-        assert images.dtype == np.float32
-        shown.append((tuple(bool(flag) for flag in present), fast))
-        called = (images[0] > 1.5) & brain
-        if not present[2]:
+    def segment(
+        training: TrainingContext, visit: LabelledVisit, fold: int, point: CascadePoint
+    ) -> np.ndarray:
+        assert training.engine == Engine()
+        assert (fold, point.threshold) == (0, 0.5)
+        shown.append(visit.present)
+        called = (visit.images[0] > 1.5) & visit.brain
+        if not visit.present[2]:
             called[:, :, 20:] = False
-        if not present[1]:
-            called = brain
-        return SimpleNamespace(probability=called.astype(np.float32) * 0.9)
+        if not visit.present[1]:
+            called = visit.brain
+        return called.astype(np.float32) * 0.9
 
-    point = OperatingPoint(gate=0.1)
-    monkeypatch.setattr(inference, "segment", segment)
-    monkeypatch.setattr(
-        evidence_resegment, "fold_cascade", lambda *_: SimpleNamespace(point=point)
-    )
+    monkeypatch.setattr(evidence_resegment, "held_out_probability", segment)
     return shown
 
 
@@ -121,9 +122,7 @@ def test_the_loss_of_each_contrast(tmp_path: Path, eyes: list[object]) -> None:
     assert found["without T2w"]["dice"] == pytest.approx(lower)
     assert found["without T2w"]["loss"] == pytest.approx(1 - lower)
     assert found["FLAIR only"]["dice"] == pytest.approx(everything)
-    assert [present for present, _ in eyes] == [
-        ALL, (True, True, False), (True, False, False)
-    ]  # fmt: skip
+    assert eyes == [ALL, (True, True, False), (True, False, False)]
 
 
 @pytest.mark.usefixtures("eyes")
@@ -168,13 +167,10 @@ def test_repeatability_of_nothing_is_not_defined() -> None:
     assert repeatability(something, nothing)["difference"] == -1
 
 
-def test_time_is_taken_with_shipped_weights_both_ways(
-    tmp_path: Path, eyes: list[tuple[tuple[bool, ...], bool]], bright_model: Path
-) -> None:
+def test_time_is_taken_with_shipped_weights_both_ways(tmp_path: Path, bright_model: Path) -> None:
     bench = _bench(tmp_path, _visit("sub-1"))
     section = wall_time(bench, visit="sub-1", threads=2, model=bright_model)
     assert [one.method for one in section.findings] == ["default", "fast"]
-    assert eyes == [(ALL, False), (ALL, True)]
     assert all(one.values["seconds"] > 0 for one in section.findings)
     text = render(section)
     assert "`bright` on sub-1 (40 × 40 × 40 voxels of 1 mm), 2 threads, cpu" in text
