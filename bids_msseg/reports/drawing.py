@@ -13,11 +13,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from bids_msseg.bids.derivatives import OUTPUTS, preprocessed
-from bids_msseg.bids.files import write_atomic
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.visit import CONTRASTS, Visit
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.volume import Volume
+from bids_msseg.io.atomic import write_atomic
 from bids_msseg.reports import canvas, page
 from bids_msseg.reports.figures import (
     Mosaic,
