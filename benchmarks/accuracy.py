@@ -24,8 +24,8 @@ import evidence
 import evidence_resegment
 from evidence_table import Section, render
 
-from bids_msseg.bids.files import write_atomic
 from bids_msseg.errors import MssegError
+from bids_msseg.io.atomic import write_atomic
 
 FROM_DISK: dict[str, Callable[[evidence.Bench], Section]] = {
     "agreement": evidence.agreement,

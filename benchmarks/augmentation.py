@@ -52,7 +52,7 @@ def ours(sample: SubImage) -> dict[str, Step]:
 
     steps = {name: bind(written) for name, written in OURS.items()}
     whole, rng = standard_program(AugmentPlan()), np.random.default_rng(0)
-    steps["whole plan of cascade-1"] = lambda: whole(sample, rng)
+    steps["all steps of the default augmentation"] = lambda: whole(sample, rng)
     return steps
 
 

@@ -1,6 +1,6 @@
 """Speed of a training step and of the loader: ``python benchmarks/training_speed.py LABEL_MAPS``.
 
-Times forward, backward and AdamW on one sub-image of 96³ for the candidate net of cascade-1 to -4
+Times forward, backward and AdamW on one sub-image of 96³ for the candidate net of cascade-4
 and for ``LesionAnatomyNet``, interleaved in one run, and one synthetic sub-image of each loader on
 one core. LABEL_MAPS is a folder of prepared label maps (``*.npz``) of the new training; the old
 loader reads the same tissues without those outside the brain. Rates are in sub-images of 64³ a

@@ -172,7 +172,7 @@ def _user() -> str:
 
 def _scratch(work_dir: Path) -> str:
     """Make a folder for temporary files; those of runs that were killed go."""
-    from bids_msseg.bids.files import make_scratch, remove_leftovers
+    from bids_msseg.io.atomic import make_scratch, remove_leftovers
 
     remove_leftovers(work_dir)
     return str(make_scratch(work_dir))
@@ -370,8 +370,8 @@ def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
 
 
 def _write_citation(config: RunConfig, header: ModelHeader) -> Path:
-    from bids_msseg.bids.files import write_atomic
     from bids_msseg.bids.paths import logs_dir
+    from bids_msseg.io.atomic import write_atomic
     from bids_msseg.reports.methods import REFERENCES, methods_paragraph
 
     asked = config.processing.threshold
@@ -525,8 +525,8 @@ def _left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
 
 def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
     """Remove what killed runs were writing, where this one writes."""
-    from bids_msseg.bids.files import remove_leftovers
     from bids_msseg.bids.paths import figure_path, logs_dir, output_path, records_dir
+    from bids_msseg.io.atomic import remove_leftovers
 
     folders = [out_dir, logs_dir(out_dir), records_dir(out_dir)]
     for one in deliveries:

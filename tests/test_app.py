@@ -318,7 +318,7 @@ def test_what_killed_runs_left_is_removed_where_this_one_writes(
 ) -> None:
     looked: list[Path] = []
     monkeypatch.setattr(
-        "bids_msseg.bids.files.remove_leftovers", lambda folder: looked.append(folder) or ()
+        "bids_msseg.io.atomic.remove_leftovers", lambda folder: looked.append(folder) or ()
     )
     app._remove_leftovers(tmp_path / "out", [outcome(0).delivery])
     assert [path.relative_to(tmp_path / "out").as_posix() for path in looked] == [

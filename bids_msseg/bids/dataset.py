@@ -12,9 +12,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import plain, read_small, write_atomic, write_json, write_tsv
+from bids_msseg.bids.files import plain, read_small, write_json, write_tsv
 from bids_msseg.bids.sidecars import link_name
 from bids_msseg.errors import CannotCreateError, MssegError, UsageError
+from bids_msseg.io.atomic import write_atomic
 
 APP: Final = "bids_msseg"
 BIDS_VERSION: Final = "1.11.1"

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bids_msseg.bids.visit import LABEL
 from bids_msseg.errors import InvalidDatasetError, UsageError
+from bids_msseg.io.atomic import publish
 
 DATABASE_FILE = "layout_index.sqlite"
 OWN_DATABASE = "bids_msseg"
@@ -270,7 +271,7 @@ def _store(bids_dir: Path, target: Path) -> None:
         layout = _build(bids_dir, None, Path(scratch))
         layout.connection_manager.session.close()
         layout.connection_manager.engine.dispose()
-        (Path(scratch) / DATABASE_FILE).replace(target / DATABASE_FILE)
+        publish(Path(scratch) / DATABASE_FILE, target / DATABASE_FILE)
 
 
 def _is_true(database: Path, bids_dir: Path, folders: Sequence[AnatFolder]) -> bool:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bids_msseg.bids.files import publish, write_atomic, write_json, write_tsv
+from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.record import ModelUse
+from bids_msseg.io.atomic import publish, write_atomic
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
 
 __all__ = [

@@ -48,8 +48,7 @@ class Cascade:
     sha256 : str
         Of the weights file.
     judges : tuple of JudgeNet
-        Judges of single voxels beside the refinement nets; cascades before ``cascade-4`` have
-        none.
+        Judges of single voxels beside the refinement nets; none where the recipe has none.
     """
 
     name: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import pickle  # nosec B403 (the name of an exception only)
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from bids_msseg.cascade.team import average_over_team, find_team, run_first
 from bids_msseg.errors import DataError
+from bids_msseg.io.atomic import open_alone
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.training import FitPlan
@@ -153,12 +153,8 @@ class FitState:
         """
         if find_team()[0] != 0:
             return
-        partial = path.with_name(path.name + ".part")
-        with partial.open("wb") as stream:
+        with open_alone(path) as stream:
             stream.write(self.pack())
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
 
     def rescue(self, path: Path) -> None:
         """Save after an error, if the last step was finished; never raise another error."""

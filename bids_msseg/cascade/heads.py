@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from bids_msseg.cascade.synthesis.placing import Terrain, place_lesions, prepare_terrain
 from bids_msseg.cascade.synthesis.statistics import LesionStatistics
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.regions import Region
 
@@ -313,10 +314,8 @@ def save_head(head: Head, path: Path) -> None:
     for number, draw in enumerate(head.draws):
         for field in ("voxels", "fraction", "owner", "choroid"):
             arrays[f"{field}{number}"] = getattr(draw, field)
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as stream:
+    with open_alone(path) as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
 
 
 def load_head(path: Path) -> Head:

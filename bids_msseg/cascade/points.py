@@ -28,6 +28,7 @@ from bids_msseg.cascade.stages import (
     out_of_fold,
     refinement_net,
 )
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.thresholds import (
     best_dice_threshold,
@@ -240,6 +241,5 @@ def _keep(
 
 
 def _write(path: Path, chosen: Mapping[str, Mapping[str, float]]) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with open_alone(path) as stream:
+        stream.write((json.dumps(chosen, indent=1) + "\n").encode())

@@ -34,6 +34,7 @@ from bids_msseg.cascade.sampling import (
 from bids_msseg.cascade.team import find_team
 from bids_msseg.cascade.training import FitPlan, Report, choose_gate, fit, is_finished
 from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.weights import OperatingPoint
 
@@ -171,8 +172,7 @@ class Workshop:
 
 def save_visit(visit: LabelledVisit, path: Path) -> None:
     """Write a prepared visit; no pickle."""
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as stream:
+    with open_alone(path) as stream:
         np.savez_compressed(
             stream,
             name=np.array(visit.name),
@@ -183,7 +183,6 @@ def save_visit(visit: LabelledVisit, path: Path) -> None:
             truth=visit.truth,
             thick=np.array(visit.thick),
         )
-    partial.replace(path)
 
 
 def load_visit(path: Path) -> LabelledVisit:
@@ -421,10 +420,8 @@ def find_out_of_fold(workshop: Workshop, fold: int, seen: FoldSet) -> None:
         if target.is_file():
             continue
         probability = look(workshop, nets, name)
-        partial = target.with_suffix(".part")
-        with partial.open("wb") as stream:
+        with open_alone(target) as stream:
             np.save(stream, probability.astype(np.float16))
-        partial.replace(target)
 
 
 def look(workshop: Workshop, nets: Sequence[CandidateNet], name: str) -> NDArray[np.float32]:
@@ -552,10 +549,8 @@ def write_candidates(checkpoint: Path, gate: float, found: Sequence[Candidates])
             for item in found
         },
     }
-    path = checkpoint.with_suffix(".json")
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with open_alone(checkpoint.with_suffix(".json")) as stream:
+        stream.write((json.dumps(summary, indent=1) + "\n").encode())
 
 
 def gate_of(workshop: Workshop, test: int | None, inner: int | None = None) -> float:

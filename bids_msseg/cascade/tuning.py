@@ -27,6 +27,7 @@ from bids_msseg.cascade.networks import CandidateNet, Net, RefinementNet, build
 from bids_msseg.cascade.sampling import RefinementSampler, judge_candidates
 from bids_msseg.cascade.stages import Log, Workshop, load_average, sub_images, write_candidates
 from bids_msseg.cascade.training import fit, is_finished
+from bids_msseg.io.atomic import open_alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +153,8 @@ def _look(workshop: Workshop, given: Path, name: str) -> None:
         workshop.engine,
         trust=cascade.point.trust,
     )
-    partial = target.with_suffix(".part")
-    with partial.open("wb") as stream:
+    with open_alone(target) as stream:
         np.save(stream, probability)
-    partial.replace(target)
 
 
 def _look_path(workshop: Workshop, name: str) -> Path:

@@ -12,7 +12,6 @@ import numpy as np
 from bids_msseg.cascade.heads import (
     Head,
     Tissue,
-    load_head,
     prepare_anatomy,
     prepare_patient,
     save_head,
@@ -130,10 +129,3 @@ def _one_mm(volume: Volume) -> tuple[tuple[int, int, int], Affine]:
     affine = volume.affine.copy()
     affine[:3, :3] = volume.affine[:3, :3] / volume.spacing
     return (x, y, z), affine
-
-
-def count_heads(folder: Path) -> dict[str, int]:
-    """Count prepared heads without and with a patient's lesions."""
-    heads = [load_head(path) for path in sorted(folder.glob("*.npz"))]
-    patients = sum(bool(head.patient) for head in heads)
-    return {"anatomy": len(heads) - patients, "patients": patients}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import write_atomic
 from bids_msseg.commands.cohort_cache import read_images
 from bids_msseg.commands.scoring import Score, site_means
+from bids_msseg.io.atomic import write_atomic
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.folds import FoldSet

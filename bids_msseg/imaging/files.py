@@ -1,14 +1,13 @@
-"""Writing files so that a half-written one never stands under its final name."""
+"""Writing images so that a half-written one never stands under its final name."""
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from bids_msseg.errors import CannotCreateError
+from bids_msseg.io import atomic
 
 
 @contextmanager
@@ -31,16 +30,12 @@ def replacing(target: Path) -> Iterator[Path]:
     CannotCreateError
         If the folder or the file cannot be written.
     """
-    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}-{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, target)  # noqa: PTH105 (atomic, and says so)
+        with atomic.replacing(target) as temporary:
+            yield temporary
     except OSError as error:
         raise CannotCreateError(
             f"cannot write {target}: {error.strerror or error}",
             hint="make the folder writable and leave enough free space",
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -108,33 +108,3 @@ def _rank(
     final = np.zeros(int(numbers[-1]) + 1, np.int32)
     final[numbers[order]] = np.arange(1, len(order) + 1, dtype=np.int32)
     return final
-
-
-def remove_small(
-    mask: NDArray[Any], *, voxel_volume: float, min_volume: float
-) -> NDArray[np.bool_]:
-    """Leave only the lesions of at least ``min_volume``.
-
-    Parameters
-    ----------
-    mask : ndarray, shape (X, Y, Z)
-        Non-zero inside lesions.
-    voxel_volume : float
-        Volume of one voxel in mm³.
-    min_volume : float
-        Smallest 26-connected component that stays, in mm³.
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
-
-    Examples
-    --------
-    >>> mask = np.array([1, 0, 1, 1, 1]).reshape(5, 1, 1)
-    >>> remove_small(mask, voxel_volume=1.0, min_volume=3.0).ravel()
-    array([False, False,  True,  True,  True])
-    """
-    kept: NDArray[np.bool_] = (
-        label_lesions(mask, voxel_volume=voxel_volume, min_volume=min_volume) > 0
-    )
-    return kept

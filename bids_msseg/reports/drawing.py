@@ -13,11 +13,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from bids_msseg.bids.derivatives import OUTPUTS, preprocessed
-from bids_msseg.bids.files import write_atomic
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.visit import CONTRASTS, Visit
-from bids_msseg.errors import CannotCreateError, NoInputError
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.errors import CannotCreateError
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.io.atomic import write_atomic
 from bids_msseg.reports import canvas, page
 from bids_msseg.reports.figures import (
     Mosaic,
@@ -147,53 +147,6 @@ def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
         "probability": OUTPUTS["probseg"],
     }
     return {name: one.path(out_dir, visit, ".nii.gz") for name, one in images.items()}
-
-
-def redraw_visit(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
-    """Draw a visit's figures from its images in OUT, where the first drawing is lost.
-
-    The images in OUT may be skull-stripped, and the template is not among them: prefer
-    :func:`draw_visit` while everything is at hand.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Names the files.
-
-    Returns
-    -------
-    tuple of Path
-
-    Raises
-    ------
-    NoInputError
-        If the preprocessed FLAIR, the brain mask or the lesion mask is not there.
-    DataError, CannotCreateError
-        As :func:`draw_visit`.
-    """
-    files = image_paths(out_dir, visit)
-    needed = {"flair": files["FLAIR"], "brain": files["brain"], "lesions": files["mask"]}
-    for path in needed.values():
-        if not path.exists():
-            raise NoInputError(
-                f"{path.name} is missing, so the figures of {visit.key} cannot be drawn",
-                hint="run the participant level for it again",
-            )
-    images = {what: load_volume(path) for what, path in needed.items()}
-    flair = images["flair"]
-    refused = files["rejected"]
-    moving = {c: load_volume(files[c]) for c in CONTRASTS[1:] if files[c].exists()}
-    return draw_visit(
-        out_dir,
-        visit,
-        flair=flair,
-        brain=images["brain"],
-        lesions=images["lesions"],
-        rejected=load_volume(refused) if refused.exists() else flair.with_data(0 * flair.data),
-        moving={c: image for c, image in moving.items() if image.shape == flair.shape},
-    )
 
 
 def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tuple[Path, ...]:

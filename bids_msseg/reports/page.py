@@ -15,8 +15,8 @@ import jinja2
 from markupsafe import Markup
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import Content, write_atomic
 from bids_msseg.errors import CannotCreateError
+from bids_msseg.io.atomic import Content, write_atomic
 from bids_msseg.reports import text
 
 
@@ -86,7 +86,7 @@ def save(path: Path, content: Content) -> Path:
     ----------
     path : Path
     content : str, bytes or callable
-        As for :func:`bids_msseg.bids.files.write_atomic`.
+        As for :func:`bids_msseg.io.atomic.write_atomic`.
 
     Returns
     -------

@@ -196,7 +196,7 @@ from bids_msseg.cascade.training import FitPlan
 state = FitState(CandidateNet((2, 4)), FitPlan(steps=10))
 state.step = 7
 def die(number):
-    os.truncate(number, 1000)
+    os.truncate(f"/proc/self/fd/{number}", 1000)
     os.kill(os.getpid(), signal.SIGKILL)
 os.fsync = die
 state.save(Path(sys.argv[1]))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.bids import files
+from bids_msseg.io import atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = ("01", "02", "03", "04")
@@ -47,7 +47,7 @@ def bids(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
 
 def left_over(out: Path) -> list[Path]:
     """Files that a writer had not yet moved to their names."""
-    return [path for path in out.rglob("*") if files._PASSING.fullmatch(path.name)]
+    return [path for path in out.rglob("*") if atomic._PASSING.fullmatch(path.name)]
 
 
 def start(*words: object) -> subprocess.Popen[str]:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.lesions.instances import bounding_box, label_lesions, remove_small
+from bids_msseg.lesions.instances import bounding_box, label_lesions
 
 Mask = NDArray[np.bool_]
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7)
@@ -120,19 +120,6 @@ class TestLabelLesions:
         found = sizes(label_lesions(mask, voxel_volume=1, min_volume=2))
         assert found == sorted(found, reverse=True)
         assert all(size >= 2 for size in found)
-
-
-class TestRemoveSmall:
-    def test_removes_the_speck_only(self) -> None:
-        mask = cubes(((0, 0, 0), 1), ((5, 5, 5), 2))
-        assert np.array_equal(
-            remove_small(mask, voxel_volume=1, min_volume=3), cubes(((5, 5, 5), 2))
-        )
-
-    @given(MASKS, st.floats(0, 10))
-    def test_twice_is_once(self, mask: Mask, minimum: float) -> None:
-        once = remove_small(mask, voxel_volume=0.5, min_volume=minimum)
-        assert np.array_equal(remove_small(once, voxel_volume=0.5, min_volume=minimum), once)
 
 
 class TestBoundingBox:

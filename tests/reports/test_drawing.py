@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.visit import Visit
-from bids_msseg.errors import CannotCreateError, NoInputError
-from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.reports.drawing import draw_visit, read_figures, redraw_visit
+from bids_msseg.errors import CannotCreateError
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.reports.drawing import draw_visit, read_figures
 
 VISIT = Visit("01", "1", Path(), entities={"run": "02"})
 
@@ -76,31 +75,3 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "sub-01").write_text("a file in the way")
     with pytest.raises(CannotCreateError, match="figures of sub-01_ses-1"):
         draw_visit(tmp_path, VISIT, **small_head)
-
-
-def test_figures_can_be_drawn_again_from_the_outputs(
-    tmp_path: Path, small_head: dict[str, Volume]
-) -> None:
-    def name(suffix: str, **entities: str) -> Path:
-        path = output_path(
-            tmp_path, VISIT, suffix=suffix, extension=".nii.gz", space="FLAIR", **entities
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    flair = small_head["flair"]
-    save_volume(flair, name("FLAIR", desc="preproc"))
-    save_volume(small_head["brain"], name("mask", desc="brain"))
-    with pytest.raises(NoInputError, match="label-L_mask"):
-        redraw_visit(tmp_path, VISIT)
-    save_volume(small_head["lesions"], name("mask", label="L"))
-    redraw_visit(tmp_path, VISIT)
-    assert list(keys(tmp_path)) == ["lesions", "brain"]
-    save_volume(small_head["rejected"], name("mask", label="L", desc="rejected"))
-    save_volume(flair, name("T1w", desc="preproc"))
-    save_volume(Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)), name("T2w", desc="preproc"))
-    redraw_visit(tmp_path, VISIT)
-    assert keys(tmp_path)["registration"] == ["registrationT1w", "registrationFLAIR"]
-    redrawn = read_figures(tmp_path, VISIT)["lesions"]
-    draw_visit(tmp_path, VISIT, **small_head)
-    assert read_figures(tmp_path, VISIT)["lesions"] == redrawn

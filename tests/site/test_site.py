@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from bids_msseg.models.weights import DEFAULT_MODEL
+
 ROOT = Path(__file__).resolve().parents[2]
 WITH_LINKS = sorted(
     path
@@ -217,4 +219,4 @@ def test_the_site_is_built_without_warnings_and_stands_alone(tmp_path: Path) -> 
     text = (tmp_path / "api" / "cascade.html").read_text(encoding="utf-8")
     assert 'id="bids_msseg.cascade.networks.CandidateNet"' in text
     assert ":class:" not in text
-    assert (tmp_path / "cards" / "cascade-2.html").is_file()
+    assert (tmp_path / "cards" / f"{DEFAULT_MODEL}.html").is_file()

@@ -21,6 +21,7 @@ ROOMS = {
     "imaging": "imaging: images as arrays with affines",
     "cascade": "cascade: networks, training, inference",
     "lesions": "lesions: instances, loads, regions, agreement",
+    "io": "io: files that appear complete or not at all",
     "nodes": "nodes: one function call each",
     "workflow": "workflow: which node feeds which",
     "reports": "reports: pages and pictures",

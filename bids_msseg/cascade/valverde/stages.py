@@ -25,6 +25,7 @@ from bids_msseg.cascade.valverde.sampling import (
     random_pool,
 )
 from bids_msseg.cascade.valverde.train import PatchPlan, fit, load_finished
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.engine import Engine
 
 MININGS: tuple[str, ...] = ("out-of-fold", "training")
@@ -173,10 +174,8 @@ def first_opinion(workshop: PatchWorkshop, name: str, seen: FoldSet) -> Array:
         where = find_candidates(visit, workshop.recipe.candidate_z)
         found = probability(net, visit.images, where, workshop.engine)
         place.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".part")
-        with partial.open("wb") as stream:
+        with open_alone(target) as stream:
             np.save(stream, found.astype(np.float16))
-        partial.replace(target)
     kept: NDArray[np.float16] = np.load(target, allow_pickle=False)
     return kept.astype(np.float32)
 

@@ -16,6 +16,7 @@ from bids_msseg.cascade.training import Report
 from bids_msseg.cascade.valverde.nets import PatchNet
 from bids_msseg.cascade.valverde.sampling import PatchStream
 from bids_msseg.errors import DataError
+from bids_msseg.io.atomic import replacing
 from bids_msseg.models.engine import Engine
 
 OPTIMISERS: tuple[str, ...] = ("adam", "adadelta")
@@ -176,7 +177,6 @@ class _State:
 
     def save(self, path: Path) -> None:
         """Write everything that a later run needs; never a half file under the final name."""
-        partial = path.with_name(path.name + ".part")
         kept = {
             "plan": asdict(self.plan),
             "steps": self.steps,
@@ -185,8 +185,8 @@ class _State:
             "net": self.net.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        torch.save(kept, partial)
-        partial.replace(path)
+        with replacing(path, single_writer=True) as temporary:
+            torch.save(kept, temporary)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint where there is one."""
