@@ -9,6 +9,7 @@
 # make slurm  the batch scripts on a real SLURM of one node (root; slurm-wlm and munge)
 # make ecosystem  what Nipoppy, BABS and DataLad say of the files for them (git-annex)
 # make image-size  what takes the room in the image, and its size as a registry holds it
+# make sbom  the Python packages of the image as CycloneDX JSON, in msseg.cdx.json
 #
 # PYTHON       interpreter to make the environment with (3.11)
 # TEST_JOBS    processes that run tests (2)
@@ -26,7 +27,7 @@ export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test unit coverage lint audit install install-test docs containers launch slurm ecosystem image-size clean help
+.PHONY: demo test unit coverage lint audit install install-test docs containers launch slurm ecosystem image-size sbom clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -117,6 +118,9 @@ DOCKER = $$(docker info > /dev/null 2>&1 && echo docker || echo tools/ctr.sh pod
 image-size:
 	$(DOCKER) run --rm -i --entrypoint python msseg - < tools/image_size.py
 	@echo "compressed: $$($(DOCKER) save msseg | gzip | wc -c) bytes"
+
+sbom:
+	$(DOCKER) run --rm -i --network none --entrypoint python msseg - < tools/sbom.py > msseg.cdx.json
 
 clean:
 	rm -rf $(VENV) $(VENV)-ecosystem $(DEMO) build *.egg-info

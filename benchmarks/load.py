@@ -1,13 +1,15 @@
-"""Many visits: memory, descriptors, temporary files and disk over time; many participants.
+"""Many visits: memory, descriptors, temporary files and disk over time; participants; pages.
 
-usage: python benchmarks/load.py [--visits 200] [--participants 10000] [--pybids]
-       [--contrasts FLAIR T1w T2w] [--small-heads] [--fast] [--small-net]
+usage: python benchmarks/load.py [--visits 200] [--participants 10000] [--pages 1000 5000]
+       [--pybids] [--contrasts FLAIR T1w T2w] [--small-heads] [--fast] [--small-net]
 
 The first table is of one process that takes ``--visits`` copies of the coarse demo through both
 levels with ``--nprocs 2 --clean-workdir``; each line is the state after so many visits. The second
 one is of a skeleton of ``--participants`` (empty images with sidecars, three contrasts each):
 finding its visits, with ``--pybids`` also by pybids as it comes, and the group level on made
-records. Zero switches a table off.
+records. The third one is of the group page of ``--pages`` made visits: its size, and with chromium
+and playwright the time until its table can be read (the least of three), and the elements that it
+then has. Zero switches a table off.
 """
 
 from __future__ import annotations
@@ -23,12 +25,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faults import cpu_seconds, descendants, halve
 from indexing import WAYS, measure, write_skeleton
 
+if TYPE_CHECKING:
+    from bids_msseg.bids.record import VisitRecord
+
 LOOK_S = 0.5
 MB = 2**20
+TIMES = 3
 
 
 @dataclass(frozen=True)
@@ -183,27 +190,86 @@ def many_participants(options: argparse.Namespace, scratch: Path) -> None:
 
 def write_records(out: Path, participants: int) -> None:
     """Write what the participant level would leave of each visit in ``logs/visits``."""
-    from bids_msseg.bids.record import VisitRecord, write_record
+    from bids_msseg.bids.record import write_record
 
     os.fsync, before = (lambda _: None), os.fsync  # the disk is not what is measured
     try:
         for number in range(participants):
-            label = f"{number:05d}"
-            load = (number * 37 % 400) / 10 + 0.1
-            record = VisitRecord(
-                label,
-                None,
-                f"sub-{label}",
-                "ok",
-                brain_volume_ml=1200.0 + number % 300,
-                lesion_load_ml=load,
-                lesion_count=number % 60,
-                candidate_count=number % 60 + 5,
-                rejected_count=5,
-            )
-            write_record(out, record)
+            write_record(out, made_record(number))
     finally:
         os.fsync = before
+
+
+def made_record(number: int) -> VisitRecord:
+    """Make the record of a finished visit; every fifth has a flag."""
+    from bids_msseg.bids.record import VisitRecord
+    from bids_msseg.lesions.regions import Region
+
+    label = f"{number:05d}"
+    load = (number * 37 % 400) / 10 + 0.1
+    return VisitRecord(
+        label,
+        None,
+        f"sub-{label}",
+        "ok",
+        brain_volume_ml=1200.0 + number % 300,
+        lesion_load_ml=load,
+        lesion_count=number % 60,
+        candidate_count=number % 60 + 5,
+        rejected_count=5,
+        regions={region.label: (load * region / 10, number % 15) for region in Region},
+        flags=(f"FLAIR: the slices are {number % 7}.5 mm thick",) if number % 5 == 0 else (),
+    )
+
+
+def pages(numbers: list[int], scratch: Path) -> None:
+    """Write group pages of made visits, and open them where there is a browser."""
+    from bids_msseg.reports.group import write_group
+
+    print("\n| visits | written in s | page MB | bytes per visit | opened in s | elements |\n"
+          "|---|---|---|---|---|---|")  # fmt: skip
+    for number in filter(None, numbers):
+        out = scratch / f"page-{number}"
+        out.mkdir()
+        begun = time.monotonic()
+        page = write_group(out, records=[made_record(one) for one in range(number)]).html
+        wall = time.monotonic() - begun
+        size = page.stat().st_size
+        opened, elements = open_page(page)
+        print(
+            f"| {number} | {wall:.1f} | {size / MB:.2f} | {size / number:.0f} | {opened} | "
+            f"{elements} |",
+            flush=True,
+        )
+
+
+def open_page(page: Path) -> tuple[str, str]:
+    """Time how long a fresh window takes until the table can be read; count the elements."""
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "chrome"))
+    chromium = next(filter(None, found), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        chromium = None
+    if chromium is None:
+        return "no browser", "n/a"
+    times = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for _ in range(TIMES):
+            window = browser.new_page(viewport={"width": 1360, "height": 1000})
+            begun = time.monotonic()
+            window.goto(page.as_uri())
+            window.locator("#tools").wait_for()  # the script shows it when it runs
+            window.locator("tbody tr").last.wait_for()
+            # two frames: what the script made is on the screen
+            frames = "new Promise((on) => requestAnimationFrame(() => requestAnimationFrame(on)))"
+            window.evaluate(frames)
+            times.append(time.monotonic() - begun)
+            elements = window.evaluate("document.querySelectorAll('*').length")
+            window.close()
+        browser.close()
+    return f"{min(times):.2f}", str(elements)
 
 
 def group(root: Path, out: Path) -> int:
@@ -216,10 +282,11 @@ def group(root: Path, out: Path) -> int:
 
 
 def main() -> int:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description="Load the app with visits and participants.")
     parser.add_argument("--visits", type=int, default=200)
     parser.add_argument("--participants", type=int, default=10_000)
+    parser.add_argument("--pages", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--pybids", action="store_true", help="also pybids alone: minutes")
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
     parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
@@ -232,6 +299,8 @@ def main() -> int:
             code = many_visits(options, Path(folder))
         if options.participants:
             many_participants(options, Path(folder))
+        if any(options.pages):
+            pages(options.pages, Path(folder))
     return code
 
 

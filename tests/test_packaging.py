@@ -218,7 +218,11 @@ def test_the_citation_file_agrees_with_the_package(metadata: dict[str, Any]) -> 
     assert citation["license"] == metadata["license"]
     assert citation["repository-code"] == metadata["project_urls"]["Source"]
     assert citation["authors"] == [{"name": metadata["author"]}]
-    assert {"abstract", "keywords", "message", "references", "type", "url"} <= set(citation)
+    assert citation["url"] == metadata["project_urls"]["Documentation"]
+    assert citation["repository-artifact"] == metadata["project_urls"]["Container image"]
+    (contact,) = citation["contact"]
+    assert contact["website"] == metadata["project_urls"]["Issues"]
+    assert {"abstract", "keywords", "message", "references", "type"} <= set(citation)
 
 
 def test_changes_keep_the_form() -> None:
@@ -227,10 +231,25 @@ def test_changes_keep_the_form() -> None:
     assert versions[0] == "## [Unreleased]"
     for line in versions[1:]:
         assert re.fullmatch(r"## \[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", line)
+    numbers = [tuple(map(int, re.findall(r"\d+", line)[:3])) for line in versions[1:]]
+    assert numbers == sorted(numbers, reverse=True)
     kinds = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
     assert kinds
     assert set(kinds) <= KINDS
     assert max(map(len, lines)) <= 100
+
+
+def test_changes_name_each_kind_once_and_have_entries_only() -> None:
+    text = (ROOT / "CHANGES.md").read_text(encoding="utf-8")
+    for version in re.split(r"(?m)^## ", text)[1:]:
+        sections = re.split(r"(?m)^### ", version)[1:]
+        names = [section.partition("\n")[0] for section in sections]
+        assert len(names) == len(set(names))
+        for section in sections:
+            lines = section.partition("\n")[2].strip().splitlines()
+            assert lines, names
+            assert lines[0].startswith("- ")
+            assert all(re.match(r"- \S|  \S|$|\[[^]]+\]: ", line) for line in lines), names
 
 
 @pytest.mark.parametrize(
@@ -238,6 +257,20 @@ def test_changes_keep_the_form() -> None:
 )
 def test_guides_stay_short(name: str, most: int) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
+
+
+@pytest.mark.parametrize(
+    "artefact",
+    [
+        *("amd64", "arm64", "CUDA", "SBOM", "provenance", "cosign", "CycloneDX", "apptainer pull"),
+        *("wheel", "source distribution", "documentation", "release page", "Zenodo", "DOI"),
+        *("integrations/nipoppy", "integrations/neurodesk", "integrations/repronim"),
+        *("integrations/bids_website", "integrations/conda_forge", "integrations/brainlife"),
+        *("Boutiques", "CITATION.cff", "CHANGES.md", "requirements.lock"),
+    ],
+)
+def test_the_release_checklist_names_each_artefact(artefact: str) -> None:
+    assert artefact in (ROOT / "docs/developer/release.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/developer/release.md"])

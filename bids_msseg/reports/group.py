@@ -24,7 +24,8 @@ from bids_msseg.reports.cohort import (
     summary_dictionary,
 )
 from bids_msseg.reports.frequency import Frequency, lesion_frequency, write_frequency
-from bids_msseg.reports.group_page import Cohort, render_group
+from bids_msseg.reports.group_data import Cohort
+from bids_msseg.reports.group_page import render_group
 from bids_msseg.reports.participant import contrasts_used, percent_of_brain, visit_of
 from bids_msseg.reports.qc import Review, read_reviews
 from bids_msseg.reports.tables import Row

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from bids_msseg import __version__
@@ -72,6 +73,17 @@ def script_hash(script: str) -> Markup:
     """Name an inlined script for the content security policy (CSP level 3, 8.1)."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return Markup(f"sha256-{base64.b64encode(digest).decode('ascii')}")  # noqa: S704 # nosec B704 (base64)
+
+
+def json_block(content: object) -> Markup:
+    r"""Write data for a script as compact JSON; no text in it ends the element around it.
+
+    Examples
+    --------
+    >>> str(json_block({"a": ["</script>", 1]}))
+    '{"a":["\\u003c/script\\u003e",1]}'
+    """
+    return htmlsafe_json_dumps(content, separators=(",", ":"))
 
 
 def data_uri(image: bytes, kind: str = "png") -> Markup:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.visit import Visit
 from bids_msseg.reports.drawing import read_figures
 
 WIDTH = 300
 QUALITY = 72
 MOST = 500
-"""Visits that a group page shows pictures of: with more it would not open quickly."""
+"""Visits whose small pictures a group page holds: with more it would not open quickly."""
 
 
 def thumbnail(out_dir: Path, visit: Visit) -> bytes | None:
@@ -40,3 +41,22 @@ def thumbnail(out_dir: Path, visit: Visit) -> bytes | None:
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=QUALITY, optimize=True)
     return stream.getvalue()
+
+
+def picture_file(out_dir: Path, visit: Visit) -> Path | None:
+    """Name the picture of a visit's lesions.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Names the file.
+
+    Returns
+    -------
+    Path or None
+        A PNG; None where it is not there.
+    """
+    path = figure_path(out_dir, visit, "lesions", extension=".png")
+    return path if path.is_file() else None

@@ -40,7 +40,7 @@ def shoot_participant(page: Page, path: Path) -> None:
 def shoot_group(page: Page, path: Path) -> None:
     """Show the cohort with one participant marked everywhere."""
     page.goto(path.as_uri())
-    page.locator("#participant").select_option("sub-12")
+    page.locator("#participant").fill("sub-12")
     page.wait_for_timeout(500)
     page.screenshot(path=FIGURES / "page_group.png", full_page=True, clip=PLOTS)
 

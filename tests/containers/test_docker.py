@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from bids_msseg import __version__
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 HARDENED = ["--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL"]
 # mount points, and what engines themselves lay over
@@ -54,12 +56,26 @@ def test_labels_tell_where_it_comes_from(docker: Any, look: Any) -> None:
 
 def test_what_takes_the_room(docker: Any, look: Any, clock: Any) -> None:
     words = docker.command(["-"], {}, options=["--rm", "-i"], entrypoint="python")
-    ended = look.call(words, stdin=Path(__file__).parents[2] / "tools/image_size.py")
+    ended = look.call(words, stdin=ROOT / "tools/image_size.py")
     assert ended.code == 0, ended.err
     clock.told += ended.out.splitlines()
     found = re.search(r"^unpacked: (\d+) MB$", ended.out, re.MULTILINE)
     assert found is not None
     assert 500 < float(found[1]) < 1000 * LARGEST_GB
+
+
+def test_the_sbom_names_what_is_locked(docker: Any, look: Any) -> None:
+    words = docker.command(
+        ["-"], {}, options=["--rm", "-i", "--network=none"], entrypoint="python"
+    )
+    ended = look.call(words, stdin=ROOT / "tools/sbom.py")
+    assert ended.code == 0, ended.err
+    content = json.loads(ended.out)
+    assert content["metadata"]["component"]["version"] == __version__
+    listed = {canonicalize_name(one["name"]): one["version"] for one in content["components"]}
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    names = [re.split(r"[=; ]", line)[0] for line in lines if re.match(r"\w", line)]
+    assert {canonicalize_name(name) for name in names} | {"torch"} <= listed.keys()
 
 
 def test_the_demo_with_no_option_of_the_engine(

@@ -304,13 +304,50 @@ def test_an_image_without_sbom_or_provenance_is_refused(
     assert (found == 0) is accepted
 
 
+@pytest.mark.parametrize(
+    ("listed", "accepted"),
+    [
+        ({"bomFormat": "CycloneDX", "components": [{"name": "numpy"}]}, True),
+        ({"bomFormat": "CycloneDX", "components": []}, False),
+        ({"spdxVersion": "SPDX-2.3"}, False),
+        ("", False),
+    ],
+)
+def test_the_packages_of_an_image_are_listed(tmp_path: Path, listed: Any, accepted: bool) -> None:
+    if shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    (tmp_path / "work/tools").mkdir(parents=True)
+    shutil.copy(ROOT / "tools/sbom.py", tmp_path / "work/tools")
+    told = tmp_path / "told"
+    programs = {"docker": f"echo \"$*\" > {told}; cat > /dev/null; echo '{json.dumps(listed)}'"}
+    text = script("image", "List the Python packages of the image")
+    given = {"IMAGE": "r.io/o/n", "DIGEST": BASE_DIGEST, "LISTED": "a.cdx.json"}
+    assert (run(text, tmp_path / "work", programs, **given) == 0) is accepted
+    assert told.read_text().split()[-2:] == [f"r.io/o/n@{BASE_DIGEST}", "-"]
+    assert json.loads((tmp_path / "work/a.cdx.json").read_text()) == listed
+
+
+def test_what_jobs_keep_is_fetched_by_those_that_need_it(release: dict[str, Any]) -> None:
+    kept, fetched = set(), set()
+    for job in release["jobs"].values():
+        for step in job.get("steps", []):
+            given = step.get("with", {})
+            if step.get("uses", "").startswith("actions/upload-artifact@"):
+                kept.add(given["name"].partition("-")[0])
+            if step.get("uses", "").startswith("actions/download-artifact@"):
+                fetched.add(given.get("name", given.get("pattern")).partition("-")[0])
+    assert kept == fetched == {"digest", "dist", "sbom"}
+
+
 def test_the_release_page_has_the_notes_of_this_version_only(checkout: Path) -> None:
     (checkout / "dist").mkdir()
     (checkout / "dist/a.whl").touch()
+    (checkout / "sbom").mkdir()
+    (checkout / "sbom/a.cdx.json").touch()
     told = checkout.parent / "told"
     programs = {"gh": f'echo "$*" > {told}'}
     text = script("notes", "Write the release page")
     assert run(text, checkout, programs, VERSION=__version__) == 0
     assert (checkout / "notes.md").read_text().split() == ["###", "Added", "-", "A."]
     assert told.read_text().startswith(f"release create {__version__} --verify-tag ")
-    assert told.read_text().strip().endswith("dist/a.whl")
+    assert told.read_text().strip().endswith("dist/a.whl sbom/a.cdx.json")

@@ -29,6 +29,10 @@ NAMES = re.compile(
     r"|github\.com/(?P<source>[\w.-]+)/bids_msseg\b"
     r"|//(?P<site>[\w-]+)\.github\.io/bids_msseg\b"
 )
+USED = re.compile(
+    r"(?:docker://|\bFROM |\bFrom: |image\"?: *\"?)"
+    r"(?=[a-z0-9])([\w./-]+(?::(?:\[\[\w+\]\]|\{\{ [\w.]+ \}\}|[\w.-]+))?)"
+)
 
 
 def files() -> Iterator[Path]:
@@ -36,6 +40,11 @@ def files() -> Iterator[Path]:
     for folder in FOLDERS:
         yield from (path for path in (ROOT / folder).rglob("*") if path.is_file())
     yield from (path for path in ROOT.iterdir() if path.is_file())
+
+
+def used_images(text: str) -> list[str]:
+    """Images that a text pulls, starts from or hands to a program; variables are none."""
+    return [match[1].rstrip(".,") for match in USED.finditer(text)]
 
 
 Mentions = dict[str, list[re.Match[str]]]
@@ -132,3 +141,29 @@ def test_what_runs_an_image_names_it(mentions: Mentions, name: str) -> None:
 )
 def test_what_describes_the_project_leads_to_it(mentions: Mentions, name: str) -> None:
     assert OWNER in {match["source"] for match in mentions[name]}
+
+
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [
+        ("apptainer pull a.sif docker://ghcr.io/a/b:1\n", ["ghcr.io/a/b:1"]),
+        ("FROM ghcr.io/a/b:1\n", ["ghcr.io/a/b:1"]),
+        ("Bootstrap: docker\nFrom: ghcr.io/a/b\n", ["ghcr.io/a/b"]),
+        ('"image": "ghcr.io/a/b"', ["ghcr.io/a/b"]),
+        ("base-image: a/b:{{ context.version }}", ["a/b:{{ context.version }}"]),
+        ("docker://$IMAGE:1, docker://NAME:TAG, docker://' + name", []),
+    ],
+)
+def test_images_are_found(text: str, images: list[str]) -> None:
+    assert used_images(text) == images
+
+
+def test_no_integration_runs_another_image() -> None:
+    found = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in (ROOT / "integrations").rglob("*")
+        if path.is_file()
+        for name in used_images(path.read_text(encoding="utf-8"))
+    }
+    assert found
+    assert {(file, name) for file, name in found if not name.startswith(IMAGE)} == set()

@@ -225,3 +225,36 @@ def save_review(out_dir: Path) -> Callable[..., Path]:
         return path
 
     return save
+
+
+def many_records(visits: int) -> tuple[VisitRecord, ...]:
+    """Make a cohort of two visits per participant, in the order of their numbers from 0.
+
+    Loads differ up to 5,000 visits. Every fifth visit has a flag of one of two kinds, every
+    hundredth failed.
+    """
+    records = []
+    for number in range(visits):
+        participant, session = f"{number // 2 + 1:04d}", str(number % 2 + 1)
+        kind = "T1w: it fits by {} only" if number % 10 == 0 else "FLAIR: slices of {} mm"
+        if number % 100 == 99:
+            reason = "the FLAIR image is cut off"
+            records.append(VisitRecord(participant, session, "", "failed", reason, "fetch it"))
+            continue
+        records.append(
+            ok_record(
+                participant,
+                session,
+                lesion_load_ml=(number * 37 % 5000) / 100 + 0.01,
+                lesion_count=number % 60,
+                brain_volume_ml=1200.0 + number % 300,
+                flags=(kind.format(number % 7 + 0.5),) if number % 5 == 0 else (),
+            )
+        )
+    return tuple(records)
+
+
+@pytest.fixture(scope="session")
+def make_cohort() -> Callable[[int], tuple[VisitRecord, ...]]:
+    """Maker of the records of many visits."""
+    return many_records

@@ -19,6 +19,7 @@ from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.reports.group import columns, group_rows, mixtures, write_group
+from bids_msseg.reports.group_data import ROWS
 
 Read = Callable[[Path | str], Any]
 
@@ -211,9 +212,11 @@ def test_the_page_lists_links_and_sorts(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_group(out_dir).html)
     assert "3 visits of 1 participant" in page.text
     assert "1 ok · 1 failed · 1 skipped" in page.text
-    assert page.all("a", "href").count("sub-01.html#ses-1") == 2  # the picture and the row
+    assert page.all("a", "href").count("sub-01.html#ses-1") == 1
     assert "sub-01.html#ses-10" in page.all("a", "href")
-    assert page.tags["img"] == 1
+    picture, *others = block(out_dir)["pictures"]
+    assert picture.startswith("data:image/jpeg;base64,")
+    assert others == [None, None]
     table = rows_of(out_dir / "group_lesions.tsv")
     filled = [
         column.shown
@@ -221,7 +224,7 @@ def test_the_page_lists_links_and_sorts(out_dir: Path, read_page: Read) -> None:
         if column.shown
         and (column.name == "flags" or {row[column.name] for row in table} != {"n/a"})
     ]
-    assert page.tags["button"] == len(filled)
+    assert page.tags["button"] == len(filled) + 4  # those that turn pages
     assert "there is no FLAIR" in page.text
 
 
@@ -302,15 +305,15 @@ def test_the_summary_divides_by_the_columns_of_the_participants(
     }
     dictionary = json.loads((tmp_path / "group_lesions_summary.json").read_text())
     assert set(dictionary) == set(summary[0])
-    data = plots(tmp_path)
-    assert data["levels"] == ["site"]
-    assert data["numbers"] == ["age"]
-    assert [visit["numbers"]["age"] for visit in data["visits"]] == [31, 42, 50.5, None]
+    data = block(tmp_path)
+    assert data["levels"] == [["site", ["A", "A", "B", "n/a"]]]
+    assert data["numbers"] == [["age", [31, 42, 50.5, None]]]
     assert data["summary"] == summary
     assert "group_lesions_summary.tsv" in page.all("a", "href")
 
 
-def plots(out_dir: Path) -> dict[str, Any]:
+def block(out_dir: Path) -> dict[str, Any]:
+    """Read the data that the script of the page draws from."""
     html = (out_dir / "group_lesions.html").read_text()
     found = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
     assert found
@@ -340,9 +343,9 @@ def test_qc_corrects_loads_and_leaves_visits_out(
     assert "A reader looked at 2 visits and left out 1 visit" in page.text
     struck = [a["data-participant"] for t, a in page.elements if t == "tr" and "class" in a]
     assert struck == ["sub-02"]
-    loads = {visit["key"]: visit["load"] for visit in plots(out_dir)["visits"]}
-    assert loads["sub-01_ses-1"] == 12.475
-    assert loads["sub-02"] is None
+    data = block(out_dir)
+    assert data["loads"] == [12.475, None, None, None]
+    assert data["excluded"] == [3]
 
 
 def test_without_qc_there_are_no_columns_of_it(out_dir: Path) -> None:
@@ -469,3 +472,34 @@ def test_a_thousand_visits_have_a_row_each(tmp_path: Path, make_record: Any) -> 
         write_record(tmp_path, make_record(f"{number:04d}", "1"))
     files = write_group(tmp_path)
     assert files.visits == len(rows_of(files.tsv)) == 1000
+
+
+@pytest.mark.parametrize("visits", [1, ROWS, ROWS + 1, 2 * ROWS])
+def test_without_scripts_the_page_has_the_first_rows_and_the_table(
+    tmp_path: Path, make_cohort: Any, read_page: Read, visits: int
+) -> None:
+    page = read_page(write_group(tmp_path, records=make_cohort(visits)).html)
+    rows = [attrs for tag, attrs in page.elements if tag == "tr" and "data-participant" in attrs]
+    assert len(rows) == min(visits, ROWS)
+    assert (f"first {ROWS} of {visits} visits" in page.text) is (visits > ROWS)
+    assert page.all("a", "href").count("group_lesions.tsv") == 2
+
+
+def test_a_visit_more_costs_few_bytes(tmp_path: Path, make_cohort: Any) -> None:
+    sizes = {}
+    for visits in (600, 2600):
+        write_group(tmp_path, records=make_cohort(visits))
+        sizes[visits] = (tmp_path / "group_lesions.html").stat().st_size
+    assert (sizes[2600] - sizes[600]) / 2000 < 250
+    assert sizes[600] < 400_000
+
+
+def test_pictures_of_a_large_cohort_stay_in_their_files(
+    out_dir: Path, read_page: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bids_msseg.reports.group_page.MOST", 2)
+    page = read_page(write_group(out_dir).html)
+    file = "sub-01/figures/sub-01_ses-1_desc-lesions_FLAIR.png"
+    assert block(out_dir)["pictures"] == [file, None, None]
+    assert (out_dir / file).is_file()
+    assert "img-src data: 'self' file:;" in page.all("meta", "content")[0]

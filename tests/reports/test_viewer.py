@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -258,22 +259,45 @@ def lit(page: Page) -> set[str]:
     )
 
 
+def dots(figure: Locator) -> dict[str, list[tuple[float, float]]]:
+    """Where a plot has its dots, by their kind, in the units of the drawing."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for path in figure.locator("path.dots").all():
+        _, kind = (path.get_attribute("class") or "").split()
+        places = re.findall(r"M(\S+) (\S+?)h", path.get_attribute("d") or "")
+        found.setdefault(kind, []).extend((float(x), float(y)) for x, y in places)
+    return found
+
+
+def click_on(svg: Locator, x: float, y: float) -> None:
+    """Click on a place in the units of the drawing."""
+    box = svg.bounding_box()
+    assert box is not None
+    scale = box["width"] / 640
+    svg.click(position={"x": x * scale, "y": y * scale})
+
+
 def test_one_participant_is_seen_everywhere(cohort: Path, reader: Reader) -> None:
     page = reader.open(write_group(cohort, bids_dir=cohort).html)
-    assert page.locator("[data-plot=levels] circle").count() == 24
-    page.locator("[data-plot=levels] circle").nth(6).click()
+    levels = page.locator("[data-plot=levels]")
+    spots = dots(levels)
+    assert len(spots["plain"]) == 22
+    assert len(spots["ring"]) == len(spots["hole"]) == 2  # of the visits with a flag
+    click_on(levels.locator("svg"), *spots["plain"][2])
     (chosen,) = lit(page)
+    assert chosen == "sub-04"  # sites in their order, sub-02 and sub-04 are the first of A
     assert page.locator("#participant").input_value() == chosen
     for where in ("[data-plot=levels] circle", "[data-plot=numbers] circle", "tbody tr"):
         assert page.locator(f"{where}.lit").count() == 2
-    assert page.locator("[data-plot=regions] .bar-row.lit").count() == 2
+    assert page.locator("[data-plot=regions] rect.lit").count() == 2
+    assert page.locator("[data-plot=numbers] path.lit").count() == 1  # joins both visits
     assert chosen in page.locator("#chosen").inner_text()
     assert (page.locator("#chosen a").get_attribute("href") or "").startswith(f"{chosen}.html")
     reader.shoot("group_highlight")
     page.mouse.move(5, 5)
     page.keyboard.press("Escape")
     assert lit(page) == set()
-    page.locator("#participant").select_option("sub-07")
+    page.locator("#participant").fill("07")
     assert lit(page) == {"sub-07"}
     page.locator("tbody a").first.focus()
     assert lit(page) == {"sub-01"}
@@ -290,7 +314,8 @@ def test_another_column_divides_the_cohort(cohort: Path, reader: Reader) -> None
     levels.locator("select").select_option("everybody")
     assert levels.locator(".median").count() == 1
     assert page.locator("[data-plot=numbers] select").input_value() == "age"
-    assert page.locator("[data-plot=numbers] polyline").count() == 12
+    lines = page.locator("[data-plot=numbers] path.joins").get_attribute("d") or ""
+    assert lines.count("M") == 12
 
 
 def test_dark_small_and_printed(cohort: Path, reader: Reader, shots: Path) -> None:

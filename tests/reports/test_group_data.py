@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group_data import MOST_FLAGS, OTHER_FLAG, pack, shorten, sort_flags
+
+Make = Callable[[int], tuple[VisitRecord, ...]]
+
+
+def unpack(packed: Any) -> list[Any]:
+    """Do what the script of the page does."""
+    if isinstance(packed, list):
+        return packed
+    return [packed["levels"][code] for code in packed["codes"]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["a"], ["a", "a"], ["a", "b", "c"], [None, "1", None, "2"], [(), (0,), (), (0, 2), ()]],
+)
+def test_what_is_packed_is_the_same_again(values: list[Any]) -> None:
+    assert unpack(pack(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, None), (0.0, "0"), (12.475, "12.475"), (1234.56789, "1234.57"), (20.0, "20")],
+)
+def test_numbers_of_plots_are_short(value: float | None, expected: str | None) -> None:
+    assert json.dumps(shorten(value)) == (expected or "null")
+
+
+def record(*flags: str, quality: tuple[str, ...] | None = None) -> VisitRecord:
+    return VisitRecord("01", None, "", "ok", flags=flags, quality_reasons=quality)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        ("T1w: it fits by 0.43 only", "T1w: it fits by … only"),
+        ("FLAIR: slices of 5 mm", "FLAIR: slices of … mm"),
+        ("template: .4 of MNI152", "template: … of MNI152"),
+        ("cannot read /data/x/sub-a.nii.gz", "cannot read …/sub-a.nii.gz"),
+    ],
+)
+def test_a_kind_of_flag_has_no_numbers_and_no_folders(flags: str, kind: str) -> None:
+    assert sort_flags([record(flags)]).kinds == ((kind, 1),)
+
+
+def test_flags_of_the_images_count_as_well() -> None:
+    found = sort_flags([record("a", quality=("b",)), record(), record(quality=("b", "b"))])
+    assert found.kinds == (("b", 2), ("a", 1))
+    assert found.visits == ((0, 1), (), (0,))
+    assert found.flagged == 2
+
+
+def test_rare_kinds_of_flags_are_one() -> None:
+    kinds = [f"flag {chr(97 + i)}" for i in range(MOST_FLAGS + 3)]
+    found = sort_flags([record(kind) for kind in kinds] + [record(*kinds)])
+    assert len(found.kinds) == MOST_FLAGS
+    assert found.kinds[0] == ("flag a", 2)
+    assert found.kinds[-1] == (OTHER_FLAG, 5)  # four visits of one flag, and the one of all
+    assert found.visits[-1] == tuple(range(MOST_FLAGS))
+
+
+def test_the_page_holds_every_visit_once(tmp_path: Path, make_cohort: Make) -> None:
+    records = make_cohort(600)
+    html = write_group(tmp_path, records=records).html.read_text(encoding="utf-8")
+    text = html.partition('id="data">')[2].partition("</script>")[0]
+    data = json.loads(text)
+    assert text == json.dumps(data, separators=(",", ":"))
+    columns = {column["name"]: unpack(column["values"]) for column in data["columns"]}
+    assert next(iter(columns)) == "participant_id"
+    assert {len(values) for values in columns.values()} == {600}
+    assert columns["participant_id"] == [f"sub-{one.participant}" for one in records]
+    assert unpack(data["sessions"]) == [one.session for one in records]
+    loads = [one.lesion_load_ml for one in records]
+    assert data["loads"] == pytest.approx(loads)
+    assert columns["lesion_load_ml"] == pytest.approx(loads)
+    assert columns["flags"][99] == "the FLAIR image is cut off"
+    assert [bool(one) for one in unpack(data["flags"])] == [i % 5 == 0 for i in range(600)]
+    assert data["pictures"] == []
+    (kind, amounts), *_ = data["regions"]
+    assert (kind, amounts[98:100]) == ("periventricular", [8, None])
