@@ -159,7 +159,8 @@ def _fill(
         spread = float(np.average(residual[counted].astype(float) ** 2))
     variance = _local_mean(np.square(residual), normal, support, widths, start=spread)
     noise = _noise(residual, counted, np.random.default_rng(rng))
-    return local + texture * np.sqrt(variance) * noise
+    fill: Array = local + texture * np.sqrt(variance) * noise
+    return fill
 
 
 def _local_mean(
@@ -191,7 +192,8 @@ def _noise(residual: Array, counted: Mask, rng: np.random.Generator) -> Array:
     white = rng.standard_normal(residual.shape, np.float32)
     gain = math.prod(_noise_gain(width) for width in widths)
     noise: Array = ndimage.gaussian_filter(white, widths, mode="wrap") / gain
-    return np.clip(noise, -MOST_NOISE_SD, MOST_NOISE_SD)
+    cut: Array = np.clip(noise, -MOST_NOISE_SD, MOST_NOISE_SD)
+    return cut
 
 
 def _smoothness(residual: Array, counted: Mask, axis: int) -> float:
