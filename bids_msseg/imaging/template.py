@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,60 @@ def load_template(
         return _from_templateflow(name, resolution, cohort, home, online)
 
 
+def find_label_image(
+    name: str,
+    atlas: str,
+    *,
+    desc: str | None = None,
+    resolution: int = 1,
+    cohort: str | None = None,
+    home: Path | None = None,
+    online: bool = True,
+) -> Path:
+    """Find a label image of a template, and fetch it where that is allowed and needed.
+
+    Parameters
+    ----------
+    name : str
+        TemplateFlow identifier of the template.
+    atlas : str
+        Its ``atlas-`` or, where no file has that, its ``seg-``.
+    desc : str, optional
+        Its ``desc-``; needed where the atlas has several.
+    resolution, cohort, home, online
+        As for :func:`load_template`.
+
+    Returns
+    -------
+    path
+        A ``_dseg`` image with content.
+
+    Raises
+    ------
+    NoInputError
+        If there is none or more than one, or it is not there and nothing may be fetched.
+    TemporaryError
+        If fetching failed.
+    """
+    hint = _prefill(name, f"atlas='{atlas}', resolution={resolution}, suffix='dseg'")
+    query: dict[str, Any] = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
+    query |= {"suffix": "dseg"}
+    if desc is not None:
+        query["desc"] = desc
+    with _templateflow_home(home):
+        _check_home(home, online, hint)
+        with _fetching(name, hint):
+            client = _client(home)
+            found = _label_images(client, name, atlas, query, online=online)
+        path = _only_one(found, f"{name} has no atlas {atlas} at resolution {resolution}", hint)
+        if online and not _is_whole(path):
+            with _fetching(name, hint):
+                client.get(name, **query | _entities(path))
+    if not _is_whole(path):
+        raise NoInputError(f"the atlas {path.name} has no content", hint=hint)
+    return path
+
+
 def embedded_directory() -> Path:
     """Folder of the embedded template, in TemplateFlow's layout and names.
 
@@ -143,19 +198,15 @@ def _from_templateflow(
     name: str, resolution: int, cohort: str | None, home: Path | None, online: bool
 ) -> Template:
     """Look at what is there first; fetch only what no file at hand can stand in for."""
-    hint = _prefill(name, resolution)
-    if not online and home is not None and not (home.is_dir() and any(home.iterdir())):
-        raise NoInputError(f"the folder of templates {home} is empty or missing", hint=hint)
+    hint = _prefill(name, f"resolution={resolution}, suffix=['T1w', 'mask']")
+    _check_home(home, online, hint)
     query = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
     query |= {"atlas": None, "hemi": None, "label": None}
-    try:
+    with _fetching(name, hint):
         client = _client(home)
         files = _pair(client, name, query, fetch=False)
         if files is None and online:
             files = _pair(client, name, query, fetch=True)
-    except Exception as error:  # the client lets through whatever lies below it
-        message = f"the template {name} could not be fetched: {error}"
-        raise TemporaryError(message, hint=hint) from error
     if files is None:
         where = "is known to TemplateFlow" if online else "is there"
         raise NoInputError(
@@ -163,6 +214,20 @@ def _from_templateflow(
             hint=f"check the name at https://www.templateflow.org/browse; {hint}",
         )
     return _assemble(name, *files)
+
+
+def _check_home(home: Path | None, online: bool, hint: str) -> None:
+    if not online and home is not None and not (home.is_dir() and any(home.iterdir())):
+        raise NoInputError(f"the folder of templates {home} is empty or missing", hint=hint)
+
+
+@contextmanager
+def _fetching(name: str, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the client lets through whatever lies below it
+        message = f"the template {name} could not be fetched: {error}"
+        raise TemporaryError(message, hint=hint) from error
 
 
 def _pair(
@@ -179,14 +244,55 @@ def _pair(
 
 def _first(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> Path | None:
     """Give the first file that matches; empty ones are stubs of what could be fetched."""
+    found = _listed(client, name, query, fetch=fetch)
+    if fetch and found:
+        client.get(name, **query)
+    return next((p for p in found if _is_whole(p)), None)
+
+
+def _listed(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> list[Path]:
     found = sorted(client.ls(name, **query))
     if fetch and not found:
         # a home that was filled by hand lacks the list of what else there is
         client.cache.update(local=True, overwrite=False, silent=True)
         found = sorted(client.ls(name, **query))
-    if fetch and found:
-        client.get(name, **query)
-    return next((p for p in found if p.is_file() and p.stat().st_size > 0), None)
+    return found
+
+
+def _label_images(
+    client: Any, name: str, atlas: str, query: dict[str, Any], *, online: bool
+) -> list[Path]:
+    """List images by ``atlas-``, or else by ``seg-``; those without content if they can come."""
+    steps = (False, True) if online else (False,)
+    for fetch, entity in product(steps, ("atlas", "segmentation")):
+        found = _listed(client, name, query | {entity: atlas}, fetch=fetch)
+        there = [path for path in found if online or _is_whole(path)]
+        if there:
+            return there
+    return []
+
+
+def _only_one(found: list[Path], nothing: str, hint: str) -> Path:
+    if not found:
+        hint = f"check the name at https://www.templateflow.org/browse; {hint}"
+        raise NoInputError(nothing, hint=hint)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise NoInputError(
+            f"{len(found)} label images fit: {names}", hint="say which one by its desc-"
+        )
+    return found[0]
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """Tell a file from its neighbours by the entities that images of an atlas differ in."""
+    entities = dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
+    keys = {"atlas": "atlas", "seg": "segmentation", "scale": "scale", "desc": "desc"}
+    return {name: entities[key] for key, name in keys.items() if key in entities}
+
+
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _client(home: Path | None) -> Any:
@@ -196,8 +302,8 @@ def _client(home: Path | None) -> Any:
     return TemplateFlowClient(root=home) if home is not None else TemplateFlowClient()
 
 
-def _prefill(name: str, resolution: int) -> str:
-    call = f"api.get('{name}', resolution={resolution}, suffix=['T1w', 'mask'])"
+def _prefill(name: str, query: str) -> str:
+    call = f"api.get('{name}', {query})"
     return (
         "where there is a network, run "
         f'`TEMPLATEFLOW_HOME=DIR python -c "from templateflow import api; {call}"`, '

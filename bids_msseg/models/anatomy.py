@@ -1,7 +1,9 @@
-"""The classes of the anatomy head."""
+"""The classes of the anatomy head, and how a label image of them is described."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -23,3 +25,39 @@ class Anatomy(IntEnum):
 
 
 CLASSES = len(Anatomy)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Description of one label of a segmentation, as in the table of a BIDS ``dseg``.
+
+    Attributes
+    ----------
+    name, abbreviation : str
+    colour : str
+        ``#rrggbb``, that of FreeSurfer's table where it has the structure.
+    mapping : int or None
+        Value of the same tissue among BIDS's common image-derived labels.
+    """
+
+    name: str
+    abbreviation: str
+    colour: str
+    mapping: int | None
+
+
+LABELS: Mapping[Anatomy, Label] = {
+    Anatomy.SULCAL_FLUID: Label("sulcal and cisternal fluid", "SCSF", "#3c3c3c", 3),
+    Anatomy.VENTRICLE: Label("ventricles", "VENT", "#781286", 3),
+    Anatomy.CORTEX: Label("cerebral cortex", "CGM", "#cd3e4e", 8),
+    Anatomy.WHITE_MATTER: Label("cerebral white matter", "WM", "#f5f5f5", 2),
+    Anatomy.DEEP_GREY: Label("thalamus and basal ganglia", "DGM", "#7abadc", 9),
+    Anatomy.HIPPOCAMPUS_AMYGDALA: Label(
+        "hippocampus, amygdala and nucleus accumbens", "HA", "#dcd814", 9
+    ),
+    Anatomy.CEREBELLAR_CORTEX: Label("cerebellar cortex", "CBGM", "#e69422", 11),
+    Anatomy.CEREBELLAR_WHITE: Label("cerebellar white matter", "CBWM", "#dcf8a4", 11),
+    Anatomy.BRAINSTEM: Label("brainstem and ventral diencephalon", "BS", "#779fb0", 10),
+    Anatomy.CHOROID_PLEXUS: Label("choroid plexus", "CP", "#00c8c8", None),
+}
+"""Labels inside a brain mask; a label image holds the values of :class:`Anatomy`."""

@@ -1,0 +1,287 @@
+"""Atlases: label images with the names of their regions, from a file or from TemplateFlow."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.freesurfer import freesurfer_names
+from bids_msseg.imaging.resample import resample
+from bids_msseg.imaging.template import EMBEDDED, find_label_image, load_template
+from bids_msseg.imaging.volume import Affine, Volume
+
+FREESURFER = re.compile(r"aseg|aparc|wmparc")
+"""Names of files that hold FreeSurfer's labels."""
+FOLDERS_ABOVE = 3
+"""A table may lie at the top of a dataset, above subject, session and type of data."""
+WHOLE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Atlas:
+    """A label image with names.
+
+    Attributes
+    ----------
+    name : str
+        For the ``atlas-`` entity of a BIDS name: letters and digits.
+    volume : Volume
+        Labels as int32, 0 where there is none.
+    names : mapping of int to str
+        Name of every label that the image holds, 0 left out.
+    """
+
+    name: str
+    volume: Volume
+    names: Mapping[int, str]
+
+
+def read_atlas(path: Path, *, table: Path | None = None) -> Atlas:
+    """Read a label image and the names of its labels.
+
+    Parameters
+    ----------
+    path : path
+        NIfTI or MGH file.
+    table : path, optional
+        A ``_dseg.tsv`` with the columns ``index`` and ``name``, or a file in the form of
+        FreeSurferColorLUT.txt. Where not given, the table that :func:`find_table` finds; without
+        one, FreeSurfer's names for a file that is named like its segmentations.
+
+    Returns
+    -------
+    Atlas
+        Labels without a name are called ``label N``.
+
+    Raises
+    ------
+    NoInputError
+        If a file is missing.
+    DataError
+        If the image cannot be read or holds no labels, or the table is none.
+    """
+    volume = _read_labels(path)
+    found = table or find_table(path)
+    if found is not None:
+        known = read_names(found)
+    else:
+        known = freesurfer_names() if FREESURFER.search(path.name) else {}
+    labels = [int(label) for label in np.unique(volume.data) if label]
+    names = {label: known.get(label, f"label {label}") for label in labels}
+    return Atlas(_name(path), volume, names)
+
+
+def templateflow_atlas(
+    template: str,
+    atlas: str,
+    *,
+    desc: str | None = None,
+    resolution: int = 1,
+    cohort: str | None = None,
+    home: Path | None = None,
+    online: bool = True,
+) -> Atlas:
+    """Read an atlas of TemplateFlow.
+
+    Parameters
+    ----------
+    template, atlas : str
+        Such as ``MNI152NLin2009cAsym`` and ``Schaefer2018``.
+    desc : str, optional
+        Which of several, such as ``400Parcels7Networks``.
+    resolution, cohort, home, online
+        As for :func:`bids_msseg.imaging.template.load_template`.
+
+    Returns
+    -------
+    Atlas
+        In the space of the template.
+
+    Raises
+    ------
+    NoInputError, TemporaryError, DataError
+        As :func:`bids_msseg.imaging.template.find_label_image` and :func:`read_atlas` do.
+    """
+    path = find_label_image(
+        template, atlas, desc=desc, resolution=resolution, cohort=cohort, home=home, online=online
+    )
+    return read_atlas(path)
+
+
+def embedded_atlas() -> Atlas:
+    """Divide the regions of the embedded template into left and right.
+
+    Returns
+    -------
+    Atlas
+        Label 2r - 1 on the left and 2r on the right of region r; the plane x = 0 mm is left.
+    """
+    template = load_template()
+    regions = np.asarray(template.regions, np.int32)
+    names = read_names(template.directory / f"tpl-{EMBEDDED}_res-1_seg-regions_dseg.tsv")
+    # the axes of the template are those of its world
+    x = template.volume.affine[0, 0] * np.arange(regions.shape[0]) + template.volume.affine[0, 3]
+    left = (x <= 0)[:, None, None]
+    labels = np.where(regions > 0, 2 * regions - left, 0).astype(np.int32)
+    sides = {2 * r - 1: f"left {name}" for r, name in names.items()}
+    sides |= {2 * r: f"right {name}" for r, name in names.items()}
+    return Atlas("sides", template.volume.with_data(labels), dict(sorted(sides.items())))
+
+
+def atlas_onto(
+    atlas: Atlas,
+    shape: tuple[int, int, int],
+    affine: Affine,
+    *,
+    transform: Affine | None = None,
+) -> NDArray[np.int32]:
+    """Bring the labels onto another grid; each voxel takes the label nearest to its centre.
+
+    Parameters
+    ----------
+    atlas : Atlas
+    shape, affine, transform
+        As for :func:`bids_msseg.imaging.resample.resample`; ``transform`` goes from world mm of
+        the grid to world mm of the atlas.
+
+    Returns
+    -------
+    ndarray of int32
+        0 outside the atlas.
+    """
+    return resample(atlas.volume, shape, affine, transform=transform, order=0).data
+
+
+def find_table(path: Path) -> Path | None:
+    """Find the table of names of a label image, by BIDS's rule of inheritance.
+
+    Parameters
+    ----------
+    path : path
+        The label image.
+
+    Returns
+    -------
+    path or None
+        The ``.tsv`` in the same folder, or up to three above, whose name has the same suffix and
+        no entity that the image lacks; the nearest folder first, then the most entities.
+    """
+    parts = _parts(path)
+    folder = path.absolute().parent
+    for place in (folder, *folder.parents[:FOLDERS_ABOVE]):
+        fitting = [
+            one
+            for one in sorted(place.glob("*.tsv"))
+            if _parts(one)[-1] == parts[-1] and set(_parts(one)) <= set(parts) and _filled(one)
+        ]
+        if fitting:
+            return max(fitting, key=lambda one: len(_parts(one)))
+    return None
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Read the names of labels.
+
+    Parameters
+    ----------
+    path : path
+        A table with the columns ``index`` and ``name`` (``.tsv``), or a file in the form of
+        FreeSurferColorLUT.txt.
+
+    Returns
+    -------
+    dict of int to str
+
+    Raises
+    ------
+    NoInputError
+        If it is not there.
+    DataError
+        If it is neither.
+    """
+    if not path.is_file():
+        raise NoInputError(f"the table of labels {path} does not exist", hint="check the path")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return _from_tsv(text) if path.suffix == ".tsv" else _from_colour_table(text)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
+        raise DataError(
+            f"the table of labels {path} cannot be used: {type(error).__name__}: {error}",
+            hint="give a .tsv with the columns index and name, or FreeSurferColorLUT.txt",
+        ) from error
+
+
+def _from_tsv(text: str) -> dict[int, str]:
+    stream = io.StringIO(text, newline="")
+    rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, restval="n/a")
+    names = {int(row["index"]): row["name"] for row in rows}
+    if not names:
+        raise ValueError("no row")
+    return names
+
+
+def _from_colour_table(text: str) -> dict[int, str]:
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    names = {int(words[0]): words[1] for words in lines if not words[0].startswith("#")}
+    if not names:
+        raise ValueError("no line")
+    return names
+
+
+def _read_labels(path: Path) -> Volume:
+    if not path.is_file():
+        raise NoInputError(f"the label image {path} does not exist", hint="check the path")
+    try:
+        image: Any = nib.load(path)
+        data = np.asarray(image.dataobj)
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+        nib.filebasedimages.ImageFileError,
+    ) as error:
+        raise DataError(
+            f"the label image {path} cannot be read: {error}", hint="copy or fetch it again"
+        ) from error
+    if data.ndim < 3 or data.size != np.prod(data.shape[:3]):
+        raise DataError(
+            f"the label image {path} has the shape {data.shape}",
+            hint="give a 3-D image of labels (dseg), not probabilities",
+        )
+    # written so that NaN fails as well
+    if not (np.abs(data - np.rint(data)) <= WHOLE).all() or np.abs(data).max(initial=0) >= 2**31:
+        raise DataError(
+            f"the label image {path} holds values that are no labels",
+            hint="give an image of whole numbers (dseg), resampled by nearest neighbour",
+        )
+    labels = np.rint(data).astype(np.int32).reshape(data.shape[:3])
+    return Volume(labels, np.asarray(image.affine, np.float64))
+
+
+def _parts(path: Path) -> list[str]:
+    """Entities and suffix of a name."""
+    return path.name.partition(".")[0].split("_")
+
+
+def _filled(path: Path) -> bool:
+    """Whether a file has content; TemplateFlow's stubs have none."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _name(path: Path) -> str:
+    """Name an atlas by its ``atlas-``, ``seg-`` or ``desc-``, or else by its file."""
+    entities = dict(part.split("-", 1) for part in _parts(path) if "-" in part)
+    named = next((entities[key] for key in ("atlas", "seg", "desc") if key in entities), "")
+    return re.sub(r"[^a-zA-Z0-9]", "", named or path.name.partition(".")[0]) or "atlas"

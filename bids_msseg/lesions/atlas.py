@@ -1,0 +1,158 @@
+"""Lesion load in each region of a label image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.lesions.instances import label_lesions
+
+OUTSIDE = 0
+OUTSIDE_NAME = "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionLoad:
+    """Lesions in one region of an atlas.
+
+    Attributes
+    ----------
+    label : int
+        Value in the atlas; 0 for all that has no label.
+    name : str
+    region_ml : float
+        Volume of the region in mL; NaN for label 0, which has no border.
+    lesion_ml : float
+        Volume of lesions in the region in mL. A lesion over several regions gives each its part,
+        so that the volumes of all rows add up to the load.
+    lesion_count : int
+        Lesions with their largest part in the region; each lesion counts once.
+    share : float
+        Share of the region that is lesion; NaN where it has no voxel.
+    """
+
+    label: int
+    name: str
+    region_ml: float
+    lesion_ml: float
+    lesion_count: int
+    share: float
+
+
+REGION_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "label": {"Description": "Value in the atlas; 0 for what has no label"},
+    "name": {"Description": "Name of the region"},
+    "region_ml": {"Description": "Volume of the region", "Units": "mL"},
+    "lesion_ml": {
+        "Description": "Volume of lesions in the region; a lesion over several regions is divided",
+        "Units": "mL",
+    },
+    "lesion_count": {
+        "Description": "Lesions that have their largest part in the region; each counts once"
+    },
+    "share": {"Description": "Share of the region that is lesion"},
+}
+"""Fields of :class:`RegionLoad` as columns of a table, and their description."""
+
+
+def load_per_region(
+    lesions: NDArray[Any],
+    atlas: NDArray[np.integer],
+    voxel_volume: float,
+    names: Mapping[int, str],
+    *,
+    probability: NDArray[np.floating] | None = None,
+) -> tuple[RegionLoad, ...]:
+    """Share out lesions among the regions of an atlas.
+
+    Parameters
+    ----------
+    lesions : ndarray, shape (X, Y, Z)
+        A mask (bool), whose 26-connected components are the lesions, or lesions 1..n as integers.
+    atlas : ndarray of integers, shape (X, Y, Z)
+        Labels on the same grid, 0 where there is none.
+    voxel_volume : float
+        Volume of one voxel in mm³.
+    names : mapping of int to str
+        Names of labels. Labels that the atlas has on this grid and that are not named get
+        ``label N``; those that are named and have no voxel here get a row too.
+    probability : ndarray, shape (X, Y, Z), optional
+        Probability of lesion; then volumes are sums of it over all voxels, inside lesions or not.
+
+    Returns
+    -------
+    tuple of RegionLoad
+        By label, regions without lesions included; what has no label comes last. Of equally
+        large parts of a lesion that in the region of the smallest label counts, and label 0 last.
+
+    Raises
+    ------
+    ValueError
+        If the grids differ.
+
+    Examples
+    --------
+    >>> lesions = np.array([1, 1, 1, 0, 2, 0]).reshape(6, 1, 1)
+    >>> atlas = np.array([7, 7, 9, 9, 0, 4]).reshape(6, 1, 1)
+    >>> rows = load_per_region(lesions, atlas, 1000.0, {7: "a", 9: "b"})
+    >>> [(row.name, row.lesion_ml, row.lesion_count, row.share) for row in rows]
+    [('label 4', 0.0, 0, 0.0), ('a', 2.0, 1, 1.0), ('b', 1.0, 0, 0.5), ('outside', 1.0, 1, nan)]
+    """
+    for image in (atlas, probability):
+        if image is not None and image.shape != lesions.shape:
+            raise ValueError(f"lesions {lesions.shape} and atlas {image.shape} differ in grid")
+    if lesions.dtype == bool:
+        lesions = label_lesions(lesions, voxel_volume=voxel_volume)
+    present, sizes = np.unique(atlas, return_counts=True)
+    values = np.union1d(present, np.array([OUTSIDE, *names], np.int64)).astype(np.int64)
+    parts = _parts(lesions, atlas, values)
+    voxels = parts.sum(axis=0) if probability is None else _expected(probability, atlas, values)
+    # label 0 comes last, so that it loses a draw
+    order = np.argsort(values == OUTSIDE, kind="stable")
+    counts = np.bincount(parts[:, order].argmax(axis=1), minlength=len(values))
+    region = dict(zip(present.tolist(), sizes.tolist(), strict=True))
+    voxel_ml = voxel_volume / 1000
+    return tuple(
+        _row(int(label), names, region.get(int(label), 0) * voxel_ml, volume * voxel_ml, count)
+        for label, volume, count in zip(
+            values[order].tolist(), voxels[order].tolist(), counts.tolist(), strict=True
+        )
+    )
+
+
+def _parts(
+    lesions: NDArray[np.integer], atlas: NDArray[np.integer], values: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Count the voxels of each lesion in each region, shape (lesions, regions)."""
+    used = np.flatnonzero(lesions)
+    found, ranks = np.unique(lesions.reshape(-1)[used], return_inverse=True)
+    codes = ranks * len(values) + np.searchsorted(values, atlas.reshape(-1)[used])
+    counts = np.bincount(codes, minlength=len(found) * len(values))
+    return counts.reshape(len(found), len(values)).astype(np.int64)
+
+
+def _expected(
+    probability: NDArray[np.floating], atlas: NDArray[np.integer], values: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Add up a probability over each region."""
+    used = np.flatnonzero(probability)
+    codes = np.searchsorted(values, atlas.reshape(-1)[used])
+    weights = probability.reshape(-1)[used].astype(np.float64)
+    return np.bincount(codes, weights, minlength=len(values)).astype(np.float64)
+
+
+def _row(
+    label: int, names: Mapping[int, str], region_ml: float, lesion_ml: float, count: int
+) -> RegionLoad:
+    if label == OUTSIDE:
+        name = names.get(OUTSIDE, OUTSIDE_NAME)
+        return RegionLoad(label, name, math.nan, lesion_ml, count, math.nan)
+    share = lesion_ml / region_ml if region_ml else math.nan
+    return RegionLoad(
+        label, names.get(label, f"label {label}"), region_ml, lesion_ml, count, share
+    )

@@ -1,0 +1,330 @@
+"""Label image, volumes and fractions of the brain from the anatomy that CNN-1 sees.
+
+Brain parenchymal fraction: parenchyma over the volume inside the brain's outer contour (Rudick et
+al., Neurology 1999, 53:1698-1704). Ventricular fraction: ventricles over parenchyma (Kalkers et
+al., Neurology 2001, 57:1253-1258). Both depend on the method: the median parenchymal fraction of
+the same 106 healthy adults was .784, .819 and .857 by three programs (Vågberg et al., Journal of
+Neuroradiology 2016, doi 10.1016/j.neurad.2016.08.002).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.imaging.resample import resample
+from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.models.anatomy import CLASSES, LABELS, Anatomy
+
+CEREBRUM = (Anatomy.CORTEX, Anatomy.WHITE_MATTER)
+CEREBELLUM = (Anatomy.CEREBELLAR_CORTEX, Anatomy.CEREBELLAR_WHITE)
+PARENCHYMA = (
+    *CEREBRUM,
+    *CEREBELLUM,
+    Anatomy.DEEP_GREY,
+    Anatomy.HIPPOCAMPUS_AMYGDALA,
+    Anatomy.BRAINSTEM,
+)
+VENTRICLES = (Anatomy.VENTRICLE, Anatomy.CHOROID_PLEXUS)
+"""The choroid plexus lies in the ventricles; who draws ventricles draws it with them."""
+SIDE_RATIO = (0.8, 1.25)
+"""Assumed: hemispheres differ by a few percent; a half that failed differs by much more."""
+
+
+def label_map(
+    posterior: NDArray[np.floating],
+    working_affine: Affine,
+    brain: Volume,
+    *,
+    transform: Affine | None = None,
+) -> NDArray[np.uint8]:
+    """Give every voxel of a brain mask its most probable class.
+
+    Probabilities are interpolated, then compared, so that borders are as smooth as 2 mm allow.
+    Inside the mask there is no background: what the net sees as extra-cerebral there gets the
+    most probable class of the brain and its fluid.
+
+    Parameters
+    ----------
+    posterior : ndarray, shape (classes, ceil(X / 2), ceil(Y / 2), ceil(Z / 2))
+        Probability of each class of :class:`~bids_msseg.models.anatomy.Anatomy` at 2 mm.
+    working_affine : ndarray, shape (4, 4)
+        Voxel to world mm of the grid of 1 mm that the net was run on.
+    brain : Volume
+        Non-zero inside the brain, on the grid wanted.
+    transform : ndarray, shape (4, 4), optional
+        World mm of ``brain`` to world mm of the working grid; identity where not given.
+
+    Returns
+    -------
+    ndarray of uint8
+        On the grid of ``brain``, 0 outside it and where the net saw nothing.
+
+    Raises
+    ------
+    ValueError
+        If the posterior has another number of classes.
+    """
+    if len(posterior) != CLASSES:
+        raise ValueError(f"{len(posterior)} classes of anatomy, not {CLASSES}")
+    labels = np.zeros(brain.shape, np.uint8)
+    box = bounding_box(brain.data)
+    inside = brain.data[box] != 0
+    if inside.size:
+        corner = brain.affine @ _shift([side.start for side in box])
+        found = _most_probable(posterior, working_affine, Volume(inside, corner), transform)
+        labels[box] = np.where(inside, found, 0)
+    return labels
+
+
+def _most_probable(
+    posterior: NDArray[np.floating], affine: Affine, grid: Volume, transform: Affine | None
+) -> NDArray[np.uint8]:
+    # voxel 0 of 2 mm lies between voxels 0 and 1 of 1 mm; a rim repeats the voxels at the border
+    coarse = affine @ _shift([-1.5, -1.5, -1.5]) @ np.diag([2.0, 2.0, 2.0, 1.0])
+    most = np.zeros(grid.shape, np.float32)
+    found = np.zeros(grid.shape, np.uint8)
+    for label in LABELS:
+        soft = Volume(np.pad(posterior[label], 1, mode="edge"), coarse)
+        share = resample(soft, grid.shape, grid.affine, transform=transform).data
+        better = share > most
+        most[better] = share[better]
+        found[better] = label
+    return found
+
+
+def _shift(voxels: list[float] | list[int]) -> Affine:
+    shift = np.eye(4)
+    shift[:3, 3] = voxels
+    return shift
+
+
+@dataclass(frozen=True, slots=True)
+class BrainVolumes:
+    """Volumes of the labels of one brain.
+
+    Attributes
+    ----------
+    ml : mapping of Anatomy to float
+        Volume in mL of every label; 0 where it has no voxel.
+    """
+
+    ml: Mapping[Anatomy, float]
+
+    def total(self, *labels: Anatomy) -> float:
+        """Add up the volumes of labels in mL; of all where none is given."""
+        return math.fsum(self.ml[label] for label in labels or self.ml)
+
+    @property
+    def parenchymal_fraction(self) -> float:
+        """Parenchyma over the volume inside the brain mask; NaN where that is empty."""
+        return _ratio(self.total(*PARENCHYMA), self.total())
+
+    @property
+    def ventricular_fraction(self) -> float:
+        """Ventricles over parenchyma; NaN without parenchyma."""
+        return _ratio(self.total(*VENTRICLES), self.total(*PARENCHYMA))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def measure_volumes(labels: NDArray[np.integer], voxel_volume: float) -> BrainVolumes:
+    """Measure the labels of a label image.
+
+    Parameters
+    ----------
+    labels : ndarray of integers, shape (X, Y, Z)
+        From :func:`label_map`.
+    voxel_volume : float
+        Volume of one voxel in mm³.
+
+    Returns
+    -------
+    BrainVolumes
+
+    Examples
+    --------
+    >>> labels = np.repeat([0, 3, 4, 5], [50, 10, 100, 140]).reshape(30, 10, 1)
+    >>> volumes = measure_volumes(labels, voxel_volume=1000.0)
+    >>> volumes.ml[Anatomy.CORTEX], volumes.parenchymal_fraction
+    (100.0, 0.96)
+    """
+    counts = np.bincount(labels.reshape(-1), minlength=CLASSES)
+    return BrainVolumes({label: int(counts[label]) * voxel_volume / 1000 for label in LABELS})
+
+
+def side_ratio(labels: NDArray[np.integer], right: NDArray[np.bool_]) -> float:
+    """Divide the cerebrum on the right of the midline by that on the left.
+
+    Parameters
+    ----------
+    labels : ndarray of integers, shape (X, Y, Z)
+        From :func:`label_map`; they tell no sides.
+    right : ndarray of bool, shape (X, Y, Z)
+        The right half, such as where a symmetric template's x is positive.
+
+    Returns
+    -------
+    float
+        NaN without cerebrum on the left.
+    """
+    cerebrum = np.isin(labels, CEREBRUM)
+    return _ratio(np.count_nonzero(cerebrum & right), np.count_nonzero(cerebrum & ~right))
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number of a visit: its column in tables, and what is plausible in an adult.
+
+    Attributes
+    ----------
+    name, description : str
+        Heading, and text for the data dictionary.
+    value : callable
+        Takes the volumes and gives the number.
+    plausible : tuple of float
+        Lowest and highest value that raise no flag.
+    units : str
+        As BIDS writes it; empty for a fraction.
+    """
+
+    name: str
+    description: str
+    value: Callable[[BrainVolumes], float]
+    plausible: tuple[float, float]
+    units: str = "mL"
+
+
+def _volume(
+    name: str, description: str, plausible: tuple[float, float], *labels: Anatomy
+) -> Measure:
+    return Measure(
+        f"{name}_ml", f"Volume of {description}", lambda one: one.total(*labels), plausible
+    )
+
+
+# Limits are assumed, wide, for adults: they find a segmentation that failed, not a disease. Two
+# have a source: choroid plexus, drawn by hand in MS, 3.1 +- 0.6 mL on T1w and 3.8 +- 0.7 mL on
+# FLAIR (Eur Radiol Exp 2024, doi 10.1186/s41747-024-00421-9); ventricular fraction, median .013
+# in controls and .029 in MS (Kalkers et al. 2001).
+MEASURES: tuple[Measure, ...] = (
+    _volume("brain", "the brain's parenchyma, lesions included", (700, 1900), *PARENCHYMA),
+    _volume("ventricles", "all ventricles with their choroid plexus", (3, 250), *VENTRICLES),
+    _volume("cortex", "the cerebral cortex", (250, 900), Anatomy.CORTEX),
+    _volume(
+        "white_matter",
+        "the cerebral white matter, lesions included",
+        (200, 800),
+        Anatomy.WHITE_MATTER,
+    ),
+    _volume("deep_grey", "thalamus and basal ganglia", (12, 80), Anatomy.DEEP_GREY),
+    _volume(
+        "hippocampus_amygdala",
+        "hippocampus, amygdala and nucleus accumbens",
+        (4, 25),
+        Anatomy.HIPPOCAMPUS_AMYGDALA,
+    ),
+    _volume("cerebellum", "the cerebellum", (60, 220), *CEREBELLUM),
+    _volume("brainstem", "brainstem and ventral diencephalon", (12, 60), Anatomy.BRAINSTEM),
+    _volume("choroid_plexus", "the choroid plexus", (0.2, 12), Anatomy.CHOROID_PLEXUS),
+    Measure(
+        "brain_parenchymal_fraction",
+        "Parenchyma over the volume inside the brain mask, its fluid included",
+        lambda one: one.parenchymal_fraction,
+        (0.6, 0.99),
+        "",
+    ),
+    Measure(
+        "ventricular_fraction",
+        "Ventricles over parenchyma",
+        lambda one: one.ventricular_fraction,
+        (0.003, 0.25),
+        "",
+    ),
+)
+
+
+def implausible(volumes: BrainVolumes, ratio: float | None = None) -> tuple[str, ...]:
+    """Name the measures that a sound segmentation of an adult's whole brain does not have.
+
+    Parameters
+    ----------
+    volumes : BrainVolumes
+    ratio : float, optional
+        From :func:`side_ratio`.
+
+    Returns
+    -------
+    tuple of str
+        One text per measure; empty where all are plausible.
+
+    Examples
+    --------
+    >>> typical = {label: 30.0 for label in LABELS}
+    >>> typical |= {Anatomy.CORTEX: 500.0, Anatomy.WHITE_MATTER: 450.0}
+    >>> typical |= {Anatomy.HIPPOCAMPUS_AMYGDALA: 12.0, Anatomy.CEREBELLAR_CORTEX: 90.0}
+    >>> typical |= {Anatomy.CHOROID_PLEXUS: 3.0}
+    >>> implausible(BrainVolumes(typical))
+    ()
+    >>> implausible(BrainVolumes({**typical, Anatomy.BRAINSTEM: 2.0}))
+    ('brainstem_ml 2 is not within 12-60',)
+    """
+    values = [(one.name, one.value(volumes), one.plausible) for one in MEASURES]
+    if ratio is not None:
+        values.append(("right_left_ratio", ratio, SIDE_RATIO))
+    # NaN lies within no limits
+    return tuple(
+        f"{name} {value:.3g} is not within {low:g}-{high:g}"
+        for name, value, (low, high) in values
+        if not low <= value <= high
+    )
+
+
+LABEL_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "index": {"Description": "Value in the label image"},
+    "name": {"Description": "Name of the structure"},
+    "abbreviation": {"Description": "Short name"},
+    "color": {"Description": "Colour for display, #rrggbb"},
+    "mapping": {"Description": "Value among the common image-derived labels of BIDS"},
+    "volume_ml": {"Description": "Volume", "Units": "mL"},
+}
+"""Columns of the table beside the label image, and their description."""
+
+
+def label_rows(volumes: BrainVolumes) -> list[dict[str, Any]]:
+    """List the labels with their volumes, in the columns of :data:`LABEL_COLUMNS`."""
+    return [
+        {
+            "index": int(value),
+            "name": label.name,
+            "abbreviation": label.abbreviation,
+            "color": label.colour,
+            "mapping": label.mapping,
+            "volume_ml": volumes.ml[value],
+        }
+        for value, label in LABELS.items()
+    ]
+
+
+def colour_table() -> str:
+    r"""Write the labels in the form of FreeSurfer's colour tables, which viewers read.
+
+    Examples
+    --------
+    >>> colour_table().splitlines()[1]
+    '3 ventricles 120 18 134 0'
+    """
+    lines = []
+    for value, label in LABELS.items():
+        red, green, blue = bytes.fromhex(label.colour[1:])
+        name = label.name.replace(",", "").replace(" ", "-")
+        lines.append(f"{int(value)} {name} {red} {green} {blue} 0\n")
+    return "".join(lines)
