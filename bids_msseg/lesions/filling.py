@@ -155,12 +155,10 @@ def _fill(
     if not texture:
         return local
     residual = np.where(counted, difference - local, 0).astype(np.float32)
-    if counted.any():
-        spread = float(np.average(residual[counted].astype(float) ** 2))
+    spread = float(np.average(residual[counted].astype(float) ** 2)) if counted.any() else 0.0
     variance = _local_mean(np.square(residual), normal, support, widths, start=spread)
     noise = _noise(residual, counted, np.random.default_rng(rng))
-    fill: Array = local + texture * np.sqrt(variance) * noise
-    return fill
+    return np.asarray(local + texture * np.sqrt(variance) * noise, np.float32)
 
 
 def _local_mean(

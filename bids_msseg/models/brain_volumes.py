@@ -177,7 +177,7 @@ def side_ratio(labels: NDArray[np.integer], right: NDArray[np.bool_]) -> float:
         NaN without cerebrum on the left.
     """
     cerebrum = np.isin(labels, CEREBRUM)
-    return _ratio(np.count_nonzero(cerebrum & right), np.count_nonzero(cerebrum & ~right))
+    return _ratio(float((cerebrum & right).sum()), float((cerebrum & ~right).sum()))
 
 
 @dataclass(frozen=True, slots=True)
