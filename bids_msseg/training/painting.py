@@ -8,7 +8,8 @@ adds to each contrast what the lesions of the same visit add, on average, to the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from bids_msseg.cascade.generation import smooth_field
 from bids_msseg.cascade.heads import LesionDraw, Tissue
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.imaging.volume import Volume
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.inference import Prediction
 from bids_msseg.training.label_maps import LesionBank, place_bank_lesions, register_to_template
@@ -31,6 +33,7 @@ SUSPECT = 0.1
 USUAL_CONTRAST = (1.5, -0.6, 1.2)
 """What lesions add in units of the brain's SD where a visit has too few to measure."""
 FEWEST_VOXELS = 100
+DRAW_FIELDS = tuple(one.name for one in fields(LesionDraw))
 
 _TISSUE_OF: Mapping[Anatomy, Tissue] = {
     Anatomy.BACKGROUND: Tissue.AIR,
@@ -107,6 +110,25 @@ def prepare_painting(
         place_bank_lesions(rng, bank, host, affine, to_visit, nowhere) for _ in range(sets)
     )
     return Painting(draws, measure_contrast(visit))
+
+
+def save_painting(painting: Painting, path: Path) -> None:
+    """Write what may be painted into a visit; the file has its name when it is complete."""
+    arrays = {
+        f"{name}{number}": getattr(draw, name)
+        for number, draw in enumerate(painting.draws)
+        for name in DRAW_FIELDS
+    }
+    with open_alone(path) as stream:
+        np.savez_compressed(stream, contrast=painting.contrast, **arrays)
+
+
+def load_painting(path: Path) -> Painting:
+    """Read what :func:`save_painting` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        count = sum(name.startswith("voxels") for name in file.files)
+        draws = (LesionDraw(*(file[f"{name}{n}"] for name in DRAW_FIELDS)) for n in range(count))
+        return Painting(tuple(draws), file["contrast"])
 
 
 def tissue_map(prediction: Prediction, brain: NDArray[np.bool_]) -> NDArray[np.uint8]:

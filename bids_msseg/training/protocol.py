@@ -24,6 +24,7 @@ from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.cascade.training import fit, is_finished
 from bids_msseg.errors import DataError
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.cascade import NetworkOutput, Refinement, run_networks
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import Array, Prediction, predict
@@ -33,7 +34,12 @@ from bids_msseg.training.candidates import CandidateCrops, label_candidates
 from bids_msseg.training.label_maps import read_label_maps, read_lesion_bank
 from bids_msseg.training.labelled import LabelledDataset
 from bids_msseg.training.losses import lesion_anatomy_step, refinement_step
-from bids_msseg.training.painting import Painting, prepare_painting
+from bids_msseg.training.painting import (
+    Painting,
+    load_painting,
+    prepare_painting,
+    save_painting,
+)
 from bids_msseg.training.recipe import CascadeRecipe
 from bids_msseg.training.start import StartingNetworks, read_start
 from bids_msseg.training.synthesis import SyntheticDataset
@@ -49,7 +55,8 @@ class TrainingContext:
     Attributes
     ----------
     folder : path
-        Holds ``cohort/``; gets ``unseen/``, ``checkpoints/``, ``logs/`` and ``held-out/``.
+        Holds ``cohort/``; gets ``unseen/``, ``paintings/``, ``checkpoints/``, ``logs/`` and
+        ``held-out/``.
     split : Split
     start : path
         Weights to start from; see :func:`bids_msseg.training.start.read_start`.
@@ -173,6 +180,7 @@ def run_stage(context: TrainingContext, stage: Stage) -> str:
     """Do one stage and return its name; a finished one returns at once."""
     if stage.kind == "unseen":
         predict_unseen(context, stage.visit)
+        place_lesions(context, stage.visit)
     elif stage.kind == "candidate":
         train_candidate(context, stage.fold)
     elif stage.kind == "refinement":
@@ -223,10 +231,8 @@ def write_output(path: Path, prediction: Prediction, refinement: Refinement | No
             "refined_voxels": refinement.voxels.astype(np.float16),
             "refined_lesion": refinement.lesion.astype(np.float16),
         }
-    partial_path = path.with_name(path.name + ".part")
-    with partial_path.open("wb") as stream:
+    with open_alone(path) as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    partial_path.replace(path)
 
 
 def read_output(path: Path) -> tuple[Prediction, Refinement | None]:
@@ -304,20 +310,26 @@ def _sub_images(context: TrainingContext, test: int | None, seed: int) -> Datase
 
 
 def _paintings(context: TrainingContext, visits: Sequence[LabelledVisit]) -> list[Painting]:
-    """Place sets of bank lesions in every visit; none where there is no bank."""
+    """Read the lesions to paint into each visit; none where there is no bank."""
     if context.lesion_bank is None or context.recipe.paint_chance == 0:
         return []
-    bank = read_lesion_bank(context.lesion_bank)
-    return [
-        prepare_painting(
-            visit,
-            read_unseen(context, visit.name),
-            bank,
-            np.random.default_rng((context.recipe.seed, *visit.name.encode())),
-            context.recipe.painted_sets,
-        )
-        for visit in visits
-    ]
+    return [load_painting(context.folder / "paintings" / f"{visit.name}.npz") for visit in visits]
+
+
+def place_lesions(context: TrainingContext, name: str) -> None:
+    """Place sets of bank lesions in a visit, in the white matter that the starting CNN-1 sees."""
+    path = context.folder / "paintings" / f"{name}.npz"
+    if context.lesion_bank is None or context.recipe.paint_chance == 0 or path.is_file():
+        return
+    path.parent.mkdir(exist_ok=True)
+    painting = prepare_painting(
+        context.visit(name),
+        read_unseen(context, name),
+        read_lesion_bank(context.lesion_bank),
+        np.random.default_rng((context.recipe.seed, *name.encode())),
+        context.recipe.painted_sets,
+    )
+    save_painting(painting, path)
 
 
 def train_refinement(context: TrainingContext, test: int | None) -> None:

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bids_msseg.cascade.heads import Tissue
+from bids_msseg.cascade.heads import Head, Tissue
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.models.inference import Prediction
-from bids_msseg.training.painting import USUAL_CONTRAST, measure_contrast, paint, tissue_map
+from bids_msseg.training.painting import (
+    USUAL_CONTRAST,
+    Painting,
+    load_painting,
+    measure_contrast,
+    paint,
+    save_painting,
+    tissue_map,
+)
 from bids_msseg.training.synthesis import SynthesisPlan
 
 
@@ -51,3 +60,14 @@ def test_painting_changes_images_where_it_changes_the_truth() -> None:
     assert np.array_equal(changed[0] > 0, painted > 0)
     assert np.array_equal(changed[1] < 0, painted > 0)
     assert not images.any()
+
+
+def test_a_painting_is_read_as_it_was_written(head: Head, tmp_path: Path) -> None:
+    painting = Painting(head.draws, np.array([1.5, -0.5, 1.0], np.float32))
+    save_painting(painting, tmp_path / "one.npz")
+    again = load_painting(tmp_path / "one.npz")
+    assert np.array_equal(again.contrast, painting.contrast)
+    assert len(again.draws) == len(painting.draws)
+    for one, other in zip(again.draws, painting.draws, strict=True):
+        assert np.array_equal(one.voxels, other.voxels)
+        assert np.array_equal(one.fraction, other.fraction)
