@@ -5,9 +5,9 @@ usage: python benchmarks/accuracy.py TRAIN_OUT BIDS_DIR [--labels DIR] [--rows R
 
 ``TRAIN_OUT`` is what ``msseg-train`` wrote. Rows: ``agreement``, ``normal``, ``refinement``,
 ``point`` and ``pretrained`` read predictions from disk and take a minute; ``contrasts`` and
-``rescan`` segment every visit again, up to three times each; ``time`` runs what is released on one
-brain. Asked
-for one at a time, they print the same tables. With five patients of a site or more, the mean has
+``rescan`` segment every visit again, up to three times each; ``free`` segments synthetic heads
+without lesions; ``time`` runs what is released on one brain. Asked for one at a time, they print
+the same tables. With five patients of a site or more, the mean has
 a 95 % bootstrap interval over patients (10,000 draws); with fewer there is none.
 """
 
@@ -37,6 +37,7 @@ FROM_DISK: dict[str, Callable[[evidence.Bench], Section]] = {
 AGAIN: dict[str, Callable[[evidence.Bench], Section]] = {
     "contrasts": evidence_resegment.contrasts,
     "rescan": evidence_resegment.rescan,
+    "free": evidence_resegment.lesion_free,
 }
 ROWS = (*FROM_DISK, *AGAIN, "time")
 

@@ -19,14 +19,14 @@ from evidence_rescan import RescanPlan, map_back, pseudo_rescan
 from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
-from bids_msseg.commands.scoring import cut_mask, onto_flair
+from bids_msseg.cascade.patches import LabelledVisit
+from bids_msseg.commands.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.commands.train_cascade import read_point
-from bids_msseg.imaging.normalise import CONTRASTS, Stack
+from bids_msseg.imaging.normalise import BACKGROUND, CONTRASTS, Stack
 from bids_msseg.imaging.volume import as_ras, load_volume
 from bids_msseg.lesions.metrics import voxel_agreement
 
 if TYPE_CHECKING:
-    from bids_msseg.cascade.patches import LabelledVisit
     from bids_msseg.models.weights import CascadePoint
     from bids_msseg.training.protocol import TrainingContext
 
@@ -34,6 +34,8 @@ Array = NDArray[np.float32]
 ALL_CONTRASTS, WITHOUT_T2W, FLAIR_ONLY = "all contrasts", "without T2w", "FLAIR only"
 SAME_SLICES, THICK_SLICES = "same slices", "1 to 3 mm slices"
 THICK_MM = 3
+FREE_EDGE, FREE_SEED = 208, 4242
+"""Edge of the synthetic heads without lesions, voxels of 1 mm, and their seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,47 @@ def pretrained(bench: Bench) -> Section:
     labels = {"dice": "Dice", "ppv": "PPV", "sensitivity": "sensitivity"}
     columns = tuple(Column(name, label) for name, label in labels.items())
     return Section(title, note, columns, measure(bench, "pretrained", one))
+
+
+def lesion_free(bench: Bench) -> Section:
+    """Tell what the networks of the first test fold call lesion in synthetic heads without any."""
+    from bids_msseg.lesions.instances import label_lesions
+    from bids_msseg.training.label_maps import read_label_maps
+    from bids_msseg.training.synthesis import SyntheticDataset
+
+    title = "Heads without lesions"
+    folder = bench.training.folder / "label-maps"
+    if not folder.is_dir():
+        return Section(title, "This training has no label maps.")
+    fold = min(case.fold for case in bench.cases)
+    point = read_point(bench.training.folder, fold)
+    findings = []
+    for number, head in enumerate(read_label_maps(folder)):
+        empty = replace(head, draws=tuple(one for one in head.draws if not one.voxels.size)[:1])
+        item = SyntheticDataset([empty], FREE_SEED, size=FREE_EDGE)[number]
+        shown = item[0].numpy()
+        flair, t1w, t2w = (bool(flag) for flag in shown[3:, 0, 0, 0] > 0)
+        brain = shown[0] > BACKGROUND
+        visit = LabelledVisit(
+            head.name,
+            "synthetic",
+            shown[:3].astype(np.float16),
+            (flair, t1w, t2w),
+            brain,
+            np.zeros(brain.shape, np.float16),
+            False,
+        )
+        found = held_out_probability(bench.training, visit, fold, point) >= point.threshold
+        labels = label_lesions(found, voxel_volume=1.0, min_volume=MIN_VOLUME)
+        values = {"false": float(labels.max()), "false_ml": np.count_nonzero(labels) / 1000}
+        findings.append(Finding(head.name, head.name, "synthetic", "cascade", values))
+    note = (
+        "Whole heads synthesised from the label maps of the pretraining, with other brightness "
+        "and without lesions; components of at least 3 mm³, at the operating point of the first "
+        "test fold."
+    )
+    columns = (Column("false", "false components", 1), Column("false_ml", "their mL", 2))
+    return Section(title, note, columns, tuple(findings))
 
 
 def rescan_plans(visit: LabelledVisit, spacing: Sequence[float]) -> dict[str, RescanPlan]:
