@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.commands.mask_values import MaskValues, add_option, read_option
 from bids_msseg.errors import DataError, ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.evaluation.mask_values import MaskValues, add_option, read_option
 from bids_msseg.process import refuse, supervise
 
 if TYPE_CHECKING:
-    from bids_msseg.commands.raters import RatedVisit
+    from bids_msseg.evaluation.raters import RatedVisit
 
 LOGGER = logging.getLogger("bids_msseg")
 Rows = list[dict[str, Any]]
@@ -143,8 +143,8 @@ def fuse_dataset(request: Request) -> ExitCode:
     UsageError, CannotCreateError
         If the output folder cannot be used.
     """
-    from bids_msseg.commands.consensus_files import name_datasets, prepare_output, write_tables
-    from bids_msseg.commands.raters import find_rated, rater_datasets
+    from bids_msseg.evaluation.consensus_files import name_datasets, prepare_output, write_tables
+    from bids_msseg.evaluation.raters import find_rated, rater_datasets
 
     datasets = rater_datasets(request.bids_dir, request.derivatives)
     for machine in request.machines:
@@ -192,8 +192,8 @@ def _fuse_visit(
     rated: RatedVisit, request: Request, names: Mapping[str, Path], machines: Mapping[str, Path]
 ) -> tuple[Rows, Rows]:
     """Write everything of one visit and return its rows of both tables."""
-    from bids_msseg.commands.consensus_files import left_out_rows, rater_rows, write_consensus
-    from bids_msseg.commands.raters import read_masks
+    from bids_msseg.evaluation.consensus_files import left_out_rows, rater_rows, write_consensus
+    from bids_msseg.evaluation.raters import read_masks
     from bids_msseg.lesions.consensus import METHODS, fuse_masks, leave_one_out, score_raters
 
     made = _find_machines(rated, machines, request.space)

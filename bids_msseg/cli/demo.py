@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bids_msseg import __version__
-from bids_msseg.commands.demo_dataset import (
+from bids_msseg.demo.dataset import (
     LARGEST_COHORT,
     RESOLUTIONS,
     DemoOptions,
     write_demo,
 )
-from bids_msseg.commands.demo_files import PROGRAM
-from bids_msseg.commands.demo_score import score
+from bids_msseg.demo.files import PROGRAM
+from bids_msseg.demo.score import score
 from bids_msseg.errors import ExitCode, MssegError, UsageError
 from bids_msseg.process import refuse, supervise
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.commands.evaluate_case import Outcome, Rules, compare, picture
-from bids_msseg.commands.evaluate_figures import MIN_VOLUME, Row
-from bids_msseg.commands.evaluate_files import (
+from bids_msseg.errors import CannotCreateError, DataError, ExitCode, MssegError, UsageError
+from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
+from bids_msseg.evaluation.figures import MIN_VOLUME, Row
+from bids_msseg.evaluation.files import (
     Choice,
     Pair,
     Pairing,
@@ -24,10 +25,9 @@ from bids_msseg.commands.evaluate_files import (
     find_pairs,
     other_spaces,
 )
-from bids_msseg.commands.evaluate_tables import all_tables
-from bids_msseg.commands.evaluate_words import describe, dictionary, notes
-from bids_msseg.commands.mask_values import add_option, read_option
-from bids_msseg.errors import CannotCreateError, DataError, ExitCode, MssegError, UsageError
+from bids_msseg.evaluation.mask_values import add_option, read_option
+from bids_msseg.evaluation.tables import all_tables
+from bids_msseg.evaluation.text import describe, dictionary, notes
 from bids_msseg.process import refuse, supervise
 from bids_msseg.reports.evaluation_data import ALL_SITES, TABLES, Case, Evaluation
 from bids_msseg.resources import available_cpus

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from bids_msseg import __version__
 from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort
 from bids_msseg.commands.folding import deal_nested_folds, keep_plan, read_split
-from bids_msseg.commands.labels import LabelledFiles, find_labelled, read_sites
-from bids_msseg.commands.mask_values import add_option, read_option
+from bids_msseg.commands.labels import LabelledFiles, find_labelled
 from bids_msseg.commands.recipes import lesion_is_white, make_recipe, read_recipe, read_yaml
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.evaluation.mask_values import add_option, read_option
 from bids_msseg.process import refuse, supervise
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from bids_msseg.cascade.schedule import Goal
     from bids_msseg.cascade.stages import Workshop
     from bids_msseg.cascade.team import Member
-    from bids_msseg.commands.scoring import Score
-
-__all__ = ["LabelledFiles", "build_parser", "main", "read_sites"]
+    from bids_msseg.evaluation.scoring import Score
 
 LOGGER = logging.getLogger("bids_msseg")
 PRESETS = ("valverde2017",)
@@ -271,8 +269,8 @@ def _finish(
     settings: Mapping[str, Any],
 ) -> None:
     """Score, tell, ship."""
-    from bids_msseg.commands.calibrating import calibrate, describe, learn
     from bids_msseg.commands.shipping import describe_data, score_table, ship, ship_fold
+    from bids_msseg.evaluation.calibration import calibrate, describe, learn
 
     scores = _find_scores(workshop, files, goal)
     print(score_table(scores))
@@ -290,7 +288,7 @@ def _finish(
 def _find_scores(workshop: Workshop, files: Sequence[LabelledFiles], goal: Goal) -> list[Score]:
     """Choose thresholds and score, unless both are newer than every net and mask."""
     from bids_msseg.cascade.points import choose_points
-    from bids_msseg.commands.scoring import cross_validate, read_scores
+    from bids_msseg.evaluation.scoring import cross_validate, read_scores
 
     tests = goal.tests(workshop.split)
     points, path = workshop.folder / "points.json", workshop.folder / "scores.tsv"

@@ -15,8 +15,8 @@ from bids_msseg.cascade.synthesis.painting import paint
 from bids_msseg.cascade.synthesis.placing import place_lesions
 from bids_msseg.cascade.synthesis.shapes import LesionMap, resize
 from bids_msseg.cascade.synthesis.statistics import LesionStatistics, sample_contrasts
-from bids_msseg.commands.demo_brain import CONTRASTS, Brain, Maps, load_maps, make_brain
-from bids_msseg.commands.demo_files import (
+from bids_msseg.demo.brain import CONTRASTS, Brain, Maps, load_maps, make_brain
+from bids_msseg.demo.files import (
     Participant,
     VisitFiles,
     clear,
@@ -24,8 +24,8 @@ from bids_msseg.commands.demo_files import (
     write_top,
     write_truth,
 )
-from bids_msseg.commands.demo_head import Scene, add_head, brain_only
-from bids_msseg.commands.demo_scan import (
+from bids_msseg.demo.head import Scene, add_head, brain_only
+from bids_msseg.demo.scan import (
     Protocol,
     average_over_voxels,
     half_maximum,

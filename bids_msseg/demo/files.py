@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bids_msseg import __version__
 from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.commands.demo_scan import Grid, Protocol, write_mask
+from bids_msseg.demo.scan import Grid, Protocol, write_mask
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.template import embedded_directory
 from bids_msseg.io.atomic import write_atomic

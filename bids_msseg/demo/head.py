@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.commands.demo_brain import Brain, finer, smooth_field
+from bids_msseg.demo.brain import Brain, finer, smooth_field
 from bids_msseg.imaging.volume import Affine
 
 # left, front/back and below/above of the brain, in mm

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.commands.demo_brain import smooth_field
+from bids_msseg.demo.brain import smooth_field
 from bids_msseg.imaging.volume import Affine, Volume
 
 LARGEST_STORED = 4095

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.commands.demo_files import TRUTH, is_demo
+from bids_msseg.demo.files import TRUTH, is_demo
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bids_msseg.commands.scoring import Score
+from bids_msseg.evaluation.scoring import Score
 from bids_msseg.lesions.bootstrap import MeanEstimate, estimate_mean
 
 SHOWN: Final = {

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from bids_msseg.bids.dataset import APP
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
-from bids_msseg.commands.mask_values import MaskValues, lesion_voxels
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
+from bids_msseg.evaluation.mask_values import MaskValues, lesion_voxels
 from bids_msseg.imaging.volume import Volume, load_volume
 
 LOGGER = logging.getLogger("bids_msseg")

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.commands.evaluate_case import Outcome
-from bids_msseg.commands.evaluate_figures import Row
+from bids_msseg.evaluation.case import Outcome
+from bids_msseg.evaluation.figures import Row
 from bids_msseg.lesions import agreement
 from bids_msseg.lesions.bootstrap import estimate_mean
 from bids_msseg.lesions.calibration import Reliability, pool

@@ -8,7 +8,7 @@ import torch
 from bids_msseg.cascade.checkpoint import save_cascade
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cascade.onnx_format import DESCRIPTION
-from bids_msseg.commands.export import main
+from bids_msseg.cli.export import main
 from bids_msseg.errors import ExitCode
 from bids_msseg.models.weights import OperatingPoint
 

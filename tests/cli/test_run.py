@@ -12,8 +12,7 @@ from types import ModuleType
 import pytest
 
 import bids_msseg
-from bids_msseg import cli
-from bids_msseg.cli import build_parser, parse_args, visible_options
+from bids_msseg.cli.run import build_parser, main, parse_args, visible_options
 from bids_msseg.config import OutputSpace, RunConfig
 from bids_msseg.errors import (
     DataError,
@@ -287,7 +286,7 @@ def test_mistakes_are_named_with_their_hint(
         parse_args(words.split())
     assert message in error.value.message
     assert hint in error.value.hint
-    assert cli.main(words.split()) == int(kind.code)
+    assert main(words.split()) == int(kind.code)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"msseg: {error.value}\nmsseg: exit code {int(kind.code)} ")
@@ -300,7 +299,7 @@ def test_help_reads_well_in_80_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert cli.main(["--help"]) == 0
+    assert main(["--help"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     lines = captured.out.splitlines()
@@ -324,7 +323,7 @@ def test_every_option_is_explained() -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"bids_msseg {bids_msseg.__version__}\n"
 
 
@@ -356,7 +355,7 @@ def test_the_outcome_of_the_app_is_the_exit_code(
         return outcome
 
     asked = app(run)
-    assert cli.main([*folders, "participant"]) == code
+    assert main([*folders, "participant"]) == code
     assert [config.bids_dir for config in asked] == [Path(folders[0])]
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first.endswith("  participant visits")
@@ -376,7 +375,7 @@ def test_a_dry_run_that_crashes_makes_no_folder(
 
     app(run)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    assert cli.main([*folders, "participant", "--dry-run"]) == 1
+    assert main([*folders, "participant", "--dry-run"]) == 1
     assert not Path(folders[1]).exists()
     assert len(list(tmp_path.glob("crash-*.txt"))) == 1
 
@@ -391,7 +390,7 @@ def test_an_answer_that_nobody_reads(answer: str) -> None:
         check=False,
         stdout=writing,
         stderr=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -401,7 +400,7 @@ def test_arguments_come_from_the_process_by_default(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["msseg", "--version"])
-    assert cli.main() == 0
+    assert main() == 0
     assert "bids_msseg" in capsys.readouterr().out
 
 
@@ -414,9 +413,9 @@ def test_missing_input_is_found_before_the_app_is_loaded(
     asked = app(lambda _: 0)
     line = [*folders, "participant"]
     absent = str(tmp_path / "absent")
-    assert cli.main([absent, *line[1:]]) == 66
-    assert cli.main([*line, "-d", f"brains={absent}"]) == 66
-    assert cli.main([*line, "--use-plugin", absent]) == 64
+    assert main([absent, *line[1:]]) == 66
+    assert main([*line, "-d", f"brains={absent}"]) == 66
+    assert main([*line, "--use-plugin", absent]) == 64
     assert asked == []
     shown = capsys.readouterr().err
     assert shown.count(absent) == 3
@@ -427,5 +426,5 @@ def test_the_group_level_needs_no_dataset(
     app: Callable[[Callable[[RunConfig], int]], list[RunConfig]], tmp_path: Path
 ) -> None:
     asked = app(lambda _: 0)
-    assert cli.main([str(tmp_path / "absent"), str(tmp_path / "out"), "group"]) == 0
+    assert main([str(tmp_path / "absent"), str(tmp_path / "out"), "group"]) == 0
     assert [config.levels for config in asked] == [("group",)]

@@ -15,7 +15,8 @@ import pytest
 
 from bids_msseg.calibration import read_calibration
 from bids_msseg.cascade.checkpoint import load_cascade
-from bids_msseg.commands import train, train_valverde
+from bids_msseg.cli import train
+from bids_msseg.commands import train_valverde
 from bids_msseg.commands.recipes import make_recipe, read_recipe, site_recipe
 from bids_msseg.errors import UsageError
 from bids_msseg.models.weights import read_header
@@ -182,7 +183,7 @@ def test_two_processes_train_each_net_together(labelled_cohort: Path, tmp_path: 
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-m", "bids_msseg.commands.train", str(labelled_cohort), str(out)]
+    command = [sys.executable, "-m", "bids_msseg.cli.train", str(labelled_cohort), str(out)]
     both = [
         subprocess.Popen(
             [*command, "--recipe", str(recipe), "--outer", "0"],

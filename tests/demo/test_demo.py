@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.commands.demo import main
-from bids_msseg.commands.demo_brain import (
+from bids_msseg.cli.demo import main
+from bids_msseg.demo.brain import (
     Brain,
     Maps,
     finer,
@@ -26,14 +26,14 @@ from bids_msseg.commands.demo_brain import (
     smooth_distance,
     smooth_field,
 )
-from bids_msseg.commands.demo_dataset import (
+from bids_msseg.demo.dataset import (
     RESOLUTIONS,
     DemoOptions,
     plan,
     write_demo,
 )
-from bids_msseg.commands.demo_head import add_head
-from bids_msseg.commands.demo_scan import (
+from bids_msseg.demo.head import add_head
+from bids_msseg.demo.scan import (
     Grid,
     Protocol,
     average_over_voxels,
@@ -44,7 +44,7 @@ from bids_msseg.commands.demo_scan import (
     rotation,
     stored_along,
 )
-from bids_msseg.commands.demo_score import TITLE, score
+from bids_msseg.demo.score import TITLE, score
 from bids_msseg.errors import CannotCreateError, DataError, ExitCode, NoInputError
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
@@ -242,7 +242,7 @@ class TestOutputFolder:
     def test_an_earlier_demo_is_replaced_and_other_derivatives_stay(
         self, demo: Path, tmp_path: Path
     ) -> None:
-        from bids_msseg.commands.demo_files import clear
+        from bids_msseg.demo.files import clear
 
         out = tmp_path / "bids"
         shutil.copytree(demo, out)
@@ -274,7 +274,7 @@ class TestCommandLine:
         assert "hint:" in capsys.readouterr().err
 
     def test_torch_is_not_loaded(self) -> None:
-        code = "import sys, bids_msseg.commands.demo; sys.exit('torch' in sys.modules)"
+        code = "import sys, bids_msseg.cli.demo; sys.exit('torch' in sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True)
 
 

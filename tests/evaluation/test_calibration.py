@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bids_msseg.calibration import Calibration, read_calibration, write_calibration
-from bids_msseg.commands.calibrating import Experience, calibrate, describe, learn
 from bids_msseg.commands.cohort_cache import prepare_cohort
 from bids_msseg.commands.labels import LabelledFiles, find_labelled
-from bids_msseg.commands.scoring import keep_prediction
+from bids_msseg.evaluation.calibration import Experience, calibrate, describe, learn
+from bids_msseg.evaluation.scoring import keep_prediction
 from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.uncertainty import SWEEP, LesionCase, LoadCase

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.commands.comparison import (
+from bids_msseg.evaluation.comparison import (
     BETTER,
     NOT_BETTER,
     UNTOLD,
@@ -16,7 +16,7 @@ from bids_msseg.commands.comparison import (
     judge,
     seen_before,
 )
-from bids_msseg.commands.scoring import Score
+from bids_msseg.evaluation.scoring import Score
 
 
 def _score(visit: str, dice: float) -> Score:

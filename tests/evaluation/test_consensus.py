@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.commands.consensus import main
-from bids_msseg.commands.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS, name_datasets
+from bids_msseg.cli.consensus import main
 from bids_msseg.errors import ExitCode
+from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS, name_datasets
 from bids_msseg.lesions.consensus import METHODS
 
 GRID = (16, 14, 12)

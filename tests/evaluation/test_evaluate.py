@@ -12,13 +12,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.commands import evaluate, evaluate_tables
-from bids_msseg.commands.evaluate_case import Rules, load
-from bids_msseg.commands.evaluate_figures import Masks, figures, lesion_rows
-from bids_msseg.commands.evaluate_files import Choice, Places, find_pairs
-from bids_msseg.commands.evaluate_words import describe, dictionary
-from bids_msseg.commands.scoring import score
+from bids_msseg.cli import evaluate
 from bids_msseg.errors import DataError, ExitCode, NoInputError
+from bids_msseg.evaluation import tables as evaluation_tables
+from bids_msseg.evaluation.case import Rules, load
+from bids_msseg.evaluation.figures import Masks, figures, lesion_rows
+from bids_msseg.evaluation.files import Choice, Places, find_pairs
+from bids_msseg.evaluation.scoring import score
+from bids_msseg.evaluation.text import describe, dictionary
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.reports.evaluation_data import (
     COHORT_STATISTICS,
@@ -373,7 +374,7 @@ def test_volumes_of_five_patients_have_intervals(tmp_path: Path) -> None:
 
 
 def test_tables_of_nobody_are_empty() -> None:
-    tables = evaluate_tables.all_tables([], {}, {})
+    tables = evaluation_tables.all_tables([], {}, {})
     assert tables["subjects"] == []
     assert tables["reliability"] == []
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bids_msseg.commands.mask_values import MaskValues, lesion_voxels, read_option
 from bids_msseg.errors import DataError, UsageError
+from bids_msseg.evaluation.mask_values import MaskValues, lesion_voxels, read_option
 
 
 def taken(values: list[float], wanted: MaskValues = None, **how: bool) -> tuple[list[int], bool]:

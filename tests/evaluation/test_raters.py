@@ -7,14 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.commands.raters import (
+from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
+from bids_msseg.evaluation.raters import (
     choose_raters,
     find_rated,
     rater_datasets,
     read_masks,
     read_on_one_grid,
 )
-from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
 
 ANAT = "sub-01/ses-1/anat/sub-01_ses-1"
 

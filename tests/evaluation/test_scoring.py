@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.commands.scoring import (
+from bids_msseg.evaluation.scoring import (
     COLUMNS,
     Score,
     cut_mask,
