@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_msseg import __version__
-from bids_msseg.errors import DataError, ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.cli.parser import Parser
+from bids_msseg.errors import DataError, ExitCode, MssegError, NoInputError
 from bids_msseg.evaluation.mask_values import MaskValues, add_option, read_option
 from bids_msseg.process import refuse, supervise
 
@@ -55,7 +54,7 @@ class Request:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="msseg-consensus",
         description="Fuse several raters' lesion masks by majority, STAPLE and LOP-STAPLE, and "
         "compare each rater, and a machine, with the consensus of the others.",
@@ -82,8 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="dilate the union of the raters' masks before STAPLE sees it (default: 0)",
     )  # fmt: skip
     add_option(parser)
-    parser.add_argument("-v", "--verbose", action="count", default=0)
-    parser.add_argument("--version", action="version", version=f"msseg-consensus {__version__}")
+    parser.add_common_options()
     return parser
 
 
@@ -97,7 +95,7 @@ def _margin(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     try:
-        options = _parse(argv)
+        options = build_parser().parse_args(argv)
         values = read_option(options.mask_values)
     except MssegError as error:
         return int(refuse(error, program="msseg-consensus"))
@@ -112,16 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         values,
     )
     return int(supervise(lambda: fuse_dataset(request), verbose=options.verbose))
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = build_parser()
-
-    def fail(message: str) -> None:
-        raise UsageError(message, hint="see msseg-consensus --help")
-
-    parser.error = fail  # type: ignore[method-assign, assignment]
-    return parser.parse_args(sys.argv[1:] if argv is None else argv)
 
 
 def fuse_dataset(request: Request) -> ExitCode:

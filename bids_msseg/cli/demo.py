@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bids_msseg import __version__
+from bids_msseg.cli.parser import Parser
 from bids_msseg.demo.dataset import (
     LARGEST_COHORT,
     RESOLUTIONS,
@@ -27,7 +27,7 @@ from bids_msseg.process import refuse, supervise
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line that writes a dataset."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Write a small synthetic BIDS dataset with true lesion masks under "
         "derivatives/truth: one participant with two visits, one without T2w.",
@@ -51,13 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="made head around the brain; mixed: the second participant has none "
         "(default: %(default)s)",
     )
-    _add_common(parser)
+    parser.add_common_options()
     return parser
 
 
 def build_score_parser() -> argparse.ArgumentParser:
     """Describe the command line that scores masks."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{PROGRAM} score",
         description="Compare lesion masks with the truth of a dataset that msseg-demo wrote.",
     )
@@ -65,13 +65,8 @@ def build_score_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "derivative", type=Path, help="folder with sub-*_space-FLAIR_label-L_mask.nii.gz"
     )
-    _add_common(parser)
+    parser.add_common_options()
     return parser
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-v", "--verbose", action="count", default=0)
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,21 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["score"]:
-            asked = _parse(build_score_parser(), arguments[1:])
+            asked = build_score_parser().parse_args(arguments[1:])
             return int(supervise(lambda: _score(asked), verbose=asked.verbose))
-        asked = _parse(build_parser(), arguments)
+        asked = build_parser().parse_args(arguments)
         options = _options(asked)
     except MssegError as error:
         return int(refuse(error, program=PROGRAM))
     return int(supervise(lambda: _write(options), verbose=asked.verbose))
-
-
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    def fail(message: str) -> None:
-        raise UsageError(message, hint=f"see {parser.prog} --help")
-
-    parser.error = fail  # type: ignore[method-assign, assignment]
-    return parser.parse_args(arguments)
 
 
 def _options(asked: argparse.Namespace) -> DemoOptions:

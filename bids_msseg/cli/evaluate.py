@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import logging
 import multiprocessing
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_json, write_tsv
+from bids_msseg.cli.parser import Parser
 from bids_msseg.errors import CannotCreateError, DataError, ExitCode, MssegError, UsageError
 from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
 from bids_msseg.evaluation.figures import MIN_VOLUME, Row
@@ -63,7 +63,7 @@ class Settings:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Compare automatic with manual lesion masks, volume-wise, visit by visit and "
         "over sites, and write tables and a page.",
@@ -110,29 +110,18 @@ def build_parser() -> argparse.ArgumentParser:
     add_option(parser)
     add("--no-page", action="store_true", help="write no evaluation.html")
     add("--nprocs", type=int, metavar="N", help="visits at a time; default: as many as CPUs")
-    add("-v", "--verbose", action="count", default=0)
-    add("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_common_options()
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     try:
-        options = _parse(argv)
+        options = build_parser().parse_args(argv)
         settings = _settings(options)
     except MssegError as error:
         return int(refuse(error, program=PROGRAM))
     return int(supervise(lambda: evaluate(settings), verbose=options.verbose))
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = build_parser()
-
-    def fail(message: str) -> None:
-        raise UsageError(message, hint=f"see {PROGRAM} --help")
-
-    parser.error = fail  # type: ignore[method-assign, assignment]
-    return parser.parse_args(sys.argv[1:] if argv is None else argv)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bids_msseg import __version__
+from bids_msseg.cli.parser import Parser
 from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, UsageError
 from bids_msseg.process import refuse, supervise
 
@@ -17,7 +16,7 @@ LOGGER = logging.getLogger("bids_msseg")
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="msseg-export",
         description="Write a model as a folder of ONNX files, or such a folder as a model.",
     )
@@ -29,30 +28,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "output", type=Path, help="new folder for the ONNX files; or a new .safetensors file"
     )
-    parser.add_argument("-v", "--verbose", action="count", default=0)
-    parser.add_argument("--version", action="version", version=f"msseg-export {__version__}")
+    parser.add_common_options()
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     try:
-        options = _parse(argv)
+        options = build_parser().parse_args(argv)
     except MssegError as error:
         return int(refuse(error, program="msseg-export"))
     back = Path(options.model).is_dir()
     job = import_model if back else export_model
     return int(supervise(lambda: job(options.model, options.output), verbose=options.verbose))
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = build_parser()
-
-    def fail(message: str) -> None:
-        raise UsageError(message, hint="see msseg-export --help")
-
-    parser.error = fail  # type: ignore[method-assign, assignment]
-    return parser.parse_args(sys.argv[1:] if argv is None else argv)
 
 
 def export_model(model: str, folder: Path) -> ExitCode:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bids_msseg import __version__, readers
+from bids_msseg import readers
+from bids_msseg.cli.parser import Parser
 from bids_msseg.config import read_options
 from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.process import refuse, supervise
@@ -23,7 +23,7 @@ THREADS = "omp_nthreads"
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Segment the lesions of one visit from NIfTI files, raw or skull-stripped: "
         "a mask and a probability on the grid of the FLAIR, one row per lesion, and a summary.",
@@ -46,8 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", metavar="N", dest=THREADS, help="threads of one step [CPUs, at most 8]"
     )
-    parser.add_argument("-v", "--verbose", action="count", default=0)
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_common_options()
     return parser
 
 
@@ -63,13 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(
     argv: Sequence[str] | None,
 ) -> tuple[dict[str, Path], Path, dict[str, Any], int]:
-    parser = build_parser()
-
-    def fail(message: str) -> None:
-        raise UsageError(message, hint=f"see {PROGRAM} --help")
-
-    parser.error = fail  # type: ignore[method-assign, assignment]
-    given = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
+    given = vars(build_parser().parse_args(argv))
     verbose = int(given.pop("verbose"))
     output = _path("--output", given.pop("output"))
     contrasts = {"FLAIR": "flair", "--t1w": "t1w", "--t2w": "t2w"}

@@ -10,12 +10,11 @@ import argparse
 import json
 import logging
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_msseg import __version__
+from bids_msseg.cli.parser import Parser
 from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort
 from bids_msseg.commands.folding import deal_nested_folds, keep_plan, read_split
 from bids_msseg.commands.labels import LabelledFiles, find_labelled
@@ -37,7 +36,7 @@ PRESETS = ("valverde2017",)
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="msseg-train",
         description="Train the cascade on labelled patients; a stopped run is gone on with.",
     )
@@ -77,8 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_option(parser)
     _add_run(parser)
-    parser.add_argument("-v", "--verbose", action="count", default=0)
-    parser.add_argument("--version", action="version", version=f"msseg-train {__version__}")
+    parser.add_common_options()
     return parser
 
 
@@ -135,21 +133,11 @@ def _name(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     try:
-        options = _parse(argv)
+        options = build_parser().parse_args(argv)
         options.mask_values = read_option(options.mask_values)
     except MssegError as error:
         return int(refuse(error, program="msseg-train"))
     return int(supervise(lambda: _train(options), verbose=options.verbose + 1))
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = build_parser()
-
-    def fail(message: str) -> None:
-        raise UsageError(message, hint="see msseg-train --help")
-
-    parser.error = fail  # type: ignore[method-assign, assignment]
-    return parser.parse_args(sys.argv[1:] if argv is None else argv)
 
 
 def _train(options: argparse.Namespace) -> ExitCode:
