@@ -273,7 +273,7 @@ def test_inputs_are_not_written_to(data: Path) -> None:
 def test_a_missing_package_is_named_before_anything_is_read(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evaluate.importlib.util, "find_spec", {"torch": 1}.get)
+    monkeypatch.setattr("importlib.util.find_spec", {"torch": 1}.get)
     places = [str(data / "auto"), str(data / "raw/derivatives/manual")]
     assert evaluate.main([*places, str(data / "out")]) == ExitCode.USAGE
     assert "bids_msseg[evaluate]" in capsys.readouterr().err
