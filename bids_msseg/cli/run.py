@@ -21,6 +21,12 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from bids_msseg import __version__, compatibility, process, readers
+from bids_msseg.cli.options import (
+    add_performance_options,
+    add_processing_options,
+    add_query_options,
+    add_switch,
+)
 from bids_msseg.config import LEVELS, RunConfig
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.streams import steady_streams
@@ -265,9 +271,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     # --level can name them too
     levels.required = False
-    _add_query_options(parser)
-    _add_processing_options(parser)
-    _add_performance_options(parser)
+    add_query_options(parser)
+    add_processing_options(parser)
+    add_performance_options(parser)
     _add_other_options(parser)
     compatibility.add_hidden_options(parser)
     return parser
@@ -293,116 +299,24 @@ def visible_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def _add_query_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("which visits")
-    for name, what, prefix in (
-        ("participant", "participants", "sub-"),
-        ("session", "sessions", "ses-"),
-    ):
-        group.add_argument(
-            f"--{name}-label",
-            metavar="LABEL..",
-            nargs="+",
-            action="extend",
-            help=f"only these {what}, with or without {prefix}; or a file, one in each line",
-        )
-    group.add_argument(
-        "--session-order",
-        metavar="LABEL..",
-        nargs="+",
-        action="extend",
-        help="sessions, earliest first [by acq_time, labels]",
-    )
-    group.add_argument(
-        "--exclude-participant-label",
-        metavar="LABEL..",
-        nargs="+",
-        action="extend",
-        help="leave these participants out",
-    )
-    group.add_argument(
-        "--ignore",
-        metavar="CONTRAST..",
-        nargs="+",
-        action="extend",
-        help="leave these contrasts out: t1w, t2w",
-    )
-    group.add_argument(
-        "--bids-filter-file", metavar="FILE", help="JSON of pybids entities for each contrast"
-    )
-    _add_switch(group, "skip-bids-validation", "do not check the dataset description")
-    group.add_argument(
-        "--bids-database-dir", metavar="DIR", help="keep pybids' index here and use it again"
-    )
-    group.add_argument(
-        "-d",
-        "--derivatives",
-        metavar="PATH..",
-        nargs="+",
-        action="extend",
-        help="use the brain masks of these; or NAME=PATH",
-    )
-
-
-def _add_processing_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("processing")
-    group.add_argument(
-        "--output-spaces",
-        metavar="SPACE..",
-        nargs="+",
-        action="extend",
-        help="FLAIR, T1w or a TemplateFlow name with or without :res-N "
-        "[FLAIR T1w MNI152NLin2009aSym:res-1]",
-    )
-    group.add_argument("--model", metavar="PATH|NAME", help="weights [those shipped]")
-    group.add_argument(
-        "--threshold",
-        metavar="P",
-        help="lesion above this probability, 0-1 [the model's]",
-    )
-    group.add_argument(
-        "--min-lesion-volume", metavar="MM3", help="drop smaller lesions, in mm³ [3]"
-    )
-    group.add_argument(
-        "--skull-stripped", metavar="ANSWER", help="auto, yes or no: are the skulls off? [auto]"
-    )
-    _add_switch(group, "fast", "trade some accuracy for time")
-    group.add_argument("--random-seed", metavar="N", help="seed of every random draw [0]")
-
-
-def _add_performance_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("performance")
-    group.add_argument("--nprocs", metavar="N", help="CPUs of the whole run [all it may use]")
-    group.add_argument("--omp-nthreads", metavar="N", help="threads of one step [CPUs, at most 8]")
-    group.add_argument(
-        "--mem-gb", metavar="GB", help="memory of the whole run, in GB [90 %% of all]"
-    )
-    group.add_argument(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
-    )
-    group.add_argument(
-        "--use-plugin", metavar="FILE", help="nipype plugin (SLURM, SGE, PBS, HTCondor), YAML"
-    )
-
-
 def _add_other_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("other")
     group.add_argument(
         "-w", "--work-dir", metavar="DIR", help="intermediate files [OUTPUT_DIR/.work]"
     )
-    _add_switch(group, "clean-workdir", "empty the work folder first")
-    _add_switch(group, "clean-outputs", "remove results of images no longer used")
+    add_switch(group, "clean-workdir", "empty the work folder first")
+    add_switch(group, "clean-outputs", "remove results of images no longer used")
     group.add_argument(
         "--config-file", metavar="FILE", help="options in TOML; the command line wins"
     )
-    _add_switch(group, "dry-run", "say what would be used, skipped and why")
-    _add_switch(group, "reports-only", "make the reports again from what is there")
-    _add_switch(group, "boilerplate-only", "write the methods text only")
+    add_switch(group, "dry-run", "say what would be used, skipped and why")
+    add_switch(group, "reports-only", "make the reports again from what is there")
+    add_switch(group, "boilerplate-only", "write the methods text only")
     group.add_argument(
         "--qc", metavar="DIR", help="decisions that readers saved in the pages, for group"
     )
-    _add_switch(group, "stop-on-first-crash", "end when one visit fails")
-    _add_switch(group, "resource-monitor", "record CPU and memory of every step")
+    add_switch(group, "stop-on-first-crash", "end when one visit fails")
+    add_switch(group, "resource-monitor", "record CPU and memory of every step")
     group.add_argument("--notrack", action="store_true", help="no effect: nothing is ever tracked")
     group.add_argument("-v", "--verbose", action="count", help="log more; -vv everything")
     group.add_argument(
@@ -415,10 +329,3 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
         help="print the version",
     )
     group.add_argument("-h", "--help", action="help", help="print this text")
-
-
-def _add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
-    """Add ``--NAME`` and, for what a configuration file has set, a hidden ``--no-NAME``."""
-    dest = name.replace("-", "_")
-    group.add_argument(f"--{name}", action="store_true", help=text)
-    group.add_argument(f"--no-{name}", action="store_false", dest=dest, help=argparse.SUPPRESS)
