@@ -105,13 +105,13 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "msseg=bids_msseg.cli:main",
-            "msseg-file=bids_msseg.commands.segment_file:main",
-            "msseg-train=bids_msseg.commands.train:main",
-            "msseg-demo=bids_msseg.commands.demo:main",
-            "msseg-export=bids_msseg.commands.export:main",
-            "msseg-consensus=bids_msseg.commands.consensus:main",
-            "msseg-evaluate=bids_msseg.commands.evaluate:main",
+            "msseg=bids_msseg.cli.run:main",
+            "msseg-file=bids_msseg.cli.segment_file:main",
+            "msseg-train=bids_msseg.cli.train:main",
+            "msseg-demo=bids_msseg.cli.demo:main",
+            "msseg-export=bids_msseg.cli.export:main",
+            "msseg-consensus=bids_msseg.cli.consensus:main",
+            "msseg-evaluate=bids_msseg.cli.evaluate:main",
         ]
     },
     classifiers=[

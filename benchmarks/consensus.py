@@ -103,7 +103,7 @@ def write_dataset(root: Path, grid: Volume, raters: list[Mask]) -> None:
 def run(root: Path, out: Path) -> str:
     """Run the command and tell its wall time, processor time and peak memory."""
     start = time.perf_counter()
-    words = [sys.executable, "-m", "bids_msseg.commands.consensus", str(root), str(out)]
+    words = [sys.executable, "-m", "bids_msseg.cli.consensus", str(root), str(out)]
     subprocess.run(words, check=True)  # noqa: S603 our own program
     wall = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

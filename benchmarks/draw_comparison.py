@@ -14,9 +14,9 @@ from pathlib import Path
 
 from comparison_figure import comparison_figure
 
-from bids_msseg.commands.evaluate_case import Rules, compare, picture
-from bids_msseg.commands.evaluate_files import Choice, Places, find_pairs
 from bids_msseg.errors import MssegError, NoInputError
+from bids_msseg.evaluation.case import Rules, compare, picture
+from bids_msseg.evaluation.files import Choice, Places, find_pairs
 from bids_msseg.io.atomic import write_atomic
 
 

@@ -88,7 +88,7 @@ def perturbed(manual: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
 
 def run(root: Path, options: argparse.Namespace) -> int:
     """Run the program on the cases; print its wall time, processor time and peak memory."""
-    command = [sys.executable, "-m", "bids_msseg.commands.evaluate", str(root / "auto")]
+    command = [sys.executable, "-m", "bids_msseg.cli.evaluate", str(root / "auto")]
     command += [str(root / "raw/derivatives/manual"), str(root / "out")]
     command += ["--nprocs", str(options.nprocs), "--site", "made"]
     load, begun, before = os.getloadavg()[0], time.perf_counter(), os.times()

@@ -19,9 +19,9 @@ import numpy as np
 from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
-from bids_msseg.commands.evaluate_figures import Masks, figures
-from bids_msseg.commands.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.errors import NoInputError
+from bids_msseg.evaluation.figures import Masks, figures
+from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
 from bids_msseg.lesions.thresholds import SOURCE_TEXT_PPV, choose_threshold
@@ -111,8 +111,7 @@ def open_bench(
         If nothing is left.
     """
     from bids_msseg.bids.query import find_visits
-    from bids_msseg.commands.labels import find_truth, require_labels
-    from bids_msseg.commands.train import read_sites
+    from bids_msseg.commands.labels import find_truth, read_sites, require_labels
     from bids_msseg.commands.train_cascade import open_training
 
     training = open_training(folder, device=device)

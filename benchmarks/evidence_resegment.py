@@ -20,8 +20,8 @@ from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
 from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.commands.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.commands.train_cascade import read_point
+from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.normalise import BACKGROUND, CONTRASTS, Stack
 from bids_msseg.imaging.volume import as_ras, load_volume
 from bids_msseg.lesions.metrics import voxel_agreement

@@ -40,7 +40,7 @@ import nibabel as nib
 import numpy as np
 from small_net import write_small_net
 
-from bids_msseg.cli import main as main_of_the_app
+from bids_msseg.cli.run import main as main_of_the_app
 
 HANG_S = 3600
 FORK = multiprocessing.get_context("fork")
@@ -405,7 +405,7 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Path:
     if options.bids is None:
         command = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
         subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "bids_msseg.commands.demo", str(bids), *command],
+            [sys.executable, "-m", "bids_msseg.cli.demo", str(bids), *command],
             check=True,
             stderr=subprocess.DEVNULL,
         )

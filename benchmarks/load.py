@@ -138,7 +138,7 @@ def write_visits(options: argparse.Namespace, scratch: Path) -> Path:
     """Write one visit of the demo, and links to it under other names."""
     demo, bids = scratch / "demo", scratch / "bids"
     words = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
-    command = [sys.executable, "-m", "bids_msseg.commands.demo", str(demo), *words]
+    command = [sys.executable, "-m", "bids_msseg.cli.demo", str(demo), *words]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
     for path in demo.glob("sub-01/ses-1/anat/*.nii.gz") if options.small_heads else ():
         halve(path)
@@ -274,7 +274,7 @@ def open_page(page: Path) -> tuple[str, str]:
 
 def group(root: Path, out: Path) -> int:
     """Run the group level; the visits in its table."""
-    from bids_msseg.cli import main
+    from bids_msseg.cli.run import main
 
     if main([str(root), str(out), "group"]):
         return -1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bids_msseg.cli import main
+from bids_msseg.cli.run import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,9 +19,9 @@ import pytest
 
 import bids_msseg
 from bids_msseg.api import SegmentationResult, segment
+from bids_msseg.cli.segment_file import main
 from bids_msseg.commands.cohort import prepare_raw_visit
-from bids_msseg.commands.demo_dataset import DemoOptions, write_demo
-from bids_msseg.commands.segment_file import main
+from bids_msseg.demo.dataset import DemoOptions, write_demo
 from bids_msseg.errors import (
     CannotCreateError,
     DataError,

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 import bids_msseg
-from bids_msseg import cli
-from bids_msseg.cli import build_parser, parse_args, visible_options
+from bids_msseg.cli.run import (
+    bids_exec_spec,
+    build_parser,
+    main,
+    parse_args,
+    visible_options,
+)
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode
 
@@ -44,7 +49,7 @@ INVOCATION: dict[str, Any] = {
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> str:
     """What ``--bids-exec-spec`` prints."""
-    assert cli.main(["--bids-exec-spec"]) == 0
+    assert main(["--bids-exec-spec"]) == 0
     return capsys.readouterr().out
 
 
@@ -168,9 +173,9 @@ def test_run_modes_exclude_each_other_there_too(
 
 def test_container_is_this_one_or_the_released_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BIDS_MSSEG_IMAGE", raising=False)
-    named = json.loads(cli.bids_exec_spec())["container-image"]
+    named = json.loads(bids_exec_spec())["container-image"]
     public = Path(__file__).resolve().parents[1] / "integrations/image.txt"
     released = f"{public.read_text().strip()}:{bids_msseg.__version__}"
     assert named == {"type": "docker", "image": released}
     monkeypatch.setenv("BIDS_MSSEG_IMAGE", "registry.org/msseg:2")
-    assert json.loads(cli.bids_exec_spec())["container-image"]["image"] == "registry.org/msseg:2"
+    assert json.loads(bids_exec_spec())["container-image"]["image"] == "registry.org/msseg:2"

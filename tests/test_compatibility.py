@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_msseg.cli import parse_args
+from bids_msseg.cli.run import parse_args
 from bids_msseg.compatibility import ALIASES, IDLE, MEANINGS, explain, split_off_levels
 from bids_msseg.config import OutputSpace, RunConfig
 

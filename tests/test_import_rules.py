@@ -66,15 +66,15 @@ print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & {hea
     [
         "import bids_msseg",
         "import bids_msseg; dir(bids_msseg); hasattr(bids_msseg, 'nothing')",
-        "import bids_msseg.commands.segment_file",
-        "from bids_msseg.commands.segment_file import main; assert main(['/a', '-o', 'o']) == 66",
-        "import bids_msseg.cli",
+        "import bids_msseg.cli.segment_file",
+        "from bids_msseg.cli.segment_file import main; assert main(['/a', '-o', 'o']) == 66",
+        "import bids_msseg.cli.run",
         "import bids_msseg.config, bids_msseg.errors, bids_msseg.process, bids_msseg.resources",
         "import bids_msseg.progress",
-        "from bids_msseg.cli import parse_args; parse_args(['/b', '/o', 'group']).to_toml()",
-        "from bids_msseg.cli import bids_exec_spec; bids_exec_spec()",
-        "from bids_msseg.cli import main; assert main(['/b', '/o', 'nothing']) == 17",
-        "from bids_msseg.cli import main; assert main(['/absent', '/o', 'participant']) == 66",
+        "from bids_msseg.cli.run import parse_args; parse_args(['/b', '/o', 'group']).to_toml()",
+        "from bids_msseg.cli.run import bids_exec_spec; bids_exec_spec()",
+        "from bids_msseg.cli.run import main; assert main(['/b', '/o', 'nothing']) == 17",
+        "from bids_msseg.cli.run import main; assert main(['/absent', '/o', 'participant']) == 66",
     ],
 )
 def test_nothing_heavy_is_loaded(code: str) -> None:
@@ -87,7 +87,7 @@ def test_answers_without_home_or_a_folder_to_write_to(flag: str, tmp_path: Path)
     here = tmp_path / "readonly"
     here.mkdir()
     here.chmod(0o555)
-    code = "import sys; from bids_msseg.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from bids_msseg.cli.run import main; sys.exit(main(sys.argv[1:]))"
     done = _python(code, flag, env={"PYTHONDONTWRITEBYTECODE": "1"}, cwd=here)
     assert (done.returncode, done.stderr) == (0, "")
     assert "msseg" in done.stdout
@@ -95,7 +95,7 @@ def test_answers_without_home_or_a_folder_to_write_to(flag: str, tmp_path: Path)
 
 
 def test_help_on_a_terminal_that_knows_ascii_only() -> None:
-    code = "from bids_msseg.cli import main; main(['--help'])"
+    code = "from bids_msseg.cli.run import main; main(['--help'])"
     done = _python(code, env={"PYTHONIOENCODING": "ascii"})
     assert done.stderr == ""
     assert "in mm? [3]" in done.stdout

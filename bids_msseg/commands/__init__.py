@@ -1,1 +1,1 @@
-"""The programs beside the BIDS App: training and the demo dataset."""
+"""Steps of ``msseg-train`` that read and write files: labels, cohort, folds, recipes, cards."""

@@ -20,9 +20,13 @@ import numpy as np
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_atomic, write_tsv
-from bids_msseg.commands.calibrating import calibrate
 from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort, read_images
-from bids_msseg.commands.comparison import (
+from bids_msseg.commands.folding import count_people, deal_folds, keep_plan
+from bids_msseg.commands.recipes import make_recipe, read_recipe
+from bids_msseg.commands.shipping import draw_losses
+from bids_msseg.errors import UsageError
+from bids_msseg.evaluation.calibration import calibrate
+from bids_msseg.evaluation.comparison import (
     BETTER,
     NOT_BETTER,
     UNKNOWN,
@@ -35,9 +39,7 @@ from bids_msseg.commands.comparison import (
     judge,
     seen_before,
 )
-from bids_msseg.commands.folding import count_people, deal_folds, keep_plan
-from bids_msseg.commands.recipes import make_recipe, read_recipe
-from bids_msseg.commands.scoring import (
+from bids_msseg.evaluation.scoring import (
     COLUMNS,
     Score,
     cut_mask,
@@ -46,8 +48,6 @@ from bids_msseg.commands.scoring import (
     read_scores,
     score,
 )
-from bids_msseg.commands.shipping import draw_losses
-from bids_msseg.errors import UsageError
 from bids_msseg.imaging.volume import load_volume
 
 if TYPE_CHECKING:

@@ -23,10 +23,9 @@ from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import write_atomic, write_json
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.commands.cohort_cache import is_newer
-from bids_msseg.commands.mask_values import ANY, MaskValues, lesion_voxels
-from bids_msseg.commands.raters import LABELS as LABELS
-from bids_msseg.commands.raters import choose_raters, read_on_one_grid
 from bids_msseg.errors import NoInputError
+from bids_msseg.evaluation.mask_values import ANY, MaskValues, lesion_voxels
+from bids_msseg.evaluation.raters import LABELS, choose_raters, read_on_one_grid
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.consensus import fuse_masks
 

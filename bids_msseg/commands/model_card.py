@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.commands.comparison import Pair, comparison_table
-from bids_msseg.commands.scoring import Score
 from bids_msseg.commands.shipping import score_table
+from bids_msseg.evaluation.comparison import Pair, comparison_table
+from bids_msseg.evaluation.scoring import Score
 
 if TYPE_CHECKING:
     from bids_msseg.models.weights import CascadePoint

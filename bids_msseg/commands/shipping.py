@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.commands.cohort_cache import read_images
-from bids_msseg.commands.scoring import Score, site_means
+from bids_msseg.evaluation.scoring import Score, site_means
 from bids_msseg.io.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def ship_fold(workshop: Workshop, fold: int, *, name: str, recipe: Mapping[str, 
         ``<name>-without-<fold>.safetensors``.
     """
     from bids_msseg.cascade.checkpoint import save_cascade
-    from bids_msseg.commands.scoring import fold_cascade
+    from bids_msseg.evaluation.scoring import fold_cascade
 
     cascade = fold_cascade(workshop, fold)
     target = workshop.folder / f"{name}-without-{fold}.safetensors"

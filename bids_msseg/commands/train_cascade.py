@@ -19,9 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_msseg.bids.files import write_atomic, write_json, write_tsv
-from bids_msseg.commands.calibrating import calibrate, describe, learn
 from bids_msseg.commands.cohort_cache import prepare_cohort, read_images
-from bids_msseg.commands.comparison import (
+from bids_msseg.commands.folding import count_people, deal_folds, keep_plan, read_split
+from bids_msseg.commands.model_card import model_card
+from bids_msseg.commands.recipes import read_yaml
+from bids_msseg.commands.shipping import describe_data, draw_losses, score_table
+from bids_msseg.errors import DataError, NoInputError, UsageError
+from bids_msseg.evaluation.calibration import calibrate, describe, learn
+from bids_msseg.evaluation.comparison import (
     NOT_BETTER,
     YES,
     Pair,
@@ -30,10 +35,7 @@ from bids_msseg.commands.comparison import (
     judge,
     seen_before,
 )
-from bids_msseg.commands.folding import count_people, deal_folds, keep_plan, read_split
-from bids_msseg.commands.model_card import model_card
-from bids_msseg.commands.recipes import read_yaml
-from bids_msseg.commands.scoring import (
+from bids_msseg.evaluation.scoring import (
     COLUMNS,
     Score,
     cut_mask,
@@ -41,8 +43,6 @@ from bids_msseg.commands.scoring import (
     onto_flair,
     score,
 )
-from bids_msseg.commands.shipping import describe_data, draw_losses, score_table
-from bids_msseg.errors import DataError, NoInputError, UsageError
 from bids_msseg.imaging.volume import load_volume
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
 from bids_msseg.cascade.folds import Split
 from bids_msseg.commands.cohort_cache import prepare_cohort
 from bids_msseg.commands.folding import deal_nested_folds
-from bids_msseg.commands.scoring import COLUMNS, Score, keep_prediction, score
 from bids_msseg.commands.shipping import score_table
 from bids_msseg.errors import UsageError
+from bids_msseg.evaluation.scoring import COLUMNS, Score, keep_prediction, score
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
@@ -32,7 +32,7 @@ from bids_msseg.lesions.instances import label_lesions
 if TYPE_CHECKING:
     from bids_msseg.cascade.training import Report
     from bids_msseg.cascade.valverde.stages import PatchRecipe, PatchWorkshop
-    from bids_msseg.commands.train import LabelledFiles
+    from bids_msseg.commands.labels import LabelledFiles
     from bids_msseg.models.engine import Engine
 
 LOGGER = logging.getLogger("bids_msseg")

@@ -10,7 +10,7 @@ import torch
 
 from bids_msseg.cascade.checkpoint import load_cascade, save_cascade
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
-from bids_msseg.commands import train
+from bids_msseg.cli import train
 from bids_msseg.commands.finetune import advise, finetune, net_counts, read_given, read_tuning
 from bids_msseg.commands.labels import LabelledFiles, find_labelled
 from bids_msseg.errors import UsageError
@@ -239,7 +239,7 @@ def test_no_more_nets_go_on_than_there_are(weights: Path) -> None:
 
 
 def test_each_verdict_has_its_advice() -> None:
-    from bids_msseg.commands.comparison import BETTER, NOT_BETTER, UNTOLD, Verdict
+    from bids_msseg.evaluation.comparison import BETTER, NOT_BETTER, UNTOLD, Verdict
 
     none = estimate_mean([])
     lines = {

@@ -13,7 +13,6 @@ from bids_msseg.bids.visit import Visit
 from bids_msseg.cascade.folds import Split
 from bids_msseg.commands import shipping
 from bids_msseg.commands.labels import LabelledFiles
-from bids_msseg.commands.scoring import Score
 from bids_msseg.commands.shipping import (
     SHOWN,
     _read_losses,
@@ -22,6 +21,7 @@ from bids_msseg.commands.shipping import (
     model_card,
     score_table,
 )
+from bids_msseg.evaluation.scoring import Score
 
 
 def _score(visit: str, site: str, dice: float, false: int = 1) -> Score:

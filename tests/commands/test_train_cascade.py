@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bids_msseg.calibration import read_calibration
-from bids_msseg.commands import train
+from bids_msseg.cli import train
 from bids_msseg.models.checkpoint import load_cascade, save_cascade
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet

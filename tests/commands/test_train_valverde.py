@@ -13,8 +13,7 @@ from safetensors import safe_open
 from bids_msseg.bids.query import find_visits
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.valverde import stages
-from bids_msseg.commands.labels import find_truth
-from bids_msseg.commands.train import LabelledFiles, read_sites
+from bids_msseg.commands.labels import LabelledFiles, find_truth, read_sites
 from bids_msseg.commands.train_valverde import (
     VALVERDE_RECIPE,
     Point,

@@ -238,7 +238,7 @@ class Datasets:
         """What ``msseg-demo`` writes, coarse: two visits of one participant."""
         if "demo" not in self.done:
             bids = self.scratch / "demo" / "bids"
-            words = ["-m", "bids_msseg.commands.demo", bids, "--grid", "coarse"]
+            words = ["-m", "bids_msseg.cli.demo", bids, "--grid", "coarse"]
             ended = call([sys.executable, *words, "--participants", "1"])
             assert ended.code == 0, ended.err
             self._run("demo", bids, ["participant", "group", "--fast"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.commands.demo import main as demo
+from bids_msseg.cli.demo import main as demo
 from bids_msseg.models.weights import DEFAULT_MODEL
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"

@@ -17,7 +17,7 @@ from typing import Any
 import nibabel as nib
 import pytest
 
-from bids_msseg.cli import main
+from bids_msseg.cli.run import main
 from bids_msseg.workflow import run as workflow_run
 
 Files = Callable[..., dict[str, bytes]]

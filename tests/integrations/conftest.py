@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_msseg.commands.demo import main as write_demo
+from bids_msseg.cli.demo import main as write_demo
 
 ROOT = Path(__file__).resolve().parents[2]
 

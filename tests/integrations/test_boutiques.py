@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.cli import bids_exec_spec
+from bids_msseg.cli.run import bids_exec_spec
 
 INVOCATION = Path(__file__).resolve().parents[2] / "integrations/boutiques/invocation.json"
 

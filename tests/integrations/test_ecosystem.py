@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from bids_msseg import __version__
-from bids_msseg.cli import bids_exec_spec, parse_args
+from bids_msseg.cli.run import bids_exec_spec, parse_args
 from bids_msseg.errors import ExitCode
 from bids_msseg.process import _closing_line
 from bids_msseg.workflow.plugins import KILLED

@@ -19,8 +19,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from bids_msseg import __version__, cli
-from bids_msseg.commands import demo
+from bids_msseg import __version__
+from bids_msseg.cli import demo
+from bids_msseg.cli.run import build_parser, visible_options
 from bids_msseg.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,8 +116,8 @@ def test_neurodesks_suite_asks_for_what_there_is(suite: dict[str, Any]) -> None:
     options = {word for text in commands for word in re.findall(r"(?<= )--[\w-]+", text)}
     known = {
         word
-        for parser in (cli.build_parser(), demo.build_parser())
-        for option in cli.visible_options(parser)
+        for parser in (build_parser(), demo.build_parser())
+        for option in visible_options(parser)
         for word in option.option_strings
     }
     assert options <= known

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.cli import parse_args
+from bids_msseg.cli.run import parse_args
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "integrations/slurm"

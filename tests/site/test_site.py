@@ -178,9 +178,10 @@ def test_every_page_of_docs_is_in_the_navigation_once() -> None:
 def test_roles_of_docstrings_become_links(tool: object) -> None:
     api = tool("site_api")  # type: ignore[operator]
     text = "See :class:`~bids_msseg.config.RunConfig`, :func:`main`, :data:`nothing`."
-    found = api._ROLE.sub(lambda one: api._link(one, "bids_msseg.cli"), text)
+    found = api._ROLE.sub(lambda one: api._link(one, "bids_msseg.cli.run"), text)
     assert found == (
-        "See [`RunConfig`][bids_msseg.config.RunConfig], [`main`][bids_msseg.cli.main], `nothing`."
+        "See [`RunConfig`][bids_msseg.config.RunConfig], [`main`][bids_msseg.cli.run.main], "
+        "`nothing`."
     )
 
 

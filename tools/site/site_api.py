@@ -15,7 +15,8 @@ import griffe
 
 PACKAGE = Path(__file__).resolve().parents[2] / "bids_msseg"
 ROOMS = {
-    "": "Top: command line, configuration, errors",
+    "": "Top: configuration, errors, Python interface",
+    "cli": "cli: the command lines",
     "bids": "bids: datasets, names, records",
     "pipeline": "pipeline: the method, from images to lesions",
     "imaging": "imaging: images as arrays with affines",
@@ -25,7 +26,9 @@ ROOMS = {
     "nodes": "nodes: one function call each",
     "workflow": "workflow: which node feeds which",
     "reports": "reports: pages and pictures",
-    "commands": "commands: the other programs",
+    "evaluation": "evaluation: agreement with experts, consensus of raters, calibration",
+    "demo": "demo: the synthetic dataset",
+    "commands": "commands: steps of a training",
 }
 _ROLE = re.compile(r":(?:class|func|meth|data|mod|attr|exc|obj):`(~?)([\w.]+)`")
 _LITERAL = re.compile(r"``(.+?)``", re.DOTALL)

@@ -23,10 +23,10 @@ from bids_msseg.bids.changes import change_dictionary, code_table, codes_sidecar
 from bids_msseg.bids.dataset import DESCRIPTIONS
 from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.record import ModelUse, VisitRecord
-from bids_msseg.commands.comparison import SHOWN
-from bids_msseg.commands.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
-from bids_msseg.commands.evaluate_words import dictionary
-from bids_msseg.commands.scoring import COLUMNS as SCORES
+from bids_msseg.evaluation.comparison import SHOWN
+from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
+from bids_msseg.evaluation.scoring import COLUMNS as SCORES
+from bids_msseg.evaluation.text import dictionary
 from bids_msseg.lesions.change import ChangeRule
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES

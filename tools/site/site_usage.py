@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from site_text import cell, table
 
-from bids_msseg.cli import build_parser
-from bids_msseg.commands import consensus, demo, evaluate, export, segment_file, train
+from bids_msseg.cli import consensus, demo, evaluate, export, segment_file, train
+from bids_msseg.cli.run import build_parser
 from bids_msseg.compatibility import explain
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode

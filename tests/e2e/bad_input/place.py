@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_msseg.cli import main
+from bids_msseg.cli.run import main
 
 from .images import SHAPE, nifti, zipped
 

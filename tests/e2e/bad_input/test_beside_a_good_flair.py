@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.cli import main
+from bids_msseg.cli.run import main
 
 from .images import SHAPE, nifti, zipped
 from .place import ONE_THREAD, broken_texts, remains

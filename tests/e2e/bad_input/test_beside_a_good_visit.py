@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.cli import main
+from bids_msseg.cli.run import main
 
 from .image_cases import IMAGE_CASES
 from .place import ONE_THREAD, Place, broken_texts, remains

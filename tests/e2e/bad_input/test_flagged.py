@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.calibration import Calibration, write_calibration
-from bids_msseg.cli import main
+from bids_msseg.cli.run import main
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
 from bids_msseg.imaging.quality import TrainingVisits, measure_visit
 from bids_msseg.imaging.volume import Volume

@@ -21,7 +21,7 @@ ROOM_MB = 2
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-from bids_msseg.cli import main
+from bids_msseg.cli.run import main
 raise SystemExit(main(sys.argv[2:]))
 """
 

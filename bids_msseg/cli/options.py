@@ -1,0 +1,107 @@
+"""Options of ``msseg``: which visits, how they are processed, and with what resources."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_query_options(parser: argparse.ArgumentParser) -> None:
+    """Describe which visits are processed, and from what."""
+    group = parser.add_argument_group("which visits")
+    for name, what, prefix in (
+        ("participant", "participants", "sub-"),
+        ("session", "sessions", "ses-"),
+    ):
+        group.add_argument(
+            f"--{name}-label",
+            metavar="LABEL..",
+            nargs="+",
+            action="extend",
+            help=f"only these {what}, with or without {prefix}; or a file, one in each line",
+        )
+    group.add_argument(
+        "--session-order",
+        metavar="LABEL..",
+        nargs="+",
+        action="extend",
+        help="sessions, earliest first [by acq_time, labels]",
+    )
+    group.add_argument(
+        "--exclude-participant-label",
+        metavar="LABEL..",
+        nargs="+",
+        action="extend",
+        help="leave these participants out",
+    )
+    group.add_argument(
+        "--ignore",
+        metavar="CONTRAST..",
+        nargs="+",
+        action="extend",
+        help="leave these contrasts out: t1w, t2w",
+    )
+    group.add_argument(
+        "--bids-filter-file", metavar="FILE", help="JSON of pybids entities for each contrast"
+    )
+    add_switch(group, "skip-bids-validation", "do not check the dataset description")
+    group.add_argument(
+        "--bids-database-dir", metavar="DIR", help="keep pybids' index here and use it again"
+    )
+    group.add_argument(
+        "-d",
+        "--derivatives",
+        metavar="PATH..",
+        nargs="+",
+        action="extend",
+        help="use the brain masks of these; or NAME=PATH",
+    )
+
+
+def add_processing_options(parser: argparse.ArgumentParser) -> None:
+    """Describe the method and what it writes."""
+    group = parser.add_argument_group("processing")
+    group.add_argument(
+        "--output-spaces",
+        metavar="SPACE..",
+        nargs="+",
+        action="extend",
+        help="FLAIR, T1w or a TemplateFlow name with or without :res-N "
+        "[FLAIR T1w MNI152NLin2009aSym:res-1]",
+    )
+    group.add_argument("--model", metavar="PATH|NAME", help="weights [those shipped]")
+    group.add_argument(
+        "--threshold",
+        metavar="P",
+        help="lesion above this probability, 0-1 [the model's]",
+    )
+    group.add_argument(
+        "--min-lesion-volume", metavar="MM3", help="drop smaller lesions, in mm³ [3]"
+    )
+    group.add_argument(
+        "--skull-stripped", metavar="ANSWER", help="auto, yes or no: are the skulls off? [auto]"
+    )
+    add_switch(group, "fast", "trade some accuracy for time")
+    group.add_argument("--random-seed", metavar="N", help="seed of every random draw [0]")
+
+
+def add_performance_options(parser: argparse.ArgumentParser) -> None:
+    """Describe CPUs, memory, device and cluster."""
+    group = parser.add_argument_group("performance")
+    group.add_argument("--nprocs", metavar="N", help="CPUs of the whole run [all it may use]")
+    group.add_argument("--omp-nthreads", metavar="N", help="threads of one step [CPUs, at most 8]")
+    group.add_argument(
+        "--mem-gb", metavar="GB", help="memory of the whole run, in GB [90 %% of all]"
+    )
+    group.add_argument(
+        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
+    )
+    group.add_argument(
+        "--use-plugin", metavar="FILE", help="nipype plugin (SLURM, SGE, PBS, HTCondor), YAML"
+    )
+
+
+def add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+    """Add ``--NAME`` and, for what a configuration file has set, a hidden ``--no-NAME``."""
+    dest = name.replace("-", "_")
+    group.add_argument(f"--{name}", action="store_true", help=text)
+    group.add_argument(f"--no-{name}", action="store_false", dest=dest, help=argparse.SUPPRESS)

@@ -1,0 +1,331 @@
+"""The command line of the BIDS App: words in, a :class:`~bids_msseg.config.RunConfig` out.
+
+``msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]`` follows the BIDS Apps convention and
+the exit codes of the BIDS execution specification. Nothing heavy is imported before the command
+line is known to be right, so that help, version and mistakes answer at once.
+
+Public names: :func:`main`, :func:`parse_args`, :func:`build_parser`, :func:`bids_exec_spec`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from bids_msseg import __version__, compatibility, process, readers
+from bids_msseg.cli.options import (
+    add_performance_options,
+    add_processing_options,
+    add_query_options,
+    add_switch,
+)
+from bids_msseg.config import LEVELS, RunConfig
+from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.streams import steady_streams
+
+LEVEL_CHOICE: Final = f"{{{','.join(LEVELS)}}}"
+USAGE: Final = f"msseg BIDS_DIR OUTPUT_DIR {LEVEL_CHOICE} [options]"
+MAX_HELP_WIDTH: Final = 100
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words after the program's name; by default those of this process.
+
+    Returns
+    -------
+    int
+        The exit code, one of :class:`~bids_msseg.errors.ExitCode`.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # help has a ³, which not every terminal can show
+        sys.stdout.reconfigure(errors="replace")
+    with steady_streams():
+        return int(_main(sys.argv[1:] if argv is None else argv))
+
+
+def _main(words: Sequence[str]) -> ExitCode:
+    try:
+        config = parse_args(words)
+    except SystemExit:
+        # argparse has answered --help, --version or --bids-exec-spec
+        return ExitCode.SUCCESS
+    except MssegError as error:
+        return process.refuse(error, program="msseg")
+    return process.supervise(
+        lambda: _run(config),
+        verbose=config.execution.verbose,
+        # a dry run leaves nothing in OUT
+        crash_folder=None if config.execution.dry_run else config.output_dir / "logs",
+    )
+
+
+def _run(config: RunConfig) -> int:
+    _check_inputs(config)
+    from bids_msseg.app import run
+
+    return run(config)
+
+
+def _check_inputs(config: RunConfig) -> None:
+    """Find missing input before anything heavy is loaded; the group level needs no dataset."""
+    plugin = config.performance.use_plugin
+    if plugin is not None and not plugin.is_file():
+        raise UsageError(f"there is no file {plugin}", hint="correct --use-plugin")
+    if "participant" not in config.levels:
+        return
+    if not _is_folder(config.bids_dir):
+        raise NoInputError(
+            f"there is no dataset folder {config.bids_dir}",
+            hint="correct BIDS_DIR, or mount it into the container",
+        )
+    for name, folder in config.query.derivatives.items():
+        if not _is_folder(folder):
+            raise NoInputError(
+                f"there is no folder {folder}", hint=f"correct --derivatives {name}=PATH"
+            )
+
+
+def _is_folder(path: Path) -> bool:
+    """Say whether a folder is there that this user may see."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def parse_args(words: Sequence[str]) -> RunConfig:
+    """Read a command line, and the configuration file that it may name.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The words after the program's name; options spelled with ``-`` or ``_``.
+
+    Returns
+    -------
+    RunConfig
+
+    Raises
+    ------
+    UnknownLevelError
+        For an analysis level that does not exist.
+    UsageError
+        For any other mistake.
+    SystemExit
+        After ``--help``, ``--version`` or ``--bids-exec-spec`` have printed their answer.
+
+    Examples
+    --------
+    >>> config = parse_args("/bids /out participant group --participant_label sub-01 07".split())
+    >>> config.levels, config.query.participant_label
+    (('participant', 'group'), ('01', '07'))
+    """
+    options, notes = _read_words(words)
+    file = options.pop("config_file", None)
+    if file is None:
+        return replace(RunConfig.from_options(options), notes=notes)
+    text = readers.read_file(Path(file), what="the configuration file")
+    config = RunConfig.from_toml(text, overrides=options, source=file)
+    return replace(config, notes=notes)
+
+
+def _read_words(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Turn words into options by name, and say what was taken otherwise than it was written."""
+    parser = build_parser()
+    given = [compatibility.canonical(word) for word in words]
+    kept, late = compatibility.split_off_levels(given, _list_flags(parser))
+    namespace, extra = parser.parse_known_args(kept)
+    if extra:
+        _refuse_extra(parser, extra[0])
+    found = vars(namespace)
+    options, notes = compatibility.translate(
+        {**found, "levels": [*found.get("levels", []), *late]}
+    )
+    if not options["levels"]:
+        raise _missing(LEVEL_CHOICE)
+    said = (
+        f"{word} behind an option is taken for an analysis level; a label goes with its prefix"
+        for word in late
+    )
+    return options, (*said, *notes)
+
+
+def _list_flags(parser: argparse.ArgumentParser) -> list[str]:
+    lists = (action for action in parser._actions if action.nargs == "+")
+    return [flag for action in lists for flag in action.option_strings]
+
+
+def _missing(what: str) -> UsageError:
+    return UsageError(
+        f"missing: {what}", hint=f"write {USAGE}; options that take several values go last"
+    )
+
+
+def _refuse_extra(parser: argparse.ArgumentParser, word: str) -> NoReturn:
+    if word.startswith("-"):
+        known = [flag for action in visible_options(parser) for flag in action.option_strings]
+        name = word.partition("=")[0]
+        raise UsageError(
+            f"there is no option {name}",
+            hint=f"msseg --help lists all options{readers.nearest(name, known)}",
+        )
+    raise UsageError(f"{word} belongs to no option", hint=f"write {USAGE}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes raise, so that they end with this app's exit code and not argparse's."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):
+            # levels come last: where anything is missing, they are too
+            raise _missing(f"{message.partition(': ')[2]}, {LEVEL_CHOICE}")
+        raise UsageError(message, hint="msseg --help explains every option")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """One metavar for all spellings of an option, and lines that are not too long to read."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=31)
+        self._width = min(self._width, MAX_HELP_WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        flags = ", ".join(action.option_strings)
+        if action.nargs == 0:
+            return flags
+        return f"{flags} {action.metavar or ''}".strip()
+
+
+class _PrintExecSpec(argparse.Action):
+    """Print the descriptor and stop, as ``--version`` does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002
+        values: Any,  # noqa: ARG002
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """See :class:`argparse.Action`."""
+        print(bids_exec_spec())
+        parser.exit()
+
+
+def bids_exec_spec() -> str:
+    """Describe this app in JSON, as the BIDS execution specification asks.
+
+    Returns
+    -------
+    str
+        A Boutiques descriptor (schema 0.5) of the installed version. Inside a container it names
+        that image, elsewhere the released one of this version.
+    """
+    file = resources.files("bids_msseg").joinpath("data/boutiques.json")
+    descriptor = json.loads(file.read_text(encoding="utf-8"))
+    descriptor["tool-version"] = __version__
+    released = f"{descriptor['container-image']['image']}:{__version__}"
+    image = os.environ.get("BIDS_MSSEG_IMAGE") or released
+    descriptor["container-image"] = {"type": "docker", "image": image}
+    return json.dumps(descriptor, indent=2, ensure_ascii=False)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser; options that are not given are absent from its namespace.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+    """
+    codes = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode)
+    parser = _Parser(
+        prog="msseg",
+        usage=USAGE,
+        description="Segment multiple-sclerosis lesions in a BIDS dataset (participant), and "
+        "tabulate the lesion load of the cohort (group).",
+        epilog="Underscores do for dashes. --no-SWITCH undoes what a configuration file set. "
+        "Common options of other apps are accepted. "
+        f"Exit codes: {codes}.",
+        formatter_class=_HelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    positionals = parser.add_argument_group("what to do")
+    positionals.add_argument("bids_dir", metavar="BIDS_DIR", help="the dataset; never written to")
+    positionals.add_argument("output_dir", metavar="OUTPUT_DIR", help="where derivatives go")
+    levels = positionals.add_argument(
+        "levels", metavar=LEVEL_CHOICE, nargs="+", help="one level, or both"
+    )
+    # --level can name them too
+    levels.required = False
+    add_query_options(parser)
+    add_processing_options(parser)
+    add_performance_options(parser)
+    _add_other_options(parser)
+    compatibility.add_hidden_options(parser)
+    return parser
+
+
+def visible_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """List the options that help shows.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        What :func:`build_parser` made.
+
+    Returns
+    -------
+    list of argparse.Action
+        Without positionals.
+    """
+    return [
+        action
+        for action in parser._actions  # the only way to ask argparse for its options
+        if action.option_strings and action.help != argparse.SUPPRESS
+    ]
+
+
+def _add_other_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("other")
+    group.add_argument(
+        "-w", "--work-dir", metavar="DIR", help="intermediate files [OUTPUT_DIR/.work]"
+    )
+    add_switch(group, "clean-workdir", "empty the work folder first")
+    add_switch(group, "clean-outputs", "remove results of images no longer used")
+    group.add_argument(
+        "--config-file", metavar="FILE", help="options in TOML; the command line wins"
+    )
+    add_switch(group, "dry-run", "say what would be used, skipped and why")
+    add_switch(group, "reports-only", "make the reports again from what is there")
+    add_switch(group, "boilerplate-only", "write the methods text only")
+    group.add_argument(
+        "--qc", metavar="DIR", help="decisions that readers saved in the pages, for group"
+    )
+    add_switch(group, "stop-on-first-crash", "end when one visit fails")
+    add_switch(group, "resource-monitor", "record CPU and memory of every step")
+    group.add_argument("--notrack", action="store_true", help="no effect: nothing is ever tracked")
+    group.add_argument("-v", "--verbose", action="count", help="log more; -vv everything")
+    group.add_argument(
+        "--bids-exec-spec", action=_PrintExecSpec, nargs=0, help="print the Boutiques descriptor"
+    )
+    group.add_argument(
+        "--version",
+        action="version",
+        version=f"bids_msseg {__version__}",
+        help="print the version",
+    )
+    group.add_argument("-h", "--help", action="help", help="print this text")

@@ -1,0 +1,141 @@
+"""``msseg-file``: segment one visit from its image files, without BIDS."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bids_msseg import readers
+from bids_msseg.cli.parser import Parser
+from bids_msseg.config import read_options
+from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.process import refuse, supervise
+
+LOGGER = logging.getLogger("bids_msseg")
+PROGRAM = "msseg-file"
+THREADS = "omp_nthreads"
+"""The option of ``msseg`` whose values ``--threads`` takes."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Segment the lesions of one visit from NIfTI files, raw or skull-stripped: "
+        "a mask and a probability on the grid of the FLAIR, one row per lesion, and a summary.",
+        epilog="For research use only; not for diagnostic use. msseg does the same for a BIDS "
+        "dataset, with report pages and comparisons of visits.",
+    )
+    parser.add_argument("flair", metavar="FLAIR", help=".nii or .nii.gz; never written to")
+    parser.add_argument("--t1w", metavar="FILE", help="T1w of the same visit, aligned or not")
+    parser.add_argument("--t2w", metavar="FILE", help="T2w of the same visit, aligned or not")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", required=True, help="where the four files go"
+    )
+    parser.add_argument("--model", metavar="PATH|NAME", help="weights [those shipped]")
+    parser.add_argument(
+        "--threshold", metavar="P", help="lesion above this probability, 0-1 [the model's]"
+    )
+    parser.add_argument(
+        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
+    )
+    parser.add_argument(
+        "--threads", metavar="N", dest=THREADS, help="threads of one step [CPUs, at most 8]"
+    )
+    parser.add_common_options()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        files, output, options, verbose = _parse(argv)
+    except MssegError as error:
+        return int(refuse(error, program=PROGRAM))
+    return int(supervise(lambda: _run(files, output, options), verbose=verbose))
+
+
+def _parse(
+    argv: Sequence[str] | None,
+) -> tuple[dict[str, Path], Path, dict[str, Any], int]:
+    given = vars(build_parser().parse_args(argv))
+    verbose = int(given.pop("verbose"))
+    output = _path("--output", given.pop("output"))
+    contrasts = {"FLAIR": "flair", "--t1w": "t1w", "--t2w": "t2w"}
+    files = {
+        name: _path(flag, given[name])
+        for flag, name in contrasts.items()
+        if given[name] is not None
+    }
+    options = read_options(
+        {
+            name: value
+            for name, value in given.items()
+            if value is not None and name not in contrasts.values()
+        },
+        spelling=lambda name: "--threads" if name == THREADS else f"--{name}",
+    )
+    return files, output, options, verbose
+
+
+def _path(flag: str, text: str) -> Path:
+    try:
+        return readers.path(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} is {text!r}", hint=f"give {error}") from error
+
+
+def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> ExitCode:
+    """Find what is missing before anything heavy is loaded, then segment."""
+    for path in files.values():
+        if not _is_there(path):
+            raise NoInputError(f"there is no file {path}", hint="correct its path")
+    with _folder(output):
+        from bids_msseg.api import segment
+
+        LOGGER.info("segmenting %s", files["flair"])
+        own = {"threads" if name == THREADS else name: value for name, value in options.items()}
+        result = segment(**files, **own)
+    for note in result.notes:
+        LOGGER.info("%s", note)
+    for flag in result.flags:
+        LOGGER.warning("%s", flag)
+    result.save(output)
+    LOGGER.info("%d lesions, %.2f mL: %s", result.lesion_count, result.lesion_load_ml, output)
+    return ExitCode.SUCCESS
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make the output folder first, and remove it where nothing was written into it."""
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot make the folder {path}: {error.strerror or error}",
+            hint="name a folder that can be written",
+        ) from error
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether a file is there that this user may see."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The demo dataset: synthetic heads with painted lesions and their true masks."""

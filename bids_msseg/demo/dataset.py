@@ -1,0 +1,233 @@
+"""Who takes part in the demo, what lesions they have, and how they are scanned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.cascade.synthesis.painting import paint
+from bids_msseg.cascade.synthesis.placing import place_lesions
+from bids_msseg.cascade.synthesis.shapes import LesionMap, resize
+from bids_msseg.cascade.synthesis.statistics import LesionStatistics, sample_contrasts
+from bids_msseg.demo.brain import CONTRASTS, Brain, Maps, load_maps, make_brain
+from bids_msseg.demo.files import (
+    Participant,
+    VisitFiles,
+    clear,
+    write_image_sidecar,
+    write_top,
+    write_truth,
+)
+from bids_msseg.demo.head import Scene, add_head, brain_only
+from bids_msseg.demo.scan import (
+    Protocol,
+    average_over_voxels,
+    half_maximum,
+    lay_grid,
+    random_pose,
+    record,
+    write_image,
+)
+from bids_msseg.errors import CannotCreateError
+from bids_msseg.imaging.template import load_template
+
+LOGGER = logging.getLogger("bids_msseg")
+LARGEST_COHORT: Final = 99
+NEW_LESIONS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How finely the dataset is sampled.
+
+    Attributes
+    ----------
+    protocols : tuple of Protocol
+        FLAIR, T1w, T2w.
+    smallest : float
+        Smallest lesion in mm³ that such voxels still show.
+    """
+
+    protocols: tuple[Protocol, Protocol, Protocol]
+    smallest: float
+
+
+RESOLUTIONS: Final[Mapping[str, Resolution]] = {
+    "fine": Resolution(
+        (
+            Protocol("FLAIR", (1.0, 1.0, 3.0), -8.0, "LAS", 3.5, 0.14, 0.12),
+            Protocol("T1w", (1.0, 1.0, 1.0), 0.0, "PSR", 2.75, 0.14, 0.15),
+            Protocol("T2w", (0.9, 0.9, 4.0), -8.0, "LPS", 2.3, 0.12, 0.10),
+        ),
+        smallest=10.0,
+    ),
+    "coarse": Resolution(
+        (
+            Protocol("FLAIR", (2.0, 2.0, 4.0), -8.0, "LAS", 3.5, 0.10, 0.12),
+            Protocol("T1w", (2.0, 2.0, 2.0), 0.0, "PSR", 2.75, 0.10, 0.15),
+            Protocol("T2w", (2.0, 2.0, 5.0), -8.0, "LPS", 2.3, 0.10, 0.10),
+        ),
+        smallest=40.0,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line asked for.
+
+    Attributes
+    ----------
+    out : path
+    seed : int
+    grid : str
+        ``fine`` or ``coarse``.
+    participants : int
+    heads : str
+        ``mixed``, ``all`` or ``none``.
+    """
+
+    out: Path
+    seed: int = 7
+    grid: str = "fine"
+    participants: int = 3
+    heads: str = "mixed"
+
+
+def write_demo(options: DemoOptions) -> None:
+    """Write the dataset.
+
+    Parameters
+    ----------
+    options : DemoOptions
+
+    Raises
+    ------
+    CannotCreateError
+        If the folder holds anything but an earlier demo, or cannot be written.
+    """
+    people = plan(options)
+    try:
+        clear(options.out)
+        write_top(options.out, people, seed=options.seed)
+        maps = load_maps(load_template())
+        for person in people:
+            _write_participant(options, person, maps)
+            LOGGER.info("%s: written", person.label)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot write {options.out}: {error.strerror or error}",
+            hint="choose a folder that can be written, on a disk with 200 MB free",
+        ) from error
+    LOGGER.info("synthetic dataset: %s", options.out)
+
+
+def plan(options: DemoOptions) -> tuple[Participant, ...]:
+    """Decide who there is.
+
+    Parameters
+    ----------
+    options : DemoOptions
+
+    Returns
+    -------
+    tuple of Participant
+        The first has two visits, the third no T2w; further ones are like the second.
+
+    Examples
+    --------
+    >>> [(p.label, p.sessions, len(p.contrasts)) for p in plan(DemoOptions(Path("demo")))]
+    [('sub-01', 2, 3), ('sub-02', 1, 3), ('sub-03', 1, 2)]
+    """
+    loads = {1: 9.0, 2: 4.0, 3: 18.0}
+    heads = {"all": True, "none": False}
+    return tuple(
+        Participant(
+            number,
+            load=loads.get(number, 2.0 + 3.0 * (number % 7)),
+            sessions=2 if number == 1 else 1,
+            head=heads.get(options.heads, number % 2 == 1),
+            contrasts=CONTRASTS[:2] if number == 3 else CONTRASTS,
+        )
+        for number in range(1, options.participants + 1)
+    )
+
+
+def _write_participant(options: DemoOptions, person: Participant, maps: Maps) -> None:
+    """Make one participant and all visits; no choice depends on other participants."""
+    rng = np.random.default_rng([options.seed, person.number])
+    brain = make_brain(maps, rng)
+    scene = add_head(brain, rng) if person.head else brain_only(brain)
+    resolution = RESOLUTIONS[options.grid]
+    statistics = replace(LesionStatistics(), smallest=resolution.smallest)
+    lesions = place_lesions(rng, brain.terrain, statistics=statistics, load=person.load)
+    looks = sample_contrasts(rng, lesions.volumes, statistics)
+    for session in range(1, person.sessions + 1):
+        if session > 1:
+            lesions, looks = _later(rng, brain, lesions, looks, statistics)
+        painted = paint(
+            brain.images, lesions, looks, rng, within=brain.mask >= 0.5, statistics=statistics
+        )
+        images = scene.images.copy()
+        images[(slice(None), *scene.box)] += (painted - brain.images) * brain.mask
+        soft = np.zeros(scene.brain.shape, np.float32)
+        soft[scene.box] = lesions.soft * brain.mask
+        name = f"ses-{session}" if person.sessions > 1 else None
+        visit = VisitFiles(options.out, person, name)
+        _scan_visit(visit, replace(scene, images=images), soft, resolution, rng)
+
+
+def _later(
+    rng: np.random.Generator,
+    brain: Brain,
+    lesions: LesionMap,
+    looks: NDArray[np.float64],
+    statistics: LesionStatistics,
+) -> tuple[LesionMap, NDArray[np.float64]]:
+    """Let a quarter of the lesions grow and a tenth shrink, and add a few new ones.
+
+    Confluent lesions stay: one of them growing would double the load.
+    """
+    fate = np.where(lesions.volumes < 1000.0, rng.random(len(lesions.lesions)), 0.5)
+    factors = np.where(fate < 0.25, rng.uniform(1.4, 2.5, len(fate)), 1.0)
+    factors = np.where(fate > 0.9, 0.7, factors)
+    changed = resize(lesions, factors)
+    visible = replace(statistics, smallest=max(60.0, statistics.smallest), largest=600.0)
+    more = place_lesions(rng, brain.terrain, statistics=visible, count=NEW_LESIONS, beside=changed)
+    new = sample_contrasts(rng, more.volumes[len(factors) :], statistics)
+    return more, np.concatenate([looks, new])
+
+
+def _scan_visit(
+    visit: VisitFiles,
+    scene: Scene,
+    soft: NDArray[np.float32],
+    resolution: Resolution,
+    rng: np.random.Generator,
+) -> None:
+    """Acquire every contrast, and take the truth on the grid of the FLAIR."""
+    for channel, protocol in enumerate(resolution.protocols):
+        # drawn also where the contrast is not wanted: the others stay as they are
+        grid = lay_grid(scene.body, scene.affine, protocol, random_pose(rng))
+        own = np.random.default_rng(rng.integers(2**63))
+        if protocol.contrast not in visit.person.contrasts:
+            continue
+        seen = average_over_voxels(scene.images[channel], scene.affine, grid)
+        image = record(seen, protocol, own)
+        is_flair = protocol.contrast == "FLAIR"
+        if is_flair or not visit.person.head:
+            brain = average_over_voxels(scene.brain, scene.affine, grid).data >= 0.5
+        if not visit.person.head:
+            image = image.with_data(image.data * brain)
+        write_image(image, visit.out / visit.image(protocol.contrast), protocol.axes)
+        write_image_sidecar(visit, protocol, skull_stripped=not visit.person.head)
+        if is_flair:
+            lesion = average_over_voxels(soft, scene.affine, grid).data
+            write_truth(visit, "label-L", half_maximum(lesion) & brain, grid, protocol.axes)
+            write_truth(visit, "desc-brain", brain, grid, protocol.axes)

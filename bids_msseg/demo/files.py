@@ -1,0 +1,318 @@
+"""Names and files of the demo dataset: raw BIDS, and the truth as a derivative of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg import __version__
+from bids_msseg.bids.dataset import BIDS_VERSION
+from bids_msseg.bids.files import write_json, write_tsv
+from bids_msseg.demo.scan import Grid, Protocol, write_mask
+from bids_msseg.errors import CannotCreateError
+from bids_msseg.imaging.template import embedded_directory
+from bids_msseg.io.atomic import write_atomic
+
+PROGRAM: Final = "msseg-demo"
+TRUTH: Final = Path("derivatives", "truth")
+TEMPLATE_DOI: Final = "doi:10.1016/j.neuroimage.2010.07.033"
+AUTHORS: Final = ["contributors of bids_msseg", "authors of the ICBM 152 template"]
+DESCRIPTIONS: Final[Mapping[str, dict[str, str]]] = {
+    "label-L": {
+        "Type": "Lesion",
+        "Description": "Painted lesions (synthetic): voxels with at least half of the largest "
+        "lesion fraction of their lesion",
+    },
+    "desc-brain": {
+        "Type": "Brain",
+        "Description": "Brain with the fluid on it (synthetic): voxels at least half inside",
+    },
+}
+# Echo time and repetition time in s, flip angle in degrees, of the sequences imitated.
+TIMINGS: Final[Mapping[str, tuple[float, float, float]]] = {
+    "FLAIR": (0.12, 9.0, 90.0),
+    "T1w": (0.003, 2.0, 9.0),
+    "T2w": (0.1, 5.0, 90.0),
+}
+README: Final = """# Synthetic demo of bids_msseg
+
+Made by `msseg-demo` {version}, seed {seed}. **No patient has been scanned**: the anatomy is the
+MNI152 template (ICBM 152 nonlinear 2009a symmetric, see LICENSE), bent differently for each
+participant, with painted multiple-sclerosis lesions, simulated contrasts, and, for some
+participants, a made head. True lesion and brain masks are in `derivatives/truth`.
+
+Figures on these images say that a program works, not how good it is on patients.
+"""
+TRUTH_README: Final = """# Truth of the synthetic demo
+
+Masks on the FLAIR grid of each visit: `label-L` the painted lesions, `desc-brain` the brain with
+the fluid on it. They are exact as no rater's mask is: a voxel belongs to a lesion where it holds
+at least half of the largest fraction that any voxel of that lesion holds. `msseg-demo score`
+compares the masks of a derivative with them.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """What is made for one participant.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    load : float
+        Lesion load at the first visit in mL.
+    sessions : int
+        1 writes no session level.
+    head : bool
+        Show a made head, not the brain alone.
+    contrasts : tuple of str
+    """
+
+    number: int
+    load: float
+    sessions: int
+    head: bool
+    contrasts: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Name as in ``sub-01``."""
+        return f"sub-{self.number:02d}"
+
+
+@dataclass(frozen=True, slots=True)
+class VisitFiles:
+    """Names of the files of one visit.
+
+    Attributes
+    ----------
+    out : path
+        The dataset.
+    person : Participant
+    session : str or None
+        As in ``ses-1``.
+    """
+
+    out: Path
+    person: Participant
+    session: str | None
+
+    @property
+    def folder(self) -> Path:
+        """Where its images lie, relative to the dataset."""
+        return Path(self.person.label, self.session or "", "anat")
+
+    @property
+    def prefix(self) -> str:
+        """How its file names begin."""
+        return "_".join(part for part in (self.person.label, self.session) if part)
+
+    def image(self, contrast: str, extension: str = ".nii.gz") -> Path:
+        """Path of an image, or of what lies beside it, relative to the dataset."""
+        return self.folder / f"{self.prefix}_{contrast}{extension}"
+
+    def truth(self, kind: str, extension: str = ".nii.gz") -> Path:
+        """Path of a true mask, such as ``label-L``, relative to the truth."""
+        return self.folder / f"{self.prefix}_space-FLAIR_{kind}_mask{extension}"
+
+
+def clear(out: Path) -> None:
+    """Make sure that the folder is there and empty, or remove an earlier demo from it.
+
+    Only what a demo writes is removed: ``sub-*``, ``derivatives/truth`` and the files at the top.
+
+    Parameters
+    ----------
+    out : path
+
+    Raises
+    ------
+    CannotCreateError
+        If the folder holds anything but an earlier demo.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not is_demo(out):
+        raise CannotCreateError(
+            f"{out} is not empty and was not written by {PROGRAM}",
+            hint="name a new or empty folder",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for folder in (*out.glob("sub-*"), out / TRUTH):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+
+def is_demo(folder: Path) -> bool:
+    """Tell whether a folder is a dataset that this program wrote.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        text = (folder / "dataset_description.json").read_text(encoding="utf-8")
+        return any(maker["Name"] == PROGRAM for maker in json.loads(text)["GeneratedBy"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def write_top(out: Path, people: Sequence[Participant], *, seed: int) -> None:
+    """Write the files at the top of the dataset and of its truth.
+
+    Parameters
+    ----------
+    out : path
+    people : sequence of Participant
+    seed : int
+    """
+    # first, because it marks the folder as one that may be replaced
+    write_json(out / "dataset_description.json", _description())
+    write_atomic(out / "README.md", README.format(version=__version__, seed=seed))
+    write_atomic(out / "LICENSE", (embedded_directory().parent / "LICENSE").read_bytes())
+    rows = [
+        {
+            "participant_id": person.label,
+            "species": "homo sapiens",
+            "head": "made" if person.head else "none",
+            "lesion_load": person.load,
+        }
+        for person in people
+    ]
+    for contrast, (echo, repetition, flip) in TIMINGS.items():
+        write_json(out / f"{contrast}.json", _nominal(echo, repetition, flip))
+    write_tsv(out / "participants.tsv", list(rows[0]), rows)
+    write_json(out / "participants.json", _participants_dictionary())
+    write_json(out / TRUTH / "dataset_description.json", _truth_description())
+    write_atomic(out / TRUTH / "README.md", TRUTH_README)
+
+
+def _description() -> dict[str, Any]:
+    return {
+        "Name": "Synthetic demo of bids_msseg",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "raw",
+        "HEDVersion": "8.3.0",
+        "License": "see LICENSE",
+        "Authors": AUTHORS,
+        "Acknowledgements": f"ICBM 152 template: Fonov et al. 2011, {TEMPLATE_DOI}",
+        "Keywords": ["synthetic", "multiple sclerosis", "lesion", "FLAIR"],
+        "GeneratedBy": [{"Name": PROGRAM, "Version": __version__}],
+        "SourceDatasets": [{"DOI": TEMPLATE_DOI}],
+    }
+
+
+def _truth_description() -> dict[str, Any]:
+    return {
+        "Name": "Truth of the synthetic demo of bids_msseg",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": "see LICENSE of the raw dataset",
+        "Authors": AUTHORS,
+        # the name has to occur in that of the folder
+        "GeneratedBy": [
+            {
+                "Name": TRUTH.name,
+                "Version": __version__,
+                "Description": f"Masks of what {PROGRAM} painted",
+            }
+        ],
+        "DatasetLinks": {"raw": "../.."},
+    }
+
+
+def _nominal(echo: float, repetition: float, flip: float) -> dict[str, Any]:
+    """Describe a sequence that nobody ran; in full, for the validator asks for all of it."""
+    return {
+        "Description": "Synthetic: the numbers are those of the sequence imitated",
+        "Manufacturer": "none (synthetic)",
+        "ManufacturersModelName": "none (synthetic)",
+        "DeviceSerialNumber": "none",
+        "StationName": "none",
+        "SoftwareVersions": f"bids_msseg {__version__}",
+        "MagneticFieldStrength": 3,
+        "ReceiveCoilName": "none",
+        "ReceiveCoilActiveElements": "none",
+        "MatrixCoilMode": "none",
+        "CoilCombinationMethod": "none",
+        "PulseSequenceType": "none (synthetic)",
+        "ScanningSequence": "RM",
+        "SequenceVariant": "NONE",
+        "SequenceName": "none",
+        "PulseSequenceDetails": "mixture of tissue fractions, see README.md",
+        "NonlinearGradientCorrection": True,
+        "MRAcquisitionType": "3D",
+        "EchoTime": echo,
+        "RepetitionTime": repetition,
+        "FlipAngle": flip,
+        "DwellTime": 0.00001,
+        "InstitutionName": "none",
+        "InstitutionAddress": "none",
+        "InstitutionalDepartmentName": "none",
+    }
+
+
+def _participants_dictionary() -> dict[str, Any]:
+    return {
+        "participant_id": {"Description": "Label of the participant"},
+        "species": {"Description": "Species whose template was used"},
+        "head": {
+            "Description": "What surrounds the brain",
+            "Levels": {"made": "a made head", "none": "nothing, as after skull stripping"},
+        },
+        "lesion_load": {
+            "Description": "Lesion load aimed at, at the first visit",
+            "Units": "mL",
+        },
+    }
+
+
+def write_image_sidecar(visit: VisitFiles, protocol: Protocol, *, skull_stripped: bool) -> None:
+    """Describe an image.
+
+    Parameters
+    ----------
+    visit : VisitFiles
+    protocol : Protocol
+    skull_stripped : bool
+    """
+    content = {"SkullStripped": skull_stripped}
+    write_json(visit.out / visit.image(protocol.contrast, ".json"), content)
+
+
+def write_truth(
+    visit: VisitFiles, kind: str, mask: NDArray[np.bool_], grid: Grid, axes: str
+) -> None:
+    """Write a true mask and its sidecar.
+
+    Parameters
+    ----------
+    visit : VisitFiles
+    kind : str
+        A key of :data:`DESCRIPTIONS`.
+    mask : ndarray of bool, shape (X, Y, Z)
+    grid : Grid
+        That of the FLAIR.
+    axes : str
+        Directions in which its axes are stored, those of the FLAIR.
+    """
+    flair = f"bids:raw:{visit.image('FLAIR').as_posix()}"
+    folder = visit.out / TRUTH
+    write_mask(mask, grid, folder / visit.truth(kind), axes)
+    content = {
+        **DESCRIPTIONS[kind],
+        "Manual": False,
+        "Sources": [flair],
+        "SpatialReference": flair,
+    }
+    write_json(folder / visit.truth(kind, ".json"), content)

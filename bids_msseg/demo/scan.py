@@ -1,0 +1,328 @@
+"""A made scanner: from a participant at 1 mm to the images that a clinic would store.
+
+Head motion between contrasts, oblique grids with thick slices (images and lesion fractions are
+averaged over each voxel together), coil shading, Rician noise, and 12-bit storage.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.demo.brain import smooth_field
+from bids_msseg.imaging.volume import Affine, Volume
+
+LARGEST_STORED = 4095
+SHADING_MM = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How one contrast is acquired.
+
+    Attributes
+    ----------
+    contrast : str
+        FLAIR, T1w or T2w.
+    spacing : tuple of 3 floats
+        Voxel edges in mm, along left-right, back-front, down-up of the slice stack.
+    tilt : float
+        Rotation of the stack about the left-right axis, in degrees.
+    axes : str
+        Direction in which each stored axis points, as in ``"RAS"``.
+    offset : float
+        Mean over SD of the brain in this contrast: fixes how dark fluid and air are.
+    noise, shading : float
+        SD of the noise, in SD of the brain; and of the logarithm of the coil shading.
+    """
+
+    contrast: str
+    spacing: tuple[float, float, float]
+    tilt: float
+    axes: str
+    offset: float
+    noise: float
+    shading: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Voxels of an image, and where the participant's own head is from there.
+
+    Attributes
+    ----------
+    shape : tuple of int, (X, Y, Z)
+    affine : ndarray, shape (4, 4)
+        Voxel to scanner mm.
+    pose : ndarray, shape (4, 4)
+        The participant's own mm to scanner mm; rigid.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Affine
+    pose: Affine
+
+
+def random_pose(
+    rng: np.random.Generator, *, degrees: float = 3.0, millimetres: float = 3.0
+) -> Affine:
+    """Turn and shift a head a little.
+
+    Parameters
+    ----------
+    rng : Generator
+    degrees, millimetres : float
+        Largest angle about, and shift along, each axis.
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+        The participant's own mm to scanner mm.
+    """
+    pose = np.eye(4)
+    for axis, angle in enumerate(np.deg2rad(rng.uniform(-degrees, degrees, 3))):
+        pose = pose @ rotation(axis, float(angle))
+    pose[:3, 3] = rng.uniform(-millimetres, millimetres, 3)
+    return pose
+
+
+def rotation(axis: int, angle: float) -> Affine:
+    """Rotate about one axis.
+
+    Parameters
+    ----------
+    axis : {0, 1, 2}
+    angle : float
+        In radians.
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+    """
+    matrix = np.eye(4)
+    one, two = (axis + 1) % 3, (axis + 2) % 3
+    matrix[one, one] = matrix[two, two] = np.cos(angle)
+    matrix[two, one] = np.sin(angle)
+    matrix[one, two] = -np.sin(angle)
+    return matrix
+
+
+def lay_grid(
+    body: NDArray[np.bool_],
+    affine: Affine,
+    protocol: Protocol,
+    pose: Affine,
+    *,
+    margin: float = 6.0,
+) -> Grid:
+    """Lay a slice stack around what is to be seen.
+
+    Parameters
+    ----------
+    body : ndarray of bool, shape (X, Y, Z)
+        What has to lie in the field of view.
+    affine : ndarray, shape (4, 4)
+        Its voxels to the participant's own mm.
+    protocol : Protocol
+    pose : ndarray, shape (4, 4)
+        The participant's own mm to scanner mm.
+    margin : float, default 6
+        Around the body, in mm.
+
+    Returns
+    -------
+    Grid
+    """
+    stack = rotation(0, np.deg2rad(protocol.tilt))
+    points = np.argwhere(body[::4, ::4, ::4]) * 4.0
+    to_stack = np.linalg.inv(stack) @ pose @ affine
+    seen = points @ to_stack[:3, :3].T + to_stack[:3, 3]
+    low, high = seen.min(axis=0) - margin, seen.max(axis=0) + margin
+    spacing = np.array(protocol.spacing)
+    x, y, z = (int(n) for n in np.ceil((high - low) / spacing))
+    own = np.diag([*spacing, 1.0])
+    own[:3, 3] = low + spacing / 2
+    return Grid((x, y, z), stack @ own, pose)
+
+
+def average_over_voxels(array: NDArray[np.floating], affine: Affine, grid: Grid) -> Volume:
+    """Average an image over each voxel of a grid: the slice profile is a box.
+
+    Images, brain and lesions go through the same averaging, so they stay in agreement. Where no
+    edge of the grid is shorter than 2 mm, the source is averaged to that first.
+
+    Parameters
+    ----------
+    array : ndarray, shape (X, Y, Z)
+        On the participant's 1 mm grid.
+    affine : ndarray, shape (4, 4)
+        Its voxels to the participant's own mm.
+    grid : Grid
+
+    Returns
+    -------
+    Volume
+        float32.
+    """
+    spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    step = max(1, int(spacing.min()))
+    array, affine = _block_means(array, affine, step)
+    parts = np.maximum(1, np.round(spacing / step)).astype(int)
+    # voxel (i + 1/2) of the coarse grid is voxel parts * (i + 1/2) of the fine one
+    fine = np.diag([*(1.0 / parts), 1.0])
+    fine[:3, 3] = (1.0 / parts - 1.0) / 2
+    chain = np.linalg.inv(affine) @ np.linalg.inv(grid.pose) @ grid.affine @ fine
+    sampled = ndimage.affine_transform(
+        array,
+        chain,
+        output_shape=tuple(np.array(grid.shape) * parts),
+        order=1,
+        mode="nearest",
+        output=np.float32,
+    )
+    blocks = [n for pair in zip(grid.shape, parts, strict=True) for n in pair]
+    return Volume(sampled.reshape(blocks).mean(axis=(1, 3, 5)), grid.affine)
+
+
+def _block_means(
+    array: NDArray[np.floating], affine: Affine, step: int
+) -> tuple[NDArray[np.floating], Affine]:
+    """Average blocks of ``step`` voxels along each axis; what is left over is cut off."""
+    if step == 1:
+        return array, affine
+    for axis, size in enumerate(array.shape):
+        whole = size // step * step
+        parts = [array[(*[slice(None)] * axis, slice(k, whole, step))] for k in range(step)]
+        array = sum(parts[1:], start=parts[0]) / step
+    coarser = affine @ np.diag([step, step, step, 1.0])
+    coarser[:3, 3] += affine[:3, :3] @ np.full(3, (step - 1) / 2)
+    return array, coarser
+
+
+def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volume:
+    """Turn an ideal image into what a scanner measures.
+
+    Parameters
+    ----------
+    clean : Volume
+        In SD of the brain.
+    protocol : Protocol
+    rng : Generator
+
+    Returns
+    -------
+    Volume
+        float32, never negative, in arbitrary units.
+    """
+    shape = clean.shape
+    shading = np.exp(protocol.shading * smooth_field(rng, shape, list(SHADING_MM / clean.spacing)))
+    signal = np.clip(clean.data + protocol.offset, 0.0, None) * shading
+    real = signal + protocol.noise * rng.standard_normal(shape, np.float32)
+    imaginary = protocol.noise * rng.standard_normal(shape, np.float32)
+    unit = rng.uniform(60.0, 300.0)
+    return clean.with_data((unit * np.hypot(real, imaginary)).astype(np.float32))
+
+
+def stored_along(volume: Volume, axes: str) -> Volume:
+    """Reorder and flip the axes of an image; the world stays where it is.
+
+    Parameters
+    ----------
+    volume : Volume
+        Axes closest to RAS+.
+    axes : str
+        Directions of the axes wanted, as in ``"PSR"``.
+
+    Returns
+    -------
+    Volume
+    """
+    now = nib.orientations.io_orientation(volume.affine)
+    turn = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(axes))
+    data = nib.orientations.apply_orientation(volume.data, turn)
+    back = nib.orientations.inv_ornt_aff(turn, volume.shape)
+    return Volume(data, np.asarray(volume.affine @ back, np.float64))
+
+
+def half_maximum(fraction: NDArray[np.floating], *, floor: float = 0.2) -> NDArray[np.bool_]:
+    """Outline lesions on the voxels of an image as a rater does: at half of what can be seen.
+
+    A small lesion in thick slices fills no voxel. So each component of what is above ``floor`` is
+    cut at half of its own largest fraction; for lesions that fill a voxel this is one half.
+
+    Parameters
+    ----------
+    fraction : ndarray, shape (X, Y, Z)
+        Share of each voxel that is lesion.
+    floor : float, default 0.2
+        What is fainter everywhere is not outlined.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Examples
+    --------
+    >>> column = np.array([0, 0.5, 1, 1, 0.4, 0, 0, 0.1, 0.3, 0.3, 0.1, 0, 0.1]).reshape(1, 1, 13)
+    >>> half_maximum(column).ravel().astype(int)
+    array([0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0])
+    """
+    seen = fraction >= floor
+    parts, count = ndimage.label(seen, np.ones((3, 3, 3), bool))
+    peaks = np.asarray(ndimage.maximum(fraction, parts, np.arange(count + 1)))
+    return np.asarray(seen & (fraction >= 0.5 * peaks[parts]), bool)
+
+
+def write_image(volume: Volume, path: Path, axes: str) -> None:
+    """Store an image as 12-bit integers with a scale factor.
+
+    Parameters
+    ----------
+    volume : Volume
+        Not negative, axes closest to RAS+.
+    path : path
+        A ``.nii.gz`` file.
+    axes : str
+        Directions in which its axes are stored.
+    """
+    slope = float(np.float32(max(float(volume.data.max()), 1e-3) / LARGEST_STORED))
+    whole = np.round(volume.data / slope).astype(np.int16)
+    _write(stored_along(volume.with_data(whole), axes), path, slope)
+
+
+def write_mask(mask: NDArray[np.bool_], grid: Grid, path: Path, axes: str) -> None:
+    """Store a mask as bytes.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+    grid : Grid
+    path : path
+        A ``.nii.gz`` file.
+    axes : str
+        As for the image that it belongs to.
+    """
+    _write(stored_along(Volume(mask.astype(np.uint8), grid.affine), axes), path, 1.0)
+
+
+def _write(volume: Volume, path: Path, slope: float) -> None:
+    """Write NIfTI-1 in one piece: nibabel would choose a slope of its own."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(volume.data.dtype)
+    header.set_data_shape(volume.shape)
+    header.set_qform(volume.affine, code=1)
+    header.set_sform(volume.affine, code=1)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(slope, 0.0)
+    header["magic"] = b"n+1"
+    header["vox_offset"] = 352
+    content = header.binaryblock + bytes(4) + volume.data.tobytes(order="F")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # no time stamp: the same seed gives the same bytes
+    path.write_bytes(gzip.compress(content, compresslevel=4, mtime=0))

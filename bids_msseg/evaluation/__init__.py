@@ -1,0 +1,1 @@
+"""How masks agree with those of experts: pairs, figures, tables, raters and their consensus."""

@@ -1,0 +1,238 @@
+"""One visit of an evaluation: files in, rows of tables out.
+
+Public names: :class:`Rules`, :class:`Outcome`, :func:`load`, :func:`compare`, :func:`picture`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+from bids_msseg.evaluation.figures import MIN_VOLUME, Masks, Row, figures, lesion_rows
+from bids_msseg.evaluation.files import Pair
+from bids_msseg.evaluation.mask_values import MaskValues, lesion_voxels
+from bids_msseg.imaging.register import read_itk_affine, register_affine
+from bids_msseg.imaging.resample import inverse, mask_onto, resample
+from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
+from bids_msseg.lesions.calibration import Reliability, reliability
+from bids_msseg.lesions.regions import Region, region_map
+from bids_msseg.reports.evaluation_data import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is asked of every visit.
+
+    Attributes
+    ----------
+    min_volume : float
+        Smaller lesions are not counted, in mm³.
+    resample : bool
+        Whether an automatic mask on another grid is brought onto the manual one's.
+    fit_regions : bool
+        Whether the template is fitted to FLAIRs whose regions are not known.
+    mask_values : tuple of int, optional
+        Which values of the manual masks are lesion; any above zero where not given.
+    """
+
+    min_volume: float = MIN_VOLUME
+    resample: bool = False
+    fit_regions: bool = False
+    mask_values: MaskValues = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Figures of one visit.
+
+    Attributes
+    ----------
+    subject : dict
+        Row of ``subjects``.
+    lesions : tuple of dict
+        Rows of ``lesions``, manual ones first.
+    reliability : Reliability or None
+        None without a probability.
+    notes : tuple of str
+        What was decided about the values of the masks.
+    """
+
+    subject: Row
+    lesions: tuple[Row, ...]
+    reliability: Reliability | None
+    notes: tuple[str, ...] = ()
+
+
+def load(pair: Pair, rules: Rules) -> Masks:
+    """Read both masks; :func:`lesion_voxels` says which values are lesion.
+
+    Parameters
+    ----------
+    pair : Pair
+    rules : Rules
+
+    Returns
+    -------
+    Masks
+        On the grid of the manual mask. An automatic mask of another grid is read linearly there
+        and cut at one half, if that was asked for.
+
+    Raises
+    ------
+    DataError
+        If the grids differ and resampling was not asked for, or a file is damaged or no mask.
+    """
+    return _read_pair(pair, rules)[0]
+
+
+def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
+    """Read both masks, and say what was decided about their values."""
+    if not (pair.same_grid or rules.resample):
+        raise DataError(
+            f"{pair.auto.name} and {pair.manual.name} are on different grids",
+            hint="give masks of one space, or --resample to bring the automatic mask onto the "
+            "grid of the manual one",
+        )
+    truth, auto = _read(pair.manual), _read(pair.auto)
+    manual, first = lesion_voxels(truth.data, pair.manual.name, rules.mask_values)
+    found, second = lesion_voxels(auto.data, pair.auto.name)
+    frame = truth.with_data(manual)
+    masks = Masks.of(
+        _mask_on(auto.with_data(found), frame),
+        frame.data,
+        frame.affine,
+        min_volume=rules.min_volume,
+        probability=None if pair.probability is None else _on(_read(pair.probability), frame),
+        brain=None if pair.brain is None else _mask_on(_read(pair.brain), frame),
+    )
+    return masks, tuple(f"{pair.key}: {note}" for note in (first, second) if note)
+
+
+def _read(path: Path) -> Volume:
+    try:
+        volume = load_volume(path)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}", hint="write that file again") from error
+    return volume.with_data(volume.data.reshape(volume.data.shape[:3]))
+
+
+def _is_on(volume: Volume, frame: Volume) -> bool:
+    return volume.shape == frame.shape and np.allclose(volume.affine, frame.affine, atol=1e-2)
+
+
+def _mask_on(volume: Volume, frame: Volume) -> NDArray[np.bool_]:
+    drawn = volume.data > 0.5
+    if _is_on(volume, frame):
+        return np.asarray(drawn, bool)
+    return mask_onto(volume.with_data(drawn), frame.shape, frame.affine)
+
+
+def _on(volume: Volume, frame: Volume) -> NDArray[np.float32]:
+    data = volume if _is_on(volume, frame) else resample(volume, frame.shape, frame.affine)
+    return np.nan_to_num(data.data.astype(np.float32, copy=False))
+
+
+def compare(pair: Pair, rules: Rules) -> Outcome:
+    """Measure how the masks of one visit agree.
+
+    Parameters
+    ----------
+    pair : Pair
+    rules : Rules
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    DataError
+        See :func:`load`.
+    """
+    masks, notes = _read_pair(pair, rules)
+    visit = {"name": pair.key, "site": pair.site}
+    subject = visit | {
+        "participant_id": pair.participant,
+        "session_id": pair.session or "n/a",
+        "resampled": "no" if pair.same_grid else "yes",
+    }
+    rows = lesion_rows(masks, _regions(pair, masks.frame, rules))
+    chart = None
+    if masks.probability is not None:
+        chart = reliability(masks.probability, masks.manual)
+    return Outcome(subject | figures(masks), tuple(visit | row for row in rows), chart, notes)
+
+
+def _regions(pair: Pair, frame: Volume, rules: Rules) -> NDArray[np.integer] | None:
+    """Give each voxel its region: as labelled, by the template's affine, or by fitting it."""
+    if pair.regions is not None:
+        volume = _read(pair.regions)
+        labelled = resample(
+            volume.with_data(volume.data.astype(np.int8)), frame.shape, frame.affine, order=0
+        ).data
+        return np.where((labelled >= 1) & (labelled <= 4), labelled, Region.DEEP_WHITE_MATTER)
+    if pair.transform is not None:
+        return _template_regions(frame, inverse(read_itk_affine(pair.transform)))
+    if rules.fit_regions and pair.flair is not None and pair.brain is not None:
+        return _template_regions(frame, inverse(_fitted(pair)))
+    return None
+
+
+def _fitted(pair: Pair) -> Affine:
+    """Fit the template to the brain: template world mm to FLAIR world mm."""
+    template = load_template()
+    flair = _read(pair.flair or Path())
+    brain = _mask_on(_read(pair.brain or Path()), flair)
+    ras, mask = as_ras(flair), as_ras(flair.with_data(brain.astype(np.uint8)))
+    return register_affine(
+        ras, template.volume, moving_mask=mask.data > 0, fixed_mask=template.mask
+    ).affine
+
+
+def _template_regions(frame: Volume, to_template: Affine) -> NDArray[np.int8]:
+    template = load_template()
+    anatomy = template.volume.with_data(np.asarray(template.regions))
+    here = resample(anatomy, frame.shape, frame.affine, transform=to_template, order=0)
+    return region_map(here.data, frame.spacing)
+
+
+def picture(pair: Pair, rules: Rules, subject: Row, lesions: Sequence[Row]) -> Case:
+    """Load one visit for the page.
+
+    Parameters
+    ----------
+    pair : Pair
+    rules : Rules
+    subject : mapping
+        Its row of ``subjects``.
+    lesions : sequence of mapping
+        Its rows of ``lesions``.
+
+    Returns
+    -------
+    Case
+    """
+    data = load(pair, rules)
+    frame = data.frame
+    image = None if pair.flair is None else _on(_read(pair.flair), frame)
+    x, y, z = frame.spacing.tolist()
+    return Case(
+        pair.key,
+        pair.site,
+        image,
+        data.auto,
+        data.manual,
+        data.auto_labels,
+        data.manual_labels,
+        (x, y, z),
+        data.affine,
+        subject,
+        tuple(lesions),
+        data.brain,
+    )

@@ -1,0 +1,232 @@
+"""Before and after a fine-tuning: pairs of scores, a table of them, and a verdict.
+
+A cascade is called better only where patients that it had not learnt from say so, each by the
+nets that had not seen it; see :func:`judge`.
+
+Public names: :class:`Pair`, :class:`Verdict`, :func:`judge`, :func:`seen_before`,
+:func:`comparison_table`, :func:`comparison_rows`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bids_msseg.evaluation.scoring import Score
+from bids_msseg.lesions.bootstrap import MeanEstimate, estimate_mean
+
+SHOWN: Final = {
+    "dice": "Dice",
+    "ppv": "PPV",
+    "sensitivity": "sensitivity",
+    "lesion_f1": "lesion F1",
+}
+BETTER: Final = "better"
+NOT_BETTER: Final = "not shown to be better"
+UNTOLD: Final = "cannot be told"
+YES, NO, UNKNOWN = "yes", "no", "not known"
+FEWEST: Final = 2
+"""Fewer held-out patients than this say nothing about the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One visit, segmented by the given cascade and by one tuned without its patient.
+
+    Attributes
+    ----------
+    before : Score
+    after : Score or None
+        None where nobody could be held out.
+    seen : {"yes", "no", "not known"}
+        Whether the given weights were trained on this patient.
+    """
+
+    before: Score
+    after: Score | None
+    seen: str = NO
+
+    @property
+    def patient(self) -> str:
+        """``sub-<label>``."""
+        return self.before.visit.partition("_")[0]
+
+    @property
+    def gain(self) -> float:
+        """Dice after minus before; NaN where either is not defined."""
+        return math.nan if self.after is None else self.after.dice - self.before.dice
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the tuned cascade may be called better.
+
+    Attributes
+    ----------
+    word : {"better", "not shown to be better", "cannot be told"}
+    reason : str
+        With the figures behind it.
+    gain : MeanEstimate
+        Of Dice in the held-out patients that count.
+    """
+
+    word: str
+    reason: str
+    gain: MeanEstimate
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.reason}"
+
+
+def judge(pairs: Sequence[Pair]) -> Verdict:
+    """Say whether held-out patients show the tuned cascade to be better.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Patients that the given weights were trained on do not count: nothing was held out.
+
+    Returns
+    -------
+    Verdict
+        ``better`` only if the mean Dice rose and, from five patients on, the bootstrap 95 %
+        interval of the difference lies above zero, or, with fewer, the Dice rose in every
+        patient. ``cannot be told`` with fewer than two patients that count.
+    """
+    fresh = [pair for pair in counted(pairs) if not math.isnan(pair.gain)]
+    gain = estimate_mean([pair.gain for pair in fresh], [pair.patient for pair in fresh])
+    if gain.n_patients < FEWEST:
+        return Verdict(UNTOLD, _why_untold(pairs, gain), gain)
+    word, reason = _weigh(fresh, gain)
+    if any(pair.seen == UNKNOWN for pair in fresh):
+        reason += "; whether the given weights had seen these patients is not known"
+    return Verdict(word, reason, gain)
+
+
+def _weigh(pairs: Sequence[Pair], gain: MeanEstimate) -> tuple[str, str]:
+    figures = f"mean held-out Dice changed by {gain.mean:+.3f} (n = {gain.n_patients}"
+    if gain.has_interval:
+        word = BETTER if gain.mean > 0 and gain.low > 0 else NOT_BETTER
+        return word, f"{figures}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f})"
+    risen = _rises(pairs)
+    word = BETTER if gain.mean > 0 and all(risen) else NOT_BETTER
+    rose = f"it rose in {sum(risen)} of {len(risen)} patients"
+    return word, f"{figures}, too few for an interval); {rose}"
+
+
+def counted(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs of patients that the given weights are not known to have seen."""
+    seen = {pair.patient for pair in pairs if pair.seen == YES}
+    return [pair for pair in pairs if pair.patient not in seen]
+
+
+def _why_untold(pairs: Sequence[Pair], gain: MeanEstimate) -> str:
+    if all(pair.after is None for pair in pairs):
+        return "no held-out patient"
+    if len(counted(pairs)) < len(pairs):
+        return (
+            f"{gain.n_patients} held-out patients that the given weights had not been trained on"
+        )
+    return f"Dice is defined for {gain.n_patients} held-out patients"
+
+
+def _rises(pairs: Sequence[Pair]) -> list[bool]:
+    """Say of each patient whether the mean Dice of its visits rose."""
+    gains: dict[str, list[float]] = {}
+    for pair in pairs:
+        gains.setdefault(pair.patient, []).append(pair.gain)
+    return [sum(values) > 0 for values in gains.values()]
+
+
+def seen_before(notes: Mapping[str, Any], visit: str, image: str | None = None) -> str:
+    """Say whether weights were trained on a patient.
+
+    Parameters
+    ----------
+    notes : mapping
+        Of the weights: ``visits`` (names, or only their number in older files), ``images``
+        (SHA-256 of each visit's FLAIR) and ``init``, the notes of the weights behind them.
+    visit : str
+        ``sub-<label>[_ses-<label>]``.
+    image : str, optional
+        SHA-256 of its FLAIR. Names are compared only where images cannot be: many datasets have
+        a ``sub-01``.
+
+    Returns
+    -------
+    {"yes", "no", "not known"}
+
+    Examples
+    --------
+    >>> seen_before({"visits": ["sub-01"]}, "sub-01"), seen_before({"visits": 13}, "sub-01")
+    ('yes', 'not known')
+    """
+    answers = [_seen_in(notes, visit, image)]
+    if isinstance(notes.get("init"), Mapping):
+        answers.append(seen_before(notes["init"], visit, image))
+    return next((word for word in (YES, UNKNOWN) if word in answers), NO)
+
+
+def _seen_in(notes: Mapping[str, Any], visit: str, image: str | None) -> str:
+    names, images = notes.get("visits"), dict(notes.get("images") or {})
+    if image is not None and image in images.values():
+        return YES
+    if not isinstance(names, list):
+        return UNKNOWN
+    if image is not None and set(names) <= set(images):
+        return NO
+    patient = visit.partition("_")[0]
+    return YES if patient in {str(name).partition("_")[0] for name in names} else NO
+
+
+def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    """Return columns and rows of ``before_after.tsv``, one row a visit."""
+    columns = ["visit", "site", "seen_before"]
+    columns += [f"{name}_{when}" for name in SHOWN for when in ("before", "after")]
+    rows = []
+    for pair in pairs:
+        row: dict[str, Any] = {
+            "visit": pair.before.visit,
+            "site": pair.before.site,
+            "seen_before": pair.seen,
+        }
+        for name in SHOWN:
+            row[f"{name}_before"] = getattr(pair.before, name)
+            row[f"{name}_after"] = None if pair.after is None else getattr(pair.after, name)
+        rows.append(row)
+    return tuple(columns), rows
+
+
+def comparison_table(pairs: Sequence[Pair]) -> str:
+    """Write before and after as a Markdown table: every visit, then the mean with its n.
+
+    The mean is over the visits that :func:`judge` counts.
+    """
+    head = ["visit", "site", "seen before"]
+    head += [f"{title} {when}" for title in SHOWN.values() for when in ("before", "after")]
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    for pair in pairs:
+        cells = [cell for name in SHOWN for cell in _cells(pair, name)]
+        lines.append(" | ".join((pair.before.visit, pair.before.site, pair.seen, *cells)))
+    fresh = counted(pairs)
+    people = len({pair.patient for pair in fresh})
+    means = [_number(_mean(fresh, name, when)) for name in SHOWN for when in ("before", "after")]
+    lines.append(" | ".join((f"**mean, n = {people}**", "", "", *means)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cells(pair: Pair, name: str) -> tuple[str, str]:
+    after = math.nan if pair.after is None else getattr(pair.after, name)
+    return _number(getattr(pair.before, name)), _number(after)
+
+
+def _mean(pairs: Sequence[Pair], name: str, when: str) -> float:
+    scores = [getattr(pair, when) for pair in pairs]
+    values = [getattr(one, name) for one in scores if one is not None]
+    return estimate_mean(values, draws=1).mean
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,158 @@
+"""One mask from the masks of several raters, for every visit of a dataset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg.errors import DataError, ExitCode, MssegError, NoInputError
+from bids_msseg.evaluation.mask_values import MaskValues
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.raters import RatedVisit
+
+LOGGER = logging.getLogger("bids_msseg")
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to fuse.
+
+    Attributes
+    ----------
+    bids_dir, out_dir : path
+    derivatives : tuple of path
+        Where raters' masks are looked for; found below ``bids_dir`` if there are none.
+    raters : tuple of str or None
+        Values of ``desc-`` that are raters.
+    machines : tuple of path
+        Derivative datasets whose masks are compared and have no vote.
+    space : str
+        Value of ``space-``.
+    margin : int
+        Voxels by which the union of the raters' masks is dilated before they are fused in it.
+    values : tuple of int, optional
+        Which values of the raters' masks are lesion; any above zero where not given.
+    """
+
+    bids_dir: Path
+    out_dir: Path
+    derivatives: tuple[Path, ...] = ()
+    raters: tuple[str, ...] | None = None
+    machines: tuple[Path, ...] = ()
+    space: str = "FLAIR"
+    margin: int = 0
+    values: MaskValues = None
+
+
+def fuse_dataset(request: Request) -> ExitCode:
+    """Fuse the masks of every visit with at least two raters.
+
+    Parameters
+    ----------
+    request : Request
+
+    Returns
+    -------
+    ExitCode
+        That of the first visit which failed; the others are written all the same.
+
+    Raises
+    ------
+    InvalidDatasetError, NoInputError
+        If there is no dataset, or no visit has two raters.
+    UsageError, CannotCreateError
+        If the output folder cannot be used.
+    """
+    from bids_msseg.evaluation.consensus_files import name_datasets, prepare_output, write_tables
+    from bids_msseg.evaluation.raters import find_rated, rater_datasets
+
+    datasets = rater_datasets(request.bids_dir, request.derivatives)
+    for machine in request.machines:
+        if not machine.is_dir():
+            raise NoInputError(f"there is no folder {machine}", hint="check --machine")
+    visits = _with_two(find_rated(datasets, space=request.space, labels=request.raters), request)
+    names = name_datasets(datasets)
+    machines = name_datasets(request.machines)
+    for note in prepare_output(request.bids_dir, request.out_dir, names):
+        LOGGER.warning("%s", note)
+    raters: Rows = []
+    left_out: Rows = []
+    failed: list[ExitCode] = []
+    for rated in visits:
+        try:
+            rows = _fuse_visit(rated, request, names, machines)
+        except MssegError as error:
+            LOGGER.error("%s: %s", rated.visit.prefix, error)
+            failed.append(error.code)
+            continue
+        raters += rows[0]
+        left_out += rows[1]
+    write_tables(request.out_dir, raters, left_out)
+    LOGGER.info("%d visits fused, %d failed", len(visits) - len(failed), len(failed))
+    return failed[0] if failed else ExitCode.SUCCESS
+
+
+def _with_two(found: Sequence[RatedVisit], request: Request) -> list[RatedVisit]:
+    for rated in found:
+        if len(rated.raters) < 2:
+            LOGGER.warning(
+                "%s has one rater, %s: left out", rated.visit.prefix, next(iter(rated.raters))
+            )
+    several = [rated for rated in found if len(rated.raters) >= 2]
+    if not several:
+        raise NoInputError(
+            f"no visit has masks of two raters in the space {request.space}",
+            hint="name them sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz in a "
+            "derivative dataset, or see --derivatives, --raters and --space",
+        )
+    return several
+
+
+def _fuse_visit(
+    rated: RatedVisit, request: Request, names: Mapping[str, Path], machines: Mapping[str, Path]
+) -> tuple[Rows, Rows]:
+    """Write everything of one visit and return its rows of both tables."""
+    from bids_msseg.evaluation.consensus_files import left_out_rows, rater_rows, write_consensus
+    from bids_msseg.evaluation.raters import read_masks
+    from bids_msseg.lesions.consensus import METHODS, fuse_masks, leave_one_out, score_raters
+
+    made = _find_machines(rated, machines, request.space)
+    raters, machine_masks = list(rated.raters.values()), list(made.values())
+    masks, grid = read_masks(raters, values=request.values, machines=machine_masks)
+    drawn = dict(zip(rated.raters, masks, strict=False))
+    others = dict(zip(made, masks[len(drawn) :], strict=True))
+    if not any(mask.any() for mask in drawn.values()):
+        LOGGER.warning("%s: all %d masks are empty", rated.visit.prefix, len(drawn))
+    rows: Rows = []
+    for method in METHODS:
+        consensus = fuse_masks(list(drawn.values()), method, grid.spacing, margin=request.margin)
+        write_consensus(
+            request.out_dir, rated, consensus, grid, names,
+            space=request.space, margin=request.margin, values=request.values,
+        )  # fmt: skip
+        rows += rater_rows(rated, consensus, score_raters(drawn, consensus, grid.voxel_volume))
+    compared = leave_one_out(drawn, grid.spacing, machines=others, margin=request.margin)
+    LOGGER.info("%s: consensus of %d raters", rated.visit.prefix, len(drawn))
+    return rows, left_out_rows(rated, compared)
+
+
+def _find_machines(rated: RatedVisit, machines: Mapping[str, Path], space: str) -> dict[str, Path]:
+    from bids_msseg.commands.labels import find_truth
+
+    found: dict[str, Path] = {}
+    for name, folder in machines.items():
+        mask = find_truth(folder, rated.visit, space=space)
+        if mask is None:
+            LOGGER.warning("%s: %s has no mask of it", rated.visit.prefix, folder)
+        elif name in rated.raters:
+            raise DataError(
+                f"{name} is a rater and a machine", hint="rename the folder of the machine"
+            )
+        else:
+            found[name] = mask
+    return found

@@ -1,0 +1,334 @@
+"""What ``msseg-consensus`` writes: masks, probabilities, two tables, and what explains them.
+
+Public names: :func:`prepare_output`, :func:`write_consensus`, :func:`write_tables`,
+:func:`name_datasets`, :func:`rater_rows`, :func:`left_out_rows`,
+:data:`RATER_COLUMNS`, :data:`LEFT_OUT_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bids_msseg.bids.dataset import check_directories, dataset_description
+from bids_msseg.bids.files import write_json, write_tsv
+from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.sidecars import bids_uri, link_name
+from bids_msseg.bids.visit import Visit
+from bids_msseg.errors import CannotCreateError, UsageError
+from bids_msseg.evaluation.mask_values import MaskValues
+from bids_msseg.evaluation.raters import RatedVisit, describe
+from bids_msseg.imaging.volume import Volume, save_volume
+from bids_msseg.io.atomic import write_atomic
+from bids_msseg.lesions.consensus import METHODS, Consensus, LeftOut, Method, Score
+
+Row = dict[str, Any]
+
+PROGRAM: Final = "msseg-consensus"
+HOW: Final[Mapping[Method, str]] = {
+    "majority": "Share of the raters that drew a voxel",
+    "staple": "STAPLE (SimpleITK) inside the union of the raters' masks",
+    "lopstaple": "STAPLE as a logarithmic opinion pool inside the union of the raters' masks, "
+    "each rater weighted by the local agreement with the others",
+}
+_VISIT: Final[Mapping[str, Mapping[str, Any]]] = {
+    "participant_id": {"Description": "Participant"},
+    "session_id": {"Description": "Session; n/a where there are none"},
+    "visit": {"Description": "Start of the names of the visit's files"},
+    "consensus": {
+        "Description": "How the masks were fused",
+        "Levels": {name: HOW[name] for name in METHODS},
+    },
+    "n_raters": {"Description": "Raters with a vote in the consensus"},
+}
+_SCORES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "dice": {"Description": "Dice overlap with the consensus; n/a where both are empty"},
+    "sensitivity": {"Description": "Share of the consensus' voxels in the mask"},
+    "specificity": {
+        "Description": "Share of the voxels outside the consensus that the mask leaves free, "
+        "inside the union of the masks dilated by two voxels"
+    },
+    "ppv": {"Description": "Positive predictive value: share of the mask in the consensus"},
+    "lesion_sensitivity": {
+        "Description": "Share of the consensus' lesions (26-connected, from 3 mm^3 on) that the "
+        "mask touches"
+    },
+    "lesion_ppv": {"Description": "Share of the mask's lesions that the consensus touches"},
+    "lesion_f1": {"Description": "Harmonic mean of lesion_sensitivity and lesion_ppv"},
+    "volume_ml": {"Description": "Volume of the mask", "Units": "mL"},
+    "consensus_volume_ml": {"Description": "Volume of the consensus", "Units": "mL"},
+}
+RATER_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
+    **_VISIT,
+    "rater": {"Description": "Value of desc- in the name of the mask"},
+    **_SCORES,
+    "estimated_sensitivity": {"Description": "Sensitivity as the fusion estimated it"},
+    "estimated_specificity": {
+        "Description": "Specificity as the fusion estimated it, inside the union of the raters' "
+        "masks (dilated only as far as --margin says)"
+    },
+    "reliability_weight": {
+        "Description": "Mean weight of the rater's opinion; 1 where all count alike"
+    },
+}
+LEFT_OUT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
+    **_VISIT,
+    "left_out": {"Description": "Rater without a vote in the consensus; n/a where all have one"},
+    "judged": {"Description": "Whose mask is compared with it"},
+    "kind": {
+        "Description": "Who made the mask",
+        "Levels": {"rater": "A rater, who has no vote", "machine": "A program, which never votes"},
+    },
+    **_SCORES,
+}
+
+
+def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) -> tuple[str, ...]:
+    """Make the top folder of a derivative dataset.
+
+    Parameters
+    ----------
+    bids_dir : path
+    out_dir : path
+        New, empty or written by this command before.
+    datasets : mapping of str to path
+        Where the raters' masks and the machines' lie, by the name used in BIDS URIs.
+
+    Returns
+    -------
+    tuple of str
+        Warnings.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds, or lies in, something else.
+    CannotCreateError
+        If it cannot be written.
+    """
+    _refuse_foreign(out_dir, datasets.values())
+    notes = check_directories(bids_dir, out_dir, out_dir / ".work", create=False)
+    about = dataset_description(
+        out_dir, bids_dir, describe(bids_dir), derivatives=datasets, environment=os.environ
+    )
+    about["Name"] = f"Consensus of raters: {describe(bids_dir).get('Name') or 'a BIDS dataset'}"
+    about["GeneratedBy"][0]["Description"] = f"{PROGRAM}: consensus of several raters' masks"
+    about["DatasetLinks"].pop("templateflow", None)
+    about.pop("HowToAcknowledge", None)
+    try:
+        write_json(out_dir / "dataset_description.json", about)
+        write_atomic(out_dir / ".bidsignore", "group_*\n")
+        write_atomic(out_dir / "README.md", _README)
+        rows = [{"desc_id": f"desc-{name}", "description": HOW[name]} for name in METHODS]
+        write_tsv(out_dir / "descriptions.tsv", ("desc_id", "description"), rows)
+        write_json(
+            out_dir / "descriptions.json",
+            {"Description": "What the desc- labels in the names of files mean"},
+        )
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot write into {out_dir}: {error.strerror}", hint="make the folder writable"
+        ) from error
+    return notes
+
+
+_README: Final = """\
+# Consensus of several raters
+
+Written by msseg-consensus of bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`, for each
+way of fusing (`descriptions.tsv`):
+
+- `label-L_desc-<how>_mask`: the consensus
+- `label-L_desc-<how>_probseg`: the probability that it was cut from, at one half
+
+`group_raters.tsv` compares each rater with the consensus, `group_leaveoneout.tsv` with the
+consensus of the others; the JSON files beside them explain the columns.
+"""
+
+
+def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
+    for folder in inputs:
+        if out_dir.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"the output folder {out_dir} is in {folder}, where masks are read",
+                hint="name an empty folder",
+            )
+    about = describe(out_dir)
+    makers = about.get("GeneratedBy")
+    first = makers[0] if isinstance(makers, list) and makers else {}
+    written = first.get("Description", "") if isinstance(first, dict) else ""
+    if about and not str(written).startswith(PROGRAM):
+        raise UsageError(
+            f"the output folder {out_dir} holds another dataset", hint="name an empty folder"
+        )
+
+
+def name_datasets(folders: Sequence[Path]) -> dict[str, Path]:
+    """Give each dataset a name of its own for BIDS URIs: that of its folder.
+
+    Examples
+    --------
+    >>> list(name_datasets([Path("/a/manual"), Path("/b/manual"), Path("/c/my labels")]))
+    ['manual', 'manual-2', 'my-labels']
+    """
+    named: dict[str, Path] = {}
+    for folder in folders:
+        stem = link_name(folder.absolute().name) or "source"
+        name, count = stem, 1
+        while name in named:
+            count += 1
+            name = f"{stem}-{count}"
+        named[name] = folder
+    return named
+
+
+def write_consensus(
+    out_dir: Path,
+    rated: RatedVisit,
+    consensus: Consensus,
+    grid: Volume,
+    datasets: Mapping[str, Path],
+    *,
+    space: str,
+    margin: int,
+    values: MaskValues = None,
+) -> None:
+    """Write one consensus of a visit, its probability, and the JSON beside each.
+
+    Parameters
+    ----------
+    out_dir : path
+    rated : RatedVisit
+    consensus : Consensus
+    grid : Volume
+        Any mask of the visit.
+    datasets : mapping of str to path
+        As for :func:`prepare_output`.
+    space : str
+        Value of ``space-``.
+    margin : int
+        Voxels by which the union was dilated.
+    values : tuple of int, optional
+        Which values of the masks were taken for lesion.
+    """
+    uris = [bids_uri(path, datasets) for path in rated.raters.values()]
+    how = HOW[consensus.method] + (f"; union dilated by {margin} voxels" if margin else "")
+    if values is not None:
+        how += f"; lesion is where a mask holds {', '.join(map(str, values))}"
+    outputs: tuple[tuple[str, Any, str, Row], ...] = (
+        ("mask", consensus.mask, f"At least one half of: {how}", {"Type": "Lesion"}),
+        ("probseg", consensus.probability, how, {}),
+    )
+    for suffix, data, text, extra in outputs:
+        about = {"Description": text, **extra, "Sources": uris, "SpatialReference": uris[0]}
+        name = {"suffix": suffix, "space": space, "label": "L", "desc": consensus.method}
+        image = grid.with_data(data)
+        write_atomic(
+            output_path(out_dir, rated.visit, extension=".nii.gz", **name),
+            lambda place, image=image: save_volume(image, place),  # type: ignore[misc]
+        )
+        write_json(output_path(out_dir, rated.visit, extension=".json", **name), about)
+
+
+def rater_rows(rated: RatedVisit, consensus: Consensus, scores: Mapping[str, Score]) -> list[Row]:
+    """Arrange how each rater agrees with a consensus.
+
+    Parameters
+    ----------
+    rated : RatedVisit
+    consensus : Consensus
+    scores : mapping of str to Score
+        By rater, in the order of the consensus' estimates.
+
+    Returns
+    -------
+    list of dict
+        Keys as in :data:`RATER_COLUMNS`.
+    """
+    start = {**_visit_cells(rated.visit), "consensus": consensus.method, "n_raters": len(scores)}
+    estimates = np.stack([consensus.sensitivity, consensus.specificity, consensus.weight], axis=1)
+    return [
+        {
+            **start,
+            "rater": name,
+            **_score_cells(score),
+            "estimated_sensitivity": sensitivity,
+            "estimated_specificity": specificity,
+            "reliability_weight": weight,
+        }
+        for (name, score), (sensitivity, specificity, weight) in zip(
+            scores.items(), estimates.tolist(), strict=True
+        )
+    ]
+
+
+def left_out_rows(rated: RatedVisit, compared: Iterable[LeftOut]) -> list[Row]:
+    """Arrange how masks agree with the consensus of the others.
+
+    Parameters
+    ----------
+    rated : RatedVisit
+    compared : iterable of LeftOut
+
+    Returns
+    -------
+    list of dict
+        Keys as in :data:`LEFT_OUT_COLUMNS`.
+    """
+    return [
+        {
+            **_visit_cells(rated.visit),
+            "consensus": one.method,
+            "n_raters": one.n_raters,
+            "left_out": one.left_out,
+            "judged": one.judged,
+            "kind": "machine" if one.machine else "rater",
+            **_score_cells(one.score),
+        }
+        for one in compared
+    ]
+
+
+def write_tables(out_dir: Path, raters: Sequence[Row], left_out: Sequence[Row]) -> None:
+    """Write both tables and the dictionaries of their columns.
+
+    Parameters
+    ----------
+    out_dir : path
+    raters, left_out : sequence of dict
+        From :func:`rater_rows` and :func:`left_out_rows`.
+    """
+    for name, columns, rows in (
+        ("group_raters", RATER_COLUMNS, raters),
+        ("group_leaveoneout", LEFT_OUT_COLUMNS, left_out),
+    ):
+        write_tsv(out_dir / f"{name}.tsv", list(columns), rows)
+        write_json(out_dir / f"{name}.json", columns)
+
+
+def _visit_cells(visit: Visit) -> Row:
+    session = f"ses-{visit.session}" if visit.session else None
+    return {
+        "participant_id": f"sub-{visit.participant}",
+        "session_id": session,
+        "visit": visit.prefix,
+    }
+
+
+def _score_cells(score: Score) -> Row:
+    voxel, lesion = score.voxel, score.lesion
+    return {
+        "dice": voxel.dice,
+        "sensitivity": voxel.sensitivity,
+        "specificity": voxel.specificity,
+        "ppv": voxel.ppv,
+        "lesion_sensitivity": lesion.sensitivity,
+        "lesion_ppv": lesion.ppv,
+        "lesion_f1": lesion.f1,
+        "volume_ml": voxel.volume_pred_ml,
+        "consensus_volume_ml": voxel.volume_truth_ml,
+    }

@@ -1,0 +1,225 @@
+"""Every visit of two datasets of masks compared: tables, notes and a page."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import write_json, write_tsv
+from bids_msseg.errors import CannotCreateError, DataError, ExitCode, UsageError
+from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
+from bids_msseg.evaluation.figures import Row
+from bids_msseg.evaluation.files import Choice, Pair, Pairing, Places, find_pairs, other_spaces
+from bids_msseg.evaluation.tables import all_tables
+from bids_msseg.evaluation.text import describe, dictionary, notes
+from bids_msseg.reports.evaluation_data import ALL_SITES, TABLES, Case, Evaluation
+
+LOGGER = logging.getLogger("bids_msseg")
+PROGRAM = "msseg-evaluate"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one evaluation compares.
+
+    Attributes
+    ----------
+    auto, manual : Choice
+    out : path
+    places : Places
+    rules : Rules
+    nprocs : int
+        Visits at a time.
+    page : bool
+        Whether ``evaluation.html`` is written.
+    """
+
+    auto: Choice
+    manual: Choice
+    out: Path
+    places: Places = field(default_factory=Places)
+    rules: Rules = field(default_factory=Rules)
+    nprocs: int = 1
+    page: bool = True
+
+
+def evaluate(settings: Settings) -> ExitCode:
+    """Compare every visit and write all outputs.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    ExitCode
+
+    Raises
+    ------
+    NoInputError
+        If there is nothing to compare.
+    UsageError
+        If scikit-image is missing.
+    DataError
+        If grids differ and resampling was not asked for, or a file is damaged.
+    CannotCreateError
+        If the output folder cannot be written.
+    """
+    _require_skimage()
+    pairing = find_pairs(settings.auto, settings.manual, settings.places)
+    _refuse_other_grids(pairing.pairs, settings)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"{settings.out} cannot be written: {error.strerror}", hint="name another folder"
+        ) from error
+    outcomes = list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
+    for note in (note for outcome in outcomes for note in outcome.notes):
+        LOGGER.warning("%s", note)
+    result = assemble(settings, pairing, outcomes)
+    write_tables(result, settings)
+    if settings.page:
+        from bids_msseg.reports.evaluation import write_page
+
+        LOGGER.info("wrote %s", write_page(result, settings.out))
+    _tell(result)
+    return ExitCode.SUCCESS
+
+
+def _require_skimage() -> None:
+    """Check that the package that measures surfaces is there, before any image is read."""
+    if importlib.util.find_spec("skimage") is None:
+        raise UsageError(
+            "distances between surfaces need the package scikit-image",
+            hint="pip install 'bids_msseg[evaluate]'",
+        )
+
+
+def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:
+    """Say so before anything is computed."""
+    other = [pair.key for pair in pairs if not pair.same_grid]
+    if other and not settings.rules.resample:
+        spaces = other_spaces(settings.auto, settings.manual)
+        raise DataError(
+            f"automatic and manual masks are on different grids: {', '.join(other)}",
+            hint=f"give masks of one space{f' ({spaces})' if spaces else ''}, or --resample to "
+            "bring the automatic masks onto the grids of the manual ones",
+        )
+    if other:
+        LOGGER.warning("brought onto the manual grid: %s", ", ".join(other))
+
+
+def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Outcome]:
+    """Compare visits, several at a time, in their order.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    rules : Rules
+    nprocs : int
+        Processes; with one, everything happens in this one.
+
+    Yields
+    ------
+    Outcome
+    """
+    workers = min(nprocs, len(pairs))
+    if workers == 1:
+        for number, pair in enumerate(pairs, 1):
+            LOGGER.info("%s, %d of %d", pair.key, number, len(pairs))
+            yield compare(pair, rules)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        found = pool.map(compare, pairs, [rules] * len(pairs))
+        for number, (pair, outcome) in enumerate(zip(pairs, found, strict=True), 1):
+            LOGGER.info("%s, %d of %d", pair.key, number, len(pairs))
+            yield outcome
+
+
+def assemble(settings: Settings, pairing: Pairing, outcomes: Sequence[Outcome]) -> Evaluation:
+    """Put tables, words and a loader of visits together.
+
+    Parameters
+    ----------
+    settings : Settings
+    pairing : Pairing
+    outcomes : sequence of Outcome
+        One a pair, in order.
+
+    Returns
+    -------
+    Evaluation
+    """
+    tables: dict[str, list[Row]] = all_tables(
+        outcomes, pairing.without_auto, pairing.without_manual
+    )
+    return Evaluation(
+        f"{_name(settings.auto)} against {_name(settings.manual)}",
+        _loader(pairing.pairs, outcomes, settings.rules),
+        tables,
+        describe(),
+        notes(settings.rules.min_volume),
+    )
+
+
+def _name(choice: Choice) -> str:
+    folder = choice.folder.resolve().name
+    return folder if choice.desc is None else f"{folder} ({choice.desc})"
+
+
+def _loader(
+    pairs: Sequence[Pair], outcomes: Sequence[Outcome], rules: Rules
+) -> Callable[[], Iterator[Case]]:
+    def cases() -> Iterator[Case]:
+        for pair, outcome in zip(pairs, outcomes, strict=True):
+            yield picture(pair, rules, outcome.subject, outcome.lesions)
+
+    return cases
+
+
+def write_tables(result: Evaluation, settings: Settings) -> None:
+    """Write every table with its dictionary, and what was asked for.
+
+    Parameters
+    ----------
+    result : Evaluation
+    settings : Settings
+    """
+    for stem, columns in TABLES.items():
+        write_json(settings.out / f"{stem}.json", dictionary(stem))
+        write_tsv(settings.out / f"{stem}.tsv", columns, result.tables[stem])
+    write_json(
+        settings.out / "evaluation.json",
+        {
+            "Name": result.title,
+            "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__, "Program": PROGRAM}],
+            "Notes": list(result.notes),
+            "Rules": asdict(settings.rules),
+            "Auto": _asked(settings.auto),
+            "Manual": _asked(settings.manual),
+        },
+    )
+
+
+def _asked(choice: Choice) -> dict[str, str | None]:
+    """Say which masks, without telling how this machine's disks are named."""
+    return asdict(choice) | {"folder": choice.folder.resolve().name}
+
+
+def _tell(result: Evaluation) -> None:
+    """Log the means that people ask for first."""
+    for row in result.tables["sites"]:
+        shown = row["metric"] in ("dice", "ppv", "sensitivity", "lesion_f1")
+        if shown and (row["site"] != ALL_SITES or len(result.tables["subjects"]) == 1):
+            LOGGER.info(
+                "%s: mean %s %.3f, %d patients", row["site"], row["metric"], row["mean"],
+                row["n_patients"],
+            )  # fmt: skip

@@ -1,0 +1,357 @@
+"""Which mask is compared with which, and what else is known of that visit.
+
+Public names: :class:`Choice`, :class:`Places`, :class:`Pair`, :class:`Pairing`,
+:func:`find_pairs`, :func:`other_spaces`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key, visit_order
+from bids_msseg.commands.labels import read_sites
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.evaluation.raters import LABELS
+from bids_msseg.imaging.conform import check_header
+
+LOGGER = logging.getLogger("bids_msseg")
+ONE_SITE: Final = "one site"
+GRID_TOLERANCE_MM: Final = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of a folder's masks count.
+
+    Attributes
+    ----------
+    folder : path
+        A BIDS derivative dataset.
+    desc : str or None
+        Value of ``desc-``, such as ``rater1``; None for masks without one.
+    label : str or None
+        Value of ``label-``; by default ``L`` or ``lesion``, or none where ``desc`` is given.
+    space : str
+        Value of ``space-``; masks without one count as well.
+    """
+
+    folder: Path
+    desc: str | None = None
+    label: str | None = None
+    space: str = "FLAIR"
+
+    def takes(self, name: str) -> bool:
+        """Tell whether a file is one of them.
+
+        Examples
+        --------
+        >>> Choice(Path()).takes("sub-01_space-FLAIR_label-L_mask.nii.gz")
+        True
+        >>> Choice(Path()).takes("sub-01_space-FLAIR_label-L_desc-rater1_mask.nii.gz")
+        False
+        >>> Choice(Path(), desc="rater1").takes("sub-01_desc-rater1_mask.nii.gz")
+        True
+        """
+        entities, suffix = name_entities(name)
+        labels = LABELS if self.label is None else (self.label,)
+        label = entities.get("label")
+        right_label = label in labels or (
+            label is None and self.label is None and self.desc is not None
+        )
+        return (
+            suffix == "mask"
+            and right_label
+            and entities.get("desc") == self.desc
+            and entities.get("space", self.space) == self.space
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where else to look.
+
+    Attributes
+    ----------
+    bids_dir : path, optional
+        The raw dataset, for the FLAIR and ``participants.tsv``.
+    regions : path, optional
+        Derivatives with ``seg-regions_dseg`` or a transform to the template; the folder of
+        automatic masks where not given.
+    site : str, optional
+        Name of the site of all.
+    site_column : str
+        Of ``participants.tsv``.
+    """
+
+    bids_dir: Path | None = None
+    regions: Path | None = None
+    site: str | None = None
+    site_column: str = "site"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two masks of one visit, and what lies beside them.
+
+    Attributes
+    ----------
+    key, participant, session, site : str
+        Labels with their prefixes, as in ``sub-01``; the session may be empty.
+    auto, manual : path
+    probability, brain, regions, transform, flair : path or None
+        Probability of the automatic mask; brain mask; regions as labels; affine from the FLAIR to
+        the template; the FLAIR.
+    same_grid : bool
+        Whether both masks have one grid.
+    """
+
+    key: str
+    participant: str
+    session: str
+    site: str
+    auto: Path
+    manual: Path
+    probability: Path | None = None
+    brain: Path | None = None
+    regions: Path | None = None
+    transform: Path | None = None
+    flair: Path | None = None
+    same_grid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """What is compared, and what has no partner.
+
+    Attributes
+    ----------
+    pairs : tuple of Pair
+        In natural order of the visits.
+    without_auto, without_manual : mapping of str to str
+        Visits of which there is only one mask, each with its site.
+    """
+
+    pairs: tuple[Pair, ...]
+    without_auto: Mapping[str, str]
+    without_manual: Mapping[str, str]
+
+
+def find_pairs(auto: Choice, manual: Choice, places: Places) -> Pairing:
+    """Find both masks of every visit.
+
+    Parameters
+    ----------
+    auto, manual : Choice
+    places : Places
+
+    Returns
+    -------
+    Pairing
+
+    Raises
+    ------
+    NoInputError
+        If a folder is missing or no visit has both masks.
+    DataError
+        If a visit has several masks that would do, or a header cannot be read.
+    """
+    masks = [_masks(choice) for choice in (auto, manual)]
+    places = replace(places, bids_dir=places.bids_dir or _raw_dataset(manual, auto))
+    sites = _Sites(places, [manual.folder, auto.folder])
+    both = sorted(masks[0].keys() & masks[1].keys(), key=lambda one: visit_order(*one))
+    if not both:
+        raise NoInputError(
+            f"no visit has a mask both in {auto.folder} and in {manual.folder}",
+            hint="name masks sub-<label>[_ses-<label>]_space-FLAIR_label-L_mask.nii.gz; "
+            + _what_there_is(auto, manual),
+        )
+    pairs = [
+        _pair(visit, _matching(masks[0][visit], masks[1][visit]), (auto, manual), places, sites)
+        for visit in both
+    ]
+    alone = [
+        {
+            visit_key(*visit): sites.of(visit[0])
+            for visit in masks[one].keys() - masks[other].keys()
+        }
+        for one, other in ((1, 0), (0, 1))
+    ]
+    for names, what in zip(alone, ("automatic", "manual"), strict=True):
+        if names:
+            LOGGER.warning("no %s mask of %s: left out", what, ", ".join(sorted(names)))
+    return Pairing(tuple(pairs), alone[0], alone[1])
+
+
+Visit = tuple[str, str | None]
+
+
+def _masks(choice: Choice) -> dict[Visit, list[Path]]:
+    """List the masks of a folder by participant and session."""
+    if not choice.folder.is_dir():
+        raise NoInputError(
+            f"there is no folder {choice.folder}", hint="give a BIDS derivative dataset with masks"
+        )
+    found: dict[Visit, list[Path]] = {}
+    for path in _images(choice.folder):
+        entities, _ = name_entities(path.name)
+        if choice.takes(path.name) and "sub" in entities:
+            found.setdefault((entities["sub"], entities.get("ses")), []).append(path)
+    return found
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path for start in sorted(folder.glob("sub-*")) for path in start.rglob("*_mask.nii*")
+    )
+
+
+def _what_there_is(*choices: Choice) -> str:
+    """Name the labels that could be asked for."""
+    spaces = other_spaces(*choices)
+    words = [spaces] if spaces else []
+    for choice, option in zip(choices, ("--auto-desc", "--manual-desc"), strict=True):
+        entities = [name_entities(path.name)[0] for path in _images(choice.folder)]
+        found = sorted(
+            {one["desc"] for one in entities if "desc" in one and one["desc"] != "brain"}
+        )
+        if found:
+            words.append(f"{option} may be {', '.join(found)}")
+    return "; ".join(words) or "--auto-label and --manual-label choose another label"
+
+
+def other_spaces(auto: Choice, manual: Choice) -> str:
+    """Name the spaces that could be asked for, because there are masks like the wanted ones.
+
+    Parameters
+    ----------
+    auto, manual : Choice
+
+    Returns
+    -------
+    str
+        Which option may have which values; empty where there is no such mask.
+    """
+    words = []
+    for choice, option in ((auto, "--auto-space"), (manual, "--manual-space")):
+        named = [
+            (path.name, name_entities(path.name)[0].get("space", ""))
+            for path in _images(choice.folder)
+        ]
+        there = sorted(
+            {
+                space
+                for name, space in named
+                if space not in ("", choice.space) and replace(choice, space=space).takes(name)
+            }
+        )
+        if there:
+            words.append(f"{option} may be {', '.join(there)}")
+    return "; ".join(words)
+
+
+def _matching(auto: Sequence[Path], manual: Sequence[Path]) -> tuple[Path, Path]:
+    """Choose the masks that belong together; several of one side need the same run, and so on."""
+    if len(auto) == len(manual) == 1:
+        return auto[0], manual[0]
+    tags = [{_tag(path): path for path in paths} for paths in (auto, manual)]
+    shared = tags[0].keys() & tags[1].keys()
+    if len(shared) != 1 or len(tags[0]) != len(auto) or len(tags[1]) != len(manual):
+        several = auto if len(auto) > 1 else manual
+        raise DataError(
+            f"several masks of one visit: {', '.join(path.name for path in several)}",
+            hint="leave one, or choose by --auto-desc, --manual-desc, --auto-label or "
+            "--manual-label",
+        )
+    tag = shared.pop()
+    return tags[0][tag], tags[1][tag]
+
+
+def _tag(path: Path) -> tuple[str | None, ...]:
+    entities, _ = name_entities(path.name)
+    return tuple(entities.get(name) for name in PREFIX_ENTITIES)
+
+
+class _Sites:
+    """The site of each participant, from the first table that names any."""
+
+    def __init__(self, places: Places, folders: Sequence[Path]) -> None:
+        self._all = places.site
+        tables = [places.bids_dir, *folders] if places.bids_dir else folders
+        found = (read_sites(Path(folder), places.site_column) for folder in tables)
+        self._known = next((sites for sites in found if sites), {})
+
+    def of(self, participant: str) -> str:
+        return self._all or self._known.get(participant, ONE_SITE)
+
+
+def _raw_dataset(*choices: Choice) -> Path | None:
+    """Find the dataset that a folder of derivatives lies in."""
+    for choice in choices:
+        folder = choice.folder.resolve()
+        if folder.parent.name == "derivatives":
+            return folder.parent.parent
+    return None
+
+
+def _pair(
+    visit: Visit,
+    masks: tuple[Path, Path],
+    choices: tuple[Choice, Choice],
+    places: Places,
+    sites: _Sites,
+) -> Pair:
+    participant, session = visit
+    auto, manual = masks
+    folders = [_below(choice.folder, visit) for choice in choices]
+    region_folder = _below(places.regions or choices[0].folder, visit)
+    key = visit_key(participant, session)
+    probability = auto.with_name(auto.name.replace("_mask.nii", "_probseg.nii"))
+    return Pair(
+        key,
+        f"sub-{participant}",
+        "" if session is None else f"ses-{session}",
+        sites.of(participant),
+        auto,
+        manual,
+        probability if probability.is_file() else None,
+        _first([*folders, region_folder], f"{key}_*desc-brain_mask.nii*"),
+        _first([region_folder], f"{key}_*seg-regions_dseg.nii*"),
+        _first([region_folder], f"{key}_*from-FLAIR_to-MNI152NLin2009aSym_*xfm.txt"),
+        _flair(key, visit, folders[0], places.bids_dir),
+        _same_grid(auto, manual),
+    )
+
+
+def _below(folder: Path, visit: Visit) -> Path:
+    participant, session = visit
+    below = folder / f"sub-{participant}"
+    return (below / f"ses-{session}" if session else below) / "anat"
+
+
+def _first(folders: Sequence[Path], pattern: str) -> Path | None:
+    """Give the first match that lies in the space of the FLAIR."""
+    for folder in folders:
+        for path in sorted(folder.glob(pattern)):
+            if name_entities(path.name)[0].get("space", "FLAIR") == "FLAIR":
+                return path
+    return None
+
+
+def _flair(key: str, visit: Visit, auto: Path, bids_dir: Path | None) -> Path | None:
+    raw = [] if bids_dir is None else [_below(bids_dir, visit)]
+    found = _first(raw, f"{key}*_FLAIR.nii*")
+    return found or _first([auto], f"{key}_*desc-preproc_FLAIR.nii*")
+
+
+def _same_grid(auto: Path, manual: Path) -> bool:
+    """Compare two headers."""
+    first, second = check_header(auto), check_header(manual)
+    return first.shape == second.shape and np.allclose(
+        first.affine, second.affine, atol=GRID_TOLERANCE_MM
+    )

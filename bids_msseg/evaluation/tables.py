@@ -1,0 +1,227 @@
+"""From figures of visits to those of sites and of the cohort.
+
+Public names: :func:`all_tables`, :func:`site_rows`, :func:`cohort_rows`, :func:`strata_rows`,
+:func:`reliability_rows`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.evaluation.case import Outcome
+from bids_msseg.evaluation.figures import Row
+from bids_msseg.lesions import agreement
+from bids_msseg.lesions.bootstrap import estimate_mean
+from bids_msseg.lesions.calibration import Reliability, pool
+from bids_msseg.lesions.regions import Region
+from bids_msseg.lesions.strata import SIZE_LEVELS, Judged, Stratum, stratify
+from bids_msseg.reports import evaluation_data as words
+
+Array = NDArray[np.float64]
+REGION_LEVELS: Final = tuple(region.label for region in Region)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Visits that are looked at together.
+
+    Attributes
+    ----------
+    scope : str
+        ``visit``, ``site`` or ``all``.
+    name : str
+    outcomes : tuple of Outcome
+    """
+
+    scope: str
+    name: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def patients(self) -> list[str]:
+        """Whose visit each is."""
+        return [one.subject["participant_id"] for one in self.outcomes]
+
+    def column(self, name: str) -> list[float]:
+        """One figure of every visit."""
+        return [float(one.subject[name]) for one in self.outcomes]
+
+
+def all_tables(
+    outcomes: Sequence[Outcome],
+    without_auto: Mapping[str, str],
+    without_manual: Mapping[str, str],
+) -> dict[str, list[Row]]:
+    """Make every table of an evaluation.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    without_auto, without_manual : mapping of str to str
+        Visits that have only one mask, with their sites; they are counted.
+
+    Returns
+    -------
+    dict of str to list of dict
+        Rows by file stem, see :data:`bids_msseg.reports.evaluation_data.TABLES`.
+    """
+    sites = _sites(outcomes)
+    everybody = Group(words.ALL, words.ALL_SITES, tuple(outcomes))
+    groups = [*sites, everybody]
+    visits = [Group(words.VISIT, one.subject["name"], (one,)) for one in outcomes]
+    return {
+        "subjects": [one.subject for one in outcomes],
+        "lesions": [row for one in outcomes for row in one.lesions],
+        "sites": [row for group in groups for row in site_rows(group)],
+        "cohort": [
+            row for group in groups for row in cohort_rows(group, without_auto, without_manual)
+        ],
+        "strata": [row for group in [*visits, *groups] for row in strata_rows(group)],
+        "reliability": [row for group in [*visits, *groups] for row in reliability_rows(group)],
+    }
+
+
+def _sites(outcomes: Sequence[Outcome]) -> list[Group]:
+    names = sorted({one.subject["site"] for one in outcomes})
+    return [
+        Group(words.SITE, name, tuple(one for one in outcomes if one.subject["site"] == name))
+        for name in names
+    ]
+
+
+def site_rows(group: Group) -> Iterator[Row]:
+    """Average every metric over the visits of a site; what is not defined is counted."""
+    for metric in words.METRICS:
+        values = group.column(metric)
+        known = [value for value in values if not math.isnan(value)]
+        mean = estimate_mean(values, group.patients)
+        yield {
+            "site": group.name,
+            "metric": metric,
+            "n_patients": mean.n_patients,
+            "n_visits": mean.n_visits,
+            "n_undefined": len(values) - len(known),
+            "mean": mean.mean,
+            "low": mean.low,
+            "high": mean.high,
+            "median": float(np.median(known)) if known else math.nan,
+            "minimum": min(known, default=math.nan),
+            "maximum": max(known, default=math.nan),
+        }
+
+
+def cohort_rows(
+    group: Group, without_auto: Mapping[str, str], without_manual: Mapping[str, str]
+) -> Iterator[Row]:
+    """Compare volumes over a group, and count what could not be compared."""
+    volumes = np.array([group.column("volume_auto_ml"), group.column("volume_manual_ml")]).T
+    scored = np.column_stack([volumes, group.column("isbi_score")])
+    start = {"scope": group.scope, "name": group.name}
+    statistics: tuple[tuple[str, Array, agreement.Statistic], ...] = (
+        ("pearson_r", volumes, agreement.pearson),
+        ("icc_2_1", volumes, agreement.icc_2_1),
+        ("bland_altman_bias_ml", volumes, agreement.bias),
+        ("bland_altman_lower_ml", volumes, agreement.lower_limit),
+        ("bland_altman_upper_ml", volumes, agreement.upper_limit),
+        ("isbi_score", scored, _isbi_with_correlation),
+    )
+    for name, values, statistic in statistics:
+        found = agreement.estimate(values, group.patients, statistic)
+        yield start | {
+            "statistic": name,
+            "value": found.value,
+            "low": found.low,
+            "high": found.high,
+            "n_patients": found.n_patients,
+            "n_visits": found.n_visits,
+        }
+    people = {"n_patients": len(set(group.patients)), "n_visits": len(group.outcomes)}
+    empty = volumes == 0
+    counts = {
+        "n_both_empty": int(empty.all(1).sum()),
+        "n_manual_empty": int((empty[:, 1] & ~empty[:, 0]).sum()),
+        "n_auto_empty": int((empty[:, 0] & ~empty[:, 1]).sum()),
+        "n_without_auto": _count(group, without_auto),
+        "n_without_manual": _count(group, without_manual),
+    }
+    for name, count in counts.items():
+        yield start | {"statistic": name, "value": count} | people
+
+
+def _isbi_with_correlation(values: Array, weights: Array) -> Array:
+    """Three quarters of the mean score of visits, and one quarter of the correlation."""
+    mean = (weights * values[:, 2]).sum(-1) / weights.sum(-1)
+    score: Array = 0.75 * mean + 0.25 * agreement.pearson(values[:, :2], weights)
+    return score
+
+
+def _count(group: Group, alone: Mapping[str, str]) -> int:
+    return sum(group.scope == words.ALL or site == group.name for site in alone.values())
+
+
+def strata_rows(group: Group) -> Iterator[Row]:
+    """Count lesions of a group by size, and by region where regions are known."""
+    for stratum, levels in ((words.SIZE, SIZE_LEVELS), (words.REGION, REGION_LEVELS)):
+        lesions = list(_judged(group, stratum))
+        if stratum == words.REGION and not any(one.level in levels for one in lesions):
+            continue
+        for found in stratify(lesions, levels):
+            yield _stratum_row(group, stratum, found, lesions)
+
+
+def _judged(group: Group, stratum: str) -> Iterator[Judged]:
+    for one in group.outcomes:
+        for row in one.lesions:
+            yield Judged(
+                one.subject["participant_id"],
+                row["side"] == words.MANUAL,
+                str(row[stratum]),
+                row["state"] in (words.FOUND, words.TRUE),
+            )
+
+
+def _stratum_row(
+    group: Group, stratum: str, found: Stratum, lesions: Sequence[Judged]
+) -> dict[str, Any]:
+    return {
+        "scope": group.scope,
+        "name": group.name,
+        "stratum": stratum,
+        "level": found.level,
+        "n_patients": len({one.patient for one in lesions if one.level == found.level}),
+        "n_manual": found.n_manual,
+        "n_found": found.n_found,
+        "sensitivity": found.sensitivity.mean,
+        "sensitivity_low": found.sensitivity.low,
+        "sensitivity_high": found.sensitivity.high,
+        "n_auto": found.n_auto,
+        "n_true": found.n_true,
+        "ppv": found.ppv.mean,
+        "ppv_low": found.ppv.low,
+        "ppv_high": found.ppv.high,
+        "f1": found.f1,
+    }
+
+
+def reliability_rows(group: Group) -> Iterator[Row]:
+    """List the bins of a group; none where there are no probabilities."""
+    charts = [one.reliability for one in group.outcomes if one.reliability is not None]
+    if not charts:
+        return
+    chart: Reliability = pool(charts)
+    for number, count in enumerate(chart.count.tolist()):
+        yield {
+            "scope": group.scope,
+            "name": group.name,
+            "bin_low": float(chart.edges[number]),
+            "bin_high": float(chart.edges[number + 1]),
+            "n_voxels": count,
+            "mean_probability": float(chart.mean_probability[number]),
+            "share_lesion": float(chart.share_lesion[number]),
+        }

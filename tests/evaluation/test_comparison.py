@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.evaluation.comparison import (
+    BETTER,
+    NOT_BETTER,
+    UNTOLD,
+    Pair,
+    comparison_rows,
+    comparison_table,
+    judge,
+    seen_before,
+)
+from bids_msseg.evaluation.scoring import Score
+
+
+def _score(visit: str, dice: float) -> Score:
+    return Score(visit, "A", "before", dice, 0.5, 0.25, 0.125, 0.5, 0.5, 0.5, 1, 1.0, 1.0)
+
+
+def _pair(visit: str, before: float, after: float | None, seen: str = "no") -> Pair:
+    return Pair(_score(visit, before), None if after is None else _score(visit, after), seen)
+
+
+def _pairs(*dice: tuple[float, float]) -> list[Pair]:
+    return [_pair(f"sub-{n}", *one) for n, one in enumerate(dice)]
+
+
+def test_nobody_held_out_cannot_be_told() -> None:
+    verdict = judge([_pair("sub-1", 0.5, None)])
+    assert str(verdict) == "cannot be told: no held-out patient"
+
+
+def test_few_patients_are_better_only_if_each_is() -> None:
+    verdict = judge(_pairs((0.5, 0.625), (0.25, 0.5)))
+    assert str(verdict) == (
+        "better: mean held-out Dice changed by +0.188 (n = 2, too few for an interval); "
+        "it rose in 2 of 2 patients"
+    )
+    assert judge(_pairs((0.5, 0.9), (0.5, 0.4))).word == NOT_BETTER
+    assert judge(_pairs((0.5, 0.5), (0.5, 0.5))).word == NOT_BETTER
+
+
+def test_from_five_patients_on_the_interval_decides() -> None:
+    verdict = judge(_pairs(*[(0.5, 0.625)] * 5))
+    assert verdict.word == BETTER
+    assert "95 % interval +0.125 to +0.125" in verdict.reason
+    # the mean rises by .05, but it is one patient's doing
+    mixed = judge(_pairs((0.4, 0.9), *[(0.5, 0.45)] * 4))
+    assert mixed.gain.mean > 0
+    assert mixed.word == NOT_BETTER
+
+
+def test_a_patient_that_was_seen_counts_with_none_of_its_visits() -> None:
+    pairs = [
+        _pair("sub-1_ses-1", 0.5, 0.75, "yes"),
+        _pair("sub-1_ses-2", 0.5, 0.75),
+        _pair("sub-2", 0.5, 0.25),
+        _pair("sub-3", 0.5, 0.25),
+    ]
+    verdict = judge(pairs)
+    assert verdict.word == NOT_BETTER
+    assert verdict.gain.n_patients == 2
+    assert "| **mean, n = 2** |  |  | 0.500 | 0.250 |" in comparison_table(pairs)
+    seen = judge([_pair("sub-1", 0.5, 0.75, "yes"), _pair("sub-2", 0.5, 0.75, "yes")])
+    assert seen.word == UNTOLD
+    assert "had not been trained on" in seen.reason
+
+
+def test_one_patient_that_counts_is_not_enough() -> None:
+    pairs = [_pair("sub-1", 0.5, 0.9), _pair("sub-2", 0.5, 0.9, "yes")]
+    assert judge(pairs).word == UNTOLD
+
+
+def test_visits_of_one_patient_are_one_patient() -> None:
+    verdict = judge([_pair(f"sub-1_ses-{n}", 0.5, 0.75) for n in range(6)])
+    assert verdict.word == UNTOLD
+
+
+def test_what_is_not_known_stands_in_the_verdict() -> None:
+    pairs = [_pair("sub-1", 0.5, 0.75, "not known"), _pair("sub-2", 0.5, 0.75)]
+    verdict = judge(pairs)
+    assert verdict.word == BETTER
+    assert verdict.reason.endswith("had seen these patients is not known")
+
+
+def test_undefined_dice_does_not_count() -> None:
+    verdict = judge(_pairs((0.5, 0.75), (math.nan, 0.5), (0.5, 0.625)))
+    assert verdict.gain.n_patients == 2
+    assert verdict.gain.mean == 0.1875
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8))
+def test_nothing_is_called_better_whose_mean_fell(dice: list[tuple[float, float]]) -> None:
+    verdict = judge(_pairs(*dice))
+    if verdict.word == BETTER:
+        assert sum(after - before for before, after in dice) > 0
+        assert judge(_pairs(*[(after, before) for before, after in dice])).word == NOT_BETTER
+
+
+def test_the_table_has_before_beside_after() -> None:
+    lines = comparison_table([*_pairs((0.5, 0.75)), _pair("sub-9", 0.25, None)]).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[0].startswith("| visit | site | seen before | Dice before | Dice after | PPV")
+    assert lines[2] == (
+        "| sub-0 | A | no | 0.500 | 0.750 | 0.500 | 0.500 | 0.250 | 0.250 | 0.125 | 0.125 |"
+    )
+    assert lines[3] == (
+        "| sub-9 | A | no | 0.250 | n/a | 0.500 | n/a | 0.250 | n/a | 0.125 | n/a |"
+    )
+
+
+def test_rows_have_the_columns() -> None:
+    columns, rows = comparison_rows(_pairs((0.5, 0.75)))
+    assert columns[:5] == ("visit", "site", "seen_before", "dice_before", "dice_after")
+    assert set(rows[0]) == set(columns)
+    assert (rows[0]["dice_before"], rows[0]["dice_after"]) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("notes", "answer"),
+    [
+        ({}, "not known"),
+        ({"visits": 13}, "not known"),
+        ({"visits": ["sub-1_ses-1"]}, "yes"),
+        ({"visits": ["sub-2"]}, "no"),
+        # another site has a sub-1, too
+        ({"visits": ["sub-1"], "images": {"sub-1": "other"}}, "no"),
+        ({"visits": ["sub-7"], "images": {"sub-7": "mine"}}, "yes"),
+        # one image is not on record: names are all there is
+        ({"visits": ["sub-1", "sub-2"], "images": {"sub-2": "other"}}, "yes"),
+        ({"visits": ["sub-2"], "init": {"visits": ["sub-1"]}}, "yes"),
+        ({"visits": ["sub-2"], "init": {"visits": 13}}, "not known"),
+        ({"visits": ["sub-2"], "init": {"visits": ["sub-3"]}}, "no"),
+    ],
+)
+def test_weights_say_whom_they_have_seen(notes: dict, answer: str) -> None:
+    assert seen_before(notes, "sub-1", "mine") == answer

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.evaluation.scoring import (
+    COLUMNS,
+    Score,
+    cut_mask,
+    keep_prediction,
+    score,
+    site_means,
+)
+from bids_msseg.imaging.volume import Volume
+
+# voxels of 1 x 1 x 3 mm
+GRID = np.diag([1.0, 1, 3, 1])
+
+
+def _score(mask: np.ndarray, truth: np.ndarray, **words: str) -> Score:
+    known = {"visit": "sub-01", "site": "X", "method": "cascade", **words}
+    return score(mask, Volume(truth.astype(np.float32), GRID), **known)
+
+
+def _case() -> tuple[np.ndarray, np.ndarray]:
+    """Two lesions of 8 and 2 voxels; the first half found, one false alarm."""
+    truth, mask = np.zeros((20, 20, 10), bool), np.zeros((20, 20, 10), bool)
+    truth[2:4, 2:4, 2:4] = True
+    truth[10, 10, 5:7] = True
+    mask[2:4, 2:4, 2] = True
+    mask[16, 16, 2:6] = True
+    return mask, truth
+
+
+def test_columns_are_the_fields() -> None:
+    assert tuple(field.name for field in fields(Score)) == COLUMNS
+
+
+def test_a_case_by_hand() -> None:
+    got = _score(*_case())
+    assert got.dice == pytest.approx(2 * 4 / (8 + 10))
+    assert got.ppv == pytest.approx(0.5)
+    assert got.sensitivity == pytest.approx(0.4)
+    assert (got.lesion_sensitivity, got.lesion_ppv, got.lesion_f1) == (0.5, 0.5, 0.5)
+    assert got.false_components == 1
+    assert got.load_ml == pytest.approx(8 * 3 / 1000)
+    assert got.truth_ml == pytest.approx(10 * 3 / 1000)
+
+
+def test_agreement_with_oneself_is_perfect() -> None:
+    _, truth = _case()
+    got = _score(truth, truth)
+    perfect = (got.dice, got.ppv, got.sensitivity, got.lesion_f1, got.lesion_f1_anima)
+    assert perfect == (1, 1, 1, 1, 1)
+    assert got.false_components == 0
+
+
+def test_nothing_against_nothing_is_not_a_perfect_score() -> None:
+    nothing = np.zeros((5, 5, 5), bool)
+    assert math.isnan(_score(nothing, nothing).dice)
+
+
+def test_site_means_leave_out_what_is_undefined() -> None:
+    mask, truth = _case()
+    nothing = np.zeros_like(mask)
+    scores = [
+        _score(truth, truth, site="B"),
+        _score(mask, truth, site="A"),
+        _score(truth, truth, site="A"),
+        _score(nothing, nothing, site="A"),
+        _score(mask, truth, site="A", method="candidate net"),
+    ]
+    means = site_means(scores)
+    assert [(site, method, count) for site, method, count, _ in means] == [
+        ("A", "candidate net", 1),
+        ("A", "cascade", 3),
+        ("B", "cascade", 1),
+    ]
+    assert means[1][3]["dice"] == pytest.approx((1 + 8 / 18) / 2)
+    assert means[2][3]["lesion_f1"] == 1
+
+
+def test_a_mean_of_nothing_is_not_a_number() -> None:
+    empty = replace(_score(*_case()), dice=math.nan)
+    assert math.isnan(site_means([empty])[0][3]["dice"])
+
+
+def test_the_mask_has_no_lesion_below_3_mm3() -> None:
+    probability = np.zeros((9, 3, 3), np.float32)
+    probability[0, 0, 0] = probability[4:7, 0, 0] = 0.9
+    found = cut_mask(Volume(probability, np.eye(4)), 0.5)
+    np.testing.assert_array_equal(np.flatnonzero(found[:, 0, 0]), [4, 5, 6])
+
+
+@pytest.mark.parametrize(
+    ("visit", "place"), [("sub-01", "sub-01/anat"), ("sub-01_ses-2", "sub-01/ses-2/anat")]
+)
+def test_predictions_have_names_of_derivatives(visit: str, place: str, tmp_path: Path) -> None:
+    probability = Volume(np.full((2, 2, 2), 0.25, np.float32), GRID)
+    keep_prediction(tmp_path, visit, "cascade", probability, np.ones((2, 2, 2), bool))
+    stem = f"{visit}_space-FLAIR_label-L"
+    assert sorted(path.name for path in (tmp_path / place).iterdir()) == [
+        f"{stem}_mask.nii.gz",
+        f"{stem}_probseg.nii.gz",
+    ]
+    assert nib.load(tmp_path / place / f"{stem}_probseg.nii.gz").get_fdata()[0, 0, 0] == 0.25
+    assert nib.load(tmp_path / place / f"{stem}_mask.nii.gz").get_data_dtype() == np.uint8
+
+
+def test_of_the_candidate_nets_the_probability_alone_is_kept(tmp_path: Path) -> None:
+    volume = Volume(np.zeros((2, 2, 2), np.float32), GRID)
+    keep_prediction(tmp_path, "sub-01", "candidate net", volume, np.zeros((2, 2, 2), bool))
+    assert [path.name for path in (tmp_path / "sub-01" / "anat").iterdir()] == [
+        "sub-01_space-FLAIR_label-L_desc-candidate_probseg.nii.gz"
+    ]
