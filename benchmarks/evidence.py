@@ -111,8 +111,8 @@ def open_bench(
         If nothing is left.
     """
     from bids_msseg.bids.query import find_visits
-    from bids_msseg.commands.labels import find_truth, read_sites, require_labels
     from bids_msseg.commands.train_cascade import open_training
+    from bids_msseg.evaluation.labels import find_truth, read_sites, require_labels
 
     training = open_training(folder, device=device)
     folds = {name: fold for fold, names in enumerate(training.split.folds) for name in names}

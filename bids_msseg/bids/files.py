@@ -22,6 +22,21 @@ MOST_TABLE_BYTES: Final = 256 * 2**20
 """No table is longer."""
 
 
+def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
+    """Say whether all targets exist and none is older than any source.
+
+    Parameters
+    ----------
+    targets, sources : iterable of path
+        Sources exist.
+    """
+    made = list(targets)
+    if not made or not all(path.is_file() for path in made):
+        return False
+    oldest = min(path.stat().st_mtime_ns for path in made)
+    return all(path.stat().st_mtime_ns <= oldest for path in sources)
+
+
 def read_small(path: Path, *, most: int = MOST_BYTES) -> bytes:
     """Read a whole file that somebody else may have put there.
 

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_msseg.bids.files import is_newer
 from bids_msseg.cli.parser import Parser
-from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort
+from bids_msseg.commands.cohort_cache import prepare_cohort
 from bids_msseg.commands.folding import deal_nested_folds, keep_plan, read_split
-from bids_msseg.commands.labels import LabelledFiles, find_labelled
 from bids_msseg.commands.recipes import lesion_is_white, make_recipe, read_recipe, read_yaml
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.evaluation.labels import LabelledFiles, find_labelled
 from bids_msseg.evaluation.mask_values import add_option, read_option
 from bids_msseg.process import refuse, supervise
 

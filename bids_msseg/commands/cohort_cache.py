@@ -4,7 +4,7 @@ Beside each ``cohort/<visit>.npz`` stands a JSON file with size, time and SHA-25
 that it was made of. Size and time decide where they agree; else the content does, so that a
 dataset that was copied is not prepared again.
 
-Public names: :func:`prepare_cohort`, :func:`has_begun`, :func:`is_newer`, :func:`read_images`.
+Public names: :func:`prepare_cohort`, :func:`has_begun`, :func:`read_images`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_msseg.bids.files import write_atomic, write_json
+from bids_msseg.bids.files import is_newer, write_atomic, write_json
 from bids_msseg.errors import UsageError
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.patches import LabelledVisit
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
 
 LOGGER = logging.getLogger("bids_msseg")
-TRAINED = ("checkpoints/*.pt", "given/*.npy", "valverde/**/*.pt")
+TRAINED = ("checkpoints/*.pt", "given/*.npy", "unseen/*.npz", "valverde/**/*.pt")
 """Files below the output folder that were computed from prepared visits."""
-
-
-def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
-    """Say whether all targets exist and none is older than any source.
-
-    Parameters
-    ----------
-    targets, sources : iterable of path
-        Sources exist.
-    """
-    made = list(targets)
-    if not made or not all(path.is_file() for path in made):
-        return False
-    oldest = min(path.stat().st_mtime_ns for path in made)
-    return all(path.stat().st_mtime_ns <= oldest for path in sources)
 
 
 def has_begun(out: Path) -> bool:

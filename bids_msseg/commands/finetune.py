@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import write_atomic, write_tsv
-from bids_msseg.commands.cohort_cache import is_newer, prepare_cohort, read_images
+from bids_msseg.bids.files import is_newer, write_atomic, write_tsv
+from bids_msseg.commands.cohort_cache import prepare_cohort, read_images
 from bids_msseg.commands.folding import count_people, deal_folds, keep_plan
 from bids_msseg.commands.recipes import make_recipe, read_recipe
 from bids_msseg.commands.shipping import draw_losses
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from bids_msseg.cascade.folds import Split
     from bids_msseg.cascade.inference import Segmentation
     from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
     from bids_msseg.models.engine import Engine
 
 LOGGER = logging.getLogger("bids_msseg")

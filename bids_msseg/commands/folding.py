@@ -16,7 +16,7 @@ from bids_msseg.errors import UsageError
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.folds import Split
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
 
 
 def count_people(files: Sequence[LabelledFiles]) -> int:

@@ -21,7 +21,7 @@ from bids_msseg.io.atomic import write_atomic
 if TYPE_CHECKING:
     from bids_msseg.cascade.folds import FoldSet
     from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
 
 LOGGER = logging.getLogger("bids_msseg")
 SHOWN = ("dice", "ppv", "sensitivity", "lesion_f1", "lesion_f1_anima", "false_components")

@@ -47,7 +47,7 @@ from bids_msseg.imaging.volume import load_volume
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.folds import Split
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
     from bids_msseg.models.weights import CascadePoint
     from bids_msseg.training.protocol import TrainingContext
     from bids_msseg.training.recipe import CascadeRecipe

@@ -32,7 +32,7 @@ from bids_msseg.lesions.instances import label_lesions
 if TYPE_CHECKING:
     from bids_msseg.cascade.training import Report
     from bids_msseg.cascade.valverde.stages import PatchRecipe, PatchWorkshop
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
     from bids_msseg.models.engine import Engine
 
 LOGGER = logging.getLogger("bids_msseg")

@@ -30,7 +30,7 @@ from bids_msseg.lesions.uncertainty import (
 )
 
 if TYPE_CHECKING:
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
 
 
 @dataclass(frozen=True, slots=True)

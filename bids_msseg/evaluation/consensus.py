@@ -142,7 +142,7 @@ def _fuse_visit(
 
 
 def _find_machines(rated: RatedVisit, machines: Mapping[str, Path], space: str) -> dict[str, Path]:
-    from bids_msseg.commands.labels import find_truth
+    from bids_msseg.evaluation.labels import find_truth
 
     found: dict[str, Path] = {}
     for name, folder in machines.items():

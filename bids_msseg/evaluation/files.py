@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key, visit_order
-from bids_msseg.commands.labels import read_sites
 from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.evaluation.labels import read_sites
 from bids_msseg.evaluation.raters import LABELS
 from bids_msseg.imaging.conform import check_header
 

@@ -22,7 +22,7 @@ from bids_msseg.lesions.metrics import AnimaRule, lesion_agreement, voxel_agreem
 if TYPE_CHECKING:
     from bids_msseg.cascade.checkpoint import Cascade
     from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.commands.labels import LabelledFiles
+    from bids_msseg.evaluation.labels import LabelledFiles
 
 MIN_VOLUME = 3.0
 COLUMNS = (

@@ -10,11 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_msseg.bids.files import is_newer
 from bids_msseg.bids.visit import Visit
 from bids_msseg.cascade.stages import load_visit
-from bids_msseg.commands.cohort_cache import has_begun, is_newer, prepare_cohort, read_images
-from bids_msseg.commands.labels import LabelledFiles
+from bids_msseg.commands.cohort_cache import has_begun, prepare_cohort, read_images
 from bids_msseg.errors import UsageError
+from bids_msseg.evaluation.labels import LabelledFiles
 from bids_msseg.imaging.register import Registration
 from bids_msseg.pipeline import preprocess as steps
 

@@ -12,8 +12,8 @@ from bids_msseg.cascade.checkpoint import load_cascade, save_cascade
 from bids_msseg.cascade.networks import CandidateNet, JudgeNet, RefinementNet
 from bids_msseg.cli import train
 from bids_msseg.commands.finetune import advise, finetune, net_counts, read_given, read_tuning
-from bids_msseg.commands.labels import LabelledFiles, find_labelled
 from bids_msseg.errors import UsageError
+from bids_msseg.evaluation.labels import LabelledFiles, find_labelled
 from bids_msseg.lesions.bootstrap import estimate_mean
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.weights import OperatingPoint, read_header

@@ -12,7 +12,6 @@ from bids_msseg import __version__
 from bids_msseg.bids.visit import Visit
 from bids_msseg.cascade.folds import Split
 from bids_msseg.commands import shipping
-from bids_msseg.commands.labels import LabelledFiles
 from bids_msseg.commands.shipping import (
     SHOWN,
     _read_losses,
@@ -21,6 +20,7 @@ from bids_msseg.commands.shipping import (
     model_card,
     score_table,
 )
+from bids_msseg.evaluation.labels import LabelledFiles
 from bids_msseg.evaluation.scoring import Score
 
 

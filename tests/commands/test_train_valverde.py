@@ -13,7 +13,6 @@ from safetensors import safe_open
 from bids_msseg.bids.query import find_visits
 from bids_msseg.cascade.folds import Split
 from bids_msseg.cascade.valverde import stages
-from bids_msseg.commands.labels import LabelledFiles, find_truth, read_sites
 from bids_msseg.commands.train_valverde import (
     VALVERDE_RECIPE,
     Point,
@@ -22,6 +21,7 @@ from bids_msseg.commands.train_valverde import (
     run_valverde,
 )
 from bids_msseg.errors import UsageError
+from bids_msseg.evaluation.labels import LabelledFiles, find_truth, read_sites
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.models.engine import Engine
 

@@ -7,8 +7,8 @@ import pytest
 
 from bids_msseg.calibration import Calibration, read_calibration, write_calibration
 from bids_msseg.commands.cohort_cache import prepare_cohort
-from bids_msseg.commands.labels import LabelledFiles, find_labelled
 from bids_msseg.evaluation.calibration import Experience, calibrate, describe, learn
+from bids_msseg.evaluation.labels import LabelledFiles, find_labelled
 from bids_msseg.evaluation.scoring import keep_prediction
 from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.imaging.volume import load_volume

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.visit import Visit
-from bids_msseg.commands.labels import (
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.evaluation.labels import (
     find_labelled,
     find_raters,
     find_truth,
@@ -18,7 +19,6 @@ from bids_msseg.commands.labels import (
     plain_mask,
     require_labels,
 )
-from bids_msseg.errors import DataError, NoInputError
 
 PLAIN = Visit("01", None, Path("f.nii.gz"))
 SESSION = Visit("01", "2", Path("f.nii.gz"))

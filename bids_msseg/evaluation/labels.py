@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from bids_msseg import __version__
 from bids_msseg.bids.dataset import BIDS_VERSION
-from bids_msseg.bids.files import write_atomic, write_json
+from bids_msseg.bids.files import is_newer, write_atomic, write_json
 from bids_msseg.bids.visit import Visit, name_entities
-from bids_msseg.commands.cohort_cache import is_newer
 from bids_msseg.errors import NoInputError
 from bids_msseg.evaluation.mask_values import ANY, MaskValues, lesion_voxels
 from bids_msseg.evaluation.raters import LABELS, choose_raters, read_on_one_grid
