@@ -202,7 +202,6 @@ def run_networks(
         brain,
         engine,
         stride=FAST_STRIDE if fast else STRIDE,
-        mirror=not fast,
     )
     corrected = correct_brain_mask(brain, prediction.anatomy)
     inside = replace(prediction, lesion=np.where(corrected.mask, prediction.lesion, np.float32(0)))
@@ -255,7 +254,7 @@ def segment(
     brain : ndarray of bool, shape (X, Y, Z)
     engine : Engine
     fast : bool, default False
-        One CNN-1, tiles that overlap less, and no mirrored image.
+        One CNN-1, and tiles that overlap less.
 
     Returns
     -------
