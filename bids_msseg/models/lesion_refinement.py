@@ -36,7 +36,7 @@ class LesionRefinementConfig:
         Feature maps of each branch at each resolution, finest first.
     """
 
-    widths: tuple[int, ...] = (32, 64, 96)
+    widths: tuple[int, ...] = (16, 48, 96)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a JSON header."""
