@@ -81,12 +81,12 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
 def test_one_code_for_all_visits(
     outcome: Callable[..., Outcome], codes: list[int], expected: ExitCode
 ) -> None:
-    assert app_outcome._verdict([outcome(code) for code in codes]) == expected
+    assert app_outcome.exit_code_of([outcome(code) for code in codes]) == expected
 
 
 def test_a_visit_that_was_stopped_has_no_say(outcome: Callable[..., Outcome]) -> None:
     outcomes = [outcome(65), outcome(1, label="02", stopped=True)]
-    assert app_outcome._verdict(outcomes) == ExitCode.DATA_ERROR
+    assert app_outcome.exit_code_of(outcomes) == ExitCode.DATA_ERROR
 
 
 def test_both_levels_end_with_the_participants_code(
@@ -138,7 +138,7 @@ def test_what_travels_names_no_folder_of_this_machine(
         "no space in /scratch/anna/tmp-1/x": "no space in …/x",
         f"{tmp_path}/out/logs": "logs",
     }
-    assert {text: app_outcome._public(text, config) for text in texts} == texts
+    assert {text: app_outcome.public_text(text, config) for text in texts} == texts
 
 
 def test_skipped_visits_leave_a_record_unless_there_is_something_better(
@@ -157,7 +157,7 @@ def test_skipped_visits_leave_a_record_unless_there_is_something_better(
         Skipped("99", None, "sub-99 is not in the dataset"),
     )
     selection = Selection((), skipped)
-    app_outcome._note_skipped(config, selection)
+    app_outcome.record_skipped(config, selection)
     found = {path.stem: path for path in (out / "logs/visits").iterdir()}
     assert set(found) == {"sub-01", "sub-02"}
     kept, replaced = (read_record(out, label, None) for label in ("01", "02"))
@@ -167,7 +167,7 @@ def test_skipped_visits_leave_a_record_unless_there_is_something_better(
     assert replaced.status == "skipped"
     assert replaced.reason == "sub-02/anat/f.nii.gz is not fetched"
     before = found["sub-02"].stat().st_mtime_ns
-    app_outcome._note_skipped(config, selection)
+    app_outcome.record_skipped(config, selection)
     assert found["sub-02"].stat().st_mtime_ns == before
 
 
@@ -182,7 +182,7 @@ def test_a_folder_in_a_records_place(
     header: Any = None
     selection = Selection((failed.delivery.visit,), ())
     jobs: dict[bool, Callable[[], object]] = {
-        True: lambda: app_outcome._finish(config, failed),
+        True: lambda: app_outcome.record_failure(config, failed),
         False: lambda: levels._process(config, selection, header, None),
     }
     with pytest.raises(CannotCreateError, match=f"{place} cannot be written"):
@@ -220,8 +220,8 @@ def test_pages_of_processed_visits_are_written_whatever_the_clock_says(
     # the run did not come to the last one
     visits = tuple(Visit(label, None, Path()) for label in ("01", "02", "03"))
     processed = [outcome(0, label=label).delivery for label in ("02", "03")]
-    assert pages._with_new_page(out, Selection(visits, ()), processed) == ["02"]
-    assert pages._with_new_page(out, Selection(visits, ()), []) == []
+    assert pages.participants_with_new_page(out, Selection(visits, ()), processed) == ["02"]
+    assert pages.participants_with_new_page(out, Selection(visits, ()), []) == []
 
 
 @pytest.fixture
@@ -259,12 +259,12 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
         return ExitCode.SUCCESS
 
     monkeypatch.setattr(
-        levels, "_delivery", lambda _, v, __: outcome(0, label=v.participant).delivery
+        levels, "collect_delivery", lambda _, v, __: outcome(0, label=v.participant).delivery
     )
     monkeypatch.setattr(levels, "_run_all", run)
     monkeypatch.setattr(levels, "_compare_claimed", compare)
-    monkeypatch.setattr(levels, "_options", lambda *_: {})
-    monkeypatch.setattr(levels, "_write_citation", lambda *_: None)
+    monkeypatch.setattr(levels, "analysis_options", lambda *_: {})
+    monkeypatch.setattr(levels, "write_citation", lambda *_: None)
     # a comparison of every visit with every other one takes long where there are thousands
     monkeypatch.setattr(Delivery, "__eq__", lambda *_: pytest.fail("deliveries are compared"))
     busy.add("sub-01")
@@ -287,10 +287,10 @@ def test_a_participant_is_compared_by_one_run_or_not_at_all(
 ) -> None:
     busy.add("sub-01_ses-2")
     with Claims([tmp_path]) as claims:
-        assert not locks._claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
-        assert locks._claim_all(claims, "02", ["sub-02"])
+        assert not locks.claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+        assert locks.claim_all(claims, "02", ["sub-02"])
         busy.clear()
-        assert locks._claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+        assert locks.claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
 
 
 def test_one_run_at_a_time_writes_a_participants_page(
@@ -309,7 +309,7 @@ def test_one_run_at_a_time_writes_a_participants_page(
         return out
 
     monkeypatch.setattr("bids_msseg.reports.participant.write_participant_page", write)
-    pages._write_pages(tmp_path, ["01", "02"])
+    pages.write_pages(tmp_path, ["01", "02"])
     assert told == ["False", "True"]
     assert not list(tmp_path.rglob(".claims"))
 
@@ -319,9 +319,9 @@ def test_what_killed_runs_left_is_removed_where_this_one_writes(
 ) -> None:
     looked: list[Path] = []
     monkeypatch.setattr(
-        "bids_msseg.io.atomic.remove_leftovers", lambda folder: looked.append(folder) or ()
+        "bids_msseg.app.locks.remove_leftovers", lambda folder: looked.append(folder) or ()
     )
-    locks._remove_leftovers(tmp_path / "out", [outcome(0).delivery])
+    locks.remove_partial_files(tmp_path / "out", [outcome(0).delivery])
     assert [path.relative_to(tmp_path / "out").as_posix() for path in looked] == [
         ".",
         "logs",
@@ -337,7 +337,7 @@ def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", None)
     before = dict(os.environ)
-    with environment._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         inside = {name: os.environ[name] for name in ("NO_ET", "NIPYPE_NO_ET", "MPLCONFIGDIR")}
         assert inside["NO_ET"] == inside["NIPYPE_NO_ET"] == "1"
         scratch = Path(tempfile.gettempdir())
@@ -357,21 +357,21 @@ def test_a_name_for_the_jobs_of_a_scheduler(
         raise KeyError("getpwuid(): uid not found: 1234")
 
     monkeypatch.setenv("LOGNAME", "anna")
-    with environment._own_surroundings(tmp_path, dry=True):
+    with environment.own_surroundings(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == "anna"
     monkeypatch.delenv("LOGNAME")
     monkeypatch.setenv("USER", "berta")
-    with environment._own_surroundings(tmp_path, dry=True):
+    with environment.own_surroundings(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == "berta"
     monkeypatch.setattr("getpass.getuser", nobody)
-    with environment._own_surroundings(tmp_path, dry=True):
+    with environment.own_surroundings(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == str(os.getuid())
     assert "LOGNAME" not in os.environ
 
 
 def test_a_dry_run_makes_no_folder(tmp_path: Path) -> None:
     before = dict(os.environ)
-    with environment._own_surroundings(tmp_path / "none", dry=True):
+    with environment.own_surroundings(tmp_path / "none", dry=True):
         assert os.environ["NIPYPE_NO_ET"] == "1"
     assert dict(os.environ) == before
     assert list(tmp_path.iterdir()) == []
@@ -382,13 +382,13 @@ def test_templates_of_the_user_are_used_where_there_are_some(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
-    with environment._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
     (tmp_path / ".cache/templateflow").mkdir(parents=True)
-    with environment._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert "TEMPLATEFLOW_HOME" not in os.environ
     monkeypatch.setenv("TEMPLATEFLOW_HOME", "/templates")
-    with environment._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == "/templates"
 
 
@@ -400,7 +400,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Path, "expanduser", nowhere)
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
-    with environment._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
 
 
@@ -411,7 +411,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_processes_where_threads_leave_room(
     configure: MakeConfig, nprocs: int, threads: int, plugin: str, chunk: int
 ) -> None:
-    found = environment._execution(configure(), Resources(nprocs, threads, 16.0), None)
+    found = environment.choose_execution(configure(), Resources(nprocs, threads, 16.0), None)
     assert (found.plugin, found.chunk) == (plugin, chunk)
     if plugin == "MultiProc":
         assert found.plugin_args is not None
@@ -421,7 +421,7 @@ def test_processes_where_threads_leave_room(
 
 def test_a_plugin_that_was_asked_for_runs_all_visits_at_once(configure: MakeConfig) -> None:
     asked = ("SLURM", {"sbatch_args": "--mem=8G"})
-    found = environment._execution(configure(), Resources(2, 2, 4.0), asked)
+    found = environment.choose_execution(configure(), Resources(2, 2, 4.0), asked)
     assert (found.plugin, found.plugin_args) == asked
     assert found.chunk >= 1000
 
@@ -435,18 +435,18 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for device in ("cuda:0", "cuda", "mps"):
         with pytest.raises(UsageError, match="no GPU"):
-            environment._check_device(device)
-    environment._check_device("auto")
-    environment._check_device("cpu")
+            environment.check_device(device)
+    environment.check_device("auto")
+    environment.check_device("cpu")
 
 
 def test_a_model_by_path_is_named_and_not_located(
     configure: MakeConfig, bright_model: Path
 ) -> None:
     config = configure(model=str(bright_model))
-    header = selection._model_header(config)
-    assert selection._options(config, header)["model"] == "bright"
-    assert str(bright_model.parent) not in str(selection._options(config, header))
+    header = selection.read_model_header(config)
+    assert selection.analysis_options(config, header)["model"] == "bright"
+    assert str(bright_model.parent) not in str(selection.analysis_options(config, header))
 
 
 def left_by_an_earlier_name(out: Path, record: VisitRecord) -> list[Path]:
@@ -485,7 +485,7 @@ def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
     delivery = Delivery(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
     caplog.set_level("INFO", logger="bids_msseg")
     with Claims([tmp_path]) as claims:
-        selection._handle_stale(configure(clean_outputs=clean), [delivery], claims)
+        selection.handle_stale(configure(clean_outputs=clean), [delivery], claims)
     assert [path.exists() for path in old] == [not removed] * 2
     assert new.exists()
     (told,) = caplog.records
@@ -536,7 +536,7 @@ def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
         path.touch()
     caplog.set_level("INFO", logger="bids_msseg")
     with Claims([tmp_path]) as claims:
-        selection._handle_stale(configure(clean_outputs=True), [delivery], claims)
+        selection.handle_stale(configure(clean_outputs=True), [delivery], claims)
     assert all((tmp_path / "out/sub-01" / name).exists() for name in others)
     assert [(tmp_path / "out/sub-01" / name).exists() for name in names] == [not removed] * 3
     assert len(caplog.records) == told
@@ -549,8 +549,8 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok"))
-    monkeypatch.setattr(levels, "_delivery", lambda *_: None)
-    monkeypatch.setattr(levels, "_is_finished", lambda *_: False)
+    monkeypatch.setattr(levels, "collect_delivery", lambda *_: None)
+    monkeypatch.setattr(levels, "is_visit_finished", lambda *_: False)
     raw = tmp_path / "raw"
     visits = (
         Visit("01", None, raw / "a.nii.gz", entities={"acq": "new"}, problem="a.nii.gz is empty"),
@@ -594,7 +594,7 @@ def test_the_order_is_left_to_the_comparison_which_logs_it(
         "bids_msseg.bids.query.find_visits", lambda *_, **__: Selection(visits, ())
     )
     caplog.set_level("INFO", logger="bids_msseg")
-    assert selection._select(configure()).visits == visits
+    assert selection.select_visits(configure()).visits == visits
     assert caplog.records == []
 
 
@@ -764,7 +764,7 @@ def test_ignored_contrasts_are_left_out_of_the_search(
         return Selection((), ())
 
     monkeypatch.setattr("bids_msseg.bids.query.find_visits", find)
-    selection._select(configure(ignore=words))
+    selection.select_visits(configure(ignore=words))
     assert asked["ignore"] == ignored
 
 
@@ -799,11 +799,11 @@ def test_a_finished_visit_that_is_flagged_is_marked(
 ) -> None:
     write_record(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok", **found))
     config, done = configure(), outcome(0)
-    assert app_outcome._status(config, done) == status
+    assert app_outcome.status_of(config, done) == status
     # just finished, or finished by an earlier run
     for seen in (done, None):
         assert app_outcome._row(config, done.delivery, seen, stopped=False).status == status
-    assert app_outcome._status(config, outcome(65)) == "failed"
+    assert app_outcome.status_of(config, outcome(65)) == "failed"
 
 
 @pytest.mark.parametrize("at_work", [set(), {"sub-01"}, {"sub-01", "sub-02_ses-1"}])
@@ -835,6 +835,6 @@ def test_a_page_beside_a_run(busy: set[str], tmp_path: Path) -> None:
     write_record(tmp_path, VisitRecord("01", "1", "", "failed", reason=BROKE_OFF))
     write_record(tmp_path, VisitRecord("01", "2", "", "failed", reason=BROKE_OFF))
     busy.add("sub-01_ses-2")
-    pages._write_pages(tmp_path, ["01"])
+    pages.write_pages(tmp_path, ["01"])
     page = (tmp_path / "sub-01.html").read_text(encoding="utf-8")
     assert page.count("This visit is still running") == page.count("This visit failed") == 1

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_msseg.app.selection import _calibration_digest, _model_header, _spaces
+from bids_msseg.app.selection import calibration_digest, output_spaces, read_model_header
 from bids_msseg.config import DEFAULT_SPACES, OutputSpace, RunConfig
 from bids_msseg.errors import NoInputError
+from bids_msseg.io.atomic import make_scratch, remove_leftovers
+from bids_msseg.models.weights import find_model
 from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import FOLDER, prepare_template_home
 
@@ -26,7 +28,7 @@ VISITS_OF_A_PLUGIN = 10_000
 
 
 @contextmanager
-def _own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
+def own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
     """Keep libraries from writing to a home that may not be there, or calling their makers."""
     wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
@@ -68,13 +70,11 @@ def _user() -> str:
 
 def _scratch(work_dir: Path) -> str:
     """Make a folder for temporary files; those of runs that were killed go."""
-    from bids_msseg.io.atomic import make_scratch, remove_leftovers
-
     remove_leftovers(work_dir)
     return str(make_scratch(work_dir))
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """Refuse a GPU that is not there before anything is computed."""
     if device not in ("auto", "cpu"):
         from bids_msseg.models.engine import choose_engine
@@ -82,10 +82,9 @@ def _check_device(device: str) -> None:
         choose_engine(device)
 
 
-def _check_needs(config: RunConfig) -> None:
+def check_needs(config: RunConfig) -> None:
     """Find out before the first visit, and not at its end, that nets or templates are unusable."""
     from bids_msseg.cascade.checkpoint import check_cascade
-    from bids_msseg.models.weights import find_model
 
     check_cascade(find_model(config.processing.model))
     _check_spaces(config)
@@ -105,7 +104,7 @@ def _check_spaces(
             load_template(space.name, resolution=space.resolution or 1, home=home)
 
 
-def _check_spaces_without_trace(config: RunConfig) -> None:
+def check_spaces_without_trace(config: RunConfig) -> None:
     """Check them for a dry run: the work folder is only read, what is fetched is thrown away."""
     if set(config.processing.output_spaces) <= set(DEFAULT_SPACES):
         return
@@ -128,8 +127,8 @@ def _is_in(folder: Path, space: OutputSpace) -> bool:
     return True
 
 
-def _settings(config: RunConfig, resources: Resources) -> Settings:
-    from bids_msseg.models.weights import find_model
+def visit_settings(config: RunConfig, resources: Resources) -> Settings:
+    """Collect what the nodes of all visits have in common."""
     from bids_msseg.workflow.participant import Settings
 
     return Settings(
@@ -139,20 +138,21 @@ def _settings(config: RunConfig, resources: Resources) -> Settings:
         seed=config.processing.random_seed,
         device=config.performance.device,
         threads=resources.omp_nthreads,
-        spaces=_spaces(config),
+        spaces=output_spaces(config),
         measure=config.execution.resource_monitor,
-        calibration=_calibration_digest(config, _model_header(config).sha256),
+        calibration=calibration_digest(config, read_model_header(config).sha256),
     )
 
 
-def _resources(config: RunConfig) -> Resources:
+def find_resources(config: RunConfig) -> Resources:
+    """Find the processes, threads and memory that a run may use."""
     asked = config.performance
     return resolve_resources(
         nprocs=asked.nprocs, omp_nthreads=asked.omp_nthreads, mem_gb=asked.mem_gb
     )
 
 
-def _execution(
+def choose_execution(
     config: RunConfig, resources: Resources, plugin: tuple[str, dict[str, Any]] | None
 ) -> Execution:
     """Choose nipype's plugin: one asked for, else as many processes as threads leave room for."""
@@ -179,7 +179,8 @@ def _execution(
     return replace(base, plugin="MultiProc", plugin_args=arguments, chunk=8 * resources.nprocs)
 
 
-def _plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:
+def requested_plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:
+    """Read the name and the arguments of nipype's plugin where one was asked for."""
     path = config.performance.use_plugin
     if path is None:
         return None

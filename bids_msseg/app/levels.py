@@ -8,51 +8,56 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.app.environment import (
-    _check_device,
-    _check_needs,
-    _check_spaces_without_trace,
-    _execution,
-    _own_surroundings,
-    _plugin,
-    _resources,
-    _settings,
+    check_device,
+    check_needs,
+    check_spaces_without_trace,
+    choose_execution,
+    find_resources,
+    own_surroundings,
+    requested_plugin,
+    visit_settings,
 )
 from bids_msseg.app.locks import (
-    _claim_all,
-    _claims,
-    _clean,
-    _left_to_others,
-    _remove_leftovers,
+    claim_all,
+    left_to_others,
+    open_claims,
+    remove_partial_files,
+    remove_work_folders,
 )
 from bids_msseg.app.outcome import (
-    _check_record_places,
-    _close,
-    _finish,
-    _note_skipped,
-    _public,
-    _status,
-    _verdict,
-    _write_usage,
+    check_record_places,
+    exit_code_of,
+    public_text,
+    record_failure,
+    record_skipped,
+    report_visits,
+    status_of,
+    write_usage,
 )
-from bids_msseg.app.pages import _with_new_page, _write_citation, _write_pages
+from bids_msseg.app.pages import participants_with_new_page, write_citation, write_pages
 from bids_msseg.app.selection import (
-    _delivery,
-    _handle_stale,
-    _is_finished,
-    _model_header,
-    _options,
-    _select,
-    _stale_outputs,
-    _versions,
+    analysis_options,
+    collect_delivery,
+    find_stale_outputs,
+    handle_stale,
+    is_visit_finished,
+    package_versions,
+    read_model_header,
+    select_visits,
 )
+from bids_msseg.bids.dataset import check_directories, write_dataset_files
+from bids_msseg.bids.order import VisitOrder, order_sessions
+from bids_msseg.bids.paths import logs_dir
+from bids_msseg.bids.record import read_records
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError
+from bids_msseg.models.weights import ModelHeader
 from bids_msseg.progress import Progress
+from bids_msseg.reports.text import counted, listed
+from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
-    from bids_msseg.bids.order import VisitOrder
     from bids_msseg.bids.visit import Selection
-    from bids_msseg.models.weights import ModelHeader
     from bids_msseg.nodes.outputs import Delivery
     from bids_msseg.workflow.run import Outcome
 
@@ -90,10 +95,7 @@ def run(config: RunConfig) -> ExitCode:
 
 def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
-    from bids_msseg.bids.paths import logs_dir
-    from bids_msseg.bids.record import read_records
     from bids_msseg.reports.group import write_group
-    from bids_msseg.workflow.claims import Claims, note_running
 
     if "participant" not in config.levels or config.execution.reports_only:
         _check_group(config)
@@ -109,8 +111,6 @@ def _group(config: RunConfig) -> ExitCode:
 
 def _check_group(config: RunConfig) -> None:
     """Look where the participant level would have looked; it did not run."""
-    from bids_msseg.bids.dataset import check_directories
-
     for warning in check_directories(
         config.bids_dir, config.output_dir, config.work_dir, create=False
     ):
@@ -126,8 +126,6 @@ def _check_group(config: RunConfig) -> None:
 
 def _participant(config: RunConfig) -> ExitCode:
     """Process visits, or say what would be done."""
-    from bids_msseg.bids.dataset import check_directories
-
     execution = config.execution
     if execution.reports_only:
         return _reports_only(config)
@@ -137,15 +135,15 @@ def _participant(config: RunConfig) -> ExitCode:
         config.bids_dir, config.output_dir, config.work_dir, create=not execution.dry_run
     ):
         LOGGER.warning(warning)
-    for note in _resources(config).notes:
+    for note in find_resources(config).notes:
         LOGGER.warning("%s", note)
-    with _own_surroundings(config.work_dir, dry=execution.dry_run):
-        header = _model_header(config)
+    with own_surroundings(config.work_dir, dry=execution.dry_run):
+        header = read_model_header(config)
         if execution.boilerplate_only:
             return _boilerplate_only(config, header)
-        _check_device(config.performance.device)
-        plugin = _plugin(config)
-        selection = _select(config)
+        check_device(config.performance.device)
+        plugin = requested_plugin(config)
+        selection = select_visits(config)
         if execution.dry_run:
             return _dry_run(config, selection, header)
         return _process(config, selection, header, plugin)
@@ -153,20 +151,18 @@ def _participant(config: RunConfig) -> ExitCode:
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
-    from bids_msseg.reports.text import listed
-
-    _check_spaces_without_trace(config)
+    check_spaces_without_trace(config)
     lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
     for visit in selection.visits:
-        done = _is_finished(config, _delivery(config, visit, header))
+        done = is_visit_finished(config, collect_delivery(config, visit, header))
         fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
         lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}{fails}")
         for contrast in ("FLAIR", "T1w", "T2w"):
             path = visit.contrasts.get(contrast)
-            where = "none" if path is None else _public(str(path), config)
+            where = "none" if path is None else public_text(str(path), config)
             lines.append(f"  {contrast}: {where}")
         lines += [f"  note: {note}" for note in visit.notes]
-        stale = [path.name for path in _stale_outputs(config, visit)]
+        stale = [path.name for path in find_stale_outputs(config, visit)]
         if stale:
             lines.append(f"  results of images that are no longer used: {listed(stale)}")
     for one in selection.skipped:
@@ -180,8 +176,6 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
 
 def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
     """Put the selected visits of each participant with several of them in order."""
-    from bids_msseg.bids.order import order_sessions
-
     flairs: dict[str, dict[str, str]] = {}
     for visit in selection.visits:
         if visit.session is not None:
@@ -196,17 +190,13 @@ def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
 
 def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
     """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
-    from bids_msseg.bids.dataset import write_dataset_files
-
     write_dataset_files(config.output_dir, config.bids_dir, derivatives=config.query.derivatives)
-    print(_write_citation(config, header).read_text(encoding="utf-8"))
+    print(write_citation(config, header).read_text(encoding="utf-8"))
     return ExitCode.SUCCESS
 
 
 def _reports_only(config: RunConfig) -> ExitCode:
     """Write all pages again from what lies in OUT."""
-    from bids_msseg.bids.record import read_records
-
     there = {record.participant for record in read_records(config.output_dir)}
     asked = set(config.query.participant_label)
     excluded = set(config.query.exclude_participant_label)
@@ -221,7 +211,7 @@ def _reports_only(config: RunConfig) -> ExitCode:
             f"{config.output_dir} holds nothing of {' '.join(sorted(asked)) or 'anybody else'}",
             hint=f"it holds {' '.join(sorted(there)[:20])}",
         )
-    _write_pages(config.output_dir, people)
+    write_pages(config.output_dir, people)
     return ExitCode.SUCCESS
 
 
@@ -232,36 +222,34 @@ def _process(
     plugin: tuple[str, dict[str, Any]] | None,
 ) -> ExitCode:
     """Run every visit that is not finished, report on all."""
-    from bids_msseg.bids.dataset import write_dataset_files
-
-    _check_record_places(config, selection)
+    check_record_places(config, selection)
     write_dataset_files(
         config.output_dir,
         config.bids_dir,
-        options=_options(config, header),
+        options=analysis_options(config, header),
         derivatives=config.query.derivatives,
     )
-    _write_citation(config, header)
-    _note_skipped(config, selection)
-    deliveries = [_delivery(config, visit, header) for visit in selection.visits]
-    todo = [one for one in deliveries if not _is_finished(config, one)]
+    write_citation(config, header)
+    record_skipped(config, selection)
+    deliveries = [collect_delivery(config, visit, header) for visit in selection.visits]
+    todo = [one for one in deliveries if not is_visit_finished(config, one)]
     if len(todo) < len(deliveries):
         done = len(deliveries) - len(todo)
         LOGGER.info("%d of %d visits are finished already", done, len(deliveries))
-    with _claims(config) as claims:
+    with open_claims(config) as claims:
         mine = [one for one in todo if claims.take(one.visit.key)]
-        _remove_leftovers(config.output_dir, mine)
+        remove_partial_files(config.output_dir, mine)
         outcomes = _run_all(config, mine, header, plugin)
         if config.execution.resource_monitor and outcomes:
-            _write_usage(config.output_dir, outcomes, claims)
+            write_usage(config.output_dir, outcomes, claims)
         claimed = {one.visit.key for one in mine}
-        outcomes += _left_to_others(one for one in todo if one.visit.key not in claimed)
-        _handle_stale(config, deliveries, claims)
+        outcomes += left_to_others(one for one in todo if one.visit.key not in claimed)
+        handle_stale(config, deliveries, claims)
     compared = _compare(config, selection, plugin)
-    _write_pages(config.output_dir, _with_new_page(config.output_dir, selection, mine))
-    _close(config, deliveries, outcomes, selection.skipped)
+    write_pages(config.output_dir, participants_with_new_page(config.output_dir, selection, mine))
+    report_visits(config, deliveries, outcomes, selection.skipped)
     busy = ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
-    return _verdict(outcomes) or busy or compared
+    return exit_code_of(outcomes) or busy or compared
 
 
 def _run_all(
@@ -271,25 +259,24 @@ def _run_all(
     plugin: tuple[str, dict[str, Any]] | None,
 ) -> list[Outcome]:
     """Run the visits with a progress bar."""
-    from bids_msseg.reports.text import counted
     from bids_msseg.workflow.run import run_visits
 
     if not todo:
         return []
-    _check_needs(config)
-    resources = _resources(config)
-    settings = _settings(config, resources)
-    execution = _execution(config, resources, plugin)
+    check_needs(config)
+    resources = find_resources(config)
+    settings = visit_settings(config, resources)
+    execution = choose_execution(config, resources, plugin)
     if config.execution.clean_workdir:
-        _clean(execution, todo)
+        remove_work_folders(execution, todo)
     LOGGER.info("processing %s with model %s", counted(len(todo), "visit"), header.name)
     outcomes: list[Outcome] = []
     with Progress(len(todo), steps_per_visit=STEPS_PER_VISIT) as progress:
         for outcome in run_visits(todo, settings, execution, on_step=progress.step):
             outcomes.append(outcome)
-            _finish(config, outcome)
+            record_failure(config, outcome)
             visit = outcome.delivery.visit
-            progress.finish(visit.key, _status(config, outcome), outcome.seconds)
+            progress.finish(visit.key, status_of(config, outcome), outcome.seconds)
     return outcomes
 
 
@@ -303,8 +290,8 @@ def _compare(
     visits: dict[str, list[str]] = {}
     for visit in selection.visits:
         visits.setdefault(visit.participant, []).append(visit.key)
-    with _claims(config) as claims:
-        mine = [name for name in sorted(visits) if _claim_all(claims, name, visits[name])]
+    with open_claims(config) as claims:
+        mine = [name for name in sorted(visits) if claim_all(claims, name, visits[name])]
         return _compare_claimed(config, mine, plugin)
 
 
@@ -313,14 +300,14 @@ def _compare_claimed(
 ) -> ExitCode:
     from bids_msseg.workflow.changes import compare_participants
 
-    resources = _resources(config)
+    resources = find_resources(config)
     code = ExitCode.SUCCESS
     for outcome in compare_participants(
         participants,
-        _execution(config, resources, plugin),
+        choose_execution(config, resources, plugin),
         seed=config.processing.random_seed,
         threads=resources.omp_nthreads,
-        versions=_versions(),
+        versions=package_versions(),
         bids_dir=config.bids_dir,
         session_order=config.query.session_order,
     ):

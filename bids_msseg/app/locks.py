@@ -8,28 +8,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_msseg.bids.paths import figure_path, logs_dir, output_path, records_dir
 from bids_msseg.config import RunConfig
+from bids_msseg.io.atomic import remove_leftovers
+from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.nodes.outputs import Delivery
-    from bids_msseg.workflow.claims import Claims
     from bids_msseg.workflow.run import Execution, Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
 
 
-def _claims(config: RunConfig) -> Claims:
+def open_claims(config: RunConfig) -> Claims:
     """Meet other runs where results go, and where intermediate files are."""
-    from bids_msseg.bids.paths import logs_dir
-    from bids_msseg.workflow.claims import Claims
-
     folders = (logs_dir(config.output_dir), config.work_dir)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     return Claims(folders)
 
 
-def _claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
+def claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
     """Claim a participant's visits, one run after the other: the last one sees them all."""
     claims.take(f"changes of {participant}", wait=True)
     taken: list[str] = []
@@ -42,7 +41,7 @@ def _claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
     return True
 
 
-def _left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
+def left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
     """Tell of visits that another run has begun and not ended."""
     from bids_msseg.workflow.run import Outcome
 
@@ -55,11 +54,8 @@ def _left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
         yield Outcome(delivery, ok=False, seconds=0.0, stopped=True)
 
 
-def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
+def remove_partial_files(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
     """Remove what killed runs were writing, where this one writes."""
-    from bids_msseg.bids.paths import figure_path, logs_dir, output_path, records_dir
-    from bids_msseg.io.atomic import remove_leftovers
-
     folders = [out_dir, logs_dir(out_dir), records_dir(out_dir)]
     for one in deliveries:
         image = output_path(out_dir, one.visit, desc="brain", suffix="mask", extension=".nii.gz")
@@ -69,7 +65,7 @@ def _remove_leftovers(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
             LOGGER.debug("removed %s, which a killed run has left", folder / name)
 
 
-def _clean(execution: Execution, todo: Sequence[Delivery]) -> None:
+def remove_work_folders(execution: Execution, todo: Sequence[Delivery]) -> None:
     """Remove what earlier runs left of these visits; other jobs may be at work on others."""
     from bids_msseg.workflow.run import visit_folder
 

@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_msseg.app.selection import _versions
+from bids_msseg.app.selection import package_versions
+from bids_msseg.bids.paths import logs_dir, record_path, report_path
+from bids_msseg.bids.record import read_records
 from bids_msseg.config import RunConfig
+from bids_msseg.io.atomic import write_atomic
+from bids_msseg.models.weights import ModelHeader
+from bids_msseg.reports.methods import REFERENCES, methods_paragraph
+from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
-    from bids_msseg.models.weights import ModelHeader
     from bids_msseg.nodes.outputs import Delivery
 
 LOGGER = logging.getLogger("bids_msseg")
 
 
-def _write_citation(config: RunConfig, header: ModelHeader) -> Path:
-    from bids_msseg.bids.paths import logs_dir
-    from bids_msseg.io.atomic import write_atomic
-    from bids_msseg.reports.methods import REFERENCES, methods_paragraph
-
+def write_citation(config: RunConfig, header: ModelHeader) -> Path:
+    """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
     asked = config.processing.threshold
     threshold = header.point.threshold if asked is None else asked
     text = methods_paragraph(
@@ -31,7 +33,7 @@ def _write_citation(config: RunConfig, header: ModelHeader) -> Path:
         sha256=header.sha256,
         threshold=threshold,
         min_lesion_volume=config.processing.min_lesion_volume,
-        versions=_versions(),
+        versions=package_versions(),
     )
     target = logs_dir(config.output_dir) / "CITATION.md"
     listed = "\n".join(f"- {reference}" for reference in REFERENCES)
@@ -41,12 +43,9 @@ def _write_citation(config: RunConfig, header: ModelHeader) -> Path:
     return target
 
 
-def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
+def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     """Write pages; of runs that share a participant, the one that comes last sees all visits."""
-    from bids_msseg.bids.paths import logs_dir
-    from bids_msseg.bids.record import read_records
     from bids_msseg.reports.participant import write_participant_page
-    from bids_msseg.workflow.claims import Claims, note_running
 
     logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
     with Claims([logs_dir(out_dir)]) as claims:
@@ -58,15 +57,13 @@ def _write_pages(out_dir: Path, participants: Sequence[str]) -> None:
             LOGGER.info("report: %s", page)
 
 
-def _with_new_page(
+def participants_with_new_page(
     out_dir: Path, selection: Selection, processed: Sequence[Delivery]
 ) -> list[str]:
     """List the participants whose page is to be written: processed now, or page too old.
 
     A clock that was set back makes an old page look new, so times alone would not do.
     """
-    from bids_msseg.bids.paths import record_path
-
     visits = (one.visit for one in processed)
     # a run that stops at the first crash has left no record of those it did not reach
     now = {
@@ -83,8 +80,6 @@ def _with_new_page(
 
 def _with_old_page(out_dir: Path, selection: Selection) -> list[str]:
     """List the participants of this run whose page is missing or older than a record."""
-    from bids_msseg.bids.paths import record_path, report_path
-
     newest: dict[str, int] = {}
     everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
     for one in everyone:

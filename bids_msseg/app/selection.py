@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
+from bids_msseg.bids.paths import stale_outputs
+from bids_msseg.bids.record import ModelUse, read_record
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import CannotCreateError, NothingSelectedError
+from bids_msseg.models.weights import ModelHeader, find_model, read_header
+from bids_msseg.reports.methods import methods_paragraph
+from bids_msseg.reports.text import listed
+from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
-    from bids_msseg.models.weights import ModelHeader
     from bids_msseg.nodes.outputs import Delivery
-    from bids_msseg.workflow.claims import Claims
 
 LOGGER = logging.getLogger("bids_msseg")
 NAMED_PACKAGES = ("bids_msseg", "nipype", "torch", "SimpleITK", "deepbet")
 
 
-def _select(config: RunConfig) -> Selection:
+def select_visits(config: RunConfig) -> Selection:
     """Index the dataset."""
     from bids_msseg.bids.query import find_visits
 
@@ -78,24 +82,23 @@ def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
     )
 
 
-def _is_finished(config: RunConfig, delivery: Delivery) -> bool:
+def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
+    """Whether an earlier run has left everything that this one would write."""
     from bids_msseg.workflow.resume import is_finished
 
     wanted = delivery.fingerprint
-    return is_finished(config.output_dir, delivery.visit, wanted, spaces=_spaces(config))
+    return is_finished(config.output_dir, delivery.visit, wanted, spaces=output_spaces(config))
 
 
-def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
+def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
     """Collect what the last node of a visit has to know."""
-    from bids_msseg.bids.record import ModelUse
     from bids_msseg.nodes.outputs import Delivery
-    from bids_msseg.reports.methods import methods_paragraph
     from bids_msseg.workflow.resume import fingerprint
 
     chosen = config.processing
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
-    options = _options(config, header)
-    versions = _versions()
+    options = analysis_options(config, header)
+    versions = package_versions()
     return Delivery(
         visit=visit,
         out_dir=config.output_dir,
@@ -119,7 +122,7 @@ def _delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
     )
 
 
-def _options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
+def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
     """Name what shapes results; the model by its name, as where it lies says something else."""
     return {**config.analysis_fingerprint_options(), "model": header.name}
 
@@ -128,39 +131,38 @@ def _scalar(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """List the versions of the packages that shape results."""
     found = {name: importlib.metadata.version(name) for name in NAMED_PACKAGES[1:]}
     return {NAMED_PACKAGES[0]: __version__, **found, "Python": platform.python_version()}
 
 
-def _spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
+def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
+    """List name and resolution of every output space."""
     return tuple((space.name, space.resolution) for space in config.processing.output_spaces)
 
 
-def _model_header(config: RunConfig) -> ModelHeader:
-    from bids_msseg.models.weights import find_model, read_header
-
+def read_model_header(config: RunConfig) -> ModelHeader:
+    """Read the header of the weights file that a run uses."""
     return read_header(find_model(config.processing.model))
 
 
 def _model_digest(config: RunConfig, header: ModelHeader) -> str:
     """Digest the weights, and what stands beside them where there is anything."""
-    return header.sha256 + _calibration_digest(config, header.sha256)
+    return header.sha256 + calibration_digest(config, header.sha256)
 
 
-def _calibration_digest(config: RunConfig, sha256: str) -> str:
+def calibration_digest(config: RunConfig, sha256: str) -> str:
+    """Digest the calibration beside the weights; empty where there is none."""
     from bids_msseg.calibration import read_calibration
-    from bids_msseg.models.weights import find_model
 
     return read_calibration(find_model(config.processing.model), sha256).digest
 
 
-def _handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
+def handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
     """Name results of images that a visit no longer uses; remove them where asked."""
-    from bids_msseg.reports.text import listed
-
     for one in deliveries:
-        stale, key = _stale_outputs(config, one.visit), one.visit.key
+        stale, key = find_stale_outputs(config, one.visit), one.visit.key
         if not stale:
             continue
         names = listed([path.name for path in stale])
@@ -178,10 +180,8 @@ def _handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Cla
             LOGGER.warning("%s: not removed before the visit is finished: %s", key, names)
 
 
-def _stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
+def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
     """List what lies in OUT of images that a visit no longer uses."""
-    from bids_msseg.bids.paths import stale_outputs
-    from bids_msseg.bids.record import read_record
     from bids_msseg.workflow.resume import as_used
 
     record = read_record(config.output_dir, visit.participant, visit.session)
@@ -191,8 +191,6 @@ def _stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
 
 def _has_result(config: RunConfig, delivery: Delivery) -> bool:
     """Whether a visit has the results that this run writes, by its present images and name."""
-    from bids_msseg.bids.record import read_record
-
     visit = delivery.visit
     record = read_record(config.output_dir, visit.participant, visit.session)
     wanted = ("ok", visit.prefix, delivery.fingerprint)
