@@ -36,7 +36,7 @@ from bids_msseg.lesions.change import Code
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.reports.tables import read_tsv
 from bids_msseg.workflow.changes import compare_participants
-from bids_msseg.workflow.run import Execution
+from bids_msseg.workflow.execution import Execution
 
 CHANGED = (Code.NEW, Code.GAINED, Code.LOST, Code.RESOLVED)
 ROWS = ("new", "enlarging", "shrinking", "resolved")

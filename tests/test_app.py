@@ -40,7 +40,7 @@ from bids_msseg.errors import (
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.claims import Claims
-from bids_msseg.workflow.run import Outcome
+from bids_msseg.workflow.outcome import Outcome
 
 MakeConfig = Callable[..., RunConfig]
 

@@ -21,8 +21,8 @@ from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import FOLDER, prepare_template_home
 
 if TYPE_CHECKING:
+    from bids_msseg.workflow.execution import Execution
     from bids_msseg.workflow.participant import Settings
-    from bids_msseg.workflow.run import Execution
 
 VISITS_OF_A_PLUGIN = 10_000
 
@@ -156,7 +156,7 @@ def choose_execution(
     config: RunConfig, resources: Resources, plugin: tuple[str, dict[str, Any]] | None
 ) -> Execution:
     """Choose nipype's plugin: one asked for, else as many processes as threads leave room for."""
-    from bids_msseg.workflow.run import Execution
+    from bids_msseg.workflow.execution import Execution
 
     base = Execution(
         work_dir=config.work_dir,

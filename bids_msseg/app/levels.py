@@ -59,7 +59,7 @@ from bids_msseg.workflow.claims import Claims, note_running
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection
     from bids_msseg.nodes.outputs import Delivery
-    from bids_msseg.workflow.run import Outcome
+    from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
 STEPS_PER_VISIT = 20

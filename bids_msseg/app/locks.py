@@ -15,7 +15,8 @@ from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.nodes.outputs import Delivery
-    from bids_msseg.workflow.run import Execution, Outcome
+    from bids_msseg.workflow.execution import Execution
+    from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
 
@@ -43,7 +44,7 @@ def claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
 
 def left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
     """Tell of visits that another run has begun and not ended."""
-    from bids_msseg.workflow.run import Outcome
+    from bids_msseg.workflow.outcome import Outcome
 
     for delivery in deliveries:
         LOGGER.warning(
@@ -67,7 +68,7 @@ def remove_partial_files(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
 
 def remove_work_folders(execution: Execution, todo: Sequence[Delivery]) -> None:
     """Remove what earlier runs left of these visits; other jobs may be at work on others."""
-    from bids_msseg.workflow.run import visit_folder
+    from bids_msseg.workflow.execution import visit_folder
 
     for delivery in todo:
         shutil.rmtree(visit_folder(execution, delivery), ignore_errors=True)

@@ -19,7 +19,7 @@ from bids_msseg.workflow.claims import Claims
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped
     from bids_msseg.nodes.outputs import Delivery
-    from bids_msseg.workflow.run import Outcome
+    from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
 

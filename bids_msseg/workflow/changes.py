@@ -24,7 +24,9 @@ from bids_msseg.bids.record import (
 from bids_msseg.lesions.change import ChangeRule
 from bids_msseg.nodes.changes import CompareVisits, PairDelivery, PublishChanges
 from bids_msseg.reports.text import without_folders
-from bids_msseg.workflow.run import Execution, Failure, run_workflows
+from bids_msseg.workflow.execution import Execution
+from bids_msseg.workflow.outcome import Failure
+from bids_msseg.workflow.run import run_workflows
 
 LOGGER = logging.getLogger("bids_msseg")
 _GATHERED = ("result", "codes", "transform")

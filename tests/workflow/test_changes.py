@@ -35,7 +35,8 @@ from bids_msseg.reports.group import group_rows
 from bids_msseg.reports.participant import write_participant_page
 from bids_msseg.workflow import changes as changes_module
 from bids_msseg.workflow.changes import ChangeOutcome, compare_participants
-from bids_msseg.workflow.run import Execution, Failure
+from bids_msseg.workflow.execution import Execution
+from bids_msseg.workflow.outcome import Failure
 
 FRESH = ((-22, 20, 14), (5, 5, 5))
 SHIFT = np.array([4.0, -3.0, 6.0])

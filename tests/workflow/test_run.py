@@ -23,8 +23,10 @@ from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow import run as module
+from bids_msseg.workflow.execution import NO_JOB, Execution, _Ended, _run_nipype, _Watch
+from bids_msseg.workflow.outcome import Outcome
 from bids_msseg.workflow.participant import Settings
-from bids_msseg.workflow.run import NO_JOB, Execution, Outcome, run_visits
+from bids_msseg.workflow.run import run_visits
 
 Leave = Callable[[list[str], Execution, Any], None]
 
@@ -321,6 +323,6 @@ def test_a_scheduler_that_takes_no_job(
     monkeypatch.chdir(tmp_path)
     top = Workflow("top", base_dir=str(tmp_path))
     top.add_nodes([Node(Merge(1), name="first")])
-    ended = module._Ended(module._Watch([], None, measure=False))
-    module._run_nipype(top, replace(execution, plugin="SLURM"), ended)
+    ended = _Ended(_Watch([], None, measure=False))
+    _run_nipype(top, replace(execution, plugin="SLURM"), ended)
     assert ended.error == f"{NO_JOB}: {said}"
