@@ -72,7 +72,7 @@ class Usage:
     memory_gb: float
 
 
-class _Watch:
+class Watch:
     """Listens to nipype's status callback."""
 
     def __init__(
@@ -121,15 +121,16 @@ class _Watch:
 
 
 @dataclass(slots=True)
-class _Ended:
+class Ended:
     """What is known after nipype has returned."""
 
-    watch: _Watch
+    watch: Watch
     killed: set[str] = field(default_factory=set)
     error: str = ""
 
 
-def _nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
+def nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
+    """Choose what nipype's configuration says about crash files, hashing and polling."""
     settings = {
         "crashdump_dir": str(crash_dir),
         "crashfile_format": "txt",
@@ -145,7 +146,8 @@ def _nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
     return settings
 
 
-def _run_nipype(top: Workflow, execution: Execution, ended: _Ended) -> None:
+def run_nipype(top: Workflow, execution: Execution, ended: Ended) -> None:
+    """Run workflows as one; what is known at their end is noted in ``ended``."""
     arguments = {**(execution.plugin_args or {}), "status_callback": ended.watch}
     steady = SteadyMultiProcPlugin(arguments) if execution.plugin == "MultiProc" else None
     try:

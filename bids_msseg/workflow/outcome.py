@@ -15,7 +15,7 @@ from bids_msseg.bids.record import read_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, explained
 from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.workflow.execution import NO_JOB, TOP, Execution, Usage, _Ended, visit_folder
+from bids_msseg.workflow.execution import NO_JOB, TOP, Ended, Execution, Usage, visit_folder
 from bids_msseg.workflow.participant import visit_workflow_name
 from bids_msseg.workflow.plugins import KILLED
 
@@ -74,8 +74,8 @@ class Failure:
     crash_files: tuple[Path, ...] = ()
 
 
-def _outcome(
-    delivery: Delivery, execution: Execution, ended: _Ended, crashes: set[Path]
+def find_outcome(
+    delivery: Delivery, execution: Execution, ended: Ended, crashes: set[Path]
 ) -> Outcome:
     """Look up how a visit ended: its record, which is written last of all, says whether well."""
     name, visit = visit_workflow_name(delivery.visit), delivery.visit
@@ -86,8 +86,8 @@ def _outcome(
         if execution.clean:
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(delivery, True, seconds, usage=usage)
-    files = _crash_files(crashes, name, visit.key)
-    told = _told(folder / FAILURE_FILE) or _not_told(name, ended, files, execution)
+    files = take_crash_files(crashes, name, visit.key)
+    told = read_failure(folder / FAILURE_FILE) or infer_failure(name, ended, files, execution)
     return Outcome(
         delivery,
         False,
@@ -101,7 +101,8 @@ def _outcome(
     )
 
 
-def _told(failure: Path) -> dict[str, Any]:
+def read_failure(failure: Path) -> dict[str, Any]:
+    """Read what a step has written about its failure; empty where it has not."""
     try:
         content = json.loads(failure.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -109,8 +110,8 @@ def _told(failure: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _not_told(
-    visit: str, ended: _Ended, crash_files: Sequence[Path], execution: Execution
+def infer_failure(
+    visit: str, ended: Ended, crash_files: Sequence[Path], execution: Execution
 ) -> dict[str, Any]:
     """Say what can be said of a step that could not say it itself."""
     step = next((one for one in ended.killed if visit in one.split(".")), "")
@@ -134,7 +135,7 @@ def _not_told(
     return {"message": told, "hint": hint, "code": ExitCode.FAILURE}
 
 
-def _lack_of_room(ended: _Ended, crash_files: Sequence[Path], execution: Execution) -> int:
+def _lack_of_room(ended: Ended, crash_files: Sequence[Path], execution: Execution) -> int:
     """Find the number of the error if a file of nipype's own had no room; else 0.
 
     A step that could not write its result is taken for one that left none, so that nothing but
@@ -148,14 +149,15 @@ def _lack_of_room(ended: _Ended, crash_files: Sequence[Path], execution: Executi
     return named[0] if named else 0
 
 
-def _forget(crashes: set[Path], group: Sequence[Delivery]) -> None:
+def remove_crash_files(crashes: set[Path], group: Sequence[Delivery]) -> None:
+    """Remove the crash files of visits that a signal has stopped."""
     for delivery in group:
         visit = delivery.visit
-        for path in _crash_files(crashes, visit_workflow_name(visit), visit.key):
+        for path in take_crash_files(crashes, visit_workflow_name(visit), visit.key):
             path.unlink(missing_ok=True)
 
 
-def _new_crashes(crash_dir: Path, before: set[Path]) -> set[Path]:
+def new_crash_files(crash_dir: Path, before: set[Path]) -> set[Path]:
     """List the crash files of this run; those that a full disk left empty go."""
     new = set(crash_dir.glob("crash-*.txt")) - before
     empty = {path for path in new if not path.stat().st_size}
@@ -164,7 +166,7 @@ def _new_crashes(crash_dir: Path, before: set[Path]) -> set[Path]:
     return new - empty
 
 
-def _crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
+def take_crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
     """Take this visit's crash files out of the set, named after it instead of after the user."""
     mark = f"Node: {TOP}.{visit}."
     found = []

@@ -5,7 +5,7 @@ Each factory takes only what it uses, by keyword, and returns an unconnected pie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,7 @@ class _Plan:
     workflow: Workflow
     delivery: Delivery
     settings: Settings
+    steps: list[str] = field(default_factory=list)
 
     @property
     def contrasts(self) -> dict[str, Path]:
@@ -171,6 +172,7 @@ class _Plan:
         interface.inputs.measure = self.settings.measure
         node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count)
         self.workflow.add_nodes([node])
+        self.steps.append(name)
         return node
 
     def connect(self, start: str, output: str, end: str, target: str) -> None:
@@ -349,7 +351,7 @@ def _gather(plan: _Plan, name: str, ends: list[tuple[str, str]], target: tuple[s
 
 def _deliver(plan: _Plan) -> None:
     """Hand on what the checks of the alignments found, draw the figures, write everything."""
-    steps = [node.name for node in plan.workflow._graph.nodes]
+    steps = list(plan.steps)
     checked = [f"coregister_{name}" for name in plan.moving]
     checked += [*_template_nodes(steps), "check_brain"]
     faults = [(step, "faults") for step in checked]

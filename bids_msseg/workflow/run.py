@@ -18,23 +18,23 @@ from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow.execution import (
     TOP,
+    Ended,
     Execution,
     StepSeen,
-    _Ended,
-    _nipype_settings,
-    _run_nipype,
-    _Watch,
+    Watch,
+    nipype_settings,
+    run_nipype,
     visit_folder,
 )
 from bids_msseg.workflow.outcome import (
     Failure,
     Outcome,
-    _crash_files,
-    _forget,
-    _new_crashes,
-    _not_told,
-    _outcome,
-    _told,
+    find_outcome,
+    infer_failure,
+    new_crash_files,
+    read_failure,
+    remove_crash_files,
+    take_crash_files,
 )
 from bids_msseg.workflow.participant import Settings, init_visit_wf
 from bids_msseg.workflow.plugins import KILLED
@@ -105,23 +105,23 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
     top = Workflow(TOP, base_dir=str(execution.work_dir))
     crash_dir = logs_dir(execution.out_dir)
     crash_dir.mkdir(parents=True, exist_ok=True)
-    top.config["execution"] = _nipype_settings(execution, crash_dir)
+    top.config["execution"] = nipype_settings(execution, crash_dir)
     top.add_nodes(list(workflows.values()))
     folders = {key: execution.work_dir / TOP / one.name for key, one in workflows.items()}
     for folder in folders.values():
         (folder / FAILURE_FILE).unlink(missing_ok=True)
     before = set(crash_dir.glob("crash-*.txt"))
-    ended = _Ended(_Watch([], None, measure=False))
+    ended = Ended(Watch([], None, measure=False))
     here = Path.cwd()
     try:
-        _run_nipype(top, execution, ended)
+        run_nipype(top, execution, ended)
     finally:
         os.chdir(here)
-    crashes = _new_crashes(crash_dir, before)
+    crashes = new_crash_files(crash_dir, before)
     failures = {}
     for key, workflow in workflows.items():
-        files = _crash_files(crashes, workflow.name, key)
-        told = _told(folders[key] / FAILURE_FILE) or _not_told(
+        files = take_crash_files(crashes, workflow.name, key)
+        told = read_failure(folders[key] / FAILURE_FILE) or infer_failure(
             workflow.name, ended, files, execution
         )
         failures[key] = Failure(
@@ -145,23 +145,23 @@ def _run_group(
     top = Workflow(TOP, base_dir=str(execution.work_dir))
     crash_dir = logs_dir(execution.out_dir)
     crash_dir.mkdir(parents=True, exist_ok=True)
-    top.config["execution"] = _nipype_settings(execution, crash_dir)
+    top.config["execution"] = nipype_settings(execution, crash_dir)
     for delivery in group:
         _begin(delivery, execution)
         top.add_nodes([init_visit_wf(delivery=delivery, settings=settings)])
     before = set(crash_dir.glob("crash-*.txt"))
-    ended = _Ended(_Watch(group, on_step, measure=settings.measure))
+    ended = Ended(Watch(group, on_step, measure=settings.measure))
     folder = Path.cwd()
     try:
-        _run_nipype(top, execution, ended)
+        run_nipype(top, execution, ended)
     except BaseException:
         # a signal is no crash
-        _forget(_new_crashes(crash_dir, before), group)
+        remove_crash_files(new_crash_files(crash_dir, before), group)
         raise
     finally:
         os.chdir(folder)
-    crashes = _new_crashes(crash_dir, before)
-    outcomes = [_outcome(delivery, execution, ended, crashes) for delivery in group]
+    crashes = new_crash_files(crash_dir, before)
+    outcomes = [find_outcome(delivery, execution, ended, crashes) for delivery in group]
     if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
         # nothing is told of those that another one's crash has stopped
         return [replace(one, stopped=not (one.ok or one.step)) for one in outcomes]

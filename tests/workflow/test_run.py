@@ -23,7 +23,7 @@ from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow import run as module
-from bids_msseg.workflow.execution import NO_JOB, Execution, _Ended, _run_nipype, _Watch
+from bids_msseg.workflow.execution import NO_JOB, Ended, Execution, Watch, run_nipype
 from bids_msseg.workflow.outcome import Outcome
 from bids_msseg.workflow.participant import Settings
 from bids_msseg.workflow.run import run_visits
@@ -58,7 +58,7 @@ def run(
     def instead(top: Any, execution: Execution, ended: Any) -> None:
         leave([node.name for node in top._graph.nodes], execution, ended)
 
-    monkeypatch.setattr(module, "_run_nipype", instead)
+    monkeypatch.setattr(module, "run_nipype", instead)
     settings = Settings(deliveries[0].visit.flair)
     moved = [replace(one, out_dir=execution.out_dir) for one in deliveries]
     return list(run_visits(moved, settings, execution))
@@ -323,6 +323,6 @@ def test_a_scheduler_that_takes_no_job(
     monkeypatch.chdir(tmp_path)
     top = Workflow("top", base_dir=str(tmp_path))
     top.add_nodes([Node(Merge(1), name="first")])
-    ended = _Ended(_Watch([], None, measure=False))
-    _run_nipype(top, replace(execution, plugin="SLURM"), ended)
+    ended = Ended(Watch([], None, measure=False))
+    run_nipype(top, replace(execution, plugin="SLURM"), ended)
     assert ended.error == f"{NO_JOB}: {said}"
