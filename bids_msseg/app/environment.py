@@ -22,7 +22,7 @@ from bids_msseg.template_home import FOLDER, prepare_template_home
 
 if TYPE_CHECKING:
     from bids_msseg.workflow.execution import Execution
-    from bids_msseg.workflow.participant import Settings
+    from bids_msseg.workflow.plan import Settings
 
 VISITS_OF_A_PLUGIN = 10_000
 
@@ -129,7 +129,7 @@ def _is_in(folder: Path, space: OutputSpace) -> bool:
 
 def visit_settings(config: RunConfig, resources: Resources) -> Settings:
     """Collect what the nodes of all visits have in common."""
-    from bids_msseg.workflow.participant import Settings
+    from bids_msseg.workflow.plan import Settings
 
     return Settings(
         model_file=find_model(config.processing.model),

@@ -15,7 +15,7 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
 from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.workflow.participant import step_label, visit_workflow_name
+from bids_msseg.workflow.plan import step_label, visit_workflow_name
 from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 
 TOP = "bids_msseg"

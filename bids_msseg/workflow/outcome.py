@@ -16,7 +16,7 @@ from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, explained
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow.execution import NO_JOB, TOP, Ended, Execution, Usage, visit_folder
-from bids_msseg.workflow.participant import visit_workflow_name
+from bids_msseg.workflow.plan import visit_workflow_name
 from bids_msseg.workflow.plugins import KILLED
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -36,7 +36,8 @@ from bids_msseg.workflow.outcome import (
     remove_crash_files,
     take_crash_files,
 )
-from bids_msseg.workflow.participant import Settings, init_visit_wf
+from bids_msseg.workflow.participant import init_visit_wf
+from bids_msseg.workflow.plan import Settings
 from bids_msseg.workflow.plugins import KILLED
 
 LOGGER = logging.getLogger("bids_msseg")

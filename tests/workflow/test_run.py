@@ -25,7 +25,7 @@ from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow import run as module
 from bids_msseg.workflow.execution import NO_JOB, Ended, Execution, Watch, run_nipype
 from bids_msseg.workflow.outcome import Outcome
-from bids_msseg.workflow.participant import Settings
+from bids_msseg.workflow.plan import Settings
 from bids_msseg.workflow.run import run_visits
 
 Leave = Callable[[list[str], Execution, Any], None]
