@@ -22,7 +22,8 @@ from bids_msseg.bids.record import (
     write_record,
 )
 from bids_msseg.lesions.change import ChangeRule
-from bids_msseg.nodes.changes import CompareVisits, PairDelivery, PublishChanges
+from bids_msseg.nodes.changes import CompareVisits, PairDelivery
+from bids_msseg.nodes.publish_changes import PublishChanges
 from bids_msseg.reports.text import without_folders
 from bids_msseg.workflow.execution import Execution
 from bids_msseg.workflow.outcome import Failure
