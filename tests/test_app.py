@@ -20,14 +20,8 @@ import pytest
 
 from bids_msseg.app import environment, levels, locks, pages, selection
 from bids_msseg.app import outcome as app_outcome
-from bids_msseg.bids.record import (
-    BROKE_OFF,
-    ContrastUse,
-    ModelUse,
-    VisitRecord,
-    read_record,
-    write_record,
-)
+from bids_msseg.bids.record import BROKE_OFF, VisitRecord, read_record, write_record
+from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Selection, Skipped, Visit
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import (

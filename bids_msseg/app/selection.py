@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.bids.paths import stale_outputs
-from bids_msseg.bids.record import ModelUse, read_record
+from bids_msseg.bids.record import read_record
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import CannotCreateError, NothingSelectedError
 from bids_msseg.models.weights import ModelHeader, find_model, read_header

@@ -13,7 +13,8 @@ from nipype.interfaces.base import File, traits
 from bids_msseg.bids import sidecars
 from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, preprocessed, transform
 from bids_msseg.bids.files import publish, write_json, write_tsv
-from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.conform import check_header

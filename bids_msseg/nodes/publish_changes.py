@@ -9,21 +9,19 @@ from typing import Any
 
 from nipype.interfaces.base import File, traits
 
+from bids_msseg.bids.change_tables import change_dictionary, change_rows, code_table, codes_sidecar
 from bids_msseg.bids.changes import (
     FIGURES,
     PairFiles,
     PairResult,
-    change_dictionary,
-    change_rows,
-    code_table,
-    codes_sidecar,
     failed_summary,
     pair_summary,
     recorded_visit,
 )
 from bids_msseg.bids.files import publish, write_json, write_tsv
 from bids_msseg.bids.paths import changes_path, output_path
-from bids_msseg.bids.record import Scalar, read_record, write_record
+from bids_msseg.bids.record import read_record, write_record
+from bids_msseg.bids.record_values import Scalar
 from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
 from bids_msseg.errors import DataError
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,

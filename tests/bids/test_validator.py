@@ -16,7 +16,8 @@ import pytest
 from bids_msseg.bids.dataset import write_dataset_files
 from bids_msseg.bids.paths import figure_path, group_path, output_path, report_path
 from bids_msseg.bids.query import Visit, find_visits
-from bids_msseg.bids.record import ModelUse, VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.paths import output_path
-from bids_msseg.bids.record import ContrastUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.imaging.volume import Volume, save_volume

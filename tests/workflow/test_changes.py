@@ -17,13 +17,8 @@ import pytest
 from bids_msseg.bids.changes import VisitPair, failed_summary, pair_files, recorded_visit
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path, records_dir
-from bids_msseg.bids.record import (
-    ContrastUse,
-    VisitRecord,
-    read_record,
-    read_records,
-    write_record,
-)
+from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
+from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.imaging.pair import Alignment
 from bids_msseg.imaging.register import read_itk_affine
 from bids_msseg.imaging.volume import Volume, save_volume

@@ -11,7 +11,7 @@ import pytest
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow.participant import init_visit_wf

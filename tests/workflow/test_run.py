@@ -17,7 +17,8 @@ import pytest
 from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE

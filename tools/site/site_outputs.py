@@ -19,10 +19,12 @@ from typing import Any
 from site_text import cell, table
 
 from bids_msseg.bids import sidecars
-from bids_msseg.bids.changes import change_dictionary, code_table, codes_sidecar, pairs_of
+from bids_msseg.bids.change_tables import change_dictionary, code_table, codes_sidecar
+from bids_msseg.bids.changes import pairs_of
 from bids_msseg.bids.dataset import DESCRIPTIONS
 from bids_msseg.bids.derivatives import OUTPUTS
-from bids_msseg.bids.record import ModelUse, VisitRecord
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.commands.comparison import SHOWN
 from bids_msseg.commands.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.commands.evaluate_words import dictionary
