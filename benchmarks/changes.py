@@ -29,7 +29,7 @@ from scipy import ndimage
 from bids_msseg.bids.changes import VisitPair, pair_files, pairs_of, recorded_visit
 from bids_msseg.bids.paths import changes_path, output_path
 from bids_msseg.bids.record import VisitRecord, read_records
-from bids_msseg.imaging.register import read_itk_affine
+from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.resample import mask_onto
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.change import Code

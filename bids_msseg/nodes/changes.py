@@ -22,8 +22,8 @@ from bids_msseg.bids.changes import (
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.itk import write_itk_affine
 from bids_msseg.imaging.pair import Alignment, Meeting, align_visits, meet
-from bids_msseg.imaging.register import write_itk_affine
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
 from bids_msseg.lesions.change import (

@@ -147,7 +147,7 @@ class DrawFigures(Step):
 def _template_on(flair: Volume, transform: Path) -> Volume:
     """Bring the template onto the FLAIR, as it was fitted."""
     # SimpleITK takes its time, and the app needs this module for its plans
-    from bids_msseg.imaging.register import read_itk_affine
+    from bids_msseg.imaging.itk import read_itk_affine
 
     move = inverse(read_itk_affine(transform))
     template = load_template(EMBEDDED).volume

@@ -29,13 +29,9 @@ from bids_msseg.imaging.brain import (
 )
 from bids_msseg.imaging.brain_check import CheckedBrain, check_brain
 from bids_msseg.imaging.conform import check_header, read_image
+from bids_msseg.imaging.itk import as_stored_affine
 from bids_msseg.imaging.normalise import CONTRASTS, Stack, build_stack
-from bids_msseg.imaging.register import (
-    Registration,
-    as_stored_affine,
-    register_affine,
-    register_rigid,
-)
+from bids_msseg.imaging.register import Registration, register_affine, register_rigid
 from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Affine, Volume, as_stored, load_volume

@@ -19,8 +19,8 @@ from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path, records_dir
 from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
 from bids_msseg.bids.record_values import ContrastUse
+from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.pair import Alignment
-from bids_msseg.imaging.register import read_itk_affine
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.change import Code
 from bids_msseg.lesions.instances import label_lesions
