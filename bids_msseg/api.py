@@ -27,7 +27,7 @@ from bids_msseg.bids.files import write_atomic, write_json, write_tsv
 from bids_msseg.calibration import Calibration, read_calibration
 from bids_msseg.config import Processing, read_options
 from bids_msseg.errors import CannotCreateError, DataError, UsageError
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import Volume, as_stored, to_image
 from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table, summarise
 from bids_msseg.lesions.uncertainty import LoadInterval

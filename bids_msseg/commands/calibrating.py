@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_msseg.calibration import Calibration, read_calibration, write_calibration
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.quality import Measures, TrainingVisits, measure_visit
 from bids_msseg.imaging.volume import as_ras, load_volume
 from bids_msseg.lesions.uncertainty import (

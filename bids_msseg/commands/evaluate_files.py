@@ -17,7 +17,7 @@ import numpy as np
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key, visit_order
 from bids_msseg.commands.labels import LABELS, read_sites
 from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 
 LOGGER = logging.getLogger("bids_msseg")
 ONE_SITE: Final = "one site"

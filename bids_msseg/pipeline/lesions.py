@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume

@@ -28,7 +28,8 @@ from bids_msseg.imaging.brain import (
     mask_from_stripped,
 )
 from bids_msseg.imaging.brain_check import CheckedBrain, check_brain
-from bids_msseg.imaging.conform import check_header, read_image
+from bids_msseg.imaging.conform import read_image
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.itk import as_stored_affine
 from bids_msseg.imaging.normalise import CONTRASTS, Stack, build_stack
 from bids_msseg.imaging.register import Registration, register_affine, register_rigid
