@@ -26,15 +26,10 @@ from bids_msseg.imaging.itk import write_itk_affine
 from bids_msseg.imaging.pair import Alignment, Meeting, align_visits, meet
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
-from bids_msseg.lesions.change import (
-    ChangeRow,
-    ChangeRule,
-    Code,
-    Comparison,
-    compare_lesions,
-)
+from bids_msseg.lesions.change import Comparison, compare_lesions
 from bids_msseg.lesions.change_evidence import VisitMaps
 from bids_msseg.lesions.change_match import carry_labels
+from bids_msseg.lesions.change_rows import ChangeRow, ChangeRule, Code
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.reports.figures import change_mosaic, registration_mosaic
 from bids_msseg.reports.tables import read_tsv

@@ -39,7 +39,8 @@ from bids_msseg.bids.sidecars import (
     write_tsv,
     xfm_sidecar,
 )
-from bids_msseg.lesions.load import lesion_table, rows_to_table
+from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.lesions.load_table import lesion_table
 
 TEMPLATE = "MNI152NLin2009aSym"
 VERSIONS = {"bids_msseg": "0.1.0", "torch": "2.13.0"}

@@ -22,9 +22,10 @@ from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.pair import Alignment
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.lesions.change import Code
+from bids_msseg.lesions.change_rows import Code
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.load import lesion_table, rows_to_table
+from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.nodes.changes import PairDelivery
 from bids_msseg.reports.group import group_rows
 from bids_msseg.reports.participant import write_participant_page

@@ -29,7 +29,7 @@ from bids_msseg.commands.comparison import SHOWN
 from bids_msseg.commands.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.commands.evaluate_words import dictionary
 from bids_msseg.commands.scoring import COLUMNS as SCORES
-from bids_msseg.lesions.change import ChangeRule
+from bids_msseg.lesions.change_rows import ChangeRule
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
 from bids_msseg.reports.group import data_dictionary
