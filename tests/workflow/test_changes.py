@@ -27,7 +27,7 @@ from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.nodes.changes import PairDelivery
-from bids_msseg.reports.group import group_rows
+from bids_msseg.reports.group_table import group_rows
 from bids_msseg.reports.participant import write_participant_page
 from bids_msseg.workflow import changes as changes_module
 from bids_msseg.workflow.changes import ChangeOutcome, compare_participants

@@ -32,7 +32,7 @@ from bids_msseg.commands.scoring import COLUMNS as SCORES
 from bids_msseg.lesions.change_rows import ChangeRule
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
-from bids_msseg.reports.group import data_dictionary
+from bids_msseg.reports.group_table import data_dictionary
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = ROOT / "tests" / "e2e" / "expected_outputs.txt"
