@@ -23,7 +23,7 @@ from bids_msseg.nodes.preprocess import (
 )
 from bids_msseg.nodes.segment import Segment
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
-from bids_msseg.pipeline.preprocess import brain_device
+from bids_msseg.pipeline.brain import brain_device
 from bids_msseg.workflow.plan import Settings, VisitPlan, gather, visit_workflow_name
 
 

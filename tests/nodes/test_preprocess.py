@@ -28,6 +28,7 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.segment import Segment
+from bids_msseg.pipeline import brain as brain_steps
 from bids_msseg.pipeline import preprocess
 
 Run = Callable[..., Any]
@@ -219,7 +220,7 @@ def test_the_image_decides_whether_the_skull_is_off(
     notes: int,
 ) -> None:
     truth = read(str(both["brain"])) > 0
-    monkeypatch.setattr(preprocess, "extract_brain", lambda *_, **__: truth)
+    monkeypatch.setattr(brain_steps, "extract_brain", lambda *_, **__: truth)
     found = run(FindBrain, in_file=both[image], skull_stripped=option, sidecar=sidecar)
     assert found.how == how
     assert len(found.notes) == notes
@@ -289,7 +290,7 @@ def test_a_mask_that_stays_is_the_same_file(
         asked.append(repair)
         return CheckedBrain(mask, ~mask)
 
-    monkeypatch.setattr(preprocess, "check_brain", check)
+    monkeypatch.setattr(brain_steps, "check_brain", check)
     move = tmp_path / "move.txt"
     write_itk_affine(np.eye(4), move)
     found = run(
