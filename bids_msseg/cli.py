@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from bids_msseg import __version__, compatibility, process, readers
-from bids_msseg.config import LEVELS, RunConfig
+from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.options import LEVELS
 from bids_msseg.streams import steady_streams
 
 LEVEL_CHOICE: Final = f"{{{','.join(LEVELS)}}}"

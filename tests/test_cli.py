@@ -14,7 +14,7 @@ import pytest
 import bids_msseg
 from bids_msseg import cli
 from bids_msseg.cli import build_parser, parse_args, visible_options
-from bids_msseg.config import OutputSpace, RunConfig
+from bids_msseg.config import RunConfig
 from bids_msseg.errors import (
     DataError,
     ExitCode,
@@ -23,6 +23,7 @@ from bids_msseg.errors import (
     UnknownLevelError,
     UsageError,
 )
+from bids_msseg.options import OutputSpace
 
 LINE = ["/bids", "/out", "participant"]
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg.app.selection import calibration_digest, output_spaces, read_model_header
-from bids_msseg.config import DEFAULT_SPACES, OutputSpace, RunConfig
+from bids_msseg.config import RunConfig
 from bids_msseg.errors import NoInputError
 from bids_msseg.io.atomic import make_scratch, remove_leftovers
 from bids_msseg.models.weights import find_model
+from bids_msseg.options import DEFAULT_SPACES, OutputSpace
 from bids_msseg.resources import Resources, resolve_resources
 from bids_msseg.template_home import FOLDER, prepare_template_home
 

@@ -10,8 +10,8 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
-from bids_msseg.config import NATIVE_SPACES
 from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.options import NATIVE_SPACES
 
 STEP_LABELS = {
     "conform": "checking images",
