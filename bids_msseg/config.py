@@ -14,7 +14,6 @@ table for each part::
 Where both name an option, the command line wins; where neither does, the default below holds.
 ``None`` means "find out when the run starts", so that a file written on one machine serves on
 another.
-
 """
 
 from __future__ import annotations

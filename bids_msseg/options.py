@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from bids_msseg import readers
+from bids_msseg import option_files, readers
 from bids_msseg.errors import UnknownLevelError, UsageError
 
 Level = Literal["participant", "group"]
@@ -156,7 +156,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "session_order": readers.labels("ses-"),
         "exclude_participant_label": readers.labels("sub-"),
         "ignore": _read_ignored,
-        "bids_filters": readers.filters,
+        "bids_filters": option_files.filters,
         "skip_bids_validation": readers.flag,
         "bids_database_dir": readers.path,
         "derivatives": readers.named_paths,
@@ -190,7 +190,7 @@ def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str])
     given = dict(options)
     if "bids_filter_file" in given:
         file = readers.path(given.pop("bids_filter_file"))
-        given["bids_filters"] = readers.read_json(file, what="the filter file")
+        given["bids_filters"] = option_files.read_json(file, what="the filter file")
     read = _option_readers()
     typed = {}
     for name, value in given.items():
@@ -274,7 +274,7 @@ def _plain_filter(value: object) -> Any:
         return {str(key): _plain_filter(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain_filter(item) for item in value]
-    return readers.ABSENT if value is None else plain_value(value)
+    return option_files.ABSENT if value is None else plain_value(value)
 
 
 def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
