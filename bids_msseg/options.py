@@ -210,7 +210,7 @@ def read_options(
     Parameters
     ----------
     options : mapping of str to object
-        Each as text or of its own type; names as in :class:`RunConfig`.
+        Each as text or of its own type; names as in :class:`~bids_msseg.config.RunConfig`.
     spelling : callable, optional
         What an error calls an option; its flag where not given.
 

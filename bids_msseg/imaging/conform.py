@@ -70,7 +70,8 @@ def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
     NoInputError
         If the file is not there, or is a placeholder whose content was not fetched.
     DataError
-        If the file is damaged or cannot be used; see :func:`check_header`. Also if the image is
+        If the file is damaged or cannot be used; see
+        :func:`~bids_msseg.imaging.header.check_header`. Also if the image is
         constant or holds no finite value.
     IoError, CannotCreateError
         If reading or writing fails.

@@ -44,7 +44,7 @@ class Limits:
         Root mean square of a FLAIR slice's mean minus that of its neighbours, in standard
         deviations; anatomy alone makes up to .25 where slices are 8 mm thick.
     ripple : float
-        Repeated edges, see :func:`measure_visit`.
+        Repeated edges, see :func:`~bids_msseg.imaging.quality_measures.measure_visit`.
     noise, slice_mm : float
         Where nothing is known of the training; standard deviations and mm.
     noisier, thicker : float
@@ -71,7 +71,7 @@ class TrainingVisits:
     Attributes
     ----------
     measures : tuple of mapping
-        From :func:`measure_visit`, one a visit.
+        From :func:`~bids_msseg.imaging.quality_measures.measure_visit`, one a visit.
     """
 
     measures: tuple[Measures, ...] = field(default=())
@@ -89,7 +89,7 @@ class TrainingVisits:
         Parameters
         ----------
         measures : mapping
-            From :func:`measure_visit`.
+            From :func:`~bids_msseg.imaging.quality_measures.measure_visit`.
 
         Returns
         -------
@@ -155,7 +155,7 @@ def find_faults(
     Parameters
     ----------
     measures : mapping
-        From :func:`measure_visit`.
+        From :func:`~bids_msseg.imaging.quality_measures.measure_visit`.
     training : TrainingVisits, optional
         Without it contrasts are not told apart, and noise and slices have absolute limits.
     limits : Limits, optional

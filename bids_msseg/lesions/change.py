@@ -55,9 +55,9 @@ class Comparison:
     Attributes
     ----------
     rows : tuple of ChangeRow
-        In the order of :data:`CHANGES`, the largest change first.
+        In the order of :data:`~bids_msseg.lesions.change_rows.CHANGES`, the largest change first.
     codes : ndarray of uint8, shape (X, Y, Z)
-        Values of :class:`Code` on the common grid, 0 outside.
+        Values of :class:`~bids_msseg.lesions.change_rows.Code` on the common grid, 0 outside.
     score : ndarray of float32, shape (X, Y, Z)
         Change of FLAIR in standard deviations of its noise.
     border_sd_mm : float

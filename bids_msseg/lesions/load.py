@@ -129,6 +129,7 @@ def summarise(rows: Iterable[LesionRow]) -> Load:
 
     Examples
     --------
+    >>> from bids_msseg.lesions.load_table import lesion_table
     >>> labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
     >>> regions = np.array([1, 1, 4, 4, 2]).reshape(5, 1, 1)
     >>> load = summarise(lesion_table(labels, 10 * np.eye(4), region_map=regions))
@@ -279,7 +280,7 @@ def rows_to_table(rows: Iterable[LesionRow]) -> list[dict[str, str]]:
     Parameters
     ----------
     rows : iterable of LesionRow
-        From :func:`lesion_table`.
+        From :func:`~bids_msseg.lesions.load_table.lesion_table`.
 
     Returns
     -------
@@ -288,6 +289,7 @@ def rows_to_table(rows: Iterable[LesionRow]) -> list[dict[str, str]]:
 
     Examples
     --------
+    >>> from bids_msseg.lesions.load_table import lesion_table
     >>> rows = lesion_table(np.ones((1, 1, 1), int), np.eye(4))
     >>> cells = rows_to_table(rows)[0]
     >>> cells["volume_mm3"], cells["region"]

@@ -53,7 +53,8 @@ class AnimaRule:
     The defaults are those of the program; :meth:`challenge` gives those of the challenge paper
     (Commowick et al. 2018, doi:10.1038/s41598-018-31911-7). Anima counts face-connected
     components where this package counts 26-connected ones; to compare with published Anima
-    figures give :func:`detection` an :func:`overlap_table` of face-connected labels.
+    figures give :func:`~bids_msseg.lesions.metrics.detection` an overlap table of face-connected
+    labels.
 
     Attributes
     ----------

@@ -36,7 +36,7 @@ class LoadCase:
     ----------
     participant, site : str
     sweep_ml : tuple of float
-        From :func:`sweep_volumes`.
+        From :func:`~bids_msseg.lesions.uncertainty.sweep_volumes`.
     truth_ml : float
         What the experts drew, mL.
     """

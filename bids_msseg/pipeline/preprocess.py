@@ -120,7 +120,7 @@ def preprocess(
     given_brain : path, optional
         Brain mask of another pipeline, in the space of the FLAIR.
     device : str, default "cpu"
-        For the brain extraction; see :func:`brain_device`.
+        For the brain extraction; see :func:`~bids_msseg.pipeline.brain.brain_device`.
     threads, seed : int
 
     Returns

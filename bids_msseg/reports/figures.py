@@ -1,9 +1,9 @@
 """Figures of one visit: from arrays to PNG, with nothing of the face in them.
 
-Every figure is a :class:`Mosaic`: a few pictures of exactly the same geometry, which a page lays
-over each other so that the reader can flicker between them. Only the brain and a rim of a few
-millimetres around it are ever shown. Colours are from Okabe and Ito's palette, which people with
-any colour vision tell apart (https://jfly.uni-koeln.de/color/).
+Every figure is a :class:`~bids_msseg.reports.mosaic.Mosaic`: a few pictures of exactly the same
+geometry, which a page lays over each other so that the reader can flicker between them. Only the
+brain and a rim of a few millimetres around it are ever shown. Colours are from Okabe and Ito's
+palette, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
 """
 
 from __future__ import annotations
