@@ -23,9 +23,10 @@ from bids_msseg.cascade.inference import segment
 from bids_msseg.cascade.stages import load_visit
 from bids_msseg.imaging.pair import Meeting, align_visits, meet
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.lesions.change import CHANGES, compare_lesions
+from bids_msseg.lesions.change import compare_lesions
 from bids_msseg.lesions.change_evidence import VisitMaps
 from bids_msseg.lesions.change_match import carry_labels, match_lesions, surface_mm2
+from bids_msseg.lesions.change_rows import CHANGES
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.weights import find_model

@@ -29,14 +29,14 @@ from scipy import ndimage
 from bids_msseg.bids.changes import VisitPair, pair_files, pairs_of, recorded_visit
 from bids_msseg.bids.paths import changes_path, output_path
 from bids_msseg.bids.record import VisitRecord, read_records
-from bids_msseg.imaging.register import read_itk_affine
+from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.resample import mask_onto
 from bids_msseg.imaging.volume import Volume, load_volume
-from bids_msseg.lesions.change import Code
+from bids_msseg.lesions.change_rows import Code
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.reports.tables import read_tsv
 from bids_msseg.workflow.changes import compare_participants
-from bids_msseg.workflow.run import Execution
+from bids_msseg.workflow.execution import Execution
 
 CHANGED = (Code.NEW, Code.GAINED, Code.LOST, Code.RESOLVED)
 ROWS = ("new", "enlarging", "shrinking", "resolved")

@@ -32,7 +32,7 @@ from typing import Final
 import nibabel as nib
 import numpy as np
 
-from bids_msseg import readers
+from bids_msseg import option_files
 from bids_msseg.bids.choose import examine, is_fetched
 from bids_msseg.bids.inherit import SidecarReader
 from bids_msseg.bids.query import find_visits
@@ -210,7 +210,7 @@ def fuzz_text(bench: Bench, rng: np.random.Generator) -> None:
     content = damaged(whole.get(name, "participant_id\tage\nsub-01\t3\n").encode(), rng)
     path = bench.file(name, content)
     if name == "run.toml":
-        RunConfig.from_toml(readers.read_file(path, what="the configuration file"))
+        RunConfig.from_toml(option_files.read_file(path, what="the configuration file"))
     elif name == "plugin.yml":
         read_plugin(path)
     elif name == "record.json":

@@ -25,9 +25,10 @@ from bids_msseg.bids.record import read_records
 from bids_msseg.evaluation.calibration import Experience, calibrate, learn
 from bids_msseg.evaluation.labels import LabelledFiles, find_labelled
 from bids_msseg.imaging.normalise import build_stack
-from bids_msseg.imaging.quality import TrainingVisits, find_faults, measure_visit
+from bids_msseg.imaging.quality import TrainingVisits, find_faults
+from bids_msseg.imaging.quality_measures import measure_visit
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
-from bids_msseg.lesions.uncertainty import (
+from bids_msseg.lesions.uncertainty_fit import (
     Checked,
     LesionCase,
     check_confidence,

@@ -25,20 +25,17 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_atomic, write_json, write_tsv
 from bids_msseg.calibration import Calibration, read_calibration
-from bids_msseg.config import Processing, read_options
+from bids_msseg.config import Processing
 from bids_msseg.errors import CannotCreateError, DataError, UsageError
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import Volume, as_stored, to_image
 from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table, summarise
 from bids_msseg.lesions.uncertainty import LoadInterval
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
+from bids_msseg.options import read_options
+from bids_msseg.pipeline.brain import brain_device
 from bids_msseg.pipeline.lesions import Grid, VisitLesions, find_anatomy, find_lesions
-from bids_msseg.pipeline.preprocess import (
-    Preprocessed,
-    brain_device,
-    preprocess,
-    read_contrasts,
-)
+from bids_msseg.pipeline.preprocess import Preprocessed, preprocess, read_contrasts
 from bids_msseg.pipeline.quality import check_images
 from bids_msseg.pipeline.segment import segment_stack
 from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bids_msseg import readers
-from bids_msseg.config import LEVEL_SYNONYMS, LEVELS
 from bids_msseg.errors import UsageError
+from bids_msseg.options import LEVEL_SYNONYMS, LEVELS
 
 ALIASES: Final[Mapping[str, str]] = {
     "--n-cpus": "--nprocs",

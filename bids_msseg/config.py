@@ -14,157 +14,32 @@ table for each part::
 Where both name an option, the command line wins; where neither does, the default below holds.
 ``None`` means "find out when the run starts", so that a file written on one machine serves on
 another.
-
-Public names: :class:`RunConfig`, :class:`Query`, :class:`Processing`, :class:`Performance`,
-:class:`Execution`, :class:`OutputSpace`, :func:`read_options`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import tomllib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from bids_msseg import __version__, readers
-from bids_msseg.errors import UnknownLevelError, UsageError
-
-Level = Literal["participant", "group"]
-SkullStripped = Literal["auto", "yes", "no"]
-Filters = Mapping[str, Any]
-
-LEVELS: Final[tuple[Level, ...]] = ("participant", "group")
-LEVEL_SYNONYMS: Final[Mapping[str, Level]] = {
-    "subject": "participant",
-    "session": "participant",
-    "dataset": "group",
-}
-"""Levels as the BIDS execution specification names them."""
-NATIVE_SPACES: Final = ("FLAIR", "T1w")
-WORK_FOLDER: Final = ".work"
-
-
-@dataclass(frozen=True, slots=True)
-class OutputSpace:
-    """A grid on which results are written.
-
-    Parameters
-    ----------
-    name : str
-        ``FLAIR``, ``T1w`` (the visit's own grids) or the identifier of a TemplateFlow template.
-    resolution : int, optional
-        Index of the template's grid, as in ``res-1``.
-    """
-
-    name: str
-    resolution: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> OutputSpace:
-        """Read ``NAME`` or ``NAME:res-N``.
-
-        Parameters
-        ----------
-        text : str
-            A space as the user writes it; the native ones in any case, the T1w also as ``anat``.
-
-        Returns
-        -------
-        OutputSpace
-
-        Raises
-        ------
-        ValueError
-            If the text is not of that form; it says what is expected.
-
-        Examples
-        --------
-        >>> OutputSpace.parse("MNI152NLin2009aSym:res-1")
-        OutputSpace(name='MNI152NLin2009aSym', resolution=1)
-        >>> OutputSpace.parse("flair")
-        OutputSpace(name='FLAIR', resolution=None)
-        """
-        match = re.fullmatch(r"([A-Za-z0-9]+)(?::res-0*([1-9][0-9]*))?", text)
-        if match is None:
-            raise ValueError("FLAIR, T1w, or a TemplateFlow name such as MNI152NLin2009aSym:res-1")
-        name, resolution = match.groups()
-        native = {"anat": "T1w", "flair": "FLAIR", "t1w": "T1w"}.get(name.lower())
-        if native and resolution:
-            raise ValueError(f"{native} without :res-{resolution}, which only templates have")
-        if name.lower() in ("t1", "t2", "t2w"):
-            raise ValueError("FLAIR, T1w, or a TemplateFlow name: no other native grid is offered")
-        return cls(native or name, int(resolution) if resolution else None)
-
-    @property
-    def is_native(self) -> bool:
-        """Whether it is a grid of the visit itself, not of a template."""
-        return self.name in NATIVE_SPACES
-
-    def __str__(self) -> str:
-        return self.name if self.resolution is None else f"{self.name}:res-{self.resolution}"
-
-
-DEFAULT_SPACES: Final = (
-    OutputSpace("FLAIR"),
-    OutputSpace("T1w"),
-    OutputSpace("MNI152NLin2009aSym", 1),
+from bids_msseg.errors import UsageError
+from bids_msseg.options import (
+    DEFAULT_SPACES,
+    Level,
+    OutputSpace,
+    SkullStripped,
+    as_flag,
+    check_folders,
+    check_level,
+    parse_toml,
+    plain_value,
+    read_typed,
 )
 
-
-def _read_spaces(value: object) -> tuple[OutputSpace, ...]:
-    spaces = [OutputSpace.parse(item) for item in readers.items(value)]
-    if not spaces:
-        raise ValueError("at least one space, FLAIR for example")
-    return tuple(dict.fromkeys(spaces))
-
-
-def _read_threshold(value: object) -> float:
-    words = "a number between 0 and 1, both excluded"
-    return readers.number(words, lambda x: 0 < x < 1)(value)
-
-
-def _read_volume(value: object) -> float:
-    return readers.number("a volume in mm³, 0 or more", lambda x: x >= 0)(value)
-
-
-def _read_memory(value: object) -> float:
-    return readers.number("a number of GB above 0", lambda x: x > 0)(value)
-
-
-def _read_model(value: object) -> str:
-    """Make a path absolute and leave a name as it is."""
-    text = readers.text(value)
-    looks_like_path = os.sep in text or text.endswith(".safetensors")
-    return str(readers.path(text)) if looks_like_path else text
-
-
-def _read_device(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", value):
-        return value
-    raise ValueError("auto, cpu, cuda, mps, or cuda:N with the number of a GPU")
-
-
-def _read_ignored(value: object) -> tuple[str, ...]:
-    """Read the contrasts that are left out."""
-    contrasts = [item.lower() for item in readers.items(value)]
-    if not set(contrasts) <= {"t1w", "t2w"}:
-        raise ValueError("t1w or t2w: the FLAIR is always needed")
-    return tuple(dict.fromkeys(contrasts))
-
-
-def _read_levels(value: object) -> tuple[Level, ...]:
-    """Put the levels into the order in which they run."""
-    levels = [LEVEL_SYNONYMS.get(word, word) for word in readers.items(value)]
-    for level in levels:
-        _check_level(level)
-    if not levels:
-        raise ValueError(readers.alternatives(LEVELS))
-    return tuple(level for level in LEVELS if level in levels)
+Filters = Mapping[str, Any]
+WORK_FOLDER: Final = ".work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,8 +227,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for level in self.levels:
-            _check_level(level)
-        _check_folders(self.bids_dir, self.output_dir, self.work_dir)
+            check_level(level)
+        check_folders(self.bids_dir, self.output_dir, self.work_dir)
 
     @property
     def work_dir(self) -> Path:
@@ -379,7 +254,7 @@ class RunConfig:
         UsageError
             For a value that an option cannot have, or a missing folder or level.
         """
-        return cls._build(_typed(options, spelling=_as_flag))
+        return cls._build(read_typed(options, spelling=as_flag))
 
     @classmethod
     def from_toml(
@@ -409,10 +284,10 @@ class RunConfig:
         UsageError
             If it is not TOML, has a key that is no option, or a value that the option cannot have.
         """
-        options = _typed(
-            _flatten(_parse_toml(text, source), source), spelling=lambda n: f"{n} in {source}"
+        options = read_typed(
+            _flatten(parse_toml(text, source), source), spelling=lambda n: f"{n} in {source}"
         )
-        return cls._build({**options, **_typed(overrides or {}, spelling=_as_flag)})
+        return cls._build({**options, **read_typed(overrides or {}, spelling=as_flag)})
 
     @classmethod
     def _build(cls, options: Mapping[str, Any]) -> RunConfig:
@@ -443,7 +318,7 @@ class RunConfig:
         for name, kind in _parts().items():
             part = getattr(self, name)
             values = {f.name: getattr(part, f.name) for f in fields(kind)}
-            document[name] = {n: _plain(v) for n, v in values.items() if v is not None}
+            document[name] = {n: plain_value(v) for n, v in values.items() if v is not None}
         return f"# bids_msseg {__version__}; --config-file reads this\n{tomli_w.dumps(document)}"
 
     def analysis_fingerprint_options(self) -> dict[str, Any]:
@@ -460,7 +335,7 @@ class RunConfig:
         >>> config.analysis_fingerprint_options()["output_spaces"]
         ['FLAIR', 'T1w', 'MNI152NLin2009aSym:res-1']
         """
-        return {f.name: _plain(getattr(self.processing, f.name)) for f in fields(Processing)}
+        return {f.name: plain_value(getattr(self.processing, f.name)) for f in fields(Processing)}
 
 
 def _parts() -> dict[str, type[Any]]:
@@ -470,138 +345,6 @@ def _parts() -> dict[str, type[Any]]:
         "performance": Performance,
         "execution": Execution,
     }
-
-
-def _option_readers() -> dict[str, Callable[[object], Any]]:
-    """Name every option of a run, and how its value is read."""
-    return {
-        "bids_dir": readers.path,
-        "output_dir": readers.path,
-        "levels": _read_levels,
-        "participant_label": readers.labels("sub-"),
-        "session_label": readers.labels("ses-"),
-        "session_order": readers.labels("ses-"),
-        "exclude_participant_label": readers.labels("sub-"),
-        "ignore": _read_ignored,
-        "bids_filters": readers.filters,
-        "skip_bids_validation": readers.flag,
-        "bids_database_dir": readers.path,
-        "derivatives": readers.named_paths,
-        "output_spaces": _read_spaces,
-        "model": _read_model,
-        "threshold": _read_threshold,
-        "min_lesion_volume": _read_volume,
-        "skull_stripped": readers.choice("auto", "yes", "no"),
-        "fast": readers.flag,
-        "random_seed": readers.integer(0, 2**32 - 1),
-        "nprocs": readers.integer(1),
-        "omp_nthreads": readers.integer(1),
-        "mem_gb": _read_memory,
-        "device": _read_device,
-        "use_plugin": readers.path,
-        "work_dir": readers.path,
-        "clean_workdir": readers.flag,
-        "clean_outputs": readers.flag,
-        "dry_run": readers.flag,
-        "reports_only": readers.flag,
-        "boilerplate_only": readers.flag,
-        "qc": readers.path,
-        "stop_on_first_crash": readers.flag,
-        "resource_monitor": readers.flag,
-        "verbose": readers.integer(0),
-    }
-
-
-def _typed(options: Mapping[str, object], *, spelling: Callable[[str], str]) -> dict[str, Any]:
-    """Turn every option into its field's type; `spelling` says how an error calls the option."""
-    given = dict(options)
-    if "bids_filter_file" in given:
-        file = readers.path(given.pop("bids_filter_file"))
-        given["bids_filters"] = readers.read_json(file, what="the filter file")
-    read = _option_readers()
-    typed = {}
-    for name, value in given.items():
-        try:
-            typed[name] = read[name](value)
-        except ValueError as error:
-            shown = value if isinstance(value, str) else json.dumps(value, default=str)
-            raise UsageError(f"{spelling(name)} is {shown}", hint=f"give {error}") from error
-    return typed
-
-
-def read_options(
-    options: Mapping[str, object], *, spelling: Callable[[str], str] | None = None
-) -> dict[str, Any]:
-    """Read options by name, for programs that know only some of them.
-
-    Parameters
-    ----------
-    options : mapping of str to object
-        Each as text or of its own type; names as in :class:`RunConfig`.
-    spelling : callable, optional
-        What an error calls an option; its flag where not given.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    UsageError
-        For a value that an option cannot have.
-
-    Examples
-    --------
-    >>> read_options({"threshold": "0.4", "device": "cpu"})
-    {'threshold': 0.4, 'device': 'cpu'}
-    """
-    return _typed(options, spelling=spelling or _as_flag)
-
-
-def _check_level(level: str) -> None:
-    if level not in LEVELS:
-        raise UnknownLevelError(
-            f"there is no analysis level {level}",
-            hint=f"give {readers.alternatives(LEVELS)}{readers.nearest(level, LEVELS)}",
-        )
-
-
-def _check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
-    bids, output, work = (_resolved(path) for path in (bids_dir, output_dir, work_dir))
-    if output == bids:
-        raise UsageError(
-            f"the output folder {output_dir} is the dataset itself",
-            hint=f"write somewhere else, for example to {bids_dir / 'derivatives' / 'bids_msseg'}",
-        )
-    if work.is_relative_to(bids) and not work.is_relative_to(output):
-        raise UsageError(
-            f"the work folder {work_dir} lies in the dataset",
-            hint="choose another --work-dir: intermediate files would make the dataset invalid",
-        )
-
-
-def _resolved(path: Path) -> Path:
-    """Follow links; a path that the system cannot follow is the user's to mend."""
-    try:
-        resolved = path.resolve()
-        with suppress(PermissionError):
-            resolved.exists()
-    except RuntimeError as error:
-        raise UsageError(
-            f"{path} is a link that leads in a circle", hint="name a folder, or mend the link"
-        ) from error
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be a folder: {error.strerror or error}", hint="give a shorter path"
-        ) from error
-    return resolved
-
-
-def _parse_toml(text: str, source: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{source} is not TOML: {error}", hint="mend it there") from error
 
 
 def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -627,32 +370,3 @@ def _place_of(option: str, owners: Mapping[str, str]) -> str:
         suggestion = readers.nearest(option, [*owners, *_parts()])
         return f"remove it or correct its name{suggestion}"
     return f"move it to [{owner}]" if owner else "move it before all tables"
-
-
-def _plain(value: object) -> Any:
-    """Turn a field's value into what TOML and JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain_filter(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path | OutputSpace) else value
-
-
-def _plain_filter(value: object) -> Any:
-    """TOML has no null: an entity that has to be absent is written as pybids calls it."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain_filter(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain_filter(item) for item in value]
-    return readers.ABSENT if value is None else _plain(value)
-
-
-def _as_flag(name: str) -> str:
-    """Call an option as the command line does."""
-    own = {
-        "bids_dir": "BIDS_DIR",
-        "output_dir": "OUTPUT_DIR",
-        "levels": "the analysis level",
-        "bids_filters": "--bids-filter-file",
-    }
-    return own.get(name, f"--{name.replace('_', '-')}")

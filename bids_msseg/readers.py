@@ -5,16 +5,13 @@ complete "give ...", so that an error can say both what was written and what is 
 
 Public names: the readers :func:`flag`, :func:`integer`, :func:`number`, :func:`text`,
 :func:`path`, :func:`choice`, :func:`labels`, :func:`memory`, :func:`named_paths`,
-:func:`filters`, and the helpers :func:`items`, :func:`alternatives`, :func:`nearest`,
-:func:`read_file`, :func:`read_json`.
+and the helpers :func:`items`, :func:`alternatives`, :func:`nearest`.
 """
 
 from __future__ import annotations
 
 import difflib
-import io
 import itertools
-import json
 import math
 import os
 import re
@@ -22,16 +19,10 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bids_msseg.errors import UsageError
+from bids_msseg.option_files import read_file
 
-ABSENT: Final = "Query.NONE"
-CONTRASTS: Final = ("flair", "t1w", "t2w")
-FILTER_FORM: Final = '{"flair": {"acquisition": "3d"}}'
 LINKS: Final = ("raw", "templateflow")
 """Names that the outputs give to datasets themselves."""
-MOST_BYTES: Final = 16 * 2**20
-"""No file that an option names is longer."""
-
 _T = TypeVar("_T")
 
 
@@ -312,48 +303,6 @@ def _name_of(folder: Path, taken: Container[str]) -> str:
     return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
-def filters(value: object) -> dict[str, Any]:
-    """Read entity filters: for each contrast (any case), entity to wanted value.
-
-    Parameters
-    ----------
-    value : object
-        A table of tables; values are texts, numbers, lists of these, or None (``Query.NONE`` in
-        TOML, which has no null) for an entity that has to be absent. What is not a contrast of
-        this app is kept, as files are shared between apps.
-
-    Returns
-    -------
-    dict
-
-    Examples
-    --------
-    >>> filters({"FLAIR": {"acquisition": "3d", "run": None}})
-    {'flair': {'acquisition': '3d', 'run': None}}
-    """
-    words = f"a table of entities for each contrast, as in {FILTER_FORM}"
-    if not isinstance(value, Mapping):
-        raise ValueError(words)
-    read = {str(key).lower(): _filter(item, words) for key, item in value.items()}
-    if len(read) != len(value):
-        raise ValueError(f"each contrast once: {words}")
-    if not all(isinstance(read.get(contrast, {}), dict) for contrast in CONTRASTS):
-        raise ValueError(words)
-    return read
-
-
-def _filter(value: object, words: str) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _filter(item, words) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_filter(item, words) for item in value]
-    if value is None or value == ABSENT:
-        return None
-    if isinstance(value, str | int | float):
-        return value
-    raise ValueError(words)
-
-
 def items(value: object) -> list[str]:
     """Read a text or a list of texts.
 
@@ -422,70 +371,3 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(word, sorted(candidates), n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def read_file(file: Path, *, what: str) -> str:
-    """Read a small text file that an option names.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-    what : str
-        What the error calls it.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read as UTF-8 text, or is longer than such a file ever is.
-    """
-    try:
-        # a pipe is fine, and /dev/zero has no end
-        with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise UsageError(
-                f"{what} {file} is larger than {MOST_BYTES // 2**20} MB",
-                hint="name a text file that was written for this option",
-            )
-        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{what} {file} is not UTF-8 text", hint="save it as UTF-8") from error
-    except OSError as error:
-        raise UsageError(
-            f"{what} {file} cannot be read: {error.strerror or error}",
-            hint="check the path and its permissions",
-        ) from error
-
-
-def read_json(file: Path, *, what: str) -> object:
-    """Read a small JSON file that an option names.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-    what : str
-        What the error calls it.
-
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(read_file(file, what=what))
-    except json.JSONDecodeError as error:
-        why = f"{error.msg} in line {error.lineno}"
-    except (ValueError, RecursionError) as error:
-        # numbers of thousands of digits, lists in lists without end
-        why = str(error)
-    raise UsageError(f"{what} {file} is not JSON: {why}", hint=f"write it as {FILTER_FORM}")

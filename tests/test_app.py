@@ -18,15 +18,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg import app
-from bids_msseg.bids.record import (
-    BROKE_OFF,
-    ContrastUse,
-    ModelUse,
-    VisitRecord,
-    read_record,
-    write_record,
-)
+from bids_msseg.app import environment, levels, locks, pages, selection
+from bids_msseg.app import outcome as app_outcome
+from bids_msseg.bids.record import BROKE_OFF, VisitRecord, read_record, write_record
+from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Selection, Skipped, Visit
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import (
@@ -39,7 +34,7 @@ from bids_msseg.errors import (
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.claims import Claims
-from bids_msseg.workflow.run import Outcome
+from bids_msseg.workflow.outcome import Outcome
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -80,12 +75,12 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
 def test_one_code_for_all_visits(
     outcome: Callable[..., Outcome], codes: list[int], expected: ExitCode
 ) -> None:
-    assert app._verdict([outcome(code) for code in codes]) == expected
+    assert app_outcome.exit_code_of([outcome(code) for code in codes]) == expected
 
 
 def test_a_visit_that_was_stopped_has_no_say(outcome: Callable[..., Outcome]) -> None:
     outcomes = [outcome(65), outcome(1, label="02", stopped=True)]
-    assert app._verdict(outcomes) == ExitCode.DATA_ERROR
+    assert app_outcome.exit_code_of(outcomes) == ExitCode.DATA_ERROR
 
 
 def test_both_levels_end_with_the_participants_code(
@@ -93,11 +88,11 @@ def test_both_levels_end_with_the_participants_code(
 ) -> None:
     done: list[str] = []
     code = ExitCode.DATA_ERROR
-    monkeypatch.setattr(app, "_participant", lambda _: done.append("participant") or code)
-    monkeypatch.setattr(app, "_group", lambda _: done.append("group") or ExitCode.SUCCESS)
-    assert app.run(configure(levels=["participant", "group"])) == code
+    monkeypatch.setattr(levels, "_participant", lambda _: done.append("participant") or code)
+    monkeypatch.setattr(levels, "_group", lambda _: done.append("group") or ExitCode.SUCCESS)
+    assert levels.run(configure(levels=["participant", "group"])) == code
     assert done == ["participant", "group"]
-    assert app.run(configure(levels=["group"])) == ExitCode.SUCCESS
+    assert levels.run(configure(levels=["group"])) == ExitCode.SUCCESS
 
 
 @pytest.mark.parametrize("more", [{"levels": ["group"]}, {"reports_only": True}])
@@ -109,7 +104,7 @@ def test_the_group_level_stays_out_of_foreign_datasets(
     made = {"Name": "x", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fmriprep"}]}
     (out / "dataset_description.json").write_text(json.dumps(made))
     with pytest.raises(UsageError, match="holds the outputs of fmriprep"):
-        app._group(configure(**{"levels": ["participant", "group"], **more}))
+        levels._group(configure(**{"levels": ["participant", "group"], **more}))
     assert not list(out.glob("group*"))
 
 
@@ -118,7 +113,7 @@ def test_the_group_level_tells_what_it_leaves_out(
 ) -> None:
     write_record(tmp_path / "out", VisitRecord("01", None, "", "skipped", reason="no FLAIR"))
     config = configure(levels=["group"], participant_label=["99"])
-    assert app._group(config) == ExitCode.SUCCESS
+    assert levels._group(config) == ExitCode.SUCCESS
     assert "the group level covers every visit" in caplog.text
     assert "1 of 1 visit without a result: sub-01 (skipped)" in caplog.text
     assert (tmp_path / "out/group_lesions.tsv").is_file()
@@ -137,7 +132,7 @@ def test_what_travels_names_no_folder_of_this_machine(
         "no space in /scratch/anna/tmp-1/x": "no space in …/x",
         f"{tmp_path}/out/logs": "logs",
     }
-    assert {text: app._public(text, config) for text in texts} == texts
+    assert {text: app_outcome.public_text(text, config) for text in texts} == texts
 
 
 def test_skipped_visits_leave_a_record_unless_there_is_something_better(
@@ -156,7 +151,7 @@ def test_skipped_visits_leave_a_record_unless_there_is_something_better(
         Skipped("99", None, "sub-99 is not in the dataset"),
     )
     selection = Selection((), skipped)
-    app._note_skipped(config, selection)
+    app_outcome.record_skipped(config, selection)
     found = {path.stem: path for path in (out / "logs/visits").iterdir()}
     assert set(found) == {"sub-01", "sub-02"}
     kept, replaced = (read_record(out, label, None) for label in ("01", "02"))
@@ -166,7 +161,7 @@ def test_skipped_visits_leave_a_record_unless_there_is_something_better(
     assert replaced.status == "skipped"
     assert replaced.reason == "sub-02/anat/f.nii.gz is not fetched"
     before = found["sub-02"].stat().st_mtime_ns
-    app._note_skipped(config, selection)
+    app_outcome.record_skipped(config, selection)
     assert found["sub-02"].stat().st_mtime_ns == before
 
 
@@ -181,8 +176,8 @@ def test_a_folder_in_a_records_place(
     header: Any = None
     selection = Selection((failed.delivery.visit,), ())
     jobs: dict[bool, Callable[[], object]] = {
-        True: lambda: app._finish(config, failed),
-        False: lambda: app._process(config, selection, header, None),
+        True: lambda: app_outcome.record_failure(config, failed),
+        False: lambda: levels._process(config, selection, header, None),
     }
     with pytest.raises(CannotCreateError, match=f"{place} cannot be written"):
         jobs[computed]()
@@ -203,7 +198,7 @@ def test_only_pages_older_than_a_record_are_written(configure: MakeConfig, tmp_p
     os.utime(record, ns=(record.stat().st_atime_ns, record.stat().st_mtime_ns + 10**9))
     (out / "sub-03.html").unlink()
     visits = tuple(Visit(label, None, Path()) for label in ("01", "02", "03"))
-    found = app._with_old_page(out, Selection(visits, (Skipped("04", None, "never seen"),)))
+    found = pages._with_old_page(out, Selection(visits, (Skipped("04", None, "never seen"),)))
     assert found == ["02", "03"]
 
 
@@ -219,8 +214,8 @@ def test_pages_of_processed_visits_are_written_whatever_the_clock_says(
     # the run did not come to the last one
     visits = tuple(Visit(label, None, Path()) for label in ("01", "02", "03"))
     processed = [outcome(0, label=label).delivery for label in ("02", "03")]
-    assert app._with_new_page(out, Selection(visits, ()), processed) == ["02"]
-    assert app._with_new_page(out, Selection(visits, ()), []) == []
+    assert pages.participants_with_new_page(out, Selection(visits, ()), processed) == ["02"]
+    assert pages.participants_with_new_page(out, Selection(visits, ()), []) == []
 
 
 @pytest.fixture
@@ -258,25 +253,25 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
         return ExitCode.SUCCESS
 
     monkeypatch.setattr(
-        app, "_delivery", lambda _, v, __: outcome(0, label=v.participant).delivery
+        levels, "collect_delivery", lambda _, v, __: outcome(0, label=v.participant).delivery
     )
-    monkeypatch.setattr(app, "_run_all", run)
-    monkeypatch.setattr(app, "_compare_claimed", compare)
-    monkeypatch.setattr(app, "_options", lambda *_: {})
-    monkeypatch.setattr(app, "_write_citation", lambda *_: None)
+    monkeypatch.setattr(levels, "_run_all", run)
+    monkeypatch.setattr(levels, "_compare_claimed", compare)
+    monkeypatch.setattr(levels, "analysis_options", lambda *_: {})
+    monkeypatch.setattr(levels, "write_citation", lambda *_: None)
     # a comparison of every visit with every other one takes long where there are thousands
     monkeypatch.setattr(Delivery, "__eq__", lambda *_: pytest.fail("deliveries are compared"))
     busy.add("sub-01")
     visits = tuple(Visit(label, None, tmp_path / "f.nii.gz") for label in ("01", "02"))
     header: Any = None
-    code = app._process(configure(), Selection(visits, ()), header, None)
+    code = levels._process(configure(), Selection(visits, ()), header, None)
     assert code == ExitCode.TEMPORARY
     assert ran == ["sub-02"]
     assert compared == ["02"]
     assert "sub-01 is left alone: another run is at work on it" in caplog.text
     assert not (tmp_path / "out/logs/visits/sub-01.json").exists()
     busy.clear()
-    assert app._process(configure(), Selection(visits, ()), header, None) == ExitCode.SUCCESS
+    assert levels._process(configure(), Selection(visits, ()), header, None) == ExitCode.SUCCESS
     assert ran == ["sub-02", "sub-01", "sub-02"]
     assert not list((tmp_path / "out").rglob(".claims"))
 
@@ -286,10 +281,10 @@ def test_a_participant_is_compared_by_one_run_or_not_at_all(
 ) -> None:
     busy.add("sub-01_ses-2")
     with Claims([tmp_path]) as claims:
-        assert not app._claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
-        assert app._claim_all(claims, "02", ["sub-02"])
+        assert not locks.claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+        assert locks.claim_all(claims, "02", ["sub-02"])
         busy.clear()
-        assert app._claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+        assert locks.claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
 
 
 def test_one_run_at_a_time_writes_a_participants_page(
@@ -308,7 +303,7 @@ def test_one_run_at_a_time_writes_a_participants_page(
         return out
 
     monkeypatch.setattr("bids_msseg.reports.participant.write_participant_page", write)
-    app._write_pages(tmp_path, ["01", "02"])
+    pages.write_pages(tmp_path, ["01", "02"])
     assert told == ["False", "True"]
     assert not list(tmp_path.rglob(".claims"))
 
@@ -318,9 +313,9 @@ def test_what_killed_runs_left_is_removed_where_this_one_writes(
 ) -> None:
     looked: list[Path] = []
     monkeypatch.setattr(
-        "bids_msseg.io.atomic.remove_leftovers", lambda folder: looked.append(folder) or ()
+        "bids_msseg.app.locks.remove_leftovers", lambda folder: looked.append(folder) or ()
     )
-    app._remove_leftovers(tmp_path / "out", [outcome(0).delivery])
+    locks.remove_partial_files(tmp_path / "out", [outcome(0).delivery])
     assert [path.relative_to(tmp_path / "out").as_posix() for path in looked] == [
         ".",
         "logs",
@@ -336,7 +331,7 @@ def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", None)
     before = dict(os.environ)
-    with app._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         inside = {name: os.environ[name] for name in ("NO_ET", "NIPYPE_NO_ET", "MPLCONFIGDIR")}
         assert inside["NO_ET"] == inside["NIPYPE_NO_ET"] == "1"
         scratch = Path(tempfile.gettempdir())
@@ -356,21 +351,21 @@ def test_a_name_for_the_jobs_of_a_scheduler(
         raise KeyError("getpwuid(): uid not found: 1234")
 
     monkeypatch.setenv("LOGNAME", "anna")
-    with app._own_surroundings(tmp_path, dry=True):
+    with environment.own_surroundings(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == "anna"
     monkeypatch.delenv("LOGNAME")
     monkeypatch.setenv("USER", "berta")
-    with app._own_surroundings(tmp_path, dry=True):
+    with environment.own_surroundings(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == "berta"
     monkeypatch.setattr("getpass.getuser", nobody)
-    with app._own_surroundings(tmp_path, dry=True):
+    with environment.own_surroundings(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == str(os.getuid())
     assert "LOGNAME" not in os.environ
 
 
 def test_a_dry_run_makes_no_folder(tmp_path: Path) -> None:
     before = dict(os.environ)
-    with app._own_surroundings(tmp_path / "none", dry=True):
+    with environment.own_surroundings(tmp_path / "none", dry=True):
         assert os.environ["NIPYPE_NO_ET"] == "1"
     assert dict(os.environ) == before
     assert list(tmp_path.iterdir()) == []
@@ -381,13 +376,13 @@ def test_templates_of_the_user_are_used_where_there_are_some(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
-    with app._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
     (tmp_path / ".cache/templateflow").mkdir(parents=True)
-    with app._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert "TEMPLATEFLOW_HOME" not in os.environ
     monkeypatch.setenv("TEMPLATEFLOW_HOME", "/templates")
-    with app._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == "/templates"
 
 
@@ -399,7 +394,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Path, "expanduser", nowhere)
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
-    with app._own_surroundings(tmp_path, dry=False):
+    with environment.own_surroundings(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
 
 
@@ -410,7 +405,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_processes_where_threads_leave_room(
     configure: MakeConfig, nprocs: int, threads: int, plugin: str, chunk: int
 ) -> None:
-    found = app._execution(configure(), Resources(nprocs, threads, 16.0), None)
+    found = environment.choose_execution(configure(), Resources(nprocs, threads, 16.0), None)
     assert (found.plugin, found.chunk) == (plugin, chunk)
     if plugin == "MultiProc":
         assert found.plugin_args is not None
@@ -420,7 +415,7 @@ def test_processes_where_threads_leave_room(
 
 def test_a_plugin_that_was_asked_for_runs_all_visits_at_once(configure: MakeConfig) -> None:
     asked = ("SLURM", {"sbatch_args": "--mem=8G"})
-    found = app._execution(configure(), Resources(2, 2, 4.0), asked)
+    found = environment.choose_execution(configure(), Resources(2, 2, 4.0), asked)
     assert (found.plugin, found.plugin_args) == asked
     assert found.chunk >= 1000
 
@@ -434,18 +429,18 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for device in ("cuda:0", "cuda", "mps"):
         with pytest.raises(UsageError, match="no GPU"):
-            app._check_device(device)
-    app._check_device("auto")
-    app._check_device("cpu")
+            environment.check_device(device)
+    environment.check_device("auto")
+    environment.check_device("cpu")
 
 
 def test_a_model_by_path_is_named_and_not_located(
     configure: MakeConfig, bright_model: Path
 ) -> None:
     config = configure(model=str(bright_model))
-    header = app._model_header(config)
-    assert app._options(config, header)["model"] == "bright"
-    assert str(bright_model.parent) not in str(app._options(config, header))
+    header = selection.read_model_header(config)
+    assert selection.analysis_options(config, header)["model"] == "bright"
+    assert str(bright_model.parent) not in str(selection.analysis_options(config, header))
 
 
 def left_by_an_earlier_name(out: Path, record: VisitRecord) -> list[Path]:
@@ -484,7 +479,7 @@ def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
     delivery = Delivery(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
     caplog.set_level("INFO", logger="bids_msseg")
     with Claims([tmp_path]) as claims:
-        app._handle_stale(configure(clean_outputs=clean), [delivery], claims)
+        selection.handle_stale(configure(clean_outputs=clean), [delivery], claims)
     assert [path.exists() for path in old] == [not removed] * 2
     assert new.exists()
     (told,) = caplog.records
@@ -535,7 +530,7 @@ def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
         path.touch()
     caplog.set_level("INFO", logger="bids_msseg")
     with Claims([tmp_path]) as claims:
-        app._handle_stale(configure(clean_outputs=True), [delivery], claims)
+        selection.handle_stale(configure(clean_outputs=True), [delivery], claims)
     assert all((tmp_path / "out/sub-01" / name).exists() for name in others)
     assert [(tmp_path / "out/sub-01" / name).exists() for name in names] == [not removed] * 3
     assert len(caplog.records) == told
@@ -548,8 +543,8 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok"))
-    monkeypatch.setattr(app, "_delivery", lambda *_: None)
-    monkeypatch.setattr(app, "_is_finished", lambda *_: False)
+    monkeypatch.setattr(levels, "collect_delivery", lambda *_: None)
+    monkeypatch.setattr(levels, "is_visit_finished", lambda *_: False)
     raw = tmp_path / "raw"
     visits = (
         Visit("01", None, raw / "a.nii.gz", entities={"acq": "new"}, problem="a.nii.gz is empty"),
@@ -561,7 +556,7 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
     header: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
     for asked in ((), ("pre", "post", "M6", "M12")):
         config = configure(dry_run=True, session_order=list(asked))
-        assert app._dry_run(config, Selection(visits, ()), header) == ExitCode.SUCCESS
+        assert levels._dry_run(config, Selection(visits, ()), header) == ExitCode.SUCCESS
         told = capsys.readouterr().out
         assert "sub-01: would be processed, and would fail: a.nii.gz is empty" in told
         assert "sub-01_space-FLAIR_label-L_mask.nii.gz" in told
@@ -593,7 +588,7 @@ def test_the_order_is_left_to_the_comparison_which_logs_it(
         "bids_msseg.bids.query.find_visits", lambda *_, **__: Selection(visits, ())
     )
     caplog.set_level("INFO", logger="bids_msseg")
-    assert app._select(configure()).visits == visits
+    assert selection.select_visits(configure()).visits == visits
     assert caplog.records == []
 
 
@@ -617,8 +612,8 @@ def test_a_dry_run_checks_spaces_as_a_real_one_does(
     monkeypatch.setattr("bids_msseg.imaging.template.load_template", load)
     config = configure(output_spaces=["FLAIR", space])
     for check in (
-        lambda: app._dry_run(config, Selection((), ()), HEADER),
-        lambda: app._check_spaces(config),
+        lambda: levels._dry_run(config, Selection((), ()), HEADER),
+        lambda: environment._check_spaces(config),
     ):
         with pytest.raises(NoInputError):
             check()
@@ -628,8 +623,8 @@ def test_a_dry_run_checks_spaces_as_a_real_one_does(
 def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
     configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "_check_spaces", lambda *_, **__: pytest.fail("looked up"))
-    assert app._dry_run(configure(), Selection((), ()), HEADER) == ExitCode.SUCCESS
+    monkeypatch.setattr(environment, "_check_spaces", lambda *_, **__: pytest.fail("looked up"))
+    assert levels._dry_run(configure(), Selection((), ()), HEADER) == ExitCode.SUCCESS
     assert "model m 1" in capsys.readouterr().out
 
 
@@ -675,7 +670,7 @@ def test_a_dry_run_fetches_only_what_no_earlier_run_has_fetched(
             raise NoInputError(f"no {name} in {home}", hint="fetch it")
 
     monkeypatch.setattr("bids_msseg.imaging.template.load_template", load)
-    assert app._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert levels._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
     assert got == fetched
     assert home.exists() == (filled is not None)
 
@@ -699,7 +694,7 @@ def test_a_dry_run_leaves_the_templates_of_earlier_runs_as_they_are(
         image = nib.Nifti1Image(brain, np.diag([2.0, 2, 2, 1]))
         nib.save(image, folder / f"tpl-{name}_res-01_{ending}.nii.gz")
     before = {path: path.stat().st_mtime_ns for path in config.work_dir.rglob("*")}
-    assert app._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
+    assert levels._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
     assert {path: path.stat().st_mtime_ns for path in config.work_dir.rglob("*")} == before
 
 
@@ -735,7 +730,7 @@ def test_participants_are_left_out(
     for label in ("01", "02", "03", "04", "05"):
         (tmp_path / "raw" / f"sub-{label}").mkdir()
     config = configure(exclude_participant_label=list(excluded))
-    found = app._without_excluded(three, config)
+    found = selection._without_excluded(three, config)
     assert [one.participant for one in found.visits] == left
     assert [one.participant for one in found.skipped] == skipped
     assert len(found.notes) == notes
@@ -743,7 +738,7 @@ def test_participants_are_left_out(
 
 def test_somebody_has_to_be_left(configure: MakeConfig, three: Selection) -> None:
     with pytest.raises(NothingSelectedError):
-        app._without_excluded(three, configure(exclude_participant_label=["01", "02"]))
+        selection._without_excluded(three, configure(exclude_participant_label=["01", "02"]))
 
 
 @pytest.mark.parametrize(
@@ -763,16 +758,16 @@ def test_ignored_contrasts_are_left_out_of_the_search(
         return Selection((), ())
 
     monkeypatch.setattr("bids_msseg.bids.query.find_visits", find)
-    app._select(configure(ignore=words))
+    selection.select_visits(configure(ignore=words))
     assert asked["ignore"] == ignored
 
 
 def test_what_was_read_otherwise_than_written_is_logged(
     configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "_participant", lambda _: ExitCode.SUCCESS)
+    monkeypatch.setattr(levels, "_participant", lambda _: ExitCode.SUCCESS)
     caplog.set_level("INFO", logger="bids_msseg")
-    app.run(replace(configure(), notes=("--low-mem has no effect",)))
+    levels.run(replace(configure(), notes=("--low-mem has no effect",)))
     assert "--low-mem has no effect" in caplog.text
 
 
@@ -798,11 +793,11 @@ def test_a_finished_visit_that_is_flagged_is_marked(
 ) -> None:
     write_record(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok", **found))
     config, done = configure(), outcome(0)
-    assert app._status(config, done) == status
+    assert app_outcome.status_of(config, done) == status
     # just finished, or finished by an earlier run
     for seen in (done, None):
-        assert app._row(config, done.delivery, seen, stopped=False).status == status
-    assert app._status(config, outcome(65)) == "failed"
+        assert app_outcome._row(config, done.delivery, seen, stopped=False).status == status
+    assert app_outcome.status_of(config, outcome(65)) == "failed"
 
 
 @pytest.mark.parametrize("at_work", [set(), {"sub-01"}, {"sub-01", "sub-02_ses-1"}])
@@ -817,7 +812,7 @@ def test_the_group_level_beside_a_run(
     for label, session in (("01", None), ("02", "1")):
         write_record(out, VisitRecord(label, session, "", "failed", reason=BROKE_OFF))
     busy |= at_work
-    assert app._group(configure(levels=["group"])) == ExitCode.SUCCESS
+    assert levels._group(configure(levels=["group"])) == ExitCode.SUCCESS
     table = (out / "group_lesions.tsv").read_text(encoding="utf-8").splitlines()
     rows = [dict(zip(table[0].split("\t"), line.split("\t"), strict=True)) for line in table[1:]]
     states = ["running" if key in at_work else "failed" for key in ("sub-01", "sub-02_ses-1")]
@@ -834,6 +829,6 @@ def test_a_page_beside_a_run(busy: set[str], tmp_path: Path) -> None:
     write_record(tmp_path, VisitRecord("01", "1", "", "failed", reason=BROKE_OFF))
     write_record(tmp_path, VisitRecord("01", "2", "", "failed", reason=BROKE_OFF))
     busy.add("sub-01_ses-2")
-    app._write_pages(tmp_path, ["01"])
+    pages.write_pages(tmp_path, ["01"])
     page = (tmp_path / "sub-01.html").read_text(encoding="utf-8")
     assert page.count("This visit is still running") == page.count("This visit failed") == 1

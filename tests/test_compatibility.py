@@ -8,7 +8,8 @@ import pytest
 
 from bids_msseg.cli.run import parse_args
 from bids_msseg.compatibility import ALIASES, IDLE, MEANINGS, explain, split_off_levels
-from bids_msseg.config import OutputSpace, RunConfig
+from bids_msseg.config import RunConfig
+from bids_msseg.options import OutputSpace
 
 LINE = ["/bids", "/out", "participant"]
 

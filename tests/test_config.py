@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.config import (
-    DEFAULT_SPACES,
-    Execution,
-    OutputSpace,
-    Performance,
-    Processing,
-    Query,
-    RunConfig,
-)
+from bids_msseg.config import Execution, Performance, Processing, Query, RunConfig
 from bids_msseg.errors import UnknownLevelError, UsageError
+from bids_msseg.options import DEFAULT_SPACES, OutputSpace
 
 POSITIONALS = {"bids_dir": "/bids", "output_dir": "/out", "levels": ["participant"]}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_msseg import readers
+from bids_msseg import option_files, readers
 from bids_msseg.errors import UsageError
 
 
@@ -130,7 +130,7 @@ def test_a_name_that_is_there_twice_drops_no_dataset(
 
 def test_filters_of_other_apps_are_kept() -> None:
     given = {"FLAIR": {"run": 1}, "bold": {"task": "rest"}, "comment": "shared"}
-    assert readers.filters(given) == {
+    assert option_files.filters(given) == {
         "flair": {"run": 1},
         "bold": {"task": "rest"},
         "comment": "shared",
@@ -150,20 +150,20 @@ def test_filters_of_other_apps_are_kept() -> None:
 )
 def test_not_filters(value: object) -> None:
     with pytest.raises(ValueError, match="a table of entities for each contrast"):
-        readers.filters(value)
+        option_files.filters(value)
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"the list .*/none cannot be read: No such file"
     ) as error:
-        readers.read_file(tmp_path / "none", what="the list")
+        option_files.read_file(tmp_path / "none", what="the list")
     assert error.value.hint == "check the path and its permissions"
     with pytest.raises(UsageError, match="Is a directory"):
-        readers.read_file(tmp_path, what="the list")
+        option_files.read_file(tmp_path, what="the list")
 
 
 def test_json_that_is_none_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text('{\n"flair": }', encoding="utf-8")
     with pytest.raises(UsageError, match=r"is not JSON: .* in line 2"):
-        readers.read_json(tmp_path / "f.json", what="the filter file")
+        option_files.read_json(tmp_path / "f.json", what="the filter file")

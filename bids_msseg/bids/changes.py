@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,20 +16,13 @@ from typing import Any, Final
 
 from bids_msseg import __version__
 from bids_msseg.bids.paths import figure_path, output_path
-from bids_msseg.bids.record import Scalar, VisitRecord
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record_values import Scalar
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit
-from bids_msseg.lesions.change import CHANGES, ChangeRow, ChangeRule, Code, count_changes
+from bids_msseg.lesions.change_rows import CHANGES, ChangeRow, ChangeRule, count_changes
 
 FIGURES: Final = ("changes", "changesLater", "changesEarlier")
 """``desc-`` labels of the pictures of a pair."""
-LEVELS: Final[Mapping[str, str]] = {
-    "new": "only at the later visit, and FLAIR shows that it is new",
-    "enlarging": "at both visits, larger at the later one beyond what can be told from noise",
-    "shrinking": "at both visits, smaller at the later one beyond what can be told from noise",
-    "resolved": "only at the earlier visit, and FLAIR shows that it has gone",
-    "unclear": "in one mask only, without proof of a change; see reason",
-    "stable": "at both visits, no change that can be told from noise",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,66 +265,6 @@ def failed_summary(
     return {"compared_with": pair.earlier.session, **attempted, "failed": reason, "hint": hint}
 
 
-def change_rows(pair: VisitPair, result: PairResult) -> list[dict[str, Any]]:
-    """Write the rows of a pair for the table.
-
-    Parameters
-    ----------
-    pair : VisitPair
-    result : PairResult
-
-    Returns
-    -------
-    list of dict
-        Keys as in :func:`change_dictionary`.
-    """
-    return [
-        {
-            "session_before": f"ses-{pair.earlier.session}",
-            "session_after": f"ses-{pair.later.session}",
-            "index": row.index,
-            "change": row.change,
-            "reason": row.reason,
-            "region": region,
-            "lesions_before": _numbers(row.lesions_before),
-            "lesions_after": _numbers(row.lesions_after),
-            **{name: round(getattr(row, name), digits) for name, digits in _MEASURED.items()},
-            **dict(zip(_CENTRE, (round(value, 2) for value in centre), strict=True)),
-        }
-        for row, centre, region in zip(result.rows, result.centres_mm, result.regions, strict=True)
-    ]
-
-
-def change_dictionary() -> dict[str, dict[str, Any]]:
-    """Describe the columns of the table of changes.
-
-    Returns
-    -------
-    mapping of str to mapping
-        ``Description``, with ``Units`` and ``Levels`` where there are any.
-    """
-    return {name: dict(entry) for name, entry in _COLUMNS.items()}
-
-
-def code_table() -> list[dict[str, Any]]:
-    """Name the values of the image of changes."""
-    return [{"index": int(code), "name": code.label, "meaning": code.words} for code in Code]
-
-
-def codes_sidecar(pair: VisitPair, rule: ChangeRule, sources: Sequence[str]) -> dict[str, Any]:
-    """Describe the image of changes."""
-    flair = pair.later.contrasts.get("FLAIR")
-    reference = {} if flair is None else {"SpatialReference": f"bids:raw:{flair.file}"}
-    return {
-        "Description": f"What changed since session {pair.earlier.session}, voxel by voxel",
-        "Manual": False,
-        "Sources": list(sources),
-        **reference,
-        "Rule": asdict(rule),
-        "meaning": {"Description": "What the value stands for"},
-    }
-
-
 def _circumstances(record: VisitRecord) -> dict[str, object]:
     """Name what has to be equal for a difference to be the disease's."""
     flair = record.contrasts.get("FLAIR")
@@ -343,71 +276,8 @@ def _circumstances(record: VisitRecord) -> dict[str, object]:
     }
 
 
-def _numbers(labels: Sequence[int]) -> str:
-    return " ".join(map(str, labels))
-
-
 def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:
     """Undo what JSON does to tuples."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
     }
-
-
-_CENTRE: Final = ("centroid_x", "centroid_y", "centroid_z")
-_MEASURED: Final[Mapping[str, int]] = {
-    "before_mm3": 2,
-    "after_mm3": 2,
-    "change_mm3": 2,
-    "limit_mm3": 2,
-    "gained_mm3": 2,
-    "lost_mm3": 2,
-    "flair_change": 2,
-    "p_before": 4,
-    "p_after": 4,
-}
-_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "session_before": {"Description": "Earlier visit"},
-    "session_after": {"Description": "Later visit"},
-    "index": {"Description": "Number of the row in its pair of visits"},
-    "change": {"Description": "What became of the lesion", "Levels": dict(LEVELS)},
-    "reason": {"Description": "What kept it from being called a change, or made it one in part"},
-    "region": {"Description": "Main region of the largest lesion of the row"},
-    "lesions_before": {
-        "Description": "Numbers in the lesion table of the earlier visit, separated by spaces; "
-        "lesions that merged or split stand in one row"
-    },
-    "lesions_after": {"Description": "The same at the later visit"},
-    "before_mm3": {"Description": "Volume at the earlier visit", "Units": "mm^3"},
-    "after_mm3": {"Description": "Volume at the later visit", "Units": "mm^3"},
-    "change_mm3": {"Description": "after_mm3 less before_mm3", "Units": "mm^3"},
-    "limit_mm3": {
-        "Description": "Smallest change that can be told: for a lesion of both visits 1.96 "
-        "standard deviations of the border's noise times its surface, for the others the volume "
-        "of a sphere of 3 mm",
-        "Units": "mm^3",
-    },
-    "gained_mm3": {
-        "Description": "Tissue that has become lesion, as far as FLAIR shows it, on a grid of "
-        "1 mm between the visits",
-        "Units": "mm^3",
-    },
-    "lost_mm3": {
-        "Description": "Tissue that is no longer lesion, as far as FLAIR shows it, on that grid",
-        "Units": "mm^3",
-    },
-    "flair_change": {
-        "Description": "Mean change of FLAIR, less that of the tissue around, in standard "
-        "deviations of its noise in normal tissue; inside a lesion of one visit, or inside what "
-        "one visit has more"
-    },
-    "p_before": {"Description": "Mean probability of lesion in the same place, earlier visit"},
-    "p_after": {"Description": "Mean probability of lesion in the same place, later visit"},
-    **{
-        name: {
-            "Description": f"{name[-1]} of the centre of mass in RAS+ world of the later FLAIR",
-            "Units": "mm",
-        }
-        for name in _CENTRE
-    },
-}

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from bids_msseg.bids.visit import LABEL, name_entities, visit_key
 from bids_msseg.errors import MssegError
-from bids_msseg.imaging.conform import check_header, check_image
+from bids_msseg.imaging.conform import check_image
+from bids_msseg.imaging.header import check_header
 
 LEAST_EXTENT_MM: Final = 95.0
 """Field of view that a whole brain needs along every axis. Assumed: less than a brain measures

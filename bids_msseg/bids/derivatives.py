@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from bids_msseg.bids.paths import figure_path, output_path
 from bids_msseg.bids.visit import Visit
-from bids_msseg.config import NATIVE_SPACES
 from bids_msseg.imaging.template import EMBEDDED
+from bids_msseg.options import NATIVE_SPACES
 
 IMAGE: Final = (".nii.gz", ".json")
 Spaces = Sequence[tuple[str, int | None]]

@@ -3,66 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 from bids_msseg.bids.files import plain, read_small, write_json
 from bids_msseg.bids.paths import record_path, records_dir
+from bids_msseg.bids.record_values import (
+    READERS,
+    ContrastUse,
+    ModelUse,
+    Scalar,
+    Status,
+    read_field,
+)
 from bids_msseg.bids.visit import LABEL, visit_key, visit_order
 
-Status = Literal["ok", "failed", "skipped", "running"]
 BROKE_OFF = "the run broke off before this visit was finished"
 """Reason in the record of a visit that was begun, until it is finished."""
-Scalar = str | int | float | bool | None
 LONGEST_REASON = 300
 """Characters of what is wrong with a record that are told: a fault can quote the whole file."""
-_T = TypeVar("_T")
 _FILE_NAME = re.compile(rf"sub-({LABEL})(?:_ses-({LABEL}))?")
 _ENTITIES = re.compile(rf"(?:_[0-9a-zA-Z]+-{LABEL})*")
-
-
-@dataclass(frozen=True, slots=True)
-class ContrastUse:
-    """One contrast of a visit.
-
-    Attributes
-    ----------
-    file : str
-        Path below the BIDS dataset, with slashes.
-    spacing_mm : tuple of 3 floats
-        Voxel edge lengths (x, y, z) in mm.
-    used : bool
-        Whether the nets saw it.
-    note : str
-        Anything worth saying, for example why it was not used.
-    """
-
-    file: str
-    spacing_mm: tuple[float, float, float]
-    used: bool = True
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelUse:
-    """Which weights made the result.
-
-    Attributes
-    ----------
-    name, version : str
-        As in the model card.
-    sha256 : str
-        Of the weights file.
-    """
-
-    name: str
-    version: str
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +161,7 @@ class VisitRecord:
             Where participant or status are missing, or a value is of the wrong kind.
         """
         try:
-            known = {name: _read_field(content, name) for name in _READERS if name in content}
+            known = {name: read_field(content, name) for name in READERS if name in content}
             known.setdefault("prefix", "")
             known.setdefault("session", None)
             record = cls(**known)
@@ -351,160 +316,3 @@ def _shallow(value: ContrastUse | ModelUse) -> dict[str, Any]:
 def _names_file(prefix: str, key: str) -> bool:
     rest = prefix.removeprefix(key)
     return rest != prefix and _ENTITIES.fullmatch(rest) is not None
-
-
-def _read_field(content: Mapping[str, Any], name: str) -> Any:
-    """Read one value; a fault is told with the place where it is."""
-    try:
-        return _READERS[name](content[name])
-    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    if plain(value) != value:
-        raise ValueError(f"{value!r} is no text that UTF-8 can hold")
-    return value
-
-
-def _label(value: Any) -> str:
-    if not re.fullmatch(LABEL, _text(value)):
-        raise ValueError(f"{value!r} is not a label of letters and digits")
-    return str(value)
-
-
-def _status(value: Any) -> Status:
-    if value not in ("ok", "failed", "skipped"):
-        raise ValueError(f"unknown status {value!r}")
-    status: Status = value
-    return status
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{value!r} is not a number")
-    if not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    return float(value)
-
-
-def _amount(value: Any) -> float:
-    number = _number(value)
-    if number < 0:
-        raise ValueError(f"{value!r} is less than nothing")
-    return number
-
-
-def _measure(value: Any) -> float:
-    """Undo what JSON does to NaN."""
-    return math.nan if value is None else _number(value)
-
-
-def _count(value: Any) -> int:
-    return int(_amount(value))
-
-
-def _spacing(value: Any) -> tuple[float, float, float]:
-    x, y, z = (_measure(item) for item in value)
-    return (x, y, z)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is not a list")
-    return tuple(_text(item) for item in value)
-
-
-def _labels(value: Any) -> tuple[str, ...]:
-    return tuple(_label(item) for item in _texts(value))
-
-
-def _times(value: Any) -> dict[str, float]:
-    """Pass over times that nobody knows."""
-    return {_text(step): _amount(time) for step, time in value.items() if time is not None}
-
-
-def _scalar(value: Any) -> Scalar:
-    if isinstance(value, str):
-        return _text(value)
-    if value is not None and not isinstance(value, (int, float)):
-        raise TypeError(f"{value!r} is not a scalar")
-    return value
-
-
-def _changes(value: Any) -> dict[str, Scalar]:
-    """Read what changed: the pages count with all that is no text."""
-    found = _mapping(_scalar)(value)
-    for name, scalar in found.items():
-        if name == "compared_with":
-            _optional(_label)(scalar)
-        elif name in _CHANGES_IN_WORDS:
-            _optional(_text)(scalar)
-        elif _CHANGES_IN_NUMBERS.search(name):
-            _optional(_number)(scalar)
-    return found
-
-
-def _region(value: Any) -> tuple[float | None, int | None]:
-    load, count = value
-    return (_optional(_amount)(load), _optional(_count)(count))
-
-
-def _contrast(value: Any) -> ContrastUse:
-    return ContrastUse(
-        _text(value["file"]),
-        _spacing(value["spacing_mm"]),
-        bool(value.get("used", True)),
-        _text(value.get("note", "")),
-    )
-
-
-def _model(value: Any) -> ModelUse:
-    return ModelUse(*(_text(value[name]) for name in ("name", "version", "sha256")))
-
-
-def _optional(read: Callable[[Any], _T]) -> Callable[[Any], _T | None]:
-    return lambda value: None if value is None else read(value)
-
-
-def _mapping(read: Callable[[Any], _T]) -> Callable[[Any], dict[str, _T]]:
-    return lambda value: {_text(key): read(item) for key, item in value.items()}
-
-
-_CHANGES_IN_WORDS = ("fingerprint", "failed", "hint", "notes")
-_CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|^lesions_")
-_READERS: Mapping[str, Callable[[Any], Any]] = {
-    "participant": _label,
-    "session": _optional(_label),
-    "prefix": _text,
-    "status": _status,
-    "reason": _text,
-    "hint": _text,
-    "crash_files": _texts,
-    "contrasts": _mapping(_contrast),
-    "model": _optional(_model),
-    "options": _mapping(_scalar),
-    "brain_volume_ml": _optional(_amount),
-    "lesion_load_ml": _optional(_amount),
-    "lesion_count": _optional(_count),
-    "candidate_count": _optional(_count),
-    "rejected_count": _optional(_count),
-    "regions": _mapping(_region),
-    "flags": _texts,
-    "notes": _texts,
-    "timings_s": _times,
-    "fingerprint": _text,
-    "versions": _mapping(_text),
-    "methods": _text,
-    "changes": _changes,
-    "load_interval_ml": _optional(_spacing),
-    "load_interval_reason": _text,
-    "load_interval_note": _text,
-    "quality_reasons": _optional(_texts),
-    "quality_measures": _mapping(_measure),
-    "visit_number": _optional(_count),
-    "order_source": _text,
-    "figures": _labels,
-}

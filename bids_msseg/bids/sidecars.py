@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.io.atomic import publish, write_atomic
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
 

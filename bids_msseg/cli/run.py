@@ -20,15 +20,16 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from bids_msseg import __version__, compatibility, process, readers
+from bids_msseg import __version__, compatibility, option_files, process, readers
 from bids_msseg.cli.options import (
     add_performance_options,
     add_processing_options,
     add_query_options,
     add_switch,
 )
-from bids_msseg.config import LEVELS, RunConfig
+from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.options import LEVELS
 from bids_msseg.streams import steady_streams
 
 LEVEL_CHOICE: Final = f"{{{','.join(LEVELS)}}}"
@@ -137,7 +138,7 @@ def parse_args(words: Sequence[str]) -> RunConfig:
     file = options.pop("config_file", None)
     if file is None:
         return replace(RunConfig.from_options(options), notes=notes)
-    text = readers.read_file(Path(file), what="the configuration file")
+    text = option_files.read_file(Path(file), what="the configuration file")
     config = RunConfig.from_toml(text, overrides=options, source=file)
     return replace(config, notes=notes)
 

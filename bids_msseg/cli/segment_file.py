@@ -11,8 +11,8 @@ from typing import Any
 
 from bids_msseg import readers
 from bids_msseg.cli.parser import Parser
-from bids_msseg.config import read_options
 from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.options import read_options
 from bids_msseg.process import refuse, supervise
 
 LOGGER = logging.getLogger("bids_msseg")

@@ -12,7 +12,7 @@ import numpy as np
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.bias import correct_bias
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.normalise import Stack, build_stack
 from bids_msseg.imaging.resample import mask_onto, resample
 from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_msseg.calibration import Calibration, read_calibration, write_calibration
-from bids_msseg.imaging.conform import check_header
-from bids_msseg.imaging.quality import Measures, TrainingVisits, measure_visit
+from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.quality import TrainingVisits
+from bids_msseg.imaging.quality_measures import Measures, measure_visit
 from bids_msseg.imaging.volume import as_ras, load_volume
-from bids_msseg.lesions.uncertainty import (
+from bids_msseg.lesions.uncertainty import sweep_volumes
+from bids_msseg.lesions.uncertainty_fit import (
     FEWEST_PATIENTS,
     LesionCase,
     LoadCase,
@@ -26,7 +28,6 @@ from bids_msseg.lesions.uncertainty import (
     fit_load,
     lesion_cases,
     rank_auc,
-    sweep_volumes,
 )
 
 if TYPE_CHECKING:

@@ -19,14 +19,10 @@ from bids_msseg.imaging.volume import Affine, Volume
 from bids_msseg.lesions.calibration import reliability
 from bids_msseg.lesions.detection import anima_agreement, isbi_agreement
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.load import LesionRow, lesion_table
-from bids_msseg.lesions.metrics import (
-    ANY_OVERLAP,
-    detection,
-    normalised_dice,
-    overlap_table,
-    voxel_agreement,
-)
+from bids_msseg.lesions.load import LesionRow
+from bids_msseg.lesions.load_table import lesion_table
+from bids_msseg.lesions.metrics import detection, normalised_dice, overlap_table, voxel_agreement
+from bids_msseg.lesions.metrics_rules import ANY_OVERLAP
 from bids_msseg.lesions.regions import Region
 from bids_msseg.lesions.strata import size_level
 from bids_msseg.lesions.surface import surface_agreement

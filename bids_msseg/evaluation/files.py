@@ -18,7 +18,7 @@ from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key, vis
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.evaluation.labels import read_sites
 from bids_msseg.evaluation.raters import LABELS
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 
 LOGGER = logging.getLogger("bids_msseg")
 ONE_SITE: Final = "one site"

@@ -17,7 +17,8 @@ from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume, save_volume
 from bids_msseg.lesions.delineate import delineate
-from bids_msseg.lesions.metrics import AnimaRule, lesion_agreement, voxel_agreement
+from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
+from bids_msseg.lesions.metrics_rules import AnimaRule
 
 if TYPE_CHECKING:
     from bids_msseg.cascade.checkpoint import Cascade

@@ -1,7 +1,7 @@
 """Detection of lesions as two challenges count it: ISBI-2015 and MSSEG-2016 (Anima).
 
 Each challenge has its own idea of what a lesion is as well as of when it is found, so each is
-given its own components here; :mod:`bids_msseg.lesions.metrics` holds the rules themselves.
+given its own components here; :mod:`bids_msseg.lesions.metrics_rules` holds the rules.
 """
 
 from __future__ import annotations
@@ -16,14 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.lesions.instances import bounding_box, label_lesions
-from bids_msseg.lesions.metrics import (
-    ANY_OVERLAP,
-    AnimaRule,
-    LesionAgreement,
-    detection,
-    overlap_table,
-    voxel_agreement,
-)
+from bids_msseg.lesions.metrics import LesionAgreement, detection, overlap_table, voxel_agreement
+from bids_msseg.lesions.metrics_rules import ANY_OVERLAP, AnimaRule
 
 ANIMA_RULES: Final[Mapping[str, AnimaRule]] = {
     "default": AnimaRule.code_defaults(),

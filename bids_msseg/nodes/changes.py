@@ -1,9 +1,9 @@
-"""Nodes that compare two visits of a participant, from what lies in OUT alone."""
+"""The node that compares two visits of a participant, from what lies in OUT alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +16,20 @@ from bids_msseg.bids.changes import (
     PairFiles,
     PairResult,
     VisitPair,
-    change_dictionary,
-    change_rows,
-    code_table,
-    codes_sidecar,
-    failed_summary,
     pair_files,
-    pair_summary,
     recorded_visit,
 )
-from bids_msseg.bids.files import publish, write_json, write_tsv
-from bids_msseg.bids.paths import changes_path, output_path
-from bids_msseg.bids.record import Scalar, VisitRecord, read_record, write_record
-from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
+from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.record import VisitRecord
 from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.itk import write_itk_affine
 from bids_msseg.imaging.pair import Alignment, Meeting, align_visits, meet
-from bids_msseg.imaging.register import write_itk_affine
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
-from bids_msseg.lesions.change import (
-    ChangeRow,
-    ChangeRule,
-    Code,
-    Comparison,
-    compare_lesions,
-)
+from bids_msseg.lesions.change import Comparison, compare_lesions
 from bids_msseg.lesions.change_evidence import VisitMaps
 from bids_msseg.lesions.change_match import carry_labels
+from bids_msseg.lesions.change_rows import ChangeRow, ChangeRule, Code
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.reports.figures import change_mosaic, registration_mosaic
 from bids_msseg.reports.tables import read_tsv
@@ -337,119 +324,3 @@ def _write_attempt(
         "transform_file": "",
         "figure_files": _save_pictures(folder, pictures),
     }
-
-
-class _PublishInputs(StepInputs):
-    deliveries = traits.Any(mandatory=True, nohash=True)
-    fingerprints = traits.List(traits.Str, mandatory=True)
-    result_files = traits.List(traits.Str, mandatory=True)
-    codes_files = traits.List(traits.Str, mandatory=True)
-    transform_files = traits.List(traits.Str, mandatory=True)
-    figure_files = traits.List(traits.List(traits.Str), mandatory=True)
-
-
-class _PublishOutputs(StepOutputs):
-    table_file = File()
-
-
-class PublishChanges(Step):
-    """Put what changed between the visits of a participant to its final names."""
-
-    input_spec = _PublishInputs
-    output_spec = _PublishOutputs
-    always_run = True  # what it writes lies in OUT, where nipype does not look for it
-
-    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Write images and table; the records, which say that all is there, come last.
-
-        A pair that could not be compared keeps pictures of the attempt only; the others do not
-        depend on it.
-        """
-        deliveries: list[PairDelivery] = inputs["deliveries"]
-        texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
-        results = [PairResult.from_json(text) for text in texts]
-        for place, (delivery, result) in enumerate(zip(deliveries, results, strict=True)):
-            if result.doubt:
-                _remove_images(delivery.files)
-            else:
-                names = (inputs[what][place] for what in ("codes_files", "transform_files"))
-                _publish_images(delivery, *map(Path, names))
-            _publish_figures(delivery.files, inputs["figure_files"][place])
-        table = _publish_table(deliveries, results)
-        for delivery, result in zip(deliveries, results, strict=True):
-            _note(delivery, _summary(delivery, result))
-        return {"table_file": str(table)}
-
-
-def _publish_images(delivery: PairDelivery, codes: Path, transform: Path) -> None:
-    pair, files = delivery.pair, delivery.files
-    session = pair.earlier.session or ""
-    flairs = [
-        output_path(
-            delivery.out_dir,
-            recorded_visit(record),
-            space="FLAIR",
-            desc="preproc",
-            suffix="FLAIR",
-            extension=".nii.gz",
-        )
-        for record in (pair.earlier, pair.later)
-    ]
-    sources = [bids_uri(path, {"": delivery.out_dir}) for path in flairs]
-    write_json(files.codes_sidecar, codes_sidecar(pair, delivery.rule, sources))
-    write_tsv(files.labels, ("index", "name", "meaning"), code_table())
-    publish(codes, files.codes, keep=True)
-    names = f"the FLAIR of session {session}", "FLAIR"
-    sidecar = xfm_sidecar(*names, kind="rigid", sources=sources, software=delivery.versions)
-    write_json(files.transform_sidecar, sidecar)
-    publish(transform, files.transform, keep=True)
-
-
-def _remove_images(files: PairFiles) -> None:
-    """Remove what an earlier comparison has left, except for the pictures."""
-    for path in files.all:
-        if path not in files.figures:
-            path.unlink(missing_ok=True)
-
-
-def _publish_figures(files: PairFiles, figures: Sequence[str]) -> None:
-    """Write the pictures; one of an earlier comparison must not stand beside them."""
-    drawn = {Path(name).stem: Path(name) for name in figures}
-    for desc, target in zip(FIGURES, files.figures, strict=True):
-        if desc in drawn:
-            publish(drawn[desc], target, keep=True)
-        else:
-            target.unlink(missing_ok=True)
-
-
-def _publish_table(deliveries: list[PairDelivery], results: list[PairResult]) -> Path:
-    first = deliveries[0]
-    path = changes_path(first.out_dir, first.pair.later.participant, ".tsv")
-    dictionary = change_dictionary()
-    rows = [
-        row
-        for delivery, result in zip(deliveries, results, strict=True)
-        for row in change_rows(delivery.pair, result)
-    ]
-    write_json(path.with_suffix(".json"), dictionary)
-    write_tsv(path, tuple(dictionary), rows)
-    return path
-
-
-def _summary(delivery: PairDelivery, result: PairResult) -> dict[str, Scalar]:
-    pair, fingerprint = delivery.pair, delivery.fingerprint
-    if result.doubt:
-        return failed_summary(pair, result.doubt, result.hint, fingerprint)
-    return pair_summary(pair, result, fingerprint)
-
-
-def _note(delivery: PairDelivery, summary: Mapping[str, Scalar]) -> None:
-    """Add it to the record of the later visit, unless that was written anew meanwhile."""
-    later = delivery.pair.later
-    record = read_record(delivery.out_dir, later.participant, later.session)
-    if record is None or record.fingerprint != later.fingerprint:
-        raise DataError(
-            f"{later.key} was processed again while it was compared",
-            hint="run the same command again when the other run has ended",
-        )
-    write_record(delivery.out_dir, replace(record, changes=dict(summary)))

@@ -13,10 +13,11 @@ from nipype.interfaces.base import File, traits
 from bids_msseg.bids import sidecars
 from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, preprocessed, transform
 from bids_msseg.bids.files import publish, write_json, write_tsv
-from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
 from bids_msseg.bids.visit import Visit, name_entities
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Volume, load_volume
@@ -146,7 +147,7 @@ class DrawFigures(Step):
 def _template_on(flair: Volume, transform: Path) -> Volume:
     """Bring the template onto the FLAIR, as it was fitted."""
     # SimpleITK takes its time, and the app needs this module for its plans
-    from bids_msseg.imaging.register import read_itk_affine
+    from bids_msseg.imaging.itk import read_itk_affine
 
     move = inverse(read_itk_affine(transform))
     template = load_template(EMBEDDED).volume

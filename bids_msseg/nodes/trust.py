@@ -12,7 +12,7 @@ from nipype.interfaces.base import File, traits
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.calibration import Calibration, read_calibration
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.uncertainty import LoadInterval

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.imaging.conform import check_header
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume
 from bids_msseg.lesions.anatomy import OwnAnatomy, own_anatomy
 from bids_msseg.lesions.delineate import Delineation, clear_extracerebral, delineate
-from bids_msseg.lesions.load import LesionRow, lesion_table
+from bids_msseg.lesions.load import LesionRow
+from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.lesions.regions import (
     OWN_PERIVENTRICULAR_MM,
     PERIVENTRICULAR_MM,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bids_msseg.imaging.normalise import Stack
-from bids_msseg.imaging.quality import TrainingVisits, find_faults, measure_visit
+from bids_msseg.imaging.quality import TrainingVisits, find_faults
+from bids_msseg.imaging.quality_measures import measure_visit
 from bids_msseg.imaging.volume import Volume
 
 DISTANCE = "training_distance"

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.lesions.uncertainty import (
-    ConfidenceModel,
-    LoadInterval,
-    LoadModel,
-    sweep_volumes,
-)
+from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadInterval, LoadModel, sweep_volumes
 
 
 def load_interval(probability: Volume, model: LoadModel) -> LoadInterval:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bids_msseg.bids.changes import LEVELS, pair_files
+from bids_msseg.bids.change_tables import LEVELS
+from bids_msseg.bids.changes import pair_files
 from bids_msseg.bids.paths import changes_path
-from bids_msseg.bids.record import Scalar, VisitRecord
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record_values import Scalar
 from bids_msseg.reports.drawing import FigureView, read_frame, view_figure
 from bids_msseg.reports.tables import Heading, Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import counted, millilitres

@@ -19,12 +19,8 @@ from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.reports import canvas, page
-from bids_msseg.reports.figures import (
-    Mosaic,
-    brain_mask_mosaic,
-    lesion_mosaic,
-    registration_mosaic,
-)
+from bids_msseg.reports.figures import brain_mask_mosaic, lesion_mosaic, registration_mosaic
+from bids_msseg.reports.mosaic import Mosaic
 
 KINDS = ("lesions", "brain", "registration")
 """Figures in the order in which a page shows them; keys of frames start with these words."""

@@ -1,26 +1,35 @@
 """Figures of one visit: from arrays to PNG, with nothing of the face in them.
 
-Every figure is a :class:`Mosaic`: a few pictures of exactly the same geometry, which a page lays
-over each other so that the reader can flicker between them. Only the brain and a rim of a few
-millimetres around it are ever shown. Colours are from Okabe and Ito's palette, which people with
-any colour vision tell apart (https://jfly.uni-koeln.de/color/).
+Every figure is a :class:`~bids_msseg.reports.mosaic.Mosaic`: a few pictures of exactly the same
+geometry, which a page lays over each other so that the reader can flicker between them. Only the
+brain and a rim of a few millimetres around it are ever shown. Colours are from Okabe and Ito's
+palette, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage as ndi
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.lesions.instances import bounding_box, label_lesions
+from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.reports import canvas
-from bids_msseg.reports.canvas import Colour, Mask, Picture, Place, Text
+from bids_msseg.reports.canvas import Colour, Mask
+from bids_msseg.reports.mosaic import (
+    COARSE,
+    Layer,
+    Mosaic,
+    build_mosaic,
+    build_scene,
+    crop_box,
+    find_edges,
+    grey_picture,
+    with_outline,
+)
 from bids_msseg.reports.slices import (
     AXIAL,
     CORONAL,
@@ -31,96 +40,18 @@ from bids_msseg.reports.slices import (
     lesion_slices,
     on_screen,
     to_ras,
-    within_mm,
 )
 
 LESION: Colour = (255, 140, 0)
 REJECTED: Colour = (86, 180, 233)
 BRAIN: Colour = (0, 190, 140)
 EDGE: Colour = (255, 140, 0)
-
 RIM_MM = 3.0
 """What is shown around the brain."""
 WIDE_RIM_MM = 6.0
 """The same where the brain mask itself is judged."""
 GAP_MM = 4.0
 """Distance of two slices chosen for their lesions, where the voxels allow it."""
-COARSE = 63
-"""Steps of grey of the pictures that check anatomy, not faint signal."""
-EDGE_BLUR_MM = 1.4
-EDGE_SHARE = 0.18
-"""Share of the brain's pixels whose gradient makes an edge worth drawing."""
-ROW_STRETCH = 1.25
-"""How much wider than a row of axial slices a row of coronal and sagittal ones may be."""
-CONVENTION = "radiological display: the patient's left is on the right"
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One picture of a mosaic.
-
-    Attributes
-    ----------
-    key : str
-        Letters and digits; becomes the ``desc-`` of the file name.
-    title : str
-        What the picture shows, in a few words.
-    png : bytes
-    """
-
-    key: str
-    title: str
-    png: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Mosaic:
-    """Pictures of the same slices in the same places.
-
-    Attributes
-    ----------
-    frames : tuple of Frame
-        The last one is what a page shows while the reader points at the figure.
-    cuts : tuple of Cut
-        Slices in the order in which they are shown; indices on the RAS+ grid.
-    places : tuple of Place
-        Where each slice lies on the pictures.
-    scale : float
-        Millimetres a pixel.
-    description : str
-        Alternative text.
-    """
-
-    frames: tuple[Frame, ...]
-    cuts: tuple[Cut, ...]
-    places: tuple[Place, ...]
-    scale: float
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """The brain's part of a RAS+ grid, and where its slices lie on the picture."""
-
-    flair: NDArray[np.float32]
-    brain: Mask
-    shown: Mask
-    cuts: tuple[Cut, ...]
-    on_grid: tuple[Cut, ...]
-    places: tuple[Place, ...]
-    positions: tuple[str, ...]
-    size: tuple[int, int]
-    scale: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """A frame before it is encoded."""
-
-    key: str
-    title: str
-    pixels: Picture
-    legend: tuple[tuple[Colour, str], ...] = ()
 
 
 def lesion_mosaic(
@@ -159,19 +90,19 @@ def lesion_mosaic(
         If the brain mask is empty or a grid differs.
     """
     ras, inside = _brain(flair, brain)
-    box = _crop(inside, ras, RIM_MM)
+    box = crop_box(inside, ras, RIM_MM)
     kept, refused = (_on_grid(flair, mask)[box] != 0 for mask in (lesions, rejected))
     labels = label_lesions(kept if kept.any() else refused, voxel_volume=ras.voxel_volume)
     cuts = _cuts_through(labels, inside[box], ras.spacing, max_slices)
-    scene = _scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
-    plain = _grey(scene, scene.flair, bright=99.8)
-    marked = _outlined(_outlined(plain, scene, refused, REJECTED), scene, kept, LESION)
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
+    plain = grey_picture(scene, scene.flair, bright=99.8)
+    marked = with_outline(with_outline(plain, scene, refused, REJECTED), scene, kept, LESION)
     legend = ((LESION, "lesion"), (REJECTED, "rejected candidate"))
-    return _mosaic(
+    return build_mosaic(
         scene,
         _lesion_words(labels, cuts, found=bool(kept.any())),
-        _Picture("lesions", "FLAIR, lesions outlined", marked, legend),
-        _Picture("lesionsPlain", "FLAIR alone", plain),
+        Layer("lesions", "FLAIR, lesions outlined", marked, legend),
+        Layer("lesionsPlain", "FLAIR alone", plain),
     )
 
 
@@ -202,16 +133,16 @@ def brain_mask_mosaic(
         If the brain mask is empty or the grid differs.
     """
     ras, inside = _brain(flair, brain)
-    box = _crop(inside, ras, WIDE_RIM_MM)
+    box = crop_box(inside, ras, WIDE_RIM_MM)
     cuts = _even_cuts(inside[box], max_slices)
-    scene = _scene(ras, inside, box, cuts, scale=scale, rim=WIDE_RIM_MM, columns=max_slices)
-    plain = _grey(scene, scene.flair, bright=99.5, levels=COARSE)
-    marked = _outlined(plain, scene, scene.brain, BRAIN)
-    return _mosaic(
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=WIDE_RIM_MM, columns=max_slices)
+    plain = grey_picture(scene, scene.flair, bright=99.5, levels=COARSE)
+    marked = with_outline(plain, scene, scene.brain, BRAIN)
+    return build_mosaic(
         scene,
         f"Evenly spread slices, shown up to {WIDE_RIM_MM:g} mm outside the brain mask.",
-        _Picture("brain", "FLAIR, brain mask outlined", marked, ((BRAIN, "brain mask"),)),
-        _Picture("brainPlain", "FLAIR alone", plain),
+        Layer("brain", "FLAIR, brain mask outlined", marked, ((BRAIN, "brain mask"),)),
+        Layer("brainPlain", "FLAIR alone", plain),
     )
 
 
@@ -252,22 +183,22 @@ def registration_mosaic(
         If the brain mask is empty or a grid differs.
     """
     ras, inside = _brain(flair, brain)
-    box = _crop(inside, ras, RIM_MM)
+    box = crop_box(inside, ras, RIM_MM)
     cuts = _even_cuts(inside[box], max_slices)
-    scene = _scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=max_slices)
-    edges = [_edges(scene, cut, place) for cut, place in zip(cuts, scene.places, strict=True)]
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=max_slices)
+    edges = [find_edges(scene, cut, place) for cut, place in zip(cuts, scene.places, strict=True)]
     images = {name: _on_grid(flair, image)[box] for name, image in moving.items()}
     images["FLAIR"] = scene.flair
     drawn = []
     for name, data in images.items():
-        pixels = _grey(scene, data, bright=99.5, levels=COARSE)
+        pixels = grey_picture(scene, data, bright=99.5, levels=COARSE)
         for place, edge in zip(scene.places, edges, strict=True):
             canvas.patch(pixels, place)[edge] = EDGE
         key = "registration" + "".join(letter for letter in name if letter.isalnum())
         title = f"{name}, not aligned" if name in doubtful else name
-        drawn.append(_Picture(key, title, pixels, ((EDGE, "edges of FLAIR"),)))
+        drawn.append(Layer(key, title, pixels, ((EDGE, "edges of FLAIR"),)))
     words = "Evenly spread slices; the lines are the edges of FLAIR in every picture."
-    return _mosaic(scene, words, *drawn)
+    return build_mosaic(scene, words, *drawn)
 
 
 def change_mosaic(
@@ -308,26 +239,26 @@ def change_mosaic(
         If the brain mask is empty or a grid differs.
     """
     ras, inside = _brain(flair, brain)
-    box = _crop(inside, ras, RIM_MM)
+    box = crop_box(inside, ras, RIM_MM)
     kinds = _on_grid(flair, codes)[box]
     labels = label_lesions(np.isin(kinds, list(marks)), voxel_volume=ras.voxel_volume)
     cuts = _change_cuts(labels, ras.spacing, max_slices) or _even_cuts(inside[box], max_slices)
-    scene = _scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
-    later = _grey(scene, scene.flair, bright=99.8)
-    before = _grey(scene, _on_grid(flair, earlier)[box], bright=99.8)
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
+    later = grey_picture(scene, scene.flair, bright=99.8)
+    before = grey_picture(scene, _on_grid(flair, earlier)[box], bright=99.8)
     marked = later
     for kind, (_, colour) in marks.items():
-        marked = _outlined(marked, scene, kinds == kind, colour)
+        marked = with_outline(marked, scene, kinds == kind, colour)
     legend = tuple((colour, name) for name, colour in marks.values())
     words = "Slices with most change."
     if not labels.any():
         words = "No change was found: these slices are evenly spread."
-    return _mosaic(
+    return build_mosaic(
         scene,
         words,
-        _Picture("changes", "later visit", marked, legend),
-        _Picture("changesLater", "later visit alone", later),
-        _Picture("changesEarlier", "earlier visit", before),
+        Layer("changes", "later visit", marked, legend),
+        Layer("changesLater", "later visit alone", later),
+        Layer("changesEarlier", "earlier visit", before),
     )
 
 
@@ -350,11 +281,6 @@ def _on_grid(flair: Volume, other: Volume) -> NDArray[np.generic]:
             hint="remove the visit's outputs and run it again",
         )
     return to_ras(other).data
-
-
-def _crop(inside: Mask, ras: Volume, rim: float) -> tuple[slice, slice, slice]:
-    """Box around the brain and its rim."""
-    return bounding_box(inside, margin=math.ceil((rim + 1) / float(ras.spacing.min())))
 
 
 def _even_cuts(brain: Mask, count: int) -> tuple[Cut, ...]:
@@ -396,95 +322,6 @@ def _change_cuts(
     return tuple(cuts)
 
 
-def _scene(
-    ras: Volume,
-    inside: Mask,
-    box: tuple[slice, slice, slice],
-    cuts: tuple[Cut, ...],
-    *,
-    scale: float,
-    rim: float,
-    columns: int,
-) -> _Scene:
-    """Lay out the slices of the cropped grid."""
-    brain = inside[box]
-    sizes = [_pixels(brain.shape, ras.spacing, cut, scale) for cut in cuts]
-    places, size = canvas.flow(sizes, columns * sizes[0][0] * ROW_STRETCH)
-    return _Scene(
-        flair=np.nan_to_num(ras.data[box].astype(np.float32)),
-        brain=brain,
-        shown=within_mm(brain, rim, ras.spacing),
-        cuts=cuts,
-        on_grid=tuple(Cut(cut.plane, cut.index + box[cut.plane.normal].start) for cut in cuts),
-        places=places,
-        positions=tuple(_position(ras, box, cut) for cut in cuts),
-        size=size,
-        scale=scale,
-    )
-
-
-def _position(ras: Volume, box: tuple[slice, slice, slice], cut: Cut) -> str:
-    """World coordinate of a slice, at the middle of the brain where the grid is oblique."""
-    point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
-    point[cut.plane.normal] = box[cut.plane.normal].start + cut.index
-    return f"{cut.plane.coordinate} {(ras.affine @ point)[cut.plane.normal]:+.0f} mm"
-
-
-def _pixels(
-    shape: tuple[int, ...], spacing: NDArray[np.float64], cut: Cut, scale: float
-) -> tuple[int, int]:
-    """Width and height of a slice on the picture."""
-    extent = np.asarray(shape) * spacing / scale
-    return round(float(extent[cut.plane.across])), round(float(extent[cut.plane.down]))
-
-
-def _grey(
-    scene: _Scene, data: NDArray[np.generic], *, bright: float, levels: int = canvas.GREY_LEVELS
-) -> Picture:
-    """Paint the slices of an image in grey, black outside the brain's rim."""
-    values = np.where(scene.shown, np.nan_to_num(data.astype(np.float32)), 0)
-    inside = values[scene.brain & (values != 0)]
-    low, high = np.percentile(inside, [0.5, bright]) if inside.size else (0.0, 1.0)
-    width, height = scene.size
-    pixels = np.zeros((height + canvas.FOOTER, width, 3), np.uint8)
-    for cut, place in zip(scene.cuts, scene.places, strict=True):
-        tile = canvas.magnify(on_screen(values, cut), place.width, place.height)
-        grey = canvas.to_grey(tile, float(low), float(high), levels=levels)
-        grey[~_tile_mask(scene.shown, cut, place)] = 0
-        canvas.patch(pixels, place)[...] = grey[..., None]
-    return pixels
-
-
-def _tile_mask(mask: Mask, cut: Cut, place: Place) -> Mask:
-    """Take a slice of a mask at the size of its tile, voxels as blocks."""
-    return canvas.magnify(on_screen(mask, cut), place.width, place.height, order=0) > 0
-
-
-def _outlined(pixels: Picture, scene: _Scene, mask: Mask, colour: Colour) -> Picture:
-    """Draw a line around a mask on a copy of the picture."""
-    drawn = pixels.copy()
-    for cut, place in zip(scene.cuts, scene.places, strict=True):
-        line = canvas.outline(_tile_mask(mask, cut, place))
-        canvas.patch(drawn, place)[line] = colour
-    return drawn
-
-
-def _edges(scene: _Scene, cut: Cut, place: Place) -> Mask:
-    """Zero crossings of the Laplacian of Gaussian where the gradient is strong.
-
-    After Marr and Hildreth, Theory of edge detection, Proc. R. Soc. Lond. B 207, 1980.
-    """
-    tile = canvas.magnify(on_screen(scene.flair, cut), place.width, place.height)
-    inside = _tile_mask(scene.brain, cut, place)
-    sigma = EDGE_BLUR_MM / scene.scale
-    positive = ndi.gaussian_laplace(tile, sigma) > 0
-    crossing = positive & ~ndi.binary_erosion(positive, canvas.CROSS, border_value=1)
-    slope = ndi.gaussian_gradient_magnitude(tile, sigma)
-    strong = slope > (np.quantile(slope[inside], 1 - EDGE_SHARE) if inside.any() else np.inf)
-    edge: Mask = crossing & strong & inside
-    return edge
-
-
 def _lesion_words(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, found: bool) -> str:
     """Say by what the slices were chosen and how much they show."""
     count = int(labels.max(initial=0))
@@ -499,45 +336,3 @@ def _lesion_words(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, found: bo
         f"{start}Slices with most {what} area, other places evenly spread; "
         f"{len(seen - {0})} of {count} {what}s lie on them."
     )
-
-
-def _mosaic(scene: _Scene, words: str, *pictures: _Picture) -> Mosaic:
-    """Add the small print and encode."""
-    numbers = [
-        f"{sum(cut.plane is plane for cut in scene.cuts)} {plane.name}"
-        for plane in (AXIAL, CORONAL, SAGITTAL)
-    ]
-    description = f"{', '.join(numbers)} slices of the brain. {words} {CONVENTION.capitalize()}."
-    frames = tuple(
-        Frame(
-            picture.key,
-            picture.title,
-            canvas.encode(_signed(picture, scene), title=picture.title, description=description),
-        )
-        for picture in pictures
-    )
-    return Mosaic(frames, scene.on_grid, scene.places, scene.scale, description)
-
-
-def _signed(picture: _Picture, scene: _Scene) -> Picture:
-    """Sides of the patient and position on every tile, legend and convention below."""
-    texts = []
-    for cut, place, position in zip(scene.cuts, scene.places, scene.positions, strict=True):
-        right = place.left + place.width
-        texts += [
-            Text(place.left + 2, place.top + 2, cut.plane.left, "la"),
-            Text(right - 2, place.top + 2, cut.plane.right, "ra"),
-            Text(place.left + 2, place.top + place.height - 2, position, "ld"),
-        ]
-    width, height = scene.size
-    line = height + canvas.FOOTER / 2
-    texts.append(Text(width - 4, line, CONVENTION, "rm"))
-    pixels = picture.pixels.copy()
-    left = 4
-    texts.append(Text(left, line, picture.title, "lm", canvas.CLEAR))
-    left += canvas.text_width(picture.title) + 16
-    for colour, name in picture.legend:
-        canvas.patch(pixels, Place(left, round(line) - 1, 14, 3))[...] = colour
-        texts.append(Text(left + 20, line, name, "lm", canvas.CLEAR))
-        left += 20 + canvas.text_width(name) + 16
-    return canvas.write_letters(pixels, texts)

@@ -7,17 +7,15 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.lesions.regions import Region
 from bids_msseg.reports.cohort import Facets
 from bids_msseg.reports.frequency import Frequency
+from bids_msseg.reports.group_columns import Column
 from bids_msseg.reports.tables import Row
 from bids_msseg.reports.text import MISSING, decimal, without_folders
-
-if TYPE_CHECKING:
-    from bids_msseg.reports.group import Column
 
 ROWS = 100
 """Rows of the table that a page shows at once, unless its reader chooses another number."""

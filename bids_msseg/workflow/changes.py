@@ -21,10 +21,13 @@ from bids_msseg.bids.record import (
     read_records_of,
     write_record,
 )
-from bids_msseg.lesions.change import ChangeRule
-from bids_msseg.nodes.changes import CompareVisits, PairDelivery, PublishChanges
+from bids_msseg.lesions.change_rows import ChangeRule
+from bids_msseg.nodes.changes import CompareVisits, PairDelivery
+from bids_msseg.nodes.publish_changes import PublishChanges
 from bids_msseg.reports.text import without_folders
-from bids_msseg.workflow.run import Execution, Failure, run_workflows
+from bids_msseg.workflow.execution import Execution
+from bids_msseg.workflow.outcome import Failure
+from bids_msseg.workflow.run import run_workflows
 
 LOGGER = logging.getLogger("bids_msseg")
 _GATHERED = ("result", "codes", "transform")

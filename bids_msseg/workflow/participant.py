@@ -5,15 +5,9 @@ Each factory takes only what it uses, by keyword, and returns an unconnected pie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_msseg.bids.visit import Visit
-from bids_msseg.config import NATIVE_SPACES
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy
 from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
@@ -29,83 +23,8 @@ from bids_msseg.nodes.preprocess import (
 )
 from bids_msseg.nodes.segment import Segment
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
-from bids_msseg.pipeline.preprocess import brain_device
-
-STEP_LABELS = {
-    "conform": "checking images",
-    "brain": "finding the brain",
-    "coregister": "aligning contrasts",
-    "bias": "removing bias fields",
-    "template": "fitting the template",
-    "check_brain": "checking the brain mask",
-    "anatomy": "finding the ventricles",
-    "stack": "normalising",
-    "quality": "checking contrasts",
-    "segment": "segmenting",
-    "delineate": "listing lesions",
-    "estimate": "estimating the load",
-    "on_flair": "writing images",
-    "space": "other spaces",
-    "draw": "drawing figures",
-    "publish": "writing results",
-}
-"""Start of a node's name to what a person reads while it runs."""
-
-
-def step_label(step: str) -> str | None:
-    """Say in words what a node does; None for those that only gather.
-
-    Examples
-    --------
-    >>> step_label("on_flair_T1w"), step_label("list_notes")
-    ('writing images', None)
-    """
-    return next((words for start, words in STEP_LABELS.items() if step.startswith(start)), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What shapes the workflow of a visit beside its images.
-
-    Attributes
-    ----------
-    model_file : path
-        Weights of the cascade.
-    skull_stripped : {"auto", "yes", "no"}
-    fast : bool
-    seed : int
-    device : str
-    threads : int
-        Threads a node may use.
-    spaces : tuple of (name, resolution or None)
-        Where masks are written besides the FLAIR grid.
-    measure : bool
-        Whether each node measures its memory and CPU time.
-    calibration : str
-        Digest of what stands beside the weights; another one runs the steps that read it again.
-    """
-
-    model_file: Path
-    skull_stripped: str = "auto"
-    fast: bool = False
-    seed: int = 0
-    device: str = "auto"
-    threads: int = 1
-    spaces: tuple[tuple[str, int | None], ...] = ()
-    measure: bool = False
-    calibration: str = ""
-
-
-def visit_workflow_name(visit: Visit) -> str:
-    """Return the name of a visit's workflow, which is also its folder's.
-
-    Examples
-    --------
-    >>> visit_workflow_name(Visit("01", "1", Path("f.nii.gz")))
-    'sub_01_ses_1'
-    """
-    # BIDS labels may hold a plus and no underscore, nipype's names the other way round
-    return visit.key.replace("-", "_").replace("+", "_plus_")
+from bids_msseg.pipeline.brain import brain_device
+from bids_msseg.workflow.plan import Settings, VisitPlan, gather, visit_workflow_name
 
 
 def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
@@ -125,7 +44,7 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
         ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``,
         ``publish``.
     """
-    plan = _Plan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
+    plan = VisitPlan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
     _preprocess(plan)
     _segment(plan)
     _onto_flair(plan)
@@ -134,52 +53,7 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     return plan.workflow
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A workflow under construction."""
-
-    workflow: Workflow
-    delivery: Delivery
-    settings: Settings
-
-    @property
-    def contrasts(self) -> dict[str, Path]:
-        """Images of the visit by contrast."""
-        return self.delivery.visit.contrasts
-
-    @property
-    def moving(self) -> list[str]:
-        """Contrasts that have to be aligned with FLAIR."""
-        return [name for name in self.contrasts if name != "FLAIR"]
-
-    @property
-    def spaces(self) -> dict[str, tuple[str, int]]:
-        """Spaces besides the FLAIR's, each once, by the name of their node."""
-        found: dict[str, tuple[str, int]] = {}
-        for space, resolution in self.settings.spaces:
-            if space == "T1w" and "T1w" in self.contrasts:
-                found["space_T1w"] = (space, 1)
-            elif space not in NATIVE_SPACES:
-                grid = resolution or 1
-                found[f"space_{space}" + (f"_{grid}" if grid != 1 else "")] = (space, grid)
-        return found
-
-    def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
-        """Add a node that declares its memory and threads."""
-        count = self.settings.threads if threads else 1
-        interface.inputs.threads = count
-        interface.inputs.measure = self.settings.measure
-        node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count)
-        self.workflow.add_nodes([node])
-        return node
-
-    def connect(self, start: str, output: str, end: str, target: str) -> None:
-        """Connect two nodes by name."""
-        nodes = self.workflow
-        nodes.connect(nodes.get_node(start), output, nodes.get_node(end), target)
-
-
-def _preprocess(plan: _Plan) -> None:
+def _preprocess(plan: VisitPlan) -> None:
     """Conform, find the brain, align, correct, fit the template, check the brain."""
     chosen = plan.settings
     for contrast, path in plan.contrasts.items():
@@ -206,7 +80,7 @@ def _preprocess(plan: _Plan) -> None:
     _find_anatomy(plan)
 
 
-def _correct_bias(plan: _Plan) -> None:
+def _correct_bias(plan: VisitPlan) -> None:
     plan.add(CorrectBias(), "bias", mem_gb=2.0)
     plan.connect("brain", "mask_file", "bias", "mask_file")
     plan.connect("conform_FLAIR", "out_file", "bias", "flair_file")
@@ -217,14 +91,14 @@ def _correct_bias(plan: _Plan) -> None:
         plan.connect(f"coregister_{contrast}", "transform_file", "bias", f"{name}_transform")
 
 
-def _fit_template(plan: _Plan, name: str, template: str, resolution: int) -> None:
+def _fit_template(plan: VisitPlan, name: str, template: str, resolution: int) -> None:
     step = FitTemplate(template=template, resolution=resolution, seed=plan.settings.seed)
     plan.add(step, name, mem_gb=1.5)
     plan.connect("bias", "flair_file", name, "flair_file")
     plan.connect("brain", "mask_file", name, "mask_file")
 
 
-def _check_brain(plan: _Plan) -> None:
+def _check_brain(plan: VisitPlan) -> None:
     """Hold the brain mask against the template; later steps have what comes out."""
     plan.add(CheckBrain(), "check_brain", mem_gb=1.0, threads=False)
     plan.connect("bias", "flair_file", "check_brain", "flair_file")
@@ -234,7 +108,7 @@ def _check_brain(plan: _Plan) -> None:
     plan.connect("template", "trusted", "check_brain", "trusted")
 
 
-def _find_anatomy(plan: _Plan) -> None:
+def _find_anatomy(plan: VisitPlan) -> None:
     """Follow this brain's own fluid from where the template has ventricles."""
     plan.add(FindAnatomy(), "anatomy", mem_gb=1.0, threads=False)
     plan.connect("bias", "flair_file", "anatomy", "flair_file")
@@ -246,7 +120,7 @@ def _find_anatomy(plan: _Plan) -> None:
         plan.connect(f"coregister_{contrast}", "transform_file", "anatomy", f"{name}_transform")
 
 
-def _sidecar(plan: _Plan) -> str:
+def _sidecar(plan: VisitPlan) -> str:
     """Read what the FLAIR's sidecar says of the skull; the image is asked, too."""
     said = plan.delivery.visit.metadata.get("FLAIR", {}).get("SkullStripped")
     if not isinstance(said, bool):
@@ -254,7 +128,7 @@ def _sidecar(plan: _Plan) -> str:
     return "yes" if said else "no"
 
 
-def _segment(plan: _Plan) -> None:
+def _segment(plan: VisitPlan) -> None:
     """Stack, cascade, lesions."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
     plan.connect("bias", "flair_file", "stack", "flair_file")
@@ -283,7 +157,7 @@ def _segment(plan: _Plan) -> None:
     _judge(plan)
 
 
-def _judge(plan: _Plan) -> None:
+def _judge(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
     common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
@@ -297,7 +171,7 @@ def _judge(plan: _Plan) -> None:
         plan.connect("delineate", f"{output}_file", "estimate", f"{output}_file")
 
 
-def _onto_flair(plan: _Plan) -> None:
+def _onto_flair(plan: VisitPlan) -> None:
     """Bring the contrasts onto the FLAIR as acquired: with skull for figures, without for OUT."""
     for contrast in plan.contrasts:
         name = f"on_flair_{contrast}"
@@ -311,11 +185,11 @@ def _onto_flair(plan: _Plan) -> None:
     plan.connect("bias", "flair_file", "on_flair_head", "in_file")
 
 
-def _grid_step(plan: _Plan) -> OntoGrid:
+def _grid_step(plan: VisitPlan) -> OntoGrid:
     return OntoGrid(reference_file=str(plan.delivery.visit.flair))
 
 
-def _other_spaces(plan: _Plan) -> None:
+def _other_spaces(plan: VisitPlan) -> None:
     """Cut the probability on the T1w grid and on templates; one fit serves all resolutions."""
     fitted = {EMBEDDED: "template"}
     for name, (space, resolution) in plan.spaces.items():
@@ -337,23 +211,13 @@ def _other_spaces(plan: _Plan) -> None:
         plan.connect(transform, "transform_file", name, "transform_file")
 
 
-def _gather(plan: _Plan, name: str, ends: list[tuple[str, str]], target: tuple[str, str]) -> None:
-    """Merge the outputs of several nodes into one list input."""
-    if not ends:
-        return
-    merge = Node(Merge(len(ends)), name=name, run_without_submitting=True)
-    for number, (node, output) in enumerate(ends, start=1):
-        plan.workflow.connect(plan.workflow.get_node(node), output, merge, f"in{number}")
-    plan.workflow.connect(merge, "out", plan.workflow.get_node(target[0]), target[1])
-
-
-def _deliver(plan: _Plan) -> None:
+def _deliver(plan: VisitPlan) -> None:
     """Hand on what the checks of the alignments found, draw the figures, write everything."""
-    steps = [node.name for node in plan.workflow._graph.nodes]
+    steps = list(plan.steps)
     checked = [f"coregister_{name}" for name in plan.moving]
     checked += [*_template_nodes(steps), "check_brain"]
     faults = [(step, "faults") for step in checked]
-    _gather(plan, "list_faults", faults, ("quality", "known_faults"))
+    gather(plan, "list_faults", faults, ("quality", "known_faults"))
     plan.add(
         DrawFigures(delivery=plan.delivery, moving_names=plan.moving),
         "draw",
@@ -366,15 +230,15 @@ def _deliver(plan: _Plan) -> None:
     plan.connect("template", "transform_file", "draw", "template_transform")
     plan.connect("template", "trusted", "draw", "template_trusted")
     moved = [(f"on_flair_{contrast}", "out_file") for contrast in plan.moving]
-    _gather(plan, "list_moving", moved, ("draw", "moving_files"))
+    gather(plan, "list_moving", moved, ("draw", "moving_files"))
     left_out = [(f"coregister_{contrast}", "left_out") for contrast in plan.moving]
-    _gather(plan, "list_left_out", left_out, ("draw", "left_out"))
+    gather(plan, "list_left_out", left_out, ("draw", "left_out"))
     _publish(plan, [*steps, "draw"])
     if plan.moving:
         plan.connect("list_left_out", "out", "publish", "left_out")
 
 
-def _publish(plan: _Plan, steps: list[str]) -> None:
+def _publish(plan: VisitPlan, steps: list[str]) -> None:
     contrasts = list(plan.contrasts)
     fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
     publish = PublishVisit(
@@ -395,16 +259,16 @@ def _publish(plan: _Plan, steps: list[str]) -> None:
     plan.connect("brain", "how", "publish", "brain_how")
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
-    _gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
+    gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
     masks = [(space, "mask_file") for space in plan.spaces]
-    _gather(plan, "list_spaces", masks, ("publish", "space_files"))
-    _gather(
+    gather(plan, "list_spaces", masks, ("publish", "space_files"))
+    gather(
         plan,
         "list_transforms",
         [(step, "transform_file") for step in fits],
         ("publish", "transform_files"),
     )
-    _gather(plan, "list_seconds", [(s, "seconds") for s in steps], ("publish", "step_seconds"))
+    gather(plan, "list_seconds", [(s, "seconds") for s in steps], ("publish", "step_seconds"))
     notes = Node(Merge(len(steps), no_flatten=True), "list_notes", run_without_submitting=True)
     for number, step in enumerate(steps, start=1):
         plan.workflow.connect(plan.workflow.get_node(step), "notes", notes, f"in{number}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.reports.tables import read_tsv
 from bids_msseg.workflow.claims import Claims
-from bids_msseg.workflow.run import Usage
+from bids_msseg.workflow.execution import Usage
 
 
 def add_usage(path: Path, usage: Iterable[Usage], claims: Claims) -> None:

@@ -17,15 +17,13 @@ from hypothesis import strategies as st
 
 from bids_msseg.bids import record as module
 from bids_msseg.bids.record import (
-    ContrastUse,
-    ModelUse,
-    Scalar,
     VisitRecord,
     read_record,
     read_records,
     read_records_of,
     write_record,
 )
+from bids_msseg.bids.record_values import ContrastUse, ModelUse, Scalar
 
 FULL = VisitRecord(
     participant="01",

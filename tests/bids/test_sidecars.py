@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,
@@ -26,7 +26,7 @@ from bids_msseg.bids.sidecars import (
     template_uri,
     xfm_sidecar,
 )
-from bids_msseg.lesions.load import lesion_table
+from bids_msseg.lesions.load_table import lesion_table
 
 FLAIR = "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"
 ORIGIN = Origin((FLAIR,), FLAIR, software={"torch": "2.13.0", "deepbet": "1.0.2"})

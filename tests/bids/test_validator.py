@@ -16,7 +16,8 @@ import pytest
 from bids_msseg.bids.dataset import write_dataset_files
 from bids_msseg.bids.paths import figure_path, group_path, output_path, report_path
 from bids_msseg.bids.query import Visit, find_visits
-from bids_msseg.bids.record import ModelUse, VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,
@@ -38,7 +39,8 @@ from bids_msseg.bids.sidecars import (
     write_tsv,
     xfm_sidecar,
 )
-from bids_msseg.lesions.load import lesion_table, rows_to_table
+from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.lesions.load_table import lesion_table
 
 TEMPLATE = "MNI152NLin2009aSym"
 VERSIONS = {"bids_msseg": "0.1.0", "torch": "2.13.0"}

@@ -13,7 +13,7 @@ import pytest
 
 import bids_msseg
 from bids_msseg.cli.run import build_parser, main, parse_args, visible_options
-from bids_msseg.config import OutputSpace, RunConfig
+from bids_msseg.config import RunConfig
 from bids_msseg.errors import (
     DataError,
     ExitCode,
@@ -22,6 +22,7 @@ from bids_msseg.errors import (
     UnknownLevelError,
     UsageError,
 )
+from bids_msseg.options import OutputSpace
 
 LINE = ["/bids", "/out", "participant"]
 

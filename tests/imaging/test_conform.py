@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging.conform import canonical, check_header, conform
+from bids_msseg.imaging.conform import canonical, conform
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import Volume, load_volume
 
 MakeNifti = Callable[..., Path]

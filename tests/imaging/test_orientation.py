@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from bids_msseg.imaging import register
+from bids_msseg.imaging import pyramid, register
 from bids_msseg.imaging.orientation import (
     Overlay,
     best_starts,
@@ -173,7 +173,7 @@ def test_neither_much_information_nor_a_lead_is_a_doubt(
     monkeypatch: pytest.MonkeyPatch, information: float, ahead: float, doubted: bool
 ) -> None:
     fixed, brain = lopsided(0, 10.0)
-    level = register._level(fixed, fixed, brain, 10.0, None)
+    level = pyramid.build_level(fixed, fixed, brain, 10.0, None)
     task = register._task("rigid", level, level, np.zeros(3), 0, 1)
     plain = Registration(np.eye(4), 0.1, information)
     monkeypatch.setattr(register, "_places", lambda *_: [np.eye(4)])
@@ -198,14 +198,14 @@ def test_a_template_is_turned_where_that_is_clearly_better(
     monkeypatch: pytest.MonkeyPatch, ahead: tuple[float, float], adopted: bool, doubted: bool
 ) -> None:
     fixed, brain = lopsided(0, 10.0)
-    level = register._level(fixed, fixed, brain, 10.0, None)
+    level = pyramid.build_level(fixed, fixed, brain, 10.0, None)
     task = register._task("similarity", level, level, np.zeros(3), 0, 1)
     turned = rigid((0, 0, 90), (0, 0, 0))
     plain = Registration(np.eye(4), 0.1, 0.2)
     leads = iter(ahead)
     monkeypatch.setattr(register, "_places", lambda *_: [turned, np.eye(4)])
-    monkeypatch.setattr(register, "_search", lambda *_, **__: np.eye(4))
-    monkeypatch.setattr(register, "_information", lambda *_: 0.3)
+    monkeypatch.setattr(pyramid, "search", lambda *_, **__: np.eye(4))
+    monkeypatch.setattr(pyramid, "information", lambda *_: 0.3)
     monkeypatch.setattr(register, "lead", lambda *_: next(leads))
     found = register._searched_affine(plain, np.eye(4), task, [])
     np.testing.assert_allclose(found.affine, turned if adopted else np.eye(4))

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
-from bids_msseg.imaging.quality import (
-    LOOK,
-    Limits,
-    TrainingVisits,
-    cut_area,
-    find_faults,
-    measure_visit,
-)
+from bids_msseg.imaging.quality import LOOK, Limits, TrainingVisits, find_faults
+from bids_msseg.imaging.quality_measures import cut_area, measure_visit
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 
 Measures = dict[str, float]

@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging import register
+from bids_msseg.imaging import pyramid
 from bids_msseg.imaging.brain import extract_brain, mask_from_stripped
 from bids_msseg.imaging.conform import canonical
-from bids_msseg.imaging.register import (
-    mask_overlap,
-    read_itk_affine,
-    register_affine,
-    register_rigid,
-    to_itk,
-    write_itk_affine,
-)
+from bids_msseg.imaging.itk import read_itk_affine, to_itk, write_itk_affine
+from bids_msseg.imaging.register import mask_overlap, register_affine, register_rigid
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, load_volume
@@ -98,7 +92,7 @@ def test_headers_are_kept_where_the_search_makes_it_worse(
 ) -> None:
     fixed, brain = flair
     astray = rigid((0, 0, 0), (15, 0, 0))
-    monkeypatch.setattr(register, "_search", lambda *_, **__: astray)
+    monkeypatch.setattr(pyramid, "search", lambda *_, **__: astray)
     found = register_rigid(head("T1w", (3, 3, 3))[0], fixed, fixed_mask=brain)
     np.testing.assert_array_equal(found.affine, np.eye(4))
     assert found.metric_after == found.metric_before
@@ -109,9 +103,9 @@ def test_headers_are_kept_where_the_search_makes_it_worse(
 
 def test_a_search_that_fails_gives_its_start(flair: tuple[Volume, NDArray[np.bool_]]) -> None:
     fixed, brain = flair
-    level = register._level(fixed, fixed, brain, 4.0, None)
+    level = pyramid.build_level(fixed, fixed, brain, 4.0, None)
     start = rigid((0, 0, 0), (5000, 0, 0))
-    found = register._search(level, "rigid", start, np.zeros(3), 0)
+    found = pyramid.search(level, "rigid", start, np.zeros(3), 0)
     np.testing.assert_array_equal(found, start)
 
 
@@ -148,14 +142,14 @@ def test_affine_finds_size_and_pitch_of_another_head(contrast: str) -> None:
 
 def test_affine_that_squashes_the_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, brain = head("T1w", (5, 5, 5), stripped=True)
-    search = register._search
+    search = pyramid.search
 
     def squash(level: object, kind: str, *rest: object, **more: float) -> Affine:
         if kind == "affine":
             return np.diag([0.2, 1.0, 1.0, 1.0])
         return search(level, kind, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(register, "_search", squash)
+    monkeypatch.setattr(pyramid, "search", squash)
     found = register_affine(fixed, fixed, moving_mask=brain, fixed_mask=brain)
     np.testing.assert_allclose(found.affine, np.eye(4), atol=0.02)
     assert "implausible" in found.notes[0]
@@ -164,7 +158,7 @@ def test_affine_that_squashes_the_head_is_given_up(monkeypatch: pytest.MonkeyPat
 def test_poor_overlap_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, brain = head("T1w", (5, 5, 5), stripped=True)
     astray = rigid((0, 0, 0), (60, 0, 0))
-    monkeypatch.setattr(register, "_search", lambda *_, **__: astray)
+    monkeypatch.setattr(pyramid, "search", lambda *_, **__: astray)
     found = register_affine(fixed, fixed, moving_mask=brain, fixed_mask=brain)
     assert "Dice" in found.notes[0]
 
@@ -179,18 +173,16 @@ def test_empty_mask_is_a_user_error(function: object) -> None:
 def test_information_is_largest_in_place_and_next_to_nothing_in_noise() -> None:
     fixed, brain = head("FLAIR", (6, 6, 6))
     moving, _ = head("T1w", (6, 6, 6))
-    level = register._level(moving, fixed, brain, 6.0, None)
-    here = register._information(level, np.eye(4))
-    off = [
-        register._information(level, rigid((0, 0, 0), (x, 0, 0))) for x in (-9.0, -3.0, 3.0, 9.0)
-    ]
+    level = pyramid.build_level(moving, fixed, brain, 6.0, None)
+    here = pyramid.information(level, np.eye(4))
+    off = [pyramid.information(level, rigid((0, 0, 0), (x, 0, 0))) for x in (-9.0, -3.0, 3.0, 9.0)]
     assert here > max(off)
     assert off[1] > off[0]
     assert off[2] > off[3]
     mixed = np.random.default_rng(0).permutation(level.moving.data.ravel())
     noise = level.moving.with_data(mixed.reshape(level.moving.shape))
-    blind = register._Level(6.0, level.fixed, level.inside, noise)
-    assert register._information(blind, np.eye(4)) < here / 3
+    blind = pyramid.Level(6.0, level.fixed, level.inside, noise)
+    assert pyramid.information(blind, np.eye(4)) < here / 3
 
 
 def test_mask_overlap() -> None:

@@ -11,15 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from bids_msseg.lesions.change import (
-    ChangeRow,
-    ChangeRule,
-    Code,
-    Comparison,
-    compare_lesions,
-    count_changes,
-)
+from bids_msseg.lesions.change import Comparison, compare_lesions
 from bids_msseg.lesions.change_evidence import VisitMaps, flair_evidence
+from bids_msseg.lesions.change_rows import ChangeRow, ChangeRule, Code, count_changes
 from bids_msseg.lesions.instances import label_lesions
 
 SHAPE = (64, 60, 56)

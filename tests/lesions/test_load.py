@@ -20,10 +20,10 @@ from bids_msseg.lesions.load import (
     LesionRow,
     column_dictionary,
     lesion_load_ml,
-    lesion_table,
     rows_to_table,
     summarise,
 )
+from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.lesions.regions import Region
 
 # a tilted, anisotropic grid, first axis to the left: voxels of 0.5 × 1 × 3 mm

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.metrics import (
-    AnimaRule,
-    AnyOverlap,
-    DetectionRule,
     detection,
     lesion_agreement,
     normalised_dice,
     overlap_table,
     voxel_agreement,
 )
+from bids_msseg.lesions.metrics_rules import AnimaRule, AnyOverlap, DetectionRule
 
 Mask = NDArray[np.bool_]
 RULES = [AnyOverlap(), AnimaRule.code_defaults(), AnimaRule.challenge()]

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from bids_msseg.lesions.uncertainty import (
     SWEEP,
     ConfidenceModel,
-    LesionCase,
-    LoadCase,
     LoadInterval,
     LoadModel,
+    sweep_volumes,
+)
+from bids_msseg.lesions.uncertainty_fit import (
+    LesionCase,
+    LoadCase,
     check_confidence,
     check_load,
     coverage,
@@ -22,7 +25,6 @@ from bids_msseg.lesions.uncertainty import (
     fit_load,
     lesion_cases,
     rank_auc,
-    sweep_volumes,
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.paths import figure_path
-from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
 from bids_msseg.nodes.outputs import Delivery

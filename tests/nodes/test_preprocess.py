@@ -14,8 +14,9 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.nodes import NodeExecutionError
 
 from bids_msseg.imaging.brain_check import CheckedBrain
+from bids_msseg.imaging.itk import read_itk_affine, write_itk_affine
 from bids_msseg.imaging.normalise import Stack
-from bids_msseg.imaging.register import Registration, read_itk_affine, write_itk_affine
+from bids_msseg.imaging.register import Registration
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.preprocess import (
     BuildStack,
@@ -27,6 +28,7 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.segment import Segment
+from bids_msseg.pipeline import brain as brain_steps
 from bids_msseg.pipeline import preprocess
 
 Run = Callable[..., Any]
@@ -218,7 +220,7 @@ def test_the_image_decides_whether_the_skull_is_off(
     notes: int,
 ) -> None:
     truth = read(str(both["brain"])) > 0
-    monkeypatch.setattr(preprocess, "extract_brain", lambda *_, **__: truth)
+    monkeypatch.setattr(brain_steps, "extract_brain", lambda *_, **__: truth)
     found = run(FindBrain, in_file=both[image], skull_stripped=option, sidecar=sidecar)
     assert found.how == how
     assert len(found.notes) == notes
@@ -288,7 +290,7 @@ def test_a_mask_that_stays_is_the_same_file(
         asked.append(repair)
         return CheckedBrain(mask, ~mask)
 
-    monkeypatch.setattr(preprocess, "check_brain", check)
+    monkeypatch.setattr(brain_steps, "check_brain", check)
     move = tmp_path / "move.txt"
     write_itk_affine(np.eye(4), move)
     found = run(

@@ -11,7 +11,8 @@ import pytest
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.calibration import Calibration, write_calibration
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
-from bids_msseg.imaging.quality import TrainingVisits, measure_visit
+from bids_msseg.imaging.quality import TrainingVisits
+from bids_msseg.imaging.quality_measures import measure_visit
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
 from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadModel
 from bids_msseg.models.weights import read_header

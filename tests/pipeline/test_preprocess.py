@@ -13,6 +13,7 @@ from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.brain_check import CheckedBrain
 from bids_msseg.imaging.register import Registration
 from bids_msseg.imaging.volume import StoredVolumes, Volume, as_stored, load_volume, save_volume
+from bids_msseg.pipeline import brain as brain_steps
 from bids_msseg.pipeline import preprocess as steps
 from bids_msseg.pipeline.preprocess import (
     Preprocessed,
@@ -55,7 +56,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(steps, "register_rigid", rigid)
     monkeypatch.setattr(steps, "register_affine", affine)
-    monkeypatch.setattr(steps, "check_brain", check)
+    monkeypatch.setattr(brain_steps, "check_brain", check)
     return doubts
 
 

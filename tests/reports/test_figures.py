@@ -16,11 +16,11 @@ from bids_msseg.reports import canvas, figures
 from bids_msseg.reports.figures import (
     LESION,
     REJECTED,
-    Mosaic,
     brain_mask_mosaic,
     lesion_mosaic,
     registration_mosaic,
 )
+from bids_msseg.reports.mosaic import Mosaic
 
 THICK = np.diag([-0.9, -0.9, 7.0, 1.0])  # left, posterior, superior: as scanners store it
 SHAPE = (100, 120, 14)

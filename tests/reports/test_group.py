@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.paths import output_path
-from bids_msseg.bids.record import ContrastUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.reports.group import columns, group_rows, mixtures, write_group
+from bids_msseg.reports.group import write_group
 from bids_msseg.reports.group_data import ROWS
+from bids_msseg.reports.group_table import columns, group_rows, mixtures
 
 Read = Callable[[Path | str], Any]
 

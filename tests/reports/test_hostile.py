@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from bids_msseg.bids.files import write_tsv
-from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.reports.group import write_group
 from bids_msseg.reports.participant import write_participant_page
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.paths import output_path
-from bids_msseg.bids.record import ContrastUse, ModelUse, VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError, UsageError
 from bids_msseg.imaging.volume import load_volume

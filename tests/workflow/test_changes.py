@@ -17,25 +17,22 @@ import pytest
 from bids_msseg.bids.changes import VisitPair, failed_summary, pair_files, recorded_visit
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path, records_dir
-from bids_msseg.bids.record import (
-    ContrastUse,
-    VisitRecord,
-    read_record,
-    read_records,
-    write_record,
-)
+from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
+from bids_msseg.bids.record_values import ContrastUse
+from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.pair import Alignment
-from bids_msseg.imaging.register import read_itk_affine
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.lesions.change import Code
+from bids_msseg.lesions.change_rows import Code
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.load import lesion_table, rows_to_table
+from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.nodes.changes import PairDelivery
-from bids_msseg.reports.group import group_rows
+from bids_msseg.reports.group_table import group_rows
 from bids_msseg.reports.participant import write_participant_page
 from bids_msseg.workflow import changes as changes_module
 from bids_msseg.workflow.changes import ChangeOutcome, compare_participants
-from bids_msseg.workflow.run import Execution, Failure
+from bids_msseg.workflow.execution import Execution
+from bids_msseg.workflow.outcome import Failure
 
 FRESH = ((-22, 20, 14), (5, 5, 5))
 SHIFT = np.array([4.0, -3.0, 6.0])

@@ -11,10 +11,11 @@ import pytest
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_msseg.bids.record import ModelUse
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.workflow.participant import Settings, init_visit_wf, visit_workflow_name
+from bids_msseg.workflow.participant import init_visit_wf
+from bids_msseg.workflow.plan import Settings, visit_workflow_name
 
 CONTRASTS = ("FLAIR", "T1w", "T2w")
 DEFAULT = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))

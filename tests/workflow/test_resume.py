@@ -11,7 +11,8 @@ import pytest
 
 from bids_msseg.bids.derivatives import figure_labels, visit_files
 from bids_msseg.bids.paths import figure_path
-from bids_msseg.bids.record import ContrastUse, VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.workflow.resume import fingerprint, is_finished
 

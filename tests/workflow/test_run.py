@@ -17,14 +17,17 @@ import pytest
 from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_msseg.bids.record import ModelUse, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.workflow import run as module
-from bids_msseg.workflow.participant import Settings
-from bids_msseg.workflow.run import NO_JOB, Execution, Outcome, run_visits
+from bids_msseg.workflow.execution import NO_JOB, Ended, Execution, Watch, run_nipype
+from bids_msseg.workflow.outcome import Outcome
+from bids_msseg.workflow.plan import Settings
+from bids_msseg.workflow.run import run_visits
 
 Leave = Callable[[list[str], Execution, Any], None]
 
@@ -56,7 +59,7 @@ def run(
     def instead(top: Any, execution: Execution, ended: Any) -> None:
         leave([node.name for node in top._graph.nodes], execution, ended)
 
-    monkeypatch.setattr(module, "_run_nipype", instead)
+    monkeypatch.setattr(module, "run_nipype", instead)
     settings = Settings(deliveries[0].visit.flair)
     moved = [replace(one, out_dir=execution.out_dir) for one in deliveries]
     return list(run_visits(moved, settings, execution))
@@ -321,6 +324,6 @@ def test_a_scheduler_that_takes_no_job(
     monkeypatch.chdir(tmp_path)
     top = Workflow("top", base_dir=str(tmp_path))
     top.add_nodes([Node(Merge(1), name="first")])
-    ended = module._Ended(module._Watch([], None, measure=False))
-    module._run_nipype(top, replace(execution, plugin="SLURM"), ended)
+    ended = Ended(Watch([], None, measure=False))
+    run_nipype(top, replace(execution, plugin="SLURM"), ended)
     assert ended.error == f"{NO_JOB}: {said}"

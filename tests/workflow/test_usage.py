@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bids_msseg.reports.tables import read_tsv
 from bids_msseg.workflow.claims import LOCK_FILE, Claims
-from bids_msseg.workflow.run import Usage
+from bids_msseg.workflow.execution import Usage
 from bids_msseg.workflow.usage import add_usage
 
 STEPS = ("brain", "stack")

@@ -15,12 +15,15 @@ import griffe
 
 PACKAGE = Path(__file__).resolve().parents[2] / "bids_msseg"
 ROOMS = {
-    "": "Top: configuration, errors, Python interface",
+    "": "Top: configuration, errors, segment()",
     "cli": "cli: the command lines",
+    "app": "app: which visits are processed, and what became of them",
     "bids": "bids: datasets, names, records",
     "pipeline": "pipeline: the method, from images to lesions",
     "imaging": "imaging: images as arrays with affines",
     "cascade": "cascade: networks, training, inference",
+    "models": "models: networks of the next cascade, inference, weights",
+    "training": "training: label maps, synthetic images, losses, the protocol",
     "lesions": "lesions: instances, loads, regions, agreement",
     "io": "io: files that appear complete or not at all",
     "nodes": "nodes: one function call each",

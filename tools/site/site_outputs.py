@@ -19,18 +19,20 @@ from typing import Any
 from site_text import cell, table
 
 from bids_msseg.bids import sidecars
-from bids_msseg.bids.changes import change_dictionary, code_table, codes_sidecar, pairs_of
+from bids_msseg.bids.change_tables import change_dictionary, code_table, codes_sidecar
+from bids_msseg.bids.changes import pairs_of
 from bids_msseg.bids.dataset import DESCRIPTIONS
 from bids_msseg.bids.derivatives import OUTPUTS
-from bids_msseg.bids.record import ModelUse, VisitRecord
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.evaluation.comparison import SHOWN
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.evaluation.scoring import COLUMNS as SCORES
 from bids_msseg.evaluation.text import dictionary
-from bids_msseg.lesions.change import ChangeRule
+from bids_msseg.lesions.change_rows import ChangeRule
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
-from bids_msseg.reports.group import data_dictionary
+from bids_msseg.reports.group_table import data_dictionary
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = ROOT / "tests" / "e2e" / "expected_outputs.txt"

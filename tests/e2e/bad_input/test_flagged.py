@@ -16,7 +16,8 @@ import pytest
 from bids_msseg.calibration import Calibration, write_calibration
 from bids_msseg.cli.run import main
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
-from bids_msseg.imaging.quality import TrainingVisits, measure_visit
+from bids_msseg.imaging.quality import TrainingVisits
+from bids_msseg.imaging.quality_measures import measure_visit
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.models.weights import read_header
 

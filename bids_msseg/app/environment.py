@@ -1,0 +1,190 @@
+"""What a run uses of this machine: variables, scratch, device, templates, plugin, resources."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg.app.selection import calibration_digest, output_spaces, read_model_header
+from bids_msseg.config import RunConfig
+from bids_msseg.errors import NoInputError
+from bids_msseg.io.atomic import make_scratch, remove_leftovers
+from bids_msseg.models.weights import find_model
+from bids_msseg.options import DEFAULT_SPACES, OutputSpace
+from bids_msseg.resources import Resources, resolve_resources
+from bids_msseg.template_home import FOLDER, prepare_template_home
+
+if TYPE_CHECKING:
+    from bids_msseg.workflow.execution import Execution
+    from bids_msseg.workflow.plan import Settings
+
+VISITS_OF_A_PLUGIN = 10_000
+
+
+@contextmanager
+def own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
+    """Keep libraries from writing to a home that may not be there, or calling their makers."""
+    wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
+    # a look at the GPU must not keep forked workers from using it
+    wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    # what Apple's GPUs cannot do is left to the CPU
+    wanted["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
+    # nipype names a scheduler's jobs by it; cron and containers may not set it
+    wanted["LOGNAME"] = _user()
+    templates = None if dry else prepare_template_home(work_dir, os.environ)
+    if templates is not None:
+        wanted["TEMPLATEFLOW_HOME"] = str(templates)
+    wanted = {name: value for name, value in wanted.items() if name not in os.environ}
+    scratch = None if dry else _scratch(work_dir)
+    if scratch is not None:
+        wanted |= dict.fromkeys(("NIPYPE_CONFIG_DIR", "MPLCONFIGDIR", "TMPDIR"), scratch)
+    before = {name: os.environ.get(name) for name in wanted}, tempfile.tempdir
+    os.environ.update(wanted)
+    tempfile.tempdir = scratch or before[1]
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before[1]
+        for name, value in before[0].items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _user() -> str:
+    """Name who runs this; a container may have a number for them and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _scratch(work_dir: Path) -> str:
+    """Make a folder for temporary files; those of runs that were killed go."""
+    remove_leftovers(work_dir)
+    return str(make_scratch(work_dir))
+
+
+def check_device(device: str) -> None:
+    """Refuse a GPU that is not there before anything is computed."""
+    if device not in ("auto", "cpu"):
+        from bids_msseg.models.engine import choose_engine
+
+        choose_engine(device)
+
+
+def check_needs(config: RunConfig) -> None:
+    """Find out before the first visit, and not at its end, that nets or templates are unusable."""
+    from bids_msseg.cascade.checkpoint import check_cascade
+
+    check_cascade(find_model(config.processing.model))
+    _check_spaces(config)
+
+
+def _check_spaces(
+    config: RunConfig, *, home: Path | None = None, filled: Path | None = None
+) -> None:
+    """Load the templates of all output spaces, but not those that a filled folder has.
+
+    They come from TemplateFlow's home where no other one is given.
+    """
+    from bids_msseg.imaging.template import load_template
+
+    for space in config.processing.output_spaces:
+        if not (space.is_native or (filled is not None and _is_in(filled, space))):
+            load_template(space.name, resolution=space.resolution or 1, home=home)
+
+
+def check_spaces_without_trace(config: RunConfig) -> None:
+    """Check them for a dry run: the work folder is only read, what is fetched is thrown away."""
+    if set(config.processing.output_spaces) <= set(DEFAULT_SPACES):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        home = prepare_template_home(Path(folder), os.environ)
+        filled = None if home is None else config.work_dir / FOLDER
+        _check_spaces(config, home=home, filled=filled)
+
+
+def _is_in(folder: Path, space: OutputSpace) -> bool:
+    """Whether a folder holds a template; TemplateFlow writes to it only if it is empty."""
+    from bids_msseg.imaging.template import load_template
+
+    if not folder.is_dir():
+        return False
+    try:
+        load_template(space.name, resolution=space.resolution or 1, home=folder, online=False)
+    except NoInputError:
+        return False
+    return True
+
+
+def visit_settings(config: RunConfig, resources: Resources) -> Settings:
+    """Collect what the nodes of all visits have in common."""
+    from bids_msseg.workflow.plan import Settings
+
+    return Settings(
+        model_file=find_model(config.processing.model),
+        skull_stripped=config.processing.skull_stripped,
+        fast=config.processing.fast,
+        seed=config.processing.random_seed,
+        device=config.performance.device,
+        threads=resources.omp_nthreads,
+        spaces=output_spaces(config),
+        measure=config.execution.resource_monitor,
+        calibration=calibration_digest(config, read_model_header(config).sha256),
+    )
+
+
+def find_resources(config: RunConfig) -> Resources:
+    """Find the processes, threads and memory that a run may use."""
+    asked = config.performance
+    return resolve_resources(
+        nprocs=asked.nprocs, omp_nthreads=asked.omp_nthreads, mem_gb=asked.mem_gb
+    )
+
+
+def choose_execution(
+    config: RunConfig, resources: Resources, plugin: tuple[str, dict[str, Any]] | None
+) -> Execution:
+    """Choose nipype's plugin: one asked for, else as many processes as threads leave room for."""
+    from bids_msseg.workflow.execution import Execution
+
+    base = Execution(
+        work_dir=config.work_dir,
+        out_dir=config.output_dir,
+        stop_on_first_crash=config.execution.stop_on_first_crash,
+        clean=config.execution.clean_workdir,
+    )
+    if plugin is not None:
+        name, arguments = plugin
+        if name == "MultiProc":
+            arguments = {"raise_insufficient": False, **arguments}
+        return replace(base, plugin=name, plugin_args=arguments, chunk=VISITS_OF_A_PLUGIN)
+    if resources.nprocs // resources.omp_nthreads < 2:
+        return base
+    arguments = {
+        "n_procs": resources.nprocs,
+        "memory_gb": resources.mem_gb,
+        "raise_insufficient": False,
+    }
+    return replace(base, plugin="MultiProc", plugin_args=arguments, chunk=8 * resources.nprocs)
+
+
+def requested_plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:
+    """Read the name and the arguments of nipype's plugin where one was asked for."""
+    path = config.performance.use_plugin
+    if path is None:
+        return None
+    from bids_msseg.workflow.plugins import read_plugin
+
+    return read_plugin(path)

@@ -1,0 +1,323 @@
+"""The participant and the group level, from a configuration to an exit code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg import __version__
+from bids_msseg.app.environment import (
+    check_device,
+    check_needs,
+    check_spaces_without_trace,
+    choose_execution,
+    find_resources,
+    own_surroundings,
+    requested_plugin,
+    visit_settings,
+)
+from bids_msseg.app.locks import (
+    claim_all,
+    left_to_others,
+    open_claims,
+    remove_partial_files,
+    remove_work_folders,
+)
+from bids_msseg.app.outcome import (
+    check_record_places,
+    exit_code_of,
+    public_text,
+    record_failure,
+    record_skipped,
+    report_visits,
+    status_of,
+    write_usage,
+)
+from bids_msseg.app.pages import participants_with_new_page, write_citation, write_pages
+from bids_msseg.app.selection import (
+    analysis_options,
+    collect_delivery,
+    find_stale_outputs,
+    handle_stale,
+    is_visit_finished,
+    package_versions,
+    read_model_header,
+    select_visits,
+)
+from bids_msseg.bids.dataset import check_directories, write_dataset_files
+from bids_msseg.bids.order import VisitOrder, order_sessions
+from bids_msseg.bids.paths import logs_dir
+from bids_msseg.bids.record import read_records
+from bids_msseg.config import RunConfig
+from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError
+from bids_msseg.models.weights import ModelHeader
+from bids_msseg.progress import Progress
+from bids_msseg.reports.text import counted, listed
+from bids_msseg.workflow.claims import Claims, note_running
+
+if TYPE_CHECKING:
+    from bids_msseg.bids.visit import Selection
+    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.workflow.outcome import Outcome
+
+LOGGER = logging.getLogger("bids_msseg")
+STEPS_PER_VISIT = 20
+
+
+def run(config: RunConfig) -> ExitCode:
+    """Do what a configuration asks for.
+
+    Parameters
+    ----------
+    config : RunConfig
+
+    Returns
+    -------
+    ExitCode
+        ``SUCCESS`` when every visit is done or already was; else the code that all failed visits
+        share, or ``FAILURE``.
+
+    Raises
+    ------
+    MssegError
+        If nothing can be done at all: wrong folders, no dataset, nothing selected, no model.
+    """
+    for note in config.notes:
+        LOGGER.info("%s", note)
+    code = ExitCode.SUCCESS
+    if "participant" in config.levels:
+        code = _participant(config)
+    if "group" in config.levels and not config.execution.dry_run:
+        code = _group(config) or code
+    return code
+
+
+def _group(config: RunConfig) -> ExitCode:
+    """Gather what the participant level left into one table."""
+    from bids_msseg.reports.group import write_group
+
+    if "participant" not in config.levels or config.execution.reports_only:
+        _check_group(config)
+    out, qc = config.output_dir, config.execution.qc
+    with Claims([logs_dir(out)]) as claims:
+        records = note_running(out, read_records(out), claims)
+    files = write_group(out, bids_dir=config.bids_dir, qc_dir=qc, records=records)
+    for note in files.notes:
+        LOGGER.warning(note)
+    LOGGER.info("group table: %s", files.tsv)
+    return ExitCode.SUCCESS
+
+
+def _check_group(config: RunConfig) -> None:
+    """Look where the participant level would have looked; it did not run."""
+    for warning in check_directories(
+        config.bids_dir, config.output_dir, config.work_dir, create=False
+    ):
+        LOGGER.warning(warning)
+    query = config.query
+    if query.participant_label or query.session_label or query.exclude_participant_label:
+        LOGGER.warning(
+            "the group level covers every visit in %s; labels of participants and sessions "
+            "choose nothing there",
+            config.output_dir,
+        )
+
+
+def _participant(config: RunConfig) -> ExitCode:
+    """Process visits, or say what would be done."""
+    execution = config.execution
+    if execution.reports_only:
+        return _reports_only(config)
+    # what comes next imports much: on a busy machine that is a while without a word
+    LOGGER.info("bids_msseg %s: looking for visits in %s", __version__, config.bids_dir)
+    for warning in check_directories(
+        config.bids_dir, config.output_dir, config.work_dir, create=not execution.dry_run
+    ):
+        LOGGER.warning(warning)
+    for note in find_resources(config).notes:
+        LOGGER.warning("%s", note)
+    with own_surroundings(config.work_dir, dry=execution.dry_run):
+        header = read_model_header(config)
+        if execution.boilerplate_only:
+            return _boilerplate_only(config, header)
+        check_device(config.performance.device)
+        plugin = requested_plugin(config)
+        selection = select_visits(config)
+        if execution.dry_run:
+            return _dry_run(config, selection, header)
+        return _process(config, selection, header, plugin)
+
+
+def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
+    """Print per visit what would be used, what would be skipped, and why."""
+    check_spaces_without_trace(config)
+    lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
+    for visit in selection.visits:
+        done = is_visit_finished(config, collect_delivery(config, visit, header))
+        fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
+        lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}{fails}")
+        for contrast in ("FLAIR", "T1w", "T2w"):
+            path = visit.contrasts.get(contrast)
+            where = "none" if path is None else public_text(str(path), config)
+            lines.append(f"  {contrast}: {where}")
+        lines += [f"  note: {note}" for note in visit.notes]
+        stale = [path.name for path in find_stale_outputs(config, visit)]
+        if stale:
+            lines.append(f"  results of images that are no longer used: {listed(stale)}")
+    for one in selection.skipped:
+        hint = f" (hint: {one.hint})" if one.hint else ""
+        lines.append(f"{one.key}: would be skipped: {one.reason}{hint}")
+    orders = _orders(config, selection).items()
+    lines += [order.describe(participant) for participant, order in orders]
+    print("\n".join(lines))
+    return ExitCode.SUCCESS
+
+
+def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
+    """Put the selected visits of each participant with several of them in order."""
+    flairs: dict[str, dict[str, str]] = {}
+    for visit in selection.visits:
+        if visit.session is not None:
+            flairs.setdefault(visit.participant, {})[visit.session] = visit.flair.name
+    asked = config.query.session_order
+    return {
+        participant: order_sessions(config.bids_dir, participant, sessions, asked=asked)
+        for participant, sessions in flairs.items()
+        if len(sessions) > 1
+    }
+
+
+def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
+    """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
+    write_dataset_files(config.output_dir, config.bids_dir, derivatives=config.query.derivatives)
+    print(write_citation(config, header).read_text(encoding="utf-8"))
+    return ExitCode.SUCCESS
+
+
+def _reports_only(config: RunConfig) -> ExitCode:
+    """Write all pages again from what lies in OUT."""
+    there = {record.participant for record in read_records(config.output_dir)}
+    asked = set(config.query.participant_label)
+    excluded = set(config.query.exclude_participant_label)
+    people = sorted((there & asked if asked else there) - excluded)
+    if not there:
+        raise NoInputError(
+            f"{config.output_dir} holds no processed visits",
+            hint="run the participant level without --reports-only first",
+        )
+    if not people:
+        raise NothingSelectedError(
+            f"{config.output_dir} holds nothing of {' '.join(sorted(asked)) or 'anybody else'}",
+            hint=f"it holds {' '.join(sorted(there)[:20])}",
+        )
+    write_pages(config.output_dir, people)
+    return ExitCode.SUCCESS
+
+
+def _process(
+    config: RunConfig,
+    selection: Selection,
+    header: ModelHeader,
+    plugin: tuple[str, dict[str, Any]] | None,
+) -> ExitCode:
+    """Run every visit that is not finished, report on all."""
+    check_record_places(config, selection)
+    write_dataset_files(
+        config.output_dir,
+        config.bids_dir,
+        options=analysis_options(config, header),
+        derivatives=config.query.derivatives,
+    )
+    write_citation(config, header)
+    record_skipped(config, selection)
+    deliveries = [collect_delivery(config, visit, header) for visit in selection.visits]
+    todo = [one for one in deliveries if not is_visit_finished(config, one)]
+    if len(todo) < len(deliveries):
+        done = len(deliveries) - len(todo)
+        LOGGER.info("%d of %d visits are finished already", done, len(deliveries))
+    with open_claims(config) as claims:
+        mine = [one for one in todo if claims.take(one.visit.key)]
+        remove_partial_files(config.output_dir, mine)
+        outcomes = _run_all(config, mine, header, plugin)
+        if config.execution.resource_monitor and outcomes:
+            write_usage(config.output_dir, outcomes, claims)
+        claimed = {one.visit.key for one in mine}
+        outcomes += left_to_others(one for one in todo if one.visit.key not in claimed)
+        handle_stale(config, deliveries, claims)
+    compared = _compare(config, selection, plugin)
+    write_pages(config.output_dir, participants_with_new_page(config.output_dir, selection, mine))
+    report_visits(config, deliveries, outcomes, selection.skipped)
+    busy = ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
+    return exit_code_of(outcomes) or busy or compared
+
+
+def _run_all(
+    config: RunConfig,
+    todo: Sequence[Delivery],
+    header: ModelHeader,
+    plugin: tuple[str, dict[str, Any]] | None,
+) -> list[Outcome]:
+    """Run the visits with a progress bar."""
+    from bids_msseg.workflow.run import run_visits
+
+    if not todo:
+        return []
+    check_needs(config)
+    resources = find_resources(config)
+    settings = visit_settings(config, resources)
+    execution = choose_execution(config, resources, plugin)
+    if config.execution.clean_workdir:
+        remove_work_folders(execution, todo)
+    LOGGER.info("processing %s with model %s", counted(len(todo), "visit"), header.name)
+    outcomes: list[Outcome] = []
+    with Progress(len(todo), steps_per_visit=STEPS_PER_VISIT) as progress:
+        for outcome in run_visits(todo, settings, execution, on_step=progress.step):
+            outcomes.append(outcome)
+            record_failure(config, outcome)
+            visit = outcome.delivery.visit
+            progress.finish(visit.key, status_of(config, outcome), outcome.seconds)
+    return outcomes
+
+
+def _compare(
+    config: RunConfig, selection: Selection, plugin: tuple[str, dict[str, Any]] | None
+) -> ExitCode:
+    """Compare the finished visits of every participant of this run, also with earlier runs'.
+
+    A participant of whom another run has a visit is left to that run.
+    """
+    visits: dict[str, list[str]] = {}
+    for visit in selection.visits:
+        visits.setdefault(visit.participant, []).append(visit.key)
+    with open_claims(config) as claims:
+        mine = [name for name in sorted(visits) if claim_all(claims, name, visits[name])]
+        return _compare_claimed(config, mine, plugin)
+
+
+def _compare_claimed(
+    config: RunConfig, participants: Sequence[str], plugin: tuple[str, dict[str, Any]] | None
+) -> ExitCode:
+    from bids_msseg.workflow.changes import compare_participants
+
+    resources = find_resources(config)
+    code = ExitCode.SUCCESS
+    for outcome in compare_participants(
+        participants,
+        choose_execution(config, resources, plugin),
+        seed=config.processing.random_seed,
+        threads=resources.omp_nthreads,
+        versions=package_versions(),
+        bids_dir=config.bids_dir,
+        session_order=config.query.session_order,
+    ):
+        who = f"sub-{outcome.participant}"
+        if outcome.failure is None:
+            LOGGER.info("%s: pairs of visits compared: %d", who, outcome.pairs)
+            continue
+        told = outcome.failure
+        LOGGER.error(
+            "%s: its visits were not compared: %s\n  hint: %s", who, told.message, told.hint
+        )
+        code = code or ExitCode(told.code)
+    return code

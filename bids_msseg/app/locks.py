@@ -1,0 +1,74 @@
+"""What other runs are at work on, and what runs that were killed have left."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_msseg.bids.paths import figure_path, logs_dir, output_path, records_dir
+from bids_msseg.config import RunConfig
+from bids_msseg.io.atomic import remove_leftovers
+from bids_msseg.workflow.claims import Claims
+
+if TYPE_CHECKING:
+    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.workflow.execution import Execution
+    from bids_msseg.workflow.outcome import Outcome
+
+LOGGER = logging.getLogger("bids_msseg")
+
+
+def open_claims(config: RunConfig) -> Claims:
+    """Meet other runs where results go, and where intermediate files are."""
+    folders = (logs_dir(config.output_dir), config.work_dir)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return Claims(folders)
+
+
+def claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
+    """Claim a participant's visits, one run after the other: the last one sees them all."""
+    claims.take(f"changes of {participant}", wait=True)
+    taken: list[str] = []
+    for visit in visits:
+        if not claims.take(visit):
+            for one in (*taken, f"changes of {participant}"):
+                claims.drop(one)
+            return False
+        taken.append(visit)
+    return True
+
+
+def left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
+    """Tell of visits that another run has begun and not ended."""
+    from bids_msseg.workflow.outcome import Outcome
+
+    for delivery in deliveries:
+        LOGGER.warning(
+            "%s is left alone: another run is at work on it\n"
+            "  hint: wait for that one; the same command then has nothing left to do",
+            delivery.visit.key,
+        )
+        yield Outcome(delivery, ok=False, seconds=0.0, stopped=True)
+
+
+def remove_partial_files(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
+    """Remove what killed runs were writing, where this one writes."""
+    folders = [out_dir, logs_dir(out_dir), records_dir(out_dir)]
+    for one in deliveries:
+        image = output_path(out_dir, one.visit, desc="brain", suffix="mask", extension=".nii.gz")
+        folders += [image.parent, figure_path(out_dir, one.visit, "x", extension=".png").parent]
+    for folder in dict.fromkeys(folders):
+        for name in remove_leftovers(folder):
+            LOGGER.debug("removed %s, which a killed run has left", folder / name)
+
+
+def remove_work_folders(execution: Execution, todo: Sequence[Delivery]) -> None:
+    """Remove what earlier runs left of these visits; other jobs may be at work on others."""
+    from bids_msseg.workflow.execution import visit_folder
+
+    for delivery in todo:
+        shutil.rmtree(visit_folder(execution, delivery), ignore_errors=True)

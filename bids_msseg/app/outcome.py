@@ -1,0 +1,179 @@
+"""What became of each visit: its record, its line in the last table, the exit code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_msseg.app.selection import is_visit_finished
+from bids_msseg.bids.paths import logs_dir, record_path
+from bids_msseg.bids.record import VisitRecord, read_record, write_record
+from bids_msseg.config import RunConfig
+from bids_msseg.errors import CannotCreateError, ExitCode
+from bids_msseg.progress import FLAGGED, OK, Progress, VisitOutcome
+from bids_msseg.reports.text import without_folders
+from bids_msseg.workflow.claims import Claims
+
+if TYPE_CHECKING:
+    from bids_msseg.bids.visit import Selection, Skipped
+    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.workflow.outcome import Outcome
+
+LOGGER = logging.getLogger("bids_msseg")
+
+
+def check_record_places(config: RunConfig, selection: Selection) -> None:
+    """Find a folder where a visit's record goes before the visit is computed."""
+    for visit in selection.visits:
+        path = record_path(config.output_dir, visit.participant, visit.session)
+        if path.is_dir() and not path.is_symlink():
+            raise _no_place(path, "it is a folder")
+
+
+def record_skipped(config: RunConfig, selection: Selection) -> None:
+    """Leave a record of every visit that cannot be processed, so that the group table has it.
+
+    A result that is there already stays, and a label that is not in the dataset leaves nothing.
+    """
+    for one in selection.skipped:
+        folder = config.bids_dir / f"sub-{one.participant}"
+        if not (folder / f"ses-{one.session}" if one.session else folder).is_dir():
+            continue
+        reason, hint = public_text(one.reason, config), public_text(one.hint, config)
+        record = VisitRecord(one.participant, one.session, "", "skipped", reason=reason, hint=hint)
+        before = read_record(config.output_dir, one.participant, one.session)
+        if before is None or (before.status != "ok" and before != record):
+            _store(config, record)
+
+
+def record_failure(config: RunConfig, outcome: Outcome) -> None:
+    """Leave a record of a failed visit; the workflow itself has left that of a finished one."""
+    delivery, visit = outcome.delivery, outcome.delivery.visit
+    if outcome.ok or outcome.stopped:
+        return
+    LOGGER.error("%s failed: %s\n  hint: %s", visit.key, outcome.message, outcome.hint)
+    _store(
+        config,
+        VisitRecord(
+            visit.participant,
+            visit.session,
+            visit.prefix,
+            "failed",
+            reason=public_text(outcome.message, config),
+            hint=public_text(outcome.hint, config),
+            crash_files=_crashes(config, outcome),
+            model=delivery.model,
+            options=delivery.options,
+            notes=visit.notes,
+            versions=delivery.versions,
+        ),
+    )
+
+
+def _crashes(config: RunConfig, outcome: Outcome) -> tuple[str, ...]:
+    """Name the crash files below OUT."""
+    paths = (path.relative_to(config.output_dir) for path in outcome.crash_files)
+    return tuple(path.as_posix() for path in paths)
+
+
+def _store(config: RunConfig, record: VisitRecord) -> None:
+    """Write a record, or say which place is taken; a full disk is told by whoever ends the run."""
+    try:
+        write_record(config.output_dir, record)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        path = record_path(config.output_dir, record.participant, record.session)
+        raise _no_place(path, f"{error.strerror}") from error
+
+
+def _no_place(path: Path, why: str) -> CannotCreateError:
+    return CannotCreateError(
+        f"the record {path} cannot be written: {why}",
+        hint="move what is in its place, or let this user write there, and rerun",
+    )
+
+
+def public_text(text: str, config: RunConfig) -> str:
+    """Leave out where on this machine datasets lie: what stands in OUT travels."""
+    roots = (config.bids_dir, config.output_dir, *config.query.derivatives.values())
+    for root in sorted({str(root.absolute()) for root in roots}, key=len, reverse=True):
+        text = text.replace(f"{root}/", "")
+    return without_folders(text)
+
+
+def report_visits(
+    config: RunConfig,
+    deliveries: Sequence[Delivery],
+    outcomes: Sequence[Outcome],
+    skipped: Sequence[Skipped],
+) -> None:
+    """End with a table of all visits and, for those that failed, where to look."""
+    seen = {outcome.delivery.visit.key: outcome for outcome in outcomes}
+    stopped = config.execution.stop_on_first_crash and exit_code_of(outcomes) != ExitCode.SUCCESS
+    rows = [_row(config, one, seen.get(one.visit.key), stopped=stopped) for one in deliveries]
+    rows += [VisitOutcome(one.key, "skipped") for one in skipped]
+    Progress(len(rows)).close(rows)
+    for key, outcome in seen.items():
+        if not outcome.ok and not outcome.stopped:
+            files = ", ".join(str(path) for path in outcome.crash_files) or "none"
+            LOGGER.error("%s failed, crash file: %s", key, files)
+
+
+def _row(
+    config: RunConfig, delivery: Delivery, outcome: Outcome | None, *, stopped: bool
+) -> VisitOutcome:
+    """Fill a row of the table; a visit without outcome was finished before or was not reached."""
+    visit = delivery.visit
+    if outcome is None and stopped and not is_visit_finished(config, delivery):
+        return VisitOutcome(visit.key, "not run")
+    if outcome is not None and not outcome.ok:
+        return VisitOutcome(visit.key, status_of(config, outcome), seconds=outcome.seconds)
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    seconds = None if outcome is None else outcome.seconds
+    status = _finished_status(record)
+    if record is None:
+        return VisitOutcome(visit.key, status, seconds=seconds)
+    return VisitOutcome(visit.key, status, record.lesion_count, record.lesion_load_ml, seconds)
+
+
+def status_of(config: RunConfig, outcome: Outcome) -> str:
+    """Name how a visit that this run has processed ended."""
+    if not outcome.ok:
+        return "not run" if outcome.stopped else "failed"
+    visit = outcome.delivery.visit
+    return _finished_status(read_record(config.output_dir, visit.participant, visit.session))
+
+
+def _finished_status(record: VisitRecord | None) -> str:
+    """Say whether a finished visit is one that a person should look at first."""
+    if record is None:
+        return OK
+    flagged = record.flags or record.quality == "flagged" or record.changes.get("failed")
+    return FLAGGED if flagged else OK
+
+
+def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:
+    """Turn failures into one code: theirs where they agree, the general one where they do not."""
+    codes = {outcome.code for outcome in outcomes if not (outcome.ok or outcome.stopped)}
+    if not codes:
+        return ExitCode.SUCCESS
+    return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.FAILURE
+
+
+def write_usage(out_dir: Path, outcomes: Sequence[Outcome], claims: Claims) -> None:
+    """Add what every step took to ``OUT/logs/resources.tsv``, and tell the peak."""
+    from bids_msseg.workflow.usage import add_usage
+
+    usage = [used for outcome in outcomes for used in outcome.usage]
+    if not usage:
+        LOGGER.warning("the resource monitor saw nothing: this nipype plugin does not tell")
+        return
+    target = logs_dir(out_dir) / "resources.tsv"
+    add_usage(target, usage, claims)
+    peak = max(usage, key=lambda used: used.memory_gb)
+    LOGGER.info(
+        "peak memory %.2f GB in %s of %s; all steps: %s",
+        *(peak.memory_gb, peak.step, peak.visit),
+        target,
+    )

@@ -1,0 +1,95 @@
+"""Pages of participants, and the text about the methods."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_msseg.app.selection import package_versions
+from bids_msseg.bids.paths import logs_dir, record_path, report_path
+from bids_msseg.bids.record import read_records
+from bids_msseg.config import RunConfig
+from bids_msseg.io.atomic import write_atomic
+from bids_msseg.models.weights import ModelHeader
+from bids_msseg.reports.methods import REFERENCES, methods_paragraph
+from bids_msseg.workflow.claims import Claims, note_running
+
+if TYPE_CHECKING:
+    from bids_msseg.bids.visit import Selection, Skipped, Visit
+    from bids_msseg.nodes.outputs import Delivery
+
+LOGGER = logging.getLogger("bids_msseg")
+
+
+def write_citation(config: RunConfig, header: ModelHeader) -> Path:
+    """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
+    asked = config.processing.threshold
+    threshold = header.point.threshold if asked is None else asked
+    text = methods_paragraph(
+        ["FLAIR", "T1w", "T2w"],
+        model=header.name,
+        sha256=header.sha256,
+        threshold=threshold,
+        min_lesion_volume=config.processing.min_lesion_volume,
+        versions=package_versions(),
+    )
+    target = logs_dir(config.output_dir) / "CITATION.md"
+    listed = "\n".join(f"- {reference}" for reference in REFERENCES)
+    content = f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
+    if not target.is_file() or target.read_text(encoding="utf-8") != content:
+        write_atomic(target, content)
+    return target
+
+
+def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
+    """Write pages; of runs that share a participant, the one that comes last sees all visits."""
+    from bids_msseg.reports.participant import write_participant_page
+
+    logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
+    with Claims([logs_dir(out_dir)]) as claims:
+        for participant in participants:
+            claims.take(f"page of {participant}", wait=True)
+            records = note_running(out_dir, read_records(out_dir, participant), claims)
+            page = write_participant_page(out_dir, participant, records=records)
+            claims.drop(f"page of {participant}")
+            LOGGER.info("report: %s", page)
+
+
+def participants_with_new_page(
+    out_dir: Path, selection: Selection, processed: Sequence[Delivery]
+) -> list[str]:
+    """List the participants whose page is to be written: processed now, or page too old.
+
+    A clock that was set back makes an old page look new, so times alone would not do.
+    """
+    visits = (one.visit for one in processed)
+    # a run that stops at the first crash has left no record of those it did not reach
+    now = {
+        visit.participant
+        for visit in visits
+        if record_path(out_dir, visit.participant, visit.session).is_file()
+    }
+    old = set(_with_old_page(out_dir, selection))
+    everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
+    return [
+        name for name in dict.fromkeys(one.participant for one in everyone) if name in now | old
+    ]
+
+
+def _with_old_page(out_dir: Path, selection: Selection) -> list[str]:
+    """List the participants of this run whose page is missing or older than a record."""
+    newest: dict[str, int] = {}
+    everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
+    for one in everyone:
+        record = record_path(out_dir, one.participant, one.session)
+        if record.is_file():
+            changed = record.stat().st_mtime_ns
+            newest[one.participant] = max(changed, newest.get(one.participant, 0))
+    pages = {name: report_path(out_dir, name) for name in newest}
+    return [
+        name
+        for name, page in pages.items()
+        if not page.is_file() or page.stat().st_mtime_ns < newest[name]
+    ]

@@ -1,0 +1,209 @@
+"""Which visits a run processes, what is made of each, and what of OUT is no longer theirs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg import __version__
+from bids_msseg.bids.paths import stale_outputs
+from bids_msseg.bids.record import read_record
+from bids_msseg.bids.record_values import ModelUse
+from bids_msseg.config import RunConfig
+from bids_msseg.errors import CannotCreateError, NothingSelectedError
+from bids_msseg.models.weights import ModelHeader, find_model, read_header
+from bids_msseg.reports.methods import methods_paragraph
+from bids_msseg.reports.text import listed
+from bids_msseg.workflow.claims import Claims
+
+if TYPE_CHECKING:
+    from bids_msseg.bids.visit import Selection, Visit
+    from bids_msseg.nodes.outputs import Delivery
+
+LOGGER = logging.getLogger("bids_msseg")
+NAMED_PACKAGES = ("bids_msseg", "nipype", "torch", "SimpleITK", "deepbet")
+
+
+def select_visits(config: RunConfig) -> Selection:
+    """Index the dataset."""
+    from bids_msseg.bids.query import find_visits
+
+    query = config.query
+    selection = find_visits(
+        config.bids_dir,
+        participants=query.participant_label,
+        sessions=query.session_label,
+        filters=query.bids_filters,
+        database_dir=query.bids_database_dir,
+        derivatives=query.derivatives,
+        ignore=query.ignore,
+        skip_validation=query.skip_bids_validation,
+    )
+    selection = _without_excluded(selection, config)
+    for note in selection.notes:
+        LOGGER.warning(note)
+    for visit in selection.visits:
+        for note in visit.notes:
+            LOGGER.info("%s: %s", visit.key, note)
+    for skipped in selection.skipped:
+        LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
+    return selection
+
+
+def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
+    """Leave out the participants that the user does not want."""
+    from bids_msseg.bids.index import list_participants
+
+    excluded = set(config.query.exclude_participant_label)
+    if not excluded:
+        return selection
+    visits = [one for one in selection.visits if one.participant not in excluded]
+    skipped = [one for one in selection.skipped if one.participant not in excluded]
+    if not visits and selection.visits:
+        raise NothingSelectedError(
+            "--exclude-participant-label leaves no visit to be processed",
+            hint="name fewer participants there",
+        )
+    # one that is there and was not selected is no mistake
+    unknown = excluded - set(list_participants(config.bids_dir))
+    notes = (
+        f"--exclude-participant-label {label}: there is no such participant to leave out"
+        for label in sorted(unknown)
+    )
+    return replace(
+        selection,
+        visits=tuple(visits),
+        skipped=tuple(skipped),
+        notes=(*selection.notes, *notes),
+    )
+
+
+def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
+    """Whether an earlier run has left everything that this one would write."""
+    from bids_msseg.workflow.resume import is_finished
+
+    wanted = delivery.fingerprint
+    return is_finished(config.output_dir, delivery.visit, wanted, spaces=output_spaces(config))
+
+
+def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
+    """Collect what the last node of a visit has to know."""
+    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.workflow.resume import fingerprint
+
+    chosen = config.processing
+    threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
+    options = analysis_options(config, header)
+    versions = package_versions()
+    return Delivery(
+        visit=visit,
+        out_dir=config.output_dir,
+        bids_dir=config.bids_dir,
+        derivatives=config.query.derivatives,
+        model=ModelUse(header.name, header.version, header.sha256),
+        gate=header.point.candidate_threshold,
+        threshold=threshold,
+        min_lesion_volume=chosen.min_lesion_volume,
+        options={key: _scalar(value) for key, value in options.items()},
+        fingerprint=fingerprint(visit, options, _model_digest(config, header), __version__),
+        versions=versions,
+        methods=methods_paragraph(
+            list(visit.contrasts),
+            model=header.name,
+            sha256=header.sha256,
+            threshold=threshold,
+            min_lesion_volume=chosen.min_lesion_volume,
+            versions=versions,
+        ),
+    )
+
+
+def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
+    """Name what shapes results; the model by its name, as where it lies says something else."""
+    return {**config.analysis_fingerprint_options(), "model": header.name}
+
+
+def _scalar(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def package_versions() -> dict[str, str]:
+    """List the versions of the packages that shape results."""
+    found = {name: importlib.metadata.version(name) for name in NAMED_PACKAGES[1:]}
+    return {NAMED_PACKAGES[0]: __version__, **found, "Python": platform.python_version()}
+
+
+def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
+    """List name and resolution of every output space."""
+    return tuple((space.name, space.resolution) for space in config.processing.output_spaces)
+
+
+def read_model_header(config: RunConfig) -> ModelHeader:
+    """Read the header of the weights file that a run uses."""
+    return read_header(find_model(config.processing.model))
+
+
+def _model_digest(config: RunConfig, header: ModelHeader) -> str:
+    """Digest the weights, and what stands beside them where there is anything."""
+    return header.sha256 + calibration_digest(config, header.sha256)
+
+
+def calibration_digest(config: RunConfig, sha256: str) -> str:
+    """Digest the calibration beside the weights; empty where there is none."""
+    from bids_msseg.calibration import read_calibration
+
+    return read_calibration(find_model(config.processing.model), sha256).digest
+
+
+def handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
+    """Name results of images that a visit no longer uses; remove them where asked."""
+    for one in deliveries:
+        stale, key = find_stale_outputs(config, one.visit), one.visit.key
+        if not stale:
+            continue
+        names = listed([path.name for path in stale])
+        if not config.execution.clean_outputs:
+            LOGGER.warning(
+                "%s: results of images that it no longer uses lie beside its own: %s\n"
+                "  hint: --clean-outputs removes them",
+                key,
+                names,
+            )
+        elif _has_result(config, one) and claims.take(key):
+            _remove(stale)
+            LOGGER.info("%s: removed results of images that it no longer uses: %s", key, names)
+        else:
+            LOGGER.warning("%s: not removed before the visit is finished: %s", key, names)
+
+
+def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
+    """List what lies in OUT of images that a visit no longer uses."""
+    from bids_msseg.workflow.resume import as_used
+
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    used = visit if record is None else as_used(visit, record)
+    return stale_outputs(config.output_dir, used)
+
+
+def _has_result(config: RunConfig, delivery: Delivery) -> bool:
+    """Whether a visit has the results that this run writes, by its present images and name."""
+    visit = delivery.visit
+    record = read_record(config.output_dir, visit.participant, visit.session)
+    wanted = ("ok", visit.prefix, delivery.fingerprint)
+    return record is not None and (record.status, record.prefix, record.fingerprint) == wanted
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CannotCreateError(
+                f"{path} cannot be removed: {error.strerror}",
+                hint="remove it yourself, or run without --clean-outputs",
+            ) from error

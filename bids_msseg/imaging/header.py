@@ -1,0 +1,299 @@
+"""The header of a NIfTI file: what it says of the image, and whether that can be true."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from bids_msseg.errors import DataError, IoError, NoInputError
+from bids_msseg.imaging.volume import Affine
+
+SPACING_RANGE_MM = (0.2, 15.0)
+LONGEST_AXIS = 2048
+FEWEST_SLICES = 5
+UNCHECKED_BYTES = 64 * 2**20
+MOST_EXPANSION = 300
+"""A head's noise cannot be compressed so much; a few bytes that become gigabytes are no image."""
+MOST_VOXELS = 1_000_000_000
+MOST_HEADER_BYTES = 16 * 2**20
+SHEAR_TOLERANCE = 0.01
+FORM_TOLERANCE_MM = 1.0
+FARTHEST_MM = 10_000.0
+NO_FORM_NOTE = (
+    "neither qform nor sform is set: voxel sizes alone were used, axes taken as "
+    "left-anterior-superior; LEFT AND RIGHT CANNOT BE VERIFIED"
+)
+ANNEX_POINTERS = (b"/annex/objects/", b".git/annex/objects/", b"version https://git-lfs")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderInfo:
+    """What a NIfTI header says, after it was found sound.
+
+    Attributes
+    ----------
+    shape : tuple of int, (X, Y, Z)
+        Grid as stored, trailing axes of length one left out.
+    spacing : tuple of float
+        Voxel edge lengths in mm, from the affine.
+    affine : ndarray, shape (4, 4)
+        Stored voxel index to world mm, RAS+.
+    dtype : numpy dtype
+        Type on disk, with its byte order.
+    slope, inter : float
+        Value = slope × stored + inter.
+    offset : int
+        Bytes before the first voxel.
+    notes : tuple of str
+        What was unusual and how it was taken.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    affine: Affine
+    dtype: np.dtype[np.generic]
+    slope: float
+    inter: float
+    offset: int
+    notes: tuple[str, ...]
+
+
+def image_label(path: Path, contrast: str) -> str:
+    """Name an image in a message."""
+    return f"the {contrast} image {path}" if contrast else f"the image {path}"
+
+
+def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
+    """Judge a NIfTI file by its header alone; cheap.
+
+    Parameters
+    ----------
+    path : path
+        ``.nii`` or ``.nii.gz``.
+    contrast : str, optional
+        Name of the contrast for messages.
+
+    Returns
+    -------
+    HeaderInfo
+
+    Raises
+    ------
+    NoInputError
+        If the file is not there, or is a placeholder whose content was not fetched.
+    DataError
+        If the file is not a NIfTI file, the image is not 3-D, holds colours or complex numbers,
+        has voxels outside 0.2-15 mm, more than 2048 voxels along an axis or 10⁹ in all, an
+        affine that is singular, sheared or far off, or two affines that differ by over 1 mm.
+    IoError
+        If the file cannot be read.
+    """
+    label = image_label(path, contrast)
+    header = _parse(_head(path, label), label)
+    shape, notes = _shape(header, label)
+    dtype = _dtype(header, label)
+    slope, inter = header.get_slope_inter()
+    offset = float(header["vox_offset"])
+    if not header.sizeof_hdr <= offset <= MOST_HEADER_BYTES:
+        raise damaged(label, f"its voxels are said to start at byte {offset}")
+    affine, more = _affine(header, shape, label)
+    spacing = tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
+    return HeaderInfo(
+        shape=shape,
+        spacing=cast(tuple[float, float, float], spacing),
+        affine=affine,
+        dtype=dtype,
+        slope=1.0 if slope is None else float(slope),
+        inter=0.0 if inter is None else float(inter),
+        offset=int(offset),
+        notes=notes + more,
+    )
+
+
+def _head(path: Path, label: str) -> bytes:
+    """First bytes of the uncompressed file."""
+    if not path.exists():
+        raise _missing(path, label)
+    if path.is_dir():
+        raise DataError(
+            f"{label} is a folder", hint="put a NIfTI file there, or rename the folder"
+        )
+    if not path.is_file():
+        # a pipe would keep us waiting for ever
+        raise DataError(f"{label} is no regular file", hint="put a NIfTI file there")
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise DataError(
+            f"{label} ends neither in .nii nor in .nii.gz", hint="convert it, e.g. with dcm2niix"
+        )
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+        if not start:
+            raise damaged(label, "the file is empty")
+        if start.startswith(ANNEX_POINTERS):
+            raise _missing(path, label)
+        zipped = start.startswith(b"\x1f\x8b")
+        if zipped != path.name.endswith(".gz"):
+            raise DataError(
+                f"{label} is {'' if zipped else 'not '}compressed, against its name",
+                hint="rename it: .nii.gz where compressed, .nii where not",
+            )
+        with open_image(path) as stream:
+            return stream.read(nib.Nifti2Header.sizeof_hdr)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged(label, str(error)) from error
+    except OSError as error:
+        raise IoError(
+            f"{label} cannot be read: {error.strerror or error}", hint="check its permissions"
+        ) from error
+
+
+def open_image(path: Path) -> BinaryIO:
+    """Open a file, compressed or not, at its first byte."""
+    return cast(BinaryIO, gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb"))
+
+
+def _missing(path: Path, label: str) -> NoInputError:
+    if path.is_symlink() or path.exists():
+        return NoInputError(
+            f"{label} is a placeholder whose content was not fetched", hint=f"datalad get {path}"
+        )
+    return NoInputError(f"{label} does not exist", hint="check the path, or leave this visit out")
+
+
+def damaged(label: str, why: str) -> DataError:
+    """Make the error of a file that cannot be read to its end."""
+    return DataError(
+        f"{label} is damaged or not NIfTI: {why}", hint="copy or convert it again from its source"
+    )
+
+
+def _parse(head: bytes, label: str) -> Any:
+    """Make a header object from the bytes of a single-file NIfTI-1 or NIfTI-2."""
+    kinds: dict[int, tuple[Any, bytes, int]] = {
+        348: (nib.Nifti1Header, b"n+1\0", 344),
+        540: (nib.Nifti2Header, b"n+2\0", 4),
+    }
+    sizes = (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
+    size = next((number for number in sizes if number in kinds), None)
+    if size is None or len(head) < size:
+        raise damaged(label, "it does not start with a whole header")
+    kind, magic, place = kinds[size]
+    if head[place : place + 4] != magic:
+        raise damaged(label, "the format's signature is missing")
+    stored = kind(head[:size], check=False)
+    if not stored["sform_code"] and not stored["pixdim"][1:4].all():
+        # nibabel would take 1 mm for it
+        raise damaged(label, "its voxels are said to be 0 mm long")
+    try:
+        return kind(head[:size])
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise damaged(label, str(error)) from error
+
+
+def _shape(header: Any, label: str) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Three axes, or an error."""
+    full = tuple(int(n) for n in header.get_data_shape())
+    text = " × ".join(map(str, full))
+    if any(n < 1 or n > LONGEST_AXIS for n in full) or np.prod(full, dtype=float) > MOST_VOXELS:
+        raise DataError(
+            f"{label} says it has {text} voxels",
+            hint=f"check the header; at most {LONGEST_AXIS} along an axis can be used",
+        )
+    if any(n > 1 for n in full[3:]):
+        raise DataError(
+            f"{label} has {len(full)} dimensions ({text})",
+            hint="keep one 3-D volume, e.g. with nibabel.funcs.four_to_three",
+        )
+    if len(full) < 3 or min(full[:3]) < FEWEST_SLICES:
+        raise DataError(
+            f"{label} is not a volume ({text} voxels)",
+            hint=f"give the whole 3-D series; {FEWEST_SLICES} slices are the least",
+        )
+    notes = (f"stored with {len(full)} axes, those of length one left out",) * (len(full) > 3)
+    return (full[0], full[1], full[2]), notes
+
+
+def _dtype(header: Any, label: str) -> np.dtype[np.generic]:
+    """Give the type on disk, or an error where it is not one plain number per voxel."""
+    try:
+        dtype: np.dtype[np.generic] = header.get_data_dtype()
+        header.get_slope_inter()
+    except (HeaderDataError, KeyError) as error:
+        raise damaged(label, str(error)) from error
+    if dtype.kind not in "iuf":
+        raise DataError(
+            f"{label} holds {'complex numbers' if dtype.kind == 'c' else 'colours or bits'}",
+            hint="give the magnitude image, one number per voxel",
+        )
+    return dtype
+
+
+def _affine(
+    header: Any, shape: tuple[int, int, int], label: str
+) -> tuple[Affine, tuple[str, ...]]:
+    """Choose the one affine that the header's two descriptions agree on."""
+    try:
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+        affine = np.asarray(header.get_best_affine(), np.float64)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
+        raise damaged(label, f"its orientation cannot be read ({error})") from error
+    _check_axes(affine, label)
+    if sform is not None and qform is not None:
+        apart = _corner_distance(sform, qform, shape)
+        if not apart <= FORM_TOLERANCE_MM:
+            raise DataError(
+                f"{label} holds two orientations (qform and sform) that differ by {apart:.1f} mm",
+                hint="find out which is right and copy it over the other: `fslorient "
+                "-copysform2qform FILE` or `fslorient -copyqform2sform FILE`",
+            )
+    if sform is None and qform is None:
+        return affine, (NO_FORM_NOTE,)
+    zooms = np.asarray(header.get_zooms()[:3], float)
+    if not np.allclose(np.linalg.norm(affine[:3, :3], axis=0), zooms, rtol=0.01):
+        return affine, ("pixdim contradicts the sform; the sform's voxel sizes were used",)
+    return affine, ()
+
+
+def _check_axes(affine: Affine, label: str) -> None:
+    """Raise where the affine is not three perpendicular edges of a sane length."""
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not edges.all():
+        raise DataError(
+            f"{label} has an affine that cannot be inverted", hint="convert it again from DICOM"
+        )
+    if np.abs(affine[:3, 3]).max() > FARTHEST_MM:
+        raise DataError(
+            f"{label} lies more than {FARTHEST_MM / 1000:.0f} m from the scanner's centre",
+            hint="correct the origin in its header, or convert it again from DICOM",
+        )
+    low, high = SPACING_RANGE_MM
+    # header fields are float32: an honest 0.2 mm may read 0.2 - 3e-9
+    if (edges < low * (1 - 1e-5)).any() or (edges > high * (1 + 1e-5)).any():
+        sizes = " × ".join(f"{edge:.3g}" for edge in edges)
+        raise DataError(
+            f"{label} has voxels of {sizes} mm",
+            hint=f"give voxels of {low}-{high} mm; check that the header's unit is mm",
+        )
+    axes = affine[:3, :3] / edges
+    lean = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if lean > SHEAR_TOLERANCE:
+        raise DataError(
+            f"{label} has axes that are not perpendicular (cosine {lean:.3f})",
+            hint="resample it onto perpendicular axes, or convert it again from DICOM",
+        )
+
+
+def _corner_distance(one: Affine, other: Affine, shape: tuple[int, int, int]) -> float:
+    """Largest distance in mm between the corners of a grid under two affines."""
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape))), float)
+    apart = corners @ (one - other)[:3, :3].T + (one - other)[:3, 3]
+    return float(np.linalg.norm(apart, axis=1).max())

@@ -1,0 +1,158 @@
+"""Volume, place, brightness and region of every lesion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.lesions.load import MISSING, LesionRow, Point, Shares, Status
+from bids_msseg.lesions.regions import Region, assign
+
+
+def lesion_table(
+    labels: NDArray[np.integer],
+    affine: NDArray[np.floating],
+    *,
+    p_candidate: NDArray[np.floating] | None = None,
+    p_refined: NDArray[np.floating] | None = None,
+    p_lesion: Sequence[float] | None = None,
+    region_map: NDArray[np.integer] | None = None,
+    template_affine: NDArray[np.floating] | None = None,
+    status: Status = "kept",
+    reasons: Mapping[int, str] | None = None,
+) -> tuple[LesionRow, ...]:
+    """Describe every lesion of a label image.
+
+    Parameters
+    ----------
+    labels : ndarray of integers, shape (X, Y, Z)
+        0 outside, lesions 1..n; labels without voxels give no row.
+    affine : ndarray, shape (4, 4)
+        Voxel index to world position in mm, RAS+.
+    p_candidate, p_refined : ndarray, shape (X, Y, Z), optional
+        Probabilities of the candidate net and of the whole cascade.
+    p_lesion : sequence of float, optional
+        Lesion-wise probability of label i at place i - 1.
+    region_map : ndarray of integers, shape (X, Y, Z), optional
+        From :func:`bids_msseg.lesions.regions.region_map`.
+    template_affine : ndarray, shape (4, 4), optional
+        World mm of the image to world mm of the template.
+    status : {"kept", "rejected"}, default "kept"
+        What all rows say of themselves.
+    reasons : mapping of label to str, optional
+        Why each was rejected.
+
+    Returns
+    -------
+    tuple of LesionRow
+        By increasing label.
+
+    Raises
+    ------
+    ValueError
+        If an image is on another grid than the labels.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
+    >>> rows = lesion_table(labels, np.diag([2.0, 1.0, 1.0, 1.0]))
+    >>> [(row.index, row.volume_mm3, row.centroid) for row in rows]
+    [(1, 4.0, (3.0, 0.0, 0.0)), (2, 2.0, (8.0, 0.0, 0.0))]
+    """
+    _check_grids(labels, p_candidate, p_refined, region_map)
+    members = _members(labels)
+    centroids = _centroids(members, labels.shape, affine)
+    columns = {
+        "volume_mm3": members.sizes * float(abs(np.linalg.det(affine[:3, :3]))),
+        "n_voxels": members.sizes,
+        "p_candidate": _means(members, p_candidate),
+        "p_refined": _means(members, p_refined),
+    }
+    values = {name: column.tolist() for name, column in columns.items()}
+    in_template = None if template_affine is None else _points(template_affine, centroids)
+    regions, shares = _regions(labels, region_map, members.labels)
+    return tuple(
+        LesionRow(
+            index=label,
+            **{name: column[i] for name, column in values.items()},
+            centroid=_point(centroids[i]),
+            centroid_template=None if in_template is None else _point(in_template[i]),
+            p_lesion=None if p_lesion is None else float(p_lesion[label - 1]),
+            region=regions[i],
+            shares=shares[i],
+            status=status,
+            reason=(reasons or {}).get(label, ""),
+        )
+        for i, label in enumerate(members.labels.tolist())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """Labels with their sizes; labelled voxels with flat C-order index and rank of their label."""
+
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    voxels: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+    def sums(self, weights: NDArray[Any]) -> NDArray[np.float64]:
+        """Add up one value per voxel over each lesion."""
+        return np.bincount(self.ranks, weights, minlength=len(self.labels)).astype(np.float64)
+
+
+def _members(labels: NDArray[np.integer]) -> _Members:
+    voxels = np.flatnonzero(labels)
+    found, ranks, sizes = np.unique(
+        labels.reshape(-1)[voxels], return_inverse=True, return_counts=True
+    )
+    return _Members(found.astype(np.int64), sizes, voxels, ranks)
+
+
+def _centroids(
+    members: _Members, shape: tuple[int, ...], affine: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Centres of mass in world mm, shape (n, 3)."""
+    indices = np.unravel_index(members.voxels, shape)
+    means = [members.sums(axis) / members.sizes for axis in indices]
+    return _points(affine, np.stack(means, axis=1))
+
+
+def _points(affine: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    moved: NDArray[np.float64] = points @ affine[:3, :3].T + affine[:3, 3]
+    return moved
+
+
+def _point(row: NDArray[np.float64]) -> Point:
+    x, y, z = row.tolist()
+    return (x, y, z)
+
+
+def _means(members: _Members, image: NDArray[np.floating] | None) -> NDArray[np.float64]:
+    if image is None:
+        return np.full(len(members.labels), math.nan)
+    return members.sums(image.reshape(-1)[members.voxels]) / members.sizes
+
+
+def _regions(
+    labels: NDArray[np.integer],
+    region_map: NDArray[np.integer] | None,
+    found: NDArray[np.int64],
+) -> tuple[list[str], list[Shares]]:
+    """Name the main region of each lesion, and list its shares."""
+    if region_map is None:
+        return [MISSING] * len(found), [(math.nan, math.nan, math.nan, math.nan)] * len(found)
+    assigned = assign(labels, region_map)
+    names = [Region(code).label for code in assigned.main[found - 1]]
+    return names, [(a, b, c, d) for a, b, c, d in assigned.shares[found - 1].tolist()]
+
+
+def _check_grids(labels: NDArray[Any], *images: NDArray[Any] | None) -> None:
+    for image in images:
+        if image is not None and image.shape != labels.shape:
+            raise ValueError(f"labels {labels.shape} and image {image.shape} differ in grid")

@@ -1,0 +1,144 @@
+"""The node that writes what changed between the visits of a participant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, traits
+
+from bids_msseg.bids.change_tables import change_dictionary, change_rows, code_table, codes_sidecar
+from bids_msseg.bids.changes import (
+    FIGURES,
+    PairFiles,
+    PairResult,
+    failed_summary,
+    pair_summary,
+    recorded_visit,
+)
+from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.paths import changes_path, output_path
+from bids_msseg.bids.record import read_record, write_record
+from bids_msseg.bids.record_values import Scalar
+from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
+from bids_msseg.errors import DataError
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.nodes.changes import PairDelivery
+
+
+class _PublishInputs(StepInputs):
+    deliveries = traits.Any(mandatory=True, nohash=True)
+    fingerprints = traits.List(traits.Str, mandatory=True)
+    result_files = traits.List(traits.Str, mandatory=True)
+    codes_files = traits.List(traits.Str, mandatory=True)
+    transform_files = traits.List(traits.Str, mandatory=True)
+    figure_files = traits.List(traits.List(traits.Str), mandatory=True)
+
+
+class _PublishOutputs(StepOutputs):
+    table_file = File()
+
+
+class PublishChanges(Step):
+    """Put what changed between the visits of a participant to its final names."""
+
+    input_spec = _PublishInputs
+    output_spec = _PublishOutputs
+    always_run = True  # what it writes lies in OUT, where nipype does not look for it
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Write images and table; the records, which say that all is there, come last.
+
+        A pair that could not be compared keeps pictures of the attempt only; the others do not
+        depend on it.
+        """
+        deliveries: list[PairDelivery] = inputs["deliveries"]
+        texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
+        results = [PairResult.from_json(text) for text in texts]
+        for place, (delivery, result) in enumerate(zip(deliveries, results, strict=True)):
+            if result.doubt:
+                _remove_images(delivery.files)
+            else:
+                names = (inputs[what][place] for what in ("codes_files", "transform_files"))
+                _publish_images(delivery, *map(Path, names))
+            _publish_figures(delivery.files, inputs["figure_files"][place])
+        table = _publish_table(deliveries, results)
+        for delivery, result in zip(deliveries, results, strict=True):
+            _note(delivery, _summary(delivery, result))
+        return {"table_file": str(table)}
+
+
+def _publish_images(delivery: PairDelivery, codes: Path, transform: Path) -> None:
+    pair, files = delivery.pair, delivery.files
+    session = pair.earlier.session or ""
+    flairs = [
+        output_path(
+            delivery.out_dir,
+            recorded_visit(record),
+            space="FLAIR",
+            desc="preproc",
+            suffix="FLAIR",
+            extension=".nii.gz",
+        )
+        for record in (pair.earlier, pair.later)
+    ]
+    sources = [bids_uri(path, {"": delivery.out_dir}) for path in flairs]
+    write_json(files.codes_sidecar, codes_sidecar(pair, delivery.rule, sources))
+    write_tsv(files.labels, ("index", "name", "meaning"), code_table())
+    publish(codes, files.codes, keep=True)
+    names = f"the FLAIR of session {session}", "FLAIR"
+    sidecar = xfm_sidecar(*names, kind="rigid", sources=sources, software=delivery.versions)
+    write_json(files.transform_sidecar, sidecar)
+    publish(transform, files.transform, keep=True)
+
+
+def _remove_images(files: PairFiles) -> None:
+    """Remove what an earlier comparison has left, except for the pictures."""
+    for path in files.all:
+        if path not in files.figures:
+            path.unlink(missing_ok=True)
+
+
+def _publish_figures(files: PairFiles, figures: Sequence[str]) -> None:
+    """Write the pictures; one of an earlier comparison must not stand beside them."""
+    drawn = {Path(name).stem: Path(name) for name in figures}
+    for desc, target in zip(FIGURES, files.figures, strict=True):
+        if desc in drawn:
+            publish(drawn[desc], target, keep=True)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def _publish_table(deliveries: list[PairDelivery], results: list[PairResult]) -> Path:
+    first = deliveries[0]
+    path = changes_path(first.out_dir, first.pair.later.participant, ".tsv")
+    dictionary = change_dictionary()
+    rows = [
+        row
+        for delivery, result in zip(deliveries, results, strict=True)
+        for row in change_rows(delivery.pair, result)
+    ]
+    write_json(path.with_suffix(".json"), dictionary)
+    write_tsv(path, tuple(dictionary), rows)
+    return path
+
+
+def _summary(delivery: PairDelivery, result: PairResult) -> dict[str, Scalar]:
+    pair, fingerprint = delivery.pair, delivery.fingerprint
+    if result.doubt:
+        return failed_summary(pair, result.doubt, result.hint, fingerprint)
+    return pair_summary(pair, result, fingerprint)
+
+
+def _note(delivery: PairDelivery, summary: Mapping[str, Scalar]) -> None:
+    """Add it to the record of the later visit, unless that was written anew meanwhile."""
+    later = delivery.pair.later
+    record = read_record(delivery.out_dir, later.participant, later.session)
+    if record is None or record.fingerprint != later.fingerprint:
+        raise DataError(
+            f"{later.key} was processed again while it was compared",
+            hint="run the same command again when the other run has ended",
+        )
+    write_record(delivery.out_dir, replace(record, changes=dict(summary)))

@@ -1,0 +1,126 @@
+"""The files that options name: text, JSON, and the filters of a query."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg.errors import UsageError
+
+ABSENT: Final = "Query.NONE"
+CONTRASTS: Final = ("flair", "t1w", "t2w")
+FILTER_FORM: Final = '{"flair": {"acquisition": "3d"}}'
+MOST_BYTES: Final = 16 * 2**20
+"""No file that an option names is longer."""
+
+
+def filters(value: object) -> dict[str, Any]:
+    """Read entity filters: for each contrast (any case), entity to wanted value.
+
+    Parameters
+    ----------
+    value : object
+        A table of tables; values are texts, numbers, lists of these, or None (``Query.NONE`` in
+        TOML, which has no null) for an entity that has to be absent. What is not a contrast of
+        this app is kept, as files are shared between apps.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> filters({"FLAIR": {"acquisition": "3d", "run": None}})
+    {'flair': {'acquisition': '3d', 'run': None}}
+    """
+    words = f"a table of entities for each contrast, as in {FILTER_FORM}"
+    if not isinstance(value, Mapping):
+        raise ValueError(words)
+    read = {str(key).lower(): _filter(item, words) for key, item in value.items()}
+    if len(read) != len(value):
+        raise ValueError(f"each contrast once: {words}")
+    if not all(isinstance(read.get(contrast, {}), dict) for contrast in CONTRASTS):
+        raise ValueError(words)
+    return read
+
+
+def _filter(value: object, words: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _filter(item, words) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filter(item, words) for item in value]
+    if value is None or value == ABSENT:
+        return None
+    if isinstance(value, str | int | float):
+        return value
+    raise ValueError(words)
+
+
+def read_file(file: Path, *, what: str) -> str:
+    """Read a small text file that an option names.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    what : str
+        What the error calls it.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read as UTF-8 text, or is longer than such a file ever is.
+    """
+    try:
+        # a pipe is fine, and /dev/zero has no end
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UsageError(
+                f"{what} {file} is larger than {MOST_BYTES // 2**20} MB",
+                hint="name a text file that was written for this option",
+            )
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} {file} is not UTF-8 text", hint="save it as UTF-8") from error
+    except OSError as error:
+        raise UsageError(
+            f"{what} {file} cannot be read: {error.strerror or error}",
+            hint="check the path and its permissions",
+        ) from error
+
+
+def read_json(file: Path, *, what: str) -> object:
+    """Read a small JSON file that an option names.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    what : str
+        What the error calls it.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(read_file(file, what=what))
+    except json.JSONDecodeError as error:
+        why = f"{error.msg} in line {error.lineno}"
+    except (ValueError, RecursionError) as error:
+        # numbers of thousands of digits, lists in lists without end
+        why = str(error)
+    raise UsageError(f"{what} {file} is not JSON: {why}", hint=f"write it as {FILTER_FORM}")

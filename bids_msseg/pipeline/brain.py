@@ -1,0 +1,148 @@
+"""The brain mask of a visit: where it comes from, and whether it can be right."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.brain import (
+    brain_notes,
+    contradictions,
+    extract_brain,
+    is_skull_stripped,
+    mask_from_stripped,
+)
+from bids_msseg.imaging.brain_check import CheckedBrain, check_brain
+from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.resample import inverse, mask_onto
+from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.volume import Affine, Volume, load_volume
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBrain:
+    """A brain mask on the conformed FLAIR.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+    how : {"given", "stripped", "deepbet"}
+        Where it comes from.
+    notes : tuple of str
+    """
+
+    mask: Mask
+    how: str
+    notes: tuple[str, ...] = ()
+
+
+def brain_device(device: str) -> str:
+    """Choose where the brain extraction runs: on CUDA only where that was asked for.
+
+    Examples
+    --------
+    >>> brain_device("auto"), brain_device("cuda:1"), brain_device("mps")
+    ('cpu', 'cuda:1', 'cpu')
+    """
+    return device if device.startswith("cuda") else "cpu"
+
+
+def find_brain(
+    image: Volume,
+    *,
+    given: Path | None = None,
+    skull_stripped: str = "auto",
+    sidecar: str = "auto",
+    device: str = "cpu",
+    threads: int = 1,
+) -> FoundBrain:
+    """Find the brain: a given mask, the support of a stripped image, or deepbet.
+
+    The image is trusted more than its sidecar, and the option more than both.
+
+    Parameters
+    ----------
+    image : Volume
+        Conformed FLAIR.
+    given : path, optional
+        Brain mask of another pipeline.
+    skull_stripped, sidecar : {"auto", "yes", "no"}
+        The option, and what the sidecar says.
+    device : str, default "cpu"
+    threads : int, default 1
+
+    Returns
+    -------
+    FoundBrain
+
+    Raises
+    ------
+    DataError
+        If there is no brain, or the given mask cannot be used.
+    """
+    if given is not None:
+        mask = _on_grid(given, image)
+        return FoundBrain(mask, "given", brain_notes(mask, image.voxel_volume))
+    shown = is_skull_stripped(image)
+    notes = contradictions(shown, option=skull_stripped, sidecar=sidecar)
+    if skull_stripped == "yes" or (skull_stripped == "auto" and shown):
+        mask, how = mask_from_stripped(image), "stripped"
+    else:
+        mask, how = extract_brain(image, device=device, threads=threads), "deepbet"
+    return FoundBrain(mask, how, (*notes, *brain_notes(mask, image.voxel_volume)))
+
+
+def _on_grid(path: Path, image: Volume) -> Mask:
+    """Read a mask that another pipeline made and bring it onto the conformed image."""
+    shape = check_header(path, contrast="brain mask").shape
+    try:
+        stored = load_volume(path)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+        raise DataError(
+            f"the brain mask {path.name} is damaged: {error}",
+            hint="leave --derivatives out, or make the mask again",
+        ) from error
+    mask = stored.with_data(stored.data.reshape(shape) > 0)
+    moved = mask_onto(mask, image.shape, image.affine)
+    if not moved.any():
+        raise DataError(
+            f"the brain mask {path.name} does not meet the FLAIR",
+            hint="leave --derivatives out, or give a mask in the space of this FLAIR",
+        )
+    return moved
+
+
+def check_mask(flair: Volume, brain: Mask, template_to_flair: Affine, *, how: str) -> CheckedBrain:
+    """Compare a brain mask with the template's; see :mod:`bids_msseg.imaging.brain_check`.
+
+    Parameters
+    ----------
+    flair : Volume
+        Bias field removed.
+    brain : ndarray of bool, shape (X, Y, Z)
+        On the FLAIR's grid.
+    template_to_flair : ndarray, shape (4, 4)
+        Of the embedded template, where its fit passed its checks.
+    how : str
+        Where the mask comes from; a given one stays as it is.
+
+    Returns
+    -------
+    CheckedBrain
+    """
+    template = load_template()
+    return check_brain(
+        flair,
+        brain,
+        template.volume.with_data(template.mask),
+        inverse(template_to_flair),
+        repair=how != "given",
+    )

@@ -1,0 +1,197 @@
+"""One run of nipype: how it is set up, what is seen of its steps, what is known when it ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import isdefined
+from nipype.pipeline.engine import Workflow
+
+from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.workflow.plan import step_label, visit_workflow_name
+from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
+
+TOP = "bids_msseg"
+LOGGER = logging.getLogger("bids_msseg")
+QUICK_POLL_S = 0.2
+NO_JOB = "the scheduler took no job"
+StepSeen = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How workflows run.
+
+    Attributes
+    ----------
+    work_dir, out_dir : path
+    plugin : str
+        Name of a nipype plugin.
+    plugin_args : mapping
+    chunk : int
+        Visits that run together.
+    stop_on_first_crash, clean : bool
+        ``clean`` removes a visit's folder when it has finished well.
+    """
+
+    work_dir: Path
+    out_dir: Path
+    plugin: str = "Linear"
+    plugin_args: Mapping[str, Any] | None = None
+    chunk: int = 1
+    stop_on_first_crash: bool = False
+    clean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a step took, for the resource monitor.
+
+    Attributes
+    ----------
+    visit, step : str
+    seconds : float
+        Wall time.
+    cpu_seconds : float
+        Time of all its threads.
+    memory_gb : float
+        Peak resident memory of its process, GiB.
+    """
+
+    visit: str
+    step: str
+    seconds: float
+    cpu_seconds: float
+    memory_gb: float
+
+
+class Watch:
+    """Listens to nipype's status callback."""
+
+    def __init__(
+        self, group: Sequence[Delivery], on_step: StepSeen | None, *, measure: bool
+    ) -> None:
+        self._keys = {visit_workflow_name(d.visit): d.visit.key for d in group}
+        self._on_step = on_step
+        self._measure = measure
+        self._begun: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+        self._usage: dict[tuple[str, str], Usage] = {}
+
+    def __call__(self, node: Any, status: str) -> None:
+        """Note what a node does; end the run where a signal has ended the node."""
+        interruption = getattr(node.interface, "interruption", None)
+        if status == "exception" and interruption is not None:
+            raise interruption
+        name = str(node.fullname).split(".")
+        visit = next((part for part in name if part in self._keys), None)
+        if visit is None:
+            return
+        now = time.monotonic()
+        self._begun.setdefault(visit, now)
+        self._ended[visit] = now
+        step = name[-1]
+        words = step_label(step)
+        if status == "start" and words and self._on_step:
+            self._on_step(self._keys[visit], words)
+        if status == "end" and words and self._measure:
+            self._note_usage(visit, step, node)
+
+    def _note_usage(self, visit: str, step: str, node: Any) -> None:
+        took = node.result.outputs
+        if isdefined(took.memory_gb):
+            self._usage[visit, step] = Usage(
+                self._keys[visit], step, took.seconds, took.cpu_seconds, took.memory_gb
+            )
+
+    def seconds(self, visit: str) -> float:
+        """Wall time between a visit's first and last event."""
+        return self._ended.get(visit, 0.0) - self._begun.get(visit, 0.0)
+
+    def usage(self, visit: str) -> tuple[Usage, ...]:
+        """Tell what the steps of a visit took."""
+        return tuple(used for (name, _), used in self._usage.items() if name == visit)
+
+
+@dataclass(slots=True)
+class Ended:
+    """What is known after nipype has returned."""
+
+    watch: Watch
+    killed: set[str] = field(default_factory=set)
+    error: str = ""
+
+
+def nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
+    """Choose what nipype's configuration says about crash files, hashing and polling."""
+    settings = {
+        "crashdump_dir": str(crash_dir),
+        "crashfile_format": "txt",
+        "hash_method": "content",
+        "stop_on_first_crash": str(execution.stop_on_first_crash).lower(),
+        "remove_unnecessary_outputs": "false",
+        "check_version": "false",
+        "create_report": "false",
+    }
+    if execution.plugin == "MultiProc":
+        # others ask a cluster's scheduler, which has more to do than to answer us
+        settings["poll_sleep_duration"] = str(QUICK_POLL_S)
+    return settings
+
+
+def run_nipype(top: Workflow, execution: Execution, ended: Ended) -> None:
+    """Run workflows as one; what is known at their end is noted in ``ended``."""
+    arguments = {**(execution.plugin_args or {}), "status_callback": ended.watch}
+    steady = SteadyMultiProcPlugin(arguments) if execution.plugin == "MultiProc" else None
+    try:
+        with _quiet_nipype():
+            top.run(plugin=steady or execution.plugin, plugin_args=arguments)
+    except Exception as error:
+        # nipype raises once all other branches are done; each visit's own end is looked up later
+        ended.error = _in_a_line(error)
+        LOGGER.debug("a workflow ended with %s", error, exc_info=True)
+    except BaseException:
+        if steady is not None:
+            steady.close(wait=False)
+        raise
+    if steady is not None:
+        steady.close(wait=True)
+        ended.killed = steady.killed
+
+
+def _in_a_line(error: Exception) -> str:
+    """Tell an error by its first line; of a job that was refused, what the scheduler said."""
+    first = (str(error).splitlines() or [""])[0]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_submit_batchtask":
+            # nipype looks for the job's number only
+            runtime = getattr(frame.f_locals.get("result"), "runtime", None)
+            said = "\n".join(str(getattr(runtime, name, "")) for name in ("stderr", "stdout"))
+            return f"{NO_JOB}: {' '.join(said.split()) or first}"
+    return f"{type(error).__name__}: {first}"
+
+
+@contextmanager
+def _quiet_nipype() -> Iterator[None]:
+    """Keep nipype's traces of failures, which are told in our words, for -v and crash files."""
+    logger = logging.getLogger("nipype.workflow")
+    before = logger.level
+    if not LOGGER.isEnabledFor(logging.DEBUG):
+        # it calls a file that it cannot write critical, before it raises
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def visit_folder(execution: Execution, delivery: Delivery) -> Path:
+    """Return the folder of a visit's nodes."""
+    return execution.work_dir / TOP / visit_workflow_name(delivery.visit)

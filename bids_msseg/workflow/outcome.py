@@ -1,0 +1,182 @@
+"""How workflows ended, from what they have left: records, failures of steps, crash files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.record import read_record
+from bids_msseg.errors import ExitCode
+from bids_msseg.nodes.base import FAILURE_FILE, explained
+from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.workflow.execution import NO_JOB, TOP, Ended, Execution, Usage, visit_folder
+from bids_msseg.workflow.plan import visit_workflow_name
+from bids_msseg.workflow.plugins import KILLED
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LEAST_ROOM = 2**20
+"""Bytes; with less on its disk a step that fails without a word failed for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a visit's workflow ended.
+
+    Attributes
+    ----------
+    delivery : Delivery
+    ok : bool
+    seconds : float
+        Wall time.
+    step, message, hint : str
+        Where and why it failed.
+    code : int
+        Exit code that the failure asks for.
+    crash_files : tuple of path
+    stopped : bool
+        Not failed itself: the run ended at another visit's crash.
+    usage : tuple of Usage
+    """
+
+    delivery: Delivery
+    ok: bool
+    seconds: float
+    step: str = ""
+    message: str = ""
+    hint: str = ""
+    code: int = 0
+    crash_files: tuple[Path, ...] = ()
+    stopped: bool = False
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a workflow beside the visits' own ended early.
+
+    Attributes
+    ----------
+    message, hint : str
+    code : int
+        Exit code that it asks for.
+    crash_files : tuple of path
+    """
+
+    message: str
+    hint: str
+    code: int
+    crash_files: tuple[Path, ...] = ()
+
+
+def find_outcome(
+    delivery: Delivery, execution: Execution, ended: Ended, crashes: set[Path]
+) -> Outcome:
+    """Look up how a visit ended: its record, which is written last of all, says whether well."""
+    name, visit = visit_workflow_name(delivery.visit), delivery.visit
+    folder = visit_folder(execution, delivery)
+    seconds, usage = ended.watch.seconds(name), ended.watch.usage(name)
+    record = read_record(execution.out_dir, visit.participant, visit.session)
+    if record and record.status == "ok" and record.fingerprint == delivery.fingerprint:
+        if execution.clean:
+            shutil.rmtree(folder, ignore_errors=True)
+        return Outcome(delivery, True, seconds, usage=usage)
+    files = take_crash_files(crashes, name, visit.key)
+    told = read_failure(folder / FAILURE_FILE) or infer_failure(name, ended, files, execution)
+    return Outcome(
+        delivery,
+        False,
+        seconds,
+        step=str(told.get("step", "")),
+        message=str(told.get("message", "")),
+        hint=str(told.get("hint", "")),
+        code=int(told.get("code", ExitCode.FAILURE)),
+        crash_files=files,
+        usage=usage,
+    )
+
+
+def read_failure(failure: Path) -> dict[str, Any]:
+    """Read what a step has written about its failure; empty where it has not."""
+    try:
+        content = json.loads(failure.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def infer_failure(
+    visit: str, ended: Ended, crash_files: Sequence[Path], execution: Execution
+) -> dict[str, Any]:
+    """Say what can be said of a step that could not say it itself."""
+    step = next((one for one in ended.killed if visit in one.split(".")), "")
+    if step:
+        return {
+            "step": step.rpartition(".")[2],
+            "message": f"{KILLED}, most likely for lack of memory",
+            "hint": "give the job more memory, or lower --nprocs",
+            "code": ExitCode.TEMPORARY,
+        }
+    number = _lack_of_room(ended, crash_files, execution)
+    if number:
+        found = explained(OSError(number, os.strerror(number)))
+        return {"message": found.message, "hint": found.hint, "code": found.code}
+    told = ended.error or "a step ended without saying why"
+    hint = "look into the crash file; -vv shows what nipype says"
+    if not crash_files:
+        hint = "run it again with -vv, which shows what nipype says"
+    if told.startswith(NO_JOB):
+        hint = "correct what the file of --use-plugin asks of the scheduler, or ask its keepers"
+    return {"message": told, "hint": hint, "code": ExitCode.FAILURE}
+
+
+def _lack_of_room(ended: Ended, crash_files: Sequence[Path], execution: Execution) -> int:
+    """Find the number of the error if a file of nipype's own had no room; else 0.
+
+    A step that could not write its result is taken for one that left none, so that nothing but
+    the full disk itself tells.
+    """
+    texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
+    named = [number for number in NO_ROOM if any(f"[Errno {number}]" in text for text in texts)]
+    places = [place for place in (execution.work_dir, execution.out_dir) if place.is_dir()]
+    if not named and any(shutil.disk_usage(place).free < LEAST_ROOM for place in places):
+        return errno.ENOSPC
+    return named[0] if named else 0
+
+
+def remove_crash_files(crashes: set[Path], group: Sequence[Delivery]) -> None:
+    """Remove the crash files of visits that a signal has stopped."""
+    for delivery in group:
+        visit = delivery.visit
+        for path in take_crash_files(crashes, visit_workflow_name(visit), visit.key):
+            path.unlink(missing_ok=True)
+
+
+def new_crash_files(crash_dir: Path, before: set[Path]) -> set[Path]:
+    """List the crash files of this run; those that a full disk left empty go."""
+    new = set(crash_dir.glob("crash-*.txt")) - before
+    empty = {path for path in new if not path.stat().st_size}
+    for path in empty:
+        path.unlink(missing_ok=True)
+    return new - empty
+
+
+def take_crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
+    """Take this visit's crash files out of the set, named after it instead of after the user."""
+    mark = f"Node: {TOP}.{visit}."
+    found = []
+    for path in sorted(crashes):
+        start = path.read_text(encoding="utf-8", errors="replace")[:2000]
+        if mark not in start:
+            continue
+        step = start.partition(mark)[2].split()[0]
+        moment = "-".join(path.name.split("-")[1:3])
+        named = path.with_name(f"crash-{moment}_{key}_{step}.txt")
+        found.append(path.rename(named))
+        crashes.remove(path)
+    return tuple(found)

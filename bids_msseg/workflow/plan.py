@@ -1,0 +1,149 @@
+"""What a visit's workflow is built from: its settings, names, and the graph under construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.utility import Merge
+from nipype.pipeline.engine import Node, Workflow
+
+from bids_msseg.bids.visit import Visit
+from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.options import NATIVE_SPACES
+
+STEP_LABELS = {
+    "conform": "checking images",
+    "brain": "finding the brain",
+    "coregister": "aligning contrasts",
+    "bias": "removing bias fields",
+    "template": "fitting the template",
+    "check_brain": "checking the brain mask",
+    "anatomy": "finding the ventricles",
+    "stack": "normalising",
+    "quality": "checking contrasts",
+    "segment": "segmenting",
+    "delineate": "listing lesions",
+    "estimate": "estimating the load",
+    "on_flair": "writing images",
+    "space": "other spaces",
+    "draw": "drawing figures",
+    "publish": "writing results",
+}
+"""Start of a node's name to what a person reads while it runs."""
+
+
+def step_label(step: str) -> str | None:
+    """Say in words what a node does; None for those that only gather.
+
+    Examples
+    --------
+    >>> step_label("on_flair_T1w"), step_label("list_notes")
+    ('writing images', None)
+    """
+    return next((words for start, words in STEP_LABELS.items() if step.startswith(start)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What shapes the workflow of a visit beside its images.
+
+    Attributes
+    ----------
+    model_file : path
+        Weights of the cascade.
+    skull_stripped : {"auto", "yes", "no"}
+    fast : bool
+    seed : int
+    device : str
+    threads : int
+        Threads a node may use.
+    spaces : tuple of (name, resolution or None)
+        Where masks are written besides the FLAIR grid.
+    measure : bool
+        Whether each node measures its memory and CPU time.
+    calibration : str
+        Digest of what stands beside the weights; another one runs the steps that read it again.
+    """
+
+    model_file: Path
+    skull_stripped: str = "auto"
+    fast: bool = False
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    spaces: tuple[tuple[str, int | None], ...] = ()
+    measure: bool = False
+    calibration: str = ""
+
+
+def visit_workflow_name(visit: Visit) -> str:
+    """Return the name of a visit's workflow, which is also its folder's.
+
+    Examples
+    --------
+    >>> visit_workflow_name(Visit("01", "1", Path("f.nii.gz")))
+    'sub_01_ses_1'
+    """
+    # BIDS labels may hold a plus and no underscore, nipype's names the other way round
+    return visit.key.replace("-", "_").replace("+", "_plus_")
+
+
+@dataclass(frozen=True, slots=True)
+class VisitPlan:
+    """A workflow under construction."""
+
+    workflow: Workflow
+    delivery: Delivery
+    settings: Settings
+    steps: list[str] = field(default_factory=list)
+
+    @property
+    def contrasts(self) -> dict[str, Path]:
+        """Images of the visit by contrast."""
+        return self.delivery.visit.contrasts
+
+    @property
+    def moving(self) -> list[str]:
+        """Contrasts that have to be aligned with FLAIR."""
+        return [name for name in self.contrasts if name != "FLAIR"]
+
+    @property
+    def spaces(self) -> dict[str, tuple[str, int]]:
+        """Spaces besides the FLAIR's, each once, by the name of their node."""
+        found: dict[str, tuple[str, int]] = {}
+        for space, resolution in self.settings.spaces:
+            if space == "T1w" and "T1w" in self.contrasts:
+                found["space_T1w"] = (space, 1)
+            elif space not in NATIVE_SPACES:
+                grid = resolution or 1
+                found[f"space_{space}" + (f"_{grid}" if grid != 1 else "")] = (space, grid)
+        return found
+
+    def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
+        """Add a node that declares its memory and threads."""
+        count = self.settings.threads if threads else 1
+        interface.inputs.threads = count
+        interface.inputs.measure = self.settings.measure
+        node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count)
+        self.workflow.add_nodes([node])
+        self.steps.append(name)
+        return node
+
+    def connect(self, start: str, output: str, end: str, target: str) -> None:
+        """Connect two nodes by name."""
+        nodes = self.workflow
+        nodes.connect(nodes.get_node(start), output, nodes.get_node(end), target)
+
+
+def gather(
+    plan: VisitPlan, name: str, ends: list[tuple[str, str]], target: tuple[str, str]
+) -> None:
+    """Merge the outputs of several nodes into one list input."""
+    if not ends:
+        return
+    merge = Node(Merge(len(ends)), name=name, run_without_submitting=True)
+    for number, (node, output) in enumerate(ends, start=1):
+        plan.workflow.connect(plan.workflow.get_node(node), output, merge, f"in{number}")
+    plan.workflow.connect(merge, "out", plan.workflow.get_node(target[0]), target[1])
