@@ -258,7 +258,7 @@ def test_a_template_in_doubt_is_not_trusted_and_no_mask_is_held_against_it(
     assert fit.trusted == (not doubt)
     assert len(fit.faults) == bool(doubt)
     monkeypatch.setattr(
-        preprocess,
+        brain_steps,
         "check_brain",
         lambda _, mask, *__, **___: CheckedBrain(~mask, mask, ("cut",), ("look",)),
     )

@@ -187,7 +187,11 @@ def test_text_from_data_never_becomes_markup(
     table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
     table.write_text(f"index\tregion\tstatus\treason\n{EVIL}\t{EVIL}\tkept\t{EVIL}\n")
     record = make_record(
-        contrasts={EVIL: ContrastUse(EVIL, (1.0, 1.0, 1.0), note=EVIL)},
+        # the viewer shows what was used
+        contrasts={
+            **make_record().contrasts,
+            EVIL: ContrastUse(EVIL, (1.0, 1.0, 1.0), note=EVIL),
+        },
         model=ModelUse(EVIL, EVIL, EVIL),
         options={EVIL: EVIL},
         regions={EVIL: (1.0, 1)},
