@@ -187,7 +187,8 @@ def lesion_free(bench: Bench) -> Section:
         item = SyntheticDataset([empty], FREE_SEED, size=FREE_EDGE)[number]
         shown = item[0].numpy()
         flair, t1w, t2w = (bool(flag) for flag in shown[3:, 0, 0, 0] > 0)
-        brain = shown[0] > BACKGROUND
+        # dark fluid may lie below the value of the background
+        brain = shown[0] != BACKGROUND
         visit = LabelledVisit(
             head.name,
             "synthetic",
@@ -342,7 +343,9 @@ def wall_time(
     title = "Wall time of the cascade"
     if not cases:
         return Section(title, f"{visit} is not among the visits: nothing was timed.")
-    path = find_model(None if model is None else str(model))
+    trained = sorted(bench.training.folder.glob("*.safetensors"))
+    chosen = model or (trained[0] if trained else None)
+    path = find_model(None if chosen is None else str(chosen))
     brain, device = bench.training.visit(visit), bench.training.engine.device
     stack = Stack(brain.images.astype(np.float32), brain.present, brain.brain, np.eye(4))
     findings = []

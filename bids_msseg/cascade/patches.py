@@ -56,6 +56,11 @@ class LabelledVisit:
     truth: NDArray[np.float16]
     thick: bool
 
+    @property
+    def participant(self) -> str:
+        """``sub-<label>``."""
+        return self.name.partition("_")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Places:

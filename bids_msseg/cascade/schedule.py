@@ -30,7 +30,7 @@ from bids_msseg.cascade.stages import (
 )
 from bids_msseg.cascade.team import find_team, run_first
 
-ALONE = ("look", "oof", "judge")
+ALONE = ("look", "oof", "judge", "unseen", "held-out")
 """Kinds of work that a team leaves to its first process: no net is trained, or one in a minute."""
 
 

@@ -211,6 +211,11 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
     idle = {"--outer": options.outer, "--split": options.split if options.init else None}
     if not options.preset and options.init and starting_weights(options.init):
         idle = {}
+    elif options.lesion_bank is not None:
+        raise UsageError(
+            "--lesion-bank needs --init with weights that have an anatomy head",
+            hint="leave out --lesion-bank",
+        )
     if options.preset:
         idle |= {"--init": options.init, "--label-maps": options.label_maps}
     odd = [name for name, value in idle.items() if value]

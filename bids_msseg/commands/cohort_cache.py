@@ -134,7 +134,7 @@ def _describe(item: LabelledFiles) -> dict[str, Any]:
     return {
         "site": item.site,
         "files": {
-            kind: {**_stamp(path), "sha256": _digest(path)} for kind, path in _inputs(item).items()
+            kind: {**_stamp(path), "sha256": digest(path)} for kind, path in _inputs(item).items()
         },
     }
 
@@ -144,7 +144,8 @@ def _stamp(path: Path) -> dict[str, int]:
     return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -183,7 +184,7 @@ def _find_other_content(
         if _stamp(path) != {key: known[kind][key] for key in ("size", "mtime_ns")}
     ]
     for kind in touched:
-        if _digest(inputs[kind]) != known[kind]["sha256"]:
+        if digest(inputs[kind]) != known[kind]["sha256"]:
             return f"{inputs[kind].name} has changed"
     if touched:
         write_json(target.with_suffix(".json"), _describe(item))

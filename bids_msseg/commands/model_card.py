@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from bids_msseg import __version__
 from bids_msseg.commands.shipping import score_table
 from bids_msseg.evaluation.comparison import Pair, comparison_table
-from bids_msseg.evaluation.scoring import Score
 
 if TYPE_CHECKING:
-    from bids_msseg.models.weights import CascadePoint
+    from bids_msseg.commands.train_cascade import Evaluation
     from bids_msseg.training.protocol import TrainingContext
 
 
@@ -21,9 +20,10 @@ def model_card(
     context: TrainingContext,
     target: Path,
     digest: str,
-    point: CascadePoint,
-    scores: Sequence[Score],
+    found: Evaluation,
     pairs: Sequence[Pair],
+    *,
+    chosen: bool,
 ) -> str:
     """Write the model card of a training, in Markdown.
 
@@ -34,12 +34,19 @@ def model_card(
         The weights.
     digest : str
         Their SHA-256.
-    point : CascadePoint
-    scores : sequence of Score
+    found : Evaluation
         Of held-out patients.
     pairs : sequence of Pair
         Before and after; empty where the training started from no whole cascade.
+    chosen : bool
+        Whether operating points were chosen on held-out visits.
     """
+    point = "The operating point is that of the starting weights."
+    if chosen:
+        point = (
+            "Its operating point was chosen on the held-out\nvisits of the other folds, whose "
+            "networks had seen the patients of this fold."
+        )
     start = context.networks()
     folds = enumerate(context.split.folds)
     before = f"\n## Before and after\n\n{comparison_table(pairs)}\n" if pairs else ""
@@ -49,7 +56,7 @@ def model_card(
 - trained by: `msseg-train`, bids_msseg {__version__}
 - started from: {start.name}, SHA-256 `{start.sha256}`
 - recipe: {_listed(asdict(context.recipe))}
-- operating point: {_listed(asdict(point))}
+- operating point: {_listed(asdict(found.points[None]))}
 - intended use: white-matter lesions of multiple sclerosis on FLAIR, with T1w and T2w where they
   exist; research use, not for diagnosis
 
@@ -59,13 +66,13 @@ def model_card(
 
 ## Agreement with experts on held-out patients
 
-Each visit was segmented by networks that had not seen its patient. Its operating point was chosen
-on the held-out visits of the other folds. Figures are volume-wise, on the grid of the FLAIR as
-acquired. Lesion F1 counts 26-connected components of at least 3 mm³, by any overlap and by the
-rule of Anima with its code's defaults. The released networks were trained on all patients:
-nothing below was measured on the released file.
+Each visit was segmented by networks that had not seen its patient. {point}
+Values are volume-wise, on the grid of the FLAIR as acquired. Lesion F1 counts 26-connected
+components of at least 3 mm³, by any overlap and by the rule of Anima with its code's defaults.
+Means are over the visits of a participant, then over participants. The released networks were
+trained on all patients: nothing below was measured on the released file.
 
-{score_table(scores)}
+{score_table(found.scores)}
 {before}"""
 
 

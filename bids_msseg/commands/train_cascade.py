@@ -2,7 +2,7 @@
 
 Every visit of a test fold is segmented by networks that have not seen its patient. Its operating
 point is chosen on the visits of the other test folds, each as segmented by networks that had not
-seen its patient.
+seen that visit's patient, but had seen the patients of the test fold.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_msseg.bids.files import write_atomic, write_json, write_tsv
-from bids_msseg.commands.cohort_cache import prepare_cohort, read_images
+from bids_msseg.calibration import calibration_path
+from bids_msseg.commands.cohort_cache import digest, prepare_cohort, read_images
 from bids_msseg.commands.folding import count_people, deal_folds, keep_plan, read_split
 from bids_msseg.commands.model_card import model_card
 from bids_msseg.commands.recipes import read_yaml
 from bids_msseg.commands.shipping import describe_data, draw_losses, score_table
 from bids_msseg.errors import DataError, NoInputError, UsageError
-from bids_msseg.evaluation.calibration import calibrate, describe, learn
+from bids_msseg.evaluation.calibration import calibrate, describe
 from bids_msseg.evaluation.comparison import (
+    NO,
     NOT_BETTER,
-    YES,
     Pair,
     comparison_rows,
     comparison_table,
@@ -41,6 +42,7 @@ from bids_msseg.evaluation.scoring import (
     cut_mask,
     keep_prediction,
     onto_flair,
+    read_scores,
     score,
 )
 from bids_msseg.imaging.volume import load_volume
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("bids_msseg")
 CANDIDATE, CASCADE, BEFORE = "candidate net", "cascade", "before"
 NOT_BETTER_SUFFIX = "-not-better"
+START = "start"
+WEIGHTS = (".safetensors", ".pt")
 FEWEST_FOLDS = 3
 """With fewer test folds the operating point is not chosen anew."""
 
@@ -105,11 +109,16 @@ def train_cascade(
     """
     from bids_msseg.cascade.schedule import run_in_order
     from bids_msseg.cascade.team import run_first
+    from bids_msseg.models.engine import choose_engine
     from bids_msseg.training.protocol import held_out_folds, plan_stages, run_stage
 
     recipe = read_cascade_recipe(options.recipe)
-    context = run_first(lambda: open_context(options, recipe, start, files))
-    tests = tuple(options.outer) or held_out_folds(context.split)
+    # every process of a team has a device of its own
+    engine = choose_engine(options.device)
+    context = replace(
+        run_first(lambda: open_context(options, recipe, start, files)), engine=engine
+    )
+    tests = tuple(sorted(set(options.outer))) or held_out_folds(context.split)
     LOGGER.info("training on %d visits, %d test folds", len(files), len(tests))
     run_in_order(
         plan_stages(context.split, tests, release=not options.outer),
@@ -143,39 +152,66 @@ def open_context(
     ------
     UsageError
         If the folder holds another training, or a test fold does not exist.
+    NoInputError
+        If there are no label maps, or there is no lesion bank.
+    DataError
+        If the starting weights, the label maps or the lesion bank cannot be used.
     """
-    from bids_msseg.models.engine import choose_engine
-    from bids_msseg.training.label_maps import prepare_label_maps
+    from bids_msseg.models.engine import Engine
+    from bids_msseg.training.label_maps import (
+        find_label_maps,
+        prepare_label_maps,
+        read_lesion_bank,
+    )
     from bids_msseg.training.protocol import TrainingContext
     from bids_msseg.training.start import read_start
 
     out: Path = options.output_dir
-    engine = choose_engine(options.device)
     begun = read_start(start, recipe.candidate_net)
+    bank: Path | None = options.lesion_bank
+    found = find_label_maps(options.label_maps / "anatomy") if options.label_maps else ()
+    if bank is not None:
+        read_lesion_bank(bank)
     for folder in ("checkpoints", "logs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     loads = prepare_cohort(out, files, options.threads)
     split = _split(options, recipe, files, loads)
-    unknown = [fold for fold in options.outer if fold not in split.everything]
-    if unknown:
-        count = len(split.folds)
-        raise UsageError(f"there is no fold {unknown[0]}", hint=f"there are {count}, from 0")
-    maps = None
-    if options.label_maps is not None:
-        maps = out / "label-maps"
-        prepare_label_maps(options.label_maps / "anatomy", options.lesion_bank, maps)
-    seen = YES in seen_visits(out, files, begun.notes).values()
-    keep_plan(out, split, {"recipe": asdict(recipe), "start": begun.sha256, "seen": seen})
+    _check_folds(options.outer, split)
+    # a later session of a patient that the weights have seen is not known to be unseen
+    seen = set(seen_visits(out, files, begun.notes).values()) != {NO}
+    if seen:
+        LOGGER.warning("the training starts from the pretrained CNN-1: the given weights may have")
+        LOGGER.warning("seen some of these patients")
+        read_start(start, recipe.candidate_net, seen=True)
+    plan = {"recipe": asdict(recipe), "start": begun.sha256, "seen": seen}
+    inputs = {path.name: digest(path) for path in (*found, *((bank,) if bank else ()))}
+    keep_plan(out, split, {**plan, "synthesis": inputs})
+    maps = out / "label-maps" if found else None
+    if maps is not None:
+        prepare_label_maps(options.label_maps / "anatomy", bank, maps)
     start = keep_start(start, out)
-    return TrainingContext(out, split, start, seen, maps, options.lesion_bank, engine, recipe)
+    return TrainingContext(out, split, start, seen, maps, bank, Engine(), recipe)
+
+
+def _check_folds(asked: Sequence[int], split: Split) -> None:
+    """Refuse test folds that do not exist, or that leave nobody to learn from."""
+    count = len(split.folds)
+    unknown = [fold for fold in asked if fold >= count]
+    if unknown:
+        raise UsageError(f"there is no fold {unknown[0]}", hint=f"there are {count}, from 0")
+    if asked and count == 1:
+        raise UsageError("one participant cannot be held out", hint="leave --outer out")
 
 
 def keep_start(start: Path, out: Path) -> Path:
-    """Copy the weights that a training starts from beside it, so that it can always be read."""
-    kept = out / f"start{start.suffix}"
-    if not kept.is_file() or kept.stat().st_size != start.stat().st_size:
-        write_atomic(kept, start.read_bytes())
-    return kept
+    """Copy the weights that a training starts from, so that it can always be read."""
+    folder = out / START
+    folder.mkdir(exist_ok=True)
+    for source in (start, calibration_path(start)):
+        kept = folder / source.name
+        if source.is_file() and not kept.is_file():
+            write_atomic(kept, source.read_bytes())
+    return folder / start.name
 
 
 def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
@@ -193,7 +229,8 @@ def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
     from bids_msseg.training.protocol import TrainingContext
     from bids_msseg.training.recipe import SHAPES, make_cascade_recipe
 
-    path, starts = folder / "training.json", sorted(folder.glob("start.*"))
+    path = folder / "training.json"
+    starts = [one for kind in WEIGHTS for one in sorted(folder.glob(f"{START}/*{kind}"))]
     if not path.is_file() or not starts:
         raise NoInputError(
             f"{folder} holds no training", hint="give the folder that msseg-train wrote"
@@ -203,6 +240,12 @@ def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
         split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
         settings = {key: one for key, one in plan["recipe"].items() if key not in SHAPES}
         recipe, seen = make_cascade_recipe(settings), bool(plan["seen"])
+        widths = [tuple(map(int, plan["recipe"][name]["widths"])) for name in SHAPES]
+        recipe = replace(
+            recipe,
+            candidate_net=replace(recipe.candidate_net, widths=widths[0]),
+            refinement_net=replace(recipe.refinement_net, widths=widths[1]),
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
         raise DataError(
             f"cannot read {path}: {error}", hint="run msseg-train again to write it anew"
@@ -238,7 +281,7 @@ def seen_visits(
     images = read_images(out / "cohort", visits)
     if not notes:
         # a CNN-1 that was trained on synthetic images only
-        return dict.fromkeys(visits, "no")
+        return dict.fromkeys(visits, NO)
     return {visit: seen_before(notes, visit, images.get(visit)) for visit in visits}
 
 
@@ -267,8 +310,12 @@ def evaluate(
             lesion, refinement = read_refined(context.folder / "unseen", item.visit.key)
             probability = decide(lesion, refinement, start.point)
             scores.append(_score(context, item, BEFORE, probability, start.point.threshold))
-    rows = [{name: getattr(one, name) for name in COLUMNS} for one in scores]
-    write_tsv(context.folder / "scores.tsv", COLUMNS, rows)
+    path = context.folder / "scores.tsv"
+    new = {(one.visit, one.method) for one in scores}
+    earlier = read_scores(path) if path.is_file() else []
+    kept = [one for one in earlier if (one.visit, one.method) not in new]
+    rows = [{name: getattr(one, name) for name in COLUMNS} for one in (*kept, *scores)]
+    write_tsv(path, COLUMNS, rows)
     return Evaluation(tuple(scores), points)
 
 
@@ -300,7 +347,7 @@ def choose_points(
     threshold = context.recipe.candidate_threshold
     if len(tests) < FEWEST_FOLDS:
         usual = replace(context.networks().point, candidate_threshold=threshold)
-        return _keep_points(context, dict.fromkeys((None, *tests), usual))
+        return _keep_points(context, {**dict.fromkeys(tests, usual), None: usual})
     held = []
     for name in context.split.members(tuple(tests)):
         visit = context.visit(name)
@@ -317,8 +364,10 @@ def choose_points(
 def _keep_points(
     context: TrainingContext, points: dict[int | None, CascadePoint]
 ) -> dict[int | None, CascadePoint]:
-    kept = {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
-    write_json(context.folder / "points.json", kept)
+    path = context.folder / "points.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept |= {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
+    write_json(path, kept)
     return points
 
 
@@ -371,15 +420,15 @@ def _finish(
         called += NOT_BETTER_SUFFIX * (verdict.word == NOT_BETTER)
     target = context.folder / f"{called}.safetensors"
     names = context.split.members(context.split.everything)
-    digest = write_cascade(context, None, target, found.points[None], _notes(context, names))
-    card = model_card(context, target, digest, found.points[None], found.scores, pairs)
-    known = describe(learn(context.folder, files).calibration())
+    sha256 = write_cascade(context, None, target, found.points[None], _notes(context, names))
+    given = None if start.refinement is None else context.start
+    known = calibrate(context.folder, files, target, given=given)
+    card = model_card(context, target, sha256, found, pairs, chosen=len(tests) >= FEWEST_FOLDS)
     data = describe_data(options.bids_dir, files)
-    write_atomic(target.with_suffix(".md"), f"{card}\n{known}\n{data}".rstrip() + "\n")
+    card = f"{card}\n{describe(known)}\n{data}".rstrip() + "\n"
+    write_atomic(target.with_suffix(".md"), card)
     draw_losses(context.folder / "logs", context.folder / "losses.png")
     _remove_other(context.folder, options.name, called)
-    given = None if start.refinement is None else context.start
-    calibrate(context.folder, files, target, given=given)
     LOGGER.info("weights: %s", target)
     return target
 

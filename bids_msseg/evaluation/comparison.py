@@ -151,8 +151,8 @@ def seen_before(notes: Mapping[str, Any], visit: str, image: str | None = None) 
     visit : str
         ``sub-<label>[_ses-<label>]``.
     image : str, optional
-        SHA-256 of its FLAIR. Names are compared only where images cannot be: many datasets have
-        a ``sub-01``.
+        SHA-256 of its FLAIR. The same label with another image is not known: it may be a later
+        session, and many datasets have a ``sub-01``.
 
     Returns
     -------
@@ -175,10 +175,11 @@ def _seen_in(notes: Mapping[str, Any], visit: str, image: str | None) -> str:
         return YES
     if not isinstance(names, list):
         return UNKNOWN
+    same_label = visit.partition("_")[0] in {str(name).partition("_")[0] for name in names}
     if image is not None and set(names) <= set(images):
-        return NO
-    patient = visit.partition("_")[0]
-    return YES if patient in {str(name).partition("_")[0] for name in names} else NO
+        # another image under the same label: a later session, or another person
+        return UNKNOWN if same_label else NO
+    return YES if same_label else NO
 
 
 def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:

@@ -108,23 +108,31 @@ def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, meth
 
 
 def site_means(scores: Iterable[Score]) -> list[tuple[str, str, int, dict[str, float]]]:
-    """Average per site and method; undefined figures are left out.
+    """Average per site and method, over the visits of a participant first.
+
+    Undefined values are left out.
 
     Returns
     -------
-    list of (site, method, n, mean by column)
+    list of (site, method, participants, mean by column)
     """
-    groups: dict[tuple[str, str], list[Score]] = {}
+    groups: dict[tuple[str, str], dict[str, list[Score]]] = {}
     for one in scores:
-        groups.setdefault((one.site, one.method), []).append(one)
+        people = groups.setdefault((one.site, one.method), {})
+        people.setdefault(one.visit.partition("_")[0], []).append(one)
     means = []
-    for (site, method), members in sorted(groups.items()):
+    for (site, method), people in sorted(groups.items()):
         values = {}
         for name in COLUMNS[3:11]:
-            known = [v for v in (getattr(one, name) for one in members) if not math.isnan(v)]
-            values[name] = sum(known) / len(known) if known else math.nan
-        means.append((site, method, len(members), values))
+            own = [_mean([getattr(one, name) for one in visits]) for visits in people.values()]
+            values[name] = _mean(own)
+        means.append((site, method, len(people), values))
     return means
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def cross_validate(

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.boxes import cut, split_into_pieces
 from bids_msseg.models.inference import BACKGROUND, Array, Prediction
 from bids_msseg.models.lesion_anatomy import CONTRASTS
 from bids_msseg.models.lesion_refinement import COARSE, COARSE_MM, FINE, Crops
 
 Item = tuple[Tensor, ...]
+LEAST_SHARE = 0.05
 MIN_VOXELS = 3
 """Smaller components could not become a lesion of 3 mm³."""
 
@@ -30,9 +32,12 @@ class CropSource:
     images : ndarray of float32, shape (3, X, Y, Z)
         Background set, missing contrasts zero.
     present : ndarray of bool, shape (3,)
-    anatomy : ndarray of float16, shape (classes, X / 2, Y / 2, Z / 2)
-    coarse : ndarray of float32, shape (3 + classes + 3, X / 4, Y / 4, Z / 4)
-        Images (background 0), anatomy and place in the brain at 4 mm.
+    anatomy : ndarray of float32, shape (classes, X / 2, Y / 2, Z / 2)
+        Without background inside the brain.
+    coarse : ndarray of float32, shape (3 + classes, X / 4, Y / 4, Z / 4)
+        Images (background 0) and anatomy at 4 mm.
+    extent : tuple of (int, int)
+        First and last voxel of the brain along each axis.
     pieces : ndarray of int32, shape (X, Y, Z)
         Candidates 1..n, large ones divided.
     boxes : tuple of slices
@@ -41,8 +46,9 @@ class CropSource:
 
     images: Array
     present: NDArray[np.bool_]
-    anatomy: NDArray[np.float16]
+    anatomy: Array
     coarse: Array
+    extent: tuple[tuple[int, int], ...]
     pieces: NDArray[np.int32]
     boxes: tuple[tuple[slice, slice, slice], ...]
 
@@ -72,13 +78,31 @@ def prepare_crops(
     acquired = np.asarray(present, bool)
     shown[~acquired] = 0
     above = np.where(acquired[:, None, None, None], shown - np.float32(BACKGROUND), np.float32(0))
-    coarse = np.concatenate(
-        [pool(above, COARSE_MM), pool(prediction.anatomy, COARSE_MM // 2), _place(brain)]
-    )
-    return CropSource(shown, acquired, prediction.anatomy, coarse, pieces, boxes)
+    anatomy = without_background(prediction.anatomy, brain)
+    coarse = np.concatenate([pool(above, COARSE_MM), pool(anatomy, COARSE_MM // 2)])
+    return CropSource(shown, acquired, anatomy, coarse, _extent(brain), pieces, boxes)
 
 
-def pool(volumes: NDArray[np.floating], factor: int) -> Array:
+def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) -> Array:
+    """Divide the probability of background inside the brain among the other classes.
+
+    The pretrained CNN-1 often sees background inside lesions, the fine-tuned one does not: CNN-2
+    must not learn from the difference.
+
+    Parameters
+    ----------
+    anatomy : ndarray, shape (classes, ceil(X / 2), ceil(Y / 2), ceil(Z / 2))
+    brain : ndarray of bool, shape (X, Y, Z)
+    """
+    shares: Array = anatomy.astype(np.float32)
+    inside = pool(brain[None], 2)[0] > 0.5
+    shares[Anatomy.BACKGROUND][inside] = 0
+    total = shares.sum(0)
+    shares[:, inside] /= np.maximum(total[inside], LEAST_SHARE)
+    return shares
+
+
+def pool(volumes: NDArray[np.floating | np.bool_], factor: int) -> Array:
     """Average blocks of (C, X, Y, Z); the last block is filled with the edge."""
     borders = [(0, 0), *((0, -edge % factor) for edge in volumes.shape[1:])]
     whole = np.pad(volumes.astype(np.float32), borders, mode="edge")
@@ -88,19 +112,29 @@ def pool(volumes: NDArray[np.floating], factor: int) -> Array:
     return mean
 
 
-def _place(brain: NDArray[np.bool_]) -> Array:
-    """Place along each axis at 4 mm: 0 and 1 at the ends of the brain."""
-    shape = tuple(-(-edge // COARSE_MM) for edge in brain.shape)
-    place = np.zeros((3, *shape), np.float32)
-    for axis in range(3):
-        hits = np.flatnonzero(brain.any(tuple(other for other in range(3) if other != axis)))
-        low, high = (int(hits[0]), int(hits[-1])) if hits.size else (0, 1)
-        middle = np.arange(shape[axis]) * COARSE_MM + (COARSE_MM - 1) / 2
+def _extent(brain: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    hits = [np.flatnonzero(brain.any(axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return tuple((int(one[0]), int(one[-1])) if one.size else (0, 1) for one in hits)
+
+
+def _place(extent: Sequence[tuple[int, int]], far: Sequence[int]) -> Array:
+    """Place along each axis in a coarse crop: 0 and 1 at the ends of the brain, and beyond."""
+    place = np.empty((3, COARSE, COARSE, COARSE), np.float32)
+    for axis, ((low, high), at) in enumerate(zip(extent, far, strict=True)):
+        middle = (at - COARSE // 2 + np.arange(COARSE)) * COARSE_MM + (COARSE_MM - 1) / 2
         line = np.clip((middle - low) / max(high - low, 1), 0, 1)
-        wide = [1, 1, 1]
-        wide[axis] = shape[axis]
-        place[axis] = line.reshape(wide)
+        place[axis] = np.moveaxis(np.broadcast_to(line, (COARSE,) * 3), -1, axis)
     return place
+
+
+def coarse_mark(candidate: NDArray[np.floating], even: Sequence[int]) -> Array:
+    """Average a candidate of the fine crop over the blocks of the coarse crop around it."""
+    wide = np.zeros((COARSE * COARSE_MM,) * 3, np.float32)
+    margin = (COARSE * COARSE_MM - FINE) // 2
+    x, y, z = (slice(margin + at % COARSE_MM, margin + at % COARSE_MM + FINE) for at in even)
+    wide[x, y, z] = candidate
+    mark: Array = pool(wide[None], COARSE_MM)[0]
+    return mark
 
 
 def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
@@ -128,7 +162,8 @@ def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
         (COARSE,) * 3,
     )
     images_at, anatomy_at = coarse[:CONTRASTS], coarse[CONTRASTS:]
-    joined = np.concatenate([images_at, mark[None], anatomy_at]).astype(np.float32)
+    place = _place(source.extent, far)
+    joined = np.concatenate([images_at, mark[None], anatomy_at, place]).astype(np.float32)
     arrays = (images, candidate[None], half, joined, source.present.astype(np.float32))
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
 

@@ -14,10 +14,17 @@ from torch.utils.data import Dataset
 from bids_msseg.cascade.patches import LabelledVisit, stream
 from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.boxes import cut
-from bids_msseg.models.crops import MIN_VOXELS, CropSource, cut_crops, prepare_crops
+from bids_msseg.models.crops import (
+    MIN_VOXELS,
+    CropSource,
+    coarse_mark,
+    cut_crops,
+    prepare_crops,
+)
 from bids_msseg.models.inference import BACKGROUND, Prediction
 from bids_msseg.models.lesion_anatomy import CONTRASTS
 from bids_msseg.models.lesion_refinement import FINE
+from bids_msseg.training.labelled import draw_visit
 from bids_msseg.training.synthesis import SIGNAL
 
 Item = tuple[Tensor, ...]
@@ -33,7 +40,7 @@ class LabelledCandidates:
 
     Attributes
     ----------
-    site : str
+    site, participant : str
     source : CropSource
     probability : ndarray of float16, shape (X, Y, Z)
         CNN-1's probability of lesion.
@@ -43,6 +50,7 @@ class LabelledCandidates:
     """
 
     site: str
+    participant: str
     source: CropSource
     probability: NDArray[np.float16]
     truth: NDArray[np.float16]
@@ -59,7 +67,9 @@ def label_candidates(
     hit = np.bincount(flat, visit.truth.ravel() >= 0.5, minlength=len(source.boxes) + 1)[1:]
     probability = prediction.lesion.astype(np.float16)
     real = hit >= LESION_SHARE * size
-    return LabelledCandidates(visit.site, source, probability, visit.truth, real)
+    return LabelledCandidates(
+        visit.site, visit.participant, source, probability, visit.truth, real
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +106,11 @@ class CandidateCrops(Dataset[Item]):
     ) -> None:
         self.visits = tuple(visit for visit in visits if visit.source.boxes)
         self.seed, self.plan = seed, plan or CropPlan()
-        self.sites = sorted({visit.site for visit in self.visits})
 
     def __getitem__(self, index: int) -> Item:
         """Return the tensors of :func:`cut_crops`, the truth, and whether it is a lesion."""
         rng = stream(self.seed, index)
-        site = self.sites[int(rng.integers(len(self.sites)))]
-        members = [visit for visit in self.visits if visit.site == site]
-        visit = members[int(rng.integers(len(members)))]
+        visit = draw_visit(self.visits, rng)
         wanted = rng.random() < self.plan.lesion_share
         pool_of = np.flatnonzero(visit.real == wanted)
         if not pool_of.size:
@@ -116,18 +123,40 @@ class CandidateCrops(Dataset[Item]):
         crops = cut_crops(visit.source, piece, centre)
         even = [2 * (at // 2) for at in centre]
         truth = cut(visit.truth, even, (FINE,) * 3).astype(np.float32)[None]
+        real = bool(visit.real[piece])
         if rng.random() < self.plan.tighten:
             probability = cut(visit.probability, even, (FINE,) * 3).astype(np.float32)
             tight = probability >= rng.uniform(0, self.plan.tightest)
-            crops = (crops[0], tightened(crops[1], tight), *crops[2:])
+            crops = tighten(crops, tight, even)
+            inside = crops[1].numpy() > 0
+            real = bool((inside & (truth >= 0.5)).sum() >= LESION_SHARE * inside.sum())
         changed = _augment((*crops, torch.from_numpy(truth)), self.plan, rng)
-        return (*changed, torch.tensor(float(visit.real[piece])))
+        return (*changed, torch.tensor(float(real)))
 
 
-def tightened(candidate: Tensor, tight: NDArray[np.bool_]) -> Tensor:
-    """Keep the part of a candidate inside a tighter mask; all of it where too little is left."""
+def tighten(crops: Item, tight: NDArray[np.bool_], even: Sequence[int]) -> Item:
+    """Keep the part of a candidate inside a tighter mask, at both scales.
+
+    Parameters
+    ----------
+    crops : tuple of Tensor
+        From :func:`bids_msseg.models.crops.cut_crops`.
+    tight : ndarray of bool, shape (32, 32, 32)
+    even : sequence of int
+        Voxel in the middle of the crops.
+
+    Returns
+    -------
+    tuple of Tensor
+        The crops as they were where fewer than ``MIN_VOXELS`` would be left.
+    """
+    images, candidate, anatomy, coarse, present = crops
     kept = candidate * torch.from_numpy(tight.astype(np.float32))[None]
-    return kept if float(kept.sum()) >= MIN_VOXELS else candidate
+    if float(kept.sum()) < MIN_VOXELS:
+        return crops
+    joined = coarse.clone()
+    joined[CONTRASTS] = torch.from_numpy(coarse_mark(kept[0].numpy(), even))
+    return images, kept, anatomy, joined, present
 
 
 def _augment(items: Item, plan: CropPlan, rng: np.random.Generator) -> Item:
@@ -152,11 +181,11 @@ def _augment(items: Item, plan: CropPlan, rng: np.random.Generator) -> Item:
             score = scale[channel] + offset
             signal = (score * SIGNAL + 1).clamp_min(1e-4) ** gamma
             changed = (signal - 1) * float(gain / (SIGNAL * gamma)) + float(shift)
-            inside = score > BACKGROUND + 1e-3
+            inside = score != BACKGROUND
             scale[channel] = torch.where(inside, changed.clamp(-5, 5), score) - offset
         grain = rng.standard_normal(images[channel].shape, dtype=np.float32)
         amount = float(rng.uniform(0, plan.noise))
-        inside = images[channel] > BACKGROUND + 1e-3
+        inside = images[channel] != BACKGROUND
         noisy = images[channel] + amount * torch.from_numpy(grain)
         images[channel] = torch.where(inside, noisy, images[channel])
     return images, candidate, anatomy, coarse, present, truth

@@ -7,9 +7,12 @@ and 24 sets of lesions. 10 sets hold lesions of parametric shape
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +36,13 @@ from bids_msseg.cascade.heads import (
     tissue_classes,
     ventricle_distance,
 )
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.register import register_affine
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 
+LOGGER = logging.getLogger("bids_msseg")
 Affine = NDArray[np.float64]
 Array = NDArray[np.float32]
 
@@ -104,16 +110,31 @@ class LesionBank:
 
 
 def read_lesion_bank(path: Path) -> LesionBank:
-    """Read ``lesions.npz`` of the MS-MIST bank (Senra Filho et al. 2019)."""
-    with np.load(path, allow_pickle=False) as file:
-        return LesionBank(
-            file["offset"],
-            file["shape"],
-            file["start"],
-            file["bits"],
-            file["volume_mm3"],
-            file["affine"],
-        )
+    """Read ``lesions.npz`` of the MS-MIST bank (Senra Filho et al. 2019).
+
+    Raises
+    ------
+    NoInputError
+        If there is no such file.
+    DataError
+        If it is another or a damaged file.
+    """
+    if not path.is_file():
+        raise NoInputError(f"there is no lesion bank {path}", hint="correct --lesion-bank")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return LesionBank(
+                file["offset"],
+                file["shape"],
+                file["start"],
+                file["bits"],
+                file["volume_mm3"],
+                file["affine"],
+            )
+    except (OSError, EOFError, LookupError, TypeError, ValueError, BadZipFile) as error:
+        raise DataError(
+            f"{path} is no lesion bank: {error}", hint="give lesions.npz of the MS-MIST bank"
+        ) from error
 
 
 def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Generator) -> Head:
@@ -158,9 +179,13 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
                 place_choroid(rng, lateral),
             )
         )
-    name = path.name.partition("_")[0]
     return Head(
-        name, "", tissue, brain_distance(brain_only), ventricle_distance(lateral), tuple(sets)
+        _stem(path),
+        "",
+        tissue,
+        brain_distance(brain_only),
+        ventricle_distance(lateral),
+        tuple(sets),
     )
 
 
@@ -197,6 +222,8 @@ def register_to_template(tissue: Volume) -> Affine:
         fixed_mask=template.mask,
         threads=2,
     )
+    if found.doubt:
+        LOGGER.warning("lesions may be placed wrongly: %s", found.doubt)
     return found.affine
 
 
@@ -288,13 +315,57 @@ def _place(
 
 
 def prepare_label_maps(folder: Path, bank_path: Path | None, out: Path, *, seed: int = 11) -> None:
-    """Prepare every ``*_dseg.nii*`` of a folder once; finished ones are left alone."""
+    """Prepare every ``*_dseg.nii*`` of a folder once; finished ones are left alone.
+
+    Raises
+    ------
+    NoInputError
+        If there is none.
+    DataError
+        If two have one name, or one has other voxels than 1 mm.
+    """
+    paths = find_label_maps(folder)
     out.mkdir(parents=True, exist_ok=True)
     bank = read_lesion_bank(bank_path) if bank_path else None
-    for number, path in enumerate(sorted(folder.glob("*_dseg.nii*"))):
-        target = out / f"{path.name.partition('_')[0]}.npz"
+    for number, path in enumerate(paths):
+        target = out / f"{_stem(path)}.npz"
         if not target.is_file():
             save_head(prepare_label_map(path, bank, np.random.default_rng((seed, number))), target)
+
+
+def find_label_maps(folder: Path) -> tuple[Path, ...]:
+    """List the ``*_dseg.nii*`` of a folder.
+
+    Raises
+    ------
+    NoInputError
+        If there is none.
+    DataError
+        If two have one name, or one has other voxels than 1 mm.
+    """
+    paths = sorted(folder.glob("*_dseg.nii*"))
+    if not paths:
+        raise NoInputError(
+            f"there is no label map (*_dseg.nii.gz) in {folder}",
+            hint="give --label-maps the folder that holds anatomy/*_dseg.nii.gz",
+        )
+    twins = [name for name, count in Counter(map(_stem, paths)).items() if count > 1]
+    if twins:
+        raise DataError(
+            f"more than one label map is called {twins[0]}", hint="give each map a name of its own"
+        )
+    for path in paths:
+        spacing = check_header(path).spacing
+        if not np.allclose(spacing, 1, atol=0.02):
+            raise DataError(
+                f"{path.name} has voxels of {' x '.join(f'{edge:g}' for edge in spacing)} mm",
+                hint="resample it to 1 mm, each voxel taking its nearest label",
+            )
+    return tuple(paths)
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0].removesuffix("_dseg")
 
 
 def read_label_maps(folder: Path) -> tuple[Head, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ HOSTS = (
 )
 """Classes in which a lesion lies; cortical lesions are too thin for a block of 2 mm."""
 MOSTLY = 0.9
+AS_ACQUIRED = 0.3
+"""Chance that a sub-image shows the visit's own voxels."""
+LEAST_COVER = 1e-3
 THICK_SLICE = 6
 """Voxels along z over which painted lesions are averaged in visits with thick slices."""
 
@@ -89,10 +93,45 @@ def sample_nearest(volume: Array, at: Array) -> Array:
     return seen
 
 
+class OfSite(Protocol):
+    """A visit of a participant at a site."""
+
+    @property
+    def site(self) -> str:
+        """Where it was acquired."""
+
+    @property
+    def participant(self) -> str:
+        """``sub-<label>``."""
+
+
+Visit = TypeVar("Visit", bound=OfSite)
+
+
+def draw_visit(visits: Sequence[Visit], rng: np.random.Generator) -> Visit:
+    """Draw a site, then a participant of it, then a visit, each with the same chance."""
+    for name in ("site", "participant"):
+        values = sorted({getattr(visit, name) for visit in visits})
+        drawn = values[int(rng.integers(len(values)))]
+        visits = [visit for visit in visits if getattr(visit, name) == drawn]
+    return visits[int(rng.integers(len(visits)))]
+
+
+def whole_voxels(
+    rng: np.random.Generator, centre: Sequence[int], size: int, plan: SynthesisPlan
+) -> Array:
+    """Return a cube of the visit's own voxels, shape (3, S, S, S); it may be mirrored in x."""
+    line = np.arange(size, dtype=np.float32) - size // 2
+    first = -line if rng.random() < plan.flip else line
+    lines = [side + np.float32(at) for side, at in zip((first, line, line), centre, strict=True)]
+    return np.stack(np.meshgrid(*lines, indexing="ij"))
+
+
 class LabelledDataset(Dataset[Item]):
     """Sub-images of labelled visits for CNN-1; item ``i`` depends on the seed and ``i`` alone.
 
-    Every site has the same chance, then every visit of the site.
+    Every site has the same chance, then every participant of the site, then every visit. Some
+    sub-images are not interpolated, as at inference.
 
     Parameters
     ----------
@@ -121,17 +160,15 @@ class LabelledDataset(Dataset[Item]):
         self.paintings, self.paint_chance = tuple(paintings), paint_chance
         self.places: tuple[Places, ...] = tuple(find_places(visit) for visit in visits)
         self.plan = plan or SynthesisPlan()
-        self.sites = sorted({visit.site for visit in visits})
 
     def __getitem__(self, index: int) -> Item:
         """Return images (6, S, S, S), lesion share (1, S, S, S) and what is known of anatomy."""
         rng = stream(self.seed, index)
-        site = self.sites[int(rng.integers(len(self.sites)))]
-        members = [n for n, visit in enumerate(self.visits) if visit.site == site]
-        number = members[int(rng.integers(len(members)))]
-        visit = self.visits[number]
+        visit = draw_visit(self.visits, rng)
+        number = next(n for n, one in enumerate(self.visits) if one is visit)
         centre = self._draw_centre(self.places[number], visit, rng)
-        at = sample_places(rng, centre, self.size, self.plan)
+        placed = whole_voxels if rng.random() < AS_ACQUIRED else sample_places
+        at = placed(rng, centre, self.size, self.plan)
         images, brain, share = cut_visit(visit, at)
         if self.paintings and rng.random() < self.paint_chance:
             images, share = self._paint(self.paintings[number], visit, images, share, at, rng)
@@ -185,7 +222,11 @@ def augment_visit(
     images = fade_lesions(sample, FADE, rng).images.numpy()
     slab = None if visit.thick else draw_slab(rng, plan.thick)
     if slab:
-        images = np.stack([thicken(image, *slab) for image in images])
+        # outside the brain there is nothing to average
+        cover = np.maximum(thicken(brain.astype(np.float32), *slab), np.float32(LEAST_COVER))
+        shown = (images - np.float32(BACKGROUND)) * brain
+        images = np.stack([thicken(one, *slab) / cover for one in shown])
+        images += np.float32(BACKGROUND)
         share = thicken(share, *slab)
     present = present & np.array(
         [True, rng.random() >= plan.drop_t1w, rng.random() >= plan.drop_t2w]

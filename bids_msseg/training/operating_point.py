@@ -17,6 +17,8 @@ from bids_msseg.models.weights import CascadePoint
 WEIGHTS = (0.0, 0.2, 0.4)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6)
 PEAKS = (0.0, 0.5, 0.7, 0.85)
+FINALISTS = 3
+"""Weights whose thresholds are compared by lesion F1, too."""
 DETECTION_WEIGHT = 0.5
 """Of lesion F1 beside Dice: a mask is to be right in volume and in count."""
 MIN_VOLUME_MM3 = 3.0
@@ -40,6 +42,11 @@ class HeldOutVisit:
     lesion: Array
     refinement: Refinement
     truth: NDArray[np.bool_]
+
+    @property
+    def participant(self) -> str:
+        """``sub-<label>``."""
+        return self.name.partition("_")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,9 @@ def measure(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Agreement:
 class PointChooser:
     """Chooses operating points; what was measured of a visit is measured once.
 
-    First the weights with the best Dice at any threshold, then thresholds by Dice and lesion F1;
-    both as the mean over sites of the mean over their visits.
+    First the weights with the best Dice at any threshold, then, among the best of them, weights
+    and thresholds by Dice and lesion F1. Means are over the visits of a participant, then over
+    the participants of a site, then over sites.
 
     Parameters
     ----------
@@ -111,9 +119,10 @@ class PointChooser:
         """
         rows = [row for row, one in enumerate(self.visits) if one.name in names]
         dice = self._mean_over_sites(rows, self._curves[rows])
-        weights = self._points[int(dice.max(1).argmax())]
-        cuts = [
-            replace(weights, threshold=low, peak_threshold=max(low, high))
+        best = np.argsort(-dice.max(1), kind="stable")[:FINALISTS]
+        cuts: list[CascadePoint] = [
+            replace(self._points[number], threshold=low, peak_threshold=max(low, high))
+            for number in best.tolist()
             for low, high in product(THRESHOLDS, PEAKS)
             if high == 0 or high > low
         ]
@@ -131,8 +140,12 @@ class PointChooser:
         return self._measured[key]
 
     def _mean_over_sites(self, rows: Sequence[int], values: Array) -> Array:
-        sites = np.array([self.visits[row].site for row in rows])
-        means: Array = np.mean([values[sites == site].mean(0) for site in np.unique(sites)], 0)
+        people: dict[str, dict[str, list[Array]]] = {}
+        for row, value in zip(rows, values, strict=True):
+            visit = self.visits[row]
+            people.setdefault(visit.site, {}).setdefault(visit.participant, []).append(value)
+        sites = [[np.mean(own, 0) for own in members.values()] for members in people.values()]
+        means: Array = np.mean([np.mean(one, 0) for one in sites], 0)
         return means
 
 

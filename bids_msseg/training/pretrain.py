@@ -2,7 +2,8 @@
 
 ``python -m bids_msseg.training.pretrain LABEL_MAPS OUT --steps N`` prepares the label maps once
 and trains; the same command resumes. The rate is constant, so a training may be prolonged by more
-steps; ``--cooldown`` lets it fall to zero at the end.
+steps; ``--cooldown`` lets it fall to zero at the end. ``--export FILE.pt`` only writes the running
+mean of the weights in half precision, from which ``msseg-train --init FILE.pt`` starts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
 from bids_msseg.training.label_maps import prepare_label_maps, read_label_maps
 from bids_msseg.training.losses import lesion_anatomy_step
+from bids_msseg.training.start import write_pretrained
 from bids_msseg.training.synthesis import SyntheticDataset
 
 STAGE = "pretraining"
@@ -40,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--export", type=Path, metavar="FILE.pt", help="write weights, then stop")
     return parser
 
 
@@ -47,6 +50,9 @@ def main() -> int:
     """Prepare, train, and leave ``checkpoints/pretraining.pt``."""
     options = build_parser().parse_args()
     out: Path = options.output_dir
+    if options.export:
+        write_pretrained(out / "checkpoints" / f"{STAGE}.pt", options.export)
+        return 0
     prepared = out / "label-maps"
     prepare_label_maps(options.label_maps, options.lesion_bank, prepared)
     for folder in ("checkpoints", "logs"):

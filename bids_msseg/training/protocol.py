@@ -209,16 +209,8 @@ def predict_unseen(context: TrainingContext, name: str) -> None:
         )
         write_output(path, output.prediction, output.refinement)
         return
-    size = context.recipe.size
-    seen = predict(
-        [start.unseen.to(context.engine.device)],
-        images,
-        visit.present,
-        visit.brain,
-        context.engine,
-        tile=size,
-        stride=2 * size // 3,
-    )
+    net = start.unseen.to(context.engine.device)
+    seen = predict([net], images, visit.present, visit.brain, context.engine)
     write_output(path, seen, None)
 
 

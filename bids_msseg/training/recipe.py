@@ -13,6 +13,7 @@ from bids_msseg.models.lesion_refinement import LesionRefinementConfig
 
 NETWORKS = ("candidate", "refinement")
 SHAPES = ("candidate_net", "refinement_net")
+SCHEDULES = ("polynomial", "constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class CascadeRecipe:
     candidate_threshold : float
         A voxel is a candidate where CNN-1's probability reaches this.
     size : int
-        Edge of CNN-1's sub-images, voxels of 1 mm.
+        Edge of CNN-1's sub-images, voxels of 1 mm; inference takes tiles of 96.
     candidate_net, refinement_net
         Shapes of networks that are trained from fresh weights; others keep theirs.
     """
@@ -89,6 +90,10 @@ def _plan(name: str, settings: Mapping[str, Any], usual: FitPlan) -> FitPlan:
     plan = replace(usual, **_numbers(FitPlan, changes))
     if plan.steps < 1 or plan.batch < 1 or plan.accumulate < 1:
         raise ValueError(f"{name}: steps, batch and accumulate are at least 1")
+    if not (0 < plan.learning_rate < 1 and 0 <= plan.ema < 1 and plan.weight_decay >= 0):
+        raise ValueError(f"{name}: learning_rate, ema or weight_decay is out of range")
+    if plan.schedule not in SCHEDULES:
+        raise ValueError(f"{name}: schedule is one of {', '.join(SCHEDULES)}")
     return plan
 
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bids_msseg.errors import DataError
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.checkpoint import load_cascade
 from bids_msseg.models.lesion_anatomy import (
     LesionAnatomyConfig,
@@ -18,6 +21,9 @@ from bids_msseg.models.lesion_anatomy import (
 )
 from bids_msseg.models.lesion_refinement import LesionRefinementNet
 from bids_msseg.models.weights import CascadePoint, read_header
+
+TRAINED_ON, SYNTHETIC_IMAGES = "trained_on", "synthetic images"
+"""Mark of a file whose network has seen no patient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ def read_start(
     ----------
     path : path
         A cascade (``.safetensors``), or a CNN-1 that was trained on synthetic images only
-        (``.pt``: weights, or a checkpoint of :mod:`bids_msseg.training.pretrain`).
+        (``.pt``, written by :func:`write_pretrained`).
     shape : LesionAnatomyConfig, optional
         Of the CNN-1 in a ``.pt``.
     seen : bool, default False
@@ -99,9 +105,27 @@ def read_start(
     )
 
 
+def write_pretrained(checkpoint: Path, target: Path) -> None:
+    """Write the running mean of a pretraining in half precision, marked as such.
+
+    Parameters
+    ----------
+    checkpoint : path
+        Of :mod:`bids_msseg.training.pretrain`.
+    target : path
+        ``.pt``.
+    """
+    weights = {name: value.half() for name, value in read_network_weights(checkpoint).items()}
+    with open_alone(target) as stream:
+        torch.save({TRAINED_ON: SYNTHETIC_IMAGES, "average": weights}, stream)
+
+
 def _pretrained(path: Path, shape: LesionAnatomyConfig | None) -> LesionAnatomyNet:
     net = LesionAnatomyNet(shape)
     try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content[TRAINED_ON] != SYNTHETIC_IMAGES:
+            raise ValueError(content[TRAINED_ON])
         net.load_state_dict(read_network_weights(path))
     except (
         OSError,
@@ -114,7 +138,8 @@ def _pretrained(path: Path, shape: LesionAnatomyConfig | None) -> LesionAnatomyN
         pickle.UnpicklingError,
     ) as error:
         raise DataError(
-            f"{path} does not hold a CNN-1 ({type(error).__name__})",
-            hint="give the checkpoint of a pretraining, or a cascade (.safetensors)",
+            f"{path} does not hold a CNN-1 that was trained on synthetic images only",
+            hint="give what bids_msseg.training.pretrain --export wrote, or a cascade "
+            "(.safetensors)",
         ) from error
     return net.eval()

@@ -163,9 +163,11 @@ def test_the_precise_point_is_chosen_on_the_other_folds(
 
 def _write_training(folder: Path, folds: list[list[str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    plan = {"recipe": {"seed": 5, "size": 64}, "split": folds, "seen": False}
+    shapes = {"candidate_net": {"widths": [4, 8]}, "refinement_net": {"widths": [4, 6, 8]}}
+    plan = {"recipe": {"seed": 5, "size": 64, **shapes}, "split": folds, "seen": False}
     (folder / "training.json").write_text(json.dumps(plan))
-    (folder / "start.pt").touch()
+    (folder / "start").mkdir(exist_ok=True)
+    (folder / "start" / "pretraining.pt").touch()
 
 
 def test_a_training_is_opened_as_it_was_planned(tmp_path: Path) -> None:
@@ -173,14 +175,17 @@ def test_a_training_is_opened_as_it_was_planned(tmp_path: Path) -> None:
     training = open_training(tmp_path)
     assert training.split.folds == (("sub-01",), ("sub-02",), ("sub-03", "sub-04"))
     assert (training.recipe.size, training.recipe.seed, training.folder) == (64, 5, tmp_path)
-    assert training.start == tmp_path / "start.pt"
+    assert training.recipe.candidate_net.widths == (4, 8)
+    assert training.recipe.refinement_net.widths == (4, 6, 8)
+    assert training.start == tmp_path / "start" / "pretraining.pt"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"recipe": {}}', '{"split": 3, "recipe": {}}'])
 def test_what_is_no_training_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(NoInputError):
         open_training(tmp_path)
-    (tmp_path / "start.pt").touch()
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "pretraining.pt").touch()
     (tmp_path / "training.json").write_text(content)
     with pytest.raises(DataError):
         open_training(tmp_path)

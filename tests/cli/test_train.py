@@ -96,7 +96,7 @@ def test_the_weights_are_a_cascade_that_the_app_accepts(trained: Path) -> None:
 def test_the_model_card_names_folds_and_sites(trained: Path) -> None:
     card = (trained / "toy.md").read_text()
     assert card.startswith("# Model card: toy\n")
-    for words in ("- fold 2: ", "sub-04_ses-2", "**mean, n = 3** | A", "**mean, n = 3** | B"):
+    for words in ("- fold 2: ", "sub-04_ses-2", "**mean, n = 2** | A", "**mean, n = 3** | B"):
         assert words in card
 
 

@@ -171,7 +171,13 @@ def test_one_patient_can_be_learnt_from(
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [(["--outer", "7"], 64), (["--init", "missing.pt"], 66), (["--recipe", "missing.yml"], 64)],
+    [
+        (["--outer", "7"], 64),
+        (["--init", "missing.pt"], 66),
+        (["--recipe", "missing.yml"], 64),
+        (["--label-maps", "missing"], 66),
+        (["--lesion-bank", "missing.npz"], 66),
+    ],
 )
 def test_what_cannot_be_is_refused(
     cohort: Path, weights: Path, recipe: Path, tmp_path: Path, more: list[str], code: int

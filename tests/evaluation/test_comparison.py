@@ -129,8 +129,10 @@ def test_rows_have_the_columns() -> None:
         ({"visits": 13}, "not known"),
         ({"visits": ["sub-1_ses-1"]}, "yes"),
         ({"visits": ["sub-2"]}, "no"),
-        # another site has a sub-1, too
-        ({"visits": ["sub-1"], "images": {"sub-1": "other"}}, "no"),
+        # a later session of that patient, or another site's sub-1
+        ({"visits": ["sub-1"], "images": {"sub-1": "other"}}, "not known"),
+        ({"visits": ["sub-1_ses-1"], "images": {"sub-1_ses-1": "other"}}, "not known"),
+        ({"visits": ["sub-2"], "images": {"sub-2": "other"}}, "no"),
         ({"visits": ["sub-7"], "images": {"sub-7": "mine"}}, "yes"),
         # one image is not on record: names are all there is
         ({"visits": ["sub-1", "sub-2"], "images": {"sub-2": "other"}}, "yes"),

@@ -70,9 +70,9 @@ def test_site_means_leave_out_what_is_undefined() -> None:
     nothing = np.zeros_like(mask)
     scores = [
         _score(truth, truth, site="B"),
-        _score(mask, truth, site="A"),
-        _score(truth, truth, site="A"),
-        _score(nothing, nothing, site="A"),
+        _score(mask, truth, site="A", visit="sub-02_ses-1"),
+        _score(truth, truth, site="A", visit="sub-03"),
+        _score(nothing, nothing, site="A", visit="sub-04"),
         _score(mask, truth, site="A", method="candidate net"),
     ]
     means = site_means(scores)
@@ -83,6 +83,14 @@ def test_site_means_leave_out_what_is_undefined() -> None:
     ]
     assert means[1][3]["dice"] == pytest.approx((1 + 8 / 18) / 2)
     assert means[2][3]["lesion_f1"] == 1
+
+
+def test_visits_of_a_participant_count_once() -> None:
+    mask, truth = _case()
+    scores = [_score(truth, truth, visit=f"sub-01_ses-{number}") for number in range(3)]
+    ((_, _, count, values),) = site_means([*scores, _score(mask, truth, visit="sub-02")])
+    assert count == 2
+    assert values["dice"] == pytest.approx((1 + 8 / 18) / 2)
 
 
 def test_a_mean_of_nothing_is_not_a_number() -> None:

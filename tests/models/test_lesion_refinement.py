@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from bids_msseg.models.anatomy import CLASSES
+from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.models.cascade import Refinement, fuse, refine, require_peak, segment
-from bids_msseg.models.crops import CropSource, as_crops, cut_crops, pool, prepare_crops
+from bids_msseg.models.crops import (
+    CropSource,
+    as_crops,
+    coarse_mark,
+    cut_crops,
+    pool,
+    prepare_crops,
+    without_background,
+)
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import Prediction
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
@@ -70,12 +78,40 @@ def test_missing_contrasts_are_zero_at_both_scales(source: CropSource) -> None:
     assert not coarse[1].any()
 
 
-def test_place_runs_from_0_to_1_over_the_brain(source: CropSource) -> None:
-    place = source.coarse[-3:]
-    assert place.min() >= 0
-    assert place.max() <= 1
-    assert (np.diff(place[1, 3, :, 3]) >= 0).all()
-    assert np.ptp(place[1, 3, :, 3]) > 0.9
+def test_place_runs_from_0_to_1_over_the_brain_and_stays_there(source: CropSource) -> None:
+    place = cut_crops(source, 0, (23, 32, 12))[3][-3:].numpy()
+    for axis in range(3):
+        line = np.moveaxis(place[axis], axis, 0)[:, 3, 3]
+        assert (np.diff(line) >= 0).all()
+        # the crop is 96 mm wide, the brain less than 50
+        assert (line[0], line[-1]) == (0, 1)
+    # the brain has voxels 2 to 47 along x; the crop's block 12 holds voxels 20 to 23
+    assert float(place[0, 12, 0, 0]) == pytest.approx((21.5 - 2) / 45, abs=1e-6)
+
+
+def test_background_inside_the_brain_is_divided_among_the_other_classes() -> None:
+    anatomy = np.zeros((CLASSES, 2, 1, 1), np.float16)
+    anatomy[Anatomy.BACKGROUND] = 0.5
+    anatomy[Anatomy.WHITE_MATTER] = 0.25
+    anatomy[Anatomy.CORTEX] = 0.25
+    brain = np.zeros((4, 2, 2), bool)
+    brain[:2] = True
+    shares = without_background(anatomy, brain)
+    assert shares[Anatomy.WHITE_MATTER, :, 0, 0].tolist() == [0.5, 0.25]
+    assert shares[Anatomy.BACKGROUND, :, 0, 0].tolist() == [0, 0.5]
+    assert np.allclose(shares.sum(0), 1)
+
+
+@pytest.mark.parametrize("even", [(22, 32, 12), (20, 30, 10), (0, 2, 4)])
+def test_the_mark_of_a_fine_crop_lies_where_that_of_the_whole_volume_lies(
+    source: CropSource, even: tuple[int, int, int]
+) -> None:
+    crops = cut_crops(source, 0, even)
+    inside = crops[1].numpy()[0]
+    if inside.sum() == np.count_nonzero(source.pieces == 1):
+        assert np.array_equal(coarse_mark(inside, even), crops[3][3].numpy())
+    else:
+        assert coarse_mark(inside, even).sum() <= float(crops[3][3].sum())
 
 
 def test_pooling_averages_blocks() -> None:

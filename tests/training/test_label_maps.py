@@ -8,11 +8,13 @@ import pytest
 
 from bids_msseg.cascade import heads
 from bids_msseg.cascade.heads import Tissue
+from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.training import label_maps
 from bids_msseg.training.label_maps import (
     EXTRA_CEREBRAL,
     FIRST_EXTRA,
     LesionBank,
+    find_label_maps,
     place_bank_lesions,
     prepare_label_map,
     read_lesion_bank,
@@ -85,3 +87,43 @@ def test_a_prepared_label_map_keeps_the_tissues_outside_the_brain(
     assert len(empty) == label_maps.EMPTY_SETS
     assert len(head.draws) == label_maps.PARAMETRIC_SETS + label_maps.EMPTY_SETS
     assert (head.rim[np.isin(head.tissue, (Tissue.WHITE, Tissue.CORTEX))] == 0).all()
+
+
+def _map(path: Path, edge: float = 1.0) -> None:
+    affine = np.diag([edge, 1, 1, 1])
+    nib.save(nib.Nifti1Image(np.zeros((6, 6, 6), np.int16), affine), path)
+
+
+def test_label_maps_are_found(tmp_path: Path) -> None:
+    for name in ("sub-2_ses-1_dseg", "sub-2_ses-2_dseg", "head_dseg"):
+        _map(tmp_path / f"{name}.nii.gz")
+    _map(tmp_path / "other.nii.gz")
+    assert [path.name for path in find_label_maps(tmp_path)] == [
+        "head_dseg.nii.gz", "sub-2_ses-1_dseg.nii.gz", "sub-2_ses-2_dseg.nii.gz"
+    ]  # fmt: skip
+
+
+def test_a_folder_without_label_maps_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(NoInputError):
+            find_label_maps(folder)
+
+
+@pytest.mark.parametrize("kind", ["two of one name", "coarse voxels", "no image"])
+def test_label_maps_that_cannot_be_used_are_refused(tmp_path: Path, kind: str) -> None:
+    _map(tmp_path / "head_dseg.nii.gz", 2.0 if kind == "coarse voxels" else 1.0)
+    if kind == "two of one name":
+        _map(tmp_path / "head_dseg.nii")
+    if kind == "no image":
+        (tmp_path / "text_dseg.nii.gz").write_text("no image")
+    with pytest.raises(DataError):
+        find_label_maps(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK no archive"])
+def test_what_is_no_lesion_bank_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "lesions.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(NoInputError if content is None else DataError):
+        read_lesion_bank(path)

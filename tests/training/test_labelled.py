@@ -3,14 +3,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from bids_msseg.cascade.patches import LabelledVisit
 from bids_msseg.models.anatomy import CLASSES, Anatomy
+from bids_msseg.training import labelled
 from bids_msseg.training.labelled import (
     LabelledDataset,
+    augment_visit,
     cut_visit,
+    draw_visit,
     partial_anatomy,
+    whole_voxels,
 )
 from bids_msseg.training.synthesis import SynthesisPlan, sample_places
 
@@ -62,6 +67,40 @@ def test_mask_and_lesions_limit_the_anatomy() -> None:
     assert not possible[:, 2, 2, 2].any()
     assert possible[Anatomy.CORTEX, 3].sum() == 0
     assert possible[Anatomy.WHITE_MATTER, 3].all()
+
+
+def test_participants_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:
+    visits = [replace(visit, name=f"sub-01_ses-{n}") for n in range(3)]
+    visits += [replace(visit, name="sub-02"), replace(visit, name="sub-03", site="b")]
+    rng = np.random.default_rng(0)
+    drawn = [draw_visit(visits, rng).participant for _ in range(2000)]
+    shares = [drawn.count(name) / 2000 for name in ("sub-01", "sub-02", "sub-03")]
+    assert np.allclose(shares, (0.25, 0.25, 0.5), atol=0.04)
+
+
+def test_some_cubes_are_made_of_the_visits_own_voxels(visit: LabelledVisit) -> None:
+    at = whole_voxels(np.random.default_rng(0), (30, 31, 32), 8, STILL)
+    box = (slice(26, 34), slice(27, 35), slice(28, 36))
+    images, _, share = cut_visit(visit, at)
+    assert np.allclose(images, visit.images[(slice(None), *box)].astype(np.float32), atol=1e-3)
+    assert np.allclose(share, visit.truth[box], atol=1e-3)
+    mirrored = whole_voxels(np.random.default_rng(0), (30, 31, 32), 8, replace(STILL, flip=1))
+    assert np.array_equal(mirrored[0, :, 0, 0], np.arange(34, 26, -1))
+
+
+def test_thick_slices_do_not_darken_the_rim_of_the_brain(
+    visit: LabelledVisit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelled, "draw_slab", lambda *_: (2, 6, 3))
+    monkeypatch.setattr(labelled, "change_intensities", lambda image, *_: image)
+    brain = np.zeros((24, 24, 24), bool)
+    brain[4:20, 4:20, 5:19] = True
+    images = np.where(brain, np.float32(1), np.float32(-3))[None].repeat(3, 0)
+    plan = replace(STILL, drop_t1w=0, drop_t2w=0)
+    share = np.zeros(brain.shape, np.float32)
+    shown = augment_visit(visit, images, brain, share, plan, np.random.default_rng(0))[0].numpy()
+    assert np.allclose(shown[0][brain], 1, atol=1e-3)
+    assert (shown[0][~brain] == -3).all()
 
 
 def test_sites_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:

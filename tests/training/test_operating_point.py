@@ -65,8 +65,9 @@ def test_only_the_named_visits_decide() -> None:
     assert alone.voxel_weight == alone.lesion_weight == 0
 
 
-def test_sites_count_alike_however_many_visits_they_have() -> None:
-    many = [_visit(f"a{n}", "A", refined=False) for n in range(3)]
-    chooser = PointChooser([*many, _visit("b", "B", refined=True)], 0.1)
-    values = np.array([[0.0], [0.0], [0.0], [1.0]], np.float32)
-    assert chooser._mean_over_sites([0, 1, 2, 3], values).tolist() == [0.5]
+def test_sites_and_participants_count_alike_however_many_visits_they_have() -> None:
+    many = [_visit(f"sub-a_ses-{n}", "A", refined=False) for n in range(3)]
+    others = [_visit("sub-c", "A", refined=False), _visit("sub-b", "B", refined=True)]
+    chooser = PointChooser([*many, *others], 0.1)
+    values = np.array([[0.0], [0.0], [0.0], [0.5], [1.0]], np.float32)
+    assert chooser._mean_over_sites([0, 1, 2, 3, 4], values).tolist() == [0.625]

@@ -28,6 +28,7 @@ from bids_msseg.training.protocol import (
     run_stage,
 )
 from bids_msseg.training.recipe import CascadeRecipe
+from bids_msseg.training.start import write_pretrained
 
 RECIPE = CascadeRecipe(
     candidate=FitPlan(steps=2, batch=1, workers=0),
@@ -50,9 +51,31 @@ def context(tmp_path: Path, visit: LabelledVisit, head: Head) -> TrainingContext
     save_head(head, out / "label-maps" / "ball.npz")
     torch.manual_seed(0)
     start = tmp_path / "start.pt"
-    torch.save(LesionAnatomyNet(RECIPE.candidate_net).state_dict(), start)
+    torch.save({"average": LesionAnatomyNet(RECIPE.candidate_net).state_dict()}, start)
+    write_pretrained(start, start)
     maps = out / "label-maps"
     return TrainingContext(out, SPLIT, start, False, maps, None, Engine(), RECIPE)
+
+
+def test_no_picture_of_a_held_out_patient_reaches_a_network(
+    context: TrainingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every visit that training reads is written down by stage."""
+    read: dict[str, set[str]] = {}
+    stage_name = ""
+    load = TrainingContext.visit
+
+    def visit(self: TrainingContext, name: str) -> LabelledVisit:
+        read.setdefault(stage_name, set()).add(name)
+        return load(self, name)
+
+    monkeypatch.setattr(TrainingContext, "visit", visit)
+    for stage in plan_stages(SPLIT):
+        stage_name = stage.name
+        run_stage(context, stage)
+    for kind in ("candidate", "refinement"):
+        assert read[f"{kind}-without-0"] == {"sub-b1"}
+        assert read[f"{kind}-without-1"] == {"sub-a1"}
 
 
 def _changed(one: torch.nn.Module, other: torch.nn.Module) -> bool:

@@ -33,6 +33,10 @@ def test_what_is_not_named_is_as_in_the_default() -> None:
         {"folds": 1},
         {"size": 40},
         {"size": "large"},
+        {"candidate": {"schedule": "linear"}},
+        {"candidate": {"learning_rate": -0.1}},
+        {"refinement": {"learning_rate": "nan"}},
+        {"refinement": {"ema": 1}},
         {"candidate_net": {"widths": [4, 8]}},
     ],
 )

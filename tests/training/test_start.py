@@ -10,7 +10,7 @@ from bids_msseg.models.checkpoint import save_cascade
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
 from bids_msseg.models.weights import CascadePoint
-from bids_msseg.training.start import read_start
+from bids_msseg.training.start import read_start, write_pretrained
 
 SHAPE = LesionAnatomyConfig((2, 4))
 
@@ -55,25 +55,33 @@ def test_where_patients_were_seen_it_starts_from_the_pretrained_network(tmp_path
         read_start(_save(tmp_path / "old.safetensors", unseen=False), seen=True)
 
 
-@pytest.mark.parametrize("kind", ["weights", "checkpoint"])
-def test_a_pretrained_network_alone(tmp_path: Path, kind: str) -> None:
+def test_a_pretrained_network_alone(tmp_path: Path) -> None:
     net = LesionAnatomyNet(SHAPE)
-    state = net.state_dict()
-    torch.save(state if kind == "weights" else {"average": state}, tmp_path / "pretraining.pt")
+    torch.save({"average": net.state_dict()}, tmp_path / "checkpoint.pt")
+    write_pretrained(tmp_path / "checkpoint.pt", tmp_path / "pretraining.pt")
     start = read_start(tmp_path / "pretraining.pt", SHAPE)
     assert start.name == "pretraining"
     assert start.refinement is None
     assert start.notes == {}
     assert start.pretrained is not None
-    assert _same(start.pretrained, net)
+    for name, value in start.pretrained.state_dict().items():
+        assert torch.equal(value, net.state_dict()[name].half().float())
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", None])
-def test_what_is_no_network_is_refused(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"no weights", "unmarked", "fine-tuned", "other shape"])
+def test_what_has_not_seen_synthetic_images_only_is_refused(
+    tmp_path: Path, content: bytes | str
+) -> None:
     path = tmp_path / "other.pt"
-    if content is None:
-        torch.save(LesionAnatomyNet(LesionAnatomyConfig((4, 8))).state_dict(), path)
+    state = LesionAnatomyNet(SHAPE).state_dict()
+    if content == "unmarked":
+        torch.save({"average": state}, path)
+    elif content == "fine-tuned":
+        torch.save({"average": state, "trained_on": "patients"}, path)
+    elif content == "other shape":
+        wide = LesionAnatomyNet(LesionAnatomyConfig((4, 8))).state_dict()
+        torch.save({"average": wide, "trained_on": "synthetic images"}, path)
     else:
-        path.write_bytes(content)
+        path.write_bytes(content)  # type: ignore[arg-type]
     with pytest.raises(DataError):
         read_start(path, SHAPE)
