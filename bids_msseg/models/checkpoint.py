@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
@@ -110,9 +111,8 @@ def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, A
     digest = hashlib.sha256(body_of(save(tensors))).hexdigest()
     text = json.dumps({**header, DIGEST_KEY: digest}, sort_keys=True)
     content = save(tensors, metadata={HEADER_KEY: text})
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with open_alone(path) as stream:
+        stream.write(content)
     return hashlib.sha256(content).hexdigest()
 
 
