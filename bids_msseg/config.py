@@ -91,7 +91,7 @@ class Processing:
     model : str, optional
         Absolute path of a model or the name of a shipped one; None is the shipped default.
     threshold : float, optional
-        Probability above which a voxel is lesion, in (0, 1); None is the model's own.
+        Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
     min_lesion_volume : float
         Smaller lesions are dropped, mm³.
     skull_stripped : {'auto', 'yes', 'no'}
@@ -145,7 +145,8 @@ class Execution:
     work_dir : Path, optional
         Folder for intermediate files; None is :attr:`RunConfig.work_dir`'s default.
     clean_workdir : bool
-        Empty that folder first.
+        Remove the work folders of the visits that this run processes, before it and after
+        success.
     clean_outputs : bool
         Remove results of images that finished visits no longer use.
     dry_run, reports_only, boilerplate_only : bool

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--heads",
         choices=("mixed", "all", "none"),
         default="mixed",
-        help="made head around the brain; mixed: the second participant has none "
+        help="add a synthetic head around the brain; mixed: the second participant has none "
         "(default: %(default)s)",
     )
     parser.add_common_options()

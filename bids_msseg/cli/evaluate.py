@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "over sites, and write tables and a page.",
     )
     add = parser.add_argument
-    add("auto", type=Path, help="derivative dataset with automatic masks: of msseg, or anybody's")
+    add("auto", type=Path, help="derivative dataset with automatic masks, of any program")
     add("manual", type=Path, help="derivative dataset with the masks of a rater or a consensus")
     add("out", type=Path, help="folder for tables and page")
     for side in ("auto", "manual"):

@@ -68,17 +68,17 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
         help="FLAIR, T1w or a TemplateFlow name with or without :res-N "
         "[FLAIR T1w MNI152NLin2009aSym:res-1]",
     )
-    group.add_argument("--model", metavar="PATH|NAME", help="weights [those shipped]")
+    group.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     group.add_argument(
         "--threshold",
         metavar="P",
-        help="lesion above this probability, 0-1 [the model's]",
+        help="lesion at or above this probability, 0-1 [the model's]",
     )
     group.add_argument(
         "--min-lesion-volume", metavar="MM3", help="drop smaller lesions, in mm³ [3]"
     )
     group.add_argument(
-        "--skull-stripped", metavar="ANSWER", help="auto, yes or no: are the skulls off? [auto]"
+        "--skull-stripped", metavar="ANSWER", help="skulls are removed: auto, yes or no [auto]"
     )
     add_switch(group, "fast", "trade some accuracy for time")
     group.add_argument("--random-seed", metavar="N", help="seed of every random draw [0]")

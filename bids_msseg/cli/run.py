@@ -256,7 +256,8 @@ def build_parser() -> argparse.ArgumentParser:
         usage=USAGE,
         description="Segment multiple-sclerosis lesions in a BIDS dataset (participant), and "
         "tabulate the lesion load of the cohort (group).",
-        epilog="Underscores do for dashes. --no-SWITCH undoes what a configuration file set. "
+        epilog="Options may use underscores for dashes. "
+        "--no-SWITCH undoes what a configuration file set. "
         "Common options of other apps are accepted. "
         f"Exit codes: {codes}.",
         formatter_class=_HelpFormatter,
@@ -264,7 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    positionals = parser.add_argument_group("what to do")
+    positionals = parser.add_argument_group("dataset and levels")
     positionals.add_argument("bids_dir", metavar="BIDS_DIR", help="the dataset; never written to")
     positionals.add_argument("output_dir", metavar="OUTPUT_DIR", help="where derivatives go")
     levels = positionals.add_argument(
@@ -305,12 +306,12 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-w", "--work-dir", metavar="DIR", help="intermediate files [OUTPUT_DIR/.work]"
     )
-    add_switch(group, "clean-workdir", "empty the work folder first")
+    add_switch(group, "clean-workdir", "remove the work folders of visits processed now")
     add_switch(group, "clean-outputs", "remove results of images no longer used")
     group.add_argument(
         "--config-file", metavar="FILE", help="options in TOML; the command line wins"
     )
-    add_switch(group, "dry-run", "say what would be used, skipped and why")
+    add_switch(group, "dry-run", "list images and skipped visits; segment nothing")
     add_switch(group, "reports-only", "make the reports again from what is there")
     add_switch(group, "boilerplate-only", "write the methods text only")
     group.add_argument(

@@ -36,9 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", metavar="DIR", required=True, help="where the four files go"
     )
-    parser.add_argument("--model", metavar="PATH|NAME", help="weights [those shipped]")
+    parser.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     parser.add_argument(
-        "--threshold", metavar="P", help="lesion above this probability, 0-1 [the model's]"
+        "--threshold", metavar="P", help="lesion at or above this probability, 0-1 [the model's]"
     )
     parser.add_argument(
         "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"

@@ -39,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = Parser(
         prog="msseg-train",
-        description="Train the cascade on labelled patients; a stopped run is gone on with.",
+        description="Train the cascade on labelled patients; "
+        "the same command resumes a stopped run.",
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, raw or preprocessed")
     parser.add_argument("output_dir", type=Path, help="weights, model card, logs, predictions")
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--label-maps",
         type=Path,
-        help="folder with anatomy/*_dseg and tissue-lesion/*_dseg, to make images of",
+        help="folder with anatomy/*_dseg and tissue-lesion/*_dseg, to synthesise images from",
     )
     parser.add_argument(
         "--lesion-bank",
@@ -89,13 +90,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FOLD",
-        help="test on these folds only, and write weights that have not seen them, none to ship",
+        help="test on these folds only; the weights have not seen them and are not for release",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the training in OUTPUT_DIR, and refuse to begin one "
-        "(a training that is there is gone on with in any case)",
+        help="resume the training in OUTPUT_DIR, and refuse to begin one "
+        "(without this option, an existing training is resumed too)",
     )
     parser.add_argument(
         "--name", type=_name, default="site", help="name of the model (default: %(default)s)"

@@ -307,7 +307,13 @@ def test_help_reads_well_in_80_columns(
     assert len(lines) <= 72
     assert max(map(len, lines)) <= 80
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["what to do:", "which visits:", "processing:", "performance:", "other:"]
+    assert headings == [
+        "dataset and levels:",
+        "which visits:",
+        "processing:",
+        "performance:",
+        "other:",
+    ]
     assert all(str(int(code)) in captured.out for code in ExitCode)
 
 

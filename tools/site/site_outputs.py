@@ -100,7 +100,7 @@ _INTRO = """# Outputs
 grid.
 
 A file is either complete or absent. Images on the FLAIR grid have its voxels as acquired. The list
-is that of a whole run on the demo dataset, which a test compares with the files that are written.
+is that of a whole run on the test dataset, which a test compares with the files that are written.
 Descriptions and columns come from the code that writes the files.
 """
 

@@ -28,6 +28,38 @@ PROGRAMS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
 }
 _USAGE_WIDTH = 92
 _UNSAID = {"verbose": "log more; -vv everything"}
+_MEANINGS: Mapping[ExitCode, str] = {
+    ExitCode.SUCCESS: "Every selected visit is finished, also those that are flagged.",
+    ExitCode.FAILURE: "An unexpected error, or visits that failed with different codes.",
+    ExitCode.INVALID_DATASET: "The input folder is not a BIDS dataset.",
+    ExitCode.UNKNOWN_LEVEL: "The analysis level does not exist.",
+    ExitCode.NOTHING_SELECTED: "Labels or filters select no visit.",
+    ExitCode.USAGE: "The command line or the configuration file has a mistake.",
+    ExitCode.DATA_ERROR: "The content of a file cannot be used.",
+    ExitCode.NO_INPUT: "A file that is needed is missing, such as the dataset or every FLAIR.",
+    ExitCode.CANNOT_CREATE: "A file or folder cannot be written.",
+    ExitCode.IO_ERROR: "Reading or writing stopped, for example because the disk is full.",
+    ExitCode.TEMPORARY: "A later run can succeed: a step was killed, most likely for lack of "
+    "memory, a template could not be fetched, or another run was at work on a visit.",
+    ExitCode.INTERRUPTED: "SIGINT stopped the run; the same command resumes it.",
+    ExitCode.TERMINATED: "SIGTERM stopped the run; the same command resumes it.",
+}
+_SEVERAL_VISITS = """A run of `msseg` goes on after a visit has failed, unless
+`--stop-on-first-crash` is given:
+
+| visits | exit code |
+|---|---|
+| one of many fails | the code of this visit, such as `65` |
+| several fail with the same code | this code |
+| several fail with different codes | `1` |
+| another run is at work on a visit, and none fails | `75` |
+| a visit is skipped, such as one without a FLAIR, and others are finished | `0` |
+| no selected visit can be processed | `66`, or `18` if a filter leaves no FLAIR |
+| visits are flagged | `0` |
+| all visits are finished, and comparing two of them ends with an error | the code of the error |
+
+`group_lesions.tsv` has the status and the reason of each visit.
+"""
 _INTRO = """# Command lines
 
 This page is generated from the parsers of this version and agrees with `--help`. Every program has
@@ -133,11 +165,15 @@ file. All options that have a default:
 
 
 def _exit_codes() -> str:
-    rows = [(f"`{code.value}`", code.name.lower().replace("_", " ")) for code in ExitCode]
+    rows = [
+        (f"`{code.value}`", code.name.lower().replace("_", " "), _MEANINGS[code])
+        for code in ExitCode
+    ]
     return "\n".join(
         (
             "## Exit codes\n",
             "All programs use the codes of the BIDS execution specification:\n",
-            table(("code", "meaning"), rows),
+            table(("code", "name", "meaning"), rows),
+            _SEVERAL_VISITS,
         )
     )
