@@ -258,7 +258,7 @@ def build_parser() -> argparse.ArgumentParser:
         "tabulate the lesion load of the cohort (group).",
         epilog="Options may use underscores for dashes. "
         "--no-SWITCH undoes what a configuration file set. "
-        "Common options of other apps are accepted. "
+        "Common options of other apps work, too. "
         f"Exit codes: {codes}.",
         formatter_class=_HelpFormatter,
         add_help=False,
