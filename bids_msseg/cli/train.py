@@ -1,7 +1,7 @@
-"""``msseg-train``: train the cascade on a site's own labelled patients, and say how good it is.
+"""``msseg-train``: train the cascade on the labelled patients of a site, and evaluate it.
 
-Nested folds: every score is about a patient that no net, candidate or gate behind it has seen.
-Stopped at any moment, the same call goes on where it was.
+Every score is of a patient that the networks behind it have not seen. The same command resumes a
+stopped training.
 """
 
 from __future__ import annotations

@@ -41,12 +41,18 @@ def model_card(
     chosen : bool
         Whether operating points were chosen on held-out visits.
     """
-    point = "The operating point is that of the starting weights."
+    held_out = (
+        "Each visit was segmented by networks that had not seen its patient. "
+        "The operating point is that of\nthe starting weights."
+    )
     if chosen:
-        point = (
-            "Its operating point was chosen on the held-out\nvisits of the other folds, whose "
-            "networks had seen the patients of this fold."
+        held_out = (
+            "Each visit was segmented by networks that had not seen its patient. Its operating "
+            "point was chosen\non the held-out visits of the other folds, whose networks had "
+            "seen the patients of its fold."
         )
+    elif not any(one.method == "cascade" for one in found.scores):
+        held_out = "No patient was held out: there are scores of the starting weights at most."
     start = context.networks()
     folds = enumerate(context.split.folds)
     before = f"\n## Before and after\n\n{comparison_table(pairs)}\n" if pairs else ""
@@ -66,7 +72,7 @@ def model_card(
 
 ## Agreement with experts on held-out patients
 
-Each visit was segmented by networks that had not seen its patient. {point}
+{held_out}
 Values are volume-wise, on the grid of the FLAIR as acquired. Lesion F1 counts 26-connected
 components of at least 3 mm³, by any overlap and by the rule of Anima with its code's defaults.
 Means are over the visits of a participant, then over participants. The released networks were

@@ -180,8 +180,10 @@ def open_context(
     # a later session of a patient that the weights have seen is not known to be unseen
     seen = set(seen_visits(out, files, begun.notes).values()) != {NO}
     if seen:
-        LOGGER.warning("the training starts from the pretrained CNN-1: the given weights may have")
-        LOGGER.warning("seen some of these patients")
+        LOGGER.warning(
+            "the given weights may have seen some of these patients: "
+            "the training starts from their pretrained CNN-1"
+        )
         read_start(start, recipe.candidate_net, seen=True)
     plan = {"recipe": asdict(recipe), "start": begun.sha256, "seen": seen}
     inputs = {path.name: digest(path) for path in (*found, *((bank,) if bank else ()))}

@@ -166,6 +166,7 @@ def test_one_patient_can_be_learnt_from(
     out = tmp_path / "out"
     assert _call(single, out, weights, recipe) == 0
     assert {row["method"] for row in _rows(out / "scores.tsv")} == {"before"}
+    assert "No patient was held out" in (out / "mine.md").read_text()
     assert [path.name for path in out.glob("*.safetensors")] == ["mine.safetensors"]
 
 
