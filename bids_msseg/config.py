@@ -154,6 +154,8 @@ class Execution:
         methods text.
     qc : Path, optional
         Folder with the files that readers saved; the group level honours them.
+    threshold_sweep : bool
+        The group level also writes load and count at other thresholds.
     stop_on_first_crash : bool
         End at the first visit that fails.
     resource_monitor : bool
@@ -169,6 +171,7 @@ class Execution:
     reports_only: bool = False
     boilerplate_only: bool = False
     qc: Path | None = None
+    threshold_sweep: bool = False
     stop_on_first_crash: bool = False
     resource_monitor: bool = False
     verbose: int = 0

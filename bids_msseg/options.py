@@ -179,6 +179,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "reports_only": readers.flag,
         "boilerplate_only": readers.flag,
         "qc": readers.path,
+        "threshold_sweep": readers.flag,
         "stop_on_first_crash": readers.flag,
         "resource_monitor": readers.flag,
         "verbose": readers.integer(0),

@@ -78,6 +78,7 @@ executions = st.builds(
     work_dir=st.none() | _paths("work"),
     clean_workdir=st.booleans(),
     clean_outputs=st.booleans(),
+    threshold_sweep=st.booleans(),
     dry_run=st.booleans(),
     stop_on_first_crash=st.booleans(),
     resource_monitor=st.booleans(),

@@ -83,11 +83,12 @@ def check_device(device: str) -> None:
         choose_engine(device)
 
 
-def check_needs(config: RunConfig) -> None:
+def check_needs(config: RunConfig, *, networks: bool = True) -> None:
     """Find out before the first visit, and not at its end, that nets or templates are unusable."""
-    from bids_msseg.cascade.checkpoint import check_cascade
+    if networks:
+        from bids_msseg.cascade.checkpoint import check_cascade
 
-    check_cascade(find_model(config.processing.model))
+        check_cascade(find_model(config.processing.model))
     _check_spaces(config)
 
 

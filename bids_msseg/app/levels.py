@@ -44,6 +44,7 @@ from bids_msseg.app.selection import (
     package_versions,
     read_model_header,
     select_visits,
+    with_intermediate,
 )
 from bids_msseg.bids.dataset import check_directories, write_dataset_files
 from bids_msseg.bids.order import VisitOrder, order_sessions
@@ -96,6 +97,7 @@ def run(config: RunConfig) -> ExitCode:
 def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
     from bids_msseg.reports.group import write_group
+    from bids_msseg.reports.threshold_sweep import write_threshold_sweep
 
     if "participant" not in config.levels or config.execution.reports_only:
         _check_group(config)
@@ -106,6 +108,8 @@ def _group(config: RunConfig) -> ExitCode:
     for note in files.notes:
         LOGGER.warning(note)
     LOGGER.info("group table: %s", files.tsv)
+    if config.execution.threshold_sweep:
+        LOGGER.info("loads by threshold: %s", write_threshold_sweep(out, records))
     return ExitCode.SUCCESS
 
 
@@ -263,7 +267,8 @@ def _run_all(
 
     if not todo:
         return []
-    check_needs(config)
+    todo = [with_intermediate(one) for one in todo]
+    check_needs(config, networks=any(one.intermediate is None for one in todo))
     resources = find_resources(config)
     settings = visit_settings(config, resources)
     execution = choose_execution(config, resources, plugin)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.bids.paths import stale_outputs
+from bids_msseg.bids.paths import intermediate_path, stale_outputs
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.config import RunConfig
@@ -100,6 +100,7 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
     options = analysis_options(config, header)
     versions = package_versions()
+    digests = fingerprint(visit, options, _model_digest(config, header), __version__)
     return Delivery(
         visit=visit,
         out_dir=config.output_dir,
@@ -110,7 +111,8 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
-        fingerprint=fingerprint(visit, options, _model_digest(config, header), __version__),
+        fingerprint=digests.results,
+        maps_fingerprint=digests.maps,
         versions=versions,
         methods=methods_paragraph(
             list(visit.contrasts),
@@ -121,6 +123,19 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
             versions=versions,
         ),
     )
+
+
+def with_intermediate(delivery: Delivery) -> Delivery:
+    """Let a visit start from an earlier run's intermediate results, if they are still true."""
+    from bids_msseg.nodes.intermediate import is_usable
+
+    visit, out_dir = delivery.visit, delivery.out_dir
+    archive = intermediate_path(out_dir, visit.participant, visit.session)
+    digest = delivery.maps_fingerprint
+    if not is_usable(archive, out_dir, fingerprint=digest, versions=delivery.versions):
+        return delivery
+    LOGGER.info("%s: lesions are cut again from what an earlier run has found", visit.key)
+    return replace(delivery, intermediate=archive)
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:

@@ -317,6 +317,7 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--qc", metavar="DIR", help="decisions that readers saved in the pages, for group"
     )
+    add_switch(group, "threshold-sweep", "loads at thresholds .1 to .9, too, for group")
     add_switch(group, "stop-on-first-crash", "end when one visit fails")
     add_switch(group, "resource-monitor", "record CPU and memory of every step")
     group.add_argument("--notrack", action="store_true", help="no effect: nothing is ever tracked")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
+from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.pipeline.lesions import (
     MAPS,
@@ -24,6 +26,7 @@ from bids_msseg.pipeline.lesions import (
     find_lesions,
     mask_on_grid,
 )
+from bids_msseg.reports.slices import within_mm
 
 LABEL_MAPS = ("extracerebral", "anatomy")
 
@@ -101,7 +104,8 @@ class _GridInputs(StepInputs):
     left_out_file = File(exists=True, desc="shown in its stead, blurred")
     reference_file = File(exists=True, mandatory=True, desc="its stored grid is the target")
     transform_file = File(desc="target world to source world")
-    brain_file = File(desc="set to zero outside; on the target grid")
+    mask_file = File(desc="brain on the conformed FLAIR: zero where there is none")
+    rim_mm = traits.Float(0.0, usedefault=True, desc="shown around the brain")
 
 
 class _GridOutputs(StepOutputs):
@@ -109,7 +113,7 @@ class _GridOutputs(StepOutputs):
 
 
 class OntoGrid(Step):
-    """Bring a contrast onto the FLAIR as acquired, brain only."""
+    """Bring a contrast onto the FLAIR as acquired, brain only or with a rim around it."""
 
     input_spec = _GridInputs
     output_spec = _GridOutputs
@@ -123,11 +127,25 @@ class OntoGrid(Step):
         left_out = "in_file" not in inputs
         image = load_volume(inputs["left_out_file" if left_out else "in_file"])
         data = contrast_on_grid(grid, image, transform=move, left_out=left_out)
-        if "brain_file" in inputs:
-            data = np.where(load_volume(inputs["brain_file"]).data > 0, data, np.float32(0))
+        if "mask_file" in inputs:
+            inside = grid.take(load_volume(inputs["mask_file"])) >= 0.5
+            shown = _with_rim(inside, inputs["rim_mm"], grid.frame.spacing)
+            data = np.where(shown, data, np.float32(0))
         target = folder / "on_flair.nii.gz"
         save_volume(grid.frame.with_data(data), target)
         return {"out_file": str(target)}
+
+
+def _with_rim(
+    inside: NDArray[np.bool_], rim_mm: float, spacing: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Add what lies near a mask."""
+    if not rim_mm:
+        return inside
+    box = bounding_box(inside, margin=math.ceil(rim_mm / float(spacing.min())))
+    shown = np.zeros_like(inside)
+    shown[box] = within_mm(inside[box], rim_mm, spacing)
+    return shown
 
 
 class _SpaceInputs(StepInputs):

@@ -13,6 +13,7 @@ from nipype.interfaces.base import File, traits
 from bids_msseg.bids import sidecars
 from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, preprocessed, transform
 from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.paths import intermediate_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
@@ -43,11 +44,13 @@ class Delivery:
         Operating point; the volume in mm³.
     options : mapping
         Options that shape the result, for the record.
-    fingerprint : str
-        Digest of inputs, options and model.
+    fingerprint, maps_fingerprint : str
+        Digest of inputs, options and model; the same without the options that only cut lesions.
     versions : mapping of str to str
     methods : str
         The methods paragraph.
+    intermediate : path or None
+        Archive of an earlier run, from which lesions are cut again.
     """
 
     visit: Visit
@@ -62,6 +65,8 @@ class Delivery:
     fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
+    maps_fingerprint: str = ""
+    intermediate: Path | None = None
 
     def uri(self, path: Path) -> str:
         """Name an input or output as BIDS URIs do."""
@@ -179,6 +184,7 @@ class _PublishInputs(StepInputs):
     step_notes = traits.List(traits.Any)
     step_seconds = traits.List(traits.Float)
     step_names = traits.List(traits.Str)
+    intermediate_file = File(desc="archive of what earlier steps have found, where it is new")
 
 
 class _PublishOutputs(StepOutputs):
@@ -204,8 +210,15 @@ class PublishVisit(Step):
         _publish_spaces(delivery, inputs)
         _publish_transforms(delivery, inputs)
         _publish_tables(delivery, rows)
+        if "intermediate_file" in inputs:
+            publish(Path(inputs["intermediate_file"]), _archive_place(delivery), keep=True)
         record = judged.mark(_record(delivery, given.visit, rows, inputs))
         return {"record_file": str(write_record(delivery.out_dir, record))}
+
+
+def _archive_place(delivery: Delivery) -> Path:
+    visit = delivery.visit
+    return intermediate_path(delivery.out_dir, visit.participant, visit.session)
 
 
 def _row(item: Mapping[str, Any]) -> LesionRow:

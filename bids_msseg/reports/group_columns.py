@@ -310,7 +310,7 @@ def circumstance_columns() -> tuple[Column, ...]:
             "Probability from which a voxel is lesion",
             lambda one: one.options.get("threshold"),
         ),
-        Column("min_lesion_volume_mm3", "Smallest lesion that is kept", _min_volume, "mm^3"),
+        Column("min_lesion_volume_mm3", "Smallest lesion that is kept", min_volume_of, "mm^3"),
         Column(
             "flags",
             "What a reader should look at, separated by semicolons",
@@ -363,7 +363,8 @@ def _model(record: VisitRecord) -> str | None:
     return None if record.model is None else f"{record.model.name} {record.model.version}".strip()
 
 
-def _min_volume(record: VisitRecord) -> object:
+def min_volume_of(record: VisitRecord) -> object:
+    """Find the smallest lesion that a visit keeps, in mm³; None where unknown."""
     return next(
         (record.options[name] for name in MIN_VOLUME_OPTIONS if name in record.options), None
     )

@@ -8,8 +8,10 @@ from __future__ import annotations
 from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
+from bids_msseg.bids.derivatives import preprocessed, transform
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy
+from bids_msseg.nodes.intermediate import stored_steps
 from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
 from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
 from bids_msseg.nodes.preprocess import (
@@ -22,9 +24,11 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.segment import Segment
+from bids_msseg.nodes.store import StoreSteps
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.pipeline.brain import brain_device
-from bids_msseg.workflow.plan import Settings, VisitPlan, gather, visit_workflow_name
+from bids_msseg.reports.figures import WIDE_RIM_MM
+from bids_msseg.workflow.plan import Settings, VisitPlan, gather, workflow_name
 
 
 def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
@@ -42,9 +46,12 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
         ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``,
-        ``publish``.
+        ``store``, ``publish``. Where the delivery names an archive of intermediate results,
+        steps before ``delineate`` read from it what they found, and ``store`` is left out.
     """
-    plan = VisitPlan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
+    archive = delivery.intermediate
+    stored = frozenset[str]() if archive is None else stored_steps(archive)
+    plan = VisitPlan(Workflow(workflow_name(delivery)), delivery, settings, stored)
     _preprocess(plan)
     _segment(plan)
     _onto_flair(plan)
@@ -172,21 +179,23 @@ def _judge(plan: VisitPlan) -> None:
 
 
 def _onto_flair(plan: VisitPlan) -> None:
-    """Bring the contrasts onto the FLAIR as acquired: with skull for figures, without for OUT."""
+    """Bring the contrasts onto the FLAIR as acquired: with a rim for figures, without for OUT."""
     for contrast in plan.contrasts:
         name = f"on_flair_{contrast}"
         plan.add(_grid_step(plan), name, mem_gb=0.5, threads=False)
         plan.connect("bias", f"{contrast.lower()}_file", name, "in_file")
-        plan.connect("delineate", "brain_file", name, "brain_file")
+        plan.connect("check_brain", "mask_file", name, "mask_file")
         if contrast != "FLAIR":
             plan.connect(f"conform_{contrast}", "out_file", name, "left_out_file")
             plan.connect(f"coregister_{contrast}", "attempt_file", name, "transform_file")
-    plan.add(_grid_step(plan), "on_flair_head", mem_gb=0.5, threads=False)
+    head = _grid_step(plan, rim_mm=WIDE_RIM_MM)
+    plan.add(head, "on_flair_head", mem_gb=0.5, threads=False)
     plan.connect("bias", "flair_file", "on_flair_head", "in_file")
+    plan.connect("check_brain", "mask_file", "on_flair_head", "mask_file")
 
 
-def _grid_step(plan: VisitPlan) -> OntoGrid:
-    return OntoGrid(reference_file=str(plan.delivery.visit.flair))
+def _grid_step(plan: VisitPlan, *, rim_mm: float = 0.0) -> OntoGrid:
+    return OntoGrid(reference_file=str(plan.delivery.visit.flair), rim_mm=rim_mm)
 
 
 def _other_spaces(plan: VisitPlan) -> None:
@@ -273,6 +282,41 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     for number, step in enumerate(steps, start=1):
         plan.workflow.connect(plan.workflow.get_node(step), "notes", notes, f"in{number}")
     plan.workflow.connect(notes, "out", plan.workflow.get_node("publish"), "step_notes")
+    if not plan.stored:
+        _store(plan, fits)
+
+
+def _store(plan: VisitPlan, fits: list[str]) -> None:
+    """Store what the steps before the cut have found and later ones need."""
+    later = plan.later_than("delineate")
+    first = [step for step in plan.steps if step not in later]
+    wanted = {step: ["notes", "seconds"] for step in first}
+    for step, output, end in plan.links:
+        if step in wanted and end in later and output not in wanted[step]:
+            wanted[step].append(output)
+    node = StoreSteps(
+        step_names=first,
+        wanted=wanted,
+        published=_published(plan, fits),
+        fingerprint=plan.delivery.maps_fingerprint,
+        versions=dict(plan.delivery.versions),
+    )
+    plan.add(node, "store", mem_gb=0.5, threads=False)
+    gather(plan, "list_outputs", [(s, "outputs_file") for s in first], ("store", "outputs_files"))
+    plan.connect("store", "archive_file", "publish", "intermediate_file")
+
+
+def _published(plan: VisitPlan, fits: list[str]) -> dict[str, str]:
+    """Name the outputs that OUT holds byte for byte, and their places in it."""
+    found = {f"on_flair_{name}.out_file": preprocessed(name) for name in plan.contrasts}
+    for step in fits:
+        start, end, _ = _transform_name(step).split()
+        found[f"{step}.transform_file"] = transform(start, end)
+    out_dir, visit = plan.delivery.out_dir, plan.delivery.visit
+    return {
+        output: one.path(out_dir, visit, one.extensions[0]).relative_to(out_dir).as_posix()
+        for output, one in found.items()
+    }
 
 
 def _template_nodes(steps: list[str]) -> list[str]:

@@ -5,17 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bids_msseg.bids.derivatives import figure_labels, visit_files
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
 
+CUT_OPTIONS: Final = ("threshold", "min_lesion_volume")
+"""Options that cut lesions out of a probability; with others, networks or registrations differ."""
 
-def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, version: str) -> str:
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Digests of what a visit's results depend on, SHA-256 in hexadecimal.
+
+    Attributes
+    ----------
+    results : str
+        Of everything.
+    maps : str
+        Of what is found before lesions are cut out.
+    """
+
+    results: str
+    maps: str
+
+
+def fingerprint(
+    visit: Visit, options: Mapping[str, Any], model_sha256: str, version: str
+) -> Fingerprint:
     """Digest everything that a visit's results depend on.
 
     Parameters
@@ -28,8 +49,7 @@ def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, ver
 
     Returns
     -------
-    str
-        SHA-256 in hexadecimal.
+    Fingerprint
     """
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
@@ -43,6 +63,11 @@ def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, ver
         "model": model_sha256,
         "version": version,
     }
+    fixed = {name: value for name, value in options.items() if name not in CUT_OPTIONS}
+    return Fingerprint(_digest_json(content), _digest_json({**content, "options": fixed}))
+
+
+def _digest_json(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -158,12 +158,29 @@ def test_onto_grid_keeps_places(
         OntoGrid,
         in_file=save("image", data, WORK),
         reference_file=save("flair", grid.data, grid.affine),
-        brain_file=save("brain", brain, grid.affine),
+        mask_file=save("brain", brain, grid.affine),
     )
     image = read(found.out_file)
     assert not image[brain == 0].any()
     truth = balls(grid.shape, grid.affine, BLOBS[0])
     assert 2 * ((image > 0.5) & truth).sum() / ((image > 0.5).sum() + truth.sum()) > 0.85
+
+
+def test_onto_grid_with_a_rim_shows_no_more(
+    run: Callable[..., Any], save: Callable[..., Path]
+) -> None:
+    grid = grid_of("RAS", (1.0, 1.0, 1.0))
+    brain = balls(grid.shape, grid.affine, ((0, 0, 0), 9)).astype(np.uint8)
+    found = run(
+        OntoGrid,
+        in_file=save("image", np.ones(SHAPE, np.float32), WORK),
+        reference_file=save("flair", grid.data, grid.affine),
+        mask_file=save("brain", brain, grid.affine),
+        rim_mm=6.0,
+    )
+    shown = read(found.out_file) > 0
+    assert shown[balls(grid.shape, grid.affine, ((0, 0, 0), 13.5))].all()
+    assert not shown[~balls(grid.shape, grid.affine, ((0, 0, 0), 15.5))].any()
 
 
 def moved(x: float, y: float, z: float) -> np.ndarray:

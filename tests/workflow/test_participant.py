@@ -13,7 +13,9 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
+from bids_msseg.nodes.intermediate import write_archive
 from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.reports.figures import WIDE_RIM_MM
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings, visit_workflow_name
 
@@ -33,6 +35,7 @@ def build(
     images: dict[str, Path],
     *others: str,
     sidecar: Mapping[str, object] | None = None,
+    intermediate: Path | None = None,
     **settings: object,
 ) -> Workflow:
     visit = Visit(
@@ -53,6 +56,8 @@ def build(
         threshold=0.4,
         min_lesion_volume=5.0,
         fingerprint="f",
+        maps_fingerprint="m",
+        intermediate=intermediate,
     )
     model = images["FLAIR"]
     chosen = {"spaces": DEFAULT, "threads": 3, **settings}
@@ -87,7 +92,9 @@ ALWAYS = {
     "on_flair_FLAIR",
     "on_flair_head",
     "draw",
+    "store",
     "publish",
+    "list_outputs",
     "list_preproc",
     "list_transforms",
     "list_faults",
@@ -289,6 +296,63 @@ def test_the_brain_is_found_where_its_nets_can_run(
 ) -> None:
     nodes = nodes_of(build(images, device=device))
     assert (nodes["segment"].inputs.device, nodes["brain"].inputs.device) == (device, brain)
+
+
+def stored(images: dict[str, Path], *others: str) -> set[str]:
+    """Outputs that a whole run stores, as ``step.output``, notes and times aside."""
+    wanted = nodes_of(build(images, *others))["store"].inputs.wanted
+    return {
+        f"{step}.{output}"
+        for step, outputs in wanted.items()
+        for output in outputs
+        if output not in ("notes", "seconds")
+    }
+
+
+@pytest.mark.parametrize("others", [(), ("T1w",), ("T1w", "T2w")])
+def test_what_is_stored_for_another_cut(images: dict[str, Path], others: tuple[str, ...]) -> None:
+    """No image of a whole head: those reach as far as the figures show."""
+    expected = {f"segment.{name}_file" for name in ("probability", "candidate", "lesion")}
+    expected |= {"segment.candidates_file", "quality.quality_file", "brain.how"}
+    expected |= {"check_brain.mask_file", "check_brain.extracerebral_file"}
+    expected |= {"template.transform_file", "template.trusted"}
+    expected |= {"anatomy.anatomy_file", "anatomy.own_ventricles"}
+    expected |= {f"on_flair_{name}.out_file" for name in ("head", "FLAIR", *others)}
+    for name in others:
+        expected |= {f"coregister_{name}.{what}" for what in ("transform_file", "left_out")}
+    assert stored(images, *others) == expected
+    head = nodes_of(build(images, *others))["on_flair_head"].inputs
+    assert head.rim_mm == WIDE_RIM_MM
+    inputs = nodes_of(build(images, *others))["store"].inputs
+    assert set(inputs.step_names) == set(inputs.wanted)
+    assert inputs.fingerprint == "m"
+    assert set(inputs.published) <= stored(images, *others)
+
+
+@pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
+def test_another_cut_runs_no_step_before_it(
+    images: dict[str, Path], tmp_path: Path, others: tuple[str, ...]
+) -> None:
+    whole = build(images, *others)
+    first = nodes_of(whole)["store"].inputs.step_names
+    assert {"brain", "bias", "template", "segment"} <= set(first)
+    archive = tmp_path / "steps.zip"
+    steps = {step: {"notes": [], "seconds": 0.0} for step in first}
+    write_archive(archive, steps, published={}, fingerprint="m", versions={})
+    again = build(images, *others, intermediate=archive)
+    assert again.name == f"{whole.name}_cut"
+    nodes = nodes_of(again)
+    assert set(nodes_of(whole)) - set(nodes) == {"store", "list_outputs", "list_faults"}
+    for name, node in nodes.items():
+        if name.startswith("list_"):
+            continue
+        assert isdefined(node.inputs.stored) == (name in first), name
+        assert bool(node.overwrite) == (name in first), name
+        assert bool(feeds(again, name)) == (name not in first), name
+    graph = again._graph
+    assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
+    assert nodes["publish"].inputs.step_names == nodes_of(whole)["publish"].inputs.step_names
+    assert "intermediate_file" not in feeds(again, "publish")
 
 
 def test_labels_with_a_plus_make_distinct_names() -> None:

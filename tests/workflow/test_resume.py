@@ -14,7 +14,7 @@ from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
-from bids_msseg.workflow.resume import fingerprint, is_finished
+from bids_msseg.workflow.resume import CUT_OPTIONS, Fingerprint, fingerprint, is_finished
 
 SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
 
@@ -27,7 +27,7 @@ def visit(tmp_path: Path) -> Visit:
     return Visit("01", None, paths["FLAIR"], t1w=paths["T1w"], brain_mask=paths["mask"])
 
 
-def digest(visit: Visit, **other: Any) -> str:
+def digest(visit: Visit, **other: Any) -> Fingerprint:
     given = {"options": {"fast": False}, "model_sha256": "a", "version": "1", **other}
     return fingerprint(visit, **given)
 
@@ -45,7 +45,8 @@ def test_a_changed_byte_changes_it(visit: Visit, contrast: str) -> None:
     before = digest(visit)
     path = getattr(visit, contrast)
     path.write_bytes(path.read_bytes() + b"x")
-    assert digest(visit) != before
+    assert digest(visit).results != before.results
+    assert digest(visit).maps != before.maps
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,15 @@ def test_another_visit_changes_it(visit: Visit, change: Callable[[Visit], Visit]
     "other", [{"options": {"fast": True}}, {"model_sha256": "b"}, {"version": "2"}]
 )
 def test_options_model_and_version_change_it(visit: Visit, other: dict[str, Any]) -> None:
-    assert digest(visit, **other) != digest(visit)
+    assert digest(visit, **other).results != digest(visit).results
+    assert digest(visit, **other).maps != digest(visit).maps
+
+
+@pytest.mark.parametrize("option", CUT_OPTIONS)
+def test_options_that_only_cut_leave_the_maps(visit: Visit, option: str) -> None:
+    one, other = (digest(visit, options={"fast": False, option: value}) for value in (0.4, 0.5))
+    assert one.results != other.results
+    assert one.maps == other.maps == digest(visit).maps
 
 
 def test_an_image_that_cannot_be_read_has_a_digest_of_its_own(visit: Visit) -> None:
