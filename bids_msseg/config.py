@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from bids_msseg import __version__, readers
 from bids_msseg.errors import UsageError
+from bids_msseg.option_files import roots_by_name
 from bids_msseg.options import (
     DEFAULT_SPACES,
     Level,
@@ -67,6 +68,9 @@ class Query:
         Folder of pybids' index, made there if it is missing.
     derivatives : mapping of str to Path
         Further datasets by name, whose brain masks are used.
+    lesion_masks : mapping of str to Path
+        Folders by name, or patterns of files with ``{subject}`` and ``{session}``, whose lesion
+        masks replace the networks.
     """
 
     participant_label: tuple[str, ...] = ()
@@ -78,6 +82,15 @@ class Query:
     skip_bids_validation: bool = False
     bids_database_dir: Path | None = None
     derivatives: Mapping[str, Path] = field(default_factory=dict)
+    lesion_masks: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        roots_by_name(self.derivatives, self.lesion_masks)
+
+    @property
+    def datasets(self) -> dict[str, Path]:
+        """Folders of all files beside the dataset's own, by the name that outputs give them."""
+        return roots_by_name(self.derivatives, self.lesion_masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,8 @@ class Processing:
         Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
     min_lesion_volume : float
         Smaller lesions are dropped, mm³.
+    mask_values : tuple of int
+        Values of given lesion masks that are lesion; none means any above zero.
     skull_stripped : {'auto', 'yes', 'no'}
         Whether the input's skulls are off already; ``auto`` looks at each image.
     fast : bool
@@ -106,6 +121,7 @@ class Processing:
     model: str | None = None
     threshold: float | None = None
     min_lesion_volume: float = 3.0
+    mask_values: tuple[int, ...] = ()
     skull_stripped: SkullStripped = "auto"
     fast: bool = False
     random_seed: int = 0

@@ -54,6 +54,7 @@ queries = st.builds(
     skip_bids_validation=st.booleans(),
     bids_database_dir=st.none() | _paths("db"),
     derivatives=st.dictionaries(st.text(min_size=1), _paths("derived"), max_size=2),
+    lesion_masks=st.sampled_from([{}, {"drawn by hand": Path("/masks/{subject}.nii.gz")}]),
 )
 processings = st.builds(
     Processing,
@@ -61,6 +62,7 @@ processings = st.builds(
     model=st.none() | names | _paths("model").map(str),
     threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     min_lesion_volume=st.floats(0, allow_infinity=False),
+    mask_values=st.lists(st.integers(1, 999), unique=True).map(sorted).map(tuple),
     skull_stripped=st.sampled_from(["auto", "yes", "no"]),
     fast=st.booleans(),
     random_seed=st.integers(0, 2**32 - 1),
@@ -190,6 +192,8 @@ PRECEDENCE: list[tuple[str, str, object, object]] = [
     ("work_dir", '"/w"', "/v", None),
     ("verbose", "2", 1, 0),
     ("derivatives", '{a = "/a"}', ["b=/b"], {}),
+    ("lesion_masks", '{a = "/a"}', ["b=/b/{subject}.nii"], {}),
+    ("mask_values", "[5, 1]", ["7"], ()),
 ]
 
 
@@ -380,11 +384,14 @@ CHANGES: dict[str, object] = {
     "fast": True,
     "random_seed": 1,
     "output_spaces": ["FLAIR"],
+    "mask_values": [1],
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],
     "session_order": ["pre", "post"],
     "clean_outputs": True,
+    "threshold_sweep": True,
+    "lesion_masks": ["drawn=/masks"],
     "exclude_participant_label": ["02"],
     "ignore": ["t1w"],
     "nprocs": 4,

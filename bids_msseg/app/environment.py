@@ -138,6 +138,7 @@ def visit_settings(config: RunConfig, resources: Resources) -> Settings:
         skull_stripped=config.processing.skull_stripped,
         fast=config.processing.fast,
         seed=config.processing.random_seed,
+        mask_values=config.processing.mask_values,
         device=config.performance.device,
         threads=resources.omp_nthreads,
         spaces=output_spaces(config),

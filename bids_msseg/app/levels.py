@@ -41,6 +41,7 @@ from bids_msseg.app.selection import (
     find_stale_outputs,
     handle_stale,
     is_visit_finished,
+    needs_networks,
     package_versions,
     read_model_header,
     select_visits,
@@ -156,7 +157,9 @@ def _participant(config: RunConfig) -> ExitCode:
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
     check_spaces_without_trace(config)
-    lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
+    masks = ", ".join(config.query.lesion_masks)
+    model = f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"
+    lines = [f"lesion masks {masks}, no network" if masks else model]
     for visit in selection.visits:
         done = is_visit_finished(config, collect_delivery(config, visit, header))
         fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
@@ -194,7 +197,12 @@ def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
 
 def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
     """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
-    write_dataset_files(config.output_dir, config.bids_dir, derivatives=config.query.derivatives)
+    write_dataset_files(
+        config.output_dir,
+        config.bids_dir,
+        derivatives=config.query.datasets,
+        lesion_masks=tuple(config.query.lesion_masks),
+    )
     print(write_citation(config, header).read_text(encoding="utf-8"))
     return ExitCode.SUCCESS
 
@@ -231,7 +239,8 @@ def _process(
         config.output_dir,
         config.bids_dir,
         options=analysis_options(config, header),
-        derivatives=config.query.derivatives,
+        derivatives=config.query.datasets,
+        lesion_masks=tuple(config.query.lesion_masks),
     )
     write_citation(config, header)
     record_skipped(config, selection)
@@ -268,13 +277,15 @@ def _run_all(
     if not todo:
         return []
     todo = [with_intermediate(one) for one in todo]
-    check_needs(config, networks=any(one.intermediate is None for one in todo))
+    check_needs(config, networks=any(needs_networks(one) for one in todo))
     resources = find_resources(config)
     settings = visit_settings(config, resources)
     execution = choose_execution(config, resources, plugin)
     if config.execution.clean_workdir:
         remove_work_folders(execution, todo)
-    LOGGER.info("processing %s with model %s", counted(len(todo), "visit"), header.name)
+    what = ", ".join(config.query.lesion_masks)
+    with_what = f"the lesion masks {what}" if what else f"model {header.name}"
+    LOGGER.info("processing %s with %s", counted(len(todo), "visit"), with_what)
     outcomes: list[Outcome] = []
     with Progress(len(todo), steps_per_visit=STEPS_PER_VISIT) as progress:
         for outcome in run_visits(todo, settings, execution, on_step=progress.step):

@@ -16,8 +16,8 @@ from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import CannotCreateError, NothingSelectedError
+from bids_msseg.lesions.mask_values import ANY
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
-from bids_msseg.reports.methods import methods_paragraph
 from bids_msseg.reports.text import listed
 from bids_msseg.workflow.claims import Claims
 
@@ -41,6 +41,7 @@ def select_visits(config: RunConfig) -> Selection:
         filters=query.bids_filters,
         database_dir=query.bids_database_dir,
         derivatives=query.derivatives,
+        lesion_masks=query.lesion_masks,
         ignore=query.ignore,
         skip_validation=query.skip_bids_validation,
     )
@@ -93,36 +94,28 @@ def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
 
 def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
     """Collect what the last node of a visit has to know."""
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.outputs import MASK_THRESHOLD, Delivery
     from bids_msseg.workflow.resume import fingerprint
 
-    chosen = config.processing
+    chosen, with_nets = config.processing, not config.query.lesion_masks
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
     options = analysis_options(config, header)
-    versions = package_versions()
-    digests = fingerprint(visit, options, _model_digest(config, header), __version__)
+    model_digest = _model_digest(config, header) if with_nets else ""
+    digests = fingerprint(visit, options, model_digest, __version__)
     return Delivery(
         visit=visit,
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
-        derivatives=config.query.derivatives,
-        model=ModelUse(header.name, header.version, header.sha256),
+        derivatives=config.query.datasets,
+        model=ModelUse(header.name, header.version, header.sha256) if with_nets else None,
         gate=header.point.candidate_threshold,
-        threshold=threshold,
+        threshold=threshold if with_nets else MASK_THRESHOLD,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
         fingerprint=digests.results,
         maps_fingerprint=digests.maps,
-        versions=versions,
-        methods=methods_paragraph(
-            list(visit.contrasts),
-            model=header.name,
-            sha256=header.sha256,
-            threshold=threshold,
-            min_lesion_volume=chosen.min_lesion_volume,
-            versions=versions,
-        ),
-    )
+        versions=package_versions(),
+    ).described()
 
 
 def with_intermediate(delivery: Delivery) -> Delivery:
@@ -138,9 +131,20 @@ def with_intermediate(delivery: Delivery) -> Delivery:
     return replace(delivery, intermediate=archive)
 
 
+def needs_networks(delivery: Delivery) -> bool:
+    """Whether nothing stands in for the networks of a visit."""
+    return delivery.intermediate is None and delivery.visit.lesion_mask is None
+
+
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
     """Name what shapes results; the model by its name, as where it lies says something else."""
-    return {**config.analysis_fingerprint_options(), "model": header.name}
+    options = {**config.analysis_fingerprint_options(), "model": header.name}
+    masks = list(config.query.lesion_masks)
+    unused = ("model", "threshold", "fast") if masks else ("mask_values",)
+    used = {name: value for name, value in options.items() if name not in unused}
+    if masks:
+        used |= {"lesion_masks": masks, "mask_values": used["mask_values"] or [ANY]}
+    return used
 
 
 def _scalar(value: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -40,6 +40,7 @@ def write_dataset_files(
     *,
     options: Mapping[str, Any] | None = None,
     derivatives: Mapping[str, Path] | None = None,
+    lesion_masks: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Write what makes a folder of outputs a BIDS derivative dataset.
@@ -57,6 +58,8 @@ def write_dataset_files(
         Options that shape the result, for the README.
     derivatives : mapping of str to Path, optional
         Further datasets that sidecars name in BIDS URIs.
+    lesion_masks : sequence of str
+        Names of those whose lesion masks replace the networks.
     environment : mapping of str to str, optional
         Where the container's name is looked up; ``os.environ`` if not given.
 
@@ -68,7 +71,12 @@ def write_dataset_files(
     environment = os.environ if environment is None else environment
     raw = _read_json(bids_dir / "dataset_description.json")
     description = dataset_description(
-        out_dir, bids_dir, raw, derivatives=derivatives or {}, environment=environment
+        out_dir,
+        bids_dir,
+        raw,
+        derivatives=derivatives or {},
+        lesion_masks=lesion_masks,
+        environment=environment,
     )
     try:
         _replace_json(out_dir / "dataset_description.json", description)
@@ -88,6 +96,7 @@ def dataset_description(
     *,
     derivatives: Mapping[str, Path],
     environment: Mapping[str, str],
+    lesion_masks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the content of the outputs' ``dataset_description.json``.
 
@@ -101,6 +110,8 @@ def dataset_description(
         Further datasets named in BIDS URIs.
     environment : mapping of str to str
         ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` name the container.
+    lesion_masks : sequence of str
+        As for :func:`write_dataset_files`.
     """
     links = {"raw": _link(out_dir, bids_dir, raw)}
     for name, folder in derivatives.items():
@@ -112,7 +123,7 @@ def dataset_description(
         "DatasetType": "derivative",
         "License": raw.get("License") or "As the source dataset",
         "Authors": _authors(raw),
-        "GeneratedBy": [_generated_by(environment)],
+        "GeneratedBy": [_generated_by(environment, lesion_masks)],
         "SourceDatasets": _source_datasets(raw, links["raw"]),
         "DatasetLinks": {**links, "templateflow": TEMPLATEFLOW_URL},
         "HowToAcknowledge": "Cite the methods text in the reports, which names what was used.",
@@ -120,12 +131,11 @@ def dataset_description(
     return {name: value for name, value in content.items() if value}
 
 
-def _generated_by(environment: Mapping[str, str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "Name": APP,
-        "Version": __version__,
-        "Description": "Lesion segmentation by a cascade of two 3-D convolutional networks",
-    }
+def _generated_by(environment: Mapping[str, str], lesion_masks: Sequence[str]) -> dict[str, Any]:
+    what = "Lesion segmentation by a cascade of two 3-D convolutional networks"
+    if lesion_masks:
+        what = f"Tables and pages of the given lesion masks {', '.join(lesion_masks)}"
+    entry: dict[str, Any] = {"Name": APP, "Version": __version__, "Description": what}
     if image := environment.get("BIDS_MSSEG_IMAGE"):
         entry["Container"] = {"Type": "docker", "Tag": image}
     elif image := environment.get("APPTAINER_NAME") or environment.get("SINGULARITY_NAME"):

@@ -4,8 +4,9 @@ The node that writes takes its names from here, and so do the check whether a vi
 the page about outputs and the tests. The files of a pair of visits are listed in
 :mod:`bids_msseg.bids.changes`.
 
-Public names: :class:`Output`, :data:`OUTPUTS`, :func:`preprocessed`, :func:`mask_in`,
-:func:`transform`, :func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`.
+Public names: :class:`Output`, :data:`OUTPUTS`, :data:`OF_NETWORKS`, :func:`preprocessed`,
+:func:`mask_in`, :func:`transform`, :func:`visit_outputs`, :func:`figure_labels`,
+:func:`visit_files`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
 }
 """What every visit has, by the name that the workflow uses."""
+OF_NETWORKS: Final = ("probseg", "candidates")
+"""Those that a visit whose lesion mask is given has not."""
 
 
 def preprocessed(contrast: str) -> Output:
@@ -129,8 +132,9 @@ def visit_outputs(visit: Visit, spaces: Spaces = ()) -> tuple[Output, ...]:
     natives = [name for name, _ in spaces if name in visit.contrasts and name != "FLAIR"]
     moves = {("FLAIR", EMBEDDED), *(("FLAIR", name) for name, _ in templates)}
     moves |= {(contrast, "FLAIR") for contrast in _moving(visit)}
+    left_out = () if visit.lesion_mask is None else OF_NETWORKS
     return (
-        *OUTPUTS.values(),
+        *(one for name, one in OUTPUTS.items() if name not in left_out),
         *(preprocessed(contrast) for contrast in visit.contrasts),
         *(mask_in(name) for name in natives),
         *(mask_in(name, grid) for name, grid in templates),

@@ -92,6 +92,8 @@ class VisitRecord:
         Where that order is known from, or why it is not known; empty where there is no other.
     figures : tuple of str
         ``desc-`` labels of the pictures that were drawn.
+    lesion_mask : str
+        BIDS URI of the given mask that replaced the networks; empty where they were run.
     """
 
     participant: str
@@ -125,6 +127,7 @@ class VisitRecord:
     visit_number: int | None = None
     order_source: str = ""
     figures: tuple[str, ...] = ()
+    lesion_mask: str = ""
 
     @property
     def quality(self) -> str:

@@ -209,4 +209,5 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "visit_number": _optional(_count),
     "order_source": _text,
     "figures": _labels,
+    "lesion_mask": _text,
 }

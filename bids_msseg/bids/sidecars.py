@@ -90,30 +90,37 @@ class Method:
 
     Attributes
     ----------
-    model : ModelUse
-        The cascade's weights.
+    model : ModelUse or None
+        The cascade's weights; None where a given mask replaced the networks.
     threshold : float
         On the final probability.
     min_lesion_volume : float
         In mm³; smaller components are removed.
     gate : float or None
         On the probability of the candidate net.
+    masks : str
+        Name of the dataset of the given mask; empty where networks were run.
     """
 
-    model: ModelUse
+    model: ModelUse | None
     threshold: float
     min_lesion_volume: float
     gate: float | None = None
+    masks: str = ""
 
     def keys(self) -> dict[str, Any]:
-        """Return the model and the thresholds."""
-        found = {**self.model_keys(), "Threshold": self.threshold}
+        """Return the model and the thresholds, or what replaced them."""
+        found: dict[str, Any] = {"SegmentationMethod": f"Given lesion mask of {self.masks}"}
+        if self.model is not None:
+            found = {**self.model_keys(), "Threshold": self.threshold}
         found["MinLesionVolume"] = self.min_lesion_volume
         found["MinLesionVolumeUnits"] = "mm^3"
         return found
 
     def model_keys(self) -> dict[str, Any]:
         """Return the model alone."""
+        if self.model is None:
+            return {}
         return {
             "ModelName": self.model.name,
             "ModelVersion": self.model.version,
@@ -236,7 +243,9 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the lesion mask, the result."""
-    return _lesion_mask("Lesions, the result of the cascade", origin, method)
+    given = f"Lesions, from the given mask of {method.masks}"
+    text = "Lesions, the result of the cascade" if method.model else given
+    return _lesion_mask(text, origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
@@ -247,18 +256,24 @@ def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the mask of candidates that are not in the result."""
-    return _lesion_mask("Candidates that are not part of the result", origin, method)
+    """Describe the mask of what is not in the result."""
+    what = "Candidates" if method.model else "Parts of the given mask"
+    return _lesion_mask(f"{what} that are not part of the result", origin, method)
 
 
 def _lesion_mask(description: str, origin: Origin, method: Method) -> dict[str, Any]:
     return {
         "Type": "Lesion",
         "Description": description,
-        "Manual": False,
+        **_by_hand(method),
         **origin.keys(),
         **method.keys(),
     }
+
+
+def _by_hand(method: Method) -> dict[str, Any]:
+    """Say that nobody drew it; of a given mask, that is not known."""
+    return {} if method.model is None else {"Manual": False}
 
 
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
@@ -280,7 +295,7 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     columns = column_dictionary()
     return {
         "Description": "Lesions, each with its own number; 26-connected, the largest first",
-        "Manual": False,
+        **_by_hand(method),
         **origin.keys(),
         **method.keys(),
         **{name: columns[name] for name in dseg_columns() if name not in _DSEG_OWN},

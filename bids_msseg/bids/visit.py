@@ -47,6 +47,8 @@ class Visit:
         Choices that were made on the way, one sentence each.
     problem : str
         Why the visit will fail, where that is known before it is run.
+    lesion_mask : Path or None
+        A mask that replaces the networks.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class Visit:
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem: str = ""
+    lesion_mask: Path | None = None
 
     @property
     def key(self) -> str:

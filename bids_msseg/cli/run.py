@@ -92,11 +92,17 @@ def _check_inputs(config: RunConfig) -> None:
             f"there is no dataset folder {config.bids_dir}",
             hint="correct BIDS_DIR, or mount it into the container",
         )
-    for name, folder in config.query.derivatives.items():
-        if not _is_folder(folder):
-            raise NoInputError(
-                f"there is no folder {folder}", hint=f"correct --derivatives {name}=PATH"
-            )
+    query = config.query
+    for option, places in (
+        ("--derivatives", query.derivatives),
+        ("--lesion-masks", query.lesion_masks),
+    ):
+        for name, place in places.items():
+            folder = option_files.pattern_root(place)
+            if not _is_folder(folder):
+                raise NoInputError(
+                    f"there is no folder {folder}", hint=f"correct {option} {name}=PATH"
+                )
 
 
 def _is_folder(path: Path) -> bool:

@@ -19,16 +19,20 @@ from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.pipeline.given_masks import read_given_mask
 from bids_msseg.pipeline.lesions import (
     MAPS,
     Grid,
     contrast_on_grid,
+    describe_lesions,
     find_lesions,
     mask_on_grid,
 )
 from bids_msseg.reports.slices import within_mm
 
 LABEL_MAPS = ("extracerebral", "anatomy")
+OUTSIDE_SHARE = 0.1
+"""Of a given lesion mask that may lie outside the brain without a note."""
 
 
 class _DelineateInputs(StepInputs):
@@ -86,6 +90,78 @@ class Delineate(Step):
         table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
         outputs = _save(folder, grid, found.maps)
         return {**outputs, "table_file": str(table), "probability_file": final}
+
+
+class _GivenInputs(StepInputs):
+    flair_file = File(exists=True, mandatory=True, desc="FLAIR as acquired: the grid")
+    lesion_file = File(mandatory=True, desc="given lesion mask, on the grid of the FLAIR")
+    values = traits.List(traits.Int, desc="of the mask that are lesion; else any above zero")
+    mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
+    template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
+    min_volume = traits.Float(mandatory=True, desc="mm³")
+    anatomy_file = File(desc="this brain's map of regions; the template's where not given")
+    own_ventricles = traits.Bool(
+        False, usedefault=True, desc="the map's ventricles are this brain's own"
+    )
+
+
+class _GivenOutputs(StepOutputs):
+    probability_file = File(desc="1 in lesions, to be brought into other spaces")
+    labels_file = File(desc="lesions 1..n")
+    mask_file = File()
+    rejected_file = File(desc="parts of the mask that are no lesions, 1..m")
+    brain_file = File(desc="brain mask on the FLAIR as acquired")
+    ventricles_file = File(desc="lateral and third ventricles that the regions follow")
+    table_file = File(desc="JSON: one object a lesion, kept and rejected")
+    estimate_file = File(desc="JSON: why there is no interval of the load")
+
+
+class TakeGivenMask(Step):
+    """List the lesions of a mask that replaces the networks."""
+
+    input_spec = _GivenInputs
+    output_spec = _GivenOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write maps and table."""
+        grid, values = Grid.of(Path(inputs["flair_file"])), inputs.get("values")
+        lesions, note = read_given_mask(
+            Path(inputs["lesion_file"]),
+            grid,
+            what="lesion mask",
+            values=tuple(values) if values else None,
+        )
+        files = {name: f"{name}_file" for name in ("mask", "anatomy")}
+        found = describe_lesions(
+            grid,
+            lesions,
+            StoredVolumes({n: inputs[f] for n, f in files.items() if f in inputs}, LABEL_MAPS),
+            read_itk_affine(Path(inputs["template_transform"])),
+            min_volume=inputs["min_volume"],
+            own_ventricles=inputs["own_ventricles"],
+        )
+        table, estimate = folder / "lesions.json", folder / "estimate.json"
+        table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
+        reason = "the lesion mask was given, so there is no probability"
+        estimate.write_text(json.dumps({"reason": reason}), encoding="utf-8")
+        probability = folder / "probability.nii.gz"
+        soft = found.maps["mask"].astype(np.float32)
+        save_volume(grid.frame.with_data(soft), probability)
+        return {
+            **_save(folder, grid, found.maps),
+            "table_file": str(table),
+            "estimate_file": str(estimate),
+            "probability_file": str(probability),
+            "notes": [one for one in (note, _outside(lesions, found.maps["brain"])) if one],
+        }
+
+
+def _outside(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
+    """Say where a given mask may be that of another image."""
+    share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
+    if share < OUTSIDE_SHARE:
+        return ""
+    return f"{share:.0%} of the lesion mask lies outside the brain: is it of this visit?"
 
 
 def _save(folder: Path, grid: Grid, maps: Mapping[str, NDArray[Any]]) -> dict[str, str]:

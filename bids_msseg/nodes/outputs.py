@@ -28,6 +28,9 @@ from bids_msseg.nodes.trust import VisitJudgement
 from bids_msseg.reports.drawing import draw_visit
 from bids_msseg.reports.methods import methods_paragraph
 
+MASK_THRESHOLD = 0.5
+"""Of a given mask, which is 1 in lesions, on another grid."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -39,7 +42,8 @@ class Delivery:
     out_dir, bids_dir : path
     derivatives : mapping of str to path
         Further datasets that sidecars may name.
-    model : ModelUse
+    model : ModelUse or None
+        None where a given mask replaces the networks.
     gate, threshold, min_lesion_volume : float
         Operating point; the volume in mm³.
     options : mapping
@@ -56,7 +60,7 @@ class Delivery:
     visit: Visit
     out_dir: Path
     bids_dir: Path
-    model: ModelUse
+    model: ModelUse | None
     gate: float
     threshold: float
     min_lesion_volume: float
@@ -76,6 +80,11 @@ class Delivery:
         """URIs of all contrasts used."""
         return tuple(self.uri(path) for path in self.visit.contrasts.values())
 
+    def lesion_sources(self) -> tuple[str, ...]:
+        """URIs of what lesions come from."""
+        mask = self.visit.lesion_mask
+        return self.sources() if mask is None else (self.uri(self.visit.flair), self.uri(mask))
+
     def flair_origin(self, *sources: str) -> Origin:
         """Origin of an output on the FLAIR grid."""
         flair = self.uri(self.visit.flair)
@@ -83,28 +92,37 @@ class Delivery:
 
     def method(self) -> Method:
         """How lesions were found."""
-        return Method(self.model, self.threshold, self.min_lesion_volume, self.gate)
+        mask = self.visit.lesion_mask
+        name = "" if mask is None else self.uri(mask).split(":")[1]
+        return Method(self.model, self.threshold, self.min_lesion_volume, self.gate, name)
+
+    def described(self) -> Delivery:
+        """Write the methods paragraph."""
+        name, sha256 = (self.model.name, self.model.sha256) if self.model else ("", "")
+        methods = methods_paragraph(
+            list(self.visit.contrasts),
+            model=name,
+            sha256=sha256,
+            threshold=self.threshold,
+            min_lesion_volume=self.min_lesion_volume,
+            versions=self.versions,
+            masks=self.method().masks,
+        )
+        return replace(self, methods=methods)
 
     def without(self, contrasts: Collection[str]) -> Delivery:
         """Pass over contrasts that could not be aligned, as if the visit had none."""
         if not contrasts:
             return self
         nothing: dict[str, Any] = {name.lower(): None for name in contrasts}
-        visit = replace(self.visit, **nothing)
-        methods = methods_paragraph(
-            list(visit.contrasts),
-            model=self.model.name,
-            sha256=self.model.sha256,
-            threshold=self.threshold,
-            min_lesion_volume=self.min_lesion_volume,
-            versions=self.versions,
-        )
-        return replace(self, visit=visit, methods=methods)
+        return replace(self, visit=replace(self.visit, **nothing)).described()
 
 
 class _DrawInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
-    flair_file = File(exists=True, mandatory=True, desc="with skull, on the FLAIR as acquired")
+    flair_file = File(
+        exists=True, mandatory=True, desc="with a rim around the brain, on the FLAIR as acquired"
+    )
     brain_file = File(exists=True, mandatory=True)
     labels_file = File(exists=True, mandatory=True)
     rejected_file = File(exists=True, mandatory=True)
@@ -166,10 +184,10 @@ class _PublishInputs(StepInputs):
     quality_file = File(exists=True, mandatory=True)
     estimate_file = File(exists=True, mandatory=True)
     brain_file = File(exists=True, mandatory=True)
-    probseg_file = File(exists=True, mandatory=True)
+    probseg_file = File(exists=True, desc="where networks were run; so are the candidates")
     labels_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
-    candidates_file = File(exists=True, mandatory=True)
+    candidates_file = File(exists=True)
     rejected_file = File(exists=True, mandatory=True)
     ventricles_file = File(exists=True, mandatory=True)
     brain_how = traits.Str(mandatory=True)
@@ -244,13 +262,13 @@ _BRAIN_METHODS = {
 
 
 def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
-    origin, method = delivery.flair_origin(), delivery.method()
+    origin, method = delivery.flair_origin(*delivery.lesion_sources()), delivery.method()
     given = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
     brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *given]))
     how = _BRAIN_METHODS[inputs["brain_how"]]
     contents = {
         "brain": sidecars.brain_mask_sidecar(brain, method=how),
-        "ventricles": sidecars.ventricle_mask_sidecar(origin),
+        "ventricles": sidecars.ventricle_mask_sidecar(delivery.flair_origin()),
         "probseg": sidecars.probseg_sidecar(origin, method),
         "labels": sidecars.dseg_sidecar(origin, method),
         "candidates": sidecars.candidates_sidecar(origin, method),
@@ -258,7 +276,12 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         "mask": sidecars.lesion_mask_sidecar(origin, method),
     }
     for name, content in contents.items():
-        _deliver(delivery, inputs[f"{name}_file"], content, OUTPUTS[name])
+        if f"{name}_file" in inputs:
+            _deliver(delivery, inputs[f"{name}_file"], content, OUTPUTS[name])
+            continue
+        # what networks of an earlier run have left must not stand beside a given mask
+        for path in OUTPUTS[name].paths(delivery.out_dir, delivery.visit):
+            path.unlink(missing_ok=True)
 
 
 def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
@@ -280,16 +303,17 @@ def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    sources = delivery.lesion_sources()
     names, files = _kept_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
         space, _, resolution = name.partition(":res-")
         if space == "T1w" and delivery.visit.t1w is not None:
             reference = delivery.uri(delivery.visit.t1w)
-            origin = Origin(delivery.sources(), reference, software=delivery.versions)
+            origin = Origin(sources, reference, software=delivery.versions)
         else:
             grid = f"{resolution} (1 mm isotropic)" if resolution == "1" else resolution
             reference = template_uri(space, resolution or None)
-            origin = Origin(delivery.sources(), reference, grid, delivery.versions)
+            origin = Origin(sources, reference, grid, delivery.versions)
         content = sidecars.lesion_mask_sidecar(origin, delivery.method())
         _deliver(delivery, source, content, mask_in(space, resolution or None))
 
@@ -323,9 +347,10 @@ def _record(
     delivery: Delivery, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
 ) -> VisitRecord:
     """Sum up; the visit has all contrasts, the delivery those that were used."""
-    load = summarise(rows)
+    load, mask = summarise(rows), delivery.visit.lesion_mask
     brain = load_volume(inputs["brain_file"])
     rejected = sum(row.status == "rejected" for row in rows)
+    point = {"threshold": delivery.threshold, "gate": delivery.gate}
     flags: list[str] = []
     for step, found in zip(inputs["step_names"], inputs["step_notes"], strict=True):
         flags += [f"{step}: {note}" for note in found]
@@ -336,11 +361,11 @@ def _record(
         status="ok",
         contrasts={name: _use(delivery, name, path) for name, path in visit.contrasts.items()},
         model=delivery.model,
-        options={**delivery.options, "threshold": delivery.threshold, "gate": delivery.gate},
+        options={**delivery.options, **({} if mask else point)},
         brain_volume_ml=float((brain.data > 0).sum()) * brain.voxel_volume / 1000,
         lesion_load_ml=load.total_ml,
         lesion_count=load.n_lesions,
-        candidate_count=load.n_lesions + rejected,
+        candidate_count=None if mask else load.n_lesions + rejected,
         rejected_count=rejected,
         regions={
             region.label: (load.region_ml[region], load.region_count[region])
@@ -353,6 +378,7 @@ def _record(
         versions=delivery.versions,
         methods=delivery.methods,
         figures=_drawn(inputs.get("figure_files", [])),
+        lesion_mask=delivery.uri(mask) if mask else "",
     )
 
 

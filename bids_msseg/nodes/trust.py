@@ -80,7 +80,7 @@ class VisitJudgement:
 class _GateInputs(StepInputs):
     stack_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
-    model_file = File(exists=True, mandatory=True)
+    model_file = File(exists=True, desc="of networks; without, nothing is known of a training")
     contrasts = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="images as acquired")
     known_faults = traits.List(traits.Str, desc="of alignments and of the brain mask")
     calibration = traits.Str(desc="its digest: another one runs the step again")
@@ -98,16 +98,16 @@ class CheckImages(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write measures and faults, also those of earlier steps; the faults are notes too."""
-        known = _calibration(Path(inputs["model_file"]))
+        known = _calibration(Path(inputs["model_file"])) if "model_file" in inputs else None
         found = check_images(
             Stack.load(Path(inputs["stack_file"])),
             load_volume(inputs["mask_file"]),
             {c: check_header(Path(f)).spacing for c, f in inputs["contrasts"].items()},
-            training=known.training,
+            training=known.training if known else None,
             known_faults=inputs.get("known_faults", []),
         )
         faults = list(found.faults)
-        reason = known.reason if known.training is None else ""
+        reason = known.reason if known and known.training is None else ""
         content = {"measures": found.measures, "faults": faults, "reason": reason}
         return {"quality_file": _write(folder / "quality.json", content), "notes": faults}
 

@@ -170,14 +170,67 @@ def find_lesions(
     rows = _rows(found, grid, on_grid, to_template, where)
     results: dict[str, NDArray[Any]] = {
         "probseg": np.clip(probability, 0, 1),
-        "labels": found.lesions,
-        "mask": (found.lesions > 0).astype(np.uint8),
         "candidates": (candidates | (found.lesions > 0) | (found.rejected > 0)).astype(np.uint8),
-        "rejected": found.rejected,
-        "brain": (on_grid["mask"] >= 0.5).astype(np.uint8),
-        "ventricles": (anatomy == Anatomy.VENTRICLE).astype(np.uint8),
+        **_label_maps(found, on_grid["mask"], anatomy),
     }
     return VisitLesions(results, tuple(rows), cleared)
+
+
+def describe_lesions(
+    grid: Grid,
+    lesions: NDArray[np.bool_],
+    maps: Mapping[str, Volume],
+    template_to_flair: Affine,
+    *,
+    min_volume: float,
+    own_ventricles: bool = False,
+) -> VisitLesions:
+    """List the lesions of a given mask, as :func:`find_lesions` does those of the networks.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the FLAIR as acquired.
+    lesions : ndarray of bool, shape (X, Y, Z)
+        On that grid.
+    maps : mapping of str to Volume
+        ``mask``, the brain, and where there is, ``anatomy``; as for :func:`find_lesions`.
+    template_to_flair : ndarray, shape (4, 4)
+        Template world mm to FLAIR world mm.
+    min_volume : float
+        mm³; smaller lesions are rejected.
+    own_ventricles : bool, default False
+        The anatomy's ventricles are this brain's own.
+
+    Returns
+    -------
+    VisitLesions
+        Without ``probseg`` and ``candidates``; rows have no probabilities.
+    """
+    found = delineate(
+        lesions.astype(np.float32),
+        lesions,
+        voxel_volume=grid.frame.voxel_volume,
+        threshold=0.5,
+        min_volume=min_volume,
+    )
+    to_template = inverse(template_to_flair)
+    anatomy = _anatomy(grid, to_template, maps)
+    where = _regions(anatomy, grid, own=own_ventricles)
+    results = _label_maps(found, grid.take(maps["mask"]), anatomy)
+    return VisitLesions(results, tuple(_rows(found, grid, {}, to_template, where)), None)
+
+
+def _label_maps(
+    found: Delineation, brain: NDArray[Any], anatomy: NDArray[np.uint8]
+) -> dict[str, NDArray[Any]]:
+    return {
+        "labels": found.lesions,
+        "mask": (found.lesions > 0).astype(np.uint8),
+        "rejected": found.rejected,
+        "brain": (brain >= 0.5).astype(np.uint8),
+        "ventricles": (anatomy == Anatomy.VENTRICLE).astype(np.uint8),
+    }
 
 
 def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:
@@ -214,16 +267,16 @@ def _rows(
     to_template: Affine,
     where: NDArray[np.int8],
 ) -> list[LesionRow]:
-    """List kept lesions, then rejected candidates."""
+    """List kept lesions, then rejected candidates; without maps there are no probabilities."""
     rows: list[LesionRow] = []
     reasons = dict(enumerate(found.reasons, start=1))
     for labels, status in ((found.lesions, "kept"), (found.rejected, "rejected")):
         rows += lesion_table(
             labels,
             grid.frame.affine,
-            p_candidate=maps["candidate"],
-            p_refined=maps["probability"],
-            p_lesion=_means(labels, maps["lesion"]),
+            p_candidate=maps.get("candidate"),
+            p_refined=maps.get("probability"),
+            p_lesion=_means(labels, maps["lesion"]) if "lesion" in maps else None,
             region_map=where,
             template_affine=to_template,
             status="kept" if status == "kept" else "rejected",

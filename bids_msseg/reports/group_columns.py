@@ -306,6 +306,12 @@ def circumstance_columns() -> tuple[Column, ...]:
             lambda one: one.model and one.model.sha256[:SHA_DIGITS],
         ),
         Column(
+            "lesion_mask",
+            "Given mask that replaced the networks; n/a where they were run",
+            lambda one: without_folders(one.lesion_mask),
+            shown="given mask",
+        ),
+        Column(
             "threshold",
             "Probability from which a voxel is lesion",
             lambda one: one.options.get("threshold"),

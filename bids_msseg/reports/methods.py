@@ -23,6 +23,7 @@ def methods_paragraph(
     threshold: float,
     min_lesion_volume: float,
     versions: Mapping[str, str],
+    masks: str = "",
 ) -> str:
     """Describe in words what was done to a visit.
 
@@ -37,6 +38,8 @@ def methods_paragraph(
         In mm³.
     versions : mapping of str to str
         Software versions.
+    masks : str, default ""
+        Name of the given lesion masks that replaced the networks.
 
     Returns
     -------
@@ -48,6 +51,10 @@ def methods_paragraph(
     ...                          min_lesion_volume=3.0, versions={"bids_msseg": "0.1.0"})
     >>> "only FLAIR was available" in text
     True
+    >>> text = methods_paragraph(["FLAIR"], model="", sha256="", threshold=0.5,
+    ...                          min_lesion_volume=3.0, versions={}, masks="manual")
+    >>> "given masks manual" in text, "convolutional" in text
+    (True, False)
     """
     others = " and ".join(contrasts[1:])
     aligned = (
@@ -57,16 +64,28 @@ def methods_paragraph(
         else "FLAIR was the only contrast: only FLAIR was available. "
     )
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    done = "measured in given masks" if masks else "segmented"
+    cut = (
+        f"Lesions are those of the given masks {masks}; no network was run. "
+        if masks
+        else _networks(model, sha256, threshold)
+    )
     return (
-        "White-matter lesions were segmented with bids_msseg, a BIDS App built on pybids "
+        f"White-matter lesions were {done} with bids_msseg, a BIDS App built on pybids "
         "(Yarkoni 2019) and nipype (Gorgolewski 2011). The brain was found on FLAIR (deepbet; "
         f"Fisch 2024), unless the input was already skull-stripped. {aligned}"
         "Bias fields were removed inside the brain (N4; Tustison 2010). The ICBM 2009a symmetric "
-        "template (Fonov 2011) was fitted by an affine. Contrasts were resampled to 1 mm in FLAIR "
+        f"template (Fonov 2011) was fitted by an affine. {cut}26-connected components smaller "
+        f"than {min_lesion_volume:g} mm³ were left out. The result is for research and is no "
+        f"diagnosis. Software: {software}."
+    )
+
+
+def _networks(model: str, sha256: str, threshold: float) -> str:
+    return (
+        "Contrasts were resampled to 1 mm in FLAIR "
         "space and expressed in standard deviations of the brain's own voxels. A cascade of two "
         "3-D convolutional networks, after the design of Valverde 2017, proposed candidates and "
         f"then decided on each (model {model}, SHA-256 {sha256[:12]}). Voxels with a probability "
-        f"of at least {threshold:g} form the mask; 26-connected components smaller than "
-        f"{min_lesion_volume:g} mm³ were left out. The result is for research and is no "
-        f"diagnosis. Software: {software}."
+        f"of at least {threshold:g} form the mask; "
     )

@@ -8,11 +8,11 @@ from __future__ import annotations
 from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_msseg.bids.derivatives import preprocessed, transform
+from bids_msseg.bids.derivatives import OF_NETWORKS, preprocessed, transform
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy
 from bids_msseg.nodes.intermediate import stored_steps
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
+from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid, TakeGivenMask
 from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
@@ -47,7 +47,8 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
         ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``,
         ``store``, ``publish``. Where the delivery names an archive of intermediate results,
-        steps before ``delineate`` read from it what they found, and ``store`` is left out.
+        steps before ``delineate`` read from it what they found, and ``store`` is left out. A
+        visit whose lesion mask is given has neither ``segment`` nor ``estimate``.
     """
     archive = delivery.intermediate
     stored = frozenset[str]() if archive is None else stored_steps(archive)
@@ -136,7 +137,7 @@ def _sidecar(plan: VisitPlan) -> str:
 
 
 def _segment(plan: VisitPlan) -> None:
-    """Stack, cascade, lesions."""
+    """Stack, cascade or given mask, lesions."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
     plan.connect("bias", "flair_file", "stack", "flair_file")
     plan.connect("check_brain", "mask_file", "stack", "mask_file")
@@ -144,6 +145,19 @@ def _segment(plan: VisitPlan) -> None:
         name = contrast.lower()
         plan.connect("bias", f"{name}_file", "stack", f"{name}_file")
         plan.connect(f"coregister_{contrast}", "transform_file", "stack", f"{name}_transform")
+    if plan.with_networks:
+        _run_networks(plan)
+    else:
+        _take_mask(plan)
+    plan.connect("check_brain", "mask_file", "delineate", "mask_file")
+    plan.connect("template", "transform_file", "delineate", "template_transform")
+    plan.connect("anatomy", "anatomy_file", "delineate", "anatomy_file")
+    plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
+    _judge(plan)
+
+
+def _run_networks(plan: VisitPlan) -> None:
+    """Run the cascade and cut lesions out of what it gives."""
     chosen = plan.settings
     cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
     plan.add(cascade, "segment", mem_gb=3.0)
@@ -156,22 +170,33 @@ def _segment(plan: VisitPlan) -> None:
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
     for name in ("probability", "candidate", "lesion", "candidates"):
         plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
-    plan.connect("check_brain", "mask_file", "delineate", "mask_file")
     plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
-    plan.connect("template", "transform_file", "delineate", "template_transform")
-    plan.connect("anatomy", "anatomy_file", "delineate", "anatomy_file")
-    plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
-    _judge(plan)
+
+
+def _take_mask(plan: VisitPlan) -> None:
+    """Let a given mask stand for the networks."""
+    visit = plan.delivery.visit
+    lesions = TakeGivenMask(
+        flair_file=str(visit.flair),
+        lesion_file=str(visit.lesion_mask),
+        values=list(plan.settings.mask_values),
+        min_volume=plan.delivery.min_lesion_volume,
+    )
+    plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
 
 
 def _judge(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
     common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
+    if not plan.with_networks:
+        common = {}
     files = {name: str(path) for name, path in plan.contrasts.items()}
     plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)
     plan.connect("stack", "stack_file", "quality", "stack_file")
     plan.connect("check_brain", "mask_file", "quality", "mask_file")
+    if not plan.with_networks:
+        return
     estimate = EstimateLoad(fast=chosen.fast, **common)
     plan.add(estimate, "estimate", mem_gb=0.5, threads=False)
     for output in ("probseg", "table"):
@@ -259,12 +284,13 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         step_names=steps,
     )
     plan.add(publish, "publish", mem_gb=0.5, threads=False)
-    for output in ("brain", "probseg", "labels", "mask", "candidates", "rejected"):
+    outputs = ["brain", "labels", "mask", "rejected", "ventricles"]
+    for output in [*outputs, *(OF_NETWORKS if plan.with_networks else ())]:
         plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
     for output in ("table", "estimate"):
-        plan.connect("estimate", f"{output}_file", "publish", f"{output}_file")
+        step = "estimate" if plan.with_networks else "delineate"
+        plan.connect(step, f"{output}_file", "publish", f"{output}_file")
     plan.connect("quality", "quality_file", "publish", "quality_file")
-    plan.connect("delineate", "ventricles_file", "publish", "ventricles_file")
     plan.connect("brain", "how", "publish", "brain_how")
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]

@@ -69,6 +69,8 @@ class Settings:
         Whether each node measures its memory and CPU time.
     calibration : str
         Digest of what stands beside the weights; another one runs the steps that read it again.
+    mask_values : tuple of int
+        Values of given lesion masks that are lesion; any above zero where empty.
     """
 
     model_file: Path
@@ -80,6 +82,7 @@ class Settings:
     spaces: tuple[tuple[str, int | None], ...] = ()
     measure: bool = False
     calibration: str = ""
+    mask_values: tuple[int, ...] = ()
 
 
 def visit_workflow_name(visit: Visit) -> str:
@@ -127,6 +130,11 @@ class VisitPlan:
     def contrasts(self) -> dict[str, Path]:
         """Images of the visit by contrast."""
         return self.delivery.visit.contrasts
+
+    @property
+    def with_networks(self) -> bool:
+        """Whether no given mask replaces the networks."""
+        return self.delivery.visit.lesion_mask is None
 
     @property
     def moving(self) -> list[str]:

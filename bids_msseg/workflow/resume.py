@@ -42,7 +42,7 @@ def fingerprint(
     Parameters
     ----------
     visit : Visit
-        Images and brain mask are read whole: a changed voxel changes the digest.
+        Images and masks are read whole: a changed voxel changes the digest.
     options : mapping
         Options that change results; JSON values.
     model_sha256, version : str
@@ -54,6 +54,8 @@ def fingerprint(
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
         files["brain_mask"] = visit.brain_mask
+    if visit.lesion_mask is not None:
+        files["lesion_mask"] = visit.lesion_mask
     said = visit.metadata.get("FLAIR", {}).get("SkullStripped")
     content = {
         "files": {name: _digest(path) for name, path in files.items()},

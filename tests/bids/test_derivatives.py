@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,18 @@ def test_a_registration_is_drawn_where_something_was_aligned(visit: Visit) -> No
     labels = figure_labels(visit)
     assert ("registrationFLAIR" in labels) == (len(visit.contrasts) > 1)
     assert len(labels) == (4 if len(visit.contrasts) == 1 else 4 + len(visit.contrasts))
+
+
+@pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
+def test_a_given_mask_has_no_outputs_of_networks(visit: Visit) -> None:
+    given = replace(visit, lesion_mask=Path("m.nii.gz"))
+    missing = below_out(visit_files(OUT, visit, SPACES)) - below_out(
+        visit_files(OUT, given, SPACES)
+    )
+    folder = f"sub-{visit.participant}/" + (f"ses-{visit.session}/" if visit.session else "")
+    stem = f"{folder}anat/{visit.prefix}_space-FLAIR_label-L"
+    ends = ("probseg", "desc-candidates_mask")
+    assert missing == {f"{stem}_{end}.{ext}" for end in ends for ext in ("nii.gz", "json")}
 
 
 def test_names_of_outputs_differ() -> None:

@@ -52,6 +52,7 @@ FULL = VisitRecord(
     visit_number=2,
     order_source="the session labels",
     figures=("lesions", "registrationT2w"),
+    lesion_mask="bids:manual:sub-01/anat/sub-01_label-L_mask.nii.gz",
 )
 
 

@@ -66,6 +66,10 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--skip-bids-validation": ([], True),
     "--bids-database-dir": (["/db"], Path("/db")),
     "--derivatives": (["a=/a", "b=/b"], {"a": Path("/a"), "b": Path("/b")}),
+    "--lesion-masks": (
+        ["m=/m", "h=/h/{subject}.nii"],
+        {"m": Path("/m"), "h": Path("/h/{subject}.nii")},
+    ),
     "--output-spaces": (
         ["FLAIR", "MNI152NLin2009cAsym:res-2"],
         (OutputSpace("FLAIR"), OutputSpace("MNI152NLin2009cAsym", 2)),
@@ -73,6 +77,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--model": (["site"], "site"),
     "--threshold": (["0.35"], 0.35),
     "--min-lesion-volume": (["10"], 10.0),
+    "--mask-values": (["5", "1"], (1, 5)),
     "--skull-stripped": (["yes"], "yes"),
     "--fast": ([], True),
     "--random-seed": (["7"], 7),
@@ -261,6 +266,11 @@ MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
     ("/bids /out group --skull-stripped maybe", UsageError, "is maybe", "auto, yes or no"),
     ("/bids /out group --output-spaces T2w", UsageError, "--output-spaces is", "FLAIR, T1w"),
     ("/bids /out group -d brains=", UsageError, "--derivatives is", "NAME=PATH"),
+    ("/bids /out group --lesion-masks /m/{subjct}", UsageError, "--lesion-masks is", "{subject}"),
+    ("/bids /out group --lesion-masks /m/{session}", UsageError, "--lesion-masks is", "{subject}"),
+    ("/bids /out group -d a=/a --lesion-masks a=/b", UsageError, "a stands for /a", "NAME=PATH"),
+    ("/bids /out group --mask-values 0", UsageError, "--mask-values is", "above zero"),
+    ("/bids /out group --mask-values any 1", UsageError, "--mask-values is", "above zero"),
     ("/bids /out group --ignore flair", UsageError, "--ignore is", "t1w or t2w"),
     ("/bids /out group --mem 16T", UsageError, "--mem-mb is 16T", "G or M"),
     ("/bids /out group --mem 9 --mem-gb 9", UsageError, "say the same", "one of them"),
@@ -423,11 +433,13 @@ def test_missing_input_is_found_before_the_app_is_loaded(
     absent = str(tmp_path / "absent")
     assert main([absent, *line[1:]]) == 66
     assert main([*line, "-d", f"brains={absent}"]) == 66
+    assert main([*line, "--lesion-masks", f"drawn={absent}/{{subject}}.nii.gz"]) == 66
     assert main([*line, "--use-plugin", absent]) == 64
     assert asked == []
     shown = capsys.readouterr().err
-    assert shown.count(absent) == 3
+    assert shown.count(absent) == 4
     assert "correct --derivatives brains=PATH" in shown
+    assert "correct --lesion-masks drawn=PATH" in shown
 
 
 def test_the_group_level_needs_no_dataset(

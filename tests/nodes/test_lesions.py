@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.regions import Anatomy
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
+from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid, TakeGivenMask
 
 WORK = np.diag([1.0, 1, 1, 1])
 WORK[:3, 3] = (-20, -22, -24)
@@ -328,3 +328,70 @@ def test_a_contrast_that_was_left_out_is_shown_without_its_features(
     assert 0 < blurred.max() < 0.4 * sharp.max()
     both = read(run(OntoGrid, in_file=image, left_out_file=image, reference_file=flair).out_file)
     np.testing.assert_array_equal(both, sharp)
+
+
+@pytest.fixture
+def given(
+    save: Callable[..., Path], save_affine: Callable[..., Path]
+) -> Callable[..., dict[str, Any]]:
+    """Inputs of the node for a mask on a grid of its own, and a brain of some radius."""
+    grid = grid_of("PSR")
+
+    def make(data: np.ndarray, brain: float = 99.0) -> dict[str, Any]:
+        return {
+            "flair_file": save("flair", grid.data, grid.affine),
+            "lesion_file": save("drawn", data, grid.affine),
+            "mask_file": save("brain", balls(SHAPE, WORK, ((0, 0, 0), brain)).astype("u1"), WORK),
+            "template_transform": save_affine("template", np.eye(4)),
+            "min_volume": 10.0,
+        }
+
+    return make
+
+
+def test_a_given_mask_stands_for_the_networks(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    lesions = balls(grid.shape, grid.affine, *BLOBS).astype(np.uint8)
+    found = run(TakeGivenMask, **given(lesions))
+    np.testing.assert_array_equal(read(found.mask_file), lesions)
+    np.testing.assert_array_equal(read(found.probability_file), lesions.astype(np.float32))
+    assert read(found.labels_file).max() == 3
+    assert not read(found.rejected_file).any()
+    rows = json.loads(Path(found.table_file).read_text())
+    assert [row["status"] for row in rows] == ["kept"] * 3
+    assert json.loads(Path(found.estimate_file).read_text())["reason"]
+    assert found.notes == []
+
+
+def test_values_of_a_given_mask(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    lesions = np.zeros(grid.shape, np.uint8)
+    for value, blob in enumerate(BLOBS, start=1):
+        lesions[balls(grid.shape, grid.affine, blob)] = value
+    everything = run(TakeGivenMask, **given(lesions))
+    assert read(everything.labels_file).max() == 3
+    assert len(everything.notes) == 1
+    two = run(TakeGivenMask, values=[1, 3], **given(lesions))
+    assert read(two.labels_file).max() == 2
+    assert two.notes == []
+
+
+def test_a_given_mask_of_another_head_is_noted(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    beside = balls(grid.shape, grid.affine, ((0, 0, 0), 5), ((14, 14, 0), 4)).astype(np.uint8)
+    (note,) = run(TakeGivenMask, **given(beside, brain=12.0)).notes
+    assert "outside the brain" in note
+
+
+def test_an_empty_given_mask_is_no_lesion(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    found = run(TakeGivenMask, **given(np.zeros(grid_of("PSR").shape, np.uint8)))
+    assert json.loads(Path(found.table_file).read_text()) == []
+    assert not read(found.mask_file).any()

@@ -42,6 +42,7 @@ def hostile(record: VisitRecord) -> VisitRecord:
         methods=record.methods and EVIL,
         load_interval_reason=EVIL,
         load_interval_note=EVIL,
+        lesion_mask=EVIL,
         quality_reasons=(EVIL,),
     )
 

@@ -46,6 +46,7 @@ def build(
         t2w=images["T2w"] if "T2w" in others else None,
         brain_mask=images["mask"] if "mask" in others else None,
         metadata={"FLAIR": sidecar or {}},
+        lesion_mask=images["mask"] if "given" in others else None,
     )
     delivery = Delivery(
         visit,
@@ -296,6 +297,33 @@ def test_the_brain_is_found_where_its_nets_can_run(
 ) -> None:
     nodes = nodes_of(build(images, device=device))
     assert (nodes["segment"].inputs.device, nodes["brain"].inputs.device) == (device, brain)
+
+
+@pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
+def test_a_given_mask_replaces_the_networks(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
+    whole = build(images, *others)
+    workflow = build(images, *others, "given", mask_values=(1, 5))
+    nodes = nodes_of(workflow)
+    assert set(nodes_of(whole)) - set(nodes) == {"segment", "estimate"}
+    assert set(nodes) <= set(nodes_of(whole))
+    lesions = nodes["delineate"].inputs
+    assert (lesions.lesion_file, lesions.values) == (str(images["mask"]), [1, 5])
+    assert not isdefined(nodes["quality"].inputs.model_file)
+    found = feeds(workflow, "publish")
+    assert not {"probseg_file", "candidates_file"} & set(found)
+    for name in ("table", "estimate", "mask", "labels", "rejected", "ventricles"):
+        assert found[f"{name}_file"] == f"delineate.{name}_file"
+    for space in (name for name in nodes if name.startswith("space_")):
+        assert feeds(workflow, space)["probability_file"] == "delineate.probability_file"
+    for name, node in nodes.items():
+        traits = node.inputs.traits(mandatory=True)
+        set_ = {field for field in traits if isdefined(getattr(node.inputs, field))}
+        assert set(traits) <= set(feeds(workflow, name)) | set_, name
+    graph = workflow._graph
+    assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
+    assert {"stack", "quality", "template"} <= set(nodes["store"].inputs.step_names)
 
 
 def stored(images: dict[str, Path], *others: str) -> set[str]:

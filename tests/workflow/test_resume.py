@@ -21,7 +21,8 @@ SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
 
 @pytest.fixture
 def visit(tmp_path: Path) -> Visit:
-    paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in ("FLAIR", "T1w", "mask")}
+    names = ("FLAIR", "T1w", "mask", "drawn")
+    paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in names}
     for name, path in paths.items():
         path.write_bytes(name.encode())
     return Visit("01", None, paths["FLAIR"], t1w=paths["T1w"], brain_mask=paths["mask"])
@@ -40,8 +41,9 @@ def test_the_same_gives_the_same(visit: Visit, tmp_path: Path) -> None:
     assert digest(same) == before
 
 
-@pytest.mark.parametrize("contrast", ["flair", "t1w", "brain_mask"])
-def test_a_changed_byte_changes_it(visit: Visit, contrast: str) -> None:
+@pytest.mark.parametrize("contrast", ["flair", "t1w", "brain_mask", "lesion_mask"])
+def test_a_changed_byte_changes_it(visit: Visit, contrast: str, tmp_path: Path) -> None:
+    visit = replace(visit, lesion_mask=tmp_path / "sub-01_drawn.nii.gz")
     before = digest(visit)
     path = getattr(visit, contrast)
     path.write_bytes(path.read_bytes() + b"x")
@@ -54,6 +56,7 @@ def test_a_changed_byte_changes_it(visit: Visit, contrast: str) -> None:
     [
         lambda visit: replace(visit, t1w=None),
         lambda visit: replace(visit, brain_mask=None),
+        lambda visit: replace(visit, lesion_mask=visit.brain_mask),
         lambda visit: replace(visit, t1w=None, t2w=visit.t1w),
         lambda visit: replace(visit, entities={"run": "2"}),
         lambda visit: replace(visit, metadata={"FLAIR": {"SkullStripped": True}}),

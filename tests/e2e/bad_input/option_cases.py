@@ -111,6 +111,28 @@ WORDS = [
     ),
     Case("derivatives without name", _option("-d", "/no/such"), 66, "no folder", "--derivatives"),
     Case(
+        "lesion masks not there",
+        _option("--lesion-masks", "drawn=/no/such"),
+        66,
+        "no folder",
+        "--lesion-masks",
+    ),
+    Case(
+        "pattern of lesion masks without a subject",
+        _option("--lesion-masks", "drawn=/{session}.nii.gz"),
+        64,
+        "--lesion-masks is",
+        "subject",
+    ),
+    Case(
+        "no visit has a lesion mask",
+        lambda place: place.option("--lesion-masks", f"drawn={place.root}"),
+        66,
+        "no lesion mask in",
+        "label-L_mask",
+    ),
+    Case("mask value of 0", _option("--mask-values", "0"), 64, "--mask-values is", "above zero"),
+    Case(
         "space of no template",
         _option("--output-spaces", "MNI152:res-x"),
         64,
