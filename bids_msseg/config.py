@@ -68,9 +68,9 @@ class Query:
         Folder of pybids' index, made there if it is missing.
     derivatives : mapping of str to Path
         Further datasets by name, whose brain masks are used.
-    lesion_masks : mapping of str to Path
-        Folders by name, or patterns of files with ``{subject}`` and ``{session}``, whose lesion
-        masks replace the networks.
+    lesion_masks, exclude_masks : mapping of str to Path
+        Folders by name, or patterns of files with ``{subject}`` and ``{session}``: lesion masks
+        that replace the networks; masks of what is no lesion.
     """
 
     participant_label: tuple[str, ...] = ()
@@ -83,14 +83,15 @@ class Query:
     bids_database_dir: Path | None = None
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     lesion_masks: Mapping[str, Path] = field(default_factory=dict)
+    exclude_masks: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        roots_by_name(self.derivatives, self.lesion_masks)
+        roots_by_name(self.derivatives, self.lesion_masks, self.exclude_masks)
 
     @property
     def datasets(self) -> dict[str, Path]:
         """Folders of all files beside the dataset's own, by the name that outputs give them."""
-        return roots_by_name(self.derivatives, self.lesion_masks)
+        return roots_by_name(self.derivatives, self.lesion_masks, self.exclude_masks)
 
 
 @dataclass(frozen=True, slots=True)

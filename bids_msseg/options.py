@@ -185,6 +185,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "bids_database_dir": readers.path,
         "derivatives": readers.named_paths,
         "lesion_masks": _read_mask_places,
+        "exclude_masks": _read_mask_places,
         "output_spaces": _read_spaces,
         "model": _read_model,
         "threshold": _read_threshold,

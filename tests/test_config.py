@@ -55,6 +55,7 @@ queries = st.builds(
     bids_database_dir=st.none() | _paths("db"),
     derivatives=st.dictionaries(st.text(min_size=1), _paths("derived"), max_size=2),
     lesion_masks=st.sampled_from([{}, {"drawn by hand": Path("/masks/{subject}.nii.gz")}]),
+    exclude_masks=st.sampled_from([{}, {"infarcts of": Path("/infarcts")}]),
 )
 processings = st.builds(
     Processing,
@@ -193,6 +194,7 @@ PRECEDENCE: list[tuple[str, str, object, object]] = [
     ("verbose", "2", 1, 0),
     ("derivatives", '{a = "/a"}', ["b=/b"], {}),
     ("lesion_masks", '{a = "/a"}', ["b=/b/{subject}.nii"], {}),
+    ("exclude_masks", '{a = "/a"}', ["b=/b"], {}),
     ("mask_values", "[5, 1]", ["7"], ()),
 ]
 
@@ -392,6 +394,7 @@ KEEPS: dict[str, object] = {
     "clean_outputs": True,
     "threshold_sweep": True,
     "lesion_masks": ["drawn=/masks"],
+    "exclude_masks": ["infarct=/masks"],
     "exclude_participant_label": ["02"],
     "ignore": ["t1w"],
     "nprocs": 4,

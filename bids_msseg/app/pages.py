@@ -35,6 +35,7 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
         min_lesion_volume=config.processing.min_lesion_volume,
         versions=package_versions(),
         masks=", ".join(config.query.lesion_masks),
+        excluded=", ".join(config.query.exclude_masks),
     )
     target = logs_dir(config.output_dir) / "CITATION.md"
     listed = "\n".join(f"- {reference}" for reference in REFERENCES)

@@ -42,6 +42,7 @@ def select_visits(config: RunConfig) -> Selection:
         database_dir=query.bids_database_dir,
         derivatives=query.derivatives,
         lesion_masks=query.lesion_masks,
+        exclude_masks=query.exclude_masks,
         ignore=query.ignore,
         skip_validation=query.skip_bids_validation,
     )
@@ -100,6 +101,9 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     chosen, with_nets = config.processing, not config.query.lesion_masks
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
     options = analysis_options(config, header)
+    if not visit.exclude_masks:
+        # masks of other visits do not make this one stale
+        options.pop("exclude_masks", None)
     model_digest = _model_digest(config, header) if with_nets else ""
     digests = fingerprint(visit, options, model_digest, __version__)
     return Delivery(
@@ -144,6 +148,8 @@ def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
     used = {name: value for name, value in options.items() if name not in unused}
     if masks:
         used |= {"lesion_masks": masks, "mask_values": used["mask_values"] or [ANY]}
+    if config.query.exclude_masks:
+        used["exclude_masks"] = list(config.query.exclude_masks)
     return used
 
 

@@ -271,6 +271,7 @@ def _circumstances(record: VisitRecord) -> dict[str, object]:
     return {
         "models": record.model and record.model.sha256,
         "makers of the lesion masks": record.lesion_mask.rpartition(":")[0],
+        "use of exclusion masks": bool(record.exclude_masks),
         "thresholds": record.options.get("threshold"),
         "contrasts": tuple(name for name, use in record.contrasts.items() if use.used),
         "voxels of FLAIR": flair and tuple(round(edge, 1) for edge in flair.spacing_mm),

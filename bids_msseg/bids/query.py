@@ -55,6 +55,7 @@ def find_visits(
     database_dir: Path | None = None,
     derivatives: Mapping[str, Path] | None = None,
     lesion_masks: Mapping[str, Path] | None = None,
+    exclude_masks: Mapping[str, Path] | None = None,
     ignore: Iterable[str] = (),
     skip_validation: bool = False,
 ) -> Selection:
@@ -75,6 +76,8 @@ def find_visits(
     lesion_masks : mapping of str to Path, optional
         Where lesion masks are looked for, by name; see
         :func:`bids_msseg.bids.reuse.find_lesion_mask`. A visit without one is skipped.
+    exclude_masks : mapping of str to Path, optional
+        Where masks of what is no lesion are looked for; a visit need not have one.
     ignore : iterable of str
         Contrasts besides FLAIR that are left out, in any case; their images are never looked at.
     skip_validation : bool, default False
@@ -115,16 +118,32 @@ def find_visits(
         images = DatasetImages.query(index, parsed, rules, wanted)
     ignored = {contrast.lower() for contrast in ignore}
     unwanted = [contrast for contrast in CONTRASTS[1:] if contrast.lower() in ignored]
-    sidecars, masks = SidecarReader(bids_dir), lesion_masks or {}
-    maker = VisitMaker(bids_dir, images, derivatives or {}, sidecars, unwanted, masks)
+    maker = VisitMaker(
+        bids_dir,
+        images,
+        derivatives or {},
+        SidecarReader(bids_dir),
+        unwanted,
+        lesion_masks or {},
+        exclude_masks or {},
+    )
     made = [maker.make(folder) for folder in scope.folders]
     visits = tuple(one for one in made if isinstance(one, Visit))
     skipped = [*(one for one in made if isinstance(one, Skipped)), *scope.absent]
     skipped.sort(key=lambda one: visit_order(one.participant, one.session))
     if not visits:
-        raise _no_visit(skipped, images, with_masks=bool(masks))
-    reported = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes)
+        raise _no_visit(skipped, images, with_masks=bool(lesion_masks))
+    excluded = _excluded_notes(visits, exclude_masks or {})
+    reported = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes, *excluded)
     return Selection(visits, tuple(skipped), reported)
+
+
+def _excluded_notes(visits: Sequence[Visit], places: Mapping[str, Path]) -> tuple[str, ...]:
+    """Count the visits with an exclusion mask: a name that does not fit is not told otherwise."""
+    if not places:
+        return ()
+    found = sum(bool(visit.exclude_masks) for visit in visits)
+    return (f"{found} of {len(visits)} visits have a mask in {', '.join(places)} to exclude",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,10 @@ class VisitRecord:
         ``desc-`` labels of the pictures that were drawn.
     lesion_mask : str
         BIDS URI of the given mask that replaced the networks; empty where they were run.
+    exclude_masks : tuple of str
+        BIDS URIs of masks of what is no lesion.
+    excluded_ml : float or None
+        Lesion that they took, mL; None without them.
     """
 
     participant: str
@@ -128,6 +132,8 @@ class VisitRecord:
     order_source: str = ""
     figures: tuple[str, ...] = ()
     lesion_mask: str = ""
+    exclude_masks: tuple[str, ...] = ()
+    excluded_ml: float | None = None
 
     @property
     def quality(self) -> str:

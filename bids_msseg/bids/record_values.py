@@ -210,4 +210,6 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "order_source": _text,
     "figures": _labels,
     "lesion_mask": _text,
+    "exclude_masks": _texts,
+    "excluded_ml": _optional(_amount),
 }

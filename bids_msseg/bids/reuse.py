@@ -132,6 +132,33 @@ def find_lesion_mask(
     return FoundMask(note=f"no lesion mask in {', '.join(places)}")
 
 
+def find_exclude_masks(
+    flair: Path, participant: str, session: str | None, places: Mapping[str, Path]
+) -> tuple[FoundMask, ...]:
+    """Look for all masks of what is no lesion in a visit.
+
+    Parameters
+    ----------
+    flair, participant, session
+        As for :func:`find_lesion_mask`.
+    places : mapping of str to Path
+        Name to the top folder of a derivative dataset, of which every mask but that of the brain
+        counts, or to a pattern.
+
+    Returns
+    -------
+    tuple of FoundMask
+        One for each mask; their grids are not looked at.
+    """
+    return tuple(
+        FoundMask(mask, note=f"exclusion mask taken from {name}: {mask.name}")
+        if is_fetched(mask)
+        else FoundMask(missing=mask)
+        for name, place in places.items()
+        for mask in _masks(place, flair, participant, session, _is_exclude_mask)
+    )
+
+
 def is_lesion_mask(name: str) -> bool:
     """Tell a lesion mask in the space of the FLAIR by its name.
 
@@ -142,14 +169,22 @@ def is_lesion_mask(name: str) -> bool:
     >>> is_lesion_mask("sub-01_label-L_desc-rater1_mask.nii.gz")
     False
     """
-    entities, suffix = name_entities(name)
+    entities = name_entities(name)[0]
     return (
-        suffix == "mask"
-        and name.endswith(_IMAGE)
+        _is_mask_on_flair(name)
         and entities.get("label") in LESION_LABELS
         and "desc" not in entities
-        and entities.get("space", "FLAIR").lower() == "flair"
     )
+
+
+def _is_exclude_mask(name: str) -> bool:
+    return _is_mask_on_flair(name) and not _is_brain_mask(name)
+
+
+def _is_mask_on_flair(name: str) -> bool:
+    entities, suffix = name_entities(name)
+    on_flair = entities.get("space", "FLAIR").lower() == "flair"
+    return suffix == "mask" and on_flair and name.endswith(_IMAGE)
 
 
 def _masks(
@@ -161,7 +196,8 @@ def _masks(
 ) -> list[Path]:
     """List the masks of a visit in a dataset, or the one file of a pattern."""
     if pattern_root(place) == place:
-        return _candidates(place, flair, participant, session, takes)
+        found = _candidates(place, flair, participant, session, takes)
+        return [mask for mask in found if _may_be_of(mask, flair)]
     if (session is None) == ("{session}" in str(place)):
         # one file for all sessions would be a mask of another day
         return []
@@ -169,6 +205,12 @@ def _masks(
     path = Path(name)
     # a link that leads nowhere is not fetched
     return [path] if path.is_file() or path.is_symlink() else []
+
+
+def _may_be_of(mask: Path, flair: Path) -> bool:
+    """Tell whether no entity of a mask's name says that it is of another FLAIR."""
+    named, own = name_entities(mask.name)[0], name_entities(flair.name)[0]
+    return all(named.get(one, own.get(one)) == own.get(one) for one in PREFIX_ENTITIES)
 
 
 def _is_brain_mask(name: str) -> bool:

@@ -100,6 +100,8 @@ class Method:
         On the probability of the candidate net.
     masks : str
         Name of the dataset of the given mask; empty where networks were run.
+    excluded : str
+        Names of the datasets of the exclusion masks; empty where there are none.
     """
 
     model: ModelUse | None
@@ -107,6 +109,7 @@ class Method:
     min_lesion_volume: float
     gate: float | None = None
     masks: str = ""
+    excluded: str = ""
 
     def keys(self) -> dict[str, Any]:
         """Return the model and the thresholds, or what replaced them."""
@@ -116,6 +119,10 @@ class Method:
         found["MinLesionVolume"] = self.min_lesion_volume
         found["MinLesionVolumeUnits"] = "mm^3"
         return found
+
+    def without(self) -> str:
+        """Say what exclusion masks have taken out."""
+        return f", without what exclusion masks of {self.excluded} hold" if self.excluded else ""
 
     def model_keys(self) -> dict[str, Any]:
         """Return the model alone."""
@@ -245,7 +252,7 @@ def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the lesion mask, the result."""
     given = f"Lesions, from the given mask of {method.masks}"
     text = "Lesions, the result of the cascade" if method.model else given
-    return _lesion_mask(text, origin, method)
+    return _lesion_mask(text + method.without(), origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
@@ -279,7 +286,7 @@ def _by_hand(method: Method) -> dict[str, Any]:
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the map of lesion probability."""
     return {
-        "Description": "Probability of lesion after both networks, 0 to 1",
+        "Description": "Probability of lesion after both networks, 0 to 1" + method.without(),
         "Manual": False,
         **origin.keys(),
         **method.model_keys(),
@@ -294,7 +301,8 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """
     columns = column_dictionary()
     return {
-        "Description": "Lesions, each with its own number; 26-connected, the largest first",
+        "Description": "Lesions, each with its own number; 26-connected, the largest first"
+        + method.without(),
         **_by_hand(method),
         **origin.keys(),
         **method.keys(),

@@ -49,6 +49,8 @@ class Visit:
         Why the visit will fail, where that is known before it is run.
     lesion_mask : Path or None
         A mask that replaces the networks.
+    exclude_masks : tuple of Path
+        Masks of what is no lesion.
 
     Examples
     --------
@@ -70,6 +72,7 @@ class Visit:
     notes: tuple[str, ...] = ()
     problem: str = ""
     lesion_mask: Path | None = None
+    exclude_masks: tuple[Path, ...] = ()
 
     @property
     def key(self) -> str:

@@ -16,7 +16,13 @@ from bids_msseg.bids.index import (
     may_read,
 )
 from bids_msseg.bids.inherit import SidecarReader
-from bids_msseg.bids.reuse import FoundMask, find_brain_mask, find_lesion_mask, same_grid
+from bids_msseg.bids.reuse import (
+    FoundMask,
+    find_brain_mask,
+    find_exclude_masks,
+    find_lesion_mask,
+    same_grid,
+)
 from bids_msseg.bids.visit import (
     CONTRASTS,
     Skipped,
@@ -41,6 +47,7 @@ class VisitMaker:
     sidecars: SidecarReader
     unwanted: Sequence[str]
     lesion_masks: Mapping[str, Path] = field(default_factory=dict)
+    exclude_masks: Mapping[str, Path] = field(default_factory=dict)
 
     def make(self, folder: AnatFolder) -> Visit | Skipped:
         """Choose the images of a folder, and say why where there is no visit."""
@@ -67,13 +74,15 @@ class VisitMaker:
             problems += [choice.problem] if choice.problem else []
         found = find_brain_mask(used["FLAIR"], participant, session, self.derivatives)
         given = self._given_mask(visit, used["FLAIR"])
-        missing = found.missing or given.missing
+        excluded = find_exclude_masks(used["FLAIR"], *visit, self.exclude_masks)
+        masks = (found, given, *excluded)
+        missing = next((one.missing for one in masks if one.missing), None)
         if missing:
             return self._not_fetched(visit, missing)
         if self.lesion_masks and given.mask is None:
             return Skipped(*visit, given.note, _MASK_HINT)
-        if given.mask and not (given.mask.is_file() and same_grid(given.mask, used["FLAIR"])):
-            problems.append(f"{given.mask.name} is not on the grid of the FLAIR")
+        drawn = [one.mask for one in (given, *excluded) if one.mask]
+        problems += _off_grid(drawn, used["FLAIR"])
         metadata, unread = self._metadata(used)
         return Visit(
             participant,
@@ -84,9 +93,10 @@ class VisitMaker:
             _name_entities_of(used["FLAIR"]),
             found.mask,
             metadata,
-            (*notes, *(one.note for one in (found, given) if one.note), *unread),
+            (*notes, *(one.note for one in masks if one.note), *unread),
             "; ".join(problems),
             given.mask,
+            tuple(one.mask for one in excluded if one.mask),
         )
 
     def _given_mask(self, visit: VisitId, flair: Path) -> FoundMask:
@@ -155,6 +165,15 @@ class VisitMaker:
         what = f"found: {listing(found)}" if found else "no images in its anat folder"
         hint = f"add a FLAIR, or leave {visit_key(participant, session)} out"
         return Skipped(participant, session, f"no FLAIR ({what})", hint)
+
+
+def _off_grid(masks: Sequence[Path], flair: Path) -> list[str]:
+    """Say which masks will be refused; a pipe is not opened, as it would not answer."""
+    return [
+        f"{mask.name} is not on the grid of the FLAIR"
+        for mask in masks
+        if not (mask.is_file() and same_grid(mask, flair))
+    ]
 
 
 def _may_open(image: Path) -> bool:

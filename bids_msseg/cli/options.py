@@ -63,6 +63,13 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
         help="lesion masks in place of the nets: a dataset or a pattern with {subject} and "
         "{session}; or NAME=PATH",
     )
+    group.add_argument(
+        "--exclude-masks",
+        metavar="PATH..",
+        nargs="+",
+        action="extend",
+        help="masks of what is no MS lesion, found alike; optional for each visit",
+    )
 
 
 def add_processing_options(parser: argparse.ArgumentParser) -> None:

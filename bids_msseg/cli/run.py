@@ -96,6 +96,7 @@ def _check_inputs(config: RunConfig) -> None:
     for option, places in (
         ("--derivatives", query.derivatives),
         ("--lesion-masks", query.lesion_masks),
+        ("--exclude-masks", query.exclude_masks),
     ):
         for name, place in places.items():
             folder = option_files.pattern_root(place)

@@ -19,10 +19,11 @@ from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.pipeline.given_masks import read_given_mask
+from bids_msseg.pipeline.given_masks import read_exclusion_masks, read_given_mask
 from bids_msseg.pipeline.lesions import (
     MAPS,
     Grid,
+    VisitLesions,
     contrast_on_grid,
     describe_lesions,
     find_lesions,
@@ -50,10 +51,11 @@ class _DelineateInputs(StepInputs):
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )
     extracerebral_file = File(desc="where no lesion can be, on the conformed FLAIR")
+    exclusion_files = traits.List(traits.Str, desc="masks of no lesion, on the grid of the FLAIR")
 
 
 class _DelineateOutputs(StepOutputs):
-    probability_file = File(desc="without extra-cerebral lesions, 1 mm working grid")
+    probability_file = File(desc="without extra-cerebral and excluded lesions, 1 mm working grid")
     probseg_file = File()
     labels_file = File(desc="lesions 1..n")
     mask_file = File()
@@ -62,6 +64,7 @@ class _DelineateOutputs(StepOutputs):
     brain_file = File(desc="brain mask on the FLAIR as acquired")
     ventricles_file = File(desc="lateral and third ventricles that the regions follow")
     table_file = File(desc="JSON: one object a lesion, kept and rejected")
+    excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
 
 
 class Delineate(Step):
@@ -81,6 +84,7 @@ class Delineate(Step):
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
             own_ventricles=inputs["own_ventricles"],
+            excluded=_excluded(grid, inputs),
         )
         final = str(inputs["probability_file"])
         if found.cleared is not None:
@@ -88,7 +92,7 @@ class Delineate(Step):
             save_volume(found.cleared, final)
         table = folder / "lesions.json"
         table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
-        outputs = _save(folder, grid, found.maps)
+        outputs = {**_save(folder, grid, found.maps), **_taken(found)}
         return {**outputs, "table_file": str(table), "probability_file": final}
 
 
@@ -103,6 +107,7 @@ class _GivenInputs(StepInputs):
     own_ventricles = traits.Bool(
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )
+    exclusion_files = traits.List(traits.Str, desc="masks of no lesion, on the grid of the FLAIR")
 
 
 class _GivenOutputs(StepOutputs):
@@ -114,6 +119,7 @@ class _GivenOutputs(StepOutputs):
     ventricles_file = File(desc="lateral and third ventricles that the regions follow")
     table_file = File(desc="JSON: one object a lesion, kept and rejected")
     estimate_file = File(desc="JSON: why there is no interval of the load")
+    excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
 
 
 class TakeGivenMask(Step):
@@ -139,6 +145,7 @@ class TakeGivenMask(Step):
             read_itk_affine(Path(inputs["template_transform"])),
             min_volume=inputs["min_volume"],
             own_ventricles=inputs["own_ventricles"],
+            excluded=_excluded(grid, inputs),
         )
         table, estimate = folder / "lesions.json", folder / "estimate.json"
         table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
@@ -149,11 +156,21 @@ class TakeGivenMask(Step):
         save_volume(grid.frame.with_data(soft), probability)
         return {
             **_save(folder, grid, found.maps),
+            **_taken(found),
             "table_file": str(table),
             "estimate_file": str(estimate),
             "probability_file": str(probability),
             "notes": [one for one in (note, _outside(lesions, found.maps["brain"])) if one],
         }
+
+
+def _excluded(grid: Grid, inputs: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    files = inputs.get("exclusion_files")
+    return read_exclusion_masks([Path(file) for file in files], grid) if files else None
+
+
+def _taken(found: VisitLesions) -> dict[str, Any]:
+    return {} if found.excluded_ml is None else {"excluded_ml": found.excluded_ml}
 
 
 def _outside(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:

@@ -82,8 +82,9 @@ class Delivery:
 
     def lesion_sources(self) -> tuple[str, ...]:
         """URIs of what lesions come from."""
-        mask = self.visit.lesion_mask
-        return self.sources() if mask is None else (self.uri(self.visit.flair), self.uri(mask))
+        mask, excluded = self.visit.lesion_mask, map(self.uri, self.visit.exclude_masks)
+        first = self.sources() if mask is None else (self.uri(self.visit.flair), self.uri(mask))
+        return (*first, *excluded)
 
     def flair_origin(self, *sources: str) -> Origin:
         """Origin of an output on the FLAIR grid."""
@@ -92,9 +93,13 @@ class Delivery:
 
     def method(self) -> Method:
         """How lesions were found."""
-        mask = self.visit.lesion_mask
-        name = "" if mask is None else self.uri(mask).split(":")[1]
-        return Method(self.model, self.threshold, self.min_lesion_volume, self.gate, name)
+        visit, point = self.visit, (self.threshold, self.min_lesion_volume, self.gate)
+        given = [] if visit.lesion_mask is None else [visit.lesion_mask]
+        names = (self._datasets(given), self._datasets(visit.exclude_masks))
+        return Method(self.model, *point, *names)
+
+    def _datasets(self, masks: Iterable[Path]) -> str:
+        return ", ".join(dict.fromkeys(self.uri(mask).split(":")[1] for mask in masks))
 
     def described(self) -> Delivery:
         """Write the methods paragraph."""
@@ -107,6 +112,7 @@ class Delivery:
             min_lesion_volume=self.min_lesion_volume,
             versions=self.versions,
             masks=self.method().masks,
+            excluded=self.method().excluded,
         )
         return replace(self, methods=methods)
 
@@ -181,6 +187,7 @@ class _PublishInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
     fingerprint = traits.Str(desc="makes the node run again when the delivery changes")
     table_file = File(exists=True, mandatory=True)
+    excluded_ml = traits.Float(desc="undefined without exclusion masks")
     quality_file = File(exists=True, mandatory=True)
     estimate_file = File(exists=True, mandatory=True)
     brain_file = File(exists=True, mandatory=True)
@@ -229,14 +236,11 @@ class PublishVisit(Step):
         _publish_transforms(delivery, inputs)
         _publish_tables(delivery, rows)
         if "intermediate_file" in inputs:
-            publish(Path(inputs["intermediate_file"]), _archive_place(delivery), keep=True)
+            visit = delivery.visit
+            target = intermediate_path(delivery.out_dir, visit.participant, visit.session)
+            publish(Path(inputs["intermediate_file"]), target, keep=True)
         record = judged.mark(_record(delivery, given.visit, rows, inputs))
         return {"record_file": str(write_record(delivery.out_dir, record))}
-
-
-def _archive_place(delivery: Delivery) -> Path:
-    visit = delivery.visit
-    return intermediate_path(delivery.out_dir, visit.participant, visit.session)
 
 
 def _row(item: Mapping[str, Any]) -> LesionRow:
@@ -351,9 +355,7 @@ def _record(
     brain = load_volume(inputs["brain_file"])
     rejected = sum(row.status == "rejected" for row in rows)
     point = {"threshold": delivery.threshold, "gate": delivery.gate}
-    flags: list[str] = []
-    for step, found in zip(inputs["step_names"], inputs["step_notes"], strict=True):
-        flags += [f"{step}: {note}" for note in found]
+    steps = zip(inputs["step_names"], inputs["step_notes"], strict=True)
     return VisitRecord(
         participant=delivery.visit.participant,
         session=delivery.visit.session,
@@ -371,7 +373,7 @@ def _record(
             region.label: (load.region_ml[region], load.region_count[region])
             for region in load.region_ml
         },
-        flags=tuple(flags),
+        flags=tuple(f"{step}: {note}" for step, found in steps for note in found),
         notes=delivery.visit.notes,
         timings_s=dict(zip(inputs["step_names"], inputs["step_seconds"], strict=True)),
         fingerprint=delivery.fingerprint,
@@ -379,6 +381,8 @@ def _record(
         methods=delivery.methods,
         figures=_drawn(inputs.get("figure_files", [])),
         lesion_mask=delivery.uri(mask) if mask else "",
+        exclude_masks=tuple(map(delivery.uri, delivery.visit.exclude_masks)),
+        excluded_ml=inputs.get("excluded_ml"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,30 @@ def read_given_mask(
             f"the {what} {path.name} is damaged: {error}", hint="write the mask again"
         ) from error
     return lesion_voxels(data, path.name, values)
+
+
+def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]:
+    """Unite masks of what is no lesion; any value above zero counts.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    grid : Grid
+        Of the FLAIR as acquired.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Raises
+    ------
+    MssegError
+        As :func:`read_given_mask` does.
+    """
+    excluded = np.zeros(grid.frame.shape, bool)
+    for path in paths:
+        excluded |= read_given_mask(path, grid, what="exclusion mask")[0]
+    return excluded
 
 
 def _shape(shape: tuple[int, int, int]) -> str:

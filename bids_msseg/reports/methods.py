@@ -24,6 +24,7 @@ def methods_paragraph(
     min_lesion_volume: float,
     versions: Mapping[str, str],
     masks: str = "",
+    excluded: str = "",
 ) -> str:
     """Describe in words what was done to a visit.
 
@@ -40,6 +41,8 @@ def methods_paragraph(
         Software versions.
     masks : str, default ""
         Name of the given lesion masks that replaced the networks.
+    excluded : str, default ""
+        Names of the exclusion masks.
 
     Returns
     -------
@@ -55,6 +58,10 @@ def methods_paragraph(
     ...                          min_lesion_volume=3.0, versions={}, masks="manual")
     >>> "given masks manual" in text, "convolutional" in text
     (True, False)
+    >>> text = methods_paragraph(["FLAIR"], model="m", sha256="abc", threshold=0.5, versions={},
+    ...                          min_lesion_volume=3.0, excluded="infarct")
+    >>> "exclusion masks infarct" in text
+    True
     """
     others = " and ".join(contrasts[1:])
     aligned = (
@@ -70,14 +77,19 @@ def methods_paragraph(
         if masks
         else _networks(model, sha256, threshold)
     )
+    removed = (
+        f"Lesion voxels inside the exclusion masks {excluded} were removed before. "
+        if excluded
+        else ""
+    )
     return (
         f"White-matter lesions were {done} with bids_msseg, a BIDS App built on pybids "
         "(Yarkoni 2019) and nipype (Gorgolewski 2011). The brain was found on FLAIR (deepbet; "
         f"Fisch 2024), unless the input was already skull-stripped. {aligned}"
         "Bias fields were removed inside the brain (N4; Tustison 2010). The ICBM 2009a symmetric "
         f"template (Fonov 2011) was fitted by an affine. {cut}26-connected components smaller "
-        f"than {min_lesion_volume:g} mm³ were left out. The result is for research and is no "
-        f"diagnosis. Software: {software}."
+        f"than {min_lesion_volume:g} mm³ were left out. {removed}The result is for research "
+        f"and is no diagnosis. Software: {software}."
     )
 
 

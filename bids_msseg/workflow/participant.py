@@ -166,6 +166,7 @@ def _run_networks(plan: VisitPlan) -> None:
         flair_file=str(plan.delivery.visit.flair),
         threshold=plan.delivery.threshold,
         min_volume=plan.delivery.min_lesion_volume,
+        exclusion_files=_exclusion_files(plan),
     )
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
     for name in ("probability", "candidate", "lesion", "candidates"):
@@ -181,8 +182,13 @@ def _take_mask(plan: VisitPlan) -> None:
         lesion_file=str(visit.lesion_mask),
         values=list(plan.settings.mask_values),
         min_volume=plan.delivery.min_lesion_volume,
+        exclusion_files=_exclusion_files(plan),
     )
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
+
+
+def _exclusion_files(plan: VisitPlan) -> list[str]:
+    return [str(mask) for mask in plan.delivery.visit.exclude_masks]
 
 
 def _judge(plan: VisitPlan) -> None:
@@ -290,6 +296,7 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     for output in ("table", "estimate"):
         step = "estimate" if plan.with_networks else "delineate"
         plan.connect(step, f"{output}_file", "publish", f"{output}_file")
+    plan.connect("delineate", "excluded_ml", "publish", "excluded_ml")
     plan.connect("quality", "quality_file", "publish", "quality_file")
     plan.connect("brain", "how", "publish", "brain_how")
     plan.connect("draw", "figure_files", "publish", "figure_files")

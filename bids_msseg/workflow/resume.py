@@ -14,7 +14,7 @@ from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
 
-CUT_OPTIONS: Final = ("threshold", "min_lesion_volume")
+CUT_OPTIONS: Final = ("threshold", "min_lesion_volume", "exclude_masks")
 """Options that cut lesions out of a probability; with others, networks or registrations differ."""
 
 
@@ -66,7 +66,10 @@ def fingerprint(
         "version": version,
     }
     fixed = {name: value for name, value in options.items() if name not in CUT_OPTIONS}
-    return Fingerprint(_digest_json(content), _digest_json({**content, "options": fixed}))
+    maps = _digest_json({**content, "options": fixed})
+    if visit.exclude_masks:
+        content["exclude_masks"] = [_digest(path) for path in visit.exclude_masks]
+    return Fingerprint(_digest_json(content), maps)
 
 
 def _digest_json(content: Mapping[str, Any]) -> str:

@@ -694,6 +694,63 @@ class TestLesionMasks:
         assert find_visits(study, participants=["02"]).visits[0].lesion_mask is None
 
 
+class TestExcludeMasks:
+    def find(self, study: Path, **places: Path) -> Selection:
+        return find_visits(study, participants=["02"], exclude_masks=places)
+
+    @pytest.mark.parametrize(
+        ("name", "taken"),
+        [
+            ("sub-02_space-FLAIR_desc-infarct_mask.nii.gz", True),
+            ("sub-02_label-tumour_mask.nii", True),
+            ("sub-02_label-L_mask.nii.gz", True),
+            ("sub-02_space-T1w_desc-infarct_mask.nii.gz", False),
+            ("sub-02_space-FLAIR_desc-brain_mask.nii.gz", False),
+            ("sub-02_run-2_desc-infarct_mask.nii.gz", False),
+            ("sub-02_space-FLAIR_desc-infarct_probseg.nii.gz", False),
+            ("sub-01_space-FLAIR_desc-infarct_mask.nii.gz", False),
+        ],
+    )
+    def test_masks_of_a_derivative_dataset(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path, name: str, taken: bool
+    ) -> None:
+        mask = make_image(tmp_path / "d/sub-02/anat" / name)
+        found = self.find(study, other=tmp_path / "d")
+        (visit,) = found.visits
+        assert visit.exclude_masks == ((mask,) if taken else ())
+        assert (f"exclusion mask taken from other: {name}" in visit.notes) == taken
+        assert f"{int(taken)} of 1 visits have a mask in other to exclude" in found.notes
+        assert not visit.problem
+
+    def test_all_masks_of_all_places_count(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        anat = tmp_path / "d/sub-02/anat"
+        drawn = [make_image(anat / f"sub-02_desc-{what}_mask.nii.gz") for what in ("a", "b")]
+        pattern = make_image(tmp_path / "m/02.nii.gz")
+        places = {"d": tmp_path / "d", "m": tmp_path / "m/{subject}.nii.gz"}
+        (visit,) = self.find(study, **places).visits
+        assert visit.exclude_masks == (*drawn, pattern)
+
+    def test_another_grid_is_known_before_the_run(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
+        (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
+        assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
+
+    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m/02.nii.gz").symlink_to("gone")
+        with pytest.raises(NoInputError, match="not fetched"):
+            self.find(study, m=tmp_path / "m/{subject}.nii.gz")
+
+    def test_without_the_option_nothing_is_looked_for(self, study: Path) -> None:
+        found = find_visits(study, participants=["02"])
+        assert found.visits[0].exclude_masks == ()
+        assert not any("exclude" in note for note in found.notes)
+
+
 class TestDescription:
     @pytest.mark.parametrize("text", [None, "{", "[1]"])
     def test_unusable(self, study: Path, text: str | None) -> None:

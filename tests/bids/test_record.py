@@ -53,6 +53,8 @@ FULL = VisitRecord(
     order_source="the session labels",
     figures=("lesions", "registrationT2w"),
     lesion_mask="bids:manual:sub-01/anat/sub-01_label-L_mask.nii.gz",
+    exclude_masks=("bids:infarct:sub-01/anat/sub-01_desc-infarct_mask.nii.gz",),
+    excluded_ml=0.25,
 )
 
 

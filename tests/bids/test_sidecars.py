@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,10 @@ def test_a_given_mask_says_where_it_comes_from() -> None:
     assert "manual" in lesion_mask_sidecar(ORIGIN, given)["Description"]
     networks = rejected_sidecar(ORIGIN, METHOD)["Description"]
     assert rejected_sidecar(ORIGIN, given)["Description"] != networks
+
+
+def test_exclusion_masks_are_named() -> None:
+    masked = replace(METHOD, excluded="infarct, tumour")
+    for describe in (lesion_mask_sidecar, probseg_sidecar, dseg_sidecar):
+        assert "infarct, tumour" in describe(ORIGIN, masked)["Description"]
+        assert "exclusion" not in describe(ORIGIN, METHOD)["Description"]

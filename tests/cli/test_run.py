@@ -70,6 +70,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
         ["m=/m", "h=/h/{subject}.nii"],
         {"m": Path("/m"), "h": Path("/h/{subject}.nii")},
     ),
+    "--exclude-masks": (["m=/m"], {"m": Path("/m")}),
     "--output-spaces": (
         ["FLAIR", "MNI152NLin2009cAsym:res-2"],
         (OutputSpace("FLAIR"), OutputSpace("MNI152NLin2009cAsym", 2)),
@@ -269,6 +270,7 @@ MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
     ("/bids /out group --lesion-masks /m/{subjct}", UsageError, "--lesion-masks is", "{subject}"),
     ("/bids /out group --lesion-masks /m/{session}", UsageError, "--lesion-masks is", "{subject}"),
     ("/bids /out group -d a=/a --lesion-masks a=/b", UsageError, "a stands for /a", "NAME=PATH"),
+    ("/bids /out group --exclude-masks /m/{x}", UsageError, "--exclude-masks is", "{subject}"),
     ("/bids /out group --mask-values 0", UsageError, "--mask-values is", "above zero"),
     ("/bids /out group --mask-values any 1", UsageError, "--mask-values is", "above zero"),
     ("/bids /out group --ignore flair", UsageError, "--ignore is", "t1w or t2w"),
@@ -434,12 +436,14 @@ def test_missing_input_is_found_before_the_app_is_loaded(
     assert main([absent, *line[1:]]) == 66
     assert main([*line, "-d", f"brains={absent}"]) == 66
     assert main([*line, "--lesion-masks", f"drawn={absent}/{{subject}}.nii.gz"]) == 66
+    assert main([*line, "--exclude-masks", f"infarct={absent}"]) == 66
     assert main([*line, "--use-plugin", absent]) == 64
     assert asked == []
     shown = capsys.readouterr().err
-    assert shown.count(absent) == 4
+    assert shown.count(absent) == 5
     assert "correct --derivatives brains=PATH" in shown
     assert "correct --lesion-masks drawn=PATH" in shown
+    assert "correct --exclude-masks infarct=PATH" in shown
 
 
 def test_the_group_level_needs_no_dataset(

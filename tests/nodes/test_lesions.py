@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nipype.interfaces.base import isdefined
+from nipype.pipeline.engine.nodes import NodeExecutionError
 from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
@@ -277,6 +278,53 @@ def test_a_lesion_outside_the_brain_is_rejected_with_that_reason(
     np.testing.assert_array_equal(probability[~blob], before[~blob])
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_exclusion_mask_takes_a_lesion(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], parts: int
+) -> None:
+    """In one mask or in two halves; what lies beside it stays as it was."""
+    grid = grid_of("PSR")
+    flair = save("flair", grid.data, grid.affine)
+    excluded = balls(grid.shape, grid.affine, (BLOBS[0][0], BLOBS[0][1] + 2))
+    half = np.indices(grid.shape)[0] < grid.shape[0] // 2
+    drawn = [excluded] if parts == 1 else [excluded & half, excluded & ~half]
+    files = [
+        str(save(f"excluded{number}", data.astype(np.uint8), grid.affine))
+        for number, data in enumerate(drawn)
+    ]
+    plain = run(Delineate, flair_file=flair, **maps)
+    found = run(Delineate, flair_file=flair, exclusion_files=files, **maps)
+    before, after = (read(one.mask_file) > 0 for one in (plain, found))
+    np.testing.assert_array_equal(after, before & ~excluded)
+    volume = float(abs(np.linalg.det(grid.affine[:3, :3])))
+    taken = int((before & excluded).sum())
+    assert taken > 0
+    assert found.excluded_ml == pytest.approx(taken * volume / 1000)
+    assert not isdefined(plain.excluded_ml)
+    rows = json.loads(Path(found.table_file).read_text())
+    assert sum(row["status"] == "kept" for row in rows) == 2
+    (gone,) = [row for row in rows if row["reason"] == "excluded"]
+    assert gone["n_voxels"] >= taken
+    assert not read(found.probseg_file)[excluded].any()
+    # other spaces are cut from this one
+    blob = balls(SHAPE, WORK, BLOBS[0])
+    assert not read(found.probability_file)[blob].any()
+    far = ~balls(SHAPE, WORK, (BLOBS[0][0], BLOBS[0][1] + 4))
+    np.testing.assert_array_equal(
+        read(found.probability_file)[far], read(str(maps["probability_file"]))[far]
+    )
+
+
+def test_an_exclusion_mask_that_cannot_be_used(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+) -> None:
+    grid = grid_of("PSR")
+    flair = save("flair", grid.data, grid.affine)
+    other = save("other", np.ones(SHAPE, np.uint8), WORK)
+    with pytest.raises(NodeExecutionError, match="not on the grid of the FLAIR"):
+        run(Delineate, flair_file=flair, exclusion_files=[str(other)], **maps)
+
+
 @pytest.mark.parametrize("place", [(9, -12, -8), (19, 19, 19), None])
 def test_without_a_lesion_outside_the_brain_nothing_changes(
     run: Callable[..., Any],
@@ -395,3 +443,19 @@ def test_an_empty_given_mask_is_no_lesion(
     found = run(TakeGivenMask, **given(np.zeros(grid_of("PSR").shape, np.uint8)))
     assert json.loads(Path(found.table_file).read_text()) == []
     assert not read(found.mask_file).any()
+
+
+def test_an_exclusion_mask_takes_a_given_lesion(
+    run: Callable[..., Any], save: Callable[..., Path], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    lesions = balls(grid.shape, grid.affine, *BLOBS).astype(np.uint8)
+    excluded = balls(grid.shape, grid.affine, BLOBS[1])
+    file = save("excluded", excluded.astype(np.uint8), grid.affine)
+    found = run(TakeGivenMask, exclusion_files=[str(file)], **given(lesions))
+    np.testing.assert_array_equal(read(found.mask_file) > 0, (lesions > 0) & ~excluded)
+    np.testing.assert_array_equal(read(found.probability_file), read(found.mask_file))
+    np.testing.assert_array_equal(read(found.rejected_file) > 0, excluded)
+    rows = json.loads(Path(found.table_file).read_text())
+    assert [row["reason"] for row in rows] == ["", "", "excluded"]
+    assert found.excluded_ml == pytest.approx(rows[-1]["volume_mm3"] / 1000)

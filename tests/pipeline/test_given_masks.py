@@ -11,7 +11,7 @@ import pytest
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.pipeline.given_masks import RESAMPLE, read_given_mask
+from bids_msseg.pipeline.given_masks import RESAMPLE, read_exclusion_masks, read_given_mask
 from bids_msseg.pipeline.lesions import Grid, describe_lesions
 
 AFFINE = np.diag([-2.0, 1.0, 3.0, 1.0])
@@ -110,3 +110,37 @@ def test_lesions_of_a_mask_have_places_and_no_probabilities(grid: Grid) -> None:
     assert int(found.maps["mask"].sum()) == 8
     whole = describe_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=0.0)
     assert [row.status for row in whole.rows] == ["kept", "kept"]
+
+
+def test_lesions_of_a_mask_beside_an_exclusion_mask(grid: Grid) -> None:
+    lesions, excluded = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    lesions[1:3, 1:3, 1:3] = lesions[5:7, 5:7, 4:6] = lesions[6, 1, 5] = True
+    excluded[1] = excluded[5:7] = True
+    brain = Volume(np.ones(SHAPE, np.float32), AFFINE)
+    found = describe_lesions(
+        grid, lesions, {"mask": brain}, np.eye(4), min_volume=10.0, excluded=excluded
+    )
+    # half of one lesion and the whole other one; the speck would have been no lesion
+    assert found.excluded_ml == pytest.approx((4 + 8) * 6 / 1000)
+    told = [(row.status, row.reason, row.n_voxels) for row in found.rows]
+    assert told == [("kept", "", 4), ("rejected", "excluded", 8), ("rejected", "excluded", 1)]
+
+
+def test_exclusion_masks_are_united(grid: Grid, tmp_path: Path) -> None:
+    """Several values are no reason to ask for one of them."""
+    first, second = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.float32)
+    first[2, 3, 4], first[5, 5, 5], second[0, 0, 0] = 1, 7, 1
+    paths = [write(tmp_path / "1.nii.gz", first), write(tmp_path / "2.nii", second)]
+    found = read_exclusion_masks(paths, grid)
+    places = sorted(map(tuple, np.argwhere(found).tolist()))
+    assert places == [(0, 0, 0), (2, 3, 4), (5, 5, 5)]
+
+
+def test_an_exclusion_mask_on_another_grid(grid: Grid, tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / "1.nii.gz", np.ones(SHAPE, np.uint8)),
+        write(tmp_path / "2.nii.gz", np.ones(SHAPE, np.uint8), _moved()),
+    ]
+    with pytest.raises(DataError, match=r"exclusion mask 2\.nii\.gz") as caught:
+        read_exclusion_masks(paths, grid)
+    assert RESAMPLE in caught.value.hint

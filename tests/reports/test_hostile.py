@@ -43,6 +43,7 @@ def hostile(record: VisitRecord) -> VisitRecord:
         load_interval_reason=EVIL,
         load_interval_note=EVIL,
         lesion_mask=EVIL,
+        exclude_masks=(EVIL,),
         quality_reasons=(EVIL,),
     )
 

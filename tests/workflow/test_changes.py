@@ -263,6 +263,15 @@ def test_given_masks_are_compared_without_a_probability(
     assert "makers" not in str(later.changes["notes"])
 
 
+def test_masks_of_one_visit_only_are_a_caution() -> None:
+    masks = ("bids:infarct:sub-01/anat/sub-01_mask.nii.gz",)
+    plain, masked = (record_of("1", exclude_masks=one) for one in ((), masks))
+    assert VisitPair(plain, record_of("2")).cautions() == ()
+    assert VisitPair(masked, record_of("2", exclude_masks=masks)).cautions() == ()
+    (caution,) = VisitPair(masked, record_of("2")).cautions()
+    assert "exclusion masks" in caution
+
+
 # Which visit is the earlier one
 
 

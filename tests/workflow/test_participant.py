@@ -47,6 +47,7 @@ def build(
         brain_mask=images["mask"] if "mask" in others else None,
         metadata={"FLAIR": sidecar or {}},
         lesion_mask=images["mask"] if "given" in others else None,
+        exclude_masks=(images["mask"],) if "excluded" in others else (),
     )
     delivery = Delivery(
         visit,
@@ -324,6 +325,19 @@ def test_a_given_mask_replaces_the_networks(
     graph = workflow._graph
     assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
     assert {"stack", "quality", "template"} <= set(nodes["store"].inputs.step_names)
+
+
+@pytest.mark.parametrize("others", [(), ("given",)])
+def test_exclusion_masks_reach_the_cut_alone(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
+    """What is stored for another cut does not depend on them."""
+    plain, masked = build(images, *others), build(images, *others, "excluded")
+    assert nodes_of(plain)["delineate"].inputs.exclusion_files == []
+    assert nodes_of(masked)["delineate"].inputs.exclusion_files == [str(images["mask"])]
+    assert feeds(masked, "publish")["excluded_ml"] == "delineate.excluded_ml"
+    one, other = (nodes_of(workflow)["store"].inputs for workflow in (plain, masked))
+    assert (one.step_names, one.wanted) == (other.step_names, other.wanted)
 
 
 def stored(images: dict[str, Path], *others: str) -> set[str]:

@@ -81,6 +81,16 @@ def test_options_that_only_cut_leave_the_maps(visit: Visit, option: str) -> None
     assert one.maps == other.maps == digest(visit).maps
 
 
+def test_exclusion_masks_change_the_cut_alone(visit: Visit, tmp_path: Path) -> None:
+    mask, other = tmp_path / "sub-01_drawn.nii.gz", tmp_path / "sub-01_mask.nii.gz"
+    plain, one = digest(visit), digest(replace(visit, exclude_masks=(mask,)))
+    both = digest(replace(visit, exclude_masks=(mask, other)))
+    mask.write_bytes(mask.read_bytes() + b"x")
+    changed = digest(replace(visit, exclude_masks=(mask,)))
+    assert len({found.results for found in (plain, one, both, changed)}) == 4
+    assert len({found.maps for found in (plain, one, both, changed)}) == 1
+
+
 def test_an_image_that_cannot_be_read_has_a_digest_of_its_own(visit: Visit) -> None:
     before = digest(visit)
     visit.flair.unlink()

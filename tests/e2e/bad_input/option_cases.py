@@ -131,6 +131,13 @@ WORDS = [
         "no lesion mask in",
         "label-L_mask",
     ),
+    Case(
+        "exclusion masks not there",
+        _option("--exclude-masks", "infarct=/no/such"),
+        66,
+        "no folder",
+        "--exclude-masks",
+    ),
     Case("mask value of 0", _option("--mask-values", "0"), 64, "--mask-values is", "above zero"),
     Case(
         "space of no template",
