@@ -142,7 +142,7 @@ def read_header(path: Path) -> ModelHeader:
 def _check_format(path: Path, name: object) -> None:
     if name != FORMAT:
         raise DataError(
-            f"{path.name} has the format {name!r}; this version reads {FORMAT!r} only",
+            f"{path.name} is not a usable cascade: its format is {name!r}, not {FORMAT!r}",
             hint="use the bundled weights, or train new ones with msseg-train",
         )
 

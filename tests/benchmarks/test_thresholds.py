@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from bids_msseg.lesions.thresholds import (
+from thresholds import (
     GRID,
     best_dice_threshold,
     cautious_threshold,
