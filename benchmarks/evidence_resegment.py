@@ -319,7 +319,7 @@ def repeatability(first: NDArray[Any], second: NDArray[Any]) -> dict[str, float]
 def wall_time(
     bench: Bench, *, visit: str, threads: int, model: str | Path | None = None
 ) -> Section:
-    """Time the cascade as it ships on one brain, default and fast.
+    """Time the released cascade on one brain, default and fast.
 
     Parameters
     ----------
@@ -329,7 +329,7 @@ def wall_time(
     threads : int
         Of torch; set by the caller, told in the note.
     model : str or path, optional
-        The shipped default where not given.
+        The bundled default where not given.
 
     Returns
     -------

@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
     parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
     parser.add_argument("--fast", action="store_true")
-    parser.add_argument("--small-net", action="store_true", help="in place of the bundled ones")
+    parser.add_argument("--small-net", action="store_true", help="in place of the bundled model")
     parser.add_argument("--stack", type=Path, help="segment this, in two precisions")
     options = parser.parse_args()
     if options.stack is not None:
