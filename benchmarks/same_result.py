@@ -65,9 +65,9 @@ def _try(bench: Bench, name: str, out: Path, runs: list[tuple[str, ...]]) -> Non
 
 def precision(stack_file: Path) -> int:
     """Compare masks in float32 and in what the processor has."""
-    from bids_msseg.cascade.checkpoint import load_cascade
-    from bids_msseg.cascade.inference import segment
     from bids_msseg.imaging.normalise import Stack
+    from bids_msseg.models.cascade import segment
+    from bids_msseg.models.checkpoint import load_cascade
     from bids_msseg.models.engine import Engine, choose_engine
     from bids_msseg.models.weights import find_model
 
@@ -78,7 +78,15 @@ def precision(stack_file: Path) -> int:
         return 0
     masks = {}
     for name, engine in engines.items():
-        found = segment(cascade, stack.data, stack.present, stack.brain, engine)
+        found = segment(
+            cascade.candidate,
+            cascade.refinement,
+            cascade.point,
+            stack.data,
+            stack.present,
+            stack.brain,
+            engine,
+        )
         masks[name] = found.probability >= cascade.point.threshold
     one, other = masks.values()
     dice = (
@@ -95,7 +103,7 @@ def main() -> int:
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
     parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
     parser.add_argument("--fast", action="store_true")
-    parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
+    parser.add_argument("--small-net", action="store_true", help="in place of the bundled model")
     parser.add_argument("--stack", type=Path, help="segment this, in two precisions")
     options = parser.parse_args()
     if options.stack is not None:

@@ -251,7 +251,7 @@ class _Job:
 
 
 def _check_nets(model: Path, device: str) -> None:
-    from bids_msseg.cascade.checkpoint import check_cascade
+    from bids_msseg.models.checkpoint import check_cascade
     from bids_msseg.models.engine import choose_engine
 
     choose_engine(device)

@@ -89,7 +89,7 @@ class Processing:
     output_spaces : tuple of OutputSpace
         Grids on which masks are written.
     model : str, optional
-        Absolute path of a model or the name of a shipped one; None is the shipped default.
+        Absolute path of a model or the name of a bundled one; None is the bundled default.
     threshold : float, optional
         Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
     min_lesion_volume : float

@@ -20,7 +20,6 @@ import pytest
 import bids_msseg
 from bids_msseg.api import SegmentationResult, segment
 from bids_msseg.cli.segment_file import main
-from bids_msseg.commands.cohort import prepare_raw_visit
 from bids_msseg.demo.dataset import DemoOptions, write_demo
 from bids_msseg.errors import (
     CannotCreateError,
@@ -33,6 +32,7 @@ from bids_msseg.errors import (
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.models.weights import DEFAULT_MODEL
+from bids_msseg.training.data.cohort import prepare_raw_visit
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 ROOT = Path(__file__).resolve().parents[1]

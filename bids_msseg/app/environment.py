@@ -85,7 +85,7 @@ def check_device(device: str) -> None:
 
 def check_needs(config: RunConfig) -> None:
     """Find out before the first visit, and not at its end, that nets or templates are unusable."""
-    from bids_msseg.cascade.checkpoint import check_cascade
+    from bids_msseg.models.checkpoint import check_cascade
 
     check_cascade(find_model(config.processing.model))
     _check_spaces(config)

@@ -106,7 +106,7 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
         bids_dir=config.bids_dir,
         derivatives=config.query.derivatives,
         model=ModelUse(header.name, header.version, header.sha256),
-        gate=header.point.candidate_threshold,
+        candidate_threshold=header.point.candidate_threshold,
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},

@@ -96,14 +96,14 @@ class Method:
         On the final probability.
     min_lesion_volume : float
         In mm³; smaller components are removed.
-    gate : float or None
-        On the probability of the candidate net.
+    candidate_threshold : float or None
+        On the probability of the first network.
     """
 
     model: ModelUse
     threshold: float
     min_lesion_volume: float
-    gate: float | None = None
+    candidate_threshold: float | None = None
 
     def keys(self) -> dict[str, Any]:
         """Return the model and the thresholds."""
@@ -240,10 +240,11 @@ def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the mask of all candidates of the first net."""
+    """Describe the mask of all candidates of the first network."""
     text = "Candidates: what the sensitive first network proposes, before any is removed"
     content = _lesion_mask(text, origin, method)
-    return content if method.gate is None else {**content, "Threshold": method.gate}
+    threshold = method.candidate_threshold
+    return content if threshold is None else {**content, "Threshold": threshold}
 
 
 def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Delivery:
     derivatives : mapping of str to path
         Further datasets that sidecars may name.
     model : ModelUse
-    gate, threshold, min_lesion_volume : float
+    candidate_threshold, threshold, min_lesion_volume : float
         Operating point; the volume in mm³.
     options : mapping
         Options that shape the result, for the record.
@@ -54,7 +54,7 @@ class Delivery:
     out_dir: Path
     bids_dir: Path
     model: ModelUse
-    gate: float
+    candidate_threshold: float
     threshold: float
     min_lesion_volume: float
     derivatives: Mapping[str, Path] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Delivery:
 
     def method(self) -> Method:
         """How lesions were found."""
-        return Method(self.model, self.threshold, self.min_lesion_volume, self.gate)
+        return Method(self.model, self.threshold, self.min_lesion_volume, self.candidate_threshold)
 
     def without(self, contrasts: Collection[str]) -> Delivery:
         """Pass over contrasts that could not be aligned, as if the visit had none."""
@@ -323,7 +323,11 @@ def _record(
         status="ok",
         contrasts={name: _use(delivery, name, path) for name, path in visit.contrasts.items()},
         model=delivery.model,
-        options={**delivery.options, "threshold": delivery.threshold, "gate": delivery.gate},
+        options={
+            **delivery.options,
+            "threshold": delivery.threshold,
+            "candidate_threshold": delivery.candidate_threshold,
+        },
         brain_volume_ml=float((brain.data > 0).sum()) * brain.voxel_volume / 1000,
         lesion_load_ml=load.total_ml,
         lesion_count=load.n_lesions,

@@ -30,7 +30,12 @@ from bids_msseg.lesions.load_table import lesion_table
 
 FLAIR = "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"
 ORIGIN = Origin((FLAIR,), FLAIR, software={"torch": "2.13.0", "deepbet": "1.0.2"})
-METHOD = Method(ModelUse("cascade", "1", "ff"), threshold=0.4, min_lesion_volume=3.0, gate=0.1)
+METHOD = Method(
+    ModelUse("cascade", "1", "ff"),
+    threshold=0.4,
+    min_lesion_volume=3.0,
+    candidate_threshold=0.1,
+)
 
 
 def test_lesion_mask() -> None:
@@ -53,8 +58,8 @@ def test_lesion_mask() -> None:
 def test_candidates_have_the_threshold_of_their_own_net() -> None:
     assert candidates_sidecar(ORIGIN, METHOD)["Threshold"] == 0.1
     assert rejected_sidecar(ORIGIN, METHOD)["Threshold"] == 0.4
-    no_gate = Method(METHOD.model, 0.4, 3.0)
-    assert candidates_sidecar(ORIGIN, no_gate)["Threshold"] == 0.4
+    plain = Method(METHOD.model, 0.4, 3.0)
+    assert candidates_sidecar(ORIGIN, plain)["Threshold"] == 0.4
 
 
 def test_probability_has_no_threshold() -> None:

@@ -49,7 +49,7 @@ def build(
         out_dir=images["FLAIR"].parent / "out",
         bids_dir=images["FLAIR"].parent,
         model=ModelUse("m", "1", "0" * 64),
-        gate=0.1,
+        candidate_threshold=0.1,
         threshold=0.4,
         min_lesion_volume=5.0,
         fingerprint="f",

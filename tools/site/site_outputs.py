@@ -80,7 +80,7 @@ _BY_HAND: Mapping[str, str] = {
 _SCORES: Mapping[str, str] = {
     "visit": "Visit",
     "site": "Its site",
-    "method": "candidate net, cascade, or another compared method",
+    "method": "candidate net, cascade, or before (the starting weights)",
     "dice": "Dice, volume-wise",
     "ppv": "Positive predictive value: share of the mask's voxels that the expert marked",
     "sensitivity": "Share of the expert's voxels in the mask",
@@ -329,13 +329,13 @@ def _columns() -> str:
 
 def _before_after() -> dict[str, dict[str, str]]:
     words = {
-        "before": "of the given weights",
-        "after": "of weights fine-tuned without this patient",
+        "before": "of the starting weights",
+        "after": "of weights trained without this patient",
     }
     columns = {
         "visit": "Visit",
         "site": "Its site",
-        "seen_before": "yes, no or not known: were the given weights trained on this patient?",
+        "seen_before": "yes, no or not known: were the starting weights trained on this patient?",
     }
     columns |= {
         f"{name}_{when}": f"{title[0].upper()}{title[1:]} of the mask {how}"
