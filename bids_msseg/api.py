@@ -19,20 +19,22 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import write_atomic, write_json, write_tsv
+from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
 from bids_msseg.calibration import Calibration, read_calibration
 from bids_msseg.config import Processing
 from bids_msseg.errors import CannotCreateError, DataError, UsageError
 from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.stored import as_nifti
 from bids_msseg.imaging.volume import Volume, as_stored, to_image
 from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table, summarise
 from bids_msseg.lesions.uncertainty import LoadInterval
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
 from bids_msseg.options import read_options
+from bids_msseg.pipeline.anatomy import MeasuredBrain, measure_brain
 from bids_msseg.pipeline.brain import brain_device
 from bids_msseg.pipeline.lesions import Grid, VisitLesions, find_anatomy, find_lesions
 from bids_msseg.pipeline.preprocess import Preprocessed, preprocess, read_contrasts
@@ -46,12 +48,7 @@ __all__ = ["SegmentationResult", "segment"]
 Image = str | os.PathLike[str] | SpatialImage
 MASK_FILE, PROBABILITY_FILE = "lesions.nii.gz", "probability.nii.gz"
 TABLE_FILE, SUMMARY_FILE = "lesions.tsv", "summary.json"
-WIDER = {
-    np.dtype(bool): np.dtype(np.uint8),
-    np.dtype(np.float16): np.dtype(np.float32),
-    np.dtype(np.longdouble): np.dtype(np.float64),
-}
-"""Types that NIfTI files lack, and those that take their place."""
+ANATOMY_FILE, ANATOMY_TABLE_FILE = "anatomy.nii.gz", "anatomy.tsv"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +80,10 @@ class SegmentationResult:
         Probability from which a voxel is lesion.
     contrasts : tuple of str
         Those that were used.
+    anatomy : nibabel image
+        Classes of :class:`~bids_msseg.models.anatomy.Anatomy`, on the same grid.
+    brain : BrainVolumes
+        Volumes of these classes, parenchymal and ventricular fraction.
     """
 
     mask: nib.Nifti1Image
@@ -97,6 +98,8 @@ class SegmentationResult:
     model_sha256: str
     threshold: float
     contrasts: tuple[str, ...]
+    anatomy: nib.Nifti1Image
+    brain: BrainVolumes
 
     @property
     def lesion_count(self) -> int:
@@ -104,7 +107,7 @@ class SegmentationResult:
         return sum(row.status == "kept" for row in self.lesions)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``lesions.nii.gz``, ``probability.nii.gz``, ``lesions.tsv``, ``summary.json``.
+        """Write the mask, the probability, the anatomy, their tables and ``summary.json``.
 
         Each file appears when it is complete; the summary, which says that all are there, comes
         last. Files of an earlier result are replaced.
@@ -126,6 +129,8 @@ class SegmentationResult:
             write_atomic(place / PROBABILITY_FILE, lambda path: nib.save(self.probability, path))
             names = tuple(column.name for column in COLUMNS)
             write_tsv(place / TABLE_FILE, names, rows_to_table(self.lesions))
+            write_atomic(place / ANATOMY_FILE, lambda path: nib.save(self.anatomy, path))
+            write_tsv(place / ANATOMY_TABLE_FILE, tuple(LABEL_COLUMNS), label_rows(self.brain))
             write_json(place / SUMMARY_FILE, self.summary())
         except OSError as error:
             raise CannotCreateError(
@@ -143,6 +148,7 @@ class SegmentationResult:
             "flags": self.flags,
             "notes": self.notes,
             "contrasts": self.contrasts,
+            "brain": plain({one.name: one.value(self.brain) for one in MEASURES}),
             "threshold": self.threshold,
             "model": {"name": self.model, "sha256": self.model_sha256},
             "version": __version__,
@@ -268,31 +274,13 @@ def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
             hint="give a path or a nibabel image",
         )
     try:
-        nib.save(_storable(image), target)
+        nib.save(as_nifti(image), target)
     except (OSError, EOFError, ValueError, zlib.error, HeaderDataError) as error:
         raise DataError(
             f"the {contrast} image cannot be read: {error}",
             hint="check the file that it was loaded from, or give its path",
         ) from error
     return target
-
-
-def _storable(image: Any) -> Any:
-    """Make a NIfTI image of the same values: those of a file stay as stored, with their scale."""
-    proxy, slope, inter = image.dataobj, 1.0, 0.0
-    if type(proxy) is ArrayProxy:
-        data, slope, inter = proxy.get_unscaled(), proxy.slope, proxy.inter
-    else:
-        data = np.asanyarray(proxy)
-    data = data.astype(WIDER.get(data.dtype, data.dtype), copy=False)
-    is_nifti = isinstance(image, nib.Nifti1Image)
-    header = image.header.copy() if is_nifti else nib.Nifti1Header()
-    header.set_data_dtype(data.dtype)
-    stored = (type(image) if is_nifti else nib.Nifti1Image)(data, image.affine, header)
-    if not is_nifti:
-        stored.set_sform(image.affine, code=1)
-    stored.header.set_slope_inter(slope, inter)
-    return stored
 
 
 def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
@@ -306,7 +294,7 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         threads=job.threads,
         seed=job.defaults.random_seed,
     )
-    found, more = _find(done, grid, job)
+    found, brain, more = _find(done, grid, job)
     known = read_calibration(job.model, job.header.sha256)
     checked = check_images(
         done.stack, done.brain, spacings, training=known.training, known_faults=done.faults
@@ -327,18 +315,23 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         model_sha256=job.header.sha256,
         threshold=job.threshold,
         contrasts=tuple(done.images),
+        anatomy=to_image(grid.frame.with_data(brain.labels)),
+        brain=brain.volumes,
     )
 
 
-def _find(done: Preprocessed, grid: Grid, job: _Job) -> tuple[VisitLesions, tuple[str, ...]]:
+def _find(
+    done: Preprocessed, grid: Grid, job: _Job
+) -> tuple[VisitLesions, MeasuredBrain, tuple[str, ...]]:
     """Run the networks and list the lesions; images have the precision of files in between."""
-    labels, anatomy = find_anatomy(
+    regions, own = find_anatomy(
         done.images, done.transforms, done.brain.data > 0, done.template_to_flair
     )
     with _torch_threads(job.threads):
         maps = segment_stack(done.stack, job.model, device=job.device)
+    classes = as_stored(maps.pop("anatomy"), np.uint8)
     stored = {name: as_stored(volume) for name, volume in maps.items()}
-    stored |= {"mask": done.brain, "anatomy": as_stored(labels, np.uint8)}
+    stored |= {"mask": done.brain, "regions": as_stored(regions, np.uint8)}
     if done.extracerebral is not None:
         stored["extracerebral"] = done.extracerebral
     found = find_lesions(
@@ -347,9 +340,12 @@ def _find(done: Preprocessed, grid: Grid, job: _Job) -> tuple[VisitLesions, tupl
         done.template_to_flair,
         threshold=job.threshold,
         min_volume=job.defaults.min_lesion_volume,
-        own_ventricles=anatomy.from_own_fluid,
+        own_ventricles=own.from_own_fluid,
     )
-    return found, (f"anatomy: {anatomy.note}",) if anatomy.note else ()
+    trusted = done.extracerebral is not None
+    brain = measure_brain(classes, grid, done.template_to_flair if trusted else None)
+    told = {"anatomy": own.note, "volumes": brain.note}
+    return found, brain, tuple(f"{step}: {note}" for step, note in told.items() if note)
 
 
 @contextmanager

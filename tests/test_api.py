@@ -32,11 +32,19 @@ from bids_msseg.errors import (
 )
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.models.brain_volumes import measure_volumes
 from bids_msseg.models.weights import DEFAULT_MODEL
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("lesions.nii.gz", "lesions.tsv", "probability.nii.gz", "summary.json")
+FILES = (
+    "anatomy.nii.gz",
+    "anatomy.tsv",
+    "lesions.nii.gz",
+    "lesions.tsv",
+    "probability.nii.gz",
+    "summary.json",
+)
 STEM = "sub-01/ses-1/anat/sub-01_ses-1"
 
 
@@ -90,6 +98,7 @@ def result(head: Head) -> SegmentationResult:
     [
         ("mask", "space-FLAIR_label-L_mask.nii.gz"),
         ("probability", "space-FLAIR_label-L_probseg.nii.gz"),
+        ("anatomy", "space-FLAIR_seg-anatomy_dseg.nii.gz"),
     ],
 )
 def test_images_are_those_of_the_app_to_the_byte(
@@ -107,6 +116,7 @@ def test_numbers_and_flags_are_those_of_the_app(head: Head, result: Segmentation
     assert list(result.flags) == record["quality_reasons"]
     assert result.model_sha256 == record["model"]["sha256"]
     assert (result.interval, result.interval_note) == (None, record["load_interval_reason"])
+    assert result.summary()["brain"] == record["brain_measures"]
     used = [name for name, one in record["contrasts"].items() if one["used"]]
     assert list(result.contrasts) == used
     # the faults are notes of the step that checks the images, and flags here
@@ -160,7 +170,7 @@ def from_paths(phantom: dict[str, Path], bright_model: Path) -> SegmentationResu
 
 
 def _same(one: SegmentationResult, other: SegmentationResult) -> None:
-    for name in ("mask", "probability"):
+    for name in ("mask", "probability", "anatomy"):
         assert getattr(one, name).to_bytes() == getattr(other, name).to_bytes()
     # NaN is not equal to itself, so cells are compared
     assert rows_to_table(one.lesions) == rows_to_table(other.lesions)
@@ -190,7 +200,7 @@ def test_the_mask_lies_on_the_grid_that_was_given(
 ) -> None:
     flair = nib.load(phantom["flair"])
     truth = make_phantom("LIP", (2.0, 3.0, 2.0)).lesions
-    for image in (from_paths.mask, from_paths.probability):
+    for image in (from_paths.mask, from_paths.probability, from_paths.anatomy):
         assert image.shape == flair.shape
         np.testing.assert_array_equal(image.affine, flair.affine)
     mask = np.asarray(from_paths.mask.dataobj) > 0
@@ -323,9 +333,9 @@ def test_what_the_program_cannot_do_has_its_code(
 
 def test_a_result_that_cannot_be_written(tmp_path: Path) -> None:
     image = _small(np.zeros((2, 2, 2), np.uint8))
-    empty = SegmentationResult(
-        image, image, (), 0.0, None, "unknown", (), (), "bright", "0", 0.5, ("FLAIR",)
-    )
+    told = ((), 0.0, None, "unknown", (), (), "bright", "0", 0.5, ("FLAIR",))
+    brain = measure_volumes(np.zeros((2, 2, 2), np.uint8), voxel_volume=8.0)
+    empty = SegmentationResult(image, image, *told, image, brain)
     (tmp_path / "file").touch()
     with pytest.raises(CannotCreateError):
         empty.save(tmp_path / "file")

@@ -72,6 +72,7 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "ventricles": _on_flair(label="ventricle"),
     "probseg": _on_flair(label="L", suffix="probseg"),
     "labels": _on_flair(seg="lesions", suffix="dseg", extensions=(*IMAGE, ".tsv")),
+    "anatomy": _on_flair(seg="anatomy", suffix="dseg", extensions=(*IMAGE, ".tsv")),
     "candidates": _on_flair(label="L", desc="candidates"),
     "rejected": _on_flair(label="L", desc="rejected"),
     "mask": _on_flair(label="L"),
@@ -142,7 +143,7 @@ def figure_labels(visit: Visit) -> tuple[str, ...]:
     """List the ``desc-`` labels of a visit's figures."""
     moving = _moving(visit)
     aligned = [f"registration{name}" for name in (*moving, "FLAIR")] if moving else []
-    return ("lesions", "lesionsPlain", "brain", "brainPlain", *aligned)
+    return ("lesions", "lesionsPlain", "brain", "brainAnatomy", "brainPlain", *aligned)
 
 
 def visit_files(out_dir: Path, visit: Visit, spaces: Spaces = ()) -> tuple[Path, ...]:

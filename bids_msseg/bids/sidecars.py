@@ -19,10 +19,12 @@ from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.io.atomic import publish, write_atomic
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
 __all__ = [
     "Method",
     "Origin",
+    "anatomy_sidecar",
     "bids_uri",
     "brain_mask_sidecar",
     "candidates_sidecar",
@@ -284,6 +286,17 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
         **origin.keys(),
         **method.keys(),
         **{name: columns[name] for name in dseg_columns() if name not in _DSEG_OWN},
+    }
+
+
+def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the label image of the anatomy, and the column of its table that BIDS does not."""
+    return {
+        "Description": "Anatomy of the brain, found by the first network at 2 mm",
+        "Manual": False,
+        **origin.keys(),
+        **method.model_keys(),
+        "volume_ml": dict(LABEL_COLUMNS["volume_ml"]),
     }
 
 

@@ -25,7 +25,7 @@ from bids_msseg.pipeline.lesions import (
     mask_on_grid,
 )
 
-LABEL_MAPS = ("extracerebral", "anatomy")
+LABEL_MAPS = ("extracerebral", "regions")
 
 
 class _DelineateInputs(StepInputs):
@@ -38,7 +38,7 @@ class _DelineateInputs(StepInputs):
     template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
     threshold = traits.Float(mandatory=True)
     min_volume = traits.Float(mandatory=True, desc="mm³")
-    anatomy_file = File(desc="this brain's map of regions; the template's where not given")
+    regions_file = File(desc="this brain's map of regions; the template's where not given")
     own_ventricles = traits.Bool(
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )

@@ -1,4 +1,4 @@
-"""Nodes that write a visit's results: figures first, then images, the record last of all."""
+"""The node that writes a visit's results, the record last of all."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.resample import inverse, resample
-from bids_msseg.imaging.template import EMBEDDED, load_template
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
+from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.trust import VisitJudgement
-from bids_msseg.reports.drawing import draw_visit
 from bids_msseg.reports.methods import methods_paragraph
 
 
@@ -97,63 +96,6 @@ class Delivery:
         return replace(self, visit=visit, methods=methods)
 
 
-class _DrawInputs(StepInputs):
-    delivery = traits.Any(mandatory=True, nohash=True)
-    flair_file = File(exists=True, mandatory=True, desc="with skull, on the FLAIR as acquired")
-    brain_file = File(exists=True, mandatory=True)
-    labels_file = File(exists=True, mandatory=True)
-    rejected_file = File(exists=True, mandatory=True)
-    moving_files = traits.List(traits.Str, desc="images on the FLAIR grid")
-    moving_names = traits.List(traits.Str)
-    left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
-    template_transform = File(desc="template world to FLAIR world")
-    template_trusted = traits.Bool(True, usedefault=True, desc="else it is drawn, too")
-
-
-class _DrawOutputs(StepOutputs):
-    figure_files = traits.List(traits.Str)
-
-
-class DrawFigures(Step):
-    """Draw lesions, brain mask and registration; see :mod:`bids_msseg.reports.drawing`."""
-
-    input_spec = _DrawInputs
-    output_spec = _DrawOutputs
-    always_run = True  # what it writes lies in OUT, where nipype does not look for it
-
-    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Write the PNG files below OUT."""
-        delivery: Delivery = inputs["delivery"]
-        names, files = inputs.get("moving_names", []), inputs.get("moving_files", [])
-        flair = load_volume(inputs["flair_file"])
-        moving = {n: load_volume(f) for n, f in zip(names, files, strict=True)}
-        doubtful = list(inputs.get("left_out", []))
-        if not inputs["template_trusted"]:
-            moving[EMBEDDED] = _template_on(flair, Path(inputs["template_transform"]))
-            doubtful.append(EMBEDDED)
-        done = draw_visit(
-            delivery.out_dir,
-            delivery.visit,
-            flair=flair,
-            brain=load_volume(inputs["brain_file"]),
-            lesions=load_volume(inputs["labels_file"]),
-            rejected=load_volume(inputs["rejected_file"]),
-            moving=moving,
-            doubtful=doubtful,
-        )
-        return {"figure_files": [str(path) for path in done]}
-
-
-def _template_on(flair: Volume, transform: Path) -> Volume:
-    """Bring the template onto the FLAIR, as it was fitted."""
-    # SimpleITK takes its time, and the app needs this module for its plans
-    from bids_msseg.imaging.itk import read_itk_affine
-
-    move = inverse(read_itk_affine(transform))
-    template = load_template(EMBEDDED).volume
-    return resample(template, flair.shape, flair.affine, transform=move)
-
-
 class _PublishInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
     fingerprint = traits.Str(desc="makes the node run again when the delivery changes")
@@ -167,6 +109,8 @@ class _PublishInputs(StepInputs):
     candidates_file = File(exists=True, mandatory=True)
     rejected_file = File(exists=True, mandatory=True)
     ventricles_file = File(exists=True, mandatory=True)
+    anatomy_file = File(exists=True, mandatory=True)
+    volumes_file = File(exists=True, mandatory=True, desc="of the anatomy")
     brain_how = traits.Str(mandatory=True)
     preproc_files = traits.List(traits.Str, mandatory=True)
     preproc_names = traits.List(traits.Str, mandatory=True)
@@ -203,9 +147,30 @@ class PublishVisit(Step):
         _publish_preprocessed(delivery, inputs)
         _publish_spaces(delivery, inputs)
         _publish_transforms(delivery, inputs)
-        _publish_tables(delivery, rows)
-        record = judged.mark(_record(delivery, given.visit, rows, inputs))
+        anatomy = _Anatomy.read(inputs["volumes_file"])
+        _publish_tables(delivery, rows, anatomy.volumes)
+        record = judged.mark(anatomy.mark(_record(delivery, given.visit, rows, inputs)))
         return {"record_file": str(write_record(delivery.out_dir, record))}
+
+
+@dataclass(frozen=True, slots=True)
+class _Anatomy:
+    """What was measured of the anatomy."""
+
+    volumes: BrainVolumes
+    doubts: tuple[str, ...]
+
+    @classmethod
+    def read(cls, volumes_file: str) -> _Anatomy:
+        """Read what the node wrote."""
+        content = json.loads(Path(volumes_file).read_text(encoding="utf-8"))
+        volumes = BrainVolumes({Anatomy(int(code)): ml for code, ml in content["ml"].items()})
+        return cls(volumes, tuple(content["doubts"]))
+
+    def mark(self, record: VisitRecord) -> VisitRecord:
+        """Write it into a visit's record."""
+        measures = {one.name: one.value(self.volumes) for one in MEASURES}
+        return replace(record, brain_measures=measures, anatomy_doubts=self.doubts)
 
 
 def _row(item: Mapping[str, Any]) -> LesionRow:
@@ -238,6 +203,7 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     contents = {
         "brain": sidecars.brain_mask_sidecar(brain, method=how),
         "ventricles": sidecars.ventricle_mask_sidecar(origin),
+        "anatomy": sidecars.anatomy_sidecar(origin, method),
         "probseg": sidecars.probseg_sidecar(origin, method),
         "labels": sidecars.dseg_sidecar(origin, method),
         "candidates": sidecars.candidates_sidecar(origin, method),
@@ -297,8 +263,10 @@ def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         _deliver(delivery, source, content, transform(start, end))
 
 
-def _publish_tables(delivery: Delivery, rows: list[LesionRow]) -> None:
+def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes) -> None:
     place = delivery.out_dir, delivery.visit
+    anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
+    write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(brain))
     dseg = OUTPUTS["labels"].path(*place, ".tsv")
     write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
     dictionary = sidecars.stats_dictionary()

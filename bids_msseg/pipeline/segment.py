@@ -35,7 +35,8 @@ def segment_stack(
     dict of str to Volume
         On the working grid: ``probability``, the final one; ``candidate``, CNN-1's;
         ``lesion``, CNN-2's lesion probability of each candidate; ``candidates``, the voxels that
-        passed the gate.
+        passed the gate; ``anatomy``, the classes of :class:`~bids_msseg.models.anatomy.Anatomy`
+        that CNN-1 sees in the brain (uint8).
 
     Raises
     ------
@@ -44,6 +45,8 @@ def segment_stack(
     UsageError
         If the device is not there.
     """
+    from bids_msseg.models.brain_volumes import label_map
+    from bids_msseg.models.cascade import CascadeResult
     from bids_msseg.models.engine import choose_engine
 
     found = _segment(model, stack, choose_engine(device), fast=fast)
@@ -53,6 +56,9 @@ def segment_stack(
         "lesion": found.lesion,
         "candidates": found.candidates.astype(np.uint8),
     }
+    if isinstance(found, CascadeResult):
+        brain = Volume(found.brain.mask, stack.affine)
+        maps["anatomy"] = label_map(found.anatomy, stack.affine, brain)
     return {name: Volume(data, stack.affine) for name, data in maps.items()}
 
 

@@ -16,6 +16,7 @@ from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
+from bids_msseg.reports.brain import brain_view
 from bids_msseg.reports.changes import read_changes
 from bids_msseg.reports.drawing import FigureView, read_figures, view_figure
 from bids_msseg.reports.methods import REFERENCES
@@ -103,6 +104,8 @@ class VisitView:
     crashes : tuple of (name, link)
     table_file : str or None
         Where the whole table lies, relative to the page.
+    brain : tuple of (str, str)
+        Name and value of each measure of the anatomy.
     """
 
     record: VisitRecord
@@ -121,6 +124,7 @@ class VisitView:
     mask_sha256: str
     crashes: tuple[tuple[str, str], ...]
     table_file: str | None
+    brain: tuple[tuple[str, str], ...]
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -284,6 +288,7 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         mask_sha256=mask_digest(out_dir, visit_of(record)) if record.prefix else "",
         crashes=tuple((Path(name).name, _link(name)) for name in record.crash_files),
         table_file=table.relative_to(out_dir).as_posix() if rows else None,
+        brain=brain_view(record),
     )
 
 

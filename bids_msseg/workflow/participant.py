@@ -9,9 +9,10 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.imaging.template import EMBEDDED
-from bids_msseg.nodes.anatomy import FindAnatomy
+from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
+from bids_msseg.nodes.figures import DrawFigures
 from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
-from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
+from bids_msseg.nodes.outputs import Delivery, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
     CheckBrain,
@@ -41,8 +42,8 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     Workflow
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
-        ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``,
-        ``publish``.
+        ``volumes``, ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``,
+        ``draw``, ``publish``.
     """
     plan = VisitPlan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
     _preprocess(plan)
@@ -141,6 +142,7 @@ def _segment(plan: VisitPlan) -> None:
     cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
     plan.add(cascade, "segment", mem_gb=3.0)
     plan.connect("stack", "stack_file", "segment", "stack_file")
+    _measure_brain(plan)
     lesions = Delineate(
         flair_file=str(plan.delivery.visit.flair),
         threshold=plan.delivery.threshold,
@@ -152,9 +154,18 @@ def _segment(plan: VisitPlan) -> None:
     plan.connect("check_brain", "mask_file", "delineate", "mask_file")
     plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
     plan.connect("template", "transform_file", "delineate", "template_transform")
-    plan.connect("anatomy", "anatomy_file", "delineate", "anatomy_file")
+    plan.connect("anatomy", "regions_file", "delineate", "regions_file")
     plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
     _judge(plan)
+
+
+def _measure_brain(plan: VisitPlan) -> None:
+    """Bring the anatomy onto the FLAIR as acquired, and measure it."""
+    step = MeasureBrain(flair_file=str(plan.delivery.visit.flair))
+    plan.add(step, "volumes", mem_gb=0.5, threads=False)
+    plan.connect("segment", "anatomy_file", "volumes", "anatomy_file")
+    plan.connect("template", "transform_file", "volumes", "template_transform")
+    plan.connect("template", "trusted", "volumes", "trusted")
 
 
 def _judge(plan: VisitPlan) -> None:
@@ -226,6 +237,7 @@ def _deliver(plan: VisitPlan) -> None:
     )
     for output in ("brain", "labels", "rejected"):
         plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
+    plan.connect("volumes", "anatomy_file", "draw", "anatomy_file")
     plan.connect("on_flair_head", "out_file", "draw", "flair_file")
     plan.connect("template", "transform_file", "draw", "template_transform")
     plan.connect("template", "trusted", "draw", "template_trusted")
@@ -254,6 +266,8 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
     for output in ("table", "estimate"):
         plan.connect("estimate", f"{output}_file", "publish", f"{output}_file")
+    for output in ("anatomy", "volumes"):
+        plan.connect("volumes", f"{output}_file", "publish", f"{output}_file")
     plan.connect("quality", "quality_file", "publish", "quality_file")
     plan.connect("delineate", "ventricles_file", "publish", "ventricles_file")
     plan.connect("brain", "how", "publish", "brain_how")

@@ -24,6 +24,7 @@ STEP_LABELS = {
     "stack": "normalising",
     "quality": "checking contrasts",
     "segment": "segmenting",
+    "volumes": "measuring the anatomy",
     "delineate": "listing lesions",
     "estimate": "estimating the load",
     "on_flair": "writing images",

@@ -71,7 +71,7 @@ def test_masks_of_other_spaces(spaces: tuple[tuple[str, int | None], ...], masks
 def test_a_registration_is_drawn_where_something_was_aligned(visit: Visit) -> None:
     labels = figure_labels(visit)
     assert ("registrationFLAIR" in labels) == (len(visit.contrasts) > 1)
-    assert len(labels) == (4 if len(visit.contrasts) == 1 else 4 + len(visit.contrasts))
+    assert len(labels) == 5 + (len(visit.contrasts) if len(visit.contrasts) > 1 else 0)
 
 
 def test_names_of_outputs_differ() -> None:

@@ -221,7 +221,7 @@ def test_regions_follow_the_given_anatomy_and_its_ventricles_are_written(
     anatomy = np.full(SHAPE, Anatomy.SUPRATENTORIAL, np.uint8)
     anatomy[balls(SHAPE, WORK, ((6, 4, 10), 3))] = Anatomy.VENTRICLE
     anatomy[balls(SHAPE, WORK, ((0, 12, -12), 5))] = Anatomy.INFRATENTORIAL
-    inputs = {**maps, "anatomy_file": save("anatomy", anatomy, WORK)}
+    inputs = {**maps, "regions_file": save("regions", anatomy, WORK)}
     flair = save("flair", grid.data, grid.affine)
     found = run(Delineate, flair_file=flair, own_ventricles=True, **inputs)
     rows = json.loads(Path(found.table_file).read_text())

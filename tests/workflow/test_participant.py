@@ -82,6 +82,7 @@ ALWAYS = {
     "stack",
     "quality",
     "segment",
+    "volumes",
     "delineate",
     "estimate",
     "on_flair_FLAIR",

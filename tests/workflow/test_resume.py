@@ -99,7 +99,7 @@ def test_not_finished_with_another_fingerprint_status_or_none(visit: Visit, done
 
 def test_every_single_file_counts(visit: Visit, done: Path) -> None:
     files = [path for path in done.rglob("*") if path.is_file() and path.parent.name != "visits"]
-    assert len(files) == 2 * (6 + 2 + 1 + 2 + 2) + 3 + 6
+    assert len(files) == 2 * (6 + 2 + 1 + 2 + 2) + 2 * 3 + 7
     for path in files:
         path.unlink()
         assert not is_finished(done, visit, "f", spaces=SPACES), path.name

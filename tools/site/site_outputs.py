@@ -30,6 +30,7 @@ from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMN
 from bids_msseg.evaluation.scoring import COLUMNS as SCORES
 from bids_msseg.evaluation.text import dictionary
 from bids_msseg.lesions.change_rows import ChangeRule
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
 from bids_msseg.reports.group_table import data_dictionary
@@ -50,9 +51,9 @@ _IDENTITY = (
     (re.compile(r"sub-[0-9a-zA-Z]+"), "sub-X"),
 )
 _ORDER = (
-    "*space-FLAIR_label-L_mask", "*probseg", "*seg-lesions_dseg", "*lesions_stats", "*candidates*",
-    "*rejected*", "*_label-L_mask", "*mask", "*preproc*", "*changes*", "*xfm", "sub-X",
-    "group*", "logs*", "*figures*", "*",
+    "*space-FLAIR_label-L_mask", "*probseg", "*seg-lesions_dseg", "*lesions_stats",
+    "*seg-anatomy_dseg", "*candidates*", "*rejected*", "*_label-L_mask", "*mask", "*preproc*",
+    "*changes*", "*xfm", "sub-X", "group*", "logs*", "*figures*", "*",
 )  # fmt: skip
 _BY_HAND: Mapping[str, str] = {
     ".bidsignore": "files for which BIDS has no rule yet, for the validator",
@@ -70,6 +71,8 @@ _BY_HAND: Mapping[str, str] = {
     "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and "
     "the reason of a failure",
     "sub-X": "**the page to check a participant** ([pages](../how-to/qc.md))",
+    "*figures/*desc-brainAnatomy*": "outlines of white matter, deep grey nuclei, "
+    "cerebellum, brainstem and ventricles",
     "*figures/*desc-brain*": "brain mask on FLAIR; `Plain` without the outline",
     "*figures/*desc-lesions*": "lesions on FLAIR; `Plain` without outlines",
     "*figures/*desc-registration*": "alignment of the contrast, or the template, with the FLAIR",
@@ -246,6 +249,7 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
         "candidates": sidecars.candidates_sidecar(origin, method),
         "rejected": sidecars.rejected_sidecar(origin, method),
         "ventricles": sidecars.ventricle_mask_sidecar(origin),
+        "anatomy": sidecars.anatomy_sidecar(origin, method),
         "brain": sidecars.brain_mask_sidecar(origin, method="how it was made"),
         "mask": sidecars.lesion_mask_sidecar(origin, method),
         "probseg": sidecars.probseg_sidecar(origin, method),
@@ -283,7 +287,7 @@ def _described() -> dict[str, str]:
 
 
 def _image_keys() -> str:
-    columns = set(sidecars.stats_dictionary())
+    columns = {*sidecars.stats_dictionary(), *LABEL_COLUMNS}
     rows = [
         (f"`{pattern}.json`", ", ".join(f"`{key}`" for key in content if key not in columns))
         for pattern, content in _sidecars().items()
@@ -308,6 +312,7 @@ def _columns() -> str:
         "## Columns of msseg\n\nThe JSON file of each table repeats this. `n/a`: no value.\n",
         _section("`*_desc-lesions_stats.tsv`", stats),
         _section("`*_seg-lesions_dseg.tsv`", dseg),
+        _section("`*_seg-anatomy_dseg.tsv`", LABEL_COLUMNS),
         _section("`group_lesions.tsv`", readers, "Columns with `qc_` come with `--qc`."),
         _section("`group_lesions_summary.tsv`", summary_dictionary()),
         _section("`sub-X_desc-changes_stats.tsv`", change_dictionary()),
