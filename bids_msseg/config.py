@@ -37,6 +37,7 @@ from bids_msseg.options import (
     plain_value,
     read_typed,
 )
+from bids_msseg.spaces import FREESURFER, AtlasChoice
 
 Filters = Mapping[str, Any]
 WORK_FOLDER: Final = ".work"
@@ -66,7 +67,8 @@ class Query:
     bids_database_dir : Path, optional
         Folder of pybids' index, made there if it is missing.
     derivatives : mapping of str to Path
-        Further datasets by name, whose brain masks are used.
+        Further datasets by name, whose brain masks are used; ``freesurfer`` is the folder
+        of FreeSurfer's subjects.
     """
 
     participant_label: tuple[str, ...] = ()
@@ -88,6 +90,8 @@ class Processing:
     ----------
     output_spaces : tuple of OutputSpace
         Grids on which masks are written.
+    atlas : tuple of AtlasChoice
+        Atlases whose regions share out the lesion load.
     model : str, optional
         Absolute path of a model or the name of a shipped one; None is the shipped default.
     threshold : float, optional
@@ -103,6 +107,7 @@ class Processing:
     """
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
+    atlas: tuple[AtlasChoice, ...] = ()
     model: str | None = None
     threshold: float | None = None
     min_lesion_volume: float = 3.0
@@ -205,7 +210,7 @@ class RunConfig:
     UnknownLevelError
         For a level that does not exist.
     UsageError
-        If folders lie where they would spoil the dataset.
+        If folders lie where they would spoil the dataset, or an atlas of FreeSurfer has no folder.
 
     Examples
     --------
@@ -230,6 +235,12 @@ class RunConfig:
         for level in self.levels:
             check_level(level)
         check_folders(self.bids_dir, self.output_dir, self.work_dir)
+        wanted = [str(one) for one in self.processing.atlas if one.kind == FREESURFER]
+        if wanted and FREESURFER not in self.query.derivatives:
+            raise UsageError(
+                f"--atlas {wanted[0]} needs the folder of FreeSurfer's subjects",
+                hint=f"add --derivatives {FREESURFER}=PATH",
+            )
 
     @property
     def work_dir(self) -> Path:

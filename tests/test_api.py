@@ -255,6 +255,27 @@ def test_a_threshold_that_is_asked_for_is_used(
     assert (probability[np.asarray(found.mask.dataobj) > 0] >= 0.9).all()
 
 
+@pytest.mark.slow
+def test_regions_of_atlases_share_out_the_load(
+    phantom: dict[str, Path], bright_model: Path, tmp_path: Path
+) -> None:
+    flair = nib.load(phantom["flair"])
+    halves = np.ones(flair.shape, np.uint8)
+    halves[flair.shape[0] // 2 :] = 2
+    nib.save(nib.Nifti1Image(halves, flair.affine), tmp_path / "halves.nii.gz")
+    atlases = ["sides", f"{tmp_path}/halves.nii.gz:FLAIR"]
+    common = {"model": bright_model, "device": "cpu", "threads": 1}
+    found = segment(phantom["flair"], atlas=atlases, **common)
+    assert list(found.regions) == ["sides", "halves"]
+    for rows in found.regions.values():
+        total = sum(row.lesion_ml for row in rows)
+        assert total == pytest.approx(found.lesion_load_ml, rel=1e-4)
+        assert sum(row.lesion_count for row in rows) == found.lesion_count
+    found.save(tmp_path / "out")
+    lines = (tmp_path / "out" / "regions.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + sum(map(len, found.regions.values()))
+
+
 def _small(data: np.ndarray) -> nib.Nifti1Image:
     return nib.Nifti1Image(data, np.diag([2.0, 2.0, 2.0, 1.0]))
 
@@ -275,6 +296,9 @@ def _small(data: np.ndarray) -> nib.Nifti1Image:
         ({"device": "tpu"}, UsageError),
         ({"model": "no-such-model"}, UsageError),
         ({"model": "no/such/model.safetensors"}, NoInputError),
+        ({"atlas": "aparc+aseg"}, UsageError),
+        ({"atlas": ["x.txt"]}, UsageError),
+        ({"atlas": "nowhere.nii.gz:FLAIR"}, NoInputError),
     ],
 )
 def test_wrong_arguments_are_errors_of_ours(
@@ -306,6 +330,7 @@ def test_an_image_whose_file_is_cut_short(
         (["{flair}", "-o", "{out}", "--threads", "many"], ExitCode.USAGE),
         (["{flair}", "-o", "{out}", "--device", "tpu"], ExitCode.USAGE),
         (["{flair}", "-o", "{out}", "--model", "none"], ExitCode.USAGE),
+        (["{flair}", "-o", "{out}", "--atlas", "aseg"], ExitCode.USAGE),
         (["", "-o", "{out}"], ExitCode.USAGE),
         (["nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),
         (["{flair}", "--t1w", "nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),

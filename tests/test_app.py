@@ -434,13 +434,15 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
     environment.check_device("cpu")
 
 
-def test_a_model_by_path_is_named_and_not_located(
-    configure: MakeConfig, bright_model: Path
+def test_models_and_atlases_by_path_are_named_and_not_located(
+    configure: MakeConfig, bright_model: Path, tmp_path: Path
 ) -> None:
-    config = configure(model=str(bright_model))
-    header = selection.read_model_header(config)
-    assert selection.analysis_options(config, header)["model"] == "bright"
-    assert str(bright_model.parent) not in str(selection.analysis_options(config, header))
+    config = configure(model=str(bright_model), atlas=[f"tracts={tmp_path}/x.nii.gz:T1w"])
+    options = selection.analysis_options(config, selection.read_model_header(config))
+    assert options["model"] == "bright"
+    assert options["atlas"] == ["tracts=…/x.nii.gz:T1w"]
+    assert str(bright_model.parent) not in str(options)
+    assert str(tmp_path) not in str(options)
 
 
 def left_by_an_earlier_name(out: Path, record: VisitRecord) -> list[Path]:
@@ -543,7 +545,9 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok"))
-    monkeypatch.setattr(levels, "collect_delivery", lambda *_: None)
+    monkeypatch.setattr(
+        levels, "collect_delivery", lambda _, visit, __: SimpleNamespace(visit=visit)
+    )
     monkeypatch.setattr(levels, "is_visit_finished", lambda *_: False)
     raw = tmp_path / "raw"
     visits = (

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bids_msseg.config import Execution, Performance, Processing, Query, RunConfig
 from bids_msseg.errors import UnknownLevelError, UsageError
 from bids_msseg.options import DEFAULT_SPACES, OutputSpace
+from bids_msseg.spaces import AtlasChoice
 
 POSITIONALS = {"bids_dir": "/bids", "output_dir": "/out", "levels": ["participant"]}
 
@@ -27,6 +28,9 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0
 labels = st.lists(st.from_regex(r"[A-Za-z0-9+]{1,6}", fullmatch=True), unique=True).map(tuple)
 spaces = st.sampled_from(DEFAULT_SPACES) | st.builds(
     OutputSpace, st.from_regex(r"MNI[A-Za-z0-9]{0,8}", fullmatch=True), st.none() | st.integers(1)
+)
+ATLASES = tuple(
+    map(AtlasChoice.parse, ("sides", "Schaefer2018:desc-100Parcels7Networks", "A=/a/x.nii:FLAIR"))
 )
 scalars = (
     st.none()
@@ -58,6 +62,7 @@ queries = st.builds(
 processings = st.builds(
     Processing,
     output_spaces=st.lists(spaces, min_size=1, unique=True).map(tuple),
+    atlas=st.lists(st.sampled_from(ATLASES), unique=True).map(tuple),
     model=st.none() | names | _paths("model").map(str),
     threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     min_lesion_volume=st.floats(0, allow_infinity=False),
@@ -297,6 +302,14 @@ def test_a_model_is_a_name_or_an_absolute_path(given_model: str, expected: str) 
     assert _config(model=given_model).processing.model == expected
 
 
+def test_an_atlas_of_freesurfer_needs_its_folder() -> None:
+    with pytest.raises(UsageError) as error:
+        _config(atlas=["aparc+aseg"])
+    assert "freesurfer=" in error.value.hint
+    config = _config(atlas=["aparc+aseg"], derivatives=["freesurfer=/fs"])
+    assert config.processing.atlas[0].kind == "freesurfer"
+
+
 def test_levels_run_in_their_order() -> None:
     config = RunConfig.from_options(POSITIONALS | {"levels": ["group", "participant", "group"]})
     assert config.levels == ("participant", "group")
@@ -379,6 +392,7 @@ CHANGES: dict[str, object] = {
     "fast": True,
     "random_seed": 1,
     "output_spaces": ["FLAIR"],
+    "atlas": ["sides", "/a/x.nii.gz:T1w"],
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],

@@ -18,6 +18,7 @@ from typing import Any, Final
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.io.atomic import publish, write_atomic
+from bids_msseg.lesions.atlas import REGION_COLUMNS
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
@@ -25,6 +26,7 @@ __all__ = [
     "Method",
     "Origin",
     "anatomy_sidecar",
+    "atlas_dictionary",
     "bids_uri",
     "brain_mask_sidecar",
     "candidates_sidecar",
@@ -359,6 +361,12 @@ def xfm_sidecar(
 def stats_dictionary() -> dict[str, Any]:
     """Describe the columns of the table with one row a lesion or rejected candidate."""
     return column_dictionary()
+
+
+def atlas_dictionary() -> dict[str, Any]:
+    """Describe the columns of the table with one row per atlas and region."""
+    atlas = {"Description": "Atlas, by the name that --atlas gives it"}
+    return {"atlas": atlas, **{name: dict(about) for name, about in REGION_COLUMNS.items()}}
 
 
 def _versions(software: Mapping[str, str]) -> str:

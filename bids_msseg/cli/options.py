@@ -68,6 +68,13 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
         help="FLAIR, T1w or a TemplateFlow name with or without :res-N "
         "[FLAIR T1w MNI152NLin2009aSym:res-1]",
     )
+    group.add_argument(
+        "--atlas",
+        metavar="ATLAS..",
+        nargs="+",
+        action="extend",
+        help="load per region: sides, FILE:SPACE, or a name of TemplateFlow or FreeSurfer",
+    )
     group.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     group.add_argument(
         "--threshold",

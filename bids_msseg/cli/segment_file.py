@@ -40,6 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--threshold", metavar="P", help="lesion at or above this probability, 0-1 [the model's]"
     )
     parser.add_argument(
+        "--atlas",
+        metavar="ATLAS",
+        action="append",
+        help="load per region: sides, FILE:SPACE or a name of TemplateFlow; may come again",
+    )
+    parser.add_argument(
         "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
     )
     parser.add_argument(
@@ -98,6 +104,7 @@ def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> 
 
         LOGGER.info("segmenting %s", files["flair"])
         own = {"threads" if name == THREADS else name: value for name, value in options.items()}
+        own["atlas"] = [str(one) for one in options.get("atlas", ())]
         result = segment(**files, **own)
     for note in result.notes:
         LOGGER.info("%s", note)

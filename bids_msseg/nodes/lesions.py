@@ -17,6 +17,7 @@ from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
 from bids_msseg.pipeline.lesions import (
     MAPS,
     Grid,
@@ -24,6 +25,7 @@ from bids_msseg.pipeline.lesions import (
     find_lesions,
     mask_on_grid,
 )
+from bids_msseg.spaces import AtlasChoice
 
 LABEL_MAPS = ("extracerebral", "regions")
 
@@ -170,3 +172,39 @@ class MaskInSpace(Step):
         target = folder / "mask.nii.gz"
         save_volume(grid.frame.with_data(mask), target)
         return {"mask_file": str(target)}
+
+
+class _RegionsInputs(StepInputs):
+    labels_file = File(exists=True, mandatory=True, desc="lesions 1..n on the FLAIR as acquired")
+    atlas = traits.Str(mandatory=True, desc="as AtlasChoice writes it")
+    atlas_file = File(exists=True, desc="where it is a file: another one runs the step again")
+    transform_file = File(exists=True, desc="undefined where the contrast was left out")
+    invert = traits.Bool(False, usedefault=True, desc="the transform maps atlas to FLAIR world")
+
+
+class _RegionsOutputs(StepOutputs):
+    rows_file = File(desc="JSON: one object per region")
+
+
+class MeasureRegions(Step):
+    """Share out the lesions among the regions of an atlas."""
+
+    input_spec = _RegionsInputs
+    output_spec = _RegionsOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write a row per region; nothing where no transform leads to the atlas."""
+        choice = AtlasChoice.parse(inputs["atlas"])
+        if choice.space != "FLAIR" and "transform_file" not in inputs:
+            return {}
+        move = None
+        if "transform_file" in inputs:
+            move = read_itk_affine(Path(inputs["transform_file"]))
+            move = inverse(move) if inputs["invert"] else move
+        lesions = load_volume(inputs["labels_file"], np.int32)
+        rows = measure_regions(lesions, load_atlas(choice), move)
+        target = folder / "regions.json"
+        content = [{"atlas": choice.name, **asdict(row)} for row in rows]
+        target.write_text(json.dumps(content), encoding="utf-8")
+        note = outside_note(choice.name, rows)
+        return {"rows_file": str(target), "notes": [note] if note else []}

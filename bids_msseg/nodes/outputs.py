@@ -11,7 +11,17 @@ from typing import Any
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.bids import sidecars
-from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, preprocessed, transform
+from bids_msseg.bids.derivatives import (
+    ATLASES,
+    NOTHING_ELSE,
+    OUTPUTS,
+    Extras,
+    Output,
+    mask_in,
+    preprocessed,
+    transform,
+    unasked_files,
+)
 from bids_msseg.bids.files import publish, write_json, write_tsv
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
@@ -47,6 +57,8 @@ class Delivery:
     versions : mapping of str to str
     methods : str
         The methods paragraph.
+    extras : Extras
+        What else the run was asked for.
     """
 
     visit: Visit
@@ -61,6 +73,7 @@ class Delivery:
     fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
+    extras: Extras = NOTHING_ELSE
 
     def uri(self, path: Path) -> str:
         """Name an input or output as BIDS URIs do."""
@@ -119,6 +132,7 @@ class _PublishInputs(StepInputs):
     transform_files = traits.List(traits.Str)
     transform_names = traits.List(traits.Str, desc="FROM TO rigid|affine")
     figure_files = traits.List(traits.Str)
+    atlas_files = traits.List(traits.Str, desc="JSON: load per region of an atlas")
     left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
     step_notes = traits.List(traits.Any)
     step_seconds = traits.List(traits.Float)
@@ -149,6 +163,9 @@ class PublishVisit(Step):
         _publish_transforms(delivery, inputs)
         anatomy = _Anatomy.read(inputs["volumes_file"])
         _publish_tables(delivery, rows, anatomy.volumes)
+        _publish_atlases(delivery, inputs.get("atlas_files", []))
+        for path in unasked_files(delivery.out_dir, delivery.visit, delivery.extras):
+            path.unlink(missing_ok=True)
         record = judged.mark(anatomy.mark(_record(delivery, given.visit, rows, inputs)))
         return {"record_file": str(write_record(delivery.out_dir, record))}
 
@@ -272,6 +289,16 @@ def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolum
     dictionary = sidecars.stats_dictionary()
     write_json(OUTPUTS["stats"].path(*place, ".json"), dictionary)
     write_tsv(OUTPUTS["stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
+
+
+def _publish_atlases(delivery: Delivery, files: Iterable[str]) -> None:
+    if not delivery.extras.atlases:
+        return
+    rows = [row for file in files for row in json.loads(Path(file).read_text("utf-8"))]
+    dictionary = sidecars.atlas_dictionary()
+    place = delivery.out_dir, delivery.visit
+    write_json(ATLASES.path(*place, ".json"), dictionary)
+    write_tsv(ATLASES.path(*place, ".tsv"), tuple(dictionary), rows)
 
 
 def _record(

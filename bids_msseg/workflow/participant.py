@@ -11,7 +11,7 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
 from bids_msseg.nodes.figures import DrawFigures
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
+from bids_msseg.nodes.lesions import Delineate, MaskInSpace, MeasureRegions, OntoGrid
 from bids_msseg.nodes.outputs import Delivery, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
@@ -25,6 +25,7 @@ from bids_msseg.nodes.preprocess import (
 from bids_msseg.nodes.segment import Segment
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.pipeline.brain import brain_device
+from bids_msseg.spaces import NATIVE_SPACES
 from bids_msseg.workflow.plan import Settings, VisitPlan, gather, visit_workflow_name
 
 
@@ -43,13 +44,14 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
         ``volumes``, ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``,
-        ``draw``, ``publish``.
+        ``atlas_<name>``, ``draw``, ``publish``.
     """
     plan = VisitPlan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
     _preprocess(plan)
     _segment(plan)
     _onto_flair(plan)
     _other_spaces(plan)
+    _measure_regions(plan)
     _deliver(plan)
     return plan.workflow
 
@@ -201,8 +203,7 @@ def _grid_step(plan: VisitPlan) -> OntoGrid:
 
 
 def _other_spaces(plan: VisitPlan) -> None:
-    """Cut the probability on the T1w grid and on templates; one fit serves all resolutions."""
-    fitted = {EMBEDDED: "template"}
+    """Cut the probability on the T1w grid and on templates."""
     for name, (space, resolution) in plan.spaces.items():
         step = MaskInSpace(
             threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
@@ -213,13 +214,34 @@ def _other_spaces(plan: VisitPlan) -> None:
             transform = "coregister_T1w"
         else:
             step.inputs.template, step.inputs.resolution = space, resolution
-            if space not in fitted:
-                fitted[space] = f"template_{space}"
-                _fit_template(plan, fitted[space], space, resolution)
-            transform = fitted[space]
+            transform = _template_node(plan, space, resolution)
         plan.add(step, name, mem_gb=1.0, threads=False)
         plan.connect("delineate", "probability_file", name, "probability_file")
         plan.connect(transform, "transform_file", name, "transform_file")
+
+
+def _template_node(plan: VisitPlan, space: str, resolution: int = 1) -> str:
+    """Name the node that fits a template; one fit serves all resolutions and atlases."""
+    name = "template" if space == EMBEDDED else f"template_{space}"
+    if name not in plan.steps:
+        _fit_template(plan, name, space, resolution)
+    return name
+
+
+def _measure_regions(plan: VisitPlan) -> None:
+    """Share out the lesions among the regions of each atlas."""
+    for atlas in plan.delivery.extras.atlases:
+        step, name = MeasureRegions(atlas=str(atlas)), f"atlas_{atlas.name}"
+        if atlas.kind == "file":
+            step.inputs.atlas_file = atlas.source
+        plan.add(step, name, mem_gb=1.0, threads=False)
+        plan.connect("delineate", "labels_file", name, "labels_file")
+        if atlas.space == "T1w":
+            plan.connect("coregister_T1w", "transform_file", name, "transform_file")
+        elif atlas.space not in NATIVE_SPACES:
+            step.inputs.invert = True
+            fit = _template_node(plan, atlas.space)
+            plan.connect(fit, "transform_file", name, "transform_file")
 
 
 def _deliver(plan: VisitPlan) -> None:
@@ -276,6 +298,8 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
     masks = [(space, "mask_file") for space in plan.spaces]
     gather(plan, "list_spaces", masks, ("publish", "space_files"))
+    regions = [(step, "rows_file") for step in steps if step.startswith("atlas_")]
+    gather(plan, "list_atlases", regions, ("publish", "atlas_files"))
     gather(
         plan,
         "list_transforms",

@@ -11,7 +11,7 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.options import NATIVE_SPACES
+from bids_msseg.spaces import NATIVE_SPACES
 
 STEP_LABELS = {
     "conform": "checking images",
@@ -29,6 +29,7 @@ STEP_LABELS = {
     "estimate": "estimating the load",
     "on_flair": "writing images",
     "space": "other spaces",
+    "atlas": "measuring regions",
     "draw": "drawing figures",
     "publish": "writing results",
 }

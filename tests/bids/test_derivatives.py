@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from bids_msseg.bids.changes import pair_files
-from bids_msseg.bids.derivatives import OUTPUTS, figure_labels, visit_files
+from bids_msseg.bids.derivatives import (
+    ATLASES,
+    OUTPUTS,
+    Extras,
+    figure_labels,
+    unasked_files,
+    visit_files,
+)
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.visit import Visit
+from bids_msseg.spaces import AtlasChoice
 
 OUT = Path("/out")
 WRITTEN = Path(__file__).parents[1] / "e2e" / "expected_outputs.txt"
@@ -75,4 +83,15 @@ def test_a_registration_is_drawn_where_something_was_aligned(visit: Visit) -> No
 
 
 def test_names_of_outputs_differ() -> None:
-    assert len({one.stem for one in OUTPUTS.values()}) == len(OUTPUTS)
+    outputs = [*OUTPUTS.values(), ATLASES]
+    assert len({one.stem for one in outputs}) == len(outputs)
+
+
+def test_a_file_is_asked_for_or_not() -> None:
+    visit = VISITS["T1w"]
+    asked = Extras(atlases=(AtlasChoice.parse("sides"),))
+    tables = set(ATLASES.paths(OUT, visit))
+    assert set(unasked_files(OUT, visit, Extras())) == tables
+    assert unasked_files(OUT, visit, asked) == ()
+    more = set(visit_files(OUT, visit, SPACES, asked)) - set(visit_files(OUT, visit, SPACES))
+    assert more == tables

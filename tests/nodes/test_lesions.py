@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.regions import Anatomy
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
+from bids_msseg.nodes.lesions import Delineate, MaskInSpace, MeasureRegions, OntoGrid
 
 WORK = np.diag([1.0, 1, 1, 1])
 WORK[:3, 3] = (-20, -22, -24)
@@ -311,3 +311,46 @@ def test_a_contrast_that_was_left_out_is_shown_without_its_features(
     assert 0 < blurred.max() < 0.4 * sharp.max()
     both = read(run(OntoGrid, in_file=image, left_out_file=image, reference_file=flair).out_file)
     np.testing.assert_array_equal(both, sharp)
+
+
+@pytest.mark.parametrize(("space", "shift"), [("FLAIR", None), ("T1w", 10.0), ("MNI", -10.0)])
+def test_regions_of_an_atlas_in_its_own_space(
+    run: Callable[..., Any],
+    save: Callable[..., Path],
+    save_affine: Callable[..., Path],
+    space: str,
+    shift: float | None,
+) -> None:
+    """Region 1 lies left of x = 10 mm in the world of the atlas, region 2 right of it."""
+    labels = np.zeros((20, 5, 5), np.int16)
+    labels[2:4], labels[12:15] = 1, 2
+    atlas = np.full((40, 5, 5), 2, np.int16)
+    atlas[:10] = 1
+    inputs: dict[str, Any] = {}
+    if shift is not None:
+        inputs = {"transform_file": save_affine("move", moved(shift, 0, 0))}
+        inputs["invert"] = space == "MNI"
+    path = save("parts", atlas, np.eye(4))
+    found = run(
+        MeasureRegions,
+        labels_file=save("labels", labels, np.eye(4)),
+        atlas=f"parts={path}:{space}",
+        atlas_file=path,
+        **inputs,
+    )
+    rows = json.loads(Path(found.rows_file).read_text())
+    loads = {row["name"]: row["lesion_ml"] for row in rows}
+    # moved by 10 mm to the right, all lie in region 2
+    left = 0.05 if shift is None else 0.0
+    assert loads == pytest.approx({"label 1": left, "label 2": 0.125 - left, "outside": 0.0})
+    assert {row["atlas"] for row in rows} == {"parts"}
+    assert found.notes == []
+
+
+def test_an_atlas_of_a_contrast_that_was_left_out_has_no_rows(
+    run: Callable[..., Any], save: Callable[..., Path]
+) -> None:
+    path = save("parts", np.ones((5, 5, 5), np.int16), np.eye(4))
+    labels = save("labels", np.zeros((5, 5, 5), np.int16), np.eye(4))
+    found = run(MeasureRegions, labels_file=labels, atlas=f"parts={path}:T1w", atlas_file=path)
+    assert not isdefined(found.rows_file)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_msseg.bids.derivatives import ATLASES, Extras
+from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
 from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.spaces import AtlasChoice
 
 LEFT_OUT = [(), ("T1w",), ("T2w",), ("T1w", "T2w")]
 
@@ -79,3 +84,25 @@ def test_the_record_lists_the_pictures(entities: dict[str, str], labels: tuple[s
     visit = Visit("01", "1", Path("f.nii.gz"), entities=entities)
     paths = [figure_path(Path("/out"), visit, label, extension=".png") for label in labels]
     assert outputs._drawn(map(str, paths)) == labels
+
+
+def test_one_table_holds_the_regions_of_all_atlases(delivery: Delivery, tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        row = {"atlas": name, "label": 1, "name": "left", "region_ml": float("nan")}
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps([row]))
+    table = ATLASES.path(delivery.out_dir, delivery.visit, ".tsv")
+    outputs._publish_atlases(delivery, map(str, files))
+    assert not table.exists()
+    asked = replace(delivery, extras=Extras(atlases=(AtlasChoice.parse("sides"),)))
+    outputs._publish_atlases(asked, map(str, files))
+    rows = load_tsv(table)
+    assert [(row["atlas"], row["name"], row["region_ml"]) for row in rows] == [
+        ("a", "left", "n/a"),
+        ("b", "left", "n/a"),
+    ]
+    assert list(json.loads(table.with_suffix(".json").read_text())) == list(rows[0])
+    # a contrast that could not be aligned leaves no row, but the table
+    outputs._publish_atlases(asked, [])
+    assert load_tsv(table) == []

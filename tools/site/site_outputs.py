@@ -22,7 +22,7 @@ from bids_msseg.bids import sidecars
 from bids_msseg.bids.change_tables import change_dictionary, code_table, codes_sidecar
 from bids_msseg.bids.changes import pairs_of
 from bids_msseg.bids.dataset import DESCRIPTIONS
-from bids_msseg.bids.derivatives import OUTPUTS
+from bids_msseg.bids.derivatives import ATLASES, OUTPUTS
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.evaluation.comparison import SHOWN
@@ -31,6 +31,7 @@ from bids_msseg.evaluation.scoring import COLUMNS as SCORES
 from bids_msseg.evaluation.text import dictionary
 from bids_msseg.lesions.change_rows import ChangeRule
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
+from bids_msseg.reports.atlas import group_atlas_dictionary
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
 from bids_msseg.reports.group_table import data_dictionary
@@ -80,6 +81,16 @@ _BY_HAND: Mapping[str, str] = {
     "*_desc-changes_stats": "change of each lesion, one row per lesion and pair of visits "
     "([changes](../explanation/longitudinal.md))",
 }
+_ON_REQUEST = (
+    (
+        "--atlas",
+        f"sub-X[/ses-Y]/anat/*_{ATLASES.stem}",
+        "load per region of each atlas ([atlases](../how-to/atlases.md))",
+    ),
+    ("--atlas", "group_lesions_atlas", "the same of all visits"),
+)
+"""Option, file without its ending, content: what a run with default options does not write."""
+_ATLAS_NOTE = f"`*_{ATLASES.stem}.tsv` of a visit has these columns without the first two."
 _SCORES: Mapping[str, str] = {
     "visit": "Visit",
     "site": "Its site",
@@ -203,6 +214,8 @@ def _files() -> str:
             table(head, here),
             "## Pictures\n\nIn `OUT/sub-X/figures/`; the pages contain them:\n",
             table(head, figures),
+            "## Files that options add\n",
+            table(("option", *head), [(f"`{a}`", f"`{b}`", text) for a, b, text in _ON_REQUEST]),
         )
     )
 
@@ -315,6 +328,7 @@ def _columns() -> str:
         _section("`*_seg-anatomy_dseg.tsv`", LABEL_COLUMNS),
         _section("`group_lesions.tsv`", readers, "Columns with `qc_` come with `--qc`."),
         _section("`group_lesions_summary.tsv`", summary_dictionary()),
+        _section("`group_lesions_atlas.tsv`", group_atlas_dictionary(), _ATLAS_NOTE),
         _section("`sub-X_desc-changes_stats.tsv`", change_dictionary()),
         "### `*_seg-changes_dseg.tsv`\n",
         table(
