@@ -38,7 +38,14 @@ from bids_msseg.options import read_options
 from bids_msseg.pipeline.anatomy import MeasuredBrain, measure_brain
 from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
 from bids_msseg.pipeline.brain import brain_device
-from bids_msseg.pipeline.lesions import Grid, VisitLesions, find_anatomy, find_lesions
+from bids_msseg.pipeline.filling import fill_image
+from bids_msseg.pipeline.lesions import (
+    Grid,
+    VisitLesions,
+    find_anatomy,
+    find_lesions,
+    mask_on_grid,
+)
 from bids_msseg.pipeline.preprocess import (
     Preprocessed,
     fit_template,
@@ -66,6 +73,7 @@ def segment(
     device: str = "auto",
     threads: int | None = None,
     atlas: str | Sequence[str] = (),
+    fill_lesions: bool = False,
 ) -> SegmentationResult:
     """Segment the lesions of one visit.
 
@@ -87,6 +95,8 @@ def segment(
     atlas : str or sequence of str, optional
         Atlases for the load per region: ``sides``, a name of TemplateFlow, or ``FILE:SPACE``, as
         for ``msseg --atlas``.
+    fill_lesions : bool, default False
+        Also give FLAIR and T1w with filled lesions.
 
     Returns
     -------
@@ -109,7 +119,7 @@ def segment(
     >>> result.save("out")  # doctest: +SKIP
     """
     given: dict[str, Image | None] = {"FLAIR": flair, "T1w": t1w, "T2w": t2w}
-    job = _Job.of(model, threshold, device, threads, atlas)
+    job = _Job.of(model, threshold, device, threads, atlas, fill_lesions)
     with tempfile.TemporaryDirectory(prefix="msseg-") as folder:
         files = {
             name: _as_file(image, Path(folder) / f"{name}.nii", name)
@@ -130,6 +140,7 @@ class _Job:
     threads: int
     defaults: Processing
     atlases: tuple[tuple[AtlasChoice, Atlas], ...]
+    fill_lesions: bool
 
     @classmethod
     def of(
@@ -139,6 +150,7 @@ class _Job:
         device: str,
         threads: int | None,
         atlas: str | Sequence[str],
+        fill_lesions: bool,
     ) -> _Job:
         """Check what can be checked before anything is computed."""
         asked = {
@@ -147,6 +159,7 @@ class _Job:
             "device": device,
             "omp_nthreads": threads,
             "atlas": atlas,
+            "fill_lesions": fill_lesions,
         }
         read = read_options(
             {name: value for name, value in asked.items() if value is not None},
@@ -163,6 +176,7 @@ class _Job:
             resolve_resources(omp_nthreads=threads).omp_nthreads,
             Processing(),
             tuple((one, _load_atlas(one)) for one in read.get("atlas", ())),
+            read["fill_lesions"],
         )
 
 
@@ -214,37 +228,48 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         threads=job.threads,
         seed=job.defaults.random_seed,
     )
-    found, brain, more = _find(done, grid, job)
-    regions, told = _measure_regions(done, grid.frame.with_data(found.maps["labels"]), job)
+    found = _find(done, grid, job)
+    maps = {name: grid.frame.with_data(data) for name, data in found.lesions.maps.items()}
+    regions, told = _measure_regions(done, maps["labels"], job)
     known = read_calibration(job.model, job.header.sha256)
     checked = check_images(
         done.stack, done.brain, spacings, training=known.training, known_faults=done.faults
     )
-    rows = _rows(found, known, flagged=bool(checked.faults))
+    rows = _rows(found.lesions, known, flagged=bool(checked.faults))
     load = summarise(rows).total_ml
-    interval, note = _interval(grid.frame.with_data(found.maps["probseg"]), known, load)
+    interval, note = _interval(maps["probseg"], known, load)
     return SegmentationResult(
-        mask=to_image(grid.frame.with_data(found.maps["mask"])),
-        probability=to_image(grid.frame.with_data(found.maps["probseg"])),
+        mask=to_image(maps["mask"]),
+        probability=to_image(maps["probseg"]),
         lesions=rows,
         lesion_load_ml=load,
         interval=interval,
         interval_note=note,
         flags=checked.faults,
-        notes=(*notes, *done.notes, *more, *told),
+        notes=(*notes, *done.notes, *found.notes, *told),
         model=job.header.name,
         model_sha256=job.header.sha256,
         threshold=job.threshold,
         contrasts=tuple(done.images),
-        anatomy=to_image(grid.frame.with_data(brain.labels)),
-        brain=brain.volumes,
+        anatomy=to_image(grid.frame.with_data(found.brain.labels)),
+        brain=found.brain.volumes,
         regions=regions,
+        filled=_fill(files, done, found, job),
     )
 
 
-def _find(
-    done: Preprocessed, grid: Grid, job: _Job
-) -> tuple[VisitLesions, MeasuredBrain, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the networks found; probability and anatomy lie on the working grid."""
+
+    lesions: VisitLesions
+    brain: MeasuredBrain
+    probability: Volume
+    anatomy: Volume
+    notes: tuple[str, ...]
+
+
+def _find(done: Preprocessed, grid: Grid, job: _Job) -> _Found:
     """Run the networks and list the lesions; images have the precision of files in between."""
     regions, own = find_anatomy(
         done.images, done.transforms, done.brain.data > 0, done.template_to_flair
@@ -267,7 +292,13 @@ def _find(
     trusted = done.extracerebral is not None
     brain = measure_brain(classes, grid, done.template_to_flair if trusted else None)
     told = {"anatomy": own.note, "volumes": brain.note}
-    return found, brain, tuple(f"{step}: {note}" for step, note in told.items() if note)
+    return _Found(
+        found,
+        brain,
+        stored["probability"] if found.cleared is None else as_stored(found.cleared),
+        classes,
+        tuple(f"{step}: {note}" for step, note in told.items() if note),
+    )
 
 
 def _measure_regions(
@@ -301,6 +332,30 @@ def _move_to(space: str, done: Preprocessed, job: _Job) -> tuple[Affine | None, 
         seed=job.defaults.random_seed,
     )
     return inverse(as_stored_affine(fitted.affine)), fitted.fault
+
+
+def _fill(
+    files: Mapping[str, Path], done: Preprocessed, found: _Found, job: _Job
+) -> dict[str, nib.Nifti1Image]:
+    """Fill the lesions of the images that other programs read, each on its own grid."""
+    filled: dict[str, nib.Nifti1Image] = {}
+    for name in NATIVE_SPACES if job.fill_lesions else ():
+        if name not in done.images:
+            continue
+        lesions = found.lesions.maps["mask"]
+        move: Affine | None = None
+        if name in done.transforms:
+            move = inverse(done.transforms[name])
+            lesions = mask_on_grid(
+                Grid.of(files[name]),
+                found.probability,
+                transform=move,
+                threshold=job.threshold,
+                min_volume=job.defaults.min_lesion_volume,
+            )
+        seed = job.defaults.random_seed
+        filled[name] = fill_image(files[name], lesions, found.anatomy, transform=move, seed=seed)
+    return filled
 
 
 @contextmanager

@@ -92,6 +92,8 @@ class Processing:
         Grids on which masks are written.
     atlas : tuple of AtlasChoice
         Atlases whose regions share out the lesion load.
+    fill_lesions : bool
+        Write FLAIR and T1w with filled lesions.
     model : str, optional
         Absolute path of a model or the name of a shipped one; None is the shipped default.
     threshold : float, optional
@@ -108,6 +110,7 @@ class Processing:
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
     atlas: tuple[AtlasChoice, ...] = ()
+    fill_lesions: bool = False
     model: str | None = None
     threshold: float | None = None
     min_lesion_volume: float = 3.0

@@ -108,6 +108,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "derivatives": readers.named_paths,
         "output_spaces": _read_spaces,
         "atlas": _read_atlases,
+        "fill_lesions": readers.flag,
         "model": _read_model,
         "threshold": _read_threshold,
         "min_lesion_volume": _read_volume,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from bids_msseg.lesions.atlas import RegionLoad
 from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table
 from bids_msseg.lesions.uncertainty import LoadInterval
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
+from bids_msseg.spaces import NATIVE_SPACES
 
 MASK_FILE, PROBABILITY_FILE = "lesions.nii.gz", "probability.nii.gz"
 TABLE_FILE, SUMMARY_FILE = "lesions.tsv", "summary.json"
 ANATOMY_FILE, ANATOMY_TABLE_FILE = "anatomy.nii.gz", "anatomy.tsv"
 REGIONS_FILE = "regions.tsv"
+FILLED_FILES = {name: f"filled_{name}.nii.gz" for name in NATIVE_SPACES}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +63,9 @@ class SegmentationResult:
         Volumes of these classes, parenchymal and ventricular fraction.
     regions : mapping of str to tuple of RegionLoad
         Lesion load per region of each atlas that was asked for, by its name.
+    filled : mapping of str to nibabel image
+        FLAIR and T1w with filled lesions, where that was asked for: grid, type and scale are
+        those of the image that was given, and so is every voxel apart from lesions.
     """
 
     mask: nib.Nifti1Image
@@ -77,6 +83,7 @@ class SegmentationResult:
     anatomy: nib.Nifti1Image
     brain: BrainVolumes
     regions: Mapping[str, tuple[RegionLoad, ...]] = field(default_factory=dict)
+    filled: Mapping[str, nib.Nifti1Image] = field(default_factory=dict)
 
     @property
     def lesion_count(self) -> int:
@@ -109,6 +116,7 @@ class SegmentationResult:
             write_atomic(place / ANATOMY_FILE, lambda path: nib.save(self.anatomy, path))
             write_tsv(place / ANATOMY_TABLE_FILE, tuple(LABEL_COLUMNS), label_rows(self.brain))
             self._save_regions(place / REGIONS_FILE)
+            self._save_filled(place)
             write_json(place / SUMMARY_FILE, self.summary())
         except OSError as error:
             raise CannotCreateError(
@@ -125,6 +133,15 @@ class SegmentationResult:
             {"atlas": name, **asdict(row)} for name, found in self.regions.items() for row in found
         )
         write_tsv(path, tuple(atlas_dictionary()), rows)
+
+    def _save_filled(self, place: Path) -> None:
+        """Write the images with filled lesions; those of an earlier result go."""
+        for name, file in FILLED_FILES.items():
+            image, path = self.filled.get(name), place / file
+            if image is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomic(path, partial(nib.save, image))
 
     def summary(self) -> dict[str, Any]:
         """Give the numbers of ``summary.json``."""

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import bids_msseg
 from bids_msseg.api import SegmentationResult, segment
@@ -31,9 +32,13 @@ from bids_msseg.errors import (
     UsageError,
 )
 from bids_msseg.imaging.normalise import Stack
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.filling import BORDER_MM
 from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import measure_volumes
 from bids_msseg.models.weights import DEFAULT_MODEL
+from bids_msseg.pipeline.segment import segment_stack
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 ROOT = Path(__file__).resolve().parents[1]
@@ -276,6 +281,39 @@ def test_regions_of_atlases_share_out_the_load(
     assert len(lines) == 1 + sum(map(len, found.regions.values()))
 
 
+@pytest.mark.slow
+def test_filled_images_are_the_given_ones_apart_from_lesions(
+    phantom: dict[str, Path],
+    bright_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def all_white(stack: Stack, model: Path, **options: Any) -> dict[str, Volume]:
+        maps = segment_stack(stack, model, **options)
+        labels = np.where(stack.brain, Anatomy.WHITE_MATTER, 0).astype(np.uint8)
+        return {**maps, "anatomy": maps["probability"].with_data(labels)}
+
+    monkeypatch.setattr("bids_msseg.api.segment_stack", all_white)
+    common = {"model": bright_model, "device": "cpu", "threads": 1}
+    found = segment(**phantom, fill_lesions=True, **common)
+    assert list(found.filled) == ["FLAIR", "T1w"]
+    for name, image in found.filled.items():
+        given = nib.load(phantom[name.lower()])
+        assert image.get_data_dtype() == given.get_data_dtype()
+        changed = np.asarray(image.dataobj) != np.asarray(given.dataobj)
+        assert 0 < changed.mean() < 0.1
+    lesions = np.asarray(found.mask.dataobj) > 0
+    spacing = found.mask.header.get_zooms()
+    far = ndimage.distance_transform_edt(~lesions, sampling=spacing) > BORDER_MM
+    given, filled = nib.load(phantom["flair"]), found.filled["FLAIR"]
+    np.testing.assert_array_equal(np.asarray(filled.dataobj)[far], np.asarray(given.dataobj)[far])
+    found.save(tmp_path)
+    names = {"filled_FLAIR.nii.gz", "filled_T1w.nii.gz"}
+    assert {path.name for path in tmp_path.iterdir()} == names | set(FILES)
+    replace(found, filled={}).save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+
+
 def _small(data: np.ndarray) -> nib.Nifti1Image:
     return nib.Nifti1Image(data, np.diag([2.0, 2.0, 2.0, 1.0]))
 
@@ -296,6 +334,7 @@ def _small(data: np.ndarray) -> nib.Nifti1Image:
         ({"device": "tpu"}, UsageError),
         ({"model": "no-such-model"}, UsageError),
         ({"model": "no/such/model.safetensors"}, NoInputError),
+        ({"fill_lesions": "T1w"}, UsageError),
         ({"atlas": "aparc+aseg"}, UsageError),
         ({"atlas": ["x.txt"]}, UsageError),
         ({"atlas": "nowhere.nii.gz:FLAIR"}, NoInputError),

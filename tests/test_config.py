@@ -63,6 +63,7 @@ processings = st.builds(
     Processing,
     output_spaces=st.lists(spaces, min_size=1, unique=True).map(tuple),
     atlas=st.lists(st.sampled_from(ATLASES), unique=True).map(tuple),
+    fill_lesions=st.booleans(),
     model=st.none() | names | _paths("model").map(str),
     threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     min_lesion_volume=st.floats(0, allow_infinity=False),
@@ -393,6 +394,7 @@ CHANGES: dict[str, object] = {
     "random_seed": 1,
     "output_spaces": ["FLAIR"],
     "atlas": ["sides", "/a/x.nii.gz:T1w"],
+    "fill_lesions": True,
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],

@@ -37,7 +37,7 @@ def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...
         own, note = _find_atlas(config, visit, atlas)
         found += [own] if own else []
         notes += [note] if note else []
-    return Extras(tuple(found)), tuple(notes)
+    return Extras(tuple(found), config.processing.fill_lesions), tuple(notes)
 
 
 def _find_atlas(

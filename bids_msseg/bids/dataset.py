@@ -30,6 +30,7 @@ DESCRIPTIONS: Final = {
     "rejected": "Candidates that are not part of the result",
     "lesions": "One row a lesion",
     "atlases": "One row per atlas and region",
+    "filled": "Image as acquired whose lesions have the intensities of white matter",
     "changes": "What became of each lesion between two visits",
 }
 _README_MARK: Final = "<!-- written by bids_msseg; delete this line to keep your own text -->"
@@ -214,6 +215,7 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
 - `from-*_to-*_mode-image_xfm`: transforms
 - `desc-lesions_stats.tsv`: one row a lesion or rejected candidate
 - `desc-atlases_stats.tsv`: lesion load per region, where `--atlas` asked for it
+- `space-*_desc-filled_*`: images with filled lesions, where `--fill-lesions` asked for them
 
 Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv` has one row a
 lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.

@@ -5,8 +5,8 @@ the page about outputs and the tests. The files of a pair of visits are listed i
 :mod:`bids_msseg.bids.changes`.
 
 Public names: :class:`Output`, :data:`OUTPUTS`, :data:`ATLASES`, :class:`Extras`,
-:func:`preprocessed`, :func:`mask_in`, :func:`transform`, :func:`visit_outputs`,
-:func:`figure_labels`, :func:`visit_files`, :func:`unasked_files`.
+:func:`preprocessed`, :func:`filled`, :func:`mask_in`, :func:`transform`,
+:func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`, :func:`unasked_files`.
 """
 
 from __future__ import annotations
@@ -92,9 +92,12 @@ class Extras:
     ----------
     atlases : tuple of AtlasChoice
         Files are those of the visit.
+    filled : bool
+        Images with filled lesions.
     """
 
     atlases: tuple[AtlasChoice, ...] = ()
+    filled: bool = False
 
 
 NOTHING_ELSE: Final = Extras()
@@ -103,6 +106,11 @@ NOTHING_ELSE: Final = Extras()
 def preprocessed(contrast: str) -> Output:
     """Return the preprocessed image of a contrast."""
     return _on_flair(desc="preproc", suffix=contrast)
+
+
+def filled(contrast: str) -> Output:
+    """Return the image of a contrast, as acquired, with filled lesions."""
+    return Output({"space": contrast, "desc": "filled", "suffix": contrast})
 
 
 def mask_in(space: str, resolution: str | int | None = None) -> Output:
@@ -157,6 +165,7 @@ def visit_outputs(
     return (
         *OUTPUTS.values(),
         *((ATLASES,) if extras.atlases else ()),
+        *(filled(name) for name in _natives(visit) if extras.filled),
         *(preprocessed(contrast) for contrast in visit.contrasts),
         *(mask_in(name) for name in natives),
         *(mask_in(name, grid) for name, grid in templates),
@@ -209,13 +218,17 @@ def unasked_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ..
     tuple of Path
         Beside results of other options it would be taken for theirs.
     """
-    possible = _paths(out_dir, visit, (ATLASES,))
+    possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES)))
     asked = set(visit_files(out_dir, visit, (), extras))
     return tuple(path for path in possible if path not in asked)
 
 
 def _paths(out_dir: Path, visit: Visit, outputs: Iterable[Output]) -> tuple[Path, ...]:
     return tuple(path for one in outputs for path in one.paths(out_dir, visit))
+
+
+def _natives(visit: Visit) -> list[str]:
+    return [name for name in NATIVE_SPACES if name in visit.contrasts]
 
 
 def _moving(visit: Visit) -> list[str]:

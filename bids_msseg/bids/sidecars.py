@@ -33,6 +33,7 @@ __all__ = [
     "dseg_columns",
     "dseg_rows",
     "dseg_sidecar",
+    "filled_sidecar",
     "lesion_mask_sidecar",
     "link_name",
     "preproc_sidecar",
@@ -206,6 +207,31 @@ def preproc_sidecar(
         "Description": f"{contrast} image as the networks see it: {'; '.join(steps)}",
         "SkullStripped": skull_stripped,
         **origin.keys(),
+    }
+
+
+def filled_sidecar(
+    contrast: str, origin: Origin, method: Method, *, skull_stripped: bool
+) -> dict[str, Any]:
+    """Describe an image whose lesions are filled.
+
+    Parameters
+    ----------
+    contrast : str
+        BIDS suffix.
+    origin : Origin
+        Source and grid.
+    method : Method
+        How the lesions were found.
+    skull_stripped : bool
+        As the input.
+    """
+    text = f"{contrast} as acquired; lesions have the intensities of the white matter around them"
+    return {
+        "Description": text,
+        "SkullStripped": skull_stripped,
+        **origin.keys(),
+        **method.keys(),
     }
 
 

@@ -75,6 +75,7 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="load per region: sides, FILE:SPACE, or a name of TemplateFlow or FreeSurfer",
     )
+    add_switch(group, "fill-lesions", "also write FLAIR and T1w with filled lesions")
     group.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     group.add_argument(
         "--threshold",

@@ -46,6 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="load per region: sides, FILE:SPACE or a name of TemplateFlow; may come again",
     )
     parser.add_argument(
+        "--fill-lesions", action="store_true", help="also write FLAIR and T1w with filled lesions"
+    )
+    parser.add_argument(
         "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
     )
     parser.add_argument(

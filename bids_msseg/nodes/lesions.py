@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import File, traits
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
+from bids_msseg.pipeline.filling import fill_image
 from bids_msseg.pipeline.lesions import (
     MAPS,
     Grid,
@@ -208,3 +210,40 @@ class MeasureRegions(Step):
         target.write_text(json.dumps(content), encoding="utf-8")
         note = outside_note(choice.name, rows)
         return {"rows_file": str(target), "notes": [note] if note else []}
+
+
+class _FillInputs(StepInputs):
+    image_file = File(exists=True, mandatory=True, desc="as acquired")
+    mask_file = File(exists=True, desc="lesions on its grid; undefined where it was left out")
+    anatomy_file = File(exists=True, mandatory=True, desc="classes on the 1 mm working grid")
+    transform_file = File(exists=True, desc="FLAIR world to that of the image")
+    seed = traits.Int(0, usedefault=True)
+
+
+class _FillOutputs(StepOutputs):
+    out_file = File(desc="the image with filled lesions")
+
+
+class FillLesions(Step):
+    """Give lesions the intensities of the white matter around them."""
+
+    input_spec = _FillInputs
+    output_spec = _FillOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the image; nothing for a contrast that was left out."""
+        if "mask_file" not in inputs:
+            return {}
+        move = None
+        if "transform_file" in inputs:
+            move = inverse(read_itk_affine(Path(inputs["transform_file"])))
+        filled = fill_image(
+            Path(inputs["image_file"]),
+            load_volume(inputs["mask_file"], np.uint8).data,
+            load_volume(inputs["anatomy_file"], np.uint8),
+            transform=move,
+            seed=inputs["seed"],
+        )
+        target = folder / "filled.nii.gz"
+        nib.save(filled, target)
+        return {"out_file": str(target)}

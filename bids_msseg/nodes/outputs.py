@@ -17,6 +17,7 @@ from bids_msseg.bids.derivatives import (
     OUTPUTS,
     Extras,
     Output,
+    filled,
     mask_in,
     preprocessed,
     transform,
@@ -133,6 +134,8 @@ class _PublishInputs(StepInputs):
     transform_names = traits.List(traits.Str, desc="FROM TO rigid|affine")
     figure_files = traits.List(traits.Str)
     atlas_files = traits.List(traits.Str, desc="JSON: load per region of an atlas")
+    filled_files = traits.List(traits.Str)
+    filled_names = traits.List(traits.Str, desc="contrast")
     left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
     step_notes = traits.List(traits.Any)
     step_seconds = traits.List(traits.Float)
@@ -161,6 +164,7 @@ class PublishVisit(Step):
         _publish_preprocessed(delivery, inputs)
         _publish_spaces(delivery, inputs)
         _publish_transforms(delivery, inputs)
+        _publish_filled(delivery, inputs)
         anatomy = _Anatomy.read(inputs["volumes_file"])
         _publish_tables(delivery, rows, anatomy.volumes)
         _publish_atlases(delivery, inputs.get("atlas_files", []))
@@ -278,6 +282,20 @@ def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
             start, end, kind=kind, sources=pair, software=delivery.versions
         )
         _deliver(delivery, source, content, transform(start, end))
+
+
+def _publish_filled(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    names, files = _kept_names("filled_names", inputs), inputs.get("filled_files", [])
+    for name, source in zip(names, files, strict=True):
+        reference = delivery.uri(delivery.visit.contrasts[name])
+        said = delivery.visit.metadata.get(name, {}).get("SkullStripped")
+        content = sidecars.filled_sidecar(
+            name,
+            Origin(delivery.sources(), reference, software=delivery.versions),
+            delivery.method(),
+            skull_stripped=inputs["brain_how"] == "stripped" if said is None else bool(said),
+        )
+        _deliver(delivery, source, content, filled(name))
 
 
 def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes) -> None:

@@ -11,7 +11,13 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
 from bids_msseg.nodes.figures import DrawFigures
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, MeasureRegions, OntoGrid
+from bids_msseg.nodes.lesions import (
+    Delineate,
+    FillLesions,
+    MaskInSpace,
+    MeasureRegions,
+    OntoGrid,
+)
 from bids_msseg.nodes.outputs import Delivery, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
@@ -44,7 +50,7 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
         ``volumes``, ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``,
-        ``atlas_<name>``, ``draw``, ``publish``.
+        ``atlas_<name>``, ``fill_<contrast>``, ``draw``, ``publish``.
     """
     plan = VisitPlan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
     _preprocess(plan)
@@ -52,6 +58,7 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     _onto_flair(plan)
     _other_spaces(plan)
     _measure_regions(plan)
+    _fill_lesions(plan)
     _deliver(plan)
     return plan.workflow
 
@@ -204,7 +211,7 @@ def _grid_step(plan: VisitPlan) -> OntoGrid:
 
 def _other_spaces(plan: VisitPlan) -> None:
     """Cut the probability on the T1w grid and on templates."""
-    for name, (space, resolution) in plan.spaces.items():
+    for name, (space, resolution) in plan.masks.items():
         step = MaskInSpace(
             threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
         )
@@ -244,6 +251,21 @@ def _measure_regions(plan: VisitPlan) -> None:
             plan.connect(fit, "transform_file", name, "transform_file")
 
 
+def _fill_lesions(plan: VisitPlan) -> None:
+    """Fill the lesions of the images that other programs read, each on its own grid."""
+    masks = {"FLAIR": "delineate", "T1w": "space_T1w"}
+    for contrast in masks if plan.delivery.extras.filled else ():
+        if contrast not in plan.contrasts:
+            continue
+        name, image = f"fill_{contrast}", str(plan.contrasts[contrast])
+        step = FillLesions(image_file=image, seed=plan.settings.seed)
+        plan.add(step, name, mem_gb=2.0, threads=False)
+        plan.connect(masks[contrast], "mask_file", name, "mask_file")
+        plan.connect("segment", "anatomy_file", name, "anatomy_file")
+        if contrast != "FLAIR":
+            plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
+
+
 def _deliver(plan: VisitPlan) -> None:
     """Hand on what the checks of the alignments found, draw the figures, write everything."""
     steps = list(plan.steps)
@@ -274,6 +296,7 @@ def _deliver(plan: VisitPlan) -> None:
 
 def _publish(plan: VisitPlan, steps: list[str]) -> None:
     contrasts = list(plan.contrasts)
+    fills = [(step, step.removeprefix("fill_")) for step in steps if step.startswith("fill_")]
     fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
     publish = PublishVisit(
         delivery=plan.delivery,
@@ -281,6 +304,7 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         preproc_names=contrasts,
         space_names=[_space_name(*space) for space in plan.spaces.values()],
         transform_names=[_transform_name(step) for step in fits],
+        filled_names=[name for _, name in fills],
         step_names=steps,
     )
     plan.add(publish, "publish", mem_gb=0.5, threads=False)
@@ -300,6 +324,8 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     gather(plan, "list_spaces", masks, ("publish", "space_files"))
     regions = [(step, "rows_file") for step in steps if step.startswith("atlas_")]
     gather(plan, "list_atlases", regions, ("publish", "atlas_files"))
+    filled = [(step, "out_file") for step, _ in fills]
+    gather(plan, "list_filled", filled, ("publish", "filled_files"))
     gather(
         plan,
         "list_transforms",

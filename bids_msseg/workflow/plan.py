@@ -30,6 +30,7 @@ STEP_LABELS = {
     "on_flair": "writing images",
     "space": "other spaces",
     "atlas": "measuring regions",
+    "fill": "filling lesions",
     "draw": "drawing figures",
     "publish": "writing results",
 }
@@ -122,6 +123,12 @@ class VisitPlan:
                 grid = resolution or 1
                 found[f"space_{space}" + (f"_{grid}" if grid != 1 else "")] = (space, grid)
         return found
+
+    @property
+    def masks(self) -> dict[str, tuple[str, int]]:
+        """Spaces in which lesions are cut: also the T1w where another step needs it."""
+        needed = self.delivery.extras.filled and "T1w" in self.contrasts
+        return {**self.spaces, **({"space_T1w": ("T1w", 1)} if needed else {})}
 
     def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
         """Add a node that declares its memory and threads."""

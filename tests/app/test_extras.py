@@ -10,6 +10,7 @@ import pytest
 
 from bids_msseg.app.extras import find_extras
 from bids_msseg.app.selection import _with_brain_masks
+from bids_msseg.bids.derivatives import NOTHING_ELSE
 from bids_msseg.bids.visit import Visit
 from bids_msseg.config import RunConfig
 from bids_msseg.spaces import AtlasChoice
@@ -38,7 +39,11 @@ FLAIR_ONLY = Visit("01", "2", Path("f.nii.gz"))
 
 def test_without_options_there_is_nothing(configure: MakeConfig) -> None:
     extras, notes = find_extras(configure(), WITH_T1W)
-    assert (extras.atlases, notes) == ((), ())
+    assert (extras, notes) == (NOTHING_ELSE, ())
+
+
+def test_filled_images_are_asked_for(configure: MakeConfig) -> None:
+    assert find_extras(configure(fill_lesions=True), WITH_T1W)[0].filled
 
 
 def test_shared_atlases_stay_as_they_are(configure: MakeConfig, tmp_path: Path) -> None:

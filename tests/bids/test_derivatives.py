@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,31 @@ def test_names_of_outputs_differ() -> None:
     assert len({one.stem for one in outputs}) == len(outputs)
 
 
-def test_a_file_is_asked_for_or_not() -> None:
+FILES = {
+    "atlases": (Extras(atlases=(AtlasChoice.parse("sides"),)), {"desc-atlases_stats"}),
+    "filled": (
+        Extras(filled=True),
+        {"space-FLAIR_desc-filled_FLAIR", "space-T1w_desc-filled_T1w"},
+    ),
+}
+
+
+def stems(paths: Iterable[Path], visit: Visit) -> set[str]:
+    return {path.name.partition(".")[0].removeprefix(f"{visit.prefix}_") for path in paths}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_asked_for_or_not(name: str) -> None:
     visit = VISITS["T1w"]
-    asked = Extras(atlases=(AtlasChoice.parse("sides"),))
-    tables = set(ATLASES.paths(OUT, visit))
-    assert set(unasked_files(OUT, visit, Extras())) == tables
-    assert unasked_files(OUT, visit, asked) == ()
+    asked, expected = FILES[name]
     more = set(visit_files(OUT, visit, SPACES, asked)) - set(visit_files(OUT, visit, SPACES))
-    assert more == tables
+    assert stems(more, visit) == expected
+    every = set(unasked_files(OUT, visit, Extras()))
+    assert more < every
+    assert set(unasked_files(OUT, visit, asked)) == every - more
+
+
+def test_nothing_is_expected_of_a_t1w_that_there_is_not() -> None:
+    visit = VISITS["T2w, no session"]
+    left = unasked_files(OUT, visit, Extras(filled=True))
+    assert stems(left, visit) == {"desc-atlases_stats", "space-T1w_desc-filled_T1w"}

@@ -72,6 +72,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
         (OutputSpace("FLAIR"), OutputSpace("MNI152NLin2009cAsym", 2)),
     ),
     "--atlas": (["sides"], (AtlasChoice.parse("sides"),)),
+    "--fill-lesions": ([], True),
     "--model": (["site"], "site"),
     "--threshold": (["0.35"], 0.35),
     "--min-lesion-volume": (["10"], 10.0),

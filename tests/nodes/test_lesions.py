@@ -16,7 +16,14 @@ from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.regions import Anatomy
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, MeasureRegions, OntoGrid
+from bids_msseg.models.anatomy import Anatomy as Tissue
+from bids_msseg.nodes.lesions import (
+    Delineate,
+    FillLesions,
+    MaskInSpace,
+    MeasureRegions,
+    OntoGrid,
+)
 
 WORK = np.diag([1.0, 1, 1, 1])
 WORK[:3, 3] = (-20, -22, -24)
@@ -354,3 +361,33 @@ def test_an_atlas_of_a_contrast_that_was_left_out_has_no_rows(
     labels = save("labels", np.zeros((5, 5, 5), np.int16), np.eye(4))
     found = run(MeasureRegions, labels_file=labels, atlas=f"parts={path}:T1w", atlas_file=path)
     assert not isdefined(found.rows_file)
+
+
+@pytest.mark.parametrize("shift", [None, 10.0])
+def test_lesions_are_filled_on_the_grid_of_the_image(
+    run: Callable[..., Any],
+    save: Callable[..., Path],
+    save_affine: Callable[..., Path],
+    shift: float | None,
+) -> None:
+    """The world of a T1w lies 10 mm to the right of that of the FLAIR."""
+    lesion = np.zeros((12, 11, 10), np.uint8)
+    lesion[3:5, 4:7, 4:6] = 1
+    place = moved(shift or 0, 0, 0)
+    white = np.full(lesion.shape, Tissue.WHITE_MATTER, np.uint8)
+    found = run(
+        FillLesions,
+        image_file=save("image", np.where(lesion > 0, 60, 100).astype(np.float32), place),
+        mask_file=save("lesions", lesion, place),
+        anatomy_file=save("anatomy", white, np.eye(4)),
+        **({} if shift is None else {"transform_file": save_affine("move", place)}),
+    )
+    np.testing.assert_array_equal(read(found.out_file), np.full(lesion.shape, 100))
+
+
+def test_a_contrast_that_was_left_out_is_not_filled(
+    run: Callable[..., Any], save: Callable[..., Path]
+) -> None:
+    image = save("image", np.ones((5, 5, 5), np.float32), np.eye(4))
+    white = save("anatomy", np.full((5, 5, 5), Tissue.WHITE_MATTER, np.uint8), np.eye(4))
+    assert not isdefined(run(FillLesions, image_file=image, anatomy_file=white).out_file)

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.derivatives import ATLASES, Extras
+from bids_msseg.bids.derivatives import ATLASES, Extras, filled
 from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record_values import ModelUse
@@ -106,3 +106,30 @@ def test_one_table_holds_the_regions_of_all_atlases(delivery: Delivery, tmp_path
     # a contrast that could not be aligned leaves no row, but the table
     outputs._publish_atlases(asked, [])
     assert load_tsv(table) == []
+
+
+@pytest.mark.parametrize("left_out", [(), ("T1w",)])
+def test_filled_images_are_described_as_what_they_were_made_of(
+    delivery: Delivery, tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    visit = replace(delivery.visit, metadata={"T1w": {"SkullStripped": True}})
+    asked = replace(delivery, visit=visit, extras=Extras(filled=True)).without(left_out)
+    kept = [name for name in ("FLAIR", "T1w") if name not in left_out]
+    files = [tmp_path / f"{name}.nii.gz" for name in kept]
+    for file in files:
+        file.touch()
+    inputs = {
+        "left_out": list(left_out),
+        "brain_how": "deepbet",
+        "filled_names": ["FLAIR", "T1w"],
+        "filled_files": list(map(str, files)),
+    }
+    outputs._publish_filled(asked, inputs)
+    for name in kept:
+        image, sidecar = filled(name).paths(asked.out_dir, asked.visit)
+        content = json.loads(sidecar.read_text())
+        assert image.is_file()
+        assert content["SpatialReference"] == f"bids:raw:sub-01_{name}.nii.gz"
+        assert content["SkullStripped"] == (name == "T1w")
+        assert content["ModelName"] == "m"
+    assert len(list(asked.out_dir.rglob("*filled*.nii.gz"))) == len(kept)

@@ -251,6 +251,33 @@ def test_each_atlas_is_brought_to_the_lesions_from_its_own_space(images: dict[st
     assert "desc-atlases_stats" in stems
 
 
+def test_lesions_are_filled_where_that_is_asked_for(images: dict[str, Path]) -> None:
+    asked = Extras(filled=True)
+    assert {name for name in nodes_of(build(images, extras=asked)) if "fill" in name} == {
+        "fill_FLAIR",
+        "list_filled",
+    }
+    workflow = build(images, "T1w", "T2w", spaces=(("FLAIR", None),), extras=asked)
+    nodes = nodes_of(workflow)
+    masks = {"FLAIR": "delineate", "T1w": "space_T1w"}
+    for contrast, mask in masks.items():
+        name = f"fill_{contrast}"
+        assert nodes[name].inputs.image_file == str(images[contrast])
+        fed = feeds(workflow, name)
+        assert fed.pop("transform_file", None) == (
+            "coregister_T1w.transform_file" if contrast == "T1w" else None
+        )
+        assert fed == {"mask_file": f"{mask}.mask_file", "anatomy_file": "segment.anatomy_file"}
+    publish = nodes["publish"].inputs
+    assert publish.filled_names == list(masks)
+    assert list(feeds(workflow, "list_filled").values()) == [
+        f"fill_{contrast}.out_file" for contrast in masks
+    ]
+    # the mask on the T1w is made and not written
+    assert publish.space_names == []
+    assert "list_spaces" not in nodes
+
+
 @pytest.mark.parametrize("others", [("T1w",), ("T2w",), ("T1w", "T2w")])
 def test_a_contrast_that_cannot_be_aligned_reaches_no_later_step(
     images: dict[str, Path], others: tuple[str, ...]

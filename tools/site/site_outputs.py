@@ -22,7 +22,7 @@ from bids_msseg.bids import sidecars
 from bids_msseg.bids.change_tables import change_dictionary, code_table, codes_sidecar
 from bids_msseg.bids.changes import pairs_of
 from bids_msseg.bids.dataset import DESCRIPTIONS
-from bids_msseg.bids.derivatives import ATLASES, OUTPUTS
+from bids_msseg.bids.derivatives import ATLASES, OUTPUTS, filled
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.evaluation.comparison import SHOWN
@@ -88,6 +88,14 @@ _ON_REQUEST = (
         "load per region of each atlas ([atlases](../how-to/atlases.md))",
     ),
     ("--atlas", "group_lesions_atlas", "the same of all visits"),
+    *(
+        (
+            "--fill-lesions",
+            f"sub-X[/ses-Y]/anat/*_{filled(name).stem}",
+            f"{name} as acquired with filled lesions ([filling](../how-to/filling.md))",
+        )
+        for name in ("FLAIR", "T1w")
+    ),
 )
 """Option, file without its ending, content: what a run with default options does not write."""
 _ATLAS_NOTE = f"`*_{ATLASES.stem}.tsv` of a visit has these columns without the first two."
@@ -272,6 +280,7 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
         **{_pattern(name): content for name, content in own.items()},
         "*seg-changes_dseg": change,
         "*desc-preproc_*": sidecars.preproc_sidecar("", origin, skull_stripped=True, steps=[""]),
+        "*desc-filled_*": sidecars.filled_sidecar("", origin, method, skull_stripped=False),
         "*_xfm": sidecars.xfm_sidecar("A", "B", kind="affine", sources=[], software={"a": ""}),
     }
 
