@@ -94,6 +94,8 @@ class Processing:
         Atlases whose regions share out the lesion load.
     fill_lesions : bool
         Write FLAIR and T1w with filled lesions.
+    lesion_roi : bool
+        Write the mask on the T1w under the name by which fMRIPrep finds it.
     model : str, optional
         Absolute path of a model or the name of a shipped one; None is the shipped default.
     threshold : float, optional
@@ -111,6 +113,7 @@ class Processing:
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
     atlas: tuple[AtlasChoice, ...] = ()
     fill_lesions: bool = False
+    lesion_roi: bool = False
     model: str | None = None
     threshold: float | None = None
     min_lesion_volume: float = 3.0

@@ -34,10 +34,13 @@ DEFAULT_SPACES: Final = (
 
 
 def _read_spaces(value: object) -> tuple[OutputSpace, ...]:
-    spaces = [OutputSpace.parse(item) for item in readers.items(value)]
+    spaces = tuple(dict.fromkeys(OutputSpace.parse(item) for item in readers.items(value)))
     if not spaces:
         raise ValueError("at least one space, FLAIR for example")
-    return tuple(dict.fromkeys(spaces))
+    names = [one.name for one in spaces]
+    if any(one.file and names.count(one.name) > 1 for one in spaces):
+        raise ValueError("spaces of different names: LABEL=FILE.nii.gz names one")
+    return spaces
 
 
 def _read_atlases(value: object) -> tuple[AtlasChoice, ...]:
@@ -109,6 +112,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "output_spaces": _read_spaces,
         "atlas": _read_atlases,
         "fill_lesions": readers.flag,
+        "lesion_roi": readers.flag,
         "model": _read_model,
         "threshold": _read_threshold,
         "min_lesion_volume": _read_volume,

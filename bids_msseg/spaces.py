@@ -25,7 +25,7 @@ AtlasKind = Literal["embedded", "templateflow", "file", "freesurfer"]
 _NATIVE: Final = {"anat": "T1w", "flair": "FLAIR", "t1w": "T1w"}
 _OTHER_NATIVE: Final = ("t1", "t2", "t2w")
 _LABEL: Final = "[A-Za-z0-9]+"
-_ATLAS_FILE: Final = re.compile(
+_FILE: Final = re.compile(
     rf"(?:({_LABEL})=)?(.+\.(?:nii(?:\.gz)?|mgz|mgh))(?::({_LABEL}))?",
 )
 _SEGMENTATION: Final = re.compile(r"aseg|wmparc|aparc(?:\.[A-Za-z0-9]+)?\+aseg")
@@ -41,17 +41,25 @@ class OutputSpace:
     Parameters
     ----------
     name : str
-        ``FLAIR``, ``T1w`` (the visit's own grids) or the identifier of a TemplateFlow template.
+        ``FLAIR``, ``T1w`` (the visit's own grids), the identifier of a TemplateFlow template, or
+        the label of a file.
     resolution : int, optional
         Index of the template's grid, as in ``res-1``.
+    file : str
+        Image whose grid it is, where it may hold ``{subject}`` and ``{session}``; empty for the
+        others.
+    world : str
+        ``FLAIR`` or ``T1w``, with which the file is aligned.
     """
 
     name: str
     resolution: int | None = None
+    file: str = ""
+    world: str = "FLAIR"
 
     @classmethod
     def parse(cls, text: str) -> OutputSpace:
-        """Read ``NAME`` or ``NAME:res-N``.
+        """Read ``NAME``, ``NAME:res-N`` or ``[LABEL=]FILE[:FLAIR|T1w]``.
 
         Parameters
         ----------
@@ -70,13 +78,19 @@ class OutputSpace:
         Examples
         --------
         >>> OutputSpace.parse("MNI152NLin2009aSym:res-1")
-        OutputSpace(name='MNI152NLin2009aSym', resolution=1)
-        >>> OutputSpace.parse("flair")
-        OutputSpace(name='FLAIR', resolution=None)
+        OutputSpace(name='MNI152NLin2009aSym', resolution=1, file='', world='FLAIR')
+        >>> OutputSpace.parse("anat").name
+        'T1w'
+        >>> str(OutputSpace.parse("/data/sub-{subject}_Chimap.nii.gz:T1w"))
+        'Chimap=/data/sub-{subject}_Chimap.nii.gz:T1w'
         """
+        if match := _FILE.fullmatch(text):
+            return cls._of_file(*match.groups())
         match = re.fullmatch(rf"({_LABEL})(?::res-0*([1-9][0-9]*))?", text)
         if match is None:
-            raise ValueError("FLAIR, T1w, or a TemplateFlow name such as MNI152NLin2009aSym:res-1")
+            raise ValueError(
+                "FLAIR, T1w, FILE.nii.gz, or a TemplateFlow name such as MNI152NLin2009aSym:res-1"
+            )
         name, resolution = match.groups()
         native = _NATIVE.get(name.lower())
         if native and resolution:
@@ -85,12 +99,35 @@ class OutputSpace:
             raise ValueError("FLAIR, T1w, or a TemplateFlow name: no other native grid is offered")
         return cls(native or name, int(resolution) if resolution else None)
 
+    @classmethod
+    def _of_file(cls, name: str | None, file: str, world: str | None) -> OutputSpace:
+        path = readers.path(file)
+        native = _NATIVE.get((world or "FLAIR").lower())
+        if native is None or not path.name.endswith((".nii", ".nii.gz")):
+            raise ValueError("FILE.nii.gz:T1w, or FILE.nii.gz where it is aligned with the FLAIR")
+        label = name or _label(path.name.partition(".")[0].rpartition("_")[2])
+        if not label or label.lower() in (*_NATIVE, *_OTHER_NATIVE):
+            raise ValueError("LABEL=FILE.nii.gz, with a label that no other space has")
+        return cls(label, None, str(path), native)
+
     @property
     def is_native(self) -> bool:
-        """Whether it is a grid of the visit itself, not of a template."""
+        """Whether it is the grid of the visit's FLAIR or T1w."""
         return self.name in NATIVE_SPACES
 
+    @property
+    def is_per_visit(self) -> bool:
+        """Whether each visit has an image of its own."""
+        return "{" in self.file
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is a grid of TemplateFlow."""
+        return not (self.is_native or self.file)
+
     def __str__(self) -> str:
+        if self.file:
+            return f"{self.name}={self.file}:{self.world}"
         return self.name if self.resolution is None else f"{self.name}:res-{self.resolution}"
 
 
@@ -153,7 +190,7 @@ class AtlasChoice:
             return cls(text, "embedded", text, EMBEDDED_SPACE)
         if _SEGMENTATION.fullmatch(text):
             return cls(_label(text), FREESURFER, text, "T1w")
-        if match := _ATLAS_FILE.fullmatch(text):
+        if match := _FILE.fullmatch(text):
             name, file, space = match.groups()
             path = readers.path(file)
             return cls(name or atlas_name(path), "file", str(path), _atlas_space(space, path.name))

@@ -29,6 +29,7 @@ labels = st.lists(st.from_regex(r"[A-Za-z0-9+]{1,6}", fullmatch=True), unique=Tr
 spaces = st.sampled_from(DEFAULT_SPACES) | st.builds(
     OutputSpace, st.from_regex(r"MNI[A-Za-z0-9]{0,8}", fullmatch=True), st.none() | st.integers(1)
 )
+GRID = OutputSpace("qsm", None, "/a/sub-{subject}_x.nii.gz", "T1w")
 ATLASES = tuple(
     map(AtlasChoice.parse, ("sides", "Schaefer2018:desc-100Parcels7Networks", "A=/a/x.nii:FLAIR"))
 )
@@ -61,9 +62,10 @@ queries = st.builds(
 )
 processings = st.builds(
     Processing,
-    output_spaces=st.lists(spaces, min_size=1, unique=True).map(tuple),
+    output_spaces=st.lists(spaces | st.just(GRID), min_size=1, unique=True).map(tuple),
     atlas=st.lists(st.sampled_from(ATLASES), unique=True).map(tuple),
     fill_lesions=st.booleans(),
+    lesion_roi=st.booleans(),
     model=st.none() | names | _paths("model").map(str),
     threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     min_lesion_volume=st.floats(0, allow_infinity=False),
@@ -228,6 +230,9 @@ def test_command_line_then_file_then_default(
         ("MNI152NLin2009cAsym", OutputSpace("MNI152NLin2009cAsym")),
         ("MNI152NLin2009cAsym:res-01", OutputSpace("MNI152NLin2009cAsym", 1)),
         ("OASIS30ANTs:res-2", OutputSpace("OASIS30ANTs", 2)),
+        ("/a/x_dwi.nii.gz", OutputSpace("dwi", None, "/a/x_dwi.nii.gz")),
+        ("/a/Chimap.nii:flair", OutputSpace("Chimap", None, "/a/Chimap.nii")),
+        ("qsm=/a/sub-{subject}_x.nii.gz:anat", GRID),
     ],
 )
 def test_output_space(text: str, space: OutputSpace) -> None:
@@ -249,12 +254,36 @@ def test_output_space(text: str, space: OutputSpace) -> None:
         "MNI:res-0",
         "MNI:1",
         "MNI:res-x",
+        "x.mgz",
+        "x.nii.gz:T2w",
+        "x.nii.gz:MNI152NLin6Asym",
+        "sub-01_T1w.nii.gz",
+        "flair=x.nii.gz",
+        "_-.nii",
     ],
 )
 def test_not_an_output_space(text: str) -> None:
     with pytest.raises(UsageError, match="--output-spaces is") as error:
         _config(output_spaces=["FLAIR", text])
     assert error.value.hint.startswith("give ")
+
+
+@pytest.mark.parametrize(
+    ("texts", "accepted"),
+    [
+        (["/a/qsm.nii", "/a/qsm.nii:FLAIR"], 1),
+        (["/a/qsm.nii", "/b/qsm.nii"], None),
+        (["/a/qsm.nii", "/a/qsm.nii:T1w"], None),
+        (["/a/MNI.nii", "MNI:res-2"], None),
+        (["/a/qsm.nii", "b=/b/qsm.nii"], 2),
+    ],
+)
+def test_every_grid_has_a_name_of_its_own(texts: list[str], accepted: int | None) -> None:
+    if accepted is None:
+        with pytest.raises(UsageError, match="--output-spaces is"):
+            _config(output_spaces=texts)
+    else:
+        assert len(_config(output_spaces=texts).processing.output_spaces) == accepted
 
 
 def test_an_output_space_counts_once() -> None:
@@ -395,6 +424,7 @@ CHANGES: dict[str, object] = {
     "output_spaces": ["FLAIR"],
     "atlas": ["sides", "/a/x.nii.gz:T1w"],
     "fill_lesions": True,
+    "lesion_roi": True,
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],

@@ -89,7 +89,7 @@ def check_needs(config: RunConfig) -> None:
 
     check_cascade(find_model(config.processing.model))
     _check_spaces(config)
-    _check_atlases(config)
+    _check_files(config)
 
 
 def _check_spaces(
@@ -110,16 +110,20 @@ def _template_spaces(config: RunConfig) -> tuple[OutputSpace, ...]:
     """List the templates of output spaces and atlases."""
     chosen = config.processing
     spaces = (*chosen.output_spaces, *(OutputSpace(one.space, 1) for one in chosen.atlas))
-    return tuple(one for one in dict.fromkeys(spaces) if not one.is_native)
+    return tuple(one for one in dict.fromkeys(spaces) if one.is_template)
 
 
-def _check_atlases(config: RunConfig) -> None:
-    """Read the atlases that all visits share."""
+def _check_files(config: RunConfig) -> None:
+    """Read the atlases and grids that all visits share."""
+    from bids_msseg.imaging.header import check_header
     from bids_msseg.pipeline.atlas import load_atlas
 
     for atlas in config.processing.atlas:
         if not atlas.is_per_visit:
             load_atlas(atlas)
+    for space in config.processing.output_spaces:
+        if space.file and not space.is_per_visit:
+            check_header(Path(space.file), series=True)
 
 
 def check_spaces_without_trace(config: RunConfig) -> None:

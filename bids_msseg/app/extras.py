@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_msseg.config import RunConfig
-from bids_msseg.spaces import FREESURFER, AtlasChoice, fill_in
+from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace, fill_in
 
 if TYPE_CHECKING:
     from bids_msseg.bids.derivatives import Extras
@@ -31,13 +31,16 @@ def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...
     """
     from bids_msseg.bids.derivatives import Extras
 
-    found: list[AtlasChoice] = []
-    notes: list[str] = []
-    for atlas in config.processing.atlas:
-        own, note = _find_atlas(config, visit, atlas)
-        found += [own] if own else []
-        notes += [note] if note else []
-    return Extras(tuple(found), config.processing.fill_lesions), tuple(notes)
+    chosen = config.processing
+    atlases = [_find_atlas(config, visit, atlas) for atlas in chosen.atlas]
+    grids = [_find_grid(visit, space) for space in chosen.output_spaces if space.file]
+    extras = Extras(
+        atlases=tuple(atlas for atlas, _ in atlases if atlas),
+        filled=chosen.fill_lesions,
+        roi=chosen.lesion_roi,
+        grids=tuple(grid for grid, _ in grids if grid),
+    )
+    return extras, tuple(note for _, note in (*atlases, *grids) if note)
 
 
 def _find_atlas(
@@ -54,6 +57,16 @@ def _find_atlas(
     if path is None or not path.is_file():
         return None, f"the atlas {atlas.name} has no image of {visit.key}"
     return replace(atlas, source=str(path)), ""
+
+
+def _find_grid(visit: Visit, grid: OutputSpace) -> tuple[OutputSpace | None, str]:
+    """Find the image whose grid is asked for; a note says why there is none."""
+    if grid.world not in visit.contrasts:
+        return None, f"there is no mask in {grid.name}: it needs a {grid.world}"
+    path = fill_in(grid.file, visit.participant, visit.session)
+    if path is None or not path.is_file():
+        return None, f"there is no mask in {grid.name}: it has no image of {visit.key}"
+    return replace(grid, file=str(path)), ""
 
 
 def _find_segmentation(

@@ -139,9 +139,10 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
-    """Name what shapes results; model and atlases without the folders where they lie."""
+    """Name what shapes results; files without the folders where they lie."""
     options = {**config.analysis_fingerprint_options(), "model": header.name}
-    return {**options, "atlas": [without_folders(text) for text in options["atlas"]]}
+    texts = {name: options[name] for name in ("atlas", "output_spaces")}
+    return {**options, **{name: list(map(without_folders, texts[name])) for name in texts}}
 
 
 def _scalar(value: Any) -> Any:
@@ -155,8 +156,9 @@ def package_versions() -> dict[str, str]:
 
 
 def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
-    """List name and resolution of every output space."""
-    return tuple((space.name, space.resolution) for space in config.processing.output_spaces)
+    """List name and resolution of every output space, grids of files left out."""
+    spaces = config.processing.output_spaces
+    return tuple((space.name, space.resolution) for space in spaces if not space.file)
 
 
 def read_model_header(config: RunConfig) -> ModelHeader:

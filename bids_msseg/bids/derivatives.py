@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.paths import figure_path, lesion_roi_path, output_path
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.template import EMBEDDED
-from bids_msseg.spaces import NATIVE_SPACES, AtlasChoice
+from bids_msseg.spaces import NATIVE_SPACES, AtlasChoice, OutputSpace
 
 IMAGE: Final = (".nii.gz", ".json")
 Spaces = Sequence[tuple[str, int | None]]
@@ -94,10 +94,16 @@ class Extras:
         Files are those of the visit.
     filled : bool
         Images with filled lesions.
+    roi : bool
+        The mask on the T1w as fMRIPrep takes it.
+    grids : tuple of OutputSpace
+        Grids of files; those of the visit.
     """
 
     atlases: tuple[AtlasChoice, ...] = ()
     filled: bool = False
+    roi: bool = False
+    grids: tuple[OutputSpace, ...] = ()
 
 
 NOTHING_ELSE: Final = Extras()
@@ -119,9 +125,9 @@ def mask_in(space: str, resolution: str | int | None = None) -> Output:
     Parameters
     ----------
     space : str
-        ``T1w`` or the name of a template.
+        ``T1w``, the name of a template or that of another grid.
     resolution : str or int, optional
-        Index of the template's grid; None for a grid of the visit.
+        Index of the template's grid; None for other grids.
     """
     grid: dict[str, Any] = {} if resolution is None else {"res": resolution}
     return Output({"space": space, **grid, "label": "L", "suffix": "mask"})
@@ -169,6 +175,7 @@ def visit_outputs(
         *(preprocessed(contrast) for contrast in visit.contrasts),
         *(mask_in(name) for name in natives),
         *(mask_in(name, grid) for name, grid in templates),
+        *(mask_in(grid.name) for grid in extras.grids if grid.world in visit.contrasts),
         *(transform(*ends) for ends in sorted(moves)),
     )
 
@@ -199,6 +206,7 @@ def visit_files(
     """
     return (
         *_paths(out_dir, visit, visit_outputs(visit, spaces, extras)),
+        *(_rois(out_dir, visit) if extras.roi else ()),
         *(figure_path(out_dir, visit, label, extension=".png") for label in figure_labels(visit)),
     )
 
@@ -219,12 +227,18 @@ def unasked_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ..
         Beside results of other options it would be taken for theirs.
     """
     possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES)))
+    possible += _rois(out_dir, visit)
     asked = set(visit_files(out_dir, visit, (), extras))
     return tuple(path for path in possible if path not in asked)
 
 
 def _paths(out_dir: Path, visit: Visit, outputs: Iterable[Output]) -> tuple[Path, ...]:
     return tuple(path for one in outputs for path in one.paths(out_dir, visit))
+
+
+def _rois(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
+    path = lesion_roi_path(out_dir, visit)
+    return () if path is None else (path,)
 
 
 def _natives(visit: Visit) -> list[str]:

@@ -138,11 +138,12 @@ class _SpaceInputs(StepInputs):
     probability_file = File(exists=True, mandatory=True)
     threshold = traits.Float(mandatory=True)
     min_volume = traits.Float(mandatory=True, desc="mm³")
-    reference_file = File(desc="image as acquired, for a native space")
+    reference_file = File(desc="image whose stored grid it is, where it is not a template's")
     template = traits.Str(desc="name of a template, for a template space")
     resolution = traits.Int(1, usedefault=True)
     transform_file = File(exists=True, desc="undefined where the contrast was left out")
     invert = traits.Bool(False, usedefault=True, desc="the transform maps source to target world")
+    same_world = traits.Bool(False, usedefault=True, desc="that of the FLAIR: no transform")
 
 
 class _SpaceOutputs(StepOutputs):
@@ -157,17 +158,20 @@ class MaskInSpace(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the mask; nothing where no transform leads there."""
-        if "transform_file" not in inputs:
+        move = None
+        if "transform_file" in inputs:
+            move = read_itk_affine(Path(inputs["transform_file"]))
+            move = inverse(move) if inputs["invert"] else move
+        elif not inputs["same_world"]:
             return {}
         if "template" in inputs:
             grid = Grid(load_template(inputs["template"], resolution=inputs["resolution"]).volume)
         else:
             grid = Grid.of(Path(inputs["reference_file"]))
-        move = read_itk_affine(Path(inputs["transform_file"]))
         mask = mask_on_grid(
             grid,
             load_volume(inputs["probability_file"]),
-            transform=inverse(move) if inputs["invert"] else move,
+            transform=move,
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
         )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from nipype.interfaces.base import File, traits
 
@@ -24,6 +25,7 @@ from bids_msseg.bids.derivatives import (
     unasked_files,
 )
 from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.paths import lesion_roi_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
@@ -129,7 +131,8 @@ class _PublishInputs(StepInputs):
     preproc_files = traits.List(traits.Str, mandatory=True)
     preproc_names = traits.List(traits.Str, mandatory=True)
     space_files = traits.List(traits.Str)
-    space_names = traits.List(traits.Str, desc="T1w, or NAME:res-N")
+    space_names = traits.List(traits.Str, desc="T1w, NAME:res-N, or WORLD NAME")
+    roi_file = File(exists=True, desc="mask on the T1w, where fMRIPrep is to have it")
     transform_files = traits.List(traits.Str)
     transform_names = traits.List(traits.Str, desc="FROM TO rigid|affine")
     figure_files = traits.List(traits.Str)
@@ -163,6 +166,7 @@ class PublishVisit(Step):
         _publish_flair_space(delivery, inputs)
         _publish_preprocessed(delivery, inputs)
         _publish_spaces(delivery, inputs)
+        _publish_roi(delivery, inputs)
         _publish_transforms(delivery, inputs)
         _publish_filled(delivery, inputs)
         anatomy = _Anatomy.read(inputs["volumes_file"])
@@ -256,9 +260,9 @@ def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
 def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     names, files = _kept_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
-        space, _, resolution = name.partition(":res-")
-        if space == "T1w" and delivery.visit.t1w is not None:
-            reference = delivery.uri(delivery.visit.t1w)
+        space, _, resolution = name.rpartition(" ")[2].partition(":res-")
+        reference = _reference(delivery, space)
+        if reference is not None:
             origin = Origin(delivery.sources(), reference, software=delivery.versions)
         else:
             grid = f"{resolution} (1 mm isotropic)" if resolution == "1" else resolution
@@ -266,6 +270,25 @@ def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
             origin = Origin(delivery.sources(), reference, grid, delivery.versions)
         content = sidecars.lesion_mask_sidecar(origin, delivery.method())
         _deliver(delivery, source, content, mask_in(space, resolution or None))
+
+
+def _reference(delivery: Delivery, space: str) -> str | None:
+    """Name the image whose grid a space is; None for a template."""
+    grids = {grid.name: Path(grid.file) for grid in delivery.extras.grids}
+    path = {"T1w": delivery.visit.t1w, **grids}.get(space)
+    if path is None:
+        return None
+    try:
+        return delivery.uri(path)
+    except ValueError:
+        # no dataset that outputs name holds the file; its folder is nobody's business
+        return f"urn:x-file:{quote(path.name)}"
+
+
+def _publish_roi(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    path = lesion_roi_path(delivery.out_dir, delivery.visit)
+    if path is not None and "roi_file" in inputs:
+        publish(Path(inputs["roi_file"]), path, keep=True)
 
 
 def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:

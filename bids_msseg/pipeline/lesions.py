@@ -38,8 +38,8 @@ class Grid:
 
     @classmethod
     def of(cls, path: Path) -> Grid:
-        """Read the grid of a file from its header."""
-        info = check_header(path)
+        """Read the grid of a file from its header; that of a series is the grid of its volumes."""
+        info = check_header(path, series=True)
         return cls(Volume(np.broadcast_to(np.zeros(1, np.uint8), info.shape), info.affine))
 
     def take(

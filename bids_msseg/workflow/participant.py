@@ -210,11 +210,9 @@ def _grid_step(plan: VisitPlan) -> OntoGrid:
 
 
 def _other_spaces(plan: VisitPlan) -> None:
-    """Cut the probability on the T1w grid and on templates."""
+    """Cut the probability on the T1w grid, on templates and on grids of files."""
     for name, (space, resolution) in plan.masks.items():
-        step = MaskInSpace(
-            threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
-        )
+        step = _mask_step(plan)
         if space == "T1w":
             step.inputs.reference_file = str(plan.contrasts["T1w"])
             step.inputs.invert = True
@@ -222,8 +220,26 @@ def _other_spaces(plan: VisitPlan) -> None:
         else:
             step.inputs.template, step.inputs.resolution = space, resolution
             transform = _template_node(plan, space, resolution)
-        plan.add(step, name, mem_gb=1.0, threads=False)
-        plan.connect("delineate", "probability_file", name, "probability_file")
+        _add_mask(plan, name, step, transform)
+    for grid in plan.delivery.extras.grids:
+        step = _mask_step(plan)
+        step.inputs.reference_file = grid.file
+        step.inputs.same_world = grid.world == "FLAIR"
+        step.inputs.invert = grid.world != "FLAIR"
+        transform = "" if grid.world == "FLAIR" else f"coregister_{grid.world}"
+        _add_mask(plan, f"space_{grid.name}", step, transform)
+
+
+def _mask_step(plan: VisitPlan) -> MaskInSpace:
+    return MaskInSpace(
+        threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
+    )
+
+
+def _add_mask(plan: VisitPlan, name: str, step: MaskInSpace, transform: str) -> None:
+    plan.add(step, name, mem_gb=1.0, threads=False)
+    plan.connect("delineate", "probability_file", name, "probability_file")
+    if transform:
         plan.connect(transform, "transform_file", name, "transform_file")
 
 
@@ -302,7 +318,10 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         delivery=plan.delivery,
         fingerprint=plan.delivery.fingerprint,
         preproc_names=contrasts,
-        space_names=[_space_name(*space) for space in plan.spaces.values()],
+        space_names=[
+            *(_space_name(*space) for space in plan.spaces.values()),
+            *(f"{grid.world} {grid.name}" for grid in plan.delivery.extras.grids),
+        ],
         transform_names=[_transform_name(step) for step in fits],
         filled_names=[name for _, name in fills],
         step_names=steps,
@@ -320,8 +339,12 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
     gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
-    masks = [(space, "mask_file") for space in plan.spaces]
-    gather(plan, "list_spaces", masks, ("publish", "space_files"))
+    masks = [*plan.spaces, *(f"space_{grid.name}" for grid in plan.delivery.extras.grids)]
+    gather(
+        plan, "list_spaces", [(step, "mask_file") for step in masks], ("publish", "space_files")
+    )
+    if plan.delivery.extras.roi and "T1w" in plan.contrasts:
+        plan.connect("space_T1w", "mask_file", "publish", "roi_file")
     regions = [(step, "rows_file") for step in steps if step.startswith("atlas_")]
     gather(plan, "list_atlases", regions, ("publish", "atlas_files"))
     filled = [(step, "out_file") for step, _ in fills]

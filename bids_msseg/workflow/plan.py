@@ -127,7 +127,8 @@ class VisitPlan:
     @property
     def masks(self) -> dict[str, tuple[str, int]]:
         """Spaces in which lesions are cut: also the T1w where another step needs it."""
-        needed = self.delivery.extras.filled and "T1w" in self.contrasts
+        extras = self.delivery.extras
+        needed = (extras.filled or extras.roi) and "T1w" in self.contrasts
         return {**self.spaces, **({"space_T1w": ("T1w", 1)} if needed else {})}
 
     def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:

@@ -45,6 +45,7 @@ def fingerprint(
     files |= {
         f"atlas {one.name}": Path(one.source) for one in extras.atlases if one.kind == "file"
     }
+    files |= {f"grid {one.name}": Path(one.file) for one in extras.grids}
     said = visit.metadata.get("FLAIR", {}).get("SkullStripped")
     content = {
         "files": {name: _digest(path) for name, path in files.items()},

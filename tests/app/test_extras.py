@@ -10,10 +10,10 @@ import pytest
 
 from bids_msseg.app.extras import find_extras
 from bids_msseg.app.selection import _with_brain_masks
-from bids_msseg.bids.derivatives import NOTHING_ELSE
+from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras
 from bids_msseg.bids.visit import Visit
 from bids_msseg.config import RunConfig
-from bids_msseg.spaces import AtlasChoice
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -42,8 +42,27 @@ def test_without_options_there_is_nothing(configure: MakeConfig) -> None:
     assert (extras, notes) == (NOTHING_ELSE, ())
 
 
-def test_filled_images_are_asked_for(configure: MakeConfig) -> None:
-    assert find_extras(configure(fill_lesions=True), WITH_T1W)[0].filled
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("fill_lesions", Extras(filled=True)), ("lesion_roi", Extras(roi=True))],
+)
+def test_switches(configure: MakeConfig, option: str, expected: Extras) -> None:
+    assert find_extras(configure(**{option: True}), WITH_T1W) == (expected, ())
+
+
+def test_the_grid_of_the_visit_is_found(configure: MakeConfig, tmp_path: Path) -> None:
+    own = touch(tmp_path / "sub-01_qsm.nii.gz")
+    texts = [f"{tmp_path}/sub-{{subject}}_qsm.nii.gz", f"{own.parent}/sub-02_dwi.nii.gz", "FLAIR"]
+    extras, notes = find_extras(configure(output_spaces=texts), FLAIR_ONLY)
+    assert extras.grids == (OutputSpace("qsm", None, str(own)),)
+    assert len(notes) == 1
+
+
+def test_a_grid_of_the_t1w_needs_one(configure: MakeConfig, tmp_path: Path) -> None:
+    config = configure(output_spaces=[f"{touch(tmp_path / 'qsm.nii')}:T1w"])
+    assert [one.world for one in find_extras(config, WITH_T1W)[0].grids] == ["T1w"]
+    extras, notes = find_extras(config, FLAIR_ONLY)
+    assert (extras, len(notes)) == (NOTHING_ELSE, 1)
 
 
 def test_shared_atlases_stay_as_they_are(configure: MakeConfig, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bids_msseg.bids.derivatives import (
 )
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.visit import Visit
-from bids_msseg.spaces import AtlasChoice
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 OUT = Path("/out")
 WRITTEN = Path(__file__).parents[1] / "e2e" / "expected_outputs.txt"
@@ -26,7 +26,7 @@ SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
 IMAGE = Path("f.nii.gz")
 VISITS = {
     "three contrasts": Visit("01", "1", IMAGE, IMAGE, IMAGE),
-    "T1w": Visit("01", "2", IMAGE, IMAGE),
+    "T1w": Visit("01", "2", IMAGE, Path("t.nii.gz")),
     "T2w, no session": Visit("02", None, IMAGE, None, IMAGE),
     "FLAIR alone, acq": Visit("03", None, IMAGE, entities={"acq": "sag"}),
 }
@@ -94,7 +94,9 @@ FILES = {
         Extras(filled=True),
         {"space-FLAIR_desc-filled_FLAIR", "space-T1w_desc-filled_T1w"},
     ),
+    "roi": (Extras(roi=True), {"t_label-lesion_roi"}),
 }
+GRIDS = (OutputSpace.parse("/a/qsm.nii.gz"), OutputSpace.parse("/a/dwi.nii.gz:T1w"))
 
 
 def stems(paths: Iterable[Path], visit: Visit) -> set[str]:
@@ -116,3 +118,14 @@ def test_nothing_is_expected_of_a_t1w_that_there_is_not() -> None:
     visit = VISITS["T2w, no session"]
     left = unasked_files(OUT, visit, Extras(filled=True))
     assert stems(left, visit) == {"desc-atlases_stats", "space-T1w_desc-filled_T1w"}
+    assert visit_files(OUT, visit, SPACES, Extras(roi=True)) == visit_files(OUT, visit, SPACES)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("T1w", {"qsm", "dwi"}), ("T2w, no session", {"qsm"})]
+)
+def test_masks_on_grids_of_files(name: str, labels: set[str]) -> None:
+    visit = VISITS[name]
+    whole = visit_files(OUT, visit, SPACES, Extras(grids=GRIDS))
+    more = set(whole) - set(visit_files(OUT, visit, SPACES))
+    assert stems(more, visit) == {f"space-{label}_label-L_mask" for label in labels}

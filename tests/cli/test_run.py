@@ -73,6 +73,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
     ),
     "--atlas": (["sides"], (AtlasChoice.parse("sides"),)),
     "--fill-lesions": ([], True),
+    "--lesion-roi": ([], True),
     "--model": (["site"], "site"),
     "--threshold": (["0.35"], 0.35),
     "--min-lesion-volume": (["10"], 10.0),

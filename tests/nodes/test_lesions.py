@@ -204,6 +204,28 @@ def test_mask_in_a_space_that_is_shifted(
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
 
 
+def test_mask_on_the_grid_of_a_series(
+    run: Callable[..., Any], tmp_path: Path, maps: dict[str, Any]
+) -> None:
+    """Aligned with the FLAIR, so that no transform is needed."""
+    grid = grid_of("LAS")
+    series = np.zeros((*grid.shape, 3), np.int16)
+    nib.save(nib.Nifti1Image(series, grid.affine), tmp_path / "dwi.nii.gz")
+    inputs = {
+        "probability_file": maps["probability_file"],
+        "threshold": 0.5,
+        "min_volume": 10.0,
+        "reference_file": tmp_path / "dwi.nii.gz",
+    }
+    mask = nib.load(run(MaskInSpace, same_world=True, **inputs).mask_file)
+    assert mask.shape == grid.shape
+    truth = balls(grid.shape, grid.affine, *BLOBS)
+    found = np.asarray(mask.dataobj) > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.85
+    # of a contrast that was left out there is no transform, and no mask
+    assert not isdefined(run(MaskInSpace, **inputs).mask_file)
+
+
 def test_mask_in_the_embedded_template(
     run: Callable[..., Any], save_affine: Callable[..., Path], maps: dict[str, Any]
 ) -> None:

@@ -10,14 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.derivatives import ATLASES, Extras, filled
+from bids_msseg.bids.derivatives import ATLASES, Extras, filled, mask_in
 from bids_msseg.bids.files import load_tsv
-from bids_msseg.bids.paths import figure_path
+from bids_msseg.bids.paths import figure_path, lesion_roi_path
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
 from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.spaces import AtlasChoice
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 LEFT_OUT = [(), ("T1w",), ("T2w",), ("T1w", "T2w")]
 
@@ -58,11 +58,11 @@ def test_the_record_has_it_as_not_used(delivery: Delivery, left_out: tuple[str, 
 def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> None:
     inputs = {
         "left_out": list(left_out),
-        "space_names": ["T1w", "MNI152NLin2009aSym:res-1"],
+        "space_names": ["T1w", "T1w qsm", "MNI152NLin2009aSym:res-1", "FLAIR dwi"],
         "transform_names": ["T1w FLAIR rigid", "T2w FLAIR rigid", "FLAIR MNI affine"],
     }
     spaces = outputs._kept_names("space_names", inputs)
-    assert spaces == inputs["space_names"]["T1w" in left_out :]
+    assert spaces == inputs["space_names"][2 * ("T1w" in left_out) :]
     transforms = outputs._kept_names("transform_names", inputs)
     assert [name.split()[0] for name in transforms] == [
         name for name in ("T1w", "T2w", "FLAIR") if name not in left_out
@@ -133,3 +133,40 @@ def test_filled_images_are_described_as_what_they_were_made_of(
         assert content["SkullStripped"] == (name == "T1w")
         assert content["ModelName"] == "m"
     assert len(list(asked.out_dir.rglob("*filled*.nii.gz"))) == len(kept)
+
+
+def test_masks_say_whose_grid_they_have(delivery: Delivery, tmp_path: Path) -> None:
+    """A file outside of all datasets is named without its folder."""
+    inside, outside = tmp_path / "sub-01_qsm.nii.gz", tmp_path.parent / "b 0.nii.gz"
+    grids = (OutputSpace("qsm", None, str(inside), "T1w"), OutputSpace("b0", None, str(outside)))
+    asked = replace(delivery, extras=Extras(grids=grids))
+    mask = tmp_path / "mask.nii.gz"
+    mask.touch()
+    names = ["T1w", "MNI152NLin2009aSym:res-1", "T1w qsm", "FLAIR b0"]
+    outputs._publish_spaces(asked, {"space_names": names, "space_files": [str(mask)] * 4})
+    expected = {
+        ("T1w", None): "bids:raw:sub-01_T1w.nii.gz",
+        ("MNI152NLin2009aSym", 1): None,
+        ("qsm", None): "bids:raw:sub-01_qsm.nii.gz",
+        ("b0", None): "urn:x-file:b%200.nii.gz",
+    }
+    for (space, resolution), reference in expected.items():
+        image, sidecar = mask_in(space, resolution).paths(asked.out_dir, asked.visit)
+        content = json.loads(sidecar.read_text())
+        assert image.is_file()
+        assert ("Resolution" in content) == (resolution is not None)
+        if reference is not None:
+            assert content["SpatialReference"] == reference
+
+
+@pytest.mark.parametrize("left_out", [(), ("T1w",)])
+def test_the_mask_for_fmriprep(
+    delivery: Delivery, tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    asked = replace(delivery, extras=Extras(roi=True)).without(left_out)
+    mask = tmp_path / "mask.nii.gz"
+    mask.write_bytes(b"mask")
+    outputs._publish_roi(asked, {} if left_out else {"roi_file": str(mask)})
+    found = list(asked.out_dir.rglob("*_roi.nii.gz"))
+    assert found == ([] if left_out else [lesion_roi_path(asked.out_dir, asked.visit)])
+    assert all(path.read_bytes() == b"mask" for path in found)

@@ -15,7 +15,7 @@ from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, visit_outputs
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.spaces import AtlasChoice
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings, visit_workflow_name
 
@@ -276,6 +276,38 @@ def test_lesions_are_filled_where_that_is_asked_for(images: dict[str, Path]) -> 
     # the mask on the T1w is made and not written
     assert publish.space_names == []
     assert "list_spaces" not in nodes
+
+
+def test_the_mask_for_fmriprep_is_that_of_the_t1w(images: dict[str, Path]) -> None:
+    asked = Extras(roi=True)
+    alone, with_t1w = (
+        build(images, *others, spaces=(), extras=asked) for others in ((), ("T1w",))
+    )
+    assert feeds(with_t1w, "publish")["roi_file"] == "space_T1w.mask_file"
+    assert nodes_of(with_t1w)["publish"].inputs.space_names == []
+    assert "roi_file" not in feeds(alone, "publish")
+    assert "space_T1w" not in nodes_of(alone)
+
+
+def test_grids_of_files(images: dict[str, Path]) -> None:
+    """One is aligned with the FLAIR, one with the T1w."""
+    grids = tuple(
+        OutputSpace(name, None, str(images[name]), world)
+        for name, world in (("T2w", "FLAIR"), ("mask", "T1w"))
+    )
+    workflow = build(images, "T1w", spaces=(("T1w", None),), extras=Extras(grids=grids))
+    nodes = nodes_of(workflow)
+    for grid in grids:
+        step = nodes[f"space_{grid.name}"].inputs
+        assert step.reference_file == grid.file
+        assert (step.same_world, step.invert) == (grid.world == "FLAIR", grid.world == "T1w")
+        fed = feeds(workflow, f"space_{grid.name}")
+        assert fed["probability_file"] == "delineate.probability_file"
+        assert ("transform_file" in fed) == (grid.world == "T1w")
+    assert nodes["publish"].inputs.space_names == ["T1w", "FLAIR T2w", "T1w mask"]
+    assert list(feeds(workflow, "list_spaces").values()) == [
+        f"space_{name}.mask_file" for name in ("T1w", "T2w", "mask")
+    ]
 
 
 @pytest.mark.parametrize("others", [("T1w",), ("T2w",), ("T1w", "T2w")])

@@ -14,7 +14,7 @@ from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
-from bids_msseg.spaces import AtlasChoice
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.resume import fingerprint, is_finished
 
 SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
@@ -119,6 +119,16 @@ def test_a_changed_file_of_an_atlas_changes_it(visit: Visit, tmp_path: Path) -> 
     path = tmp_path / "parts.nii.gz"
     path.touch()
     extras = Extras(atlases=(AtlasChoice.parse(f"{path}:T1w"),))
+    before = digest(visit, extras=extras)
+    assert before != digest(visit)
+    path.write_bytes(b"x")
+    assert digest(visit, extras=extras) != before
+
+
+def test_a_changed_grid_changes_it(visit: Visit, tmp_path: Path) -> None:
+    path = tmp_path / "qsm.nii.gz"
+    path.touch()
+    extras = Extras(grids=(OutputSpace.parse(str(path)),))
     before = digest(visit, extras=extras)
     assert before != digest(visit)
     path.write_bytes(b"x")

@@ -22,7 +22,8 @@ from bids_msseg.bids import sidecars
 from bids_msseg.bids.change_tables import change_dictionary, code_table, codes_sidecar
 from bids_msseg.bids.changes import pairs_of
 from bids_msseg.bids.dataset import DESCRIPTIONS
-from bids_msseg.bids.derivatives import ATLASES, OUTPUTS, filled
+from bids_msseg.bids.derivatives import ATLASES, OUTPUTS, filled, mask_in
+from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.evaluation.comparison import SHOWN
@@ -95,6 +96,16 @@ _ON_REQUEST = (
             f"{name} as acquired with filled lesions ([filling](../how-to/filling.md))",
         )
         for name in ("FLAIR", "T1w")
+    ),
+    (
+        "--lesion-roi",
+        f"{ROI_FOLDER}/sub-X[/ses-Y]/anat/*_T1w_label-lesion_roi.nii.gz",
+        "lesion mask of the T1w for fMRIPrep ([other programs](../how-to/other_apps.md))",
+    ),
+    (
+        "--output-spaces FILE",
+        f"sub-X[/ses-Y]/anat/*_{mask_in('LABEL').stem}",
+        "lesions on the grid of the file ([other programs](../how-to/other_apps.md))",
     ),
 )
 """Option, file without its ending, content: what a run with default options does not write."""
