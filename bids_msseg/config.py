@@ -28,7 +28,6 @@ from bids_msseg.errors import UsageError
 from bids_msseg.options import (
     DEFAULT_SPACES,
     Level,
-    OutputSpace,
     SkullStripped,
     as_flag,
     check_folders,
@@ -37,7 +36,7 @@ from bids_msseg.options import (
     plain_value,
     read_typed,
 )
-from bids_msseg.spaces import FREESURFER, AtlasChoice
+from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace
 
 Filters = Mapping[str, Any]
 WORK_FOLDER: Final = ".work"

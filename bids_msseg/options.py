@@ -13,9 +13,7 @@ from typing import Any, Final, Literal
 
 from bids_msseg import option_files, readers
 from bids_msseg.errors import UnknownLevelError, UsageError
-from bids_msseg.spaces import EMBEDDED_SPACE, AtlasChoice
-from bids_msseg.spaces import NATIVE_SPACES as NATIVE_SPACES
-from bids_msseg.spaces import OutputSpace as OutputSpace
+from bids_msseg.spaces import EMBEDDED_SPACE, AtlasChoice, OutputSpace
 
 Level = Literal["participant", "group"]
 SkullStripped = Literal["auto", "yes", "no"]

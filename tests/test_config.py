@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bids_msseg.config import Execution, Performance, Processing, Query, RunConfig
 from bids_msseg.errors import UnknownLevelError, UsageError
-from bids_msseg.options import DEFAULT_SPACES, OutputSpace
-from bids_msseg.spaces import AtlasChoice
+from bids_msseg.options import DEFAULT_SPACES
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 POSITIONALS = {"bids_dir": "/bids", "output_dir": "/out", "levels": ["participant"]}
 

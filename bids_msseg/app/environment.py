@@ -17,8 +17,9 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import NoInputError
 from bids_msseg.io.atomic import make_scratch, remove_leftovers
 from bids_msseg.models.weights import find_model
-from bids_msseg.options import DEFAULT_SPACES, OutputSpace
+from bids_msseg.options import DEFAULT_SPACES
 from bids_msseg.resources import Resources, resolve_resources
+from bids_msseg.spaces import OutputSpace
 from bids_msseg.template_home import FOLDER, prepare_template_home
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from bids_msseg.errors import (
     UnknownLevelError,
     UsageError,
 )
-from bids_msseg.options import OutputSpace
-from bids_msseg.spaces import AtlasChoice
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 LINE = ["/bids", "/out", "participant"]
 
