@@ -216,7 +216,7 @@ def _volume(
 # FLAIR (Eur Radiol Exp 2024, doi 10.1186/s41747-024-00421-9); ventricular fraction, median .013
 # in controls and .029 in MS (Kalkers et al. 2001).
 MEASURES: tuple[Measure, ...] = (
-    _volume("brain", "the brain's parenchyma, lesions included", (700, 1900), *PARENCHYMA),
+    _volume("parenchyma", "the brain's parenchyma, lesions included", (700, 1900), *PARENCHYMA),
     _volume("ventricles", "all ventricles with their choroid plexus", (3, 250), *VENTRICLES),
     _volume("cortex", "the cerebral cortex", (250, 900), Anatomy.CORTEX),
     _volume(
@@ -312,19 +312,3 @@ def label_rows(volumes: BrainVolumes) -> list[dict[str, Any]]:
         }
         for value, label in LABELS.items()
     ]
-
-
-def colour_table() -> str:
-    r"""Write the labels in the form of FreeSurfer's colour tables, which viewers read.
-
-    Examples
-    --------
-    >>> colour_table().splitlines()[1]
-    '3 ventricles 120 18 134 0'
-    """
-    lines = []
-    for value, label in LABELS.items():
-        red, green, blue = bytes.fromhex(label.colour[1:])
-        name = label.name.replace(",", "").replace(" ", "-")
-        lines.append(f"{int(value)} {name} {red} {green} {blue} 0\n")
-    return "".join(lines)

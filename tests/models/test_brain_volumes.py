@@ -17,7 +17,6 @@ from bids_msseg.models.brain_volumes import (
     PARENCHYMA,
     VENTRICLES,
     BrainVolumes,
-    colour_table,
     implausible,
     label_map,
     label_rows,
@@ -176,7 +175,7 @@ class TestVolumes:
         values = {one.name: one.value(volumes) for one in MEASURES}
         assert values == pytest.approx(
             {
-                "brain_ml": 1150,
+                "parenchyma_ml": 1150,
                 "ventricles_ml": 33,
                 "cortex_ml": 500,
                 "white_matter_ml": 450,
@@ -260,9 +259,3 @@ class TestTables:
             assert len({getattr(label, field) for label in LABELS.values()}) == len(LABELS)
         assert all(re.fullmatch("#[0-9a-f]{6}", label.colour) for label in LABELS.values())
         assert all(label.mapping in (None, *range(1, 12)) for label in LABELS.values())
-
-    def test_colour_table_has_one_word_per_name(self) -> None:
-        lines = colour_table().splitlines()
-        assert len(lines) == len(LABELS)
-        assert all(len(line.split()) == 6 for line in lines)
-        assert lines[2] == "4 cerebral-cortex 205 62 78 0"
