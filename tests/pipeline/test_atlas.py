@@ -24,10 +24,10 @@ def lesions() -> Volume:
 
 
 def atlas() -> Atlas:
-    """Two voxels of 4 mm along x: region 1, then region 2."""
+    """Voxels of 4 mm along x: region 1, then region 2, between two without a label."""
     affine = np.diag([4.0, 1, 1, 1])
-    affine[0, 3] = 1.5
-    labels = np.array([1, 2], np.int32).reshape(2, 1, 1)
+    affine[0, 3] = -2.5
+    labels = np.array([0, 1, 2, 0], np.int32).reshape(4, 1, 1)
     return Atlas("parts", Volume(labels, affine), NAMES)
 
 
