@@ -18,7 +18,7 @@ from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.anatomy import Anatomy
-from bids_msseg.models.brain_volumes import CEREBELLUM, VENTRICLES
+from bids_msseg.models.brain_volumes import CEREBELLUM
 from bids_msseg.reports import canvas
 from bids_msseg.reports.canvas import Colour, Mask, Picture
 from bids_msseg.reports.mosaic import (
@@ -54,7 +54,7 @@ ANATOMY: tuple[tuple[tuple[Anatomy, ...], Colour, str], ...] = (
     ((Anatomy.DEEP_GREY,), (204, 121, 167), "deep grey"),
     (CEREBELLUM, (0, 158, 115), "cerebellum"),
     ((Anatomy.BRAINSTEM,), (213, 94, 0), "brainstem"),
-    (VENTRICLES, (86, 180, 233), "ventricles"),
+    ((Anatomy.VENTRICLE,), (86, 180, 233), "ventricles"),
 )
 """Classes that are outlined together, the last ones on top."""
 RIM_MM = 3.0

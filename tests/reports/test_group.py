@@ -63,7 +63,6 @@ BRAIN = [
     "hippocampus_amygdala_ml",
     "cerebellum_ml",
     "brainstem_ml",
-    "choroid_plexus_ml",
     "brain_parenchymal_fraction",
     "ventricular_fraction",
     "anatomy",
