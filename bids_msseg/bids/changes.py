@@ -256,7 +256,7 @@ def _brain_change(pair: VisitPair, measure: str) -> float | None:
     """Subtract a measure of the brain; None where one of both is unknown or not plausible."""
     records = (pair.earlier, pair.later)
     before, after = (one.brain_measures.get(measure, math.nan) for one in records)
-    sound = all(one.anatomy_doubts == () for one in records) and math.isfinite(after - before)
+    sound = all(one.anatomy_implausible == () for one in records) and math.isfinite(after - before)
     return after - before if sound else None
 
 

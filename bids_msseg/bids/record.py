@@ -95,7 +95,7 @@ class VisitRecord:
     brain_measures : mapping of str to float
         Volumes of the anatomy in mL and fractions, by the name of their column; see
         :data:`bids_msseg.models.brain_volumes.MEASURES`.
-    anatomy_doubts : tuple of str or None
+    anatomy_implausible : tuple of str or None
         What of them is implausible; None where they were not measured.
     """
 
@@ -131,7 +131,7 @@ class VisitRecord:
     order_source: str = ""
     figures: tuple[str, ...] = ()
     brain_measures: Mapping[str, float] = field(default_factory=dict)
-    anatomy_doubts: tuple[str, ...] | None = None
+    anatomy_implausible: tuple[str, ...] | None = None
 
     @property
     def quality(self) -> str:

@@ -210,5 +210,5 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "order_source": _text,
     "figures": _labels,
     "brain_measures": _mapping(_measure),
-    "anatomy_doubts": _optional(_texts),
+    "anatomy_implausible": _optional(_texts),
 }

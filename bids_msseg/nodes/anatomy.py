@@ -81,7 +81,9 @@ class MeasureBrain(Step):
         image, table = folder / "anatomy.nii.gz", folder / "volumes.json"
         save_volume(grid.frame.with_data(found.labels), image)
         ml = {int(label): volume for label, volume in found.volumes.ml.items()}
-        table.write_text(json.dumps({"ml": ml, "doubts": found.doubts}), encoding="utf-8")
+        table.write_text(
+            json.dumps({"ml": ml, "implausible": found.implausible}), encoding="utf-8"
+        )
         return {
             "anatomy_file": str(image),
             "volumes_file": str(table),

@@ -183,19 +183,19 @@ class _Anatomy:
     """What was measured of the anatomy."""
 
     volumes: BrainVolumes
-    doubts: tuple[str, ...]
+    implausible: tuple[str, ...]
 
     @classmethod
     def read(cls, volumes_file: str) -> _Anatomy:
         """Read what the node wrote."""
         content = json.loads(Path(volumes_file).read_text(encoding="utf-8"))
         volumes = BrainVolumes({Anatomy(int(code)): ml for code, ml in content["ml"].items()})
-        return cls(volumes, tuple(content["doubts"]))
+        return cls(volumes, tuple(content["implausible"]))
 
     def mark(self, record: VisitRecord) -> VisitRecord:
         """Write it into a visit's record."""
         measures = {one.name: one.value(self.volumes) for one in MEASURES}
-        return replace(record, brain_measures=measures, anatomy_doubts=self.doubts)
+        return replace(record, brain_measures=measures, anatomy_implausible=self.implausible)
 
 
 def _row(item: Mapping[str, Any]) -> LesionRow:

@@ -28,18 +28,18 @@ class MeasuredBrain:
         Classes of :class:`~bids_msseg.models.anatomy.Anatomy`, 0 outside the brain.
     volumes : BrainVolumes
         Of these labels.
-    doubts : tuple of str
+    implausible : tuple of str
         What a sound segmentation of an adult's brain does not have.
     """
 
     labels: NDArray[np.uint8]
     volumes: BrainVolumes
-    doubts: tuple[str, ...]
+    implausible: tuple[str, ...]
 
     @property
     def note(self) -> str:
         """Flag for the reader; empty where all is plausible."""
-        told = "; ".join(self.doubts)
+        told = "; ".join(self.implausible)
         return f"the segmentation of the anatomy is implausible: {told}" if told else ""
 
 

@@ -43,7 +43,7 @@ def _plausibility() -> Column:
     return Column(
         "anatomy",
         "Whether volumes and fractions of the anatomy are those of an adult's whole brain",
-        _verdict,
+        _level,
         levels={
             "ok": "all are plausible",
             "flagged": "the segmentation of the anatomy may have failed: see flags",
@@ -51,7 +51,7 @@ def _plausibility() -> Column:
     )
 
 
-def _verdict(record: VisitRecord) -> str | None:
-    if record.status != "ok" or record.anatomy_doubts is None:
+def _level(record: VisitRecord) -> str | None:
+    if record.status != "ok" or record.anatomy_implausible is None:
         return None
-    return "flagged" if record.anatomy_doubts else "ok"
+    return "flagged" if record.anatomy_implausible else "ok"

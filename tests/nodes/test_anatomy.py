@@ -89,5 +89,5 @@ def test_measures_the_anatomy_on_the_flair(
     ml = {code: volume for code, volume in content["ml"].items() if volume}
     expected = {str(int(Classes.VENTRICLE)): 0.864, str(int(Classes.WHITE_MATTER)): 0.864}
     assert ml == pytest.approx(expected)
-    assert len(content["doubts"]) > 5
+    assert len(content["implausible"]) > 5
     assert len(found.notes) == 1

@@ -33,8 +33,8 @@ def test_volumes_are_those_of_the_image_that_is_written() -> None:
 
 def test_what_is_implausible_is_one_note() -> None:
     found = measure_brain(halves(), coarse())
-    assert "parenchyma_ml" in [text.split()[0] for text in found.doubts]
-    assert all(text in found.note for text in found.doubts)
+    assert "parenchyma_ml" in [text.split()[0] for text in found.implausible]
+    assert all(text in found.note for text in found.implausible)
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_the_halves_of_the_template_are_compared(middle: float | None, flagged: 
         move = np.eye(4)
         move[0, 3] = middle
     found = measure_brain(halves(), coarse(), move)
-    assert any(text.startswith("right_left_ratio") for text in found.doubts) == flagged
+    assert any(text.startswith("right_left_ratio") for text in found.implausible) == flagged

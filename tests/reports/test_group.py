@@ -207,8 +207,10 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
 
 def test_volumes_of_the_brain_have_their_columns(make_record: Any) -> None:
     measures = {"ventricles_ml": 31.5, "ventricular_fraction": 0.025, "cortex_ml": math.nan}
-    record = make_record(brain_measures=measures, anatomy_doubts=())
-    doubtful = dataclasses.replace(record, anatomy_doubts=("brainstem_ml 2 is not within 12-60",))
+    record = make_record(brain_measures=measures, anatomy_implausible=())
+    doubtful = dataclasses.replace(
+        record, anatomy_implausible=("brainstem_ml 2 is not within 12-60",)
+    )
     failed = dataclasses.replace(record, status="failed", reason="killed")
     first, second, third = group_rows([record, doubtful, failed])
     names = ("ventricles_ml", "ventricular_fraction", "cortex_ml", "parenchyma_ml", "anatomy")

@@ -231,7 +231,7 @@ def test_measures_of_the_brain_are_subtracted_where_both_are_plausible(
     records = []
     for session, (fraction, ventricles, doubts) in (("1", before), ("2", after)):
         measures = {"brain_parenchymal_fraction": fraction, "ventricles_ml": ventricles}
-        records.append(record_of(session, brain_measures=measures, anatomy_doubts=doubts))
+        records.append(record_of(session, brain_measures=measures, anatomy_implausible=doubts))
     pair = VisitPair(*records)
     told = pair_summary(pair, PairResult((), (), (), 0.1, 0.25, 0), "f")
     found = [told[name] for name in BRAIN_CHANGES]
