@@ -1,5 +1,6 @@
 # make demo   installs, writes a small synthetic dataset, segments it, says where the reports are
-# make test   installs and runs all tests
+# make test   installs and runs the tests, without those that are marked as slow
+# make slow   the slow tests: trainings, real heads, damaged datasets
 # make unit   the fast suite: neither whole runs nor a browser; with TIMES=5, five times over
 # make coverage  the fast suite, and which of the package's lines and branches it runs
 # make docs   builds the documentation into site/, and fails on any warning
@@ -27,7 +28,7 @@ export CTR ?= /var/tmp/msseg-containers
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test unit coverage lint audit install install-test docs containers launch slurm ecosystem image-size sbom clean help
+.PHONY: demo test slow unit coverage lint audit install install-test docs containers launch slurm ecosystem image-size sbom clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -69,8 +70,13 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
+
 test: lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --doctest-modules
+	$(PYTEST) --doctest-modules -m "not slow or browser"
+
+slow: $(VENV)/installed-test
+	$(PYTEST) -m "slow and not browser and not container and not slurm"
 
 TIMES ?= 1
 FAST = $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --doctest-modules \

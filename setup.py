@@ -36,7 +36,6 @@ RUNTIME = [
 ]
 EVALUATE = ["scikit-image>=0.26"]
 TRAIN = ["matplotlib>=3.11"]
-ONNX = ["onnx>=1.23", "onnxruntime>=1.32"]
 # MkDocs 2 drops the plugins that the other two are
 DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings[python]>=1.0.8"]
 TEST = [
@@ -53,8 +52,6 @@ TEST = [
     "jsonschema>=4.26",
     "lesion-metrics>=0.1.12",
     "surface-distance>=0.1",
-    "onnx>=1.23",
-    "onnxruntime>=1.32",
     "packaging>=24",
     "playwright>=1.65",
 ]
@@ -98,10 +95,9 @@ setup(
     extras_require={
         "evaluate": EVALUATE,
         "train": TRAIN,
-        "onnx": ONNX,
         "docs": DOCS,
         "test": [*TEST, *EVALUATE, *TRAIN, *DOCS],
-        "all": [*EVALUATE, *TRAIN, *ONNX],
+        "all": [*EVALUATE, *TRAIN],
     },
     entry_points={
         "console_scripts": [
@@ -109,7 +105,6 @@ setup(
             "msseg-file=bids_msseg.cli.segment_file:main",
             "msseg-train=bids_msseg.cli.train:main",
             "msseg-demo=bids_msseg.cli.demo:main",
-            "msseg-export=bids_msseg.cli.export:main",
             "msseg-consensus=bids_msseg.cli.consensus:main",
             "msseg-evaluate=bids_msseg.cli.evaluate:main",
         ]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_msseg.cascade.stages import load_visit
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.inference import predict
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
+from bids_msseg.training.data.visits import load_visit
 
 THRESHOLDS = np.arange(0.05, 0.96, 0.05)
 

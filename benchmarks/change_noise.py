@@ -2,7 +2,7 @@
 
 usage: python benchmarks/change_noise.py COHORT [--visits KEY ...] [--fast]
 
-``COHORT`` holds visits prepared by ``msseg-train`` (``.npz``). Each is segmented by the shipped
+``COHORT`` holds visits prepared by ``msseg-train`` (``.npz``). Each is segmented by the bundled
 model, moved, given other noise, segmented again, registered and compared. Every row that is not
 "stable" or "unclear" is a false change. The model has seen these patients, and a pseudo-rescan has
 no scanner drift: what is printed is a lower bound of the noise.
@@ -18,9 +18,6 @@ import numpy as np
 from evidence_rescan import RescanPlan, pseudo_rescan
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.checkpoint import load_cascade
-from bids_msseg.cascade.inference import segment
-from bids_msseg.cascade.stages import load_visit
 from bids_msseg.imaging.pair import Meeting, align_visits, meet
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.change import compare_lesions
@@ -28,8 +25,11 @@ from bids_msseg.lesions.change_evidence import VisitMaps
 from bids_msseg.lesions.change_match import carry_labels, match_lesions, surface_mm2
 from bids_msseg.lesions.change_rows import CHANGES
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.cascade import segment
+from bids_msseg.models.checkpoint import load_cascade
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.weights import find_model
+from bids_msseg.training.data.visits import load_visit
 
 MIN_MM3 = 3.0
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
+from thresholds import SOURCE_TEXT_PPV, choose_threshold
 
 from bids_msseg.errors import NoInputError
 from bids_msseg.evaluation.figures import Masks, figures
 from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
-from bids_msseg.lesions.thresholds import SOURCE_TEXT_PPV, choose_threshold
 
 if TYPE_CHECKING:
-    from bids_msseg.training.protocol import TrainingContext
+    from bids_msseg.training.context import TrainingContext
 
 LOGGER = logging.getLogger("bids_msseg")
 ONE_HALF = 0.5
@@ -111,8 +111,8 @@ def open_bench(
         If nothing is left.
     """
     from bids_msseg.bids.query import find_visits
-    from bids_msseg.commands.train_cascade import open_training
     from bids_msseg.evaluation.labels import find_truth, read_sites, require_labels
+    from bids_msseg.training.opening import open_training
 
     training = open_training(folder, device=device)
     folds = {name: fold for fold, names in enumerate(training.split.folds) for name in names}
@@ -247,32 +247,32 @@ def refinement(bench: Bench) -> Section:
     def one(bench: Bench, case: Case) -> list[Finding]:
         truth = load_volume(case.truth)
         candidate = candidate_on_flair(bench, case)
-        gate = bench.training.recipe.candidate_threshold
+        threshold = bench.training.recipe.candidate_threshold
         masks = {
-            "gate": cut_mask(candidate, gate),
+            "candidates": cut_mask(candidate, threshold),
             "half": cut_mask(candidate, ONE_HALF),
             "after": load_volume(case.mask).data > 0,
         }
         values = removal(masks, truth.data > 0.5, voxel_volume=truth.voxel_volume)
-        return [case.finding(CASCADE, {"gate_value": gate, **values})]
+        return [case.finding(CASCADE, {"candidate_threshold": threshold, **values})]
 
     columns = (
-        Column("gate_value", "gate", 2),
-        Column("false_gate", "false, at the gate", 1),
+        Column("candidate_threshold", "candidate threshold", 2),
+        Column("false_candidates", "false, candidates", 1),
         Column("false_half", "false, at one half", 1),
         Column("false_after", "false, cascade", 1),
-        Column("removed_gate", "removed of those at the gate"),
+        Column("removed_candidates", "removed of the candidates"),
         Column("removed_half", "removed of those at one half"),
-        Column("recall_gate", "recall, at the gate"),
+        Column("recall_candidates", "recall, candidates"),
         Column("recall_half", "recall, at one half"),
         Column("recall_after", "recall, cascade"),
-        Column("lost_gate", "recall lost from the gate"),
+        Column("lost_candidates", "recall lost from the candidates"),
         Column("lost_half", "recall lost from one half"),
     )
     note = (
         "False components (at least 3 mm³, without any overlap) of the candidate net alone, cut "
-        "at the gate and at one half, and of the cascade; recall is the share of the experts' "
-        "lesions of at least 3 mm³ with any overlap, and its loss is a difference."
+        "at the candidate threshold and at one half, and of the cascade; recall is the share of "
+        "the experts' lesions of at least 3 mm³ with any overlap, and its loss is a difference."
     )
     return Section("Refinement net", note, columns, measure(bench, "refinement", one))
 
@@ -285,7 +285,7 @@ def removal(
     Parameters
     ----------
     masks : mapping
-        ``gate`` and ``half`` (before), ``after``; ndarrays of shape (X, Y, Z).
+        ``candidates`` and ``half`` (before), ``after``; ndarrays of shape (X, Y, Z).
     truth : ndarray, shape (X, Y, Z)
     voxel_volume : float
         In mm³.
@@ -302,7 +302,7 @@ def removal(
         found = lesion_agreement(mask, truth, voxel_volume=voxel_volume, min_volume=MIN_VOLUME)
         values[f"false_{name}"] = float(found.n_pred - found.tp_pred)
         values[f"recall_{name}"] = found.sensitivity
-    for name in ("gate", "half"):
+    for name in ("candidates", "half"):
         before = values[f"false_{name}"]
         values[f"removed_{name}"] = 1 - values["false_after"] / before if before else math.nan
         values[f"lost_{name}"] = values[f"recall_{name}"] - values["recall_after"]

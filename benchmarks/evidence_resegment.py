@@ -19,16 +19,16 @@ from evidence_rescan import RescanPlan, map_back, pseudo_rescan
 from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.commands.train_cascade import read_point
 from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.normalise import BACKGROUND, CONTRASTS, Stack
 from bids_msseg.imaging.volume import as_ras, load_volume
 from bids_msseg.lesions.metrics import voxel_agreement
+from bids_msseg.training.data.visits import LabelledVisit
+from bids_msseg.training.validation import read_point
 
 if TYPE_CHECKING:
     from bids_msseg.models.weights import CascadePoint
-    from bids_msseg.training.protocol import TrainingContext
+    from bids_msseg.training.context import TrainingContext
 
 Array = NDArray[np.float32]
 ALL_CONTRASTS, WITHOUT_T2W, FLAIR_ONLY = "all contrasts", "without T2w", "FLAIR only"
@@ -172,8 +172,8 @@ def pretrained(bench: Bench) -> Section:
 def lesion_free(bench: Bench) -> Section:
     """Tell what the networks of the first test fold call lesion in synthetic heads without any."""
     from bids_msseg.lesions.instances import label_lesions
-    from bids_msseg.training.label_maps import read_label_maps
-    from bids_msseg.training.synthesis import SyntheticDataset
+    from bids_msseg.training.synthesis.dataset import SyntheticDataset
+    from bids_msseg.training.synthesis.label_maps import read_label_maps
 
     title = "Heads without lesions"
     folder = bench.training.folder / "label-maps"
@@ -319,7 +319,7 @@ def repeatability(first: NDArray[Any], second: NDArray[Any]) -> dict[str, float]
 def wall_time(
     bench: Bench, *, visit: str, threads: int, model: str | Path | None = None
 ) -> Section:
-    """Time the cascade as it ships on one brain, default and fast.
+    """Time the released cascade on one brain, default and fast.
 
     Parameters
     ----------
@@ -329,7 +329,7 @@ def wall_time(
     threads : int
         Of torch; set by the caller, told in the note.
     model : str or path, optional
-        The shipped default where not given.
+        The bundled default where not given.
 
     Returns
     -------

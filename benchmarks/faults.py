@@ -457,7 +457,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bids", type=Path, help="a dataset [the coarse demo]")
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
-    parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
+    parser.add_argument("--small-net", action="store_true", help="in place of the bundled model")
     parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--scratch", type=Path, help="where to work [the system's folder]")

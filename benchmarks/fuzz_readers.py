@@ -39,12 +39,13 @@ from bids_msseg.bids.query import find_visits
 from bids_msseg.bids.record import read_records
 from bids_msseg.bids.reuse import find_brain_mask
 from bids_msseg.calibration import read_calibration
-from bids_msseg.cascade.checkpoint import check_cascade, load_cascade, save_cascade
-from bids_msseg.cascade.networks import CandidateNet, RefinementNet
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import MssegError
 from bids_msseg.imaging.conform import conform
-from bids_msseg.models.weights import OperatingPoint, read_header
+from bids_msseg.models.checkpoint import check_cascade, load_cascade, save_cascade
+from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
+from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
+from bids_msseg.models.weights import CascadePoint, read_header
 from bids_msseg.workflow.plugins import read_plugin
 
 SHAPE: Final = (9, 8, 7)
@@ -288,8 +289,9 @@ def fuzz(folder: Path, numbers: range) -> Count:
     Count
     """
     whole = folder / "whole.safetensors"
-    nets = [CandidateNet((2, 3))], [RefinementNet((2, 3))]
-    save_cascade(whole, *nets, name="tiny", version="0", point=OperatingPoint())
+    first = LesionAnatomyNet(LesionAnatomyConfig((2, 3)))
+    second = LesionRefinementNet(LesionRefinementConfig((2, 3, 4)))
+    save_cascade(whole, [first], second, name="tiny", version="0", point=CascadePoint())
     bench = Bench(folder, whole.read_bytes())
     count = Count()
     for number in numbers:

@@ -291,7 +291,7 @@ def main() -> int:
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
     parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
     parser.add_argument("--fast", action="store_true")
-    parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
+    parser.add_argument("--small-net", action="store_true", help="in place of the bundled model")
     options = parser.parse_args()
     code = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -65,9 +65,9 @@ def _try(bench: Bench, name: str, out: Path, runs: list[tuple[str, ...]]) -> Non
 
 def precision(stack_file: Path) -> int:
     """Compare masks in float32 and in what the processor has."""
-    from bids_msseg.cascade.checkpoint import load_cascade
-    from bids_msseg.cascade.inference import segment
     from bids_msseg.imaging.normalise import Stack
+    from bids_msseg.models.cascade import segment
+    from bids_msseg.models.checkpoint import load_cascade
     from bids_msseg.models.engine import Engine, choose_engine
     from bids_msseg.models.weights import find_model
 
@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--contrasts", nargs="+", default=["FLAIR", "T1w", "T2w"])
     parser.add_argument("--small-heads", action="store_true", help="halve the voxels' edges")
     parser.add_argument("--fast", action="store_true")
-    parser.add_argument("--small-net", action="store_true", help="in place of those shipped")
+    parser.add_argument("--small-net", action="store_true", help="in place of the bundled model")
     parser.add_argument("--stack", type=Path, help="segment this, in two precisions")
     options = parser.parse_args()
     if options.stack is not None:

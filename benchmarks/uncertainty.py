@@ -1,4 +1,4 @@
-"""Print how far intervals, confidence and the input gate hold on patients unseen by their nets.
+"""Print how far intervals, confidence and the image check hold on held-out patients.
 
 usage: python benchmarks/uncertainty.py TRAIN_OUT BIDS_DIR [--labels DIR] [--write WEIGHTS]
        [--faults KEY ...] [--out OUT]
@@ -7,7 +7,7 @@ usage: python benchmarks/uncertainty.py TRAIN_OUT BIDS_DIR [--labels DIR] [--wri
 read. Every figure of a patient comes from a model learnt on the other patients. ``--write`` puts
 ``<name>.calibration.json`` beside finished weights, as ``msseg-train`` does for new ones.
 ``--faults`` damages the images of these visits in known ways and prints the flags. ``--out`` reads
-the records of a run of the app and prints what its gate said.
+the records of a run of the app and prints what its check of the images said.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 from scipy import ndimage
 
 from bids_msseg.bids.record import read_records
-from bids_msseg.evaluation.calibration import Experience, calibrate, learn
 from bids_msseg.evaluation.labels import LabelledFiles, find_labelled
 from bids_msseg.imaging.normalise import build_stack
 from bids_msseg.imaging.quality import TrainingVisits, find_faults
@@ -37,6 +36,7 @@ from bids_msseg.lesions.uncertainty_fit import (
     fit_load,
     rank_auc,
 )
+from bids_msseg.training.calibration import HeldOutData, calibrate, collect_held_out
 
 BINS = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
@@ -46,10 +46,10 @@ def main() -> int:
     options = _parse()
     labels = options.labels or options.bids_dir / "derivatives" / "manual"
     files = find_labelled(options.bids_dir, labels, options.train_out / "consensus")
-    learnt = learn(options.train_out, files)
+    learnt = collect_held_out(options.train_out, files)
     print(load_table(learnt))
     print(confidence_table(learnt.lesions))
-    print(gate_table(learnt, files))
+    print(image_table(learnt, files))
     by_key = {item.visit.key: item for item in files}
     for key in options.faults:
         print(fault_table(by_key[key], learnt, files))
@@ -76,7 +76,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def load_table(learnt: Experience) -> str:
+def load_table(learnt: HeldOutData) -> str:
     """Interval of every visit, made without its patient, and coverage by site."""
     checked = check_load(learnt.loads)
     names = dict(zip(learnt.loads, learnt.visits, strict=True))
@@ -159,8 +159,8 @@ def _within(pairs: Sequence[tuple[LesionCase, float]]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def gate_table(learnt: Experience, files: Sequence[LabelledFiles]) -> str:
-    """Tell what the gate says of each labelled visit, held against the others."""
+def image_table(learnt: HeldOutData, files: Sequence[LabelledFiles]) -> str:
+    """Tell what the check of the images says of each labelled visit, held against the others."""
     rows = []
     for item, measures in zip(files, learnt.measures, strict=True):
         others = _without(learnt, files, item)
@@ -168,11 +168,13 @@ def gate_table(learnt: Experience, files: Sequence[LabelledFiles]) -> str:
         said = "; ".join(find_faults(measures, others)) or "-"
         far = "n/a" if distance is None else f"{distance:.1f}"
         rows.append((item.visit.key, item.site, far, said))
-    return "## Input gate\n\n" + _table(("visit", "site", "distance", "flags"), rows)
+    return "## Check of the input images\n\n" + _table(
+        ("visit", "site", "distance", "flags"), rows
+    )
 
 
 def _without(
-    learnt: Experience, files: Sequence[LabelledFiles], item: LabelledFiles
+    learnt: HeldOutData, files: Sequence[LabelledFiles], item: LabelledFiles
 ) -> TrainingVisits:
     """Return what a training without a visit's patient would know."""
     pairs = zip(files, learnt.measures, strict=True)
@@ -180,8 +182,8 @@ def _without(
     return TrainingVisits(tuple(m for other, m in pairs if other.visit.participant != who))
 
 
-def fault_table(item: LabelledFiles, learnt: Experience, files: Sequence[LabelledFiles]) -> str:
-    """Tell what the gate says of a visit whose images were damaged on purpose."""
+def fault_table(item: LabelledFiles, learnt: HeldOutData, files: Sequence[LabelledFiles]) -> str:
+    """Tell what the check of the images says of a visit whose images were damaged on purpose."""
     others = _without(learnt, files, item)
     images = {c: as_ras(load_volume(path)) for c, path in item.visit.contrasts.items()}
     rows = []
@@ -268,7 +270,7 @@ def _moved(volume: Volume, inside: np.ndarray, mm: float) -> Volume:
 
 
 def record_table(out: Path) -> str:
-    """Tell what the gate said of the visits of a finished run."""
+    """Tell what the check of the images said of the visits of a finished run."""
     rows = []
     for record in read_records(out):
         far = record.quality_measures.get("training_distance")

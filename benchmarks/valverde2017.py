@@ -18,11 +18,11 @@ from pathlib import Path
 import yaml
 
 from bids_msseg.bids.query import find_visits
-from bids_msseg.cascade.folds import Split
-from bids_msseg.commands.shipping import score_table
-from bids_msseg.commands.train_valverde import run_valverde
 from bids_msseg.evaluation.labels import LabelledFiles, find_truth, read_sites
 from bids_msseg.models.engine import choose_engine
+from bids_msseg.training.data.folds import Split
+from bids_msseg.training.model_card import score_table
+from bids_msseg.training.valverde.run import run_valverde
 
 
 def main() -> int:

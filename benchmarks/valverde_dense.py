@@ -20,12 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.cascade.stages import load_visit
-from bids_msseg.cascade.valverde.inference import dense_probability, patch_probability
-from bids_msseg.cascade.valverde.nets import PADDINGS, PatchNet
-from bids_msseg.cascade.valverde.sampling import fill_missing, find_candidates
 from bids_msseg.models.engine import Engine, choose_engine
+from bids_msseg.training.data.visits import LabelledVisit, load_visit
+from bids_msseg.training.valverde.inference import dense_probability, patch_probability
+from bids_msseg.training.valverde.nets import PADDINGS, PatchNet
+from bids_msseg.training.valverde.sampling import fill_missing, find_candidates
 
 EDGE = 96
 

@@ -25,11 +25,10 @@ from typing import Any, Final
 
 from bids_msseg import __version__, readers
 from bids_msseg.errors import UsageError
-from bids_msseg.option_files import roots_by_name
+from bids_msseg.option_files import check_mask_places, roots_by_name
 from bids_msseg.options import (
     DEFAULT_SPACES,
     Level,
-    OutputSpace,
     SkullStripped,
     as_flag,
     check_folders,
@@ -38,6 +37,7 @@ from bids_msseg.options import (
     plain_value,
     read_typed,
 )
+from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace
 
 Filters = Mapping[str, Any]
 WORK_FOLDER: Final = ".work"
@@ -67,7 +67,8 @@ class Query:
     bids_database_dir : Path, optional
         Folder of pybids' index, made there if it is missing.
     derivatives : mapping of str to Path
-        Further datasets by name, whose brain masks are used.
+        Further datasets by name, whose brain masks are used; ``freesurfer`` is the folder
+        of FreeSurfer's subjects.
     lesion_masks, exclude_masks : mapping of str to Path
         Folders by name, or patterns of files with ``{subject}`` and ``{session}``: lesion masks
         that replace the networks; masks of what is no lesion.
@@ -102,8 +103,14 @@ class Processing:
     ----------
     output_spaces : tuple of OutputSpace
         Grids on which masks are written.
+    atlas : tuple of AtlasChoice
+        Atlases whose regions share out the lesion load.
+    fill_lesions : bool
+        Write FLAIR and T1w with filled lesions.
+    lesion_roi : bool
+        Write the mask on the T1w under the name by which fMRIPrep finds it.
     model : str, optional
-        Absolute path of a model or the name of a shipped one; None is the shipped default.
+        Absolute path of a model or the name of a bundled one; None is the bundled default.
     threshold : float, optional
         Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
     min_lesion_volume : float
@@ -119,6 +126,9 @@ class Processing:
     """
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
+    atlas: tuple[AtlasChoice, ...] = ()
+    fill_lesions: bool = False
+    lesion_roi: bool = False
     model: str | None = None
     threshold: float | None = None
     min_lesion_volume: float = 3.0
@@ -225,7 +235,7 @@ class RunConfig:
     UnknownLevelError
         For a level that does not exist.
     UsageError
-        If folders lie where they would spoil the dataset.
+        If folders lie where they would spoil the dataset, or an atlas of FreeSurfer has no folder.
 
     Examples
     --------
@@ -250,11 +260,23 @@ class RunConfig:
         for level in self.levels:
             check_level(level)
         check_folders(self.bids_dir, self.output_dir, self.work_dir)
+        check_mask_places(self.output_dir, self.query.lesion_masks, self.query.exclude_masks)
+        wanted = [str(one) for one in self.processing.atlas if one.kind == FREESURFER]
+        if wanted and FREESURFER not in self.query.derivatives:
+            raise UsageError(
+                f"--atlas {wanted[0]} needs the folder of FreeSurfer's subjects",
+                hint=f"add --derivatives {FREESURFER}=PATH",
+            )
 
     @property
     def work_dir(self) -> Path:
         """Folder for intermediate files: as asked for, else ``.work`` in the output folder."""
         return self.execution.work_dir or self.output_dir / WORK_FOLDER
+
+    @property
+    def with_networks(self) -> bool:
+        """Whether the networks are run: given masks need them for nothing but filling."""
+        return not self.query.lesion_masks or self.processing.fill_lesions
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> RunConfig:

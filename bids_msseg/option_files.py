@@ -110,6 +110,27 @@ def roots_by_name(*places: Mapping[str, Path]) -> dict[str, Path]:
     return roots
 
 
+def check_mask_places(output_dir: Path, *places: Mapping[str, Path]) -> None:
+    """Refuse to read masks from the folder whose masks a run replaces.
+
+    Parameters
+    ----------
+    output_dir : Path
+    *places : mapping of str to Path
+        Folders or patterns by name.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name, place in (item for named in places for item in named.items()):
+        if pattern_root(place) == output_dir:
+            raise UsageError(
+                f"the masks {name} lie in the output folder, where this run writes its own",
+                hint="give another output folder, or a folder with copies of the masks",
+            )
+
+
 def read_file(file: Path, *, what: str) -> str:
     """Read a small text file that an option names.
 

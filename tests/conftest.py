@@ -1,4 +1,4 @@
-"""Fixtures that every room shares."""
+"""Fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from bids_msseg.cascade.patches import LabelledVisit
+    from bids_msseg.training.data.visits import LabelledVisit
 
 # a busy machine must not turn a right answer into a failure
 settings.register_profile("no-deadline", deadline=None)
@@ -43,33 +43,34 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cascade of widths (4, 8) set by hand, not trained: it finds what is bright on FLAIR.
+    """A cascade set by hand, not trained: it finds what is bright on FLAIR."""
+    from small_net import write_small_net
 
-    CNN-1 hands the FLAIR on to its head; what only passes the gate is refused because CNN-2 says
-    one half to every voxel.
-    """
+    return write_small_net(tmp_path_factory.mktemp("model") / "bright.safetensors")
+
+
+@pytest.fixture(scope="session")
+def toy_cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained cascade with its pretrained CNN-1; it has seen ``sub-99``."""
     import torch
 
-    from bids_msseg.cascade.checkpoint import save_cascade
-    from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-    from bids_msseg.models.weights import OperatingPoint
+    from bids_msseg.models.checkpoint import save_cascade
+    from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
+    from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
+    from bids_msseg.models.weights import CascadePoint
 
-    torch.manual_seed(7)
-    first, second = CandidateNet((4, 8)), RefinementNet((4, 8))
-    with torch.no_grad():
-        for block, source in ((first.unet.encoder[0], 0), (first.unet.decoder[0], 8)):
-            for convolution, channel in ((block[0], source), (block[3], 0)):
-                convolution.weight.zero_()
-                convolution.weight[0, channel, 1, 1, 1] = 1
-        first.head.weight.zero_()
-        first.head.weight[0, 0] = 1.5
-        first.head.bias.fill_(-12.5)
-        for parameter in second.parameters():
-            parameter.zero_()
-        second.lesion[2].bias.fill_(3.0)
-    path = tmp_path_factory.mktemp("model") / "bright.safetensors"
-    point = OperatingPoint(gate=0.05, keep=0.5, threshold=0.5)
-    save_cascade(path, [first], [second], name="bright", version="0", point=point)
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("given") / "toy.safetensors"
+    save_cascade(
+        path,
+        [LesionAnatomyNet(LesionAnatomyConfig((4, 8)))],
+        LesionRefinementNet(LesionRefinementConfig((4, 6, 8))),
+        unseen=LesionAnatomyNet(LesionAnatomyConfig((4, 8))),
+        name="toy",
+        version="0",
+        point=CascadePoint(candidate_threshold=0.01),
+        notes={"visits": ["sub-99"], "images": {"sub-99": "0"}},
+    )
     return path
 
 
@@ -195,7 +196,7 @@ def labelled_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_visit() -> Callable[..., LabelledVisit]:
     """A ball of brain with noise around zero, and bright cubes of lesion in its FLAIR."""
-    from bids_msseg.cascade.patches import LabelledVisit
+    from bids_msseg.training.data.visits import LabelledVisit
 
     def make(
         name: str = "sub-01",

@@ -40,7 +40,7 @@ def _python(
     )
 
 
-def test_rooms_import_downwards_only() -> None:
+def test_packages_import_downwards_only() -> None:
     lint_imports = Path(sysconfig.get_path("scripts")) / "lint-imports"
     done = subprocess.run(
         [lint_imports, "--no-cache"],

@@ -22,7 +22,7 @@ from bids_msseg import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bids_msseg"
-LISTS = ("RUNTIME", "EVALUATE", "TRAIN", "ONNX", "DOCS", "TEST")
+LISTS = ("RUNTIME", "EVALUATE", "TRAIN", "DOCS", "TEST")
 CAPPED = {"mkdocs"}
 """Distributions with an upper bound, for a reason that setup.py tells."""
 DISTRIBUTIONS = {
@@ -30,7 +30,6 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "bids": "pybids",
     "cc3d": "connected-components-3d",
-    "google": "onnx",  # google.protobuf comes with it
     "skimage": "scikit-image",
     "yaml": "pyyaml",
 }
@@ -118,7 +117,7 @@ def test_imports_are_found(code: str, expected: list[tuple[str, bool]]) -> None:
 
 
 def test_everything_that_is_imported_is_required() -> None:
-    declared = distributions("RUNTIME", "EVALUATE", "TRAIN", "ONNX")
+    declared = distributions("RUNTIME", "EVALUATE", "TRAIN")
     assert {name for name, _ in all_imports()} <= declared
 
 
@@ -156,9 +155,6 @@ def test_every_module_serves_a_program(metadata: dict[str, Any]) -> None:
     programs = [re.split("[=:]", line)[1] for line in scripts]
     # run by python -m
     programs += ["bids_msseg.__main__", "bids_msseg.training.pretrain"]
-    # functions for Python that no program calls yet
-    programs += ["bids_msseg.lesions.filling", "bids_msseg.models.brain_volumes"]
-    programs += ["bids_msseg.lesions.atlas", "bids_msseg.imaging.atlas"]
     assert set(files) - reachable(programs, files) == set()
 
 
@@ -202,7 +198,7 @@ def test_metadata_lead_to_the_project(metadata: dict[str, Any]) -> None:
 
 def test_extras_hold_what_one_program_needs(metadata: dict[str, Any]) -> None:
     extras = {name: set(wanted) for name, wanted in metadata["extras_require"].items()}
-    assert extras["evaluate"] | extras["train"] | extras["onnx"] == extras["all"]
+    assert extras["evaluate"] | extras["train"] == extras["all"]
     assert extras["evaluate"] | extras["train"] | extras["docs"] <= extras["test"]
     assert not extras["all"] & set(metadata["install_requires"])
 

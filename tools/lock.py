@@ -1,6 +1,6 @@
 """Write the exact versions of this environment that setup.py's requirements lead to.
 
-``requirements.lock`` is what all programs but ``msseg-export`` need, ``requirements-docs.lock``
+``requirements.lock`` is what all programs need, ``requirements-docs.lock``
 what building the documentation adds, ``requirements-test.lock`` what the tests add to both.
 torch is left out: the Makefile chooses its build.
 

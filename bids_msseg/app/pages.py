@@ -18,7 +18,7 @@ from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import Delivery
 
 LOGGER = logging.getLogger("bids_msseg")
 
@@ -29,7 +29,7 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
     threshold = header.point.threshold if asked is None else asked
     text = methods_paragraph(
         ["FLAIR", "T1w", "T2w"],
-        model=header.name,
+        model=header.name if config.with_networks else "",
         sha256=header.sha256,
         threshold=threshold,
         min_lesion_volume=config.processing.min_lesion_volume,

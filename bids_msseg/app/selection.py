@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
+from bids_msseg.app.extras import find_extras
 from bids_msseg.bids.paths import intermediate_path, stale_outputs
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
@@ -18,12 +19,13 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import CannotCreateError, NothingSelectedError
 from bids_msseg.lesions.mask_values import ANY
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
-from bids_msseg.reports.text import listed
+from bids_msseg.reports.text import listed, without_folders
+from bids_msseg.spaces import FREESURFER
 from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import Delivery
 
 LOGGER = logging.getLogger("bids_msseg")
 NAMED_PACKAGES = ("bids_msseg", "nipype", "torch", "SimpleITK", "deepbet")
@@ -40,7 +42,7 @@ def select_visits(config: RunConfig) -> Selection:
         sessions=query.session_label,
         filters=query.bids_filters,
         database_dir=query.bids_database_dir,
-        derivatives=query.derivatives,
+        derivatives=_with_brain_masks(query.derivatives),
         lesion_masks=query.lesion_masks,
         exclude_masks=query.exclude_masks,
         ignore=query.ignore,
@@ -55,6 +57,11 @@ def select_visits(config: RunConfig) -> Selection:
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
     return selection
+
+
+def _with_brain_masks(derivatives: Mapping[str, Path]) -> dict[str, Path]:
+    """Leave out the folder of FreeSurfer's subjects, which holds atlases."""
+    return {name: folder for name, folder in derivatives.items() if name != FREESURFER}
 
 
 def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
@@ -89,36 +96,48 @@ def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
     """Whether an earlier run has left everything that this one would write."""
     from bids_msseg.workflow.resume import is_finished
 
-    wanted = delivery.fingerprint
-    return is_finished(config.output_dir, delivery.visit, wanted, spaces=output_spaces(config))
+    return is_finished(
+        config.output_dir,
+        delivery.visit,
+        delivery.fingerprint,
+        spaces=output_spaces(config),
+        extras=delivery.extras,
+    )
 
 
 def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
     """Collect what the last node of a visit has to know."""
-    from bids_msseg.nodes.outputs import MASK_THRESHOLD, Delivery
+    from bids_msseg.nodes.delivery import MASK_THRESHOLD, Delivery
     from bids_msseg.workflow.resume import fingerprint
 
-    chosen, with_nets = config.processing, not config.query.lesion_masks
+    chosen = config.processing
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
+    if config.query.lesion_masks:
+        threshold = MASK_THRESHOLD
     options = analysis_options(config, header)
     if not visit.exclude_masks:
         # masks of other visits do not make this one stale
         options.pop("exclude_masks", None)
-    model_digest = _model_digest(config, header) if with_nets else ""
-    digests = fingerprint(visit, options, model_digest, __version__)
+    extras, notes = find_extras(config, visit)
+    if not config.with_networks:
+        notes += ("the anatomy is not measured: given masks replace the networks",)
+    model_digest = _model_digest(config, header) if config.with_networks else ""
+    digests = fingerprint(visit, options, model_digest, __version__, extras)
+    model = ModelUse(header.name, header.version, header.sha256)
     return Delivery(
-        visit=visit,
+        visit=replace(visit, notes=(*visit.notes, *notes)),
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
         derivatives=config.query.datasets,
-        model=ModelUse(header.name, header.version, header.sha256) if with_nets else None,
-        gate=header.point.candidate_threshold,
-        threshold=threshold if with_nets else MASK_THRESHOLD,
+        model=model if config.with_networks else None,
+        candidate_threshold=header.point.candidate_threshold,
+        threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
         fingerprint=digests.results,
         maps_fingerprint=digests.maps,
         versions=package_versions(),
+        extras=extras,
     ).described()
 
 
@@ -136,21 +155,30 @@ def with_intermediate(delivery: Delivery) -> Delivery:
 
 
 def needs_networks(delivery: Delivery) -> bool:
-    """Whether nothing stands in for the networks of a visit."""
-    return delivery.intermediate is None and delivery.visit.lesion_mask is None
+    """Whether a visit runs the networks: with a given mask, for the anatomy that filling needs."""
+    return delivery.intermediate is None and delivery.with_anatomy
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
-    """Name what shapes results; the model by its name, as where it lies says something else."""
+    """Name what shapes results; files without the folders where they lie."""
     options = {**config.analysis_fingerprint_options(), "model": header.name}
+    texts = {name: options[name] for name in ("atlas", "output_spaces")}
+    options |= {name: list(map(without_folders, texts[name])) for name in texts}
+    for name in _unused(config):
+        del options[name]
     masks = list(config.query.lesion_masks)
-    unused = ("model", "threshold", "fast") if masks else ("mask_values",)
-    used = {name: value for name, value in options.items() if name not in unused}
     if masks:
-        used |= {"lesion_masks": masks, "mask_values": used["mask_values"] or [ANY]}
+        options |= {"lesion_masks": masks, "mask_values": options["mask_values"] or [ANY]}
     if config.query.exclude_masks:
-        used["exclude_masks"] = list(config.query.exclude_masks)
-    return used
+        options["exclude_masks"] = list(config.query.exclude_masks)
+    return options
+
+
+def _unused(config: RunConfig) -> tuple[str, ...]:
+    """Name the options that change nothing, because masks are given or because none are."""
+    if not config.query.lesion_masks:
+        return ("mask_values",)
+    return ("threshold",) if config.with_networks else ("threshold", "model", "fast")
 
 
 def _scalar(value: Any) -> Any:
@@ -164,8 +192,9 @@ def package_versions() -> dict[str, str]:
 
 
 def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
-    """List name and resolution of every output space."""
-    return tuple((space.name, space.resolution) for space in config.processing.output_spaces)
+    """List name and resolution of every output space, grids of files left out."""
+    spaces = config.processing.output_spaces
+    return tuple((space.name, space.resolution) for space in spaces if not space.file)
 
 
 def read_model_header(config: RunConfig) -> ModelHeader:

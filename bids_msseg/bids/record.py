@@ -98,6 +98,11 @@ class VisitRecord:
         BIDS URIs of masks of what is no lesion.
     excluded_ml : float or None
         Lesion that they took, mL; None without them.
+    brain_measures : mapping of str to float
+        Volumes of the anatomy in mL and fractions, by the name of their column; see
+        :data:`bids_msseg.models.brain_volumes.MEASURES`.
+    anatomy_implausible : tuple of str or None
+        What of them is implausible; None where they were not measured.
     """
 
     participant: str
@@ -134,6 +139,8 @@ class VisitRecord:
     lesion_mask: str = ""
     exclude_masks: tuple[str, ...] = ()
     excluded_ml: float | None = None
+    brain_measures: Mapping[str, float] = field(default_factory=dict)
+    anatomy_implausible: tuple[str, ...] | None = None
 
     @property
     def quality(self) -> str:

@@ -176,7 +176,7 @@ def _mapping(read: Callable[[Any], _T]) -> Callable[[Any], dict[str, _T]]:
 
 
 _CHANGES_IN_WORDS = ("fingerprint", "failed", "hint", "notes")
-_CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|^lesions_")
+_CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|_fraction_change$|^lesions_")
 READERS: Mapping[str, Callable[[Any], Any]] = {
     "participant": _label,
     "session": _optional(_label),
@@ -212,4 +212,6 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "lesion_mask": _text,
     "exclude_masks": _texts,
     "excluded_ml": _optional(_amount),
+    "brain_measures": _mapping(_measure),
+    "anatomy_implausible": _optional(_texts),
 }

@@ -18,6 +18,7 @@ from bids_msseg.bids.choose import is_fetched, misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key
 from bids_msseg.errors import NoInputError
 from bids_msseg.option_files import pattern_root
+from bids_msseg.spaces import fill_in
 
 LESION_LABELS = ("L", "lesion")
 """Values of ``label-`` that mean lesion; BIDS advises the first, the second is as common."""
@@ -198,11 +199,10 @@ def _masks(
     if pattern_root(place) == place:
         found = _candidates(place, flair, participant, session, takes)
         return [mask for mask in found if _may_be_of(mask, flair)]
-    if (session is None) == ("{session}" in str(place)):
+    path = fill_in(str(place), participant, session)
+    if path is None or (session is not None and "{session}" not in str(place)):
         # one file for all sessions would be a mask of another day
         return []
-    name = str(place).replace("{subject}", participant).replace("{session}", session or "")
-    path = Path(name)
     # a link that leads nowhere is not fetched
     return [path] if path.is_file() or path.is_symlink() else []
 

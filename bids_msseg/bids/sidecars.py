@@ -18,17 +18,22 @@ from typing import Any, Final
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.io.atomic import publish, write_atomic
+from bids_msseg.lesions.atlas import REGION_COLUMNS
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
 __all__ = [
     "Method",
     "Origin",
+    "anatomy_sidecar",
+    "atlas_dictionary",
     "bids_uri",
     "brain_mask_sidecar",
     "candidates_sidecar",
     "dseg_columns",
     "dseg_rows",
     "dseg_sidecar",
+    "filled_sidecar",
     "lesion_mask_sidecar",
     "link_name",
     "preproc_sidecar",
@@ -91,15 +96,15 @@ class Method:
     Attributes
     ----------
     model : ModelUse or None
-        The cascade's weights; None where a given mask replaced the networks.
+        The cascade's weights; None where no network was run.
     threshold : float
         On the final probability.
     min_lesion_volume : float
         In mm³; smaller components are removed.
-    gate : float or None
-        On the probability of the candidate net.
+    candidate_threshold : float or None
+        On the probability of the first network.
     masks : str
-        Name of the dataset of the given mask; empty where networks were run.
+        Name of the dataset of the given mask; empty where networks found the lesions.
     excluded : str
         Names of the datasets of the exclusion masks; empty where there are none.
     """
@@ -107,15 +112,15 @@ class Method:
     model: ModelUse | None
     threshold: float
     min_lesion_volume: float
-    gate: float | None = None
+    candidate_threshold: float | None = None
     masks: str = ""
     excluded: str = ""
 
     def keys(self) -> dict[str, Any]:
         """Return the model and the thresholds, or what replaced them."""
-        found: dict[str, Any] = {"SegmentationMethod": f"Given lesion mask of {self.masks}"}
-        if self.model is not None:
-            found = {**self.model_keys(), "Threshold": self.threshold}
+        found: dict[str, Any] = {**self.model_keys(), "Threshold": self.threshold}
+        if self.masks:
+            found = {"SegmentationMethod": f"Given lesion mask of {self.masks}"}
         found["MinLesionVolume"] = self.min_lesion_volume
         found["MinLesionVolumeUnits"] = "mm^3"
         return found
@@ -219,6 +224,31 @@ def preproc_sidecar(
     }
 
 
+def filled_sidecar(
+    contrast: str, origin: Origin, method: Method, *, skull_stripped: bool
+) -> dict[str, Any]:
+    """Describe an image whose lesions are filled.
+
+    Parameters
+    ----------
+    contrast : str
+        BIDS suffix.
+    origin : Origin
+        Source and grid.
+    method : Method
+        How the lesions were found.
+    skull_stripped : bool
+        As the input.
+    """
+    text = f"{contrast} as acquired; lesions have the intensities of the white matter around them"
+    return {
+        "Description": text,
+        "SkullStripped": skull_stripped,
+        **origin.keys(),
+        **method.keys(),
+    }
+
+
 def brain_mask_sidecar(origin: Origin, *, method: str) -> dict[str, Any]:
     """Describe a brain mask.
 
@@ -251,20 +281,21 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the lesion mask, the result."""
     given = f"Lesions, from the given mask of {method.masks}"
-    text = "Lesions, the result of the cascade" if method.model else given
+    text = given if method.masks else "Lesions, the result of the cascade"
     return _lesion_mask(text + method.without(), origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the mask of all candidates of the first net."""
+    """Describe the mask of all candidates of the first network."""
     text = "Candidates: what the sensitive first network proposes, before any is removed"
     content = _lesion_mask(text, origin, method)
-    return content if method.gate is None else {**content, "Threshold": method.gate}
+    threshold = method.candidate_threshold
+    return content if threshold is None else {**content, "Threshold": threshold}
 
 
 def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the mask of what is not in the result."""
-    what = "Candidates" if method.model else "Parts of the given mask"
+    what = "Parts of the given mask" if method.masks else "Candidates"
     return _lesion_mask(f"{what} that are not part of the result", origin, method)
 
 
@@ -280,7 +311,7 @@ def _lesion_mask(description: str, origin: Origin, method: Method) -> dict[str, 
 
 def _by_hand(method: Method) -> dict[str, Any]:
     """Say that nobody drew it; of a given mask, that is not known."""
-    return {} if method.model is None else {"Manual": False}
+    return {} if method.masks else {"Manual": False}
 
 
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
@@ -307,6 +338,17 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
         **origin.keys(),
         **method.keys(),
         **{name: columns[name] for name in dseg_columns() if name not in _DSEG_OWN},
+    }
+
+
+def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the label image of the anatomy, and the column of its table that BIDS does not."""
+    return {
+        "Description": "Anatomy of the brain, found by the first network at 2 mm",
+        "Manual": False,
+        **origin.keys(),
+        **method.model_keys(),
+        "volume_ml": dict(LABEL_COLUMNS["volume_ml"]),
     }
 
 
@@ -369,6 +411,12 @@ def xfm_sidecar(
 def stats_dictionary() -> dict[str, Any]:
     """Describe the columns of the table with one row a lesion or rejected candidate."""
     return column_dictionary()
+
+
+def atlas_dictionary() -> dict[str, Any]:
+    """Describe the columns of the table with one row per atlas and region."""
+    atlas = {"Description": "Atlas, by the name that --atlas gives it"}
+    return {"atlas": atlas, **{name: dict(about) for name, about in REGION_COLUMNS.items()}}
 
 
 def _versions(software: Mapping[str, str]) -> str:

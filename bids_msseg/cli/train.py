@@ -1,4 +1,4 @@
-"""``msseg-train``: train the cascade on the labelled patients of a site, and evaluate it.
+"""``msseg-train``: train the cascade on labelled patients of a site, and evaluate it.
 
 Every score is of a patient that the networks behind it have not seen. The same command resumes a
 stopped training.
@@ -7,29 +7,20 @@ stopped training.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bids_msseg.bids.files import is_newer
 from bids_msseg.cli.parser import Parser
-from bids_msseg.commands.cohort_cache import prepare_cohort
-from bids_msseg.commands.folding import deal_nested_folds, keep_plan, read_split
-from bids_msseg.commands.recipes import lesion_is_white, make_recipe, read_recipe, read_yaml
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.evaluation.labels import LabelledFiles, find_labelled
 from bids_msseg.evaluation.mask_values import add_option, read_option
 from bids_msseg.process import refuse, supervise
 
 if TYPE_CHECKING:
-    from bids_msseg.cascade.folds import Split
-    from bids_msseg.cascade.schedule import Goal
-    from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.cascade.team import Member
-    from bids_msseg.evaluation.scoring import Score
+    from bids_msseg.trainer.process_group import Member
 
 LOGGER = logging.getLogger("bids_msseg")
 PRESETS = ("valverde2017",)
@@ -54,17 +45,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init",
         metavar="NAME|PATH",
-        help="go on from these weights, with one labelled patient or more, and compare before "
-        "and after on held-out patients",
+        help="weights to start from: the name of a bundled model, a .safetensors file, or a .pt "
+        "file of a CNN-1 that was pretrained on synthetic images (default: the bundled model)",
     )
     parser.add_argument(
         "--preset", choices=PRESETS, help="train the cascade of Valverde et al. 2017 instead"
     )
-    parser.add_argument("--recipe", type=Path, help="YAML: steps, batch, widths, seed, folds")
+    parser.add_argument(
+        "--recipe", type=Path, help="YAML: seed, folds, steps and rates of both networks"
+    )
     parser.add_argument(
         "--label-maps",
         type=Path,
-        help="folder with anatomy/*_dseg and tissue-lesion/*_dseg, to synthesise images from",
+        help="folder with anatomy/*_dseg, to synthesise images from",
     )
     parser.add_argument(
         "--lesion-bank",
@@ -143,28 +136,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> ExitCode:
-    """Do what was asked for: a preset, a fine-tuning, or a training from nothing.
+    """Train the cascade or a preset.
 
-    Started by ``torchrun``, several processes train each net together.
+    Started by ``torchrun``, several processes train each network together.
     """
     refuse_odd_options(options)
-    from bids_msseg.cascade.log_watch import show_progress
-    from bids_msseg.cascade.team import join
+    from bids_msseg.trainer.log_watch import show_progress
+    from bids_msseg.trainer.process_group import join
 
     with join(options.device) as member:
         if member.size > 1:
-            _enter_team(options, member)
+            _enter_group(options, member)
         if options.preset:
             return _train_preset(options)
         with show_progress(options.output_dir / "logs", enabled=member.rank == 0):
-            if options.init is None:
-                return _train_cascade(options)
-            start = starting_weights(options.init)
-            return _tune(options) if start is None else _train_from(options, start)
+            return _train_cascade(options)
 
 
-def _enter_team(options: argparse.Namespace, member: Member) -> None:
-    """Take this process's device and threads; only the first one tells what goes well."""
+def _enter_group(options: argparse.Namespace, member: Member) -> None:
+    """Take this process's device and threads; only rank zero logs what goes well."""
     import torch
 
     if options.preset:
@@ -175,53 +165,51 @@ def _enter_team(options: argparse.Namespace, member: Member) -> None:
         LOGGER.setLevel(logging.WARNING)
 
 
-def starting_weights(init: str) -> Path | None:
-    """Find weights whose CNN-1 has an anatomy head; None for those of an older format."""
-    from bids_msseg.models.weights import ANATOMY_FORMAT, find_model, read_header
+def starting_weights(init: str | None) -> Path:
+    """Find the weights to start from.
 
-    if init.endswith(".pt"):
+    Parameters
+    ----------
+    init : str or None
+        A path, the name of a bundled model, or None for the default one.
+
+    Raises
+    ------
+    NoInputError, UsageError
+        If there are no such weights.
+    DataError
+        If they are not a cascade of this version.
+    """
+    from bids_msseg.models.weights import find_model, read_header
+
+    if init is not None and init.endswith(".pt"):
         if not Path(init).is_file():
             raise NoInputError(f"there is no file {init}", hint="correct --init")
         return Path(init)
     path = find_model(init)
-    return path if read_header(path).format == ANATOMY_FORMAT else None
-
-
-def _train_from(options: argparse.Namespace, start: Path) -> ExitCode:
-    """Train from networks with an anatomy head."""
-    from bids_msseg.cascade.team import run_first
-    from bids_msseg.commands.train_cascade import read_cascade_recipe, train_cascade
-
-    # a wrong recipe is reported before anything is prepared
-    read_cascade_recipe(options.recipe)
-    train_cascade(options, start, run_first(lambda: _labelled(options)))
-    return ExitCode.SUCCESS
+    read_header(path)
+    return path
 
 
 def refuse_odd_options(options: argparse.Namespace) -> None:
-    """Refuse options that mean nothing together, and to go on with what has not begun.
+    """Refuse options that mean nothing together, and to resume what has not begun.
 
     Raises
     ------
     UsageError
-        If an option has no meaning beside ``--init`` or ``--preset``.
+        If an option has no meaning with ``--preset``.
     NoInputError
-        If ``--resume`` is given and there is nothing to go on with.
+        If ``--resume`` is given and there is nothing to resume.
     """
-    kind = "--preset" if options.preset else "--init"
-    idle = {"--outer": options.outer, "--split": options.split if options.init else None}
-    if not options.preset and options.init and starting_weights(options.init):
-        idle = {}
-    elif options.lesion_bank is not None:
-        raise UsageError(
-            "--lesion-bank needs --init with weights that have an anatomy head",
-            hint="leave out --lesion-bank",
-        )
-    if options.preset:
-        idle |= {"--init": options.init, "--label-maps": options.label_maps}
+    idle = {
+        "--init": options.init,
+        "--label-maps": options.label_maps,
+        "--lesion-bank": options.lesion_bank,
+        "--outer": options.outer,
+    }
     odd = [name for name, value in idle.items() if value]
-    if odd and (options.preset or options.init is not None):
-        raise UsageError(f"{odd[0]} has no meaning with {kind}", hint=f"leave out {odd[0]}")
+    if odd and options.preset:
+        raise UsageError(f"{odd[0]} has no meaning with --preset", hint=f"leave out {odd[0]}")
     begun = "valverde/training.json" if options.preset else "training.json"
     if options.resume and not (options.output_dir / begun).is_file():
         raise NoInputError(
@@ -230,117 +218,24 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
 
 
 def _train_cascade(options: argparse.Namespace) -> ExitCode:
-    """Prepare, train, score, ship."""
-    from bids_msseg.cascade.schedule import Goal, run_all
-    from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.cascade.team import run_first
-    from bids_msseg.models.engine import choose_engine
+    """Train both networks; a wrong recipe or start is reported before anything is prepared."""
+    from bids_msseg.trainer.process_group import rank_zero_first
+    from bids_msseg.training.recipe import read_recipe
+    from bids_msseg.training.run import train_cascade
 
-    settings = read_recipe(options.recipe)
-    # a wrong one is told before anything is prepared
-    recipe, seed = make_recipe(settings), int(settings["seed"])
-    engine = choose_engine(options.device)
-    files = run_first(lambda: _labelled(options))
-    split = run_first(lambda: _open_folder(options, settings, files))
-    workshop = Workshop(options.output_dir, split, recipe, engine, seed)
-    goal = Goal(_outer(options.outer, workshop.split), ship=not options.outer)
-    LOGGER.info("training on %d visits in %d folds", len(files), len(workshop.split.folds))
-    run_all(
-        workshop,
-        jobs=options.jobs,
-        threads=options.threads,
-        goal=goal,
-        on_done=lambda name: LOGGER.info("finished %s", name),
-    )
-    run_first(lambda: _finish(options, workshop, files, goal, settings))
-    return ExitCode.SUCCESS
-
-
-def _finish(
-    options: argparse.Namespace,
-    workshop: Workshop,
-    files: Sequence[LabelledFiles],
-    goal: Goal,
-    settings: Mapping[str, Any],
-) -> None:
-    """Score, tell, ship."""
-    from bids_msseg.commands.shipping import describe_data, score_table, ship, ship_fold
-    from bids_msseg.evaluation.calibration import calibrate, describe, learn
-
-    scores = _find_scores(workshop, files, goal)
-    print(score_table(scores))
-    for fold in goal.outer:
-        target = ship_fold(workshop, fold, name=options.name, recipe=settings)
-        LOGGER.info("weights that have not seen fold %d: %s", fold, target)
-    if goal.ship:
-        known = describe(learn(workshop.folder, files).calibration())
-        data = f"{known}\n{describe_data(options.bids_dir, files)}"
-        target = ship(workshop, name=options.name, scores=scores, recipe=settings, data=data)
-        calibrate(workshop.folder, files, target)
-        LOGGER.info("weights: %s", target)
-
-
-def _find_scores(workshop: Workshop, files: Sequence[LabelledFiles], goal: Goal) -> list[Score]:
-    """Choose thresholds and score, unless both are newer than every net and mask."""
-    from bids_msseg.cascade.points import choose_points
-    from bids_msseg.evaluation.scoring import cross_validate, read_scores
-
-    tests = goal.tests(workshop.split)
-    points, path = workshop.folder / "points.json", workshop.folder / "scores.tsv"
-    nets = [*workshop.folder.glob("checkpoints/*.pt"), *workshop.folder.glob("checkpoints/*.json")]
-    sources = [*nets, *(item.truth for item in files)]
-    if workshop.recipe.inner is not None:
-        wanted: tuple[int | None, ...] = (*((None,) if goal.ship else ()), *tests)
-        if not (is_newer([points], nets) and _covers(points, wanted)):
-            choose_points(workshop, wanted)
-        sources.append(points)
-    if is_newer([path], sources):
-        scores = read_scores(path)
-        if {one.visit for one in scores} == set(workshop.split.members(tests)):
-            LOGGER.info("scores are those of %s: nothing has changed since", path)
-            return scores
-    return cross_validate(workshop, files, tests)
-
-
-def _covers(points: Path, wanted: Sequence[int | None]) -> bool:
-    kept = json.loads(points.read_text(encoding="utf-8"))
-    return {"ship" if test is None else str(test) for test in wanted} <= set(kept)
-
-
-def _tune(options: argparse.Namespace) -> ExitCode:
-    """Go on from given weights; what is wrong is told before anything is prepared."""
-    from bids_msseg.cascade.team import run_first
-    from bids_msseg.commands.finetune import finetune, read_given, read_tuning
-    from bids_msseg.commands.shipping import describe_data
-    from bids_msseg.models.engine import choose_engine
-    from bids_msseg.models.weights import find_model
-
-    settings = read_tuning(options.recipe)
-    given = read_given(find_model(options.init))
-    engine = choose_engine(options.device)
-    files = run_first(lambda: _labelled(options))
-    done = finetune(
-        files,
-        options.output_dir,
-        given=given,
-        settings=settings,
-        name=options.name,
-        engine=engine,
-        jobs=options.jobs,
-        threads=options.threads,
-        label_maps=options.label_maps,
-        data=describe_data(options.bids_dir, files),
-    )
-    run_first(lambda: print(f"{done.table}\n\n{done.verdict}\n{done.advice}"))
-    LOGGER.info("weights: %s", done.path)
+    start, recipe = starting_weights(options.init), read_recipe(options.recipe)
+    train_cascade(options, start, recipe, rank_zero_first(lambda: _labelled(options)))
     return ExitCode.SUCCESS
 
 
 def _train_preset(options: argparse.Namespace) -> ExitCode:
-    """Train the source text's own cascade instead of ours."""
-    from bids_msseg.commands.shipping import score_table
-    from bids_msseg.commands.train_valverde import VALVERDE_RECIPE, read_settings, run_valverde
+    """Train the cascade of the source method."""
     from bids_msseg.models.engine import choose_engine
+    from bids_msseg.training.data.cohort_cache import prepare_cohort
+    from bids_msseg.training.data.folds import read_split
+    from bids_msseg.training.model_card import score_table
+    from bids_msseg.training.recipe import read_yaml
+    from bids_msseg.training.valverde.run import VALVERDE_RECIPE, read_settings, run_valverde
 
     settings = read_yaml(options.recipe, VALVERDE_RECIPE) if options.recipe else {}
     read_settings({**VALVERDE_RECIPE, **settings})
@@ -361,15 +256,6 @@ def _train_preset(options: argparse.Namespace) -> ExitCode:
     return ExitCode.SUCCESS
 
 
-def _outer(asked: Sequence[int], split: Split) -> tuple[int, ...]:
-    unknown = [fold for fold in asked if fold not in split.everything]
-    if unknown:
-        raise UsageError(
-            f"there is no fold {unknown[0]}", hint=f"there are {len(split.folds)}, from 0"
-        )
-    return tuple(sorted(set(asked)))
-
-
 def _labelled(options: argparse.Namespace) -> list[LabelledFiles]:
     return find_labelled(
         options.bids_dir,
@@ -378,27 +264,6 @@ def _labelled(options: argparse.Namespace) -> list[LabelledFiles]:
         site_column=options.site_column,
         mask_values=options.mask_values,
     )
-
-
-def _open_folder(
-    options: argparse.Namespace, settings: Mapping[str, Any], files: Sequence[LabelledFiles]
-) -> Split:
-    """Prepare the cohort, deal the folds, and keep both for a later call."""
-    from bids_msseg.commands.made import prepare_heads
-
-    out: Path = options.output_dir
-    for folder in ("checkpoints", "logs"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    loads = prepare_cohort(out, files, options.threads)
-    if options.label_maps is not None:
-        white = lesion_is_white(settings)
-        prepare_heads(options.label_maps, out / "heads", lesion_is_white=white)
-    if options.split is not None:
-        split = read_split(options.split, [item.visit.key for item in files])
-    else:
-        split = deal_nested_folds(files, loads, int(settings["folds"]))
-    keep_plan(out, split, {"recipe": settings})
-    return split
 
 
 if __name__ == "__main__":

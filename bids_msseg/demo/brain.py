@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.cascade.synthesis.placing import Terrain, prepare_terrain
 from bids_msseg.imaging.template import EMBEDDED, Template
 from bids_msseg.imaging.volume import Affine, load_volume
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.training.synthesis.placing import Terrain, prepare_terrain
 
 MARGIN_MM = 8
 CONTRASTS = ("FLAIR", "T1w", "T2w")

@@ -11,10 +11,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.synthesis.painting import paint
-from bids_msseg.cascade.synthesis.placing import place_lesions
-from bids_msseg.cascade.synthesis.shapes import LesionMap, resize
-from bids_msseg.cascade.synthesis.statistics import LesionStatistics, sample_contrasts
 from bids_msseg.demo.brain import CONTRASTS, Brain, Maps, load_maps, make_brain
 from bids_msseg.demo.files import (
     Participant,
@@ -25,6 +21,7 @@ from bids_msseg.demo.files import (
     write_truth,
 )
 from bids_msseg.demo.head import Scene, add_head, brain_only
+from bids_msseg.demo.painting import paint
 from bids_msseg.demo.scan import (
     Protocol,
     average_over_voxels,
@@ -36,6 +33,9 @@ from bids_msseg.demo.scan import (
 )
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.template import load_template
+from bids_msseg.training.synthesis.placing import place_lesions
+from bids_msseg.training.synthesis.shapes import LesionMap, resize
+from bids_msseg.training.synthesis.statistics import LesionStatistics, sample_contrasts
 
 LOGGER = logging.getLogger("bids_msseg")
 LARGEST_COHORT: Final = 99

@@ -1,10 +1,6 @@
-"""Before and after a fine-tuning: pairs of scores, a table of them, and a verdict.
+"""Scores of held-out patients before and after a training: pairs, a table, and the improvement.
 
-A cascade is called better only where patients that it had not learnt from say so, each by the
-nets that had not seen it; see :func:`judge`.
-
-Public names: :class:`Pair`, :class:`Verdict`, :func:`judge`, :func:`seen_before`,
-:func:`comparison_table`, :func:`comparison_rows`.
+A cascade is called better only where held-out patients show it; see :func:`assess_improvement`.
 """
 
 from __future__ import annotations
@@ -25,15 +21,15 @@ SHOWN: Final = {
 }
 BETTER: Final = "better"
 NOT_BETTER: Final = "not shown to be better"
-UNTOLD: Final = "cannot be told"
+UNDETERMINED: Final = "undetermined"
 YES, NO, UNKNOWN = "yes", "no", "not known"
 FEWEST: Final = 2
-"""Fewer held-out patients than this say nothing about the next one."""
+"""With fewer held-out patients the improvement is undetermined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One visit, segmented by the given cascade and by one tuned without its patient.
+    """One visit, segmented by the starting cascade and by one trained without its patient.
 
     Attributes
     ----------
@@ -60,12 +56,12 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether the tuned cascade may be called better.
+class Improvement:
+    """Whether the trained cascade may be called better.
 
     Attributes
     ----------
-    word : {"better", "not shown to be better", "cannot be told"}
+    word : {"better", "not shown to be better", "undetermined"}
     reason : str
         With the figures behind it.
     gain : MeanEstimate
@@ -80,8 +76,8 @@ class Verdict:
         return f"{self.word}: {self.reason}"
 
 
-def judge(pairs: Sequence[Pair]) -> Verdict:
-    """Say whether held-out patients show the tuned cascade to be better.
+def assess_improvement(pairs: Sequence[Pair]) -> Improvement:
+    """Assess whether held-out patients show the trained cascade to be better.
 
     Parameters
     ----------
@@ -90,19 +86,19 @@ def judge(pairs: Sequence[Pair]) -> Verdict:
 
     Returns
     -------
-    Verdict
+    Improvement
         ``better`` only if the mean Dice rose and, from five patients on, the bootstrap 95 %
         interval of the difference lies above zero, or, with fewer, the Dice rose in every
-        patient. ``cannot be told`` with fewer than two patients that count.
+        patient. ``undetermined`` with fewer than two patients that count.
     """
     fresh = [pair for pair in counted(pairs) if not math.isnan(pair.gain)]
     gain = estimate_mean([pair.gain for pair in fresh], [pair.patient for pair in fresh])
     if gain.n_patients < FEWEST:
-        return Verdict(UNTOLD, _why_untold(pairs, gain), gain)
+        return Improvement(UNDETERMINED, _why_undetermined(pairs, gain), gain)
     word, reason = _weigh(fresh, gain)
     if any(pair.seen == UNKNOWN for pair in fresh):
         reason += "; whether the given weights had seen these patients is not known"
-    return Verdict(word, reason, gain)
+    return Improvement(word, reason, gain)
 
 
 def _weigh(pairs: Sequence[Pair], gain: MeanEstimate) -> tuple[str, str]:
@@ -122,7 +118,7 @@ def counted(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair for pair in pairs if pair.patient not in seen]
 
 
-def _why_untold(pairs: Sequence[Pair], gain: MeanEstimate) -> str:
+def _why_undetermined(pairs: Sequence[Pair], gain: MeanEstimate) -> str:
     if all(pair.after is None for pair in pairs):
         return "no held-out patient"
     if len(counted(pairs)) < len(pairs):
@@ -183,7 +179,7 @@ def _seen_in(notes: Mapping[str, Any], visit: str, image: str | None) -> str:
 
 
 def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
-    """Return columns and rows of ``before_after.tsv``, one row a visit."""
+    """Return columns and rows of ``before_after.tsv``, one row per visit."""
     columns = ["visit", "site", "seen_before"]
     columns += [f"{name}_{when}" for name in SHOWN for when in ("before", "after")]
     rows = []
@@ -203,7 +199,7 @@ def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[s
 def comparison_table(pairs: Sequence[Pair]) -> str:
     """Write before and after as a Markdown table: every visit, then the mean with its n.
 
-    The mean is over the visits that :func:`judge` counts.
+    The mean is over the visits that :func:`assess_improvement` counts.
     """
     head = ["visit", "site", "seen before"]
     head += [f"{title} {when}" for title in SHOWN.values() for when in ("before", "after")]

@@ -1,29 +1,22 @@
-"""Scores of out-of-fold predictions, on the grid on which the experts drew."""
+"""Scores of predictions, on the grid on which the experts drew."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.bids.files import write_tsv
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume, save_volume
 from bids_msseg.lesions.delineate import delineate
 from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
 from bids_msseg.lesions.metrics_rules import AnimaRule
-
-if TYPE_CHECKING:
-    from bids_msseg.cascade.checkpoint import Cascade
-    from bids_msseg.cascade.stages import Workshop
-    from bids_msseg.evaluation.labels import LabelledFiles
 
 MIN_VOLUME = 3.0
 COLUMNS = (
@@ -135,27 +128,8 @@ def _mean(values: Iterable[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def cross_validate(
-    workshop: Workshop, files: Sequence[LabelledFiles], tests: Sequence[int] | None = None
-) -> list[Score]:
-    """Segment every visit of the outer folds with nets that have not seen its patient, and score.
-
-    Two rows a visit: ``candidate net`` alone at one half, and the ``cascade``. Masks and
-    probabilities go to ``predictions/``, the table to ``scores.tsv``.
-    """
-    by_name = {item.visit.key: item for item in files}
-    (workshop.folder / "predictions").mkdir(exist_ok=True)
-    scores: list[Score] = []
-    for fold in workshop.split.everything if tests is None else tests:
-        names = workshop.split.folds[fold]
-        scores += _score_fold(workshop, fold, [by_name[name] for name in names])
-    rows = [{name: getattr(one, name) for name in COLUMNS} for one in scores]
-    write_tsv(workshop.folder / "scores.tsv", COLUMNS, rows)
-    return scores
-
-
 def read_scores(path: Path) -> list[Score]:
-    """Read what :func:`cross_validate` wrote; figures have the digits of the file.
+    """Read the scores of an earlier call; values have the digits of the file.
 
     Parameters
     ----------
@@ -178,58 +152,6 @@ def _read_score(row: Mapping[str, str]) -> Score:
     figures = {name: math.nan if row[name] == "n/a" else float(row[name]) for name in COLUMNS[3:]}
     false = int(figures.pop("false_components"))
     return Score(row["visit"], row["site"], row["method"], false_components=false, **figures)
-
-
-def fold_cascade(workshop: Workshop, fold: int) -> Cascade:
-    """Put together the nets and the operating point that have not seen an outer fold.
-
-    Parameters
-    ----------
-    workshop : Workshop
-        Of a finished training.
-    fold : int
-        Outer test fold.
-
-    Returns
-    -------
-    Cascade
-        For this fold's visits only: it has seen all others.
-    """
-    from bids_msseg.cascade.checkpoint import Cascade
-    from bids_msseg.cascade.judging import judges_of
-    from bids_msseg.cascade.stages import candidate_nets, operating_point, refinement_net
-
-    return Cascade(
-        f"fold {fold}",
-        "",
-        candidate_nets(workshop, workshop.split.without(fold)),
-        (refinement_net(workshop, fold),),
-        operating_point(workshop, fold),
-        "",
-        judges_of(workshop, fold),
-    )
-
-
-def _score_fold(workshop: Workshop, fold: int, files: Sequence[LabelledFiles]) -> list[Score]:
-    from bids_msseg.cascade.inference import segment
-
-    cascade = fold_cascade(workshop, fold)
-    scores: list[Score] = []
-    for item in files:
-        visit = workshop.visit(item.visit.key)
-        found = segment(
-            cascade, visit.images.astype(np.float32), visit.present, visit.brain, workshop.engine
-        )
-        truth = load_volume(item.truth)
-        for method, data, threshold in (
-            ("candidate net", found.candidate, 0.5),
-            ("cascade", found.probability, cascade.point.threshold),
-        ):
-            native = onto_flair(data, item.brain, truth)
-            mask = cut_mask(native, threshold)
-            scores.append(score(mask, truth, visit=visit.name, site=visit.site, method=method))
-            keep_prediction(workshop.folder / "predictions", visit.name, method, native, mask)
-    return scores
 
 
 def onto_flair(data: NDArray[np.floating], brain: Path, flair: Volume) -> Volume:
@@ -268,7 +190,7 @@ def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
 def keep_prediction(
     folder: Path, visit: str, method: str, probability: Volume, mask: NDArray[np.bool_]
 ) -> None:
-    """Write a prediction in BIDS-Derivatives names; of the candidate nets the probability only."""
+    """Write a prediction in BIDS-Derivatives names; of the candidate net the probability only."""
     participant, _, session = visit.partition("_")
     place = folder / participant / session / "anat"
     place.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The input gate: what is unusual about a visit's images, before anything is segmented.
+"""Check of the input images: what is unusual about them, before anything is segmented.
 
 Nearly everything is measured on the normalised stack (1 mm, standard deviations of the brain), so
 the visits of a training are measured in the same way and another visit can be held against them.

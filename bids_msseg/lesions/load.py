@@ -50,7 +50,7 @@ class LesionRow:
         Share of lesions with such a probability that the experts had drawn too, in patients
         that the nets had not seen; None where that was not measured.
     visit_quality : str
-        ``ok`` or ``flagged``, what the input gate says of the whole visit.
+        ``ok`` or ``flagged``, what the check of the input images says of the whole visit.
     """
 
     index: int

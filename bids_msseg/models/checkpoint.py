@@ -1,4 +1,4 @@
-"""Weights of a cascade with an anatomy head: safetensors with a JSON header, never a pickle."""
+"""Weights on disk: safetensors with a JSON header, never a pickle."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
 from bids_msseg.models.weights import (
-    ANATOMY_FORMAT,
     DIGEST_KEY,
+    FORMAT,
     HEADER_KEY,
     CascadePoint,
     ModelHeader,
@@ -93,22 +93,22 @@ def save_cascade(
         for key, value in _weights(net).items()
     }
     header = {
-        "format": ANATOMY_FORMAT,
+        "format": FORMAT,
         "name": name,
         "version": version,
         "members": {member: net.config.as_dict() for member, net in nets.items()},
         "point": asdict(point),
         "notes": dict(notes or {}),
     }
-    return write_weights(path, tensors, header)
+    return _write(path, tensors, header)
 
 
-def write_weights(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> str:
+def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> str:
     """Write tensors with a header that holds their digest, and return the file's SHA-256.
 
     The file appears under its name only when it is complete.
     """
-    digest = hashlib.sha256(body_of(save(tensors))).hexdigest()
+    digest = hashlib.sha256(_body(save(tensors))).hexdigest()
     text = json.dumps({**header, DIGEST_KEY: digest}, sort_keys=True)
     content = save(tensors, metadata={HEADER_KEY: text})
     with open_alone(path) as stream:
@@ -122,7 +122,7 @@ def _weights(net: Net) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.endswith(COUNTER)}
 
 
-def body_of(content: bytes) -> memoryview:
+def _body(content: bytes) -> memoryview:
     """Tensors without the header before them."""
     return memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
 
@@ -164,7 +164,7 @@ def load_cascade(path: Path) -> LesionCascade:
             if isinstance(net, LesionAnatomyNet) and member != UNSEEN
         )
         second = [net for net in nets.values() if isinstance(net, LesionRefinementNet)]
-        if not first or len(second) != 1 or not isinstance(header.point, CascadePoint):
+        if not first or len(second) != 1:
             raise ValueError("it does not hold a candidate and a refinement network")
     except (
         SafetensorError,
@@ -207,7 +207,7 @@ def check_cascade(path: Path) -> None:
         with torch.device("meta"):
             _check_shapes(header, entries)
         for name, entry in entries.items():
-            check_numbers(name, entry, body_of(content))
+            _check_numbers(name, entry, _body(content))
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
 
@@ -229,7 +229,7 @@ def _check_shapes(header: ModelHeader, entries: Mapping[str, Mapping[str, Any]])
         raise ValueError(f"{odd[0]} and {len(odd) - 1} more tensors do not fit the networks")
 
 
-def check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> None:
+def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> None:
     """Raise ``ValueError`` where a tensor of a safetensors file is not of finite numbers."""
     kind = NUMBERS.get(entry["dtype"])
     start, end = entry["data_offsets"]

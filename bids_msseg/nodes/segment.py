@@ -24,7 +24,8 @@ class _SegmentOutputs(StepOutputs):
     probability_file = File(desc="final probability, 1 mm working grid")
     candidate_file = File(desc="CNN-1's probability")
     lesion_file = File(desc="CNN-2's lesion probability of each candidate")
-    candidates_file = File(desc="voxels that passed the gate")
+    candidates_file = File(desc="voxels that reached the candidate threshold")
+    anatomy_file = File(desc="classes of models.anatomy.Anatomy")
 
 
 class Segment(Step):
@@ -34,7 +35,7 @@ class Segment(Step):
     output_spec = _SegmentOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the four maps."""
+        """Write the maps."""
         import torch
 
         torch.set_num_threads(inputs["threads"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import Volume
 
-if TYPE_CHECKING:
-    from bids_msseg.cascade.inference import Segmentation
-    from bids_msseg.models.cascade import CascadeResult
-    from bids_msseg.models.engine import Engine
+CANDIDATE_STEPS = 1024
+"""Of the candidate probability from 0 to 1: below a step it is 0, and takes no room on disk."""
 
 
 def segment_stack(
@@ -33,9 +31,11 @@ def segment_stack(
     Returns
     -------
     dict of str to Volume
-        On the working grid: ``probability``, the final one; ``candidate``, CNN-1's;
-        ``lesion``, CNN-2's lesion probability of each candidate; ``candidates``, the voxels that
-        passed the gate.
+        On the working grid: ``probability``, the final one; ``candidate``, CNN-1's in
+        :data:`CANDIDATE_STEPS`, for means over lesions; ``lesion``, CNN-2's lesion probability of
+        each candidate; ``candidates``, the voxels that reached the candidate threshold;
+        ``anatomy``, uint8 values of :class:`bids_msseg.models.anatomy.Anatomy`, 0 outside the
+        brain that CNN-1 sees.
 
     Raises
     ------
@@ -44,41 +44,19 @@ def segment_stack(
     UsageError
         If the device is not there.
     """
+    from bids_msseg.models.brain_volumes import label_map
+    from bids_msseg.models.cascade import segment
+    from bids_msseg.models.checkpoint import load_cascade
     from bids_msseg.models.engine import choose_engine
 
-    found = _segment(model, stack, choose_engine(device), fast=fast)
+    engine = choose_engine(device)
+    found = segment(load_cascade(model), stack.data, stack.present, stack.brain, engine, fast=fast)
+    brain = Volume(found.brain.mask, stack.affine)
     maps: dict[str, NDArray[Any]] = {
         "probability": found.probability,
-        "candidate": found.candidate,
+        "candidate": np.rint(found.candidate * CANDIDATE_STEPS) / np.float32(CANDIDATE_STEPS),
         "lesion": found.lesion,
         "candidates": found.candidates.astype(np.uint8),
+        "anatomy": label_map(found.anatomy, stack.affine, brain),
     }
     return {name: Volume(data, stack.affine) for name, data in maps.items()}
-
-
-def _segment(
-    model: Path, stack: Stack, engine: Engine, *, fast: bool
-) -> Segmentation | CascadeResult:
-    """Run the kind of cascade that the weights hold."""
-    from bids_msseg.models.weights import ANATOMY_FORMAT, read_header
-
-    if read_header(model).format != ANATOMY_FORMAT:
-        from bids_msseg.cascade.checkpoint import load_cascade
-        from bids_msseg.cascade.inference import segment
-
-        cascade = load_cascade(model)
-        return segment(cascade, stack.data, stack.present, stack.brain, engine, fast=fast)
-    from bids_msseg.models import cascade as networks
-    from bids_msseg.models import checkpoint
-
-    kept = checkpoint.load_cascade(model)
-    return networks.segment(
-        kept.candidate,
-        kept.refinement,
-        kept.point,
-        stack.data,
-        stack.present,
-        stack.brain,
-        engine,
-        fast=fast,
-    )

@@ -261,7 +261,24 @@ def change_columns() -> tuple[Column, ...]:
         ("resolved_ml", "Volume, then, of the lesions that have gone"),
     ):
         found.append(measured(name, description, _of_change(name), units="mL"))
-    return tuple(found)
+    return (*found, *_brain_change_columns())
+
+
+def _brain_change_columns() -> tuple[Column, ...]:
+    then = "less that of then; n/a where the anatomy of either visit is flagged"
+    return (
+        measured(
+            "brain_parenchymal_fraction_change",
+            f"brain_parenchymal_fraction {then}",
+            _of_change("brain_parenchymal_fraction_change"),
+        ),
+        measured(
+            "ventricles_change_ml",
+            f"ventricles_ml {then}",
+            _of_change("ventricles_change_ml"),
+            units="mL",
+        ),
+    )
 
 
 def _compared_with(record: VisitRecord) -> str | None:
@@ -315,7 +332,7 @@ def circumstance_columns() -> tuple[Column, ...]:
         ),
         Column(
             "lesion_mask",
-            "Given mask that replaced the networks; n/a where they were run",
+            "Given mask that replaced the lesions of the networks; n/a without one",
             lambda one: without_folders(one.lesion_mask),
             shown="given mask",
         ),
@@ -378,7 +395,7 @@ def _model(record: VisitRecord) -> str | None:
 
 
 def min_volume_of(record: VisitRecord) -> object:
-    """Find the smallest lesion that a visit keeps, in mm³; None where unknown."""
+    """Read the volume of the smallest lesion that is kept, mm³; None where it is not known."""
     return next(
         (record.options[name] for name in MIN_VOLUME_OPTIONS if name in record.options), None
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.record import VisitRecord
+from bids_msseg.reports.brain_columns import brain_columns
 from bids_msseg.reports.group_columns import (
     Column,
     change_columns,
@@ -35,7 +36,8 @@ def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
     """
     qc = () if reviews is None else _reviewed(reviews)
     measures = (*identity_columns(), *measure_columns(), *trust_columns(), *qc)
-    return (*measures, *region_columns(), *change_columns(), *circumstance_columns())
+    brain = (*region_columns(), *brain_columns())
+    return (*measures, *brain, *change_columns(), *circumstance_columns())
 
 
 def group_rows(

@@ -33,7 +33,7 @@ def methods_paragraph(
     contrasts : sequence of str
         Contrasts used, FLAIR first.
     model, sha256 : str
-        Weights used.
+        Weights used; empty where no network was run.
     threshold : float
     min_lesion_volume : float
         In mm³.
@@ -72,11 +72,8 @@ def methods_paragraph(
     )
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     done = "measured in given masks" if masks else "segmented"
-    cut = (
-        f"Lesions are those of the given masks {masks}; no network was run. "
-        if masks
-        else _networks(model, sha256, threshold)
-    )
+    networks = _networks(model, sha256) if model else ""
+    cut = _of_masks(masks, networks) if masks else networks + _of_threshold(threshold)
     removed = (
         f"Lesion voxels inside the exclusion masks {excluded} were removed before. "
         if excluded
@@ -93,11 +90,20 @@ def methods_paragraph(
     )
 
 
-def _networks(model: str, sha256: str, threshold: float) -> str:
+def _networks(model: str, sha256: str) -> str:
     return (
         "Contrasts were resampled to 1 mm in FLAIR "
         "space and expressed in standard deviations of the brain's own voxels. A cascade of two "
         "3-D convolutional networks, after the design of Valverde 2017, proposed candidates and "
-        f"then decided on each (model {model}, SHA-256 {sha256[:12]}). Voxels with a probability "
-        f"of at least {threshold:g} form the mask; "
+        f"then decided on each (model {model}, SHA-256 {sha256[:12]}). "
     )
+
+
+def _of_threshold(threshold: float) -> str:
+    return f"Voxels with a probability of at least {threshold:g} form the mask; "
+
+
+def _of_masks(masks: str, networks: str) -> str:
+    anatomy = "Only the anatomy that the first one found was used. " if networks else ""
+    none = "" if networks else " No network was run."
+    return f"{networks}{anatomy}Lesions are those of the given masks {masks}.{none} "

@@ -110,7 +110,7 @@ def refinement_loss(
 def refinement_step(
     net: LesionRefinementNet, items: tuple[Tensor, ...], engine: Engine
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of a batch of :class:`bids_msseg.training.candidates.CandidateCrops`."""
+    """Return the loss of a batch of ``CandidateCrops``."""
     images, candidate, anatomy, coarse, present, share, real = (
         item.to(engine.device, non_blocking=True) for item in items
     )

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import torch
 
-from bids_msseg.cascade.log_watch import log_line
-from bids_msseg.cascade.training import FitPlan, fit
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
-from bids_msseg.training.label_maps import prepare_label_maps, read_label_maps
+from bids_msseg.trainer.fit import fit
+from bids_msseg.trainer.log_watch import log_line
+from bids_msseg.trainer.plan import FitPlan
 from bids_msseg.training.losses import lesion_anatomy_step
 from bids_msseg.training.start import write_pretrained
-from bids_msseg.training.synthesis import SyntheticDataset
+from bids_msseg.training.synthesis.dataset import SyntheticDataset
+from bids_msseg.training.synthesis.label_maps import prepare_label_maps, read_label_maps
 
 STAGE = "pretraining"
 

@@ -17,88 +17,32 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from bids_msseg.cascade.folds import FoldSet, Split
-from bids_msseg.cascade.generation import MixedSampler
-from bids_msseg.cascade.log_watch import log_line
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.cascade.stages import load_visit
-from bids_msseg.cascade.training import fit, is_finished
 from bids_msseg.errors import DataError
 from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.cascade import NetworkOutput, Refinement, run_networks
-from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import Array, Prediction, predict
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
 from bids_msseg.models.lesion_refinement import LesionRefinementNet
-from bids_msseg.training.candidates import CandidateCrops, label_candidates
-from bids_msseg.training.label_maps import read_label_maps, read_lesion_bank
-from bids_msseg.training.labelled import LabelledDataset
-from bids_msseg.training.losses import lesion_anatomy_step, refinement_step
-from bids_msseg.training.painting import (
+from bids_msseg.trainer.fit import fit, is_finished
+from bids_msseg.trainer.log_watch import log_line
+from bids_msseg.training.context import TrainingContext
+from bids_msseg.training.data.candidates import CandidateCrops, label_candidates
+from bids_msseg.training.data.folds import FoldSet, Split
+from bids_msseg.training.data.labelled import LabelledDataset
+from bids_msseg.training.data.mixed import MixedDataset
+from bids_msseg.training.data.painting import (
     Painting,
     load_painting,
     prepare_painting,
     save_painting,
 )
-from bids_msseg.training.recipe import CascadeRecipe
-from bids_msseg.training.start import StartingNetworks, read_start
-from bids_msseg.training.synthesis import SyntheticDataset
+from bids_msseg.training.data.visits import LabelledVisit
+from bids_msseg.training.losses import lesion_anatomy_step, refinement_step
+from bids_msseg.training.synthesis.dataset import SyntheticDataset
+from bids_msseg.training.synthesis.label_maps import read_label_maps, read_lesion_bank
 
 RELEASE = "release"
 """Name of the networks that are trained on every visit."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingContext:
-    """Where a training happens, and with what.
-
-    Attributes
-    ----------
-    folder : path
-        Holds ``cohort/``; gets ``unseen/``, ``paintings/``, ``checkpoints/``, ``logs/`` and
-        ``held-out/``.
-    split : Split
-    start : path
-        Weights to start from; see :func:`bids_msseg.training.start.read_start`.
-    seen : bool
-        Whether the starting cascade was trained on one of the visits.
-    label_maps : path or None
-        Folder of prepared label maps; nothing is synthesised without it.
-    lesion_bank : path or None
-        Lesions to paint; none are painted without it.
-    engine : Engine
-    recipe : CascadeRecipe
-    """
-
-    folder: Path
-    split: Split
-    start: Path
-    seen: bool
-    label_maps: Path | None
-    lesion_bank: Path | None
-    engine: Engine
-    recipe: CascadeRecipe
-
-    def checkpoint(self, stage: str) -> Path:
-        """Name the checkpoint of a stage."""
-        return self.folder / "checkpoints" / f"{stage}.pt"
-
-    def networks(self) -> StartingNetworks:
-        """Read the networks to start from."""
-        recipe = self.recipe
-        return read_start(self.start, recipe.candidate_net, seen=self.seen)
-
-    def visit(self, name: str) -> LabelledVisit:
-        """Read a prepared visit."""
-        return load_visit(self.folder / "cohort" / f"{name}.npz")
-
-    def training_visits(self, test: int | None) -> tuple[LabelledVisit, ...]:
-        """Read the visits that may be seen for a test fold; all for the release."""
-        return tuple(self.visit(name) for name in self.split.members(self.training_folds(test)))
-
-    def training_folds(self, test: int | None) -> FoldSet:
-        """Return the folds that may be seen for a test fold; all for the release."""
-        return self.split.everything if test is None else self.split.without(test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +66,11 @@ class Stage:
     fold: int | None = None
     visit: str = ""
     needs: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether a network is trained."""
+        return self.kind in ("candidate", "refinement")
 
 
 def network_name(kind: str, test: int | None) -> str:
@@ -261,7 +210,7 @@ def read_refined(folder: Path, name: str) -> tuple[Array, Refinement]:
 
 
 def train_candidate(context: TrainingContext, test: int | None) -> None:
-    """Fine-tune CNN-1 without a test fold, or go on with it."""
+    """Fine-tune CNN-1 without a test fold, or resume it."""
     stage, recipe = network_name("candidate", test), context.recipe
     if is_finished(context.checkpoint(stage), recipe.candidate):
         return
@@ -296,7 +245,7 @@ def _sub_images(context: TrainingContext, test: int | None, seed: int) -> Datase
     if not maps or recipe.real_share == 1:
         return labelled
     synthetic = SyntheticDataset(maps, seed + 1, size=recipe.size)
-    return MixedSampler(
+    return MixedDataset(
         (labelled, synthetic), (recipe.real_share, 1 - recipe.real_share), seed + 2
     )
 
@@ -325,7 +274,7 @@ def place_lesions(context: TrainingContext, name: str) -> None:
 
 
 def train_refinement(context: TrainingContext, test: int | None) -> None:
-    """Train CNN-2 on the starting CNN-1's candidates without a test fold, or go on with it.
+    """Train CNN-2 on the starting CNN-1's candidates without a test fold, or resume it.
 
     Where there is no candidate to learn from, nothing is trained; see :func:`refinement_net`.
     """

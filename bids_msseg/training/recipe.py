@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
-from bids_msseg.cascade.training import FitPlan
 from bids_msseg.errors import UsageError
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig
+from bids_msseg.trainer.plan import FitPlan
 
 NETWORKS = ("candidate", "refinement")
 SHAPES = ("candidate_net", "refinement_net")
@@ -57,6 +58,51 @@ class CascadeRecipe:
     size: int = 96
     candidate_net: LesionAnatomyConfig = field(default_factory=LesionAnatomyConfig)
     refinement_net: LesionRefinementConfig = field(default_factory=LesionRefinementConfig)
+
+
+def read_recipe(path: Path | None) -> CascadeRecipe:
+    """Read a recipe; the default one where there is none.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, has unknown keys or impossible values.
+    """
+    if path is None:
+        return CascadeRecipe()
+    known = [name for name in asdict(CascadeRecipe()) if name not in SHAPES]
+    return make_cascade_recipe(read_yaml(path, known))
+
+
+def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """Read a YAML file of named values.
+
+    Parameters
+    ----------
+    path : path
+    known : collection of str
+        Keys that it may have.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read or has unknown keys.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {error}", hint="give a YAML file") from error
+    unknown = (
+        sorted(map(str, set(content) - set(known))) if isinstance(content, dict) else ["no keys"]
+    )
+    if unknown:
+        raise UsageError(
+            f"{path} has unknown keys: {', '.join(unknown)}",
+            hint=f"use some of: {', '.join(known)}",
+        )
+    return dict(content)
 
 
 def make_cascade_recipe(settings: Mapping[str, Any]) -> CascadeRecipe:

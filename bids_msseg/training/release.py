@@ -9,7 +9,8 @@ from typing import Any
 from bids_msseg import __version__
 from bids_msseg.models.checkpoint import save_cascade
 from bids_msseg.models.weights import CascadePoint
-from bids_msseg.training.protocol import TrainingContext, candidate_net, refinement_net
+from bids_msseg.training.context import TrainingContext
+from bids_msseg.training.protocol import candidate_net, refinement_net
 
 
 def write_cascade(

@@ -14,7 +14,7 @@ from typing import Any
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.workflow.plan import step_label, workflow_name
 from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 

@@ -14,7 +14,7 @@ from typing import Any
 from bids_msseg.bids.record import read_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, explained
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.workflow.execution import NO_JOB, TOP, Ended, Execution, Usage, visit_folder
 from bids_msseg.workflow.plan import workflow_name
 from bids_msseg.workflow.plugins import KILLED

@@ -5,15 +5,20 @@ Each factory takes only what it uses, by keyword, and returns an unconnected pie
 
 from __future__ import annotations
 
-from nipype.interfaces.utility import Merge
-from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.engine import Workflow
 
-from bids_msseg.bids.derivatives import OF_NETWORKS, preprocessed, transform
 from bids_msseg.imaging.template import EMBEDDED
-from bids_msseg.nodes.anatomy import FindAnatomy
+from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.nodes.intermediate import stored_steps
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid, TakeGivenMask
-from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
+from bids_msseg.nodes.lesions import (
+    Delineate,
+    FillLesions,
+    MaskInSpace,
+    MeasureRegions,
+    OntoGrid,
+    TakeGivenMask,
+)
 from bids_msseg.nodes.preprocess import (
     BuildStack,
     CheckBrain,
@@ -24,11 +29,12 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.segment import Segment
-from bids_msseg.nodes.store import StoreSteps
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.pipeline.brain import brain_device
 from bids_msseg.reports.figures import WIDE_RIM_MM
-from bids_msseg.workflow.plan import Settings, VisitPlan, gather, workflow_name
+from bids_msseg.spaces import NATIVE_SPACES
+from bids_msseg.workflow.plan import Settings, VisitPlan, workflow_name
+from bids_msseg.workflow.publish import deliver
 
 
 def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
@@ -45,10 +51,11 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     Workflow
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
-        ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``,
-        ``store``, ``publish``. Where the delivery names an archive of intermediate results,
-        steps before ``delineate`` read from it what they found, and ``store`` is left out. A
-        visit whose lesion mask is given has neither ``segment`` nor ``estimate``.
+        ``volumes``, ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``,
+        ``atlas_<name>``, ``fill_<contrast>``, ``draw``, ``store``, ``publish``. Where the
+        delivery names an archive of intermediate results, steps before ``delineate`` read from it
+        what they found, and ``store`` is left out. A visit whose lesion mask is given has no
+        ``estimate``; it has ``segment`` and ``volumes`` only where filling needs the anatomy.
     """
     archive = delivery.intermediate
     stored = frozenset[str]() if archive is None else stored_steps(archive)
@@ -57,7 +64,9 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     _segment(plan)
     _onto_flair(plan)
     _other_spaces(plan)
-    _deliver(plan)
+    _measure_regions(plan)
+    _fill_lesions(plan)
+    deliver(plan)
     return plan.workflow
 
 
@@ -145,23 +154,30 @@ def _segment(plan: VisitPlan) -> None:
         name = contrast.lower()
         plan.connect("bias", f"{name}_file", "stack", f"{name}_file")
         plan.connect(f"coregister_{contrast}", "transform_file", "stack", f"{name}_transform")
-    if plan.with_networks:
+    if plan.delivery.with_anatomy:
         _run_networks(plan)
-    else:
+    if plan.mask_given:
         _take_mask(plan)
+    else:
+        _cut_lesions(plan)
     plan.connect("check_brain", "mask_file", "delineate", "mask_file")
     plan.connect("template", "transform_file", "delineate", "template_transform")
-    plan.connect("anatomy", "anatomy_file", "delineate", "anatomy_file")
+    plan.connect("anatomy", "regions_file", "delineate", "regions_file")
     plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
     _judge(plan)
 
 
 def _run_networks(plan: VisitPlan) -> None:
-    """Run the cascade and cut lesions out of what it gives."""
+    """Run the cascade, which also finds the anatomy."""
     chosen = plan.settings
     cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
     plan.add(cascade, "segment", mem_gb=3.0)
     plan.connect("stack", "stack_file", "segment", "stack_file")
+    _measure_brain(plan)
+
+
+def _cut_lesions(plan: VisitPlan) -> None:
+    """Cut lesions out of what the networks give."""
     lesions = Delineate(
         flair_file=str(plan.delivery.visit.flair),
         threshold=plan.delivery.threshold,
@@ -175,7 +191,7 @@ def _run_networks(plan: VisitPlan) -> None:
 
 
 def _take_mask(plan: VisitPlan) -> None:
-    """Let a given mask stand for the networks."""
+    """Let a given mask stand for the lesions of the networks."""
     visit = plan.delivery.visit
     lesions = TakeGivenMask(
         flair_file=str(visit.flair),
@@ -191,17 +207,26 @@ def _exclusion_files(plan: VisitPlan) -> list[str]:
     return [str(mask) for mask in plan.delivery.visit.exclude_masks]
 
 
+def _measure_brain(plan: VisitPlan) -> None:
+    """Bring the anatomy onto the FLAIR as acquired, and measure it."""
+    step = MeasureBrain(flair_file=str(plan.delivery.visit.flair))
+    plan.add(step, "volumes", mem_gb=0.5, threads=False)
+    plan.connect("segment", "anatomy_file", "volumes", "anatomy_file")
+    plan.connect("template", "transform_file", "volumes", "template_transform")
+    plan.connect("template", "trusted", "volumes", "trusted")
+
+
 def _judge(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
     common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
-    if not plan.with_networks:
+    if plan.mask_given:
         common = {}
     files = {name: str(path) for name, path in plan.contrasts.items()}
     plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)
     plan.connect("stack", "stack_file", "quality", "stack_file")
     plan.connect("check_brain", "mask_file", "quality", "mask_file")
-    if not plan.with_networks:
+    if plan.mask_given:
         return
     estimate = EstimateLoad(fast=chosen.fast, **common)
     plan.add(estimate, "estimate", mem_gb=0.5, threads=False)
@@ -230,138 +255,73 @@ def _grid_step(plan: VisitPlan, *, rim_mm: float = 0.0) -> OntoGrid:
 
 
 def _other_spaces(plan: VisitPlan) -> None:
-    """Cut the probability on the T1w grid and on templates; one fit serves all resolutions."""
-    fitted = {EMBEDDED: "template"}
-    for name, (space, resolution) in plan.spaces.items():
-        step = MaskInSpace(
-            threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
-        )
+    """Cut the probability on the T1w grid, on templates and on grids of files."""
+    for name, (space, resolution) in plan.masks.items():
+        step = _mask_step(plan)
         if space == "T1w":
             step.inputs.reference_file = str(plan.contrasts["T1w"])
             step.inputs.invert = True
             transform = "coregister_T1w"
         else:
             step.inputs.template, step.inputs.resolution = space, resolution
-            if space not in fitted:
-                fitted[space] = f"template_{space}"
-                _fit_template(plan, fitted[space], space, resolution)
-            transform = fitted[space]
-        plan.add(step, name, mem_gb=1.0, threads=False)
-        plan.connect("delineate", "probability_file", name, "probability_file")
+            transform = _template_node(plan, space, resolution)
+        _add_mask(plan, name, step, transform)
+    for grid in plan.delivery.extras.grids:
+        step = _mask_step(plan)
+        step.inputs.reference_file = grid.file
+        step.inputs.same_world = grid.world == "FLAIR"
+        step.inputs.invert = grid.world != "FLAIR"
+        transform = "" if grid.world == "FLAIR" else f"coregister_{grid.world}"
+        _add_mask(plan, f"space_{grid.name}", step, transform)
+
+
+def _mask_step(plan: VisitPlan) -> MaskInSpace:
+    return MaskInSpace(
+        threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
+    )
+
+
+def _add_mask(plan: VisitPlan, name: str, step: MaskInSpace, transform: str) -> None:
+    plan.add(step, name, mem_gb=1.0, threads=False)
+    plan.connect("delineate", "probability_file", name, "probability_file")
+    if transform:
         plan.connect(transform, "transform_file", name, "transform_file")
 
 
-def _deliver(plan: VisitPlan) -> None:
-    """Hand on what the checks of the alignments found, draw the figures, write everything."""
-    steps = list(plan.steps)
-    checked = [f"coregister_{name}" for name in plan.moving]
-    checked += [*_template_nodes(steps), "check_brain"]
-    faults = [(step, "faults") for step in checked]
-    gather(plan, "list_faults", faults, ("quality", "known_faults"))
-    plan.add(
-        DrawFigures(delivery=plan.delivery, moving_names=plan.moving),
-        "draw",
-        mem_gb=1.0,
-        threads=False,
-    )
-    for output in ("brain", "labels", "rejected"):
-        plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
-    plan.connect("on_flair_head", "out_file", "draw", "flair_file")
-    plan.connect("template", "transform_file", "draw", "template_transform")
-    plan.connect("template", "trusted", "draw", "template_trusted")
-    moved = [(f"on_flair_{contrast}", "out_file") for contrast in plan.moving]
-    gather(plan, "list_moving", moved, ("draw", "moving_files"))
-    left_out = [(f"coregister_{contrast}", "left_out") for contrast in plan.moving]
-    gather(plan, "list_left_out", left_out, ("draw", "left_out"))
-    _publish(plan, [*steps, "draw"])
-    if plan.moving:
-        plan.connect("list_left_out", "out", "publish", "left_out")
+def _template_node(plan: VisitPlan, space: str, resolution: int = 1) -> str:
+    """Name the node that fits a template; one fit serves all resolutions and atlases."""
+    name = "template" if space == EMBEDDED else f"template_{space}"
+    if name not in plan.steps:
+        _fit_template(plan, name, space, resolution)
+    return name
 
 
-def _publish(plan: VisitPlan, steps: list[str]) -> None:
-    contrasts = list(plan.contrasts)
-    fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
-    publish = PublishVisit(
-        delivery=plan.delivery,
-        fingerprint=plan.delivery.fingerprint,
-        preproc_names=contrasts,
-        space_names=[_space_name(*space) for space in plan.spaces.values()],
-        transform_names=[_transform_name(step) for step in fits],
-        step_names=steps,
-    )
-    plan.add(publish, "publish", mem_gb=0.5, threads=False)
-    outputs = ["brain", "labels", "mask", "rejected", "ventricles"]
-    for output in [*outputs, *(OF_NETWORKS if plan.with_networks else ())]:
-        plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
-    for output in ("table", "estimate"):
-        step = "estimate" if plan.with_networks else "delineate"
-        plan.connect(step, f"{output}_file", "publish", f"{output}_file")
-    plan.connect("delineate", "excluded_ml", "publish", "excluded_ml")
-    plan.connect("quality", "quality_file", "publish", "quality_file")
-    plan.connect("brain", "how", "publish", "brain_how")
-    plan.connect("draw", "figure_files", "publish", "figure_files")
-    preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
-    gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
-    masks = [(space, "mask_file") for space in plan.spaces]
-    gather(plan, "list_spaces", masks, ("publish", "space_files"))
-    gather(
-        plan,
-        "list_transforms",
-        [(step, "transform_file") for step in fits],
-        ("publish", "transform_files"),
-    )
-    gather(plan, "list_seconds", [(s, "seconds") for s in steps], ("publish", "step_seconds"))
-    notes = Node(Merge(len(steps), no_flatten=True), "list_notes", run_without_submitting=True)
-    for number, step in enumerate(steps, start=1):
-        plan.workflow.connect(plan.workflow.get_node(step), "notes", notes, f"in{number}")
-    plan.workflow.connect(notes, "out", plan.workflow.get_node("publish"), "step_notes")
-    if not plan.stored:
-        _store(plan, fits)
+def _measure_regions(plan: VisitPlan) -> None:
+    """Share out the lesions among the regions of each atlas."""
+    for atlas in plan.delivery.extras.atlases:
+        step, name = MeasureRegions(atlas=str(atlas)), f"atlas_{atlas.name}"
+        if atlas.kind == "file":
+            step.inputs.atlas_file = atlas.source
+        plan.add(step, name, mem_gb=1.0, threads=False)
+        plan.connect("delineate", "labels_file", name, "labels_file")
+        if atlas.space == "T1w":
+            plan.connect("coregister_T1w", "transform_file", name, "transform_file")
+        elif atlas.space not in NATIVE_SPACES:
+            step.inputs.invert = True
+            fit = _template_node(plan, atlas.space)
+            plan.connect(fit, "transform_file", name, "transform_file")
 
 
-def _store(plan: VisitPlan, fits: list[str]) -> None:
-    """Store what the steps before the cut have found and later ones need."""
-    later = plan.later_than("delineate")
-    first = [step for step in plan.steps if step not in later]
-    wanted = {step: ["notes", "seconds"] for step in first}
-    for step, output, end in plan.links:
-        if step in wanted and end in later and output not in wanted[step]:
-            wanted[step].append(output)
-    node = StoreSteps(
-        step_names=first,
-        wanted=wanted,
-        published=_published(plan, fits),
-        fingerprint=plan.delivery.maps_fingerprint,
-        versions=dict(plan.delivery.versions),
-    )
-    plan.add(node, "store", mem_gb=0.5, threads=False)
-    gather(plan, "list_outputs", [(s, "outputs_file") for s in first], ("store", "outputs_files"))
-    plan.connect("store", "archive_file", "publish", "intermediate_file")
-
-
-def _published(plan: VisitPlan, fits: list[str]) -> dict[str, str]:
-    """Name the outputs that OUT holds byte for byte, and their places in it."""
-    found = {f"on_flair_{name}.out_file": preprocessed(name) for name in plan.contrasts}
-    for step in fits:
-        start, end, _ = _transform_name(step).split()
-        found[f"{step}.transform_file"] = transform(start, end)
-    out_dir, visit = plan.delivery.out_dir, plan.delivery.visit
-    return {
-        output: one.path(out_dir, visit, one.extensions[0]).relative_to(out_dir).as_posix()
-        for output, one in found.items()
-    }
-
-
-def _template_nodes(steps: list[str]) -> list[str]:
-    return [step for step in steps if step == "template" or step.startswith("template_")]
-
-
-def _space_name(space: str, resolution: int) -> str:
-    return space if space == "T1w" else f"{space}:res-{resolution}"
-
-
-def _transform_name(step: str) -> str:
-    kind, _, what = step.partition("_")
-    if kind == "coregister":
-        return f"{what} FLAIR rigid"
-    return f"FLAIR {what or EMBEDDED} affine"
+def _fill_lesions(plan: VisitPlan) -> None:
+    """Fill the lesions of the images that other programs read, each on its own grid."""
+    masks = {"FLAIR": "delineate", "T1w": "space_T1w"}
+    for contrast in masks if plan.delivery.extras.filled else ():
+        if contrast not in plan.contrasts:
+            continue
+        name, image = f"fill_{contrast}", str(plan.contrasts[contrast])
+        step = FillLesions(image_file=image, seed=plan.settings.seed)
+        plan.add(step, name, mem_gb=2.0, threads=False)
+        plan.connect(masks[contrast], "mask_file", name, "mask_file")
+        plan.connect("segment", "anatomy_file", name, "anatomy_file")
+        if contrast != "FLAIR":
+            plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bids_msseg.bids.derivatives import figure_labels, visit_files
+from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, figure_labels, visit_files
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
@@ -35,7 +35,11 @@ class Fingerprint:
 
 
 def fingerprint(
-    visit: Visit, options: Mapping[str, Any], model_sha256: str, version: str
+    visit: Visit,
+    options: Mapping[str, Any],
+    model_sha256: str,
+    version: str,
+    extras: Extras = NOTHING_ELSE,
 ) -> Fingerprint:
     """Digest everything that a visit's results depend on.
 
@@ -46,6 +50,8 @@ def fingerprint(
     options : mapping
         Options that change results; JSON values.
     model_sha256, version : str
+    extras : Extras, optional
+        Their files are read whole as well.
 
     Returns
     -------
@@ -56,6 +62,10 @@ def fingerprint(
         files["brain_mask"] = visit.brain_mask
     if visit.lesion_mask is not None:
         files["lesion_mask"] = visit.lesion_mask
+    files |= {
+        f"atlas {one.name}": Path(one.source) for one in extras.atlases if one.kind == "file"
+    }
+    files |= {f"grid {one.name}": Path(one.file) for one in extras.grids}
     said = visit.metadata.get("FLAIR", {}).get("SkullStripped")
     content = {
         "files": {name: _digest(path) for name, path in files.items()},
@@ -94,6 +104,7 @@ def is_finished(
     wanted: str,
     *,
     spaces: Sequence[tuple[str, int | None]] = (),
+    extras: Extras = NOTHING_ELSE,
 ) -> bool:
     """Tell whether OUT already holds the results that a run would write.
 
@@ -105,6 +116,8 @@ def is_finished(
         Fingerprint of the run to come.
     spaces : sequence of (name, resolution)
         Further spaces in which masks are expected.
+    extras : Extras, optional
+        What else is expected.
 
     Returns
     -------
@@ -113,13 +126,15 @@ def is_finished(
     record = read_record(out_dir, visit.participant, visit.session)
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
-    files = visit_files(out_dir, as_used(visit, record), spaces)
-    return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record)))
+    files = visit_files(out_dir, as_used(visit, record), spaces, extras)
+    return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record, extras)))
 
 
-def _pictures(out_dir: Path, visit: Visit, record: VisitRecord) -> tuple[Path, ...]:
+def _pictures(
+    out_dir: Path, visit: Visit, record: VisitRecord, extras: Extras
+) -> tuple[Path, ...]:
     """Name the pictures of a visit: what could not be aligned was drawn, too."""
-    labels = {*figure_labels(visit), *record.figures}
+    labels = {*figure_labels(visit, extras), *record.figures}
     return tuple(figure_path(out_dir, visit, label, extension=".png") for label in labels)
 
 

@@ -18,10 +18,10 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from bids_msseg.cascade.stages import load_visit
 from bids_msseg.models.anatomy import CLASSES
-from bids_msseg.training.label_maps import read_label_maps
-from bids_msseg.training.synthesis import SyntheticDataset
+from bids_msseg.training.data.visits import load_visit
+from bids_msseg.training.synthesis.dataset import SyntheticDataset
+from bids_msseg.training.synthesis.label_maps import read_label_maps
 
 REAL = ("sub-lj26", "sub-tz05", "sub-ct14_ses-1")
 SYNTHETIC = (3, 8, 14, 21, 27)

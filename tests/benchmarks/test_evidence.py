@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from evidence import Bench, Case, open_bench, removal
 
-from bids_msseg.cascade.folds import Split
-from bids_msseg.commands.train_cascade import open_training
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import Prediction
-from bids_msseg.training.protocol import TrainingContext, write_output
+from bids_msseg.training.context import TrainingContext
+from bids_msseg.training.data.folds import Split
+from bids_msseg.training.opening import open_training
+from bids_msseg.training.protocol import write_output
 from bids_msseg.training.recipe import CascadeRecipe
 
 EDGE = 16
@@ -110,29 +111,29 @@ def test_visits_without_normal_hyperintensity_are_not_in_its_table(bench: Bench)
 def test_what_the_refinement_net_removes(bench: Bench) -> None:
     (found,) = evidence.refinement(bench).findings
     assert found.values == {
-        "gate_value": 0.1,
-        "false_gate": 2, "false_half": 1, "false_after": 0,
-        "removed_gate": 1, "removed_half": 1,
-        "recall_gate": 0.5, "recall_half": 0.5, "recall_after": 0.5,
-        "lost_gate": 0, "lost_half": 0,
+        "candidate_threshold": 0.1,
+        "false_candidates": 2, "false_half": 1, "false_after": 0,
+        "removed_candidates": 1, "removed_half": 1,
+        "recall_candidates": 0.5, "recall_half": 0.5, "recall_after": 0.5,
+        "lost_candidates": 0, "lost_half": 0,
     }  # fmt: skip
 
 
 def test_removal_by_hand() -> None:
     truth = np.zeros((9, 9, 9), bool)
-    masks = {name: np.zeros_like(truth) for name in ("gate", "half", "after")}
+    masks = {name: np.zeros_like(truth) for name in ("candidates", "half", "after")}
     for row in (0, 4, 8):
         truth[row, 0, :3] = True
-    masks["gate"][[0, 4, 8], 0, :3] = True
+    masks["candidates"][[0, 4, 8], 0, :3] = True
     masks["half"][[0, 4], 0, :3] = True
     masks["after"][0, 0, :3] = True
-    for name, rows in (("gate", (0, 2, 4, 6)), ("after", (0,))):
+    for name, rows in (("candidates", (0, 2, 4, 6)), ("after", (0,))):
         masks[name][rows, 6, 4:8] = True
     found = removal(masks, truth, voxel_volume=1.0)
-    assert (found["false_gate"], found["false_half"], found["false_after"]) == (4, 0, 1)
-    assert found["removed_gate"] == 0.75
+    assert (found["false_candidates"], found["false_half"], found["false_after"]) == (4, 0, 1)
+    assert found["removed_candidates"] == 0.75
     assert math.isnan(found["removed_half"])
-    assert found["lost_gate"] == pytest.approx(2 / 3)
+    assert found["lost_candidates"] == pytest.approx(2 / 3)
     assert found["lost_half"] == pytest.approx(1 / 3)
     masks["half"][0, 6, 4:8] = masks["half"][4, 6, 4:8] = True
     masks["after"][[0, 2, 4, 6], 6, 4:8] = True

@@ -21,12 +21,11 @@ from evidence_resegment import (
 )
 from evidence_table import render
 
-from bids_msseg.cascade.folds import Split
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.cascade.stages import save_visit
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.weights import CascadePoint
-from bids_msseg.training.protocol import TrainingContext
+from bids_msseg.training.context import TrainingContext
+from bids_msseg.training.data.folds import Split
+from bids_msseg.training.data.visits import LabelledVisit, save_visit
 from bids_msseg.training.recipe import CascadeRecipe
 
 ALL = (True, True, True)
@@ -167,7 +166,7 @@ def test_repeatability_of_nothing_is_not_defined() -> None:
     assert repeatability(something, nothing)["difference"] == -1
 
 
-def test_time_is_taken_with_shipped_weights_both_ways(tmp_path: Path, bright_model: Path) -> None:
+def test_time_is_taken_with_bundled_weights_both_ways(tmp_path: Path, bright_model: Path) -> None:
     bench = _bench(tmp_path, _visit("sub-1"))
     section = wall_time(bench, visit="sub-1", threads=2, model=bright_model)
     assert [one.method for one in section.findings] == ["default", "fast"]

@@ -12,7 +12,6 @@ MODULES = (
     "evidence_rescan",
     "evidence_resegment",
     "evidence_table",
-    "patch_stream",
 )
 
 

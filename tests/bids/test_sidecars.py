@@ -12,6 +12,7 @@ from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,
+    anatomy_sidecar,
     bids_uri,
     brain_mask_sidecar,
     candidates_sidecar,
@@ -28,10 +29,16 @@ from bids_msseg.bids.sidecars import (
     xfm_sidecar,
 )
 from bids_msseg.lesions.load_table import lesion_table
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
 FLAIR = "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"
 ORIGIN = Origin((FLAIR,), FLAIR, software={"torch": "2.13.0", "deepbet": "1.0.2"})
-METHOD = Method(ModelUse("cascade", "1", "ff"), threshold=0.4, min_lesion_volume=3.0, gate=0.1)
+METHOD = Method(
+    ModelUse("cascade", "1", "ff"),
+    threshold=0.4,
+    min_lesion_volume=3.0,
+    candidate_threshold=0.1,
+)
 
 
 def test_lesion_mask() -> None:
@@ -54,8 +61,8 @@ def test_lesion_mask() -> None:
 def test_candidates_have_the_threshold_of_their_own_net() -> None:
     assert candidates_sidecar(ORIGIN, METHOD)["Threshold"] == 0.1
     assert rejected_sidecar(ORIGIN, METHOD)["Threshold"] == 0.4
-    no_gate = Method(METHOD.model, 0.4, 3.0)
-    assert candidates_sidecar(ORIGIN, no_gate)["Threshold"] == 0.4
+    plain = Method(METHOD.model, 0.4, 3.0)
+    assert candidates_sidecar(ORIGIN, plain)["Threshold"] == 0.4
 
 
 def test_probability_has_no_threshold() -> None:
@@ -95,6 +102,14 @@ def test_instances() -> None:
     assert set(dseg_columns()) <= rows[0].keys()
     described = set(dseg_sidecar(ORIGIN, METHOD))
     assert set(dseg_columns()) - described == {"index", "name", "abbreviation", "mapping"}
+
+
+def test_anatomy_describes_the_one_column_that_bids_does_not_know() -> None:
+    content = anatomy_sidecar(ORIGIN, METHOD)
+    assert "Threshold" not in content
+    assert (content["Manual"], content["ModelSHA256"]) == (False, "ff")
+    known = {"index", "name", "abbreviation", "color", "mapping"}
+    assert set(LABEL_COLUMNS) & set(content) == set(LABEL_COLUMNS) - known
 
 
 def test_transform() -> None:

@@ -6,14 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from bids_msseg import __version__
-from bids_msseg.cli import consensus, demo, evaluate, export, segment_file, train
+from bids_msseg.cli import consensus, demo, evaluate, segment_file, train
 from bids_msseg.errors import ExitCode, UsageError
 
 PROGRAMS = {
     "msseg-consensus": consensus,
     "msseg-demo": demo,
     "msseg-evaluate": evaluate,
-    "msseg-export": export,
     "msseg-file": segment_file,
     "msseg-train": train,
 }

@@ -107,7 +107,8 @@ def test_nothing_of_a_probability_is_left(drawn: Drawn, visit: str) -> None:
     """Also not of the networks that had segmented these visits before."""
     stem = drawn.out / VISITS[visit]
     left = {path.name for path in stem.parent.iterdir()}
-    assert not {name for name in left if "probseg" in name or "candidates" in name}
+    gone = ("probseg", "candidates", "seg-anatomy")
+    assert not {name for name in left if any(one in name for one in gone)}
     table = rows(Path(f"{stem}_desc-lesions_stats.tsv"))
     assert [row["status"] for row in table] == ["kept"] * 3
     for row in table:
@@ -118,7 +119,9 @@ def test_nothing_of_a_probability_is_left(drawn: Drawn, visit: str) -> None:
     assert found["load_interval_ml"] is None
     assert found["load_interval_reason"]
     assert found["model"] is None
-    assert not {"threshold", "gate", "model", "fast"} & set(found["options"])
+    assert (found["brain_measures"], found["anatomy_implausible"]) == ({}, None)
+    assert any("anatomy" in note for note in found["notes"])
+    assert not {"threshold", "candidate_threshold", "model", "fast"} & set(found["options"])
     assert found["options"]["lesion_masks"] == "drawn"
     assert "segment" not in found["timings_s"]
 
@@ -149,6 +152,7 @@ def test_the_cohort_and_the_changes_are_those_of_the_masks(drawn: Drawn) -> None
     assert (row["lesion_count"], row["model"], row["threshold"]) == ("3", "n/a", "n/a")
     assert row["lesion_mask"].startswith("bids:drawn:")
     assert float(row["periventricular_load_ml"]) >= 0
+    assert (row["ventricles_ml"], row["anatomy"]) == ("n/a", "n/a")
     later = table["sub-01", "ses-2"]
     assert (later["compared_with"], later["n_new"]) == ("ses-1", "0")
     skipped = table["sub-02", "n/a"]

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from bids_msseg.evaluation.comparison import (
     BETTER,
     NOT_BETTER,
-    UNTOLD,
+    UNDETERMINED,
     Pair,
+    assess_improvement,
     comparison_rows,
     comparison_table,
-    judge,
     seen_before,
 )
 from bids_msseg.evaluation.scoring import Score
@@ -31,27 +31,27 @@ def _pairs(*dice: tuple[float, float]) -> list[Pair]:
     return [_pair(f"sub-{n}", *one) for n, one in enumerate(dice)]
 
 
-def test_nobody_held_out_cannot_be_told() -> None:
-    verdict = judge([_pair("sub-1", 0.5, None)])
-    assert str(verdict) == "cannot be told: no held-out patient"
+def test_with_nobody_held_out_it_is_undetermined() -> None:
+    improvement = assess_improvement([_pair("sub-1", 0.5, None)])
+    assert str(improvement) == "undetermined: no held-out patient"
 
 
 def test_few_patients_are_better_only_if_each_is() -> None:
-    verdict = judge(_pairs((0.5, 0.625), (0.25, 0.5)))
-    assert str(verdict) == (
+    improvement = assess_improvement(_pairs((0.5, 0.625), (0.25, 0.5)))
+    assert str(improvement) == (
         "better: mean held-out Dice changed by +0.188 (n = 2, too few for an interval); "
         "it rose in 2 of 2 patients"
     )
-    assert judge(_pairs((0.5, 0.9), (0.5, 0.4))).word == NOT_BETTER
-    assert judge(_pairs((0.5, 0.5), (0.5, 0.5))).word == NOT_BETTER
+    assert assess_improvement(_pairs((0.5, 0.9), (0.5, 0.4))).word == NOT_BETTER
+    assert assess_improvement(_pairs((0.5, 0.5), (0.5, 0.5))).word == NOT_BETTER
 
 
 def test_from_five_patients_on_the_interval_decides() -> None:
-    verdict = judge(_pairs(*[(0.5, 0.625)] * 5))
-    assert verdict.word == BETTER
-    assert "95 % interval +0.125 to +0.125" in verdict.reason
+    improvement = assess_improvement(_pairs(*[(0.5, 0.625)] * 5))
+    assert improvement.word == BETTER
+    assert "95 % interval +0.125 to +0.125" in improvement.reason
     # the mean rises by .05, but it is one patient's doing
-    mixed = judge(_pairs((0.4, 0.9), *[(0.5, 0.45)] * 4))
+    mixed = assess_improvement(_pairs((0.4, 0.9), *[(0.5, 0.45)] * 4))
     assert mixed.gain.mean > 0
     assert mixed.word == NOT_BETTER
 
@@ -63,44 +63,47 @@ def test_a_patient_that_was_seen_counts_with_none_of_its_visits() -> None:
         _pair("sub-2", 0.5, 0.25),
         _pair("sub-3", 0.5, 0.25),
     ]
-    verdict = judge(pairs)
-    assert verdict.word == NOT_BETTER
-    assert verdict.gain.n_patients == 2
+    improvement = assess_improvement(pairs)
+    assert improvement.word == NOT_BETTER
+    assert improvement.gain.n_patients == 2
     assert "| **mean, n = 2** |  |  | 0.500 | 0.250 |" in comparison_table(pairs)
-    seen = judge([_pair("sub-1", 0.5, 0.75, "yes"), _pair("sub-2", 0.5, 0.75, "yes")])
-    assert seen.word == UNTOLD
+    seen = assess_improvement([_pair("sub-1", 0.5, 0.75, "yes"), _pair("sub-2", 0.5, 0.75, "yes")])
+    assert seen.word == UNDETERMINED
     assert "had not been trained on" in seen.reason
 
 
 def test_one_patient_that_counts_is_not_enough() -> None:
     pairs = [_pair("sub-1", 0.5, 0.9), _pair("sub-2", 0.5, 0.9, "yes")]
-    assert judge(pairs).word == UNTOLD
+    assert assess_improvement(pairs).word == UNDETERMINED
 
 
 def test_visits_of_one_patient_are_one_patient() -> None:
-    verdict = judge([_pair(f"sub-1_ses-{n}", 0.5, 0.75) for n in range(6)])
-    assert verdict.word == UNTOLD
+    improvement = assess_improvement([_pair(f"sub-1_ses-{n}", 0.5, 0.75) for n in range(6)])
+    assert improvement.word == UNDETERMINED
 
 
-def test_what_is_not_known_stands_in_the_verdict() -> None:
+def test_what_is_not_known_stands_in_the_improvement() -> None:
     pairs = [_pair("sub-1", 0.5, 0.75, "not known"), _pair("sub-2", 0.5, 0.75)]
-    verdict = judge(pairs)
-    assert verdict.word == BETTER
-    assert verdict.reason.endswith("had seen these patients is not known")
+    improvement = assess_improvement(pairs)
+    assert improvement.word == BETTER
+    assert improvement.reason.endswith("had seen these patients is not known")
 
 
 def test_undefined_dice_does_not_count() -> None:
-    verdict = judge(_pairs((0.5, 0.75), (math.nan, 0.5), (0.5, 0.625)))
-    assert verdict.gain.n_patients == 2
-    assert verdict.gain.mean == 0.1875
+    improvement = assess_improvement(_pairs((0.5, 0.75), (math.nan, 0.5), (0.5, 0.625)))
+    assert improvement.gain.n_patients == 2
+    assert improvement.gain.mean == 0.1875
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8))
 def test_nothing_is_called_better_whose_mean_fell(dice: list[tuple[float, float]]) -> None:
-    verdict = judge(_pairs(*dice))
-    if verdict.word == BETTER:
+    improvement = assess_improvement(_pairs(*dice))
+    if improvement.word == BETTER:
         assert sum(after - before for before, after in dice) > 0
-        assert judge(_pairs(*[(after, before) for before, after in dice])).word == NOT_BETTER
+        assert (
+            assess_improvement(_pairs(*[(after, before) for before, after in dice])).word
+            == NOT_BETTER
+        )
 
 
 def test_the_table_has_before_beside_after() -> None:

@@ -120,7 +120,7 @@ def test_predictions_have_names_of_derivatives(visit: str, place: str, tmp_path:
     assert nib.load(tmp_path / place / f"{stem}_mask.nii.gz").get_data_dtype() == np.uint8
 
 
-def test_of_the_candidate_nets_the_probability_alone_is_kept(tmp_path: Path) -> None:
+def test_of_the_candidate_net_the_probability_alone_is_kept(tmp_path: Path) -> None:
     volume = Volume(np.zeros((2, 2, 2), np.float32), GRID)
     keep_prediction(tmp_path, "sub-01", "candidate net", volume, np.zeros((2, 2, 2), bool))
     assert [path.name for path in (tmp_path / "sub-01" / "anat").iterdir()] == [

@@ -109,6 +109,7 @@ def test_a_search_that_fails_gives_its_start(flair: tuple[Volume, NDArray[np.boo
     np.testing.assert_array_equal(found, start)
 
 
+@pytest.mark.slow
 def test_same_bytes_on_any_number_of_threads() -> None:
     fixed, brain = head("FLAIR", (6, 6, 6))
     moving, moving_brain = head("T1w", (6, 6, 6), transform=rigid((3, 1, 2), (9, 2, 1)))

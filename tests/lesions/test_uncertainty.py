@@ -57,6 +57,7 @@ def test_the_cut_that_tells_the_truth_is_found() -> None:
     assert model.half_width == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_interval_widens_with_the_errors_and_holds_nine_of_ten() -> None:
     cases = _loads(200, noise=0.5, seed=3)
     model = fit_load(cases)

@@ -11,7 +11,7 @@ from bids_msseg.errors import DataError
 from bids_msseg.models.checkpoint import LesionCascade, check_cascade, load_cascade, save_cascade
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
-from bids_msseg.models.weights import ANATOMY_FORMAT, CascadePoint, read_header
+from bids_msseg.models.weights import CascadePoint, read_header
 
 POINT = CascadePoint(0.1, 0.2, 0.3, 0.4, 0.6)
 
@@ -37,7 +37,6 @@ def test_what_was_saved_is_read(path: Path) -> None:
     check_cascade(path)
     header, cascade = read_header(path), load_cascade(path)
     assert isinstance(cascade, LesionCascade)
-    assert header.format == ANATOMY_FORMAT
     assert header.point == cascade.point == POINT
     assert header.notes == {"visits": ["sub-01"]}
     assert len(cascade.candidate) == 1
@@ -92,7 +91,8 @@ def _members(header: dict[str, object]) -> dict[str, dict[str, object]]:
         ),
         pytest.param(_edit_header(lambda h: _members(h).pop("refinement0")), id="no refinement"),
         pytest.param(_edit_header(lambda h: h.update(point={"threshold": 7})), id="point"),
-        pytest.param(_edit_header(lambda h: h.update(format="other")), id="format"),
+        pytest.param(_edit_header(lambda h: h.update(format="bids_msseg-cascade-1")), id="format"),
+        pytest.param(_edit_header(lambda h: h.pop("tensors_sha256")), id="no checksum"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(path: Path, edit: Callable[[bytes], bytes]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from bids_msseg.errors import DataError, NoInputError, UsageError
 from bids_msseg.models.weights import (
     DEFAULT_MODEL,
+    DIGEST_KEY,
     FORMAT,
     HEADER_KEY,
-    OperatingPoint,
+    CascadePoint,
     find_model,
     read_header,
 )
@@ -30,8 +32,9 @@ def _entries(**changes: object) -> dict[str, object]:
         "name": "toy",
         "version": "1",
         "members": {},
-        "point": {"gate": 0.2},
+        "point": {"candidate_threshold": 0.2},
         "notes": {},
+        DIGEST_KEY: hashlib.sha256(b"").hexdigest(),
         **changes,
     }
     return {"__metadata__": {HEADER_KEY: json.dumps(header)}}
@@ -40,7 +43,7 @@ def _entries(**changes: object) -> dict[str, object]:
 def test_a_header_is_read_without_the_nets(tmp_path: Path) -> None:
     header = read_header(_file(tmp_path / "a.safetensors", _entries()))
     assert (header.name, header.version) == ("toy", "1")
-    assert header.point == OperatingPoint(gate=0.2, keep=0.5, threshold=0.5)
+    assert header.point == CascadePoint(candidate_threshold=0.2)
     assert len(header.sha256) == 64
 
 
@@ -54,8 +57,11 @@ def test_a_header_is_read_without_the_nets(tmp_path: Path) -> None:
         ({"__metadata__": {HEADER_KEY: "not json"}}, ""),
         ({"__metadata__": {HEADER_KEY: "[" * 100_000}}, ""),
         ({"__metadata__": {HEADER_KEY: "[]"}}, ""),
-        (_entries(format="another-1"), "its format is neither"),
-        (_entries(point={"gate": "high"}), "high"),
+        (_entries(format="another-1"), "another-1"),
+        (_entries(**{DIGEST_KEY: "0"}), "checksum"),
+        (_entries(point={"threshold": "high"}), "high"),
+        (_entries(point={"threshold": 1.5}), "threshold"),
+        (_entries(point={"gate": 0.2, "keep": 0.5}), ""),
         (_entries(point={"door": 0.2}), "door"),
         (_entries(point=None), ""),
         (_entries(members=[1]), ""),
@@ -70,6 +76,13 @@ def test_a_header_that_is_not_ours_is_refused_by_name(
         read_header(_file(tmp_path / "odd.safetensors", entries))
     assert caught.value.message.startswith("odd.safetensors is not a usable cascade: ")
     assert why in caught.value.message
+
+
+def test_weights_of_an_earlier_format_name_the_way_out(tmp_path: Path) -> None:
+    old = _entries(format="bids_msseg-cascade-1", point={"gate": 0.2, "keep": 0.5})
+    with pytest.raises(DataError, match="bids_msseg-cascade-1") as caught:
+        read_header(_file(tmp_path / "old.safetensors", old))
+    assert "msseg-train" in caught.value.hint
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -98,14 +111,14 @@ def test_a_path_that_is_not_there(model: str) -> None:
     assert "msseg-train" in caught.value.hint
 
 
-def test_a_name_that_is_not_shipped() -> None:
+def test_a_name_that_is_not_bundled() -> None:
     with pytest.raises(UsageError, match="'oracle'") as caught:
         find_model("oracle")
     assert "path" in caught.value.hint
 
 
 @pytest.fixture
-def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def bundled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     from bids_msseg.models import weights
 
     folder = tmp_path / "data" / "weights"
@@ -114,18 +127,18 @@ def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def test_names_and_the_default_are_found_among_what_ships(shipped: Path) -> None:
+def test_names_and_the_default_are_found_among_bundled_models(bundled: Path) -> None:
     for name in (DEFAULT_MODEL, "other"):
-        _file(shipped / f"{name}.safetensors", _entries())
-    assert find_model(None) == shipped / f"{DEFAULT_MODEL}.safetensors"
-    assert find_model("other") == shipped / "other.safetensors"
+        _file(bundled / f"{name}.safetensors", _entries())
+    assert find_model(None) == bundled / f"{DEFAULT_MODEL}.safetensors"
+    assert find_model("other") == bundled / "other.safetensors"
     with pytest.raises(UsageError) as caught:
         find_model("third")
     assert f"{DEFAULT_MODEL}, other" in caught.value.hint
 
 
-def test_nothing_shipped_is_said(shipped: Path) -> None:
-    assert not list(shipped.iterdir())
+def test_that_no_model_is_bundled_is_said(bundled: Path) -> None:
+    assert not list(bundled.iterdir())
     with pytest.raises(UsageError) as caught:
         find_model(None)
-    assert "none is shipped" in caught.value.hint
+    assert "none is bundled" in caught.value.hint

@@ -17,6 +17,7 @@ from bids_msseg.imaging.brain_check import CheckedBrain
 from bids_msseg.imaging.itk import read_itk_affine, write_itk_affine
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.register import Registration
+from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.preprocess import (
     BuildStack,
@@ -129,9 +130,7 @@ def test_bias_and_stack(run: Run, flair: Path, brain: Path) -> None:
     assert after.std() / after.mean() < 0.6 * before.std() / before.mean()
 
 
-def test_segment_gives_four_maps_on_the_stack(
-    run: Run, tmp_path: Path, bright_model: Path
-) -> None:
+def test_segment_gives_maps_on_the_stack(run: Run, tmp_path: Path, bright_model: Path) -> None:
     shape = (40, 44, 36)
     data = np.zeros((3, *shape), np.float32)
     brain = np.zeros(shape, bool)
@@ -146,11 +145,15 @@ def test_segment_gives_four_maps_on_the_stack(
     found = run(Segment, **given)
     maps = {
         name: nib.load(getattr(found, f"{name}_file"))
-        for name in ("probability", "candidate", "lesion", "candidates")
+        for name in ("probability", "candidate", "lesion", "candidates", "anatomy")
     }
     for image in maps.values():
         assert image.shape == shape
         np.testing.assert_allclose(image.affine, affine)
+    anatomy = np.asarray(maps["anatomy"].dataobj)
+    assert anatomy.dtype == np.uint8
+    assert (anatomy[brain] == Anatomy.WHITE_MATTER).all()
+    assert not anatomy[~brain].any()
     over = np.asarray(maps["probability"].dataobj) >= 0.5
     assert over[21:25, 21:25, 17:21].all()
     assert not over[~brain].any()

@@ -217,7 +217,7 @@ def test_the_site_is_built_without_warnings_and_stands_alone(tmp_path: Path) -> 
             one for one in inside if one and ":" not in one and not (path.parent / one).exists()
         ]
         assert missing == [], path
-    text = (tmp_path / "api" / "cascade.html").read_text(encoding="utf-8")
-    assert 'id="bids_msseg.cascade.networks.CandidateNet"' in text
+    text = (tmp_path / "api" / "models.html").read_text(encoding="utf-8")
+    assert 'id="bids_msseg.models.lesion_anatomy.LesionAnatomyNet"' in text
     assert ":class:" not in text
     assert (tmp_path / "cards" / f"{DEFAULT_MODEL}.html").is_file()

@@ -1,16 +1,32 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from bids_msseg.cascade.heads import Head, LesionDraw, brain_distance, ventricle_distance
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.training.label_maps import FIRST_EXTRA
+from bids_msseg.training.data.visits import LabelledVisit
+from bids_msseg.training.synthesis.tissues import (
+    FIRST_EXTRA,
+    LabelMap,
+    LesionDraw,
+    brain_distance,
+    ventricle_distance,
+)
 
 EDGE = 64
 CUBE = (slice(26, 34), slice(40, 46), slice(28, 36))
 """Where the only lesion of the ball lies."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def ball() -> NDArray[np.uint8]:
@@ -25,7 +41,7 @@ def ball() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
-def head() -> Head:
+def label_map() -> LabelMap:
     tissue = ball()
     brain = np.where(tissue >= FIRST_EXTRA, np.uint8(17), tissue)
     share, owner = np.zeros(tissue.shape, np.uint8), np.zeros(tissue.shape, np.int16)
@@ -34,8 +50,8 @@ def head() -> Head:
     nothing = np.zeros(0, np.int32)
     lesion = LesionDraw(voxels, share.ravel()[voxels], owner.ravel()[voxels], nothing)
     empty = LesionDraw(nothing, nothing.astype(np.uint8), nothing.astype(np.int16), nothing)
-    return Head(
-        "ball", "", tissue, brain_distance(brain), ventricle_distance(tissue == 3), (lesion, empty)
+    return LabelMap(
+        "ball", tissue, brain_distance(brain), ventricle_distance(tissue == 3), (lesion, empty)
     )
 
 

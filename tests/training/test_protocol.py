@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from bids_msseg.cascade.folds import Split
-from bids_msseg.cascade.heads import Head, save_head
-from bids_msseg.cascade.patches import LabelledVisit
-from bids_msseg.cascade.stages import save_visit
-from bids_msseg.cascade.training import FitPlan
 from bids_msseg.errors import DataError
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig
+from bids_msseg.trainer.fit_state import read_checkpoint
+from bids_msseg.trainer.plan import FitPlan
 from bids_msseg.training import protocol
+from bids_msseg.training.context import TrainingContext
+from bids_msseg.training.data.folds import Split
+from bids_msseg.training.data.visits import LabelledVisit, save_visit
 from bids_msseg.training.protocol import (
-    TrainingContext,
     candidate_net,
     plan_stages,
     read_output,
@@ -29,6 +29,7 @@ from bids_msseg.training.protocol import (
 )
 from bids_msseg.training.recipe import CascadeRecipe
 from bids_msseg.training.start import write_pretrained
+from bids_msseg.training.synthesis.tissues import LabelMap, save_label_map
 
 RECIPE = CascadeRecipe(
     candidate=FitPlan(steps=2, batch=1, workers=0),
@@ -41,57 +42,134 @@ RECIPE = CascadeRecipe(
 SPLIT = Split((("sub-a1",), ("sub-b1",)))
 
 
-@pytest.fixture
-def context(tmp_path: Path, visit: LabelledVisit, head: Head) -> TrainingContext:
-    out = tmp_path / "out"
-    for folder in ("cohort", "checkpoints", "logs", "label-maps"):
-        (out / folder).mkdir(parents=True)
+def _begin(folder: Path, visit: LabelledVisit, label_map: LabelMap) -> TrainingContext:
+    """Two visits of two sites, a label map, and a pretrained CNN-1."""
+    out = folder / "out"
+    for name in ("cohort", "checkpoints", "logs", "label-maps"):
+        (out / name).mkdir(parents=True)
     for name, site in (("sub-a1", "a"), ("sub-b1", "b")):
         save_visit(replace(visit, name=name, site=site), out / "cohort" / f"{name}.npz")
-    save_head(head, out / "label-maps" / "ball.npz")
+    save_label_map(label_map, out / "label-maps" / "ball.npz")
     torch.manual_seed(0)
-    start = tmp_path / "start.pt"
+    start = folder / "start.pt"
     torch.save({"average": LesionAnatomyNet(RECIPE.candidate_net).state_dict()}, start)
     write_pretrained(start, start)
     maps = out / "label-maps"
     return TrainingContext(out, SPLIT, start, False, maps, None, Engine(), RECIPE)
 
 
-def test_no_picture_of_a_held_out_patient_reaches_a_network(
-    context: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every visit that training reads is written down by stage."""
-    read: dict[str, set[str]] = {}
-    stage_name = ""
-    load = TrainingContext.visit
+@pytest.fixture(scope="module")
+def reads() -> dict[str, set[str]]:
+    """Names of the visits that each stage has read."""
+    return {}
 
-    def visit(self: TrainingContext, name: str) -> LabelledVisit:
-        read.setdefault(stage_name, set()).add(name)
+
+@pytest.fixture(scope="module")
+def trained(
+    visit: LabelledVisit,
+    label_map: LabelMap,
+    reads: dict[str, set[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainingContext:
+    """A training whose stages are all done."""
+    context = _begin(tmp_path_factory.mktemp("trained"), visit, label_map)
+    load, stage_name = TrainingContext.visit, ""
+
+    def note(self: TrainingContext, name: str) -> LabelledVisit:
+        reads.setdefault(stage_name, set()).add(name)
         return load(self, name)
 
-    monkeypatch.setattr(TrainingContext, "visit", visit)
-    for stage in plan_stages(SPLIT):
-        stage_name = stage.name
-        run_stage(context, stage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingContext, "visit", note)
+        for stage in plan_stages(SPLIT):
+            stage_name = stage.name
+            assert run_stage(context, stage) == stage.name
+    return context
+
+
+@pytest.fixture
+def untrained(trained: TrainingContext, tmp_path: Path) -> TrainingContext:
+    """The same cohort and predictions of the starting network, but nothing trained."""
+    out = tmp_path / "out"
+    shutil.copytree(trained.folder, out, ignore=shutil.ignore_patterns("held-out"))
+    for path in (out / "checkpoints").iterdir():
+        path.unlink()
+    return replace(trained, folder=out, label_maps=out / "label-maps")
+
+
+def _weights(context: TrainingContext, stage: str) -> dict[str, torch.Tensor]:
+    average: dict[str, torch.Tensor] = read_checkpoint(context.checkpoint(stage))["average"]
+    return average
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+NETS_OF_FOLD_0 = ("candidate-without-0", "refinement-without-0")
+
+
+def _train_fold_0(context: TrainingContext, *, again: str) -> None:
+    """Run what the networks of fold 0 need, predicting one visit again, and train them."""
+    (context.folder / "unseen" / f"{again}.npz").unlink()
+    for stage in plan_stages(SPLIT, [0], release=False):
+        if stage.visit == again or stage.trains:
+            run_stage(context, stage)
+
+
+def _spoil(context: TrainingContext, name: str) -> None:
+    """Replace images and labels of a visit by others."""
+    visit = context.visit(name)
+    noise = np.random.default_rng(8).normal(size=visit.images.shape).astype(np.float16)
+    truth = np.roll(visit.truth, 9, 0)
+    path = context.folder / "cohort" / f"{name}.npz"
+    save_visit(replace(visit, images=noise, truth=truth), path)
+
+
+def test_a_spoilt_held_out_visit_changes_nothing_that_is_trained_for_its_fold(
+    trained: TrainingContext, untrained: TrainingContext
+) -> None:
+    _spoil(untrained, "sub-a1")
+    for stage in plan_stages(SPLIT, [0], release=False):
+        if stage.trains:
+            run_stage(untrained, stage)
+    for name in NETS_OF_FOLD_0:
+        assert _same(_weights(untrained, name), _weights(trained, name))
+
+
+def test_without_a_held_out_visit_the_same_is_trained_for_its_fold(
+    trained: TrainingContext, untrained: TrainingContext
+) -> None:
+    for folder in ("cohort", "unseen"):
+        (untrained.folder / folder / "sub-a1.npz").unlink()
+    _train_fold_0(untrained, again="sub-b1")
+    for name in NETS_OF_FOLD_0:
+        assert _same(_weights(untrained, name), _weights(trained, name))
+
+
+def test_a_leak_would_be_noticed(trained: TrainingContext, untrained: TrainingContext) -> None:
+    """The comparison itself: a visit that is learnt from changes both networks."""
+    _spoil(untrained, "sub-b1")
+    _train_fold_0(untrained, again="sub-b1")
+    for name in NETS_OF_FOLD_0:
+        assert not _same(_weights(untrained, name), _weights(trained, name))
+
+
+def test_no_stage_reads_a_patient_that_its_networks_are_tested_on(
+    trained: TrainingContext, reads: dict[str, set[str]]
+) -> None:
+    assert trained.folder.is_dir()
     for kind in ("candidate", "refinement"):
-        assert read[f"{kind}-without-0"] == {"sub-b1"}
-        assert read[f"{kind}-without-1"] == {"sub-a1"}
+        assert reads[f"{kind}-without-0"] == {"sub-b1"}
+        assert reads[f"{kind}-without-1"] == {"sub-a1"}
+        assert reads[f"{kind}-release"] == {"sub-a1", "sub-b1"}
+    assert reads["unseen-sub-a1"] == reads["held-out-sub-a1"] == {"sub-a1"}
 
 
-def _changed(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return any(not torch.equal(*pair) for pair in pairs)
-
-
-def _files(context: TrainingContext) -> dict[str, int]:
-    found = context.folder.rglob("*.[np][pt]*")
-    return {str(path): path.stat().st_mtime_ns for path in found if path.is_file()}
-
-
-def test_no_network_learns_from_the_fold_that_it_is_tested_on(context: TrainingContext) -> None:
-    assert [one.name for one in context.training_visits(0)] == ["sub-b1"]
-    assert [one.name for one in context.training_visits(1)] == ["sub-a1"]
-    assert [one.name for one in context.training_visits(None)] == ["sub-a1", "sub-b1"]
+def test_no_network_learns_from_the_fold_that_it_is_tested_on(trained: TrainingContext) -> None:
+    assert [one.name for one in trained.training_visits(0)] == ["sub-b1"]
+    assert [one.name for one in trained.training_visits(1)] == ["sub-a1"]
+    assert [one.name for one in trained.training_visits(None)] == ["sub-a1", "sub-b1"]
 
 
 def test_stages_of_two_folds() -> None:
@@ -104,45 +182,53 @@ def test_stages_of_two_folds() -> None:
     ]
     assert stages["candidate-without-0"].needs == ("unseen-sub-b1",)
     assert stages["held-out-sub-b1"].needs == ("candidate-without-1", "refinement-without-1")
+    assert {stage.kind for stage in stages.values() if stage.trains} == {
+        "candidate",
+        "refinement",
+    }
     asked = plan_stages(SPLIT, [1], release=False)
     assert {stage.fold for stage in asked if stage.kind != "unseen"} == {1}
 
 
-def test_everything_is_trained_once(context: TrainingContext) -> None:
-    stages = plan_stages(SPLIT)
-    assert [run_stage(context, stage) for stage in stages] == [stage.name for stage in stages]
-    start = context.networks().candidate
-    assert _changed(candidate_net(context, 0), start)
-    assert _changed(candidate_net(context, 0), candidate_net(context, 1))
-    assert _changed(refinement_net(context, 0), refinement_net(context, None))
-    lesion, refinement = read_refined(context.folder / "held-out", "sub-a1")
-    assert lesion.shape == refinement.voxels.shape == context.visit("sub-a1").brain.shape
+def _files(context: TrainingContext) -> dict[str, int]:
+    found = context.folder.rglob("*.[np][pt]*")
+    return {str(path): path.stat().st_mtime_ns for path in found if path.is_file()}
+
+
+def test_everything_is_trained_once(trained: TrainingContext) -> None:
+    start = trained.networks().candidate.state_dict()
+    assert not _same(candidate_net(trained, 0).state_dict(), start)
+    assert not _same(
+        candidate_net(trained, 0).state_dict(), candidate_net(trained, 1).state_dict()
+    )
+    assert not _same(
+        refinement_net(trained, 0).state_dict(), refinement_net(trained, None).state_dict()
+    )
+    lesion, refinement = read_refined(trained.folder / "held-out", "sub-a1")
+    assert lesion.shape == refinement.voxels.shape == trained.visit("sub-a1").brain.shape
     assert refinement.lesion.max() > 0
-    before = _files(context)
-    for stage in stages:
-        run_stage(context, stage)
-    assert _files(context) == before
+    before = _files(trained)
+    for stage in plan_stages(SPLIT):
+        run_stage(trained, stage)
+    assert _files(trained) == before
 
 
-def test_the_output_of_a_start_without_refinement(context: TrainingContext) -> None:
-    run_stage(context, plan_stages(SPLIT)[0])
-    prediction, refinement = read_output(context.folder / "unseen" / "sub-a1.npz")
+def test_the_output_of_a_start_without_refinement(trained: TrainingContext) -> None:
+    prediction, refinement = read_output(trained.folder / "unseen" / "sub-a1.npz")
     assert refinement is None
     assert prediction.anatomy.dtype == np.float16
     with pytest.raises(DataError):
-        read_refined(context.folder / "unseen", "sub-a1")
+        read_refined(trained.folder / "unseen", "sub-a1")
 
 
-def test_without_candidates_the_refinement_stays(context: TrainingContext) -> None:
-    strict = replace(context, recipe=replace(RECIPE, candidate_threshold=1.0))
-    run_stage(strict, plan_stages(SPLIT)[1])
+def test_without_candidates_the_refinement_stays(untrained: TrainingContext) -> None:
+    strict = replace(untrained, recipe=replace(RECIPE, candidate_threshold=1.0))
     protocol.train_refinement(strict, 0)
-    assert not list((context.folder / "checkpoints").iterdir())
+    assert not list((untrained.folder / "checkpoints").iterdir())
 
 
-def test_without_label_maps_every_sub_image_is_real(context: TrainingContext) -> None:
-    run_stage(context, plan_stages(SPLIT)[1])
-    alone = replace(context, label_maps=None)
+def test_without_label_maps_every_sub_image_is_real(trained: TrainingContext) -> None:
+    alone = replace(trained, label_maps=None)
     item: Callable[[int], object] = protocol._sub_images(alone, 0, 3).__getitem__
     images = item(0)[0]  # type: ignore[index]
     assert images.shape == (6, 32, 32, 32)

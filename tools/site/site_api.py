@@ -21,17 +21,16 @@ ROOMS = {
     "bids": "bids: datasets, names, records",
     "pipeline": "pipeline: the method, from images to lesions",
     "imaging": "imaging: images as arrays with affines",
-    "cascade": "cascade: networks, training, inference",
-    "models": "models: networks of the next cascade, inference, weights",
+    "models": "models: networks, inference, weights",
+    "trainer": "trainer: the training loop of any network",
     "training": "training: label maps, synthetic images, losses, the protocol",
     "lesions": "lesions: instances, loads, regions, agreement",
     "io": "io: files that appear complete or not at all",
     "nodes": "nodes: one function call each",
     "workflow": "workflow: which node feeds which",
     "reports": "reports: pages and pictures",
-    "evaluation": "evaluation: agreement with experts, consensus of raters, calibration",
+    "evaluation": "evaluation: agreement with experts, consensus of raters",
     "demo": "demo: the synthetic dataset",
-    "commands": "commands: steps of a training",
 }
 _ROLE = re.compile(r":(?:class|func|meth|data|mod|attr|exc|obj):`(~?)([\w.]+)`")
 _LITERAL = re.compile(r"``(.+?)``", re.DOTALL)

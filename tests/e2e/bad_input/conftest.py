@@ -68,29 +68,13 @@ def note_row(request: pytest.FixtureRequest) -> Callable[..., None]:
     return note
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fresh nets of widths (4, 8), as training saves them."""
-    import torch
-
-    from bids_msseg.cascade.checkpoint import save_cascade
-    from bids_msseg.cascade.networks import CandidateNet, RefinementNet
-    from bids_msseg.models.weights import OperatingPoint
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    nets = [CandidateNet((4, 8))], [RefinementNet((4, 8))]
-    save_cascade(path, *nets, name="tiny", version="0", point=OperatingPoint())
-    return path
-
-
 @pytest.fixture
-def place(tiny_model: Path) -> Iterator[Place]:
+def place(toy_cascade: Path) -> Iterator[Place]:
     """A dataset of one visit in a folder that other users may enter."""
     root = Path(tempfile.mkdtemp(prefix="msseg-bad-"))
     root.chmod(0o755)
     try:
-        yield Place(root, shutil.copy(tiny_model, root / "tiny.safetensors"))
+        yield Place(root, shutil.copy(toy_cascade, root / "toy.safetensors"))
     finally:
         shutil.rmtree(root)
 

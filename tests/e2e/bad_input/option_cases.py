@@ -315,7 +315,7 @@ WEIGHTS = [
         "weights of no such name",
         _option("--model", "cascade-99"),
         64,
-        "no shipped model",
+        "no bundled model",
         "use one of",
     ),
     Case("weights are a folder", _folder, 66, "no weights file", "msseg-train"),
@@ -385,8 +385,8 @@ WEIGHTS = [
         "weights of another format",
         _described(lambda a: a.update(format="x-9")),
         65,
-        "its format is neither",
-        DOWNLOAD,
+        "its format is",
+        "msseg-train",
     ),
     Case(
         "operating point is missing", _described(lambda a: a.pop("point")), 65, "'point'", DOWNLOAD
@@ -400,7 +400,7 @@ WEIGHTS = [
     ),
     Case(
         "operating point of a word",
-        _described(lambda a: a["point"].update(gate="low")),
+        _described(lambda a: a["point"].update(candidate_threshold="low")),
         65,
         OURS,
         DOWNLOAD,
@@ -414,7 +414,7 @@ WEIGHTS = [
     ),
     Case(
         "operating point beyond 1",
-        _described(lambda a: a["point"].update(gate=7)),
+        _described(lambda a: a["point"].update(candidate_threshold=7)),
         65,
         OURS,
         DOWNLOAD,

@@ -43,7 +43,7 @@ def test_the_contrast_is_named(
     name: str,
     flair: bytes,
     tmp_path: Path,
-    tiny_model: Path,
+    toy_cascade: Path,
     capsys: pytest.CaptureFixture[str],
     note_row: Callable[..., None],
 ) -> None:
@@ -55,7 +55,15 @@ def test_the_contrast_is_named(
     (anat / "sub-01_FLAIR.nii.gz").write_bytes(flair)
     (anat / f"sub-01_{contrast}.nii.gz").write_bytes(content)
     out = tmp_path / "out"
-    words = [tmp_path / "bids", out, "participant", "--model", tiny_model, "-w", tmp_path / "work"]
+    words = [
+        tmp_path / "bids",
+        out,
+        "participant",
+        "--model",
+        toy_cascade,
+        "-w",
+        tmp_path / "work",
+    ]
     code = main([str(word) for word in (*words, *ONE_THREAD)])
     told = capsys.readouterr().err
     line = next((line for line in told.splitlines() if "failed" in line), told)

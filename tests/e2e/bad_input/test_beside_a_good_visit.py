@@ -55,7 +55,7 @@ def _good_visit(bids: Path, make_phantom: Callable[..., Any]) -> None:
 @pytest.fixture(scope="module")
 def ended(
     tmp_path_factory: pytest.TempPathFactory,
-    tiny_model: Path,
+    toy_cascade: Path,
     bright_model: Path,
     make_phantom: Callable[..., Any],
 ) -> Ended:
@@ -66,7 +66,7 @@ def ended(
     about = {"Name": "All", "BIDSVersion": "1.10.1"}
     (bids / "dataset_description.json").write_text(json.dumps(about))
     for number, case in enumerate(CASES):
-        place = Place(top / f"one{number}", tiny_model)
+        place = Place(top / f"one{number}", toy_cascade)
         case.spoil(place)
         _gather(place.bids / "sub-01/anat", bids / f"sub-{number:03}/anat", number)
         shutil.rmtree(place.root)

@@ -1,1 +1,0 @@
-"""Steps of ``msseg-train`` that read and write files: labels, cohort, folds, recipes, cards."""

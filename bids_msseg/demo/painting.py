@@ -1,0 +1,114 @@
+"""Adding lesions to images of a brain."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.training.synthesis.shapes import Lesion, LesionMap, lesion_fraction, smooth_noise
+from bids_msseg.training.synthesis.statistics import FAINTEST, LesionStatistics, classes_of
+
+SHELL_MM = (2.0, 4.0)
+"""Distance of the tissue that a lesion's contrast is measured against."""
+
+
+def paint(
+    images: NDArray[np.floating],
+    lesions: LesionMap,
+    contrasts: NDArray[np.floating],
+    rng: np.random.Generator,
+    *,
+    within: NDArray[np.bool_] | None = None,
+    statistics: LesionStatistics | None = None,
+) -> NDArray[np.float32]:
+    """Add lesions to images of a brain.
+
+    A contrast is what the figures it is drawn from are: mean of the lesion less the median of the
+    shell around it. So what is added makes up for a difference that the tissues have without the
+    lesion, such as white matter in a shell of grey; up to half an SD of the brain, which keeps a
+    lesion among fluid bright.
+
+    Parameters
+    ----------
+    images : ndarray, shape (C, X, Y, Z)
+        Contrasts in SD of the brain; the first C of FLAIR, T1w, T2w.
+    lesions : LesionMap
+        On the same grid.
+    contrasts : ndarray, shape (n, C) or wider
+        From :func:`sample_contrasts`, to be met over each label.
+    rng : Generator
+        Makes the texture, which all contrasts of a lesion share.
+    within : ndarray of bool, shape (X, Y, Z), optional
+        The brain; shells end there.
+    statistics : LesionStatistics, optional
+        The measured ones where not given.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, X, Y, Z)
+
+    Raises
+    ------
+    ValueError
+        If the grids, or the numbers of lesions or contrasts, do not match.
+    """
+    channels = len(images)
+    if images.shape[1:] != lesions.labels.shape:
+        raise ValueError(f"images {images.shape[1:]} and lesions differ in grid")
+    if contrasts.shape[0] != len(lesions.lesions) or contrasts.shape[1] < channels:
+        raise ValueError(f"{contrasts.shape} contrasts for {len(lesions.lesions)} lesions")
+    figures = statistics or LesionStatistics()
+    weight = np.zeros(lesions.labels.shape, np.float32)
+    top = np.zeros_like(weight)
+    added = np.zeros(images.shape, np.float32)
+    healthy = lesions.labels == 0 if within is None else (lesions.labels == 0) & within
+    for lesion, drawn in zip(lesions.lesions, contrasts[:, :channels], strict=True):
+        contrast = drawn - _step(images[(slice(None), *lesion.box)], lesion, healthy[lesion.box])
+        contrast[0] = max(float(contrast[0]), FAINTEST)
+        profile, look = _appearance(rng, lesion, float(drawn[0]), figures)
+        weight[lesion.box] += profile
+        top[lesion.box] = np.maximum(top[lesion.box], profile)
+        added[(slice(None), *lesion.box)] += contrast[:, None, None, None] * (profile * look)
+    # where lesions overlap, their appearances are averaged and not summed
+    added *= top / np.maximum(weight, 1e-6)
+    return np.asarray(images + added, np.float32)
+
+
+def _step(
+    images: NDArray[np.floating], lesion: Lesion, healthy: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Measure how the tissue under a lesion differs from that of its shell, at most 0.5; (C,)."""
+    label = lesion_fraction(lesion) >= 0.5
+    distance = ndimage.distance_transform_edt(~label)
+    shell = healthy & (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
+    if not label.any() or not shell.any():
+        return np.zeros(len(images))
+    step = images[:, label].mean(axis=1) - np.median(images[:, shell], axis=1)
+    return np.asarray(np.clip(step, -0.5, 0.5), np.float64)
+
+
+def _appearance(
+    rng: np.random.Generator, lesion: Lesion, flair: float, figures: LesionStatistics
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Make profile and texture of a lesion whose product averages 1 over its label.
+
+    What of the measured SD inside a lesion its soft edge does not explain is texture.
+    """
+    fraction = lesion_fraction(lesion)
+    label = fraction >= 0.5
+    halo = figures.halo * np.exp(-((np.minimum(lesion.depth, 0.0) / figures.halo_mm) ** 2))
+    profile = fraction + halo * (1.0 - fraction) * (1.0 - lesion.fluid)
+    if not label.any():
+        return np.asarray(profile, np.float32), np.ones_like(fraction)
+    inside = profile[label]
+    (figures_of_size,) = classes_of(np.array([label.sum()]), figures)
+    wanted = (figures_of_size.texture / max(flair, FAINTEST)) ** 2 - float(
+        np.var(inside / inside.mean())
+    )
+    noise = smooth_noise(rng, label.shape, figures.texture_mm)
+    values = noise[label]
+    centred = (noise - np.average(values, weights=inside)) / max(float(values.std()), 0.3)
+    texture = 1.0 + np.sqrt(np.clip(wanted, 0.0, 0.25)) * centred
+    look = np.clip(texture, 0.2, 1.8) / inside.mean()
+    return np.asarray(profile, np.float32), np.asarray(look, np.float32)

@@ -1,0 +1,154 @@
+"""Training of a network: one loop that survives being stopped at any moment.
+
+The result depends on the plan, the seed and the data, and neither on how often the training was
+stopped, nor on the number of loader processes, nor (but for rounding) on the number of processes
+that share the batches of a step; see :mod:`bids_msseg.trainer.process_group`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from bids_msseg.errors import TemporaryError, UsageError
+from bids_msseg.models.engine import Engine
+from bids_msseg.trainer.batches import batches
+from bids_msseg.trainer.fit_state import FitState, read_checkpoint
+from bids_msseg.trainer.plan import FitPlan, Report
+from bids_msseg.trainer.process_group import rank_and_size, rank_zero_first
+from bids_msseg.trainer.stopping import StopRequest, stopping
+
+Net = TypeVar("Net", bound=nn.Module)
+StepLoss = Callable[[Any, tuple[Tensor, ...], Engine], tuple[Tensor, Tensor]]
+"""Takes a network, a batch and an engine; returns the loss and a Dice coefficient for the log."""
+REPORT_STEPS = 25
+
+
+def fit(
+    net: Net,
+    source: Dataset[Any],
+    plan: FitPlan,
+    engine: Engine,
+    checkpoint: Path,
+    *,
+    step_loss: StepLoss,
+    report: Callable[[Report], None] | None = None,
+) -> Net:
+    """Train a network, or resume from its checkpoint; return the running mean of its weights.
+
+    Parameters
+    ----------
+    net : Module
+        With the weights to start from.
+    source : Dataset
+        Item ``i`` depends on a seed and ``i`` alone.
+    plan : FitPlan
+    engine : Engine
+    checkpoint : path
+        Written every few minutes, at the end, and when the training is stopped by SIGTERM,
+        SIGINT or an error; a finished one is loaded and nothing trained.
+    step_loss : callable
+        Loss of a batch.
+    report : callable, optional
+        Called every 25 steps; in a process group by rank zero only.
+
+    Returns
+    -------
+    Module
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    DataError
+        If the checkpoint is damaged, or of another network.
+    UsageError
+        If the processes of a group cannot share the batches of a step.
+    TemporaryError
+        If another process of the group stopped.
+    """
+    net = net.to(engine.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    rank, size = rank_and_size()
+    if plan.accumulate % size:
+        raise UsageError(
+            f"{size} processes cannot share {plan.accumulate} batches a step",
+            hint="set accumulate in the recipe to a multiple of the number of processes",
+        )
+    state = FitState(net, plan)
+    with stopping() as stop:
+        state.restore(checkpoint)
+        net.train()
+        try:
+            for line in _steps(state, net, source, engine, checkpoint, stop, step_loss):
+                if report and rank == 0:
+                    report(line)
+            # nobody may look for the file before it is there
+            rank_zero_first(lambda: state.save(checkpoint))
+        except BaseException:
+            # also where the last save was disturbed: a loader that dies raises an error anywhere
+            state.rescue(checkpoint)
+            raise
+    if state.step < plan.steps:
+        raise TemporaryError(
+            f"the training was stopped at step {state.step} of {plan.steps}",
+            hint="the same command resumes from there",
+        )
+    net.load_state_dict(state.average)
+    return net.to("cpu").eval()
+
+
+def _steps(
+    state: FitState,
+    net: nn.Module,
+    source: Dataset[Any],
+    engine: Engine,
+    checkpoint: Path,
+    stop: StopRequest,
+    step_loss: StepLoss,
+) -> Iterator[Report]:
+    """Take the steps that are left, save now and then, and yield the lines of the log."""
+    plan, (rank, size) = state.plan, rank_and_size()
+    parts = plan.accumulate // size
+    stream = batches(
+        source,
+        first=state.step,
+        last=plan.steps,
+        batch=plan.batch,
+        workers=plan.workers,
+        accumulate=plan.accumulate,
+        group=(rank, size),
+    )
+    saved = begun = time.monotonic()
+    for number, items in enumerate(stream, start=1):
+        loss, dice = step_loss(net, tuple(items), engine)
+        state.add(loss, dice, parts)
+        if number % parts and not stop.asked:
+            continue
+        if not state.advance(stop=stop.asked):
+            return
+        if state.step % REPORT_STEPS == 0 or state.step == plan.steps:
+            mean_loss, mean_dice, count = state.take_means()
+            now = time.monotonic()
+            yield Report(state.step, plan.steps, mean_loss, (now - begun) / count, mean_dice)
+            begun = now
+        if time.monotonic() - saved > plan.checkpoint_s:
+            state.save(checkpoint)
+            saved = time.monotonic()
+
+
+def is_finished(checkpoint: Path, plan: FitPlan) -> bool:
+    """Say whether a checkpoint holds all steps of a plan.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
+    if not checkpoint.is_file():
+        return False
+    return int(read_checkpoint(checkpoint, mmap=True)["step"]) >= plan.steps

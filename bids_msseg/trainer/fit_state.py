@@ -1,0 +1,244 @@
+"""What a training holds between two steps, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle  # nosec B403 (the name of an exception only)
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bids_msseg.errors import DataError
+from bids_msseg.io.atomic import open_alone
+from bids_msseg.trainer.plan import FitPlan
+from bids_msseg.trainer.process_group import (
+    average_over_processes,
+    rank_and_size,
+    rank_zero_first,
+)
+
+KEYS = frozenset({"step", "net", "average", "optimiser"})
+
+
+class FitState:
+    """Network, optimiser and running mean of the weights, moved on one step at a time.
+
+    Parameters
+    ----------
+    net : Module
+        On its device.
+    plan : FitPlan
+    """
+
+    def __init__(self, net: nn.Module, plan: FitPlan) -> None:
+        self.net, self.plan = net, plan
+        self.optimiser = torch.optim.AdamW(
+            net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+        self.device = next(net.parameters()).device
+        self.step = 0
+        self.average = {key: value.detach().clone() for key, value in net.state_dict().items()}
+        # loss and Dice of the step under way, and their sums since they were last asked for
+        self.now = torch.zeros(2, device=self.device)
+        self._sums, self._count = torch.zeros(2, device=self.device), 0
+        self._whole = True
+
+    def add(self, loss: Tensor, dice: Tensor, parts: int) -> None:
+        """Add the gradient of one of the ``parts`` batches of a step."""
+        (loss / parts).backward()
+        self.now += torch.stack([loss.detach(), dice.detach()]).float() / parts
+
+    def advance(self, *, stop: bool = False) -> bool:
+        """Take one optimiser step with the gradient of the whole process group.
+
+        Parameters
+        ----------
+        stop : bool, default False
+            This process was told to stop.
+
+        Returns
+        -------
+        bool
+            False where any process of the group was told to stop: the step is then given up.
+        """
+        gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
+        flag = torch.full((1,), float(stop), device=self.device)
+        average_over_processes([*gradients, self.now, flag])
+        if stop or (rank_and_size()[1] > 1 and bool(flag > 0)):
+            return False
+        self._whole = False
+        self._move()
+        self._whole = True
+        self._sums, self._count = self._sums + self.now, self._count + 1
+        self.now = torch.zeros_like(self.now)
+        return True
+
+    def _move(self) -> None:
+        warm_up = min(1.0, (self.step + 1) / 50)
+        fall = self._fall()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.learning_rate * warm_up * fall
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.net.state_dict().items():
+                if value.is_floating_point():
+                    self.average[key].lerp_(value.detach(), 1 - decay)
+                else:
+                    self.average[key].copy_(value)
+
+    def take_means(self) -> tuple[float, float, int]:
+        """Return mean loss and Dice of the steps since the last call, and how many they were."""
+        count = self._count
+        loss, dice = (self._sums / max(count, 1)).tolist()
+        self._sums, self._count = torch.zeros_like(self._sums), 0
+        return loss, dice, count
+
+    def pack(self) -> bytes:
+        """Serialise everything that a later run needs."""
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "step": self.step,
+                "net": self.net.state_dict(),
+                "average": self.average,
+                "optimiser": self.optimiser.state_dict(),
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Take over what :meth:`pack` wrote.
+
+        Raises
+        ------
+        LookupError, RuntimeError, TypeError, ValueError
+            If it is of another network.
+        """
+        self.net.load_state_dict(kept["net"])
+        if {k: v.shape for k, v in kept["average"].items()} != {
+            k: v.shape for k, v in self.average.items()
+        }:
+            raise ValueError("the running mean is of another network")
+        self.optimiser.load_state_dict(kept["optimiser"])
+        self.average = dict(kept["average"])
+        self.step = int(kept["step"])
+
+    def _fall(self) -> float:
+        """Return the present share of the highest rate, warm-up aside."""
+        if self.plan.schedule == "constant":
+            left = self.plan.steps - self.step
+            return min(1.0, left / self.plan.cooldown) if self.plan.cooldown else 1.0
+        first, last = self._cycle()
+        return float((1 - (self.step - first) / (last - first)) ** 0.9)
+
+    def _cycle(self) -> tuple[int, int]:
+        """Return the steps at which the present fall of the rate begins and ends."""
+        restart = self.plan.restart
+        if not 0 < restart < self.plan.steps:
+            return 0, self.plan.steps
+        return (0, restart) if self.step < restart else (restart, self.plan.steps)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; never half a file under the final name.
+
+        All processes of a group hold the same weights; rank zero writes them.
+        """
+        if rank_and_size()[0] != 0:
+            return
+        with open_alone(path) as stream:
+            stream.write(self.pack())
+
+    def rescue(self, path: Path) -> None:
+        """Save after an error, if the last step was finished; never raise another error."""
+        if self._whole:
+            with contextlib.suppress(OSError):
+                self.save(path)
+
+    def restore(self, path: Path) -> None:
+        """Resume from a checkpoint where there is one; all processes take over what rank zero has.
+
+        Raises
+        ------
+        DataError
+            If the checkpoint is damaged, or of another network.
+        """
+        alone = rank_and_size()[1] == 1
+        shared = rank_zero_first(lambda: self._restore(path, pack=not alone))
+        if rank_and_size()[0] != 0:
+            self.load(torch.load(io.BytesIO(shared), map_location=self.device, weights_only=True))
+
+    def _restore(self, path: Path, *, pack: bool) -> bytes:
+        if path.is_file():
+            try:
+                self.load(read_checkpoint(path, device=str(self.device)))
+            except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+                raise _unusable(
+                    path, "it does not fit the network that is to be trained"
+                ) from error
+        return self.pack() if pack else b""
+
+
+def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of a training.
+
+    Parameters
+    ----------
+    path : path
+    device : str, default "cpu"
+        Where to put the tensors.
+    mmap : bool, default False
+        Read tensors only when they are looked at, and do not look for flipped bits in them.
+
+    Returns
+    -------
+    dict
+        ``step``, ``net``, ``average`` (weights and their running mean) and ``optimiser``.
+
+    Raises
+    ------
+    DataError
+        If it is cut short, damaged or something else. Nothing in it is ever executed.
+    """
+    try:
+        if not mmap:
+            _check_sums(path)
+        kept = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except (
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise _unusable(path, "it is cut short, damaged or something else") from error
+    if not isinstance(kept, dict) or not kept.keys() >= KEYS:
+        raise _unusable(path, "it does not hold a training")
+    return kept
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the content with its checksums, which torch writes and does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
+    if bad:
+        raise ValueError(f"the checksum of {bad} is wrong")
+
+
+def _unusable(path: Path, why: str) -> DataError:
+    return DataError(
+        f"cannot resume from the checkpoint {path}: {why}",
+        hint="put it back from a copy, or delete it: this network then starts again",
+    )

@@ -1,0 +1,86 @@
+"""Showing what the processes of a training write to their logs, while they write it.
+
+Public names: :class:`LogWatch`, :func:`log_line`, :func:`show_progress`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bids_msseg.trainer.plan import Report
+from bids_msseg.trainer.progress import FitProgress, append_line
+
+POLL_S = 1.0
+
+
+def log_line(folder: Path, stage: str, line: Report) -> None:
+    """Append one line of a training log to ``<folder>/<stage>.csv``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    append_line(folder / f"{stage}.csv", line)
+
+
+class LogWatch:
+    """Finds the lines that are added to the logs of a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Of ``<network>.csv``; it need not exist. What its files hold already is left out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read = {path: path.stat().st_size for path in folder.glob("*.csv")}
+
+    def poll(self) -> list[tuple[str, Report]]:
+        """Return network and line of whatever was added since the last call, whole lines only."""
+        found: list[tuple[str, Report]] = []
+        for path in sorted(self._folder.glob("*.csv")):
+            with path.open("rb") as stream:
+                stream.seek(self._read.get(path, 0))
+                added = stream.read()
+            whole = added[: added.rfind(b"\n") + 1]
+            self._read[path] = self._read.get(path, 0) + len(whole)
+            for text in whole.decode("utf-8").splitlines():
+                with contextlib.suppress(ValueError):
+                    found.append((path.stem, _parse(text)))
+        return found
+
+
+def _parse(text: str) -> Report:
+    step, steps, loss, seconds, dice = text.split(",")
+    return Report(int(step), int(steps), float(loss), float(seconds), float(dice))
+
+
+@contextmanager
+def show_progress(folder: Path, *, enabled: bool = True) -> Iterator[None]:
+    """Show the progress of all networks whose logs are in a folder, until the context ends.
+
+    Parameters
+    ----------
+    folder : path
+    enabled : bool, default True
+        False shows nothing.
+    """
+    watch, over = LogWatch(folder), threading.Event()
+    with FitProgress(enabled=enabled) as progress:
+        thread = threading.Thread(target=_follow, args=(watch, progress, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def _follow(watch: LogWatch, progress: FitProgress, over: threading.Event) -> None:
+    while True:
+        last = over.wait(POLL_S)
+        for stage, line in watch.poll():
+            progress.show(stage, line)
+        if last:
+            return

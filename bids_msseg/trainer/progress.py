@@ -1,0 +1,134 @@
+"""Progress of a training: one bar per network on a terminal, lines elsewhere, a CSV log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TextIO
+
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+
+from bids_msseg.progress import TimeLeft, open_console, write_duration
+from bids_msseg.trainer.plan import Report
+
+COLUMNS = ("step", "steps", "loss", "seconds_per_step", "dice")
+
+
+def append_line(path: Path, line: Report) -> None:
+    """Append one line to the CSV log of a network; a new file begins with the column names.
+
+    Parameters
+    ----------
+    path : path
+    line : Report
+    """
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as stream:
+        if new:
+            stream.write(",".join(COLUMNS) + "\n")
+        stream.write(
+            f"{line.step},{line.steps},{line.loss:.5f},{line.seconds:.3f},{line.dice:.4f}\n"
+        )
+
+
+def describe(line: Report) -> str:
+    """Write a line of a log for people.
+
+    Examples
+    --------
+    >>> describe(Report(step=25, steps=500, loss=0.8124, seconds=2.0, dice=0.41))
+    '25/500 loss 0.812 Dice 0.410, 15:50 left'
+    """
+    return f"{line.step}/{line.steps} {_quality(line)}, {write_duration(line.seconds_left)} left"
+
+
+def _quality(line: Report) -> str:
+    return f"loss {line.loss:.3f} Dice {line.dice:.3f}"
+
+
+class FitProgress:
+    """Show the progress of the networks in training; a context manager.
+
+    On a terminal there is one bar per network, with loss, Dice and the time that is left;
+    elsewhere every report is a line.
+
+    Parameters
+    ----------
+    enabled : bool, optional
+        False shows nothing at all.
+    stream : TextIO, optional
+        Where to write; by default stderr.
+    clock : callable, optional
+        Seconds from any start.
+
+    Examples
+    --------
+    >>> with FitProgress(stream=sys.stdout) as progress:
+    ...     progress.show("candidate-01", Report(25, 500, 0.8124, 2.0, 0.41))
+    candidate-01 25/500 loss 0.812 Dice 0.410, 15:50 left
+    """
+
+    def __init__(
+        self,
+        *,
+        enabled: bool = True,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._enabled, self._clock = enabled, clock
+        self._console = open_console(stream or sys.stderr)
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if self._enabled and self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._bars = RichProgress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[quality]}", markup=False),
+                TimeLeft(self._clock),
+                console=self._console,
+                expand=True,
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def show(self, stage: str, line: Report) -> None:
+        """Show the progress of a network; may be called from any thread.
+
+        Parameters
+        ----------
+        stage : str
+            Name of the network.
+        line : Report
+        """
+        if not self._enabled:
+            return
+        if self._bars is None:
+            self._console.print(f"{stage} {describe(line)}")
+        else:
+            self._move(self._bars, stage, line)
+
+    def _move(self, bars: RichProgress, stage: str, line: Report) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = bars.add_task(stage, total=line.steps, quality="", ends=None)
+        bars.update(
+            self._tasks[stage],
+            completed=line.step,
+            quality=_quality(line),
+            ends=self._clock() + line.seconds_left,
+        )
+        if line.step >= line.steps:
+            # a finished network leaves a line above the bars of the others
+            bars.remove_task(self._tasks.pop(stage))
+            self._console.print(f"{stage} {line.steps} steps {_quality(line)}")

@@ -1,0 +1,189 @@
+"""The calibration of trained weights, from the predictions for held-out patients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_msseg.calibration import Calibration, read_calibration, write_calibration
+from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.quality import TrainingVisits
+from bids_msseg.imaging.quality_measures import Measures, measure_visit
+from bids_msseg.imaging.volume import as_ras, load_volume
+from bids_msseg.lesions.uncertainty import sweep_volumes
+from bids_msseg.lesions.uncertainty_fit import (
+    FEWEST_PATIENTS,
+    LesionCase,
+    LoadCase,
+    check_confidence,
+    check_load,
+    coverage,
+    fit_confidence,
+    fit_load,
+    lesion_cases,
+    rank_auc,
+)
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.labels import LabelledFiles
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutData:
+    """Measurements on the labelled visits of a training.
+
+    Attributes
+    ----------
+    visits : tuple of str
+        Those with a prediction by networks that had not seen the patient; the order of ``loads``.
+    loads : tuple of LoadCase
+    lesions : tuple of LesionCase
+    measures : tuple of mapping
+        How the images of every labelled visit look, predicted or not.
+    """
+
+    visits: tuple[str, ...]
+    loads: tuple[LoadCase, ...]
+    lesions: tuple[LesionCase, ...]
+    measures: tuple[Measures, ...]
+
+    def calibration(self) -> Calibration:
+        """Fit the models on all patients, and measure each patient by models fitted without it."""
+        load, confidence = fit_load(self.loads), fit_confidence(self.lesions)
+        reason = ""
+        if load is None or confidence is None:
+            patients = len({case.participant for case in self.loads})
+            reason = (
+                f"these weights were tested on {patients} held-out patients and "
+                f"{len(self.lesions)} lesions; {FEWEST_PATIENTS} patients are needed"
+            )
+        auc = rank_auc(check_confidence(self.lesions))
+        return Calibration(
+            load=load,
+            confidence=confidence,
+            training=TrainingVisits(self.measures),
+            coverage=coverage(check_load(self.loads)),
+            auc=None if math.isnan(auc) else round(auc, 3),
+            reason=reason,
+        )
+
+
+def collect_held_out(folder: Path, files: Sequence[LabelledFiles]) -> HeldOutData:
+    """Collect the held-out predictions of a finished training.
+
+    Parameters
+    ----------
+    folder : path
+        Output folder of ``msseg-train``: ``cohort/`` and ``predictions/`` are read.
+    files : sequence of LabelledFiles
+
+    Returns
+    -------
+    HeldOutData
+    """
+    visits, loads, lesions = [], [], []
+    for item in files:
+        stem = _prediction(folder, item)
+        if not Path(f"{stem}_probseg.nii.gz").is_file():
+            continue
+        truth = load_volume(item.truth)
+        probability = load_volume(f"{stem}_probseg.nii.gz").data
+        mask = load_volume(f"{stem}_mask.nii.gz").data
+        who, true = item.visit.participant, truth.data > 0.5
+        volume_ml = float(true.sum()) * truth.voxel_volume / 1000
+        sweep = sweep_volumes(probability, truth.voxel_volume)
+        visits.append(item.visit.key)
+        loads.append(LoadCase(who, item.site, sweep, volume_ml))
+        lesions += lesion_cases(mask, probability, true, participant=who, site=item.site)
+    measures = tuple(measure_labelled(folder, item) for item in files)
+    return HeldOutData(tuple(visits), tuple(loads), tuple(lesions), measures)
+
+
+def measure_labelled(folder: Path, item: LabelledFiles) -> dict[str, float]:
+    """Measure the images of a visit as the check of the input images does.
+
+    Parameters
+    ----------
+    folder : path
+        Output folder of ``msseg-train``.
+    item : LabelledFiles
+    """
+    from bids_msseg.training.data.visits import load_visit
+
+    visit = load_visit(folder / "cohort" / f"{item.visit.key}.npz")
+    return measure_visit(
+        visit.images,
+        visit.present,
+        visit.brain,
+        mask=as_ras(load_volume(item.brain)),
+        spacings={c: check_header(path).spacing for c, path in item.visit.contrasts.items()},
+    )
+
+
+def calibrate(
+    folder: Path,
+    files: Sequence[LabelledFiles],
+    weights: Path,
+    *,
+    given: Path | None = None,
+) -> Calibration:
+    """Write ``<name>.calibration.json`` beside the weights of a finished training.
+
+    Parameters
+    ----------
+    folder : path
+    files : sequence of LabelledFiles
+    weights : path
+    given : path, optional
+        Weights that the training started from: the networks have seen their visits, too.
+
+    Returns
+    -------
+    Calibration
+        What was written.
+    """
+    from bids_msseg.models.weights import read_header
+
+    header = read_header(weights)
+    learnt = collect_held_out(folder, files).calibration()
+    if given is not None:
+        before = read_calibration(given, read_header(given).sha256).training or TrainingVisits()
+        own = learnt.training or TrainingVisits()
+        learnt = replace(learnt, training=TrainingVisits(before.measures + own.measures))
+    write_calibration(weights, learnt, name=header.name, sha256=header.sha256)
+    return learnt
+
+
+def describe(learnt: Calibration) -> str:
+    """Write the section of a model card on uncertainty, in Markdown."""
+    lines = ["## Uncertainty", ""]
+    if learnt.reason:
+        lines.append(f"None: {learnt.reason}.")
+    if learnt.load:
+        times = math.exp(learnt.load.half_width)
+        lines.append(
+            "90 % intervals of the lesion load, each fitted without the patient, held the load "
+            f"that the experts drew: {_counts(learnt)}. They reach from 1/{times:.1f} to "
+            f"{times:.1f} times the expected load."
+        )
+    if learnt.confidence and learnt.auc is not None:
+        lines.append(
+            f"A lesion's confidence, fitted without the patient, separates lesions that touch one "
+            f"of the experts' from others with an area under the ROC curve of {learnt.auc:.2f} "
+            f"({learnt.confidence.lesions} lesions)."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _counts(learnt: Calibration) -> str:
+    sites = sorted(learnt.coverage.items(), key=lambda item: item[0] == "all")
+    return ", ".join(f"{site} {inside} of {count}" for site, (inside, count) in sites)
+
+
+def _prediction(folder: Path, item: LabelledFiles) -> Path:
+    participant, _, session = item.visit.key.partition("_")
+    name = f"{item.visit.key}_space-FLAIR_label-L"
+    return folder / "predictions" / participant / session / "anat" / name

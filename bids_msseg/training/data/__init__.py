@@ -1,0 +1,1 @@
+"""Labelled visits: files, folds, and the sub-images and crops that networks learn from."""

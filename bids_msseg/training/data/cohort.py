@@ -1,0 +1,150 @@
+"""From files with manual masks to the visits that the training reads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.bias import correct_bias
+from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.normalise import Stack, build_stack
+from bids_msseg.imaging.resample import mask_onto, resample
+from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
+from bids_msseg.pipeline.preprocess import preprocess, read_contrasts
+from bids_msseg.training.data.visits import LabelledVisit
+
+LOGGER = logging.getLogger("bids_msseg")
+THICK_MM = 2.0
+
+
+def prepare_visit(
+    name: str,
+    site: str,
+    images: Mapping[str, Path],
+    brain: Path,
+    truth: Path,
+    *,
+    threads: int = 1,
+) -> LabelledVisit:
+    """Bring a labelled visit onto the working grid that is aligned and has a brain mask.
+
+    Parameters
+    ----------
+    name, site : str
+    images : mapping of contrast to path
+        ``FLAIR`` and, where present, ``T1w`` and ``T2w`` already on the FLAIR's world.
+    brain, truth : path
+        Masks on the FLAIR grid.
+    threads : int, default 1
+
+    Returns
+    -------
+    LabelledVisit
+
+    Raises
+    ------
+    DataError
+        If a mask is not on the FLAIR grid.
+    """
+    volumes = {contrast: as_ras(load_volume(path)) for contrast, path in images.items()}
+    flair = volumes["FLAIR"]
+    inside, lesions = as_ras(load_volume(brain)), as_ras(load_volume(truth))
+    for mask, path in ((inside, brain), (lesions, truth)):
+        _check_grid(mask, flair, path)
+    corrected = {
+        contrast: correct_bias(
+            volume, mask_onto(inside, volume.shape, volume.affine), threads=threads
+        )
+        for contrast, volume in volumes.items()
+    }
+    return _labelled(name, site, build_stack(corrected, inside), lesions, flair)
+
+
+def prepare_raw_visit(
+    name: str,
+    site: str,
+    images: Mapping[str, Path],
+    brain: Path | None,
+    truth: Path,
+    *,
+    threads: int = 1,
+) -> tuple[LabelledVisit, Volume]:
+    """Bring a labelled visit onto the working grid as ``msseg`` does with images as acquired.
+
+    Parameters
+    ----------
+    name, site : str
+    images : mapping of contrast to path
+        In any orientation; ``T1w`` and ``T2w`` need not be aligned.
+    brain : path or None
+        Brain mask in the space of the FLAIR; None where it has to be found.
+    truth : path
+        Lesion mask on the FLAIR grid.
+    threads : int, default 1
+
+    Returns
+    -------
+    LabelledVisit
+        Its stack is that of ``msseg``, in half precision.
+    Volume
+        Brain mask on the conformed FLAIR, around which the working grid lies.
+
+    Raises
+    ------
+    DataError
+        If the lesion mask is not on the FLAIR grid, or an image cannot be used.
+    """
+    volumes, notes = read_contrasts(images)
+    lesions = as_ras(load_volume(truth))
+    _check_grid(lesions, volumes["FLAIR"], truth)
+    done = preprocess(volumes, given_brain=brain, threads=threads)
+    for note in (*notes, *done.notes):
+        LOGGER.info("%s: %s", name, note)
+    for fault in done.faults:
+        LOGGER.warning("%s: %s", name, fault)
+    return _labelled(name, site, done.stack, lesions, volumes["FLAIR"]), done.brain
+
+
+def share_a_grid(images: Mapping[str, Path]) -> bool:
+    """Say whether all contrasts lie on one grid, whatever the order of their axes."""
+    grids = [_ras_grid(path) for path in images.values()]
+    shape, affine = grids[0]
+    return all(s == shape and np.allclose(a, affine, atol=1e-2) for s, a in grids)
+
+
+def _ras_grid(path: Path) -> tuple[tuple[int, ...], Affine]:
+    info = check_header(path)
+    axes = nib.io_orientation(info.affine)
+    shape = tuple(info.shape[place] for place in np.argsort(axes[:, 0]))
+    return shape, info.affine @ nib.orientations.inv_ornt_aff(axes, info.shape)
+
+
+def _labelled(name: str, site: str, stack: Stack, lesions: Volume, flair: Volume) -> LabelledVisit:
+    share = resample(lesions, _shape(stack.brain), stack.affine).data
+    return LabelledVisit(
+        name,
+        site,
+        stack.data.astype(np.float16),
+        stack.present,
+        stack.brain,
+        np.clip(share, 0, 1).astype(np.float16),
+        bool(flair.spacing.max() >= THICK_MM),
+    )
+
+
+def _shape(volume: np.ndarray) -> tuple[int, int, int]:
+    x, y, z = volume.shape
+    return x, y, z
+
+
+def _check_grid(mask: Volume, flair: Volume, path: Path) -> None:
+    if mask.shape != flair.shape or not np.allclose(mask.affine, flair.affine, atol=1e-2):
+        raise DataError(
+            f"{path.name} is not on the grid of its FLAIR",
+            hint="resample the mask onto the FLAIR (nearest neighbour) before training",
+        )

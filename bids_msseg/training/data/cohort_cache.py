@@ -1,0 +1,189 @@
+"""Prepared visits on disk, and whether they still are what the input files say.
+
+Beside each ``cohort/<visit>.npz`` stands a JSON file with size, time and SHA-256 of every file
+that it was made from. Size and time decide where they agree; else the content does, so that a
+dataset that was copied is not prepared again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg.bids.files import is_newer, write_atomic, write_json
+from bids_msseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.labels import LabelledFiles
+    from bids_msseg.training.data.visits import LabelledVisit
+
+LOGGER = logging.getLogger("bids_msseg")
+TRAINED = ("checkpoints/*.pt", "unseen/*.npz", "valverde/**/*.pt")
+"""Files below the output folder that were computed from prepared visits."""
+
+
+def has_begun(out: Path) -> bool:
+    """Say whether anything has been learnt from the prepared visits of an output folder."""
+    return any(True for pattern in TRAINED for _ in out.glob(pattern))
+
+
+def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
+    """Bring every visit onto the working grid, once for each state of its input files.
+
+    Where no brain mask was given, the one that is found is written to the visit's ``brain``.
+
+    Parameters
+    ----------
+    out : path
+        ``cohort/<visit>.npz`` and ``cohort/<visit>.json`` are written here.
+    files : sequence of LabelledFiles
+    threads : int
+
+    Returns
+    -------
+    dict of visit to float
+        Lesion load, mL.
+
+    Raises
+    ------
+    UsageError
+        If the files of a visit have changed and something has already been learnt from it.
+    DataError
+        If a mask is not on the FLAIR grid.
+    """
+    from bids_msseg.training.data.visits import load_visit
+
+    folder = out / "cohort"
+    folder.mkdir(parents=True, exist_ok=True)
+    changed = {item.visit.key: _find_change(folder, item) for item in files}
+    reasons = [f"{visit}: {what}" for visit, what in changed.items() if what]
+    if reasons and has_begun(out):
+        raise UsageError(
+            f"{out} was trained on other input files than there are now ({reasons[0]})",
+            hint="give another output_dir, or put back the files that it was begun with",
+        )
+    loads = {}
+    for item in files:
+        visit = item.visit.key
+        target = folder / f"{visit}.npz"
+        if changed[visit]:
+            LOGGER.info("%s is prepared again: %s", visit, changed[visit])
+        if changed[visit] or not target.is_file() or not item.brain.is_file():
+            _prepare(item, target, threads)
+        loads[visit] = float(load_visit(target).truth.astype(float).sum()) / 1000
+    return loads
+
+
+def read_images(folder: Path, visits: Iterable[str]) -> dict[str, str]:
+    """Read the SHA-256 of each visit's FLAIR file; visits without a record are left out.
+
+    Parameters
+    ----------
+    folder : path
+        Where the prepared visits are.
+    visits : iterable of str
+    """
+    records = {visit: _read(folder / f"{visit}.json") for visit in visits}
+    return {
+        visit: str(record["files"]["FLAIR"]["sha256"])
+        for visit, record in records.items()
+        if record
+    }
+
+
+def _prepare(item: LabelledFiles, target: Path, threads: int) -> None:
+    from bids_msseg.training.data.visits import save_visit
+
+    record = _describe(item)
+    visit = _prepare_images(item, threads)
+    # without its record a prepared visit counts as one of an earlier version, not as a wrong one
+    target.with_suffix(".json").unlink(missing_ok=True)
+    save_visit(visit, target)
+    write_json(target.with_suffix(".json"), record)
+    LOGGER.info("prepared %s", item.visit.key)
+
+
+def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
+    """Take images that are aligned and have a brain mask as they are; do as msseg with others."""
+    from bids_msseg.imaging.volume import save_volume
+    from bids_msseg.training.data.cohort import prepare_raw_visit, prepare_visit, share_a_grid
+
+    name, images = item.visit.key, item.visit.contrasts
+    if item.brain_given and share_a_grid(images):
+        return prepare_visit(name, item.site, images, item.brain, item.learnt, threads=threads)
+    given = item.brain if item.brain_given else None
+    visit, brain = prepare_raw_visit(name, item.site, images, given, item.learnt, threads=threads)
+    if not item.brain_given:
+        mask = brain.with_data(brain.data > 0)
+        write_atomic(item.brain, lambda place: save_volume(mask, place))
+    return visit
+
+
+def _inputs(item: LabelledFiles) -> dict[str, Path]:
+    brain = {"brain": item.brain} if item.brain_given else {}
+    return {**item.visit.contrasts, **brain, "truth": item.learnt}
+
+
+def _describe(item: LabelledFiles) -> dict[str, Any]:
+    return {
+        "site": item.site,
+        "files": {
+            kind: {**_stamp(path), "sha256": digest(path)} for kind, path in _inputs(item).items()
+        },
+    }
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    state = path.stat()
+    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _find_change(folder: Path, item: LabelledFiles) -> str:
+    """Say what differs from the files that a visit was prepared from; empty if nothing does."""
+    target = folder / f"{item.visit.key}.npz"
+    if not target.is_file():
+        return ""
+    record = _read(target.with_suffix(".json"))
+    inputs = _inputs(item)
+    if not record:
+        # prepared by a version that kept no record
+        if not is_newer([target], inputs.values()):
+            return "a file is newer than what was prepared from it"
+        write_json(target.with_suffix(".json"), _describe(item))
+        return ""
+    if record["site"] != item.site:
+        return f"it is of site {item.site} now, not of {record['site']}"
+    if set(record["files"]) != set(inputs):
+        return f"it has {', '.join(inputs)} now, not {', '.join(record['files'])}"
+    return _find_other_content(target, record, inputs, item)
+
+
+def _find_other_content(
+    target: Path, record: Mapping[str, Any], inputs: Mapping[str, Path], item: LabelledFiles
+) -> str:
+    known = record["files"]
+    touched = [
+        kind
+        for kind, path in inputs.items()
+        if _stamp(path) != {key: known[kind][key] for key in ("size", "mtime_ns")}
+    ]
+    for kind in touched:
+        if digest(inputs[kind]) != known[kind]["sha256"]:
+            return f"{inputs[kind].name} has changed"
+    if touched:
+        write_json(target.with_suffix(".json"), _describe(item))
+    return ""

@@ -1,0 +1,208 @@
+"""Folds: which patients a network may see, so that every score is of a held-out one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_msseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.labels import LabelledFiles
+
+FoldSet = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Who is in which fold.
+
+    Attributes
+    ----------
+    folds : tuple of tuple of str
+        Visit names of each fold.
+    """
+
+    folds: tuple[tuple[str, ...], ...]
+
+    @property
+    def everything(self) -> FoldSet:
+        """All fold numbers."""
+        return tuple(range(len(self.folds)))
+
+    def without(self, *left_out: int) -> FoldSet:
+        """Return the fold numbers but these."""
+        return tuple(fold for fold in self.everything if fold not in left_out)
+
+    def members(self, folds: FoldSet) -> tuple[str, ...]:
+        """Return the visits of these folds."""
+        return tuple(name for fold in folds for name in self.folds[fold])
+
+    def sources(self, test: int | None) -> tuple[tuple[int, FoldSet], ...]:
+        """Pair each fold that trains CNN-2 with the folds that the CNN-1 behind it saw.
+
+        With nested folds CNN-1 has seen neither the test fold nor the fold that it is run on.
+
+        Parameters
+        ----------
+        test : int or None
+            The test fold; None for networks that may see all.
+
+        Examples
+        --------
+        >>> Split((("a",), ("b",), ("c",))).sources(0)
+        ((1, (2,)), (2, (1,)))
+        """
+        held = () if test is None else (test,)
+        return tuple((fold, self.without(*held, fold)) for fold in self.without(*held))
+
+
+def balanced_split(
+    participants: Mapping[str, Sequence[str]],
+    sites: Mapping[str, str],
+    loads: Mapping[str, float],
+    count: int,
+) -> Split:
+    """Deal participants into folds so that every fold has its share of each site and load.
+
+    Parameters
+    ----------
+    participants : mapping of participant to visit names
+        All visits of a participant go into one fold.
+    sites : mapping of participant to site
+    loads : mapping of participant to lesion load in mL
+    count : int
+        Number of folds.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    ValueError
+        If there are fewer participants than folds.
+
+    Examples
+    --------
+    >>> people = {"a": ["a1"], "b": ["b1", "b2"], "c": ["c1"]}
+    >>> balanced_split(people, dict.fromkeys(people, "X"), {"a": 1, "b": 9, "c": 5}, 3).folds
+    (('b1', 'b2'), ('c1',), ('a1',))
+    """
+    if len(participants) < count:
+        raise ValueError(f"{len(participants)} participants cannot fill {count} folds")
+    dealt: list[list[str]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for site in sorted(set(sites.values())):
+        queue = sorted(
+            (name for name in participants if sites[name] == site),
+            key=lambda name: (-loads[name], name),
+        )
+        for start in range(0, len(queue), count):
+            hand = queue[start : start + count]
+            # the fold with fewest people gets the heaviest of this hand
+            order = sorted(range(count), key=lambda fold: (sizes[fold], fold))
+            for fold, name in zip(order, hand, strict=False):
+                dealt[fold].extend(participants[name])
+                sizes[fold] += 1
+    return Split(tuple(tuple(fold) for fold in dealt))
+
+
+def count_people(files: Sequence[LabelledFiles]) -> int:
+    """Count participants; each may have several visits."""
+    return len({item.visit.participant for item in files})
+
+
+def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
+    """Deal participants into folds by site and lesion load.
+
+    Parameters
+    ----------
+    files : sequence of LabelledFiles
+        At least ``count`` participants.
+    loads : mapping of visit to float
+        Lesion load, mL.
+    count : int
+
+    Returns
+    -------
+    Split
+        All visits of a participant are in one fold.
+    """
+    people: dict[str, list[str]] = {}
+    sites: dict[str, str] = {}
+    heavy: dict[str, float] = {}
+    for item in files:
+        who = item.visit.participant
+        people.setdefault(who, []).append(item.visit.key)
+        sites[who] = item.site
+        heavy[who] = heavy.get(who, 0.0) + loads[item.visit.key]
+    return balanced_split(people, sites, heavy, count)
+
+
+def deal_nested_folds(
+    files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int
+) -> Split:
+    """Deal participants into the folds of a nested training; see :func:`deal_folds`.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than three folds, or fewer participants than folds.
+    """
+    people = count_people(files)
+    if count < 3 or people < count:
+        raise UsageError(
+            f"{people} labelled participants cannot be dealt into {count} nested folds",
+            hint="use at least three folds and as many participants",
+        )
+    return deal_folds(files, loads, count)
+
+
+def read_split(path: Path, visits: Sequence[str]) -> Split:
+    """Read who is in which fold.
+
+    Parameters
+    ----------
+    path : path
+        TSV with the columns ``visit`` and ``fold``; folds are numbered from 0.
+    visits : sequence of str
+        All labelled visits.
+
+    Raises
+    ------
+    UsageError
+        If a visit is missing or unknown, a patient is in two folds, or there are fewer than
+        three folds.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            fold_of = {
+                row["visit"]: int(row["fold"]) for row in csv.DictReader(stream, delimiter="\t")
+            }
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"cannot read the split {path}: {error}",
+            hint="give a TSV with the columns visit and fold",
+        ) from error
+    faults = _find_faults(fold_of, visits)
+    if faults:
+        raise UsageError(f"the split {path} is wrong: {faults[0]}", hint="correct the file")
+    count = len(set(fold_of.values()))
+    return Split(tuple(tuple(v for v in visits if fold_of[v] == fold) for fold in range(count)))
+
+
+def _find_faults(fold_of: Mapping[str, int], visits: Sequence[str]) -> list[str]:
+    people: dict[str, set[int]] = {}
+    for visit, fold in fold_of.items():
+        people.setdefault(visit.partition("_")[0], set()).add(fold)
+    faults = [f"{name} is in two folds" for name, folds in people.items() if len(folds) > 1]
+    faults += [f"{name} is in no fold" for name in visits if name not in fold_of]
+    faults += [f"there is no labelled {name}" for name in fold_of if name not in visits]
+    count = len(set(fold_of.values()))
+    if sorted(set(fold_of.values())) != list(range(count)) or count < 3:
+        faults.append("folds are not numbered 0, 1, 2 and on")
+    return faults

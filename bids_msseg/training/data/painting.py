@@ -1,0 +1,182 @@
+"""Lesions of the MS-MIST bank painted into white matter of labelled visits.
+
+Where the white matter lies comes from CNN-1's anatomy, so any contrast will do. A painted lesion
+adds to each contrast what the lesions of the same visit add, on average, to the tissue around them
+(LesionSCynth, Salem et al. 2019, doi:10.1109/ACCESS.2019.2900198, paints in intensity space too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.io.atomic import open_alone
+from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.inference import Prediction
+from bids_msseg.training.data.visits import LabelledVisit
+from bids_msseg.training.synthesis.choroid import prepare_choroid_terrain
+from bids_msseg.training.synthesis.fields import smooth_field
+from bids_msseg.training.synthesis.label_maps import (
+    LesionBank,
+    place_bank_lesions,
+    register_to_template,
+)
+from bids_msseg.training.synthesis.plan import CHANNELS, Array, SynthesisPlan
+from bids_msseg.training.synthesis.tissues import LesionDraw, Tissue
+
+RING_VOXELS = 3
+KEEP_AWAY_VOXELS = 3
+"""Painted lesions keep this far from the visit's own."""
+SUSPECT = 0.1
+"""Lesion probability from which a voxel is not called free of lesion."""
+USUAL_CONTRAST = (1.5, -0.6, 1.2)
+"""What lesions add in units of the brain's SD where a visit has too few to measure."""
+FEWEST_VOXELS = 100
+DRAW_FIELDS = tuple(one.name for one in fields(LesionDraw))
+
+_TISSUE_OF: Mapping[Anatomy, Tissue] = {
+    Anatomy.BACKGROUND: Tissue.AIR,
+    Anatomy.EXTRA_CEREBRAL: Tissue.OUTSIDE,
+    Anatomy.SULCAL_FLUID: Tissue.FLUID,
+    Anatomy.VENTRICLE: Tissue.VENTRICLE,
+    Anatomy.CORTEX: Tissue.CORTEX,
+    Anatomy.WHITE_MATTER: Tissue.WHITE,
+    Anatomy.DEEP_GREY: Tissue.THALAMUS,
+    Anatomy.HIPPOCAMPUS_AMYGDALA: Tissue.HIPPOCAMPUS,
+    Anatomy.CEREBELLAR_CORTEX: Tissue.CEREBELLAR_CORTEX,
+    Anatomy.CEREBELLAR_WHITE: Tissue.CEREBELLAR_WHITE,
+    Anatomy.BRAINSTEM: Tissue.BRAINSTEM,
+    Anatomy.CHOROID_PLEXUS: Tissue.CHOROID,
+}
+CODES = np.array([_TISSUE_OF[one] for one in Anatomy], np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """Sets of lesions that may be painted into a visit.
+
+    Attributes
+    ----------
+    draws : tuple of LesionDraw
+    contrast : ndarray of float32, shape (3,)
+        What the visit's own lesions add to each contrast, in units of the brain's SD.
+    """
+
+    draws: tuple[LesionDraw, ...]
+    contrast: Array
+
+
+def measure_contrast(visit: LabelledVisit) -> Array:
+    """Measure the mean difference between lesions and the 3 mm around them."""
+    lesion = visit.truth >= 0.5
+    usual = np.asarray(USUAL_CONTRAST, np.float32)
+    if np.count_nonzero(lesion) < FEWEST_VOXELS:
+        return usual
+    ring = ndimage.binary_dilation(lesion, iterations=RING_VOXELS) & ~(visit.truth > 0)
+    ring &= visit.brain
+    images = visit.images.astype(np.float32)
+    measured = images[:, lesion].mean(1) - images[:, ring].mean(1)
+    return np.where(visit.present, measured, usual).astype(np.float32)
+
+
+def prepare_painting(
+    visit: LabelledVisit,
+    prediction: Prediction,
+    bank: LesionBank,
+    rng: np.random.Generator,
+    sets: int,
+) -> Painting:
+    """Place sets of bank lesions where the visit has none.
+
+    Parameters
+    ----------
+    visit : LabelledVisit
+        1 mm, RAS.
+    prediction : Prediction
+        Of a network that has not seen the visit; its anatomy says where white matter is.
+    bank : LesionBank
+    rng : Generator
+    sets : int
+    """
+    tissue = tissue_map(prediction, visit.brain)
+    affine = np.eye(4)
+    to_visit = register_to_template(Volume(tissue, affine))
+    own = (visit.truth > 0) | (prediction.lesion >= SUSPECT)
+    host = tissue.copy()
+    host[ndimage.binary_dilation(own, iterations=KEEP_AWAY_VOXELS)] = Tissue.OUTSIDE
+    no_plexus = prepare_choroid_terrain(np.zeros((1, 1, 1), bool), np.zeros((1, 1, 1), bool))
+    draws = tuple(
+        place_bank_lesions(rng, bank, host, affine, to_visit, no_plexus) for _ in range(sets)
+    )
+    return Painting(draws, measure_contrast(visit))
+
+
+def save_painting(painting: Painting, path: Path) -> None:
+    """Write what may be painted into a visit; the file has its name when it is complete."""
+    arrays = {
+        f"{name}{number}": getattr(draw, name)
+        for number, draw in enumerate(painting.draws)
+        for name in DRAW_FIELDS
+    }
+    with open_alone(path) as stream:
+        np.savez_compressed(stream, contrast=painting.contrast, **arrays)
+
+
+def load_painting(path: Path) -> Painting:
+    """Read what :func:`save_painting` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        count = sum(name.startswith("voxels") for name in file.files)
+        draws = (LesionDraw(*(file[f"{name}{n}"] for name in DRAW_FIELDS)) for n in range(count))
+        return Painting(tuple(draws), file["contrast"])
+
+
+def tissue_map(prediction: Prediction, brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Turn anatomy at 2 mm into tissue codes at 1 mm."""
+    codes = CODES[prediction.anatomy.argmax(0)]
+    for axis in range(3):
+        codes = codes.repeat(2, axis)
+    x, y, z = (slice(0, edge) for edge in brain.shape)
+    return np.where(brain, codes[x, y, z], np.uint8(Tissue.AIR))
+
+
+def paint(
+    images: Array,
+    share: Array,
+    painted: Array,
+    contrast: Sequence[float] | Array,
+    plan: SynthesisPlan,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """Add painted lesions to a sub-image.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (3, S, S, S)
+    share : ndarray of float32, shape (S, S, S)
+        Lesions that are there.
+    painted : ndarray of float32, shape (S, S, S)
+        Lesions to paint.
+    contrast : sequence of float
+        What they add to each contrast.
+    plan : SynthesisPlan
+    rng : Generator
+
+    Returns
+    -------
+    images, share
+        New arrays.
+    """
+    size = share.shape[0]
+    strength = float(rng.uniform(0.4, 1.3))
+    uneven = 1 + np.float32(plan.within_lesion) * smooth_field(rng, size, 4.0)
+    result = images.copy()
+    for channel in range(CHANNELS):
+        amount = np.float32(contrast[channel] * strength * rng.uniform(0.7, 1.3))
+        result[channel] += painted * uneven * amount
+    return result, np.maximum(share, painted)

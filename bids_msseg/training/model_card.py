@@ -1,0 +1,175 @@
+"""The model card of trained weights: how they were trained, and how good they are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg import __version__
+from bids_msseg.evaluation.comparison import Pair, comparison_table
+from bids_msseg.evaluation.scoring import Score, site_means
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.labels import LabelledFiles
+    from bids_msseg.training.context import TrainingContext
+    from bids_msseg.training.validation import Validation
+
+SHOWN = ("dice", "ppv", "sensitivity", "lesion_f1", "lesion_f1_anima", "false_components")
+SOFTWARE = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "safetensors")
+"""Packages that the result of a training depends on, besides this one."""
+
+
+def model_card(
+    context: TrainingContext,
+    target: Path,
+    digest: str,
+    found: Validation,
+    pairs: Sequence[Pair],
+    *,
+    chosen: bool,
+) -> str:
+    """Write the model card of a training, in Markdown.
+
+    Parameters
+    ----------
+    context : TrainingContext
+    target : path
+        The weights.
+    digest : str
+        Their SHA-256.
+    found : Validation
+        Of held-out patients.
+    pairs : sequence of Pair
+        Before and after; empty where the training started from no whole cascade.
+    chosen : bool
+        Whether operating points were chosen on held-out visits.
+    """
+    held_out = (
+        "Each visit was segmented by networks that had not seen its patient. "
+        "The operating point is that of\nthe starting weights."
+    )
+    if chosen:
+        held_out = (
+            "Each visit was segmented by networks that had not seen its patient. Its operating "
+            "point was chosen\non the held-out visits of the other folds, whose networks had "
+            "seen the patients of its fold."
+        )
+    elif not any(one.method == "cascade" for one in found.scores):
+        held_out = "No patient was held out: there are scores of the starting weights at most."
+    start = context.networks()
+    folds = enumerate(context.split.folds)
+    before = f"\n## Before and after\n\n{comparison_table(pairs)}\n" if pairs else ""
+    return f"""# Model card: {target.stem}
+
+- file: `{target.name}`, {target.stat().st_size / 1e6:.1f} MB, SHA-256 `{digest}`
+- trained by: `msseg-train`, bids_msseg {__version__}
+- started from: {start.name}, SHA-256 `{start.sha256}`
+- recipe: {_listed(asdict(context.recipe))}
+- operating point: {_listed(asdict(found.points[None]))}
+- intended use: white-matter lesions of multiple sclerosis on FLAIR, with T1w and T2w where they
+  exist; research use, not for diagnosis
+
+## Folds
+
+{chr(10).join(f"- fold {number}: {', '.join(names)}" for number, names in folds)}
+
+## Agreement with experts on held-out patients
+
+{held_out}
+Values are volume-wise, on the grid of the FLAIR as acquired. Lesion F1 counts 26-connected
+components of at least 3 mm³, by any overlap and by the rule of Anima with its code's defaults.
+Means are over the visits of a participant, then over participants. The released networks were
+trained on all patients: nothing below was measured on the released file.
+
+{score_table(found.scores)}
+{before}"""
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return "; ".join(f"{key}: {value}" for key, value in values.items())
+
+
+def score_table(scores: Sequence[Score]) -> str:
+    """Write scores as a Markdown table: every visit, then the mean of each site with its n."""
+    head = ("visit", "site", "method", *SHOWN)
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    for one in sorted(scores, key=lambda s: (s.site, s.visit, s.method)):
+        cells = [_number(getattr(one, name)) for name in SHOWN]
+        lines.append(" | ".join((one.visit, one.site, one.method, *cells)))
+    for site, method, count, means in site_means(scores):
+        cells = [_number(means[name]) for name in SHOWN]
+        lines.append(" | ".join((f"**mean, n = {count}**", site, method, *cells)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "n/a"
+    return f"{value:.0f}" if value >= 2 or isinstance(value, int) else f"{value:.3f}"
+
+
+def describe_data(bids_dir: Path, files: Sequence[LabelledFiles]) -> str:
+    """Describe what was trained on: patients by site, the dataset's own description, software.
+
+    Parameters
+    ----------
+    bids_dir : path
+        Name, licence, authors and DOI are those of its ``dataset_description.json``.
+    files : sequence of LabelledFiles
+
+    Returns
+    -------
+    str
+        Two sections of Markdown.
+    """
+    people: dict[str, set[str]] = {}
+    for item in files:
+        people.setdefault(item.site, set()).add(item.visit.participant)
+    rows = []
+    for site, members in sorted(people.items()):
+        visits = [item for item in files if item.site == site]
+        fused = sum(item.share is not None for item in visits)
+        raters = f"{fused} of {len(visits)}" if fused else "none"
+        rows.append(f"| {site} | {len(members)} | {len(visits)} | {raters} |")
+    about = "\n".join(f"- {line}" for line in _dataset_facts(bids_dir))
+    return f"""## Data and licence
+
+{about}
+
+| site | participants | visits | consensus of several raters |
+| --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+Whoever distributes the weights must comply with the licence of these data.
+
+## Software
+
+{_software()}
+"""
+
+
+def _dataset_facts(bids_dir: Path) -> list[str]:
+    path = bids_dir / "dataset_description.json"
+    about = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    authors = about.get("Authors")
+    known = {
+        "dataset": about.get("Name"),
+        "licence": about.get("License"),
+        "authors": ", ".join(map(str, authors)) if isinstance(authors, list) else authors,
+        "DOI": about.get("DatasetDOI"),
+    }
+    return [f"{key}: {value or 'not stated'}" for key, value in known.items()]
+
+
+def _software() -> str:
+    found = [f"bids_msseg {__version__}", f"Python {platform.python_version()}"]
+    for name in SOFTWARE:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)

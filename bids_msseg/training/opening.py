@@ -1,0 +1,204 @@
+"""Opening the output folder of a training: its inputs, its folds and what it starts from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
+from bids_msseg.calibration import calibration_path
+from bids_msseg.errors import DataError, NoInputError, UsageError
+from bids_msseg.evaluation.comparison import NO, seen_before
+from bids_msseg.training.data.cohort_cache import digest, prepare_cohort, read_images
+from bids_msseg.training.data.folds import Split, count_people, deal_folds, read_split
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.labels import LabelledFiles
+    from bids_msseg.training.context import TrainingContext
+    from bids_msseg.training.recipe import CascadeRecipe
+
+LOGGER = logging.getLogger("bids_msseg")
+START = "start"
+WEIGHTS = (".safetensors", ".pt")
+
+
+def open_context(
+    options: argparse.Namespace,
+    recipe: CascadeRecipe,
+    start: Path,
+    files: Sequence[LabelledFiles],
+) -> TrainingContext:
+    """Prepare visits and label maps, deal the folds, and keep the plan for a later call.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds another training, or a test fold does not exist.
+    NoInputError
+        If there are no label maps, or there is no lesion bank.
+    DataError
+        If the starting weights, the label maps or the lesion bank cannot be used.
+    """
+    from bids_msseg.models.engine import Engine
+    from bids_msseg.training.context import TrainingContext
+    from bids_msseg.training.start import read_start
+    from bids_msseg.training.synthesis.label_maps import (
+        find_label_maps,
+        prepare_label_maps,
+        read_lesion_bank,
+    )
+
+    out: Path = options.output_dir
+    begun = read_start(start, recipe.candidate_net)
+    bank: Path | None = options.lesion_bank
+    found = find_label_maps(options.label_maps / "anatomy") if options.label_maps else ()
+    if bank is not None:
+        read_lesion_bank(bank)
+    for folder in ("checkpoints", "logs"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    loads = prepare_cohort(out, files, options.threads)
+    split = _split(options, recipe, files, loads)
+    _check_folds(options.outer, split)
+    # a later session of a patient that the weights have seen is not known to be unseen
+    seen = set(seen_visits(out, files, begun.notes).values()) != {NO}
+    if seen:
+        LOGGER.warning(
+            "the given weights may have seen some of these patients: "
+            "the training starts from their pretrained CNN-1"
+        )
+        read_start(start, recipe.candidate_net, seen=True)
+    plan = {"recipe": asdict(recipe), "start": begun.sha256, "seen": seen}
+    inputs = {path.name: digest(path) for path in (*found, *((bank,) if bank else ()))}
+    keep_plan(out, split, {**plan, "synthesis": inputs})
+    maps = out / "label-maps" if found else None
+    if maps is not None:
+        prepare_label_maps(options.label_maps / "anatomy", bank, maps)
+    start = keep_start(start, out)
+    return TrainingContext(out, split, start, seen, maps, bank, Engine(), recipe)
+
+
+def _check_folds(asked: Sequence[int], split: Split) -> None:
+    """Refuse test folds that do not exist, or that leave nobody to learn from."""
+    count = len(split.folds)
+    unknown = [fold for fold in asked if fold >= count]
+    if unknown:
+        raise UsageError(f"there is no fold {unknown[0]}", hint=f"there are {count}, from 0")
+    if asked and count == 1:
+        raise UsageError("one participant cannot be held out", hint="leave --outer out")
+
+
+def keep_start(start: Path, out: Path) -> Path:
+    """Copy the weights that a training starts from, so that it can always be read."""
+    folder = out / START
+    folder.mkdir(exist_ok=True)
+    for source in (start, calibration_path(start)):
+        kept = folder / source.name
+        if source.is_file() and not kept.is_file():
+            write_atomic(kept, source.read_bytes())
+    return folder / start.name
+
+
+def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
+    """Open what ``msseg-train`` wrote, to read it.
+
+    Raises
+    ------
+    NoInputError
+        If there is no training.
+    DataError
+        If its plan cannot be read.
+    """
+    from bids_msseg.models.engine import choose_engine
+    from bids_msseg.training.context import TrainingContext
+    from bids_msseg.training.recipe import SHAPES, make_cascade_recipe
+
+    path = folder / "training.json"
+    starts = [one for kind in WEIGHTS for one in sorted(folder.glob(f"{START}/*{kind}"))]
+    if not path.is_file() or not starts:
+        raise NoInputError(
+            f"{folder} holds no training", hint="give the folder that msseg-train wrote"
+        )
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
+        settings = {key: one for key, one in plan["recipe"].items() if key not in SHAPES}
+        recipe, seen = make_cascade_recipe(settings), bool(plan["seen"])
+        widths = [tuple(map(int, plan["recipe"][name]["widths"])) for name in SHAPES]
+        recipe = replace(
+            recipe,
+            candidate_net=replace(recipe.candidate_net, widths=widths[0]),
+            refinement_net=replace(recipe.refinement_net, widths=widths[1]),
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
+        raise DataError(
+            f"cannot read {path}: {error}", hint="run msseg-train again to write it anew"
+        ) from error
+    engine = choose_engine(device)
+    return TrainingContext(folder, split, starts[0], seen, None, None, engine, recipe)
+
+
+def _split(
+    options: argparse.Namespace,
+    recipe: CascadeRecipe,
+    files: Sequence[LabelledFiles],
+    loads: Mapping[str, float],
+) -> Split:
+    visits = [item.visit.key for item in files]
+    if options.split is not None:
+        return read_split(options.split, visits)
+    people = count_people(files)
+    return (
+        Split((tuple(visits),))
+        if people == 1
+        else deal_folds(files, loads, min(people, recipe.folds))
+    )
+
+
+def seen_visits(
+    out: Path, files: Sequence[LabelledFiles], notes: Mapping[str, Any]
+) -> dict[str, str]:
+    """Say of every visit whether the starting cascade was trained on its patient."""
+    visits = [item.visit.key for item in files]
+    images = read_images(out / "cohort", visits)
+    if not notes:
+        # a CNN-1 that was trained on synthetic images only
+        return dict.fromkeys(visits, NO)
+    return {visit: seen_before(notes, visit, images.get(visit)) for visit in visits}
+
+
+def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
+    """Keep the plan of a training; nets of another split would have seen their test patients.
+
+    Parameters
+    ----------
+    out : path
+        Gets ``training.json`` and ``splits.tsv``.
+    split : Split
+    plan : mapping
+        What decides the result beside the split.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds a training with other visits or another recipe.
+    """
+    path = out / "training.json"
+    wanted = plain({**plan, "split": split.folds})
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in {**wanted, **kept} if kept.get(key) != wanted.get(key)]
+        if changed:
+            raise UsageError(
+                f"{path.parent} holds a training with another {' and other '.join(changed)}",
+                hint="give another output_dir, or the same visits and recipe as before",
+            )
+    write_json(path, wanted)
+    rows = [
+        {"visit": name, "fold": fold} for fold, names in enumerate(split.folds) for name in names
+    ]
+    write_tsv(out / "splits.tsv", ("visit", "fold"), rows)

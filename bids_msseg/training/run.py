@@ -1,0 +1,141 @@
+"""``msseg-train``: train the cascade on labelled patients from given networks, and evaluate it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_msseg.bids.files import write_atomic, write_tsv
+from bids_msseg.evaluation.comparison import (
+    NOT_BETTER,
+    assess_improvement,
+    comparison_rows,
+    comparison_table,
+)
+from bids_msseg.training.calibration import calibrate, describe
+from bids_msseg.training.data.cohort_cache import read_images
+from bids_msseg.training.loss_figure import draw_losses
+from bids_msseg.training.model_card import describe_data, model_card, score_table
+from bids_msseg.training.opening import open_context, seen_visits
+from bids_msseg.training.validation import FEWEST_FOLDS, validate
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.labels import LabelledFiles
+    from bids_msseg.training.context import TrainingContext
+    from bids_msseg.training.recipe import CascadeRecipe
+
+LOGGER = logging.getLogger("bids_msseg")
+NOT_BETTER_SUFFIX = "-not-better"
+
+
+def train_cascade(
+    options: argparse.Namespace,
+    start: Path,
+    recipe: CascadeRecipe,
+    files: Sequence[LabelledFiles],
+) -> Path | None:
+    """Train, evaluate and write the weights.
+
+    Parameters
+    ----------
+    options : Namespace
+        Of ``msseg-train``.
+    start : path
+        Weights to start from.
+    recipe : CascadeRecipe
+    files : sequence of LabelledFiles
+
+    Returns
+    -------
+    path or None
+        The weights; None where only test folds were asked for.
+    """
+    from bids_msseg.models.engine import choose_engine
+    from bids_msseg.trainer.process_group import rank_zero_first
+    from bids_msseg.trainer.schedule import run_in_order
+    from bids_msseg.training.protocol import held_out_folds, plan_stages, run_stage
+
+    # every process of a group has a device of its own
+    engine = choose_engine(options.device)
+    context = replace(
+        rank_zero_first(lambda: open_context(options, recipe, start, files)), engine=engine
+    )
+    tests = tuple(sorted(set(options.outer))) or held_out_folds(context.split)
+    LOGGER.info("training on %d visits, %d test folds", len(files), len(tests))
+    run_in_order(
+        plan_stages(context.split, tests, release=not options.outer),
+        partial(run_stage, context),
+        jobs=options.jobs,
+        threads=options.threads,
+        on_done=lambda name: LOGGER.info("finished %s", name),
+    )
+    return rank_zero_first(lambda: _finish(options, context, files, tests))
+
+
+def _finish(
+    options: argparse.Namespace,
+    context: TrainingContext,
+    files: Sequence[LabelledFiles],
+    tests: Sequence[int],
+) -> Path | None:
+    """Evaluate, write the weights with their model card, and say which weights to use."""
+    from bids_msseg.training.release import write_cascade
+
+    found = validate(context, files, tests)
+    start = context.networks()
+    pairs = found.pairs(seen_visits(context.folder, files, start.notes))
+    print(score_table(found.scores))
+    for fold in options.outer:
+        target = context.folder / f"{options.name}-without-{fold}.safetensors"
+        names = context.split.members(context.split.without(fold))
+        write_cascade(context, fold, target, found.points[fold], _notes(context, names))
+        LOGGER.info("weights that have not seen fold %d: %s", fold, target)
+    if options.outer:
+        return None
+    improvement = assess_improvement(pairs) if pairs else None
+    called = options.name
+    if improvement is not None:
+        columns, rows = comparison_rows(pairs)
+        write_tsv(context.folder / "before_after.tsv", columns, rows)
+        print(f"\n{comparison_table(pairs)}\n\n{improvement}")
+        called += NOT_BETTER_SUFFIX * (improvement.word == NOT_BETTER)
+    target = context.folder / f"{called}.safetensors"
+    names = context.split.members(context.split.everything)
+    sha256 = write_cascade(context, None, target, found.points[None], _notes(context, names))
+    given = None if start.refinement is None else context.start
+    known = calibrate(context.folder, files, target, given=given)
+    card = model_card(context, target, sha256, found, pairs, chosen=len(tests) >= FEWEST_FOLDS)
+    data = describe_data(options.bids_dir, files)
+    card = f"{card}\n{describe(known)}\n{data}".rstrip() + "\n"
+    write_atomic(target.with_suffix(".md"), card)
+    draw_losses(context.folder / "logs", context.folder / "losses.png")
+    _remove_other(context.folder, options.name, called)
+    LOGGER.info("weights: %s", target)
+    return target
+
+
+def _remove_other(folder: Path, name: str, called: str) -> None:
+    """Remove weights of an earlier call with another result: they contradict these."""
+    for stem in {name, f"{name}{NOT_BETTER_SUFFIX}"} - {called}:
+        for ending in ("safetensors", "md", "calibration.json"):
+            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
+
+
+def _notes(context: TrainingContext, visits: Sequence[str]) -> dict[str, Any]:
+    """Name whom the networks have seen, and how they were trained."""
+    start = context.networks()
+    kept = {key: start.notes[key] for key in ("visits", "images", "init") if key in start.notes}
+    if context.seen or start.refinement is None:
+        # the training started from the pretrained CNN-1, which has seen no patient
+        kept = {"visits": []}
+    return {
+        "recipe": asdict(context.recipe),
+        "visits": list(visits),
+        "images": read_images(context.folder / "cohort", visits),
+        "init": {"name": start.name, "sha256": start.sha256, **kept},
+    }

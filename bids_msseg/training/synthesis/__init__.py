@@ -1,0 +1,1 @@
+"""Label maps with lesions, and images of any contrast synthesised from them."""

@@ -1,0 +1,90 @@
+"""What is bright in FLAIR and is no lesion: halo, caps, bright cortex, flow in fluid."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.training.synthesis.fields import smooth_field, smooth_fields
+from bids_msseg.training.synthesis.geometry import Crop
+from bids_msseg.training.synthesis.plan import Array, SynthesisPlan
+from bids_msseg.training.synthesis.tissues import HALO_STEPS, LabelMap, Tissue
+
+HORNS_BELOW_MM = 12
+
+
+def find_horns(label_map: LabelMap) -> NDArray[np.int64]:
+    """Find the foremost and the hindmost voxels of the left and the right lateral ventricle.
+
+    Parameters
+    ----------
+    label_map : LabelMap
+
+    Returns
+    -------
+    ndarray of int64, shape (n, 3)
+        Of each side: middle of the foremost slice, middle of the hindmost; n is 4, or less where
+        ventricles are missing.
+    """
+    lateral = np.argwhere(label_map.halo == 0)
+    if not len(lateral):
+        return np.zeros((0, 3), np.int64)
+    x, z = lateral[:, 0], lateral[:, 2]
+    middle = (x.min() + x.max()) / 2
+    # temporal horns lie lower than the body and point forwards, too
+    low = np.median(z) - HORNS_BELOW_MM
+    tips: list[NDArray[np.int64]] = []
+    for side in (x < middle, x > middle):
+        half = lateral[side & (z >= low)]
+        for end in (half[:, 1].max(), half[:, 1].min()) if len(half) else ():
+            tips.append(np.rint(half[half[:, 1] == end].mean(0)).astype(np.int64))
+    return np.array(tips, np.int64).reshape(-1, 3)
+
+
+def add_mimics(
+    horns: NDArray[np.int64], crop: Crop, plan: SynthesisPlan, rng: np.random.Generator
+) -> Array:
+    """Make what is bright in FLAIR and is no lesion."""
+    size = crop.tissue.shape[0]
+    slow, uneven, stretch = smooth_fields(rng, size, 12.0, 3)
+    cortex = (crop.tissue == Tissue.CORTEX) | (crop.tissue == Tissue.HIPPOCAMPUS)
+    white = crop.tissue == Tissue.WHITE
+    added = np.where(cortex | white, np.float32(rng.uniform(0, plan.patchy)) * slow, 0)
+    if rng.random() < 0.5:
+        amount = np.float32(rng.uniform(0, plan.bright_cortex))
+        added += np.where(cortex, amount * np.clip(stretch - 0.3, 0, 1.5), 0)
+    near = np.flatnonzero(white & (crop.halo < 12 * HALO_STEPS))
+    distance = crop.halo.ravel()[near].astype(np.float32) / np.float32(HALO_STEPS)
+    extra = np.zeros(near.size, np.float32)
+    if rng.random() < 0.6:
+        reach = np.float32(rng.uniform(0.7, 2.5))
+        rough = np.clip(0.6 + 0.6 * uneven.ravel()[near], 0, 1.5)
+        extra += np.float32(rng.uniform(0, plan.halo)) * np.exp(-distance / reach) * rough
+    if rng.random() < 0.6 and near.size:
+        at = crop.at.reshape(3, -1)[:, near]
+        extra = np.maximum(extra, _caps(horns, at, distance, plan, rng))
+    added = added.astype(np.float32)
+    added.ravel()[near] += extra
+    if rng.random() < 0.4:
+        fluid = (crop.tissue == Tissue.FLUID) | (crop.tissue == Tissue.VENTRICLE)
+        eddies = np.clip(smooth_field(rng, size, 6.0) - 0.8, 0, 1.5)
+        added += np.where(fluid, np.float32(rng.uniform(0, plan.flow)) * eddies, 0)
+    return added.astype(np.float32)
+
+
+def _caps(
+    horns: NDArray[np.int64],
+    at: Array,
+    distance: Array,
+    plan: SynthesisPlan,
+    rng: np.random.Generator,
+) -> Array:
+    """Make caps at the tips of the horns, as many people without lesions have them."""
+    amount, reach = float(rng.uniform(0.3, 1)) * plan.caps, float(rng.uniform(1.5, 4))
+    near = 1 / (1 + np.exp((distance - reach) / 0.5))
+    caps = np.zeros(distance.size, np.float32)
+    for tip in horns:
+        width = float(rng.uniform(5, 9))
+        away = ((at - tip[:, None].astype(np.float32)) ** 2).sum(0) / width**2
+        caps = np.maximum(caps, amount * float(rng.uniform(0.6, 1)) * near * np.exp(-away))
+    return caps.astype(np.float32)

@@ -1,0 +1,313 @@
+"""Deciding shape and place of lesions in a brain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.lesions.regions import Region
+from bids_msseg.training.synthesis.shapes import (
+    EVERY_NEIGHBOUR,
+    Box,
+    Lesion,
+    LesionMap,
+    compose,
+    lesion_depth,
+    lesion_fraction,
+    smooth_noise,
+)
+from bids_msseg.training.synthesis.statistics import (
+    LesionStatistics,
+    sample_count,
+    sample_regions,
+    sample_volumes,
+    volumes_of_load,
+)
+
+SEED_TRIES = 25
+FAR_MM = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terrain:
+    """Where lesions may begin and grow.
+
+    Attributes
+    ----------
+    tissue : ndarray of bool, shape (X, Y, Z)
+        White matter and one voxel of what borders it.
+    fluid : ndarray of float32, shape (X, Y, Z)
+        Fraction of ventricle in each voxel.
+    to_ventricle : ndarray of float32, shape (X, Y, Z)
+        Distance to the nearest ventricle in mm, at most 8.
+    seeds : mapping of Region to ndarray of int64, shape (n, 3)
+        Voxels in which a lesion of that region may begin; never all empty.
+    openness : ndarray of float32, shape (X, Y, Z)
+        Share of white matter within 6 mm along the axes: large lesions begin where there is much.
+    """
+
+    tissue: NDArray[np.bool_]
+    fluid: NDArray[np.float32]
+    to_ventricle: NDArray[np.float32]
+    seeds: Mapping[Region, NDArray[np.int64]]
+    openness: NDArray[np.float32]
+
+
+def prepare_terrain(
+    white_matter: NDArray[Any],
+    ventricle: NDArray[Any],
+    cortex: NDArray[Any],
+    infratentorial: NDArray[Any],
+) -> Terrain:
+    """Find where lesions may begin: the slow part, done once for a brain.
+
+    Parameters
+    ----------
+    white_matter, ventricle, cortex, infratentorial : ndarray, shape (X, Y, Z), 1 mm voxels
+        Masks or fractions; ``white_matter`` includes that of brainstem and cerebellum, which
+        ``infratentorial`` delimits.
+
+    Returns
+    -------
+    Terrain
+
+    Raises
+    ------
+    ValueError
+        If grids differ or there is no white matter.
+    """
+    if len({m.shape for m in (white_matter, ventricle, cortex, infratentorial)}) != 1:
+        raise ValueError("the tissue maps differ in grid")
+    fluid = np.asarray(ventricle, np.float32)
+    white = (np.asarray(white_matter) >= 0.5) & (fluid < 0.5)
+    if not white.any():
+        raise ValueError("there is no white matter to place lesions in")
+    below = np.asarray(infratentorial) >= 0.5
+    to_ventricle = _distance(fluid >= 0.5)
+    # 2 mm along each axis: a distance transform of the whole cortex would take most of the time
+    by_cortex = ndimage.maximum_filter((np.asarray(cortex) >= 0.5).view(np.uint8), 5) > 0
+    above, around = white & ~below, to_ventricle > 6.0
+    masks = {
+        Region.PERIVENTRICULAR: above & (to_ventricle <= 3.5),
+        Region.JUXTACORTICAL: above & around & by_cortex,
+        Region.DEEP_WHITE_MATTER: above & around & ~by_cortex,
+        Region.INFRATENTORIAL: ndimage.binary_erosion(white & below),
+    }
+    seeds = {region: np.argwhere(mask) for region, mask in masks.items()}
+    if not any(map(len, seeds.values())):
+        seeds[Region.DEEP_WHITE_MATTER] = np.argwhere(white)
+    openness = ndimage.uniform_filter(white.astype(np.float32), 13)
+    return Terrain(ndimage.binary_dilation(white), fluid, to_ventricle, seeds, openness)
+
+
+def _distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Distance to a target in mm, given up on at 8; computed only where it is shorter."""
+    distance = np.full(target.shape, FAR_MM, np.float32)
+    box = bounding_box(target, margin=int(FAR_MM))
+    if target[box].size:
+        near = ndimage.distance_transform_edt(~target[box])
+        distance[box] = np.minimum(near, FAR_MM)
+    return distance
+
+
+def place_lesions(
+    rng: np.random.Generator,
+    terrain: Terrain,
+    *,
+    statistics: LesionStatistics | None = None,
+    count: int | None = None,
+    load: float | None = None,
+    beside: LesionMap | None = None,
+) -> LesionMap:
+    """Place lesions on prepared terrain.
+
+    Parameters
+    ----------
+    rng : Generator
+    terrain : Terrain
+    statistics : LesionStatistics, optional
+        The measured ones where not given.
+    count : int, optional
+        How many lesions; drawn where neither this nor ``load`` is given.
+    load : float, optional
+        Volume of all lesions in mL, met within 5 % where the smallest lesion allows.
+    beside : LesionMap, optional
+        Lesions that are there already; the new ones keep away from them and follow them in the
+        result.
+
+    Returns
+    -------
+    LesionMap
+        Its lesions do not touch each other. There are fewer of them where the room did not
+        suffice.
+
+    Raises
+    ------
+    ValueError
+        If both ``count`` and ``load`` are given.
+    """
+    figures = statistics or LesionStatistics()
+    volumes = _volumes_for(rng, figures, count, load)
+    regions = sample_regions(rng, volumes, figures)
+    taken = np.zeros(terrain.tissue.shape, bool)
+    old = beside.lesions if beside else ()
+    for lesion in old:
+        _take(taken, lesion)
+    new = []
+    for volume, region in zip(volumes, regions, strict=True):
+        begun = _begin(rng, terrain, taken, float(volume), region, figures)
+        if begun is not None:
+            _take(taken, begun)
+            new.append(begun)
+    return compose((*old, *new), terrain.tissue.shape)
+
+
+def _volumes_for(
+    rng: np.random.Generator, figures: LesionStatistics, count: int | None, load: float | None
+) -> NDArray[np.float64]:
+    """Draw volumes, largest first: they find a place only while there is one."""
+    if count is not None and load is not None:
+        raise ValueError("give a count or a load, not both")
+    if load is not None:
+        volumes = volumes_of_load(rng, figures, 1000.0 * load)
+    else:
+        number = sample_count(rng, figures) if count is None else count
+        volumes = sample_volumes(rng, number, figures)
+    return np.sort(volumes)[::-1]
+
+
+def _take(taken: NDArray[np.bool_], lesion: Lesion) -> None:
+    """Mark a lesion and a rim of two voxels, so that the next one stays a component of its own."""
+    label = lesion_fraction(lesion) >= 0.5
+    taken[lesion.box] |= ndimage.binary_dilation(label, EVERY_NEIGHBOUR, iterations=2)
+
+
+def _begin(
+    rng: np.random.Generator,
+    terrain: Terrain,
+    taken: NDArray[np.bool_],
+    volume: float,
+    region: Region,
+    figures: LesionStatistics,
+) -> Lesion | None:
+    """Find a free voxel of the region, or else of any, and grow a lesion there."""
+    compared = 1 + int(_radius(volume) ** 2 / 8.0)
+    others = [other for other in terrain.seeds if other != region]
+    for place in (region, *others):
+        candidates = terrain.seeds.get(place, np.empty((0, 3), np.int64))
+        if not len(candidates):
+            continue
+        drawn = candidates[rng.integers(len(candidates), size=SEED_TRIES)]
+        free = drawn[~taken[tuple(drawn.T)]][:compared]
+        if len(free):
+            seed = free[terrain.openness[tuple(free.T)].argmax()]
+            return _grow(rng, terrain, taken, seed, volume, place, figures)
+    return None
+
+
+def _grow(
+    rng: np.random.Generator,
+    terrain: Terrain,
+    taken: NDArray[np.bool_],
+    seed: NDArray[np.int64],
+    volume: float,
+    region: Region,
+    figures: LesionStatistics,
+) -> Lesion:
+    radius = _radius(volume)
+    reach = int(np.ceil(2.5 * radius)) + 5
+    start = np.maximum(seed - reach, 0)
+    stop = np.minimum(seed + reach + 1, terrain.tissue.shape)
+    box: Box = tuple(map(slice, start, stop))  # type: ignore[assignment]
+    centres = _part_centres(rng, terrain, seed, radius, region)
+    axes = np.array([_long_axis(rng, terrain, centre, region) for centre in centres])
+    stretch = (1.0, 1.7)
+    if region is Region.PERIVENTRICULAR:
+        stretch = (1.5, 2.6)
+        # the inner end touches the wall
+        centres += 0.7 * radius * axes
+    shape = _bumpy_union(rng, centres - start, axes, radius, stretch, terrain.tissue[box].shape)
+    fluid = terrain.fluid[box]
+    room = terrain.tissue[box] & (fluid < 0.5) & ~taken[box]
+    middle = np.clip(np.round(centres[0] - start).astype(int), 0, np.array(room.shape) - 1)
+    x, y, z = (int(i) for i in (middle if room[tuple(middle)] else seed - start))
+    edge = float(rng.uniform(*figures.edge_mm))
+    unknown = np.empty(0, np.float32)
+    lesion = Lesion(box, shape, room, fluid, (x, y, z), volume, edge, region, unknown)
+    return replace(lesion, depth=lesion_depth(lesion))
+
+
+def _radius(volume: float) -> float:
+    """Radius in mm of the ball of a volume in mm³."""
+    return float((3.0 * volume / (4.0 * np.pi)) ** (1 / 3))
+
+
+def _part_centres(
+    rng: np.random.Generator,
+    terrain: Terrain,
+    seed: NDArray[np.int64],
+    radius: float,
+    region: Region,
+) -> NDArray[np.float64]:
+    """Choose centres of one to four ellipsoids, among the voxels where the region may begin.
+
+    Beside the ventricles this makes large lesions follow the wall instead of crossing it.
+    """
+    more = int(rng.integers(0, 4 if radius > 1.5 else 2))
+    near = terrain.seeds[region]
+    near = near[np.abs(near - seed).max(axis=1) <= _spread(radius, region)]
+    if not more or len(near) < 2:
+        return seed[None].astype(np.float64)
+    chosen = near[rng.integers(len(near), size=more)]
+    return np.concatenate([seed[None], chosen]).astype(np.float64)
+
+
+def _spread(radius: float, region: Region) -> float:
+    """Largest distance in mm between parts: small beside ventricles, unless confluent."""
+    is_finger = region is Region.PERIVENTRICULAR and radius < 6.0
+    return 0.6 * radius if is_finger else 1.3 * radius
+
+
+def _long_axis(
+    rng: np.random.Generator, terrain: Terrain, centre: NDArray[np.float64], region: Region
+) -> NDArray[np.float64]:
+    """Point away from the ventricle (Dawson's fingers), or anywhere where there is none near."""
+    axis = rng.standard_normal(3)
+    axis /= np.linalg.norm(axis)
+    if region is not Region.PERIVENTRICULAR:
+        return axis
+    low = np.clip(centre.astype(int) - 2, 0, np.array(terrain.tissue.shape) - 5)
+    around = terrain.to_ventricle[tuple(slice(i, i + 5) for i in low)]
+    outward = np.array([slope.mean() for slope in np.gradient(around)]) + 0.15 * axis
+    length = max(float(np.linalg.norm(outward)), 1e-6)
+    return np.asarray(outward / length, np.float64)
+
+
+def _bumpy_union(
+    rng: np.random.Generator,
+    centres: NDArray[np.float64],
+    axes: NDArray[np.float64],
+    radius: float,
+    stretch: tuple[float, float],
+    size: tuple[int, ...],
+) -> NDArray[np.float32]:
+    """Height of a union of elongated ellipsoids with a smooth random surface, roughly in mm."""
+    grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1)
+    height = np.full(size, -np.inf)
+    for centre, axis in zip(centres, axes, strict=True):
+        own = radius * rng.uniform(0.55, 1.0)
+        ratio = rng.uniform(*stretch)
+        across, along = own * ratio ** (-1 / 3), own * ratio ** (2 / 3)
+        offset = grid - centre
+        parallel = offset @ axis
+        sideways = np.maximum((offset**2).sum(axis=-1) - parallel**2, 0.0)
+        reached = np.sqrt((parallel / along) ** 2 + sideways / across**2)
+        height = np.maximum(height, across * (1.0 - reached))
+    bumps = smooth_noise(rng, size, max(1.0, 0.5 * radius))
+    return np.asarray(height + (0.15 + 0.13 * radius) * bumps, np.float32)

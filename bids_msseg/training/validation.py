@@ -1,0 +1,173 @@
+"""Scores of held-out patients, and the operating points that they choose.
+
+Every visit of a test fold is segmented by networks that have not seen its patient. Its operating
+point is chosen on the visits of the other test folds, each as segmented by networks that had not
+seen that visit's patient, but had seen the patients of the test fold.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_msseg.bids.files import write_json, write_tsv
+from bids_msseg.errors import DataError
+from bids_msseg.evaluation.comparison import Pair
+from bids_msseg.evaluation.scoring import (
+    COLUMNS,
+    Score,
+    cut_mask,
+    keep_prediction,
+    onto_flair,
+    read_scores,
+    score,
+)
+from bids_msseg.imaging.volume import load_volume
+
+if TYPE_CHECKING:
+    from bids_msseg.evaluation.labels import LabelledFiles
+    from bids_msseg.models.weights import CascadePoint
+    from bids_msseg.training.context import TrainingContext
+
+LOGGER = logging.getLogger("bids_msseg")
+CANDIDATE, CASCADE, BEFORE = "candidate net", "cascade", "before"
+FEWEST_FOLDS = 3
+"""With fewer test folds the operating point is not chosen anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The result of a training on held-out patients.
+
+    Attributes
+    ----------
+    scores : tuple of Score
+        ``candidate net``, ``cascade`` and, where the training started from a whole cascade,
+        ``before``.
+    points : mapping of int or None to CascadePoint
+        Operating point of each test fold; None for the release.
+    """
+
+    scores: tuple[Score, ...]
+    points: Mapping[int | None, CascadePoint]
+
+    def pairs(self, seen: Mapping[str, str]) -> list[Pair]:
+        """Pair every visit before and after; empty where there is no before."""
+        by_key = {(one.visit, one.method): one for one in self.scores}
+        return [
+            Pair(by_key[visit, BEFORE], by_key.get((visit, CASCADE)), seen[visit])
+            for visit, method in by_key
+            if method == BEFORE
+        ]
+
+
+def validate(
+    context: TrainingContext, files: Sequence[LabelledFiles], tests: Sequence[int]
+) -> Validation:
+    """Choose operating points and score every visit of the test folds on its own grid."""
+    from bids_msseg.models.cascade import decide
+    from bids_msseg.training.protocol import read_refined
+
+    points = choose_points(context, tests)
+    start = context.networks()
+    by_name = {item.visit.key: item for item in files}
+    (context.folder / "predictions").mkdir(exist_ok=True)
+    scores: list[Score] = []
+    for test in tests:
+        for name in context.split.folds[test]:
+            lesion, refinement = read_refined(context.folder / "held-out", name)
+            item, point = by_name[name], points[test]
+            probability = decide(lesion, refinement, point)
+            scores.append(_score(context, item, CANDIDATE, lesion, 0.5))
+            scores.append(_score(context, item, CASCADE, probability, point.threshold))
+            LOGGER.info("scored %s", name)
+    if start.refinement is not None:
+        for item in files:
+            lesion, refinement = read_refined(context.folder / "unseen", item.visit.key)
+            probability = decide(lesion, refinement, start.point)
+            scores.append(_score(context, item, BEFORE, probability, start.point.threshold))
+    path = context.folder / "scores.tsv"
+    new = {(one.visit, one.method) for one in scores}
+    earlier = read_scores(path) if path.is_file() else []
+    kept = [one for one in earlier if (one.visit, one.method) not in new]
+    rows = [{name: getattr(one, name) for name in COLUMNS} for one in (*kept, *scores)]
+    write_tsv(path, COLUMNS, rows)
+    return Validation(tuple(scores), points)
+
+
+def _score(
+    context: TrainingContext,
+    item: LabelledFiles,
+    method: str,
+    probability: np.ndarray[Any, Any],
+    threshold: float,
+) -> Score:
+    truth, visit = load_volume(item.truth), item.visit.key
+    native = onto_flair(probability, item.brain, truth)
+    mask = cut_mask(native, threshold)
+    if method != BEFORE:
+        keep_prediction(context.folder / "predictions", visit, method, native, mask)
+    return score(mask, truth, visit=visit, site=item.site, method=method)
+
+
+def choose_points(
+    context: TrainingContext, tests: Sequence[int]
+) -> dict[int | None, CascadePoint]:
+    """Choose the operating point of each test fold on the others, and of the release on all.
+
+    With fewer than three test folds it stays that of the starting networks.
+    """
+    from bids_msseg.training.operating_point import HeldOutVisit, PointChooser
+    from bids_msseg.training.protocol import read_refined
+
+    threshold = context.recipe.candidate_threshold
+    if len(tests) < FEWEST_FOLDS:
+        usual = replace(context.networks().point, candidate_threshold=threshold)
+        return _keep_points(context, {**dict.fromkeys(tests, usual), None: usual})
+    held = []
+    for name in context.split.members(tuple(tests)):
+        visit = context.visit(name)
+        lesion, refinement = read_refined(context.folder / "held-out", name)
+        held.append(HeldOutVisit(name, visit.site, lesion, refinement, visit.truth >= 0.5))
+    chooser = PointChooser(held, threshold)
+    points: dict[int | None, CascadePoint] = {}
+    for test in (None, *tests):
+        others = tuple(fold for fold in tests if fold != test)
+        points[test] = chooser.choose(context.split.members(others))
+    return _keep_points(context, points)
+
+
+def _keep_points(
+    context: TrainingContext, points: dict[int | None, CascadePoint]
+) -> dict[int | None, CascadePoint]:
+    path = context.folder / "points.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept |= {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
+    write_json(path, kept)
+    return points
+
+
+def read_point(folder: Path, test: int) -> CascadePoint:
+    """Read the operating point of a test fold.
+
+    Raises
+    ------
+    DataError
+        If the training has none.
+    """
+    from bids_msseg.models.weights import CascadePoint
+
+    path = folder / "points.json"
+    try:
+        return CascadePoint(**json.loads(path.read_text(encoding="utf-8"))[str(test)])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"cannot read fold {test} in {path}: {error}",
+            hint="run msseg-train again to write it anew",
+        ) from error

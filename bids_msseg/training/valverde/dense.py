@@ -1,0 +1,131 @@
+"""A patch net as a fully convolutional one that classifies every voxel of a tile at once.
+
+Every stride becomes 1, and all later kernels are dilated by the strides so far (filter
+rarefaction; Li et al. 2014, arXiv 1412.4526): each voxel's windows are those that its own patch
+would have had, so the results are equal but for the order in which floats are summed.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """What a patch has become: its edge, the voxels between two of its columns, its channels."""
+
+    size: int
+    step: int
+    channels: int = 0
+
+    def after(self, kernel: int, stride: int, channels: int) -> _Map:
+        if kernel > self.size or (self.size - kernel) % stride:
+            raise ValueError(
+                f"a window of {kernel} with stride {stride} does not divide a map of {self.size} "
+                "without remainder"
+            )
+        return _Map((self.size - kernel) // stride + 1, self.step * stride, channels)
+
+
+def to_dense(net: nn.Sequential, patch: int) -> nn.Sequential:
+    """Convert a patch net exactly.
+
+    Parameters
+    ----------
+    net : Sequential
+        Of ``Conv3d``, ``BatchNorm3d``, ``ReLU``, ``MaxPool3d``, ``Dropout``, one ``Flatten`` and
+        ``Linear`` layers, without padding.
+    patch : int
+        Edge of the patches that it reads.
+
+    Returns
+    -------
+    Sequential
+        In evaluation mode, with its own copy of the weights: maps (N, C, X, Y, Z) to
+        (N, K, X - patch + 1, Y - patch + 1, Z - patch + 1).
+
+    Raises
+    ------
+    ValueError
+        If a layer pads, leaves a remainder, or is of another kind: such a net has no exact dense
+        form.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv3d(1, 2, 2, stride=2), nn.Flatten(), nn.Linear(2 * 2**3, 1))
+    >>> to_dense(net, 4)(torch.zeros(1, 1, 9, 6, 4)).shape
+    torch.Size([1, 1, 6, 3, 1])
+    """
+    seen = _Map(patch, 1)
+    layers: list[nn.Module] = []
+    for layer in net:
+        if isinstance(layer, nn.Conv3d):
+            layers.append(_dilate(layer, seen.step))
+            seen = seen.after(_edge(layer.kernel_size), _edge(layer.stride), layer.out_channels)
+        elif isinstance(layer, nn.MaxPool3d):
+            layers.append(_spread(layer, seen.step))
+            kernel, stride = _edge(layer.kernel_size), _edge(layer.stride)
+            seen = seen.after(kernel, stride, seen.channels)
+        elif isinstance(layer, nn.Linear):
+            layers.append(_convolve(layer, seen))
+            seen = _Map(1, seen.step, layer.out_features)
+        elif isinstance(layer, nn.BatchNorm3d | nn.ReLU):
+            layers.append(copy.deepcopy(layer))
+        elif not isinstance(layer, nn.Dropout | nn.Flatten):
+            raise ValueError(f"{type(layer).__name__} has no dense form here")
+    return nn.Sequential(*layers).eval()
+
+
+def _edge(value: int | str | tuple[int, ...]) -> int:
+    """Read the edge of a cubic window."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) or len(set(value)) != 1:
+        raise ValueError(f"{value} is not a cubic window")
+    return value[0]
+
+
+def _refuse_padding(layer: nn.Conv3d | nn.MaxPool3d) -> None:
+    if layer.padding not in (0, (0, 0, 0)):
+        raise ValueError(f"{layer} pads the patch, so it sees its rim: no dense form is equal")
+    if layer.dilation not in (1, (1, 1, 1)):
+        raise ValueError(f"{layer} is dilated already")
+
+
+def _dilate(layer: nn.Conv3d, step: int) -> nn.Conv3d:
+    _refuse_padding(layer)
+    dense = nn.Conv3d(
+        layer.in_channels,
+        layer.out_channels,
+        _edge(layer.kernel_size),
+        dilation=step,
+        groups=layer.groups,
+        bias=layer.bias is not None,
+    )
+    return _fill(dense, layer.weight, layer.bias)
+
+
+def _spread(layer: nn.MaxPool3d, step: int) -> nn.MaxPool3d:
+    _refuse_padding(layer)
+    return nn.MaxPool3d(_edge(layer.kernel_size), stride=1, dilation=step)
+
+
+def _convolve(layer: nn.Linear, seen: _Map) -> nn.Conv3d:
+    """Turn a fully connected layer into a convolution over the whole map that it reads."""
+    channels = seen.channels or layer.in_features // seen.size**3
+    dense = nn.Conv3d(
+        channels, layer.out_features, seen.size, dilation=seen.step, bias=layer.bias is not None
+    )
+    return _fill(dense, layer.weight.reshape(dense.weight.shape), layer.bias)
+
+
+def _fill(layer: nn.Conv3d, weight: Tensor, bias: Tensor | None) -> nn.Conv3d:
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if layer.bias is not None and bias is not None:
+            layer.bias.copy_(bias)
+    return layer

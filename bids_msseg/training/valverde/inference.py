@@ -1,0 +1,162 @@
+"""Probabilities of a patch net over chosen voxels: patch by patch, or a whole tile at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.models.engine import Engine
+from bids_msseg.models.inference import BACKGROUND
+from bids_msseg.training.valverde.dense import to_dense
+from bids_msseg.training.valverde.nets import HALO, PATCH, PatchNet, lesion_probability
+
+TILE = 32
+"""Edge of a tile: 256 maps of it stay within a processor's reach (34 MB in float32)."""
+Images = NDArray[np.floating[Any]]
+Array = NDArray[np.float32]
+
+
+def without_gaps(images: Images, present: Sequence[bool], brain: NDArray[np.bool_]) -> Images:
+    """Give a contrast that was not acquired the brain's mean inside it, background elsewhere.
+
+    Parameters
+    ----------
+    images : ndarray, shape (3, X, Y, Z)
+        In standard deviations.
+    present : sequence of bool
+    brain : ndarray of bool, shape (X, Y, Z)
+
+    Returns
+    -------
+    ndarray, shape (3, X, Y, Z)
+    """
+    filled = images.copy()
+    filled[~np.array(present)] = np.where(brain, 0, BACKGROUND).astype(images.dtype)
+    return filled
+
+
+def surround(images: Images) -> Images:
+    """Pad a volume by half a patch with what lies outside every brain.
+
+    Parameters
+    ----------
+    images : ndarray, shape (3, X, Y, Z)
+
+    Returns
+    -------
+    ndarray, shape (3, X + 10, Y + 10, Z + 10)
+    """
+    sides = ((0, 0), *((HALO, HALO) for _ in range(3)))
+    return np.pad(images, sides, constant_values=BACKGROUND)
+
+
+def cut_patches(surrounded: Images, voxels: NDArray[np.int64]) -> Array:
+    """Cut the patches around some voxels.
+
+    Parameters
+    ----------
+    surrounded : ndarray, shape (3, X + 10, Y + 10, Z + 10)
+        What :func:`surround` returned.
+    voxels : ndarray of int64, shape (N,)
+        Flat indices into (X, Y, Z).
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 3, 11, 11, 11)
+    """
+    shape = tuple(edge - 2 * HALO for edge in surrounded.shape[1:])
+    windows = np.lib.stride_tricks.sliding_window_view(
+        surrounded, (PATCH, PATCH, PATCH), axis=(1, 2, 3)
+    )
+    x, y, z = np.unravel_index(voxels, shape)
+    return np.ascontiguousarray(windows[:, x, y, z].swapaxes(0, 1), dtype=np.float32)
+
+
+def probability(
+    net: PatchNet, images: Images, where: NDArray[np.bool_], engine: Engine, *, batch: int = 512
+) -> Array:
+    """Classify chosen voxels, by tiles where the layout allows it.
+
+    Parameters
+    ----------
+    net : PatchNet
+    images : ndarray, shape (3, X, Y, Z)
+        FLAIR, T1w, T2w in standard deviations, -3 outside the brain.
+    where : ndarray of bool, shape (X, Y, Z)
+        Voxels to classify.
+    engine : Engine
+    batch : int, default 512
+        Patches a pass, where patches it must be.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        0 elsewhere.
+    """
+    if net.padding == "valid":
+        return dense_probability(net, images, where, engine)
+    return patch_probability(net, images, where, engine, batch=batch)
+
+
+@torch.inference_mode()
+def patch_probability(
+    net: PatchNet, images: Images, where: NDArray[np.bool_], engine: Engine, *, batch: int = 512
+) -> Array:
+    """Classify chosen voxels one patch each; see :func:`probability`."""
+    net = net.to(engine.device).eval()
+    around = surround(images)
+    voxels = np.flatnonzero(where)
+    found = np.zeros(where.size, np.float32)
+    for start in range(0, voxels.size, batch):
+        chosen = voxels[start : start + batch]
+        patches = torch.from_numpy(cut_patches(around, chosen)).to(engine.device)
+        with engine.autocast():
+            logits = net(patches.contiguous(memory_format=torch.channels_last_3d))
+        found[chosen] = lesion_probability(logits).cpu().numpy()
+    return found.reshape(where.shape)
+
+
+@torch.inference_mode()
+def dense_probability(
+    net: PatchNet,
+    images: Images,
+    where: NDArray[np.bool_],
+    engine: Engine,
+    *,
+    tile: int = TILE,
+) -> Array:
+    """Classify chosen voxels by tiles; tiles without any are skipped; see :func:`probability`.
+
+    Raises
+    ------
+    ValueError
+        If the net has no exact dense form.
+    """
+    dense = to_dense(net, PATCH).to(engine.device)
+    dense = dense.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    around = surround(images)
+    found = np.zeros(where.shape, np.float32)
+    for box in _tiles(where, tile):
+        wide = tuple(slice(side.start, side.stop + 2 * HALO) for side in box)
+        seen = torch.from_numpy(around[(slice(None), *wide)].astype(np.float32))[None]
+        with engine.autocast():
+            logits = dense(seen.to(engine.device).contiguous(memory_format=torch.channels_last_3d))
+        found[box] = lesion_probability(logits)[0].cpu().numpy()
+    return np.where(where, found, np.float32(0))
+
+
+def _tiles(where: NDArray[np.bool_], tile: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Divide the box around chosen voxels; leave out tiles that hold none."""
+    lines = [
+        [slice(at, min(at + tile, side.stop)) for at in range(side.start, side.stop, tile)]
+        for side in bounding_box(where)
+    ]
+    for x, y, z in product(*lines):
+        if where[x, y, z].any():
+            yield x, y, z

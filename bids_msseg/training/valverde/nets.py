@@ -1,0 +1,69 @@
+"""The patch net of which the cascade of Valverde et al. 2017 has two."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+PATCH = 11
+"""Edge of a patch in voxels; the net classifies its middle voxel."""
+HALO = PATCH // 2
+CHANNELS = 3
+"""FLAIR, T1w, T2w."""
+Padding = Literal["valid", "same"]
+PADDINGS: tuple[str, ...] = get_args(Padding)
+
+
+class PatchNet(nn.Sequential):
+    """Two convolutions, two fully connected layers, two classes (Valverde et al. 2017, figure 2).
+
+    3×3×3 convolution to 32 maps and to 64, each with batch normalisation, ReLU and pooling;
+    dropout, 256 units, ReLU, 2 logits (no lesion, lesion). Both layouts have the same 190,018
+    parameters in tensors of the same names and shapes:
+
+    ``same``
+        The paper's: zeros around every patch in each convolution, both poolings 2×2×2
+        (11 → 5 → 2). What a voxel's net sees depends on the patch's rim, so patches cannot share
+        their work.
+    ``valid``
+        No padding; one pooling of 3×3×3 with stride 2 and none after the second convolution
+        (11 → 9 → 4 → 2). Every window divides without remainder, so
+        :func:`bids_msseg.training.valverde.dense.to_dense` converts it exactly.
+
+    Parameters
+    ----------
+    padding : {"valid", "same"}
+    dropout : float, default 0.5
+
+    Raises
+    ------
+    ValueError
+        If the layout is another one.
+    """
+
+    def __init__(self, padding: Padding = "valid", *, dropout: float = 0.5) -> None:
+        if padding not in PADDINGS:
+            raise ValueError(f"a layout is one of {', '.join(PADDINGS)}, not {padding!r}")
+        rim = 1 if padding == "same" else 0
+        super().__init__(
+            nn.Conv3d(CHANNELS, 32, 3, padding=rim),
+            nn.BatchNorm3d(32),
+            nn.ReLU(),
+            nn.MaxPool3d(2) if padding == "same" else nn.MaxPool3d(3, stride=2),
+            nn.Conv3d(32, 64, 3, padding=rim),
+            nn.BatchNorm3d(64),
+            nn.ReLU(),
+            nn.MaxPool3d(2) if padding == "same" else nn.MaxPool3d(1),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(64 * 2**3, 256),
+            nn.ReLU(),
+            nn.Linear(256, 2),
+        )
+        self.padding: Padding = padding
+
+
+def lesion_probability(logits: Tensor) -> Tensor:
+    """Map logits (N, 2, ...) to the probability of lesion (N, ...)."""
+    return logits.float().softmax(1)[:, 1]

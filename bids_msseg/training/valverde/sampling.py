@@ -1,0 +1,198 @@
+"""Balanced sets of patches: as many lesion voxels as negatives, cut when they are needed.
+
+A batch is a pure function of (visits, plan, seed, step); nothing but the volumes and two lists of
+voxels a visit is held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bids_msseg.trainer.batches import item_rng
+from bids_msseg.training.data.visits import LabelledVisit
+from bids_msseg.training.valverde.inference import cut_patches, surround, without_gaps
+from bids_msseg.training.valverde.nets import CHANNELS, PATCH
+
+TURNS = ((2, 3), (2,), (3,))
+"""Axes of (N, C, X, Y, Z) that are mirrored: half a turn about Z, left-right, both (which leaves
+front-back); the axial plane is X and Y."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What one visit gives to a training set.
+
+    Attributes
+    ----------
+    surrounded : ndarray of float16, shape (3, X + 10, Y + 10, Z + 10)
+    lesions, negatives : ndarray of int64
+        Flat indices into (X, Y, Z).
+    """
+
+    surrounded: NDArray[np.floating[Any]]
+    lesions: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One epoch: whose voxel each patch is, and whether it is lesion; arrays of shape (N,)."""
+
+    visit: NDArray[np.int64]
+    voxel: NDArray[np.int64]
+    lesion: NDArray[np.int64]
+
+
+def fill_missing(visit: LabelledVisit) -> LabelledVisit:
+    """Give a contrast that was not acquired the brain's mean inside it, background elsewhere.
+
+    The nets read three contrasts and have no input that says which are there.
+    """
+    return replace(visit, images=without_gaps(visit.images, visit.present, visit.brain))
+
+
+def find_candidates(visit: LabelledVisit, above: float) -> NDArray[np.bool_]:
+    """Mark what is bright in FLAIR inside the brain: all voxels that either net classifies."""
+    bright: NDArray[np.bool_] = visit.brain & (visit.images[0] > above)
+    return bright
+
+
+def random_pool(visit: LabelledVisit, above: float) -> Pool:
+    """List all lesion voxels, and all candidates that are none, for CNN-1."""
+    truth = _lesion(visit)
+    negatives = np.flatnonzero(find_candidates(visit, above) & ~truth)
+    return Pool(surround(visit.images), np.flatnonzero(truth), negatives)
+
+
+def hard_pool(
+    visit: LabelledVisit, above: float, prediction: NDArray[np.floating[Any]], threshold: float
+) -> Pool:
+    """List all lesion voxels, and the candidates that CNN-1 wrongly lets pass, for CNN-2.
+
+    Where fewer pass than there are lesion voxels, the ones nearest to passing are added.
+
+    Parameters
+    ----------
+    visit : LabelledVisit
+    above : float
+        FLAIR z of a candidate.
+    prediction : ndarray, shape (X, Y, Z)
+        CNN-1's probability.
+    threshold : float
+        Candidates above it reach CNN-2, here and when a patient is segmented.
+    """
+    truth = _lesion(visit)
+    lesions = np.flatnonzero(truth)
+    others = np.flatnonzero(find_candidates(visit, above) & ~truth)
+    seen = prediction.ravel()[others]
+    hardest = others[np.argsort(-seen, kind="stable")]
+    count = max(int((seen > threshold).sum()), lesions.size)
+    return Pool(surround(visit.images), lesions, np.sort(hardest[:count]))
+
+
+def _lesion(visit: LabelledVisit) -> NDArray[np.bool_]:
+    lesion: NDArray[np.bool_] = visit.brain & (visit.truth >= 0.5)
+    return lesion
+
+
+def draw_epoch(pools: Sequence[Pool], rng: np.random.Generator, *, most: int) -> Draw:
+    """Draw lesion voxels and as many negatives of each visit, in random order.
+
+    Parameters
+    ----------
+    pools : sequence of Pool
+    rng : Generator
+    most : int
+        At most so many patches; each visit then gives the same share of its lesion voxels. The
+        paper's set has no limit.
+
+    Returns
+    -------
+    Draw
+        No voxel twice.
+    """
+    total = sum(pool.lesions.size for pool in pools)
+    share = min(1.0, most / (2 * total)) if total else 0.0
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
+    for index, pool in enumerate(pools):
+        count = int(pool.lesions.size * share)
+        for kind, source in ((1, pool.lesions), (0, pool.negatives)):
+            chosen = rng.choice(source, min(count, source.size), replace=False)
+            parts.append((np.full_like(chosen, index), chosen, np.full_like(chosen, kind)))
+    visit, voxel, lesion = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = rng.permutation(visit.size)
+    return Draw(visit[order], voxel[order], lesion[order])
+
+
+def turn_half(patches: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Replace half of a batch by half a turn, a flip, or both, in the axial plane.
+
+    Parameters
+    ----------
+    patches : ndarray of float32, shape (N, 3, X, Y, Z)
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 3, X, Y, Z)
+    """
+    turned = patches.copy()
+    chosen = rng.permutation(len(patches))[: len(patches) // 2]
+    kinds = rng.integers(len(TURNS), size=chosen.size)
+    for kind, axes in enumerate(TURNS):
+        these = chosen[kinds == kind]
+        turned[these] = np.flip(patches[these], axes)
+    return turned
+
+
+class PatchStream:
+    """Batches of an endless training, each found by its number.
+
+    Parameters
+    ----------
+    pools : sequence of Pool
+    seed : int
+    batch : int
+    most : int
+        Patches an epoch at most.
+
+    Attributes
+    ----------
+    steps : int
+        Whole batches an epoch; 0 where there is nothing to draw from.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        seed: int,
+        *,
+        batch: int,
+        most: int,
+    ) -> None:
+        self._pools, self._seed, self._batch, self._most = tuple(pools), seed, batch, most
+        self._epoch = lru_cache(maxsize=1)(self._draw)
+        self.steps = self._epoch(0).voxel.size // batch if self._pools else 0
+
+    def _draw(self, epoch: int) -> Draw:
+        return draw_epoch(self._pools, item_rng(self._seed, 2 * epoch), most=self._most)
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Cut the batch of a step: patches (N, 3, 11, 11, 11), and 1 for lesion (N,)."""
+        epoch, place = divmod(step, self.steps)
+        draw = self._epoch(epoch)
+        these = slice(place * self._batch, (place + 1) * self._batch)
+        patches = np.empty((self._batch, CHANNELS, PATCH, PATCH, PATCH), np.float32)
+        for index in np.unique(draw.visit[these]):
+            mine = draw.visit[these] == index
+            patches[mine] = cut_patches(self._pools[index].surrounded, draw.voxel[these][mine])
+        turned = turn_half(patches, item_rng(self._seed, 2 * step + 1))
+        return torch.from_numpy(turned), torch.from_numpy(draw.lesion[these])

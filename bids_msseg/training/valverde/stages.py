@@ -1,0 +1,207 @@
+"""The two nets in nested folds: each is trained once, kept, and loaded the next time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bids_msseg.io.atomic import open_alone
+from bids_msseg.models.engine import Engine
+from bids_msseg.trainer.plan import Report
+from bids_msseg.training.data.folds import FoldSet, Split
+from bids_msseg.training.data.visits import LabelledVisit, load_visit
+from bids_msseg.training.valverde.inference import probability
+from bids_msseg.training.valverde.nets import Padding, PatchNet
+from bids_msseg.training.valverde.sampling import (
+    PatchStream,
+    Pool,
+    fill_missing,
+    find_candidates,
+    hard_pool,
+    random_pool,
+)
+from bids_msseg.training.valverde.train import PatchPlan, fit, load_finished
+
+MININGS: tuple[str, ...] = ("out-of-fold", "training")
+Array = NDArray[np.float32]
+Log = Callable[[str, Report], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchRecipe:
+    """Everything that decides what is trained.
+
+    Attributes
+    ----------
+    padding : {"valid", "same"}
+        Layout of both nets.
+    candidate_z : float
+        FLAIR, in standard deviations, above which a voxel of the brain is a candidate; in
+        training and for a new patient.
+    candidate_threshold : float
+        CNN-1's probability above which a candidate reaches CNN-2; in training and for a new
+        patient.
+    mining : {"out-of-fold", "training"}
+        Whether CNN-2's hard negatives come from patients that CNN-1 had not seen, or, as in the
+        paper, from CNN-1's own training patients.
+    plan : PatchPlan
+        For either net.
+    """
+
+    padding: Padding = "valid"
+    candidate_z: float = 0.5
+    candidate_threshold: float = 0.5
+    mining: str = "out-of-fold"
+    plan: PatchPlan = field(default_factory=PatchPlan)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchTraining:
+    """Where a training of the preset happens.
+
+    Attributes
+    ----------
+    folder : path
+        ``cohort/`` holds the visits; ``valverde/`` gets checkpoints and CNN-1's predictions.
+    split : Split
+    recipe : PatchRecipe
+    engine : Engine
+    seed : int
+    log : callable
+        Called with the name of a stage and a line of its training log.
+    """
+
+    folder: Path
+    split: Split
+    recipe: PatchRecipe
+    engine: Engine
+    seed: int
+    log: Log
+
+    def visit(self, name: str) -> LabelledVisit:
+        """Read one prepared visit; see :func:`fill_missing`."""
+        return fill_missing(load_visit(self.folder / "cohort" / f"{name}.npz"))
+
+
+def train_first(training: PatchTraining, folds: FoldSet) -> PatchNet:
+    """Train CNN-1 on all lesion voxels of some folds and as many random candidates, or load it."""
+    names = training.split.members(folds)
+    above = training.recipe.candidate_z
+    return _train(
+        training,
+        _first_stage(folds),
+        lambda: [random_pool(training.visit(name), above) for name in names],
+        training.seed + 1000 * sum(2**fold for fold in folds),
+    )
+
+
+def train_second(training: PatchTraining, test: int | None) -> PatchNet:
+    """Train CNN-2 for an outer test fold on all lesion voxels and as many hard negatives.
+
+    Parameters
+    ----------
+    training : PatchTraining
+    test : int or None
+        The fold that it must not see; None to train on all.
+    """
+    number = 0 if test is None else 1 + test
+    stage = "cnn2-all" if test is None else f"cnn2-without-{test}"
+    seed = training.seed + 500 + number
+    return _train(training, stage, lambda: _hard_pools(training, test), seed)
+
+
+def _hard_pools(training: PatchTraining, test: int | None) -> list[Pool]:
+    recipe, split = training.recipe, training.split
+    sources = split.sources(test)
+    if recipe.mining == "training":
+        others = tuple(fold for fold, _ in sources)
+        sources = tuple((fold, others) for fold in others)
+    pools = []
+    for fold, seen in sources:
+        for name in split.folds[fold]:
+            found = first_prediction(training, name, seen)
+            pools.append(
+                hard_pool(
+                    training.visit(name), recipe.candidate_z, found, recipe.candidate_threshold
+                )
+            )
+    return pools
+
+
+def _first_stage(folds: FoldSet) -> str:
+    return "cnn1-" + "".join(str(fold) for fold in folds)
+
+
+def _train(
+    training: PatchTraining, stage: str, pools: Callable[[], list[Pool]], seed: int
+) -> PatchNet:
+    """Load the net of a stage, or train it on pools that are only gathered then."""
+    plan = training.recipe.plan
+    checkpoint = training.folder / "valverde" / f"{stage}.pt"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = PatchNet(training.recipe.padding, dropout=plan.dropout)
+    done = load_finished(net, plan, checkpoint)
+    if done is not None:
+        return done
+    return fit(
+        net,
+        PatchStream(pools(), seed, batch=plan.batch, most=plan.patches),
+        plan,
+        training.engine,
+        checkpoint,
+        seed=seed,
+        report=lambda line: training.log(stage, line),
+    )
+
+
+def first_prediction(training: PatchTraining, name: str, seen: FoldSet) -> Array:
+    """Return CNN-1's probability over a visit's candidates, by the net of some folds; kept.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        0 outside the candidates; values of half precision, whether read or just computed.
+    """
+    place = training.folder / "valverde" / _first_stage(seen)
+    target = place / f"{name}.npy"
+    if not target.is_file():
+        net = train_first(training, seen)
+        visit = training.visit(name)
+        where = find_candidates(visit, training.recipe.candidate_z)
+        found = probability(net, visit.images, where, training.engine)
+        place.mkdir(parents=True, exist_ok=True)
+        with open_alone(target) as stream:
+            np.save(stream, found.astype(np.float16))
+    kept: NDArray[np.float16] = np.load(target, allow_pickle=False)
+    return kept.astype(np.float32)
+
+
+def segment_unseen(training: PatchTraining, name: str, test: int) -> tuple[Array, Array]:
+    """Segment a visit of an outer test fold by nets that have not seen its patient.
+
+    Returns
+    -------
+    first : ndarray of float32, shape (X, Y, Z)
+        CNN-1's probability; 0 outside the candidates.
+    cascade : ndarray of float32, shape (X, Y, Z)
+        CNN-2's probability where CNN-1's is above the threshold; 0 elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If the visit is not in that fold.
+    """
+    if name not in training.split.folds[test]:
+        raise ValueError(f"{name} is not in fold {test}: its nets have seen the patient")
+    first = first_prediction(training, name, training.split.without(test))
+    net = train_second(training, test)
+    passed = first > training.recipe.candidate_threshold
+    images = training.visit(name).images
+    return first, probability(net, images, passed, training.engine)

@@ -1,0 +1,199 @@
+"""Training of one patch net: a fixed number of epochs, seeded, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from bids_msseg.errors import DataError
+from bids_msseg.io.atomic import replacing
+from bids_msseg.models.engine import Engine
+from bids_msseg.trainer.plan import Report
+from bids_msseg.training.valverde.nets import PatchNet
+from bids_msseg.training.valverde.sampling import PatchStream
+
+OPTIMISERS: tuple[str, ...] = ("adam", "adadelta")
+REPORT_EVERY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPlan:
+    """How one net is trained.
+
+    Attributes
+    ----------
+    epochs : int
+    patches : int
+        Of one epoch, at most; drawn anew for each.
+    batch : int
+    optimiser : {"adam", "adadelta"}
+    learning_rate : float
+        Falls linearly to zero.
+    dropout : float
+    checkpoint_s : float
+        Seconds between checkpoints.
+    """
+
+    epochs: int = 4
+    patches: int = 100_000
+    batch: int = 128
+    optimiser: str = "adam"
+    learning_rate: float = 1e-3
+    dropout: float = 0.5
+    checkpoint_s: float = 60.0
+
+
+def fit(
+    net: PatchNet,
+    source: PatchStream,
+    plan: PatchPlan,
+    engine: Engine,
+    checkpoint: Path,
+    *,
+    seed: int,
+    report: Callable[[Report], None] | None = None,
+) -> PatchNet:
+    """Train a net, or resume from its checkpoint, by cross-entropy on balanced batches.
+
+    There is no early stopping, so no patient has to be kept from the training for it, and none
+    that is trained on decides it.
+
+    Parameters
+    ----------
+    net : PatchNet
+        With the weights to start from.
+    source : PatchStream
+    plan : PatchPlan
+    engine : Engine
+    checkpoint : path
+        Written every minute and at the end; a finished one is loaded and nothing trained.
+    seed : int
+        Of the dropout.
+    report : callable, optional
+        Called every 100 steps.
+
+    Returns
+    -------
+    PatchNet
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    DataError
+        If there are fewer patches than one batch holds, or the checkpoint was written by another
+        plan.
+    """
+    steps = plan.epochs * source.steps
+    if not steps:
+        raise DataError(
+            f"the patients to train on have too few lesion voxels for one batch of {plan.batch}",
+            hint="add labelled patients, or make the batch smaller",
+        )
+    state = _State(net.to(engine.device), plan, steps)
+    state.restore(checkpoint)
+    saved = begun = time.monotonic()
+    losses: list[float] = []
+    while state.step < steps:
+        losses.append(state.advance(source, engine, seed))
+        now = time.monotonic()
+        if report and (state.step % REPORT_EVERY == 0 or state.step == steps):
+            pace = (now - begun) / len(losses)
+            report(Report(state.step, steps, float(np.mean(losses)), pace))
+            losses, begun = [], now
+        if now - saved > plan.checkpoint_s or state.step == steps:
+            state.save(checkpoint)
+            saved = now
+    return net.to("cpu").eval()
+
+
+def load_finished(net: PatchNet, plan: PatchPlan, checkpoint: Path) -> PatchNet | None:
+    """Load a net whose training came to its end; None where it has not.
+
+    Raises
+    ------
+    DataError
+        If the checkpoint was written by another plan.
+    """
+    if not checkpoint.is_file():
+        return None
+    kept = _read(checkpoint, "cpu")
+    _refuse_another(checkpoint, kept, plan, net)
+    if kept["step"] < kept["steps"]:
+        return None
+    net.load_state_dict(kept["net"])
+    return net.eval()
+
+
+def _refuse_another(
+    path: Path, kept: Mapping[str, Any], plan: PatchPlan, net: PatchNet, steps: int | None = None
+) -> None:
+    """Tell a checkpoint of another training."""
+    same = kept["plan"] == asdict(plan) and kept["padding"] == net.padding
+    if not same or steps not in (None, kept["steps"]):
+        raise DataError(
+            f"{path} was written by another plan or from other patients",
+            hint="give another output folder, or the same plan and patients as before",
+        )
+
+
+def _read(checkpoint: Path, device: str) -> dict[str, Any]:
+    kept: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
+    return kept
+
+
+class _State:
+    """Net and optimiser, moved on one step at a time."""
+
+    def __init__(self, net: PatchNet, plan: PatchPlan, steps: int) -> None:
+        self.net, self.plan, self.steps, self.step = net, plan, steps, 0
+        kinds = {"adam": torch.optim.Adam, "adadelta": torch.optim.Adadelta}
+        self.optimiser: torch.optim.Optimizer = kinds[plan.optimiser](
+            net.parameters(), lr=plan.learning_rate
+        )
+
+    def advance(self, source: PatchStream, engine: Engine, seed: int) -> float:
+        """Take one step and return its loss; dropout depends on the step, not on the past."""
+        patches, lesion = (item.to(engine.device) for item in source.at(self.step))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.learning_rate * (1 - self.step / self.steps)
+        self.net.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed * 1_000_003 + self.step)
+            with engine.autocast():
+                logits = self.net(patches.contiguous(memory_format=torch.channels_last_3d))
+        loss = F.cross_entropy(logits.float(), lesion)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Write everything that a later run needs; never a half file under the final name."""
+        kept = {
+            "plan": asdict(self.plan),
+            "steps": self.steps,
+            "padding": self.net.padding,
+            "step": self.step,
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        with replacing(path, single_writer=True) as temporary:
+            torch.save(kept, temporary)
+
+    def restore(self, path: Path) -> None:
+        """Resume from a checkpoint where there is one."""
+        if not path.is_file():
+            return
+        kept = _read(path, str(next(self.net.parameters()).device))
+        _refuse_another(path, kept, self.plan, self.net, self.steps)
+        self.net.load_state_dict(kept["net"])
+        self.optimiser.load_state_dict(kept["optimiser"])
+        self.step = int(kept["step"])
