@@ -115,6 +115,36 @@ def upper_limit(pairs: Array, weights: Array) -> Array:
     return bias(pairs, weights) + LIMITS * _deviation(pairs, weights)
 
 
+def smallest_change(spreads: Array, weights: Array) -> Array:
+    """Smallest detectable change between two measurements of one visit: 1.96 √2 SD within visits.
+
+    Bland & Altman 1996 (doi:10.1136/bmj.313.7059.744); two measurements of something that has not
+    changed differ by less in 95 % of pairs.
+
+    Parameters
+    ----------
+    spreads : ndarray, shape (n, 2)
+        For each visit, the sum of squares of its measurements about their mean, and their number
+        less one.
+    weights : ndarray, shape (..., n)
+        How often each row counts.
+
+    Returns
+    -------
+    ndarray, shape (...)
+
+    Examples
+    --------
+    Two visits, measured as 1.0 and 1.2 mL and twice as 3.0 mL:
+
+    >>> float(smallest_change(np.array([[0.02, 1.0], [0.0, 1.0]]), np.ones(2)).round(3))
+    0.277
+    """
+    variance = _divide((weights * spreads[:, 0]).sum(-1), (weights * spreads[:, 1]).sum(-1))
+    change: Array = LIMITS * np.sqrt(2 * variance)
+    return change
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A statistic over visits.
