@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence_rescan import (
+
+from bids_msseg.check.rescan import (
     RescanPlan,
     map_back,
     pseudo_rescan,
     thicken,
 )
-
 from bids_msseg.imaging.normalise import zscore
 
 ALL = (True, True, True)
