@@ -12,6 +12,7 @@ from bids_msseg.bids.record import VisitRecord, read_records
 from bids_msseg.bids.sidecars import template_uri
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.reports import page
+from bids_msseg.reports.check import read_limits
 from bids_msseg.reports.cohort import (
     Participants,
     find_facets,
@@ -93,7 +94,8 @@ def write_group(
             hint="run the participant level into this folder first",
         )
     reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
-    rows = group_rows(records, reviews)
+    limits = read_limits(out_dir)
+    rows = group_rows(records, reviews, limits)
     people = read_participants(bids_dir)
     cohort = _cohort(out_dir, people, records, rows, reviews)
     _write_frequency(out_dir, cohort.frequency)
@@ -101,7 +103,7 @@ def write_group(
     _save_json(group_path(out_dir, ".json", "summary"), summary_dictionary())
     return GroupFiles(
         tsv=_save_table(group_path(out_dir, ".tsv"), rows),
-        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews)),
+        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews, limits)),
         html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
         visits=len(records),
         incomplete=sum(record.status != "ok" for record in records),

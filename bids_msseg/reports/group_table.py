@@ -20,13 +20,15 @@ from bids_msseg.reports.group_columns import (
 from bids_msseg.reports.qc import Review
 
 
-def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
+def columns(reviews: Mapping[str, Review] | None = None, limits: str = "") -> tuple[Column, ...]:
     """List the columns of the group table, the only place where they stand.
 
     Parameters
     ----------
     reviews : mapping of str to Review, optional
         What readers decided, by key of the visit; adds the columns of QC.
+    limits : str, optional
+        From :func:`bids_msseg.reports.check.read_limits`; adds their column.
 
     Returns
     -------
@@ -34,12 +36,15 @@ def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
         In the order of the file.
     """
     qc = () if reviews is None else _reviewed(reviews)
-    measures = (*identity_columns(), *measure_columns(), *trust_columns(), *qc)
+    trust = (*trust_columns(), *_limits(limits))
+    measures = (*identity_columns(), *measure_columns(), *trust, *qc)
     return (*measures, *region_columns(), *change_columns(), *circumstance_columns())
 
 
 def group_rows(
-    records: Iterable[VisitRecord], reviews: Mapping[str, Review] | None = None
+    records: Iterable[VisitRecord],
+    reviews: Mapping[str, Review] | None = None,
+    limits: str = "",
 ) -> list[dict[str, str]]:
     """Turn records into rows of the group table.
 
@@ -47,6 +52,8 @@ def group_rows(
     ----------
     records : iterable of VisitRecord
     reviews : mapping of str to Review, optional
+        As for :func:`columns`.
+    limits : str, optional
         As for :func:`columns`.
 
     Returns
@@ -62,7 +69,7 @@ def group_rows(
     >>> row["participant_id"], row["session_id"], row["lesion_load_ml"], row["lesion_count"]
     ('sub-01', 'n/a', '12.5', '0')
     """
-    defined = columns(reviews)
+    defined = columns(reviews, limits)
     return [
         {column.name: format_cell(column.value(record)) for column in defined}
         for record in records
@@ -71,12 +78,15 @@ def group_rows(
 
 def data_dictionary(
     reviews: Mapping[str, Review] | None = None,
+    limits: str = "",
 ) -> dict[str, dict[str, object]]:
     """Describe the columns as BIDS wants it beside a TSV file.
 
     Parameters
     ----------
     reviews : mapping of str to Review, optional
+        As for :func:`columns`.
+    limits : str, optional
         As for :func:`columns`.
 
     Returns
@@ -85,7 +95,7 @@ def data_dictionary(
         Column to ``Description``, ``Units`` and ``Levels``.
     """
     content: dict[str, dict[str, object]] = {}
-    for column in columns(reviews):
+    for column in columns(reviews, limits):
         content[column.name] = {"Description": column.description}
         if column.units:
             content[column.name]["Units"] = column.units
@@ -130,6 +140,25 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
             )
             sentences.append(f"{what}: {found}")
     return sentences
+
+
+def _limits(limits: str) -> tuple[Column, ...]:
+    """List the column of the limits of agreement; none where they were not measured."""
+    if not limits:
+        return ()
+    description = (
+        "Lower and upper limit of agreement of the loads of a scan and its pseudo-rescan, "
+        "separated by a comma, over the visits that msseg-check has measured: the same in every "
+        "row"
+    )
+    return (
+        Column(
+            "load_limits_of_agreement_ml",
+            description,
+            lambda one: limits if one.status == "ok" else None,
+            "mL",
+        ),
+    )
 
 
 def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
