@@ -114,7 +114,7 @@ def wilson(found: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     share = found / n
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return middle - half if found else 0.0, middle + half if found < n else 1.0
 
 
 def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
