@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ from bids_msseg.bids.reuse import find_brain_mask
 from bids_msseg.bids.visit import Visit
 from bids_msseg.check.files import Stored, read_stored, write_stored
 from bids_msseg.check.summary import VisitCheck
-from bids_msseg.check.visit import Cut, first_scan, paint_and_find, prepare, scan_again
+from bids_msseg.check.visit import (
+    Cut,
+    FirstScan,
+    Prepared,
+    Segmenter,
+    first_scan,
+    paint_and_find,
+    prepare,
+    scan_again,
+)
 from bids_msseg.errors import MssegError
 from bids_msseg.pipeline.brain import brain_device
 
@@ -88,6 +97,51 @@ def do_visit(job: Job) -> MssegError | None:
     return None
 
 
+def measure_visit(
+    visit: Visit, prepared: Prepared, run: Segmenter, cut: Cut, *, draws: int, seed: int
+) -> tuple[VisitCheck, FirstScan]:
+    """Segment a prepared visit as it is, with painted lesions, and scanned again.
+
+    Parameters
+    ----------
+    visit : Visit
+    prepared : Prepared
+    run : Segmenter
+    cut : Cut
+    draws : int
+        Sets of painted lesions, and pseudo-rescans.
+    seed : int
+
+    Returns
+    -------
+    VisitCheck
+        Its time is that from here on.
+    FirstScan
+
+    Raises
+    ------
+    DataError
+        If there is no white matter to paint lesions into.
+    """
+    begun = time.monotonic()
+    first = first_scan(prepared, run, cut)
+    lesions, sets = paint_and_find(first, run, cut, draws=draws, seed=seed)
+    rescans = scan_again(first, run, cut, rescans=draws, seed=seed)
+    check = VisitCheck(
+        visit.participant,
+        visit.session,
+        tuple(lesions),
+        tuple(sets),
+        tuple(rescans),
+        first.load_ml,
+        tuple(first.canvas.contrast.tolist()),
+        prepared.noise,
+        prepared.flags,
+        time.monotonic() - begun,
+    )
+    return check, first
+
+
 def _measure(job: Job) -> VisitCheck:
     import torch
 
@@ -103,21 +157,8 @@ def _measure(job: Job) -> VisitCheck:
         device=brain_device(job.device),
         threads=job.threads,
     )
-    first = first_scan(prepared, run, job.cut)
-    lesions, draws = paint_and_find(first, run, job.cut, draws=job.draws, seed=job.seed)
-    rescans = scan_again(first, run, job.cut, rescans=job.draws, seed=job.seed)
-    return VisitCheck(
-        visit.participant,
-        visit.session,
-        tuple(lesions),
-        tuple(draws),
-        tuple(rescans),
-        first.load_ml,
-        tuple(first.canvas.contrast.tolist()),
-        prepared.noise,
-        prepared.flags,
-        round(time.monotonic() - begun, 1),
-    )
+    check, _ = measure_visit(visit, prepared, run, job.cut, draws=job.draws, seed=job.seed)
+    return replace(check, seconds=round(time.monotonic() - begun, 1))
 
 
 def _own_mask(job: Job) -> Path | None:
