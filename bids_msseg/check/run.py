@@ -64,7 +64,10 @@ def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
     for note in resources.notes:
         LOGGER.warning("%s", note)
     with own_surroundings(config.work_dir, dry=False):
-        chosen = choose_visits(select_visits(config).visits, plan.max_visits)
+        visits = select_visits(config).visits
+        chosen = choose_visits(visits, plan.max_visits)
+        if len(chosen) < len(visits):
+            LOGGER.info("%d of %d visits are chosen: see --max-visits", len(chosen), len(visits))
         _prepare_out(config)
         header = read_model_header(config)
         jobs = [_job(config, plan, header, visit, resources.omp_nthreads) for visit in chosen]
