@@ -55,16 +55,7 @@ def main() -> int:
         again = pseudo_rescan(images, visit.present, visit.brain, plan)
         scans = []
         for data, brain in ((images, visit.brain), (again.images, again.brain)):
-            found = segment(
-                cascade.candidate,
-                cascade.refinement,
-                cascade.point,
-                data,
-                visit.present,
-                brain,
-                engine,
-                fast=options.fast,
-            )
+            found = segment(cascade, data, visit.present, brain, engine, fast=options.fast)
             seen = Volume(found.probability, np.eye(4))
             scans.append((Volume(data[0], np.eye(4)), brain, seen))
         row = _compared(scans, again.motion, cascade.point.threshold)

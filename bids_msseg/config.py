@@ -28,7 +28,6 @@ from bids_msseg.errors import UsageError
 from bids_msseg.options import (
     DEFAULT_SPACES,
     Level,
-    OutputSpace,
     SkullStripped,
     as_flag,
     check_folders,
@@ -37,6 +36,7 @@ from bids_msseg.options import (
     plain_value,
     read_typed,
 )
+from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace
 
 Filters = Mapping[str, Any]
 WORK_FOLDER: Final = ".work"
@@ -66,7 +66,8 @@ class Query:
     bids_database_dir : Path, optional
         Folder of pybids' index, made there if it is missing.
     derivatives : mapping of str to Path
-        Further datasets by name, whose brain masks are used.
+        Further datasets by name, whose brain masks are used; ``freesurfer`` is the folder
+        of FreeSurfer's subjects.
     """
 
     participant_label: tuple[str, ...] = ()
@@ -88,6 +89,12 @@ class Processing:
     ----------
     output_spaces : tuple of OutputSpace
         Grids on which masks are written.
+    atlas : tuple of AtlasChoice
+        Atlases whose regions share out the lesion load.
+    fill_lesions : bool
+        Write FLAIR and T1w with filled lesions.
+    lesion_roi : bool
+        Write the mask on the T1w under the name by which fMRIPrep finds it.
     model : str, optional
         Absolute path of a model or the name of a bundled one; None is the bundled default.
     threshold : float, optional
@@ -103,6 +110,9 @@ class Processing:
     """
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
+    atlas: tuple[AtlasChoice, ...] = ()
+    fill_lesions: bool = False
+    lesion_roi: bool = False
     model: str | None = None
     threshold: float | None = None
     min_lesion_volume: float = 3.0
@@ -205,7 +215,7 @@ class RunConfig:
     UnknownLevelError
         For a level that does not exist.
     UsageError
-        If folders lie where they would spoil the dataset.
+        If folders lie where they would spoil the dataset, or an atlas of FreeSurfer has no folder.
 
     Examples
     --------
@@ -230,6 +240,12 @@ class RunConfig:
         for level in self.levels:
             check_level(level)
         check_folders(self.bids_dir, self.output_dir, self.work_dir)
+        wanted = [str(one) for one in self.processing.atlas if one.kind == FREESURFER]
+        if wanted and FREESURFER not in self.query.derivatives:
+            raise UsageError(
+                f"--atlas {wanted[0]} needs the folder of FreeSurfer's subjects",
+                hint=f"add --derivatives {FREESURFER}=PATH",
+            )
 
     @property
     def work_dir(self) -> Path:

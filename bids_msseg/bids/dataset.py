@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain, read_small, write_json, write_tsv
+from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.sidecars import link_name
 from bids_msseg.errors import CannotCreateError, MssegError, UsageError
 from bids_msseg.io.atomic import write_atomic
@@ -20,7 +21,16 @@ from bids_msseg.io.atomic import write_atomic
 APP: Final = "bids_msseg"
 BIDS_VERSION: Final = "1.11.1"
 TEMPLATEFLOW_URL: Final = "https://templateflow.s3.amazonaws.com/"
-IGNORED: Final = ("*.html", "figures", "*_xfm.*", "*_stats.*", "group_*", "check*", ".work")
+IGNORED: Final = (
+    "*.html",
+    "figures",
+    "*_xfm.*",
+    "*_stats.*",
+    "group_*",
+    "check*",
+    ROI_FOLDER,
+    ".work",
+)
 """What BIDS has no name for yet. ``figures`` without a slash: the official validator reports the
 folder of every participant where the line is ``figures/``."""
 DESCRIPTIONS: Final = {
@@ -29,6 +39,8 @@ DESCRIPTIONS: Final = {
     "candidates": "What the first network proposes, before any candidate is removed",
     "rejected": "Candidates that are not part of the result",
     "lesions": "One row a lesion",
+    "atlases": "One row per atlas and region",
+    "filled": "Image as acquired whose lesions have the intensities of white matter",
     "changes": "What became of each lesion between two visits",
 }
 _README_MARK: Final = "<!-- written by bids_msseg; delete this line to keep your own text -->"
@@ -207,9 +219,16 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
   proposed, and what was removed from it
 - `space-*_label-L_mask`: the lesions on other grids
 - `space-FLAIR_label-ventricle_mask`: the ventricles that the regions of lesions follow
+- `space-FLAIR_seg-anatomy_dseg`: ventricles, cortex, white matter and other classes, and a table
+  of their volumes
 - `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
 - `from-*_to-*_mode-image_xfm`: transforms
 - `desc-lesions_stats.tsv`: one row a lesion or rejected candidate
+- `desc-atlases_stats.tsv`: lesion load per region, where `--atlas` asked for it
+- `space-*_desc-filled_*`: images with filled lesions, where `--fill-lesions` asked for them
+
+With `--lesion-roi`, `lesion_roi/` has the masks on the T1w under the names by which fMRIPrep finds
+them in the raw dataset.
 
 Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv` has one row a
 lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.

@@ -261,7 +261,24 @@ def change_columns() -> tuple[Column, ...]:
         ("resolved_ml", "Volume, then, of the lesions that have gone"),
     ):
         found.append(measured(name, description, _of_change(name), units="mL"))
-    return tuple(found)
+    return (*found, *_brain_change_columns())
+
+
+def _brain_change_columns() -> tuple[Column, ...]:
+    then = "less that of then; n/a where the anatomy of either visit is flagged"
+    return (
+        measured(
+            "brain_parenchymal_fraction_change",
+            f"brain_parenchymal_fraction {then}",
+            _of_change("brain_parenchymal_fraction_change"),
+        ),
+        measured(
+            "ventricles_change_ml",
+            f"ventricles_ml {then}",
+            _of_change("ventricles_change_ml"),
+            units="mL",
+        ),
+    )
 
 
 def _compared_with(record: VisitRecord) -> str | None:

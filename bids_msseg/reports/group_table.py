@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.record import VisitRecord
+from bids_msseg.reports.brain_columns import brain_columns
 from bids_msseg.reports.group_columns import (
     Column,
     change_columns,
@@ -38,7 +39,8 @@ def columns(reviews: Mapping[str, Review] | None = None, limits: str = "") -> tu
     qc = () if reviews is None else _reviewed(reviews)
     trust = (*trust_columns(), *_limits(limits))
     measures = (*identity_columns(), *measure_columns(), *trust, *qc)
-    return (*measures, *region_columns(), *change_columns(), *circumstance_columns())
+    brain = (*region_columns(), *brain_columns())
+    return (*measures, *brain, *change_columns(), *circumstance_columns())
 
 
 def group_rows(
