@@ -278,31 +278,36 @@ def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
     Returns
     -------
     dict of str to dict
-        ``bias_ml``, ``lower_limit_ml``, ``upper_limit_ml`` of rescan minus scan (Bland and
-        Altman), ``smallest_change_ml``, ``dice``; each with its interval over patients. What is
-        not defined is NaN.
+        ``bias_ml``, ``lower_limit_ml``, ``upper_limit_ml`` of rescan minus scan, from three visits
+        on (see :func:`bids_msseg.lesions.agreement.upper_limit_of_repeats`);
+        ``smallest_change_ml``; ``dice`` of both masks. Each has its interval over patients; ``n``
+        counts visits, and pairs for Dice. What is not defined is NaN.
     """
-    pairs = [(one.participant, row, one.load_ml) for one in visits for row in one.rescans]
-    patients = [who for who, _, _ in pairs]
-    loads = np.array([(float(row["load_ml"]), load) for _, row, load in pairs]).reshape(-1, 2)
+    repeated = [one for one in visits if one.rescans]
+    patients = [one.participant for one in repeated]
+    loads = np.array([_repeats(one) for one in repeated]).reshape(-1, 4)
     statistics: Mapping[str, agreement.Statistic] = {
         "bias_ml": agreement.bias,
-        "lower_limit_ml": agreement.lower_limit,
-        "upper_limit_ml": agreement.upper_limit,
+        "lower_limit_ml": agreement.lower_limit_of_repeats,
+        "upper_limit_ml": agreement.upper_limit_of_repeats,
     }
-    repeated = [one for one in visits if one.rescans]
     spreads = np.array([_spread(one.loads) for one in repeated]).reshape(-1, 2)
-    change = agreement.estimate(
-        spreads, [one.participant for one in repeated], agreement.smallest_change, fewest=1
-    )
+    change = agreement.estimate(spreads, patients, agreement.smallest_change, fewest=1)
+    dice = [(one.participant, _number(row["dice"])) for one in visits for row in one.rescans]
     return {
         **{
             name: _estimate(agreement.estimate(loads, patients, statistic))
             for name, statistic in statistics.items()
         },
         "smallest_change_ml": _estimate(change),
-        "dice": _mean([_number(row["dice"]) for _, row, _ in pairs], patients),
+        "dice": _mean([value for _, value in dice], [who for who, _ in dice]),
     }
+
+
+def _repeats(visit: VisitCheck) -> tuple[float, float, float, float]:
+    """Mean load of the pseudo-rescans, load of the scan, sum of squares of the former, number."""
+    first, *again = visit.loads
+    return float(np.mean(again)), first, float(np.var(again) * len(again)), float(len(again))
 
 
 def _spread(loads: Sequence[float]) -> tuple[float, float]:

@@ -111,7 +111,9 @@ _PAINTED: Final = (
 _RESCANS: Final = (
     "A pseudo-rescan is the same scan, moved, sampled again and with noise of the measured level "
     "added. Two real scans also differ in bias field, gradients and scanner, and have their noise "
-    "once only: the limits of agreement are an estimate, not a bound."
+    "once only: the limits of agreement are an estimate, not a bound. They are one range for all "
+    "visits: where differences grow with the load, it is too wide for small loads and too narrow "
+    "for large ones."
 )
 _GRID: Final = (
     "Everything is measured on the grid of 1 mm that the networks read; loads differ a little "

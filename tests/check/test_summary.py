@@ -121,7 +121,21 @@ def test_one_visit_has_a_smallest_change_and_no_limits(make_check: Make) -> None
     found = load_agreement([make_check("01", 2.0, (1.0, 3.0))])
     assert found["smallest_change_ml"]["value"] == pytest.approx(1.96 * math.sqrt(2))
     assert math.isnan(found["bias_ml"]["value"])
-    assert (found["smallest_change_ml"]["n"], found["bias_ml"]["n"]) == (1, 2)
+    assert (found["smallest_change_ml"]["n"], found["bias_ml"]["n"]) == (1, 1)
+
+
+def test_several_rescans_of_a_visit_are_not_independent(make_check: Make) -> None:
+    """Rescans of a visit agree, and differ from the scan by -0.2, 0 and 0.2 mL.
+
+    The means of differences have a variance of 0.04, and there is none within visits. Six
+    independent differences would have 0.032.
+    """
+    visits = [make_check(str(n), 2.0, (2.0 + by,) * 2) for n, by in enumerate((-0.2, 0, 0.2))]
+    found = load_agreement(visits)
+    limits = [found[f"{end}_limit_ml"]["value"] for end in ("lower", "upper")]
+    assert limits == pytest.approx([-0.392, 0.392])
+    assert found["bias_ml"]["value"] == pytest.approx(0)
+    assert (found["upper_limit_ml"]["n"], found["dice"]["n"]) == (3, 6)
 
 
 def test_without_rescans_nothing_is_known_of_loads(make_check: Make) -> None:
