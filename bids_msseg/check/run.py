@@ -29,13 +29,17 @@ from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, Temporary
 from bids_msseg.models.weights import ModelHeader, find_model
 from bids_msseg.reports.text import counted, duration
 from bids_msseg.resources import Resources
+from bids_msseg.trainer.schedule import workers_end_with
 from bids_msseg.workflow.claims import Claims
 from bids_msseg.workflow.resume import fingerprint
 
 LOGGER = logging.getLogger("bids_msseg")
 MEMORY_GB: Final = 4.0
 """Memory that one visit may need."""
-PREPARING: Final = ("conform", "brain", "coregister", "bias", "template", "check_brain")
+PREPARING: Final = (
+    *("conform", "brain", "coregister", "bias", "template", "check_brain", "anatomy"),
+    *("stack", "quality"),
+)
 """Starts of the names of the app's steps that a check does, too."""
 
 
@@ -256,7 +260,7 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, MssegError |
             yield job, do_visit(job)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context) as pool, workers_end_with(pool):
         waiting = {pool.submit(do_visit, job): job for job in jobs}
         try:
             for done in as_completed(waiting):
@@ -269,9 +273,12 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, MssegError |
 
 
 def _write(config: RunConfig, jobs: Sequence[Job], errors: Mapping[str, MssegError]) -> None:
-    """Write tables and page of every visit that was checked with these settings."""
+    """Write tables and page of every visit that was checked with these settings.
+
+    A visit that failed now, of which an earlier run has kept a result, has changed since.
+    """
     settings, out = jobs[0].settings, config.output_dir
-    kept = read_all(out)
+    kept = [one for one in read_all(out) if one.visit.key not in errors]
     visits = [one.visit for one in kept if one.settings == settings]
     others = len(kept) - len(visits)
     if others:

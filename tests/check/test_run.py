@@ -155,6 +155,18 @@ def test_a_visit_that_fails_does_not_stop_others(
     assert check() == (ExitCode.SUCCESS, sorted(errors))
 
 
+def test_a_visit_that_has_changed_and_fails_is_shown_once(
+    check: Callable[..., Any], config: RunConfig
+) -> None:
+    check()
+    (config.bids_dir / "3.nii.gz").write_text("changed")
+    assert check(errors={"sub-3": DataError("cut off", hint="fetch it")})[1] == ["sub-3"]
+    table = (config.output_dir / "check_visits.tsv").read_text(encoding="utf-8")
+    assert [line.split("\t")[0] for line in table.splitlines()[1:]] == ["sub-1", "sub-2", "sub-3"]
+    assert statuses(config.output_dir)["sub-3"] == "failed"
+    assert "sub-3" not in (config.output_dir / "check.tsv").read_text(encoding="utf-8")
+
+
 def test_where_all_fail_there_are_no_tables(check: Callable[..., Any], config: RunConfig) -> None:
     errors = {f"sub-{label}": DataError("cut off", hint="fetch it") for label in "123"}
     assert check(errors=errors)[0] == ExitCode.DATA_ERROR
@@ -281,6 +293,9 @@ def test_a_killed_worker_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
 
         def submit(self, *_: object) -> object:
             return object()
+
+        def shutdown(self, **_: object) -> None:
+            pass
 
     monkeypatch.setattr(run, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(run, "as_completed", killed)
