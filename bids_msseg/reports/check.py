@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
-from bids_msseg.bids.files import format_cell, read_small
+from bids_msseg.bids.files import read_small
 from bids_msseg.bids.paths import check_path
 
-LIMITS = ("lower_limit_ml", "upper_limit_ml")
+
+@dataclass(frozen=True, slots=True)
+class LoadLimits:
+    """Limits of agreement of the loads of a scan and its pseudo-rescan.
+
+    Attributes
+    ----------
+    lower_ml, upper_ml : float
+    model_sha256 : str
+        Digest of the weights by which they were measured.
+    threshold : float
+    min_lesion_volume : float
+        mm³.
+    """
+
+    lower_ml: float
+    upper_ml: float
+    model_sha256: str
+    threshold: float
+    min_lesion_volume: float
 
 
 def check_page(out_dir: Path) -> str:
@@ -17,8 +38,8 @@ def check_page(out_dir: Path) -> str:
     return path.name if path.is_file() else ""
 
 
-def read_limits(out_dir: Path) -> str:
-    """Read the limits of agreement of a load, as the group table has them.
+def read_limits(out_dir: Path) -> LoadLimits | None:
+    """Read the limits of agreement of a load.
 
     Parameters
     ----------
@@ -26,11 +47,22 @@ def read_limits(out_dir: Path) -> str:
 
     Returns
     -------
-    str
-        Lower and upper limit in mL, separated by a comma; empty where they were not measured.
+    LoadLimits or None
+        None where they were not measured.
     """
     try:
-        load = json.loads(read_small(check_path(out_dir, ".json")).decode("utf-8"))["Load"]
-        return ",".join(format_cell(float(load[name]["value"])) for name in LIMITS)
+        content = json.loads(read_small(check_path(out_dir, ".json")).decode("utf-8"))
+        settings = content["Settings"]
+        lower, upper = (
+            float(content["Load"][f"{end}_limit_ml"]["value"]) for end in ("lower", "upper")
+        )
+        found = LoadLimits(
+            lower,
+            upper,
+            str(settings["model_sha256"]),
+            float(settings["threshold"]),
+            float(settings["min_lesion_volume"]),
+        )
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return ""
+        return None
+    return found if math.isfinite(lower) and math.isfinite(upper) else None

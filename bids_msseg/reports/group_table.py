@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.reports.brain_columns import brain_columns
+from bids_msseg.reports.check import LoadLimits
 from bids_msseg.reports.group_columns import (
     Column,
     change_columns,
@@ -15,21 +16,24 @@ from bids_msseg.reports.group_columns import (
     identity_columns,
     measure_columns,
     measured,
+    min_volume_of,
     region_columns,
     trust_columns,
 )
 from bids_msseg.reports.qc import Review
 
 
-def columns(reviews: Mapping[str, Review] | None = None, limits: str = "") -> tuple[Column, ...]:
+def columns(
+    reviews: Mapping[str, Review] | None = None, limits: LoadLimits | None = None
+) -> tuple[Column, ...]:
     """List the columns of the group table, the only place where they stand.
 
     Parameters
     ----------
     reviews : mapping of str to Review, optional
         What readers decided, by key of the visit; adds the columns of QC.
-    limits : str, optional
-        From :func:`bids_msseg.reports.check.read_limits`; adds their column.
+    limits : LoadLimits, optional
+        From :func:`bids_msseg.reports.check.read_limits`; adds their columns.
 
     Returns
     -------
@@ -46,7 +50,7 @@ def columns(reviews: Mapping[str, Review] | None = None, limits: str = "") -> tu
 def group_rows(
     records: Iterable[VisitRecord],
     reviews: Mapping[str, Review] | None = None,
-    limits: str = "",
+    limits: LoadLimits | None = None,
 ) -> list[dict[str, str]]:
     """Turn records into rows of the group table.
 
@@ -55,7 +59,7 @@ def group_rows(
     records : iterable of VisitRecord
     reviews : mapping of str to Review, optional
         As for :func:`columns`.
-    limits : str, optional
+    limits : LoadLimits, optional
         As for :func:`columns`.
 
     Returns
@@ -80,7 +84,7 @@ def group_rows(
 
 def data_dictionary(
     reviews: Mapping[str, Review] | None = None,
-    limits: str = "",
+    limits: LoadLimits | None = None,
 ) -> dict[str, dict[str, object]]:
     """Describe the columns as BIDS wants it beside a TSV file.
 
@@ -88,7 +92,7 @@ def data_dictionary(
     ----------
     reviews : mapping of str to Review, optional
         As for :func:`columns`.
-    limits : str, optional
+    limits : LoadLimits, optional
         As for :func:`columns`.
 
     Returns
@@ -144,23 +148,39 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return sentences
 
 
-def _limits(limits: str) -> tuple[Column, ...]:
-    """List the column of the limits of agreement; none where they were not measured."""
-    if not limits:
+def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
+    """List the columns of the limits of agreement; none where they were not measured."""
+    if limits is None:
         return ()
-    description = (
-        "Lower and upper limit of agreement of the loads of a scan and its pseudo-rescan, "
-        "separated by a comma, over the visits that msseg-check has measured: the same in every "
-        "row"
+    meaning = (
+        "limit of agreement: 95 % of pseudo-rescans have a load that differs from that of their "
+        "scan by a value between both limits, over the visits that msseg-check has measured. The "
+        "same in every row; n/a where model, threshold or smallest lesion are others"
     )
-    return (
-        Column(
-            "load_limits_of_agreement_ml",
-            description,
-            lambda one: limits if one.status == "ok" else None,
-            "mL",
-        ),
+    return tuple(
+        measured(
+            f"lesion_load_{end}_limit_ml",
+            f"{end.capitalize()} {meaning}",
+            _where_alike(value, limits),
+            units="mL",
+        )
+        for end, value in (("lower", limits.lower_ml), ("upper", limits.upper_ml))
     )
+
+
+def _where_alike(value: float, limits: LoadLimits) -> Callable[[VisitRecord], object]:
+    return lambda one: value if _is_like(one, limits) else None
+
+
+def _is_like(record: VisitRecord, limits: LoadLimits) -> bool:
+    """Whether a visit was segmented as those by which the limits were measured."""
+    used = (
+        record.model and record.model.sha256,
+        record.options.get("threshold"),
+        min_volume_of(record),
+    )
+    measured_by = (limits.model_sha256, limits.threshold, limits.min_lesion_volume)
+    return used == measured_by and not record.options.get("fast")
 
 
 def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:

@@ -34,6 +34,7 @@ from bids_msseg.evaluation.text import dictionary
 from bids_msseg.lesions.change_rows import ChangeRule
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 from bids_msseg.reports.atlas import group_atlas_dictionary
+from bids_msseg.reports.check import LoadLimits
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
 from bids_msseg.reports.group_table import data_dictionary
@@ -341,7 +342,7 @@ def _columns() -> str:
     }
     stats = sidecars.stats_dictionary()
     dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
-    readers = data_dictionary({}, "0,0")
+    readers = data_dictionary({}, LoadLimits(0.0, 0.0, "", 0.0, 0.0))
     parts = [
         "## Columns of msseg\n\nThe JSON file of each table repeats this. `n/a`: no value.\n",
         _section("`*_desc-lesions_stats.tsv`", stats),
