@@ -327,7 +327,7 @@ def circumstance_columns() -> tuple[Column, ...]:
             "Probability from which a voxel is lesion",
             lambda one: one.options.get("threshold"),
         ),
-        Column("min_lesion_volume_mm3", "Smallest lesion that is kept", _min_volume, "mm^3"),
+        Column("min_lesion_volume_mm3", "Smallest lesion that is kept", min_volume_of, "mm^3"),
         Column(
             "flags",
             "What a reader should look at, separated by semicolons",
@@ -380,7 +380,8 @@ def _model(record: VisitRecord) -> str | None:
     return None if record.model is None else f"{record.model.name} {record.model.version}".strip()
 
 
-def _min_volume(record: VisitRecord) -> object:
+def min_volume_of(record: VisitRecord) -> object:
+    """Read the volume of the smallest lesion that is kept, mm³; None where it is not known."""
     return next(
         (record.options[name] for name in MIN_VOLUME_OPTIONS if name in record.options), None
     )
