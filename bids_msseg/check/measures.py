@@ -58,7 +58,7 @@ def compare_masks(painted: Labels, before: Labels, after: Labels) -> Findings:
     Findings(found=array([ True, False]), volumes=array([2, 0]), false=(1,))
     """
     overlap = overlap_table(painted, after)
-    on_painted = overlap[1:].any(axis=0)
+    on_painted = np.asarray(overlap[1:].any(axis=0))
     known = on_painted | overlap_table(before, after)[1:].any(axis=0)
     sizes = overlap.sum(axis=0)
     on_painted[0], known[0] = False, True
