@@ -15,9 +15,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from evidence_rescan import RescanPlan, pseudo_rescan
 from numpy.typing import NDArray
 
+from bids_msseg.check.rescan import RescanPlan, pseudo_rescan
 from bids_msseg.imaging.pair import Meeting, align_visits, meet
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.change import compare_lesions

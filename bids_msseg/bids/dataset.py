@@ -21,7 +21,16 @@ from bids_msseg.io.atomic import write_atomic
 APP: Final = "bids_msseg"
 BIDS_VERSION: Final = "1.11.1"
 TEMPLATEFLOW_URL: Final = "https://templateflow.s3.amazonaws.com/"
-IGNORED: Final = ("*.html", "figures", "*_xfm.*", "*_stats.*", "group_*", ROI_FOLDER, ".work")
+IGNORED: Final = (
+    "*.html",
+    "figures",
+    "*_xfm.*",
+    "*_stats.*",
+    "group_*",
+    "check*",
+    ROI_FOLDER,
+    ".work",
+)
 """What BIDS has no name for yet. ``figures`` without a slash: the official validator reports the
 folder of every participant where the line is ``figures/``."""
 DESCRIPTIONS: Final = {
@@ -83,7 +92,7 @@ def write_dataset_files(
     )
     try:
         _replace_json(out_dir / "dataset_description.json", description)
-        _write_ignore(out_dir / ".bidsignore")
+        write_ignore(out_dir / ".bidsignore")
         _write_readme(out_dir / "README.md", raw, options or {})
         _write_descriptions(out_dir)
     except OSError as error:
@@ -185,8 +194,8 @@ def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
     return f"urn:{APP}:{quote(link_name(str(description.get('Name') or 'source')))}"
 
 
-def _write_ignore(path: Path) -> None:
-    """Add our lines to those that somebody else may have written."""
+def write_ignore(path: Path) -> None:
+    """Write ``.bidsignore``: our lines after those that somebody else may have written."""
     earlier = _read_text(path)
     if earlier is None:
         return
@@ -235,6 +244,7 @@ Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv`
 lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.
 
 `sub-*.html` are the reports, `group_lesions.tsv` has one row a visit, `logs` holds the records.
+Where `msseg-check` was run, `check.html` says how far the masks can be believed on these scans.
 Segmentations are for research; they are not a diagnosis.
 """
 

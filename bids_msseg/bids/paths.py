@@ -309,6 +309,34 @@ def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
     return out_dir / f"group_lesions{middle}{_checked('extension', extension, _EXTENSION)}"
 
 
+def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
+    """Name an output of ``msseg-check``: ``OUT/check[_<part>]<extension>``.
+
+    Raises
+    ------
+    UsageError
+        Where the extension is not one.
+
+    Examples
+    --------
+    >>> check_path(Path("/out"), ".tsv", "visits").as_posix()
+    '/out/check_visits.tsv'
+    """
+    middle = f"_{_checked('part', part)}" if part else ""
+    return out_dir / f"check{middle}{_checked('extension', extension, _EXTENSION)}"
+
+
+def check_record_path(out_dir: Path, participant: str, session: str | None) -> Path:
+    """Name what ``msseg-check`` keeps of a visit: ``OUT/logs/check/sub-X[_ses-Y].json``.
+
+    Raises
+    ------
+    UsageError
+        Where a label is not a BIDS label.
+    """
+    return logs_dir(out_dir) / "check" / record_path(out_dir, participant, session).name
+
+
 def _prefix(visit: Visit) -> str:
     pairs = {"sub": visit.participant, "ses": visit.session}
     pairs |= {name: visit.entities.get(name) for name in PREFIX_ENTITIES}

@@ -13,6 +13,7 @@ from bids_msseg.bids.sidecars import template_uri
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.reports import page
 from bids_msseg.reports.atlas import atlas_rows, group_atlas_dictionary, view_atlases
+from bids_msseg.reports.check import read_limits
 from bids_msseg.reports.cohort import (
     Participants,
     find_facets,
@@ -94,7 +95,8 @@ def write_group(
             hint="run the participant level into this folder first",
         )
     reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
-    rows = group_rows(records, reviews)
+    limits = read_limits(out_dir)
+    rows = group_rows(records, reviews, limits)
     people = read_participants(bids_dir)
     regions = atlas_rows(out_dir, records)
     cohort = _cohort(out_dir, people, records, rows, reviews, regions)
@@ -104,7 +106,7 @@ def write_group(
     _save_json(group_path(out_dir, ".json", "summary"), summary_dictionary())
     return GroupFiles(
         tsv=_save_table(group_path(out_dir, ".tsv"), rows),
-        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews)),
+        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews, limits)),
         html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
         visits=len(records),
         incomplete=sum(record.status != "ok" for record in records),

@@ -19,6 +19,7 @@ from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
 from bids_msseg.reports.brain import brain_view
 from bids_msseg.reports.changes import read_changes
+from bids_msseg.reports.check import check_page
 from bids_msseg.reports.drawing import FigureView, read_figures, view_figure
 from bids_msseg.reports.methods import REFERENCES
 from bids_msseg.reports.qc import FORMAT, mask_digest
@@ -195,6 +196,7 @@ def write_participant_page(
         visits=visits,
         changes=read_changes(out_dir, ours),
         order=order_view(ours),
+        check=check_page(out_dir),
         scripts=_scripts(visits),
         qc_format=FORMAT,
         references=REFERENCES,

@@ -161,7 +161,7 @@ class TestFiles:
         write_dataset_files(out, make_dataset({}), environment={})
         assert (out / ".bidsignore").read_text().split() == [
             *("mine", "figures", "*.html", "*_xfm.*", "*_stats.*"),
-            *("group_*", "lesion_roi", ".work"),
+            *("group_*", "check*", "lesion_roi", ".work"),
         ]
 
     def test_readme_follows_the_options_but_not_over_a_person(

@@ -26,6 +26,7 @@ from bids_msseg.bids.derivatives import ATLASES, OUTPUTS, filled, mask_in
 from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import ModelUse
+from bids_msseg.check.text import LESION_COLUMNS, VISIT_COLUMNS
 from bids_msseg.evaluation.comparison import SHOWN
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.evaluation.scoring import COLUMNS as SCORES
@@ -33,6 +34,7 @@ from bids_msseg.evaluation.text import dictionary
 from bids_msseg.lesions.change_rows import ChangeRule
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 from bids_msseg.reports.atlas import group_atlas_dictionary
+from bids_msseg.reports.check import LoadLimits
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
 from bids_msseg.reports.group_table import data_dictionary
@@ -349,13 +351,17 @@ def _columns() -> str:
     }
     stats = sidecars.stats_dictionary()
     dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
-    readers = data_dictionary({})
+    readers = data_dictionary({}, LoadLimits(0.0, 0.0, "", 0.0, 0.0))
     parts = [
         "## Columns of msseg\n\nThe JSON file of each table repeats this. `n/a`: no value.\n",
         _section("`*_desc-lesions_stats.tsv`", stats),
         _section("`*_seg-lesions_dseg.tsv`", dseg),
         _section("`*_seg-anatomy_dseg.tsv`", LABEL_COLUMNS),
-        _section("`group_lesions.tsv`", readers, "Columns with `qc_` come with `--qc`."),
+        _section(
+            "`group_lesions.tsv`",
+            readers,
+            "Columns with `qc_` come with `--qc`, the limits of agreement with `msseg-check`.",
+        ),
         _section("`group_lesions_summary.tsv`", summary_dictionary()),
         _section("`group_lesions_thresholds.tsv`", SWEEP_COLUMNS, "With `--threshold-sweep`."),
         _section("`group_lesions_atlas.tsv`", group_atlas_dictionary(), _ATLAS_NOTE),
@@ -366,6 +372,9 @@ def _columns() -> str:
         ),
         "## Columns of msseg-evaluate\n\n[Evaluate masks](../how-to/evaluate.md)\n",
         *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in TABLES),
+        "## Columns of msseg-check\n\n[Check my scanner](../how-to/check_my_scanner.md)\n",
+        _section("`check.tsv`", LESION_COLUMNS),
+        _section("`check_visits.tsv`", VISIT_COLUMNS),
         "## Columns of msseg-train\n\n[Train on your patients](../tutorials/training.md)\n",
         _section("`scores.tsv`", {name: {"Description": _SCORES[name]} for name in SCORES}),
         _section("`before_after.tsv`", _before_after()),

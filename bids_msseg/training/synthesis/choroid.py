@@ -124,7 +124,8 @@ def place_choroid(rng: np.random.Generator, terrain: ChoroidTerrain) -> NDArray[
         )
         found |= np.sqrt(away) + 0.3 * rough <= 1
     own = np.argwhere(found & terrain.lateral) + terrain.corner
-    return np.ravel_multi_index(tuple(own.T), terrain.shape).astype(np.int32)
+    flat: NDArray[np.int32] = np.ravel_multi_index(tuple(own.T), terrain.shape).astype(np.int32)
+    return flat
 
 
 def _field(rng: np.random.Generator, shape: tuple[int, ...], width: float) -> Array:
