@@ -276,6 +276,8 @@ MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
     ("/bids /out group --lesion-masks /m/{session}", UsageError, "--lesion-masks is", "{subject}"),
     ("/bids /out group -d a=/a --lesion-masks a=/b", UsageError, "a stands for /a", "NAME=PATH"),
     ("/bids /out group --exclude-masks /m/{x}", UsageError, "--exclude-masks is", "{subject}"),
+    ("/bids /out group --lesion-masks own=/out", UsageError, "masks own", "another output"),
+    ("/bids /out group --exclude-masks o=/out", UsageError, "masks o", "another output"),
     ("/bids /out group --mask-values 0", UsageError, "--mask-values is", "above zero"),
     ("/bids /out group --mask-values any 1", UsageError, "--mask-values is", "above zero"),
     ("/bids /out group --ignore flair", UsageError, "--ignore is", "t1w or t2w"),

@@ -212,6 +212,35 @@ def test_small_lesions_are_left_out_again_without_other_steps(
     assert "2 parts" in page
 
 
+def test_filling_runs_the_networks_for_the_anatomy_alone(
+    finished: Any, drawn: Drawn, tmp_path: Path
+) -> None:
+    out = tmp_path / "derivatives" / "bids_msseg"
+    words = [finished.bids, out, "participant", *THREADS, "--model", finished.model]
+    words += ["--participant-label", "03", "--lesion-masks", f"drawn={drawn.masks}"]
+    assert msseg(*words, "--fill-lesions", "-w", tmp_path / "work") == 0
+    found, stem = record(out, "sub-03"), VISITS["sub-03"]
+    assert found["model"]["sha256"]
+    assert found["brain_measures"]
+    assert "threshold" not in found["options"]
+    name = f"{stem}_space-FLAIR_label-L_mask.nii.gz"
+    mask, given = (nib.load(top / name).get_fdata() > 0 for top in (out, drawn.masks))
+    assert np.array_equal(mask, given)
+    image, raw = (
+        nib.load(path).get_fdata()
+        for path in (
+            out / f"{stem}_space-FLAIR_desc-filled_FLAIR.nii.gz",
+            finished.bids / f"{stem}_FLAIR.nii.gz",
+        )
+    )
+    assert np.median(image[given]) < np.median(raw[given])
+    sidecar = json.loads((out / f"{stem}_space-FLAIR_desc-filled_FLAIR.json").read_text())
+    assert f"bids:drawn:{name}" in sidecar["Sources"]
+    assert "drawn" in sidecar["SegmentationMethod"]
+    left = {path.name for path in (out / stem).parent.iterdir()}
+    assert not {one for one in left if "probseg" in one or "candidates" in one}
+
+
 @pytest.mark.parametrize("pattern", ["{place}/{{subject}}.nii.gz", "{place}/s{{subject}}/m.nii"])
 def test_another_grid_is_refused_with_what_resamples(
     finished: Any,
