@@ -15,8 +15,8 @@ Right is what the same alignment gives with the header as it came, moved along w
 look at the pictures of a report first. An alignment counts as recovered within 3 mm of that, in
 the mean over the brain, and as flagged where it has a doubt. The ranges of the information (nats
 at 2 mm), the prominence and the lead, of right and of wrong alignments, are what the limits in
-``bids_msseg/imaging/register.py`` are based on. The targets: 95 % of the turns recovered, and
-no alignment both wrong and unflagged.
+``bids_msseg/imaging/registration/affine.py`` are based on. The targets: 95 % of the turns
+recovered, and no alignment both wrong and unflagged.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from scipy.spatial.transform import Rotation
 from bids_msseg.imaging.brain import extract_brain
 from bids_msseg.imaging.brain_check import check_brain
 from bids_msseg.imaging.conform import canonical
-from bids_msseg.imaging.orientation import mean_distance
-from bids_msseg.imaging.pair import align_visits
-from bids_msseg.imaging.register import register_affine, register_rigid
+from bids_msseg.imaging.registration.affine import register_affine, register_rigid
+from bids_msseg.imaging.registration.orientation import mean_distance
+from bids_msseg.imaging.registration.visit_alignment import align_visits
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, load_volume

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.imaging.normalise import working_grid
-from bids_msseg.imaging.register import register_affine
+from bids_msseg.imaging.registration.affine import register_affine
 from bids_msseg.imaging.resample import mask_onto, resample
 from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
 from bids_msseg.models.anatomy import Anatomy

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.check.rescan import RescanPlan, pseudo_rescan
-from bids_msseg.imaging.pair import Meeting, align_visits, meet
+from bids_msseg.imaging.registration.visit_alignment import Meeting, align_visits, meet
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.lesions.change import compare_lesions
-from bids_msseg.lesions.change_evidence import VisitMaps
-from bids_msseg.lesions.change_match import carry_labels, match_lesions, surface_mm2
-from bids_msseg.lesions.change_rows import CHANGES
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.lesions.longitudinal.change import compare_lesions
+from bids_msseg.lesions.longitudinal.evidence import VisitMaps
+from bids_msseg.lesions.longitudinal.match import carry_labels, match_lesions, surface_mm2
+from bids_msseg.lesions.longitudinal.rows import CHANGES
 from bids_msseg.models.cascade import segment
 from bids_msseg.models.checkpoint import load_cascade
 from bids_msseg.models.engine import choose_engine

@@ -29,11 +29,11 @@ from scipy import ndimage
 from bids_msseg.bids.changes import VisitPair, pair_files, pairs_of, recorded_visit
 from bids_msseg.bids.paths import changes_path, output_path
 from bids_msseg.bids.record import VisitRecord, read_records
-from bids_msseg.imaging.itk import read_itk_affine
+from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import mask_onto
 from bids_msseg.imaging.volume import Volume, load_volume
-from bids_msseg.lesions.change_rows import Code
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.lesions.longitudinal.rows import Code
 from bids_msseg.reports.tables import read_tsv
 from bids_msseg.workflow.changes import compare_participants
 from bids_msseg.workflow.execution import Execution

@@ -44,9 +44,9 @@ from bids_msseg.evaluation.scoring import MIN_VOLUME
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.resample import mask_onto
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
+from bids_msseg.lesions.comparison.metrics import overlap_table
+from bids_msseg.lesions.comparison.rules import ANY_OVERLAP
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.metrics import overlap_table
-from bids_msseg.lesions.metrics_rules import ANY_OVERLAP
 from bids_msseg.lesions.regions import Region, assign
 from bids_msseg.models.brain_volumes import label_map
 from bids_msseg.models.cascade import decide

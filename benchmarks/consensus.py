@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
-from bids_msseg.lesions.consensus import METHODS, crop_to_union, fuse_masks
+from bids_msseg.lesions.comparison.metrics import voxel_agreement
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.metrics import voxel_agreement
+from bids_msseg.lesions.raters.consensus import METHODS, crop_to_union, fuse_masks
 
 Mask = NDArray[np.bool_]
 STEM = "sub-01_space-FLAIR_label-L_desc-"

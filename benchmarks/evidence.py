@@ -24,7 +24,7 @@ from bids_msseg.errors import NoInputError
 from bids_msseg.evaluation.figures import Masks, figures
 from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.volume import Volume, load_volume
-from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
+from bids_msseg.lesions.comparison.metrics import lesion_agreement, voxel_agreement
 
 if TYPE_CHECKING:
     from bids_msseg.training.context import TrainingContext

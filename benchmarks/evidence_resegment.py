@@ -22,7 +22,7 @@ from bids_msseg.check.rescan import RescanPlan, map_back, pseudo_rescan
 from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.normalise import BACKGROUND, CONTRASTS, Stack
 from bids_msseg.imaging.volume import as_ras, load_volume
-from bids_msseg.lesions.metrics import voxel_agreement
+from bids_msseg.lesions.comparison.metrics import voxel_agreement
 from bids_msseg.training.data.visits import LabelledVisit
 from bids_msseg.training.validation import read_point
 

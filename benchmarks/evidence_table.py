@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bids_msseg.lesions.bootstrap import MeanEstimate, estimate_mean
+from bids_msseg.lesions.comparison.bootstrap import MeanEstimate, estimate_mean
 
 NOT_DEFINED = "n/a"
 

@@ -33,11 +33,11 @@ import nibabel as nib
 import numpy as np
 
 from bids_msseg import option_files
-from bids_msseg.bids.choose import examine, is_fetched
-from bids_msseg.bids.inherit import SidecarReader
+from bids_msseg.bids.brain_masks import find_brain_mask
+from bids_msseg.bids.image_selection import examine, is_fetched
+from bids_msseg.bids.inheritance import SidecarReader
 from bids_msseg.bids.query import find_visits
 from bids_msseg.bids.record import read_records
-from bids_msseg.bids.reuse import find_brain_mask
 from bids_msseg.calibration import read_calibration
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import MssegError

@@ -27,7 +27,7 @@ from bids_msseg.imaging.brain import (
     support,
 )
 from bids_msseg.imaging.conform import canonical
-from bids_msseg.imaging.register import mask_overlap, register_affine, register_rigid
+from bids_msseg.imaging.registration.affine import mask_overlap, register_affine, register_rigid
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, load_volume

@@ -224,7 +224,7 @@ def made_record(number: int) -> VisitRecord:
 
 def pages(numbers: list[int], scratch: Path) -> None:
     """Write group pages of made visits, and open them where there is a browser."""
-    from bids_msseg.reports.group import write_group
+    from bids_msseg.reports.group.report import write_group
 
     print("\n| visits | written in s | page MB | bytes per visit | opened in s | elements |\n"
           "|---|---|---|---|---|---|")  # fmt: skip

@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path
 
 SOURCES = (
-    "bids_msseg/lesions/*.py",
+    "bids_msseg/lesions/**/*.py",
     "bids_msseg/imaging/normalise.py",
     "bids_msseg/bids/paths.py",
 )

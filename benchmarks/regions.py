@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.imaging.bias import correct_bias
-from bids_msseg.imaging.register import register_affine
+from bids_msseg.imaging.registration.affine import register_affine
 from bids_msseg.imaging.resample import inverse, mask_onto, resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 from bids_msseg.lesions.anatomy import own_anatomy
-from bids_msseg.lesions.bootstrap import estimate_mean
+from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.regions import (
     OWN_PERIVENTRICULAR_MM,

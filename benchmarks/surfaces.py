@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from surface_distance import metrics as peer
 
-from bids_msseg.lesions.surface import surface_agreement
+from bids_msseg.lesions.comparison.surface import surface_agreement
 
 RADIUS, SHIFT = 18.0, 4.0
 VOXELS = ((1.0, 1.0, 1.0), (1.0, 1.0, 3.0), (1.0, 1.0, 6.5))

@@ -27,7 +27,7 @@ from bids_msseg.imaging.normalise import build_stack
 from bids_msseg.imaging.quality import TrainingVisits, find_faults
 from bids_msseg.imaging.quality_measures import measure_visit
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
-from bids_msseg.lesions.uncertainty_fit import (
+from bids_msseg.lesions.confidence.fit import (
     Checked,
     LesionCase,
     check_confidence,

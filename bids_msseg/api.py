@@ -25,14 +25,14 @@ from bids_msseg.config import Processing
 from bids_msseg.errors import DataError, UsageError
 from bids_msseg.imaging.atlas import Atlas
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.itk import as_stored_affine
+from bids_msseg.imaging.registration.itk import as_stored_affine
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.stored import as_nifti
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.imaging.volume import Affine, Volume, as_stored, to_image
 from bids_msseg.lesions.atlas import RegionLoad
+from bids_msseg.lesions.confidence.uncertainty import LoadInterval
 from bids_msseg.lesions.load import LesionRow, summarise
-from bids_msseg.lesions.uncertainty import LoadInterval
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
 from bids_msseg.options import read_options
 from bids_msseg.pipeline.anatomy import MeasuredBrain, measure_brain

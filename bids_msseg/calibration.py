@@ -18,7 +18,7 @@ from typing import Any
 
 from bids_msseg.bids.files import write_json
 from bids_msseg.imaging.quality import TrainingVisits
-from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadModel
+from bids_msseg.lesions.confidence.uncertainty import ConfidenceModel, LoadModel
 
 FORMAT = "bids_msseg-calibration-1"
 ENDING = ".calibration.json"

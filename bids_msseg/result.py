@@ -16,8 +16,8 @@ from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
 from bids_msseg.bids.sidecars import atlas_dictionary
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.lesions.atlas import RegionLoad
+from bids_msseg.lesions.confidence.uncertainty import LoadInterval
 from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table
-from bids_msseg.lesions.uncertainty import LoadInterval
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.spaces import NATIVE_SPACES
 

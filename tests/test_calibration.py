@@ -12,7 +12,7 @@ from bids_msseg.calibration import (
     write_calibration,
 )
 from bids_msseg.imaging.quality import TrainingVisits
-from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadModel
+from bids_msseg.lesions.confidence.uncertainty import ConfidenceModel, LoadModel
 from bids_msseg.models.weights import DEFAULT_MODEL, find_model, read_header
 
 FULL = Calibration(

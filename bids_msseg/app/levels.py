@@ -97,7 +97,7 @@ def run(config: RunConfig) -> ExitCode:
 
 def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
-    from bids_msseg.reports.group import write_group
+    from bids_msseg.reports.group.report import write_group
     from bids_msseg.reports.threshold_sweep import write_threshold_sweep
 
     if "participant" not in config.levels or config.execution.reports_only:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from bids_msseg.bids.changes import PairResult, VisitPair
-from bids_msseg.lesions.change_rows import ChangeRule, Code
+from bids_msseg.lesions.longitudinal.rows import ChangeRule, Code
 
 LEVELS: Final[Mapping[str, str]] = {
     "new": "only at the later visit, and FLAIR shows that it is new",

@@ -20,7 +20,7 @@ from bids_msseg.bids.paths import figure_path, output_path
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import Scalar
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit
-from bids_msseg.lesions.change_rows import CHANGES, ChangeRow, ChangeRule, count_changes
+from bids_msseg.lesions.longitudinal.rows import CHANGES, ChangeRow, ChangeRule, count_changes
 
 FIGURES: Final = ("changes", "changesLater", "changesEarlier")
 """``desc-`` labels of the pictures of a pair."""

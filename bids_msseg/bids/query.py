@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_msseg.bids.brain_masks import check_derivatives
 from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import read_small
 from bids_msseg.bids.filters import Filters, parse_filters
@@ -26,8 +27,7 @@ from bids_msseg.bids.index import (
     may_read,
     open_index,
 )
-from bids_msseg.bids.inherit import SidecarReader
-from bids_msseg.bids.reuse import check_derivatives
+from bids_msseg.bids.inheritance import SidecarReader
 from bids_msseg.bids.visit import (
     CONTRASTS,
     LABEL,
@@ -38,7 +38,7 @@ from bids_msseg.bids.visit import (
     visit_key,
     visit_order,
 )
-from bids_msseg.bids.visit_maker import VisitMaker
+from bids_msseg.bids.visit_builder import VisitMaker
 from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelectedError, UsageError
 
 __all__ = ["Selection", "Skipped", "Visit", "find_visits"]
@@ -75,7 +75,7 @@ def find_visits(
         Derivative datasets in which brain masks are looked for, by name.
     lesion_masks : mapping of str to Path, optional
         Where lesion masks are looked for, by name; see
-        :func:`bids_msseg.bids.reuse.find_lesion_mask`. A visit without one is skipped.
+        :func:`bids_msseg.bids.brain_masks.find_lesion_mask`. A visit without one is skipped.
     exclude_masks : mapping of str to Path, optional
         Where masks of what is no lesion are looked for; a visit need not have one.
     ignore : iterable of str

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bids_msseg.bids.brain_masks import find_brain_mask
 from bids_msseg.bids.paths import check_record_path
-from bids_msseg.bids.reuse import find_brain_mask
 from bids_msseg.bids.visit import Visit
 from bids_msseg.check.files import Stored, read_stored, write_stored
 from bids_msseg.check.summary import VisitCheck

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bids_msseg.lesions.comparison.metrics import overlap_table
+from bids_msseg.lesions.comparison.rules import ANY_OVERLAP
 from bids_msseg.lesions.instances import bounding_box
-from bids_msseg.lesions.metrics import overlap_table
-from bids_msseg.lesions.metrics_rules import ANY_OVERLAP
 
 Labels = NDArray[np.int32]
 

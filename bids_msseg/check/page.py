@@ -11,7 +11,7 @@ from bids_msseg.check.files import visit_row
 from bids_msseg.check.summary import VisitCheck
 from bids_msseg.check.visit import Row
 from bids_msseg.reports import page
-from bids_msseg.reports.plots import Mark, Plot, Stroke, plot, round_up
+from bids_msseg.reports.images.plots import Mark, Plot, Stroke, plot, round_up
 from bids_msseg.reports.tables import Heading, Table
 from bids_msseg.reports.text import MISSING, decimal
 

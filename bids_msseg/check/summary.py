@@ -13,8 +13,8 @@ import numpy as np
 from bids_msseg.bids.visit import visit_key
 from bids_msseg.check.painting import SIZE_LEVELS, STRENGTHS
 from bids_msseg.check.visit import Row
-from bids_msseg.lesions import agreement
-from bids_msseg.lesions.bootstrap import LEVEL, estimate_mean
+from bids_msseg.lesions.comparison import agreement
+from bids_msseg.lesions.comparison.bootstrap import LEVEL, estimate_mean
 from bids_msseg.lesions.regions import Region
 
 WILSON, BOOTSTRAP = "Wilson", "bootstrap"
@@ -279,7 +279,7 @@ def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
     -------
     dict of str to dict
         ``bias_ml``, ``lower_limit_ml``, ``upper_limit_ml`` of rescan minus scan, from three visits
-        on (see :func:`bids_msseg.lesions.agreement.upper_limit_of_repeats`);
+        on (see :func:`bids_msseg.lesions.comparison.agreement.upper_limit_of_repeats`);
         ``smallest_change_ml``; ``dice`` of both masks. Each has its interval over patients; ``n``
         counts visits, and pairs for Dice. What is not defined is NaN.
     """

@@ -28,9 +28,9 @@ from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.normalise import CONTRASTS, Stack
 from bids_msseg.imaging.resample import inverse, mask_onto, resample
 from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.comparison.metrics import voxel_agreement
 from bids_msseg.lesions.delineate import clear_extracerebral
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.metrics import voxel_agreement
 from bids_msseg.lesions.regions import (
     OWN_PERIVENTRICULAR_MM,
     PERIVENTRICULAR_MM,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bids_msseg.demo.files import TRUTH, is_demo
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
+from bids_msseg.lesions.comparison.metrics import lesion_agreement, voxel_agreement
 
 TITLE: Final = (
     "SYNTHETIC DATA: painted lesions; says that the program works, not how well on patients"

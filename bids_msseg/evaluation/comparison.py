@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bids_msseg.evaluation.scoring import Score
-from bids_msseg.lesions.bootstrap import MeanEstimate, estimate_mean
+from bids_msseg.lesions.comparison.bootstrap import MeanEstimate, estimate_mean
 
 SHOWN: Final = {
     "dice": "Dice",

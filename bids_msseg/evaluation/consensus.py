@@ -119,7 +119,12 @@ def _fuse_visit(
     """Write everything of one visit and return its rows of both tables."""
     from bids_msseg.evaluation.consensus_files import left_out_rows, rater_rows, write_consensus
     from bids_msseg.evaluation.raters import read_masks
-    from bids_msseg.lesions.consensus import METHODS, fuse_masks, leave_one_out, score_raters
+    from bids_msseg.lesions.raters.consensus import (
+        METHODS,
+        fuse_masks,
+        leave_one_out,
+        score_raters,
+    )
 
     made = _find_machines(rated, machines, request.space)
     raters, machine_masks = list(rated.raters.values()), list(made.values())

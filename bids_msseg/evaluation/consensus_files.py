@@ -23,8 +23,8 @@ from bids_msseg.errors import CannotCreateError, UsageError
 from bids_msseg.evaluation.raters import RatedVisit, describe
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.io.atomic import write_atomic
-from bids_msseg.lesions.consensus import METHODS, Consensus, LeftOut, Method, Score
 from bids_msseg.lesions.mask_values import MaskValues
+from bids_msseg.lesions.raters.consensus import METHODS, Consensus, LeftOut, Method, Score
 
 Row = dict[str, Any]
 

@@ -18,7 +18,7 @@ from bids_msseg.evaluation.figures import Row
 from bids_msseg.evaluation.files import Choice, Pair, Pairing, Places, find_pairs, other_spaces
 from bids_msseg.evaluation.tables import all_tables
 from bids_msseg.evaluation.text import describe, dictionary, notes
-from bids_msseg.reports.evaluation_data import ALL_SITES, TABLES, Case, Evaluation
+from bids_msseg.reports.evaluation.data import ALL_SITES, TABLES, Case, Evaluation
 
 LOGGER = logging.getLogger("bids_msseg")
 PROGRAM = "msseg-evaluate"
@@ -86,7 +86,7 @@ def evaluate(settings: Settings) -> ExitCode:
     result = assemble(settings, pairing, outcomes)
     write_tables(result, settings)
     if settings.page:
-        from bids_msseg.reports.evaluation import write_page
+        from bids_msseg.reports.evaluation.report import write_page
 
         LOGGER.info("wrote %s", write_page(result, settings.out))
     _tell(result)

@@ -16,17 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.imaging.volume import Affine, Volume
-from bids_msseg.lesions.calibration import reliability
-from bids_msseg.lesions.detection import anima_agreement, isbi_agreement
+from bids_msseg.lesions.comparison.detection import anima_agreement, isbi_agreement
+from bids_msseg.lesions.comparison.metrics import (
+    detection,
+    normalised_dice,
+    overlap_table,
+    voxel_agreement,
+)
+from bids_msseg.lesions.comparison.rules import ANY_OVERLAP
+from bids_msseg.lesions.comparison.strata import size_level
+from bids_msseg.lesions.comparison.surface import surface_agreement
+from bids_msseg.lesions.confidence.calibration import reliability
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import LesionRow
 from bids_msseg.lesions.load_table import lesion_table
-from bids_msseg.lesions.metrics import detection, normalised_dice, overlap_table, voxel_agreement
-from bids_msseg.lesions.metrics_rules import ANY_OVERLAP
 from bids_msseg.lesions.regions import Region
-from bids_msseg.lesions.strata import size_level
-from bids_msseg.lesions.surface import surface_agreement
-from bids_msseg.reports import evaluation_data as words
+from bids_msseg.reports.evaluation import data as words
 
 MIN_VOLUME: Final = 3.0
 Row = dict[str, Any]
@@ -99,7 +104,7 @@ def figures(masks: Masks) -> dict[str, float]:
     -------
     dict of str to float
         Volumes in mL, counts of lesions and
-        :data:`bids_msseg.reports.evaluation_data.METRICS`; NaN where not defined.
+        :data:`bids_msseg.reports.evaluation.data.METRICS`; NaN where not defined.
     """
     return {
         **dict.fromkeys(words.METRICS, math.nan),
@@ -190,7 +195,7 @@ def lesion_rows(masks: Masks, regions: NDArray[np.integer] | None = None) -> tup
     Returns
     -------
     tuple of dict
-        Columns of :data:`bids_msseg.reports.evaluation_data.LESIONS` but name and site; manual
+        Columns of :data:`bids_msseg.reports.evaluation.data.LESIONS` but name and site; manual
         lesions first.
     """
     sides = (

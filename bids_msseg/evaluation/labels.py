@@ -25,8 +25,8 @@ from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.errors import NoInputError
 from bids_msseg.evaluation.raters import LABELS, choose_raters, read_on_one_grid
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.lesions.consensus import fuse_masks
 from bids_msseg.lesions.mask_values import ANY, MaskValues, lesion_voxels
+from bids_msseg.lesions.raters.consensus import fuse_masks
 
 LOGGER = logging.getLogger("bids_msseg")
 

@@ -18,8 +18,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
+from bids_msseg.bids.brain_masks import LESION_LABELS
 from bids_msseg.bids.dataset import APP
-from bids_msseg.bids.reuse import LESION_LABELS
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
 from bids_msseg.imaging.volume import Volume, load_volume

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume, save_volume
+from bids_msseg.lesions.comparison.metrics import lesion_agreement, voxel_agreement
+from bids_msseg.lesions.comparison.rules import AnimaRule
 from bids_msseg.lesions.delineate import delineate
-from bids_msseg.lesions.metrics import lesion_agreement, voxel_agreement
-from bids_msseg.lesions.metrics_rules import AnimaRule
 
 MIN_VOLUME = 3.0
 COLUMNS = (

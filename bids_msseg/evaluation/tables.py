@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from bids_msseg.evaluation.case import Outcome
 from bids_msseg.evaluation.figures import Row
-from bids_msseg.lesions import agreement
-from bids_msseg.lesions.bootstrap import estimate_mean
-from bids_msseg.lesions.calibration import Reliability, pool
+from bids_msseg.lesions.comparison import agreement
+from bids_msseg.lesions.comparison.bootstrap import estimate_mean
+from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, Judged, Stratum, stratify
+from bids_msseg.lesions.confidence.calibration import Reliability, pool
 from bids_msseg.lesions.regions import Region
-from bids_msseg.lesions.strata import SIZE_LEVELS, Judged, Stratum, stratify
-from bids_msseg.reports import evaluation_data as words
+from bids_msseg.reports.evaluation import data as words
 
 Array = NDArray[np.float64]
 REGION_LEVELS: Final = tuple(region.label for region in Region)
@@ -69,7 +69,7 @@ def all_tables(
     Returns
     -------
     dict of str to list of dict
-        Rows by file stem, see :data:`bids_msseg.reports.evaluation_data.TABLES`.
+        Rows by file stem, see :data:`bids_msseg.reports.evaluation.data.TABLES`.
     """
     sites = _sites(outcomes)
     everybody = Group(words.ALL, words.ALL_SITES, tuple(outcomes))

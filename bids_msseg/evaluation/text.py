@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bids_msseg.reports import evaluation_data as words
+from bids_msseg.reports.evaluation import data as words
 
 _METRICS: Final = {
     "dice": "Overlap of the masks: twice the shared voxels over the sum of both masks; n/a where "
@@ -212,7 +212,7 @@ def dictionary(stem: str) -> dict[str, Any]:
     Parameters
     ----------
     stem : str
-        One of :data:`bids_msseg.reports.evaluation_data.TABLES`.
+        One of :data:`bids_msseg.reports.evaluation.data.TABLES`.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, traits
 
-from bids_msseg.imaging.itk import read_itk_affine
+from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.volume import load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.preprocess import contrast_files, contrast_transforms

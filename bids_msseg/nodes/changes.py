@@ -22,16 +22,16 @@ from bids_msseg.bids.changes import (
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging.itk import write_itk_affine
-from bids_msseg.imaging.pair import Alignment, Meeting, align_visits, meet
+from bids_msseg.imaging.registration.itk import write_itk_affine
+from bids_msseg.imaging.registration.visit_alignment import Alignment, Meeting, align_visits, meet
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
-from bids_msseg.lesions.change import Comparison, compare_lesions
-from bids_msseg.lesions.change_evidence import VisitMaps
-from bids_msseg.lesions.change_match import carry_labels
-from bids_msseg.lesions.change_rows import ChangeRow, ChangeRule, Code
+from bids_msseg.lesions.longitudinal.change import Comparison, compare_lesions
+from bids_msseg.lesions.longitudinal.evidence import VisitMaps
+from bids_msseg.lesions.longitudinal.match import carry_labels
+from bids_msseg.lesions.longitudinal.rows import ChangeRow, ChangeRule, Code
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.reports.figures import change_mosaic, registration_mosaic
+from bids_msseg.reports.images.figures import change_mosaic, registration_mosaic
 from bids_msseg.reports.tables import read_tsv
 
 MARKS = {

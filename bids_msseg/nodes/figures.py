@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, traits
 
-from bids_msseg.imaging.itk import read_itk_affine
+from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.delivery import Delivery
-from bids_msseg.reports.drawing import draw_visit
+from bids_msseg.reports.images.drawing import draw_visit
 
 
 class _DrawInputs(StepInputs):
@@ -38,7 +38,7 @@ class _DrawOutputs(StepOutputs):
 
 
 class DrawFigures(Step):
-    """Draw lesions, brain mask and registration; see :mod:`bids_msseg.reports.drawing`."""
+    """Draw lesions, brain mask and registration; see :mod:`bids_msseg.reports.images.drawing`."""
 
     input_spec = _DrawInputs
     output_spec = _DrawOutputs

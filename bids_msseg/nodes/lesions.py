@@ -14,7 +14,7 @@ import numpy as np
 from nipype.interfaces.base import File, traits
 from numpy.typing import NDArray
 
-from bids_msseg.imaging.itk import read_itk_affine
+from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
@@ -32,7 +32,7 @@ from bids_msseg.pipeline.lesions import (
     find_lesions,
     mask_on_grid,
 )
-from bids_msseg.reports.slices import within_mm
+from bids_msseg.reports.images.slices import within_mm
 from bids_msseg.spaces import AtlasChoice
 
 LABEL_MAPS = ("extracerebral", "regions")

@@ -35,7 +35,7 @@ from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.delivery import Delivery
-from bids_msseg.nodes.trust import VisitJudgement
+from bids_msseg.nodes.quality import VisitJudgement
 
 
 class _PublishInputs(StepInputs):

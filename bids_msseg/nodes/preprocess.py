@@ -9,8 +9,8 @@ from typing import Any
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.imaging.conform import conform
-from bids_msseg.imaging.itk import read_itk_affine, write_itk_affine
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
+from bids_msseg.imaging.registration.itk import read_itk_affine, write_itk_affine
 from bids_msseg.imaging.volume import Affine, StoredVolumes, Volume, load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.pipeline.brain import check_mask, find_brain

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from bids_msseg.imaging.bias import correct_bias, steady_threads
 from bids_msseg.imaging.conform import read_image
-from bids_msseg.imaging.itk import as_stored_affine
 from bids_msseg.imaging.normalise import CONTRASTS, Stack, build_stack
-from bids_msseg.imaging.register import Registration, register_affine, register_rigid
+from bids_msseg.imaging.registration.affine import Registration, register_affine, register_rigid
+from bids_msseg.imaging.registration.itk import as_stored_affine
 from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Affine, Volume, as_stored

@@ -1,9 +1,14 @@
-"""Interval of a lesion load, confidence of a lesion: :mod:`bids_msseg.lesions.uncertainty`."""
+"""Interval of a lesion load, confidence of a lesion: :mod:`bids_msseg.lesions.confidence`."""
 
 from __future__ import annotations
 
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadInterval, LoadModel, sweep_volumes
+from bids_msseg.lesions.confidence.uncertainty import (
+    ConfidenceModel,
+    LoadInterval,
+    LoadModel,
+    sweep_volumes,
+)
 
 
 def load_interval(probability: Volume, model: LoadModel) -> LoadInterval:

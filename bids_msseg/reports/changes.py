@@ -11,7 +11,7 @@ from bids_msseg.bids.changes import BRAIN_CHANGES, pair_files
 from bids_msseg.bids.paths import changes_path
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import Scalar
-from bids_msseg.reports.drawing import FigureView, read_frame, view_figure
+from bids_msseg.reports.images.drawing import FigureView, read_frame, view_figure
 from bids_msseg.reports.tables import Heading, Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import counted, millilitres
 

@@ -20,12 +20,12 @@ from bids_msseg.reports import page
 from bids_msseg.reports.brain import brain_view
 from bids_msseg.reports.changes import read_changes
 from bids_msseg.reports.check import check_page
-from bids_msseg.reports.drawing import FigureView, read_figures, view_figure
+from bids_msseg.reports.images.drawing import FigureView, read_figures, view_figure
+from bids_msseg.reports.images.volumes import Scene, read_scene
 from bids_msseg.reports.methods import REFERENCES
 from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import MISSING, words
-from bids_msseg.reports.volumes import Scene, read_scene
 
 
 @dataclass(frozen=True, slots=True)

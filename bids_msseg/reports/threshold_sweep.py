@@ -18,7 +18,7 @@ from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import lesion_load_ml
 from bids_msseg.reports import page
-from bids_msseg.reports.group_columns import min_volume_of
+from bids_msseg.reports.group.columns import min_volume_of
 from bids_msseg.reports.participant import visit_of
 
 THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -13,8 +13,7 @@ from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.imaging.quality_measures import Measures, measure_visit
 from bids_msseg.imaging.volume import as_ras, load_volume
-from bids_msseg.lesions.uncertainty import sweep_volumes
-from bids_msseg.lesions.uncertainty_fit import (
+from bids_msseg.lesions.confidence.fit import (
     FEWEST_PATIENTS,
     LesionCase,
     LoadCase,
@@ -26,6 +25,7 @@ from bids_msseg.lesions.uncertainty_fit import (
     lesion_cases,
     rank_auc,
 )
+from bids_msseg.lesions.confidence.uncertainty import sweep_volumes
 
 if TYPE_CHECKING:
     from bids_msseg.evaluation.labels import LabelledFiles

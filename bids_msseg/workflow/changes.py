@@ -21,7 +21,7 @@ from bids_msseg.bids.record import (
     read_records_of,
     write_record,
 )
-from bids_msseg.lesions.change_rows import ChangeRule
+from bids_msseg.lesions.longitudinal.rows import ChangeRule
 from bids_msseg.nodes.changes import CompareVisits, PairDelivery
 from bids_msseg.nodes.publish_changes import PublishChanges
 from bids_msseg.reports.text import without_folders

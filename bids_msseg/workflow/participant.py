@@ -28,10 +28,10 @@ from bids_msseg.nodes.preprocess import (
     FindBrain,
     FitTemplate,
 )
+from bids_msseg.nodes.quality import CheckImages, EstimateLoad
 from bids_msseg.nodes.segment import Segment
-from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.pipeline.brain import brain_device
-from bids_msseg.reports.figures import WIDE_RIM_MM
+from bids_msseg.reports.images.figures import WIDE_RIM_MM
 from bids_msseg.spaces import NATIVE_SPACES
 from bids_msseg.workflow.plan import Settings, VisitPlan, workflow_name
 from bids_msseg.workflow.publish import deliver

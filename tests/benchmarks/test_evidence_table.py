@@ -5,7 +5,7 @@ import math
 import pytest
 from evidence_table import Column, Finding, Section, render, show_estimate
 
-from bids_msseg.lesions.bootstrap import estimate_mean
+from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 
 COLUMNS = (Column("dice", "Dice", 2), Column("count", "components", 0))
 

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.choose import choose_image, examine, misnamed
+from bids_msseg.bids.image_selection import choose_image, examine, misnamed
 from bids_msseg.bids.query import find_visits
 
 Edges = tuple[float, float, float]

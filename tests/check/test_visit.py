@@ -26,7 +26,7 @@ from bids_msseg.check.visit import (
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.brain_check import CheckedBrain
 from bids_msseg.imaging.normalise import Stack, zscore
-from bids_msseg.imaging.register import Registration
+from bids_msseg.imaging.registration.affine import Registration
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.regions import Region, region_map
 from bids_msseg.pipeline import brain as brain_steps

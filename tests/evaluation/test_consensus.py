@@ -15,7 +15,7 @@ import pytest
 from bids_msseg.cli.consensus import main
 from bids_msseg.errors import ExitCode
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS, name_datasets
-from bids_msseg.lesions.consensus import METHODS
+from bids_msseg.lesions.raters.consensus import METHODS
 
 GRID = (16, 14, 12)
 AFFINE = np.diag([-1.0, 1, 2, 1])

@@ -21,7 +21,7 @@ from bids_msseg.evaluation.files import Choice, Places, find_pairs
 from bids_msseg.evaluation.scoring import score
 from bids_msseg.evaluation.text import describe, dictionary
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.reports.evaluation_data import (
+from bids_msseg.reports.evaluation.data import (
     COHORT_STATISTICS,
     METRICS,
     TABLES,
@@ -291,7 +291,7 @@ def test_the_page_gets_every_case_with_its_rows(
         seen.append(result)
         return out / "evaluation.html"
 
-    monkeypatch.setattr("bids_msseg.reports.evaluation.write_page", write_page)
+    monkeypatch.setattr("bids_msseg.reports.evaluation.report.write_page", write_page)
     code, _ = run(data, page=True)
     assert code == 0
     result = seen[0]

@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from bids_msseg.imaging import pyramid, register
-from bids_msseg.imaging.orientation import (
+from bids_msseg.imaging.registration import affine as register
+from bids_msseg.imaging.registration import pyramid
+from bids_msseg.imaging.registration.affine import Registration, register_affine, register_rigid
+from bids_msseg.imaging.registration.orientation import (
     Overlay,
     best_starts,
     lead,
@@ -21,7 +23,6 @@ from bids_msseg.imaging.orientation import (
     rotations,
     turn_degrees,
 )
-from bids_msseg.imaging.register import Registration, register_affine, register_rigid
 from bids_msseg.imaging.volume import Affine, Volume
 
 from .conftest import grid, rigid, world

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bids_msseg.errors import DataError
-from bids_msseg.imaging import pair
-from bids_msseg.imaging.pair import Alignment, align_visits, meet
-from bids_msseg.imaging.register import Registration
+from bids_msseg.imaging.registration import visit_alignment as pair
+from bids_msseg.imaging.registration.affine import Registration
+from bids_msseg.imaging.registration.visit_alignment import Alignment, align_visits, meet
 from bids_msseg.imaging.volume import Volume
 
 from .conftest import head, rigid

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging import pyramid
 from bids_msseg.imaging.brain import extract_brain, mask_from_stripped
 from bids_msseg.imaging.conform import canonical
-from bids_msseg.imaging.itk import read_itk_affine, to_itk, write_itk_affine
-from bids_msseg.imaging.register import mask_overlap, register_affine, register_rigid
+from bids_msseg.imaging.registration import pyramid
+from bids_msseg.imaging.registration.affine import mask_overlap, register_affine, register_rigid
+from bids_msseg.imaging.registration.itk import read_itk_affine, to_itk, write_itk_affine
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, load_volume

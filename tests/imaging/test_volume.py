@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_msseg.imaging.itk import as_stored_affine, read_itk_affine, write_itk_affine
+from bids_msseg.imaging.registration.itk import as_stored_affine, read_itk_affine, write_itk_affine
 from bids_msseg.imaging.volume import (
     StoredVolumes,
     Volume,

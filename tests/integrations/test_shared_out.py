@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from bids_msseg.bids.dataset import write_dataset_files
 from bids_msseg.bids.record import VisitRecord, write_record
-from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group.report import write_group
 bids, out, options = Path(sys.argv[1]), Path(sys.argv[2]), {"fast": sys.argv[3] == "1"}
 write_record(out, VisitRecord(f"0{sys.argv[3]}", None, "", "skipped", "no FLAIR", "add one"))
 for number in range(20):

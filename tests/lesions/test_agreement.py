@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bids_msseg.lesions import agreement
-from bids_msseg.lesions.agreement import Statistic, estimate
-from bids_msseg.lesions.bootstrap import estimate_mean
+from bids_msseg.lesions.comparison import agreement
+from bids_msseg.lesions.comparison.agreement import Statistic, estimate
+from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 
 STATISTICS: list[Statistic] = [
     agreement.pearson,

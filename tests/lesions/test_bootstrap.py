@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.lesions.bootstrap import FEWEST, draw_patients, estimate_mean
+from bids_msseg.lesions.comparison.bootstrap import FEWEST, draw_patients, estimate_mean
 
 
 def test_the_interval_is_that_of_all_equally_likely_draws() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binned_statistic
 
-from bids_msseg.lesions.calibration import pool, reliability
+from bids_msseg.lesions.confidence.calibration import pool, reliability
 
 
 def test_by_hand() -> None:

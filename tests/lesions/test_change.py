@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from bids_msseg.lesions.change import Comparison, compare_lesions
-from bids_msseg.lesions.change_evidence import VisitMaps, flair_evidence
-from bids_msseg.lesions.change_rows import ChangeRow, ChangeRule, Code, count_changes
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.lesions.longitudinal.change import Comparison, compare_lesions
+from bids_msseg.lesions.longitudinal.evidence import VisitMaps, flair_evidence
+from bids_msseg.lesions.longitudinal.rows import ChangeRow, ChangeRule, Code, count_changes
 
 SHAPE = (64, 60, 56)
 Ball = tuple[tuple[int, int, int], float]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bids_msseg.lesions.change_match import carry_labels, match_lesions, surface_mm2
+from bids_msseg.lesions.longitudinal.match import carry_labels, match_lesions, surface_mm2
 
 LABELS = arrays.arrays(np.int32, (6, 5, 4), elements=st.sampled_from([0, 0, 0, 1, 2, 5]))
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_msseg.lesions.change import Comparison, compare_lesions
-from bids_msseg.lesions.change_evidence import VisitMaps, flair_evidence
-from bids_msseg.lesions.change_rows import ChangeRow, ChangeRule, Code, count_changes
+from bids_msseg.lesions.longitudinal.change import Comparison, compare_lesions
+from bids_msseg.lesions.longitudinal.evidence import VisitMaps, flair_evidence
+from bids_msseg.lesions.longitudinal.rows import ChangeRow, ChangeRule, Code, count_changes
 
 SHAPE = (40, 30, 20)
 INSIDE = np.ones(SHAPE, bool)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bids_msseg.lesions.consensus import (
+from bids_msseg.lesions.raters.consensus import (
     METHODS,
     crop_to_union,
     fuse_masks,

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.lesions.detection import (
+from bids_msseg.lesions.comparison.detection import (
     ANIMA_RULES,
     anima_agreement,
     isbi_agreement,

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.metrics import (
+from bids_msseg.lesions.comparison.metrics import (
     detection,
     lesion_agreement,
     normalised_dice,
     overlap_table,
     voxel_agreement,
 )
-from bids_msseg.lesions.metrics_rules import AnimaRule, AnyOverlap, DetectionRule
+from bids_msseg.lesions.comparison.rules import AnimaRule, AnyOverlap, DetectionRule
+from bids_msseg.lesions.instances import label_lesions
 
 Mask = NDArray[np.bool_]
 RULES = [AnyOverlap(), AnimaRule.code_defaults(), AnimaRule.challenge()]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bids_msseg.lesions.reliability import FLOOR, local_weights
-from bids_msseg.lesions.union import Votes, collect_votes
+from bids_msseg.lesions.confidence.reliability import FLOOR, local_weights
+from bids_msseg.lesions.raters.union import Votes, collect_votes
 
 
 def _votes(n: int = 5, margin: int = 0) -> Votes:

@@ -6,7 +6,7 @@ import SimpleITK as sitk  # noqa: N813
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.lesions.staple import pooled_staple, share_of_raters, staple
+from bids_msseg.lesions.raters.staple import pooled_staple, share_of_raters, staple
 
 SENSITIVITY = np.array([0.9, 0.8, 0.7, 0.95, 0.6])
 SPECIFICITY = np.array([0.95, 0.8, 0.9, 0.7, 0.98])

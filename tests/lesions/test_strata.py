@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bids_msseg.lesions.strata import SIZE_LEVELS, Judged, size_level, stratify
+from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, Judged, size_level, stratify
 
 
 @pytest.mark.parametrize(

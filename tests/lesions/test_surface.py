@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from surface_distance import metrics as peer
 
-from bids_msseg.lesions.surface import surface_agreement
+from bids_msseg.lesions.comparison.surface import surface_agreement
 
 Mask = NDArray[np.bool_]
 MASKS = hnp.arrays(bool, (5, 4, 3), elements=st.booleans(), fill=st.nothing())

@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.lesions.uncertainty import (
-    SWEEP,
-    ConfidenceModel,
-    LoadInterval,
-    LoadModel,
-    sweep_volumes,
-)
-from bids_msseg.lesions.uncertainty_fit import (
+from bids_msseg.lesions.confidence.fit import (
     LesionCase,
     LoadCase,
     check_confidence,
@@ -25,6 +18,13 @@ from bids_msseg.lesions.uncertainty_fit import (
     fit_load,
     lesion_cases,
     rank_auc,
+)
+from bids_msseg.lesions.confidence.uncertainty import (
+    SWEEP,
+    ConfidenceModel,
+    LoadInterval,
+    LoadModel,
+    sweep_volumes,
 )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bids_msseg.lesions.union import collect_votes, dilate
+from bids_msseg.lesions.raters.union import collect_votes, dilate
 
 MASKS = hnp.arrays(bool, st.tuples(st.integers(1, 3), *[st.integers(1, 5)] * 3))
 

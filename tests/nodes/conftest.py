@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nipype.pipeline.engine import Node
 
-from bids_msseg.imaging.itk import write_itk_affine
+from bids_msseg.imaging.registration.itk import write_itk_affine
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.nodes.base import Step
 

@@ -14,9 +14,9 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.nodes import NodeExecutionError
 
 from bids_msseg.imaging.brain_check import CheckedBrain
-from bids_msseg.imaging.itk import read_itk_affine, write_itk_affine
 from bids_msseg.imaging.normalise import Stack
-from bids_msseg.imaging.register import Registration
+from bids_msseg.imaging.registration.affine import Registration
+from bids_msseg.imaging.registration.itk import read_itk_affine, write_itk_affine
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.preprocess import (

@@ -14,9 +14,9 @@ from bids_msseg.imaging.normalise import CONTRASTS, build_stack
 from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.imaging.quality_measures import measure_visit
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
-from bids_msseg.lesions.uncertainty import ConfidenceModel, LoadModel
+from bids_msseg.lesions.confidence.uncertainty import ConfidenceModel, LoadModel
 from bids_msseg.models.weights import read_header
-from bids_msseg.nodes.trust import CheckImages, EstimateLoad, VisitJudgement
+from bids_msseg.nodes.quality import CheckImages, EstimateLoad, VisitJudgement
 
 Run = Callable[..., Any]
 

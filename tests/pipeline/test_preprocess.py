@@ -11,7 +11,7 @@ import pytest
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.brain_check import CheckedBrain
-from bids_msseg.imaging.register import Registration
+from bids_msseg.imaging.registration.affine import Registration
 from bids_msseg.imaging.volume import StoredVolumes, Volume, as_stored, load_volume, save_volume
 from bids_msseg.pipeline import brain as brain_steps
 from bids_msseg.pipeline import preprocess as steps

@@ -17,7 +17,7 @@ from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.reports.drawing import draw_visit
+from bids_msseg.reports.images.drawing import draw_visit
 from bids_msseg.reports.qc import FORMAT, mask_digest
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}

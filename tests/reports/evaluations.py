@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.reports.evaluation_data import (
+from bids_msseg.reports.evaluation.data import (
     ALL,
     ALL_SITES,
     AUTO,

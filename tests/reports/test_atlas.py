@@ -18,7 +18,7 @@ from bids_msseg.reports.atlas import (
     group_atlas_dictionary,
     view_atlases,
 )
-from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group.report import write_group
 from bids_msseg.reports.participant import visit_of, write_participant_page
 
 Leave = Callable[..., Any]

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from bids_msseg.bids.record import write_record
-from bids_msseg.reports.figures import LESION
-from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group.report import write_group
+from bids_msseg.reports.images.figures import LESION
 from bids_msseg.reports.participant import write_participant_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from bids_msseg.reports import canvas
-from bids_msseg.reports.canvas import Place, Text
+from bids_msseg.reports.images import canvas
+from bids_msseg.reports.images.canvas import Place, Text
 
 
 def test_magnified_voxels_are_blocks_of_equal_size() -> None:

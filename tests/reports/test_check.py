@@ -12,7 +12,7 @@ import pytest
 
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.reports.check import LoadLimits, check_page, read_limits
-from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group.report import write_group
 from bids_msseg.reports.participant import write_participant_page
 
 COLUMNS = ("lesion_load_lower_limit_ml", "lesion_load_upper_limit_ml")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.reports.cohort import (
+from bids_msseg.reports.group.cohort import (
     Participants,
     find_facets,
     read_participants,

@@ -10,9 +10,9 @@ from comparison_figure import comparison_figure
 from PIL import Image
 
 from bids_msseg.errors import DataError
-from bids_msseg.reports.comparison import AXIAL, KINDS, PLANES, UNCOUNTED, Scene, Tile
-from bids_msseg.reports.evaluation_data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE
-from bids_msseg.reports.outlines import svg_path
+from bids_msseg.reports.evaluation.comparison import AXIAL, KINDS, PLANES, UNCOUNTED, Scene, Tile
+from bids_msseg.reports.evaluation.data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE
+from bids_msseg.reports.images.outlines import svg_path
 
 from .evaluations import FALSE_ONE, FOUND_PAIR, MISSED_ONE, make_case, two_cases
 

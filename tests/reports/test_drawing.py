@@ -9,7 +9,7 @@ from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.reports.drawing import draw_visit, read_figures
+from bids_msseg.reports.images.drawing import draw_visit, read_figures
 
 VISIT = Visit("01", "1", Path(), entities={"run": "02"})
 

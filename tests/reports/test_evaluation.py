@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from bids_msseg.errors import CannotCreateError
-from bids_msseg.reports.evaluation import plan_for, render_page, write_page
-from bids_msseg.reports.evaluation_data import SUBJECTS
-from bids_msseg.reports.evaluation_plots import agreement_plots, reliability_plot
-from bids_msseg.reports.evaluation_tables import heading, pivot, sheet, shown
+from bids_msseg.reports.evaluation.data import SUBJECTS
+from bids_msseg.reports.evaluation.plots import agreement_plots, reliability_plot
+from bids_msseg.reports.evaluation.report import plan_for, render_page, write_page
+from bids_msseg.reports.evaluation.tables import heading, pivot, sheet, shown
 
 from .evaluations import FOUND_PAIR, MISSED_ONE, make_case, make_evaluation, two_cases
 

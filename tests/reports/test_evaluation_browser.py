@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bids_msseg.reports.evaluation import render_page, write_page
+from bids_msseg.reports.evaluation.report import render_page, write_page
 
 from .evaluations import make_evaluation, two_cases
 from .test_browser import Visit

@@ -13,15 +13,15 @@ from scipy import ndimage as ndi
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.models.anatomy import Anatomy
-from bids_msseg.reports import canvas, figures
-from bids_msseg.reports.figures import (
+from bids_msseg.reports.images import canvas, figures
+from bids_msseg.reports.images.figures import (
     LESION,
     REJECTED,
     brain_mask_mosaic,
     lesion_mosaic,
     registration_mosaic,
 )
-from bids_msseg.reports.mosaic import Mosaic
+from bids_msseg.reports.images.mosaic import Mosaic
 
 THICK = np.diag([-0.9, -0.9, 7.0, 1.0])  # left, posterior, superior: as scanners store it
 SHAPE = (100, 120, 14)
@@ -252,7 +252,7 @@ def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
     program = (
         "import hashlib, numpy as np\n"
         "from bids_msseg.imaging.volume import Volume\n"
-        "from bids_msseg.reports.figures import lesion_mosaic\n"
+        "from bids_msseg.reports.images.figures import lesion_mosaic\n"
         "data = np.random.default_rng(1).random((30, 32, 12)).astype('f4')\n"
         "grid = Volume(data, np.diag([1., 1., 3., 1.]))\n"
         "brain = grid.with_data(np.ones(data.shape, bool))\n"

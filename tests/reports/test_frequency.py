@@ -10,9 +10,9 @@ from PIL import Image
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.reports import canvas
-from bids_msseg.reports.frequency import COLOURS, draw_frequency, lesion_frequency
-from bids_msseg.reports.thumbnails import WIDTH, thumbnail
+from bids_msseg.reports.group.frequency import COLOURS, draw_frequency, lesion_frequency
+from bids_msseg.reports.group.thumbnails import WIDTH, thumbnail
+from bids_msseg.reports.images import canvas
 
 AFFINE = np.diag([-4.0, 4.0, 4.0, 1.0])
 AFFINE[:3, 3] = (40, -40, -20)

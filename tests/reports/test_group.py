@@ -20,9 +20,9 @@ from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.reports.group import write_group
-from bids_msseg.reports.group_data import ROWS
-from bids_msseg.reports.group_table import columns, group_rows, mixtures
+from bids_msseg.reports.group.data import ROWS
+from bids_msseg.reports.group.report import write_group
+from bids_msseg.reports.group.table import columns, group_rows, mixtures
 
 Read = Callable[[Path | str], Any]
 
@@ -535,7 +535,7 @@ def test_a_visit_more_costs_few_bytes(tmp_path: Path, make_cohort: Any) -> None:
 def test_pictures_of_a_large_cohort_stay_in_their_files(
     out_dir: Path, read_page: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bids_msseg.reports.group_page.MOST", 2)
+    monkeypatch.setattr("bids_msseg.reports.group.page.MOST", 2)
     page = read_page(write_group(out_dir).html)
     file = "sub-01/figures/sub-01_ses-1_desc-lesions_FLAIR.png"
     assert block(out_dir)["pictures"] == [file, None, None]

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from bids_msseg.bids.record import VisitRecord
-from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group.report import write_group
 
 from .test_viewer import Reader, click_on, dots, lit
 from .test_viewer import browser as browser

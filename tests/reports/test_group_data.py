@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bids_msseg.bids.record import VisitRecord
-from bids_msseg.reports.group import write_group
-from bids_msseg.reports.group_data import MOST_FLAGS, OTHER_FLAG, pack, shorten, sort_flags
+from bids_msseg.reports.group.data import MOST_FLAGS, OTHER_FLAG, pack, shorten, sort_flags
+from bids_msseg.reports.group.report import write_group
 
 Make = Callable[[int], tuple[VisitRecord, ...]]
 

@@ -14,7 +14,7 @@ import pytest
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
-from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group.report import write_group
 from bids_msseg.reports.participant import write_participant_page
 
 EVIL = "</script></style><script>document.title='ran'</script><img src=x onerror=alert(1)>\"'&<!--"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path as Polygon
 
-from bids_msseg.reports.outlines import UNITS, loops, svg_path
+from bids_msseg.reports.images.outlines import UNITS, loops, svg_path
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=5), elements=st.booleans())
 

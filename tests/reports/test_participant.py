@@ -18,7 +18,7 @@ from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError, UsageError
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.reports.drawing import draw_visit
+from bids_msseg.reports.images.drawing import draw_visit
 from bids_msseg.reports.participant import visit_of, write_participant_page
 
 Read = Callable[[Path | str], Any]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.reports.slices import (
+from bids_msseg.reports.images.slices import (
     AXIAL,
     CORONAL,
     SAGITTAL,

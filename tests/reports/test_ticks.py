@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.reports.ticks import tick_step
+from bids_msseg.reports.images.ticks import tick_step
 
 
 @given(st.floats(1e-3, 1e6))

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 from bids_msseg.bids.record import write_record
-from bids_msseg.reports.group import write_group
+from bids_msseg.reports.group.report import write_group
 from bids_msseg.reports.participant import write_participant_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)

@@ -10,8 +10,8 @@ from bids_msseg.evaluation.labels import LabelledFiles, find_labelled
 from bids_msseg.evaluation.scoring import keep_prediction
 from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.lesions.uncertainty import SWEEP
-from bids_msseg.lesions.uncertainty_fit import LesionCase, LoadCase
+from bids_msseg.lesions.confidence.fit import LesionCase, LoadCase
+from bids_msseg.lesions.confidence.uncertainty import SWEEP
 from bids_msseg.models.weights import read_header
 from bids_msseg.training.calibration import (
     HeldOutData,

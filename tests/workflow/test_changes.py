@@ -28,15 +28,15 @@ from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path, records_dir
 from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
 from bids_msseg.bids.record_values import ContrastUse
-from bids_msseg.imaging.itk import read_itk_affine
-from bids_msseg.imaging.pair import Alignment
+from bids_msseg.imaging.registration.itk import read_itk_affine
+from bids_msseg.imaging.registration.visit_alignment import Alignment
 from bids_msseg.imaging.volume import Volume, save_volume
-from bids_msseg.lesions.change_rows import Code
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
+from bids_msseg.lesions.longitudinal.rows import Code
 from bids_msseg.nodes.changes import PairDelivery
-from bids_msseg.reports.group_table import group_rows
+from bids_msseg.reports.group.table import group_rows
 from bids_msseg.reports.participant import write_participant_page
 from bids_msseg.workflow import changes as changes_module
 from bids_msseg.workflow.changes import ChangeOutcome, compare_participants
@@ -211,7 +211,7 @@ def test_the_page_and_the_group_table_show_it(
 
 
 def _no_scene() -> Any:
-    from bids_msseg.reports.volumes import Scene
+    from bids_msseg.reports.images.volumes import Scene
 
     return Scene()
 

@@ -16,7 +16,7 @@ from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.nodes.intermediate import write_archive
-from bids_msseg.reports.figures import WIDE_RIM_MM
+from bids_msseg.reports.images.figures import WIDE_RIM_MM
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings, visit_workflow_name

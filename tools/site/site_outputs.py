@@ -31,13 +31,13 @@ from bids_msseg.evaluation.comparison import SHOWN
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.evaluation.scoring import COLUMNS as SCORES
 from bids_msseg.evaluation.text import dictionary
-from bids_msseg.lesions.change_rows import ChangeRule
+from bids_msseg.lesions.longitudinal.rows import ChangeRule
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 from bids_msseg.reports.atlas import group_atlas_dictionary
 from bids_msseg.reports.check import LoadLimits
-from bids_msseg.reports.cohort import summary_dictionary
-from bids_msseg.reports.evaluation_data import TABLES
-from bids_msseg.reports.group_table import data_dictionary
+from bids_msseg.reports.evaluation.data import TABLES
+from bids_msseg.reports.group.cohort import summary_dictionary
+from bids_msseg.reports.group.table import data_dictionary
 from bids_msseg.reports.threshold_sweep import SWEEP_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.register import register_affine
+from bids_msseg.imaging.registration.affine import register_affine
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 from bids_msseg.training.synthesis.choroid import (

@@ -14,7 +14,7 @@ from bids_msseg.bids.files import is_newer
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import UsageError
 from bids_msseg.evaluation.labels import LabelledFiles
-from bids_msseg.imaging.register import Registration
+from bids_msseg.imaging.registration.affine import Registration
 from bids_msseg.pipeline import preprocess as steps
 from bids_msseg.training.data.cohort_cache import has_begun, prepare_cohort, read_images
 from bids_msseg.training.data.visits import load_visit

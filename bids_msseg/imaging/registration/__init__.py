@@ -1,0 +1,1 @@
+"""Rigid and affine registration."""

@@ -1,0 +1,392 @@
+"""Linear registration: contrasts of one visit onto the FLAIR, a brain onto the template.
+
+SimpleITK optimises Mattes' mutual information (Mattes et al., IEEE TMI 2003, doi
+10.1109/TMI.2003.809072) on a pyramid made here, so that thick slices are never interpolated to
+finer ones. Every optimisation runs as one ITK work unit: with several, ITK adds up derivatives in
+the order in which threads finish, and the last digits change from run to run.
+
+An affine maps FIXED world mm to MOVING world mm (RAS+): what resampling the moving image onto the
+fixed grid needs. On disk it is an ITK text transform, which counts in LPS+.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.imaging.registration import pyramid
+from bids_msseg.imaging.registration.initial_transforms import (
+    COARSE_MM,
+    centroid,
+    meeting_points,
+    start_affine,
+    translation,
+)
+from bids_msseg.imaging.registration.orientation import (
+    Overlay,
+    Point,
+    best_starts,
+    lead,
+    mean_distance,
+    prominence,
+    turn_degrees,
+)
+from bids_msseg.imaging.resample import inverse, mask_onto
+from bids_msseg.imaging.volume import Affine, Volume
+
+FINE_MM = 2.0
+START_APART_MM = 3.0
+PITCHES_DEG = (0.0, -20.0, 20.0)
+SCALE_RANGE = (0.6, 1.7)
+POOR_OVERLAP = 0.85
+SURE_INFORMATION = 0.38
+"""Nats at 2 mm. Raw heads of one person: .45 to .63 where they are aligned, else .15 to .32."""
+CLEAR_OF_TURNS = 1.3
+"""An alignment with so many times the information of the image turned or shifted needs no search.
+Assumed, as are the next three; ``benchmarks/alignment.py`` prints the prominence
+and the lead of right and wrong alignments."""
+CLEAR_OF_RIVALS = 1.2
+"""An alignment with so many times the information of the next best orientation is right, however
+little it is. Expected on raw heads: 1.4 (.45 nats against .32)."""
+BETTER_THAN_HEADER = 1.05
+"""A template's orientation replaces the header's where it has so many times the information: the
+outlines of a brain fit turned nearly as well."""
+SAME_MM = 5.0
+"""Ends that lie nearer are one place: an optimum at 8 mm is less than a voxel off that at 2 mm."""
+STARTS = 6
+"""Orientations that are followed beside the header's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Where the moving image lies, seen from the fixed one.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        Fixed world mm to moving world mm, RAS+.
+    metric_before, metric_after : float
+        Mutual information in nats with the headers' alignment and with the affine, measured on
+        the same points: those inside the fixed mask; what falls outside the moving image counts
+        as background.
+    notes : tuple of str
+        What a reader of the report should know; empty where all went as usual.
+    doubt : str
+        Why the alignment must not be used; empty where it passed its checks.
+    prominence : float
+        Information divided by the most of the image turned or shifted, at 8 mm.
+    lead : float
+        Information divided by that of the next best place of a search over all orientations, at
+        8 mm; NaN where no search was needed.
+    """
+
+    affine: Affine
+    metric_before: float
+    metric_after: float
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
+    prominence: float = float("nan")
+    lead: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What the searches of one registration share."""
+
+    kind: str
+    fine: pyramid.Level
+    coarse: pyramid.Level
+    sparse: pyramid.Level
+    overlay: Overlay
+    centre: Point
+    seed: int
+    threads: int
+
+
+def register_rigid(
+    moving: Volume,
+    fixed: Volume,
+    *,
+    moving_mask: NDArray[np.bool_] | None = None,
+    fixed_mask: NDArray[np.bool_] | None = None,
+    threads: int = 1,
+    seed: int = 0,
+) -> Registration:
+    """Find how the head lies in another image of the same person.
+
+    Starts both from the headers and from the centres of mass, goes on from the better one, and
+    never ends worse than the headers: where the search does not raise the mutual information,
+    the identity is returned with a note. An end that does not stand out is checked by a search
+    over all orientations, whose best end is taken where it is better.
+
+    Parameters
+    ----------
+    moving : Volume
+        Image to bring over, such as the T1w; any contrast.
+    fixed : Volume
+        Image that stays, such as the FLAIR.
+    moving_mask, fixed_mask : ndarray of bool, optional
+        Brains on the images' own grids. The fixed one limits where the images are compared (a
+        rim of 6 mm is added); without it, all of the fixed image's foreground is compared.
+    threads : int, default 1
+        How many starts are followed at a time; the result does not depend on it.
+    seed : int, default 0
+        Which points are compared; the same seed gives the same bytes.
+
+    Returns
+    -------
+    Registration
+        With a doubt where neither the information nor the lead over other orientations shows
+        that the alignment is right.
+
+    Raises
+    ------
+    DataError
+        If a mask is empty.
+    """
+    inside = pyramid.compared_region(fixed, fixed_mask)
+    coarse = pyramid.build_level(moving, fixed, inside, COARSE_MM, moving_mask)
+    fine = pyramid.build_level(moving, fixed, inside, FINE_MM, moving_mask)
+    centre = centroid(fixed, inside)
+    starts = [np.eye(4)]
+    shift = centroid(moving, pyramid.compared_region(moving, moving_mask)) - centre
+    if np.linalg.norm(shift) > START_APART_MM:
+        starts.append(translation(shift))
+    best = pyramid.best_search(coarse, "rigid", starts, centre, seed, threads)
+    found = _no_worse_than_header(fine, pyramid.refine(fine, "rigid", best, centre, seed))
+    task = _task("rigid", fine, coarse, centre, seed, threads)
+    found = replace(found, prominence=prominence(task.overlay, found.affine, centre))
+    if found.metric_after >= SURE_INFORMATION and found.prominence >= CLEAR_OF_TURNS:
+        return found
+    return _searched(found, task, meeting_points(moving, fixed, moving_mask, fixed_mask))
+
+
+def register_affine(
+    moving: Volume,
+    fixed: Volume,
+    *,
+    moving_mask: NDArray[np.bool_] | None = None,
+    fixed_mask: NDArray[np.bool_] | None = None,
+    threads: int = 1,
+    seed: int = 0,
+) -> Registration:
+    """Find the affine between a brain and a template of another contrast.
+
+    Both images are cut to their brains, so the outlines speak along with the tissues: FLAIR and
+    T1w share few edges otherwise. Starts from the brains' centres and volumes with three pitches
+    of the head, finds rotation and one scale, then the full affine. A fit that does not stand out
+    is checked by a search over all orientations.
+
+    Parameters
+    ----------
+    moving : Volume
+        Image with or without skull, any contrast.
+    fixed : Volume
+        Template, such as the T1w brain of MNI152.
+    moving_mask, fixed_mask : ndarray of bool, optional
+        Brains on the images' own grids; where not given, the foreground is taken, which is right
+        for skull-stripped images only.
+    threads : int, default 1
+        How many starts are followed at a time; the result does not depend on it.
+    seed : int, default 0
+        Which points are compared; the same seed gives the same bytes.
+
+    Returns
+    -------
+    Registration
+        With a note where the affine is implausible (then only one scale is used); with a note
+        and a doubt where the brains' overlap stays poor; with a doubt where the brain fits in
+        another orientation than the header's, and in a third one about as well.
+
+    Raises
+    ------
+    DataError
+        If a mask is empty.
+    """
+    inside, brain = (
+        pyramid.compared_region(fixed, fixed_mask),
+        pyramid.compared_region(moving, moving_mask),
+    )
+    fixed = fixed.with_data(np.where(inside, fixed.data, 0))
+    moving = moving.with_data(np.where(brain, moving.data, 0))
+    coarse = pyramid.build_level(moving, fixed, inside, COARSE_MM, brain)
+    fine = pyramid.build_level(moving, fixed, inside, FINE_MM, brain)
+    centre = centroid(fixed, inside)
+    target = centroid(moving, brain)
+    ratio = moving.voxel_volume * brain.sum() / (fixed.voxel_volume * inside.sum())
+    starts = [start_affine(centre, target, float(np.cbrt(ratio)), pitch) for pitch in PITCHES_DEG]
+    similar = pyramid.best_search(coarse, "similarity", starts, centre, seed, threads)
+    rough = pyramid.search(coarse, "affine", similar, centre, seed)
+    fit, notes = _plausible_or(pyramid.refine(fine, "affine", rough, centre, seed), similar)
+    task = _task("similarity", fine, coarse, centre, seed, threads)
+    before, after = pyramid.information(fine, np.eye(4)), pyramid.information(fine, fit)
+    found = Registration(
+        fit, before, after, notes, prominence=prominence(task.overlay, fit, centre)
+    )
+    if found.prominence < CLEAR_OF_TURNS:
+        first = best_starts(
+            task.overlay, [(centre, target)], count=STARTS, scale=float(np.cbrt(ratio))
+        )
+        found = _searched_affine(found, similar, task, first)
+    return _with_overlap(found, moving.with_data(brain), fixed.with_data(inside))
+
+
+def mask_overlap(moving: Volume, fixed: Volume, affine: Affine) -> float:
+    """Dice coefficient of two brain masks after registration.
+
+    Parameters
+    ----------
+    moving, fixed : Volume
+        Masks on their own grids.
+    affine : ndarray, shape (4, 4)
+        Fixed world mm to moving world mm.
+
+    Returns
+    -------
+    float
+        1 where they agree, 0 where they do not meet.
+    """
+    moved = mask_onto(moving, fixed.shape, fixed.affine, transform=affine)
+    still = np.asarray(fixed.data, bool)
+    total = np.count_nonzero(moved) + np.count_nonzero(still)
+    return float(2 * np.count_nonzero(moved & still) / total) if total else 0.0
+
+
+def _no_worse_than_header(level: pyramid.Level, found: Affine) -> Registration:
+    """Keep the headers' alignment where the search did not improve on it."""
+    before, after = pyramid.information(level, np.eye(4)), pyramid.information(level, found)
+    if after >= before:
+        return Registration(found, before, after)
+    note = "registration did not improve on the headers' alignment, which is kept"
+    return Registration(np.eye(4), before, before, (note,))
+
+
+def _task(
+    kind: str, fine: pyramid.Level, coarse: pyramid.Level, centre: Point, seed: int, threads: int
+) -> _Task:
+    sparse = pyramid.sparser(coarse)
+    overlay = Overlay.of(sparse.fixed, np.asarray(sparse.inside.data, bool), sparse.moving)
+    return _Task(kind, fine, coarse, sparse, overlay, centre, seed, threads)
+
+
+def _searched(
+    plain: Registration, task: _Task, meetings: list[tuple[Point, Point]]
+) -> Registration:
+    """Look at all orientations; keep what was found unless another one is better."""
+    places = _places(task, plain.affine, best_starts(task.overlay, meetings, count=STARTS))
+    found = plain
+    if _differ(task, places[0], plain.affine):
+        rough = _search_turned(task.coarse, "rigid", places[0], task)
+        turned = rough @ pyramid.refine(
+            _turned(task.fine, rough), "rigid", np.eye(4), task.centre, task.seed
+        )
+        after = pyramid.information(task.fine, turned)
+        if after > plain.metric_after and _differ(task, turned, plain.affine):
+            stands_out = prominence(task.overlay, turned, task.centre)
+            found = Registration(
+                turned, plain.metric_before, after, (_turn_note(turned),), prominence=stands_out
+            )
+    ahead = lead(task.overlay, found.affine, places, SAME_MM)
+    doubt = ""
+    if found.metric_after < SURE_INFORMATION and ahead < CLEAR_OF_RIVALS:
+        doubt = (
+            f"their mutual information is {found.metric_after:.2f} nats, and {ahead:.2f} times "
+            "that of the next best orientation"
+        )
+    return replace(found, doubt=doubt, lead=ahead)
+
+
+def _searched_affine(
+    plain: Registration, similar: Affine, task: _Task, starts: list[Affine]
+) -> Registration:
+    """Look at all orientations; the header's stays unless another one is clearly better."""
+    places = _places(task, similar, starts)
+    ahead = lead(task.overlay, similar, places, SAME_MM)
+    if ahead * BETTER_THAN_HEADER >= 1.0:
+        return replace(plain, lead=ahead)
+    best = places[0]
+    rough = pyramid.search(_turned(task.coarse, best), "affine", np.eye(4), task.centre, task.seed)
+    end = pyramid.refine(_turned(task.fine, best), "affine", rough, task.centre, task.seed)
+    fit, notes = _plausible_or(best @ end, best)
+    after = pyramid.information(task.fine, fit)
+    if after <= plain.metric_after:
+        doubt = "another orientation fits better on a coarse grid, and no better on a fine one"
+        return replace(plain, doubt=doubt, lead=ahead)
+    ahead = lead(task.overlay, best, places, SAME_MM)
+    doubt = ""
+    if ahead < CLEAR_OF_RIVALS:
+        doubt = (
+            "the brain fits the template turned, with a mutual information of only "
+            f"{ahead:.2f} times that of the next best orientation"
+        )
+    return Registration(
+        affine=fit,
+        metric_before=plain.metric_before,
+        metric_after=after,
+        notes=(_turn_note(fit), *notes),
+        doubt=doubt,
+        prominence=prominence(task.overlay, fit, task.centre),
+        lead=ahead,
+    )
+
+
+def _places(task: _Task, near: Affine, starts: list[Affine]) -> list[Affine]:
+    """Follow what was found and other starts on the sparse level; the best end comes first."""
+
+    def end(start: Affine) -> Affine:
+        return _search_turned(task.sparse, task.kind, start, task)
+
+    with ThreadPoolExecutor(max_workers=max(1, min(task.threads, 1 + len(starts)))) as pool:
+        ends = list(pool.map(end, [near, *starts]))
+    return sorted(ends, key=task.overlay.information, reverse=True)
+
+
+def _search_turned(level: pyramid.Level, kind: str, start: Affine, task: _Task) -> Affine:
+    """Search from a start that may be turned by any angle."""
+    end = pyramid.search(_turned(level, start), kind, np.eye(4), task.centre, task.seed)
+    return np.asarray(start @ end, np.float64)
+
+
+def _turned(level: pyramid.Level, start: Affine) -> pyramid.Level:
+    """Lay the moving image where a start puts it, so that the search begins with no turn.
+
+    ITK's angles and versors have singular places at a quarter and at half of a turn.
+    """
+    moving = Volume(level.moving.data, inverse(start) @ level.moving.affine)
+    return replace(level, moving=moving)
+
+
+def _differ(task: _Task, one: Affine, other: Affine) -> bool:
+    return mean_distance(one, other, task.overlay.points) > SAME_MM
+
+
+def _turn_note(affine: Affine) -> str:
+    angle = turn_degrees(affine)
+    return f"the header was not followed: a turn of {angle:.0f}° fits better; check left and right"
+
+
+def _plausible_or(found: Affine, similar: Affine) -> tuple[Affine, tuple[str, ...]]:
+    """Fall back on rotation and one scale."""
+    if _plausible(found):
+        return found, ()
+    note = "the affine to the template was implausible; rotation and one scale are used"
+    return similar, (note,)
+
+
+def _with_overlap(found: Registration, moving: Volume, fixed: Volume) -> Registration:
+    """Doubt an affine under which the brains do not cover each other."""
+    overlap = mask_overlap(moving, fixed, found.affine)
+    if overlap >= POOR_OVERLAP:
+        return found
+    note = f"the brain overlaps the template's by a Dice of {overlap:.2f} only"
+    return replace(found, notes=(*found.notes, note), doubt=found.doubt or note)
+
+
+def _plausible(affine: Affine) -> bool:
+    """Whether no direction is stretched or squeezed beyond what heads differ by, none mirrored."""
+    stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    low, high = SCALE_RANGE
+    return bool(low <= stretches.min() and stretches.max() <= high and np.linalg.det(affine) > 0)

@@ -1,0 +1,65 @@
+"""Where a registration may start: centres, shifts and pitches of two heads."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.imaging.registration.orientation import (
+    Point,
+    placed,
+)
+from bids_msseg.imaging.volume import Affine, Volume
+
+COARSE_MM = 4.0
+RISES_MM = (-40.0, -20.0, 0.0, 20.0, 40.0)
+"""How much more neck one image may show than the other moves the middle of the head."""
+
+
+def centroid(volume: Volume, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Centre of a mask in world mm, shape (3,)."""
+    index = np.array(ndimage.center_of_mass(mask))
+    centre: NDArray[np.float64] = volume.affine[:3, :3] @ index + volume.affine[:3, 3]
+    return centre
+
+
+def translation(shift: NDArray[np.float64]) -> Affine:
+    """Shift without turning or scaling."""
+    affine = np.eye(4)
+    affine[:3, 3] = shift
+    return affine
+
+
+def start_affine(
+    centre: NDArray[np.float64], target: NDArray[np.float64], scale: float, pitch: float
+) -> Affine:
+    """Rotate about x and scale about the fixed centre, then go to the moving one."""
+    angle = np.deg2rad(pitch)
+    turn = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    return placed(turn, centre, target, scale)
+
+
+def meeting_points(
+    moving: Volume,
+    fixed: Volume,
+    moving_mask: NDArray[np.bool_] | None,
+    fixed_mask: NDArray[np.bool_] | None,
+) -> list[tuple[Point, Point]]:
+    """Say which points of both worlds may be one: the brains' centres, or about the heads'."""
+    if moving_mask is not None and fixed_mask is not None:
+        return [(centroid(fixed, fixed_mask), centroid(moving, moving_mask))]
+    here, there = _middle(fixed), _middle(moving)
+    return [(here + np.array([0.0, 0.0, rise]), there) for rise in RISES_MM]
+
+
+def _middle(volume: Volume) -> Point:
+    """Centre of all that is not dark, on every few voxels."""
+    steps = [max(1, round(float(edge))) for edge in COARSE_MM / volume.spacing]
+    x, y, z = (slice(None, None, step) for step in steps)
+    thin = Volume(volume.data[x, y, z], volume.affine @ np.diag([*steps, 1.0]))
+    low, high = float(thin.data.min()), float(np.percentile(thin.data, 99))
+    bright = thin.data > low + 0.1 * (high - low)
+    return centroid(thin, bright if bright.any() else np.ones_like(bright))

@@ -1,0 +1,216 @@
+"""The levels of registration: two images on grids of one spacing, and the search on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.registration.itk import LPS, from_itk, to_itk
+from bids_msseg.imaging.registration.orientation import (
+    mutual_information,
+)
+from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.volume import Affine, Volume
+
+BINS = 32
+SAMPLES = 40_000
+# an affine driven with larger first steps runs away
+FIRST_STEP = {"rigid": 0.5, "similarity": 0.5, "affine": 0.125}
+POLISH_PACE = 0.25
+SPARSE_MM = 8.0
+MARGIN_MM = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One step of the pyramid, ready for ITK."""
+
+    spacing: float
+    fixed: Volume
+    inside: Volume
+    moving: Volume
+
+
+def compared_region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Give the brain, or the foreground where no mask is given."""
+    if mask is None:
+        level = np.percentile(volume.data, 99)
+        mask = np.asarray(ndimage.binary_fill_holes(volume.data > 0.1 * level), bool)
+    if not mask.any():
+        raise DataError(
+            "there is nothing to register: the brain mask is empty",
+            hint="look at the image; give a brain mask, or leave this contrast out",
+        )
+    return np.asarray(mask, bool)
+
+
+def build_level(
+    moving: Volume,
+    fixed: Volume,
+    inside: NDArray[np.bool_],
+    spacing: float,
+    moving_mask: NDArray[np.bool_] | None,
+) -> Level:
+    """Coarsen both images; the fixed one is cut to the region that is compared."""
+    region = fixed.with_data(inside)
+    shape, affine = _grid(region, spacing, MARGIN_MM + 2 * spacing)
+    kept = mask_onto(region, shape, affine)
+    reach = ndimage.distance_transform_edt(~kept, np.linalg.norm(affine[:3, :3], axis=0))
+    still = resample(smooth_before_coarser(fixed, spacing), shape, affine)
+    whole = moving.with_data(np.ones(moving.shape, bool))
+    moved_shape, moved_affine = _grid(whole, spacing, 0.0)
+    moved = resample(smooth_before_coarser(moving, spacing), moved_shape, moved_affine)
+    seen = _seen(moved, moving, moving_mask, still.with_data(kept))
+    return Level(
+        spacing,
+        still.with_data(_clipped(still.data, kept)),
+        still.with_data(reach <= MARGIN_MM),
+        moved.with_data(_clipped(moved.data, seen)),
+    )
+
+
+def _seen(
+    moved: Volume, moving: Volume, mask: NDArray[np.bool_] | None, kept: Volume
+) -> NDArray[np.bool_]:
+    """Where the moving image's brain lies about: it sets the range of the histogram."""
+    if mask is not None:
+        return mask_onto(moving.with_data(mask), moved.shape, moved.affine)
+    guess = mask_onto(kept, moved.shape, moved.affine)
+    return guess if 2 * guess.sum() > kept.data.sum() else compared_region(moved, None)
+
+
+def _clipped(data: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Limit to the brain's range; a bright scalp would leave it two bins of the histogram."""
+    low, high = np.percentile(data[inside] if inside.any() else data, (0.5, 99.5))
+    return np.asarray(np.clip(data, min(low, 0.0), high), np.float32)
+
+
+def _grid(region: Volume, spacing: float, margin: float) -> tuple[tuple[int, int, int], Affine]:
+    """Lay a grid of about the given spacing, never finer than stored, around a mask."""
+    bounds = [np.flatnonzero(region.data.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    first = np.array([index[0] for index in bounds], float)
+    last = np.array([index[-1] for index in bounds], float)
+    edges = np.maximum(region.spacing, spacing)
+    rim = np.ceil(margin / edges)
+    extent = (last - first) * region.spacing / edges
+    x, y, z = (int(n) for n in np.ceil(extent + 2 * rim) + 1)
+    affine = np.eye(4)
+    affine[:3, :3] = region.affine[:3, :3] / region.spacing * edges
+    start = region.affine[:3, :3] @ first + region.affine[:3, 3]
+    affine[:3, 3] = start - affine[:3, :3] @ rim
+    return (x, y, z), affine
+
+
+def best_search(
+    level: Level,
+    kind: str,
+    starts: list[Affine],
+    centre: NDArray[np.float64],
+    seed: int,
+    threads: int,
+) -> Affine:
+    """Follow every start, take the end with most information; ITK lets go of Python's lock."""
+    with ThreadPoolExecutor(max_workers=max(1, min(threads, len(starts)))) as pool:
+        ends = list(pool.map(lambda start: search(level, kind, start, centre, seed), starts))
+    return max(ends, key=lambda affine: information(level, affine))
+
+
+def refine(
+    level: Level, kind: str, start: Affine, centre: NDArray[np.float64], seed: int
+) -> Affine:
+    """Search twice, the second time with short steps: the first may end beside a flat optimum."""
+    near = search(level, kind, start, centre, seed)
+    return search(level, kind, near, centre, seed, pace=POLISH_PACE)
+
+
+def search(
+    level: Level,
+    kind: str,
+    start: Affine,
+    centre: NDArray[np.float64],
+    seed: int,
+    pace: float = 1.0,
+) -> Affine:
+    """Optimise one kind of transform on one level; the start where that does not help."""
+    transform = _itk_start(kind, start, centre)
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfWorkUnits(1)
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricFixedMask(to_itk(level.inside, np.uint8))
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    share = min(1.0, SAMPLES / np.count_nonzero(level.inside.data))
+    # ITK counts seeds in 32 bits and takes 0 for "use the clock"
+    method.SetMetricSamplingPercentage(share, seed % (2**32 - 1) + 1)
+    method.SetInterpolator(sitk.sitkLinear)
+    # the filter blurs by the slice thickness and moves the optimum by more than a millimetre
+    method.MetricUseMovingImageGradientFilterOff()
+    method.MetricUseFixedImageGradientFilterOff()
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=pace * FIRST_STEP[kind] * level.spacing,
+        minStep=pace * level.spacing / 400,
+        numberOfIterations=150,
+        relaxationFactor=0.7,
+        gradientMagnitudeTolerance=1e-8,
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetInitialTransform(transform, inPlace=True)
+    try:
+        method.Execute(to_itk(level.fixed), to_itk(level.moving))
+    except RuntimeError:  # the images do not meet from here
+        return start
+    return max(start, from_itk(transform), key=lambda affine: information(level, affine))
+
+
+def _itk_start(kind: str, start: Affine, centre: NDArray[np.float64]) -> Any:
+    """Make ITK's transform of a kind that does what the affine does."""
+    kinds: dict[str, Callable[[], Any]] = {
+        "rigid": sitk.Euler3DTransform,
+        "similarity": sitk.Similarity3DTransform,
+        "affine": lambda: sitk.AffineTransform(3),
+    }
+    lps = LPS @ start @ LPS
+    pivot = LPS[:3, :3] @ centre
+    transform = kinds[kind]()
+    transform.SetCenter([float(x) for x in pivot])
+    transform.SetMatrix([float(x) for x in lps[:3, :3].ravel()])
+    offset = lps[:3, :3] @ pivot + lps[:3, 3] - pivot
+    transform.SetTranslation([float(x) for x in offset])
+    return transform
+
+
+def information(level: Level, affine: Affine) -> float:
+    """Mutual information in nats of the points inside the fixed mask.
+
+    The points lie off the voxel centres: on them, images whose grids coincide would be compared
+    without the blur of interpolation, and the headers' alignment would always look best.
+    """
+    index = np.argwhere(np.asarray(level.inside.data, bool)).astype(float)
+    index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
+    chain = np.linalg.inv(level.moving.affine) @ affine @ level.fixed.affine
+    moved = index @ chain[:3, :3].T + chain[:3, 3]
+    fixed_values = ndimage.map_coordinates(level.fixed.data, index.T, order=1, mode="nearest")
+    floor = float(level.moving.data.min())
+    moving_values = ndimage.map_coordinates(level.moving.data, moved.T, order=1, cval=floor)
+    counts, _, _ = np.histogram2d(fixed_values, moving_values, bins=2 * BINS)
+    return mutual_information(counts)
+
+
+def sparser(level: Level) -> Level:
+    """Coarsen a level, so that all orientations can be looked at in a second."""
+    shape, affine = _grid(level.inside, SPARSE_MM, 0.0)
+    still = resample(smooth_before_coarser(level.fixed, SPARSE_MM), shape, affine)
+    inside = mask_onto(level.inside, shape, affine)
+    whole = level.moving.with_data(np.ones(level.moving.shape, bool))
+    moved_shape, moved_affine = _grid(whole, SPARSE_MM, 0.0)
+    moved = resample(smooth_before_coarser(level.moving, SPARSE_MM), moved_shape, moved_affine)
+    # a region of less than a voxel is compared with its surroundings
+    region = inside if inside.any() else np.ones(shape, bool)
+    return Level(SPARSE_MM, still, still.with_data(region), moved)

@@ -1,0 +1,264 @@
+"""Two visits of one person on one grid, neither of them favoured.
+
+Both images go halfway to the other: where only one of them is interpolated, the smoother one
+looks like a change (Reuter and Fischl, NeuroImage 2011, doi 10.1016/j.neuroimage.2011.02.076).
+The rigid transform is the mean of the two that are found with either image held still, so that
+exchanging the visits inverts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import expm, logm
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.normalise import zscore
+from bids_msseg.imaging.registration.affine import Registration, register_rigid
+from bids_msseg.imaging.registration.orientation import turn_degrees
+from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.volume import Affine, Volume
+
+SPACING_MM = 1.0
+MARGIN_MM = 2.0
+APART_MM = 1.0
+"""Where both directions of the registration differ by more, the reader is told."""
+LOST_MM = 5.0
+"""Where they differ by more, one of them found another place: a slice is thinner."""
+MOST_TURN_DEG = 150.0
+"""Near half a turn the mean of two rotations may lie on the other side."""
+LEAST_SHARED = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How the head lay at the earlier visit, seen from the later one.
+
+    Attributes
+    ----------
+    affine : ndarray, shape (4, 4)
+        Rigid; later world mm to earlier world mm, RAS+.
+    disagreement_mm : float
+        Root mean square over the brain of the distance between where both directions of the
+        registration put a point: a lower bound of the error.
+    notes : tuple of str
+        What a reader should know.
+    doubt : str
+        Why the visits must not be compared; empty where the alignment passed its checks.
+    """
+
+    affine: Affine
+    disagreement_mm: float
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
+
+    @property
+    def to_earlier(self) -> Affine:
+        """Halfway world mm to earlier world mm."""
+        return _power(self.affine, 0.5)
+
+    @property
+    def to_later(self) -> Affine:
+        """Halfway world mm to later world mm."""
+        return _power(self.affine, -0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """The grid on which two visits meet.
+
+    Attributes
+    ----------
+    inside : ndarray of bool, shape (X, Y, Z)
+        What both brain masks hold.
+    affine : ndarray, shape (4, 4)
+        Voxel index to halfway world mm; voxels of 1 mm along the world's axes.
+    alignment : Alignment
+    """
+
+    inside: NDArray[np.bool_]
+    affine: Affine
+    alignment: Alignment
+
+    def take(self, volume: Volume, *, later: bool, order: int = 1) -> NDArray[np.floating]:
+        """Interpolate an image of one of the visits on the common grid.
+
+        Parameters
+        ----------
+        volume : Volume
+        later : bool
+            Of which visit it is.
+        order : {0, 1}, default 1
+            Nearest neighbour, or linear after smoothing along axes with finer voxels.
+
+        Returns
+        -------
+        ndarray, shape (X, Y, Z)
+        """
+        move = self.alignment.to_later if later else self.alignment.to_earlier
+        x, y, z = self.inside.shape
+        source = smooth_before_coarser(volume, SPACING_MM) if order else volume
+        moved: NDArray[np.floating] = resample(
+            source, (x, y, z), self.affine, transform=move, order=order
+        ).data
+        return moved
+
+    def flair(self, volume: Volume, *, later: bool) -> NDArray[np.float32]:
+        """Do as :meth:`take`, then express it in standard deviations of the shared brain."""
+        return zscore(self.take(volume, later=later), self.inside)
+
+
+def align_visits(
+    earlier: Volume,
+    later: Volume,
+    *,
+    earlier_brain: NDArray[np.bool_],
+    later_brain: NDArray[np.bool_],
+    threads: int = 1,
+    seed: int = 0,
+) -> Alignment:
+    """Register two images of one contrast of the same person.
+
+    Parameters
+    ----------
+    earlier, later : Volume
+    earlier_brain, later_brain : ndarray of bool
+        Brain masks on the images' own grids.
+    threads : int, default 1
+    seed : int, default 0
+        Which points are compared; the same seed gives the same bytes.
+
+    Returns
+    -------
+    Alignment
+
+    Raises
+    ------
+    DataError
+        If a mask is empty.
+    """
+    there = register_rigid(
+        earlier,
+        later,
+        moving_mask=earlier_brain,
+        fixed_mask=later_brain,
+        threads=threads,
+        seed=seed,
+    )
+    back = register_rigid(
+        later,
+        earlier,
+        moving_mask=later_brain,
+        fixed_mask=earlier_brain,
+        threads=threads,
+        seed=seed,
+    )
+    apart = _apart(there.affine, inverse(back.affine), later, later_brain)
+    doubt = _doubt(there, back, apart)
+    # of two places that are not one, or are half a turn away, the mean is a third one
+    mean = there.affine if doubt else _mean(there.affine, inverse(back.affine))
+    notes = tuple(dict.fromkeys((*there.notes, *back.notes)))
+    if apart > APART_MM:
+        notes += (f"the two directions of the registration differ by {apart:.1f} mm",)
+    return Alignment(mean, apart, notes, doubt)
+
+
+def _doubt(there: Registration, back: Registration, apart: float) -> str:
+    """Say why the two directions together do not show that the visits are aligned."""
+    turn = max(turn_degrees(one.affine) for one in (there, back))
+    if there.doubt or back.doubt:
+        return there.doubt or back.doubt
+    if apart > LOST_MM:
+        return f"the two directions of the registration differ by {apart:.1f} mm"
+    if turn > MOST_TURN_DEG:
+        return f"their headers are turned by {turn:.0f}° against each other"
+    return ""
+
+
+def meet(
+    alignment: Alignment,
+    earlier_brain: Volume,
+    later_brain: Volume,
+) -> Meeting:
+    """Lay a 1 mm grid around both brains, halfway between the visits.
+
+    Parameters
+    ----------
+    alignment : Alignment
+    earlier_brain, later_brain : Volume
+        Brain masks on their own grids.
+
+    Returns
+    -------
+    Meeting
+
+    Raises
+    ------
+    DataError
+        If less than half of either brain is in both images.
+    """
+    corners = [
+        _bounds(brain, inverse(move))
+        for brain, move in (
+            (earlier_brain, alignment.to_earlier),
+            (later_brain, alignment.to_later),
+        )
+    ]
+    low = np.floor(np.min([low for low, _ in corners], axis=0) - MARGIN_MM)
+    high = np.ceil(np.max([high for _, high in corners], axis=0) + MARGIN_MM)
+    affine = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
+    affine[:3, 3] = low
+    x, y, z = (int(n) for n in (high - low) / SPACING_MM + 1)
+    masks = [
+        mask_onto(brain.with_data(brain.data > 0), (x, y, z), affine, transform=move)
+        for brain, move in (
+            (earlier_brain, alignment.to_earlier),
+            (later_brain, alignment.to_later),
+        )
+    ]
+    inside = masks[0] & masks[1]
+    if inside.sum() < LEAST_SHARED * max(mask.sum() for mask in masks):
+        raise DataError(
+            "the two visits show different parts of the brain, or could not be aligned",
+            hint="look at both FLAIR images and their brain masks",
+        )
+    return Meeting(inside, affine, alignment)
+
+
+def _bounds(brain: Volume, move: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest world coordinates of a mask after a move."""
+    index = np.argwhere(brain.data > 0).astype(float)
+    chain = move @ brain.affine
+    points = index @ chain[:3, :3].T + chain[:3, 3]
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _apart(one: Affine, other: Affine, image: Volume, brain: NDArray[np.bool_]) -> float:
+    """Root mean square distance of where two transforms put the brain's voxels, in mm."""
+    index = np.argwhere(brain)[::97].astype(float)
+    points = index @ image.affine[:3, :3].T + image.affine[:3, 3]
+    gap = points @ (one - other)[:3, :3].T + (one - other)[:3, 3]
+    return float(np.sqrt((gap**2).sum(axis=1).mean()))
+
+
+def _mean(one: Affine, other: Affine) -> Affine:
+    return _rigid(_real(expm((logm(one) + logm(other)) / 2)))
+
+
+def _power(affine: Affine, exponent: float) -> Affine:
+    """Go a part of the way of a rigid transform along its screw."""
+    return _rigid(_real(expm(exponent * logm(affine))))
+
+
+def _real(matrix: NDArray[np.complexfloating]) -> Affine:
+    return np.asarray(np.real(matrix), np.float64)
+
+
+def _rigid(affine: Affine) -> Affine:
+    """Give the nearest rotation in place of the linear part."""
+    left, _, right = np.linalg.svd(affine[:3, :3])
+    nearest = affine.copy()
+    nearest[:3, :3] = left @ right
+    return nearest

@@ -1,0 +1,1 @@
+"""Agreement of masks and loads, and its statistics."""

@@ -1,0 +1,133 @@
+"""Detection by class of lesion: how many of each size or region were found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bids_msseg.lesions.comparison.bootstrap import MeanEstimate, estimate_mean
+
+SIZE_EDGES_MM3: Final = (10.0, 100.0, 1000.0)
+SIZE_LEVELS: Final = ("<10", "10-100", "100-1000", ">1000")
+
+
+def size_level(volume_mm3: float) -> str:
+    """Name the class of a lesion's volume; a volume on an edge belongs to the larger class.
+
+    Parameters
+    ----------
+    volume_mm3 : float
+
+    Returns
+    -------
+    str
+        One of :data:`SIZE_LEVELS`.
+
+    Examples
+    --------
+    >>> [size_level(volume) for volume in (9.9, 10, 99, 100, 1000)]
+    ['<10', '10-100', '10-100', '100-1000', '>1000']
+    """
+    return SIZE_LEVELS[sum(volume_mm3 >= edge for edge in SIZE_EDGES_MM3)]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One lesion of either mask, as a table needs it.
+
+    Attributes
+    ----------
+    patient : str
+    manual : bool
+        Whether it is a true lesion; else it is a predicted one.
+    level : str
+        Its class.
+    hit : bool
+        Whether it shares a voxel with a lesion of the other mask.
+    """
+
+    patient: str
+    manual: bool
+    level: str
+    hit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Detection within one class; true and predicted lesions are each sorted by their own.
+
+    Attributes
+    ----------
+    level : str
+    n_manual, n_found : int
+        True lesions, and those found.
+    n_auto, n_true : int
+        Predicted lesions, and those that are true.
+    sensitivity, ppv : MeanEstimate
+        Shares over all lesions of the class, with an interval by drawing patients where there
+        are enough who have such a lesion; ``n_visits`` counts lesions here.
+    """
+
+    level: str
+    n_manual: int
+    n_found: int
+    n_auto: int
+    n_true: int
+    sensitivity: MeanEstimate
+    ppv: MeanEstimate
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both; 0 where one side has lesions and none agrees, else NaN."""
+        total = self.sensitivity.mean + self.ppv.mean
+        if total > 0:
+            return 2 * self.sensitivity.mean * self.ppv.mean / total
+        return 0.0 if self.n_manual + self.n_auto else math.nan
+
+
+def stratify(lesions: Iterable[Judged], levels: Sequence[str]) -> tuple[Stratum, ...]:
+    """Count lesions by class.
+
+    Parameters
+    ----------
+    lesions : iterable of Judged
+    levels : sequence of str
+        The classes, in order; lesions of others are passed over.
+
+    Returns
+    -------
+    tuple of Stratum
+        One a class.
+
+    Examples
+    --------
+    >>> lesions = [Judged("a", True, "<10", True), Judged("a", True, "<10", False)]
+    >>> found = stratify(lesions, ["<10"])
+    >>> found[0].n_manual, found[0].sensitivity.mean, found[0].f1
+    (2, 0.5, 0.0)
+    """
+    by_level: dict[str, list[Judged]] = {level: [] for level in levels}
+    for lesion in lesions:
+        if lesion.level in by_level:
+            by_level[lesion.level].append(lesion)
+    return tuple(_stratum(level, members) for level, members in by_level.items())
+
+
+def _stratum(level: str, members: Sequence[Judged]) -> Stratum:
+    manual = [one for one in members if one.manual]
+    auto = [one for one in members if not one.manual]
+    return Stratum(
+        level,
+        len(manual),
+        sum(one.hit for one in manual),
+        len(auto),
+        sum(one.hit for one in auto),
+        _share(manual),
+        _share(auto),
+    )
+
+
+def _share(lesions: Sequence[Judged]) -> MeanEstimate:
+    return estimate_mean([float(one.hit) for one in lesions], [one.patient for one in lesions])

@@ -1,0 +1,1 @@
+"""Intervals of loads, confidence of lesions, and how well both hold."""

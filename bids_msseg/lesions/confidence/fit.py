@@ -1,0 +1,268 @@
+"""Fitting the models of uncertainty to patients that no net had seen, and checking them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from bids_msseg.lesions.confidence.uncertainty import (
+    LEVEL,
+    SWEEP,
+    ConfidenceModel,
+    LoadInterval,
+    LoadModel,
+    log_load,
+    logit,
+)
+from bids_msseg.lesions.instances import label_lesions
+
+FEWEST_PATIENTS = 8
+FEWEST_LESIONS = 20
+_Case = TypeVar("_Case", "LoadCase", "LesionCase")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCase:
+    """One visit whose true load is known, segmented by nets that had not seen its patient.
+
+    Attributes
+    ----------
+    participant, site : str
+    sweep_ml : tuple of float
+        From :func:`~bids_msseg.lesions.confidence.uncertainty.sweep_volumes`.
+    truth_ml : float
+        What the experts drew, mL.
+    """
+
+    participant: str
+    site: str
+    sweep_ml: tuple[float, ...]
+    truth_ml: float
+
+
+@dataclass(frozen=True, slots=True)
+class LesionCase:
+    """One found lesion of such a visit.
+
+    Attributes
+    ----------
+    participant, site : str
+    p : float
+        Mean final probability inside.
+    found : bool
+        Whether it shares a voxel with what the experts drew.
+    """
+
+    participant: str
+    site: str
+    p: float
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A visit's interval by a model that had not met its participant, beside the truth."""
+
+    case: LoadCase
+    interval: LoadInterval
+
+    @property
+    def inside(self) -> bool:
+        """Whether the interval holds the true load."""
+        return self.interval.holds(self.case.truth_ml)
+
+
+def lesion_cases(
+    mask: NDArray[Any],
+    probability: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    *,
+    participant: str,
+    site: str,
+) -> list[LesionCase]:
+    """List the lesions of a mask, each with its mean probability and whether it is a true one.
+
+    Parameters
+    ----------
+    mask, probability, truth : ndarray, shape (X, Y, Z)
+    participant, site : str
+
+    Returns
+    -------
+    list of LesionCase
+        One for each 26-connected component of the mask.
+    """
+    labels = label_lesions(mask > 0, voxel_volume=1.0)
+    count = int(labels.max(initial=0)) + 1
+    sizes = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
+    means = np.bincount(labels.ravel(), probability.ravel(), minlength=count) / sizes
+    touched = np.bincount(labels[truth].ravel(), minlength=count) > 0
+    return [
+        LesionCase(participant, site, float(means[label]), bool(touched[label]))
+        for label in range(1, count)
+    ]
+
+
+def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
+    """Learn the load model: the cut with the smallest left-out error, and the interval's width.
+
+    Parameters
+    ----------
+    cases : sequence of LoadCase
+        Visits of one participant are left out together.
+
+    Returns
+    -------
+    LoadModel or None
+        None for fewer than eight participants.
+    """
+    patients = len({case.participant for case in cases})
+    if patients < FEWEST_PATIENTS:
+        return None
+    # the next patient may be of any site, so that each site counts the same
+    share = _site_shares(cases)
+    squared = {cut: float(share @ np.square(_left_out_errors(cases, cut))) for cut in SWEEP}
+    best = min(SWEEP, key=lambda cut: squared[cut])
+    slope, intercept = _line(cases, best)
+    spread = math.sqrt(squared[best])
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, patients - 2))
+    volumes = [case.sweep_ml[SWEEP.index(best)] for case in cases]
+    seen = (min(volumes), max(volumes))
+    return LoadModel(best, slope, intercept, reach * spread, patients, seen)
+
+
+def check_load(cases: Sequence[LoadCase]) -> tuple[Checked, ...]:
+    """Measure coverage: each visit's interval comes from the other participants alone.
+
+    Cut, line and width are all found without the participant.
+
+    Parameters
+    ----------
+    cases : sequence of LoadCase
+
+    Returns
+    -------
+    tuple of Checked
+        In the order of the cases; empty where too few participants remain.
+    """
+    checked: dict[int, Checked] = {}
+    for held, others in _leave_out(cases):
+        model = fit_load([cases[i] for i in others])
+        if model is not None:
+            checked |= {i: Checked(cases[i], model.interval(cases[i].sweep_ml)) for i in held}
+    return tuple(checked[i] for i in sorted(checked))
+
+
+def coverage(checked: Sequence[Checked]) -> dict[str, tuple[int, int]]:
+    """Count, for each site and for ``all``, how many intervals hold the truth, of how many."""
+    sites = sorted({one.case.site for one in checked})
+    groups = {site: [one for one in checked if one.case.site == site] for site in sites}
+    if checked:
+        groups["all"] = list(checked)
+    return {name: (sum(one.inside for one in group), len(group)) for name, group in groups.items()}
+
+
+def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
+    """Learn how a lesion's mean probability tells true lesions from false ones.
+
+    Parameters
+    ----------
+    cases : sequence of LesionCase
+
+    Returns
+    -------
+    ConfidenceModel or None
+        None for fewer than eight participants or twenty lesions, and where all are of one kind.
+    """
+    patients = len({case.participant for case in cases})
+    found = np.array([case.found for case in cases], float)
+    if patients < FEWEST_PATIENTS or len(cases) < FEWEST_LESIONS or len(set(found)) < 2:
+        return None
+    score = np.array([logit(case.p) for case in cases])
+    # Platt's targets keep the slope finite where the two kinds do not overlap
+    yes, no = found.sum(), len(found) - found.sum()
+    target = np.where(found > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
+
+    def loss(line: NDArray[np.float64]) -> float:
+        z = line[0] * score + line[1]
+        return float(np.sum(np.logaddexp(0, z) - target * z))
+
+    best = optimize.minimize(loss, [1.0, 0.0], bounds=[(0, None), (None, None)])
+    slope, intercept = (float(value) for value in best.x)
+    return ConfidenceModel(slope, intercept, len(cases), patients)
+
+
+def check_confidence(cases: Sequence[LesionCase]) -> tuple[tuple[LesionCase, float], ...]:
+    """Give each lesion the confidence that a model without its participant gives it.
+
+    Returns
+    -------
+    tuple of (case, confidence)
+        In the order of the cases; empty where too little remains to learn from.
+    """
+    checked: dict[int, tuple[LesionCase, float]] = {}
+    for held, others in _leave_out(cases):
+        model = fit_confidence([cases[i] for i in others])
+        if model is not None:
+            checked |= {i: (cases[i], model.confidence(cases[i].p)) for i in held}
+    return tuple(checked[i] for i in sorted(checked))
+
+
+def rank_auc(pairs: Sequence[tuple[LesionCase, float]]) -> float:
+    """Area under the ROC curve: how often a true lesion has more confidence than a false one.
+
+    NaN where all are of one kind.
+
+    Examples
+    --------
+    >>> cases = [LesionCase("1", "A", 0.5, found) for found in (True, False, True)]
+    >>> rank_auc(list(zip(cases, (0.9, 0.5, 0.5), strict=True)))
+    0.75
+    """
+    found = np.array([case.found for case, _ in pairs], bool)
+    yes, no = int(found.sum()), int((~found).sum())
+    if not yes or not no:
+        return math.nan
+    ranks = stats.rankdata([value for _, value in pairs])
+    return float((ranks[found].sum() - yes * (yes + 1) / 2) / (yes * no))
+
+
+def _leave_out(cases: Sequence[_Case]) -> Iterator[tuple[list[int], list[int]]]:
+    """Pair the places of each participant's cases with those of all others."""
+    for participant in dict.fromkeys(case.participant for case in cases):
+        held = [i for i, case in enumerate(cases) if case.participant == participant]
+        yield held, [i for i, case in enumerate(cases) if case.participant != participant]
+
+
+def _left_out_errors(cases: Sequence[LoadCase], cut: float) -> NDArray[np.float64]:
+    place = SWEEP.index(cut)
+    errors = np.zeros(len(cases))
+    for held, others in _leave_out(cases):
+        slope, intercept = _line([cases[i] for i in others], cut)
+        for i in held:
+            guess = slope * log_load(cases[i].sweep_ml[place]) + intercept
+            errors[i] = log_load(cases[i].truth_ml) - guess
+    return errors
+
+
+def _site_shares(cases: Sequence[LoadCase]) -> NDArray[np.float64]:
+    """Weigh visits so that each site counts the same; the sum is one."""
+    counts = Counter(case.site for case in cases)
+    return np.array([1 / (len(counts) * counts[case.site]) for case in cases])
+
+
+def _line(cases: Sequence[LoadCase], cut: float) -> tuple[float, float]:
+    """Least squares on the logarithmic scale; a level where all volumes are the same."""
+    place = SWEEP.index(cut)
+    x = np.array([log_load(case.sweep_ml[place]) for case in cases])
+    y = np.array([log_load(case.truth_ml) for case in cases])
+    spread = float(np.sum(np.square(x - x.mean())))
+    slope = float(np.sum((x - x.mean()) * (y - y.mean())) / spread) if spread > 1e-9 else 0.0
+    return slope, float(y.mean() - slope * x.mean())

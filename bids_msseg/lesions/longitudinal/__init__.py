@@ -1,0 +1,1 @@
+"""Changes of lesions between two visits."""

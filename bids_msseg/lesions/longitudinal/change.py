@@ -1,0 +1,368 @@
+"""What became of each lesion between two visits, and what cannot be told from noise.
+
+Two masks of the same brain differ everywhere by a fraction of a voxel, so a difference of masks
+alone is no change. A change counts here where three things come together.
+
+* **Volume.** It is larger than the border's own noise. Every lesion's change of volume, divided
+  by its surface, is how far its border moved; the spread of that over all lesions of the pair
+  (most do not change from one visit to the next), together with what is assumed before, is the
+  border's standard deviation. 1.96 of them times the surface is the smallest change that can be
+  told: the repeatability of Bland and Altman (Lancet 1986, doi 10.1016/S0140-6736(86)90837-8).
+* **Image.** FLAIR itself has changed there: the difference of the normalised images, less that of
+  the normal tissue around, exceeds its noise in normal tissue (after Schmidt et al., NeuroImage:
+  Clinical 2019, doi 10.1016/j.nicl.2019.101849), and a lesion at one visit had lost, or had not
+  yet gained, half of its contrast at the other.
+* **Probability.** The visit without the lesion was certain (after McKinley et al., NeuroImage:
+  Clinical 2020, doi 10.1016/j.nicl.2019.102104).
+
+A new lesion has at least the volume of a sphere of 3 mm, the size that readers ask for (Filippi
+et al., Brain 2019, doi 10.1093/brain/awz144). A large lesion counts as enlarging, too, where a
+part of that size has appeared beyond the border's noise.
+
+Everything is symmetric: exchanging the visits exchanges new with resolved, enlarging with
+shrinking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.lesions.longitudinal.evidence import (
+    NORMAL_MAD,
+    Evidence,
+    Mask,
+    VisitMaps,
+    flair_evidence,
+)
+from bids_msseg.lesions.longitudinal.match import TOUCHING, Box, Group, match_lesions, surface_mm2
+from bids_msseg.lesions.longitudinal.rows import CHANGES, Change, ChangeRow, ChangeRule, Code
+
+RING_VOXELS: Final = 3
+NEITHER_WAY: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What became of all lesions.
+
+    Attributes
+    ----------
+    rows : tuple of ChangeRow
+        In the order of :data:`~bids_msseg.lesions.longitudinal.rows.CHANGES`, the largest change
+        first.
+    codes : ndarray of uint8, shape (X, Y, Z)
+        Values of :class:`~bids_msseg.lesions.longitudinal.rows.Code` on the common grid,
+        0 outside.
+    score : ndarray of float32, shape (X, Y, Z)
+        Change of FLAIR in standard deviations of its noise.
+    border_sd_mm : float
+        Standard deviation of how far a border moves without a change.
+    matched : int
+        Lesions seen at both visits, on which that rests.
+    """
+
+    rows: tuple[ChangeRow, ...]
+    codes: NDArray[np.uint8]
+    score: NDArray[np.float32]
+    border_sd_mm: float
+    matched: int
+
+
+def compare_lesions(
+    before: VisitMaps,
+    after: VisitMaps,
+    inside: Mask,
+    *,
+    rule: ChangeRule | None = None,
+    spacing: float = 1.0,
+    disagreement_mm: float = 0.0,
+) -> Comparison:
+    """Tell for every lesion what became of it.
+
+    Parameters
+    ----------
+    before, after : VisitMaps
+        On one grid.
+    inside : ndarray of bool, shape (X, Y, Z)
+        What both brain masks hold.
+    rule : ChangeRule, optional
+    spacing : float, default 1
+        Edge of the cubic voxels in mm.
+    disagreement_mm : float, default 0
+        Known error of the registration.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        If the grids differ.
+    """
+    _check_grids(before, after, inside)
+    rule = rule or ChangeRule()
+    evidence = flair_evidence(before, after, inside, spacing=spacing)
+    groups = match_lesions(before.labels, after.labels)
+    areas = _areas(groups, before, after, spacing)
+    border = _border_noise(groups, areas, before, after, rule)
+    edge = max(before.edge_mm / 2, after.edge_mm / 2, spacing)
+    reach = max(rule.coverage * border, edge) + disagreement_mm
+    pair = _Pair(before, after, evidence, inside, rule, spacing, reach, border)
+    judged = [pair.judge(group, area) for group, area in zip(groups, areas, strict=True)]
+    judged.sort(key=lambda one: (CHANGES.index(one.row.change), -abs(one.row.change_mm3)))
+    codes = np.zeros(inside.shape, np.uint8)
+    for one in judged:
+        _paint(codes, one, before, after)
+    rows = tuple(replace(one.row, index=i) for i, one in enumerate(judged, start=1))
+    matched = sum(bool(group.before and group.after) for group in groups)
+    return Comparison(rows, codes, evidence.score, border, matched)
+
+
+def _check_grids(before: VisitMaps, after: VisitMaps, inside: Mask) -> None:
+    shapes = {inside.shape}
+    for one in (before, after):
+        shapes |= {one.flair.shape, one.probability.shape, one.labels.shape}
+    if len(shapes) > 1:
+        raise ValueError(f"the visits lie on different grids: {sorted(shapes)}")
+
+
+def _areas(
+    groups: Sequence[Group], before: VisitMaps, after: VisitMaps, spacing: float
+) -> list[float]:
+    """Surface of every group in mm², the mean of the visits at which it is there."""
+    one, other = (surface_mm2(visit.labels, spacing=spacing) for visit in (before, after))
+    found = []
+    for group in groups:
+        sides = [
+            math.fsum(area[label] for label in labels)
+            for area, labels in ((one, group.before), (other, group.after))
+            if labels
+        ]
+        found.append(math.fsum(sides) / len(sides))
+    return found
+
+
+def _volume(visit: VisitMaps, labels: Sequence[int]) -> float:
+    return math.fsum(visit.volumes_mm3[label] for label in labels)
+
+
+def _border_noise(
+    groups: Sequence[Group],
+    areas: Sequence[float],
+    before: VisitMaps,
+    after: VisitMaps,
+    rule: ChangeRule,
+) -> float:
+    """Estimate how far borders move by chance, in mm, whatever a few lesions really did.
+
+    The spread is taken about zero: a border that lies further out in every lesion of a visit
+    comes from the scanner or the net, not from the disease.
+    """
+    moved = [
+        abs(_volume(after, group.after) - _volume(before, group.before)) / area
+        for group, area in zip(groups, areas, strict=True)
+        if group.before and group.after
+    ]
+    seen = (NORMAL_MAD * float(np.median(moved))) ** 2 if moved else 0.0
+    weight = rule.border_weight + len(moved)
+    variance = (rule.border_weight * rule.border_sd_mm**2 + len(moved) * seen) / weight
+    return math.sqrt(variance)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """A row with the voxels that its lesion gained and lost, inside a box."""
+
+    row: ChangeRow
+    box: Box
+    gained: Mask
+    lost: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Everything that a verdict rests on."""
+
+    before: VisitMaps
+    after: VisitMaps
+    evidence: Evidence
+    inside: Mask
+    rule: ChangeRule
+    spacing: float
+    reach: float
+    border: float
+
+    def judge(self, group: Group, area: float) -> _Verdict:
+        """Tell what became of a group of lesions."""
+        box = self._padded(group.box)
+        one = np.isin(self.before.labels[box], group.before)
+        other = np.isin(self.after.labels[box], group.after)
+        if group.before and group.after:
+            limit = self.rule.coverage * self.border * area
+            change, reason, gained, lost = self._twice(group, box, one, other, limit)
+        else:
+            limit = self.rule.least_mm3
+            change, reason = self._once(group, box, one | other)
+            nothing = np.zeros(one.shape, bool)
+            gained = other if change == "new" else nothing
+            lost = one if change == "resolved" else nothing
+        row = self._row(group, box, one, other, limit)
+        row = replace(
+            row,
+            change=change,
+            reason=reason,
+            gained_mm3=self._mm3(gained),
+            lost_mm3=self._mm3(lost),
+        )
+        return _Verdict(row, box, gained, lost)
+
+    def _padded(self, box: Box) -> Box:
+        rim = max(RING_VOXELS, math.ceil(self.reach / self.spacing)) + 1
+        x, y, z = (slice(max(side.start - rim, 0), side.stop + rim) for side in box)
+        return (x, y, z)
+
+    def _mm3(self, mask: Mask) -> float:
+        return float(np.count_nonzero(mask)) * self.spacing**3
+
+    def _score(self, box: Box, where: Mask) -> float:
+        """Mean change in a place in units of the mean noise there."""
+        if not where.any():
+            return 0.0
+        noise = float(self.evidence.noise[box][where].mean())
+        return float(self.evidence.change[box][where].mean()) / noise
+
+    def _row(self, group: Group, box: Box, one: Mask, other: Mask, limit: float) -> ChangeRow:
+        """Fill in what is measured; the verdict comes later."""
+        volumes = _volume(self.before, group.before), _volume(self.after, group.after)
+        where = one | other
+        if group.before and group.after:
+            more = other & ~one if volumes[1] >= volumes[0] else one & ~other
+        else:
+            more = where
+        x, y, z = (
+            float(mean) + side.start for mean, side in zip(_centre(where), box, strict=True)
+        )
+        return ChangeRow(
+            index=0,
+            change="stable",
+            reason="",
+            lesions_before=group.before,
+            lesions_after=group.after,
+            before_mm3=volumes[0],
+            after_mm3=volumes[1],
+            limit_mm3=limit,
+            gained_mm3=0.0,
+            lost_mm3=0.0,
+            flair_change=self._score(box, more),
+            p_before=float(self.before.probability[box][where].mean()),
+            p_after=float(self.after.probability[box][where].mean()),
+            centre=(x, y, z),
+        )
+
+    def _once(self, group: Group, box: Box, where: Mask) -> tuple[Change, str]:
+        """Judge a lesion that only one visit has."""
+        sign = 1.0 if group.after else -1.0
+        with_it, without = (self.after, self.before) if group.after else (self.before, self.after)
+        missing = "before" if group.after else "later"
+        volume = _volume(with_it, group.after or group.before)
+        certain = self.rule.certain_share * without.threshold
+        if volume < self.rule.least_mm3:
+            return "unclear", f"smaller than {self.rule.least_mm3:.0f} mm³"
+        if self.inside[box][where].mean() < NEITHER_WAY:
+            return "unclear", f"outside the brain mask {missing}"
+        if sign * self._score(box, where) < self.rule.evidence:
+            return "unclear", "FLAIR has not changed beyond its noise"
+        if float(without.probability[box][where].mean()) > certain:
+            return "unclear", f"{missing}, it was almost called a lesion"
+        if self._contrast_kept(box, where, with_it, without) > self.rule.contrast_share:
+            return "unclear", f"{missing}, too, FLAIR was brighter there than around"
+        return ("new" if group.after else "resolved"), ""
+
+    def _contrast_kept(
+        self, box: Box, where: Mask, with_it: VisitMaps, without: VisitMaps
+    ) -> float:
+        """Contrast to the tissue around at the visit without, as a share of that with a lesion."""
+        wide = ndimage.binary_dilation(where, TOUCHING, iterations=RING_VOXELS)
+        ring = wide & self.evidence.normal[box]
+        if not ring.any():
+            return 0.0
+        had, has = (
+            float(one.flair[box][where].mean() - one.flair[box][ring].mean())
+            for one in (without, with_it)
+        )
+        return had / has if has > 0 else 1.0
+
+    def _twice(
+        self, group: Group, box: Box, one: Mask, other: Mask, limit: float
+    ) -> tuple[Change, str, Mask, Mask]:
+        """Judge a lesion that both visits have."""
+        net = _volume(self.after, group.after) - _volume(self.before, group.before)
+        gained = self._appeared(box, other, self.before.labels, 1.0)
+        lost = self._appeared(box, one, self.after.labels, -1.0)
+        nothing = np.zeros(one.shape, bool)
+        more, sign = (other & ~one, 1.0) if net > 0 else (one & ~other, -1.0)
+        shown = sign * self._score(box, more) >= self.rule.coverage
+        if abs(net) > limit and shown:
+            part = more & (sign * self.evidence.score[box] >= self.rule.coverage)
+            if net > 0:
+                return "enlarging", "", gained | part, lost
+            return "shrinking", "", gained, lost | part
+        balance = int(gained.sum()) - int(lost.sum())
+        if balance > 0 and net > 0:
+            return "enlarging", "a part of it is new", gained, lost
+        if balance < 0 and net < 0:
+            return "shrinking", "a part of it has gone", gained, lost
+        reason = ""
+        if abs(net) > limit:
+            reason = "FLAIR has not changed beyond its noise"
+        elif balance:
+            reason = "a part has changed, the volume has not changed with it"
+        return "stable", reason, nothing, nothing
+
+    def _appeared(self, box: Box, lesion: Mask, others: NDArray[np.integer], sign: float) -> Mask:
+        """Parts of a lesion that lie beyond the noise of the other visit's borders.
+
+        Such a part shows on FLAIR voxel by voxel, is as large as a new lesion has to be, and
+        reaches further from the other visit's lesions than borders move by chance.
+        """
+        there = others[box] > 0
+        fresh = lesion & ~there & (sign * self.evidence.score[box] >= self.rule.evidence)
+        parts, count = ndimage.label(fresh, TOUCHING)
+        if not count:
+            return fresh
+        distance = ndimage.distance_transform_edt(~there, sampling=self.spacing)
+        number = np.arange(count + 1)
+        size = np.bincount(parts.ravel(), minlength=count + 1) * self.spacing**3
+        furthest = np.asarray(ndimage.maximum(distance, parts, number))
+        kept = (size >= self.rule.least_mm3) & (furthest > self.reach) & (number > 0)
+        chosen: Mask = kept[parts]
+        return chosen
+
+
+def _centre(where: Mask) -> NDArray[np.float64]:
+    """Centre of mass in voxels."""
+    mean: NDArray[np.float64] = np.argwhere(where).mean(axis=0)
+    return mean
+
+
+def _paint(
+    codes: NDArray[np.uint8], verdict: _Verdict, before: VisitMaps, after: VisitMaps
+) -> None:
+    """Put a verdict into the image of changes."""
+    row, part = verdict.row, codes[verdict.box]
+    one = np.isin(before.labels[verdict.box], row.lesions_before)
+    other = np.isin(after.labels[verdict.box], row.lesions_after)
+    if row.change in ("new", "resolved", "unclear"):
+        part[one | other] = Code[row.change.upper()]
+        return
+    part[other] = Code.STABLE
+    part[verdict.gained] = Code.GAINED
+    part[verdict.lost] = Code.LOST

@@ -1,0 +1,1 @@
+"""One mask from several raters."""

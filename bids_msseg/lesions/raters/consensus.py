@@ -1,0 +1,305 @@
+"""One mask from several raters' masks, and how each rater agrees with it or with the others.
+
+Everything happens in and near the union of the masks (:mod:`bids_msseg.lesions.raters.union`), so
+no figure depends on the field of view. Probabilities are estimated in the union itself by default:
+each rim of voxels that nobody drew around it counts as agreement of all raters, and makes STAPLE
+take what few have drawn for lesion (``benchmarks/consensus.py`` shows it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.lesions.comparison.metrics import (
+    LesionAgreement,
+    VoxelAgreement,
+    lesion_agreement,
+    voxel_agreement,
+)
+from bids_msseg.lesions.confidence.reliability import Spacing, local_weights
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.lesions.raters.staple import Estimate, pooled_staple, share_of_raters, staple
+from bids_msseg.lesions.raters.union import Votes, collect_votes, dilate
+
+MAJORITY = 0.5
+"""A voxel is lesion from this probability on: a tie of an even number of raters is lesion."""
+SCORED_MARGIN = 2
+"""Voxels around the union of all masks in which specificity is counted."""
+_ROUNDING = 1e-6
+"""A tie up to rounding is a tie."""
+_TELLING = 1e-3
+
+Method = Literal["majority", "staple", "lopstaple"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """One fusion of several raters' masks.
+
+    Attributes
+    ----------
+    method : {"majority", "staple", "lopstaple"}
+    mask : ndarray of bool, shape (X, Y, Z)
+        Where the probability is at least one half.
+    probability : ndarray of float32, shape (X, Y, Z)
+        Share of the raters for the majority, else the estimated probability; 0 to 1.
+    sensitivity, specificity : ndarray of float64, shape (raters,)
+        As the method estimated them; NaN where it does not.
+    weight : ndarray of float64, shape (raters,)
+        Mean reliability weight inside the union; one for all but LOP-STAPLE.
+    iterations : int
+        Of the expectation maximisation.
+    """
+
+    method: Method
+    mask: Mask
+    probability: NDArray[np.float32]
+    sensitivity: NDArray[np.float64]
+    specificity: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    iterations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One mask against one consensus.
+
+    Attributes
+    ----------
+    voxel : VoxelAgreement
+        Specificity inside the union of all masks concerned, dilated by two voxels.
+    lesion : LesionAgreement
+        By any overlap, of lesions from 3 mm³ on.
+    """
+
+    voxel: VoxelAgreement
+    lesion: LesionAgreement
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One mask against the consensus of raters among whom its author is not.
+
+    Attributes
+    ----------
+    judged : str
+        Whose mask.
+    machine : bool
+        Whether it is a machine's.
+    left_out : str or None
+        The rater who has no vote; None where all raters have one.
+    n_raters : int
+        How many have a vote.
+    method : {"majority", "staple", "lopstaple"}
+    score : Score
+    """
+
+    judged: str
+    machine: bool
+    left_out: str | None
+    n_raters: int
+    method: Method
+    score: Score
+
+
+def fuse_masks(
+    masks: Sequence[NDArray[Any]], method: Method, spacing: Spacing, *, margin: int = 0
+) -> Consensus:
+    """Fuse several raters' masks.
+
+    Parameters
+    ----------
+    masks : sequence of ndarray, shape (X, Y, Z)
+        Non-zero inside lesions, one a rater, on one grid.
+    method : {"majority", "staple", "lopstaple"}
+    spacing : sequence of 3 floats
+        Voxel edge lengths in mm.
+    margin : int, default 0
+        Voxels by which the union is dilated before probabilities are estimated in it.
+
+    Returns
+    -------
+    Consensus
+        Empty where nobody drew anything; a single rater's own mask where there is one rater. Where
+        STAPLE finds nobody's votes to tell anything (each sensitivity is one less specificity, as
+        of two raters inside their union), the share of the raters stands in its place.
+        The probability of what nobody drew is zero.
+
+    Raises
+    ------
+    ValueError
+        If there is no mask, or the grids differ.
+
+    Examples
+    --------
+    >>> masks = np.zeros((3, 4, 1, 1), bool)
+    >>> masks[:, 0] = masks[:2, 1] = masks[0, 2] = True
+    >>> fuse_masks(masks, "majority", (1, 1, 1)).mask.ravel()
+    array([ True,  True, False, False])
+    """
+    votes = collect_votes(masks, margin=margin)
+    weights = _weights(votes, method, spacing)
+    found = _estimate(votes, method, weights)
+    probability = found.probability * votes.drawn.any(axis=0)
+    probability[np.abs(probability - MAJORITY) < _ROUNDING] = MAJORITY
+    mean = weights.mean(axis=1) if weights.size else np.full(len(masks), np.nan)
+    return Consensus(
+        method=method,
+        mask=votes.on_grid(probability >= MAJORITY),
+        probability=votes.on_grid(probability.astype(np.float32)),
+        sensitivity=found.sensitivity,
+        specificity=found.specificity,
+        weight=mean,
+        iterations=found.iterations,
+    )
+
+
+def _weights(votes: Votes, method: Method, spacing: Spacing) -> NDArray[np.float64]:
+    if method == "lopstaple" and votes.drawn.size:
+        return local_weights(votes, spacing)
+    return np.ones(votes.drawn.shape)
+
+
+def _estimate(votes: Votes, method: Method, weights: NDArray[np.float64]) -> Estimate:
+    drawn = votes.drawn
+    # of nobody's drawing, or of one rater, there is nothing to estimate
+    if method == "majority" or not drawn.size or len(drawn) == 1:
+        return share_of_raters(drawn)
+    if (drawn == drawn[0]).all():
+        return Estimate(drawn[0].astype(np.float64), np.ones(len(drawn)), np.ones(len(drawn)), 0)
+    found = staple(drawn) if method == "staple" else pooled_staple(drawn, weights)
+    telling = np.abs(found.sensitivity + found.specificity - 1) > _TELLING
+    return found if telling.any() else share_of_raters(drawn)
+
+
+def score_raters(
+    raters: Mapping[str, NDArray[Any]], consensus: Consensus, voxel_volume: float
+) -> dict[str, Score]:
+    """Compare each rater with the consensus that the rater has a vote in.
+
+    Parameters
+    ----------
+    raters : mapping of str to ndarray, shape (X, Y, Z)
+        Label to mask.
+    consensus : Consensus
+        Of these raters.
+    voxel_volume : float
+        In mm³.
+
+    Returns
+    -------
+    dict of str to Score
+    """
+    *masks, truth = crop_to_union([*raters.values(), consensus.mask])
+    region = dilate(np.logical_or.reduce([*masks, truth]), SCORED_MARGIN)
+    return {
+        name: _score(mask, truth, region, voxel_volume)
+        for name, mask in zip(raters, masks, strict=True)
+    }
+
+
+def leave_one_out(
+    raters: Mapping[str, NDArray[Any]],
+    spacing: Spacing,
+    *,
+    machines: Mapping[str, NDArray[Any]] | None = None,
+    methods: Sequence[Method] = METHODS,
+    margin: int = 0,
+) -> list[LeftOut]:
+    """Compare each rater with the consensus of the others.
+
+    A machine has no vote. It is compared with the consensus of all raters and with that of each
+    choice of all but one, against which the rater left out is compared, too.
+
+    Parameters
+    ----------
+    raters : mapping of str to ndarray, shape (X, Y, Z)
+        Label to mask; at least two.
+    spacing : sequence of 3 floats
+        Voxel edge lengths in mm.
+    machines : mapping of str to ndarray, shape (X, Y, Z), optional
+        Label to mask.
+    methods : sequence of str, optional
+        Which consensus; all by default.
+    margin : int, default 0
+        As for :func:`fuse_masks`.
+
+    Returns
+    -------
+    list of LeftOut
+        By rater left out, then method, then who is judged.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two raters, or the grids differ.
+    """
+    if len(raters) < 2:
+        raise ValueError("of one rater there are no others")
+    names, others = list(raters), dict(machines or {})
+    cropped = crop_to_union([*raters.values(), *others.values()])
+    drawn = dict(zip(names, cropped, strict=False))
+    made = dict(zip(others, cropped[len(names) :], strict=True))
+    left_out: list[str | None] = [*names, *([None] if made else [])]
+    return [
+        row
+        for who in left_out
+        for method in methods
+        for row in _compare(drawn, made, who, spacing, method, margin)
+    ]
+
+
+def _compare(
+    drawn: Mapping[str, Mask],
+    made: Mapping[str, Mask],
+    left_out: str | None,
+    spacing: Spacing,
+    method: Method,
+    margin: int,
+) -> Iterator[LeftOut]:
+    voting = [mask for name, mask in drawn.items() if name != left_out]
+    union = np.logical_or.reduce(voting)
+    judged = [(left_out, False, drawn[left_out])] if left_out is not None else []
+    judged += [(name, True, mask) for name, mask in made.items()]
+    volume = float(np.prod(spacing))
+    truth = fuse_masks(voting, method, spacing, margin=margin).mask
+    for name, machine, mask in judged:
+        score = _score(mask, truth, dilate(union | mask, SCORED_MARGIN), volume)
+        yield LeftOut(name, machine, left_out, len(voting), method, score)
+
+
+def crop_to_union(masks: Sequence[NDArray[Any]]) -> list[Mask]:
+    """Cut masks to the box of their union and what specificity is counted in around it.
+
+    Parameters
+    ----------
+    masks : sequence of ndarray, shape (X, Y, Z)
+        Non-zero inside lesions, on one grid.
+
+    Returns
+    -------
+    list of ndarray of bool, shape (x, y, z)
+
+    Raises
+    ------
+    ValueError
+        If there is no mask, or the grids differ.
+    """
+    votes = collect_votes(masks, margin=SCORED_MARGIN)
+    return [votes.on_box(row) for row in votes.drawn]
+
+
+def _score(mask: Mask, truth: Mask, region: Mask, voxel_volume: float) -> Score:
+    box = bounding_box(region)
+    pair = (mask[box], truth[box])
+    return Score(
+        voxel_agreement(*pair, voxel_volume=voxel_volume, within=region[box]),
+        lesion_agreement(*pair, voxel_volume=voxel_volume),
+    )

@@ -1,0 +1,162 @@
+"""Nodes that say how far a visit's result may be trusted; neither stops a visit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, traits
+
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.calibration import Calibration, read_calibration
+from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.normalise import Stack
+from bids_msseg.imaging.volume import load_volume
+from bids_msseg.lesions.confidence.uncertainty import LoadInterval
+from bids_msseg.models.weights import read_header
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.pipeline.quality import check_images
+from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
+
+
+@dataclass(frozen=True, slots=True)
+class VisitJudgement:
+    """What both nodes said of a visit.
+
+    Attributes
+    ----------
+    faults : tuple of str
+    measures : mapping of str to float
+    interval_ml : (float, float, float) or None
+        Expected, low, high.
+    reason : str
+        Why there is no interval.
+    learnt : bool
+        Whether the interval was learnt from loads like this one.
+    """
+
+    faults: tuple[str, ...]
+    measures: Mapping[str, float]
+    interval_ml: tuple[float, float, float] | None
+    reason: str
+    learnt: bool = True
+
+    @classmethod
+    def read(cls, quality_file: str, estimate_file: str) -> VisitJudgement:
+        """Read what the nodes wrote."""
+        seen = json.loads(Path(quality_file).read_text(encoding="utf-8"))
+        found = json.loads(Path(estimate_file).read_text(encoding="utf-8"))
+        interval = None
+        if "expected_ml" in found:
+            interval = (found["expected_ml"], found["low_ml"], found["high_ml"])
+        faults, reason = tuple(seen["faults"]), found.get("reason", "")
+        return cls(faults, seen["measures"], interval, reason, found.get("learnt", True))
+
+    @property
+    def quality(self) -> str:
+        """``flagged`` where anything is unusual, else ``ok``."""
+        return "flagged" if self.faults else "ok"
+
+    def mark(self, record: VisitRecord) -> VisitRecord:
+        """Write it all into a visit's record."""
+        return replace(
+            record,
+            load_interval_ml=self.interval_ml,
+            load_interval_reason=self.reason,
+            load_interval_note=self._note(record.lesion_load_ml),
+            quality_reasons=self.faults,
+            quality_measures=self.measures,
+        )
+
+    def _note(self, load_ml: float | None) -> str:
+        if self.interval_ml is None or load_ml is None:
+            return ""
+        return LoadInterval(*self.interval_ml, self.learnt).contradiction(load_ml)
+
+
+class _GateInputs(StepInputs):
+    stack_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
+    model_file = File(exists=True, desc="of networks; without, nothing is known of a training")
+    contrasts = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="images as acquired")
+    known_faults = traits.List(traits.Str, desc="of alignments and of the brain mask")
+    calibration = traits.Str(desc="its digest: another one runs the step again")
+
+
+class _GateOutputs(StepOutputs):
+    quality_file = File(desc="JSON: measures, faults, and why there is no distance")
+
+
+class CheckImages(Step):
+    """Hold the images against the training's; see :mod:`bids_msseg.imaging.quality`."""
+
+    input_spec = _GateInputs
+    output_spec = _GateOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write measures and faults, also those of earlier steps; the faults are notes too."""
+        known = _calibration(Path(inputs["model_file"])) if "model_file" in inputs else None
+        found = check_images(
+            Stack.load(Path(inputs["stack_file"])),
+            load_volume(inputs["mask_file"]),
+            {c: check_header(Path(f)).spacing for c, f in inputs["contrasts"].items()},
+            training=known.training if known else None,
+            known_faults=inputs.get("known_faults", []),
+        )
+        faults = list(found.faults)
+        reason = known.reason if known and known.training is None else ""
+        content = {"measures": found.measures, "faults": faults, "reason": reason}
+        return {"quality_file": _write(folder / "quality.json", content), "notes": faults}
+
+
+class _LoadInputs(StepInputs):
+    probseg_file = File(exists=True, mandatory=True, desc="final probability on the FLAIR grid")
+    table_file = File(exists=True, mandatory=True, desc="from Delineate")
+    model_file = File(exists=True, mandatory=True)
+    fast = traits.Bool(False, usedefault=True)
+    calibration = traits.Str(desc="its digest: another one runs the step again")
+
+
+class _LoadOutputs(StepOutputs):
+    estimate_file = File(desc="JSON: expected_ml, low_ml, high_ml; or why there is none")
+    table_file = File(desc="the table with the confidence of each kept lesion")
+
+
+class EstimateLoad(Step):
+    """Give the load an interval and lesions a confidence."""
+
+    input_spec = _LoadInputs
+    output_spec = _LoadOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the estimate, and the table again."""
+        known = _calibration(Path(inputs["model_file"]))
+        if inputs["fast"] and known.load is not None:
+            known = known.of_fast()
+        estimate: dict[str, Any] = {"reason": known.reason}
+        if known.load is not None:
+            estimate = asdict(load_interval(load_volume(inputs["probseg_file"]), known.load))
+        rows = json.loads(Path(inputs["table_file"]).read_text(encoding="utf-8"))
+        return {
+            "estimate_file": _write(folder / "estimate.json", estimate),
+            "table_file": _write(
+                folder / "lesions.json", [_with_confidence(row, known) for row in rows]
+            ),
+        }
+
+
+def _write(target: Path, content: object) -> str:
+    target.write_text(json.dumps(content), encoding="utf-8")
+    return str(target)
+
+
+def _calibration(model: Path) -> Calibration:
+    return read_calibration(model, read_header(model).sha256)
+
+
+def _with_confidence(row: Mapping[str, Any], known: Calibration) -> dict[str, Any]:
+    found = lesion_confidence(row["status"], row["p_refined"], known.confidence)
+    return dict(row) if found is None else {**row, "confidence": found}

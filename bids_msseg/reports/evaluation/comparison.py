@@ -1,0 +1,313 @@
+"""Slices and close-ups of one visit with the lesions of two masks outlined on them.
+
+Every slice is a picture in grey; the borders of :data:`KINDS` lie over it as lines, so that a page
+can draw, hide and link them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.instances import bounding_box, label_lesions
+from bids_msseg.reports.evaluation.data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE, Case
+from bids_msseg.reports.images import canvas, outlines
+from bids_msseg.reports.images.slices import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    Cut,
+    Mask,
+    Plane,
+    fill_up,
+    lesion_slices,
+    on_screen,
+    to_ras,
+    within_mm,
+)
+
+UNCOUNTED = "uncounted"
+KINDS: Mapping[str, str] = {
+    FOUND: "found, drawn by hand",
+    TRUE: "found, automatic",
+    MISSED: "missed, drawn by hand",
+    FALSE: "false, automatic",
+    UNCOUNTED: "too small to count",
+}
+"""Kinds of line and what a legend calls them."""
+PLANES = (AXIAL, CORONAL, SAGITTAL)
+
+RIM_MM = 3.0
+"""What is shown around the brain mask."""
+NEAR_MM = 20.0
+"""What is shown around lesions where there is no brain mask, so that no face is drawn."""
+GAP_MM = 4.0
+"""Distance of two slices, where the voxels allow it."""
+PIXEL_MM = 0.8
+"""Smallest pixel of a slice; smaller voxels are averaged, so that pages stay small."""
+CLOSE_MM = 26.0
+"""Smallest edge of a close-up."""
+CLOSE_RIM_MM = 8.0
+"""Free room around a lesion on its close-up."""
+WIDEST_MM = 100.0
+"""Largest edge of a close-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Border of one lesion on one slice.
+
+    Attributes
+    ----------
+    kind : str
+        One of :data:`KINDS`.
+    index : int
+        Number of the lesion in the lesion table; 0 where it is not counted.
+    borders : tuple of ndarray of float64, shape (points, 2)
+        x and y in voxels of the tile.
+    """
+
+    kind: str
+    index: int
+    borders: tuple[outlines.Loop, ...]
+
+    @property
+    def side(self) -> str:
+        """Whose lesion it is, as the lesion table says it."""
+        return MANUAL if self.kind in (FOUND, MISSED) else AUTO
+
+    @property
+    def path(self) -> str:
+        """The borders as the ``d`` of an SVG path."""
+        return outlines.svg_path(self.borders)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A slice, or a part of it, as it lies on the screen.
+
+    Attributes
+    ----------
+    plane : Plane
+    position : str
+        World coordinate of the slice.
+    pixels : ndarray of uint8, shape (height, width, 3)
+        The image in grey.
+    edges : (float, float)
+        Width and height of a voxel in mm.
+    width, height : float
+        Size of the tile in mm.
+    lines : tuple of Line
+    """
+
+    plane: Plane
+    position: str
+    pixels: canvas.Picture
+    edges: tuple[float, float]
+    width: float
+    height: float
+    lines: tuple[Line, ...]
+
+    @property
+    def words(self) -> str:
+        """How many lesions of each kind are outlined."""
+        counts = Counter(line.kind for line in self.lines)
+        named = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
+        return ", ".join(named) or "no lesion"
+
+    @property
+    def png(self) -> bytes:
+        """The grey picture alone."""
+        return canvas.encode(self.pixels, title=self.plane.name, description=self.position)
+
+
+class Scene:
+    """A case turned to RAS+, with what is chosen and drawn of it.
+
+    Parameters
+    ----------
+    case : Case
+    """
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._states = {
+            (str(row["side"]), int(row["index"])): str(row["state"]) for row in case.lesion_rows
+        }
+        self._ras = to_ras(Volume(case.manual, case.affine))
+        self._labels = {MANUAL: self._turn(case.manual_labels), AUTO: self._turn(case.auto_labels)}
+        self._masks = {MANUAL: self._turn(case.manual) != 0, AUTO: self._turn(case.auto) != 0}
+        self._shown = self._visible()
+        self._grey = self._shades()
+        self._boxes = {side: ndi.find_objects(labels) for side, labels in self._labels.items()}
+
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        """Voxel edges in mm along x, y, z."""
+        return self._ras.spacing
+
+    @cached_property
+    def _union(self) -> Mask:
+        both: Mask = self._masks[MANUAL] | self._masks[AUTO]
+        return both
+
+    def slices(self, counts: Mapping[str, int]) -> list[Tile]:
+        """Draw the slices with the most disagreement.
+
+        Parameters
+        ----------
+        counts : mapping of str to int
+            How many at most, by name of the plane.
+
+        Returns
+        -------
+        list of Tile
+            Axial, coronal, sagittal; none where neither mask holds a lesion. Where the masks
+            differ on fewer slices, the other places show most lesion.
+        """
+        if not self._union.any():
+            return []
+        volume = self._ras.voxel_volume
+        differ = label_lesions(self._masks[MANUAL] ^ self._masks[AUTO], voxel_volume=volume)
+        lesions = label_lesions(self._union, voxel_volume=volume)
+        box = bounding_box(self._shown)
+        tiles = []
+        for plane in PLANES:
+            count = counts.get(plane.name, 0)
+            gap = max(1, math.ceil(GAP_MM / float(self.spacing[plane.normal]) - 0.01))
+            chosen = lesion_slices(differ, plane.normal, count, gap=gap)
+            others = lesion_slices(lesions, plane.normal, 2 * count, gap=gap)
+            for index in fill_up(chosen, others, count, gap=gap):
+                tiles.append(self._tile(Cut(plane, index), box, PIXEL_MM))
+        return tiles
+
+    def close_up(self, side: str, index: int, planes: tuple[Plane, ...] = PLANES) -> list[Tile]:
+        """Draw the surroundings of one lesion, cut through the voxel nearest to its middle.
+
+        Parameters
+        ----------
+        side : str
+            ``manual`` or ``auto``.
+        index : int
+            Its number in the lesion table.
+        planes : tuple of Plane, default all three
+
+        Returns
+        -------
+        list of Tile
+            Squares of one size.
+
+        Raises
+        ------
+        KeyError
+            If there is no such lesion.
+        """
+        boxes = self._boxes[side]
+        found = boxes[index - 1] if 0 < index <= len(boxes) else None
+        if found is None:
+            raise KeyError(f"{self._case.name} has no {side} lesion {index}")
+        voxels = np.argwhere(self._labels[side][found] == index) + [part.start for part in found]
+        away = ((voxels - voxels.mean(axis=0)) * self.spacing) ** 2
+        middle = voxels[np.argmin(away.sum(axis=1))]
+        size = np.array([part.stop - part.start for part in found]) * self.spacing
+        edge = min(WIDEST_MM, max(CLOSE_MM, float(size.max()) + 2 * CLOSE_RIM_MM))
+        box = _around(middle, edge, self.spacing)
+        return [self._tile(Cut(plane, int(middle[plane.normal])), box, 0.0) for plane in planes]
+
+    def _turn(self, data: NDArray[np.generic]) -> NDArray[np.generic]:
+        return to_ras(Volume(data, self._case.affine)).data
+
+    def _visible(self) -> Mask:
+        """Voxels that may be shown."""
+        if self._case.brain is not None and self._case.brain.any():
+            return within_mm(self._turn(self._case.brain) != 0, RIM_MM, self.spacing)
+        return within_mm(self._union, NEAR_MM, self.spacing)
+
+    def _shades(self) -> NDArray[np.float32]:
+        """Intensities from 0 to 1, black where nothing may be shown."""
+        if self._case.image is None:
+            return np.where(self._shown, 0.25, 0).astype(np.float32)
+        values = np.nan_to_num(self._turn(self._case.image).astype(np.float32))
+        inside = values[self._shown & (values != 0)]
+        low, high = np.percentile(inside, [0.5, 99.8]) if inside.size else (0.0, 1.0)
+        scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+        return np.where(self._shown, scaled, 0).astype(np.float32)
+
+    def _tile(self, cut: Cut, box: tuple[slice, slice, slice], pixel: float) -> Tile:
+        """Cut a part of a slice; what lies off the grid is black."""
+        plane = cut.plane
+        edges = (float(self.spacing[plane.across]), float(self.spacing[plane.down]))
+        grey = _part(self._grey, cut, box)
+        rows, columns = grey.shape
+        width, height = columns * edges[0], rows * edges[1]
+        if min(edges) < pixel:
+            pixels = [
+                max(1, min(count, round(count * edge / pixel)))
+                for count, edge in zip((columns, rows), edges, strict=True)
+            ]
+            grey = canvas.magnify(grey, pixels[0], pixels[1])
+        shades = canvas.to_grey(grey.astype(np.float64), 0, 1)
+        return Tile(
+            plane,
+            self._position(cut, box),
+            np.repeat(shades[..., None], 3, axis=2),
+            edges,
+            width,
+            height,
+            tuple(self._lines(cut, box)),
+        )
+
+    def _lines(self, cut: Cut, box: tuple[slice, slice, slice]) -> Iterator[Line]:
+        for side in (MANUAL, AUTO):
+            labels = _part(self._labels[side], cut, box)
+            for index in np.unique(labels[labels != 0]).tolist():
+                kind = self._states.get((side, index), UNCOUNTED)
+                yield Line(kind, index, tuple(outlines.loops(labels == index)))
+            small = (_part(self._masks[side], cut, box) != 0) & (labels == 0)
+            if small.any():
+                yield Line(UNCOUNTED, 0, tuple(outlines.loops(small)))
+
+    def _position(self, cut: Cut, box: tuple[slice, slice, slice]) -> str:
+        point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
+        point[cut.plane.normal] = cut.index
+        where = (self._ras.affine @ point)[cut.plane.normal]
+        return f"{cut.plane.coordinate} {where:+.0f} mm"
+
+
+def _around(
+    middle: NDArray[np.int64], edge: float, spacing: NDArray[np.float64]
+) -> tuple[slice, slice, slice]:
+    """Box of about ``edge`` mm around a voxel, which may reach beyond the grid."""
+    half = [max(1, round(edge / 2 / float(step))) for step in spacing]
+    x, y, z = (
+        slice(int(at) - reach, int(at) + reach + 1) for at, reach in zip(middle, half, strict=True)
+    )
+    return x, y, z
+
+
+def _part(
+    volume: NDArray[np.generic], cut: Cut, box: tuple[slice, slice, slice]
+) -> NDArray[np.generic]:
+    """Take the part of a slice inside a box, zero off the grid, as it lies on the screen."""
+    wanted = [
+        slice(cut.index, cut.index + 1) if axis == cut.plane.normal else box[axis]
+        for axis in range(3)
+    ]
+    inside = [
+        slice(max(0, part.start), min(size, part.stop))
+        for part, size in zip(wanted, volume.shape, strict=True)
+    ]
+    missing = [
+        (there.start - part.start, part.stop - there.stop)
+        for part, there in zip(wanted, inside, strict=True)
+    ]
+    found = np.pad(volume[tuple(inside)], missing)
+    return on_screen(found, Cut(cut.plane, 0))

@@ -1,0 +1,337 @@
+"""The page of an evaluation: automatic against manual masks, in numbers, plots and pictures.
+
+Every number on it is a cell of one of the tables that the page is given. Pictures are made here,
+one case at a time; a cohort of many cases gets fewer of them, and the page says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from bids_msseg.reports import page
+from bids_msseg.reports.evaluation.comparison import KINDS, PLANES, Scene, Tile
+from bids_msseg.reports.evaluation.data import (
+    ALL,
+    ALL_SITES,
+    FALSE,
+    METRICS,
+    MISSED,
+    SITE,
+    STRATA,
+    VISIT,
+    Case,
+    Evaluation,
+    Row,
+)
+from bids_msseg.reports.evaluation.plots import agreement_plots, reliability_plot
+from bids_msseg.reports.evaluation.tables import (
+    Sheet,
+    anchor_of,
+    heading,
+    lesion_anchor,
+    pivot,
+    sheet,
+    shown,
+)
+from bids_msseg.reports.images.outlines import UNITS
+from bids_msseg.reports.images.plots import MARKERS
+from bids_msseg.reports.text import MISSING
+
+FILE_NAME = "evaluation.html"
+ROOMY_SUBJECTS = (
+    "name",
+    "site",
+    "volume_manual_ml",
+    "volume_auto_ml",
+    "volume_difference_ml",
+    "dice",
+    "ppv",
+    "sensitivity",
+    "hd95_mm",
+    "surface_dice_1mm",
+    "n_manual",
+    "n_missed",
+    "n_auto",
+    "n_false",
+    "lesion_sensitivity",
+    "lesion_ppv",
+    "lesion_f1",
+)
+"""Columns of the table of visits that are shown at once; the others can be called up."""
+LESION_COLUMNS = (
+    "index",
+    "side",
+    "state",
+    "volume_mm3",
+    "size",
+    "region",
+    "x",
+    "y",
+    "z",
+    "overlap_share",
+    "partners",
+    "mean_probability",
+)
+CASE_FIGURES = (
+    "volume_manual_ml",
+    "volume_auto_ml",
+    "dice",
+    "lesion_f1",
+    "n_missed",
+    "n_false",
+)
+HEADLINES = ("dice", "ppv", "sensitivity", "lesion_sensitivity", "lesion_ppv", "lesion_f1")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many pictures a case gets.
+
+    Attributes
+    ----------
+    slices : mapping of str to int
+        Most slices, by plane.
+    close_up_planes : int
+        Planes of a close-up, axial first.
+    close_ups : int
+        Most close-ups of missed, and of false, lesions.
+    """
+
+    slices: Mapping[str, int]
+    close_up_planes: int
+    close_ups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Close-up of a missed or false lesion, and the place of its row."""
+
+    anchor: str
+    row_anchor: str
+    words: str
+    state: str
+    tiles: tuple[tuple[Tile, Markup], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """What the page shows of one visit.
+
+    Attributes
+    ----------
+    anchor, name, site : str
+    figures : tuple of (label, unit, text)
+    resampled : str
+    tiles : tuple of (Tile, data URI)
+    cards : mapping of str to tuple of Card
+        By state, ``missed`` and ``false``.
+    totals : mapping of str to int
+        Lesions in that state, shown or not.
+    lesions, strata : Sheet
+    """
+
+    anchor: str
+    name: str
+    site: str
+    figures: tuple[tuple[str, str, str], ...]
+    resampled: str
+    tiles: tuple[tuple[Tile, Markup], ...]
+    cards: Mapping[str, tuple[Card, ...]]
+    totals: Mapping[str, int]
+    lesions: Sheet
+    strata: Sheet
+
+
+def write_page(evaluation: Evaluation, out: Path) -> Path:
+    """Write ``evaluation.html``, which holds all that it shows and opens without a network.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Its cases are loaded one at a time.
+    out : Path
+        Folder of the tables.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    CannotCreateError
+        If it cannot be written.
+    """
+    return page.save(out / FILE_NAME, render_page(evaluation))
+
+
+def render_page(evaluation: Evaluation) -> str:
+    """Fill the page.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+
+    Returns
+    -------
+    str
+    """
+    tables, words = evaluation.tables, evaluation.definitions
+    states = Counter(str(row["state"]) for row in tables["lesions"])
+    plan = plan_for(len(tables["subjects"]), states[MISSED] + states[FALSE])
+    script = page.asset("templates/evaluation.js")
+    return page.render(
+        "evaluation.html",
+        title=evaluation.title,
+        notes=evaluation.notes,
+        headlines=_headlines(tables["sites"]),
+        plots=(
+            *agreement_plots(tables["subjects"], tables["cohort"]),
+            *reliability_plot(tables["reliability"]),
+        ),
+        sites=_sites(tables["subjects"]),
+        subjects=_subjects(tables["subjects"], words),
+        metrics=pivot(tables["sites"], "site", "metric", "mean", words.get("sites", {})),
+        cohort=pivot(tables["cohort"], "name", "statistic", "value", words.get("cohort", {})),
+        strata=_strata((r for r in tables["strata"] if r["scope"] in (SITE, ALL)), words),
+        cases=[_case_view(case, plan, evaluation) for case in evaluation.cases()],
+        plan=plan,
+        kinds=KINDS,
+        markers=MARKERS,
+        units=UNITS,
+        files=sorted(tables),
+        definitions={
+            name: {heading(column).label: text for column, text in columns.items()}
+            for name, columns in words.items()
+        },
+        script=script,
+        script_hash=page.script_hash(script),
+    )
+
+
+def plan_for(cases: int, disagreements: int) -> Plan:
+    """Choose how many pictures a case gets, so that the page of a large cohort still opens.
+
+    Parameters
+    ----------
+    cases : int
+        Visits in all.
+    disagreements : int
+        Missed and false lesions in all.
+
+    Returns
+    -------
+    Plan
+
+    Examples
+    --------
+    >>> plan_for(13, 300)
+    Plan(slices={'axial': 6, 'coronal': 2, 'sagittal': 2}, close_up_planes=3, close_ups=1000)
+    >>> plan_for(200, 6000)
+    Plan(slices={'axial': 1, 'coronal': 1, 'sagittal': 1}, close_up_planes=1, close_ups=10)
+    """
+    counts = (6, 2, 2) if cases <= 30 else (3, 1, 1) if cases <= 80 else (1, 1, 1)
+    slices = {plane.name: count for plane, count in zip(PLANES, counts, strict=True)}
+    most = 1000 if disagreements <= 4000 else max(3, 2000 // max(1, cases))
+    return Plan(slices, 3 if disagreements <= 1200 else 1, most)
+
+
+def _case_view(case: Case, plan: Plan, evaluation: Evaluation) -> CaseView:
+    scene = Scene(case)
+    rows = {
+        state: [row for row in case.lesion_rows if row["state"] == state]
+        for state in (MISSED, FALSE)
+    }
+    own = (r for r in evaluation.tables["strata"] if (r["scope"], r["name"]) == (VISIT, case.name))
+    return CaseView(
+        anchor=anchor_of(case.name),
+        name=case.name,
+        site=case.site,
+        figures=tuple(
+            (heading(name).label, heading(name).unit, shown(name, case.subject_row.get(name)))
+            for name in CASE_FIGURES
+        ),
+        resampled=shown("resampled", case.subject_row.get("resampled")),
+        tiles=_pictures(scene.slices(plan.slices)),
+        cards={
+            state: tuple(_card(scene, case.name, row, plan) for row in found[: plan.close_ups])
+            for state, found in rows.items()
+        },
+        totals={state: len(found) for state, found in rows.items()},
+        lesions=_lesions(case, plan, evaluation.definitions),
+        strata=_strata(own, evaluation.definitions),
+    )
+
+
+def _card(scene: Scene, name: str, row: Row, plan: Plan) -> Card:
+    side, index = str(row["side"]), int(row["index"])
+    place = lesion_anchor(name, side, index)
+    volume = f"{shown('volume_mm3', row['volume_mm3'])} mm³"
+    region = shown("region", row["region"])
+    return Card(
+        anchor=f"{place}-view",
+        row_anchor=place,
+        words=", ".join(text for text in (volume, region) if text != MISSING),
+        state=f"{row['state']} {index}",
+        tiles=_pictures(scene.close_up(side, index, PLANES[: plan.close_up_planes])),
+    )
+
+
+def _pictures(tiles: Iterable[Tile]) -> tuple[tuple[Tile, Markup], ...]:
+    return tuple((tile, page.data_uri(tile.png)) for tile in tiles)
+
+
+def _lesions(case: Case, plan: Plan, words: Mapping[str, Mapping[str, str]]) -> Sheet:
+    """Rows of the lesion table; those with a close-up lead to it."""
+    ranks: Counter[str] = Counter()
+    links: dict[tuple[str, int], str] = {}
+    for row in case.lesion_rows:
+        state = str(row["state"])
+        ranks[state] += 1
+        if state in (MISSED, FALSE) and ranks[state] <= plan.close_ups:
+            key = (str(row["side"]), int(row["index"]))
+            links[key] = lesion_anchor(case.name, *key) + "-view"
+    return sheet(
+        case.lesion_rows,
+        LESION_COLUMNS,
+        words.get("lesions", {}),
+        link=lambda row: links.get((str(row["side"]), int(row["index"])), ""),
+        anchor=lambda row: lesion_anchor(case.name, str(row["side"]), int(row["index"])),
+    )
+
+
+def _subjects(rows: Sequence[Row], words: Mapping[str, Mapping[str, str]]) -> Sheet:
+    names = [n for n in rows[0] if n not in ROOMY_SUBJECTS] if rows else []
+    link: Callable[[Row], str] = lambda row: anchor_of(str(row["name"]))  # noqa: E731
+    return sheet(
+        rows, (*ROOMY_SUBJECTS, *names), words.get("subjects", {}), link=link, extra=set(names)
+    )
+
+
+def _strata(rows: Iterable[Row], words: Mapping[str, Mapping[str, str]]) -> Sheet:
+    names = [name for name in STRATA if name != "scope"]
+    return sheet(list(rows), names, words.get("strata", {}))
+
+
+def _headlines(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+    """Label, mean, interval and number of visits of the main measures over all sites."""
+    found = {r["metric"]: r for r in rows if r["site"] == ALL_SITES and r["metric"] in METRICS}
+    return [
+        (
+            heading(name).label,
+            shown(name, found[name].get("mean")),
+            f"{shown(name, found[name]['low'])} to {shown(name, found[name]['high'])}",
+            shown("n_visits", found[name].get("n_visits")),
+        )
+        for name in HEADLINES
+        if name in found
+    ]
+
+
+def _sites(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(str(row["site"]) for row in rows))

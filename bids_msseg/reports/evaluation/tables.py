@@ -1,0 +1,258 @@
+"""Cells and headings of an evaluation's tables, as the page shows them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from bids_msseg.reports.evaluation.data import Row
+from bids_msseg.reports.text import MISSING, decimal, millilitres, words
+
+UNITS = {"_ml": "mL", "_mm3": "mm³", "_mm": "mm"}
+SPELLED = {
+    "dice": "Dice",
+    "ppv": "PPV",
+    "hd95": "HD95",
+    "assd": "ASSD",
+    "ndsc": "nDSC",
+    "f1": "F1",
+    "isbi": "ISBI",
+    "ltpr": "LTPR",
+    "lfpr": "LFPR",
+    "anima": "Anima",
+    "ece": "ECE",
+    "icc": "ICC",
+    "bland": "Bland",
+    "altman": "Altman",
+    "pearson": "Pearson",
+    "1mm": "1 mm",
+}
+"""Parts of names that are not written in small letters."""
+PLAIN = {
+    "n_manual": "manual lesions",
+    "n_auto": "automatic lesions",
+    "n_missed": "missed",
+    "n_false": "false",
+    "n_found": "found",
+    "n_true": "true",
+    "n_patients": "patients",
+    "n_visits": "visits",
+    "name": "visit",
+    "index": "no.",
+    "volume_manual_ml": "manual load",
+    "volume_auto_ml": "automatic load",
+    "volume_mean_ml": "mean load",
+    "icc_2_1": "ICC(2,1)",
+}
+MILLIMETRES = ("x", "y", "z")
+DIGITS = {"ece": 3, "ece_brain": 4, "mean_probability": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """Heading of a column.
+
+    Attributes
+    ----------
+    label, unit : str
+    title : str
+        Definition.
+    numeric : bool
+    extra : bool
+        Whether it is only shown when asked for.
+    """
+
+    label: str
+    unit: str = ""
+    title: str = ""
+    numeric: bool = True
+    extra: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row: its own anchor, where its first cell leads (both may be empty), and its cells."""
+
+    anchor: str
+    link: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table as it is shown."""
+
+    headings: tuple[Heading, ...]
+    entries: tuple[Entry, ...]
+
+
+def anchor_of(name: str) -> str:
+    """Turn the name of a visit into an anchor.
+
+    Examples
+    --------
+    >>> anchor_of("sub-01_ses-2"), anchor_of('a "<b>')
+    ('sub-01_ses-2', 'a-b-')
+    """
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+
+
+def lesion_anchor(name: str, side: str, index: int) -> str:
+    """Name the row of a lesion.
+
+    Examples
+    --------
+    >>> lesion_anchor("sub-01", "auto", 3)
+    'sub-01-auto-3'
+    """
+    return f"{anchor_of(name)}-{side}-{index}"
+
+
+def heading(name: str, title: str = "", *, numeric: bool = True, extra: bool = False) -> Heading:
+    """Make the heading of a column readable.
+
+    Examples
+    --------
+    >>> heading("hd95_mm").label, heading("hd95_mm").unit, heading("anima_paper_f1").label
+    ('HD95', 'mm', 'Anima paper F1')
+    """
+    ending = next((end for end in UNITS if name.endswith(end)), "")
+    unit = UNITS.get(ending, "mm" if name in MILLIMETRES else "")
+    parts = name.removesuffix(ending).split("_")
+    label = PLAIN.get(name) or " ".join(SPELLED.get(part, part) for part in parts)
+    return Heading(label, unit, title, numeric, extra)
+
+
+def shown(name: str, value: object) -> str:
+    """Write a cell.
+
+    Parameters
+    ----------
+    name : str
+        Column, or the metric that the value is of.
+    value : object
+        Number or text; NaN and None are ``n/a``.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> shown("dice", 0.5678), shown("volume_difference_ml", -41.26), shown("n_false", 3)
+    ('0.57', '-41.3', '3')
+    >>> shown("dice", float("nan")), shown("volume_difference_ml", 1.25), shown("x", -3.14)
+    ('n/a', '+1.25', '-3.1')
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return words(str(value)) if name == "region" else str(value)
+    sign = "-" if value < 0 else "+" if "difference" in name or "bland" in name else ""
+    if isinstance(value, int):
+        return str(value)
+    if name.endswith("_ml"):
+        return sign + millilitres(abs(value))
+    digits = 1 if name.endswith(("_mm", "_mm3")) or name in MILLIMETRES else DIGITS.get(name, 2)
+    return sign + decimal(abs(value), digits)
+
+
+def sheet(
+    rows: Sequence[Row],
+    names: Sequence[str],
+    definitions: Mapping[str, str],
+    *,
+    link: Callable[[Row], str] = lambda _: "",
+    anchor: Callable[[Row], str] = lambda _: "",
+    extra: Collection[str] = (),
+) -> Sheet:
+    """Arrange some columns of a table.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+    names : sequence of str
+        Columns in the order in which they are shown.
+    definitions : mapping of str to str
+    link, anchor : callable
+        From a row: where its first cell leads, and its own name on the page.
+    extra : collection of str
+        Columns that are only shown when asked for.
+
+    Returns
+    -------
+    Sheet
+    """
+    headings = tuple(
+        heading(
+            name,
+            definitions.get(name, ""),
+            numeric=not any(isinstance(row.get(name), str) for row in rows),
+            extra=name in extra,
+        )
+        for name in names
+    )
+    return Sheet(
+        headings,
+        tuple(
+            Entry(anchor(row), link(row), tuple(shown(name, row.get(name)) for name in names))
+            for row in rows
+        ),
+    )
+
+
+def pivot(
+    rows: Sequence[Row], group: str, item: str, value: str, definitions: Mapping[str, str]
+) -> Sheet:
+    """Put a long table's items under each other and its groups beside each other.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        With columns ``low``, ``high`` and ``n_visits`` beside those named here.
+    group, item, value : str
+        Columns.
+    definitions : mapping of str to str
+        By column and by item.
+
+    Returns
+    -------
+    Sheet
+        A cell is the value, its interval where there is one, and the number of visits.
+    """
+    groups = list(dict.fromkeys(str(row[group]) for row in rows))
+    items = list(dict.fromkeys(str(row[item]) for row in rows))
+    cells = {(str(row[item]), str(row[group])): row for row in rows}
+    return Sheet(
+        (
+            Heading(item, numeric=False),
+            *(Heading(name, title=definitions.get(value, "")) for name in groups),
+            Heading("definition", numeric=False),
+        ),
+        tuple(
+            Entry(
+                "",
+                "",
+                (
+                    " ".join(filter(None, (heading(name).label, _bracketed(heading(name).unit)))),
+                    *(_with_interval(name, cells.get((name, one)), value) for one in groups),
+                    definitions.get(name, ""),
+                ),
+            )
+            for name in items
+        ),
+    )
+
+
+def _bracketed(unit: str) -> str:
+    return f"({unit})" if unit else ""
+
+
+def _with_interval(name: str, row: Row | None, value: str) -> str:
+    if row is None:
+        return MISSING
+    low, high = shown(name, row.get("low")), shown(name, row.get("high"))
+    interval = "" if MISSING in (low, high) else f" ({low} to {high})"
+    return f"{shown(name, row.get(value))}{interval}"

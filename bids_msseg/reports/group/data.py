@@ -1,0 +1,243 @@
+"""What the page of a cohort shows of every visit, as compact data for its script."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.lesions.regions import Region
+from bids_msseg.reports.atlas import AtlasView
+from bids_msseg.reports.group.cohort import Facets
+from bids_msseg.reports.group.columns import Column
+from bids_msseg.reports.group.frequency import Frequency
+from bids_msseg.reports.tables import Row
+from bids_msseg.reports.text import MISSING, decimal, without_folders
+
+ROWS = 100
+"""Rows of the table that a page shows at once, unless its reader chooses another number."""
+MOST_FLAGS = 20
+"""Kinds of flags that the filter lists."""
+OTHER_FLAG = "another flag"
+_NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:\.\d+)?|\.\d+)")
+"""Not those that are part of a word, such as T1w."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """What the page shows.
+
+    Attributes
+    ----------
+    out_dir : Path
+        Top folder of the outputs, for the pictures of visits.
+    records : tuple of VisitRecord
+    rows : tuple of mapping
+        Of the group table, in the same order.
+    columns : tuple of Column
+        Those of the table that the page shows, the participant first.
+    loads : tuple of float or None
+        Lesion load of each visit in mL, after QC where there is some.
+    excluded : frozenset of str
+        Keys of the visits that a reader left out.
+    reviewed : int or None
+        Visits that a reader looked at; None where no QC was given.
+    facets : Facets
+    summary : tuple of mapping
+        Of ``group_lesions_summary.tsv``.
+    mixtures : tuple of str
+        What makes visits hard to compare.
+    frequency : Frequency or None
+    atlases : tuple of AtlasView
+        Load per region, after QC without the visits that were left out.
+    """
+
+    out_dir: Path
+    records: tuple[VisitRecord, ...]
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    loads: tuple[float | None, ...]
+    excluded: frozenset[str]
+    reviewed: int | None
+    facets: Facets
+    summary: tuple[Row, ...]
+    mixtures: tuple[str, ...]
+    frequency: Frequency | None
+    atlases: tuple[AtlasView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The kinds of flags in a cohort.
+
+    Attributes
+    ----------
+    kinds : tuple of (str, int)
+        Kind and number of its visits, the most frequent first.
+    visits : tuple of tuple of int
+        Of each visit, the places of its kinds in ``kinds``.
+    """
+
+    kinds: tuple[tuple[str, int], ...]
+    visits: tuple[tuple[int, ...], ...]
+
+    @property
+    def flagged(self) -> int:
+        """Number of visits with any flag."""
+        return sum(map(bool, self.visits))
+
+
+def sort_flags(records: Iterable[VisitRecord]) -> Flags:
+    """Find the kinds of flags: numbers in them do not count.
+
+    Parameters
+    ----------
+    records : iterable of VisitRecord
+
+    Returns
+    -------
+    Flags
+        With at most :data:`MOST_FLAGS` kinds; the last one then stands for all others.
+
+    Examples
+    --------
+    >>> texts = (("T1w: 3.3 mm",), (), ("T1w: 5 mm", "T2w: noisy"))
+    >>> found = sort_flags(VisitRecord("1", None, "", "ok", flags=flags) for flags in texts)
+    >>> found.kinds
+    (('T1w: … mm', 2), ('T2w: noisy', 1))
+    >>> found.visits, found.flagged
+    (((0,), (), (0, 1)), 2)
+    """
+    found = [{_kind(text) for text in _remarks(record)} for record in records]
+    counts = Counter(kind for kinds in found for kind in kinds)
+    names = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    kept = names if len(names) <= MOST_FLAGS else [*names[: MOST_FLAGS - 1], OTHER_FLAG]
+    place = {name: min(i, len(kept) - 1) for i, name in enumerate(names)}
+    visits = tuple(tuple(sorted({place[kind] for kind in kinds})) for kinds in found)
+    numbers = Counter(one for places in visits for one in places)
+    return Flags(tuple((name, numbers[i]) for i, name in enumerate(kept)), visits)
+
+
+def _remarks(record: VisitRecord) -> tuple[str, ...]:
+    return (*record.flags, *(record.quality_reasons or ()))
+
+
+def _kind(flag: str) -> str:
+    return _NUMBER.sub("…", without_folders(flag))
+
+
+def pack(values: Sequence[Hashable]) -> list[Any] | dict[str, list[Any]]:
+    """Write values that come again once only.
+
+    Parameters
+    ----------
+    values : sequence
+
+    Returns
+    -------
+    list or dict
+        The values as they are, or ``levels`` with the place of each value in them as ``codes``.
+
+    Examples
+    --------
+    >>> pack(["a", "b", "c"])
+    ['a', 'b', 'c']
+    >>> pack(["ok", "ok", "failed", "ok"])
+    {'levels': ['ok', 'failed'], 'codes': [0, 0, 1, 0]}
+    """
+    place = {value: code for code, value in enumerate(dict.fromkeys(values))}
+    if 2 * len(place) > len(values):
+        return list(values)
+    return {"levels": list(place), "codes": [place[value] for value in values]}
+
+
+def shorten(value: float | None) -> float | None:
+    """Keep six digits of a number, more than a plot can show.
+
+    Examples
+    --------
+    >>> [shorten(x) for x in (12.3456789, 3.0, None)]
+    [12.3457, 3, None]
+    """
+    if value is None:
+        return None
+    return _whole(float(f"{value:.6g}"))
+
+
+def _whole(value: float) -> float:
+    return int(value) if value.is_integer() else value
+
+
+def page_data(
+    cohort: Cohort, flags: Flags, pictures: Sequence[str | None] = ()
+) -> dict[str, object]:
+    """Collect what the script of the page shows, column by column in the order of the visits.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    flags : Flags
+        Of the same visits.
+    pictures : sequence of str or None
+        Address of each visit's small picture; empty where no visit has one.
+
+    Returns
+    -------
+    dict
+        JSON values. Lists with many equal values are as :func:`pack` writes them.
+    """
+    finished = [record if record.status == "ok" else None for record in cohort.records]
+    levels, numbers = cohort.facets.levels, cohort.facets.numbers
+    return {
+        "rows": ROWS,
+        "columns": [_column(cohort, column) for column in cohort.columns],
+        "sessions": pack([record.session for record in cohort.records]),
+        "loads": [shorten(load) for load in cohort.loads],
+        "excluded": [i for i, one in enumerate(cohort.records) if one.key in cohort.excluded],
+        "flags": pack(flags.visits),
+        "regions": [
+            [region.label, [_region_ml(record, region) for record in finished]]
+            for region in Region
+        ],
+        "levels": [[name, pack(values)] for name, values in levels.items()],
+        "numbers": [[name, list(map(shorten, values))] for name, values in numbers.items()],
+        "summary": list(cohort.summary),
+        "load": "lesion load" + (" after QC" if cohort.reviewed is not None else ""),
+        "pictures": list(pictures),
+    }
+
+
+def _column(cohort: Cohort, column: Column) -> dict[str, object]:
+    texts = [text_on_page(row, column) for row in cohort.rows]
+    numbers = column.digits is not None
+    return {
+        "name": column.name,
+        "digits": column.digits,
+        "tag": bool(column.levels),
+        "values": [_number(text) for text in texts] if numbers else pack(texts),
+    }
+
+
+def text_on_page(row: Mapping[str, str], column: Column) -> str:
+    """Round a number (the table file has all digits); put reasons where flags would stand."""
+    value = row[column.name]
+    if column.name == "flags":
+        remarks = [text for text in (row["reason"], value) if text != MISSING]
+        return "; ".join(remarks)
+    if column.digits is None or value == MISSING:
+        return value
+    return decimal(float(value), column.digits)
+
+
+def _number(text: str) -> float | None:
+    return None if text == MISSING else _whole(float(text))
+
+
+def _region_ml(record: VisitRecord | None, region: Region) -> float | None:
+    if record is None:
+        return None
+    return shorten(record.regions.get(region.label, (None, None))[0] or 0.0)

@@ -1,0 +1,220 @@
+"""Where a cohort has its lesions: the share of participants with one, in template space."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from bids_msseg.bids.paths import visit_dir
+from bids_msseg.bids.visit import Visit
+from bids_msseg.imaging.template import EMBEDDED, load_template
+from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.reports.images import canvas
+from bids_msseg.reports.images.canvas import Picture, Text
+from bids_msseg.reports.images.slices import AXIAL, Cut, even_slices, on_screen, to_ras
+
+SLICES = 10
+COLUMNS = 5
+LEAST_WIDTH = 480
+"""Pixels that the legend needs."""
+SCALE = 0.8
+"""Millimetres a pixel."""
+COLOURS = np.array([[120, 20, 60], [220, 60, 20], [255, 170, 20], [255, 250, 190]], float)
+"""From one participant to the most anywhere."""
+_SPACE = re.compile(
+    r"_space-(?P<name>[0-9A-Za-z+]+)_res-(?P<resolution>\d+)_label-L_mask\.nii\.gz$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """Lesions of a cohort in template space.
+
+    Attributes
+    ----------
+    space : str
+        TemplateFlow identifier.
+    resolution : int
+    share : Volume
+        Share of participants with a lesion there at any visit, 0 to 1.
+    participants : int
+    most : int
+        Participants with a lesion at the same place, at most.
+    """
+
+    space: str
+    resolution: int
+    share: Volume
+    participants: int
+    most: int
+
+
+def lesion_frequency(out_dir: Path, visits: Iterable[Visit]) -> Frequency | None:
+    """Count lesions in the template that most visits have a mask in.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visits : iterable of Visit
+        Those that count.
+
+    Returns
+    -------
+    Frequency or None
+        None where fewer than two participants have a mask in the same template.
+    """
+    masks: dict[tuple[str, int], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for visit in visits:
+        folder = visit_dir(out_dir, visit) / "anat"
+        for path in sorted(folder.glob(f"{visit.prefix}_space-*_label-L_mask.nii.gz")):
+            if match := _SPACE.search(path.name):
+                masks[match["name"], int(match["resolution"])][visit.participant].append(path)
+    if not masks:
+        return None
+    counts = Counter({space: len(people) for space, people in masks.items()})
+    (name, resolution), _ = counts.most_common(1)[0]
+    return _count(name, resolution, list(masks[name, resolution].values()))
+
+
+def _count(name: str, resolution: int, people: Sequence[Sequence[Path]]) -> Frequency | None:
+    affine: NDArray[np.float64] | None = None
+    total: NDArray[np.int32] | None = None
+    counted = 0
+    for paths in people:
+        found = [volume for path in paths if (volume := _mask(path)) is not None]
+        if affine is None and found:
+            affine, total = found[0].affine, np.zeros(found[0].shape, np.int32)
+        found = [volume for volume in found if total is not None and volume.shape == total.shape]
+        if total is None or not found:
+            continue
+        total += np.any([volume.data != 0 for volume in found], axis=0)
+        counted += 1
+    if total is None or affine is None or counted < 2:
+        return None
+    share = Volume((total / counted).astype(np.float32), affine)
+    return Frequency(name, resolution, share, counted, int(total.max()))
+
+
+def _mask(path: Path) -> Volume | None:
+    try:
+        return load_volume(path, np.uint8)
+    except (OSError, EOFError, ValueError, ImageFileError):
+        return None
+
+
+def write_frequency(frequency: Frequency, path: Path) -> None:
+    """Write the shares as NIfTI; the same input gives the same bytes."""
+    image = nib.Nifti1Image(frequency.share.data, frequency.share.affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def draw_frequency(frequency: Frequency) -> bytes:
+    """Paint axial slices of the template with the shares on them.
+
+    Parameters
+    ----------
+    frequency : Frequency
+
+    Returns
+    -------
+    bytes
+        A PNG that says what it shows.
+    """
+    share = to_ras(frequency.share)
+    under = _template(frequency)
+    brain = np.ones(share.shape, bool) if under is None else under.data > 0
+    box = bounding_box(brain, margin=4)
+    grey = np.zeros(share.shape) if under is None else under.data
+    brain, grey, shown = brain[box], grey[box], share.data[box]
+    indices = even_slices(brain, 2, SLICES)[::-1]
+    high = float(np.percentile(grey[brain], 99.5))
+    width, height = (round(mm / SCALE) for mm in brain.shape[:2] * share.spacing[:2])
+    places, (whole, tall) = canvas.flow(
+        [(width, height)] * len(indices), COLUMNS * (width + canvas.GAP)
+    )
+    whole = max(whole, LEAST_WIDTH)
+    picture: Picture = np.zeros((tall + canvas.FOOTER, whole, 3), np.uint8)
+    texts = []
+    for index, place in zip(indices, places, strict=True):
+        cut = Cut(AXIAL, index)
+        tiles = (on_screen(grey, cut), on_screen(shown, cut))
+        canvas.patch(picture, place)[:] = _tile(*tiles, width, height, high, frequency)
+        z = (share.affine @ (0, 0, index + box[2].start, 1))[2]
+        texts.append(Text(place.left + 4, place.top + height - 4, f"z {z:+.0f} mm", "ld"))
+    texts += _legend(picture, frequency, whole, tall)
+    return canvas.encode(
+        canvas.write_letters(picture, texts),
+        title="Lesion frequency",
+        description=words(frequency),
+    )
+
+
+def words(frequency: Frequency) -> str:
+    """Say what the map shows."""
+    return (
+        f"Share of {frequency.participants} participants with a lesion at any of their visits, in "
+        f"{frequency.space}; brightest where {frequency.most} of them have one. Radiological "
+        "display: left is on the right."
+    )
+
+
+def _tile(
+    grey: NDArray[np.generic],
+    share: NDArray[np.generic],
+    width: int,
+    height: int,
+    high: float,
+    frequency: Frequency,
+) -> Picture:
+    under = canvas.to_grey(canvas.magnify(grey, width, height), 0, high * 1.25)
+    tile = np.repeat(under[..., None], 3, axis=2)
+    count = canvas.magnify(share, width, height, order=0) * frequency.participants
+    tile[count > 0.5] = _colour(count[count > 0.5], frequency.most)
+    return tile
+
+
+def _colour(count: NDArray[np.float64], most: int) -> Picture:
+    """Colours of numbers of participants, shape (n, 3)."""
+    step = np.clip((count - 1) / max(most - 1, 1), 0, 1) * (len(COLOURS) - 1)
+    lower = np.minimum(step.astype(int), len(COLOURS) - 2)
+    part = (step - lower)[:, None]
+    mixed: Picture = np.rint(COLOURS[lower] * (1 - part) + COLOURS[lower + 1] * part).astype(
+        np.uint8
+    )
+    return mixed
+
+
+def _legend(picture: Picture, frequency: Frequency, whole: int, tall: int) -> list[Text]:
+    left, width, middle = 96, 140, tall + canvas.FOOTER // 2
+    ramp = np.linspace(1, max(frequency.most, 1), width)
+    picture[middle - 5 : middle + 5, left : left + width] = _colour(ramp, frequency.most)
+    return [
+        Text(left - 8, middle, "1 participant", "rm", canvas.CLEAR),
+        Text(
+            left + width + 8,
+            middle,
+            f"{frequency.most} of {frequency.participants}",
+            "lm",
+            canvas.CLEAR,
+        ),
+        Text(whole - 4, middle, "left is on the right", "rm"),
+    ]
+
+
+def _template(frequency: Frequency) -> Volume | None:
+    """Give the embedded template where the map lies on it; nothing is fetched for a picture."""
+    if (frequency.space, frequency.resolution) != (EMBEDDED, 1):
+        return None
+    volume = to_ras(load_template().volume)
+    return volume if volume.shape == to_ras(frequency.share).shape else None

@@ -1,0 +1,224 @@
+"""The cohort's table: one row a visit, from the records alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bids_msseg.bids.paths import group_path
+from bids_msseg.bids.record import VisitRecord, read_records
+from bids_msseg.bids.sidecars import template_uri
+from bids_msseg.errors import CannotCreateError, NoInputError
+from bids_msseg.reports import page
+from bids_msseg.reports.atlas import atlas_rows, group_atlas_dictionary, view_atlases
+from bids_msseg.reports.check import read_limits
+from bids_msseg.reports.group.cohort import (
+    Participants,
+    find_facets,
+    note_absent,
+    read_participants,
+    summarise,
+    summary_dictionary,
+)
+from bids_msseg.reports.group.columns import Column
+from bids_msseg.reports.group.data import Cohort
+from bids_msseg.reports.group.frequency import Frequency, lesion_frequency, write_frequency
+from bids_msseg.reports.group.page import render_group
+from bids_msseg.reports.group.table import columns, data_dictionary, group_rows, mixtures
+from bids_msseg.reports.participant import visit_of
+from bids_msseg.reports.qc import Review, read_reviews
+from bids_msseg.reports.tables import Row
+from bids_msseg.reports.text import MISSING, counted, listed
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFiles:
+    """What the group level wrote.
+
+    Attributes
+    ----------
+    tsv, json, html : Path
+    visits, incomplete : int
+        Rows in all, and those that are not "ok".
+    notes : tuple of str
+        What the user should know of the table, one sentence each.
+    """
+
+    tsv: Path
+    json: Path
+    html: Path
+    visits: int
+    incomplete: int
+    notes: tuple[str, ...] = ()
+
+
+def write_group(
+    out_dir: Path,
+    *,
+    bids_dir: Path | None = None,
+    qc_dir: Path | None = None,
+    records: Sequence[VisitRecord] | None = None,
+) -> GroupFiles:
+    """Write the tables of the cohort, its map and its page, dictionaries beside them.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs; of each visit the record, the small pictures, the mask in
+        template space and the loads per region are read.
+    bids_dir : Path, optional
+        Dataset whose ``participants.tsv`` divides the cohort; may be missing.
+    qc_dir : Path, optional
+        Folder with the files that readers saved; see :mod:`bids_msseg.reports.qc`.
+    records : sequence of VisitRecord, optional
+        What became of the visits; read from OUT where not given.
+
+    Returns
+    -------
+    GroupFiles
+
+    Raises
+    ------
+    NoInputError
+        If no visit is recorded, or the QC folder holds no file.
+    DataError
+        If a QC file cannot be used.
+    CannotCreateError
+        If a file cannot be written, or one of an earlier run not be removed.
+    """
+    records = read_records(out_dir) if records is None else tuple(records)
+    if not records:
+        raise NoInputError(
+            f"no visit is recorded in {out_dir}",
+            hint="run the participant level into this folder first",
+        )
+    reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
+    limits = read_limits(out_dir)
+    rows = group_rows(records, reviews, limits)
+    people = read_participants(bids_dir)
+    regions = atlas_rows(out_dir, records)
+    cohort = _cohort(out_dir, people, records, rows, reviews, regions)
+    _write_frequency(out_dir, cohort.frequency)
+    _write_atlases(out_dir, regions)
+    _save_table(group_path(out_dir, ".tsv", "summary"), cohort.summary)
+    _save_json(group_path(out_dir, ".json", "summary"), summary_dictionary())
+    return GroupFiles(
+        tsv=_save_table(group_path(out_dir, ".tsv"), rows),
+        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews, limits)),
+        html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
+        visits=len(records),
+        incomplete=sum(record.status != "ok" for record in records),
+        notes=(*_without_result(records), *people.notes, *note_absent(people, rows)),
+    )
+
+
+def _without_result(records: Sequence[VisitRecord]) -> tuple[str, ...]:
+    names = [f"{one.key} ({_in_words(one)})" for one in records if one.status != "ok"]
+    if not names:
+        return ()
+    count = f"{len(names)} of {counted(len(records), 'visit')}"
+    return (f"{count} without a result: {listed(names)}; the group table says why",)
+
+
+def _in_words(record: VisitRecord) -> str:
+    return "still running" if record.status == "running" else record.status
+
+
+def _reviews(qc_dir: Path, out_dir: Path, records: Sequence[VisitRecord]) -> Mapping[str, Review]:
+    visits = {record.key: visit_of(record) for record in records if record.prefix}
+    return read_reviews(qc_dir, out_dir, visits)
+
+
+def _cohort(
+    out_dir: Path,
+    people: Participants,
+    records: tuple[VisitRecord, ...],
+    rows: Sequence[Row],
+    reviews: Mapping[str, Review] | None,
+    regions: Sequence[Row],
+) -> Cohort:
+    facets = find_facets(rows, people.rows)
+    load = "lesion_load_ml" if reviews is None else "qc_lesion_load_ml"
+    loads = [None if row[load] == MISSING else float(row[load]) for row in rows]
+    excluded = {key for key, one in (reviews or {}).items() if one.verdict == "reject"}
+    counted = [one for one in records if one.status == "ok" and one.key not in excluded]
+    return Cohort(
+        out_dir=out_dir,
+        records=records,
+        rows=tuple(rows),
+        columns=_shown(columns(reviews), rows),
+        loads=tuple(loads),
+        excluded=frozenset(excluded),
+        reviewed=None if reviews is None else len(reviews),
+        facets=facets,
+        summary=tuple(summarise(rows, loads, facets)),
+        mixtures=tuple(mixtures(rows)),
+        frequency=lesion_frequency(out_dir, map(visit_of, counted)),
+        atlases=view_atlases([row for row in regions if _key(row) not in excluded]),
+    )
+
+
+def _key(row: Row) -> str:
+    """Name the visit of a row."""
+    session = row["session_id"]
+    return row["participant_id"] + ("" if session == MISSING else f"_{session}")
+
+
+def _shown(known: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Leave out of the page what no visit has; the table file has every column."""
+    return tuple(
+        column
+        for column in known
+        if column.shown
+        and (column.name == "flags" or any(row[column.name] != MISSING for row in rows))
+    )
+
+
+def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
+    """Write the map with its sidecar; one of an earlier run must not stay."""
+    image = group_path(out_dir, ".nii.gz", "frequency")
+    beside = group_path(out_dir, ".json", "frequency")
+    if frequency is None:
+        for path in (image, beside):
+            _remove(path)
+        return
+    content = {
+        "Description": "Share of participants with a lesion at any of their visits",
+        "SpatialReference": template_uri(frequency.space, str(frequency.resolution)),
+        "Participants": frequency.participants,
+        "MostParticipants": frequency.most,
+    }
+    _save_json(beside, content)
+    page.save(image, lambda path: write_frequency(frequency, path))
+
+
+def _write_atlases(out_dir: Path, rows: Sequence[Row]) -> None:
+    """Write the load per region of all visits; what an earlier run wrote must not stay."""
+    table, beside = (group_path(out_dir, extension, "atlas") for extension in (".tsv", ".json"))
+    if rows:
+        _save_json(beside, group_atlas_dictionary())
+        _save_table(table, rows)
+        return
+    for path in (table, beside):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotCreateError(
+            f"cannot remove {path}: {error.strerror or error}",
+            hint="remove it yourself, or make the folder writable",
+        ) from error
+
+
+def _save_table(path: Path, rows: Sequence[Row]) -> Path:
+    lines = ["\t".join(rows[0]), *("\t".join(row.values()) for row in rows)]
+    return page.save(path, "\n".join(lines) + "\n")
+
+
+def _save_json(path: Path, content: Mapping[str, object]) -> Path:
+    return page.save(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,233 @@
+"""The rows of the cohort's table, its dictionary, and what makes visits hard to compare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from bids_msseg.bids.files import format_cell
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.reports.check import LoadLimits
+from bids_msseg.reports.group.brain_columns import brain_columns
+from bids_msseg.reports.group.columns import (
+    Column,
+    change_columns,
+    circumstance_columns,
+    identity_columns,
+    measure_columns,
+    measured,
+    min_volume_of,
+    region_columns,
+    trust_columns,
+)
+from bids_msseg.reports.qc import Review
+
+
+def columns(
+    reviews: Mapping[str, Review] | None = None, limits: LoadLimits | None = None
+) -> tuple[Column, ...]:
+    """List the columns of the group table, the only place where they stand.
+
+    Parameters
+    ----------
+    reviews : mapping of str to Review, optional
+        What readers decided, by key of the visit; adds the columns of QC.
+    limits : LoadLimits, optional
+        From :func:`bids_msseg.reports.check.read_limits`; adds their columns.
+
+    Returns
+    -------
+    tuple of Column
+        In the order of the file.
+    """
+    qc = () if reviews is None else _reviewed(reviews)
+    trust = (*trust_columns(), *_limits(limits))
+    measures = (*identity_columns(), *measure_columns(), *trust, *qc)
+    brain = (*region_columns(), *brain_columns())
+    return (*measures, *brain, *change_columns(), *circumstance_columns())
+
+
+def group_rows(
+    records: Iterable[VisitRecord],
+    reviews: Mapping[str, Review] | None = None,
+    limits: LoadLimits | None = None,
+) -> list[dict[str, str]]:
+    """Turn records into rows of the group table.
+
+    Parameters
+    ----------
+    records : iterable of VisitRecord
+    reviews : mapping of str to Review, optional
+        As for :func:`columns`.
+    limits : LoadLimits, optional
+        As for :func:`columns`.
+
+    Returns
+    -------
+    list of dict
+        Column to text, in the order of the records. What is unknown is ``n/a``, and so is every
+        measure of a visit that is not "ok".
+
+    Examples
+    --------
+    >>> record = VisitRecord("01", None, "sub-01", "ok", lesion_load_ml=12.5, lesion_count=0)
+    >>> row = group_rows([record])[0]
+    >>> row["participant_id"], row["session_id"], row["lesion_load_ml"], row["lesion_count"]
+    ('sub-01', 'n/a', '12.5', '0')
+    """
+    defined = columns(reviews, limits)
+    return [
+        {column.name: format_cell(column.value(record)) for column in defined}
+        for record in records
+    ]
+
+
+def data_dictionary(
+    reviews: Mapping[str, Review] | None = None,
+    limits: LoadLimits | None = None,
+) -> dict[str, dict[str, object]]:
+    """Describe the columns as BIDS wants it beside a TSV file.
+
+    Parameters
+    ----------
+    reviews : mapping of str to Review, optional
+        As for :func:`columns`.
+    limits : LoadLimits, optional
+        As for :func:`columns`.
+
+    Returns
+    -------
+    dict
+        Column to ``Description``, ``Units`` and ``Levels``.
+    """
+    content: dict[str, dict[str, object]] = {}
+    for column in columns(reviews, limits):
+        content[column.name] = {"Description": column.description}
+        if column.units:
+            content[column.name]["Units"] = column.units
+        if column.levels:
+            content[column.name]["Levels"] = dict(column.levels)
+    return content
+
+
+def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Say what differs between visits so that their loads must not be compared blindly.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From :func:`group_rows`.
+
+    Returns
+    -------
+    list of str
+        One sentence for each difference; empty where all visits were treated alike.
+
+    Examples
+    --------
+    >>> base = {"status": "ok", "model_sha256": "a", "min_lesion_volume_mm3": "3"}
+    >>> rows = [{**base, "threshold": "0.4", "contrasts": "FLAIR"}] * 3
+    >>> mixtures(rows), mixtures([*rows, {**rows[0], "threshold": "0.5"}])
+    ([], ['different thresholds: 0.4 (3 visits), 0.5 (1 visit)'])
+    """
+    compared = {
+        "model_sha256": "different models",
+        "threshold": "different thresholds",
+        "min_lesion_volume_mm3": "different smallest lesions in mm³",
+        "contrasts": "different contrasts",
+    }
+    sentences = []
+    for name, what in compared.items():
+        counts = Counter(row[name] for row in rows if row["status"] == "ok")
+        if len(counts) > 1:
+            found = ", ".join(
+                f"{value} ({number} visit{'s' if number > 1 else ''})"
+                for value, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            )
+            sentences.append(f"{what}: {found}")
+    return sentences
+
+
+def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
+    """List the columns of the limits of agreement; none where they were not measured."""
+    if limits is None:
+        return ()
+    meaning = (
+        "limit of agreement: 95 % of pseudo-rescans have a load that differs from that of their "
+        "scan by a value between both limits, over the visits that msseg-check has measured. The "
+        "same in every row; n/a where model, threshold or smallest lesion are others"
+    )
+    return tuple(
+        measured(
+            f"lesion_load_{end}_limit_ml",
+            f"{end.capitalize()} {meaning}",
+            _where_alike(value, limits),
+            units="mL",
+        )
+        for end, value in (("lower", limits.lower_ml), ("upper", limits.upper_ml))
+    )
+
+
+def _where_alike(value: float, limits: LoadLimits) -> Callable[[VisitRecord], object]:
+    return lambda one: value if _is_like(one, limits) else None
+
+
+def _is_like(record: VisitRecord, limits: LoadLimits) -> bool:
+    """Whether a visit was segmented as those by which the limits were measured."""
+    used = (
+        record.model and record.model.sha256,
+        record.options.get("threshold"),
+        min_volume_of(record),
+    )
+    measured_by = (limits.model_sha256, limits.threshold, limits.min_lesion_volume)
+    return used == measured_by and not record.options.get("fast")
+
+
+def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
+    def of(value: Callable[[Review], object]) -> Callable[[VisitRecord], object]:
+        return lambda one: value(reviews[one.key]) if one.key in reviews else None
+
+    def load(one: VisitRecord) -> object:
+        review = reviews.get(one.key)
+        return review.load_ml(one.lesion_load_ml) if review else one.lesion_load_ml
+
+    def count(one: VisitRecord) -> object:
+        review = reviews.get(one.key)
+        return review.count(one.lesion_count) if review else one.lesion_count
+
+    levels = {
+        "accept": "a reader accepted the visit",
+        "unsure": "a reader wants another opinion",
+        "reject": "a reader left the visit out: it has no load after QC",
+    }
+    after = "after a reader's QC; as before where nobody looked"
+    return (
+        Column(
+            "qc_verdict",
+            "A reader's verdict; n/a where nobody looked or none was given",
+            of(lambda review: review.verdict),
+            levels=levels,
+            shown="verdict",
+        ),
+        measured(
+            "qc_lesion_load_ml",
+            f"lesion_load_ml {after}",
+            load,
+            units="mL",
+            shown="load after QC",
+            digits=2,
+        ),
+        measured("qc_lesion_count", f"lesion_count {after}", count, shown="lesions after QC"),
+        measured(
+            "qc_rejected_count",
+            "Lesions that a reader rejected",
+            of(lambda review: len(review.rejected_mm3)),
+        ),
+        measured(
+            "qc_restored_count",
+            "Rejected candidates that a reader called lesions",
+            of(lambda review: len(review.restored_mm3)),
+        ),
+        Column("qc_rater", "Who looked", of(lambda review: review.rater)),
+        Column("qc_comment", "The reader's remark", of(lambda review: review.comment)),
+    )

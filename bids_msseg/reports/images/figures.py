@@ -1,0 +1,367 @@
+"""Figures of one visit: from arrays to PNG, with nothing of the face in them.
+
+Every figure is a :class:`~bids_msseg.reports.images.mosaic.Mosaic`: a few pictures of exactly the
+same geometry, which a page lays over each other so that the reader can flicker between them. Only
+the brain and a rim of a few millimetres around it are ever shown. Colours are from Okabe and Ito's
+palette, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.brain_volumes import CEREBELLUM
+from bids_msseg.reports.images import canvas
+from bids_msseg.reports.images.canvas import Colour, Mask, Picture
+from bids_msseg.reports.images.mosaic import (
+    COARSE,
+    Layer,
+    Mosaic,
+    MosaicScene,
+    build_mosaic,
+    build_scene,
+    crop_box,
+    find_edges,
+    grey_picture,
+    with_outline,
+)
+from bids_msseg.reports.images.slices import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    Cut,
+    even_slices,
+    fill_up,
+    lesion_slices,
+    on_screen,
+    to_ras,
+)
+
+LESION: Colour = (255, 140, 0)
+REJECTED: Colour = (86, 180, 233)
+BRAIN: Colour = (0, 190, 140)
+EDGE: Colour = (255, 140, 0)
+ANATOMY: tuple[tuple[tuple[Anatomy, ...], Colour, str], ...] = (
+    ((Anatomy.WHITE_MATTER,), (240, 228, 66), "white matter"),
+    ((Anatomy.DEEP_GREY,), (204, 121, 167), "deep grey"),
+    (CEREBELLUM, (0, 158, 115), "cerebellum"),
+    ((Anatomy.BRAINSTEM,), (213, 94, 0), "brainstem"),
+    ((Anatomy.VENTRICLE,), (86, 180, 233), "ventricles"),
+)
+"""Classes that are outlined together, the last ones on top."""
+RIM_MM = 3.0
+"""What is shown around the brain."""
+WIDE_RIM_MM = 6.0
+"""The same where the brain mask itself is judged."""
+GAP_MM = 4.0
+"""Distance of two slices chosen for their lesions, where the voxels allow it."""
+
+
+def lesion_mosaic(
+    flair: Volume,
+    lesions: Volume,
+    rejected: Volume,
+    brain: Volume,
+    *,
+    max_slices: int = 12,
+    scale: float = 0.5,
+) -> Mosaic:
+    """Outline lesions and rejected candidates on the slices with most lesion.
+
+    Free places are filled with evenly spread slices, so that missed lesions can be looked for;
+    without any lesion all slices are evenly spread, and the picture says so.
+
+    Parameters
+    ----------
+    flair : Volume
+        Data shape (X, Y, Z), any axis order.
+    lesions, rejected, brain : Volume
+        Masks on the same grid; non-zero inside. Lesions may be numbered.
+    max_slices : int, default 12
+        Axial slices; a third as many coronal and a quarter as many sagittal ones are added.
+    scale : float, default 0.5
+        Millimetres a pixel.
+
+    Returns
+    -------
+    Mosaic
+        Frames ``lesions`` and ``lesionsPlain``.
+
+    Raises
+    ------
+    DataError
+        If the brain mask is empty or a grid differs.
+    """
+    ras, inside = _brain(flair, brain)
+    box = crop_box(inside, ras, RIM_MM)
+    kept, refused = (_on_grid(flair, mask)[box] != 0 for mask in (lesions, rejected))
+    labels = label_lesions(kept if kept.any() else refused, voxel_volume=ras.voxel_volume)
+    cuts = _cuts_through(labels, inside[box], ras.spacing, max_slices)
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
+    plain = grey_picture(scene, scene.flair, bright=99.8)
+    marked = with_outline(with_outline(plain, scene, refused, REJECTED), scene, kept, LESION)
+    legend = ((LESION, "lesion"), (REJECTED, "rejected candidate"))
+    return build_mosaic(
+        scene,
+        _lesion_words(labels, cuts, found=bool(kept.any())),
+        Layer("lesions", "FLAIR, lesions outlined", marked, legend),
+        Layer("lesionsPlain", "FLAIR alone", plain),
+    )
+
+
+def brain_mask_mosaic(
+    flair: Volume,
+    brain: Volume,
+    anatomy: Volume | None = None,
+    *,
+    max_slices: int = 6,
+    scale: float = 0.8,
+) -> Mosaic:
+    """Outline the brain mask and the anatomy on evenly spread slices.
+
+    Parameters
+    ----------
+    flair : Volume
+        Data shape (X, Y, Z), any axis order; best before skull-stripping.
+    brain : Volume
+        Mask on the same grid; non-zero inside.
+    anatomy : Volume, optional
+        Classes of :class:`~bids_msseg.models.anatomy.Anatomy` on the same grid.
+    max_slices : int, default 6
+        Axial slices; half as many coronal and sagittal ones are added.
+    scale : float, default 0.8
+        Millimetres a pixel.
+
+    Returns
+    -------
+    Mosaic
+        Frames ``brain``, ``brainAnatomy`` where there is an anatomy, and ``brainPlain``.
+
+    Raises
+    ------
+    DataError
+        If the brain mask is empty or the grid differs.
+    """
+    ras, inside = _brain(flair, brain)
+    box = crop_box(inside, ras, WIDE_RIM_MM)
+    cuts = _even_cuts(inside[box], max_slices)
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=WIDE_RIM_MM, columns=max_slices)
+    plain = grey_picture(scene, scene.flair, bright=99.5, levels=COARSE)
+    marked = with_outline(plain, scene, scene.brain, BRAIN)
+    layers = [Layer("brain", "FLAIR, brain mask outlined", marked, ((BRAIN, "brain mask"),))]
+    if anatomy is not None:
+        layers.append(_anatomy_layer(plain, scene, _on_grid(flair, anatomy)[box]))
+    return build_mosaic(
+        scene,
+        f"Evenly spread slices, shown up to {WIDE_RIM_MM:g} mm outside the brain mask.",
+        *layers,
+        Layer("brainPlain", "FLAIR alone", plain),
+    )
+
+
+def _anatomy_layer(plain: Picture, scene: MosaicScene, labels: NDArray[np.generic]) -> Layer:
+    drawn = plain
+    for members, colour, _ in ANATOMY:
+        drawn = with_outline(drawn, scene, np.isin(labels, members), colour)
+    legend = tuple((colour, name) for _, colour, name in ANATOMY)
+    return Layer("brainAnatomy", "FLAIR, anatomy outlined", drawn, legend)
+
+
+def registration_mosaic(
+    flair: Volume,
+    moving: Mapping[str, Volume],
+    brain: Volume,
+    *,
+    doubtful: Collection[str] = (),
+    max_slices: int = 4,
+    scale: float = 0.7,
+) -> Mosaic:
+    """Show registered images in the same places as FLAIR, all with the edges of FLAIR.
+
+    Parameters
+    ----------
+    flair : Volume
+        Data shape (X, Y, Z), any axis order.
+    moving : mapping of str to Volume
+        Name (``T1w``, ``MNI152NLin2009aSym``) to an image resampled onto the FLAIR grid.
+    brain : Volume
+        Mask on the same grid; non-zero inside.
+    doubtful : collection of str, optional
+        Names of images that did not pass the check of their alignment; their titles say so.
+    max_slices : int, default 4
+        Axial slices; half as many coronal and sagittal ones are added.
+    scale : float, default 0.7
+        Millimetres a pixel.
+
+    Returns
+    -------
+    Mosaic
+        Frames ``registration<name>``, one for each moving image, then ``registrationFLAIR``.
+
+    Raises
+    ------
+    DataError
+        If the brain mask is empty or a grid differs.
+    """
+    ras, inside = _brain(flair, brain)
+    box = crop_box(inside, ras, RIM_MM)
+    cuts = _even_cuts(inside[box], max_slices)
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=max_slices)
+    edges = [find_edges(scene, cut, place) for cut, place in zip(cuts, scene.places, strict=True)]
+    images = {name: _on_grid(flair, image)[box] for name, image in moving.items()}
+    images["FLAIR"] = scene.flair
+    drawn = []
+    for name, data in images.items():
+        pixels = grey_picture(scene, data, bright=99.5, levels=COARSE)
+        for place, edge in zip(scene.places, edges, strict=True):
+            canvas.patch(pixels, place)[edge] = EDGE
+        key = "registration" + "".join(letter for letter in name if letter.isalnum())
+        title = f"{name}, not aligned" if name in doubtful else name
+        drawn.append(Layer(key, title, pixels, ((EDGE, "edges of FLAIR"),)))
+    words = "Evenly spread slices; the lines are the edges of FLAIR in every picture."
+    return build_mosaic(scene, words, *drawn)
+
+
+def change_mosaic(
+    flair: Volume,
+    earlier: Volume,
+    codes: Volume,
+    brain: Volume,
+    marks: Mapping[int, tuple[str, Colour]],
+    *,
+    max_slices: int = 8,
+    scale: float = 0.5,
+) -> Mosaic:
+    """Outline what changed between two visits on the slices with most change.
+
+    Parameters
+    ----------
+    flair, earlier : Volume
+        FLAIR of the later visit, and of the earlier one on its grid; data shape (X, Y, Z).
+    codes : Volume
+        Kinds of change on the same grid.
+    brain : Volume
+        Mask on the same grid; non-zero inside.
+    marks : mapping of int to (name, colour)
+        How each kind is drawn, the last one on top; others are not drawn.
+    max_slices : int, default 8
+        Most axial slices; a quarter as many coronal and sagittal ones are added.
+    scale : float, default 0.5
+        Millimetres a pixel.
+
+    Returns
+    -------
+    Mosaic
+        Frames ``changes``, ``changesLater``, ``changesEarlier``.
+
+    Raises
+    ------
+    DataError
+        If the brain mask is empty or a grid differs.
+    """
+    ras, inside = _brain(flair, brain)
+    box = crop_box(inside, ras, RIM_MM)
+    kinds = _on_grid(flair, codes)[box]
+    labels = label_lesions(np.isin(kinds, list(marks)), voxel_volume=ras.voxel_volume)
+    cuts = _change_cuts(labels, ras.spacing, max_slices) or _even_cuts(inside[box], max_slices)
+    scene = build_scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
+    later = grey_picture(scene, scene.flair, bright=99.8)
+    before = grey_picture(scene, _on_grid(flair, earlier)[box], bright=99.8)
+    marked = later
+    for kind, (_, colour) in marks.items():
+        marked = with_outline(marked, scene, kinds == kind, colour)
+    legend = tuple((colour, name) for name, colour in marks.values())
+    words = "Slices with most change."
+    if not labels.any():
+        words = "No change was found: these slices are evenly spread."
+    return build_mosaic(
+        scene,
+        words,
+        Layer("changes", "later visit", marked, legend),
+        Layer("changesLater", "later visit alone", later),
+        Layer("changesEarlier", "earlier visit", before),
+    )
+
+
+def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
+    """FLAIR and the brain mask in RAS+ order."""
+    inside = _on_grid(flair, brain) != 0
+    if not inside.any():
+        raise DataError(
+            "the brain mask is empty: there is nothing to show",
+            hint="look at the FLAIR image, or give a brain mask with --derivatives",
+        )
+    return to_ras(flair), inside
+
+
+def _on_grid(flair: Volume, other: Volume) -> NDArray[np.generic]:
+    """Voxels of an image in RAS+ order, if it lies on the grid of FLAIR."""
+    if other.shape != flair.shape or not np.allclose(other.affine, flair.affine, atol=1e-2):
+        raise DataError(
+            f"an image of grid {other.shape} cannot be drawn on FLAIR's {flair.shape}",
+            hint="remove the visit's outputs and run it again",
+        )
+    return to_ras(other).data
+
+
+def _even_cuts(brain: Mask, count: int) -> tuple[Cut, ...]:
+    """Axial slices, then half as many coronal and sagittal ones."""
+    wanted = ((AXIAL, count), (CORONAL, count // 2), (SAGITTAL, count // 2))
+    return tuple(
+        Cut(plane, index)
+        for plane, number in wanted
+        for index in even_slices(brain, plane.normal, number)
+    )
+
+
+def _cuts_through(
+    labels: NDArray[np.int32], brain: Mask, spacing: NDArray[np.float64], count: int
+) -> tuple[Cut, ...]:
+    """Slices with most lesion in three planes, filled up with evenly spread ones."""
+    cuts: list[Cut] = []
+    for plane, share in ((AXIAL, 1.0), (CORONAL, 1 / 3), (SAGITTAL, 1 / 4)):
+        number = max(1, round(count * share))
+        gap = max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
+        chosen = lesion_slices(labels, plane.normal, number, gap=gap)
+        spread = even_slices(brain, plane.normal, 2 * number)
+        if not chosen:
+            spread = even_slices(brain, plane.normal, number)
+        filled = fill_up(chosen, spread, number, gap=gap)
+        cuts += [Cut(plane, index) for index in filled]
+    return tuple(cuts)
+
+
+def _change_cuts(
+    labels: NDArray[np.int32], spacing: NDArray[np.float64], count: int
+) -> tuple[Cut, ...]:
+    """Slices with most change in three planes; none where nothing has changed."""
+    cuts: list[Cut] = []
+    for plane, number in ((AXIAL, count), (CORONAL, count // 4), (SAGITTAL, count // 4)):
+        gap = max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
+        chosen = lesion_slices(labels, plane.normal, number, gap=gap)
+        cuts += [Cut(plane, index) for index in chosen]
+    return tuple(cuts)
+
+
+def _lesion_words(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, found: bool) -> str:
+    """Say by what the slices were chosen and how much they show."""
+    count = int(labels.max(initial=0))
+    if not count:
+        return "No lesion was found: these slices are evenly spread."
+    seen: set[int] = set()
+    for cut in cuts:
+        seen.update(np.unique(on_screen(labels, cut)).tolist())
+    what = "lesion" if found else "rejected candidate"
+    start = "" if found else "No lesion was kept. "
+    return (
+        f"{start}Slices with most {what} area, other places evenly spread; "
+        f"{len(seen - {0})} of {count} {what}s lie on them."
+    )

@@ -1,0 +1,240 @@
+"""A mosaic: pictures of the same slices in exactly the same places."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.reports.images import canvas
+from bids_msseg.reports.images.canvas import Colour, Mask, Picture, Place, Text
+from bids_msseg.reports.images.slices import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    Cut,
+    on_screen,
+    within_mm,
+)
+
+COARSE = 63
+"""Steps of grey of the pictures that check anatomy, not faint signal."""
+EDGE_BLUR_MM = 1.4
+EDGE_SHARE = 0.18
+"""Share of the brain's pixels whose gradient makes an edge worth drawing."""
+ROW_STRETCH = 1.25
+"""How much wider than a row of axial slices a row of coronal and sagittal ones may be."""
+CONVENTION = "radiological display: the patient's left is on the right"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a mosaic.
+
+    Attributes
+    ----------
+    key : str
+        Letters and digits; becomes the ``desc-`` of the file name.
+    title : str
+        What the picture shows, in a few words.
+    png : bytes
+    """
+
+    key: str
+    title: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """Pictures of the same slices in the same places.
+
+    Attributes
+    ----------
+    frames : tuple of Frame
+        The last one is what a page shows while the reader points at the figure.
+    cuts : tuple of Cut
+        Slices in the order in which they are shown; indices on the RAS+ grid.
+    places : tuple of Place
+        Where each slice lies on the pictures.
+    scale : float
+        Millimetres a pixel.
+    description : str
+        Alternative text.
+    """
+
+    frames: tuple[Frame, ...]
+    cuts: tuple[Cut, ...]
+    places: tuple[Place, ...]
+    scale: float
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicScene:
+    """The brain's part of a RAS+ grid, and where its slices lie on the picture."""
+
+    flair: NDArray[np.float32]
+    brain: Mask
+    shown: Mask
+    cuts: tuple[Cut, ...]
+    on_grid: tuple[Cut, ...]
+    places: tuple[Place, ...]
+    positions: tuple[str, ...]
+    size: tuple[int, int]
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A frame before it is encoded."""
+
+    key: str
+    title: str
+    pixels: Picture
+    legend: tuple[tuple[Colour, str], ...] = ()
+
+
+def crop_box(inside: Mask, ras: Volume, rim: float) -> tuple[slice, slice, slice]:
+    """Box around the brain and its rim."""
+    return bounding_box(inside, margin=math.ceil((rim + 1) / float(ras.spacing.min())))
+
+
+def build_scene(
+    ras: Volume,
+    inside: Mask,
+    box: tuple[slice, slice, slice],
+    cuts: tuple[Cut, ...],
+    *,
+    scale: float,
+    rim: float,
+    columns: int,
+) -> MosaicScene:
+    """Lay out the slices of the cropped grid."""
+    brain = inside[box]
+    sizes = [_pixels(brain.shape, ras.spacing, cut, scale) for cut in cuts]
+    places, size = canvas.flow(sizes, columns * sizes[0][0] * ROW_STRETCH)
+    return MosaicScene(
+        flair=np.nan_to_num(ras.data[box].astype(np.float32)),
+        brain=brain,
+        shown=within_mm(brain, rim, ras.spacing),
+        cuts=cuts,
+        on_grid=tuple(Cut(cut.plane, cut.index + box[cut.plane.normal].start) for cut in cuts),
+        places=places,
+        positions=tuple(_position(ras, box, cut) for cut in cuts),
+        size=size,
+        scale=scale,
+    )
+
+
+def _position(ras: Volume, box: tuple[slice, slice, slice], cut: Cut) -> str:
+    """World coordinate of a slice, at the middle of the brain where the grid is oblique."""
+    point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
+    point[cut.plane.normal] = box[cut.plane.normal].start + cut.index
+    return f"{cut.plane.coordinate} {(ras.affine @ point)[cut.plane.normal]:+.0f} mm"
+
+
+def _pixels(
+    shape: tuple[int, ...], spacing: NDArray[np.float64], cut: Cut, scale: float
+) -> tuple[int, int]:
+    """Width and height of a slice on the picture."""
+    extent = np.asarray(shape) * spacing / scale
+    return round(float(extent[cut.plane.across])), round(float(extent[cut.plane.down]))
+
+
+def grey_picture(
+    scene: MosaicScene,
+    data: NDArray[np.generic],
+    *,
+    bright: float,
+    levels: int = canvas.GREY_LEVELS,
+) -> Picture:
+    """Paint the slices of an image in grey, black outside the brain's rim."""
+    values = np.where(scene.shown, np.nan_to_num(data.astype(np.float32)), 0)
+    inside = values[scene.brain & (values != 0)]
+    low, high = np.percentile(inside, [0.5, bright]) if inside.size else (0.0, 1.0)
+    width, height = scene.size
+    pixels = np.zeros((height + canvas.FOOTER, width, 3), np.uint8)
+    for cut, place in zip(scene.cuts, scene.places, strict=True):
+        tile = canvas.magnify(on_screen(values, cut), place.width, place.height)
+        grey = canvas.to_grey(tile, float(low), float(high), levels=levels)
+        grey[~_tile_mask(scene.shown, cut, place)] = 0
+        canvas.patch(pixels, place)[...] = grey[..., None]
+    return pixels
+
+
+def _tile_mask(mask: Mask, cut: Cut, place: Place) -> Mask:
+    """Take a slice of a mask at the size of its tile, voxels as blocks."""
+    return canvas.magnify(on_screen(mask, cut), place.width, place.height, order=0) > 0
+
+
+def with_outline(pixels: Picture, scene: MosaicScene, mask: Mask, colour: Colour) -> Picture:
+    """Draw a line around a mask on a copy of the picture."""
+    drawn = pixels.copy()
+    for cut, place in zip(scene.cuts, scene.places, strict=True):
+        line = canvas.outline(_tile_mask(mask, cut, place))
+        canvas.patch(drawn, place)[line] = colour
+    return drawn
+
+
+def find_edges(scene: MosaicScene, cut: Cut, place: Place) -> Mask:
+    """Zero crossings of the Laplacian of Gaussian where the gradient is strong.
+
+    After Marr and Hildreth, Theory of edge detection, Proc. R. Soc. Lond. B 207, 1980.
+    """
+    tile = canvas.magnify(on_screen(scene.flair, cut), place.width, place.height)
+    inside = _tile_mask(scene.brain, cut, place)
+    sigma = EDGE_BLUR_MM / scene.scale
+    positive = ndi.gaussian_laplace(tile, sigma) > 0
+    crossing = positive & ~ndi.binary_erosion(positive, canvas.CROSS, border_value=1)
+    slope = ndi.gaussian_gradient_magnitude(tile, sigma)
+    strong = slope > (np.quantile(slope[inside], 1 - EDGE_SHARE) if inside.any() else np.inf)
+    edge: Mask = crossing & strong & inside
+    return edge
+
+
+def build_mosaic(scene: MosaicScene, words: str, *pictures: Layer) -> Mosaic:
+    """Add the small print and encode."""
+    numbers = [
+        f"{sum(cut.plane is plane for cut in scene.cuts)} {plane.name}"
+        for plane in (AXIAL, CORONAL, SAGITTAL)
+    ]
+    description = f"{', '.join(numbers)} slices of the brain. {words} {CONVENTION.capitalize()}."
+    frames = tuple(
+        Frame(
+            picture.key,
+            picture.title,
+            canvas.encode(_signed(picture, scene), title=picture.title, description=description),
+        )
+        for picture in pictures
+    )
+    return Mosaic(frames, scene.on_grid, scene.places, scene.scale, description)
+
+
+def _signed(picture: Layer, scene: MosaicScene) -> Picture:
+    """Sides of the patient and position on every tile, legend and convention below."""
+    texts = []
+    for cut, place, position in zip(scene.cuts, scene.places, scene.positions, strict=True):
+        right = place.left + place.width
+        texts += [
+            Text(place.left + 2, place.top + 2, cut.plane.left, "la"),
+            Text(right - 2, place.top + 2, cut.plane.right, "ra"),
+            Text(place.left + 2, place.top + place.height - 2, position, "ld"),
+        ]
+    width, height = scene.size
+    line = height + canvas.FOOTER / 2
+    texts.append(Text(width - 4, line, CONVENTION, "rm"))
+    pixels = picture.pixels.copy()
+    left = 4
+    texts.append(Text(left, line, picture.title, "lm", canvas.CLEAR))
+    left += canvas.text_width(picture.title) + 16
+    for colour, name in picture.legend:
+        canvas.patch(pixels, Place(left, round(line) - 1, 14, 3))[...] = colour
+        texts.append(Text(left + 20, line, name, "lm", canvas.CLEAR))
+        left += 20 + canvas.text_width(name) + 16
+    return canvas.write_letters(pixels, texts)

@@ -1,0 +1,150 @@
+"""Plots of two numbers a visit as inline SVG: every point is a link, no library is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bids_msseg.reports.images.ticks import tick_step
+
+WIDTH, HEIGHT = 420, 380
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 46
+MARKERS = (
+    "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
+    "M-4.4-4.4h8.8v8.8h-8.8z",
+    "M0-5.8l5.4 9.4h-10.8z",
+    "M0-6.2l5.2 6.2-5.2 6.2-5.2-6.2z",
+)
+"""Outlines of the marks: disc, square, triangle, diamond; colours change with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """From values to pixels.
+
+    Attributes
+    ----------
+    label : str
+    low, high : float
+        Values at the ends.
+    start, end : float
+        Pixels of these.
+    """
+
+    label: str
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Give the pixel of a value, to a tenth."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+    @property
+    def ticks(self) -> tuple[tuple[float, str], ...]:
+        """Pixel and words of round values."""
+        step = tick_step(self.high - self.low)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return tuple((self(i * step), f"{i * step:g}") for i in range(first, last + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One point: values, words, where it leads, and the group of its colour and shape, if any."""
+
+    x: float
+    y: float
+    words: str
+    link: str = ""
+    group: int | None = None
+
+    @property
+    def shape(self) -> str:
+        """Outline of the mark."""
+        return MARKERS[(self.group or 0) % len(MARKERS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Stroke:
+    """A line through values; ``style`` names its look, ``words`` stand at its end."""
+
+    points: tuple[tuple[float, float], ...]
+    style: str
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """What the template draws.
+
+    Attributes
+    ----------
+    title, description : str
+        Heading and alternative text.
+    x, y : Axis
+    marks : tuple of Mark
+    strokes : tuple of Stroke
+    """
+
+    title: str
+    description: str
+    x: Axis
+    y: Axis
+    marks: tuple[Mark, ...]
+    strokes: tuple[Stroke, ...] = ()
+
+    def path(self, stroke: Stroke) -> str:
+        """Give the ``d`` of a line, in pixels."""
+        return "M" + "L".join(f"{self.x(x)} {self.y(y)}" for x, y in stroke.points)
+
+
+def plot(
+    title: str,
+    description: str,
+    labels: tuple[str, str],
+    limits: tuple[tuple[float, float], tuple[float, float]],
+    marks: Sequence[Mark],
+    strokes: Sequence[Stroke] = (),
+) -> Plot:
+    """Lay out a plot.
+
+    Parameters
+    ----------
+    title, description : str
+        Heading and alternative text.
+    labels : (str, str)
+        Below the x axis and beside the y axis.
+    limits : ((float, float), (float, float))
+        Smallest and largest value along x and along y.
+    marks : sequence of Mark
+    strokes : sequence of Stroke
+
+    Returns
+    -------
+    Plot
+
+    Examples
+    --------
+    >>> drawn = plot("t", "d", ("x", "y"), ((0, 10), (0, 1)), [Mark(5, 1, "middle")])
+    >>> drawn.x(5), drawn.y(1), drawn.x.ticks[1]
+    (231.0, 14.0, (126.0, '2'))
+    """
+    (x_low, x_high), (y_low, y_high) = limits
+    x = Axis(labels[0], x_low, x_high, LEFT, WIDTH - RIGHT)
+    y = Axis(labels[1], y_low, y_high, HEIGHT - BOTTOM, TOP)
+    return Plot(title, description, x, y, tuple(marks), tuple(strokes))
+
+
+def round_up(value: float) -> float:
+    """Find the end of an axis that begins at 0.
+
+    Examples
+    --------
+    >>> [round_up(x) for x in (0.0, 4.3, 50.1)]
+    [1.0, 5.0, 60.0]
+    """
+    step = tick_step(value)
+    return max(step, step * math.ceil(value / step - 1e-9))

@@ -1,0 +1,275 @@
+"""What the viewer of a page shows: small NIfTI images, cut to the brain, as base64.
+
+A page opened from disk may fetch nothing, so the images travel inside it. They are for looking
+at, not for measuring: grey values are reduced to :data:`GREYS` steps, and where voxels are very
+small, neighbours are joined. Nothing outside the brain mask is in them.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from bids_msseg.bids.visit import CONTRASTS, Visit
+from bids_msseg.imaging.volume import Affine, Volume, load_volume
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.reports.images.drawing import image_paths
+
+GREYS = 127
+"""Steps of grey: as many as the eye tells apart, and a smaller page than with all 255."""
+WINDOW = (0.5, 99.8)
+"""Percentiles of the brain's voxels that are shown black and white."""
+MOST_VOXELS = 2_500_000
+"""Voxels of the brain beyond which neighbours are joined: three contrasts fit in 8 MB."""
+FAINTEST_PERCENT = 5
+"""Probabilities below are left out, which keeps the image small."""
+Point = tuple[float, float, float]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One image of the viewer.
+
+    Attributes
+    ----------
+    name : str
+        ``FLAIR``, ``T1w``, ``T2w``, ``lesions``, ``rejected`` or ``probability``.
+    base64 : str
+        A gzipped NIfTI-1 file. Contrasts hold 1 to :data:`GREYS` inside the brain and 0 outside,
+        lesions and rejected candidates their numbers, probability per cent.
+    """
+
+    name: str
+    base64: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that the viewer of one visit needs.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        Contrasts first, FLAIR at the start; empty where an image that is needed is missing.
+    points : mapping of (str, int) to tuple of 3 floats
+        Status and number of a lesion or candidate to a point inside it: mm, RAS+ world.
+    spacing_mm : tuple of 3 floats
+        Edges of the voxels that are shown, mm.
+    joined : bool
+        Whether voxels were joined.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    points: Mapping[tuple[str, int], Point] = field(default_factory=dict)
+    spacing_mm: Point = (0.0, 0.0, 0.0)
+    joined: bool = False
+
+
+def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRASTS) -> Scene:
+    """Read and reduce the images of one visit, as far as they are there and whole.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+        Names the files.
+    contrasts : collection of str
+        Those that may be shown: OUT may hold images of others, which an earlier run left.
+
+    Returns
+    -------
+    Scene
+        Without layers where FLAIR, the brain mask or the lesions are missing or broken.
+    """
+    files = image_paths(out_dir, visit)
+    brain = _load(files["brain"])
+    shown = (one for one in CONTRASTS if one in contrasts)
+    wanted = (*shown, "lesions", "rejected", "probability")
+    images = {what: image for what in wanted if (image := _load(files[what]))}
+    if brain is None or not brain.data.any() or not {"FLAIR", "lesions"} <= set(images):
+        return Scene()
+    same = {what: one for what, one in images.items() if one.shape == brain.shape}
+    return make_scene(brain, same)
+
+
+def make_scene(brain: Volume, images: Mapping[str, Volume]) -> Scene:
+    """Reduce images for the viewer.
+
+    Parameters
+    ----------
+    brain : Volume
+        Mask; data shape (X, Y, Z), some of it non-zero.
+    images : mapping of str to Volume
+        On the same grid: contrasts by BIDS suffix; ``lesions`` and ``rejected``, numbered;
+        ``probability``, 0 to 1.
+
+    Returns
+    -------
+    Scene
+    """
+    inside = brain.data != 0
+    box = bounding_box(inside, margin=1)
+    inside = inside[box]
+    factors = joining(inside.shape, int(inside.sum()), brain.spacing)
+    affine = cut_affine(brain.affine, [one.start for one in box], factors)
+    layers = []
+    for what, image in images.items():
+        data = np.where(inside, image.data[box], 0)
+        layers.append(Layer(what, _encode(_reduce(what, data, inside, factors), affine)))
+    points = {
+        (status, number): point
+        for status, what in (("kept", "lesions"), ("rejected", "rejected"))
+        if what in images
+        for number, point in points_inside(images[what]).items()
+    }
+    x, y, z = (float(edge) for edge in brain.spacing * factors)
+    return Scene(tuple(layers), points, (x, y, z), max(factors) > 1)
+
+
+def joining(
+    shape: tuple[int, ...], voxels: int, spacing: NDArray[np.float64]
+) -> tuple[int, int, int]:
+    """Choose how many voxels are joined along each axis: always the finest axis first.
+
+    Parameters
+    ----------
+    shape : tuple of 3 ints
+        Of the box that is cut out.
+    voxels : int
+        Of the brain in it.
+    spacing : ndarray of float64, shape (3,)
+        Voxel edges in mm.
+
+    Returns
+    -------
+    tuple of 3 ints
+
+    Examples
+    --------
+    >>> joining((180, 200, 170), 1_400_000, np.array([1.0, 1.0, 1.0]))
+    (1, 1, 1)
+    >>> joining((300, 400, 340), 11_000_000, np.array([0.6, 0.5, 0.5]))
+    (2, 2, 2)
+    """
+    factors = np.ones(3, int)
+    while voxels > MOST_VOXELS * factors.prod() and (factors < shape).all():
+        factors[int(np.argmin(spacing * factors))] *= 2
+    x, y, z = factors.tolist()
+    return (x, y, z)
+
+
+def cut_affine(affine: Affine, start: list[int], factors: tuple[int, int, int]) -> Affine:
+    """Say where the voxels of a cut and joined image lie.
+
+    Parameters
+    ----------
+    affine : ndarray of float64, shape (4, 4)
+        Of the whole image.
+    start : list of 3 ints
+        First voxel of the cut.
+    factors : tuple of 3 ints
+        How many voxels are joined along each axis.
+
+    Returns
+    -------
+    ndarray of float64, shape (4, 4)
+
+    Examples
+    --------
+    >>> cut_affine(np.eye(4), [10, 0, 0], (2, 1, 1))[0]
+    array([ 2. ,  0. ,  0. , 10.5])
+    """
+    inner = np.diag([*map(float, factors), 1.0])
+    inner[:3, 3] = [first + (factor - 1) / 2 for first, factor in zip(start, factors, strict=True)]
+    moved: Affine = affine @ inner
+    return moved
+
+
+def points_inside(labels: Volume) -> dict[int, Point]:
+    """Find for every lesion the voxel of it that is nearest to its centroid.
+
+    Parameters
+    ----------
+    labels : Volume
+        Data shape (X, Y, Z): 0 outside, numbered lesions.
+
+    Returns
+    -------
+    dict of int to tuple of 3 floats
+        Number to mm in RAS+ world.
+
+    Examples
+    --------
+    >>> ring = np.ones((3, 3, 1), np.int32)
+    >>> ring[1, 1] = 0
+    >>> points_inside(Volume(ring, np.eye(4)))
+    {1: (0.0, 1.0, 0.0)}
+    """
+    whole = labels.data.astype(np.int32)
+    found: dict[int, Point] = {}
+    for number, box in enumerate(ndi.find_objects(whole), start=1):
+        if box is None:
+            continue
+        where = np.argwhere(whole[box] == number)
+        world = (where + [one.start for one in box]) @ labels.affine[:3, :3].T
+        away = ((world - world.mean(0)) ** 2).sum(1)
+        x, y, z = (world[int(np.argmin(np.round(away, 6)))] + labels.affine[:3, 3]).tolist()
+        found[number] = (round(x, 2), round(y, 2), round(z, 2))
+    return found
+
+
+def _load(path: Path) -> Volume | None:
+    """Read an image; None where there is none or it is broken."""
+    try:
+        return load_volume(path)
+    except (OSError, EOFError, ValueError, ImageFileError):
+        return None
+
+
+def _reduce(
+    what: str, data: NDArray[np.floating], inside: NDArray[np.bool_], factors: tuple[int, int, int]
+) -> NDArray[np.integer]:
+    """Bring an image to few values and few voxels."""
+    if what in CONTRASTS:
+        values = data.astype(np.float64)
+        low, high = np.percentile(values[inside], WINDOW)
+        scaled = (values - low) / max(high - low, np.finfo(float).tiny)
+        grey = np.where(inside, 1 + np.clip(scaled, 0, 1) * (GREYS - 1), 0)
+        mean: NDArray[np.float64] = _blocks(grey, factors).mean(axis=(1, 3, 5))
+        return np.rint(mean).astype(np.uint8)
+    if what == "probability":
+        percent = np.rint(100 * data)
+        data = np.where(percent < FAINTEST_PERCENT, 0, percent)
+    largest: NDArray[np.floating] = _blocks(data, factors).max(axis=(1, 3, 5))
+    return largest.astype(np.uint8 if largest.max(initial=0) < 256 else np.int16)
+
+
+def _blocks(data: NDArray[np.floating], factors: tuple[int, int, int]) -> NDArray[np.floating]:
+    """View an image as blocks, shape (X, i, Y, j, Z, k); a last block is filled with zeros."""
+    missing = [(0, -size % factor) for size, factor in zip(data.shape, factors, strict=True)]
+    whole = np.pad(data, missing)
+    shape = [
+        n
+        for size, factor in zip(whole.shape, factors, strict=True)
+        for n in (size // factor, factor)
+    ]
+    return whole.reshape(shape)
+
+
+def _encode(data: NDArray[np.integer], affine: Affine) -> str:
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    packed = gzip.compress(image.to_bytes(), compresslevel=9, mtime=0)
+    return base64.b64encode(packed).decode("ascii")
