@@ -26,6 +26,7 @@ from typing import Any, Final
 from bids_msseg import __version__, readers
 from bids_msseg.errors import UsageError
 from bids_msseg.options import (
+    CASCADE,
     DEFAULT_SPACES,
     Level,
     OutputSpace,
@@ -90,6 +91,10 @@ class Processing:
         Grids on which masks are written.
     model : str, optional
         Absolute path of a model or the name of a bundled one; None is the bundled default.
+    segmenter : {'cascade', 'nnunet', 'samseg', 'command'}
+        What segments; see :mod:`bids_msseg.segmenters`.
+    segmenter_options : mapping
+        Content of ``--segmenter-config``; for others than the cascade.
     threshold : float, optional
         Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
     min_lesion_volume : float
@@ -104,6 +109,8 @@ class Processing:
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
     model: str | None = None
+    segmenter: str = CASCADE
+    segmenter_options: Mapping[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     min_lesion_volume: float = 3.0
     skull_stripped: SkullStripped = "auto"
@@ -244,7 +251,7 @@ class RunConfig:
         ----------
         options : mapping of str to object
             ``bids_dir``, ``output_dir``, ``levels`` and any field of the four parts, or
-            ``bids_filter_file``.
+            ``bids_filter_file`` and ``segmenter_config``.
 
         Returns
         -------
@@ -351,7 +358,8 @@ def _parts() -> dict[str, type[Any]]:
 def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Bring every table's keys together; a key belongs to its own table or before all tables."""
     owners = {f.name: part for part, kind in _parts().items() for f in fields(kind)}
-    owners |= {"bids_filter_file": "query", "bids_dir": "", "output_dir": "", "levels": ""}
+    owners |= {"bids_filter_file": "query", "segmenter_config": "processing"}
+    owners |= {"bids_dir": "", "output_dir": "", "levels": ""}
     flat: dict[str, Any] = {}
     for name, value in document.items():
         is_table = name in _parts() and isinstance(value, Mapping)

@@ -41,6 +41,7 @@ from bids_msseg.app.selection import (
     find_stale_outputs,
     handle_stale,
     is_visit_finished,
+    other_segmenter,
     package_versions,
     read_model_header,
     select_visits,
@@ -190,7 +191,12 @@ def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
 
 def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
     """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
-    write_dataset_files(config.output_dir, config.bids_dir, derivatives=config.query.derivatives)
+    write_dataset_files(
+        config.output_dir,
+        config.bids_dir,
+        derivatives=config.query.derivatives,
+        segmenter=other_segmenter(config, header),
+    )
     print(write_citation(config, header).read_text(encoding="utf-8"))
     return ExitCode.SUCCESS
 
@@ -228,6 +234,7 @@ def _process(
         config.bids_dir,
         options=analysis_options(config, header),
         derivatives=config.query.derivatives,
+        segmenter=other_segmenter(config, header),
     )
     write_citation(config, header)
     record_skipped(config, selection)

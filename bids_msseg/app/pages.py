@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_msseg.app.selection import package_versions
+from bids_msseg.app.selection import other_segmenter, package_versions
 from bids_msseg.bids.paths import logs_dir, record_path, report_path
 from bids_msseg.bids.record import read_records
 from bids_msseg.config import RunConfig
@@ -27,6 +27,7 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
     """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
     asked = config.processing.threshold
     threshold = header.point.threshold if asked is None else asked
+    other = other_segmenter(config, header)
     text = methods_paragraph(
         ["FLAIR", "T1w", "T2w"],
         model=header.name,
@@ -34,9 +35,11 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
         threshold=threshold,
         min_lesion_volume=config.processing.min_lesion_volume,
         versions=package_versions(),
+        other=other,
     )
     target = logs_dir(config.output_dir) / "CITATION.md"
-    listed = "\n".join(f"- {reference}" for reference in REFERENCES)
+    own = (other.citation,) if other and other.citation else ()
+    listed = "\n".join(f"- {reference}" for reference in (*REFERENCES, *own))
     content = f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
     if not target.is_file() or target.read_text(encoding="utf-8") != content:
         write_atomic(target, content)

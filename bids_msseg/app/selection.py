@@ -15,8 +15,9 @@ from bids_msseg.bids.paths import stale_outputs
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import CannotCreateError, NothingSelectedError
+from bids_msseg.errors import CannotCreateError, NothingSelectedError, UsageError
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
+from bids_msseg.options import CASCADE
 from bids_msseg.reports.methods import methods_paragraph
 from bids_msseg.reports.text import listed
 from bids_msseg.workflow.claims import Claims
@@ -24,6 +25,7 @@ from bids_msseg.workflow.claims import Claims
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
     from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.segmenters.base import Segmenter
 
 LOGGER = logging.getLogger("bids_msseg")
 NAMED_PACKAGES = ("bids_msseg", "nipype", "torch", "SimpleITK", "deepbet")
@@ -100,13 +102,14 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
     options = analysis_options(config, header)
     versions = package_versions()
+    other = other_segmenter(config, header)
     return Delivery(
         visit=visit,
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
         derivatives=config.query.derivatives,
-        model=ModelUse(header.name, header.version, header.sha256),
-        candidate_threshold=header.point.candidate_threshold,
+        model=other or ModelUse(header.name, header.version, header.sha256),
+        candidate_threshold=None if other else header.point.candidate_threshold,
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
@@ -119,13 +122,18 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
             threshold=threshold,
             min_lesion_volume=chosen.min_lesion_volume,
             versions=versions,
+            other=other,
         ),
     )
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
-    """Name what shapes results; the model by its name, as where it lies says something else."""
-    return {**config.analysis_fingerprint_options(), "model": header.name}
+    """Name what shapes results; the model by its name, as where it lies says something else.
+
+    The options of another segmenter are in the digest of its header.
+    """
+    options = {**config.analysis_fingerprint_options(), "model": header.name}
+    return {name: value for name, value in options.items() if name != "segmenter_options"}
 
 
 def _scalar(value: Any) -> Any:
@@ -144,8 +152,53 @@ def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
 
 
 def read_model_header(config: RunConfig) -> ModelHeader:
-    """Read the header of the weights file that a run uses."""
+    """Read the header of the weights file that a run uses, or describe another segmenter."""
+    segmenter = find_segmenter(config)
+    if segmenter is not None:
+        return segmenter.describe()
     return read_header(find_model(config.processing.model))
+
+
+def find_segmenter(config: RunConfig) -> Segmenter | None:
+    """Make the segmenter that was asked for in place of the cascade; None for the cascade.
+
+    Raises
+    ------
+    UsageError
+        If options of the one are given for the other, or cannot be used.
+    """
+    chosen = config.processing
+    if chosen.segmenter == CASCADE:
+        if chosen.segmenter_options:
+            raise UsageError(
+                "--segmenter-config is given, and the segmenter is the cascade",
+                hint="add --segmenter nnunet, samseg or command, or leave the file out",
+            )
+        return None
+    idle = [name for name in ("model", "fast") if getattr(chosen, name)]
+    if idle:
+        raise UsageError(
+            f"--{' and --'.join(idle)} belong to the cascade, not to {chosen.segmenter}",
+            hint="write what the segmenter needs into the file of --segmenter-config",
+        )
+    from bids_msseg.segmenters.choose import open_segmenter
+
+    return open_segmenter(chosen.segmenter, chosen.segmenter_options)
+
+
+def other_segmenter(config: RunConfig, header: ModelHeader) -> ModelUse | None:
+    """Say for records what segments in place of the cascade; None for the cascade."""
+    if config.processing.segmenter == CASCADE:
+        return None
+    return ModelUse(
+        header.name,
+        header.version,
+        header.sha256,
+        header.segmenter,
+        header.licence,
+        header.citation,
+        header.contrasts,
+    )
 
 
 def _model_digest(config: RunConfig, header: ModelHeader) -> str:

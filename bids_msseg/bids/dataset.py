@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain, read_small, write_json, write_tsv
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import link_name
 from bids_msseg.errors import CannotCreateError, MssegError, UsageError
 from bids_msseg.io.atomic import write_atomic
@@ -41,6 +42,7 @@ def write_dataset_files(
     options: Mapping[str, Any] | None = None,
     derivatives: Mapping[str, Path] | None = None,
     environment: Mapping[str, str] | None = None,
+    segmenter: ModelUse | None = None,
 ) -> None:
     """Write what makes a folder of outputs a BIDS derivative dataset.
 
@@ -59,6 +61,8 @@ def write_dataset_files(
         Further datasets that sidecars name in BIDS URIs.
     environment : mapping of str to str, optional
         Where the container's name is looked up; ``os.environ`` if not given.
+    segmenter : ModelUse, optional
+        What segments in place of the cascade.
 
     Raises
     ------
@@ -68,7 +72,12 @@ def write_dataset_files(
     environment = os.environ if environment is None else environment
     raw = _read_json(bids_dir / "dataset_description.json")
     description = dataset_description(
-        out_dir, bids_dir, raw, derivatives=derivatives or {}, environment=environment
+        out_dir,
+        bids_dir,
+        raw,
+        derivatives=derivatives or {},
+        environment=environment,
+        segmenter=segmenter,
     )
     try:
         _replace_json(out_dir / "dataset_description.json", description)
@@ -88,6 +97,7 @@ def dataset_description(
     *,
     derivatives: Mapping[str, Path],
     environment: Mapping[str, str],
+    segmenter: ModelUse | None = None,
 ) -> dict[str, Any]:
     """Return the content of the outputs' ``dataset_description.json``.
 
@@ -101,6 +111,8 @@ def dataset_description(
         Further datasets named in BIDS URIs.
     environment : mapping of str to str
         ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` name the container.
+    segmenter : ModelUse, optional
+        What segments in place of the cascade.
     """
     links = {"raw": _link(out_dir, bids_dir, raw)}
     for name, folder in derivatives.items():
@@ -112,7 +124,7 @@ def dataset_description(
         "DatasetType": "derivative",
         "License": raw.get("License") or "As the source dataset",
         "Authors": _authors(raw),
-        "GeneratedBy": [_generated_by(environment)],
+        "GeneratedBy": _generated_by(environment, segmenter),
         "SourceDatasets": _source_datasets(raw, links["raw"]),
         "DatasetLinks": {**links, "templateflow": TEMPLATEFLOW_URL},
         "HowToAcknowledge": "Cite the methods text in the reports, which names what was used.",
@@ -120,17 +132,22 @@ def dataset_description(
     return {name: value for name, value in content.items() if value}
 
 
-def _generated_by(environment: Mapping[str, str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "Name": APP,
-        "Version": __version__,
-        "Description": "Lesion segmentation by a cascade of two 3-D convolutional networks",
-    }
+def _generated_by(
+    environment: Mapping[str, str], segmenter: ModelUse | None
+) -> list[dict[str, Any]]:
+    """Name this app, and the segmenter that took the place of its networks."""
+    what = "Lesion segmentation by a cascade of two 3-D convolutional networks"
+    if segmenter is not None:
+        what = "Preparation of the images, lists of lesions, reports"
+    entry: dict[str, Any] = {"Name": APP, "Version": __version__, "Description": what}
     if image := environment.get("BIDS_MSSEG_IMAGE"):
         entry["Container"] = {"Type": "docker", "Tag": image}
     elif image := environment.get("APPTAINER_NAME") or environment.get("SINGULARITY_NAME"):
         entry["Container"] = {"Type": "singularity", "Tag": Path(image).name}
-    return entry
+    if segmenter is None:
+        return [entry]
+    other = {"Name": segmenter.name, "Description": f"Lesion segmentation ({segmenter.segmenter})"}
+    return [entry, {**other, **({"Version": segmenter.version} if segmenter.version else {})}]
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:

@@ -91,13 +91,13 @@ class Method:
     Attributes
     ----------
     model : ModelUse
-        The cascade's weights.
+        The cascade's weights, or another segmenter.
     threshold : float
         On the final probability.
     min_lesion_volume : float
         In mm³; smaller components are removed.
     candidate_threshold : float or None
-        On the probability of the first network.
+        On the probability of the first network; None for another segmenter.
     """
 
     model: ModelUse
@@ -113,12 +113,24 @@ class Method:
         return found
 
     def model_keys(self) -> dict[str, Any]:
-        """Return the model alone."""
-        return {
+        """Return the model alone; of another segmenter also its kind, licence and citation."""
+        found = {
             "ModelName": self.model.name,
             "ModelVersion": self.model.version,
             "ModelSHA256": self.model.sha256,
         }
+        if not self.model.is_cascade:
+            found["Segmenter"] = self.model.segmenter
+            found["ModelLicense"] = self.model.licence
+            found["ModelCitation"] = self.model.citation
+        return {name: value for name, value in found.items() if value or self.model.is_cascade}
+
+    @property
+    def by(self) -> str:
+        """Name what found the lesions."""
+        if self.model.is_cascade:
+            return "the cascade"
+        return f"{self.model.name} {self.model.version}".strip()
 
 
 def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
@@ -236,12 +248,14 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the lesion mask, the result."""
-    return _lesion_mask("Lesions, the result of the cascade", origin, method)
+    return _lesion_mask(f"Lesions, the result of {method.by}", origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the mask of all candidates of the first network."""
     text = "Candidates: what the sensitive first network proposes, before any is removed"
+    if not method.model.is_cascade:
+        text = "Candidates: what reaches the threshold, before size and place are looked at"
     content = _lesion_mask(text, origin, method)
     threshold = method.candidate_threshold
     return content if threshold is None else {**content, "Threshold": threshold}
@@ -264,8 +278,9 @@ def _lesion_mask(description: str, origin: Origin, method: Method) -> dict[str, 
 
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the map of lesion probability."""
+    source = "after both networks" if method.model.is_cascade else f"by {method.by}"
     return {
-        "Description": "Probability of lesion after both networks, 0 to 1",
+        "Description": f"Probability of lesion {source}, 0 to 1",
         "Manual": False,
         **origin.keys(),
         **method.model_keys(),

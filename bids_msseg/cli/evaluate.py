@@ -41,6 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
             help="space-; default: %(default)s",
         )
     add(
+        "--compare-with", type=Path, metavar="DIR", action="append", default=[],
+        help="masks of another segmenter, selected as those of AUTO are; repeat it for more. "
+        "A table has all means, and the differences from AUTO within visits",
+    )  # fmt: skip
+    add(
         "--bids", type=Path, metavar="DIR", help="raw dataset, for FLAIR and participants.tsv; "
         "default: the one that MANUAL or AUTO is a derivative of",
     )  # fmt: skip
@@ -86,7 +91,7 @@ def _settings(options: argparse.Namespace) -> Settings:
             "--min-lesion-volume cannot be negative, nor --nprocs below 1",
             hint=f"see {PROGRAM} --help",
         )
-    for folder in (options.auto, options.manual):
+    for folder in (options.auto, options.manual, *options.compare_with):
         if folder.resolve() == options.out.resolve():
             raise UsageError(f"{folder} would be written to", hint="name another output folder")
     return Settings(
@@ -102,6 +107,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         ),
         options.nprocs or available_cpus(),
         not options.no_page,
+        tuple(options.compare_with),
     )
 
 

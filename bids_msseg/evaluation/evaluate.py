@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from bids_msseg import __version__
@@ -16,12 +16,14 @@ from bids_msseg.errors import CannotCreateError, DataError, ExitCode, UsageError
 from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
 from bids_msseg.evaluation.figures import Row
 from bids_msseg.evaluation.files import Choice, Pair, Pairing, Places, find_pairs, other_spaces
+from bids_msseg.evaluation.segmenters import names_of, segmenter_rows
 from bids_msseg.evaluation.tables import all_tables
 from bids_msseg.evaluation.text import describe, dictionary, notes
-from bids_msseg.reports.evaluation_data import ALL_SITES, TABLES, Case, Evaluation
+from bids_msseg.reports.evaluation_data import ALL_SITES, COMPARED, TABLES, Case, Evaluation
 
 LOGGER = logging.getLogger("bids_msseg")
 PROGRAM = "msseg-evaluate"
+HEADLINES = ("dice", "ppv", "sensitivity", "lesion_f1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Settings:
         Visits at a time.
     page : bool
         Whether ``evaluation.html`` is written.
+    others : tuple of path
+        Folders of other segmenters, whose masks are chosen as those of ``auto`` are.
     """
 
     auto: Choice
@@ -47,6 +51,14 @@ class Settings:
     rules: Rules = field(default_factory=Rules)
     nprocs: int = 1
     page: bool = True
+    others: tuple[Path, ...] = ()
+
+    @property
+    def each(self) -> tuple[Settings, ...]:
+        """Settings of one segmenter each, the first one's first."""
+        folders = (self.auto.folder, *self.others)
+        choices = (replace(self.auto, folder=folder) for folder in folders)
+        return tuple(replace(self, auto=choice, others=()) for choice in choices)
 
 
 def evaluate(settings: Settings) -> ExitCode:
@@ -72,18 +84,23 @@ def evaluate(settings: Settings) -> ExitCode:
         If the output folder cannot be written.
     """
     _require_skimage()
-    pairing = find_pairs(settings.auto, settings.manual, settings.places)
-    _refuse_other_grids(pairing.pairs, settings)
+    each = settings.each
+    pairings = [find_pairs(one.auto, one.manual, one.places) for one in each]
+    for pairing, one in zip(pairings, each, strict=True):
+        _refuse_other_grids(pairing.pairs, one)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotCreateError(
             f"{settings.out} cannot be written: {error.strerror}", hint="name another folder"
         ) from error
-    outcomes = list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
-    for note in (note for outcome in outcomes for note in outcome.notes):
+    found = [list(compare_all(one.pairs, settings.rules, settings.nprocs)) for one in pairings]
+    for note in (note for outcomes in found for outcome in outcomes for note in outcome.notes):
         LOGGER.warning("%s", note)
-    result = assemble(settings, pairing, outcomes)
+    result = assemble(settings, pairings[0], found[0])
+    if settings.others:
+        rows = _compare_segmenters(settings, found)
+        result = replace(result, tables={**result.tables, "segmenters": rows})
     write_tables(result, settings)
     if settings.page:
         from bids_msseg.reports.evaluation import write_page
@@ -91,6 +108,20 @@ def evaluate(settings: Settings) -> ExitCode:
         LOGGER.info("wrote %s", write_page(result, settings.out))
     _tell(result)
     return ExitCode.SUCCESS
+
+
+def _compare_segmenters(settings: Settings, found: Sequence[Sequence[Outcome]]) -> list[Row]:
+    """Make the table of all segmenters, and log what people ask for first."""
+    names = names_of(one.auto.folder for one in settings.each)
+    subjects = [[outcome.subject for outcome in outcomes] for outcomes in found]
+    rows = segmenter_rows(dict(zip(names, subjects, strict=True)))
+    for row in rows:
+        if row["metric"] in HEADLINES and row["segmenter"] != names[0]:
+            LOGGER.info(
+                "%s minus %s: mean difference of %s %+.3f, %d visits",
+                row["segmenter"], names[0], row["metric"], row["difference"], row["n_paired"],
+            )  # fmt: skip
+    return rows
 
 
 def _require_skimage() -> None:
@@ -193,7 +224,9 @@ def write_tables(result: Evaluation, settings: Settings) -> None:
     result : Evaluation
     settings : Settings
     """
-    for stem, columns in TABLES.items():
+    for stem, columns in {**TABLES, **COMPARED}.items():
+        if stem not in result.tables:
+            continue
         write_json(settings.out / f"{stem}.json", dictionary(stem))
         write_tsv(settings.out / f"{stem}.tsv", columns, result.tables[stem])
     write_json(
@@ -205,6 +238,7 @@ def write_tables(result: Evaluation, settings: Settings) -> None:
             "Rules": asdict(settings.rules),
             "Auto": _asked(settings.auto),
             "Manual": _asked(settings.manual),
+            "ComparedWith": [folder.resolve().name for folder in settings.others],
         },
     )
 
@@ -217,7 +251,7 @@ def _asked(choice: Choice) -> dict[str, str | None]:
 def _tell(result: Evaluation) -> None:
     """Log the means that people ask for first."""
     for row in result.tables["sites"]:
-        shown = row["metric"] in ("dice", "ppv", "sensitivity", "lesion_f1")
+        shown = row["metric"] in HEADLINES
         if shown and (row["site"] != ALL_SITES or len(result.tables["subjects"]) == 1):
             LOGGER.info(
                 "%s: mean %s %.3f, %d patients", row["site"], row["metric"], row["mean"],

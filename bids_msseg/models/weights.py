@@ -51,7 +51,7 @@ class CascadePoint:
 
 @dataclass(frozen=True, slots=True)
 class ModelHeader:
-    """The description inside a weights file.
+    """What identifies a model: the description inside a weights file, or of another segmenter.
 
     Attributes
     ----------
@@ -63,7 +63,13 @@ class ModelHeader:
     notes : mapping
         How it was trained.
     sha256 : str
-        Of the whole file.
+        Of the whole file; of another segmenter, of its model and settings.
+    segmenter : str
+        ``cascade``, or one of the others of ``--segmenter``.
+    licence, citation : str
+        Of another segmenter.
+    contrasts : tuple of str
+        Those that another segmenter reads.
     """
 
     name: str
@@ -72,6 +78,10 @@ class ModelHeader:
     point: CascadePoint
     notes: Mapping[str, Any]
     sha256: str
+    segmenter: str = "cascade"
+    licence: str = ""
+    citation: str = ""
+    contrasts: tuple[str, ...] = ()
 
 
 def find_model(model: str | None) -> Path:

@@ -40,7 +40,8 @@ class Delivery:
         Further datasets that sidecars may name.
     model : ModelUse
     candidate_threshold, threshold, min_lesion_volume : float
-        Operating point; the volume in mm³.
+        Operating point; the volume in mm³. Another segmenter than the cascade has no threshold
+        of candidates.
     options : mapping
         Options that shape the result, for the record.
     fingerprint : str
@@ -54,7 +55,7 @@ class Delivery:
     out_dir: Path
     bids_dir: Path
     model: ModelUse
-    candidate_threshold: float
+    candidate_threshold: float | None
     threshold: float
     min_lesion_volume: float
     derivatives: Mapping[str, Path] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Delivery:
             threshold=self.threshold,
             min_lesion_volume=self.min_lesion_volume,
             versions=self.versions,
+            other=None if self.model.is_cascade else self.model,
         )
         return replace(self, visit=visit, methods=methods)
 
@@ -355,6 +357,8 @@ def _drawn(files: Iterable[str]) -> tuple[str, ...]:
 def _use(delivery: Delivery, contrast: str, path: Path) -> ContrastUse:
     x, y, z = check_header(path).spacing
     name = path.absolute().relative_to(delivery.bids_dir.absolute()).as_posix()
-    used = contrast in delivery.visit.contrasts
-    note = "" if used else "could not be aligned with FLAIR"
+    used, read = contrast in delivery.visit.contrasts, delivery.model.contrasts
+    note = "" if not read or contrast in read else "the segmenter does not read it"
+    if not used:
+        note = "could not be aligned with FLAIR"
     return ContrastUse(name, (round(x, 4), round(y, 4), round(z, 4)), used, note)

@@ -80,7 +80,7 @@ class VisitJudgement:
 class _GateInputs(StepInputs):
     stack_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
-    model_file = File(exists=True, mandatory=True)
+    model_file = File(exists=True, desc="of networks; without, nothing is known of a training")
     contrasts = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="images as acquired")
     known_faults = traits.List(traits.Str, desc="of alignments and of the brain mask")
     calibration = traits.Str(desc="its digest: another one runs the step again")
@@ -98,7 +98,7 @@ class CheckImages(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write measures and faults, also those of earlier steps; the faults are notes too."""
-        known = _calibration(Path(inputs["model_file"]))
+        known = _calibration(inputs.get("model_file"))
         found = check_images(
             Stack.load(Path(inputs["stack_file"])),
             load_volume(inputs["mask_file"]),
@@ -115,7 +115,7 @@ class CheckImages(Step):
 class _LoadInputs(StepInputs):
     probseg_file = File(exists=True, mandatory=True, desc="final probability on the FLAIR grid")
     table_file = File(exists=True, mandatory=True, desc="from Delineate")
-    model_file = File(exists=True, mandatory=True)
+    model_file = File(exists=True, desc="of networks; without, there is no interval")
     fast = traits.Bool(False, usedefault=True)
     calibration = traits.Str(desc="its digest: another one runs the step again")
 
@@ -133,7 +133,7 @@ class EstimateLoad(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the estimate, and the table again."""
-        known = _calibration(Path(inputs["model_file"]))
+        known = _calibration(inputs.get("model_file"))
         if inputs["fast"] and known.load is not None:
             known = known.of_fast()
         estimate: dict[str, Any] = {"reason": known.reason}
@@ -153,7 +153,10 @@ def _write(target: Path, content: object) -> str:
     return str(target)
 
 
-def _calibration(model: Path) -> Calibration:
+def _calibration(model_file: str | None) -> Calibration:
+    if model_file is None:
+        return Calibration(reason="the errors and the training of this segmenter are not known")
+    model = Path(model_file)
     return read_calibration(model, read_header(model).sha256)
 
 

@@ -133,9 +133,11 @@ def find_lesions(
     grid : Grid
         Of the FLAIR as acquired.
     maps : mapping of str to Volume
-        What :func:`~bids_msseg.pipeline.segment.segment_stack` gives; ``mask``, the brain; where
-        there are, ``extracerebral``, where no lesion can be, and ``anatomy``, this brain's map of
-        regions (uint8), in place of the template's. It is asked anew for each use of a map.
+        ``probability`` and ``mask``, the brain; of the cascade also the other maps of
+        :func:`~bids_msseg.pipeline.segment.segment_stack`: without them, candidates are what
+        reaches the threshold. Where there are, ``extracerebral``, where no lesion can be, and
+        ``anatomy``, this brain's map of regions (uint8), in place of the template's. It is asked
+        anew for each use of a map.
     template_to_flair : ndarray, shape (4, 4)
         Template world mm to FLAIR world mm.
     threshold : float
@@ -148,13 +150,15 @@ def find_lesions(
     -------
     VisitLesions
     """
-    on_grid = {name: grid.take(maps[name]) for name in MAPS}
+    on_grid = {name: grid.take(maps[name]) for name in MAPS if name in maps}
     cleared = _cleared(maps, threshold)
     probability = on_grid["probability"] if cleared is None else grid.take(cleared)
     extracerebral: NDArray[np.bool_] | None = None
     if "extracerebral" in maps:
         extracerebral = grid.take(maps["extracerebral"]) >= 0.5
-    candidates = on_grid["candidates"] >= 0.5
+    candidates = np.zeros(probability.shape, bool)
+    if "candidates" in on_grid:
+        candidates = on_grid["candidates"] >= 0.5
     found = delineate(
         probability,
         # what was cleared stays a candidate
@@ -221,9 +225,9 @@ def _rows(
         rows += lesion_table(
             labels,
             grid.frame.affine,
-            p_candidate=maps["candidate"],
+            p_candidate=maps.get("candidate"),
             p_refined=maps["probability"],
-            p_lesion=_means(labels, maps["lesion"]),
+            p_lesion=_means(labels, maps["lesion"]) if "lesion" in maps else None,
             region_map=where,
             template_affine=to_template,
             status="kept" if status == "kept" else "rejected",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bids_msseg.bids.record_values import ModelUse
+
 REFERENCES = (
     "Gorgolewski et al. 2011, Front. Neuroinform. 5:13, doi 10.3389/fninf.2011.00013 (nipype)",
     "Yarkoni et al. 2019, JOSS 4:1294, doi 10.21105/joss.01294 (pybids)",
@@ -23,6 +25,7 @@ def methods_paragraph(
     threshold: float,
     min_lesion_volume: float,
     versions: Mapping[str, str],
+    other: ModelUse | None = None,
 ) -> str:
     """Describe in words what was done to a visit.
 
@@ -37,6 +40,8 @@ def methods_paragraph(
         In mm³.
     versions : mapping of str to str
         Software versions.
+    other : ModelUse, optional
+        What segmented in place of the cascade.
 
     Returns
     -------
@@ -48,6 +53,11 @@ def methods_paragraph(
     ...                          min_lesion_volume=3.0, versions={"bids_msseg": "0.1.0"})
     >>> "only FLAIR was available" in text
     True
+    >>> other = ModelUse("X", "2", "abc", "command", "MIT", "Doe 2020", ("FLAIR",))
+    >>> text = methods_paragraph(["FLAIR"], model="X", sha256="abc", threshold=0.5,
+    ...                          min_lesion_volume=3.0, versions={}, other=other)
+    >>> [word in text for word in ("X 2", "Doe 2020", "licence MIT", "convolutional")]
+    [True, True, True, False]
     """
     others = " and ".join(contrasts[1:])
     aligned = (
@@ -57,16 +67,44 @@ def methods_paragraph(
         else "FLAIR was the only contrast: only FLAIR was available. "
     )
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    cut = (
+        _networks(model, sha256, threshold)
+        if other is None
+        else _segmenter(other, contrasts, threshold)
+    )
     return (
         "White-matter lesions were segmented with bids_msseg, a BIDS App built on pybids "
         "(Yarkoni 2019) and nipype (Gorgolewski 2011). The brain was found on FLAIR (deepbet; "
         f"Fisch 2024), unless the input was already skull-stripped. {aligned}"
         "Bias fields were removed inside the brain (N4; Tustison 2010). The ICBM 2009a symmetric "
-        "template (Fonov 2011) was fitted by an affine. Contrasts were resampled to 1 mm in FLAIR "
+        f"template (Fonov 2011) was fitted by an affine. {cut}26-connected components smaller "
+        f"than {min_lesion_volume:g} mm³ were left out. The result is for research and is no "
+        f"diagnosis. Software: {software}."
+    )
+
+
+def _networks(model: str, sha256: str, threshold: float) -> str:
+    return (
+        "Contrasts were resampled to 1 mm in FLAIR "
         "space and expressed in standard deviations of the brain's own voxels. A cascade of two "
         "3-D convolutional networks, after the design of Valverde 2017, proposed candidates and "
         f"then decided on each (model {model}, SHA-256 {sha256[:12]}). Voxels with a probability "
-        f"of at least {threshold:g} form the mask; 26-connected components smaller than "
-        f"{min_lesion_volume:g} mm³ were left out. The result is for research and is no "
-        f"diagnosis. Software: {software}."
+        f"of at least {threshold:g} form the mask; "
+    )
+
+
+def _segmenter(other: ModelUse, contrasts: Sequence[str], threshold: float) -> str:
+    """Say what found the lesions, and on which of the contrasts that there were."""
+    read = [name for name in contrasts if name in other.contrasts] or list(contrasts)
+    details = [f"SHA-256 of model and settings {other.sha256[:12]}"]
+    if other.licence:
+        details.append(f"licence {other.licence}")
+    if other.citation:
+        details.append(f"cite {other.citation}")
+    name = f"{other.name} {other.version}".strip()
+    return (
+        f"Contrasts were resampled to 1 mm in FLAIR space. Lesions were found on "
+        f"{', '.join(read)} by {name}, not by the networks of bids_msseg "
+        f"({'; '.join(details)}). Voxels of the brain with a probability of at least "
+        f"{threshold:g} form the mask; "
     )

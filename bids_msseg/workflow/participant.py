@@ -21,9 +21,10 @@ from bids_msseg.nodes.preprocess import (
     FindBrain,
     FitTemplate,
 )
-from bids_msseg.nodes.segment import Segment
+from bids_msseg.nodes.segment import Segment, SegmentByOther
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.pipeline.brain import brain_device
+from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.workflow.plan import Settings, VisitPlan, gather, visit_workflow_name
 
 
@@ -129,25 +130,20 @@ def _sidecar(plan: VisitPlan) -> str:
 
 
 def _segment(plan: VisitPlan) -> None:
-    """Stack, cascade, lesions."""
+    """Stack, cascade or another segmenter, lesions."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
-    plan.connect("bias", "flair_file", "stack", "flair_file")
-    plan.connect("check_brain", "mask_file", "stack", "mask_file")
-    for contrast in plan.moving:
-        name = contrast.lower()
-        plan.connect("bias", f"{name}_file", "stack", f"{name}_file")
-        plan.connect(f"coregister_{contrast}", "transform_file", "stack", f"{name}_transform")
-    chosen = plan.settings
-    cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
-    plan.add(cascade, "segment", mem_gb=3.0)
-    plan.connect("stack", "stack_file", "segment", "stack_file")
+    _give_images(plan, "stack")
+    if plan.settings.segmenter is None:
+        maps = _run_cascade(plan)
+    else:
+        maps = _run_other(plan, plan.settings.segmenter)
     lesions = Delineate(
         flair_file=str(plan.delivery.visit.flair),
         threshold=plan.delivery.threshold,
         min_volume=plan.delivery.min_lesion_volume,
     )
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
-    for name in ("probability", "candidate", "lesion", "candidates"):
+    for name in maps:
         plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
     plan.connect("check_brain", "mask_file", "delineate", "mask_file")
     plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
@@ -157,10 +153,43 @@ def _segment(plan: VisitPlan) -> None:
     _judge(plan)
 
 
+def _give_images(plan: VisitPlan, step: str) -> None:
+    """Connect a step to the images without bias fields, their transforms and the brain mask."""
+    plan.connect("bias", "flair_file", step, "flair_file")
+    plan.connect("check_brain", "mask_file", step, "mask_file")
+    for contrast in plan.moving:
+        name = contrast.lower()
+        plan.connect("bias", f"{name}_file", step, f"{name}_file")
+        plan.connect(f"coregister_{contrast}", "transform_file", step, f"{name}_transform")
+
+
+def _run_cascade(plan: VisitPlan) -> tuple[str, ...]:
+    """Run both networks, and name the maps that lesions are found in."""
+    chosen = plan.settings
+    cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
+    plan.add(cascade, "segment", mem_gb=3.0)
+    plan.connect("stack", "stack_file", "segment", "stack_file")
+    return ("probability", "candidate", "lesion", "candidates")
+
+
+def _run_other(plan: VisitPlan, segmenter: Segmenter) -> tuple[str, ...]:
+    """Run another segmenter, which gives a probability only."""
+    step = SegmentByOther(
+        segmenter=segmenter,
+        digest=plan.delivery.model.sha256,
+        device=plan.settings.device,
+    )
+    plan.add(step, "segment", mem_gb=segmenter.mem_gb)
+    _give_images(plan, "segment")
+    return ("probability",)
+
+
 def _judge(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
-    common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
+    common: dict[str, str] = {}
+    if chosen.segmenter is None:
+        common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
     files = {name: str(path) for name, path in plan.contrasts.items()}
     plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)
     plan.connect("stack", "stack_file", "quality", "stack_file")

@@ -12,6 +12,7 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.outputs import Delivery
 from bids_msseg.options import NATIVE_SPACES
+from bids_msseg.segmenters.base import Segmenter
 
 STEP_LABELS = {
     "conform": "checking images",
@@ -52,7 +53,7 @@ class Settings:
     Attributes
     ----------
     model_file : path
-        Weights of the cascade.
+        Weights of the cascade; not read where another segmenter runs.
     skull_stripped : {"auto", "yes", "no"}
     fast : bool
     seed : int
@@ -65,6 +66,8 @@ class Settings:
         Whether each node measures its memory and CPU time.
     calibration : str
         Digest of what stands beside the weights; another one runs the steps that read it again.
+    segmenter : Segmenter or None
+        What segments in place of the cascade.
     """
 
     model_file: Path
@@ -76,6 +79,7 @@ class Settings:
     spaces: tuple[tuple[str, int | None], ...] = ()
     measure: bool = False
     calibration: str = ""
+    segmenter: Segmenter | None = None
 
 
 def visit_workflow_name(visit: Visit) -> str:
