@@ -110,6 +110,7 @@ setup(
             "msseg-demo=bids_msseg.cli.demo:main",
             "msseg-consensus=bids_msseg.cli.consensus:main",
             "msseg-evaluate=bids_msseg.cli.evaluate:main",
+            "msseg-check=bids_msseg.cli.check:main",
         ]
     },
     classifiers=[

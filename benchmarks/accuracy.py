@@ -7,8 +7,9 @@ usage: python benchmarks/accuracy.py TRAIN_OUT BIDS_DIR [--labels DIR] [--rows R
 ``point`` and ``pretrained`` read predictions from disk and take a minute; ``contrasts`` and
 ``rescan`` segment every visit again, up to three times each; ``free`` segments synthetic heads
 without lesions; ``time`` runs what is released on one brain. Asked for one at a time, they print
-the same tables. With five patients of a site or more, the mean has
-a 95 % bootstrap interval over patients (10,000 draws); with fewer there is none.
+the same tables. Means are over the visits of a participant, then over the participants of a
+site. With five patients of a site or more, the mean has a 95 % bootstrap interval over patients
+(10,000 draws); with fewer there is none.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@
 choroid plexus, at one half on the 1 mm grid, against ``label-ventricle`` masks. Tissues:
 CSF, grey and white matter against ``<participant without sub->_dseg.nii.gz`` in FOLDER (1 CSF, 2
 grey, 3 white, 4 lesion), which is registered to the visit first; voxels of lesions are left out.
+The last line counts the visits in which choroid plexus is the most probable class of any voxel.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from bids_msseg.imaging.register import register_affine
 from bids_msseg.imaging.resample import mask_onto, resample
 from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
 from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.brain_volumes import VENTRICLES
 from bids_msseg.training.protocol import read_output
 
-VENTRICLES = (Anatomy.VENTRICLE, Anatomy.CHOROID_PLEXUS)
 TISSUES = {
     "CSF": (1, (Anatomy.SULCAL_FLUID, *VENTRICLES)),
     "grey matter": (
@@ -94,10 +95,12 @@ def main() -> None:
     options = parser.parse_args()
     manual = options.bids_dir / "derivatives" / "manual"
     figures: dict[str, list[float]] = {}
+    plexus: list[bool] = []
     for mask in sorted(manual.glob("sub-*/**/*_space-FLAIR_desc-brain_mask.nii.gz")):
         visit = mask.name.partition("_space-")[0]
         shape, affine = working_grid(as_ras(load_volume(mask)))
         anatomy = read_anatomy(options.train_out, visit)
+        plexus.append(bool((anatomy.argmax(0) == Anatomy.CHOROID_PLEXUS).any()))
         ventricle = mask.with_name(f"{visit}_space-FLAIR_label-ventricle_mask.nii.gz")
         if ventricle.is_file():
             truth = mask_onto(as_ras(load_volume(ventricle)), shape, affine)
@@ -117,6 +120,7 @@ def main() -> None:
                 print(f"{visit}: {tissue} {value:.3f}", flush=True)
     for what, values in figures.items():
         print(f"{what}: mean {np.mean(values):.3f}, n = {len(values)}")
+    print(f"choroid plexus: found in {sum(plexus)} of {len(plexus)} visits")
 
 
 if __name__ == "__main__":

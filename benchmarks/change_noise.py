@@ -15,9 +15,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from evidence_rescan import RescanPlan, pseudo_rescan
 from numpy.typing import NDArray
 
+from bids_msseg.check.rescan import RescanPlan, pseudo_rescan
 from bids_msseg.imaging.pair import Meeting, align_visits, meet
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.change import compare_lesions
@@ -55,16 +55,7 @@ def main() -> int:
         again = pseudo_rescan(images, visit.present, visit.brain, plan)
         scans = []
         for data, brain in ((images, visit.brain), (again.images, again.brain)):
-            found = segment(
-                cascade.candidate,
-                cascade.refinement,
-                cascade.point,
-                data,
-                visit.present,
-                brain,
-                engine,
-                fast=options.fast,
-            )
+            found = segment(cascade, data, visit.present, brain, engine, fast=options.fast)
             seen = Volume(found.probability, np.eye(4))
             scans.append((Volume(data[0], np.eye(4)), brain, seen))
         row = _compared(scans, again.motion, cascade.point.threshold)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from evidence import Bench, Case, measure
-from evidence_rescan import RescanPlan, map_back, pseudo_rescan
 from evidence_table import Column, Finding, Section
 from numpy.typing import NDArray
 
+from bids_msseg.check.rescan import RescanPlan, map_back, pseudo_rescan
 from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.normalise import BACKGROUND, CONTRASTS, Stack
 from bids_msseg.imaging.volume import as_ras, load_volume

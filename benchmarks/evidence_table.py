@@ -123,15 +123,22 @@ def _site_rows(section: Section) -> list[tuple[str, ...]]:
 def _mean_row(
     section: Section, site: str, method: str, members: Sequence[Finding]
 ) -> tuple[str, ...]:
-    people = len({one.participant for one in members})
+    names = sorted({one.participant for one in members})
+    people = len(names)
     visits = "" if people == len(members) else f", {len(members)} visits"
     cells = []
     for column in section.columns:
-        values = [one.values.get(column.key, math.nan) for one in members]
-        found = estimate_mean(values, [one.participant for one in members])
+        found = estimate_mean([_of_participant(name, column, members) for name in names], names)
         few = f" (n = {found.n_patients})" if 0 < found.n_patients < people else ""
         cells.append(show_estimate(found, column.digits) + few)
     return (f"**mean, n = {people}{visits}**", site, method, *cells)
+
+
+def _of_participant(name: str, column: Column, members: Sequence[Finding]) -> float:
+    """Average a figure over the visits of a participant that have it."""
+    values = [one.values.get(column.key, math.nan) for one in members if one.participant == name]
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def show_estimate(found: MeanEstimate, digits: int = 3) -> str:

@@ -78,15 +78,7 @@ def precision(stack_file: Path) -> int:
         return 0
     masks = {}
     for name, engine in engines.items():
-        found = segment(
-            cascade.candidate,
-            cascade.refinement,
-            cascade.point,
-            stack.data,
-            stack.present,
-            stack.brain,
-            engine,
-        )
+        found = segment(cascade, stack.data, stack.present, stack.brain, engine)
         masks[name] = found.probability >= cascade.point.threshold
     one, other = masks.values()
     dice = (

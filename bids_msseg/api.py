@@ -11,142 +11,57 @@ from __future__ import annotations
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from bids_msseg import __version__
-from bids_msseg.bids.files import write_atomic, write_json, write_tsv
 from bids_msseg.calibration import Calibration, read_calibration
 from bids_msseg.config import Processing
-from bids_msseg.errors import CannotCreateError, DataError, UsageError
+from bids_msseg.errors import DataError, UsageError
+from bids_msseg.imaging.atlas import Atlas
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.volume import Volume, as_stored, to_image
-from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table, summarise
+from bids_msseg.imaging.itk import as_stored_affine
+from bids_msseg.imaging.resample import inverse
+from bids_msseg.imaging.stored import as_nifti
+from bids_msseg.imaging.template import EMBEDDED
+from bids_msseg.imaging.volume import Affine, Volume, as_stored, to_image
+from bids_msseg.lesions.atlas import RegionLoad
+from bids_msseg.lesions.load import LesionRow, summarise
 from bids_msseg.lesions.uncertainty import LoadInterval
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
 from bids_msseg.options import read_options
+from bids_msseg.pipeline.anatomy import MeasuredBrain, measure_brain
+from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
 from bids_msseg.pipeline.brain import brain_device
-from bids_msseg.pipeline.lesions import Grid, VisitLesions, find_anatomy, find_lesions
-from bids_msseg.pipeline.preprocess import Preprocessed, preprocess, read_contrasts
+from bids_msseg.pipeline.filling import fill_image
+from bids_msseg.pipeline.lesions import (
+    Grid,
+    VisitLesions,
+    find_anatomy,
+    find_lesions,
+    mask_on_grid,
+)
+from bids_msseg.pipeline.preprocess import (
+    Preprocessed,
+    fit_template,
+    preprocess,
+    read_contrasts,
+)
 from bids_msseg.pipeline.quality import check_images
 from bids_msseg.pipeline.segment import segment_stack
 from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
 from bids_msseg.resources import resolve_resources
+from bids_msseg.result import SegmentationResult
+from bids_msseg.spaces import NATIVE_SPACES, AtlasChoice
 
 __all__ = ["SegmentationResult", "segment"]
 
 Image = str | os.PathLike[str] | SpatialImage
-MASK_FILE, PROBABILITY_FILE = "lesions.nii.gz", "probability.nii.gz"
-TABLE_FILE, SUMMARY_FILE = "lesions.tsv", "summary.json"
-WIDER = {
-    np.dtype(bool): np.dtype(np.uint8),
-    np.dtype(np.float16): np.dtype(np.float32),
-    np.dtype(np.longdouble): np.dtype(np.float64),
-}
-"""Types that NIfTI files lack, and those that take their place."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentationResult:
-    """What :func:`segment` found.
-
-    Attributes
-    ----------
-    mask : nibabel image
-        1 in lesions, 0 elsewhere, on the grid of the FLAIR that was given.
-    probability : nibabel image
-        Probability of lesion, on the same grid.
-    lesions : tuple of LesionRow
-        One row per lesion, then one per rejected candidate; ``status`` tells them apart.
-    lesion_load_ml : float
-        Volume of all lesions, mL.
-    interval : LoadInterval or None
-        90 % interval of the load; None where the weights come without one.
-    interval_note : str
-        Why there is no interval, or which to believe where the load lies outside; else empty.
-    flags : tuple of str
-        Reasons to look at the images and the result; empty where no check raised one.
-    notes : tuple of str
-        What was unusual and how it was taken, ``step: note``.
-    model : str
-        Name of the weights.
-    model_sha256 : str
-    threshold : float
-        Probability from which a voxel is lesion.
-    contrasts : tuple of str
-        Those that were used.
-    """
-
-    mask: nib.Nifti1Image
-    probability: nib.Nifti1Image
-    lesions: tuple[LesionRow, ...]
-    lesion_load_ml: float
-    interval: LoadInterval | None
-    interval_note: str
-    flags: tuple[str, ...]
-    notes: tuple[str, ...]
-    model: str
-    model_sha256: str
-    threshold: float
-    contrasts: tuple[str, ...]
-
-    @property
-    def lesion_count(self) -> int:
-        """Number of lesions, rejected candidates left out."""
-        return sum(row.status == "kept" for row in self.lesions)
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``lesions.nii.gz``, ``probability.nii.gz``, ``lesions.tsv``, ``summary.json``.
-
-        Each file appears when it is complete; the summary, which says that all are there, comes
-        last. Files of an earlier result are replaced.
-
-        Parameters
-        ----------
-        folder : path
-            Made where it is missing.
-
-        Raises
-        ------
-        CannotCreateError
-            If a file cannot be written.
-        """
-        place = Path(folder)
-        try:
-            (place / SUMMARY_FILE).unlink(missing_ok=True)
-            write_atomic(place / MASK_FILE, lambda path: nib.save(self.mask, path))
-            write_atomic(place / PROBABILITY_FILE, lambda path: nib.save(self.probability, path))
-            names = tuple(column.name for column in COLUMNS)
-            write_tsv(place / TABLE_FILE, names, rows_to_table(self.lesions))
-            write_json(place / SUMMARY_FILE, self.summary())
-        except OSError as error:
-            raise CannotCreateError(
-                f"cannot write {place}: {error.strerror or error}",
-                hint="name a folder that can be written, with enough free space",
-            ) from error
-
-    def summary(self) -> dict[str, Any]:
-        """Give the numbers of ``summary.json``."""
-        return {
-            "lesion_load_ml": self.lesion_load_ml,
-            "lesion_count": self.lesion_count,
-            "interval": None if self.interval is None else asdict(self.interval),
-            "interval_note": self.interval_note,
-            "flags": self.flags,
-            "notes": self.notes,
-            "contrasts": self.contrasts,
-            "threshold": self.threshold,
-            "model": {"name": self.model, "sha256": self.model_sha256},
-            "version": __version__,
-        }
 
 
 def segment(
@@ -157,6 +72,8 @@ def segment(
     threshold: float | None = None,
     device: str = "auto",
     threads: int | None = None,
+    atlas: str | Sequence[str] = (),
+    fill_lesions: bool = False,
 ) -> SegmentationResult:
     """Segment the lesions of one visit.
 
@@ -175,6 +92,11 @@ def segment(
     device : {"auto", "cpu", "cuda", "cuda:N", "mps"}
     threads : int, optional
         All CPUs that the process may use, at most eight, where not given.
+    atlas : str or sequence of str, optional
+        Atlases for the load per region: ``sides``, a name of TemplateFlow, or ``FILE:SPACE``, as
+        for ``msseg --atlas``.
+    fill_lesions : bool, default False
+        Also give FLAIR and T1w with filled lesions.
 
     Returns
     -------
@@ -197,7 +119,7 @@ def segment(
     >>> result.save("out")  # doctest: +SKIP
     """
     given: dict[str, Image | None] = {"FLAIR": flair, "T1w": t1w, "T2w": t2w}
-    job = _Job.of(model, threshold, device, threads)
+    job = _Job.of(model, threshold, device, threads, atlas, fill_lesions)
     with tempfile.TemporaryDirectory(prefix="msseg-") as folder:
         files = {
             name: _as_file(image, Path(folder) / f"{name}.nii", name)
@@ -217,6 +139,8 @@ class _Job:
     device: str
     threads: int
     defaults: Processing
+    atlases: tuple[tuple[AtlasChoice, Atlas], ...]
+    fill_lesions: bool
 
     @classmethod
     def of(
@@ -225,6 +149,8 @@ class _Job:
         threshold: float | None,
         device: str,
         threads: int | None,
+        atlas: str | Sequence[str],
+        fill_lesions: bool,
     ) -> _Job:
         """Check what can be checked before anything is computed."""
         asked = {
@@ -232,6 +158,8 @@ class _Job:
             "threshold": threshold,
             "device": device,
             "omp_nthreads": threads,
+            "atlas": atlas,
+            "fill_lesions": fill_lesions,
         }
         read = read_options(
             {name: value for name, value in asked.items() if value is not None},
@@ -247,7 +175,19 @@ class _Job:
             device,
             resolve_resources(omp_nthreads=threads).omp_nthreads,
             Processing(),
+            tuple((one, _load_atlas(one)) for one in read.get("atlas", ())),
+            read["fill_lesions"],
         )
+
+
+def _load_atlas(choice: AtlasChoice) -> Atlas:
+    """Read an atlas; there is no dataset in which one of a visit could be looked for."""
+    if choice.is_per_visit:
+        raise UsageError(
+            f"the atlas {choice} names no file",
+            hint="give the file and its space, such as mri/aparc+aseg.mgz:T1w",
+        )
+    return load_atlas(choice)
 
 
 def _check_nets(model: Path, device: str) -> None:
@@ -268,31 +208,13 @@ def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
             hint="give a path or a nibabel image",
         )
     try:
-        nib.save(_storable(image), target)
+        nib.save(as_nifti(image), target)
     except (OSError, EOFError, ValueError, zlib.error, HeaderDataError) as error:
         raise DataError(
             f"the {contrast} image cannot be read: {error}",
             hint="check the file that it was loaded from, or give its path",
         ) from error
     return target
-
-
-def _storable(image: Any) -> Any:
-    """Make a NIfTI image of the same values: those of a file stay as stored, with their scale."""
-    proxy, slope, inter = image.dataobj, 1.0, 0.0
-    if type(proxy) is ArrayProxy:
-        data, slope, inter = proxy.get_unscaled(), proxy.slope, proxy.inter
-    else:
-        data = np.asanyarray(proxy)
-    data = data.astype(WIDER.get(data.dtype, data.dtype), copy=False)
-    is_nifti = isinstance(image, nib.Nifti1Image)
-    header = image.header.copy() if is_nifti else nib.Nifti1Header()
-    header.set_data_dtype(data.dtype)
-    stored = (type(image) if is_nifti else nib.Nifti1Image)(data, image.affine, header)
-    if not is_nifti:
-        stored.set_sform(image.affine, code=1)
-    stored.header.set_slope_inter(slope, inter)
-    return stored
 
 
 def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
@@ -306,39 +228,57 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         threads=job.threads,
         seed=job.defaults.random_seed,
     )
-    found, more = _find(done, grid, job)
+    found = _find(done, grid, job)
+    maps = {name: grid.frame.with_data(data) for name, data in found.lesions.maps.items()}
+    regions, told = _measure_regions(done, maps["labels"], job)
     known = read_calibration(job.model, job.header.sha256)
     checked = check_images(
         done.stack, done.brain, spacings, training=known.training, known_faults=done.faults
     )
-    rows = _rows(found, known, flagged=bool(checked.faults))
+    rows = _rows(found.lesions, known, flagged=bool(checked.faults))
     load = summarise(rows).total_ml
-    interval, note = _interval(grid.frame.with_data(found.maps["probseg"]), known, load)
+    interval, note = _interval(maps["probseg"], known, load)
     return SegmentationResult(
-        mask=to_image(grid.frame.with_data(found.maps["mask"])),
-        probability=to_image(grid.frame.with_data(found.maps["probseg"])),
+        mask=to_image(maps["mask"]),
+        probability=to_image(maps["probseg"]),
         lesions=rows,
         lesion_load_ml=load,
         interval=interval,
         interval_note=note,
         flags=checked.faults,
-        notes=(*notes, *done.notes, *more),
+        notes=(*notes, *done.notes, *found.notes, *told),
         model=job.header.name,
         model_sha256=job.header.sha256,
         threshold=job.threshold,
         contrasts=tuple(done.images),
+        anatomy=to_image(grid.frame.with_data(found.brain.labels)),
+        brain=found.brain.volumes,
+        regions=regions,
+        filled=_fill(files, done, found, job),
     )
 
 
-def _find(done: Preprocessed, grid: Grid, job: _Job) -> tuple[VisitLesions, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the networks found; probability and anatomy lie on the working grid."""
+
+    lesions: VisitLesions
+    brain: MeasuredBrain
+    probability: Volume
+    anatomy: Volume
+    notes: tuple[str, ...]
+
+
+def _find(done: Preprocessed, grid: Grid, job: _Job) -> _Found:
     """Run the networks and list the lesions; images have the precision of files in between."""
-    labels, anatomy = find_anatomy(
+    regions, own = find_anatomy(
         done.images, done.transforms, done.brain.data > 0, done.template_to_flair
     )
     with _torch_threads(job.threads):
         maps = segment_stack(done.stack, job.model, device=job.device)
+    classes = as_stored(maps.pop("anatomy"), np.uint8)
     stored = {name: as_stored(volume) for name, volume in maps.items()}
-    stored |= {"mask": done.brain, "anatomy": as_stored(labels, np.uint8)}
+    stored |= {"mask": done.brain, "regions": as_stored(regions, np.uint8)}
     if done.extracerebral is not None:
         stored["extracerebral"] = done.extracerebral
     found = find_lesions(
@@ -347,9 +287,75 @@ def _find(done: Preprocessed, grid: Grid, job: _Job) -> tuple[VisitLesions, tupl
         done.template_to_flair,
         threshold=job.threshold,
         min_volume=job.defaults.min_lesion_volume,
-        own_ventricles=anatomy.from_own_fluid,
+        own_ventricles=own.from_own_fluid,
     )
-    return found, (f"anatomy: {anatomy.note}",) if anatomy.note else ()
+    trusted = done.extracerebral is not None
+    brain = measure_brain(classes, grid, done.template_to_flair if trusted else None)
+    told = {"anatomy": own.note, "volumes": brain.note}
+    return _Found(
+        found,
+        brain,
+        stored["probability"] if found.cleared is None else as_stored(found.cleared),
+        classes,
+        tuple(f"{step}: {note}" for step, note in told.items() if note),
+    )
+
+
+def _measure_regions(
+    done: Preprocessed, lesions: Volume, job: _Job
+) -> tuple[dict[str, tuple[RegionLoad, ...]], tuple[str, ...]]:
+    """Share out the lesions among the regions of each atlas, and say what is odd about it."""
+    loads: dict[str, tuple[RegionLoad, ...]] = {}
+    notes: list[tuple[str, str]] = []
+    for choice, atlas in job.atlases:
+        step = f"atlas_{choice.name}"
+        if choice.space == "T1w" and "T1w" not in done.transforms:
+            notes.append((step, "not used: it needs a T1w"))
+            continue
+        move, fault = _move_to(choice.space, done, job)
+        loads[choice.name] = measure_regions(lesions, atlas, move)
+        notes += [(step, fault), (step, outside_note(choice.name, loads[choice.name]))]
+    return loads, tuple(f"{step}: {note}" for step, note in notes if note)
+
+
+def _move_to(space: str, done: Preprocessed, job: _Job) -> tuple[Affine | None, str]:
+    """Give the affine from FLAIR world to that of a space, and why it may be wrong."""
+    if space in NATIVE_SPACES:
+        return done.transforms.get(space), ""
+    if space == EMBEDDED:
+        return inverse(done.template_to_flair), ""
+    fitted = fit_template(
+        done.images["FLAIR"],
+        done.brain.data > 0,
+        name=space,
+        threads=job.threads,
+        seed=job.defaults.random_seed,
+    )
+    return inverse(as_stored_affine(fitted.affine)), fitted.fault
+
+
+def _fill(
+    files: Mapping[str, Path], done: Preprocessed, found: _Found, job: _Job
+) -> dict[str, nib.Nifti1Image]:
+    """Fill the lesions of the images that other programs read, each on its own grid."""
+    filled: dict[str, nib.Nifti1Image] = {}
+    for name in NATIVE_SPACES if job.fill_lesions else ():
+        if name not in done.images:
+            continue
+        lesions = found.lesions.maps["mask"]
+        move: Affine | None = None
+        if name in done.transforms:
+            move = inverse(done.transforms[name])
+            lesions = mask_on_grid(
+                Grid.of(files[name]),
+                found.probability,
+                transform=move,
+                threshold=job.threshold,
+                min_volume=job.defaults.min_lesion_volume,
+            )
+        seed = job.defaults.random_seed
+        filled[name] = fill_image(files[name], lesions, found.anatomy, transform=move, seed=seed)
+    return filled
 
 
 @contextmanager

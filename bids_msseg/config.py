@@ -29,7 +29,6 @@ from bids_msseg.options import (
     CASCADE,
     DEFAULT_SPACES,
     Level,
-    OutputSpace,
     SkullStripped,
     as_flag,
     check_folders,
@@ -38,6 +37,7 @@ from bids_msseg.options import (
     plain_value,
     read_typed,
 )
+from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace
 
 Filters = Mapping[str, Any]
 WORK_FOLDER: Final = ".work"
@@ -67,7 +67,8 @@ class Query:
     bids_database_dir : Path, optional
         Folder of pybids' index, made there if it is missing.
     derivatives : mapping of str to Path
-        Further datasets by name, whose brain masks are used.
+        Further datasets by name, whose brain masks are used; ``freesurfer`` is the folder
+        of FreeSurfer's subjects.
     """
 
     participant_label: tuple[str, ...] = ()
@@ -89,6 +90,12 @@ class Processing:
     ----------
     output_spaces : tuple of OutputSpace
         Grids on which masks are written.
+    atlas : tuple of AtlasChoice
+        Atlases whose regions share out the lesion load.
+    fill_lesions : bool
+        Write FLAIR and T1w with filled lesions.
+    lesion_roi : bool
+        Write the mask on the T1w under the name by which fMRIPrep finds it.
     model : str, optional
         Absolute path of a model or the name of a bundled one; None is the bundled default.
     segmenter : {'cascade', 'nnunet', 'samseg', 'command'}
@@ -108,6 +115,9 @@ class Processing:
     """
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
+    atlas: tuple[AtlasChoice, ...] = ()
+    fill_lesions: bool = False
+    lesion_roi: bool = False
     model: str | None = None
     segmenter: str = CASCADE
     segmenter_options: Mapping[str, Any] = field(default_factory=dict)
@@ -212,7 +222,7 @@ class RunConfig:
     UnknownLevelError
         For a level that does not exist.
     UsageError
-        If folders lie where they would spoil the dataset.
+        If folders lie where they would spoil the dataset, or an atlas of FreeSurfer has no folder.
 
     Examples
     --------
@@ -237,6 +247,12 @@ class RunConfig:
         for level in self.levels:
             check_level(level)
         check_folders(self.bids_dir, self.output_dir, self.work_dir)
+        wanted = [str(one) for one in self.processing.atlas if one.kind == FREESURFER]
+        if wanted and FREESURFER not in self.query.derivatives:
+            raise UsageError(
+                f"--atlas {wanted[0]} needs the folder of FreeSurfer's subjects",
+                hint=f"add --derivatives {FREESURFER}=PATH",
+            )
 
     @property
     def work_dir(self) -> Path:

@@ -8,12 +8,12 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from bids_msseg import option_files, readers
 from bids_msseg.errors import UnknownLevelError, UsageError
+from bids_msseg.spaces import EMBEDDED_SPACE, AtlasChoice, OutputSpace
 
 Level = Literal["participant", "group"]
 SkullStripped = Literal["auto", "yes", "no"]
@@ -24,83 +24,30 @@ LEVEL_SYNONYMS: Final[Mapping[str, Level]] = {
     "dataset": "group",
 }
 """Levels as the BIDS execution specification names them."""
-NATIVE_SPACES: Final = ("FLAIR", "T1w")
 CASCADE: Final = "cascade"
 SEGMENTERS: Final = (CASCADE, "nnunet", "samseg", "command")
-
-
-@dataclass(frozen=True, slots=True)
-class OutputSpace:
-    """A grid on which results are written.
-
-    Parameters
-    ----------
-    name : str
-        ``FLAIR``, ``T1w`` (the visit's own grids) or the identifier of a TemplateFlow template.
-    resolution : int, optional
-        Index of the template's grid, as in ``res-1``.
-    """
-
-    name: str
-    resolution: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> OutputSpace:
-        """Read ``NAME`` or ``NAME:res-N``.
-
-        Parameters
-        ----------
-        text : str
-            A space as the user writes it; the native ones in any case, the T1w also as ``anat``.
-
-        Returns
-        -------
-        OutputSpace
-
-        Raises
-        ------
-        ValueError
-            If the text is not of that form; it says what is expected.
-
-        Examples
-        --------
-        >>> OutputSpace.parse("MNI152NLin2009aSym:res-1")
-        OutputSpace(name='MNI152NLin2009aSym', resolution=1)
-        >>> OutputSpace.parse("flair")
-        OutputSpace(name='FLAIR', resolution=None)
-        """
-        match = re.fullmatch(r"([A-Za-z0-9]+)(?::res-0*([1-9][0-9]*))?", text)
-        if match is None:
-            raise ValueError("FLAIR, T1w, or a TemplateFlow name such as MNI152NLin2009aSym:res-1")
-        name, resolution = match.groups()
-        native = {"anat": "T1w", "flair": "FLAIR", "t1w": "T1w"}.get(name.lower())
-        if native and resolution:
-            raise ValueError(f"{native} without :res-{resolution}, which only templates have")
-        if name.lower() in ("t1", "t2", "t2w"):
-            raise ValueError("FLAIR, T1w, or a TemplateFlow name: no other native grid is offered")
-        return cls(native or name, int(resolution) if resolution else None)
-
-    @property
-    def is_native(self) -> bool:
-        """Whether it is a grid of the visit itself, not of a template."""
-        return self.name in NATIVE_SPACES
-
-    def __str__(self) -> str:
-        return self.name if self.resolution is None else f"{self.name}:res-{self.resolution}"
-
-
 DEFAULT_SPACES: Final = (
     OutputSpace("FLAIR"),
     OutputSpace("T1w"),
-    OutputSpace("MNI152NLin2009aSym", 1),
+    OutputSpace(EMBEDDED_SPACE, 1),
 )
 
 
 def _read_spaces(value: object) -> tuple[OutputSpace, ...]:
-    spaces = [OutputSpace.parse(item) for item in readers.items(value)]
+    spaces = tuple(dict.fromkeys(OutputSpace.parse(item) for item in readers.items(value)))
     if not spaces:
         raise ValueError("at least one space, FLAIR for example")
-    return tuple(dict.fromkeys(spaces))
+    names = [one.name for one in spaces]
+    if any(one.file and names.count(one.name) > 1 for one in spaces):
+        raise ValueError("spaces of different names: LABEL=FILE.nii.gz names one")
+    return spaces
+
+
+def _read_atlases(value: object) -> tuple[AtlasChoice, ...]:
+    atlases = dict.fromkeys(AtlasChoice.parse(item) for item in readers.items(value))
+    if len({one.name for one in atlases}) < len(atlases):
+        raise ValueError("atlases of different names: NAME=FILE:SPACE names one")
+    return tuple(atlases)
 
 
 def _read_threshold(value: object) -> float:
@@ -170,6 +117,9 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "bids_database_dir": readers.path,
         "derivatives": readers.named_paths,
         "output_spaces": _read_spaces,
+        "atlas": _read_atlases,
+        "fill_lesions": readers.flag,
+        "lesion_roi": readers.flag,
         "model": _read_model,
         "segmenter": readers.choice(*SEGMENTERS),
         "segmenter_options": _read_segmenter_options,
@@ -280,7 +230,7 @@ def plain_value(value: object) -> Any:
         return {str(key): _plain_filter(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain_value(item) for item in value]
-    return str(value) if isinstance(value, Path | OutputSpace) else value
+    return str(value) if isinstance(value, Path | OutputSpace | AtlasChoice) else value
 
 
 def _plain_filter(value: object) -> Any:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import bids_msseg
 from bids_msseg.api import SegmentationResult, segment
@@ -30,13 +31,25 @@ from bids_msseg.errors import (
     UsageError,
 )
 from bids_msseg.imaging.normalise import Stack
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.filling import BORDER_MM
 from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.brain_volumes import measure_volumes
 from bids_msseg.models.weights import DEFAULT_MODEL
+from bids_msseg.pipeline.segment import segment_stack
 from bids_msseg.training.data.cohort import prepare_raw_visit
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("lesions.nii.gz", "lesions.tsv", "probability.nii.gz", "summary.json")
+FILES = (
+    "anatomy.nii.gz",
+    "anatomy.tsv",
+    "lesions.nii.gz",
+    "lesions.tsv",
+    "probability.nii.gz",
+    "summary.json",
+)
 STEM = "sub-01/ses-1/anat/sub-01_ses-1"
 
 
@@ -90,6 +103,7 @@ def result(head: Head) -> SegmentationResult:
     [
         ("mask", "space-FLAIR_label-L_mask.nii.gz"),
         ("probability", "space-FLAIR_label-L_probseg.nii.gz"),
+        ("anatomy", "space-FLAIR_seg-anatomy_dseg.nii.gz"),
     ],
 )
 def test_images_are_those_of_the_app_to_the_byte(
@@ -107,6 +121,7 @@ def test_numbers_and_flags_are_those_of_the_app(head: Head, result: Segmentation
     assert list(result.flags) == record["quality_reasons"]
     assert result.model_sha256 == record["model"]["sha256"]
     assert (result.interval, result.interval_note) == (None, record["load_interval_reason"])
+    assert result.summary()["brain"] == record["brain_measures"]
     used = [name for name, one in record["contrasts"].items() if one["used"]]
     assert list(result.contrasts) == used
     # the faults are notes of the step that checks the images, and flags here
@@ -160,7 +175,7 @@ def from_paths(phantom: dict[str, Path], bright_model: Path) -> SegmentationResu
 
 
 def _same(one: SegmentationResult, other: SegmentationResult) -> None:
-    for name in ("mask", "probability"):
+    for name in ("mask", "probability", "anatomy"):
         assert getattr(one, name).to_bytes() == getattr(other, name).to_bytes()
     # NaN is not equal to itself, so cells are compared
     assert rows_to_table(one.lesions) == rows_to_table(other.lesions)
@@ -190,7 +205,7 @@ def test_the_mask_lies_on_the_grid_that_was_given(
 ) -> None:
     flair = nib.load(phantom["flair"])
     truth = make_phantom("LIP", (2.0, 3.0, 2.0)).lesions
-    for image in (from_paths.mask, from_paths.probability):
+    for image in (from_paths.mask, from_paths.probability, from_paths.anatomy):
         assert image.shape == flair.shape
         np.testing.assert_array_equal(image.affine, flair.affine)
     mask = np.asarray(from_paths.mask.dataobj) > 0
@@ -245,6 +260,60 @@ def test_a_threshold_that_is_asked_for_is_used(
     assert (probability[np.asarray(found.mask.dataobj) > 0] >= 0.9).all()
 
 
+@pytest.mark.slow
+def test_regions_of_atlases_share_out_the_load(
+    phantom: dict[str, Path], bright_model: Path, tmp_path: Path
+) -> None:
+    flair = nib.load(phantom["flair"])
+    halves = np.ones(flair.shape, np.uint8)
+    halves[flair.shape[0] // 2 :] = 2
+    nib.save(nib.Nifti1Image(halves, flair.affine), tmp_path / "halves.nii.gz")
+    atlases = ["sides", f"{tmp_path}/halves.nii.gz:FLAIR"]
+    common = {"model": bright_model, "device": "cpu", "threads": 1}
+    found = segment(phantom["flair"], atlas=atlases, **common)
+    assert list(found.regions) == ["sides", "halves"]
+    for rows in found.regions.values():
+        total = sum(row.lesion_ml for row in rows)
+        assert total == pytest.approx(found.lesion_load_ml, rel=1e-4)
+        assert sum(row.lesion_count for row in rows) == found.lesion_count
+    found.save(tmp_path / "out")
+    lines = (tmp_path / "out" / "regions.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + sum(map(len, found.regions.values()))
+
+
+@pytest.mark.slow
+def test_filled_images_are_the_given_ones_apart_from_lesions(
+    phantom: dict[str, Path],
+    bright_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def all_white(stack: Stack, model: Path, **options: Any) -> dict[str, Volume]:
+        maps = segment_stack(stack, model, **options)
+        labels = np.where(stack.brain, Anatomy.WHITE_MATTER, 0).astype(np.uint8)
+        return {**maps, "anatomy": maps["probability"].with_data(labels)}
+
+    monkeypatch.setattr("bids_msseg.api.segment_stack", all_white)
+    common = {"model": bright_model, "device": "cpu", "threads": 1}
+    found = segment(**phantom, fill_lesions=True, **common)
+    assert list(found.filled) == ["FLAIR", "T1w"]
+    for name, image in found.filled.items():
+        given = nib.load(phantom[name.lower()])
+        assert image.get_data_dtype() == given.get_data_dtype()
+        changed = np.asarray(image.dataobj) != np.asarray(given.dataobj)
+        assert 0 < changed.mean() < 0.1
+    lesions = np.asarray(found.mask.dataobj) > 0
+    spacing = found.mask.header.get_zooms()
+    far = ndimage.distance_transform_edt(~lesions, sampling=spacing) > BORDER_MM
+    given, filled = nib.load(phantom["flair"]), found.filled["FLAIR"]
+    np.testing.assert_array_equal(np.asarray(filled.dataobj)[far], np.asarray(given.dataobj)[far])
+    found.save(tmp_path)
+    names = {"filled_FLAIR.nii.gz", "filled_T1w.nii.gz"}
+    assert {path.name for path in tmp_path.iterdir()} == names | set(FILES)
+    replace(found, filled={}).save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+
+
 def _small(data: np.ndarray) -> nib.Nifti1Image:
     return nib.Nifti1Image(data, np.diag([2.0, 2.0, 2.0, 1.0]))
 
@@ -265,6 +334,10 @@ def _small(data: np.ndarray) -> nib.Nifti1Image:
         ({"device": "tpu"}, UsageError),
         ({"model": "no-such-model"}, UsageError),
         ({"model": "no/such/model.safetensors"}, NoInputError),
+        ({"fill_lesions": "T1w"}, UsageError),
+        ({"atlas": "aparc+aseg"}, UsageError),
+        ({"atlas": ["x.txt"]}, UsageError),
+        ({"atlas": "nowhere.nii.gz:FLAIR"}, NoInputError),
     ],
 )
 def test_wrong_arguments_are_errors_of_ours(
@@ -296,6 +369,7 @@ def test_an_image_whose_file_is_cut_short(
         (["{flair}", "-o", "{out}", "--threads", "many"], ExitCode.USAGE),
         (["{flair}", "-o", "{out}", "--device", "tpu"], ExitCode.USAGE),
         (["{flair}", "-o", "{out}", "--model", "none"], ExitCode.USAGE),
+        (["{flair}", "-o", "{out}", "--atlas", "aseg"], ExitCode.USAGE),
         (["", "-o", "{out}"], ExitCode.USAGE),
         (["nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),
         (["{flair}", "--t1w", "nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),
@@ -323,9 +397,9 @@ def test_what_the_program_cannot_do_has_its_code(
 
 def test_a_result_that_cannot_be_written(tmp_path: Path) -> None:
     image = _small(np.zeros((2, 2, 2), np.uint8))
-    empty = SegmentationResult(
-        image, image, (), 0.0, None, "unknown", (), (), "bright", "0", 0.5, ("FLAIR",)
-    )
+    told = ((), 0.0, None, "unknown", (), (), "bright", "0", 0.5, ("FLAIR",))
+    brain = measure_volumes(np.zeros((2, 2, 2), np.uint8), voxel_volume=8.0)
+    empty = SegmentationResult(image, image, *told, image, brain)
     (tmp_path / "file").touch()
     with pytest.raises(CannotCreateError):
         empty.save(tmp_path / "file")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -434,13 +435,20 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
     environment.check_device("cpu")
 
 
-def test_a_model_by_path_is_named_and_not_located(
-    configure: MakeConfig, bright_model: Path
+def test_files_by_path_are_named_and_not_located(
+    configure: MakeConfig, bright_model: Path, tmp_path: Path
 ) -> None:
-    config = configure(model=str(bright_model))
-    header = selection.read_model_header(config)
-    assert selection.analysis_options(config, header)["model"] == "bright"
-    assert str(bright_model.parent) not in str(selection.analysis_options(config, header))
+    config = configure(
+        model=str(bright_model),
+        atlas=[f"tracts={tmp_path}/x.nii.gz:T1w"],
+        output_spaces=["FLAIR", f"{tmp_path}/qsm.nii.gz"],
+    )
+    options = selection.analysis_options(config, selection.read_model_header(config))
+    assert options["model"] == "bright"
+    assert options["atlas"] == ["tracts=…/x.nii.gz:T1w"]
+    assert options["output_spaces"] == ["FLAIR", "qsm=…/qsm.nii.gz:FLAIR"]
+    assert str(bright_model.parent) not in str(options)
+    assert str(tmp_path) not in str(options)
 
 
 def left_by_an_earlier_name(out: Path, record: VisitRecord) -> list[Path]:
@@ -543,7 +551,9 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok"))
-    monkeypatch.setattr(levels, "collect_delivery", lambda *_: None)
+    monkeypatch.setattr(
+        levels, "collect_delivery", lambda _, visit, __: SimpleNamespace(visit=visit)
+    )
     monkeypatch.setattr(levels, "is_visit_finished", lambda *_: False)
     raw = tmp_path / "raw"
     visits = (
@@ -626,6 +636,16 @@ def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
     monkeypatch.setattr(environment, "_check_spaces", lambda *_, **__: pytest.fail("looked up"))
     assert levels._dry_run(configure(), Selection((), ()), HEADER) == ExitCode.SUCCESS
     assert "model m 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["atlas", "output_spaces"])
+@pytest.mark.parametrize(("file", "refused"), [("none.nii.gz", True), ("{subject}.nii.gz", False)])
+def test_files_that_all_visits_share_are_read_before_the_first(
+    configure: MakeConfig, tmp_path: Path, option: str, file: str, refused: bool
+) -> None:
+    config = configure(**{option: [f"{tmp_path}/{file}:T1w"]})
+    with pytest.raises(NoInputError) if refused else nullcontext():
+        environment._check_files(config)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from bids_msseg.cli.run import parse_args
 from bids_msseg.compatibility import ALIASES, IDLE, MEANINGS, explain, split_off_levels
 from bids_msseg.config import RunConfig
-from bids_msseg.options import OutputSpace
+from bids_msseg.spaces import OutputSpace
 
 LINE = ["/bids", "/out", "participant"]
 

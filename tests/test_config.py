@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bids_msseg.config import Execution, Performance, Processing, Query, RunConfig
 from bids_msseg.errors import UnknownLevelError, UsageError
-from bids_msseg.options import DEFAULT_SPACES, OutputSpace
+from bids_msseg.options import DEFAULT_SPACES
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 POSITIONALS = {"bids_dir": "/bids", "output_dir": "/out", "levels": ["participant"]}
 
@@ -27,6 +28,10 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0
 labels = st.lists(st.from_regex(r"[A-Za-z0-9+]{1,6}", fullmatch=True), unique=True).map(tuple)
 spaces = st.sampled_from(DEFAULT_SPACES) | st.builds(
     OutputSpace, st.from_regex(r"MNI[A-Za-z0-9]{0,8}", fullmatch=True), st.none() | st.integers(1)
+)
+GRID = OutputSpace("qsm", None, "/a/sub-{subject}_x.nii.gz", "T1w")
+ATLASES = tuple(
+    map(AtlasChoice.parse, ("sides", "Schaefer2018:desc-100Parcels7Networks", "A=/a/x.nii:FLAIR"))
 )
 scalars = (
     st.none()
@@ -57,7 +62,10 @@ queries = st.builds(
 )
 processings = st.builds(
     Processing,
-    output_spaces=st.lists(spaces, min_size=1, unique=True).map(tuple),
+    output_spaces=st.lists(spaces | st.just(GRID), min_size=1, unique=True).map(tuple),
+    atlas=st.lists(st.sampled_from(ATLASES), unique=True).map(tuple),
+    fill_lesions=st.booleans(),
+    lesion_roi=st.booleans(),
     model=st.none() | names | _paths("model").map(str),
     threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     min_lesion_volume=st.floats(0, allow_infinity=False),
@@ -222,6 +230,9 @@ def test_command_line_then_file_then_default(
         ("MNI152NLin2009cAsym", OutputSpace("MNI152NLin2009cAsym")),
         ("MNI152NLin2009cAsym:res-01", OutputSpace("MNI152NLin2009cAsym", 1)),
         ("OASIS30ANTs:res-2", OutputSpace("OASIS30ANTs", 2)),
+        ("/a/x_dwi.nii.gz", OutputSpace("dwi", None, "/a/x_dwi.nii.gz")),
+        ("/a/Chimap.nii:flair", OutputSpace("Chimap", None, "/a/Chimap.nii")),
+        ("qsm=/a/sub-{subject}_x.nii.gz:anat", GRID),
     ],
 )
 def test_output_space(text: str, space: OutputSpace) -> None:
@@ -243,12 +254,36 @@ def test_output_space(text: str, space: OutputSpace) -> None:
         "MNI:res-0",
         "MNI:1",
         "MNI:res-x",
+        "x.mgz",
+        "x.nii.gz:T2w",
+        "x.nii.gz:MNI152NLin6Asym",
+        "sub-01_T1w.nii.gz",
+        "flair=x.nii.gz",
+        "_-.nii",
     ],
 )
 def test_not_an_output_space(text: str) -> None:
     with pytest.raises(UsageError, match="--output-spaces is") as error:
         _config(output_spaces=["FLAIR", text])
     assert error.value.hint.startswith("give ")
+
+
+@pytest.mark.parametrize(
+    ("texts", "accepted"),
+    [
+        (["/a/qsm.nii", "/a/qsm.nii:FLAIR"], 1),
+        (["/a/qsm.nii", "/b/qsm.nii"], None),
+        (["/a/qsm.nii", "/a/qsm.nii:T1w"], None),
+        (["/a/MNI.nii", "MNI:res-2"], None),
+        (["/a/qsm.nii", "b=/b/qsm.nii"], 2),
+    ],
+)
+def test_every_grid_has_a_name_of_its_own(texts: list[str], accepted: int | None) -> None:
+    if accepted is None:
+        with pytest.raises(UsageError, match="--output-spaces is"):
+            _config(output_spaces=texts)
+    else:
+        assert len(_config(output_spaces=texts).processing.output_spaces) == accepted
 
 
 def test_an_output_space_counts_once() -> None:
@@ -295,6 +330,14 @@ def test_values_that_an_option_cannot_have(name: str, values: list[object]) -> N
 )
 def test_a_model_is_a_name_or_an_absolute_path(given_model: str, expected: str) -> None:
     assert _config(model=given_model).processing.model == expected
+
+
+def test_an_atlas_of_freesurfer_needs_its_folder() -> None:
+    with pytest.raises(UsageError) as error:
+        _config(atlas=["aparc+aseg"])
+    assert "freesurfer=" in error.value.hint
+    config = _config(atlas=["aparc+aseg"], derivatives=["freesurfer=/fs"])
+    assert config.processing.atlas[0].kind == "freesurfer"
 
 
 def test_levels_run_in_their_order() -> None:
@@ -379,6 +422,9 @@ CHANGES: dict[str, object] = {
     "fast": True,
     "random_seed": 1,
     "output_spaces": ["FLAIR"],
+    "atlas": ["sides", "/a/x.nii.gz:T1w"],
+    "fill_lesions": True,
+    "lesion_roi": True,
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],

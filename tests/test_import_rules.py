@@ -67,6 +67,8 @@ print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & {hea
         "import bids_msseg",
         "import bids_msseg; dir(bids_msseg); hasattr(bids_msseg, 'nothing')",
         "import bids_msseg.cli.segment_file",
+        "import bids_msseg.cli.check",
+        "from bids_msseg.cli.check import main; assert main(['/absent', '/o']) == 66",
         "from bids_msseg.cli.segment_file import main; assert main(['/a', '-o', 'o']) == 66",
         "import bids_msseg.cli.run",
         "import bids_msseg.config, bids_msseg.errors, bids_msseg.process, bids_msseg.resources",

@@ -22,8 +22,9 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import NoInputError
 from bids_msseg.io.atomic import make_scratch, remove_leftovers
 from bids_msseg.models.weights import find_model
-from bids_msseg.options import DEFAULT_SPACES, OutputSpace
+from bids_msseg.options import DEFAULT_SPACES
 from bids_msseg.resources import Resources, resolve_resources
+from bids_msseg.spaces import OutputSpace
 from bids_msseg.template_home import FOLDER, prepare_template_home
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def check_device(device: str) -> None:
 
 
 def check_needs(config: RunConfig) -> None:
-    """Find out before the first visit, and not at its end, that nets or templates are unusable."""
+    """Find out before the first visit, not at its end, that nets or templates are unusable."""
     segmenter = find_segmenter(config)
     if segmenter is not None:
         segmenter.check()
@@ -98,25 +99,46 @@ def check_needs(config: RunConfig) -> None:
 
         check_cascade(find_model(config.processing.model))
     _check_spaces(config)
+    _check_files(config)
 
 
 def _check_spaces(
     config: RunConfig, *, home: Path | None = None, filled: Path | None = None
 ) -> None:
-    """Load the templates of all output spaces, but not those that a filled folder has.
+    """Load the templates that are needed, but not those that a filled folder has.
 
     They come from TemplateFlow's home where no other one is given.
     """
     from bids_msseg.imaging.template import load_template
 
-    for space in config.processing.output_spaces:
-        if not (space.is_native or (filled is not None and _is_in(filled, space))):
+    for space in _template_spaces(config):
+        if filled is None or not _is_in(filled, space):
             load_template(space.name, resolution=space.resolution or 1, home=home)
+
+
+def _template_spaces(config: RunConfig) -> tuple[OutputSpace, ...]:
+    """List the templates of output spaces and atlases."""
+    chosen = config.processing
+    spaces = (*chosen.output_spaces, *(OutputSpace(one.space, 1) for one in chosen.atlas))
+    return tuple(one for one in dict.fromkeys(spaces) if one.is_template)
+
+
+def _check_files(config: RunConfig) -> None:
+    """Read the atlases and grids that all visits share."""
+    from bids_msseg.imaging.header import check_header
+    from bids_msseg.pipeline.atlas import load_atlas
+
+    for atlas in config.processing.atlas:
+        if not atlas.is_per_visit:
+            load_atlas(atlas)
+    for space in config.processing.output_spaces:
+        if space.file and not space.is_per_visit:
+            check_header(Path(space.file), series=True)
 
 
 def check_spaces_without_trace(config: RunConfig) -> None:
     """Check them for a dry run: the work folder is only read, what is fetched is thrown away."""
-    if set(config.processing.output_spaces) <= set(DEFAULT_SPACES):
+    if set(_template_spaces(config)) <= set(DEFAULT_SPACES):
         return
     with tempfile.TemporaryDirectory() as folder:
         home = prepare_template_home(Path(folder), os.environ)

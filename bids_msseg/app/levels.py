@@ -155,14 +155,15 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
     check_spaces_without_trace(config)
     lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
     for visit in selection.visits:
-        done = is_visit_finished(config, collect_delivery(config, visit, header))
+        delivery = collect_delivery(config, visit, header)
+        done = is_visit_finished(config, delivery)
         fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
         lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}{fails}")
         for contrast in ("FLAIR", "T1w", "T2w"):
             path = visit.contrasts.get(contrast)
             where = "none" if path is None else public_text(str(path), config)
             lines.append(f"  {contrast}: {where}")
-        lines += [f"  note: {note}" for note in visit.notes]
+        lines += [f"  note: {note}" for note in delivery.visit.notes]
         stale = [path.name for path in find_stale_outputs(config, visit)]
         if stale:
             lines.append(f"  results of images that are no longer used: {listed(stale)}")

@@ -8,7 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_msseg.bids.paths import figure_path, logs_dir, output_path, records_dir
+from bids_msseg.bids.paths import (
+    figure_path,
+    lesion_roi_path,
+    logs_dir,
+    output_path,
+    records_dir,
+)
 from bids_msseg.config import RunConfig
 from bids_msseg.io.atomic import remove_leftovers
 from bids_msseg.workflow.claims import Claims
@@ -61,6 +67,8 @@ def remove_partial_files(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
     for one in deliveries:
         image = output_path(out_dir, one.visit, desc="brain", suffix="mask", extension=".nii.gz")
         folders += [image.parent, figure_path(out_dir, one.visit, "x", extension=".png").parent]
+        roi = lesion_roi_path(out_dir, one.visit)
+        folders += [] if roi is None else [roi.parent]
     for folder in dict.fromkeys(folders):
         for name in remove_leftovers(folder):
             LOGGER.debug("removed %s, which a killed run has left", folder / name)

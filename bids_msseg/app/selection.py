@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
+from bids_msseg.app.extras import find_extras
 from bids_msseg.bids.paths import stale_outputs
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
@@ -19,7 +20,8 @@ from bids_msseg.errors import CannotCreateError, NothingSelectedError, UsageErro
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
 from bids_msseg.options import CASCADE
 from bids_msseg.reports.methods import methods_paragraph
-from bids_msseg.reports.text import listed
+from bids_msseg.reports.text import listed, without_folders
+from bids_msseg.spaces import FREESURFER
 from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def select_visits(config: RunConfig) -> Selection:
         sessions=query.session_label,
         filters=query.bids_filters,
         database_dir=query.bids_database_dir,
-        derivatives=query.derivatives,
+        derivatives=_with_brain_masks(query.derivatives),
         ignore=query.ignore,
         skip_validation=query.skip_bids_validation,
     )
@@ -55,6 +57,11 @@ def select_visits(config: RunConfig) -> Selection:
     for skipped in selection.skipped:
         LOGGER.warning("%s skipped: %s", skipped.key, skipped.reason)
     return selection
+
+
+def _with_brain_masks(derivatives: Mapping[str, Path]) -> dict[str, Path]:
+    """Leave out the folder of FreeSurfer's subjects, which holds atlases."""
+    return {name: folder for name, folder in derivatives.items() if name != FREESURFER}
 
 
 def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
@@ -89,8 +96,13 @@ def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
     """Whether an earlier run has left everything that this one would write."""
     from bids_msseg.workflow.resume import is_finished
 
-    wanted = delivery.fingerprint
-    return is_finished(config.output_dir, delivery.visit, wanted, spaces=output_spaces(config))
+    return is_finished(
+        config.output_dir,
+        delivery.visit,
+        delivery.fingerprint,
+        spaces=output_spaces(config),
+        extras=delivery.extras,
+    )
 
 
 def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
@@ -102,9 +114,11 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
     options = analysis_options(config, header)
     versions = package_versions()
+    extras, notes = find_extras(config, visit)
     other = other_segmenter(config, header)
+    model = _model_digest(config, header)
     return Delivery(
-        visit=visit,
+        visit=replace(visit, notes=(*visit.notes, *notes)),
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
         derivatives=config.query.derivatives,
@@ -113,7 +127,7 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
-        fingerprint=fingerprint(visit, options, _model_digest(config, header), __version__),
+        fingerprint=fingerprint(visit, options, model, __version__, extras),
         versions=versions,
         methods=methods_paragraph(
             list(visit.contrasts),
@@ -124,16 +138,19 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
             versions=versions,
             other=other,
         ),
+        extras=extras,
     )
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
-    """Name what shapes results; the model by its name, as where it lies says something else.
+    """Name what shapes results; files without the folders where they lie.
 
     The options of another segmenter are in the digest of its header.
     """
     options = {**config.analysis_fingerprint_options(), "model": header.name}
-    return {name: value for name, value in options.items() if name != "segmenter_options"}
+    options.pop("segmenter_options")
+    texts = {name: options[name] for name in ("atlas", "output_spaces")}
+    return {**options, **{name: list(map(without_folders, texts[name])) for name in texts}}
 
 
 def _scalar(value: Any) -> Any:
@@ -147,8 +164,9 @@ def package_versions() -> dict[str, str]:
 
 
 def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
-    """List name and resolution of every output space."""
-    return tuple((space.name, space.resolution) for space in config.processing.output_spaces)
+    """List name and resolution of every output space, grids of files left out."""
+    spaces = config.processing.output_spaces
+    return tuple((space.name, space.resolution) for space in spaces if not space.file)
 
 
 def read_model_header(config: RunConfig) -> ModelHeader:

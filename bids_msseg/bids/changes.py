@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -23,6 +24,12 @@ from bids_msseg.lesions.change_rows import CHANGES, ChangeRow, ChangeRule, count
 
 FIGURES: Final = ("changes", "changesLater", "changesEarlier")
 """``desc-`` labels of the pictures of a pair."""
+BRAIN_CHANGES: Final[Mapping[str, str]] = {
+    "brain_parenchymal_fraction_change": "brain_parenchymal_fraction",
+    "ventricles_change_ml": "ventricles_ml",
+}
+"""Differences of measures of the brain, later less earlier. Their noise is not measured yet; the
+smallest difference that can be told from it belongs here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +228,8 @@ def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[
     Returns
     -------
     mapping of str to scalar
-        ``compared_with``, the counts ``n_<change>``, volumes in mL, what noise was found.
+        ``compared_with``, the counts ``n_<change>``, volumes in mL, what noise was found, and
+        :data:`BRAIN_CHANGES`.
     """
     counts = count_changes(result.rows)
     gained, lost = (
@@ -239,8 +247,17 @@ def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[
         "border_sd_mm": result.border_sd_mm,
         "registration_disagreement_mm": result.disagreement_mm,
         "lesions_at_both": result.matched,
+        **{name: _brain_change(pair, measure) for name, measure in BRAIN_CHANGES.items()},
         "notes": "; ".join((*pair.cautions(), *result.notes)),
     }
+
+
+def _brain_change(pair: VisitPair, measure: str) -> float | None:
+    """Subtract a measure of the brain; None where one of both is unknown or not plausible."""
+    records = (pair.earlier, pair.later)
+    before, after = (one.brain_measures.get(measure, math.nan) for one in records)
+    sound = all(one.anatomy_implausible == () for one in records) and math.isfinite(after - before)
+    return after - before if sound else None
 
 
 def failed_summary(

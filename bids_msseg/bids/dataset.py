@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain, read_small, write_json, write_tsv
+from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import link_name
 from bids_msseg.errors import CannotCreateError, MssegError, UsageError
@@ -21,7 +22,16 @@ from bids_msseg.io.atomic import write_atomic
 APP: Final = "bids_msseg"
 BIDS_VERSION: Final = "1.11.1"
 TEMPLATEFLOW_URL: Final = "https://templateflow.s3.amazonaws.com/"
-IGNORED: Final = ("*.html", "figures", "*_xfm.*", "*_stats.*", "group_*", ".work")
+IGNORED: Final = (
+    "*.html",
+    "figures",
+    "*_xfm.*",
+    "*_stats.*",
+    "group_*",
+    "check*",
+    ROI_FOLDER,
+    ".work",
+)
 """What BIDS has no name for yet. ``figures`` without a slash: the official validator reports the
 folder of every participant where the line is ``figures/``."""
 DESCRIPTIONS: Final = {
@@ -30,6 +40,8 @@ DESCRIPTIONS: Final = {
     "candidates": "What the first network proposes, before any candidate is removed",
     "rejected": "Candidates that are not part of the result",
     "lesions": "One row a lesion",
+    "atlases": "One row per atlas and region",
+    "filled": "Image as acquired whose lesions have the intensities of white matter",
     "changes": "What became of each lesion between two visits",
 }
 _README_MARK: Final = "<!-- written by bids_msseg; delete this line to keep your own text -->"
@@ -81,7 +93,7 @@ def write_dataset_files(
     )
     try:
         _replace_json(out_dir / "dataset_description.json", description)
-        _write_ignore(out_dir / ".bidsignore")
+        write_ignore(out_dir / ".bidsignore")
         _write_readme(out_dir / "README.md", raw, options or {})
         _write_descriptions(out_dir)
     except OSError as error:
@@ -189,8 +201,8 @@ def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
     return f"urn:{APP}:{quote(link_name(str(description.get('Name') or 'source')))}"
 
 
-def _write_ignore(path: Path) -> None:
-    """Add our lines to those that somebody else may have written."""
+def write_ignore(path: Path) -> None:
+    """Write ``.bidsignore``: our lines after those that somebody else may have written."""
     earlier = _read_text(path)
     if earlier is None:
         return
@@ -224,14 +236,22 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
   proposed, and what was removed from it
 - `space-*_label-L_mask`: the lesions on other grids
 - `space-FLAIR_label-ventricle_mask`: the ventricles that the regions of lesions follow
+- `space-FLAIR_seg-anatomy_dseg`: ventricles, cortex, white matter and other classes, and a table
+  of their volumes
 - `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
 - `from-*_to-*_mode-image_xfm`: transforms
 - `desc-lesions_stats.tsv`: one row a lesion or rejected candidate
+- `desc-atlases_stats.tsv`: lesion load per region, where `--atlas` asked for it
+- `space-*_desc-filled_*`: images with filled lesions, where `--fill-lesions` asked for them
+
+With `--lesion-roi`, `lesion_roi/` has the masks on the T1w under the names by which fMRIPrep finds
+them in the raw dataset.
 
 Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv` has one row a
 lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.
 
 `sub-*.html` are the reports, `group_lesions.tsv` has one row a visit, `logs` holds the records.
+Where `msseg-check` was run, `check.html` says how far the masks can be believed on these scans.
 Segmentations are for research; they are not a diagnosis.
 """
 

@@ -4,21 +4,22 @@ The node that writes takes its names from here, and so do the check whether a vi
 the page about outputs and the tests. The files of a pair of visits are listed in
 :mod:`bids_msseg.bids.changes`.
 
-Public names: :class:`Output`, :data:`OUTPUTS`, :func:`preprocessed`, :func:`mask_in`,
-:func:`transform`, :func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`.
+Public names: :class:`Output`, :data:`OUTPUTS`, :data:`ATLASES`, :class:`Extras`,
+:func:`preprocessed`, :func:`filled`, :func:`mask_in`, :func:`transform`,
+:func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`, :func:`unasked_files`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.paths import figure_path, lesion_roi_path, output_path
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.template import EMBEDDED
-from bids_msseg.options import NATIVE_SPACES
+from bids_msseg.spaces import NATIVE_SPACES, AtlasChoice, OutputSpace
 
 IMAGE: Final = (".nii.gz", ".json")
 Spaces = Sequence[tuple[str, int | None]]
@@ -72,17 +73,50 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "ventricles": _on_flair(label="ventricle"),
     "probseg": _on_flair(label="L", suffix="probseg"),
     "labels": _on_flair(seg="lesions", suffix="dseg", extensions=(*IMAGE, ".tsv")),
+    "anatomy": _on_flair(seg="anatomy", suffix="dseg", extensions=(*IMAGE, ".tsv")),
     "candidates": _on_flair(label="L", desc="candidates"),
     "rejected": _on_flair(label="L", desc="rejected"),
     "mask": _on_flair(label="L"),
     "stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
 }
 """What every visit has, by the name that the workflow uses."""
+ATLASES: Final = Output({"desc": "atlases", "suffix": "stats"}, (".tsv", ".json"))
+"""Load per region of every atlas that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a visit writes where a run was asked for it.
+
+    Attributes
+    ----------
+    atlases : tuple of AtlasChoice
+        Files are those of the visit.
+    filled : bool
+        Images with filled lesions.
+    roi : bool
+        The mask on the T1w as fMRIPrep takes it.
+    grids : tuple of OutputSpace
+        Grids of files; those of the visit.
+    """
+
+    atlases: tuple[AtlasChoice, ...] = ()
+    filled: bool = False
+    roi: bool = False
+    grids: tuple[OutputSpace, ...] = ()
+
+
+NOTHING_ELSE: Final = Extras()
 
 
 def preprocessed(contrast: str) -> Output:
     """Return the preprocessed image of a contrast."""
     return _on_flair(desc="preproc", suffix=contrast)
+
+
+def filled(contrast: str) -> Output:
+    """Return the image of a contrast, as acquired, with filled lesions."""
+    return Output({"space": contrast, "desc": "filled", "suffix": contrast})
 
 
 def mask_in(space: str, resolution: str | int | None = None) -> Output:
@@ -91,9 +125,9 @@ def mask_in(space: str, resolution: str | int | None = None) -> Output:
     Parameters
     ----------
     space : str
-        ``T1w`` or the name of a template.
+        ``T1w``, the name of a template or that of another grid.
     resolution : str or int, optional
-        Index of the template's grid; None for a grid of the visit.
+        Index of the template's grid; None for other grids.
     """
     grid: dict[str, Any] = {} if resolution is None else {"res": resolution}
     return Output({"space": space, **grid, "label": "L", "suffix": "mask"})
@@ -105,7 +139,9 @@ def transform(start: str, end: str) -> Output:
     return Output(names, (".txt", ".json"))
 
 
-def visit_outputs(visit: Visit, spaces: Spaces = ()) -> tuple[Output, ...]:
+def visit_outputs(
+    visit: Visit, spaces: Spaces = (), extras: Extras = NOTHING_ELSE
+) -> tuple[Output, ...]:
     """List what a visit writes below its ``anat``.
 
     Parameters
@@ -113,6 +149,7 @@ def visit_outputs(visit: Visit, spaces: Spaces = ()) -> tuple[Output, ...]:
     visit : Visit
     spaces : sequence of (name, resolution)
         Spaces in which masks are asked for.
+    extras : Extras, optional
 
     Returns
     -------
@@ -127,13 +164,18 @@ def visit_outputs(visit: Visit, spaces: Spaces = ()) -> tuple[Output, ...]:
     """
     templates = [(name, grid or 1) for name, grid in spaces if name not in NATIVE_SPACES]
     natives = [name for name, _ in spaces if name in visit.contrasts and name != "FLAIR"]
-    moves = {("FLAIR", EMBEDDED), *(("FLAIR", name) for name, _ in templates)}
+    fitted = {EMBEDDED, *(name for name, _ in templates)}
+    fitted |= {one.space for one in extras.atlases if one.space not in NATIVE_SPACES}
+    moves = {("FLAIR", name) for name in fitted}
     moves |= {(contrast, "FLAIR") for contrast in _moving(visit)}
     return (
         *OUTPUTS.values(),
+        *((ATLASES,) if extras.atlases else ()),
+        *(filled(name) for name in _natives(visit) if extras.filled),
         *(preprocessed(contrast) for contrast in visit.contrasts),
         *(mask_in(name) for name in natives),
         *(mask_in(name, grid) for name, grid in templates),
+        *(mask_in(grid.name) for grid in extras.grids if grid.world in visit.contrasts),
         *(transform(*ends) for ends in sorted(moves)),
     )
 
@@ -142,10 +184,12 @@ def figure_labels(visit: Visit) -> tuple[str, ...]:
     """List the ``desc-`` labels of a visit's figures."""
     moving = _moving(visit)
     aligned = [f"registration{name}" for name in (*moving, "FLAIR")] if moving else []
-    return ("lesions", "lesionsPlain", "brain", "brainPlain", *aligned)
+    return ("lesions", "lesionsPlain", "brain", "brainAnatomy", "brainPlain", *aligned)
 
 
-def visit_files(out_dir: Path, visit: Visit, spaces: Spaces = ()) -> tuple[Path, ...]:
+def visit_files(
+    out_dir: Path, visit: Visit, spaces: Spaces = (), extras: Extras = NOTHING_ELSE
+) -> tuple[Path, ...]:
     """Name every file that a finished visit has, its record and its participant's page aside.
 
     Parameters
@@ -153,7 +197,7 @@ def visit_files(out_dir: Path, visit: Visit, spaces: Spaces = ()) -> tuple[Path,
     out_dir : Path
         Top folder of the outputs.
     visit : Visit
-    spaces : sequence of (name, resolution)
+    spaces, extras
         As for :func:`visit_outputs`.
 
     Returns
@@ -161,9 +205,44 @@ def visit_files(out_dir: Path, visit: Visit, spaces: Spaces = ()) -> tuple[Path,
     tuple of Path
     """
     return (
-        *(path for one in visit_outputs(visit, spaces) for path in one.paths(out_dir, visit)),
+        *_paths(out_dir, visit, visit_outputs(visit, spaces, extras)),
+        *(_rois(out_dir, visit) if extras.roi else ()),
         *(figure_path(out_dir, visit, label, extension=".png") for label in figure_labels(visit)),
     )
+
+
+def unasked_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ...]:
+    """Name what an earlier run may have left that this one was not asked for.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+    extras : Extras
+
+    Returns
+    -------
+    tuple of Path
+        Beside results of other options it would be taken for theirs.
+    """
+    possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES)))
+    possible += _rois(out_dir, visit)
+    asked = set(visit_files(out_dir, visit, (), extras))
+    return tuple(path for path in possible if path not in asked)
+
+
+def _paths(out_dir: Path, visit: Visit, outputs: Iterable[Output]) -> tuple[Path, ...]:
+    return tuple(path for one in outputs for path in one.paths(out_dir, visit))
+
+
+def _rois(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
+    path = lesion_roi_path(out_dir, visit)
+    return () if path is None else (path,)
+
+
+def _natives(visit: Visit) -> list[str]:
+    return [name for name in NATIVE_SPACES if name in visit.contrasts]
 
 
 def _moving(visit: Visit) -> list[str]:

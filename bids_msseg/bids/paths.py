@@ -20,6 +20,8 @@ _LABEL: Final = re.compile(LABEL)
 _SUFFIXES: Final = (*CONTRASTS, "mask", "probseg", "dseg", "stats", "xfm")
 _SUFFIX: Final = re.compile(r"[0-9a-zA-Z]+")
 _EXTENSION: Final = re.compile(r"(?:\.[0-9a-z]+)+")
+ROI_FOLDER: Final = "lesion_roi"
+"""Below OUT; its content goes into the raw dataset."""
 
 
 def output_path(
@@ -137,6 +139,36 @@ def figure_path(
     return participant_dir(out_dir, visit.participant) / "figures" / name
 
 
+def lesion_roi_path(out_dir: Path, visit: Visit) -> Path | None:
+    """Name the mask on the T1w as fMRIPrep looks for it beside the T1w of the raw dataset.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    visit : Visit
+
+    Returns
+    -------
+    Path or None
+        ``OUT/lesion_roi/sub-X[/ses-Y]/anat/<name of the T1w>_label-lesion_roi.nii.gz``; None
+        where the visit has no T1w.
+
+    Raises
+    ------
+    UsageError
+        Where a label is not a BIDS label.
+    """
+    if visit.t1w is None:
+        return None
+    stem = visit.t1w.name.removesuffix(".gz").removesuffix(".nii")
+    return _roi_dir(out_dir, visit) / f"{stem}_label-lesion_roi.nii.gz"
+
+
+def _roi_dir(out_dir: Path, visit: Visit) -> Path:
+    return visit_dir(out_dir / ROI_FOLDER, visit) / "anat"
+
+
 def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
     """List the outputs of a visit that were made of images that it no longer uses.
 
@@ -162,13 +194,16 @@ def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
     """
     figures = participant_dir(out_dir, visit.participant) / "figures"
     folders = (visit_dir(out_dir, visit) / "anat", figures)
-    return tuple(
+    found = [
         path
         for folder in folders
         if folder.is_dir()
         for path in sorted(folder.iterdir())
         if _is_stale(path.name, visit)
-    )
+    ]
+    rois = sorted(_roi_dir(out_dir, visit).glob("sub-*_roi.nii.gz"))
+    wanted = lesion_roi_path(out_dir, visit)
+    return (*found, *(path for path in rois if path != wanted))
 
 
 def _is_stale(name: str, visit: Visit) -> bool:
@@ -255,6 +290,34 @@ def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
     """
     middle = f"_{_checked('part', part)}" if part else ""
     return out_dir / f"group_lesions{middle}{_checked('extension', extension, _EXTENSION)}"
+
+
+def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
+    """Name an output of ``msseg-check``: ``OUT/check[_<part>]<extension>``.
+
+    Raises
+    ------
+    UsageError
+        Where the extension is not one.
+
+    Examples
+    --------
+    >>> check_path(Path("/out"), ".tsv", "visits").as_posix()
+    '/out/check_visits.tsv'
+    """
+    middle = f"_{_checked('part', part)}" if part else ""
+    return out_dir / f"check{middle}{_checked('extension', extension, _EXTENSION)}"
+
+
+def check_record_path(out_dir: Path, participant: str, session: str | None) -> Path:
+    """Name what ``msseg-check`` keeps of a visit: ``OUT/logs/check/sub-X[_ses-Y].json``.
+
+    Raises
+    ------
+    UsageError
+        Where a label is not a BIDS label.
+    """
+    return logs_dir(out_dir) / "check" / record_path(out_dir, participant, session).name
 
 
 def _prefix(visit: Visit) -> str:

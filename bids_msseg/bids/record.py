@@ -92,6 +92,11 @@ class VisitRecord:
         Where that order is known from, or why it is not known; empty where there is no other.
     figures : tuple of str
         ``desc-`` labels of the pictures that were drawn.
+    brain_measures : mapping of str to float
+        Volumes of the anatomy in mL and fractions, by the name of their column; see
+        :data:`bids_msseg.models.brain_volumes.MEASURES`.
+    anatomy_implausible : tuple of str or None
+        What of them is implausible; None where they were not measured.
     """
 
     participant: str
@@ -125,6 +130,8 @@ class VisitRecord:
     visit_number: int | None = None
     order_source: str = ""
     figures: tuple[str, ...] = ()
+    brain_measures: Mapping[str, float] = field(default_factory=dict)
+    anatomy_implausible: tuple[str, ...] | None = None
 
     @property
     def quality(self) -> str:

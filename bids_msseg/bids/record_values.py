@@ -197,7 +197,7 @@ def _mapping(read: Callable[[Any], _T]) -> Callable[[Any], dict[str, _T]]:
 
 
 _CHANGES_IN_WORDS = ("fingerprint", "failed", "hint", "notes")
-_CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|^lesions_")
+_CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|_fraction_change$|^lesions_")
 READERS: Mapping[str, Callable[[Any], Any]] = {
     "participant": _label,
     "session": _optional(_label),
@@ -230,4 +230,6 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "visit_number": _optional(_count),
     "order_source": _text,
     "figures": _labels,
+    "brain_measures": _mapping(_measure),
+    "anatomy_implausible": _optional(_texts),
 }

@@ -18,17 +18,22 @@ from typing import Any, Final
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.io.atomic import publish, write_atomic
+from bids_msseg.lesions.atlas import REGION_COLUMNS
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
 __all__ = [
     "Method",
     "Origin",
+    "anatomy_sidecar",
+    "atlas_dictionary",
     "bids_uri",
     "brain_mask_sidecar",
     "candidates_sidecar",
     "dseg_columns",
     "dseg_rows",
     "dseg_sidecar",
+    "filled_sidecar",
     "lesion_mask_sidecar",
     "link_name",
     "preproc_sidecar",
@@ -217,6 +222,31 @@ def preproc_sidecar(
     }
 
 
+def filled_sidecar(
+    contrast: str, origin: Origin, method: Method, *, skull_stripped: bool
+) -> dict[str, Any]:
+    """Describe an image whose lesions are filled.
+
+    Parameters
+    ----------
+    contrast : str
+        BIDS suffix.
+    origin : Origin
+        Source and grid.
+    method : Method
+        How the lesions were found.
+    skull_stripped : bool
+        As the input.
+    """
+    text = f"{contrast} as acquired; lesions have the intensities of the white matter around them"
+    return {
+        "Description": text,
+        "SkullStripped": skull_stripped,
+        **origin.keys(),
+        **method.keys(),
+    }
+
+
 def brain_mask_sidecar(origin: Origin, *, method: str) -> dict[str, Any]:
     """Describe a brain mask.
 
@@ -303,6 +333,17 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     }
 
 
+def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Describe the label image of the anatomy, and the column of its table that BIDS does not."""
+    return {
+        "Description": "Anatomy of the brain, found by the first network at 2 mm",
+        "Manual": False,
+        **origin.keys(),
+        **method.model_keys(),
+        "volume_ml": dict(LABEL_COLUMNS["volume_ml"]),
+    }
+
+
 def dseg_columns() -> tuple[str, ...]:
     """Return the headings of the table beside the instances."""
     return (*_DSEG_OWN, *(name for name in column_dictionary() if name not in _DSEG_LEFT_OUT))
@@ -362,6 +403,12 @@ def xfm_sidecar(
 def stats_dictionary() -> dict[str, Any]:
     """Describe the columns of the table with one row a lesion or rejected candidate."""
     return column_dictionary()
+
+
+def atlas_dictionary() -> dict[str, Any]:
+    """Describe the columns of the table with one row per atlas and region."""
+    atlas = {"Description": "Atlas, by the name that --atlas gives it"}
+    return {"atlas": atlas, **{name: dict(about) for name, about in REGION_COLUMNS.items()}}
 
 
 def _versions(software: Mapping[str, str]) -> str:

@@ -65,9 +65,18 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
         metavar="SPACE..",
         nargs="+",
         action="extend",
-        help="FLAIR, T1w or a TemplateFlow name with or without :res-N "
+        help="FLAIR, T1w, a TemplateFlow name with or without :res-N, or a FILE with the grid "
         "[FLAIR T1w MNI152NLin2009aSym:res-1]",
     )
+    group.add_argument(
+        "--atlas",
+        metavar="ATLAS..",
+        nargs="+",
+        action="extend",
+        help="load per region: sides, FILE:SPACE, or a name of TemplateFlow or FreeSurfer",
+    )
+    add_switch(group, "fill-lesions", "also write FLAIR and T1w with filled lesions")
+    add_switch(group, "lesion-roi", "also write the T1w's mask as fMRIPrep takes it")
     group.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     group.add_argument(
         "--segmenter",

@@ -26,19 +26,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
         description="Segment the lesions of one visit from NIfTI files, raw or skull-stripped: "
-        "a mask and a probability on the grid of the FLAIR, one row per lesion, and a summary.",
+        "mask, probability and anatomy on the grid of the FLAIR, one row per lesion, and a "
+        "summary.",
         epilog="For research use only; not for diagnostic use. msseg does the same for a BIDS "
         "dataset, with report pages and comparisons of visits.",
     )
     parser.add_argument("flair", metavar="FLAIR", help=".nii or .nii.gz; never written to")
     parser.add_argument("--t1w", metavar="FILE", help="T1w of the same visit, aligned or not")
     parser.add_argument("--t2w", metavar="FILE", help="T2w of the same visit, aligned or not")
-    parser.add_argument(
-        "-o", "--output", metavar="DIR", required=True, help="where the four files go"
-    )
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="where the files go")
     parser.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     parser.add_argument(
         "--threshold", metavar="P", help="lesion at or above this probability, 0-1 [the model's]"
+    )
+    parser.add_argument(
+        "--atlas",
+        metavar="ATLAS",
+        action="append",
+        help="load per region: sides, FILE:SPACE or a name of TemplateFlow; may come again",
+    )
+    parser.add_argument(
+        "--fill-lesions", action="store_true", help="also write FLAIR and T1w with filled lesions"
     )
     parser.add_argument(
         "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
@@ -99,6 +107,7 @@ def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> 
 
         LOGGER.info("segmenting %s", files["flair"])
         own = {"threads" if name == THREADS else name: value for name, value in options.items()}
+        own["atlas"] = [str(one) for one in options.get("atlas", ())]
         result = segment(**files, **own)
     for note in result.notes:
         LOGGER.info("%s", note)

@@ -20,6 +20,7 @@ from bids_msseg.imaging.freesurfer import freesurfer_names
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.template import EMBEDDED, find_label_image, load_template
 from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.spaces import EMBEDDED_ATLAS, atlas_name
 
 FREESURFER = re.compile(r"aseg|aparc|wmparc")
 """Names of files that hold FreeSurfer's labels."""
@@ -79,7 +80,7 @@ def read_atlas(path: Path, *, table: Path | None = None) -> Atlas:
         known = freesurfer_names() if FREESURFER.search(path.name) else {}
     labels = [int(label) for label in np.unique(volume.data) if label]
     names = {label: known.get(label, f"label {label}") for label in labels}
-    return Atlas(_name(path), volume, names)
+    return Atlas(atlas_name(path), volume, names)
 
 
 def templateflow_atlas(
@@ -136,7 +137,7 @@ def embedded_atlas() -> Atlas:
     labels = np.where(regions > 0, 2 * regions - left, 0).astype(np.int32)
     sides = {2 * r - 1: f"left {name}" for r, name in names.items()}
     sides |= {2 * r: f"right {name}" for r, name in names.items()}
-    return Atlas("sides", template.volume.with_data(labels), dict(sorted(sides.items())))
+    return Atlas(EMBEDDED_ATLAS, template.volume.with_data(labels), dict(sorted(sides.items())))
 
 
 def atlas_onto(
@@ -278,10 +279,3 @@ def _parts(path: Path) -> list[str]:
 def _filled(path: Path) -> bool:
     """Whether a file has content; TemplateFlow's stubs have none."""
     return path.is_file() and path.stat().st_size > 0
-
-
-def _name(path: Path) -> str:
-    """Name an atlas by its ``atlas-``, ``seg-`` or ``desc-``, or else by its file."""
-    entities = dict(part.split("-", 1) for part in _parts(path) if "-" in part)
-    named = next((entities[key] for key in ("atlas", "seg", "desc") if key in entities), "")
-    return re.sub(r"[^a-zA-Z0-9]", "", named or path.name.partition(".")[0]) or "atlas"

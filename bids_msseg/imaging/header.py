@@ -71,7 +71,7 @@ def image_label(path: Path, contrast: str) -> str:
     return f"the {contrast} image {path}" if contrast else f"the image {path}"
 
 
-def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
+def check_header(path: Path, *, contrast: str = "", series: bool = False) -> HeaderInfo:
     """Judge a NIfTI file by its header alone; cheap.
 
     Parameters
@@ -80,6 +80,8 @@ def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
         ``.nii`` or ``.nii.gz``.
     contrast : str, optional
         Name of the contrast for messages.
+    series : bool, default False
+        Accept several volumes on one grid.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def check_header(path: Path, *, contrast: str = "") -> HeaderInfo:
     """
     label = image_label(path, contrast)
     header = _parse(_head(path, label), label)
-    shape, notes = _shape(header, label)
+    shape, notes = _shape(header, label, series=series)
     dtype = _dtype(header, label)
     slope, inter = header.get_slope_inter()
     offset = float(header["vox_offset"])
@@ -199,7 +201,9 @@ def _parse(head: bytes, label: str) -> Any:
         raise damaged(label, str(error)) from error
 
 
-def _shape(header: Any, label: str) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+def _shape(
+    header: Any, label: str, *, series: bool
+) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """Three axes, or an error."""
     full = tuple(int(n) for n in header.get_data_shape())
     text = " × ".join(map(str, full))
@@ -208,7 +212,7 @@ def _shape(header: Any, label: str) -> tuple[tuple[int, int, int], tuple[str, ..
             f"{label} says it has {text} voxels",
             hint=f"check the header; at most {LONGEST_AXIS} along an axis can be used",
         )
-    if any(n > 1 for n in full[3:]):
+    if not series and any(n > 1 for n in full[3:]):
         raise DataError(
             f"{label} has {len(full)} dimensions ({text})",
             hint="keep one 3-D volume, e.g. with nibabel.funcs.four_to_three",

@@ -48,7 +48,7 @@ class Label:
 
 LABELS: Mapping[Anatomy, Label] = {
     Anatomy.SULCAL_FLUID: Label("sulcal and cisternal fluid", "SCSF", "#3c3c3c", 3),
-    Anatomy.VENTRICLE: Label("ventricles", "VENT", "#781286", 3),
+    Anatomy.VENTRICLE: Label("ventricles with choroid plexus", "VENT", "#781286", 3),
     Anatomy.CORTEX: Label("cerebral cortex", "CGM", "#cd3e4e", 8),
     Anatomy.WHITE_MATTER: Label("cerebral white matter", "WM", "#f5f5f5", 2),
     Anatomy.DEEP_GREY: Label("thalamus and basal ganglia", "DGM", "#7abadc", 9),
@@ -58,6 +58,8 @@ LABELS: Mapping[Anatomy, Label] = {
     Anatomy.CEREBELLAR_CORTEX: Label("cerebellar cortex", "CBGM", "#e69422", 11),
     Anatomy.CEREBELLAR_WHITE: Label("cerebellar white matter", "CBWM", "#dcf8a4", 11),
     Anatomy.BRAINSTEM: Label("brainstem and ventral diencephalon", "BS", "#779fb0", 10),
-    Anatomy.CHOROID_PLEXUS: Label("choroid plexus", "CP", "#00c8c8", None),
 }
-"""Labels inside a brain mask; a label image holds the values of :class:`Anatomy`."""
+"""Labels inside a brain mask; a label image holds the values of :class:`Anatomy`.
+
+The choroid plexus is none of them: the networks hardly ever find it, so it counts as ventricle.
+"""

@@ -32,7 +32,7 @@ PARENCHYMA = (
     Anatomy.BRAINSTEM,
 )
 VENTRICLES = (Anatomy.VENTRICLE, Anatomy.CHOROID_PLEXUS)
-"""The choroid plexus lies in the ventricles; who draws ventricles draws it with them."""
+"""Classes of the anatomy head that the label of the ventricles holds."""
 SIDE_RATIO = (0.8, 1.25)
 """Assumed: hemispheres differ by a few percent; a half that failed differs by much more."""
 
@@ -91,7 +91,9 @@ def _most_probable(
     most = np.zeros(grid.shape, np.float32)
     found = np.zeros(grid.shape, np.uint8)
     for label in LABELS:
-        soft = Volume(np.pad(posterior[label], 1, mode="edge"), coarse)
+        classes = VENTRICLES if label == Anatomy.VENTRICLE else (label,)
+        sum_of = posterior[list(classes)].sum(0, dtype=np.float32)
+        soft = Volume(np.pad(sum_of, 1, mode="edge"), coarse)
         share = resample(soft, grid.shape, grid.affine, transform=transform).data
         better = share > most
         most[better] = share[better]
@@ -129,7 +131,7 @@ class BrainVolumes:
     @property
     def ventricular_fraction(self) -> float:
         """Ventricles over parenchyma; NaN without parenchyma."""
-        return _ratio(self.total(*VENTRICLES), self.total(*PARENCHYMA))
+        return _ratio(self.total(Anatomy.VENTRICLE), self.total(*PARENCHYMA))
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -211,13 +213,11 @@ def _volume(
     )
 
 
-# Limits are assumed, wide, for adults: they find a segmentation that failed, not a disease. Two
-# have a source: choroid plexus, drawn by hand in MS, 3.1 +- 0.6 mL on T1w and 3.8 +- 0.7 mL on
-# FLAIR (Eur Radiol Exp 2024, doi 10.1186/s41747-024-00421-9); ventricular fraction, median .013
-# in controls and .029 in MS (Kalkers et al. 2001).
+# Limits are assumed, wide, for adults: they find a segmentation that failed, not a disease. One
+# has a source: ventricular fraction, median .013 in controls and .029 in MS (Kalkers et al. 2001).
 MEASURES: tuple[Measure, ...] = (
-    _volume("brain", "the brain's parenchyma, lesions included", (700, 1900), *PARENCHYMA),
-    _volume("ventricles", "all ventricles with their choroid plexus", (3, 250), *VENTRICLES),
+    _volume("parenchyma", "the brain's parenchyma, lesions included", (700, 1900), *PARENCHYMA),
+    _volume("ventricles", "all ventricles with their choroid plexus", (3, 250), Anatomy.VENTRICLE),
     _volume("cortex", "the cerebral cortex", (250, 900), Anatomy.CORTEX),
     _volume(
         "white_matter",
@@ -234,7 +234,6 @@ MEASURES: tuple[Measure, ...] = (
     ),
     _volume("cerebellum", "the cerebellum", (60, 220), *CEREBELLUM),
     _volume("brainstem", "brainstem and ventral diencephalon", (12, 60), Anatomy.BRAINSTEM),
-    _volume("choroid_plexus", "the choroid plexus", (0.2, 12), Anatomy.CHOROID_PLEXUS),
     Measure(
         "brain_parenchymal_fraction",
         "Parenchyma over the volume inside the brain mask, its fluid included",
@@ -271,7 +270,6 @@ def implausible(volumes: BrainVolumes, ratio: float | None = None) -> tuple[str,
     >>> typical = {label: 30.0 for label in LABELS}
     >>> typical |= {Anatomy.CORTEX: 500.0, Anatomy.WHITE_MATTER: 450.0}
     >>> typical |= {Anatomy.HIPPOCAMPUS_AMYGDALA: 12.0, Anatomy.CEREBELLAR_CORTEX: 90.0}
-    >>> typical |= {Anatomy.CHOROID_PLEXUS: 3.0}
     >>> implausible(BrainVolumes(typical))
     ()
     >>> implausible(BrainVolumes({**typical, Anatomy.BRAINSTEM: 2.0}))
@@ -312,19 +310,3 @@ def label_rows(volumes: BrainVolumes) -> list[dict[str, Any]]:
         }
         for value, label in LABELS.items()
     ]
-
-
-def colour_table() -> str:
-    r"""Write the labels in the form of FreeSurfer's colour tables, which viewers read.
-
-    Examples
-    --------
-    >>> colour_table().splitlines()[1]
-    '3 ventricles 120 18 134 0'
-    """
-    lines = []
-    for value, label in LABELS.items():
-        red, green, blue = bytes.fromhex(label.colour[1:])
-        name = label.name.replace(",", "").replace(" ", "-")
-        lines.append(f"{int(value)} {name} {red} {green} {blue} 0\n")
-    return "".join(lines)

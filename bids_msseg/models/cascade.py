@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.brain_mask import BrainMask, correct_brain_mask
+from bids_msseg.models.checkpoint import LesionCascade
 from bids_msseg.models.crops import CropSource, as_crops, cut_crops, prepare_crops
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import STRIDE, TILE, Array, Prediction, predict
@@ -228,9 +229,7 @@ def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
 
 
 def segment(
-    candidate: Sequence[LesionAnatomyNet],
-    refinement: LesionRefinementNet,
-    point: CascadePoint,
+    cascade: LesionCascade,
     images: Array,
     present: Sequence[bool],
     brain: NDArray[np.bool_],
@@ -242,11 +241,7 @@ def segment(
 
     Parameters
     ----------
-    candidate : sequence of LesionAnatomyNet
-        CNN-1; several are averaged.
-    refinement : LesionRefinementNet
-        CNN-2.
-    point : CascadePoint
+    cascade : LesionCascade
     images : ndarray of float32, shape (3, X, Y, Z)
         FLAIR, T1w, T2w in units of the brain's standard deviation, 1 mm, RAS.
     present : sequence of bool
@@ -260,14 +255,20 @@ def segment(
     -------
     CascadeResult
     """
-    threshold = point.candidate_threshold
     seen = run_networks(
-        candidate, refinement, threshold, images, present, brain, engine, fast=fast
+        cascade.candidate,
+        cascade.refinement,
+        cascade.point.candidate_threshold,
+        images,
+        present,
+        brain,
+        engine,
+        fast=fast,
     )
     lesion = seen.refinement.lesion
     return CascadeResult(
         seen.prediction.lesion,
-        decide(seen.prediction.lesion, seen.refinement, point),
+        decide(seen.prediction.lesion, seen.refinement, cascade.point),
         lesion,
         lesion > 0,
         seen.prediction.anatomy,

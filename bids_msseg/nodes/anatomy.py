@@ -1,17 +1,20 @@
-"""The node that finds this brain's own ventricles and cortex."""
+"""Nodes that find this brain's own ventricles and cortex, and measure its anatomy."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.volume import load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.preprocess import contrast_files, contrast_transforms
-from bids_msseg.pipeline.lesions import find_anatomy
+from bids_msseg.pipeline.anatomy import measure_brain
+from bids_msseg.pipeline.lesions import Grid, find_anatomy
 
 
 class _AnatomyInputs(StepInputs):
@@ -25,7 +28,7 @@ class _AnatomyInputs(StepInputs):
 
 
 class _AnatomyOutputs(StepOutputs):
-    anatomy_file = File(desc="codes of lesions.regions.Anatomy on the FLAIR grid")
+    regions_file = File(desc="codes of lesions.regions.Anatomy on the FLAIR grid")
     own_ventricles = traits.Bool(desc="whether they are this brain's, or else the template's")
 
 
@@ -43,10 +46,46 @@ class FindAnatomy(Step):
             load_volume(inputs["mask_file"]).data > 0,
             read_itk_affine(Path(inputs["template_transform"])),
         )
-        target = folder / "anatomy.nii.gz"
+        target = folder / "regions.nii.gz"
         save_volume(labels, target)
         return {
-            "anatomy_file": str(target),
+            "regions_file": str(target),
             "own_ventricles": found.from_own_fluid,
+            "notes": [found.note] if found.note else [],
+        }
+
+
+class _VolumesInputs(StepInputs):
+    anatomy_file = File(exists=True, mandatory=True, desc="classes on the 1 mm working grid")
+    flair_file = File(exists=True, mandatory=True, desc="FLAIR as acquired: the grid")
+    template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
+    trusted = traits.Bool(mandatory=True, desc="whether the transform passed its checks")
+
+
+class _VolumesOutputs(StepOutputs):
+    anatomy_file = File(desc="classes on the FLAIR as acquired")
+    volumes_file = File(desc="JSON: mL of every class, and what of it is implausible")
+
+
+class MeasureBrain(Step):
+    """Measure the anatomy on the FLAIR as acquired."""
+
+    input_spec = _VolumesInputs
+    output_spec = _VolumesOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the label image and the volumes; what is implausible is a note too."""
+        grid = Grid.of(Path(inputs["flair_file"]))
+        move = read_itk_affine(Path(inputs["template_transform"])) if inputs["trusted"] else None
+        found = measure_brain(load_volume(inputs["anatomy_file"], np.uint8), grid, move)
+        image, table = folder / "anatomy.nii.gz", folder / "volumes.json"
+        save_volume(grid.frame.with_data(found.labels), image)
+        ml = {int(label): volume for label, volume in found.volumes.ml.items()}
+        table.write_text(
+            json.dumps({"ml": ml, "implausible": found.implausible}), encoding="utf-8"
+        )
+        return {
+            "anatomy_file": str(image),
+            "volumes_file": str(table),
             "notes": [found.note] if found.note else [],
         }

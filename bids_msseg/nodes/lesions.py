@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import File, traits
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
+from bids_msseg.pipeline.filling import fill_image
 from bids_msseg.pipeline.lesions import (
     MAPS,
     Grid,
@@ -24,8 +27,9 @@ from bids_msseg.pipeline.lesions import (
     find_lesions,
     mask_on_grid,
 )
+from bids_msseg.spaces import AtlasChoice
 
-LABEL_MAPS = ("extracerebral", "anatomy")
+LABEL_MAPS = ("extracerebral", "regions")
 
 
 class _DelineateInputs(StepInputs):
@@ -38,7 +42,7 @@ class _DelineateInputs(StepInputs):
     template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
     threshold = traits.Float(mandatory=True)
     min_volume = traits.Float(mandatory=True, desc="mm³")
-    anatomy_file = File(desc="this brain's map of regions; the template's where not given")
+    regions_file = File(desc="this brain's map of regions; the template's where not given")
     own_ventricles = traits.Bool(
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )
@@ -134,11 +138,12 @@ class _SpaceInputs(StepInputs):
     probability_file = File(exists=True, mandatory=True)
     threshold = traits.Float(mandatory=True)
     min_volume = traits.Float(mandatory=True, desc="mm³")
-    reference_file = File(desc="image as acquired, for a native space")
+    reference_file = File(desc="image whose stored grid it is, where it is not a template's")
     template = traits.Str(desc="name of a template, for a template space")
     resolution = traits.Int(1, usedefault=True)
     transform_file = File(exists=True, desc="undefined where the contrast was left out")
     invert = traits.Bool(False, usedefault=True, desc="the transform maps source to target world")
+    same_world = traits.Bool(False, usedefault=True, desc="that of the FLAIR: no transform")
 
 
 class _SpaceOutputs(StepOutputs):
@@ -153,20 +158,96 @@ class MaskInSpace(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the mask; nothing where no transform leads there."""
-        if "transform_file" not in inputs:
+        move = None
+        if "transform_file" in inputs:
+            move = read_itk_affine(Path(inputs["transform_file"]))
+            move = inverse(move) if inputs["invert"] else move
+        elif not inputs["same_world"]:
             return {}
         if "template" in inputs:
             grid = Grid(load_template(inputs["template"], resolution=inputs["resolution"]).volume)
         else:
             grid = Grid.of(Path(inputs["reference_file"]))
-        move = read_itk_affine(Path(inputs["transform_file"]))
         mask = mask_on_grid(
             grid,
             load_volume(inputs["probability_file"]),
-            transform=inverse(move) if inputs["invert"] else move,
+            transform=move,
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
         )
         target = folder / "mask.nii.gz"
         save_volume(grid.frame.with_data(mask), target)
         return {"mask_file": str(target)}
+
+
+class _RegionsInputs(StepInputs):
+    labels_file = File(exists=True, mandatory=True, desc="lesions 1..n on the FLAIR as acquired")
+    atlas = traits.Str(mandatory=True, desc="as AtlasChoice writes it")
+    atlas_file = File(exists=True, desc="where it is a file: another one runs the step again")
+    transform_file = File(exists=True, desc="undefined where the contrast was left out")
+    invert = traits.Bool(False, usedefault=True, desc="the transform maps atlas to FLAIR world")
+
+
+class _RegionsOutputs(StepOutputs):
+    rows_file = File(desc="JSON: one object per region")
+
+
+class MeasureRegions(Step):
+    """Share out the lesions among the regions of an atlas."""
+
+    input_spec = _RegionsInputs
+    output_spec = _RegionsOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write a row per region; nothing where no transform leads to the atlas."""
+        choice = AtlasChoice.parse(inputs["atlas"])
+        if choice.space != "FLAIR" and "transform_file" not in inputs:
+            return {}
+        move = None
+        if "transform_file" in inputs:
+            move = read_itk_affine(Path(inputs["transform_file"]))
+            move = inverse(move) if inputs["invert"] else move
+        lesions = load_volume(inputs["labels_file"], np.int32)
+        rows = measure_regions(lesions, load_atlas(choice), move)
+        target = folder / "regions.json"
+        content = [{"atlas": choice.name, **asdict(row)} for row in rows]
+        target.write_text(json.dumps(content), encoding="utf-8")
+        note = outside_note(choice.name, rows)
+        return {"rows_file": str(target), "notes": [note] if note else []}
+
+
+class _FillInputs(StepInputs):
+    image_file = File(exists=True, mandatory=True, desc="as acquired")
+    mask_file = File(exists=True, desc="lesions on its grid; undefined where it was left out")
+    anatomy_file = File(exists=True, mandatory=True, desc="classes on the 1 mm working grid")
+    transform_file = File(exists=True, desc="FLAIR world to that of the image")
+    seed = traits.Int(0, usedefault=True)
+
+
+class _FillOutputs(StepOutputs):
+    out_file = File(desc="the image with filled lesions")
+
+
+class FillLesions(Step):
+    """Give lesions the intensities of the white matter around them."""
+
+    input_spec = _FillInputs
+    output_spec = _FillOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the image; nothing for a contrast that was left out."""
+        if "mask_file" not in inputs:
+            return {}
+        move = None
+        if "transform_file" in inputs:
+            move = inverse(read_itk_affine(Path(inputs["transform_file"])))
+        filled = fill_image(
+            Path(inputs["image_file"]),
+            load_volume(inputs["mask_file"], np.uint8).data,
+            load_volume(inputs["anatomy_file"], np.uint8),
+            transform=move,
+            seed=inputs["seed"],
+        )
+        target = folder / "filled.nii.gz"
+        nib.save(filled, target)
+        return {"out_file": str(target)}

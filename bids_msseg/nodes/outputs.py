@@ -1,4 +1,4 @@
-"""Nodes that write a visit's results: figures first, then images, the record last of all."""
+"""The node that writes a visit's results, the record last of all."""
 
 from __future__ import annotations
 
@@ -7,24 +7,36 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.bids import sidecars
-from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, preprocessed, transform
+from bids_msseg.bids.derivatives import (
+    ATLASES,
+    NOTHING_ELSE,
+    OUTPUTS,
+    Extras,
+    Output,
+    filled,
+    mask_in,
+    preprocessed,
+    transform,
+    unasked_files,
+)
 from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.paths import lesion_roi_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.resample import inverse, resample
-from bids_msseg.imaging.template import EMBEDDED, load_template
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
+from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.trust import VisitJudgement
-from bids_msseg.reports.drawing import draw_visit
 from bids_msseg.reports.methods import methods_paragraph
 
 
@@ -49,6 +61,8 @@ class Delivery:
     versions : mapping of str to str
     methods : str
         The methods paragraph.
+    extras : Extras
+        What else the run was asked for.
     """
 
     visit: Visit
@@ -63,6 +77,7 @@ class Delivery:
     fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
+    extras: Extras = NOTHING_ELSE
 
     def uri(self, path: Path) -> str:
         """Name an input or output as BIDS URIs do."""
@@ -99,63 +114,6 @@ class Delivery:
         return replace(self, visit=visit, methods=methods)
 
 
-class _DrawInputs(StepInputs):
-    delivery = traits.Any(mandatory=True, nohash=True)
-    flair_file = File(exists=True, mandatory=True, desc="with skull, on the FLAIR as acquired")
-    brain_file = File(exists=True, mandatory=True)
-    labels_file = File(exists=True, mandatory=True)
-    rejected_file = File(exists=True, mandatory=True)
-    moving_files = traits.List(traits.Str, desc="images on the FLAIR grid")
-    moving_names = traits.List(traits.Str)
-    left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
-    template_transform = File(desc="template world to FLAIR world")
-    template_trusted = traits.Bool(True, usedefault=True, desc="else it is drawn, too")
-
-
-class _DrawOutputs(StepOutputs):
-    figure_files = traits.List(traits.Str)
-
-
-class DrawFigures(Step):
-    """Draw lesions, brain mask and registration; see :mod:`bids_msseg.reports.drawing`."""
-
-    input_spec = _DrawInputs
-    output_spec = _DrawOutputs
-    always_run = True  # what it writes lies in OUT, where nipype does not look for it
-
-    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Write the PNG files below OUT."""
-        delivery: Delivery = inputs["delivery"]
-        names, files = inputs.get("moving_names", []), inputs.get("moving_files", [])
-        flair = load_volume(inputs["flair_file"])
-        moving = {n: load_volume(f) for n, f in zip(names, files, strict=True)}
-        doubtful = list(inputs.get("left_out", []))
-        if not inputs["template_trusted"]:
-            moving[EMBEDDED] = _template_on(flair, Path(inputs["template_transform"]))
-            doubtful.append(EMBEDDED)
-        done = draw_visit(
-            delivery.out_dir,
-            delivery.visit,
-            flair=flair,
-            brain=load_volume(inputs["brain_file"]),
-            lesions=load_volume(inputs["labels_file"]),
-            rejected=load_volume(inputs["rejected_file"]),
-            moving=moving,
-            doubtful=doubtful,
-        )
-        return {"figure_files": [str(path) for path in done]}
-
-
-def _template_on(flair: Volume, transform: Path) -> Volume:
-    """Bring the template onto the FLAIR, as it was fitted."""
-    # SimpleITK takes its time, and the app needs this module for its plans
-    from bids_msseg.imaging.itk import read_itk_affine
-
-    move = inverse(read_itk_affine(transform))
-    template = load_template(EMBEDDED).volume
-    return resample(template, flair.shape, flair.affine, transform=move)
-
-
 class _PublishInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
     fingerprint = traits.Str(desc="makes the node run again when the delivery changes")
@@ -169,14 +127,20 @@ class _PublishInputs(StepInputs):
     candidates_file = File(exists=True, mandatory=True)
     rejected_file = File(exists=True, mandatory=True)
     ventricles_file = File(exists=True, mandatory=True)
+    anatomy_file = File(exists=True, mandatory=True)
+    volumes_file = File(exists=True, mandatory=True, desc="of the anatomy")
     brain_how = traits.Str(mandatory=True)
     preproc_files = traits.List(traits.Str, mandatory=True)
     preproc_names = traits.List(traits.Str, mandatory=True)
     space_files = traits.List(traits.Str)
-    space_names = traits.List(traits.Str, desc="T1w, or NAME:res-N")
+    space_names = traits.List(traits.Str, desc="T1w, NAME:res-N, or WORLD NAME")
+    roi_file = File(exists=True, desc="mask on the T1w, where fMRIPrep is to have it")
     transform_files = traits.List(traits.Str)
     transform_names = traits.List(traits.Str, desc="FROM TO rigid|affine")
     figure_files = traits.List(traits.Str)
+    atlas_files = traits.List(traits.Str, desc="JSON: load per region of an atlas")
+    filled_files = traits.List(traits.Str)
+    filled_names = traits.List(traits.Str, desc="contrast")
     left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
     step_notes = traits.List(traits.Any)
     step_seconds = traits.List(traits.Float)
@@ -204,10 +168,36 @@ class PublishVisit(Step):
         _publish_flair_space(delivery, inputs)
         _publish_preprocessed(delivery, inputs)
         _publish_spaces(delivery, inputs)
+        _publish_roi(delivery, inputs)
         _publish_transforms(delivery, inputs)
-        _publish_tables(delivery, rows)
-        record = judged.mark(_record(delivery, given.visit, rows, inputs))
+        _publish_filled(delivery, inputs)
+        anatomy = _Anatomy.read(inputs["volumes_file"])
+        _publish_tables(delivery, rows, anatomy.volumes)
+        _publish_atlases(delivery, inputs.get("atlas_files", []))
+        for path in unasked_files(delivery.out_dir, delivery.visit, delivery.extras):
+            path.unlink(missing_ok=True)
+        record = judged.mark(anatomy.mark(_record(delivery, given.visit, rows, inputs)))
         return {"record_file": str(write_record(delivery.out_dir, record))}
+
+
+@dataclass(frozen=True, slots=True)
+class _Anatomy:
+    """What was measured of the anatomy."""
+
+    volumes: BrainVolumes
+    implausible: tuple[str, ...]
+
+    @classmethod
+    def read(cls, volumes_file: str) -> _Anatomy:
+        """Read what the node wrote."""
+        content = json.loads(Path(volumes_file).read_text(encoding="utf-8"))
+        volumes = BrainVolumes({Anatomy(int(code)): ml for code, ml in content["ml"].items()})
+        return cls(volumes, tuple(content["implausible"]))
+
+    def mark(self, record: VisitRecord) -> VisitRecord:
+        """Write it into a visit's record."""
+        measures = {one.name: one.value(self.volumes) for one in MEASURES}
+        return replace(record, brain_measures=measures, anatomy_implausible=self.implausible)
 
 
 def _row(item: Mapping[str, Any]) -> LesionRow:
@@ -240,6 +230,7 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     contents = {
         "brain": sidecars.brain_mask_sidecar(brain, method=how),
         "ventricles": sidecars.ventricle_mask_sidecar(origin),
+        "anatomy": sidecars.anatomy_sidecar(origin, method),
         "probseg": sidecars.probseg_sidecar(origin, method),
         "labels": sidecars.dseg_sidecar(origin, method),
         "candidates": sidecars.candidates_sidecar(origin, method),
@@ -271,9 +262,9 @@ def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
 def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     names, files = _kept_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
-        space, _, resolution = name.partition(":res-")
-        if space == "T1w" and delivery.visit.t1w is not None:
-            reference = delivery.uri(delivery.visit.t1w)
+        space, _, resolution = name.rpartition(" ")[2].partition(":res-")
+        reference = _reference(delivery, space)
+        if reference is not None:
             origin = Origin(delivery.sources(), reference, software=delivery.versions)
         else:
             grid = f"{resolution} (1 mm isotropic)" if resolution == "1" else resolution
@@ -281,6 +272,25 @@ def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
             origin = Origin(delivery.sources(), reference, grid, delivery.versions)
         content = sidecars.lesion_mask_sidecar(origin, delivery.method())
         _deliver(delivery, source, content, mask_in(space, resolution or None))
+
+
+def _reference(delivery: Delivery, space: str) -> str | None:
+    """Name the image whose grid a space is; None for a template."""
+    grids = {grid.name: Path(grid.file) for grid in delivery.extras.grids}
+    path = {"T1w": delivery.visit.t1w, **grids}.get(space)
+    if path is None:
+        return None
+    try:
+        return delivery.uri(path)
+    except ValueError:
+        # no dataset that outputs name holds the file; its folder is nobody's business
+        return f"urn:x-file:{quote(path.name)}"
+
+
+def _publish_roi(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    path = lesion_roi_path(delivery.out_dir, delivery.visit)
+    if path is not None and "roi_file" in inputs:
+        publish(Path(inputs["roi_file"]), path, keep=True)
 
 
 def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
@@ -299,13 +309,39 @@ def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         _deliver(delivery, source, content, transform(start, end))
 
 
-def _publish_tables(delivery: Delivery, rows: list[LesionRow]) -> None:
+def _publish_filled(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    names, files = _kept_names("filled_names", inputs), inputs.get("filled_files", [])
+    for name, source in zip(names, files, strict=True):
+        reference = delivery.uri(delivery.visit.contrasts[name])
+        said = delivery.visit.metadata.get(name, {}).get("SkullStripped")
+        content = sidecars.filled_sidecar(
+            name,
+            Origin(delivery.sources(), reference, software=delivery.versions),
+            delivery.method(),
+            skull_stripped=inputs["brain_how"] == "stripped" if said is None else bool(said),
+        )
+        _deliver(delivery, source, content, filled(name))
+
+
+def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes) -> None:
     place = delivery.out_dir, delivery.visit
+    anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
+    write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(brain))
     dseg = OUTPUTS["labels"].path(*place, ".tsv")
     write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
     dictionary = sidecars.stats_dictionary()
     write_json(OUTPUTS["stats"].path(*place, ".json"), dictionary)
     write_tsv(OUTPUTS["stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
+
+
+def _publish_atlases(delivery: Delivery, files: Iterable[str]) -> None:
+    if not delivery.extras.atlases:
+        return
+    rows = [row for file in files for row in json.loads(Path(file).read_text("utf-8"))]
+    dictionary = sidecars.atlas_dictionary()
+    place = delivery.out_dir, delivery.visit
+    write_json(ATLASES.path(*place, ".json"), dictionary)
+    write_tsv(ATLASES.path(*place, ".tsv"), tuple(dictionary), rows)
 
 
 def _record(

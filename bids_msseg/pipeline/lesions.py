@@ -38,8 +38,8 @@ class Grid:
 
     @classmethod
     def of(cls, path: Path) -> Grid:
-        """Read the grid of a file from its header."""
-        info = check_header(path)
+        """Read the grid of a file from its header; that of a series is the grid of its volumes."""
+        info = check_header(path, series=True)
         return cls(Volume(np.broadcast_to(np.zeros(1, np.uint8), info.shape), info.affine))
 
     def take(
@@ -136,7 +136,7 @@ def find_lesions(
         ``probability`` and ``mask``, the brain; of the cascade also the other maps of
         :func:`~bids_msseg.pipeline.segment.segment_stack`: without them, candidates are what
         reaches the threshold. Where there are, ``extracerebral``, where no lesion can be, and
-        ``anatomy``, this brain's map of regions (uint8), in place of the template's. It is asked
+        ``regions``, this brain's map of regions (uint8), in place of the template's. It is asked
         anew for each use of a map.
     template_to_flair : ndarray, shape (4, 4)
         Template world mm to FLAIR world mm.
@@ -144,7 +144,7 @@ def find_lesions(
     min_volume : float
         mm³.
     own_ventricles : bool, default False
-        The anatomy's ventricles are this brain's own.
+        The map's ventricles are this brain's own.
 
     Returns
     -------
@@ -199,8 +199,8 @@ def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:
 
 def _anatomy(grid: Grid, to_template: Affine, maps: Mapping[str, Volume]) -> NDArray[np.uint8]:
     """Bring this brain's map of regions, or else the template's, onto the grid."""
-    if "anatomy" in maps:
-        return grid.take(maps["anatomy"], order=0)
+    if "regions" in maps:
+        return grid.take(maps["regions"], order=0)
     template = load_template()
     regions = template.volume.with_data(np.asarray(template.regions))
     return grid.take(regions, transform=to_template, order=0)

@@ -46,17 +46,7 @@ def segment_stack(
     from bids_msseg.models.engine import choose_engine
 
     engine = choose_engine(device)
-    cascade = load_cascade(model)
-    found = segment(
-        cascade.candidate,
-        cascade.refinement,
-        cascade.point,
-        stack.data,
-        stack.present,
-        stack.brain,
-        engine,
-        fast=fast,
-    )
+    found = segment(load_cascade(model), stack.data, stack.present, stack.brain, engine, fast=fast)
     brain = Volume(found.brain.mask, stack.affine)
     maps: dict[str, NDArray[Any]] = {
         "probability": found.probability,

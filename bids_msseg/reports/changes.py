@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_msseg.bids.change_tables import LEVELS
-from bids_msseg.bids.changes import pair_files
+from bids_msseg.bids.changes import BRAIN_CHANGES, pair_files
 from bids_msseg.bids.paths import changes_path
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import Scalar
@@ -47,6 +47,8 @@ class ChangesView:
     cautions : tuple of str
     noise : str
         How much is noise, in words.
+    brain : str
+        Change of the brain's volumes, in words; empty where it is not known.
     pictures : FigureView or None
         Of changes; where the visits could not be aligned, of the attempt.
     changed, others : Table or None
@@ -64,6 +66,7 @@ class ChangesView:
     hint: str
     cautions: tuple[str, ...]
     noise: str
+    brain: str
     pictures: FigureView | None
     changed: Table | None
     others: Table | None
@@ -112,6 +115,7 @@ def _view(out_dir: Path, record: VisitRecord, rows: Sequence[Row], table_file: s
         hint=str(told.get("hint") or ""),
         cautions=tuple(note for note in notes.split("; ") if note),
         noise="" if failed else _noise(told),
+        brain=_brain(told),
         pictures=_pictures(pair_files(out_dir, earlier, record).figures, failed=bool(failed)),
         changed=arrange([row for row in shown if row.get("change") in CHANGED], HEADINGS),
         others=arrange([row for row in shown if row.get("change") not in CHANGED], HEADINGS),
@@ -148,6 +152,18 @@ def _noise(told: Mapping[str, Scalar]) -> str:
         f"Without any change, borders move by {border:.2f} mm (standard deviation, from {seen} "
         f"seen at both visits and what was assumed before). Both directions of the registration "
         f"agree to {apart:.2f} mm."
+    )
+
+
+def _brain(told: Mapping[str, Scalar]) -> str:
+    """Say how much volumes of the brain differ; failed pairs have no such values."""
+    fraction, ventricles = (told.get(name) for name in BRAIN_CHANGES)
+    if fraction is None or ventricles is None:
+        return ""
+    return (
+        f"Brain parenchymal fraction changed by {_number(fraction):+.4f}, ventricles by "
+        f"{_number(ventricles):+.1f} mL. How large such differences are without any change is "
+        "not measured."
     )
 
 

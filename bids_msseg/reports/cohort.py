@@ -20,7 +20,7 @@ MOST_LEVELS = 12
 FEWEST_NUMBERS = 3
 """A column with fewer different numbers is no axis."""
 OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_verdict")
-OWN_NUMBERS = ("brain_volume_ml",)
+OWN_NUMBERS = ("brain_volume_ml", "brain_parenchymal_fraction", "ventricular_fraction")
 EVERYBODY = "everybody"
 PARTICIPANTS = "participants.tsv"
 _COMMA = re.compile(r"^\s*([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$")

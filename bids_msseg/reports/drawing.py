@@ -24,7 +24,7 @@ from bids_msseg.reports.mosaic import Mosaic
 
 KINDS = ("lesions", "brain", "registration")
 """Figures in the order in which a page shows them; keys of frames start with these words."""
-_FIRST = ("lesions", "brain", "registrationT1w", "registrationT2w")
+_FIRST = ("lesions", "brain", "brainAnatomy", "registrationT1w", "registrationT2w")
 _LAST = ("lesionsPlain", "brainPlain", "registrationFLAIR")
 
 
@@ -80,6 +80,7 @@ def draw_visit(
     brain: Volume,
     lesions: Volume,
     rejected: Volume,
+    anatomy: Volume | None = None,
     moving: Mapping[str, Volume] | None = None,
     doubtful: Collection[str] = (),
 ) -> tuple[Path, ...]:
@@ -96,6 +97,8 @@ def draw_visit(
         What lies more than some millimetres outside the brain is never drawn.
     brain, lesions, rejected : Volume
         Masks on the same grid.
+    anatomy : Volume, optional
+        Classes of :class:`~bids_msseg.models.anatomy.Anatomy` on the same grid.
     moving : mapping of str to Volume, optional
         Images resampled onto that grid by the registrations: T1w, T2w, the template.
     doubtful : collection of str, optional
@@ -112,7 +115,10 @@ def draw_visit(
     CannotCreateError
         If the folder cannot be written.
     """
-    mosaics = [lesion_mosaic(flair, lesions, rejected, brain), brain_mask_mosaic(flair, brain)]
+    mosaics = [
+        lesion_mosaic(flair, lesions, rejected, brain),
+        brain_mask_mosaic(flair, brain, anatomy),
+    ]
     if moving:
         mosaics.append(registration_mosaic(flair, moving, brain, doubtful=doubtful))
     return write_figures(out_dir, visit, mosaics)

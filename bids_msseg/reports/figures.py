@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.brain_volumes import CEREBELLUM
 from bids_msseg.reports import canvas
-from bids_msseg.reports.canvas import Colour, Mask
+from bids_msseg.reports.canvas import Colour, Mask, Picture
 from bids_msseg.reports.mosaic import (
     COARSE,
     Layer,
     Mosaic,
+    MosaicScene,
     build_mosaic,
     build_scene,
     crop_box,
@@ -46,6 +49,14 @@ LESION: Colour = (255, 140, 0)
 REJECTED: Colour = (86, 180, 233)
 BRAIN: Colour = (0, 190, 140)
 EDGE: Colour = (255, 140, 0)
+ANATOMY: tuple[tuple[tuple[Anatomy, ...], Colour, str], ...] = (
+    ((Anatomy.WHITE_MATTER,), (240, 228, 66), "white matter"),
+    ((Anatomy.DEEP_GREY,), (204, 121, 167), "deep grey"),
+    (CEREBELLUM, (0, 158, 115), "cerebellum"),
+    ((Anatomy.BRAINSTEM,), (213, 94, 0), "brainstem"),
+    ((Anatomy.VENTRICLE,), (86, 180, 233), "ventricles"),
+)
+"""Classes that are outlined together, the last ones on top."""
 RIM_MM = 3.0
 """What is shown around the brain."""
 WIDE_RIM_MM = 6.0
@@ -107,9 +118,14 @@ def lesion_mosaic(
 
 
 def brain_mask_mosaic(
-    flair: Volume, brain: Volume, *, max_slices: int = 6, scale: float = 0.8
+    flair: Volume,
+    brain: Volume,
+    anatomy: Volume | None = None,
+    *,
+    max_slices: int = 6,
+    scale: float = 0.8,
 ) -> Mosaic:
-    """Outline the brain mask on evenly spread slices.
+    """Outline the brain mask and the anatomy on evenly spread slices.
 
     Parameters
     ----------
@@ -117,6 +133,8 @@ def brain_mask_mosaic(
         Data shape (X, Y, Z), any axis order; best before skull-stripping.
     brain : Volume
         Mask on the same grid; non-zero inside.
+    anatomy : Volume, optional
+        Classes of :class:`~bids_msseg.models.anatomy.Anatomy` on the same grid.
     max_slices : int, default 6
         Axial slices; half as many coronal and sagittal ones are added.
     scale : float, default 0.8
@@ -125,7 +143,7 @@ def brain_mask_mosaic(
     Returns
     -------
     Mosaic
-        Frames ``brain`` and ``brainPlain``.
+        Frames ``brain``, ``brainAnatomy`` where there is an anatomy, and ``brainPlain``.
 
     Raises
     ------
@@ -138,12 +156,23 @@ def brain_mask_mosaic(
     scene = build_scene(ras, inside, box, cuts, scale=scale, rim=WIDE_RIM_MM, columns=max_slices)
     plain = grey_picture(scene, scene.flair, bright=99.5, levels=COARSE)
     marked = with_outline(plain, scene, scene.brain, BRAIN)
+    layers = [Layer("brain", "FLAIR, brain mask outlined", marked, ((BRAIN, "brain mask"),))]
+    if anatomy is not None:
+        layers.append(_anatomy_layer(plain, scene, _on_grid(flair, anatomy)[box]))
     return build_mosaic(
         scene,
         f"Evenly spread slices, shown up to {WIDE_RIM_MM:g} mm outside the brain mask.",
-        Layer("brain", "FLAIR, brain mask outlined", marked, ((BRAIN, "brain mask"),)),
+        *layers,
         Layer("brainPlain", "FLAIR alone", plain),
     )
+
+
+def _anatomy_layer(plain: Picture, scene: MosaicScene, labels: NDArray[np.generic]) -> Layer:
+    drawn = plain
+    for members, colour, _ in ANATOMY:
+        drawn = with_outline(drawn, scene, np.isin(labels, members), colour)
+    legend = tuple((colour, name) for _, colour, name in ANATOMY)
+    return Layer("brainAnatomy", "FLAIR, anatomy outlined", drawn, legend)
 
 
 def registration_mosaic(

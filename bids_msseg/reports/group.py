@@ -12,6 +12,8 @@ from bids_msseg.bids.record import VisitRecord, read_records
 from bids_msseg.bids.sidecars import template_uri
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.reports import page
+from bids_msseg.reports.atlas import atlas_rows, group_atlas_dictionary, view_atlases
+from bids_msseg.reports.check import read_limits
 from bids_msseg.reports.cohort import (
     Participants,
     find_facets,
@@ -59,13 +61,13 @@ def write_group(
     qc_dir: Path | None = None,
     records: Sequence[VisitRecord] | None = None,
 ) -> GroupFiles:
-    """Write the table of the cohort, its summary, its map and its page, dictionaries beside them.
+    """Write the tables of the cohort, its map and its page, dictionaries beside them.
 
     Parameters
     ----------
     out_dir : Path
-        Top folder of the outputs; of each visit the record, the small pictures and the mask in
-        template space are read.
+        Top folder of the outputs; of each visit the record, the small pictures, the mask in
+        template space and the loads per region are read.
     bids_dir : Path, optional
         Dataset whose ``participants.tsv`` divides the cohort; may be missing.
     qc_dir : Path, optional
@@ -93,15 +95,18 @@ def write_group(
             hint="run the participant level into this folder first",
         )
     reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
-    rows = group_rows(records, reviews)
+    limits = read_limits(out_dir)
+    rows = group_rows(records, reviews, limits)
     people = read_participants(bids_dir)
-    cohort = _cohort(out_dir, people, records, rows, reviews)
+    regions = atlas_rows(out_dir, records)
+    cohort = _cohort(out_dir, people, records, rows, reviews, regions)
     _write_frequency(out_dir, cohort.frequency)
+    _write_atlases(out_dir, regions)
     _save_table(group_path(out_dir, ".tsv", "summary"), cohort.summary)
     _save_json(group_path(out_dir, ".json", "summary"), summary_dictionary())
     return GroupFiles(
         tsv=_save_table(group_path(out_dir, ".tsv"), rows),
-        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews)),
+        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews, limits)),
         html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
         visits=len(records),
         incomplete=sum(record.status != "ok" for record in records),
@@ -132,6 +137,7 @@ def _cohort(
     records: tuple[VisitRecord, ...],
     rows: Sequence[Row],
     reviews: Mapping[str, Review] | None,
+    regions: Sequence[Row],
 ) -> Cohort:
     facets = find_facets(rows, people.rows)
     load = "lesion_load_ml" if reviews is None else "qc_lesion_load_ml"
@@ -150,7 +156,14 @@ def _cohort(
         summary=tuple(summarise(rows, loads, facets)),
         mixtures=tuple(mixtures(rows)),
         frequency=lesion_frequency(out_dir, map(visit_of, counted)),
+        atlases=view_atlases([row for row in regions if _key(row) not in excluded]),
     )
+
+
+def _key(row: Row) -> str:
+    """Name the visit of a row."""
+    session = row["session_id"]
+    return row["participant_id"] + ("" if session == MISSING else f"_{session}")
 
 
 def _shown(known: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
@@ -179,6 +192,17 @@ def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
     }
     _save_json(beside, content)
     page.save(image, lambda path: write_frequency(frequency, path))
+
+
+def _write_atlases(out_dir: Path, rows: Sequence[Row]) -> None:
+    """Write the load per region of all visits; what an earlier run wrote must not stay."""
+    table, beside = (group_path(out_dir, extension, "atlas") for extension in (".tsv", ".json"))
+    if rows:
+        _save_json(beside, group_atlas_dictionary())
+        _save_table(table, rows)
+        return
+    for path in (table, beside):
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

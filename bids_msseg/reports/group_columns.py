@@ -261,7 +261,24 @@ def change_columns() -> tuple[Column, ...]:
         ("resolved_ml", "Volume, then, of the lesions that have gone"),
     ):
         found.append(measured(name, description, _of_change(name), units="mL"))
-    return tuple(found)
+    return (*found, *_brain_change_columns())
+
+
+def _brain_change_columns() -> tuple[Column, ...]:
+    then = "less that of then; n/a where the anatomy of either visit is flagged"
+    return (
+        measured(
+            "brain_parenchymal_fraction_change",
+            f"brain_parenchymal_fraction {then}",
+            _of_change("brain_parenchymal_fraction_change"),
+        ),
+        measured(
+            "ventricles_change_ml",
+            f"ventricles_ml {then}",
+            _of_change("ventricles_change_ml"),
+            units="mL",
+        ),
+    )
 
 
 def _compared_with(record: VisitRecord) -> str | None:
@@ -312,7 +329,7 @@ def circumstance_columns() -> tuple[Column, ...]:
             "Probability from which a voxel is lesion",
             lambda one: one.options.get("threshold"),
         ),
-        Column("min_lesion_volume_mm3", "Smallest lesion that is kept", _min_volume, "mm^3"),
+        Column("min_lesion_volume_mm3", "Smallest lesion that is kept", min_volume_of, "mm^3"),
         Column(
             "flags",
             "What a reader should look at, separated by semicolons",
@@ -365,7 +382,8 @@ def _model(record: VisitRecord) -> str | None:
     return None if record.model is None else f"{record.model.name} {record.model.version}".strip()
 
 
-def _min_volume(record: VisitRecord) -> object:
+def min_volume_of(record: VisitRecord) -> object:
+    """Read the volume of the smallest lesion that is kept, mm³; None where it is not known."""
     return next(
         (record.options[name] for name in MIN_VOLUME_OPTIONS if name in record.options), None
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.lesions.regions import Region
+from bids_msseg.reports.atlas import AtlasView
 from bids_msseg.reports.cohort import Facets
 from bids_msseg.reports.frequency import Frequency
 from bids_msseg.reports.group_columns import Column
@@ -51,6 +52,8 @@ class Cohort:
     mixtures : tuple of str
         What makes visits hard to compare.
     frequency : Frequency or None
+    atlases : tuple of AtlasView
+        Load per region, after QC without the visits that were left out.
     """
 
     out_dir: Path
@@ -64,6 +67,7 @@ class Cohort:
     summary: tuple[Row, ...]
     mixtures: tuple[str, ...]
     frequency: Frequency | None
+    atlases: tuple[AtlasView, ...]
 
 
 @dataclass(frozen=True, slots=True)

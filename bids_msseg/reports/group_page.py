@@ -13,6 +13,7 @@ from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.visit import Visit
 from bids_msseg.lesions.regions import Region
 from bids_msseg.reports import page
+from bids_msseg.reports.check import check_page
 from bids_msseg.reports.frequency import Frequency, draw_frequency, words
 from bids_msseg.reports.group_data import ROWS, Cohort, page_data, sort_flags, text_on_page
 from bids_msseg.reports.participant import anchor_of, visit_of
@@ -54,6 +55,7 @@ def render_group(cohort: Cohort) -> str:
     return page.render(
         "group.html",
         cohort=cohort,
+        check=check_page(cohort.out_dir),
         visits=len(cohort.records),
         participants=len({one.participant for one in cohort.records}),
         rows=[_row(cohort, i) for i in range(min(ROWS, len(cohort.records)))],

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.record import VisitRecord
+from bids_msseg.reports.brain_columns import brain_columns
+from bids_msseg.reports.check import LoadLimits
 from bids_msseg.reports.group_columns import (
     Column,
     change_columns,
@@ -14,19 +16,24 @@ from bids_msseg.reports.group_columns import (
     identity_columns,
     measure_columns,
     measured,
+    min_volume_of,
     region_columns,
     trust_columns,
 )
 from bids_msseg.reports.qc import Review
 
 
-def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
+def columns(
+    reviews: Mapping[str, Review] | None = None, limits: LoadLimits | None = None
+) -> tuple[Column, ...]:
     """List the columns of the group table, the only place where they stand.
 
     Parameters
     ----------
     reviews : mapping of str to Review, optional
         What readers decided, by key of the visit; adds the columns of QC.
+    limits : LoadLimits, optional
+        From :func:`bids_msseg.reports.check.read_limits`; adds their columns.
 
     Returns
     -------
@@ -34,12 +41,16 @@ def columns(reviews: Mapping[str, Review] | None = None) -> tuple[Column, ...]:
         In the order of the file.
     """
     qc = () if reviews is None else _reviewed(reviews)
-    measures = (*identity_columns(), *measure_columns(), *trust_columns(), *qc)
-    return (*measures, *region_columns(), *change_columns(), *circumstance_columns())
+    trust = (*trust_columns(), *_limits(limits))
+    measures = (*identity_columns(), *measure_columns(), *trust, *qc)
+    brain = (*region_columns(), *brain_columns())
+    return (*measures, *brain, *change_columns(), *circumstance_columns())
 
 
 def group_rows(
-    records: Iterable[VisitRecord], reviews: Mapping[str, Review] | None = None
+    records: Iterable[VisitRecord],
+    reviews: Mapping[str, Review] | None = None,
+    limits: LoadLimits | None = None,
 ) -> list[dict[str, str]]:
     """Turn records into rows of the group table.
 
@@ -47,6 +58,8 @@ def group_rows(
     ----------
     records : iterable of VisitRecord
     reviews : mapping of str to Review, optional
+        As for :func:`columns`.
+    limits : LoadLimits, optional
         As for :func:`columns`.
 
     Returns
@@ -62,7 +75,7 @@ def group_rows(
     >>> row["participant_id"], row["session_id"], row["lesion_load_ml"], row["lesion_count"]
     ('sub-01', 'n/a', '12.5', '0')
     """
-    defined = columns(reviews)
+    defined = columns(reviews, limits)
     return [
         {column.name: format_cell(column.value(record)) for column in defined}
         for record in records
@@ -71,12 +84,15 @@ def group_rows(
 
 def data_dictionary(
     reviews: Mapping[str, Review] | None = None,
+    limits: LoadLimits | None = None,
 ) -> dict[str, dict[str, object]]:
     """Describe the columns as BIDS wants it beside a TSV file.
 
     Parameters
     ----------
     reviews : mapping of str to Review, optional
+        As for :func:`columns`.
+    limits : LoadLimits, optional
         As for :func:`columns`.
 
     Returns
@@ -85,7 +101,7 @@ def data_dictionary(
         Column to ``Description``, ``Units`` and ``Levels``.
     """
     content: dict[str, dict[str, object]] = {}
-    for column in columns(reviews):
+    for column in columns(reviews, limits):
         content[column.name] = {"Description": column.description}
         if column.units:
             content[column.name]["Units"] = column.units
@@ -130,6 +146,41 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
             )
             sentences.append(f"{what}: {found}")
     return sentences
+
+
+def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
+    """List the columns of the limits of agreement; none where they were not measured."""
+    if limits is None:
+        return ()
+    meaning = (
+        "limit of agreement: 95 % of pseudo-rescans have a load that differs from that of their "
+        "scan by a value between both limits, over the visits that msseg-check has measured. The "
+        "same in every row; n/a where model, threshold or smallest lesion are others"
+    )
+    return tuple(
+        measured(
+            f"lesion_load_{end}_limit_ml",
+            f"{end.capitalize()} {meaning}",
+            _where_alike(value, limits),
+            units="mL",
+        )
+        for end, value in (("lower", limits.lower_ml), ("upper", limits.upper_ml))
+    )
+
+
+def _where_alike(value: float, limits: LoadLimits) -> Callable[[VisitRecord], object]:
+    return lambda one: value if _is_like(one, limits) else None
+
+
+def _is_like(record: VisitRecord, limits: LoadLimits) -> bool:
+    """Whether a visit was segmented as those by which the limits were measured."""
+    used = (
+        record.model and record.model.sha256,
+        record.options.get("threshold"),
+        min_volume_of(record),
+    )
+    measured_by = (limits.model_sha256, limits.threshold, limits.min_lesion_volume)
+    return used == measured_by and not record.options.get("fast")
 
 
 def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:

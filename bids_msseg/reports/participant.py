@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from bids_msseg.bids.derivatives import ATLASES
 from bids_msseg.bids.order import HINT
 from bids_msseg.bids.paths import logs_dir, output_path, report_path
 from bids_msseg.bids.record import VisitRecord, in_visit_order, read_records
@@ -16,7 +17,9 @@ from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import Region, disseminated_in_space
 from bids_msseg.reports import page
+from bids_msseg.reports.brain import brain_view
 from bids_msseg.reports.changes import read_changes
+from bids_msseg.reports.check import check_page
 from bids_msseg.reports.drawing import FigureView, read_figures, view_figure
 from bids_msseg.reports.methods import REFERENCES
 from bids_msseg.reports.qc import FORMAT, mask_digest
@@ -103,6 +106,10 @@ class VisitView:
     crashes : tuple of (name, link)
     table_file : str or None
         Where the whole table lies, relative to the page.
+    brain : tuple of (str, str)
+        Name and value of each measure of the anatomy.
+    atlas_file : str or None
+        Table of the load per region, where there is one.
     """
 
     record: VisitRecord
@@ -121,6 +128,8 @@ class VisitView:
     mask_sha256: str
     crashes: tuple[tuple[str, str], ...]
     table_file: str | None
+    brain: tuple[tuple[str, str], ...]
+    atlas_file: str | None
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -187,6 +196,7 @@ def write_participant_page(
         visits=visits,
         changes=read_changes(out_dir, ours),
         order=order_view(ours),
+        check=check_page(out_dir),
         scripts=_scripts(visits),
         qc_format=FORMAT,
         references=REFERENCES,
@@ -284,7 +294,15 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         mask_sha256=mask_digest(out_dir, visit_of(record)) if record.prefix else "",
         crashes=tuple((Path(name).name, _link(name)) for name in record.crash_files),
         table_file=table.relative_to(out_dir).as_posix() if rows else None,
+        brain=brain_view(record),
+        atlas_file=_atlas_file(out_dir, record),
     )
+
+
+def _atlas_file(out_dir: Path, record: VisitRecord) -> str | None:
+    path = ATLASES.path(out_dir, visit_of(record), ".tsv")
+    there = bool(record.prefix) and path.is_file()
+    return path.relative_to(out_dir).as_posix() if there else None
 
 
 def _scene(out_dir: Path, record: VisitRecord) -> Scene:

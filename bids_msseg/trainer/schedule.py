@@ -71,7 +71,7 @@ def run_in_order(
         ProcessPoolExecutor(
             jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool,
-        _workers_end_with(pool),
+        workers_end_with(pool),
     ):
         while len(done) < len(pieces):
             for name in _ready(pieces, done, set(running.values())):
@@ -86,10 +86,15 @@ def run_in_order(
 
 
 @contextmanager
-def _workers_end_with(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Tell the workers to save and end where a piece failed, or this process was told to stop.
+def workers_end_with(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Tell the workers to end where a piece of work failed, or this process was told to stop.
 
-    A pool that is left to itself waits until every network that is being trained is finished.
+    A pool that is left to itself waits until all work that it was given is finished.
+
+    Parameters
+    ----------
+    pool : ProcessPoolExecutor
+        Its processes are started within the context.
     """
     others = multiprocessing.active_children()
     try:

@@ -9,9 +9,16 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.imaging.template import EMBEDDED
-from bids_msseg.nodes.anatomy import FindAnatomy
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
-from bids_msseg.nodes.outputs import Delivery, DrawFigures, PublishVisit
+from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
+from bids_msseg.nodes.figures import DrawFigures
+from bids_msseg.nodes.lesions import (
+    Delineate,
+    FillLesions,
+    MaskInSpace,
+    MeasureRegions,
+    OntoGrid,
+)
+from bids_msseg.nodes.outputs import Delivery, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
     CheckBrain,
@@ -25,6 +32,7 @@ from bids_msseg.nodes.segment import Segment, SegmentByOther
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.pipeline.brain import brain_device
 from bids_msseg.segmenters.base import Segmenter
+from bids_msseg.spaces import NATIVE_SPACES
 from bids_msseg.workflow.plan import Settings, VisitPlan, gather, visit_workflow_name
 
 
@@ -42,14 +50,16 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
     Workflow
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
-        ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``, ``draw``,
-        ``publish``.
+        ``volumes``, ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``,
+        ``atlas_<name>``, ``fill_<contrast>``, ``draw``, ``publish``.
     """
     plan = VisitPlan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
     _preprocess(plan)
     _segment(plan)
     _onto_flair(plan)
     _other_spaces(plan)
+    _measure_regions(plan)
+    _fill_lesions(plan)
     _deliver(plan)
     return plan.workflow
 
@@ -148,7 +158,7 @@ def _segment(plan: VisitPlan) -> None:
     plan.connect("check_brain", "mask_file", "delineate", "mask_file")
     plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
     plan.connect("template", "transform_file", "delineate", "template_transform")
-    plan.connect("anatomy", "anatomy_file", "delineate", "anatomy_file")
+    plan.connect("anatomy", "regions_file", "delineate", "regions_file")
     plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
     _judge(plan)
 
@@ -164,11 +174,12 @@ def _give_images(plan: VisitPlan, step: str) -> None:
 
 
 def _run_cascade(plan: VisitPlan) -> tuple[str, ...]:
-    """Run both networks, and name the maps that lesions are found in."""
+    """Run both networks, measure the anatomy, and name the maps that lesions are found in."""
     chosen = plan.settings
     cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
     plan.add(cascade, "segment", mem_gb=3.0)
     plan.connect("stack", "stack_file", "segment", "stack_file")
+    _measure_brain(plan)
     return ("probability", "candidate", "lesion", "candidates")
 
 
@@ -182,6 +193,15 @@ def _run_other(plan: VisitPlan, segmenter: Segmenter) -> tuple[str, ...]:
     plan.add(step, "segment", mem_gb=segmenter.mem_gb)
     _give_images(plan, "segment")
     return ("probability",)
+
+
+def _measure_brain(plan: VisitPlan) -> None:
+    """Bring the anatomy onto the FLAIR as acquired, and measure it."""
+    step = MeasureBrain(flair_file=str(plan.delivery.visit.flair))
+    plan.add(step, "volumes", mem_gb=0.5, threads=False)
+    plan.connect("segment", "anatomy_file", "volumes", "anatomy_file")
+    plan.connect("template", "transform_file", "volumes", "template_transform")
+    plan.connect("template", "trusted", "volumes", "trusted")
 
 
 def _judge(plan: VisitPlan) -> None:
@@ -219,25 +239,76 @@ def _grid_step(plan: VisitPlan) -> OntoGrid:
 
 
 def _other_spaces(plan: VisitPlan) -> None:
-    """Cut the probability on the T1w grid and on templates; one fit serves all resolutions."""
-    fitted = {EMBEDDED: "template"}
-    for name, (space, resolution) in plan.spaces.items():
-        step = MaskInSpace(
-            threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
-        )
+    """Cut the probability on the T1w grid, on templates and on grids of files."""
+    for name, (space, resolution) in plan.masks.items():
+        step = _mask_step(plan)
         if space == "T1w":
             step.inputs.reference_file = str(plan.contrasts["T1w"])
             step.inputs.invert = True
             transform = "coregister_T1w"
         else:
             step.inputs.template, step.inputs.resolution = space, resolution
-            if space not in fitted:
-                fitted[space] = f"template_{space}"
-                _fit_template(plan, fitted[space], space, resolution)
-            transform = fitted[space]
-        plan.add(step, name, mem_gb=1.0, threads=False)
-        plan.connect("delineate", "probability_file", name, "probability_file")
+            transform = _template_node(plan, space, resolution)
+        _add_mask(plan, name, step, transform)
+    for grid in plan.delivery.extras.grids:
+        step = _mask_step(plan)
+        step.inputs.reference_file = grid.file
+        step.inputs.same_world = grid.world == "FLAIR"
+        step.inputs.invert = grid.world != "FLAIR"
+        transform = "" if grid.world == "FLAIR" else f"coregister_{grid.world}"
+        _add_mask(plan, f"space_{grid.name}", step, transform)
+
+
+def _mask_step(plan: VisitPlan) -> MaskInSpace:
+    return MaskInSpace(
+        threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
+    )
+
+
+def _add_mask(plan: VisitPlan, name: str, step: MaskInSpace, transform: str) -> None:
+    plan.add(step, name, mem_gb=1.0, threads=False)
+    plan.connect("delineate", "probability_file", name, "probability_file")
+    if transform:
         plan.connect(transform, "transform_file", name, "transform_file")
+
+
+def _template_node(plan: VisitPlan, space: str, resolution: int = 1) -> str:
+    """Name the node that fits a template; one fit serves all resolutions and atlases."""
+    name = "template" if space == EMBEDDED else f"template_{space}"
+    if name not in plan.steps:
+        _fit_template(plan, name, space, resolution)
+    return name
+
+
+def _measure_regions(plan: VisitPlan) -> None:
+    """Share out the lesions among the regions of each atlas."""
+    for atlas in plan.delivery.extras.atlases:
+        step, name = MeasureRegions(atlas=str(atlas)), f"atlas_{atlas.name}"
+        if atlas.kind == "file":
+            step.inputs.atlas_file = atlas.source
+        plan.add(step, name, mem_gb=1.0, threads=False)
+        plan.connect("delineate", "labels_file", name, "labels_file")
+        if atlas.space == "T1w":
+            plan.connect("coregister_T1w", "transform_file", name, "transform_file")
+        elif atlas.space not in NATIVE_SPACES:
+            step.inputs.invert = True
+            fit = _template_node(plan, atlas.space)
+            plan.connect(fit, "transform_file", name, "transform_file")
+
+
+def _fill_lesions(plan: VisitPlan) -> None:
+    """Fill the lesions of the images that other programs read, each on its own grid."""
+    masks = {"FLAIR": "delineate", "T1w": "space_T1w"}
+    for contrast in masks if plan.delivery.extras.filled else ():
+        if contrast not in plan.contrasts:
+            continue
+        name, image = f"fill_{contrast}", str(plan.contrasts[contrast])
+        step = FillLesions(image_file=image, seed=plan.settings.seed)
+        plan.add(step, name, mem_gb=2.0, threads=False)
+        plan.connect(masks[contrast], "mask_file", name, "mask_file")
+        plan.connect("segment", "anatomy_file", name, "anatomy_file")
+        if contrast != "FLAIR":
+            plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
 
 
 def _deliver(plan: VisitPlan) -> None:
@@ -255,6 +326,7 @@ def _deliver(plan: VisitPlan) -> None:
     )
     for output in ("brain", "labels", "rejected"):
         plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
+    plan.connect("volumes", "anatomy_file", "draw", "anatomy_file")
     plan.connect("on_flair_head", "out_file", "draw", "flair_file")
     plan.connect("template", "transform_file", "draw", "template_transform")
     plan.connect("template", "trusted", "draw", "template_trusted")
@@ -269,13 +341,18 @@ def _deliver(plan: VisitPlan) -> None:
 
 def _publish(plan: VisitPlan, steps: list[str]) -> None:
     contrasts = list(plan.contrasts)
+    fills = [(step, step.removeprefix("fill_")) for step in steps if step.startswith("fill_")]
     fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
     publish = PublishVisit(
         delivery=plan.delivery,
         fingerprint=plan.delivery.fingerprint,
         preproc_names=contrasts,
-        space_names=[_space_name(*space) for space in plan.spaces.values()],
+        space_names=[
+            *(_space_name(*space) for space in plan.spaces.values()),
+            *(f"{grid.world} {grid.name}" for grid in plan.delivery.extras.grids),
+        ],
         transform_names=[_transform_name(step) for step in fits],
+        filled_names=[name for _, name in fills],
         step_names=steps,
     )
     plan.add(publish, "publish", mem_gb=0.5, threads=False)
@@ -283,14 +360,24 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
     for output in ("table", "estimate"):
         plan.connect("estimate", f"{output}_file", "publish", f"{output}_file")
+    for output in ("anatomy", "volumes"):
+        plan.connect("volumes", f"{output}_file", "publish", f"{output}_file")
     plan.connect("quality", "quality_file", "publish", "quality_file")
     plan.connect("delineate", "ventricles_file", "publish", "ventricles_file")
     plan.connect("brain", "how", "publish", "brain_how")
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
     gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
-    masks = [(space, "mask_file") for space in plan.spaces]
-    gather(plan, "list_spaces", masks, ("publish", "space_files"))
+    masks = [*plan.spaces, *(f"space_{grid.name}" for grid in plan.delivery.extras.grids)]
+    gather(
+        plan, "list_spaces", [(step, "mask_file") for step in masks], ("publish", "space_files")
+    )
+    if plan.delivery.extras.roi and "T1w" in plan.contrasts:
+        plan.connect("space_T1w", "mask_file", "publish", "roi_file")
+    regions = [(step, "rows_file") for step in steps if step.startswith("atlas_")]
+    gather(plan, "list_atlases", regions, ("publish", "atlas_files"))
+    filled = [(step, "out_file") for step, _ in fills]
+    gather(plan, "list_filled", filled, ("publish", "filled_files"))
     gather(
         plan,
         "list_transforms",

@@ -11,8 +11,8 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.options import NATIVE_SPACES
 from bids_msseg.segmenters.base import Segmenter
+from bids_msseg.spaces import NATIVE_SPACES
 
 STEP_LABELS = {
     "conform": "checking images",
@@ -25,10 +25,13 @@ STEP_LABELS = {
     "stack": "normalising",
     "quality": "checking contrasts",
     "segment": "segmenting",
+    "volumes": "measuring the anatomy",
     "delineate": "listing lesions",
     "estimate": "estimating the load",
     "on_flair": "writing images",
     "space": "other spaces",
+    "atlas": "measuring regions",
+    "fill": "filling lesions",
     "draw": "drawing figures",
     "publish": "writing results",
 }
@@ -124,6 +127,13 @@ class VisitPlan:
                 grid = resolution or 1
                 found[f"space_{space}" + (f"_{grid}" if grid != 1 else "")] = (space, grid)
         return found
+
+    @property
+    def masks(self) -> dict[str, tuple[str, int]]:
+        """Spaces in which lesions are cut: also the T1w where another step needs it."""
+        extras = self.delivery.extras
+        needed = (extras.filled or extras.roi) and "T1w" in self.contrasts
+        return {**self.spaces, **({"space_T1w": ("T1w", 1)} if needed else {})}
 
     def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
         """Add a node that declares its memory and threads."""

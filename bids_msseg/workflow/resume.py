@@ -9,13 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.derivatives import figure_labels, visit_files
+from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, figure_labels, visit_files
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
 
 
-def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, version: str) -> str:
+def fingerprint(
+    visit: Visit,
+    options: Mapping[str, Any],
+    model_sha256: str,
+    version: str,
+    extras: Extras = NOTHING_ELSE,
+) -> str:
     """Digest everything that a visit's results depend on.
 
     Parameters
@@ -25,6 +31,8 @@ def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, ver
     options : mapping
         Options that change results; JSON values.
     model_sha256, version : str
+    extras : Extras, optional
+        Their files are read whole as well.
 
     Returns
     -------
@@ -34,6 +42,10 @@ def fingerprint(visit: Visit, options: Mapping[str, Any], model_sha256: str, ver
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
         files["brain_mask"] = visit.brain_mask
+    files |= {
+        f"atlas {one.name}": Path(one.source) for one in extras.atlases if one.kind == "file"
+    }
+    files |= {f"grid {one.name}": Path(one.file) for one in extras.grids}
     said = visit.metadata.get("FLAIR", {}).get("SkullStripped")
     content = {
         "files": {name: _digest(path) for name, path in files.items()},
@@ -64,6 +76,7 @@ def is_finished(
     wanted: str,
     *,
     spaces: Sequence[tuple[str, int | None]] = (),
+    extras: Extras = NOTHING_ELSE,
 ) -> bool:
     """Tell whether OUT already holds the results that a run would write.
 
@@ -75,6 +88,8 @@ def is_finished(
         Fingerprint of the run to come.
     spaces : sequence of (name, resolution)
         Further spaces in which masks are expected.
+    extras : Extras, optional
+        What else is expected.
 
     Returns
     -------
@@ -83,7 +98,7 @@ def is_finished(
     record = read_record(out_dir, visit.participant, visit.session)
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
-    files = visit_files(out_dir, as_used(visit, record), spaces)
+    files = visit_files(out_dir, as_used(visit, record), spaces, extras)
     return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record)))
 
 

@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from evidence import Bench, Case
-from evidence_rescan import RescanPlan
 from evidence_resegment import (
     contrasts,
     hide,
@@ -21,6 +20,7 @@ from evidence_resegment import (
 )
 from evidence_table import render
 
+from bids_msseg.check.rescan import RescanPlan
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.weights import CascadePoint
 from bids_msseg.training.context import TrainingContext

@@ -62,6 +62,13 @@ def test_visits_of_one_patient_are_counted_apart_from_patients() -> None:
     assert row[3] == "0.50"
 
 
+def test_a_patient_with_more_visits_counts_once() -> None:
+    visits = tuple(_finding(f"sub-1_ses-{n}", dice=0.25, count=1) for n in range(3))
+    row = _rows(Section("T", "", COLUMNS, (*visits, _finding("sub-2", dice=0.75, count=5))))[-1]
+    assert row[0] == "**mean, n = 2, 4 visits**"
+    assert row[3:] == ["0.50", "3"]
+
+
 def test_undefined_figures_are_named_and_their_mean_says_how_many_it_had() -> None:
     findings = (
         _finding("sub-1", dice=math.nan, count=1),

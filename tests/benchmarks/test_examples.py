@@ -9,7 +9,6 @@ import pytest
 
 MODULES = (
     "evidence",
-    "evidence_rescan",
     "evidence_resegment",
     "evidence_table",
 )

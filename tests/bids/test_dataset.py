@@ -160,7 +160,8 @@ class TestFiles:
         (out / ".bidsignore").write_text("mine\nfigures\n")
         write_dataset_files(out, make_dataset({}), environment={})
         assert (out / ".bidsignore").read_text().split() == [
-            *("mine", "figures", "*.html", "*_xfm.*", "*_stats.*", "group_*", ".work"),
+            *("mine", "figures", "*.html", "*_xfm.*", "*_stats.*"),
+            *("group_*", "check*", "lesion_roi", ".work"),
         ]
 
     def test_readme_follows_the_options_but_not_over_a_person(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from bids_msseg.bids.changes import pair_files
-from bids_msseg.bids.derivatives import OUTPUTS, figure_labels, visit_files
+from bids_msseg.bids.derivatives import (
+    ATLASES,
+    OUTPUTS,
+    Extras,
+    figure_labels,
+    unasked_files,
+    visit_files,
+)
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.visit import Visit
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 OUT = Path("/out")
 WRITTEN = Path(__file__).parents[1] / "e2e" / "expected_outputs.txt"
@@ -17,7 +26,7 @@ SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
 IMAGE = Path("f.nii.gz")
 VISITS = {
     "three contrasts": Visit("01", "1", IMAGE, IMAGE, IMAGE),
-    "T1w": Visit("01", "2", IMAGE, IMAGE),
+    "T1w": Visit("01", "2", IMAGE, Path("t.nii.gz")),
     "T2w, no session": Visit("02", None, IMAGE, None, IMAGE),
     "FLAIR alone, acq": Visit("03", None, IMAGE, entities={"acq": "sag"}),
 }
@@ -71,8 +80,52 @@ def test_masks_of_other_spaces(spaces: tuple[tuple[str, int | None], ...], masks
 def test_a_registration_is_drawn_where_something_was_aligned(visit: Visit) -> None:
     labels = figure_labels(visit)
     assert ("registrationFLAIR" in labels) == (len(visit.contrasts) > 1)
-    assert len(labels) == (4 if len(visit.contrasts) == 1 else 4 + len(visit.contrasts))
+    assert len(labels) == 5 + (len(visit.contrasts) if len(visit.contrasts) > 1 else 0)
 
 
 def test_names_of_outputs_differ() -> None:
-    assert len({one.stem for one in OUTPUTS.values()}) == len(OUTPUTS)
+    outputs = [*OUTPUTS.values(), ATLASES]
+    assert len({one.stem for one in outputs}) == len(outputs)
+
+
+FILES = {
+    "atlases": (Extras(atlases=(AtlasChoice.parse("sides"),)), {"desc-atlases_stats"}),
+    "filled": (
+        Extras(filled=True),
+        {"space-FLAIR_desc-filled_FLAIR", "space-T1w_desc-filled_T1w"},
+    ),
+    "roi": (Extras(roi=True), {"t_label-lesion_roi"}),
+}
+GRIDS = (OutputSpace.parse("/a/qsm.nii.gz"), OutputSpace.parse("/a/dwi.nii.gz:T1w"))
+
+
+def stems(paths: Iterable[Path], visit: Visit) -> set[str]:
+    return {path.name.partition(".")[0].removeprefix(f"{visit.prefix}_") for path in paths}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_asked_for_or_not(name: str) -> None:
+    visit = VISITS["T1w"]
+    asked, expected = FILES[name]
+    more = set(visit_files(OUT, visit, SPACES, asked)) - set(visit_files(OUT, visit, SPACES))
+    assert stems(more, visit) == expected
+    every = set(unasked_files(OUT, visit, Extras()))
+    assert more < every
+    assert set(unasked_files(OUT, visit, asked)) == every - more
+
+
+def test_nothing_is_expected_of_a_t1w_that_there_is_not() -> None:
+    visit = VISITS["T2w, no session"]
+    left = unasked_files(OUT, visit, Extras(filled=True))
+    assert stems(left, visit) == {"desc-atlases_stats", "space-T1w_desc-filled_T1w"}
+    assert visit_files(OUT, visit, SPACES, Extras(roi=True)) == visit_files(OUT, visit, SPACES)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("T1w", {"qsm", "dwi"}), ("T2w, no session", {"qsm"})]
+)
+def test_masks_on_grids_of_files(name: str, labels: set[str]) -> None:
+    visit = VISITS[name]
+    whole = visit_files(OUT, visit, SPACES, Extras(grids=GRIDS))
+    more = set(whole) - set(visit_files(OUT, visit, SPACES))
+    assert stems(more, visit) == {f"space-{label}_label-L_mask" for label in labels}

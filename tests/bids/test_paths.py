@@ -15,6 +15,7 @@ from bids_msseg.bids.paths import (
     changes_path,
     figure_path,
     group_path,
+    lesion_roi_path,
     logs_dir,
     output_path,
     record_path,
@@ -208,6 +209,32 @@ def test_outputs_of_a_contrast_that_is_no_longer_used(
     stale = set(stale_outputs(tmp_path, visit))
     assert stale == {path for path in before - now if path.parent.name == "anat"}
     assert len(stale) == 6 * ("T1w" in lost) + 4 * ("T2w" in lost)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("session", "folder"), [(None, "sub-01/anat"), ("2", "sub-01/ses-2/anat")]
+)
+def test_the_mask_that_fmriprep_takes_has_the_name_of_the_t1w(
+    session: str | None, folder: str, ending: str
+) -> None:
+    t1w = Path(f"/raw/sub-01_acq-x.1_T1w{ending}")
+    path = lesion_roi_path(OUT, Visit("01", session, Path("f.nii.gz"), t1w))
+    assert path == OUT / "lesion_roi" / folder / "sub-01_acq-x.1_T1w_label-lesion_roi.nii.gz"
+    assert lesion_roi_path(OUT, Visit("01", session, Path("f.nii.gz"))) is None
+
+
+def test_the_mask_of_another_t1w_is_stale(tmp_path: Path) -> None:
+    names = ("sub-01_run-1_T1w.nii.gz", "sub-01_run-2_T1w.nii.gz")
+    old, new = (Visit("01", None, Path("f.nii.gz"), Path(name)) for name in names)
+    other = Visit("02", None, Path("f.nii.gz"), Path("sub-02_T1w.nii.gz"))
+    paths = [lesion_roi_path(tmp_path, visit) for visit in (old, new, other)]
+    for path in paths:
+        assert path is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert stale_outputs(tmp_path, new) == (paths[0],)
+    assert stale_outputs(tmp_path, replace(new, t1w=None)) == (paths[0], paths[1])
 
 
 def outputs_of(out: Path, visit: Visit) -> set[Path]:

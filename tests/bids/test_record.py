@@ -52,6 +52,8 @@ FULL = VisitRecord(
     visit_number=2,
     order_source="the session labels",
     figures=("lesions", "registrationT2w"),
+    brain_measures={"ventricles_ml": 31.5, "brain_parenchymal_fraction": 0.81},
+    anatomy_implausible=("brainstem_ml 2 is not within 12-60",),
 )
 
 
@@ -221,8 +223,11 @@ def test_any_wrong_value_is_a_failed_record_at_worst(tmp_path: Path, data: Any) 
         ("figures", "lesions", "figures: .lesions. is not a list"),
         ("figures", ["a_b"], "figures: .a_b. is not a label"),
         ("figures", ["../x"], "is not a label"),
+        ("brain_measures", {"ventricles_ml": "wide"}, "'wide' is not a number"),
+        ("anatomy_implausible", "one", "anatomy_implausible: .one. is not a list"),
         ("changes", {"n_new": "many"}, "'many' is not a number"),
         ("changes", {"new_ml": math.nan}, "nan is not a finite number"),
+        ("changes", {"brain_parenchymal_fraction_change": "less"}, "'less' is not a number"),
         ("changes", {"compared_with": "a/b"}, "'a/b' is not a label"),
         ("changes", {"notes": 1}, "1 is not text"),
     ],

@@ -11,6 +11,7 @@ from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,
+    anatomy_sidecar,
     bids_uri,
     brain_mask_sidecar,
     candidates_sidecar,
@@ -27,6 +28,7 @@ from bids_msseg.bids.sidecars import (
     xfm_sidecar,
 )
 from bids_msseg.lesions.load_table import lesion_table
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
 FLAIR = "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"
 ORIGIN = Origin((FLAIR,), FLAIR, software={"torch": "2.13.0", "deepbet": "1.0.2"})
@@ -99,6 +101,14 @@ def test_instances() -> None:
     assert set(dseg_columns()) <= rows[0].keys()
     described = set(dseg_sidecar(ORIGIN, METHOD))
     assert set(dseg_columns()) - described == {"index", "name", "abbreviation", "mapping"}
+
+
+def test_anatomy_describes_the_one_column_that_bids_does_not_know() -> None:
+    content = anatomy_sidecar(ORIGIN, METHOD)
+    assert "Threshold" not in content
+    assert (content["Manual"], content["ModelSHA256"]) == (False, "ff")
+    known = {"index", "name", "abbreviation", "color", "mapping"}
+    assert set(LABEL_COLUMNS) & set(content) == set(LABEL_COLUMNS) - known
 
 
 def test_transform() -> None:

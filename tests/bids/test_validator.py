@@ -21,6 +21,7 @@ from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,
+    anatomy_sidecar,
     bids_uri,
     brain_mask_sidecar,
     candidates_sidecar,
@@ -41,6 +42,7 @@ from bids_msseg.bids.sidecars import (
 )
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS, label_rows, measure_volumes
 
 TEMPLATE = "MNI152NLin2009aSym"
 VERSIONS = {"bids_msseg": "0.1.0", "torch": "2.13.0"}
@@ -100,6 +102,7 @@ class Writer:
         for desc, make in (("candidates", candidates_sidecar), ("rejected", rejected_sidecar)):
             self.image(make(origin, METHOD), suffix="mask", label="L", desc=desc, **space)
         self.image(dseg_sidecar(origin, METHOD), suffix="dseg", seg="lesions", **space)
+        self.image(anatomy_sidecar(origin, METHOD), suffix="dseg", seg="anatomy", **space)
 
     def tables(self) -> None:
         labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
@@ -108,6 +111,9 @@ class Writer:
             self.out, self.visit, suffix="dseg", seg="lesions", space="FLAIR", extension=".tsv"
         )
         write_tsv(table, dseg_columns(), dseg_rows(rows))
+        anatomy = table.with_name(table.name.replace("seg-lesions", "seg-anatomy"))
+        volumes = measure_volumes(np.arange(12), voxel_volume=1000.0)
+        write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(volumes))
         stats = {"suffix": "stats", "desc": "lesions"}
         cells = rows_to_table(rows)
         write_tsv(

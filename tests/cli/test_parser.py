@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from bids_msseg import __version__
-from bids_msseg.cli import consensus, demo, evaluate, segment_file, train
+from bids_msseg.cli import check, consensus, demo, evaluate, segment_file, train
 from bids_msseg.errors import ExitCode, UsageError
 
 PROGRAMS = {
+    "msseg-check": check,
     "msseg-consensus": consensus,
     "msseg-demo": demo,
     "msseg-evaluate": evaluate,

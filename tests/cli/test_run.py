@@ -22,7 +22,7 @@ from bids_msseg.errors import (
     UnknownLevelError,
     UsageError,
 )
-from bids_msseg.options import OutputSpace
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 LINE = ["/bids", "/out", "participant"]
 
@@ -70,6 +70,9 @@ VALUES: dict[str, tuple[list[str], object]] = {
         ["FLAIR", "MNI152NLin2009cAsym:res-2"],
         (OutputSpace("FLAIR"), OutputSpace("MNI152NLin2009cAsym", 2)),
     ),
+    "--atlas": (["sides"], (AtlasChoice.parse("sides"),)),
+    "--fill-lesions": ([], True),
+    "--lesion-roi": ([], True),
     "--model": (["site"], "site"),
     "--threshold": (["0.35"], 0.35),
     "--min-lesion-volume": (["10"], 10.0),
@@ -259,6 +262,8 @@ MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
     ("/bids /out group --device gpu", UsageError, "--device is gpu", "auto, cpu, cuda"),
     ("/bids /out group --skull-stripped maybe", UsageError, "is maybe", "auto, yes or no"),
     ("/bids /out group --output-spaces T2w", UsageError, "--output-spaces is", "FLAIR, T1w"),
+    ("/bids /out group --atlas x.nii.gz", UsageError, "--atlas is", "FILE:SPACE"),
+    ("/bids /out group --atlas aseg", UsageError, "--atlas aseg needs", "freesurfer=PATH"),
     ("/bids /out group -d brains=", UsageError, "--derivatives is", "NAME=PATH"),
     ("/bids /out group --ignore flair", UsageError, "--ignore is", "t1w or t2w"),
     ("/bids /out group --mem 16T", UsageError, "--mem-mb is 16T", "G or M"),

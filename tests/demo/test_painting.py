@@ -17,6 +17,7 @@ from bids_msseg.lesions.regions import Region
 from bids_msseg.training.synthesis.placing import (
     Terrain,
     place_lesions,
+    place_volumes,
     prepare_terrain,
 )
 from bids_msseg.training.synthesis.shapes import EVERY_NEIGHBOUR, LesionMap, resize
@@ -149,6 +150,14 @@ class TestPlacing:
     def test_load_is_met(self, terrain: Terrain, load: float) -> None:
         lesions = place_lesions(np.random.default_rng(2), terrain, statistics=SMALL, load=load)
         assert lesions.volumes.sum() / 1000 == pytest.approx(load, rel=0.08)
+
+    def test_given_volumes_and_regions_are_placed(self, terrain: Terrain) -> None:
+        regions = [Region.PERIVENTRICULAR, Region.JUXTACORTICAL, Region.INFRATENTORIAL]
+        wanted = [400.0, 60.0, 4.0]
+        lesions = place_volumes(np.random.default_rng(3), terrain, wanted, regions)
+        assert [lesion.volume for lesion in lesions.lesions] == wanted
+        assert [lesion.region for lesion in lesions.lesions] == regions
+        assert (lesions.volumes >= wanted).all()
 
     def test_no_lesions(self, terrain: Terrain) -> None:
         lesions = place_lesions(np.random.default_rng(0), terrain, count=0)

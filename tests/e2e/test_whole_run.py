@@ -203,6 +203,21 @@ def test_preprocessed_images_are_zero_outside_the_brain(finished: Any) -> None:
         assert (data[brain] > 0).mean() > 0.99
 
 
+@pytest.mark.parametrize("visit", ["sub-01/ses-1", "sub-02", "sub-03"])
+def test_volumes_are_those_of_the_label_image(finished: Any, visit: str) -> None:
+    record = records(finished.out)[visit.replace("/", "_")]
+    stem = finished.out / visit / "anat" / f"{record['prefix']}_space-FLAIR_seg-anatomy_dseg"
+    image = nib.load(f"{stem}.nii.gz")
+    counts = np.bincount(np.asarray(image.dataobj).ravel(), minlength=12)
+    voxel_ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000
+    listed = {int(row["index"]): float(row["volume_ml"]) for row in rows(Path(f"{stem}.tsv"))}
+    assert list(listed) == list(range(2, 11))
+    for label, volume in listed.items():
+        assert volume == pytest.approx(counts[label] * voxel_ml, rel=1e-3)
+    measures = record["brain_measures"]
+    assert measures["ventricles_ml"] == pytest.approx(listed[3], rel=1e-3)
+
+
 def test_pages_show_every_visit(finished: Any) -> None:
     page = (finished.out / "sub-01.html").read_text(encoding="utf-8")
     assert 'id="ses-1"' in page

@@ -66,6 +66,56 @@ def test_limits_of_agreement_by_hand() -> None:
     assert float(agreement.upper_limit(values, ones)) == pytest.approx(3 + 3.92)
 
 
+REPEATS = np.array([[1.2, 1.0, 0.02, 2], [3.1, 3.0, 0.08, 3], [2.0, 2.0, 0.0, 1]])
+"""Mean of the first measurements, the second one, sum of squares of the first, their number."""
+
+
+def test_limits_of_repeated_measurements_by_hand() -> None:
+    """Mean differences 0.2, 0.1 and 0, with a variance of 0.01.
+
+    Within visits it is 0.1 / 3, of which means of two, three and one measurements keep
+    (1/2 + 1/3 + 1) / 3 = 11/18 on average, and have lost 7/18.
+    """
+    apart = 1.96 * math.sqrt(0.01 + 7 / 18 * 0.1 / 3)
+    ones = np.ones(3)
+    lower = float(agreement.lower_limit_of_repeats(REPEATS, ones))
+    upper = float(agreement.upper_limit_of_repeats(REPEATS, ones))
+    assert (lower, upper) == pytest.approx((0.1 - apart, 0.1 + apart))
+
+
+@given(st.integers(0, 500))
+def test_single_measurements_have_the_usual_limits(seed: int) -> None:
+    values = pairs(seed)
+    rows, ones = np.column_stack([values, np.zeros(8), np.ones(8)]), np.ones(8)
+    for usual, repeated in (
+        (agreement.lower_limit, agreement.lower_limit_of_repeats),
+        (agreement.upper_limit, agreement.upper_limit_of_repeats),
+    ):
+        assert float(repeated(rows, ones)) == pytest.approx(float(usual(values, ones)))
+
+
+@pytest.mark.parametrize(
+    ("statistic", "rows"),
+    [
+        (agreement.lower_limit_of_repeats, REPEATS),
+        (agreement.upper_limit_of_repeats, REPEATS),
+        (agreement.smallest_change, REPEATS[:, 2:]),
+    ],
+)
+def test_a_weight_is_a_repeated_visit_that_often(statistic: Statistic, rows: np.ndarray) -> None:
+    weights = np.array([2, 1, 3])
+    both = np.stack([weights, np.ones(3, int)]).astype(float)
+    often = np.repeat(rows, weights, axis=0)
+    expected = [statistic(often, np.ones(6)), statistic(rows, np.ones(3))]
+    np.testing.assert_allclose(statistic(rows, both), expected)
+
+
+def test_smallest_change_by_hand() -> None:
+    """Sums of squares 0.02 and 0.06 with 1 and 3 degrees of freedom: a variance of 0.02."""
+    found = agreement.smallest_change(np.array([[0.02, 1], [0.06, 3]]), np.ones(2))
+    assert float(found) == pytest.approx(1.96 * 0.2)
+
+
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_a_weight_is_a_row_that_often(statistic: Statistic) -> None:
     values, weights = pairs(3, 4), np.array([2, 0, 1, 3])

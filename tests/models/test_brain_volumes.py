@@ -15,9 +15,7 @@ from bids_msseg.models.brain_volumes import (
     LABEL_COLUMNS,
     MEASURES,
     PARENCHYMA,
-    VENTRICLES,
     BrainVolumes,
-    colour_table,
     implausible,
     label_map,
     label_rows,
@@ -28,7 +26,7 @@ from bids_msseg.models.brain_volumes import (
 A = Anatomy
 TYPICAL = {
     A.SULCAL_FLUID: 150.0,
-    A.VENTRICLE: 30.0,
+    A.VENTRICLE: 33.0,
     A.CORTEX: 500.0,
     A.WHITE_MATTER: 450.0,
     A.DEEP_GREY: 35.0,
@@ -36,7 +34,6 @@ TYPICAL = {
     A.CEREBELLAR_CORTEX: 100.0,
     A.CEREBELLAR_WHITE: 28.0,
     A.BRAINSTEM: 25.0,
-    A.CHOROID_PLEXUS: 3.0,
 }
 
 
@@ -71,7 +68,7 @@ class TestLabelMap:
         [
             (A.CORTEX, A.WHITE_MATTER),
             (A.WHITE_MATTER, A.VENTRICLE),
-            (A.CHOROID_PLEXUS, A.SULCAL_FLUID),
+            (A.VENTRICLE, A.SULCAL_FLUID),
         ],
     )
     def test_the_working_grid_has_two_voxels_for_each(
@@ -83,6 +80,12 @@ class TestLabelMap:
         assert labels.dtype == np.uint8
         assert np.unique(labels[:4]).tolist() == [first]
         assert np.unique(labels[4:]).tolist() == [second]
+
+    @pytest.mark.parametrize("plexus", [0.1, 0.3, 0.6])
+    def test_the_choroid_plexus_counts_as_ventricle(self, plexus: float) -> None:
+        soft = posterior((2, 2, 2), choroid_plexus=plexus, ventricle=0.6 - plexus, cortex=0.4)
+        brain = Volume(np.ones((4, 4, 4), bool), np.eye(4))
+        assert np.unique(label_map(soft, np.eye(4), brain)).tolist() == [A.VENTRICLE]
 
     def test_an_odd_grid(self) -> None:
         brain = Volume(np.ones((7, 5, 3), bool), np.eye(4))
@@ -147,18 +150,17 @@ class TestLabelMap:
 
 class TestVolumes:
     def test_every_label_has_its_volume(self) -> None:
-        labels = np.repeat([0, 2, 3, 5, 11], [100, 10, 20, 30, 40]).reshape(2, 10, 10)
+        labels = np.repeat([0, 2, 3, 5], [100, 10, 60, 30]).reshape(2, 10, 10)
         volumes = measure_volumes(labels.astype(np.uint8), voxel_volume=500.0)
         expected = dict.fromkeys(LABELS, 0.0)
         expected |= {
             A.SULCAL_FLUID: 5.0,
-            A.VENTRICLE: 10.0,
+            A.VENTRICLE: 30.0,
             A.WHITE_MATTER: 15.0,
-            A.CHOROID_PLEXUS: 20.0,
         }
         assert volumes.ml == expected
         assert volumes.total() == 50
-        assert volumes.total(A.VENTRICLE, A.WHITE_MATTER) == 25
+        assert volumes.total(A.VENTRICLE, A.WHITE_MATTER) == 45
         assert volumes.parenchymal_fraction == 0.3
         assert volumes.ventricular_fraction == 2.0
 
@@ -168,15 +170,15 @@ class TestVolumes:
         assert math.isnan(volumes.ventricular_fraction)
 
     def test_parenchyma_ventricles_and_sulci_are_all_there_is(self) -> None:
-        assert {*PARENCHYMA, *VENTRICLES, A.SULCAL_FLUID} == set(LABELS)
-        assert len(PARENCHYMA) + len(VENTRICLES) + 1 == len(LABELS)
+        assert {*PARENCHYMA, A.VENTRICLE, A.SULCAL_FLUID} == set(LABELS)
+        assert len(PARENCHYMA) + 2 == len(LABELS)
 
     def test_measures_of_a_typical_brain(self) -> None:
         volumes = BrainVolumes(TYPICAL)
         values = {one.name: one.value(volumes) for one in MEASURES}
         assert values == pytest.approx(
             {
-                "brain_ml": 1150,
+                "parenchyma_ml": 1150,
                 "ventricles_ml": 33,
                 "cortex_ml": 500,
                 "white_matter_ml": 450,
@@ -184,7 +186,6 @@ class TestVolumes:
                 "hippocampus_amygdala_ml": 12,
                 "cerebellum_ml": 128,
                 "brainstem_ml": 25,
-                "choroid_plexus_ml": 3,
                 "brain_parenchymal_fraction": 1150 / 1333,
                 "ventricular_fraction": 33 / 1150,
             }
@@ -214,7 +215,7 @@ class TestPlausible:
     @pytest.mark.parametrize(
         ("changed", "flagged"),
         [
-            ({A.VENTRICLE: 0.0, A.CHOROID_PLEXUS: 0.5}, ["ventricles_ml", "ventricular_fraction"]),
+            ({A.VENTRICLE: 0.5}, ["ventricles_ml", "ventricular_fraction"]),
             ({A.BRAINSTEM: 0.0}, ["brainstem_ml"]),
             ({A.CORTEX: 1000.0}, ["cortex_ml"]),
             ({A.CEREBELLAR_CORTEX: 10.0}, ["cerebellum_ml"]),
@@ -244,7 +245,7 @@ class TestPlausible:
 class TestTables:
     def test_rows(self) -> None:
         rows = label_rows(BrainVolumes(TYPICAL))
-        assert [row["index"] for row in rows] == list(range(2, 12))
+        assert [row["index"] for row in rows] == list(range(2, 11))
         assert all(tuple(row) == tuple(LABEL_COLUMNS) for row in rows)
         assert rows[2] == {
             "index": 4,
@@ -260,9 +261,3 @@ class TestTables:
             assert len({getattr(label, field) for label in LABELS.values()}) == len(LABELS)
         assert all(re.fullmatch("#[0-9a-f]{6}", label.colour) for label in LABELS.values())
         assert all(label.mapping in (None, *range(1, 12)) for label in LABELS.values())
-
-    def test_colour_table_has_one_word_per_name(self) -> None:
-        lines = colour_table().splitlines()
-        assert len(lines) == len(LABELS)
-        assert all(len(line.split()) == 6 for line in lines)
-        assert lines[2] == "4 cerebral-cortex 205 62 78 0"

@@ -6,6 +6,7 @@ import torch
 
 from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.models.cascade import Refinement, fuse, refine, require_peak, segment
+from bids_msseg.models.checkpoint import LesionCascade
 from bids_msseg.models.crops import (
     CropSource,
     as_crops,
@@ -170,7 +171,8 @@ def test_the_whole_cascade_keeps_to_the_brain(fast: bool) -> None:
     brain = np.zeros(images.shape[1:], bool)
     brain[4:-4, 4:-4, 4:-4] = True
     point = CascadePoint(candidate_threshold=0.3)
-    found = segment([first], second, point, images, (True,) * 3, brain, Engine(), fast=fast)
+    cascade = LesionCascade("tiny", "0", (first,), second, None, point, "")
+    found = segment(cascade, images, (True,) * 3, brain, Engine(), fast=fast)
     assert not found.probability[~brain].any()
     assert not found.candidates[~brain].any()
     assert not found.probability[~found.brain.mask].any()

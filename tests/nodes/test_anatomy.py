@@ -1,7 +1,8 @@
-"""The node that refines the template's regions."""
+"""The nodes that refine the template's regions and measure the anatomy."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.regions import Anatomy
-from bids_msseg.nodes.anatomy import FindAnatomy
+from bids_msseg.models.anatomy import Anatomy as Classes
+from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
 
 SHIFT = np.eye(4)
 SHIFT[:3, 3] = (12.0, -7.0, 5.0)
@@ -48,7 +50,7 @@ def test_finds_the_ventricles_where_the_images_have_them(
 ) -> None:
     regions, affine = at_three_mm()
     found = run(FindAnatomy, **visit)
-    anatomy = load_volume(found.anatomy_file, np.uint8)
+    anatomy = load_volume(found.regions_file, np.uint8)
     np.testing.assert_allclose(anatomy.affine, SHIFT @ affine, atol=1e-4)
     truth, ours = regions == Anatomy.VENTRICLE, anatomy.data == Anatomy.VENTRICLE
     assert found.own_ventricles
@@ -66,3 +68,26 @@ def test_says_when_it_is_the_templates(
     found = run(FindAnatomy, **{**visit, "flair_file": flat})
     assert not found.own_ventricles
     assert "template" in found.notes[0]
+
+
+def test_measures_the_anatomy_on_the_flair(
+    run: Callable[..., Any], save: Callable[..., Path], save_affine: Callable[..., Path]
+) -> None:
+    labels = np.full((12, 12, 12), Classes.WHITE_MATTER, np.uint8)
+    labels[:6] = Classes.VENTRICLE
+    flair = save("flair", np.zeros((6, 6, 6), np.float32), np.diag([2.0, 2, 2, 1]))
+    found = run(
+        MeasureBrain,
+        anatomy_file=save("classes", labels, np.eye(4)),
+        flair_file=flair,
+        template_transform=save_affine("template", np.eye(4)),
+        trusted=False,
+    )
+    written = load_volume(found.anatomy_file, np.uint8)
+    np.testing.assert_array_equal(written.data, labels[::2, ::2, ::2])
+    content = json.loads(Path(found.volumes_file).read_text(encoding="utf-8"))
+    ml = {code: volume for code, volume in content["ml"].items() if volume}
+    expected = {str(int(Classes.VENTRICLE)): 0.864, str(int(Classes.WHITE_MATTER)): 0.864}
+    assert ml == pytest.approx(expected)
+    assert len(content["implausible"]) > 5
+    assert len(found.notes) == 1

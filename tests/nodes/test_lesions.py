@@ -16,7 +16,14 @@ from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.regions import Anatomy
-from bids_msseg.nodes.lesions import Delineate, MaskInSpace, OntoGrid
+from bids_msseg.models.anatomy import Anatomy as Tissue
+from bids_msseg.nodes.lesions import (
+    Delineate,
+    FillLesions,
+    MaskInSpace,
+    MeasureRegions,
+    OntoGrid,
+)
 
 WORK = np.diag([1.0, 1, 1, 1])
 WORK[:3, 3] = (-20, -22, -24)
@@ -197,6 +204,28 @@ def test_mask_in_a_space_that_is_shifted(
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
 
 
+def test_mask_on_the_grid_of_a_series(
+    run: Callable[..., Any], tmp_path: Path, maps: dict[str, Any]
+) -> None:
+    """Aligned with the FLAIR, so that no transform is needed."""
+    grid = grid_of("LAS")
+    series = np.zeros((*grid.shape, 3), np.int16)
+    nib.save(nib.Nifti1Image(series, grid.affine), tmp_path / "dwi.nii.gz")
+    inputs = {
+        "probability_file": maps["probability_file"],
+        "threshold": 0.5,
+        "min_volume": 10.0,
+        "reference_file": tmp_path / "dwi.nii.gz",
+    }
+    mask = nib.load(run(MaskInSpace, same_world=True, **inputs).mask_file)
+    assert mask.shape == grid.shape
+    truth = balls(grid.shape, grid.affine, *BLOBS)
+    found = np.asarray(mask.dataobj) > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.85
+    # of a contrast that was left out there is no transform, and no mask
+    assert not isdefined(run(MaskInSpace, **inputs).mask_file)
+
+
 def test_mask_in_the_embedded_template(
     run: Callable[..., Any], save_affine: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
@@ -221,7 +250,7 @@ def test_regions_follow_the_given_anatomy_and_its_ventricles_are_written(
     anatomy = np.full(SHAPE, Anatomy.SUPRATENTORIAL, np.uint8)
     anatomy[balls(SHAPE, WORK, ((6, 4, 10), 3))] = Anatomy.VENTRICLE
     anatomy[balls(SHAPE, WORK, ((0, 12, -12), 5))] = Anatomy.INFRATENTORIAL
-    inputs = {**maps, "anatomy_file": save("anatomy", anatomy, WORK)}
+    inputs = {**maps, "regions_file": save("regions", anatomy, WORK)}
     flair = save("flair", grid.data, grid.affine)
     found = run(Delineate, flair_file=flair, own_ventricles=True, **inputs)
     rows = json.loads(Path(found.table_file).read_text())
@@ -311,3 +340,76 @@ def test_a_contrast_that_was_left_out_is_shown_without_its_features(
     assert 0 < blurred.max() < 0.4 * sharp.max()
     both = read(run(OntoGrid, in_file=image, left_out_file=image, reference_file=flair).out_file)
     np.testing.assert_array_equal(both, sharp)
+
+
+@pytest.mark.parametrize(("space", "shift"), [("FLAIR", None), ("T1w", 10.0), ("MNI", -10.0)])
+def test_regions_of_an_atlas_in_its_own_space(
+    run: Callable[..., Any],
+    save: Callable[..., Path],
+    save_affine: Callable[..., Path],
+    space: str,
+    shift: float | None,
+) -> None:
+    """Region 1 lies left of x = 10 mm in the world of the atlas, region 2 right of it."""
+    labels = np.zeros((20, 5, 5), np.int16)
+    labels[2:4], labels[12:15] = 1, 2
+    atlas = np.full((40, 5, 5), 2, np.int16)
+    atlas[:10] = 1
+    inputs: dict[str, Any] = {}
+    if shift is not None:
+        inputs = {"transform_file": save_affine("move", moved(shift, 0, 0))}
+        inputs["invert"] = space == "MNI"
+    path = save("parts", atlas, np.eye(4))
+    found = run(
+        MeasureRegions,
+        labels_file=save("labels", labels, np.eye(4)),
+        atlas=f"parts={path}:{space}",
+        atlas_file=path,
+        **inputs,
+    )
+    rows = json.loads(Path(found.rows_file).read_text())
+    loads = {row["name"]: row["lesion_ml"] for row in rows}
+    # moved by 10 mm to the right, all lie in region 2
+    left = 0.05 if shift is None else 0.0
+    assert loads == pytest.approx({"label 1": left, "label 2": 0.125 - left, "outside": 0.0})
+    assert {row["atlas"] for row in rows} == {"parts"}
+    assert found.notes == []
+
+
+def test_an_atlas_of_a_contrast_that_was_left_out_has_no_rows(
+    run: Callable[..., Any], save: Callable[..., Path]
+) -> None:
+    path = save("parts", np.ones((5, 5, 5), np.int16), np.eye(4))
+    labels = save("labels", np.zeros((5, 5, 5), np.int16), np.eye(4))
+    found = run(MeasureRegions, labels_file=labels, atlas=f"parts={path}:T1w", atlas_file=path)
+    assert not isdefined(found.rows_file)
+
+
+@pytest.mark.parametrize("shift", [None, 10.0])
+def test_lesions_are_filled_on_the_grid_of_the_image(
+    run: Callable[..., Any],
+    save: Callable[..., Path],
+    save_affine: Callable[..., Path],
+    shift: float | None,
+) -> None:
+    """The world of a T1w lies 10 mm to the right of that of the FLAIR."""
+    lesion = np.zeros((12, 11, 10), np.uint8)
+    lesion[3:5, 4:7, 4:6] = 1
+    place = moved(shift or 0, 0, 0)
+    white = np.full(lesion.shape, Tissue.WHITE_MATTER, np.uint8)
+    found = run(
+        FillLesions,
+        image_file=save("image", np.where(lesion > 0, 60, 100).astype(np.float32), place),
+        mask_file=save("lesions", lesion, place),
+        anatomy_file=save("anatomy", white, np.eye(4)),
+        **({} if shift is None else {"transform_file": save_affine("move", place)}),
+    )
+    np.testing.assert_array_equal(read(found.out_file), np.full(lesion.shape, 100))
+
+
+def test_a_contrast_that_was_left_out_is_not_filled(
+    run: Callable[..., Any], save: Callable[..., Path]
+) -> None:
+    image = save("image", np.ones((5, 5, 5), np.float32), np.eye(4))
+    white = save("anatomy", np.full((5, 5, 5), Tissue.WHITE_MATTER, np.uint8), np.eye(4))
+    assert not isdefined(run(FillLesions, image_file=image, anatomy_file=white).out_file)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.paths import figure_path
+from bids_msseg.bids.derivatives import ATLASES, Extras, filled, mask_in
+from bids_msseg.bids.files import load_tsv
+from bids_msseg.bids.paths import figure_path, lesion_roi_path
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
 from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 LEFT_OUT = [(), ("T1w",), ("T2w",), ("T1w", "T2w")]
 
@@ -53,11 +58,11 @@ def test_the_record_has_it_as_not_used(delivery: Delivery, left_out: tuple[str, 
 def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> None:
     inputs = {
         "left_out": list(left_out),
-        "space_names": ["T1w", "MNI152NLin2009aSym:res-1"],
+        "space_names": ["T1w", "T1w qsm", "MNI152NLin2009aSym:res-1", "FLAIR dwi"],
         "transform_names": ["T1w FLAIR rigid", "T2w FLAIR rigid", "FLAIR MNI affine"],
     }
     spaces = outputs._kept_names("space_names", inputs)
-    assert spaces == inputs["space_names"]["T1w" in left_out :]
+    assert spaces == inputs["space_names"][2 * ("T1w" in left_out) :]
     transforms = outputs._kept_names("transform_names", inputs)
     assert [name.split()[0] for name in transforms] == [
         name for name in ("T1w", "T2w", "FLAIR") if name not in left_out
@@ -79,3 +84,89 @@ def test_the_record_lists_the_pictures(entities: dict[str, str], labels: tuple[s
     visit = Visit("01", "1", Path("f.nii.gz"), entities=entities)
     paths = [figure_path(Path("/out"), visit, label, extension=".png") for label in labels]
     assert outputs._drawn(map(str, paths)) == labels
+
+
+def test_one_table_holds_the_regions_of_all_atlases(delivery: Delivery, tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        row = {"atlas": name, "label": 1, "name": "left", "region_ml": float("nan")}
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps([row]))
+    table = ATLASES.path(delivery.out_dir, delivery.visit, ".tsv")
+    outputs._publish_atlases(delivery, map(str, files))
+    assert not table.exists()
+    asked = replace(delivery, extras=Extras(atlases=(AtlasChoice.parse("sides"),)))
+    outputs._publish_atlases(asked, map(str, files))
+    rows = load_tsv(table)
+    assert [(row["atlas"], row["name"], row["region_ml"]) for row in rows] == [
+        ("a", "left", "n/a"),
+        ("b", "left", "n/a"),
+    ]
+    assert list(json.loads(table.with_suffix(".json").read_text())) == list(rows[0])
+    # a contrast that could not be aligned leaves no row, but the table
+    outputs._publish_atlases(asked, [])
+    assert load_tsv(table) == []
+
+
+@pytest.mark.parametrize("left_out", [(), ("T1w",)])
+def test_filled_images_are_described_as_what_they_were_made_of(
+    delivery: Delivery, tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    visit = replace(delivery.visit, metadata={"T1w": {"SkullStripped": True}})
+    asked = replace(delivery, visit=visit, extras=Extras(filled=True)).without(left_out)
+    kept = [name for name in ("FLAIR", "T1w") if name not in left_out]
+    files = [tmp_path / f"{name}.nii.gz" for name in kept]
+    for file in files:
+        file.touch()
+    inputs = {
+        "left_out": list(left_out),
+        "brain_how": "deepbet",
+        "filled_names": ["FLAIR", "T1w"],
+        "filled_files": list(map(str, files)),
+    }
+    outputs._publish_filled(asked, inputs)
+    for name in kept:
+        image, sidecar = filled(name).paths(asked.out_dir, asked.visit)
+        content = json.loads(sidecar.read_text())
+        assert image.is_file()
+        assert content["SpatialReference"] == f"bids:raw:sub-01_{name}.nii.gz"
+        assert content["SkullStripped"] == (name == "T1w")
+        assert content["ModelName"] == "m"
+    assert len(list(asked.out_dir.rglob("*filled*.nii.gz"))) == len(kept)
+
+
+def test_masks_say_whose_grid_they_have(delivery: Delivery, tmp_path: Path) -> None:
+    """A file outside of all datasets is named without its folder."""
+    inside, outside = tmp_path / "sub-01_qsm.nii.gz", tmp_path.parent / "b 0.nii.gz"
+    grids = (OutputSpace("qsm", None, str(inside), "T1w"), OutputSpace("b0", None, str(outside)))
+    asked = replace(delivery, extras=Extras(grids=grids))
+    mask = tmp_path / "mask.nii.gz"
+    mask.touch()
+    names = ["T1w", "MNI152NLin2009aSym:res-1", "T1w qsm", "FLAIR b0"]
+    outputs._publish_spaces(asked, {"space_names": names, "space_files": [str(mask)] * 4})
+    expected = {
+        ("T1w", None): "bids:raw:sub-01_T1w.nii.gz",
+        ("MNI152NLin2009aSym", 1): None,
+        ("qsm", None): "bids:raw:sub-01_qsm.nii.gz",
+        ("b0", None): "urn:x-file:b%200.nii.gz",
+    }
+    for (space, resolution), reference in expected.items():
+        image, sidecar = mask_in(space, resolution).paths(asked.out_dir, asked.visit)
+        content = json.loads(sidecar.read_text())
+        assert image.is_file()
+        assert ("Resolution" in content) == (resolution is not None)
+        if reference is not None:
+            assert content["SpatialReference"] == reference
+
+
+@pytest.mark.parametrize("left_out", [(), ("T1w",)])
+def test_the_mask_for_fmriprep(
+    delivery: Delivery, tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    asked = replace(delivery, extras=Extras(roi=True)).without(left_out)
+    mask = tmp_path / "mask.nii.gz"
+    mask.write_bytes(b"mask")
+    outputs._publish_roi(asked, {} if left_out else {"roi_file": str(mask)})
+    found = list(asked.out_dir.rglob("*_roi.nii.gz"))
+    assert found == ([] if left_out else [lesion_roi_path(asked.out_dir, asked.visit)])
+    assert all(path.read_bytes() == b"mask" for path in found)

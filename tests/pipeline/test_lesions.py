@@ -32,7 +32,7 @@ def _maps() -> dict[str, Volume]:
         "candidates": candidates,
         "mask": np.ones(SHAPE, np.uint8),
         "extracerebral": outside,
-        "anatomy": anatomy,
+        "regions": anatomy,
     }
     return {name: Volume(data, np.eye(4)) for name, data in maps.items()}
 
@@ -50,7 +50,7 @@ def test_maps_in_files_and_in_memory_give_the_same(grid: Grid, tmp_path: Path) -
     for name, volume in maps.items():
         save_volume(volume, tmp_path / f"{name}.nii.gz")
     stored = StoredVolumes(
-        {name: tmp_path / f"{name}.nii.gz" for name in maps}, ["extracerebral", "anatomy"]
+        {name: tmp_path / f"{name}.nii.gz" for name in maps}, ["extracerebral", "regions"]
     )
     one, other = (
         find_lesions(grid, given, np.eye(4), threshold=0.5, min_volume=3.0)

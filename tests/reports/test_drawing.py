@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bids_msseg.bids.paths import figure_path
@@ -41,6 +42,14 @@ def test_every_frame_is_a_file_and_reads_back(
     assert first.title == "FLAIR, lesions outlined"
     assert "1 of 1 lesions lie on them" in first.description
     assert first.width > first.height / 3 > 0
+
+
+def test_the_anatomy_lies_between_the_mask_and_the_plain_picture(
+    tmp_path: Path, small_head: dict[str, Volume]
+) -> None:
+    anatomy = small_head["brain"].with_data(small_head["brain"].data.astype(np.uint8) * 5)
+    draw_visit(tmp_path, VISIT, **small_head, anatomy=anatomy)
+    assert keys(tmp_path)["brain"] == ["brain", "brainAnatomy", "brainPlain"]
 
 
 def test_a_second_drawing_leaves_no_picture_of_the_first(

@@ -12,6 +12,7 @@ from scipy import ndimage as ndi
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
+from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.reports import canvas, figures
 from bids_msseg.reports.figures import (
     LESION,
@@ -201,6 +202,22 @@ def test_brain_mask_is_outlined_outside_itself(head: tuple[Volume, Volume]) -> N
     down, across = extent_mm(tile(green, mosaic, 1), mosaic.scale)
     assert across == pytest.approx(80, abs=3)
     assert down == pytest.approx(80, abs=3)
+
+
+def test_the_anatomy_is_outlined_on_the_slices_of_the_mask(head: tuple[Volume, Volume]) -> None:
+    flair, brain = head
+    inner = ball(flair, (0, 0, 0), 15)
+    labels = np.where(inner.data, Anatomy.VENTRICLE, Anatomy.WHITE_MATTER * brain.data)
+    anatomy = flair.with_data(labels.astype(np.uint8))
+    mosaic = brain_mask_mosaic(flair, brain, anatomy, max_slices=3)
+    assert [frame.key for frame in mosaic.frames] == ["brain", "brainAnatomy", "brainPlain"]
+    colours = {name: colour for _, colour, name in figures.ANATOMY}
+    for name, diameter in (("ventricles", 30), ("white matter", 80)):
+        line = coloured(pixels(mosaic, 1), colours[name])
+        down, across = extent_mm(tile(line, mosaic, 1), mosaic.scale)
+        assert across == pytest.approx(diameter, abs=3)
+        assert down == pytest.approx(diameter, abs=3)
+    assert not coloured(pixels(mosaic, 1), colours["brainstem"]).any()
 
 
 def test_registration_frames_carry_the_same_edges(head: tuple[Volume, Volume]) -> None:

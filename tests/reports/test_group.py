@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -50,6 +51,21 @@ CHANGES = [
     "enlarging_gained_ml",
     "shrinking_lost_ml",
     "resolved_ml",
+    "brain_parenchymal_fraction_change",
+    "ventricles_change_ml",
+]
+BRAIN = [
+    "parenchyma_ml",
+    "ventricles_ml",
+    "cortex_ml",
+    "white_matter_ml",
+    "deep_grey_ml",
+    "hippocampus_amygdala_ml",
+    "cerebellum_ml",
+    "brainstem_ml",
+    "brain_parenchymal_fraction",
+    "ventricular_fraction",
+    "anatomy",
 ]
 
 EXPECTED = [
@@ -68,6 +84,7 @@ EXPECTED = [
     "deep_white_matter_load_ml",
     "deep_white_matter_count",
     "dissemination_in_space",
+    *BRAIN,
     *CHANGES,
     "brain_volume_ml",
     "lesion_load_percent_of_brain",
@@ -110,6 +127,7 @@ def test_one_row_a_visit(out_dir: Path) -> None:
         "2",
         "10",
         "true",
+        *["n/a"] * len(BRAIN),
         *["n/a"] * len(CHANGES),
         "1250",
         "1",
@@ -185,6 +203,20 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
         "n/a",
         "not measured",
     )
+
+
+def test_volumes_of_the_brain_have_their_columns(make_record: Any) -> None:
+    measures = {"ventricles_ml": 31.5, "ventricular_fraction": 0.025, "cortex_ml": math.nan}
+    record = make_record(brain_measures=measures, anatomy_implausible=())
+    doubtful = dataclasses.replace(
+        record, anatomy_implausible=("brainstem_ml 2 is not within 12-60",)
+    )
+    failed = dataclasses.replace(record, status="failed", reason="killed")
+    first, second, third = group_rows([record, doubtful, failed])
+    names = ("ventricles_ml", "ventricular_fraction", "cortex_ml", "parenchyma_ml", "anatomy")
+    assert [first[name] for name in names] == ["31.5", "0.025", "n/a", "n/a", "ok"]
+    assert second["anatomy"] == "flagged"
+    assert {third[name] for name in BRAIN} == {"n/a"}
 
 
 def test_column_names_are_unique() -> None:

@@ -53,6 +53,17 @@ def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
         assert expected in text
 
 
+def test_volumes_of_the_brain_are_listed_where_they_are_known(
+    tmp_path: Path, make_record: Any, read_page: Read
+) -> None:
+    measures = {"ventricles_ml": 31.25, "brain_parenchymal_fraction": 0.81234}
+    for known, shown in ((measures, True), ({}, False)):
+        record = make_record(brain_measures=known)
+        text = read_page(write_participant_page(tmp_path, "01", records=[record])).text
+        assert ("ventricles 31.2 mL" in text) == shown
+        assert ("brain parenchymal fraction 0.8123" in text) == shown
+
+
 def test_a_failed_visit_says_why_and_what_to_do(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
     assert "This visit failed cannot read …/sub-01_ses-2_FLAIR.nii.gz: it is cut off" in page.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,7 +15,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.changes import VisitPair, failed_summary, pair_files, recorded_visit
+from bids_msseg.bids.changes import (
+    BRAIN_CHANGES,
+    PairResult,
+    VisitPair,
+    failed_summary,
+    pair_files,
+    pair_summary,
+    recorded_visit,
+)
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path, records_dir
 from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
@@ -205,6 +214,33 @@ def _no_scene() -> Any:
     from bids_msseg.reports.volumes import Scene
 
     return Scene()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((0.85, 30.0, ()), (0.84, 31.5, ()), (-0.01, 1.5)),
+        ((0.85, 30.0, ()), (0.84, 31.5, ("too large",)), (None, None)),
+        ((0.85, 30.0, None), (0.84, 31.5, ()), (None, None)),
+        ((math.nan, 30.0, ()), (0.84, 31.5, ()), (None, 1.5)),
+    ],
+)
+def test_measures_of_the_brain_are_subtracted_where_both_are_plausible(
+    before: Any, after: Any, expected: tuple[float | None, float | None], tmp_path: Path
+) -> None:
+    records = []
+    for session, (fraction, ventricles, doubts) in (("1", before), ("2", after)):
+        measures = {"brain_parenchymal_fraction": fraction, "ventricles_ml": ventricles}
+        records.append(record_of(session, brain_measures=measures, anatomy_implausible=doubts))
+    pair = VisitPair(*records)
+    told = pair_summary(pair, PairResult((), (), (), 0.1, 0.25, 0), "f")
+    found = [told[name] for name in BRAIN_CHANGES]
+    assert found == [None if one is None else pytest.approx(one) for one in expected]
+    later = replace(records[1], changes=told)
+    page = write_participant_page(tmp_path, "01", records=[records[0], later]).read_text("utf-8")
+    assert ("parenchymal fraction changed by -0.0100" in page) == (None not in expected)
+    (row,) = group_rows([later])
+    assert row["ventricles_change_ml"] == ("n/a" if expected[1] is None else "1.5")
 
 
 def test_what_is_done_is_not_done_again(compared: Compared) -> None:

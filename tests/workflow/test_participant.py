@@ -11,9 +11,11 @@ import pytest
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Node, Workflow
 
+from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, visit_outputs
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings, visit_workflow_name
 
@@ -33,6 +35,7 @@ def build(
     images: dict[str, Path],
     *others: str,
     sidecar: Mapping[str, object] | None = None,
+    extras: Extras = NOTHING_ELSE,
     **settings: object,
 ) -> Workflow:
     visit = Visit(
@@ -53,6 +56,7 @@ def build(
         threshold=0.4,
         min_lesion_volume=5.0,
         fingerprint="f",
+        extras=extras,
     )
     model = images["FLAIR"]
     chosen = {"spaces": DEFAULT, "threads": 3, **settings}
@@ -82,6 +86,7 @@ ALWAYS = {
     "stack",
     "quality",
     "segment",
+    "volumes",
     "delineate",
     "estimate",
     "on_flair_FLAIR",
@@ -209,6 +214,100 @@ def test_names_and_files_of_the_last_node_go_together(images: dict[str, Path]) -
         assert list(feeds(workflow, gathered).values()) == [
             f"{step}.{output}" for step in publish.step_names
         ]
+
+
+def test_each_atlas_is_brought_to_the_lesions_from_its_own_space(images: dict[str, Path]) -> None:
+    texts = {
+        "sides": "template",
+        "A:MNI152NLin6Asym": "template_MNI152NLin6Asym",
+        "B:MNI152NLin6Asym": "template_MNI152NLin6Asym",
+        f"own={images['T1w']}.nii:T1w": "coregister_T1w",
+        f"drawn={images['FLAIR']}.nii:FLAIR": None,
+    }
+    atlases = tuple(map(AtlasChoice.parse, texts))
+    for atlas in atlases:
+        if atlas.kind == "file":
+            Path(atlas.source).touch()
+    workflow = build(images, "T1w", extras=Extras(atlases))
+    nodes = nodes_of(workflow)
+    for atlas, fit in zip(atlases, texts.values(), strict=True):
+        name = f"atlas_{atlas.name}"
+        assert AtlasChoice.parse(nodes[name].inputs.atlas) == atlas
+        assert isdefined(nodes[name].inputs.atlas_file) == (atlas.kind == "file")
+        # a template is fitted to the FLAIR, the FLAIR is aligned with the T1w
+        assert nodes[name].inputs.invert == bool(fit and fit.startswith("template"))
+        fed = feeds(workflow, name)
+        assert fed["labels_file"] == "delineate.labels_file"
+        assert fed.get("transform_file") == (fit and f"{fit}.transform_file")
+    assert list(feeds(workflow, "list_atlases").values()) == [
+        f"atlas_{atlas.name}.rows_file" for atlas in atlases
+    ]
+    # what is fitted is also written, and expected of a finished visit
+    told = nodes["publish"].inputs.transform_names
+    assert told.count("FLAIR MNI152NLin6Asym affine") == 1
+    visit = Visit("01", "1", images["FLAIR"], images["T1w"])
+    stems = [one.stem for one in visit_outputs(visit, DEFAULT, Extras(atlases))]
+    assert "from-FLAIR_to-MNI152NLin6Asym_mode-image_xfm" in stems
+    assert "desc-atlases_stats" in stems
+
+
+def test_lesions_are_filled_where_that_is_asked_for(images: dict[str, Path]) -> None:
+    asked = Extras(filled=True)
+    assert {name for name in nodes_of(build(images, extras=asked)) if "fill" in name} == {
+        "fill_FLAIR",
+        "list_filled",
+    }
+    workflow = build(images, "T1w", "T2w", spaces=(("FLAIR", None),), extras=asked)
+    nodes = nodes_of(workflow)
+    masks = {"FLAIR": "delineate", "T1w": "space_T1w"}
+    for contrast, mask in masks.items():
+        name = f"fill_{contrast}"
+        assert nodes[name].inputs.image_file == str(images[contrast])
+        fed = feeds(workflow, name)
+        assert fed.pop("transform_file", None) == (
+            "coregister_T1w.transform_file" if contrast == "T1w" else None
+        )
+        assert fed == {"mask_file": f"{mask}.mask_file", "anatomy_file": "segment.anatomy_file"}
+    publish = nodes["publish"].inputs
+    assert publish.filled_names == list(masks)
+    assert list(feeds(workflow, "list_filled").values()) == [
+        f"fill_{contrast}.out_file" for contrast in masks
+    ]
+    # the mask on the T1w is made and not written
+    assert publish.space_names == []
+    assert "list_spaces" not in nodes
+
+
+def test_the_mask_for_fmriprep_is_that_of_the_t1w(images: dict[str, Path]) -> None:
+    asked = Extras(roi=True)
+    alone, with_t1w = (
+        build(images, *others, spaces=(), extras=asked) for others in ((), ("T1w",))
+    )
+    assert feeds(with_t1w, "publish")["roi_file"] == "space_T1w.mask_file"
+    assert nodes_of(with_t1w)["publish"].inputs.space_names == []
+    assert "roi_file" not in feeds(alone, "publish")
+    assert "space_T1w" not in nodes_of(alone)
+
+
+def test_grids_of_files(images: dict[str, Path]) -> None:
+    """One is aligned with the FLAIR, one with the T1w."""
+    grids = tuple(
+        OutputSpace(name, None, str(images[name]), world)
+        for name, world in (("T2w", "FLAIR"), ("mask", "T1w"))
+    )
+    workflow = build(images, "T1w", spaces=(("T1w", None),), extras=Extras(grids=grids))
+    nodes = nodes_of(workflow)
+    for grid in grids:
+        step = nodes[f"space_{grid.name}"].inputs
+        assert step.reference_file == grid.file
+        assert (step.same_world, step.invert) == (grid.world == "FLAIR", grid.world == "T1w")
+        fed = feeds(workflow, f"space_{grid.name}")
+        assert fed["probability_file"] == "delineate.probability_file"
+        assert ("transform_file" in fed) == (grid.world == "T1w")
+    assert nodes["publish"].inputs.space_names == ["T1w", "FLAIR T2w", "T1w mask"]
+    assert list(feeds(workflow, "list_spaces").values()) == [
+        f"space_{name}.mask_file" for name in ("T1w", "T2w", "mask")
+    ]
 
 
 @pytest.mark.parametrize("others", [("T1w",), ("T2w",), ("T1w", "T2w")])

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.bids.derivatives import figure_labels, visit_files
+from bids_msseg.bids.derivatives import Extras, figure_labels, visit_files
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
+from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.resume import fingerprint, is_finished
 
 SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
@@ -99,11 +100,39 @@ def test_not_finished_with_another_fingerprint_status_or_none(visit: Visit, done
 
 def test_every_single_file_counts(visit: Visit, done: Path) -> None:
     files = [path for path in done.rglob("*") if path.is_file() and path.parent.name != "visits"]
-    assert len(files) == 2 * (6 + 2 + 1 + 2 + 2) + 3 + 6
+    assert len(files) == 2 * (6 + 2 + 1 + 2 + 2) + 2 * 3 + 7
     for path in files:
         path.unlink()
         assert not is_finished(done, visit, "f", spaces=SPACES), path.name
         path.touch()
+
+
+def test_what_is_asked_for_besides_is_expected(visit: Visit, done: Path) -> None:
+    extras = Extras(atlases=(AtlasChoice.parse("sides"),))
+    assert not is_finished(done, visit, "f", spaces=SPACES, extras=extras)
+    for path in visit_files(done, visit, SPACES, extras):
+        path.touch()
+    assert is_finished(done, visit, "f", spaces=SPACES, extras=extras)
+
+
+def test_a_changed_file_of_an_atlas_changes_it(visit: Visit, tmp_path: Path) -> None:
+    path = tmp_path / "parts.nii.gz"
+    path.touch()
+    extras = Extras(atlases=(AtlasChoice.parse(f"{path}:T1w"),))
+    before = digest(visit, extras=extras)
+    assert before != digest(visit)
+    path.write_bytes(b"x")
+    assert digest(visit, extras=extras) != before
+
+
+def test_a_changed_grid_changes_it(visit: Visit, tmp_path: Path) -> None:
+    path = tmp_path / "qsm.nii.gz"
+    path.touch()
+    extras = Extras(grids=(OutputSpace.parse(str(path)),))
+    before = digest(visit, extras=extras)
+    assert before != digest(visit)
+    path.write_bytes(b"x")
+    assert digest(visit, extras=extras) != before
 
 
 def test_t1w_space_is_expected_only_where_there_is_a_t1w(visit: Visit, done: Path) -> None:

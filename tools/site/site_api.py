@@ -18,6 +18,7 @@ ROOMS = {
     "": "Top: configuration, errors, segment()",
     "cli": "cli: the command lines",
     "app": "app: which visits are processed, and what became of them",
+    "check": "check: painted lesions and pseudo-rescans of own scans",
     "bids": "bids: datasets, names, records",
     "pipeline": "pipeline: the method, from images to lesions",
     "imaging": "imaging: images as arrays with affines",

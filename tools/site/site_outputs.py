@@ -22,14 +22,19 @@ from bids_msseg.bids import sidecars
 from bids_msseg.bids.change_tables import change_dictionary, code_table, codes_sidecar
 from bids_msseg.bids.changes import pairs_of
 from bids_msseg.bids.dataset import DESCRIPTIONS
-from bids_msseg.bids.derivatives import OUTPUTS
+from bids_msseg.bids.derivatives import ATLASES, OUTPUTS, filled, mask_in
+from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import ModelUse
+from bids_msseg.check.text import LESION_COLUMNS, VISIT_COLUMNS
 from bids_msseg.evaluation.comparison import SHOWN
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.evaluation.scoring import COLUMNS as SCORES
 from bids_msseg.evaluation.text import dictionary
 from bids_msseg.lesions.change_rows import ChangeRule
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS
+from bids_msseg.reports.atlas import group_atlas_dictionary
+from bids_msseg.reports.check import LoadLimits
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
 from bids_msseg.reports.group_table import data_dictionary
@@ -50,9 +55,9 @@ _IDENTITY = (
     (re.compile(r"sub-[0-9a-zA-Z]+"), "sub-X"),
 )
 _ORDER = (
-    "*space-FLAIR_label-L_mask", "*probseg", "*seg-lesions_dseg", "*lesions_stats", "*candidates*",
-    "*rejected*", "*_label-L_mask", "*mask", "*preproc*", "*changes*", "*xfm", "sub-X",
-    "group*", "logs*", "*figures*", "*",
+    "*space-FLAIR_label-L_mask", "*probseg", "*seg-lesions_dseg", "*lesions_stats",
+    "*seg-anatomy_dseg", "*candidates*", "*rejected*", "*_label-L_mask", "*mask", "*preproc*",
+    "*changes*", "*xfm", "sub-X", "group*", "logs*", "*figures*", "*",
 )  # fmt: skip
 _BY_HAND: Mapping[str, str] = {
     ".bidsignore": "files for which BIDS has no rule yet, for the validator",
@@ -70,6 +75,8 @@ _BY_HAND: Mapping[str, str] = {
     "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and "
     "the reason of a failure",
     "sub-X": "**the page to check a participant** ([pages](../how-to/qc.md))",
+    "*figures/*desc-brainAnatomy*": "outlines of white matter, deep grey nuclei, "
+    "cerebellum, brainstem and ventricles",
     "*figures/*desc-brain*": "brain mask on FLAIR; `Plain` without the outline",
     "*figures/*desc-lesions*": "lesions on FLAIR; `Plain` without outlines",
     "*figures/*desc-registration*": "alignment of the contrast, or the template, with the FLAIR",
@@ -77,6 +84,34 @@ _BY_HAND: Mapping[str, str] = {
     "*_desc-changes_stats": "change of each lesion, one row per lesion and pair of visits "
     "([changes](../explanation/longitudinal.md))",
 }
+_ON_REQUEST = (
+    (
+        "--atlas",
+        f"sub-X[/ses-Y]/anat/*_{ATLASES.stem}",
+        "load per region of each atlas ([atlases](../how-to/atlases.md))",
+    ),
+    ("--atlas", "group_lesions_atlas", "the same of all visits"),
+    *(
+        (
+            "--fill-lesions",
+            f"sub-X[/ses-Y]/anat/*_{filled(name).stem}",
+            f"{name} as acquired with filled lesions ([filling](../how-to/filling.md))",
+        )
+        for name in ("FLAIR", "T1w")
+    ),
+    (
+        "--lesion-roi",
+        f"{ROI_FOLDER}/sub-X[/ses-Y]/anat/*_T1w_label-lesion_roi.nii.gz",
+        "lesion mask of the T1w for fMRIPrep ([other programs](../how-to/other_apps.md))",
+    ),
+    (
+        "--output-spaces FILE",
+        f"sub-X[/ses-Y]/anat/*_{mask_in('LABEL').stem}",
+        "lesions on the grid of the file ([other programs](../how-to/other_apps.md))",
+    ),
+)
+"""Option, file without its ending, content: what a run with default options does not write."""
+_ATLAS_NOTE = f"`*_{ATLASES.stem}.tsv` of a visit has these columns without the first two."
 _SCORES: Mapping[str, str] = {
     "visit": "Visit",
     "site": "Its site",
@@ -200,6 +235,8 @@ def _files() -> str:
             table(head, here),
             "## Pictures\n\nIn `OUT/sub-X/figures/`; the pages contain them:\n",
             table(head, figures),
+            "## Files that options add\n",
+            table(("option", *head), [(f"`{a}`", f"`{b}`", text) for a, b, text in _ON_REQUEST]),
         )
     )
 
@@ -246,6 +283,7 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
         "candidates": sidecars.candidates_sidecar(origin, method),
         "rejected": sidecars.rejected_sidecar(origin, method),
         "ventricles": sidecars.ventricle_mask_sidecar(origin),
+        "anatomy": sidecars.anatomy_sidecar(origin, method),
         "brain": sidecars.brain_mask_sidecar(origin, method="how it was made"),
         "mask": sidecars.lesion_mask_sidecar(origin, method),
         "probseg": sidecars.probseg_sidecar(origin, method),
@@ -255,6 +293,7 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
         **{_pattern(name): content for name, content in own.items()},
         "*seg-changes_dseg": change,
         "*desc-preproc_*": sidecars.preproc_sidecar("", origin, skull_stripped=True, steps=[""]),
+        "*desc-filled_*": sidecars.filled_sidecar("", origin, method, skull_stripped=False),
         "*_xfm": sidecars.xfm_sidecar("A", "B", kind="affine", sources=[], software={"a": ""}),
     }
 
@@ -283,7 +322,7 @@ def _described() -> dict[str, str]:
 
 
 def _image_keys() -> str:
-    columns = set(sidecars.stats_dictionary())
+    columns = {*sidecars.stats_dictionary(), *LABEL_COLUMNS}
     rows = [
         (f"`{pattern}.json`", ", ".join(f"`{key}`" for key in content if key not in columns))
         for pattern, content in _sidecars().items()
@@ -303,13 +342,19 @@ def _columns() -> str:
     }
     stats = sidecars.stats_dictionary()
     dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
-    readers = data_dictionary({})
+    readers = data_dictionary({}, LoadLimits(0.0, 0.0, "", 0.0, 0.0))
     parts = [
         "## Columns of msseg\n\nThe JSON file of each table repeats this. `n/a`: no value.\n",
         _section("`*_desc-lesions_stats.tsv`", stats),
         _section("`*_seg-lesions_dseg.tsv`", dseg),
-        _section("`group_lesions.tsv`", readers, "Columns with `qc_` come with `--qc`."),
+        _section("`*_seg-anatomy_dseg.tsv`", LABEL_COLUMNS),
+        _section(
+            "`group_lesions.tsv`",
+            readers,
+            "Columns with `qc_` come with `--qc`, the limits of agreement with `msseg-check`.",
+        ),
         _section("`group_lesions_summary.tsv`", summary_dictionary()),
+        _section("`group_lesions_atlas.tsv`", group_atlas_dictionary(), _ATLAS_NOTE),
         _section("`sub-X_desc-changes_stats.tsv`", change_dictionary()),
         "### `*_seg-changes_dseg.tsv`\n",
         table(
@@ -317,6 +362,9 @@ def _columns() -> str:
         ),
         "## Columns of msseg-evaluate\n\n[Evaluate masks](../how-to/evaluate.md)\n",
         *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in TABLES),
+        "## Columns of msseg-check\n\n[Check my scanner](../how-to/check_my_scanner.md)\n",
+        _section("`check.tsv`", LESION_COLUMNS),
+        _section("`check_visits.tsv`", VISIT_COLUMNS),
         "## Columns of msseg-train\n\n[Train on your patients](../tutorials/training.md)\n",
         _section("`scores.tsv`", {name: {"Description": _SCORES[name]} for name in SCORES}),
         _section("`before_after.tsv`", _before_after()),

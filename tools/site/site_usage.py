@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from site_text import cell, table
 
-from bids_msseg.cli import consensus, demo, evaluate, segment_file, train
+from bids_msseg.cli import check, consensus, demo, evaluate, segment_file, train
 from bids_msseg.cli.run import build_parser
 from bids_msseg.compatibility import explain
 from bids_msseg.config import RunConfig
@@ -22,6 +22,7 @@ PROGRAMS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
     "msseg-train": train.build_parser,
     "msseg-evaluate": evaluate.build_parser,
     "msseg-consensus": consensus.build_parser,
+    "msseg-check": check.build_parser,
     "msseg-demo": demo.build_parser,
     "msseg-demo score": demo.build_score_parser,
 }

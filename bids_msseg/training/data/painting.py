@@ -20,6 +20,7 @@ from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.inference import Prediction
 from bids_msseg.training.data.visits import LabelledVisit
+from bids_msseg.training.synthesis.choroid import prepare_choroid_terrain
 from bids_msseg.training.synthesis.fields import smooth_field
 from bids_msseg.training.synthesis.label_maps import (
     LesionBank,
@@ -109,9 +110,9 @@ def prepare_painting(
     own = (visit.truth > 0) | (prediction.lesion >= SUSPECT)
     host = tissue.copy()
     host[ndimage.binary_dilation(own, iterations=KEEP_AWAY_VOXELS)] = Tissue.OUTSIDE
-    nowhere = np.zeros(tissue.shape, bool)
+    no_plexus = prepare_choroid_terrain(np.zeros((1, 1, 1), bool), np.zeros((1, 1, 1), bool))
     draws = tuple(
-        place_bank_lesions(rng, bank, host, affine, to_visit, nowhere) for _ in range(sets)
+        place_bank_lesions(rng, bank, host, affine, to_visit, no_plexus) for _ in range(sets)
     )
     return Painting(draws, measure_contrast(visit))
 

@@ -23,10 +23,16 @@ from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.register import register_affine
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
+from bids_msseg.training.synthesis.choroid import (
+    ChoroidTerrain,
+    place_choroid,
+    prepare_choroid_terrain,
+)
 from bids_msseg.training.synthesis.tissues import (
     BROAD_STATISTICS,
     EXTRA_CEREBRAL,
     FIRST_EXTRA,
+    FISSURE,
     LATERAL,
     LESION_LABELS,
     LOAD_ML,
@@ -37,7 +43,6 @@ from bids_msseg.training.synthesis.tissues import (
     draw_lesions,
     lesion_terrain,
     load_label_map,
-    place_choroid,
     save_label_map,
     sparse_lesions,
     tissue_classes,
@@ -159,12 +164,13 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
         tissue[labels == code] = FIRST_EXTRA + number
     brain_only = np.where(tissue >= FIRST_EXTRA, np.uint8(Tissue.OUTSIDE), tissue)
     lateral = np.isin(labels, [code for side in LATERAL for code in side])
+    plexus = prepare_choroid_terrain(lateral, np.isin(labels, FISSURE))
     terrain = lesion_terrain(brain_only)
-    sets = [draw_lesions(rng, terrain, lateral, BROAD_STATISTICS) for _ in range(PARAMETRIC_SETS)]
+    sets = [draw_lesions(rng, terrain, plexus, BROAD_STATISTICS) for _ in range(PARAMETRIC_SETS)]
     if bank is not None:
         to_head = register_to_template(Volume(brain_only, affine))
         for _ in range(BANK_SETS):
-            sets.append(place_bank_lesions(rng, bank, brain_only, affine, to_head, lateral))
+            sets.append(place_bank_lesions(rng, bank, brain_only, affine, to_head, plexus))
     empty = np.zeros(0)
     for _ in range(EMPTY_SETS):
         sets.append(
@@ -172,7 +178,7 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
                 empty.astype(np.int32),
                 empty.astype(np.uint8),
                 empty.astype(np.int16),
-                place_choroid(rng, lateral),
+                place_choroid(rng, plexus),
             )
         )
     return LabelMap(
@@ -228,7 +234,7 @@ def place_bank_lesions(
     tissue: NDArray[np.uint8],
     affine: Affine,
     to_head: Affine,
-    lateral: NDArray[np.bool_],
+    plexus: ChoroidTerrain,
 ) -> LesionDraw:
     """Place lesions of the bank at their own places until a load is reached.
 
@@ -242,8 +248,8 @@ def place_bank_lesions(
         Voxel to world mm of ``tissue``.
     to_head : ndarray, shape (4, 4)
         Template world mm to that world.
-    lateral : ndarray of bool, shape (X, Y, Z)
-        Lateral ventricles, in which choroid plexus is drawn.
+    plexus : ChoroidTerrain
+        Where choroid plexus is drawn.
     """
     load = 1000 * float(np.exp(rng.uniform(*np.log(LOAD_ML))))
     host = np.isin(tissue, _HOSTS)
@@ -269,7 +275,7 @@ def place_bank_lesions(
         count += 1
         owner[region][(kept >= 0.5) & (owner[region] == 0)] = count
         soft[region] = np.maximum(soft[region], kept)
-    return sparse_lesions(owner, soft, place_choroid(rng, lateral))
+    return sparse_lesions(owner, soft, place_choroid(rng, plexus))
 
 
 def _place(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,13 +155,46 @@ def place_lesions(
     figures = statistics or LesionStatistics()
     volumes = _volumes_for(rng, figures, count, load)
     regions = sample_regions(rng, volumes, figures)
+    return place_volumes(
+        rng, terrain, volumes.tolist(), regions, statistics=figures, beside=beside
+    )
+
+
+def place_volumes(
+    rng: np.random.Generator,
+    terrain: Terrain,
+    volumes: Sequence[float],
+    regions: Sequence[Region],
+    *,
+    statistics: LesionStatistics | None = None,
+    beside: LesionMap | None = None,
+) -> LesionMap:
+    """Place lesions of given volumes on prepared terrain.
+
+    Parameters
+    ----------
+    rng : Generator
+    terrain : Terrain
+    volumes : sequence of float
+        mm³, the largest first: lesions find a place only while there is one.
+    regions : sequence of Region
+        Where each begins, or in another region where it has no free voxel.
+    statistics, beside
+        As for :func:`place_lesions`.
+
+    Returns
+    -------
+    LesionMap
+        As that of :func:`place_lesions`.
+    """
+    figures = statistics or LesionStatistics()
     taken = np.zeros(terrain.tissue.shape, bool)
     old = beside.lesions if beside else ()
     for lesion in old:
         _take(taken, lesion)
     new = []
     for volume, region in zip(volumes, regions, strict=True):
-        begun = _begin(rng, terrain, taken, float(volume), region, figures)
+        begun = _begin(rng, terrain, taken, volume, region, figures)
         if begun is not None:
             _take(taken, begun)
             new.append(begun)

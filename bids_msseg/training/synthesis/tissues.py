@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from bids_msseg.io.atomic import open_alone
 from bids_msseg.lesions.regions import Region
+from bids_msseg.training.synthesis.choroid import ChoroidTerrain, place_choroid
 from bids_msseg.training.synthesis.placing import Terrain, place_lesions, prepare_terrain
 from bids_msseg.training.synthesis.statistics import LesionStatistics
 
@@ -89,6 +90,8 @@ _FREESURFER: Mapping[Tissue, tuple[int, ...]] = {
     Tissue.VESSEL: (30, 62),
 }
 LATERAL = ((4, 5), (43, 44))
+FISSURE = (10, 17, 49, 53)
+"""Thalamus and hippocampus, on which the choroid plexus of the lateral ventricles lies."""
 LESION_LABELS = (25, 57)
 EXTRA_CEREBRAL: tuple[int, ...] = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530)
 """Labels outside the brain. Each becomes a tissue of its own, from ``FIRST_EXTRA`` on."""
@@ -170,13 +173,13 @@ def lesion_terrain(tissue: NDArray[np.uint8]) -> Terrain:
 def draw_lesions(
     rng: np.random.Generator,
     terrain: Terrain,
-    lateral: NDArray[np.bool_],
+    plexus: ChoroidTerrain,
     statistics: LesionStatistics,
 ) -> LesionDraw:
     """Place one set of lesions of parametric shape, its load drawn from ``LOAD_ML``."""
     load = float(np.exp(rng.uniform(*np.log(LOAD_ML))))
     placed = place_lesions(rng, terrain, statistics=statistics, load=load)
-    return sparse_lesions(placed.labels, placed.soft, place_choroid(rng, lateral))
+    return sparse_lesions(placed.labels, placed.soft, place_choroid(rng, plexus))
 
 
 def sparse_lesions(
@@ -187,23 +190,6 @@ def sparse_lesions(
     voxels = np.flatnonzero(share).astype(np.int32)
     owner = labels.ravel()[voxels].astype(np.int16)
     return LesionDraw(voxels, share[voxels], owner, choroid)
-
-
-def place_choroid(rng: np.random.Generator, lateral: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Lay a few ellipsoids of choroid plexus into the back half of the lateral ventricles."""
-    places = np.argwhere(lateral)
-    if not len(places):
-        return np.zeros(0, np.int32)
-    behind = places[places[:, 1] <= np.median(places[:, 1])]
-    found = np.zeros(lateral.shape, bool)
-    for _ in range(int(rng.integers(2, 6))):
-        centre = behind[int(rng.integers(len(behind)))]
-        radius = rng.uniform((1.0, 2.0, 1.0), (2.5, 6.0, 3.0))
-        low = np.maximum(centre - 7, 0)
-        box = tuple(slice(int(a), int(b) + 8) for a, b in zip(low, centre, strict=True))
-        offsets = np.indices(found[box].shape).T + low - centre
-        found[box] |= (np.sum((offsets / radius) ** 2, -1) <= 1).T
-    return np.flatnonzero(found & lateral).astype(np.int32)
 
 
 def brain_distance(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:

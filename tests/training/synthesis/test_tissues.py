@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.training.synthesis import tissues
+from bids_msseg.training.synthesis.choroid import prepare_choroid_terrain
 from bids_msseg.training.synthesis.tissues import (
     BROAD_STATISTICS,
     FAR,
@@ -20,7 +21,6 @@ from bids_msseg.training.synthesis.tissues import (
     draw_lesions,
     lesion_terrain,
     load_label_map,
-    place_choroid,
     save_label_map,
     tissue_classes,
     ventricle_distance,
@@ -48,10 +48,11 @@ def draws() -> list[LesionDraw]:
     labels = freesurfer()
     terrain = lesion_terrain(tissue_classes(labels))
     lateral = np.isin(labels, [code for side in LATERAL for code in side])
+    plexus = prepare_choroid_terrain(lateral, np.zeros_like(lateral))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tissues, "LOAD_ML", (0.2, 1.0))
         rng = np.random.default_rng(1)
-        return [draw_lesions(rng, terrain, lateral, BROAD_STATISTICS) for _ in range(3)]
+        return [draw_lesions(rng, terrain, plexus, BROAD_STATISTICS) for _ in range(3)]
 
 
 def test_numbers_become_tissues_and_what_parts_the_ventricles_is_septum() -> None:
@@ -99,7 +100,6 @@ def test_the_halo_is_distance_to_the_ventricles_in_twentieths() -> None:
     np.testing.assert_array_equal(halo, np.minimum(exact, 255).astype(np.uint8))
     nothing = np.zeros_like(lateral)
     assert (ventricle_distance(nothing) == FAR).all()
-    assert not place_choroid(np.random.default_rng(0), nothing).size
 
 
 def test_lesions_lie_in_white_matter_and_have_a_soft_rim(draws: list[LesionDraw]) -> None:
@@ -115,18 +115,6 @@ def test_lesions_lie_in_white_matter_and_have_a_soft_rim(draws: list[LesionDraw]
         assert len(np.unique(draw.voxels)) == len(draw.voxels)
         assert draw.fraction.sum() / 255 <= 1.5 * 1000
     assert not np.array_equal(draws[0].voxels, draws[1].voxels)
-
-
-def test_choroid_plexus_lies_in_the_back_half_of_the_ventricles() -> None:
-    lateral = np.isin(freesurfer(), (LEFT, RIGHT))
-    for seed in range(5):
-        found = place_choroid(np.random.default_rng(seed), lateral)
-        places = np.stack(np.unravel_index(found, lateral.shape), 1)
-        assert lateral[tuple(places.T)].all()
-        # centres are behind the middle, y = 31; half axes are at most 6 mm
-        assert len(places) > 0
-        assert places[:, 1].max() <= 37
-        assert places[:, 1].mean() <= 32
 
 
 def test_broad_statistics_come_from_nobody() -> None:

@@ -2,13 +2,14 @@
 
 Everything happens on arrays of the 1 mm working grid, so what differs between the two scans is
 known: position, interpolation, noise and, if asked, slice thickness. A real second scan differs
-more (scanner drift, gradients, bias field), so agreement with a pseudo-rescan is an upper bound.
+in more (scanner drift, gradients, bias field), and its noise takes the place of that of the first
+scan, to which noise is added here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,14 @@ from scipy.spatial.transform import Rotation
 from bids_msseg.imaging.normalise import BACKGROUND, zscore
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.training.data.cohort import THICK_MM
 
 Array = NDArray[np.float32]
 OBLIQUE = (1.0, 2.0, 3.0)
+TURN_DEG = (1.0, 5.0)
+"""Rotations of pseudo-rescans that are drawn."""
+SHIFT_MM = 2.0
+"""Largest shift along an axis that is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +41,9 @@ class RescanPlan:
         Direction (x, y, z) of any length.
     shift : tuple of float
         Translation (x, y, z) after the rotation.
-    noise : float
-        Standard deviation of Gaussian noise, in standard deviations of the brain's intensities.
+    noise : float or tuple of float
+        Standard deviation of Gaussian noise, in standard deviations of the brain's intensities;
+        one for all contrasts or one each.
     slices : float
         Distance between the slices on which noise is drawn; linear between them, as it is in a
         stack that was made from slices.
@@ -50,7 +57,7 @@ class RescanPlan:
     degrees: float = 5.0
     turn_axis: tuple[float, float, float] = OBLIQUE
     shift: tuple[float, float, float] = (1.3, -0.7, 2.1)
-    noise: float = 0.1
+    noise: float | tuple[float, ...] = 0.1
     slices: float = 1.0
     thicken: bool = False
     slice_axis: int = 2
@@ -124,11 +131,51 @@ def pseudo_rescan(
     there = inside >= 0.5
     beyond = ndimage.distance_transform_edt(~brain, return_distances=False, return_indices=True)
     rng = np.random.default_rng(plan.seed)
+    noise = np.broadcast_to(np.asarray(plan.noise, np.float64), (len(images),))
     seen = np.zeros((len(images), *grid), np.float32)
     for channel in np.flatnonzero(present):
         endless = images[channel].astype(np.float32)[tuple(beyond)]
-        seen[channel] = _acquire(endless, there, motion, plan, rng)
+        level = float(noise[channel])
+        seen[channel] = _acquire(endless, there, motion, plan, level, rng)
     return Rescan(seen, there, motion)
+
+
+def plan_rescans(
+    spacing: Sequence[float],
+    noise: tuple[float, ...],
+    rng: np.random.Generator,
+    count: int,
+) -> tuple[RescanPlan, ...]:
+    """Draw small movements of a head.
+
+    Parameters
+    ----------
+    spacing : sequence of float, length 3
+        Voxel edges of the FLAIR in mm, axes as in the working grid.
+    noise : tuple of float
+        Measured noise of each contrast.
+    rng : Generator
+    count : int
+
+    Returns
+    -------
+    tuple of RescanPlan
+        A head with thick slices is shifted in plane only; see :meth:`RescanPlan.of_thick`.
+    """
+    axis = int(np.argmax(spacing))
+    thick = spacing[axis] >= THICK_MM
+    plans = []
+    for _ in range(count):
+        x, y, z = rng.uniform(-SHIFT_MM, SHIFT_MM, 3).tolist()
+        a, b, c = rng.standard_normal(3).tolist()
+        turn, seed = float(rng.uniform(*TURN_DEG)), int(rng.integers(2**31))
+        plan = RescanPlan(turn, (a, b, c), (x, y, z), noise, seed=seed)
+        if thick:
+            shift = tuple(0.0 if at == axis else by for at, by in enumerate(plan.shift))
+            usual = RescanPlan.of_thick(float(spacing[axis]), axis)
+            plan = replace(usual, shift=(shift[0], shift[1], shift[2]), noise=noise, seed=seed)
+        plans.append(plan)
+    return tuple(plans)
 
 
 def map_back(probability: Array, rescan: Rescan, shape: tuple[int, int, int]) -> Array:
@@ -207,6 +254,7 @@ def _acquire(
     inside: NDArray[np.bool_],
     motion: Affine,
     plan: RescanPlan,
+    noise: float,
     rng: np.random.Generator,
 ) -> Array:
     """One contrast of the second scan, normalised as the app does."""
@@ -215,7 +263,7 @@ def _acquire(
     if plan.thicken:
         moved = thicken(moved, int(plan.slices), plan.slice_axis)
     spread = float(moved[inside].std())
-    noisy = moved + plan.noise * spread * _slice_noise(inside.shape, plan, rng)
+    noisy = moved + noise * spread * _slice_noise(inside.shape, plan, rng)
     return np.where(inside, zscore(noisy, inside), np.float32(BACKGROUND)).astype(np.float32)
 
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from evidence_rescan import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bids_msseg.check.rescan import (
     RescanPlan,
     map_back,
+    plan_rescans,
     pseudo_rescan,
     thicken,
 )
-
 from bids_msseg.imaging.normalise import zscore
 
 ALL = (True, True, True)
@@ -145,3 +150,46 @@ def test_thick_visits_move_in_plane_only() -> None:
     plan = RescanPlan.of_thick(6.5, 1)
     assert plan == RescanPlan(0, shift=(1.3, 0, 2.1), slices=6.5, slice_axis=1)
     assert not plan.thicken
+
+
+def test_each_contrast_has_its_own_noise(ball) -> None:
+    images, brain, _ = ball
+    calm = pseudo_rescan(images, ALL, brain, STILL)
+    noisy = pseudo_rescan(images, ALL, brain, replace(STILL, noise=(0.0, 0.2, 0.0)))
+    changed = [not np.array_equal(calm.images[c], noisy.images[c]) for c in range(3)]
+    assert changed == [False, True, False]
+
+
+def test_one_noise_for_all_is_the_same_as_three_equal_ones(ball) -> None:
+    images, brain, _ = ball
+    one, three = (
+        pseudo_rescan(images, ALL, brain, RescanPlan(noise=noise)).images
+        for noise in (0.1, (0.1, 0.1, 0.1))
+    )
+    np.testing.assert_array_equal(one, three)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5))
+def test_drawn_movements_are_small_and_follow_the_seed(seed: int, count: int) -> None:
+    plans, again = (
+        plan_rescans((1.0, 1.0, 1.2), (0.1, 0.2, 0.3), np.random.default_rng(seed), count)
+        for _ in range(2)
+    )
+    assert plans == again
+    assert len(set(plans)) == count
+    for plan in plans:
+        assert 1 <= plan.degrees <= 5
+        assert max(map(abs, plan.shift)) <= 2
+        assert (plan.noise, plan.slices, plan.thicken) == ((0.1, 0.2, 0.3), 1.0, False)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_heads_of_thick_slices_are_drawn_in_plane(axis: int) -> None:
+    spacing = [0.9, 0.9, 0.9]
+    spacing[axis] = 5.0
+    plans = plan_rescans(spacing, (0.1, 0.1, 0.1), np.random.default_rng(0), 3)
+    for plan in plans:
+        assert (plan.degrees, plan.shift[axis]) == (0, 0)
+        assert (plan.slices, plan.slice_axis) == (5.0, axis)
+        assert sum(by != 0 for by in plan.shift) == 2
+    assert len({plan.seed for plan in plans}) == 3

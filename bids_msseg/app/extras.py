@@ -1,0 +1,82 @@
+"""What a run was asked for besides what every visit gets, with the files of one visit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_msseg.config import RunConfig
+from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace, fill_in
+
+if TYPE_CHECKING:
+    from bids_msseg.bids.derivatives import Extras
+    from bids_msseg.bids.visit import Visit
+
+
+def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...]]:
+    """Find the files of a visit that the options name.
+
+    Parameters
+    ----------
+    config : RunConfig
+    visit : Visit
+
+    Returns
+    -------
+    extras : Extras
+        Without what the visit lacks an image for.
+    notes : tuple of str
+        What is left out, and what a reader should know of the rest.
+    """
+    from bids_msseg.bids.derivatives import Extras
+
+    chosen = config.processing
+    atlases = [_find_atlas(config, visit, atlas) for atlas in chosen.atlas]
+    grids = [_find_grid(visit, space) for space in chosen.output_spaces if space.file]
+    extras = Extras(
+        atlases=tuple(atlas for atlas, _ in atlases if atlas),
+        filled=chosen.fill_lesions,
+        roi=chosen.lesion_roi,
+        grids=tuple(grid for grid, _ in grids if grid),
+    )
+    return extras, tuple(note for _, note in (*atlases, *grids) if note)
+
+
+def _find_atlas(
+    config: RunConfig, visit: Visit, atlas: AtlasChoice
+) -> tuple[AtlasChoice | None, str]:
+    """Find the image of an atlas; a note says why there is none, or what to look at."""
+    if atlas.space == "T1w" and visit.t1w is None:
+        return None, f"the atlas {atlas.name} is not used: it needs a T1w"
+    if atlas.kind == FREESURFER:
+        return _find_segmentation(config.query.derivatives[FREESURFER], visit, atlas)
+    if atlas.kind != "file":
+        return atlas, ""
+    path = fill_in(atlas.source, visit.participant, visit.session)
+    if path is None or not path.is_file():
+        return None, f"the atlas {atlas.name} has no image of {visit.key}"
+    return replace(atlas, source=str(path)), ""
+
+
+def _find_grid(visit: Visit, grid: OutputSpace) -> tuple[OutputSpace | None, str]:
+    """Find the image whose grid is asked for; a note says why there is none."""
+    if grid.world not in visit.contrasts:
+        return None, f"there is no mask in {grid.name}: it needs a {grid.world}"
+    path = fill_in(grid.file, visit.participant, visit.session)
+    if path is None or not path.is_file():
+        return None, f"there is no mask in {grid.name}: it has no image of {visit.key}"
+    return replace(grid, file=str(path)), ""
+
+
+def _find_segmentation(
+    subjects: Path, visit: Visit, atlas: AtlasChoice
+) -> tuple[AtlasChoice | None, str]:
+    """Find a segmentation of FreeSurfer: that of the session comes first."""
+    for name in dict.fromkeys((visit.key, f"sub-{visit.participant}")):
+        path = subjects / name / "mri" / f"{atlas.source}.mgz"
+        if path.is_file():
+            shared = name != visit.key
+            note = f"{atlas.source} of {name} is used: it has to be aligned with this T1w"
+            return replace(atlas, kind="file", source=str(path)), note if shared else ""
+    return None, f"FreeSurfer has no {atlas.source} of {visit.key}"

@@ -1,0 +1,197 @@
+"""What a check keeps of a visit, and the tables and the summary that it writes.
+
+Public names: :class:`Stored`, :class:`Failure`, :func:`write_stored`, :func:`read_stored`,
+:func:`read_all`, :func:`write_results`, :func:`read_reference`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import read_small, write_json, write_tsv
+from bids_msseg.bids.paths import check_path, check_record_path
+from bids_msseg.check.summary import VisitCheck, summarise
+from bids_msseg.check.text import IDENTITY, LESION_COLUMNS, VISIT_COLUMNS, notes
+from bids_msseg.check.visit import Row
+from bids_msseg.imaging.normalise import CONTRASTS
+
+PROGRAM: Final = "msseg-check"
+FORMAT: Final = "bids_msseg-check-1"
+REFERENCE: Final = "check_reference.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is kept of a visit.
+
+    Attributes
+    ----------
+    visit : VisitCheck
+    fingerprint : str
+        Digest of images, options and model.
+    settings : mapping
+        Options and model; visits with other ones are not summarised together.
+    """
+
+    visit: VisitCheck
+    fingerprint: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A visit that was not checked."""
+
+    participant: str
+    session: str | None
+    reason: str
+
+
+def write_stored(out_dir: Path, stored: Stored) -> None:
+    """Keep a visit, atomically."""
+    path = check_record_path(out_dir, stored.visit.participant, stored.visit.session)
+    write_json(path, {"format": FORMAT, **asdict(stored)})
+
+
+def read_stored(path: Path) -> Stored | None:
+    """Read what :func:`write_stored` wrote; None where there is nothing that can be used."""
+    try:
+        content = json.loads(read_small(path).decode("utf-8"))
+        if content["format"] != FORMAT:
+            return None
+        visit = _visit(content["visit"])
+        stored = Stored(visit, str(content["fingerprint"]), dict(content["settings"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return stored if visit.key == path.stem else None
+
+
+def _visit(content: Mapping[str, Any]) -> VisitCheck:
+    session = content["session"]
+    measured = set(LESION_COLUMNS) - set(IDENTITY)
+    return VisitCheck(
+        str(content["participant"]),
+        None if session is None else str(session),
+        _rows(content["lesions"], measured),
+        _rows(content["draws"], {"draw", "painted_ml", "found_ml", "n_false", "false_ml"}),
+        _rows(content["rescans"], {"rescan", "load_ml", "dice"}),
+        float(content["load_ml"]),
+        tuple(float(value) for value in content["contrast"]),
+        tuple(float(value) for value in content["noise"]),
+        tuple(str(flag) for flag in content["flags"]),
+        float(content["seconds"]),
+    )
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], names: set[str]) -> tuple[Row, ...]:
+    if any(set(row) != names for row in rows):
+        raise ValueError("a row has other columns")
+    return tuple(dict(row) for row in rows)
+
+
+def read_all(out_dir: Path) -> list[Stored]:
+    """Read every visit that was kept, by file name."""
+    folder = check_record_path(out_dir, "x", None).parent
+    found = (read_stored(path) for path in sorted(folder.glob("sub-*.json")))
+    return [one for one in found if one is not None]
+
+
+def read_reference() -> Mapping[str, Any] | None:
+    """Read the values of the labelled cohort; None where the package has none.
+
+    ``benchmarks/check_reference.py`` writes them.
+    """
+    file = resources.files("bids_msseg") / "data" / REFERENCE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_results(
+    out_dir: Path,
+    visits: Sequence[VisitCheck],
+    failures: Sequence[Failure],
+    settings: Mapping[str, Any],
+    reference: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Write ``check.tsv``, ``check_visits.tsv`` and ``check.json``.
+
+    Parameters
+    ----------
+    out_dir : Path
+    visits : sequence of VisitCheck
+        At least one.
+    failures : sequence of Failure
+    settings : mapping
+    reference : mapping or None
+        From :func:`read_reference`.
+
+    Returns
+    -------
+    dict
+        The content of ``check.json``.
+    """
+    lesions = [{**_identity(one), **row} for one in visits for row in one.lesions]
+    write_tsv(check_path(out_dir, ".tsv"), tuple(LESION_COLUMNS), lesions)
+    rows = [*map(visit_row, visits), *map(_failed_row, failures)]
+    write_tsv(check_path(out_dir, ".tsv", "visits"), tuple(VISIT_COLUMNS), rows)
+    content = {
+        "Name": "Check of lesion segmentation on own scans",
+        "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__, "Program": PROGRAM}],
+        "Notes": list(notes(reference)),
+        "Settings": dict(settings),
+        **summarise(visits),
+        "Columns": {"check.tsv": LESION_COLUMNS, "check_visits.tsv": VISIT_COLUMNS},
+    }
+    write_json(check_path(out_dir, ".json"), content)
+    return content
+
+
+def _identity(one: VisitCheck | Failure) -> Row:
+    session = None if one.session is None else f"ses-{one.session}"
+    return {"participant_id": f"sub-{one.participant}", "session_id": session}
+
+
+def _failed_row(failure: Failure) -> Row:
+    return {**_identity(failure), "status": "failed", "reason": failure.reason}
+
+
+def visit_row(visit: VisitCheck) -> Row:
+    """Make the row of a visit, in the columns of :data:`VISIT_COLUMNS`."""
+    loads = visit.loads
+    dice = [float(row["dice"]) for row in visit.rescans if row["dice"] is not None]
+    sums = {
+        name: sum(row[name] for row in visit.draws)
+        for name in ("painted_ml", "found_ml", "n_false", "false_ml")
+    }
+    return {
+        **_identity(visit),
+        "status": "ok",
+        "lesion_load_ml": visit.load_ml,
+        "n_painted": len(visit.lesions),
+        "n_found": sum(bool(row["found"]) for row in visit.lesions),
+        **sums,
+        "draws": len(visit.draws),
+        "rescans": len(visit.rescans),
+        "rescan_difference_ml": float(np.mean(loads[1:])) - loads[0] if loads[1:] else math.nan,
+        "load_sd_ml": float(np.std(loads, ddof=1)) if loads[1:] else math.nan,
+        "rescan_dice": float(np.mean(dice)) if dice else math.nan,
+        **{
+            f"{name.lower()}_lesion_contrast": value
+            for name, value in zip(CONTRASTS, visit.contrast, strict=True)
+        },
+        "flair_noise": visit.noise[0],
+        "flags": "; ".join(visit.flags),
+        "seconds": visit.seconds,
+    }

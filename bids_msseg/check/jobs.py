@@ -1,0 +1,168 @@
+"""One visit of a check as a piece of work that any process can do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.paths import check_record_path
+from bids_msseg.bids.reuse import find_brain_mask
+from bids_msseg.bids.visit import Visit
+from bids_msseg.check.files import Stored, read_stored, write_stored
+from bids_msseg.check.summary import VisitCheck
+from bids_msseg.check.visit import (
+    Cut,
+    FirstScan,
+    Prepared,
+    Segmenter,
+    first_scan,
+    paint_and_find,
+    prepare,
+    scan_again,
+)
+from bids_msseg.errors import MssegError
+from bids_msseg.pipeline.brain import brain_device
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a check does beside what the configuration of a run says.
+
+    Attributes
+    ----------
+    draws : int
+        Sets of lesions that are painted into each visit, and pseudo-rescans of it.
+    max_visits : int
+    """
+
+    draws: int = 3
+    max_visits: int = 10
+
+    @property
+    def runs(self) -> int:
+        """Runs of the networks for one visit."""
+        return 1 + 2 * self.draws
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One visit of a check.
+
+    Attributes
+    ----------
+    visit : Visit
+    out_dir : Path
+    model : Path
+        Weights.
+    device : str
+    threads : int
+    cut : Cut
+    draws, seed : int
+    fingerprint : str
+        Digest of all that the result depends on.
+    settings : mapping
+        Options and model, for the result.
+    """
+
+    visit: Visit
+    out_dir: Path
+    model: Path
+    device: str
+    threads: int
+    cut: Cut
+    draws: int
+    seed: int
+    fingerprint: str
+    settings: Mapping[str, Any]
+
+
+def is_finished(job: Job) -> bool:
+    """Whether an earlier run has left the result of the same work."""
+    visit = job.visit
+    kept = read_stored(check_record_path(job.out_dir, visit.participant, visit.session))
+    return kept is not None and kept.fingerprint == job.fingerprint
+
+
+def do_visit(job: Job) -> MssegError | None:
+    """Check one visit and keep the result; return the error of one that cannot be checked."""
+    try:
+        stored = Stored(_measure(job), job.fingerprint, job.settings)
+    except MssegError as error:
+        return error
+    write_stored(job.out_dir, stored)
+    return None
+
+
+def measure_visit(
+    visit: Visit, prepared: Prepared, run: Segmenter, cut: Cut, *, draws: int, seed: int
+) -> tuple[VisitCheck, FirstScan]:
+    """Segment a prepared visit as it is, with painted lesions, and scanned again.
+
+    Parameters
+    ----------
+    visit : Visit
+    prepared : Prepared
+    run : Segmenter
+    cut : Cut
+    draws : int
+        Sets of painted lesions, and pseudo-rescans.
+    seed : int
+
+    Returns
+    -------
+    VisitCheck
+        Its time is that from here on.
+    FirstScan
+
+    Raises
+    ------
+    DataError
+        If there is no white matter to paint lesions into.
+    """
+    begun = time.monotonic()
+    first = first_scan(prepared, run, cut)
+    lesions, sets = paint_and_find(first, run, cut, draws=draws, seed=seed)
+    rescans = scan_again(first, run, cut, rescans=draws, seed=seed)
+    check = VisitCheck(
+        visit.participant,
+        visit.session,
+        tuple(lesions),
+        tuple(sets),
+        tuple(rescans),
+        first.load_ml,
+        tuple(first.canvas.contrast.tolist()),
+        prepared.noise,
+        prepared.flags,
+        time.monotonic() - begun,
+    )
+    return check, first
+
+
+def _measure(job: Job) -> VisitCheck:
+    import torch
+
+    from bids_msseg.pipeline.segment import segment_stack
+
+    torch.set_num_threads(job.threads)
+    begun, visit = time.monotonic(), job.visit
+    run = partial(segment_stack, model=job.model, device=job.device)
+    prepared = prepare(
+        visit.key,
+        visit.contrasts,
+        given_brain=visit.brain_mask or _own_mask(job),
+        device=brain_device(job.device),
+        threads=job.threads,
+    )
+    check, _ = measure_visit(visit, prepared, run, job.cut, draws=job.draws, seed=job.seed)
+    return replace(check, seconds=round(time.monotonic() - begun, 1))
+
+
+def _own_mask(job: Job) -> Path | None:
+    """Find the brain mask that msseg has written of the same FLAIR."""
+    visit = job.visit
+    derivatives = {"bids_msseg": job.out_dir}
+    return find_brain_mask(visit.flair, visit.participant, visit.session, derivatives).mask

@@ -1,0 +1,84 @@
+"""What the networks made of painted lesions, and of a second scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.lesions.metrics import overlap_table
+from bids_msseg.lesions.metrics_rules import ANY_OVERLAP
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What became of the painted lesions of one draw; volumes in voxels.
+
+    Attributes
+    ----------
+    found : ndarray of bool, shape (n,)
+        Whether a painted lesion shares a voxel with a lesion of the mask.
+    volumes : ndarray of int64, shape (n,)
+        New voxels of such lesions of the mask, each counted for the nearest painted lesion.
+    false : tuple of int
+        Volumes of the false additions: lesions of the mask that share no voxel with a painted
+        lesion, nor with a lesion that was there before.
+    """
+
+    found: NDArray[np.bool_]
+    volumes: NDArray[np.int64]
+    false: tuple[int, ...]
+
+
+def compare_masks(painted: Labels, before: Labels, after: Labels) -> Findings:
+    """Compare the lesions of a visit before and after lesions were painted into it.
+
+    Parameters
+    ----------
+    painted : ndarray of int32, shape (X, Y, Z)
+        Painted lesions 1..n.
+    before, after : ndarray of int32, shape (X, Y, Z)
+        Lesions of the mask without and with them.
+
+    Returns
+    -------
+    Findings
+
+    Examples
+    --------
+    >>> line = lambda *values: np.array(values, np.int32).reshape(-1, 1, 1)
+    >>> painted = line(0, 1, 1, 0, 0, 0, 2, 0, 0, 0)
+    >>> before, after = line(*[0] * 9, 1), line(0, 0, 1, 1, 0, 0, 0, 0, 2, 0)
+    >>> compare_masks(painted, before, after)
+    Findings(found=array([ True, False]), volumes=array([2, 0]), false=(1,))
+    """
+    overlap = overlap_table(painted, after)
+    on_painted = np.asarray(overlap[1:].any(axis=0))
+    known = on_painted | overlap_table(before, after)[1:].any(axis=0)
+    sizes = overlap.sum(axis=0)
+    on_painted[0], known[0] = False, True
+    new = on_painted[after] & (before == 0)
+    return Findings(
+        ANY_OVERLAP.found(overlap),
+        _nearest_counts(painted, new),
+        tuple(sorted(sizes[~known].tolist(), reverse=True)),
+    )
+
+
+def _nearest_counts(painted: Labels, voxels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count voxels for the nearest painted lesion, shape (n,)."""
+    count = int(painted.max(initial=0))
+    box = bounding_box((painted > 0) | voxels)
+    labels = painted[box]
+    if not count:
+        return np.zeros(0, np.int64)
+    nearest = ndimage.distance_transform_edt(
+        labels == 0, return_distances=False, return_indices=True
+    )
+    owner = labels[tuple(nearest)][voxels[box]]
+    return np.bincount(owner, minlength=count + 1)[1:].astype(np.int64)

@@ -1,0 +1,259 @@
+"""The page of a check: rates by size, place and contrast, false additions, agreement of loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg.bids.paths import check_path
+from bids_msseg.check.files import visit_row
+from bids_msseg.check.summary import VisitCheck
+from bids_msseg.check.visit import Row
+from bids_msseg.reports import page
+from bids_msseg.reports.plots import Mark, Plot, Stroke, plot, round_up
+from bids_msseg.reports.tables import Heading, Table
+from bids_msseg.reports.text import MISSING, decimal
+
+Labels = Mapping[str, str]
+GROUPS: Final[Labels] = {
+    "size": "By size, mm³",
+    "region": "By region",
+    "strength": "By contrast, as a share of that of the visit's own lesions",
+    "size, region": "By size, mm³, and region",
+    "size, strength": "By size, mm³, and contrast",
+}
+OF_EXPERTS: Final = ("size", "region", "size, region")
+"""Groups in which lesions that experts drew can be put."""
+ADDITIONS: Final[Labels] = {
+    "n_false": "false additions of a draw",
+    "false_ml": "their volume, mL",
+}
+LOADS: Final[Labels] = {
+    "bias_ml": "mean difference, mL",
+    "lower_limit_ml": "lower limit of agreement, mL",
+    "upper_limit_ml": "upper limit of agreement, mL",
+    "smallest_change_ml": "smallest detectable change, mL",
+    "dice": "Dice of both masks",
+}
+VISITS: Final[Labels] = {
+    "participant_id": "participant",
+    "session_id": "session",
+    "lesion_load_ml": "load, mL",
+    "n_painted": "painted",
+    "n_found": "found",
+    "n_false": "false additions",
+    "rescan_difference_ml": "pseudo-rescans − scan, mL",
+    "load_sd_ml": "SD of loads, mL",
+    "rescan_dice": "Dice",
+    "flair_noise": "noise of FLAIR, SD",
+    "flags": "flags of the images",
+}
+OWN: Final = "these scans"
+PAINTED, DRAWN = "labelled cohort, painted", "labelled cohort, experts' lesions"
+LINES: Final[Mapping[str, tuple[str, str]]] = {
+    "upper_limit_ml": ("limit", "upper limit"),
+    "bias_ml": ("bias", "mean difference"),
+    "lower_limit_ml": ("limit", "lower limit"),
+}
+"""Statistics drawn across the plot: look and words."""
+ROOM: Final = 0.12
+"""Free share of an axis beyond the outermost point."""
+
+
+def write_page(
+    out_dir: Path,
+    content: Mapping[str, Any],
+    visits: Sequence[VisitCheck],
+    reference: Mapping[str, Any] | None,
+) -> Path:
+    """Write ``check.html``, which holds all that it shows.
+
+    Parameters
+    ----------
+    out_dir : Path
+    content : mapping
+        Of ``check.json``.
+    visits : sequence of VisitCheck
+    reference : mapping or None
+        Values of the labelled cohort; the page leaves out what is not there.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    CannotCreateError
+        If it cannot be written.
+    """
+    return page.save(check_path(out_dir, ".html"), render_check(content, visits, reference))
+
+
+def render_check(
+    content: Mapping[str, Any],
+    visits: Sequence[VisitCheck],
+    reference: Mapping[str, Any] | None,
+) -> str:
+    """Fill the page; parameters as for :func:`write_page`."""
+    everything = _by_level(content, "all")["all"]
+    headlines = {
+        "painted lesions found": everything,
+        ADDITIONS["n_false"]: content["FalseAdditions"]["n_false"],
+        LOADS["smallest_change_ml"]: content["Load"]["smallest_change_ml"],
+        LOADS["dice"]: content["Load"]["dice"],
+    }
+    return page.render(
+        "check.html",
+        content=content,
+        cohort="" if reference is None else str(reference.get("Cohort", "")),
+        headlines=[(name, value(row), interval(row)) for name, row in headlines.items()],
+        rates=[(title, _rates(by, content, reference)) for by, title in GROUPS.items()],
+        volumes=_compare(
+            "size, mm³",
+            {str(row["size"]): str(row["size"]) for row in content["Volumes"]},
+            _beside(_by_size, content, reference),
+        ),
+        additions=_compare(
+            "", ADDITIONS, _beside(lambda one: one["FalseAdditions"], content, reference)
+        ),
+        loads=_compare("", LOADS, _beside(lambda one: one["Load"], content, reference)),
+        plots=_agreement(content["Load"], visits),
+        visits=_visits(visits),
+    )
+
+
+def value(row: Row) -> str:
+    """Write a share, as per cent, or an estimate.
+
+    Examples
+    --------
+    >>> value({"share": 0.625}), value({"share": None}), value({"value": 0.12345})
+    ('62 %', 'n/a', '0.123')
+    """
+    if "share" not in row:
+        return decimal(row["value"], 3)
+    text = decimal(_percent(row["share"]), 0)
+    return text if text == MISSING else f"{text} %"
+
+
+def interval(row: Row) -> str:
+    """Write the interval of a share or of an estimate; empty where there is none.
+
+    Examples
+    --------
+    >>> interval({"share": 0.5, "low": 0.25, "high": 0.75})
+    '25 to 75 %'
+    >>> interval({"value": 0.5, "low": None, "high": None})
+    ''
+    """
+    if "share" in row:
+        ends, unit = [decimal(_percent(row[name]), 0) for name in ("low", "high")], " %"
+    else:
+        ends, unit = [decimal(row[name], 3) for name in ("low", "high")], ""
+    return "" if MISSING in ends else " to ".join(ends) + unit
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _whole(row: Row | None) -> str:
+    """Write a value with its interval and the number behind it."""
+    if row is None or not row["n"]:
+        return MISSING
+    ends = interval(row)
+    return f"{value(row)}{f' ({ends})' if ends else ''}, n = {row['n']}"
+
+
+def _compare(first: str, labels: Labels, sources: Mapping[str, Mapping[str, Row]]) -> Table:
+    """Put the same figures of several sources beside each other."""
+    headings = tuple(Heading(label, "", (), None) for label in (first, *sources))
+    return Table(
+        headings,
+        tuple(
+            (label, *(_whole(rows.get(name)) for rows in sources.values()))
+            for name, label in labels.items()
+        ),
+    )
+
+
+def _rates(by: str, content: Mapping[str, Any], reference: Mapping[str, Any] | None) -> Table:
+    own = _by_level(content, by)
+    sources = {OWN: own}
+    if reference is not None:
+        sources[PAINTED] = _by_level(reference, by)
+        if by in OF_EXPERTS:
+            sources[DRAWN] = _by_level(reference, by, "ExpertSensitivity")
+    labels = {level: level.replace("_", " ") for level in own}
+    return _compare(by.replace(", ", " and "), labels, sources)
+
+
+def _by_level(content: Mapping[str, Any], by: str, part: str = "Sensitivity") -> dict[str, Row]:
+    return {str(row["level"]): row for row in content.get(part, ()) if row["by"] == by}
+
+
+def _beside(
+    part: Callable[[Mapping[str, Any]], Mapping[str, Row]],
+    content: Mapping[str, Any],
+    reference: Mapping[str, Any] | None,
+) -> dict[str, Mapping[str, Row]]:
+    """Take the same part of the check and of the labelled cohort."""
+    sources = {OWN: part(content)}
+    return sources if reference is None else {**sources, PAINTED: part(reference)}
+
+
+def _by_size(content: Mapping[str, Any]) -> dict[str, Row]:
+    return {str(row["size"]): row for row in content["Volumes"]}
+
+
+def _visits(visits: Sequence[VisitCheck]) -> Table:
+    rows = [visit_row(one) for one in visits]
+    numbers = {name for name in VISITS if any(isinstance(row[name], int | float) for row in rows)}
+    headings = (
+        Heading(label, "", (), 3 if name in numbers else None) for name, label in VISITS.items()
+    )
+    return Table(
+        tuple(headings), tuple(tuple(_cell(row[name]) for name in VISITS) for row in rows)
+    )
+
+
+def _cell(found: object) -> str:
+    if isinstance(found, float):
+        return decimal(found, 3)
+    return MISSING if found is None or found == "" else str(found)
+
+
+def _agreement(load: Mapping[str, Row], visits: Sequence[VisitCheck]) -> tuple[Plot, ...]:
+    """Draw Bland and Altman's plot of scans and pseudo-rescans; nothing without rescans."""
+    marks = [
+        Mark(
+            (again + visit.load_ml) / 2,
+            again - visit.load_ml,
+            f"{visit.key}: {decimal(visit.load_ml, 2)} mL, again {decimal(again, 2)} mL",
+        )
+        for visit in visits
+        for again in visit.loads[1:]
+    ]
+    if not marks:
+        return ()
+    texts = {name: decimal(load[name]["value"], 3) for name in LINES}
+    drawn = {name: float(load[name]["value"]) for name, one in texts.items() if one != MISSING}
+    right = round_up(max(mark.x for mark in marks))
+    heights = [0.0, *(mark.y for mark in marks), *drawn.values()]
+    room = ROOM * (max(heights) - min(heights)) or 1.0
+    strokes = [Stroke(((0, 0), (right, 0)), "ideal")]
+    for name, at in drawn.items():
+        style, label = LINES[name]
+        strokes.append(Stroke(((0, at), (right, at)), style, f"{label} {texts[name]} mL"))
+    return (
+        plot(
+            "Loads of scan and pseudo-rescan (Bland-Altman)",
+            f"Load of {len(marks)} pseudo-rescans minus that of their scan, with the mean "
+            "difference and the limits of agreement where they are known.",
+            ("mean of both loads (mL)", "pseudo-rescan − scan (mL)"),
+            ((0, right), (min(heights) - room, max(heights) + room)),
+            marks,
+            strokes,
+        ),
+    )

@@ -1,0 +1,239 @@
+"""Lesions of known size, place and contrast, painted into the white matter of a visit.
+
+Shapes and places are those of :mod:`bids_msseg.training.synthesis.placing`, looks those of
+:mod:`bids_msseg.demo.painting`. A lesion adds a share of what the visit's own lesions add to each
+contrast, and what is added is blurred as the voxels of the scan blur. Painted lesions are not
+real lesions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.demo.painting import paint
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.normalise import CLIP
+from bids_msseg.imaging.resample import inverse
+from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.lesions.regions import Anatomy, Region
+from bids_msseg.models.anatomy import Anatomy as Tissue
+from bids_msseg.training.synthesis.placing import Terrain, place_volumes, prepare_terrain
+from bids_msseg.training.synthesis.shapes import Lesion, LesionMap, compose
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+SIZES_MM3: Final = ((3.0, 10.0), (10.0, 50.0), (50.0, 200.0), (200.0, 1000.0))
+"""Volumes that are painted: one lesion of each class in each region and draw."""
+SIZE_LEVELS: Final = ("3-10", "10-50", "50-200", ">200")
+STRENGTHS: Final = (0.4, 0.7, 1.0)
+"""Shares of the contrast of the visit's own lesions; three draws paint all in every class."""
+HALO_MM: Final = 4
+"""The faint rim around a painted lesion ends here, and so does its soft edge."""
+BLUR_SDS: Final = 3
+"""Standard deviations of the blur after which nothing is added."""
+HOSTS: Final = (Tissue.WHITE_MATTER, Tissue.CEREBELLAR_WHITE, Tissue.BRAINSTEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A visit into which lesions are painted, on the 1 mm working grid.
+
+    Attributes
+    ----------
+    images : ndarray of float32, shape (3, X, Y, Z)
+        FLAIR, T1w, T2w in standard deviations of the brain.
+    present : tuple of bool
+    brain : ndarray of bool, shape (X, Y, Z)
+    terrain : Terrain
+        White matter without lesions.
+    contrast : ndarray of float32, shape (3,)
+        What the visit's own lesions add to each contrast.
+    blur : ndarray, shape (3, 3)
+        For each contrast, from :func:`voxel_blur`.
+    """
+
+    images: Array
+    present: tuple[bool, bool, bool]
+    brain: Mask
+    terrain: Terrain
+    contrast: Array
+    blur: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    """A visit with painted lesions.
+
+    Attributes
+    ----------
+    images : ndarray of float32, shape (3, X, Y, Z)
+        Equal to those of the canvas outside ``support``.
+    lesions : LesionMap
+        The painted ones only, n of them.
+    strengths : tuple of float, length n
+        Share of the own lesions' contrast that each has.
+    added : tuple of float, length n
+        Mean of what was added to FLAIR inside each, in standard deviations of the brain.
+    support : ndarray of bool, shape (X, Y, Z)
+        Where anything may have been added.
+    """
+
+    images: Array
+    lesions: LesionMap
+    strengths: tuple[float, ...]
+    added: tuple[float, ...]
+    support: Mask
+
+
+def size_level(volume_mm3: float) -> str:
+    """Name the class of a lesion's volume; a volume on an edge belongs to the larger class.
+
+    Examples
+    --------
+    >>> [size_level(volume) for volume in (3, 9.9, 10, 200, 5000)]
+    ['3-10', '3-10', '10-50', '>200', '>200']
+    """
+    return SIZE_LEVELS[_size_class(volume_mm3)]
+
+
+def _size_class(volume_mm3: float) -> int:
+    return sum(volume_mm3 >= low for low, _ in SIZES_MM3[1:])
+
+
+def voxel_blur(image: Volume, to_flair: Affine, grid: Affine) -> NDArray[np.float64]:
+    """Measure how the voxels of a scan blur on the working grid.
+
+    A voxel and the linear interpolation between two of them are taken as Gaussians of half their
+    edge, as in :func:`bids_msseg.imaging.resample.smooth_before_coarser`; slices may be oblique.
+
+    Parameters
+    ----------
+    image : Volume
+        On its own grid.
+    to_flair : ndarray, shape (4, 4)
+        World mm of the image to FLAIR world mm.
+    grid : ndarray, shape (4, 4)
+        Voxel of the working grid, 1 mm, to FLAIR world mm.
+
+    Returns
+    -------
+    ndarray, shape (3,)
+        Standard deviation along each axis of the working grid in voxels; 0 for voxels of 1 mm
+        and below.
+
+    Examples
+    --------
+    >>> image = Volume(np.zeros((4, 4, 4)), np.diag([0.5, 1.0, 3.0, 1.0]))
+    >>> voxel_blur(image, np.eye(4), np.eye(4)).round(4)
+    array([0.    , 0.    , 1.4142])
+    """
+    axes = (inverse(grid) @ to_flair @ image.affine)[:3, :3]
+    edges = np.linalg.norm(axes, axis=0)
+    variance = np.clip(edges**2 - 1, 0, None) / 4
+    blur: NDArray[np.float64] = np.sqrt((axes / edges) ** 2 @ variance)
+    return blur
+
+
+def find_terrain(
+    tissue: NDArray[np.integer], anatomy: NDArray[np.integer], blocked: Mask
+) -> Terrain:
+    """Find white matter without lesions, and where in it each region begins.
+
+    Parameters
+    ----------
+    tissue : ndarray of integers, shape (X, Y, Z)
+        :class:`bids_msseg.models.anatomy.Anatomy`, as CNN-1 sees it.
+    anatomy : ndarray of integers, shape (X, Y, Z)
+        :class:`bids_msseg.lesions.regions.Anatomy`, which the regions follow.
+    blocked : ndarray of bool, shape (X, Y, Z)
+        Where nothing may be painted.
+
+    Raises
+    ------
+    DataError
+        If nothing is left.
+    """
+    white = np.isin(tissue, HOSTS) & ~blocked
+    fluid = (anatomy == Anatomy.VENTRICLE) | (tissue == Tissue.VENTRICLE)
+    if not (white & ~fluid).any():
+        raise DataError(
+            "there is no white matter without lesions to paint lesions into",
+            hint="look at the lesion mask and the brain mask of this visit, or leave it out",
+        )
+    found = prepare_terrain(
+        white, fluid, anatomy == Anatomy.CORTEX, anatomy == Anatomy.INFRATENTORIAL
+    )
+    return replace(found, tissue=found.tissue & ~blocked)
+
+
+def paint_draw(canvas: Canvas, draw: int, rng: np.random.Generator) -> Painted:
+    """Paint one lesion of every class of size in every region, as far as there is room.
+
+    Parameters
+    ----------
+    canvas : Canvas
+    draw : int
+        Its number, from 0; it decides which lesion has which strength.
+    rng : Generator
+
+    Returns
+    -------
+    Painted
+        Without lesions where there is room for none.
+    """
+    lesions = _place(canvas.terrain, rng)
+    strengths = tuple(
+        _strength(one, volume, draw)
+        for one, volume in zip(lesions.lesions, lesions.volumes.tolist(), strict=True)
+    )
+    contrasts = np.outer(np.array(strengths), canvas.contrast)
+    added = paint(canvas.images, lesions, contrasts, rng, within=canvas.brain) - canvas.images
+    support = _support(lesions.labels, canvas.blur) & canvas.brain
+    images = canvas.images.copy()
+    for channel in np.flatnonzero(canvas.present):
+        seen = ndimage.gaussian_filter(added[channel], canvas.blur[channel])
+        added[channel] = np.where(support, seen, 0)
+        changed = images[channel][support] + added[channel][support]
+        images[channel][support] = np.clip(changed, -CLIP, CLIP)
+    return Painted(images, lesions, strengths, _means(added[0], lesions), support)
+
+
+def _means(added: Array, lesions: LesionMap) -> tuple[float, ...]:
+    if not lesions.lesions:
+        return ()
+    numbers = np.arange(1, len(lesions.lesions) + 1)
+    return tuple(ndimage.mean(added, lesions.labels, numbers).tolist())
+
+
+def _place(terrain: Terrain, rng: np.random.Generator) -> LesionMap:
+    wanted = [
+        (float(np.exp(rng.uniform(*np.log(bounds)))), region)
+        for bounds in SIZES_MM3
+        for region in Region
+    ]
+    wanted.sort(key=lambda one: -one[0])
+    volumes, regions = zip(*wanted, strict=True)
+    placed = place_volumes(rng, terrain, volumes, regions)
+    kept = [
+        one
+        for one, volume in zip(placed.lesions, placed.volumes.tolist(), strict=True)
+        if volume >= SIZES_MM3[0][0]
+    ]
+    return compose(kept, terrain.tissue.shape)
+
+
+def _strength(lesion: Lesion, volume: float, draw: int) -> float:
+    """Choose a strength so that each class of size and region meets all of them in turn."""
+    return STRENGTHS[(draw + _size_class(volume) + int(lesion.region)) % len(STRENGTHS)]
+
+
+def _support(labels: NDArray[np.int32], blur: NDArray[np.float64]) -> Mask:
+    reach = [HALO_MM + int(np.ceil(BLUR_SDS * most)) for most in blur.max(axis=0)]
+    inside = (labels > 0).astype(np.uint8)
+    found: Mask = ndimage.maximum_filter(inside, [2 * one + 1 for one in reach]) > 0
+    return found

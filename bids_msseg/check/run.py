@@ -1,0 +1,298 @@
+"""A whole check: which visits, how long it will take, each visit once, then tables and page."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bids_msseg import __version__
+from bids_msseg.app.environment import find_resources, own_surroundings
+from bids_msseg.app.outcome import public_text
+from bids_msseg.app.selection import read_model_header, select_visits
+from bids_msseg.bids.dataset import check_directories, write_dataset_files, write_ignore
+from bids_msseg.bids.paths import logs_dir
+from bids_msseg.bids.record import VisitRecord, read_records
+from bids_msseg.bids.visit import Visit
+from bids_msseg.check.files import PROGRAM, Failure, read_all, read_reference, write_results
+from bids_msseg.check.jobs import Job, Plan, do_visit, is_finished
+from bids_msseg.check.page import write_page
+from bids_msseg.check.visit import Cut
+from bids_msseg.config import RunConfig
+from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, TemporaryError
+from bids_msseg.models.weights import ModelHeader, find_model
+from bids_msseg.reports.text import counted, duration
+from bids_msseg.resources import Resources
+from bids_msseg.trainer.schedule import workers_end_with
+from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.resume import fingerprint
+
+LOGGER = logging.getLogger("bids_msseg")
+MEMORY_GB: Final = 4.0
+"""Memory that one visit may need."""
+PREPARING: Final = (
+    *("conform", "brain", "coregister", "bias", "template", "check_brain", "anatomy"),
+    *("stack", "quality"),
+)
+"""Starts of the names of the app's steps that a check does, too."""
+
+
+def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
+    """Check how far masks can be believed on the visits of a dataset.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Which visits, with which model and threshold, and where the results go.
+    plan : Plan
+
+    Returns
+    -------
+    ExitCode
+        That which all failed visits share, or ``FAILURE``; ``TEMPORARY`` where another run is at
+        work on a visit.
+
+    Raises
+    ------
+    MssegError
+        If nothing can be done at all.
+    """
+    on_cpu = _check_needs(config)
+    resources = find_resources(config)
+    for note in resources.notes:
+        LOGGER.warning("%s", note)
+    with own_surroundings(config.work_dir, dry=False):
+        visits = select_visits(config).visits
+        chosen = choose_visits(visits, plan.max_visits)
+        if len(chosen) < len(visits):
+            LOGGER.info("%d of %d visits are chosen: see --max-visits", len(chosen), len(visits))
+        _prepare_out(config)
+        header = read_model_header(config)
+        jobs = [_job(config, plan, header, visit, resources.omp_nthreads) for visit in chosen]
+        todo = [one for one in jobs if not is_finished(one)]
+        if len(todo) < len(jobs):
+            LOGGER.info("%d of %d visits are checked already", len(jobs) - len(todo), len(jobs))
+        with Claims([logs_dir(config.output_dir)]) as claims:
+            mine = [one for one in todo if claims.take(f"check of {one.visit.key}")]
+            errors = _run_all(mine, plan, _workers(resources, len(mine), on_cpu=on_cpu))
+    _write(config, jobs, errors)
+    codes = {error.code for error in errors.values()}
+    if codes:
+        return codes.pop() if len(codes) == 1 else ExitCode.FAILURE
+    return ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
+
+
+def _check_needs(config: RunConfig) -> bool:
+    """Find what is unusable before anything is computed; say whether networks run on the CPU."""
+    from bids_msseg.models.checkpoint import check_cascade
+    from bids_msseg.models.engine import choose_engine
+
+    engine = choose_engine(config.performance.device)
+    check_cascade(find_model(config.processing.model))
+    for warning in check_directories(config.bids_dir, config.output_dir, config.work_dir):
+        LOGGER.warning(warning)
+    return engine.device == "cpu"
+
+
+def choose_visits(visits: Sequence[Visit], most: int) -> tuple[Visit, ...]:
+    """Choose visits, of as many participants as possible, spread over the dataset.
+
+    Parameters
+    ----------
+    visits : sequence of Visit
+        In order of the participants.
+    most : int
+
+    Returns
+    -------
+    tuple of Visit
+        In the order of ``visits``.
+
+    Examples
+    --------
+    >>> names = [("1", "a"), ("1", "b"), ("2", None), ("3", None), ("4", None)]
+    >>> visits = [Visit(*name, Path()) for name in names]
+    >>> [one.key for one in choose_visits(visits, 2)]
+    ['sub-1_ses-a', 'sub-4']
+    >>> len(choose_visits(visits, 4)), len(choose_visits(visits, 9))
+    (4, 5)
+    """
+    first: dict[str, int] = {}
+    for place, visit in enumerate(visits):
+        first.setdefault(visit.participant, place)
+    places = list(first.values())
+    others = sorted(set(range(len(visits))) - set(places))
+    chosen = _spread(places, most)
+    chosen += _spread(others, most - len(chosen))
+    return tuple(visits[place] for place in sorted(chosen))
+
+
+def _spread(places: Sequence[int], most: int) -> list[int]:
+    if len(places) <= most:
+        return list(places)
+    step = (len(places) - 1) / max(most - 1, 1)
+    return [places[round(step * number)] for number in range(most)]
+
+
+def _prepare_out(config: RunConfig) -> None:
+    """Make OUT a derivative dataset, or add to that of msseg what the validator has to know."""
+    out = config.output_dir
+    try:
+        logs_dir(out).mkdir(parents=True, exist_ok=True)
+        if (out / "dataset_description.json").is_file():
+            write_ignore(out / ".bidsignore")
+        else:
+            write_dataset_files(out, config.bids_dir, derivatives=config.query.derivatives)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+
+
+def _cannot_write(out: Path, error: OSError) -> CannotCreateError:
+    return CannotCreateError(
+        f"cannot write into {out}: {error.strerror or error}",
+        hint="make the folder writable, and free space",
+    )
+
+
+def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit, threads: int) -> Job:
+    asked = config.processing
+    threshold = header.point.threshold if asked.threshold is None else asked.threshold
+    settings = {
+        "draws": plan.draws,
+        "seed": asked.random_seed,
+        "model": f"{header.name} {header.version}",
+        "model_sha256": header.sha256,
+        "threshold": threshold,
+        "min_lesion_volume": asked.min_lesion_volume,
+        "version": __version__,
+    }
+    return Job(
+        visit=visit,
+        out_dir=config.output_dir,
+        model=find_model(asked.model),
+        device=config.performance.device,
+        threads=threads,
+        cut=Cut(threshold, asked.min_lesion_volume),
+        draws=plan.draws,
+        seed=asked.random_seed,
+        fingerprint=fingerprint(visit, settings, header.sha256, PROGRAM),
+        settings=settings,
+    )
+
+
+def _workers(resources: Resources, visits: int, *, on_cpu: bool) -> int:
+    """Count the visits that may be checked at a time; a GPU works on one."""
+    by_memory = int(resources.mem_gb // MEMORY_GB)
+    by_cpus = resources.nprocs // resources.omp_nthreads
+    return max(1, min(by_memory, by_cpus, visits)) if on_cpu else 1
+
+
+def expected_seconds(records: Sequence[VisitRecord], runs: int) -> float | None:
+    """Estimate the time of one visit by those that the app has finished.
+
+    Parameters
+    ----------
+    records : sequence of VisitRecord
+    runs : int
+        Runs of the networks.
+
+    Returns
+    -------
+    float or None
+        Median over visits; None where no record has times.
+
+    Examples
+    --------
+    >>> times = {"brain": 4.0, "bias": 6.0, "segment": 20.0, "draw": 3.0}
+    >>> expected_seconds([VisitRecord("1", None, "sub-1", "ok", timings_s=times)], 7)
+    150.0
+    """
+    found = [
+        sum(value for step, value in times.items() if step.startswith(PREPARING))
+        + runs * times["segment"]
+        for times in (one.timings_s for one in records if one.status == "ok")
+        if "segment" in times
+    ]
+    return float(median(found)) if found else None
+
+
+def _announce(jobs: Sequence[Job], plan: Plan, workers: int) -> None:
+    """Say how long it will take before it begins."""
+    each = expected_seconds(read_records(jobs[0].out_dir), plan.runs)
+    if each is None:
+        about = "expected time not known before the first visit: OUT has no visit of msseg"
+    else:
+        rounds = -(-len(jobs) // workers)
+        about = f"expected time {duration(each * rounds)}, by the visits of msseg in OUT"
+    LOGGER.info(
+        "checking %s, %d runs of the networks each, %d at a time: %s",
+        *(counted(len(jobs), "visit"), plan.runs, workers, about),
+    )
+
+
+def _run_all(jobs: Sequence[Job], plan: Plan, workers: int) -> dict[str, MssegError]:
+    """Check visits, and return the errors of those that failed, by key."""
+    errors: dict[str, MssegError] = {}
+    if not jobs:
+        return errors
+    _announce(jobs, plan, workers)
+    begun = time.monotonic()
+    for number, (job, error) in enumerate(_each(jobs, workers), start=1):
+        key = job.visit.key
+        if error is not None:
+            LOGGER.error("%s: %s", key, error)
+            errors[key] = error
+        left = (time.monotonic() - begun) / number * (len(jobs) - number)
+        word = "checked" if error is None else "failed"
+        LOGGER.info("[%d/%d] %s %s, %s left", number, len(jobs), key, word, duration(left))
+    return errors
+
+
+def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, MssegError | None]]:
+    if workers == 1:
+        for job in jobs:
+            yield job, do_visit(job)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool, workers_end_with(pool):
+        waiting = {pool.submit(do_visit, job): job for job in jobs}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        except BrokenProcessPool as error:
+            raise TemporaryError(
+                "a worker was killed, most likely for lack of memory",
+                hint="give a smaller --nprocs; visits that are checked already stay",
+            ) from error
+
+
+def _write(config: RunConfig, jobs: Sequence[Job], errors: Mapping[str, MssegError]) -> None:
+    """Write tables and page of every visit that was checked with these settings.
+
+    A visit that failed now, of which an earlier run has kept a result, has changed since.
+    """
+    settings, out = jobs[0].settings, config.output_dir
+    kept = [one for one in read_all(out) if one.visit.key not in errors]
+    visits = [one.visit for one in kept if one.settings == settings]
+    others = len(kept) - len(visits)
+    if others:
+        LOGGER.warning("left out: %s checked with other settings", counted(others, "visit"))
+    if not visits:
+        return
+    failed = [one.visit for one in jobs if one.visit.key in errors]
+    failures = [
+        Failure(one.participant, one.session, public_text(errors[one.key].message, config))
+        for one in failed
+    ]
+    reference = read_reference()
+    try:
+        content = write_results(out, visits, failures, settings, reference)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    LOGGER.info("wrote %s", write_page(out, content, visits, reference))

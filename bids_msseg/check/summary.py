@@ -1,0 +1,361 @@
+"""From the visits of a check to rates, volumes and limits of agreement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any, Final
+
+import numpy as np
+
+from bids_msseg.bids.visit import visit_key
+from bids_msseg.check.painting import SIZE_LEVELS, STRENGTHS
+from bids_msseg.check.visit import Row
+from bids_msseg.lesions import agreement
+from bids_msseg.lesions.bootstrap import LEVEL, estimate_mean
+from bids_msseg.lesions.regions import Region
+
+WILSON, BOOTSTRAP = "Wilson", "bootstrap"
+REGION_LEVELS: Final = tuple(region.label for region in Region)
+UPPER, LOWER, NEITHER, UNKNOWN = "upper", "lower", "neither", "unknown"
+"""What the sensitivity to painted lesions is a bound of, as far as is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisitCheck:
+    """What was measured on one visit; rows as :mod:`bids_msseg.check.visit` makes them.
+
+    Attributes
+    ----------
+    participant : str
+        Label without ``sub-``.
+    session : str or None
+        Label without ``ses-``.
+    lesions, draws, rescans : tuple of dict
+        One row a painted lesion, a draw, a pseudo-rescan.
+    load_ml : float
+        Of the visit as it is.
+    contrast, noise : tuple of float, length 3
+        Of FLAIR, T1w, T2w: what the visit's own lesions add, and noise.
+    flags : tuple of str
+        What the check of the images found.
+    seconds : float
+    """
+
+    participant: str
+    session: str | None
+    lesions: tuple[Row, ...]
+    draws: tuple[Row, ...]
+    rescans: tuple[Row, ...]
+    load_ml: float
+    contrast: tuple[float, ...]
+    noise: tuple[float, ...]
+    flags: tuple[str, ...]
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """Name of the visit: ``sub-<label>[_ses-<label>]``."""
+        return visit_key(self.participant, self.session)
+
+    @property
+    def loads(self) -> list[float]:
+        """Loads of the scan and of its pseudo-rescans, mL."""
+        return [self.load_ml, *(float(row["load_ml"]) for row in self.rescans)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of lesions.
+
+    Attributes
+    ----------
+    n, found : int
+    share : float
+        NaN where there are none.
+    low, high : float
+        95 % interval.
+    interval : str
+        ``bootstrap`` over patients, or ``Wilson``, which takes lesions as independent: with fewer
+        than five patients, and where all or no lesions were found.
+    """
+
+    n: int
+    found: int
+    share: float
+    low: float
+    high: float
+    interval: str
+
+
+def wilson(found: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Give Wilson's interval of a share (1927, doi:10.1080/01621459.1927.10502953).
+
+    Parameters
+    ----------
+    found, n : int
+    level : float, default 0.95
+
+    Returns
+    -------
+    tuple of two floats
+        NaN where ``n`` is 0.
+
+    Examples
+    --------
+    >>> [round(end, 4) for end in wilson(8, 10)]
+    [0.4902, 0.9433]
+    """
+    if not n:
+        return math.nan, math.nan
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    share = found / n
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return middle - half if found else 0.0, middle + half if found < n else 1.0
+
+
+def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
+    """Estimate a share of lesions.
+
+    Parameters
+    ----------
+    hits : sequence of bool
+        One a lesion.
+    patients : sequence of str
+        Whose lesion each is.
+
+    Returns
+    -------
+    Rate
+
+    Examples
+    --------
+    >>> rate([True, True, False, True], ["a", "a", "b", "b"]).interval
+    'Wilson'
+    """
+    found, n = sum(hits), len(hits)
+    drawn = estimate_mean([float(hit) for hit in hits], patients)
+    if drawn.has_interval and 0 < found < n:
+        return Rate(n, found, drawn.mean, drawn.low, drawn.high, BOOTSTRAP)
+    low, high = wilson(found, n)
+    return Rate(n, found, drawn.mean, low, high, WILSON)
+
+
+def sensitivity(lesions: Iterable[tuple[str, Row]]) -> list[Row]:
+    """Estimate the share that was found by size, region and strength.
+
+    Parameters
+    ----------
+    lesions : iterable of (patient, row)
+
+    Returns
+    -------
+    list of dict
+        Fields of :class:`Rate`, with ``by`` and ``level`` before; ``by`` is ``all``, ``size``,
+        ``region``, ``strength``, ``size, region`` or ``size, strength``. Classes of a single kind
+        are always there, others where there is a lesion.
+    """
+    known = list(lesions)
+    strengths = tuple(f"{one:g}" for one in STRENGTHS)
+    return [
+        *_rates("all", ("all",), known, lambda _: "all"),
+        *_rates("size", SIZE_LEVELS, known, lambda row: str(row["size"])),
+        *_rates("region", REGION_LEVELS, known, lambda row: str(row["region"])),
+        *_rates("strength", strengths, known, _strength),
+        *_rates("size, region", _crossed(REGION_LEVELS), known, _by_size("region")),
+        *_rates("size, strength", _crossed(strengths), known, _by_size("strength")),
+    ]
+
+
+def _strength(row: Row) -> str:
+    return f"{row['strength']:g}" if "strength" in row else ""
+
+
+def _crossed(levels: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{size}, {level}" for level in levels for size in SIZE_LEVELS)
+
+
+def _by_size(name: str) -> Callable[[Row], str]:
+    def level(row: Row) -> str:
+        other = _strength(row) if name == "strength" else str(row[name])
+        return f"{row['size']}, {other}"
+
+    return level
+
+
+def _rates(
+    by: str,
+    levels: Sequence[str],
+    lesions: Sequence[tuple[str, Row]],
+    level_of: Callable[[Row], str],
+) -> list[Row]:
+    members: dict[str, list[tuple[str, Row]]] = {level: [] for level in levels}
+    for patient, row in lesions:
+        members.get(level_of(row), []).append((patient, row))
+    return [
+        {
+            "by": by,
+            "level": level,
+            **asdict(rate([bool(row["found"]) for _, row in some], [who for who, _ in some])),
+        }
+        for level, some in members.items()
+        if some or ", " not in by
+    ]
+
+
+def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
+    """Put the visits of a check together.
+
+    Parameters
+    ----------
+    visits : sequence of VisitCheck
+        At least one.
+
+    Returns
+    -------
+    dict
+        ``Participants``, ``Visits``; ``Sensitivity``, from :func:`sensitivity`;
+        ``FalseAdditions`` of a draw; ``Volumes`` of found lesions, relative to what was painted;
+        ``Load``: bias, limits of agreement and smallest detectable change in mL, and Dice of scan
+        and pseudo-rescan.
+    """
+    lesions = [(one.participant, row) for one in visits for row in one.lesions]
+    return {
+        "Participants": len({one.participant for one in visits}),
+        "Visits": len(visits),
+        "Sensitivity": sensitivity(lesions),
+        "FalseAdditions": _false_additions(visits),
+        "Volumes": _volumes(lesions),
+        "Load": load_agreement(visits),
+    }
+
+
+def _mean(values: Sequence[float], patients: Sequence[str]) -> Row:
+    found = estimate_mean(values, patients)
+    return {
+        "value": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "n_patients": found.n_patients,
+        "n": found.n_visits,
+    }
+
+
+def _false_additions(visits: Sequence[VisitCheck]) -> dict[str, Row]:
+    rows = [(one.participant, row) for one in visits for row in one.draws]
+    patients = [who for who, _ in rows]
+    return {
+        name: _mean([float(row[name]) for _, row in rows], patients)
+        for name in ("n_false", "false_ml")
+    }
+
+
+def _volumes(lesions: Sequence[tuple[str, Row]]) -> list[Row]:
+    """Average (found - painted) / painted over found lesions."""
+    result = []
+    for level in ("all", *SIZE_LEVELS):
+        some = [
+            (who, float(row["found_mm3"]) / float(row["volume_mm3"]) - 1)
+            for who, row in lesions
+            if row["found"] and level in ("all", row["size"])
+        ]
+        result.append(
+            {"size": level, **_mean([value for _, value in some], [who for who, _ in some])}
+        )
+    return result
+
+
+def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
+    """Compare the loads of scans and pseudo-rescans.
+
+    Parameters
+    ----------
+    visits : sequence of VisitCheck
+
+    Returns
+    -------
+    dict of str to dict
+        ``bias_ml``, ``lower_limit_ml``, ``upper_limit_ml`` of rescan minus scan, from three visits
+        on (see :func:`bids_msseg.lesions.agreement.upper_limit_of_repeats`);
+        ``smallest_change_ml``; ``dice`` of both masks. Each has its interval over patients; ``n``
+        counts visits, and pairs for Dice. What is not defined is NaN.
+    """
+    repeated = [one for one in visits if one.rescans]
+    patients = [one.participant for one in repeated]
+    loads = np.array([_repeats(one) for one in repeated]).reshape(-1, 4)
+    statistics: Mapping[str, agreement.Statistic] = {
+        "bias_ml": agreement.bias,
+        "lower_limit_ml": agreement.lower_limit_of_repeats,
+        "upper_limit_ml": agreement.upper_limit_of_repeats,
+    }
+    spreads = np.array([_spread(one.loads) for one in repeated]).reshape(-1, 2)
+    change = agreement.estimate(spreads, patients, agreement.smallest_change, fewest=1)
+    dice = [(one.participant, _number(row["dice"])) for one in visits for row in one.rescans]
+    return {
+        **{
+            name: _estimate(agreement.estimate(loads, patients, statistic))
+            for name, statistic in statistics.items()
+        },
+        "smallest_change_ml": _estimate(change),
+        "dice": _mean([value for _, value in dice], [who for who, _ in dice]),
+    }
+
+
+def _repeats(visit: VisitCheck) -> tuple[float, float, float, float]:
+    """Mean load of the pseudo-rescans, load of the scan, sum of squares of the former, number."""
+    first, *again = visit.loads
+    return float(np.mean(again)), first, float(np.var(again) * len(again)), float(len(again))
+
+
+def _spread(loads: Sequence[float]) -> tuple[float, float]:
+    """Sum of squares about the mean, and its degrees of freedom."""
+    return float(np.var(loads) * len(loads)), float(len(loads) - 1)
+
+
+def _estimate(found: agreement.Estimate) -> Row:
+    return {
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "n_patients": found.n_patients,
+        "n": found.n_visits,
+    }
+
+
+def _number(value: float | None) -> float:
+    """JSON has no NaN."""
+    return math.nan if value is None else float(value)
+
+
+def bound(reference: Mapping[str, Any] | None) -> str:
+    """Tell whether painted lesions are easier to find than real ones, by the labelled cohort.
+
+    Parameters
+    ----------
+    reference : mapping or None
+        As :func:`summarise` gives it, with ``ExpertSensitivity``: the same for lesions that
+        experts drew.
+
+    Returns
+    -------
+    {"upper", "lower", "neither", "unknown"}
+        ``upper`` where the interval of painted lesions lies above that of the experts' in every
+        class of size that both have, ``lower`` where it lies below in all.
+    """
+    if not reference or "ExpertSensitivity" not in reference:
+        return UNKNOWN
+    painted, drawn = (
+        {row["level"]: row for row in reference[name] if row["by"] == "size" and row["n"]}
+        for name in ("Sensitivity", "ExpertSensitivity")
+    )
+    shared = painted.keys() & drawn.keys()
+    if not shared:
+        return UNKNOWN
+    if all(painted[level]["low"] > drawn[level]["high"] for level in shared):
+        return UPPER
+    if all(painted[level]["high"] < drawn[level]["low"] for level in shared):
+        return LOWER
+    return NEITHER

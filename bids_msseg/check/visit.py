@@ -1,0 +1,372 @@
+"""One visit of a check: prepared as the app does, painted and scanned again, segmented each time.
+
+Everything is measured on the 1 mm grid that the networks read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bids_msseg.check.measures import Findings, Labels, compare_masks
+from bids_msseg.check.painting import (
+    Canvas,
+    Painted,
+    find_terrain,
+    paint_draw,
+    size_level,
+    voxel_blur,
+)
+from bids_msseg.check.rescan import RescanPlan, map_back, plan_rescans, pseudo_rescan
+from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.normalise import CONTRASTS, Stack
+from bids_msseg.imaging.resample import inverse, mask_onto, resample
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.lesions.delineate import clear_extracerebral
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.lesions.metrics import voxel_agreement
+from bids_msseg.lesions.regions import (
+    OWN_PERIVENTRICULAR_MM,
+    PERIVENTRICULAR_MM,
+    Region,
+    assign,
+    region_map,
+)
+from bids_msseg.pipeline.lesions import find_anatomy
+from bids_msseg.pipeline.preprocess import Preprocessed, preprocess, read_contrasts
+from bids_msseg.pipeline.quality import check_images
+from bids_msseg.training.data.painting import (
+    KEEP_AWAY_VOXELS,
+    SUSPECT,
+    measure_contrast,
+)
+from bids_msseg.training.data.visits import LabelledVisit
+
+Row = dict[str, Any]
+Mask = NDArray[np.bool_]
+Segmenter = Callable[[Stack], Mapping[str, Volume]]
+"""Networks on a stack: ``probability``, ``candidate``, ``candidates`` and ``anatomy``, as
+:func:`bids_msseg.pipeline.segment.segment_stack` gives them."""
+LEAST_NOISE = 0.01
+"""Where less is measured, in standard deviations of the brain, every axis is interpolated."""
+_PAINT, _RESCAN = 1, 2
+"""Streams of random numbers of a visit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a probability becomes lesions.
+
+    Attributes
+    ----------
+    threshold : float
+    min_volume : float
+        mm³.
+    """
+
+    threshold: float
+    min_volume: float
+
+    def lesions(self, probability: NDArray[np.floating]) -> Labels:
+        """Give numbers to the lesions of a probability at 1 mm."""
+        over = probability >= self.threshold
+        return label_lesions(over, voxel_volume=1.0, min_volume=self.min_volume)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A visit before any network has seen it; arrays on the grid of the stack.
+
+    Attributes
+    ----------
+    name : str
+        Its key, which random numbers depend on.
+    stack : Stack
+    outside : ndarray of bool, shape (X, Y, Z)
+        Where no lesion can be.
+    anatomy : ndarray of uint8, shape (X, Y, Z)
+        :class:`bids_msseg.lesions.regions.Anatomy`.
+    regions : ndarray of int8, shape (X, Y, Z)
+        :class:`~bids_msseg.lesions.regions.Region`.
+    spacing : tuple of float, length 3
+        Voxel edges of the FLAIR in mm.
+    blur : ndarray, shape (3, 3)
+        For each contrast, from :func:`~bids_msseg.check.painting.voxel_blur`.
+    noise : tuple of float, length 3
+        Of each contrast, in standard deviations of the brain.
+    flags : tuple of str
+        What the check of the images found.
+    """
+
+    name: str
+    stack: Stack
+    outside: Mask
+    anatomy: NDArray[np.uint8]
+    regions: NDArray[np.int8]
+    spacing: tuple[float, ...]
+    blur: NDArray[np.float64]
+    noise: tuple[float, ...]
+    flags: tuple[str, ...]
+
+    def rng(self, seed: int, stream: int) -> np.random.Generator:
+        """Make the random numbers of this visit."""
+        return np.random.default_rng((seed, stream, *self.name.encode()))
+
+
+def prepare(
+    name: str,
+    files: Mapping[str, Path],
+    *,
+    given_brain: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> Prepared:
+    """Do all steps of the app before the networks.
+
+    Parameters
+    ----------
+    name : str
+    files : mapping of contrast to path
+        ``FLAIR`` and, where present, ``T1w`` and ``T2w``, as acquired.
+    given_brain : path, optional
+        Brain mask on the grid of the FLAIR.
+    device : str
+        For the brain extraction; see :func:`bids_msseg.pipeline.brain.brain_device`.
+    threads : int
+
+    Raises
+    ------
+    NoInputError, DataError, IoError
+        If an image cannot be used.
+    """
+    spacings = {one: check_header(path, contrast=one).spacing for one, path in files.items()}
+    images, _ = read_contrasts(files)
+    done = preprocess(images, given_brain=given_brain, device=device, threads=threads)
+    checked = check_images(done.stack, done.brain, spacings, known_faults=done.faults)
+    labels, own = find_anatomy(
+        done.images, done.transforms, done.brain.data > 0, done.template_to_flair
+    )
+    reach = OWN_PERIVENTRICULAR_MM if own.from_own_fluid else PERIVENTRICULAR_MM
+    where = region_map(
+        labels.data,
+        labels.spacing,
+        periventricular_mm=reach,
+        neighbours=own.from_own_fluid,
+    )
+    return Prepared(
+        name,
+        done.stack,
+        _outside(done),
+        _on_stack(labels, done.stack).astype(np.uint8),
+        _on_stack(labels.with_data(where), done.stack).astype(np.int8),
+        tuple(done.images["FLAIR"].spacing.tolist()),
+        np.array([_blur(done, contrast) for contrast in CONTRASTS]),
+        tuple(_noise(checked.measures, contrast) for contrast in CONTRASTS),
+        checked.faults,
+    )
+
+
+def _shape(array: NDArray[Any]) -> tuple[int, int, int]:
+    x, y, z = array.shape
+    return (x, y, z)
+
+
+def _on_stack(labels: Volume, stack: Stack) -> NDArray[Any]:
+    moved: NDArray[Any] = resample(labels, _shape(stack.brain), stack.affine, order=0).data
+    return moved
+
+
+def _outside(done: Preprocessed) -> Mask:
+    if done.extracerebral is None:
+        return np.zeros(done.stack.brain.shape, bool)
+    return mask_onto(done.extracerebral, _shape(done.stack.brain), done.stack.affine)
+
+
+def _blur(done: Preprocessed, contrast: str) -> NDArray[np.float64]:
+    if contrast not in done.images:
+        return np.zeros(3)
+    move = inverse(done.transforms[contrast]) if contrast in done.transforms else np.eye(4)
+    return voxel_blur(done.images[contrast], move, done.stack.affine)
+
+
+def _noise(measures: Mapping[str, float], contrast: str) -> float:
+    """Take the worst axis; the usual noise where every axis is interpolated."""
+    found = max(measures.get(f"{contrast}_noise_{axis}", 0.0) for axis in "xyz")
+    return found if found >= LEAST_NOISE else float(np.mean(RescanPlan().noise))
+
+
+@dataclass(frozen=True, slots=True)
+class FirstScan:
+    """What the networks made of a visit as it is.
+
+    Attributes
+    ----------
+    prepared : Prepared
+    lesions : ndarray of int32, shape (X, Y, Z)
+    canvas : Canvas
+        White matter without lesions, candidates and what surrounds them.
+    """
+
+    prepared: Prepared
+    lesions: Labels
+    canvas: Canvas
+
+    @property
+    def load_ml(self) -> float:
+        """Volume of all lesions in mL."""
+        return int(np.count_nonzero(self.lesions)) / 1000
+
+
+def first_scan(prepared: Prepared, run: Segmenter, cut: Cut) -> FirstScan:
+    """Segment a visit as it is.
+
+    Raises
+    ------
+    DataError
+        If there is no white matter to paint lesions into.
+    """
+    stack = prepared.stack
+    maps = run(stack)
+    lesions = cut.lesions(_cleared(maps, prepared.outside, cut))
+    own = (lesions > 0) | (maps["candidate"].data >= SUSPECT) | (maps["candidates"].data > 0)
+    around = ndimage.binary_dilation(own, iterations=KEEP_AWAY_VOXELS)
+    blocked = around | prepared.outside | ~stack.brain
+    terrain = find_terrain(maps["anatomy"].data, prepared.anatomy, blocked)
+    visit = LabelledVisit(
+        prepared.name,
+        "",
+        stack.data.astype(np.float16),
+        stack.present,
+        stack.brain,
+        (lesions > 0).astype(np.float16),
+        thick=False,
+    )
+    contrast = measure_contrast(visit)
+    canvas = Canvas(stack.data, stack.present, stack.brain, terrain, contrast, prepared.blur)
+    return FirstScan(prepared, lesions, canvas)
+
+
+def _cleared(maps: Mapping[str, Volume], outside: Mask, cut: Cut) -> NDArray[np.floating]:
+    return clear_extracerebral(maps["probability"].data, outside, threshold=cut.threshold)
+
+
+def paint_and_find(
+    first: FirstScan, run: Segmenter, cut: Cut, *, draws: int, seed: int
+) -> tuple[list[Row], list[Row]]:
+    """Paint sets of lesions, and look for them.
+
+    Parameters
+    ----------
+    first : FirstScan
+    run : Segmenter
+    cut : Cut
+    draws, seed : int
+
+    Returns
+    -------
+    lesions : list of dict
+        One row a painted lesion.
+    draws : list of dict
+        One row a draw; none for a draw without room for a lesion.
+    """
+    prepared = first.prepared
+    rng = prepared.rng(seed, _PAINT)
+    lesions: list[Row] = []
+    totals: list[Row] = []
+    for draw in range(draws):
+        painted = paint_draw(first.canvas, draw, rng)
+        if not painted.lesions.lesions:
+            continue
+        maps = run(replace(prepared.stack, data=painted.images))
+        probability = _cleared(maps, prepared.outside, cut)
+        found = compare_masks(painted.lesions.labels, first.lesions, cut.lesions(probability))
+        rows = _lesion_rows(prepared, painted, found, probability)
+        lesions += [{"draw": draw + 1, **row} for row in rows]
+        totals.append(
+            {
+                "draw": draw + 1,
+                "painted_ml": float(painted.lesions.volumes.sum()) / 1000,
+                "found_ml": float(found.volumes.sum()) / 1000,
+                "n_false": len(found.false),
+                "false_ml": sum(found.false) / 1000,
+            }
+        )
+    return lesions, totals
+
+
+def _lesion_rows(
+    prepared: Prepared, painted: Painted, found: Findings, probability: NDArray[np.floating]
+) -> list[Row]:
+    labels, volumes = painted.lesions.labels, painted.lesions.volumes
+    numbers = np.arange(1, len(volumes) + 1)
+    regions = assign(labels, prepared.regions).main
+    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
+    world = centres @ prepared.stack.affine[:3, :3].T + prepared.stack.affine[:3, 3]
+    peaks = ndimage.maximum(probability, labels, numbers)
+    return [
+        {
+            "index": at + 1,
+            "volume_mm3": float(volumes[at]),
+            "size": size_level(float(volumes[at])),
+            "region": _region(int(regions[at])),
+            "strength": painted.strengths[at],
+            "flair_contrast": painted.added[at],
+            "x": float(world[at, 0]),
+            "y": float(world[at, 1]),
+            "z": float(world[at, 2]),
+            "found": bool(found.found[at]),
+            "found_mm3": float(found.volumes[at]),
+            "max_probability": float(peaks[at]),
+        }
+        for at in range(len(volumes))
+    ]
+
+
+def _region(code: int) -> str | None:
+    """Name a region; a lesion beyond the field of view of the FLAIR has none."""
+    return Region(code).label if code else None
+
+
+def scan_again(
+    first: FirstScan, run: Segmenter, cut: Cut, *, rescans: int, seed: int
+) -> list[Row]:
+    """Compute second scans of a visit, and compare their masks with the first.
+
+    Parameters
+    ----------
+    first : FirstScan
+    run : Segmenter
+    cut : Cut
+    rescans, seed : int
+
+    Returns
+    -------
+    list of dict
+        One row a pseudo-rescan.
+    """
+    prepared = first.prepared
+    plans = plan_rescans(prepared.spacing, prepared.noise, prepared.rng(seed, _RESCAN), rescans)
+    return [
+        {"rescan": number, **_again(first, run, cut, plan)}
+        for number, plan in enumerate(plans, start=1)
+    ]
+
+
+def _again(first: FirstScan, run: Segmenter, cut: Cut, plan: RescanPlan) -> Row:
+    prepared = first.prepared
+    stack = prepared.stack
+    again = pseudo_rescan(stack.data, stack.present, stack.brain, plan)
+    grid = _shape(again.brain)
+    maps = run(Stack(again.images, stack.present, again.brain, stack.affine @ again.motion))
+    outside = mask_onto(Volume(prepared.outside, np.eye(4)), grid, again.motion)
+    probability = _cleared(maps, outside, cut).astype(np.float32)
+    back = cut.lesions(map_back(probability, again, _shape(stack.brain)))
+    agreed = voxel_agreement(back, first.lesions, voxel_volume=1.0)
+    load = int(np.count_nonzero(cut.lesions(probability))) / 1000
+    return {"load_ml": load, "dice": agreed.dice}

@@ -1,0 +1,146 @@
+"""``msseg-check``: how far the masks can be believed on the user's own, unlabelled scans."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from bids_msseg import readers
+from bids_msseg.cli.parser import Parser
+from bids_msseg.config import RunConfig
+from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.options import as_flag
+from bids_msseg.process import refuse, supervise
+
+PROGRAM: Final = "msseg-check"
+DRAWS: Final = 3
+MAX_VISITS: Final = 10
+MOST_DRAWS: Final = 99
+MOST_SEED: Final = 2**32 - 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Measure on your own scans how far lesion masks can be believed: lesions of "
+        "known size, place and contrast are painted into white matter, and each scan is moved, "
+        "sampled again and given noise as a second scan. Writes check.tsv, check_visits.tsv, "
+        "check.json and check.html into OUTPUT_DIR.",
+        epilog="Painted lesions are not real lesions. Before it starts, the log says how many "
+        "visits are checked, and how long that takes where OUTPUT_DIR has visits of msseg. The "
+        "same command resumes a check that was stopped. For research use only; not for "
+        "diagnostic use.",
+    )
+    add = parser.add_argument
+    add("bids_dir", metavar="BIDS_DIR", help="the dataset; never written to")
+    add("output_dir", metavar="OUTPUT_DIR", help="new, or that of msseg: its brain masks are used")
+    add(
+        "--draws", metavar="N", default=DRAWS,
+        help="sets of painted lesions, and second scans, per visit; multiples of 3 give every "
+        "contrast the same share [%(default)s]",
+    )  # fmt: skip
+    add(
+        "--max-visits", metavar="N", default=MAX_VISITS,
+        help="check at most N visits, of as many participants as possible [%(default)s]",
+    )  # fmt: skip
+    add("--seed", metavar="N", default=0, help="seed of every random draw [%(default)s]")
+    _add_query_options(parser)
+    _add_run_options(parser)
+    parser.add_common_options()
+    return parser
+
+
+def _add_query_options(parser: argparse.ArgumentParser) -> None:
+    """Add options that mean what they mean for ``msseg``."""
+    group = parser.add_argument_group("which visits, as for msseg")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    for name, what in (("participant", "participants"), ("session", "sessions")):
+        text = f"only these {what}; or a file, one in each line"
+        group.add_argument(f"--{name}-label", metavar="LABEL..", help=text, **several)
+    group.add_argument(
+        "--ignore", metavar="CONTRAST..", help="leave these contrasts out: t1w, t2w", **several
+    )
+    group.add_argument("--bids-filter-file", metavar="FILE", help="JSON of pybids entities")
+    group.add_argument(
+        "-d", "--derivatives", metavar="PATH..", help="use the brain masks of these", **several
+    )
+    group.add_argument(
+        "--skip-bids-validation",
+        action="store_true",
+        default=None,
+        help="do not check the dataset description",
+    )
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("processing, as for msseg")
+    for name, metavar, text in (
+        ("model", "PATH|NAME", "weights [the bundled ones]"),
+        ("threshold", "P", "lesion at or above this probability, 0-1 [the model's]"),
+        ("min-lesion-volume", "MM3", "drop smaller lesions, in mm^3 [3]"),
+        ("device", "DEVICE", "auto, cpu, cuda[:N] or mps, for the nets [auto]"),
+        ("nprocs", "N", "CPUs of the whole run; on CPUs visits run side by side [all]"),
+        ("omp-nthreads", "N", "threads of one visit [CPUs, at most 8]"),
+        ("work-dir", "DIR", "intermediate files [OUTPUT_DIR/.work]"),
+    ):
+        group.add_argument(f"--{name}", metavar=metavar, help=text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        given = vars(build_parser().parse_args(argv))
+        verbose = int(given.pop("verbose"))
+        own = _pop_own(given)
+        options = {name: value for name, value in given.items() if value is not None}
+        fixed = {"levels": ["participant"], "random_seed": own["seed"]}
+        config = RunConfig.from_options({**options, **fixed})
+    except MssegError as error:
+        return int(refuse(error, program=PROGRAM))
+    return int(
+        supervise(
+            lambda: _run(config, own), verbose=verbose, crash_folder=config.output_dir / "logs"
+        )
+    )
+
+
+def _pop_own(given: dict[str, Any]) -> dict[str, int]:
+    """Take out and read the options that msseg does not have."""
+    kinds: dict[str, Callable[[object], int]] = {
+        "draws": readers.integer(1, MOST_DRAWS),
+        "max_visits": readers.integer(1),
+        "seed": readers.integer(0, MOST_SEED),
+    }
+    return {name: _read(name, given.pop(name), reader) for name, reader in kinds.items()}
+
+
+def _read(name: str, value: object, reader: Callable[[object], int]) -> int:
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise UsageError(f"{as_flag(name)} is {value}", hint=f"give {error}") from error
+
+
+def _run(config: RunConfig, own: Mapping[str, int]) -> ExitCode:
+    """Find a missing dataset before anything heavy is loaded."""
+    if not _is_folder(config):
+        raise NoInputError(
+            f"there is no dataset folder {config.bids_dir}", hint="correct BIDS_DIR"
+        )
+    from bids_msseg.check.jobs import Plan
+    from bids_msseg.check.run import check_dataset
+
+    return check_dataset(config, Plan(own["draws"], own["max_visits"]))
+
+
+def _is_folder(config: RunConfig) -> bool:
+    try:
+        return config.bids_dir.is_dir()
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+"""From the classes that CNN-1 sees on the working grid to volumes on a grid that users know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.imaging.resample import inverse
+from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.models.brain_volumes import (
+    BrainVolumes,
+    implausible,
+    measure_volumes,
+    side_ratio,
+)
+from bids_msseg.pipeline.lesions import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredBrain:
+    """The anatomy of a visit on the FLAIR as acquired.
+
+    Attributes
+    ----------
+    labels : ndarray of uint8, shape (X, Y, Z)
+        Classes of :class:`~bids_msseg.models.anatomy.Anatomy`, 0 outside the brain.
+    volumes : BrainVolumes
+        Of these labels.
+    implausible : tuple of str
+        What a sound segmentation of an adult's brain does not have.
+    """
+
+    labels: NDArray[np.uint8]
+    volumes: BrainVolumes
+    implausible: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """Flag for the reader; empty where all is plausible."""
+        told = "; ".join(self.implausible)
+        return f"the segmentation of the anatomy is implausible: {told}" if told else ""
+
+
+def measure_brain(
+    anatomy: Volume, grid: Grid, template_to_flair: Affine | None = None
+) -> MeasuredBrain:
+    """Bring the classes onto the FLAIR as acquired and measure them there.
+
+    Parameters
+    ----------
+    anatomy : Volume
+        ``anatomy`` of :func:`~bids_msseg.pipeline.segment.segment_stack`.
+    grid : Grid
+        Of the FLAIR as acquired.
+    template_to_flair : ndarray, shape (4, 4), optional
+        World mm of the embedded template to FLAIR world mm, where its fit passed its checks: then
+        the two halves of the cerebrum are compared.
+
+    Returns
+    -------
+    MeasuredBrain
+    """
+    labels = grid.take(anatomy, order=0)
+    volumes = measure_volumes(labels, grid.frame.voxel_volume)
+    ratio = None
+    if template_to_flair is not None:
+        ratio = side_ratio(anatomy.data, _right(anatomy, inverse(template_to_flair)))
+    return MeasuredBrain(labels, volumes, implausible(volumes, ratio))
+
+
+def _right(volume: Volume, to_template: Affine) -> NDArray[np.bool_]:
+    """Voxels where x of the symmetric template is positive."""
+    x = (to_template @ volume.affine)[0]
+    size_i, size_j, size_k = volume.shape
+    i, j, k = np.ogrid[0:size_i, 0:size_j, 0:size_k]
+    right: NDArray[np.bool_] = x[0] * i + x[1] * j + x[2] * k + x[3] > 0
+    return right

@@ -1,0 +1,71 @@
+"""Lesion load in the regions of an atlas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bids_msseg.imaging.atlas import (
+    Atlas,
+    atlas_onto,
+    embedded_atlas,
+    read_atlas,
+    templateflow_atlas,
+)
+from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.lesions.atlas import RegionLoad, load_per_region
+from bids_msseg.spaces import AtlasChoice
+
+
+def load_atlas(choice: AtlasChoice) -> Atlas:
+    """Read the atlas that a user chose.
+
+    Parameters
+    ----------
+    choice : AtlasChoice
+        A file is that of one visit.
+
+    Returns
+    -------
+    Atlas
+
+    Raises
+    ------
+    NoInputError, TemporaryError, DataError
+        As :func:`~bids_msseg.imaging.atlas.read_atlas` and
+        :func:`~bids_msseg.imaging.atlas.templateflow_atlas` do.
+    """
+    if choice.kind == "embedded":
+        return embedded_atlas()
+    if choice.kind == "templateflow":
+        return templateflow_atlas(
+            choice.space, choice.source, desc=choice.desc, resolution=choice.resolution
+        )
+    return read_atlas(Path(choice.source))
+
+
+def measure_regions(
+    lesions: Volume, atlas: Atlas, transform: Affine | None = None
+) -> tuple[RegionLoad, ...]:
+    """Bring an atlas onto the grid of the lesions and share them out among its regions.
+
+    Parameters
+    ----------
+    lesions : Volume
+        Lesions 1..n on the FLAIR as acquired.
+    atlas : Atlas
+    transform : ndarray, shape (4, 4), optional
+        FLAIR world mm to world mm of the atlas; identity where not given.
+
+    Returns
+    -------
+    tuple of RegionLoad
+    """
+    labels = atlas_onto(atlas, lesions.shape, lesions.affine, transform=transform)
+    return load_per_region(lesions.data, labels, lesions.voxel_volume, atlas.names)
+
+
+def outside_note(name: str, rows: tuple[RegionLoad, ...]) -> str:
+    """Say where no region of an atlas lies on the FLAIR; empty otherwise."""
+    # the volume of what has no label is NaN
+    met = any(row.region_ml > 0 for row in rows)
+    return "" if met else f"no region of the atlas {name} lies on the FLAIR"

@@ -1,0 +1,69 @@
+"""Images as acquired whose lesions are filled, for programs that lesions mislead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.stored import with_values
+from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.lesions.filling import fill_lesions
+from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.pipeline.lesions import Grid
+
+WHITE = (Anatomy.WHITE_MATTER, Anatomy.CEREBELLAR_WHITE, Anatomy.BRAINSTEM)
+
+
+def fill_image(
+    path: Path,
+    lesions: NDArray[Any],
+    anatomy: Volume,
+    *,
+    transform: Affine | None = None,
+    seed: int = 0,
+) -> Any:
+    """Fill the lesions of an image that was accepted, on its own grid.
+
+    Parameters
+    ----------
+    path : path
+        T1w or FLAIR as acquired.
+    lesions : ndarray, shape (X, Y, Z)
+        Non-zero inside lesions, on its grid.
+    anatomy : Volume
+        ``anatomy`` of :func:`~bids_msseg.pipeline.segment.segment_stack`, on the working grid.
+    transform : ndarray, shape (4, 4), optional
+        World mm of the image to FLAIR world mm; identity where not given.
+    seed : int, default 0
+        Of the texture.
+
+    Returns
+    -------
+    nibabel image
+        Header, orientation, type and scale of the file; only voxels that
+        :func:`~bids_msseg.lesions.filling.fill_lesions` changes have another value.
+
+    Raises
+    ------
+    DataError
+        If there are lesions, and no white matter outside them.
+    """
+    grid = Grid.of(path)
+    white = np.isin(grid.take(anatomy, transform=transform, order=0), WHITE)
+    image: Any = nib.load(path)
+    # an axis of length 1 may follow
+    values = np.asarray(image.dataobj, np.float32).reshape(grid.frame.shape)
+    values = np.where(np.isfinite(values), values, np.float32(0))
+    try:
+        filled = fill_lesions(values, lesions, white, grid.frame.spacing, rng=seed)
+    except ValueError as error:
+        raise DataError(
+            f"the lesions of {path.name} cannot be filled: {error}",
+            hint="look at the anatomy of this visit, or run without --fill-lesions",
+        ) from error
+    return with_values(image, filled != values, filled)

@@ -1,0 +1,128 @@
+"""Lesion load per region of atlases: the cohort's long table, and its sums on the page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.derivatives import ATLASES
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.sidecars import atlas_dictionary
+from bids_msseg.reports.participant import visit_of
+from bids_msseg.reports.tables import Row, read_tsv
+from bids_msseg.reports.text import MISSING, decimal, millilitres
+
+MOST_REGIONS = 30
+"""Regions that the page lists of an atlas; the table file has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasView:
+    """An atlas as the page of the cohort shows it.
+
+    Attributes
+    ----------
+    name : str
+    visits : int
+        Visits that were measured with it.
+    regions : int
+        Its regions, also those that are not shown.
+    rows : tuple of tuple of str
+        Name, visits with lesions, median and largest load in mL, median share in per cent.
+    """
+
+    name: str
+    visits: int
+    regions: int
+    rows: tuple[tuple[str, ...], ...]
+
+
+def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
+    """Join the tables of all finished visits.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    records : iterable of VisitRecord
+
+    Returns
+    -------
+    list of mapping
+        Columns as in :func:`group_atlas_dictionary`; empty where no visit has such a table.
+    """
+    names = tuple(atlas_dictionary())
+    found: list[Row] = []
+    for record in records:
+        if record.status != "ok":
+            continue
+        session = MISSING if record.session is None else f"ses-{record.session}"
+        visit = {"participant_id": f"sub-{record.participant}", "session_id": session}
+        for row in read_tsv(ATLASES.path(out_dir, visit_of(record), ".tsv")):
+            found.append({**visit, **{name: row.get(name, MISSING) for name in names}})
+    return found
+
+
+def group_atlas_dictionary() -> dict[str, Any]:
+    """Describe the columns of ``group_lesions_atlas.tsv``."""
+    return {
+        "participant_id": {"Description": "Participant"},
+        "session_id": {"Description": "Session; n/a where the participant has none"},
+        **atlas_dictionary(),
+    }
+
+
+def view_atlases(rows: Sequence[Row]) -> tuple[AtlasView, ...]:
+    """Sum up each atlas for the page.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From :func:`atlas_rows`.
+
+    Returns
+    -------
+    tuple of AtlasView
+        In the order of the rows; regions by their load in all visits, the largest first.
+    """
+    atlases: dict[str, list[Row]] = {}
+    for row in rows:
+        atlases.setdefault(row["atlas"], []).append(row)
+    return tuple(_view(name, found) for name, found in atlases.items())
+
+
+def _view(name: str, rows: Sequence[Row]) -> AtlasView:
+    regions: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        regions.setdefault((row["label"], row["name"]), []).append(row)
+    loads = {region: _numbers(found, "lesion_ml") for region, found in regions.items()}
+    order = sorted(loads, key=lambda region: -sum(loads[region]))
+    shown = tuple(_cells(region[1], regions[region], loads[region]) for region in order)
+    visits = len({(row["participant_id"], row["session_id"]) for row in rows})
+    return AtlasView(name, visits, len(regions), shown[:MOST_REGIONS])
+
+
+def _cells(name: str, rows: Sequence[Row], loads: Sequence[float]) -> tuple[str, ...]:
+    shares = _numbers(rows, "share")
+    return (
+        name,
+        str(sum(load > 0 for load in loads)),
+        millilitres(statistics.median(loads) if loads else None),
+        millilitres(max(loads, default=None)),
+        decimal(100 * statistics.median(shares) if shares else None, 2),
+    )
+
+
+def _numbers(rows: Iterable[Mapping[str, str]], column: str) -> list[float]:
+    return [float(row[column]) for row in rows if _is_number(row[column])]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

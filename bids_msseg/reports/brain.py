@@ -1,0 +1,37 @@
+"""Volumes of the brain as the page of a visit shows them."""
+
+from __future__ import annotations
+
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.models.brain_volumes import MEASURES
+from bids_msseg.reports.text import decimal, millilitres, words
+
+FRACTION_DIGITS = 4
+
+
+def brain_view(record: VisitRecord) -> tuple[tuple[str, str], ...]:
+    """List name and value of every measure of a visit; empty where they are not known.
+
+    Parameters
+    ----------
+    record : VisitRecord
+
+    Returns
+    -------
+    tuple of (str, str)
+
+    Examples
+    --------
+    >>> record = VisitRecord("01", None, "", "ok", brain_measures={"ventricles_ml": 31.25})
+    >>> brain_view(record)[1]
+    ('ventricles', '31.2 mL')
+    """
+    if not record.brain_measures:
+        return ()
+    views = []
+    for one in MEASURES:
+        value = record.brain_measures.get(one.name)
+        volume = f"{millilitres(value)} {one.units}"
+        text = volume if one.units else decimal(value, FRACTION_DIGITS)
+        views.append((words(one.name.removesuffix("_ml")), text))
+    return tuple(views)

@@ -1,0 +1,57 @@
+"""Volumes of the brain as columns of the cohort's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.models.brain_volumes import MEASURES
+from bids_msseg.reports.brain import FRACTION_DIGITS
+from bids_msseg.reports.group_columns import Column, measured
+
+SHOWN = {
+    "ventricles_ml": ("ventricles", 1),
+    "brain_parenchymal_fraction": ("parenchymal fraction", FRACTION_DIGITS),
+    "ventricular_fraction": ("ventricular fraction", FRACTION_DIGITS),
+}
+"""Headings and decimals of what the page of the cohort shows."""
+
+
+def brain_columns() -> tuple[Column, ...]:
+    """List the volumes of the anatomy, its fractions, and whether they are plausible."""
+    found = []
+    for one in MEASURES:
+        shown, digits = SHOWN.get(one.name, ("", 0))
+        found.append(
+            measured(
+                one.name,
+                one.description,
+                _of_brain(one.name),
+                units=one.units,
+                shown=shown,
+                digits=digits,
+            )
+        )
+    return (*found, _plausibility())
+
+
+def _of_brain(name: str) -> Callable[[VisitRecord], object]:
+    return lambda one: one.brain_measures.get(name)
+
+
+def _plausibility() -> Column:
+    return Column(
+        "anatomy",
+        "Whether volumes and fractions of the anatomy are those of an adult's whole brain",
+        _level,
+        levels={
+            "ok": "all are plausible",
+            "flagged": "the segmentation of the anatomy may have failed: see flags",
+        },
+    )
+
+
+def _level(record: VisitRecord) -> str | None:
+    if record.status != "ok" or record.anatomy_implausible is None:
+        return None
+    return "flagged" if record.anatomy_implausible else "ok"

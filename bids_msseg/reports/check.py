@@ -1,0 +1,68 @@
+"""What pages and tables of OUT say of a check by ``msseg-check``, where there was one."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from bids_msseg.bids.files import read_small
+from bids_msseg.bids.paths import check_path
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLimits:
+    """Limits of agreement of the loads of a scan and its pseudo-rescan.
+
+    Attributes
+    ----------
+    lower_ml, upper_ml : float
+    model_sha256 : str
+        Digest of the weights by which they were measured.
+    threshold : float
+    min_lesion_volume : float
+        mm³.
+    """
+
+    lower_ml: float
+    upper_ml: float
+    model_sha256: str
+    threshold: float
+    min_lesion_volume: float
+
+
+def check_page(out_dir: Path) -> str:
+    """Name the page of the check, to link to it; empty where there is none."""
+    path = check_path(out_dir, ".html")
+    return path.name if path.is_file() else ""
+
+
+def read_limits(out_dir: Path) -> LoadLimits | None:
+    """Read the limits of agreement of a load.
+
+    Parameters
+    ----------
+    out_dir : Path
+
+    Returns
+    -------
+    LoadLimits or None
+        None where they were not measured.
+    """
+    try:
+        content = json.loads(read_small(check_path(out_dir, ".json")).decode("utf-8"))
+        settings = content["Settings"]
+        lower, upper = (
+            float(content["Load"][f"{end}_limit_ml"]["value"]) for end in ("lower", "upper")
+        )
+        found = LoadLimits(
+            lower,
+            upper,
+            str(settings["model_sha256"]),
+            float(settings["threshold"]),
+            float(settings["min_lesion_volume"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return found if math.isfinite(lower) and math.isfinite(upper) else None

@@ -1,0 +1,160 @@
+"""What the Python interface gives for one visit, and how it is written to a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from bids_msseg import __version__
+from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
+from bids_msseg.bids.sidecars import atlas_dictionary
+from bids_msseg.errors import CannotCreateError
+from bids_msseg.lesions.atlas import RegionLoad
+from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table
+from bids_msseg.lesions.uncertainty import LoadInterval
+from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
+from bids_msseg.spaces import NATIVE_SPACES
+
+MASK_FILE, PROBABILITY_FILE = "lesions.nii.gz", "probability.nii.gz"
+TABLE_FILE, SUMMARY_FILE = "lesions.tsv", "summary.json"
+ANATOMY_FILE, ANATOMY_TABLE_FILE = "anatomy.nii.gz", "anatomy.tsv"
+REGIONS_FILE = "regions.tsv"
+FILLED_FILES = {name: f"filled_{name}.nii.gz" for name in NATIVE_SPACES}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentationResult:
+    """What :func:`bids_msseg.segment` found.
+
+    Attributes
+    ----------
+    mask : nibabel image
+        1 in lesions, 0 elsewhere, on the grid of the FLAIR that was given.
+    probability : nibabel image
+        Probability of lesion, on the same grid.
+    lesions : tuple of LesionRow
+        One row per lesion, then one per rejected candidate; ``status`` tells them apart.
+    lesion_load_ml : float
+        Volume of all lesions, mL.
+    interval : LoadInterval or None
+        90 % interval of the load; None where the weights come without one.
+    interval_note : str
+        Why there is no interval, or which to believe where the load lies outside; else empty.
+    flags : tuple of str
+        Reasons to look at the images and the result; empty where no check raised one.
+    notes : tuple of str
+        What was unusual and how it was taken, ``step: note``.
+    model : str
+        Name of the weights.
+    model_sha256 : str
+    threshold : float
+        Probability from which a voxel is lesion.
+    contrasts : tuple of str
+        Those that were used.
+    anatomy : nibabel image
+        Classes of :class:`~bids_msseg.models.anatomy.Anatomy`, on the same grid.
+    brain : BrainVolumes
+        Volumes of these classes, parenchymal and ventricular fraction.
+    regions : mapping of str to tuple of RegionLoad
+        Lesion load per region of each atlas that was asked for, by its name.
+    filled : mapping of str to nibabel image
+        FLAIR and T1w with filled lesions, where that was asked for: grid, type and scale are
+        those of the image that was given, and so is every voxel apart from lesions.
+    """
+
+    mask: nib.Nifti1Image
+    probability: nib.Nifti1Image
+    lesions: tuple[LesionRow, ...]
+    lesion_load_ml: float
+    interval: LoadInterval | None
+    interval_note: str
+    flags: tuple[str, ...]
+    notes: tuple[str, ...]
+    model: str
+    model_sha256: str
+    threshold: float
+    contrasts: tuple[str, ...]
+    anatomy: nib.Nifti1Image
+    brain: BrainVolumes
+    regions: Mapping[str, tuple[RegionLoad, ...]] = field(default_factory=dict)
+    filled: Mapping[str, nib.Nifti1Image] = field(default_factory=dict)
+
+    @property
+    def lesion_count(self) -> int:
+        """Number of lesions, rejected candidates left out."""
+        return sum(row.status == "kept" for row in self.lesions)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write images, tables and ``summary.json``.
+
+        Each file appears when it is complete; the summary, which says that all are there, comes
+        last. Files of an earlier result are replaced.
+
+        Parameters
+        ----------
+        folder : path
+            Made where it is missing.
+
+        Raises
+        ------
+        CannotCreateError
+            If a file cannot be written.
+        """
+        place = Path(folder)
+        try:
+            (place / SUMMARY_FILE).unlink(missing_ok=True)
+            write_atomic(place / MASK_FILE, lambda path: nib.save(self.mask, path))
+            write_atomic(place / PROBABILITY_FILE, lambda path: nib.save(self.probability, path))
+            names = tuple(column.name for column in COLUMNS)
+            write_tsv(place / TABLE_FILE, names, rows_to_table(self.lesions))
+            write_atomic(place / ANATOMY_FILE, lambda path: nib.save(self.anatomy, path))
+            write_tsv(place / ANATOMY_TABLE_FILE, tuple(LABEL_COLUMNS), label_rows(self.brain))
+            self._save_regions(place / REGIONS_FILE)
+            self._save_filled(place)
+            write_json(place / SUMMARY_FILE, self.summary())
+        except OSError as error:
+            raise CannotCreateError(
+                f"cannot write {place}: {error.strerror or error}",
+                hint="name a folder that can be written, with enough free space",
+            ) from error
+
+    def _save_regions(self, path: Path) -> None:
+        """Write the loads of all atlases; those of an earlier result go."""
+        if not self.regions:
+            path.unlink(missing_ok=True)
+            return
+        rows = (
+            {"atlas": name, **asdict(row)} for name, found in self.regions.items() for row in found
+        )
+        write_tsv(path, tuple(atlas_dictionary()), rows)
+
+    def _save_filled(self, place: Path) -> None:
+        """Write the images with filled lesions; those of an earlier result go."""
+        for name, file in FILLED_FILES.items():
+            image, path = self.filled.get(name), place / file
+            if image is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomic(path, partial(nib.save, image))
+
+    def summary(self) -> dict[str, Any]:
+        """Give the numbers of ``summary.json``."""
+        return {
+            "lesion_load_ml": self.lesion_load_ml,
+            "lesion_count": self.lesion_count,
+            "interval": None if self.interval is None else asdict(self.interval),
+            "interval_note": self.interval_note,
+            "flags": self.flags,
+            "notes": self.notes,
+            "contrasts": self.contrasts,
+            "brain": plain({one.name: one.value(self.brain) for one in MEASURES}),
+            "threshold": self.threshold,
+            "model": {"name": self.model, "sha256": self.model_sha256},
+            "version": __version__,
+        }

@@ -1,0 +1,277 @@
+"""Grids that results are written on, and atlases: what the user names, and in which space it lies.
+
+Public names: :class:`OutputSpace`, :class:`AtlasChoice`, :func:`fill_in`, :func:`atlas_name`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from bids_msseg import readers
+
+NATIVE_SPACES: Final = ("FLAIR", "T1w")
+EMBEDDED_SPACE: Final = "MNI152NLin2009aSym"
+"""The template that the package holds."""
+EMBEDDED_ATLAS: Final = "sides"
+"""Its regions, left and right."""
+ATLAS_SPACE: Final = "MNI152NLin2009cAsym"
+"""Template of an atlas of TemplateFlow for which none is named."""
+FREESURFER: Final = "freesurfer"
+"""Name under which ``--derivatives`` gives the folder of FreeSurfer's subjects."""
+AtlasKind = Literal["embedded", "templateflow", "file", "freesurfer"]
+_NATIVE: Final = {"anat": "T1w", "flair": "FLAIR", "t1w": "T1w"}
+_OTHER_NATIVE: Final = ("t1", "t2", "t2w")
+_LABEL: Final = "[A-Za-z0-9]+"
+_FILE: Final = re.compile(
+    rf"(?:({_LABEL})=)?(.+\.(?:nii(?:\.gz)?|mgz|mgh))(?::({_LABEL}))?",
+)
+_SEGMENTATION: Final = re.compile(r"aseg|wmparc|aparc(?:\.[A-Za-z0-9]+)?\+aseg")
+_TEMPLATEFLOW: Final = re.compile(
+    rf"({_LABEL})(?::({_LABEL}))?(?::desc-({_LABEL}))?(?::res-0*([1-9][0-9]*))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpace:
+    """A grid on which results are written.
+
+    Parameters
+    ----------
+    name : str
+        ``FLAIR``, ``T1w`` (the visit's own grids), the identifier of a TemplateFlow template, or
+        the label of a file.
+    resolution : int, optional
+        Index of the template's grid, as in ``res-1``.
+    file : str
+        Image whose grid it is, where it may hold ``{subject}`` and ``{session}``; empty for the
+        others.
+    world : str
+        ``FLAIR`` or ``T1w``, with which the file is aligned.
+    """
+
+    name: str
+    resolution: int | None = None
+    file: str = ""
+    world: str = "FLAIR"
+
+    @classmethod
+    def parse(cls, text: str) -> OutputSpace:
+        """Read ``NAME``, ``NAME:res-N`` or ``[LABEL=]FILE[:FLAIR|T1w]``.
+
+        Parameters
+        ----------
+        text : str
+            A space as the user writes it; the native ones in any case, the T1w also as ``anat``.
+
+        Returns
+        -------
+        OutputSpace
+
+        Raises
+        ------
+        ValueError
+            If the text is not of that form; it says what is expected.
+
+        Examples
+        --------
+        >>> OutputSpace.parse("MNI152NLin2009aSym:res-1")
+        OutputSpace(name='MNI152NLin2009aSym', resolution=1, file='', world='FLAIR')
+        >>> OutputSpace.parse("anat").name
+        'T1w'
+        >>> str(OutputSpace.parse("/data/sub-{subject}_Chimap.nii.gz:T1w"))
+        'Chimap=/data/sub-{subject}_Chimap.nii.gz:T1w'
+        """
+        if match := _FILE.fullmatch(text):
+            return cls._of_file(*match.groups())
+        match = re.fullmatch(rf"({_LABEL})(?::res-0*([1-9][0-9]*))?", text)
+        if match is None:
+            raise ValueError(
+                "FLAIR, T1w, FILE.nii.gz, or a TemplateFlow name such as MNI152NLin2009aSym:res-1"
+            )
+        name, resolution = match.groups()
+        native = _NATIVE.get(name.lower())
+        if native and resolution:
+            raise ValueError(f"{native} without :res-{resolution}, which only templates have")
+        if name.lower() in _OTHER_NATIVE:
+            raise ValueError("FLAIR, T1w, or a TemplateFlow name: no other native grid is offered")
+        return cls(native or name, int(resolution) if resolution else None)
+
+    @classmethod
+    def _of_file(cls, name: str | None, file: str, world: str | None) -> OutputSpace:
+        path = readers.path(file)
+        native = _NATIVE.get((world or "FLAIR").lower())
+        if native is None or not path.name.endswith((".nii", ".nii.gz")):
+            raise ValueError("FILE.nii.gz:T1w, or FILE.nii.gz where it is aligned with the FLAIR")
+        label = name or _label(path.name.partition(".")[0].rpartition("_")[2])
+        if not label or label.lower() in (*_NATIVE, *_OTHER_NATIVE):
+            raise ValueError("LABEL=FILE.nii.gz, with a label that no other space has")
+        return cls(label, None, str(path), native)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether it is the grid of the visit's FLAIR or T1w."""
+        return self.name in NATIVE_SPACES
+
+    @property
+    def is_per_visit(self) -> bool:
+        """Whether each visit has an image of its own."""
+        return "{" in self.file
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is a grid of TemplateFlow."""
+        return not (self.is_native or self.file)
+
+    def __str__(self) -> str:
+        if self.file:
+            return f"{self.name}={self.file}:{self.world}"
+        return self.name if self.resolution is None else f"{self.name}:res-{self.resolution}"
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasChoice:
+    """A label image whose regions share out the lesion load.
+
+    Parameters
+    ----------
+    name : str
+        What tables call it: letters and digits.
+    kind : {'embedded', 'templateflow', 'file', 'freesurfer'}
+    source : str
+        Path, where it may hold ``{subject}`` and ``{session}``; for TemplateFlow its ``atlas-``,
+        for FreeSurfer the name of a segmentation.
+    space : str
+        ``FLAIR``, ``T1w`` or a template, with which it is aligned.
+    desc : str, optional
+        Which of several that TemplateFlow has.
+    resolution : int
+        TemplateFlow's index.
+    """
+
+    name: str
+    kind: AtlasKind
+    source: str
+    space: str
+    desc: str | None = None
+    resolution: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> AtlasChoice:
+        """Read what the user writes.
+
+        Parameters
+        ----------
+        text : str
+            ``sides``; ``aparc+aseg`` and other segmentations of FreeSurfer;
+            ``[NAME=]FILE[:SPACE]``, where the space may stand in the name of the file; or
+            ``ATLAS[:TEMPLATE][:desc-X][:res-N]`` of TemplateFlow.
+
+        Returns
+        -------
+        AtlasChoice
+
+        Raises
+        ------
+        ValueError
+            If the text is of no such form; it says what is expected.
+
+        Examples
+        --------
+        >>> AtlasChoice.parse("Schaefer2018:desc-100Parcels7Networks").name
+        'Schaefer2018100Parcels7Networks'
+        >>> choice = AtlasChoice.parse("/data/sub-{subject}_tracts.nii.gz:T1w")
+        >>> choice.name, choice.space, str(choice)
+        ('tracts', 'T1w', 'tracts=/data/sub-{subject}_tracts.nii.gz:T1w')
+        """
+        if text == EMBEDDED_ATLAS:
+            return cls(text, "embedded", text, EMBEDDED_SPACE)
+        if _SEGMENTATION.fullmatch(text):
+            return cls(_label(text), FREESURFER, text, "T1w")
+        if match := _FILE.fullmatch(text):
+            name, file, space = match.groups()
+            path = readers.path(file)
+            return cls(name or atlas_name(path), "file", str(path), _atlas_space(space, path.name))
+        match = _TEMPLATEFLOW.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                "sides, aparc+aseg, FILE:SPACE, or a name of TemplateFlow such as "
+                "Schaefer2018:MNI152NLin2009cAsym:desc-100Parcels7Networks"
+            )
+        atlas, template, desc, resolution = match.groups()
+        name = atlas + (desc or "")
+        space = template or ATLAS_SPACE
+        return cls(name, "templateflow", atlas, space, desc, int(resolution or 1))
+
+    @property
+    def is_per_visit(self) -> bool:
+        """Whether each visit has an image of its own."""
+        return self.kind == FREESURFER or "{" in self.source
+
+    def __str__(self) -> str:
+        if self.kind == "file":
+            return f"{self.name}={self.source}:{self.space}"
+        if self.kind != "templateflow":
+            return self.source
+        desc = f":desc-{self.desc}" if self.desc else ""
+        grid = f":res-{self.resolution}" if self.resolution != 1 else ""
+        return f"{self.source}:{self.space}{desc}{grid}"
+
+
+def _atlas_space(named: str | None, file: str) -> str:
+    """Find the space of a label image, by what is written behind it or in its name."""
+    inside = re.search(rf"(?:^|_)(?:tpl|space)-({_LABEL})_", file)
+    space = named or (inside[1] if inside else "")
+    native = _NATIVE.get(space.lower())
+    if not space or (native is None and space.lower() in _OTHER_NATIVE):
+        raise ValueError("FILE:SPACE, where SPACE is FLAIR, T1w or a TemplateFlow name")
+    return native or space
+
+
+def atlas_name(path: Path) -> str:
+    """Name an atlas by its ``atlas-``, ``seg-`` or ``desc-``, or else by its file without labels.
+
+    Examples
+    --------
+    >>> atlas_name(Path("tpl-X_res-01_atlas-Schaefer2018_desc-400Parcels_dseg.nii.gz"))
+    'Schaefer2018'
+    """
+    parts = path.name.partition(".")[0].split("_")
+    entities = dict(part.split("-", 1) for part in parts if "-" in part)
+    named = next((entities[key] for key in ("atlas", "seg", "desc") if key in entities), "")
+    rest = "".join(part for part in parts if not part.startswith(("sub-", "ses-")))
+    return _label(named or rest) or "atlas"
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", text)
+
+
+def fill_in(pattern: str, participant: str, session: str | None) -> Path | None:
+    """Put the labels of a visit into a path.
+
+    Parameters
+    ----------
+    pattern : str
+        A path that may hold ``{subject}`` and ``{session}``.
+    participant : str
+    session : str or None
+
+    Returns
+    -------
+    Path or None
+        None where it asks for a session that the visit does not have.
+
+    Examples
+    --------
+    >>> fill_in("/data/sub-{subject}/x.nii", "01", None)
+    PosixPath('/data/sub-01/x.nii')
+    >>> fill_in("/data/ses-{session}.nii", "01", None) is None
+    True
+    """
+    if session is None and "{session}" in pattern:
+        return None
+    named = pattern.replace("{subject}", participant)
+    return Path(named.replace("{session}", session or ""))

@@ -1,0 +1,138 @@
+"""Choroid plexus of the lateral ventricles, which label maps count as ventricle.
+
+Thin tissue lies on the thalamus and the hippocampus. Its thickest part, the glomus, lies in the
+atrium.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Array = NDArray[np.float32]
+
+SHEET_MM = (0.3, 1.6)
+GLOMUS_MM = ((1.5, 3.0, 2.5), (4.0, 8.0, 6.0))
+"""Smallest and largest half axes of the glomus: left-right, back-front, down-up."""
+ATRIUM_MM = (-14, 4)
+"""Where the atrium lies along the back-front axis, from the hindmost thalamus or hippocampus."""
+ROUGH_MM, PATCH_MM = 1.2, 5.0
+"""Widths of the random fields that shape its surface, and that thin the sheet out in places."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoroidTerrain:
+    """The box around the lateral ventricles, voxels of 1 mm in RAS order.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the whole label map.
+    corner : ndarray of int64, shape (3,)
+        First voxel of the box.
+    lateral : ndarray of bool, shape (X, Y, Z)
+    wall : ndarray of float32, shape (X, Y, Z)
+        Distance to the thalamus or hippocampus, mm; infinite where there is none.
+    depth : ndarray of float32, shape (X, Y, Z)
+        Distance to the ventricle's wall from inside, mm.
+    atria : tuple of ndarray of int64, each of shape (n, 3)
+        Voxels of the left and the right atrium, in the box.
+    """
+
+    shape: tuple[int, ...]
+    corner: NDArray[np.int64]
+    lateral: NDArray[np.bool_]
+    wall: Array
+    depth: Array
+    atria: tuple[NDArray[np.int64], ...]
+
+
+def prepare_choroid_terrain(
+    lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]
+) -> ChoroidTerrain:
+    """Measure once what :func:`place_choroid` needs.
+
+    Parameters
+    ----------
+    lateral, fissure : ndarray of bool, shape (X, Y, Z)
+        Lateral ventricles; thalamus and hippocampus, which the plexus lies on.
+    """
+    places = np.argwhere(lateral)
+    if not len(places):
+        none = np.zeros((0, 0, 0))
+        return ChoroidTerrain(
+            lateral.shape,
+            np.zeros(3, np.int64),
+            none.astype(bool),
+            none.astype(np.float32),
+            none.astype(np.float32),
+            (),
+        )
+    low = np.maximum(places.min(0) - 4, 0)
+    box = tuple(slice(int(a), int(b) + 5) for a, b in zip(low, places.max(0), strict=True))
+    inside, beside = lateral[box], fissure[box]
+    wall = np.full(inside.shape, np.inf, np.float32)
+    if beside.any():
+        wall = ndimage.distance_transform_edt(~beside).astype(np.float32)
+    depth = ndimage.distance_transform_edt(inside).astype(np.float32)
+    return ChoroidTerrain(
+        lateral.shape, low.astype(np.int64), inside, wall, depth, _atria(inside, beside)
+    )
+
+
+def _atria(
+    lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], ...]:
+    """Find the back of each ventricle, beside the hindmost thalamus or hippocampus."""
+    places = np.argwhere(lateral)
+    middle = (places[:, 0].min() + places[:, 0].max()) / 2
+    sides: list[NDArray[np.int64]] = []
+    for side in (places[:, 0] < middle, places[:, 0] > middle):
+        half = places[side]
+        if not len(half):
+            continue
+        back = np.flatnonzero(fissure.any((0, 2)))
+        at = back[0] if back.size else np.median(half[:, 1])
+        near = (half[:, 1] >= at + ATRIUM_MM[0]) & (half[:, 1] <= at + ATRIUM_MM[1])
+        sides.append(half[near] if near.any() else half)
+    return tuple(sides)
+
+
+def place_choroid(rng: np.random.Generator, terrain: ChoroidTerrain) -> NDArray[np.int32]:
+    """Draw the choroid plexus of both lateral ventricles.
+
+    Returns
+    -------
+    ndarray of int32, shape (n,)
+        Flat indices into the label map, all of them in the lateral ventricles.
+    """
+    if not terrain.lateral.any():
+        return np.zeros(0, np.int32)
+    rough, patchy = (_field(rng, terrain.lateral.shape, width) for width in (ROUGH_MM, PATCH_MM))
+    found = terrain.wall + 0.5 * rough + 0.8 * patchy <= rng.uniform(*SHEET_MM)
+    for atrium in terrain.atria:
+        deep = terrain.depth[tuple(atrium.T)]
+        likely = atrium[deep >= np.quantile(deep, 0.8)]
+        centre = likely[int(rng.integers(len(likely)))]
+        axes = rng.uniform(*GLOMUS_MM)
+        away = sum(
+            ((grid - at) / axis) ** 2
+            for grid, at, axis in zip(np.ogrid[_whole(found)], centre, axes, strict=True)
+        )
+        found |= np.sqrt(away) + 0.3 * rough <= 1
+    own = np.argwhere(found & terrain.lateral) + terrain.corner
+    flat: NDArray[np.int32] = np.ravel_multi_index(tuple(own.T), terrain.shape).astype(np.int32)
+    return flat
+
+
+def _field(rng: np.random.Generator, shape: tuple[int, ...], width: float) -> Array:
+    field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), width)
+    values: Array = field / field.std()
+    return values
+
+
+def _whole(values: NDArray[np.bool_]) -> tuple[slice, ...]:
+    return tuple(slice(edge) for edge in values.shape)
