@@ -13,7 +13,7 @@ from bids_msseg.bids.record import read_records
 from bids_msseg.config import RunConfig
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.models.weights import ModelHeader
-from bids_msseg.reports.methods import REFERENCES, methods_paragraph
+from bids_msseg.reports.methods import methods_paragraph, references
 from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
         other=other,
     )
     target = logs_dir(config.output_dir) / "CITATION.md"
-    own = (other.citation,) if other and other.citation else ()
-    listed = "\n".join(f"- {reference}" for reference in (*REFERENCES, *own))
+    listed = "\n".join(f"- {reference}" for reference in references(other))
     content = f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
     if not target.is_file() or target.read_text(encoding="utf-8") != content:
         write_atomic(target, content)

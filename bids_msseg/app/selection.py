@@ -220,7 +220,9 @@ def other_segmenter(config: RunConfig, header: ModelHeader) -> ModelUse | None:
 
 
 def _model_digest(config: RunConfig, header: ModelHeader) -> str:
-    """Digest the weights, and what stands beside them where there is anything."""
+    """Digest the weights, and what stands beside them; another segmenter, whole."""
+    if config.processing.segmenter != CASCADE:
+        return header.sha256
     return header.sha256 + calibration_digest(config, header.sha256)
 
 

@@ -79,7 +79,7 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "mask": _on_flair(label="L"),
     "stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
 }
-"""What every visit has, by the name that the workflow uses."""
+"""What every visit has, by the name that the workflow uses; the anatomy only of the cascade."""
 ATLASES: Final = Output({"desc": "atlases", "suffix": "stats"}, (".tsv", ".json"))
 """Load per region of every atlas that was asked for."""
 
@@ -98,12 +98,15 @@ class Extras:
         The mask on the T1w as fMRIPrep takes it.
     grids : tuple of OutputSpace
         Grids of files; those of the visit.
+    anatomy : bool
+        The anatomy, which only the cascade gives.
     """
 
     atlases: tuple[AtlasChoice, ...] = ()
     filled: bool = False
     roi: bool = False
     grids: tuple[OutputSpace, ...] = ()
+    anatomy: bool = True
 
 
 NOTHING_ELSE: Final = Extras()
@@ -169,7 +172,7 @@ def visit_outputs(
     moves = {("FLAIR", name) for name in fitted}
     moves |= {(contrast, "FLAIR") for contrast in _moving(visit)}
     return (
-        *OUTPUTS.values(),
+        *(one for name, one in OUTPUTS.items() if extras.anatomy or name != "anatomy"),
         *((ATLASES,) if extras.atlases else ()),
         *(filled(name) for name in _natives(visit) if extras.filled),
         *(preprocessed(contrast) for contrast in visit.contrasts),
@@ -180,11 +183,12 @@ def visit_outputs(
     )
 
 
-def figure_labels(visit: Visit) -> tuple[str, ...]:
+def figure_labels(visit: Visit, extras: Extras = NOTHING_ELSE) -> tuple[str, ...]:
     """List the ``desc-`` labels of a visit's figures."""
     moving = _moving(visit)
     aligned = [f"registration{name}" for name in (*moving, "FLAIR")] if moving else []
-    return ("lesions", "lesionsPlain", "brain", "brainAnatomy", "brainPlain", *aligned)
+    anatomy = ["brainAnatomy"] if extras.anatomy else []
+    return ("lesions", "lesionsPlain", "brain", *anatomy, "brainPlain", *aligned)
 
 
 def visit_files(
@@ -207,7 +211,10 @@ def visit_files(
     return (
         *_paths(out_dir, visit, visit_outputs(visit, spaces, extras)),
         *(_rois(out_dir, visit) if extras.roi else ()),
-        *(figure_path(out_dir, visit, label, extension=".png") for label in figure_labels(visit)),
+        *(
+            figure_path(out_dir, visit, label, extension=".png")
+            for label in figure_labels(visit, extras)
+        ),
     )
 
 
@@ -226,7 +233,8 @@ def unasked_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ..
     tuple of Path
         Beside results of other options it would be taken for theirs.
     """
-    possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES)))
+    optional = (OUTPUTS["anatomy"], ATLASES, *map(filled, NATIVE_SPACES))
+    possible = _paths(out_dir, visit, optional)
     possible += _rois(out_dir, visit)
     asked = set(visit_files(out_dir, visit, (), extras))
     return tuple(path for path in possible if path not in asked)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_msseg.errors import DataError, NoInputError, UsageError
+from bids_msseg.options import CASCADE
 
 FORMAT = "bids_msseg-cascade-2"
 HEADER_KEY = "bids_msseg"
@@ -78,7 +79,7 @@ class ModelHeader:
     point: CascadePoint
     notes: Mapping[str, Any]
     sha256: str
-    segmenter: str = "cascade"
+    segmenter: str = CASCADE
     licence: str = ""
     citation: str = ""
     contrasts: tuple[str, ...] = ()

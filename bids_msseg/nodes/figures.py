@@ -23,7 +23,7 @@ class _DrawInputs(StepInputs):
     brain_file = File(exists=True, mandatory=True)
     labels_file = File(exists=True, mandatory=True)
     rejected_file = File(exists=True, mandatory=True)
-    anatomy_file = File(exists=True, mandatory=True, desc="classes on the FLAIR as acquired")
+    anatomy_file = File(exists=True, desc="of the cascade: classes on the FLAIR as acquired")
     moving_files = traits.List(traits.Str, desc="images on the FLAIR grid")
     moving_names = traits.List(traits.Str)
     left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
@@ -49,6 +49,7 @@ class DrawFigures(Step):
         flair = load_volume(inputs["flair_file"])
         moving = {n: load_volume(f) for n, f in zip(names, files, strict=True)}
         doubtful = list(inputs.get("left_out", []))
+        has_anatomy = "anatomy_file" in inputs
         if not inputs["template_trusted"]:
             moving[EMBEDDED] = _template_on(flair, Path(inputs["template_transform"]))
             doubtful.append(EMBEDDED)
@@ -59,7 +60,7 @@ class DrawFigures(Step):
             brain=load_volume(inputs["brain_file"]),
             lesions=load_volume(inputs["labels_file"]),
             rejected=load_volume(inputs["rejected_file"]),
-            anatomy=load_volume(inputs["anatomy_file"], np.uint8),
+            anatomy=load_volume(inputs["anatomy_file"], np.uint8) if has_anatomy else None,
             moving=moving,
             doubtful=doubtful,
         )

@@ -127,8 +127,8 @@ class _PublishInputs(StepInputs):
     candidates_file = File(exists=True, mandatory=True)
     rejected_file = File(exists=True, mandatory=True)
     ventricles_file = File(exists=True, mandatory=True)
-    anatomy_file = File(exists=True, mandatory=True)
-    volumes_file = File(exists=True, mandatory=True, desc="of the anatomy")
+    anatomy_file = File(exists=True, desc="of the cascade; so is the next one")
+    volumes_file = File(exists=True, desc="of the anatomy")
     brain_how = traits.Str(mandatory=True)
     preproc_files = traits.List(traits.Str, mandatory=True)
     preproc_names = traits.List(traits.Str, mandatory=True)
@@ -171,12 +171,13 @@ class PublishVisit(Step):
         _publish_roi(delivery, inputs)
         _publish_transforms(delivery, inputs)
         _publish_filled(delivery, inputs)
-        anatomy = _Anatomy.read(inputs["volumes_file"])
-        _publish_tables(delivery, rows, anatomy.volumes)
+        anatomy = _Anatomy.read(inputs["volumes_file"]) if "volumes_file" in inputs else None
+        _publish_tables(delivery, rows, anatomy.volumes if anatomy else None)
         _publish_atlases(delivery, inputs.get("atlas_files", []))
         for path in unasked_files(delivery.out_dir, delivery.visit, delivery.extras):
             path.unlink(missing_ok=True)
-        record = judged.mark(anatomy.mark(_record(delivery, given.visit, rows, inputs)))
+        record = judged.mark(_record(delivery, given.visit, rows, inputs))
+        record = anatomy.mark(record) if anatomy else record
         return {"record_file": str(write_record(delivery.out_dir, record))}
 
 
@@ -238,7 +239,8 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         "mask": sidecars.lesion_mask_sidecar(origin, method),
     }
     for name, content in contents.items():
-        _deliver(delivery, inputs[f"{name}_file"], content, OUTPUTS[name])
+        if f"{name}_file" in inputs:
+            _deliver(delivery, inputs[f"{name}_file"], content, OUTPUTS[name])
 
 
 def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
@@ -323,10 +325,13 @@ def _publish_filled(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         _deliver(delivery, source, content, filled(name))
 
 
-def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes) -> None:
+def _publish_tables(
+    delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes | None
+) -> None:
     place = delivery.out_dir, delivery.visit
-    anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
-    write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(brain))
+    if brain is not None:
+        anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
+        write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(brain))
     dseg = OUTPUTS["labels"].path(*place, ".tsv")
     write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
     dictionary = sidecars.stats_dictionary()

@@ -17,6 +17,14 @@ REFERENCES = (
 )
 
 
+def references(model: ModelUse | None) -> tuple[str, ...]:
+    """List what the methods paragraph cites: of another segmenter, not the networks' design."""
+    if model is None or model.is_cascade:
+        return REFERENCES
+    own = (model.citation,) if model.citation else ()
+    return (*(one for one in REFERENCES if "cascade" not in one), *own)
+
+
 def methods_paragraph(
     contrasts: Sequence[str],
     *,

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
@@ -21,6 +22,16 @@ from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coars
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
 
 GRID_TOLERANCE_MM = 1e-2
+UNREADABLE: Final[tuple[type[Exception], ...]] = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+"""What nibabel raises for a file that is no image, or a damaged one."""
 RANGE_TOLERANCE = 1e-3
 """Probabilities may leave the range from 0 to 1 by so much, as interpolation does."""
 
@@ -152,7 +163,7 @@ def _read(path: Path, who: str) -> Volume:
         )
     try:
         found = load_volume(path)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path.name} of {who} cannot be read: {error}", hint="let it write a NIfTI file"
         ) from error

@@ -13,8 +13,10 @@ from bids_msseg import readers
 from bids_msseg.errors import DataError, NoInputError, UsageError
 from bids_msseg.imaging.normalise import CONTRASTS
 from bids_msseg.segmenters.base import Identity
+from bids_msseg.segmenters.programs import installed_version
 
 PACKAGE: Final = "nnunetv2"
+PROGRAM: Final = "nnUNetv2_predict_from_modelfolder"
 LICENCE: Final = "nnU-Net: Apache-2.0"
 CITATION: Final = "Isensee et al. 2021, Nature Methods 18:203, doi 10.1038/s41592-020-01008-z"
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -25,12 +27,9 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 """What channels of each contrast are called, in small letters and digits."""
 
 
-def identify(read: Mapping[str, Any], name: str) -> Identity:
+def identify(read: Mapping[str, Any], name: str, program: str) -> Identity:
     """Say which model it is, by the options or, where they are silent, by its folder's name."""
-    try:
-        version = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-    except importlib.metadata.PackageNotFoundError:
-        version = PACKAGE
+    version = f"{PACKAGE} {_version(program)}".rstrip()
     return Identity(
         "nnunet",
         read.get("name", name),
@@ -38,6 +37,47 @@ def identify(read: Mapping[str, Any], name: str) -> Identity:
         f"{LICENCE}; model: {read.get('licence', 'not stated')}",
         "; ".join(filter(None, (read.get("citation", ""), CITATION))),
     )
+
+
+def _version(program: str) -> str:
+    """Find the version of nnU-Net: beside its program, or else in this environment."""
+    if program:
+        return installed_version(program, PACKAGE)
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def find_ending(dataset: Mapping[str, Any]) -> str:
+    """Find the ending of the files that nnU-Net's program reads.
+
+    Parameters
+    ----------
+    dataset : mapping
+        Content of ``dataset.json``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        If it is none of NIfTI.
+
+    Examples
+    --------
+    >>> find_ending({"file_ending": ".nii"})
+    '.nii'
+    """
+    ending = dataset.get("file_ending", ".nii.gz")
+    if ending not in (".nii", ".nii.gz"):
+        raise UsageError(
+            f"the program of nnU-Net reads files of the ending {ending} for this model",
+            hint=f"leave program out and install the package {PACKAGE} here",
+        )
+    return str(ending)
 
 
 def read_folds(value: object) -> tuple[int | str, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +26,7 @@ def run_program(
     folder: Path,
     threads: int,
     timeout_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a program to its end; its output goes to ``segmenter.log`` in the folder.
 
@@ -39,6 +42,8 @@ def run_program(
         For ``OMP_NUM_THREADS``.
     timeout_s : float, optional
         When it and its children are ended, s.
+    environment : mapping of str to str, optional
+        Further variables.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def run_program(
                 command,
                 shell=isinstance(command, str),
                 cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -101,6 +106,37 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def locate(program: str) -> str:
+    """Make the name of a program a path; what is not found stays as it is."""
+    found = shutil.which(program)
+    return program if found is None else str(Path(found).absolute())
+
+
+def installed_version(program: str, package: str) -> str:
+    """Find the version of a program that pip or FreeSurfer has installed; empty if not found.
+
+    Parameters
+    ----------
+    program : str
+        Path such as ``.../bin/run_samseg``.
+    package : str
+        That it belongs to, as pip writes its folder.
+
+    Returns
+    -------
+    str
+    """
+    if not Path(program).is_absolute():
+        return ""
+    root = Path(program).parent.parent
+    for folder in sorted(root.glob(f"lib/python*/site-packages/{package}-*.dist-info")):
+        return re.sub(rf"^{package}-|\.dist-info$", "", folder.name)
+    try:
+        return (root / "build-stamp.txt").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def failure(who: str, why: str, log: Path) -> MssegError:

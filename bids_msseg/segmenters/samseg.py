@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from bids_msseg.imaging.volume import Volume
 from bids_msseg.models.weights import ModelHeader
 from bids_msseg.segmenters.base import BRAIN, Identity, minutes, read_settings
 from bids_msseg.segmenters.images import VisitImages, read_probability
-from bids_msseg.segmenters.programs import run_program
+from bids_msseg.segmenters.programs import installed_version, locate, run_program
 
 PROGRAM: Final = "run_samseg"
 THRESHOLD: Final = 0.3
 """Its own default for lesions."""
-PATTERN: Final[Mapping[str, str]] = {"T1w": "0", "FLAIR": "1", "T2w": "0"}
-"""Order of the inputs, and where a lesion may be: 1 is brighter than cortex, 0 anywhere."""
+PATTERN: Final[Mapping[str, str]] = {"T1w": "0", "FLAIR": "1", "T2w": "1"}
+"""Order of the inputs, and how bright a lesion is: 1 brighter than cortex, 0 of any intensity."""
 POSTERIOR: Final = Path("posteriors", "Lesions.mgz")
 LICENCE: Final = "MIT (metadata of the package); FreeSurfer's licence where FreeSurfer installs it"
 CITATION: Final = "Cerri et al. 2021, NeuroImage 225:117471, doi 10.1016/j.neuroimage.2020.117471"
@@ -125,11 +124,11 @@ def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
         "timeout_minutes": minutes,
     }
     read = read_settings(options, own)
-    program = _located(read.get("program", PROGRAM))
+    program = locate(read.get("program", PROGRAM))
     identity = Identity(
         "samseg",
         read.get("name", "SAMSEG"),
-        read.get("version") or installed_version(program),
+        read.get("version") or installed_version(program, "samseg"),
         read.get("licence", LICENCE),
         read.get("citation", CITATION),
         THRESHOLD,
@@ -142,32 +141,3 @@ def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
         timeout_s=None if limit is None else 60 * limit,
         whole_head=read.get("input") != BRAIN,
     )
-
-
-def _located(program: str) -> str:
-    """Make a path absolute; what is not found is reported by the check."""
-    found = shutil.which(program)
-    return program if found is None else str(Path(found).absolute())
-
-
-def installed_version(program: str) -> str:
-    """Find the version of a program that pip or FreeSurfer has installed; empty if not found.
-
-    Parameters
-    ----------
-    program : str
-        Path such as ``.../bin/run_samseg``.
-
-    Returns
-    -------
-    str
-    """
-    if not Path(program).is_absolute():
-        return ""
-    root = Path(program).parent.parent
-    for folder in sorted(root.glob("lib/python*/site-packages/samseg-*.dist-info")):
-        return re.sub(r"^samseg-|\.dist-info$", "", folder.name)
-    try:
-        return (root / "build-stamp.txt").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -326,7 +326,8 @@ def _deliver(plan: VisitPlan) -> None:
     )
     for output in ("brain", "labels", "rejected"):
         plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
-    plan.connect("volumes", "anatomy_file", "draw", "anatomy_file")
+    if plan.delivery.extras.anatomy:
+        plan.connect("volumes", "anatomy_file", "draw", "anatomy_file")
     plan.connect("on_flair_head", "out_file", "draw", "flair_file")
     plan.connect("template", "transform_file", "draw", "template_transform")
     plan.connect("template", "trusted", "draw", "template_trusted")
@@ -360,7 +361,7 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
     for output in ("table", "estimate"):
         plan.connect("estimate", f"{output}_file", "publish", f"{output}_file")
-    for output in ("anatomy", "volumes"):
+    for output in ("anatomy", "volumes") if plan.delivery.extras.anatomy else ():
         plan.connect("volumes", f"{output}_file", "publish", f"{output}_file")
     plan.connect("quality", "quality_file", "publish", "quality_file")
     plan.connect("delineate", "ventricles_file", "publish", "ventricles_file")

@@ -99,12 +99,15 @@ def is_finished(
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
     files = visit_files(out_dir, as_used(visit, record), spaces, extras)
-    return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record)))
+    pictures = _pictures(out_dir, visit, record, extras)
+    return all(path.is_file() for path in (*files, *pictures))
 
 
-def _pictures(out_dir: Path, visit: Visit, record: VisitRecord) -> tuple[Path, ...]:
+def _pictures(
+    out_dir: Path, visit: Visit, record: VisitRecord, extras: Extras
+) -> tuple[Path, ...]:
     """Name the pictures of a visit: what could not be aligned was drawn, too."""
-    labels = {*figure_labels(visit), *record.figures}
+    labels = {*figure_labels(visit, extras), *record.figures}
     return tuple(figure_path(out_dir, visit, label, extension=".png") for label in labels)
 
 
