@@ -237,7 +237,7 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
 - `space-*_label-L_mask`: the lesions on other grids
 - `space-FLAIR_label-ventricle_mask`: the ventricles that the regions of lesions follow
 - `space-FLAIR_seg-anatomy_dseg`: ventricles, cortex, white matter and other classes, and a table
-  of their volumes
+  of their volumes; not with another `--segmenter` than the networks
 - `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
 - `from-*_to-*_mode-image_xfm`: transforms
 - `desc-lesions_stats.tsv`: one row a lesion or rejected candidate

@@ -180,10 +180,13 @@ def _contrast(value: Any) -> ContrastUse:
 
 
 def _model(value: Any) -> ModelUse:
-    more = ("segmenter", "licence", "citation")
     return ModelUse(
-        *(_text(value[name]) for name in ("name", "version", "sha256")),
-        **{name: _text(value[name]) for name in more if name in value},
+        name=_text(value["name"]),
+        version=_text(value["version"]),
+        sha256=_text(value["sha256"]),
+        segmenter=_text(value.get("segmenter", CASCADE)),
+        licence=_text(value.get("licence", "")),
+        citation=_text(value.get("citation", "")),
         contrasts=_texts(value.get("contrasts", [])),
     )
 

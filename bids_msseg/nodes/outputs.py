@@ -325,9 +325,7 @@ def _publish_filled(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         _deliver(delivery, source, content, filled(name))
 
 
-def _publish_tables(
-    delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes | None
-) -> None:
+def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes | None) -> None:
     place = delivery.out_dir, delivery.visit
     if brain is not None:
         anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
