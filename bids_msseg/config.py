@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from bids_msseg import __version__, readers
 from bids_msseg.errors import UsageError
+from bids_msseg.option_files import check_mask_places, roots_by_name
 from bids_msseg.options import (
     CASCADE,
     DEFAULT_SPACES,
@@ -69,6 +70,9 @@ class Query:
     derivatives : mapping of str to Path
         Further datasets by name, whose brain masks are used; ``freesurfer`` is the folder
         of FreeSurfer's subjects.
+    lesion_masks, exclude_masks : mapping of str to Path
+        Folders by name, or patterns of files with ``{subject}`` and ``{session}``: lesion masks
+        that replace the networks; masks of what is no lesion.
     """
 
     participant_label: tuple[str, ...] = ()
@@ -80,6 +84,16 @@ class Query:
     skip_bids_validation: bool = False
     bids_database_dir: Path | None = None
     derivatives: Mapping[str, Path] = field(default_factory=dict)
+    lesion_masks: Mapping[str, Path] = field(default_factory=dict)
+    exclude_masks: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        roots_by_name(self.derivatives, self.lesion_masks, self.exclude_masks)
+
+    @property
+    def datasets(self) -> dict[str, Path]:
+        """Folders of all files beside the dataset's own, by the name that outputs give them."""
+        return roots_by_name(self.derivatives, self.lesion_masks, self.exclude_masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,8 @@ class Processing:
         Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
     min_lesion_volume : float
         Smaller lesions are dropped, mm³.
+    mask_values : tuple of int
+        Values of given lesion masks that are lesion; none means any above zero.
     skull_stripped : {'auto', 'yes', 'no'}
         Whether the input's skulls are off already; ``auto`` looks at each image.
     fast : bool
@@ -123,6 +139,7 @@ class Processing:
     segmenter_options: Mapping[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     min_lesion_volume: float = 3.0
+    mask_values: tuple[int, ...] = ()
     skull_stripped: SkullStripped = "auto"
     fast: bool = False
     random_seed: int = 0
@@ -171,6 +188,8 @@ class Execution:
         methods text.
     qc : Path, optional
         Folder with the files that readers saved; the group level honours them.
+    threshold_sweep : bool
+        The group level also writes load and count at other thresholds.
     stop_on_first_crash : bool
         End at the first visit that fails.
     resource_monitor : bool
@@ -186,6 +205,7 @@ class Execution:
     reports_only: bool = False
     boilerplate_only: bool = False
     qc: Path | None = None
+    threshold_sweep: bool = False
     stop_on_first_crash: bool = False
     resource_monitor: bool = False
     verbose: int = 0
@@ -247,6 +267,7 @@ class RunConfig:
         for level in self.levels:
             check_level(level)
         check_folders(self.bids_dir, self.output_dir, self.work_dir)
+        check_mask_places(self.output_dir, self.query.lesion_masks, self.query.exclude_masks)
         wanted = [str(one) for one in self.processing.atlas if one.kind == FREESURFER]
         if wanted and FREESURFER not in self.query.derivatives:
             raise UsageError(
@@ -258,6 +279,11 @@ class RunConfig:
     def work_dir(self) -> Path:
         """Folder for intermediate files: as asked for, else ``.work`` in the output folder."""
         return self.execution.work_dir or self.output_dir / WORK_FOLDER
+
+    @property
+    def with_networks(self) -> bool:
+        """Whether the networks are run: given masks need them for nothing but filling."""
+        return not self.query.lesion_masks or self.processing.fill_lesions
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> RunConfig:

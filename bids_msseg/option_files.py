@@ -1,8 +1,9 @@
-"""The files that options name: text, JSON, and the filters of a query."""
+"""The files that options name: text, JSON, patterns of files, and the filters of a query."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,77 @@ def _filter(value: object, words: str) -> Any:
     if isinstance(value, str | int | float):
         return value
     raise ValueError(words)
+
+
+def pattern_root(place: Path) -> Path:
+    """Return the folder that holds all files of a pattern; a folder itself.
+
+    Parameters
+    ----------
+    place : Path
+        With labels of a visit in braces, or without.
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> pattern_root(Path("/data/masks/sub-{subject}/{session}.nii.gz"))
+    PosixPath('/data/masks')
+    """
+    return Path(*itertools.takewhile(lambda part: "{" not in part, place.parts))
+
+
+def roots_by_name(*places: Mapping[str, Path]) -> dict[str, Path]:
+    """Bring the folders of several options together.
+
+    Parameters
+    ----------
+    *places : mapping of str to Path
+        Folders or patterns by name.
+
+    Returns
+    -------
+    dict
+        Name to :func:`pattern_root`.
+
+    Raises
+    ------
+    UsageError
+        If one name stands for two folders.
+    """
+    roots: dict[str, Path] = {}
+    for named in places:
+        for name, place in named.items():
+            root = pattern_root(place)
+            if roots.setdefault(name, root) != root:
+                raise UsageError(
+                    f"{name} stands for {roots[name]} and for {root}",
+                    hint="give each folder a name of its own: NAME=PATH",
+                )
+    return roots
+
+
+def check_mask_places(output_dir: Path, *places: Mapping[str, Path]) -> None:
+    """Refuse to read masks from the folder whose masks a run replaces.
+
+    Parameters
+    ----------
+    output_dir : Path
+    *places : mapping of str to Path
+        Folders or patterns by name.
+
+    Raises
+    ------
+    UsageError
+    """
+    for name, place in (item for named in places for item in named.items()):
+        if pattern_root(place) == output_dir:
+            raise UsageError(
+                f"the masks {name} lie in the output folder, where this run writes its own",
+                hint="give another output folder, or a folder with copies of the masks",
+            )
 
 
 def read_file(file: Path, *, what: str) -> str:

@@ -59,6 +59,30 @@ def _read_volume(value: object) -> float:
     return readers.number("a volume in mm³, 0 or more", lambda x: x >= 0)(value)
 
 
+def _read_mask_places(value: object) -> dict[str, Path]:
+    """Read folders or patterns of files by name."""
+    named = readers.named_paths(value)
+    for place in named.values():
+        words = set(re.findall(r"\{([^{}]*)\}", str(place)))
+        if words and not {"subject"} <= words <= {"subject", "session"}:
+            raise ValueError(
+                "a folder, or a pattern with {subject} and, where there are sessions, {session}, "
+                "for example manual=/data/masks/sub-{subject}_lesions.nii.gz"
+            )
+    return named
+
+
+def _read_mask_values(value: object) -> tuple[int, ...]:
+    """Read which values of a mask are lesion; none stands for any above zero."""
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    if given in ([], ["any"]):
+        return ()
+    try:
+        return tuple(sorted({readers.integer(1)(one) for one in given}))
+    except ValueError as error:
+        raise ValueError("any, or whole numbers above zero") from error
+
+
 def _read_memory(value: object) -> float:
     return readers.number("a number of GB above 0", lambda x: x > 0)(value)
 
@@ -116,6 +140,8 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "skip_bids_validation": readers.flag,
         "bids_database_dir": readers.path,
         "derivatives": readers.named_paths,
+        "lesion_masks": _read_mask_places,
+        "exclude_masks": _read_mask_places,
         "output_spaces": _read_spaces,
         "atlas": _read_atlases,
         "fill_lesions": readers.flag,
@@ -125,6 +151,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "segmenter_options": _read_segmenter_options,
         "threshold": _read_threshold,
         "min_lesion_volume": _read_volume,
+        "mask_values": _read_mask_values,
         "skull_stripped": readers.choice("auto", "yes", "no"),
         "fast": readers.flag,
         "random_seed": readers.integer(0, 2**32 - 1),
@@ -140,6 +167,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "reports_only": readers.flag,
         "boilerplate_only": readers.flag,
         "qc": readers.path,
+        "threshold_sweep": readers.flag,
         "stop_on_first_crash": readers.flag,
         "resource_monitor": readers.flag,
         "verbose": readers.integer(0),

@@ -19,7 +19,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bids_msseg.option_files import read_file
+from bids_msseg.option_files import pattern_root, read_file
 
 LINKS: Final = ("raw", "templateflow")
 """Names that the outputs give to datasets themselves."""
@@ -285,7 +285,7 @@ def named_paths(value: object) -> dict[str, Path]:
         name, equals, target = item.partition("=")
         if not equals or os.sep in name:
             folder = path(item)
-            named[_name_of(folder, (*named, *LINKS))] = folder
+            named[_name_of(pattern_root(folder), (*named, *LINKS))] = folder
         elif name and target:
             folder = path(target)
             if name in named:

@@ -32,7 +32,7 @@ from bids_msseg.errors import (
     NothingSelectedError,
     UsageError,
 )
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.claims import Claims
 from bids_msseg.workflow.outcome import Outcome

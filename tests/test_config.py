@@ -59,6 +59,8 @@ queries = st.builds(
     skip_bids_validation=st.booleans(),
     bids_database_dir=st.none() | _paths("db"),
     derivatives=st.dictionaries(st.text(min_size=1), _paths("derived"), max_size=2),
+    lesion_masks=st.sampled_from([{}, {"drawn by hand": Path("/masks/{subject}.nii.gz")}]),
+    exclude_masks=st.sampled_from([{}, {"infarcts of": Path("/infarcts")}]),
 )
 processings = st.builds(
     Processing,
@@ -69,6 +71,7 @@ processings = st.builds(
     model=st.none() | names | _paths("model").map(str),
     threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     min_lesion_volume=st.floats(0, allow_infinity=False),
+    mask_values=st.lists(st.integers(1, 999), unique=True).map(sorted).map(tuple),
     skull_stripped=st.sampled_from(["auto", "yes", "no"]),
     fast=st.booleans(),
     random_seed=st.integers(0, 2**32 - 1),
@@ -86,6 +89,7 @@ executions = st.builds(
     work_dir=st.none() | _paths("work"),
     clean_workdir=st.booleans(),
     clean_outputs=st.booleans(),
+    threshold_sweep=st.booleans(),
     dry_run=st.booleans(),
     stop_on_first_crash=st.booleans(),
     resource_monitor=st.booleans(),
@@ -197,6 +201,9 @@ PRECEDENCE: list[tuple[str, str, object, object]] = [
     ("work_dir", '"/w"', "/v", None),
     ("verbose", "2", 1, 0),
     ("derivatives", '{a = "/a"}', ["b=/b"], {}),
+    ("lesion_masks", '{a = "/a"}', ["b=/b/{subject}.nii"], {}),
+    ("exclude_masks", '{a = "/a"}', ["b=/b"], {}),
+    ("mask_values", "[5, 1]", ["7"], ()),
 ]
 
 
@@ -425,11 +432,15 @@ CHANGES: dict[str, object] = {
     "atlas": ["sides", "/a/x.nii.gz:T1w"],
     "fill_lesions": True,
     "lesion_roi": True,
+    "mask_values": [1],
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],
     "session_order": ["pre", "post"],
     "clean_outputs": True,
+    "threshold_sweep": True,
+    "lesion_masks": ["drawn=/masks"],
+    "exclude_masks": ["infarct=/masks"],
     "exclude_participant_label": ["02"],
     "ignore": ["t1w"],
     "nprocs": 4,

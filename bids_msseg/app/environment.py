@@ -89,17 +89,23 @@ def check_device(device: str) -> None:
         choose_engine(device)
 
 
-def check_needs(config: RunConfig) -> None:
+def check_needs(config: RunConfig, *, networks: bool = True) -> None:
     """Find out before the first visit, not at its end, that nets or templates are unusable."""
+    if networks:
+        _check_networks(config)
+    _check_spaces(config)
+    _check_files(config)
+
+
+def _check_networks(config: RunConfig) -> None:
+    """Read the networks, or look for what another segmenter needs."""
     segmenter = find_segmenter(config)
     if segmenter is not None:
         segmenter.check()
-    else:
-        from bids_msseg.models.checkpoint import check_cascade
+        return
+    from bids_msseg.models.checkpoint import check_cascade
 
-        check_cascade(find_model(config.processing.model))
-    _check_spaces(config)
-    _check_files(config)
+    check_cascade(find_model(config.processing.model))
 
 
 def _check_spaces(
@@ -170,6 +176,7 @@ def visit_settings(config: RunConfig, resources: Resources) -> Settings:
         skull_stripped=config.processing.skull_stripped,
         fast=config.processing.fast,
         seed=config.processing.random_seed,
+        mask_values=config.processing.mask_values,
         device=config.performance.device,
         threads=resources.omp_nthreads,
         spaces=output_spaces(config),

@@ -41,10 +41,12 @@ from bids_msseg.app.selection import (
     find_stale_outputs,
     handle_stale,
     is_visit_finished,
+    needs_networks,
     other_segmenter,
     package_versions,
     read_model_header,
     select_visits,
+    with_intermediate,
 )
 from bids_msseg.bids.dataset import check_directories, write_dataset_files
 from bids_msseg.bids.order import VisitOrder, order_sessions
@@ -59,7 +61,7 @@ from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import Delivery
     from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -97,6 +99,7 @@ def run(config: RunConfig) -> ExitCode:
 def _group(config: RunConfig) -> ExitCode:
     """Gather what the participant level left into one table."""
     from bids_msseg.reports.group import write_group
+    from bids_msseg.reports.threshold_sweep import write_threshold_sweep
 
     if "participant" not in config.levels or config.execution.reports_only:
         _check_group(config)
@@ -107,6 +110,8 @@ def _group(config: RunConfig) -> ExitCode:
     for note in files.notes:
         LOGGER.warning(note)
     LOGGER.info("group table: %s", files.tsv)
+    if config.execution.threshold_sweep:
+        LOGGER.info("loads by threshold: %s", write_threshold_sweep(out, records))
     return ExitCode.SUCCESS
 
 
@@ -153,7 +158,10 @@ def _participant(config: RunConfig) -> ExitCode:
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
     """Print per visit what would be used, what would be skipped, and why."""
     check_spaces_without_trace(config)
-    lines = [f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"]
+    masks = ", ".join(config.query.lesion_masks)
+    model = f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"
+    used = model if config.with_networks else "no network"
+    lines = [f"lesion masks {masks}, {used}" if masks else used]
     for visit in selection.visits:
         delivery = collect_delivery(config, visit, header)
         done = is_visit_finished(config, delivery)
@@ -195,7 +203,8 @@ def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
     write_dataset_files(
         config.output_dir,
         config.bids_dir,
-        derivatives=config.query.derivatives,
+        derivatives=config.query.datasets,
+        lesion_masks=tuple(config.query.lesion_masks),
         segmenter=other_segmenter(config, header),
     )
     print(write_citation(config, header).read_text(encoding="utf-8"))
@@ -234,7 +243,8 @@ def _process(
         config.output_dir,
         config.bids_dir,
         options=analysis_options(config, header),
-        derivatives=config.query.derivatives,
+        derivatives=config.query.datasets,
+        lesion_masks=tuple(config.query.lesion_masks),
         segmenter=other_segmenter(config, header),
     )
     write_citation(config, header)
@@ -271,13 +281,16 @@ def _run_all(
 
     if not todo:
         return []
-    check_needs(config)
+    todo = [with_intermediate(one) for one in todo]
+    check_needs(config, networks=any(needs_networks(one) for one in todo))
     resources = find_resources(config)
     settings = visit_settings(config, resources)
     execution = choose_execution(config, resources, plugin)
     if config.execution.clean_workdir:
         remove_work_folders(execution, todo)
-    LOGGER.info("processing %s with model %s", counted(len(todo), "visit"), header.name)
+    what = ", ".join(config.query.lesion_masks)
+    with_what = f"the lesion masks {what}" if what else f"model {header.name}"
+    LOGGER.info("processing %s with %s", counted(len(todo), "visit"), with_what)
     outcomes: list[Outcome] = []
     with Progress(len(todo), steps_per_visit=STEPS_PER_VISIT) as progress:
         for outcome in run_visits(todo, settings, execution, on_step=progress.step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from bids_msseg.io.atomic import remove_leftovers
 from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import Delivery
     from bids_msseg.workflow.execution import Execution
     from bids_msseg.workflow.outcome import Outcome
 
@@ -79,4 +80,5 @@ def remove_work_folders(execution: Execution, todo: Sequence[Delivery]) -> None:
     from bids_msseg.workflow.execution import visit_folder
 
     for delivery in todo:
-        shutil.rmtree(visit_folder(execution, delivery), ignore_errors=True)
+        for one in (delivery, replace(delivery, intermediate=None)):
+            shutil.rmtree(visit_folder(execution, one), ignore_errors=True)

@@ -18,7 +18,7 @@ from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import Delivery
     from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -96,7 +96,7 @@ def _no_place(path: Path, why: str) -> CannotCreateError:
 
 def public_text(text: str, config: RunConfig) -> str:
     """Leave out where on this machine datasets lie: what stands in OUT travels."""
-    roots = (config.bids_dir, config.output_dir, *config.query.derivatives.values())
+    roots = (config.bids_dir, config.output_dir, *config.query.datasets.values())
     for root in sorted({str(root.absolute()) for root in roots}, key=len, reverse=True):
         text = text.replace(f"{root}/", "")
     return without_folders(text)

@@ -18,7 +18,7 @@ from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import Delivery
 
 LOGGER = logging.getLogger("bids_msseg")
 
@@ -30,11 +30,13 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
     other = other_segmenter(config, header)
     text = methods_paragraph(
         ["FLAIR", "T1w", "T2w"],
-        model=header.name,
+        model=header.name if config.with_networks else "",
         sha256=header.sha256,
         threshold=threshold,
         min_lesion_volume=config.processing.min_lesion_volume,
         versions=package_versions(),
+        masks=", ".join(config.query.lesion_masks),
+        excluded=", ".join(config.query.exclude_masks),
         other=other,
     )
     target = logs_dir(config.output_dir) / "CITATION.md"

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
 from bids_msseg.app.extras import find_extras
-from bids_msseg.bids.paths import stale_outputs
+from bids_msseg.bids.paths import intermediate_path, stale_outputs
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import CannotCreateError, NothingSelectedError, UsageError
+from bids_msseg.lesions.mask_values import ANY
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
 from bids_msseg.options import CASCADE
-from bids_msseg.reports.methods import methods_paragraph
 from bids_msseg.reports.text import listed, without_folders
 from bids_msseg.spaces import FREESURFER
 from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import Delivery
     from bids_msseg.segmenters.base import Segmenter
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -45,6 +45,8 @@ def select_visits(config: RunConfig) -> Selection:
         filters=query.bids_filters,
         database_dir=query.bids_database_dir,
         derivatives=_with_brain_masks(query.derivatives),
+        lesion_masks=query.lesion_masks,
+        exclude_masks=query.exclude_masks,
         ignore=query.ignore,
         skip_validation=query.skip_bids_validation,
     )
@@ -107,39 +109,61 @@ def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
 
 def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
     """Collect what the last node of a visit has to know."""
-    from bids_msseg.nodes.outputs import Delivery
+    from bids_msseg.nodes.delivery import MASK_THRESHOLD, Delivery
     from bids_msseg.workflow.resume import fingerprint
 
     chosen = config.processing
     threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
+    if config.query.lesion_masks:
+        threshold = MASK_THRESHOLD
     options = analysis_options(config, header)
-    versions = package_versions()
+    if not visit.exclude_masks:
+        # masks of other visits do not make this one stale
+        options.pop("exclude_masks", None)
     extras, notes = find_extras(config, visit)
+    if not config.with_networks:
+        notes += ("the anatomy is not measured: given masks replace the networks",)
+    model_digest = _model_digest(config, header) if config.with_networks else ""
+    digests = fingerprint(visit, options, model_digest, __version__, extras)
     other = other_segmenter(config, header)
-    model = _model_digest(config, header)
+    model = other or ModelUse(header.name, header.version, header.sha256)
     return Delivery(
         visit=replace(visit, notes=(*visit.notes, *notes)),
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
-        derivatives=config.query.derivatives,
-        model=other or ModelUse(header.name, header.version, header.sha256),
+        derivatives=config.query.datasets,
+        model=model if config.with_networks else None,
         candidate_threshold=None if other else header.point.candidate_threshold,
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
-        fingerprint=fingerprint(visit, options, model, __version__, extras),
-        versions=versions,
-        methods=methods_paragraph(
-            list(visit.contrasts),
-            model=header.name,
-            sha256=header.sha256,
-            threshold=threshold,
-            min_lesion_volume=chosen.min_lesion_volume,
-            versions=versions,
-            other=other,
-        ),
+        fingerprint=digests.results,
+        maps_fingerprint=digests.maps,
+        versions=package_versions(),
         extras=extras,
-    )
+    ).described()
+
+
+def with_intermediate(delivery: Delivery) -> Delivery:
+    """Let a visit start from an earlier run's intermediate results, if they are still true."""
+    from bids_msseg.nodes.intermediate import is_usable
+
+    visit, out_dir = delivery.visit, delivery.out_dir
+    archive = intermediate_path(out_dir, visit.participant, visit.session)
+    digest = delivery.maps_fingerprint
+    if not is_usable(archive, out_dir, fingerprint=digest, versions=delivery.versions):
+        return delivery
+    LOGGER.info("%s: lesions are cut again from what an earlier run has found", visit.key)
+    return replace(delivery, intermediate=archive)
+
+
+def needs_networks(delivery: Delivery) -> bool:
+    """Whether a visit runs the networks or another segmenter.
+
+    With a given mask, networks are run for the anatomy that filling needs.
+    """
+    with_mask = delivery.visit.lesion_mask is not None
+    return delivery.intermediate is None and (delivery.with_anatomy or not with_mask)
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
@@ -148,9 +172,24 @@ def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
     The options of another segmenter are in the digest of its header.
     """
     options = {**config.analysis_fingerprint_options(), "model": header.name}
-    options.pop("segmenter_options")
+    del options["segmenter_options"]
     texts = {name: options[name] for name in ("atlas", "output_spaces")}
-    return {**options, **{name: list(map(without_folders, texts[name])) for name in texts}}
+    options |= {name: list(map(without_folders, texts[name])) for name in texts}
+    for name in _unused(config):
+        del options[name]
+    masks = list(config.query.lesion_masks)
+    if masks:
+        options |= {"lesion_masks": masks, "mask_values": options["mask_values"] or [ANY]}
+    if config.query.exclude_masks:
+        options["exclude_masks"] = list(config.query.exclude_masks)
+    return options
+
+
+def _unused(config: RunConfig) -> tuple[str, ...]:
+    """Name the options that change nothing, because masks are given or because none are."""
+    if not config.query.lesion_masks:
+        return ("mask_values",)
+    return ("threshold",) if config.with_networks else ("threshold", "model", "fast")
 
 
 def _scalar(value: Any) -> Any:
@@ -184,6 +223,8 @@ def find_segmenter(config: RunConfig) -> Segmenter | None:
     ------
     UsageError
         If options of the one are given for the other, or cannot be used.
+    NoInputError, DataError
+        If the model of the segmenter is not there or cannot be read.
     """
     chosen = config.processing
     if chosen.segmenter == CASCADE:
@@ -193,11 +234,13 @@ def find_segmenter(config: RunConfig) -> Segmenter | None:
                 hint="add --segmenter nnunet, samseg or command, or leave the file out",
             )
         return None
-    idle = [name for name in ("model", "fast") if getattr(chosen, name)]
+    idle = [f"--{name}" for name in ("model", "fast") if getattr(chosen, name)]
+    idle += ["--lesion-masks"] if config.query.lesion_masks else []
     if idle:
         raise UsageError(
-            f"--{' and --'.join(idle)} belong to the cascade, not to {chosen.segmenter}",
-            hint="write what the segmenter needs into the file of --segmenter-config",
+            f"{' and '.join(idle)} cannot be combined with --segmenter {chosen.segmenter}",
+            hint="leave one of them out; what the segmenter needs stands in the file of "
+            "--segmenter-config",
         )
     from bids_msseg.segmenters.choose import open_segmenter
 

@@ -286,7 +286,9 @@ def _circumstances(record: VisitRecord) -> dict[str, object]:
     """Name what has to be equal for a difference to be the disease's."""
     flair = record.contrasts.get("FLAIR")
     return {
-        "models": record.model and record.model.sha256,
+        "models": None if record.lesion_mask else record.model and record.model.sha256,
+        "makers of the lesion masks": record.lesion_mask.rpartition(":")[0],
+        "use of exclusion masks": bool(record.exclude_masks),
         "thresholds": record.options.get("threshold"),
         "contrasts": tuple(name for name, use in record.contrasts.items() if use.used),
         "voxels of FLAIR": flair and tuple(round(edge, 1) for edge in flair.spacing_mm),

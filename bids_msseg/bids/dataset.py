@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -53,6 +53,7 @@ def write_dataset_files(
     *,
     options: Mapping[str, Any] | None = None,
     derivatives: Mapping[str, Path] | None = None,
+    lesion_masks: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     segmenter: ModelUse | None = None,
 ) -> None:
@@ -71,6 +72,8 @@ def write_dataset_files(
         Options that shape the result, for the README.
     derivatives : mapping of str to Path, optional
         Further datasets that sidecars name in BIDS URIs.
+    lesion_masks : sequence of str
+        Names of those whose lesion masks replace the networks.
     environment : mapping of str to str, optional
         Where the container's name is looked up; ``os.environ`` if not given.
     segmenter : ModelUse, optional
@@ -88,6 +91,7 @@ def write_dataset_files(
         bids_dir,
         raw,
         derivatives=derivatives or {},
+        lesion_masks=lesion_masks,
         environment=environment,
         segmenter=segmenter,
     )
@@ -109,6 +113,7 @@ def dataset_description(
     *,
     derivatives: Mapping[str, Path],
     environment: Mapping[str, str],
+    lesion_masks: Sequence[str] = (),
     segmenter: ModelUse | None = None,
 ) -> dict[str, Any]:
     """Return the content of the outputs' ``dataset_description.json``.
@@ -123,6 +128,8 @@ def dataset_description(
         Further datasets named in BIDS URIs.
     environment : mapping of str to str
         ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` name the container.
+    lesion_masks : sequence of str
+        As for :func:`write_dataset_files`.
     segmenter : ModelUse, optional
         What segments in place of the cascade.
     """
@@ -136,7 +143,7 @@ def dataset_description(
         "DatasetType": "derivative",
         "License": raw.get("License") or "As the source dataset",
         "Authors": _authors(raw),
-        "GeneratedBy": _generated_by(environment, segmenter),
+        "GeneratedBy": _generated_by(environment, lesion_masks, segmenter),
         "SourceDatasets": _source_datasets(raw, links["raw"]),
         "DatasetLinks": {**links, "templateflow": TEMPLATEFLOW_URL},
         "HowToAcknowledge": "Cite the methods text in the reports, which names what was used.",
@@ -145,10 +152,12 @@ def dataset_description(
 
 
 def _generated_by(
-    environment: Mapping[str, str], segmenter: ModelUse | None
+    environment: Mapping[str, str], lesion_masks: Sequence[str], segmenter: ModelUse | None
 ) -> list[dict[str, Any]]:
     """Name this app, and the segmenter that took the place of its networks."""
     what = "Lesion segmentation by a cascade of two 3-D convolutional networks"
+    if lesion_masks:
+        what = f"Tables and pages of the given lesion masks {', '.join(lesion_masks)}"
     if segmenter is not None:
         what = "Preparation of the images, lists of lesions, reports"
     entry: dict[str, Any] = {"Name": APP, "Version": __version__, "Description": what}

@@ -4,9 +4,10 @@ The node that writes takes its names from here, and so do the check whether a vi
 the page about outputs and the tests. The files of a pair of visits are listed in
 :mod:`bids_msseg.bids.changes`.
 
-Public names: :class:`Output`, :data:`OUTPUTS`, :data:`ATLASES`, :class:`Extras`,
-:func:`preprocessed`, :func:`filled`, :func:`mask_in`, :func:`transform`,
-:func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`, :func:`unasked_files`.
+Public names: :class:`Output`, :data:`OUTPUTS`, :data:`OF_NETWORKS`, :data:`ATLASES`,
+:class:`Extras`, :func:`preprocessed`, :func:`filled`, :func:`mask_in`, :func:`transform`,
+:func:`with_anatomy`, :func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`,
+:func:`unasked_files`.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "mask": _on_flair(label="L"),
     "stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
 }
-"""What every visit has, by the name that the workflow uses; the anatomy only of the cascade."""
+"""What every visit has, by the name that the workflow uses."""
+OF_NETWORKS: Final = ("probseg", "candidates")
+"""Those that a visit whose lesion mask is given has not."""
 ATLASES: Final = Output({"desc": "atlases", "suffix": "stats"}, (".tsv", ".json"))
 """Load per region of every atlas that was asked for."""
 
@@ -99,7 +102,7 @@ class Extras:
     grids : tuple of OutputSpace
         Grids of files; those of the visit.
     anatomy : bool
-        The anatomy, which only the cascade gives.
+        Whether what segments can find the anatomy, as the cascade does.
     """
 
     atlases: tuple[AtlasChoice, ...] = ()
@@ -142,6 +145,11 @@ def transform(start: str, end: str) -> Output:
     return Output(names, (".txt", ".json"))
 
 
+def with_anatomy(visit: Visit, extras: Extras) -> bool:
+    """Tell whether a visit has an anatomy: of the networks, or where filling needs it."""
+    return extras.anatomy and (visit.lesion_mask is None or extras.filled)
+
+
 def visit_outputs(
     visit: Visit, spaces: Spaces = (), extras: Extras = NOTHING_ELSE
 ) -> tuple[Output, ...]:
@@ -171,8 +179,10 @@ def visit_outputs(
     fitted |= {one.space for one in extras.atlases if one.space not in NATIVE_SPACES}
     moves = {("FLAIR", name) for name in fitted}
     moves |= {(contrast, "FLAIR") for contrast in _moving(visit)}
+    left_out: set[str] = set() if visit.lesion_mask is None else {*OF_NETWORKS}
+    left_out |= set() if with_anatomy(visit, extras) else {"anatomy"}
     return (
-        *(one for name, one in OUTPUTS.items() if extras.anatomy or name != "anatomy"),
+        *(one for name, one in OUTPUTS.items() if name not in left_out),
         *((ATLASES,) if extras.atlases else ()),
         *(filled(name) for name in _natives(visit) if extras.filled),
         *(preprocessed(contrast) for contrast in visit.contrasts),
@@ -185,9 +195,9 @@ def visit_outputs(
 
 def figure_labels(visit: Visit, extras: Extras = NOTHING_ELSE) -> tuple[str, ...]:
     """List the ``desc-`` labels of a visit's figures."""
+    anatomy = ["brainAnatomy"] if with_anatomy(visit, extras) else []
     moving = _moving(visit)
     aligned = [f"registration{name}" for name in (*moving, "FLAIR")] if moving else []
-    anatomy = ["brainAnatomy"] if extras.anatomy else []
     return ("lesions", "lesionsPlain", "brain", *anatomy, "brainPlain", *aligned)
 
 
@@ -208,13 +218,11 @@ def visit_files(
     -------
     tuple of Path
     """
+    labels = figure_labels(visit, extras)
     return (
         *_paths(out_dir, visit, visit_outputs(visit, spaces, extras)),
         *(_rois(out_dir, visit) if extras.roi else ()),
-        *(
-            figure_path(out_dir, visit, label, extension=".png")
-            for label in figure_labels(visit, extras)
-        ),
+        *(figure_path(out_dir, visit, label, extension=".png") for label in labels),
     )
 
 
@@ -233,8 +241,8 @@ def unasked_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ..
     tuple of Path
         Beside results of other options it would be taken for theirs.
     """
-    optional = (OUTPUTS["anatomy"], ATLASES, *map(filled, NATIVE_SPACES))
-    possible = _paths(out_dir, visit, optional)
+    networks = (OUTPUTS[name] for name in (*OF_NETWORKS, "anatomy"))
+    possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES), *networks))
     possible += _rois(out_dir, visit)
     asked = set(visit_files(out_dir, visit, (), extras))
     return tuple(path for path in possible if path not in asked)

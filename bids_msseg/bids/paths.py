@@ -273,6 +273,23 @@ def record_path(out_dir: Path, participant: str, session: str | None) -> Path:
     return records_dir(out_dir) / f"{name}.json"
 
 
+def intermediate_path(out_dir: Path, participant: str, session: str | None) -> Path:
+    """Name the intermediate results of a visit: ``OUT/logs/intermediate/sub-X[_ses-Y].zip``.
+
+    Raises
+    ------
+    UsageError
+        Where a label is not a BIDS label.
+
+    Examples
+    --------
+    >>> intermediate_path(Path("/out"), "01", "1").as_posix()
+    '/out/logs/intermediate/sub-01_ses-1.zip'
+    """
+    key = record_path(out_dir, participant, session).stem
+    return logs_dir(out_dir) / "intermediate" / f"{key}.zip"
+
+
 def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
     """Name an output of the group level: ``OUT/group_lesions[_<part>]<extension>``.
 

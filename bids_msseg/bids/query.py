@@ -54,6 +54,8 @@ def find_visits(
     filters: Mapping[str, Any] | None = None,
     database_dir: Path | None = None,
     derivatives: Mapping[str, Path] | None = None,
+    lesion_masks: Mapping[str, Path] | None = None,
+    exclude_masks: Mapping[str, Path] | None = None,
     ignore: Iterable[str] = (),
     skip_validation: bool = False,
 ) -> Selection:
@@ -71,6 +73,11 @@ def find_visits(
         Folder in which the pybids index is kept between runs.
     derivatives : mapping of str to Path, optional
         Derivative datasets in which brain masks are looked for, by name.
+    lesion_masks : mapping of str to Path, optional
+        Where lesion masks are looked for, by name; see
+        :func:`bids_msseg.bids.reuse.find_lesion_mask`. A visit without one is skipped.
+    exclude_masks : mapping of str to Path, optional
+        Where masks of what is no lesion are looked for; a visit need not have one.
     ignore : iterable of str
         Contrasts besides FLAIR that are left out, in any case; their images are never looked at.
     skip_validation : bool, default False
@@ -111,15 +118,32 @@ def find_visits(
         images = DatasetImages.query(index, parsed, rules, wanted)
     ignored = {contrast.lower() for contrast in ignore}
     unwanted = [contrast for contrast in CONTRASTS[1:] if contrast.lower() in ignored]
-    maker = VisitMaker(bids_dir, images, derivatives or {}, SidecarReader(bids_dir), unwanted)
+    maker = VisitMaker(
+        bids_dir,
+        images,
+        derivatives or {},
+        SidecarReader(bids_dir),
+        unwanted,
+        lesion_masks or {},
+        exclude_masks or {},
+    )
     made = [maker.make(folder) for folder in scope.folders]
     visits = tuple(one for one in made if isinstance(one, Visit))
     skipped = [*(one for one in made if isinstance(one, Skipped)), *scope.absent]
     skipped.sort(key=lambda one: visit_order(one.participant, one.session))
     if not visits:
-        raise _no_visit(skipped, images)
-    reported = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes)
+        raise _no_visit(skipped, images, with_masks=bool(lesion_masks))
+    excluded = _excluded_notes(visits, exclude_masks or {})
+    reported = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes, *excluded)
     return Selection(visits, tuple(skipped), reported)
+
+
+def _excluded_notes(visits: Sequence[Visit], places: Mapping[str, Path]) -> tuple[str, ...]:
+    """Count the visits with an exclusion mask: a name that does not fit is not told otherwise."""
+    if not places:
+        return ()
+    found = sum(bool(visit.exclude_masks) for visit in visits)
+    return (f"{found} of {len(visits)} visits have a mask in {', '.join(places)} to exclude",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,13 +294,14 @@ def _below_hint(below: Path) -> str:
     return f"the participants lie in {below}: give that folder as BIDS_DIR"
 
 
-def _no_visit(skipped: Sequence[Skipped], images: DatasetImages) -> Exception:
+def _no_visit(skipped: Sequence[Skipped], images: DatasetImages, *, with_masks: bool) -> Exception:
     shown = listing([f"{one.key}: {one.reason}" for one in skipped], "; ")
     hints = list(dict.fromkeys(one.hint for one in skipped if one.hint))
     hint = listing(hints[:3], "; ") or "add FLAIR images"
     if images.filtered_out and not images.chosen["FLAIR"]:
         return NothingSelectedError(f"the filter file leaves no FLAIR ({shown})", hint=hint)
-    return NoInputError(f"no visit has a FLAIR that can be used ({shown})", hint=hint)
+    needed = "a FLAIR and a lesion mask" if with_masks else "a FLAIR"
+    return NoInputError(f"no visit has {needed} that can be used ({shown})", hint=hint)
 
 
 def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:

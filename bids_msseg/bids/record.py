@@ -92,6 +92,12 @@ class VisitRecord:
         Where that order is known from, or why it is not known; empty where there is no other.
     figures : tuple of str
         ``desc-`` labels of the pictures that were drawn.
+    lesion_mask : str
+        BIDS URI of the given mask that replaced the networks; empty where they were run.
+    exclude_masks : tuple of str
+        BIDS URIs of masks of what is no lesion.
+    excluded_ml : float or None
+        Lesion that they took, mL; None without them.
     brain_measures : mapping of str to float
         Volumes of the anatomy in mL and fractions, by the name of their column; see
         :data:`bids_msseg.models.brain_volumes.MEASURES`.
@@ -130,6 +136,9 @@ class VisitRecord:
     visit_number: int | None = None
     order_source: str = ""
     figures: tuple[str, ...] = ()
+    lesion_mask: str = ""
+    exclude_masks: tuple[str, ...] = ()
+    excluded_ml: float | None = None
     brain_measures: Mapping[str, float] = field(default_factory=dict)
     anatomy_implausible: tuple[str, ...] | None = None
 

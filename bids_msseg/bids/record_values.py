@@ -233,6 +233,9 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "visit_number": _optional(_count),
     "order_source": _text,
     "figures": _labels,
+    "lesion_mask": _text,
+    "exclude_masks": _texts,
+    "excluded_ml": _optional(_amount),
     "brain_measures": _mapping(_measure),
     "anatomy_implausible": _optional(_texts),
 }

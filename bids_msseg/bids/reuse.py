@@ -1,10 +1,10 @@
-"""Brain masks that another pipeline has already made for a visit."""
+"""Masks that a person or another program has already made for a visit."""
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,12 @@ from nibabel.spatialimages import HeaderDataError
 from bids_msseg.bids.choose import is_fetched, misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key
 from bids_msseg.errors import NoInputError
+from bids_msseg.option_files import pattern_root
+from bids_msseg.spaces import fill_in
 
+LESION_LABELS = ("L", "lesion")
+"""Values of ``label-`` that mean lesion; BIDS advises the first, the second is as common."""
+_IMAGE = (".nii", ".nii.gz")
 _BRAIN_MASK = re.compile(r".*_(?:desc|label)-brain_.*mask\.nii(?:\.gz)?", re.IGNORECASE)
 _GRID_TOLERANCE_MM = 1e-2
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, zlib.error)
@@ -31,9 +36,9 @@ class FoundMask:
     Attributes
     ----------
     mask : Path or None
-        A brain mask in the grid of the FLAIR.
+        A brain mask in the grid of the FLAIR, or a lesion mask in any grid.
     missing : Path or None
-        A brain mask whose content is not on this machine.
+        A mask whose content is not on this machine.
     note : str
         Where it came from, or why none is used.
     """
@@ -84,10 +89,10 @@ def find_brain_mask(
     """
     rejected: list[str] = []
     for name, folder in derivatives.items():
-        for mask in _candidates(folder, flair, participant, session):
+        for mask in _candidates(folder, flair, participant, session, _is_brain_mask):
             if not is_fetched(mask):
                 return FoundMask(missing=mask)
-            if _same_grid(mask, flair):
+            if same_grid(mask, flair):
                 return FoundMask(mask, note=f"brain mask taken from {name}: {mask.name}")
             rejected.append(f"{mask.name} in {name}")
     if rejected:
@@ -98,13 +103,133 @@ def find_brain_mask(
     return FoundMask(note=f"no brain mask of {key} in {names}" if derivatives else "")
 
 
-def _candidates(folder: Path, flair: Path, participant: str, session: str | None) -> list[Path]:
+def find_lesion_mask(
+    flair: Path, participant: str, session: str | None, places: Mapping[str, Path]
+) -> FoundMask:
+    """Look for the lesion mask of a visit, in the order of the places.
+
+    Parameters
+    ----------
+    flair : Path
+        The FLAIR that will be used.
+    participant, session : str, str or None
+        Labels without prefix.
+    places : mapping of str to Path
+        Name to the top folder of a derivative dataset with masks of ``label-L`` or
+        ``label-lesion`` without ``desc-``, or to a pattern with ``{subject}`` and ``{session}``.
+
+    Returns
+    -------
+    FoundMask
+        The first mask; its grid is not looked at.
+    """
+    for name, place in places.items():
+        masks = _masks(place, flair, participant, session, is_lesion_mask)
+        if not masks:
+            continue
+        if not is_fetched(masks[0]):
+            return FoundMask(missing=masks[0])
+        return FoundMask(masks[0], note=f"lesion mask taken from {name}: {masks[0].name}")
+    return FoundMask(note=f"no lesion mask in {', '.join(places)}")
+
+
+def find_exclude_masks(
+    flair: Path, participant: str, session: str | None, places: Mapping[str, Path]
+) -> tuple[FoundMask, ...]:
+    """Look for all masks of what is no lesion in a visit.
+
+    Parameters
+    ----------
+    flair, participant, session
+        As for :func:`find_lesion_mask`.
+    places : mapping of str to Path
+        Name to the top folder of a derivative dataset, of which every mask but that of the brain
+        counts, or to a pattern.
+
+    Returns
+    -------
+    tuple of FoundMask
+        One for each mask; their grids are not looked at.
+    """
+    return tuple(
+        FoundMask(mask, note=f"exclusion mask taken from {name}: {mask.name}")
+        if is_fetched(mask)
+        else FoundMask(missing=mask)
+        for name, place in places.items()
+        for mask in _masks(place, flair, participant, session, _is_exclude_mask)
+    )
+
+
+def is_lesion_mask(name: str) -> bool:
+    """Tell a lesion mask in the space of the FLAIR by its name.
+
+    Examples
+    --------
+    >>> is_lesion_mask("sub-01_space-FLAIR_label-L_mask.nii.gz")
+    True
+    >>> is_lesion_mask("sub-01_label-L_desc-rater1_mask.nii.gz")
+    False
+    """
+    entities = name_entities(name)[0]
+    return (
+        _is_mask_on_flair(name)
+        and entities.get("label") in LESION_LABELS
+        and "desc" not in entities
+    )
+
+
+def _is_exclude_mask(name: str) -> bool:
+    return _is_mask_on_flair(name) and not _is_brain_mask(name)
+
+
+def _is_mask_on_flair(name: str) -> bool:
+    entities, suffix = name_entities(name)
+    on_flair = entities.get("space", "FLAIR").lower() == "flair"
+    return suffix == "mask" and on_flair and name.endswith(_IMAGE)
+
+
+def _masks(
+    place: Path,
+    flair: Path,
+    participant: str,
+    session: str | None,
+    takes: Callable[[str], bool],
+) -> list[Path]:
+    """List the masks of a visit in a dataset, or the one file of a pattern."""
+    if pattern_root(place) == place:
+        found = _candidates(place, flair, participant, session, takes)
+        return [mask for mask in found if _may_be_of(mask, flair)]
+    path = fill_in(str(place), participant, session)
+    if path is None or (session is not None and "{session}" not in str(place)):
+        # one file for all sessions would be a mask of another day
+        return []
+    # a link that leads nowhere is not fetched
+    return [path] if path.is_file() or path.is_symlink() else []
+
+
+def _may_be_of(mask: Path, flair: Path) -> bool:
+    """Tell whether no entity of a mask's name says that it is of another FLAIR."""
+    named, own = name_entities(mask.name)[0], name_entities(flair.name)[0]
+    return all(named.get(one, own.get(one)) == own.get(one) for one in PREFIX_ENTITIES)
+
+
+def _is_brain_mask(name: str) -> bool:
+    return _BRAIN_MASK.fullmatch(name) is not None
+
+
+def _candidates(
+    folder: Path,
+    flair: Path,
+    participant: str,
+    session: str | None,
+    takes: Callable[[str], bool],
+) -> list[Path]:
     anat = folder / f"sub-{participant}" / (f"ses-{session}" if session else "") / "anat"
     own = name_entities(flair.name)[0]
     masks = [
         path
         for path in _files(anat)
-        if _BRAIN_MASK.fullmatch(path.name) and not misnamed(path, participant, session)
+        if takes(path.name) and not misnamed(path, participant, session)
     ]
     return sorted(masks, key=lambda path: (_distance(path, own), path.name))
 
@@ -119,7 +244,8 @@ def _distance(mask: Path, own: Mapping[str, str]) -> tuple[int, int]:
     return int(entities.get("space", "").lower() != "flair"), differing
 
 
-def _same_grid(mask: Path, flair: Path) -> bool:
+def same_grid(mask: Path, flair: Path) -> bool:
+    """Tell whether two images have one grid; not so where one of them cannot be read."""
     try:
         first: Any = nib.load(mask)
         second: Any = nib.load(flair)

@@ -95,30 +95,44 @@ class Method:
 
     Attributes
     ----------
-    model : ModelUse
-        The cascade's weights, or another segmenter.
+    model : ModelUse or None
+        The cascade's weights, or another segmenter; None where neither was run.
     threshold : float
         On the final probability.
     min_lesion_volume : float
         In mm³; smaller components are removed.
     candidate_threshold : float or None
         On the probability of the first network; None for another segmenter.
+    masks : str
+        Name of the dataset of the given mask; empty where networks found the lesions.
+    excluded : str
+        Names of the datasets of the exclusion masks; empty where there are none.
     """
 
-    model: ModelUse
+    model: ModelUse | None
     threshold: float
     min_lesion_volume: float
     candidate_threshold: float | None = None
+    masks: str = ""
+    excluded: str = ""
 
     def keys(self) -> dict[str, Any]:
-        """Return the model and the thresholds."""
-        found = {**self.model_keys(), "Threshold": self.threshold}
+        """Return the model and the thresholds, or what replaced them."""
+        found: dict[str, Any] = {**self.model_keys(), "Threshold": self.threshold}
+        if self.masks:
+            found = {"SegmentationMethod": f"Given lesion mask of {self.masks}"}
         found["MinLesionVolume"] = self.min_lesion_volume
         found["MinLesionVolumeUnits"] = "mm^3"
         return found
 
+    def without(self) -> str:
+        """Say what exclusion masks have taken out."""
+        return f", without what exclusion masks of {self.excluded} hold" if self.excluded else ""
+
     def model_keys(self) -> dict[str, Any]:
         """Return the model alone; of another segmenter also its kind, licence and citation."""
+        if self.model is None:
+            return {}
         found = {
             "ModelName": self.model.name,
             "ModelVersion": self.model.version,
@@ -131,10 +145,10 @@ class Method:
         return {name: value for name, value in found.items() if value or self.model.is_cascade}
 
     @property
-    def by(self) -> str:
-        """Name what found the lesions."""
-        if self.model.is_cascade:
-            return "the cascade"
+    def other(self) -> str:
+        """Name the segmenter that took the place of the cascade; empty for the cascade."""
+        if self.model is None or self.model.is_cascade:
+            return ""
         return f"{self.model.name} {self.model.version}".strip()
 
 
@@ -278,13 +292,15 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the lesion mask, the result."""
-    return _lesion_mask(f"Lesions, the result of {method.by}", origin, method)
+    given = f"Lesions, from the given mask of {method.masks}"
+    text = given if method.masks else f"Lesions, the result of {method.other or 'the cascade'}"
+    return _lesion_mask(text + method.without(), origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the mask of all candidates of the first network."""
     text = "Candidates: what the sensitive first network proposes, before any is removed"
-    if not method.model.is_cascade:
+    if method.other:
         text = "Candidates: what reaches the threshold, before size and place are looked at"
     content = _lesion_mask(text, origin, method)
     threshold = method.candidate_threshold
@@ -292,25 +308,31 @@ def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the mask of candidates that are not in the result."""
-    return _lesion_mask("Candidates that are not part of the result", origin, method)
+    """Describe the mask of what is not in the result."""
+    what = "Parts of the given mask" if method.masks else "Candidates"
+    return _lesion_mask(f"{what} that are not part of the result", origin, method)
 
 
 def _lesion_mask(description: str, origin: Origin, method: Method) -> dict[str, Any]:
     return {
         "Type": "Lesion",
         "Description": description,
-        "Manual": False,
+        **_by_hand(method),
         **origin.keys(),
         **method.keys(),
     }
 
 
+def _by_hand(method: Method) -> dict[str, Any]:
+    """Say that nobody drew it; of a given mask, that is not known."""
+    return {} if method.masks else {"Manual": False}
+
+
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the map of lesion probability."""
-    source = "after both networks" if method.model.is_cascade else f"by {method.by}"
+    source = f"by {method.other}" if method.other else "after both networks"
     return {
-        "Description": f"Probability of lesion {source}, 0 to 1",
+        "Description": f"Probability of lesion {source}, 0 to 1{method.without()}",
         "Manual": False,
         **origin.keys(),
         **method.model_keys(),
@@ -325,8 +347,9 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """
     columns = column_dictionary()
     return {
-        "Description": "Lesions, each with its own number; 26-connected, the largest first",
-        "Manual": False,
+        "Description": "Lesions, each with its own number; 26-connected, the largest first"
+        + method.without(),
+        **_by_hand(method),
         **origin.keys(),
         **method.keys(),
         **{name: columns[name] for name in dseg_columns() if name not in _DSEG_OWN},

@@ -47,6 +47,10 @@ class Visit:
         Choices that were made on the way, one sentence each.
     problem : str
         Why the visit will fail, where that is known before it is run.
+    lesion_mask : Path or None
+        A mask that replaces the networks.
+    exclude_masks : tuple of Path
+        Masks of what is no lesion.
 
     Examples
     --------
@@ -67,6 +71,8 @@ class Visit:
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem: str = ""
+    lesion_mask: Path | None = None
+    exclude_masks: tuple[Path, ...] = ()
 
     @property
     def key(self) -> str:

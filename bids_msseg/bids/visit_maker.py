@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,24 @@ from bids_msseg.bids.index import (
     may_read,
 )
 from bids_msseg.bids.inherit import SidecarReader
-from bids_msseg.bids.reuse import find_brain_mask
+from bids_msseg.bids.reuse import (
+    FoundMask,
+    find_brain_mask,
+    find_exclude_masks,
+    find_lesion_mask,
+    same_grid,
+)
 from bids_msseg.bids.visit import (
     CONTRASTS,
     Skipped,
     Visit,
     name_entities,
     visit_key,
+)
+
+_MASK_HINT = (
+    "name it sub-<label>[_ses-<label>]_space-FLAIR_label-L_mask.nii.gz in a derivative dataset, "
+    "or give a pattern with {subject}, and with {session} where the visit has one"
 )
 
 
@@ -35,6 +46,8 @@ class VisitMaker:
     derivatives: Mapping[str, Path]
     sidecars: SidecarReader
     unwanted: Sequence[str]
+    lesion_masks: Mapping[str, Path] = field(default_factory=dict)
+    exclude_masks: Mapping[str, Path] = field(default_factory=dict)
 
     def make(self, folder: AnatFolder) -> Visit | Skipped:
         """Choose the images of a folder, and say why where there is no visit."""
@@ -60,8 +73,16 @@ class VisitMaker:
             notes += choice.notes
             problems += [choice.problem] if choice.problem else []
         found = find_brain_mask(used["FLAIR"], participant, session, self.derivatives)
-        if found.missing:
-            return self._not_fetched(visit, found.missing)
+        given = self._given_mask(visit, used["FLAIR"])
+        excluded = find_exclude_masks(used["FLAIR"], *visit, self.exclude_masks)
+        masks = (found, given, *excluded)
+        missing = next((one.missing for one in masks if one.missing), None)
+        if missing:
+            return self._not_fetched(visit, missing)
+        if self.lesion_masks and given.mask is None:
+            return Skipped(*visit, given.note, _MASK_HINT)
+        drawn = [one.mask for one in (given, *excluded) if one.mask]
+        problems += _off_grid(drawn, used["FLAIR"])
         metadata, unread = self._metadata(used)
         return Visit(
             participant,
@@ -72,9 +93,16 @@ class VisitMaker:
             _name_entities_of(used["FLAIR"]),
             found.mask,
             metadata,
-            (*notes, *([found.note] if found.note else []), *unread),
+            (*notes, *(one.note for one in masks if one.note), *unread),
             "; ".join(problems),
+            given.mask,
+            tuple(one.mask for one in excluded if one.mask),
         )
+
+    def _given_mask(self, visit: VisitId, flair: Path) -> FoundMask:
+        if not self.lesion_masks:
+            return FoundMask()
+        return find_lesion_mask(flair, *visit, self.lesion_masks)
 
     def _candidates(self, visit: VisitId) -> tuple[dict[str, list[Path]], dict[str, list[str]]]:
         """List by role the images that may be this visit's, and what is said of the others."""
@@ -137,6 +165,15 @@ class VisitMaker:
         what = f"found: {listing(found)}" if found else "no images in its anat folder"
         hint = f"add a FLAIR, or leave {visit_key(participant, session)} out"
         return Skipped(participant, session, f"no FLAIR ({what})", hint)
+
+
+def _off_grid(masks: Sequence[Path], flair: Path) -> list[str]:
+    """Say which masks will be refused; a pipe is not opened, as it would not answer."""
+    return [
+        f"{mask.name} is not on the grid of the FLAIR"
+        for mask in masks
+        if not (mask.is_file() and same_grid(mask, flair))
+    ]
 
 
 def _may_open(image: Path) -> bool:

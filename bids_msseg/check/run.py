@@ -181,7 +181,7 @@ def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit, threa
         cut=Cut(threshold, asked.min_lesion_volume),
         draws=plan.draws,
         seed=asked.random_seed,
-        fingerprint=fingerprint(visit, settings, header.sha256, PROGRAM),
+        fingerprint=fingerprint(visit, settings, header.sha256, PROGRAM).results,
         settings=settings,
     )
 

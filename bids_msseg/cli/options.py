@@ -55,6 +55,21 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="use the brain masks of these; or NAME=PATH",
     )
+    group.add_argument(
+        "--lesion-masks",
+        metavar="PATH..",
+        nargs="+",
+        action="extend",
+        help="lesion masks in place of the nets: a dataset or a pattern with {subject} and "
+        "{session}; or NAME=PATH",
+    )
+    group.add_argument(
+        "--exclude-masks",
+        metavar="PATH..",
+        nargs="+",
+        action="extend",
+        help="masks of what is no MS lesion, found alike; optional for each visit",
+    )
 
 
 def add_processing_options(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +108,13 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--min-lesion-volume", metavar="MM3", help="drop smaller lesions, in mm³ [3]"
+    )
+    group.add_argument(
+        "--mask-values",
+        metavar="any|N..",
+        nargs="+",
+        action="extend",
+        help="values of given lesion masks that are lesion [any above zero]",
     )
     group.add_argument(
         "--skull-stripped", metavar="ANSWER", help="skulls are removed: auto, yes or no [auto]"

@@ -92,11 +92,18 @@ def _check_inputs(config: RunConfig) -> None:
             f"there is no dataset folder {config.bids_dir}",
             hint="correct BIDS_DIR, or mount it into the container",
         )
-    for name, folder in config.query.derivatives.items():
-        if not _is_folder(folder):
-            raise NoInputError(
-                f"there is no folder {folder}", hint=f"correct --derivatives {name}=PATH"
-            )
+    query = config.query
+    for option, places in (
+        ("--derivatives", query.derivatives),
+        ("--lesion-masks", query.lesion_masks),
+        ("--exclude-masks", query.exclude_masks),
+    ):
+        for name, place in places.items():
+            folder = option_files.pattern_root(place)
+            if not _is_folder(folder):
+                raise NoInputError(
+                    f"there is no folder {folder}", hint=f"correct {option} {name}=PATH"
+                )
 
 
 def _is_folder(path: Path) -> bool:
@@ -317,6 +324,7 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--qc", metavar="DIR", help="decisions that readers saved in the pages, for group"
     )
+    add_switch(group, "threshold-sweep", "loads at thresholds .1 to .9, too, for group")
     add_switch(group, "stop-on-first-crash", "end when one visit fails")
     add_switch(group, "resource-monitor", "record CPU and memory of every step")
     group.add_argument("--notrack", action="store_true", help="no effect: nothing is ever tracked")

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from bids_msseg.errors import DataError
 from bids_msseg.evaluation.figures import MIN_VOLUME, Masks, Row, figures, lesion_rows
 from bids_msseg.evaluation.files import Pair
-from bids_msseg.evaluation.mask_values import MaskValues, lesion_voxels
 from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.register import register_affine
 from bids_msseg.imaging.resample import inverse, mask_onto, resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
 from bids_msseg.lesions.calibration import Reliability, reliability
+from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 from bids_msseg.lesions.regions import Region, region_map
 from bids_msseg.reports.evaluation_data import Case
 

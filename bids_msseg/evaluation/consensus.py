@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg.errors import DataError, ExitCode, MssegError, NoInputError
-from bids_msseg.evaluation.mask_values import MaskValues
+from bids_msseg.lesions.mask_values import MaskValues
 
 if TYPE_CHECKING:
     from bids_msseg.evaluation.raters import RatedVisit

@@ -20,11 +20,11 @@ from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.sidecars import bids_uri, link_name
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, UsageError
-from bids_msseg.evaluation.mask_values import MaskValues
 from bids_msseg.evaluation.raters import RatedVisit, describe
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.lesions.consensus import METHODS, Consensus, LeftOut, Method, Score
+from bids_msseg.lesions.mask_values import MaskValues
 
 Row = dict[str, Any]
 

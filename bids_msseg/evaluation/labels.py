@@ -23,10 +23,10 @@ from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import is_newer, write_atomic, write_json
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.errors import NoInputError
-from bids_msseg.evaluation.mask_values import ANY, MaskValues, lesion_voxels
 from bids_msseg.evaluation.raters import LABELS, choose_raters, read_on_one_grid
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.consensus import fuse_masks
+from bids_msseg.lesions.mask_values import ANY, MaskValues, lesion_voxels
 
 LOGGER = logging.getLogger("bids_msseg")
 

@@ -19,14 +19,14 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from bids_msseg.bids.dataset import APP
+from bids_msseg.bids.reuse import LESION_LABELS
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
-from bids_msseg.evaluation.mask_values import MaskValues, lesion_voxels
 from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 
 LOGGER = logging.getLogger("bids_msseg")
-LABELS = ("L", "lesion")
-"""Values of ``label-`` that mean lesion; BIDS advises the first, the second is as common."""
+LABELS = LESION_LABELS
 NO_RATERS = frozenset(
     {"brain", "candidate", "candidates", "rejected", "consensus", "majority", "staple"}
     | {"lopstaple"}

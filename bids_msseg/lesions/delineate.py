@@ -13,6 +13,7 @@ from bids_msseg.lesions.instances import label_lesions
 REJECTED_BY_REFINEMENT = "refinement"
 REJECTED_BY_SIZE = "size"
 REJECTED_BY_PLACE = "extracerebral"
+REJECTED_BY_MASK = "excluded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,9 @@ class Delineation:
         Rejected candidates 1..m, by decreasing volume.
     reasons : tuple of str
         Why each was rejected: ``refinement`` (the refinement net does not hold it for a lesion),
-        ``size`` (what is left of it is smaller than the smallest lesion) or ``extracerebral``
-        (half of it or more lies outside the brain).
+        ``size`` (what is left of it is smaller than the smallest lesion), ``extracerebral`` (half
+        of it or more lies outside the brain) or ``excluded`` (an exclusion mask holds voxels
+        of it that reached the threshold).
     """
 
     lesions: NDArray[np.int32]
@@ -44,6 +46,7 @@ def delineate(
     threshold: float,
     min_volume: float,
     extracerebral: NDArray[np.bool_] | None = None,
+    removed: NDArray[np.bool_] | None = None,
 ) -> Delineation:
     """Cut a probability into lesions and account for every candidate.
 
@@ -62,6 +65,8 @@ def delineate(
     extracerebral : ndarray of bool, shape (X, Y, Z), optional
         Where no lesion can be. It only gives the reason: the probability has to be cleared there
         with :func:`clear_extracerebral`.
+    removed : ndarray of bool, shape (X, Y, Z), optional
+        Where an exclusion mask took what reached the threshold. It only gives the reason, too.
 
     Returns
     -------
@@ -86,11 +91,55 @@ def delineate(
     small = np.zeros(int(rejected.max(initial=0)) + 1, bool)
     small[np.unique(rejected[over])] = True
     astray = np.zeros_like(small) if extracerebral is None else _mostly(rejected, extracerebral)
+    taken = np.zeros_like(small)
+    if removed is not None:
+        taken[np.unique(rejected[removed])] = True
     reasons = tuple(
-        REJECTED_BY_PLACE if outside else REJECTED_BY_SIZE if cut else REJECTED_BY_REFINEMENT
-        for outside, cut in zip(astray[1:], small[1:], strict=True)
+        _reason(*flags) for flags in zip(astray[1:], taken[1:], small[1:], strict=True)
     )
     return Delineation(lesions, rejected, reasons)
+
+
+def _reason(outside: bool, excluded: bool, small: bool) -> str:
+    if outside:
+        return REJECTED_BY_PLACE
+    if excluded:
+        return REJECTED_BY_MASK
+    return REJECTED_BY_SIZE if small else REJECTED_BY_REFINEMENT
+
+
+def excluded_voxels(
+    probability: NDArray[np.floating],
+    excluded: NDArray[np.bool_],
+    *,
+    voxel_volume: float,
+    threshold: float,
+    min_volume: float,
+) -> NDArray[np.bool_]:
+    """Find the lesion voxels that lie in an exclusion mask.
+
+    Parameters
+    ----------
+    probability, voxel_volume, threshold, min_volume
+        As for :func:`delineate`.
+    excluded : ndarray of bool, shape (X, Y, Z)
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Examples
+    --------
+    >>> p = np.array([0.9, 0.9, 0.0, 0.9, 0.2]).reshape(5, 1, 1)
+    >>> mask = np.array([0, 1, 1, 1, 1], bool).reshape(5, 1, 1)
+    >>> cut = {"voxel_volume": 1.0, "threshold": 0.5, "min_volume": 2.0}
+    >>> excluded_voxels(p, mask, **cut).ravel().astype(int)
+    array([0, 1, 0, 0, 0])
+    """
+    lesions = label_lesions(
+        probability >= threshold, voxel_volume=voxel_volume, min_volume=min_volume
+    )
+    return (lesions > 0) & excluded
 
 
 def clear_extracerebral(

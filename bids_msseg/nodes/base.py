@@ -15,15 +15,19 @@ from nipype.interfaces.base import (
     BaseInterface,
     BaseInterfaceInputSpec,
     Bunch,
+    File,
     TraitedSpec,
     isdefined,
     traits,
 )
 
 from bids_msseg import __version__
+from bids_msseg.bids.files import plain
 from bids_msseg.errors import IoError, MssegError, TemporaryError
+from bids_msseg.nodes.intermediate import stored_outputs
 
 FAILURE_FILE = "failure.json"
+OUTPUTS_FILE = "outputs.json"
 
 
 class StepInputs(BaseInterfaceInputSpec):  # type: ignore[misc]
@@ -32,6 +36,7 @@ class StepInputs(BaseInterfaceInputSpec):  # type: ignore[misc]
     threads = traits.Int(1, usedefault=True, nohash=True, desc="threads the step may use")
     measure = traits.Bool(False, usedefault=True, nohash=True, desc="measure memory and CPU time")
     version = traits.Str(__version__, usedefault=True, desc="another one runs the step again")
+    stored = File(desc="archive of an earlier run: the outputs are read from it, not computed")
 
 
 class StepOutputs(TraitedSpec):  # type: ignore[misc]
@@ -41,6 +46,7 @@ class StepOutputs(TraitedSpec):  # type: ignore[misc]
     seconds = traits.Float(desc="wall time in s")
     cpu_seconds = traits.Float(desc="CPU time of all threads in s, where measured")
     memory_gb = traits.Float(desc="peak resident memory of the process in GiB, where measured")
+    outputs_file = File(desc="JSON of all outputs, where they were computed")
 
 
 class Step(BaseInterface):  # type: ignore[misc]
@@ -62,14 +68,15 @@ class Step(BaseInterface):  # type: ignore[misc]
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Do the step below ``folder`` and return its outputs."""
 
+    def _check_mandatory_inputs(self) -> None:
+        """Ask for nothing where the outputs are read from an archive."""
+        if not isdefined(self.inputs.stored):
+            super()._check_mandatory_inputs()
+
     def _run_interface(self, runtime: Bunch) -> Bunch:
         folder = Path(runtime.cwd)
-        values = {name: value for name, value in self.inputs.get().items() if isdefined(value)}
-        begun, busy = time.monotonic(), time.process_time()
-        if self.inputs.measure:
-            _forget_peak()
         try:
-            self._results = self.work(folder, **values)
+            self._results = self._find(folder)
         except Exception as error:
             leave_failure(folder, explained(error))
             raise
@@ -77,12 +84,24 @@ class Step(BaseInterface):  # type: ignore[misc]
             # nipype would take it for a failure of this node and go on with the next one
             self.interruption = error
             raise
-        self._results.setdefault("notes", [])
-        self._results["seconds"] = round(time.monotonic() - begun, 3)
-        if self.inputs.measure:
-            self._results["cpu_seconds"] = round(time.process_time() - busy, 3)
-            self._results["memory_gb"] = round(_peak_gb(), 3)
         return runtime
+
+    def _find(self, folder: Path) -> dict[str, Any]:
+        """Do the step and measure it, or read what an earlier run has found."""
+        if isdefined(self.inputs.stored):
+            return stored_outputs(Path(self.inputs.stored), folder.name, folder)
+        values = {name: value for name, value in self.inputs.get().items() if isdefined(value)}
+        begun, busy = time.monotonic(), time.process_time()
+        if self.inputs.measure:
+            _forget_peak()
+        found: dict[str, Any] = {"notes": [], **self.work(folder, **values)}
+        found["seconds"] = round(time.monotonic() - begun, 3)
+        if self.inputs.measure:
+            found["cpu_seconds"] = round(time.process_time() - busy, 3)
+            found["memory_gb"] = round(_peak_gb(), 3)
+        target = folder / OUTPUTS_FILE
+        target.write_text(json.dumps(plain(found)), encoding="utf-8")
+        return {**found, "outputs_file": str(target)}
 
     def _list_outputs(self) -> dict[str, Any]:
         return dict(self._results)

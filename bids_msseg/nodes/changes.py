@@ -161,11 +161,17 @@ class _Images:
         table = output_path(out_dir, visit, desc="lesions", suffix="stats", extension=".tsv")
         rows = [row for row in read_tsv(table) if row.get("status", "kept") == "kept"]
         threshold = record.options.get("threshold")
+        labels = load_volume(name(suffix="dseg", seg="lesions"), np.int32)
+        if record.lesion_mask:
+            # a given mask is sure of every voxel
+            probability = labels.with_data((labels.data > 0).astype(np.float32))
+        else:
+            probability = load_volume(name(suffix="probseg", label="L"))
         return cls(
             flair=load_volume(name(suffix="FLAIR", desc="preproc")),
             brain=load_volume(name(suffix="mask", desc="brain"), np.uint8),
-            probability=load_volume(name(suffix="probseg", label="L")),
-            labels=load_volume(name(suffix="dseg", seg="lesions"), np.int32),
+            probability=probability,
+            labels=labels,
             table={int(row["index"]): row for row in rows},
             threshold=float(threshold) if isinstance(threshold, (int, float)) else 0.5,
         )

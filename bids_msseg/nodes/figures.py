@@ -13,17 +13,19 @@ from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.reports.drawing import draw_visit
 
 
 class _DrawInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
-    flair_file = File(exists=True, mandatory=True, desc="with skull, on the FLAIR as acquired")
+    flair_file = File(
+        exists=True, mandatory=True, desc="with a rim around the brain, on the FLAIR as acquired"
+    )
     brain_file = File(exists=True, mandatory=True)
     labels_file = File(exists=True, mandatory=True)
     rejected_file = File(exists=True, mandatory=True)
-    anatomy_file = File(exists=True, desc="of the cascade: classes on the FLAIR as acquired")
+    anatomy_file = File(exists=True, desc="classes on the FLAIR as acquired")
     moving_files = traits.List(traits.Str, desc="images on the FLAIR grid")
     moving_names = traits.List(traits.Str)
     left_out = traits.List(traits.Str, desc="contrasts that could not be aligned")
@@ -48,8 +50,10 @@ class DrawFigures(Step):
         names, files = inputs.get("moving_names", []), inputs.get("moving_files", [])
         flair = load_volume(inputs["flair_file"])
         moving = {n: load_volume(f) for n, f in zip(names, files, strict=True)}
+        anatomy = None
+        if "anatomy_file" in inputs:
+            anatomy = load_volume(inputs["anatomy_file"], np.uint8)
         doubtful = list(inputs.get("left_out", []))
-        has_anatomy = "anatomy_file" in inputs
         if not inputs["template_trusted"]:
             moving[EMBEDDED] = _template_on(flair, Path(inputs["template_transform"]))
             doubtful.append(EMBEDDED)
@@ -60,7 +64,7 @@ class DrawFigures(Step):
             brain=load_volume(inputs["brain_file"]),
             lesions=load_volume(inputs["labels_file"]),
             rejected=load_volume(inputs["rejected_file"]),
-            anatomy=load_volume(inputs["anatomy_file"], np.uint8) if has_anatomy else None,
+            anatomy=anatomy,
             moving=moving,
             doubtful=doubtful,
         )

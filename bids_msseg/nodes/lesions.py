@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,19 +18,28 @@ from bids_msseg.imaging.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
+from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
 from bids_msseg.pipeline.filling import fill_image
+from bids_msseg.pipeline.given_masks import read_exclusion_masks, read_given_mask
 from bids_msseg.pipeline.lesions import (
     MAPS,
     Grid,
+    VisitLesions,
     contrast_on_grid,
+    describe_lesions,
     find_lesions,
     mask_on_grid,
 )
+from bids_msseg.reports.slices import within_mm
 from bids_msseg.spaces import AtlasChoice
 
 LABEL_MAPS = ("extracerebral", "regions")
+OUTSIDE_SHARE = 0.1
+"""Of a given lesion mask that may lie outside the brain without a note."""
+GREY_LEVELS = 1023
+"""Of an image for figures, up to its bright voxels; it is stored among intermediate results."""
 
 
 class _DelineateInputs(StepInputs):
@@ -47,10 +57,11 @@ class _DelineateInputs(StepInputs):
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )
     extracerebral_file = File(desc="where no lesion can be, on the conformed FLAIR")
+    exclusion_files = traits.List(traits.Str, desc="masks of no lesion, on the grid of the FLAIR")
 
 
 class _DelineateOutputs(StepOutputs):
-    probability_file = File(desc="without extra-cerebral lesions, 1 mm working grid")
+    probability_file = File(desc="without extra-cerebral and excluded lesions, 1 mm working grid")
     probseg_file = File()
     labels_file = File(desc="lesions 1..n")
     mask_file = File()
@@ -59,6 +70,7 @@ class _DelineateOutputs(StepOutputs):
     brain_file = File(desc="brain mask on the FLAIR as acquired")
     ventricles_file = File(desc="lateral and third ventricles that the regions follow")
     table_file = File(desc="JSON: one object a lesion, kept and rejected")
+    excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
 
 
 class Delineate(Step):
@@ -78,6 +90,7 @@ class Delineate(Step):
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
             own_ventricles=inputs["own_ventricles"],
+            excluded=_excluded(grid, inputs),
         )
         final = str(inputs["probability_file"])
         if found.cleared is not None:
@@ -85,8 +98,93 @@ class Delineate(Step):
             save_volume(found.cleared, final)
         table = folder / "lesions.json"
         table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
-        outputs = _save(folder, grid, found.maps)
+        outputs = {**_save(folder, grid, found.maps), **_taken(found)}
         return {**outputs, "table_file": str(table), "probability_file": final}
+
+
+class _GivenInputs(StepInputs):
+    flair_file = File(exists=True, mandatory=True, desc="FLAIR as acquired: the grid")
+    lesion_file = File(mandatory=True, desc="given lesion mask, on the grid of the FLAIR")
+    values = traits.List(traits.Int, desc="of the mask that are lesion; else any above zero")
+    mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
+    template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
+    min_volume = traits.Float(mandatory=True, desc="mm³")
+    regions_file = File(desc="this brain's map of regions; the template's where not given")
+    own_ventricles = traits.Bool(
+        False, usedefault=True, desc="the map's ventricles are this brain's own"
+    )
+    exclusion_files = traits.List(traits.Str, desc="masks of no lesion, on the grid of the FLAIR")
+
+
+class _GivenOutputs(StepOutputs):
+    probability_file = File(desc="1 in lesions, to be brought into other spaces")
+    labels_file = File(desc="lesions 1..n")
+    mask_file = File()
+    rejected_file = File(desc="parts of the mask that are no lesions, 1..m")
+    brain_file = File(desc="brain mask on the FLAIR as acquired")
+    ventricles_file = File(desc="lateral and third ventricles that the regions follow")
+    table_file = File(desc="JSON: one object a lesion, kept and rejected")
+    estimate_file = File(desc="JSON: why there is no interval of the load")
+    excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
+
+
+class TakeGivenMask(Step):
+    """List the lesions of a mask that replaces the networks."""
+
+    input_spec = _GivenInputs
+    output_spec = _GivenOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write maps and table."""
+        grid, values = Grid.of(Path(inputs["flair_file"])), inputs.get("values")
+        lesions, note = read_given_mask(
+            Path(inputs["lesion_file"]),
+            grid,
+            what="lesion mask",
+            values=tuple(values) if values else None,
+        )
+        files = {name: f"{name}_file" for name in ("mask", "regions")}
+        found = describe_lesions(
+            grid,
+            lesions,
+            StoredVolumes({n: inputs[f] for n, f in files.items() if f in inputs}, LABEL_MAPS),
+            read_itk_affine(Path(inputs["template_transform"])),
+            min_volume=inputs["min_volume"],
+            own_ventricles=inputs["own_ventricles"],
+            excluded=_excluded(grid, inputs),
+        )
+        table, estimate = folder / "lesions.json", folder / "estimate.json"
+        table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
+        reason = "the lesion mask was given, so there is no probability"
+        estimate.write_text(json.dumps({"reason": reason}), encoding="utf-8")
+        probability = folder / "probability.nii.gz"
+        soft = found.maps["mask"].astype(np.float32)
+        save_volume(grid.frame.with_data(soft), probability)
+        return {
+            **_save(folder, grid, found.maps),
+            **_taken(found),
+            "table_file": str(table),
+            "estimate_file": str(estimate),
+            "probability_file": str(probability),
+            "notes": [one for one in (note, _outside(lesions, found.maps["brain"])) if one],
+        }
+
+
+def _excluded(grid: Grid, inputs: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    files = inputs.get("exclusion_files")
+    return read_exclusion_masks([Path(file) for file in files], grid) if files else None
+
+
+def _taken(found: VisitLesions) -> dict[str, Any]:
+    return {} if found.excluded_ml is None else {"excluded_ml": found.excluded_ml}
+
+
+def _outside(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
+    """Say where a given mask may be that of another image."""
+    share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
+    if share < OUTSIDE_SHARE:
+        return ""
+    return f"{share:.0%} of the lesion mask lies outside the brain: is it of this visit?"
 
 
 def _save(folder: Path, grid: Grid, maps: Mapping[str, NDArray[Any]]) -> dict[str, str]:
@@ -105,7 +203,8 @@ class _GridInputs(StepInputs):
     left_out_file = File(exists=True, desc="shown in its stead, blurred")
     reference_file = File(exists=True, mandatory=True, desc="its stored grid is the target")
     transform_file = File(desc="target world to source world")
-    brain_file = File(desc="set to zero outside; on the target grid")
+    mask_file = File(desc="brain on the conformed FLAIR: zero where there is none")
+    rim_mm = traits.Float(0.0, usedefault=True, desc="shown around the brain")
 
 
 class _GridOutputs(StepOutputs):
@@ -113,7 +212,7 @@ class _GridOutputs(StepOutputs):
 
 
 class OntoGrid(Step):
-    """Bring a contrast onto the FLAIR as acquired, brain only."""
+    """Bring a contrast onto the FLAIR as acquired: the brain, or for figures also a rim."""
 
     input_spec = _GridInputs
     output_spec = _GridOutputs
@@ -127,11 +226,33 @@ class OntoGrid(Step):
         left_out = "in_file" not in inputs
         image = load_volume(inputs["left_out_file" if left_out else "in_file"])
         data = contrast_on_grid(grid, image, transform=move, left_out=left_out)
-        if "brain_file" in inputs:
-            data = np.where(load_volume(inputs["brain_file"]).data > 0, data, np.float32(0))
+        if "mask_file" in inputs:
+            inside = grid.take(load_volume(inputs["mask_file"])) >= 0.5
+            shown = _with_rim(inside, inputs["rim_mm"], grid.frame.spacing)
+            data = np.where(shown, data, np.float32(0))
+        stored: NDArray[Any] = _in_levels(data) if inputs["rim_mm"] else data
         target = folder / "on_flair.nii.gz"
-        save_volume(grid.frame.with_data(data), target)
+        save_volume(grid.frame.with_data(stored), target)
         return {"out_file": str(target)}
+
+
+def _with_rim(
+    inside: NDArray[np.bool_], rim_mm: float, spacing: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Add what lies near a mask."""
+    if not rim_mm:
+        return inside
+    box = bounding_box(inside, margin=math.ceil(rim_mm / float(spacing.min())))
+    shown = np.zeros_like(inside)
+    shown[box] = within_mm(inside[box], rim_mm, spacing)
+    return shown
+
+
+def _in_levels(data: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Round to grey levels: figures show no more, and what remains of the noise is small."""
+    bright = float(np.percentile(data[data > 0], 99.9)) if (data > 0).any() else 1.0
+    most = np.iinfo(np.int16).max
+    return np.clip(np.rint(data * (GREY_LEVELS / bright)), 0, most).astype(np.int16)
 
 
 class _SpaceInputs(StepInputs):

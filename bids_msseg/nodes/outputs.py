@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,9 +14,7 @@ from nipype.interfaces.base import File, traits
 from bids_msseg.bids import sidecars
 from bids_msseg.bids.derivatives import (
     ATLASES,
-    NOTHING_ELSE,
     OUTPUTS,
-    Extras,
     Output,
     filled,
     mask_in,
@@ -25,10 +23,10 @@ from bids_msseg.bids.derivatives import (
     unasked_files,
 )
 from bids_msseg.bids.files import publish, write_json, write_tsv
-from bids_msseg.bids.paths import lesion_roi_path
+from bids_msseg.bids.paths import intermediate_path, lesion_roi_path
 from bids_msseg.bids.record import VisitRecord, write_record
-from bids_msseg.bids.record_values import ContrastUse, ModelUse
-from bids_msseg.bids.sidecars import Method, Origin, bids_uri, template_uri
+from bids_msseg.bids.record_values import ContrastUse
+from bids_msseg.bids.sidecars import Origin, template_uri
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import load_volume
@@ -36,98 +34,25 @@ from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.nodes.trust import VisitJudgement
-from bids_msseg.reports.methods import methods_paragraph
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What the last node knows before anything has run.
-
-    Attributes
-    ----------
-    visit : Visit
-    out_dir, bids_dir : path
-    derivatives : mapping of str to path
-        Further datasets that sidecars may name.
-    model : ModelUse
-    candidate_threshold, threshold, min_lesion_volume : float
-        Operating point; the volume in mm³. Another segmenter than the cascade has no threshold
-        of candidates.
-    options : mapping
-        Options that shape the result, for the record.
-    fingerprint : str
-        Digest of inputs, options and model.
-    versions : mapping of str to str
-    methods : str
-        The methods paragraph.
-    extras : Extras
-        What else the run was asked for.
-    """
-
-    visit: Visit
-    out_dir: Path
-    bids_dir: Path
-    model: ModelUse
-    candidate_threshold: float | None
-    threshold: float
-    min_lesion_volume: float
-    derivatives: Mapping[str, Path] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    methods: str = ""
-    extras: Extras = NOTHING_ELSE
-
-    def uri(self, path: Path) -> str:
-        """Name an input or output as BIDS URIs do."""
-        return bids_uri(path, {"raw": self.bids_dir, "": self.out_dir, **self.derivatives})
-
-    def sources(self) -> tuple[str, ...]:
-        """URIs of all contrasts used."""
-        return tuple(self.uri(path) for path in self.visit.contrasts.values())
-
-    def flair_origin(self, *sources: str) -> Origin:
-        """Origin of an output on the FLAIR grid."""
-        flair = self.uri(self.visit.flair)
-        return Origin(sources or self.sources(), flair, software=self.versions)
-
-    def method(self) -> Method:
-        """How lesions were found."""
-        return Method(self.model, self.threshold, self.min_lesion_volume, self.candidate_threshold)
-
-    def without(self, contrasts: Collection[str]) -> Delivery:
-        """Pass over contrasts that could not be aligned, as if the visit had none."""
-        if not contrasts:
-            return self
-        nothing: dict[str, Any] = {name.lower(): None for name in contrasts}
-        visit = replace(self.visit, **nothing)
-        methods = methods_paragraph(
-            list(visit.contrasts),
-            model=self.model.name,
-            sha256=self.model.sha256,
-            threshold=self.threshold,
-            min_lesion_volume=self.min_lesion_volume,
-            versions=self.versions,
-            other=None if self.model.is_cascade else self.model,
-        )
-        return replace(self, visit=visit, methods=methods)
 
 
 class _PublishInputs(StepInputs):
     delivery = traits.Any(mandatory=True, nohash=True)
     fingerprint = traits.Str(desc="makes the node run again when the delivery changes")
     table_file = File(exists=True, mandatory=True)
+    excluded_ml = traits.Float(desc="undefined without exclusion masks")
     quality_file = File(exists=True, mandatory=True)
     estimate_file = File(exists=True, mandatory=True)
     brain_file = File(exists=True, mandatory=True)
-    probseg_file = File(exists=True, mandatory=True)
+    probseg_file = File(exists=True, desc="where networks were run; so are the candidates")
     labels_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
-    candidates_file = File(exists=True, mandatory=True)
+    candidates_file = File(exists=True)
     rejected_file = File(exists=True, mandatory=True)
     ventricles_file = File(exists=True, mandatory=True)
-    anatomy_file = File(exists=True, desc="of the cascade; so is the next one")
+    anatomy_file = File(exists=True, desc="where networks were run")
     volumes_file = File(exists=True, desc="of the anatomy")
     brain_how = traits.Str(mandatory=True)
     preproc_files = traits.List(traits.Str, mandatory=True)
@@ -145,6 +70,7 @@ class _PublishInputs(StepInputs):
     step_notes = traits.List(traits.Any)
     step_seconds = traits.List(traits.Float)
     step_names = traits.List(traits.Str)
+    intermediate_file = File(desc="archive of what earlier steps have found, where it is new")
 
 
 class _PublishOutputs(StepOutputs):
@@ -174,11 +100,12 @@ class PublishVisit(Step):
         anatomy = _Anatomy.read(inputs["volumes_file"]) if "volumes_file" in inputs else None
         _publish_tables(delivery, rows, anatomy.volumes if anatomy else None)
         _publish_atlases(delivery, inputs.get("atlas_files", []))
+        _publish_intermediate(delivery, inputs)
         for path in unasked_files(delivery.out_dir, delivery.visit, delivery.extras):
             path.unlink(missing_ok=True)
         record = judged.mark(_record(delivery, given.visit, rows, inputs))
-        record = anatomy.mark(record) if anatomy else record
-        return {"record_file": str(write_record(delivery.out_dir, record))}
+        marked = record if anatomy is None else anatomy.mark(record)
+        return {"record_file": str(write_record(delivery.out_dir, marked))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,14 +151,14 @@ _BRAIN_METHODS = {
 
 
 def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
-    origin, method = delivery.flair_origin(), delivery.method()
+    origin, method = delivery.flair_origin(*delivery.lesion_sources()), delivery.method()
     given = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
     brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *given]))
     how = _BRAIN_METHODS[inputs["brain_how"]]
     contents = {
         "brain": sidecars.brain_mask_sidecar(brain, method=how),
-        "ventricles": sidecars.ventricle_mask_sidecar(origin),
-        "anatomy": sidecars.anatomy_sidecar(origin, method),
+        "ventricles": sidecars.ventricle_mask_sidecar(delivery.flair_origin()),
+        "anatomy": sidecars.anatomy_sidecar(delivery.flair_origin(), method),
         "probseg": sidecars.probseg_sidecar(origin, method),
         "labels": sidecars.dseg_sidecar(origin, method),
         "candidates": sidecars.candidates_sidecar(origin, method),
@@ -262,16 +189,17 @@ def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    sources = delivery.lesion_sources()
     names, files = _kept_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
         space, _, resolution = name.rpartition(" ")[2].partition(":res-")
         reference = _reference(delivery, space)
         if reference is not None:
-            origin = Origin(delivery.sources(), reference, software=delivery.versions)
+            origin = Origin(sources, reference, software=delivery.versions)
         else:
             grid = f"{resolution} (1 mm isotropic)" if resolution == "1" else resolution
             reference = template_uri(space, resolution or None)
-            origin = Origin(delivery.sources(), reference, grid, delivery.versions)
+            origin = Origin(sources, reference, grid, delivery.versions)
         content = sidecars.lesion_mask_sidecar(origin, delivery.method())
         _deliver(delivery, source, content, mask_in(space, resolution or None))
 
@@ -313,12 +241,13 @@ def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
 
 def _publish_filled(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
     names, files = _kept_names("filled_names", inputs), inputs.get("filled_files", [])
+    sources = dict.fromkeys((*delivery.sources(), *delivery.lesion_sources()))
     for name, source in zip(names, files, strict=True):
         reference = delivery.uri(delivery.visit.contrasts[name])
         said = delivery.visit.metadata.get(name, {}).get("SkullStripped")
         content = sidecars.filled_sidecar(
             name,
-            Origin(delivery.sources(), reference, software=delivery.versions),
+            Origin(tuple(sources), reference, software=delivery.versions),
             delivery.method(),
             skull_stripped=inputs["brain_how"] == "stripped" if said is None else bool(said),
         )
@@ -347,16 +276,23 @@ def _publish_atlases(delivery: Delivery, files: Iterable[str]) -> None:
     write_tsv(ATLASES.path(*place, ".tsv"), tuple(dictionary), rows)
 
 
+def _publish_intermediate(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+    if "intermediate_file" not in inputs:
+        return
+    visit = delivery.visit
+    target = intermediate_path(delivery.out_dir, visit.participant, visit.session)
+    publish(Path(inputs["intermediate_file"]), target, keep=True)
+
+
 def _record(
     delivery: Delivery, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
 ) -> VisitRecord:
     """Sum up; the visit has all contrasts, the delivery those that were used."""
-    load = summarise(rows)
+    load, mask = summarise(rows), delivery.visit.lesion_mask
     brain = load_volume(inputs["brain_file"])
     rejected = sum(row.status == "rejected" for row in rows)
-    flags: list[str] = []
-    for step, found in zip(inputs["step_names"], inputs["step_notes"], strict=True):
-        flags += [f"{step}: {note}" for note in found]
+    point = {"threshold": delivery.threshold, "candidate_threshold": delivery.candidate_threshold}
+    steps = zip(inputs["step_names"], inputs["step_notes"], strict=True)
     return VisitRecord(
         participant=delivery.visit.participant,
         session=delivery.visit.session,
@@ -364,27 +300,26 @@ def _record(
         status="ok",
         contrasts={name: _use(delivery, name, path) for name, path in visit.contrasts.items()},
         model=delivery.model,
-        options={
-            **delivery.options,
-            "threshold": delivery.threshold,
-            "candidate_threshold": delivery.candidate_threshold,
-        },
+        options={**delivery.options, **({} if mask else point)},
         brain_volume_ml=float((brain.data > 0).sum()) * brain.voxel_volume / 1000,
         lesion_load_ml=load.total_ml,
         lesion_count=load.n_lesions,
-        candidate_count=load.n_lesions + rejected,
+        candidate_count=None if mask else load.n_lesions + rejected,
         rejected_count=rejected,
         regions={
             region.label: (load.region_ml[region], load.region_count[region])
             for region in load.region_ml
         },
-        flags=tuple(flags),
+        flags=tuple(f"{step}: {note}" for step, found in steps for note in found),
         notes=delivery.visit.notes,
         timings_s=dict(zip(inputs["step_names"], inputs["step_seconds"], strict=True)),
         fingerprint=delivery.fingerprint,
         versions=delivery.versions,
         methods=delivery.methods,
         figures=_drawn(inputs.get("figure_files", [])),
+        lesion_mask=delivery.uri(mask) if mask else "",
+        exclude_masks=tuple(map(delivery.uri, delivery.visit.exclude_masks)),
+        excluded_ml=inputs.get("excluded_ml"),
     )
 
 
@@ -396,7 +331,8 @@ def _drawn(files: Iterable[str]) -> tuple[str, ...]:
 def _use(delivery: Delivery, contrast: str, path: Path) -> ContrastUse:
     x, y, z = check_header(path).spacing
     name = path.absolute().relative_to(delivery.bids_dir.absolute()).as_posix()
-    used, read = contrast in delivery.visit.contrasts, delivery.model.contrasts
+    used = contrast in delivery.visit.contrasts
+    read = delivery.model.contrasts if delivery.model else ()
     note = "" if not read or contrast in read else "the segmenter does not read it"
     if not used:
         note = "could not be aligned with FLAIR"

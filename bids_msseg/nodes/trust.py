@@ -98,16 +98,16 @@ class CheckImages(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write measures and faults, also those of earlier steps; the faults are notes too."""
-        known = _calibration(inputs.get("model_file"))
+        known = _calibration(Path(inputs["model_file"])) if "model_file" in inputs else None
         found = check_images(
             Stack.load(Path(inputs["stack_file"])),
             load_volume(inputs["mask_file"]),
             {c: check_header(Path(f)).spacing for c, f in inputs["contrasts"].items()},
-            training=known.training,
+            training=known.training if known else None,
             known_faults=inputs.get("known_faults", []),
         )
         faults = list(found.faults)
-        reason = known.reason if known.training is None else ""
+        reason = known.reason if known and known.training is None else ""
         content = {"measures": found.measures, "faults": faults, "reason": reason}
         return {"quality_file": _write(folder / "quality.json", content), "notes": faults}
 
@@ -133,7 +133,9 @@ class EstimateLoad(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the estimate, and the table again."""
-        known = _calibration(inputs.get("model_file"))
+        known = Calibration(reason="the errors of this segmenter are not known")
+        if "model_file" in inputs:
+            known = _calibration(Path(inputs["model_file"]))
         if inputs["fast"] and known.load is not None:
             known = known.of_fast()
         estimate: dict[str, Any] = {"reason": known.reason}
@@ -153,10 +155,7 @@ def _write(target: Path, content: object) -> str:
     return str(target)
 
 
-def _calibration(model_file: str | None) -> Calibration:
-    if model_file is None:
-        return Calibration(reason="the errors and the training of this segmenter are not known")
-    model = Path(model_file)
+def _calibration(model: Path) -> Calibration:
     return read_calibration(model, read_header(model).sha256)
 
 

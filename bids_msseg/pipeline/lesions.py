@@ -15,8 +15,13 @@ from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_bef
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume
 from bids_msseg.lesions.anatomy import OwnAnatomy, own_anatomy
-from bids_msseg.lesions.delineate import Delineation, clear_extracerebral, delineate
-from bids_msseg.lesions.load import LesionRow
+from bids_msseg.lesions.delineate import (
+    Delineation,
+    clear_extracerebral,
+    delineate,
+    excluded_voxels,
+)
+from bids_msseg.lesions.load import LesionRow, lesion_load_ml
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.lesions.regions import (
     OWN_PERIVENTRICULAR_MM,
@@ -64,13 +69,16 @@ class VisitLesions:
     rows : tuple of LesionRow
         Kept lesions, then rejected candidates.
     cleared : Volume or None
-        The probability without extra-cerebral lesions, on its own grid; None where there are
-        none.
+        The probability without extra-cerebral and excluded lesions, on its own grid; None where
+        there are none.
+    excluded_ml : float or None
+        Volume of the lesion voxels that an exclusion mask took; None without such a mask.
     """
 
     maps: Mapping[str, NDArray[Any]]
     rows: tuple[LesionRow, ...]
     cleared: Volume | None
+    excluded_ml: float | None = None
 
 
 def find_anatomy(
@@ -125,6 +133,7 @@ def find_lesions(
     threshold: float,
     min_volume: float,
     own_ventricles: bool = False,
+    excluded: NDArray[np.bool_] | None = None,
 ) -> VisitLesions:
     """Bring the probabilities onto the FLAIR as acquired and list every lesion there.
 
@@ -145,6 +154,8 @@ def find_lesions(
         mm³.
     own_ventricles : bool, default False
         The map's ventricles are this brain's own.
+    excluded : ndarray of bool, shape (X, Y, Z), optional
+        What is no lesion, on the FLAIR as acquired.
 
     Returns
     -------
@@ -153,6 +164,11 @@ def find_lesions(
     on_grid = {name: grid.take(maps[name]) for name in MAPS if name in maps}
     cleared = _cleared(maps, threshold)
     probability = on_grid["probability"] if cleared is None else grid.take(cleared)
+    cut = _cut(grid, threshold, min_volume)
+    probability, removed, excluded_ml = _exclude(probability, excluded, cut)
+    if excluded is not None:
+        source = maps["probability"] if cleared is None else cleared
+        cleared = _without(source, grid.frame.with_data(excluded))
     extracerebral: NDArray[np.bool_] | None = None
     if "extracerebral" in maps:
         extracerebral = grid.take(maps["extracerebral"]) >= 0.5
@@ -163,10 +179,9 @@ def find_lesions(
         probability,
         # what was cleared stays a candidate
         candidates | (on_grid["probability"] >= threshold),
-        voxel_volume=grid.frame.voxel_volume,
-        threshold=threshold,
-        min_volume=min_volume,
         extracerebral=extracerebral,
+        removed=removed,
+        **cut,
     )
     to_template = inverse(template_to_flair)
     anatomy = _anatomy(grid, to_template, maps)
@@ -174,14 +189,94 @@ def find_lesions(
     rows = _rows(found, grid, on_grid, to_template, where)
     results: dict[str, NDArray[Any]] = {
         "probseg": np.clip(probability, 0, 1),
+        "candidates": (candidates | (found.lesions > 0) | (found.rejected > 0)).astype(np.uint8),
+        **_label_maps(found, on_grid["mask"], anatomy),
+    }
+    return VisitLesions(results, tuple(rows), cleared, excluded_ml)
+
+
+def describe_lesions(
+    grid: Grid,
+    lesions: NDArray[np.bool_],
+    maps: Mapping[str, Volume],
+    template_to_flair: Affine,
+    *,
+    min_volume: float,
+    own_ventricles: bool = False,
+    excluded: NDArray[np.bool_] | None = None,
+) -> VisitLesions:
+    """List the lesions of a given mask, as :func:`find_lesions` does those of the networks.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the FLAIR as acquired.
+    lesions : ndarray of bool, shape (X, Y, Z)
+        On that grid.
+    maps : mapping of str to Volume
+        ``mask``, the brain, and where there is, ``regions``; as for :func:`find_lesions`.
+    template_to_flair : ndarray, shape (4, 4)
+        Template world mm to FLAIR world mm.
+    min_volume : float
+        mm³; smaller lesions are rejected.
+    own_ventricles : bool, default False
+        The map's ventricles are this brain's own.
+    excluded : ndarray of bool, shape (X, Y, Z), optional
+        What is no lesion, on the FLAIR as acquired.
+
+    Returns
+    -------
+    VisitLesions
+        Without ``probseg`` and ``candidates``; rows have no probabilities.
+    """
+    soft, cut = lesions.astype(np.float32), _cut(grid, 0.5, min_volume)
+    left, removed, excluded_ml = _exclude(soft, excluded, cut)
+    found = delineate(left, lesions, extracerebral=None, removed=removed, **cut)
+    to_template = inverse(template_to_flair)
+    anatomy = _anatomy(grid, to_template, maps)
+    where = _regions(anatomy, grid, own=own_ventricles)
+    results = _label_maps(found, grid.take(maps["mask"]), anatomy)
+    rows = _rows(found, grid, {}, to_template, where)
+    return VisitLesions(results, tuple(rows), None, excluded_ml)
+
+
+def _cut(grid: Grid, threshold: float, min_volume: float) -> dict[str, float]:
+    volume = grid.frame.voxel_volume
+    return {"voxel_volume": volume, "threshold": threshold, "min_volume": min_volume}
+
+
+def _without(source: Volume, excluded: Volume) -> Volume:
+    """Set a probability to zero inside a mask on another grid."""
+    inside = mask_onto(excluded, source.shape, source.affine)
+    return source.with_data(np.where(inside, source.data.dtype.type(0), source.data))
+
+
+def _exclude(
+    probability: NDArray[Any], excluded: NDArray[np.bool_] | None, cut: Mapping[str, float]
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None, float | None]:
+    """Set a probability to zero in a mask; say where it had reached the threshold, and how much.
+
+    Only of lesions that would be kept is the volume counted.
+    """
+    if excluded is None:
+        return probability, None, None
+    lesions = excluded_voxels(probability, excluded, **cut)
+    removed = excluded & (probability >= cut["threshold"])
+    # the voxels beside the mask stay as they are
+    left = np.where(excluded, probability.dtype.type(0), probability)
+    return left, removed, lesion_load_ml(lesions, cut["voxel_volume"])
+
+
+def _label_maps(
+    found: Delineation, brain: NDArray[Any], anatomy: NDArray[np.uint8]
+) -> dict[str, NDArray[Any]]:
+    return {
         "labels": found.lesions,
         "mask": (found.lesions > 0).astype(np.uint8),
-        "candidates": (candidates | (found.lesions > 0) | (found.rejected > 0)).astype(np.uint8),
         "rejected": found.rejected,
-        "brain": (on_grid["mask"] >= 0.5).astype(np.uint8),
+        "brain": (brain >= 0.5).astype(np.uint8),
         "ventricles": (anatomy == Anatomy.VENTRICLE).astype(np.uint8),
     }
-    return VisitLesions(results, tuple(rows), cleared)
 
 
 def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:
@@ -218,7 +313,7 @@ def _rows(
     to_template: Affine,
     where: NDArray[np.int8],
 ) -> list[LesionRow]:
-    """List kept lesions, then rejected candidates."""
+    """List kept lesions, then rejected candidates; without maps there are no probabilities."""
     rows: list[LesionRow] = []
     reasons = dict(enumerate(found.reasons, start=1))
     for labels, status in ((found.lesions, "kept"), (found.rejected, "rejected")):
@@ -226,7 +321,7 @@ def _rows(
             labels,
             grid.frame.affine,
             p_candidate=maps.get("candidate"),
-            p_refined=maps["probability"],
+            p_refined=maps.get("probability"),
             p_lesion=_means(labels, maps["lesion"]) if "lesion" in maps else None,
             region_map=where,
             template_affine=to_template,

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import Volume
 
+CANDIDATE_STEPS = 1024
+"""Of the candidate probability from 0 to 1: below a step it is 0, and takes no room on disk."""
+
 
 def segment_stack(
     stack: Stack, model: Path, *, device: str = "auto", fast: bool = False
@@ -28,10 +31,11 @@ def segment_stack(
     Returns
     -------
     dict of str to Volume
-        On the working grid: ``probability``, the final one; ``candidate``, CNN-1's;
-        ``lesion``, CNN-2's lesion probability of each candidate; ``candidates``, the voxels that
-        reached the candidate threshold; ``anatomy``, uint8 values of
-        :class:`bids_msseg.models.anatomy.Anatomy`, 0 outside the brain that CNN-1 sees.
+        On the working grid: ``probability``, the final one; ``candidate``, CNN-1's in
+        :data:`CANDIDATE_STEPS`, for means over lesions; ``lesion``, CNN-2's lesion probability of
+        each candidate; ``candidates``, the voxels that reached the candidate threshold;
+        ``anatomy``, uint8 values of :class:`bids_msseg.models.anatomy.Anatomy`, 0 outside the
+        brain that CNN-1 sees.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def segment_stack(
     brain = Volume(found.brain.mask, stack.affine)
     maps: dict[str, NDArray[Any]] = {
         "probability": found.probability,
-        "candidate": found.candidate,
+        "candidate": np.rint(found.candidate * CANDIDATE_STEPS) / np.float32(CANDIDATE_STEPS),
         "lesion": found.lesion,
         "candidates": found.candidates.astype(np.uint8),
         "anatomy": label_map(found.anatomy, stack.affine, brain),

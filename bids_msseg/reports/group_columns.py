@@ -315,6 +315,14 @@ def circumstance_columns() -> tuple[Column, ...]:
             "above the threshold that are too small or outside the brain",
             lambda one: one.rejected_count,
         ),
+        measured(
+            "excluded_ml",
+            "Volume of lesion that exclusion masks took; n/a without them",
+            lambda one: one.excluded_ml,
+            units="mL",
+            shown="excluded",
+            digits=2,
+        ),
         Column("contrasts", "Contrasts that the nets saw", _contrasts, shown="contrasts"),
         Column("flair_voxel_mm", "Voxel edges of FLAIR, x, y, z", _voxel, "mm", shown="FLAIR"),
         Column("model", "Name and version of the weights, or of another segmenter", _model),
@@ -323,6 +331,12 @@ def circumstance_columns() -> tuple[Column, ...]:
             f"First {SHA_DIGITS} digits of the SHA-256 of the weights, or of another segmenter's "
             "model and settings",
             lambda one: one.model and one.model.sha256[:SHA_DIGITS],
+        ),
+        Column(
+            "lesion_mask",
+            "Given mask that replaced the lesions of the networks; n/a without one",
+            lambda one: without_folders(one.lesion_mask),
+            shown="given mask",
         ),
         Column(
             "threshold",

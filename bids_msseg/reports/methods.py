@@ -33,6 +33,8 @@ def methods_paragraph(
     threshold: float,
     min_lesion_volume: float,
     versions: Mapping[str, str],
+    masks: str = "",
+    excluded: str = "",
     other: ModelUse | None = None,
 ) -> str:
     """Describe in words what was done to a visit.
@@ -42,12 +44,16 @@ def methods_paragraph(
     contrasts : sequence of str
         Contrasts used, FLAIR first.
     model, sha256 : str
-        Weights used.
+        Weights used; empty where no network was run.
     threshold : float
     min_lesion_volume : float
         In mm³.
     versions : mapping of str to str
         Software versions.
+    masks : str, default ""
+        Name of the given lesion masks that replaced the networks.
+    excluded : str, default ""
+        Names of the exclusion masks.
     other : ModelUse, optional
         What segmented in place of the cascade.
 
@@ -60,6 +66,14 @@ def methods_paragraph(
     >>> text = methods_paragraph(["FLAIR"], model="m", sha256="abc", threshold=0.5,
     ...                          min_lesion_volume=3.0, versions={"bids_msseg": "0.1.0"})
     >>> "only FLAIR was available" in text
+    True
+    >>> text = methods_paragraph(["FLAIR"], model="", sha256="", threshold=0.5,
+    ...                          min_lesion_volume=3.0, versions={}, masks="manual")
+    >>> "given masks manual" in text, "convolutional" in text
+    (True, False)
+    >>> text = methods_paragraph(["FLAIR"], model="m", sha256="abc", threshold=0.5, versions={},
+    ...                          min_lesion_volume=3.0, excluded="infarct")
+    >>> "exclusion masks infarct" in text
     True
     >>> other = ModelUse("X", "2", "abc", "command", "MIT", "Doe 2020", ("FLAIR",))
     >>> text = methods_paragraph(["FLAIR"], model="X", sha256="abc", threshold=0.5,
@@ -75,33 +89,37 @@ def methods_paragraph(
         else "FLAIR was the only contrast: only FLAIR was available. "
     )
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
-    cut = (
-        _networks(model, sha256, threshold)
-        if other is None
-        else _segmenter(other, contrasts, threshold)
+    done = "measured in given masks" if masks else "segmented"
+    networks = _networks(model, sha256) if model else ""
+    if other is not None:
+        networks = _segmenter(other, contrasts)
+    cut = _of_masks(masks, networks) if masks else networks + _of_threshold(threshold)
+    removed = (
+        f"Lesion voxels inside the exclusion masks {excluded} were removed before. "
+        if excluded
+        else ""
     )
     return (
-        "White-matter lesions were segmented with bids_msseg, a BIDS App built on pybids "
+        f"White-matter lesions were {done} with bids_msseg, a BIDS App built on pybids "
         "(Yarkoni 2019) and nipype (Gorgolewski 2011). The brain was found on FLAIR (deepbet; "
         f"Fisch 2024), unless the input was already skull-stripped. {aligned}"
         "Bias fields were removed inside the brain (N4; Tustison 2010). The ICBM 2009a symmetric "
         f"template (Fonov 2011) was fitted by an affine. {cut}26-connected components smaller "
-        f"than {min_lesion_volume:g} mm³ were left out. The result is for research and is no "
-        f"diagnosis. Software: {software}."
+        f"than {min_lesion_volume:g} mm³ were left out. {removed}The result is for research "
+        f"and is no diagnosis. Software: {software}."
     )
 
 
-def _networks(model: str, sha256: str, threshold: float) -> str:
+def _networks(model: str, sha256: str) -> str:
     return (
         "Contrasts were resampled to 1 mm in FLAIR "
         "space and expressed in standard deviations of the brain's own voxels. A cascade of two "
         "3-D convolutional networks, after the design of Valverde 2017, proposed candidates and "
-        f"then decided on each (model {model}, SHA-256 {sha256[:12]}). Voxels with a probability "
-        f"of at least {threshold:g} form the mask; "
+        f"then decided on each (model {model}, SHA-256 {sha256[:12]}). "
     )
 
 
-def _segmenter(other: ModelUse, contrasts: Sequence[str], threshold: float) -> str:
+def _segmenter(other: ModelUse, contrasts: Sequence[str]) -> str:
     """Say what found the lesions, and on which of the contrasts that there were."""
     read = [name for name in contrasts if name in other.contrasts] or list(contrasts)
     details = [f"SHA-256 of model and settings {other.sha256[:12]}"]
@@ -113,6 +131,15 @@ def _segmenter(other: ModelUse, contrasts: Sequence[str], threshold: float) -> s
     return (
         f"Contrasts were resampled to 1 mm in FLAIR space. Lesions were found on "
         f"{', '.join(read)} by {name}, not by the networks of bids_msseg "
-        f"({'; '.join(details)}). Voxels of the brain with a probability of at least "
-        f"{threshold:g} form the mask; "
+        f"({'; '.join(details)}). "
     )
+
+
+def _of_threshold(threshold: float) -> str:
+    return f"Voxels with a probability of at least {threshold:g} form the mask; "
+
+
+def _of_masks(masks: str, networks: str) -> str:
+    anatomy = "Only the anatomy that the first one found was used. " if networks else ""
+    none = "" if networks else " No network was run."
+    return f"{networks}{anatomy}Lesions are those of the given masks {masks}.{none} "

@@ -14,8 +14,8 @@ from typing import Any
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
-from bids_msseg.nodes.outputs import Delivery
-from bids_msseg.workflow.plan import step_label, visit_workflow_name
+from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.workflow.plan import step_label, workflow_name
 from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 
 TOP = "bids_msseg"
@@ -78,7 +78,7 @@ class Watch:
     def __init__(
         self, group: Sequence[Delivery], on_step: StepSeen | None, *, measure: bool
     ) -> None:
-        self._keys = {visit_workflow_name(d.visit): d.visit.key for d in group}
+        self._keys = {workflow_name(d): d.visit.key for d in group}
         self._on_step = on_step
         self._measure = measure
         self._begun: dict[str, float] = {}
@@ -194,4 +194,4 @@ def _quiet_nipype() -> Iterator[None]:
 
 def visit_folder(execution: Execution, delivery: Delivery) -> Path:
     """Return the folder of a visit's nodes."""
-    return execution.work_dir / TOP / visit_workflow_name(delivery.visit)
+    return execution.work_dir / TOP / workflow_name(delivery)

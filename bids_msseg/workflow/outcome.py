@@ -14,9 +14,9 @@ from typing import Any
 from bids_msseg.bids.record import read_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, explained
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.workflow.execution import NO_JOB, TOP, Ended, Execution, Usage, visit_folder
-from bids_msseg.workflow.plan import visit_workflow_name
+from bids_msseg.workflow.plan import workflow_name
 from bids_msseg.workflow.plugins import KILLED
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -78,7 +78,7 @@ def find_outcome(
     delivery: Delivery, execution: Execution, ended: Ended, crashes: set[Path]
 ) -> Outcome:
     """Look up how a visit ended: its record, which is written last of all, says whether well."""
-    name, visit = visit_workflow_name(delivery.visit), delivery.visit
+    name, visit = workflow_name(delivery), delivery.visit
     folder = visit_folder(execution, delivery)
     seconds, usage = ended.watch.seconds(name), ended.watch.usage(name)
     record = read_record(execution.out_dir, visit.participant, visit.session)
@@ -152,8 +152,7 @@ def _lack_of_room(ended: Ended, crash_files: Sequence[Path], execution: Executio
 def remove_crash_files(crashes: set[Path], group: Sequence[Delivery]) -> None:
     """Remove the crash files of visits that a signal has stopped."""
     for delivery in group:
-        visit = delivery.visit
-        for path in take_crash_files(crashes, visit_workflow_name(visit), visit.key):
+        for path in take_crash_files(crashes, workflow_name(delivery), delivery.visit.key):
             path.unlink(missing_ok=True)
 
 

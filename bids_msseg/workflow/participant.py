@@ -5,20 +5,20 @@ Each factory takes only what it uses, by keyword, and returns an unconnected pie
 
 from __future__ import annotations
 
-from nipype.interfaces.utility import Merge
-from nipype.pipeline.engine import Node, Workflow
+from nipype.pipeline.engine import Workflow
 
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
-from bids_msseg.nodes.figures import DrawFigures
+from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.intermediate import stored_steps
 from bids_msseg.nodes.lesions import (
     Delineate,
     FillLesions,
     MaskInSpace,
     MeasureRegions,
     OntoGrid,
+    TakeGivenMask,
 )
-from bids_msseg.nodes.outputs import Delivery, PublishVisit
 from bids_msseg.nodes.preprocess import (
     BuildStack,
     CheckBrain,
@@ -31,9 +31,11 @@ from bids_msseg.nodes.preprocess import (
 from bids_msseg.nodes.segment import Segment, SegmentByOther
 from bids_msseg.nodes.trust import CheckImages, EstimateLoad
 from bids_msseg.pipeline.brain import brain_device
+from bids_msseg.reports.figures import WIDE_RIM_MM
 from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
-from bids_msseg.workflow.plan import Settings, VisitPlan, gather, visit_workflow_name
+from bids_msseg.workflow.plan import Settings, VisitPlan, workflow_name
+from bids_msseg.workflow.publish import deliver
 
 
 def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
@@ -51,16 +53,22 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
         Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
         ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
         ``volumes``, ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``,
-        ``atlas_<name>``, ``fill_<contrast>``, ``draw``, ``publish``.
+        ``atlas_<name>``, ``fill_<contrast>``, ``draw``, ``store``, ``publish``. Where the
+        delivery names an archive of intermediate results, steps before ``delineate`` read from it
+        what they found, and ``store`` is left out. A visit whose lesion mask is given has no
+        ``estimate``; it has ``segment`` and ``volumes`` only where filling needs the anatomy. With
+        another segmenter than the cascade there is no ``volumes``.
     """
-    plan = VisitPlan(Workflow(visit_workflow_name(delivery.visit)), delivery, settings)
+    archive = delivery.intermediate
+    stored = frozenset[str]() if archive is None else stored_steps(archive)
+    plan = VisitPlan(Workflow(workflow_name(delivery)), delivery, settings, stored)
     _preprocess(plan)
     _segment(plan)
     _onto_flair(plan)
     _other_spaces(plan)
     _measure_regions(plan)
     _fill_lesions(plan)
-    _deliver(plan)
+    deliver(plan)
     return plan.workflow
 
 
@@ -140,23 +148,18 @@ def _sidecar(plan: VisitPlan) -> str:
 
 
 def _segment(plan: VisitPlan) -> None:
-    """Stack, cascade or another segmenter, lesions."""
+    """Stack, cascade or another segmenter or given mask, lesions."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
     _give_images(plan, "stack")
-    if plan.settings.segmenter is None:
-        maps = _run_cascade(plan)
+    if plan.settings.segmenter is not None:
+        _run_other(plan, plan.settings.segmenter)
+    elif plan.delivery.with_anatomy:
+        _run_networks(plan)
+    if plan.mask_given:
+        _take_mask(plan)
     else:
-        maps = _run_other(plan, plan.settings.segmenter)
-    lesions = Delineate(
-        flair_file=str(plan.delivery.visit.flair),
-        threshold=plan.delivery.threshold,
-        min_volume=plan.delivery.min_lesion_volume,
-    )
-    plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
-    for name in maps:
-        plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
+        _cut_lesions(plan)
     plan.connect("check_brain", "mask_file", "delineate", "mask_file")
-    plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
     plan.connect("template", "transform_file", "delineate", "template_transform")
     plan.connect("anatomy", "regions_file", "delineate", "regions_file")
     plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
@@ -173,26 +176,53 @@ def _give_images(plan: VisitPlan, step: str) -> None:
         plan.connect(f"coregister_{contrast}", "transform_file", step, f"{name}_transform")
 
 
-def _run_cascade(plan: VisitPlan) -> tuple[str, ...]:
-    """Run both networks, measure the anatomy, and name the maps that lesions are found in."""
+def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
+    """Run another segmenter, which gives a probability only."""
+    digest = plan.delivery.model.sha256 if plan.delivery.model else ""
+    step = SegmentByOther(segmenter=segmenter, digest=digest, device=plan.settings.device)
+    plan.add(step, "segment", mem_gb=segmenter.mem_gb)
+    _give_images(plan, "segment")
+
+
+def _run_networks(plan: VisitPlan) -> None:
+    """Run the cascade, which also finds the anatomy."""
     chosen = plan.settings
     cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
     plan.add(cascade, "segment", mem_gb=3.0)
     plan.connect("stack", "stack_file", "segment", "stack_file")
     _measure_brain(plan)
-    return ("probability", "candidate", "lesion", "candidates")
 
 
-def _run_other(plan: VisitPlan, segmenter: Segmenter) -> tuple[str, ...]:
-    """Run another segmenter, which gives a probability only."""
-    step = SegmentByOther(
-        segmenter=segmenter,
-        digest=plan.delivery.model.sha256,
-        device=plan.settings.device,
+def _cut_lesions(plan: VisitPlan) -> None:
+    """Cut lesions out of what the networks give, or another segmenter."""
+    lesions = Delineate(
+        flair_file=str(plan.delivery.visit.flair),
+        threshold=plan.delivery.threshold,
+        min_volume=plan.delivery.min_lesion_volume,
+        exclusion_files=_exclusion_files(plan),
     )
-    plan.add(step, "segment", mem_gb=segmenter.mem_gb)
-    _give_images(plan, "segment")
-    return ("probability",)
+    plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
+    by_cascade = () if plan.settings.segmenter else ("candidate", "lesion", "candidates")
+    for name in ("probability", *by_cascade):
+        plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
+    plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
+
+
+def _take_mask(plan: VisitPlan) -> None:
+    """Let a given mask stand for the lesions of the networks."""
+    visit = plan.delivery.visit
+    lesions = TakeGivenMask(
+        flair_file=str(visit.flair),
+        lesion_file=str(visit.lesion_mask),
+        values=list(plan.settings.mask_values),
+        min_volume=plan.delivery.min_lesion_volume,
+        exclusion_files=_exclusion_files(plan),
+    )
+    plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
+
+
+def _exclusion_files(plan: VisitPlan) -> list[str]:
+    return [str(mask) for mask in plan.delivery.visit.exclude_masks]
 
 
 def _measure_brain(plan: VisitPlan) -> None:
@@ -207,13 +237,15 @@ def _measure_brain(plan: VisitPlan) -> None:
 def _judge(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
-    common: dict[str, str] = {}
-    if chosen.segmenter is None:
-        common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
+    common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
+    if plan.mask_given or chosen.segmenter is not None:
+        common = {}
     files = {name: str(path) for name, path in plan.contrasts.items()}
     plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)
     plan.connect("stack", "stack_file", "quality", "stack_file")
     plan.connect("check_brain", "mask_file", "quality", "mask_file")
+    if plan.mask_given:
+        return
     estimate = EstimateLoad(fast=chosen.fast, **common)
     plan.add(estimate, "estimate", mem_gb=0.5, threads=False)
     for output in ("probseg", "table"):
@@ -221,21 +253,23 @@ def _judge(plan: VisitPlan) -> None:
 
 
 def _onto_flair(plan: VisitPlan) -> None:
-    """Bring the contrasts onto the FLAIR as acquired: with skull for figures, without for OUT."""
+    """Bring the contrasts onto the FLAIR as acquired: with a rim for figures, without for OUT."""
     for contrast in plan.contrasts:
         name = f"on_flair_{contrast}"
         plan.add(_grid_step(plan), name, mem_gb=0.5, threads=False)
         plan.connect("bias", f"{contrast.lower()}_file", name, "in_file")
-        plan.connect("delineate", "brain_file", name, "brain_file")
+        plan.connect("check_brain", "mask_file", name, "mask_file")
         if contrast != "FLAIR":
             plan.connect(f"conform_{contrast}", "out_file", name, "left_out_file")
             plan.connect(f"coregister_{contrast}", "attempt_file", name, "transform_file")
-    plan.add(_grid_step(plan), "on_flair_head", mem_gb=0.5, threads=False)
+    head = _grid_step(plan, rim_mm=WIDE_RIM_MM)
+    plan.add(head, "on_flair_head", mem_gb=0.5, threads=False)
     plan.connect("bias", "flair_file", "on_flair_head", "in_file")
+    plan.connect("check_brain", "mask_file", "on_flair_head", "mask_file")
 
 
-def _grid_step(plan: VisitPlan) -> OntoGrid:
-    return OntoGrid(reference_file=str(plan.delivery.visit.flair))
+def _grid_step(plan: VisitPlan, *, rim_mm: float = 0.0) -> OntoGrid:
+    return OntoGrid(reference_file=str(plan.delivery.visit.flair), rim_mm=rim_mm)
 
 
 def _other_spaces(plan: VisitPlan) -> None:
@@ -309,99 +343,3 @@ def _fill_lesions(plan: VisitPlan) -> None:
         plan.connect("segment", "anatomy_file", name, "anatomy_file")
         if contrast != "FLAIR":
             plan.connect(f"coregister_{contrast}", "transform_file", name, "transform_file")
-
-
-def _deliver(plan: VisitPlan) -> None:
-    """Hand on what the checks of the alignments found, draw the figures, write everything."""
-    steps = list(plan.steps)
-    checked = [f"coregister_{name}" for name in plan.moving]
-    checked += [*_template_nodes(steps), "check_brain"]
-    faults = [(step, "faults") for step in checked]
-    gather(plan, "list_faults", faults, ("quality", "known_faults"))
-    plan.add(
-        DrawFigures(delivery=plan.delivery, moving_names=plan.moving),
-        "draw",
-        mem_gb=1.0,
-        threads=False,
-    )
-    for output in ("brain", "labels", "rejected"):
-        plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
-    if plan.delivery.extras.anatomy:
-        plan.connect("volumes", "anatomy_file", "draw", "anatomy_file")
-    plan.connect("on_flair_head", "out_file", "draw", "flair_file")
-    plan.connect("template", "transform_file", "draw", "template_transform")
-    plan.connect("template", "trusted", "draw", "template_trusted")
-    moved = [(f"on_flair_{contrast}", "out_file") for contrast in plan.moving]
-    gather(plan, "list_moving", moved, ("draw", "moving_files"))
-    left_out = [(f"coregister_{contrast}", "left_out") for contrast in plan.moving]
-    gather(plan, "list_left_out", left_out, ("draw", "left_out"))
-    _publish(plan, [*steps, "draw"])
-    if plan.moving:
-        plan.connect("list_left_out", "out", "publish", "left_out")
-
-
-def _publish(plan: VisitPlan, steps: list[str]) -> None:
-    contrasts = list(plan.contrasts)
-    fills = [(step, step.removeprefix("fill_")) for step in steps if step.startswith("fill_")]
-    fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
-    publish = PublishVisit(
-        delivery=plan.delivery,
-        fingerprint=plan.delivery.fingerprint,
-        preproc_names=contrasts,
-        space_names=[
-            *(_space_name(*space) for space in plan.spaces.values()),
-            *(f"{grid.world} {grid.name}" for grid in plan.delivery.extras.grids),
-        ],
-        transform_names=[_transform_name(step) for step in fits],
-        filled_names=[name for _, name in fills],
-        step_names=steps,
-    )
-    plan.add(publish, "publish", mem_gb=0.5, threads=False)
-    for output in ("brain", "probseg", "labels", "mask", "candidates", "rejected"):
-        plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
-    for output in ("table", "estimate"):
-        plan.connect("estimate", f"{output}_file", "publish", f"{output}_file")
-    for output in ("anatomy", "volumes") if plan.delivery.extras.anatomy else ():
-        plan.connect("volumes", f"{output}_file", "publish", f"{output}_file")
-    plan.connect("quality", "quality_file", "publish", "quality_file")
-    plan.connect("delineate", "ventricles_file", "publish", "ventricles_file")
-    plan.connect("brain", "how", "publish", "brain_how")
-    plan.connect("draw", "figure_files", "publish", "figure_files")
-    preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
-    gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
-    masks = [*plan.spaces, *(f"space_{grid.name}" for grid in plan.delivery.extras.grids)]
-    gather(
-        plan, "list_spaces", [(step, "mask_file") for step in masks], ("publish", "space_files")
-    )
-    if plan.delivery.extras.roi and "T1w" in plan.contrasts:
-        plan.connect("space_T1w", "mask_file", "publish", "roi_file")
-    regions = [(step, "rows_file") for step in steps if step.startswith("atlas_")]
-    gather(plan, "list_atlases", regions, ("publish", "atlas_files"))
-    filled = [(step, "out_file") for step, _ in fills]
-    gather(plan, "list_filled", filled, ("publish", "filled_files"))
-    gather(
-        plan,
-        "list_transforms",
-        [(step, "transform_file") for step in fits],
-        ("publish", "transform_files"),
-    )
-    gather(plan, "list_seconds", [(s, "seconds") for s in steps], ("publish", "step_seconds"))
-    notes = Node(Merge(len(steps), no_flatten=True), "list_notes", run_without_submitting=True)
-    for number, step in enumerate(steps, start=1):
-        plan.workflow.connect(plan.workflow.get_node(step), "notes", notes, f"in{number}")
-    plan.workflow.connect(notes, "out", plan.workflow.get_node("publish"), "step_notes")
-
-
-def _template_nodes(steps: list[str]) -> list[str]:
-    return [step for step in steps if step == "template" or step.startswith("template_")]
-
-
-def _space_name(space: str, resolution: int) -> str:
-    return space if space == "T1w" else f"{space}:res-{resolution}"
-
-
-def _transform_name(step: str) -> str:
-    kind, _, what = step.partition("_")
-    if kind == "coregister":
-        return f"{what} FLAIR rigid"
-    return f"FLAIR {what or EMBEDDED} affine"

@@ -10,7 +10,7 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
 
@@ -33,9 +33,13 @@ STEP_LABELS = {
     "atlas": "measuring regions",
     "fill": "filling lesions",
     "draw": "drawing figures",
+    "store": "storing intermediate results",
     "publish": "writing results",
 }
 """Start of a node's name to what a person reads while it runs."""
+
+LIGHT_GB = 0.2
+"""Memory of a step that only reads what an earlier run has found."""
 
 
 def step_label(step: str) -> str | None:
@@ -69,6 +73,8 @@ class Settings:
         Whether each node measures its memory and CPU time.
     calibration : str
         Digest of what stands beside the weights; another one runs the steps that read it again.
+    mask_values : tuple of int
+        Values of given lesion masks that are lesion; any above zero where empty.
     segmenter : Segmenter or None
         What segments in place of the cascade.
     """
@@ -82,6 +88,7 @@ class Settings:
     spaces: tuple[tuple[str, int | None], ...] = ()
     measure: bool = False
     calibration: str = ""
+    mask_values: tuple[int, ...] = ()
     segmenter: Segmenter | None = None
 
 
@@ -97,19 +104,44 @@ def visit_workflow_name(visit: Visit) -> str:
     return visit.key.replace("-", "_").replace("+", "_plus_")
 
 
+def workflow_name(delivery: Delivery) -> str:
+    """Return the name of a visit's workflow; one that only cuts again has a folder of its own."""
+    name = visit_workflow_name(delivery.visit)
+    return name if delivery.intermediate is None else f"{name}_cut"
+
+
 @dataclass(frozen=True, slots=True)
 class VisitPlan:
-    """A workflow under construction."""
+    """A workflow under construction.
+
+    Attributes
+    ----------
+    workflow : Workflow
+    delivery : Delivery
+    settings : Settings
+    stored : frozenset of str
+        Steps whose outputs are read from the delivery's archive of intermediate results.
+    steps : list of str
+        Names of the nodes, in order.
+    links : list of (step, output, later step)
+    """
 
     workflow: Workflow
     delivery: Delivery
     settings: Settings
+    stored: frozenset[str] = frozenset()
     steps: list[str] = field(default_factory=list)
+    links: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def contrasts(self) -> dict[str, Path]:
         """Images of the visit by contrast."""
         return self.delivery.visit.contrasts
+
+    @property
+    def mask_given(self) -> bool:
+        """Whether a given mask replaces the lesions of the networks."""
+        return self.delivery.visit.lesion_mask is not None
 
     @property
     def moving(self) -> list[str]:
@@ -138,25 +170,42 @@ class VisitPlan:
     def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
         """Add a node that declares its memory and threads."""
         count = self.settings.threads if threads else 1
+        is_stored = name in self.stored
+        if is_stored:
+            interface.inputs.stored = str(self.delivery.intermediate)
+            count, mem_gb = 1, LIGHT_GB
         interface.inputs.threads = count
         interface.inputs.measure = self.settings.measure
-        node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count)
+        # what is stored may lie in OUT, and the work folder may have seen another OUT
+        again = True if is_stored else None
+        node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count, overwrite=again)
         self.workflow.add_nodes([node])
         self.steps.append(name)
         return node
 
     def connect(self, start: str, output: str, end: str, target: str) -> None:
-        """Connect two nodes by name."""
+        """Connect two nodes by name; one whose outputs are stored needs no inputs."""
+        if end in self.stored:
+            return
+        self.links.append((start, output, end))
         nodes = self.workflow
         nodes.connect(nodes.get_node(start), output, nodes.get_node(end), target)
+
+    def later_than(self, step: str) -> frozenset[str]:
+        """List a step and all that depend on it."""
+        found = {step}
+        while more := {end for start, _, end in self.links if start in found} - found:
+            found |= more
+        return frozenset(found)
 
 
 def gather(
     plan: VisitPlan, name: str, ends: list[tuple[str, str]], target: tuple[str, str]
 ) -> None:
     """Merge the outputs of several nodes into one list input."""
-    if not ends:
+    if not ends or target[0] in plan.stored:
         return
+    plan.links.extend((node, output, target[0]) for node, output in ends)
     merge = Node(Merge(len(ends)), name=name, run_without_submitting=True)
     for number, (node, output) in enumerate(ends, start=1):
         plan.workflow.connect(plan.workflow.get_node(node), output, merge, f"in{number}")

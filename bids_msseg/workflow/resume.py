@@ -5,14 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, figure_labels, visit_files
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
+
+CUT_OPTIONS: Final = ("threshold", "min_lesion_volume", "exclude_masks")
+"""Options that cut lesions out of a probability; with others, networks or registrations differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Digests of what a visit's results depend on, SHA-256 in hexadecimal.
+
+    Attributes
+    ----------
+    results : str
+        Of everything.
+    maps : str
+        Of what is found before lesions are cut out.
+    """
+
+    results: str
+    maps: str
 
 
 def fingerprint(
@@ -21,13 +40,13 @@ def fingerprint(
     model_sha256: str,
     version: str,
     extras: Extras = NOTHING_ELSE,
-) -> str:
+) -> Fingerprint:
     """Digest everything that a visit's results depend on.
 
     Parameters
     ----------
     visit : Visit
-        Images and brain mask are read whole: a changed voxel changes the digest.
+        Images and masks are read whole: a changed voxel changes the digest.
     options : mapping
         Options that change results; JSON values.
     model_sha256, version : str
@@ -36,12 +55,13 @@ def fingerprint(
 
     Returns
     -------
-    str
-        SHA-256 in hexadecimal.
+    Fingerprint
     """
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
         files["brain_mask"] = visit.brain_mask
+    if visit.lesion_mask is not None:
+        files["lesion_mask"] = visit.lesion_mask
     files |= {
         f"atlas {one.name}": Path(one.source) for one in extras.atlases if one.kind == "file"
     }
@@ -55,6 +75,14 @@ def fingerprint(
         "model": model_sha256,
         "version": version,
     }
+    fixed = {name: value for name, value in options.items() if name not in CUT_OPTIONS}
+    maps = _digest_json({**content, "options": fixed})
+    if visit.exclude_masks:
+        content["exclude_masks"] = [_digest(path) for path in visit.exclude_masks]
+    return Fingerprint(_digest_json(content), maps)
+
+
+def _digest_json(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -99,8 +127,7 @@ def is_finished(
     if record is None or record.status != "ok" or record.fingerprint != wanted:
         return False
     files = visit_files(out_dir, as_used(visit, record), spaces, extras)
-    pictures = _pictures(out_dir, visit, record, extras)
-    return all(path.is_file() for path in (*files, *pictures))
+    return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record, extras)))
 
 
 def _pictures(

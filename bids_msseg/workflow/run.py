@@ -15,7 +15,7 @@ from bids_msseg.bids.paths import logs_dir
 from bids_msseg.bids.record import BROKE_OFF, VisitRecord, write_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.workflow.execution import (
     TOP,
     Ended,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,34 @@ def test_a_registration_is_drawn_where_something_was_aligned(visit: Visit) -> No
     labels = figure_labels(visit)
     assert ("registrationFLAIR" in labels) == (len(visit.contrasts) > 1)
     assert len(labels) == 5 + (len(visit.contrasts) if len(visit.contrasts) > 1 else 0)
+
+
+@pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
+def test_a_given_mask_has_no_outputs_of_networks(visit: Visit) -> None:
+    given = replace(visit, lesion_mask=Path("m.nii.gz"))
+    missing = below_out(visit_files(OUT, visit, SPACES)) - below_out(
+        visit_files(OUT, given, SPACES)
+    )
+    folder = f"sub-{visit.participant}/" + (f"ses-{visit.session}/" if visit.session else "")
+    stem = f"{folder}anat/{visit.prefix}_space-FLAIR"
+    ends = ("label-L_probseg", "label-L_desc-candidates_mask", "seg-anatomy_dseg")
+    expected = {f"{stem}_{end}.{ext}" for end in ends for ext in ("nii.gz", "json")}
+    expected.add(f"{stem}_seg-anatomy_dseg.tsv")
+    figure = f"sub-{visit.participant}/figures/{visit.prefix}_desc-brainAnatomy_FLAIR.png"
+    assert missing == {*expected, figure}
+    unasked = unasked_files(OUT, given, Extras())
+    assert below_out(unasked) - below_out(unasked_files(OUT, visit, Extras())) == expected
+
+
+def test_filling_of_a_given_mask_brings_the_anatomy() -> None:
+    visit = VISITS["T1w"]
+    given, asked = replace(visit, lesion_mask=Path("m.nii.gz")), Extras(filled=True)
+    whole, files = (visit_files(OUT, one, SPACES, asked) for one in (visit, given))
+    assert stems(set(whole) - set(files), visit) == {
+        "space-FLAIR_label-L_probseg",
+        "space-FLAIR_label-L_desc-candidates_mask",
+    }
+    assert set(files) < set(whole)
 
 
 def test_names_of_outputs_differ() -> None:

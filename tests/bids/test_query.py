@@ -622,6 +622,135 @@ class TestBrainMasks:
             self.find(study, other=tmp_path / "d")
 
 
+class TestLesionMasks:
+    def find(self, study: Path, **places: Path) -> Selection:
+        return find_visits(study, participants=["02"], lesion_masks=places)
+
+    @pytest.mark.parametrize(
+        ("name", "taken"),
+        [
+            ("sub-02_space-FLAIR_label-L_mask.nii.gz", True),
+            ("sub-02_label-lesion_mask.nii", True),
+            ("sub-02_space-T1w_label-L_mask.nii.gz", False),
+            ("sub-02_space-FLAIR_label-L_desc-rater1_mask.nii.gz", False),
+            ("sub-02_space-FLAIR_desc-brain_mask.nii.gz", False),
+            ("sub-02_space-FLAIR_label-L_probseg.nii.gz", False),
+            ("sub-01_space-FLAIR_label-L_mask.nii.gz", False),
+        ],
+    )
+    def test_masks_of_a_derivative_dataset(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path, name: str, taken: bool
+    ) -> None:
+        mask = make_image(tmp_path / "d/sub-02/anat" / name)
+        if not taken:
+            with pytest.raises(NoInputError, match="no lesion mask in drawn"):
+                self.find(study, drawn=tmp_path / "d")
+            return
+        (visit,) = self.find(study, drawn=tmp_path / "d").visits
+        assert visit.lesion_mask == mask
+        assert f"lesion mask taken from drawn: {name}" in visit.notes
+        assert not visit.problem
+
+    def test_the_first_place_that_has_one_counts(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        (tmp_path / "none").mkdir()
+        masks = [make_image(tmp_path / f"{name}/02.nii.gz") for name in "ab"]
+        places = {name: tmp_path / name / "{subject}.nii.gz" for name in "ab"}
+        found = self.find(study, none=tmp_path / "none", **places).visits[0]
+        assert found.lesion_mask == masks[0]
+
+    def test_patterns_follow_the_sessions(
+        self, make_dataset: MakeDataset, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        """A mask of one day is not taken for that of another one."""
+        files = [f"sub-01/ses-{n}/anat/sub-01_ses-{n}_FLAIR.nii.gz" for n in (1, 2)]
+        bids = make_dataset({**dict.fromkeys(files, MM1), "sub-02/anat/sub-02_FLAIR.nii.gz": MM1})
+        for name in ("01_1", "02", "01"):
+            make_image(tmp_path / f"m/{name}.nii.gz")
+        both = {"m": tmp_path / "m/{subject}_{session}.nii.gz"}
+        found = find_visits(bids, lesion_masks=both)
+        assert [visit.key for visit in found.visits] == ["sub-01_ses-1"]
+        assert [one.key for one in found.skipped] == ["sub-01_ses-2", "sub-02"]
+        assert {one.reason for one in found.skipped} == {"no lesion mask in m"}
+        assert all(one.hint for one in found.skipped)
+        found = find_visits(bids, lesion_masks={"m": tmp_path / "m/{subject}.nii.gz"})
+        assert [visit.key for visit in found.visits] == ["sub-02"]
+
+    def test_another_grid_is_known_before_the_run(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
+        (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
+        assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
+
+    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m/02.nii.gz").symlink_to("gone")
+        with pytest.raises(NoInputError, match="not fetched"):
+            self.find(study, m=tmp_path / "m/{subject}.nii.gz")
+
+    def test_without_the_option_nothing_is_looked_for(self, study: Path) -> None:
+        assert find_visits(study, participants=["02"]).visits[0].lesion_mask is None
+
+
+class TestExcludeMasks:
+    def find(self, study: Path, **places: Path) -> Selection:
+        return find_visits(study, participants=["02"], exclude_masks=places)
+
+    @pytest.mark.parametrize(
+        ("name", "taken"),
+        [
+            ("sub-02_space-FLAIR_desc-infarct_mask.nii.gz", True),
+            ("sub-02_label-tumour_mask.nii", True),
+            ("sub-02_label-L_mask.nii.gz", True),
+            ("sub-02_space-T1w_desc-infarct_mask.nii.gz", False),
+            ("sub-02_space-FLAIR_desc-brain_mask.nii.gz", False),
+            ("sub-02_run-2_desc-infarct_mask.nii.gz", False),
+            ("sub-02_space-FLAIR_desc-infarct_probseg.nii.gz", False),
+            ("sub-01_space-FLAIR_desc-infarct_mask.nii.gz", False),
+        ],
+    )
+    def test_masks_of_a_derivative_dataset(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path, name: str, taken: bool
+    ) -> None:
+        mask = make_image(tmp_path / "d/sub-02/anat" / name)
+        found = self.find(study, other=tmp_path / "d")
+        (visit,) = found.visits
+        assert visit.exclude_masks == ((mask,) if taken else ())
+        assert (f"exclusion mask taken from other: {name}" in visit.notes) == taken
+        assert f"{int(taken)} of 1 visits have a mask in other to exclude" in found.notes
+        assert not visit.problem
+
+    def test_all_masks_of_all_places_count(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        anat = tmp_path / "d/sub-02/anat"
+        drawn = [make_image(anat / f"sub-02_desc-{what}_mask.nii.gz") for what in ("a", "b")]
+        pattern = make_image(tmp_path / "m/02.nii.gz")
+        places = {"d": tmp_path / "d", "m": tmp_path / "m/{subject}.nii.gz"}
+        (visit,) = self.find(study, **places).visits
+        assert visit.exclude_masks == (*drawn, pattern)
+
+    def test_another_grid_is_known_before_the_run(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
+        (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
+        assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
+
+    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m/02.nii.gz").symlink_to("gone")
+        with pytest.raises(NoInputError, match="not fetched"):
+            self.find(study, m=tmp_path / "m/{subject}.nii.gz")
+
+    def test_without_the_option_nothing_is_looked_for(self, study: Path) -> None:
+        found = find_visits(study, participants=["02"])
+        assert found.visits[0].exclude_masks == ()
+        assert not any("exclude" in note for note in found.notes)
+
+
 class TestDescription:
     @pytest.mark.parametrize("text", [None, "{", "[1]"])
     def test_unusable(self, study: Path, text: str | None) -> None:

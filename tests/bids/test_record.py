@@ -52,6 +52,9 @@ FULL = VisitRecord(
     visit_number=2,
     order_source="the session labels",
     figures=("lesions", "registrationT2w"),
+    lesion_mask="bids:manual:sub-01/anat/sub-01_label-L_mask.nii.gz",
+    exclude_masks=("bids:infarct:sub-01/anat/sub-01_desc-infarct_mask.nii.gz",),
+    excluded_ml=0.25,
     brain_measures={"ventricles_ml": 31.5, "brain_parenchymal_fraction": 0.81},
     anatomy_implausible=("brainstem_ml 2 is not within 12-60",),
 )

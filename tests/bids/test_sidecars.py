@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,22 @@ class TestUris:
     def test_names(self) -> None:
         assert link_name("a b/c") == "a-b-c"
         assert template_uri("X") == "bids:templateflow:tpl-X/tpl-X_T1w.nii.gz"
+
+
+def test_a_given_mask_says_where_it_comes_from() -> None:
+    """Who drew it is not known, and there are no weights and no threshold."""
+    given = Method(None, 0.5, 3.0, 0.1, "manual")
+    for content in (lesion_mask_sidecar(ORIGIN, given), dseg_sidecar(ORIGIN, given)):
+        assert "manual" in content["SegmentationMethod"]
+        assert content["MinLesionVolume"] == 3.0
+        assert not {"Manual", "Threshold", "ModelName"} & set(content)
+    assert "manual" in lesion_mask_sidecar(ORIGIN, given)["Description"]
+    networks = rejected_sidecar(ORIGIN, METHOD)["Description"]
+    assert rejected_sidecar(ORIGIN, given)["Description"] != networks
+
+
+def test_exclusion_masks_are_named() -> None:
+    masked = replace(METHOD, excluded="infarct, tumour")
+    for describe in (lesion_mask_sidecar, probseg_sidecar, dseg_sidecar):
+        assert "infarct, tumour" in describe(ORIGIN, masked)["Description"]
+        assert "exclusion" not in describe(ORIGIN, METHOD)["Description"]

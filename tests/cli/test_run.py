@@ -66,6 +66,11 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--skip-bids-validation": ([], True),
     "--bids-database-dir": (["/db"], Path("/db")),
     "--derivatives": (["a=/a", "b=/b"], {"a": Path("/a"), "b": Path("/b")}),
+    "--lesion-masks": (
+        ["m=/m", "h=/h/{subject}.nii"],
+        {"m": Path("/m"), "h": Path("/h/{subject}.nii")},
+    ),
+    "--exclude-masks": (["m=/m"], {"m": Path("/m")}),
     "--output-spaces": (
         ["FLAIR", "MNI152NLin2009cAsym:res-2"],
         (OutputSpace("FLAIR"), OutputSpace("MNI152NLin2009cAsym", 2)),
@@ -76,6 +81,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--model": (["site"], "site"),
     "--threshold": (["0.35"], 0.35),
     "--min-lesion-volume": (["10"], 10.0),
+    "--mask-values": (["5", "1"], (1, 5)),
     "--skull-stripped": (["yes"], "yes"),
     "--fast": ([], True),
     "--random-seed": (["7"], 7),
@@ -91,6 +97,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--reports-only": ([], True),
     "--boilerplate-only": ([], True),
     "--qc": (["/qc"], Path("/qc")),
+    "--threshold-sweep": ([], True),
     "--stop-on-first-crash": ([], True),
     "--resource-monitor": ([], True),
     "--verbose": ([], 1),
@@ -265,6 +272,14 @@ MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
     ("/bids /out group --atlas x.nii.gz", UsageError, "--atlas is", "FILE:SPACE"),
     ("/bids /out group --atlas aseg", UsageError, "--atlas aseg needs", "freesurfer=PATH"),
     ("/bids /out group -d brains=", UsageError, "--derivatives is", "NAME=PATH"),
+    ("/bids /out group --lesion-masks /m/{subjct}", UsageError, "--lesion-masks is", "{subject}"),
+    ("/bids /out group --lesion-masks /m/{session}", UsageError, "--lesion-masks is", "{subject}"),
+    ("/bids /out group -d a=/a --lesion-masks a=/b", UsageError, "a stands for /a", "NAME=PATH"),
+    ("/bids /out group --exclude-masks /m/{x}", UsageError, "--exclude-masks is", "{subject}"),
+    ("/bids /out group --lesion-masks own=/out", UsageError, "masks own", "another output"),
+    ("/bids /out group --exclude-masks o=/out", UsageError, "masks o", "another output"),
+    ("/bids /out group --mask-values 0", UsageError, "--mask-values is", "above zero"),
+    ("/bids /out group --mask-values any 1", UsageError, "--mask-values is", "above zero"),
     ("/bids /out group --ignore flair", UsageError, "--ignore is", "t1w or t2w"),
     ("/bids /out group --mem 16T", UsageError, "--mem-mb is 16T", "G or M"),
     ("/bids /out group --mem 9 --mem-gb 9", UsageError, "say the same", "one of them"),
@@ -309,7 +324,7 @@ def test_help_reads_well_in_80_columns(
     captured = capsys.readouterr()
     assert captured.err == ""
     lines = captured.out.splitlines()
-    assert len(lines) <= 72
+    assert len(lines) <= 84
     assert max(map(len, lines)) <= 80
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings == [
@@ -427,11 +442,15 @@ def test_missing_input_is_found_before_the_app_is_loaded(
     absent = str(tmp_path / "absent")
     assert main([absent, *line[1:]]) == 66
     assert main([*line, "-d", f"brains={absent}"]) == 66
+    assert main([*line, "--lesion-masks", f"drawn={absent}/{{subject}}.nii.gz"]) == 66
+    assert main([*line, "--exclude-masks", f"infarct={absent}"]) == 66
     assert main([*line, "--use-plugin", absent]) == 64
     assert asked == []
     shown = capsys.readouterr().err
-    assert shown.count(absent) == 3
+    assert shown.count(absent) == 5
     assert "correct --derivatives brains=PATH" in shown
+    assert "correct --lesion-masks drawn=PATH" in shown
+    assert "correct --exclude-masks infarct=PATH" in shown
 
 
 def test_the_group_level_needs_no_dataset(

@@ -18,6 +18,7 @@ import nibabel as nib
 import pytest
 
 from bids_msseg.cli.run import main
+from bids_msseg.nodes import preprocess, segment
 from bids_msseg.workflow import run as workflow_run
 
 Files = Callable[..., dict[str, bytes]]
@@ -120,12 +121,15 @@ def test_a_lost_file_comes_back_and_others_stay(
 
 
 def _may_be_lost() -> list[str]:
-    """Every output of one visit, of a pair of visits and of the dataset."""
+    """Every output of one visit, of a pair of visits and of the dataset.
+
+    A finished visit can do without its intermediate results.
+    """
     expected = Path(__file__).with_name("expected_outputs.txt").read_text(encoding="utf-8")
     return [
         name
         for name in expected.splitlines()
-        if "sub-03" in name
+        if ("sub-03" in name and "intermediate" not in name)
         or "changes" in name
         or "from-ses" in name
         or not ("/" in name or name.startswith(("group", "sub")))
@@ -157,6 +161,58 @@ def test_a_changed_option_runs_again(again: Callable[..., int], out: Path) -> No
     assert Path(f"{stem}_desc-lesions_stats.tsv").read_text().count("kept") == 1
     page = (out / "sub-03.html").read_text(encoding="utf-8")
     assert "<dt>lesions</dt><dd>1</dd>" in page
+
+
+@pytest.fixture
+def no_step_before_the_cut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Networks, registrations and the correction of bias fields are refused."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a step before the cut was run")
+
+    for name in ("align_contrast", "correct_contrasts", "find_brain", "fit_template"):
+        monkeypatch.setattr(preprocess, name, refuse)
+    monkeypatch.setattr(segment, "segment_stack", refuse)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("label", ["01", "03"])
+def test_another_cut_of_out_alone_is_that_of_a_whole_run(
+    finished: Any,
+    out: Path,
+    tmp_path: Path,
+    files_of: Files,
+    no_step_before_the_cut: pytest.MonkeyPatch,
+    label: str,
+) -> None:
+    words = ["--participant-label", label, "--threshold", "0.3", "--min-lesion-volume", "1000"]
+    assert msseg(*finished.options(out), "-w", tmp_path / "empty", *words) == 0
+    no_step_before_the_cut.undo()
+    whole = tmp_path / "whole" / "bids_msseg"
+    assert msseg(*finished.options(whole), "-w", tmp_path / "other", *words) == 0
+    assert files_of(out / f"sub-{label}") == files_of(whole / f"sub-{label}")
+    keys = [path.stem for path in (whole / "logs/visits").iterdir()]
+    assert len(keys) == (2 if label == "01" else 1)
+    for key in keys:
+        one, other = record(out, key), record(whole, key)
+        assert one["options"]["threshold"] == 0.3
+        for content in (one, other):
+            # a cut has the times of the run that did the steps before
+            assert set(content.pop("timings_s")) >= {"segment", "delineate", "draw"}
+        assert one == other
+
+
+def test_without_its_intermediate_results_a_visit_is_finished_and_can_be_cut(
+    again: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = out / "logs/intermediate/sub-03.zip"
+    archive.unlink()
+    assert again() == 0
+    assert "4 of 4 visits are finished already" in capsys.readouterr().err
+    assert not archive.exists()
+    assert again("--participant-label", "03", "--min-lesion-volume", "1000") == 0
+    assert record(out, "sub-03")["lesion_count"] == 1
+    assert archive.is_file()
 
 
 @pytest.mark.usefixtures("no_visit_runs")
@@ -239,6 +295,24 @@ def test_reports_only(finished: Any, out: Path, files_of: Files) -> None:
         shutil.move(finished.bids.with_name("away"), finished.bids)
     assert msseg(*finished.options(out), "--reports-only") == 0
     assert files_of(out) == before
+
+
+@pytest.mark.usefixtures("no_visit_runs")
+def test_the_sweep_agrees_with_the_masks(finished: Any, out: Path) -> None:
+    assert msseg(finished.bids, out, "group", "--threshold-sweep") == 0
+    with (out / "group_lesions_thresholds.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert len(rows) == 4 * 9
+    for row in rows:
+        # the threshold of these weights
+        if row["threshold"] == row["mask_threshold"] == "0.5":
+            key = row["participant_id"]
+            key += "" if row["session_id"] == "n/a" else f"_{row['session_id']}"
+            found = record(out, key)
+            assert int(row["lesion_count"]) == found["lesion_count"]
+            load = pytest.approx(found["lesion_load_ml"], abs=1e-4)
+            assert float(row["lesion_load_ml"]) == load
+    assert sum(row["threshold"] == row["mask_threshold"] for row in rows) == 4
 
 
 def test_reports_only_of_nothing(finished: Any, out: Path, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bids_msseg.lesions.delineate import (
+    REJECTED_BY_MASK,
     REJECTED_BY_PLACE,
     REJECTED_BY_REFINEMENT,
     REJECTED_BY_SIZE,
     clear_extracerebral,
     delineate,
+    excluded_voxels,
 )
 from bids_msseg.lesions.instances import label_lesions
 
@@ -122,3 +124,46 @@ def test_what_lies_outside_the_brain_by_half_is_rejected_for_its_place(
     )
     assert sorted(found.reasons) == sorted(reasons)
     assert found.lesions.max() == 2 - sum(cleared)
+
+
+@given(probability=probabilities, mask=candidates, smallest=st.sampled_from([0.0, 2.0, 3.0]))
+def test_what_an_exclusion_mask_holds_is_no_lesion(
+    probability: np.ndarray, mask: np.ndarray, smallest: float
+) -> None:
+    cut = {"voxel_volume": 1.0, "threshold": 0.5, "min_volume": smallest}
+    over = probability >= 0.5
+    before = label_lesions(over, voxel_volume=1.0, min_volume=smallest) > 0
+    np.testing.assert_array_equal(excluded_voxels(probability, mask, **cut), before & mask)
+    left = np.where(mask, np.float32(0), probability)
+    found = delineate(left, over, extracerebral=None, removed=over & mask, **cut)
+    assert not (found.lesions > 0)[mask | ~before].any()
+    for number, reason in enumerate(found.reasons, start=1):
+        taken = (over & mask)[found.rejected == number].any()
+        assert reason == (REJECTED_BY_MASK if taken else REJECTED_BY_SIZE)
+
+
+@pytest.mark.parametrize(
+    ("mask", "lesions", "reasons"),
+    [
+        # a row of a lesion of four voxels, a gap, a lesion of three, a gap, a refused candidate
+        ([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], 1, (REJECTED_BY_MASK, REJECTED_BY_REFINEMENT)),
+        ([1, 0, 0, 0, 1, 1, 0, 0, 0, 0], 2, (REJECTED_BY_REFINEMENT,)),
+        ([0, 0, 0, 0, 0, 0, 0, 0, 1, 1], 2, (REJECTED_BY_REFINEMENT,)),
+        ([1, 1, 1, 1, 1, 1, 1, 1, 1, 1], 0, (REJECTED_BY_MASK,) * 2 + (REJECTED_BY_REFINEMENT,)),
+    ],
+)
+def test_what_is_left_beside_an_exclusion_mask(
+    mask: list[int], lesions: int, reasons: tuple[str, ...]
+) -> None:
+    line = np.array([0.9] * 4 + [0] + [0.9] * 3 + [0] + [0.2]).reshape(10, 1, 1)
+    excluded = np.array(mask, bool).reshape(10, 1, 1)
+    found = delineate(
+        np.where(excluded, 0, line),
+        line > 0,
+        voxel_volume=1.0,
+        threshold=0.5,
+        min_volume=2.0,
+        removed=excluded & (line >= 0.5),
+    )
+    assert found.lesions.max() == lesions
+    assert found.reasons == reasons

@@ -12,8 +12,11 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Node
 from nipype.pipeline.engine.nodes import NodeExecutionError
 
+from bids_msseg.bids.paths import intermediate_path
 from bids_msseg.errors import DataError, ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, Step, StepInputs, StepOutputs
+from bids_msseg.nodes.intermediate import write_archive
+from bids_msseg.nodes.segment import Segment
 
 
 class Try(Step):
@@ -113,3 +116,35 @@ def test_threads_and_measuring_do_not_make_a_node_run_again(node: Node) -> None:
     assert node.inputs.get_hashval()[1] == before
     node.inputs.version = "another"
     assert node.inputs.get_hashval()[1] != before
+
+
+def test_what_an_archive_holds_is_not_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are inputs needed for it."""
+    monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    archive = intermediate_path(tmp_path / "out", "01", None)
+    archive.parent.mkdir(parents=True)
+    names = ("probability", "candidate", "lesion", "candidates")
+    maps = {name: tmp_path / f"{name}.nii.gz" for name in names}
+    for path in maps.values():
+        path.write_bytes(path.name.encode())
+    outputs = {f"{name}_file": str(path) for name, path in maps.items()}
+    steps = {"segment": {**outputs, "notes": ["a note"], "seconds": 7.5}}
+    write_archive(archive, steps, published={}, fingerprint="f", versions={})
+    node = Node(Segment(stored=str(archive)), name="segment", base_dir=str(tmp_path / "visit"))
+    node.config = {"execution": {"remove_unnecessary_outputs": "false"}}
+    found = node.run().outputs
+    assert (found.notes, found.seconds) == (["a note"], 7.5)
+    for name in names:
+        path = Path(getattr(found, f"{name}_file"))
+        assert path.is_relative_to(tmp_path / "visit")
+        assert path.read_bytes() == f"{name}.nii.gz".encode()
+    assert not isdefined(found.outputs_file)
+
+
+def test_outputs_are_written_down(node: Node) -> None:
+    node.config = {"execution": {"remove_unnecessary_outputs": "false"}}
+    outputs = node.run().outputs
+    written = json.loads(Path(outputs.outputs_file).read_text())
+    assert written == {"notes": ["a note"], "seconds": outputs.seconds}

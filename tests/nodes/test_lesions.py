@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nipype.interfaces.base import isdefined
+from nipype.pipeline.engine.nodes import NodeExecutionError
 from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
@@ -23,6 +24,7 @@ from bids_msseg.nodes.lesions import (
     MaskInSpace,
     MeasureRegions,
     OntoGrid,
+    TakeGivenMask,
 )
 
 WORK = np.diag([1.0, 1, 1, 1])
@@ -165,12 +167,31 @@ def test_onto_grid_keeps_places(
         OntoGrid,
         in_file=save("image", data, WORK),
         reference_file=save("flair", grid.data, grid.affine),
-        brain_file=save("brain", brain, grid.affine),
+        mask_file=save("brain", brain, grid.affine),
     )
     image = read(found.out_file)
     assert not image[brain == 0].any()
     truth = balls(grid.shape, grid.affine, BLOBS[0])
     assert 2 * ((image > 0.5) & truth).sum() / ((image > 0.5).sum() + truth.sum()) > 0.85
+
+
+def test_onto_grid_with_a_rim_shows_no_more(
+    run: Callable[..., Any], save: Callable[..., Path]
+) -> None:
+    grid = grid_of("RAS", (1.0, 1.0, 1.0))
+    brain = balls(grid.shape, grid.affine, ((0, 0, 0), 9)).astype(np.uint8)
+    found = run(
+        OntoGrid,
+        in_file=save("image", np.ones(SHAPE, np.float32), WORK),
+        reference_file=save("flair", grid.data, grid.affine),
+        mask_file=save("brain", brain, grid.affine),
+        rim_mm=6.0,
+    )
+    image = read(found.out_file)
+    assert (image.dtype, image.max()) == (np.int16, 1023)
+    shown = image > 0
+    assert shown[balls(grid.shape, grid.affine, ((0, 0, 0), 13.5))].all()
+    assert not shown[~balls(grid.shape, grid.affine, ((0, 0, 0), 15.5))].any()
 
 
 def moved(x: float, y: float, z: float) -> np.ndarray:
@@ -289,6 +310,53 @@ def test_a_lesion_outside_the_brain_is_rejected_with_that_reason(
     np.testing.assert_array_equal(probability[~blob], before[~blob])
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_exclusion_mask_takes_a_lesion(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], parts: int
+) -> None:
+    """In one mask or in two halves; what lies beside it stays as it was."""
+    grid = grid_of("PSR")
+    flair = save("flair", grid.data, grid.affine)
+    excluded = balls(grid.shape, grid.affine, (BLOBS[0][0], BLOBS[0][1] + 2))
+    half = np.indices(grid.shape)[0] < grid.shape[0] // 2
+    drawn = [excluded] if parts == 1 else [excluded & half, excluded & ~half]
+    files = [
+        str(save(f"excluded{number}", data.astype(np.uint8), grid.affine))
+        for number, data in enumerate(drawn)
+    ]
+    plain = run(Delineate, flair_file=flair, **maps)
+    found = run(Delineate, flair_file=flair, exclusion_files=files, **maps)
+    before, after = (read(one.mask_file) > 0 for one in (plain, found))
+    np.testing.assert_array_equal(after, before & ~excluded)
+    volume = float(abs(np.linalg.det(grid.affine[:3, :3])))
+    taken = int((before & excluded).sum())
+    assert taken > 0
+    assert found.excluded_ml == pytest.approx(taken * volume / 1000)
+    assert not isdefined(plain.excluded_ml)
+    rows = json.loads(Path(found.table_file).read_text())
+    assert sum(row["status"] == "kept" for row in rows) == 2
+    (gone,) = [row for row in rows if row["reason"] == "excluded"]
+    assert gone["n_voxels"] >= taken
+    assert not read(found.probseg_file)[excluded].any()
+    # other spaces are cut from this one
+    blob = balls(SHAPE, WORK, BLOBS[0])
+    assert not read(found.probability_file)[blob].any()
+    far = ~balls(SHAPE, WORK, (BLOBS[0][0], BLOBS[0][1] + 4))
+    np.testing.assert_array_equal(
+        read(found.probability_file)[far], read(str(maps["probability_file"]))[far]
+    )
+
+
+def test_an_exclusion_mask_that_cannot_be_used(
+    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+) -> None:
+    grid = grid_of("PSR")
+    flair = save("flair", grid.data, grid.affine)
+    other = save("other", np.ones(SHAPE, np.uint8), WORK)
+    with pytest.raises(NodeExecutionError, match="not on the grid of the FLAIR"):
+        run(Delineate, flair_file=flair, exclusion_files=[str(other)], **maps)
+
+
 @pytest.mark.parametrize("place", [(9, -12, -8), (19, 19, 19), None])
 def test_without_a_lesion_outside_the_brain_nothing_changes(
     run: Callable[..., Any],
@@ -340,6 +408,89 @@ def test_a_contrast_that_was_left_out_is_shown_without_its_features(
     assert 0 < blurred.max() < 0.4 * sharp.max()
     both = read(run(OntoGrid, in_file=image, left_out_file=image, reference_file=flair).out_file)
     np.testing.assert_array_equal(both, sharp)
+
+
+@pytest.fixture
+def given(
+    save: Callable[..., Path], save_affine: Callable[..., Path]
+) -> Callable[..., dict[str, Any]]:
+    """Inputs of the node for a mask on a grid of its own, and a brain of some radius."""
+    grid = grid_of("PSR")
+
+    def make(data: np.ndarray, brain: float = 99.0) -> dict[str, Any]:
+        return {
+            "flair_file": save("flair", grid.data, grid.affine),
+            "lesion_file": save("drawn", data, grid.affine),
+            "mask_file": save("brain", balls(SHAPE, WORK, ((0, 0, 0), brain)).astype("u1"), WORK),
+            "template_transform": save_affine("template", np.eye(4)),
+            "min_volume": 10.0,
+        }
+
+    return make
+
+
+def test_a_given_mask_stands_for_the_networks(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    lesions = balls(grid.shape, grid.affine, *BLOBS).astype(np.uint8)
+    found = run(TakeGivenMask, **given(lesions))
+    np.testing.assert_array_equal(read(found.mask_file), lesions)
+    np.testing.assert_array_equal(read(found.probability_file), lesions.astype(np.float32))
+    assert read(found.labels_file).max() == 3
+    assert not read(found.rejected_file).any()
+    rows = json.loads(Path(found.table_file).read_text())
+    assert [row["status"] for row in rows] == ["kept"] * 3
+    assert json.loads(Path(found.estimate_file).read_text())["reason"]
+    assert found.notes == []
+
+
+def test_values_of_a_given_mask(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    lesions = np.zeros(grid.shape, np.uint8)
+    for value, blob in enumerate(BLOBS, start=1):
+        lesions[balls(grid.shape, grid.affine, blob)] = value
+    everything = run(TakeGivenMask, **given(lesions))
+    assert read(everything.labels_file).max() == 3
+    assert len(everything.notes) == 1
+    two = run(TakeGivenMask, values=[1, 3], **given(lesions))
+    assert read(two.labels_file).max() == 2
+    assert two.notes == []
+
+
+def test_a_given_mask_of_another_head_is_noted(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    beside = balls(grid.shape, grid.affine, ((0, 0, 0), 5), ((14, 14, 0), 4)).astype(np.uint8)
+    (note,) = run(TakeGivenMask, **given(beside, brain=12.0)).notes
+    assert "outside the brain" in note
+
+
+def test_an_empty_given_mask_is_no_lesion(
+    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
+) -> None:
+    found = run(TakeGivenMask, **given(np.zeros(grid_of("PSR").shape, np.uint8)))
+    assert json.loads(Path(found.table_file).read_text()) == []
+    assert not read(found.mask_file).any()
+
+
+def test_an_exclusion_mask_takes_a_given_lesion(
+    run: Callable[..., Any], save: Callable[..., Path], given: Callable[..., dict[str, Any]]
+) -> None:
+    grid = grid_of("PSR")
+    lesions = balls(grid.shape, grid.affine, *BLOBS).astype(np.uint8)
+    excluded = balls(grid.shape, grid.affine, BLOBS[1])
+    file = save("excluded", excluded.astype(np.uint8), grid.affine)
+    found = run(TakeGivenMask, exclusion_files=[str(file)], **given(lesions))
+    np.testing.assert_array_equal(read(found.mask_file) > 0, (lesions > 0) & ~excluded)
+    np.testing.assert_array_equal(read(found.probability_file), read(found.mask_file))
+    np.testing.assert_array_equal(read(found.rejected_file) > 0, excluded)
+    rows = json.loads(Path(found.table_file).read_text())
+    assert [row["reason"] for row in rows] == ["", "", "excluded"]
+    assert found.excluded_ml == pytest.approx(rows[-1]["volume_mm3"] / 1000)
 
 
 @pytest.mark.parametrize(("space", "shift"), [("FLAIR", None), ("T1w", 10.0), ("MNI", -10.0)])

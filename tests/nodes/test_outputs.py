@@ -16,7 +16,7 @@ from bids_msseg.bids.paths import figure_path, lesion_roi_path
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 LEFT_OUT = [(), ("T1w",), ("T2w",), ("T1w", "T2w")]

@@ -154,6 +154,9 @@ def test_segment_gives_maps_on_the_stack(run: Run, tmp_path: Path, bright_model:
     assert anatomy.dtype == np.uint8
     assert (anatomy[brain] == Anatomy.WHITE_MATTER).all()
     assert not anatomy[~brain].any()
+    steps = np.asarray(maps["candidate"].dataobj) * 1024
+    np.testing.assert_array_equal(steps, np.rint(steps))
+    assert steps.max() > 512
     over = np.asarray(maps["probability"].dataobj) >= 0.5
     assert over[21:25, 21:25, 17:21].all()
     assert not over[~brain].any()

@@ -83,6 +83,48 @@ def test_without_what_is_optional_nothing_is_cleared(grid: Grid) -> None:
     assert [row.status for row in found.rows] == ["kept"] * 3
 
 
+@pytest.fixture
+def excluded(grid: Grid) -> np.ndarray:
+    """The whole third lesion, and two of five planes of the first one."""
+    inside = np.zeros(grid.frame.shape, bool)
+    inside[19:22, 3:6] = True
+    inside[3:5, 3:7] = True
+    return inside
+
+
+def test_what_an_exclusion_mask_holds_is_taken_out(grid: Grid, excluded: np.ndarray) -> None:
+    plain, found = (
+        find_lesions(grid, _maps(), np.eye(4), threshold=0.5, min_volume=3.0, excluded=one)
+        for one in (None, excluded)
+    )
+    # voxels of 2 mm³, two of the slices through each lesion are stored
+    assert found.excluded_ml == pytest.approx((2 * 4 * 2 + 3 * 3 * 2) * 2 / 1000)
+    assert plain.excluded_ml is None
+    told = [(row.status, row.reason) for row in found.rows]
+    assert told == [("kept", ""), ("rejected", "excluded"), ("rejected", "extracerebral")]
+    # what the nets said of it stays in its row
+    assert found.rows[1].p_refined > 0.5
+    for name in ("mask", "probseg"):
+        np.testing.assert_array_equal(found.maps[name], np.where(excluded, 0, plain.maps[name]))
+    np.testing.assert_array_equal(found.maps["candidates"], plain.maps["candidates"])
+    assert found.cleared is not None
+    assert not found.cleared.data[BLOBS[2]].any()
+    assert not found.cleared.data[3:5, 3:7, 3:6].any()
+    assert (found.cleared.data[5:8, 3:7, 3:6] > 0.5).all()
+
+
+def test_an_empty_exclusion_mask_takes_nothing(grid: Grid) -> None:
+    nothing = np.zeros(grid.frame.shape, bool)
+    plain, found = (
+        find_lesions(grid, _maps(), np.eye(4), threshold=0.5, min_volume=3.0, excluded=one)
+        for one in (None, nothing)
+    )
+    assert found.excluded_ml == 0.0
+    for name, data in plain.maps.items():
+        np.testing.assert_array_equal(data, found.maps[name])
+    assert rows_to_table(plain.rows) == rows_to_table(found.rows)
+
+
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.85])
 def test_a_mask_on_another_grid_is_cut_there(grid: Grid, threshold: float) -> None:
     probability = _maps()["probability"]

@@ -42,6 +42,8 @@ def hostile(record: VisitRecord) -> VisitRecord:
         methods=record.methods and EVIL,
         load_interval_reason=EVIL,
         load_interval_note=EVIL,
+        lesion_mask=EVIL,
+        exclude_masks=(EVIL,),
         quality_reasons=(EVIL,),
     )
 

@@ -72,6 +72,33 @@ def test_a_failed_visit_says_why_and_what_to_do(out_dir: Path, read_page: Read) 
     assert "This visit was skipped there is no FLAIR" in page.text
 
 
+def test_a_given_mask_is_named(
+    out_dir: Path, make_record: Callable[..., VisitRecord], read_page: Read
+) -> None:
+    uri = "bids:manual:sub-01/ses-1/anat/sub-01_ses-1_label-L_mask.nii.gz"
+    given = make_record(lesion_mask=uri, model=None, candidate_count=None, rejected_count=14)
+    text = read_page(write_participant_page(out_dir, "01", records=[given])).text
+    assert uri in text
+    assert "14 parts of the given mask" in text
+    assert "mean probability" not in text
+    networks = read_page(write_participant_page(out_dir, "01", records=[make_record()])).text
+    assert "given mask" not in networks
+    assert "14 rejected candidates found by the candidate net" in networks
+    assert "mean probability" in networks
+
+
+def test_exclusion_masks_are_named(
+    out_dir: Path, make_record: Callable[..., VisitRecord], read_page: Read
+) -> None:
+    uris = tuple(f"bids:{name}:sub-01/anat/sub-01_mask.nii.gz" for name in ("infarct", "tumour"))
+    masked = make_record(exclude_masks=uris, excluded_ml=1.2345)
+    text = read_page(write_participant_page(out_dir, "01", records=[masked])).text
+    assert "1.23 mL of lesion were removed" in text
+    assert all(uri in text for uri in uris)
+    plain = read_page(write_participant_page(out_dir, "01", records=[make_record()])).text
+    assert "exclusion masks" not in plain
+
+
 def test_visits_stand_in_natural_order_with_their_anchors(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
     sections = list(page.all("section", "id"))

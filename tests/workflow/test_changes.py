@@ -278,6 +278,36 @@ def test_what_cannot_be_compared_says_why_and_what_is_no_pair_leaves_nothing(
     assert compared.record("3").changes == {}
 
 
+def test_given_masks_are_compared_without_a_probability(
+    tmp_path: Path, make_phantom: Callable[..., Any]
+) -> None:
+    out = tmp_path / "out"
+    for session, fresh in (("1", False), ("2", True)):
+        uri = f"bids:manual:sub-01/ses-{session}/anat/mask.nii.gz"
+        record = record_of(session, lesion_mask=uri, options={})
+        phantom = make_phantom("RAS", (2.0, 2.0, 4.0))
+        leave_visit(out, record, phantom, fresh=fresh, seed=int(session))
+        output_path(
+            out, recorded_visit(record), suffix="probseg", extension=".nii.gz", space="FLAIR",
+            label="L",
+        ).unlink()  # fmt: skip
+    outcomes = compare_participants(["01"], Execution(tmp_path / "work", out))
+    assert outcomes == [ChangeOutcome("01", 1)]
+    later = read_record(out, "01", "2")
+    assert later
+    assert (later.changes["n_new"], later.changes["n_stable"]) == (1, 3)
+    assert "makers" not in str(later.changes["notes"])
+
+
+def test_masks_of_one_visit_only_are_a_caution() -> None:
+    masks = ("bids:infarct:sub-01/anat/sub-01_mask.nii.gz",)
+    plain, masked = (record_of("1", exclude_masks=one) for one in ((), masks))
+    assert VisitPair(plain, record_of("2")).cautions() == ()
+    assert VisitPair(masked, record_of("2", exclude_masks=masks)).cautions() == ()
+    (caution,) = VisitPair(masked, record_of("2")).cautions()
+    assert "exclusion masks" in caution
+
+
 # Which visit is the earlier one
 
 

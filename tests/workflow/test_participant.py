@@ -14,7 +14,9 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, visit_outputs
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.intermediate import write_archive
+from bids_msseg.reports.figures import WIDE_RIM_MM
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings, visit_workflow_name
@@ -35,6 +37,7 @@ def build(
     images: dict[str, Path],
     *others: str,
     sidecar: Mapping[str, object] | None = None,
+    intermediate: Path | None = None,
     extras: Extras = NOTHING_ELSE,
     **settings: object,
 ) -> Workflow:
@@ -46,6 +49,8 @@ def build(
         t2w=images["T2w"] if "T2w" in others else None,
         brain_mask=images["mask"] if "mask" in others else None,
         metadata={"FLAIR": sidecar or {}},
+        lesion_mask=images["mask"] if "given" in others else None,
+        exclude_masks=(images["mask"],) if "excluded" in others else (),
     )
     delivery = Delivery(
         visit,
@@ -56,6 +61,8 @@ def build(
         threshold=0.4,
         min_lesion_volume=5.0,
         fingerprint="f",
+        maps_fingerprint="m",
+        intermediate=intermediate,
         extras=extras,
     )
     model = images["FLAIR"]
@@ -92,7 +99,9 @@ ALWAYS = {
     "on_flair_FLAIR",
     "on_flair_head",
     "draw",
+    "store",
     "publish",
+    "list_outputs",
     "list_preproc",
     "list_transforms",
     "list_faults",
@@ -388,6 +397,124 @@ def test_the_brain_is_found_where_its_nets_can_run(
 ) -> None:
     nodes = nodes_of(build(images, device=device))
     assert (nodes["segment"].inputs.device, nodes["brain"].inputs.device) == (device, brain)
+
+
+@pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
+def test_a_given_mask_replaces_the_networks(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
+    whole = build(images, *others)
+    workflow = build(images, *others, "given", mask_values=(1, 5))
+    nodes = nodes_of(workflow)
+    assert set(nodes_of(whole)) - set(nodes) == {"segment", "estimate", "volumes"}
+    assert set(nodes) <= set(nodes_of(whole))
+    lesions = nodes["delineate"].inputs
+    assert (lesions.lesion_file, lesions.values) == (str(images["mask"]), [1, 5])
+    assert not isdefined(nodes["quality"].inputs.model_file)
+    found = feeds(workflow, "publish")
+    absent = {"probseg_file", "candidates_file", "anatomy_file", "volumes_file"}
+    assert not absent & set(found)
+    assert "anatomy_file" not in feeds(workflow, "draw")
+    for name in ("table", "estimate", "mask", "labels", "rejected", "ventricles"):
+        assert found[f"{name}_file"] == f"delineate.{name}_file"
+    for space in (name for name in nodes if name.startswith("space_")):
+        assert feeds(workflow, space)["probability_file"] == "delineate.probability_file"
+    for name, node in nodes.items():
+        traits = node.inputs.traits(mandatory=True)
+        set_ = {field for field in traits if isdefined(getattr(node.inputs, field))}
+        assert set(traits) <= set(feeds(workflow, name)) | set_, name
+    graph = workflow._graph
+    assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
+    assert {"stack", "quality", "template"} <= set(nodes["store"].inputs.step_names)
+
+
+def test_filling_of_a_given_mask_needs_the_anatomy_alone(images: dict[str, Path]) -> None:
+    workflow = build(images, "T1w", "given", extras=Extras(filled=True))
+    nodes = nodes_of(workflow)
+    assert {"segment", "volumes", "fill_FLAIR", "fill_T1w"} <= set(nodes)
+    assert "estimate" not in nodes
+    assert nodes["delineate"].inputs.lesion_file == str(images["mask"])
+    fed = feeds(workflow, "delineate").values()
+    assert not any(source.startswith("segment.") for source in fed)
+    assert feeds(workflow, "fill_FLAIR") == {
+        "mask_file": "delineate.mask_file",
+        "anatomy_file": "segment.anatomy_file",
+    }
+    found = feeds(workflow, "publish")
+    assert found["anatomy_file"] == "volumes.anatomy_file"
+    assert not {"probseg_file", "candidates_file"} & set(found)
+    assert nodes["store"].inputs.wanted["segment"] == ["notes", "seconds", "anatomy_file"]
+
+
+@pytest.mark.parametrize("others", [(), ("given",)])
+def test_exclusion_masks_reach_the_cut_alone(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
+    """What is stored for another cut does not depend on them."""
+    plain, masked = build(images, *others), build(images, *others, "excluded")
+    assert nodes_of(plain)["delineate"].inputs.exclusion_files == []
+    assert nodes_of(masked)["delineate"].inputs.exclusion_files == [str(images["mask"])]
+    assert feeds(masked, "publish")["excluded_ml"] == "delineate.excluded_ml"
+    one, other = (nodes_of(workflow)["store"].inputs for workflow in (plain, masked))
+    assert (one.step_names, one.wanted) == (other.step_names, other.wanted)
+
+
+def stored(images: dict[str, Path], *others: str) -> set[str]:
+    """Outputs that a whole run stores, as ``step.output``, notes and times aside."""
+    wanted = nodes_of(build(images, *others))["store"].inputs.wanted
+    return {
+        f"{step}.{output}"
+        for step, outputs in wanted.items()
+        for output in outputs
+        if output not in ("notes", "seconds")
+    }
+
+
+@pytest.mark.parametrize("others", [(), ("T1w",), ("T1w", "T2w")])
+def test_what_is_stored_for_another_cut(images: dict[str, Path], others: tuple[str, ...]) -> None:
+    """No image of a whole head: those reach as far as the figures show."""
+    expected = {f"segment.{name}_file" for name in ("probability", "candidate", "lesion")}
+    expected |= {"segment.candidates_file", "quality.quality_file", "brain.how"}
+    expected |= {"check_brain.mask_file", "check_brain.extracerebral_file"}
+    expected |= {"template.transform_file", "template.trusted"}
+    expected |= {"anatomy.regions_file", "anatomy.own_ventricles"}
+    expected |= {"volumes.anatomy_file", "volumes.volumes_file"}
+    expected |= {f"on_flair_{name}.out_file" for name in ("head", "FLAIR", *others)}
+    for name in others:
+        expected |= {f"coregister_{name}.{what}" for what in ("transform_file", "left_out")}
+    assert stored(images, *others) == expected
+    head = nodes_of(build(images, *others))["on_flair_head"].inputs
+    assert head.rim_mm == WIDE_RIM_MM
+    inputs = nodes_of(build(images, *others))["store"].inputs
+    assert set(inputs.step_names) == set(inputs.wanted)
+    assert inputs.fingerprint == "m"
+    assert set(inputs.published) <= stored(images, *others)
+
+
+@pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
+def test_another_cut_runs_no_step_before_it(
+    images: dict[str, Path], tmp_path: Path, others: tuple[str, ...]
+) -> None:
+    whole = build(images, *others)
+    first = nodes_of(whole)["store"].inputs.step_names
+    assert {"brain", "bias", "template", "segment"} <= set(first)
+    archive = tmp_path / "steps.zip"
+    steps = {step: {"notes": [], "seconds": 0.0} for step in first}
+    write_archive(archive, steps, published={}, fingerprint="m", versions={})
+    again = build(images, *others, intermediate=archive)
+    assert again.name == f"{whole.name}_cut"
+    nodes = nodes_of(again)
+    assert set(nodes_of(whole)) - set(nodes) == {"store", "list_outputs", "list_faults"}
+    for name, node in nodes.items():
+        if name.startswith("list_"):
+            continue
+        assert isdefined(node.inputs.stored) == (name in first), name
+        assert bool(node.overwrite) == (name in first), name
+        assert bool(feeds(again, name)) == (name not in first), name
+    graph = again._graph
+    assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
+    assert nodes["publish"].inputs.step_names == nodes_of(whole)["publish"].inputs.step_names
+    assert "intermediate_file" not in feeds(again, "publish")
 
 
 def test_labels_with_a_plus_make_distinct_names() -> None:

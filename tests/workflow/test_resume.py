@@ -15,20 +15,21 @@ from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.spaces import AtlasChoice, OutputSpace
-from bids_msseg.workflow.resume import fingerprint, is_finished
+from bids_msseg.workflow.resume import CUT_OPTIONS, Fingerprint, fingerprint, is_finished
 
 SPACES = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
 
 
 @pytest.fixture
 def visit(tmp_path: Path) -> Visit:
-    paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in ("FLAIR", "T1w", "mask")}
+    names = ("FLAIR", "T1w", "mask", "drawn")
+    paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in names}
     for name, path in paths.items():
         path.write_bytes(name.encode())
     return Visit("01", None, paths["FLAIR"], t1w=paths["T1w"], brain_mask=paths["mask"])
 
 
-def digest(visit: Visit, **other: Any) -> str:
+def digest(visit: Visit, **other: Any) -> Fingerprint:
     given = {"options": {"fast": False}, "model_sha256": "a", "version": "1", **other}
     return fingerprint(visit, **given)
 
@@ -41,12 +42,14 @@ def test_the_same_gives_the_same(visit: Visit, tmp_path: Path) -> None:
     assert digest(same) == before
 
 
-@pytest.mark.parametrize("contrast", ["flair", "t1w", "brain_mask"])
-def test_a_changed_byte_changes_it(visit: Visit, contrast: str) -> None:
+@pytest.mark.parametrize("contrast", ["flair", "t1w", "brain_mask", "lesion_mask"])
+def test_a_changed_byte_changes_it(visit: Visit, contrast: str, tmp_path: Path) -> None:
+    visit = replace(visit, lesion_mask=tmp_path / "sub-01_drawn.nii.gz")
     before = digest(visit)
     path = getattr(visit, contrast)
     path.write_bytes(path.read_bytes() + b"x")
-    assert digest(visit) != before
+    assert digest(visit).results != before.results
+    assert digest(visit).maps != before.maps
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,7 @@ def test_a_changed_byte_changes_it(visit: Visit, contrast: str) -> None:
     [
         lambda visit: replace(visit, t1w=None),
         lambda visit: replace(visit, brain_mask=None),
+        lambda visit: replace(visit, lesion_mask=visit.brain_mask),
         lambda visit: replace(visit, t1w=None, t2w=visit.t1w),
         lambda visit: replace(visit, entities={"run": "2"}),
         lambda visit: replace(visit, metadata={"FLAIR": {"SkullStripped": True}}),
@@ -67,7 +71,25 @@ def test_another_visit_changes_it(visit: Visit, change: Callable[[Visit], Visit]
     "other", [{"options": {"fast": True}}, {"model_sha256": "b"}, {"version": "2"}]
 )
 def test_options_model_and_version_change_it(visit: Visit, other: dict[str, Any]) -> None:
-    assert digest(visit, **other) != digest(visit)
+    assert digest(visit, **other).results != digest(visit).results
+    assert digest(visit, **other).maps != digest(visit).maps
+
+
+@pytest.mark.parametrize("option", CUT_OPTIONS)
+def test_options_that_only_cut_leave_the_maps(visit: Visit, option: str) -> None:
+    one, other = (digest(visit, options={"fast": False, option: value}) for value in (0.4, 0.5))
+    assert one.results != other.results
+    assert one.maps == other.maps == digest(visit).maps
+
+
+def test_exclusion_masks_change_the_cut_alone(visit: Visit, tmp_path: Path) -> None:
+    mask, other = tmp_path / "sub-01_drawn.nii.gz", tmp_path / "sub-01_mask.nii.gz"
+    plain, one = digest(visit), digest(replace(visit, exclude_masks=(mask,)))
+    both = digest(replace(visit, exclude_masks=(mask, other)))
+    mask.write_bytes(mask.read_bytes() + b"x")
+    changed = digest(replace(visit, exclude_masks=(mask,)))
+    assert len({found.results for found in (plain, one, both, changed)}) == 4
+    assert len({found.maps for found in (plain, one, both, changed)}) == 1
 
 
 def test_an_image_that_cannot_be_read_has_a_digest_of_its_own(visit: Visit) -> None:

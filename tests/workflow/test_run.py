@@ -22,7 +22,7 @@ from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
-from bids_msseg.nodes.outputs import Delivery
+from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.workflow import run as module
 from bids_msseg.workflow.execution import NO_JOB, Ended, Execution, Watch, run_nipype
 from bids_msseg.workflow.outcome import Outcome

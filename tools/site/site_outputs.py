@@ -38,6 +38,7 @@ from bids_msseg.reports.check import LoadLimits
 from bids_msseg.reports.cohort import summary_dictionary
 from bids_msseg.reports.evaluation_data import TABLES
 from bids_msseg.reports.group_table import data_dictionary
+from bids_msseg.reports.threshold_sweep import SWEEP_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = ROOT / "tests" / "e2e" / "expected_outputs.txt"
@@ -71,6 +72,8 @@ _BY_HAND: Mapping[str, str] = {
     "template, from two participants on",
     "group_lesions_summary": "loads of all visits, and by the columns of `participants.tsv`",
     "logs/CITATION.md": "methods text with references, for use in a paper",
+    "logs/intermediate/*": "what was found before lesions were cut out, so that [another "
+    "threshold](../how-to/thresholds.md) needs no network; may be deleted",
     "logs/resources*": "with `--resource-monitor`: seconds, CPU seconds and GiB of every step",
     "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and "
     "the reason of a failure",
@@ -98,6 +101,11 @@ _ON_REQUEST = (
             f"{name} as acquired with filled lesions ([filling](../how-to/filling.md))",
         )
         for name in ("FLAIR", "T1w")
+    ),
+    (
+        "--threshold-sweep",
+        "group_lesions_thresholds",
+        "load and count at other thresholds ([thresholds](../how-to/thresholds.md))",
     ),
     (
         "--lesion-roi",
@@ -256,7 +264,8 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _per_visit(stem: str) -> bool:
-    return "/anat/" in stem or "/figures/" in stem or stem.startswith("logs/visits/")
+    logs = ("logs/visits/", "logs/intermediate/")
+    return "/anat/" in stem or "/figures/" in stem or stem.startswith(logs)
 
 
 def _with_session(stem: str) -> str:
@@ -354,6 +363,7 @@ def _columns() -> str:
             "Columns with `qc_` come with `--qc`, the limits of agreement with `msseg-check`.",
         ),
         _section("`group_lesions_summary.tsv`", summary_dictionary()),
+        _section("`group_lesions_thresholds.tsv`", SWEEP_COLUMNS, "With `--threshold-sweep`."),
         _section("`group_lesions_atlas.tsv`", group_atlas_dictionary(), _ATLAS_NOTE),
         _section("`sub-X_desc-changes_stats.tsv`", change_dictionary()),
         "### `*_seg-changes_dseg.tsv`\n",

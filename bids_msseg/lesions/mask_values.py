@@ -1,0 +1,100 @@
+"""Which values of a mask are lesion.
+
+Masks of experts and of other programs may hold several values, one for each kind of lesion or each
+rater. All programs that read such masks decide here.
+
+Public names: :data:`MaskValues`, :data:`ANY`, :func:`lesion_voxels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+
+MaskValues = tuple[int, ...] | None
+"""Values that are lesion; None for any above zero."""
+ANY: Final = "any"
+WHOLE: Final = 1e-4
+"""How far a value may lie from a whole number: stored masks can have a slope."""
+_LISTED: Final = 8
+
+
+def lesion_voxels(
+    data: NDArray[Any], name: str, values: MaskValues = None, *, fractions: bool = True
+) -> tuple[NDArray[np.bool_], str]:
+    """Find the lesions of a mask by its values.
+
+    One value above zero is lesion, whatever it is. Of several whole numbers those that are asked
+    for are, or all above zero. Fractions, as interpolation leaves them, are cut at one half.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+    name : str
+        What the mask is called in messages.
+    values : tuple of int, optional
+        Values that are lesion.
+    fractions : bool, default True
+        Whether a mask of several fractions is accepted.
+
+    Returns
+    -------
+    lesions : ndarray of bool, shape (X, Y, Z)
+    note : str
+        What a person should know; empty where nothing was chosen.
+
+    Raises
+    ------
+    DataError
+        If a value is negative or not finite, or a mask of fractions is not accepted or would be
+        empty.
+
+    Examples
+    --------
+    >>> lesions, note = lesion_voxels(np.array([0, 1, 5, 7]), "m.nii", (1, 7))
+    >>> lesions.tolist(), note
+    ([False, True, False, True], '')
+    """
+    found = np.unique(data[data != 0])
+    if found.size and not (np.isfinite(found).all() and found[0] > 0):
+        raise _no_mask(name, found)
+    whole = np.abs(found - np.rint(found)) < WHOLE
+    if values is not None:
+        chosen = found[whole & np.isin(np.rint(found), values)]
+        missing = found.size and not chosen.size
+        return np.isin(data, chosen), _none_of(name, found, values) if missing else ""
+    if found.size <= 1:
+        return data != 0, "" if whole.all() else f"{name} holds {found[0]:g}, taken for lesion"
+    if whole.all():
+        return data > 0, f"{name} holds {_listing(found)}, all taken for lesion: see --mask-values"
+    if not fractions:
+        raise _no_mask(name, found)
+    if found[-1] <= 0.5:
+        raise DataError(
+            f"no value of {name} is above one half: they lie between {found[0]:g} and "
+            f"{found[-1]:g}",
+            hint="give a mask of zeros and ones, not a probability; or cut it first",
+        )
+    return data > 0.5, ""
+
+
+def _none_of(name: str, found: NDArray[Any], values: Sequence[int]) -> str:
+    asked = ", ".join(map(str, values))
+    return f"{name} holds {_listing(found)} and none of {asked}: no lesion is taken from it"
+
+
+def _listing(found: NDArray[Any]) -> str:
+    shown = ", ".join(f"{value:g}" for value in found[:_LISTED])
+    return f"the values {shown}" + (", …" if found.size > _LISTED else "")
+
+
+def _no_mask(name: str, found: NDArray[Any]) -> DataError:
+    return DataError(
+        f"{name} is no binary mask: it holds {found[0]:g} to {found[-1]:g} beside zero",
+        hint="write one whole number above zero for lesion and zero elsewhere",
+    )

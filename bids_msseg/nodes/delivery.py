@@ -1,0 +1,126 @@
+"""What the nodes of a visit know before anything has run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, with_anatomy
+from bids_msseg.bids.record_values import ModelUse
+from bids_msseg.bids.sidecars import Method, Origin, bids_uri
+from bids_msseg.bids.visit import Visit
+from bids_msseg.reports.methods import methods_paragraph
+
+MASK_THRESHOLD = 0.5
+"""Of a given mask, which is 1 in lesions, on another grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A visit, where its results go, and what their descriptions say.
+
+    Attributes
+    ----------
+    visit : Visit
+    out_dir, bids_dir : path
+    model : ModelUse or None
+        None where a given mask replaces the networks, and nothing else needs them.
+    candidate_threshold : float or None
+        None for another segmenter than the cascade.
+    threshold, min_lesion_volume : float
+        Operating point; the volume in mm³.
+    derivatives : mapping of str to path
+        Further datasets that sidecars may name.
+    options : mapping
+        Options that shape the result, for the record.
+    fingerprint, maps_fingerprint : str
+        Digest of inputs, options and model; the same without the options that only cut lesions.
+    versions : mapping of str to str
+    methods : str
+        The methods paragraph.
+    extras : Extras
+        What else the run was asked for.
+    intermediate : path or None
+        Archive of an earlier run, from which lesions are cut again.
+    """
+
+    visit: Visit
+    out_dir: Path
+    bids_dir: Path
+    model: ModelUse | None
+    candidate_threshold: float | None
+    threshold: float
+    min_lesion_volume: float
+    derivatives: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    methods: str = ""
+    extras: Extras = NOTHING_ELSE
+    maps_fingerprint: str = ""
+    intermediate: Path | None = None
+
+    @property
+    def with_anatomy(self) -> bool:
+        """Whether the networks have to find the anatomy, and lesions where no mask is given."""
+        return with_anatomy(self.visit, self.extras)
+
+    def uri(self, path: Path) -> str:
+        """Name an input or output as BIDS URIs do."""
+        return bids_uri(path, {"raw": self.bids_dir, "": self.out_dir, **self.derivatives})
+
+    def sources(self) -> tuple[str, ...]:
+        """URIs of all contrasts used."""
+        return tuple(self.uri(path) for path in self.visit.contrasts.values())
+
+    def lesion_sources(self) -> tuple[str, ...]:
+        """URIs of what lesions come from."""
+        mask, excluded = self.visit.lesion_mask, map(self.uri, self.visit.exclude_masks)
+        first = self.sources() if mask is None else (self.uri(self.visit.flair), self.uri(mask))
+        return (*first, *excluded)
+
+    def flair_origin(self, *sources: str) -> Origin:
+        """Origin of an output on the FLAIR grid."""
+        flair = self.uri(self.visit.flair)
+        return Origin(sources or self.sources(), flair, software=self.versions)
+
+    def method(self) -> Method:
+        """How lesions were found."""
+        given = [] if self.visit.lesion_mask is None else [self.visit.lesion_mask]
+        return Method(
+            self.model,
+            self.threshold,
+            self.min_lesion_volume,
+            self.candidate_threshold,
+            masks=self._datasets(given),
+            excluded=self._datasets(self.visit.exclude_masks),
+        )
+
+    def _datasets(self, masks: Iterable[Path]) -> str:
+        return ", ".join(dict.fromkeys(self.uri(mask).split(":")[1] for mask in masks))
+
+    def described(self) -> Delivery:
+        """Write the methods paragraph."""
+        name, sha256 = (self.model.name, self.model.sha256) if self.model else ("", "")
+        method = self.method()
+        methods = methods_paragraph(
+            list(self.visit.contrasts),
+            model=name,
+            sha256=sha256,
+            threshold=self.threshold,
+            min_lesion_volume=self.min_lesion_volume,
+            versions=self.versions,
+            masks=method.masks,
+            excluded=method.excluded,
+            other=self.model if method.other else None,
+        )
+        return replace(self, methods=methods)
+
+    def without(self, contrasts: Collection[str]) -> Delivery:
+        """Pass over contrasts that could not be aligned, as if the visit had none."""
+        if not contrasts:
+            return self
+        nothing: dict[str, Any] = {name.lower(): None for name in contrasts}
+        return replace(self, visit=replace(self.visit, **nothing)).described()

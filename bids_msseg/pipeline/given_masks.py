@@ -1,0 +1,102 @@
+"""Masks that a person or another program has drawn on the FLAIR."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.volume import load_volume
+from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
+from bids_msseg.pipeline.lesions import Grid
+
+GRID_TOLERANCE_MM: Final = 1e-2
+RESAMPLE: Final = (
+    'python -c "import nibabel as n, nibabel.processing as p; '
+    "n.save(p.resample_from_to(n.load('MASK'), n.load('FLAIR'), 0), 'NEW')\""
+)
+"""What brings a mask onto the FLAIR if both lie in the same scanner space."""
+
+
+def read_given_mask(
+    path: Path, grid: Grid, *, what: str, values: MaskValues = None
+) -> tuple[NDArray[np.bool_], str]:
+    """Read a mask that has to lie on the grid of the FLAIR as acquired.
+
+    Parameters
+    ----------
+    path : path
+    grid : Grid
+        Of the FLAIR as acquired.
+    what : str
+        What the mask is called in messages, such as ``lesion mask``.
+    values : tuple of int, optional
+        Values that count; any above zero where not given. See
+        :func:`bids_msseg.lesions.mask_values.lesion_voxels`.
+
+    Returns
+    -------
+    inside : ndarray of bool, shape (X, Y, Z)
+    note : str
+        What a person should know of its values; may be empty.
+
+    Raises
+    ------
+    NoInputError
+        If the file is not there.
+    DataError
+        If it is damaged, no mask, or on another grid.
+    IoError
+        If it cannot be read.
+    """
+    header, frame = check_header(path, contrast=what), grid.frame
+    if header.shape != frame.shape or not np.allclose(
+        header.affine, frame.affine, rtol=0, atol=GRID_TOLERANCE_MM
+    ):
+        raise DataError(
+            f"the {what} {path.name} ({_shape(header.shape)} voxels) is not on the grid of the "
+            f"FLAIR ({_shape(frame.shape)} voxels)",
+            hint=f"if both lie in the same scanner space, resample it: {RESAMPLE}",
+        )
+    try:
+        data = load_volume(path).data.reshape(header.shape)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+        raise DataError(
+            f"the {what} {path.name} is damaged: {error}", hint="write the mask again"
+        ) from error
+    return lesion_voxels(data, path.name, values)
+
+
+def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]:
+    """Unite masks of what is no lesion; any value above zero counts.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    grid : Grid
+        Of the FLAIR as acquired.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Raises
+    ------
+    MssegError
+        As :func:`read_given_mask` does.
+    """
+    excluded = np.zeros(grid.frame.shape, bool)
+    for path in paths:
+        excluded |= read_given_mask(path, grid, what="exclusion mask")[0]
+    return excluded
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,138 @@
+"""Lesion load and count of every visit at other thresholds, from the probability maps in OUT."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from nibabel.filebasedimages import ImageFileError
+
+from bids_msseg.bids.derivatives import OUTPUTS
+from bids_msseg.bids.files import format_cell
+from bids_msseg.bids.paths import group_path
+from bids_msseg.bids.record import VisitRecord
+from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.lesions.load import lesion_load_ml
+from bids_msseg.reports import page
+from bids_msseg.reports.group_columns import min_volume_of
+from bids_msseg.reports.participant import visit_of
+
+THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
+    "participant_id": {"Description": "Participant"},
+    "session_id": {"Description": "Session; n/a where the participant has none"},
+    "threshold": {"Description": "Probability from which a voxel is lesion"},
+    "lesion_load_ml": {
+        "Description": "Volume of all lesions at this threshold; n/a where the visit has no "
+        "probability map, such as with --lesion-masks",
+        "Units": "mL",
+    },
+    "lesion_count": {"Description": "Number of lesions at this threshold"},
+    "mask_threshold": {
+        "Description": "Threshold of the visit's lesion mask. At it, parts of the probability map "
+        "outside the brain were removed"
+    },
+    "min_lesion_volume_mm3": {
+        "Description": "Smallest lesion that is kept, as in the visit's lesion mask",
+        "Units": "mm^3",
+    },
+}
+
+
+def write_threshold_sweep(out_dir: Path, records: Iterable[VisitRecord]) -> Path:
+    """Write ``group_lesions_thresholds.tsv`` and the JSON file beside it.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Top folder of the outputs.
+    records : iterable of VisitRecord
+        Those that are not "ok" are passed over.
+
+    Returns
+    -------
+    Path
+        The table: one row per visit and threshold.
+
+    Raises
+    ------
+    CannotCreateError
+        If a file cannot be written.
+    """
+    rows = [
+        row
+        for record in records
+        if record.status == "ok"
+        for row in _rows(record, _probability(out_dir, record))
+    ]
+    lines = ["\t".join(SWEEP_COLUMNS)]
+    lines += ["\t".join(format_cell(row[name]) for name in SWEEP_COLUMNS) for row in rows]
+    sidecar = json.dumps(SWEEP_COLUMNS, indent=2, ensure_ascii=False) + "\n"
+    page.save(group_path(out_dir, ".json", "thresholds"), sidecar)
+    return page.save(group_path(out_dir, ".tsv", "thresholds"), "\n".join(lines) + "\n")
+
+
+def sweep(
+    probability: Volume, *, min_volume: float, thresholds: Iterable[float] = THRESHOLDS
+) -> dict[float, tuple[float, int]]:
+    """Cut a probability map at several thresholds.
+
+    Parameters
+    ----------
+    probability : Volume
+        Of lesion.
+    min_volume : float
+        Smaller lesions are left out, mm³.
+    thresholds : iterable of float
+        A voxel is lesion where the probability reaches this.
+
+    Returns
+    -------
+    dict of float to (float, int)
+        Threshold to load in mL and number of lesions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.array([0.9, 0.9, 0.0, 0.3]).reshape(4, 1, 1)
+    >>> sweep(Volume(values, np.diag([10.0, 10, 10, 1])), min_volume=3.0, thresholds=[0.2, 0.5])
+    {0.2: (3.0, 2), 0.5: (2.0, 1)}
+    """
+    found: dict[float, tuple[float, int]] = {}
+    voxel = probability.voxel_volume
+    for threshold in thresholds:
+        labels = label_lesions(
+            probability.data >= threshold, voxel_volume=voxel, min_volume=min_volume
+        )
+        found[threshold] = (lesion_load_ml(labels, voxel), int(labels.max(initial=0)))
+    return found
+
+
+def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any]]:
+    smallest = min_volume_of(record)
+    least = float(smallest) if isinstance(smallest, (int, float)) else 0.0
+    found = {} if probability is None else sweep(probability, min_volume=least)
+    start = {
+        "participant_id": f"sub-{record.participant}",
+        "session_id": None if record.session is None else f"ses-{record.session}",
+        "mask_threshold": record.options.get("threshold"),
+        "min_lesion_volume_mm3": smallest,
+    }
+    rows = []
+    for threshold in THRESHOLDS:
+        load, count = found.get(threshold, (None, None))
+        values = {"threshold": threshold, "lesion_load_ml": load, "lesion_count": count}
+        rows.append({**start, **values})
+    return rows
+
+
+def _probability(out_dir: Path, record: VisitRecord) -> Volume | None:
+    """Read the probability map of a visit; None where there is none or it is broken."""
+    try:
+        return load_volume(OUTPUTS["probseg"].path(out_dir, visit_of(record), ".nii.gz"))
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError):
+        return None

@@ -1,0 +1,194 @@
+"""Masks of what is no MS lesion, through the whole app."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.cli.run import main
+from bids_msseg.nodes import preprocess, segment
+
+Files = Callable[..., dict[str, bytes]]
+THREADS = ("--nprocs", "1", "--omp-nthreads", "1")
+STEM = "sub-03/anat/sub-03_acq-sag"
+MASK = f"{STEM}_space-FLAIR_desc-infarct_mask.nii.gz"
+URI = f"bids:infarct:{MASK}"
+
+
+def msseg(*words: object) -> int:
+    """Run the app in this process."""
+    return main([str(word) for word in words])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def record(out: Path, key: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / f"logs/visits/{key}.json").read_text())
+    return content
+
+
+def image(out: Path, name: str) -> np.ndarray:
+    return np.asarray(nib.load(out / f"{STEM}_space-FLAIR_{name}.nii.gz").dataobj)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A finished OUT, cut again without the largest lesion of sub-03."""
+
+    out: Path
+    masks: Path
+    inside: np.ndarray
+    code: int
+
+
+@contextmanager
+def only_the_cut() -> Iterator[None]:
+    """Refuse networks, registrations and the correction of bias fields."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a step before the cut was run")
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("align_contrast", "correct_contrasts", "find_brain", "fit_template"):
+            patched.setattr(preprocess, name, refuse)
+        patched.setattr(segment, "segment_stack", refuse)
+        yield
+
+
+@pytest.fixture(scope="module")
+def masked(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Masked:
+    top = tmp_path_factory.mktemp("masked")
+    out = finished.copy(top / "derivatives" / "bids_msseg")
+    first = nib.load(out / f"{STEM}_space-FLAIR_seg-lesions_dseg.nii.gz")
+    inside = np.asarray(first.dataobj) == 1
+    (top / "masks" / MASK).parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(inside.astype(np.uint8), first.affine), top / "masks" / MASK)
+    words = [finished.bids, out, "participant", "group", "--model", finished.model, *THREADS]
+    words += ["-w", top / "work", "--exclude-masks", f"infarct={top / 'masks'}"]
+    with only_the_cut():
+        return Masked(out, top / "masks", inside, msseg(*words))
+
+
+def test_a_lesion_is_taken_out_of_a_finished_visit(
+    masked: Masked, finished: Any, tmp_path: Path, files_of: Files
+) -> None:
+    out, before, after = masked.out, record(finished.out, "sub-03"), record(masked.out, "sub-03")
+    assert masked.code == 0
+    expected = np.where(masked.inside, 0, image(finished.out, "label-L_mask"))
+    np.testing.assert_array_equal(image(out, "label-L_mask"), expected)
+    assert not image(out, "label-L_probseg")[masked.inside].any()
+    assert after["lesion_count"] == before["lesion_count"] - 1
+    assert after["rejected_count"] == before["rejected_count"] + 1
+    load = before["lesion_load_ml"] - after["lesion_load_ml"]
+    assert load > 0
+    assert after["excluded_ml"] == pytest.approx(load, abs=1e-4)
+    # other visits are not stale
+    for key in ("sub-01_ses-1", "sub-01_ses-2", "sub-02"):
+        assert record(out, key)["fingerprint"] == record(finished.out, key)["fingerprint"]
+        assert record(out, key)["excluded_ml"] is None
+    # a whole run gives the same
+    whole = tmp_path / "whole" / "bids_msseg"
+    words = [*finished.options(whole), "--participant-label", "03", "-w", tmp_path / "other"]
+    assert msseg(*words, "--exclude-masks", f"infarct={masked.masks}") == 0
+    assert files_of(out / "sub-03") == files_of(whole / "sub-03")
+    one, other = after, record(whole, "sub-03")
+    for content in (one, other):
+        del content["timings_s"]
+    assert one == other
+
+
+def test_where_the_masks_come_from_is_said(masked: Masked) -> None:
+    out, found = masked.out, record(masked.out, "sub-03")
+    assert found["exclude_masks"] == [URI]
+    assert found["options"]["exclude_masks"] == "infarct"
+    assert "exclusion masks infarct" in found["methods"]
+    for name in ("label-L_mask", "seg-lesions_dseg", "label-L_probseg"):
+        sidecar = json.loads((out / f"{STEM}_space-FLAIR_{name}.json").read_text())
+        assert sidecar["Sources"] == [f"bids:raw:{STEM}_FLAIR.nii.gz", URI]
+        assert "infarct" in sidecar["Description"]
+    reasons = [row["reason"] for row in rows(out / f"{STEM}_desc-lesions_stats.tsv")]
+    assert reasons.count("excluded") == 1
+    about = json.loads((out / "dataset_description.json").read_text())
+    assert "infarct" in about["DatasetLinks"]
+    assert URI in (out / "sub-03.html").read_text(encoding="utf-8")
+    table = {row["participant_id"]: row for row in rows(out / "group_lesions.tsv")}
+    shown = float(table["sub-03"]["excluded_ml"])
+    assert shown == pytest.approx(found["excluded_ml"], abs=1e-3)
+    assert table["sub-02"]["excluded_ml"] == "n/a"
+
+
+def test_the_official_validator_has_nothing_to_say(masked: Masked) -> None:
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    validator = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
+    assert validator
+    words = [validator, str(masked.out), "--format", "json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["issues"]["issues"] == []
+
+
+def test_without_the_mask_the_lesion_comes_back(
+    masked: Masked, finished: Any, tmp_path: Path, files_of: Files
+) -> None:
+    out = shutil.copytree(masked.out, tmp_path / "bids_msseg")
+    (tmp_path / "empty").mkdir()
+    words = ["--exclude-masks", f"infarct={tmp_path / 'empty'}", "-w", tmp_path / "work"]
+    with only_the_cut():
+        assert msseg(*finished.options(out), *words) == 0
+    assert files_of(out / "sub-03") == files_of(finished.out / "sub-03")
+    assert record(out, "sub-03")["excluded_ml"] is None
+
+
+def test_a_changed_mask_makes_its_visit_stale(
+    masked: Masked, finished: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*finished.options(masked.out), "--dry-run"]
+    words += ["--exclude-masks", f"infarct={masked.masks}"]
+    assert msseg(*words) == 0
+    assert "sub-03: finished already" in capsys.readouterr().out
+    path = masked.masks / MASK
+    kept, first = path.read_bytes(), nib.load(path)
+    nib.save(nib.Nifti1Image(np.ones(first.shape, np.uint8), first.affine), path)
+    try:
+        assert msseg(*words) == 0
+    finally:
+        path.write_bytes(kept)
+    told = capsys.readouterr()
+    assert "sub-03: would be processed" in told.out
+    assert "sub-02: finished already" in told.out
+    assert "1 of 4 visits have a mask in infarct to exclude" in told.err
+
+
+def test_another_grid_is_refused_with_what_resamples(
+    finished: Any,
+    tmp_path: Path,
+    make_phantom: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = make_phantom("RAS", (3.0, 3.0, 3.0))
+    (tmp_path / "masks").mkdir()
+    drawn = nib.Nifti1Image(other.lesions.astype(np.uint8), other.affine)
+    nib.save(drawn, tmp_path / "masks/03.nii.gz")
+    words = [*finished.options(tmp_path / "out"), "--participant-label", "03"]
+    words += ["-w", finished.out / ".work", "--exclude-masks", tmp_path / "masks/{subject}.nii.gz"]
+    assert msseg(*words, "--dry-run") == 0
+    assert "is not on the grid of the FLAIR" in capsys.readouterr().out
+    assert msseg(*words) == 65
+    found = record(tmp_path / "out", "sub-03")
+    assert found["status"] == "failed"
+    assert "exclusion mask 03.nii.gz" in found["reason"]
+    assert "resample_from_to" in found["hint"]

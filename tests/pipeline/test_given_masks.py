@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.pipeline.given_masks import RESAMPLE, read_exclusion_masks, read_given_mask
+from bids_msseg.pipeline.lesions import Grid, describe_lesions
+
+AFFINE = np.diag([-2.0, 1.0, 3.0, 1.0])
+SHAPE = (8, 9, 7)
+
+
+@pytest.fixture
+def grid() -> Grid:
+    return Grid(Volume(np.zeros(SHAPE, np.uint8), AFFINE))
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+def test_a_mask_on_the_grid(grid: Grid, tmp_path: Path) -> None:
+    data = np.zeros((*SHAPE, 1), np.uint8)
+    data[2, 3, 4], data[5, 5, 5] = 1, 5
+    path = write(tmp_path / "m.nii.gz", data)
+    found, note = read_given_mask(path, grid, what="lesion mask")
+    assert found.shape == SHAPE
+    assert sorted(map(tuple, np.argwhere(found).tolist())) == [(2, 3, 4), (5, 5, 5)]
+    assert note
+    found, note = read_given_mask(path, grid, what="lesion mask", values=(5,))
+    assert (found.sum(), note) == (1, "")
+
+
+def _moved() -> np.ndarray:
+    affine = AFFINE.copy()
+    affine[0, 3] += 0.1
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [((9, 9, 7), AFFINE), (SHAPE, np.diag([2.0, 1.0, 3.0, 1.0])), (SHAPE, _moved())],
+)
+def test_another_grid_names_the_command_that_resamples(
+    grid: Grid, tmp_path: Path, shape: tuple[int, ...], affine: np.ndarray
+) -> None:
+    path = write(tmp_path / "m.nii.gz", np.ones(shape, np.uint8), affine)
+    with pytest.raises(DataError) as caught:
+        read_given_mask(path, grid, what="lesion mask")
+    assert RESAMPLE in caught.value.hint
+
+
+def test_a_hair_s_breadth_is_the_same_grid(grid: Grid, tmp_path: Path) -> None:
+    affine = AFFINE + np.array([[0, 0, 0, 0.004]] * 3 + [[0.0] * 4])
+    path = write(tmp_path / "m.nii.gz", np.ones(SHAPE, np.uint8), affine)
+    assert read_given_mask(path, grid, what="lesion mask")[0].all()
+
+
+def test_what_is_no_mask(grid: Grid, tmp_path: Path) -> None:
+    with pytest.raises(NoInputError):
+        read_given_mask(tmp_path / "none.nii.gz", grid, what="lesion mask")
+    path = write(tmp_path / "m.nii.gz", np.full(SHAPE, -1, np.int16))
+    with pytest.raises(DataError):
+        read_given_mask(path, grid, what="lesion mask")
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError):
+        read_given_mask(path, grid, what="lesion mask")
+
+
+def test_the_command_resamples(grid: Grid, tmp_path: Path) -> None:
+    """What the hint says, with the names filled in, gives a mask that is taken."""
+    fine = np.zeros((16, 18, 14), np.uint8)
+    fine[4:8, 4:8, 4:8] = 1
+    write(tmp_path / "MASK.nii.gz", fine, AFFINE @ np.diag([0.5, 0.5, 0.5, 1.0]))
+    write(tmp_path / "FLAIR.nii.gz", np.ones(SHAPE, np.float32))
+    program = RESAMPLE.removeprefix('python -c "').removesuffix('"')
+    ast.parse(program)
+    for name in ("MASK", "FLAIR", "NEW"):
+        program = program.replace(f"'{name}'", f"'{tmp_path / name}.nii.gz'")
+    subprocess.run([sys.executable, "-c", program], check=True)
+    found, _ = read_given_mask(tmp_path / "NEW.nii.gz", grid, what="lesion mask")
+    assert found.any()
+
+
+def test_lesions_of_a_mask_have_places_and_no_probabilities(grid: Grid) -> None:
+    lesions = np.zeros(SHAPE, bool)
+    lesions[1:3, 1:3, 1:3] = True
+    lesions[6, 6, 5] = True
+    brain = Volume(np.ones(SHAPE, np.float32), AFFINE)
+    found = describe_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=10.0)
+    assert set(found.maps) == {"labels", "mask", "rejected", "brain", "ventricles"}
+    assert found.cleared is None
+    kept, small = found.rows
+    assert (kept.status, kept.n_voxels, kept.volume_mm3) == ("kept", 8, pytest.approx(48.0))
+    assert (small.status, small.reason, small.n_voxels) == ("rejected", "size", 1)
+    assert kept.centroid == pytest.approx((-3.0, 1.5, 4.5))
+    for row in found.rows:
+        assert np.isnan([row.p_candidate, row.p_refined]).all()
+        assert row.p_lesion is None
+        assert row.region != "n/a"
+    assert int(found.maps["mask"].sum()) == 8
+    whole = describe_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=0.0)
+    assert [row.status for row in whole.rows] == ["kept", "kept"]
+
+
+def test_lesions_of_a_mask_beside_an_exclusion_mask(grid: Grid) -> None:
+    lesions, excluded = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    lesions[1:3, 1:3, 1:3] = lesions[5:7, 5:7, 4:6] = lesions[6, 1, 5] = True
+    excluded[1] = excluded[5:7] = True
+    brain = Volume(np.ones(SHAPE, np.float32), AFFINE)
+    found = describe_lesions(
+        grid, lesions, {"mask": brain}, np.eye(4), min_volume=10.0, excluded=excluded
+    )
+    # half of one lesion and the whole other one; the speck would have been no lesion
+    assert found.excluded_ml == pytest.approx((4 + 8) * 6 / 1000)
+    told = [(row.status, row.reason, row.n_voxels) for row in found.rows]
+    assert told == [("kept", "", 4), ("rejected", "excluded", 8), ("rejected", "excluded", 1)]
+
+
+def test_exclusion_masks_are_united(grid: Grid, tmp_path: Path) -> None:
+    """Several values are no reason to ask for one of them."""
+    first, second = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.float32)
+    first[2, 3, 4], first[5, 5, 5], second[0, 0, 0] = 1, 7, 1
+    paths = [write(tmp_path / "1.nii.gz", first), write(tmp_path / "2.nii", second)]
+    found = read_exclusion_masks(paths, grid)
+    places = sorted(map(tuple, np.argwhere(found).tolist()))
+    assert places == [(0, 0, 0), (2, 3, 4), (5, 5, 5)]
+
+
+def test_an_exclusion_mask_on_another_grid(grid: Grid, tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / "1.nii.gz", np.ones(SHAPE, np.uint8)),
+        write(tmp_path / "2.nii.gz", np.ones(SHAPE, np.uint8), _moved()),
+    ]
+    with pytest.raises(DataError, match=r"exclusion mask 2\.nii\.gz") as caught:
+        read_exclusion_masks(paths, grid)
+    assert RESAMPLE in caught.value.hint
