@@ -173,6 +173,8 @@ def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
     """
     options = {**config.analysis_fingerprint_options(), "model": header.name}
     del options["segmenter_options"]
+    if config.processing.segmenter == CASCADE:
+        del options["segmenter"]
     texts = {name: options[name] for name in ("atlas", "output_spaces")}
     options |= {name: list(map(without_folders, texts[name])) for name in texts}
     for name in _unused(config):

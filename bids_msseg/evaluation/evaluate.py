@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.errors import CannotCreateError, DataError, ExitCode, UsageError
+from bids_msseg.errors import CannotCreateError, DataError, ExitCode, NoInputError, UsageError
 from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
 from bids_msseg.evaluation.figures import Row
 from bids_msseg.evaluation.files import Choice, Pair, Pairing, Places, find_pairs, other_spaces
-from bids_msseg.evaluation.segmenters import names_of, segmenter_rows
+from bids_msseg.evaluation.segmenters import segmenter_rows
 from bids_msseg.evaluation.tables import all_tables
 from bids_msseg.evaluation.text import describe, dictionary, notes
 from bids_msseg.reports.evaluation_data import ALL_SITES, COMPARED, TABLES, Case, Evaluation
@@ -40,8 +40,9 @@ class Settings:
         Visits at a time.
     page : bool
         Whether ``evaluation.html`` is written.
-    others : tuple of path
-        Folders of other segmenters, whose masks are chosen as those of ``auto`` are.
+    segmenters : mapping of str to path
+        Where several are compared: folders by name, that of ``auto`` first. Their masks are
+        chosen as those of ``auto`` are.
     """
 
     auto: Choice
@@ -51,14 +52,16 @@ class Settings:
     rules: Rules = field(default_factory=Rules)
     nprocs: int = 1
     page: bool = True
-    others: tuple[Path, ...] = ()
+    segmenters: Mapping[str, Path] = field(default_factory=dict)
 
     @property
-    def each(self) -> tuple[Settings, ...]:
-        """Settings of one segmenter each, the first one's first."""
-        folders = (self.auto.folder, *self.others)
-        choices = (replace(self.auto, folder=folder) for folder in folders)
-        return tuple(replace(self, auto=choice, others=()) for choice in choices)
+    def each(self) -> dict[str, Settings]:
+        """Settings of one segmenter each by its name, the first one's first."""
+        folders = self.segmenters or {_name(self.auto): self.auto.folder}
+        return {
+            name: replace(self, auto=replace(self.auto, folder=folder), segmenters={})
+            for name, folder in folders.items()
+        }
 
 
 def evaluate(settings: Settings) -> ExitCode:
@@ -75,7 +78,7 @@ def evaluate(settings: Settings) -> ExitCode:
     Raises
     ------
     NoInputError
-        If there is nothing to compare.
+        If there is nothing to compare, or no visit has masks of all segmenters.
     UsageError
         If scikit-image is missing.
     DataError
@@ -84,22 +87,23 @@ def evaluate(settings: Settings) -> ExitCode:
         If the output folder cannot be written.
     """
     _require_skimage()
-    each = settings.each
-    pairings = [find_pairs(one.auto, one.manual, one.places) for one in each]
-    for pairing, one in zip(pairings, each, strict=True):
-        _refuse_other_grids(pairing.pairs, one)
+    pairings = _find_all_pairs(settings)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotCreateError(
             f"{settings.out} cannot be written: {error.strerror}", hint="name another folder"
         ) from error
-    found = [list(compare_all(one.pairs, settings.rules, settings.nprocs)) for one in pairings]
-    for note in (note for outcomes in found for outcome in outcomes for note in outcome.notes):
+    found = {
+        name: list(compare_all(one.pairs, settings.rules, settings.nprocs))
+        for name, one in pairings.items()
+    }
+    for note in (note for one in found.values() for outcome in one for note in outcome.notes):
         LOGGER.warning("%s", note)
-    result = assemble(settings, pairings[0], found[0])
-    if settings.others:
-        rows = _compare_segmenters(settings, found)
+    first = next(iter(found))
+    result = assemble(settings, pairings[first], found[first])
+    if settings.segmenters:
+        rows = _compare_segmenters(found)
         result = replace(result, tables={**result.tables, "segmenters": rows})
     write_tables(result, settings)
     if settings.page:
@@ -110,16 +114,30 @@ def evaluate(settings: Settings) -> ExitCode:
     return ExitCode.SUCCESS
 
 
-def _compare_segmenters(settings: Settings, found: Sequence[Sequence[Outcome]]) -> list[Row]:
+def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
+    """Find the masks of every segmenter, and refuse what cannot be compared."""
+    pairings: dict[str, Pairing] = {}
+    for name, one in settings.each.items():
+        pairings[name] = find_pairs(one.auto, one.manual, one.places)
+        _refuse_other_grids(pairings[name].pairs, one)
+    visits = [{pair.key for pair in one.pairs} for one in pairings.values()]
+    if not set.intersection(*visits):
+        raise NoInputError(
+            f"no visit has masks of all of {', '.join(pairings)}",
+            hint="compare fewer of them, or segment the same visits by each",
+        )
+    return pairings
+
+
+def _compare_segmenters(found: Mapping[str, Sequence[Outcome]]) -> list[Row]:
     """Make the table of all segmenters, and log what people ask for first."""
-    names = names_of(one.auto.folder for one in settings.each)
-    subjects = [[outcome.subject for outcome in outcomes] for outcomes in found]
-    rows = segmenter_rows(dict(zip(names, subjects, strict=True)))
+    first = next(iter(found))
+    rows = segmenter_rows({name: [one.subject for one in found[name]] for name in found})
     for row in rows:
-        if row["metric"] in HEADLINES and row["segmenter"] != names[0]:
+        if row["metric"] in HEADLINES and row["segmenter"] != first:
             LOGGER.info(
                 "%s minus %s: mean difference of %s %+.3f, %d visits",
-                row["segmenter"], names[0], row["metric"], row["difference"], row["n_paired"],
+                row["segmenter"], first, row["metric"], row["difference"], row["n_paired"],
             )  # fmt: skip
     return rows
 
@@ -238,7 +256,7 @@ def write_tables(result: Evaluation, settings: Settings) -> None:
             "Rules": asdict(settings.rules),
             "Auto": _asked(settings.auto),
             "Manual": _asked(settings.manual),
-            "ComparedWith": [folder.resolve().name for folder in settings.others],
+            "Segmenters": list(settings.segmenters),
         },
     )
 

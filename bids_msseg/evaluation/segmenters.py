@@ -1,35 +1,16 @@
 """Several segmenters on the same labelled visits: their means, and differences within visits.
 
-Public names: :func:`names_of`, :func:`segmenter_rows`.
+Public names: :func:`segmenter_rows`.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from bids_msseg.evaluation.figures import Row
 from bids_msseg.lesions.bootstrap import estimate_mean
 from bids_msseg.reports import evaluation_data as words
-
-
-def names_of(folders: Iterable[Path]) -> list[str]:
-    """Name segmenters after the folders of their masks, each differently.
-
-    Examples
-    --------
-    >>> names_of([Path("/a/flames"), Path("/b/samseg"), Path("/c/flames")])
-    ['flames', 'samseg', 'flames-2']
-    """
-    names: list[str] = []
-    for folder in folders:
-        base = folder.resolve().name or "masks"
-        numbered = (f"{base}-{number}" for number in itertools.count(2))
-        names.append(next(one for one in (base, *itertools.islice(numbered, len(names)))
-                          if one not in names))  # fmt: skip
-    return names
 
 
 def segmenter_rows(scores: Mapping[str, Sequence[Row]]) -> list[Row]:

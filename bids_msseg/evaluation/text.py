@@ -161,7 +161,7 @@ _RELIABILITY: Final = {
     "share_lesion": "Share of them that is manual lesion",
 }
 _SEGMENTERS: Final = {
-    "segmenter": "Folder of the automatic masks; the first one is that of the other tables",
+    "segmenter": "Name of the automatic masks; the first one is that of the other tables",
     "metric": "Figure of a visit",
     "n_patients": "Patients with a visit that all segmenters have and in which it is defined",
     "n_visits": "Such visits",

@@ -319,7 +319,7 @@ def _compared(rows: Sequence[Row], words: Mapping[str, str]) -> tuple[tuple[str,
     if not rows:
         return ()
     first = str(rows[0]["segmenter"])
-    ends = {"low": "difference_low", "high": "difference_high"}
+    ends = {"low": "difference_low", "high": "difference_high", "n_visits": "n_paired"}
     gains = [{**r, **{end: r[name] for end, name in ends.items()}} for r in rows]
     others = [row for row in gains if row["segmenter"] != first]
     return (
