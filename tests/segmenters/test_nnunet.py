@@ -20,7 +20,7 @@ from bids_msseg.segmenters.nnunet import _choose_device, open_nnunet
 from bids_msseg.segmenters.nnunet_folder import PROGRAM
 
 NAME = "nnUNetTrainer__nnUNetPlans__3d_fullres"
-DATASET = {
+DATASET: dict[str, Any] = {
     "channel_names": {"0": "FLAIR", "1": "T1w"},
     "labels": {"background": 0, "lesion": 1},
     "numTraining": 1,
@@ -28,7 +28,7 @@ DATASET = {
 }
 CONVOLUTION = "torch.nn.modules.conv.Conv3d"
 RESAMPLING = "resample_data_or_seg_to_shape"
-ARCHITECTURE = {
+ARCHITECTURE: dict[str, Any] = {
     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
     "arch_kwargs": {
         "n_stages": 2,
@@ -48,7 +48,7 @@ ARCHITECTURE = {
     },
     "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
 }
-CONFIGURATION = {
+CONFIGURATION: dict[str, Any] = {
     "data_identifier": "nnUNetPlans_3d_fullres",
     "preprocessor_name": "DefaultPreprocessor",
     "batch_size": 2,
@@ -72,7 +72,7 @@ CONFIGURATION = {
     "architecture": ARCHITECTURE,
     "batch_dice": False,
 }  # fmt: skip
-PLANS = {
+PLANS: dict[str, Any] = {
     "dataset_name": "Dataset001_Small",
     "plans_name": "nnUNetPlans",
     "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
@@ -212,7 +212,12 @@ def test_the_digest_is_that_of_files_and_settings(model: Path, tmp_path: Path) -
     assert (first.name, first.contrasts) == ("Dataset001_Small", ("FLAIR", "T1w"))
     moved = shutil.copytree(model, tmp_path / "elsewhere" / NAME)
     assert open_nnunet({"model": str(moved)}).describe().sha256 == first.sha256
-    for more in ({"mirroring": False}, {"step": 0.7}, {"channels": ["FLAIR", "T2w"]}):
+    changes: list[dict[str, Any]] = [
+        {"mirroring": False},
+        {"step": 0.7},
+        {"channels": ["FLAIR", "T2w"]},
+    ]
+    for more in changes:
         assert open_nnunet({"model": str(model), **more}).describe().sha256 != first.sha256
     (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"other weights")
     assert open_nnunet({"model": str(model)}).describe().sha256 != first.sha256
@@ -266,8 +271,8 @@ def test_a_small_net_in_this_process_and_by_the_program(model: Path, images: Vis
     )
     program = Path(sys.executable).with_name(PROGRAM)
     maps = []
-    for more in ({}, {"program": str(program)}):
-        segmenter = open_nnunet({"model": str(model), **more})
+    for options in ({"model": str(model)}, {"model": str(model), "program": str(program)}):
+        segmenter = open_nnunet(options)
         segmenter.check()
         maps.append(segmenter.segment(images, threads=1, device="cpu").data)
     brain = load_volume(images.brain).data > 0

@@ -29,7 +29,7 @@ CHECKPOINT = "checkpoint_final.pth"
         ({"0": "FLAIR"}, (), ("FLAIR",)),
         ({"0": "T1", "1": "T2_FLAIR", "2": "T2w"}, (), ("T1w", "FLAIR", "T2w")),
         ({"1": "t2", "0": "flair"}, (), ("FLAIR", "T2w")),
-        ({str(n): "FLAIR" if n == 10 else "T1w" for n in range(11)}, (), ("T1w",) * 10 + ("FLAIR",)),
+        ({str(n): "T1" for n in range(10)} | {"10": "FLAIR"}, (), ("T1w",) * 10 + ("FLAIR",)),
         ({"0": "zscore", "1": "PD"}, ("FLAIR", "T1w"), ("FLAIR", "T1w")),
     ],
 )  # fmt: skip
@@ -51,7 +51,7 @@ def test_channels_that_are_not_known(names: Any, asked: tuple[str, ...]) -> None
 def test_a_contrast_is_written_in_any_case() -> None:
     assert read_channels(["flair", "T1W"]) == ("FLAIR", "T1w")
     for wrong in ([], ["PD"], 5):
-        with pytest.raises(ValueError, match="FLAIR, T1w and T2w|texts"):
+        with pytest.raises(ValueError, match=r"T2w|texts"):
             read_channels(wrong)
 
 
