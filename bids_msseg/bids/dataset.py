@@ -167,8 +167,13 @@ def _generated_by(
         entry["Container"] = {"Type": "singularity", "Tag": Path(image).name}
     if segmenter is None:
         return [entry]
-    other = {"Name": segmenter.name, "Description": f"Lesion segmentation ({segmenter.segmenter})"}
-    return [entry, {**other, **({"Version": segmenter.version} if segmenter.version else {})}]
+    cited = f"; cite {segmenter.citation}" if segmenter.citation else ""
+    other = {
+        "Name": segmenter.name,
+        "Version": segmenter.version,
+        "Description": f"Lesion segmentation ({segmenter.segmenter}){cited}",
+    }
+    return [entry, {name: value for name, value in other.items() if value}]
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +68,7 @@ class _OtherInputs(StepInputs):
 
 class _OtherOutputs(StepOutputs):
     probability_file = File(desc="1 mm grid along the axes of the FLAIR")
+    log_file = File(desc="what it printed")
 
 
 class SegmentByOther(Step):
@@ -90,9 +90,8 @@ class SegmentByOther(Step):
             whole_head=segmenter.whole_head,
         )
         found = segmenter.segment(images, threads=inputs["threads"], device=inputs["device"])
-        target = folder / "probability.nii.gz"
+        target, log = folder / "probability.nii.gz", folder / LOG_FILE
         save_volume(found, target)
-        with suppress(OSError):
-            (images.folder / LOG_FILE).replace(folder / LOG_FILE)
+        (images.folder / LOG_FILE).replace(log)
         shutil.rmtree(images.folder, ignore_errors=True)
-        return {"probability_file": str(target)}
+        return {"probability_file": str(target), "log_file": str(log)}
