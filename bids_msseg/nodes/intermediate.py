@@ -118,7 +118,8 @@ def _is_there(entry: Mapping[str, Any], archive: zipfile.ZipFile, out_dir: Path)
         return entry["member"] in archive.namelist()
     if "published" in entry:
         path = out_dir / entry["published"]
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
+        digest = str(entry["sha256"])
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
     return "value" in entry
 
 

@@ -252,7 +252,8 @@ def _in_levels(data: NDArray[np.float32]) -> NDArray[np.int16]:
     """Round to grey levels: figures show no more, and what remains of the noise is small."""
     bright = float(np.percentile(data[data > 0], 99.9)) if (data > 0).any() else 1.0
     most = np.iinfo(np.int16).max
-    return np.clip(np.rint(data * (GREY_LEVELS / bright)), 0, most).astype(np.int16)
+    levels = np.clip(np.rint(data * (GREY_LEVELS / bright)), 0, most)
+    return np.asarray(levels, np.int16)
 
 
 class _SpaceInputs(StepInputs):
