@@ -36,6 +36,8 @@ RUNTIME = [
 ]
 EVALUATE = ["scikit-image>=0.26"]
 TRAIN = ["matplotlib>=3.11"]
+# large, and of use only to those who have a model of it: in no other extra
+NNUNET = ["nnunetv2>=2.6"]
 # MkDocs 2 drops the plugins that the other two are
 DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings[python]>=1.0.8"]
 TEST = [
@@ -95,6 +97,7 @@ setup(
     extras_require={
         "evaluate": EVALUATE,
         "train": TRAIN,
+        "nnunet": NNUNET,
         "docs": DOCS,
         "test": [*TEST, *EVALUATE, *TRAIN, *DOCS],
         "all": [*EVALUATE, *TRAIN],

@@ -10,7 +10,15 @@ from PIL import Image
 
 from bids_msseg.errors import DataError
 from bids_msseg.reports.evaluation.comparison import Scene, Tile
-from bids_msseg.reports.evaluation.data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE, Case
+from bids_msseg.reports.evaluation.data import (
+    AUTO,
+    FALSE,
+    FOUND,
+    MANUAL,
+    MISSED,
+    TRUE,
+    Case,
+)
 
 BLUE, ORANGE, YELLOW = "#56b4e9", "#ff7a1a", "#f7e84a"
 LOOKS: dict[str, tuple[str, object]] = {

@@ -27,6 +27,7 @@ from bids_msseg import __version__, readers
 from bids_msseg.errors import UsageError
 from bids_msseg.option_files import check_mask_places, roots_by_name
 from bids_msseg.options import (
+    CASCADE,
     DEFAULT_SPACES,
     Level,
     SkullStripped,
@@ -111,6 +112,10 @@ class Processing:
         Write the mask on the T1w under the name by which fMRIPrep finds it.
     model : str, optional
         Absolute path of a model or the name of a bundled one; None is the bundled default.
+    segmenter : {'cascade', 'nnunet', 'samseg', 'command'}
+        What segments; see :mod:`bids_msseg.segmenters`.
+    segmenter_options : mapping
+        Content of ``--segmenter-config``; for others than the cascade.
     threshold : float, optional
         Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
     min_lesion_volume : float
@@ -130,6 +135,8 @@ class Processing:
     fill_lesions: bool = False
     lesion_roi: bool = False
     model: str | None = None
+    segmenter: str = CASCADE
+    segmenter_options: Mapping[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     min_lesion_volume: float = 3.0
     mask_values: tuple[int, ...] = ()
@@ -286,7 +293,7 @@ class RunConfig:
         ----------
         options : mapping of str to object
             ``bids_dir``, ``output_dir``, ``levels`` and any field of the four parts, or
-            ``bids_filter_file``.
+            ``bids_filter_file`` and ``segmenter_config``.
 
         Returns
         -------
@@ -393,7 +400,8 @@ def _parts() -> dict[str, type[Any]]:
 def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Bring every table's keys together; a key belongs to its own table or before all tables."""
     owners = {f.name: part for part, kind in _parts().items() for f in fields(kind)}
-    owners |= {"bids_filter_file": "query", "bids_dir": "", "output_dir": "", "levels": ""}
+    owners |= {"bids_filter_file": "query", "segmenter_config": "processing"}
+    owners |= {"bids_dir": "", "output_dir": "", "levels": ""}
     flat: dict[str, Any] = {}
     for name, value in document.items():
         is_table = name in _parts() and isinstance(value, Mapping)

@@ -24,6 +24,8 @@ LEVEL_SYNONYMS: Final[Mapping[str, Level]] = {
     "dataset": "group",
 }
 """Levels as the BIDS execution specification names them."""
+CASCADE: Final = "cascade"
+SEGMENTERS: Final = (CASCADE, "nnunet", "samseg", "command")
 DEFAULT_SPACES: Final = (
     OutputSpace("FLAIR"),
     OutputSpace("T1w"),
@@ -98,6 +100,13 @@ def _read_device(value: object) -> str:
     raise ValueError("auto, cpu, cuda, mps, or cuda:N with the number of a GPU")
 
 
+def _read_segmenter_options(value: object) -> dict[str, Any]:
+    """Take the table as it is: the segmenter knows what each key may be."""
+    if not isinstance(value, Mapping):
+        raise ValueError("a table of the segmenter's options")
+    return {str(key).replace("-", "_"): item for key, item in value.items()}
+
+
 def _read_ignored(value: object) -> tuple[str, ...]:
     """Read the contrasts that are left out."""
     contrasts = [item.lower() for item in readers.items(value)]
@@ -138,6 +147,8 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "fill_lesions": readers.flag,
         "lesion_roi": readers.flag,
         "model": _read_model,
+        "segmenter": readers.choice(*SEGMENTERS),
+        "segmenter_options": _read_segmenter_options,
         "threshold": _read_threshold,
         "min_lesion_volume": _read_volume,
         "mask_values": _read_mask_values,
@@ -169,6 +180,10 @@ def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str])
     if "bids_filter_file" in given:
         file = readers.path(given.pop("bids_filter_file"))
         given["bids_filters"] = option_files.read_json(file, what="the filter file")
+    if "segmenter_config" in given:
+        file = readers.path(given.pop("segmenter_config"))
+        text = option_files.read_file(file, what="the configuration of the segmenter")
+        given["segmenter_options"] = parse_toml(text, str(file))
     read = _option_readers()
     typed = {}
     for name, value in given.items():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bids_msseg.config import Execution, Performance, Processing, Query, RunConfig
 from bids_msseg.errors import UnknownLevelError, UsageError
-from bids_msseg.options import DEFAULT_SPACES
+from bids_msseg.options import DEFAULT_SPACES, SEGMENTERS
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 POSITIONALS = {"bids_dir": "/bids", "output_dir": "/out", "levels": ["participant"]}
@@ -41,6 +41,8 @@ scalars = (
     | st.text().filter(lambda text: text != "Query.NONE")
 )
 entities = st.dictionaries(st.text(), scalars | st.lists(scalars, max_size=3), max_size=3)
+words = st.text() | st.booleans() | st.integers(0, 99) | st.lists(st.text(), max_size=3)
+settings = st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), words, max_size=3)
 filters = st.dictionaries(st.text().map(str.lower), entities, max_size=3)
 
 
@@ -69,6 +71,8 @@ processings = st.builds(
     fill_lesions=st.booleans(),
     lesion_roi=st.booleans(),
     model=st.none() | names | _paths("model").map(str),
+    segmenter=st.sampled_from(SEGMENTERS),
+    segmenter_options=settings,
     threshold=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     min_lesion_volume=st.floats(0, allow_infinity=False),
     mask_values=st.lists(st.integers(1, 999), unique=True).map(sorted).map(tuple),
@@ -204,6 +208,8 @@ PRECEDENCE: list[tuple[str, str, object, object]] = [
     ("lesion_masks", '{a = "/a"}', ["b=/b/{subject}.nii"], {}),
     ("exclude_masks", '{a = "/a"}', ["b=/b"], {}),
     ("mask_values", "[5, 1]", ["7"], ()),
+    ("segmenter", '"nnunet"', "samseg", "cascade"),
+    ("segmenter_options", "{time-limit = 5}", {"time_limit": 7}, {}),
 ]
 
 
@@ -433,6 +439,8 @@ CHANGES: dict[str, object] = {
     "fill_lesions": True,
     "lesion_roi": True,
     "mask_values": [1],
+    "segmenter": "samseg",
+    "segmenter_options": {"name": "other"},
 }
 KEEPS: dict[str, object] = {
     "participant_label": ["01"],

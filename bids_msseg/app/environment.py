@@ -12,7 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_msseg.app.selection import calibration_digest, output_spaces, read_model_header
+from bids_msseg.app.selection import (
+    calibration_digest,
+    find_segmenter,
+    output_spaces,
+    read_model_header,
+)
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import NoInputError
 from bids_msseg.io.atomic import make_scratch, remove_leftovers
@@ -87,11 +92,20 @@ def check_device(device: str) -> None:
 def check_needs(config: RunConfig, *, networks: bool = True) -> None:
     """Find out before the first visit, not at its end, that nets or templates are unusable."""
     if networks:
-        from bids_msseg.models.checkpoint import check_cascade
-
-        check_cascade(find_model(config.processing.model))
+        _check_networks(config)
     _check_spaces(config)
     _check_files(config)
+
+
+def _check_networks(config: RunConfig) -> None:
+    """Read the networks, or look for what another segmenter needs."""
+    segmenter = find_segmenter(config)
+    if segmenter is not None:
+        segmenter.check()
+        return
+    from bids_msseg.models.checkpoint import check_cascade
+
+    check_cascade(find_model(config.processing.model))
 
 
 def _check_spaces(
@@ -155,8 +169,10 @@ def visit_settings(config: RunConfig, resources: Resources) -> Settings:
     """Collect what the nodes of all visits have in common."""
     from bids_msseg.workflow.plan import Settings
 
+    segmenter = find_segmenter(config)
+    own = segmenter is None
     return Settings(
-        model_file=find_model(config.processing.model),
+        model_file=find_model(config.processing.model) if own else Path(),
         skull_stripped=config.processing.skull_stripped,
         fast=config.processing.fast,
         seed=config.processing.random_seed,
@@ -165,7 +181,8 @@ def visit_settings(config: RunConfig, resources: Resources) -> Settings:
         threads=resources.omp_nthreads,
         spaces=output_spaces(config),
         measure=config.execution.resource_monitor,
-        calibration=calibration_digest(config, read_model_header(config).sha256),
+        calibration=calibration_digest(config, read_model_header(config).sha256) if own else "",
+        segmenter=segmenter,
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_msseg.config import RunConfig
+from bids_msseg.config import Processing, RunConfig
+from bids_msseg.options import CASCADE
 from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace, fill_in
 
 if TYPE_CHECKING:
@@ -32,15 +33,27 @@ def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...
     from bids_msseg.bids.derivatives import Extras
 
     chosen = config.processing
+    has_anatomy = chosen.segmenter == CASCADE
     atlases = [_find_atlas(config, visit, atlas) for atlas in chosen.atlas]
     grids = [_find_grid(visit, space) for space in chosen.output_spaces if space.file]
     extras = Extras(
         atlases=tuple(atlas for atlas, _ in atlases if atlas),
-        filled=chosen.fill_lesions,
+        filled=chosen.fill_lesions and has_anatomy,
         roi=chosen.lesion_roi,
         grids=tuple(grid for grid, _ in grids if grid),
+        anatomy=has_anatomy,
     )
-    return extras, tuple(note for _, note in (*atlases, *grids) if note)
+    notes = () if has_anatomy else _without_anatomy(chosen)
+    return extras, (*(note for _, note in (*atlases, *grids) if note), *notes)
+
+
+def _without_anatomy(chosen: Processing) -> tuple[str, ...]:
+    """Say what another segmenter than the cascade leaves out."""
+    why = f"the segmenter {chosen.segmenter} finds lesions only"
+    notes = [f"there is no anatomy and no measure of it: {why}"]
+    if chosen.fill_lesions:
+        notes.append(f"no lesions are filled, which takes the anatomy: {why}")
+    return tuple(notes)
 
 
 def _find_atlas(

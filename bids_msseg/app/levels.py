@@ -42,6 +42,7 @@ from bids_msseg.app.selection import (
     handle_stale,
     is_visit_finished,
     needs_networks,
+    other_segmenter,
     package_versions,
     read_model_header,
     select_visits,
@@ -204,6 +205,7 @@ def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
         config.bids_dir,
         derivatives=config.query.datasets,
         lesion_masks=tuple(config.query.lesion_masks),
+        segmenter=other_segmenter(config, header),
     )
     print(write_citation(config, header).read_text(encoding="utf-8"))
     return ExitCode.SUCCESS
@@ -243,6 +245,7 @@ def _process(
         options=analysis_options(config, header),
         derivatives=config.query.datasets,
         lesion_masks=tuple(config.query.lesion_masks),
+        segmenter=other_segmenter(config, header),
     )
     write_citation(config, header)
     record_skipped(config, selection)

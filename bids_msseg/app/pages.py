@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_msseg.app.selection import package_versions
+from bids_msseg.app.selection import other_segmenter, package_versions
 from bids_msseg.bids.paths import logs_dir, record_path, report_path
 from bids_msseg.bids.record import read_records
 from bids_msseg.config import RunConfig
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.models.weights import ModelHeader
-from bids_msseg.reports.methods import REFERENCES, methods_paragraph
+from bids_msseg.reports.methods import methods_paragraph, references
 from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
     """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
     asked = config.processing.threshold
     threshold = header.point.threshold if asked is None else asked
+    other = other_segmenter(config, header)
     text = methods_paragraph(
         ["FLAIR", "T1w", "T2w"],
         model=header.name if config.with_networks else "",
@@ -36,9 +37,10 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
         versions=package_versions(),
         masks=", ".join(config.query.lesion_masks),
         excluded=", ".join(config.query.exclude_masks),
+        other=other,
     )
     target = logs_dir(config.output_dir) / "CITATION.md"
-    listed = "\n".join(f"- {reference}" for reference in REFERENCES)
+    listed = "\n".join(f"- {reference}" for reference in references(other))
     content = f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
     if not target.is_file() or target.read_text(encoding="utf-8") != content:
         write_atomic(target, content)

@@ -16,9 +16,10 @@ from bids_msseg.bids.paths import intermediate_path, stale_outputs
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import CannotCreateError, NothingSelectedError
+from bids_msseg.errors import CannotCreateError, NothingSelectedError, UsageError
 from bids_msseg.lesions.mask_values import ANY
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
+from bids_msseg.options import CASCADE
 from bids_msseg.reports.text import listed, without_folders
 from bids_msseg.spaces import FREESURFER
 from bids_msseg.workflow.claims import Claims
@@ -26,6 +27,7 @@ from bids_msseg.workflow.claims import Claims
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
     from bids_msseg.nodes.delivery import Delivery
+    from bids_msseg.segmenters.base import Segmenter
 
 LOGGER = logging.getLogger("bids_msseg")
 NAMED_PACKAGES = ("bids_msseg", "nipype", "torch", "SimpleITK", "deepbet")
@@ -123,14 +125,15 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
         notes += ("the anatomy is not measured: given masks replace the networks",)
     model_digest = _model_digest(config, header) if config.with_networks else ""
     digests = fingerprint(visit, options, model_digest, __version__, extras)
-    model = ModelUse(header.name, header.version, header.sha256)
+    other = other_segmenter(config, header)
+    model = other or ModelUse(header.name, header.version, header.sha256)
     return Delivery(
         visit=replace(visit, notes=(*visit.notes, *notes)),
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
         derivatives=config.query.datasets,
         model=model if config.with_networks else None,
-        candidate_threshold=header.point.candidate_threshold,
+        candidate_threshold=None if other else header.point.candidate_threshold,
         threshold=threshold,
         min_lesion_volume=chosen.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
@@ -155,13 +158,23 @@ def with_intermediate(delivery: Delivery) -> Delivery:
 
 
 def needs_networks(delivery: Delivery) -> bool:
-    """Whether a visit runs the networks: with a given mask, for the anatomy that filling needs."""
-    return delivery.intermediate is None and delivery.with_anatomy
+    """Whether a visit runs the networks or another segmenter.
+
+    With a given mask, networks are run for the anatomy that filling needs.
+    """
+    with_mask = delivery.visit.lesion_mask is not None
+    return delivery.intermediate is None and (delivery.with_anatomy or not with_mask)
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
-    """Name what shapes results; files without the folders where they lie."""
+    """Name what shapes results; files without the folders where they lie.
+
+    The options of another segmenter are in the digest of its header.
+    """
     options = {**config.analysis_fingerprint_options(), "model": header.name}
+    del options["segmenter_options"]
+    if config.processing.segmenter == CASCADE:
+        del options["segmenter"]
     texts = {name: options[name] for name in ("atlas", "output_spaces")}
     options |= {name: list(map(without_folders, texts[name])) for name in texts}
     for name in _unused(config):
@@ -198,12 +211,63 @@ def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
 
 
 def read_model_header(config: RunConfig) -> ModelHeader:
-    """Read the header of the weights file that a run uses."""
+    """Read the header of the weights file that a run uses, or describe another segmenter."""
+    segmenter = find_segmenter(config)
+    if segmenter is not None:
+        return segmenter.describe()
     return read_header(find_model(config.processing.model))
 
 
+def find_segmenter(config: RunConfig) -> Segmenter | None:
+    """Make the segmenter that was asked for in place of the cascade; None for the cascade.
+
+    Raises
+    ------
+    UsageError
+        If options of the one are given for the other, or cannot be used.
+    NoInputError, DataError
+        If the model of the segmenter is not there or cannot be read.
+    """
+    chosen = config.processing
+    if chosen.segmenter == CASCADE:
+        if chosen.segmenter_options:
+            raise UsageError(
+                "--segmenter-config is given, and the segmenter is the cascade",
+                hint="add --segmenter nnunet, samseg or command, or leave the file out",
+            )
+        return None
+    idle = [f"--{name}" for name in ("model", "fast") if getattr(chosen, name)]
+    idle += ["--lesion-masks"] if config.query.lesion_masks else []
+    if idle:
+        raise UsageError(
+            f"{' and '.join(idle)} cannot be combined with --segmenter {chosen.segmenter}",
+            hint="leave one of them out; what the segmenter needs stands in the file of "
+            "--segmenter-config",
+        )
+    from bids_msseg.segmenters.choose import open_segmenter
+
+    return open_segmenter(chosen.segmenter, chosen.segmenter_options)
+
+
+def other_segmenter(config: RunConfig, header: ModelHeader) -> ModelUse | None:
+    """Say for records what segments in place of the cascade; None for the cascade."""
+    if config.processing.segmenter == CASCADE:
+        return None
+    return ModelUse(
+        header.name,
+        header.version,
+        header.sha256,
+        header.segmenter,
+        header.licence,
+        header.citation,
+        header.contrasts,
+    )
+
+
 def _model_digest(config: RunConfig, header: ModelHeader) -> str:
-    """Digest the weights, and what stands beside them where there is anything."""
+    """Digest the weights, and what stands beside them; another segmenter, whole."""
+    if config.processing.segmenter != CASCADE:
+        return header.sha256
     return header.sha256 + calibration_digest(config, header.sha256)
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain, read_small, write_json, write_tsv
 from bids_msseg.bids.paths import ROI_FOLDER
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import link_name
 from bids_msseg.errors import CannotCreateError, MssegError, UsageError
 from bids_msseg.io.atomic import write_atomic
@@ -54,6 +55,7 @@ def write_dataset_files(
     derivatives: Mapping[str, Path] | None = None,
     lesion_masks: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    segmenter: ModelUse | None = None,
 ) -> None:
     """Write what makes a folder of outputs a BIDS derivative dataset.
 
@@ -74,6 +76,8 @@ def write_dataset_files(
         Names of those whose lesion masks replace the networks.
     environment : mapping of str to str, optional
         Where the container's name is looked up; ``os.environ`` if not given.
+    segmenter : ModelUse, optional
+        What segments in place of the cascade.
 
     Raises
     ------
@@ -89,6 +93,7 @@ def write_dataset_files(
         derivatives=derivatives or {},
         lesion_masks=lesion_masks,
         environment=environment,
+        segmenter=segmenter,
     )
     try:
         _replace_json(out_dir / "dataset_description.json", description)
@@ -109,6 +114,7 @@ def dataset_description(
     derivatives: Mapping[str, Path],
     environment: Mapping[str, str],
     lesion_masks: Sequence[str] = (),
+    segmenter: ModelUse | None = None,
 ) -> dict[str, Any]:
     """Return the content of the outputs' ``dataset_description.json``.
 
@@ -124,6 +130,8 @@ def dataset_description(
         ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` name the container.
     lesion_masks : sequence of str
         As for :func:`write_dataset_files`.
+    segmenter : ModelUse, optional
+        What segments in place of the cascade.
     """
     links = {"raw": _link(out_dir, bids_dir, raw)}
     for name, folder in derivatives.items():
@@ -135,7 +143,7 @@ def dataset_description(
         "DatasetType": "derivative",
         "License": raw.get("License") or "As the source dataset",
         "Authors": _authors(raw),
-        "GeneratedBy": [_generated_by(environment, lesion_masks)],
+        "GeneratedBy": _generated_by(environment, lesion_masks, segmenter),
         "SourceDatasets": _source_datasets(raw, links["raw"]),
         "DatasetLinks": {**links, "templateflow": TEMPLATEFLOW_URL},
         "HowToAcknowledge": "Cite the methods text in the reports, which names what was used.",
@@ -143,16 +151,29 @@ def dataset_description(
     return {name: value for name, value in content.items() if value}
 
 
-def _generated_by(environment: Mapping[str, str], lesion_masks: Sequence[str]) -> dict[str, Any]:
+def _generated_by(
+    environment: Mapping[str, str], lesion_masks: Sequence[str], segmenter: ModelUse | None
+) -> list[dict[str, Any]]:
+    """Name this app, and the segmenter that took the place of its networks."""
     what = "Lesion segmentation by a cascade of two 3-D convolutional networks"
     if lesion_masks:
         what = f"Tables and pages of the given lesion masks {', '.join(lesion_masks)}"
+    if segmenter is not None:
+        what = "Preparation of the images, lists of lesions, reports"
     entry: dict[str, Any] = {"Name": APP, "Version": __version__, "Description": what}
     if image := environment.get("BIDS_MSSEG_IMAGE"):
         entry["Container"] = {"Type": "docker", "Tag": image}
     elif image := environment.get("APPTAINER_NAME") or environment.get("SINGULARITY_NAME"):
         entry["Container"] = {"Type": "singularity", "Tag": Path(image).name}
-    return entry
+    if segmenter is None:
+        return [entry]
+    cited = f"; cite {segmenter.citation}" if segmenter.citation else ""
+    other = {
+        "Name": segmenter.name,
+        "Version": segmenter.version,
+        "Description": f"Lesion segmentation ({segmenter.segmenter}){cited}",
+    }
+    return [entry, {name: value for name, value in other.items() if value}]
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:
@@ -230,7 +251,7 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
 - `space-*_label-L_mask`: the lesions on other grids
 - `space-FLAIR_label-ventricle_mask`: the ventricles that the regions of lesions follow
 - `space-FLAIR_seg-anatomy_dseg`: ventricles, cortex, white matter and other classes, and a table
-  of their volumes
+  of their volumes; not with another `--segmenter` than the networks
 - `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
 - `from-*_to-*_mode-image_xfm`: transforms
 - `desc-lesions_stats.tsv`: one row a lesion or rejected candidate

@@ -101,12 +101,15 @@ class Extras:
         The mask on the T1w as fMRIPrep takes it.
     grids : tuple of OutputSpace
         Grids of files; those of the visit.
+    anatomy : bool
+        Whether what segments can find the anatomy, as the cascade does.
     """
 
     atlases: tuple[AtlasChoice, ...] = ()
     filled: bool = False
     roi: bool = False
     grids: tuple[OutputSpace, ...] = ()
+    anatomy: bool = True
 
 
 NOTHING_ELSE: Final = Extras()
@@ -144,7 +147,7 @@ def transform(start: str, end: str) -> Output:
 
 def with_anatomy(visit: Visit, extras: Extras) -> bool:
     """Tell whether a visit has an anatomy: of the networks, or where filling needs it."""
-    return visit.lesion_mask is None or extras.filled
+    return extras.anatomy and (visit.lesion_mask is None or extras.filled)
 
 
 def visit_outputs(

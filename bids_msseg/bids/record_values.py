@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from bids_msseg.bids.files import plain
 from bids_msseg.bids.visit import LABEL
+from bids_msseg.options import CASCADE
 
 Status = Literal["ok", "failed", "skipped", "running"]
 Scalar = str | int | float | bool | None
@@ -40,19 +41,34 @@ class ContrastUse:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """Which weights made the result.
+    """Which weights, or which other segmenter, made the result.
 
     Attributes
     ----------
     name, version : str
-        As in the model card.
+        As in the model card, or as the configuration of the segmenter says.
     sha256 : str
-        Of the weights file.
+        Of the weights file; of another segmenter, of its model and settings.
+    segmenter : str
+        ``cascade``, or one of the others of ``--segmenter``.
+    licence, citation : str
+        Of another segmenter.
+    contrasts : tuple of str
+        Those that another segmenter reads.
     """
 
     name: str
     version: str
     sha256: str
+    segmenter: str = CASCADE
+    licence: str = ""
+    citation: str = ""
+    contrasts: tuple[str, ...] = ()
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether it is the cascade of this package."""
+        return self.segmenter == CASCADE
 
 
 def read_field(content: Mapping[str, Any], name: str) -> Any:
@@ -164,7 +180,15 @@ def _contrast(value: Any) -> ContrastUse:
 
 
 def _model(value: Any) -> ModelUse:
-    return ModelUse(*(_text(value[name]) for name in ("name", "version", "sha256")))
+    return ModelUse(
+        name=_text(value["name"]),
+        version=_text(value["version"]),
+        sha256=_text(value["sha256"]),
+        segmenter=_text(value.get("segmenter", CASCADE)),
+        licence=_text(value.get("licence", "")),
+        citation=_text(value.get("citation", "")),
+        contrasts=_texts(value.get("contrasts", [])),
+    )
 
 
 def _optional(read: Callable[[Any], _T]) -> Callable[[Any], _T | None]:

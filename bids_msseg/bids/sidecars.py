@@ -96,13 +96,13 @@ class Method:
     Attributes
     ----------
     model : ModelUse or None
-        The cascade's weights; None where no network was run.
+        The cascade's weights, or another segmenter; None where neither was run.
     threshold : float
         On the final probability.
     min_lesion_volume : float
         In mm³; smaller components are removed.
     candidate_threshold : float or None
-        On the probability of the first network.
+        On the probability of the first network; None for another segmenter.
     masks : str
         Name of the dataset of the given mask; empty where networks found the lesions.
     excluded : str
@@ -130,14 +130,26 @@ class Method:
         return f", without what exclusion masks of {self.excluded} hold" if self.excluded else ""
 
     def model_keys(self) -> dict[str, Any]:
-        """Return the model alone."""
+        """Return the model alone; of another segmenter also its kind, licence and citation."""
         if self.model is None:
             return {}
-        return {
+        found = {
             "ModelName": self.model.name,
             "ModelVersion": self.model.version,
             "ModelSHA256": self.model.sha256,
         }
+        if not self.model.is_cascade:
+            found["Segmenter"] = self.model.segmenter
+            found["ModelLicense"] = self.model.licence
+            found["ModelCitation"] = self.model.citation
+        return {name: value for name, value in found.items() if value or self.model.is_cascade}
+
+    @property
+    def other(self) -> str:
+        """Name the segmenter that took the place of the cascade; empty for the cascade."""
+        if self.model is None or self.model.is_cascade:
+            return ""
+        return f"{self.model.name} {self.model.version}".strip()
 
 
 def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
@@ -281,13 +293,15 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the lesion mask, the result."""
     given = f"Lesions, from the given mask of {method.masks}"
-    text = given if method.masks else "Lesions, the result of the cascade"
+    text = given if method.masks else f"Lesions, the result of {method.other or 'the cascade'}"
     return _lesion_mask(text + method.without(), origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the mask of all candidates of the first network."""
     text = "Candidates: what the sensitive first network proposes, before any is removed"
+    if method.other:
+        text = "Candidates: what reaches the threshold, before size and place are looked at"
     content = _lesion_mask(text, origin, method)
     threshold = method.candidate_threshold
     return content if threshold is None else {**content, "Threshold": threshold}
@@ -316,8 +330,9 @@ def _by_hand(method: Method) -> dict[str, Any]:
 
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Describe the map of lesion probability."""
+    source = f"by {method.other}" if method.other else "after both networks"
     return {
-        "Description": "Probability of lesion after both networks, 0 to 1" + method.without(),
+        "Description": f"Probability of lesion {source}, 0 to 1{method.without()}",
         "Manual": False,
         **origin.keys(),
         **method.model_keys(),

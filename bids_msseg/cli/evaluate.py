@@ -14,6 +14,7 @@ from bids_msseg.evaluation.figures import MIN_VOLUME
 from bids_msseg.evaluation.files import Choice, Places
 from bids_msseg.evaluation.mask_values import add_option, read_option
 from bids_msseg.process import refuse, supervise
+from bids_msseg.readers import named_paths
 from bids_msseg.resources import available_cpus
 
 
@@ -40,6 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
             default="FLAIR",
             help="space-; default: %(default)s",
         )
+    add(
+        "--compare-with", nargs="+", metavar="NAME=DIR", default=[],
+        help="masks of other segmenters, selected as those of AUTO are; NAME= may be left out. A "
+        "table has the means of all, and the differences from AUTO within visits",
+    )  # fmt: skip
     add(
         "--bids", type=Path, metavar="DIR", help="raw dataset, for FLAIR and participants.tsv; "
         "default: the one that MANUAL or AUTO is a derivative of",
@@ -86,7 +92,8 @@ def _settings(options: argparse.Namespace) -> Settings:
             "--min-lesion-volume cannot be negative, nor --nprocs below 1",
             hint=f"see {PROGRAM} --help",
         )
-    for folder in (options.auto, options.manual):
+    segmenters = _segmenters(options)
+    for folder in (options.auto, options.manual, *segmenters.values()):
         if folder.resolve() == options.out.resolve():
             raise UsageError(f"{folder} would be written to", hint="name another output folder")
     return Settings(
@@ -102,7 +109,20 @@ def _settings(options: argparse.Namespace) -> Settings:
         ),
         options.nprocs or available_cpus(),
         not options.no_page,
+        segmenters,
     )
+
+
+def _segmenters(options: argparse.Namespace) -> dict[str, Path]:
+    """Name what is compared, AUTO first; nothing where there is only one."""
+    if not options.compare_with:
+        return {}
+    try:
+        return named_paths([str(options.auto.absolute()), *options.compare_with])
+    except ValueError as error:
+        raise UsageError(
+            f"--compare-with is {' '.join(options.compare_with)}", hint=f"give {error}"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -94,6 +94,14 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
     add_switch(group, "lesion-roi", "also write the T1w's mask as fMRIPrep takes it")
     group.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     group.add_argument(
+        "--segmenter",
+        metavar="NAME",
+        help="what segments: cascade, nnunet, samseg or command [cascade]",
+    )
+    group.add_argument(
+        "--segmenter-config", metavar="FILE", help="options of another segmenter, TOML"
+    )
+    group.add_argument(
         "--threshold",
         metavar="P",
         help="lesion at or above this probability, 0-1 [the model's]",

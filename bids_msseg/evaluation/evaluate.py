@@ -5,23 +5,25 @@ from __future__ import annotations
 import importlib.util
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.errors import CannotCreateError, DataError, ExitCode, UsageError
+from bids_msseg.errors import CannotCreateError, DataError, ExitCode, NoInputError, UsageError
 from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
 from bids_msseg.evaluation.figures import Row
 from bids_msseg.evaluation.files import Choice, Pair, Pairing, Places, find_pairs, other_spaces
+from bids_msseg.evaluation.segmenters import segmenter_rows
 from bids_msseg.evaluation.tables import all_tables
 from bids_msseg.evaluation.text import describe, dictionary, notes
-from bids_msseg.reports.evaluation.data import ALL_SITES, TABLES, Case, Evaluation
+from bids_msseg.reports.evaluation.data import ALL_SITES, COMPARED, TABLES, Case, Evaluation
 
 LOGGER = logging.getLogger("bids_msseg")
 PROGRAM = "msseg-evaluate"
+HEADLINES = ("dice", "ppv", "sensitivity", "lesion_f1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class Settings:
         Visits at a time.
     page : bool
         Whether ``evaluation.html`` is written.
+    segmenters : mapping of str to path
+        Where several are compared: folders by name, that of ``auto`` first. Their masks are
+        chosen as those of ``auto`` are.
     """
 
     auto: Choice
@@ -47,6 +52,16 @@ class Settings:
     rules: Rules = field(default_factory=Rules)
     nprocs: int = 1
     page: bool = True
+    segmenters: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def each(self) -> dict[str, Settings]:
+        """Settings of one segmenter each by its name, the first one's first."""
+        folders = self.segmenters or {_name(self.auto): self.auto.folder}
+        return {
+            name: replace(self, auto=replace(self.auto, folder=folder), segmenters={})
+            for name, folder in folders.items()
+        }
 
 
 def evaluate(settings: Settings) -> ExitCode:
@@ -63,7 +78,7 @@ def evaluate(settings: Settings) -> ExitCode:
     Raises
     ------
     NoInputError
-        If there is nothing to compare.
+        If there is nothing to compare, or no visit has masks of all segmenters.
     UsageError
         If scikit-image is missing.
     DataError
@@ -72,18 +87,24 @@ def evaluate(settings: Settings) -> ExitCode:
         If the output folder cannot be written.
     """
     _require_skimage()
-    pairing = find_pairs(settings.auto, settings.manual, settings.places)
-    _refuse_other_grids(pairing.pairs, settings)
+    pairings = _find_all_pairs(settings)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotCreateError(
             f"{settings.out} cannot be written: {error.strerror}", hint="name another folder"
         ) from error
-    outcomes = list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
-    for note in (note for outcome in outcomes for note in outcome.notes):
+    found = {
+        name: list(compare_all(one.pairs, settings.rules, settings.nprocs))
+        for name, one in pairings.items()
+    }
+    for note in (note for one in found.values() for outcome in one for note in outcome.notes):
         LOGGER.warning("%s", note)
-    result = assemble(settings, pairing, outcomes)
+    first = next(iter(found))
+    result = assemble(settings, pairings[first], found[first])
+    if settings.segmenters:
+        rows = _compare_segmenters(found)
+        result = replace(result, tables={**result.tables, "segmenters": rows})
     write_tables(result, settings)
     if settings.page:
         from bids_msseg.reports.evaluation.report import write_page
@@ -91,6 +112,34 @@ def evaluate(settings: Settings) -> ExitCode:
         LOGGER.info("wrote %s", write_page(result, settings.out))
     _tell(result)
     return ExitCode.SUCCESS
+
+
+def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
+    """Find the masks of every segmenter, and refuse what cannot be compared."""
+    pairings: dict[str, Pairing] = {}
+    for name, one in settings.each.items():
+        pairings[name] = find_pairs(one.auto, one.manual, one.places)
+        _refuse_other_grids(pairings[name].pairs, one)
+    visits = [{pair.key for pair in one.pairs} for one in pairings.values()]
+    if not set.intersection(*visits):
+        raise NoInputError(
+            f"no visit has masks of all of {', '.join(pairings)}",
+            hint="compare fewer of them, or segment the same visits by each",
+        )
+    return pairings
+
+
+def _compare_segmenters(found: Mapping[str, Sequence[Outcome]]) -> list[Row]:
+    """Make the table of all segmenters, and log what people ask for first."""
+    first = next(iter(found))
+    rows = segmenter_rows({name: [one.subject for one in found[name]] for name in found})
+    for row in rows:
+        if row["metric"] in HEADLINES and row["segmenter"] != first:
+            LOGGER.info(
+                "%s minus %s: mean difference of %s %+.3f, %d visits",
+                row["segmenter"], first, row["metric"], row["difference"], row["n_paired"],
+            )  # fmt: skip
+    return rows
 
 
 def _require_skimage() -> None:
@@ -193,7 +242,9 @@ def write_tables(result: Evaluation, settings: Settings) -> None:
     result : Evaluation
     settings : Settings
     """
-    for stem, columns in TABLES.items():
+    for stem, columns in {**TABLES, **COMPARED}.items():
+        if stem not in result.tables:
+            continue
         write_json(settings.out / f"{stem}.json", dictionary(stem))
         write_tsv(settings.out / f"{stem}.tsv", columns, result.tables[stem])
     write_json(
@@ -205,6 +256,7 @@ def write_tables(result: Evaluation, settings: Settings) -> None:
             "Rules": asdict(settings.rules),
             "Auto": _asked(settings.auto),
             "Manual": _asked(settings.manual),
+            "Segmenters": list(settings.segmenters),
         },
     )
 
@@ -217,7 +269,7 @@ def _asked(choice: Choice) -> dict[str, str | None]:
 def _tell(result: Evaluation) -> None:
     """Log the means that people ask for first."""
     for row in result.tables["sites"]:
-        shown = row["metric"] in ("dice", "ppv", "sensitivity", "lesion_f1")
+        shown = row["metric"] in HEADLINES
         if shown and (row["site"] != ALL_SITES or len(result.tables["subjects"]) == 1):
             LOGGER.info(
                 "%s: mean %s %.3f, %d patients", row["site"], row["metric"], row["mean"],

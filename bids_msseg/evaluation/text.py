@@ -160,6 +160,19 @@ _RELIABILITY: Final = {
     "mean_probability": "Mean probability of these voxels",
     "share_lesion": "Share of them that is manual lesion",
 }
+_SEGMENTERS: Final = {
+    "segmenter": "Name of the automatic masks; the first one is that of the other tables",
+    "metric": "Figure of a visit",
+    "n_patients": "Patients with a visit that all segmenters have and in which it is defined",
+    "n_visits": "Such visits",
+    "mean": "Mean over these visits",
+    "difference": "Mean over visits of the figure minus that of the first segmenter, where both "
+    "are defined; n/a for the first one",
+    "difference_low": "Lower end of its 95 % bootstrap interval over patients; n/a with fewer "
+    "than five",
+    "difference_high": "Upper end of that interval",
+    "n_paired": "Visits behind the difference",
+}
 _OWN: Final[Mapping[str, Mapping[str, str]]] = {
     "subjects": _SUBJECTS,
     "lesions": _LESIONS,
@@ -167,6 +180,7 @@ _OWN: Final[Mapping[str, Mapping[str, str]]] = {
     "cohort": _COHORT,
     "strata": _STRATA,
     "reliability": _RELIABILITY,
+    "segmenters": _SEGMENTERS,
 }
 _LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("subjects", "resampled"): {"yes": "the grids differed", "no": "one grid"},
@@ -178,6 +192,7 @@ _LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
         words.FALSE: "automatic, without overlap",
     },
     ("sites", "metric"): _METRICS,
+    ("segmenters", "metric"): _METRICS,
     ("cohort", "statistic"): _STATISTICS,
     ("strata", "stratum"): {words.SIZE: "volume", words.REGION: "main region"},
 }
@@ -212,7 +227,8 @@ def dictionary(stem: str) -> dict[str, Any]:
     Parameters
     ----------
     stem : str
-        One of :data:`bids_msseg.reports.evaluation.data.TABLES`.
+        One of :data:`bids_msseg.reports.evaluation.data.TABLES` or
+        :data:`~bids_msseg.reports.evaluation.data.COMPARED`.
 
     Returns
     -------
@@ -234,8 +250,8 @@ def dictionary(stem: str) -> dict[str, Any]:
 
 
 def _columns(stem: str) -> dict[str, str]:
-    own = _OWN[stem]
-    return {name: own[name] if name in own else _COMMON[name] for name in words.TABLES[stem]}
+    own, columns = _OWN[stem], {**words.TABLES, **words.COMPARED}[stem]
+    return {name: own[name] if name in own else _COMMON[name] for name in columns}
 
 
 def _unit(name: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_msseg.errors import DataError, NoInputError, UsageError
+from bids_msseg.options import CASCADE
 
 FORMAT = "bids_msseg-cascade-2"
 HEADER_KEY = "bids_msseg"
@@ -51,7 +52,7 @@ class CascadePoint:
 
 @dataclass(frozen=True, slots=True)
 class ModelHeader:
-    """The description inside a weights file.
+    """What identifies a model: the description inside a weights file, or of another segmenter.
 
     Attributes
     ----------
@@ -63,7 +64,13 @@ class ModelHeader:
     notes : mapping
         How it was trained.
     sha256 : str
-        Of the whole file.
+        Of the whole file; of another segmenter, of its model and settings.
+    segmenter : str
+        ``cascade``, or one of the others of ``--segmenter``.
+    licence, citation : str
+        Of another segmenter.
+    contrasts : tuple of str
+        Those that another segmenter reads.
     """
 
     name: str
@@ -72,6 +79,10 @@ class ModelHeader:
     point: CascadePoint
     notes: Mapping[str, Any]
     sha256: str
+    segmenter: str = CASCADE
+    licence: str = ""
+    citation: str = ""
+    contrasts: tuple[str, ...] = ()
 
 
 def find_model(model: str | None) -> Path:

@@ -27,7 +27,9 @@ class Delivery:
     out_dir, bids_dir : path
     model : ModelUse or None
         None where a given mask replaces the networks, and nothing else needs them.
-    candidate_threshold, threshold, min_lesion_volume : float
+    candidate_threshold : float or None
+        None for another segmenter than the cascade.
+    threshold, min_lesion_volume : float
         Operating point; the volume in mm³.
     derivatives : mapping of str to path
         Further datasets that sidecars may name.
@@ -48,7 +50,7 @@ class Delivery:
     out_dir: Path
     bids_dir: Path
     model: ModelUse | None
-    candidate_threshold: float
+    candidate_threshold: float | None
     threshold: float
     min_lesion_volume: float
     derivatives: Mapping[str, Path] = field(default_factory=dict)
@@ -112,6 +114,7 @@ class Delivery:
             versions=self.versions,
             masks=method.masks,
             excluded=method.excluded,
+            other=self.model if method.other else None,
         )
         return replace(self, methods=methods)
 

@@ -332,5 +332,8 @@ def _use(delivery: Delivery, contrast: str, path: Path) -> ContrastUse:
     x, y, z = check_header(path).spacing
     name = path.absolute().relative_to(delivery.bids_dir.absolute()).as_posix()
     used = contrast in delivery.visit.contrasts
-    note = "" if used else "could not be aligned with FLAIR"
+    read = delivery.model.contrasts if delivery.model else ()
+    note = "" if not read or contrast in read else "the segmenter does not read it"
+    if not used:
+        note = "could not be aligned with FLAIR"
     return ContrastUse(name, (round(x, 4), round(y, 4), round(z, 4)), used, note)

@@ -1,16 +1,21 @@
-"""The node that runs the cascade."""
+"""The nodes that find lesions: the cascade, or another segmenter in its place."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.imaging.normalise import Stack
-from bids_msseg.imaging.volume import save_volume
+from bids_msseg.imaging.volume import load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.nodes.preprocess import contrast_files, contrast_transforms
 from bids_msseg.pipeline.segment import segment_stack
+from bids_msseg.segmenters.base import Segmenter
+from bids_msseg.segmenters.images import write_images
+from bids_msseg.segmenters.programs import LOG_FILE
 
 
 class _SegmentInputs(StepInputs):
@@ -47,3 +52,46 @@ class Segment(Step):
         for name, volume in maps.items():
             save_volume(volume, targets[name])
         return {f"{name}_file": target for name, target in targets.items()}
+
+
+class _OtherInputs(StepInputs):
+    segmenter = traits.Any(mandatory=True, nohash=True)
+    digest = traits.Str(mandatory=True, desc="of the segmenter: another one runs the step again")
+    flair_file = File(exists=True, mandatory=True, desc="bias field removed")
+    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+    t1w_file = File(desc="bias field removed")
+    t1w_transform = File(desc="FLAIR world to T1w world")
+    t2w_file = File(desc="bias field removed")
+    t2w_transform = File(desc="FLAIR world to T2w world")
+    device = traits.Str("auto", usedefault=True)
+
+
+class _OtherOutputs(StepOutputs):
+    probability_file = File(desc="1 mm grid along the axes of the FLAIR")
+    log_file = File(desc="what it printed")
+
+
+class SegmentByOther(Step):
+    """Let another segmenter find the lesions; see :mod:`bids_msseg.segmenters`."""
+
+    input_spec = _OtherInputs
+    output_spec = _OtherOutputs
+
+    def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
+        """Write the probability; the images that the segmenter had go, its log stays."""
+        segmenter: Segmenter = inputs["segmenter"]
+        # a result that an earlier attempt has left must not be taken for this one's
+        shutil.rmtree(folder / "images", ignore_errors=True)
+        images = write_images(
+            contrast_files(inputs),
+            load_volume(inputs["mask_file"]),
+            contrast_transforms(inputs),
+            folder / "images",
+            whole_head=segmenter.whole_head,
+        )
+        found = segmenter.segment(images, threads=inputs["threads"], device=inputs["device"])
+        target, log = folder / "probability.nii.gz", folder / LOG_FILE
+        save_volume(found, target)
+        (images.folder / LOG_FILE).replace(log)
+        shutil.rmtree(images.folder, ignore_errors=True)
+        return {"probability_file": str(target), "log_file": str(log)}

@@ -142,9 +142,11 @@ def find_lesions(
     grid : Grid
         Of the FLAIR as acquired.
     maps : mapping of str to Volume
-        What :func:`~bids_msseg.pipeline.segment.segment_stack` gives; ``mask``, the brain; where
-        there are, ``extracerebral``, where no lesion can be, and ``regions``, this brain's map of
-        regions (uint8), in place of the template's. It is asked anew for each use of a map.
+        ``probability`` and ``mask``, the brain; of the cascade also the other maps of
+        :func:`~bids_msseg.pipeline.segment.segment_stack`: without them, candidates are what
+        reaches the threshold. Where there are, ``extracerebral``, where no lesion can be, and
+        ``regions``, this brain's map of regions (uint8), in place of the template's. It is asked
+        anew for each use of a map.
     template_to_flair : ndarray, shape (4, 4)
         Template world mm to FLAIR world mm.
     threshold : float
@@ -159,7 +161,7 @@ def find_lesions(
     -------
     VisitLesions
     """
-    on_grid = {name: grid.take(maps[name]) for name in MAPS}
+    on_grid = {name: grid.take(maps[name]) for name in MAPS if name in maps}
     cleared = _cleared(maps, threshold)
     probability = on_grid["probability"] if cleared is None else grid.take(cleared)
     cut = _cut(grid, threshold, min_volume)
@@ -170,7 +172,9 @@ def find_lesions(
     extracerebral: NDArray[np.bool_] | None = None
     if "extracerebral" in maps:
         extracerebral = grid.take(maps["extracerebral"]) >= 0.5
-    candidates = on_grid["candidates"] >= 0.5
+    candidates = np.zeros(probability.shape, bool)
+    if "candidates" in on_grid:
+        candidates = on_grid["candidates"] >= 0.5
     found = delineate(
         probability,
         # what was cleared stays a candidate

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bids_msseg.bids.record_values import ModelUse
+
 REFERENCES = (
     "Gorgolewski et al. 2011, Front. Neuroinform. 5:13, doi 10.3389/fninf.2011.00013 (nipype)",
     "Yarkoni et al. 2019, JOSS 4:1294, doi 10.21105/joss.01294 (pybids)",
@@ -13,6 +15,14 @@ REFERENCES = (
     "Fonov et al. 2011, NeuroImage 54:313, doi 10.1016/j.neuroimage.2010.07.033 (template)",
     "Valverde et al. 2017, NeuroImage 155:159, arXiv 1702.04869 (cascade of two CNNs)",
 )
+
+
+def references(model: ModelUse | None) -> tuple[str, ...]:
+    """List what the methods paragraph cites: of another segmenter, not the networks' design."""
+    if model is None or model.is_cascade:
+        return REFERENCES
+    own = (model.citation,) if model.citation else ()
+    return (*(one for one in REFERENCES if "cascade" not in one), *own)
 
 
 def methods_paragraph(
@@ -25,6 +35,7 @@ def methods_paragraph(
     versions: Mapping[str, str],
     masks: str = "",
     excluded: str = "",
+    other: ModelUse | None = None,
 ) -> str:
     """Describe in words what was done to a visit.
 
@@ -43,6 +54,8 @@ def methods_paragraph(
         Name of the given lesion masks that replaced the networks.
     excluded : str, default ""
         Names of the exclusion masks.
+    other : ModelUse, optional
+        What segmented in place of the cascade.
 
     Returns
     -------
@@ -62,6 +75,11 @@ def methods_paragraph(
     ...                          min_lesion_volume=3.0, excluded="infarct")
     >>> "exclusion masks infarct" in text
     True
+    >>> other = ModelUse("X", "2", "abc", "command", "MIT", "Doe 2020", ("FLAIR",))
+    >>> text = methods_paragraph(["FLAIR"], model="X", sha256="abc", threshold=0.5,
+    ...                          min_lesion_volume=3.0, versions={}, other=other)
+    >>> [word in text for word in ("X 2", "Doe 2020", "licence MIT", "convolutional")]
+    [True, True, True, False]
     """
     others = " and ".join(contrasts[1:])
     aligned = (
@@ -73,6 +91,8 @@ def methods_paragraph(
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     done = "measured in given masks" if masks else "segmented"
     networks = _networks(model, sha256) if model else ""
+    if other is not None:
+        networks = _segmenter(other, contrasts)
     cut = _of_masks(masks, networks) if masks else networks + _of_threshold(threshold)
     removed = (
         f"Lesion voxels inside the exclusion masks {excluded} were removed before. "
@@ -96,6 +116,22 @@ def _networks(model: str, sha256: str) -> str:
         "space and expressed in standard deviations of the brain's own voxels. A cascade of two "
         "3-D convolutional networks, after the design of Valverde 2017, proposed candidates and "
         f"then decided on each (model {model}, SHA-256 {sha256[:12]}). "
+    )
+
+
+def _segmenter(other: ModelUse, contrasts: Sequence[str]) -> str:
+    """Say what found the lesions, and on which of the contrasts that there were."""
+    read = [name for name in contrasts if name in other.contrasts] or list(contrasts)
+    details = [f"SHA-256 of model and settings {other.sha256[:12]}"]
+    if other.licence:
+        details.append(f"licence {other.licence}")
+    if other.citation:
+        details.append(f"cite {other.citation}")
+    name = f"{other.name} {other.version}".strip()
+    return (
+        f"Contrasts were resampled to 1 mm in FLAIR space. Lesions were found on "
+        f"{', '.join(read)} by {name}, not by the networks of bids_msseg "
+        f"({'; '.join(details)}). "
     )
 
 

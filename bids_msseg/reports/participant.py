@@ -22,7 +22,7 @@ from bids_msseg.reports.changes import read_changes
 from bids_msseg.reports.check import check_page
 from bids_msseg.reports.images.drawing import FigureView, read_figures, view_figure
 from bids_msseg.reports.images.volumes import Scene, read_scene
-from bids_msseg.reports.methods import REFERENCES
+from bids_msseg.reports.methods import references
 from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
 from bids_msseg.reports.text import MISSING, words
@@ -199,7 +199,7 @@ def write_participant_page(
         check=check_page(out_dir),
         scripts=_scripts(visits),
         qc_format=FORMAT,
-        references=REFERENCES,
+        references=references,
     )
     return page.save(target, html)
 

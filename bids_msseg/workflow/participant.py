@@ -29,9 +29,10 @@ from bids_msseg.nodes.preprocess import (
     FitTemplate,
 )
 from bids_msseg.nodes.quality import CheckImages, EstimateLoad
-from bids_msseg.nodes.segment import Segment
+from bids_msseg.nodes.segment import Segment, SegmentByOther
 from bids_msseg.pipeline.brain import brain_device
 from bids_msseg.reports.images.figures import WIDE_RIM_MM
+from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
 from bids_msseg.workflow.plan import Settings, VisitPlan, workflow_name
 from bids_msseg.workflow.publish import deliver
@@ -55,7 +56,8 @@ def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
         ``atlas_<name>``, ``fill_<contrast>``, ``draw``, ``store``, ``publish``. Where the
         delivery names an archive of intermediate results, steps before ``delineate`` read from it
         what they found, and ``store`` is left out. A visit whose lesion mask is given has no
-        ``estimate``; it has ``segment`` and ``volumes`` only where filling needs the anatomy.
+        ``estimate``; it has ``segment`` and ``volumes`` only where filling needs the anatomy. With
+        another segmenter than the cascade there is no ``volumes``.
     """
     archive = delivery.intermediate
     stored = frozenset[str]() if archive is None else stored_steps(archive)
@@ -146,15 +148,12 @@ def _sidecar(plan: VisitPlan) -> str:
 
 
 def _segment(plan: VisitPlan) -> None:
-    """Stack, cascade or given mask, lesions."""
+    """Stack, cascade or another segmenter or given mask, lesions."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
-    plan.connect("bias", "flair_file", "stack", "flair_file")
-    plan.connect("check_brain", "mask_file", "stack", "mask_file")
-    for contrast in plan.moving:
-        name = contrast.lower()
-        plan.connect("bias", f"{name}_file", "stack", f"{name}_file")
-        plan.connect(f"coregister_{contrast}", "transform_file", "stack", f"{name}_transform")
-    if plan.delivery.with_anatomy:
+    _give_images(plan, "stack")
+    if plan.settings.segmenter is not None:
+        _run_other(plan, plan.settings.segmenter)
+    elif plan.delivery.with_anatomy:
         _run_networks(plan)
     if plan.mask_given:
         _take_mask(plan)
@@ -167,6 +166,24 @@ def _segment(plan: VisitPlan) -> None:
     _judge(plan)
 
 
+def _give_images(plan: VisitPlan, step: str) -> None:
+    """Connect a step to the images without bias fields, their transforms and the brain mask."""
+    plan.connect("bias", "flair_file", step, "flair_file")
+    plan.connect("check_brain", "mask_file", step, "mask_file")
+    for contrast in plan.moving:
+        name = contrast.lower()
+        plan.connect("bias", f"{name}_file", step, f"{name}_file")
+        plan.connect(f"coregister_{contrast}", "transform_file", step, f"{name}_transform")
+
+
+def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
+    """Run another segmenter, which gives a probability only."""
+    digest = plan.delivery.model.sha256 if plan.delivery.model else ""
+    step = SegmentByOther(segmenter=segmenter, digest=digest, device=plan.settings.device)
+    plan.add(step, "segment", mem_gb=segmenter.mem_gb)
+    _give_images(plan, "segment")
+
+
 def _run_networks(plan: VisitPlan) -> None:
     """Run the cascade, which also finds the anatomy."""
     chosen = plan.settings
@@ -177,7 +194,7 @@ def _run_networks(plan: VisitPlan) -> None:
 
 
 def _cut_lesions(plan: VisitPlan) -> None:
-    """Cut lesions out of what the networks give."""
+    """Cut lesions out of what the networks give, or another segmenter."""
     lesions = Delineate(
         flair_file=str(plan.delivery.visit.flair),
         threshold=plan.delivery.threshold,
@@ -185,7 +202,8 @@ def _cut_lesions(plan: VisitPlan) -> None:
         exclusion_files=_exclusion_files(plan),
     )
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
-    for name in ("probability", "candidate", "lesion", "candidates"):
+    by_cascade = () if plan.settings.segmenter else ("candidate", "lesion", "candidates")
+    for name in ("probability", *by_cascade):
         plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
     plan.connect("check_brain", "extracerebral_file", "delineate", "extracerebral_file")
 
@@ -220,7 +238,7 @@ def _judge(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
     common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
-    if plan.mask_given:
+    if plan.mask_given or chosen.segmenter is not None:
         common = {}
     files = {name: str(path) for name, path in plan.contrasts.items()}
     plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)

@@ -11,6 +11,7 @@ from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
 
 STEP_LABELS = {
@@ -59,7 +60,7 @@ class Settings:
     Attributes
     ----------
     model_file : path
-        Weights of the cascade.
+        Weights of the cascade; not read where another segmenter runs.
     skull_stripped : {"auto", "yes", "no"}
     fast : bool
     seed : int
@@ -74,6 +75,8 @@ class Settings:
         Digest of what stands beside the weights; another one runs the steps that read it again.
     mask_values : tuple of int
         Values of given lesion masks that are lesion; any above zero where empty.
+    segmenter : Segmenter or None
+        What segments in place of the cascade.
     """
 
     model_file: Path
@@ -86,6 +89,7 @@ class Settings:
     measure: bool = False
     calibration: str = ""
     mask_values: tuple[int, ...] = ()
+    segmenter: Segmenter | None = None
 
 
 def visit_workflow_name(visit: Visit) -> str:

@@ -50,6 +50,15 @@ def test_switches(configure: MakeConfig, option: str, expected: Extras) -> None:
     assert find_extras(configure(**{option: True}), WITH_T1W) == (expected, ())
 
 
+@pytest.mark.parametrize(("filled", "notes"), [(False, 1), (True, 2)])
+def test_another_segmenter_gives_no_anatomy(
+    configure: MakeConfig, filled: bool, notes: int
+) -> None:
+    config = configure(segmenter="samseg", fill_lesions=filled)
+    extras, told = find_extras(config, WITH_T1W)
+    assert (extras, len(told)) == (Extras(anatomy=False), notes)
+
+
 def test_the_grid_of_the_visit_is_found(configure: MakeConfig, tmp_path: Path) -> None:
     own = touch(tmp_path / "sub-01_qsm.nii.gz")
     texts = [f"{tmp_path}/sub-{{subject}}_qsm.nii.gz", f"{own.parent}/sub-02_dwi.nii.gz", "FLAIR"]

@@ -15,6 +15,7 @@ import pytest
 
 from bids_msseg import __version__
 from bids_msseg.bids.dataset import check_directories, write_dataset_files
+from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.errors import CannotCreateError, UsageError
 
 MakeDataset = Callable[..., Path]
@@ -62,6 +63,15 @@ class TestDescription:
     ) -> None:
         content = describe(tmp_path / "out", make_dataset({}), environment=environment)
         assert content["GeneratedBy"][0].get("Container") == container
+
+    def test_another_segmenter(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        other = ModelUse("SEG", "2", "ff", "command", "MIT", "Doe 2020")
+        content = describe(tmp_path / "out", make_dataset({}), segmenter=other)
+        ours, theirs = content["GeneratedBy"]
+        assert ours["Name"] == "bids_msseg"
+        assert "networks" not in ours["Description"]
+        assert (theirs["Name"], theirs["Version"]) == ("SEG", "2")
+        assert "Doe 2020" in theirs["Description"]
 
     @pytest.mark.parametrize(
         ("doi", "source"),

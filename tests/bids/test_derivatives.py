@@ -16,6 +16,7 @@ from bids_msseg.bids.derivatives import (
     figure_labels,
     unasked_files,
     visit_files,
+    with_anatomy,
 )
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.visit import Visit
@@ -141,6 +142,15 @@ def test_a_file_is_asked_for_or_not(name: str) -> None:
     every = set(unasked_files(OUT, visit, Extras()))
     assert more < every
     assert set(unasked_files(OUT, visit, asked)) == every - more
+
+
+def test_another_segmenter_has_no_anatomy() -> None:
+    visit, without = VISITS["T1w"], Extras(anatomy=False)
+    lost = set(visit_files(OUT, visit, SPACES)) - set(visit_files(OUT, visit, SPACES, without))
+    assert stems(lost, visit) == {"space-FLAIR_seg-anatomy_dseg", "desc-brainAnatomy_FLAIR"}
+    gone = set(unasked_files(OUT, visit, without)) - set(unasked_files(OUT, visit, Extras()))
+    assert stems(gone, visit) == {"space-FLAIR_seg-anatomy_dseg"}
+    assert not with_anatomy(visit, without)
 
 
 def test_nothing_is_expected_of_a_t1w_that_there_is_not() -> None:

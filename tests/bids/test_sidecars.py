@@ -65,6 +65,19 @@ def test_candidates_have_the_threshold_of_their_own_net() -> None:
     assert candidates_sidecar(ORIGIN, plain)["Threshold"] == 0.4
 
 
+def test_another_segmenter_is_named_with_its_licence_and_citation() -> None:
+    other = ModelUse("SEG", "2", "ff", "command", "MIT", "Doe 2020", ("FLAIR",))
+    method = Method(other, 0.4, 3.0)
+    for content in (lesion_mask_sidecar(ORIGIN, method), probseg_sidecar(ORIGIN, method)):
+        assert "SEG 2" in content["Description"]
+        assert content["Segmenter"] == "command"
+        assert (content["ModelLicense"], content["ModelCitation"]) == ("MIT", "Doe 2020")
+    assert candidates_sidecar(ORIGIN, method)["Threshold"] == 0.4
+    bare = Method(ModelUse("SEG", "", "ff", "command"), 0.4, 3.0)
+    keys = {"ModelVersion", "ModelLicense", "ModelCitation"}
+    assert not keys & set(lesion_mask_sidecar(ORIGIN, bare))
+
+
 def test_probability_has_no_threshold() -> None:
     content = probseg_sidecar(ORIGIN, METHOD)
     assert "Threshold" not in content

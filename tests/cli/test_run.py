@@ -79,6 +79,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--fill-lesions": ([], True),
     "--lesion-roi": ([], True),
     "--model": (["site"], "site"),
+    "--segmenter": (["samseg"], "samseg"),
     "--threshold": (["0.35"], 0.35),
     "--min-lesion-volume": (["10"], 10.0),
     "--mask-values": (["5", "1"], (1, 5)),
@@ -102,7 +103,7 @@ VALUES: dict[str, tuple[list[str], object]] = {
     "--resource-monitor": ([], True),
     "--verbose": ([], 1),
 }
-NO_VALUE = {"--bids-filter-file", "--config-file", "--notrack"}
+NO_VALUE = {"--bids-filter-file", "--config-file", "--notrack", "--segmenter-config"}
 ANSWERS = {"--help", "--version", "--bids-exec-spec"}
 
 

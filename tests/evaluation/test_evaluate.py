@@ -24,6 +24,7 @@ from bids_msseg.imaging.volume import Volume
 from bids_msseg.reports.evaluation.data import (
     COHORT_STATISTICS,
     METRICS,
+    SEGMENTERS,
     TABLES,
     Case,
     Evaluation,
@@ -462,3 +463,79 @@ def test_other_spaces_are_pointed_to_where_grids_differ(
     told = capsys.readouterr().err
     assert "--auto-space may be T1w" in told
     assert "T2w" not in told
+
+
+def _other(data: Path) -> Path:
+    """Masks of another segmenter: perfect in sub-01, nothing found in sub-03, none of sub-02."""
+    other = data / "other" / "auto"
+    save(mask_path(other, "sub-01_ses-1"), FOUND, MISSED)
+    save(mask_path(other, "sub-03"))
+    return other
+
+
+def compared(data: Path, *words: str) -> list[Row]:
+    code, _ = run(data, "--compare-with", *words)
+    assert code == 0
+    with (data / "out/segmenters.tsv").open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+@pytest.mark.parametrize("name", ["", "perfect="])
+def test_segmenters_on_the_same_visits(data: Path, name: str) -> None:
+    """Two visits have masks of both; Dice is 16/26 and 1 in the one, 0 and 0 in the other."""
+    rows = compared(data, f"{name}{_other(data)}")
+    second = name.removesuffix("=") or "auto-2"
+    assert [row["segmenter"] for row in rows] == ["auto"] * len(METRICS) + [second] * len(METRICS)
+    first, other = (only(rows, segmenter=one, metric="dice") for one in ("auto", second))
+    assert [(row["n_patients"], row["n_visits"]) for row in (first, other)] == [("2", "2")] * 2
+    assert float(first["mean"]) == pytest.approx(16 / 26 / 2, rel=1e-4)
+    assert float(other["mean"]) == pytest.approx(0.5)
+    assert (first["difference"], first["n_paired"]) == ("n/a", "0")
+    assert float(other["difference"]) == pytest.approx((1 - 16 / 26) / 2, rel=1e-4)
+    assert (other["difference_low"], other["n_paired"]) == ("n/a", "2")
+    # where the automatic mask is empty, PPV is not defined
+    ppv = only(rows, segmenter=second, metric="ppv")
+    assert (ppv["n_visits"], ppv["n_paired"]) == ("1", "1")
+    assert float(ppv["difference"]) == pytest.approx(1 - 8 / 14, rel=1e-4)
+    explained = json.loads((data / "out/segmenters.json").read_text())
+    assert tuple(explained) == tuple(rows[0]) == SEGMENTERS
+    known = json.loads((data / "out/evaluation.json").read_text())
+    assert known["Segmenters"] == ["auto", second]
+
+
+def test_one_segmenter_has_no_table_of_several(data: Path) -> None:
+    run(data)
+    assert not (data / "out/segmenters.tsv").exists()
+    assert json.loads((data / "out/evaluation.json").read_text())["Segmenters"] == []
+
+
+def test_the_other_tables_are_of_the_first_segmenter(data: Path) -> None:
+    _, alone = run(data)
+    _, together = run(data, "--compare-with", str(_other(data)))
+    assert together == alone
+
+
+def test_differences_of_five_patients_have_an_interval(tmp_path: Path) -> None:
+    """The other one finds twice as much in every patient."""
+    for number in range(1, 6):
+        name = f"sub-{number:02d}"
+        save(mask_path(tmp_path / "raw/derivatives/manual", name), FOUND_LARGER)
+        save(mask_path(tmp_path / "auto", name), np.s_[2:4, 2:3, 2:4])
+        save(mask_path(tmp_path / "more", name), FOUND)
+    rows = compared(tmp_path, str(tmp_path / "more"))
+    row = only(rows, segmenter="more", metric="sensitivity")
+    ends = [float(row[end]) for end in ("difference", "difference_low", "difference_high")]
+    assert ends == pytest.approx([1 / 3] * 3, rel=1e-4)
+
+
+def test_segmenters_that_cannot_be_compared(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = data / "other"
+    save(mask_path(other, "sub-04"), FOUND)
+    assert run(data, "--compare-with", str(other))[0] == ExitCode.NO_INPUT
+    assert "no visit has masks of all of auto, other" in capsys.readouterr().err
+    assert run(data, "--compare-with", "x=")[0] == ExitCode.USAGE
+    assert run(data, "--compare-with", f"x={other}", f"x={other}")[0] == ExitCode.USAGE
+    assert run(data, "--compare-with", str(data / "out"))[0] == ExitCode.USAGE
+    assert run(data, "--compare-with", str(data / "nowhere"))[0] == ExitCode.NO_INPUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,31 @@ def grid() -> Grid:
     affine = np.diag([1.0, 1.0, -2.0, 1.0])
     affine[2, 3] = SHAPE[2] - 1
     return Grid(Volume(np.zeros((SHAPE[0], SHAPE[1], SHAPE[2] // 2), np.uint8), affine))
+
+
+def test_a_probability_is_enough(grid: Grid) -> None:
+    """As another segmenter gives it: candidates are what reaches the threshold."""
+    maps = _maps()
+    alone = {
+        name: volume
+        for name, volume in maps.items()
+        if name not in ("candidate", "lesion", "candidates")
+    }
+    whole, found = (
+        find_lesions(grid, given, np.eye(4), threshold=0.5, min_volume=3.0)
+        for given in (maps, alone)
+    )
+    for name in ("mask", "labels", "probseg", "brain"):
+        np.testing.assert_array_equal(found.maps[name], whole.maps[name])
+    kept = [row for row in found.rows if row.status == "kept"]
+    assert len(kept) == found.maps["labels"].max() == 2
+    for row in kept:
+        assert math.isnan(row.p_candidate)
+        assert row.p_lesion is None
+        assert row.p_refined >= 0.5
+    assert (found.maps["mask"] <= found.maps["candidates"]).all()
+    # the one outside the brain
+    assert found.maps["rejected"].max() == 1
 
 
 def test_maps_in_files_and_in_memory_give_the_same(grid: Grid, tmp_path: Path) -> None:

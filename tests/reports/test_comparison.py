@@ -10,7 +10,14 @@ from comparison_figure import comparison_figure
 from PIL import Image
 
 from bids_msseg.errors import DataError
-from bids_msseg.reports.evaluation.comparison import AXIAL, KINDS, PLANES, UNCOUNTED, Scene, Tile
+from bids_msseg.reports.evaluation.comparison import (
+    AXIAL,
+    KINDS,
+    PLANES,
+    UNCOUNTED,
+    Scene,
+    Tile,
+)
 from bids_msseg.reports.evaluation.data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE
 from bids_msseg.reports.images.outlines import svg_path
 

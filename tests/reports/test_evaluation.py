@@ -41,6 +41,26 @@ def test_the_page_carries_all_that_it_shows(tmp_path: Path, read_page: Read) -> 
     assert "Research use only" in page.text
 
 
+def test_segmenters_beside_each_other(read_page: Read) -> None:
+    ends = {"low": 0.125, "high": 0.875, "difference_low": -0.25, "difference_high": 0.0}
+    rows = [
+        {"segmenter": name, "metric": "dice", "n_patients": 5, "n_visits": 6, "mean": mean,
+         "difference": gain, "n_paired": 6, **ends}
+        for name, mean, gain in (("ours", 0.5, math.nan), ("theirs", 0.375, -0.125))
+    ]  # fmt: skip
+    alone, both = (
+        read_page(render_page(make_evaluation(*two_cases(), **tables)))
+        for tables in ({}, {"segmenters": rows})
+    )
+    assert "Differences from ours" in both.text
+    assert "theirs" in both.text
+    for place, page in ((False, alone), (True, both)):
+        assert ("#segmenters" in page.all("a", "href")) == place
+        assert ("segmenters.tsv" in page.all("a", "href")) == place
+        names = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+        assert {link[1:] for link in page.all("a", "href") if link[0] == "#"} <= names
+
+
 def test_every_link_leads_somewhere_and_every_place_has_one_name(read_page: Read) -> None:
     page = read_page(render_page(make_evaluation(*two_cases())))
     names = Counter(attrs["id"] for _, attrs in page.elements if "id" in attrs)

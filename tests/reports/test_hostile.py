@@ -34,7 +34,7 @@ def hostile(record: VisitRecord) -> VisitRecord:
         hint=record.hint and EVIL,
         crash_files=("javascript:alert(1)",) * len(record.crash_files),
         contrasts=uses,
-        model=record.model and ModelUse(EVIL, EVIL, EVIL),
+        model=record.model and ModelUse(EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, (EVIL,)),
         options=dict.fromkeys(record.options, EVIL),
         flags=(EVIL,) * len(record.flags),
         notes=(EVIL, *record.notes),

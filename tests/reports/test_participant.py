@@ -53,6 +53,20 @@ def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
         assert expected in text
 
 
+def test_another_segmenter_is_named_and_cited(
+    tmp_path: Path, make_record: Any, read_page: Read
+) -> None:
+    other = ModelUse("SEG", "2", "ab" * 32, "command", "MIT", "Doe 2020", ("FLAIR",))
+    for model, shown in ((other, True), (make_record().model, False)):
+        record = make_record(model=model, methods="How it was done.")
+        text = read_page(write_participant_page(tmp_path, "01", records=[record])).text
+        assert ("Segmented by SEG 2" in text) == shown
+        assert ("licence MIT" in text) == shown
+        assert text.count("Doe 2020") == (2 if shown else 0)
+        # the design of the networks that were not run
+        assert ("Valverde" in text) != shown
+
+
 def test_volumes_of_the_brain_are_listed_where_they_are_known(
     tmp_path: Path, make_record: Any, read_page: Read
 ) -> None:

@@ -17,6 +17,8 @@ from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.delivery import Delivery
 from bids_msseg.nodes.intermediate import write_archive
 from bids_msseg.reports.images.figures import WIDE_RIM_MM
+from bids_msseg.segmenters.base import Identity
+from bids_msseg.segmenters.command import CommandSegmenter
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings, visit_workflow_name
@@ -426,6 +428,42 @@ def test_a_given_mask_replaces_the_networks(
     graph = workflow._graph
     assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
     assert {"stack", "quality", "template"} <= set(nodes["store"].inputs.step_names)
+
+
+@pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
+def test_another_segmenter_takes_the_place_of_the_networks(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
+    other = CommandSegmenter(Identity("command", "x", "1", "", ""), ("x", "{flair}", "{out}"))
+    whole = build(images, *others)
+    workflow = build(images, *others, segmenter=other, extras=Extras(anatomy=False))
+    nodes = nodes_of(workflow)
+    assert set(nodes_of(whole)) - set(nodes) == {"volumes"}
+    assert set(nodes) <= set(nodes_of(whole))
+    step = nodes["segment"]
+    assert (step.inputs.segmenter, step.inputs.digest) == (other, "0" * 64)
+    assert step._mem_gb == other.mem_gb
+    fed = feeds(workflow, "segment")
+    expected = {"flair_file": "bias.flair_file", "mask_file": "check_brain.mask_file"}
+    for contrast in others:
+        name = contrast.lower()
+        expected[f"{name}_file"] = f"bias.{name}_file"
+        expected[f"{name}_transform"] = f"coregister_{contrast}.transform_file"
+    assert fed == expected
+    of_segmenter = {
+        field for field, source in feeds(workflow, "delineate").items() if "segment." in source
+    }
+    assert of_segmenter == {"probability_file"}
+    for name in ("quality", "estimate"):
+        assert not isdefined(nodes[name].inputs.model_file)
+    assert not {"anatomy_file", "volumes_file"} & set(feeds(workflow, "publish"))
+    assert "anatomy_file" not in feeds(workflow, "draw")
+    for name, node in nodes.items():
+        traits = node.inputs.traits(mandatory=True)
+        given = {field for field in traits if isdefined(getattr(node.inputs, field))}
+        assert set(traits) <= set(feeds(workflow, name)) | given, name
+    # so that lesions can be cut again without it
+    assert "segment" in nodes["store"].inputs.step_names
 
 
 def test_filling_of_a_given_mask_needs_the_anatomy_alone(images: dict[str, Path]) -> None:

@@ -23,6 +23,7 @@ ROOMS = {
     "pipeline": "pipeline: the method, from images to lesions",
     "imaging": "imaging: images as arrays with affines",
     "models": "models: networks, inference, weights",
+    "segmenters": "segmenters: other segmenters in place of the networks",
     "trainer": "trainer: the training loop of any network",
     "training": "training: label maps, synthetic images, losses, the protocol",
     "lesions": "lesions: instances, loads, regions, agreement",

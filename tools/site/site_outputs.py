@@ -35,7 +35,7 @@ from bids_msseg.lesions.longitudinal.rows import ChangeRule
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 from bids_msseg.reports.atlas import group_atlas_dictionary
 from bids_msseg.reports.check import LoadLimits
-from bids_msseg.reports.evaluation.data import TABLES
+from bids_msseg.reports.evaluation.data import COMPARED, TABLES
 from bids_msseg.reports.group.cohort import summary_dictionary
 from bids_msseg.reports.group.table import data_dictionary
 from bids_msseg.reports.threshold_sweep import SWEEP_COLUMNS
@@ -371,7 +371,7 @@ def _columns() -> str:
             ("value", "name", "meaning"), [[cell(str(v)) for v in row.values()] for row in codes]
         ),
         "## Columns of msseg-evaluate\n\n[Evaluate masks](../how-to/evaluate.md)\n",
-        *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in TABLES),
+        *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in (*TABLES, *COMPARED)),
         "## Columns of msseg-check\n\n[Check my scanner](../how-to/check_my_scanner.md)\n",
         _section("`check.tsv`", LESION_COLUMNS),
         _section("`check_visits.tsv`", VISIT_COLUMNS),

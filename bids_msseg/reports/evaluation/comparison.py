@@ -18,7 +18,15 @@ from scipy import ndimage as ndi
 
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import bounding_box, label_lesions
-from bids_msseg.reports.evaluation.data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE, Case
+from bids_msseg.reports.evaluation.data import (
+    AUTO,
+    FALSE,
+    FOUND,
+    MANUAL,
+    MISSED,
+    TRUE,
+    Case,
+)
 from bids_msseg.reports.images import canvas, outlines
 from bids_msseg.reports.images.slices import (
     AXIAL,

@@ -183,6 +183,25 @@ TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Columns by file stem, in the order of the files."""
 
+SEGMENTERS: Final = (
+    "segmenter",
+    "metric",
+    "n_patients",
+    "n_visits",
+    "mean",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "n_paired",
+)
+"""One row a segmenter and metric, on the visits that all segmenters have; the differences are
+from the first segmenter, within visits."""
+
+COMPARED: Final[Mapping[str, tuple[str, ...]]] = {"segmenters": SEGMENTERS}
+"""The table that there is only where several segmenters are compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -237,8 +256,9 @@ class Evaluation:
     cases : callable
         Gives a new iterator that loads one case at a time, in the order of ``subjects``.
     tables : mapping of str to sequence of mapping
-        Rows by file stem, see :data:`TABLES`. Numbers are int or float, NaN where not defined;
-        everything else is text (``n/a`` where unknown).
+        Rows by file stem, see :data:`TABLES`, and :data:`COMPARED` where there are several
+        segmenters. Numbers are int or float, NaN where not defined; everything else is text
+        (``n/a`` where unknown).
     definitions : mapping of str to mapping of str to str
         What each column means, with its unit, by file stem and column. For ``sites`` and
         ``cohort`` also what each metric or statistic means, under its name.

@@ -197,6 +197,7 @@ def render_page(evaluation: Evaluation) -> str:
         sites=_sites(tables["subjects"]),
         subjects=_subjects(tables["subjects"], words),
         metrics=pivot(tables["sites"], "site", "metric", "mean", words.get("sites", {})),
+        compared=_compared(tables.get("segmenters", ()), words.get("sites", {})),
         cohort=pivot(tables["cohort"], "name", "statistic", "value", words.get("cohort", {})),
         strata=_strata((r for r in tables["strata"] if r["scope"] in (SITE, ALL)), words),
         cases=[_case_view(case, plan, evaluation) for case in evaluation.cases()],
@@ -310,6 +311,20 @@ def _subjects(rows: Sequence[Row], words: Mapping[str, Mapping[str, str]]) -> Sh
     link: Callable[[Row], str] = lambda row: anchor_of(str(row["name"]))  # noqa: E731
     return sheet(
         rows, (*ROOMY_SUBJECTS, *names), words.get("subjects", {}), link=link, extra=set(names)
+    )
+
+
+def _compared(rows: Sequence[Row], words: Mapping[str, str]) -> tuple[tuple[str, Sheet], ...]:
+    """Arrange means of segmenters and differences from the first one; nothing for one alone."""
+    if not rows:
+        return ()
+    first = str(rows[0]["segmenter"])
+    ends = {"low": "difference_low", "high": "difference_high", "n_visits": "n_paired"}
+    gains = [{**r, **{end: r[name] for end, name in ends.items()}} for r in rows]
+    others = [row for row in gains if row["segmenter"] != first]
+    return (
+        ("Mean scores", pivot(rows, "segmenter", "metric", "mean", words)),
+        (f"Differences from {first}", pivot(others, "segmenter", "metric", "difference", words)),
     )
 
 

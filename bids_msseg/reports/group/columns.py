@@ -311,7 +311,8 @@ def circumstance_columns() -> tuple[Column, ...]:
         ),
         measured(
             "rejected_count",
-            "Candidates of the first net that the second one removed",
+            "Candidates of the first net that the second one removed; of another segmenter, parts "
+            "above the threshold that are too small or outside the brain",
             lambda one: one.rejected_count,
         ),
         measured(
@@ -324,10 +325,11 @@ def circumstance_columns() -> tuple[Column, ...]:
         ),
         Column("contrasts", "Contrasts that the nets saw", _contrasts, shown="contrasts"),
         Column("flair_voxel_mm", "Voxel edges of FLAIR, x, y, z", _voxel, "mm", shown="FLAIR"),
-        Column("model", "Name and version of the weights", _model),
+        Column("model", "Name and version of the weights, or of another segmenter", _model),
         Column(
             "model_sha256",
-            f"First {SHA_DIGITS} digits of the SHA-256 of the weights",
+            f"First {SHA_DIGITS} digits of the SHA-256 of the weights, or of another segmenter's "
+            "model and settings",
             lambda one: one.model and one.model.sha256[:SHA_DIGITS],
         ),
         Column(

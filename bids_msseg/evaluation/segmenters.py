@@ -1,0 +1,62 @@
+"""Several segmenters on the same labelled visits: their means, and differences within visits.
+
+Public names: :func:`segmenter_rows`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from bids_msseg.evaluation.figures import Row
+from bids_msseg.lesions.comparison.bootstrap import estimate_mean
+from bids_msseg.reports.evaluation import data as words
+
+
+def segmenter_rows(scores: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Compare segmenters on the visits that all of them have.
+
+    Parameters
+    ----------
+    scores : mapping of str to sequence of dict
+        Segmenter to its rows of ``subjects``; the first one is what the others are compared with.
+
+    Returns
+    -------
+    list of dict
+        Columns of :data:`bids_msseg.reports.evaluation.data.SEGMENTERS`; a mean is over the
+        visits in which the figure is defined, a difference over those in which it is for both.
+    """
+    by_visit = {name: {str(row["name"]): row for row in rows} for name, rows in scores.items()}
+    first, *_ = by_visit.values()
+    shared = [visit for visit in first if all(visit in found for found in by_visit.values())]
+    patients = [str(first[visit]["participant_id"]) for visit in shared]
+    return [
+        row
+        for name, found in by_visit.items()
+        for row in _rows(name, [found[v] for v in shared], [first[v] for v in shared], patients)
+    ]
+
+
+def _rows(
+    name: str, own: Sequence[Row], reference: Sequence[Row], patients: Sequence[str]
+) -> Iterator[Row]:
+    is_reference = all(one is other for one, other in zip(own, reference, strict=True))
+    for metric in words.METRICS:
+        values = [float(row[metric]) for row in own]
+        gains = [value - float(row[metric]) for value, row in zip(values, reference, strict=True)]
+        mean = estimate_mean(values, patients)
+        gain = estimate_mean([math.nan] * len(gains) if is_reference else gains, patients)
+        yield {
+            "segmenter": name,
+            "metric": metric,
+            "n_patients": mean.n_patients,
+            "n_visits": mean.n_visits,
+            "mean": mean.mean,
+            "low": mean.low,
+            "high": mean.high,
+            "difference": gain.mean,
+            "difference_low": gain.low,
+            "difference_high": gain.high,
+            "n_paired": gain.n_visits,
+        }

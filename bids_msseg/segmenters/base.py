@@ -1,0 +1,201 @@
+"""The protocol of a segmenter, what identifies one, and how its options are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from bids_msseg import readers
+from bids_msseg.errors import DataError, UsageError
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.models.weights import CascadePoint, ModelHeader
+from bids_msseg.segmenters.images import VisitImages
+
+BRAIN, HEAD = "brain", "head"
+COMMON: Final[Mapping[str, Callable[[object], Any]]] = {
+    "name": readers.text,
+    "version": readers.text,
+    "licence": readers.text,
+    "citation": readers.text,
+    "input": readers.choice(BRAIN, HEAD),
+}
+"""Options that every segmenter has."""
+
+
+class Segmenter(Protocol):
+    """A program or network that finds lesions on the images of a visit.
+
+    It travels to other processes, so that an implementation is a frozen dataclass.
+    """
+
+    @property
+    def name(self) -> str:
+        """What records, pages and errors call it."""
+
+    @property
+    def whole_head(self) -> bool:
+        """Whether its images show the whole head, and not the brain alone."""
+
+    @property
+    def mem_gb(self) -> float:
+        """Memory that a run may take, GiB."""
+
+    def describe(self) -> ModelHeader:
+        """Identify it for records; the digest covers its model and its settings."""
+
+    def check(self) -> None:
+        """Find out before the first visit whether it can run here.
+
+        Raises
+        ------
+        UsageError
+            If a package or program is missing.
+        """
+
+    def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:
+        """Find the lesions of a visit.
+
+        Parameters
+        ----------
+        images : VisitImages
+        threads : int
+        device : str
+            As for ``--device``.
+
+        Returns
+        -------
+        Volume
+            Probability of lesion (float32) on the grid of the images.
+
+        Raises
+        ------
+        MssegError
+            If it fails, or its result cannot be used.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a record says of a segmenter.
+
+    Attributes
+    ----------
+    segmenter : str
+        As for ``--segmenter``.
+    name, version, licence, citation : str
+    threshold : float
+        Probability from which a voxel is lesion, unless ``--threshold`` is given.
+    """
+
+    segmenter: str
+    name: str
+    version: str
+    licence: str
+    citation: str
+    threshold: float = 0.5
+
+    def header(
+        self, content: object, *, contrasts: Sequence[str], files: Iterable[Path] = ()
+    ) -> ModelHeader:
+        """Describe the segmenter with a digest of what its results depend on.
+
+        Parameters
+        ----------
+        content : object
+            Settings, as JSON can hold them.
+        contrasts : sequence of str
+            Those that it reads.
+        files : iterable of path
+            Files of its model; they are read whole.
+
+        Returns
+        -------
+        ModelHeader
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read.
+        """
+        settings = [self.segmenter, self.name, self.version, content]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for path in files:
+            try:
+                with path.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be read: {error.strerror or error}",
+                    hint="correct the model of the segmenter, or its permissions",
+                ) from error
+        return ModelHeader(
+            self.name,
+            self.version,
+            members={},
+            point=CascadePoint(threshold=self.threshold),
+            notes={},
+            sha256=digest.hexdigest(),
+            segmenter=self.segmenter,
+            licence=self.licence,
+            citation=self.citation,
+            contrasts=tuple(contrasts),
+        )
+
+
+def read_settings(
+    options: Mapping[str, object],
+    own: Mapping[str, Callable[[object], Any]],
+    *,
+    required: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Read the options of a segmenter.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        Content of ``--segmenter-config``.
+    own : mapping of str to callable
+        Readers of the options besides :data:`COMMON`; they raise ValueError with words that
+        complete "give ...".
+    required : sequence of str
+
+    Returns
+    -------
+    dict
+        Only what was given.
+
+    Raises
+    ------
+    UsageError
+        For an unknown key, a value that it cannot have, and a key that is missing.
+    """
+    known = {**COMMON, **own}
+    read = {}
+    for key, value in options.items():
+        if key not in known:
+            raise UsageError(
+                f"the configuration of the segmenter has no option {key}",
+                hint=f"remove it or correct its name{readers.nearest(key, known)}",
+            )
+        try:
+            read[key] = known[key](value)
+        except ValueError as error:
+            raise UsageError(
+                f"{key} in the configuration of the segmenter is {value}", hint=f"give {error}"
+            ) from error
+    missing = [key for key in required if key not in read]
+    if missing:
+        raise UsageError(
+            f"the configuration of the segmenter lacks {', '.join(missing)}",
+            hint="name it in the file of --segmenter-config",
+        )
+    return read
+
+
+def minutes(value: object) -> float:
+    """Read a time limit."""
+    return readers.number("a number of minutes above 0", lambda x: x > 0)(value)

@@ -1,0 +1,232 @@
+"""Any program or container, by a template of its command line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import string
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg import readers
+from bids_msseg.errors import DataError, UsageError
+from bids_msseg.imaging.normalise import CONTRASTS
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.models.weights import ModelHeader
+from bids_msseg.segmenters.base import HEAD, Identity, minutes, read_settings
+from bids_msseg.segmenters.images import VisitImages, read_probability
+from bids_msseg.segmenters.programs import run_program
+
+PLACEHOLDERS: Final = ("flair", "t1w", "t2w", "brain", "out", "folder", "threads")
+OUT_FILE: Final = "out.nii.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSegmenter:
+    """A program that is given files and leaves an image.
+
+    Attributes
+    ----------
+    identity : Identity
+    words : tuple of str
+        The command with placeholders; a single line for ``/bin/sh`` where ``shell`` is set.
+    shell : bool
+    out : str
+        Name of the image that it leaves in the folder of its inputs.
+    label : int or None
+        The image holds labels, of which this one is lesion.
+    timeout_s : float or None
+    whole_head : bool
+    mem_gb : float
+    """
+
+    identity: Identity
+    words: tuple[str, ...]
+    shell: bool = False
+    out: str = OUT_FILE
+    label: int | None = None
+    timeout_s: float | None = None
+    whole_head: bool = False
+    mem_gb: float = 4.0
+
+    @property
+    def name(self) -> str:
+        """What records, pages and errors call it."""
+        return self.identity.name
+
+    def describe(self) -> ModelHeader:
+        """Identify it; where its program lies is part of the command."""
+        named = placeholders(self.words)
+        content = [self.words, self.shell, self.out, self.label, self.whole_head]
+        read = [one for one in CONTRASTS if one.lower() in named or "folder" in named]
+        return self.identity.header(content, contrasts=read)
+
+    def check(self) -> None:
+        """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
+        program = self.words[0]
+        if not (self.shell or "{" in program or shutil.which(program)):
+            raise UsageError(
+                f"there is no program {program}",
+                hint="install it, or write its path into the command of --segmenter-config",
+            )
+
+    def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:  # noqa: ARG002
+        """See :class:`~bids_msseg.segmenters.base.Segmenter`; the device is the command's."""
+        out = images.folder / self.out
+        values = self._values(images, out, threads)
+        command: str | list[str]
+        if self.shell:
+            quoted = {name: shlex.quote(value) for name, value in values.items()}
+            command = self.words[0].format(**quoted)
+        else:
+            command = [word.format(**values) for word in self.words]
+        run_program(
+            command,
+            who=self.name,
+            folder=images.folder,
+            threads=threads,
+            timeout_s=self.timeout_s,
+        )
+        return read_probability(out, images, who=self.name, label=self.label)
+
+    def _values(self, images: VisitImages, out: Path, threads: int) -> dict[str, str]:
+        """Give each placeholder its value, those of contrasts that the visit has."""
+        values = {name.lower(): str(path) for name, path in images.files.items()}
+        lacking = [
+            name
+            for name in CONTRASTS
+            if name.lower() in placeholders(self.words) and name.lower() not in values
+        ]
+        if lacking:
+            raise DataError(
+                f"{self.name} needs {' and '.join(lacking)}, which this visit lacks or which "
+                "could not be aligned",
+                hint="leave the visit out, or use a segmenter that needs FLAIR only",
+            )
+        return {
+            **values,
+            "brain": str(images.brain),
+            "out": str(out),
+            "folder": str(images.folder),
+            "threads": str(threads),
+        }
+
+
+def open_command(options: Mapping[str, object]) -> CommandSegmenter:
+    """Read the options of a command.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        ``command`` and ``name``; where needed ``version``, ``licence``, ``citation``, ``input``,
+        ``shell``, ``out``, ``label``, ``timeout_minutes``.
+
+    Returns
+    -------
+    CommandSegmenter
+
+    Raises
+    ------
+    UsageError
+        If an option cannot be used, or the command has an unknown placeholder, or none that
+        tells where to write.
+    """
+    own: dict[str, Callable[[object], Any]] = {
+        "command": _command,
+        "shell": readers.flag,
+        "out": _file_name,
+        "label": readers.integer(1),
+        "timeout_minutes": minutes,
+    }
+    read = read_settings(options, own, required=("command", "name"))
+    identity = Identity(
+        "command",
+        read["name"],
+        read.get("version", ""),
+        read.get("licence", ""),
+        read.get("citation", ""),
+    )
+    limit = read.get("timeout_minutes")
+    words = _words(read["command"], shell=read.get("shell", False))
+    _check_placeholders(words)
+    return CommandSegmenter(
+        identity,
+        words,
+        shell=read.get("shell", False),
+        out=read.get("out", OUT_FILE),
+        label=read.get("label"),
+        timeout_s=None if limit is None else 60 * limit,
+        whole_head=read.get("input") == HEAD,
+    )
+
+
+def placeholders(words: Iterable[str]) -> set[str]:
+    """List the placeholders of a command.
+
+    Examples
+    --------
+    >>> sorted(placeholders(["seg", "--in={flair}", "{out}", "{{literal}}"]))
+    ['flair', 'out']
+    """
+    return {name for word in words for _, name, _, _ in string.Formatter().parse(word) if name}
+
+
+def _command(value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str) and value.strip():
+        return value
+    words = tuple(readers.items(value))
+    if not words or isinstance(value, str):
+        raise ValueError("a command line, or a list of its words")
+    return words
+
+
+def _file_name(value: object) -> str:
+    name = readers.text(value)
+    if Path(name).name != name or name in (".", ".."):
+        raise ValueError("the name of a file, without folder")
+    return name
+
+
+def _words(command: str | tuple[str, ...], *, shell: bool) -> tuple[str, ...]:
+    """Split a line as a shell would, unless a shell is to do it; the program gets its path."""
+    if shell:
+        if isinstance(command, str):
+            return (command,)
+        raise UsageError(
+            "the command of the segmenter is a list of words, and shell is true",
+            hint="write it as one line, or leave shell out",
+        )
+    try:
+        words = shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        raise UsageError(
+            f"the command of the segmenter cannot be split into words: {error}",
+            hint="close its quotes, or write it as a list of words",
+        ) from error
+    program, *rest = words
+    if os.sep in program and "{" not in program:
+        # it runs in the folder of a visit
+        program = str(Path(program).absolute())
+    return (program, *rest)
+
+
+def _check_placeholders(words: tuple[str, ...]) -> None:
+    known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    hint = f"use {known}; double a brace that is meant as one"
+    try:
+        parsed = [part for word in words for part in string.Formatter().parse(word)]
+    except ValueError as error:
+        raise UsageError(f"the command of the segmenter: {error}", hint=hint) from error
+    for _, name, form, conversion in parsed:
+        if name is not None and (name not in PLACEHOLDERS or form or conversion):
+            raise UsageError(
+                f"the command of the segmenter has the unknown placeholder {{{name}}}", hint=hint
+            )
+    if not placeholders(words) & {"out", "folder"}:
+        raise UsageError(
+            "the command of the segmenter does not say where to write",
+            hint="name {out}, or {folder} and the option out",
+        )

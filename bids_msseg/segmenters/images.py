@@ -1,0 +1,176 @@
+"""The images of a visit on disk for another segmenter, and the check of what it gives back.
+
+The intensities are those of the images with their bias fields removed, not z-scores: other
+segmenters normalise in their own way.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from bids_msseg.errors import DataError
+from bids_msseg.imaging.normalise import CONTRASTS, SPACING_MM, working_grid
+from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
+
+GRID_TOLERANCE_MM = 1e-2
+UNREADABLE: Final[tuple[type[Exception], ...]] = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+"""What nibabel raises for a file that is no image, or a damaged one."""
+RANGE_TOLERANCE = 1e-3
+"""Probabilities may leave the range from 0 to 1 by so much, as interpolation does."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisitImages:
+    """What a segmenter reads; all files lie on one grid of 1 mm along the axes of the FLAIR.
+
+    Attributes
+    ----------
+    folder : path
+        Where the files lie, and where the segmenter may write.
+    files : mapping of contrast to path
+        ``FLAIR``, and ``T1w`` and ``T2w`` where they are there and could be aligned.
+    brain : path
+        Brain mask.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    brain: Path
+
+
+def write_images(
+    images: Mapping[str, Volume],
+    brain: Volume,
+    transforms: Mapping[str, Affine],
+    folder: Path,
+    *,
+    whole_head: bool,
+) -> VisitImages:
+    """Bring all contrasts onto one grid and write them.
+
+    Parameters
+    ----------
+    images : mapping of contrast to Volume
+        Bias field removed, each on its own grid.
+    brain : Volume
+        Brain mask on the FLAIR's grid.
+    transforms : mapping of contrast to ndarray, shape (4, 4)
+        FLAIR world mm to the contrast's world mm; identity where not given.
+    folder : path
+        Made where it is missing.
+    whole_head : bool
+        The grid holds the whole FLAIR; else it surrounds the brain, and the images are 0 outside
+        the mask.
+
+    Returns
+    -------
+    VisitImages
+    """
+    field = brain.with_data(np.ones(brain.shape, np.uint8)) if whole_head else brain
+    shape, affine = working_grid(field)
+    inside = mask_onto(brain, shape, affine)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for contrast in CONTRASTS:
+        if contrast not in images:
+            continue
+        smooth = smooth_before_coarser(images[contrast], SPACING_MM)
+        data = resample(smooth, shape, affine, transform=transforms.get(contrast)).data
+        if not whole_head:
+            data = np.where(inside, data, np.float32(0))
+        files[contrast] = folder / f"{contrast.lower()}.nii.gz"
+        save_volume(Volume(data, affine), files[contrast])
+    save_volume(Volume(inside, affine), folder / "brain.nii.gz")
+    return VisitImages(folder, files, folder / "brain.nii.gz")
+
+
+def read_probability(
+    path: Path, images: VisitImages, *, who: str, label: int | None = None
+) -> Volume:
+    """Read what a segmenter has written, and check that it can be a probability of lesion.
+
+    Parameters
+    ----------
+    path : path
+        An image that nibabel reads, on the grid of the images.
+    images : VisitImages
+    who : str
+        What errors call the segmenter.
+    label : int, optional
+        The image holds labels, of which this one is lesion.
+
+    Returns
+    -------
+    Volume
+        float32, 0 to 1, 0 outside the brain mask.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, it cannot be read, lies on another grid, holds values that are
+        not finite, or others than from 0 to 1.
+    """
+    found = _read(path, who)
+    brain = load_volume(images.brain)
+    if found.data.shape != brain.data.shape or not np.allclose(
+        found.affine, brain.affine, atol=GRID_TOLERANCE_MM
+    ):
+        raise DataError(
+            f"{who} has written {path.name} on another grid: {_grid(found)} in place of "
+            f"{_grid(brain)}",
+            hint="let it write on the grid of the images that it is given",
+        )
+    if not np.isfinite(found.data).all():
+        raise DataError(
+            f"{who} has written values into {path.name} that are not finite",
+            hint="look at the images in the work folder: one may be unfit for this segmenter",
+        )
+    data = found.data if label is None else (found.data == label).astype(np.float32)
+    low, high = float(data.min()), float(data.max())
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise DataError(
+            f"{who} has written values from {low:g} to {high:g} into {path.name}",
+            hint="let it write probabilities or a mask of 0 and 1; of labels, name that of "
+            "lesions by the option label",
+        )
+    inside = np.where(brain.data > 0, np.clip(data, 0, 1), np.float32(0))
+    return brain.with_data(inside.astype(np.float32))
+
+
+def _read(path: Path, who: str) -> Volume:
+    """Read an image; a last axis of length one is left out."""
+    if not path.is_file():
+        raise DataError(
+            f"{who} has ended without an error, but has not written {path.name}",
+            hint="correct where it writes: its options, or the option out",
+        )
+    try:
+        found = load_volume(path)
+    except UNREADABLE as error:
+        raise DataError(
+            f"{path.name} of {who} cannot be read: {error}", hint="let it write a NIfTI file"
+        ) from error
+    data = found.data
+    return found.with_data(data[..., 0] if data.ndim == 4 and data.shape[3] == 1 else data)
+
+
+def _grid(volume: Volume) -> str:
+    size = "x".join(map(str, volume.data.shape))
+    return f"{size} from {', '.join(f'{at:.1f}' for at in volume.affine[:3, 3])} mm"

@@ -1,0 +1,300 @@
+"""A trained model folder of nnU-Net v2, run by nnU-Net's own package or program.
+
+Isensee et al. 2021, Nature Methods 18:203, doi 10.1038/s41592-020-01008-z. nnU-Net loads its
+checkpoints with pickle, which can run code: give only folders from a trusted source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg import readers
+from bids_msseg.errors import DataError, MssegError, UsageError
+from bids_msseg.imaging.volume import Volume, load_volume, save_volume
+from bids_msseg.models.weights import ModelHeader
+from bids_msseg.segmenters import nnunet_folder
+from bids_msseg.segmenters.base import HEAD, Identity, minutes, read_settings
+from bids_msseg.segmenters.images import VisitImages, read_probability
+from bids_msseg.segmenters.nnunet_folder import PACKAGE, PROGRAM
+from bids_msseg.segmenters.programs import LOG_FILE, failure, locate, run_program
+
+CHECKPOINT: Final = "checkpoint_final.pth"
+OUT_FILE: Final = "nnunet.nii.gz"
+CASE: Final = "visit"
+Probability = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class NnunetSegmenter:
+    """A model folder: ``dataset.json``, ``plans.json`` and ``fold_*`` with a checkpoint each.
+
+    Attributes
+    ----------
+    identity : Identity
+    model : path
+    folds : tuple of int or str
+        Their outputs are averaged.
+    channels : tuple of str
+        Contrast of each input channel.
+    head : int
+        Output channel of lesion.
+    checkpoint : str
+        Name of the file in each fold.
+    mirroring : bool
+        Average over mirrored images, where the training had mirrored ones.
+    step : float
+        Distance of neighbouring tiles, as a share of a tile.
+    whole_head : bool
+    program : str
+        ``nnUNetv2_predict_from_modelfolder`` of another environment; empty where the package of
+        this one is used.
+    ending : str
+        Of the files that the program reads.
+    timeout_s : float or None
+        Of the program.
+    mem_gb : float
+    """
+
+    identity: Identity
+    model: Path
+    folds: tuple[int | str, ...]
+    channels: tuple[str, ...]
+    head: int
+    checkpoint: str = CHECKPOINT
+    mirroring: bool = True
+    step: float = 0.5
+    whole_head: bool = False
+    program: str = ""
+    ending: str = ".nii.gz"
+    timeout_s: float | None = None
+    mem_gb: float = 6.0
+
+    @property
+    def name(self) -> str:
+        """What records, pages and errors call it."""
+        return self.identity.name
+
+    def describe(self) -> ModelHeader:
+        """Identify it by its files and settings; where it lies says nothing."""
+        content = [self.folds, self.channels, self.head, self.mirroring, self.step]
+        files = [self.model / "dataset.json", self.model / "plans.json"]
+        files += [self.model / f"fold_{fold}" / self.checkpoint for fold in self.folds]
+        return self.identity.header(
+            [*content, self.whole_head], contrasts=self.channels, files=files
+        )
+
+    def check(self) -> None:
+        """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
+        if self.program and shutil.which(self.program) is None:
+            raise UsageError(
+                f"there is no program {self.program}",
+                hint=f"write the path of {PROGRAM} as program into the file of --segmenter-config",
+            )
+        if not self.program and importlib.util.find_spec(PACKAGE) is None:
+            raise UsageError(
+                f"models of nnU-Net need the package {PACKAGE}",
+                hint="pip install 'bids_msseg[nnunet]', or install it into an environment of its "
+                f"own and write program = 'PATH/bin/{PROGRAM}' into the file of "
+                "--segmenter-config",
+            )
+
+    def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:
+        """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
+        volumes = [load_volume(path) for path in self._files(images)]
+        run = self._run_program if self.program else self._run_package
+        found = run(volumes, images.folder, threads, device)
+        out = images.folder / OUT_FILE
+        # nnU-Net's axes are those of SimpleITK: z, y, x
+        save_volume(volumes[0].with_data(found.transpose(2, 1, 0)), out)
+        return read_probability(out, images, who=self.name)
+
+    def _files(self, images: VisitImages) -> list[Path]:
+        """Name the image of each channel."""
+        lacking = [name for name in dict.fromkeys(self.channels) if name not in images.files]
+        if lacking:
+            raise DataError(
+                f"{self.name} needs {' and '.join(lacking)}, which this visit lacks or which "
+                "could not be aligned",
+                hint="leave the visit out, or use a model that needs FLAIR only",
+            )
+        return [images.files[name] for name in self.channels]
+
+    def _run_program(
+        self, volumes: Sequence[Volume], folder: Path, threads: int, device: str
+    ) -> Probability:
+        """Run the folds in a process of their own; the probability has the shape (Z, Y, X)."""
+        given, out = folder / "nnunet_in", folder / "nnunet_out"
+        given.mkdir()
+        for number, volume in enumerate(volumes):
+            save_volume(volume, given / f"{CASE}_{number:04d}{self.ending}")
+        kind, environment = _choose_device(device)
+        run_program(
+            [self.program, *self._arguments(given, out, kind)],
+            who=self.name,
+            folder=folder,
+            threads=threads,
+            timeout_s=self.timeout_s,
+            environment={
+                **environment,
+                "nnUNet_def_n_proc": str(threads),
+                # the program takes as many threads as there are CPUs; Python 3.13 counts so many
+                "PYTHON_CPU_COUNT": str(threads),
+            },
+        )
+        return self._read_output(out / f"{CASE}.npz", folder / LOG_FILE)
+
+    def _arguments(self, given: Path, out: Path, device: str) -> list[str]:
+        words = ["-i", str(given), "-o", str(out), "-m", str(self.model), "-f"]
+        words += map(str, self.folds)
+        words += ["-chk", self.checkpoint, "-step_size", f"{self.step:g}", "-device", device]
+        words += ["-npp", "1", "-nps", "1", "--save_probabilities"]
+        return words if self.mirroring else [*words, "--disable_tta"]
+
+    def _read_output(self, path: Path, log: Path) -> Probability:
+        if not path.is_file():
+            raise failure(self.name, f"has not written {path.name}", log)
+        try:
+            with np.load(path) as content:
+                return np.asarray(content["probabilities"][self.head], np.float32)
+        except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
+            raise DataError(
+                f"{path.name} of {self.name} cannot be read: {error}",
+                hint="use the package nnunetv2 2.6 or later",
+            ) from error
+
+    def _run_package(
+        self, volumes: Sequence[Volume], folder: Path, threads: int, device: str
+    ) -> Probability:
+        """Run the folds in this process; the probability has the shape (Z, Y, X)."""
+        data = np.stack([volume.data.transpose(2, 1, 0) for volume in volumes])
+        spacing = [float(edge) for edge in volumes[0].spacing[::-1]]
+        log = folder / LOG_FILE
+        try:
+            with log.open("w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+                return self._predict(data, spacing, threads, device)
+        except (MssegError, MemoryError):
+            raise
+        except Exception as error:
+            if "out of memory" in str(error):
+                raise
+            first = (str(error).splitlines() or [""])[0]
+            raise failure(self.name, f"failed: {type(error).__name__}: {first}", log) from error
+
+    def _predict(
+        self, data: Probability, spacing: list[float], threads: int, device: str
+    ) -> Probability:
+        """Run the folds on an array (C, Z, Y, X)."""
+        # nnU-Net reads it when it is imported
+        os.environ.setdefault("nnUNet_def_n_proc", str(threads))
+        import torch
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        from bids_msseg.models.engine import choose_engine
+
+        torch.set_num_threads(threads)
+        chosen = choose_engine(device).device
+        predictor = nnUNetPredictor(
+            tile_step_size=self.step,
+            use_gaussian=True,
+            use_mirroring=self.mirroring,
+            perform_everything_on_device=chosen.startswith("cuda"),
+            device=torch.device(chosen),
+            verbose=False,
+            verbose_preprocessing=False,
+            allow_tqdm=False,
+        )
+        predictor.initialize_from_trained_model_folder(
+            str(self.model), use_folds=self.folds, checkpoint_name=self.checkpoint
+        )
+        _, probabilities = predictor.predict_single_npy_array(
+            data, {"spacing": spacing}, None, None, True
+        )
+        return np.asarray(probabilities[self.head], np.float32)
+
+
+def _choose_device(device: str) -> tuple[str, dict[str, str]]:
+    """Name the kind of a device; which GPU it is has to stand in the environment."""
+    from bids_msseg.models.engine import choose_engine
+
+    kind, _, number = choose_engine(device).device.partition(":")
+    if not number:
+        return kind, {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if visible != [""] and int(number) < len(visible):
+        number = visible[int(number)]
+    return kind, {"CUDA_VISIBLE_DEVICES": number}
+
+
+def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
+    """Read the options of a model folder, and what the folder says of its channels and labels.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        ``model``; where needed ``folds``, ``checkpoint``, ``channels``, ``label``, ``mirroring``,
+        ``step``, ``program``, ``timeout_minutes`` (of the program), ``input``, ``name``,
+        ``version``, ``licence``, ``citation``. Without ``program`` the package is used, or the
+        program of the search path where there is no package.
+
+    Returns
+    -------
+    NnunetSegmenter
+
+    Raises
+    ------
+    UsageError
+        If an option cannot be used, or channels or the label of lesions are not known.
+    NoInputError
+        If a file of the folder is missing.
+    DataError
+        If one cannot be read.
+    """
+    own: dict[str, Callable[[object], Any]] = {
+        "model": readers.path,
+        "folds": nnunet_folder.read_folds,
+        "checkpoint": readers.text,
+        "channels": nnunet_folder.read_channels,
+        "label": readers.text,
+        "mirroring": readers.flag,
+        "step": readers.number("a share of a tile, above 0 and at most 1", lambda x: 0 < x <= 1),
+        "program": readers.text,
+        "timeout_minutes": minutes,
+    }
+    read = read_settings(options, own, required=("model",))
+    model, checkpoint = read["model"], read.get("checkpoint", CHECKPOINT)
+    dataset, plans = nnunet_folder.read_descriptions(model)
+    program, limit = _find_program(read.get("program")), read.get("timeout_minutes")
+    return NnunetSegmenter(
+        nnunet_folder.identify(read, str(plans.get("dataset_name") or model.parent.name), program),
+        model,
+        nnunet_folder.find_folds(model, checkpoint, read.get("folds", ())),
+        nnunet_folder.find_channels(dataset, read.get("channels", ())),
+        nnunet_folder.find_head(dataset, read.get("label", "")),
+        checkpoint,
+        mirroring=read.get("mirroring", True),
+        step=read.get("step", 0.5),
+        whole_head=read.get("input") == HEAD,
+        program=program,
+        ending=nnunet_folder.find_ending(dataset) if program else ".nii.gz",
+        timeout_s=None if limit is None else 60 * limit,
+    )
+
+
+def _find_program(asked: str | None) -> str:
+    """Find the program; empty where the package is there and no program is asked for."""
+    if asked is not None:
+        return locate(asked)
+    if importlib.util.find_spec(PACKAGE) is not None or shutil.which(PROGRAM) is None:
+        return ""
+    return locate(PROGRAM)

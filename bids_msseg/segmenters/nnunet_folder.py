@@ -1,0 +1,298 @@
+"""What a model folder of nnU-Net v2 says of itself: channels, labels, folds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg import readers
+from bids_msseg.errors import DataError, NoInputError, UsageError
+from bids_msseg.imaging.normalise import CONTRASTS
+from bids_msseg.segmenters.base import Identity
+from bids_msseg.segmenters.programs import installed_version
+
+PACKAGE: Final = "nnunetv2"
+PROGRAM: Final = "nnUNetv2_predict_from_modelfolder"
+LICENCE: Final = "nnU-Net: Apache-2.0"
+CITATION: Final = "Isensee et al. 2021, Nature Methods 18:203, doi 10.1038/s41592-020-01008-z"
+NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "FLAIR": ("flair", "t2flair", "t2wflair", "flairt2"),
+    "T1w": ("t1", "t1w", "t1n", "mprage", "t1mprage"),
+    "T2w": ("t2", "t2w"),
+}
+"""What channels of each contrast are called, in small letters and digits."""
+
+
+def identify(read: Mapping[str, Any], name: str, program: str) -> Identity:
+    """Say which model it is, by the options or, where they are silent, by its folder's name."""
+    version = f"{PACKAGE} {_version(program)}".rstrip()
+    return Identity(
+        "nnunet",
+        read.get("name", name),
+        f"{read['version']}, {version}" if "version" in read else version,
+        f"{LICENCE}; model: {read.get('licence', 'not stated')}",
+        "; ".join(filter(None, (read.get("citation", ""), CITATION))),
+    )
+
+
+def _version(program: str) -> str:
+    """Find the version of nnU-Net: beside its program, or else in this environment."""
+    if program:
+        return installed_version(program, PACKAGE)
+    try:
+        return importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def find_ending(dataset: Mapping[str, Any]) -> str:
+    """Find the ending of the files that nnU-Net's program reads.
+
+    Parameters
+    ----------
+    dataset : mapping
+        Content of ``dataset.json``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        If it is none of NIfTI.
+
+    Examples
+    --------
+    >>> find_ending({"file_ending": ".nii"})
+    '.nii'
+    """
+    ending = dataset.get("file_ending", ".nii.gz")
+    if ending not in (".nii", ".nii.gz"):
+        raise UsageError(
+            f"the program of nnU-Net reads files of the ending {ending} for this model",
+            hint=f"leave program out and install the package {PACKAGE} here",
+        )
+    return str(ending)
+
+
+def read_folds(value: object) -> tuple[int | str, ...]:
+    """Read the option ``folds``: numbers, or ``all``."""
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    if given == ["all"]:
+        return ("all",)
+    try:
+        folds = tuple(readers.integer(0)(one) for one in given)
+    except ValueError as error:
+        raise ValueError("numbers of folds, or all") from error
+    if not folds:
+        raise ValueError("numbers of folds, or all")
+    return folds
+
+
+def read_channels(value: object) -> tuple[str, ...]:
+    """Read the option ``channels``."""
+    known = {name.lower(): name for name in CONTRASTS}
+    given = [item.lower() for item in readers.items(value)]
+    if not given or not set(given) <= set(known):
+        raise ValueError("the contrast of each channel in their order, of FLAIR, T1w and T2w")
+    return tuple(known[item] for item in given)
+
+
+def read_descriptions(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read ``dataset.json`` and ``plans.json``.
+
+    Parameters
+    ----------
+    model : path
+
+    Returns
+    -------
+    dataset, plans : dict
+
+    Raises
+    ------
+    NoInputError
+        If one is missing.
+    DataError
+        If one cannot be read.
+    UsageError
+        If the model is the second stage of a cascade of nnU-Net, which needs the result of the
+        first one.
+    """
+    dataset, plans = (_read_json(model / name) for name in ("dataset.json", "plans.json"))
+    configurations = plans.get("configurations")
+    name = model.name.rpartition("__")[2]
+    own = configurations.get(name) if isinstance(configurations, dict) else None
+    if isinstance(own, dict) and own.get("previous_stage"):
+        raise UsageError(
+            f"{model.name} is the second stage of a cascade of nnU-Net",
+            hint="use a model of the configuration 3d_fullres, 3d_lowres or 2d",
+        )
+    return dataset, plans
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise NoInputError(
+            f"there is no file {path}",
+            hint="name the folder of a trained model as model, such as "
+            "Dataset001_X/nnUNetTrainer__nnUNetPlans__3d_fullres",
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "it holds no object")
+    return content
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{path} cannot be used: {why}", hint="copy the model folder again")
+
+
+def find_folds(model: Path, checkpoint: str, asked: Sequence[int | str]) -> tuple[int | str, ...]:
+    """List the folds that are used: those asked for, or all that are there.
+
+    Parameters
+    ----------
+    model : path
+    checkpoint : str
+        Name of the file in each fold.
+    asked : sequence of int or str
+
+    Returns
+    -------
+    tuple of int or str
+        ``("all",)`` where the folder has ``fold_all`` only.
+
+    Raises
+    ------
+    NoInputError
+        If a checkpoint is missing.
+    """
+    there = {path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}")}
+    numbers = sorted(int(fold) for fold in there if fold.isdecimal())
+    folds: tuple[int | str, ...] = tuple(asked or numbers or ("all",))
+    missing = [f"fold_{fold}/{checkpoint}" for fold in folds if str(fold) not in there]
+    if missing:
+        raise NoInputError(
+            f"the model folder {model} has no {', '.join(missing)}",
+            hint="correct model, folds or checkpoint in the configuration of the segmenter",
+        )
+    return folds
+
+
+def find_channels(dataset: Mapping[str, Any], asked: Sequence[str]) -> tuple[str, ...]:
+    """Find the contrast of each input channel.
+
+    Parameters
+    ----------
+    dataset : mapping
+        Content of ``dataset.json``.
+    asked : sequence of str
+        Contrasts in the order of the channels; empty where the names of the channels tell.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    UsageError
+        If a name is not known, or the number of contrasts is not that of the channels.
+
+    Examples
+    --------
+    >>> find_channels({"channel_names": {"1": "T1", "0": "FLAIR"}}, ())
+    ('FLAIR', 'T1w')
+    >>> find_channels({"channel_names": {"0": "MRI"}}, ["FLAIR"])
+    ('FLAIR',)
+    """
+    named = _mapping(dataset.get("channel_names") or dataset.get("modality"))
+    names = [named[number] for number in sorted(named, key=lambda key: (len(key), key))]
+    found = list(asked) or [_contrast(name) for name in names]
+    if not names or len(found) != len(names) or not all(found):
+        raise UsageError(
+            f"the channels of the model are {', '.join(names) or 'not named'}",
+            hint="write the contrast of each, in this order, into the configuration of the "
+            "segmenter, such as channels = ['FLAIR', 'T1w']",
+        )
+    return tuple(found)
+
+
+def _mapping(value: object) -> dict[str, str]:
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+
+def _contrast(name: str) -> str:
+    """Recognise the name of a channel; empty where it is not known."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return next((contrast for contrast, words in NAMES.items() if plain in words), "")
+
+
+def find_head(dataset: Mapping[str, Any], label: str) -> int:
+    """Find the output channel of lesion.
+
+    Labels have a channel each, in the order of their values; regions, which are lists of labels,
+    have one each, in the order of their names in ``dataset.json``, without the background.
+
+    Parameters
+    ----------
+    dataset : mapping
+        Content of ``dataset.json``.
+    label : str
+        Name of the label of lesion; empty where there is one label only, or one whose name has
+        ``lesion`` in it.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    UsageError
+        If it is not known which label is lesion.
+
+    Examples
+    --------
+    >>> find_head({"labels": {"background": 0, "brain": 1, "MS lesion": 2}}, "")
+    2
+    >>> find_head({"labels": {"background": 0, "brain": [1, 2], "wml": [2]}}, "wml")
+    1
+    """
+    labels = _labels(dataset)
+    names = [name for name, values in labels.items() if set(values) != {0}]
+    like = [name for name in names if "lesion" in name.lower()]
+    chosen = [label] if label else names if len(names) == 1 else like
+    if len(chosen) != 1 or chosen[0] not in names:
+        raise UsageError(
+            f"the labels of the model are {', '.join(names) or 'not named'}",
+            hint="write the name of that of lesions into the configuration of the segmenter, "
+            "such as label = 'lesion'",
+        )
+    if any(len(values) > 1 for values in labels.values()):
+        return names.index(chosen[0])
+    order = sorted({values[0] for values in labels.values()})
+    return order.index(labels[chosen[0]][0])
+
+
+def _labels(dataset: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Read the labels that each name stands for, without that which the training ignored."""
+    content = dataset.get("labels")
+    try:
+        return {
+            str(name): tuple(map(int, value if isinstance(value, list) else [value]))
+            for name, value in (content if isinstance(content, dict) else {}).items()
+            if name != "ignore" and value != []
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"dataset.json has labels that are no numbers: {error}",
+            hint="copy the model folder again",
+        ) from error

@@ -1,0 +1,169 @@
+"""Running another program: in its own session, with a log, a time limit and a clear failure."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bids_msseg.errors import MssegError, TemporaryError, UsageError
+
+LOG_FILE = "segmenter.log"
+TAIL_LINES, TAIL_CHARACTERS = 8, 1000
+GRACE_S = 3.0
+"""From SIGTERM to SIGKILL."""
+
+
+def run_program(
+    command: Sequence[str] | str,
+    *,
+    who: str,
+    folder: Path,
+    threads: int,
+    timeout_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program to its end; its output goes to ``segmenter.log`` in the folder.
+
+    Parameters
+    ----------
+    command : sequence of str or str
+        Words, or a line that ``/bin/sh`` runs.
+    who : str
+        What errors call it.
+    folder : path
+        Current folder of the program.
+    threads : int
+        For ``OMP_NUM_THREADS``.
+    timeout_s : float, optional
+        When it and its children are ended, s.
+    environment : mapping of str to str, optional
+        Further variables.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be started.
+    TemporaryError
+        If it took too long or was killed.
+    MssegError
+        If it ended with another code than zero; the message has the end of its log.
+    """
+    log = folder / LOG_FILE
+    with log.open("wb") as stream:
+        try:
+            process = subprocess.Popen(  # noqa: S603 (what the user asks for)
+                command,
+                shell=isinstance(command, str),
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{who} cannot be started: {error}", hint="correct the command of the segmenter"
+            ) from error
+        code = _wait(process, who, log, timeout_s)
+    if code == -signal.SIGKILL:
+        raise TemporaryError(
+            f"{who} was killed, most likely for lack of memory{log_tail(log)}",
+            hint="give the job more memory, or lower --nprocs",
+        )
+    if code:
+        ended = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
+        raise failure(who, ended, log)
+
+
+def _wait(process: subprocess.Popen[bytes], who: str, log: Path, timeout_s: float | None) -> int:
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired as error:
+        _end(process)
+        raise TemporaryError(
+            f"{who} was ended after {error.timeout / 60:g} minutes{log_tail(log)}",
+            hint="raise timeout_minutes in its configuration, or give it more CPUs",
+        ) from error
+    except BaseException:
+        # a signal to this process has to end the program, too
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and the processes that it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def locate(program: str) -> str:
+    """Make the name of a program a path; what is not found stays as it is."""
+    found = shutil.which(program)
+    return program if found is None else str(Path(found).absolute())
+
+
+def installed_version(program: str, package: str) -> str:
+    """Find the version of a program that pip or FreeSurfer has installed; empty if not found.
+
+    Parameters
+    ----------
+    program : str
+        Path such as ``.../bin/run_samseg``.
+    package : str
+        That it belongs to, as pip writes its folder.
+
+    Returns
+    -------
+    str
+    """
+    if not Path(program).is_absolute():
+        return ""
+    root = Path(program).parent.parent
+    for folder in sorted(root.glob(f"lib/python*/site-packages/{package}-*.dist-info")):
+        return re.sub(rf"^{package}-|\.dist-info$", "", folder.name)
+    try:
+        return (root / "build-stamp.txt").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def failure(who: str, why: str, log: Path) -> MssegError:
+    """Say how a segmenter failed, with the end of its log.
+
+    Parameters
+    ----------
+    who, why : str
+        Subject and predicate.
+    log : path
+
+    Returns
+    -------
+    MssegError
+    """
+    return MssegError(
+        f"{who} {why}{log_tail(log)}",
+        hint=f"read its whole log, {log}, then correct its command, options or installation",
+    )
+
+
+def log_tail(log: Path) -> str:
+    """Write the last lines of a log as the end of a sentence; empty where there are none."""
+    try:
+        text = log.read_bytes()[-4 * TAIL_CHARACTERS :].decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    tail = " | ".join([line for line in lines if line][-TAIL_LINES:])[-TAIL_CHARACTERS:]
+    return f"; its log ends: {tail}" if tail else ""

@@ -1,0 +1,143 @@
+"""SAMSEG with its lesion model, as FreeSurfer and the package ``samseg`` install it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bids_msseg import readers
+from bids_msseg.errors import UsageError
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.models.weights import ModelHeader
+from bids_msseg.segmenters.base import BRAIN, Identity, minutes, read_settings
+from bids_msseg.segmenters.images import VisitImages, read_probability
+from bids_msseg.segmenters.programs import installed_version, locate, run_program
+
+PROGRAM: Final = "run_samseg"
+THRESHOLD: Final = 0.3
+"""Its own default for lesions."""
+PATTERN: Final[Mapping[str, str]] = {"T1w": "0", "FLAIR": "1", "T2w": "1"}
+"""Order of the inputs, and how bright a lesion is: 1 brighter than cortex, 0 of any intensity."""
+POSTERIOR: Final = Path("posteriors", "Lesions.mgz")
+LICENCE: Final = "MIT (metadata of the package); FreeSurfer's licence where FreeSurfer installs it"
+CITATION: Final = "Cerri et al. 2021, NeuroImage 225:117471, doi 10.1016/j.neuroimage.2020.117471"
+
+
+@dataclass(frozen=True, slots=True)
+class SamsegSegmenter:
+    """Runs ``run_samseg --lesion`` and reads the posterior of lesion.
+
+    Attributes
+    ----------
+    identity : Identity
+    program : str
+        Name or path.
+    options : tuple of str
+        Further words of its command line.
+    timeout_s : float or None
+    whole_head : bool
+        Its affine registration expects what lies around the brain.
+    mem_gb : float
+    """
+
+    identity: Identity
+    program: str = PROGRAM
+    options: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    whole_head: bool = True
+    mem_gb: float = 5.0
+
+    @property
+    def name(self) -> str:
+        """What records, pages and errors call it."""
+        return self.identity.name
+
+    def describe(self) -> ModelHeader:
+        """Identify it by its version, options and input."""
+        content = [self.options, self.whole_head]
+        return self.identity.header(content, contrasts=list(PATTERN))
+
+    def check(self) -> None:
+        """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
+        if shutil.which(self.program) is None:
+            raise UsageError(
+                f"there is no program {self.program}",
+                hint="install samseg and tensorflow into an environment of their own, and write "
+                "program = 'PATH/bin/run_samseg' into the file of --segmenter-config",
+            )
+
+    def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:  # noqa: ARG002
+        """See :class:`~bids_msseg.segmenters.base.Segmenter`; it runs on CPUs."""
+        out = images.folder / "samseg"
+        run_program(
+            [self.program, *self._arguments(images, out, threads)],
+            who=self.name,
+            folder=images.folder,
+            threads=threads,
+            timeout_s=self.timeout_s,
+        )
+        return read_probability(out / POSTERIOR, images, who=self.name)
+
+    def _arguments(self, images: VisitImages, out: Path, threads: int) -> list[str]:
+        given = [name for name in PATTERN if name in images.files]
+        return [
+            "--input",
+            *(str(images.files[name]) for name in given),
+            "--output",
+            str(out),
+            "--pallidum-separate",
+            "--lesion",
+            "--lesion-mask-pattern",
+            *(PATTERN[name] for name in given),
+            "--save-posteriors",
+            "Lesions",
+            "--threads",
+            str(threads),
+            *self.options,
+        ]
+
+
+def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
+    """Read the options of SAMSEG.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        None is needed: ``program``, ``options``, ``timeout_minutes``, ``input``, ``name``,
+        ``version``, ``licence``, ``citation``.
+
+    Returns
+    -------
+    SamsegSegmenter
+
+    Raises
+    ------
+    UsageError
+        If an option cannot be used.
+    """
+    own: dict[str, Callable[[object], Any]] = {
+        "program": readers.text,
+        "options": readers.items,
+        "timeout_minutes": minutes,
+    }
+    read = read_settings(options, own)
+    program = locate(read.get("program", PROGRAM))
+    identity = Identity(
+        "samseg",
+        read.get("name", "SAMSEG"),
+        read.get("version") or installed_version(program, "samseg"),
+        read.get("licence", LICENCE),
+        read.get("citation", CITATION),
+        THRESHOLD,
+    )
+    limit = read.get("timeout_minutes")
+    return SamsegSegmenter(
+        identity,
+        program,
+        tuple(read.get("options", ())),
+        timeout_s=None if limit is None else 60 * limit,
+        whole_head=read.get("input") != BRAIN,
+    )
