@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.check.rescan import RescanPlan, pseudo_rescan
-from bids_msseg.imaging.registration.visit_alignment import Meeting, align_visits, meet
+from bids_msseg.imaging.registration.visit_alignment import CommonGrid, align_visits, meet
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.longitudinal.change import compare_lesions
@@ -99,7 +99,7 @@ def _compared(
 
 def _maps(
     scan: tuple[Volume, NDArray[np.bool_], Volume],
-    meeting: Meeting,
+    meeting: CommonGrid,
     threshold: float,
     *,
     later: bool,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("bids_msseg")
 ONE_HALF = 0.5
-FEWEST_FOLDS = 2
+MIN_FOLDS = 2
 CANDIDATE, CASCADE = "candidate net", "cascade"
 Mask = NDArray[np.bool_]
 Measure = Callable[["Bench", "Case"], list[Finding]]
@@ -317,7 +317,7 @@ def point(bench: Bench) -> Section:
     """
     title = f"Operating point for PPV >= {SOURCE_TEXT_PPV}"
     folds = {case.fold for case in bench.cases}
-    if len(folds) < FEWEST_FOLDS:
+    if len(folds) < MIN_FOLDS:
         return Section(title, "There are no other folds to choose a threshold on.")
     chosen = {fold: _precise(bench, fold) for fold in sorted(folds)}
 

@@ -375,8 +375,8 @@ def _rows(found: VisitLesions, known: Calibration, *, flagged: bool) -> tuple[Le
     return tuple(
         replace(
             row,
-            confidence=lesion_confidence(row.status, row.p_refined, known.confidence),
-            visit_quality="flagged" if flagged else "ok",
+            confidence=lesion_confidence(row.status, row.p_final, known.confidence),
+            image_quality="flagged" if flagged else "ok",
         )
         for row in found.rows
     )

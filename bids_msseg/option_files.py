@@ -14,7 +14,7 @@ from bids_msseg.errors import UsageError
 ABSENT: Final = "Query.NONE"
 CONTRASTS: Final = ("flair", "t1w", "t2w")
 FILTER_FORM: Final = '{"flair": {"acquisition": "3d"}}'
-MOST_BYTES: Final = 16 * 2**20
+MAX_BYTES: Final = 16 * 2**20
 """No file that an option names is longer."""
 
 
@@ -153,10 +153,10 @@ def read_file(file: Path, *, what: str) -> str:
     try:
         # a pipe is fine, and /dev/zero has no end
         with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise UsageError(
-                f"{what} {file} is larger than {MOST_BYTES // 2**20} MB",
+                f"{what} {file} is larger than {MAX_BYTES // 2**20} MB",
                 hint="name a text file that was written for this option",
             )
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()

@@ -18,7 +18,7 @@ from pathlib import Path
 GIB = 1024**3
 MAX_THREADS_PER_NODE = 8
 MEMORY_SHARE = 0.9
-LEAST_MEMORY_GB = 1.0
+MIN_MEMORY_GB = 1.0
 """No visit can be processed with less."""
 ALWAYS_GRANTED = 64
 """CPUs that are granted without a look at how many there are."""
@@ -101,7 +101,7 @@ def _memory_notes(asked: float | None, granted: float, limit: float) -> list[str
     if asked > limit:
         there = f"more than the {limit:.1f} GB that there are"
         return [f"{asked:g} GB of memory are {there}: {granted:g} GB are used"]
-    if asked < LEAST_MEMORY_GB:
+    if asked < MIN_MEMORY_GB:
         return [f"{asked:g} GB of memory are less than one step needs: is that meant?"]
     return []
 

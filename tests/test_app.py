@@ -32,7 +32,7 @@ from bids_msseg.errors import (
     NothingSelectedError,
     UsageError,
 )
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.claims import Claims
 from bids_msseg.workflow.outcome import Outcome
@@ -56,7 +56,9 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
     def make(code: int, *, label: str = "01", **more: Any) -> Outcome:
         visit = Visit(label, None, tmp_path / "raw/flair.nii.gz")
         model = ModelUse("m", "1", "0" * 64)
-        delivery = Delivery(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
+        delivery = DerivativesContext(
+            visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0
+        )
         return Outcome(delivery, code == 0, 1.0, code=code, **more)
 
     return make
@@ -243,7 +245,7 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
     ran: list[str] = []
     compared: list[str] = []
 
-    def run(_: object, todo: list[Delivery], *__: object) -> list[Outcome]:
+    def run(_: object, todo: list[DerivativesContext], *__: object) -> list[Outcome]:
         ran.extend(one.visit.key for one in todo)
         for one in todo:
             write_record(tmp_path / "out", VisitRecord(one.visit.participant, None, "", "ok"))
@@ -261,7 +263,9 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
     monkeypatch.setattr(levels, "analysis_options", lambda *_: {})
     monkeypatch.setattr(levels, "write_citation", lambda *_: None)
     # a comparison of every visit with every other one takes long where there are thousands
-    monkeypatch.setattr(Delivery, "__eq__", lambda *_: pytest.fail("deliveries are compared"))
+    monkeypatch.setattr(
+        DerivativesContext, "__eq__", lambda *_: pytest.fail("deliveries are compared")
+    )
     busy.add("sub-01")
     visits = tuple(Visit(label, None, tmp_path / "f.nii.gz") for label in ("01", "02"))
     header: Any = None
@@ -484,7 +488,7 @@ def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
     *old, new = left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, prefix, status))
     visit = Visit("01", None, tmp_path / "f.nii.gz", entities={"acq": "new"})
     model = ModelUse("m", "1", "0" * 64)
-    delivery = Delivery(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
+    delivery = DerivativesContext(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
     caplog.set_level("INFO", logger="bids_msseg")
     with Claims([tmp_path]) as claims:
         selection.handle_stale(configure(clean_outputs=clean), [delivery], claims)
@@ -525,7 +529,7 @@ def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
     image = tmp_path / "f.nii.gz"
     visit = Visit("01", None, image, image if given else None)
     model = ModelUse("m", "1", "0" * 64)
-    delivery = Delivery(
+    delivery = DerivativesContext(
         visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0, fingerprint="now"
     )
     stems = ("space-FLAIR_desc-preproc_T1w.nii.gz", "space-T1w_label-L_mask.json")

@@ -61,7 +61,7 @@ from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection
-    from bids_msseg.nodes.delivery import Delivery
+    from bids_msseg.nodes.delivery import DerivativesContext
     from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -272,7 +272,7 @@ def _process(
 
 def _run_all(
     config: RunConfig,
-    todo: Sequence[Delivery],
+    todo: Sequence[DerivativesContext],
     header: ModelHeader,
     plugin: tuple[str, dict[str, Any]] | None,
 ) -> list[Outcome]:

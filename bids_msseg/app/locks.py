@@ -21,7 +21,7 @@ from bids_msseg.io.atomic import remove_leftovers
 from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
-    from bids_msseg.nodes.delivery import Delivery
+    from bids_msseg.nodes.delivery import DerivativesContext
     from bids_msseg.workflow.execution import Execution
     from bids_msseg.workflow.outcome import Outcome
 
@@ -49,7 +49,7 @@ def claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
     return True
 
 
-def left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
+def left_to_others(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome]:
     """Tell of visits that another run has begun and not ended."""
     from bids_msseg.workflow.outcome import Outcome
 
@@ -62,7 +62,7 @@ def left_to_others(deliveries: Iterable[Delivery]) -> Iterator[Outcome]:
         yield Outcome(delivery, ok=False, seconds=0.0, stopped=True)
 
 
-def remove_partial_files(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
+def remove_partial_files(out_dir: Path, deliveries: Sequence[DerivativesContext]) -> None:
     """Remove what killed runs were writing, where this one writes."""
     folders = [out_dir, logs_dir(out_dir), records_dir(out_dir)]
     for one in deliveries:
@@ -75,7 +75,7 @@ def remove_partial_files(out_dir: Path, deliveries: Sequence[Delivery]) -> None:
             LOGGER.debug("removed %s, which a killed run has left", folder / name)
 
 
-def remove_work_folders(execution: Execution, todo: Sequence[Delivery]) -> None:
+def remove_work_folders(execution: Execution, todo: Sequence[DerivativesContext]) -> None:
     """Remove what earlier runs left of these visits; other jobs may be at work on others."""
     from bids_msseg.workflow.execution import visit_folder
 

@@ -18,7 +18,7 @@ from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped
-    from bids_msseg.nodes.delivery import Delivery
+    from bids_msseg.nodes.delivery import DerivativesContext
     from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -104,7 +104,7 @@ def public_text(text: str, config: RunConfig) -> str:
 
 def report_visits(
     config: RunConfig,
-    deliveries: Sequence[Delivery],
+    deliveries: Sequence[DerivativesContext],
     outcomes: Sequence[Outcome],
     skipped: Sequence[Skipped],
 ) -> None:
@@ -121,7 +121,7 @@ def report_visits(
 
 
 def _row(
-    config: RunConfig, delivery: Delivery, outcome: Outcome | None, *, stopped: bool
+    config: RunConfig, delivery: DerivativesContext, outcome: Outcome | None, *, stopped: bool
 ) -> VisitOutcome:
     """Fill a row of the table; a visit without outcome was finished before or was not reached."""
     visit = delivery.visit

@@ -18,7 +18,7 @@ from bids_msseg.workflow.claims import Claims, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
-    from bids_msseg.nodes.delivery import Delivery
+    from bids_msseg.nodes.delivery import DerivativesContext
 
 LOGGER = logging.getLogger("bids_msseg")
 
@@ -62,7 +62,7 @@ def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
 
 
 def participants_with_new_page(
-    out_dir: Path, selection: Selection, processed: Sequence[Delivery]
+    out_dir: Path, selection: Selection, processed: Sequence[DerivativesContext]
 ) -> list[str]:
     """List the participants whose page is to be written: processed now, or page too old.
 

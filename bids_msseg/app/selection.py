@@ -26,7 +26,7 @@ from bids_msseg.workflow.claims import Claims
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
-    from bids_msseg.nodes.delivery import Delivery
+    from bids_msseg.nodes.delivery import DerivativesContext
     from bids_msseg.segmenters.base import Segmenter
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -94,7 +94,7 @@ def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
     )
 
 
-def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
+def is_visit_finished(config: RunConfig, delivery: DerivativesContext) -> bool:
     """Whether an earlier run has left everything that this one would write."""
     from bids_msseg.workflow.resume import is_finished
 
@@ -107,9 +107,9 @@ def is_visit_finished(config: RunConfig, delivery: Delivery) -> bool:
     )
 
 
-def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> Delivery:
+def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> DerivativesContext:
     """Collect what the last node of a visit has to know."""
-    from bids_msseg.nodes.delivery import MASK_THRESHOLD, Delivery
+    from bids_msseg.nodes.delivery import MASK_THRESHOLD, DerivativesContext
     from bids_msseg.workflow.resume import fingerprint
 
     chosen = config.processing
@@ -127,7 +127,7 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     digests = fingerprint(visit, options, model_digest, __version__, extras)
     other = other_segmenter(config, header)
     model = other or ModelUse(header.name, header.version, header.sha256)
-    return Delivery(
+    return DerivativesContext(
         visit=replace(visit, notes=(*visit.notes, *notes)),
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
@@ -144,7 +144,7 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     ).described()
 
 
-def with_intermediate(delivery: Delivery) -> Delivery:
+def with_intermediate(delivery: DerivativesContext) -> DerivativesContext:
     """Let a visit start from an earlier run's intermediate results, if they are still true."""
     from bids_msseg.nodes.intermediate import is_usable
 
@@ -157,7 +157,7 @@ def with_intermediate(delivery: Delivery) -> Delivery:
     return replace(delivery, intermediate=archive)
 
 
-def needs_networks(delivery: Delivery) -> bool:
+def needs_networks(delivery: DerivativesContext) -> bool:
     """Whether a visit runs the networks or another segmenter.
 
     With a given mask, networks are run for the anatomy that filling needs.
@@ -278,7 +278,9 @@ def calibration_digest(config: RunConfig, sha256: str) -> str:
     return read_calibration(find_model(config.processing.model), sha256).digest
 
 
-def handle_stale(config: RunConfig, deliveries: Sequence[Delivery], claims: Claims) -> None:
+def handle_stale(
+    config: RunConfig, deliveries: Sequence[DerivativesContext], claims: Claims
+) -> None:
     """Name results of images that a visit no longer uses; remove them where asked."""
     for one in deliveries:
         stale, key = find_stale_outputs(config, one.visit), one.visit.key
@@ -308,7 +310,7 @@ def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
     return stale_outputs(config.output_dir, used)
 
 
-def _has_result(config: RunConfig, delivery: Delivery) -> bool:
+def _has_result(config: RunConfig, delivery: DerivativesContext) -> bool:
     """Whether a visit has the results that this run writes, by its present images and name."""
     visit = delivery.visit
     record = read_record(config.output_dir, visit.participant, visit.session)

@@ -88,10 +88,10 @@ _MEASURED: Final[Mapping[str, int]] = {
     "before_mm3": 2,
     "after_mm3": 2,
     "change_mm3": 2,
-    "limit_mm3": 2,
+    "smallest_detectable_change_mm3": 2,
     "gained_mm3": 2,
     "lost_mm3": 2,
-    "flair_change": 2,
+    "flair_change_sd": 2,
     "p_before": 4,
     "p_after": 4,
 }
@@ -110,7 +110,7 @@ _COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "before_mm3": {"Description": "Volume at the earlier visit", "Units": "mm^3"},
     "after_mm3": {"Description": "Volume at the later visit", "Units": "mm^3"},
     "change_mm3": {"Description": "after_mm3 less before_mm3", "Units": "mm^3"},
-    "limit_mm3": {
+    "smallest_detectable_change_mm3": {
         "Description": "Smallest change that can be told: for a lesion of both visits 1.96 "
         "standard deviations of the border's noise times its surface, for the others the volume "
         "of a sphere of 3 mm",
@@ -125,7 +125,7 @@ _COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
         "Description": "Tissue that is no longer lesion, as far as FLAIR shows it, on that grid",
         "Units": "mm^3",
     },
-    "flair_change": {
+    "flair_change_sd": {
         "Description": "Mean change of FLAIR, less that of the tissue around, in standard "
         "deviations of its noise in normal tissue; inside a lesion of one visit, or inside what "
         "one visit has more"

@@ -16,9 +16,9 @@ from typing import Any, Final
 from bids_msseg.io.atomic import publish as publish
 from bids_msseg.io.atomic import write_atomic as write_atomic
 
-MOST_BYTES: Final = 16 * 2**20
+MAX_BYTES: Final = 16 * 2**20
 """No sidecar, description or record is longer."""
-MOST_TABLE_BYTES: Final = 256 * 2**20
+MAX_TABLE_BYTES: Final = 256 * 2**20
 """No table is longer."""
 
 
@@ -37,7 +37,7 @@ def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
     return all(path.stat().st_mtime_ns <= oldest for path in sources)
 
 
-def read_small(path: Path, *, most: int = MOST_BYTES) -> bytes:
+def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:
     """Read a whole file that somebody else may have put there.
 
     A pipe in its place is not waited for, and an endless device does not fill the memory.
@@ -121,13 +121,13 @@ def load_tsv(path: Path) -> list[dict[str, str]]:
     Raises
     ------
     OSError
-        Where it cannot be read, is no regular file, or is longer than :data:`MOST_TABLE_BYTES`.
+        Where it cannot be read, is no regular file, or is longer than :data:`MAX_TABLE_BYTES`.
     UnicodeDecodeError
         Where it is not UTF-8.
     ValueError
         Where it is no table.
     """
-    text = read_small(path, most=MOST_TABLE_BYTES).decode("utf-8-sig")
+    text = read_small(path, most=MAX_TABLE_BYTES).decode("utf-8-sig")
     reader = csv.DictReader(
         io.StringIO(text, newline=""),
         delimiter="\t",

@@ -15,7 +15,7 @@ from bids_msseg.errors import MssegError
 from bids_msseg.imaging.conform import check_image
 from bids_msseg.imaging.header import check_header
 
-LEAST_EXTENT_MM: Final = 95.0
+MIN_EXTENT_MM: Final = 95.0
 """Field of view that a whole brain needs along every axis. Assumed: less than a brain measures
 from the vertex to the medulla, more than localizers, sagittal images of the cord and hippocampal
 slabs cover along one axis."""
@@ -79,7 +79,7 @@ class Candidate:
     @property
     def covers_brain(self) -> bool:
         """Whether the field of view can hold a whole brain."""
-        return min(self.extent_mm, default=0.0) >= LEAST_EXTENT_MM
+        return min(self.extent_mm, default=0.0) >= MIN_EXTENT_MM
 
     @property
     def described(self) -> str:

@@ -16,7 +16,7 @@ from bids_msseg.bids.index import AnatIndex
 from bids_msseg.bids.visit import CONTRASTS, name_entities
 
 VisitId = tuple[str, str | None]
-MOST_NAMES: Final = 8
+MAX_NAMES: Final = 8
 _SWITCHES: Final = ("regex_search",)
 """What a filter may hold beside entities."""
 
@@ -182,5 +182,5 @@ def listing(items: Sequence[str], separator: str = ", ") -> str:
     >>> listing(list("abcdefghij"))
     'a, b, c, d, e, f, g, h, and 2 more'
     """
-    more = f"{separator}and {len(items) - MOST_NAMES} more" if len(items) > MOST_NAMES else ""
-    return separator.join(items[:MOST_NAMES]) + more
+    more = f"{separator}and {len(items) - MAX_NAMES} more" if len(items) > MAX_NAMES else ""
+    return separator.join(items[:MAX_NAMES]) + more

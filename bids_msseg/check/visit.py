@@ -53,7 +53,7 @@ Mask = NDArray[np.bool_]
 Segmenter = Callable[[Stack], Mapping[str, Volume]]
 """Networks on a stack: ``probability``, ``candidate``, ``candidates`` and ``anatomy``, as
 :func:`bids_msseg.pipeline.segment.segment_stack` gives them."""
-LEAST_NOISE = 0.01
+MIN_NOISE = 0.01
 """Where less is measured, in standard deviations of the brain, every axis is interpolated."""
 _PAINT, _RESCAN = 1, 2
 """Streams of random numbers of a visit."""
@@ -198,7 +198,7 @@ def _blur(done: Preprocessed, contrast: str) -> NDArray[np.float64]:
 def _noise(measures: Mapping[str, float], contrast: str) -> float:
     """Take the worst axis; the usual noise where every axis is interpolated."""
     found = max(measures.get(f"{contrast}_noise_{axis}", 0.0) for axis in "xyz")
-    return found if found >= LEAST_NOISE else float(np.mean(RescanPlan().noise))
+    return found if found >= MIN_NOISE else float(np.mean(RescanPlan().noise))
 
 
 @dataclass(frozen=True, slots=True)

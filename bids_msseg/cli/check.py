@@ -16,8 +16,8 @@ from bids_msseg.process import refuse, supervise
 PROGRAM: Final = "msseg-check"
 DRAWS: Final = 3
 MAX_VISITS: Final = 10
-MOST_DRAWS: Final = 99
-MOST_SEED: Final = 2**32 - 1
+MAX_DRAWS: Final = 99
+MAX_SEED: Final = 2**32 - 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -109,9 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _pop_own(given: dict[str, Any]) -> dict[str, int]:
     """Take out and read the options that msseg does not have."""
     kinds: dict[str, Callable[[object], int]] = {
-        "draws": readers.integer(1, MOST_DRAWS),
+        "draws": readers.integer(1, MAX_DRAWS),
         "max_visits": readers.integer(1),
-        "seed": readers.integer(0, MOST_SEED),
+        "seed": readers.integer(0, MAX_SEED),
     }
     return {name: _read(name, given.pop(name), reader) for name, reader in kinds.items()}
 

@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="msseg-consensus",
         description="Fuse several raters' lesion masks by majority, STAPLE and LOP-STAPLE, and "
-        "compare each rater, and a machine, with the consensus of the others.",
+        "compare each rater, and an algorithm, with the consensus of the others.",
     )
     parser.add_argument("bids_dir", type=Path, help="BIDS dataset, or a derivative dataset")
     parser.add_argument("out_dir", type=Path, help="derivative dataset to write")
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         "mask with label-L",
     )  # fmt: skip
     parser.add_argument(
-        "--machine", type=Path, nargs="+", default=(), metavar="DERIVATIVES",
+        "--algorithm", type=Path, nargs="+", default=(), metavar="DERIVATIVES",
         help="datasets whose label-L masks without desc- are compared, too; they have no vote",
     )  # fmt: skip
     parser.add_argument("--space", default="FLAIR", help="value of space- (default: FLAIR)")
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out_dir,
         tuple(options.derivatives),
         tuple(label.removeprefix("desc-") for label in options.raters) if options.raters else None,
-        tuple(options.machine),
+        tuple(options.algorithm),
         options.space.removeprefix("space-"),
         options.margin,
         values,

@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     """Describe how much is trained, under what name and by what."""
     parser.add_argument(
-        "--outer",
+        "--test-folds",
         type=_fold,
         nargs="+",
         default=[],
@@ -205,7 +205,7 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
         "--init": options.init,
         "--label-maps": options.label_maps,
         "--lesion-bank": options.lesion_bank,
-        "--outer": options.outer,
+        "--test-folds": options.test_folds,
     }
     odd = [name for name, value in idle.items() if value]
     if odd and options.preset:

@@ -136,7 +136,9 @@ def _rises(pairs: Sequence[Pair]) -> list[bool]:
     return [sum(values) > 0 for values in gains.values()]
 
 
-def seen_before(notes: Mapping[str, Any], visit: str, image: str | None = None) -> str:
+def in_initial_training_data(
+    notes: Mapping[str, Any], visit: str, image: str | None = None
+) -> str:
     """Say whether weights were trained on a patient.
 
     Parameters
@@ -156,12 +158,14 @@ def seen_before(notes: Mapping[str, Any], visit: str, image: str | None = None) 
 
     Examples
     --------
-    >>> seen_before({"visits": ["sub-01"]}, "sub-01"), seen_before({"visits": 13}, "sub-01")
-    ('yes', 'not known')
+    >>> in_initial_training_data({"visits": ["sub-01"]}, "sub-01")
+    'yes'
+    >>> in_initial_training_data({"visits": 13}, "sub-01")
+    'not known'
     """
     answers = [_seen_in(notes, visit, image)]
     if isinstance(notes.get("init"), Mapping):
-        answers.append(seen_before(notes["init"], visit, image))
+        answers.append(in_initial_training_data(notes["init"], visit, image))
     return next((word for word in (YES, UNKNOWN) if word in answers), NO)
 
 
@@ -180,14 +184,14 @@ def _seen_in(notes: Mapping[str, Any], visit: str, image: str | None) -> str:
 
 def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """Return columns and rows of ``before_after.tsv``, one row per visit."""
-    columns = ["visit", "site", "seen_before"]
+    columns = ["visit", "site", "in_initial_training_data"]
     columns += [f"{name}_{when}" for name in SHOWN for when in ("before", "after")]
     rows = []
     for pair in pairs:
         row: dict[str, Any] = {
             "visit": pair.before.visit,
             "site": pair.before.site,
-            "seen_before": pair.seen,
+            "in_initial_training_data": pair.seen,
         }
         for name in SHOWN:
             row[f"{name}_before"] = getattr(pair.before, name)

@@ -29,7 +29,7 @@ class Request:
         Where raters' masks are looked for; found below ``bids_dir`` if there are none.
     raters : tuple of str or None
         Values of ``desc-`` that are raters.
-    machines : tuple of path
+    algorithms : tuple of path
         Derivative datasets whose masks are compared and have no vote.
     space : str
         Value of ``space-``.
@@ -43,7 +43,7 @@ class Request:
     out_dir: Path
     derivatives: tuple[Path, ...] = ()
     raters: tuple[str, ...] | None = None
-    machines: tuple[Path, ...] = ()
+    algorithms: tuple[Path, ...] = ()
     space: str = "FLAIR"
     margin: int = 0
     values: MaskValues = None
@@ -72,12 +72,12 @@ def fuse_dataset(request: Request) -> ExitCode:
     from bids_msseg.evaluation.raters import find_rated, rater_datasets
 
     datasets = rater_datasets(request.bids_dir, request.derivatives)
-    for machine in request.machines:
-        if not machine.is_dir():
-            raise NoInputError(f"there is no folder {machine}", hint="check --machine")
+    for algorithm in request.algorithms:
+        if not algorithm.is_dir():
+            raise NoInputError(f"there is no folder {algorithm}", hint="check --algorithm")
     visits = _with_two(find_rated(datasets, space=request.space, labels=request.raters), request)
     names = name_datasets(datasets)
-    machines = name_datasets(request.machines)
+    algorithms = name_datasets(request.algorithms)
     for note in prepare_output(request.bids_dir, request.out_dir, names):
         LOGGER.warning("%s", note)
     raters: Rows = []
@@ -85,7 +85,7 @@ def fuse_dataset(request: Request) -> ExitCode:
     failed: list[ExitCode] = []
     for rated in visits:
         try:
-            rows = _fuse_visit(rated, request, names, machines)
+            rows = _fuse_visit(rated, request, names, algorithms)
         except MssegError as error:
             LOGGER.error("%s: %s", rated.visit.prefix, error)
             failed.append(error.code)
@@ -114,7 +114,7 @@ def _with_two(found: Sequence[RatedVisit], request: Request) -> list[RatedVisit]
 
 
 def _fuse_visit(
-    rated: RatedVisit, request: Request, names: Mapping[str, Path], machines: Mapping[str, Path]
+    rated: RatedVisit, request: Request, names: Mapping[str, Path], algorithms: Mapping[str, Path]
 ) -> tuple[Rows, Rows]:
     """Write everything of one visit and return its rows of both tables."""
     from bids_msseg.evaluation.consensus_files import left_out_rows, rater_rows, write_consensus
@@ -126,9 +126,9 @@ def _fuse_visit(
         score_raters,
     )
 
-    made = _find_machines(rated, machines, request.space)
-    raters, machine_masks = list(rated.raters.values()), list(made.values())
-    masks, grid = read_masks(raters, values=request.values, machines=machine_masks)
+    made = _find_algorithms(rated, algorithms, request.space)
+    raters, algorithm_masks = list(rated.raters.values()), list(made.values())
+    masks, grid = read_masks(raters, values=request.values, algorithms=algorithm_masks)
     drawn = dict(zip(rated.raters, masks, strict=False))
     others = dict(zip(made, masks[len(drawn) :], strict=True))
     if not any(mask.any() for mask in drawn.values()):
@@ -141,22 +141,24 @@ def _fuse_visit(
             space=request.space, margin=request.margin, values=request.values,
         )  # fmt: skip
         rows += rater_rows(rated, consensus, score_raters(drawn, consensus, grid.voxel_volume))
-    compared = leave_one_out(drawn, grid.spacing, machines=others, margin=request.margin)
+    compared = leave_one_out(drawn, grid.spacing, algorithms=others, margin=request.margin)
     LOGGER.info("%s: consensus of %d raters", rated.visit.prefix, len(drawn))
     return rows, left_out_rows(rated, compared)
 
 
-def _find_machines(rated: RatedVisit, machines: Mapping[str, Path], space: str) -> dict[str, Path]:
+def _find_algorithms(
+    rated: RatedVisit, algorithms: Mapping[str, Path], space: str
+) -> dict[str, Path]:
     from bids_msseg.evaluation.labels import find_truth
 
     found: dict[str, Path] = {}
-    for name, folder in machines.items():
+    for name, folder in algorithms.items():
         mask = find_truth(folder, rated.visit, space=space)
         if mask is None:
             LOGGER.warning("%s: %s has no mask of it", rated.visit.prefix, folder)
         elif name in rated.raters:
             raise DataError(
-                f"{name} is a rater and a machine", hint="rename the folder of the machine"
+                f"{name} is a rater and an algorithm", hint="rename the folder of the algorithm"
             )
         else:
             found[name] = mask

@@ -81,7 +81,10 @@ LEFT_OUT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "judged": {"Description": "Whose mask is compared with it"},
     "kind": {
         "Description": "Who made the mask",
-        "Levels": {"rater": "A rater, who has no vote", "machine": "A program, which never votes"},
+        "Levels": {
+            "rater": "A rater, who has no vote",
+            "algorithm": "A program, which never votes",
+        },
     },
     **_SCORES,
 }
@@ -96,7 +99,7 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
     out_dir : path
         New, empty or written by this command before.
     datasets : mapping of str to path
-        Where the raters' masks and the machines' lie, by the name used in BIDS URIs.
+        Where the raters' masks and the algorithms' lie, by the name used in BIDS URIs.
 
     Returns
     -------
@@ -145,7 +148,7 @@ way of fusing (`descriptions.tsv`):
 - `label-L_desc-<how>_mask`: the consensus
 - `label-L_desc-<how>_probseg`: the probability that it was cut from, at one half
 
-`group_raters.tsv` compares each rater with the consensus, `group_leaveoneout.tsv` with the
+`group_raters.tsv` compares each rater with the consensus, `group_leave_one_out.tsv` with the
 consensus of the others; the JSON files beside them explain the columns.
 """
 
@@ -286,7 +289,7 @@ def left_out_rows(rated: RatedVisit, compared: Iterable[LeftOut]) -> list[Row]:
             "n_raters": one.n_raters,
             "left_out": one.left_out,
             "judged": one.judged,
-            "kind": "machine" if one.machine else "rater",
+            "kind": "algorithm" if one.algorithm else "rater",
             **_score_cells(one.score),
         }
         for one in compared
@@ -304,7 +307,7 @@ def write_tables(out_dir: Path, raters: Sequence[Row], left_out: Sequence[Row]) 
     """
     for name, columns, rows in (
         ("group_raters", RATER_COLUMNS, raters),
-        ("group_leaveoneout", LEFT_OUT_COLUMNS, left_out),
+        ("group_leave_one_out", LEFT_OUT_COLUMNS, left_out),
     ):
         write_tsv(out_dir / f"{name}.tsv", list(columns), rows)
         write_json(out_dir / f"{name}.json", columns)

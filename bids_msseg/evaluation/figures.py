@@ -217,7 +217,7 @@ def _side_rows(
     regions: NDArray[np.integer] | None,
 ) -> list[Row]:
     highest = _maxima(labels, masks.probability)
-    table = lesion_table(labels, masks.affine, p_refined=masks.probability, region_map=regions)
+    table = lesion_table(labels, masks.affine, p_final=masks.probability, region_map=regions)
     rows = []
     for lesion, place in zip(table, _central_voxels(labels, masks.affine, table), strict=True):
         partners = (np.flatnonzero(shared[lesion.index, 1:]) + 1).tolist()
@@ -240,7 +240,7 @@ def _described(lesion: LesionRow, place: Sequence[int], highest: float) -> Row:
         **dict(zip("ijk", place, strict=True)),
         "region": lesion.region,
         **shares,
-        "mean_probability": lesion.p_refined,
+        "mean_probability": lesion.p_final,
         "max_probability": highest,
     }
 

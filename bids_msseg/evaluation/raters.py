@@ -278,7 +278,7 @@ def _load(path: Path) -> Volume:
 
 
 def read_masks(
-    paths: Sequence[Path], *, values: MaskValues = None, machines: Sequence[Path] = ()
+    paths: Sequence[Path], *, values: MaskValues = None, algorithms: Sequence[Path] = ()
 ) -> tuple[list[NDArray[np.bool_]], Volume]:
     """Read the masks of one visit.
 
@@ -288,13 +288,13 @@ def read_masks(
         Of raters; at least one.
     values : tuple of int, optional
         Which values of theirs are lesion; any above zero where not given.
-    machines : sequence of path
+    algorithms : sequence of path
         Of programs, of which any value above zero is lesion.
 
     Returns
     -------
     masks : list of ndarray of bool, shape (X, Y, Z)
-        Of the raters, then of the machines.
+        Of the raters, then of the algorithms.
     grid : Volume
         The first mask.
 
@@ -303,8 +303,8 @@ def read_masks(
     DataError
         If a file cannot be read, is no mask or lies on another grid.
     """
-    everybody = [*paths, *machines]
-    asked = [values] * len(paths) + [None] * len(machines)
+    everybody = [*paths, *algorithms]
+    asked = [values] * len(paths) + [None] * len(algorithms)
     volumes = read_on_one_grid(everybody)
     masks = []
     for volume, path, chosen in zip(volumes, everybody, asked, strict=True):

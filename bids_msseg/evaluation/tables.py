@@ -18,7 +18,7 @@ from bids_msseg.evaluation.case import Outcome
 from bids_msseg.evaluation.figures import Row
 from bids_msseg.lesions.comparison import agreement
 from bids_msseg.lesions.comparison.bootstrap import estimate_mean
-from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, Judged, Stratum, stratify
+from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, AssessedLesion, Stratum, stratify
 from bids_msseg.lesions.confidence.calibration import Reliability, pool
 from bids_msseg.lesions.regions import Region
 from bids_msseg.reports.evaluation import data as words
@@ -175,10 +175,10 @@ def strata_rows(group: Group) -> Iterator[Row]:
             yield _stratum_row(group, stratum, found, lesions)
 
 
-def _judged(group: Group, stratum: str) -> Iterator[Judged]:
+def _judged(group: Group, stratum: str) -> Iterator[AssessedLesion]:
     for one in group.outcomes:
         for row in one.lesions:
-            yield Judged(
+            yield AssessedLesion(
                 one.subject["participant_id"],
                 row["side"] == words.MANUAL,
                 str(row[stratum]),
@@ -187,7 +187,7 @@ def _judged(group: Group, stratum: str) -> Iterator[Judged]:
 
 
 def _stratum_row(
-    group: Group, stratum: str, found: Stratum, lesions: Sequence[Judged]
+    group: Group, stratum: str, found: Stratum, lesions: Sequence[AssessedLesion]
 ) -> dict[str, Any]:
     return {
         "scope": group.scope,

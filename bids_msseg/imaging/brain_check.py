@@ -26,7 +26,7 @@ BRIGHT = 1.4
 """Fat has so many times the brain's median on FLAIR, cortex has 1.2 times."""
 BRIGHT_SHARE = 0.25
 RAGGED_SHARE = 0.5
-LEAST_LEAK_ML = 0.2
+MIN_LEAK_ML = 0.2
 """Smaller parts are left alone: candidates in them are rejected one by one."""
 LOCAL_ML = 25.0
 """What can be cut off; a mask that leaks more has to be looked at."""
@@ -39,7 +39,7 @@ CORD_BELOW_MM = -50.0
 EXTRACEREBRAL_MM = 4.0
 """Lesions lie below the brain's surface: so far outside the template's none does."""
 CORE_MM = 10.0
-MOST_LACKING_ML = 40.0
+MAX_LACKING_ML = 40.0
 _CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
 
 Mask = NDArray[np.bool_]
@@ -165,7 +165,7 @@ def _leak(flair: Volume, mask: Mask, outside: NDArray[np.floating], placed: Mask
     reach = np.zeros(count + 1)
     reach[1:] = ndimage.maximum(outside, labels, np.arange(1, count + 1))
     found = (reach >= FAR_MM) | (shares[0] >= BRIGHT_SHARE) | (shares[1] >= RAGGED_SHARE)
-    found &= sizes * flair.voxel_volume / 1000 >= LEAST_LEAK_ML
+    found &= sizes * flair.voxel_volume / 1000 >= MIN_LEAK_ML
     found[0] = False
     leak: Mask = found[labels]
     return leak
@@ -190,6 +190,6 @@ def _lacking(mask: Mask, placed: Mask, flair: Volume) -> tuple[str, ...]:
     """Say that the mask leaves out brain, where it leaves out the middle of the template's."""
     deep = ndimage.distance_transform_edt(placed, flair.spacing) > CORE_MM
     size = brain_volume_ml(deep & ~mask, flair.voxel_volume)
-    if size <= MOST_LACKING_ML:
+    if size <= MAX_LACKING_ML:
         return ()
     return (f"the brain mask lacks {size:.0f} mL of the template's brain: look at it",)

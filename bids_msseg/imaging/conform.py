@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bids_msseg.errors import DataError, IoError
 from bids_msseg.imaging.files import replacing
 from bids_msseg.imaging.header import (
-    MOST_EXPANSION,
+    MAX_EXPANSION,
     UNCHECKED_BYTES,
     HeaderInfo,
     check_header,
@@ -162,7 +162,7 @@ def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
     """Read exactly as many bytes as the header promises, however long the stream goes on."""
     wanted = int(np.prod(info.shape)) * info.dtype.itemsize
     there = path.stat().st_size
-    if wanted > max(UNCHECKED_BYTES, MOST_EXPANSION * there):
+    if wanted > max(UNCHECKED_BYTES, MAX_EXPANSION * there):
         raise damaged(label, f"its voxels are {wanted / there:.0f} times as large as the file")
     try:
         with open_image(path) as stream:

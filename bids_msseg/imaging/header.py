@@ -18,12 +18,12 @@ from bids_msseg.imaging.volume import Affine
 
 SPACING_RANGE_MM = (0.2, 15.0)
 LONGEST_AXIS = 2048
-FEWEST_SLICES = 5
+MIN_SLICES = 5
 UNCHECKED_BYTES = 64 * 2**20
-MOST_EXPANSION = 300
+MAX_EXPANSION = 300
 """A head's noise cannot be compressed so much; a few bytes that become gigabytes are no image."""
-MOST_VOXELS = 1_000_000_000
-MOST_HEADER_BYTES = 16 * 2**20
+MAX_VOXELS = 1_000_000_000
+MAX_HEADER_BYTES = 16 * 2**20
 SHEAR_TOLERANCE = 0.01
 FORM_TOLERANCE_MM = 1.0
 FARTHEST_MM = 10_000.0
@@ -104,7 +104,7 @@ def check_header(path: Path, *, contrast: str = "", series: bool = False) -> Hea
     dtype = _dtype(header, label)
     slope, inter = header.get_slope_inter()
     offset = float(header["vox_offset"])
-    if not header.sizeof_hdr <= offset <= MOST_HEADER_BYTES:
+    if not header.sizeof_hdr <= offset <= MAX_HEADER_BYTES:
         raise damaged(label, f"its voxels are said to start at byte {offset}")
     affine, more = _affine(header, shape, label)
     spacing = tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
@@ -207,7 +207,7 @@ def _shape(
     """Three axes, or an error."""
     full = tuple(int(n) for n in header.get_data_shape())
     text = " × ".join(map(str, full))
-    if any(n < 1 or n > LONGEST_AXIS for n in full) or np.prod(full, dtype=float) > MOST_VOXELS:
+    if any(n < 1 or n > LONGEST_AXIS for n in full) or np.prod(full, dtype=float) > MAX_VOXELS:
         raise DataError(
             f"{label} says it has {text} voxels",
             hint=f"check the header; at most {LONGEST_AXIS} along an axis can be used",
@@ -217,10 +217,10 @@ def _shape(
             f"{label} has {len(full)} dimensions ({text})",
             hint="keep one 3-D volume, e.g. with nibabel.funcs.four_to_three",
         )
-    if len(full) < 3 or min(full[:3]) < FEWEST_SLICES:
+    if len(full) < 3 or min(full[:3]) < MIN_SLICES:
         raise DataError(
             f"{label} is not a volume ({text} voxels)",
-            hint=f"give the whole 3-D series; {FEWEST_SLICES} slices are the least",
+            hint=f"give the whole 3-D series; {MIN_SLICES} slices are the least",
         )
     notes = (f"stored with {len(full)} axes, those of length one left out",) * (len(full) > 3)
     return (full[0], full[1], full[2]), notes

@@ -20,11 +20,11 @@ from bids_msseg.imaging.quality_measures import PERCENTILES, Measures
 LOOK = (*(f"p{one}" for one in PERCENTILES), "shell", "rise")
 """What tells contrasts apart: percentiles; grey matter below the rim; how white matter differs."""
 TEXTURE = ("noise_x", "noise_y", "noise_z", "step_x", "step_y", "step_z")
-LEAST_SPREAD = {"noise": 0.05, "step": 0.05, "slice_mm": 1.0}
+MIN_SPREAD = {"noise": 0.05, "step": 0.05, "slice_mm": 1.0}
 """A training of few visits must not take its own narrowness for the world's."""
-LEAST_SPREAD_OF_LOOK = 0.1
-FEWEST_VISITS = 4
-LEAST_USUAL = 0.1
+MIN_SPREAD_OF_LOOK = 0.1
+MIN_VISITS = 4
+MIN_USUAL = 0.1
 CLEARLY = 0.8
 """Another contrast must be this much nearer than the own one before it is named."""
 
@@ -102,14 +102,14 @@ class TrainingVisits:
     def _of(self, measures: Measures, contrast: str) -> float | None:
         names = [f"{contrast}_{name}" for name in (*LOOK, *TEXTURE, "slice_mm")]
         known = _table(self.measures, names)
-        if len(known) < FEWEST_VISITS or not _has(measures, names):
+        if len(known) < MIN_VISITS or not _has(measures, names):
             return None
         spread = np.maximum(known.std(axis=0), [_least_spread(name) for name in names])
         scaled = known / spread
         own = np.array([measures[name] for name in names]) / spread
         between = _rms(scaled[:, None] - scaled[None])
         np.fill_diagonal(between, np.inf)
-        usual = max(float(np.median(between.min(axis=1))), LEAST_USUAL)
+        usual = max(float(np.median(between.min(axis=1))), MIN_USUAL)
         return float(_rms(scaled - own).min()) / usual
 
     def likeness(self, measures: Measures, contrast: str) -> dict[str, float]:
@@ -131,11 +131,11 @@ class TrainingVisits:
         if not _has(measures, own):
             return {}
         tables = {c: _table(self.measures, [f"{c}_{name}" for name in LOOK]) for c in CONTRASTS}
-        tables = {c: table for c, table in tables.items() if len(table) >= FEWEST_VISITS}
+        tables = {c: table for c, table in tables.items() if len(table) >= MIN_VISITS}
         if not tables:
             return {}
         within = np.sqrt(np.mean([table.var(axis=0) for table in tables.values()], axis=0))
-        spread = np.maximum(within, LEAST_SPREAD_OF_LOOK)
+        spread = np.maximum(within, MIN_SPREAD_OF_LOOK)
         look = np.array([measures[name] for name in own])
         return {c: float(_rms((table - look) / spread).min()) for c, table in tables.items()}
 
@@ -228,7 +228,7 @@ def _image_faults(
 
 def _least_spread(name: str) -> float:
     kind = name.partition("_")[2]
-    return LEAST_SPREAD.get(kind.partition("_")[0], LEAST_SPREAD.get(kind, LEAST_SPREAD_OF_LOOK))
+    return MIN_SPREAD.get(kind.partition("_")[0], MIN_SPREAD.get(kind, MIN_SPREAD_OF_LOOK))
 
 
 def _table(visits: Sequence[Measures], names: Sequence[str]) -> NDArray[np.float64]:

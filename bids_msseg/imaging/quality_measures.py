@@ -16,7 +16,7 @@ PERCENTILES = (5, 25, 50, 75, 95)
 SHELL_MM, CORE_MM = (4.0, 8.0), (12.0, 24.0)
 INNER_MM = 6.0
 RIPPLE_MM = (4, 6)
-FEWEST_VOXELS = 1500
+MIN_VOXELS = 1500
 
 
 def measure_visit(
@@ -65,7 +65,7 @@ def measure_visit(
     for image, there, contrast in zip(data, present, CONTRASTS, strict=True):
         # brain beyond a contrast's field of view was set to the very mean
         seen = brain & (image != 0)
-        if there and np.count_nonzero(seen & (depth > CORE_MM[0])) >= FEWEST_VOXELS:
+        if there and np.count_nonzero(seen & (depth > CORE_MM[0])) >= MIN_VOXELS:
             values = _measure_image(image.astype(np.float32), seen, depth)
             if contrast == "FLAIR":
                 values["jump"] = _worst_jump(image.astype(np.float32), seen, mask.spacing)
@@ -148,7 +148,7 @@ def _jump(image: NDArray[np.float32], where: NDArray[np.bool_], step: int) -> fl
     sizes = np.count_nonzero(three, axis=(1, 2))
     around = (image[: -2 * step] + image[2 * step :]) / 2
     second = np.where(three, image[step:-step] - around, 0).sum(axis=(1, 2))
-    enough = sizes >= FEWEST_VOXELS
+    enough = sizes >= MIN_VOXELS
     if not enough.any():
         return 0.0
     return float(np.sqrt(np.mean(np.square(second[enough] / sizes[enough]))))

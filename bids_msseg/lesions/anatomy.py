@@ -26,7 +26,7 @@ WEIGHTS = {"FLAIR": 2.0, "T1w": 1.0, "T2w": 1.0}
 """FLAIR counts most: its grid is that of the lesions, and the others are moved onto it."""
 BRIGHT_FLUID = frozenset({"T2w"})
 PURE_FLUID_PERCENTILE = 10.0
-LEAST_CONTRAST = 0.25
+MIN_CONTRAST = 0.25
 FLUID_FROM = 0.25
 """Raters draw the border of a ventricle where a quarter of a voxel looks like fluid; from 0.2 to
 0.4 the agreement with them changes little."""
@@ -41,8 +41,8 @@ RIBBON_MM = 3.0
 """Cortex is 2 to 4.5 mm thick."""
 ASTRAY_MM = 5.0
 """As far as an affine puts the template's cortex beside this brain's."""
-LEAST_ML = 0.5
-MOST_OF_BRAIN = 0.2
+MIN_ML = 0.5
+MAX_OF_BRAIN = 0.2
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -109,9 +109,9 @@ def own_anatomy(
         return _template_only(prior, "fluid is no darker than tissue on FLAIR")
     ventricles = _ventricles(fluid, inside, guess, np.asarray(spacing, float))
     voxel_ml = float(np.prod(spacing)) / 1000
-    if ventricles.sum() * voxel_ml < LEAST_ML:
+    if ventricles.sum() * voxel_ml < MIN_ML:
         return _template_only(prior, "no fluid where the template has ventricles")
-    if ventricles.sum() > MOST_OF_BRAIN * inside.sum():
+    if ventricles.sum() > MAX_OF_BRAIN * inside.sum():
         return _template_only(prior, "fluid of the ventricles runs out into the brain")
     labels = np.zeros(brain.shape, np.uint8)
     labels[box] = _compose(ventricles, fluid, inside, guess, np.asarray(spacing, float))
@@ -170,7 +170,7 @@ def _in_one_contrast(
     rank = 100 - PURE_FLUID_PERCENTILE if bright else PURE_FLUID_PERCENTILE
     fluid = float(np.percentile(pool, rank))
     contrast = (fluid - level) * (1 if bright else -1)
-    if contrast <= LEAST_CONTRAST * level:
+    if contrast <= MIN_CONTRAST * level:
         return None
     return np.clip((image - level) / (fluid - level), 0, 1)
 

@@ -35,11 +35,11 @@ BORDER_MM = 2.0
 """Voxels at most as far from a lesion may hold a part of it: they do not count as normal."""
 FADE_MM = 1.0
 """White matter of the border goes from filled to original over this distance."""
-LEAST_WHITE = 0.5
+MIN_WHITE = 0.5
 OUTLIER_SD = 3.0
 """White matter as far from the median of all is not taken for normal."""
-MOST_CORRELATION = 0.95
-MOST_NOISE_SD = 3.0
+MAX_CORRELATION = 0.95
+MAX_NOISE_SD = 3.0
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -112,7 +112,7 @@ def fill_lesions(
     spread = float(np.average((image[counted] - mean) ** 2))
     fill = np.float32(mean) + _fill(difference, normal[box], edges, spread, texture, rng)
     share = np.clip((BORDER_MM - distance) / FADE_MM, 0, 1)
-    share[~inside[box] & (white_matter[box] < LEAST_WHITE)] = 0
+    share[~inside[box] & (white_matter[box] < MIN_WHITE)] = 0
     changed = share > 0
     mixed = np.where(share < 1, image[box] + share * (fill - image[box]), fill)
     filled = image.astype(np.float32)
@@ -122,7 +122,7 @@ def fill_lesions(
 
 def _normal_white_matter(image: Array, inside: Mask, white_matter: NDArray[Any]) -> Array:
     """Weight white matter by its probability; lesions and outliers of intensity get 0."""
-    usable = (white_matter >= LEAST_WHITE) & ~inside
+    usable = (white_matter >= MIN_WHITE) & ~inside
     values = image[usable]
     if not values.size:
         raise ValueError("the mask of white matter holds no voxel outside lesions")
@@ -190,7 +190,7 @@ def _noise(residual: Array, counted: Mask, rng: np.random.Generator) -> Array:
     white = rng.standard_normal(residual.shape, np.float32)
     gain = math.prod(_noise_gain(width) for width in widths)
     noise: Array = ndimage.gaussian_filter(white, widths, mode="wrap") / gain
-    cut: Array = np.clip(noise, -MOST_NOISE_SD, MOST_NOISE_SD)
+    cut: Array = np.clip(noise, -MAX_NOISE_SD, MAX_NOISE_SD)
     return cut
 
 
@@ -203,7 +203,7 @@ def _smoothness(residual: Array, counted: Mask, axis: int) -> float:
     pairs = known[1:] & known[:-1]
     first, second = (part[pairs].astype(float) for part in (values[:-1], values[1:]))
     power = float(first @ first + second @ second) / 2
-    correlation = min(float(first @ second) / power, MOST_CORRELATION) if power else 0.0
+    correlation = min(float(first @ second) / power, MAX_CORRELATION) if power else 0.0
     return 0.5 / float(np.sqrt(-np.log(correlation))) if correlation > 0 else 0.0
 
 

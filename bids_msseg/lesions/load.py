@@ -34,9 +34,9 @@ class LesionRow:
         Centre of mass in mm, RAS+ world of the image.
     centroid_template : tuple of 3 floats or None
         The same point in mm of the template.
-    p_candidate, p_refined : float
+    p_cnn1, p_final : float
         Mean probability inside, after the candidate net and at the end; NaN where not given.
-    p_lesion : float or None
+    p_cnn2_lesion : float or None
         Probability of the refinement net that this candidate is a lesion at all.
     region : str
         Label of the main :class:`~bids_msseg.lesions.regions.Region`; ``"n/a"`` where unknown.
@@ -49,7 +49,7 @@ class LesionRow:
     confidence : float or None
         Share of lesions with such a probability that the experts had drawn too, in patients
         that the nets had not seen; None where that was not measured.
-    visit_quality : str
+    image_quality : str
         ``ok`` or ``flagged``, what the check of the input images says of the whole visit.
     """
 
@@ -58,15 +58,15 @@ class LesionRow:
     n_voxels: int
     centroid: Point
     centroid_template: Point | None
-    p_candidate: float
-    p_refined: float
-    p_lesion: float | None
+    p_cnn1: float
+    p_final: float
+    p_cnn2_lesion: float | None
     region: str
     shares: Shares
     status: Status
     reason: str
     confidence: float | None = None
-    visit_quality: str = MISSING
+    image_quality: str = MISSING
 
 
 def lesion_load_ml(mask: NDArray[Any], voxel_volume: float) -> float:
@@ -221,21 +221,21 @@ COLUMNS: tuple[Column, ...] = (
     *(_coordinate(axis, template=False) for axis in range(3)),
     *(_coordinate(axis, template=True) for axis in range(3)),
     Column(
-        "p_candidate",
+        "p_cnn1",
         "Mean probability of the candidate net inside the lesion",
-        lambda row: row.p_candidate,
+        lambda row: row.p_cnn1,
         digits=4,
     ),
     Column(
-        "p_refined",
+        "p_final",
         "Mean final probability inside the lesion",
-        lambda row: row.p_refined,
+        lambda row: row.p_final,
         digits=4,
     ),
     Column(
-        "p_lesion",
+        "p_cnn2_lesion",
         "Probability, by the refinement net, that the candidate is a lesion",
-        lambda row: row.p_lesion,
+        lambda row: row.p_cnn2_lesion,
         digits=4,
     ),
     Column(
@@ -255,17 +255,17 @@ COLUMNS: tuple[Column, ...] = (
     Column("reason", "Why the candidate was rejected", lambda row: row.reason),
     Column(
         "confidence",
-        "Of a kept lesion: the share of lesions with the same p_refined that touched one of the "
+        "Of a kept lesion: the share of lesions with the same p_final that touched one of the "
         "experts' lesions, in patients that the nets had not seen; n/a where the weights come "
         "without a calibration",
         lambda row: row.confidence,
         digits=3,
     ),
     Column(
-        "visit_quality",
+        "image_quality",
         "What the check of the images says of the whole visit; the reasons stand in its record, "
         "on its page and in group_lesions.tsv",
-        lambda row: row.visit_quality,
+        lambda row: row.image_quality,
         levels={
             "ok": "no check raised a flag",
             "flagged": "the images are unusual: the result may be wrong",

@@ -18,9 +18,9 @@ def lesion_table(
     labels: NDArray[np.integer],
     affine: NDArray[np.floating],
     *,
-    p_candidate: NDArray[np.floating] | None = None,
-    p_refined: NDArray[np.floating] | None = None,
-    p_lesion: Sequence[float] | None = None,
+    p_cnn1: NDArray[np.floating] | None = None,
+    p_final: NDArray[np.floating] | None = None,
+    p_cnn2_lesion: Sequence[float] | None = None,
     region_map: NDArray[np.integer] | None = None,
     template_affine: NDArray[np.floating] | None = None,
     status: Status = "kept",
@@ -34,9 +34,9 @@ def lesion_table(
         0 outside, lesions 1..n; labels without voxels give no row.
     affine : ndarray, shape (4, 4)
         Voxel index to world position in mm, RAS+.
-    p_candidate, p_refined : ndarray, shape (X, Y, Z), optional
+    p_cnn1, p_final : ndarray, shape (X, Y, Z), optional
         Probabilities of the candidate net and of the whole cascade.
-    p_lesion : sequence of float, optional
+    p_cnn2_lesion : sequence of float, optional
         Lesion-wise probability of label i at place i - 1.
     region_map : ndarray of integers, shape (X, Y, Z), optional
         From :func:`bids_msseg.lesions.regions.region_map`.
@@ -64,14 +64,14 @@ def lesion_table(
     >>> [(row.index, row.volume_mm3, row.centroid) for row in rows]
     [(1, 4.0, (3.0, 0.0, 0.0)), (2, 2.0, (8.0, 0.0, 0.0))]
     """
-    _check_grids(labels, p_candidate, p_refined, region_map)
+    _check_grids(labels, p_cnn1, p_final, region_map)
     members = _members(labels)
     centroids = _centroids(members, labels.shape, affine)
     columns = {
         "volume_mm3": members.sizes * float(abs(np.linalg.det(affine[:3, :3]))),
         "n_voxels": members.sizes,
-        "p_candidate": _means(members, p_candidate),
-        "p_refined": _means(members, p_refined),
+        "p_cnn1": _means(members, p_cnn1),
+        "p_final": _means(members, p_final),
     }
     values = {name: column.tolist() for name, column in columns.items()}
     in_template = None if template_affine is None else _points(template_affine, centroids)
@@ -82,7 +82,7 @@ def lesion_table(
             **{name: column[i] for name, column in values.items()},
             centroid=_point(centroids[i]),
             centroid_template=None if in_template is None else _point(in_template[i]),
-            p_lesion=None if p_lesion is None else float(p_lesion[label - 1]),
+            p_cnn2_lesion=None if p_cnn2_lesion is None else float(p_cnn2_lesion[label - 1]),
             region=regions[i],
             shares=shares[i],
             status=status,

@@ -55,7 +55,7 @@ class Anatomy(IntEnum):
 
 
 DISSEMINATION_AREAS = (Region.PERIVENTRICULAR, Region.JUXTACORTICAL, Region.INFRATENTORIAL)
-LEAST_AREAS = 2
+MIN_AREAS = 2
 
 OWN_PERIVENTRICULAR_MM = 2.0
 """Reach around a patient's own ventricles: two voxels in the plane, for the blurred ependyma."""
@@ -269,4 +269,4 @@ def disseminated_in_space(counts: Mapping[str, int | None]) -> bool | None:
     found = [counts.get(region.label) for region in DISSEMINATION_AREAS]
     if any(count is None for count in found):
         return None
-    return sum(bool(count) for count in found) >= LEAST_AREAS
+    return sum(bool(count) for count in found) >= MIN_AREAS

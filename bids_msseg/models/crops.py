@@ -18,7 +18,7 @@ from bids_msseg.models.lesion_anatomy import CONTRASTS
 from bids_msseg.models.lesion_refinement import COARSE, COARSE_MM, FINE, Crops
 
 Item = tuple[Tensor, ...]
-LEAST_SHARE = 0.05
+MIN_SHARE = 0.05
 MIN_VOXELS = 3
 """Smaller components could not become a lesion of 3 mm³."""
 
@@ -98,7 +98,7 @@ def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) 
     inside = pool(brain[None], 2)[0] > 0.5
     shares[Anatomy.BACKGROUND][inside] = 0
     total = shares.sum(0)
-    shares[:, inside] /= np.maximum(total[inside], LEAST_SHARE)
+    shares[:, inside] /= np.maximum(total[inside], MIN_SHARE)
     return shares
 
 

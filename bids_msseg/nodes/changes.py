@@ -23,7 +23,12 @@ from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.registration.itk import write_itk_affine
-from bids_msseg.imaging.registration.visit_alignment import Alignment, Meeting, align_visits, meet
+from bids_msseg.imaging.registration.visit_alignment import (
+    Alignment,
+    CommonGrid,
+    align_visits,
+    meet,
+)
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
 from bids_msseg.lesions.longitudinal.change import Comparison, compare_lesions
@@ -182,7 +187,7 @@ class _Images:
         sizes = np.bincount(self.labels.data.ravel()) * self.labels.voxel_volume
         return {int(label): float(sizes[label]) for label in np.flatnonzero(sizes) if label}
 
-    def on(self, meeting: Meeting, *, later: bool) -> VisitMaps:
+    def on(self, meeting: CommonGrid, *, later: bool) -> VisitMaps:
         """Bring everything onto the common grid."""
         probability = meeting.take(self.probability, later=later)
         stepped = meeting.take(self.labels, later=later, order=0)
@@ -198,7 +203,7 @@ class _Images:
         )
 
 
-def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> Meeting:
+def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> CommonGrid:
     """Lay the common grid, unless the alignment must not be used."""
     if alignment.doubt:
         raise DataError(
@@ -209,7 +214,7 @@ def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> Meeting:
 
 
 def _centres(
-    labels: Volume, wanted: list[int], meeting: Meeting, *, later: bool
+    labels: Volume, wanted: list[int], meeting: CommonGrid, *, later: bool
 ) -> dict[int, tuple[int, int, int]]:
     """Voxel of the common grid in which the centre of each lesion lies."""
     if not wanted:
@@ -224,13 +229,13 @@ def _centres(
     }
 
 
-def codes_on_later(found: Comparison, meeting: Meeting, labels: Volume) -> Volume:
+def codes_on_later(found: Comparison, meeting: CommonGrid, labels: Volume) -> Volume:
     """Bring the changes onto the FLAIR of the later visit, whose own borders are kept.
 
     Parameters
     ----------
     found : Comparison
-    meeting : Meeting
+    meeting : CommonGrid
     labels : Volume
         Lesions of the later visit on its FLAIR.
 
@@ -252,7 +257,9 @@ def codes_on_later(found: Comparison, meeting: Meeting, labels: Volume) -> Volum
     return labels.with_data(np.where(there, inside, outside).astype(np.uint8))
 
 
-def _result(found: Comparison, meeting: Meeting, earlier: _Images, later: _Images) -> PairResult:
+def _result(
+    found: Comparison, meeting: CommonGrid, earlier: _Images, later: _Images
+) -> PairResult:
     chain = meeting.alignment.to_later @ meeting.affine
     centres = [chain[:3, :3] @ np.array(row.centre) + chain[:3, 3] for row in found.rows]
     return PairResult(
@@ -276,7 +283,7 @@ def _region(row: ChangeRow, earlier: _Images, later: _Images) -> str:
 
 
 def _draw(
-    folder: Path, earlier: _Images, later: _Images, codes: Volume, meeting: Meeting
+    folder: Path, earlier: _Images, later: _Images, codes: Volume, meeting: CommonGrid
 ) -> list[str]:
     """Draw the pictures into the node's folder."""
     moved = _moved(earlier, later, meeting.alignment.affine)

@@ -18,7 +18,7 @@ MASK_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DerivativesContext:
     """A visit, where its results go, and what their descriptions say.
 
     Attributes
@@ -101,7 +101,7 @@ class Delivery:
     def _datasets(self, masks: Iterable[Path]) -> str:
         return ", ".join(dict.fromkeys(self.uri(mask).split(":")[1] for mask in masks))
 
-    def described(self) -> Delivery:
+    def described(self) -> DerivativesContext:
         """Write the methods paragraph."""
         name, sha256 = (self.model.name, self.model.sha256) if self.model else ("", "")
         method = self.method()
@@ -118,7 +118,7 @@ class Delivery:
         )
         return replace(self, methods=methods)
 
-    def without(self, contrasts: Collection[str]) -> Delivery:
+    def without(self, contrasts: Collection[str]) -> DerivativesContext:
         """Pass over contrasts that could not be aligned, as if the visit had none."""
         if not contrasts:
             return self

@@ -13,7 +13,7 @@ from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.reports.images.drawing import draw_visit
 
 
@@ -46,7 +46,7 @@ class DrawFigures(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write the PNG files below OUT."""
-        delivery: Delivery = inputs["delivery"]
+        delivery: DerivativesContext = inputs["delivery"]
         names, files = inputs.get("moving_names", []), inputs.get("moving_files", [])
         flair = load_volume(inputs["flair_file"])
         moving = {n: load_volume(f) for n, f in zip(names, files, strict=True)}

@@ -34,8 +34,8 @@ from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.delivery import Delivery
-from bids_msseg.nodes.quality import VisitJudgement
+from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.quality import VisitQuality
 
 
 class _PublishInputs(StepInputs):
@@ -86,11 +86,11 @@ class PublishVisit(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write everything; the record, which says that all is there, comes last."""
-        given: Delivery = inputs["delivery"]
+        given: DerivativesContext = inputs["delivery"]
         delivery = given.without(inputs.get("left_out", []))
-        judged = VisitJudgement.read(inputs["quality_file"], inputs["estimate_file"])
+        judged = VisitQuality.read(inputs["quality_file"], inputs["estimate_file"])
         table = json.loads(Path(inputs["table_file"]).read_text("utf-8"))
-        rows = [_row({**item, "visit_quality": judged.quality}) for item in table]
+        rows = [_row({**item, "image_quality": judged.quality}) for item in table]
         _publish_flair_space(delivery, inputs)
         _publish_preprocessed(delivery, inputs)
         _publish_spaces(delivery, inputs)
@@ -136,7 +136,9 @@ def _row(item: Mapping[str, Any]) -> LesionRow:
     return LesionRow(**values)
 
 
-def _deliver(delivery: Delivery, source: str, sidecar: Mapping[str, Any], output: Output) -> None:
+def _deliver(
+    delivery: DerivativesContext, source: str, sidecar: Mapping[str, Any], output: Output
+) -> None:
     """Publish one file; its sidecar stands there first, so that no image is without one."""
     place = delivery.out_dir, delivery.visit
     write_json(output.path(*place, ".json"), sidecar)
@@ -150,7 +152,7 @@ _BRAIN_METHODS = {
 }
 
 
-def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+def _publish_flair_space(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     origin, method = delivery.flair_origin(*delivery.lesion_sources()), delivery.method()
     given = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
     brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *given]))
@@ -170,7 +172,7 @@ def _publish_flair_space(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
             _deliver(delivery, inputs[f"{name}_file"], content, OUTPUTS[name])
 
 
-def _publish_preprocessed(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+def _publish_preprocessed(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     for name, source in zip(inputs["preproc_names"], inputs["preproc_files"], strict=True):
         if name not in delivery.visit.contrasts:
             continue
@@ -188,7 +190,7 @@ def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
     return [name for name in inputs.get(what, []) if name.partition(" ")[0] not in left_out]
 
 
-def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+def _publish_spaces(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     sources = delivery.lesion_sources()
     names, files = _kept_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
@@ -204,7 +206,7 @@ def _publish_spaces(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         _deliver(delivery, source, content, mask_in(space, resolution or None))
 
 
-def _reference(delivery: Delivery, space: str) -> str | None:
+def _reference(delivery: DerivativesContext, space: str) -> str | None:
     """Name the image whose grid a space is; None for a template."""
     grids = {grid.name: Path(grid.file) for grid in delivery.extras.grids}
     path = {"T1w": delivery.visit.t1w, **grids}.get(space)
@@ -217,13 +219,13 @@ def _reference(delivery: Delivery, space: str) -> str | None:
         return f"urn:x-file:{quote(path.name)}"
 
 
-def _publish_roi(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+def _publish_roi(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     path = lesion_roi_path(delivery.out_dir, delivery.visit)
     if path is not None and "roi_file" in inputs:
         publish(Path(inputs["roi_file"]), path, keep=True)
 
 
-def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+def _publish_transforms(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     names, files = _kept_names("transform_names", inputs), inputs.get("transform_files", [])
     for name, source in zip(names, files, strict=True):
         start, end, kind = name.split()
@@ -239,7 +241,7 @@ def _publish_transforms(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         _deliver(delivery, source, content, transform(start, end))
 
 
-def _publish_filled(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+def _publish_filled(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     names, files = _kept_names("filled_names", inputs), inputs.get("filled_files", [])
     sources = dict.fromkeys((*delivery.sources(), *delivery.lesion_sources()))
     for name, source in zip(names, files, strict=True):
@@ -254,7 +256,9 @@ def _publish_filled(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
         _deliver(delivery, source, content, filled(name))
 
 
-def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolumes | None) -> None:
+def _publish_tables(
+    delivery: DerivativesContext, rows: list[LesionRow], brain: BrainVolumes | None
+) -> None:
     place = delivery.out_dir, delivery.visit
     if brain is not None:
         anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
@@ -266,7 +270,7 @@ def _publish_tables(delivery: Delivery, rows: list[LesionRow], brain: BrainVolum
     write_tsv(OUTPUTS["stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
 
 
-def _publish_atlases(delivery: Delivery, files: Iterable[str]) -> None:
+def _publish_atlases(delivery: DerivativesContext, files: Iterable[str]) -> None:
     if not delivery.extras.atlases:
         return
     rows = [row for file in files for row in json.loads(Path(file).read_text("utf-8"))]
@@ -276,7 +280,7 @@ def _publish_atlases(delivery: Delivery, files: Iterable[str]) -> None:
     write_tsv(ATLASES.path(*place, ".tsv"), tuple(dictionary), rows)
 
 
-def _publish_intermediate(delivery: Delivery, inputs: Mapping[str, Any]) -> None:
+def _publish_intermediate(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     if "intermediate_file" not in inputs:
         return
     visit = delivery.visit
@@ -285,7 +289,7 @@ def _publish_intermediate(delivery: Delivery, inputs: Mapping[str, Any]) -> None
 
 
 def _record(
-    delivery: Delivery, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
+    delivery: DerivativesContext, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
 ) -> VisitRecord:
     """Sum up; the visit has all contrasts, the delivery those that were used."""
     load, mask = summarise(rows), delivery.visit.lesion_mask
@@ -328,7 +332,7 @@ def _drawn(files: Iterable[str]) -> tuple[str, ...]:
     return tuple(name_entities(Path(file).name)[0]["desc"] for file in files)
 
 
-def _use(delivery: Delivery, contrast: str, path: Path) -> ContrastUse:
+def _use(delivery: DerivativesContext, contrast: str, path: Path) -> ContrastUse:
     x, y, z = check_header(path).spacing
     name = path.absolute().relative_to(delivery.bids_dir.absolute()).as_posix()
     used = contrast in delivery.visit.contrasts

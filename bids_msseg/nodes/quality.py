@@ -23,7 +23,7 @@ from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
 
 
 @dataclass(frozen=True, slots=True)
-class VisitJudgement:
+class VisitQuality:
     """What both nodes said of a visit.
 
     Attributes
@@ -45,7 +45,7 @@ class VisitJudgement:
     learnt: bool = True
 
     @classmethod
-    def read(cls, quality_file: str, estimate_file: str) -> VisitJudgement:
+    def read(cls, quality_file: str, estimate_file: str) -> VisitQuality:
         """Read what the nodes wrote."""
         seen = json.loads(Path(quality_file).read_text(encoding="utf-8"))
         found = json.loads(Path(estimate_file).read_text(encoding="utf-8"))
@@ -160,5 +160,5 @@ def _calibration(model: Path) -> Calibration:
 
 
 def _with_confidence(row: Mapping[str, Any], known: Calibration) -> dict[str, Any]:
-    found = lesion_confidence(row["status"], row["p_refined"], known.confidence)
+    found = lesion_confidence(row["status"], row["p_final"], known.confidence)
     return dict(row) if found is None else {**row, "confidence": found}

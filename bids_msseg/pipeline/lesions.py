@@ -320,9 +320,9 @@ def _rows(
         rows += lesion_table(
             labels,
             grid.frame.affine,
-            p_candidate=maps.get("candidate"),
-            p_refined=maps.get("probability"),
-            p_lesion=_means(labels, maps["lesion"]) if "lesion" in maps else None,
+            p_cnn1=maps.get("candidate"),
+            p_final=maps.get("probability"),
+            p_cnn2_lesion=_means(labels, maps["lesion"]) if "lesion" in maps else None,
             region_map=where,
             template_affine=to_template,
             status="kept" if status == "kept" else "rejected",

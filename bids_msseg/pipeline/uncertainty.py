@@ -27,15 +27,13 @@ def load_interval(probability: Volume, model: LoadModel) -> LoadInterval:
     return model.interval(sweep_volumes(probability.data, probability.voxel_volume))
 
 
-def lesion_confidence(
-    status: str, p_refined: float, model: ConfidenceModel | None
-) -> float | None:
+def lesion_confidence(status: str, p_final: float, model: ConfidenceModel | None) -> float | None:
     """Give a lesion a confidence; only kept lesions were met when it was learnt.
 
     Parameters
     ----------
     status : {"kept", "rejected"}
-    p_refined : float
+    p_final : float
         Mean final probability inside.
     model : ConfidenceModel or None
 
@@ -49,4 +47,4 @@ def lesion_confidence(
     >>> lesion_confidence("rejected", 0.9, ConfidenceModel(1.0, 0.0, 50, 9)) is None
     True
     """
-    return None if model is None or status != "kept" else model.confidence(p_refined)
+    return None if model is None or status != "kept" else model.confidence(p_final)

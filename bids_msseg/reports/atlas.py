@@ -15,7 +15,7 @@ from bids_msseg.reports.participant import visit_of
 from bids_msseg.reports.tables import Row, read_tsv
 from bids_msseg.reports.text import MISSING, decimal, millilitres
 
-MOST_REGIONS = 30
+MAX_REGIONS = 30
 """Regions that the page lists of an atlas; the table file has all."""
 
 
@@ -102,7 +102,7 @@ def _view(name: str, rows: Sequence[Row]) -> AtlasView:
     order = sorted(loads, key=lambda region: -sum(loads[region]))
     shown = tuple(_cells(region[1], regions[region], loads[region]) for region in order)
     visits = len({(row["participant_id"], row["session_id"]) for row in rows})
-    return AtlasView(name, visits, len(regions), shown[:MOST_REGIONS])
+    return AtlasView(name, visits, len(regions), shown[:MAX_REGIONS])
 
 
 def _cells(name: str, rows: Sequence[Row], loads: Sequence[float]) -> tuple[str, ...]:

@@ -57,9 +57,9 @@ HEADINGS = (
         ("centroid_template_x", "centroid_template_y", "centroid_template_z"),
         0,
     ),
-    Heading("p, candidate net", "", ("p_candidate",), 2),
-    Heading("p, both nets", "", ("p_refined",), 2),
-    Heading("p, is a lesion", "", ("p_lesion",), 2),
+    Heading("p, candidate net", "", ("p_cnn1",), 2),
+    Heading("p, both nets", "", ("p_final",), 2),
+    Heading("p, is a lesion", "", ("p_cnn2_lesion",), 2),
     Heading("reason", "", ("reason",), None),
 )
 

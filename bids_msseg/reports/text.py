@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 MISSING = "n/a"
 """BIDS' word for a value that is not there."""
-MOST_NAMES = 5
+MAX_NAMES = 5
 """Names that a sentence lists."""
 _ABSOLUTE = re.compile(r"(?<![\w.:/\\])(?:~|/)(?:[^\s/:;,\"'<>|]+/)+([^\s/:;,\"'<>|]*)")
 
@@ -35,8 +35,8 @@ def listed(names: Sequence[str]) -> str:
     >>> listed(["a", "b"]), listed(list("abcdefg"))
     ('a, b', 'a, b, c, d, e and 2 more')
     """
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def decimal(value: float | None, digits: int) -> str:

@@ -14,7 +14,7 @@ from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.imaging.quality_measures import Measures, measure_visit
 from bids_msseg.imaging.volume import as_ras, load_volume
 from bids_msseg.lesions.confidence.fit import (
-    FEWEST_PATIENTS,
+    MIN_PATIENTS,
     LesionCase,
     LoadCase,
     check_confidence,
@@ -58,7 +58,7 @@ class HeldOutData:
             patients = len({case.participant for case in self.loads})
             reason = (
                 f"these weights were tested on {patients} held-out patients and "
-                f"{len(self.lesions)} lesions; {FEWEST_PATIENTS} patients are needed"
+                f"{len(self.lesions)} lesions; {MIN_PATIENTS} patients are needed"
             )
         auc = rank_auc(check_confidence(self.lesions))
         return Calibration(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
 from bids_msseg.calibration import calibration_path
 from bids_msseg.errors import DataError, NoInputError, UsageError
-from bids_msseg.evaluation.comparison import NO, seen_before
+from bids_msseg.evaluation.comparison import NO, in_initial_training_data
 from bids_msseg.training.data.cohort_cache import digest, prepare_cohort, read_images
 from bids_msseg.training.data.folds import Split, count_people, deal_folds, read_split
 
@@ -63,7 +63,7 @@ def open_context(
         (out / folder).mkdir(parents=True, exist_ok=True)
     loads = prepare_cohort(out, files, options.threads)
     split = _split(options, recipe, files, loads)
-    _check_folds(options.outer, split)
+    _check_folds(options.test_folds, split)
     # a later session of a patient that the weights have seen is not known to be unseen
     seen = set(seen_visits(out, files, begun.notes).values()) != {NO}
     if seen:
@@ -89,7 +89,7 @@ def _check_folds(asked: Sequence[int], split: Split) -> None:
     if unknown:
         raise UsageError(f"there is no fold {unknown[0]}", hint=f"there are {count}, from 0")
     if asked and count == 1:
-        raise UsageError("one participant cannot be held out", hint="leave --outer out")
+        raise UsageError("one participant cannot be held out", hint="leave --test-folds out")
 
 
 def keep_start(start: Path, out: Path) -> Path:
@@ -168,7 +168,7 @@ def seen_visits(
     if not notes:
         # a CNN-1 that was trained on synthetic images only
         return dict.fromkeys(visits, NO)
-    return {visit: seen_before(notes, visit, images.get(visit)) for visit in visits}
+    return {visit: in_initial_training_data(notes, visit, images.get(visit)) for visit in visits}
 
 
 def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from bids_msseg.training.data.cohort_cache import read_images
 from bids_msseg.training.loss_figure import draw_losses
 from bids_msseg.training.model_card import describe_data, model_card, score_table
 from bids_msseg.training.opening import open_context, seen_visits
-from bids_msseg.training.validation import FEWEST_FOLDS, validate
+from bids_msseg.training.validation import MIN_FOLDS, validate
 
 if TYPE_CHECKING:
     from bids_msseg.evaluation.labels import LabelledFiles
@@ -65,10 +65,10 @@ def train_cascade(
     context = replace(
         rank_zero_first(lambda: open_context(options, recipe, start, files)), engine=engine
     )
-    tests = tuple(sorted(set(options.outer))) or held_out_folds(context.split)
+    tests = tuple(sorted(set(options.test_folds))) or held_out_folds(context.split)
     LOGGER.info("training on %d visits, %d test folds", len(files), len(tests))
     run_in_order(
-        plan_stages(context.split, tests, release=not options.outer),
+        plan_stages(context.split, tests, release=not options.test_folds),
         partial(run_stage, context),
         jobs=options.jobs,
         threads=options.threads,
@@ -90,12 +90,12 @@ def _finish(
     start = context.networks()
     pairs = found.pairs(seen_visits(context.folder, files, start.notes))
     print(score_table(found.scores))
-    for fold in options.outer:
+    for fold in options.test_folds:
         target = context.folder / f"{options.name}-without-{fold}.safetensors"
         names = context.split.members(context.split.without(fold))
         write_cascade(context, fold, target, found.points[fold], _notes(context, names))
         LOGGER.info("weights that have not seen fold %d: %s", fold, target)
-    if options.outer:
+    if options.test_folds:
         return None
     improvement = assess_improvement(pairs) if pairs else None
     called = options.name
@@ -109,7 +109,7 @@ def _finish(
     sha256 = write_cascade(context, None, target, found.points[None], _notes(context, names))
     given = None if start.refinement is None else context.start
     known = calibrate(context.folder, files, target, given=given)
-    card = model_card(context, target, sha256, found, pairs, chosen=len(tests) >= FEWEST_FOLDS)
+    card = model_card(context, target, sha256, found, pairs, chosen=len(tests) >= MIN_FOLDS)
     data = describe_data(options.bids_dir, files)
     card = f"{card}\n{describe(known)}\n{data}".rstrip() + "\n"
     write_atomic(target.with_suffix(".md"), card)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("bids_msseg")
 CANDIDATE, CASCADE, BEFORE = "candidate net", "cascade", "before"
-FEWEST_FOLDS = 3
+MIN_FOLDS = 3
 """With fewer test folds the operating point is not chosen anew."""
 
 
@@ -127,7 +127,7 @@ def choose_points(
     from bids_msseg.training.protocol import read_refined
 
     threshold = context.recipe.candidate_threshold
-    if len(tests) < FEWEST_FOLDS:
+    if len(tests) < MIN_FOLDS:
         usual = replace(context.networks().point, candidate_threshold=threshold)
         return _keep_points(context, {**dict.fromkeys(tests, usual), None: usual})
     held = []

@@ -14,7 +14,7 @@ from typing import Any
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.workflow.plan import step_label, workflow_name
 from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 
@@ -76,7 +76,7 @@ class Watch:
     """Listens to nipype's status callback."""
 
     def __init__(
-        self, group: Sequence[Delivery], on_step: StepSeen | None, *, measure: bool
+        self, group: Sequence[DerivativesContext], on_step: StepSeen | None, *, measure: bool
     ) -> None:
         self._keys = {workflow_name(d): d.visit.key for d in group}
         self._on_step = on_step
@@ -192,6 +192,6 @@ def _quiet_nipype() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def visit_folder(execution: Execution, delivery: Delivery) -> Path:
+def visit_folder(execution: Execution, delivery: DerivativesContext) -> Path:
     """Return the folder of a visit's nodes."""
     return execution.work_dir / TOP / workflow_name(delivery)

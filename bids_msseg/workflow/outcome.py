@@ -14,13 +14,13 @@ from typing import Any
 from bids_msseg.bids.record import read_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, explained
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.workflow.execution import NO_JOB, TOP, Ended, Execution, Usage, visit_folder
 from bids_msseg.workflow.plan import workflow_name
 from bids_msseg.workflow.plugins import KILLED
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LEAST_ROOM = 2**20
+MIN_ROOM = 2**20
 """Bytes; with less on its disk a step that fails without a word failed for that."""
 
 
@@ -30,7 +30,7 @@ class Outcome:
 
     Attributes
     ----------
-    delivery : Delivery
+    delivery : DerivativesContext
     ok : bool
     seconds : float
         Wall time.
@@ -44,7 +44,7 @@ class Outcome:
     usage : tuple of Usage
     """
 
-    delivery: Delivery
+    delivery: DerivativesContext
     ok: bool
     seconds: float
     step: str = ""
@@ -75,7 +75,7 @@ class Failure:
 
 
 def find_outcome(
-    delivery: Delivery, execution: Execution, ended: Ended, crashes: set[Path]
+    delivery: DerivativesContext, execution: Execution, ended: Ended, crashes: set[Path]
 ) -> Outcome:
     """Look up how a visit ended: its record, which is written last of all, says whether well."""
     name, visit = workflow_name(delivery), delivery.visit
@@ -144,12 +144,12 @@ def _lack_of_room(ended: Ended, crash_files: Sequence[Path], execution: Executio
     texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
     named = [number for number in NO_ROOM if any(f"[Errno {number}]" in text for text in texts)]
     places = [place for place in (execution.work_dir, execution.out_dir) if place.is_dir()]
-    if not named and any(shutil.disk_usage(place).free < LEAST_ROOM for place in places):
+    if not named and any(shutil.disk_usage(place).free < MIN_ROOM for place in places):
         return errno.ENOSPC
     return named[0] if named else 0
 
 
-def remove_crash_files(crashes: set[Path], group: Sequence[Delivery]) -> None:
+def remove_crash_files(crashes: set[Path], group: Sequence[DerivativesContext]) -> None:
     """Remove the crash files of visits that a signal has stopped."""
     for delivery in group:
         for path in take_crash_files(crashes, workflow_name(delivery), delivery.visit.key):

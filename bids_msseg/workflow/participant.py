@@ -9,7 +9,7 @@ from nipype.pipeline.engine import Workflow
 
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.nodes.intermediate import stored_steps
 from bids_msseg.nodes.lesions import (
     Delineate,
@@ -38,12 +38,12 @@ from bids_msseg.workflow.plan import Settings, VisitPlan, workflow_name
 from bids_msseg.workflow.publish import deliver
 
 
-def init_visit_wf(*, delivery: Delivery, settings: Settings) -> Workflow:
+def init_visit_wf(*, delivery: DerivativesContext, settings: Settings) -> Workflow:
     """Build the whole workflow of one visit.
 
     Parameters
     ----------
-    delivery : Delivery
+    delivery : DerivativesContext
         The visit and where its results go.
     settings : Settings
 

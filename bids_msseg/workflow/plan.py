@@ -10,7 +10,7 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
 
@@ -104,7 +104,7 @@ def visit_workflow_name(visit: Visit) -> str:
     return visit.key.replace("-", "_").replace("+", "_plus_")
 
 
-def workflow_name(delivery: Delivery) -> str:
+def workflow_name(delivery: DerivativesContext) -> str:
     """Return the name of a visit's workflow; one that only cuts again has a folder of its own."""
     name = visit_workflow_name(delivery.visit)
     return name if delivery.intermediate is None else f"{name}_cut"
@@ -117,7 +117,7 @@ class VisitPlan:
     Attributes
     ----------
     workflow : Workflow
-    delivery : Delivery
+    delivery : DerivativesContext
     settings : Settings
     stored : frozenset of str
         Steps whose outputs are read from the delivery's archive of intermediate results.
@@ -127,7 +127,7 @@ class VisitPlan:
     """
 
     workflow: Workflow
-    delivery: Delivery
+    delivery: DerivativesContext
     settings: Settings
     stored: frozenset[str] = frozenset()
     steps: list[str] = field(default_factory=list)

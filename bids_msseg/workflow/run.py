@@ -15,7 +15,7 @@ from bids_msseg.bids.paths import logs_dir
 from bids_msseg.bids.record import BROKE_OFF, VisitRecord, write_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.workflow.execution import (
     TOP,
     Ended,
@@ -44,7 +44,7 @@ LOGGER = logging.getLogger("bids_msseg")
 
 
 def run_visits(
-    deliveries: Sequence[Delivery],
+    deliveries: Sequence[DerivativesContext],
     settings: Settings,
     execution: Execution,
     *,
@@ -54,7 +54,7 @@ def run_visits(
 
     Parameters
     ----------
-    deliveries : sequence of Delivery
+    deliveries : sequence of DerivativesContext
     settings : Settings
     execution : Execution
     on_step : callable, optional
@@ -137,7 +137,7 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
 
 
 def _run_group(
-    group: Sequence[Delivery],
+    group: Sequence[DerivativesContext],
     settings: Settings,
     execution: Execution,
     on_step: StepSeen | None,
@@ -169,7 +169,7 @@ def _run_group(
     return outcomes
 
 
-def _begin(delivery: Delivery, execution: Execution) -> None:
+def _begin(delivery: DerivativesContext, execution: Execution) -> None:
     """Mark a visit as begun: what an earlier run left is no longer what this one would leave."""
     (visit_folder(execution, delivery) / FAILURE_FILE).unlink(missing_ok=True)
     visit = delivery.visit

@@ -43,7 +43,7 @@ NAMES = {
     OTHER: "other supratentorial tissue",
 }
 OBSTACLE = 30.0
-LEAST_FLUID = 64
+MIN_FLUID = 64
 SURFACE_MM = {"cistern": 12.0, "cortex": 9.0}
 
 Point = tuple[float, float, float]
@@ -160,7 +160,7 @@ def ventricles(
     seeds = balls(VENTRICLES, 2, affine, shape) | balls(NARROW_VENTRICLES, 1, affine, shape)
     outer = (depth < SURFACE_MM["cistern"]) | balls(CISTERNS, 2, affine, shape)
     hollow = flood(tissue / 255, seeds, outer, upper)
-    return hollow & (255 - tissue > LEAST_FLUID), hollow
+    return hollow & (255 - tissue > MIN_FLUID), hollow
 
 
 def flood(

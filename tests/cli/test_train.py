@@ -57,7 +57,7 @@ def test_two_processes_train_each_network_together(
         port = str(probe.getsockname()[1])
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = [sys.executable, "-m", "bids_msseg.cli.train", str(labelled_cohort), str(out)]
-    command += ["--init", str(toy_cascade), "--recipe", str(recipe), "--outer", "0"]
+    command += ["--init", str(toy_cascade), "--recipe", str(recipe), "--test-folds", "0"]
     both = [
         subprocess.Popen(
             command,
@@ -116,7 +116,7 @@ def test_the_preset_is_handed_what_was_asked_for(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--init", "cascade"), ("--label-maps", "x"), ("--lesion-bank", "x"), ("--outer", "0")],
+    [("--init", "cascade"), ("--label-maps", "x"), ("--lesion-bank", "x"), ("--test-folds", "0")],
 )
 def test_what_means_nothing_with_a_preset_is_refused(
     option: str, value: str, tmp_path: Path, capsys

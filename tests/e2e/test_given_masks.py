@@ -112,7 +112,7 @@ def test_nothing_of_a_probability_is_left(drawn: Drawn, visit: str) -> None:
     table = rows(Path(f"{stem}_desc-lesions_stats.tsv"))
     assert [row["status"] for row in table] == ["kept"] * 3
     for row in table:
-        unknown = ("p_candidate", "p_refined", "p_lesion", "confidence")
+        unknown = ("p_cnn1", "p_final", "p_cnn2_lesion", "confidence")
         assert {row[name] for name in unknown} == {"n/a"}
         assert row["region"] != "n/a"
     found = record(drawn.out, visit.replace("/", "_"))

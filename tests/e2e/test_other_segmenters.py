@@ -140,8 +140,8 @@ def test_there_is_no_anatomy_and_a_note_says_so(place: Place, key: str) -> None:
     with table.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     for row in rows:
-        assert {row[name] for name in ("p_candidate", "p_lesion", "confidence")} == {"n/a"}
-        assert 0.5 <= float(row["p_refined"]) <= 0.75 or row["status"] == "rejected"
+        assert {row[name] for name in ("p_cnn1", "p_cnn2_lesion", "confidence")} == {"n/a"}
+        assert 0.5 <= float(row["p_final"]) <= 0.75 or row["status"] == "rejected"
 
 
 def test_the_program_is_named_and_cited(place: Place) -> None:

@@ -14,7 +14,7 @@ from bids_msseg.evaluation.comparison import (
     assess_improvement,
     comparison_rows,
     comparison_table,
-    seen_before,
+    in_initial_training_data,
 )
 from bids_msseg.evaluation.scoring import Score
 
@@ -120,7 +120,13 @@ def test_the_table_has_before_beside_after() -> None:
 
 def test_rows_have_the_columns() -> None:
     columns, rows = comparison_rows(_pairs((0.5, 0.75)))
-    assert columns[:5] == ("visit", "site", "seen_before", "dice_before", "dice_after")
+    assert columns[:5] == (
+        "visit",
+        "site",
+        "in_initial_training_data",
+        "dice_before",
+        "dice_after",
+    )
     assert set(rows[0]) == set(columns)
     assert (rows[0]["dice_before"], rows[0]["dice_after"]) == (0.5, 0.75)
 
@@ -145,4 +151,4 @@ def test_rows_have_the_columns() -> None:
     ],
 )
 def test_weights_say_whom_they_have_seen(notes: dict, answer: str) -> None:
-    assert seen_before(notes, "sub-1", "mine") == answer
+    assert in_initial_training_data(notes, "sub-1", "mine") == answer

@@ -94,9 +94,9 @@ def test_every_visit_with_two_raters_is_fused(
 
 def test_tables_and_their_dictionaries(rated: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    machine = tmp_path / "net 1"
-    _mask(machine, "sub-01/ses-1", "", _lesions(9, 0))
-    assert _run(rated, out, "--machine", machine) == ExitCode.SUCCESS
+    algorithm = tmp_path / "net 1"
+    _mask(algorithm, "sub-01/ses-1", "", _lesions(9, 0))
+    assert _run(rated, out, "--algorithm", algorithm) == ExitCode.SUCCESS
     raters, left_out = (_rows(out / f"group_{n}.tsv") for n in ("raters", "leaveoneout"))
     for name, rows, columns in (
         ("raters", raters, RATER_COLUMNS),
@@ -114,7 +114,7 @@ def test_tables_and_their_dictionaries(rated: Path, tmp_path: Path) -> None:
         estimated = [row["estimated_sensitivity"] for row in rows]
         assert (estimated == ["n/a"] * 4) == (method == "majority")
     assert {row["dice"] for row in raters if row["participant_id"] == "sub-02"} == {"n/a"}
-    made = [row for row in left_out if row["kind"] == "machine"]
+    made = [row for row in left_out if row["kind"] == "algorithm"]
     assert {row["judged"] for row in made} == {"net-1"}
     assert {row["visit"] for row in made} == {"sub-01_ses-1"}
     assert [row["left_out"] for row in made if row["consensus"] == "staple"] == [
@@ -226,7 +226,7 @@ def test_a_margin_is_told(rated: Path, tmp_path: Path) -> None:
         (["{raw}", "{other}"], ExitCode.USAGE, "holds another dataset"),
         (["{raw}", "{out}", "--space", "T1w"], ExitCode.NO_INPUT, "two raters"),
         (["{raw}", "{out}", "--raters", "rater1"], ExitCode.NO_INPUT, "two raters"),
-        (["{raw}", "{out}", "--machine", "{none}"], ExitCode.NO_INPUT, "no folder"),
+        (["{raw}", "{out}", "--algorithm", "{none}"], ExitCode.NO_INPUT, "no folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

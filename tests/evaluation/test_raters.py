@@ -159,7 +159,7 @@ def test_values_of_raters_are_chosen_and_those_of_machines_are_not(
     mask = np.zeros((4, 1, 1), np.uint8)
     mask[:, 0, 0] = (0, 1, 5, 7)
     paths = [_write(tmp_path / f"{name}.nii.gz", mask) for name in ("rater", "machine")]
-    (rater, machine), _ = read_masks(paths[:1], values=wanted, machines=paths[1:])
+    (rater, machine), _ = read_masks(paths[:1], values=wanted, algorithms=paths[1:])
     assert np.flatnonzero(rater).tolist() == drawn
     assert np.flatnonzero(machine).tolist() == [1, 2, 3]
 

@@ -88,7 +88,7 @@ def test_an_added_lesion_is_new() -> None:
     volume = float(ball(*FRESH).sum())
     assert (row.before_mm3, row.after_mm3, row.gained_mm3) == (0, volume, volume)
     assert (row.lesions_before, row.index) == ((), 1)
-    assert row.flair_change > 5
+    assert row.flair_change_sd > 5
     assert row.centre == pytest.approx(FRESH[0])
     assert np.array_equal(found.codes == Code.NEW, ball(*FRESH))
 
@@ -97,7 +97,7 @@ def test_a_removed_lesion_is_resolved() -> None:
     found = compare_lesions(visit(*OLD, FRESH, seed=1), visit(*OLD, seed=2), BRAIN)
     row = only(found, "resolved")
     assert (row.lesions_after, row.after_mm3) == ((), 0)
-    assert row.flair_change < -5
+    assert row.flair_change_sd < -5
     assert np.array_equal(found.codes == Code.RESOLVED, ball(*FRESH))
     counts = count_changes(found.rows)
     assert counts["resolved"].before_ml == pytest.approx(ball(*FRESH).sum() / 1000)
@@ -112,7 +112,7 @@ def test_a_grown_lesion_is_enlarging_by_what_was_added() -> None:
     row = only(found, "enlarging")
     added = ball(centre, radius + 2) & ~ball(centre, radius) & BRAIN
     assert row.change_mm3 == added.sum()
-    assert row.limit_mm3 < row.change_mm3
+    assert row.smallest_detectable_change_mm3 < row.change_mm3
     assert 0.8 * added.sum() <= row.gained_mm3 <= added.sum()
     assert not (found.codes == Code.GAINED)[~added].any()
 
@@ -169,7 +169,7 @@ def test_a_part_of_a_large_lesion_can_be_new() -> None:
     found = compare_lesions(visit(large, seed=1), visit(large, bud, seed=2), BRAIN, rule=rule)
     row = only(found, "enlarging")
     assert row.reason == "a part of it is new"
-    assert row.change_mm3 < row.limit_mm3
+    assert row.change_mm3 < row.smallest_detectable_change_mm3
     fresh = ball(*bud) & ~ball(*large)
     assert np.mean((found.codes == Code.GAINED)[fresh]) > 0.8
 
@@ -248,5 +248,5 @@ def test_exchanging_the_visits_mirrors_every_verdict(
         assert other.change_mm3 == -row.change_mm3
         assert (other.gained_mm3, other.lost_mm3) == (row.lost_mm3, row.gained_mm3)
         if row.before_mm3 != row.after_mm3:
-            assert other.flair_change == pytest.approx(-row.flair_change, abs=1e-3)
+            assert other.flair_change_sd == pytest.approx(-row.flair_change_sd, abs=1e-3)
     assert np.array_equal(there.codes == Code.NEW, back.codes == Code.RESOLVED)

@@ -77,7 +77,9 @@ def test_the_border_moves_by_the_volume_over_the_surface() -> None:
         math.sqrt((10 * 0.25**2 + (1.4826 * moved) ** 2) / 11)
     )
     row = only(found)
-    assert row.limit_mm3 == pytest.approx(1.96 * found.border_sd_mm * sum(faces) / 2)
+    assert row.smallest_detectable_change_mm3 == pytest.approx(
+        1.96 * found.border_sd_mm * sum(faces) / 2
+    )
 
 
 def test_flair_of_a_lesion_that_grew_is_measured_where_it_grew() -> None:
@@ -88,7 +90,7 @@ def test_flair_of_a_lesion_that_grew_is_measured_where_it_grew() -> None:
         row = only(compare_lesions(one, two, INSIDE))
         part = bigger & ~OLD
         expected = evidence.change[part].mean() / evidence.noise[part].mean()
-        assert row.flair_change == pytest.approx(sign * expected, rel=1e-4)
+        assert row.flair_change_sd == pytest.approx(sign * expected, rel=1e-4)
 
 
 def test_probabilities_are_means_over_both_places() -> None:
@@ -103,7 +105,7 @@ def test_probabilities_are_means_over_both_places() -> None:
 @pytest.mark.parametrize(("factor", "fate"), [(0.9, "new"), (1.1, "unclear")])
 def test_evidence_has_to_reach_its_limit(factor: float, fate: str) -> None:
     first, second = visit(), visit(FRESH, seed=2)
-    score = only(compare_lesions(first, second, INSIDE)).flair_change
+    score = only(compare_lesions(first, second, INSIDE)).flair_change_sd
     rule = ChangeRule(evidence=factor * score)
     assert only(compare_lesions(first, second, INSIDE, rule=rule)).change == fate
 
@@ -112,7 +114,7 @@ def test_evidence_has_to_reach_its_limit(factor: float, fate: str) -> None:
 def test_a_new_lesion_may_have_just_the_least_volume(least: float, fate: str) -> None:
     rule = ChangeRule(least_mm3=least)
     row = only(compare_lesions(visit(), visit(FRESH, seed=2), INSIDE, rule=rule))
-    assert (row.change, row.limit_mm3) == (fate, least)
+    assert (row.change, row.smallest_detectable_change_mm3) == (fate, least)
 
 
 @pytest.mark.parametrize(("seen", "fate"), [(2, "new"), (1, "unclear")])
@@ -179,7 +181,7 @@ def test_a_volume_without_flair_is_told_of() -> None:
     first = visit(OLD)
     same = replace(first, labels=wide.astype(np.int32), volumes_mm3={1: 250.0})
     row = only(compare_lesions(first, same, INSIDE, rule=SURE))
-    assert abs(row.change_mm3) > row.limit_mm3
+    assert abs(row.change_mm3) > row.smallest_detectable_change_mm3
     assert (row.change, row.reason) == ("stable", "FLAIR has not changed beyond its noise")
 
 

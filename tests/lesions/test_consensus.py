@@ -168,9 +168,9 @@ def test_each_is_compared_with_the_others() -> None:
 def test_a_machine_is_compared_and_has_no_vote() -> None:
     raters = dict(zip("abc", _raters(3), strict=True))
     alone = leave_one_out(raters, SPACING)
-    rows = leave_one_out(raters, SPACING, machines={"net": _block(2, 2, 2)})
-    assert [row for row in rows if not row.machine] == alone
-    made = [row for row in rows if row.machine]
+    rows = leave_one_out(raters, SPACING, algorithms={"net": _block(2, 2, 2)})
+    assert [row for row in rows if not row.algorithm] == alone
+    made = [row for row in rows if row.algorithm]
     assert {(row.left_out, row.n_raters) for row in made} == {
         ("a", 2), ("b", 2), ("c", 2), (None, 3),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.lesions.filling import BORDER_MM, MOST_NOISE_SD, fill_lesions
+from bids_msseg.lesions.filling import BORDER_MM, MAX_NOISE_SD, fill_lesions
 from bids_msseg.lesions.regions import near
 
 Image = NDArray[np.float32]
@@ -267,7 +267,7 @@ def test_values_stay_near_those_of_white_matter(
     low, high = float(image[around].min()), float(image[around].max())
     smooth = fill_lesions(image, lesion, white, spacing, texture=0)
     noisy = fill_lesions(image, lesion, white, spacing)
-    most = MOST_NOISE_SD * (high - low)
+    most = MAX_NOISE_SD * (high - low)
     for filled, margin in ((smooth, 0.0), (noisy, most)):
         assert filled[lesion].min() >= low - margin - 0.01
         assert filled[lesion].max() <= high + margin + 0.01

@@ -62,11 +62,11 @@ class TestLesionTable:
         candidate[2:4] = 0.8
         candidate[9] = 0.3
         rows = lesion_table(
-            labels, TILTED, p_candidate=candidate, p_refined=candidate / 2, p_lesion=[0.9, 0.1]
+            labels, TILTED, p_cnn1=candidate, p_final=candidate / 2, p_cnn2_lesion=[0.9, 0.1]
         )
-        assert [row.p_candidate for row in rows] == pytest.approx([0.4, 0.3])
-        assert [row.p_refined for row in rows] == pytest.approx([0.2, 0.15])
-        assert [row.p_lesion for row in rows] == [0.9, 0.1]
+        assert [row.p_cnn1 for row in rows] == pytest.approx([0.4, 0.3])
+        assert [row.p_final for row in rows] == pytest.approx([0.2, 0.15])
+        assert [row.p_cnn2_lesion for row in rows] == [0.9, 0.1]
 
     def test_regions(self, labels: NDArray[np.int32]) -> None:
         places = np.full(labels.shape, Region.DEEP_WHITE_MATTER, np.int8)
@@ -79,9 +79,9 @@ class TestLesionTable:
 
     def test_what_is_not_given_is_missing(self, labels: NDArray[np.int32]) -> None:
         row = lesion_table(labels, TILTED)[0]
-        assert (row.centroid_template, row.p_lesion) == (None, None)
+        assert (row.centroid_template, row.p_cnn2_lesion) == (None, None)
         assert (row.region, row.status, row.reason) == ("n/a", "kept", "")
-        assert all(math.isnan(value) for value in (row.p_candidate, row.p_refined, *row.shares))
+        assert all(math.isnan(value) for value in (row.p_cnn1, row.p_final, *row.shares))
 
     def test_reasons_of_the_rejected(self, labels: NDArray[np.int32]) -> None:
         rows = lesion_table(
@@ -97,20 +97,20 @@ class TestLesionTable:
         rows = lesion_table(
             labels,
             TILTED,
-            p_lesion=[0.1, 0.2, 0.3, 0.4, 0.5],
+            p_cnn2_lesion=[0.1, 0.2, 0.3, 0.4, 0.5],
             region_map=np.ones(labels.shape, int),
             reasons={5: "size"},
         )
-        assert [(row.index, row.p_lesion, row.reason) for row in rows] == [
+        assert [(row.index, row.p_cnn2_lesion, row.reason) for row in rows] == [
             (1, 0.1, ""),
             (5, 0.5, "size"),
         ]
 
     def test_no_lesion(self) -> None:
         empty = np.zeros((3, 3, 3), np.int32)
-        assert lesion_table(empty, TILTED, p_candidate=np.zeros((3, 3, 3))) == ()
+        assert lesion_table(empty, TILTED, p_cnn1=np.zeros((3, 3, 3))) == ()
 
-    @pytest.mark.parametrize("name", ["p_candidate", "p_refined", "region_map"])
+    @pytest.mark.parametrize("name", ["p_cnn1", "p_final", "region_map"])
     def test_other_grid(self, labels: NDArray[np.int32], name: str) -> None:
         with pytest.raises(ValueError, match="differ in grid"):
             lesion_table(labels, TILTED, **{name: np.zeros((3, 3, 3), int)})
@@ -118,21 +118,21 @@ class TestLesionTable:
     @given(LABELS)
     def test_agrees_with_scipy(self, labels: NDArray[np.int32]) -> None:
         image = np.random.default_rng(0).random(labels.shape)
-        rows = lesion_table(labels, TILTED, p_refined=image)
+        rows = lesion_table(labels, TILTED, p_final=image)
         index = [row.index for row in rows]
         assert index == [value for value in np.unique(labels).tolist() if value]
         centres = np.reshape(ndimage.center_of_mass(labels > 0, labels, index), (-1, 3))
         assert np.allclose(
             np.reshape([row.centroid for row in rows], (-1, 3)), apply_affine(TILTED, centres)
         )
-        assert np.allclose([row.p_refined for row in rows], ndimage.mean(image, labels, index))
+        assert np.allclose([row.p_final for row in rows], ndimage.mean(image, labels, index))
 
     @given(LABELS)
     def test_memory_order_changes_nothing(self, labels: NDArray[np.int32]) -> None:
         image = np.random.default_rng(0).random(labels.shape)
-        assert lesion_table(labels, np.eye(4), p_refined=image).__repr__() == (
+        assert lesion_table(labels, np.eye(4), p_final=image).__repr__() == (
             lesion_table(
-                np.asfortranarray(labels), np.eye(4), p_refined=np.asfortranarray(image)
+                np.asfortranarray(labels), np.eye(4), p_final=np.asfortranarray(image)
             ).__repr__()
         )
 
@@ -183,9 +183,9 @@ class TestTable:
         n_voxels=28,
         centroid=(-12.3456, 0.0, 7.0),
         centroid_template=None,
-        p_candidate=0.87654,
-        p_refined=float("nan"),
-        p_lesion=None,
+        p_cnn1=0.87654,
+        p_final=float("nan"),
+        p_cnn2_lesion=None,
         region="juxtacortical",
         shares=(0.0, 0.25, 0.0, 0.75),
         status="kept",
@@ -204,9 +204,9 @@ class TestTable:
                 "centroid_template_x": "n/a",
                 "centroid_template_y": "n/a",
                 "centroid_template_z": "n/a",
-                "p_candidate": "0.8765",
-                "p_refined": "n/a",
-                "p_lesion": "n/a",
+                "p_cnn1": "0.8765",
+                "p_final": "n/a",
+                "p_cnn2_lesion": "n/a",
                 "region": "juxtacortical",
                 "share_periventricular": "0.000",
                 "share_juxtacortical": "0.250",
@@ -215,7 +215,7 @@ class TestTable:
                 "status": "kept",
                 "reason": "n/a",
                 "confidence": "n/a",
-                "visit_quality": "n/a",
+                "image_quality": "n/a",
             }
         ]
 
@@ -232,8 +232,8 @@ class TestTable:
         assert entries["centroid_template_x"]["Units"] == "mm"
         assert set(entries["region"]["Levels"]) == {region.label for region in Region}
         assert set(entries["status"]["Levels"]) == {"kept", "rejected"}
-        assert set(entries["visit_quality"]["Levels"]) == {"ok", "flagged"}
-        assert "Units" not in entries["p_lesion"]
+        assert set(entries["image_quality"]["Levels"]) == {"ok", "flagged"}
+        assert "Units" not in entries["p_cnn2_lesion"]
 
     def test_no_rows(self) -> None:
         assert rows_to_table([]) == []
@@ -244,7 +244,7 @@ def test_five_hundred_lesions_have_a_row_each() -> None:
     noise = ndimage.gaussian_filter(rng.standard_normal((320, 320, 48)).astype(np.float32), 2)
     labels = label_lesions(noise > np.quantile(noise, 0.997), voxel_volume=2.0, min_volume=3)
     places = rng.integers(1, 5, labels.shape, np.int8)
-    rows = lesion_table(labels, TILTED, p_candidate=noise, p_refined=noise, region_map=places)
+    rows = lesion_table(labels, TILTED, p_cnn1=noise, p_final=noise, region_map=places)
     assert len(rows) == labels.max() > 500
     voxel = abs(np.linalg.det(TILTED[:3, :3]))
     assert sum(row.volume_mm3 for row in rows) == pytest.approx((labels > 0).sum() * voxel)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, Judged, size_level, stratify
+from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, AssessedLesion, size_level, stratify
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,12 @@ def test_a_volume_on_an_edge_belongs_to_the_larger_class(volume: float, level: s
 
 def test_true_and_predicted_lesions_are_sorted_by_their_own_class() -> None:
     lesions = [
-        Judged("a", True, "<10", False),
-        Judged("a", True, "10-100", True),
-        Judged("b", True, "10-100", False),
-        Judged("b", False, "10-100", True),
-        Judged("b", False, ">1000", False),
-        Judged("b", False, "elsewhere", True),
+        AssessedLesion("a", True, "<10", False),
+        AssessedLesion("a", True, "10-100", True),
+        AssessedLesion("b", True, "10-100", False),
+        AssessedLesion("b", False, "10-100", True),
+        AssessedLesion("b", False, ">1000", False),
+        AssessedLesion("b", False, "elsewhere", True),
     ]
     small, middle, none, large = stratify(lesions, SIZE_LEVELS)
     assert (small.n_manual, small.n_found, small.n_auto, small.f1) == (1, 0, 0, 0.0)
@@ -44,9 +44,9 @@ def test_true_and_predicted_lesions_are_sorted_by_their_own_class() -> None:
 
 
 def test_an_interval_needs_five_patients_with_such_a_lesion() -> None:
-    lesions = [Judged(name, True, "<10", name < "c") for name in "abcd"]
+    lesions = [AssessedLesion(name, True, "<10", name < "c") for name in "abcd"]
     assert not stratify(lesions, ["<10"])[0].sensitivity.has_interval
-    lesions += [Judged("e", True, "<10", True)] * 3
+    lesions += [AssessedLesion("e", True, "<10", True)] * 3
     found = stratify(lesions, ["<10"])[0].sensitivity
     assert found.mean == pytest.approx(5 / 7)
     assert 0 <= found.low < found.mean < found.high <= 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from bids_msseg.bids.derivatives import Extras
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 
 BIDS = Path("/bids")
 VISIT = Visit(
@@ -19,7 +19,7 @@ VISIT = Visit(
     exclude_masks=(Path("/infarct/a.nii.gz"), Path("/infarct/b.nii.gz")),
 )
 NAMED = {"drawn": Path("/masks"), "infarct": Path("/infarct")}
-GIVEN = Delivery(VISIT, Path("/out"), BIDS, None, 0.1, 0.5, 3.0, derivatives=NAMED)
+GIVEN = DerivativesContext(VISIT, Path("/out"), BIDS, None, 0.1, 0.5, 3.0, derivatives=NAMED)
 
 
 def test_a_given_mask_and_masks_that_are_excluded_are_sources() -> None:

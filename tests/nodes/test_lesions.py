@@ -130,8 +130,8 @@ def test_rows_account_for_every_candidate(
         assert lesions[inside].any() != refused[inside].all()
     np.testing.assert_allclose(kept[0]["centroid"], BLOBS[0][0], atol=0.6)
     # the grids are half a voxel apart, so that means hold some of what lies outside
-    assert 0.6 < kept[0]["p_candidate"] < 0.8 + 1e-6
-    assert 0.7 < kept[0]["p_lesion"] < 0.95 + 1e-6
+    assert 0.6 < kept[0]["p_cnn1"] < 0.8 + 1e-6
+    assert 0.7 < kept[0]["p_cnn2_lesion"] < 0.95 + 1e-6
 
 
 def test_what_is_rejected_is_a_candidate_whatever_interpolation_does(
@@ -296,7 +296,7 @@ def test_a_lesion_outside_the_brain_is_rejected_with_that_reason(
     assert [row["status"] for row in gone] == ["rejected"]
     np.testing.assert_allclose(gone[0]["centroid"], centre, atol=0.6)
     # what the nets said of it stays in its row
-    assert gone[0]["p_refined"] > 0.5
+    assert gone[0]["p_final"] > 0.5
     assert sum(row["status"] == "kept" for row in rows) == 2
     there = balls(grid.shape, grid.affine, (centre, radius - 1.5))
     assert (read(found.rejected_file) > 0)[there].all()

@@ -16,25 +16,27 @@ from bids_msseg.bids.paths import figure_path, lesion_roi_path
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 LEFT_OUT = [(), ("T1w",), ("T2w",), ("T1w", "T2w")]
 
 
 @pytest.fixture
-def delivery(tmp_path: Path) -> Delivery:
+def delivery(tmp_path: Path) -> DerivativesContext:
     paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in ("FLAIR", "T1w", "T2w")}
     for path in paths.values():
         nib.save(nib.Nifti1Image(np.ones((6, 6, 6), np.int16), np.eye(4)), path)
     visit = Visit("01", None, paths["FLAIR"], t1w=paths["T1w"], t2w=paths["T2w"])
     model = ModelUse("m", "1", "0" * 64)
-    return Delivery(visit, tmp_path / "out", tmp_path, model, 0.1, 0.4, 5.0, methods="as planned")
+    return DerivativesContext(
+        visit, tmp_path / "out", tmp_path, model, 0.1, 0.4, 5.0, methods="as planned"
+    )
 
 
 @pytest.mark.parametrize("left_out", LEFT_OUT)
 def test_what_was_left_out_is_no_source_of_anything(
-    delivery: Delivery, left_out: tuple[str, ...]
+    delivery: DerivativesContext, left_out: tuple[str, ...]
 ) -> None:
     used = delivery.without(left_out)
     expected = [name for name in ("FLAIR", "T1w", "T2w") if name not in left_out]
@@ -46,7 +48,9 @@ def test_what_was_left_out_is_no_source_of_anything(
 
 
 @pytest.mark.parametrize("left_out", LEFT_OUT)
-def test_the_record_has_it_as_not_used(delivery: Delivery, left_out: tuple[str, ...]) -> None:
+def test_the_record_has_it_as_not_used(
+    delivery: DerivativesContext, left_out: tuple[str, ...]
+) -> None:
     used = delivery.without(left_out)
     for name, path in delivery.visit.contrasts.items():
         use = outputs._use(used, name, path)
@@ -86,7 +90,9 @@ def test_the_record_lists_the_pictures(entities: dict[str, str], labels: tuple[s
     assert outputs._drawn(map(str, paths)) == labels
 
 
-def test_one_table_holds_the_regions_of_all_atlases(delivery: Delivery, tmp_path: Path) -> None:
+def test_one_table_holds_the_regions_of_all_atlases(
+    delivery: DerivativesContext, tmp_path: Path
+) -> None:
     files = []
     for name in ("a", "b"):
         row = {"atlas": name, "label": 1, "name": "left", "region_ml": float("nan")}
@@ -110,7 +116,7 @@ def test_one_table_holds_the_regions_of_all_atlases(delivery: Delivery, tmp_path
 
 @pytest.mark.parametrize("left_out", [(), ("T1w",)])
 def test_filled_images_are_described_as_what_they_were_made_of(
-    delivery: Delivery, tmp_path: Path, left_out: tuple[str, ...]
+    delivery: DerivativesContext, tmp_path: Path, left_out: tuple[str, ...]
 ) -> None:
     visit = replace(delivery.visit, metadata={"T1w": {"SkullStripped": True}})
     asked = replace(delivery, visit=visit, extras=Extras(filled=True)).without(left_out)
@@ -135,7 +141,7 @@ def test_filled_images_are_described_as_what_they_were_made_of(
     assert len(list(asked.out_dir.rglob("*filled*.nii.gz"))) == len(kept)
 
 
-def test_masks_say_whose_grid_they_have(delivery: Delivery, tmp_path: Path) -> None:
+def test_masks_say_whose_grid_they_have(delivery: DerivativesContext, tmp_path: Path) -> None:
     """A file outside of all datasets is named without its folder."""
     inside, outside = tmp_path / "sub-01_qsm.nii.gz", tmp_path.parent / "b 0.nii.gz"
     grids = (OutputSpace("qsm", None, str(inside), "T1w"), OutputSpace("b0", None, str(outside)))
@@ -161,7 +167,7 @@ def test_masks_say_whose_grid_they_have(delivery: Delivery, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("left_out", [(), ("T1w",)])
 def test_the_mask_for_fmriprep(
-    delivery: Delivery, tmp_path: Path, left_out: tuple[str, ...]
+    delivery: DerivativesContext, tmp_path: Path, left_out: tuple[str, ...]
 ) -> None:
     asked = replace(delivery, extras=Extras(roi=True)).without(left_out)
     mask = tmp_path / "mask.nii.gz"

@@ -16,7 +16,7 @@ from bids_msseg.imaging.quality_measures import measure_visit
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
 from bids_msseg.lesions.confidence.uncertainty import ConfidenceModel, LoadModel
 from bids_msseg.models.weights import read_header
-from bids_msseg.nodes.quality import CheckImages, EstimateLoad, VisitJudgement
+from bids_msseg.nodes.quality import CheckImages, EstimateLoad, VisitQuality
 
 Run = Callable[..., Any]
 
@@ -91,8 +91,8 @@ def found(save: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
     data = np.zeros((6, 6, 6), np.float32)
     data[:2, :2, :2] = 0.9
     rows = [
-        {"index": 1, "status": "kept", "p_refined": 0.9},
-        {"index": 1, "status": "rejected", "p_refined": 0.2},
+        {"index": 1, "status": "kept", "p_final": 0.9},
+        {"index": 1, "status": "rejected", "p_final": 0.2},
     ]
     table = tmp_path / "table.json"
     table.write_text(json.dumps(rows))
@@ -136,7 +136,7 @@ def test_a_judgement_marks_the_record(tmp_path: Path) -> None:
     quality, estimate = tmp_path / "q.json", tmp_path / "e.json"
     quality.write_text(json.dumps({"measures": {"brain_ml": 1.5}, "faults": ["noisy"]}))
     estimate.write_text(json.dumps({"expected_ml": 2.0, "low_ml": 1.0, "high_ml": 3.0}))
-    judged = VisitJudgement.read(str(quality), str(estimate))
+    judged = VisitQuality.read(str(quality), str(estimate))
     record = judged.mark(VisitRecord("01", None, "sub-01", "ok"))
     assert (judged.quality, record.quality) == ("flagged", "flagged")
     again = VisitRecord.from_dict(json.loads(json.dumps(record.to_dict())))
@@ -145,7 +145,7 @@ def test_a_judgement_marks_the_record(tmp_path: Path) -> None:
     assert again.load_interval_note == ""
     estimate.write_text(json.dumps({"reason": "unknown"}))
     quality.write_text(json.dumps({"measures": {}, "faults": []}))
-    judged = VisitJudgement.read(str(quality), str(estimate))
+    judged = VisitQuality.read(str(quality), str(estimate))
     assert (judged.quality, judged.interval_ml, judged.reason) == ("ok", None, "unknown")
     assert VisitRecord("01", None, "sub-01", "failed").quality == "n/a"
 
@@ -183,7 +183,7 @@ def test_a_load_outside_its_interval_is_said_in_the_record(
     files = [tmp_path / name for name in ("q.json", "e.json")]
     for path, content in zip(files, ({"measures": {}, "faults": []}, estimate), strict=True):
         path.write_text(json.dumps(content))
-    judged = VisitJudgement.read(*map(str, files))
+    judged = VisitQuality.read(*map(str, files))
     record = judged.mark(VisitRecord("01", None, "sub-01", "ok", lesion_load_ml=load))
     assert (f"believe the {believed}" in record.load_interval_note) == bool(believed)
     assert bool(record.load_interval_note) == bool(believed)

@@ -104,8 +104,8 @@ def test_lesions_of_a_mask_have_places_and_no_probabilities(grid: Grid) -> None:
     assert (small.status, small.reason, small.n_voxels) == ("rejected", "size", 1)
     assert kept.centroid == pytest.approx((-3.0, 1.5, 4.5))
     for row in found.rows:
-        assert np.isnan([row.p_candidate, row.p_refined]).all()
-        assert row.p_lesion is None
+        assert np.isnan([row.p_cnn1, row.p_final]).all()
+        assert row.p_cnn2_lesion is None
         assert row.region != "n/a"
     assert int(found.maps["mask"].sum()) == 8
     whole = describe_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=0.0)

@@ -63,9 +63,9 @@ def test_a_probability_is_enough(grid: Grid) -> None:
     kept = [row for row in found.rows if row.status == "kept"]
     assert len(kept) == found.maps["labels"].max() == 2
     for row in kept:
-        assert math.isnan(row.p_candidate)
-        assert row.p_lesion is None
-        assert row.p_refined >= 0.5
+        assert math.isnan(row.p_cnn1)
+        assert row.p_cnn2_lesion is None
+        assert row.p_final >= 0.5
     assert (found.maps["mask"] <= found.maps["candidates"]).all()
     # the one outside the brain
     assert found.maps["rejected"].max() == 1
@@ -129,7 +129,7 @@ def test_what_an_exclusion_mask_holds_is_taken_out(grid: Grid, excluded: np.ndar
     told = [(row.status, row.reason) for row in found.rows]
     assert told == [("kept", ""), ("rejected", "excluded"), ("rejected", "extracerebral")]
     # what the nets said of it stays in its row
-    assert found.rows[1].p_refined > 0.5
+    assert found.rows[1].p_final > 0.5
     for name in ("mask", "probseg"):
         np.testing.assert_array_equal(found.maps[name], np.where(excluded, 0, plain.maps[name]))
     np.testing.assert_array_equal(found.maps["candidates"], plain.maps["candidates"])

@@ -13,7 +13,7 @@ from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.record import write_record
 from bids_msseg.bids.sidecars import atlas_dictionary
 from bids_msseg.reports.atlas import (
-    MOST_REGIONS,
+    MAX_REGIONS,
     atlas_rows,
     group_atlas_dictionary,
     view_atlases,
@@ -71,7 +71,7 @@ def test_the_page_lists_the_regions_with_the_largest_load(leave: Leave, tmp_path
     regions = [("a", label, f"region {label}", float(label), 0.1) for label in range(1, 50)]
     (view,) = view_atlases(atlas_rows(tmp_path, [leave("01", *regions)]))
     assert view.regions == 49
-    assert len(view.rows) == MOST_REGIONS
+    assert len(view.rows) == MAX_REGIONS
     assert view.rows[0][0] == "region 49"
 
 

@@ -36,7 +36,7 @@ TRUST = [
     "quality_reasons",
     "training_distance",
     "flair_noise",
-    "brain_cut_cm2",
+    "brain_at_fov_edge_cm2",
 ]
 CHANGES = [
     "visit_number",
@@ -373,8 +373,8 @@ def test_qc_corrects_loads_and_leaves_visits_out(
     assert (first["lesion_load_ml"], first["qc_lesion_load_ml"]) == ("12.5", "12.475")
     assert (first["lesion_count"], first["qc_lesion_count"]) == ("31", "31")
     assert (first["qc_rejected_count"], first["qc_restored_count"]) == ("1", "1")
-    assert (first["qc_verdict"], first["qc_rater"]) == ("accept", "AB")
-    assert (last["qc_verdict"], last["lesion_load_ml"]) == ("reject", "12.5")
+    assert (first["qc_rating"], first["qc_rater"]) == ("accept", "AB")
+    assert (last["qc_rating"], last["lesion_load_ml"]) == ("reject", "12.5")
     assert (last["qc_lesion_load_ml"], last["qc_lesion_count"]) == ("n/a", "n/a")
     assert set(first) == set(json.loads(files.json.read_text()))
     page = read_page(files.html)

@@ -22,7 +22,7 @@ from .test_viewer import shots as shots
 VISITS = 5000
 FAILED = VISITS // 100
 FLAGGED = VISITS // 5
-MOST_ELEMENTS = 4000
+MAX_ELEMENTS = 4000
 PICTURE = "sub-0001/figures/sub-0001_ses-1_desc-lesions_FLAIR.png"
 
 
@@ -70,7 +70,7 @@ def test_it_shows_one_page_of_rows_and_few_elements(
 ) -> None:
     assert keys(page) == [record.key for record in records[:100]]
     assert shown(page) == "5000 rows, 1 to 100 shown"
-    assert page.evaluate("document.querySelectorAll('*').length") < MOST_ELEMENTS
+    assert page.evaluate("document.querySelectorAll('*').length") < MAX_ELEMENTS
     assert page.evaluate("document.querySelectorAll('.plots *').length") < 500
     spots = dots(page.locator("[data-plot=numbers]"))
     assert len(spots["ring"]) == FLAGGED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bids_msseg.bids.record import VisitRecord
-from bids_msseg.reports.group.data import MOST_FLAGS, OTHER_FLAG, pack, shorten, sort_flags
+from bids_msseg.reports.group.data import MAX_FLAGS, OTHER_FLAG, pack, shorten, sort_flags
 from bids_msseg.reports.group.report import write_group
 
 Make = Callable[[int], tuple[VisitRecord, ...]]
@@ -62,12 +62,12 @@ def test_flags_of_the_images_count_as_well() -> None:
 
 
 def test_rare_kinds_of_flags_are_one() -> None:
-    kinds = [f"flag {chr(97 + i)}" for i in range(MOST_FLAGS + 3)]
+    kinds = [f"flag {chr(97 + i)}" for i in range(MAX_FLAGS + 3)]
     found = sort_flags([record(kind) for kind in kinds] + [record(*kinds)])
-    assert len(found.kinds) == MOST_FLAGS
+    assert len(found.kinds) == MAX_FLAGS
     assert found.kinds[0] == ("flag a", 2)
     assert found.kinds[-1] == (OTHER_FLAG, 5)  # four visits of one flag, and the one of all
-    assert found.visits[-1] == tuple(range(MOST_FLAGS))
+    assert found.visits[-1] == tuple(range(MAX_FLAGS))
 
 
 def test_the_page_holds_every_visit_once(tmp_path: Path, make_cohort: Make) -> None:

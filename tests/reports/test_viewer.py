@@ -211,7 +211,7 @@ def test_a_verdict_is_saved_and_honoured(out_dir: Path, reader: Reader, tmp_path
     ]
     table = write_group(out_dir, qc_dir=tmp_path).tsv.read_text().splitlines()
     row = dict(zip(table[0].split("\t"), table[1].split("\t"), strict=True))
-    assert (row["qc_verdict"], row["qc_lesion_load_ml"]) == ("accept", "12.45")
+    assert (row["qc_rating"], row["qc_lesion_load_ml"]) == ("accept", "12.45")
 
 
 def test_a_saved_file_is_gone_on_with(out_dir: Path, reader: Reader, tmp_path: Path) -> None:

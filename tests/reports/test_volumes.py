@@ -72,7 +72,7 @@ def test_faint_probabilities_are_left_out() -> None:
 
 
 def test_small_voxels_are_joined_and_no_lesion_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(volumes, "MOST_VOXELS", 200)
+    monkeypatch.setattr(volumes, "MAX_VOXELS", 200)
     brain, images = scene_of()
     scene = make_scene(brain, images)
     assert scene.joined
@@ -92,7 +92,7 @@ def test_joining_meets_the_limit_or_has_nothing_left_to_join(
 ) -> None:
     factors = joining(shape, voxels, np.array(spacing))
     assert all(factor & (factor - 1) == 0 for factor in factors)
-    limit = volumes.MOST_VOXELS * np.prod(factors)
+    limit = volumes.MAX_VOXELS * np.prod(factors)
     assert voxels <= limit or any(f >= s for f, s in zip(factors, shape, strict=True))
 
 

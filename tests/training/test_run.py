@@ -118,7 +118,7 @@ def test_a_test_fold_of_patients_that_the_start_has_seen(
     """Started from its own weights, a training begins with their pretrained network."""
     (target,) = trained.glob("mine*.safetensors")
     out = tmp_path / "again"
-    assert _call(cohort, out, target, recipe, "--outer", "1") == 0
+    assert _call(cohort, out, target, recipe, "--test-folds", "1") == 0
     assert {row["method"] for row in _rows(out / "scores.tsv")} == {"candidate net", "cascade"}
     assert [path.name for path in out.glob("*.safetensors")] == ["mine-without-1.safetensors"]
     held = [row["visit"] for row in _rows(out / "splits.tsv") if row["fold"] == "1"]
@@ -181,7 +181,7 @@ def test_one_patient_can_be_learnt_from(
 @pytest.mark.parametrize(
     ("more", "code"),
     [
-        (["--outer", "7"], 64),
+        (["--test-folds", "7"], 64),
         (["--label-maps", "missing"], 66),
         (["--lesion-bank", "missing.npz"], 66),
     ],

@@ -14,7 +14,7 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, visit_outputs
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.nodes.intermediate import write_archive
 from bids_msseg.reports.images.figures import WIDE_RIM_MM
 from bids_msseg.segmenters.base import Identity
@@ -54,7 +54,7 @@ def build(
         lesion_mask=images["mask"] if "given" in others else None,
         exclude_masks=(images["mask"],) if "excluded" in others else (),
     )
-    delivery = Delivery(
+    delivery = DerivativesContext(
         visit,
         out_dir=images["FLAIR"].parent / "out",
         bids_dir=images["FLAIR"].parent,

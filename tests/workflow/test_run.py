@@ -22,7 +22,7 @@ from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
-from bids_msseg.nodes.delivery import Delivery
+from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.workflow import run as module
 from bids_msseg.workflow.execution import NO_JOB, Ended, Execution, Watch, run_nipype
 from bids_msseg.workflow.outcome import Outcome
@@ -33,12 +33,12 @@ Leave = Callable[[list[str], Execution, Any], None]
 
 
 @pytest.fixture
-def deliveries(tmp_path: Path) -> list[Delivery]:
+def deliveries(tmp_path: Path) -> list[DerivativesContext]:
     flair = tmp_path / "flair.nii.gz"
     flair.touch()
     model = ModelUse("m", "1", "0" * 64)
     return [
-        Delivery(
+        DerivativesContext(
             Visit(label, None, flair), tmp_path, tmp_path, model, 0.1, 0.5, 3.0, fingerprint=label
         )
         for label in ("01", "02", "03")
@@ -52,7 +52,7 @@ def execution(tmp_path: Path) -> Execution:
 
 def run(
     monkeypatch: pytest.MonkeyPatch,
-    deliveries: list[Delivery],
+    deliveries: list[DerivativesContext],
     execution: Execution,
     leave: Leave,
 ) -> list[Outcome]:
@@ -83,7 +83,7 @@ def leave_crash(execution: Execution, visit: str, node: str) -> None:
 
 
 def test_the_record_decides(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[DerivativesContext], execution: Execution
 ) -> None:
     def leave(names: list[str], execution: Execution, ended: Any) -> None:
         leave_record(execution, "01", "01")
@@ -102,7 +102,7 @@ def test_the_record_decides(
 
 
 def test_what_an_earlier_run_left_does_not_count(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[DerivativesContext], execution: Execution
 ) -> None:
     """An old failure, an old result and old crash files are gone from view when a visit begins."""
     (execution.out_dir / "logs").mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_what_an_earlier_run_left_does_not_count(
 
 
 def test_stopped_by_another_ones_crash(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[DerivativesContext], execution: Execution
 ) -> None:
     def leave(names: list[str], execution: Execution, ended: Any) -> None:
         leave_record(execution, "01", "01")
@@ -139,7 +139,7 @@ def test_stopped_by_another_ones_crash(
 
 
 def test_no_later_group_after_a_crash_where_that_was_asked(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[DerivativesContext], execution: Execution
 ) -> None:
     seen: list[list[str]] = []
 
@@ -156,7 +156,7 @@ def test_no_later_group_after_a_crash_where_that_was_asked(
 
 
 def test_a_plugin_that_fails_is_no_success(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[DerivativesContext], execution: Execution
 ) -> None:
     """Nothing was run and nothing was told: all have failed, also where one crash ends the run."""
 
@@ -176,7 +176,7 @@ def test_a_plugin_that_fails_is_no_success(
 )
 def test_a_file_of_nipypes_own_that_has_no_room(
     monkeypatch: pytest.MonkeyPatch,
-    deliveries: list[Delivery],
+    deliveries: list[DerivativesContext],
     execution: Execution,
     number: int,
     says: str,
@@ -199,7 +199,7 @@ def test_a_file_of_nipypes_own_that_has_no_room(
 
 
 def test_silence_on_a_full_disk_is_put_down_to_it(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[DerivativesContext], execution: Execution
 ) -> None:
     """A worker that cannot write its result leaves nothing but a result that is missing."""
 
@@ -215,7 +215,7 @@ def test_silence_on_a_full_disk_is_put_down_to_it(
 
 
 def test_a_crash_file_that_had_no_room_does_not_stay(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution
+    monkeypatch: pytest.MonkeyPatch, deliveries: list[DerivativesContext], execution: Execution
 ) -> None:
     logs = execution.out_dir / "logs"
 
@@ -231,7 +231,7 @@ def test_a_crash_file_that_had_no_room_does_not_stay(
 
 def test_beside_a_killed_worker_is_tried_alone(
     monkeypatch: pytest.MonkeyPatch,
-    deliveries: list[Delivery],
+    deliveries: list[DerivativesContext],
     execution: Execution,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -267,7 +267,10 @@ def test_beside_a_killed_worker_is_tried_alone(
 
 @pytest.mark.parametrize("clean", [False, True])
 def test_work_folders_of_finished_visits(
-    monkeypatch: pytest.MonkeyPatch, deliveries: list[Delivery], execution: Execution, clean: bool
+    monkeypatch: pytest.MonkeyPatch,
+    deliveries: list[DerivativesContext],
+    execution: Execution,
+    clean: bool,
 ) -> None:
     def leave(names: list[str], execution: Execution, ended: Any) -> None:
         for name in names:
@@ -292,7 +295,7 @@ def test_what_nipype_itself_says(
     message: str,
     hint: str,
     monkeypatch: pytest.MonkeyPatch,
-    deliveries: list[Delivery],
+    deliveries: list[DerivativesContext],
     execution: Execution,
 ) -> None:
     def leave(names: list[str], execution: Execution, ended: Any) -> None:

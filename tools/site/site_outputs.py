@@ -380,7 +380,7 @@ def _columns() -> str:
         _section("`before_after.tsv`", _before_after()),
         "## Columns of msseg-consensus\n\n[Fuse several raters](../how-to/consensus.md)\n",
         _section("`group_raters.tsv`", RATER_COLUMNS),
-        _section("`group_leaveoneout.tsv`", LEFT_OUT_COLUMNS),
+        _section("`group_leave_one_out.tsv`", LEFT_OUT_COLUMNS),
     ]
     return "\n".join(parts)
 
@@ -393,7 +393,9 @@ def _before_after() -> dict[str, dict[str, str]]:
     columns = {
         "visit": "Visit",
         "site": "Its site",
-        "seen_before": "yes, no or not known: were the starting weights trained on this patient?",
+        "in_initial_training_data": (
+            "yes, no or not known: were the starting weights trained on this patient?"
+        ),
     }
     columns |= {
         f"{name}_{when}": f"{title[0].upper()}{title[1:]} of the mask {how}"

@@ -27,9 +27,9 @@ APART_MM = 1.0
 """Where both directions of the registration differ by more, the reader is told."""
 LOST_MM = 5.0
 """Where they differ by more, one of them found another place: a slice is thinner."""
-MOST_TURN_DEG = 150.0
+MAX_TURN_DEG = 150.0
 """Near half a turn the mean of two rotations may lie on the other side."""
-LEAST_SHARED = 0.5
+MIN_SHARED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Alignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class CommonGrid:
     """The grid on which two visits meet.
 
     Attributes
@@ -172,7 +172,7 @@ def _doubt(there: Registration, back: Registration, apart: float) -> str:
         return there.doubt or back.doubt
     if apart > LOST_MM:
         return f"the two directions of the registration differ by {apart:.1f} mm"
-    if turn > MOST_TURN_DEG:
+    if turn > MAX_TURN_DEG:
         return f"their headers are turned by {turn:.0f}° against each other"
     return ""
 
@@ -181,7 +181,7 @@ def meet(
     alignment: Alignment,
     earlier_brain: Volume,
     later_brain: Volume,
-) -> Meeting:
+) -> CommonGrid:
     """Lay a 1 mm grid around both brains, halfway between the visits.
 
     Parameters
@@ -192,7 +192,7 @@ def meet(
 
     Returns
     -------
-    Meeting
+    CommonGrid
 
     Raises
     ------
@@ -219,12 +219,12 @@ def meet(
         )
     ]
     inside = masks[0] & masks[1]
-    if inside.sum() < LEAST_SHARED * max(mask.sum() for mask in masks):
+    if inside.sum() < MIN_SHARED * max(mask.sum() for mask in masks):
         raise DataError(
             "the two visits show different parts of the brain, or could not be aligned",
             hint="look at both FLAIR images and their brain masks",
         )
-    return Meeting(inside, affine, alignment)
+    return CommonGrid(inside, affine, alignment)
 
 
 def _bounds(brain: Volume, move: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -17,7 +17,7 @@ from bids_msseg.lesions.comparison.bootstrap import DRAWS, FEWEST, LEVEL, draw_p
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array, Array], Array]
-FEWEST_PAIRS: Final = 3
+MIN_PAIRS: Final = 3
 LIMITS: Final = 1.96
 """Standard deviations from the mean difference to the limits of agreement."""
 
@@ -206,7 +206,7 @@ def estimate(
     patients: Sequence[str],
     statistic: Statistic,
     *,
-    fewest: int = FEWEST_PAIRS,
+    fewest: int = MIN_PAIRS,
     draws: int = DRAWS,
     level: float = LEVEL,
     seed: int = 0,

@@ -34,7 +34,7 @@ def size_level(volume_mm3: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class AssessedLesion:
     """One lesion of either mask, as a table needs it.
 
     Attributes
@@ -87,12 +87,12 @@ class Stratum:
         return 0.0 if self.n_manual + self.n_auto else math.nan
 
 
-def stratify(lesions: Iterable[Judged], levels: Sequence[str]) -> tuple[Stratum, ...]:
+def stratify(lesions: Iterable[AssessedLesion], levels: Sequence[str]) -> tuple[Stratum, ...]:
     """Count lesions by class.
 
     Parameters
     ----------
-    lesions : iterable of Judged
+    lesions : iterable of AssessedLesion
     levels : sequence of str
         The classes, in order; lesions of others are passed over.
 
@@ -103,19 +103,19 @@ def stratify(lesions: Iterable[Judged], levels: Sequence[str]) -> tuple[Stratum,
 
     Examples
     --------
-    >>> lesions = [Judged("a", True, "<10", True), Judged("a", True, "<10", False)]
+    >>> lesions = [AssessedLesion("a", True, "<10", True), AssessedLesion("a", True, "<10", False)]
     >>> found = stratify(lesions, ["<10"])
     >>> found[0].n_manual, found[0].sensitivity.mean, found[0].f1
     (2, 0.5, 0.0)
     """
-    by_level: dict[str, list[Judged]] = {level: [] for level in levels}
+    by_level: dict[str, list[AssessedLesion]] = {level: [] for level in levels}
     for lesion in lesions:
         if lesion.level in by_level:
             by_level[lesion.level].append(lesion)
     return tuple(_stratum(level, members) for level, members in by_level.items())
 
 
-def _stratum(level: str, members: Sequence[Judged]) -> Stratum:
+def _stratum(level: str, members: Sequence[AssessedLesion]) -> Stratum:
     manual = [one for one in members if one.manual]
     auto = [one for one in members if not one.manual]
     return Stratum(
@@ -129,5 +129,5 @@ def _stratum(level: str, members: Sequence[Judged]) -> Stratum:
     )
 
 
-def _share(lesions: Sequence[Judged]) -> MeanEstimate:
+def _share(lesions: Sequence[AssessedLesion]) -> MeanEstimate:
     return estimate_mean([float(one.hit) for one in lesions], [one.patient for one in lesions])

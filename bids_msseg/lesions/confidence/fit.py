@@ -23,8 +23,8 @@ from bids_msseg.lesions.confidence.uncertainty import (
 )
 from bids_msseg.lesions.instances import label_lesions
 
-FEWEST_PATIENTS = 8
-FEWEST_LESIONS = 20
+MIN_PATIENTS = 8
+MIN_LESIONS = 20
 _Case = TypeVar("_Case", "LoadCase", "LesionCase")
 
 
@@ -124,7 +124,7 @@ def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
         None for fewer than eight participants.
     """
     patients = len({case.participant for case in cases})
-    if patients < FEWEST_PATIENTS:
+    if patients < MIN_PATIENTS:
         return None
     # the next patient may be of any site, so that each site counts the same
     share = _site_shares(cases)
@@ -183,7 +183,7 @@ def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
     """
     patients = len({case.participant for case in cases})
     found = np.array([case.found for case in cases], float)
-    if patients < FEWEST_PATIENTS or len(cases) < FEWEST_LESIONS or len(set(found)) < 2:
+    if patients < MIN_PATIENTS or len(cases) < MIN_LESIONS or len(set(found)) < 2:
         return None
     score = np.array([logit(case.p) for case in cases])
     # Platt's targets keep the slope finite where the two kinds do not overlap

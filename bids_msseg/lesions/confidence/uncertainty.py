@@ -20,8 +20,8 @@ SWEEP = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LEVEL = 0.9
 OFFSET_ML = 0.1
 """Added before the logarithm, so that an empty mask has one."""
-LEAST_P = 1e-3
-LEAST_HALF_WIDTH = 0.01
+MIN_P = 1e-3
+MIN_HALF_WIDTH = 0.01
 """On the logarithmic scale: no load is known better than to one percent."""
 
 
@@ -112,7 +112,7 @@ class LoadModel:
         """
         volume = sweep_ml[SWEEP.index(self.cut)]
         line, nothing = self.slope * log_load(volume) + self.intercept, log_load(0.0)
-        half = max(self.half_width, LEAST_HALF_WIDTH)
+        half = max(self.half_width, MIN_HALF_WIDTH)
         low, middle, high = (
             max(math.exp(max(line, nothing) + side * half) - OFFSET_ML, 0.0) for side in (-1, 0, 1)
         )
@@ -182,4 +182,4 @@ def log_load(volume_ml: float) -> float:
 
 def logit(p: float) -> float:
     """Return the log-odds of a probability that is never quite 0 or 1."""
-    return float(special.logit(min(max(p, LEAST_P), 1 - LEAST_P)))
+    return float(special.logit(min(max(p, MIN_P), 1 - MIN_P)))

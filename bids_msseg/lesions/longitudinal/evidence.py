@@ -17,7 +17,7 @@ AROUND_MM = 6.0
 SUSPECT_SHARE = 0.4
 """Share of the threshold from which tissue is not taken for normal."""
 STRATA = 10
-LEAST_NOISE = 1e-3
+MIN_NOISE = 1e-3
 NORMAL_MAD = 1.4826
 
 
@@ -126,11 +126,11 @@ def _noise(
     values, strength = change[normal], edges[normal]
     borders = np.quantile(strength, np.linspace(0, 1, STRATA + 1)[1:-1])
     own = np.searchsorted(borders, strength)
-    spread = np.full(STRATA, np.float32(LEAST_NOISE))
+    spread = np.full(STRATA, np.float32(MIN_NOISE))
     for stratum in range(STRATA):
         found = values[own == stratum]
         if found.size:
             mad = NORMAL_MAD * float(np.median(np.abs(found)))
-            spread[stratum] = max(mad, LEAST_NOISE)
+            spread[stratum] = max(mad, MIN_NOISE)
     noise: NDArray[np.float32] = spread[np.searchsorted(borders, edges)]
     return noise

@@ -99,11 +99,11 @@ class ChangeRow:
         Numbers at either visit; empty where it was not there.
     before_mm3, after_mm3 : float
         Volumes at the visits.
-    limit_mm3 : float
+    smallest_detectable_change_mm3 : float
         Smallest change that can be told for this lesion.
     gained_mm3, lost_mm3 : float
         Tissue that has become lesion or ceased to be, as far as FLAIR shows it.
-    flair_change : float
+    flair_change_sd : float
         Mean change of FLAIR, less that of the tissue around, in standard deviations of its noise.
         It is measured inside a lesion that was there once; in one that was there twice, inside
         what the visit with more has more.
@@ -120,10 +120,10 @@ class ChangeRow:
     lesions_after: tuple[int, ...]
     before_mm3: float
     after_mm3: float
-    limit_mm3: float
+    smallest_detectable_change_mm3: float
     gained_mm3: float
     lost_mm3: float
-    flair_change: float
+    flair_change_sd: float
     p_before: float
     p_after: float
     centre: Point

@@ -91,8 +91,8 @@ class LeftOut:
     ----------
     judged : str
         Whose mask.
-    machine : bool
-        Whether it is a machine's.
+    algorithm : bool
+        Whether it is an algorithm's.
     left_out : str or None
         The rater who has no vote; None where all raters have one.
     n_raters : int
@@ -102,7 +102,7 @@ class LeftOut:
     """
 
     judged: str
-    machine: bool
+    algorithm: bool
     left_out: str | None
     n_raters: int
     method: Method
@@ -209,13 +209,13 @@ def leave_one_out(
     raters: Mapping[str, NDArray[Any]],
     spacing: Spacing,
     *,
-    machines: Mapping[str, NDArray[Any]] | None = None,
+    algorithms: Mapping[str, NDArray[Any]] | None = None,
     methods: Sequence[Method] = METHODS,
     margin: int = 0,
 ) -> list[LeftOut]:
     """Compare each rater with the consensus of the others.
 
-    A machine has no vote. It is compared with the consensus of all raters and with that of each
+    An algorithm has no vote. It is compared with the consensus of all raters and with that of each
     choice of all but one, against which the rater left out is compared, too.
 
     Parameters
@@ -224,7 +224,7 @@ def leave_one_out(
         Label to mask; at least two.
     spacing : sequence of 3 floats
         Voxel edge lengths in mm.
-    machines : mapping of str to ndarray, shape (X, Y, Z), optional
+    algorithms : mapping of str to ndarray, shape (X, Y, Z), optional
         Label to mask.
     methods : sequence of str, optional
         Which consensus; all by default.
@@ -243,7 +243,7 @@ def leave_one_out(
     """
     if len(raters) < 2:
         raise ValueError("of one rater there are no others")
-    names, others = list(raters), dict(machines or {})
+    names, others = list(raters), dict(algorithms or {})
     cropped = crop_to_union([*raters.values(), *others.values()])
     drawn = dict(zip(names, cropped, strict=False))
     made = dict(zip(others, cropped[len(names) :], strict=True))
@@ -270,9 +270,9 @@ def _compare(
     judged += [(name, True, mask) for name, mask in made.items()]
     volume = float(np.prod(spacing))
     truth = fuse_masks(voting, method, spacing, margin=margin).mask
-    for name, machine, mask in judged:
+    for name, algorithm, mask in judged:
         score = _score(mask, truth, dilate(union | mask, SCORED_MARGIN), volume)
-        yield LeftOut(name, machine, left_out, len(voting), method, score)
+        yield LeftOut(name, algorithm, left_out, len(voting), method, score)
 
 
 def crop_to_union(masks: Sequence[NDArray[Any]]) -> list[Mask]:

@@ -15,11 +15,11 @@ from bids_msseg.bids.visit import bare_label
 from bids_msseg.reports.tables import Row
 from bids_msseg.reports.text import MISSING, listed
 
-MOST_LEVELS = 12
+MAX_LEVELS = 12
 """A column with more different words divides nothing."""
-FEWEST_NUMBERS = 3
+MIN_NUMBERS = 3
 """A column with fewer different numbers is no axis."""
-OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_verdict")
+OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_rating")
 OWN_NUMBERS = ("brain_volume_ml", "brain_parenchymal_fraction", "ventricular_fraction")
 EVERYBODY = "everybody"
 PARTICIPANTS = "participants.tsv"
@@ -281,17 +281,17 @@ def _is_axis(name: str, values: Sequence[str]) -> bool:
     known = _known(values)
     numbers = {number for value in known if (number := _number(value)) is not None}
     whole = _is_age(name) or all(_number(value) is not None for value in known)
-    return whole and len(numbers) >= FEWEST_NUMBERS
+    return whole and len(numbers) >= MIN_NUMBERS
 
 
 def _divides(name: str, values: Sequence[str]) -> bool:
     """Few words; numbers only where they stand for something, as codes of sites do."""
     known = _known(values)
-    if not 2 <= len(known) <= MOST_LEVELS:
+    if not 2 <= len(known) <= MAX_LEVELS:
         return False
     return all(map(_is_code, known)) or not _is_axis(name, values)
 
 
 def _is_code(value: str) -> bool:
     number = _number(value)
-    return value.isdecimal() and number is not None and number <= MOST_LEVELS
+    return value.isdecimal() and number is not None and number <= MAX_LEVELS

@@ -147,7 +147,7 @@ def _image_checks() -> tuple[Column, ...]:
             ),
         ),
         Column(
-            "brain_cut_cm2",
+            "brain_at_fov_edge_cm2",
             "Largest area in which the brain mask touches a face of the field of view",
             lambda one: one.quality_measures.get("cut_cm2"),
             "cm^2",

@@ -20,7 +20,7 @@ from bids_msseg.reports.text import MISSING, decimal, without_folders
 
 ROWS = 100
 """Rows of the table that a page shows at once, unless its reader chooses another number."""
-MOST_FLAGS = 20
+MAX_FLAGS = 20
 """Kinds of flags that the filter lists."""
 OTHER_FLAG = "another flag"
 _NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:\.\d+)?|\.\d+)")
@@ -101,7 +101,7 @@ def sort_flags(records: Iterable[VisitRecord]) -> Flags:
     Returns
     -------
     Flags
-        With at most :data:`MOST_FLAGS` kinds; the last one then stands for all others.
+        With at most :data:`MAX_FLAGS` kinds; the last one then stands for all others.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def sort_flags(records: Iterable[VisitRecord]) -> Flags:
     found = [{_kind(text) for text in _remarks(record)} for record in records]
     counts = Counter(kind for kinds in found for kind in kinds)
     names = sorted(counts, key=lambda kind: (-counts[kind], kind))
-    kept = names if len(names) <= MOST_FLAGS else [*names[: MOST_FLAGS - 1], OTHER_FLAG]
+    kept = names if len(names) <= MAX_FLAGS else [*names[: MAX_FLAGS - 1], OTHER_FLAG]
     place = {name: min(i, len(kept) - 1) for i, name in enumerate(names)}
     visits = tuple(tuple(sorted({place[kind] for kind in kinds})) for kinds in found)
     numbers = Counter(one for places in visits for one in places)

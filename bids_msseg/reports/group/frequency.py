@@ -24,7 +24,7 @@ from bids_msseg.reports.images.slices import AXIAL, Cut, even_slices, on_screen,
 
 SLICES = 10
 COLUMNS = 5
-LEAST_WIDTH = 480
+MIN_WIDTH = 480
 """Pixels that the legend needs."""
 SCALE = 0.8
 """Millimetres a pixel."""
@@ -143,7 +143,7 @@ def draw_frequency(frequency: Frequency) -> bytes:
     places, (whole, tall) = canvas.flow(
         [(width, height)] * len(indices), COLUMNS * (width + canvas.GAP)
     )
-    whole = max(whole, LEAST_WIDTH)
+    whole = max(whole, MIN_WIDTH)
     picture: Picture = np.zeros((tall + canvas.FOOTER, whole, 3), np.uint8)
     texts = []
     for index, place in zip(indices, places, strict=True):

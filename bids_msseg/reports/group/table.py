@@ -203,7 +203,7 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
     after = "after a reader's QC; as before where nobody looked"
     return (
         Column(
-            "qc_verdict",
+            "qc_rating",
             "A reader's verdict; n/a where nobody looked or none was given",
             of(lambda review: review.verdict),
             levels=levels,

@@ -28,7 +28,7 @@ GREYS = 127
 """Steps of grey: as many as the eye tells apart, and a smaller page than with all 255."""
 WINDOW = (0.5, 99.8)
 """Percentiles of the brain's voxels that are shown black and white."""
-MOST_VOXELS = 2_500_000
+MAX_VOXELS = 2_500_000
 """Voxels of the brain beyond which neighbours are joined: three contrasts fit in 8 MB."""
 FAINTEST_PERCENT = 5
 """Probabilities below are left out, which keeps the image small."""
@@ -163,7 +163,7 @@ def joining(
     (2, 2, 2)
     """
     factors = np.ones(3, int)
-    while voxels > MOST_VOXELS * factors.prod() and (factors < shape).all():
+    while voxels > MAX_VOXELS * factors.prod() and (factors < shape).all():
         factors[int(np.argmin(spacing * factors))] *= 2
     x, y, z = factors.tolist()
     return (x, y, z)

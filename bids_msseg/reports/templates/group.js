@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const MISSING = "n/a", EVERYBODY = "everybody";
   const WIDTH = 640, LEFT = 108, RIGHT = 24, REACH = 8;
-  const MOST_BARS = 200, MOST_NAMES = 20;
+  const MAX_BARS = 200, MAX_NAMES = 20;
 
   // ---- the visits, by their place in the data block
   const unpack = (packed) => (Array.isArray(packed) ? packed : packed.codes.map((code) => packed.levels[code]));
@@ -310,7 +310,7 @@
     const visits = every.filter((visit) => regions[0][1][visit] !== null && !excluded.has(visit));
     const whole = new Map(visits.map((visit) => [visit, regions.reduce((sum, [, values]) => sum + values[visit], 0)]));
     visits.sort((a, b) => whole.get(b) - whole.get(a));
-    const size = Math.max(1, Math.ceil(visits.length / MOST_BARS));
+    const size = Math.max(1, Math.ceil(visits.length / MAX_BARS));
     const bars = Math.ceil(visits.length / size);
     const marks = ticks(0, Math.max(0.001, largest([...whole.values()])), 6);
     const step = Math.max(3, Math.min(20, 600 / bars));
@@ -373,7 +373,7 @@
   }
   function suggest() {
     const typed = chooser.value.trim().toLowerCase();
-    const near = names.filter((name) => name.toLowerCase().includes(typed)).slice(0, MOST_NAMES);
+    const near = names.filter((name) => name.toLowerCase().includes(typed)).slice(0, MAX_NAMES);
     suggestions.replaceChildren(...near.map((name) => new Option(name, name)));
   }
   const labelled = (event) => event.target.closest?.("[data-participant]")?.dataset.participant ?? "";

@@ -35,7 +35,7 @@ HOSTS = (
 MOSTLY = 0.9
 AS_ACQUIRED = 0.3
 """Chance that a sub-image shows the visit's own voxels."""
-LEAST_COVER = 1e-3
+MIN_COVER = 1e-3
 THICK_SLICE = 6
 """Voxels along z over which painted lesions are averaged in visits with thick slices."""
 
@@ -216,7 +216,7 @@ def augment_visit(
     slab = None if visit.thick else draw_slab(rng, plan.thick)
     if slab:
         # outside the brain there is nothing to average
-        cover = np.maximum(thicken(brain.astype(np.float32), *slab), np.float32(LEAST_COVER))
+        cover = np.maximum(thicken(brain.astype(np.float32), *slab), np.float32(MIN_COVER))
         shown = (images - np.float32(BACKGROUND)) * brain
         images = np.stack([thicken(one, *slab) / cover for one in shown])
         images += np.float32(BACKGROUND)

@@ -37,7 +37,7 @@ SUSPECT = 0.1
 """Lesion probability from which a voxel is not called free of lesion."""
 USUAL_CONTRAST = (1.5, -0.6, 1.2)
 """What lesions add in units of the brain's SD where a visit has too few to measure."""
-FEWEST_VOXELS = 100
+MIN_VOXELS = 100
 DRAW_FIELDS = tuple(one.name for one in fields(LesionDraw))
 
 _TISSUE_OF: Mapping[Anatomy, Tissue] = {
@@ -76,7 +76,7 @@ def measure_contrast(visit: LabelledVisit) -> Array:
     """Measure the mean difference between lesions and the 3 mm around them."""
     lesion = visit.truth >= 0.5
     usual = np.asarray(USUAL_CONTRAST, np.float32)
-    if np.count_nonzero(lesion) < FEWEST_VOXELS:
+    if np.count_nonzero(lesion) < MIN_VOXELS:
         return usual
     ring = ndimage.binary_dilation(lesion, iterations=RING_VOXELS) & ~(visit.truth > 0)
     ring &= visit.brain
