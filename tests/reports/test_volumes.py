@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.visit import Visit
+from bids_msseg.imaging.cut import OF_VIEWER, cut_affine, find_cut
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.reports.images import volumes
 from bids_msseg.reports.images.volumes import (
     Layer,
-    cut_affine,
     joining,
     make_scene,
     points_inside,
