@@ -17,6 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from bids_msseg.bids.image_selection import is_fetched, misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key
 from bids_msseg.errors import NoInputError
+from bids_msseg.imaging.cut import find_drawn_cut
 from bids_msseg.option_files import pattern_root
 from bids_msseg.spaces import fill_in
 
@@ -244,11 +245,16 @@ def _distance(mask: Path, own: Mapping[str, str]) -> tuple[int, int]:
     return int(entities.get("space", "").lower() != "flair"), differing
 
 
-def same_grid(mask: Path, flair: Path) -> bool:
-    """Tell whether two images have one grid; not so where one of them cannot be read."""
+def same_grid(mask: Path, flair: Path, *, drawn: bool = False) -> bool:
+    """Tell whether two images have one grid; not so where one of them cannot be read.
+
+    Where ``drawn``, what was drawn in the viewer has it too: see :mod:`bids_msseg.imaging.cut`.
+    """
     try:
         first: Any = nib.load(mask)
         second: Any = nib.load(flair)
+        if drawn and find_drawn_cut(mask, second.shape[:3], second.affine):
+            return True
     except (*_UNREADABLE, ImageFileError, HeaderDataError):
         return False
     same_shape = first.shape[:3] == second.shape[:3]

@@ -81,8 +81,8 @@ class VisitMaker:
             return self._not_fetched(visit, missing)
         if self.lesion_masks and given.mask is None:
             return Skipped(*visit, given.note, _MASK_HINT)
-        drawn = [one.mask for one in (given, *excluded) if one.mask]
-        problems += _off_grid(drawn, used["FLAIR"])
+        problems += _off_grid([given], used["FLAIR"])
+        problems += _off_grid(excluded, used["FLAIR"], drawn=True)
         metadata, unread = self._metadata(used)
         return Visit(
             participant,
@@ -167,12 +167,12 @@ class VisitMaker:
         return Skipped(participant, session, f"no FLAIR ({what})", hint)
 
 
-def _off_grid(masks: Sequence[Path], flair: Path) -> list[str]:
+def _off_grid(found: Sequence[FoundMask], flair: Path, *, drawn: bool = False) -> list[str]:
     """Say which masks will be refused; a pipe is not opened, as it would not answer."""
     return [
         f"{mask.name} is not on the grid of the FLAIR"
-        for mask in masks
-        if not (mask.is_file() and same_grid(mask, flair))
+        for mask in (one.mask for one in found if one.mask)
+        if not (mask.is_file() and same_grid(mask, flair, drawn=drawn))
     ]
 
 

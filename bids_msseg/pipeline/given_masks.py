@@ -12,8 +12,9 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError
+from bids_msseg.imaging.cut import Cut, find_drawn_cut, spread
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.volume import load_volume
+from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 from bids_msseg.pipeline.lesions import Grid
 
@@ -23,10 +24,11 @@ RESAMPLE: Final = (
     "n.save(p.resample_from_to(n.load('MASK'), n.load('FLAIR'), 0), 'NEW')\""
 )
 """What brings a mask onto the FLAIR if both lie in the same scanner space."""
+_UNREADABLE: Final = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
 def read_given_mask(
-    path: Path, grid: Grid, *, what: str, values: MaskValues = None
+    path: Path, grid: Grid, *, what: str, values: MaskValues = None, drawn: bool = False
 ) -> tuple[NDArray[np.bool_], str]:
     """Read a mask that has to lie on the grid of the FLAIR as acquired.
 
@@ -40,6 +42,8 @@ def read_given_mask(
     values : tuple of int, optional
         Values that count; any above zero where not given. See
         :func:`bids_msseg.lesions.mask_values.lesion_voxels`.
+    drawn : bool, default False
+        Accept also what was drawn in the viewer of a page, whose images are cut to the brain.
 
     Returns
     -------
@@ -57,9 +61,11 @@ def read_given_mask(
         If it cannot be read.
     """
     header, frame = check_header(path, contrast=what), grid.frame
-    if header.shape != frame.shape or not np.allclose(
+    same = header.shape == frame.shape and np.allclose(
         header.affine, frame.affine, rtol=0, atol=GRID_TOLERANCE_MM
-    ):
+    )
+    cut = _cut(path, frame) if drawn and not same else None
+    if not (same or cut):
         raise DataError(
             f"the {what} {path.name} ({_shape(header.shape)} voxels) is not on the grid of the "
             f"FLAIR ({_shape(frame.shape)} voxels)",
@@ -67,15 +73,18 @@ def read_given_mask(
         )
     try:
         data = load_volume(path).data.reshape(header.shape)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"the {what} {path.name} is damaged: {error}", hint="write the mask again"
         ) from error
-    return lesion_voxels(data, path.name, values)
+    inside, note = lesion_voxels(data, path.name, values)
+    return (spread(inside, cut, frame.shape) if cut else inside), note
 
 
 def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]:
     """Unite masks of what is no lesion; any value above zero counts.
+
+    Masks that were drawn in the viewer of a page are brought onto the grid.
 
     Parameters
     ----------
@@ -94,8 +103,16 @@ def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]
     """
     excluded = np.zeros(grid.frame.shape, bool)
     for path in paths:
-        excluded |= read_given_mask(path, grid, what="exclusion mask")[0]
+        excluded |= read_given_mask(path, grid, what="exclusion mask", drawn=True)[0]
     return excluded
+
+
+def _cut(path: Path, frame: Volume) -> Cut | None:
+    """Find where a mask that was drawn in the viewer lies; None for a damaged one, too."""
+    try:
+        return find_drawn_cut(path, frame.shape, frame.affine)
+    except _UNREADABLE:
+        return None
 
 
 def _shape(shape: tuple[int, int, int]) -> str:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from bids_msseg.bids.dataset import BIDS_VERSION
@@ -21,6 +23,7 @@ from bids_msseg.errors import (
     NothingSelectedError,
     UsageError,
 )
+from bids_msseg.imaging.cut import OF_VIEWER
 
 MakeDataset = Callable[..., Path]
 MM1 = (1.0, 1.0, 1.0)
@@ -738,6 +741,16 @@ class TestExcludeMasks:
         make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
         (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
         assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
+
+    def test_what_was_drawn_in_the_viewer_is_no_problem(self, study: Path, tmp_path: Path) -> None:
+        affine = np.eye(4)
+        affine[:3, 3] = 1
+        drawn = nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), affine)
+        drawn.header["descrip"] = OF_VIEWER
+        (tmp_path / "m").mkdir()
+        nib.save(drawn, tmp_path / "m/02.nii.gz")
+        (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
+        assert visit.problem == ""
 
     def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
         (tmp_path / "m").mkdir()

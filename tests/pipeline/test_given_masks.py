@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.errors import DataError, NoInputError
+from bids_msseg.imaging.cut import OF_VIEWER, cut_affine
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.pipeline.given_masks import RESAMPLE, read_exclusion_masks, read_given_mask
 from bids_msseg.pipeline.lesions import Grid, describe_lesions
@@ -144,3 +145,18 @@ def test_an_exclusion_mask_on_another_grid(grid: Grid, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"exclusion mask 2\.nii\.gz") as caught:
         read_exclusion_masks(paths, grid)
     assert RESAMPLE in caught.value.hint
+
+
+def test_what_was_drawn_in_the_viewer_is_cut_to_the_brain(grid: Grid, tmp_path: Path) -> None:
+    drawn = np.zeros((5, 6, 5), np.uint8)
+    drawn[1, 2, 3] = 1
+    affine = cut_affine(AFFINE, (2, 3, 1), (1, 1, 1))
+    image = nib.Nifti1Image(drawn, affine)
+    image.header["descrip"] = OF_VIEWER
+    path = tmp_path / "1.nii.gz"
+    nib.save(image, path)
+    assert np.argwhere(read_exclusion_masks([path], grid)).tolist() == [[3, 5, 4]]
+    with pytest.raises(DataError):
+        read_given_mask(path, grid, what="lesion mask")
+    with pytest.raises(DataError):  # of another program
+        read_exclusion_masks([write(tmp_path / "2.nii.gz", drawn, affine)], grid)

@@ -17,6 +17,9 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 
 from bids_msseg.bids.record import write_record
+from bids_msseg.imaging.volume import Volume
+from bids_msseg.pipeline.given_masks import read_exclusion_masks
+from bids_msseg.pipeline.lesions import Grid
 from bids_msseg.reports.group.report import write_group
 from bids_msseg.reports.participant import write_participant_page
 
@@ -227,6 +230,63 @@ def test_a_saved_file_is_gone_on_with(out_dir: Path, reader: Reader, tmp_path: P
     path.write_text(json.dumps(stale))
     upload.set_input_files(path)
     page.locator(".qc .sum", has_text="another mask of this visit").wait_for()
+
+
+def outline(page: Page, left: int) -> None:
+    """Draw a square of 80 pixels, which begins so far left or right of the middle."""
+    box = page.locator(".viewer canvas").first.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2 + left, box["y"] + box["height"] / 2 - 40
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for right, down in ((80, 0), (80, 80), (0, 80)):
+        page.mouse.move(x + right, y + down, steps=8)
+    page.mouse.up()
+
+
+def drawn_voxels(page: Page) -> int:
+    return int(page.locator(".viewer").first.get_attribute("data-drawn") or 0)
+
+
+def test_a_region_is_drawn_taken_back_and_saved(
+    out_dir: Path, small_head: dict[str, Volume], reader: Reader, tmp_path: Path
+) -> None:
+    page = reader.open(write_participant_page(out_dir, "01"))
+    page.locator("select").first.select_option("axial")
+    canvas, draw = page.locator(".viewer canvas").first, page.locator("[data-do=draw]").first
+    draw.click()
+    assert draw.get_attribute("aria-pressed") == "true"
+    canvas.scroll_into_view_if_needed()
+    before = seen(page)
+    outline(page, -100)
+    end, count = place(page), drawn_voxels(page)
+    assert count > 0
+    assert seen(page) != before
+    outline(page, 20)
+    assert drawn_voxels(page) > count
+    canvas.press("u")
+    assert drawn_voxels(page) == count
+    assert "not saved yet" in page.locator(".place").first.inner_text()
+    canvas.press("d")
+    assert draw.get_attribute("aria-pressed") == "false"
+    reader.shoot("participant_drawing")
+    with page.expect_download() as waiting:
+        page.locator("[data-do=save]").first.click()
+    path = tmp_path / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    assert path.name == "sub-01_ses-1_space-FLAIR_desc-drawn_mask.nii.gz"
+    page.locator(".place").first.filter(has_not_text="not saved yet").wait_for()
+    flair = small_head["flair"]
+    mask = read_exclusion_masks([path], Grid(flair))
+    assert mask.sum() == count
+    voxels = np.argwhere(mask)
+    size = np.ptp(voxels, axis=0) + 1
+    assert size[2] == 1
+    assert size[:2].min() > 3
+    assert count >= 0.9 * size.prod()  # filled
+    world = voxels @ flair.affine[:3, :3].T + flair.affine[:3, 3]
+    assert np.linalg.norm(world - end, axis=1).min() < 1.5
+    assert world[:, 0].min() > 0  # radiological: left on the screen is the right of the patient
 
 
 def test_without_webgl2_the_pictures_serve(out_dir: Path, reader: Reader) -> None:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.visit import Visit
+from bids_msseg.imaging.cut import cut_affine, find_drawn_cut, spread
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.reports.images import volumes
 from bids_msseg.reports.images.volumes import (
     Layer,
-    cut_affine,
     joining,
     make_scene,
     points_inside,
@@ -101,6 +101,24 @@ def test_a_joined_voxel_is_centred_on_its_parts(start: tuple[int, int, int], by:
     joined = cut_affine(OBLIQUE, list(start), (by, 1, 1))
     parts = [OBLIQUE @ (start[0] + i, start[1], start[2], 1) for i in range(by)]
     assert np.allclose(joined @ (0, 0, 0, 1), np.mean(parts, axis=0))
+
+
+@pytest.mark.parametrize("most", [10**9, 200])
+def test_what_is_drawn_in_the_viewer_comes_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, most: int
+) -> None:
+    monkeypatch.setattr(volumes, "MOST_VOXELS", most)
+    brain, images = scene_of()
+    scene = make_scene(brain, images)
+    drawing = next(one for one in scene.layers if one.name == "lesions")
+    path = tmp_path / "m.nii.gz"
+    path.write_bytes(base64.b64decode(drawing.base64))
+    cut = find_drawn_cut(path, brain.shape, brain.affine)
+    assert cut is not None
+    assert scene.joined == (max(cut.factors) > 1) == (most == 200)
+    mask, lesions = spread(decode(drawing).data > 0, cut, brain.shape), images["lesions"].data > 0
+    assert mask[lesions].all()
+    assert mask.sum() <= lesions.sum() * np.prod(cut.factors)
 
 
 def test_points_lie_inside_even_curved_lesions() -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from bids_msseg.bids.visit import CONTRASTS, Visit
+from bids_msseg.imaging.cut import OF_VIEWER, cut_affine
 from bids_msseg.imaging.volume import Affine, Volume, load_volume
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.reports.images.drawing import image_paths
@@ -169,33 +170,6 @@ def joining(
     return (x, y, z)
 
 
-def cut_affine(affine: Affine, start: list[int], factors: tuple[int, int, int]) -> Affine:
-    """Say where the voxels of a cut and joined image lie.
-
-    Parameters
-    ----------
-    affine : ndarray of float64, shape (4, 4)
-        Of the whole image.
-    start : list of 3 ints
-        First voxel of the cut.
-    factors : tuple of 3 ints
-        How many voxels are joined along each axis.
-
-    Returns
-    -------
-    ndarray of float64, shape (4, 4)
-
-    Examples
-    --------
-    >>> cut_affine(np.eye(4), [10, 0, 0], (2, 1, 1))[0]
-    array([ 2. ,  0. ,  0. , 10.5])
-    """
-    inner = np.diag([*map(float, factors), 1.0])
-    inner[:3, 3] = [first + (factor - 1) / 2 for first, factor in zip(start, factors, strict=True)]
-    moved: Affine = affine @ inner
-    return moved
-
-
 def points_inside(labels: Volume) -> dict[int, Point]:
     """Find for every lesion the voxel of it that is nearest to its centroid.
 
@@ -270,6 +244,7 @@ def _blocks(data: NDArray[np.floating], factors: tuple[int, int, int]) -> NDArra
 def _encode(data: NDArray[np.integer], affine: Affine) -> str:
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = OF_VIEWER
     image.set_sform(affine, code=1)
     packed = gzip.compress(image.to_bytes(), compresslevel=9, mtime=0)
     return base64.b64encode(packed).decode("ascii")

@@ -9,6 +9,7 @@
     ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
     PageUp: [0, 0, 1], PageDown: [0, 0, -1],
   };
+  const DRAWING = { R: [0, 255], G: [0, 90], B: [0, 220], A: [0, 255], I: [0, 1] };
   const FLICKER_MS = 600;
 
   function canDraw() {
@@ -30,6 +31,8 @@
       this.rows = Array.from(document.querySelectorAll(`tr[data-visit="${this.visit}"][data-mm]`));
       this.images = {};
       this.row = null;
+      this.strokes = [];
+      this.unsaved = false;
       box.addEventListener("input", () => this.opened?.then(() => this.paint()));
       box.addEventListener("click", (event) => {
         const button = event.target.closest("button");
@@ -69,6 +72,9 @@
         this.images[name] = image;
         this.nv.addVolume(image);
       }
+      this.nv.setDrawColormap(DRAWING);
+      this.nv.setDrawOpacity(0.6);
+      this.nv.onMouseUp = () => this.note();
       this.nv.onLocationChange = (where) => this.tell(where);
       this.paint();
       if (this.rows.length) this.show(this.rows[0], false);
@@ -126,7 +132,7 @@
 
     act(what) {
       this.open().then(() => {
-        if (what === "flicker") this.flicker();
+        if (["flicker", "draw", "undo", "save"].includes(what)) this[what]();
         const step = { next: 1, previous: -1 }[what];
         const rows = this.rows.filter((row) => row.offsetParent);
         if (!step || !rows.length) return;
@@ -154,9 +160,56 @@
       turn();
     }
 
+    draw() {
+      const button = this.box.querySelector('[data-do="draw"]');
+      const on = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(on));
+      this.nv.setDrawingEnabled(on);
+      this.nv.setPenValue(1, true); // true: outlines are filled
+    }
+
+    // Keep what a stroke has added. The undo of niivue passes over clicks and goes round in a circle.
+    note() {
+      const drawing = this.nv.drawBitmap;
+      if (!drawing) return;
+      this.drawn ??= new Uint8Array(drawing.length);
+      const added = [];
+      for (let i = 0; i < drawing.length; i += 1) if (drawing[i] && !this.drawn[i]) added.push(i);
+      if (!added.length) return;
+      for (const i of added) this.drawn[i] = 1;
+      this.strokes.push(added);
+      this.count(true);
+    }
+
+    undo() {
+      this.note();
+      const last = this.strokes.pop();
+      if (!last) return;
+      for (const i of last) this.nv.drawBitmap[i] = this.drawn[i] = 0;
+      this.nv.refreshDrawing(true);
+      this.count(this.strokes.length > 0);
+    }
+
+    count(unsaved) {
+      this.unsaved = unsaved;
+      this.box.dataset.drawn = this.strokes.reduce((sum, stroke) => sum + stroke.length, 0);
+      this.nv.createOnLocationChange();
+    }
+
+    async save() {
+      this.note();
+      if (!this.strokes.length) {
+        this.place.textContent = "Nothing is drawn yet.";
+        return;
+      }
+      const filename = `${this.box.dataset.prefix}_space-FLAIR_desc-drawn_mask.nii.gz`;
+      await this.nv.saveImage({ filename, isSaveDrawing: true, volumeByIndex: 0 });
+      this.count(false);
+    }
+
     key(event) {
       const step = STEPS[event.key];
-      const act = { n: "next", p: "previous", f: "flicker" }[event.key.toLowerCase()];
+      const act = { n: "next", p: "previous", f: "flicker", d: "draw", u: "undo" }[event.key.toLowerCase()];
       if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return;
       event.stopImmediatePropagation();
       if (step) this.nv?.moveCrosshairInVox(...step);
@@ -175,6 +228,10 @@
       if (values.lesions) words.push(`lesion ${values.lesions}`);
       if (values.rejected) words.push(`rejected candidate ${values.rejected}`);
       if (values.probability) words.push(`probability ${(values.probability / 100).toFixed(2)}`);
+      if (this.strokes.length) {
+        const [, dx, dy, dz] = this.nv.volumes[0].hdr.pixDims;
+        words.push(`drawn ${(this.box.dataset.drawn * dx * dy * dz / 1000).toFixed(2)} mL${this.unsaved ? ", not saved yet" : ""}`);
+      }
       this.place.textContent = words.join(" · ");
       this.box.dataset.mm = [x, y, z].map((one) => one.toFixed(2)).join(" ");
     }
@@ -199,5 +256,8 @@
       viewer.show(row, false);
       viewer.box.scrollIntoView({ block: "nearest" });
     });
+  });
+  window.addEventListener("beforeunload", (event) => {
+    if (Object.values(viewers).some((viewer) => viewer.unsaved)) event.preventDefault();
   });
 })();

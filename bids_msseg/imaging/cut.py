@@ -1,0 +1,158 @@
+"""Images cut out of another one, with neighbouring voxels joined: those of a page's viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_msseg.imaging.volume import Affine
+
+OF_VIEWER: Final = "bids_msseg viewer"
+"""NIfTI description of the images in a page. The viewer copies it into the mask that it saves."""
+TOLERANCE_MM: Final = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a cut image lies in the whole one.
+
+    Attributes
+    ----------
+    start : tuple of 3 ints
+        First voxel of the cut.
+    factors : tuple of 3 ints
+        How many voxels are joined along each axis.
+    """
+
+    start: tuple[int, int, int]
+    factors: tuple[int, int, int]
+
+
+def cut_affine(affine: Affine, start: Sequence[int], factors: tuple[int, int, int]) -> Affine:
+    """Say where the voxels of a cut and joined image lie.
+
+    Parameters
+    ----------
+    affine : ndarray of float64, shape (4, 4)
+        Of the whole image.
+    start : sequence of 3 ints
+        First voxel of the cut.
+    factors : tuple of 3 ints
+        How many voxels are joined along each axis.
+
+    Returns
+    -------
+    ndarray of float64, shape (4, 4)
+
+    Examples
+    --------
+    >>> cut_affine(np.eye(4), [10, 0, 0], (2, 1, 1))[0]
+    array([ 2. ,  0. ,  0. , 10.5])
+    """
+    inner = np.diag([*map(float, factors), 1.0])
+    inner[:3, 3] = [first + (factor - 1) / 2 for first, factor in zip(start, factors, strict=True)]
+    moved: Affine = affine @ inner
+    return moved
+
+
+def find_cut(
+    shape: tuple[int, ...], affine: Affine, whole_shape: tuple[int, ...], whole_affine: Affine
+) -> Cut | None:
+    """Find where an image was cut out of another one.
+
+    Parameters
+    ----------
+    shape, affine : tuple of 3 ints, ndarray of float64, shape (4, 4)
+        Of the cut image. Its last joined voxels may reach beyond the whole image.
+    whole_shape, whole_affine : tuple of 3 ints, ndarray of float64, shape (4, 4)
+        Of the whole image.
+
+    Returns
+    -------
+    Cut or None
+        None where the image is no such cut: its axes differ, or it lies elsewhere.
+
+    Raises
+    ------
+    LinAlgError
+        If the affine of the whole image cannot be inverted.
+
+    Examples
+    --------
+    >>> find_cut((3, 4, 5), cut_affine(np.eye(4), [1, 0, 2], (2, 1, 1)), (8, 8, 8), np.eye(4))
+    Cut(start=(1, 0, 2), factors=(2, 1, 1))
+    """
+    inner = np.linalg.inv(whole_affine) @ affine
+    if not np.isfinite(inner).all():
+        return None
+    x, y, z = np.rint(np.diag(inner)[:3]).astype(int).tolist()
+    first = np.rint(inner[:3, 3] - (np.array((x, y, z)) - 1) / 2).astype(int)
+    last = first + (np.array(shape) - 1) * (x, y, z)
+    if min(x, y, z) < 1 or (first < 0).any() or (last >= whole_shape).any():
+        return None
+    expected = cut_affine(whole_affine, first.tolist(), (x, y, z))
+    if not np.allclose(affine, expected, rtol=0, atol=TOLERANCE_MM):
+        return None
+    i, j, k = first.tolist()
+    return Cut((i, j, k), (x, y, z))
+
+
+def find_drawn_cut(path: Path, shape: tuple[int, ...], affine: Affine) -> Cut | None:
+    """Find where a mask lies that was drawn in the viewer; None for any other mask.
+
+    Parameters
+    ----------
+    path : path
+        A NIfTI file; only its header is read.
+    shape, affine : tuple of 3 ints, ndarray of float64, shape (4, 4)
+        Of the FLAIR as acquired.
+
+    Returns
+    -------
+    Cut or None
+
+    Raises
+    ------
+    OSError, ImageFileError, ValueError
+        If the file cannot be read, or ``affine`` cannot be inverted.
+    """
+    image: Any = nib.load(path)
+    if image.header["descrip"].item() != OF_VIEWER.encode():
+        return None
+    return find_cut(image.shape[:3], np.asarray(image.affine, np.float64), shape, affine)
+
+
+def spread(data: NDArray[np.bool_], cut: Cut, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Bring a cut mask back onto the grid of the whole image.
+
+    Parameters
+    ----------
+    data : ndarray of bool, shape (X, Y, Z)
+    cut : Cut
+    shape : tuple of 3 ints
+        Of the whole image.
+
+    Returns
+    -------
+    ndarray of bool
+        False outside the cut; each voxel has the value of the joined voxel that it is part of.
+
+    Examples
+    --------
+    >>> spread(np.array([[[True]], [[False]]]), Cut((1, 0, 0), (2, 1, 1)), (4, 1, 1)).ravel()
+    array([False,  True,  True, False])
+    """
+    for axis, factor in enumerate(cut.factors):
+        data = data.repeat(factor, axis)
+    whole = np.zeros(shape, bool)
+    ends = zip(cut.start, data.shape, strict=True)
+    part = whole[tuple(slice(first, first + size) for first, size in ends)]
+    x, y, z = part.shape
+    part[...] = data[:x, :y, :z]
+    return whole
