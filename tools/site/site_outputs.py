@@ -145,6 +145,11 @@ grid.
 A file is either complete or absent. Images on the FLAIR grid have its voxels as acquired. The list
 is that of a whole run on the test dataset, which a test compares with the files that are written.
 Descriptions and columns come from the code that writes the files.
+
+Fewer files come with
+[`--lesion-masks`](../how-to/given_masks.md#what-differs-in-the-outputs) and
+[`--segmenter`](../how-to/other-segmenters.md#what-differs-from-the-cascade). Masks of
+[`--exclude-masks`](../how-to/exclude.md#what-is-removed) change the content of files.
 """
 
 
