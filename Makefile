@@ -60,7 +60,7 @@ install-test: $(VENV)/installed-test
 
 demo: $(VENV)/installed
 	$(BIN)/msseg-demo $(DEMO)/bids
-	$(BIN)/msseg $(DEMO)/bids $(DEMO)/out participant group
+	$(BIN)/msseg $(DEMO)/bids $(DEMO)/out participant group --fill-lesions --atlas sides
 	$(BIN)/msseg-demo score $(DEMO)/bids $(DEMO)/out
 	@echo "reports: $(DEMO)/out/group_lesions.html and $(DEMO)/out/sub-*.html"
 

@@ -8,9 +8,11 @@ import importlib
 import pytest
 
 MODULES = (
+    "anatomy",
     "evidence",
     "evidence_resegment",
     "evidence_table",
+    "filling",
 )
 
 

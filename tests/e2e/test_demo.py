@@ -28,7 +28,8 @@ def test_the_demo_from_nothing_to_the_table(
 ) -> None:
     bids, out = tmp_path / "bids", tmp_path / "out"
     assert demo([str(bids), "--grid", "coarse"]) == 0
-    ended = msseg(bids, out, "participant", "group", "--nprocs", "2", "--fast")
+    shown = ("--fill-lesions", "--atlas", "sides")
+    ended = msseg(bids, out, "participant", "group", *shown, "--nprocs", "2", "--fast")
     assert ended.code == 0, ended.err
     with (out / "group_lesions.tsv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
@@ -36,6 +37,16 @@ def test_the_demo_from_nothing_to_the_table(
     assert len({row["participant_id"] for row in rows}) == 3
     assert "FLAIR+T1w" in {row["contrasts"] for row in rows}
     assert all(700 < float(row["brain_volume_ml"]) < 2200 for row in rows)
+    for pattern in (
+        "seg-anatomy_dseg.nii.gz",
+        "desc-filled_FLAIR.nii.gz",
+        "desc-filled_T1w.nii.gz",
+    ):
+        assert len(list(out.glob(f"sub-*/**/anat/*_{pattern}"))) == 4
+    with (out / "group_lesions_atlas.tsv").open(encoding="utf-8", newline="") as stream:
+        regions = list(csv.DictReader(stream, delimiter="\t"))
+    assert {row["atlas"] for row in regions} == {"sides"}
+    assert any(row["name"].startswith("left ") for row in regions)
 
     beside = Path(sys.executable).with_name("bids-validator-deno")
     validator = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
