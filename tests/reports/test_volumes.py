@@ -107,7 +107,7 @@ def test_a_joined_voxel_is_centred_on_its_parts(start: tuple[int, int, int], by:
 def test_what_is_drawn_in_the_viewer_comes_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, most: int
 ) -> None:
-    monkeypatch.setattr(volumes, "MOST_VOXELS", most)
+    monkeypatch.setattr(volumes, "MAX_VOXELS", most)
     brain, images = scene_of()
     scene = make_scene(brain, images)
     drawing = next(one for one in scene.layers if one.name == "lesions")
