@@ -72,11 +72,15 @@ lint: $(VENV)/installed-test
 
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile
 
+# a page of thousands of rows takes minutes in a browser
+MANY_ROWS = tests/reports/test_group_browser.py
+
 test: lint
-	$(PYTEST) --doctest-modules -m "not slow or browser"
+	$(PYTEST) --doctest-modules -m "not slow or browser" --ignore $(MANY_ROWS)
 
 slow: $(VENV)/installed-test
 	$(PYTEST) -m "slow and not browser and not container and not slurm"
+	$(PYTEST) $(MANY_ROWS)
 
 TIMES ?= 1
 FAST = $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --doctest-modules \

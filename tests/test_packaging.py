@@ -117,7 +117,7 @@ def test_imports_are_found(code: str, expected: list[tuple[str, bool]]) -> None:
 
 
 def test_everything_that_is_imported_is_required() -> None:
-    declared = distributions("RUNTIME", "EVALUATE", "TRAIN")
+    declared = distributions("RUNTIME", "EVALUATE", "TRAIN", "NNUNET")
     assert {name for name, _ in all_imports()} <= declared
 
 

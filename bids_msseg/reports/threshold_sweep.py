@@ -99,8 +99,9 @@ def sweep(
     --------
     >>> import numpy as np
     >>> values = np.array([0.9, 0.9, 0.0, 0.3]).reshape(4, 1, 1)
-    >>> sweep(Volume(values, np.diag([10.0, 10, 10, 1])), min_volume=3.0, thresholds=[0.2, 0.5])
-    {0.2: (3.0, 2), 0.5: (2.0, 1)}
+    >>> found = sweep(Volume(values, np.diag([10.0, 10, 10, 1])), min_volume=3.0, thresholds=[0.5])
+    >>> [(threshold, round(load, 6), count) for threshold, (load, count) in found.items()]
+    [(0.5, 2.0, 1)]
     """
     found: dict[float, tuple[float, int]] = {}
     voxel = probability.voxel_volume

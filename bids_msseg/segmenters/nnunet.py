@@ -165,7 +165,7 @@ class NnunetSegmenter:
         if not path.is_file():
             raise failure(self.name, f"has not written {path.name}", log)
         try:
-            with np.load(path) as content:
+            with np.load(path, allow_pickle=False) as content:
                 return np.asarray(content["probabilities"][self.head], np.float32)
         except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
             raise DataError(

@@ -18,6 +18,8 @@ import pytest
 from bids_msseg.cli.run import main
 from bids_msseg.workflow import run as workflow_run
 
+pytestmark = pytest.mark.slow
+
 THREADS = ("--nprocs", "1", "--omp-nthreads", "1")
 STEMS = {"sub-02": "sub-02/anat/sub-02", "sub-03": "sub-03/anat/sub-03_acq-sag"}
 CITATION = "Doe 2020, J. Bright Things 1:2"

@@ -176,7 +176,7 @@ def no_step_before_the_cut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
     return monkeypatch
 
 
-@pytest.mark.parametrize("label", ["01", "03"])
+@pytest.mark.parametrize("label", [pytest.param("01", marks=pytest.mark.slow), "03"])
 def test_another_cut_of_out_alone_is_that_of_a_whole_run(
     finished: Any,
     out: Path,

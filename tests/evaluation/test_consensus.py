@@ -97,10 +97,10 @@ def test_tables_and_their_dictionaries(rated: Path, tmp_path: Path) -> None:
     algorithm = tmp_path / "net 1"
     _mask(algorithm, "sub-01/ses-1", "", _lesions(9, 0))
     assert _run(rated, out, "--algorithm", algorithm) == ExitCode.SUCCESS
-    raters, left_out = (_rows(out / f"group_{n}.tsv") for n in ("raters", "leaveoneout"))
+    raters, left_out = (_rows(out / f"group_{n}.tsv") for n in ("raters", "leave_one_out"))
     for name, rows, columns in (
         ("raters", raters, RATER_COLUMNS),
-        ("leaveoneout", left_out, LEFT_OUT_COLUMNS),
+        ("leave_one_out", left_out, LEFT_OUT_COLUMNS),
     ):
         described = json.loads((out / f"group_{name}.json").read_text())
         assert list(rows[0]) == list(columns) == list(described)

@@ -8,6 +8,7 @@ import pytest
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.training.synthesis import label_maps, tissues
+from bids_msseg.training.synthesis.choroid import prepare_choroid_terrain
 from bids_msseg.training.synthesis.label_maps import (
     LesionBank,
     find_label_maps,
@@ -54,7 +55,7 @@ def test_bank_lesions_lie_in_host_tissue_at_their_places(
         tissue,
         bank.affine,
         np.eye(4),
-        np.zeros(tissue.shape, bool),
+        prepare_choroid_terrain(np.zeros(tissue.shape, bool), np.zeros(tissue.shape, bool)),
     )
     assert draw.voxels.size
     places = np.stack(np.unravel_index(draw.voxels, tissue.shape), 1)
