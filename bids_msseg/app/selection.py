@@ -153,7 +153,7 @@ def with_intermediate(delivery: DerivativesContext) -> DerivativesContext:
     digest = delivery.maps_fingerprint
     if not is_usable(archive, out_dir, fingerprint=digest, versions=delivery.versions):
         return delivery
-    LOGGER.info("%s: lesions are cut again from what an earlier run has found", visit.key)
+    LOGGER.info("%s: thresholded again from intermediate results of an earlier run", visit.key)
     return replace(delivery, intermediate=archive)
 
 
