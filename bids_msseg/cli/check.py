@@ -1,4 +1,4 @@
-"""``msseg-check``: how far the masks can be believed on the user's own, unlabelled scans."""
+"""``msseg-check``: how reliable lesion masks are on the user's own, unlabelled scans."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = Parser(
         prog=PROGRAM,
-        description="Measure on your own scans how far lesion masks can be believed: lesions of "
-        "known size, place and contrast are painted into white matter, and each scan is moved, "
-        "sampled again and given noise as a second scan. Writes check.tsv, check_visits.tsv, "
-        "check.json and check.html into OUTPUT_DIR.",
-        epilog="Painted lesions are not real lesions. Before it starts, the log says how many "
-        "visits are checked, and how long that takes where OUTPUT_DIR has visits of msseg. The "
+        description="Measure how reliable lesion masks are on your own scans, without manual "
+        "masks: lesions of known size, place and contrast are painted into white matter, and a "
+        "pseudo-rescan of each scan is computed (moved, resampled, with noise). Writes check.tsv, "
+        "check_visits.tsv, check.json and check.html into OUTPUT_DIR.",
+        epilog="Painted lesions are not real lesions. At the start, the log says how many "
+        "visits are checked, and how long that takes if OUTPUT_DIR has visits of msseg. The "
         "same command resumes a check that was stopped. For research use only; not for "
         "diagnostic use.",
     )
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("output_dir", metavar="OUTPUT_DIR", help="new, or that of msseg: its brain masks are used")
     add(
         "--draws", metavar="N", default=DRAWS,
-        help="sets of painted lesions, and second scans, per visit; multiples of 3 give every "
+        help="sets of painted lesions, and pseudo-rescans, per visit; multiples of 3 give every "
         "contrast the same share [%(default)s]",
     )  # fmt: skip
     add(
@@ -79,9 +79,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     for name, metavar, text in (
         ("model", "PATH|NAME", "weights [the bundled ones]"),
         ("threshold", "P", "lesion at or above this probability, 0-1 [the model's]"),
-        ("min-lesion-volume", "MM3", "drop smaller lesions, in mm^3 [3]"),
-        ("device", "DEVICE", "auto, cpu, cuda[:N] or mps, for the nets [auto]"),
-        ("nprocs", "N", "CPUs of the whole run; on CPUs visits run side by side [all]"),
+        ("min-lesion-volume", "MM3", "drop smaller lesions, in mm³ [3]"),
+        ("device", "DEVICE", "auto, cpu, cuda[:N] or mps, for the networks [auto]"),
+        ("nprocs", "N", "CPUs of the whole run; without a GPU, visits run in parallel [all]"),
         ("omp-nthreads", "N", "threads of one visit [CPUs, at most 8]"),
         ("work-dir", "DIR", "intermediate files [OUTPUT_DIR/.work]"),
     ):

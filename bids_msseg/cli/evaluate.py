@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--compare-with", nargs="+", metavar="NAME=DIR", default=[],
         help="masks of other segmenters, selected as those of AUTO are; NAME= may be left out. A "
-        "table has the means of all, and the differences from AUTO within visits",
+        "table has the means of all, and the paired differences from AUTO",
     )  # fmt: skip
     add(
         "--bids", type=Path, metavar="DIR", help="raw dataset, for FLAIR and participants.tsv; "

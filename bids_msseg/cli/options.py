@@ -60,15 +60,16 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH..",
         nargs="+",
         action="extend",
-        help="lesion masks in place of the nets: a dataset or a pattern with {subject} and "
-        "{session}; or NAME=PATH",
+        help="lesion masks that replace the networks: a dataset, or a file pattern with "
+        "{subject} and {session}; or NAME=PATH",
     )
     group.add_argument(
         "--exclude-masks",
         metavar="PATH..",
         nargs="+",
         action="extend",
-        help="masks of what is no MS lesion, found alike; optional for each visit",
+        help="exclusion masks (tumour, infarct), given as lesion masks are; optional for each "
+        "visit",
     )
 
 
@@ -80,27 +81,25 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
         metavar="SPACE..",
         nargs="+",
         action="extend",
-        help="FLAIR, T1w, a TemplateFlow name with or without :res-N, or a FILE with the grid "
-        "[FLAIR T1w MNI152NLin2009aSym:res-1]",
+        help="FLAIR, T1w, a TemplateFlow name with or without :res-N, or an image FILE with the "
+        "grid [FLAIR T1w MNI152NLin2009aSym:res-1]",
     )
     group.add_argument(
         "--atlas",
         metavar="ATLAS..",
         nargs="+",
         action="extend",
-        help="load per region: sides, FILE:SPACE, or a name of TemplateFlow or FreeSurfer",
+        help="lesion load by region: sides, FILE:SPACE, or a name of TemplateFlow or FreeSurfer",
     )
     add_switch(group, "fill-lesions", "also write FLAIR and T1w with filled lesions")
-    add_switch(group, "lesion-roi", "also write the T1w's mask as fMRIPrep takes it")
+    add_switch(group, "lesion-roi", "also write the mask of the T1w for fMRIPrep")
     group.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     group.add_argument(
         "--segmenter",
         metavar="NAME",
-        help="what segments: cascade, nnunet, samseg or command [cascade]",
+        help="segmenter: cascade, nnunet, samseg or command [cascade]",
     )
-    group.add_argument(
-        "--segmenter-config", metavar="FILE", help="options of another segmenter, TOML"
-    )
+    group.add_argument("--segmenter-config", metavar="FILE", help="options of the segmenter, TOML")
     group.add_argument(
         "--threshold",
         metavar="P",
@@ -132,7 +131,7 @@ def add_performance_options(parser: argparse.ArgumentParser) -> None:
         "--mem-gb", metavar="GB", help="memory of the whole run, in GB [90 %% of all]"
     )
     group.add_argument(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
+        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the networks [auto]"
     )
     group.add_argument(
         "--use-plugin", metavar="FILE", help="nipype plugin (SLURM, SGE, PBS, HTCondor), YAML"

@@ -321,10 +321,8 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
     add_switch(group, "dry-run", "list images and skipped visits; segment nothing")
     add_switch(group, "reports-only", "make the reports again from what is there")
     add_switch(group, "boilerplate-only", "write the methods text only")
-    group.add_argument(
-        "--qc", metavar="DIR", help="decisions that readers saved in the pages, for group"
-    )
-    add_switch(group, "threshold-sweep", "loads at thresholds .1 to .9, too, for group")
+    group.add_argument("--qc", metavar="DIR", help="QC ratings saved in the pages, for group")
+    add_switch(group, "threshold-sweep", "group: also loads at thresholds .1 to .9")
     add_switch(group, "stop-on-first-crash", "end when one visit fails")
     add_switch(group, "resource-monitor", "record CPU and memory of every step")
     group.add_argument("--notrack", action="store_true", help="no effect: nothing is ever tracked")

@@ -43,13 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--atlas",
         metavar="ATLAS",
         action="append",
-        help="load per region: sides, FILE:SPACE or a name of TemplateFlow; may come again",
+        help="lesion load by region: sides, FILE:SPACE or a name of TemplateFlow; repeat it for "
+        "more atlases",
     )
     parser.add_argument(
         "--fill-lesions", action="store_true", help="also write FLAIR and T1w with filled lesions"
     )
     parser.add_argument(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the nets [auto]"
+        "--device", metavar="DEVICE", help="auto, cpu, cuda[:N] or mps, for the networks [auto]"
     )
     parser.add_argument(
         "--threads", metavar="N", dest=THREADS, help="threads of one step [CPUs, at most 8]"
