@@ -265,7 +265,7 @@ Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv`
 lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.
 
 `sub-*.html` are the reports, `group_lesions.tsv` has one row a visit, `logs` holds the records.
-Where `msseg-check` was run, `check.html` says how far the masks can be believed on these scans.
+Where `msseg-check` was run, `check.html` shows how reliable lesion masks are on these scans.
 Segmentations are for research; they are not a diagnosis.
 """
 

@@ -1,1 +1,1 @@
-"""How far masks can be believed on the user's own scans: painted lesions, pseudo-rescans."""
+"""Reliability of lesion masks on the user's own scans: painted lesions, pseudo-rescans."""

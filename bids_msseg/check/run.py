@@ -44,7 +44,7 @@ PREPARING: Final = (
 
 
 def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
-    """Check how far masks can be believed on the visits of a dataset.
+    """Measure how reliable lesion masks are on the visits of a dataset.
 
     Parameters
     ----------

@@ -93,7 +93,7 @@ def test_a_given_mask_is_named(
     given = make_record(lesion_mask=uri, model=None, candidate_count=None, rejected_count=14)
     text = read_page(write_participant_page(out_dir, "01", records=[given])).text
     assert uri in text
-    assert "14 parts of the given mask" in text
+    assert "14 rejected components of the given mask" in text
     assert "mean probability" not in text
     networks = read_page(write_participant_page(out_dir, "01", records=[make_record()])).text
     assert "given mask" not in networks

@@ -204,10 +204,10 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
     return (
         Column(
             "qc_rating",
-            "A reader's verdict; n/a where nobody looked or none was given",
+            "QC rating of the visit by a reader; n/a without a rating",
             of(lambda review: review.verdict),
             levels=levels,
-            shown="verdict",
+            shown="QC rating",
         ),
         measured(
             "qc_lesion_load_ml",
