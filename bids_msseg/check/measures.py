@@ -26,7 +26,7 @@ class Findings:
     volumes : ndarray of int64, shape (n,)
         New voxels of such lesions of the mask, each counted for the nearest painted lesion.
     false : tuple of int
-        Volumes of the false additions: lesions of the mask that share no voxel with a painted
+        Volumes of the false positives: lesions of the mask that share no voxel with a painted
         lesion, nor with a lesion that was there before.
     """
 

@@ -1,4 +1,4 @@
-"""The page of a check: rates by size, place and contrast, false additions, agreement of loads."""
+"""The page of a check: rates by size, place and contrast, false positives, agreement of loads."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ GROUPS: Final[Labels] = {
 }
 OF_EXPERTS: Final = ("size", "region", "size, region")
 """Groups in which lesions that experts drew can be put."""
-ADDITIONS: Final[Labels] = {
-    "n_false": "false additions of a draw",
+FALSE_POSITIVES: Final[Labels] = {
+    "n_false": "false positives per draw",
     "false_ml": "their volume, mL",
 }
 LOADS: Final[Labels] = {
@@ -42,7 +42,7 @@ VISITS: Final[Labels] = {
     "lesion_load_ml": "load, mL",
     "n_painted": "painted",
     "n_found": "found",
-    "n_false": "false additions",
+    "n_false": "false positives",
     "rescan_difference_ml": "pseudo-rescans − scan, mL",
     "load_sd_ml": "SD of loads, mL",
     "rescan_dice": "Dice",
@@ -99,7 +99,7 @@ def render_check(
     everything = _by_level(content, "all")["all"]
     headlines = {
         "painted lesions found": everything,
-        ADDITIONS["n_false"]: content["FalseAdditions"]["n_false"],
+        FALSE_POSITIVES["n_false"]: content["FalsePositives"]["n_false"],
         LOADS["smallest_change_ml"]: content["Load"]["smallest_change_ml"],
         LOADS["dice"]: content["Load"]["dice"],
     }
@@ -114,8 +114,8 @@ def render_check(
             {str(row["size"]): str(row["size"]) for row in content["Volumes"]},
             _beside(_by_size, content, reference),
         ),
-        additions=_compare(
-            "", ADDITIONS, _beside(lambda one: one["FalseAdditions"], content, reference)
+        false_positives=_compare(
+            "", FALSE_POSITIVES, _beside(lambda one: one["FalsePositives"], content, reference)
         ),
         loads=_compare("", LOADS, _beside(lambda one: one["Load"], content, reference)),
         plots=_agreement(content["Load"], visits),

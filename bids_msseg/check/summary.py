@@ -218,7 +218,7 @@ def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
     -------
     dict
         ``Participants``, ``Visits``; ``Sensitivity``, from :func:`sensitivity`;
-        ``FalseAdditions`` of a draw; ``Volumes`` of found lesions, relative to what was painted;
+        ``FalsePositives`` of a draw; ``Volumes`` of found lesions, relative to what was painted;
         ``Load``: bias, limits of agreement and smallest detectable change in mL, and Dice of scan
         and pseudo-rescan.
     """
@@ -227,7 +227,7 @@ def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
         "Participants": len({one.participant for one in visits}),
         "Visits": len(visits),
         "Sensitivity": sensitivity(lesions),
-        "FalseAdditions": _false_additions(visits),
+        "FalsePositives": _false_positives(visits),
         "Volumes": _volumes(lesions),
         "Load": load_agreement(visits),
     }
@@ -244,7 +244,7 @@ def _mean(values: Sequence[float], patients: Sequence[str]) -> Row:
     }
 
 
-def _false_additions(visits: Sequence[VisitCheck]) -> dict[str, Row]:
+def _false_positives(visits: Sequence[VisitCheck]) -> dict[str, Row]:
     rows = [(one.participant, row) for one in visits for row in one.draws]
     patients = [who for who, _ in rows]
     return {

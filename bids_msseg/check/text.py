@@ -71,7 +71,7 @@ VISIT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "found_ml": {"Description": "Volume that was found of them", "Units": "mL"},
     "draws": {"Description": "Sets of lesions that were painted"},
     "n_false": {
-        "Description": "False additions over all draws: lesions of the mask that touch no painted "
+        "Description": "False positives over all draws: lesions of the mask that touch no painted "
         "lesion and none that was there before"
     },
     "false_ml": {"Description": "Their volume", "Units": "mL"},

@@ -53,7 +53,7 @@ def test_of_a_lesion_that_joins_a_painted_one_only_the_new_part_counts() -> None
         (line(_1=slice(1, 3)), ()),
     ],
 )
-def test_false_additions_touch_nothing(after: np.ndarray, false: tuple[int, ...]) -> None:
+def test_false_positives_touch_nothing(after: np.ndarray, false: tuple[int, ...]) -> None:
     painted, before = line(_1=slice(0, 2)), line(_1=slice(9, 10))
     assert compare_masks(painted, before, after).false == false
 

@@ -153,8 +153,8 @@ def test_a_summary_by_hand(make_check: Make) -> None:
     """Each visit has a small lesion that was missed and a large one found too large."""
     found = summarise([make_check("01"), make_check("01", session="2"), make_check("02")])
     assert (found["Participants"], found["Visits"]) == (2, 3)
-    assert found["FalseAdditions"]["n_false"]["value"] == 1
-    assert found["FalseAdditions"]["false_ml"]["value"] == pytest.approx(0.004)
+    assert found["FalsePositives"]["n_false"]["value"] == 1
+    assert found["FalsePositives"]["false_ml"]["value"] == pytest.approx(0.004)
     volumes = {row["size"]: row for row in found["Volumes"]}
     # outlined with twice the volume
     assert (volumes[">200"]["value"], volumes[">200"]["n"]) == (1.0, 3)

@@ -154,7 +154,7 @@ def test_what_the_networks_do_not_see_is_missed(
     assert (draws[0]["found_ml"], draws[0]["n_false"]) == (0, 0)
 
 
-def test_a_false_addition_is_counted(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
+def test_a_false_positive_is_counted(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
     """A spot of 4 voxels far out in the cortex that comes with the painted lesions."""
     spot = np.zeros(flat.stack.brain.shape, bool)
     spot[39:43, 40, 75] = True
