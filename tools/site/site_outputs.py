@@ -377,8 +377,7 @@ def _columns() -> str:
         ),
         "## Columns of msseg-evaluate\n\n[Evaluate masks](../how-to/evaluate.md)\n",
         *(_section(f"`{stem}.tsv`", dictionary(stem)) for stem in (*TABLES, *COMPARED)),
-        "## Columns of msseg-check\n\n"
-        "[Reliability on your scanner](../how-to/check_my_scanner.md)\n",
+        "## Columns of msseg-check\n\n[Reliability of masks](../how-to/check_my_scanner.md)\n",
         _section("`check.tsv`", LESION_COLUMNS),
         _section("`check_visits.tsv`", VISIT_COLUMNS),
         "## Columns of msseg-train\n\n[Train on your patients](../tutorials/training.md)\n",
