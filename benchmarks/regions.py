@@ -32,8 +32,6 @@ from bids_msseg.lesions.anatomy import own_anatomy
 from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.regions import (
-    OWN_PERIVENTRICULAR_MM,
-    PERIVENTRICULAR_MM,
     Anatomy,
     Region,
     RegionAssignment,
@@ -174,8 +172,7 @@ def _anatomy(patient: Patient, method: str) -> tuple[NDArray[np.uint8], bool]:
 def _count(patient: Patient, anatomy: NDArray[np.uint8], own: bool, tally: Tally) -> None:
     """Compare each hand-drawn lesion's region with what touches the hand-drawn ventricles."""
     labels = label_lesions(patient.lesions, voxel_volume=float(np.prod(patient.spacing)))
-    reach = OWN_PERIVENTRICULAR_MM if own else PERIVENTRICULAR_MM
-    regions = region_map(anatomy, patient.spacing, periventricular_mm=reach, neighbours=own)
+    regions = region_map(anatomy, patient.spacing, own_ventricles=own)
     assigned = assign(labels, regions)
     posterior = _posterior(assigned)
     around = ndimage.binary_dilation(patient.ventricle, np.ones((3, 3, 3), bool))

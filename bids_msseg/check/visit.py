@@ -26,19 +26,13 @@ from bids_msseg.check.painting import (
 from bids_msseg.check.rescan import RescanPlan, map_back, plan_rescans, pseudo_rescan
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.normalise import CONTRASTS, Stack
-from bids_msseg.imaging.resample import inverse, mask_onto, resample
+from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.comparison.metrics import voxel_agreement
 from bids_msseg.lesions.delineate import clear_extracerebral
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.lesions.regions import (
-    OWN_PERIVENTRICULAR_MM,
-    PERIVENTRICULAR_MM,
-    Region,
-    assign,
-    region_map,
-)
-from bids_msseg.pipeline.lesions import find_anatomy
+from bids_msseg.lesions.regions import Region, assign, region_map
+from bids_msseg.pipeline.lesions import Grid, find_anatomy
 from bids_msseg.pipeline.preprocess import Preprocessed, preprocess, read_contrasts
 from bids_msseg.pipeline.quality import check_images
 from bids_msseg.training.data.painting import (
@@ -152,19 +146,14 @@ def prepare(
     labels, own = find_anatomy(
         done.images, done.transforms, done.brain.data > 0, done.template_to_flair
     )
-    reach = OWN_PERIVENTRICULAR_MM if own.from_own_fluid else PERIVENTRICULAR_MM
-    where = region_map(
-        labels.data,
-        labels.spacing,
-        periventricular_mm=reach,
-        neighbours=own.from_own_fluid,
-    )
+    where = region_map(labels.data, labels.spacing, own_ventricles=own.from_own_fluid)
+    grid = Grid(Volume(done.stack.brain, done.stack.affine))
     return Prepared(
         name,
         done.stack,
-        _outside(done),
-        _on_stack(labels, done.stack).astype(np.uint8),
-        _on_stack(labels.with_data(where), done.stack).astype(np.int8),
+        _outside(done, grid.frame),
+        grid.take(labels, order=0).astype(np.uint8),
+        grid.take(labels.with_data(where), order=0).astype(np.int8),
         tuple(done.images["FLAIR"].spacing.tolist()),
         np.array([_blur(done, contrast) for contrast in CONTRASTS]),
         tuple(_noise(checked.measures, contrast) for contrast in CONTRASTS),
@@ -172,20 +161,10 @@ def prepare(
     )
 
 
-def _shape(array: NDArray[Any]) -> tuple[int, int, int]:
-    x, y, z = array.shape
-    return (x, y, z)
-
-
-def _on_stack(labels: Volume, stack: Stack) -> NDArray[Any]:
-    moved: NDArray[Any] = resample(labels, _shape(stack.brain), stack.affine, order=0).data
-    return moved
-
-
-def _outside(done: Preprocessed) -> Mask:
+def _outside(done: Preprocessed, grid: Volume) -> Mask:
     if done.extracerebral is None:
-        return np.zeros(done.stack.brain.shape, bool)
-    return mask_onto(done.extracerebral, _shape(done.stack.brain), done.stack.affine)
+        return np.zeros(grid.shape, bool)
+    return mask_onto(done.extracerebral, grid.shape, grid.affine)
 
 
 def _blur(done: Preprocessed, contrast: str) -> NDArray[np.float64]:
@@ -362,11 +341,11 @@ def _again(first: FirstScan, run: Segmenter, cut: Cut, plan: RescanPlan) -> Row:
     prepared = first.prepared
     stack = prepared.stack
     again = pseudo_rescan(stack.data, stack.present, stack.brain, plan)
-    grid = _shape(again.brain)
     maps = run(Stack(again.images, stack.present, again.brain, stack.affine @ again.motion))
-    outside = mask_onto(Volume(prepared.outside, np.eye(4)), grid, again.motion)
+    before = Volume(prepared.outside, np.eye(4))
+    outside = mask_onto(before, maps["probability"].shape, again.motion)
     probability = _cleared(maps, outside, cut).astype(np.float32)
-    back = cut.lesions(map_back(probability, again, _shape(stack.brain)))
+    back = cut.lesions(map_back(probability, again, before.shape))
     agreed = voxel_agreement(back, first.lesions, voxel_volume=1.0)
     load = int(np.count_nonzero(cut.lesions(probability))) / 1000
     return {"load_ml": load, "dice": agreed.dice}

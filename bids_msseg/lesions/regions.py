@@ -72,9 +72,9 @@ def region_map(
     anatomy: NDArray[Any],
     spacing: Sequence[float] | NDArray[np.floating],
     *,
-    periventricular_mm: float = PERIVENTRICULAR_MM,
+    periventricular_mm: float | None = None,
     juxtacortical_mm: float = JUXTACORTICAL_MM,
-    neighbours: bool = False,
+    own_ventricles: bool = False,
 ) -> NDArray[np.int8]:
     """Give every voxel its region.
 
@@ -89,12 +89,14 @@ def region_map(
         Codes of :class:`Anatomy`.
     spacing : sequence of 3 floats
         Voxel edges in mm; distances are physical, between voxel centres.
-    periventricular_mm, juxtacortical_mm : float
-        Reach of the two bands in mm. The defaults are for a template fitted by an affine; a
-        patient's own ventricles want :data:`OWN_PERIVENTRICULAR_MM`.
-    neighbours : bool, default False
-        Whether voxels that share a face, an edge or a corner with a ventricle's belong to its
-        band at any distance. For a patient's own ventricles: with thick slices, tissue that
+    periventricular_mm : float, optional
+        Reach of the band around the ventricles in mm; by default :data:`PERIVENTRICULAR_MM`, for a
+        template fitted by an affine, or :data:`OWN_PERIVENTRICULAR_MM`.
+    juxtacortical_mm : float
+        Reach of the band around the cortex in mm.
+    own_ventricles : bool, default False
+        Whether the ventricles are the patient's own. Voxels that share a face, an edge or a corner
+        with one of theirs then belong to the band at any distance: with thick slices, tissue that
         abuts a ventricle from above is a slice away.
 
     Returns
@@ -113,6 +115,8 @@ def region_map(
     >>> region_map(anatomy, (2.0, 1.0, 1.0)).ravel()
     array([1, 1, 1, 1, 4, 4, 4, 2, 2], dtype=int8)
     """
+    if periventricular_mm is None:
+        periventricular_mm = OWN_PERIVENTRICULAR_MM if own_ventricles else PERIVENTRICULAR_MM
     box = bounding_box(anatomy)
     tissue = anatomy[box]
     if not tissue.size:
@@ -123,7 +127,7 @@ def region_map(
     regions[near(tissue == Anatomy.CORTEX, juxtacortical_mm, spacing)] = Region.JUXTACORTICAL
     ventricle = tissue == Anatomy.VENTRICLE
     near_ventricle = near(ventricle, periventricular_mm, spacing)
-    if neighbours:
+    if own_ventricles:
         near_ventricle |= binary_dilation(ventricle, np.ones((3, 3, 3), bool))
     regions[near_ventricle] = Region.PERIVENTRICULAR
     regions[tissue == Anatomy.INFRATENTORIAL] = Region.INFRATENTORIAL

@@ -23,12 +23,7 @@ from bids_msseg.lesions.delineate import (
 )
 from bids_msseg.lesions.load import LesionRow, lesion_load_ml
 from bids_msseg.lesions.load_table import lesion_table
-from bids_msseg.lesions.regions import (
-    OWN_PERIVENTRICULAR_MM,
-    PERIVENTRICULAR_MM,
-    Anatomy,
-    region_map,
-)
+from bids_msseg.lesions.regions import Anatomy, region_map
 
 LEFT_OUT_BLUR_MM = 6.0
 """An image that could not be aligned may show a face where the brain should be."""
@@ -185,7 +180,7 @@ def find_lesions(
     )
     to_template = inverse(template_to_flair)
     anatomy = _anatomy(grid, to_template, maps)
-    where = _regions(anatomy, grid, own=own_ventricles)
+    where = region_map(anatomy, grid.frame.spacing, own_ventricles=own_ventricles)
     rows = _rows(found, grid, on_grid, to_template, where)
     results: dict[str, NDArray[Any]] = {
         "probseg": np.clip(probability, 0, 1),
@@ -234,7 +229,7 @@ def describe_lesions(
     found = delineate(left, lesions, extracerebral=None, removed=removed, **cut)
     to_template = inverse(template_to_flair)
     anatomy = _anatomy(grid, to_template, maps)
-    where = _regions(anatomy, grid, own=own_ventricles)
+    where = region_map(anatomy, grid.frame.spacing, own_ventricles=own_ventricles)
     results = _label_maps(found, grid.take(maps["mask"]), anatomy)
     rows = _rows(found, grid, {}, to_template, where)
     return VisitLesions(results, tuple(rows), None, excluded_ml)
@@ -299,11 +294,6 @@ def _anatomy(grid: Grid, to_template: Affine, maps: Mapping[str, Volume]) -> NDA
     template = load_template()
     regions = template.volume.with_data(np.asarray(template.regions))
     return grid.take(regions, transform=to_template, order=0)
-
-
-def _regions(anatomy: NDArray[np.uint8], grid: Grid, *, own: bool) -> NDArray[np.int8]:
-    reach = OWN_PERIVENTRICULAR_MM if own else PERIVENTRICULAR_MM
-    return region_map(anatomy, grid.frame.spacing, periventricular_mm=reach, neighbours=own)
 
 
 def _rows(

@@ -88,12 +88,15 @@ class TestRegionMap:
         regions = region_map(anatomy, spacing, periventricular_mm=3)
         assert (regions == PV).sum() == 1 + reached
 
-    @pytest.mark.parametrize(("neighbours", "reached"), [(False, 0), (True, 1)])
-    def test_a_neighbouring_slice_abuts_however_thick_it_is(
-        self, neighbours: bool, reached: int
-    ) -> None:
+    @pytest.mark.parametrize(("own", "reached"), [(False, 0), (True, 1)])
+    def test_a_neighbouring_slice_abuts_however_thick_it_is(self, own: bool, reached: int) -> None:
         anatomy = np.moveaxis(on_line("1444"), 0, 2)
-        regions = region_map(anatomy, (1, 1, 7), periventricular_mm=2, neighbours=neighbours)
+        regions = region_map(anatomy, (1, 1, 7), periventricular_mm=2, own_ventricles=own)
+        assert (regions == PV).sum() == 1 + reached
+
+    @pytest.mark.parametrize(("own", "reached"), [(False, 5), (True, 2)])
+    def test_the_band_around_own_ventricles_is_narrower(self, own: bool, reached: int) -> None:
+        regions = region_map(on_line("1444444444"), (1, 1, 1), own_ventricles=own)
         assert (regions == PV).sum() == 1 + reached
 
     def test_infratentorial_comes_before_both_bands(self) -> None:
