@@ -35,12 +35,7 @@ from bids_msseg.lesions.regions import Region, assign, region_map
 from bids_msseg.pipeline.lesions import Grid, find_anatomy
 from bids_msseg.pipeline.preprocess import Preprocessed, preprocess, read_contrasts
 from bids_msseg.pipeline.quality import check_images
-from bids_msseg.training.data.painting import (
-    KEEP_AWAY_VOXELS,
-    SUSPECT,
-    measure_contrast,
-)
-from bids_msseg.training.data.visits import LabelledVisit
+from bids_msseg.training.data.painting import KEEP_AWAY_VOXELS, SUSPECT, measure_contrast
 
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -217,16 +212,7 @@ def first_scan(prepared: Prepared, run: Segmenter, cut: Cut) -> FirstScan:
     around = ndimage.binary_dilation(own, iterations=KEEP_AWAY_VOXELS)
     blocked = around | prepared.outside | ~stack.brain
     terrain = find_terrain(maps["anatomy"].data, prepared.anatomy, blocked)
-    visit = LabelledVisit(
-        prepared.name,
-        "",
-        stack.data.astype(np.float16),
-        stack.present,
-        stack.brain,
-        (lesions > 0).astype(np.float16),
-        thick=False,
-    )
-    contrast = measure_contrast(visit)
+    contrast = measure_contrast(stack.data, stack.present, stack.brain, lesions > 0)
     canvas = Canvas(stack.data, stack.present, stack.brain, terrain, contrast, prepared.blur)
     return FirstScan(prepared, lesions, canvas)
 

@@ -72,17 +72,36 @@ class Painting:
     contrast: Array
 
 
-def measure_contrast(visit: LabelledVisit) -> Array:
-    """Measure the mean difference between lesions and the 3 mm around them."""
-    lesion = visit.truth >= 0.5
+def measure_contrast(
+    images: NDArray[np.floating],
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    share: NDArray[np.floating] | NDArray[np.bool_],
+) -> Array:
+    """Measure the mean difference between lesions and the 3 mm around them.
+
+    Parameters
+    ----------
+    images : ndarray, shape (3, X, Y, Z)
+        1 mm, in units of the brain's SD.
+    present : sequence of bool
+        Which contrasts were acquired; others have the usual contrast.
+    brain : ndarray of bool, shape (X, Y, Z)
+    share : ndarray, shape (X, Y, Z)
+        Share of each voxel that is lesion.
+
+    Returns
+    -------
+    ndarray of float32, shape (3,)
+        The usual contrast where lesions are too small to measure.
+    """
+    lesion = share >= 0.5
     usual = np.asarray(USUAL_CONTRAST, np.float32)
     if np.count_nonzero(lesion) < MIN_VOXELS:
         return usual
-    ring = ndimage.binary_dilation(lesion, iterations=RING_VOXELS) & ~(visit.truth > 0)
-    ring &= visit.brain
-    images = visit.images.astype(np.float32)
-    measured = images[:, lesion].mean(1) - images[:, ring].mean(1)
-    return np.where(visit.present, measured, usual).astype(np.float32)
+    ring = ndimage.binary_dilation(lesion, iterations=RING_VOXELS) & ~(share > 0) & brain
+    inside, around = (images[:, where].astype(np.float32).mean(1) for where in (lesion, ring))
+    return np.where(present, inside - around, usual).astype(np.float32)
 
 
 def prepare_painting(
@@ -114,7 +133,8 @@ def prepare_painting(
     draws = tuple(
         place_bank_lesions(rng, bank, host, affine, to_visit, no_plexus) for _ in range(sets)
     )
-    return Painting(draws, measure_contrast(visit))
+    contrast = measure_contrast(visit.images, visit.present, visit.brain, visit.truth)
+    return Painting(draws, contrast)
 
 
 def save_painting(painting: Painting, path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from bids_msseg.training.synthesis.tissues import LabelMap, Tissue
 def test_the_contrast_of_lesions_is_measured_against_their_surroundings(
     visit: LabelledVisit,
 ) -> None:
-    measured = measure_contrast(visit)
+    measured = measure_contrast(visit.images, visit.present, visit.brain, visit.truth)
     assert measured[0] == pytest.approx(3, abs=0.2)
     assert measured[1] == pytest.approx(0, abs=0.2)
     # T2w was not acquired
@@ -33,8 +32,9 @@ def test_the_contrast_of_lesions_is_measured_against_their_surroundings(
 
 
 def test_without_lesions_the_usual_contrast_is_taken(visit: LabelledVisit) -> None:
-    free = replace(visit, truth=np.zeros_like(visit.truth))
-    assert measure_contrast(free).tolist() == pytest.approx(USUAL_CONTRAST)
+    free = np.zeros_like(visit.truth)
+    measured = measure_contrast(visit.images, visit.present, visit.brain, free)
+    assert measured.tolist() == pytest.approx(USUAL_CONTRAST)
 
 
 def test_anatomy_becomes_tissue_at_1_mm() -> None:
