@@ -20,7 +20,6 @@ from bids_msseg.io.atomic import open_alone
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.inference import Prediction
 from bids_msseg.training.data.visits import LabelledVisit
-from bids_msseg.training.synthesis.choroid import prepare_choroid_terrain
 from bids_msseg.training.synthesis.fields import smooth_field
 from bids_msseg.training.synthesis.label_maps import (
     LesionBank,
@@ -129,10 +128,7 @@ def prepare_painting(
     own = (visit.truth > 0) | (prediction.lesion >= SUSPECT)
     host = tissue.copy()
     host[ndimage.binary_dilation(own, iterations=KEEP_AWAY_VOXELS)] = Tissue.OUTSIDE
-    no_plexus = prepare_choroid_terrain(np.zeros((1, 1, 1), bool), np.zeros((1, 1, 1), bool))
-    draws = tuple(
-        place_bank_lesions(rng, bank, host, affine, to_visit, no_plexus) for _ in range(sets)
-    )
+    draws = tuple(place_bank_lesions(rng, bank, host, affine, to_visit, None) for _ in range(sets))
     contrast = measure_contrast(visit.images, visit.present, visit.brain, visit.truth)
     return Painting(draws, contrast)
 

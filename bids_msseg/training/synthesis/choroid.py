@@ -52,25 +52,22 @@ class ChoroidTerrain:
 
 def prepare_choroid_terrain(
     lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]
-) -> ChoroidTerrain:
+) -> ChoroidTerrain | None:
     """Measure once what :func:`place_choroid` needs.
 
     Parameters
     ----------
     lateral, fissure : ndarray of bool, shape (X, Y, Z)
         Lateral ventricles; thalamus and hippocampus, which the plexus lies on.
+
+    Returns
+    -------
+    ChoroidTerrain or None
+        None without lateral ventricles.
     """
     places = np.argwhere(lateral)
     if not len(places):
-        none = np.zeros((0, 0, 0))
-        return ChoroidTerrain(
-            lateral.shape,
-            np.zeros(3, np.int64),
-            none.astype(bool),
-            none.astype(np.float32),
-            none.astype(np.float32),
-            (),
-        )
+        return None
     low = np.maximum(places.min(0) - 4, 0)
     box = tuple(slice(int(a), int(b) + 5) for a, b in zip(low, places.max(0), strict=True))
     inside, beside = lateral[box], fissure[box]
@@ -89,38 +86,38 @@ def _atria(
     """Find the back of each ventricle, beside the hindmost thalamus or hippocampus."""
     places = np.argwhere(lateral)
     middle = (places[:, 0].min() + places[:, 0].max()) / 2
+    back = np.flatnonzero(fissure.any((0, 2)))
     sides: list[NDArray[np.int64]] = []
     for side in (places[:, 0] < middle, places[:, 0] > middle):
         half = places[side]
         if not len(half):
             continue
-        back = np.flatnonzero(fissure.any((0, 2)))
         at = back[0] if back.size else np.median(half[:, 1])
         near = (half[:, 1] >= at + ATRIUM_MM[0]) & (half[:, 1] <= at + ATRIUM_MM[1])
         sides.append(half[near] if near.any() else half)
     return tuple(sides)
 
 
-def place_choroid(rng: np.random.Generator, terrain: ChoroidTerrain) -> NDArray[np.int32]:
-    """Draw the choroid plexus of both lateral ventricles.
+def place_choroid(rng: np.random.Generator, terrain: ChoroidTerrain | None) -> NDArray[np.int32]:
+    """Draw the choroid plexus of both lateral ventricles; none without terrain.
 
     Returns
     -------
     ndarray of int32, shape (n,)
         Flat indices into the label map, all of them in the lateral ventricles.
     """
-    if not terrain.lateral.any():
+    if terrain is None:
         return np.zeros(0, np.int32)
     rough, patchy = (_field(rng, terrain.lateral.shape, width) for width in (ROUGH_MM, PATCH_MM))
     found = terrain.wall + 0.5 * rough + 0.8 * patchy <= rng.uniform(*SHEET_MM)
+    grids = np.ogrid[tuple(map(slice, found.shape))]
     for atrium in terrain.atria:
         deep = terrain.depth[tuple(atrium.T)]
         likely = atrium[deep >= np.quantile(deep, 0.8)]
         centre = likely[int(rng.integers(len(likely)))]
         axes = rng.uniform(*GLOMUS_MM)
         away = sum(
-            ((grid - at) / axis) ** 2
-            for grid, at, axis in zip(np.ogrid[_whole(found)], centre, axes, strict=True)
+            ((grid - at) / axis) ** 2 for grid, at, axis in zip(grids, centre, axes, strict=True)
         )
         found |= np.sqrt(away) + 0.3 * rough <= 1
     own = np.argwhere(found & terrain.lateral) + terrain.corner
@@ -132,7 +129,3 @@ def _field(rng: np.random.Generator, shape: tuple[int, ...], width: float) -> Ar
     field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), width)
     values: Array = field / field.std()
     return values
-
-
-def _whole(values: NDArray[np.bool_]) -> tuple[slice, ...]:
-    return tuple(slice(edge) for edge in values.shape)

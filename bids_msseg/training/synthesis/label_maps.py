@@ -234,7 +234,7 @@ def place_bank_lesions(
     tissue: NDArray[np.uint8],
     affine: Affine,
     to_head: Affine,
-    plexus: ChoroidTerrain,
+    plexus: ChoroidTerrain | None,
 ) -> LesionDraw:
     """Place lesions of the bank at their own places until a load is reached.
 
@@ -248,8 +248,8 @@ def place_bank_lesions(
         Voxel to world mm of ``tissue``.
     to_head : ndarray, shape (4, 4)
         Template world mm to that world.
-    plexus : ChoroidTerrain
-        Where choroid plexus is drawn.
+    plexus : ChoroidTerrain or None
+        Where choroid plexus is drawn; nowhere with None.
     """
     load = 1000 * float(np.exp(rng.uniform(*np.log(LOAD_ML))))
     host = np.isin(tissue, _HOSTS)

@@ -173,7 +173,7 @@ def lesion_terrain(tissue: NDArray[np.uint8]) -> Terrain:
 def draw_lesions(
     rng: np.random.Generator,
     terrain: Terrain,
-    plexus: ChoroidTerrain,
+    plexus: ChoroidTerrain | None,
     statistics: LesionStatistics,
 ) -> LesionDraw:
     """Place one set of lesions of parametric shape, its load drawn from ``LOAD_ML``."""

@@ -33,7 +33,9 @@ def fissure() -> NDArray[np.bool_]:
 
 @pytest.fixture(scope="module")
 def terrain(lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]) -> ChoroidTerrain:
-    return prepare_choroid_terrain(lateral, fissure)
+    found = prepare_choroid_terrain(lateral, fissure)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,5 +77,7 @@ def test_without_a_thalamus_it_lies_near_the_middle(lateral: NDArray[np.bool_]) 
 
 def test_without_ventricles_there_is_none() -> None:
     nothing = np.zeros((8, 8, 8), bool)
-    found = place_choroid(np.random.default_rng(0), prepare_choroid_terrain(nothing, nothing))
+    terrain = prepare_choroid_terrain(nothing, nothing)
+    assert terrain is None
+    found = place_choroid(np.random.default_rng(0), terrain)
     assert (found.size, found.dtype) == (0, np.int32)

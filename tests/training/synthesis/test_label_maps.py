@@ -8,7 +8,6 @@ import pytest
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.training.synthesis import label_maps, tissues
-from bids_msseg.training.synthesis.choroid import prepare_choroid_terrain
 from bids_msseg.training.synthesis.label_maps import (
     LesionBank,
     find_label_maps,
@@ -49,15 +48,10 @@ def test_bank_lesions_lie_in_host_tissue_at_their_places(
     tissue = np.full((66, 66, 66), Tissue.WHITE, np.uint8)
     tissue[:, :, 34:] = Tissue.FLUID
     # voxel i of the tissue lies where voxel i of the bank lies
-    draw = place_bank_lesions(
-        np.random.default_rng(0),
-        bank,
-        tissue,
-        bank.affine,
-        np.eye(4),
-        prepare_choroid_terrain(np.zeros(tissue.shape, bool), np.zeros(tissue.shape, bool)),
-    )
+    rng = np.random.default_rng(0)
+    draw = place_bank_lesions(rng, bank, tissue, bank.affine, np.eye(4), None)
     assert draw.voxels.size
+    assert not draw.choroid.size
     places = np.stack(np.unravel_index(draw.voxels, tissue.shape), 1)
     assert (tissue.ravel()[draw.voxels] == Tissue.WHITE).all()
     sure = places[draw.fraction > 127]
