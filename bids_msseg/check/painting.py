@@ -1,9 +1,9 @@
 """Lesions of known size, place and contrast, painted into the white matter of a visit.
 
-Shapes and places are those of :mod:`bids_msseg.training.synthesis.placing`, looks those of
-:mod:`bids_msseg.demo.painting`. A lesion adds a share of what the visit's own lesions add to each
-contrast, and what is added is blurred as the voxels of the scan blur. Painted lesions are not
-real lesions.
+Shapes and places are those of :mod:`bids_msseg.training.synthesis.placing`, profile and texture
+those of :mod:`bids_msseg.training.synthesis.painting`. A lesion adds a share of what the visit's
+own lesions add to each contrast, and what is added is blurred as the voxels of the scan blur.
+Painted lesions are not real lesions.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.demo.painting import paint
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.normalise import CLIP
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.volume import Affine, Volume
 from bids_msseg.lesions.regions import Anatomy, Region
 from bids_msseg.models.anatomy import Anatomy as Tissue
+from bids_msseg.training.synthesis.painting import paint
 from bids_msseg.training.synthesis.placing import Terrain, place_volumes, prepare_terrain
 from bids_msseg.training.synthesis.shapes import Lesion, LesionMap, compose
 

@@ -21,7 +21,6 @@ from bids_msseg.demo.files import (
     write_truth,
 )
 from bids_msseg.demo.head import Scene, add_head, brain_only
-from bids_msseg.demo.painting import paint
 from bids_msseg.demo.scan import (
     Protocol,
     average_over_voxels,
@@ -33,6 +32,7 @@ from bids_msseg.demo.scan import (
 )
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.template import load_template
+from bids_msseg.training.synthesis.painting import paint
 from bids_msseg.training.synthesis.placing import place_lesions
 from bids_msseg.training.synthesis.shapes import LesionMap, resize
 from bids_msseg.training.synthesis.statistics import LesionStatistics, sample_contrasts

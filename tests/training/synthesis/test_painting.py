@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.demo.painting import paint
 from bids_msseg.lesions.regions import Region
+from bids_msseg.training.synthesis.painting import paint
 from bids_msseg.training.synthesis.placing import (
     Terrain,
     place_lesions,

@@ -1,4 +1,4 @@
-"""Adding lesions to images of a brain."""
+"""Adding parametric lesions to images of a brain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def paint(
     lesions : LesionMap
         On the same grid.
     contrasts : ndarray, shape (n, C) or wider
-        From :func:`sample_contrasts`, to be met over each label.
+        From :func:`~bids_msseg.training.synthesis.statistics.sample_contrasts`; each label has
+        its contrast on the average.
     rng : Generator
         Makes the texture, which all contrasts of a lesion share.
     within : ndarray of bool, shape (X, Y, Z), optional
@@ -66,10 +67,10 @@ def paint(
     for lesion, drawn in zip(lesions.lesions, contrasts[:, :channels], strict=True):
         contrast = drawn - _step(images[(slice(None), *lesion.box)], lesion, healthy[lesion.box])
         contrast[0] = max(float(contrast[0]), FAINTEST)
-        profile, look = _appearance(rng, lesion, float(drawn[0]), figures)
+        profile, texture = _appearance(rng, lesion, float(drawn[0]), figures)
         weight[lesion.box] += profile
         top[lesion.box] = np.maximum(top[lesion.box], profile)
-        added[(slice(None), *lesion.box)] += contrast[:, None, None, None] * (profile * look)
+        added[(slice(None), *lesion.box)] += contrast[:, None, None, None] * (profile * texture)
     # where lesions overlap, their appearances are averaged and not summed
     added *= top / np.maximum(weight, 1e-6)
     return np.asarray(images + added, np.float32)
@@ -110,5 +111,5 @@ def _appearance(
     values = noise[label]
     centred = (noise - np.average(values, weights=inside)) / max(float(values.std()), 0.3)
     texture = 1.0 + np.sqrt(np.clip(wanted, 0.0, 0.25)) * centred
-    look = np.clip(texture, 0.2, 1.8) / inside.mean()
-    return np.asarray(profile, np.float32), np.asarray(look, np.float32)
+    texture = np.clip(texture, 0.2, 1.8) / inside.mean()
+    return np.asarray(profile, np.float32), np.asarray(texture, np.float32)
