@@ -11,7 +11,7 @@ from bids_msseg.check.files import visit_row
 from bids_msseg.check.summary import VisitCheck
 from bids_msseg.check.visit import Row
 from bids_msseg.reports import page
-from bids_msseg.reports.images.plots import Mark, Plot, Stroke, plot, round_up
+from bids_msseg.reports.images.plots import Mark, Plot, bland_altman
 from bids_msseg.reports.tables import Heading, Table
 from bids_msseg.reports.text import MISSING, decimal
 
@@ -51,14 +51,8 @@ VISITS: Final[Labels] = {
 }
 OWN: Final = "these scans"
 PAINTED, DRAWN = "labelled cohort, painted", "labelled cohort, experts' lesions"
-LINES: Final[Mapping[str, tuple[str, str]]] = {
-    "upper_limit_ml": ("limit", "upper limit"),
-    "bias_ml": ("bias", "mean difference"),
-    "lower_limit_ml": ("limit", "lower limit"),
-}
-"""Statistics drawn across the plot: look and words."""
-ROOM: Final = 0.12
-"""Free share of an axis beyond the outermost point."""
+LINES: Final[Labels] = {"upper": "upper_limit_ml", "bias": "bias_ml", "lower": "lower_limit_ml"}
+"""Statistics drawn across the plot."""
 
 
 def write_page(
@@ -237,23 +231,19 @@ def _agreement(load: Mapping[str, Row], visits: Sequence[VisitCheck]) -> tuple[P
     ]
     if not marks:
         return ()
-    texts = {name: decimal(load[name]["value"], 3) for name in LINES}
-    drawn = {name: float(load[name]["value"]) for name, one in texts.items() if one != MISSING}
-    right = round_up(max(mark.x for mark in marks))
-    heights = [0.0, *(mark.y for mark in marks), *drawn.values()]
-    room = ROOM * (max(heights) - min(heights)) or 1.0
-    strokes = [Stroke(((0, 0), (right, 0)), "ideal")]
-    for name, at in drawn.items():
-        style, label = LINES[name]
-        strokes.append(Stroke(((0, at), (right, at)), style, f"{label} {texts[name]} mL"))
+    values = {name: load[statistic]["value"] for name, statistic in LINES.items()}
+    texts = {name: decimal(one, 3) for name, one in values.items()}
     return (
-        plot(
+        bland_altman(
             "Loads of scan and pseudo-rescan (Bland-Altman)",
             f"Load of {len(marks)} pseudo-rescans minus that of their scan, with the mean "
             "difference and the limits of agreement where they are known.",
             ("mean of both loads (mL)", "pseudo-rescan − scan (mL)"),
-            ((0, right), (min(heights) - room, max(heights) + room)),
             marks,
-            strokes,
+            {
+                name: (float(values[name]), f"{text} mL")
+                for name, text in texts.items()
+                if text != MISSING
+            },
         ),
     )

@@ -7,22 +7,18 @@ from collections.abc import Iterable, Sequence
 
 from bids_msseg.reports.evaluation.data import ALL, SITE, Row
 from bids_msseg.reports.evaluation.tables import anchor_of, shown
-from bids_msseg.reports.images.plots import Mark, Plot, Stroke, plot, round_up
+from bids_msseg.reports.images.plots import Mark, Plot, Stroke, bland_altman, plot, round_up
 
-LIMITS = {
-    "bland_altman_upper_ml": ("limit", "upper limit"),
-    "bland_altman_bias_ml": ("bias", "mean difference"),
-    "bland_altman_lower_ml": ("limit", "lower limit"),
+LINES = {
+    "upper": "bland_altman_upper_ml",
+    "bias": "bland_altman_bias_ml",
+    "lower": "bland_altman_lower_ml",
 }
-"""Statistics drawn across the Bland-Altman plot: look and words."""
-ROOM = 0.12
-"""Free share of an axis beyond the outermost point."""
+"""Statistics drawn across the Bland-Altman plot."""
 
 
 def agreement_plots(subjects: Sequence[Row], cohort: Iterable[Row]) -> tuple[Plot, ...]:
     """Draw automatic against manual load, and Bland and Altman's plot.
-
-    After Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8.
 
     Parameters
     ----------
@@ -102,25 +98,14 @@ def _scatter(rows: Sequence[Row], sites: Sequence[str]) -> Plot:
 
 
 def _bland_altman(rows: Sequence[Row], sites: Sequence[str], lines: dict[str, Row]) -> Plot:
-    names = ("volume_mean_ml", "volume_difference_ml")
-    right = round_up(max(float(row[names[0]]) for row in rows))
-    values = [float(row[names[1]]) for row in rows]
-    drawn = {name: float(lines[name]["value"]) for name in LIMITS if name in lines}
-    low, high = min([0, *values, *drawn.values()]), max([0, *values, *drawn.values()])
-    room = ROOM * (high - low) or 1.0
-    strokes = [Stroke(((0, 0), (right, 0)), "ideal")]
-    for name, value in drawn.items():
-        style, words = LIMITS[name]
-        points = ((0.0, value), (right, value))
-        strokes.append(Stroke(points, style, f"{words} {shown('bland_ml', value)} mL"))
-    return plot(
+    values = {name: lines[key]["value"] for name, key in LINES.items() if key in lines}
+    return bland_altman(
         "Difference and mean (Bland-Altman)",
         f"Automatic minus manual load of {len(rows)} visits, with the mean difference and the "
         "limits of agreement where they are known. Select a point to go to the visit.",
         ("mean of both loads (mL)", "automatic − manual (mL)"),
-        ((0, right), (low - room, high + room)),
-        _marks(rows, sites, *names),
-        strokes,
+        _marks(rows, sites, "volume_mean_ml", "volume_difference_ml"),
+        {name: (float(one), f"{shown('bland_ml', one)} mL") for name, one in values.items()},
     )
 
 

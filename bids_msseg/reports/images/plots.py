@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bids_msseg.reports.images.ticks import tick_step
@@ -17,6 +17,14 @@ MARKERS = (
     "M0-6.2l5.2 6.2-5.2 6.2-5.2-6.2z",
 )
 """Outlines of the marks: disc, square, triangle, diamond; colours change with them."""
+AGREEMENT = {
+    "upper": ("limit", "upper limit"),
+    "bias": ("bias", "mean difference"),
+    "lower": ("limit", "lower limit"),
+}
+"""Statistics drawn across Bland and Altman's plot: style and words."""
+MARGIN = 0.12
+"""Free share of an axis beyond the outermost point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,53 @@ def plot(
     x = Axis(labels[0], x_low, x_high, LEFT, WIDTH - RIGHT)
     y = Axis(labels[1], y_low, y_high, HEIGHT - BOTTOM, TOP)
     return Plot(title, description, x, y, tuple(marks), tuple(strokes))
+
+
+def bland_altman(
+    title: str,
+    description: str,
+    labels: tuple[str, str],
+    marks: Sequence[Mark],
+    lines: Mapping[str, tuple[float, str]],
+) -> Plot:
+    """Lay out Bland and Altman's plot: differences against means, with lines across.
+
+    After Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8.
+
+    Parameters
+    ----------
+    title, description : str
+    labels : (str, str)
+        As for :func:`plot`.
+    marks : sequence of Mark
+        At least one; ``x`` is a mean of two values that are not negative.
+    lines : mapping of str to (float, str)
+        Value and its text, with units, of those of :data:`AGREEMENT` that are known.
+
+    Returns
+    -------
+    Plot
+
+    Examples
+    --------
+    >>> lines = {"upper": (2.0, "2 mL")}
+    >>> drawn = bland_altman("t", "d", ("x", "y"), [Mark(4.3, -1, "one")], lines)
+    >>> drawn.x.high, round(drawn.y.low, 2), round(drawn.y.high, 2)
+    (5.0, -1.36, 2.36)
+    >>> [stroke.words for stroke in drawn.strokes]
+    ['', 'upper limit 2 mL']
+    """
+    right = round_up(max(mark.x for mark in marks))
+    heights = [0.0, *(mark.y for mark in marks), *(value for value, _ in lines.values())]
+    low, high = min(heights), max(heights)
+    margin = MARGIN * (high - low) or 1.0
+    strokes = [Stroke(((0, 0), (right, 0)), "ideal")]
+    for name, (style, words) in AGREEMENT.items():
+        if name in lines:
+            value, text = lines[name]
+            strokes.append(Stroke(((0, value), (right, value)), style, f"{words} {text}"))
+    limits = ((0, right), (low - margin, high + margin))
+    return plot(title, description, labels, limits, marks, strokes)
 
 
 def round_up(value: float) -> float:
