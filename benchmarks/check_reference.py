@@ -28,7 +28,7 @@ from bids_msseg.bids.files import write_json
 from bids_msseg.bids.query import find_visits
 from bids_msseg.bids.visit import Visit
 from bids_msseg.check.files import REFERENCE
-from bids_msseg.check.jobs import Plan, measure_visit
+from bids_msseg.check.jobs import measure_visit
 from bids_msseg.check.painting import size_level
 from bids_msseg.check.summary import VisitCheck, sensitivity, summarise
 from bids_msseg.check.visit import (
@@ -39,6 +39,7 @@ from bids_msseg.check.visit import (
     Segmenter,
     prepare,
 )
+from bids_msseg.cli.check import DRAWS
 from bids_msseg.errors import MssegError
 from bids_msseg.evaluation.scoring import MIN_VOLUME
 from bids_msseg.imaging.normalise import Stack
@@ -78,7 +79,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("bids_dir", type=Path, help="the dataset it was trained on")
     parser.add_argument("--labels", type=Path, help="default: BIDS_DIR/derivatives/manual")
     parser.add_argument("--visits", nargs="+", metavar="KEY", help="only these, as sub-01_ses-1")
-    parser.add_argument("--draws", type=int, default=Plan().draws)
+    parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -39,8 +39,8 @@ class Plan:
     max_visits : int
     """
 
-    draws: int = 3
-    max_visits: int = 10
+    draws: int
+    max_visits: int
 
     @property
     def runs(self) -> int:

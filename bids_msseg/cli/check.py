@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from bids_msseg import readers
 from bids_msseg.cli.parser import Parser
+from bids_msseg.cli.run import check_inputs
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.errors import ExitCode, MssegError, UsageError
 from bids_msseg.options import as_flag
 from bids_msseg.process import refuse, supervise
 
@@ -124,22 +125,11 @@ def _read(name: str, value: object, reader: Callable[[object], int]) -> int:
 
 
 def _run(config: RunConfig, own: Mapping[str, int]) -> ExitCode:
-    """Find a missing dataset before anything heavy is loaded."""
-    if not _is_folder(config):
-        raise NoInputError(
-            f"there is no dataset folder {config.bids_dir}", hint="correct BIDS_DIR"
-        )
+    check_inputs(config)
     from bids_msseg.check.jobs import Plan
     from bids_msseg.check.run import check_dataset
 
     return check_dataset(config, Plan(own["draws"], own["max_visits"]))
-
-
-def _is_folder(config: RunConfig) -> bool:
-    try:
-        return config.bids_dir.is_dir()
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":

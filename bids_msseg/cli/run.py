@@ -74,14 +74,24 @@ def _main(words: Sequence[str]) -> ExitCode:
 
 
 def _run(config: RunConfig) -> int:
-    _check_inputs(config)
+    check_inputs(config)
     from bids_msseg.app import run
 
     return run(config)
 
 
-def _check_inputs(config: RunConfig) -> None:
-    """Find missing input before anything heavy is loaded; the group level needs no dataset."""
+def check_inputs(config: RunConfig) -> None:
+    """Find missing input before anything heavy is loaded; the group level needs no dataset.
+
+    Parameters
+    ----------
+    config : RunConfig
+
+    Raises
+    ------
+    UsageError, NoInputError
+        If a file or folder that was named is not there.
+    """
     plugin = config.performance.use_plugin
     if plugin is not None and not plugin.is_file():
         raise UsageError(f"there is no file {plugin}", hint="correct --use-plugin")

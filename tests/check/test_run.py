@@ -242,7 +242,7 @@ def test_the_expected_time_is_told_before(
 def test_expected_seconds(times: list[dict[str, float]], expected: float | None) -> None:
     records = [VisitRecord("1", None, "sub-1", "ok", timings_s=one) for one in times]
     failed = VisitRecord("2", None, "sub-2", "failed", timings_s={"segment": 1.0})
-    assert expected_seconds([*records, failed], Plan().runs) == expected
+    assert expected_seconds([*records, failed], Plan(draws=3, max_visits=1).runs) == expected
 
 
 @pytest.mark.parametrize(
