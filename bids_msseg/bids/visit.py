@@ -21,6 +21,12 @@ LABEL = "[0-9a-zA-Z+]+"
 PREFIX_ENTITIES = ("acq", "ce", "rec", "run")
 """Entities of the FLAIR that stay in the names of outputs, in the order of the schema."""
 
+IDENTITY_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "participant_id": {"Description": "Participant"},
+    "session_id": {"Description": "Session; n/a where the participant has none"},
+}
+"""Columns that name a visit in a table, and their description."""
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -149,6 +155,20 @@ def visit_key(participant: str, session: str | None) -> str:
     ('sub-01', 'sub-01_ses-pre')
     """
     return f"sub-{participant}" if session is None else f"sub-{participant}_ses-{session}"
+
+
+def identity_cells(participant: str, session: str | None) -> dict[str, str | None]:
+    """Name a visit in the columns of :data:`IDENTITY_COLUMNS`.
+
+    Examples
+    --------
+    >>> identity_cells("01", None), identity_cells("01", "pre")["session_id"]
+    ({'participant_id': 'sub-01', 'session_id': None}, 'ses-pre')
+    """
+    return {
+        "participant_id": f"sub-{participant}",
+        "session_id": None if session is None else f"ses-{session}",
+    }
 
 
 def visit_order(participant: str, session: str | None) -> tuple[Any, ...]:

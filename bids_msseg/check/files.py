@@ -19,8 +19,9 @@ import numpy as np
 from bids_msseg import __version__
 from bids_msseg.bids.files import read_small, write_json, write_tsv
 from bids_msseg.bids.paths import check_path, check_record_path
+from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
 from bids_msseg.check.summary import VisitCheck, summarise
-from bids_msseg.check.text import IDENTITY, LESION_COLUMNS, VISIT_COLUMNS, notes
+from bids_msseg.check.text import LESION_COLUMNS, VISIT_COLUMNS, notes
 from bids_msseg.check.visit import Row
 from bids_msseg.imaging.normalise import CONTRASTS
 
@@ -77,7 +78,7 @@ def read_stored(path: Path) -> Stored | None:
 
 def _visit(content: Mapping[str, Any]) -> VisitCheck:
     session = content["session"]
-    measured = set(LESION_COLUMNS) - set(IDENTITY)
+    measured = set(LESION_COLUMNS) - set(IDENTITY_COLUMNS)
     return VisitCheck(
         str(content["participant"]),
         None if session is None else str(session),
@@ -159,8 +160,7 @@ def write_results(
 
 
 def _identity(one: VisitCheck | Failure) -> Row:
-    session = None if one.session is None else f"ses-{one.session}"
-    return {"participant_id": f"sub-{one.participant}", "session_id": session}
+    return dict(identity_cells(one.participant, one.session))
 
 
 def _failed_row(failure: Failure) -> Row:

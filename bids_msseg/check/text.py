@@ -1,6 +1,6 @@
 """Words for the tables and the page of a check.
 
-Public names: :data:`LESION_COLUMNS`, :data:`VISIT_COLUMNS`, :data:`IDENTITY`, :func:`notes`.
+Public names: :data:`LESION_COLUMNS`, :data:`VISIT_COLUMNS`, :func:`notes`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from bids_msseg.bids.visit import IDENTITY_COLUMNS
 from bids_msseg.check.painting import SIZE_LEVELS, SIZES_MM3, STRENGTHS
 from bids_msseg.check.summary import LOWER, NEITHER, REGION_LEVELS, UNKNOWN, UPPER, bound
 from bids_msseg.imaging.normalise import CONTRASTS
 
-IDENTITY: Final[Mapping[str, Mapping[str, Any]]] = {
-    "participant_id": {"Description": "Participant"},
-    "session_id": {"Description": "Session; n/a where the participant has none"},
-}
 LESION_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
-    **IDENTITY,
+    **IDENTITY_COLUMNS,
     "draw": {"Description": "Number of the set of lesions that were painted together"},
     "index": {"Description": "Number of the painted lesion in its set"},
     "volume_mm3": {"Description": "Volume of the painted lesion", "Units": "mm^3"},
@@ -56,7 +53,7 @@ LESION_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "max_probability": {"Description": "Highest final probability inside it"},
 }
 VISIT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
-    **IDENTITY,
+    **IDENTITY_COLUMNS,
     "status": {
         "Description": "How the check of the visit ended",
         "Levels": {"ok": "it was checked", "failed": "it was not; see reason"},

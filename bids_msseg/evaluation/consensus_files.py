@@ -18,7 +18,7 @@ from bids_msseg.bids.dataset import check_directories, dataset_description
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.sidecars import bids_uri, link_name
-from bids_msseg.bids.visit import Visit
+from bids_msseg.bids.visit import IDENTITY_COLUMNS, Visit, identity_cells
 from bids_msseg.errors import CannotCreateError, UsageError
 from bids_msseg.evaluation.raters import RatedVisit, describe
 from bids_msseg.imaging.volume import Volume, save_volume
@@ -36,8 +36,7 @@ HOW: Final[Mapping[Method, str]] = {
     "each rater weighted by the local agreement with the others",
 }
 _VISIT: Final[Mapping[str, Mapping[str, Any]]] = {
-    "participant_id": {"Description": "Participant"},
-    "session_id": {"Description": "Session; n/a where there are none"},
+    **IDENTITY_COLUMNS,
     "visit": {"Description": "Start of the names of the visit's files"},
     "consensus": {
         "Description": "How the masks were fused",
@@ -314,12 +313,7 @@ def write_tables(out_dir: Path, raters: Sequence[Row], left_out: Sequence[Row]) 
 
 
 def _visit_cells(visit: Visit) -> Row:
-    session = f"ses-{visit.session}" if visit.session else None
-    return {
-        "participant_id": f"sub-{visit.participant}",
-        "session_id": session,
-        "visit": visit.prefix,
-    }
+    return {**identity_cells(visit.participant, visit.session), "visit": visit.prefix}
 
 
 def _score_cells(score: Score) -> Row:

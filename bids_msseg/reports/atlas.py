@@ -11,6 +11,7 @@ from typing import Any
 from bids_msseg.bids.derivatives import ATLASES
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.sidecars import atlas_dictionary
+from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
 from bids_msseg.reports.participant import visit_of
 from bids_msseg.reports.tables import Row, read_tsv
 from bids_msseg.reports.text import MISSING, decimal, millilitres
@@ -59,8 +60,8 @@ def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
     for record in records:
         if record.status != "ok":
             continue
-        session = MISSING if record.session is None else f"ses-{record.session}"
-        visit = {"participant_id": f"sub-{record.participant}", "session_id": session}
+        cells = identity_cells(record.participant, record.session)
+        visit = {name: cell or MISSING for name, cell in cells.items()}
         for row in read_tsv(ATLASES.path(out_dir, visit_of(record), ".tsv")):
             found.append({**visit, **{name: row.get(name, MISSING) for name in names}})
     return found
@@ -69,8 +70,7 @@ def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
 def group_atlas_dictionary() -> dict[str, Any]:
     """Describe the columns of ``group_lesions_atlas.tsv``."""
     return {
-        "participant_id": {"Description": "Participant"},
-        "session_id": {"Description": "Session; n/a where the participant has none"},
+        **IDENTITY_COLUMNS,
         **atlas_dictionary(),
     }
 

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bids_msseg.bids.visit import IDENTITY_COLUMNS
 from bids_msseg.check.painting import SIZE_LEVELS, STRENGTHS
-from bids_msseg.check.text import IDENTITY, LESION_COLUMNS
+from bids_msseg.check.text import LESION_COLUMNS
 from bids_msseg.check.visit import (
     Cut,
     Prepared,
@@ -124,7 +125,7 @@ def test_painted_lesions_are_found(flat: Prepared, eyes: Callable[..., Segmenter
     assert [row["draw"] for row in draws] == [1, 2]
     assert {row["draw"] for row in lesions} == {1, 2}
     for row in lesions:
-        assert set(row) == set(LESION_COLUMNS) - set(IDENTITY)
+        assert set(row) == set(LESION_COLUMNS) - set(IDENTITY_COLUMNS)
         assert row["size"] in SIZE_LEVELS
         assert row["region"] in {region.label for region in Region}
         assert row["strength"] in STRENGTHS
