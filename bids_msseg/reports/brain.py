@@ -31,7 +31,6 @@ def brain_view(record: VisitRecord) -> tuple[tuple[str, str], ...]:
     views = []
     for one in MEASURES:
         value = record.brain_measures.get(one.name)
-        volume = f"{millilitres(value)} {one.units}"
-        text = volume if one.units else decimal(value, FRACTION_DIGITS)
+        text = f"{millilitres(value)} mL" if one.units else decimal(value, FRACTION_DIGITS)
         views.append((words(one.name.removesuffix("_ml")), text))
     return tuple(views)

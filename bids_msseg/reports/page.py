@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from bids_msseg import __version__
+from bids_msseg.bids.files import format_cell
 from bids_msseg.errors import CannotCreateError
 from bids_msseg.io.atomic import Content, write_atomic
 from bids_msseg.reports import text
@@ -118,3 +121,37 @@ def save(path: Path, content: Content) -> Path:
             hint="make the folder writable and leave enough free space",
         ) from error
     return path
+
+
+def save_json(path: Path, content: Mapping[str, object]) -> Path:
+    """Write indented JSON in one step, as :func:`save` does."""
+    return save(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_table(
+    path: Path, columns: Mapping[str, object], rows: Iterable[Mapping[str, object]]
+) -> tuple[Path, Path]:
+    """Write a table and, beside it, the data dictionary of its columns.
+
+    Parameters
+    ----------
+    path : Path
+        Of the table, ``.tsv``.
+    columns : mapping
+        What each column means, in order.
+    rows : iterable of mapping
+        A value for every column, for :func:`bids_msseg.bids.files.format_cell`.
+
+    Returns
+    -------
+    table, dictionary : Path
+
+    Raises
+    ------
+    CannotCreateError
+        If a file cannot be written.
+    """
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(format_cell(row[name]) for name in columns) for row in rows]
+    dictionary = save_json(path.with_suffix(".json"), columns)
+    return save(path, "\n".join(lines) + "\n"), dictionary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any, Final
 from nibabel.filebasedimages import ImageFileError
 
 from bids_msseg.bids.derivatives import OUTPUTS
-from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.paths import group_path
 from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import lesion_load_ml
@@ -23,8 +22,7 @@ from bids_msseg.reports.participant import visit_of
 
 THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
-    "participant_id": {"Description": "Participant"},
-    "session_id": {"Description": "Session; n/a where the participant has none"},
+    **IDENTITY_COLUMNS,
     "threshold": {"Description": "Probability from which a voxel is lesion"},
     "lesion_load_ml": {
         "Description": "Volume of all lesions at this threshold; n/a where the visit has no "
@@ -69,11 +67,7 @@ def write_threshold_sweep(out_dir: Path, records: Iterable[VisitRecord]) -> Path
         if record.status == "ok"
         for row in _rows(record, _probability(out_dir, record))
     ]
-    lines = ["\t".join(SWEEP_COLUMNS)]
-    lines += ["\t".join(format_cell(row[name]) for name in SWEEP_COLUMNS) for row in rows]
-    sidecar = json.dumps(SWEEP_COLUMNS, indent=2, ensure_ascii=False) + "\n"
-    page.save(group_path(out_dir, ".json", "thresholds"), sidecar)
-    return page.save(group_path(out_dir, ".tsv", "thresholds"), "\n".join(lines) + "\n")
+    return page.save_table(group_path(out_dir, ".tsv", "thresholds"), SWEEP_COLUMNS, rows)[0]
 
 
 def sweep(
@@ -118,8 +112,7 @@ def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any
     least = float(smallest) if isinstance(smallest, (int, float)) else 0.0
     found = {} if probability is None else sweep(probability, min_volume=least)
     start = {
-        "participant_id": f"sub-{record.participant}",
-        "session_id": None if record.session is None else f"ses-{record.session}",
+        **identity_cells(record.participant, record.session),
         "mask_threshold": record.options.get("threshold"),
         "min_lesion_volume_mm3": smallest,
     }

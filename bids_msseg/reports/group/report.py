@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +101,14 @@ def write_group(
     cohort = _cohort(out_dir, people, records, rows, reviews, regions)
     _write_frequency(out_dir, cohort.frequency)
     _write_atlases(out_dir, regions)
-    _save_table(group_path(out_dir, ".tsv", "summary"), cohort.summary)
-    _save_json(group_path(out_dir, ".json", "summary"), summary_dictionary())
+    summary = group_path(out_dir, ".tsv", "summary")
+    page.save_table(summary, summary_dictionary(), cohort.summary)
+    table, dictionary = page.save_table(
+        group_path(out_dir, ".tsv"), data_dictionary(reviews, limits), rows
+    )
     return GroupFiles(
-        tsv=_save_table(group_path(out_dir, ".tsv"), rows),
-        json=_save_json(group_path(out_dir, ".json"), data_dictionary(reviews, limits)),
+        tsv=table,
+        json=dictionary,
         html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
         visits=len(records),
         incomplete=sum(record.status != "ok" for record in records),
@@ -190,7 +192,7 @@ def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
         "Participants": frequency.participants,
         "MostParticipants": frequency.most,
     }
-    _save_json(beside, content)
+    page.save_json(beside, content)
     page.save(image, lambda path: write_frequency(frequency, path))
 
 
@@ -198,8 +200,7 @@ def _write_atlases(out_dir: Path, rows: Sequence[Row]) -> None:
     """Write the load per region of all visits; what an earlier run wrote must not stay."""
     table, beside = (group_path(out_dir, extension, "atlas") for extension in (".tsv", ".json"))
     if rows:
-        _save_json(beside, group_atlas_dictionary())
-        _save_table(table, rows)
+        page.save_table(table, group_atlas_dictionary(), rows)
         return
     for path in (table, beside):
         _remove(path)
@@ -213,12 +214,3 @@ def _remove(path: Path) -> None:
             f"cannot remove {path}: {error.strerror or error}",
             hint="remove it yourself, or make the folder writable",
         ) from error
-
-
-def _save_table(path: Path, rows: Sequence[Row]) -> Path:
-    lines = ["\t".join(rows[0]), *("\t".join(row.values()) for row in rows)]
-    return page.save(path, "\n".join(lines) + "\n")
-
-
-def _save_json(path: Path, content: Mapping[str, object]) -> Path:
-    return page.save(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
