@@ -73,10 +73,10 @@ def compare_masks(painted: Labels, before: Labels, after: Labels) -> Findings:
 def _nearest_counts(painted: Labels, voxels: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Count voxels for the nearest painted lesion, shape (n,)."""
     count = int(painted.max(initial=0))
-    box = bounding_box((painted > 0) | voxels)
-    labels = painted[box]
     if not count:
         return np.zeros(0, np.int64)
+    box = bounding_box((painted > 0) | voxels)
+    labels = painted[box]
     nearest = ndimage.distance_transform_edt(
         labels == 0, return_distances=False, return_indices=True
     )

@@ -166,15 +166,15 @@ def plan_rescans(
     thick = spacing[axis] >= THICK_MM
     plans = []
     for _ in range(count):
-        x, y, z = rng.uniform(-SHIFT_MM, SHIFT_MM, 3).tolist()
+        shift = rng.uniform(-SHIFT_MM, SHIFT_MM, 3)
         a, b, c = rng.standard_normal(3).tolist()
-        turn, seed = float(rng.uniform(*TURN_DEG)), int(rng.integers(2**31))
-        plan = RescanPlan(turn, (a, b, c), (x, y, z), noise, seed=seed)
+        plan = RescanPlan(float(rng.uniform(*TURN_DEG)), (a, b, c), noise=noise)
         if thick:
-            shift = tuple(0.0 if at == axis else by for at, by in enumerate(plan.shift))
-            usual = RescanPlan.of_thick(float(spacing[axis]), axis)
-            plan = replace(usual, shift=(shift[0], shift[1], shift[2]), noise=noise, seed=seed)
-        plans.append(plan)
+            shift[axis] = 0
+            slices = float(spacing[axis])
+            plan = replace(plan, degrees=0.0, slices=slices, slice_axis=axis)
+        x, y, z = shift.tolist()
+        plans.append(replace(plan, shift=(x, y, z), seed=int(rng.integers(2**31))))
     return tuple(plans)
 
 

@@ -37,8 +37,15 @@ LOGGER = logging.getLogger("bids_msseg")
 MEMORY_GB: Final = 4.0
 """Memory that one visit may need."""
 PREPARING: Final = (
-    *("conform", "brain", "coregister", "bias", "template", "check_brain", "anatomy"),
-    *("stack", "quality"),
+    "conform",
+    "brain",
+    "coregister",
+    "bias",
+    "template",
+    "check_brain",
+    "anatomy",
+    "stack",
+    "quality",
 )
 """Starts of the names of the app's steps that a check does, too."""
 

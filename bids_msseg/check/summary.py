@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from bids_msseg.bids.visit import visit_key
 from bids_msseg.check.painting import SIZE_LEVELS, STRENGTHS
 from bids_msseg.check.visit import Row
 from bids_msseg.lesions.comparison import agreement
-from bids_msseg.lesions.comparison.bootstrap import LEVEL, estimate_mean
-from bids_msseg.lesions.regions import Region
+from bids_msseg.lesions.comparison.bootstrap import LEVEL, MeanEstimate, estimate_mean
+from bids_msseg.lesions.regions import REGION_LABELS
 
 WILSON, BOOTSTRAP = "Wilson", "bootstrap"
-REGION_LEVELS: Final = tuple(region.label for region in Region)
 UPPER, LOWER, NEITHER, UNKNOWN = "upper", "lower", "neither", "unknown"
 """What the sensitivity to painted lesions is a bound of, as far as is known."""
 
@@ -110,11 +109,8 @@ def wilson(found: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     """
     if not n:
         return math.nan, math.nan
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    share = found / n
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return middle - half if found else 0.0, middle + half if found < n else 1.0
+    ends = binomtest(found, n).proportion_ci(level, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
@@ -163,9 +159,9 @@ def sensitivity(lesions: Iterable[tuple[str, Row]]) -> list[Row]:
     return [
         *_rates("all", ("all",), known, lambda _: "all"),
         *_rates("size", SIZE_LEVELS, known, lambda row: str(row["size"])),
-        *_rates("region", REGION_LEVELS, known, lambda row: str(row["region"])),
+        *_rates("region", REGION_LABELS, known, lambda row: str(row["region"])),
         *_rates("strength", strengths, known, _strength),
-        *_rates("size, region", _crossed(REGION_LEVELS), known, _by_size("region")),
+        *_rates("size, region", _crossed(REGION_LABELS), known, _by_size("region")),
         *_rates("size, strength", _crossed(strengths), known, _by_size("strength")),
     ]
 
@@ -235,8 +231,12 @@ def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
 
 def _mean(values: Sequence[float], patients: Sequence[str]) -> Row:
     found = estimate_mean(values, patients)
+    return _estimate(found.mean, found)
+
+
+def _estimate(value: float, found: MeanEstimate | agreement.Estimate) -> Row:
     return {
-        "value": found.mean,
+        "value": value,
         "low": found.low,
         "high": found.high,
         "n_patients": found.n_patients,
@@ -292,14 +292,15 @@ def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
         "upper_limit_ml": agreement.upper_limit_of_repeats,
     }
     spreads = np.array([_spread(one.loads) for one in repeated]).reshape(-1, 2)
-    change = agreement.estimate(spreads, patients, agreement.smallest_change, fewest=1)
+    found = {
+        **{name: agreement.estimate(loads, patients, one) for name, one in statistics.items()},
+        "smallest_change_ml": agreement.estimate(
+            spreads, patients, agreement.smallest_change, fewest=1
+        ),
+    }
     dice = [(one.participant, _number(row["dice"])) for one in visits for row in one.rescans]
     return {
-        **{
-            name: _estimate(agreement.estimate(loads, patients, statistic))
-            for name, statistic in statistics.items()
-        },
-        "smallest_change_ml": _estimate(change),
+        **{name: _estimate(one.value, one) for name, one in found.items()},
         "dice": _mean([value for _, value in dice], [who for who, _ in dice]),
     }
 
@@ -313,16 +314,6 @@ def _repeats(visit: VisitCheck) -> tuple[float, float, float, float]:
 def _spread(loads: Sequence[float]) -> tuple[float, float]:
     """Sum of squares about the mean, and its degrees of freedom."""
     return float(np.var(loads) * len(loads)), float(len(loads) - 1)
-
-
-def _estimate(found: agreement.Estimate) -> Row:
-    return {
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "n_patients": found.n_patients,
-        "n": found.n_visits,
-    }
 
 
 def _number(value: float | None) -> float:

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from bids_msseg.bids.visit import IDENTITY_COLUMNS
 from bids_msseg.check.painting import SIZE_LEVELS, SIZES_MM3, STRENGTHS
-from bids_msseg.check.summary import LOWER, NEITHER, REGION_LEVELS, UNKNOWN, UPPER, bound
+from bids_msseg.check.summary import LOWER, NEITHER, UNKNOWN, UPPER, bound
 from bids_msseg.imaging.normalise import CONTRASTS
+from bids_msseg.lesions.regions import REGION_LABELS
 
 LESION_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     **IDENTITY_COLUMNS,
@@ -28,7 +29,7 @@ LESION_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "region": {
         "Description": "Main region after the wording of the McDonald criteria, as in the tables "
         "of msseg",
-        "Levels": {level: level.replace("_", " ") for level in REGION_LEVELS},
+        "Levels": {level: level.replace("_", " ") for level in REGION_LABELS},
     },
     "strength": {
         "Description": "Share of the contrast of the visit's own lesions that it was given: one "

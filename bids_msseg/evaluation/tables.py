@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,10 @@ from bids_msseg.lesions.comparison import agreement
 from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, AssessedLesion, Stratum, stratify
 from bids_msseg.lesions.confidence.calibration import Reliability, pool
-from bids_msseg.lesions.regions import Region
+from bids_msseg.lesions.regions import REGION_LABELS
 from bids_msseg.reports.evaluation import data as words
 
 Array = NDArray[np.float64]
-REGION_LEVELS: Final = tuple(region.label for region in Region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +166,15 @@ def _count(group: Group, alone: Mapping[str, str]) -> int:
 
 def strata_rows(group: Group) -> Iterator[Row]:
     """Count lesions of a group by size, and by region where regions are known."""
-    for stratum, levels in ((words.SIZE, SIZE_LEVELS), (words.REGION, REGION_LEVELS)):
-        lesions = list(_judged(group, stratum))
+    for stratum, levels in ((words.SIZE, SIZE_LEVELS), (words.REGION, REGION_LABELS)):
+        lesions = list(_assessed(group, stratum))
         if stratum == words.REGION and not any(one.level in levels for one in lesions):
             continue
         for found in stratify(lesions, levels):
             yield _stratum_row(group, stratum, found, lesions)
 
 
-def _judged(group: Group, stratum: str) -> Iterator[AssessedLesion]:
+def _assessed(group: Group, stratum: str) -> Iterator[AssessedLesion]:
     for one in group.outcomes:
         for row in one.lesions:
             yield AssessedLesion(

@@ -40,6 +40,9 @@ class Region(IntEnum):
         return self.name.lower()
 
 
+REGION_LABELS = tuple(region.label for region in Region)
+
+
 class Anatomy(IntEnum):
     """Codes of the label map that regions are derived from.
 

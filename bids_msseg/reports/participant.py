@@ -15,7 +15,7 @@ from bids_msseg.bids.paths import logs_dir, output_path, report_path
 from bids_msseg.bids.record import VisitRecord, in_visit_order, read_records
 from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit
 from bids_msseg.errors import NoInputError
-from bids_msseg.lesions.regions import Region, disseminated_in_space
+from bids_msseg.lesions.regions import REGION_LABELS, disseminated_in_space
 from bids_msseg.reports import page
 from bids_msseg.reports.brain import brain_view
 from bids_msseg.reports.changes import read_changes
@@ -351,7 +351,7 @@ def _used(record: VisitRecord) -> tuple[str, ...]:
 
 
 def _regions(record: VisitRecord) -> tuple[RegionView, ...]:
-    known = [region.label for region in Region if region.label in record.regions]
+    known = [label for label in REGION_LABELS if label in record.regions]
     names = known + [name for name in record.regions if name not in known]
     whole = sum(load or 0.0 for load, _ in record.regions.values())
     views = []

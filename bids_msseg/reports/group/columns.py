@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bids_msseg.bids.record import VisitRecord
-from bids_msseg.lesions.regions import Region, disseminated_in_space
+from bids_msseg.lesions.regions import REGION_LABELS, disseminated_in_space
 from bids_msseg.reports.participant import contrasts_used, percent_of_brain
 from bids_msseg.reports.text import MISSING, voxel_size, without_folders, words
 
@@ -182,7 +182,7 @@ def measure_columns() -> tuple[Column, ...]:
 def region_columns() -> tuple[Column, ...]:
     """List load and count of every region."""
     found = []
-    for name in (region.label for region in Region):
+    for name in REGION_LABELS:
         plain = words(name)
         found += [
             measured(
