@@ -77,7 +77,7 @@ RATER_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
 LEFT_OUT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     **_VISIT,
     "left_out": {"Description": "Rater without a vote in the consensus; n/a where all have one"},
-    "judged": {"Description": "Whose mask is compared with it"},
+    "assessed": {"Description": "Whose mask is compared with it"},
     "kind": {
         "Description": "Who made the mask",
         "Levels": {
@@ -287,7 +287,7 @@ def left_out_rows(rated: RatedVisit, compared: Iterable[LeftOut]) -> list[Row]:
             "consensus": one.method,
             "n_raters": one.n_raters,
             "left_out": one.left_out,
-            "judged": one.judged,
+            "assessed": one.assessed,
             "kind": "algorithm" if one.algorithm else "rater",
             **_score_cells(one.score),
         }

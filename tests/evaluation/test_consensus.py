@@ -115,12 +115,12 @@ def test_tables_and_their_dictionaries(rated: Path, tmp_path: Path) -> None:
         assert (estimated == ["n/a"] * 4) == (method == "majority")
     assert {row["dice"] for row in raters if row["participant_id"] == "sub-02"} == {"n/a"}
     made = [row for row in left_out if row["kind"] == "algorithm"]
-    assert {row["judged"] for row in made} == {"net-1"}
+    assert {row["assessed"] for row in made} == {"net-1"}
     assert {row["visit"] for row in made} == {"sub-01_ses-1"}
     assert [row["left_out"] for row in made if row["consensus"] == "staple"] == [
         "rater1", "rater2", "rater3", "rater4", "n/a",
     ]  # fmt: skip
-    assert all(row["judged"] == row["left_out"] for row in left_out if row["kind"] == "rater")
+    assert all(row["assessed"] == row["left_out"] for row in left_out if row["kind"] == "rater")
 
 
 def test_the_validator_accepts_the_output(rated: Path, tmp_path: Path) -> None:

@@ -155,14 +155,14 @@ def test_a_rater_is_compared_voxel_by_voxel_and_lesion_by_lesion() -> None:
 def test_each_is_compared_with_the_others() -> None:
     good, odd = _block(2, 2, 2), _block(8, 5, 4)
     rows = leave_one_out({"a": good, "b": good, "c": odd}, SPACING, methods=["majority"])
-    found = {row.judged: row for row in rows}
+    found = {row.assessed: row for row in rows}
     assert set(found) == {"a", "b", "c"}
     assert found["c"].score.voxel.dice == 0
     assert found["c"].score.voxel.volume_truth_ml == 0.064
     # the others of a are b and c, whose tie is lesion
     assert found["a"].score.voxel.ppv == 1
     assert found["a"].score.voxel.sensitivity == 0.5
-    assert all(row.n_raters == 2 and row.left_out == row.judged for row in rows)
+    assert all(row.n_raters == 2 and row.left_out == row.assessed for row in rows)
 
 
 def test_a_machine_is_compared_and_has_no_vote() -> None:

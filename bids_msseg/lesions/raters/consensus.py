@@ -89,7 +89,7 @@ class LeftOut:
 
     Attributes
     ----------
-    judged : str
+    assessed : str
         Whose mask.
     algorithm : bool
         Whether it is an algorithm's.
@@ -101,7 +101,7 @@ class LeftOut:
     score : Score
     """
 
-    judged: str
+    assessed: str
     algorithm: bool
     left_out: str | None
     n_raters: int
@@ -234,7 +234,7 @@ def leave_one_out(
     Returns
     -------
     list of LeftOut
-        By rater left out, then method, then who is judged.
+        By rater left out, then method, then who is assessed.
 
     Raises
     ------
@@ -266,11 +266,11 @@ def _compare(
 ) -> Iterator[LeftOut]:
     voting = [mask for name, mask in drawn.items() if name != left_out]
     union = np.logical_or.reduce(voting)
-    judged = [(left_out, False, drawn[left_out])] if left_out is not None else []
-    judged += [(name, True, mask) for name, mask in made.items()]
+    assessed = [(left_out, False, drawn[left_out])] if left_out is not None else []
+    assessed += [(name, True, mask) for name, mask in made.items()]
     volume = float(np.prod(spacing))
     truth = fuse_masks(voting, method, spacing, margin=margin).mask
-    for name, algorithm, mask in judged:
+    for name, algorithm, mask in assessed:
         score = _score(mask, truth, dilate(union | mask, SCORED_MARGIN), volume)
         yield LeftOut(name, algorithm, left_out, len(voting), method, score)
 
