@@ -22,7 +22,7 @@ from bids_msseg.imaging.registration.visit_alignment import CommonGrid, align_vi
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.longitudinal.change import compare_lesions
-from bids_msseg.lesions.longitudinal.evidence import VisitMaps
+from bids_msseg.lesions.longitudinal.flair_change import VisitMaps
 from bids_msseg.lesions.longitudinal.match import carry_labels, match_lesions, surface_mm2
 from bids_msseg.lesions.longitudinal.rows import CHANGES
 from bids_msseg.models.cascade import segment

@@ -32,7 +32,7 @@ from bids_msseg.imaging.registration.visit_alignment import (
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
 from bids_msseg.lesions.longitudinal.change import Comparison, compare_lesions
-from bids_msseg.lesions.longitudinal.evidence import VisitMaps
+from bids_msseg.lesions.longitudinal.flair_change import VisitMaps
 from bids_msseg.lesions.longitudinal.match import carry_labels
 from bids_msseg.lesions.longitudinal.rows import ChangeRow, ChangeRule, Code
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.longitudinal.change import Comparison, compare_lesions
-from bids_msseg.lesions.longitudinal.evidence import VisitMaps, flair_evidence
+from bids_msseg.lesions.longitudinal.flair_change import VisitMaps, measure_flair_change
 from bids_msseg.lesions.longitudinal.rows import ChangeRow, ChangeRule, Code, count_changes
 
 SHAPE = (64, 60, 56)
@@ -196,12 +196,12 @@ def test_noise_is_larger_at_edges_where_the_head_is_a_voxel_off() -> None:
     cavity = ball((32, 30, 28), 9)
     with_hole = earlier.flair - 5 * cavity
     shifted = np.roll(with_hole, 1, axis=0) + np.random.default_rng(3).normal(0, 0.2, SHAPE)
-    evidence = flair_evidence(
+    found = measure_flair_change(
         replace(earlier, flair=with_hole), replace(earlier, flair=shifted), BRAIN
     )
     rim = ndimage.binary_dilation(cavity) & ~ndimage.binary_erosion(cavity)
     flat = BRAIN & ~ball((32, 30, 28), 14) & ball((32, 30, 28), 22)
-    assert evidence.noise[rim].mean() > 2 * evidence.noise[flat].mean()
+    assert found.noise[rim].mean() > 2 * found.noise[flat].mean()
 
 
 def test_visits_without_any_lesion() -> None:
@@ -229,7 +229,7 @@ RADII = st.lists(st.sampled_from([0.0, 1.4, 2.5, 3.5, 5.0]), min_size=6, max_siz
 
 @settings(max_examples=12, deadline=None)
 @given(before=RADII, after=RADII, seed=st.integers(0, 99))
-def test_exchanging_the_visits_mirrors_every_verdict(
+def test_exchanging_the_visits_mirrors_every_class(
     before: list[float], after: list[float], seed: int
 ) -> None:
     visits = [

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from bids_msseg.lesions.longitudinal.change import Comparison, compare_lesions
-from bids_msseg.lesions.longitudinal.evidence import VisitMaps, flair_evidence
+from bids_msseg.lesions.longitudinal.flair_change import VisitMaps, measure_flair_change
 from bids_msseg.lesions.longitudinal.rows import ChangeRow, ChangeRule, Code, count_changes
 
 SHAPE = (40, 30, 20)
@@ -85,11 +85,11 @@ def test_the_border_moves_by_the_volume_over_the_surface() -> None:
 def test_flair_of_a_lesion_that_grew_is_measured_where_it_grew() -> None:
     bigger = OLD | cube(4, 4, 9, 5)
     first, second = visit(OLD), visit(bigger, seed=2)
-    evidence = flair_evidence(first, second, INSIDE)
+    found = measure_flair_change(first, second, INSIDE)
     for one, two, sign in ((first, second, 1), (second, first, -1)):
         row = only(compare_lesions(one, two, INSIDE))
         part = bigger & ~OLD
-        expected = evidence.change[part].mean() / evidence.noise[part].mean()
+        expected = found.change[part].mean() / found.noise[part].mean()
         assert row.flair_change_sd == pytest.approx(sign * expected, rel=1e-4)
 
 
@@ -103,16 +103,16 @@ def test_probabilities_are_means_over_both_places() -> None:
 
 
 @pytest.mark.parametrize(("factor", "fate"), [(0.9, "new"), (1.1, "unclear")])
-def test_evidence_has_to_reach_its_limit(factor: float, fate: str) -> None:
+def test_flair_has_to_change_beyond_its_limit(factor: float, fate: str) -> None:
     first, second = visit(), visit(FRESH, seed=2)
     score = only(compare_lesions(first, second, INSIDE)).flair_change_sd
-    rule = ChangeRule(evidence=factor * score)
+    rule = ChangeRule(flair_sd=factor * score)
     assert only(compare_lesions(first, second, INSIDE, rule=rule)).change == fate
 
 
 @pytest.mark.parametrize(("least", "fate"), [(64.0, "new"), (64.5, "unclear")])
 def test_a_new_lesion_may_have_just_the_least_volume(least: float, fate: str) -> None:
-    rule = ChangeRule(least_mm3=least)
+    rule = ChangeRule(min_mm3=least)
     row = only(compare_lesions(visit(), visit(FRESH, seed=2), INSIDE, rule=rule))
     assert (row.change, row.smallest_detectable_change_mm3) == (fate, least)
 
@@ -210,7 +210,7 @@ def test_change_is_measured_against_the_normal_tissue_around(spacing: float) -> 
     vague[20, 4, 4], vague[30, 4, 4] = 0.2, 0.19  # four tenths of the threshold, and less
     first = replace(first, probability=first.probability + vague)
     inside = INSIDE & (np.indices(SHAPE)[0] > 1)
-    found = flair_evidence(first, second, inside, spacing=spacing)
+    found = measure_flair_change(first, second, inside, spacing=spacing)
     suspect = OLD | FRESH | (vague == 0.2)
     normal = inside & ~ndimage.binary_dilation(suspect, np.ones((3, 3, 3)), iterations=2)
     assert np.array_equal(found.normal, normal)
@@ -228,7 +228,7 @@ def test_change_is_measured_against_the_normal_tissue_around(spacing: float) -> 
 
 def test_noise_has_ten_strata_by_the_edges_of_the_mean_image() -> None:
     first, second = visit(), visit(seed=2)
-    found = flair_evidence(first, second, INSIDE, spacing=2.0)
+    found = measure_flair_change(first, second, INSIDE, spacing=2.0)
     edges = ndimage.gaussian_gradient_magnitude((first.flair + second.flair) / 2, 0.5)
     order = np.argsort(edges, axis=None)
     for stratum, places in enumerate(np.array_split(order, 10)):
@@ -242,13 +242,13 @@ def test_noise_has_ten_strata_by_the_edges_of_the_mean_image() -> None:
 
 def test_noise_is_never_nothing() -> None:
     first = visit()
-    found = flair_evidence(first, first, INSIDE)
+    found = measure_flair_change(first, first, INSIDE)
     assert np.array_equal(np.unique(found.noise), [np.float32(1e-3)])
 
 
-def test_without_normal_tissue_nothing_is_evidence() -> None:
+def test_without_normal_tissue_the_noise_has_no_limit() -> None:
     first = replace(visit(), probability=np.ones(SHAPE))
-    found = flair_evidence(first, visit(seed=2), INSIDE)
+    found = measure_flair_change(first, visit(seed=2), INSIDE)
     assert not found.normal.any()
     assert np.isinf(found.noise).all()
     assert not found.score.any()
@@ -300,7 +300,7 @@ def test_a_new_part_is_as_large_as_a_new_lesion_has_to_be(
     spacing: float, least: float, fate: str
 ) -> None:
     second = replace(visit(OLD | BUD, seed=2), volumes_mm3={1: 126.0})
-    rule = ChangeRule(least_mm3=least)
+    rule = ChangeRule(min_mm3=least)
     first = replace(visit(OLD), edge_mm=spacing)
     row = only(compare_lesions(first, second, INSIDE, rule=rule, spacing=spacing))
     assert row.gained_mm3 == (27 * spacing**3 if fate == "enlarging" else 0)

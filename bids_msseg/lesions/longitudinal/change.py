@@ -34,12 +34,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.lesions.longitudinal.evidence import (
+from bids_msseg.lesions.longitudinal.flair_change import (
     NORMAL_MAD,
-    Evidence,
+    FlairChange,
     Mask,
     VisitMaps,
-    flair_evidence,
+    measure_flair_change,
 )
 from bids_msseg.lesions.longitudinal.match import TOUCHING, Box, Group, match_lesions, surface_mm2
 from bids_msseg.lesions.longitudinal.rows import CHANGES, Change, ChangeRow, ChangeRule, Code
@@ -109,21 +109,21 @@ def compare_lesions(
     """
     _check_grids(before, after, inside)
     rule = rule or ChangeRule()
-    evidence = flair_evidence(before, after, inside, spacing=spacing)
+    flair_change = measure_flair_change(before, after, inside, spacing=spacing)
     groups = match_lesions(before.labels, after.labels)
     areas = _areas(groups, before, after, spacing)
     border = _border_noise(groups, areas, before, after, rule)
     edge = max(before.edge_mm / 2, after.edge_mm / 2, spacing)
     reach = max(rule.coverage * border, edge) + disagreement_mm
-    pair = _Pair(before, after, evidence, inside, rule, spacing, reach, border)
-    judged = [pair.judge(group, area) for group, area in zip(groups, areas, strict=True)]
-    judged.sort(key=lambda one: (CHANGES.index(one.row.change), -abs(one.row.change_mm3)))
+    pair = _Pair(before, after, flair_change, inside, rule, spacing, reach, border)
+    found = [pair.classify(group, area) for group, area in zip(groups, areas, strict=True)]
+    found.sort(key=lambda one: (CHANGES.index(one.row.change), -abs(one.row.change_mm3)))
     codes = np.zeros(inside.shape, np.uint8)
-    for one in judged:
+    for one in found:
         _paint(codes, one, before, after)
-    rows = tuple(replace(one.row, index=i) for i, one in enumerate(judged, start=1))
+    rows = tuple(replace(one.row, index=i) for i, one in enumerate(found, start=1))
     matched = sum(bool(group.before and group.after) for group in groups)
-    return Comparison(rows, codes, evidence.score, border, matched)
+    return Comparison(rows, codes, flair_change.score, border, matched)
 
 
 def _check_grids(before: VisitMaps, after: VisitMaps, inside: Mask) -> None:
@@ -178,7 +178,7 @@ def _border_noise(
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Classified:
     """A row with the voxels that its lesion gained and lost, inside a box."""
 
     row: ChangeRow
@@ -189,18 +189,18 @@ class _Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Everything that a verdict rests on."""
+    """Everything that the class of a lesion rests on."""
 
     before: VisitMaps
     after: VisitMaps
-    evidence: Evidence
+    flair_change: FlairChange
     inside: Mask
     rule: ChangeRule
     spacing: float
     reach: float
     border: float
 
-    def judge(self, group: Group, area: float) -> _Verdict:
+    def classify(self, group: Group, area: float) -> _Classified:
         """Tell what became of a group of lesions."""
         box = self._padded(group.box)
         one = np.isin(self.before.labels[box], group.before)
@@ -209,7 +209,7 @@ class _Pair:
             limit = self.rule.coverage * self.border * area
             change, reason, gained, lost = self._twice(group, box, one, other, limit)
         else:
-            limit = self.rule.least_mm3
+            limit = self.rule.min_mm3
             change, reason = self._once(group, box, one | other)
             nothing = np.zeros(one.shape, bool)
             gained = other if change == "new" else nothing
@@ -222,7 +222,7 @@ class _Pair:
             gained_mm3=self._mm3(gained),
             lost_mm3=self._mm3(lost),
         )
-        return _Verdict(row, box, gained, lost)
+        return _Classified(row, box, gained, lost)
 
     def _padded(self, box: Box) -> Box:
         rim = max(RING_VOXELS, math.ceil(self.reach / self.spacing)) + 1
@@ -236,11 +236,11 @@ class _Pair:
         """Mean change in a place in units of the mean noise there."""
         if not where.any():
             return 0.0
-        noise = float(self.evidence.noise[box][where].mean())
-        return float(self.evidence.change[box][where].mean()) / noise
+        noise = float(self.flair_change.noise[box][where].mean())
+        return float(self.flair_change.change[box][where].mean()) / noise
 
     def _row(self, group: Group, box: Box, one: Mask, other: Mask, limit: float) -> ChangeRow:
-        """Fill in what is measured; the verdict comes later."""
+        """Fill in what is measured; the class comes later."""
         volumes = _volume(self.before, group.before), _volume(self.after, group.after)
         where = one | other
         if group.before and group.after:
@@ -268,17 +268,17 @@ class _Pair:
         )
 
     def _once(self, group: Group, box: Box, where: Mask) -> tuple[Change, str]:
-        """Judge a lesion that only one visit has."""
+        """Classify a lesion that only one visit has."""
         sign = 1.0 if group.after else -1.0
         with_it, without = (self.after, self.before) if group.after else (self.before, self.after)
         missing = "before" if group.after else "later"
         volume = _volume(with_it, group.after or group.before)
         certain = self.rule.certain_share * without.threshold
-        if volume < self.rule.least_mm3:
-            return "unclear", f"smaller than {self.rule.least_mm3:.0f} mm³"
+        if volume < self.rule.min_mm3:
+            return "unclear", f"smaller than {self.rule.min_mm3:.0f} mm³"
         if self.inside[box][where].mean() < NEITHER_WAY:
             return "unclear", f"outside the brain mask {missing}"
-        if sign * self._score(box, where) < self.rule.evidence:
+        if sign * self._score(box, where) < self.rule.flair_sd:
             return "unclear", "FLAIR has not changed beyond its noise"
         if float(without.probability[box][where].mean()) > certain:
             return "unclear", f"{missing}, it was almost called a lesion"
@@ -291,7 +291,7 @@ class _Pair:
     ) -> float:
         """Contrast to the tissue around at the visit without, as a share of that with a lesion."""
         wide = ndimage.binary_dilation(where, TOUCHING, iterations=RING_VOXELS)
-        ring = wide & self.evidence.normal[box]
+        ring = wide & self.flair_change.normal[box]
         if not ring.any():
             return 0.0
         had, has = (
@@ -303,7 +303,7 @@ class _Pair:
     def _twice(
         self, group: Group, box: Box, one: Mask, other: Mask, limit: float
     ) -> tuple[Change, str, Mask, Mask]:
-        """Judge a lesion that both visits have."""
+        """Classify a lesion that both visits have."""
         net = _volume(self.after, group.after) - _volume(self.before, group.before)
         gained = self._appeared(box, other, self.before.labels, 1.0)
         lost = self._appeared(box, one, self.after.labels, -1.0)
@@ -311,7 +311,7 @@ class _Pair:
         more, sign = (other & ~one, 1.0) if net > 0 else (one & ~other, -1.0)
         shown = sign * self._score(box, more) >= self.rule.coverage
         if abs(net) > limit and shown:
-            part = more & (sign * self.evidence.score[box] >= self.rule.coverage)
+            part = more & (sign * self.flair_change.score[box] >= self.rule.coverage)
             if net > 0:
                 return "enlarging", "", gained | part, lost
             return "shrinking", "", gained, lost | part
@@ -334,7 +334,7 @@ class _Pair:
         reaches further from the other visit's lesions than borders move by chance.
         """
         there = others[box] > 0
-        fresh = lesion & ~there & (sign * self.evidence.score[box] >= self.rule.evidence)
+        fresh = lesion & ~there & (sign * self.flair_change.score[box] >= self.rule.flair_sd)
         parts, count = ndimage.label(fresh, TOUCHING)
         if not count:
             return fresh
@@ -342,7 +342,7 @@ class _Pair:
         number = np.arange(count + 1)
         size = np.bincount(parts.ravel(), minlength=count + 1) * self.spacing**3
         furthest = np.asarray(ndimage.maximum(distance, parts, number))
-        kept = (size >= self.rule.least_mm3) & (furthest > self.reach) & (number > 0)
+        kept = (size >= self.rule.min_mm3) & (furthest > self.reach) & (number > 0)
         chosen: Mask = kept[parts]
         return chosen
 
@@ -354,15 +354,15 @@ def _centre(where: Mask) -> NDArray[np.float64]:
 
 
 def _paint(
-    codes: NDArray[np.uint8], verdict: _Verdict, before: VisitMaps, after: VisitMaps
+    codes: NDArray[np.uint8], lesion: _Classified, before: VisitMaps, after: VisitMaps
 ) -> None:
-    """Put a verdict into the image of changes."""
-    row, part = verdict.row, codes[verdict.box]
-    one = np.isin(before.labels[verdict.box], row.lesions_before)
-    other = np.isin(after.labels[verdict.box], row.lesions_after)
+    """Put a lesion into the image of changes."""
+    row, part = lesion.row, codes[lesion.box]
+    one = np.isin(before.labels[lesion.box], row.lesions_before)
+    other = np.isin(after.labels[lesion.box], row.lesions_after)
     if row.change in ("new", "resolved", "unclear"):
         part[one | other] = Code[row.change.upper()]
         return
     part[other] = Code.STABLE
-    part[verdict.gained] = Code.GAINED
-    part[verdict.lost] = Code.LOST
+    part[lesion.gained] = Code.GAINED
+    part[lesion.lost] = Code.LOST

@@ -50,7 +50,7 @@ class VisitMaps:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class FlairChange:
     """How FLAIR changed.
 
     Attributes
@@ -75,9 +75,9 @@ class Evidence:
         return ratio
 
 
-def flair_evidence(
+def measure_flair_change(
     before: VisitMaps, after: VisitMaps, inside: Mask, *, spacing: float = 1.0
-) -> Evidence:
+) -> FlairChange:
     """Measure how FLAIR changed, and how much it changes where nothing happened.
 
     A slight misregistration shows at edges, so the noise is taken from normal tissue in ten
@@ -93,7 +93,7 @@ def flair_evidence(
 
     Returns
     -------
-    Evidence
+    FlairChange
     """
     suspect = (before.labels > 0) | (after.labels > 0)
     for one in (before, after):
@@ -105,7 +105,7 @@ def flair_evidence(
     change = np.where(inside, near - far, 0).astype(np.float32)
     mean = np.asarray((before.flair + after.flair) / 2, np.float32)
     edges = ndimage.gaussian_gradient_magnitude(mean, SMOOTHING_MM / spacing)
-    return Evidence(change, _noise(change, edges, normal), normal)
+    return FlairChange(change, _noise(change, edges, normal), normal)
 
 
 def _mean_around(image: NDArray[np.float32], where: Mask, sigma: float) -> NDArray[np.float32]:

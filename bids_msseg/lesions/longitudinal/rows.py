@@ -59,13 +59,13 @@ class ChangeRule:
     ----------
     coverage : float
         Standard deviations of the border's noise that a change of volume has to exceed.
-    evidence : float
+    flair_sd : float
         Standard deviations of its noise that FLAIR has to change by.
     contrast_share : float
         A new lesion had at most this share of its contrast before.
     certain_share : float
         Nor, on average, more than this share of the threshold as probability.
-    least_mm3 : float
+    min_mm3 : float
         Smallest new lesion, or new part of a lesion: a sphere of 3 mm.
     border_sd_mm : float
         The border's noise as it is assumed before a pair of visits is looked at.
@@ -74,10 +74,10 @@ class ChangeRule:
     """
 
     coverage: float = 1.96
-    evidence: float = 3.0
+    flair_sd: float = 3.0
     contrast_share: float = 0.5
     certain_share: float = 0.5
-    least_mm3: float = math.pi / 6 * 27
+    min_mm3: float = math.pi / 6 * 27
     border_sd_mm: float = 0.25
     border_weight: float = 10.0
 
