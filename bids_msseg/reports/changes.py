@@ -41,7 +41,7 @@ class ChangesView:
     ----------
     anchor, title : str
     numbers : tuple of (label, count, text)
-        What the verdict says of each kind of change.
+        What each kind of change means.
     failed, hint : str
         Why the visits could not be compared; empty where they were.
     cautions : tuple of str

@@ -22,7 +22,7 @@ from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.reports.tables import read_tsv
 
 FORMAT = "bids_msseg-qc-1"
-VERDICTS = ("accept", "unsure", "reject")
+RATINGS = ("accept", "unsure", "reject")
 LARGEST_MM3 = 1e9
 """A thousand litres: a larger lesion is none."""
 DECISIONS = {"kept": "reject", "rejected": "keep"}
@@ -39,7 +39,7 @@ class Review:
         Name of the file.
     rater, comment : str
         Empty where not given.
-    verdict : {"accept", "unsure", "reject"} or None
+    rating : {"accept", "unsure", "reject"} or None
     rejected_mm3, restored_mm3 : tuple of float
         Volumes of lesions that are none, and of rejected candidates that are lesions.
     """
@@ -47,7 +47,7 @@ class Review:
     file: str
     rater: str
     comment: str
-    verdict: str | None
+    rating: str | None
     rejected_mm3: tuple[float, ...]
     restored_mm3: tuple[float, ...]
 
@@ -60,14 +60,14 @@ class Review:
         >>> review.load_ml(2.0), review.load_ml(None)
         (1.6, None)
         """
-        if raw is None or self.verdict == "reject":
+        if raw is None or self.rating == "reject":
             return None
         change = math.fsum(self.restored_mm3) - math.fsum(self.rejected_mm3)
         return max(0.0, raw + change / 1000)
 
     def count(self, raw: int | None) -> int | None:
         """Correct a number of lesions; None as in :meth:`load_ml`."""
-        if raw is None or self.verdict == "reject":
+        if raw is None or self.rating == "reject":
             return None
         return raw + len(self.restored_mm3) - len(self.rejected_mm3)
 
@@ -155,7 +155,7 @@ def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, 
         file.name,
         content["rater"],
         content["comment"],
-        content["verdict"],
+        content["rating"],
         volumes["kept"],
         volumes["rejected"],
     )
@@ -203,14 +203,14 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise ValueError("it is not JSON") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT}")
-    whole = {"session_id": None, "rater": "", "comment": "", "verdict": None, **content}
+    whole = {"session_id": None, "rater": "", "comment": "", "rating": None, **content}
     for name in ("participant_id", "mask_sha256", "rater", "comment"):
         if not isinstance(whole.get(name), str):
             raise ValueError(f"{name} is not text")
     if not (whole["session_id"] is None or isinstance(whole["session_id"], str)):
         raise ValueError("session_id is neither text nor null")
-    if whole["verdict"] not in (None, *VERDICTS):
-        raise ValueError(f"verdict is not one of {', '.join(VERDICTS)} or null")
+    if whole["rating"] not in (None, *RATINGS):
+        raise ValueError(f"rating is not one of {', '.join(RATINGS)} or null")
     if not isinstance(whole.get("lesions"), list) or not all(map(_is_decision, whole["lesions"])):
         raise ValueError("lesions is not a list of decisions")
     return whole

@@ -366,8 +366,8 @@ def test_qc_corrects_loads_and_leaves_visits_out(
     write_template_masks(out_dir, "02")
     kept = {"index": 2, "status": "kept", "volume_mm3": 50.0, "decision": "reject"}
     back = {"index": 4, "status": "rejected", "volume_mm3": 25.0, "decision": "keep"}
-    save_review(tmp_path / "qc", lesions=[kept, back], verdict="accept", rater="AB")
-    save_review(tmp_path / "qc/b", participant="02", session=None, verdict="reject")
+    save_review(tmp_path / "qc", lesions=[kept, back], rating="accept", rater="AB")
+    save_review(tmp_path / "qc/b", participant="02", session=None, rating="reject")
     files = write_group(out_dir, qc_dir=tmp_path / "qc")
     first, *_, last = rows_of(files.tsv)
     assert (first["lesion_load_ml"], first["qc_lesion_load_ml"]) == ("12.5", "12.475")

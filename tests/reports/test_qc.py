@@ -30,7 +30,7 @@ def schema() -> Any:
 def test_what_a_reader_saved_is_read(out_dir: Path, save_review: Save, tmp_path: Path) -> None:
     folder = tmp_path / "qc"
     missed = {"index": 2, "status": "rejected", "volume_mm3": 50.0, "decision": "keep"}
-    path = save_review(folder, lesions=[WRONG, missed], verdict="unsure", rater="AB", comment="?")
+    path = save_review(folder, lesions=[WRONG, missed], rating="unsure", rater="AB", comment="?")
     review = read_reviews(folder, out_dir, VISITS)["sub-01_ses-1"]
     assert review == Review(path.name, "AB", "?", "unsure", (100.0,), (50.0,))
     assert review.load_ml(1.0) == pytest.approx(0.95)
@@ -96,7 +96,7 @@ def base(**more: object) -> dict[str, object]:
     [
         ({"participant_id": 1}, "participant_id is not text"),
         ({"session_id": 1}, "session_id is neither text nor null"),
-        ({"verdict": "maybe"}, "verdict is not one of accept, unsure, reject"),
+        ({"rating": "maybe"}, "rating is not one of accept, unsure, reject"),
         ({"lesions": {}}, "lesions is not a list"),
         ({"lesions": [{**WRONG, "decision": "keep"}]}, "lesions is not a list"),
         ({"lesions": [{**WRONG, "index": True}]}, "lesions is not a list"),

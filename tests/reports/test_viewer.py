@@ -195,14 +195,14 @@ def save(page: Page, folder: Path) -> Path:
     return target
 
 
-def test_a_verdict_is_saved_and_honoured(out_dir: Path, reader: Reader, tmp_path: Path) -> None:
+def test_a_rating_is_saved_and_honoured(out_dir: Path, reader: Reader, tmp_path: Path) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
     page.locator("tr[data-status=kept] input").nth(1).check()
     page.locator("form.qc input[value=accept]").first.check()
     page.locator("form.qc input[name=rater]").first.fill("A <b>")
     assert "1 lesion rejected" in page.locator(".qc .sum").first.inner_text()
     assert "12.50 → 12.45 mL" in page.locator(".qc .sum").first.inner_text()
-    reader.shoot("participant_verdict")
+    reader.shoot("participant_rating")
     path = save(page, tmp_path)
     assert path.name == "sub-01_ses-1_desc-qc_rating.json"
     content = json.loads(path.read_text())

@@ -144,7 +144,7 @@ def _cohort(
     facets = find_facets(rows, people.rows)
     load = "lesion_load_ml" if reviews is None else "qc_lesion_load_ml"
     loads = [None if row[load] == MISSING else float(row[load]) for row in rows]
-    excluded = {key for key, one in (reviews or {}).items() if one.verdict == "reject"}
+    excluded = {key for key, one in (reviews or {}).items() if one.rating == "reject"}
     counted = [one for one in records if one.status == "ok" and one.key not in excluded]
     return Cohort(
         out_dir=out_dir,

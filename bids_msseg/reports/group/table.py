@@ -205,7 +205,7 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
         Column(
             "qc_rating",
             "QC rating of the visit by a reader; n/a without a rating",
-            of(lambda review: review.verdict),
+            of(lambda review: review.rating),
             levels=levels,
             shown="QC rating",
         ),

@@ -54,7 +54,7 @@
       const field = (name) => this.form.elements[name].value.trim();
       return {
         format, participant_id: participant, session_id: session || null, mask_sha256: mask,
-        saved: new Date().toISOString(), rater: field("rater"), verdict: field("verdict") || null, comment: field("comment"),
+        saved: new Date().toISOString(), rater: field("rater"), rating: field("rating") || null, comment: field("comment"),
         lesions: this.decided().map((row) => ({
           index: Number(row.dataset.index), status: row.dataset.status,
           volume_mm3: Number(row.dataset.volume),
@@ -90,7 +90,7 @@
       for (const row of this.rows) {
         row.querySelector(".decide input").checked = on.has(`${row.dataset.status} ${row.dataset.index}`);
       }
-      for (const name of ["rater", "comment", "verdict"]) this.form.elements[name].value = saved[name] ?? "";
+      for (const name of ["rater", "comment", "rating"]) this.form.elements[name].value = saved[name] ?? "";
       this.changed = false;
       this.update(false);
     }
