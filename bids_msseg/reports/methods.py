@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bids_msseg.bids.record_values import ModelUse
 
+CASCADE = "Valverde et al. 2017, NeuroImage 155:159, arXiv 1702.04869 (cascade of two CNNs)"
 REFERENCES = (
     "Gorgolewski et al. 2011, Front. Neuroinform. 5:13, doi 10.3389/fninf.2011.00013 (nipype)",
     "Yarkoni et al. 2019, JOSS 4:1294, doi 10.21105/joss.01294 (pybids)",
@@ -13,7 +14,7 @@ REFERENCES = (
     "Tustison et al. 2010, IEEE TMI 29:1310, doi 10.1109/TMI.2010.2046908 (N4)",
     "Lowekamp et al. 2013, Front. Neuroinform. 7:45, doi 10.3389/fninf.2013.00045 (SimpleITK)",
     "Fonov et al. 2011, NeuroImage 54:313, doi 10.1016/j.neuroimage.2010.07.033 (template)",
-    "Valverde et al. 2017, NeuroImage 155:159, arXiv 1702.04869 (cascade of two CNNs)",
+    CASCADE,
 )
 
 
@@ -22,7 +23,7 @@ def references(model: ModelUse | None) -> tuple[str, ...]:
     if model is None or model.is_cascade:
         return REFERENCES
     own = (model.citation,) if model.citation else ()
-    return (*(one for one in REFERENCES if "cascade" not in one), *own)
+    return (*(one for one in REFERENCES if one != CASCADE), *own)
 
 
 def methods_paragraph(
