@@ -55,7 +55,7 @@ class Settings:
     segmenters: Mapping[str, Path] = field(default_factory=dict)
 
     @property
-    def each(self) -> dict[str, Settings]:
+    def by_segmenter(self) -> dict[str, Settings]:
         """Settings of one segmenter each by its name, the first one's first."""
         folders = self.segmenters or {_name(self.auto): self.auto.folder}
         return {
@@ -110,14 +110,14 @@ def evaluate(settings: Settings) -> ExitCode:
         from bids_msseg.reports.evaluation.report import write_page
 
         LOGGER.info("wrote %s", write_page(result, settings.out))
-    _tell(result)
+    _log_means(result)
     return ExitCode.SUCCESS
 
 
 def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
     """Find the masks of every segmenter, and refuse what cannot be compared."""
     pairings: dict[str, Pairing] = {}
-    for name, one in settings.each.items():
+    for name, one in settings.by_segmenter.items():
         pairings[name] = find_pairs(one.auto, one.manual, one.places)
         _refuse_other_grids(pairings[name].pairs, one)
     visits = [{pair.key for pair in one.pairs} for one in pairings.values()]
@@ -266,7 +266,7 @@ def _asked(choice: Choice) -> dict[str, str | None]:
     return asdict(choice) | {"folder": choice.folder.resolve().name}
 
 
-def _tell(result: Evaluation) -> None:
+def _log_means(result: Evaluation) -> None:
     """Log the means that people ask for first."""
     for row in result.tables["sites"]:
         shown = row["metric"] in HEADLINES
