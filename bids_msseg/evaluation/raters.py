@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.bids.brain_masks import LESION_LABELS
 from bids_msseg.bids.dataset import APP
+from bids_msseg.bids.given_masks import LESION_LABELS
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
 from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_volume
