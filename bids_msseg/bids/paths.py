@@ -305,8 +305,7 @@ def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
     >>> group_path(Path("/out"), ".tsv", "summary").name
     'group_lesions_summary.tsv'
     """
-    middle = f"_{_checked('part', part)}" if part else ""
-    return out_dir / f"group_lesions{middle}{_checked('extension', extension, _EXTENSION)}"
+    return _top_path(out_dir, "group_lesions", extension, part)
 
 
 def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
@@ -322,8 +321,7 @@ def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
     >>> check_path(Path("/out"), ".tsv", "visits").as_posix()
     '/out/check_visits.tsv'
     """
-    middle = f"_{_checked('part', part)}" if part else ""
-    return out_dir / f"check{middle}{_checked('extension', extension, _EXTENSION)}"
+    return _top_path(out_dir, "check", extension, part)
 
 
 def check_record_path(out_dir: Path, participant: str, session: str | None) -> Path:
@@ -335,6 +333,11 @@ def check_record_path(out_dir: Path, participant: str, session: str | None) -> P
         Where a label is not a BIDS label.
     """
     return logs_dir(out_dir) / "check" / record_path(out_dir, participant, session).name
+
+
+def _top_path(out_dir: Path, stem: str, extension: str, part: str) -> Path:
+    middle = f"_{_checked('part', part)}" if part else ""
+    return out_dir / f"{stem}{middle}{_checked('extension', extension, _EXTENSION)}"
 
 
 def _prefix(visit: Visit) -> str:
