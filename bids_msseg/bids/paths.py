@@ -273,6 +273,11 @@ def record_path(out_dir: Path, participant: str, session: str | None) -> Path:
     return records_dir(out_dir) / f"{name}.json"
 
 
+def intermediate_dir(out_dir: Path) -> Path:
+    """Return the folder with one archive per visit: ``OUT/logs/intermediate``."""
+    return logs_dir(out_dir) / "intermediate"
+
+
 def intermediate_path(out_dir: Path, participant: str, session: str | None) -> Path:
     """Name the intermediate results of a visit: ``OUT/logs/intermediate/sub-X[_ses-Y].zip``.
 
@@ -287,7 +292,7 @@ def intermediate_path(out_dir: Path, participant: str, session: str | None) -> P
     '/out/logs/intermediate/sub-01_ses-1.zip'
     """
     key = record_path(out_dir, participant, session).stem
-    return logs_dir(out_dir) / "intermediate" / f"{key}.zip"
+    return intermediate_dir(out_dir) / f"{key}.zip"
 
 
 def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
