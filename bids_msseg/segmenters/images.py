@@ -6,7 +6,7 @@ segmenters normalise in their own way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,35 @@ class VisitImages:
     folder: Path
     files: Mapping[str, Path]
     brain: Path
+
+    def paths_of(self, contrasts: Iterable[str], *, who: str) -> list[Path]:
+        """Give the file of each contrast.
+
+        Parameters
+        ----------
+        contrasts : iterable of str
+            Those without which the segmenter cannot run.
+        who : str
+            What errors call it.
+
+        Returns
+        -------
+        list of path
+
+        Raises
+        ------
+        DataError
+            If one is not there.
+        """
+        needed = list(contrasts)
+        lacking = [name for name in dict.fromkeys(needed) if name not in self.files]
+        if lacking:
+            raise DataError(
+                f"{who} needs {' and '.join(lacking)}, which this visit lacks or which could not "
+                "be aligned",
+                hint="leave the visit out, or use a segmenter or model that needs FLAIR only",
+            )
+        return [self.files[name] for name in needed]
 
 
 def write_images(
