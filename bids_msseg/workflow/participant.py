@@ -185,9 +185,14 @@ def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
 
 
 def _run_networks(plan: VisitPlan) -> None:
-    """Run the cascade, which also finds the anatomy."""
+    """Run the cascade, which also finds the anatomy; for a given mask nothing else is needed."""
     chosen = plan.settings
-    cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
+    cascade = Segment(
+        model_file=str(chosen.model_file),
+        fast=chosen.fast,
+        anatomy_only=plan.mask_given,
+        device=chosen.device,
+    )
     plan.add(cascade, "segment", mem_gb=3.0)
     plan.connect("stack", "stack_file", "segment", "stack_file")
     _measure_brain(plan)
