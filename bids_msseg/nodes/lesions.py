@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
-from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.lesions.regions import near
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
 from bids_msseg.pipeline.filling import fill_image
@@ -32,7 +31,6 @@ from bids_msseg.pipeline.lesions import (
     find_lesions,
     mask_on_grid,
 )
-from bids_msseg.reports.images.slices import within_mm
 from bids_msseg.spaces import AtlasChoice
 
 LABEL_MAPS = ("extracerebral", "regions")
@@ -228,24 +226,12 @@ class OntoGrid(Step):
         data = contrast_on_grid(grid, image, transform=move, left_out=left_out)
         if "mask_file" in inputs:
             inside = grid.take(load_volume(inputs["mask_file"])) >= 0.5
-            shown = _with_rim(inside, inputs["rim_mm"], grid.frame.spacing)
+            shown = near(inside, inputs["rim_mm"], grid.frame.spacing)
             data = np.where(shown, data, np.float32(0))
         stored: NDArray[Any] = _in_levels(data) if inputs["rim_mm"] else data
         target = folder / "on_flair.nii.gz"
         save_volume(grid.frame.with_data(stored), target)
         return {"out_file": str(target)}
-
-
-def _with_rim(
-    inside: NDArray[np.bool_], rim_mm: float, spacing: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Add what lies near a mask."""
-    if not rim_mm:
-        return inside
-    box = bounding_box(inside, margin=math.ceil(rim_mm / float(spacing.min())))
-    shown = np.zeros_like(inside)
-    shown[box] = within_mm(inside[box], rim_mm, spacing)
-    return shown
 
 
 def _in_levels(data: NDArray[np.float32]) -> NDArray[np.int16]:
