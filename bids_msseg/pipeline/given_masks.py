@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_vol
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 from bids_msseg.pipeline.lesions import Grid
 
+OUTSIDE_SHARE: Final = 0.1
+"""Of a given lesion mask that may lie outside the brain without a note."""
 RESAMPLE: Final = (
     'python -c "import nibabel as n, nibabel.processing as p; '
     "n.save(p.resample_from_to(n.load('MASK'), n.load('FLAIR'), 0), 'NEW')\""
@@ -99,6 +101,14 @@ def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]
     for path in paths:
         excluded |= read_given_mask(path, grid, what="exclusion mask", drawn=True)[0]
     return excluded
+
+
+def outside_brain_note(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
+    """Say where a given mask may be that of another image; empty otherwise."""
+    share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
+    if share < OUTSIDE_SHARE:
+        return ""
+    return f"{share:.0%} of the lesion mask lies outside the brain: is it of this visit?"
 
 
 def _cut(path: Path, frame: Volume) -> Cut | None:
