@@ -169,9 +169,9 @@ def _save(folder: Path, grid: Grid, found: VisitLesions) -> dict[str, Any]:
     outputs: dict[str, Any] = {"table_file": str(table)}
     for name, data in found.maps.items():
         target = folder / f"{name}.nii.gz"
-        # labels beyond 32767 do not happen: a candidate has at least three voxels of a brain
-        kind = np.int16 if data.dtype == np.int32 else None
-        save_volume(grid.frame.with_data(data), target, dtype=kind)
+        # specks of a given mask may be more than 32767
+        small = data.dtype == np.int32 and data.max(initial=0) <= np.iinfo(np.int16).max
+        save_volume(grid.frame.with_data(data), target, dtype=np.int16 if small else None)
         outputs[f"{name}_file"] = str(target)
     if found.excluded_ml is not None:
         outputs["excluded_ml"] = found.excluded_ml
