@@ -21,7 +21,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from bids_msseg.calibration import Calibration, read_calibration
-from bids_msseg.config import Processing
+from bids_msseg.config_parts import Processing
 from bids_msseg.errors import DataError, UsageError
 from bids_msseg.imaging.atlas import Atlas
 from bids_msseg.imaging.header import check_header
