@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.dataset import write_dataset_files
+from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.paths import figure_path, group_path, output_path, report_path
 from bids_msseg.bids.query import Visit, find_visits
 from bids_msseg.bids.record import VisitRecord, write_record
@@ -31,11 +32,9 @@ from bids_msseg.bids.sidecars import (
     stats_dictionary,
     template_uri,
     ventricle_mask_sidecar,
-    write_atomic,
-    write_json,
-    write_tsv,
     xfm_sidecar,
 )
+from bids_msseg.io.atomic import write_atomic
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, label_rows, measure_volumes
