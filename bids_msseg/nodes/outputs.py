@@ -246,12 +246,12 @@ def _publish_filled(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> 
     sources = dict.fromkeys((*delivery.sources(), *delivery.lesion_sources()))
     for name, source in zip(names, files, strict=True):
         reference = delivery.uri(delivery.visit.contrasts[name])
-        said = delivery.visit.metadata.get(name, {}).get("SkullStripped")
+        stripped = delivery.visit.skull_stripped(name)
         content = sidecars.filled_sidecar(
             name,
             Origin(tuple(sources), reference, software=delivery.versions),
             delivery.method(),
-            skull_stripped=inputs["brain_how"] == "stripped" if said is None else bool(said),
+            skull_stripped=inputs["brain_how"] == "stripped" if stripped is None else stripped,
         )
         _deliver(delivery, source, content, filled(name))
 

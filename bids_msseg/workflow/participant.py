@@ -141,10 +141,7 @@ def _find_anatomy(plan: VisitPlan) -> None:
 
 def _sidecar(plan: VisitPlan) -> str:
     """Read what the FLAIR's sidecar says of the skull; the image is asked, too."""
-    said = plan.delivery.visit.metadata.get("FLAIR", {}).get("SkullStripped")
-    if not isinstance(said, bool):
-        return "auto"
-    return "yes" if said else "no"
+    return {None: "auto", True: "yes", False: "no"}[plan.delivery.visit.skull_stripped("FLAIR")]
 
 
 def _segment(plan: VisitPlan) -> None:

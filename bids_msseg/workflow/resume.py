@@ -62,11 +62,10 @@ def fingerprint(
     if visit.brain_mask is not None:
         files["brain_mask"] = visit.brain_mask
     cut = _files_of_the_cut(visit, extras)
-    said = visit.metadata.get("FLAIR", {}).get("SkullStripped")
     content: dict[str, Any] = {
         "files": {name: _digest(path) for name, path in files.items()},
         "prefix": visit.prefix,
-        "skull_stripped": said,
+        "skull_stripped": visit.skull_stripped("FLAIR"),
         "options": options,
         "model": model_sha256,
         "version": version,
