@@ -160,7 +160,7 @@ def _segment(plan: VisitPlan) -> None:
     plan.connect("template", "transform_file", "delineate", "template_transform")
     plan.connect("anatomy", "regions_file", "delineate", "regions_file")
     plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
-    _judge(plan)
+    _check_quality(plan)
 
 
 def _give_images(plan: VisitPlan, step: str) -> None:
@@ -236,7 +236,7 @@ def _measure_brain(plan: VisitPlan) -> None:
     plan.connect("template", "trusted", "volumes", "trusted")
 
 
-def _judge(plan: VisitPlan) -> None:
+def _check_quality(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
     common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
