@@ -32,6 +32,8 @@ from bids_msseg.lesions.regions import (
 
 LEFT_OUT_BLUR_MM = 6.0
 """An image that could not be aligned may show a face where the brain should be."""
+MASK_THRESHOLD = 0.5
+"""Of a given mask, which is 1 in lesions, also on another grid."""
 MAPS = ("probability", "candidate", "lesion", "candidates", "mask")
 
 
@@ -218,7 +220,7 @@ def describe_lesions(
     VisitLesions
         Without ``probseg`` and ``candidates``; rows have no probabilities.
     """
-    soft, cut = lesions.astype(np.float32), _cut(grid, 0.5, min_volume)
+    soft, cut = lesions.astype(np.float32), _cut(grid, MASK_THRESHOLD, min_volume)
     left, removed, excluded_ml = _exclude(soft, excluded, cut)
     found = delineate(left, lesions, extracerebral=None, removed=removed, **cut)
     on_grid = {"mask": grid.take(maps["mask"])}
