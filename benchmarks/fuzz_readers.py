@@ -33,7 +33,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_msseg import option_files
-from bids_msseg.bids.brain_masks import find_brain_mask
+from bids_msseg.bids.given_masks import find_brain_mask
 from bids_msseg.bids.image_selection import examine, is_fetched
 from bids_msseg.bids.inheritance import SidecarReader
 from bids_msseg.bids.query import find_visits

@@ -21,7 +21,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from bids_msseg.calibration import Calibration, read_calibration
-from bids_msseg.config import Processing
+from bids_msseg.config_parts import Processing
 from bids_msseg.errors import DataError, UsageError
 from bids_msseg.imaging.atlas import Atlas
 from bids_msseg.imaging.header import check_header
@@ -230,7 +230,7 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
     )
     found = _find(done, grid, job)
     maps = {name: grid.frame.with_data(data) for name, data in found.lesions.maps.items()}
-    regions, told = _measure_regions(done, maps["labels"], job)
+    regions, region_notes = _measure_regions(done, maps["labels"], job)
     known = read_calibration(job.model, job.header.sha256)
     checked = check_images(
         done.stack, done.brain, spacings, training=known.training, known_faults=done.faults
@@ -246,7 +246,7 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         interval=interval,
         interval_note=note,
         flags=checked.faults,
-        notes=(*notes, *done.notes, *found.notes, *told),
+        notes=(*notes, *done.notes, *found.notes, *region_notes),
         model=job.header.name,
         model_sha256=job.header.sha256,
         threshold=job.threshold,
@@ -291,13 +291,13 @@ def _find(done: Preprocessed, grid: Grid, job: _Job) -> _Found:
     )
     trusted = done.extracerebral is not None
     brain = measure_brain(classes, grid, done.template_to_flair if trusted else None)
-    told = {"anatomy": own.note, "volumes": brain.note}
+    notes = {"anatomy": own.note, "volumes": brain.note}
     return _Found(
         found,
         brain,
         stored["probability"] if found.cleared is None else as_stored(found.cleared),
         classes,
-        tuple(f"{step}: {note}" for step, note in told.items() if note),
+        tuple(f"{step}: {note}" for step, note in notes.items() if note),
     )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -39,6 +42,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared_data() -> Path:
     """Folder that holds ``ms-cohort``, ``raw-heads`` and ``label-maps``; use with ``realdata``."""
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def bids_issues() -> Callable[[Path], list[dict[str, Any]]]:
+    """What the official validator says of a dataset."""
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    found = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
+    assert found, "bids-validator-deno is one of the test requirements of setup.py"
+
+    def validate(folder: Path) -> list[dict[str, Any]]:
+        words = [found, str(folder), "--format", "json"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        issues: list[dict[str, Any]] = json.loads(done.stdout)["issues"]["issues"]
+        return issues
+
+    return validate
 
 
 @pytest.fixture(scope="session")

@@ -325,6 +325,7 @@ def test_what_killed_runs_left_is_removed_where_this_one_writes(
         ".",
         "logs",
         "logs/visits",
+        "logs/intermediate",
         "sub-01/anat",
         "sub-01/figures",
     ]

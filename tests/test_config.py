@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.config import Execution, Performance, Processing, Query, RunConfig
+from bids_msseg.config import RunConfig
+from bids_msseg.config_parts import Execution, Performance, Processing, Query
 from bids_msseg.errors import UnknownLevelError, UsageError
 from bids_msseg.options import DEFAULT_SPACES, SEGMENTERS
 from bids_msseg.spaces import AtlasChoice, OutputSpace

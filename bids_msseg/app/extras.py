@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_msseg.config import Processing, RunConfig
+from bids_msseg.config import RunConfig
+from bids_msseg.config_parts import Processing
 from bids_msseg.options import CASCADE
 from bids_msseg.spaces import FREESURFER, AtlasChoice, OutputSpace, fill_in
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bids_msseg.bids.paths import (
     figure_path,
+    intermediate_dir,
     lesion_roi_path,
     logs_dir,
     output_path,
@@ -64,7 +65,7 @@ def left_to_others(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome
 
 def remove_partial_files(out_dir: Path, deliveries: Sequence[DerivativesContext]) -> None:
     """Remove what killed runs were writing, where this one writes."""
-    folders = [out_dir, logs_dir(out_dir), records_dir(out_dir)]
+    folders = [out_dir, logs_dir(out_dir), records_dir(out_dir), intermediate_dir(out_dir)]
     for one in deliveries:
         image = output_path(out_dir, one.visit, desc="brain", suffix="mask", extension=".nii.gz")
         folders += [image.parent, figure_path(out_dir, one.visit, "x", extension=".png").parent]

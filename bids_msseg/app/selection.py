@@ -109,7 +109,8 @@ def is_visit_finished(config: RunConfig, delivery: DerivativesContext) -> bool:
 
 def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> DerivativesContext:
     """Collect what the last node of a visit has to know."""
-    from bids_msseg.nodes.delivery import MASK_THRESHOLD, DerivativesContext
+    from bids_msseg.nodes.delivery import DerivativesContext
+    from bids_msseg.pipeline.lesions import MASK_THRESHOLD
     from bids_msseg.workflow.resume import fingerprint
 
     chosen = config.processing

@@ -273,6 +273,11 @@ def record_path(out_dir: Path, participant: str, session: str | None) -> Path:
     return records_dir(out_dir) / f"{name}.json"
 
 
+def intermediate_dir(out_dir: Path) -> Path:
+    """Return the folder with one archive per visit: ``OUT/logs/intermediate``."""
+    return logs_dir(out_dir) / "intermediate"
+
+
 def intermediate_path(out_dir: Path, participant: str, session: str | None) -> Path:
     """Name the intermediate results of a visit: ``OUT/logs/intermediate/sub-X[_ses-Y].zip``.
 
@@ -287,7 +292,7 @@ def intermediate_path(out_dir: Path, participant: str, session: str | None) -> P
     '/out/logs/intermediate/sub-01_ses-1.zip'
     """
     key = record_path(out_dir, participant, session).stem
-    return logs_dir(out_dir) / "intermediate" / f"{key}.zip"
+    return intermediate_dir(out_dir) / f"{key}.zip"
 
 
 def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
@@ -305,8 +310,7 @@ def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
     >>> group_path(Path("/out"), ".tsv", "summary").name
     'group_lesions_summary.tsv'
     """
-    middle = f"_{_checked('part', part)}" if part else ""
-    return out_dir / f"group_lesions{middle}{_checked('extension', extension, _EXTENSION)}"
+    return _top_path(out_dir, "group_lesions", extension, part)
 
 
 def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
@@ -322,8 +326,7 @@ def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
     >>> check_path(Path("/out"), ".tsv", "visits").as_posix()
     '/out/check_visits.tsv'
     """
-    middle = f"_{_checked('part', part)}" if part else ""
-    return out_dir / f"check{middle}{_checked('extension', extension, _EXTENSION)}"
+    return _top_path(out_dir, "check", extension, part)
 
 
 def check_record_path(out_dir: Path, participant: str, session: str | None) -> Path:
@@ -335,6 +338,11 @@ def check_record_path(out_dir: Path, participant: str, session: str | None) -> P
         Where a label is not a BIDS label.
     """
     return logs_dir(out_dir) / "check" / record_path(out_dir, participant, session).name
+
+
+def _top_path(out_dir: Path, stem: str, extension: str, part: str) -> Path:
+    middle = f"_{_checked('part', part)}" if part else ""
+    return out_dir / f"{stem}{middle}{_checked('extension', extension, _EXTENSION)}"
 
 
 def _prefix(visit: Visit) -> str:

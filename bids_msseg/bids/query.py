@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.brain_masks import check_derivatives
 from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import read_small
 from bids_msseg.bids.filters import Filters, parse_filters
+from bids_msseg.bids.given_masks import check_derivatives
 from bids_msseg.bids.ignore import FILE, IgnoreRules, read_ignore_rules
 from bids_msseg.bids.images import DatasetImages, VisitId, listing
 from bids_msseg.bids.index import (
@@ -75,7 +75,7 @@ def find_visits(
         Derivative datasets in which brain masks are looked for, by name.
     lesion_masks : mapping of str to Path, optional
         Where lesion masks are looked for, by name; see
-        :func:`bids_msseg.bids.brain_masks.find_lesion_mask`. A visit without one is skipped.
+        :func:`bids_msseg.bids.given_masks.find_lesion_mask`. A visit without one is skipped.
     exclude_masks : mapping of str to Path, optional
         Where masks of what is no lesion are looked for; a visit need not have one.
     ignore : iterable of str

@@ -1,10 +1,10 @@
-"""The JSON beside each output, and how files are written.
+"""The JSON beside each output.
 
 Keys follow BIDS 1.11.1 (``derivatives/imaging.md``, ``derivatives/common-data-types.md``) as the
 official validator reads it: ``SpatialReference`` wherever the space is not a standard template,
 ``SkullStripped`` on preprocessed images, ``Resolution`` where the name has ``res-``.
 
-All functions but the re-exported writers are pure.
+All functions are pure.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.record_values import ModelUse
-from bids_msseg.io.atomic import publish, write_atomic
 from bids_msseg.lesions.atlas import REGION_COLUMNS
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
@@ -38,14 +36,10 @@ __all__ = [
     "link_name",
     "preproc_sidecar",
     "probseg_sidecar",
-    "publish",
     "rejected_sidecar",
     "stats_dictionary",
     "template_uri",
     "ventricle_mask_sidecar",
-    "write_atomic",
-    "write_json",
-    "write_tsv",
     "xfm_sidecar",
 ]
 

@@ -99,6 +99,11 @@ class Visit:
         paths = dict(zip(CONTRASTS, (self.flair, self.t1w, self.t2w), strict=True))
         return {name: path for name, path in paths.items() if path is not None}
 
+    def skull_stripped(self, contrast: str) -> bool | None:
+        """Look up ``SkullStripped`` in a sidecar; None where it is no boolean, or not there."""
+        value = self.metadata.get(contrast, {}).get("SkullStripped")
+        return value if isinstance(value, bool) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.brain_masks import (
+from bids_msseg.bids.given_masks import (
     FoundMask,
     find_brain_mask,
     find_exclude_masks,

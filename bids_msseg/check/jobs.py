@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.brain_masks import find_brain_mask
+from bids_msseg.bids.given_masks import find_brain_mask
 from bids_msseg.bids.paths import check_record_path
 from bids_msseg.bids.visit import Visit
 from bids_msseg.check.files import Stored, read_stored, write_stored

@@ -12,17 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key, visit_order
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.evaluation.labels import read_sites
 from bids_msseg.evaluation.raters import LABELS
 from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.volume import is_same_grid
 
 LOGGER = logging.getLogger("bids_msseg")
 ONE_SITE: Final = "one site"
-GRID_TOLERANCE_MM: Final = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +350,4 @@ def _flair(key: str, visit: Visit, auto: Path, bids_dir: Path | None) -> Path | 
 def _same_grid(auto: Path, manual: Path) -> bool:
     """Compare two headers."""
     first, second = check_header(auto), check_header(manual)
-    return first.shape == second.shape and np.allclose(
-        first.affine, second.affine, atol=GRID_TOLERANCE_MM
-    )
+    return is_same_grid(first.shape, first.affine, second.shape, second.affine)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
-from bids_msseg.bids.brain_masks import LESION_LABELS
 from bids_msseg.bids.dataset import APP
+from bids_msseg.bids.given_masks import LESION_LABELS
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_volume
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -255,7 +253,7 @@ def read_on_one_grid(paths: Sequence[Path]) -> list[Volume]:
     volumes = [_load(path) for path in paths]
     first = volumes[0]
     for volume, path in zip(volumes, paths, strict=True):
-        if volume.shape != first.shape or not np.allclose(volume.affine, first.affine, atol=1e-2):
+        if not is_same_grid(volume.shape, volume.affine, first.shape, first.affine):
             raise DataError(
                 f"{path.name} is not on the grid of {paths[0].name}",
                 hint="resample the raters' masks onto the FLAIR (nearest neighbour)",
@@ -266,7 +264,7 @@ def read_on_one_grid(paths: Sequence[Path]) -> list[Volume]:
 def _load(path: Path) -> Volume:
     try:
         volume = load_volume(path)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path.name} cannot be read: {error}", hint="write it as NIfTI again"
         ) from error

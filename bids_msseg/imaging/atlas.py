@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.freesurfer import freesurfer_names
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.template import EMBEDDED, find_label_image, load_template
-from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.imaging.volume import UNREADABLE, Affine, Volume
 from bids_msseg.spaces import EMBEDDED_ATLAS, atlas_name
 
 FREESURFER = re.compile(r"aseg|aparc|wmparc")
@@ -246,13 +245,7 @@ def _read_labels(path: Path) -> Volume:
     try:
         image: Any = nib.load(path)
         data = np.asarray(image.dataobj)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        zlib.error,
-        nib.filebasedimages.ImageFileError,
-    ) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"the label image {path} cannot be read: {error}", hint="copy or fetch it again"
         ) from error

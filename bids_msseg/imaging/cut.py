@@ -11,11 +11,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.imaging.volume import Affine
+from bids_msseg.imaging.volume import GRID_TOLERANCE_MM, Affine
 
 OF_VIEWER: Final = "bids_msseg viewer"
 """NIfTI description of the images in a page. The viewer copies it into the mask that it saves."""
-TOLERANCE_MM: Final = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def find_cut(
     if min(x, y, z) < 1 or (first < 0).any() or (last >= whole_shape).any():
         return None
     expected = cut_affine(whole_affine, first.tolist(), (x, y, z))
-    if not np.allclose(affine, expected, rtol=0, atol=TOLERANCE_MM):
+    if not np.allclose(affine, expected, rtol=0, atol=GRID_TOLERANCE_MM):
         return None
     i, j, k = first.tolist()
     return Cut((i, j, k), (x, y, z))

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
 Affine = NDArray[np.float64]
+GRID_TOLERANCE_MM: Final = 1e-2
+"""By how much the affines of one grid may differ."""
+UNREADABLE: Final[tuple[type[Exception], ...]] = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+"""What nibabel raises for a file that is no image, or a damaged one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,23 @@ class Volume:
     def with_data(self, data: NDArray[Any]) -> Volume:
         """Return the same grid holding other values."""
         return Volume(data, self.affine)
+
+
+def is_same_grid(
+    shape: tuple[int, ...], affine: Affine, other_shape: tuple[int, ...], other_affine: Affine
+) -> bool:
+    """Tell whether two images have the same voxels in the same places.
+
+    Examples
+    --------
+    >>> is_same_grid((2, 3, 4), np.eye(4), (2, 3, 4), np.eye(4) + 0.005)
+    True
+    >>> is_same_grid((2, 3, 4), np.eye(4), (2, 3, 4), np.diag([1, 1, 1.1, 1]))
+    False
+    """
+    return shape == other_shape and np.allclose(
+        affine, other_affine, rtol=0, atol=GRID_TOLERANCE_MM
+    )
 
 
 def load_volume(path: Path | str, dtype: DTypeLike = np.float32) -> Volume:

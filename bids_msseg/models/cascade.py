@@ -182,6 +182,38 @@ class CascadeResult:
     brain: BrainMask
 
 
+def run_first_network(
+    candidate: Sequence[LesionAnatomyNet],
+    images: NDArray[np.floating],
+    present: Sequence[bool],
+    brain: NDArray[np.bool_],
+    engine: Engine,
+    *,
+    fast: bool = False,
+) -> tuple[Prediction, BrainMask]:
+    """Run CNN-1 on a stack; parameters as in :func:`segment`.
+
+    Returns
+    -------
+    Prediction
+        No lesion outside the corrected brain mask.
+    BrainMask
+    """
+    for net in candidate:
+        net.to(engine.device)
+    prediction = predict(
+        candidate[:1] if fast else candidate,
+        images,
+        present,
+        brain,
+        engine,
+        stride=FAST_STRIDE if fast else STRIDE,
+    )
+    corrected = correct_brain_mask(brain, prediction.anatomy)
+    lesion = np.where(corrected.mask, prediction.lesion, np.float32(0))
+    return replace(prediction, lesion=lesion), corrected
+
+
 def run_networks(
     candidate: Sequence[LesionAnatomyNet],
     refinement: LesionRefinementNet,
@@ -194,20 +226,10 @@ def run_networks(
     fast: bool = False,
 ) -> NetworkOutput:
     """Run CNN-1 on a stack, and CNN-2 on its candidates; parameters as in :func:`segment`."""
-    for net in (*candidate, refinement):
-        net.to(engine.device)
-    prediction = predict(
-        candidate[:1] if fast else candidate,
-        images,
-        present,
-        brain,
-        engine,
-        stride=FAST_STRIDE if fast else STRIDE,
-    )
-    corrected = correct_brain_mask(brain, prediction.anatomy)
-    inside = replace(prediction, lesion=np.where(corrected.mask, prediction.lesion, np.float32(0)))
-    source = prepare_crops(images, present, brain, inside, candidate_threshold)
-    return NetworkOutput(inside, refine(refinement, source, engine), corrected)
+    refinement.to(engine.device)
+    seen, corrected = run_first_network(candidate, images, present, brain, engine, fast=fast)
+    source = prepare_crops(images, present, brain, seen, candidate_threshold)
+    return NetworkOutput(seen, refine(refinement, source, engine), corrected)
 
 
 def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:

@@ -13,9 +13,6 @@ from bids_msseg.bids.sidecars import Method, Origin, bids_uri
 from bids_msseg.bids.visit import Visit
 from bids_msseg.reports.methods import methods_paragraph
 
-MASK_THRESHOLD = 0.5
-"""Of a given mask, which is 1 in lesions, on another grid."""
-
 
 @dataclass(frozen=True, slots=True)
 class DerivativesContext:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,16 @@ from numpy.typing import NDArray
 from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
-from bids_msseg.imaging.volume import StoredVolumes, load_volume, save_volume
-from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.imaging.volume import Affine, StoredVolumes, load_volume, save_volume
+from bids_msseg.lesions.regions import near
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
 from bids_msseg.pipeline.filling import fill_image
-from bids_msseg.pipeline.given_masks import read_exclusion_masks, read_given_mask
+from bids_msseg.pipeline.given_masks import (
+    outside_brain_note,
+    read_exclusion_masks,
+    read_given_mask,
+)
 from bids_msseg.pipeline.lesions import (
     MAPS,
     Grid,
@@ -32,45 +35,48 @@ from bids_msseg.pipeline.lesions import (
     find_lesions,
     mask_on_grid,
 )
-from bids_msseg.reports.images.slices import within_mm
 from bids_msseg.spaces import AtlasChoice
 
 LABEL_MAPS = ("extracerebral", "regions")
-OUTSIDE_SHARE = 0.1
-"""Of a given lesion mask that may lie outside the brain without a note."""
 GREY_LEVELS = 1023
 """Of an image for figures, up to its bright voxels; it is stored among intermediate results."""
 
 
-class _DelineateInputs(StepInputs):
+class _LesionInputs(StepInputs):
     flair_file = File(exists=True, mandatory=True, desc="FLAIR as acquired: the grid")
     mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
-    probability_file = File(exists=True, mandatory=True)
-    candidate_file = File(exists=True, desc="of the cascade; so are the next two")
-    lesion_file = File(exists=True)
-    candidates_file = File(exists=True)
     template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
-    threshold = traits.Float(mandatory=True)
     min_volume = traits.Float(mandatory=True, desc="mm³")
     regions_file = File(desc="this brain's map of regions; the template's where not given")
     own_ventricles = traits.Bool(
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )
-    extracerebral_file = File(desc="where no lesion can be, on the conformed FLAIR")
     exclusion_files = traits.List(traits.Str, desc="masks of no lesion, on the grid of the FLAIR")
 
 
-class _DelineateOutputs(StepOutputs):
-    probability_file = File(desc="without extra-cerebral and excluded lesions, 1 mm working grid")
-    probseg_file = File()
+class _LesionOutputs(StepOutputs):
+    probability_file = File(desc="from which lesions are cut in other spaces")
     labels_file = File(desc="lesions 1..n")
     mask_file = File()
-    candidates_file = File()
-    rejected_file = File(desc="rejected candidates 1..m")
+    rejected_file = File(desc="what is no lesion of it, 1..m")
     brain_file = File(desc="brain mask on the FLAIR as acquired")
     ventricles_file = File(desc="lateral and third ventricles that the regions follow")
     table_file = File(desc="JSON: one object a lesion, kept and rejected")
     excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
+
+
+class _DelineateInputs(_LesionInputs):
+    probability_file = File(exists=True, mandatory=True)
+    candidate_file = File(exists=True, desc="of the cascade; so are the next two")
+    lesion_file = File(exists=True)
+    candidates_file = File(exists=True)
+    threshold = traits.Float(mandatory=True)
+    extracerebral_file = File(desc="where no lesion can be, on the conformed FLAIR")
+
+
+class _DelineateOutputs(_LesionOutputs):
+    probseg_file = File()
+    candidates_file = File()
 
 
 class Delineate(Step):
@@ -82,10 +88,9 @@ class Delineate(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write maps and table."""
         grid = Grid.of(Path(inputs["flair_file"]))
-        files = {name: f"{name}_file" for name in (*MAPS, *LABEL_MAPS)}
         found = find_lesions(
             grid,
-            StoredVolumes({n: inputs[f] for n, f in files.items() if f in inputs}, LABEL_MAPS),
+            _stored(inputs, *MAPS, *LABEL_MAPS),
             read_itk_affine(Path(inputs["template_transform"])),
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
@@ -96,36 +101,16 @@ class Delineate(Step):
         if found.cleared is not None:
             final = str(folder / "probability.nii.gz")
             save_volume(found.cleared, final)
-        table = folder / "lesions.json"
-        table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
-        outputs = {**_save(folder, grid, found.maps), **_taken(found)}
-        return {**outputs, "table_file": str(table), "probability_file": final}
+        return {**_save(folder, grid, found), "probability_file": final}
 
 
-class _GivenInputs(StepInputs):
-    flair_file = File(exists=True, mandatory=True, desc="FLAIR as acquired: the grid")
+class _GivenInputs(_LesionInputs):
     lesion_file = File(mandatory=True, desc="given lesion mask, on the grid of the FLAIR")
     values = traits.List(traits.Int, desc="of the mask that are lesion; else any above zero")
-    mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
-    template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
-    min_volume = traits.Float(mandatory=True, desc="mm³")
-    regions_file = File(desc="this brain's map of regions; the template's where not given")
-    own_ventricles = traits.Bool(
-        False, usedefault=True, desc="the map's ventricles are this brain's own"
-    )
-    exclusion_files = traits.List(traits.Str, desc="masks of no lesion, on the grid of the FLAIR")
 
 
-class _GivenOutputs(StepOutputs):
-    probability_file = File(desc="1 in lesions, to be brought into other spaces")
-    labels_file = File(desc="lesions 1..n")
-    mask_file = File()
-    rejected_file = File(desc="parts of the mask that are no lesions, 1..m")
-    brain_file = File(desc="brain mask on the FLAIR as acquired")
-    ventricles_file = File(desc="lateral and third ventricles that the regions follow")
-    table_file = File(desc="JSON: one object a lesion, kept and rejected")
+class _GivenOutputs(_LesionOutputs):
     estimate_file = File(desc="JSON: why there is no interval of the load")
-    excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
 
 
 class TakeGivenMask(Step):
@@ -143,31 +128,33 @@ class TakeGivenMask(Step):
             what="lesion mask",
             values=tuple(values) if values else None,
         )
-        files = {name: f"{name}_file" for name in ("mask", "regions")}
         found = describe_lesions(
             grid,
             lesions,
-            StoredVolumes({n: inputs[f] for n, f in files.items() if f in inputs}, LABEL_MAPS),
+            _stored(inputs, "mask", "regions"),
             read_itk_affine(Path(inputs["template_transform"])),
             min_volume=inputs["min_volume"],
             own_ventricles=inputs["own_ventricles"],
             excluded=_excluded(grid, inputs),
         )
-        table, estimate = folder / "lesions.json", folder / "estimate.json"
-        table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
+        estimate, probability = folder / "estimate.json", folder / "probability.nii.gz"
         reason = "the lesion mask was given, so there is no probability"
         estimate.write_text(json.dumps({"reason": reason}), encoding="utf-8")
-        probability = folder / "probability.nii.gz"
+        notes = (note, outside_brain_note(lesions, found.maps["brain"]))
         soft = found.maps["mask"].astype(np.float32)
         save_volume(grid.frame.with_data(soft), probability)
         return {
-            **_save(folder, grid, found.maps),
-            **_taken(found),
-            "table_file": str(table),
+            **_save(folder, grid, found),
             "estimate_file": str(estimate),
             "probability_file": str(probability),
-            "notes": [one for one in (note, _outside(lesions, found.maps["brain"])) if one],
+            "notes": [one for one in notes if one],
         }
+
+
+def _stored(inputs: Mapping[str, Any], *names: str) -> StoredVolumes:
+    """Read maps when they are asked for, as far as there are any."""
+    files = {name: inputs[f"{name}_file"] for name in names if f"{name}_file" in inputs}
+    return StoredVolumes(files, LABEL_MAPS)
 
 
 def _excluded(grid: Grid, inputs: Mapping[str, Any]) -> NDArray[np.bool_] | None:
@@ -175,27 +162,28 @@ def _excluded(grid: Grid, inputs: Mapping[str, Any]) -> NDArray[np.bool_] | None
     return read_exclusion_masks([Path(file) for file in files], grid) if files else None
 
 
-def _taken(found: VisitLesions) -> dict[str, Any]:
-    return {} if found.excluded_ml is None else {"excluded_ml": found.excluded_ml}
-
-
-def _outside(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
-    """Say where a given mask may be that of another image."""
-    share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
-    if share < OUTSIDE_SHARE:
-        return ""
-    return f"{share:.0%} of the lesion mask lies outside the brain: is it of this visit?"
-
-
-def _save(folder: Path, grid: Grid, maps: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    outputs = {}
-    for name, data in maps.items():
+def _save(folder: Path, grid: Grid, found: VisitLesions) -> dict[str, Any]:
+    """Write maps and table."""
+    table = folder / "lesions.json"
+    table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
+    outputs: dict[str, Any] = {"table_file": str(table)}
+    for name, data in found.maps.items():
         target = folder / f"{name}.nii.gz"
-        # labels beyond 32767 do not happen: a candidate has at least three voxels of a brain
-        kind = np.int16 if data.dtype == np.int32 else None
-        save_volume(grid.frame.with_data(data), target, dtype=kind)
+        # specks of a given mask may be more than 32767
+        small = data.dtype == np.int32 and data.max(initial=0) <= np.iinfo(np.int16).max
+        save_volume(grid.frame.with_data(data), target, dtype=np.int16 if small else None)
         outputs[f"{name}_file"] = str(target)
+    if found.excluded_ml is not None:
+        outputs["excluded_ml"] = found.excluded_ml
     return outputs
+
+
+def _transform(inputs: Mapping[str, Any], *, invert: bool = False) -> Affine | None:
+    """Read the transform of a step; None where it has none."""
+    if "transform_file" not in inputs:
+        return None
+    move = read_itk_affine(Path(inputs["transform_file"]))
+    return inverse(move) if invert else move
 
 
 class _GridInputs(StepInputs):
@@ -220,32 +208,17 @@ class OntoGrid(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the image."""
         grid = Grid.of(Path(inputs["reference_file"]))
-        move = (
-            read_itk_affine(Path(inputs["transform_file"])) if "transform_file" in inputs else None
-        )
         left_out = "in_file" not in inputs
         image = load_volume(inputs["left_out_file" if left_out else "in_file"])
-        data = contrast_on_grid(grid, image, transform=move, left_out=left_out)
+        data = contrast_on_grid(grid, image, transform=_transform(inputs), left_out=left_out)
         if "mask_file" in inputs:
             inside = grid.take(load_volume(inputs["mask_file"])) >= 0.5
-            shown = _with_rim(inside, inputs["rim_mm"], grid.frame.spacing)
+            shown = near(inside, inputs["rim_mm"], grid.frame.spacing)
             data = np.where(shown, data, np.float32(0))
         stored: NDArray[Any] = _in_levels(data) if inputs["rim_mm"] else data
         target = folder / "on_flair.nii.gz"
         save_volume(grid.frame.with_data(stored), target)
         return {"out_file": str(target)}
-
-
-def _with_rim(
-    inside: NDArray[np.bool_], rim_mm: float, spacing: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Add what lies near a mask."""
-    if not rim_mm:
-        return inside
-    box = bounding_box(inside, margin=math.ceil(rim_mm / float(spacing.min())))
-    shown = np.zeros_like(inside)
-    shown[box] = within_mm(inside[box], rim_mm, spacing)
-    return shown
 
 
 def _in_levels(data: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -280,11 +253,7 @@ class MaskInSpace(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the mask; nothing where no transform leads there."""
-        move = None
-        if "transform_file" in inputs:
-            move = read_itk_affine(Path(inputs["transform_file"]))
-            move = inverse(move) if inputs["invert"] else move
-        elif not inputs["same_world"]:
+        if "transform_file" not in inputs and not inputs["same_world"]:
             return {}
         if "template" in inputs:
             grid = Grid(load_template(inputs["template"], resolution=inputs["resolution"]).volume)
@@ -293,7 +262,7 @@ class MaskInSpace(Step):
         mask = mask_on_grid(
             grid,
             load_volume(inputs["probability_file"]),
-            transform=move,
+            transform=_transform(inputs, invert=inputs["invert"]),
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
         )
@@ -325,10 +294,7 @@ class MeasureRegions(Step):
         choice = AtlasChoice.parse(inputs["atlas"])
         if choice.space != "FLAIR" and "transform_file" not in inputs:
             return {}
-        move = None
-        if "transform_file" in inputs:
-            move = read_itk_affine(Path(inputs["transform_file"]))
-            move = inverse(move) if inputs["invert"] else move
+        move = _transform(inputs, invert=inputs["invert"])
         lesions = load_volume(inputs["labels_file"], np.int32)
         rows = measure_regions(lesions, load_atlas(choice), move)
         target = folder / "regions.json"
@@ -360,14 +326,11 @@ class FillLesions(Step):
         """Write the image; nothing for a contrast that was left out."""
         if "mask_file" not in inputs:
             return {}
-        move = None
-        if "transform_file" in inputs:
-            move = inverse(read_itk_affine(Path(inputs["transform_file"])))
         filled = fill_image(
             Path(inputs["image_file"]),
             load_volume(inputs["mask_file"], np.uint8).data,
             load_volume(inputs["anatomy_file"], np.uint8),
-            transform=move,
+            transform=_transform(inputs, invert=True),
             seed=inputs["seed"],
         )
         target = folder / "filled.nii.gz"

@@ -82,15 +82,15 @@ class PublishVisit(Step):
 
     input_spec = _PublishInputs
     output_spec = _PublishOutputs
-    always_run = True  # as above
+    always_run = True  # what it writes lies in OUT, where nipype does not look for it
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write everything; the record, which says that all is there, comes last."""
         given: DerivativesContext = inputs["delivery"]
         delivery = given.without(inputs.get("left_out", []))
-        judged = VisitQuality.read(inputs["quality_file"], inputs["estimate_file"])
+        quality = VisitQuality.read(inputs["quality_file"], inputs["estimate_file"])
         table = json.loads(Path(inputs["table_file"]).read_text("utf-8"))
-        rows = [_row({**item, "image_quality": judged.quality}) for item in table]
+        rows = [_row({**item, "image_quality": quality.quality}) for item in table]
         _publish_flair_space(delivery, inputs)
         _publish_preprocessed(delivery, inputs)
         _publish_spaces(delivery, inputs)
@@ -103,7 +103,7 @@ class PublishVisit(Step):
         _publish_intermediate(delivery, inputs)
         for path in unasked_files(delivery.out_dir, delivery.visit, delivery.extras):
             path.unlink(missing_ok=True)
-        record = judged.mark(_record(delivery, given.visit, rows, inputs))
+        record = quality.mark(_record(delivery, given.visit, rows, inputs))
         marked = record if anatomy is None else anatomy.mark(record)
         return {"record_file": str(write_record(delivery.out_dir, marked))}
 
@@ -246,12 +246,12 @@ def _publish_filled(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> 
     sources = dict.fromkeys((*delivery.sources(), *delivery.lesion_sources()))
     for name, source in zip(names, files, strict=True):
         reference = delivery.uri(delivery.visit.contrasts[name])
-        said = delivery.visit.metadata.get(name, {}).get("SkullStripped")
+        stripped = delivery.visit.skull_stripped(name)
         content = sidecars.filled_sidecar(
             name,
             Origin(tuple(sources), reference, software=delivery.versions),
             delivery.method(),
-            skull_stripped=inputs["brain_how"] == "stripped" if said is None else bool(said),
+            skull_stripped=inputs["brain_how"] == "stripped" if stripped is None else stripped,
         )
         _deliver(delivery, source, content, filled(name))
 

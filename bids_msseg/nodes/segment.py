@@ -22,6 +22,7 @@ class _SegmentInputs(StepInputs):
     stack_file = File(exists=True, mandatory=True)
     model_file = File(exists=True, mandatory=True)
     fast = traits.Bool(False, usedefault=True)
+    anatomy_only = traits.Bool(False, usedefault=True, desc="lesions come from elsewhere")
     device = traits.Str("auto", usedefault=True)
 
 
@@ -34,7 +35,7 @@ class _SegmentOutputs(StepOutputs):
 
 
 class Segment(Step):
-    """Run both networks on a stack; torch is loaded when the node runs, not before."""
+    """Run the networks on a stack; torch is loaded when the node runs, not before."""
 
     input_spec = _SegmentInputs
     output_spec = _SegmentOutputs
@@ -45,9 +46,8 @@ class Segment(Step):
 
         torch.set_num_threads(inputs["threads"])
         stack = Stack.load(Path(inputs["stack_file"]))
-        maps = segment_stack(
-            stack, Path(inputs["model_file"]), device=inputs["device"], fast=inputs["fast"]
-        )
+        options = {name: inputs[name] for name in ("device", "fast", "anatomy_only")}
+        maps = segment_stack(stack, Path(inputs["model_file"]), **options)
         targets = {name: str(folder / f"{name}.nii.gz") for name in maps}
         for name, volume in maps.items():
             save_volume(volume, targets[name])

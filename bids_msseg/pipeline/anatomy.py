@@ -39,8 +39,8 @@ class MeasuredBrain:
     @property
     def note(self) -> str:
         """Flag for the reader; empty where all is plausible."""
-        told = "; ".join(self.implausible)
-        return f"the segmentation of the anatomy is implausible: {told}" if told else ""
+        reasons = "; ".join(self.implausible)
+        return f"the segmentation of the anatomy is implausible: {reasons}" if reasons else ""
 
 
 def measure_brain(

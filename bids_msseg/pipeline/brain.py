@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError
@@ -22,7 +20,7 @@ from bids_msseg.imaging.brain_check import CheckedBrain, check_brain
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.template import load_template
-from bids_msseg.imaging.volume import Affine, Volume, load_volume
+from bids_msseg.imaging.volume import UNREADABLE, Affine, Volume, load_volume
 
 Mask = NDArray[np.bool_]
 
@@ -105,7 +103,7 @@ def _on_grid(path: Path, image: Volume) -> Mask:
     shape = check_header(path, contrast="brain mask").shape
     try:
         stored = load_volume(path)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"the brain mask {path.name} is damaged: {error}",
             hint="leave --derivatives out, or make the mask again",

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.cut import Cut, find_drawn_cut, spread
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_volume
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 from bids_msseg.pipeline.lesions import Grid
 
-GRID_TOLERANCE_MM: Final = 1e-2
+OUTSIDE_SHARE: Final = 0.1
+"""Of a given lesion mask that may lie outside the brain without a note."""
 RESAMPLE: Final = (
     'python -c "import nibabel as n, nibabel.processing as p; '
     "n.save(p.resample_from_to(n.load('MASK'), n.load('FLAIR'), 0), 'NEW')\""
 )
 """What brings a mask onto the FLAIR if both lie in the same scanner space."""
-_UNREADABLE: Final = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
 def read_given_mask(
@@ -61,9 +59,7 @@ def read_given_mask(
         If it cannot be read.
     """
     header, frame = check_header(path, contrast=what), grid.frame
-    same = header.shape == frame.shape and np.allclose(
-        header.affine, frame.affine, rtol=0, atol=GRID_TOLERANCE_MM
-    )
+    same = is_same_grid(header.shape, header.affine, frame.shape, frame.affine)
     cut = _cut(path, frame) if drawn and not same else None
     if not (same or cut):
         raise DataError(
@@ -73,7 +69,7 @@ def read_given_mask(
         )
     try:
         data = load_volume(path).data.reshape(header.shape)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(
             f"the {what} {path.name} is damaged: {error}", hint="write the mask again"
         ) from error
@@ -107,11 +103,19 @@ def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]
     return excluded
 
 
+def outside_brain_note(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
+    """Say where a given mask may be that of another image; empty otherwise."""
+    share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
+    if share < OUTSIDE_SHARE:
+        return ""
+    return f"{share:.0%} of the lesion mask lies outside the brain: is it of this visit?"
+
+
 def _cut(path: Path, frame: Volume) -> Cut | None:
     """Find where a mask that was drawn in the viewer lies; None for a damaged one, too."""
     try:
         return find_drawn_cut(path, frame.shape, frame.affine)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 

@@ -27,6 +27,8 @@ from bids_msseg.lesions.regions import Anatomy, region_map
 
 LEFT_OUT_BLUR_MM = 6.0
 """An image that could not be aligned may show a face where the brain should be."""
+MASK_THRESHOLD = 0.5
+"""Of a given mask, which is 1 in lesions, also on another grid."""
 MAPS = ("probability", "candidate", "lesion", "candidates", "mask")
 
 
@@ -178,16 +180,13 @@ def find_lesions(
         removed=removed,
         **cut,
     )
-    to_template = inverse(template_to_flair)
-    anatomy = _anatomy(grid, to_template, maps)
-    where = region_map(anatomy, grid.frame.spacing, own_ventricles=own_ventricles)
-    rows = _rows(found, grid, on_grid, to_template, where)
+    labels, rows = _list(found, grid, on_grid, maps, template_to_flair, own=own_ventricles)
     results: dict[str, NDArray[Any]] = {
         "probseg": np.clip(probability, 0, 1),
         "candidates": (candidates | (found.lesions > 0) | (found.rejected > 0)).astype(np.uint8),
-        **_label_maps(found, on_grid["mask"], anatomy),
+        **labels,
     }
-    return VisitLesions(results, tuple(rows), cleared, excluded_ml)
+    return VisitLesions(results, rows, cleared, excluded_ml)
 
 
 def describe_lesions(
@@ -204,35 +203,24 @@ def describe_lesions(
 
     Parameters
     ----------
-    grid : Grid
-        Of the FLAIR as acquired.
     lesions : ndarray of bool, shape (X, Y, Z)
-        On that grid.
+        On the FLAIR as acquired.
     maps : mapping of str to Volume
-        ``mask``, the brain, and where there is, ``regions``; as for :func:`find_lesions`.
-    template_to_flair : ndarray, shape (4, 4)
-        Template world mm to FLAIR world mm.
-    min_volume : float
-        mm³; smaller lesions are rejected.
-    own_ventricles : bool, default False
-        The map's ventricles are this brain's own.
-    excluded : ndarray of bool, shape (X, Y, Z), optional
-        What is no lesion, on the FLAIR as acquired.
+        ``mask``, the brain, and where there is, ``regions``.
+    grid, template_to_flair, min_volume, own_ventricles, excluded
+        As for :func:`find_lesions`.
 
     Returns
     -------
     VisitLesions
         Without ``probseg`` and ``candidates``; rows have no probabilities.
     """
-    soft, cut = lesions.astype(np.float32), _cut(grid, 0.5, min_volume)
+    soft, cut = lesions.astype(np.float32), _cut(grid, MASK_THRESHOLD, min_volume)
     left, removed, excluded_ml = _exclude(soft, excluded, cut)
     found = delineate(left, lesions, extracerebral=None, removed=removed, **cut)
-    to_template = inverse(template_to_flair)
-    anatomy = _anatomy(grid, to_template, maps)
-    where = region_map(anatomy, grid.frame.spacing, own_ventricles=own_ventricles)
-    results = _label_maps(found, grid.take(maps["mask"]), anatomy)
-    rows = _rows(found, grid, {}, to_template, where)
-    return VisitLesions(results, tuple(rows), None, excluded_ml)
+    on_grid = {"mask": grid.take(maps["mask"])}
+    labels, rows = _list(found, grid, on_grid, maps, template_to_flair, own=own_ventricles)
+    return VisitLesions(labels, rows, None, excluded_ml)
 
 
 def _cut(grid: Grid, threshold: float, min_volume: float) -> dict[str, float]:
@@ -262,16 +250,27 @@ def _exclude(
     return left, removed, lesion_load_ml(lesions, cut["voxel_volume"])
 
 
-def _label_maps(
-    found: Delineation, brain: NDArray[Any], anatomy: NDArray[np.uint8]
-) -> dict[str, NDArray[Any]]:
-    return {
+def _list(
+    found: Delineation,
+    grid: Grid,
+    on_grid: Mapping[str, NDArray[Any]],
+    maps: Mapping[str, Volume],
+    template_to_flair: Affine,
+    *,
+    own: bool,
+) -> tuple[dict[str, NDArray[Any]], tuple[LesionRow, ...]]:
+    """Give the label maps of a visit, and a row of each lesion."""
+    to_template = inverse(template_to_flair)
+    anatomy = _anatomy(grid, to_template, maps)
+    labels = {
         "labels": found.lesions,
         "mask": (found.lesions > 0).astype(np.uint8),
         "rejected": found.rejected,
-        "brain": (brain >= 0.5).astype(np.uint8),
+        "brain": (on_grid["mask"] >= 0.5).astype(np.uint8),
         "ventricles": (anatomy == Anatomy.VENTRICLE).astype(np.uint8),
     }
+    where = region_map(anatomy, grid.frame.spacing, own_ventricles=own)
+    return labels, tuple(_rows(found, grid, on_grid, to_template, where))
 
 
 def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:

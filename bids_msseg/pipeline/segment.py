@@ -16,9 +16,14 @@ CANDIDATE_STEPS = 1024
 
 
 def segment_stack(
-    stack: Stack, model: Path, *, device: str = "auto", fast: bool = False
+    stack: Stack,
+    model: Path,
+    *,
+    device: str = "auto",
+    fast: bool = False,
+    anatomy_only: bool = False,
 ) -> dict[str, Volume]:
-    """Run both networks on a stack.
+    """Run both networks on a stack, or for the anatomy the first one.
 
     Parameters
     ----------
@@ -27,6 +32,8 @@ def segment_stack(
         Weights of the cascade.
     device : str, default "auto"
     fast : bool, default False
+    anatomy_only : bool, default False
+        Leave all maps but ``anatomy`` out.
 
     Returns
     -------
@@ -45,12 +52,17 @@ def segment_stack(
         If the device is not there.
     """
     from bids_msseg.models.brain_volumes import label_map
-    from bids_msseg.models.cascade import segment
+    from bids_msseg.models.cascade import run_first_network, segment
     from bids_msseg.models.checkpoint import load_cascade
     from bids_msseg.models.engine import choose_engine
 
-    engine = choose_engine(device)
-    found = segment(load_cascade(model), stack.data, stack.present, stack.brain, engine, fast=fast)
+    engine, cascade = choose_engine(device), load_cascade(model)
+    given = stack.data, stack.present, stack.brain, engine
+    if anatomy_only:
+        seen, inside = run_first_network(cascade.candidate, *given, fast=fast)
+        labels = label_map(seen.anatomy, stack.affine, Volume(inside.mask, stack.affine))
+        return {"anatomy": Volume(labels, stack.affine)}
+    found = segment(cascade, *given, fast=fast)
     brain = Volume(found.brain.mask, stack.affine)
     maps: dict[str, NDArray[Any]] = {
         "probability": found.probability,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from bids_msseg.bids.record_values import ModelUse
 
@@ -91,10 +92,11 @@ def methods_paragraph(
     )
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     done = "measured in given masks" if masks else "segmented"
-    networks = _networks(model, sha256) if model else ""
-    if other is not None:
-        networks = _segmenter(other, contrasts)
-    cut = _of_masks(masks, networks) if masks else networks + _of_threshold(threshold)
+    if masks:
+        cut = _of_masks(masks, model, sha256)
+    else:
+        found = _networks(model, sha256) if other is None else _segmenter(other, contrasts)
+        cut = found + _of_threshold(threshold)
     removed = (
         f"Lesion voxels inside the exclusion masks {excluded} were removed before. "
         if excluded
@@ -111,10 +113,15 @@ def methods_paragraph(
     )
 
 
+_NORMALISED: Final = (
+    "Contrasts were resampled to 1 mm in FLAIR space and expressed in standard deviations of the "
+    "brain's own voxels. "
+)
+
+
 def _networks(model: str, sha256: str) -> str:
     return (
-        "Contrasts were resampled to 1 mm in FLAIR "
-        "space and expressed in standard deviations of the brain's own voxels. A cascade of two "
+        f"{_NORMALISED}A cascade of two "
         "3-D convolutional networks, after the design of Valverde 2017, proposed candidates and "
         f"then decided on each (model {model}, SHA-256 {sha256[:12]}). "
     )
@@ -140,7 +147,11 @@ def _of_threshold(threshold: float) -> str:
     return f"Voxels with a probability of at least {threshold:g} form the mask; "
 
 
-def _of_masks(masks: str, networks: str) -> str:
-    anatomy = "Only the anatomy that the first one found was used. " if networks else ""
-    none = "" if networks else " No network was run."
-    return f"{networks}{anatomy}Lesions are those of the given masks {masks}.{none} "
+def _of_masks(masks: str, model: str, sha256: str) -> str:
+    given = f"Lesions are those of the given masks {masks}. "
+    if not model:
+        return f"{given}No network was run. "
+    return (
+        f"{_NORMALISED}A 3-D convolutional network found the anatomy (first one of the model "
+        f"{model}, SHA-256 {sha256[:12]}). {given}"
+    )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
-
-from nibabel.filebasedimages import ImageFileError
 
 from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.paths import group_path
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.imaging.volume import UNREADABLE, Volume, load_volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import lesion_load_ml
 from bids_msseg.reports import page
@@ -128,5 +125,5 @@ def _probability(out_dir: Path, record: VisitRecord) -> Volume | None:
     """Read the probability map of a visit; None where there is none or it is broken."""
     try:
         return load_volume(OUTPUTS["probseg"].path(out_dir, visit_of(record), ".nii.gz"))
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError):
+    except UNREADABLE:
         return None

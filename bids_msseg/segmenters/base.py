@@ -196,6 +196,6 @@ def read_settings(
     return read
 
 
-def minutes(value: object) -> float:
-    """Read a time limit."""
-    return readers.number("a number of minutes above 0", lambda x: x > 0)(value)
+def time_limit(value: object) -> float:
+    """Read the option ``timeout_minutes``, in s."""
+    return 60 * readers.number("a number of minutes above 0", lambda x: x > 0)(value)

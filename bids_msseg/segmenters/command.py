@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import string
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from bids_msseg import readers
-from bids_msseg.errors import DataError, UsageError
+from bids_msseg.errors import UsageError
 from bids_msseg.imaging.normalise import CONTRASTS
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.models.weights import ModelHeader
-from bids_msseg.segmenters.base import HEAD, Identity, minutes, read_settings
+from bids_msseg.segmenters.base import HEAD, Identity, read_settings, time_limit
 from bids_msseg.segmenters.images import VisitImages, read_probability
-from bids_msseg.segmenters.programs import run_program
+from bids_msseg.segmenters.programs import require_program, run_program
 
 PLACEHOLDERS: Final = ("flair", "t1w", "t2w", "brain", "out", "folder", "threads")
 OUT_FILE: Final = "out.nii.gz"
@@ -67,11 +66,9 @@ class CommandSegmenter:
     def check(self) -> None:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
         program = self.words[0]
-        if not (self.shell or "{" in program or shutil.which(program)):
-            raise UsageError(
-                f"there is no program {program}",
-                hint="install it, or write its path into the command of --segmenter-config",
-            )
+        if not (self.shell or "{" in program):
+            hint = "install it, or write its path into the command of --segmenter-config"
+            require_program(program, hint=hint)
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:  # noqa: ARG002
         """See :class:`~bids_msseg.segmenters.base.Segmenter`; the device is the command's."""
@@ -94,20 +91,10 @@ class CommandSegmenter:
 
     def _values(self, images: VisitImages, out: Path, threads: int) -> dict[str, str]:
         """Give each placeholder its value, those of contrasts that the visit has."""
-        values = {name.lower(): str(path) for name, path in images.files.items()}
-        lacking = [
-            name
-            for name in CONTRASTS
-            if name.lower() in placeholders(self.words) and name.lower() not in values
-        ]
-        if lacking:
-            raise DataError(
-                f"{self.name} needs {' and '.join(lacking)}, which this visit lacks or which "
-                "could not be aligned",
-                hint="leave the visit out, or use a segmenter that needs FLAIR only",
-            )
+        named = placeholders(self.words)
+        images.paths_of((one for one in CONTRASTS if one.lower() in named), who=self.name)
         return {
-            **values,
+            **{name.lower(): str(path) for name, path in images.files.items()},
             "brain": str(images.brain),
             "out": str(out),
             "folder": str(images.folder),
@@ -139,7 +126,7 @@ def open_command(options: Mapping[str, object]) -> CommandSegmenter:
         "shell": readers.flag,
         "out": _file_name,
         "label": readers.integer(1),
-        "timeout_minutes": minutes,
+        "timeout_minutes": time_limit,
     }
     read = read_settings(options, own, required=("command", "name"))
     identity = Identity(
@@ -149,7 +136,6 @@ def open_command(options: Mapping[str, object]) -> CommandSegmenter:
         read.get("licence", ""),
         read.get("citation", ""),
     )
-    limit = read.get("timeout_minutes")
     words = _words(read["command"], shell=read.get("shell", False))
     _check_placeholders(words)
     return CommandSegmenter(
@@ -158,7 +144,7 @@ def open_command(options: Mapping[str, object]) -> CommandSegmenter:
         shell=read.get("shell", False),
         out=read.get("out", OUT_FILE),
         label=read.get("label"),
-        timeout_s=None if limit is None else 60 * limit,
+        timeout_s=read.get("timeout_minutes"),
         whole_head=read.get("input") == HEAD,
     )
 

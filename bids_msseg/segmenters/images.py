@@ -6,32 +6,24 @@ segmenters normalise in their own way.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.normalise import CONTRASTS, SPACING_MM, working_grid
 from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
-from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
-
-GRID_TOLERANCE_MM = 1e-2
-UNREADABLE: Final[tuple[type[Exception], ...]] = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    zlib.error,
-    ImageFileError,
-    HeaderDataError,
+from bids_msseg.imaging.volume import (
+    UNREADABLE,
+    Affine,
+    Volume,
+    is_same_grid,
+    load_volume,
+    save_volume,
 )
-"""What nibabel raises for a file that is no image, or a damaged one."""
+
 RANGE_TOLERANCE = 1e-3
 """Probabilities may leave the range from 0 to 1 by so much, as interpolation does."""
 
@@ -53,6 +45,35 @@ class VisitImages:
     folder: Path
     files: Mapping[str, Path]
     brain: Path
+
+    def paths_of(self, contrasts: Iterable[str], *, who: str) -> list[Path]:
+        """Give the file of each contrast.
+
+        Parameters
+        ----------
+        contrasts : iterable of str
+            Those without which the segmenter cannot run.
+        who : str
+            What errors call it.
+
+        Returns
+        -------
+        list of path
+
+        Raises
+        ------
+        DataError
+            If one is not there.
+        """
+        needed = list(contrasts)
+        lacking = [name for name in dict.fromkeys(needed) if name not in self.files]
+        if lacking:
+            raise DataError(
+                f"{who} needs {' and '.join(lacking)}, which this visit lacks or which could not "
+                "be aligned",
+                hint="leave the visit out, or use a segmenter or model that needs FLAIR only",
+            )
+        return [self.files[name] for name in needed]
 
 
 def write_images(
@@ -129,9 +150,7 @@ def read_probability(
     """
     found = _read(path, who)
     brain = load_volume(images.brain)
-    if found.data.shape != brain.data.shape or not np.allclose(
-        found.affine, brain.affine, atol=GRID_TOLERANCE_MM
-    ):
+    if not is_same_grid(found.data.shape, found.affine, brain.shape, brain.affine):
         raise DataError(
             f"{who} has written {path.name} on another grid: {_grid(found)} in place of "
             f"{_grid(brain)}",

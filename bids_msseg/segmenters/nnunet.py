@@ -24,10 +24,16 @@ from bids_msseg.errors import DataError, MssegError, UsageError
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
 from bids_msseg.models.weights import ModelHeader
 from bids_msseg.segmenters import nnunet_folder
-from bids_msseg.segmenters.base import HEAD, Identity, minutes, read_settings
+from bids_msseg.segmenters.base import HEAD, Identity, read_settings, time_limit
 from bids_msseg.segmenters.images import VisitImages, read_probability
 from bids_msseg.segmenters.nnunet_folder import PACKAGE, PROGRAM
-from bids_msseg.segmenters.programs import LOG_FILE, failure, locate, run_program
+from bids_msseg.segmenters.programs import (
+    LOG_FILE,
+    failure,
+    locate,
+    require_program,
+    run_program,
+)
 
 CHECKPOINT: Final = "checkpoint_final.pth"
 OUT_FILE: Final = "nnunet.nii.gz"
@@ -96,12 +102,10 @@ class NnunetSegmenter:
 
     def check(self) -> None:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
-        if self.program and shutil.which(self.program) is None:
-            raise UsageError(
-                f"there is no program {self.program}",
-                hint=f"write the path of {PROGRAM} as program into the file of --segmenter-config",
-            )
-        if not self.program and importlib.util.find_spec(PACKAGE) is None:
+        if self.program:
+            hint = f"write the path of {PROGRAM} as program into the file of --segmenter-config"
+            require_program(self.program, hint=hint)
+        elif importlib.util.find_spec(PACKAGE) is None:
             raise UsageError(
                 f"models of nnU-Net need the package {PACKAGE}",
                 hint="pip install 'bids_msseg[nnunet]', or install it into an environment of its "
@@ -111,24 +115,14 @@ class NnunetSegmenter:
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
-        volumes = [load_volume(path) for path in self._files(images)]
+        paths = images.paths_of(self.channels, who=self.name)
+        volumes = [load_volume(path) for path in paths]
         run = self._run_program if self.program else self._run_package
         found = run(volumes, images.folder, threads, device)
         out = images.folder / OUT_FILE
         # nnU-Net's axes are those of SimpleITK: z, y, x
         save_volume(volumes[0].with_data(found.transpose(2, 1, 0)), out)
         return read_probability(out, images, who=self.name)
-
-    def _files(self, images: VisitImages) -> list[Path]:
-        """Name the image of each channel."""
-        lacking = [name for name in dict.fromkeys(self.channels) if name not in images.files]
-        if lacking:
-            raise DataError(
-                f"{self.name} needs {' and '.join(lacking)}, which this visit lacks or which "
-                "could not be aligned",
-                hint="leave the visit out, or use a model that needs FLAIR only",
-            )
-        return [images.files[name] for name in self.channels]
 
     def _run_program(
         self, volumes: Sequence[Volume], folder: Path, threads: int, device: str
@@ -269,12 +263,12 @@ def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
         "mirroring": readers.flag,
         "step": readers.number("a share of a tile, above 0 and at most 1", lambda x: 0 < x <= 1),
         "program": readers.text,
-        "timeout_minutes": minutes,
+        "timeout_minutes": time_limit,
     }
     read = read_settings(options, own, required=("model",))
     model, checkpoint = read["model"], read.get("checkpoint", CHECKPOINT)
     dataset, plans = nnunet_folder.read_descriptions(model)
-    program, limit = _find_program(read.get("program")), read.get("timeout_minutes")
+    program = _find_program(read.get("program"))
     return NnunetSegmenter(
         nnunet_folder.identify(read, str(plans.get("dataset_name") or model.parent.name), program),
         model,
@@ -287,7 +281,7 @@ def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
         whole_head=read.get("input") == HEAD,
         program=program,
         ending=nnunet_folder.find_ending(dataset) if program else ".nii.gz",
-        timeout_s=None if limit is None else 60 * limit,
+        timeout_s=read.get("timeout_minutes"),
     )
 
 

@@ -15,6 +15,8 @@ from bids_msseg.errors import MssegError, TemporaryError, UsageError
 
 LOG_FILE = "segmenter.log"
 TAIL_LINES, TAIL_CHARACTERS = 8, 1000
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""Exit codes: of a program, and of a shell or a container whose program was killed."""
 GRACE_S = 3.0
 """From SIGTERM to SIGKILL."""
 
@@ -72,7 +74,7 @@ def run_program(
                 f"{who} cannot be started: {error}", hint="correct the command of the segmenter"
             ) from error
         code = _wait(process, who, log, timeout_s)
-    if code == -signal.SIGKILL:
+    if code in KILLED:
         raise TemporaryError(
             f"{who} was killed, most likely for lack of memory{log_tail(log)}",
             hint="give the job more memory, or lower --nprocs",
@@ -106,6 +108,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def require_program(program: str, *, hint: str) -> None:
+    """Raise UsageError where there is no such program."""
+    if shutil.which(program) is None:
+        raise UsageError(f"there is no program {program}", hint=hint)
 
 
 def locate(program: str) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bids_msseg import readers
-from bids_msseg.errors import UsageError
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.models.weights import ModelHeader
-from bids_msseg.segmenters.base import BRAIN, Identity, minutes, read_settings
+from bids_msseg.segmenters.base import BRAIN, Identity, read_settings, time_limit
 from bids_msseg.segmenters.images import VisitImages, read_probability
-from bids_msseg.segmenters.programs import installed_version, locate, run_program
+from bids_msseg.segmenters.programs import (
+    installed_version,
+    locate,
+    require_program,
+    run_program,
+)
 
 PROGRAM: Final = "run_samseg"
 THRESHOLD: Final = 0.3
@@ -62,12 +65,11 @@ class SamsegSegmenter:
 
     def check(self) -> None:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
-        if shutil.which(self.program) is None:
-            raise UsageError(
-                f"there is no program {self.program}",
-                hint="install samseg and tensorflow into an environment of their own, and write "
-                "program = 'PATH/bin/run_samseg' into the file of --segmenter-config",
-            )
+        require_program(
+            self.program,
+            hint="install samseg and tensorflow into an environment of their own, and write "
+            "program = 'PATH/bin/run_samseg' into the file of --segmenter-config",
+        )
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:  # noqa: ARG002
         """See :class:`~bids_msseg.segmenters.base.Segmenter`; it runs on CPUs."""
@@ -121,7 +123,7 @@ def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
     own: dict[str, Callable[[object], Any]] = {
         "program": readers.text,
         "options": readers.items,
-        "timeout_minutes": minutes,
+        "timeout_minutes": time_limit,
     }
     read = read_settings(options, own)
     program = locate(read.get("program", PROGRAM))
@@ -133,11 +135,10 @@ def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
         read.get("citation", CITATION),
         THRESHOLD,
     )
-    limit = read.get("timeout_minutes")
     return SamsegSegmenter(
         identity,
         program,
         tuple(read.get("options", ())),
-        timeout_s=None if limit is None else 60 * limit,
+        timeout_s=read.get("timeout_minutes"),
         whole_head=read.get("input") != BRAIN,
     )

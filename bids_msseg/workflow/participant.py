@@ -141,10 +141,7 @@ def _find_anatomy(plan: VisitPlan) -> None:
 
 def _sidecar(plan: VisitPlan) -> str:
     """Read what the FLAIR's sidecar says of the skull; the image is asked, too."""
-    said = plan.delivery.visit.metadata.get("FLAIR", {}).get("SkullStripped")
-    if not isinstance(said, bool):
-        return "auto"
-    return "yes" if said else "no"
+    return {None: "auto", True: "yes", False: "no"}[plan.delivery.visit.skull_stripped("FLAIR")]
 
 
 def _segment(plan: VisitPlan) -> None:
@@ -163,7 +160,7 @@ def _segment(plan: VisitPlan) -> None:
     plan.connect("template", "transform_file", "delineate", "template_transform")
     plan.connect("anatomy", "regions_file", "delineate", "regions_file")
     plan.connect("anatomy", "own_ventricles", "delineate", "own_ventricles")
-    _judge(plan)
+    _check_quality(plan)
 
 
 def _give_images(plan: VisitPlan, step: str) -> None:
@@ -185,9 +182,14 @@ def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
 
 
 def _run_networks(plan: VisitPlan) -> None:
-    """Run the cascade, which also finds the anatomy."""
+    """Run the cascade, which also finds the anatomy; for a given mask nothing else is needed."""
     chosen = plan.settings
-    cascade = Segment(model_file=str(chosen.model_file), fast=chosen.fast, device=chosen.device)
+    cascade = Segment(
+        model_file=str(chosen.model_file),
+        fast=chosen.fast,
+        anatomy_only=plan.mask_given,
+        device=chosen.device,
+    )
     plan.add(cascade, "segment", mem_gb=3.0)
     plan.connect("stack", "stack_file", "segment", "stack_file")
     _measure_brain(plan)
@@ -234,7 +236,7 @@ def _measure_brain(plan: VisitPlan) -> None:
     plan.connect("template", "trusted", "volumes", "trusted")
 
 
-def _judge(plan: VisitPlan) -> None:
+def _check_quality(plan: VisitPlan) -> None:
     """Check the images, and say how far the load and each lesion may be trusted."""
     chosen = plan.settings
     common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}

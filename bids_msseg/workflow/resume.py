@@ -14,8 +14,9 @@ from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
 
-CUT_OPTIONS: Final = ("threshold", "min_lesion_volume", "exclude_masks")
-"""Options that cut lesions out of a probability; with others, networks or registrations differ."""
+CUT_OPTIONS: Final = ("threshold", "min_lesion_volume", "exclude_masks", "mask_values")
+"""Options that cut lesions out of a probability or a given mask; with others, networks or
+registrations differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +61,32 @@ def fingerprint(
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
         files["brain_mask"] = visit.brain_mask
-    if visit.lesion_mask is not None:
-        files["lesion_mask"] = visit.lesion_mask
-    files |= {
-        f"atlas {one.name}": Path(one.source) for one in extras.atlases if one.kind == "file"
-    }
-    files |= {f"grid {one.name}": Path(one.file) for one in extras.grids}
-    said = visit.metadata.get("FLAIR", {}).get("SkullStripped")
-    content = {
+    cut = _files_of_the_cut(visit, extras)
+    content: dict[str, Any] = {
         "files": {name: _digest(path) for name, path in files.items()},
         "prefix": visit.prefix,
-        "skull_stripped": said,
+        "skull_stripped": visit.skull_stripped("FLAIR"),
         "options": options,
         "model": model_sha256,
         "version": version,
     }
     fixed = {name: value for name, value in options.items() if name not in CUT_OPTIONS}
-    maps = _digest_json({**content, "options": fixed})
-    if visit.exclude_masks:
-        content["exclude_masks"] = [_digest(path) for path in visit.exclude_masks]
+    # earlier steps do not read these files, but which of them there are decides what is fitted
+    maps = _digest_json({**content, "options": fixed, "cut": sorted(cut)})
+    content["cut"] = {name: _digest(path) for name, path in cut.items()}
+    content["exclude_masks"] = [_digest(path) for path in visit.exclude_masks]
     return Fingerprint(_digest_json(content), maps)
+
+
+def _files_of_the_cut(visit: Visit, extras: Extras) -> dict[str, Path]:
+    """Name the files that only the cut into lesions and later steps read."""
+    given = {} if visit.lesion_mask is None else {"lesion_mask": visit.lesion_mask}
+    atlases = [one for one in extras.atlases if one.kind == "file"]
+    return {
+        **given,
+        **{f"atlas {one.name}": Path(one.source) for one in atlases},
+        **{f"grid {one.name}": Path(one.file) for one in extras.grids},
+    }
 
 
 def _digest_json(content: Mapping[str, Any]) -> str:

@@ -625,9 +625,30 @@ class TestBrainMasks:
             self.find(study, other=tmp_path / "d")
 
 
-class TestLesionMasks:
+class GivenMasks:
+    """Masks that have to lie on the grid of the FLAIR."""
+
+    option = ""
+
     def find(self, study: Path, **places: Path) -> Selection:
-        return find_visits(study, participants=["02"], lesion_masks=places)
+        return find_visits(study, participants=["02"], **{self.option: places})
+
+    def test_another_grid_is_known_before_the_run(
+        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
+        (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
+        assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
+
+    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m/02.nii.gz").symlink_to("gone")
+        with pytest.raises(NoInputError, match="not fetched"):
+            self.find(study, m=tmp_path / "m/{subject}.nii.gz")
+
+
+class TestLesionMasks(GivenMasks):
+    option = "lesion_masks"
 
     @pytest.mark.parametrize(
         ("name", "taken"),
@@ -680,26 +701,12 @@ class TestLesionMasks:
         found = find_visits(bids, lesion_masks={"m": tmp_path / "m/{subject}.nii.gz"})
         assert [visit.key for visit in found.visits] == ["sub-02"]
 
-    def test_another_grid_is_known_before_the_run(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
-    ) -> None:
-        make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
-        (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
-        assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
-
-    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
-        (tmp_path / "m").mkdir()
-        (tmp_path / "m/02.nii.gz").symlink_to("gone")
-        with pytest.raises(NoInputError, match="not fetched"):
-            self.find(study, m=tmp_path / "m/{subject}.nii.gz")
-
     def test_without_the_option_nothing_is_looked_for(self, study: Path) -> None:
         assert find_visits(study, participants=["02"]).visits[0].lesion_mask is None
 
 
-class TestExcludeMasks:
-    def find(self, study: Path, **places: Path) -> Selection:
-        return find_visits(study, participants=["02"], exclude_masks=places)
+class TestExcludeMasks(GivenMasks):
+    option = "exclude_masks"
 
     @pytest.mark.parametrize(
         ("name", "taken"),
@@ -735,13 +742,6 @@ class TestExcludeMasks:
         (visit,) = self.find(study, **places).visits
         assert visit.exclude_masks == (*drawn, pattern)
 
-    def test_another_grid_is_known_before_the_run(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
-    ) -> None:
-        make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
-        (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
-        assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
-
     def test_what_was_drawn_in_the_viewer_is_no_problem(self, study: Path, tmp_path: Path) -> None:
         affine = np.eye(4)
         affine[:3, 3] = 1
@@ -751,12 +751,6 @@ class TestExcludeMasks:
         nib.save(drawn, tmp_path / "m/02.nii.gz")
         (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
         assert visit.problem == ""
-
-    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
-        (tmp_path / "m").mkdir()
-        (tmp_path / "m/02.nii.gz").symlink_to("gone")
-        with pytest.raises(NoInputError, match="not fetched"):
-            self.find(study, m=tmp_path / "m/{subject}.nii.gz")
 
     def test_without_the_option_nothing_is_looked_for(self, study: Path) -> None:
         found = find_visits(study, participants=["02"])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.dataset import write_dataset_files
+from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.paths import figure_path, group_path, output_path, report_path
 from bids_msseg.bids.query import Visit, find_visits
 from bids_msseg.bids.record import VisitRecord, write_record
@@ -35,11 +32,9 @@ from bids_msseg.bids.sidecars import (
     stats_dictionary,
     template_uri,
     ventricle_mask_sidecar,
-    write_atomic,
-    write_json,
-    write_tsv,
     xfm_sidecar,
 )
+from bids_msseg.io.atomic import write_atomic
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, label_rows, measure_volumes
@@ -47,22 +42,6 @@ from bids_msseg.models.brain_volumes import LABEL_COLUMNS, label_rows, measure_v
 TEMPLATE = "MNI152NLin2009aSym"
 VERSIONS = {"bids_msseg": "0.1.0", "torch": "2.13.0"}
 METHOD = Method(ModelUse("cascade", "1", "0" * 64), 0.5, 3.0, 0.1)
-
-
-@pytest.fixture
-def validator() -> str:
-    beside = Path(sys.executable).with_name("bids-validator-deno")
-    found = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
-    assert found, "bids-validator-deno is one of the test requirements of setup.py"
-    return found
-
-
-def validate(validator: str, folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [validator, str(folder), "--format", "json"], capture_output=True, text=True, check=False
-    )
-    issues: list[dict[str, Any]] = json.loads(done.stdout)["issues"]["issues"]
-    return issues
 
 
 class Writer:
@@ -172,7 +151,7 @@ def test_output_tree_passes(
     make_dataset: Callable[..., Path],
     make_image: Callable[..., Path],
     tmp_path: Path,
-    validator: str,
+    bids_issues: Callable[[Path], list[dict[str, Any]]],
     place: str,
 ) -> None:
     bids, out = make_dataset(RAW), tmp_path / place
@@ -190,14 +169,14 @@ def test_output_tree_passes(
         "sub-01_ses-2_ce-gad_rec-norm",
         "sub-02",
     ]
-    assert validate(validator, out) == []
+    assert bids_issues(out) == []
 
 
 def test_the_validator_sees_what_is_wrong(
     make_dataset: Callable[..., Path],
     make_image: Callable[..., Path],
     tmp_path: Path,
-    validator: str,
+    bids_issues: Callable[[Path], list[dict[str, Any]]],
 ) -> None:
     """Guards the test above: without sidecars the same check must fail."""
     bids, out = make_dataset(RAW), tmp_path / "out"
@@ -206,4 +185,4 @@ def test_the_validator_sees_what_is_wrong(
     make_image(
         output_path(out, visit, suffix="mask", label="L", space="FLAIR", extension=".nii.gz")
     )
-    assert any(issue["severity"] == "error" for issue in validate(validator, out))
+    assert any(issue["severity"] == "error" for issue in bids_issues(out))

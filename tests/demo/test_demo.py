@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from bids_msseg.errors import CannotCreateError, DataError, ExitCode, NoInputErr
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, load_volume, save_volume
 
+Issues = Callable[[Path], list[dict[str, Any]]]
 FLAIR = RESOLUTIONS["coarse"].protocols[0]
 
 
@@ -87,17 +89,6 @@ def image_of(out: Path, visit: str, contrast: str) -> Path:
     return out / Path(*visit.split("_")) / "anat" / f"{visit}_{contrast}.nii.gz"
 
 
-def validate(folder: Path) -> list[dict[str, Any]]:
-    beside = Path(sys.executable).with_name("bids-validator-deno")
-    found = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
-    assert found, "bids-validator-deno is one of the test requirements of setup.py"
-    done = subprocess.run(
-        [found, str(folder), "--format", "json"], capture_output=True, text=True, check=False
-    )
-    issues: list[dict[str, Any]] = json.loads(done.stdout)["issues"]["issues"]
-    return issues
-
-
 def contents(out: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
@@ -105,9 +96,11 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 class TestDataset:
-    def test_the_official_validator_has_nothing_to_say(self, demo: Path) -> None:
-        assert validate(demo) == []
-        assert validate(demo / "derivatives" / "truth") == []
+    def test_the_official_validator_has_nothing_to_say(
+        self, demo: Path, bids_issues: Issues
+    ) -> None:
+        assert bids_issues(demo) == []
+        assert bids_issues(demo / "derivatives" / "truth") == []
 
     def test_the_same_seed_gives_the_same_bytes(self, demo: Path, tmp_path: Path) -> None:
         again = tmp_path / "bids"
@@ -192,9 +185,11 @@ class TestFullDataset:
             *(f"sub-03_{contrast}.nii.gz" for contrast in ("FLAIR", "T1w")),
         ]
 
-    def test_the_official_validator_has_nothing_to_say(self, full: Path) -> None:
-        assert validate(full) == []
-        assert validate(full / "derivatives" / "truth") == []
+    def test_the_official_validator_has_nothing_to_say(
+        self, full: Path, bids_issues: Issues
+    ) -> None:
+        assert bids_issues(full) == []
+        assert bids_issues(full / "derivatives" / "truth") == []
 
     def test_brain_extraction_copes_with_the_made_head(self, full: Path) -> None:
         from bids_msseg.imaging.brain import extract_brain, is_skull_stripped

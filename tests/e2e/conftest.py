@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bids_msseg.cli.run import main
+from bids_msseg.nodes import preprocess, segment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +44,37 @@ def call(
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(*words: object) -> int:
+    """Run the app in this process."""
+    return main([str(word) for word in words])
+
+
+@contextmanager
+def only_the_cut() -> Iterator[None]:
+    """Refuse networks, registrations and the correction of bias fields."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a step before the cut was run")
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("align_contrast", "correct_contrasts", "find_brain", "fit_template"):
+            patched.setattr(preprocess, name, refuse)
+        patched.setattr(segment, "segment_stack", refuse)
+        yield
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Read a table."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def record(out: Path, key: str) -> dict[str, Any]:
+    """Read the record of a visit."""
+    content: dict[str, Any] = json.loads((out / f"logs/visits/{key}.json").read_text())
+    return content
 
 
 def write_dataset(root: Path, make_phantom: Callable[..., Any]) -> Path:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.cli.run import main
-from bids_msseg.nodes import preprocess, segment
+from .conftest import THREADS, only_the_cut, record, rows
+from .conftest import run_here as msseg
 
 Files = Callable[..., dict[str, bytes]]
-THREADS = ("--nprocs", "1", "--omp-nthreads", "1")
 STEM = "sub-03/anat/sub-03_acq-sag"
 MASK = f"{STEM}_space-FLAIR_desc-infarct_mask.nii.gz"
 URI = f"bids:infarct:{MASK}"
-
-
-def msseg(*words: object) -> int:
-    """Run the app in this process."""
-    return main([str(word) for word in words])
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
-def record(out: Path, key: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / f"logs/visits/{key}.json").read_text())
-    return content
 
 
 def image(out: Path, name: str) -> np.ndarray:
@@ -54,20 +34,6 @@ class Masked:
     masks: Path
     inside: np.ndarray
     code: int
-
-
-@contextmanager
-def only_the_cut() -> Iterator[None]:
-    """Refuse networks, registrations and the correction of bias fields."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a step before the cut was run")
-
-    with pytest.MonkeyPatch.context() as patched:
-        for name in ("align_contrast", "correct_contrasts", "find_brain", "fit_template"):
-            patched.setattr(preprocess, name, refuse)
-        patched.setattr(segment, "segment_stack", refuse)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +98,10 @@ def test_where_the_masks_come_from_is_said(masked: Masked) -> None:
     assert table["sub-02"]["excluded_ml"] == "n/a"
 
 
-def test_the_official_validator_has_nothing_to_say(masked: Masked) -> None:
-    beside = Path(sys.executable).with_name("bids-validator-deno")
-    validator = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
-    assert validator
-    words = [validator, str(masked.out), "--format", "json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert json.loads(done.stdout)["issues"]["issues"] == []
+def test_the_official_validator_has_nothing_to_say(
+    masked: Masked, bids_issues: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    assert bids_issues(masked.out) == []
 
 
 def test_without_the_mask_the_lesion_comes_back(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +13,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.cli.run import main
 from bids_msseg.nodes import segment
 from bids_msseg.workflow import run as workflow_run
 
-THREADS = ("--nprocs", "1", "--omp-nthreads", "1")
+from .conftest import THREADS, only_the_cut, record, rows
+from .conftest import run_here as msseg
+
 VISITS = {
     "sub-01/ses-1": "sub-01/ses-1/anat/sub-01_ses-1",
     "sub-01/ses-2": "sub-01/ses-2/anat/sub-01_ses-2",
     "sub-03": "sub-03/anat/sub-03_acq-sag",
 }
-
-
-def msseg(*words: object) -> int:
-    """Run the app in this process."""
-    return main([str(word) for word in words])
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
-def record(out: Path, key: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / f"logs/visits/{key}.json").read_text())
-    return content
 
 
 def bright(flair: Path) -> nib.Nifti1Image:
@@ -160,13 +143,10 @@ def test_the_cohort_and_the_changes_are_those_of_the_masks(drawn: Drawn) -> None
     assert skipped["reason"] == "no lesion mask in drawn"
 
 
-def test_the_official_validator_has_nothing_to_say(drawn: Drawn) -> None:
-    beside = Path(sys.executable).with_name("bids-validator-deno")
-    validator = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
-    assert validator
-    words = [validator, str(drawn.out), "--format", "json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert json.loads(done.stdout)["issues"]["issues"] == []
+def test_the_official_validator_has_nothing_to_say(
+    drawn: Drawn, bids_issues: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    assert bids_issues(drawn.out) == []
 
 
 def test_a_changed_mask_makes_its_visit_stale(
@@ -195,21 +175,33 @@ def test_a_changed_mask_makes_its_visit_stale(
 
 
 def test_small_lesions_are_left_out_again_without_other_steps(
-    drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn: Drawn, tmp_path: Path
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a step before the cut was run")
-
     out = shutil.copytree(drawn.out, tmp_path / "bids_msseg")
-    monkeypatch.setattr("bids_msseg.nodes.preprocess.correct_contrasts", refuse)
-    monkeypatch.setattr("bids_msseg.nodes.preprocess.fit_template", refuse)
     words = ["--participant-label", "03", "--min-lesion-volume", "1000", "-w", tmp_path / "work"]
-    assert msseg(drawn.told[0], out, "participant", *drawn.told[4:], *words) == 0
+    with only_the_cut():
+        assert msseg(drawn.told[0], out, "participant", *drawn.told[4:], *words) == 0
     found = record(out, "sub-03")
     assert (found["lesion_count"], found["rejected_count"]) == (1, 2)
     assert found["candidate_count"] is None
     page = (out / "sub-03.html").read_text(encoding="utf-8")
     assert "2 parts" in page
+
+
+def test_a_corrected_mask_is_taken_without_other_steps(drawn: Drawn, tmp_path: Path) -> None:
+    out = shutil.copytree(drawn.out, tmp_path / "bids_msseg")
+    masks = shutil.copytree(drawn.masks, tmp_path / "manual")
+    name = f"{VISITS['sub-03']}_space-FLAIR_label-L_mask.nii.gz"
+    image = nib.load(masks / name)
+    data = np.asarray(image.dataobj).copy()
+    data[: data.shape[0] // 2] = 0
+    nib.save(nib.Nifti1Image(data, image.affine), masks / name)
+    words = [drawn.told[0], out, "participant", *drawn.told[4:-1], f"drawn={masks}"]
+    with only_the_cut():
+        assert msseg(*words, "--participant-label", "03", "-w", tmp_path / "work") == 0
+    found = nib.load(out / name).get_fdata() > 0
+    assert found.any()
+    np.testing.assert_array_equal(found, data > 0)
 
 
 def test_filling_runs_the_networks_for_the_anatomy_alone(

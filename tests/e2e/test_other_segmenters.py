@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +13,13 @@ from typing import Any
 import nibabel as nib
 import pytest
 
-from bids_msseg.cli.run import main
 from bids_msseg.workflow import run as workflow_run
+
+from .conftest import THREADS, record, rows
+from .conftest import run_here as msseg
 
 pytestmark = pytest.mark.slow
 
-THREADS = ("--nprocs", "1", "--omp-nthreads", "1")
 STEMS = {"sub-02": "sub-02/anat/sub-02", "sub-03": "sub-03/anat/sub-03_acq-sag"}
 CITATION = "Doe 2020, J. Bright Things 1:2"
 PROGRAM = """
@@ -43,16 +42,6 @@ if how == "moves":
     found = found[1:]
 nib.save(nib.Nifti1Image(found, image.affine), out)
 """
-
-
-def msseg(*words: object) -> int:
-    """Run the app in this process."""
-    return main([str(word) for word in words])
-
-
-def record(out: Path, key: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / f"logs/visits/{key}.json").read_text())
-    return content
 
 
 @dataclass(frozen=True)
@@ -139,9 +128,7 @@ def test_there_is_no_anatomy_and_a_note_says_so(place: Place, key: str) -> None:
     assert visit["load_interval_ml"] is None
     assert "not known" in visit["load_interval_reason"]
     table = place.out / f"{STEMS[key]}_desc-lesions_stats.tsv"
-    with table.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    for row in rows:
+    for row in rows(table):
         assert {row[name] for name in ("p_cnn1", "p_cnn2_lesion", "confidence")} == {"n/a"}
         assert 0.5 <= float(row["p_final"]) <= 0.75 or row["status"] == "rejected"
 
@@ -177,12 +164,11 @@ def test_the_program_is_named_and_cited(place: Place) -> None:
     )
     assert (sidecar["ModelName"], sidecar["Segmenter"]) == ("bright", "command")
     assert sidecar["ModelCitation"] == CITATION
-    with (place.out / "group_lesions.tsv").open(encoding="utf-8", newline="") as stream:
-        rows = {row["participant_id"]: row for row in csv.DictReader(stream, delimiter="\t")}
-    assert rows["sub-03"]["model"] == "bright 1.2"
-    assert rows["sub-03"]["anatomy"] == "n/a"
+    table = {row["participant_id"]: row for row in rows(place.out / "group_lesions.tsv")}
+    assert table["sub-03"]["model"] == "bright 1.2"
+    assert table["sub-03"]["anatomy"] == "n/a"
     # visits that the program was not asked for stay as the networks have left them
-    assert rows["sub-01"]["model"] == "bright 0"
+    assert table["sub-01"]["model"] == "bright 0"
 
 
 def test_no_path_of_this_machine_in_what_travels(place: Place) -> None:
@@ -199,13 +185,10 @@ def test_no_path_of_this_machine_in_what_travels(place: Place) -> None:
         assert sys.executable not in text, path.name
 
 
-def test_the_official_validator_has_nothing_to_say(place: Place) -> None:
-    beside = Path(sys.executable).with_name("bids-validator-deno")
-    validator = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
-    assert validator
-    words = [validator, str(place.out), "--format", "json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert json.loads(done.stdout)["issues"]["issues"] == []
+def test_the_official_validator_has_nothing_to_say(
+    place: Place, bids_issues: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    assert bids_issues(place.out) == []
 
 
 def test_a_second_run_and_another_version(

@@ -17,23 +17,14 @@ from typing import Any
 import nibabel as nib
 import pytest
 
-from bids_msseg.cli.run import main
 from bids_msseg.nodes import preprocess, segment
 from bids_msseg.workflow import run as workflow_run
 
+from .conftest import THREADS, record
+from .conftest import run_here as msseg
+
 Files = Callable[..., dict[str, bytes]]
 Times = Callable[[Path], dict[str, int]]
-THREADS = ("--nprocs", "1", "--omp-nthreads", "1")
-
-
-def msseg(*words: object) -> int:
-    """Run the app in this process."""
-    return main([str(word) for word in words])
-
-
-def record(out: Path, key: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / f"logs/visits/{key}.json").read_text())
-    return content
 
 
 def group_row(out: Path, participant: str) -> dict[str, str]:

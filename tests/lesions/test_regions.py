@@ -21,12 +21,25 @@ from bids_msseg.lesions.regions import (
     Region,
     assign,
     disseminated_in_space,
+    near,
     region_map,
 )
 
 PV, JC, IT, DWM = Region
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)
 ANATOMIES = hnp.arrays(np.int8, SHAPES, elements=st.integers(0, 4)).filter(np.any)
+
+
+def test_near_is_physical_in_thick_slices() -> None:
+    mask = np.zeros((21, 1, 21), bool)
+    mask[10, 0, 10] = True
+    grown = near(mask, 5.0, np.array([1.0, 1.0, 5.0]))
+    assert grown[:, 0, 10].sum() == 11
+    assert grown[10, 0, :].sum() == 3
+
+
+def test_near_nothing_is_nothing() -> None:
+    assert not near(np.zeros((3, 3, 3), bool), 5.0, np.ones(3)).any()
 
 
 def ball_brain(spacing: tuple[float, float, float]) -> NDArray[np.int8]:

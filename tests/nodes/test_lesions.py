@@ -469,6 +469,25 @@ def test_a_given_mask_of_another_head_is_noted(
     assert "outside the brain" in note
 
 
+def test_a_given_mask_of_very_many_specks(
+    run: Callable[..., Any], save: Callable[..., Path], save_affine: Callable[..., Path]
+) -> None:
+    """Their numbers are more than 16 bits hold."""
+    specks = np.zeros((68, 68, 68), np.uint8)
+    specks[::2, ::2, ::2] = 1
+    file = save("specks", specks, np.eye(4))
+    found = run(
+        TakeGivenMask,
+        flair_file=file,
+        lesion_file=file,
+        mask_file=save("brain", np.ones_like(specks), np.eye(4)),
+        template_transform=save_affine("template", np.eye(4)),
+        min_volume=3.0,
+    )
+    rejected = read(found.rejected_file)
+    assert (rejected.min(), rejected.max()) == (0, 34**3)
+
+
 def test_an_empty_given_mask_is_no_lesion(
     run: Callable[..., Any], given: Callable[..., dict[str, Any]]
 ) -> None:

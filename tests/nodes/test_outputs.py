@@ -118,7 +118,9 @@ def test_one_table_holds_the_regions_of_all_atlases(
 def test_filled_images_are_described_as_what_they_were_made_of(
     delivery: DerivativesContext, tmp_path: Path, left_out: tuple[str, ...]
 ) -> None:
-    visit = replace(delivery.visit, metadata={"T1w": {"SkullStripped": True}})
+    # a text is no answer
+    metadata = {"T1w": {"SkullStripped": True}, "FLAIR": {"SkullStripped": "no"}}
+    visit = replace(delivery.visit, metadata=metadata)
     asked = replace(delivery, visit=visit, extras=Extras(filled=True)).without(left_out)
     kept = [name for name in ("FLAIR", "T1w") if name not in left_out]
     files = [tmp_path / f"{name}.nii.gz" for name in kept]

@@ -18,7 +18,6 @@ from bids_msseg.reports.images.slices import (
     lesion_slices,
     on_screen,
     to_ras,
-    within_mm,
 )
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -64,18 +63,6 @@ def test_radiological_display(
     assert screen.shape == (data.shape[plane.down], data.shape[plane.across])
     assert screen[corner] == 1
     assert screen.sum() == 1
-
-
-def test_within_mm_is_physical_in_thick_slices() -> None:
-    mask = np.zeros((21, 1, 21), bool)
-    mask[10, 0, 10] = True
-    grown = within_mm(mask, 5.0, np.array([1.0, 1.0, 5.0]))
-    assert grown[:, 0, 10].sum() == 11
-    assert grown[10, 0, :].sum() == 3
-
-
-def test_within_mm_of_nothing_is_nothing() -> None:
-    assert not within_mm(np.zeros((3, 3, 3), bool), 5.0, np.ones(3)).any()
 
 
 def test_even_slices_leave_out_the_thin_ends() -> None:

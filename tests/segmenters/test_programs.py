@@ -52,10 +52,11 @@ def test_a_program_that_cannot_be_started(tmp_path: Path, command: list[str]) ->
         run_program(command, who="x", folder=tmp_path, threads=1)
 
 
-def test_a_program_that_is_killed(tmp_path: Path) -> None:
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+@pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "sys.exit(137)"])
+def test_a_program_that_is_killed(tmp_path: Path, code: str) -> None:
+    """A container or a shell that holds it ends with 137."""
     with pytest.raises(TemporaryError, match="memory"):
-        run_program(python(code), who="x", folder=tmp_path, threads=1)
+        run_program(python(f"import os, sys; {code}"), who="x", folder=tmp_path, threads=1)
 
 
 def test_too_long_a_run_is_ended_with_its_children(tmp_path: Path) -> None:

@@ -470,6 +470,8 @@ def test_filling_of_a_given_mask_needs_the_anatomy_alone(images: dict[str, Path]
     workflow = build(images, "T1w", "given", extras=Extras(filled=True))
     nodes = nodes_of(workflow)
     assert {"segment", "volumes", "fill_FLAIR", "fill_T1w"} <= set(nodes)
+    assert nodes["segment"].inputs.anatomy_only
+    assert not nodes_of(build(images))["segment"].inputs.anatomy_only
     assert "estimate" not in nodes
     assert nodes["delineate"].inputs.lesion_file == str(images["mask"])
     fed = feeds(workflow, "delineate").values()

@@ -18,6 +18,7 @@ from scipy import ndimage as ndi
 
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import bounding_box, label_lesions
+from bids_msseg.lesions.regions import near
 from bids_msseg.reports.evaluation.data import (
     AUTO,
     FALSE,
@@ -39,7 +40,6 @@ from bids_msseg.reports.images.slices import (
     lesion_slices,
     on_screen,
     to_ras,
-    within_mm,
 )
 
 UNCOUNTED = "uncounted"
@@ -236,8 +236,8 @@ class Scene:
     def _visible(self) -> Mask:
         """Voxels that may be shown."""
         if self._case.brain is not None and self._case.brain.any():
-            return within_mm(self._turn(self._case.brain) != 0, RIM_MM, self.spacing)
-        return within_mm(self._union, NEAR_MM, self.spacing)
+            return near(self._turn(self._case.brain) != 0, RIM_MM, self.spacing)
+        return near(self._union, NEAR_MM, self.spacing)
 
     def _shades(self) -> NDArray[np.float32]:
         """Intensities from 0 to 1, black where nothing may be shown."""

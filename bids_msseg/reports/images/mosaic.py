@@ -11,6 +11,7 @@ from scipy import ndimage as ndi
 
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import bounding_box
+from bids_msseg.lesions.regions import near
 from bids_msseg.reports.images import canvas
 from bids_msseg.reports.images.canvas import Colour, Mask, Picture, Place, Text
 from bids_msseg.reports.images.slices import (
@@ -19,7 +20,6 @@ from bids_msseg.reports.images.slices import (
     SAGITTAL,
     Cut,
     on_screen,
-    within_mm,
 )
 
 COARSE = 63
@@ -122,7 +122,7 @@ def build_scene(
     return MosaicScene(
         flair=np.nan_to_num(ras.data[box].astype(np.float32)),
         brain=brain,
-        shown=within_mm(brain, rim, ras.spacing),
+        shown=near(brain, rim, ras.spacing),
         cuts=cuts,
         on_grid=tuple(Cut(cut.plane, cut.index + box[cut.plane.normal].start) for cut in cuts),
         places=places,

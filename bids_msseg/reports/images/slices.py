@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage as ndi
 
 from bids_msseg.imaging.volume import Volume
 
@@ -121,33 +120,6 @@ def on_screen(volume: NDArray[np.generic], cut: Cut) -> NDArray[np.generic]:
     where = tuple(cut.index if axis == cut.plane.normal else slice(None) for axis in range(3))
     screen: NDArray[np.generic] = volume[where].T[::-1, ::-1]
     return screen
-
-
-def within_mm(mask: Mask, distance: float, spacing: NDArray[np.float64]) -> Mask:
-    """Grow a mask by a distance in mm.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-    distance : float
-        Millimetres.
-    spacing : ndarray of float64, shape (3,)
-        Voxel edges in mm.
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
-
-    Examples
-    --------
-    >>> line = np.array([1, 0, 0, 0], bool).reshape(4, 1, 1)
-    >>> within_mm(line, 2.5, np.array([1.0, 1, 1])).ravel()
-    array([ True,  True,  True, False])
-    """
-    if not mask.any():
-        return mask
-    reach: Mask = ndi.distance_transform_edt(~mask, sampling=spacing) <= distance
-    return reach
 
 
 def even_slices(brain: Mask, axis: int, count: int) -> list[int]:

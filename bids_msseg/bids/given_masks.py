@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from bids_msseg.bids.image_selection import is_fetched, misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key
 from bids_msseg.errors import NoInputError
 from bids_msseg.imaging.cut import find_drawn_cut
+from bids_msseg.imaging.volume import UNREADABLE, is_same_grid
 from bids_msseg.option_files import pattern_root
 from bids_msseg.spaces import fill_in
 
@@ -25,9 +22,6 @@ LESION_LABELS = ("L", "lesion")
 """Values of ``label-`` that mean lesion; BIDS advises the first, the second is as common."""
 _IMAGE = (".nii", ".nii.gz")
 _BRAIN_MASK = re.compile(r".*_(?:desc|label)-brain_.*mask\.nii(?:\.gz)?", re.IGNORECASE)
-_GRID_TOLERANCE_MM = 1e-2
-_UNREADABLE = (OSError, EOFError, ValueError, OverflowError, zlib.error)
-"""What nibabel lets through beside its own when a header is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +249,6 @@ def same_grid(mask: Path, flair: Path, *, drawn: bool = False) -> bool:
         second: Any = nib.load(flair)
         if drawn and find_drawn_cut(mask, second.shape[:3], second.affine):
             return True
-    except (*_UNREADABLE, ImageFileError, HeaderDataError):
+    except UNREADABLE:
         return False
-    same_shape = first.shape[:3] == second.shape[:3]
-    return same_shape and np.allclose(first.affine, second.affine, rtol=0, atol=_GRID_TOLERANCE_MM)
+    return is_same_grid(first.shape[:3], first.affine, second.shape[:3], second.affine)
