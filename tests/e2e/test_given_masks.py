@@ -185,7 +185,7 @@ def test_small_lesions_are_left_out_again_without_other_steps(
     assert (found["lesion_count"], found["rejected_count"]) == (1, 2)
     assert found["candidate_count"] is None
     page = (out / "sub-03.html").read_text(encoding="utf-8")
-    assert "2 parts" in page
+    assert "2 rejected components" in page
 
 
 def test_a_corrected_mask_is_taken_without_other_steps(drawn: Drawn, tmp_path: Path) -> None:
