@@ -11,14 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bids_msseg.api import SegmentationResult, segment
+    from bids_msseg.api import segment
+    from bids_msseg.result import SegmentationResult
 
 __all__ = ["SegmentationResult", "__version__", "segment"]
 
 __version__ = "0.1.0"
+_MODULES = {"SegmentationResult": "result", "segment": "api"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("SegmentationResult", "segment"):
-        return getattr(importlib.import_module("bids_msseg.api"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"bids_msseg.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

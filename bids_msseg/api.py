@@ -2,8 +2,6 @@
 
 ``from bids_msseg import segment`` is the short way to :func:`segment`. The steps are those of the
 BIDS App, in the same order and with the same results.
-
-Public names: :func:`segment`, :class:`SegmentationResult`.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ from bids_msseg.resources import resolve_resources
 from bids_msseg.result import SegmentationResult
 from bids_msseg.spaces import NATIVE_SPACES, AtlasChoice
 
-__all__ = ["SegmentationResult", "segment"]
+__all__ = ["segment"]
 
 Image = str | os.PathLike[str] | SpatialImage
 

@@ -2,9 +2,6 @@
 
 ``msseg-train`` writes it from its out-of-fold predictions. It is a file of its own so that it can
 be read, and written anew, without touching the weights; the weights' SHA-256 ties it to them.
-
-Public names: :class:`Calibration`, :func:`calibration_path`, :func:`read_calibration`,
-:func:`write_calibration`.
 """
 
 from __future__ import annotations
@@ -27,23 +24,11 @@ DIGITS = 5
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was learnt from visits that the nets had not seen.
+    """Error models and training image statistics that belong to weights.
 
-    Attributes
-    ----------
-    load : LoadModel or None
-    confidence : ConfidenceModel or None
-    training : TrainingVisits or None
-        What the training's own images look like.
-    coverage : mapping of str to (int, int)
-        By site and for ``all``: how many intervals held the true load, of how many, each made
-        without the patient.
-    auc : float or None
-        How well the confidence, made without the patient, tells true lesions from false ones.
-    reason : str
-        Why something is missing; empty where nothing is.
-    digest : str
-        SHA-256 of the file; empty where there is none.
+    ``coverage`` gives (hits, total) of the load intervals by site and for ``all``, ``auc`` how
+    well the confidence separates true from false lesions, both without the patient. ``reason``
+    says why something is missing; ``digest`` is the SHA-256 of the file.
     """
 
     load: LoadModel | None = None
@@ -61,7 +46,7 @@ class Calibration:
 
 
 def calibration_path(weights: Path) -> Path:
-    """Name the file beside the weights.
+    """Return the path of the calibration file beside the weights.
 
     Examples
     --------
@@ -72,19 +57,10 @@ def calibration_path(weights: Path) -> Path:
 
 
 def read_calibration(weights: Path, sha256: str) -> Calibration:
-    """Read what stands beside weights; a missing or foreign file costs intervals, not the run.
+    """Read the calibration beside weights; it is empty, with a reason, on failure.
 
-    Parameters
-    ----------
-    weights : path
-    sha256 : str
-        Of the weights.
-
-    Returns
-    -------
-    Calibration
-        Empty with a reason where there is no file, where it is damaged, and where it belongs to
-        other weights.
+    A missing or damaged file, or one of other weights (by ``sha256``), raises no error: the run
+    goes on without intervals.
     """
     path = calibration_path(weights)
     try:
@@ -121,18 +97,9 @@ def _load_model(stored: Mapping[str, Any]) -> LoadModel:
 
 
 def write_calibration(weights: Path, calibration: Calibration, *, name: str, sha256: str) -> Path:
-    """Write the file beside weights, atomically.
+    """Write the calibration beside the weights atomically and return its path.
 
-    Parameters
-    ----------
-    weights : path
-    calibration : Calibration
-    name, sha256 : str
-        Of the weights.
-
-    Returns
-    -------
-    path
+    ``name`` and ``sha256`` are those of the weights.
     """
     visits = calibration.training.measures if calibration.training else ()
     path = calibration_path(weights)

@@ -3,9 +3,6 @@
 Some are other names of our options, some say in other words what one of our options says, and some
 have no meaning here. All are accepted; what is not taken as it was written is said in a note. They
 come from fMRIPrep, MRIQC, QSIPrep, snakebids and the BIDS execution specification.
-
-Public names: :func:`canonical`, :func:`split_off_levels`, :func:`add_hidden_options`,
-:func:`translate`, :func:`explain`.
 """
 
 from __future__ import annotations
@@ -39,14 +36,9 @@ ALIASES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """An option without effect.
+    """An option that is accepted without effect, and the reason for it.
 
-    Attributes
-    ----------
-    why : str
-        Why there is nothing to do for it.
-    value : str
-        Its metavar; empty where it takes no value.
+    ``value`` is its metavar; it is empty if the option takes no value.
     """
 
     why: str
@@ -85,7 +77,7 @@ NOT_READ: Final = ("fieldmaps", "slicetiming", "sbref", "fmap-jacobian")
 
 
 def canonical(word: str) -> str:
-    """Spell an option as the parser knows it; values stay as they are, also behind ``=``.
+    """Convert an option to the parser's spelling; values stay as they are.
 
     Examples
     --------
@@ -100,19 +92,11 @@ def canonical(word: str) -> str:
 
 
 def split_off_levels(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], list[str]]:
-    """Find analysis levels that stand where an option would take them for its values.
+    """Separate analysis levels from the values of the option before them.
 
-    Parameters
-    ----------
-    words : sequence of str
-        The command line, options as :func:`canonical` spells them.
-    flags : collection of str
-        Options that take several values.
-
-    Returns
-    -------
-    words, levels : list of str
-        The words without those levels; the first value of an option is never taken for a level.
+    ``words`` are spelled as by :func:`canonical`; ``flags`` are the options that take several
+    values. Return the words without those levels, and the levels. The first value of an option is
+    never taken for a level.
 
     Examples
     --------
@@ -136,12 +120,7 @@ def split_off_levels(words: Sequence[str], flags: Collection[str]) -> tuple[list
 
 
 def add_hidden_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of other apps; help does not show them.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-    """
+    """Add the options of other apps to the parser, hidden from its help."""
     for flag, idle in IDLE.items():
         if flag == "--notrack":
             continue  # known so widely that help shows it
@@ -154,24 +133,11 @@ def add_hidden_options(parser: argparse.ArgumentParser) -> None:
 
 
 def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Turn the options of other apps into ours.
+    """Translate options of other BIDS Apps into options of this app.
 
-    Parameters
-    ----------
-    given : mapping of str to object
-        Options by name, as the parser leaves them.
-
-    Returns
-    -------
-    options : dict
-        Those that :class:`~bids_msseg.config.RunConfig` knows; ``levels`` may be empty.
-    notes : tuple of str
-        What was taken otherwise than it was written, one sentence each.
-
-    Raises
-    ------
-    UsageError
-        For a value that such an option cannot have, or two options that say the same.
+    Return the options of :class:`~bids_msseg.config.RunConfig`, where ``levels`` may be empty, and
+    one sentence for each option that was reinterpreted. Raises UsageError for an invalid value or
+    two options with the same meaning.
 
     Examples
     --------
@@ -189,12 +155,7 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]
 
 
 def explain() -> tuple[tuple[str, str], ...]:
-    """List the options of other apps and what each does here, in Markdown.
-
-    Returns
-    -------
-    tuple of (flag, meaning)
-    """
+    """List the options of other apps as (flag, effect in this app), in Markdown."""
     return (
         *((flag, f"as `{ours}`") for flag, ours in ALIASES.items()),
         *MEANINGS.items(),

@@ -44,27 +44,11 @@ WORK_FOLDER: Final = ".work"
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    r"""Everything one run was asked to do.
+    r"""All settings of one run.
 
-    Parameters
-    ----------
-    bids_dir, output_dir : Path
-        The dataset, and where the derivatives go; absolute when read from text.
-    levels : tuple of {'participant', 'group'}
-        In the order in which they run.
-    query : Query
-    processing : Processing
-    performance : Performance
-    execution : Execution
-    notes : tuple of str
-        What was taken otherwise than it was written; for the log.
-
-    Raises
-    ------
-    UnknownLevelError
-        For a level that does not exist.
-    UsageError
-        If folders lie where they would spoil the dataset, or an atlas of FreeSurfer has no folder.
+    Levels are in the order in which they run; ``notes`` list reinterpreted options for the log.
+    Raises UnknownLevelError for an unknown level, and UsageError if the output, work or mask
+    folders conflict or a FreeSurfer atlas has no subjects folder.
 
     Examples
     --------
@@ -109,22 +93,11 @@ class RunConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> RunConfig:
-        """Build from options by name, each as text or of its own type.
+        """Build a configuration from options by name, as text or typed values.
 
-        Parameters
-        ----------
-        options : mapping of str to object
-            ``bids_dir``, ``output_dir``, ``levels`` and any field of the four parts, or
-            ``bids_filter_file`` and ``segmenter_config``.
-
-        Returns
-        -------
-        RunConfig
-
-        Raises
-        ------
-        UsageError
-            For a value that an option cannot have, or a missing folder or level.
+        Keys are ``bids_dir``, ``output_dir``, ``levels``, any field of the four parts,
+        ``bids_filter_file`` and ``segmenter_config``. Raises UsageError for an invalid value, or a
+        missing folder or level.
         """
         return cls._build(read_typed(options, spelling=as_flag))
 
@@ -136,25 +109,11 @@ class RunConfig:
         overrides: Mapping[str, object] | None = None,
         source: str = "the configuration file",
     ) -> RunConfig:
-        """Read what :meth:`to_toml` wrote, or a part of it written by hand.
+        """Read the TOML of :meth:`to_toml`, or a part of it written by hand.
 
-        Parameters
-        ----------
-        text : str
-            TOML; keys may stand in their part's table or before all tables, with ``-`` or ``_``.
-        overrides : mapping of str to object, optional
-            Options that win over the text's, as for :meth:`from_options`.
-        source : str, optional
-            What the text is called in errors.
-
-        Returns
-        -------
-        RunConfig
-
-        Raises
-        ------
-        UsageError
-            If it is not TOML, has a key that is no option, or a value that the option cannot have.
+        Keys stand in the table of their part or before all tables, with ``-`` or ``_``.
+        ``overrides`` win over the text; ``source`` names the text in errors. Raises UsageError for
+        invalid TOML, an unknown key or an invalid value.
         """
         options = read_typed(
             _flatten(parse_toml(text, source), source), spelling=lambda n: f"{n} in {source}"
@@ -173,12 +132,9 @@ class RunConfig:
         return cls(options["bids_dir"], options["output_dir"], options["levels"], **parts)
 
     def to_toml(self) -> str:
-        """Write everything that :meth:`from_toml` reads back to an equal value.
+        """Write TOML that :meth:`from_toml` reads back to an equal value.
 
-        Returns
-        -------
-        str
-            TOML; options whose value is None are left out.
+        Options whose value is None are left out.
         """
         import tomli_w
 
@@ -194,12 +150,10 @@ class RunConfig:
         return f"# bids_msseg {__version__}; --config-file reads this\n{tomli_w.dumps(document)}"
 
     def analysis_fingerprint_options(self) -> dict[str, Any]:
-        """Name the options that change results, so that a re-run can tell whether one did.
+        """Return the options that change results, as JSON values in a fixed order.
 
-        Returns
-        -------
-        dict
-            JSON values, in a fixed order: equal dictionaries mean equal results from equal inputs.
+        Equal dictionaries mean equal results from equal inputs, so that a re-run can detect a
+        changed option.
 
         Examples
         --------

@@ -17,33 +17,11 @@ Filters = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which visits of the dataset are wanted.
+    """Selection of visits and of further inputs.
 
-    Parameters
-    ----------
-    participant_label, session_label : tuple of str
-        Labels without ``sub-``/``ses-``; none means all.
-    session_order : tuple of str
-        Sessions without ``ses-`` in the order of the visits, the earliest first; none means that
-        the dataset tells.
-    exclude_participant_label : tuple of str
-        Participants that are left out.
-    ignore : tuple of {"t1w", "t2w"}
-        Contrasts that are left out.
-    bids_filters : mapping
-        Content of ``--bids-filter-file``: for each contrast in lower case, entity to wanted value
-        (text, number, list of these; None where the entity has to be absent). Keys of other apps
-        may be there.
-    skip_bids_validation : bool
-        Do not ask for a valid dataset description.
-    bids_database_dir : Path, optional
-        Folder of pybids' index, made there if it is missing.
-    derivatives : mapping of str to Path
-        Further datasets by name, whose brain masks are used; ``freesurfer`` is the folder
-        of FreeSurfer's subjects.
-    lesion_masks, exclude_masks : mapping of str to Path
-        Folders by name, or patterns of files with ``{subject}`` and ``{session}``: lesion masks
-        that replace the networks; masks of what is no lesion.
+    Labels have no prefix; none selects all. ``session_order`` starts with the earliest visit.
+    ``derivatives`` hold brain masks (``freesurfer``: its subjects). Folders or patterns:
+    ``lesion_masks`` replace the networks, ``exclude_masks`` mark non-lesions.
     """
 
     participant_label: tuple[str, ...] = ()
@@ -69,36 +47,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """What changes the results: the part that decides whether a finished visit still holds.
+    """Options that change the results.
 
-    Parameters
-    ----------
-    output_spaces : tuple of OutputSpace
-        Grids on which masks are written.
-    atlas : tuple of AtlasChoice
-        Atlases whose regions share out the lesion load.
-    fill_lesions : bool
-        Write FLAIR and T1w with filled lesions.
-    lesion_roi : bool
-        Write the mask on the T1w under the name by which fMRIPrep finds it.
-    model : str, optional
-        Absolute path of a model or the name of a bundled one; None is the bundled default.
-    segmenter : {'cascade', 'nnunet', 'samseg', 'command'}
-        What segments; see :mod:`bids_msseg.segmenters`.
-    segmenter_options : mapping
-        Content of ``--segmenter-config``; for others than the cascade.
-    threshold : float, optional
-        Probability at or above which a voxel is lesion, in (0, 1); None is the model's own.
-    min_lesion_volume : float
-        Smaller lesions are dropped, mm³.
-    mask_values : tuple of int
-        Values of given lesion masks that are lesion; none means any above zero.
-    skull_stripped : {'auto', 'yes', 'no'}
-        Whether the input's skulls are off already; ``auto`` looks at each image.
-    fast : bool
-        Trade some accuracy for time.
-    random_seed : int
-        Seed of everything that draws numbers.
+    A finished visit stays valid only while they are unchanged. ``threshold`` is a probability in
+    (0, 1), None the model's own; ``min_lesion_volume`` is in mm³; no ``mask_values`` means any
+    above zero. ``lesion_roi`` names the T1w mask for fMRIPrep.
     """
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
@@ -118,20 +71,11 @@ class Processing:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """How much of the machine may be used.
+    """CPU, memory (GiB) and device settings of a run.
 
-    What is None is filled in by :func:`bids_msseg.resources.resolve_resources`.
-
-    Parameters
-    ----------
-    nprocs, omp_nthreads : int, optional
-        CPUs of the whole run, threads of one node.
-    mem_gb : float, optional
-        Memory of the whole run, GiB.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, for the networks.
-    use_plugin : Path, optional
-        File that names a nipype plugin and its arguments.
+    :func:`bids_msseg.resources.resolve_resources` replaces a None of the first three. ``device``
+    is ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. ``use_plugin`` is a file that names a
+    nipype plugin and its arguments.
     """
 
     nprocs: int | None = None
@@ -143,30 +87,11 @@ class Performance:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How the run goes about it.
+    """Settings of how a run is carried out.
 
-    Parameters
-    ----------
-    work_dir : Path, optional
-        Folder for intermediate files; None is :attr:`bids_msseg.config.RunConfig.work_dir`.
-    clean_workdir : bool
-        Remove the work folders of the visits that this run processes, before it and after
-        success.
-    clean_outputs : bool
-        Remove results of images that finished visits no longer use.
-    dry_run, reports_only, boilerplate_only : bool
-        At most one: say what would be done; make the reports from what is there; write the
-        methods text.
-    qc : Path, optional
-        Folder with the files that readers saved; the group level honours them.
-    threshold_sweep : bool
-        The group level also writes load and count at other thresholds.
-    stop_on_first_crash : bool
-        End at the first visit that fails.
-    resource_monitor : bool
-        Record CPU and memory of every node.
-    verbose : int
-        How often ``-v`` was given.
+    Raises UsageError for more than one of ``dry_run``, ``reports_only`` and ``boilerplate_only``.
+    ``clean_outputs`` removes results of images that finished visits no longer use. The group level
+    uses ``qc``, a folder of readers' ratings, and ``threshold_sweep``.
     """
 
     work_dir: Path | None = None

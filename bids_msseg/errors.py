@@ -9,6 +9,20 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+__all__ = [
+    "CannotCreateError",
+    "DataError",
+    "ExitCode",
+    "InvalidDatasetError",
+    "IoError",
+    "MssegError",
+    "NoInputError",
+    "NothingSelectedError",
+    "TemporaryError",
+    "UnknownLevelError",
+    "UsageError",
+]
+
 
 class ExitCode(IntEnum):
     """What the process tells its caller."""
@@ -29,14 +43,10 @@ class ExitCode(IntEnum):
 
 
 class MssegError(Exception):
-    r"""A failure that the user can understand and mend.
+    r"""Base class of failures that the user can understand and correct.
 
-    Parameters
-    ----------
-    message : str
-        What went wrong, in one sentence.
-    hint : str
-        What the user can do about it, in one sentence.
+    ``message`` says what went wrong and ``hint`` what to do about it, in one sentence each.
+    ``code`` is the exit code.
 
     Examples
     --------

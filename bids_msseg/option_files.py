@@ -19,18 +19,10 @@ MAX_BYTES: Final = 16 * 2**20
 
 
 def filters(value: object) -> dict[str, Any]:
-    """Read entity filters: for each contrast (any case), entity to wanted value.
+    """Read entity filters: for each contrast (in any case), entity to wanted value.
 
-    Parameters
-    ----------
-    value : object
-        A table of tables; values are texts, numbers, lists of these, or None (``Query.NONE`` in
-        TOML, which has no null) for an entity that has to be absent. What is not a contrast of
-        this app is kept, as files are shared between apps.
-
-    Returns
-    -------
-    dict
+    None (``Query.NONE`` in TOML) means that the entity must be absent. Keys that are no contrast
+    of this app are kept, because apps share such files. Raises ValueError for any other form.
 
     Examples
     --------
@@ -61,16 +53,7 @@ def _filter(value: object, words: str) -> Any:
 
 
 def pattern_root(place: Path) -> Path:
-    """Return the folder that holds all files of a pattern; a folder itself.
-
-    Parameters
-    ----------
-    place : Path
-        With labels of a visit in braces, or without.
-
-    Returns
-    -------
-    Path
+    """Return the folder that holds all files of a pattern; a folder stays as it is.
 
     Examples
     --------
@@ -81,22 +64,9 @@ def pattern_root(place: Path) -> Path:
 
 
 def roots_by_name(*places: Mapping[str, Path]) -> dict[str, Path]:
-    """Bring the folders of several options together.
+    """Merge the folders of several options, each as its :func:`pattern_root`.
 
-    Parameters
-    ----------
-    *places : mapping of str to Path
-        Folders or patterns by name.
-
-    Returns
-    -------
-    dict
-        Name to :func:`pattern_root`.
-
-    Raises
-    ------
-    UsageError
-        If one name stands for two folders.
+    Raises UsageError if one name stands for two folders.
     """
     roots: dict[str, Path] = {}
     for named in places:
@@ -111,18 +81,7 @@ def roots_by_name(*places: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def check_mask_places(output_dir: Path, *places: Mapping[str, Path]) -> None:
-    """Refuse to read masks from the folder whose masks a run replaces.
-
-    Parameters
-    ----------
-    output_dir : Path
-    *places : mapping of str to Path
-        Folders or patterns by name.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Raise UsageError if masks would be read from the run's own output folder."""
     for name, place in (item for named in places for item in named.items()):
         if pattern_root(place) == output_dir:
             raise UsageError(
@@ -132,23 +91,10 @@ def check_mask_places(output_dir: Path, *places: Mapping[str, Path]) -> None:
 
 
 def read_file(file: Path, *, what: str) -> str:
-    """Read a small text file that an option names.
+    """Read a small UTF-8 text file that an option names.
 
-    Parameters
-    ----------
-    file : Path
-        The file.
-    what : str
-        What the error calls it.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read as UTF-8 text, or is longer than such a file ever is.
+    ``what`` names the file in errors. Raises UsageError if it cannot be read, is not UTF-8 or is
+    larger than 16 MiB.
     """
     try:
         # a pipe is fine, and /dev/zero has no end
@@ -172,21 +118,7 @@ def read_file(file: Path, *, what: str) -> str:
 def read_json(file: Path, *, what: str) -> object:
     """Read a small JSON file that an option names.
 
-    Parameters
-    ----------
-    file : Path
-        The file.
-    what : str
-        What the error calls it.
-
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read or is not JSON.
+    ``what`` names the file in errors. Raises UsageError if it cannot be read or is not JSON.
     """
     try:
         return json.loads(read_file(file, what=what))

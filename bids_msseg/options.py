@@ -200,21 +200,9 @@ def read_options(
 ) -> dict[str, Any]:
     """Read options by name, for programs that know only some of them.
 
-    Parameters
-    ----------
-    options : mapping of str to object
-        Each as text or of its own type; names as in :class:`~bids_msseg.config.RunConfig`.
-    spelling : callable, optional
-        What an error calls an option; its flag where not given.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    UsageError
-        For a value that an option cannot have.
+    Values are text or typed, names as in :class:`~bids_msseg.config.RunConfig`. ``spelling``
+    returns the name of an option for errors, by default its flag. Raises UsageError for an invalid
+    value.
 
     Examples
     --------

@@ -1,7 +1,4 @@
-"""What surrounds a program's work: its log on stderr, signals, and the exit code of every outcome.
-
-Public names: :func:`supervise`, :func:`refuse`, :func:`log_to_stderr`.
-"""
+"""Log on stderr, signals, and exit codes of a program."""
 
 from __future__ import annotations
 
@@ -40,24 +37,11 @@ class _TerminatedError(BaseException):
 def supervise(
     job: Callable[[], int], *, verbose: int = 0, crash_folder: Path | None = None
 ) -> ExitCode:
-    """Run a job so that every way in which it may end has a message and an exit code.
+    """Run a job and end it in every case with a message and an exit code.
 
-    Parameters
-    ----------
-    job : callable
-        The work; it returns an exit code.
-    verbose : int, optional
-        How much to log, as for :func:`log_to_stderr`.
-    crash_folder : Path, optional
-        Where the traceback of an unexpected exception is written; by default, and where that
-        fails, the folder for temporary files.
-
-    Returns
-    -------
-    ExitCode
-        The job's own; the error's own after a :class:`~bids_msseg.errors.MssegError`; 130 or 143
-        after SIGINT or SIGTERM; 74 where a disk is full or a file may not grow; 1 after any other
-        exception. It is also the last line of the log.
+    The code is the job's own, that of an :class:`~bids_msseg.errors.MssegError`, 130 or 143 after
+    SIGINT or SIGTERM, 74 for a full disk or too large a file, else 1. A traceback goes to
+    ``crash_folder``, or if that fails to the folder for temporary files.
     """
     with steady_streams(), log_to_stderr(verbose), _sigterm_raises() as no_more:
         try:
@@ -79,19 +63,9 @@ def _to_its_end(job: Callable[[], int]) -> int:
 
 
 def refuse(error: MssegError, *, program: str) -> ExitCode:
-    """Say why a command line cannot be honoured, before there is a log.
+    """Print why a command line is refused, before logging starts; return the code.
 
-    Parameters
-    ----------
-    error : MssegError
-        What is wrong with it.
-    program : str
-        The name at the start of the lines.
-
-    Returns
-    -------
-    ExitCode
-        The error's own.
+    ``program`` is the name at the start of the lines on stderr.
     """
     for line in (f"{error}", _closing_line(error.code)):
         print(f"{program}: {line}", file=sys.stderr)
@@ -102,11 +76,8 @@ def refuse(error: MssegError, *, program: str) -> ExitCode:
 def log_to_stderr(verbose: int = 0) -> Iterator[None]:
     """Send the log to stderr while the context is open.
 
-    Parameters
-    ----------
-    verbose : int, optional
-        0 shows this package's messages and others' warnings, 1 this package's debug messages
-        and others' messages, 2 everything.
+    ``verbose`` 0 shows this package's messages and others' warnings, 1 adds this package's debug
+    messages and others' messages, 2 shows everything.
     """
     root, ours, nipype = (logging.getLogger(name) for name in (None, PACKAGE, "nipype"))
     others_level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]

@@ -1,8 +1,4 @@
-"""Progress that people can trust: a bar on a terminal, plain lines elsewhere, a table at the end.
-
-Public names: :class:`Progress`, :class:`VisitOutcome`, :data:`OK`, :data:`FLAGGED`; and, for other
-bars, :class:`TimeLeft`, :func:`write_duration`, :func:`open_console`.
-"""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, a table at the end."""
 
 from __future__ import annotations
 
@@ -30,20 +26,9 @@ PLAIN_WIDTH: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class VisitOutcome:
-    """One row of the final table.
+    """One row of the final table: a visit, its status, lesions and wall time.
 
-    Parameters
-    ----------
-    visit : str
-        The visit's key.
-    status : str
-        ``ok``, ``flagged``, or a word or two on why it is not finished.
-    lesions : int, optional
-        Number of lesions.
-    load_ml : float, optional
-        Lesion load, mL.
-    seconds : float, optional
-        Wall time, s.
+    ``status`` is ``ok``, ``flagged``, or a word or two on why the visit is not finished.
     """
 
     visit: str
@@ -54,24 +39,11 @@ class VisitOutcome:
 
 
 class Progress:
-    """Show how far a run is; a context manager.
+    """Show the progress of a run; a context manager.
 
-    On a terminal there is one bar over the visits, which names the step that began last and the
-    time that is left; elsewhere each finished visit is a line. Lines printed to stderr or stdout
-    meanwhile appear above the bar.
-
-    Parameters
-    ----------
-    total_visits : int
-        How many visits will finish.
-    enabled : bool, optional
-        False shows nothing at all.
-    steps_per_visit : int, optional
-        How many steps a visit has, if known: the bar then moves within a visit too.
-    stream : TextIO, optional
-        Where to write; by default stderr.
-    clock : callable, optional
-        Seconds from any start.
+    On a terminal, one bar shows the last step and the time left; elsewhere each finished visit is
+    a line. Other output to stderr or stdout appears above the bar. With ``steps_per_visit``, the
+    bar also moves within a visit. ``clock`` returns seconds; ``stream`` is stderr by default.
 
     Examples
     --------
@@ -110,30 +82,15 @@ class Progress:
         self._stop_bar()
 
     def step(self, visit_key: str, step_name: str) -> None:
-        """Tell that a visit has begun a step.
-
-        Parameters
-        ----------
-        visit_key : str
-            The visit.
-        step_name : str
-            What it begins.
-        """
+        """Report that a visit has started a step."""
         self._steps[visit_key] = self._steps.get(visit_key, -1) + 1
         others = len(self._steps) - 1
         self._show(f"{visit_key} {step_name}" + (f" (+{others})" if others else ""))
 
     def finish(self, visit_key: str, status: str, seconds: float) -> None:
-        """Tell that a visit has ended, well or not.
+        """Report that a visit has ended.
 
-        Parameters
-        ----------
-        visit_key : str
-            The visit.
-        status : str
-            ``ok``, or a word or two on why not.
-        seconds : float
-            Its wall time, s.
+        ``status`` is ``ok``, or a word or two on why it failed; ``seconds`` is its wall time.
         """
         self._steps.pop(visit_key, None)
         self._finished += 1
@@ -145,12 +102,9 @@ class Progress:
         self._show(f"{visit_key} {status}")
 
     def close(self, rows: Sequence[VisitOutcome] = ()) -> None:
-        """End the bar and print the table of all visits; of many, only those that are not ok.
+        """Stop the bar and print the table of all visits in the given order.
 
-        Parameters
-        ----------
-        rows : sequence of VisitOutcome, optional
-            In the order in which they are to be shown.
+        Of more than 50 visits, the table shows only those that are not ok.
         """
         self._stop_bar()
         if not (self._enabled and rows):
@@ -227,7 +181,7 @@ class TimeLeft(ProgressColumn):
 
 
 def write_duration(seconds: float) -> str:
-    """Write a time as h:mm:ss, without hours where there are none.
+    """Format a time as h:mm:ss, or as m:ss below one hour.
 
     Examples
     --------

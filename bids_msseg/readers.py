@@ -2,10 +2,6 @@
 
 Every reader takes one value and returns the typed one, or raises ValueError with words that
 complete "give ...", so that an error can say both what was written and what is expected.
-
-Public names: the readers :func:`flag`, :func:`integer`, :func:`number`, :func:`text`,
-:func:`path`, :func:`choice`, :func:`labels`, :func:`memory`, :func:`named_paths`,
-and the helpers :func:`items`, :func:`alternatives`, :func:`nearest`.
 """
 
 from __future__ import annotations
@@ -27,16 +23,7 @@ _T = TypeVar("_T")
 
 
 def flag(value: object) -> bool:
-    """Read a switch.
-
-    Parameters
-    ----------
-    value : object
-        True or false.
-
-    Returns
-    -------
-    bool
+    """Read a boolean.
 
     Examples
     --------
@@ -49,16 +36,7 @@ def flag(value: object) -> bool:
 
 
 def integer(low: int, high: int | None = None) -> Callable[[object], int]:
-    """Make a reader of whole numbers.
-
-    Parameters
-    ----------
-    low, high : int
-        Smallest and largest value; no largest by default.
-
-    Returns
-    -------
-    callable
+    """Make a reader of integers from ``low`` to ``high``; None means no upper limit.
 
     Examples
     --------
@@ -79,18 +57,9 @@ def integer(low: int, high: int | None = None) -> Callable[[object], int]:
 
 
 def number(words: str, accept: Callable[[float], bool]) -> Callable[[object], float]:
-    """Make a reader of finite numbers.
+    """Make a reader of finite numbers that ``accept`` allows.
 
-    Parameters
-    ----------
-    words : str
-        What is expected, for the error.
-    accept : callable
-        Whether a number will do.
-
-    Returns
-    -------
-    callable
+    ``words`` describe the expected number in the error.
 
     Examples
     --------
@@ -117,16 +86,7 @@ def _parsed(value: object, kind: Callable[[Any], _T], words: str) -> _T:
 
 
 def text(value: object) -> str:
-    """Read a text that is not empty.
-
-    Parameters
-    ----------
-    value : object
-        The text.
-
-    Returns
-    -------
-    str
+    """Read a string that is not empty.
 
     Examples
     --------
@@ -139,16 +99,7 @@ def text(value: object) -> str:
 
 
 def path(value: object) -> Path:
-    """Read a path and make it absolute, as nodes run in folders of their own.
-
-    Parameters
-    ----------
-    value : object
-        A text or a path, relative to the current folder.
-
-    Returns
-    -------
-    Path
+    """Read a path and make it absolute, because nodes run in folders of their own.
 
     Examples
     --------
@@ -161,16 +112,7 @@ def path(value: object) -> Path:
 
 
 def choice(*choices: str) -> Callable[[object], str]:
-    """Make a reader of a few words.
-
-    Parameters
-    ----------
-    *choices : str
-        The words, at least two.
-
-    Returns
-    -------
-    callable
+    """Make a reader that accepts only the given words, at least two.
 
     Examples
     --------
@@ -187,18 +129,10 @@ def choice(*choices: str) -> Callable[[object], str]:
 
 
 def labels(prefix: str) -> Callable[[object], tuple[str, ...]]:
-    """Make a reader of BIDS labels.
+    """Make a reader of BIDS labels; ``prefix`` is ``sub-`` or ``ses-`` and optional.
 
-    Parameters
-    ----------
-    prefix : str
-        ``sub-`` or ``ses-``, which may be left out.
-
-    Returns
-    -------
-    callable
-        It takes a text or a list of texts, each a label or a file whose lines begin with one (a
-        ``participants.tsv`` will do), and returns the labels without prefix, each once.
+    The reader takes a text or a list of texts. Each is a label or a file whose lines begin with
+    one, such as ``participants.tsv``. It returns the labels without prefix, each once.
 
     Examples
     --------
@@ -231,17 +165,9 @@ def _is_label(label: str) -> bool:
 
 
 def memory(value: object) -> float:
-    """Read an amount of memory as fMRIPrep writes it: megabytes, unless G or M stands behind it.
+    """Read an amount of memory as fMRIPrep writes it; return it in GB.
 
-    Parameters
-    ----------
-    value : object
-        A number as text or number.
-
-    Returns
-    -------
-    float
-        GB.
+    The number is in megabytes, unless it ends with G or M.
 
     Examples
     --------
@@ -258,20 +184,8 @@ def memory(value: object) -> float:
 def named_paths(value: object) -> dict[str, Path]:
     """Read paths with or without ``NAME=`` (command line), or a table of paths (TOML).
 
-    Parameters
-    ----------
-    value : object
-        The texts or the table.
-
-    Returns
-    -------
-    dict
-        A path without a name is named after its folder.
-
-    Raises
-    ------
-    ValueError
-        If the texts are of another form, or a name is there twice.
+    A path without a name is named after its folder, with a number if that name is taken. Raises
+    ValueError if a name occurs twice or the texts have another form.
 
     Examples
     --------
@@ -304,16 +218,7 @@ def _name_of(folder: Path, taken: Container[str]) -> str:
 
 
 def items(value: object) -> list[str]:
-    """Read a text or a list of texts.
-
-    Parameters
-    ----------
-    value : object
-        The text or the list.
-
-    Returns
-    -------
-    list of str
+    """Read a text or a list of texts; return a list.
 
     Examples
     --------
@@ -327,16 +232,7 @@ def items(value: object) -> list[str]:
 
 
 def alternatives(choices: Iterable[str]) -> str:
-    """Join words for a sentence.
-
-    Parameters
-    ----------
-    choices : iterable of str
-        At least two words.
-
-    Returns
-    -------
-    str
+    """Join at least two words with commas and ``or``.
 
     Examples
     --------
@@ -348,19 +244,7 @@ def alternatives(choices: Iterable[str]) -> str:
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
-    """Suggest what a mistyped word may have meant.
-
-    Parameters
-    ----------
-    word : str
-        What was written.
-    candidates : iterable of str
-        What could have been meant.
-
-    Returns
-    -------
-    str
-        ``"; did you mean X?"``, or nothing where no candidate is near.
+    """Return ``; did you mean X?`` for a mistyped word; empty if no candidate is near.
 
     Examples
     --------

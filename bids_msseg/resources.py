@@ -3,9 +3,6 @@
 ``os.cpu_count`` and the machine's RAM say what the computer has, not what a scheduler or container
 engine grants; a job that believes them is slowed down or killed. Both control-group versions are
 read, and every ancestor of the process's own group, because a limit set on any of them binds.
-
-Public names: :class:`Resources`, :func:`available_cpus`, :func:`available_memory_gb`,
-:func:`resolve_resources`.
 """
 
 from __future__ import annotations
@@ -26,18 +23,10 @@ ALWAYS_GRANTED = 64
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The budget of one run.
+    """CPU and memory budget of one run.
 
-    Parameters
-    ----------
-    nprocs : int
-        CPUs that all nodes together may keep busy.
-    omp_nthreads : int
-        Threads that one node may use.
-    mem_gb : float
-        Memory of all nodes together, GiB.
-    notes : tuple of str
-        What was asked for and is not granted as it was, or cannot be meant.
+    ``nprocs`` and ``mem_gb`` (GiB) are for all nodes together, ``omp_nthreads`` for one node.
+    ``notes`` name requests that were reduced or look like mistakes.
     """
 
     nprocs: int
@@ -53,24 +42,11 @@ def resolve_resources(
     mem_gb: float | None = None,
     root: Path = Path("/"),
 ) -> Resources:
-    """Fill in what the user did not ask for from what the process may use.
+    """Set the CPU and memory (GiB) budget from the request and the system's limits.
 
-    Parameters
-    ----------
-    nprocs, omp_nthreads : int, optional
-        As asked for; by default all CPUs, and at most eight threads a node, where registration
-        and convolution stop gaining. A node never gets more threads than the run has CPUs. As
-        each CPU of a run is a process, more than 64 are granted only up to four times those
-        that there are.
-    mem_gb : float, optional
-        As asked for, GiB, unless that is more than the limit; else nine tenths of the limit, the
-        rest being left to the interpreter itself and the page cache.
-    root : Path, optional
-        Root of the file system that holds ``proc`` and ``sys``.
-
-    Returns
-    -------
-    Resources
+    By default, use all CPUs, at most 8 threads per node and 90 % of the memory limit, which also
+    replaces a request above the limit. Cap ``nprocs`` at 64 or four times the CPUs, whichever is
+    more, and threads at ``nprocs``. ``root`` holds ``proc`` and ``sys``.
 
     Examples
     --------
@@ -107,18 +83,10 @@ def _memory_notes(asked: float | None, granted: float, limit: float) -> list[str
 
 
 def available_cpus(*, root: Path = Path("/")) -> int:
-    """Count the CPUs that this process may keep busy.
+    """Count the CPUs that this process may keep busy, at least 1.
 
-    Parameters
-    ----------
-    root : Path, optional
-        Root of the file system that holds ``proc`` and ``sys``.
-
-    Returns
-    -------
-    int
-        The smaller of the affinity mask and the control groups' CPU quota rounded down, at
-        least 1.
+    The count is the smaller of the affinity mask and the control groups' CPU quota, rounded down.
+    ``root`` is the root of the file system that holds ``proc`` and ``sys``.
 
     Examples
     --------
@@ -131,18 +99,10 @@ def available_cpus(*, root: Path = Path("/")) -> int:
 
 
 def available_memory_gb(*, root: Path = Path("/")) -> float:
-    """Tell how much memory this process may hold.
+    """Return the memory limit of this process in GiB.
 
-    Parameters
-    ----------
-    root : Path, optional
-        Root of the file system that holds ``proc`` and ``sys``.
-
-    Returns
-    -------
-    float
-        The smaller of the machine's RAM and the control groups' limits, GiB. It is a limit, not
-        what happens to be free, so it is the same in every run on a machine.
+    It is the smaller of the machine's RAM and the control groups' limits, not the free memory, so
+    it is the same in every run on a machine. ``root`` holds ``proc`` and ``sys``.
 
     Examples
     --------

@@ -21,6 +21,8 @@ from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.spaces import NATIVE_SPACES
 
+__all__ = ["SegmentationResult"]
+
 MASK_FILE, PROBABILITY_FILE = "lesions.nii.gz", "probability.nii.gz"
 TABLE_FILE, SUMMARY_FILE = "lesions.tsv", "summary.json"
 ANATOMY_FILE, ANATOMY_TABLE_FILE = "anatomy.nii.gz", "anatomy.tsv"

@@ -1,7 +1,4 @@
-"""Grids that results are written on, and atlases: what the user names, and in which space it lies.
-
-Public names: :class:`OutputSpace`, :class:`AtlasChoice`, :func:`fill_in`, :func:`atlas_name`.
-"""
+"""Output spaces and atlases as the user names them, and the space of each."""
 
 from __future__ import annotations
 
@@ -38,18 +35,9 @@ _TEMPLATEFLOW: Final = re.compile(
 class OutputSpace:
     """A grid on which results are written.
 
-    Parameters
-    ----------
-    name : str
-        ``FLAIR``, ``T1w`` (the visit's own grids), the identifier of a TemplateFlow template, or
-        the label of a file.
-    resolution : int, optional
-        Index of the template's grid, as in ``res-1``.
-    file : str
-        Image whose grid it is, where it may hold ``{subject}`` and ``{session}``; empty for the
-        others.
-    world : str
-        ``FLAIR`` or ``T1w``, with which the file is aligned.
+    ``name`` is ``FLAIR``, ``T1w``, a TemplateFlow identifier or the label of a file;
+    ``resolution`` is the template's index, as in ``res-1``. ``file`` may hold ``{subject}`` and
+    ``{session}``; ``world`` is the contrast (``FLAIR`` or ``T1w``) with which it is aligned.
     """
 
     name: str
@@ -61,19 +49,8 @@ class OutputSpace:
     def parse(cls, text: str) -> OutputSpace:
         """Read ``NAME``, ``NAME:res-N`` or ``[LABEL=]FILE[:FLAIR|T1w]``.
 
-        Parameters
-        ----------
-        text : str
-            A space as the user writes it; the native ones in any case, the T1w also as ``anat``.
-
-        Returns
-        -------
-        OutputSpace
-
-        Raises
-        ------
-        ValueError
-            If the text is not of that form; it says what is expected.
+        Native names may be in any case, and ``anat`` is the T1w. Raises ValueError, which says
+        what is expected, for any other form.
 
         Examples
         --------
@@ -133,22 +110,11 @@ class OutputSpace:
 
 @dataclass(frozen=True, slots=True)
 class AtlasChoice:
-    """A label image whose regions share out the lesion load.
+    """A label image by whose regions the lesion load is divided.
 
-    Parameters
-    ----------
-    name : str
-        What tables call it: letters and digits.
-    kind : {'embedded', 'templateflow', 'file', 'freesurfer'}
-    source : str
-        Path, where it may hold ``{subject}`` and ``{session}``; for TemplateFlow its ``atlas-``,
-        for FreeSurfer the name of a segmentation.
-    space : str
-        ``FLAIR``, ``T1w`` or a template, with which it is aligned.
-    desc : str, optional
-        Which of several that TemplateFlow has.
-    resolution : int
-        TemplateFlow's index.
+    ``name`` is for tables: letters and digits. ``source`` is a path, which may hold ``{subject}``
+    and ``{session}``, an ``atlas-`` of TemplateFlow or a segmentation of FreeSurfer. ``space`` is
+    ``FLAIR``, ``T1w`` or a template. ``desc`` and ``resolution`` are TemplateFlow's.
     """
 
     name: str
@@ -160,23 +126,11 @@ class AtlasChoice:
 
     @classmethod
     def parse(cls, text: str) -> AtlasChoice:
-        """Read what the user writes.
+        """Read an atlas as the user writes it.
 
-        Parameters
-        ----------
-        text : str
-            ``sides``; ``aparc+aseg`` and other segmentations of FreeSurfer;
-            ``[NAME=]FILE[:SPACE]``, where the space may stand in the name of the file; or
-            ``ATLAS[:TEMPLATE][:desc-X][:res-N]`` of TemplateFlow.
-
-        Returns
-        -------
-        AtlasChoice
-
-        Raises
-        ------
-        ValueError
-            If the text is of no such form; it says what is expected.
+        Forms: ``sides``; FreeSurfer segmentations such as ``aparc+aseg``; ``[NAME=]FILE[:SPACE]``,
+        where the file name may hold the space; ``ATLAS[:TEMPLATE][:desc-X][:res-N]``. Raises
+        ValueError for any other form.
 
         Examples
         --------
@@ -231,7 +185,9 @@ def _atlas_space(named: str | None, file: str) -> str:
 
 
 def atlas_name(path: Path) -> str:
-    """Name an atlas by its ``atlas-``, ``seg-`` or ``desc-``, or else by its file without labels.
+    """Name an atlas by its ``atlas-``, ``seg-`` or ``desc-``, else by its file name.
+
+    The name keeps only letters and digits; a file name loses ``sub-`` and ``ses-``.
 
     Examples
     --------
@@ -250,19 +206,9 @@ def _label(text: str) -> str:
 
 
 def fill_in(pattern: str, participant: str, session: str | None) -> Path | None:
-    """Put the labels of a visit into a path.
+    """Replace ``{subject}`` and ``{session}`` in a path by the labels of a visit.
 
-    Parameters
-    ----------
-    pattern : str
-        A path that may hold ``{subject}`` and ``{session}``.
-    participant : str
-    session : str or None
-
-    Returns
-    -------
-    Path or None
-        None where it asks for a session that the visit does not have.
+    Return None if the path needs a session that the visit does not have.
 
     Examples
     --------

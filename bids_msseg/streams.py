@@ -2,8 +2,6 @@
 
 A run goes on for hours after a terminal was closed or ``| head`` has seen enough: what it would
 have written there is lost, and nothing else is.
-
-Public names: :func:`steady_streams`, :func:`steady`, :func:`settle`.
 """
 
 from __future__ import annotations
@@ -68,19 +66,10 @@ def _is_for_good(error: OSError, stream: TextIO) -> bool:
 
 
 def steady(stream: TextIO | None, *, is_log: bool) -> TextIO:
-    """Make a stream to which one can write whatever becomes of its reader.
+    """Wrap a stream so that writing does not fail after its reader has left.
 
-    Parameters
-    ----------
-    stream : TextIO or None
-        The stream; None is what Python has for one that was closed from the start.
-    is_log : bool
-        Whether a full disk is no reason to fail either.
-
-    Returns
-    -------
-    TextIO
-        It has all that the stream has.
+    None, which Python has for a stream closed from the start, becomes the null device. With
+    ``is_log``, a full disk causes no error either.
     """
     if isinstance(stream, _Steady):
         return stream

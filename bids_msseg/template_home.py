@@ -2,8 +2,6 @@
 
 Containers carry templates in a folder that nobody may write to, but TemplateFlow writes to its
 home as soon as it is imported. What the container carries is therefore copied to the work folder.
-
-Public names: :func:`prepare_template_home`.
 """
 
 from __future__ import annotations
@@ -22,20 +20,11 @@ FOLDER: Final = "templateflow"
 
 
 def prepare_template_home(work_dir: Path, environment: Mapping[str, str]) -> Path | None:
-    """Choose TemplateFlow's home, and put there what the container carries.
+    """Choose TemplateFlow's home, and copy the container's templates there.
 
-    Parameters
-    ----------
-    work_dir : Path
-        Folder for intermediate files; it is there.
-    environment : mapping of str to str
-        ``TEMPLATEFLOW_HOME`` is the user's own choice; ``BIDS_MSSEG_TEMPLATES`` names a folder
-        laid out like a TemplateFlow home that is only read.
-
-    Returns
-    -------
-    Path or None
-        ``work_dir/templateflow``; None where the user's own home of templates is used.
+    ``BIDS_MSSEG_TEMPLATES`` in ``environment`` names the container's read-only folder. Return
+    ``work_dir/templateflow``, or None if the user's own home is used: ``TEMPLATEFLOW_HOME`` or,
+    without container templates, an existing cache.
 
     Examples
     --------

@@ -19,7 +19,7 @@ import pytest
 from scipy import ndimage
 
 import bids_msseg
-from bids_msseg.api import SegmentationResult, segment
+from bids_msseg.api import segment
 from bids_msseg.cli.segment_file import main
 from bids_msseg.demo.dataset import DemoOptions, write_demo
 from bids_msseg.errors import (
@@ -38,6 +38,7 @@ from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import measure_volumes
 from bids_msseg.models.weights import DEFAULT_MODEL
 from bids_msseg.pipeline.segment import segment_stack
+from bids_msseg.result import SegmentationResult
 from bids_msseg.training.data.cohort import prepare_raw_visit
 
 WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}.safetensors"

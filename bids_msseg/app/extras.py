@@ -17,19 +17,9 @@ if TYPE_CHECKING:
 
 
 def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...]]:
-    """Find the files of a visit that the options name.
+    """Return the optional outputs of a visit with the paths of its files, and notes.
 
-    Parameters
-    ----------
-    config : RunConfig
-    visit : Visit
-
-    Returns
-    -------
-    extras : Extras
-        Without what the visit lacks an image for.
-    notes : tuple of str
-        What is left out, and what a reader should know of the rest.
+    Leaves out what the visit has no image for; the notes say so.
     """
     from bids_msseg.bids.derivatives import Extras
 

@@ -69,22 +69,11 @@ STEPS_PER_VISIT = 20
 
 
 def run(config: RunConfig) -> ExitCode:
-    """Do what a configuration asks for.
+    """Run the analysis levels of a configuration.
 
-    Parameters
-    ----------
-    config : RunConfig
-
-    Returns
-    -------
-    ExitCode
-        ``SUCCESS`` when every visit is done or already was; else the code that all failed visits
-        share, or ``FAILURE``.
-
-    Raises
-    ------
-    MssegError
-        If nothing can be done at all: wrong folders, no dataset, nothing selected, no model.
+    Returns ``SUCCESS`` if all visits are finished, otherwise the code that all failed visits
+    share, or ``FAILURE``. Raises MssegError if nothing can be done: wrong folders, no dataset,
+    nothing selected, no model.
     """
     for note in config.notes:
         LOGGER.info("%s", note)

@@ -220,14 +220,10 @@ def read_model_header(config: RunConfig) -> ModelHeader:
 
 
 def find_segmenter(config: RunConfig) -> Segmenter | None:
-    """Make the segmenter that was asked for in place of the cascade; None for the cascade.
+    """Create the segmenter that replaces the cascade; return None for the cascade.
 
-    Raises
-    ------
-    UsageError
-        If options of the one are given for the other, or cannot be used.
-    NoInputError, DataError
-        If the model of the segmenter is not there or cannot be read.
+    Raises UsageError if options conflict or are invalid, NoInputError or DataError if the model of
+    the segmenter is missing or cannot be read.
     """
     chosen = config.processing
     if chosen.segmenter == CASCADE:

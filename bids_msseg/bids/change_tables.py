@@ -20,18 +20,7 @@ LEVELS: Final[Mapping[str, str]] = {
 
 
 def change_rows(pair: VisitPair, result: PairResult) -> list[dict[str, Any]]:
-    """Write the rows of a pair for the table.
-
-    Parameters
-    ----------
-    pair : VisitPair
-    result : PairResult
-
-    Returns
-    -------
-    list of dict
-        Keys as in :func:`change_dictionary`.
-    """
+    """Return the table rows of a pair, with the keys of :func:`change_dictionary`."""
     return [
         {
             "session_before": f"ses-{pair.earlier.session}",
@@ -50,13 +39,7 @@ def change_rows(pair: VisitPair, result: PairResult) -> list[dict[str, Any]]:
 
 
 def change_dictionary() -> dict[str, dict[str, Any]]:
-    """Describe the columns of the table of changes.
-
-    Returns
-    -------
-    mapping of str to mapping
-        ``Description``, with ``Units`` and ``Levels`` where there are any.
-    """
+    """Return descriptions, units and levels of the columns of the table of changes."""
     return {name: dict(entry) for name, entry in _COLUMNS.items()}
 
 

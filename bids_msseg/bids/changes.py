@@ -34,12 +34,7 @@ smallest difference that can be told from it belongs here."""
 
 @dataclass(frozen=True, slots=True)
 class VisitPair:
-    """Two finished visits of one participant.
-
-    Attributes
-    ----------
-    earlier, later : VisitRecord
-    """
+    """Two finished visits of one participant."""
 
     earlier: VisitRecord
     later: VisitRecord
@@ -57,16 +52,11 @@ class VisitPair:
 
 @dataclass(frozen=True, slots=True)
 class PairFiles:
-    """Where the results of a pair lie.
+    """Paths of the results of a pair.
 
-    Attributes
-    ----------
-    codes, labels, codes_sidecar : Path
-        Image of changes on the later FLAIR, the names of its values, its sidecar.
-    transform, transform_sidecar : Path
-        Earlier to later FLAIR.
-    figures : tuple of Path
-        In the order of :data:`FIGURES`.
+    ``codes`` is the image of changes on the later FLAIR, ``labels`` the table that names its
+    values. ``transform`` maps the earlier to the later FLAIR. ``figures`` are in the order of
+    :data:`FIGURES`.
     """
 
     codes: Path
@@ -85,23 +75,11 @@ class PairFiles:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """What was found between two visits.
+    """Changes between two visits, or why they could not be compared.
 
-    Attributes
-    ----------
-    rows : tuple of ChangeRow
-    centres_mm : tuple of 3 floats each
-        Centre of each row in the world of the later FLAIR, RAS+.
-    regions : tuple of str
-        Main region of the largest lesion of each row.
-    disagreement_mm : float
-        Of the two directions of the registration.
-    border_sd_mm : float
-    matched : int
-    notes : tuple of str
-    doubt, hint : str
-        Why the visits could not be compared, in which case there are no rows, and what to do;
-        empty where they were.
+    ``centres_mm`` are (x, y, z) in the RAS+ world of the later FLAIR; ``disagreement_mm`` is that
+    of both directions of the registration. ``matched`` counts lesions seen at both visits. If
+    ``doubt`` is not empty, the visits could not be compared and there are no rows.
     """
 
     rows: tuple[ChangeRow, ...]
@@ -130,15 +108,8 @@ class PairResult:
 def pairs_of(records: Iterable[VisitRecord]) -> tuple[VisitPair, ...]:
     """Pair every finished visit with the finished one before it.
 
-    Parameters
-    ----------
-    records : iterable of VisitRecord
-        Of one participant, in the order of the visits; those that failed or were skipped are
-        passed over.
-
-    Returns
-    -------
-    tuple of VisitPair
+    Expects the records of one participant in visit order. Ignores visits that failed, were skipped
+    or have no session.
 
     Examples
     --------
@@ -152,7 +123,7 @@ def pairs_of(records: Iterable[VisitRecord]) -> tuple[VisitPair, ...]:
 
 
 def recorded_visit(record: VisitRecord) -> Visit:
-    """Rebuild from a record what the path functions need; the visit has no images.
+    """Rebuild a visit for the path functions from a record; it has no images.
 
     Examples
     --------
@@ -165,18 +136,7 @@ def recorded_visit(record: VisitRecord) -> Visit:
 
 
 def pair_files(out_dir: Path, earlier: str, later: VisitRecord) -> PairFiles:
-    """Name the files of a pair.
-
-    Parameters
-    ----------
-    out_dir : Path
-    earlier : str
-        Session of the earlier visit.
-    later : VisitRecord
-
-    Returns
-    -------
-    PairFiles
+    """Return the paths of a pair; ``earlier`` is the session of the earlier visit.
 
     Examples
     --------
@@ -216,20 +176,10 @@ def pair_files(out_dir: Path, earlier: str, later: VisitRecord) -> PairFiles:
 
 
 def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[str, Scalar]:
-    """Sum a pair up for the record of its later visit.
+    """Summarise a pair for the record of its later visit.
 
-    Parameters
-    ----------
-    pair : VisitPair
-    result : PairResult
-    fingerprint : str
-        Of the comparison.
-
-    Returns
-    -------
-    mapping of str to scalar
-        ``compared_with``, the counts ``n_<change>``, volumes in mL, what noise was found, and
-        :data:`BRAIN_CHANGES`.
+    Contains ``compared_with``, the counts ``n_<change>``, volumes in mL, noise in mm and
+    :data:`BRAIN_CHANGES`.
     """
     counts = count_changes(result.rows)
     gained, lost = (
@@ -263,20 +213,10 @@ def _brain_change(pair: VisitPair, measure: str) -> float | None:
 def failed_summary(
     pair: VisitPair, reason: str, hint: str, fingerprint: str = ""
 ) -> dict[str, Scalar]:
-    """Say for the record of the later visit why it could not be compared.
+    """Return why a pair could not be compared, for the record of its later visit.
 
-    Parameters
-    ----------
-    pair : VisitPair
-    reason, hint : str
-    fingerprint : str, default ""
-        Of the comparison, where another attempt would end in the same way: a later run makes one
-        only if the fingerprint has changed.
-
-    Returns
-    -------
-    mapping of str to scalar
-        ``compared_with``, ``failed``, ``hint``, and ``fingerprint`` where there is one.
+    With a ``fingerprint``, a later run tries again only if the fingerprint has changed; without
+    one, it always tries again.
     """
     attempted = {"fingerprint": fingerprint} if fingerprint else {}
     return {"compared_with": pair.earlier.session, **attempted, "failed": reason, "hint": hint}

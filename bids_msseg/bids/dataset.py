@@ -57,32 +57,11 @@ def write_dataset_files(
     environment: Mapping[str, str] | None = None,
     segmenter: ModelUse | None = None,
 ) -> None:
-    """Write what makes a folder of outputs a BIDS derivative dataset.
+    """Write the files that make an output folder a BIDS derivative dataset.
 
-    Many jobs may call this at once: each file is replaced in one step, and only where its content
-    differs.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    bids_dir : Path
-        The dataset they come from.
-    options : mapping, optional
-        Options that shape the result, for the README.
-    derivatives : mapping of str to Path, optional
-        Further datasets that sidecars name in BIDS URIs.
-    lesion_masks : sequence of str
-        Names of those whose lesion masks replace the networks.
-    environment : mapping of str to str, optional
-        Where the container's name is looked up; ``os.environ`` if not given.
-    segmenter : ModelUse, optional
-        What segments in place of the cascade.
-
-    Raises
-    ------
-    CannotCreateError
-        Where a file cannot be written.
+    Jobs may call it concurrently: each file is replaced atomically, and only if its content
+    differs. ``environment`` (default ``os.environ``) names the container. Raises CannotCreateError
+    if a file cannot be written.
     """
     environment = os.environ if environment is None else environment
     raw = _read_json(bids_dir / "dataset_description.json")
@@ -116,22 +95,11 @@ def dataset_description(
     lesion_masks: Sequence[str] = (),
     segmenter: ModelUse | None = None,
 ) -> dict[str, Any]:
-    """Return the content of the outputs' ``dataset_description.json``.
+    """Return the content of the ``dataset_description.json`` of the outputs.
 
-    Parameters
-    ----------
-    out_dir, bids_dir : Path
-        Outputs and source.
-    raw : mapping
-        The source's own description; licence, authors and DOI are carried over.
-    derivatives : mapping of str to Path
-        Further datasets named in BIDS URIs.
-    environment : mapping of str to str
-        ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` name the container.
-    lesion_masks : sequence of str
-        As for :func:`write_dataset_files`.
-    segmenter : ModelUse, optional
-        What segments in place of the cascade.
+    Copies licence, authors and DOI from ``raw``, the description of the source dataset.
+    ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` in ``environment`` names the
+    container.
     """
     links = {"raw": _link(out_dir, bids_dir, raw)}
     for name, folder in derivatives.items():
@@ -311,31 +279,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 def check_directories(
     bids_dir: Path, out_dir: Path, work_dir: Path, *, create: bool = True
 ) -> tuple[str, ...]:
-    """Refuse places where outputs or scratch files would do harm; make the others.
+    """Check that the folders do not conflict, create them, and return warnings.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        The source dataset; never written to.
-    out_dir : Path
-        Top folder of the outputs: outside ``bids_dir``, or in a folder of its own below
-        ``bids_dir/derivatives``.
-    work_dir : Path
-        Scratch folder: outside ``bids_dir`` unless below ``out_dir``.
-    create : bool, default True
-        Make both folders and try to write into them.
-
-    Returns
-    -------
-    tuple of str
-        Warnings, one sentence each.
-
-    Raises
-    ------
-    UsageError
-        Where the three do not go together.
-    CannotCreateError
-        Where a folder cannot be made or written.
+    ``out_dir`` must be outside ``bids_dir`` or in a folder below its ``derivatives``, ``work_dir``
+    outside ``bids_dir`` or below ``out_dir``. Raises UsageError if the folders conflict,
+    CannotCreateError if one cannot be made or written.
     """
     bids, out, work = (path.resolve() for path in (bids_dir, out_dir, work_dir))
     _check_out(bids, out)

@@ -3,11 +3,6 @@
 The node that writes takes its names from here, and so do the check whether a visit is finished,
 the page about outputs and the tests. The files of a pair of visits are listed in
 :mod:`bids_msseg.bids.changes`.
-
-Public names: :class:`Output`, :data:`OUTPUTS`, :data:`OF_NETWORKS`, :data:`ATLASES`,
-:class:`Extras`, :func:`preprocessed`, :func:`filled`, :func:`mask_in`, :func:`transform`,
-:func:`with_anatomy`, :func:`visit_outputs`, :func:`figure_labels`, :func:`visit_files`,
-:func:`unasked_files`.
 """
 
 from __future__ import annotations
@@ -28,14 +23,10 @@ Spaces = Sequence[tuple[str, int | None]]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output of a visit: a file and what stands beside it under the same name.
+    """One output of a visit: a data file and its companions with the same stem.
 
-    Attributes
-    ----------
-    entities : mapping
-        Keyword arguments of :func:`~bids_msseg.bids.paths.output_path`.
-    extensions : tuple of str
-        That of the content first, then those of what explains it.
+    ``entities`` are keyword arguments of :func:`~bids_msseg.bids.paths.output_path`. The first of
+    ``extensions`` is that of the data file.
     """
 
     entities: Mapping[str, Any]
@@ -51,7 +42,7 @@ class Output:
 
     @property
     def stem(self) -> str:
-        """End of its name, without what says of which visit it is and without extension.
+        """File name without the entities of the visit and without the extension.
 
         Examples
         --------
@@ -89,20 +80,10 @@ ATLASES: Final = Output({"desc": "atlases", "suffix": "stats"}, (".tsv", ".json"
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a visit writes where a run was asked for it.
+    """Optional outputs that a run was asked to write for a visit.
 
-    Attributes
-    ----------
-    atlases : tuple of AtlasChoice
-        Files are those of the visit.
-    filled : bool
-        Images with filled lesions.
-    roi : bool
-        The mask on the T1w as fMRIPrep takes it.
-    grids : tuple of OutputSpace
-        Grids of files; those of the visit.
-    anatomy : bool
-        Whether what segments can find the anatomy, as the cascade does.
+    Paths in ``atlases`` and ``grids`` are those of the visit. ``roi`` is the mask on the T1w with
+    the name that fMRIPrep expects. ``anatomy`` tells whether the segmenter can find the anatomy.
     """
 
     atlases: tuple[AtlasChoice, ...] = ()
@@ -128,12 +109,8 @@ def filled(contrast: str) -> Output:
 def mask_in(space: str, resolution: str | int | None = None) -> Output:
     """Return the lesion mask on another grid.
 
-    Parameters
-    ----------
-    space : str
-        ``T1w``, the name of a template or that of another grid.
-    resolution : str or int, optional
-        Index of the template's grid; None for other grids.
+    ``space`` is ``T1w``, a template or the name of another grid; ``resolution`` is the index of
+    the grid of a template.
     """
     grid: dict[str, Any] = {} if resolution is None else {"res": resolution}
     return Output({"space": space, **grid, "label": "L", "suffix": "mask"})
@@ -153,18 +130,7 @@ def with_anatomy(visit: Visit, extras: Extras) -> bool:
 def visit_outputs(
     visit: Visit, spaces: Spaces = (), extras: Extras = NOTHING_ELSE
 ) -> tuple[Output, ...]:
-    """List what a visit writes below its ``anat``.
-
-    Parameters
-    ----------
-    visit : Visit
-    spaces : sequence of (name, resolution)
-        Spaces in which masks are asked for.
-    extras : Extras, optional
-
-    Returns
-    -------
-    tuple of Output
+    """List the outputs of a visit in its ``anat`` folder, with masks in ``spaces``.
 
     Examples
     --------
@@ -204,20 +170,7 @@ def figure_labels(visit: Visit, extras: Extras = NOTHING_ELSE) -> tuple[str, ...
 def visit_files(
     out_dir: Path, visit: Visit, spaces: Spaces = (), extras: Extras = NOTHING_ELSE
 ) -> tuple[Path, ...]:
-    """Name every file that a finished visit has, its record and its participant's page aside.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-    spaces, extras
-        As for :func:`visit_outputs`.
-
-    Returns
-    -------
-    tuple of Path
-    """
+    """List all files of a finished visit except its record and the report page."""
     labels = figure_labels(visit, extras)
     return (
         *_paths(out_dir, visit, visit_outputs(visit, spaces, extras)),
@@ -227,19 +180,9 @@ def visit_files(
 
 
 def unasked_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ...]:
-    """Name what an earlier run may have left that this one was not asked for.
+    """List files that an earlier run may have left and this run was not asked for.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-    extras : Extras
-
-    Returns
-    -------
-    tuple of Path
-        Beside results of other options it would be taken for theirs.
+    They could be mistaken for results of this run.
     """
     networks = (OUTPUTS[name] for name in (*OF_NETWORKS, "anatomy"))
     possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES), *networks))

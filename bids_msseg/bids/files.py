@@ -23,12 +23,9 @@ MAX_TABLE_BYTES: Final = 256 * 2**20
 
 
 def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
-    """Say whether all targets exist and none is older than any source.
+    """Tell whether all targets exist and none is older than any source.
 
-    Parameters
-    ----------
-    targets, sources : iterable of path
-        Sources exist.
+    Returns False if there are no targets. The sources must exist.
     """
     made = list(targets)
     if not made or not all(path.is_file() for path in made):
@@ -38,24 +35,10 @@ def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
 
 
 def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:
-    """Read a whole file that somebody else may have put there.
+    """Read a whole file of unknown origin, up to a limit.
 
-    A pipe in its place is not waited for, and an endless device does not fill the memory.
-
-    Parameters
-    ----------
-    path : Path
-    most : int, default 16 MiB
-        Bytes it may have.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    OSError
-        Where it cannot be read, is no regular file, or is longer.
+    Does not block on a pipe. Raises OSError if the file cannot be read, is not a regular file or
+    is longer than ``most`` bytes (default 16 MiB).
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -74,58 +57,28 @@ def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, atomically, in the order given.
+    """Write a JSON object atomically, with the keys in the given order.
 
-    Parameters
-    ----------
-    path : Path
-        Final name.
-    content : mapping
-        NumPy numbers and arrays, paths, tuples and sets of text are accepted; NaN and infinities
-        become null, which JSON has no other word for, and lone surrogates ``?``.
+    Accepts NumPy numbers and arrays, paths, tuples and sets of strings. NaN and infinities become
+    null, lone surrogates ``?``.
     """
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n")
 
 
 def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table as BIDS has them: tab-separated, ``n/a`` for what is missing.
-
-    Parameters
-    ----------
-    path : Path
-        Final name.
-    columns : sequence of str
-        Headings, in order.
-    rows : iterable of mapping
-        Column name to value; absent, None, NaN and empty values become ``n/a``.
-    """
+    """Write a BIDS table: tab-separated, ``n/a`` for absent, None, NaN and empty values."""
     lines = ["\t".join(columns)]
     lines += ["\t".join(format_cell(row.get(name)) for name in columns) for row in rows]
     write_atomic(path, "\n".join(lines) + "\n")
 
 
 def load_tsv(path: Path) -> list[dict[str, str]]:
-    """Read a table.
+    """Read a tab-separated UTF-8 table with a header line; all values are strings.
 
-    Parameters
-    ----------
-    path : Path
-        Tab-separated with a line of headings, UTF-8 with or without a mark. Rows may be ragged.
-
-    Returns
-    -------
-    list of dict
-        Column to text.
-
-    Raises
-    ------
-    OSError
-        Where it cannot be read, is no regular file, or is longer than :data:`MAX_TABLE_BYTES`.
-    UnicodeDecodeError
-        Where it is not UTF-8.
-    ValueError
-        Where it is no table.
+    Short rows are filled with ``n/a``, surplus cells dropped. Raises OSError if the file cannot be
+    read, is not a regular file or is longer than :data:`MAX_TABLE_BYTES`, UnicodeDecodeError if it
+    is not UTF-8, ValueError if it is not a table.
     """
     text = read_small(path, most=MAX_TABLE_BYTES).decode("utf-8-sig")
     reader = csv.DictReader(
@@ -142,17 +95,10 @@ def load_tsv(path: Path) -> list[dict[str, str]]:
 
 
 def format_cell(value: Any) -> str:
-    r"""Write one value of a table.
+    r"""Format one table value; None, NaN and empty values become ``n/a``.
 
-    Parameters
-    ----------
-    value : object
-        Floats get four decimals from 1 upwards and six significant digits below, without trailing
-        zeros: enough for mm³, mL and probabilities, and the same on every machine.
-
-    Returns
-    -------
-    str
+    Floats have four decimals if the magnitude is at least 1, otherwise six significant digits,
+    without trailing zeros.
 
     Examples
     --------
@@ -173,7 +119,7 @@ def format_cell(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    r"""Turn a value into what JSON can hold.
+    r"""Convert a value to JSON types; NaN and infinities become None.
 
     Examples
     --------

@@ -37,18 +37,10 @@ _OWN_ARGUMENTS = frozenset({"scope", "return_type", "target", "invalid_filters",
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Filters ready for pybids.
+    """Filters for pybids.
 
-    Attributes
-    ----------
-    by_contrast : mapping of str to mapping
-        Per BIDS suffix (``FLAIR``, ``T1w``, ``T2w``) the keyword arguments of
-        ``BIDSLayout.get``; the FLAIR's subject and session are taken out, because they choose
-        visits rather than images.
-    subject, session : tuple
-        Values that the FLAIR filter allows; empty for all.
-    notes : tuple of str
-        What was ignored.
+    ``by_contrast`` maps BIDS suffixes to keyword arguments of ``BIDSLayout.get``. ``subject`` and
+    ``session`` are taken from the FLAIR filter because they select visits; empty means all.
     """
 
     by_contrast: Mapping[str, Mapping[str, Any]]
@@ -62,23 +54,11 @@ class Filters:
 
 
 def parse_filters(raw: Mapping[str, Any] | None) -> Filters:
-    """Turn the content of a filter file into arguments for pybids.
+    """Convert the content of a BIDS filter file to arguments for pybids.
 
-    Parameters
-    ----------
-    raw : mapping or None
-        Keys ``flair``, ``t1w``, ``t2w`` in any case; others (``bold``, ``fmap``, ...) are
-        ignored with a note. Values are entity names, long or short, to a value, a list of
-        values, null or ``"Query.NONE"`` (entity absent), ``"*"`` or ``"Query.ANY"`` (present).
-
-    Returns
-    -------
-    Filters
-
-    Raises
-    ------
-    UsageError
-        Where the content is not a dictionary of dictionaries.
+    Keys are ``flair``, ``t1w`` and ``t2w`` in any case; others are ignored with a note. The value
+    null or ``Query.NONE`` means that an entity is absent, ``*`` or ``Query.ANY`` that it is
+    present. Raises UsageError if the content is not a dictionary of dictionaries.
 
     Examples
     --------

@@ -26,16 +26,10 @@ _BRAIN_MASK = re.compile(r".*_(?:desc|label)-brain_.*mask\.nii(?:\.gz)?", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class FoundMask:
-    """What the derivatives hold for one visit.
+    """A mask found for one visit, or why none is used.
 
-    Attributes
-    ----------
-    mask : Path or None
-        A brain mask in the grid of the FLAIR, or a lesion mask in any grid.
-    missing : Path or None
-        A mask whose content is not on this machine.
-    note : str
-        Where it came from, or why none is used.
+    A brain mask is on the grid of the FLAIR, a lesion mask on any grid. ``missing`` is a mask
+    whose content is not on this machine.
     """
 
     mask: Path | None = None
@@ -44,13 +38,7 @@ class FoundMask:
 
 
 def check_derivatives(derivatives: Mapping[str, Path]) -> None:
-    """Refuse derivative folders that are not there.
-
-    Raises
-    ------
-    NoInputError
-        Where a folder does not exist.
-    """
+    """Raise NoInputError if a derivative folder does not exist."""
     for name, folder in derivatives.items():
         if not folder.is_dir():
             raise NoInputError(
@@ -65,22 +53,10 @@ def find_brain_mask(
     session: str | None,
     derivatives: Mapping[str, Path],
 ) -> FoundMask:
-    """Look for a brain mask that fits a FLAIR, in the order of the derivatives.
+    """Find a brain mask on the grid of the FLAIR, searching the derivatives in order.
 
-    Parameters
-    ----------
-    flair : Path
-        The FLAIR that will be used.
-    participant, session : str, str or None
-        Labels without prefix.
-    derivatives : mapping of str to Path
-        Name to top folder of a derivative dataset.
-
-    Returns
-    -------
-    FoundMask
-        Files named ``space-FLAIR`` come first; whatever its name, a mask counts only if its
-        grid is the FLAIR's: same shape, and affine equal to a hundredth of a millimetre.
+    Masks named ``space-FLAIR`` come first. A mask is used only if it has the shape of the FLAIR
+    and its affine agrees to 0.01 mm.
     """
     rejected: list[str] = []
     for name, folder in derivatives.items():
@@ -101,22 +77,11 @@ def find_brain_mask(
 def find_lesion_mask(
     flair: Path, participant: str, session: str | None, places: Mapping[str, Path]
 ) -> FoundMask:
-    """Look for the lesion mask of a visit, in the order of the places.
+    """Find the lesion mask of a visit, searching the places in order.
 
-    Parameters
-    ----------
-    flair : Path
-        The FLAIR that will be used.
-    participant, session : str, str or None
-        Labels without prefix.
-    places : mapping of str to Path
-        Name to the top folder of a derivative dataset with masks of ``label-L`` or
-        ``label-lesion`` without ``desc-``, or to a pattern with ``{subject}`` and ``{session}``.
-
-    Returns
-    -------
-    FoundMask
-        The first mask; its grid is not looked at.
+    A place is a derivative dataset with masks of ``label-L`` or ``label-lesion`` without
+    ``desc-``, or a path pattern with ``{subject}`` and ``{session}``. The first mask is used; its
+    grid is not checked.
     """
     for name, place in places.items():
         masks = _masks(place, flair, participant, session, is_lesion_mask)
@@ -131,20 +96,10 @@ def find_lesion_mask(
 def find_exclude_masks(
     flair: Path, participant: str, session: str | None, places: Mapping[str, Path]
 ) -> tuple[FoundMask, ...]:
-    """Look for all masks of what is no lesion in a visit.
+    """Find all exclusion masks of a visit, which mark tissue that is not lesion.
 
-    Parameters
-    ----------
-    flair, participant, session
-        As for :func:`find_lesion_mask`.
-    places : mapping of str to Path
-        Name to the top folder of a derivative dataset, of which every mask but that of the brain
-        counts, or to a pattern.
-
-    Returns
-    -------
-    tuple of FoundMask
-        One for each mask; their grids are not looked at.
+    A place is a derivative dataset, of which every mask except brain masks counts, or a path
+    pattern. The grids are not checked.
     """
     return tuple(
         FoundMask(mask, note=f"exclusion mask taken from {name}: {mask.name}")
@@ -156,7 +111,7 @@ def find_exclude_masks(
 
 
 def is_lesion_mask(name: str) -> bool:
-    """Tell a lesion mask in the space of the FLAIR by its name.
+    """Tell from the name whether a file is a lesion mask in the space of the FLAIR.
 
     Examples
     --------

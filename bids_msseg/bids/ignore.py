@@ -30,11 +30,7 @@ class _Rule:
 
 @dataclass(frozen=True)
 class IgnoreRules:
-    """What a ``.bidsignore`` leaves out.
-
-    Attributes
-    ----------
-    lines : tuple of str
+    """Rules of a ``.bidsignore`` file, in the syntax of ``.gitignore``.
 
     Examples
     --------
@@ -50,14 +46,9 @@ class IgnoreRules:
         return tuple(_parse(self.lines))
 
     def ignores(self, path: str, *, folder: bool = False) -> bool:
-        """Tell whether a path is left out, by itself or with a folder that holds it.
+        """Tell whether a path, or a folder that contains it, is ignored.
 
-        Parameters
-        ----------
-        path : str
-            Relative to the dataset, with slashes.
-        folder : bool, default False
-            Whether it is a folder.
+        ``path`` is relative to the dataset, with forward slashes.
         """
         if not self._rules:
             return False
@@ -76,18 +67,9 @@ class IgnoreRules:
 
 
 def read_ignore_rules(bids_dir: Path) -> tuple[IgnoreRules, tuple[str, ...]]:
-    """Read a dataset's ``.bidsignore``.
+    """Return the rules of the ``.bidsignore`` of a dataset, and notes on read errors.
 
-    Parameters
-    ----------
-    bids_dir : Path
-
-    Returns
-    -------
-    rules : IgnoreRules
-        Without lines where there is no such file.
-    notes : tuple of str
-        Why it could not be read.
+    The rules are empty if there is no such file.
     """
     try:
         text = read_small(bids_dir / FILE).decode("utf-8-sig")

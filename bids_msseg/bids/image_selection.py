@@ -32,18 +32,11 @@ _EMPTY, _NOT_FETCHED = "is empty", "is not fetched"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One image out of several.
+    """The image chosen for one contrast, and why.
 
-    Attributes
-    ----------
-    image : Path or None
-        The image to use; None where there is none, or where the choice cannot be made.
-    missing : Path or None
-        An image whose content is not on this machine and that could have been chosen.
-    notes : tuple of str
-        Why this one, where there was a choice, and what is unusual about it.
-    problem : str
-        Why the image will fail, where none is better; empty where nothing is known.
+    ``image`` is None if there is no image or the choice cannot be made. ``missing`` is an image
+    that could have been chosen but whose content is not on this machine. ``problem`` says why the
+    chosen image will fail; empty if nothing is known.
     """
 
     image: Path | None
@@ -54,19 +47,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is known of an image before any voxel is read.
+    """Properties of an image that are known before any voxel is read.
 
-    Attributes
-    ----------
-    path : Path
-    extent_mm, edges_mm : tuple of 3 floats
-        Field of view and voxel edges; empty where unreadable.
-    problem : str
-        What is wrong with file or header, in words that follow the file's name.
-    enhanced : bool
-        Whether it was taken with a contrast agent.
-    moving : bool
-        Whether it was made while the participant moved on purpose.
+    ``extent_mm`` is the field of view and ``edges_mm`` the voxel size (x, y, z); empty if
+    unreadable. ``enhanced`` means with contrast agent, ``moving`` with deliberate motion.
+    ``problem`` is a phrase that follows the file name.
     """
 
     path: Path
@@ -90,20 +75,10 @@ class Candidate:
 
 
 def misnamed(image: Path, participant: str, session: str | None) -> str:
-    """Say why a file's name is not a whole BIDS name of this participant and session.
+    """Return why a file name is not a complete BIDS name of a visit; empty if it is.
 
-    Such a file may be another person's, or another day's, or what another program made.
-
-    Parameters
-    ----------
-    image : Path
-    participant, session : str, str or None
-        Labels of the folders, without prefix.
-
-    Returns
-    -------
-    str
-        Words that follow the file's name; empty where it is one.
+    Such a file may belong to another participant or session, or come from another program. The
+    text is a phrase that follows the file name.
 
     Examples
     --------
@@ -139,32 +114,11 @@ def choose_image(
     *,
     sidecar: Sidecar = lambda _: {},
 ) -> Choice:
-    """Choose the image to use among those of one contrast at one visit.
+    """Choose one of the images of a contrast at one visit.
 
-    The first criterion in which two differ decides: the field of view holds a whole brain;
-    readable and not empty; not derived by a program (``desc-``, ``space-``); no contrast agent;
-    not made with motion; the shorter longest voxel edge; the smaller voxel; the lower run; for a
-    contrast beside the FLAIR, its ``acq`` and ``rec``; the name. If the best one fails its checks,
-    the next is taken.
-
-    Parameters
-    ----------
-    contrast : str
-        BIDS suffix, for the notes.
-    images : sequence of Path
-        Candidates.
-    flair : mapping of str to str, optional
-        Entities of the FLAIR, when choosing an image to go with it.
-    sidecar : callable, optional
-        Gives the metadata of an image.
-
-    Returns
-    -------
-    Choice
-        Where a candidate that could win is not fetched, no other one is taken silently in its
-        place: ``image`` is None and ``missing`` names it. Could win: no fetched one has a better
-        name, or none that passes its checks covers a whole brain. Where all fail, the best one
-        stays, with its problem.
+    Criteria in order: whole-brain field of view, readable, not derived, no contrast agent, no
+    motion, shorter longest edge, smaller voxel, lower run, ``acq``/``rec`` of the FLAIR, name.
+    Images that fail checks come last. If one that could win is not fetched, ``image`` is None.
     """
     usable = [path for path in images if name_entities(path.name)[0].get("part", "mag") == "mag"]
     if not usable:
@@ -193,20 +147,7 @@ def choose_image(
 def examine(
     path: Path, metadata: Mapping[str, Any] | None = None, *, header: bool = True
 ) -> Candidate:
-    """Look at the name, the sidecar and the header of an image.
-
-    Parameters
-    ----------
-    path : Path
-    metadata : mapping, optional
-        Of its sidecar.
-    header : bool, default True
-        Also open the file.
-
-    Returns
-    -------
-    Candidate
-    """
+    """Examine the name and sidecar of an image and, with ``header``, its header."""
     entities, _ = name_entities(path.name)
     enhanced, moving = is_enhanced(entities, metadata or {}), shows_motion(entities)
     known = Candidate(path, enhanced=enhanced, moving=moving)
@@ -225,7 +166,7 @@ def examine(
 
 
 def is_enhanced(entities: Mapping[str, str], metadata: Mapping[str, Any]) -> bool:
-    """Tell whether name or sidecar say that a contrast agent was given.
+    """Tell whether the name or the sidecar reports a contrast agent.
 
     Examples
     --------
@@ -240,7 +181,7 @@ def is_enhanced(entities: Mapping[str, str], metadata: Mapping[str, Any]) -> boo
 
 
 def shows_motion(entities: Mapping[str, str]) -> bool:
-    """Tell whether a name says that the participant moved on purpose.
+    """Tell whether the name says that the participant moved on purpose.
 
     Examples
     --------

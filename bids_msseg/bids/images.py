@@ -23,19 +23,11 @@ _SWITCHES: Final = ("regex_search",)
 
 @dataclass(frozen=True, slots=True)
 class DatasetImages:
-    """Images by contrast and visit, and why others are not among them.
+    """Images of a dataset by contrast and visit, and why others are left out.
 
-    Attributes
-    ----------
-    chosen : mapping of str to mapping of VisitId to sequence of Path
-        By contrast and visit, after filters and ``.bidsignore``.
-    filtered_out : frozenset of VisitId
-        Visits whose FLAIR images do not pass the filter.
-    ignored : mapping of VisitId to sequence of Path
-        FLAIR images that ``.bidsignore`` leaves out.
-    unmatched : mapping of str to tuple of str
-        By contrast, which entries of the filter match no image, and what values there are.
-    notes : tuple of str
+    ``chosen`` has passed the filters and ``.bidsignore``; ``filtered_out`` and ``ignored`` concern
+    FLAIR images. ``unmatched`` lists, by contrast, filter entries that match no image and the
+    existing values.
     """
 
     chosen: Mapping[str, Mapping[VisitId, Sequence[Path]]]
@@ -48,20 +40,9 @@ class DatasetImages:
     def query(
         cls, index: AnatIndex, filters: Filters, rules: IgnoreRules, visits: Container[VisitId]
     ) -> DatasetImages:
-        """Ask the index.
+        """Query the index for the given visits; apply filters and ``.bidsignore``.
 
-        Parameters
-        ----------
-        index : AnatIndex
-        filters : Filters
-        rules : IgnoreRules
-        visits : container of VisitId
-            Those that will be looked at.
-
-        Raises
-        ------
-        UsageError
-            Where a filter cannot be understood.
+        Raises UsageError if a filter is invalid.
         """
         wanted = filters.by_contrast
         found = {contrast: index.images(contrast, wanted[contrast]) for contrast in CONTRASTS}
@@ -121,20 +102,10 @@ def _split(
 def unmatched_entries(
     index: AnatIndex, contrast: str, wanted: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Say which entries of a filter match no image, and what values there are.
+    """Describe the filter entries that match no image, and the existing values.
 
-    Parameters
-    ----------
-    index : AnatIndex
-    contrast : str
-        BIDS suffix.
-    wanted : mapping
-        Its part of :attr:`bids_msseg.bids.filters.Filters.by_contrast`.
-
-    Returns
-    -------
-    tuple of str
-        One sentence each; none where the dataset has no such image at all.
+    ``wanted`` is one entry of :attr:`bids_msseg.bids.filters.Filters.by_contrast`. The result is
+    empty if the dataset has no such image at all.
     """
     reported = []
     for entity, value in wanted.items():
@@ -175,7 +146,7 @@ def _shown(value: object) -> str:
 
 
 def listing(items: Sequence[str], separator: str = ", ") -> str:
-    """List some names and count the others.
+    """Join the first :data:`MAX_NAMES` names and count the others.
 
     Examples
     --------

@@ -32,16 +32,9 @@ _ANAT_IMAGE = re.compile(rf"sub-({LABEL})/(?:ses-({LABEL})/)?anat/[^/]+\.nii(?:\
 
 @dataclass(frozen=True, slots=True)
 class AnatFolder:
-    """Where the images of one visit are, or would be.
+    """The ``anat`` folder of one visit; it may not exist.
 
-    Attributes
-    ----------
-    participant : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
-    path : Path
-        The ``anat`` folder; it may not exist.
+    ``participant`` and ``session`` are labels without ``sub-`` and ``ses-``.
     """
 
     participant: str
@@ -50,17 +43,9 @@ class AnatFolder:
 
 
 def list_participants(bids_dir: Path) -> list[str]:
-    """Return the labels of the participants' folders, sorted.
+    """Return the sorted labels of the participant folders, without ``sub-``.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        Top folder of the dataset.
-
-    Returns
-    -------
-    list of str
-        Labels without ``sub-``; folders whose label BIDS does not allow are left out.
+    Leaves out folders whose label BIDS does not allow.
     """
     return _labels(bids_dir, "sub")
 
@@ -104,14 +89,10 @@ def _is_folder(path: Path) -> bool:
 
 
 class AnatIndex:
-    """Query interface to the images of one dataset.
+    """Query interface to the anatomical images of one dataset.
 
-    Parameters
-    ----------
-    layout : BIDSLayout
-        Any pybids index that holds the dataset's ``anat`` files; it may hold more.
-    bids_dir : Path
-        The dataset as the caller names it; answers are below this path.
+    ``layout`` is a pybids index that holds at least the ``anat`` files of the dataset. Returned
+    paths start with ``bids_dir`` as given.
     """
 
     def __init__(self, layout: Any, bids_dir: Path) -> None:
@@ -123,17 +104,8 @@ class AnatIndex:
     ) -> dict[tuple[str, str | None], list[Path]]:
         """Return the images of one contrast by (participant, session).
 
-        Parameters
-        ----------
-        suffix : str
-            BIDS suffix, for example ``FLAIR``.
-        filters : mapping
-            Further arguments of ``BIDSLayout.get``; they win over the suffix.
-
-        Raises
-        ------
-        UsageError
-            Where a filter names an entity that pybids does not know.
+        ``filters`` are further arguments of ``BIDSLayout.get`` and override ``suffix``. Raises
+        UsageError if pybids refuses a filter.
         """
         query = {
             "suffix": suffix,
@@ -168,30 +140,11 @@ def open_index(
     folders: Sequence[AnatFolder],
     database_dir: Path | None = None,
 ) -> Iterator[tuple[AnatIndex, tuple[str, ...]]]:
-    """Index a dataset, or open a stored index that is still true.
+    """Index a dataset, or open a stored index that is up to date.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        Top folder of the dataset, absolute.
-    participants : sequence of str or None
-        Labels to index; None for all. A stored index always holds all.
-    folders : sequence of AnatFolder
-        Visits that will be asked about: a stored index older than one of these is not used.
-    database_dir : Path, optional
-        Folder of a stored index. One that another program made is read and never changed; our
-        own lies in ``database_dir/bids_msseg``.
-
-    Yields
-    ------
-    index : AnatIndex
-    notes : tuple of str
-        What a user should know about the stored index.
-
-    Raises
-    ------
-    InvalidDatasetError
-        Where pybids cannot index the folder.
+    A stored index older than one of ``folders`` is not used. One of another program is only read;
+    ours is written to ``database_dir/bids_msseg`` and holds all participants. ``bids_dir`` is
+    absolute. Raises InvalidDatasetError if pybids cannot index it.
     """
     notes: tuple[str, ...] = ()
     try:

@@ -17,12 +17,9 @@ from bids_msseg.bids.visit import name_entities
 
 
 class SidecarReader:
-    """Reads inherited sidecars of images of one dataset.
+    """Reader of image metadata that follows the BIDS inheritance principle.
 
-    Parameters
-    ----------
-    root : Path
-        Top folder of the dataset. Its listing is read once, however many images are asked for.
+    Lists every folder and reads every sidecar of the dataset at ``root`` at most once.
     """
 
     def __init__(self, root: Path) -> None:
@@ -31,19 +28,9 @@ class SidecarReader:
         self._load = lru_cache(maxsize=None)(_load_json)
 
     def read(self, image: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Merge what applies to one image, the more specific sidecar winning.
+        """Merge the sidecars that apply to an image; specific ones override general ones.
 
-        Parameters
-        ----------
-        image : Path
-            An image below the dataset's root.
-
-        Returns
-        -------
-        metadata : dict
-            Empty where no sidecar applies.
-        notes : tuple of str
-            One sentence for each sidecar that could not be read.
+        Returns the metadata, empty if no sidecar applies, and a note for each unreadable sidecar.
         """
         metadata: dict[str, Any] = {}
         notes: list[str] = []

@@ -32,16 +32,11 @@ _DATE_LENGTHS: Final = (8, 12, 14)
 
 @dataclass(frozen=True, slots=True)
 class VisitOrder:
-    """Sessions of a participant, and whether their order is known.
+    """Sessions of a participant and the source of their order.
 
-    Attributes
-    ----------
-    sessions : tuple of str
-        Labels without ``ses-``, the earliest first; in natural order where it is not known.
-    source : str
-        Where the order is known from; empty where it is not known.
-    notes : tuple of str
-        What is missing, unreadable or contradictory.
+    ``sessions`` are labels without ``ses-``, earliest first. If ``source`` is empty, the order is
+    not known and they are in natural order. ``notes`` name what is missing, unreadable or
+    contradictory.
     """
 
     sessions: tuple[str, ...]
@@ -64,7 +59,7 @@ class VisitOrder:
         return logging.INFO if self.known and not self.notes else logging.WARNING
 
     def describe(self, participant: str) -> str:
-        """Say the order and its source in one line.
+        """Describe the order and its source for the log.
 
         Examples
         --------
@@ -87,23 +82,11 @@ def order_sessions(
     *,
     asked: Sequence[str] = (),
 ) -> VisitOrder:
-    """Put the sessions of a participant in order.
+    """Order the sessions of a participant by time.
 
-    Parameters
-    ----------
-    bids_dir : Path or None
-        Dataset with the tables of times; without it only labels are looked at.
-    participant : str
-        Label without ``sub-``.
-    flairs : mapping of str to str
-        Session, without ``ses-``, to the file name of its FLAIR, which may be empty.
-    asked : sequence of str, optional
-        Sessions in the order that the user gives; it overrides everything else.
-
-    Returns
-    -------
-    VisitOrder
-        A source that orders only some of the sessions orders none of them.
+    ``asked``, the order given by the user, overrides ``acq_time`` in the tables of ``bids_dir``,
+    which overrides the labels. A source that orders only some sessions is not used. ``flairs``
+    maps sessions to FLAIR file names, which may be empty.
     """
     sessions = tuple(sorted(flairs, key=lambda one: visit_order(participant, one)))
     if asked:
@@ -125,18 +108,10 @@ def order_sessions(
 
 
 def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Order session labels that are evidently in an order.
+    """Order session labels that clearly show an order; otherwise return an empty tuple.
 
-    Parameters
-    ----------
-    labels : sequence of str
-        Without ``ses-``.
-
-    Returns
-    -------
-    tuple of str
-        Empty unless all are numbers, dates (YYYYMMDD), or numbers behind one prefix or before one
-        unit of time, no number twice.
+    All labels must be numbers, dates (YYYYMMDD), or numbers after one prefix or before one unit of
+    time, without repetition.
 
     Examples
     --------
@@ -176,12 +151,9 @@ def _are_ranks(numbers: Sequence[str]) -> bool:
 
 
 def read_time(text: str) -> datetime | None:
-    """Read a point in time; None where it is none.
+    """Parse a BIDS date and time, or a date alone; return None if it is neither.
 
-    Parameters
-    ----------
-    text : str
-        ``YYYY-MM-DDThh:mm:ss[.000000][Z]`` as BIDS has it, or a date alone; any year.
+    A time with a zone is converted to UTC and returned without the zone.
 
     Examples
     --------

@@ -39,32 +39,11 @@ def output_path(
     to: str | None = None,
     mode: str | None = None,
 ) -> Path:
-    """Name one output of a visit.
+    """Return the path of an output: ``OUT/sub-X[/ses-Y]/anat/<name>``.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Gives the folder and the start of the name: sub, ses, acq, ce, rec, run of the FLAIR.
-    suffix : str
-        ``mask``, ``probseg``, ``dseg``, ``FLAIR``, ``T1w``, ``xfm``, ``stats``, ...
-    extension : str
-        With its dot: ``.nii.gz``, ``.json``, ``.tsv``, ``.txt``.
-    space, res, seg, label, desc : str, optional
-        Entities of derivatives.
-    from_, to, mode : str, optional
-        Entities of transforms.
-
-    Returns
-    -------
-    Path
-        ``OUT/sub-X[/ses-Y]/anat/<name>``; always below ``out_dir``. No folder is made.
-
-    Raises
-    ------
-    UsageError
-        Where a value holds anything but letters, digits and ``+``.
+    The name starts with sub, ses, acq, ce, rec and run of the FLAIR; ``extension`` includes the
+    dot. Makes no folder. Raises UsageError if a value has characters other than letters, digits
+    and ``+``.
 
     Examples
     --------
@@ -94,10 +73,7 @@ def output_path(
 def visit_dir(out_dir: Path, visit: Visit) -> Path:
     """Return the folder of a visit: ``OUT/sub-X[/ses-Y]``.
 
-    Raises
-    ------
-    UsageError
-        Where a label is not a BIDS label.
+    Raises UsageError if a label is not a BIDS label.
     """
     folder = participant_dir(out_dir, visit.participant)
     return folder / f"ses-{_checked('ses', visit.session)}" if visit.session else folder
@@ -106,10 +82,7 @@ def visit_dir(out_dir: Path, visit: Visit) -> Path:
 def participant_dir(out_dir: Path, participant: str) -> Path:
     """Return the folder of a participant: ``OUT/sub-X``.
 
-    Raises
-    ------
-    UsageError
-        Where the label is not a BIDS label.
+    Raises UsageError if the label is not a BIDS label.
     """
     return out_dir / f"sub-{_checked('sub', participant)}"
 
@@ -117,47 +90,19 @@ def participant_dir(out_dir: Path, participant: str) -> Path:
 def figure_path(
     out_dir: Path, visit: Visit, desc: str, *, suffix: str = "FLAIR", extension: str = ".svg"
 ) -> Path:
-    """Name a figure of the visit's report: ``OUT/sub-X/figures/<prefix>_desc-<desc>_FLAIR.svg``.
+    """Return the path ``OUT/sub-X/figures/<prefix>_desc-<desc>_FLAIR.svg`` of a figure.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Gives the start of the name.
-    desc : str
-        What it shows, for example ``lesions``.
-    suffix, extension : str
-        End of the name.
-
-    Raises
-    ------
-    UsageError
-        Where a value holds anything but letters, digits and ``+``.
+    Raises UsageError if a value has characters other than letters, digits and ``+``.
     """
     name = _name(_prefix(visit), {"desc": desc}, suffix, extension)
     return participant_dir(out_dir, visit.participant) / "figures" / name
 
 
 def lesion_roi_path(out_dir: Path, visit: Visit) -> Path | None:
-    """Name the mask on the T1w as fMRIPrep looks for it beside the T1w of the raw dataset.
+    """Return the path of the lesion mask for fMRIPrep; None if there is no T1w.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-
-    Returns
-    -------
-    Path or None
-        ``OUT/lesion_roi/sub-X[/ses-Y]/anat/<name of the T1w>_label-lesion_roi.nii.gz``; None
-        where the visit has no T1w.
-
-    Raises
-    ------
-    UsageError
-        Where a label is not a BIDS label.
+    The mask is ``OUT/lesion_roi/sub-X[/ses-Y]/anat/<name of the T1w>_label-lesion_roi.nii.gz``.
+    Raises UsageError if a label is not a BIDS label.
     """
     if visit.t1w is None:
         return None
@@ -170,27 +115,10 @@ def _roi_dir(out_dir: Path, visit: Visit) -> Path:
 
 
 def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
-    """List the outputs of a visit that were made of images that it no longer uses.
+    """List outputs of a visit that come from images it no longer uses.
 
-    They lie beside its own: those named after another FLAIR, because it was renamed or another
-    one is chosen, and those of a contrast that is ignored, gone or could not be aligned.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        With the contrasts that are used.
-
-    Returns
-    -------
-    tuple of Path
-        Images, tables, sidecars and figures.
-
-    Raises
-    ------
-    UsageError
-        Where a label is not a BIDS label.
+    These are named after another FLAIR, or belong to a contrast that is not among those of
+    ``visit``. Raises UsageError if a label is not a BIDS label.
     """
     figures = participant_dir(out_dir, visit.participant) / "figures"
     folders = (visit_dir(out_dir, visit) / "anat", figures)
@@ -217,23 +145,17 @@ def _is_stale(name: str, visit: Visit) -> bool:
 
 
 def report_path(out_dir: Path, participant: str) -> Path:
-    """Name the report page of a participant: ``OUT/sub-X.html``.
+    """Return the path of the report page of a participant: ``OUT/sub-X.html``.
 
-    Raises
-    ------
-    UsageError
-        Where the label is not a BIDS label.
+    Raises UsageError if the label is not a BIDS label.
     """
     return out_dir / f"sub-{_checked('sub', participant)}.html"
 
 
 def changes_path(out_dir: Path, participant: str, extension: str) -> Path:
-    """Name the table of changes between visits: ``OUT/sub-X/sub-X_desc-changes_stats.tsv``.
+    """Return the path of the changes table: ``OUT/sub-X/sub-X_desc-changes_stats.tsv``.
 
-    Raises
-    ------
-    UsageError
-        Where the label is not a BIDS label or the extension not one.
+    ``extension`` includes the dot. Raises UsageError if the label or the extension is invalid.
 
     Examples
     --------
@@ -256,12 +178,9 @@ def records_dir(out_dir: Path) -> Path:
 
 
 def record_path(out_dir: Path, participant: str, session: str | None) -> Path:
-    """Name the record of a visit: ``OUT/logs/visits/sub-X[_ses-Y].json``.
+    """Return the path of the record of a visit: ``OUT/logs/visits/sub-X[_ses-Y].json``.
 
-    Raises
-    ------
-    UsageError
-        Where a label is not a BIDS label.
+    Raises UsageError if a label is not a BIDS label.
 
     Examples
     --------
@@ -279,12 +198,9 @@ def intermediate_dir(out_dir: Path) -> Path:
 
 
 def intermediate_path(out_dir: Path, participant: str, session: str | None) -> Path:
-    """Name the intermediate results of a visit: ``OUT/logs/intermediate/sub-X[_ses-Y].zip``.
+    """Return the archive path of a visit: ``OUT/logs/intermediate/sub-X[_ses-Y].zip``.
 
-    Raises
-    ------
-    UsageError
-        Where a label is not a BIDS label.
+    It holds the intermediate results. Raises UsageError if a label is not a BIDS label.
 
     Examples
     --------
@@ -296,12 +212,9 @@ def intermediate_path(out_dir: Path, participant: str, session: str | None) -> P
 
 
 def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
-    """Name an output of the group level: ``OUT/group_lesions[_<part>]<extension>``.
+    """Return the path of a group output: ``OUT/group_lesions[_<part>]<extension>``.
 
-    Raises
-    ------
-    UsageError
-        Where the extension is not one.
+    Raises UsageError if the part or the extension is invalid.
 
     Examples
     --------
@@ -314,12 +227,9 @@ def group_path(out_dir: Path, extension: str, part: str = "") -> Path:
 
 
 def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
-    """Name an output of ``msseg-check``: ``OUT/check[_<part>]<extension>``.
+    """Return the path of an output of ``msseg-check``: ``OUT/check[_<part>]<extension>``.
 
-    Raises
-    ------
-    UsageError
-        Where the extension is not one.
+    Raises UsageError if the part or the extension is invalid.
 
     Examples
     --------
@@ -330,12 +240,10 @@ def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
 
 
 def check_record_path(out_dir: Path, participant: str, session: str | None) -> Path:
-    """Name what ``msseg-check`` keeps of a visit: ``OUT/logs/check/sub-X[_ses-Y].json``.
+    """Return the path of a check record: ``OUT/logs/check/sub-X[_ses-Y].json``.
 
-    Raises
-    ------
-    UsageError
-        Where a label is not a BIDS label.
+    The record is what ``msseg-check`` keeps of a visit. Raises UsageError if a label is not a BIDS
+    label.
     """
     return logs_dir(out_dir) / "check" / record_path(out_dir, participant, session).name
 

@@ -41,7 +41,6 @@ from bids_msseg.bids.visit import (
 from bids_msseg.bids.visit_builder import VisitMaker
 from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelectedError, UsageError
 
-__all__ = ["Selection", "Skipped", "Visit", "find_visits"]
 _NO_DATASETS = ("derivatives", "sourcedata", "code", "logs", "docs", "phenotype", "stimuli")
 """Folders beside the participants, which may hold ``sub-*`` folders of something else."""
 
@@ -59,45 +58,11 @@ def find_visits(
     ignore: Iterable[str] = (),
     skip_validation: bool = False,
 ) -> Selection:
-    """Find the visits to process.
+    """Find the visits of a BIDS dataset to process; the result has at least one.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        Top folder of a BIDS dataset.
-    participants, sessions : iterable of str
-        Labels with or without ``sub-``/``ses-``; none means all.
-    filters : mapping, optional
-        Content of a BIDS filter file, see :func:`bids_msseg.bids.filters.parse_filters`.
-    database_dir : Path, optional
-        Folder in which the pybids index is kept between runs.
-    derivatives : mapping of str to Path, optional
-        Derivative datasets in which brain masks are looked for, by name.
-    lesion_masks : mapping of str to Path, optional
-        Where lesion masks are looked for, by name; see
-        :func:`bids_msseg.bids.given_masks.find_lesion_mask`. A visit without one is skipped.
-    exclude_masks : mapping of str to Path, optional
-        Where masks of what is no lesion are looked for; a visit need not have one.
-    ignore : iterable of str
-        Contrasts besides FLAIR that are left out, in any case; their images are never looked at.
-    skip_validation : bool, default False
-        Go on without a readable ``dataset_description.json``.
-
-    Returns
-    -------
-    Selection
-        At least one visit; everything else that was selected is in ``skipped`` with its reason.
-
-    Raises
-    ------
-    InvalidDatasetError
-        Where ``bids_dir`` is not a BIDS dataset.
-    NothingSelectedError
-        Where labels or filters leave no visit.
-    NoInputError
-        Where visits are selected and none has a FLAIR that can be used.
-    UsageError
-        Where a filter cannot be understood.
+    Labels may have a prefix. If ``lesion_masks`` is given, a visit without one is skipped. Raises
+    InvalidDatasetError, NothingSelectedError (labels or filters leave no visit), NoInputError (no
+    usable FLAIR) or UsageError (invalid filter).
     """
     bids_dir = bids_dir.absolute()
     about: tuple[str, ...] = ()

@@ -32,77 +32,11 @@ _ENTITIES = re.compile(rf"(?:_[0-9a-zA-Z]+-{LABEL})*")
 
 @dataclass(frozen=True, slots=True)
 class VisitRecord:
-    """What became of one visit.
+    """Status, measurements and provenance of one visit.
 
-    Attributes
-    ----------
-    participant : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
-    prefix : str
-        Start of the names of the visit's outputs, ``sub-01_ses-1_acq-3D``; empty where nothing
-        was processed.
-    status : {"ok", "failed", "skipped", "running"}
-        How it ended. No file says "running": that another run is at work on the visit is found
-        out when it is asked.
-    reason, hint : str
-        Why it is not "ok" and what to do; empty where it is.
-    crash_files : tuple of str
-        Below OUT, with slashes.
-    contrasts : mapping of str to ContrastUse
-        By BIDS suffix.
-    model : ModelUse or None
-        Weights used.
-    options : mapping of str to scalar
-        Options that shape the result.
-    brain_volume_ml, lesion_load_ml : float or None
-        In mL.
-    lesion_count, candidate_count, rejected_count : int or None
-        Lesions in the result; candidates of the first net; those that the second one removed.
-    regions : mapping of str to (float or None, int or None)
-        Region name to load in mL and number of lesions.
-    flags, notes : tuple of str
-        Warnings that a reader of the group table should see; remarks.
-    timings_s : mapping of str to float
-        Wall time of each step in seconds.
-    fingerprint : str
-        Digest of inputs, options and model: equal means that the outputs are still true.
-    versions : mapping of str to str
-        Software versions.
-    methods : str
-        The methods paragraph.
-    changes : mapping of str to scalar
-        What changed since an earlier visit; see :mod:`bids_msseg.bids.changes`.
-    load_interval_ml : (float, float, float) or None
-        What the experts would probably have drawn, mL: expected, and the ends of the 90 %
-        interval.
-    load_interval_reason : str
-        Why there is no interval; empty where there is one.
-    load_interval_note : str
-        Which of mask and interval to believe; empty where the load lies inside.
-    quality_reasons : tuple of str or None
-        What the check of the images found unusual; None where it was not made.
-    quality_measures : mapping of str to float
-        What it measured.
-    visit_number : int or None
-        Place among the participant's finished visits, the earliest is 1; None where there is no
-        other or the order is not known.
-    order_source : str
-        Where that order is known from, or why it is not known; empty where there is no other.
-    figures : tuple of str
-        ``desc-`` labels of the pictures that were drawn.
-    lesion_mask : str
-        BIDS URI of the given mask that replaced the networks; empty where they were run.
-    exclude_masks : tuple of str
-        BIDS URIs of masks of what is no lesion.
-    excluded_ml : float or None
-        Lesion that they took, mL; None without them.
-    brain_measures : mapping of str to float
-        Volumes of the anatomy in mL and fractions, by the name of their column; see
-        :data:`bids_msseg.models.brain_volumes.MEASURES`.
-    anatomy_implausible : tuple of str or None
-        What of them is implausible; None where they were not measured.
+    No file has the status ``running``. ``regions`` maps a name to (load in mL, number of lesions).
+    ``load_interval_ml`` is (expected, low, high) of a 90 % interval. ``visit_number`` starts at 1.
+    ``quality_reasons`` or ``anatomy_implausible`` is None if not checked.
     """
 
     participant: str
@@ -164,17 +98,10 @@ class VisitRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> VisitRecord:
-        """Read what :meth:`to_dict` wrote, by this version of the package or another one.
+        """Read the result of :meth:`to_dict`, also of another version of the package.
 
-        Parameters
-        ----------
-        content : mapping
-            Unknown fields are passed over; missing ones get their default.
-
-        Raises
-        ------
-        ValueError
-            Where participant or status are missing, or a value is of the wrong kind.
+        Ignores unknown fields and uses defaults for missing ones. Raises ValueError if participant
+        or status is missing, or a value has the wrong type.
         """
         try:
             known = {name: read_field(content, name) for name in READERS if name in content}
@@ -189,20 +116,7 @@ class VisitRecord:
 
 
 def write_record(out_dir: Path, record: VisitRecord) -> Path:
-    """Store a record as ``OUT/logs/visits/<key>.json``, atomically.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    record : VisitRecord
-        Replaces an earlier record of the same visit.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
+    """Write a record atomically to ``OUT/logs/visits/<key>.json`` and return the path."""
     path = record_path(out_dir, record.participant, record.session)
     write_json(path, record.to_dict())
     return path
@@ -215,21 +129,10 @@ def read_record(out_dir: Path, participant: str, session: str | None) -> VisitRe
 
 
 def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRecord, ...]:
-    """Read all records of a dataset, or of one participant.
+    """Read all records of a dataset, or of one participant, in visit order.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    participant : str, optional
-        Label without ``sub-``; no file of others is opened then.
-
-    Returns
-    -------
-    tuple of VisitRecord
-        In natural order of the participants, each with their visits as :func:`in_visit_order`
-        puts them. A file that cannot be read, or is about another visit than its name says,
-        gives a record with status "failed" and the reason.
+    A file that is unreadable, or describes another visit than its name says, yields a record with
+    the status ``failed`` and the reason.
     """
     start = "sub-*" if participant is None else f"sub-{participant}"
     paths = set(records_dir(out_dir).glob(f"{start}.json"))
@@ -240,19 +143,9 @@ def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRe
 def read_records_of(
     out_dir: Path, participants: Iterable[str]
 ) -> dict[str, tuple[VisitRecord, ...]]:
-    """Read the records of several participants; the folder is listed once.
+    """Read the records of several participants, by participant.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    participants : iterable of str
-        Labels without ``sub-``; no file of others is opened.
-
-    Returns
-    -------
-    dict
-        Participant to records, as :func:`read_records` gives them; without those who have none.
+    Lists the folder once and opens no file of others. Leaves out participants without records.
     """
     wanted = {f"sub-{participant}" for participant in participants}
     paths = records_dir(out_dir).glob("sub-*.json")
@@ -268,18 +161,10 @@ def _by_participant(paths: Iterable[Path]) -> dict[str, tuple[VisitRecord, ...]]
 
 
 def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
-    """Put the records of a participant in the order of the visits.
+    """Sort the records of one participant in visit order.
 
-    Parameters
-    ----------
-    records : iterable of VisitRecord
-        Of one participant.
-
-    Returns
-    -------
-    tuple of VisitRecord
-        In natural order of the sessions, unless the visit numbers say otherwise; then visits
-        without a number come last.
+    This is the natural order of the sessions unless the visit numbers contradict it; then visits
+    without a number come last.
 
     Examples
     --------

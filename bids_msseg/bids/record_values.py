@@ -19,18 +19,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class ContrastUse:
-    """One contrast of a visit.
+    """Use of one contrast of a visit.
 
-    Attributes
-    ----------
-    file : str
-        Path below the BIDS dataset, with slashes.
-    spacing_mm : tuple of 3 floats
-        Voxel edge lengths (x, y, z) in mm.
-    used : bool
-        Whether the nets saw it.
-    note : str
-        Anything worth saying, for example why it was not used.
+    ``file`` is the path in the dataset, with forward slashes. ``spacing_mm`` is the voxel size (x,
+    y, z). ``used`` tells whether the networks used it.
     """
 
     file: str
@@ -41,20 +33,10 @@ class ContrastUse:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """Which weights, or which other segmenter, made the result.
+    """Weights or other segmenter that produced the result.
 
-    Attributes
-    ----------
-    name, version : str
-        As in the model card, or as the configuration of the segmenter says.
-    sha256 : str
-        Of the weights file; of another segmenter, of its model and settings.
-    segmenter : str
-        ``cascade``, or one of the others of ``--segmenter``.
-    licence, citation : str
-        Of another segmenter.
-    contrasts : tuple of str
-        Those that another segmenter reads.
+    ``sha256`` is the digest of the weights file or, for another segmenter, of its model and
+    settings. ``licence``, ``citation`` and ``contrasts`` are those of another segmenter.
     """
 
     name: str

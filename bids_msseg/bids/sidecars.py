@@ -20,29 +20,6 @@ from bids_msseg.lesions.atlas import REGION_COLUMNS
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
-__all__ = [
-    "Method",
-    "Origin",
-    "anatomy_sidecar",
-    "atlas_dictionary",
-    "bids_uri",
-    "brain_mask_sidecar",
-    "candidates_sidecar",
-    "dseg_columns",
-    "dseg_rows",
-    "dseg_sidecar",
-    "filled_sidecar",
-    "lesion_mask_sidecar",
-    "link_name",
-    "preproc_sidecar",
-    "probseg_sidecar",
-    "rejected_sidecar",
-    "stats_dictionary",
-    "template_uri",
-    "ventricle_mask_sidecar",
-    "xfm_sidecar",
-]
-
 LESION_CODE: Final = 7
 """Of ``L`` among the common image-derived labels of BIDS."""
 _DSEG_OWN: Final = ("index", "name", "abbreviation", "mapping")
@@ -51,19 +28,10 @@ _DSEG_LEFT_OUT: Final = frozenset({"index", "status", "reason"})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an output comes from and on which grid it lies.
+    """Sources and grid of an output.
 
-    Attributes
-    ----------
-    sources : tuple of str
-        BIDS URIs of the images it was made from.
-    spatial_reference : str or None
-        BIDS URI of the image whose grid it has; None for the grid of a template that no URI
-        names.
-    resolution : str
-        What ``res-`` in its name stands for; empty where the name has none.
-    software : mapping of str to str
-        Versions.
+    ``sources`` and ``spatial_reference``, the image with the same grid, are BIDS URIs; the latter
+    is None for a template without URI. ``resolution`` explains the entity ``res-``.
     """
 
     sources: tuple[str, ...]
@@ -85,22 +53,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How lesions were found.
+    """Model, thresholds and masks that define the lesions.
 
-    Attributes
-    ----------
-    model : ModelUse or None
-        The cascade's weights, or another segmenter; None where neither was run.
-    threshold : float
-        On the final probability.
-    min_lesion_volume : float
-        In mm³; smaller components are removed.
-    candidate_threshold : float or None
-        On the probability of the first network; None for another segmenter.
-    masks : str
-        Name of the dataset of the given mask; empty where networks found the lesions.
-    excluded : str
-        Names of the datasets of the exclusion masks; empty where there are none.
+    ``threshold`` is on the final probability, ``candidate_threshold`` on that of the first
+    network; ``min_lesion_volume`` is in mm³. ``masks`` and ``excluded`` name the datasets of given
+    masks and exclusion masks. ``model`` is None if no segmenter was run.
     """
 
     model: ModelUse | None
@@ -147,25 +104,10 @@ class Method:
 
 
 def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
-    """Name a file as BIDS URIs do.
+    """Return the BIDS URI ``bids:<name>:<path>`` of a file, which need not exist.
 
-    Parameters
-    ----------
-    path : Path
-        A file in one of the datasets; it need not exist.
-    datasets : mapping of str to Path
-        Link name to top folder; the empty name is the dataset of the outputs. The innermost one
-        that holds the file is taken.
-
-    Returns
-    -------
-    str
-        ``bids:<name>:<path>``.
-
-    Raises
-    ------
-    ValueError
-        Where no dataset holds the file.
+    ``datasets`` maps link names to top folders; the empty name is the output dataset. The
+    innermost dataset with the file is used. Raises ValueError if there is none.
 
     Examples
     --------
@@ -185,7 +127,7 @@ def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
 
 
 def link_name(name: str) -> str:
-    """Make a name fit for ``DatasetLinks``: letters, digits, ``-`` and ``_``.
+    """Make a name valid for ``DatasetLinks``: letters, digits, ``-`` and ``_``.
 
     Examples
     --------
@@ -196,7 +138,7 @@ def link_name(name: str) -> str:
 
 
 def template_uri(template: str, resolution: str | int | None = None, suffix: str = "T1w") -> str:
-    """Name an image of TemplateFlow.
+    """Return the BIDS URI of a TemplateFlow image.
 
     Examples
     --------
@@ -210,18 +152,10 @@ def template_uri(template: str, resolution: str | int | None = None, suffix: str
 def preproc_sidecar(
     contrast: str, origin: Origin, *, skull_stripped: bool, steps: Sequence[str]
 ) -> dict[str, Any]:
-    """Describe a preprocessed contrast.
+    """Return the sidecar of a preprocessed contrast.
 
-    Parameters
-    ----------
-    contrast : str
-        BIDS suffix.
-    origin : Origin
-        Source and grid.
-    skull_stripped : bool
-        Whether everything outside the brain is zero.
-    steps : sequence of str
-        What was done, in order, for example ``("bias field removed (N4)", "rigid to FLAIR")``.
+    ``skull_stripped`` means that everything outside the brain is zero. ``steps`` are phrases in
+    the order of processing.
     """
     return {
         "Description": f"{contrast} image as the networks see it: {'; '.join(steps)}",
@@ -233,18 +167,9 @@ def preproc_sidecar(
 def filled_sidecar(
     contrast: str, origin: Origin, method: Method, *, skull_stripped: bool
 ) -> dict[str, Any]:
-    """Describe an image whose lesions are filled.
+    """Return the sidecar of an image with filled lesions.
 
-    Parameters
-    ----------
-    contrast : str
-        BIDS suffix.
-    origin : Origin
-        Source and grid.
-    method : Method
-        How the lesions were found.
-    skull_stripped : bool
-        As the input.
+    ``skull_stripped`` is that of the input.
     """
     text = f"{contrast} as acquired; lesions have the intensities of the white matter around them"
     return {
@@ -256,15 +181,7 @@ def filled_sidecar(
 
 
 def brain_mask_sidecar(origin: Origin, *, method: str) -> dict[str, Any]:
-    """Describe a brain mask.
-
-    Parameters
-    ----------
-    origin : Origin
-        Source and grid.
-    method : str
-        How it was made, for example ``"deepbet 1.0.2"`` or ``"from the input's own zeros"``.
-    """
+    """Return the sidecar of a brain mask; ``method`` is text such as ``deepbet 1.0.2``."""
     return {
         "Type": "Brain",
         "Description": f"Brain mask; {method}",
@@ -367,18 +284,7 @@ def dseg_columns() -> tuple[str, ...]:
 
 
 def dseg_rows(rows: Iterable[LesionRow]) -> list[dict[str, Any]]:
-    """Write kept lesions as rows of the table beside the instances.
-
-    Parameters
-    ----------
-    rows : iterable of LesionRow
-        Rejected ones are passed over.
-
-    Returns
-    -------
-    list of dict
-        Keys as in :func:`dseg_columns`.
-    """
+    """Return the kept lesions as table rows with the keys of :func:`dseg_columns`."""
     kept = [row for row in rows if row.status == "kept"]
     return [
         {
@@ -394,19 +300,9 @@ def dseg_rows(rows: Iterable[LesionRow]) -> list[dict[str, Any]]:
 def xfm_sidecar(
     from_: str, to: str, *, kind: str, sources: Sequence[str], software: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Describe a transform.
+    """Return the sidecar of a transform that brings images from ``from_`` to ``to``.
 
-    Parameters
-    ----------
-    from_, to : str
-        Spaces as in the file's name. Resampling an image of ``from_`` onto the grid of ``to``
-        takes this file as it is.
-    kind : str
-        ``rigid`` or ``affine``.
-    sources : sequence of str
-        BIDS URIs of the two images.
-    software : mapping of str to str
-        Versions.
+    ``kind`` is ``rigid`` or ``affine``. ``sources`` are the BIDS URIs of the two images.
     """
     text = f"{kind.capitalize()} transform that brings images from {from_} to {to}"
     return {

@@ -30,33 +30,11 @@ IDENTITY_COLUMNS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One participant at one session, with the images that will be used.
+    """One participant at one session, with the images to use.
 
-    Attributes
-    ----------
-    participant : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``; None where the participant has no sessions.
-    flair : Path
-        The FLAIR image.
-    t1w, t2w : Path or None
-        The other contrasts, where there are any.
-    entities : mapping of str to str
-        Entities in the name of the FLAIR except ``sub`` and ``ses``, short spelling
-        (``{"acq": "3D", "run": "02"}``), values as written (zero padding kept).
-    brain_mask : Path or None
-        A brain mask in the FLAIR's own grid that another pipeline made.
-    metadata : mapping of str to mapping
-        Per contrast (``FLAIR``, ``T1w``, ``T2w``), its sidecar with what it inherits.
-    notes : tuple of str
-        Choices that were made on the way, one sentence each.
-    problem : str
-        Why the visit will fail, where that is known before it is run.
-    lesion_mask : Path or None
-        A mask that replaces the networks.
-    exclude_masks : tuple of Path
-        Masks of what is no lesion.
+    Labels have no prefix. ``entities`` are those of the FLAIR except sub and ses, as written.
+    ``metadata`` maps contrasts to their inherited sidecars. ``brain_mask`` is on the FLAIR grid;
+    ``lesion_mask`` replaces the networks. ``problem`` says why the visit will fail, if known.
 
     Examples
     --------
@@ -107,19 +85,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A visit that was asked for, or is in the dataset, but cannot be processed.
-
-    Attributes
-    ----------
-    participant : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
-    reason : str
-        Why, in one sentence.
-    hint : str
-        What the user can do about it; may be empty.
-    """
+    """A requested or existing visit that cannot be processed, with reason and hint."""
 
     participant: str
     session: str | None
@@ -134,16 +100,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a query found.
+    """Result of a query: visits to process, skipped visits and general notes.
 
-    Attributes
-    ----------
-    visits : tuple of Visit
-        To be processed; in natural order of participant and session.
-    skipped : tuple of Skipped
-        Not to be processed, same order.
-    notes : tuple of str
-        What concerns the whole query, for example filters that were ignored.
+    Visits are in natural order of participant and session.
     """
 
     visits: tuple[Visit, ...]
@@ -163,7 +122,7 @@ def visit_key(participant: str, session: str | None) -> str:
 
 
 def identity_cells(participant: str, session: str | None) -> dict[str, str | None]:
-    """Name a visit in the columns of :data:`IDENTITY_COLUMNS`.
+    """Return the cells of a visit in the columns :data:`IDENTITY_COLUMNS`.
 
     Examples
     --------
@@ -177,7 +136,7 @@ def identity_cells(participant: str, session: str | None) -> dict[str, str | Non
 
 
 def visit_order(participant: str, session: str | None) -> tuple[Any, ...]:
-    """Key for sorting visits in natural order: 2 before 10, no session first.
+    """Return a sort key for visits in natural order: 2 before 10, no session first.
 
     Examples
     --------
@@ -199,7 +158,7 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def bare_label(label: str, entity: str) -> str:
-    """Drop the entity's prefix from a label, where it is there.
+    """Remove the prefix of an entity from a label, if present.
 
     Examples
     --------
@@ -210,19 +169,9 @@ def bare_label(label: str, entity: str) -> str:
 
 
 def name_entities(name: str) -> tuple[dict[str, str], str]:
-    """Split a BIDS file name into its entities and its suffix.
+    """Split a BIDS file name into its entities (short names) and its suffix.
 
-    Parameters
-    ----------
-    name : str
-        File name without folder.
-
-    Returns
-    -------
-    entities : dict
-        Short spelling to value, as written.
-    suffix : str
-        The last part, without extension.
+    ``name`` has no folder. Values are as written.
 
     Examples
     --------

@@ -1,8 +1,4 @@
-"""What a check keeps of a visit, and the tables and the summary that it writes.
-
-Public names: :class:`Stored`, :class:`Failure`, :func:`write_stored`, :func:`read_stored`,
-:func:`read_all`, :func:`write_results`, :func:`read_reference`.
-"""
+"""What a check keeps of a visit, and the tables and the summary that it writes."""
 
 from __future__ import annotations
 
@@ -32,15 +28,9 @@ REFERENCE: Final = "check_reference.json"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is kept of a visit.
+    """Stored result of one visit with the digest of its images, options and model.
 
-    Attributes
-    ----------
-    visit : VisitCheck
-    fingerprint : str
-        Digest of images, options and model.
-    settings : mapping
-        Options and model; visits with other ones are not summarised together.
+    The summary only includes visits with the same ``settings`` (options and model).
     """
 
     visit: VisitCheck
@@ -128,20 +118,8 @@ def write_results(
 ) -> dict[str, Any]:
     """Write ``check.tsv``, ``check_visits.tsv`` and ``check.json``.
 
-    Parameters
-    ----------
-    out_dir : Path
-    visits : sequence of VisitCheck
-        At least one.
-    failures : sequence of Failure
-    settings : mapping
-    reference : mapping or None
-        From :func:`read_reference`.
-
-    Returns
-    -------
-    dict
-        The content of ``check.json``.
+    Returns the content of ``check.json``. Needs at least one visit; ``reference`` comes from
+    :func:`read_reference`.
     """
     lesions = [{**_identity(one), **row} for one in visits for row in one.lesions]
     write_tsv(check_path(out_dir, ".tsv"), tuple(LESION_COLUMNS), lesions)

@@ -30,13 +30,9 @@ from bids_msseg.pipeline.brain import brain_device
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a check does beside what the configuration of a run says.
+    """Options of a check beyond the run configuration.
 
-    Attributes
-    ----------
-    draws : int
-        Sets of lesions that are painted into each visit, and pseudo-rescans of it.
-    max_visits : int
+    ``draws`` is the number of sets of painted lesions and of pseudo-rescans per visit.
     """
 
     draws: int
@@ -50,22 +46,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One visit of a check.
+    """Input of the check of one visit.
 
-    Attributes
-    ----------
-    visit : Visit
-    out_dir : Path
-    model : Path
-        Weights.
-    device : str
-    threads : int
-    cut : Cut
-    draws, seed : int
-    fingerprint : str
-        Digest of all that the result depends on.
-    settings : mapping
-        Options and model, for the result.
+    ``fingerprint`` is a digest of everything that determines the result; ``settings`` (options and
+    model) is stored with the result.
     """
 
     visit: Visit
@@ -100,28 +84,10 @@ def do_visit(job: Job) -> MssegError | None:
 def measure_visit(
     visit: Visit, prepared: Prepared, run: Segmenter, cut: Cut, *, draws: int, seed: int
 ) -> tuple[VisitCheck, FirstScan]:
-    """Segment a prepared visit as it is, with painted lesions, and scanned again.
+    """Segment a visit as it is, with painted lesions, and in pseudo-rescans.
 
-    Parameters
-    ----------
-    visit : Visit
-    prepared : Prepared
-    run : Segmenter
-    cut : Cut
-    draws : int
-        Sets of painted lesions, and pseudo-rescans.
-    seed : int
-
-    Returns
-    -------
-    VisitCheck
-        Its time is that from here on.
-    FirstScan
-
-    Raises
-    ------
-    DataError
-        If there is no white matter to paint lesions into.
+    ``draws`` counts both the sets of painted lesions and the rescans. The time of the result
+    starts at this call. Raises DataError if there is no white matter to paint lesions into.
     """
     begun = time.monotonic()
     first = first_scan(prepared, run, cut)

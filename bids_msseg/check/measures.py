@@ -17,17 +17,11 @@ Labels = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What became of the painted lesions of one draw; volumes in voxels.
+    """Detection of the painted lesions of one draw; volumes in voxels.
 
-    Attributes
-    ----------
-    found : ndarray of bool, shape (n,)
-        Whether a painted lesion shares a voxel with a lesion of the mask.
-    volumes : ndarray of int64, shape (n,)
-        New voxels of such lesions of the mask, each counted for the nearest painted lesion.
-    false : tuple of int
-        Volumes of the false positives: lesions of the mask that share no voxel with a painted
-        lesion, nor with a lesion that was there before.
+    ``volumes`` counts new voxels of lesions that touch a painted one, for the nearest painted
+    lesion. ``false`` holds the volumes of lesions that touch neither a painted nor an earlier
+    lesion.
     """
 
     found: NDArray[np.bool_]
@@ -36,18 +30,9 @@ class Findings:
 
 
 def compare_masks(painted: Labels, before: Labels, after: Labels) -> Findings:
-    """Compare the lesions of a visit before and after lesions were painted into it.
+    """Compare the predicted lesions of a visit before and after painting.
 
-    Parameters
-    ----------
-    painted : ndarray of int32, shape (X, Y, Z)
-        Painted lesions 1..n.
-    before, after : ndarray of int32, shape (X, Y, Z)
-        Lesions of the mask without and with them.
-
-    Returns
-    -------
-    Findings
+    All arrays are labels of shape (X, Y, Z); ``painted`` holds 1..n.
 
     Examples
     --------

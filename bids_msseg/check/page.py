@@ -61,25 +61,10 @@ def write_page(
     visits: Sequence[VisitCheck],
     reference: Mapping[str, Any] | None,
 ) -> Path:
-    """Write ``check.html``, which holds all that it shows.
+    """Write the self-contained ``check.html``; raises CannotCreateError if it cannot.
 
-    Parameters
-    ----------
-    out_dir : Path
-    content : mapping
-        Of ``check.json``.
-    visits : sequence of VisitCheck
-    reference : mapping or None
-        Values of the labelled cohort; the page leaves out what is not there.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    CannotCreateError
-        If it cannot be written.
+    ``content`` is that of ``check.json``. Without ``reference`` the page leaves out the values of
+    the labelled cohort.
     """
     return page.save(check_path(out_dir, ".html"), render_check(content, visits, reference))
 
@@ -118,7 +103,7 @@ def render_check(
 
 
 def value(row: Row) -> str:
-    """Write a share, as per cent, or an estimate.
+    """Format a share as a percentage, or an estimate as a number.
 
     Examples
     --------
@@ -132,7 +117,7 @@ def value(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    """Write the interval of a share or of an estimate; empty where there is none.
+    """Format the interval of a share or an estimate; empty if there is none.
 
     Examples
     --------

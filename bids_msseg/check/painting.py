@@ -41,20 +41,11 @@ HOSTS: Final = (Tissue.WHITE_MATTER, Tissue.CEREBELLAR_WHITE, Tissue.BRAINSTEM)
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A visit into which lesions are painted, on the 1 mm working grid.
+    """A visit to paint lesions into, on the 1 mm working grid.
 
-    Attributes
-    ----------
-    images : ndarray of float32, shape (3, X, Y, Z)
-        FLAIR, T1w, T2w in standard deviations of the brain.
-    present : tuple of bool
-    brain : ndarray of bool, shape (X, Y, Z)
-    terrain : Terrain
-        White matter without lesions.
-    contrast : ndarray of float32, shape (3,)
-        What the visit's own lesions add to each contrast.
-    blur : ndarray, shape (3, 3)
-        For each contrast, from :func:`voxel_blur`.
+    ``images`` has shape (3, X, Y, Z): FLAIR, T1w, T2w in standard deviations of the brain.
+    ``terrain`` is white matter without lesions, ``contrast`` (3,) what own lesions add to each
+    contrast, ``blur`` (3, 3) comes from :func:`voxel_blur`.
     """
 
     images: Array
@@ -67,20 +58,11 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """A visit with painted lesions.
+    """A visit with n painted lesions; ``lesions`` holds only the painted ones.
 
-    Attributes
-    ----------
-    images : ndarray of float32, shape (3, X, Y, Z)
-        Equal to those of the canvas outside ``support``.
-    lesions : LesionMap
-        The painted ones only, n of them.
-    strengths : tuple of float, length n
-        Share of the own lesions' contrast that each has.
-    added : tuple of float, length n
-        Mean of what was added to FLAIR inside each, in standard deviations of the brain.
-    support : ndarray of bool, shape (X, Y, Z)
-        Where anything may have been added.
+    ``images`` equal those of the canvas outside ``support``. ``strengths`` are shares of the
+    contrast of the visit's own lesions; ``added`` is the mean change of FLAIR in each lesion, in
+    standard deviations of the brain.
     """
 
     images: Array
@@ -91,7 +73,7 @@ class Painted:
 
 
 def size_level(volume_mm3: float) -> str:
-    """Name the class of a lesion's volume; a volume on an edge belongs to the larger class.
+    """Return the size class of a lesion volume; an edge belongs to the larger class.
 
     Examples
     --------
@@ -106,25 +88,11 @@ def _size_class(volume_mm3: float) -> int:
 
 
 def voxel_blur(image: Volume, to_flair: Affine, grid: Affine) -> NDArray[np.float64]:
-    """Measure how the voxels of a scan blur on the working grid.
+    """Measure the blur of scan voxels on the 1 mm grid, as SDs in voxels (x, y, z).
 
-    A voxel and the linear interpolation between two of them are taken as Gaussians of half their
-    edge, as in :func:`bids_msseg.imaging.resample.smooth_before_coarser`; slices may be oblique.
-
-    Parameters
-    ----------
-    image : Volume
-        On its own grid.
-    to_flair : ndarray, shape (4, 4)
-        World mm of the image to FLAIR world mm.
-    grid : ndarray, shape (4, 4)
-        Voxel of the working grid, 1 mm, to FLAIR world mm.
-
-    Returns
-    -------
-    ndarray, shape (3,)
-        Standard deviation along each axis of the working grid in voxels; 0 for voxels of 1 mm
-        and below.
+    The model is that of :func:`bids_msseg.imaging.resample.smooth_before_coarser`; 0 for voxels of
+    at most 1 mm. ``to_flair`` maps world mm of the image, ``grid`` voxels of the grid, to FLAIR
+    world mm.
 
     Examples
     --------
@@ -142,21 +110,11 @@ def voxel_blur(image: Volume, to_flair: Affine, grid: Affine) -> NDArray[np.floa
 def find_terrain(
     tissue: NDArray[np.integer], anatomy: NDArray[np.integer], blocked: Mask
 ) -> Terrain:
-    """Find white matter without lesions, and where in it each region begins.
+    """Find lesion-free white matter to paint into, and the reference of each region.
 
-    Parameters
-    ----------
-    tissue : ndarray of integers, shape (X, Y, Z)
-        :class:`bids_msseg.models.anatomy.Anatomy`, as CNN-1 sees it.
-    anatomy : ndarray of integers, shape (X, Y, Z)
-        :class:`bids_msseg.lesions.regions.Anatomy`, which the regions follow.
-    blocked : ndarray of bool, shape (X, Y, Z)
-        Where nothing may be painted.
-
-    Raises
-    ------
-    DataError
-        If nothing is left.
+    ``tissue`` holds codes of :class:`bids_msseg.models.anatomy.Anatomy` from CNN-1, ``anatomy``
+    those of :class:`bids_msseg.lesions.regions.Anatomy`. Raises DataError if no white matter is
+    left.
     """
     white = np.isin(tissue, HOSTS) & ~blocked
     fluid = (anatomy == Anatomy.VENTRICLE) | (tissue == Tissue.VENTRICLE)
@@ -172,19 +130,10 @@ def find_terrain(
 
 
 def paint_draw(canvas: Canvas, draw: int, rng: np.random.Generator) -> Painted:
-    """Paint one lesion of every class of size in every region, as far as there is room.
+    """Paint one lesion of each size class in each region, as far as there is room.
 
-    Parameters
-    ----------
-    canvas : Canvas
-    draw : int
-        Its number, from 0; it decides which lesion has which strength.
-    rng : Generator
-
-    Returns
-    -------
-    Painted
-        Without lesions where there is room for none.
+    ``draw`` counts from 0 and decides which lesion has which strength. The result has no lesions
+    if there is no room.
     """
     lesions = _place(canvas.terrain, rng)
     strengths = tuple(

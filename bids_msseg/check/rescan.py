@@ -31,27 +31,11 @@ SHIFT_MM = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RescanPlan:
-    """What differs in the second scan; lengths in voxels of the working grid, which are 1 mm.
+    """Motion, noise and slices of a pseudo-rescan, in voxels of the 1 mm working grid.
 
-    Attributes
-    ----------
-    degrees : float
-        Rotation about ``turn_axis`` through the middle of the grid.
-    turn_axis : tuple of float
-        Direction (x, y, z) of any length.
-    shift : tuple of float
-        Translation (x, y, z) after the rotation.
-    noise : float or tuple of float
-        Standard deviation of Gaussian noise, in standard deviations of the brain's intensities;
-        one for all contrasts or one each.
-    slices : float
-        Distance between the slices on which noise is drawn; linear between them, as it is in a
-        stack that was made from slices.
-    thicken : bool
-        Also average the image over each slice; ``slices`` must then be a whole number.
-    slice_axis : int
-        Array axis across the slices.
-    seed : int
+    The rotation is about the centre of the grid and precedes the ``shift`` (x, y, z). ``noise`` is
+    in standard deviations of the brain, one for all contrasts or one each. Noise is drawn on
+    slices ``slices`` voxels apart; ``thicken`` also averages the image over them.
     """
 
     degrees: float = 5.0
@@ -77,15 +61,10 @@ class RescanPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rescan:
-    """The second scan, on a grid of its own.
+    """Pseudo-rescan on its own grid, normalised anew.
 
-    Attributes
-    ----------
-    images : ndarray of float32, shape (3, X, Y, Z)
-        Normalised anew inside the brain; -3 outside, all zero where the contrast is missing.
-    brain : ndarray of bool, shape (X, Y, Z)
-    motion : ndarray, shape (4, 4)
-        Voxel of the second scan to voxel of the first.
+    ``images`` has shape (3, X, Y, Z): -3 outside the brain, all zero for a missing contrast.
+    ``motion`` (4, 4) maps voxels of the second scan to voxels of the first.
     """
 
     images: Array
@@ -99,28 +78,11 @@ def pseudo_rescan(
     brain: NDArray[np.bool_],
     plan: RescanPlan,
 ) -> Rescan:
-    """Scan a brain for a second time.
+    """Simulate a second scan of FLAIR, T1w and T2w, shape (3, X, Y, Z), on the 1 mm grid.
 
-    Parameters
-    ----------
-    images : ndarray, shape (3, X, Y, Z)
-        FLAIR, T1w, T2w on the 1 mm working grid, in standard deviations.
-    present : sequence of bool
-        Which contrasts are there.
-    brain : ndarray of bool, shape (X, Y, Z)
-    plan : RescanPlan
-
-    Returns
-    -------
-    Rescan
-        On a grid with a rim, so that no part of the brain moves out of it. Beyond the brain's
-        border the image goes on with its nearest value before it is interpolated (cubic
-        splines): neither the border nor fine detail is blurred more than a second scan would.
-
-    Raises
-    ------
-    ValueError
-        If slices of a fraction of a voxel are to be averaged.
+    The grid grows so that the brain stays inside. The image is extended beyond the brain by its
+    nearest value and interpolated with cubic splines. Raises ValueError if ``plan`` averages
+    slices of a fraction of a voxel.
     """
     if plan.thicken and (plan.slices < 1 or plan.slices % 1):
         raise ValueError(f"only whole voxels can be averaged, not {plan.slices}")
@@ -146,21 +108,10 @@ def plan_rescans(
     rng: np.random.Generator,
     count: int,
 ) -> tuple[RescanPlan, ...]:
-    """Draw small movements of a head.
+    """Draw small head movements; with thick slices only in-plane shifts.
 
-    Parameters
-    ----------
-    spacing : sequence of float, length 3
-        Voxel edges of the FLAIR in mm, axes as in the working grid.
-    noise : tuple of float
-        Measured noise of each contrast.
-    rng : Generator
-    count : int
-
-    Returns
-    -------
-    tuple of RescanPlan
-        A head with thick slices is shifted in plane only; see :meth:`RescanPlan.of_thick`.
+    ``spacing`` is the voxel edges of the FLAIR in mm, in axis order of the working grid; ``noise``
+    is measured per contrast.
     """
     axis = int(np.argmax(spacing))
     thick = spacing[axis] >= THICK_MM
@@ -179,37 +130,15 @@ def plan_rescans(
 
 
 def map_back(probability: Array, rescan: Rescan, shape: tuple[int, int, int]) -> Array:
-    """Bring a probability of the second scan onto the grid of the first, linearly.
-
-    Parameters
-    ----------
-    probability : ndarray of float32, shape of the second scan
-    rescan : Rescan
-    shape : tuple of int
-        Grid of the first scan.
-
-    Returns
-    -------
-    ndarray of float32, shape ``shape``
-    """
+    """Resample a probability of the second scan linearly onto the grid of the first."""
     back: Array = resample(Volume(probability, np.eye(4)), shape, inverse(rescan.motion)).data
     return back
 
 
 def thicken(image: NDArray[np.floating], voxels: int, axis: int) -> Array:
-    """Average over slices and interpolate between them, as thick slices come to the grid.
+    """Average over slices of ``voxels`` thickness and interpolate between them.
 
-    Parameters
-    ----------
-    image : ndarray
-    voxels : int
-        Thickness of a slice; a last incomplete one is completed with the last plane.
-    axis : int
-        Across the slices.
-
-    Returns
-    -------
-    ndarray of float32, same shape
+    An incomplete last slice is completed with the last plane.
 
     Examples
     --------

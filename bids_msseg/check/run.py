@@ -53,22 +53,8 @@ PREPARING: Final = (
 def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
     """Measure how reliable lesion masks are on the visits of a dataset.
 
-    Parameters
-    ----------
-    config : RunConfig
-        Which visits, with which model and threshold, and where the results go.
-    plan : Plan
-
-    Returns
-    -------
-    ExitCode
-        That which all failed visits share, or ``FAILURE``; ``TEMPORARY`` where another run is at
-        work on a visit.
-
-    Raises
-    ------
-    MssegError
-        If nothing can be done at all.
+    Returns the code that all failed visits share, else ``FAILURE``; ``TEMPORARY`` if another run
+    locks a visit. Raises MssegError if nothing can be done.
     """
     on_cpu = _check_needs(config)
     resources = find_resources(config)
@@ -108,18 +94,9 @@ def _check_needs(config: RunConfig) -> bool:
 
 
 def choose_visits(visits: Sequence[Visit], most: int) -> tuple[Visit, ...]:
-    """Choose visits, of as many participants as possible, spread over the dataset.
+    """Choose at most ``most`` visits, from many participants, spread over the dataset.
 
-    Parameters
-    ----------
-    visits : sequence of Visit
-        In order of the participants.
-    most : int
-
-    Returns
-    -------
-    tuple of Visit
-        In the order of ``visits``.
+    Keeps the order of ``visits``, which must be sorted by participant.
 
     Examples
     --------
@@ -201,18 +178,9 @@ def _workers(resources: Resources, visits: int, *, on_cpu: bool) -> int:
 
 
 def expected_seconds(records: Sequence[VisitRecord], runs: int) -> float | None:
-    """Estimate the time of one visit by those that the app has finished.
+    """Estimate the seconds per visit as the median over finished visits.
 
-    Parameters
-    ----------
-    records : sequence of VisitRecord
-    runs : int
-        Runs of the networks.
-
-    Returns
-    -------
-    float or None
-        Median over visits; None where no record has times.
+    ``runs`` is the number of network runs. Returns None if no record has timings.
 
     Examples
     --------

@@ -24,23 +24,11 @@ UPPER, LOWER, NEITHER, UNKNOWN = "upper", "lower", "neither", "unknown"
 
 @dataclass(frozen=True, slots=True)
 class VisitCheck:
-    """What was measured on one visit; rows as :mod:`bids_msseg.check.visit` makes them.
+    """Measurements of one visit; rows as created by :mod:`bids_msseg.check.visit`.
 
-    Attributes
-    ----------
-    participant : str
-        Label without ``sub-``.
-    session : str or None
-        Label without ``ses-``.
-    lesions, draws, rescans : tuple of dict
-        One row a painted lesion, a draw, a pseudo-rescan.
-    load_ml : float
-        Of the visit as it is.
-    contrast, noise : tuple of float, length 3
-        Of FLAIR, T1w, T2w: what the visit's own lesions add, and noise.
-    flags : tuple of str
-        What the check of the images found.
-    seconds : float
+    There is one row per painted lesion, draw and pseudo-rescan; labels have no ``sub-`` or
+    ``ses-``. ``contrast`` (of the visit's own lesions) and ``noise`` are for FLAIR, T1w and T2w;
+    ``load_ml`` is of the scan itself.
     """
 
     participant: str
@@ -67,18 +55,10 @@ class VisitCheck:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of lesions.
+    """A share of lesions with its 95 % interval; NaN without lesions.
 
-    Attributes
-    ----------
-    n, found : int
-    share : float
-        NaN where there are none.
-    low, high : float
-        95 % interval.
-    interval : str
-        ``bootstrap`` over patients, or ``Wilson``, which takes lesions as independent: with fewer
-        than five patients, and where all or no lesions were found.
+    ``interval`` is ``bootstrap`` (over patients) or ``Wilson``, which treats lesions as
+    independent and applies with fewer than five patients or if all or no lesions were found.
     """
 
     n: int
@@ -90,17 +70,9 @@ class Rate:
 
 
 def wilson(found: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
-    """Give Wilson's interval of a share (1927, doi:10.1080/01621459.1927.10502953).
+    """Return the Wilson interval of a share (1927, doi:10.1080/01621459.1927.10502953).
 
-    Parameters
-    ----------
-    found, n : int
-    level : float, default 0.95
-
-    Returns
-    -------
-    tuple of two floats
-        NaN where ``n`` is 0.
+    NaN if ``n`` is 0.
 
     Examples
     --------
@@ -114,18 +86,7 @@ def wilson(found: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
 
 
 def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
-    """Estimate a share of lesions.
-
-    Parameters
-    ----------
-    hits : sequence of bool
-        One a lesion.
-    patients : sequence of str
-        Whose lesion each is.
-
-    Returns
-    -------
-    Rate
+    """Estimate the share of detected lesions, with ``hits`` and ``patients`` per lesion.
 
     Examples
     --------
@@ -141,18 +102,11 @@ def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
 
 
 def sensitivity(lesions: Iterable[tuple[str, Row]]) -> list[Row]:
-    """Estimate the share that was found by size, region and strength.
+    """Estimate the share of lesions found, by size, region and strength.
 
-    Parameters
-    ----------
-    lesions : iterable of (patient, row)
-
-    Returns
-    -------
-    list of dict
-        Fields of :class:`Rate`, with ``by`` and ``level`` before; ``by`` is ``all``, ``size``,
-        ``region``, ``strength``, ``size, region`` or ``size, strength``. Classes of a single kind
-        are always there, others where there is a lesion.
+    Takes (patient, row) pairs. Returns the fields of :class:`Rate` with ``by`` and ``level``;
+    ``by`` is ``all``, ``size``, ``region``, ``strength``, ``size, region`` or ``size, strength``.
+    Combined classes only appear if they have lesions.
     """
     known = list(lesions)
     strengths = tuple(f"{one:g}" for one in STRENGTHS)
@@ -203,20 +157,11 @@ def _rates(
 
 
 def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
-    """Put the visits of a check together.
+    """Summarise the visits of a check (at least one) as in ``check.json``.
 
-    Parameters
-    ----------
-    visits : sequence of VisitCheck
-        At least one.
-
-    Returns
-    -------
-    dict
-        ``Participants``, ``Visits``; ``Sensitivity``, from :func:`sensitivity`;
-        ``FalsePositives`` of a draw; ``Volumes`` of found lesions, relative to what was painted;
-        ``Load``: bias, limits of agreement and smallest detectable change in mL, and Dice of scan
-        and pseudo-rescan.
+    The keys are ``Participants``, ``Visits``, ``Sensitivity``, ``FalsePositives`` (per draw),
+    ``Volumes`` (error of found lesions relative to the painted volume) and ``Load``
+    (:func:`load_agreement`).
     """
     lesions = [(one.participant, row) for one in visits for row in one.lesions]
     return {
@@ -269,19 +214,11 @@ def _volumes(lesions: Sequence[tuple[str, Row]]) -> list[Row]:
 
 
 def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
-    """Compare the loads of scans and pseudo-rescans.
+    """Compare the loads of scans and pseudo-rescans (mL) and the Dice of their masks.
 
-    Parameters
-    ----------
-    visits : sequence of VisitCheck
-
-    Returns
-    -------
-    dict of str to dict
-        ``bias_ml``, ``lower_limit_ml``, ``upper_limit_ml`` of rescan minus scan, from three visits
-        on (see :func:`bids_msseg.lesions.comparison.agreement.upper_limit_of_repeats`);
-        ``smallest_change_ml``; ``dice`` of both masks. Each has its interval over patients; ``n``
-        counts visits, and pairs for Dice. What is not defined is NaN.
+    Bias and limits are rescan minus scan, as in
+    :func:`bids_msseg.lesions.comparison.agreement.upper_limit_of_repeats`, from three visits on.
+    Intervals are over patients; ``n`` counts visits, or pairs for Dice. Undefined values are NaN.
     """
     repeated = [one for one in visits if one.rescans]
     patients = [one.participant for one in repeated]
@@ -322,19 +259,11 @@ def _number(value: float | None) -> float:
 
 
 def bound(reference: Mapping[str, Any] | None) -> str:
-    """Tell whether painted lesions are easier to find than real ones, by the labelled cohort.
+    """Tell if painted lesions are easier to find than real ones, by the labelled cohort.
 
-    Parameters
-    ----------
-    reference : mapping or None
-        As :func:`summarise` gives it, with ``ExpertSensitivity``: the same for lesions that
-        experts drew.
-
-    Returns
-    -------
-    {"upper", "lower", "neither", "unknown"}
-        ``upper`` where the interval of painted lesions lies above that of the experts' in every
-        class of size that both have, ``lower`` where it lies below in all.
+    ``upper`` (``lower``) if their interval lies above (below) that of expert lesions in every size
+    class that both have, else ``neither``. ``reference`` is as from :func:`summarise`, with
+    ``ExpertSensitivity``; ``unknown`` without data.
     """
     if not reference or "ExpertSensitivity" not in reference:
         return UNKNOWN

@@ -1,7 +1,4 @@
-"""Words for the tables and the page of a check.
-
-Public names: :data:`LESION_COLUMNS`, :data:`VISIT_COLUMNS`, :func:`notes`.
-"""
+"""Words for the tables and the page of a check."""
 
 from __future__ import annotations
 
@@ -135,15 +132,8 @@ _BOUNDS: Final[Mapping[str, str]] = {
 
 
 def notes(reference: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Say what has to be known to read the figures.
+    """Return the notes needed to interpret the figures of a check.
 
-    Parameters
-    ----------
-    reference : mapping or None
-        Values of the labelled cohort.
-
-    Returns
-    -------
-    tuple of str
+    The note on real lesions depends on ``reference`` (values of the labelled cohort).
     """
     return (_PAINTED, _BOUNDS[bound(reference)], _RESCANS, _GRID, _INTERVALS)

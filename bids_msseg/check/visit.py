@@ -50,14 +50,7 @@ _PAINT, _RESCAN = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a probability becomes lesions.
-
-    Attributes
-    ----------
-    threshold : float
-    min_volume : float
-        mm³.
-    """
+    """Threshold and minimum volume (mm³) that turn a probability into lesions."""
 
     threshold: float
     min_volume: float
@@ -70,27 +63,11 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A visit before any network has seen it; arrays on the grid of the stack.
+    """A visit before the networks run; arrays on the grid of the stack.
 
-    Attributes
-    ----------
-    name : str
-        Its key, which random numbers depend on.
-    stack : Stack
-    outside : ndarray of bool, shape (X, Y, Z)
-        Where no lesion can be.
-    anatomy : ndarray of uint8, shape (X, Y, Z)
-        :class:`bids_msseg.lesions.regions.Anatomy`.
-    regions : ndarray of int8, shape (X, Y, Z)
-        :class:`~bids_msseg.lesions.regions.Region`.
-    spacing : tuple of float, length 3
-        Voxel edges of the FLAIR in mm.
-    blur : ndarray, shape (3, 3)
-        For each contrast, from :func:`~bids_msseg.check.painting.voxel_blur`.
-    noise : tuple of float, length 3
-        Of each contrast, in standard deviations of the brain.
-    flags : tuple of str
-        What the check of the images found.
+    ``name`` is the visit key and seeds random numbers. ``outside`` marks where no lesion can be.
+    ``spacing`` has the voxel edges of FLAIR in mm. ``blur`` (3, 3) and ``noise`` (3,) are per
+    contrast, ``noise`` in standard deviations of the brain.
     """
 
     name: str
@@ -118,21 +95,9 @@ def prepare(
 ) -> Prepared:
     """Do all steps of the app before the networks.
 
-    Parameters
-    ----------
-    name : str
-    files : mapping of contrast to path
-        ``FLAIR`` and, where present, ``T1w`` and ``T2w``, as acquired.
-    given_brain : path, optional
-        Brain mask on the grid of the FLAIR.
-    device : str
-        For the brain extraction; see :func:`bids_msseg.pipeline.brain.brain_device`.
-    threads : int
-
-    Raises
-    ------
-    NoInputError, DataError, IoError
-        If an image cannot be used.
+    ``files`` has ``FLAIR`` and optionally ``T1w`` and ``T2w``, as acquired; ``given_brain`` is on
+    the FLAIR grid. ``device`` is for brain extraction. Raises NoInputError, DataError or IoError
+    if an image is unusable.
     """
     spacings = {one: check_header(path, contrast=one).spacing for one, path in files.items()}
     images, _ = read_contrasts(files)
@@ -177,14 +142,9 @@ def _noise(measures: Mapping[str, float], contrast: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FirstScan:
-    """What the networks made of a visit as it is.
+    """Segmentation of a visit as it is, and the canvas to paint lesions into.
 
-    Attributes
-    ----------
-    prepared : Prepared
-    lesions : ndarray of int32, shape (X, Y, Z)
-    canvas : Canvas
-        White matter without lesions, candidates and what surrounds them.
+    The canvas leaves out lesions, candidates and their surroundings.
     """
 
     prepared: Prepared
@@ -198,13 +158,7 @@ class FirstScan:
 
 
 def first_scan(prepared: Prepared, run: Segmenter, cut: Cut) -> FirstScan:
-    """Segment a visit as it is.
-
-    Raises
-    ------
-    DataError
-        If there is no white matter to paint lesions into.
-    """
+    """Segment a visit as it is; raises DataError if no white matter is left to paint into."""
     stack = prepared.stack
     maps = run(stack)
     lesions = cut.lesions(_cleared(maps, prepared.outside, cut))
@@ -224,21 +178,9 @@ def _cleared(maps: Mapping[str, Volume], outside: Mask, cut: Cut) -> NDArray[np.
 def paint_and_find(
     first: FirstScan, run: Segmenter, cut: Cut, *, draws: int, seed: int
 ) -> tuple[list[Row], list[Row]]:
-    """Paint sets of lesions, and look for them.
+    """Paint sets of lesions and search for them; return rows of lesions and of draws.
 
-    Parameters
-    ----------
-    first : FirstScan
-    run : Segmenter
-    cut : Cut
-    draws, seed : int
-
-    Returns
-    -------
-    lesions : list of dict
-        One row a painted lesion.
-    draws : list of dict
-        One row a draw; none for a draw without room for a lesion.
+    A draw without room for a lesion has no row.
     """
     prepared = first.prepared
     rng = prepared.rng(seed, _PAINT)
@@ -301,20 +243,7 @@ def _region(code: int) -> str | None:
 def scan_again(
     first: FirstScan, run: Segmenter, cut: Cut, *, rescans: int, seed: int
 ) -> list[Row]:
-    """Compute second scans of a visit, and compare their masks with the first.
-
-    Parameters
-    ----------
-    first : FirstScan
-    run : Segmenter
-    cut : Cut
-    rescans, seed : int
-
-    Returns
-    -------
-    list of dict
-        One row a pseudo-rescan.
-    """
+    """Simulate second scans and compare their masks with the first, one row per rescan."""
     prepared = first.prepared
     plans = plan_rescans(prepared.spacing, prepared.noise, prepared.rng(seed, _RESCAN), rescans)
     return [

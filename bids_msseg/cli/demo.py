@@ -70,17 +70,7 @@ def build_score_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the process where not given. A first argument ``score`` scores.
-
-    Returns
-    -------
-    int
-    """
+    """Run the program and return its exit code; ``score`` as first argument scores masks."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["score"]:

@@ -3,8 +3,6 @@
 ``msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]`` follows the BIDS Apps convention and
 the exit codes of the BIDS execution specification. Nothing heavy is imported before the command
 line is known to be right, so that help, version and mistakes answer at once.
-
-Public names: :func:`main`, :func:`parse_args`, :func:`build_parser`, :func:`bids_exec_spec`.
 """
 
 from __future__ import annotations
@@ -38,18 +36,7 @@ MAX_HELP_WIDTH: Final = 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the app.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The words after the program's name; by default those of this process.
-
-    Returns
-    -------
-    int
-        The exit code, one of :class:`~bids_msseg.errors.ExitCode`.
-    """
+    """Run the app and return its exit code."""
     if isinstance(sys.stdout, TextIOWrapper):
         # help has a ³, which not every terminal can show
         sys.stdout.reconfigure(errors="replace")
@@ -81,16 +68,10 @@ def _run(config: RunConfig) -> int:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Find missing input before anything heavy is loaded; the group level needs no dataset.
+    """Check that named files and folders exist, before any slow import.
 
-    Parameters
-    ----------
-    config : RunConfig
-
-    Raises
-    ------
-    UsageError, NoInputError
-        If a file or folder that was named is not there.
+    The group level needs no dataset. Raises UsageError if the plugin file is missing, NoInputError
+    if a folder is.
     """
     plugin = config.performance.use_plugin
     if plugin is not None and not plugin.is_file():
@@ -125,25 +106,11 @@ def _is_folder(path: Path) -> bool:
 
 
 def parse_args(words: Sequence[str]) -> RunConfig:
-    """Read a command line, and the configuration file that it may name.
+    """Read a command line and the configuration file that it may name.
 
-    Parameters
-    ----------
-    words : sequence of str
-        The words after the program's name; options spelled with ``-`` or ``_``.
-
-    Returns
-    -------
-    RunConfig
-
-    Raises
-    ------
-    UnknownLevelError
-        For an analysis level that does not exist.
-    UsageError
-        For any other mistake.
-    SystemExit
-        After ``--help``, ``--version`` or ``--bids-exec-spec`` have printed their answer.
+    Options may be spelled with ``-`` or ``_``. Raises UnknownLevelError for an unknown analysis
+    level, UsageError for other mistakes, SystemExit after ``--help``, ``--version`` or
+    ``--bids-exec-spec``.
 
     Examples
     --------
@@ -243,13 +210,10 @@ class _PrintExecSpec(argparse.Action):
 
 
 def bids_exec_spec() -> str:
-    """Describe this app in JSON, as the BIDS execution specification asks.
+    """Return the Boutiques descriptor (schema 0.5) of the installed version as JSON.
 
-    Returns
-    -------
-    str
-        A Boutiques descriptor (schema 0.5) of the installed version. Inside a container it names
-        that image, elsewhere the released one of this version.
+    Follows the BIDS execution specification. Names the image of the running container, otherwise
+    the released image of this version.
     """
     file = resources.files("bids_msseg").joinpath("data/boutiques.json")
     descriptor = json.loads(file.read_text(encoding="utf-8"))
@@ -261,12 +225,7 @@ def bids_exec_spec() -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Make the parser; options that are not given are absent from its namespace.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-    """
+    """Build the parser; options that are not given are absent from its namespace."""
     codes = ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode)
     parser = _Parser(
         prog="msseg",
@@ -299,18 +258,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def visible_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """List the options that help shows.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        What :func:`build_parser` made.
-
-    Returns
-    -------
-    list of argparse.Action
-        Without positionals.
-    """
+    """List the options that the help shows, without positionals."""
     return [
         action
         for action in parser._actions  # the only way to ask argparse for its options

@@ -166,19 +166,10 @@ def _enter_group(options: argparse.Namespace, member: Member) -> None:
 
 
 def starting_weights(init: str | None) -> Path:
-    """Find the weights to start from.
+    """Find starting weights by path or bundled name; None means the default model.
 
-    Parameters
-    ----------
-    init : str or None
-        A path, the name of a bundled model, or None for the default one.
-
-    Raises
-    ------
-    NoInputError, UsageError
-        If there are no such weights.
-    DataError
-        If they are not a cascade of this version.
+    Raises NoInputError or UsageError if they do not exist, DataError if they are not a cascade of
+    this version. A ``.pt`` file is only checked for existence.
     """
     from bids_msseg.models.weights import find_model, read_header
 
@@ -192,14 +183,10 @@ def starting_weights(init: str | None) -> Path:
 
 
 def refuse_odd_options(options: argparse.Namespace) -> None:
-    """Refuse options that mean nothing together, and to resume what has not begun.
+    """Refuse conflicting options, and resuming a training that does not exist.
 
-    Raises
-    ------
-    UsageError
-        If an option has no meaning with ``--preset``.
-    NoInputError
-        If ``--resume`` is given and there is nothing to resume.
+    Raises UsageError if an option has no meaning with ``--preset``, NoInputError if ``--resume``
+    finds no training.
     """
     idle = {
         "--init": options.init,

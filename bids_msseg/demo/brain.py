@@ -34,20 +34,11 @@ TISSUE_LOOKS = {
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Anatomy on a 1 mm grid.
+    """Tissue fractions, T1w and regions on a 1 mm grid.
 
-    Attributes
-    ----------
-    affine : ndarray, shape (4, 4)
-        Voxel to mm.
-    brain, grey, white : ndarray of float32, shape (X, Y, Z)
-        Fractions of each voxel.
-    t1w : ndarray of float32, shape (X, Y, Z)
-        The template's own T1w in SD of the brain, zero outside.
-    regions : ndarray of uint8, shape (X, Y, Z)
-        The template's regions.
-    outward : ndarray of float32, shape (3, X, Y, Z)
-        Direction away from the ventricles, fading with the distance; where to go to widen them.
+    ``affine`` maps voxels to mm. ``t1w`` is that of the template in SD of the brain, 0 outside.
+    ``outward``, shape (3, X, Y, Z), points away from the ventricles and decreases with the
+    distance; it is used to widen them.
     """
 
     affine: Affine
@@ -61,18 +52,11 @@ class Maps:
 
 @dataclass(frozen=True, slots=True)
 class Brain:
-    """One participant without lesions.
+    """One participant without lesions, on a 1 mm grid.
 
-    Attributes
-    ----------
-    affine : ndarray, shape (4, 4)
-        Voxel to mm in the participant's own head, 1 mm voxels.
-    mask : ndarray of float32, shape (X, Y, Z)
-        Fraction of brain, with the fluid on it.
-    images : ndarray of float32, shape (3, X, Y, Z)
-        FLAIR, T1w and T2w in SD of the brain.
-    terrain : Terrain
-        Where lesions may lie.
+    ``affine`` maps voxels to the participant's mm. ``mask`` is the fraction of brain with the
+    fluid on it; ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w in SD of the brain; ``terrain``
+    says where lesions may lie.
     """
 
     affine: Affine
@@ -82,16 +66,9 @@ class Brain:
 
 
 def load_maps(template: Template) -> Maps:
-    """Read the embedded template's tissues and cut them to the brain.
+    """Read the tissues of the embedded template and crop them to the brain.
 
-    Parameters
-    ----------
-    template : Template
-        The embedded one, which has regions.
-
-    Returns
-    -------
-    Maps
+    Raises ValueError if the template has no map of regions.
     """
     if template.regions is None:
         raise ValueError(f"{template.name} has no map of regions")
@@ -125,18 +102,7 @@ def load_maps(template: Template) -> Maps:
 
 
 def make_brain(maps: Maps, rng: np.random.Generator) -> Brain:
-    """Make one participant.
-
-    Parameters
-    ----------
-    maps : Maps
-        From :func:`load_maps`.
-    rng : Generator
-
-    Returns
-    -------
-    Brain
-    """
+    """Make one random participant from the maps of :func:`load_maps`."""
     own = _deform(maps, rng)
     fluid, grey, white = tissue_fractions(own, rng)
     terrain = prepare_terrain(
@@ -152,19 +118,9 @@ def make_brain(maps: Maps, rng: np.random.Generator) -> Brain:
 def smooth_field(
     rng: np.random.Generator, shape: tuple[int, ...], spacing: float | Sequence[float]
 ) -> NDArray[np.float32]:
-    """Make a smooth random field of about SD 1.
+    """Make a smooth random field of about SD 1 from cubic B-splines.
 
-    Parameters
-    ----------
-    rng : Generator
-    shape : tuple of int, (X, Y, Z)
-    spacing : float or sequence of 3 floats
-        Distance in voxels between its independent values, along each axis.
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        Cubic B-splines with normal coefficients.
+    ``spacing`` is the distance in voxels between independent values along each axis.
     """
     steps = np.broadcast_to(spacing, 3)
     waves = [_spline_weights(size, step) for size, step in zip(shape, steps, strict=True)]
@@ -224,34 +180,16 @@ def _outward(ventricle: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def smooth_distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Measure the distance to a target, at 2 mm and therefore smoothed.
+    """Return the smoothed distance in mm to a target of 1 mm voxels.
 
-    Parameters
-    ----------
-    target : ndarray of bool, shape (X, Y, Z), 1 mm voxels
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        In mm, 0 well inside.
+    It is computed at 2 mm, and is 0 well inside the target.
     """
     half = 2.0 * ndimage.distance_transform_edt(~target[::2, ::2, ::2])
     return finer(ndimage.gaussian_filter(half.astype(np.float32), 1.0), target.shape)
 
 
 def finer(half: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Interpolate from every second voxel to all.
-
-    Parameters
-    ----------
-    half : ndarray of float32
-        Values at the even voxels of the result.
-    shape : tuple of int, (X, Y, Z)
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-    """
+    """Interpolate from every second voxel to all voxels of ``shape``."""
     for axis, size in enumerate(shape):
         full = np.empty((*half.shape[:axis], size, *half.shape[axis + 1 :]), np.float32)
         # views with the axis in front: what is written to them lands in `full`
@@ -267,17 +205,9 @@ def finer(half: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float
 def tissue_fractions(
     maps: Maps, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Make the blurred tissues of an average crisp, with a random bias.
+    """Sharpen the blurred tissues of an average brain, with a random bias.
 
-    Parameters
-    ----------
-    maps : Maps
-    rng : Generator
-
-    Returns
-    -------
-    fluid, grey, white : ndarray of float32, shape (X, Y, Z)
-        Fractions that add up to the brain's.
+    Returns the fractions of fluid, grey and white matter, which sum to that of the brain.
     """
     shape = maps.brain.shape
     fluid = np.clip(1.0 - maps.grey - maps.white, 0.0, 1.0)

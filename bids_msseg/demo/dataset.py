@@ -44,15 +44,7 @@ NEW_LESIONS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How finely the dataset is sampled.
-
-    Attributes
-    ----------
-    protocols : tuple of Protocol
-        FLAIR, T1w, T2w.
-    smallest : float
-        Smallest lesion in mm³ that such voxels still show.
-    """
+    """Protocols of FLAIR, T1w and T2w, and the smallest visible lesion in mm³."""
 
     protocols: tuple[Protocol, Protocol, Protocol]
     smallest: float
@@ -80,17 +72,9 @@ RESOLUTIONS: Final[Mapping[str, Resolution]] = {
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line asked for.
+    """Options of the ``msseg-demo`` command line.
 
-    Attributes
-    ----------
-    out : path
-    seed : int
-    grid : str
-        ``fine`` or ``coarse``.
-    participants : int
-    heads : str
-        ``mixed``, ``all`` or ``none``.
+    ``grid`` is ``fine`` or ``coarse``; ``heads`` is ``mixed``, ``all`` or ``none``.
     """
 
     out: Path
@@ -101,16 +85,10 @@ class DemoOptions:
 
 
 def write_demo(options: DemoOptions) -> None:
-    """Write the dataset.
+    """Write the synthetic dataset, replacing an earlier demo.
 
-    Parameters
-    ----------
-    options : DemoOptions
-
-    Raises
-    ------
-    CannotCreateError
-        If the folder holds anything but an earlier demo, or cannot be written.
+    Raises CannotCreateError if the folder holds anything but an earlier demo, or cannot be
+    written.
     """
     people = plan(options)
     try:
@@ -129,16 +107,9 @@ def write_demo(options: DemoOptions) -> None:
 
 
 def plan(options: DemoOptions) -> tuple[Participant, ...]:
-    """Decide who there is.
+    """Choose the participants of the dataset.
 
-    Parameters
-    ----------
-    options : DemoOptions
-
-    Returns
-    -------
-    tuple of Participant
-        The first has two visits, the third no T2w; further ones are like the second.
+    The first has two visits, the third no T2w; all others have one visit and all contrasts.
 
     Examples
     --------

@@ -61,19 +61,10 @@ compares the masks of a derivative with them.
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """What is made for one participant.
+    """Properties of one participant of the demo.
 
-    Attributes
-    ----------
-    number : int
-        From 1.
-    load : float
-        Lesion load at the first visit in mL.
-    sessions : int
-        1 writes no session level.
-    head : bool
-        Show a made head, not the brain alone.
-    contrasts : tuple of str
+    ``number`` starts at 1. ``load`` is the lesion load of the first visit in mL. With one session
+    no session level is written. ``head`` adds a synthetic head around the brain.
     """
 
     number: int
@@ -90,15 +81,9 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class VisitFiles:
-    """Names of the files of one visit.
+    """File names of one visit in the dataset ``out``.
 
-    Attributes
-    ----------
-    out : path
-        The dataset.
-    person : Participant
-    session : str or None
-        As in ``ses-1``.
+    ``session`` is like ``ses-1``, or None.
     """
 
     out: Path
@@ -125,18 +110,10 @@ class VisitFiles:
 
 
 def clear(out: Path) -> None:
-    """Make sure that the folder is there and empty, or remove an earlier demo from it.
+    """Create the folder if needed, or remove an earlier demo from it.
 
-    Only what a demo writes is removed: ``sub-*``, ``derivatives/truth`` and the files at the top.
-
-    Parameters
-    ----------
-    out : path
-
-    Raises
-    ------
-    CannotCreateError
-        If the folder holds anything but an earlier demo.
+    Only ``sub-*`` and ``derivatives/truth`` are removed. Raises CannotCreateError if the folder
+    holds anything but an earlier demo.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not is_demo(out):
         raise CannotCreateError(
@@ -150,16 +127,7 @@ def clear(out: Path) -> None:
 
 
 def is_demo(folder: Path) -> bool:
-    """Tell whether a folder is a dataset that this program wrote.
-
-    Parameters
-    ----------
-    folder : path
-
-    Returns
-    -------
-    bool
-    """
+    """Return whether a folder is a dataset that ``msseg-demo`` wrote."""
     try:
         text = (folder / "dataset_description.json").read_text(encoding="utf-8")
         return any(maker["Name"] == PROGRAM for maker in json.loads(text)["GeneratedBy"])
@@ -168,14 +136,7 @@ def is_demo(folder: Path) -> bool:
 
 
 def write_top(out: Path, people: Sequence[Participant], *, seed: int) -> None:
-    """Write the files at the top of the dataset and of its truth.
-
-    Parameters
-    ----------
-    out : path
-    people : sequence of Participant
-    seed : int
-    """
+    """Write the top-level files of the dataset and of its truth."""
     # first, because it marks the folder as one that may be replaced
     write_json(out / "dataset_description.json", _description())
     write_atomic(out / "README.md", README.format(version=__version__, seed=seed))
@@ -278,14 +239,7 @@ def _participants_dictionary() -> dict[str, Any]:
 
 
 def write_image_sidecar(visit: VisitFiles, protocol: Protocol, *, skull_stripped: bool) -> None:
-    """Describe an image.
-
-    Parameters
-    ----------
-    visit : VisitFiles
-    protocol : Protocol
-    skull_stripped : bool
-    """
+    """Write the JSON sidecar of an image."""
     content = {"SkullStripped": skull_stripped}
     write_json(visit.out / visit.image(protocol.contrast, ".json"), content)
 
@@ -293,18 +247,10 @@ def write_image_sidecar(visit: VisitFiles, protocol: Protocol, *, skull_stripped
 def write_truth(
     visit: VisitFiles, kind: str, mask: NDArray[np.bool_], grid: Grid, axes: str
 ) -> None:
-    """Write a true mask and its sidecar.
+    """Write a true mask on the FLAIR grid, and its sidecar.
 
-    Parameters
-    ----------
-    visit : VisitFiles
-    kind : str
-        A key of :data:`DESCRIPTIONS`.
-    mask : ndarray of bool, shape (X, Y, Z)
-    grid : Grid
-        That of the FLAIR.
-    axes : str
-        Directions in which its axes are stored, those of the FLAIR.
+    ``kind`` is a key of :data:`DESCRIPTIONS`; ``axes`` are the stored axis directions of the
+    FLAIR.
     """
     flair = f"bids:raw:{visit.image('FLAIR').as_posix()}"
     folder = visit.out / TRUTH

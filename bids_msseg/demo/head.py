@@ -32,20 +32,11 @@ MATERIALS = tuple(LOOKS)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What lies in the scanner.
+    """Images, brain and body in the scanner, on a 1 mm grid.
 
-    Attributes
-    ----------
-    affine : ndarray, shape (4, 4)
-        Voxel to the participant's own mm, 1 mm voxels.
-    images : ndarray of float32, shape (3, X, Y, Z)
-        FLAIR, T1w and T2w in SD of the brain.
-    brain : ndarray of float32, shape (X, Y, Z)
-        Fraction of brain.
-    body : ndarray of bool, shape (X, Y, Z)
-        What the field of view has to hold.
-    box : tuple of 3 slices
-        Where the grid of the brain alone lies in this one.
+    ``affine`` maps voxels to the participant's mm. ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w
+    in SD of the brain; ``brain`` is a fraction; ``body`` has to lie in the field of view; ``box``
+    is the part of the grid that the brain alone covers.
     """
 
     affine: Affine
@@ -56,32 +47,13 @@ class Scene:
 
 
 def brain_only(brain: Brain) -> Scene:
-    """Show a brain without a head.
-
-    Parameters
-    ----------
-    brain : Brain
-
-    Returns
-    -------
-    Scene
-    """
+    """Make a scene of a brain without a head."""
     everywhere = (slice(None), slice(None), slice(None))
     return Scene(brain.affine, brain.images, brain.mask, brain.mask >= 0.5, everywhere)
 
 
 def add_head(brain: Brain, rng: np.random.Generator) -> Scene:
-    """Put a head around a brain.
-
-    Parameters
-    ----------
-    brain : Brain
-    rng : Generator
-
-    Returns
-    -------
-    Scene
-    """
+    """Make a scene of a brain with a random synthetic head around it."""
     starts = [low for low, _ in ROOM]
     affine = brain.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ starts

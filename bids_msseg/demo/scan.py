@@ -24,22 +24,11 @@ SHADING_MM = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How one contrast is acquired.
+    """Acquisition parameters of one contrast (FLAIR, T1w or T2w).
 
-    Attributes
-    ----------
-    contrast : str
-        FLAIR, T1w or T2w.
-    spacing : tuple of 3 floats
-        Voxel edges in mm, along left-right, back-front, down-up of the slice stack.
-    tilt : float
-        Rotation of the stack about the left-right axis, in degrees.
-    axes : str
-        Direction in which each stored axis points, as in ``"RAS"``.
-    offset : float
-        Mean over SD of the brain in this contrast: fixes how dark fluid and air are.
-    noise, shading : float
-        SD of the noise, in SD of the brain; and of the logarithm of the coil shading.
+    ``spacing`` is in mm along left-right, back-front, down-up; ``tilt`` is in degrees about
+    left-right; ``axes`` are stored directions, as in ``RAS``. ``offset`` is mean / SD of the
+    brain, ``noise`` is in SD of the brain, ``shading`` is the SD of the logarithm of coil shading.
     """
 
     contrast: str
@@ -53,15 +42,10 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Voxels of an image, and where the participant's own head is from there.
+    """Voxel grid of an image, and the pose of the participant's head.
 
-    Attributes
-    ----------
-    shape : tuple of int, (X, Y, Z)
-    affine : ndarray, shape (4, 4)
-        Voxel to scanner mm.
-    pose : ndarray, shape (4, 4)
-        The participant's own mm to scanner mm; rigid.
+    ``affine`` maps voxels to scanner mm; ``pose`` is rigid and maps the participant's mm to
+    scanner mm.
     """
 
     shape: tuple[int, int, int]
@@ -72,18 +56,9 @@ class Grid:
 def random_pose(
     rng: np.random.Generator, *, degrees: float = 3.0, millimetres: float = 3.0
 ) -> Affine:
-    """Turn and shift a head a little.
+    """Draw a small rigid motion (4, 4) from the participant's mm to scanner mm.
 
-    Parameters
-    ----------
-    rng : Generator
-    degrees, millimetres : float
-        Largest angle about, and shift along, each axis.
-
-    Returns
-    -------
-    ndarray, shape (4, 4)
-        The participant's own mm to scanner mm.
+    ``degrees`` and ``millimetres`` are the largest rotation about and shift along each axis.
     """
     pose = np.eye(4)
     for axis, angle in enumerate(np.deg2rad(rng.uniform(-degrees, degrees, 3))):
@@ -93,18 +68,7 @@ def random_pose(
 
 
 def rotation(axis: int, angle: float) -> Affine:
-    """Rotate about one axis.
-
-    Parameters
-    ----------
-    axis : {0, 1, 2}
-    angle : float
-        In radians.
-
-    Returns
-    -------
-    ndarray, shape (4, 4)
-    """
+    """Return the matrix (4, 4) of a rotation about axis 0, 1 or 2; angle in radians."""
     matrix = np.eye(4)
     one, two = (axis + 1) % 3, (axis + 2) % 3
     matrix[one, one] = matrix[two, two] = np.cos(angle)
@@ -121,23 +85,9 @@ def lay_grid(
     *,
     margin: float = 6.0,
 ) -> Grid:
-    """Lay a slice stack around what is to be seen.
+    """Lay a slice stack around a body, with a margin in mm.
 
-    Parameters
-    ----------
-    body : ndarray of bool, shape (X, Y, Z)
-        What has to lie in the field of view.
-    affine : ndarray, shape (4, 4)
-        Its voxels to the participant's own mm.
-    protocol : Protocol
-    pose : ndarray, shape (4, 4)
-        The participant's own mm to scanner mm.
-    margin : float, default 6
-        Around the body, in mm.
-
-    Returns
-    -------
-    Grid
+    ``affine`` maps voxels of ``body`` to the participant's mm, ``pose`` maps these to scanner mm.
     """
     stack = rotation(0, np.deg2rad(protocol.tilt))
     points = np.argwhere(body[::4, ::4, ::4]) * 4.0
@@ -152,23 +102,11 @@ def lay_grid(
 
 
 def average_over_voxels(array: NDArray[np.floating], affine: Affine, grid: Grid) -> Volume:
-    """Average an image over each voxel of a grid: the slice profile is a box.
+    """Average a 1 mm image over each voxel of a grid; the slice profile is a box.
 
-    Images, brain and lesions go through the same averaging, so they stay in agreement. Where no
-    edge of the grid is shorter than 2 mm, the source is averaged to that first.
-
-    Parameters
-    ----------
-    array : ndarray, shape (X, Y, Z)
-        On the participant's 1 mm grid.
-    affine : ndarray, shape (4, 4)
-        Its voxels to the participant's own mm.
-    grid : Grid
-
-    Returns
-    -------
-    Volume
-        float32.
+    ``affine`` maps its voxels to the participant's mm. Images, brain and lesions are averaged
+    alike, so that they stay consistent. Where no edge of the grid is shorter than 2 mm, the source
+    is averaged over blocks first.
     """
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
     step = max(1, int(spacing.min()))
@@ -206,19 +144,10 @@ def _block_means(
 
 
 def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volume:
-    """Turn an ideal image into what a scanner measures.
+    """Turn an ideal image in SD of the brain into one that a scanner would measure.
 
-    Parameters
-    ----------
-    clean : Volume
-        In SD of the brain.
-    protocol : Protocol
-    rng : Generator
-
-    Returns
-    -------
-    Volume
-        float32, never negative, in arbitrary units.
+    The result has coil shading and Rician noise; it is float32, never negative, in arbitrary
+    units.
     """
     shape = clean.shape
     shading = np.exp(protocol.shading * smooth_field(rng, shape, list(SHADING_MM / clean.spacing)))
@@ -230,18 +159,10 @@ def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volum
 
 
 def stored_along(volume: Volume, axes: str) -> Volume:
-    """Reorder and flip the axes of an image; the world stays where it is.
+    """Reorder and flip the axes of an image; world coordinates stay the same.
 
-    Parameters
-    ----------
-    volume : Volume
-        Axes closest to RAS+.
-    axes : str
-        Directions of the axes wanted, as in ``"PSR"``.
-
-    Returns
-    -------
-    Volume
+    The axes of ``volume`` must be closest to RAS+; ``axes`` are the wanted directions, as in
+    ``PSR``.
     """
     now = nib.orientations.io_orientation(volume.affine)
     turn = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(axes))
@@ -251,21 +172,10 @@ def stored_along(volume: Volume, axes: str) -> Volume:
 
 
 def half_maximum(fraction: NDArray[np.floating], *, floor: float = 0.2) -> NDArray[np.bool_]:
-    """Outline lesions on the voxels of an image as a rater does: at half of what can be seen.
+    """Outline lesions at half of their largest visible fraction, as a rater does.
 
-    A small lesion in thick slices fills no voxel. So each component of what is above ``floor`` is
-    cut at half of its own largest fraction; for lesions that fill a voxel this is one half.
-
-    Parameters
-    ----------
-    fraction : ndarray, shape (X, Y, Z)
-        Share of each voxel that is lesion.
-    floor : float, default 0.2
-        What is fainter everywhere is not outlined.
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
+    Each component of at least ``floor`` is cut at half of its own maximum, because a small lesion
+    in thick slices fills no voxel. For lesions that fill a voxel the cut is at 0.5.
 
     Examples
     --------
@@ -280,16 +190,9 @@ def half_maximum(fraction: NDArray[np.floating], *, floor: float = 0.2) -> NDArr
 
 
 def write_image(volume: Volume, path: Path, axes: str) -> None:
-    """Store an image as 12-bit integers with a scale factor.
+    """Write an image to ``.nii.gz`` as 12-bit integers with a scale factor.
 
-    Parameters
-    ----------
-    volume : Volume
-        Not negative, axes closest to RAS+.
-    path : path
-        A ``.nii.gz`` file.
-    axes : str
-        Directions in which its axes are stored.
+    The image must not be negative, its axes closest to RAS+; ``axes`` are the stored directions.
     """
     slope = float(np.float32(max(float(volume.data.max()), 1e-3) / LARGEST_STORED))
     whole = np.round(volume.data / slope).astype(np.int16)
@@ -297,17 +200,7 @@ def write_image(volume: Volume, path: Path, axes: str) -> None:
 
 
 def write_mask(mask: NDArray[np.bool_], grid: Grid, path: Path, axes: str) -> None:
-    """Store a mask as bytes.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-    grid : Grid
-    path : path
-        A ``.nii.gz`` file.
-    axes : str
-        As for the image that it belongs to.
-    """
+    """Write a mask to ``.nii.gz`` as bytes; ``axes`` are those of its image."""
     _write(stored_along(Volume(mask.astype(np.uint8), grid.affine), axes), path, 1.0)
 
 

@@ -24,15 +24,10 @@ TRUTH_MASKS: Final = "sub-*_space-FLAIR_label-L_mask.nii.gz"
 
 @dataclass(frozen=True, slots=True)
 class VisitScore:
-    """How one visit's mask agrees with the truth.
+    """Agreement of one visit's mask with the truth.
 
-    Attributes
-    ----------
-    visit : str
-        As in ``sub-01_ses-1``.
-    figures : tuple of 6 floats, or None
-        Dice, PPV, sensitivity, lesion-wise F1, true and found volume in mL; None where there is
-        no mask.
+    ``figures`` are Dice, PPV, sensitivity, lesion-wise F1, true and found volume in mL; None if
+    there is no mask. ``visit`` is like ``sub-01_ses-1``.
     """
 
     visit: str
@@ -40,28 +35,11 @@ class VisitScore:
 
 
 def score(demo: Path, derivative: Path) -> tuple[str, bool]:
-    """Compare all visits.
+    """Compare the masks of all visits with the truth of a demo dataset.
 
-    Parameters
-    ----------
-    demo : path
-        Dataset that msseg-demo wrote.
-    derivative : path
-        Folder with ``sub-*/[ses-*/]anat/*_space-FLAIR_label-L_mask.nii.gz``.
-
-    Returns
-    -------
-    table : str
-        One line a visit, and the mean.
-    complete : bool
-        Whether every visit has a mask.
-
-    Raises
-    ------
-    NoInputError
-        If there is no truth, or no mask at all.
-    DataError
-        If a mask is not on the grid of the truth.
+    Returns a table with one line per visit and the mean, and whether every visit has a mask.
+    Raises NoInputError if there is no truth or no mask at all, DataError if a mask is not on the
+    grid of the truth.
     """
     truths = sorted((demo / TRUTH).rglob(TRUTH_MASKS))
     if not truths or not is_demo(demo):

@@ -1,7 +1,4 @@
-"""One visit of an evaluation: files in, rows of tables out.
-
-Public names: :class:`Rules`, :class:`Outcome`, :func:`load`, :func:`compare`, :func:`picture`.
-"""
+"""One visit of an evaluation: files in, rows of tables out."""
 
 from __future__ import annotations
 
@@ -28,18 +25,11 @@ from bids_msseg.reports.evaluation.data import Case
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is asked of every visit.
+    """Options that apply to every visit of an evaluation.
 
-    Attributes
-    ----------
-    min_volume : float
-        Smaller lesions are not counted, in mm³.
-    resample : bool
-        Whether an automatic mask on another grid is brought onto the manual one's.
-    fit_regions : bool
-        Whether the template is fitted to FLAIRs whose regions are not known.
-    mask_values : tuple of int, optional
-        Which values of the manual masks are lesion; any above zero where not given.
+    Lesions below ``min_volume`` mm³ are not counted. ``resample`` allows an automatic mask on
+    another grid. ``fit_regions`` registers the template to a FLAIR without known regions.
+    ``mask_values`` are the lesion values of manual masks (None: any above zero).
     """
 
     min_volume: float = MIN_VOLUME
@@ -50,18 +40,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Figures of one visit.
+    """Results of one visit: its row of ``subjects`` and its rows of ``lesions``.
 
-    Attributes
-    ----------
-    subject : dict
-        Row of ``subjects``.
-    lesions : tuple of dict
-        Rows of ``lesions``, manual ones first.
-    reliability : Reliability or None
-        None without a probability.
-    notes : tuple of str
-        What was decided about the values of the masks.
+    Rows of manual lesions come first. ``reliability`` is None without a probability map; ``notes``
+    say how the values of the masks were interpreted.
     """
 
     subject: Row
@@ -71,23 +53,11 @@ class Outcome:
 
 
 def load(pair: Pair, rules: Rules) -> Masks:
-    """Read both masks; :func:`lesion_voxels` says which values are lesion.
+    """Read both masks of a visit on the grid of the manual mask.
 
-    Parameters
-    ----------
-    pair : Pair
-    rules : Rules
-
-    Returns
-    -------
-    Masks
-        On the grid of the manual mask. An automatic mask of another grid is read linearly there
-        and cut at one half, if that was asked for.
-
-    Raises
-    ------
-    DataError
-        If the grids differ and resampling was not asked for, or a file is damaged or no mask.
+    With ``rules.resample``, an automatic mask on another grid is interpolated linearly and
+    thresholded at 0.5. Raises DataError if the grids differ without that option, or if a file is
+    damaged or not a mask.
     """
     return _read_pair(pair, rules)[0]
 
@@ -140,22 +110,7 @@ def _on(volume: Volume, frame: Volume) -> NDArray[np.float32]:
 
 
 def compare(pair: Pair, rules: Rules) -> Outcome:
-    """Measure how the masks of one visit agree.
-
-    Parameters
-    ----------
-    pair : Pair
-    rules : Rules
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    DataError
-        See :func:`load`.
-    """
+    """Measure how the masks of one visit agree; raises DataError as :func:`load` does."""
     masks, notes = _read_pair(pair, rules)
     visit = {"name": pair.key, "site": pair.site}
     subject = visit | {
@@ -204,20 +159,10 @@ def _template_regions(frame: Volume, to_template: Affine) -> NDArray[np.int8]:
 
 
 def picture(pair: Pair, rules: Rules, subject: Row, lesions: Sequence[Row]) -> Case:
-    """Load one visit for the page.
+    """Load the masks and the FLAIR of one visit for the evaluation page.
 
-    Parameters
-    ----------
-    pair : Pair
-    rules : Rules
-    subject : mapping
-        Its row of ``subjects``.
-    lesions : sequence of mapping
-        Its rows of ``lesions``.
-
-    Returns
-    -------
-    Case
+    ``subject`` and ``lesions`` are the visit's rows of these tables. The FLAIR is resampled onto
+    the grid of the manual mask. Raises DataError as :func:`load` does.
     """
     data = load(pair, rules)
     frame = data.frame

@@ -29,15 +29,10 @@ FEWEST: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One visit, segmented by the starting cascade and by one trained without its patient.
+    """Scores of one visit: starting cascade, and one trained without this patient.
 
-    Attributes
-    ----------
-    before : Score
-    after : Score or None
-        None where nobody could be held out.
-    seen : {"yes", "no", "not known"}
-        Whether the given weights were trained on this patient.
+    ``after`` is None where no patient could be held out. ``seen`` (``yes``, ``no`` or ``not
+    known``) says whether the starting weights were trained on this patient.
     """
 
     before: Score
@@ -57,15 +52,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """Whether the trained cascade may be called better.
+    """Verdict on whether the trained cascade is better than the starting one.
 
-    Attributes
-    ----------
-    word : {"better", "not shown to be better", "undetermined"}
-    reason : str
-        With the figures behind it.
-    gain : MeanEstimate
-        Of Dice in the held-out patients that count.
+    ``word`` is ``better``, ``not shown to be better`` or ``undetermined``; ``gain`` is the mean
+    change of Dice in the held-out patients that count.
     """
 
     word: str
@@ -79,17 +69,9 @@ class Improvement:
 def assess_improvement(pairs: Sequence[Pair]) -> Improvement:
     """Assess whether held-out patients show the trained cascade to be better.
 
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        Patients that the given weights were trained on do not count: nothing was held out.
-
-    Returns
-    -------
-    Improvement
-        ``better`` only if the mean Dice rose and, from five patients on, the bootstrap 95 %
-        interval of the difference lies above zero, or, with fewer, the Dice rose in every
-        patient. ``undetermined`` with fewer than two patients that count.
+    ``better`` requires a higher mean Dice and, from five patients on, a bootstrap 95 % interval
+    above zero, otherwise a rise in every patient. Patients seen by the starting weights do not
+    count; fewer than two that count are ``undetermined``.
     """
     fresh = [pair for pair in counted(pairs) if not math.isnan(pair.gain)]
     gain = estimate_mean([pair.gain for pair in fresh], [pair.patient for pair in fresh])
@@ -139,22 +121,11 @@ def _rises(pairs: Sequence[Pair]) -> list[bool]:
 def in_initial_training_data(
     notes: Mapping[str, Any], visit: str, image: str | None = None
 ) -> str:
-    """Say whether weights were trained on a patient.
+    """Return whether weights were trained on a patient: yes, no or not known.
 
-    Parameters
-    ----------
-    notes : mapping
-        Of the weights: ``visits`` (names, or only their number in older files), ``images``
-        (SHA-256 of each visit's FLAIR) and ``init``, the notes of the weights behind them.
-    visit : str
-        ``sub-<label>[_ses-<label>]``.
-    image : str, optional
-        SHA-256 of its FLAIR. The same label with another image is not known: it may be a later
-        session, and many datasets have a ``sub-01``.
-
-    Returns
-    -------
-    {"yes", "no", "not known"}
+    ``notes`` belong to the weights and may hold those of earlier weights as ``init``; ``image`` is
+    the SHA-256 of the FLAIR of ``visit``. A known label with another image is ``not known``: it
+    may be a later session or another person.
 
     Examples
     --------

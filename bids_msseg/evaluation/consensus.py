@@ -20,23 +20,11 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to fuse.
+    """Inputs and options of the fusion of raters' masks.
 
-    Attributes
-    ----------
-    bids_dir, out_dir : path
-    derivatives : tuple of path
-        Where raters' masks are looked for; found below ``bids_dir`` if there are none.
-    raters : tuple of str or None
-        Values of ``desc-`` that are raters.
-    algorithms : tuple of path
-        Derivative datasets whose masks are compared and have no vote.
-    space : str
-        Value of ``space-``.
-    margin : int
-        Voxels by which the union of the raters' masks is dilated before they are fused in it.
-    values : tuple of int, optional
-        Which values of the raters' masks are lesion; any above zero where not given.
+    Empty ``derivatives``: search ``bids_dir``. ``raters`` are values of ``desc-``; masks of
+    ``algorithms`` are compared without a vote. ``margin`` dilates the union of the masks, in
+    voxels. ``values`` are the lesion values of the masks (None: any above zero).
     """
 
     bids_dir: Path
@@ -50,23 +38,11 @@ class Request:
 
 
 def fuse_dataset(request: Request) -> ExitCode:
-    """Fuse the masks of every visit with at least two raters.
+    """Fuse the masks of every visit with at least two raters and write the results.
 
-    Parameters
-    ----------
-    request : Request
-
-    Returns
-    -------
-    ExitCode
-        That of the first visit which failed; the others are written all the same.
-
-    Raises
-    ------
-    InvalidDatasetError, NoInputError
-        If there is no dataset, or no visit has two raters.
-    UsageError, CannotCreateError
-        If the output folder cannot be used.
+    Returns the exit code of the first visit that failed; the others are still written. Raises
+    InvalidDatasetError or NoInputError without a dataset or a visit with two raters, and
+    UsageError or CannotCreateError if the output folder cannot be used.
     """
     from bids_msseg.evaluation.consensus_files import name_datasets, prepare_output, write_tables
     from bids_msseg.evaluation.raters import find_rated, rater_datasets

@@ -1,9 +1,4 @@
-"""What ``msseg-consensus`` writes: masks, probabilities, two tables, and what explains them.
-
-Public names: :func:`prepare_output`, :func:`write_consensus`, :func:`write_tables`,
-:func:`name_datasets`, :func:`rater_rows`, :func:`left_out_rows`,
-:data:`RATER_COLUMNS`, :data:`LEFT_OUT_COLUMNS`.
-"""
+"""What ``msseg-consensus`` writes: masks, probabilities, two tables, and what explains them."""
 
 from __future__ import annotations
 
@@ -90,27 +85,11 @@ LEFT_OUT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) -> tuple[str, ...]:
-    """Make the top folder of a derivative dataset.
+    """Create the top folder of the consensus dataset and return warnings.
 
-    Parameters
-    ----------
-    bids_dir : path
-    out_dir : path
-        New, empty or written by this command before.
-    datasets : mapping of str to path
-        Where the raters' masks and the algorithms' lie, by the name used in BIDS URIs.
-
-    Returns
-    -------
-    tuple of str
-        Warnings.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds, or lies in, something else.
-    CannotCreateError
-        If it cannot be written.
+    ``datasets`` maps names in BIDS URIs to folders of input masks. Raises UsageError if
+    ``out_dir`` holds another dataset or lies in an input folder, CannotCreateError if it cannot be
+    written.
     """
     _refuse_foreign(out_dir, datasets.values())
     notes = check_directories(bids_dir, out_dir, out_dir / ".work", create=False)
@@ -170,7 +149,7 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
 
 
 def name_datasets(folders: Sequence[Path]) -> dict[str, Path]:
-    """Give each dataset a name of its own for BIDS URIs: that of its folder.
+    """Assign each dataset a unique name for BIDS URIs, made from its folder name.
 
     Examples
     --------
@@ -199,23 +178,10 @@ def write_consensus(
     margin: int,
     values: MaskValues = None,
 ) -> None:
-    """Write one consensus of a visit, its probability, and the JSON beside each.
+    """Write one consensus mask of a visit, its probability map and their JSON sidecars.
 
-    Parameters
-    ----------
-    out_dir : path
-    rated : RatedVisit
-    consensus : Consensus
-    grid : Volume
-        Any mask of the visit.
-    datasets : mapping of str to path
-        As for :func:`prepare_output`.
-    space : str
-        Value of ``space-``.
-    margin : int
-        Voxels by which the union was dilated.
-    values : tuple of int, optional
-        Which values of the masks were taken for lesion.
+    ``grid`` is any mask of the visit; ``datasets`` is as for :func:`prepare_output`. ``margin``
+    (voxels) and ``values`` (lesion values of the masks) are only recorded.
     """
     uris = [bids_uri(path, datasets) for path in rated.raters.values()]
     how = HOW[consensus.method] + (f"; union dilated by {margin} voxels" if margin else "")
@@ -237,19 +203,9 @@ def write_consensus(
 
 
 def rater_rows(rated: RatedVisit, consensus: Consensus, scores: Mapping[str, Score]) -> list[Row]:
-    """Arrange how each rater agrees with a consensus.
+    """Build rows of :data:`RATER_COLUMNS`: agreement of each rater with a consensus.
 
-    Parameters
-    ----------
-    rated : RatedVisit
-    consensus : Consensus
-    scores : mapping of str to Score
-        By rater, in the order of the consensus' estimates.
-
-    Returns
-    -------
-    list of dict
-        Keys as in :data:`RATER_COLUMNS`.
+    ``scores`` follow the order of the estimates in the consensus.
     """
     start = {**_visit_cells(rated.visit), "consensus": consensus.method, "n_raters": len(scores)}
     estimates = np.stack([consensus.sensitivity, consensus.specificity, consensus.weight], axis=1)
@@ -269,18 +225,7 @@ def rater_rows(rated: RatedVisit, consensus: Consensus, scores: Mapping[str, Sco
 
 
 def left_out_rows(rated: RatedVisit, compared: Iterable[LeftOut]) -> list[Row]:
-    """Arrange how masks agree with the consensus of the others.
-
-    Parameters
-    ----------
-    rated : RatedVisit
-    compared : iterable of LeftOut
-
-    Returns
-    -------
-    list of dict
-        Keys as in :data:`LEFT_OUT_COLUMNS`.
-    """
+    """Build rows of :data:`LEFT_OUT_COLUMNS`: masks against the consensus of the others."""
     return [
         {
             **_visit_cells(rated.visit),
@@ -296,14 +241,7 @@ def left_out_rows(rated: RatedVisit, compared: Iterable[LeftOut]) -> list[Row]:
 
 
 def write_tables(out_dir: Path, raters: Sequence[Row], left_out: Sequence[Row]) -> None:
-    """Write both tables and the dictionaries of their columns.
-
-    Parameters
-    ----------
-    out_dir : path
-    raters, left_out : sequence of dict
-        From :func:`rater_rows` and :func:`left_out_rows`.
-    """
+    """Write the tables of both comparisons and their data dictionaries."""
     for name, columns, rows in (
         ("group_raters", RATER_COLUMNS, raters),
         ("group_leave_one_out", LEFT_OUT_COLUMNS, left_out),

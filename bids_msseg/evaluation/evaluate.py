@@ -28,21 +28,11 @@ HEADLINES = ("dice", "ppv", "sensitivity", "lesion_f1")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one evaluation compares.
+    """Inputs, output folder and options of one evaluation.
 
-    Attributes
-    ----------
-    auto, manual : Choice
-    out : path
-    places : Places
-    rules : Rules
-    nprocs : int
-        Visits at a time.
-    page : bool
-        Whether ``evaluation.html`` is written.
-    segmenters : mapping of str to path
-        Where several are compared: folders by name, that of ``auto`` first. Their masks are
-        chosen as those of ``auto`` are.
+    ``page`` says whether ``evaluation.html`` is written. ``segmenters`` maps names to folders
+    where several are compared, that of ``auto`` first; their masks are selected as those of
+    ``auto`` are.
     """
 
     auto: Choice
@@ -65,26 +55,11 @@ class Settings:
 
 
 def evaluate(settings: Settings) -> ExitCode:
-    """Compare every visit and write all outputs.
+    """Compare the masks of every visit and write all tables and the page.
 
-    Parameters
-    ----------
-    settings : Settings
-
-    Returns
-    -------
-    ExitCode
-
-    Raises
-    ------
-    NoInputError
-        If there is nothing to compare, or no visit has masks of all segmenters.
-    UsageError
-        If scikit-image is missing.
-    DataError
-        If grids differ and resampling was not asked for, or a file is damaged.
-    CannotCreateError
-        If the output folder cannot be written.
+    Raises NoInputError if no visit has all masks, UsageError without scikit-image, DataError if
+    grids differ without resampling or a file is damaged, and CannotCreateError if the output
+    folder cannot be written.
     """
     _require_skimage()
     pairings = _find_all_pairs(settings)
@@ -166,19 +141,7 @@ def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:
 
 
 def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Outcome]:
-    """Compare visits, several at a time, in their order.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-    rules : Rules
-    nprocs : int
-        Processes; with one, everything happens in this one.
-
-    Yields
-    ------
-    Outcome
-    """
+    """Compare visits in ``nprocs`` processes and yield the outcomes in order."""
     workers = min(nprocs, len(pairs))
     if workers == 1:
         for number, pair in enumerate(pairs, 1):
@@ -194,18 +157,9 @@ def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Ou
 
 
 def assemble(settings: Settings, pairing: Pairing, outcomes: Sequence[Outcome]) -> Evaluation:
-    """Put tables, words and a loader of visits together.
+    """Combine the tables, definitions, notes and a loader of cases into one evaluation.
 
-    Parameters
-    ----------
-    settings : Settings
-    pairing : Pairing
-    outcomes : sequence of Outcome
-        One a pair, in order.
-
-    Returns
-    -------
-    Evaluation
+    ``outcomes`` holds one entry per pair, in the same order.
     """
     tables: dict[str, list[Row]] = all_tables(
         outcomes, pairing.without_auto, pairing.without_manual
@@ -235,13 +189,7 @@ def _loader(
 
 
 def write_tables(result: Evaluation, settings: Settings) -> None:
-    """Write every table with its dictionary, and what was asked for.
-
-    Parameters
-    ----------
-    result : Evaluation
-    settings : Settings
-    """
+    """Write every table with its data dictionary, and the settings as ``evaluation.json``."""
     for stem, columns in {**TABLES, **COMPARED}.items():
         if stem not in result.tables:
             continue

@@ -1,8 +1,6 @@
 """Every figure and every lesion of two masks on one grid, from arrays alone.
 
 ``msseg-evaluate`` and the evidence about trainings both measure here.
-
-Public names: :class:`Masks`, :func:`figures`, :func:`lesion_rows`.
 """
 
 from __future__ import annotations
@@ -39,19 +37,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """Two masks with what is known of their voxels; arrays have shape (X, Y, Z).
+    """Automatic and manual mask of a visit on one grid, as arrays of shape (x, y, z).
 
-    Attributes
-    ----------
-    auto, manual : ndarray of bool
-    auto_labels, manual_labels : ndarray of int32
-        Counted lesions, by decreasing volume.
-    affine : ndarray, shape (4, 4)
-        Voxel index to world mm, RAS+.
-    min_volume : float
-        Of a counted lesion, in mm³.
-    probability : ndarray of float32 or None
-    brain : ndarray of bool or None
+    Labels number the lesions of at least ``min_volume`` mm³ by decreasing volume. ``affine`` maps
+    voxel indices to world mm (RAS+).
     """
 
     auto: NDArray[np.bool_]
@@ -94,17 +83,9 @@ class Masks:
 
 
 def figures(masks: Masks) -> dict[str, float]:
-    """Measure how two masks agree.
+    """Measure how two masks agree: volumes in mL, lesion counts and all ``METRICS``.
 
-    Parameters
-    ----------
-    masks : Masks
-
-    Returns
-    -------
-    dict of str to float
-        Volumes in mL, counts of lesions and
-        :data:`bids_msseg.reports.evaluation.data.METRICS`; NaN where not defined.
+    Keys include :data:`bids_msseg.reports.evaluation.data.METRICS`; undefined values are NaN.
     """
     return {
         **dict.fromkeys(words.METRICS, math.nan),
@@ -184,19 +165,10 @@ def _calibration_figures(masks: Masks) -> dict[str, float]:
 
 
 def lesion_rows(masks: Masks, regions: NDArray[np.integer] | None = None) -> tuple[Row, ...]:
-    """Describe every counted lesion of both masks.
+    """Describe every counted lesion of both masks, manual lesions first.
 
-    Parameters
-    ----------
-    masks : Masks
-    regions : ndarray of integers, shape (X, Y, Z), optional
-        From :func:`bids_msseg.lesions.regions.region_map`.
-
-    Returns
-    -------
-    tuple of dict
-        Columns of :data:`bids_msseg.reports.evaluation.data.LESIONS` but name and site; manual
-        lesions first.
+    ``regions`` come from :func:`bids_msseg.lesions.regions.region_map`. Rows hold the columns of
+    :data:`bids_msseg.reports.evaluation.data.LESIONS` except name and site.
     """
     sides = (
         (words.MANUAL, masks.manual_labels, masks.overlap, (words.FOUND, words.MISSED)),

@@ -1,8 +1,4 @@
-"""Which mask is compared with which, and what else is known of that visit.
-
-Public names: :class:`Choice`, :class:`Places`, :class:`Pair`, :class:`Pairing`,
-:func:`find_pairs`, :func:`other_spaces`.
-"""
+"""Which mask is compared with which, and what else is known of that visit."""
 
 from __future__ import annotations
 
@@ -25,18 +21,10 @@ ONE_SITE: Final = "one site"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which of a folder's masks count.
+    """Folder of a BIDS derivative dataset and the entities of the masks to use.
 
-    Attributes
-    ----------
-    folder : path
-        A BIDS derivative dataset.
-    desc : str or None
-        Value of ``desc-``, such as ``rater1``; None for masks without one.
-    label : str or None
-        Value of ``label-``; by default ``L`` or ``lesion``, or none where ``desc`` is given.
-    space : str
-        Value of ``space-``; masks without one count as well.
+    ``desc`` None selects masks without ``desc-``. By default ``label`` may be ``L`` or ``lesion``,
+    and may be absent where ``desc`` is given. Masks without ``space-`` match any ``space``.
     """
 
     folder: Path
@@ -45,7 +33,7 @@ class Choice:
     space: str = "FLAIR"
 
     def takes(self, name: str) -> bool:
-        """Tell whether a file is one of them.
+        """Return whether a file name matches this choice.
 
         Examples
         --------
@@ -72,19 +60,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where else to look.
+    """Further sources: raw dataset, region maps and sites of the participants.
 
-    Attributes
-    ----------
-    bids_dir : path, optional
-        The raw dataset, for the FLAIR and ``participants.tsv``.
-    regions : path, optional
-        Derivatives with ``seg-regions_dseg`` or a transform to the template; the folder of
-        automatic masks where not given.
-    site : str, optional
-        Name of the site of all.
-    site_column : str
-        Of ``participants.tsv``.
+    ``bids_dir`` provides the FLAIR and ``participants.tsv``. ``regions`` is a derivative dataset
+    with ``seg-regions_dseg`` or a transform to the template (default: folder of the automatic
+    masks). ``site`` applies to all participants.
     """
 
     bids_dir: Path | None = None
@@ -95,18 +75,10 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two masks of one visit, and what lies beside them.
+    """Both masks of one visit, and the files that belong to them.
 
-    Attributes
-    ----------
-    key, participant, session, site : str
-        Labels with their prefixes, as in ``sub-01``; the session may be empty.
-    auto, manual : path
-    probability, brain, regions, transform, flair : path or None
-        Probability of the automatic mask; brain mask; regions as labels; affine from the FLAIR to
-        the template; the FLAIR.
-    same_grid : bool
-        Whether both masks have one grid.
+    Labels include their prefixes (``sub-01``); ``session`` may be empty. ``probability`` belongs
+    to the automatic mask; ``transform`` is the affine from the FLAIR to the template.
     """
 
     key: str
@@ -125,14 +97,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """What is compared, and what has no partner.
+    """Visits with both masks in natural order, and visits with only one mask.
 
-    Attributes
-    ----------
-    pairs : tuple of Pair
-        In natural order of the visits.
-    without_auto, without_manual : mapping of str to str
-        Visits of which there is only one mask, each with its site.
+    ``without_auto`` and ``without_manual`` map each such visit to its site.
     """
 
     pairs: tuple[Pair, ...]
@@ -141,23 +108,10 @@ class Pairing:
 
 
 def find_pairs(auto: Choice, manual: Choice, places: Places) -> Pairing:
-    """Find both masks of every visit.
+    """Find the automatic and the manual mask of every visit.
 
-    Parameters
-    ----------
-    auto, manual : Choice
-    places : Places
-
-    Returns
-    -------
-    Pairing
-
-    Raises
-    ------
-    NoInputError
-        If a folder is missing or no visit has both masks.
-    DataError
-        If a visit has several masks that would do, or a header cannot be read.
+    Raises NoInputError if a folder is missing or no visit has both masks, and DataError if the
+    masks of a visit are ambiguous or a header cannot be read.
     """
     masks = [_masks(choice) for choice in (auto, manual)]
     places = replace(places, bids_dir=places.bids_dir or _raw_dataset(manual, auto))
@@ -224,17 +178,7 @@ def _what_there_is(*choices: Choice) -> str:
 
 
 def other_spaces(auto: Choice, manual: Choice) -> str:
-    """Name the spaces that could be asked for, because there are masks like the wanted ones.
-
-    Parameters
-    ----------
-    auto, manual : Choice
-
-    Returns
-    -------
-    str
-        Which option may have which values; empty where there is no such mask.
-    """
+    """Describe which other ``space-`` values would match, by option; empty if none."""
     words = []
     for choice, option in ((auto, "--auto-space"), (manual, "--manual-space")):
         named = [

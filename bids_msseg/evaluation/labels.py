@@ -1,9 +1,4 @@
-"""Finding the manual masks that belong to a dataset's visits, and fusing those of several raters.
-
-Public names: :class:`LabelledFiles`, :func:`find_labelled`, :func:`find_truth`,
-:func:`find_raters`, :func:`fuse_raters`, :func:`plain_mask`, :func:`read_sites`,
-:func:`require_labels`.
-"""
+"""Find the manual masks of a dataset's visits, and fuse those of several raters."""
 
 from __future__ import annotations
 
@@ -33,19 +28,11 @@ LOGGER = logging.getLogger("bids_msseg")
 
 @dataclass(frozen=True, slots=True)
 class LabelledFiles:
-    """The files of one labelled visit.
+    """Files of one labelled visit; masks are on the FLAIR grid.
 
-    Attributes
-    ----------
-    visit : Visit
-    brain, truth : path
-        Masks on the FLAIR grid.
-    site : str
-    share : path, optional
-        The share of raters that call a voxel lesion, from 0 to 1; what nets learn where several
-        raters drew. ``truth`` is then its majority.
-    brain_given : bool
-        False where ``brain`` is written when the visit is prepared, because none was given.
+    ``share`` is the share of raters that drew a voxel (0 to 1): with several raters the networks
+    learn it, and ``truth`` is the majority. ``brain_given`` is False where ``brain`` is written
+    only when the visit is prepared.
     """
 
     visit: Visit
@@ -69,34 +56,11 @@ def find_labelled(
     site_column: str = "site",
     mask_values: MaskValues = None,
 ) -> list[LabelledFiles]:
-    """Pair visits with their manual masks; visits without one are left out and named.
+    """Pair visits with their manual masks; warn of visits without one and skip them.
 
-    A visit without a brain mask gets one when it is prepared.
-
-    Parameters
-    ----------
-    bids_dir : path
-    labels : path
-        A derivative dataset with lesion masks, one a visit or one a rater; brain masks may be
-        there.
-    consensus : path
-        Derivative dataset to write where several raters drew, a mask holds other values than
-        zero and one, or there is no brain mask.
-    site_column : str, default "site"
-        Column of ``participants.tsv``.
-    mask_values : tuple of int, optional
-        Which values of the masks are lesion; any above zero where not given.
-
-    Returns
-    -------
-    list of LabelledFiles
-
-    Raises
-    ------
-    NoInputError
-        If there is no labelled visit.
-    DataError
-        If the masks of a visit's raters are on different grids, or a file is no mask.
+    Consensus, binary and missing brain masks go to the dataset ``consensus``. ``mask_values`` are
+    the lesion values (None: any above zero). Raises NoInputError without a labelled visit,
+    DataError if raters' grids differ or a file is not a mask.
     """
     from bids_msseg.bids.query import find_visits
 
@@ -152,20 +116,7 @@ def _pair(
 
 
 def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path | None:
-    """Find the lesion mask of a visit that has no ``desc-``.
-
-    Parameters
-    ----------
-    labels_dir : path
-        A derivative dataset such as ``derivatives/manual``.
-    visit : Visit
-    space : str, default "FLAIR"
-        Value of ``space-``; a file without one is taken for FLAIR.
-
-    Returns
-    -------
-    path or None
-    """
+    """Find the lesion mask of a visit without ``desc-``; no ``space-`` means FLAIR."""
     folder = _folder(labels_dir, visit)
     for label in LABELS:
         pattern = f"{visit.key}_*label-{label}_mask.nii*"
@@ -181,19 +132,9 @@ def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path 
 
 
 def find_raters(labels_dir: Path, visit: Visit) -> tuple[Path, ...]:
-    """Find the masks that several raters drew of a visit, ``desc-rater<label>``.
+    """Find the masks ``desc-rater<label>`` of a visit, one per rater in order of labels.
 
-    Parameters
-    ----------
-    labels_dir : path
-        A derivative dataset such as ``derivatives/manual``.
-    visit : Visit
-
-    Returns
-    -------
-    tuple of path
-        One a rater, in the order of their labels. Of two files of the same rater, the one with
-        ``label-L`` counts.
+    Of two files of one rater, the one with ``label-L`` is used.
     """
     paths = _folder(labels_dir, visit).glob(f"{visit.key}_*desc-rater*_mask.nii*")
     return tuple(choose_raters(paths).values())
@@ -205,26 +146,10 @@ def _folder(root: Path, visit: Visit) -> Path:
 
 
 def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = None) -> Path:
-    """Write what a mask calls lesion as zeros and ones, unless it is so already.
+    """Return a binary lesion mask, written to ``consensus`` unless it is one already.
 
-    Parameters
-    ----------
-    mask : path
-    visit : Visit
-    consensus : path
-        Derivative dataset to write to.
-    values : tuple of int, optional
-        Which values are lesion; any above zero where not given.
-
-    Returns
-    -------
-    path
-        The mask itself where it holds zeros and ones only, or shares between them.
-
-    Raises
-    ------
-    DataError
-        If it is no mask.
+    A mask of shares between 0 and 1 is also returned unchanged. ``values`` are the lesion values
+    (None: any above zero). Raises DataError if the file is not a mask.
     """
     (volume,) = read_on_one_grid([mask])
     lesions = _lesions(volume, mask, visit, values)
@@ -243,28 +168,11 @@ def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = N
 def fuse_raters(
     raters: Sequence[Path], visit: Visit, consensus: Path, values: MaskValues = None
 ) -> tuple[Path, Path]:
-    """Write the consensus of several raters' masks, unless a newer one is there.
+    """Write the consensus of raters' masks unless up to date; return mask and share.
 
-    Parameters
-    ----------
-    raters : sequence of path
-        Masks on one grid.
-    visit : Visit
-    consensus : path
-        Derivative dataset to write to.
-    values : tuple of int, optional
-        Which values of the masks are lesion; any above zero where not given.
-
-    Returns
-    -------
-    mask, share : path
-        ``label-L_mask``, what at least half of the raters drew, and ``label-L_probseg``, the
-        share of raters that drew a voxel.
-
-    Raises
-    ------
-    DataError
-        If the masks are on different grids, or one is no mask.
+    The mask holds what at least half of the raters drew, the share what fraction of them drew each
+    voxel. ``values`` are the lesion values (None: any above zero). Raises DataError if grids
+    differ or a file is not a mask.
     """
     mask, share = (_stem(consensus, visit, suffix) for suffix in ("mask", "probseg"))
     if all(_is_made_of(path, raters, values) for path in (mask, share)):
@@ -349,13 +257,7 @@ def read_sites(bids_dir: Path, column: str) -> dict[str, str]:
 
 
 def require_labels(labels_dir: Path) -> Path:
-    """Check that the folder with manual masks is there.
-
-    Raises
-    ------
-    NoInputError
-        If it is not.
-    """
+    """Return the folder of manual masks; raise NoInputError if it does not exist."""
     if not labels_dir.is_dir():
         raise NoInputError(
             f"there is no folder of manual masks {labels_dir}",

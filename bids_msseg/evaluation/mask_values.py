@@ -1,8 +1,4 @@
-"""The option ``--mask-values`` of programs that read manual masks.
-
-Public names: :func:`add_option`, :func:`read_option`; what the values mean is decided in
-:mod:`bids_msseg.lesions.mask_values`.
-"""
+"""The option ``--mask-values`` of programs that read manual masks."""
 
 from __future__ import annotations
 
@@ -25,12 +21,9 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def read_option(words: Sequence[str]) -> MaskValues:
-    """Read the values of ``--mask-values``.
+    """Parse the values of ``--mask-values``; ``any`` becomes None.
 
-    Raises
-    ------
-    UsageError
-        If they are neither ``any`` nor whole numbers above zero.
+    Raises UsageError unless they are ``any`` or integers above zero.
 
     Examples
     --------

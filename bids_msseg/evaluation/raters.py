@@ -1,8 +1,4 @@
-"""Finding and reading the masks that several raters drew of the same visit.
-
-Public names: :class:`RatedVisit`, :func:`choose_raters`, :func:`find_rated`,
-:func:`rater_datasets`, :func:`describe`, :func:`read_on_one_grid`, :func:`read_masks`.
-"""
+"""Finding and reading the masks that several raters drew of the same visit."""
 
 from __future__ import annotations
 
@@ -34,14 +30,9 @@ NO_RATERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RatedVisit:
-    """One visit with the masks of its raters.
+    """One visit and the masks of its raters, by value of ``desc-``, in order of labels.
 
-    Attributes
-    ----------
-    visit : Visit
-        Its ``flair`` is the first rater's mask, whose grid the results have.
-    raters : mapping of str to path
-        Label, the value of ``desc-``, to mask; in the order of the labels.
+    The ``flair`` of ``visit`` is the mask of the first rater, which defines the grid.
     """
 
     visit: Visit
@@ -55,24 +46,11 @@ def choose_raters(
     labels: Collection[str] | None = None,
     any_name: bool = False,
 ) -> dict[str, Path]:
-    """Choose one mask a rater among files of one visit.
+    """Choose one mask per rater among the files of one visit, in order of raters.
 
-    Parameters
-    ----------
-    paths : iterable of path
-        Files of one visit.
-    space : str, default "FLAIR"
-        Value of ``space-``; files without one are taken for FLAIR.
-    labels : collection of str, optional
-        Values of ``desc-`` that are raters.
-    any_name : bool, default False
-        Where ``labels`` is not given: take every ``desc-`` of a lesion mask for a rater unless it
-        is known to name something else, and not only ``desc-rater<label>``.
-
-    Returns
-    -------
-    dict of str to path
-        In the order of the raters. Of two files of one rater, the one with ``label-L`` counts.
+    ``labels`` are values of ``desc-``; without them ``desc-rater<label>`` counts, with
+    ``any_name`` also others of lesion masks with no other known meaning. ``label-L`` is preferred;
+    no ``space-`` means FLAIR.
 
     Examples
     --------
@@ -107,27 +85,11 @@ def _is_rater(rater: str, label: str, labels: Collection[str] | None, any_name: 
 
 
 def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """Name the datasets in which raters' masks are looked for.
+    """List the datasets to search for raters' masks.
 
-    Parameters
-    ----------
-    bids_dir : path
-        A raw dataset or a derivative one.
-    derivatives : sequence of path, optional
-        Where given, these and no others.
-
-    Returns
-    -------
-    tuple of path
-        Else the dataset itself if it is a derivative one, or all datasets below its
-        ``derivatives`` that this program has not written.
-
-    Raises
-    ------
-    NoInputError
-        If a folder is not there, or there is no derivative dataset.
-    InvalidDatasetError
-        If ``bids_dir`` has no ``dataset_description.json``.
+    Without ``derivatives``: ``bids_dir`` if it is a derivative dataset, else its derivatives from
+    other software. Raises NoInputError if a folder or any dataset is missing, InvalidDatasetError
+    if ``bids_dir`` has no ``dataset_description.json``.
     """
     for folder in (bids_dir, *derivatives):
         if not folder.is_dir():
@@ -155,27 +117,11 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
 def find_rated(
     datasets: Sequence[Path], *, space: str = "FLAIR", labels: Collection[str] | None = None
 ) -> list[RatedVisit]:
-    """Find the visits of which there are raters' masks.
+    """Find the visits with raters' masks, in natural order; each run is its own visit.
 
-    Parameters
-    ----------
-    datasets : sequence of path
-        Derivative datasets; raters of one visit may lie in several.
-    space : str, default "FLAIR"
-        Value of ``space-``; files without one are taken for FLAIR.
-    labels : collection of str, optional
-        Values of ``desc-`` that are raters; by default ``rater<label>``, and every other one of a
-        mask with ``label-L`` that is not known to name something else.
-
-    Returns
-    -------
-    list of RatedVisit
-        In natural order of participant and session. Runs are visits of their own.
-
-    Raises
-    ------
-    DataError
-        If two datasets have a mask of the same rater and visit.
+    Raters of one visit may be in several datasets. ``labels`` and ``space`` are as for
+    :func:`choose_raters` with ``any_name``. Raises DataError if two datasets have a mask of the
+    same rater and visit.
     """
     visits: dict[tuple[str, ...], dict[str, Path]] = {}
     for dataset in datasets:
@@ -233,22 +179,9 @@ def _is_ours(folder: Path) -> bool:
 
 
 def read_on_one_grid(paths: Sequence[Path]) -> list[Volume]:
-    """Read masks and check that they lie on one grid.
+    """Read at least one mask as float32 and check that all share one grid.
 
-    Parameters
-    ----------
-    paths : sequence of path
-        At least one.
-
-    Returns
-    -------
-    list of Volume
-        Values as float32.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read, is not three-dimensional or lies on another grid.
+    Raises DataError if a file cannot be read, is not three-dimensional or has another grid.
     """
     volumes = [_load(path) for path in paths]
     first = volumes[0]
@@ -278,28 +211,10 @@ def _load(path: Path) -> Volume:
 def read_masks(
     paths: Sequence[Path], *, values: MaskValues = None, algorithms: Sequence[Path] = ()
 ) -> tuple[list[NDArray[np.bool_]], Volume]:
-    """Read the masks of one visit.
+    """Read the masks of one visit, raters first, and return them with their grid.
 
-    Parameters
-    ----------
-    paths : sequence of path
-        Of raters; at least one.
-    values : tuple of int, optional
-        Which values of theirs are lesion; any above zero where not given.
-    algorithms : sequence of path
-        Of programs, of which any value above zero is lesion.
-
-    Returns
-    -------
-    masks : list of ndarray of bool, shape (X, Y, Z)
-        Of the raters, then of the algorithms.
-    grid : Volume
-        The first mask.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read, is no mask or lies on another grid.
+    ``values`` are the lesion values of raters' masks; without them, and for algorithms, any above
+    zero is lesion. Raises DataError if a file cannot be read, is not a mask or has another grid.
     """
     everybody = [*paths, *algorithms]
     asked = [values] * len(paths) + [None] * len(algorithms)

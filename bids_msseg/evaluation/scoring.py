@@ -56,21 +56,10 @@ class Score:
 
 
 def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, method: str) -> Score:
-    """Compare a mask with the experts' on the same grid.
+    """Compare a mask of shape (x, y, z) with a manual mask on the same grid.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-    truth : Volume
-        Manual mask.
-    visit, site, method : str
-        Say what is compared.
-
-    Returns
-    -------
-    Score
-        Lesion-wise figures count 26-connected components of at least 3 mm³; any overlap counts
-        as found, and by the rule of Anima with its code's defaults beside it.
+    Lesion-wise scores count 26-connected components of at least 3 mm³ and accept any overlap;
+    ``lesion_f1_anima`` uses the rule of Anima with the defaults of its code.
     """
     lesions = truth.data > 0.5
     size = truth.voxel_volume
@@ -101,13 +90,10 @@ def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, meth
 
 
 def site_means(scores: Iterable[Score]) -> list[tuple[str, str, int, dict[str, float]]]:
-    """Average per site and method, over the visits of a participant first.
+    """Average scores per site and method, first over the visits of each participant.
 
-    Undefined values are left out.
-
-    Returns
-    -------
-    list of (site, method, participants, mean by column)
+    Returns tuples of site, method, number of participants and means by column. Undefined values
+    are left out.
     """
     groups: dict[tuple[str, str], dict[str, list[Score]]] = {}
     for one in scores:
@@ -129,17 +115,9 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Read the scores of an earlier call; values have the digits of the file.
+    """Read ``scores.tsv`` of an earlier run; empty if its columns are not :data:`COLUMNS`.
 
-    Parameters
-    ----------
-    path : path
-        ``scores.tsv``.
-
-    Returns
-    -------
-    list of Score
-        Empty where the columns are not those of :data:`COLUMNS`.
+    Values are rounded as in the file.
     """
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream, delimiter="\t")
@@ -155,20 +133,10 @@ def _read_score(row: Mapping[str, str]) -> Score:
 
 
 def onto_flair(data: NDArray[np.floating], brain: Path, flair: Volume) -> Volume:
-    """Bring an array of the working grid onto the grid of the FLAIR as acquired.
+    """Resample an array from the working grid around the brain to the FLAIR grid.
 
-    Parameters
-    ----------
-    data : ndarray, shape (X, Y, Z)
-        On the grid that :func:`working_grid` lays around the brain.
-    brain : path
-        The brain mask that the grid was laid around.
-    flair : Volume
-        Anything on the FLAIR's grid.
-
-    Returns
-    -------
-    Volume
+    ``brain`` is the mask that defined the working grid; ``flair`` is any volume on the target
+    grid.
     """
     _, affine = working_grid(as_ras(load_volume(brain)))
     return resample(Volume(data, affine), flair.shape, flair.affine)

@@ -1,7 +1,4 @@
-"""Several segmenters on the same labelled visits: their means, and differences within visits.
-
-Public names: :func:`segmenter_rows`.
-"""
+"""Several segmenters on the same labelled visits: their means, and differences within visits."""
 
 from __future__ import annotations
 
@@ -14,18 +11,11 @@ from bids_msseg.reports.evaluation import data as words
 
 
 def segmenter_rows(scores: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """Compare segmenters on the visits that all of them have.
+    """Compare segmenters with the first one on the visits that all of them have.
 
-    Parameters
-    ----------
-    scores : mapping of str to sequence of dict
-        Segmenter to its rows of ``subjects``; the first one is what the others are compared with.
-
-    Returns
-    -------
-    list of dict
-        Columns of :data:`bids_msseg.reports.evaluation.data.SEGMENTERS`; a mean is over the
-        visits in which the figure is defined, a difference over those in which it is for both.
+    Input and output rows have the columns of ``subjects`` and
+    :data:`bids_msseg.reports.evaluation.data.SEGMENTERS`. Means and differences use the visits in
+    which the metric is defined.
     """
     by_visit = {name: {str(row["name"]): row for row in rows} for name, rows in scores.items()}
     first, *_ = by_visit.values()

@@ -1,8 +1,4 @@
-"""From figures of visits to those of sites and of the cohort.
-
-Public names: :func:`all_tables`, :func:`site_rows`, :func:`cohort_rows`, :func:`strata_rows`,
-:func:`reliability_rows`.
-"""
+"""From figures of visits to those of sites and of the cohort."""
 
 from __future__ import annotations
 
@@ -28,15 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Visits that are looked at together.
-
-    Attributes
-    ----------
-    scope : str
-        ``visit``, ``site`` or ``all``.
-    name : str
-    outcomes : tuple of Outcome
-    """
+    """Outcomes that are summarised together; ``scope`` is ``visit``, ``site`` or ``all``."""
 
     scope: str
     name: str
@@ -57,18 +45,10 @@ def all_tables(
     without_auto: Mapping[str, str],
     without_manual: Mapping[str, str],
 ) -> dict[str, list[Row]]:
-    """Make every table of an evaluation.
+    """Build every table of an evaluation, as rows by file stem.
 
-    Parameters
-    ----------
-    outcomes : sequence of Outcome
-    without_auto, without_manual : mapping of str to str
-        Visits that have only one mask, with their sites; they are counted.
-
-    Returns
-    -------
-    dict of str to list of dict
-        Rows by file stem, see :data:`bids_msseg.reports.evaluation.data.TABLES`.
+    ``without_auto`` and ``without_manual`` map visits with only one mask to their site. Stems are
+    listed in :data:`bids_msseg.reports.evaluation.data.TABLES`.
     """
     sites = _sites(outcomes)
     everybody = Group(words.ALL, words.ALL_SITES, tuple(outcomes))

@@ -1,7 +1,4 @@
-"""What the columns, metrics and statistics of an evaluation mean.
-
-Public names: :func:`describe`, :func:`dictionary`, :func:`notes`.
-"""
+"""What the columns, metrics and statistics of an evaluation mean."""
 
 from __future__ import annotations
 
@@ -199,12 +196,9 @@ _LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
 
 
 def describe() -> dict[str, dict[str, str]]:
-    """Give the meaning of every column, and of metrics and statistics, by file stem.
+    """Return the meaning of every column, metric and statistic, by file stem.
 
-    Returns
-    -------
-    dict of str to dict of str to str
-        Units stand in parentheses at the end.
+    Units are in parentheses at the end.
 
     Examples
     --------
@@ -222,17 +216,7 @@ def describe() -> dict[str, dict[str, str]]:
 
 
 def dictionary(stem: str) -> dict[str, Any]:
-    """Make the JSON data dictionary of a table, as BIDS has them.
-
-    Parameters
-    ----------
-    stem : str
-        One of :data:`bids_msseg.reports.evaluation.data.TABLES` or
-        :data:`~bids_msseg.reports.evaluation.data.COMPARED`.
-
-    Returns
-    -------
-    dict
+    """Build the BIDS data dictionary of the table with the given file stem.
 
     Examples
     --------
@@ -262,17 +246,7 @@ def _unit(name: str) -> str:
 
 
 def notes(min_volume: float) -> tuple[str, ...]:
-    """Say what has to be known to read the figures.
-
-    Parameters
-    ----------
-    min_volume : float
-        Smallest lesion that is counted, in mm³.
-
-    Returns
-    -------
-    tuple of str
-    """
+    """Return the notes for readers of the results; ``min_volume`` is in mm³."""
     lesion = (
         f"A lesion is one 26-connected component of at least {min_volume:g} mm³; smaller ones "
         "count as voxels, not as lesions. ISBI's and Anima's figures use those challenges' own "

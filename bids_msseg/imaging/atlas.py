@@ -30,16 +30,10 @@ WHOLE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """A label image with names.
+    """A label image with the names of its labels.
 
-    Attributes
-    ----------
-    name : str
-        For the ``atlas-`` entity of a BIDS name: letters and digits.
-    volume : Volume
-        Labels as int32, 0 where there is none.
-    names : mapping of int to str
-        Name of every label that the image holds, 0 left out.
+    ``name`` is for the BIDS entity ``atlas-``: letters and digits. ``volume`` holds int32 labels,
+    0 for none; ``names`` covers every other label in the image.
     """
 
     name: str
@@ -48,28 +42,11 @@ class Atlas:
 
 
 def read_atlas(path: Path, *, table: Path | None = None) -> Atlas:
-    """Read a label image and the names of its labels.
+    """Read a label image (NIfTI or MGH) and the names of its labels.
 
-    Parameters
-    ----------
-    path : path
-        NIfTI or MGH file.
-    table : path, optional
-        A ``_dseg.tsv`` with the columns ``index`` and ``name``, or a file in the form of
-        FreeSurferColorLUT.txt. Where not given, the table that :func:`find_table` finds; without
-        one, FreeSurfer's names for a file that is named like its segmentations.
-
-    Returns
-    -------
-    Atlas
-        Labels without a name are called ``label N``.
-
-    Raises
-    ------
-    NoInputError
-        If a file is missing.
-    DataError
-        If the image cannot be read or holds no labels, or the table is none.
+    Names come from ``table``, else from :func:`find_table`, else from FreeSurfer if the file is
+    named like its segmentations; other labels are called ``label N``. Raises NoInputError for a
+    missing file, DataError for an unusable image or table.
     """
     volume = _read_labels(path)
     found = table or find_table(path)
@@ -92,26 +69,10 @@ def templateflow_atlas(
     home: Path | None = None,
     online: bool = True,
 ) -> Atlas:
-    """Read an atlas of TemplateFlow.
+    """Read an atlas of TemplateFlow in the space of the template.
 
-    Parameters
-    ----------
-    template, atlas : str
-        Such as ``MNI152NLin2009cAsym`` and ``Schaefer2018``.
-    desc : str, optional
-        Which of several, such as ``400Parcels7Networks``.
-    resolution, cohort, home, online
-        As for :func:`bids_msseg.imaging.template.load_template`.
-
-    Returns
-    -------
-    Atlas
-        In the space of the template.
-
-    Raises
-    ------
-    NoInputError, TemporaryError, DataError
-        As :func:`bids_msseg.imaging.template.find_label_image` and :func:`read_atlas` do.
+    ``desc`` selects one of several, such as ``400Parcels7Networks``. Raises the errors of
+    :func:`bids_msseg.imaging.template.find_label_image` and :func:`read_atlas`.
     """
     path = find_label_image(
         template, atlas, desc=desc, resolution=resolution, cohort=cohort, home=home, online=online
@@ -122,10 +83,7 @@ def templateflow_atlas(
 def embedded_atlas() -> Atlas:
     """Divide the regions of the embedded template into left and right.
 
-    Returns
-    -------
-    Atlas
-        Label 2r - 1 on the left and 2r on the right of region r; the plane x = 0 mm is left.
+    Region r has label 2r - 1 on the left and 2r on the right; the plane x = 0 mm is left.
     """
     template = load_template()
     regions = np.asarray(template.regions, np.int32)
@@ -146,36 +104,18 @@ def atlas_onto(
     *,
     transform: Affine | None = None,
 ) -> NDArray[np.int32]:
-    """Bring the labels onto another grid; each voxel takes the label nearest to its centre.
+    """Resample labels onto another grid by nearest neighbour; 0 outside the atlas.
 
-    Parameters
-    ----------
-    atlas : Atlas
-    shape, affine, transform
-        As for :func:`bids_msseg.imaging.resample.resample`; ``transform`` goes from world mm of
-        the grid to world mm of the atlas.
-
-    Returns
-    -------
-    ndarray of int32
-        0 outside the atlas.
+    ``transform`` maps world mm of the grid to world mm of the atlas.
     """
     return resample(atlas.volume, shape, affine, transform=transform, order=0).data
 
 
 def find_table(path: Path) -> Path | None:
-    """Find the table of names of a label image, by BIDS's rule of inheritance.
+    """Find the table of label names by the inheritance principle of BIDS.
 
-    Parameters
-    ----------
-    path : path
-        The label image.
-
-    Returns
-    -------
-    path or None
-        The ``.tsv`` in the same folder, or up to three above, whose name has the same suffix and
-        no entity that the image lacks; the nearest folder first, then the most entities.
+    Search the image's folder and up to three above for a ``.tsv`` with the same suffix and no
+    entity that the image lacks; prefer the nearest folder, then the most entities.
     """
     parts = _parts(path)
     folder = path.absolute().parent
@@ -191,24 +131,11 @@ def find_table(path: Path) -> Path | None:
 
 
 def read_names(path: Path) -> dict[int, str]:
-    """Read the names of labels.
+    """Read the names of labels from a ``.tsv`` or a FreeSurfer colour table.
 
-    Parameters
-    ----------
-    path : path
-        A table with the columns ``index`` and ``name`` (``.tsv``), or a file in the form of
-        FreeSurferColorLUT.txt.
-
-    Returns
-    -------
-    dict of int to str
-
-    Raises
-    ------
-    NoInputError
-        If it is not there.
-    DataError
-        If it is neither.
+    The ``.tsv`` has the columns ``index`` and ``name``; other files are read as
+    FreeSurferColorLUT.txt. Raises NoInputError if the file is missing, DataError if it has neither
+    form.
     """
     if not path.is_file():
         raise NoInputError(f"the table of labels {path} does not exist", hint="check the path")

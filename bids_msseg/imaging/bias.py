@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from bids_msseg.imaging.volume import Volume
 
+__all__ = ["correct_bias"]
+
 SHRINK_TO_MM = 4.0
 ITERATIONS = (40, 40, 30)
 # the filters inside N4 add up by thread and take their number from this setting of the process

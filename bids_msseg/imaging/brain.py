@@ -20,6 +20,8 @@ from scipy import ndimage
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
 
+__all__ = ["extract_brain"]
+
 USUAL_BRAIN_ML = (700.0, 2200.0)
 STRIPPED_BELOW_ML = 2200.0
 STRIPPED_BELOW_DARK_SHARE = 0.08
@@ -29,15 +31,11 @@ TORCH_THREADS = 1
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What of an image is not background; the evidence for or against skull-stripping.
+    """Measures of what is not background, the evidence for skull-stripping.
 
-    Attributes
-    ----------
-    volume_ml : float
-        Everything inside the outline of the support, slice by slice, in mL.
-    dark_share : float
-        Share of it that is darker than 5 % of its 99th percentile. A head has skull and air
-        cells there, a brain has hardly anything.
+    ``volume_ml`` counts everything inside the outline, slice by slice. ``dark_share`` is the share
+    of it below 5 % of its 99th percentile: high in a head, with skull and air cells, and low in a
+    brain.
     """
 
     volume_ml: float
@@ -45,23 +43,11 @@ class Support:
 
 
 def is_skull_stripped(volume: Volume) -> bool:
-    """Tell whether an image shows a brain only.
+    """Tell whether an image (axes closest to RAS+) shows only a brain.
 
-    An image counts as stripped where its support is no larger than a brain and holds no dark
-    shell; both must say so, because a head taken for a brain spoils all that follows, while a
-    brain taken for a head only goes through the brain extraction once more. Padding and cropping
-    to the support change neither figure. Measured by ``benchmarks/imaging.py stripped``: 35
-    stripped images 1098-1808 mL and at most .043 dark, 21 raw heads 2656-4502 mL and at least
-    .150.
-
-    Parameters
-    ----------
-    volume : Volume
-        One contrast, axes closest to RAS+.
-
-    Returns
-    -------
-    bool
+    Both the size and the dark share of its :class:`Support` must be low, because taking a head for
+    a brain is the worse error. ``benchmarks/imaging.py stripped``: 35 stripped images 1098-1808
+    mL, dark share up to 0.043; 21 raw heads 2656-4502 mL, from 0.150.
     """
     found = support(volume)
     return (
@@ -70,18 +56,10 @@ def is_skull_stripped(volume: Volume) -> bool:
 
 
 def contradictions(shown: bool, *, option: str, sidecar: str) -> tuple[str, ...]:
-    """Say where the image shows something else than was said of its skull.
+    """List where an image contradicts the option or the sidecar on skull-stripping.
 
-    Parameters
-    ----------
-    shown : bool
-        What :func:`is_skull_stripped` says of the image.
-    option, sidecar : {"auto", "yes", "no"}
-        ``--skull-stripped``, and ``SkullStripped`` of the sidecar, ``auto`` where it says nothing.
-
-    Returns
-    -------
-    tuple of str
+    ``shown`` is the result of :func:`is_skull_stripped`. ``option`` and ``sidecar`` are ``auto``
+    (no statement), ``yes`` or ``no``.
 
     Examples
     --------
@@ -106,17 +84,9 @@ def contradictions(shown: bool, *, option: str, sidecar: str) -> tuple[str, ...]
 
 
 def support(volume: Volume) -> Support:
-    """Measure what differs from the background.
+    """Measure what differs from the background; all zero if the image is constant.
 
-    Parameters
-    ----------
-    volume : Volume
-        One contrast, axes closest to RAS+.
-
-    Returns
-    -------
-    Support
-        All zero where the image is constant.
+    The axes of the image must be closest to RAS+.
     """
     background = _background(volume.data)
     inside = volume.data != background
@@ -132,22 +102,10 @@ def support(volume: Volume) -> Support:
 
 
 def mask_from_stripped(volume: Volume) -> NDArray[np.bool_]:
-    """Take the support of a skull-stripped image as the brain mask.
+    """Return the support of a skull-stripped image as the brain mask.
 
-    Parameters
-    ----------
-    volume : Volume
-        A skull-stripped image; the background may have any one value.
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
-        Largest connected part of what is not background, holes filled.
-
-    Raises
-    ------
-    DataError
-        If all voxels have the same value.
+    The mask is the largest connected part that is not background, holes filled; the background may
+    have any one value. Raises DataError if all voxels have the same value.
     """
     return one_part(volume.data != _background(volume.data))
 
@@ -194,18 +152,7 @@ def extract_brain(
 
 
 def brain_volume_ml(mask: NDArray[np.bool_], voxel_volume: float) -> float:
-    """Measure a mask in mL.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-        The brain.
-    voxel_volume : float
-        Volume of one voxel in mm³.
-
-    Returns
-    -------
-    float
+    """Return the volume of a mask in mL; ``voxel_volume`` is in mm³.
 
     Examples
     --------
@@ -216,19 +163,9 @@ def brain_volume_ml(mask: NDArray[np.bool_], voxel_volume: float) -> float:
 
 
 def brain_notes(mask: NDArray[np.bool_], voxel_volume: float) -> tuple[str, ...]:
-    """Say where a brain mask is of no usual size.
+    """Return a note if the volume of a brain mask is outside 700-2200 mL.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-        The brain.
-    voxel_volume : float
-        Volume of one voxel in mm³.
-
-    Returns
-    -------
-    tuple of str
-        Empty for 700-2200 mL.
+    ``voxel_volume`` is in mm³.
 
     Examples
     --------
@@ -253,10 +190,7 @@ def _background(data: NDArray[np.generic]) -> float:
 def one_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Keep the largest connected part and fill its holes.
 
-    Raises
-    ------
-    DataError
-        If the mask is empty.
+    Raises DataError if the mask is empty.
     """
     labels, count = ndimage.label(mask)
     if count == 0:

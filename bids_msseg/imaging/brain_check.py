@@ -47,16 +47,11 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class CheckedBrain:
-    """A brain mask after the check.
+    """A brain mask after the comparison with the template.
 
-    Attributes
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-        The same array where nothing was cut off.
-    extracerebral : ndarray of bool, shape (X, Y, Z)
-        Where no lesion can be: too far outside the template's brain, the cord left aside.
-    notes, faults : tuple of str
-        What was cut off; what has to be looked at.
+    ``mask`` is the input array if nothing was cut off. ``extracerebral`` marks where no lesion can
+    be: too far outside the template's brain, except along the cord. ``notes`` say what was cut
+    off, ``faults`` what has to be looked at.
     """
 
     mask: Mask
@@ -73,24 +68,11 @@ def check_brain(
     *,
     repair: bool = True,
 ) -> CheckedBrain:
-    """Compare a brain mask with the template's, cut off what is local, name what is not.
+    """Compare a brain mask with the template's, cut off local leaks and list faults.
 
-    Parameters
-    ----------
-    flair : Volume
-        Bias field removed.
-    mask : ndarray of bool, shape (X, Y, Z)
-        The brain on the FLAIR's grid.
-    template : Volume
-        Brain mask of a template in MNI space.
-    to_template : ndarray, shape (4, 4)
-        FLAIR world mm to template world mm.
-    repair : bool, default True
-        Whether the mask may be changed.
-
-    Returns
-    -------
-    CheckedBrain
+    ``flair`` is bias-corrected, and ``mask`` is on its grid. ``template`` is a brain mask in MNI
+    space; ``to_template`` maps FLAIR world mm to template world mm. Without ``repair``, the mask
+    is not changed.
     """
     placed = mask_onto(template, flair.shape, flair.affine, transform=to_template)
     nowhere = np.zeros_like(mask)

@@ -33,14 +33,9 @@ from bids_msseg.imaging.volume import Volume, save_volume
 
 @dataclass(frozen=True, slots=True)
 class Conformed:
-    """An image that was accepted.
+    """An accepted image: float32 with axes closest to RAS+.
 
-    Attributes
-    ----------
-    volume : Volume
-        float32, axes closest to RAS+.
-    notes : tuple of str
-        What was unusual about the file and how it was taken.
+    ``notes`` say what was unusual about the file and how it was interpreted.
     """
 
     volume: Volume
@@ -48,33 +43,11 @@ class Conformed:
 
 
 def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
-    """Read any sound NIfTI file and write it as 3-D float32 in canonical axes.
+    """Check a NIfTI file and write it atomically as 3-D float32, axes closest to RAS+.
 
-    Axes are swapped and flipped to the closest RAS+ order; no voxel is interpolated.
-
-    Parameters
-    ----------
-    path : path
-        ``.nii`` or ``.nii.gz``.
-    target : path
-        File to write, ``.nii.gz``; it appears only when complete.
-    contrast : str
-        Name of the contrast for messages, such as ``FLAIR``.
-
-    Returns
-    -------
-    Conformed
-
-    Raises
-    ------
-    NoInputError
-        If the file is not there, or is a placeholder whose content was not fetched.
-    DataError
-        If the file is damaged or cannot be used; see
-        :func:`~bids_msseg.imaging.header.check_header`. Also if the image is
-        constant or holds no finite value.
-    IoError, CannotCreateError
-        If reading or writing fails.
+    Nothing is interpolated. Raises NoInputError if the file or its content is missing, DataError
+    if :func:`~bids_msseg.imaging.header.check_header` refuses it or it is damaged, constant or
+    without a finite value, and IoError or CannotCreateError if reading or writing fails.
     """
     found = read_image(path, contrast=contrast)
     with replacing(target) as temporary:
@@ -85,40 +58,16 @@ def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
 def read_image(path: Path, *, contrast: str) -> Conformed:
     """Read and check a NIfTI file as :func:`conform` does, and write nothing.
 
-    Parameters
-    ----------
-    path : path
-        ``.nii`` or ``.nii.gz``.
-    contrast : str
-        Name of the contrast for messages, such as ``FLAIR``.
-
-    Returns
-    -------
-    Conformed
-
-    Raises
-    ------
-    NoInputError, DataError, IoError
-        As :func:`conform` does.
+    Raises NoInputError, DataError or IoError as :func:`conform` does.
     """
     info, data, notes = _read(path, contrast)
     return Conformed(canonical(Volume(data, info.affine)), info.notes + notes)
 
 
 def check_image(path: Path, *, contrast: str = "") -> None:
-    """Check a NIfTI file as :func:`conform` does, and write nothing.
+    """Check a whole NIfTI file as :func:`conform` does, and write nothing.
 
-    Parameters
-    ----------
-    path : path
-        ``.nii`` or ``.nii.gz``; it is read whole.
-    contrast : str, optional
-        Name of the contrast for messages.
-
-    Raises
-    ------
-    NoInputError, DataError, IoError
-        As :func:`conform` does.
+    Raises NoInputError, DataError or IoError as :func:`conform` does.
     """
     _read(path, contrast)
 
@@ -133,16 +82,6 @@ def _read(path: Path, contrast: str) -> tuple[HeaderInfo, NDArray[np.float32], t
 
 def canonical(volume: Volume) -> Volume:
     """Swap and flip axes to the order closest to RAS+, without interpolation.
-
-    Parameters
-    ----------
-    volume : Volume
-        Image in any orientation.
-
-    Returns
-    -------
-    Volume
-        The same voxels at the same world positions.
 
     Examples
     --------

@@ -19,14 +19,10 @@ OF_VIEWER: Final = "bids_msseg viewer"
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a cut image lies in the whole one.
+    """Position of a cut image with joined voxels in the whole image.
 
-    Attributes
-    ----------
-    start : tuple of 3 ints
-        First voxel of the cut.
-    factors : tuple of 3 ints
-        How many voxels are joined along each axis.
+    ``start`` is the first voxel of the cut; ``factors`` are the numbers of voxels joined along
+    each axis.
     """
 
     start: tuple[int, int, int]
@@ -34,20 +30,10 @@ class Cut:
 
 
 def cut_affine(affine: Affine, start: Sequence[int], factors: tuple[int, int, int]) -> Affine:
-    """Say where the voxels of a cut and joined image lie.
+    """Return the affine of an image that was cut out and whose voxels were joined.
 
-    Parameters
-    ----------
-    affine : ndarray of float64, shape (4, 4)
-        Of the whole image.
-    start : sequence of 3 ints
-        First voxel of the cut.
-    factors : tuple of 3 ints
-        How many voxels are joined along each axis.
-
-    Returns
-    -------
-    ndarray of float64, shape (4, 4)
+    ``affine`` is that of the whole image, ``start`` the first voxel of the cut and ``factors`` the
+    numbers of voxels joined along each axis.
 
     Examples
     --------
@@ -63,24 +49,10 @@ def cut_affine(affine: Affine, start: Sequence[int], factors: tuple[int, int, in
 def find_cut(
     shape: tuple[int, ...], affine: Affine, whole_shape: tuple[int, ...], whole_affine: Affine
 ) -> Cut | None:
-    """Find where an image was cut out of another one.
+    """Find where an image was cut out of another one; None if it was not.
 
-    Parameters
-    ----------
-    shape, affine : tuple of 3 ints, ndarray of float64, shape (4, 4)
-        Of the cut image. Its last joined voxels may reach beyond the whole image.
-    whole_shape, whole_affine : tuple of 3 ints, ndarray of float64, shape (4, 4)
-        Of the whole image.
-
-    Returns
-    -------
-    Cut or None
-        None where the image is no such cut: its axes differ, or it lies elsewhere.
-
-    Raises
-    ------
-    LinAlgError
-        If the affine of the whole image cannot be inverted.
+    The last joined voxels may reach beyond the whole image. Raises LinAlgError if the affine of
+    the whole image cannot be inverted.
 
     Examples
     --------
@@ -103,23 +75,11 @@ def find_cut(
 
 
 def find_drawn_cut(path: Path, shape: tuple[int, ...], affine: Affine) -> Cut | None:
-    """Find where a mask lies that was drawn in the viewer; None for any other mask.
+    """Find where a mask drawn in the viewer lies; None for any other mask.
 
-    Parameters
-    ----------
-    path : path
-        A NIfTI file; only its header is read.
-    shape, affine : tuple of 3 ints, ndarray of float64, shape (4, 4)
-        Of the FLAIR as acquired.
-
-    Returns
-    -------
-    Cut or None
-
-    Raises
-    ------
-    OSError, ImageFileError, ValueError
-        If the file cannot be read, or ``affine`` cannot be inverted.
+    ``shape`` and ``affine`` are those of the FLAIR as acquired; only the header of ``path`` is
+    read. Raises OSError, ImageFileError or ValueError if the file cannot be read or ``affine``
+    cannot be inverted.
     """
     image: Any = nib.load(path)
     if image.header["descrip"].item() != OF_VIEWER.encode():
@@ -128,19 +88,10 @@ def find_drawn_cut(path: Path, shape: tuple[int, ...], affine: Affine) -> Cut | 
 
 
 def spread(data: NDArray[np.bool_], cut: Cut, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Bring a cut mask back onto the grid of the whole image.
+    """Put a cut mask back onto the grid of the whole image; False outside the cut.
 
-    Parameters
-    ----------
-    data : ndarray of bool, shape (X, Y, Z)
-    cut : Cut
-    shape : tuple of 3 ints
-        Of the whole image.
-
-    Returns
-    -------
-    ndarray of bool
-        False outside the cut; each voxel has the value of the joined voxel that it is part of.
+    ``shape`` is that of the whole image. Each voxel takes the value of the joined voxel that
+    contains it.
 
     Examples
     --------

@@ -12,23 +12,11 @@ from bids_msseg.io import atomic
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary name beside the target; rename it onto the target on success.
+    """Yield a temporary path beside the target; rename it to the target on success.
 
-    Parameters
-    ----------
-    target : path
-        Final name of the file. Missing folders are made.
-
-    Yields
-    ------
-    path
-        A hidden name in the same folder with the same ending, so that writers which go by the
-        ending choose the same format. It is removed if the block raises.
-
-    Raises
-    ------
-    CannotCreateError
-        If the folder or the file cannot be written.
+    The temporary name is hidden and has the same ending, by which writers choose the format.
+    Missing folders are made. The file is removed if the block raises. Raises CannotCreateError if
+    the folder or the file cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

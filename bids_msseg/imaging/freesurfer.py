@@ -57,7 +57,7 @@ _GYRUS_RANGES = {1000: "ctx-lh", 2000: "ctx-rh", 3000: "wm-lh", 4000: "wm-rh"}
 
 
 def freesurfer_names() -> dict[int, str]:
-    """Name the labels of ``aseg``, ``aparc+aseg`` and ``wmparc``.
+    """Return the names of the labels of ``aseg``, ``aparc+aseg`` and ``wmparc``.
 
     Examples
     --------

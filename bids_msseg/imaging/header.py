@@ -36,24 +36,11 @@ ANNEX_POINTERS = (b"/annex/objects/", b".git/annex/objects/", b"version https://
 
 @dataclass(frozen=True, slots=True)
 class HeaderInfo:
-    """What a NIfTI header says, after it was found sound.
+    """Content of a NIfTI header that passed the checks.
 
-    Attributes
-    ----------
-    shape : tuple of int, (X, Y, Z)
-        Grid as stored, trailing axes of length one left out.
-    spacing : tuple of float
-        Voxel edge lengths in mm, from the affine.
-    affine : ndarray, shape (4, 4)
-        Stored voxel index to world mm, RAS+.
-    dtype : numpy dtype
-        Type on disk, with its byte order.
-    slope, inter : float
-        Value = slope × stored + inter.
-    offset : int
-        Bytes before the first voxel.
-    notes : tuple of str
-        What was unusual and how it was taken.
+    ``shape`` omits trailing axes of length one; ``spacing`` is in mm. ``affine`` maps the stored
+    voxel index to world mm, RAS+. Value = ``slope`` × stored + ``inter``. ``offset`` is the number
+    of bytes before the first voxel.
     """
 
     shape: tuple[int, int, int]
@@ -72,31 +59,11 @@ def image_label(path: Path, contrast: str) -> str:
 
 
 def check_header(path: Path, *, contrast: str = "", series: bool = False) -> HeaderInfo:
-    """Judge a NIfTI file by its header alone; cheap.
+    """Check a NIfTI file by its header alone; ``series`` allows several volumes.
 
-    Parameters
-    ----------
-    path : path
-        ``.nii`` or ``.nii.gz``.
-    contrast : str, optional
-        Name of the contrast for messages.
-    series : bool, default False
-        Accept several volumes on one grid.
-
-    Returns
-    -------
-    HeaderInfo
-
-    Raises
-    ------
-    NoInputError
-        If the file is not there, or is a placeholder whose content was not fetched.
-    DataError
-        If the file is not a NIfTI file, the image is not 3-D, holds colours or complex numbers,
-        has voxels outside 0.2-15 mm, more than 2048 voxels along an axis or 10⁹ in all, an
-        affine that is singular, sheared or far off, or two affines that differ by over 1 mm.
-    IoError
-        If the file cannot be read.
+    Raises NoInputError if file or content is missing, IoError if unreadable, else DataError: no
+    NIfTI, not 3-D, not scalar; voxels outside 0.2-15 mm; over 2048 along an axis or 10⁹ in all; an
+    affine that is singular, sheared or far off; qform and sform over 1 mm apart.
     """
     label = image_label(path, contrast)
     header = _parse(_head(path, label), label)

@@ -29,19 +29,11 @@ TRIM_PERCENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What the cascade reads.
+    """Normalised contrasts on a common 1 mm grid, the input of the cascade.
 
-    Attributes
-    ----------
-    data : ndarray of float32, shape (3, X, Y, Z)
-        FLAIR, T1w, T2w in units of the brain's own standard deviation; -3 outside the brain, all
-        zero where the contrast is missing.
-    present : tuple of bool
-        Which of the three contrasts are there.
-    brain : ndarray of bool, shape (X, Y, Z)
-        Brain mask on the same grid.
-    affine : ndarray, shape (4, 4)
-        Voxel index to world mm of the FLAIR; voxels are 1 mm.
+    ``data``, shape (3, X, Y, Z), holds FLAIR, T1w and T2w in standard deviations of the brain: -3
+    outside the brain, all zero for a missing contrast. ``affine`` maps the voxel index to world mm
+    of the FLAIR.
     """
 
     data: NDArray[np.float32]
@@ -71,26 +63,10 @@ class Stack:
 def working_grid(
     brain: Volume, *, spacing: float = SPACING_MM
 ) -> tuple[tuple[int, int, int], Affine]:
-    """Lay an isotropic grid along the image's own axes around the brain.
+    """Build an isotropic grid (``spacing`` in mm) around the brain, along its axes.
 
-    Parameters
-    ----------
-    brain : Volume
-        Brain mask on the FLAIR grid.
-    spacing : float, default 1
-        Edge length of the new voxels in mm.
-
-    Returns
-    -------
-    shape : tuple of int, (X, Y, Z)
-    affine : ndarray, shape (4, 4)
-        The first voxel's centre lies a whole number of millimetres before the centre of the
-        brain's first voxel, so an image that is already 1 mm is not interpolated at all.
-
-    Raises
-    ------
-    DataError
-        If the mask is empty.
+    Return shape and affine. The first voxel lies a whole number of mm before that of the brain, so
+    that a 1 mm image is not interpolated. Raises DataError if the mask is empty.
     """
     inside = np.asarray(brain.data, bool)
     if not inside.any():
@@ -114,29 +90,10 @@ def working_grid(
 def zscore(
     data: NDArray[np.floating], inside: NDArray[np.bool_], *, trim: float = TRIM_PERCENT
 ) -> NDArray[np.float32]:
-    """Express intensities in standard deviations of the voxels inside a mask.
+    """Express intensities in standard deviations inside a mask, clipped to ±5.
 
-    Mean and standard deviation leave out the lowest and highest ``trim`` per cent, so that bits
-    of scalp or orbit that a brain mask still holds hardly move them.
-
-    Parameters
-    ----------
-    data : ndarray, shape (X, Y, Z)
-        Intensities in any unit.
-    inside : ndarray of bool, shape (X, Y, Z)
-        Where to measure.
-    trim : float, default 1
-        Per cent of voxels left out at either end.
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        Clipped to ±5.
-
-    Raises
-    ------
-    DataError
-        If the voxels inside the mask do not vary.
+    Mean and standard deviation leave out the lowest and highest ``trim`` percent, which limits the
+    effect of scalp or orbit in a brain mask. Raises DataError if the voxels inside do not vary.
 
     Examples
     --------
@@ -164,20 +121,11 @@ def build_stack(
     *,
     transforms: Mapping[str, Affine] | None = None,
 ) -> Stack:
-    """Bring the contrasts onto one 1 mm grid in FLAIR space and normalise them.
+    """Resample the contrasts onto one 1 mm grid in FLAIR space and normalise them.
 
-    Parameters
-    ----------
-    images : mapping of contrast to Volume
-        Bias-corrected images; ``FLAIR`` is needed, ``T1w`` and ``T2w`` are used where given.
-    brain : Volume
-        Brain mask on the FLAIR grid.
-    transforms : mapping of contrast to ndarray, shape (4, 4), optional
-        FLAIR world mm to the contrast's world mm; identity where not given.
-
-    Returns
-    -------
-    Stack
+    ``images`` are bias-corrected; ``FLAIR`` is required, ``T1w`` and ``T2w`` are optional.
+    ``brain`` is on the FLAIR grid. ``transforms`` map FLAIR world mm to the contrast's world mm,
+    by default the identity.
     """
     grid, affine = working_grid(brain)
     inside = mask_onto(brain, grid, affine)

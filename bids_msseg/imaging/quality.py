@@ -31,26 +31,11 @@ CLEARLY = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where a measure becomes a fault.
+    """Limits beyond which a measure is a fault; ``seen`` is a lower limit.
 
-    Attributes
-    ----------
-    cut_cm2 : float
-        Area in which the brain mask touches one face of the field of view. Where the lowest
-        slice passes through the cerebellum, up to 27 cm² are common; half a head gives 100.
-    seen : float
-        Least share of the brain that a contrast's field of view holds.
-    jump : float
-        Root mean square of a FLAIR slice's mean minus that of its neighbours, in standard
-        deviations; anatomy alone makes up to .25 where slices are 8 mm thick.
-    ripple : float
-        Repeated edges, see :func:`~bids_msseg.imaging.quality_measures.measure_visit`.
-    noise, slice_mm : float
-        Where nothing is known of the training; standard deviations and mm.
-    noisier, thicker : float
-        Otherwise: how many times the most of all training visits.
-    distance : float
-        From the training visits; see :meth:`TrainingVisits.distance`.
+    ``noise`` (standard deviations) and ``slice_mm`` apply without training visits; otherwise
+    ``noisier`` and ``thicker`` multiply the training's maximum. Normal values: ``cut_cm2`` up to
+    27 (half a head: 100), ``jump`` up to 0.25 standard deviations with 8 mm slices.
     """
 
     cut_cm2: float = 40.0
@@ -66,35 +51,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class TrainingVisits:
-    """What a training knows of its own visits, to hold others against.
+    """Measures of the training visits, with which other visits are compared.
 
-    Attributes
-    ----------
-    measures : tuple of mapping
-        From :func:`~bids_msseg.imaging.quality_measures.measure_visit`, one a visit.
+    There is one result of :func:`~bids_msseg.imaging.quality_measures.measure_visit` per visit.
     """
 
     measures: tuple[Measures, ...] = field(default=())
 
     def distance(self, measures: Measures) -> float | None:
-        """Say how far a visit lies from the nearest training visit.
+        """Return the distance of a visit from the nearest training visit.
 
-        Each contrast's percentiles, shell, rise, noise, steps between neighbouring voxels and
-        slice thickness are divided by their standard deviation over the training visits; the
-        distance is the root mean square of the differences to the nearest visit. One is what
-        lies between a training visit and its nearest fellow, in the median. The contrast that
-        is farthest off counts. The nearest visit and not the mean of all, because a training on
-        several scanners has a middle where none of its visits lies.
-
-        Parameters
-        ----------
-        measures : mapping
-            From :func:`~bids_msseg.imaging.quality_measures.measure_visit`.
-
-        Returns
-        -------
-        float or None
-            None where the training has too few visits with the same contrasts.
+        It is the root mean square of standardised differences of the farthest contrast; 1 is the
+        median distance between nearest training visits. The mean of all visits is not used, as
+        several scanners share no centre. None: too few training visits with the same contrasts.
         """
         found = [one for one in (self._of(measures, c) for c in CONTRASTS) if one is not None]
         return max(found, default=None)
@@ -113,19 +82,11 @@ class TrainingVisits:
         return float(_rms(scaled - own).min()) / usual
 
     def likeness(self, measures: Measures, contrast: str) -> dict[str, float]:
-        """Say how far an image's look is from each contrast of the training.
+        """Return the distance of an image from each contrast of the training.
 
-        Parameters
-        ----------
-        measures : mapping
-        contrast : str
-            The image is the one handed in as this.
-
-        Returns
-        -------
-        dict of contrast to float
-            Root mean square difference to the nearest training image of each contrast, in
-            standard deviations within contrasts; those of too few visits are left out.
+        ``contrast`` is the one it was given as. The distance is the root mean square difference to
+        the nearest training image, in standard deviations within contrasts. Contrasts with too few
+        visits are left out.
         """
         own = [f"{contrast}_{name}" for name in LOOK]
         if not _has(measures, own):
@@ -150,20 +111,10 @@ def find_faults(
     training: TrainingVisits | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, ...]:
-    """Say what is unusual about a visit.
+    """List what is unusual about a visit, one sentence each.
 
-    Parameters
-    ----------
-    measures : mapping
-        From :func:`~bids_msseg.imaging.quality_measures.measure_visit`.
-    training : TrainingVisits, optional
-        Without it contrasts are not told apart, and noise and slices have absolute limits.
-    limits : Limits, optional
-
-    Returns
-    -------
-    tuple of str
-        One sentence each; empty where nothing is unusual.
+    Without ``training``, contrasts are not compared, and noise and slice thickness have absolute
+    limits.
     """
     known, bounds = training or TrainingVisits(), limits or Limits()
     faults = [*_whole_faults(measures, bounds)]

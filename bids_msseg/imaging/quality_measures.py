@@ -27,35 +27,11 @@ def measure_visit(
     mask: Volume,
     spacings: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
-    """Measure the images of a visit.
+    """Measure the images of a visit on the 1 mm stack, in standard deviations.
 
-    Parameters
-    ----------
-    data : ndarray, shape (3, X, Y, Z)
-        Stack of FLAIR, T1w, T2w at 1 mm, in standard deviations.
-    present : sequence of bool
-    brain : ndarray of bool, shape (X, Y, Z)
-        On the stack's grid.
-    mask : Volume
-        Brain mask on the FLAIR's own grid.
-    spacings : mapping of contrast to (x, y, z)
-        Voxel edges of the images as acquired, mm.
-
-    Returns
-    -------
-    dict of str to float
-        ``brain_ml``; ``cut_cm2``, the largest area in which the brain mask touches a face of the
-        field of view; and for every contrast, with its name and ``_`` before: percentiles
-        ``p5`` to ``p95`` inside the brain, ``shell`` (median of what is 4 to 8 mm deep, mostly
-        cortex), ``rise`` (median of what is 12 to 24 mm deep, mostly white matter, minus
-        ``shell``), ``noise_x`` to ``noise_z`` (1.48 median absolute second difference
-        over √6: the standard deviation of white noise), ``step_x`` to ``step_z`` (mean absolute
-        difference of neighbours), ``ripple`` (correlation of edges 6 mm apart minus that of edges
-        4 mm apart, without its sign, the worse in-plane axis: a head that moved leaves edges
-        twice), ``jump`` (FLAIR only: root mean square of slice means minus those of both
-        neighbouring slices as acquired, the worst axis),
-        ``seen`` (share of the brain inside the field of view), ``slice_mm`` (longest edge of a
-        voxel). Noise and steps along interpolated axes are small.
+    Keys: ``brain_ml``, ``cut_cm2``; with ``CONTRAST_`` before: ``p5`` to ``p95``, ``shell``
+    (cortex), ``rise`` (white matter minus cortex), ``noise_x`` to ``step_z``, ``ripple`` (edges
+    repeated by motion), ``jump`` (FLAIR slices), ``seen`` (share of brain in view), ``slice_mm``.
     """
     found = {
         "brain_ml": float(np.count_nonzero(mask.data)) * mask.voxel_volume / 1000,
@@ -76,7 +52,7 @@ def measure_visit(
 
 
 def cut_area(mask: Volume) -> float:
-    """Measure the largest area in which a brain mask touches a face of the field of view, in cm².
+    """Return the largest contact area of a brain mask with an image face, in cm².
 
     Examples
     --------

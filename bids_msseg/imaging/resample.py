@@ -8,6 +8,8 @@ from scipy import ndimage
 
 from bids_msseg.imaging.volume import Affine, Volume
 
+__all__ = ["resample"]
+
 IDENTITY: Affine = np.eye(4)
 
 
@@ -75,23 +77,10 @@ def snapped(matrix: Affine) -> Affine:
 
 
 def smooth_before_coarser(volume: Volume, spacing: float) -> Volume:
-    """Blur along the axes whose voxels are finer than the grid to come.
+    """Smooth along axes whose voxels are finer than ``spacing`` (mm), against aliasing.
 
-    Without it, an in-plane resolution of 0.5 mm taken at 1 mm keeps the noise and aliases edges.
     The Gaussian has the variance that the target's voxel adds to the source's, both taken as
-    Gaussians of half their edge length.
-
-    Parameters
-    ----------
-    volume : Volume
-        Image with voxels of any size.
-    spacing : float
-        Edge length of the target's voxels in mm.
-
-    Returns
-    -------
-    Volume
-        Same grid, float32.
+    Gaussians of half their edge length. The result is float32 on the same grid.
     """
     ratio = spacing / volume.spacing
     sigma = 0.5 * np.sqrt(np.clip(ratio**2 - 1.0, 0.0, None))

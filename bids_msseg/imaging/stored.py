@@ -18,16 +18,9 @@ WIDER = {
 
 
 def as_nifti(image: Any) -> Any:
-    """Make a NIfTI image of the same values: those of a file stay as stored, with their scale.
+    """Convert a nibabel image to NIfTI; values of a file keep their type and scale.
 
-    Parameters
-    ----------
-    image : nibabel image
-        From a file or in memory, of any format.
-
-    Returns
-    -------
-    Nifti1Image, or the image's own class of NIfTI images
+    Types that NIfTI lacks, such as bool, are replaced by a wider one.
     """
     proxy, slope, inter = image.dataobj, 1.0, 0.0
     if type(proxy) is ArrayProxy:
@@ -46,21 +39,10 @@ def as_nifti(image: Any) -> Any:
 
 
 def with_values(image: Any, changed: NDArray[np.bool_], values: NDArray[Any]) -> Any:
-    """Copy a NIfTI image and give some of its voxels other values.
+    """Copy a NIfTI image and replace the voxels in ``changed``.
 
-    Parameters
-    ----------
-    image : nibabel image
-        From a file or in memory.
-    changed : ndarray of bool, shape (X, Y, Z)
-        Voxels that get another value; all others stay as stored, bit for bit.
-    values : ndarray of float, shape (X, Y, Z)
-        Scaled. Where the image stores integers, the nearest one that it can hold is taken.
-
-    Returns
-    -------
-    Nifti1Image, or the image's own class of NIfTI images
-        Header, type and scale are those of the image.
+    ``values`` are after scaling; an integer type stores the nearest one that it can hold. Header,
+    type, scale and all other voxels stay as stored, bit for bit.
     """
     stored = as_nifti(image)
     slope, inter = stored.header.get_slope_inter()

@@ -31,22 +31,11 @@ NIFTI = [".nii.gz", ".nii"]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A standard space.
+    """Brain image, mask and regions of a standard space.
 
-    Attributes
-    ----------
-    name : str
-        TemplateFlow identifier.
-    volume : Volume
-        T1w of the brain, zero outside it; axes closest to RAS+.
-    mask : ndarray of bool, shape (X, Y, Z)
-        The brain.
-    regions : ndarray of uint8, shape (X, Y, Z), or None
-        0 outside the brain, 1 lateral and third ventricle, 2 cortex and the fluid on it, 3 brain
-        stem and cerebellum with the fluid in and around them, 4 all else above the tentorium
-        (white matter, deep grey nuclei). Only the embedded template has it.
-    directory : path
-        Folder that holds the files.
+    ``volume`` is the T1w, zero outside the brain, axes closest to RAS+. ``regions`` (embedded
+    template only): 0 outside the brain, 1 lateral and third ventricle, 2 cortex and its fluid, 3
+    brain stem and cerebellum with their fluid, 4 all else above the tentorium.
     """
 
     name: str
@@ -64,33 +53,11 @@ def load_template(
     home: Path | None = None,
     online: bool = True,
 ) -> Template:
-    """Load a template, from the package where it is the embedded one.
+    """Load a template by its TemplateFlow identifier, or the embedded one.
 
-    Parameters
-    ----------
-    name : str, default "MNI152NLin2009aSym"
-        TemplateFlow identifier.
-    resolution : int, default 1
-        TemplateFlow's index of the resolution; 1 is 1 mm for the MNI152 family.
-    cohort : str, optional
-        For templates that have cohorts, such as MNIPediatricAsym.
-    home : path, optional
-        TemplateFlow's folder; TEMPLATEFLOW_HOME or the user's cache where not given.
-    online : bool, default True
-        Whether files that are missing may be fetched.
-
-    Returns
-    -------
-    Template
-
-    Raises
-    ------
-    NoInputError
-        If TemplateFlow has no such template, or it is not there and nothing may be fetched.
-    TemporaryError
-        If fetching failed.
-    DataError
-        If a file of the template is damaged.
+    ``resolution`` is TemplateFlow's index. ``home`` is by default TEMPLATEFLOW_HOME or the user's
+    cache; ``online`` allows fetching. Raises NoInputError if the template is unknown or missing,
+    TemporaryError if fetching fails, DataError if a file is damaged.
     """
     if name == EMBEDDED and resolution == 1 and cohort is None:
         return _embedded()
@@ -108,30 +75,11 @@ def find_label_image(
     home: Path | None = None,
     online: bool = True,
 ) -> Path:
-    """Find a label image of a template, and fetch it where that is allowed and needed.
+    """Find a ``_dseg`` image of a template; fetch it if that is allowed and needed.
 
-    Parameters
-    ----------
-    name : str
-        TemplateFlow identifier of the template.
-    atlas : str
-        Its ``atlas-`` or, where no file has that, its ``seg-``.
-    desc : str, optional
-        Its ``desc-``; needed where the atlas has several.
-    resolution, cohort, home, online
-        As for :func:`load_template`.
-
-    Returns
-    -------
-    path
-        A ``_dseg`` image with content.
-
-    Raises
-    ------
-    NoInputError
-        If there is none or more than one, or it is not there and nothing may be fetched.
-    TemporaryError
-        If fetching failed.
+    ``atlas`` is its ``atlas-``, or its ``seg-`` if no file has that; ``desc`` is needed if there
+    are several. Raises NoInputError if there is none or more than one, or it is missing and must
+    not be fetched; TemporaryError if fetching fails.
     """
     hint = _prefill(name, f"atlas='{atlas}', resolution={resolution}, suffix='dseg'")
     query: dict[str, Any] = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
@@ -153,13 +101,10 @@ def find_label_image(
 
 
 def embedded_directory() -> Path:
-    """Folder of the embedded template, in TemplateFlow's layout and names.
+    """Return the folder of the embedded template, laid out as by TemplateFlow.
 
-    Returns
-    -------
-    path
-        Holds ``desc-brain_T1w``, ``desc-brain_mask``, ``label-GM_probseg``, ``label-WM_probseg``
-        and ``seg-regions_dseg`` of ``tpl-MNI152NLin2009aSym_res-1``.
+    It holds ``desc-brain_T1w``, ``desc-brain_mask``, ``label-GM_probseg``, ``label-WM_probseg``
+    and ``seg-regions_dseg`` of ``tpl-MNI152NLin2009aSym_res-1``.
     """
     return Path(str(resources.files("bids_msseg") / "data" / "template" / f"tpl-{EMBEDDED}"))
 

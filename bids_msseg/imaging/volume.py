@@ -14,6 +14,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
+__all__ = ["Volume", "load_volume", "save_volume"]
+
 Affine = NDArray[np.float64]
 GRID_TOLERANCE_MM: Final = 1e-2
 """By how much the affines of one grid may differ."""
@@ -70,7 +72,7 @@ class Volume:
 def is_same_grid(
     shape: tuple[int, ...], affine: Affine, other_shape: tuple[int, ...], other_affine: Affine
 ) -> bool:
-    """Tell whether two images have the same voxels in the same places.
+    """Tell whether two images have equal shapes, and affines equal within 0.01.
 
     Examples
     --------
@@ -136,34 +138,19 @@ def to_image(volume: Volume, dtype: DTypeLike | None = None) -> nib.Nifti1Image:
 
 
 def as_stored(volume: Volume, dtype: DTypeLike = np.float32) -> Volume:
-    """Give a volume as :func:`load_volume` reads it after :func:`save_volume` has written it.
+    """Return a volume as it reads after :func:`save_volume` and :func:`load_volume`.
 
-    NIfTI holds affines in single precision and voxels in Fortran order. Steps that run in one
-    process and steps that hand files to each other thus compute the same bytes.
-
-    Parameters
-    ----------
-    volume : Volume
-        Of a type that :func:`save_volume` stores as it is.
-    dtype : dtype, default float32
-        As for :func:`load_volume`.
-
-    Returns
-    -------
-    Volume
+    NIfTI stores affines in single precision and voxels in Fortran order. With this, steps in one
+    process and steps that exchange files compute the same bytes.
     """
     affine = volume.affine.astype(np.float32).astype(np.float64)
     return Volume(np.asfortranarray(volume.data.astype(dtype)), affine)
 
 
 class StoredVolumes(Mapping[str, Volume]):
-    """Volumes on disk, by name; each is read anew whenever it is asked for, and none is kept.
+    """Volumes on disk, by name; each access reads the file again and keeps nothing.
 
-    Parameters
-    ----------
-    files : mapping of str to path
-    labels : collection of str
-        Names of label images, which are read as uint8; all others are read as float32.
+    Names in ``labels`` are read as uint8, all others as float32.
     """
 
     def __init__(self, files: Mapping[str, Path | str], labels: Collection[str] = ()) -> None:

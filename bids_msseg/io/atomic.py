@@ -23,26 +23,11 @@ _PASSING = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(?:\..+)
 
 @contextmanager
 def replacing(final: Path, *, single_writer: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside a file's place, and move the file there if all went well.
+    """Yield a temporary path beside ``final`` and rename the file at the end.
 
-    Parameters
-    ----------
-    final : Path
-        Final name; its folder exists. An existing file is replaced as a whole.
-    single_writer : bool, default False
-        No other process writes this file. The temporary name is then the final one with
-        ``.part``, so that the next writer removes what a killed one left. Otherwise it is hidden,
-        no other process has it, and :func:`remove_leftovers` knows it.
-
-    Yields
-    ------
-    Path
-        Name of the file to make. Without ``single_writer`` it has the ending of the final one.
-
-    Raises
-    ------
-    OSError
-        Where it cannot be written. The temporary file is gone then and an earlier file untouched.
+    The folder must exist. The temporary name is ``<final>.part`` for a ``single_writer``,
+    otherwise unique and known to :func:`remove_leftovers`. Raises OSError if writing fails; then
+    the temporary file is removed and an earlier file kept.
     """
     name = f"{final.name}.part" if single_writer else f".{_whose()}.{final.name}"
     temporary = final.with_name(name)
@@ -56,41 +41,20 @@ def replacing(final: Path, *, single_writer: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def open_alone(final: Path) -> Iterator[BinaryIO]:
-    """Open a file to which no other process writes; it gets its name when it is complete.
+    """Open a file with a single writer; it gets its final name when it is complete.
 
-    Parameters
-    ----------
-    final : Path
-        Final name; its folder exists.
-
-    Yields
-    ------
-    binary stream
-
-    Raises
-    ------
-    OSError
-        As :func:`replacing`.
+    The folder must exist. Raises OSError as :func:`replacing`.
     """
     with replacing(final, single_writer=True) as temporary, temporary.open("wb") as stream:
         yield stream
 
 
 def write_atomic(path: Path, content: Content) -> None:
-    """Write a file under a temporary name beside its place, then move it there.
+    """Write a file under a temporary name in the same folder, then rename it.
 
-    Parameters
-    ----------
-    path : Path
-        Final name; missing folders are made. An existing file is replaced as a whole.
-    content : bytes, str or callable
-        What to write; text as UTF-8, with ``?`` for what UTF-8 has no word for. A callable gets
-        the temporary path, which has the ending of the final one, and has to make that file.
-
-    Raises
-    ------
-    OSError
-        Where it cannot be written. The temporary file is gone then and an earlier file untouched.
+    Makes missing folders. Text is written as UTF-8; a callable receives the temporary path, with
+    the final extension, and must write that file. Raises OSError if writing fails; then an earlier
+    file is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -103,21 +67,10 @@ def write_atomic(path: Path, content: Content) -> None:
 
 
 def publish(source: Path, final: Path, *, keep: bool = False) -> None:
-    """Move a finished file to its final place in one step.
+    """Move a finished file to its final place atomically.
 
-    Parameters
-    ----------
-    source : Path
-        A complete file, usually in the work folder.
-    final : Path
-        Its final name; missing folders are made.
-    keep : bool, default False
-        Leave the source where it is (nipype looks for it when a run is taken up again).
-
-    Raises
-    ------
-    OSError
-        Where it cannot be written; ``final`` is then as before.
+    Makes missing folders. With ``keep``, the source stays, because nipype needs it to resume a
+    run. Raises OSError if writing fails; then ``final`` is unchanged.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     if not keep:
@@ -136,20 +89,10 @@ def publish(source: Path, final: Path, *, keep: bool = False) -> None:
 
 
 def remove_leftovers(folder: Path) -> tuple[str, ...]:
-    """Remove temporary files and scratch folders of processes that were killed.
+    """Remove temporary files and scratch folders of killed processes; return their names.
 
-    Files of a process that lives stay, and so do those of another computer or container, where
-    nobody can ask for it, unless nothing was written to them for a day.
-
-    Parameters
-    ----------
-    folder : Path
-        Looked at without the folders below; it need not exist.
-
-    Returns
-    -------
-    tuple of str
-        Names of what was removed.
+    Not recursive; the folder need not exist. Keeps files of running processes, and those of
+    another computer or container unless they are unchanged for a day.
     """
     removed = []
     with suppress(OSError):
@@ -162,18 +105,7 @@ def remove_leftovers(folder: Path) -> tuple[str, ...]:
 
 
 def make_scratch(folder: Path) -> Path:
-    """Make a folder for whatever passes, which :func:`remove_leftovers` knows.
-
-    Parameters
-    ----------
-    folder : Path
-        Where; it exists.
-
-    Returns
-    -------
-    Path
-        Nobody else can read it.
-    """
+    """Make a private scratch folder that :func:`remove_leftovers` recognises."""
     scratch = folder / f"tmp-{_whose()}"
     scratch.mkdir(mode=0o700)
     return scratch

@@ -51,16 +51,10 @@ Spacing = Sequence[float] | NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class OwnAnatomy:
-    """Where ventricles, cortex and posterior fossa of one brain lie.
+    """Ventricles, cortex and posterior fossa of one brain, as ``Anatomy`` codes (X, Y, Z).
 
-    Attributes
-    ----------
-    labels : ndarray of uint8, shape (X, Y, Z)
-        Codes of :class:`~bids_msseg.lesions.regions.Anatomy`.
-    from_own_fluid : bool
-        False where the fluid could not be told from tissue: then it is the template's map.
-    note : str
-        Why it is the template's; empty otherwise.
+    ``from_own_fluid`` is False if fluid and tissue could not be separated; the labels are then
+    those of the template, and ``note`` says why.
     """
 
     labels: NDArray[np.uint8]
@@ -77,28 +71,11 @@ class OwnAnatomy:
 def own_anatomy(
     images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer], spacing: Spacing
 ) -> OwnAnatomy:
-    """Refine a template's map of regions by the fluid of this brain.
+    """Refine a template's region map with the fluid of this brain.
 
-    Parameters
-    ----------
-    images : mapping of str to ndarray, shape (X, Y, Z)
-        ``FLAIR`` and, where there are, ``T1w`` and ``T2w``, bias field removed, on one grid.
-    brain : ndarray of bool, shape (X, Y, Z)
-        The brain, its fluid included or not.
-    prior : ndarray of integers, shape (X, Y, Z)
-        The template's codes of :class:`~bids_msseg.lesions.regions.Anatomy` on this grid.
-    spacing : sequence of 3 floats
-        Voxel edges in mm; slices may be thick.
-
-    Returns
-    -------
-    OwnAnatomy
-        Deterministic: the same arrays give the same map.
-
-    Raises
-    ------
-    ValueError
-        If the grids differ.
+    ``images`` holds ``FLAIR`` and optionally ``T1w`` and ``T2w``, bias-corrected, on the grid of
+    ``brain`` and ``prior`` (``Anatomy`` codes of the template); ``spacing`` is in mm.
+    Deterministic. Raises ValueError if the grids differ.
     """
     _check_grids(brain, prior, images)
     box = bounding_box(brain, margin=1)
@@ -121,22 +98,11 @@ def own_anatomy(
 def fluidity(
     images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer]
 ) -> NDArray[np.float32] | None:
-    """Measure how much each voxel looks like fluid, over all contrasts.
+    """Map how fluid-like voxels are, from 0 to 1; None if FLAIR shows no fluid contrast.
 
-    In each contrast 0 is the median of the tissue and 1 the darkest (T2w: brightest) tenth of
-    where the template has ventricles. What is brighter than tissue on FLAIR is a lesion and no
-    fluid, whatever the other contrasts say.
-
-    Parameters
-    ----------
-    images, brain, prior
-        As for :func:`own_anatomy`.
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z), or None
-        0 to 1, 0 outside the brain. None where fluid does not stand out on FLAIR; another
-        contrast where it does not is left out.
+    In each contrast 0 is the median of tissue, 1 the darkest (T2w: brightest) tenth of the
+    template ventricles. Voxels brighter than tissue on FLAIR are lesion and get 0. Contrasts
+    without fluid contrast are left out.
 
     Examples
     --------

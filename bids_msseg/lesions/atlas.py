@@ -18,22 +18,11 @@ OUTSIDE_NAME = "outside"
 
 @dataclass(frozen=True, slots=True)
 class RegionLoad:
-    """Lesions in one region of an atlas.
+    """Lesion load in one atlas region; label 0 holds everything without a label.
 
-    Attributes
-    ----------
-    label : int
-        Value in the atlas; 0 for all that has no label.
-    name : str
-    region_ml : float
-        Volume of the region in mL; NaN for label 0, which has no border.
-    lesion_ml : float
-        Volume of lesions in the region in mL. A lesion over several regions gives each its part,
-        so that the volumes of all rows add up to the load.
-    lesion_count : int
-        Lesions with their largest part in the region; each lesion counts once.
-    share : float
-        Share of the region that is lesion; NaN where it has no voxel.
+    The volumes of all rows add up to the total load. ``lesion_count`` counts each lesion once, in
+    the region of its largest part. ``region_ml`` and ``share`` (lesion share of the region) are
+    NaN for label 0; ``share`` is also NaN if the region has no voxel.
     """
 
     label: int
@@ -68,32 +57,11 @@ def load_per_region(
     *,
     probability: NDArray[np.floating] | None = None,
 ) -> tuple[RegionLoad, ...]:
-    """Share out lesions among the regions of an atlas.
+    """Divide lesions among atlas regions, sorted by label with label 0 last.
 
-    Parameters
-    ----------
-    lesions : ndarray, shape (X, Y, Z)
-        A mask (bool), whose 26-connected components are the lesions, or lesions 1..n as integers.
-    atlas : ndarray of integers, shape (X, Y, Z)
-        Labels on the same grid, 0 where there is none.
-    voxel_volume : float
-        Volume of one voxel in mm³.
-    names : mapping of int to str
-        Names of labels. Labels that the atlas has on this grid and that are not named get
-        ``label N``; those that are named and have no voxel here get a row too.
-    probability : ndarray, shape (X, Y, Z), optional
-        Probability of lesion; then volumes are sums of it over all voxels, inside lesions or not.
-
-    Returns
-    -------
-    tuple of RegionLoad
-        By label, regions without lesions included; what has no label comes last. Of equally
-        large parts of a lesion that in the region of the smallest label counts, and label 0 last.
-
-    Raises
-    ------
-    ValueError
-        If the grids differ.
+    ``lesions`` is a bool mask or integer labels; ``voxel_volume`` is in mm³. With ``probability``,
+    volumes are its sums over all voxels. Regions without lesions or voxels get a row, unnamed ones
+    as ``label N``. Raises ValueError if the grids differ.
 
     Examples
     --------

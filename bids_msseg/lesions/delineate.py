@@ -18,19 +18,11 @@ REJECTED_BY_MASK = "excluded"
 
 @dataclass(frozen=True, slots=True)
 class Delineation:
-    """Lesions and rejected candidates of one image; arrays have shape (X, Y, Z).
+    """Lesions and rejected candidates of one image as labels by decreasing volume.
 
-    Attributes
-    ----------
-    lesions : ndarray of int32
-        Kept lesions 1..n, by decreasing volume.
-    rejected : ndarray of int32
-        Rejected candidates 1..m, by decreasing volume.
-    reasons : tuple of str
-        Why each was rejected: ``refinement`` (the refinement net does not hold it for a lesion),
-        ``size`` (what is left of it is smaller than the smallest lesion), ``extracerebral`` (half
-        of it or more lies outside the brain) or ``excluded`` (an exclusion mask holds voxels
-        of it that reached the threshold).
+    ``reasons`` holds one word per rejected candidate: ``refinement`` (rejected by the refinement
+    net), ``size``, ``extracerebral`` (at least half outside the brain) or ``excluded`` (an
+    exclusion mask removed voxels that reached the threshold).
     """
 
     lesions: NDArray[np.int32]
@@ -48,30 +40,11 @@ def delineate(
     extracerebral: NDArray[np.bool_] | None = None,
     removed: NDArray[np.bool_] | None = None,
 ) -> Delineation:
-    """Cut a probability into lesions and account for every candidate.
+    """Threshold a probability into lesions and account for every candidate.
 
-    Parameters
-    ----------
-    probability : ndarray, shape (X, Y, Z)
-        Final probability.
-    candidates : ndarray, shape (X, Y, Z)
-        Non-zero where the candidate net saw something.
-    voxel_volume : float
-        Volume of one voxel in mm³.
-    threshold : float
-        A voxel is lesion where the probability reaches this.
-    min_volume : float
-        Smaller lesions are rejected, in mm³.
-    extracerebral : ndarray of bool, shape (X, Y, Z), optional
-        Where no lesion can be. It only gives the reason: the probability has to be cleared there
-        with :func:`clear_extracerebral`.
-    removed : ndarray of bool, shape (X, Y, Z), optional
-        Where an exclusion mask took what reached the threshold. It only gives the reason, too.
-
-    Returns
-    -------
-    Delineation
-        A candidate that shares a voxel with a kept lesion is part of it and not rejected.
+    Volumes are in mm³. A candidate that shares a voxel with a kept lesion is not rejected.
+    ``extracerebral`` and ``removed`` (voxels cleared by an exclusion mask) only determine the
+    reasons; clear the probability first with :func:`clear_extracerebral`.
 
     Examples
     --------
@@ -116,17 +89,7 @@ def excluded_voxels(
     threshold: float,
     min_volume: float,
 ) -> NDArray[np.bool_]:
-    """Find the lesion voxels that lie in an exclusion mask.
-
-    Parameters
-    ----------
-    probability, voxel_volume, threshold, min_volume
-        As for :func:`delineate`.
-    excluded : ndarray of bool, shape (X, Y, Z)
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
+    """Find the lesion voxels that lie in an exclusion mask (volumes in mm³).
 
     Examples
     --------
@@ -145,20 +108,10 @@ def excluded_voxels(
 def clear_extracerebral(
     probability: NDArray[np.floating], extracerebral: NDArray[np.bool_], *, threshold: float
 ) -> NDArray[np.floating]:
-    """Set the probability of lesions to zero that lie outside the brain.
+    """Set the probability to zero in lesions that lie at least half outside the brain.
 
-    Parameters
-    ----------
-    probability : ndarray, shape (X, Y, Z)
-    extracerebral : ndarray of bool, shape (X, Y, Z)
-        Where no lesion can be.
-    threshold : float
-        A voxel is lesion where the probability reaches this.
-
-    Returns
-    -------
-    ndarray, shape (X, Y, Z)
-        Lesions of which half or more lies there are gone; the same array where there is none.
+    A lesion is a component where the probability reaches ``threshold``. Returns the same array if
+    there is nothing to clear.
 
     Examples
     --------

@@ -25,6 +25,8 @@ from scipy import ndimage
 
 from bids_msseg.lesions.instances import bounding_box
 
+__all__ = ["fill_lesions"]
+
 SCALES_MM = (16.0, 8.0, 4.0)
 """Standard deviations of the Gaussians, from coarse to fine."""
 PRIOR_WEIGHT = 0.02

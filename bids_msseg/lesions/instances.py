@@ -8,24 +8,17 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["label_lesions"]
+
 # Voxel volumes come from float32 headers: three voxels of 0.9999999 mm³ are 3 mm³.
 _VOLUME_TOLERANCE = 1e-5
 
 
 def bounding_box(mask: NDArray[Any], margin: int = 0) -> tuple[slice, slice, slice]:
-    """Find the smallest box that holds every non-zero voxel.
+    """Find the smallest box that holds all non-zero voxels, as slices (x, y, z).
 
-    Parameters
-    ----------
-    mask : ndarray, shape (X, Y, Z)
-        Non-zero inside.
-    margin : int, default 0
-        Voxels added on every side, cut at the border of the grid.
-
-    Returns
-    -------
-    tuple of three slices
-        Empty slices where the mask is empty.
+    ``margin`` is in voxels and is clipped at the border of the grid. The slices are empty if the
+    mask is empty.
 
     Examples
     --------

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bids_msseg.lesions.regions import Region
 
+__all__ = ["LesionRow", "Load", "lesion_load_ml", "rows_to_table", "summarise"]
+
 Point = tuple[float, float, float]
 Shares = tuple[float, float, float, float]
 Status = Literal["kept", "rejected"]
@@ -152,22 +154,10 @@ def summarise(rows: Iterable[LesionRow]) -> Load:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table of lesions: its meaning, and how to read it from a row.
+    """One column of the lesion table: how to describe it and how to read it from a row.
 
-    Attributes
-    ----------
-    name : str
-        Heading.
-    description : str
-        For the data dictionary.
-    value : callable
-        Takes a row and gives a number, a text or None.
-    units : str
-        Unit as BIDS writes it; empty where there is none.
-    digits : int
-        Decimals of a float.
-    levels : mapping of str to str
-        Meaning of each value where the values are words.
+    ``units`` is written as in BIDS, ``digits`` is the number of decimals of a float, and
+    ``levels`` describes the values of a column of words.
     """
 
     name: str
@@ -299,12 +289,7 @@ def rows_to_table(rows: Iterable[LesionRow]) -> list[dict[str, str]]:
 
 
 def column_dictionary() -> dict[str, dict[str, Any]]:
-    """Describe the columns as the JSON file beside the table does.
-
-    Returns
-    -------
-    dict
-        ``Description`` of each column, with ``Units`` and ``Levels`` where it has them.
+    """Return the BIDS data dictionary of the lesion table, as written beside it.
 
     Examples
     --------

@@ -26,36 +26,11 @@ def lesion_table(
     status: Status = "kept",
     reasons: Mapping[int, str] | None = None,
 ) -> tuple[LesionRow, ...]:
-    """Describe every lesion of a label image.
+    """Describe each lesion of a label image, one row per label in increasing order.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (X, Y, Z)
-        0 outside, lesions 1..n; labels without voxels give no row.
-    affine : ndarray, shape (4, 4)
-        Voxel index to world position in mm, RAS+.
-    p_cnn1, p_final : ndarray, shape (X, Y, Z), optional
-        Probabilities of the candidate net and of the whole cascade.
-    p_cnn2_lesion : sequence of float, optional
-        Lesion-wise probability of label i at place i - 1.
-    region_map : ndarray of integers, shape (X, Y, Z), optional
-        From :func:`bids_msseg.lesions.regions.region_map`.
-    template_affine : ndarray, shape (4, 4), optional
-        World mm of the image to world mm of the template.
-    status : {"kept", "rejected"}, default "kept"
-        What all rows say of themselves.
-    reasons : mapping of label to str, optional
-        Why each was rejected.
-
-    Returns
-    -------
-    tuple of LesionRow
-        By increasing label.
-
-    Raises
-    ------
-    ValueError
-        If an image is on another grid than the labels.
+    ``affine`` maps voxels to world mm (RAS+), ``template_affine`` maps world mm of the image to
+    those of the template; ``p_cnn2_lesion`` holds label i at index i - 1. Labels without voxels
+    get no row. Raises ValueError if the grids differ.
 
     Examples
     --------

@@ -2,8 +2,6 @@
 
 Masks of experts and of other programs may hold several values, one for each kind of lesion or each
 rater. All programs that read such masks decide here.
-
-Public names: :data:`MaskValues`, :data:`ANY`, :func:`lesion_voxels`.
 """
 
 from __future__ import annotations
@@ -27,32 +25,11 @@ _LISTED: Final = 8
 def lesion_voxels(
     data: NDArray[Any], name: str, values: MaskValues = None, *, fractions: bool = True
 ) -> tuple[NDArray[np.bool_], str]:
-    """Find the lesions of a mask by its values.
+    """Find the lesion voxels of a mask by its values, with a note for the user.
 
-    One value above zero is lesion, whatever it is. Of several whole numbers those that are asked
-    for are, or all above zero. Fractions, as interpolation leaves them, are cut at one half.
-
-    Parameters
-    ----------
-    data : ndarray, shape (X, Y, Z)
-    name : str
-        What the mask is called in messages.
-    values : tuple of int, optional
-        Values that are lesion.
-    fractions : bool, default True
-        Whether a mask of several fractions is accepted.
-
-    Returns
-    -------
-    lesions : ndarray of bool, shape (X, Y, Z)
-    note : str
-        What a person should know; empty where nothing was chosen.
-
-    Raises
-    ------
-    DataError
-        If a value is negative or not finite, or a mask of fractions is not accepted or would be
-        empty.
+    By default a single value or all whole numbers above zero are lesion; other fractions are cut
+    at 0.5. The note is empty if there is nothing to report. Raises DataError for negative or
+    non-finite values, and for fractions that are not allowed or never exceed 0.5.
 
     Examples
     --------

@@ -19,6 +19,8 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from bids_msseg.lesions.instances import bounding_box
 
+__all__ = ["Anatomy", "Region", "assign", "disseminated_in_space", "region_map"]
+
 
 class Region(IntEnum):
     """The four places that are told apart.
@@ -144,20 +146,9 @@ def region_map(
 def near(
     target: NDArray[np.bool_], reach: float, spacing: Sequence[float] | NDArray[np.floating]
 ) -> NDArray[np.bool_]:
-    """Mark the voxels at most ``reach`` mm from a target.
+    """Mark the voxels at most ``reach`` mm from a target, including the target.
 
-    Parameters
-    ----------
-    target : ndarray of bool, shape (X, Y, Z)
-    reach : float
-        In mm, between voxel centres.
-    spacing : sequence of 3 floats
-        Voxel edges in mm.
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
-        The target included.
+    Distances are between voxel centres; ``spacing`` is in mm.
 
     Examples
     --------
@@ -173,14 +164,9 @@ def near(
 
 @dataclass(frozen=True, slots=True)
 class RegionAssignment:
-    """Regions of the lesions 1..n of a label map.
+    """Voxel counts per region, shape (n, 4), and main region of the lesions 1..n.
 
-    Attributes
-    ----------
-    voxels : ndarray of int64, shape (n, 4)
-        Voxels of each lesion in each region, columns in the order of :class:`Region`.
-    main : ndarray of int8, shape (n,)
-        The one region that each lesion is counted in; 0 for a label without voxels.
+    Columns follow the order of :class:`Region`. ``main`` is 0 for a label without voxels.
     """
 
     voxels: NDArray[np.int64]

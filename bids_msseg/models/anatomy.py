@@ -29,15 +29,10 @@ CLASSES = len(Anatomy)
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Description of one label of a segmentation, as in the table of a BIDS ``dseg``.
+    """One label of a segmentation, as in the table of a BIDS ``dseg``.
 
-    Attributes
-    ----------
-    name, abbreviation : str
-    colour : str
-        ``#rrggbb``, that of FreeSurfer's table where it has the structure.
-    mapping : int or None
-        Value of the same tissue among BIDS's common image-derived labels.
+    ``colour`` is ``#rrggbb``, from FreeSurfer's table if it has the structure. ``mapping`` is the
+    value of the same tissue among the common image-derived labels of BIDS.
     """
 
     name: str

@@ -17,19 +17,9 @@ Kind = TypeVar("Kind", bound=np.generic)
 def cut(
     volume: NDArray[Kind], centre: Sequence[int], size: Shape, *, fill: float = 0.0
 ) -> NDArray[Kind]:
-    """Cut a box out of the last three axes; what lies outside is filled.
+    """Cut a box (x, y, z) out of the last three axes; fill voxels outside the volume.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (..., X, Y, Z)
-    centre : sequence of int
-        Voxel that becomes ``size // 2`` of the box.
-    size : tuple of int, (X, Y, Z)
-    fill : float, default 0
-
-    Returns
-    -------
-    ndarray, shape (..., *size)
+    The voxel ``centre`` becomes voxel ``size // 2`` of the box.
 
     Examples
     --------
@@ -54,21 +44,10 @@ def cut(
 def split_into_pieces(
     labels: NDArray[np.int32], *, edge: int = 24
 ) -> tuple[NDArray[np.int32], tuple[tuple[slice, slice, slice], ...]]:
-    """Cut large components along a lattice, so that each piece fits into one crop.
+    """Split components wider than ``edge`` voxels into pieces that fit into one crop.
 
-    Parameters
-    ----------
-    labels : ndarray of int32, shape (X, Y, Z)
-        Components 1..n.
-    edge : int, default 24
-        A component wider than this along an axis is divided there into equal parts.
-
-    Returns
-    -------
-    pieces : ndarray of int32, shape (X, Y, Z)
-        Pieces 1..m; every piece lies inside one component.
-    boxes : tuple of slices
-        Bounding box of each piece, in order.
+    Such a component is divided into equal parts along each axis that is too wide. Return the label
+    image of pieces 1..m, each inside one component, and their bounding boxes in the same order.
     """
     pieces = np.zeros_like(labels)
     boxes: list[tuple[slice, slice, slice]] = []

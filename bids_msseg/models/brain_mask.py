@@ -21,16 +21,9 @@ SMALLEST_ML = 0.5
 
 @dataclass(frozen=True, slots=True)
 class BrainMask:
-    """A corrected brain mask.
+    """Corrected brain mask at 1 mm.
 
-    Attributes
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-        1 mm.
-    removed_ml : float
-        Volume that was taken out, mL.
-    doubtful : bool
-        The anatomy contradicts so much of the mask that nothing was changed.
+    ``doubtful`` is true if the anatomy contradicts so much of the mask that nothing was changed.
     """
 
     mask: Mask
@@ -39,17 +32,11 @@ class BrainMask:
 
 
 def correct_brain_mask(brain: Mask, anatomy: NDArray[np.floating]) -> BrainMask:
-    """Take out of a brain mask what CNN-1 sees as extra-cerebral.
+    """Remove from a brain mask at 1 mm the regions that CNN-1 sees as extra-cerebral.
 
-    Only regions that reach the border of the mask and are thicker than 2 mm are taken out: the
-    anatomy is known at 2 mm, and its own border is not more exact than the mask's.
-
-    Parameters
-    ----------
-    brain : ndarray of bool, shape (X, Y, Z)
-        1 mm.
-    anatomy : ndarray, shape (classes, ceil(X / 2), ceil(Y / 2), ceil(Z / 2))
-        Probability of each class of :class:`Anatomy`.
+    ``anatomy`` holds the class probabilities at 2 mm, shape (classes, ceil(X / 2), ceil(Y / 2),
+    ceil(Z / 2)). Because of this resolution, only regions that reach the border of the mask and
+    are thicker than 2 mm are removed.
     """
     outside = _at_1_mm(anatomy[[Anatomy.BACKGROUND, Anatomy.EXTRA_CEREBRAL]].sum(0), brain.shape)
     wrong = brain & (outside >= SURE)

@@ -44,32 +44,11 @@ def label_map(
     *,
     transform: Affine | None = None,
 ) -> NDArray[np.uint8]:
-    """Give every voxel of a brain mask its most probable class.
+    """Label each voxel of a brain mask with its most probable class; 0 elsewhere.
 
-    Probabilities are interpolated, then compared, so that borders are as smooth as 2 mm allow.
-    Inside the mask there is no background: what the net sees as extra-cerebral there gets the
-    most probable class of the brain and its fluid.
-
-    Parameters
-    ----------
-    posterior : ndarray, shape (classes, ceil(X / 2), ceil(Y / 2), ceil(Z / 2))
-        Probability of each class of :class:`~bids_msseg.models.anatomy.Anatomy` at 2 mm.
-    working_affine : ndarray, shape (4, 4)
-        Voxel to world mm of the grid of 1 mm that the net was run on.
-    brain : Volume
-        Non-zero inside the brain, on the grid wanted.
-    transform : ndarray, shape (4, 4), optional
-        World mm of ``brain`` to world mm of the working grid; identity where not given.
-
-    Returns
-    -------
-    ndarray of uint8
-        On the grid of ``brain``, 0 outside it and where the net saw nothing.
-
-    Raises
-    ------
-    ValueError
-        If the posterior has another number of classes.
+    Interpolate the posterior (classes at 2 mm; ``working_affine`` is that of the 1 mm grid) before
+    comparing classes, and ignore extra-cerebral classes inside the mask. ``transform`` maps world
+    mm of ``brain`` to the working grid. Raises ValueError if the number of classes differs.
     """
     if len(posterior) != CLASSES:
         raise ValueError(f"{len(posterior)} classes of anatomy, not {CLASSES}")
@@ -109,13 +88,7 @@ def _shift(voxels: list[float] | list[int]) -> Affine:
 
 @dataclass(frozen=True, slots=True)
 class BrainVolumes:
-    """Volumes of the labels of one brain.
-
-    Attributes
-    ----------
-    ml : mapping of Anatomy to float
-        Volume in mL of every label; 0 where it has no voxel.
-    """
+    """Volume in mL of each label of one brain; 0 for labels without voxels."""
 
     ml: Mapping[Anatomy, float]
 
@@ -139,18 +112,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def measure_volumes(labels: NDArray[np.integer], voxel_volume: float) -> BrainVolumes:
-    """Measure the labels of a label image.
-
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (X, Y, Z)
-        From :func:`label_map`.
-    voxel_volume : float
-        Volume of one voxel in mm³.
-
-    Returns
-    -------
-    BrainVolumes
+    """Measure the volume of each label of a :func:`label_map`; ``voxel_volume`` in mm³.
 
     Examples
     --------
@@ -164,19 +126,10 @@ def measure_volumes(labels: NDArray[np.integer], voxel_volume: float) -> BrainVo
 
 
 def side_ratio(labels: NDArray[np.integer], right: NDArray[np.bool_]) -> float:
-    """Divide the cerebrum on the right of the midline by that on the left.
+    """Divide the right cerebrum by the left; NaN if there is no left cerebrum.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (X, Y, Z)
-        From :func:`label_map`; they tell no sides.
-    right : ndarray of bool, shape (X, Y, Z)
-        The right half, such as where a symmetric template's x is positive.
-
-    Returns
-    -------
-    float
-        NaN without cerebrum on the left.
+    ``labels`` comes from :func:`label_map`. ``right`` marks the right half, for example where x of
+    a symmetric template is positive.
     """
     cerebrum = np.isin(labels, CEREBRUM)
     return _ratio(float((cerebrum & right).sum()), float((cerebrum & ~right).sum()))
@@ -184,18 +137,10 @@ def side_ratio(labels: NDArray[np.integer], right: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A number of a visit: its column in tables, and what is plausible in an adult.
+    """Definition of a brain measure: table column, formula and plausible range in adults.
 
-    Attributes
-    ----------
-    name, description : str
-        Heading, and text for the data dictionary.
-    value : callable
-        Takes the volumes and gives the number.
-    plausible : tuple of float
-        Lowest and highest value that raise no flag.
-    units : str
-        As BIDS writes it; empty for a fraction.
+    ``plausible`` is the lowest and highest value that raises no flag. ``units`` follows BIDS and
+    is empty for fractions.
     """
 
     name: str
@@ -252,18 +197,9 @@ MEASURES: tuple[Measure, ...] = (
 
 
 def implausible(volumes: BrainVolumes, ratio: float | None = None) -> tuple[str, ...]:
-    """Name the measures that a sound segmentation of an adult's whole brain does not have.
+    """List the measures outside the plausible range of an adult's whole brain.
 
-    Parameters
-    ----------
-    volumes : BrainVolumes
-    ratio : float, optional
-        From :func:`side_ratio`.
-
-    Returns
-    -------
-    tuple of str
-        One text per measure; empty where all are plausible.
+    Return one text per measure. ``ratio`` comes from :func:`side_ratio`.
 
     Examples
     --------

@@ -27,14 +27,10 @@ FAST_STRIDE = TILE - 16
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """Output of CNN-2 for the candidates; arrays have shape (X, Y, Z).
+    """Output of CNN-2: probability maps (x, y, z), 0 outside candidates.
 
-    Attributes
-    ----------
-    voxels : ndarray of float32
-        Probability of belonging to a lesion, 0 outside candidates.
-    lesion : ndarray of float32
-        Probability that the candidate of a voxel is a lesion, 0 outside candidates.
+    ``voxels`` is the probability that a voxel belongs to a lesion, ``lesion`` the probability that
+    its whole candidate is a lesion.
     """
 
     voxels: Array
@@ -83,21 +79,10 @@ def _decide(
 
 
 def fuse(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
-    """Average the logits of both networks (a logarithmic opinion pool).
+    """Fuse both networks by the weighted mean of their logits; 0 outside candidates.
 
-    Genest and Zidek 1986, doi:10.1214/ss/1177013825.
-
-    Parameters
-    ----------
-    lesion : ndarray of float32, shape (X, Y, Z)
-        CNN-1's probability.
-    refinement : Refinement
-    point : CascadePoint
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        0 outside candidates.
+    ``lesion`` is the probability of CNN-1. This is a logarithmic opinion pool: Genest and Zidek
+    1986, doi:10.1214/ss/1177013825.
     """
     total = (1 - point.voxel_weight - point.lesion_weight) * _logit(lesion)
     total += point.voxel_weight * _logit(refinement.voxels) + point.lesion_weight * _logit(
@@ -114,19 +99,10 @@ def _logit(probability: Array) -> Array:
 
 
 def require_peak(probability: Array, threshold: float, peak_threshold: float) -> Array:
-    """Lower components of ``probability >= threshold`` whose peak is below ``peak_threshold``.
+    """Scale components with a peak below ``peak_threshold`` to just below ``threshold``.
 
-    A sure core thus grows through a lower threshold, and one threshold still cuts the mask.
-
-    Parameters
-    ----------
-    probability : ndarray of float32, shape (X, Y, Z)
-    threshold, peak_threshold : float
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        Such components are scaled so that their peak is just below the threshold.
+    Components are those of ``probability >= threshold``. A confident core thus grows down to the
+    lower threshold, and the mask is still defined by one threshold.
     """
     labels = label_lesions(probability >= threshold, voxel_volume=1.0)
     peak = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
@@ -138,16 +114,10 @@ def require_peak(probability: Array, threshold: float, peak_threshold: float) ->
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """What both networks see in a stack, before any threshold but that of candidates.
+    """Output of both networks for a stack, before fusion and the final threshold.
 
-    Attributes
-    ----------
-    prediction : Prediction
-        Of CNN-1; no lesion outside the corrected brain mask.
-    refinement : Refinement
-        Of CNN-2.
-    brain : BrainMask
-        The brain without what CNN-1 sees as extra-cerebral.
+    ``brain`` is the mask without the regions that CNN-1 sees as extra-cerebral; outside it the
+    lesion probability of ``prediction`` is 0.
     """
 
     prediction: Prediction
@@ -157,21 +127,11 @@ class NetworkOutput:
 
 @dataclass(frozen=True, slots=True)
 class CascadeResult:
-    """Output of the cascade for a stack; arrays of shape (X, Y, Z) unless stated otherwise.
+    """Output of the cascade for a stack; maps have shape (X, Y, Z).
 
-    Attributes
-    ----------
-    candidate : ndarray of float32
-        CNN-1's probability of lesion.
-    probability : ndarray of float32
-        Final probability.
-    lesion : ndarray of float32
-        CNN-2's probability that the candidate of a voxel is a lesion; 0 outside candidates.
-    candidates : ndarray of bool
-    anatomy : ndarray of float16, shape (classes, X / 2, Y / 2, Z / 2)
-        CNN-1's probability of each class of anatomy at 2 mm.
-    brain : BrainMask
-        The brain without what CNN-1 sees as extra-cerebral; no lesion lies outside it.
+    ``candidate`` is the lesion probability of CNN-1, ``probability`` the final one, ``lesion``
+    that of CNN-2 for whole candidates. ``anatomy`` holds the class probabilities at 2 mm, shape
+    (classes, ceil(X / 2), ...). No lesion lies outside ``brain``.
     """
 
     candidate: Array
@@ -191,13 +151,9 @@ def run_first_network(
     *,
     fast: bool = False,
 ) -> tuple[Prediction, BrainMask]:
-    """Run CNN-1 on a stack; parameters as in :func:`segment`.
+    """Run CNN-1 on a stack and correct the brain mask; parameters as in :func:`segment`.
 
-    Returns
-    -------
-    Prediction
-        No lesion outside the corrected brain mask.
-    BrainMask
+    The lesion probability is 0 outside the corrected mask.
     """
     for net in candidate:
         net.to(engine.device)
@@ -233,18 +189,9 @@ def run_networks(
 
 
 def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
-    """Fuse both networks' probabilities, and lower lesions without a sure core.
+    """Fuse the probabilities of both networks and lower lesions without a confident core.
 
-    Parameters
-    ----------
-    lesion : ndarray of float32, shape (X, Y, Z)
-        CNN-1's probability.
-    refinement : Refinement
-    point : CascadePoint
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
+    ``lesion`` is the probability of CNN-1. See :func:`fuse` and :func:`require_peak`.
     """
     fused = fuse(lesion, refinement, point)
     return require_peak(fused, point.threshold, point.peak_threshold)
@@ -259,23 +206,10 @@ def segment(
     *,
     fast: bool = False,
 ) -> CascadeResult:
-    """Run the whole cascade on one stack.
+    """Run the whole cascade on a stack of FLAIR, T1w, T2w, shape (3, X, Y, Z), 1 mm, RAS.
 
-    Parameters
-    ----------
-    cascade : LesionCascade
-    images : ndarray of float32, shape (3, X, Y, Z)
-        FLAIR, T1w, T2w in units of the brain's standard deviation, 1 mm, RAS.
-    present : sequence of bool
-        Which contrasts were acquired.
-    brain : ndarray of bool, shape (X, Y, Z)
-    engine : Engine
-    fast : bool, default False
-        One CNN-1, and tiles that overlap less.
-
-    Returns
-    -------
-    CascadeResult
+    Intensities are in units of the brain's standard deviation; ``present`` marks the acquired
+    contrasts. ``fast`` uses one CNN-1 and tiles with less overlap.
     """
     seen = run_networks(
         cascade.candidate,

@@ -42,21 +42,11 @@ Net = LesionAnatomyNet | LesionRefinementNet
 
 @dataclass(frozen=True, slots=True)
 class LesionCascade:
-    """Trained networks with their operating point.
+    """Trained networks of a cascade with their operating point.
 
-    Attributes
-    ----------
-    name, version : str
-        As users name the model.
-    candidate : tuple of LesionAnatomyNet
-        CNN-1; the probabilities of several are averaged.
-    refinement : LesionRefinementNet
-        CNN-2.
-    unseen : LesionAnatomyNet or None
-        CNN-1 that has seen no patient.
-    point : CascadePoint
-    sha256 : str
-        Of the weights file.
+    ``candidate`` holds one or more CNN-1, whose probabilities are averaged; ``refinement`` is
+    CNN-2; ``unseen`` is a CNN-1 trained on synthetic images only. ``sha256`` is that of the
+    weights file.
     """
 
     name: str
@@ -128,12 +118,10 @@ def _body(content: bytes) -> memoryview:
 
 
 def build(shape: Mapping[str, Any]) -> Net:
-    """Make a network of a described shape with fresh weights.
+    """Build a network with fresh weights from its description.
 
-    Raises
-    ------
-    ValueError
-        If there is no such kind, or it has other classes of anatomy than this version.
+    Raises ValueError if its kind is unknown, its widths are impossible, or its number of anatomy
+    classes differs from that of this version.
     """
     widths = tuple(int(width) for width in shape["widths"])
     if not 2 <= len(widths) <= 8 or not all(0 < width <= WIDEST for width in widths):
@@ -148,12 +136,10 @@ def build(shape: Mapping[str, Any]) -> Net:
 
 
 def load_cascade(path: Path) -> LesionCascade:
-    """Read a weights file.
+    """Load a cascade from a weights file.
 
-    Raises
-    ------
-    DataError
-        If it is truncated, not ours, or does not fit the networks that it describes.
+    Raises DataError if the file is truncated, has another format, or does not fit the networks
+    that it describes.
     """
     header = read_header(path)
     try:
@@ -189,15 +175,11 @@ def load_cascade(path: Path) -> LesionCascade:
 
 
 def check_cascade(path: Path) -> None:
-    """See whether a weights file fits the networks that it describes, without computing anything.
+    """Check that a weights file fits the networks that it describes; run no network.
 
-    Names and shapes are compared with networks that have no memory, so a description of a
-    terabyte costs nothing, and no thread of torch is started that a forked worker would miss.
-
-    Raises
-    ------
-    DataError
-        If :func:`load_cascade` would fail, or weights are not finite numbers.
+    Raises DataError if :func:`load_cascade` would fail or weights are not finite. The networks are
+    built without memory, so a huge description costs nothing and no torch thread starts that a
+    forked worker would lack.
     """
     header = read_header(path)
     try:

@@ -25,23 +25,11 @@ MIN_VOXELS = 3
 
 @dataclass(frozen=True, slots=True)
 class CropSource:
-    """A visit from which crops are cut.
+    """Prepared data of a visit from which crops of candidates are cut.
 
-    Attributes
-    ----------
-    images : ndarray of float32, shape (3, X, Y, Z)
-        Background set, missing contrasts zero.
-    present : ndarray of bool, shape (3,)
-    anatomy : ndarray of float32, shape (classes, X / 2, Y / 2, Z / 2)
-        Without background inside the brain.
-    coarse : ndarray of float32, shape (3 + classes, X / 4, Y / 4, Z / 4)
-        Images (background 0) and anatomy at 4 mm.
-    extent : tuple of (int, int)
-        First and last voxel of the brain along each axis.
-    pieces : ndarray of int32, shape (X, Y, Z)
-        Candidates 1..n, large ones divided.
-    boxes : tuple of slices
-        Bounding box of each.
+    ``images`` is ``BACKGROUND`` outside the brain; missing contrasts are 0. ``anatomy`` (2 mm) has
+    no background inside the brain; ``coarse`` (4 mm) joins images and anatomy. ``extent`` is the
+    first and last brain voxel per axis; ``pieces`` labels candidates 1..n, large ones split.
     """
 
     images: Array
@@ -60,17 +48,9 @@ def prepare_crops(
     prediction: Prediction,
     threshold: float,
 ) -> CropSource:
-    """Find candidates at a threshold and pool what the coarse crops show.
+    """Find candidates in a CNN-1 prediction and pool the data of the coarse crops.
 
-    Parameters
-    ----------
-    images : ndarray, shape (3, X, Y, Z)
-    present : sequence of bool
-    brain : ndarray of bool, shape (X, Y, Z)
-    prediction : Prediction
-        Of CNN-1.
-    threshold : float
-        Candidate threshold of the lesion probability.
+    ``images`` has shape (3, X, Y, Z); ``threshold`` applies to the lesion probability.
     """
     labels = label_lesions(prediction.lesion >= threshold, voxel_volume=1.0, min_volume=MIN_VOXELS)
     pieces, boxes = split_into_pieces(labels)
@@ -84,15 +64,10 @@ def prepare_crops(
 
 
 def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) -> Array:
-    """Divide the probability of background inside the brain among the other classes.
+    """Distribute the background probability inside the brain over the other classes.
 
-    The pretrained CNN-1 often sees background inside lesions, the fine-tuned one does not: CNN-2
-    must not learn from the difference.
-
-    Parameters
-    ----------
-    anatomy : ndarray, shape (classes, ceil(X / 2), ceil(Y / 2), ceil(Z / 2))
-    brain : ndarray of bool, shape (X, Y, Z)
+    ``anatomy`` is at 2 mm, ``brain`` at 1 mm. The pretrained CNN-1 often sees background inside
+    lesions, the fine-tuned one does not; CNN-2 must not learn from this difference.
     """
     shares: Array = anatomy.astype(np.float32)
     inside = pool(brain[None], 2)[0] > 0.5
@@ -138,15 +113,9 @@ def coarse_mark(candidate: NDArray[np.floating], even: Sequence[int]) -> Array:
 
 
 def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
-    """Cut one candidate: images, candidate, anatomy, coarse crop and presence.
+    """Cut the images, candidate, anatomy, coarse crop and presence of one candidate.
 
-    Parameters
-    ----------
-    source : CropSource
-    piece : int
-        Index of the candidate, from 0.
-    centre : sequence of int
-        Voxel in the middle; moved to an even one.
+    ``piece`` counts from 0. ``centre`` is the middle voxel; it is moved to even coordinates.
     """
     even = [2 * (int(at) // 2) for at in centre]
     fine = (FINE,) * 3

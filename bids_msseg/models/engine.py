@@ -12,16 +12,10 @@ from bids_msseg.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Where and how nets run.
+    """Device and settings with which networks run.
 
-    Attributes
-    ----------
-    device : str
-        ``cpu``, ``cuda[:N]`` or ``mps``.
-    bfloat16 : bool
-        Multiply in bfloat16 (convolutions only; sums stay in float32).
-    batch : int
-        Tiles a pass.
+    ``device`` is ``cpu``, ``cuda[:N]`` or ``mps``. ``bfloat16`` applies to convolutions only; sums
+    stay in float32. ``batch`` is the number of tiles per forward pass.
     """
 
     device: str = "cpu"
@@ -38,12 +32,9 @@ class Engine:
 
 
 def choose_engine(device: str = "auto") -> Engine:
-    """Pick the device, and bfloat16 where it is native.
+    """Choose the device, and bfloat16 if the device supports it natively.
 
-    Raises
-    ------
-    UsageError
-        If a GPU is asked for and none is there.
+    Raises UsageError if the device is unknown or a requested GPU is not available.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,6 +14,8 @@ from torch import Tensor
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
 
+__all__ = ["Prediction", "predict"]
+
 Array = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 BACKGROUND = -3.0
@@ -37,7 +39,9 @@ class Prediction:
 
 
 def tile_starts(low: int, high: int, tile: int, stride: int) -> list[int]:
-    """List even first voxels of tiles that cover ``low`` to ``high`` (exclusive) of one axis.
+    """List even start voxels of tiles that cover ``low`` to ``high`` (exclusive).
+
+    Values are for one axis; a start may be negative.
 
     Examples
     --------

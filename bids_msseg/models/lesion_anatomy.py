@@ -25,14 +25,10 @@ FOLD = 2
 
 
 class InstanceNorm3d(nn.Module):
-    """Instance normalisation at the speed of batch normalisation.
+    """Instance normalisation that is as fast as batch normalisation on the CPU.
 
     ``torch.nn.InstanceNorm3d`` copies channels-last input on the CPU. For one sample, batch
     normalisation with the statistics of the batch is the same function.
-
-    Parameters
-    ----------
-    channels : int
     """
 
     def __init__(self, channels: int) -> None:
@@ -53,14 +49,10 @@ class InstanceNorm3d(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LesionAnatomyConfig:
-    """Everything needed to build the net before its weights are loaded.
+    """Architecture of a :class:`LesionAnatomyNet`.
 
-    Attributes
-    ----------
-    widths : tuple of int
-        Feature maps at 2, 4, 8, ... mm.
-    classes : int
-        Classes of the anatomy head.
+    ``widths`` are the numbers of feature maps at 2, 4, 8, ... mm; ``classes`` is that of the
+    anatomy head.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -83,15 +75,9 @@ def _convolutions(before: int, after: int, count: int) -> nn.Sequential:
 
 
 class LesionAnatomyNet(nn.Module):
-    """U-Net with a lesion head and an anatomy head.
+    """CNN-1: a U-Net with a lesion head and an anatomy head.
 
-    Parameters
-    ----------
-    config : LesionAnatomyConfig, optional
-
-    Notes
-    -----
-    Edges of the input must be divisible by ``2 ** len(config.widths)``.
+    The edges of the input must be divisible by ``2 ** len(config.widths)``.
     """
 
     def __init__(self, config: LesionAnatomyConfig | None = None) -> None:
@@ -110,20 +96,11 @@ class LesionAnatomyNet(nn.Module):
         self.anatomy = nn.Conv3d(widths[0], self.config.classes, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment sub-images.
+        """Return the logits of lesion (1 mm) and of the anatomy classes (2 mm).
 
-        Parameters
-        ----------
-        images : Tensor, shape (N, 6, X, Y, Z)
-            FLAIR, T1w, T2w in units of the brain's standard deviation, then one constant map per
-            contrast: 1 where it was acquired, else 0.
-
-        Returns
-        -------
-        lesion : Tensor, shape (N, 1, X, Y, Z)
-            Logits.
-        anatomy : Tensor, shape (N, classes, X / 2, Y / 2, Z / 2)
-            Logits of :class:`bids_msseg.models.anatomy.Anatomy`.
+        ``images`` has shape (N, 6, X, Y, Z): FLAIR, T1w, T2w in units of the brain's standard
+        deviation, then one constant map per contrast, 1 if acquired, else 0. The logits have 1
+        channel and, at half the size, one per class.
         """
         features = self._decode(self._encode(fold(images)))
         return unfold(self.lesion(features)), self.anatomy(features)
@@ -145,12 +122,9 @@ class LesionAnatomyNet(nn.Module):
 
 
 def read_network_weights(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint (its running mean) or of a float16 file.
+    """Read the weights of a :class:`LesionAnatomyNet` as float32.
 
-    Returns
-    -------
-    dict of str to Tensor
-        float32, for :meth:`LesionAnatomyNet.load_state_dict`.
+    The file is a training checkpoint, of which the running mean is used, or a float16 file.
     """
     kept = torch.load(path, map_location="cpu", weights_only=True)
     weights: dict[str, Tensor] = kept.get("average", kept)
@@ -158,15 +132,10 @@ def read_network_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fold(images: Tensor) -> Tensor:
-    """Fold blocks of 2x2x2 voxels into channels; a presence map keeps one value per block.
+    """Fold blocks of 2x2x2 voxels into channels.
 
-    Parameters
-    ----------
-    images : Tensor, shape (N, 6, X, Y, Z)
-
-    Returns
-    -------
-    Tensor, shape (N, 27, X / 2, Y / 2, Z / 2)
+    The shape changes from (N, 6, X, Y, Z) to (N, 27, X / 2, Y / 2, Z / 2). A presence map keeps
+    one value per block.
     """
     count, _, x, y, z = images.shape
     blocks = images[:, :CONTRASTS].reshape(
@@ -179,15 +148,9 @@ def fold(images: Tensor) -> Tensor:
 
 
 def unfold(logits: Tensor) -> Tensor:
-    """Undo :func:`fold` for the eight channels of the lesion head.
+    """Unfold the lesion head's 8 channels: (N, 8, X, Y, Z) to (N, 1, 2 X, 2 Y, 2 Z).
 
-    Parameters
-    ----------
-    logits : Tensor, shape (N, 8, X, Y, Z)
-
-    Returns
-    -------
-    Tensor, shape (N, 1, 2 X, 2 Y, 2 Z)
+    This is the inverse of :func:`fold`.
     """
     count, _, x, y, z = logits.shape
     blocks = logits.reshape(count, FOLD, FOLD, FOLD, x, y, z).permute(0, 4, 1, 5, 2, 6, 3)

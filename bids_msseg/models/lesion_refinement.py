@@ -28,12 +28,9 @@ PLACE = 3
 
 @dataclass(frozen=True, slots=True)
 class LesionRefinementConfig:
-    """Everything needed to build the net before its weights are loaded.
+    """Architecture of a :class:`LesionRefinementNet`.
 
-    Attributes
-    ----------
-    widths : tuple of int
-        Feature maps of each branch at each resolution, finest first.
+    ``widths`` are the numbers of feature maps of each branch, finest resolution first.
     """
 
     widths: tuple[int, ...] = (16, 48, 96)
@@ -59,20 +56,11 @@ class ConvBlock(nn.Sequential):
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """What CNN-2 sees of N candidates.
+    """Input of CNN-2 for N candidates.
 
-    Attributes
-    ----------
-    images : Tensor, shape (N, 3, 32, 32, 32)
-        FLAIR, T1w, T2w at 1 mm in units of the brain's standard deviation.
-    candidate : Tensor, shape (N, 1, 32, 32, 32)
-        1 inside the candidate.
-    anatomy : Tensor, shape (N, classes, 16, 16, 16)
-        CNN-1's probabilities at 2 mm.
-    coarse : Tensor, shape (N, 3 + 1 + classes + 3, 24, 24, 24)
-        Images, candidate, anatomy and place in the brain at 4 mm.
-    present : Tensor, shape (N, 3)
-        1 where a contrast was acquired.
+    ``images`` (FLAIR, T1w, T2w in units of the brain's standard deviation) and ``candidate`` are
+    32³ voxels at 1 mm, ``anatomy`` 16³ at 2 mm, ``coarse`` (images, candidate, anatomy, place in
+    the brain) 24³ at 4 mm. ``present`` (N, 3) is 1 for acquired contrasts.
     """
 
     images: Tensor
@@ -83,12 +71,7 @@ class Crops:
 
 
 class LesionRefinementNet(nn.Module):
-    """Two encoders, one decoder; voxels of a lesion, and the candidate as a whole.
-
-    Parameters
-    ----------
-    config : LesionRefinementConfig, optional
-    """
+    """CNN-2: two encoders and one decoder that classify voxels and whole candidates."""
 
     def __init__(self, config: LesionRefinementConfig | None = None) -> None:
         super().__init__()
@@ -108,14 +91,9 @@ class LesionRefinementNet(nn.Module):
         )
 
     def forward(self, crops: Crops) -> tuple[Tensor, Tensor]:
-        """Decide on candidates.
+        """Return the logits of lesion per voxel and per candidate.
 
-        Returns
-        -------
-        voxels : Tensor, shape (N, 1, 32, 32, 32)
-            Logits of "belongs to a lesion".
-        lesion : Tensor, shape (N,)
-            Logits of "this candidate is a lesion".
+        Shapes are (N, 1, 32, 32, 32) and (N,).
         """
         skips = _encode(self.fine, _fine_input(crops))
         context = _encode(self.coarse, _coarse_input(crops))[-1]

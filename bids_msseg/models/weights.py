@@ -19,6 +19,8 @@ from typing import Any
 from bids_msseg.errors import DataError, NoInputError, UsageError
 from bids_msseg.options import CASCADE
 
+__all__ = ["ModelHeader", "find_model", "read_header"]
+
 FORMAT = "bids_msseg-cascade-2"
 HEADER_KEY = "bids_msseg"
 DEFAULT_MODEL = "cascade-5"
@@ -28,19 +30,11 @@ DIGEST_KEY = "tensors_sha256"
 
 @dataclass(frozen=True, slots=True)
 class CascadePoint:
-    """The numbers between the networks of a cascade with an anatomy head.
+    """Operating point of a cascade: thresholds and fusion weights.
 
-    Attributes
-    ----------
-    candidate_threshold : float
-        A voxel is a candidate where CNN-1's probability reaches this.
-    voxel_weight, lesion_weight : float
-        Weights of CNN-2's probability of voxels and of the whole candidate in the mean of logits;
-        CNN-1's probability has the rest.
-    threshold : float
-        A voxel belongs to the mask where the final probability reaches this.
-    peak_threshold : float
-        A lesion is kept where its peak reaches this.
+    ``voxel_weight`` and ``lesion_weight`` weight the logits of CNN-2 for voxels and whole
+    candidates; CNN-1 has the rest. ``candidate_threshold`` applies to CNN-1, ``threshold`` to the
+    fused probability. A lesion is kept if its peak reaches ``peak_threshold``.
     """
 
     candidate_threshold: float = 0.1
@@ -127,11 +121,19 @@ def find_model(model: str | None) -> Path:
 def read_header(path: Path) -> ModelHeader:
     """Read the header of a weights file.
 
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    ModelHeader
+
     Raises
     ------
     DataError
-        If it is not one of ours, has another format, is cut short, or does not have the checksum
-        of its header.
+        If msseg did not write the file, if it has another format or is cut short, or if its
+        checksum is wrong.
     """
     try:
         content = path.read_bytes()

@@ -119,17 +119,7 @@ def _peak_gb() -> float:
 
 
 def explained(error: Exception) -> MssegError:
-    """Find words and an exit code for what a step raised.
-
-    Parameters
-    ----------
-    error : Exception
-
-    Returns
-    -------
-    MssegError
-        Itself where it is one.
-    """
+    """Convert the exception of a step to an MssegError; return an MssegError unchanged."""
     if isinstance(error, MssegError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -157,13 +147,9 @@ def explained(error: Exception) -> MssegError:
 
 
 def leave_failure(folder: Path, error: MssegError) -> None:
-    """Write down beside a visit's nodes why one of them failed; the first one's word stays.
+    """Record in the folder of a visit why a node failed; keep an earlier record.
 
-    Parameters
-    ----------
-    folder : path
-        The node's own folder.
-    error : MssegError
+    ``folder`` is that of the node; the file is written to its parent. Write errors are ignored.
     """
     content = {
         "step": folder.name,

@@ -51,15 +51,7 @@ MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class PairDelivery:
-    """What the nodes of a pair know before anything has run.
-
-    Attributes
-    ----------
-    out_dir : path
-    pair : VisitPair
-    rule : ChangeRule
-    versions : mapping of str to str
-    """
+    """A pair of visits, its output folder and the rule for its comparison."""
 
     out_dir: Path
     pair: VisitPair
@@ -230,19 +222,10 @@ def _centres(
 
 
 def codes_on_later(found: Comparison, meeting: CommonGrid, labels: Volume) -> Volume:
-    """Bring the changes onto the FLAIR of the later visit, whose own borders are kept.
+    """Resample the change codes to the FLAIR of the later visit.
 
-    Parameters
-    ----------
-    found : Comparison
-    meeting : CommonGrid
-    labels : Volume
-        Lesions of the later visit on its FLAIR.
-
-    Returns
-    -------
-    Volume
-        uint8; inside a lesion of the later visit never empty, outside only what was lesion before.
+    ``labels`` are the lesions of the later visit, whose borders are kept. The uint8 codes are
+    never 0 inside them; outside, they mark only tissue that was lesion before.
     """
     common = Volume(found.codes, meeting.affine)
     move = inverse(meeting.alignment.to_later)

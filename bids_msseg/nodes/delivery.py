@@ -16,31 +16,11 @@ from bids_msseg.reports.methods import methods_paragraph
 
 @dataclass(frozen=True, slots=True)
 class DerivativesContext:
-    """A visit, where its results go, and what their descriptions say.
+    """A visit, the place of its results and the content of their descriptions.
 
-    Attributes
-    ----------
-    visit : Visit
-    out_dir, bids_dir : path
-    model : ModelUse or None
-        None where a given mask replaces the networks, and nothing else needs them.
-    candidate_threshold : float or None
-        None for another segmenter than the cascade.
-    threshold, min_lesion_volume : float
-        Operating point; the volume in mm³.
-    derivatives : mapping of str to path
-        Further datasets that sidecars may name.
-    options : mapping
-        Options that shape the result, for the record.
-    fingerprint, maps_fingerprint : str
-        Digest of inputs, options and model; the same without the options that only cut lesions.
-    versions : mapping of str to str
-    methods : str
-        The methods paragraph.
-    extras : Extras
-        What else the run was asked for.
-    intermediate : path or None
-        Archive of an earlier run, from which lesions are cut again.
+    ``model`` is None if a given mask replaces the networks, ``candidate_threshold`` for another
+    segmenter. ``min_lesion_volume`` is in mm³. ``maps_fingerprint`` omits options that only cut
+    lesions; ``intermediate`` is an archive to cut them from again.
     """
 
     visit: Visit

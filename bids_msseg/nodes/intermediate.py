@@ -44,19 +44,10 @@ def write_archive(
     fingerprint: str,
     versions: Mapping[str, str],
 ) -> None:
-    """Write an archive.
+    """Write the intermediate results of a visit to an archive.
 
-    Parameters
-    ----------
-    target : path
-    steps : mapping of step to outputs
-        Values by the name of the output; those that end with ``_file`` are paths.
-    published : mapping of str to str
-        ``STEP.OUTPUT`` of files that are published byte for byte, to their place below OUT.
-    fingerprint : str
-        Digest of what these results depend on.
-    versions : mapping of str to str
-        Software that made them.
+    Outputs whose name ends with ``_file`` are paths. ``published`` maps ``STEP.OUTPUT`` to the
+    place below OUT of files that are published unchanged; only their digests are stored.
     """
     content: dict[str, dict[str, Any]] = {step: {} for step in steps}
     with zipfile.ZipFile(target, "w") as archive:
@@ -86,19 +77,7 @@ def _each(steps: Mapping[str, Outputs]) -> Iterator[tuple[str, str, Any]]:
 def is_usable(
     archive: Path, out_dir: Path, *, fingerprint: str, versions: Mapping[str, str]
 ) -> bool:
-    """Tell whether an archive holds what a run would find, and whether all of it is there.
-
-    Parameters
-    ----------
-    archive, out_dir : path
-    fingerprint : str
-        Of the run to come, as for :func:`write_archive`.
-    versions : mapping of str to str
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether an archive is complete and has this fingerprint and these versions."""
     if not archive.is_file():
         return False
     try:
@@ -129,20 +108,10 @@ def stored_steps(archive: Path) -> frozenset[str]:
 
 
 def stored_outputs(archive: Path, step: str, folder: Path) -> dict[str, Any]:
-    """Read what a step has found.
+    """Read the outputs of a step from an archive.
 
-    Parameters
-    ----------
-    archive : path
-        As :func:`~bids_msseg.bids.paths.intermediate_path` names it, so that OUT is known.
-    step : str
-    folder : path
-        Where files are written that OUT does not hold as they are.
-
-    Returns
-    -------
-    dict
-        Outputs by name.
+    ``archive`` must have the path of :func:`~bids_msseg.bids.paths.intermediate_path`, from which
+    OUT follows. Files that are not in OUT are extracted to ``folder``.
     """
     out_dir = archive.parents[2]
     outputs: dict[str, Any] = {}

@@ -24,18 +24,10 @@ from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
 
 @dataclass(frozen=True, slots=True)
 class VisitQuality:
-    """What both nodes said of a visit.
+    """Faults, measures and load interval of a visit, from both quality nodes.
 
-    Attributes
-    ----------
-    faults : tuple of str
-    measures : mapping of str to float
-    interval_ml : (float, float, float) or None
-        Expected, low, high.
-    reason : str
-        Why there is no interval.
-    learnt : bool
-        Whether the interval was learnt from loads like this one.
+    ``interval_ml`` is (expected, low, high); ``reason`` says why there is none. ``learnt`` is
+    False if the interval is an extrapolation.
     """
 
     faults: tuple[str, ...]

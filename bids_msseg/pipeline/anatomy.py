@@ -20,16 +20,10 @@ from bids_msseg.pipeline.lesions import Grid
 
 @dataclass(frozen=True, slots=True)
 class MeasuredBrain:
-    """The anatomy of a visit on the FLAIR as acquired.
+    """Anatomy of a visit on the FLAIR as acquired.
 
-    Attributes
-    ----------
-    labels : ndarray of uint8, shape (X, Y, Z)
-        Classes of :class:`~bids_msseg.models.anatomy.Anatomy`, 0 outside the brain.
-    volumes : BrainVolumes
-        Of these labels.
-    implausible : tuple of str
-        What a sound segmentation of an adult's brain does not have.
+    ``labels`` holds classes of :class:`~bids_msseg.models.anatomy.Anatomy`, 0 outside the brain;
+    ``implausible`` lists the measures outside the plausible range of adults.
     """
 
     labels: NDArray[np.uint8]
@@ -46,21 +40,11 @@ class MeasuredBrain:
 def measure_brain(
     anatomy: Volume, grid: Grid, template_to_flair: Affine | None = None
 ) -> MeasuredBrain:
-    """Bring the classes onto the FLAIR as acquired and measure them there.
+    """Resample the anatomy classes onto the FLAIR as acquired and measure their volumes.
 
-    Parameters
-    ----------
-    anatomy : Volume
-        ``anatomy`` of :func:`~bids_msseg.pipeline.segment.segment_stack`.
-    grid : Grid
-        Of the FLAIR as acquired.
-    template_to_flair : ndarray, shape (4, 4), optional
-        World mm of the embedded template to FLAIR world mm, where its fit passed its checks: then
-        the two halves of the cerebrum are compared.
-
-    Returns
-    -------
-    MeasuredBrain
+    ``anatomy`` comes from :func:`~bids_msseg.pipeline.segment.segment_stack`.
+    ``template_to_flair`` (world mm) should be passed only if the template fit passed its checks;
+    the halves of the cerebrum are then compared.
     """
     labels = grid.take(anatomy, order=0)
     volumes = measure_volumes(labels, grid.frame.voxel_volume)

@@ -17,22 +17,10 @@ from bids_msseg.spaces import AtlasChoice
 
 
 def load_atlas(choice: AtlasChoice) -> Atlas:
-    """Read the atlas that a user chose.
+    """Load the atlas that the user chose; a file path must be that of one visit.
 
-    Parameters
-    ----------
-    choice : AtlasChoice
-        A file is that of one visit.
-
-    Returns
-    -------
-    Atlas
-
-    Raises
-    ------
-    NoInputError, TemporaryError, DataError
-        As :func:`~bids_msseg.imaging.atlas.read_atlas` and
-        :func:`~bids_msseg.imaging.atlas.templateflow_atlas` do.
+    Raises the errors of :func:`~bids_msseg.imaging.atlas.read_atlas` and
+    :func:`~bids_msseg.imaging.atlas.templateflow_atlas`: NoInputError, TemporaryError, DataError.
     """
     if choice.kind == "embedded":
         return embedded_atlas()
@@ -46,19 +34,10 @@ def load_atlas(choice: AtlasChoice) -> Atlas:
 def measure_regions(
     lesions: Volume, atlas: Atlas, transform: Affine | None = None
 ) -> tuple[RegionLoad, ...]:
-    """Bring an atlas onto the grid of the lesions and share them out among its regions.
+    """Resample an atlas onto the grid of the lesions and measure the load per region.
 
-    Parameters
-    ----------
-    lesions : Volume
-        Lesions 1..n on the FLAIR as acquired.
-    atlas : Atlas
-    transform : ndarray, shape (4, 4), optional
-        FLAIR world mm to world mm of the atlas; identity where not given.
-
-    Returns
-    -------
-    tuple of RegionLoad
+    ``lesions`` are labelled 1..n on the FLAIR as acquired. ``transform`` maps FLAIR world mm to
+    atlas world mm.
     """
     labels = atlas_onto(atlas, lesions.shape, lesions.affine, transform=transform)
     return load_per_region(lesions.data, labels, lesions.voxel_volume, atlas.names)

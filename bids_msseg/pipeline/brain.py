@@ -27,14 +27,9 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class FoundBrain:
-    """A brain mask on the conformed FLAIR.
+    """Brain mask on the conformed FLAIR.
 
-    Attributes
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-    how : {"given", "stripped", "deepbet"}
-        Where it comes from.
-    notes : tuple of str
+    ``how`` is its source: ``given``, ``stripped`` or ``deepbet``.
     """
 
     mask: Mask
@@ -43,7 +38,7 @@ class FoundBrain:
 
 
 def brain_device(device: str) -> str:
-    """Choose where the brain extraction runs: on CUDA only where that was asked for.
+    """Choose the device of the brain extraction: CUDA only if requested, otherwise CPU.
 
     Examples
     --------
@@ -62,29 +57,11 @@ def find_brain(
     device: str = "cpu",
     threads: int = 1,
 ) -> FoundBrain:
-    """Find the brain: a given mask, the support of a stripped image, or deepbet.
+    """Find the brain mask: a given mask, the support of a stripped image, or deepbet.
 
-    The image is trusted more than its sidecar, and the option more than both.
-
-    Parameters
-    ----------
-    image : Volume
-        Conformed FLAIR.
-    given : path, optional
-        Brain mask of another pipeline.
-    skull_stripped, sidecar : {"auto", "yes", "no"}
-        The option, and what the sidecar says.
-    device : str, default "cpu"
-    threads : int, default 1
-
-    Returns
-    -------
-    FoundBrain
-
-    Raises
-    ------
-    DataError
-        If there is no brain, or the given mask cannot be used.
+    ``skull_stripped`` (option) and ``sidecar`` are ``auto``, ``yes`` or ``no``. The option
+    overrides the image, and the image overrides the sidecar. Raises DataError if there is no brain
+    or the given mask is unusable.
     """
     if given is not None:
         mask = _on_grid(given, image)
@@ -119,22 +96,11 @@ def _on_grid(path: Path, image: Volume) -> Mask:
 
 
 def check_mask(flair: Volume, brain: Mask, template_to_flair: Affine, *, how: str) -> CheckedBrain:
-    """Compare a brain mask with the template's; see :mod:`bids_msseg.imaging.brain_check`.
+    """Compare a brain mask with that of the embedded template, and repair it.
 
-    Parameters
-    ----------
-    flair : Volume
-        Bias field removed.
-    brain : ndarray of bool, shape (X, Y, Z)
-        On the FLAIR's grid.
-    template_to_flair : ndarray, shape (4, 4)
-        Of the embedded template, where its fit passed its checks.
-    how : str
-        Where the mask comes from; a given one stays as it is.
-
-    Returns
-    -------
-    CheckedBrain
+    A mask with ``how`` ``given`` is not changed. ``flair`` has its bias field removed;
+    ``template_to_flair`` (world mm) must come from a fit that passed its checks. See
+    :mod:`bids_msseg.imaging.brain_check`.
     """
     template = load_template()
     return check_brain(

@@ -27,31 +27,11 @@ def fill_image(
     transform: Affine | None = None,
     seed: int = 0,
 ) -> Any:
-    """Fill the lesions of an image that was accepted, on its own grid.
+    """Fill the lesions of a T1w or FLAIR image as acquired, on its own grid.
 
-    Parameters
-    ----------
-    path : path
-        T1w or FLAIR as acquired.
-    lesions : ndarray, shape (X, Y, Z)
-        Non-zero inside lesions, on its grid.
-    anatomy : Volume
-        ``anatomy`` of :func:`~bids_msseg.pipeline.segment.segment_stack`, on the working grid.
-    transform : ndarray, shape (4, 4), optional
-        World mm of the image to FLAIR world mm; identity where not given.
-    seed : int, default 0
-        Of the texture.
-
-    Returns
-    -------
-    nibabel image
-        Header, orientation, type and scale of the file; only voxels that
-        :func:`~bids_msseg.lesions.filling.fill_lesions` changes have another value.
-
-    Raises
-    ------
-    DataError
-        If there are lesions, and no white matter outside them.
+    Return a nibabel image with the header, type and scale of the file. ``anatomy`` is on the
+    working grid; ``transform`` maps world mm of the image to FLAIR world mm. Raises DataError if
+    there are lesions but no white matter outside them.
     """
     grid = Grid.of(path)
     white = np.isin(grid.take(anatomy, transform=transform, order=0), WHITE)

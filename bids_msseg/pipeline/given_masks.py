@@ -28,35 +28,11 @@ RESAMPLE: Final = (
 def read_given_mask(
     path: Path, grid: Grid, *, what: str, values: MaskValues = None, drawn: bool = False
 ) -> tuple[NDArray[np.bool_], str]:
-    """Read a mask that has to lie on the grid of the FLAIR as acquired.
+    """Read a mask on the grid of the FLAIR as acquired; return it and a note.
 
-    Parameters
-    ----------
-    path : path
-    grid : Grid
-        Of the FLAIR as acquired.
-    what : str
-        What the mask is called in messages, such as ``lesion mask``.
-    values : tuple of int, optional
-        Values that count; any above zero where not given. See
-        :func:`bids_msseg.lesions.mask_values.lesion_voxels`.
-    drawn : bool, default False
-        Accept also what was drawn in the viewer of a page, whose images are cut to the brain.
-
-    Returns
-    -------
-    inside : ndarray of bool, shape (X, Y, Z)
-    note : str
-        What a person should know of its values; may be empty.
-
-    Raises
-    ------
-    NoInputError
-        If the file is not there.
-    DataError
-        If it is damaged, no mask, or on another grid.
-    IoError
-        If it cannot be read.
+    ``values`` are lesion as in :func:`bids_msseg.lesions.mask_values.lesion_voxels`; ``what``
+    names the mask in messages. ``drawn`` also accepts masks from the viewer, whose images are cut
+    to the brain. Raises NoInputError, DataError or IoError.
     """
     header, frame = check_header(path, contrast=what), grid.frame
     same = is_same_grid(header.shape, header.affine, frame.shape, frame.affine)
@@ -78,24 +54,10 @@ def read_given_mask(
 
 
 def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]:
-    """Unite masks of what is no lesion; any value above zero counts.
+    """Read and unite exclusion masks; any value above zero counts.
 
-    Masks that were drawn in the viewer of a page are brought onto the grid.
-
-    Parameters
-    ----------
-    paths : iterable of path
-    grid : Grid
-        Of the FLAIR as acquired.
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
-
-    Raises
-    ------
-    MssegError
-        As :func:`read_given_mask` does.
+    Masks drawn in the viewer of a page are placed on the grid of the FLAIR. Raises MssegError as
+    :func:`read_given_mask` does.
     """
     excluded = np.zeros(grid.frame.shape, bool)
     for path in paths:

@@ -25,6 +25,8 @@ from bids_msseg.lesions.load import LesionRow, lesion_load_ml
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.lesions.regions import Anatomy, region_map
 
+__all__ = ["VisitLesions", "find_lesions"]
+
 LEFT_OUT_BLUR_MM = 6.0
 """An image that could not be aligned may show a face where the brain should be."""
 MASK_THRESHOLD = 0.5
@@ -84,24 +86,11 @@ def find_anatomy(
     brain: NDArray[np.bool_],
     template_to_flair: Affine,
 ) -> tuple[Volume, OwnAnatomy]:
-    """Refine the template's regions; see :func:`bids_msseg.lesions.anatomy.own_anatomy`.
+    """Refine the template's regions with the images; return codes on the FLAIR's grid.
 
-    Parameters
-    ----------
-    images : mapping of contrast to Volume
-        Bias field removed, each on its own grid.
-    transforms : mapping of contrast to ndarray, shape (4, 4)
-        FLAIR world mm to the contrast's world mm.
-    brain : ndarray of bool, shape (X, Y, Z)
-        On the FLAIR's grid.
-    template_to_flair : ndarray, shape (4, 4)
-        Template world mm to FLAIR world mm.
-
-    Returns
-    -------
-    Volume
-        Codes of :class:`~bids_msseg.lesions.regions.Anatomy` on the FLAIR's grid.
-    OwnAnatomy
+    ``images`` have their bias fields removed, each on its own grid; ``transforms`` map FLAIR world
+    mm to theirs. The first result holds codes of :class:`~bids_msseg.lesions.regions.Anatomy`. See
+    :func:`bids_msseg.lesions.anatomy.own_anatomy`.
     """
     flair = images["FLAIR"]
     on_flair = {"FLAIR": flair.data}
@@ -199,21 +188,11 @@ def describe_lesions(
     own_ventricles: bool = False,
     excluded: NDArray[np.bool_] | None = None,
 ) -> VisitLesions:
-    """List the lesions of a given mask, as :func:`find_lesions` does those of the networks.
+    """List the lesions of a given mask on the FLAIR as acquired.
 
-    Parameters
-    ----------
-    lesions : ndarray of bool, shape (X, Y, Z)
-        On the FLAIR as acquired.
-    maps : mapping of str to Volume
-        ``mask``, the brain, and where there is, ``regions``.
-    grid, template_to_flair, min_volume, own_ventricles, excluded
-        As for :func:`find_lesions`.
-
-    Returns
-    -------
-    VisitLesions
-        Without ``probseg`` and ``candidates``; rows have no probabilities.
+    ``maps`` holds ``mask`` (the brain) and optionally ``regions``; other parameters as in
+    :func:`find_lesions`. The result has no ``probseg`` and no ``candidates``, and its rows have no
+    probabilities.
     """
     soft, cut = lesions.astype(np.float32), _cut(grid, MASK_THRESHOLD, min_volume)
     left, removed, excluded_ml = _exclude(soft, excluded, cut)
@@ -332,19 +311,10 @@ def _means(labels: NDArray[np.int32], values: NDArray[Any]) -> list[float]:
 def contrast_on_grid(
     grid: Grid, image: Volume, *, transform: Affine | None = None, left_out: bool = False
 ) -> NDArray[np.float32]:
-    """Bring a contrast onto the FLAIR as acquired; blurred where it could not be aligned.
+    """Resample a contrast onto the FLAIR as acquired; blur it if it was left out.
 
-    Parameters
-    ----------
-    grid : Grid
-    image : Volume
-    transform : ndarray, shape (4, 4), optional
-        FLAIR world mm to the contrast's world mm.
-    left_out : bool, default False
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
+    ``transform`` maps FLAIR world mm to the contrast's world mm. ``left_out`` marks a contrast
+    that could not be aligned; the blur hides a face that may appear in place of the brain.
     """
     if left_out:
         image = smooth_before_coarser(image, LEFT_OUT_BLUR_MM)
@@ -359,22 +329,9 @@ def mask_on_grid(
     threshold: float,
     min_volume: float,
 ) -> NDArray[np.uint8]:
-    """Bring the probability into another space and cut it there.
+    """Resample the probability onto another grid and threshold it; drop small lesions.
 
-    Parameters
-    ----------
-    grid : Grid
-    probability : Volume
-        On the working grid.
-    transform : ndarray, shape (4, 4), optional
-        World mm of the grid to FLAIR world mm.
-    threshold : float
-    min_volume : float
-        mm³.
-
-    Returns
-    -------
-    ndarray of uint8, shape (X, Y, Z)
+    ``transform`` maps world mm of the grid to FLAIR world mm. ``min_volume`` is in mm³.
     """
     moved = grid.take(probability, transform=transform)
     found = delineate(

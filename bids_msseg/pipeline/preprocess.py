@@ -26,21 +26,18 @@ from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Affine, Volume, as_stored
 from bids_msseg.pipeline.brain import check_mask, find_brain
 
+__all__ = ["Preprocessed", "preprocess"]
+
 Mask = NDArray[np.bool_]
 _Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """A contrast or a template in the FLAIR's world.
+    """Alignment of a contrast or template with the FLAIR.
 
-    Attributes
-    ----------
-    affine : ndarray, shape (4, 4)
-        Fixed world mm to moving world mm; the best attempt where there is a fault.
-    fault : str
-        Why it cannot be relied on; empty where it passed its checks.
-    notes : tuple of str
+    ``affine`` maps fixed to moving world mm. ``fault`` states why it is unreliable and is empty if
+    it passed its checks; with a fault, ``affine`` is the best attempt.
     """
 
     affine: Affine
@@ -82,21 +79,9 @@ class Preprocessed:
 
 
 def read_contrasts(files: Mapping[str, Path]) -> tuple[dict[str, Volume], tuple[str, ...]]:
-    """Check images as acquired and bring them to RAS+ axes.
+    """Check images as acquired and reorient them to RAS+; return them with notes.
 
-    Parameters
-    ----------
-    files : mapping of contrast to path
-
-    Returns
-    -------
-    images : dict of contrast to Volume
-    notes : tuple of str
-
-    Raises
-    ------
-    NoInputError, DataError, IoError
-        As :func:`bids_msseg.imaging.conform.conform` does.
+    Raises NoInputError, DataError or IoError as :func:`bids_msseg.imaging.conform.conform` does.
     """
     found = {name: read_image(path, contrast=name) for name, path in files.items()}
     images = {name: as_stored(one.volume) for name, one in found.items()}
@@ -193,22 +178,10 @@ def align_contrast(
     threads: int = 1,
     seed: int = 0,
 ) -> Alignment:
-    """Align T1w or T2w with FLAIR, rigidly, and say where that cannot be right.
+    """Align T1w or T2w rigidly with the FLAIR and report a fault if the fit is doubtful.
 
-    Parameters
-    ----------
-    contrast : str
-        For the message.
-    moving, flair : Volume
-        Conformed images.
-    brain : ndarray of bool, shape (X, Y, Z)
-        On the FLAIR's grid.
-    threads, seed : int
-
-    Returns
-    -------
-    Alignment
-        FLAIR world mm to the contrast's world mm.
+    Images are conformed; ``brain`` is on the FLAIR's grid. The affine maps FLAIR world mm to the
+    contrast's world mm.
     """
     result = register_rigid(moving, flair, fixed_mask=brain, threads=threads, seed=seed)
     fault = f"the {contrast} image could not be aligned with FLAIR and is left out"
@@ -228,26 +201,11 @@ def correct_contrasts(
     threads: int,
     keep: Callable[[str, Volume], _Kept],
 ) -> dict[str, _Kept]:
-    """Remove the bias fields inside the brain, each contrast on its own grid.
+    """Remove the bias fields inside the brain, each contrast on its own grid, in parallel.
 
-    N4 keeps one processor busy, so contrasts are corrected beside each other; as many are in
-    memory as there are threads.
-
-    Parameters
-    ----------
-    images : mapping of contrast to Volume
-        Conformed images; each is asked for once.
-    brain : Volume
-        Brain mask on the FLAIR's grid.
-    transforms : mapping of contrast to ndarray, shape (4, 4)
-        FLAIR world mm to the contrast's world mm.
-    threads : int
-    keep : callable
-        Takes the contrast and the corrected image, which is dropped afterwards.
-
-    Returns
-    -------
-    dict of contrast to what ``keep`` gave
+    ``brain`` is on the FLAIR's grid; ``transforms`` map FLAIR world mm to the contrast's. N4 uses
+    one processor, so up to ``threads`` contrasts run, and are in memory, at once. ``keep`` gets
+    each result, which is then dropped; its values are returned.
     """
 
     def correct(contrast: str) -> _Kept:
@@ -272,23 +230,10 @@ def fit_template(
     threads: int = 1,
     seed: int = 0,
 ) -> Alignment:
-    """Fit a template to the brain by an affine; visits without T1w have it too.
+    """Fit a template to the brain by an affine transform; no T1w is needed.
 
-    Parameters
-    ----------
-    flair : Volume
-        Bias field removed.
-    brain : ndarray of bool, shape (X, Y, Z)
-        On the FLAIR's grid.
-    name : str
-        TemplateFlow identifier.
-    resolution : int, default 1
-    threads, seed : int
-
-    Returns
-    -------
-    Alignment
-        Template world mm to FLAIR world mm.
+    ``flair`` has its bias field removed; ``name`` is a TemplateFlow identifier. The affine maps
+    template world mm to FLAIR world mm.
     """
     template = load_template(name, resolution=resolution)
     result = register_affine(

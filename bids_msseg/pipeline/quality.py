@@ -15,14 +15,10 @@ DISTANCE = "training_distance"
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """What a check of images found.
+    """Result of an image check.
 
-    Attributes
-    ----------
-    measures : mapping of str to float
-        With :data:`DISTANCE` from the training visits, where there is one.
-    faults : tuple of str
-        What is unusual; those of earlier steps come last.
+    ``measures`` includes :data:`DISTANCE` from the training visits if it could be computed.
+    ``faults`` of earlier steps come last.
     """
 
     measures: Mapping[str, float]
@@ -37,22 +33,10 @@ def check_images(
     training: TrainingVisits | None = None,
     known_faults: Sequence[str] = (),
 ) -> ImageCheck:
-    """Compare the images with those of the training.
+    """Compare the images of a visit with those of the training visits.
 
-    Parameters
-    ----------
-    stack : Stack
-    brain : Volume
-        Brain mask on the conformed FLAIR.
-    spacings : mapping of contrast to (x, y, z)
-        Voxel edges of the images as acquired, mm.
-    training : TrainingVisits, optional
-    known_faults : sequence of str
-        Of alignments and of the brain mask.
-
-    Returns
-    -------
-    ImageCheck
+    ``brain`` is on the conformed FLAIR; ``spacings`` are voxel edges (x, y, z) in mm of the images
+    as acquired. ``known_faults`` are those of the alignments and the brain mask.
     """
     measures = measure_visit(stack.data, stack.present, stack.brain, mask=brain, spacings=spacings)
     faults = (*find_faults(measures, training), *known_faults)

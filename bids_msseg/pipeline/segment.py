@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import Volume
 
+__all__ = ["segment_stack"]
+
 CANDIDATE_STEPS = 1024
 """Of the candidate probability from 0 to 1: below a step it is 0, and takes no room on disk."""
 

@@ -12,35 +12,18 @@ from bids_msseg.lesions.confidence.uncertainty import (
 
 
 def load_interval(probability: Volume, model: LoadModel) -> LoadInterval:
-    """Give the lesion load an interval.
+    """Compute the interval of the lesion load.
 
-    Parameters
-    ----------
-    probability : Volume
-        Final probability on the grid of the FLAIR as acquired.
-    model : LoadModel
-
-    Returns
-    -------
-    LoadInterval
+    ``probability`` is the final probability on the grid of the FLAIR as acquired.
     """
     return model.interval(sweep_volumes(probability.data, probability.voxel_volume))
 
 
 def lesion_confidence(status: str, p_final: float, model: ConfidenceModel | None) -> float | None:
-    """Give a lesion a confidence; only kept lesions were met when it was learnt.
+    """Return the confidence of a kept lesion; None if rejected or without a model.
 
-    Parameters
-    ----------
-    status : {"kept", "rejected"}
-    p_final : float
-        Mean final probability inside.
-    model : ConfidenceModel or None
-
-    Returns
-    -------
-    float or None
-        None for rejected candidates, and where there is no model.
+    ``status`` is ``kept`` or ``rejected``; ``p_final`` is the mean final probability inside the
+    lesion. The model was fitted to kept lesions only.
 
     Examples
     --------

@@ -22,17 +22,10 @@ MAX_REGIONS = 30
 
 @dataclass(frozen=True, slots=True)
 class AtlasView:
-    """An atlas as the page of the cohort shows it.
+    """One atlas as the group page shows it.
 
-    Attributes
-    ----------
-    name : str
-    visits : int
-        Visits that were measured with it.
-    regions : int
-        Its regions, also those that are not shown.
-    rows : tuple of tuple of str
-        Name, visits with lesions, median and largest load in mL, median share in per cent.
+    ``regions`` counts all regions, also those not shown. Cells of ``rows`` are name, visits with
+    lesions, median and largest load in mL, and median share in per cent.
     """
 
     name: str
@@ -42,18 +35,9 @@ class AtlasView:
 
 
 def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
-    """Join the tables of all finished visits.
+    """Join the atlas tables of all finished visits; empty if no visit has one.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    records : iterable of VisitRecord
-
-    Returns
-    -------
-    list of mapping
-        Columns as in :func:`group_atlas_dictionary`; empty where no visit has such a table.
+    Columns are those of :func:`group_atlas_dictionary`.
     """
     names = tuple(atlas_dictionary())
     found: list[Row] = []
@@ -76,17 +60,9 @@ def group_atlas_dictionary() -> dict[str, Any]:
 
 
 def view_atlases(rows: Sequence[Row]) -> tuple[AtlasView, ...]:
-    """Sum up each atlas for the page.
+    """Summarise each atlas for the group page from rows of :func:`atlas_rows`.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From :func:`atlas_rows`.
-
-    Returns
-    -------
-    tuple of AtlasView
-        In the order of the rows; regions by their load in all visits, the largest first.
+    Regions are sorted by their total load over all visits, largest first.
     """
     atlases: dict[str, list[Row]] = {}
     for row in rows:

@@ -10,15 +10,7 @@ FRACTION_DIGITS = 4
 
 
 def brain_view(record: VisitRecord) -> tuple[tuple[str, str], ...]:
-    """List name and value of every measure of a visit; empty where they are not known.
-
-    Parameters
-    ----------
-    record : VisitRecord
-
-    Returns
-    -------
-    tuple of (str, str)
+    """List name and value of every brain measure of a visit; empty if unknown.
 
     Examples
     --------

@@ -35,28 +35,11 @@ HEADINGS = (
 
 @dataclass(frozen=True, slots=True)
 class ChangesView:
-    """A pair of visits as the template shows it.
+    """Changes between a pair of visits, as the participant page shows them.
 
-    Attributes
-    ----------
-    anchor, title : str
-    numbers : tuple of (label, count, text)
-        What each kind of change means.
-    failed, hint : str
-        Why the visits could not be compared; empty where they were.
-    cautions : tuple of str
-    noise : str
-        How much is noise, in words.
-    brain : str
-        Change of the brain's volumes, in words; empty where it is not known.
-    pictures : FigureView or None
-        Of changes; where the visits could not be aligned, of the attempt.
-    changed, others : Table or None
-        Lesions that changed; the stable and the unclear ones.
-    table_file : str
-        Relative to the page.
-    levels : mapping of str to str
-        What each word means.
+    ``numbers`` are (kind of change, count, volume text). ``failed`` and ``hint`` are empty unless
+    the comparison failed; ``pictures`` then show the failed alignment. ``others`` are stable and
+    unclear lesions; ``levels`` define the kinds.
     """
 
     anchor: str
@@ -75,18 +58,10 @@ class ChangesView:
 
 
 def read_changes(out_dir: Path, records: Iterable[VisitRecord]) -> tuple[ChangesView, ...]:
-    """Collect what OUT holds of the changes between the visits of a participant.
+    """Collect the recorded changes between visits of one participant.
 
-    Parameters
-    ----------
-    out_dir : Path
-    records : iterable of VisitRecord
-        Of one participant, in the order of the visits.
-
-    Returns
-    -------
-    tuple of ChangesView
-        One for each visit that was compared with an earlier one.
+    ``records`` are in visit order. The result has one entry per visit that was compared with an
+    earlier one.
     """
     views = []
     for record in records:

@@ -13,16 +13,10 @@ from bids_msseg.bids.paths import check_path
 
 @dataclass(frozen=True, slots=True)
 class LoadLimits:
-    """Limits of agreement of the loads of a scan and its pseudo-rescan.
+    """Limits of agreement (mL) of the lesion loads of a scan and its pseudo-rescan.
 
-    Attributes
-    ----------
-    lower_ml, upper_ml : float
-    model_sha256 : str
-        Digest of the weights by which they were measured.
-    threshold : float
-    min_lesion_volume : float
-        mm³.
+    They hold for the weights ``model_sha256``, the threshold and the minimum lesion volume (mm³)
+    given here.
     """
 
     lower_ml: float
@@ -39,17 +33,7 @@ def check_page(out_dir: Path) -> str:
 
 
 def read_limits(out_dir: Path) -> LoadLimits | None:
-    """Read the limits of agreement of a load.
-
-    Parameters
-    ----------
-    out_dir : Path
-
-    Returns
-    -------
-    LoadLimits or None
-        None where they were not measured.
-    """
+    """Read the limits of agreement of the lesion load; None if they were not measured."""
     try:
         content = json.loads(read_small(check_path(out_dir, ".json")).decode("utf-8"))
         settings = content["Settings"]

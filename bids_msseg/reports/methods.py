@@ -39,29 +39,11 @@ def methods_paragraph(
     excluded: str = "",
     other: ModelUse | None = None,
 ) -> str:
-    """Describe in words what was done to a visit.
+    """Write the methods paragraph that describes how a visit was processed.
 
-    Parameters
-    ----------
-    contrasts : sequence of str
-        Contrasts used, FLAIR first.
-    model, sha256 : str
-        Weights used; empty where no network was run.
-    threshold : float
-    min_lesion_volume : float
-        In mm³.
-    versions : mapping of str to str
-        Software versions.
-    masks : str, default ""
-        Name of the given lesion masks that replaced the networks.
-    excluded : str, default ""
-        Names of the exclusion masks.
-    other : ModelUse, optional
-        What segmented in place of the cascade.
-
-    Returns
-    -------
-    str
+    ``contrasts`` start with FLAIR; ``min_lesion_volume`` is in mm³. ``model`` and ``sha256`` are
+    empty if no network ran, ``masks`` names given lesion masks that replaced the networks, and
+    ``other`` is the segmenter used instead of the cascade.
 
     Examples
     --------

@@ -25,24 +25,9 @@ from bids_msseg.reports import text
 
 
 def render(template: str, **content: object) -> str:
-    """Fill a template of this package.
+    """Render a template below ``reports/templates``; all text is escaped.
 
-    Parameters
-    ----------
-    template : str
-        File name below ``reports/templates``.
-    **content : object
-        What the template names; text is escaped wherever it comes from.
-
-    Returns
-    -------
-    str
-        A whole page.
-
-    Raises
-    ------
-    jinja2.UndefinedError
-        If the template names something that was not given.
+    Raises jinja2.UndefinedError if the template uses a name that is not in ``content``.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bids_msseg.reports"),
@@ -79,7 +64,7 @@ def script_hash(script: str) -> Markup:
 
 
 def json_block(content: object) -> Markup:
-    r"""Write data for a script as compact JSON; no text in it ends the element around it.
+    r"""Write data as compact JSON that is safe inside an HTML script element.
 
     Examples
     --------
@@ -95,23 +80,9 @@ def data_uri(image: bytes, kind: str = "png") -> Markup:
 
 
 def save(path: Path, content: Content) -> Path:
-    """Write a page, table or image in one step.
+    """Write a file atomically and return its path; raise CannotCreateError on failure.
 
-    Parameters
-    ----------
-    path : Path
-    content : str, bytes or callable
-        As for :func:`bids_msseg.io.atomic.write_atomic`.
-
-    Returns
-    -------
-    Path
-        The same.
-
-    Raises
-    ------
-    CannotCreateError
-        If it cannot be written.
+    ``content`` is as for :func:`bids_msseg.io.atomic.write_atomic`.
     """
     try:
         write_atomic(path, content)
@@ -131,25 +102,10 @@ def save_json(path: Path, content: Mapping[str, object]) -> Path:
 def save_table(
     path: Path, columns: Mapping[str, object], rows: Iterable[Mapping[str, object]]
 ) -> tuple[Path, Path]:
-    """Write a table and, beside it, the data dictionary of its columns.
+    """Write a TSV table and the data dictionary beside it, and return both paths.
 
-    Parameters
-    ----------
-    path : Path
-        Of the table, ``.tsv``.
-    columns : mapping
-        What each column means, in order.
-    rows : iterable of mapping
-        A value for every column, for :func:`bids_msseg.bids.files.format_cell`.
-
-    Returns
-    -------
-    table, dictionary : Path
-
-    Raises
-    ------
-    CannotCreateError
-        If a file cannot be written.
+    Rows hold a value for every column, formatted by :func:`bids_msseg.bids.files.format_cell`.
+    Raises CannotCreateError if a file cannot be written.
     """
     lines = ["\t".join(columns)]
     lines += ["\t".join(format_cell(row[name]) for name in columns) for row in rows]

@@ -30,16 +30,7 @@ from bids_msseg.reports.text import MISSING, words
 
 @dataclass(frozen=True, slots=True)
 class RegionView:
-    """One region of the load bar.
-
-    Attributes
-    ----------
-    key, name : str
-    load_ml : float or None
-    count : int or None
-    percent : float
-        Share of the whole load.
-    """
+    """One region of the load bar; ``percent`` is its share of the total load."""
 
     key: str
     name: str
@@ -60,16 +51,9 @@ class ContrastView:
 
 @dataclass(frozen=True, slots=True)
 class LesionView:
-    """A row of the lesion table.
+    """One row of the lesion table: displayed cells, and values as in the TSV file.
 
-    Attributes
-    ----------
-    cells : tuple of str
-        As the table shows them.
-    index, status, volume_mm3 : str
-        As in the TSV file.
-    mm : str
-        A point inside the lesion, for the viewer: x, y, z in mm; empty where unknown.
+    ``mm`` is a point inside the lesion, x, y, z in mm separated by spaces; empty if unknown.
     """
 
     cells: tuple[str, ...]
@@ -81,35 +65,11 @@ class LesionView:
 
 @dataclass(frozen=True, slots=True)
 class VisitView:
-    """A visit as the template shows it.
+    """One visit as the template of the participant page shows it.
 
-    Attributes
-    ----------
-    record : VisitRecord
-    anchor, title : str
-        Place on the page and heading.
-    percent_of_brain : float or None
-    regions : tuple of RegionView
-    disseminated : bool or None
-        Whether lesions of the brain show dissemination in space (McDonald 2017).
-    contrasts : tuple of ContrastView
-    used : str
-        Contrasts that the nets saw, ``FLAIR+T1w``.
-    figures : mapping of str to FigureView
-    lesions, rejected : Table or None
-    rows : mapping of str to tuple of LesionView
-        The rows of both tables, by status.
-    scene : Scene
-        What the viewer shows; without layers where images are missing.
-    mask_sha256 : str
-        Digest of the lesion mask that a reader's decisions belong to; empty where there is none.
-    crashes : tuple of (name, link)
-    table_file : str or None
-        Where the whole table lies, relative to the page.
-    brain : tuple of (str, str)
-        Name and value of each measure of the anatomy.
-    atlas_file : str or None
-        Table of the load per region, where there is one.
+    ``disseminated`` follows McDonald 2017; ``used`` are the contrasts that the networks used
+    (``FLAIR+T1w``). ``rows`` holds both tables by status. ``scene`` has no layers if images are
+    missing. QC decisions apply to the mask with digest ``mask_sha256``.
     """
 
     record: VisitRecord
@@ -155,31 +115,11 @@ class OrderView:
 def write_participant_page(
     out_dir: Path, participant: str, *, records: Iterable[VisitRecord] | None = None
 ) -> Path:
-    """Write ``OUT/sub-<label>.html``: all visits of one participant on one page.
+    """Write ``OUT/sub-<label>.html`` with all visits of one participant.
 
-    Nothing but OUT is read, so that the page can be written after a crash, or again at any time.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    participant : str
-        Label without ``sub-``.
-    records : iterable of VisitRecord, optional
-        What became of the visits; those of other participants are passed over. Read from OUT
-        where not given.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    Raises
-    ------
-    NoInputError
-        If nothing is recorded of this participant.
-    CannotCreateError
-        If the page cannot be written.
+    Only OUT is read, so the page can be written at any time; ``participant`` has no ``sub-``, and
+    ``records`` of others are ignored. Raises NoInputError if nothing is recorded,
+    CannotCreateError if the page cannot be written.
     """
     target = report_path(out_dir, participant)
     found = read_records(out_dir, participant) if records is None else records
@@ -205,17 +145,10 @@ def write_participant_page(
 
 
 def order_view(records: Sequence[VisitRecord]) -> OrderView | None:
-    """Collect what the page says of the order of the visits.
+    """Summarise the order of a participant's visits for the page.
 
-    Parameters
-    ----------
-    records : sequence of VisitRecord
-        Of one participant, in the order of the visits.
-
-    Returns
-    -------
-    OrderView or None
-        None where there is one finished visit, or no run has looked for an order.
+    ``records`` are in visit order. Returns None with a single finished visit, or if no run
+    determined an order.
 
     Examples
     --------
@@ -237,16 +170,7 @@ def order_view(records: Sequence[VisitRecord]) -> OrderView | None:
 
 
 def visit_of(record: VisitRecord) -> Visit:
-    """Rebuild from a record what the path functions need to name a visit's outputs.
-
-    Parameters
-    ----------
-    record : VisitRecord
-
-    Returns
-    -------
-    Visit
-        Without images.
+    """Rebuild the visit of a record, without images, to construct output paths.
 
     Examples
     --------

@@ -31,17 +31,10 @@ DECISIONS = {"kept": "reject", "rejected": "keep"}
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What a reader decided on one visit.
+    """A reader's decisions on one visit; ``rating`` is accept, unsure, reject or None.
 
-    Attributes
-    ----------
-    file : str
-        Name of the file.
-    rater, comment : str
-        Empty where not given.
-    rating : {"accept", "unsure", "reject"} or None
-    rejected_mm3, restored_mm3 : tuple of float
-        Volumes of lesions that are none, and of rejected candidates that are lesions.
+    Volumes in mm³: ``rejected_mm3`` of lesions that are not lesions, ``restored_mm3`` of rejected
+    candidates that are lesions.
     """
 
     file: str
@@ -52,7 +45,7 @@ class Review:
     restored_mm3: tuple[float, ...]
 
     def load_ml(self, raw: float | None) -> float | None:
-        """Correct a lesion load in mL; None where the visit is rejected or the load unknown.
+        """Correct a lesion load (mL); None if it is unknown or the visit rejected.
 
         Examples
         --------
@@ -81,29 +74,10 @@ def mask_digest(out_dir: Path, visit: Visit) -> str:
 
 
 def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> dict[str, Review]:
-    """Read every ``*_desc-qc_*.json`` of a folder and hold it against what lies in OUT.
+    """Read all QC files below a folder, by visit key, and check them against OUT.
 
-    Parameters
-    ----------
-    folder : Path
-        With the files of any number of visits, also in folders below it.
-    out_dir : Path
-        Top folder of the outputs.
-    visits : mapping of str to Visit
-        Every recorded visit by its key.
-
-    Returns
-    -------
-    dict of str to Review
-        By key of the visit.
-
-    Raises
-    ------
-    NoInputError
-        If the folder is missing or holds no such file.
-    DataError
-        If a file is not of the format, belongs to no visit, to another mask or to other lesions,
-        or if two files belong to one visit. All faults are listed.
+    Raises NoInputError without a file ``*_desc-qc_*.json``, and DataError, which lists all faults,
+    for a wrong format, an unknown visit, another mask or lesion table, or two files of one visit.
     """
     files = sorted(folder.rglob("*_desc-qc_*.json")) if folder.is_dir() else []
     if not files:
@@ -181,21 +155,9 @@ def _volumes(
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Read a QC file and check its form.
+    """Parse a QC file and fill in absent optional keys.
 
-    Parameters
-    ----------
-    raw : bytes
-
-    Returns
-    -------
-    dict
-        With every key of the format.
-
-    Raises
-    ------
-    ValueError
-        If it is not of the format; it says where.
+    Raises ValueError, which names the fault, if the format is not valid.
     """
     try:
         content = json.loads(raw)

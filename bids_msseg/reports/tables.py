@@ -14,15 +14,9 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """One column of a shown table.
+    """Heading of one table column, with its source columns in the TSV file.
 
-    Attributes
-    ----------
-    label, unit : str
-    sources : tuple of str
-        Columns of the TSV file; several are joined to a triple.
-    digits : int or None
-        Decimals of a number; None where the column holds words.
+    Several ``sources`` are joined in one cell. ``digits`` are the decimals; None for text.
     """
 
     label: str
@@ -33,13 +27,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as it is shown.
-
-    Attributes
-    ----------
-    headings : tuple of Heading
-    rows : tuple of tuple of str
-    """
+    """Headings and formatted cells of a table for display."""
 
     headings: tuple[Heading, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -65,18 +53,7 @@ HEADINGS = (
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
-    """Read a table; no rows where it is missing or unreadable.
-
-    Parameters
-    ----------
-    path : Path
-        As for :func:`bids_msseg.bids.files.load_tsv`.
-
-    Returns
-    -------
-    list of dict
-        Column to text.
-    """
+    """Read a TSV table as column to text; empty if it is missing or unreadable."""
     try:
         return load_tsv(path)
     except (OSError, ValueError):
@@ -84,19 +61,9 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 
 
 def arrange(rows: Sequence[Row], headings: Sequence[Heading] = HEADINGS) -> Table | None:
-    """Choose and format what is known of some lesions.
+    """Select and format the known columns of lesion rows; None without rows.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From :func:`read_tsv`. Unknown columns are left out, missing or empty ones not shown.
-    headings : sequence of Heading, optional
-        What may be shown, in order.
-
-    Returns
-    -------
-    Table or None
-        None where there are no rows.
+    Columns not in ``headings`` and columns that are empty in every row are left out.
 
     Examples
     --------

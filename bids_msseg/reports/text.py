@@ -14,7 +14,7 @@ _ABSOLUTE = re.compile(r"(?<![\w.:/\\])(?:~|/)(?:[^\s/:;,\"'<>|]+/)+([^\s/:;,\"'
 
 
 def millilitres(value: float | None) -> str:
-    """Write a volume with about three digits.
+    """Format a volume in mL with about three digits; ``n/a`` for None and NaN.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def millilitres(value: float | None) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """List a few names.
+    """Join names with commas; count those beyond :data:`MAX_NAMES`.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def decimal(value: float | None, digits: int) -> str:
-    """Write a number with fixed digits.
+    """Format a number with fixed decimals; ``n/a`` for None and non-finite values.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def decimal(value: float | None, digits: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number with its noun.
+    """Format a count with its noun in singular or plural.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def voxel_size(spacing: Sequence[float] | None) -> str:
-    """Write the edges of a voxel.
+    """Format the voxel edges (mm) as ``XxYxZ``; ``n/a`` if unknown.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def voxel_size(spacing: Sequence[float] | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time in seconds, or in minutes where it is long.
+    """Format a time in seconds, from one minute on in minutes and seconds.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def duration(seconds: float) -> str:
 
 
 def words(name: str) -> str:
-    """Make an identifier readable.
+    """Replace underscores and hyphens of an identifier by spaces.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def words(name: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """Keep only the last part of absolute paths: a page travels, folders of a machine do not.
+    """Shorten absolute paths in a text to their last part, to hide local folders.
 
     Examples
     --------

@@ -39,24 +39,10 @@ SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 def write_threshold_sweep(out_dir: Path, records: Iterable[VisitRecord]) -> Path:
-    """Write ``group_lesions_thresholds.tsv`` and the JSON file beside it.
+    """Write ``group_lesions_thresholds.tsv`` and its JSON; return the table's path.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    records : iterable of VisitRecord
-        Those that are not "ok" are passed over.
-
-    Returns
-    -------
-    Path
-        The table: one row per visit and threshold.
-
-    Raises
-    ------
-    CannotCreateError
-        If a file cannot be written.
+    The table has one row per visit and threshold; records that are not ``ok`` are skipped. Raises
+    CannotCreateError if a file cannot be written.
     """
     rows = [
         row
@@ -70,21 +56,10 @@ def write_threshold_sweep(out_dir: Path, records: Iterable[VisitRecord]) -> Path
 def sweep(
     probability: Volume, *, min_volume: float, thresholds: Iterable[float] = THRESHOLDS
 ) -> dict[float, tuple[float, int]]:
-    """Cut a probability map at several thresholds.
+    """Measure lesion load (mL) and lesion count of a probability map by threshold.
 
-    Parameters
-    ----------
-    probability : Volume
-        Of lesion.
-    min_volume : float
-        Smaller lesions are left out, mm³.
-    thresholds : iterable of float
-        A voxel is lesion where the probability reaches this.
-
-    Returns
-    -------
-    dict of float to (float, int)
-        Threshold to load in mL and number of lesions.
+    A voxel is lesion where the probability is at least the threshold. Lesions below ``min_volume``
+    mm³ are left out.
 
     Examples
     --------

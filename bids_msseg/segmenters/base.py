@@ -48,47 +48,25 @@ class Segmenter(Protocol):
         """Identify it for records; the digest covers its model and its settings."""
 
     def check(self) -> None:
-        """Find out before the first visit whether it can run here.
+        """Check, before the first visit, that the segmenter can run here.
 
-        Raises
-        ------
-        UsageError
-            If a package or program is missing.
+        Raises UsageError if a package or program is missing.
         """
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:
-        """Find the lesions of a visit.
+        """Return the lesion probability (float32) of a visit on the grid of its images.
 
-        Parameters
-        ----------
-        images : VisitImages
-        threads : int
-        device : str
-            As for ``--device``.
-
-        Returns
-        -------
-        Volume
-            Probability of lesion (float32) on the grid of the images.
-
-        Raises
-        ------
-        MssegError
-            If it fails, or its result cannot be used.
+        ``device`` is as for ``--device``. Raises MssegError if the segmenter fails or its result
+        is unusable.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a record says of a segmenter.
+    """Identity of a segmenter for records.
 
-    Attributes
-    ----------
-    segmenter : str
-        As for ``--segmenter``.
-    name, version, licence, citation : str
-    threshold : float
-        Probability from which a voxel is lesion, unless ``--threshold`` is given.
+    ``segmenter`` is its ``--segmenter`` name. A voxel is lesion if its probability reaches
+    ``threshold``, unless ``--threshold`` is given.
     """
 
     segmenter: str
@@ -101,25 +79,10 @@ class Identity:
     def header(
         self, content: object, *, contrasts: Sequence[str], files: Iterable[Path] = ()
     ) -> ModelHeader:
-        """Describe the segmenter with a digest of what its results depend on.
+        """Describe the segmenter with a digest of its settings and files.
 
-        Parameters
-        ----------
-        content : object
-            Settings, as JSON can hold them.
-        contrasts : sequence of str
-            Those that it reads.
-        files : iterable of path
-            Files of its model; they are read whole.
-
-        Returns
-        -------
-        ModelHeader
-
-        Raises
-        ------
-        DataError
-            If a file cannot be read.
+        ``content`` holds the settings as JSON values; ``contrasts`` are those that the segmenter
+        reads. Model files are read whole. Raises DataError if a file cannot be read.
         """
         settings = [self.segmenter, self.name, self.version, content]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -152,26 +115,11 @@ def read_settings(
     *,
     required: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Read the options of a segmenter.
+    """Read and check the options of ``--segmenter-config``; return only those given.
 
-    Parameters
-    ----------
-    options : mapping of str to object
-        Content of ``--segmenter-config``.
-    own : mapping of str to callable
-        Readers of the options besides :data:`COMMON`; they raise ValueError with words that
-        complete "give ...".
-    required : sequence of str
-
-    Returns
-    -------
-    dict
-        Only what was given.
-
-    Raises
-    ------
-    UsageError
-        For an unknown key, a value that it cannot have, and a key that is missing.
+    ``own`` holds readers of the options beyond :data:`COMMON`; they raise ValueError with a text
+    that completes "give ...". Raises UsageError for an unknown key, an invalid value or a missing
+    required key.
     """
     known = {**COMMON, **own}
     read = {}

@@ -18,24 +18,9 @@ OPENERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Segmenter]]] = {
 
 
 def open_segmenter(name: str, options: Mapping[str, Any]) -> Segmenter:
-    """Make a segmenter from its options; nothing is run.
+    """Create a segmenter of :data:`OPENERS` from its options; nothing is run.
 
-    Parameters
-    ----------
-    name : str
-        One of :data:`OPENERS`.
-    options : mapping
-        Content of ``--segmenter-config``.
-
-    Returns
-    -------
-    Segmenter
-
-    Raises
-    ------
-    UsageError
-        If an option cannot be used.
-    NoInputError, DataError
-        If its model is not there or cannot be read.
+    Raises UsageError if an option is unusable, NoInputError or DataError if its model is missing
+    or unreadable.
     """
     return OPENERS[name](options)

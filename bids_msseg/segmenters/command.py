@@ -25,21 +25,11 @@ OUT_FILE: Final = "out.nii.gz"
 
 @dataclass(frozen=True, slots=True)
 class CommandSegmenter:
-    """A program that is given files and leaves an image.
+    """Segmenter that runs a program on files and reads the image that it writes.
 
-    Attributes
-    ----------
-    identity : Identity
-    words : tuple of str
-        The command with placeholders; a single line for ``/bin/sh`` where ``shell`` is set.
-    shell : bool
-    out : str
-        Name of the image that it leaves in the folder of its inputs.
-    label : int or None
-        The image holds labels, of which this one is lesion.
-    timeout_s : float or None
-    whole_head : bool
-    mem_gb : float
+    ``words`` is the command with placeholders, one line for ``/bin/sh`` if ``shell`` is set.
+    ``out`` is the image name in the input folder; if ``label`` is set, it holds labels of which
+    this one is lesion. ``mem_gb`` is in GiB.
     """
 
     identity: Identity
@@ -103,23 +93,10 @@ class CommandSegmenter:
 
 
 def open_command(options: Mapping[str, object]) -> CommandSegmenter:
-    """Read the options of a command.
+    """Create a command segmenter from its options.
 
-    Parameters
-    ----------
-    options : mapping of str to object
-        ``command`` and ``name``; where needed ``version``, ``licence``, ``citation``, ``input``,
-        ``shell``, ``out``, ``label``, ``timeout_minutes``.
-
-    Returns
-    -------
-    CommandSegmenter
-
-    Raises
-    ------
-    UsageError
-        If an option cannot be used, or the command has an unknown placeholder, or none that
-        tells where to write.
+    Options ``command`` and ``name`` are required. Raises UsageError if an option is unusable, a
+    placeholder is unknown, or no placeholder states where to write.
     """
     own: dict[str, Callable[[object], Any]] = {
         "command": _command,
@@ -150,7 +127,7 @@ def open_command(options: Mapping[str, object]) -> CommandSegmenter:
 
 
 def placeholders(words: Iterable[str]) -> set[str]:
-    """List the placeholders of a command.
+    """List the names of the placeholders in a command.
 
     Examples
     --------

@@ -30,16 +30,10 @@ RANGE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class VisitImages:
-    """What a segmenter reads; all files lie on one grid of 1 mm along the axes of the FLAIR.
+    """Image files that a segmenter reads, on one 1 mm grid along the axes of the FLAIR.
 
-    Attributes
-    ----------
-    folder : path
-        Where the files lie, and where the segmenter may write.
-    files : mapping of contrast to path
-        ``FLAIR``, and ``T1w`` and ``T2w`` where they are there and could be aligned.
-    brain : path
-        Brain mask.
+    ``folder`` holds the files, and the segmenter may write there. ``files`` has ``FLAIR``, and
+    ``T1w`` and ``T2w`` if they exist and could be aligned. ``brain`` is the brain mask.
     """
 
     folder: Path
@@ -47,23 +41,9 @@ class VisitImages:
     brain: Path
 
     def paths_of(self, contrasts: Iterable[str], *, who: str) -> list[Path]:
-        """Give the file of each contrast.
+        """Return the file of each required contrast.
 
-        Parameters
-        ----------
-        contrasts : iterable of str
-            Those without which the segmenter cannot run.
-        who : str
-            What errors call it.
-
-        Returns
-        -------
-        list of path
-
-        Raises
-        ------
-        DataError
-            If one is not there.
+        ``who`` names the segmenter in errors. Raises DataError if a contrast is missing.
         """
         needed = list(contrasts)
         lacking = [name for name in dict.fromkeys(needed) if name not in self.files]
@@ -84,25 +64,11 @@ def write_images(
     *,
     whole_head: bool,
 ) -> VisitImages:
-    """Bring all contrasts onto one grid and write them.
+    """Resample all contrasts onto one 1 mm grid and write them to ``folder``.
 
-    Parameters
-    ----------
-    images : mapping of contrast to Volume
-        Bias field removed, each on its own grid.
-    brain : Volume
-        Brain mask on the FLAIR's grid.
-    transforms : mapping of contrast to ndarray, shape (4, 4)
-        FLAIR world mm to the contrast's world mm; identity where not given.
-    folder : path
-        Made where it is missing.
-    whole_head : bool
-        The grid holds the whole FLAIR; else it surrounds the brain, and the images are 0 outside
-        the mask.
-
-    Returns
-    -------
-    VisitImages
+    ``images`` have their bias fields removed; ``transforms`` map FLAIR world mm to the contrast's.
+    With ``whole_head`` the grid covers the whole FLAIR; otherwise it surrounds the brain, and
+    images are 0 outside the mask.
     """
     field = brain.with_data(np.ones(brain.shape, np.uint8)) if whole_head else brain
     shape, affine = working_grid(field)
@@ -125,28 +91,11 @@ def write_images(
 def read_probability(
     path: Path, images: VisitImages, *, who: str, label: int | None = None
 ) -> Volume:
-    """Read what a segmenter has written, and check that it can be a probability of lesion.
+    """Read the output of a segmenter as float32 probability, 0 outside the brain mask.
 
-    Parameters
-    ----------
-    path : path
-        An image that nibabel reads, on the grid of the images.
-    images : VisitImages
-    who : str
-        What errors call the segmenter.
-    label : int, optional
-        The image holds labels, of which this one is lesion.
-
-    Returns
-    -------
-    Volume
-        float32, 0 to 1, 0 outside the brain mask.
-
-    Raises
-    ------
-    DataError
-        If there is no such file, it cannot be read, lies on another grid, holds values that are
-        not finite, or others than from 0 to 1.
+    If ``label`` is set, the image holds labels of which this one is lesion. Raises DataError if
+    the file is missing, unreadable, on another grid, or has values that are not finite or outside
+    0 to 1.
     """
     found = _read(path, who)
     brain = load_volume(images.brain)

@@ -43,33 +43,11 @@ Probability = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class NnunetSegmenter:
-    """A model folder: ``dataset.json``, ``plans.json`` and ``fold_*`` with a checkpoint each.
+    """Segmenter that runs a trained nnU-Net v2 model folder.
 
-    Attributes
-    ----------
-    identity : Identity
-    model : path
-    folds : tuple of int or str
-        Their outputs are averaged.
-    channels : tuple of str
-        Contrast of each input channel.
-    head : int
-        Output channel of lesion.
-    checkpoint : str
-        Name of the file in each fold.
-    mirroring : bool
-        Average over mirrored images, where the training had mirrored ones.
-    step : float
-        Distance of neighbouring tiles, as a share of a tile.
-    whole_head : bool
-    program : str
-        ``nnUNetv2_predict_from_modelfolder`` of another environment; empty where the package of
-        this one is used.
-    ending : str
-        Of the files that the program reads.
-    timeout_s : float or None
-        Of the program.
-    mem_gb : float
+    Outputs of the folds are averaged; ``channels`` are the input contrasts; ``head`` is the lesion
+    output channel. ``step`` is the tile distance as a share of a tile. An empty ``program`` means
+    the installed package; ``timeout_s`` applies to the program only. ``mem_gb`` is in GiB.
     """
 
     identity: Identity
@@ -231,28 +209,11 @@ def _choose_device(device: str) -> tuple[str, dict[str, str]]:
 
 
 def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
-    """Read the options of a model folder, and what the folder says of its channels and labels.
+    """Create an nnU-Net segmenter from its options and model folder.
 
-    Parameters
-    ----------
-    options : mapping of str to object
-        ``model``; where needed ``folds``, ``checkpoint``, ``channels``, ``label``, ``mirroring``,
-        ``step``, ``program``, ``timeout_minutes`` (of the program), ``input``, ``name``,
-        ``version``, ``licence``, ``citation``. Without ``program`` the package is used, or the
-        program of the search path where there is no package.
-
-    Returns
-    -------
-    NnunetSegmenter
-
-    Raises
-    ------
-    UsageError
-        If an option cannot be used, or channels or the label of lesions are not known.
-    NoInputError
-        If a file of the folder is missing.
-    DataError
-        If one cannot be read.
+    Without ``program`` the package is used, or the program on the search path if there is no
+    package. Raises UsageError for unusable options or unknown channels or lesion label,
+    NoInputError for missing files, DataError for unreadable ones.
     """
     own: dict[str, Callable[[object], Any]] = {
         "model": readers.path,

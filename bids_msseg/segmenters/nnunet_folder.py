@@ -50,21 +50,9 @@ def _version(program: str) -> str:
 
 
 def find_ending(dataset: Mapping[str, Any]) -> str:
-    """Find the ending of the files that nnU-Net's program reads.
+    """Return the image file ending that nnU-Net's program reads, from ``dataset.json``.
 
-    Parameters
-    ----------
-    dataset : mapping
-        Content of ``dataset.json``.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    UsageError
-        If it is none of NIfTI.
+    Raises UsageError if it is not a NIfTI ending.
 
     Examples
     --------
@@ -104,25 +92,10 @@ def read_channels(value: object) -> tuple[str, ...]:
 
 
 def read_descriptions(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read ``dataset.json`` and ``plans.json``.
+    """Read ``dataset.json`` and ``plans.json`` of a model folder.
 
-    Parameters
-    ----------
-    model : path
-
-    Returns
-    -------
-    dataset, plans : dict
-
-    Raises
-    ------
-    NoInputError
-        If one is missing.
-    DataError
-        If one cannot be read.
-    UsageError
-        If the model is the second stage of a cascade of nnU-Net, which needs the result of the
-        first one.
+    Raises NoInputError if one is missing, DataError if one is unreadable, and UsageError for the
+    second stage of an nnU-Net cascade, which needs the result of the first.
     """
     dataset, plans = (_read_json(model / name) for name in ("dataset.json", "plans.json"))
     configurations = plans.get("configurations")
@@ -157,24 +130,10 @@ def _damaged(path: Path, why: str) -> DataError:
 
 
 def find_folds(model: Path, checkpoint: str, asked: Sequence[int | str]) -> tuple[int | str, ...]:
-    """List the folds that are used: those asked for, or all that are there.
+    """List the folds to use: those asked for, or all that exist.
 
-    Parameters
-    ----------
-    model : path
-    checkpoint : str
-        Name of the file in each fold.
-    asked : sequence of int or str
-
-    Returns
-    -------
-    tuple of int or str
-        ``("all",)`` where the folder has ``fold_all`` only.
-
-    Raises
-    ------
-    NoInputError
-        If a checkpoint is missing.
+    The result is ``("all",)`` if the folder has only ``fold_all``. ``checkpoint`` is the file name
+    in each fold. Raises NoInputError if a checkpoint is missing.
     """
     there = {path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}")}
     numbers = sorted(int(fold) for fold in there if fold.isdecimal())
@@ -189,23 +148,10 @@ def find_folds(model: Path, checkpoint: str, asked: Sequence[int | str]) -> tupl
 
 
 def find_channels(dataset: Mapping[str, Any], asked: Sequence[str]) -> tuple[str, ...]:
-    """Find the contrast of each input channel.
+    """Find the contrast of each input channel, in channel order.
 
-    Parameters
-    ----------
-    dataset : mapping
-        Content of ``dataset.json``.
-    asked : sequence of str
-        Contrasts in the order of the channels; empty where the names of the channels tell.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    UsageError
-        If a name is not known, or the number of contrasts is not that of the channels.
+    If ``asked`` is empty, the channel names of ``dataset.json`` decide. Raises UsageError if a
+    name is unknown or the number of contrasts differs from that of the channels.
 
     Examples
     --------
@@ -237,27 +183,11 @@ def _contrast(name: str) -> str:
 
 
 def find_head(dataset: Mapping[str, Any], label: str) -> int:
-    """Find the output channel of lesion.
+    """Find the lesion output channel; raise UsageError if it is unknown.
 
-    Labels have a channel each, in the order of their values; regions, which are lists of labels,
-    have one each, in the order of their names in ``dataset.json``, without the background.
-
-    Parameters
-    ----------
-    dataset : mapping
-        Content of ``dataset.json``.
-    label : str
-        Name of the label of lesion; empty where there is one label only, or one whose name has
-        ``lesion`` in it.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    UsageError
-        If it is not known which label is lesion.
+    Labels have one channel each in the order of their values; regions (lists of labels) one each
+    in the order of ``dataset.json`` without background. An empty ``label`` selects the only label,
+    or the only one whose name contains ``lesion``.
 
     Examples
     --------

@@ -30,31 +30,11 @@ def run_program(
     timeout_s: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program to its end; its output goes to ``segmenter.log`` in the folder.
+    """Run a program in ``folder`` to its end and log its output to ``segmenter.log``.
 
-    Parameters
-    ----------
-    command : sequence of str or str
-        Words, or a line that ``/bin/sh`` runs.
-    who : str
-        What errors call it.
-    folder : path
-        Current folder of the program.
-    threads : int
-        For ``OMP_NUM_THREADS``.
-    timeout_s : float, optional
-        When it and its children are ended, s.
-    environment : mapping of str to str, optional
-        Further variables.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be started.
-    TemporaryError
-        If it took too long or was killed.
-    MssegError
-        If it ended with another code than zero; the message has the end of its log.
+    ``command`` is a list of words, or a line for ``/bin/sh``; ``threads`` sets
+    ``OMP_NUM_THREADS``. Raises UsageError if it cannot start, TemporaryError if it exceeds
+    ``timeout_s`` or is killed, MssegError with the end of the log for another non-zero exit code.
     """
     log = folder / LOG_FILE
     with log.open("wb") as stream:
@@ -123,18 +103,10 @@ def locate(program: str) -> str:
 
 
 def installed_version(program: str, package: str) -> str:
-    """Find the version of a program that pip or FreeSurfer has installed; empty if not found.
+    """Return the version of a program from pip or FreeSurfer; empty if not found.
 
-    Parameters
-    ----------
-    program : str
-        Path such as ``.../bin/run_samseg``.
-    package : str
-        That it belongs to, as pip writes its folder.
-
-    Returns
-    -------
-    str
+    ``program`` is an absolute path such as ``.../bin/run_samseg``; ``package`` is its name as pip
+    writes it in ``.dist-info`` folders.
     """
     if not Path(program).is_absolute():
         return ""
@@ -148,17 +120,9 @@ def installed_version(program: str, package: str) -> str:
 
 
 def failure(who: str, why: str, log: Path) -> MssegError:
-    """Say how a segmenter failed, with the end of its log.
+    """Create the error of a failed segmenter, with the end of its log.
 
-    Parameters
-    ----------
-    who, why : str
-        Subject and predicate.
-    log : path
-
-    Returns
-    -------
-    MssegError
+    ``who`` and ``why`` are the subject and predicate of the message.
     """
     return MssegError(
         f"{who} {why}{log_tail(log)}",

@@ -31,19 +31,10 @@ CITATION: Final = "Cerri et al. 2021, NeuroImage 225:117471, doi 10.1016/j.neuro
 
 @dataclass(frozen=True, slots=True)
 class SamsegSegmenter:
-    """Runs ``run_samseg --lesion`` and reads the posterior of lesion.
+    """Segmenter that runs ``run_samseg --lesion`` and reads the lesion posterior.
 
-    Attributes
-    ----------
-    identity : Identity
-    program : str
-        Name or path.
-    options : tuple of str
-        Further words of its command line.
-    timeout_s : float or None
-    whole_head : bool
-        Its affine registration expects what lies around the brain.
-    mem_gb : float
+    ``options`` are further command-line words. ``whole_head`` defaults to true because the affine
+    registration of SAMSEG expects the tissue around the brain. ``mem_gb`` is in GiB.
     """
 
     identity: Identity
@@ -103,22 +94,9 @@ class SamsegSegmenter:
 
 
 def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
-    """Read the options of SAMSEG.
+    """Create a SAMSEG segmenter from its options; none is required.
 
-    Parameters
-    ----------
-    options : mapping of str to object
-        None is needed: ``program``, ``options``, ``timeout_minutes``, ``input``, ``name``,
-        ``version``, ``licence``, ``citation``.
-
-    Returns
-    -------
-    SamsegSegmenter
-
-    Raises
-    ------
-    UsageError
-        If an option cannot be used.
+    Raises UsageError if an option is unusable.
     """
     own: dict[str, Callable[[object], Any]] = {
         "program": readers.text,

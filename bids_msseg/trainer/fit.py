@@ -40,37 +40,11 @@ def fit(
     step_loss: StepLoss,
     report: Callable[[Report], None] | None = None,
 ) -> Net:
-    """Train a network, or resume from its checkpoint; return the running mean of its weights.
+    """Train a network or resume it; return it with the running mean of its weights.
 
-    Parameters
-    ----------
-    net : Module
-        With the weights to start from.
-    source : Dataset
-        Item ``i`` depends on a seed and ``i`` alone.
-    plan : FitPlan
-    engine : Engine
-    checkpoint : path
-        Written every few minutes, at the end, and when the training is stopped by SIGTERM,
-        SIGINT or an error; a finished one is loaded and nothing trained.
-    step_loss : callable
-        Loss of a batch.
-    report : callable, optional
-        Called every 25 steps; in a process group by rank zero only.
-
-    Returns
-    -------
-    Module
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    DataError
-        If the checkpoint is damaged, or of another network.
-    UsageError
-        If the processes of a group cannot share the batches of a step.
-    TemporaryError
-        If another process of the group stopped.
+    Item ``i`` of ``source`` must depend only on a seed and ``i``. Also saves on SIGTERM, SIGINT or
+    an error. Raises DataError for a damaged or foreign checkpoint, UsageError if processes cannot
+    share the batches of a step, TemporaryError if a process stopped.
     """
     net = net.to(engine.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     rank, size = rank_and_size()
@@ -142,12 +116,9 @@ def _steps(
 
 
 def is_finished(checkpoint: Path, plan: FitPlan) -> bool:
-    """Say whether a checkpoint holds all steps of a plan.
+    """Return whether a checkpoint holds all steps of a plan.
 
-    Raises
-    ------
-    DataError
-        If it is damaged.
+    Raises DataError if it is damaged.
     """
     if not checkpoint.is_file():
         return False

@@ -26,13 +26,9 @@ KEYS = frozenset({"step", "net", "average", "optimiser"})
 
 
 class FitState:
-    """Network, optimiser and running mean of the weights, moved on one step at a time.
+    """Network, optimiser and running mean of the weights during a training.
 
-    Parameters
-    ----------
-    net : Module
-        On its device.
-    plan : FitPlan
+    ``net`` must be on its device.
     """
 
     def __init__(self, net: nn.Module, plan: FitPlan) -> None:
@@ -56,15 +52,7 @@ class FitState:
     def advance(self, *, stop: bool = False) -> bool:
         """Take one optimiser step with the gradient of the whole process group.
 
-        Parameters
-        ----------
-        stop : bool, default False
-            This process was told to stop.
-
-        Returns
-        -------
-        bool
-            False where any process of the group was told to stop: the step is then given up.
+        Returns False, without a step, if any process of the group was asked to stop.
         """
         gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
         flag = torch.full((1,), float(stop), device=self.device)
@@ -117,12 +105,9 @@ class FitState:
         return buffer.getvalue()
 
     def load(self, kept: Mapping[str, Any]) -> None:
-        """Take over what :meth:`pack` wrote.
+        """Restore the state that :meth:`pack` wrote.
 
-        Raises
-        ------
-        LookupError, RuntimeError, TypeError, ValueError
-            If it is of another network.
+        Raises LookupError, RuntimeError, TypeError or ValueError if it is of another network.
         """
         self.net.load_state_dict(kept["net"])
         if {k: v.shape for k, v in kept["average"].items()} != {
@@ -165,12 +150,9 @@ class FitState:
                 self.save(path)
 
     def restore(self, path: Path) -> None:
-        """Resume from a checkpoint where there is one; all processes take over what rank zero has.
+        """Resume from a checkpoint if there is one; all processes get the same state.
 
-        Raises
-        ------
-        DataError
-            If the checkpoint is damaged, or of another network.
+        Only rank zero reads the file. Raises DataError if it is damaged or of another network.
         """
         alone = rank_and_size()[1] == 1
         shared = rank_zero_first(lambda: self._restore(path, pack=not alone))
@@ -189,25 +171,11 @@ class FitState:
 
 
 def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint of a training.
+    """Read a checkpoint: ``step``, ``net``, ``average`` and ``optimiser``.
 
-    Parameters
-    ----------
-    path : path
-    device : str, default "cpu"
-        Where to put the tensors.
-    mmap : bool, default False
-        Read tensors only when they are looked at, and do not look for flipped bits in them.
-
-    Returns
-    -------
-    dict
-        ``step``, ``net``, ``average`` (weights and their running mean) and ``optimiser``.
-
-    Raises
-    ------
-    DataError
-        If it is cut short, damaged or something else. Nothing in it is ever executed.
+    Nothing in the file is executed. With ``mmap`` tensors are read when they are used and their
+    checksums are not checked. Raises DataError if the file is truncated, damaged or something
+    else.
     """
     try:
         if not mmap:

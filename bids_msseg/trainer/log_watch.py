@@ -1,7 +1,4 @@
-"""Showing what the processes of a training write to their logs, while they write it.
-
-Public names: :class:`LogWatch`, :func:`log_line`, :func:`show_progress`.
-"""
+"""Showing what the processes of a training write to their logs, while they write it."""
 
 from __future__ import annotations
 
@@ -24,12 +21,9 @@ def log_line(folder: Path, stage: str, line: Report) -> None:
 
 
 class LogWatch:
-    """Finds the lines that are added to the logs of a folder.
+    """Find the lines that are added to the logs ``<network>.csv`` of a folder.
 
-    Parameters
-    ----------
-    folder : path
-        Of ``<network>.csv``; it need not exist. What its files hold already is left out.
+    The folder need not exist. Lines that are already there at the start are skipped.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,14 +52,7 @@ def _parse(text: str) -> Report:
 
 @contextmanager
 def show_progress(folder: Path, *, enabled: bool = True) -> Iterator[None]:
-    """Show the progress of all networks whose logs are in a folder, until the context ends.
-
-    Parameters
-    ----------
-    folder : path
-    enabled : bool, default True
-        False shows nothing.
-    """
+    """Show the progress of all networks that log to a folder, until the context ends."""
     watch, over = LogWatch(folder), threading.Event()
     with FitProgress(enabled=enabled) as progress:
         thread = threading.Thread(target=_follow, args=(watch, progress, over), daemon=True)

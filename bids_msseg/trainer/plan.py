@@ -8,31 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """How long and how fast to train one network.
+    """Length, learning rate and other settings of the training of one network.
 
-    Attributes
-    ----------
-    steps, batch : int
-    accumulate : int
-        Batches whose gradients are averaged in one step. Several processes that train one network
-        share them out, so the result does not depend on how many there are.
-    learning_rate, weight_decay : float
-        Of AdamW; the rate falls to zero as (1 - step / steps) ** 0.9 after a short warm-up.
-    schedule : {"polynomial", "constant"}
-        Whether the rate falls from the first step on, or is held until the last ``cooldown``
-        steps, in which it falls to zero. A training at a constant rate may be prolonged.
-    cooldown : int
-        See ``schedule``.
-    restart : int
-        Step at which the rate, having fallen to zero, starts anew (a warm restart; Loshchilov and
-        Hutter 2017, arXiv 1608.03983); 0 for never.
-    ema : float
-        Decay of the running mean of the weights that is kept.
-    seed : int
-    workers : int
-        Processes that cut and augment sub-images.
-    checkpoint_s : float
-        Seconds between checkpoints.
+    A step averages the gradients of ``accumulate`` batches. ``schedule`` is ``polynomial`` (power
+    0.9) or ``constant`` until the last ``cooldown`` steps. ``restart`` is the step of a warm
+    restart (Loshchilov and Hutter 2017, arXiv 1608.03983), 0 for none.
     """
 
     steps: int
@@ -53,14 +33,7 @@ class FitPlan:
 class Report:
     """One line of a training log.
 
-    Attributes
-    ----------
-    step, steps : int
-        Steps done, and to do in all.
-    loss, dice : float
-        Means since the last line.
-    seconds : float
-        Wall time of a step, s.
+    ``loss`` and ``dice`` are means since the last line, ``seconds`` is the wall time of a step.
 
     Examples
     --------

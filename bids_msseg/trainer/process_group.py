@@ -28,14 +28,9 @@ WORK_TIMEOUT = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process of a group.
+    """One process of a group: rank from 0, group size, and device.
 
-    Attributes
-    ----------
-    rank, size : int
-        Its number from 0, and how many processes there are.
-    device : str
-        ``cpu``, or its own GPU, ``cuda:N``.
+    The device is ``cpu`` or the GPU of the process, ``cuda:N``.
     """
 
     rank: int
@@ -45,29 +40,11 @@ class Member:
 
 @contextmanager
 def join(device: str = "cpu", *, timeout_s: float = 1800.0) -> Iterator[Member]:
-    """Join the process group that ``torchrun`` has started, and leave it at the end.
+    """Join the process group that ``torchrun`` started, and leave it at the end.
 
-    Without ``torchrun`` the process is alone and nothing is joined.
-
-    Parameters
-    ----------
-    device : str, default "cpu"
-        ``cpu``, ``cuda``, ``auto`` or, alone only, ``cuda:N``. On GPUs every process takes the
-        one of its local rank.
-    timeout_s : float
-        How long to wait for an answer of the others, s. A process that died is noticed at once;
-        this is for one that hangs, or a machine that is gone.
-
-    Yields
-    ------
-    Member
-
-    Raises
-    ------
-    UsageError
-        If there is no GPU for every process.
-    TemporaryError
-        If the others do not come.
+    Without ``torchrun`` nothing is joined. ``device`` is ``cpu``, ``cuda`` (the GPU of the local
+    rank), ``auto`` or, for one process only, ``cuda:N``. Raises UsageError if there is no GPU for
+    every process, TemporaryError if the others do not come.
     """
     if not _is_launched():
         yield Member(0, 1, device)
@@ -119,7 +96,7 @@ def _others_gone(error: Exception) -> TemporaryError:
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return (rank, size) of the processes that train one network together; (0, 1) when alone.
+    """Return (rank, size) of this process in its training group; (0, 1) when alone.
 
     Examples
     --------
@@ -132,22 +109,10 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def rank_zero_first(job: Callable[[], T]) -> T:
-    """Let rank zero do something while the others wait; all return what it returned.
+    """Run a job on rank zero while the others wait; return its result on all.
 
-    Parameters
-    ----------
-    job : callable
-        What it returns is pickled.
-
-    Returns
-    -------
-    object
-        What ``job`` returned on rank zero.
-
-    Raises
-    ------
-    TemporaryError
-        On the others, if ``job`` failed; rank zero raises its own error.
+    The result is pickled. If the job fails, rank zero raises its own error and the others raise
+    TemporaryError.
 
     Examples
     --------
@@ -187,17 +152,10 @@ def _follow(group: Any) -> Any:
 
 
 def average_over_processes(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors by their mean over the processes, in one message; alone, do nothing.
+    """Replace tensors by their mean over the processes; do nothing when alone.
 
-    Parameters
-    ----------
-    tensors : sequence of Tensor
-        Same shapes, floating dtype and device on every process.
-
-    Raises
-    ------
-    TemporaryError
-        If another process has stopped; the tensors are then what they were.
+    Shapes, floating dtype and device must be the same on every process. Raises TemporaryError if
+    another process has stopped; the tensors are then unchanged.
     """
     size = rank_and_size()[1]
     if size == 1:

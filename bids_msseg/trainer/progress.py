@@ -18,13 +18,7 @@ COLUMNS = ("step", "steps", "loss", "seconds_per_step", "dice")
 
 
 def append_line(path: Path, line: Report) -> None:
-    """Append one line to the CSV log of a network; a new file begins with the column names.
-
-    Parameters
-    ----------
-    path : path
-    line : Report
-    """
+    """Append one line to a CSV log; a new file begins with the column names."""
     new = not path.exists()
     with path.open("a", encoding="utf-8") as stream:
         if new:
@@ -35,7 +29,7 @@ def append_line(path: Path, line: Report) -> None:
 
 
 def describe(line: Report) -> str:
-    """Write a line of a log for people.
+    """Format a line of a training log as readable text.
 
     Examples
     --------
@@ -52,17 +46,8 @@ def _quality(line: Report) -> str:
 class FitProgress:
     """Show the progress of the networks in training; a context manager.
 
-    On a terminal there is one bar per network, with loss, Dice and the time that is left;
-    elsewhere every report is a line.
-
-    Parameters
-    ----------
-    enabled : bool, optional
-        False shows nothing at all.
-    stream : TextIO, optional
-        Where to write; by default stderr.
-    clock : callable, optional
-        Seconds from any start.
+    On a terminal each network has a bar; elsewhere every report is a line. ``stream`` is stderr by
+    default; ``clock`` returns seconds.
 
     Examples
     --------
@@ -104,14 +89,7 @@ class FitProgress:
             self._bars = None
 
     def show(self, stage: str, line: Report) -> None:
-        """Show the progress of a network; may be called from any thread.
-
-        Parameters
-        ----------
-        stage : str
-            Name of the network.
-        line : Report
-        """
+        """Show the progress of the network ``stage``; may be called from any thread."""
         if not self._enabled:
             return
         if self._bars is None:

@@ -42,22 +42,11 @@ def run_in_order(
     threads: int,
     on_done: Callable[[str], None] | None = None,
 ) -> None:
-    """Do pieces of work in several processes, each after those that it needs.
+    """Run pieces of work in several processes, each after those that it needs.
 
-    Parameters
-    ----------
-    planned : sequence of Piece
-        With unique names; what is needed is among them.
-    work : callable
-        Does one piece and returns its name; it is pickled.
-    jobs : int
-        Processes. On a CPU several single-threaded ones do more than one with several threads.
-        Processes that were started as a group, see :mod:`bids_msseg.trainer.process_group`,
-        do every piece together instead, one after the other.
-    threads : int
-        Threads of each.
-    on_done : callable, optional
-        Called with the name of each finished piece.
+    ``planned`` has unique names and includes all that is needed. ``work`` is pickled and returns
+    the name of its piece. ``threads`` is per process. Processes of a group
+    (:mod:`bids_msseg.trainer.process_group`) instead do the pieces together, one by one.
     """
     if rank_and_size()[1] > 1:
         _run_together(planned, work, on_done)
@@ -87,14 +76,10 @@ def run_in_order(
 
 @contextmanager
 def workers_end_with(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Tell the workers to end where a piece of work failed, or this process was told to stop.
+    """Terminate the workers of a pool if the context ends with an error.
 
-    A pool that is left to itself waits until all work that it was given is finished.
-
-    Parameters
-    ----------
-    pool : ProcessPoolExecutor
-        Its processes are started within the context.
+    Otherwise the pool would wait for all submitted work. Its processes must be started within the
+    context.
     """
     others = multiprocessing.active_children()
     try:

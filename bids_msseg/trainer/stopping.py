@@ -62,15 +62,11 @@ class StopRequest:
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Hold SIGTERM and SIGINT back while the context is open.
+    """Delay SIGTERM and SIGINT while the context is open.
 
-    The signal takes its usual effect when the context ends; a second SIGINT some seconds later
-    does at once. Outside the main thread, where Python hands out no signals, nothing is held back.
-
-    Yields
-    ------
-    StopRequest
-        To be looked at between two steps.
+    Look at the yielded request between steps. The signal takes its usual effect when the context
+    ends; a second SIGINT more than 2 s later takes effect at once. Outside the main thread no
+    signal is delayed.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

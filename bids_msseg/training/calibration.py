@@ -33,16 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutData:
-    """Measurements on the labelled visits of a training.
+    """Lesion loads, lesions and image measures of the labelled visits of a training.
 
-    Attributes
-    ----------
-    visits : tuple of str
-        Those with a prediction by networks that had not seen the patient; the order of ``loads``.
-    loads : tuple of LoadCase
-    lesions : tuple of LesionCase
-    measures : tuple of mapping
-        How the images of every labelled visit look, predicted or not.
+    ``visits`` are those predicted by networks that had not seen the patient, in the order of
+    ``loads``. ``measures`` describe the images of every labelled visit, predicted or not.
     """
 
     visits: tuple[str, ...]
@@ -72,17 +66,9 @@ class HeldOutData:
 
 
 def collect_held_out(folder: Path, files: Sequence[LabelledFiles]) -> HeldOutData:
-    """Collect the held-out predictions of a finished training.
+    """Collect held-out predictions from the output folder of a finished ``msseg-train``.
 
-    Parameters
-    ----------
-    folder : path
-        Output folder of ``msseg-train``: ``cohort/`` and ``predictions/`` are read.
-    files : sequence of LabelledFiles
-
-    Returns
-    -------
-    HeldOutData
+    It reads ``cohort/`` and ``predictions/``.
     """
     visits, loads, lesions = [], [], []
     for item in files:
@@ -105,11 +91,7 @@ def collect_held_out(folder: Path, files: Sequence[LabelledFiles]) -> HeldOutDat
 def measure_labelled(folder: Path, item: LabelledFiles) -> dict[str, float]:
     """Measure the images of a visit as the check of the input images does.
 
-    Parameters
-    ----------
-    folder : path
-        Output folder of ``msseg-train``.
-    item : LabelledFiles
+    ``folder`` is the output folder of ``msseg-train``.
     """
     from bids_msseg.training.data.visits import load_visit
 
@@ -132,18 +114,8 @@ def calibrate(
 ) -> Calibration:
     """Write ``<name>.calibration.json`` beside the weights of a finished training.
 
-    Parameters
-    ----------
-    folder : path
-    files : sequence of LabelledFiles
-    weights : path
-    given : path, optional
-        Weights that the training started from: the networks have seen their visits, too.
-
-    Returns
-    -------
-    Calibration
-        What was written.
+    ``given`` are the weights that the training started from; the image measures of their training
+    visits are included, because the networks have seen those too.
     """
     from bids_msseg.models.weights import read_header
 

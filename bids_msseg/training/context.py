@@ -14,24 +14,11 @@ from bids_msseg.training.start import StartingNetworks, read_start
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """Where a training happens, and with what.
+    """Folder, split, starting weights, engine and recipe of a training.
 
-    Attributes
-    ----------
-    folder : path
-        Holds ``cohort/``; gets ``unseen/``, ``paintings/``, ``checkpoints/``, ``logs/`` and
-        ``held-out/``.
-    split : Split
-    start : path
-        Weights to start from; see :func:`bids_msseg.training.start.read_start`.
-    seen : bool
-        Whether the starting cascade was trained on one of the visits.
-    label_maps : path or None
-        Folder of prepared label maps; nothing is synthesised without it.
-    lesion_bank : path or None
-        Lesions to paint; none are painted without it.
-    engine : Engine
-    recipe : CascadeRecipe
+    ``folder`` holds ``cohort/`` and gets all other results. ``seen`` says whether the starting
+    cascade was trained on one of the visits. Without ``label_maps`` there are no synthetic images,
+    without ``lesion_bank`` no painted lesions.
     """
 
     folder: Path

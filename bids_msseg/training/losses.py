@@ -19,16 +19,9 @@ SEVERAL = 1.5
 
 
 def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy plus soft Dice over the batch.
+    """Return cross-entropy plus soft Dice loss over the batch, and the Dice.
 
-    Parameters
-    ----------
-    logits, share : Tensor, shape (N, 1, X, Y, Z)
-        The share of each voxel that is lesion may be fractional.
-
-    Returns
-    -------
-    loss, dice : Tensor, shape ()
+    Tensors have shape (N, 1, X, Y, Z); ``share`` is the lesion fraction of each voxel, 0 to 1.
     """
     probability = torch.sigmoid(logits)
     overlap = 2 * (probability * share).sum() + SMOOTH
@@ -37,18 +30,11 @@ def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
-    """Cross-entropy over known voxels, plus the mean soft Dice of the classes of full labels.
+    """Return cross-entropy over known voxels plus soft Dice loss over full labels.
 
-    Parameters
-    ----------
-    logits, shares : Tensor, shape (N, classes, X, Y, Z)
-        What is known of a voxel: shares that add up to 1, or 1 for each of several classes that
-        are possible (a partial label, whose loss is that of their summed probability), or zeros.
-
-    Returns
-    -------
-    Tensor, shape ()
-        0 where nothing is known.
+    Tensors have shape (N, classes, X, Y, Z). The shares of a voxel sum to 1 (full label), are 1
+    for each possible class (partial label; the loss is that of their summed probability), or are
+    zeros (unknown). The loss is 0 where nothing is known.
     """
     total = shares.sum(1)
     known = total > 0
@@ -83,19 +69,11 @@ def _anatomy_dice_loss(logits: Tensor, shares: Tensor, labelled: Tensor) -> Tens
 def refinement_loss(
     voxels: Tensor, lesion: Tensor, candidate: Tensor, share: Tensor, real: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Voxels inside the candidate, and the candidate as a whole.
+    """Return the loss of CNN-2 over voxels and whole candidates, and the voxel Dice.
 
-    Cross-entropy and soft Dice over the candidate's own voxels, and a focal loss (Lin et al.
-    2017, arXiv 1708.02002, gamma 2) on its being a lesion.
-
-    Parameters
-    ----------
-    voxels, candidate, share : Tensor, shape (N, 1, X, Y, Z)
-    lesion, real : Tensor, shape (N,)
-
-    Returns
-    -------
-    loss, dice : Tensor, shape ()
+    It sums cross-entropy and soft Dice loss over the voxels of the candidate and a focal loss (Lin
+    et al. 2017, arXiv 1708.02002, gamma 2) on whether it is a lesion. ``lesion`` and ``real`` have
+    shape (N,), the others (N, 1, X, Y, Z).
     """
     weight = candidate / candidate.sum().clamp_min(1.0)
     entropy = F.binary_cross_entropy_with_logits(voxels, share, reduction="none")

@@ -34,21 +34,10 @@ def model_card(
     *,
     chosen: bool,
 ) -> str:
-    """Write the model card of a training, in Markdown.
+    """Return the model card of trained weights in Markdown.
 
-    Parameters
-    ----------
-    context : TrainingContext
-    target : path
-        The weights.
-    digest : str
-        Their SHA-256.
-    found : Validation
-        Of held-out patients.
-    pairs : sequence of Pair
-        Before and after; empty where the training started from no whole cascade.
-    chosen : bool
-        Whether operating points were chosen on held-out visits.
+    ``digest`` is the SHA-256 of ``target``. ``pairs`` is empty where the training did not start
+    from a whole cascade. ``chosen`` says whether operating points were chosen on held-out visits.
     """
     held_out = (
         "Each visit was segmented by networks that had not seen its patient. "
@@ -115,18 +104,9 @@ def _number(value: float) -> str:
 
 
 def describe_data(bids_dir: Path, files: Sequence[LabelledFiles]) -> str:
-    """Describe what was trained on: patients by site, the dataset's own description, software.
+    """Return Markdown on the training data: patients by site, dataset and software.
 
-    Parameters
-    ----------
-    bids_dir : path
-        Name, licence, authors and DOI are those of its ``dataset_description.json``.
-    files : sequence of LabelledFiles
-
-    Returns
-    -------
-    str
-        Two sections of Markdown.
+    Name, licence, authors and DOI come from ``dataset_description.json`` in ``bids_dir``.
     """
     people: dict[str, set[str]] = {}
     for item in files:

@@ -33,16 +33,11 @@ def open_context(
     start: Path,
     files: Sequence[LabelledFiles],
 ) -> TrainingContext:
-    """Prepare visits and label maps, deal the folds, and keep the plan for a later call.
+    """Prepare visits and label maps, deal the folds and store the plan of a training.
 
-    Raises
-    ------
-    UsageError
-        If the folder holds another training, or a test fold does not exist.
-    NoInputError
-        If there are no label maps, or there is no lesion bank.
-    DataError
-        If the starting weights, the label maps or the lesion bank cannot be used.
+    Raises UsageError if the folder holds another training or a test fold does not exist,
+    NoInputError if label maps or the lesion bank are missing, DataError if the starting weights,
+    label maps or lesion bank cannot be used.
     """
     from bids_msseg.models.engine import Engine
     from bids_msseg.training.context import TrainingContext
@@ -104,14 +99,9 @@ def keep_start(start: Path, out: Path) -> Path:
 
 
 def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
-    """Open what ``msseg-train`` wrote, to read it.
+    """Open the output folder of ``msseg-train`` for reading.
 
-    Raises
-    ------
-    NoInputError
-        If there is no training.
-    DataError
-        If its plan cannot be read.
+    Raises NoInputError if there is no training, DataError if its plan cannot be read.
     """
     from bids_msseg.models.engine import choose_engine
     from bids_msseg.training.context import TrainingContext
@@ -172,20 +162,11 @@ def seen_visits(
 
 
 def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
-    """Keep the plan of a training; nets of another split would have seen their test patients.
+    """Write ``training.json`` and ``splits.tsv``; refuse to change an existing plan.
 
-    Parameters
-    ----------
-    out : path
-        Gets ``training.json`` and ``splits.tsv``.
-    split : Split
-    plan : mapping
-        What decides the result beside the split.
-
-    Raises
-    ------
-    UsageError
-        If the folder holds a training with other visits or another recipe.
+    ``plan`` is what determines the result besides the split. Raises UsageError if the folder holds
+    a training with other visits or another recipe: its networks may have seen test patients of
+    this split.
     """
     path = out / "training.json"
     wanted = plain({**plan, "split": split.folds})

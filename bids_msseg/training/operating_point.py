@@ -26,15 +26,9 @@ MIN_VOLUME_MM3 = 3.0
 
 @dataclass(frozen=True, slots=True)
 class HeldOutVisit:
-    """A visit with the output of networks that have not seen it.
+    """Ground truth and network output of a visit that the networks have not seen.
 
-    Attributes
-    ----------
-    name, site : str
-    lesion : ndarray of float32, shape (X, Y, Z)
-        CNN-1's probability, 1 mm.
-    refinement : Refinement
-    truth : ndarray of bool, shape (X, Y, Z)
+    ``lesion`` is the probability of CNN-1 on the 1 mm grid (X, Y, Z).
     """
 
     name: str
@@ -53,11 +47,7 @@ class HeldOutVisit:
 class Agreement:
     """Agreement of a mask with the ground truth at 1 mm.
 
-    Attributes
-    ----------
-    dice, lesion_f1 : float
-    false : int
-        Components that touch no lesion.
+    ``false`` is the number of components that touch no lesion.
     """
 
     dice: float
@@ -86,17 +76,11 @@ def measure(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Agreement:
 
 
 class PointChooser:
-    """Chooses operating points; what was measured of a visit is measured once.
+    """Choose operating points on held-out visits; every measurement is cached.
 
-    First the weights with the best Dice at any threshold, then, among the best of them, weights
-    and thresholds by Dice and lesion F1. Means are over the visits of a participant, then over
-    the participants of a site, then over sites.
-
-    Parameters
-    ----------
-    visits : sequence of HeldOutVisit
-    candidate_threshold : float
-        At which the refinements were made.
+    It finds the fusion weights with the best Dice at any threshold, then among the best of them
+    weights and thresholds by Dice and lesion F1. Means are over visits, then participants, then
+    sites. ``candidate_threshold`` is that of the refinements.
     """
 
     def __init__(self, visits: Sequence[HeldOutVisit], candidate_threshold: float) -> None:
@@ -110,13 +94,7 @@ class PointChooser:
         self._measured: dict[tuple[str, CascadePoint], Agreement] = {}
 
     def choose(self, names: Sequence[str]) -> CascadePoint:
-        """Choose the point that is best on some of the visits.
-
-        Parameters
-        ----------
-        names : sequence of str
-            At least one.
-        """
+        """Choose the best operating point for the named visits, at least one."""
         rows = [row for row, one in enumerate(self.visits) if one.name in names]
         dice = self._mean_over_sites(rows, self._curves[rows])
         best = np.argsort(-dice.max(1), kind="stable")[:FINALISTS]

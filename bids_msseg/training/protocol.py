@@ -47,18 +47,10 @@ RELEASE = "release"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One piece of work.
+    """One stage of a training and the names of the stages that it needs.
 
-    Attributes
-    ----------
-    name : str
-    kind : {"unseen", "candidate", "refinement", "held-out"}
-    fold : int or None
-        Test fold that stays unseen; None for the release.
-    visit : str
-        Visit of an ``unseen`` or ``held-out`` stage.
-    needs : tuple of str
-        Stages that have to be finished first.
+    ``kind`` is ``unseen``, ``candidate``, ``refinement`` or ``held-out``. ``fold`` is the test
+    fold that stays unseen, None for the release. ``visit`` is set for ``unseen`` and ``held-out``.
     """
 
     name: str
@@ -76,6 +68,8 @@ class Stage:
 def network_name(kind: str, test: int | None) -> str:
     """Name the checkpoint of a network by the test fold that it has not seen.
 
+    None stands for the release, which has seen all folds.
+
     Examples
     --------
     >>> network_name("candidate", 2), network_name("refinement", None)
@@ -87,20 +81,10 @@ def network_name(kind: str, test: int | None) -> str:
 def plan_stages(
     split: Split, tests: Sequence[int] | None = None, *, release: bool = True
 ) -> tuple[Stage, ...]:
-    """List the stages of a training, in an order that may be worked through.
+    """List the stages of a training, each after those that it needs.
 
-    Parameters
-    ----------
-    split : Split
-        With a single fold nobody is held out.
-    tests : sequence of int, optional
-        Test folds; all by default.
-    release : bool, default True
-        Train the networks of the release, too.
-
-    Returns
-    -------
-    tuple of Stage
+    ``tests`` are the test folds, all by default; with a single fold no patient is held out.
+    ``release`` adds the networks that are trained on every visit.
 
     Examples
     --------
@@ -194,12 +178,9 @@ def read_unseen(context: TrainingContext, name: str) -> Prediction:
 
 
 def read_refined(folder: Path, name: str) -> tuple[Array, Refinement]:
-    """Read CNN-1's lesion probability and CNN-2's output from ``held-out/`` or ``unseen/``.
+    """Read CNN-1's probability and CNN-2's output from ``held-out/`` or ``unseen/``.
 
-    Raises
-    ------
-    DataError
-        If no CNN-2 has seen the candidates.
+    Raises DataError if the file holds no output of CNN-2.
     """
     prediction, refinement = read_output(folder / f"{name}.npz")
     if refinement is None:

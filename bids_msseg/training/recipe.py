@@ -19,28 +19,11 @@ SCHEDULES = ("polynomial", "constant")
 
 @dataclass(frozen=True, slots=True)
 class CascadeRecipe:
-    """What decides the result of a training, beside the data.
+    """Settings that determine the result of a training, besides the data.
 
-    Attributes
-    ----------
-    seed : int
-    folds : int
-        Participants are held out one by one up to this many, in so many folds beyond.
-    candidate, refinement : FitPlan
-        Of CNN-1 and CNN-2; their seeds are derived from ``seed``.
-    real_share : float
-        Share of CNN-1's sub-images that show labelled visits; the others are synthetic, where
-        there are label maps.
-    paint_chance : float
-        Chance that lesions are painted into a sub-image of a labelled visit.
-    painted_sets : int
-        Sets of painted lesions of each visit.
-    candidate_threshold : float
-        A voxel is a candidate where CNN-1's probability reaches this.
-    size : int
-        Edge of CNN-1's sub-images, voxels of 1 mm; inference takes tiles of 96.
-    candidate_net, refinement_net
-        Shapes of networks that are trained from fresh weights; others keep theirs.
+    Up to ``folds`` participants are held out one by one. ``real_share`` of the sub-images show
+    labelled visits, the others are synthetic if there are label maps. ``painted_sets`` is per
+    visit. ``size`` is in voxels of 1 mm. Network shapes apply to fresh weights only.
     """
 
     seed: int = 7
@@ -61,12 +44,9 @@ class CascadeRecipe:
 
 
 def read_recipe(path: Path | None) -> CascadeRecipe:
-    """Read a recipe; the default one where there is none.
+    """Read a recipe file; return the default recipe for None.
 
-    Raises
-    ------
-    UsageError
-        If the file cannot be read, has unknown keys or impossible values.
+    Raises UsageError if the file cannot be read, or has unknown keys or invalid values.
     """
     if path is None:
         return CascadeRecipe()
@@ -75,18 +55,9 @@ def read_recipe(path: Path | None) -> CascadeRecipe:
 
 
 def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """Read a YAML file of named values.
+    """Read a YAML mapping that may have only the keys in ``known``.
 
-    Parameters
-    ----------
-    path : path
-    known : collection of str
-        Keys that it may have.
-
-    Raises
-    ------
-    UsageError
-        If the file cannot be read or has unknown keys.
+    Raises UsageError if the file cannot be read or has unknown keys.
     """
     import yaml
 
@@ -106,12 +77,9 @@ def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
 
 
 def make_cascade_recipe(settings: Mapping[str, Any]) -> CascadeRecipe:
-    """Change the default recipe by the content of a YAML file.
+    """Apply the settings of a YAML file to the default recipe.
 
-    Raises
-    ------
-    UsageError
-        If there is no such setting, or it cannot have that value.
+    Raises UsageError if a setting is unknown or its value is invalid.
     """
     try:
         usual = CascadeRecipe()

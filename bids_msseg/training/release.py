@@ -20,22 +20,11 @@ def write_cascade(
     point: CascadePoint,
     notes: Mapping[str, Any],
 ) -> str:
-    """Write the trained networks as one weights file, and return its SHA-256.
+    """Write the trained networks as one weights file and return its SHA-256.
 
-    The pretrained CNN-1 that the training started from is in it, where there was one: a later
-    training may start from it even if it holds out a patient of this one.
-
-    Parameters
-    ----------
-    context : TrainingContext
-        All stages are done.
-    test : int or None
-        The fold that the networks have not seen; None for the release.
-    target : path
-        Its stem is the name of the weights.
-    point : CascadePoint
-    notes : mapping
-        How they were trained.
+    All stages must be done. ``test`` is the fold that the networks have not seen, None for the
+    release. A pretrained CNN-1 is included where there was one, so that a later training can hold
+    out patients of this one. The stem of ``target`` names the weights.
     """
     return save_cascade(
         target,

@@ -39,21 +39,9 @@ def train_cascade(
     recipe: CascadeRecipe,
     files: Sequence[LabelledFiles],
 ) -> Path | None:
-    """Train, evaluate and write the weights.
+    """Train and evaluate the cascade, write the weights and return their path.
 
-    Parameters
-    ----------
-    options : Namespace
-        Of ``msseg-train``.
-    start : path
-        Weights to start from.
-    recipe : CascadeRecipe
-    files : sequence of LabelledFiles
-
-    Returns
-    -------
-    path or None
-        The weights; None where only test folds were asked for.
+    ``options`` are those of ``msseg-train``. Returns None if only test folds were asked for.
     """
     from bids_msseg.models.engine import choose_engine
     from bids_msseg.trainer.process_group import rank_zero_first

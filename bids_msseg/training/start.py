@@ -28,22 +28,11 @@ TRAINED_ON, SYNTHETIC_IMAGES = "trained_on", "synthetic images"
 
 @dataclass(frozen=True, slots=True)
 class StartingNetworks:
-    """The networks that a training starts from.
+    """Networks that a training starts from.
 
-    Attributes
-    ----------
-    name, sha256 : str
-    candidate : LesionAnatomyNet
-        CNN-1 that is fine-tuned.
-    unseen : LesionAnatomyNet
-        CNN-1 whose candidates CNN-2 learns from; it has seen none of the labelled visits.
-    refinement : LesionRefinementNet or None
-        CNN-2 that is fine-tuned; None for fresh weights.
-    pretrained : LesionAnatomyNet or None
-        CNN-1 that has seen synthetic images only.
-    point : CascadePoint
-    notes : mapping
-        How a cascade was trained; empty for a pretrained CNN-1.
+    ``unseen`` is the CNN-1 that finds candidates for CNN-2; it has seen no labelled visit.
+    ``refinement`` is None for fresh weights. ``pretrained`` is a CNN-1 that has seen only
+    synthetic images. ``notes`` say how a cascade was trained; empty for a pretrained CNN-1.
     """
 
     name: str
@@ -61,21 +50,9 @@ def read_start(
 ) -> StartingNetworks:
     """Read the networks that a training starts from.
 
-    Parameters
-    ----------
-    path : path
-        A cascade (``.safetensors``), or a CNN-1 that was trained on synthetic images only
-        (``.pt``, written by :func:`write_pretrained`).
-    shape : LesionAnatomyConfig, optional
-        Of the CNN-1 in a ``.pt``.
-    seen : bool, default False
-        The cascade was trained on one of the labelled visits: the training then starts from its
-        pretrained CNN-1 and a fresh CNN-2.
-
-    Raises
-    ------
-    DataError
-        If the weights cannot be used, or hold no pretrained CNN-1 where one is needed.
+    It reads a cascade (``.safetensors``) or a pretrained CNN-1 (``.pt``) of the given shape. If
+    the cascade has ``seen`` a labelled visit, only its pretrained CNN-1 is used, with a fresh
+    CNN-2. Raises DataError if the weights cannot be used or lack that CNN-1.
     """
     if path.suffix == ".pt":
         net = _pretrained(path, shape)
@@ -106,14 +83,10 @@ def read_start(
 
 
 def write_pretrained(checkpoint: Path, target: Path) -> None:
-    """Write the running mean of a pretraining in half precision, marked as such.
+    """Write the running mean of a pretraining to a ``.pt`` file in half precision.
 
-    Parameters
-    ----------
-    checkpoint : path
-        Of :mod:`bids_msseg.training.pretrain`.
-    target : path
-        ``.pt``.
+    The checkpoint is that of :mod:`bids_msseg.training.pretrain`. The file is marked as trained on
+    synthetic images.
     """
     weights = {name: value.half() for name, value in read_network_weights(checkpoint).items()}
     with open_alone(target) as stream:

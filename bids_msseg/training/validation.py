@@ -43,15 +43,10 @@ MIN_FOLDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """The result of a training on held-out patients.
+    """Scores on held-out patients, and the operating point of each test fold.
 
-    Attributes
-    ----------
-    scores : tuple of Score
-        ``candidate net``, ``cascade`` and, where the training started from a whole cascade,
-        ``before``.
-    points : mapping of int or None to CascadePoint
-        Operating point of each test fold; None for the release.
+    Methods are ``candidate net``, ``cascade`` and, where the training started from a whole
+    cascade, ``before``. In ``points`` the key None stands for the release.
     """
 
     scores: tuple[Score, ...]
@@ -156,10 +151,7 @@ def _keep_points(
 def read_point(folder: Path, test: int) -> CascadePoint:
     """Read the operating point of a test fold.
 
-    Raises
-    ------
-    DataError
-        If the training has none.
+    Raises DataError if the training has none.
     """
     from bids_msseg.models.weights import CascadePoint
 

@@ -35,15 +35,10 @@ _GATHERED = ("result", "codes", "transform")
 
 @dataclass(frozen=True, slots=True)
 class ChangeOutcome:
-    """How the comparison of a participant's visits ended.
+    """Result of comparing the visits of one participant.
 
-    Attributes
-    ----------
-    participant : str
-    pairs : int
-        Pairs of visits that were compared, or with a failure, that were to be compared. Those
-        whose visits could not be aligned do not count.
-    failure : Failure or None
+    ``pairs`` counts the pairs that were compared or, after a failure, the pairs to compare. Pairs
+    that could not be aligned do not count.
     """
 
     participant: str
@@ -56,18 +51,8 @@ def init_changes_wf(
 ) -> Workflow:
     """Build the workflow that compares the visits of one participant.
 
-    Parameters
-    ----------
-    deliveries : sequence of PairDelivery
-        At least one, all of one participant, in the order of the visits.
-    seed : int, default 0
-    threads : int, default 1
-        Threads a node may use.
-
-    Returns
-    -------
-    Workflow
-        Nodes ``compare_<number>`` and ``publish``.
+    Expects at least one delivery, in visit order. ``threads`` is per node. The nodes are
+    ``compare_<number>`` and ``publish``.
     """
     participant = deliveries[0].pair.later.participant.replace("+", "_plus_")
     workflow = Workflow(f"sub_{participant}_changes")
@@ -109,32 +94,11 @@ def compare_participants(
     bids_dir: Path | None = None,
     session_order: Sequence[str] = (),
 ) -> list[ChangeOutcome]:
-    """Compare the finished visits of participants where that has not been done.
+    """Compare the finished visits of participants where this has not been done.
 
-    Parameters
-    ----------
-    participants : iterable of str
-        Labels without ``sub-``; one with less than two finished visits, or with visits whose
-        order is not known, is not compared, and what an earlier run wrote of pairs that are no
-        more is removed.
-    execution : Execution
-    seed : int, default 0
-    threads : int, default 1
-    versions : mapping of str to str, optional
-        Software, for sidecars.
-    rule : ChangeRule, optional
-    bids_dir : Path, optional
-        Dataset whose tables tell when visits were made. Visits whose session it does not hold any
-        more are not compared.
-    session_order : sequence of str, optional
-        Sessions in the order that the user gives.
-
-    Returns
-    -------
-    list of ChangeOutcome
-        One for each participant with a comparison to be made; a failed one has its reason in the
-        records of the later visits, too. Visits that cannot be aligned are no failure: the record
-        of the later one says why, and the other pairs are compared.
+    Needs two finished visits in known order whose sessions are in ``bids_dir``; removes results of
+    obsolete pairs. The records of the later visits say why a comparison failed. Visits that cannot
+    be aligned are not a failure.
     """
     todo: dict[str, list[PairDelivery]] = {}
     wanted = tuple(dict.fromkeys(participants))

@@ -26,15 +26,10 @@ _TAKEN: Final = (errno.EACCES, errno.EAGAIN)
 
 
 class Claims:
-    """What this run may work on.
+    """Locks on the visits that this run may work on.
 
-    Where a file system has no locks, everything is granted: that is as it would be without
-    claims.
-
-    Parameters
-    ----------
-    folders : sequence of path
-        Where runs meet: each gets a file ``.claims`` while there are claims. They exist.
+    Each folder must exist and has a lock file ``.claims`` while there are claims. If the file
+    system has no locks, every claim succeeds.
 
     Examples
     --------
@@ -57,18 +52,9 @@ class Claims:
         self.release()
 
     def take(self, name: str, *, wait: bool = False) -> bool:
-        """Claim a visit, or whatever else has a name.
+        """Claim a visit or another name; return False if another run holds it.
 
-        Parameters
-        ----------
-        name : str
-        wait : bool, default False
-            Until another run lets go of it.
-
-        Returns
-        -------
-        bool
-            False where another run has it.
+        With ``wait``, waits until the other run releases it.
         """
         taken: list[Path] = []
         for file in self._files:
@@ -123,21 +109,10 @@ class Claims:
 def note_running(
     out_dir: Path, records: Iterable[VisitRecord], claims: Claims
 ) -> tuple[VisitRecord, ...]:
-    """Tell visits on which another run is at work from those whose run broke off.
+    """Set the status ``running`` for unfinished visits that another run is processing.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs, from which the records were read.
-    records : iterable of VisitRecord
-    claims : Claims
-        This run's own, without a claim on any of these visits.
-
-    Returns
-    -------
-    tuple of VisitRecord
-        In the same order, some with the status "running", and as it ended where the other run has
-        ended meanwhile.
+    ``claims`` must hold none of these visits. A record is read again if the other run has ended
+    meanwhile. The order is kept.
     """
     return tuple(
         _running_or_ended(out_dir, one, claims) if one.reason == BROKE_OFF else one

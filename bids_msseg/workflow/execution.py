@@ -27,18 +27,10 @@ StepSeen = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How workflows run.
+    """Settings for running workflows with nipype.
 
-    Attributes
-    ----------
-    work_dir, out_dir : path
-    plugin : str
-        Name of a nipype plugin.
-    plugin_args : mapping
-    chunk : int
-        Visits that run together.
-    stop_on_first_crash, clean : bool
-        ``clean`` removes a visit's folder when it has finished well.
+    ``chunk`` is the number of visits that run together. ``clean`` removes the work folder of a
+    visit that finished without error.
     """
 
     work_dir: Path
@@ -52,17 +44,10 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a step took, for the resource monitor.
+    """Time and memory that one step used.
 
-    Attributes
-    ----------
-    visit, step : str
-    seconds : float
-        Wall time.
-    cpu_seconds : float
-        Time of all its threads.
-    memory_gb : float
-        Peak resident memory of its process, GiB.
+    ``seconds`` is wall time, ``cpu_seconds`` the time of all threads, ``memory_gb`` the peak
+    resident memory of the process in GiB.
     """
 
     visit: str

@@ -26,22 +26,10 @@ MIN_ROOM = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a visit's workflow ended.
+    """Result of the workflow of one visit.
 
-    Attributes
-    ----------
-    delivery : DerivativesContext
-    ok : bool
-    seconds : float
-        Wall time.
-    step, message, hint : str
-        Where and why it failed.
-    code : int
-        Exit code that the failure asks for.
-    crash_files : tuple of path
-    stopped : bool
-        Not failed itself: the run ended at another visit's crash.
-    usage : tuple of Usage
+    ``seconds`` is wall time. ``code`` is the exit code that the failure asks for. ``stopped``
+    means that the visit did not fail itself: the run ended at the crash of another visit.
     """
 
     delivery: DerivativesContext
@@ -58,14 +46,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a workflow beside the visits' own ended early.
+    """Why a workflow that does not belong to a visit ended early.
 
-    Attributes
-    ----------
-    message, hint : str
-    code : int
-        Exit code that it asks for.
-    crash_files : tuple of path
+    ``code`` is the exit code that the failure asks for.
     """
 
     message: str

@@ -39,25 +39,11 @@ from bids_msseg.workflow.publish import deliver
 
 
 def init_visit_wf(*, delivery: DerivativesContext, settings: Settings) -> Workflow:
-    """Build the whole workflow of one visit.
+    """Build the complete workflow of one visit.
 
-    Parameters
-    ----------
-    delivery : DerivativesContext
-        The visit and where its results go.
-    settings : Settings
-
-    Returns
-    -------
-    Workflow
-        Nodes ``conform_<contrast>``, ``brain``, ``coregister_<contrast>``, ``bias``,
-        ``template``, ``check_brain``, ``anatomy``, ``stack``, ``quality``, ``segment``,
-        ``volumes``, ``delineate``, ``estimate``, ``on_flair_<what>``, ``space_<where>``,
-        ``atlas_<name>``, ``fill_<contrast>``, ``draw``, ``store``, ``publish``. Where the
-        delivery names an archive of intermediate results, steps before ``delineate`` read from it
-        what they found, and ``store`` is left out. A visit whose lesion mask is given has no
-        ``estimate``; it has ``segment`` and ``volumes`` only where filling needs the anatomy. With
-        another segmenter than the cascade there is no ``volumes``.
+    With an archive in the delivery, steps before ``delineate`` read their outputs from it and
+    ``store`` is absent. A given lesion mask omits ``estimate``, and ``segment`` and ``volumes``
+    unless filling needs the anatomy. Another segmenter omits ``volumes``.
     """
     archive = delivery.intermediate
     stored = frozenset[str]() if archive is None else stored_steps(archive)

@@ -43,7 +43,7 @@ LIGHT_GB = 0.2
 
 
 def step_label(step: str) -> str | None:
-    """Say in words what a node does; None for those that only gather.
+    """Describe in words what a node does; return None for nodes that only gather.
 
     Examples
     --------
@@ -55,28 +55,11 @@ def step_label(step: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What shapes the workflow of a visit beside its images.
+    """Settings that shape the workflow of a visit, apart from its images.
 
-    Attributes
-    ----------
-    model_file : path
-        Weights of the cascade; not read where another segmenter runs.
-    skull_stripped : {"auto", "yes", "no"}
-    fast : bool
-    seed : int
-    device : str
-    threads : int
-        Threads a node may use.
-    spaces : tuple of (name, resolution or None)
-        Where masks are written besides the FLAIR grid.
-    measure : bool
-        Whether each node measures its memory and CPU time.
-    calibration : str
-        Digest of what stands beside the weights; another one runs the steps that read it again.
-    mask_values : tuple of int
-        Values of given lesion masks that are lesion; any above zero where empty.
-    segmenter : Segmenter or None
-        What segments in place of the cascade.
+    ``threads`` is per node. ``spaces`` are (name, resolution) of further masks. ``calibration`` is
+    a digest of the files beside the weights. ``mask_values`` mean lesion in given masks; empty
+    means all above 0. ``segmenter`` replaces the cascade; ``model_file`` is then not read.
     """
 
     model_file: Path
@@ -93,7 +76,7 @@ class Settings:
 
 
 def visit_workflow_name(visit: Visit) -> str:
-    """Return the name of a visit's workflow, which is also its folder's.
+    """Return the name of the workflow of a visit, which is also its folder name.
 
     Examples
     --------
@@ -114,16 +97,8 @@ def workflow_name(delivery: DerivativesContext) -> str:
 class VisitPlan:
     """A workflow under construction.
 
-    Attributes
-    ----------
-    workflow : Workflow
-    delivery : DerivativesContext
-    settings : Settings
-    stored : frozenset of str
-        Steps whose outputs are read from the delivery's archive of intermediate results.
-    steps : list of str
-        Names of the nodes, in order.
-    links : list of (step, output, later step)
+    ``stored`` are the steps whose outputs are read from the archive in the delivery. ``steps`` are
+    the node names in order. ``links`` are (step, output, later step).
     """
 
     workflow: Workflow

@@ -46,21 +46,11 @@ PROGRAMS = {
 
 
 class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
-    """nipype's MultiProc that notices when the system kills a worker.
+    """Variant of nipype's MultiProc that detects when the system kills a worker.
 
-    The original waits for ever for such a node (nipype issue 2548). Here every node that was
-    running then counts as failed, since nobody can say which one was too large, and a new set of
-    workers serves those that are still to come.
-
-    Parameters
-    ----------
-    plugin_args : mapping, optional
-        As MultiProc's.
-
-    Attributes
-    ----------
-    killed : set of str
-        Full names of nodes that ended with their worker.
+    The original waits forever (nipype issue 2548). Here every node that was running fails, and new
+    workers run the remaining ones. ``killed`` has the full names of nodes that ended with their
+    worker.
     """
 
     def __init__(self, plugin_args: Mapping[str, Any] | None = None) -> None:
@@ -105,12 +95,9 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self._taskresult[taskid] = {"result": None, "traceback": [told], "taskid": taskid}
 
     def close(self, *, wait: bool) -> None:
-        """End the workers, also where nipype left its loop by an exception.
+        """End the workers, also if an exception ended the loop of nipype.
 
-        Parameters
-        ----------
-        wait : bool
-            For nodes that are running; else whoever ends this process has to end them.
+        Without ``wait``, running nodes continue until the caller ends them.
         """
         self.pool.shutdown(wait=wait, cancel_futures=True)
 
@@ -153,7 +140,7 @@ def _end_after_parent() -> None:
 
 
 def known_plugins() -> list[str]:
-    """List the names that nipype has for its plugins.
+    """List the names of the nipype plugins.
 
     Examples
     --------
@@ -165,23 +152,10 @@ def known_plugins() -> list[str]:
 
 
 def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
-    """Read nipype's plugin file: ``plugin: NAME`` and ``plugin_args: {...}``.
+    """Read a nipype plugin file in YAML: ``plugin: NAME`` and ``plugin_args: {...}``.
 
-    Parameters
-    ----------
-    path : Path
-        YAML.
-
-    Returns
-    -------
-    name : str
-    arguments : dict
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read, is something else, names a plugin that nipype does not have or
-        whose program is not here, or asks MultiProc for what cannot be.
+    Returns the name and the arguments. Raises UsageError if the file is unreadable or invalid, the
+    plugin is unknown or its program is not installed, or an argument of MultiProc is impossible.
     """
     content = _read_yaml(path)
     name, arguments = content.get("plugin"), content.get("plugin_args") or {}

@@ -21,14 +21,9 @@ registrations differ."""
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Digests of what a visit's results depend on, SHA-256 in hexadecimal.
+    """SHA-256 digests, in hexadecimal, of what the results of a visit depend on.
 
-    Attributes
-    ----------
-    results : str
-        Of everything.
-    maps : str
-        Of what is found before lesions are cut out.
+    ``results`` covers everything, ``maps`` only what is found before lesions are cut out.
     """
 
     results: str
@@ -42,21 +37,9 @@ def fingerprint(
     version: str,
     extras: Extras = NOTHING_ELSE,
 ) -> Fingerprint:
-    """Digest everything that a visit's results depend on.
+    """Compute the digests of everything that the results of a visit depend on.
 
-    Parameters
-    ----------
-    visit : Visit
-        Images and masks are read whole: a changed voxel changes the digest.
-    options : mapping
-        Options that change results; JSON values.
-    model_sha256, version : str
-    extras : Extras, optional
-        Their files are read whole as well.
-
-    Returns
-    -------
-    Fingerprint
+    Reads all images, masks and files of ``extras`` completely. ``options`` has JSON values.
     """
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
@@ -115,20 +98,7 @@ def is_finished(
 ) -> bool:
     """Tell whether OUT already holds the results that a run would write.
 
-    Parameters
-    ----------
-    out_dir : path
-    visit : Visit
-    wanted : str
-        Fingerprint of the run to come.
-    spaces : sequence of (name, resolution)
-        Further spaces in which masks are expected.
-    extras : Extras, optional
-        What else is expected.
-
-    Returns
-    -------
-    bool
+    ``wanted`` is the fingerprint of that run; ``spaces`` and ``extras`` add expected outputs.
     """
     record = read_record(out_dir, visit.participant, visit.session)
     if record is None or record.status != "ok" or record.fingerprint != wanted:
@@ -146,18 +116,7 @@ def _pictures(
 
 
 def as_used(visit: Visit, record: VisitRecord) -> Visit:
-    """Leave out the contrasts that the run left out, of which there are no outputs.
-
-    Parameters
-    ----------
-    visit : Visit
-    record : VisitRecord
-        What the run has recorded of it.
-
-    Returns
-    -------
-    Visit
-    """
+    """Remove contrasts that the recorded run did not use, which have no outputs."""
     unused = [name for name, use in record.contrasts.items() if not use.used]
     return replace(
         visit,

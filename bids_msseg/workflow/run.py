@@ -50,20 +50,10 @@ def run_visits(
     *,
     on_step: StepSeen | None = None,
 ) -> Iterator[Outcome]:
-    """Run visits, some at a time, and tell how each ended.
+    """Run visits in groups and yield how each ended, in the order of the visits.
 
-    Parameters
-    ----------
-    deliveries : sequence of DerivativesContext
-    settings : Settings
-    execution : Execution
-    on_step : callable, optional
-        Called with (visit key, words) when a step of a visit begins.
-
-    Yields
-    ------
-    Outcome
-        In the order of the visits; nothing after the first failure where that was asked for.
+    Calls ``on_step`` with (visit key, words) when a step begins. With ``stop_on_first_crash``,
+    ends after the group of the first failure. A visit whose worker was killed runs again alone.
     """
     for start in range(0, len(deliveries), execution.chunk):
         group = deliveries[start : start + execution.chunk]
@@ -89,19 +79,10 @@ def _tell_of_another_try(outcome: Outcome) -> None:
 
 
 def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> dict[str, Failure]:
-    """Run workflows that are not a visit's, each failing alone.
+    """Run workflows that do not belong to a visit; each fails independently.
 
-    Parameters
-    ----------
-    workflows : mapping of str to Workflow
-        What crash files are named after, to the workflow.
-    execution : Execution
-
-    Returns
-    -------
-    mapping of str to Failure
-        What can be said of every one, should it not have done its work: whether it has is to be
-        seen from its results.
+    Crash files are named after the keys. Returns a Failure for every workflow; only its results
+    show whether it succeeded.
     """
     top = Workflow(TOP, base_dir=str(execution.work_dir))
     crash_dir = logs_dir(execution.out_dir)

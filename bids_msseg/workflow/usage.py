@@ -13,22 +13,10 @@ from bids_msseg.workflow.execution import Usage
 
 
 def add_usage(path: Path, usage: Iterable[Usage], claims: Claims) -> None:
-    """Add what steps took to a table that other runs may be adding to.
+    """Add the resource usage of steps to a table that other runs may also change.
 
-    A step that was measured before gets a new row in place of the old one; other rows stay.
-
-    Parameters
-    ----------
-    path : Path
-        The table, tab-separated; made where it is missing.
-    usage : iterable of Usage
-    claims : Claims
-        Those of this run: one run at a time reads and writes the table.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
+    Makes a missing table and replaces the rows of steps measured before. Locks the table with
+    ``claims``. Raises OSError if it cannot be written.
     """
     claims.take(path.name, wait=True)
     try:

@@ -22,8 +22,7 @@ from bids_msseg.bids.paths import (
     report_path,
     stale_outputs,
 )
-from bids_msseg.bids.query import Visit
-from bids_msseg.bids.visit import name_entities
+from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.errors import UsageError
 
 OUT = Path("/data/out")

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.dataset import BIDS_VERSION
-from bids_msseg.bids.query import Selection, Visit, find_visits
+from bids_msseg.bids.query import find_visits
+from bids_msseg.bids.visit import Selection, Visit
 from bids_msseg.errors import (
     InvalidDatasetError,
     NoInputError,

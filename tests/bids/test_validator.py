@@ -12,7 +12,7 @@ import pytest
 from bids_msseg.bids.dataset import write_dataset_files
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.paths import figure_path, group_path, output_path, report_path
-from bids_msseg.bids.query import Visit, find_visits
+from bids_msseg.bids.query import find_visits
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
@@ -34,6 +34,7 @@ from bids_msseg.bids.sidecars import (
     ventricle_mask_sidecar,
     xfm_sidecar,
 )
+from bids_msseg.bids.visit import Visit
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table

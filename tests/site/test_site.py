@@ -177,11 +177,12 @@ def test_every_page_of_docs_is_in_the_navigation_once() -> None:
 
 def test_roles_of_docstrings_become_links(tool: object) -> None:
     api = tool("site_api")  # type: ignore[operator]
-    text = "See :class:`~bids_msseg.config.RunConfig`, :func:`main`, :data:`nothing`."
-    found = api._ROLE.sub(lambda one: api._link(one, "bids_msseg.cli.run"), text)
+    roles = api.Roles()
+    text = "See :class:`~bids_msseg.imaging.volume.Volume`, :func:`predict`, :data:`nothing`."
+    found = api._ROLE.sub(lambda one: roles.link(one, "bids_msseg.models.inference"), text)
     assert found == (
-        "See [`RunConfig`][bids_msseg.config.RunConfig], [`main`][bids_msseg.cli.run.main], "
-        "`nothing`."
+        "See [`Volume`][bids_msseg.imaging.volume.Volume], "
+        "[`predict`][bids_msseg.models.inference.predict], `nothing`."
     )
 
 
@@ -217,7 +218,8 @@ def test_the_site_is_built_without_warnings_and_stands_alone(tmp_path: Path) -> 
             one for one in inside if one and ":" not in one and not (path.parent / one).exists()
         ]
         assert missing == [], path
-    text = (tmp_path / "api" / "models.html").read_text(encoding="utf-8")
-    assert 'id="bids_msseg.models.lesion_anatomy.LesionAnatomyNet"' in text
+    text = (tmp_path / "reference" / "api.html").read_text(encoding="utf-8")
+    assert 'id="bids_msseg.api.segment"' in text
+    assert 'id="bids_msseg.models.inference.tile_starts"' not in text
     assert ":class:" not in text
     assert (tmp_path / "cards" / f"{DEFAULT_MODEL}.html").is_file()

@@ -1,9 +1,9 @@
 """What MkDocs asks while it builds the site: made pages, links, includes.
 
 Pages that come from elsewhere are put in beside those of ``docs/``: command lines (from the
-parsers), outputs (from the code that writes them), one page of docstrings for each room, model
-cards, and the list of changes. Links of ``docs/`` that leave it, and so work where the repository
-is browsed, are turned to those pages or to copies of the files. A page of ``docs/`` that
+parsers), outputs (from the code that writes them), model cards, and the list of changes. Links of
+``docs/`` that leave it, and so work where the repository is browsed, are turned to those pages or
+to copies of the files. A page of ``docs/`` that
 ``mkdocs.yml`` does not list is put under *More*.
 """
 
@@ -13,7 +13,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from site_api import api_pages
 from site_links import include_sections, outside_targets, turn_links
 from site_outputs import outputs_page
 from site_usage import usage_page
@@ -46,7 +45,6 @@ def made_pages() -> dict[str, str]:
         "reference/outputs.md": outputs_page(),
         "changelog.md": _CODE_PAGE.sub(_linked, changes),
         **cards,
-        **api_pages(),
     }
 
 
@@ -64,13 +62,12 @@ def site_places() -> dict[str, str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill the navigation: model cards, rooms, and pages that are not listed."""
+    """Fill the navigation: model cards, and pages that are not listed."""
     cards = [
         f"cards/{name}"
         for name in sorted((one.name for one in WEIGHTS.glob("*.md")), reverse=True)
     ]
-    rooms = sorted(api_pages())
-    nav = [_filled(entry, {"CARDS": cards, "ROOMS": rooms}) for entry in config.nav or []]
+    nav = [_filled(entry, {"CARDS": cards}) for entry in config.nav or []]
     listed = set(_pages(nav))
     rest = [place for place in _sources() if place not in listed]
     config.nav = [*nav, {"More": rest}] if rest else nav

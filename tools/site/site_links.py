@@ -1,8 +1,4 @@
-"""Links between pages: those that leave ``docs/``, and whether their targets are there.
-
-Public names: :func:`links_of`, :func:`broken_links`, :func:`outside_targets`, :func:`turn_links`,
-:func:`include_sections`, :data:`MADE`.
-"""
+"""Links between pages: those that leave ``docs/``, and whether their targets are there."""
 
 from __future__ import annotations
 

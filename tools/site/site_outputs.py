@@ -3,8 +3,6 @@
 Files are those of ``tests/e2e/expected_outputs.txt``, which the whole-run test compares with what
 is really written; their descriptions come from the code that writes them. A file that nothing here
 knows, and a column without a description, stop the build.
-
-Public names: :func:`outputs_page`, :func:`file_patterns`, :func:`describe_file`.
 """
 
 from __future__ import annotations

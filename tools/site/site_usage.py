@@ -1,7 +1,4 @@
-"""The page about command lines, made from the parsers themselves.
-
-Public names: :func:`usage_page`, :data:`PROGRAMS`.
-"""
+"""The page about command lines, made from the parsers themselves."""
 
 from __future__ import annotations
 

@@ -37,6 +37,8 @@ from bids_msseg.imaging.registration.orientation import (
 from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.volume import Affine, Volume
 
+__all__ = ["Registration", "register_affine", "register_rigid"]
+
 FINE_MM = 2.0
 START_APART_MM = 3.0
 PITCHES_DEG = (0.0, -20.0, 20.0)
@@ -235,19 +237,9 @@ def register_affine(
 
 
 def mask_overlap(moving: Volume, fixed: Volume, affine: Affine) -> float:
-    """Dice coefficient of two brain masks after registration.
+    """Return the Dice coefficient of two brain masks after registration.
 
-    Parameters
-    ----------
-    moving, fixed : Volume
-        Masks on their own grids.
-    affine : ndarray, shape (4, 4)
-        Fixed world mm to moving world mm.
-
-    Returns
-    -------
-    float
-        1 where they agree, 0 where they do not meet.
+    The masks are on their own grids; ``affine`` maps fixed world mm to moving world mm.
     """
     moved = mask_onto(moving, fixed.shape, fixed.affine, transform=affine)
     still = np.asarray(fixed.data, bool)

@@ -15,14 +15,9 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_itk_affine(affine: Affine, path: Path) -> None:
-    """Write an affine as an ITK text transform, as ANTs and ITK read it.
+    """Write an affine atomically as an ITK text transform, as ANTs and ITK read it.
 
-    Parameters
-    ----------
-    affine : ndarray, shape (4, 4)
-        Fixed world mm to moving world mm, RAS+.
-    path : path
-        Text file to write; it appears only when complete.
+    ``affine`` maps fixed world mm to moving world mm, RAS+.
     """
     lps = LPS @ affine @ LPS
     numbers = [*lps[:3, :3].ravel(), *lps[:3, 3]]
@@ -41,24 +36,10 @@ def write_itk_affine(affine: Affine, path: Path) -> None:
 
 
 def read_itk_affine(path: Path) -> Affine:
-    """Read any linear ITK transform, text or binary.
+    """Read any linear 3-D ITK transform, text or binary.
 
-    Parameters
-    ----------
-    path : path
-        File that ITK can read; the transform has to be linear.
-
-    Returns
-    -------
-    ndarray, shape (4, 4)
-        Fixed world mm to moving world mm, RAS+.
-
-    Raises
-    ------
-    NoInputError
-        If the file does not exist.
-    DataError
-        If it holds no linear 3-D transform.
+    The result maps fixed world mm to moving world mm, RAS+. Raises NoInputError if the file does
+    not exist, DataError if it holds no linear 3-D transform.
     """
     if not path.is_file():
         raise NoInputError(f"the transform {path} does not exist", hint="check the path")
@@ -72,18 +53,10 @@ def read_itk_affine(path: Path) -> Affine:
 
 
 def as_stored_affine(affine: Affine) -> Affine:
-    """Give an affine as :func:`read_itk_affine` reads it after :func:`write_itk_affine`.
+    """Return an affine as it reads after :func:`write_itk_affine`.
 
-    Reading rounds in the last digit: see :func:`~bids_msseg.imaging.volume.as_stored`.
-
-    Parameters
-    ----------
-    affine : ndarray, shape (4, 4)
-        Fixed world mm to moving world mm, RAS+.
-
-    Returns
-    -------
-    ndarray, shape (4, 4)
+    :func:`read_itk_affine` rounds in the last digit: see
+    :func:`~bids_msseg.imaging.volume.as_stored`.
     """
     lps = LPS @ affine @ LPS
     transform = sitk.AffineTransform(3)
@@ -98,18 +71,9 @@ def _unreadable(path: Path) -> DataError:
 
 
 def to_itk(volume: Volume, dtype: type = np.float32) -> sitk.Image:
-    """Hand an image to ITK: axes (Z, Y, X) in memory, LPS+ in space.
+    """Convert a volume to an ITK image: axes (Z, Y, X) in memory, LPS+ in space.
 
-    Parameters
-    ----------
-    volume : Volume
-        Image with perpendicular axes.
-    dtype : type, default float32
-        Type of ITK's voxels.
-
-    Returns
-    -------
-    SimpleITK.Image
+    The axes of the volume must be perpendicular.
     """
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T.astype(dtype)))
     affine = LPS @ volume.affine

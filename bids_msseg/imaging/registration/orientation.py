@@ -35,16 +35,10 @@ _LEAST = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """Points of a fixed image, and the moving image to be looked up there.
+    """Points sampled in a fixed image, and the moving image to evaluate there.
 
-    Attributes
-    ----------
-    points : ndarray, shape (N, 3)
-        World mm of the fixed image.
-    bins : ndarray of int, shape (N,)
-        Bin of the fixed image's value at each point.
-    moving : Volume
-        Values in units of bins, 0 for the darkest.
+    ``points`` has shape (N, 3), in world mm of the fixed image; ``bins`` holds the bin of its
+    value at each point. ``moving`` has values in units of bins, 0 for the darkest.
     """
 
     points: NDArray[np.float64]
@@ -53,18 +47,9 @@ class Overlay:
 
     @classmethod
     def of(cls, fixed: Volume, inside: NDArray[np.bool_], moving: Volume) -> Overlay:
-        """Take the fixed image's values once, off the voxel centres.
+        """Sample the fixed image once, inside a mask and off the voxel centres.
 
-        Parameters
-        ----------
-        fixed : Volume
-        inside : ndarray of bool
-            Where the images are compared, on the fixed image's grid.
-        moving : Volume
-
-        Returns
-        -------
-        Overlay
+        ``inside`` is on the fixed image's grid.
         """
         index = np.argwhere(inside).astype(float)
         index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
@@ -87,16 +72,7 @@ class Overlay:
 
 
 def mutual_information(counts: NDArray[np.number]) -> float:
-    """Compute the mutual information of a joint histogram.
-
-    Parameters
-    ----------
-    counts : ndarray, shape (M, N)
-
-    Returns
-    -------
-    float
-        In nats; 0 for a histogram of nothing.
+    """Compute the mutual information of a joint histogram in nats; 0 if it is empty.
 
     Examples
     --------
@@ -112,11 +88,7 @@ def mutual_information(counts: NDArray[np.number]) -> float:
 
 
 def quarter_turns() -> NDArray[np.float64]:
-    """List the rotations that map axes to axes.
-
-    Returns
-    -------
-    ndarray, shape (24, 3, 3)
+    """Return the rotations that map axes to axes, shape (24, 3, 3).
 
     Examples
     --------
@@ -130,18 +102,10 @@ def quarter_turns() -> NDArray[np.float64]:
 
 
 def rotations(count: int = SPREAD_ROTATIONS) -> NDArray[np.float64]:
-    """List rotations that cover all: the quarter turns, then others spread evenly.
+    """Return the quarter turns and ``count`` rotations spread evenly over all.
 
-    The spread ones are super-Fibonacci spirals (Alexa, CVPR 2022).
-
-    Parameters
-    ----------
-    count : int, default 600
-        How many are spread.
-
-    Returns
-    -------
-    ndarray, shape (24 + count, 3, 3)
+    The shape is (24 + count, 3, 3). The spread rotations are super-Fibonacci spirals (Alexa, CVPR
+    2022).
     """
     place = np.arange(count) + 0.5
     inner, outer = np.sqrt(place / count), np.sqrt(1 - place / count)
@@ -152,17 +116,7 @@ def rotations(count: int = SPREAD_ROTATIONS) -> NDArray[np.float64]:
 
 
 def placed(turn: NDArray[np.float64], here: Point, there: Point, scale: float = 1.0) -> Affine:
-    """Turn and scale about a point, then bring that point to another one.
-
-    Parameters
-    ----------
-    turn : ndarray, shape (3, 3)
-    here, there : ndarray, shape (3,)
-    scale : float, default 1
-
-    Returns
-    -------
-    ndarray, shape (4, 4)
+    """Return the affine that turns and scales about ``here`` and moves it to ``there``.
 
     Examples
     --------
@@ -176,17 +130,9 @@ def placed(turn: NDArray[np.float64], here: Point, there: Point, scale: float = 
 
 
 def mean_distance(one: Affine, other: Affine, points: NDArray[np.float64]) -> float:
-    """Measure how far apart two affines put some points.
+    """Return the mean distance in mm between points mapped by two affines.
 
-    Parameters
-    ----------
-    one, other : ndarray, shape (4, 4)
-    points : ndarray, shape (N, 3)
-
-    Returns
-    -------
-    float
-        Mean distance in mm; 0 for no points.
+    ``points`` has shape (N, 3); the result is 0 for no points.
 
     Examples
     --------
@@ -201,16 +147,7 @@ def mean_distance(one: Affine, other: Affine, points: NDArray[np.float64]) -> fl
 
 
 def turn_degrees(affine: Affine) -> float:
-    """Measure by how much an affine turns, whatever its scales.
-
-    Parameters
-    ----------
-    affine : ndarray, shape (4, 4)
-
-    Returns
-    -------
-    float
-        0 to 180.
+    """Return the rotation angle of an affine, 0 to 180 degrees, whatever its scales.
 
     Examples
     --------
@@ -223,20 +160,10 @@ def turn_degrees(affine: Affine) -> float:
 
 
 def prominence(overlay: Overlay, affine: Affine, centre: Point) -> float:
-    """Compare an alignment with the image turned by quarter turns, and with it shifted.
+    """Divide the mutual information of an alignment by that of turned or shifted ones.
 
-    Parameters
-    ----------
-    overlay : Overlay
-    affine : ndarray, shape (4, 4)
-        Fixed world mm to moving world mm.
-    centre : ndarray, shape (3,)
-        Of the turns, in the fixed image's world.
-
-    Returns
-    -------
-    float
-        Mutual information of the alignment, divided by the largest of the others.
+    The divisor is the largest value over quarter turns about ``centre``, in the fixed image's
+    world, and shifts. ``affine`` maps fixed world mm to moving world mm.
     """
     turns = (turn for turn in quarter_turns() if not np.array_equal(turn, np.eye(3)))
     others = [placed(turn, centre, centre) for turn in turns]
@@ -247,20 +174,10 @@ def prominence(overlay: Overlay, affine: Affine, centre: Point) -> float:
 
 
 def lead(overlay: Overlay, affine: Affine, places: Iterable[Affine], same_mm: float) -> float:
-    """Compare an alignment with the best other place that a search has found.
+    """Divide the mutual information of an alignment by that of the best other place.
 
-    Parameters
-    ----------
-    overlay : Overlay
-    affine : ndarray, shape (4, 4)
-    places : iterable of ndarray, shape (4, 4)
-        Ends of the search; those within ``same_mm`` of the alignment count for it.
-    same_mm : float
-
-    Returns
-    -------
-    float
-        Mutual information of the alignment, divided by that of the best other place.
+    ``places`` are the ends of a search; those within ``same_mm`` of the alignment count as the
+    alignment.
     """
     points = overlay.thinned(COMPARED_POINTS).points
     own, other = overlay.information(affine), 0.0
@@ -280,23 +197,11 @@ def best_starts(
     count: int,
     scale: float = 1.0,
 ) -> list[Affine]:
-    """Rank all orientations by mutual information, and take the best distinct ones.
+    """Rank all orientations by mutual information and return the best distinct ones.
 
-    Parameters
-    ----------
-    overlay : Overlay
-    meetings : sequence of (ndarray, ndarray)
-        Points of the fixed and of the moving world that are laid onto each other, each tried
-        with every orientation.
-    count : int
-        Most starts.
-    scale : float, default 1
-        Of the moving image against the fixed one.
-
-    Returns
-    -------
-    list of ndarray, shape (4, 4)
-        Fixed world mm to moving world mm, the best first.
+    ``meetings`` are pairs of a fixed and a moving world point to superimpose; every orientation is
+    tried with each. ``scale`` is that of the moving image relative to the fixed one. The affines,
+    at most ``count``, map fixed world mm to moving world mm, best first.
     """
     few = overlay.thinned(RANKED_POINTS)
     points = few.thinned(COMPARED_POINTS).points

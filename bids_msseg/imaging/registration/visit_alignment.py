@@ -34,19 +34,11 @@ MIN_SHARED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """How the head lay at the earlier visit, seen from the later one.
+    """Rigid alignment of two visits of one person.
 
-    Attributes
-    ----------
-    affine : ndarray, shape (4, 4)
-        Rigid; later world mm to earlier world mm, RAS+.
-    disagreement_mm : float
-        Root mean square over the brain of the distance between where both directions of the
-        registration put a point: a lower bound of the error.
-    notes : tuple of str
-        What a reader should know.
-    doubt : str
-        Why the visits must not be compared; empty where the alignment passed its checks.
+    ``affine`` maps later world mm to earlier world mm, RAS+. ``disagreement_mm`` is the root mean
+    square distance over the brain between both registration directions, a lower bound of the
+    error. ``doubt`` says why the visits must not be compared; it is empty if all checks passed.
     """
 
     affine: Affine
@@ -67,15 +59,10 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True)
 class CommonGrid:
-    """The grid on which two visits meet.
+    """Common grid of two visits, halfway between them.
 
-    Attributes
-    ----------
-    inside : ndarray of bool, shape (X, Y, Z)
-        What both brain masks hold.
-    affine : ndarray, shape (4, 4)
-        Voxel index to halfway world mm; voxels of 1 mm along the world's axes.
-    alignment : Alignment
+    ``inside``, shape (X, Y, Z), is the intersection of both brain masks. ``affine`` maps the voxel
+    index to halfway world mm; voxels are 1 mm along the world's axes.
     """
 
     inside: NDArray[np.bool_]
@@ -85,17 +72,8 @@ class CommonGrid:
     def take(self, volume: Volume, *, later: bool, order: int = 1) -> NDArray[np.floating]:
         """Interpolate an image of one of the visits on the common grid.
 
-        Parameters
-        ----------
-        volume : Volume
-        later : bool
-            Of which visit it is.
-        order : {0, 1}, default 1
-            Nearest neighbour, or linear after smoothing along axes with finer voxels.
-
-        Returns
-        -------
-        ndarray, shape (X, Y, Z)
+        ``order`` 0 is nearest neighbour; 1 is linear, after smoothing along axes with finer
+        voxels.
         """
         move = self.alignment.to_later if later else self.alignment.to_earlier
         x, y, z = self.inside.shape
@@ -121,23 +99,8 @@ def align_visits(
 ) -> Alignment:
     """Register two images of one contrast of the same person.
 
-    Parameters
-    ----------
-    earlier, later : Volume
-    earlier_brain, later_brain : ndarray of bool
-        Brain masks on the images' own grids.
-    threads : int, default 1
-    seed : int, default 0
-        Which points are compared; the same seed gives the same bytes.
-
-    Returns
-    -------
-    Alignment
-
-    Raises
-    ------
-    DataError
-        If a mask is empty.
+    The brain masks are on the images' own grids. ``seed`` selects the points that are compared;
+    the same seed gives the same bytes. Raises DataError if a mask is empty.
     """
     there = register_rigid(
         earlier,
@@ -182,22 +145,10 @@ def meet(
     earlier_brain: Volume,
     later_brain: Volume,
 ) -> CommonGrid:
-    """Lay a 1 mm grid around both brains, halfway between the visits.
+    """Build a 1 mm grid around both brains, halfway between the visits.
 
-    Parameters
-    ----------
-    alignment : Alignment
-    earlier_brain, later_brain : Volume
-        Brain masks on their own grids.
-
-    Returns
-    -------
-    CommonGrid
-
-    Raises
-    ------
-    DataError
-        If less than half of either brain is in both images.
+    The brain masks are on their own grids. Raises DataError if less than half of either brain is
+    in both images.
     """
     corners = [
         _bounds(brain, inverse(move))

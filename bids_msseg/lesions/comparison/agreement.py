@@ -23,18 +23,7 @@ LIMITS: Final = 1.96
 
 
 def pearson(pairs: Array, weights: Array) -> Array:
-    """Correlate two columns.
-
-    Parameters
-    ----------
-    pairs : ndarray, shape (n, 2)
-    weights : ndarray, shape (..., n)
-        How often each row counts.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        NaN where a column does not vary.
+    """Correlate two columns with row weights (..., n); NaN where one does not vary.
 
     Examples
     --------
@@ -48,19 +37,10 @@ def pearson(pairs: Array, weights: Array) -> Array:
 
 
 def icc_2_1(scores: Array, weights: Array) -> Array:
-    """Intraclass correlation ICC(2,1): two-way random effects, absolute agreement, one measure.
+    """Compute ICC(2,1) of scores (n, raters) with row weights (..., n).
 
-    Shrout & Fleiss 1979 (doi:10.1037/0033-2909.86.2.420); ICC(A,1) of McGraw & Wong 1996.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (n, raters)
-    weights : ndarray, shape (..., n)
-        How often each row counts.
-
-    Returns
-    -------
-    ndarray, shape (...)
+    Two-way random effects, absolute agreement, single measure: Shrout & Fleiss 1979
+    (doi:10.1037/0033-2909.86.2.420), ICC(A,1) of McGraw & Wong 1996.
 
     Examples
     --------
@@ -92,19 +72,10 @@ def lower_limit(pairs: Array, weights: Array) -> Array:
 
 
 def upper_limit(pairs: Array, weights: Array) -> Array:
-    """Mean difference plus 1.96 standard deviations of the differences.
+    """Compute the upper limit of agreement of pairs with row weights (..., n).
 
-    Bland & Altman 1986 (doi:10.1016/S0140-6736(86)90837-8).
-
-    Parameters
-    ----------
-    pairs : ndarray, shape (n, 2)
-    weights : ndarray, shape (..., n)
-        How often each row counts.
-
-    Returns
-    -------
-    ndarray, shape (...)
+    Mean difference plus 1.96 standard deviations of the differences: Bland & Altman 1986
+    (doi:10.1016/S0140-6736(86)90837-8).
 
     Examples
     --------
@@ -121,22 +92,11 @@ def lower_limit_of_repeats(rows: Array, weights: Array) -> Array:
 
 
 def upper_limit_of_repeats(rows: Array, weights: Array) -> Array:
-    """Upper limit of agreement where visits were measured several times by the first way.
+    """Compute the upper limit of agreement for repeated first measurements.
 
-    Bland & Altman 2007 (doi:10.1080/10543400701329422), section 3: differences vary between and
-    within visits. Taken as independent, those of one visit would hide part of the variation.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (n, 4)
-        For each visit: mean of the first measurements, the second measurement, the sum of squares
-        of the first ones about their mean, and their number.
-    weights : ndarray, shape (..., n)
-        How often each row counts.
-
-    Returns
-    -------
-    ndarray, shape (...)
+    Bland & Altman 2007 (doi:10.1080/10543400701329422), section 3. Each row has the mean of the
+    first measurements, the second measurement, the sum of squares of the first about their mean,
+    and their number. Weights have shape (..., n).
 
     Examples
     --------
@@ -152,22 +112,11 @@ def upper_limit_of_repeats(rows: Array, weights: Array) -> Array:
 
 
 def smallest_change(spreads: Array, weights: Array) -> Array:
-    """Smallest detectable change between two measurements of one visit: 1.96 √2 SD within visits.
+    """Compute the smallest detectable change within a visit: 1.96 √2 within-visit SD.
 
-    Bland & Altman 1996 (doi:10.1136/bmj.313.7059.744); two measurements of something that has not
-    changed differ by less in 95 % of pairs.
-
-    Parameters
-    ----------
-    spreads : ndarray, shape (n, 2)
-        For each visit, the sum of squares of its measurements about their mean, and their number
-        less one.
-    weights : ndarray, shape (..., n)
-        How often each row counts.
-
-    Returns
-    -------
-    ndarray, shape (...)
+    Bland & Altman 1996 (doi:10.1136/bmj.313.7059.744). Each row has the sum of squares of the
+    measurements of a visit about their mean and their number minus one. Weights have shape (...,
+    n).
 
     Examples
     --------
@@ -183,15 +132,9 @@ def smallest_change(spreads: Array, weights: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A statistic over visits.
+    """A statistic over visits with its bootstrap interval.
 
-    Attributes
-    ----------
-    value : float
-        NaN where it is not defined.
-    low, high : float
-        Ends of the interval; NaN with fewer than five patients.
-    n_patients, n_visits : int
+    ``value`` is NaN if undefined; ``low`` and ``high`` are NaN with fewer than five patients.
     """
 
     value: float
@@ -211,25 +154,10 @@ def estimate(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Estimate:
-    """Compute a statistic with a percentile-bootstrap interval over patients.
+    """Compute a statistic with a percentile bootstrap interval over patients.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n, columns)
-        One row a visit; rows with a NaN are left out.
-    patients : sequence of str, length n
-        Whose visit each row is; a drawn patient brings all visits along.
-    statistic : callable
-        Takes values (n, columns) and weights (..., n), gives (...).
-    fewest : int, default 3
-        Fewer visits have no statistic.
-    draws : int, default 10,000
-    level : float, default 0.95
-    seed : int, default 0
-
-    Returns
-    -------
-    Estimate
+    ``statistic`` maps values (n, columns) and weights (..., n) to (...). Rows with NaN are left
+    out; a drawn patient contributes all visits. The value is NaN with less than ``fewest`` visits.
 
     Examples
     --------

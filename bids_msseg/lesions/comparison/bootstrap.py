@@ -16,16 +16,10 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
-    """A mean over visits, with an interval where there are patients enough for one.
+    """A mean over visits with its bootstrap interval.
 
-    Attributes
-    ----------
-    mean : float
-        NaN where no value is defined.
-    low, high : float
-        Ends of the interval; NaN with fewer than :data:`FEWEST` patients.
-    n_patients, n_visits : int
-        Those with a defined value.
+    ``mean`` is NaN if no value is defined; ``low`` and ``high`` are NaN with fewer than
+    :data:`FEWEST` patients. Patients and visits are counted only if their value is defined.
     """
 
     mean: float
@@ -48,32 +42,11 @@ def estimate_mean(
     level: float = LEVEL,
     seed: int = 0,
 ) -> MeanEstimate:
-    """Average over visits, and draw whole patients again for the interval.
+    """Average over visits, with a percentile bootstrap interval over patients.
 
-    Percentile bootstrap (Efron & Tibshirani 1993, chapter 13). Patients are what varies at
-    random: all visits of a drawn patient come along, so several visits of one patient do not
-    make the interval narrower than it is.
-
-    Parameters
-    ----------
-    values : sequence of float
-        One a visit; NaN where the figure is not defined, which is left out.
-    patients : sequence of str, optional
-        Whose visit it is; each visit is its own patient where not given.
-    draws : int, default 10,000
-    level : float, default 0.95
-        Share of the drawn means between the two ends.
-    seed : int, default 0
-        The same seed gives the same interval.
-
-    Returns
-    -------
-    MeanEstimate
-
-    Raises
-    ------
-    ValueError
-        If there is not one patient for each value.
+    Efron & Tibshirani 1993, chapter 13: a drawn patient contributes all visits. NaN values are
+    left out. Without ``patients`` each visit is its own patient. Raises ValueError if the lengths
+    differ.
 
     Examples
     --------
@@ -114,21 +87,10 @@ def _drawn_means(
 def draw_patients(
     patients: int, draws: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Draw as many patients as there are, with replacement, again and again.
+    """Draw ``patients`` indices with replacement ``draws`` times, in chunks.
 
-    Every interval of this package rests on these draws, so the same figure has the same interval
-    wherever it stands.
-
-    Parameters
-    ----------
-    patients : int
-    draws : int
-    rng : Generator
-
-    Yields
-    ------
-    ndarray of int64, shape (at most 1000, patients)
-        Places of the patients drawn; all parts together have ``draws`` rows.
+    Yields arrays of shape (at most 1000, patients). All intervals of the package use these draws,
+    so that the same data have the same interval everywhere.
     """
     for start in range(0, draws, _AT_ONCE):
         yield rng.integers(0, patients, (min(_AT_ONCE, draws - start), patients))

@@ -24,6 +24,8 @@ from bids_msseg.lesions.comparison.metrics import (
 from bids_msseg.lesions.comparison.rules import ANY_OVERLAP, AnimaRule
 from bids_msseg.lesions.instances import bounding_box, label_lesions
 
+__all__ = ["IsbiAgreement", "anima_agreement", "isbi_agreement", "isbi_score"]
+
 ANIMA_RULES: Final[Mapping[str, AnimaRule]] = {
     "default": AnimaRule.code_defaults(),
     "paper": AnimaRule.challenge(),

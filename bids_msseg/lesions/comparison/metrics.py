@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from bids_msseg.lesions.comparison.rules import ANY_OVERLAP, DetectionRule
 from bids_msseg.lesions.instances import label_lesions
 
+__all__ = [
+    "LesionAgreement",
+    "VoxelAgreement",
+    "lesion_agreement",
+    "normalised_dice",
+    "voxel_agreement",
+]
+
 REFERENCE_LOAD = 0.001
 
 
@@ -246,18 +254,7 @@ def lesion_agreement(
 
 
 def detection(overlap: NDArray[np.int64], rule: DetectionRule = ANY_OVERLAP) -> LesionAgreement:
-    """Score a table of overlaps, so that several rules share one labelling.
-
-    Parameters
-    ----------
-    overlap : ndarray of int64, shape (n_truth + 1, n_pred + 1)
-        From :func:`overlap_table`, truth first.
-    rule : DetectionRule, default AnyOverlap()
-        When a lesion counts as found.
-
-    Returns
-    -------
-    LesionAgreement
+    """Score an overlap table, truth first, so that several rules share one labelling.
 
     Examples
     --------
@@ -275,16 +272,9 @@ def detection(overlap: NDArray[np.int64], rule: DetectionRule = ANY_OVERLAP) -> 
 
 
 def overlap_table(rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count the voxels that each pair of labels shares.
+    """Count the voxels shared by each pair of labels, shape (n + 1, m + 1).
 
-    Parameters
-    ----------
-    rows, columns : ndarray of integers, shape (X, Y, Z)
-        Labels 0..n and 0..m on the same grid.
-
-    Returns
-    -------
-    ndarray of int64, shape (n + 1, m + 1)
+    The arrays hold labels 0..n and 0..m on the same grid.
 
     Examples
     --------

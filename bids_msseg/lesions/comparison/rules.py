@@ -13,23 +13,17 @@ class DetectionRule(Protocol):
     """When a lesion of one mask counts as found by the lesions of another."""
 
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Decide for each reference lesion.
+        """Decide for each reference lesion, shape (n_reference,), whether it is found.
 
-        Parameters
-        ----------
-        overlap : ndarray of int64, shape (n_reference + 1, n_test + 1)
-            Voxels shared by each pair of labels; row and column 0 are the background.
-
-        Returns
-        -------
-        ndarray of bool, shape (n_reference,)
+        ``overlap`` counts shared voxels of labels, shape (n_reference + 1, n_test + 1); row and
+        column 0 are background.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOverlap:
-    """One shared voxel is enough (the rule of ISBI-2015's lesion-wise rates).
+    """Detection rule of the ISBI-2015 lesion-wise rates: one shared voxel is enough.
 
     Examples
     --------
@@ -45,25 +39,11 @@ class AnyOverlap:
 
 @dataclass(frozen=True, slots=True)
 class AnimaRule:
-    """The detection rule of MSSEG-2016, as in ``animaSegPerfCAnalyzer``.
+    """Detection rule of MSSEG-2016, as in ``animaSegPerfCAnalyzer``, with its defaults.
 
-    A reference lesion is found if more than ``alpha`` of it is covered and, walking through the
-    test lesions by decreasing overlap until ``gamma`` of the covered part is explained, none of
-    them lies outside the whole reference mask by more than ``beta`` of its own volume.
-    The defaults are those of the program; :meth:`challenge` gives those of the challenge paper
-    (Commowick et al. 2018, doi:10.1038/s41598-018-31911-7). Anima counts face-connected
-    components where this package counts 26-connected ones; to compare with published Anima
-    figures give :func:`~bids_msseg.lesions.comparison.metrics.detection` an overlap table of
-    face-connected labels.
-
-    Attributes
-    ----------
-    alpha : float
-        Smallest covered share of the reference lesion.
-    beta : float
-        Largest share of a test lesion outside the reference.
-    gamma : float
-        Share of the covered part that has to be explained by such test lesions.
+    A lesion is found if more than ``alpha`` of it is covered and no test lesion, by decreasing
+    overlap up to ``gamma`` of that part, is outside the reference by more than ``beta``. Anima
+    lesions are face-connected. Challenge: Commowick et al. 2018, doi:10.1038/s41598-018-31911-7.
 
     Examples
     --------

@@ -14,16 +14,7 @@ SIZE_LEVELS: Final = ("<10", "10-100", "100-1000", ">1000")
 
 
 def size_level(volume_mm3: float) -> str:
-    """Name the class of a lesion's volume; a volume on an edge belongs to the larger class.
-
-    Parameters
-    ----------
-    volume_mm3 : float
-
-    Returns
-    -------
-    str
-        One of :data:`SIZE_LEVELS`.
+    """Return the size class of a lesion volume; an edge belongs to the larger class.
 
     Examples
     --------
@@ -35,17 +26,10 @@ def size_level(volume_mm3: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AssessedLesion:
-    """One lesion of either mask, as a table needs it.
+    """One true or predicted lesion with its patient, class and detection.
 
-    Attributes
-    ----------
-    patient : str
-    manual : bool
-        Whether it is a true lesion; else it is a predicted one.
-    level : str
-        Its class.
-    hit : bool
-        Whether it shares a voxel with a lesion of the other mask.
+    ``manual`` marks true lesions, and ``hit`` those that share a voxel with a lesion of the other
+    mask.
     """
 
     patient: str
@@ -56,18 +40,11 @@ class AssessedLesion:
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """Detection within one class; true and predicted lesions are each sorted by their own.
+    """Detection within one class of lesions; each lesion has the class of its own mask.
 
-    Attributes
-    ----------
-    level : str
-    n_manual, n_found : int
-        True lesions, and those found.
-    n_auto, n_true : int
-        Predicted lesions, and those that are true.
-    sensitivity, ppv : MeanEstimate
-        Shares over all lesions of the class, with an interval by drawing patients where there
-        are enough who have such a lesion; ``n_visits`` counts lesions here.
+    ``n_found`` counts the true lesions found and ``n_true`` the predicted lesions that are true.
+    The intervals of ``sensitivity`` and ``ppv`` are over patients; their ``n_visits`` counts
+    lesions.
     """
 
     level: str
@@ -88,18 +65,7 @@ class Stratum:
 
 
 def stratify(lesions: Iterable[AssessedLesion], levels: Sequence[str]) -> tuple[Stratum, ...]:
-    """Count lesions by class.
-
-    Parameters
-    ----------
-    lesions : iterable of AssessedLesion
-    levels : sequence of str
-        The classes, in order; lesions of others are passed over.
-
-    Returns
-    -------
-    tuple of Stratum
-        One a class.
+    """Count lesions by class, one stratum per level; lesions of other levels are skipped.
 
     Examples
     --------

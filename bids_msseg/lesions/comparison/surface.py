@@ -13,6 +13,8 @@ from scipy.spatial import KDTree
 
 from bids_msseg.lesions.instances import bounding_box
 
+__all__ = ["SurfaceAgreement", "surface_agreement"]
+
 TOLERANCE_MM = 1.0
 PERCENTILE = 0.95
 Floats = NDArray[np.float64]

@@ -17,16 +17,9 @@ would make every method look well calibrated."""
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Probabilities against truth in bins of equal width from 0 to 1.
+    """Predicted probability against truth, per bin of equal width from 0 to 1.
 
-    Attributes
-    ----------
-    count : ndarray of int64, shape (bins,)
-        Voxels.
-    probability : ndarray of float64, shape (bins,)
-        Sum of their probabilities.
-    lesion : ndarray of int64, shape (bins,)
-        How many of them are lesion.
+    Per bin: ``count`` of voxels, sum of their ``probability``, and number of ``lesion`` voxels.
     """
 
     count: NDArray[np.int64]
@@ -68,30 +61,11 @@ def reliability(
     floor: float = FLOOR,
     bins: int = BINS,
 ) -> Reliability:
-    """Sort voxels by their probability.
+    """Count voxels by probability and truth in bins of equal width from 0 to 1.
 
-    Parameters
-    ----------
-    probability : ndarray, shape (X, Y, Z)
-        From 0 to 1; values outside are counted in the first or last bin.
-    truth : ndarray, shape (X, Y, Z)
-        Non-zero inside lesions.
-    within : ndarray, shape (X, Y, Z), optional
-        Count all voxels of this mask (the brain), whatever their probability.
-    floor : float, default 0.01
-        Where no mask is given: least probability of voxels that count. The choice rests on the
-        prediction alone, so that it does not favour what is true.
-    bins : int, default 10
-        A probability on an edge belongs to the upper bin, 1 to the last.
-
-    Returns
-    -------
-    Reliability
-
-    Raises
-    ------
-    ValueError
-        If the grids differ.
+    All voxels ``within`` a mask count or, without one, those with at least probability ``floor``.
+    Values outside 0 to 1 go into the first or last bin, values on an edge into the upper one.
+    Raises ValueError if the grids differ.
 
     Examples
     --------
@@ -114,18 +88,9 @@ def reliability(
 
 
 def pool(parts: Iterable[Reliability], *, bins: int = BINS) -> Reliability:
-    """Add up the voxels of several visits.
+    """Add up the reliability of several visits with the same bins.
 
-    Parameters
-    ----------
-    parts : iterable of Reliability
-        With the same bins.
-    bins : int, default 10
-        How many; for an empty result.
-
-    Returns
-    -------
-    Reliability
+    ``bins`` matters only if there is no visit.
     """
     count, lesion = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
     probability = np.zeros(bins)

@@ -30,15 +30,9 @@ _Case = TypeVar("_Case", "LoadCase", "LesionCase")
 
 @dataclass(frozen=True, slots=True)
 class LoadCase:
-    """One visit whose true load is known, segmented by nets that had not seen its patient.
+    """One visit with known true load, predicted by nets that had not seen its patient.
 
-    Attributes
-    ----------
-    participant, site : str
-    sweep_ml : tuple of float
-        From :func:`~bids_msseg.lesions.confidence.uncertainty.sweep_volumes`.
-    truth_ml : float
-        What the experts drew, mL.
+    ``sweep_ml`` comes from :func:`~bids_msseg.lesions.confidence.uncertainty.sweep_volumes`.
     """
 
     participant: str
@@ -49,15 +43,10 @@ class LoadCase:
 
 @dataclass(frozen=True, slots=True)
 class LesionCase:
-    """One found lesion of such a visit.
+    """One predicted lesion of a held-out visit.
 
-    Attributes
-    ----------
-    participant, site : str
-    p : float
-        Mean final probability inside.
-    found : bool
-        Whether it shares a voxel with what the experts drew.
+    ``p`` is the mean final probability inside; ``found`` tells whether an expert mask shares a
+    voxel with it.
     """
 
     participant: str
@@ -87,18 +76,7 @@ def lesion_cases(
     participant: str,
     site: str,
 ) -> list[LesionCase]:
-    """List the lesions of a mask, each with its mean probability and whether it is a true one.
-
-    Parameters
-    ----------
-    mask, probability, truth : ndarray, shape (X, Y, Z)
-    participant, site : str
-
-    Returns
-    -------
-    list of LesionCase
-        One for each 26-connected component of the mask.
-    """
+    """List the 26-connected lesions of a mask with mean probability and truth."""
     labels = label_lesions(mask > 0, voxel_volume=1.0)
     count = int(labels.max(initial=0)) + 1
     sizes = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
@@ -111,17 +89,10 @@ def lesion_cases(
 
 
 def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
-    """Learn the load model: the cut with the smallest left-out error, and the interval's width.
+    """Fit the load model: the cut with the smallest left-out error, and interval width.
 
-    Parameters
-    ----------
-    cases : sequence of LoadCase
-        Visits of one participant are left out together.
-
-    Returns
-    -------
-    LoadModel or None
-        None for fewer than eight participants.
+    Visits of one participant are left out together. Returns None for fewer than eight
+    participants.
     """
     patients = len({case.participant for case in cases})
     if patients < MIN_PATIENTS:
@@ -139,18 +110,10 @@ def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
 
 
 def check_load(cases: Sequence[LoadCase]) -> tuple[Checked, ...]:
-    """Measure coverage: each visit's interval comes from the other participants alone.
+    """Compute the interval of each visit from the other participants only.
 
-    Cut, line and width are all found without the participant.
-
-    Parameters
-    ----------
-    cases : sequence of LoadCase
-
-    Returns
-    -------
-    tuple of Checked
-        In the order of the cases; empty where too few participants remain.
+    Cut, line and width are all fitted without the participant. The result follows the order of the
+    cases and is empty if too few participants remain.
     """
     checked: dict[int, Checked] = {}
     for held, others in _leave_out(cases):
@@ -170,16 +133,10 @@ def coverage(checked: Sequence[Checked]) -> dict[str, tuple[int, int]]:
 
 
 def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
-    """Learn how a lesion's mean probability tells true lesions from false ones.
+    """Fit the probability that a lesion is true to the lesion's mean probability.
 
-    Parameters
-    ----------
-    cases : sequence of LesionCase
-
-    Returns
-    -------
-    ConfidenceModel or None
-        None for fewer than eight participants or twenty lesions, and where all are of one kind.
+    Returns None for fewer than eight participants or twenty lesions, or if all lesions are true or
+    all false.
     """
     patients = len({case.participant for case in cases})
     found = np.array([case.found for case in cases], float)
@@ -200,12 +157,9 @@ def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
 
 
 def check_confidence(cases: Sequence[LesionCase]) -> tuple[tuple[LesionCase, float], ...]:
-    """Give each lesion the confidence that a model without its participant gives it.
+    """Pair each lesion with its confidence from a model fitted without its participant.
 
-    Returns
-    -------
-    tuple of (case, confidence)
-        In the order of the cases; empty where too little remains to learn from.
+    The result follows the order of the cases and is empty if too little data remain.
     """
     checked: dict[int, tuple[LesionCase, float]] = {}
     for held, others in _leave_out(cases):
@@ -216,9 +170,9 @@ def check_confidence(cases: Sequence[LesionCase]) -> tuple[tuple[LesionCase, flo
 
 
 def rank_auc(pairs: Sequence[tuple[LesionCase, float]]) -> float:
-    """Area under the ROC curve: how often a true lesion has more confidence than a false one.
+    """Compute the area under the ROC curve of confidence for true against false lesions.
 
-    NaN where all are of one kind.
+    NaN if all lesions are true or all are false.
 
     Examples
     --------

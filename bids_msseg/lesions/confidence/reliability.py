@@ -26,26 +26,11 @@ Spacing = Sequence[float] | NDArray[np.float64]
 def local_weights(
     votes: Votes, spacing: Spacing, *, sigma_mm: float = SIGMA_MM
 ) -> NDArray[np.float64]:
-    """Weigh each rater by the agreement with the others in the neighbourhood of each voxel.
+    """Weight each rater by local agreement with the others, shape (raters, voxels).
 
-    The agreement at a voxel is one less the distance of the rater's vote to the mean of the other
-    raters' votes; it is averaged by a Gaussian over the voxels of the union and then
-    divided by its mean over the raters.
-
-    Parameters
-    ----------
-    votes : Votes
-        At least one rater.
-    spacing : sequence of 3 floats
-        Voxel edge lengths in mm.
-    sigma_mm : float, default 2
-        Standard deviation of the Gaussian.
-
-    Returns
-    -------
-    ndarray of float64, shape (raters, voxels)
-        With mean one over the raters at every voxel; all one for a single rater and for two,
-        who cannot be told apart.
+    Agreement is one minus the distance of a vote to the mean of the others' votes, smoothed by a
+    Gaussian over the union and divided by its mean over raters. ``spacing`` and ``sigma_mm`` are
+    in mm. All weights are one for one or two raters.
 
     Examples
     --------

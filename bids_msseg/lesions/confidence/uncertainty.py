@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+__all__ = ["LoadInterval"]
+
 SWEEP = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LEVEL = 0.9
 OFFSET_ML = 0.1
@@ -68,21 +70,11 @@ class LoadInterval:
 
 @dataclass(frozen=True, slots=True)
 class LoadModel:
-    """From the volume above a cut to the experts' load.
+    """Log-linear model of the experts' load on the volume above a probability cut.
 
-    Attributes
-    ----------
-    cut : float
-        One of :data:`SWEEP`.
-    slope, intercept : float
-        Of log(truth + 0.1 mL) against log(volume above the cut + 0.1 mL).
-    half_width : float
-        Of the interval on the logarithmic scale.
-    patients : int
-        From how many.
-    range_ml : (float, float), optional
-        Smallest and largest volume above the cut that it was learnt from; None where that was
-        not noted.
+    ``slope`` and ``intercept`` relate log(truth + 0.1 mL) to log(volume + 0.1 mL), and
+    ``half_width`` is on this scale. ``cut`` is in :data:`SWEEP`. ``range_ml`` is the range of
+    training volumes, None if it was not stored.
     """
 
     cut: float
@@ -93,15 +85,10 @@ class LoadModel:
     range_ml: tuple[float, float] | None = None
 
     def interval(self, sweep_ml: Sequence[float]) -> LoadInterval:
-        """Estimate the load that the experts would have drawn.
+        """Estimate the load that experts would draw, from :func:`sweep_volumes`.
 
-        No load is less than nothing, which the line says of volumes below those of the training:
-        the interval then begins at zero, and has a width all the same.
-
-        Parameters
-        ----------
-        sweep_ml : sequence of float
-            From :func:`sweep_volumes`.
+        If the line predicts a negative load, the estimate is zero and the interval starts at zero
+        but keeps a width.
 
         Examples
         --------
@@ -122,14 +109,10 @@ class LoadModel:
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceModel:
-    """From a lesion's mean probability to the share of such lesions that the experts drew.
+    """Logistic model of the share of true lesions on the mean probability of a lesion.
 
-    Attributes
-    ----------
-    slope, intercept : float
-        Of the logit; the slope is not negative.
-    lesions, patients : int
-        From how many.
+    ``slope`` (not negative) and ``intercept`` apply to the logit; ``lesions`` and ``patients``
+    count the training data.
     """
 
     slope: float
@@ -138,7 +121,7 @@ class ConfidenceModel:
     patients: int
 
     def confidence(self, p: float) -> float:
-        """Return the confidence of a lesion, 0 to 1.
+        """Return the confidence of a lesion, from 0 to 1.
 
         Examples
         --------
@@ -149,19 +132,9 @@ class ConfidenceModel:
 
 
 def sweep_volumes(probability: NDArray[np.floating], voxel_volume: float) -> tuple[float, ...]:
-    """Measure the volume at and above every cut of :data:`SWEEP`.
+    """Measure the volume in mL at or above each cut of :data:`SWEEP`.
 
-    Parameters
-    ----------
-    probability : ndarray, shape (X, Y, Z)
-        Final probability.
-    voxel_volume : float
-        mm³.
-
-    Returns
-    -------
-    tuple of float
-        mL.
+    ``voxel_volume`` is in mm³.
 
     Examples
     --------

@@ -44,6 +44,8 @@ from bids_msseg.lesions.longitudinal.flair_change import (
 from bids_msseg.lesions.longitudinal.match import TOUCHING, Box, Group, match_lesions, surface_mm2
 from bids_msseg.lesions.longitudinal.rows import CHANGES, Change, ChangeRow, ChangeRule, Code
 
+__all__ = ["Comparison", "compare_lesions"]
+
 RING_VOXELS: Final = 3
 NEITHER_WAY: Final = 0.5
 

@@ -23,22 +23,11 @@ NORMAL_MAD = 1.4826
 
 @dataclass(frozen=True, slots=True)
 class VisitMaps:
-    """One visit on the grid that both visits share.
+    """One visit on the grid shared by both visits, arrays of shape (X, Y, Z).
 
-    Attributes
-    ----------
-    flair : ndarray, shape (X, Y, Z)
-        In standard deviations of the brain's intensities.
-    probability : ndarray, shape (X, Y, Z)
-        Of lesion.
-    labels : ndarray of integers, shape (X, Y, Z)
-        0 outside, lesions by their number at that visit.
-    volumes_mm3 : mapping of int to float
-        Volume of each lesion as the visit's own table has it.
-    threshold : float
-        On the probability.
-    edge_mm : float
-        Longest edge of a voxel as acquired.
+    ``flair`` is in standard deviations of the brain; ``labels`` has the lesion numbers and
+    ``volumes_mm3`` the volumes of the table of the visit; ``threshold`` applies to the
+    probability; ``edge_mm`` is the longest edge of the acquired voxels.
     """
 
     flair: NDArray[np.floating]
@@ -51,17 +40,11 @@ class VisitMaps:
 
 @dataclass(frozen=True, slots=True)
 class FlairChange:
-    """How FLAIR changed.
+    """Change of FLAIR between two visits, arrays of shape (X, Y, Z).
 
-    Attributes
-    ----------
-    change : ndarray of float32, shape (X, Y, Z)
-        Later less earlier, less the same in the normal tissue around, in standard deviations of
-        the brain's intensities.
-    noise : ndarray of float32, shape (X, Y, Z)
-        Standard deviation of ``change`` in normal tissue whose edges are as strong.
-    normal : ndarray of bool, shape (X, Y, Z)
-        What was taken for normal tissue.
+    ``change`` is later minus earlier, minus the same in the surrounding normal tissue, in standard
+    deviations of the brain; ``noise`` is its SD in normal tissue with equally strong edges;
+    ``normal`` is the mask of that tissue.
     """
 
     change: NDArray[np.float32]
@@ -78,22 +61,11 @@ class FlairChange:
 def measure_flair_change(
     before: VisitMaps, after: VisitMaps, inside: Mask, *, spacing: float = 1.0
 ) -> FlairChange:
-    """Measure how FLAIR changed, and how much it changes where nothing happened.
+    """Measure how FLAIR changed, and the noise of the change in normal tissue.
 
-    A slight misregistration shows at edges, so the noise is taken from normal tissue in ten
-    strata of the gradient of the mean image.
-
-    Parameters
-    ----------
-    before, after : VisitMaps
-    inside : ndarray of bool, shape (X, Y, Z)
-        What both brain masks hold.
-    spacing : float, default 1
-        Edge of the cubic voxels in mm.
-
-    Returns
-    -------
-    FlairChange
+    The noise is estimated in ten strata of edge strength, because a slight misregistration shows
+    at edges. ``inside`` is the intersection of the brain masks; ``spacing`` is the edge of the
+    cubic voxels in mm.
     """
     suspect = (before.labels > 0) | (after.labels > 0)
     for one in (before, after):

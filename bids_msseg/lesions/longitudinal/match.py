@@ -21,14 +21,9 @@ Verbeek, Bioimaging 1993)."""
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Lesions of two visits that belong together.
+    """Lesions of two visits that belong together, with the box that holds them.
 
-    Attributes
-    ----------
-    before, after : tuple of int
-        Labels; one of the two may be empty.
-    box : tuple of three slices
-        Part of the grid that holds them.
+    ``before`` and ``after`` hold labels; one of them may be empty.
     """
 
     before: tuple[int, ...]
@@ -42,23 +37,11 @@ def carry_labels(
     threshold: float,
     centres: Mapping[int, tuple[int, int, int]],
 ) -> NDArray[np.int32]:
-    """Smooth the borders of labels that nearest neighbours have brought onto another grid.
+    """Smooth the borders of labels resampled by nearest neighbour onto another grid.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (X, Y, Z)
-        Brought over by nearest neighbours: borders have the steps of the voxels as acquired.
-    probability : ndarray, shape (X, Y, Z)
-        Brought over linearly.
-    threshold : float
-        On the probability.
-    centres : mapping of int to (x, y, z)
-        Where each lesion has to be at least: one with less than a voxel here is not lost.
-
-    Returns
-    -------
-    ndarray of int32, shape (X, Y, Z)
-        Voxels above the threshold within a voxel of a label, by the nearest label.
+    Voxels above ``threshold`` of the linearly resampled probability within one voxel of a label
+    take the nearest label. A lesion without a voxel keeps one at its entry in ``centres`` (x, y,
+    z).
 
     Examples
     --------
@@ -83,20 +66,10 @@ def carry_labels(
 
 
 def match_lesions(before: Labels, after: Labels) -> tuple[Group, ...]:
-    """Find which lesions of two visits are the same: those that overlap.
+    """Match the lesions of two visits on one grid by overlap.
 
-    A lesion that overlaps none may be a small one a voxel beside its place: two such lesions of
-    different visits that touch belong together, too.
-
-    Parameters
-    ----------
-    before, after : ndarray of integers, shape (X, Y, Z)
-        Labels on one grid.
-
-    Returns
-    -------
-    tuple of Group
-        Each lesion is in exactly one. Lesions that merge or split are one group.
+    Lesions of different visits that overlap no other but touch are matched too. Each lesion is in
+    exactly one group; lesions that merge or split form one group.
 
     Examples
     --------
@@ -121,19 +94,9 @@ def match_lesions(before: Labels, after: Labels) -> tuple[Group, ...]:
 
 
 def surface_mm2(labels: Labels, *, spacing: float = 1.0) -> dict[int, float]:
-    """Estimate the surface of every lesion from the faces of its voxels.
+    """Estimate the surface of each lesion in mm² from the faces of cubic voxels.
 
-    Parameters
-    ----------
-    labels : ndarray of integers, shape (X, Y, Z)
-        Cubic voxels.
-    spacing : float, default 1
-        Their edge in mm.
-
-    Returns
-    -------
-    mapping of label to float
-        In mm².
+    ``spacing`` is the voxel edge in mm.
 
     Examples
     --------

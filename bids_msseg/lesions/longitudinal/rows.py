@@ -53,24 +53,11 @@ _CODE_WORDS: Final[Mapping[Code, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ChangeRule:
-    """What counts as a change.
+    """Thresholds for what counts as a change.
 
-    Attributes
-    ----------
-    coverage : float
-        Standard deviations of the border's noise that a change of volume has to exceed.
-    flair_sd : float
-        Standard deviations of its noise that FLAIR has to change by.
-    contrast_share : float
-        A new lesion had at most this share of its contrast before.
-    certain_share : float
-        Nor, on average, more than this share of the threshold as probability.
-    min_mm3 : float
-        Smallest new lesion, or new part of a lesion: a sphere of 3 mm.
-    border_sd_mm : float
-        The border's noise as it is assumed before a pair of visits is looked at.
-    border_weight : float
-        As how many lesions that counts.
+    ``coverage`` and ``flair_sd`` are in SDs of noise of border and FLAIR; the shares limit
+    contrast and probability (of the threshold) at the visit without the lesion; ``min_mm3`` is a
+    sphere of 3 mm. ``border_sd_mm`` is a prior worth ``border_weight`` lesions.
     """
 
     coverage: float = 1.96
@@ -84,33 +71,11 @@ class ChangeRule:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRow:
-    """What became of one lesion, or of several that are one at the other visit.
+    """Change of one lesion, or of several that merge or split between visits.
 
-    Attributes
-    ----------
-    index : int
-        1 for the first row.
-    change : str
-        One of :data:`CHANGES`.
-    reason : str
-        In words, what kept it from being called a change, or what made it one without the whole
-        volume; empty where nothing has to be said.
-    lesions_before, lesions_after : tuple of int
-        Numbers at either visit; empty where it was not there.
-    before_mm3, after_mm3 : float
-        Volumes at the visits.
-    smallest_detectable_change_mm3 : float
-        Smallest change that can be told for this lesion.
-    gained_mm3, lost_mm3 : float
-        Tissue that has become lesion or ceased to be, as far as FLAIR shows it.
-    flair_change_sd : float
-        Mean change of FLAIR, less that of the tissue around, in standard deviations of its noise.
-        It is measured inside a lesion that was there once; in one that was there twice, inside
-        what the visit with more has more.
-    p_before, p_after : float
-        Mean probabilities in the same place.
-    centre : tuple of 3 floats
-        In voxels of the common grid.
+    ``reason`` explains the class, if needed. ``gained_mm3`` and ``lost_mm3`` are as shown by
+    FLAIR, ``flair_change_sd`` is in SDs of its noise, ``p_before`` and ``p_after`` are mean
+    probabilities over the same voxels, ``centre`` is in voxels of the common grid.
     """
 
     index: int
@@ -136,14 +101,7 @@ class ChangeRow:
 
 @dataclass(frozen=True, slots=True)
 class ChangeCount:
-    """How many lesions had one fate.
-
-    Attributes
-    ----------
-    lesions : int
-    before_ml, after_ml : float
-        Their volumes at either visit.
-    """
+    """Number of lesions with one kind of change, and their volumes at both visits."""
 
     lesions: int
     before_ml: float
@@ -151,17 +109,7 @@ class ChangeCount:
 
 
 def count_changes(rows: Sequence[ChangeRow]) -> dict[Change, ChangeCount]:
-    """Add up the rows of a comparison.
-
-    Parameters
-    ----------
-    rows : sequence of ChangeRow
-
-    Returns
-    -------
-    mapping of str to ChangeCount
-        All of :data:`CHANGES`, also those that did not occur.
-    """
+    """Count the rows of each kind of change, including kinds that do not occur."""
     counts: dict[Change, ChangeCount] = {}
     for change in CHANGES:
         of_it = [row for row in rows if row.change == change]

@@ -26,6 +26,8 @@ from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.lesions.raters.staple import Estimate, pooled_staple, share_of_raters, staple
 from bids_msseg.lesions.raters.union import Votes, collect_votes, dilate
 
+__all__ = ["Consensus", "fuse_masks", "leave_one_out"]
+
 MAJORITY = 0.5
 """A voxel is lesion from this probability on: a tie of an even number of raters is lesion."""
 SCORED_MARGIN = 2
@@ -69,14 +71,10 @@ class Consensus:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One mask against one consensus.
+    """Voxel-wise and lesion-wise agreement of one mask with one consensus.
 
-    Attributes
-    ----------
-    voxel : VoxelAgreement
-        Specificity inside the union of all masks concerned, dilated by two voxels.
-    lesion : LesionAgreement
-        By any overlap, of lesions from 3 mm³ on.
+    Specificity is counted inside the union of all masks involved, dilated by two voxels. Lesions
+    of at least 3 mm³ are matched by any overlap.
     """
 
     voxel: VoxelAgreement
@@ -85,20 +83,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """One mask against the consensus of raters among whom its author is not.
+    """Score of one mask against a consensus in which its author has no vote.
 
-    Attributes
-    ----------
-    assessed : str
-        Whose mask.
-    algorithm : bool
-        Whether it is an algorithm's.
-    left_out : str or None
-        The rater who has no vote; None where all raters have one.
-    n_raters : int
-        How many have a vote.
-    method : {"majority", "staple", "lopstaple"}
-    score : Score
+    ``algorithm`` tells whether the mask is from an algorithm. ``left_out`` is the rater without a
+    vote, None if all vote; ``n_raters`` counts the votes.
     """
 
     assessed: str
@@ -182,21 +170,7 @@ def _estimate(votes: Votes, method: Method, weights: NDArray[np.float64]) -> Est
 def score_raters(
     raters: Mapping[str, NDArray[Any]], consensus: Consensus, voxel_volume: float
 ) -> dict[str, Score]:
-    """Compare each rater with the consensus that the rater has a vote in.
-
-    Parameters
-    ----------
-    raters : mapping of str to ndarray, shape (X, Y, Z)
-        Label to mask.
-    consensus : Consensus
-        Of these raters.
-    voxel_volume : float
-        In mm³.
-
-    Returns
-    -------
-    dict of str to Score
-    """
+    """Compare each rater's mask with the consensus that includes it (voxel volume in mm³)."""
     *masks, truth = crop_to_union([*raters.values(), consensus.mask])
     region = dilate(np.logical_or.reduce([*masks, truth]), SCORED_MARGIN)
     return {
@@ -276,21 +250,9 @@ def _compare(
 
 
 def crop_to_union(masks: Sequence[NDArray[Any]]) -> list[Mask]:
-    """Cut masks to the box of their union and what specificity is counted in around it.
+    """Crop masks to the box of their union plus the margin for specificity.
 
-    Parameters
-    ----------
-    masks : sequence of ndarray, shape (X, Y, Z)
-        Non-zero inside lesions, on one grid.
-
-    Returns
-    -------
-    list of ndarray of bool, shape (x, y, z)
-
-    Raises
-    ------
-    ValueError
-        If there is no mask, or the grids differ.
+    Raises ValueError if there is no mask or the grids differ.
     """
     votes = collect_votes(masks, margin=SCORED_MARGIN)
     return [votes.on_box(row) for row in votes.drawn]

@@ -16,6 +16,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
+__all__ = ["pooled_staple", "staple"]
+
 START = 0.99999
 """Sensitivity and specificity of everybody before the first iteration, as in ITK."""
 _CLIP = 1e-12
@@ -26,16 +28,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Estimated truth, and how the raters perform.
+    """Lesion probability of each voxel and estimated performance of each rater.
 
-    Attributes
-    ----------
-    probability : ndarray of float64, shape (voxels,)
-        Of lesion, 0 to 1.
-    sensitivity, specificity : ndarray of float64, shape (raters,)
-        As estimated; NaN where a method estimates none.
-    iterations : int
-        Until convergence; 0 where nothing was iterated.
+    Sensitivity and specificity are NaN if the method does not estimate them; ``iterations`` is 0
+    if the method is not iterative.
     """
 
     probability: Floats
@@ -45,16 +41,9 @@ class Estimate:
 
 
 def share_of_raters(drawn: NDArray[np.bool_]) -> Estimate:
-    """Take the share of raters that drew a voxel for its probability.
+    """Use the share of raters that drew a voxel as its probability.
 
-    Parameters
-    ----------
-    drawn : ndarray of bool, shape (raters, voxels)
-
-    Returns
-    -------
-    Estimate
-        Without sensitivities and specificities.
+    ``drawn`` has shape (raters, voxels). Sensitivities and specificities are NaN.
     """
     unknown = np.full(len(drawn), np.nan)
     return Estimate(drawn.mean(axis=0, dtype=np.float64), unknown, unknown.copy(), 0)

@@ -21,18 +21,11 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """The masks of several raters inside their union, which may have been dilated.
+    """Masks of several raters inside their union, which may be dilated.
 
-    Attributes
-    ----------
-    drawn : ndarray of bool, shape (raters, voxels)
-        What each rater drew; voxels in C order of the box.
-    inside : ndarray of bool, shape (x, y, z)
-        The union, on a box that may reach beyond the grid.
-    origin : tuple of int
-        Index of the box's first voxel in the grid; negative where the box begins before it.
-    shape : tuple of int
-        The grid (X, Y, Z).
+    ``drawn`` has shape (raters, voxels), with voxels in C order of the box. ``inside`` marks the
+    union on the box, which may extend beyond the grid: ``origin`` is its first voxel in the grid
+    and may be negative. ``shape`` is the grid (X, Y, Z).
     """
 
     drawn: NDArray[np.bool_]
@@ -41,33 +34,13 @@ class Votes:
     shape: Grid
 
     def on_box(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Lay values out on the box, zero outside the union.
-
-        Parameters
-        ----------
-        values : ndarray, shape (voxels,)
-
-        Returns
-        -------
-        ndarray, shape (x, y, z)
-            Of the type of ``values``.
-        """
+        """Put values of shape (voxels,) on the box, zero outside the union."""
         box = np.zeros(self.inside.shape, values.dtype)
         box[self.inside] = values
         return box
 
     def on_grid(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Lay values out on the raters' grid, zero outside the union.
-
-        Parameters
-        ----------
-        values : ndarray, shape (voxels,)
-
-        Returns
-        -------
-        ndarray, shape (X, Y, Z)
-            Of the type of ``values``.
-        """
+        """Put values of shape (voxels,) on the raters' grid, zero outside the union."""
         image = np.zeros(self.shape, values.dtype)
         target, source = [], []
         for low, length, size in zip(self.origin, self.inside.shape, self.shape, strict=True):
@@ -81,25 +54,9 @@ class Votes:
 def collect_votes(masks: Sequence[NDArray[Any]], *, margin: int = 0) -> Votes:
     """Gather what raters drew inside the union of their masks.
 
-    A union is dilated as if the grid went on with zeros, so that padding or cropping air changes
-    nothing.
-
-    Parameters
-    ----------
-    masks : sequence of ndarray, shape (X, Y, Z)
-        Non-zero inside lesions, one a rater, on one grid.
-    margin : int, default 0
-        Voxels by which the union is dilated, along every axis and diagonal.
-
-    Returns
-    -------
-    Votes
-        Without voxels where nobody drew anything.
-
-    Raises
-    ------
-    ValueError
-        If there is no mask, or the grids differ.
+    ``margin`` dilates the union in voxels, including diagonals. The grid is treated as
+    zero-padded, so padding or cropping air changes nothing. Raises ValueError if there is no mask
+    or the grids differ.
 
     Examples
     --------
@@ -129,18 +86,7 @@ def collect_votes(masks: Sequence[NDArray[Any]], *, margin: int = 0) -> Votes:
 
 
 def dilate(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
-    """Grow a mask along every axis and diagonal.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (x, y, z)
-    margin : int
-        In voxels.
-
-    Returns
-    -------
-    ndarray of bool, shape (x, y, z)
-    """
+    """Dilate a mask by ``margin`` voxels along all axes and diagonals."""
     if not margin or not mask.size:
         return mask
     grown = ndimage.maximum_filter(mask.view(np.uint8), 2 * margin + 1, mode="constant")

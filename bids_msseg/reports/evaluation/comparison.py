@@ -71,16 +71,10 @@ WIDEST_MM = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Border of one lesion on one slice.
+    """Border of one lesion on one slice; ``kind`` is one of :data:`KINDS`.
 
-    Attributes
-    ----------
-    kind : str
-        One of :data:`KINDS`.
-    index : int
-        Number of the lesion in the lesion table; 0 where it is not counted.
-    borders : tuple of ndarray of float64, shape (points, 2)
-        x and y in voxels of the tile.
+    ``index`` is its number in the lesion table, 0 if not counted. ``borders`` are points (x, y) in
+    voxels of the tile.
     """
 
     kind: str
@@ -100,20 +94,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A slice, or a part of it, as it lies on the screen.
+    """A slice, or a part of it, in grey, with the borders of lesions.
 
-    Attributes
-    ----------
-    plane : Plane
-    position : str
-        World coordinate of the slice.
-    pixels : ndarray of uint8, shape (height, width, 3)
-        The image in grey.
-    edges : (float, float)
-        Width and height of a voxel in mm.
-    width, height : float
-        Size of the tile in mm.
-    lines : tuple of Line
+    ``position`` is the world coordinate; ``pixels`` have shape (height, width, 3). ``edges``
+    (voxel width, height) and the tile's ``width`` and ``height`` are in mm.
     """
 
     plane: Plane
@@ -138,12 +122,7 @@ class Tile:
 
 
 class Scene:
-    """A case turned to RAS+, with what is chosen and drawn of it.
-
-    Parameters
-    ----------
-    case : Case
-    """
+    """A case in RAS+ orientation, from which slices and close-ups are drawn."""
 
     def __init__(self, case: Case) -> None:
         self._case = case
@@ -168,18 +147,10 @@ class Scene:
         return both
 
     def slices(self, counts: Mapping[str, int]) -> list[Tile]:
-        """Draw the slices with the most disagreement.
+        """Draw the slices with most disagreement; ``counts`` is the maximum by plane.
 
-        Parameters
-        ----------
-        counts : mapping of str to int
-            How many at most, by name of the plane.
-
-        Returns
-        -------
-        list of Tile
-            Axial, coronal, sagittal; none where neither mask holds a lesion. Where the masks
-            differ on fewer slices, the other places show most lesion.
+        Slices with most lesion fill free places. The order is axial, coronal, sagittal; the list
+        is empty if both masks are empty.
         """
         if not self._union.any():
             return []
@@ -198,25 +169,10 @@ class Scene:
         return tiles
 
     def close_up(self, side: str, index: int, planes: tuple[Plane, ...] = PLANES) -> list[Tile]:
-        """Draw the surroundings of one lesion, cut through the voxel nearest to its middle.
+        """Draw square close-ups of one lesion, through the voxel nearest its centre.
 
-        Parameters
-        ----------
-        side : str
-            ``manual`` or ``auto``.
-        index : int
-            Its number in the lesion table.
-        planes : tuple of Plane, default all three
-
-        Returns
-        -------
-        list of Tile
-            Squares of one size.
-
-        Raises
-        ------
-        KeyError
-            If there is no such lesion.
+        ``side`` is ``manual`` or ``auto``, ``index`` the number in the lesion table. Raises
+        KeyError if there is no such lesion.
         """
         boxes = self._boxes[side]
         found = boxes[index - 1] if 0 < index <= len(boxes) else None

@@ -1,8 +1,4 @@
-"""What the page of an evaluation is made of: tables by column, and one case at a time.
-
-Public names: :class:`Case`, :class:`Evaluation`, the columns of every table, and the words that
-stand in them.
-"""
+"""What the page of an evaluation is made of: tables by column, and one case at a time."""
 
 from __future__ import annotations
 
@@ -205,30 +201,11 @@ COMPARED: Final[Mapping[str, tuple[str, ...]]] = {"segmenters": SEGMENTERS}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Two masks of one visit on one grid; arrays have shape (X, Y, Z) as stored, not reoriented.
+    """Two masks of one visit on one grid, arrays (x, y, z) as stored, not reoriented.
 
-    Attributes
-    ----------
-    name : str
-        ``sub-<label>[_ses-<label>]``.
-    site : str
-    image : ndarray of float32 or None
-        The FLAIR on the grid of the masks, any intensity scale; None where there is none.
-    auto, manual : ndarray of bool
-        All lesion voxels, those of lesions too small to be counted included.
-    auto_labels, manual_labels : ndarray of int32
-        Counted lesions 1..n by decreasing volume, 0 elsewhere; ``index`` in the lesion table.
-    spacing_mm : tuple of 3 floats
-        Voxel edges.
-    affine : ndarray of float64, shape (4, 4)
-        Voxel index to world mm, RAS+.
-    subject_row : mapping
-        Its row of ``subjects``.
-    lesion_rows : sequence of mapping
-        Its rows of ``lesions``.
-    brain : ndarray of bool, optional
-        Brain mask on the same grid: pictures show nothing outside it. Without one only what lies
-        near a lesion is drawn, so that no page holds a face.
+    Masks include uncounted lesions; labels number counted ones by decreasing volume. ``affine``
+    maps voxels to world mm (RAS+). Pictures show only the ``brain``, without it only the
+    surroundings of lesions, so that no face is visible.
     """
 
     name: str
@@ -247,23 +224,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A finished evaluation.
+    """A finished evaluation: tables, definitions of columns, notes and cases.
 
-    Attributes
-    ----------
-    title : str
-        What was compared with what.
-    cases : callable
-        Gives a new iterator that loads one case at a time, in the order of ``subjects``.
-    tables : mapping of str to sequence of mapping
-        Rows by file stem, see :data:`TABLES`, and :data:`COMPARED` where there are several
-        segmenters. Numbers are int or float, NaN where not defined; everything else is text
-        (``n/a`` where unknown).
-    definitions : mapping of str to mapping of str to str
-        What each column means, with its unit, by file stem and column. For ``sites`` and
-        ``cohort`` also what each metric or statistic means, under its name.
-    notes : tuple of str
-        What has to be known to read the figures, one sentence each.
+    ``cases`` returns a new iterator that loads one case at a time, in the order of ``subjects``.
+    ``tables`` and ``definitions`` are by file stem (:data:`TABLES`, :data:`COMPARED`); undefined
+    numbers are NaN, unknown text ``n/a``.
     """
 
     title: str

@@ -18,19 +18,10 @@ LINES = {
 
 
 def agreement_plots(subjects: Sequence[Row], cohort: Iterable[Row]) -> tuple[Plot, ...]:
-    """Draw automatic against manual load, and Bland and Altman's plot.
+    """Plot automatic against manual load, and differences as a Bland-Altman plot.
 
-    Parameters
-    ----------
-    subjects : sequence of mapping
-        Rows of ``subjects``; those without both loads are left out.
-    cohort : iterable of mapping
-        Rows of ``cohort``, for the lines.
-
-    Returns
-    -------
-    tuple of Plot
-        None where no visit has both loads.
+    Arguments are rows of ``subjects`` and ``cohort``; the latter provide the lines. The tuple is
+    empty if no visit has both loads.
     """
     sites = list(dict.fromkeys(str(row["site"]) for row in subjects))
     rows = [row for row in subjects if _known(row, "volume_manual_ml", "volume_auto_ml")]
@@ -41,17 +32,9 @@ def agreement_plots(subjects: Sequence[Row], cohort: Iterable[Row]) -> tuple[Plo
 
 
 def reliability_plot(rows: Sequence[Row]) -> tuple[Plot, ...]:
-    """Draw how often voxels of a probability are lesion.
+    """Plot the share of lesion voxels against probability, from ``reliability`` rows.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Rows of ``reliability``.
-
-    Returns
-    -------
-    tuple of Plot
-        None where there were no probabilities.
+    The tuple is empty without probabilities.
     """
     known = [row for row in rows if _known(row, "mean_probability", "share_lesion")]
     whole = [row for row in known if row["scope"] == ALL]

@@ -90,16 +90,10 @@ HEADLINES = ("dice", "ppv", "sensitivity", "lesion_sensitivity", "lesion_ppv", "
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many pictures a case gets.
+    """Maximum number of pictures per case.
 
-    Attributes
-    ----------
-    slices : mapping of str to int
-        Most slices, by plane.
-    close_up_planes : int
-        Planes of a close-up, axial first.
-    close_ups : int
-        Most close-ups of missed, and of false, lesions.
+    ``slices`` is by plane; ``close_up_planes`` start with axial; ``close_ups`` applies to missed
+    and to false lesions separately.
     """
 
     slices: Mapping[str, int]
@@ -120,19 +114,10 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """What the page shows of one visit.
+    """One visit as the template of the evaluation page shows it.
 
-    Attributes
-    ----------
-    anchor, name, site : str
-    figures : tuple of (label, unit, text)
-    resampled : str
-    tiles : tuple of (Tile, data URI)
-    cards : mapping of str to tuple of Card
-        By state, ``missed`` and ``false``.
-    totals : mapping of str to int
-        Lesions in that state, shown or not.
-    lesions, strata : Sheet
+    ``figures`` are (label, unit, text); ``tiles`` are (tile, data URI). ``cards`` and ``totals``
+    are by state, ``missed`` and ``false``; ``totals`` include lesions without a card.
     """
 
     anchor: str
@@ -148,39 +133,15 @@ class CaseView:
 
 
 def write_page(evaluation: Evaluation, out: Path) -> Path:
-    """Write ``evaluation.html``, which holds all that it shows and opens without a network.
+    """Write the self-contained ``evaluation.html`` to ``out`` and return its path.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-        Its cases are loaded one at a time.
-    out : Path
-        Folder of the tables.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    Raises
-    ------
-    CannotCreateError
-        If it cannot be written.
+    Cases are loaded one at a time. Raises CannotCreateError if the page cannot be written.
     """
     return page.save(out / FILE_NAME, render_page(evaluation))
 
 
 def render_page(evaluation: Evaluation) -> str:
-    """Fill the page.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-
-    Returns
-    -------
-    str
-    """
+    """Render the evaluation page as HTML; cases are loaded one at a time."""
     tables, words = evaluation.tables, evaluation.definitions
     states = Counter(str(row["state"]) for row in tables["lesions"])
     plan = plan_for(len(tables["subjects"]), states[MISSED] + states[FALSE])
@@ -216,18 +177,9 @@ def render_page(evaluation: Evaluation) -> str:
 
 
 def plan_for(cases: int, disagreements: int) -> Plan:
-    """Choose how many pictures a case gets, so that the page of a large cohort still opens.
+    """Choose the number of pictures per case, so that pages of large cohorts stay small.
 
-    Parameters
-    ----------
-    cases : int
-        Visits in all.
-    disagreements : int
-        Missed and false lesions in all.
-
-    Returns
-    -------
-    Plan
+    ``disagreements`` counts missed and false lesions of all cases.
 
     Examples
     --------

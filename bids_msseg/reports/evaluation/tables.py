@@ -52,16 +52,9 @@ DIGITS = {"ece": 3, "ece_brain": 4, "mean_probability": 2}
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """Heading of a column.
+    """Heading of a column; ``title`` is its definition.
 
-    Attributes
-    ----------
-    label, unit : str
-    title : str
-        Definition.
-    numeric : bool
-    extra : bool
-        Whether it is only shown when asked for.
+    ``extra`` columns are hidden until the reader asks for them.
     """
 
     label: str
@@ -89,7 +82,7 @@ class Sheet:
 
 
 def anchor_of(name: str) -> str:
-    """Turn the name of a visit into an anchor.
+    """Convert the name of a visit to an HTML anchor.
 
     Examples
     --------
@@ -100,7 +93,7 @@ def anchor_of(name: str) -> str:
 
 
 def lesion_anchor(name: str, side: str, index: int) -> str:
-    """Name the row of a lesion.
+    """Return the anchor of a lesion's table row.
 
     Examples
     --------
@@ -111,7 +104,7 @@ def lesion_anchor(name: str, side: str, index: int) -> str:
 
 
 def heading(name: str, title: str = "", *, numeric: bool = True, extra: bool = False) -> Heading:
-    """Make the heading of a column readable.
+    """Build a readable heading, with unit, from the name of a column.
 
     Examples
     --------
@@ -126,18 +119,7 @@ def heading(name: str, title: str = "", *, numeric: bool = True, extra: bool = F
 
 
 def shown(name: str, value: object) -> str:
-    """Write a cell.
-
-    Parameters
-    ----------
-    name : str
-        Column, or the metric that the value is of.
-    value : object
-        Number or text; NaN and None are ``n/a``.
-
-    Returns
-    -------
-    str
+    """Format a cell by its column or metric; None and NaN become ``n/a``.
 
     Examples
     --------
@@ -168,22 +150,10 @@ def sheet(
     anchor: Callable[[Row], str] = lambda _: "",
     extra: Collection[str] = (),
 ) -> Sheet:
-    """Arrange some columns of a table.
+    """Arrange the columns ``names`` of a table for display.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-    names : sequence of str
-        Columns in the order in which they are shown.
-    definitions : mapping of str to str
-    link, anchor : callable
-        From a row: where its first cell leads, and its own name on the page.
-    extra : collection of str
-        Columns that are only shown when asked for.
-
-    Returns
-    -------
-    Sheet
+    ``link`` and ``anchor`` return the target of a row's first cell and the row's own anchor;
+    columns in ``extra`` are hidden until the reader asks for them.
     """
     headings = tuple(
         heading(
@@ -206,21 +176,10 @@ def sheet(
 def pivot(
     rows: Sequence[Row], group: str, item: str, value: str, definitions: Mapping[str, str]
 ) -> Sheet:
-    """Put a long table's items under each other and its groups beside each other.
+    """Pivot a long table: one row per item, one column per group.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        With columns ``low``, ``high`` and ``n_visits`` beside those named here.
-    group, item, value : str
-        Columns.
-    definitions : mapping of str to str
-        By column and by item.
-
-    Returns
-    -------
-    Sheet
-        A cell is the value, its interval where there is one, and the number of visits.
+    ``group``, ``item`` and ``value`` are column names; cells show the value and its interval
+    (``low`` to ``high``) if known. ``definitions`` are by column and by item.
     """
     groups = list(dict.fromkeys(str(row[group]) for row in rows))
     items = list(dict.fromkeys(str(row[item]) for row in rows))

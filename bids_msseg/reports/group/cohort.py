@@ -28,14 +28,9 @@ _COMMA = re.compile(r"^\s*([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """Columns in the order of the visits.
+    """Columns that group the cohort, and numeric columns for axes, in visit order.
 
-    Attributes
-    ----------
-    levels : mapping of str to tuple of str
-        Columns that divide a cohort; ``n/a`` where unknown.
-    numbers : mapping of str to tuple of float or None
-        Columns that make an axis.
+    Unknown values are ``n/a`` in ``levels`` and None in ``numbers``.
     """
 
     levels: Mapping[str, tuple[str, ...]]
@@ -44,34 +39,17 @@ class Facets:
 
 @dataclass(frozen=True, slots=True)
 class Participants:
-    """What a dataset knows of its participants.
-
-    Attributes
-    ----------
-    rows : mapping of str to mapping
-        Column to text, by ``sub-<label>``.
-    notes : tuple of str
-        What of it could not be used, one sentence each.
-    """
+    """Rows of ``participants.tsv`` by ``sub-<label>``, and notes on unusable content."""
 
     rows: Mapping[str, Row]
     notes: tuple[str, ...] = ()
 
 
 def read_participants(bids_dir: Path | None) -> Participants:
-    """Read ``participants.tsv``.
+    """Read ``participants.tsv``, which may be missing; labels may lack ``sub-``.
 
-    Parameters
-    ----------
-    bids_dir : Path or None
-        Dataset; it need not have the table.
-
-    Returns
-    -------
-    Participants
-        Labels may stand there with ``sub-`` or without. A table that cannot be read gives no
-        rows and a note; where one participant has rows that contradict each other, these cells
-        are ``n/a``.
+    An unreadable table results in no rows and a note; contradictory cells of one participant
+    become ``n/a``.
     """
     if bids_dir is None:
         return Participants({})
@@ -94,7 +72,7 @@ def read_participants(bids_dir: Path | None) -> Participants:
 
 
 def note_absent(people: Participants, rows: Sequence[Row]) -> tuple[str, ...]:
-    """Say which participants of the group table are not in ``participants.tsv``.
+    """Note which participants of the group table are not in ``participants.tsv``.
 
     Examples
     --------
@@ -152,19 +130,10 @@ def _is_age(name: str) -> bool:
 
 
 def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
-    """Find out which columns divide the visits, and which make an axis.
+    """Find the columns that group the visits and the numeric ones for axes.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Of the group table.
-    people : mapping of str to mapping
-        :attr:`Participants.rows`.
-
-    Returns
-    -------
-    Facets
-        Columns of the participants first; those that are the same for all are left out.
+    Columns of the participants come first; constant columns are left out. ``people`` is
+    :attr:`Participants.rows`.
 
     Examples
     --------
@@ -199,20 +168,10 @@ def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
 
 
 def summarise(rows: Sequence[Row], loads: Sequence[float | None], facets: Facets) -> list[Row]:
-    """Describe the loads of everybody and of every level of every column.
+    """Summarise the loads (mL) of all visits and of every level of every column.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Of the group table.
-    loads : sequence of float or None
-        Lesion load in mL of each row; None where there is no result.
-    facets : Facets
-
-    Returns
-    -------
-    list of mapping
-        Rows of ``group_lesions_summary.tsv``; quartiles by linear interpolation.
+    ``loads`` follow ``rows``; None means no result. Returns rows of ``group_lesions_summary.tsv``;
+    quartiles use linear interpolation.
     """
     groups = [(EVERYBODY, EVERYBODY, list(range(len(rows))))]
     for name, values in facets.levels.items():

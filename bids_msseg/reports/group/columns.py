@@ -16,24 +16,10 @@ MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the group table.
+    """One column of the group table, for the TSV file, data dictionary and page.
 
-    Attributes
-    ----------
-    name : str
-        Heading in the TSV file.
-    description : str
-        For the data dictionary.
-    value : callable
-        From a visit's record; None where unknown.
-    units : str
-        Empty where there are none.
-    levels : mapping of str to str
-        Meaning of the values where they are few.
-    shown : str
-        Heading on the page; empty where the page leaves the column out.
-    digits : int or None
-        Decimals on the page; None where the column holds words.
+    ``value`` reads a record (None: unknown). ``shown`` is the heading on the page, empty if the
+    page omits the column. ``digits`` are the decimals there; None for text.
     """
 
     name: str

@@ -29,31 +29,11 @@ _NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:\.\d+)?|\.\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """What the page shows.
+    """Data that the group page shows, per visit in the order of ``records``.
 
-    Attributes
-    ----------
-    out_dir : Path
-        Top folder of the outputs, for the pictures of visits.
-    records : tuple of VisitRecord
-    rows : tuple of mapping
-        Of the group table, in the same order.
-    columns : tuple of Column
-        Those of the table that the page shows, the participant first.
-    loads : tuple of float or None
-        Lesion load of each visit in mL, after QC where there is some.
-    excluded : frozenset of str
-        Keys of the visits that a reader left out.
-    reviewed : int or None
-        Visits that a reader looked at; None where no QC was given.
-    facets : Facets
-    summary : tuple of mapping
-        Of ``group_lesions_summary.tsv``.
-    mixtures : tuple of str
-        What makes visits hard to compare.
-    frequency : Frequency or None
-    atlases : tuple of AtlasView
-        Load per region, after QC without the visits that were left out.
+    ``loads`` are in mL, after QC if given, and ``atlases`` then omit ``excluded`` (visits rejected
+    by a reader). ``reviewed`` is None without QC. ``columns`` are those shown, participant first;
+    ``mixtures`` name what limits comparisons.
     """
 
     out_dir: Path
@@ -72,14 +52,9 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """The kinds of flags in a cohort.
+    """Kinds of flags with visit counts, most frequent first, and the kinds of each visit.
 
-    Attributes
-    ----------
-    kinds : tuple of (str, int)
-        Kind and number of its visits, the most frequent first.
-    visits : tuple of tuple of int
-        Of each visit, the places of its kinds in ``kinds``.
+    ``visits`` holds, for each visit, indices into ``kinds``.
     """
 
     kinds: tuple[tuple[str, int], ...]
@@ -92,16 +67,9 @@ class Flags:
 
 
 def sort_flags(records: Iterable[VisitRecord]) -> Flags:
-    """Find the kinds of flags: numbers in them do not count.
+    """Group flags into kinds, ignoring numbers in their text.
 
-    Parameters
-    ----------
-    records : iterable of VisitRecord
-
-    Returns
-    -------
-    Flags
-        With at most :data:`MAX_FLAGS` kinds; the last one then stands for all others.
+    There are at most :data:`MAX_FLAGS` kinds; the last then stands for all others.
 
     Examples
     --------
@@ -131,16 +99,7 @@ def _kind(flag: str) -> str:
 
 
 def pack(values: Sequence[Hashable]) -> list[Any] | dict[str, list[Any]]:
-    """Write values that come again once only.
-
-    Parameters
-    ----------
-    values : sequence
-
-    Returns
-    -------
-    list or dict
-        The values as they are, or ``levels`` with the place of each value in them as ``codes``.
+    """Encode values with many repeats as ``levels`` and ``codes``; else return a list.
 
     Examples
     --------
@@ -156,7 +115,7 @@ def pack(values: Sequence[Hashable]) -> list[Any] | dict[str, list[Any]]:
 
 
 def shorten(value: float | None) -> float | None:
-    """Keep six digits of a number, more than a plot can show.
+    """Round a number to six significant digits.
 
     Examples
     --------
@@ -175,20 +134,10 @@ def _whole(value: float) -> float:
 def page_data(
     cohort: Cohort, flags: Flags, pictures: Sequence[str | None] = ()
 ) -> dict[str, object]:
-    """Collect what the script of the page shows, column by column in the order of the visits.
+    """Collect the JSON data of the page's script, by column in visit order.
 
-    Parameters
-    ----------
-    cohort : Cohort
-    flags : Flags
-        Of the same visits.
-    pictures : sequence of str or None
-        Address of each visit's small picture; empty where no visit has one.
-
-    Returns
-    -------
-    dict
-        JSON values. Lists with many equal values are as :func:`pack` writes them.
+    ``pictures`` holds each visit's thumbnail address, empty if there are none. Lists with repeated
+    values are encoded by :func:`pack`.
     """
     finished = [record if record.status == "ok" else None for record in cohort.records]
     levels, numbers = cohort.facets.levels, cohort.facets.numbers

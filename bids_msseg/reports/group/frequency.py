@@ -37,18 +37,10 @@ _SPACE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Frequency:
-    """Lesions of a cohort in template space.
+    """Lesion frequency map of a cohort in a TemplateFlow space.
 
-    Attributes
-    ----------
-    space : str
-        TemplateFlow identifier.
-    resolution : int
-    share : Volume
-        Share of participants with a lesion there at any visit, 0 to 1.
-    participants : int
-    most : int
-        Participants with a lesion at the same place, at most.
+    ``share`` is the share of participants (0 to 1) with a lesion at any visit; ``most`` is the
+    largest number of participants with a lesion at one place.
     """
 
     space: str
@@ -59,19 +51,9 @@ class Frequency:
 
 
 def lesion_frequency(out_dir: Path, visits: Iterable[Visit]) -> Frequency | None:
-    """Count lesions in the template that most visits have a mask in.
+    """Map the share of participants with lesions in the most common template space.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visits : iterable of Visit
-        Those that count.
-
-    Returns
-    -------
-    Frequency or None
-        None where fewer than two participants have a mask in the same template.
+    Returns None if fewer than two participants have a mask in it.
     """
     masks: dict[tuple[str, int], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for visit in visits:
@@ -120,17 +102,7 @@ def write_frequency(frequency: Frequency, path: Path) -> None:
 
 
 def draw_frequency(frequency: Frequency) -> bytes:
-    """Paint axial slices of the template with the shares on them.
-
-    Parameters
-    ----------
-    frequency : Frequency
-
-    Returns
-    -------
-    bytes
-        A PNG that says what it shows.
-    """
+    """Draw axial slices of the template with the frequency map, as a described PNG."""
     share = to_ras(frequency.share)
     under = _template(frequency)
     brain = np.ones(share.shape, bool) if under is None else under.data > 0

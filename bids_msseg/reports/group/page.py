@@ -35,19 +35,10 @@ class RowView:
 
 
 def render_group(cohort: Cohort) -> str:
-    """Fill the group page.
+    """Render the group page of a cohort with at least one visit.
 
-    Its script draws from :func:`~bids_msseg.reports.group.data.page_data` what is looked at.
-    Without scripts, the page has the first rows of the table.
-
-    Parameters
-    ----------
-    cohort : Cohort
-        At least one visit.
-
-    Returns
-    -------
-    str
+    A script fills it from :func:`~bids_msseg.reports.group.data.page_data`; without scripts the
+    page shows the first rows of the table.
     """
     script = page.asset("templates/group.js")
     flags = sort_flags(cohort.records)

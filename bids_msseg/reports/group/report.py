@@ -34,15 +34,9 @@ from bids_msseg.reports.text import MISSING, counted, listed
 
 @dataclass(frozen=True, slots=True)
 class GroupFiles:
-    """What the group level wrote.
+    """Files that the group level wrote, and notes for the user.
 
-    Attributes
-    ----------
-    tsv, json, html : Path
-    visits, incomplete : int
-        Rows in all, and those that are not "ok".
-    notes : tuple of str
-        What the user should know of the table, one sentence each.
+    ``visits`` counts all rows, ``incomplete`` those that are not ``ok``.
     """
 
     tsv: Path
@@ -60,32 +54,11 @@ def write_group(
     qc_dir: Path | None = None,
     records: Sequence[VisitRecord] | None = None,
 ) -> GroupFiles:
-    """Write the tables of the cohort, its map and its page, dictionaries beside them.
+    """Write the tables of the cohort, their dictionaries, the lesion map and the page.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs; of each visit the record, the small pictures, the mask in
-        template space and the loads per region are read.
-    bids_dir : Path, optional
-        Dataset whose ``participants.tsv`` divides the cohort; may be missing.
-    qc_dir : Path, optional
-        Folder with the files that readers saved; see :mod:`bids_msseg.reports.qc`.
-    records : sequence of VisitRecord, optional
-        What became of the visits; read from OUT where not given.
-
-    Returns
-    -------
-    GroupFiles
-
-    Raises
-    ------
-    NoInputError
-        If no visit is recorded, or the QC folder holds no file.
-    DataError
-        If a QC file cannot be used.
-    CannotCreateError
-        If a file cannot be written, or one of an earlier run not be removed.
+    ``participants.tsv`` of ``bids_dir`` and the QC files of ``qc_dir`` are optional; ``records``
+    are read from OUT by default. Raises NoInputError without records or QC files, DataError for
+    unusable QC files, CannotCreateError if writing fails.
     """
     records = read_records(out_dir) if records is None else tuple(records)
     if not records:

@@ -26,19 +26,9 @@ from bids_msseg.reports.qc import Review
 def columns(
     reviews: Mapping[str, Review] | None = None, limits: LoadLimits | None = None
 ) -> tuple[Column, ...]:
-    """List the columns of the group table, the only place where they stand.
+    """List the columns of the group table in file order.
 
-    Parameters
-    ----------
-    reviews : mapping of str to Review, optional
-        What readers decided, by key of the visit; adds the columns of QC.
-    limits : LoadLimits, optional
-        From :func:`bids_msseg.reports.check.read_limits`; adds their columns.
-
-    Returns
-    -------
-    tuple of Column
-        In the order of the file.
+    ``reviews`` (by visit key) and ``limits`` add their own columns.
     """
     qc = () if reviews is None else _reviewed(reviews)
     trust = (*trust_columns(), *_limits(limits))
@@ -52,21 +42,9 @@ def group_rows(
     reviews: Mapping[str, Review] | None = None,
     limits: LoadLimits | None = None,
 ) -> list[dict[str, str]]:
-    """Turn records into rows of the group table.
+    """Convert records into rows of the group table; arguments as for :func:`columns`.
 
-    Parameters
-    ----------
-    records : iterable of VisitRecord
-    reviews : mapping of str to Review, optional
-        As for :func:`columns`.
-    limits : LoadLimits, optional
-        As for :func:`columns`.
-
-    Returns
-    -------
-    list of dict
-        Column to text, in the order of the records. What is unknown is ``n/a``, and so is every
-        measure of a visit that is not "ok".
+    Unknown values, and all measures of a visit that is not ``ok``, are ``n/a``.
 
     Examples
     --------
@@ -86,20 +64,7 @@ def data_dictionary(
     reviews: Mapping[str, Review] | None = None,
     limits: LoadLimits | None = None,
 ) -> dict[str, dict[str, object]]:
-    """Describe the columns as BIDS wants it beside a TSV file.
-
-    Parameters
-    ----------
-    reviews : mapping of str to Review, optional
-        As for :func:`columns`.
-    limits : LoadLimits, optional
-        As for :func:`columns`.
-
-    Returns
-    -------
-    dict
-        Column to ``Description``, ``Units`` and ``Levels``.
-    """
+    """Build the BIDS data dictionary of the group table, as for :func:`columns`."""
     content: dict[str, dict[str, object]] = {}
     for column in columns(reviews, limits):
         content[column.name] = {"Description": column.description}
@@ -111,17 +76,9 @@ def data_dictionary(
 
 
 def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Say what differs between visits so that their loads must not be compared blindly.
+    """Describe differences between visits that limit comparisons of their loads.
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        From :func:`group_rows`.
-
-    Returns
-    -------
-    list of str
-        One sentence for each difference; empty where all visits were treated alike.
+    ``rows`` come from :func:`group_rows`. The list is empty if all visits were processed alike.
 
     Examples
     --------

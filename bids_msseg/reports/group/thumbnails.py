@@ -18,20 +18,7 @@ MOST = 500
 
 
 def thumbnail(out_dir: Path, visit: Visit) -> bytes | None:
-    """Shrink the picture of a visit's lesions.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Names the file.
-
-    Returns
-    -------
-    bytes or None
-        A JPEG :data:`WIDTH` pixels wide; None where there is no picture.
-    """
+    """Return a visit's lesion picture as JPEG of :data:`WIDTH` pixels; None without one."""
     frames = read_figures(out_dir, visit).get("lesions")
     if not frames:
         return None
@@ -44,19 +31,6 @@ def thumbnail(out_dir: Path, visit: Visit) -> bytes | None:
 
 
 def picture_file(out_dir: Path, visit: Visit) -> Path | None:
-    """Name the picture of a visit's lesions.
-
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Names the file.
-
-    Returns
-    -------
-    Path or None
-        A PNG; None where it is not there.
-    """
+    """Return the path of a visit's lesion picture (PNG); None if it does not exist."""
     path = figure_path(out_dir, visit, "lesions", extension=".png")
     return path if path.is_file() else None

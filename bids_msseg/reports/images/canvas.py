@@ -38,17 +38,10 @@ CROSS = ndi.generate_binary_structure(2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Letters on a picture.
+    """Text on a picture, anchored at pixel (x, y) from the upper left corner.
 
-    Attributes
-    ----------
-    x, y : float
-        Anchor in pixels from the left and upper border.
-    words : str
-    anchor : str
-        Pillow's two letters: ``l``, ``m`` or ``r``, then ``a`` (top), ``m`` or ``d`` (bottom).
-    colour : tuple of int
-        Red, green, blue, 0 to 255.
+    ``anchor`` is a Pillow anchor (``l``, ``m`` or ``r``, then ``a``, ``m`` or ``d``); ``colour``
+    is RGB, 0 to 255.
     """
 
     x: float
@@ -71,19 +64,9 @@ class Place:
 def magnify(
     tile: NDArray[np.generic], width: int, height: int, *, order: int = 1
 ) -> NDArray[np.float64]:
-    """Interpolate a slice to a size in pixels; borders of voxels stay where they are.
+    """Resize a slice (rows, columns) to float64 pixels (height, width); voxel edges stay.
 
-    Parameters
-    ----------
-    tile : ndarray, shape (rows, columns)
-    width, height : int
-        Pixels across and down.
-    order : {0, 1}, default 1
-        0 repeats voxels, 1 interpolates between their centres.
-
-    Returns
-    -------
-    ndarray of float64, shape (height, width)
+    ``order`` 0 repeats voxels, 1 interpolates linearly between their centres.
 
     Examples
     --------
@@ -107,15 +90,7 @@ def magnify(
 
 
 def outline(mask: Mask) -> Mask:
-    """Find the pixels that touch a region from outside, so that nothing of it is hidden.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (rows, columns)
-
-    Returns
-    -------
-    ndarray of bool, shape (rows, columns)
+    """Return the pixels that touch a 2-D mask from outside, so that none of it is hidden.
 
     Examples
     --------
@@ -129,19 +104,9 @@ def outline(mask: Mask) -> Mask:
 def to_grey(
     values: NDArray[np.float64], low: float, high: float, *, levels: int = GREY_LEVELS
 ) -> Picture:
-    """Map a window of intensities to shades from black to white.
+    """Map intensities from ``low`` to ``high`` to uint8 grey; values outside are clipped.
 
-    Parameters
-    ----------
-    values : ndarray of float64, any shape
-    low, high : float
-        Values shown black and white; what lies beyond is cut.
-    levels : int, default 127
-        Steps from black to white.
-
-    Returns
-    -------
-    ndarray of uint8, same shape
+    ``levels`` is the number of steps from black to white.
 
     Examples
     --------
@@ -156,20 +121,10 @@ def to_grey(
 def flow(
     sizes: Sequence[tuple[int, int]], limit: float
 ) -> tuple[tuple[Place, ...], tuple[int, int]]:
-    """Lay tiles out in centred rows; a row holds tiles of one height.
+    """Arrange tiles (width, height) in centred rows at most ``limit`` pixels wide.
 
-    Parameters
-    ----------
-    sizes : sequence of (width, height)
-        Tiles in pixels, in reading order.
-    limit : float
-        Largest width of a row in pixels.
-
-    Returns
-    -------
-    places : tuple of Place
-    size : (width, height)
-        Of the picture, without the footer.
+    All tiles of a row have the same height. Returns the places and the (width, height) of the
+    picture without the footer, in pixels.
 
     Examples
     --------
@@ -200,18 +155,7 @@ def _row_width(row: Sequence[tuple[int, int]]) -> int:
 
 
 def patch(picture: Picture, place: Place) -> Picture:
-    """Give the part of a picture that a tile covers, to be painted in place.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width, 3)
-    place : Place
-
-    Returns
-    -------
-    ndarray of uint8, shape (place.height, place.width, 3)
-        A view.
-    """
+    """Return a writable view of the part of a picture that a tile covers."""
     rows = slice(place.top, place.top + place.height)
     return picture[rows, place.left : place.left + place.width]
 
@@ -222,18 +166,7 @@ def text_width(words: str) -> int:
 
 
 def write_letters(picture: Picture, texts: Iterable[Text]) -> Picture:
-    """Set text on a picture.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width, 3)
-    texts : iterable of Text
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width, 3)
-        Pixels without letters are unchanged.
-    """
+    """Return a copy of an RGB picture (height, width, 3) with texts drawn on it."""
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
     face = ImageFont.load_default(LETTERS)
@@ -243,19 +176,10 @@ def write_letters(picture: Picture, texts: Iterable[Text]) -> Picture:
 
 
 def encode(picture: Picture, *, title: str, description: str) -> bytes:
-    """Write a picture as PNG that carries its own title and description.
+    """Encode an RGB picture as PNG with text chunks ``Title`` and ``Description``.
 
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width, 3)
-        Stored with one channel where it has no colours.
-    title, description : str
-        Kept in the text chunks ``Title`` and ``Description`` (PNG specification, 11.3.4.3).
-
-    Returns
-    -------
-    bytes
-        The same for the same input: no date, no program version.
+    Pictures without colour are stored with one channel. The bytes are deterministic: no date, no
+    program version. Text chunks follow the PNG specification, 11.3.4.3.
     """
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt("Title", title)
@@ -268,21 +192,9 @@ def encode(picture: Picture, *, title: str, description: str) -> bytes:
 
 
 def describe(png: bytes) -> tuple[str, str]:
-    """Read what :func:`encode` kept beside the pixels.
+    """Read title and description of a PNG from :func:`encode`; empty if absent.
 
-    Parameters
-    ----------
-    png : bytes
-
-    Returns
-    -------
-    title, description : str
-        Empty where the picture carries none.
-
-    Raises
-    ------
-    OSError
-        If the bytes are no image.
+    Raises OSError if the bytes are not an image.
     """
     with Image.open(io.BytesIO(png)) as image:
         image.load()

@@ -31,17 +31,9 @@ _LAST = ("lesionsPlain", "brainPlain", "registrationFLAIR")
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A picture as it lies on disk.
+    """A stored picture with its ``desc-`` label, title, description and size in pixels.
 
-    Attributes
-    ----------
-    key : str
-        Its ``desc-`` label.
-    title, description : str
-        What it says of itself; empty where it says nothing.
-    png : bytes
-    width, height : int
-        Pixels.
+    Title and description are empty where the file has none.
     """
 
     key: str
@@ -54,16 +46,10 @@ class StoredFrame:
 
 @dataclass(frozen=True, slots=True)
 class FigureView:
-    """A figure as the template shows it.
+    """A figure as the template shows it: frames are (title, data URI).
 
-    Attributes
-    ----------
-    kind : str
-        ``lesions``, ``brain``, ``registration`` or ``changes``.
-    frames : tuple of (title, data URI)
-    caption : str
-    width, height : int
-        Pixels of every frame.
+    ``kind`` is ``lesions``, ``brain``, ``registration`` or ``changes``; width and height are
+    pixels of every frame.
     """
 
     kind: str
@@ -85,36 +71,11 @@ def draw_visit(
     moving: Mapping[str, Volume] | None = None,
     doubtful: Collection[str] = (),
 ) -> tuple[Path, ...]:
-    """Draw and write every figure of one visit; figures of an earlier run go.
+    """Draw and write every figure of a visit; remove those of an earlier run.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Names the files.
-    flair : Volume
-        Data shape (X, Y, Z); best before skull-stripping, so that the brain mask can be judged.
-        What lies more than some millimetres outside the brain is never drawn.
-    brain, lesions, rejected : Volume
-        Masks on the same grid.
-    anatomy : Volume, optional
-        Classes of :class:`~bids_msseg.models.anatomy.Anatomy` on the same grid.
-    moving : mapping of str to Volume, optional
-        Images resampled onto that grid by the registrations: T1w, T2w, the template.
-    doubtful : collection of str, optional
-        Those of them that did not pass the check of their alignment.
-
-    Returns
-    -------
-    tuple of Path
-
-    Raises
-    ------
-    DataError
-        If the brain mask is empty or a grid differs.
-    CannotCreateError
-        If the folder cannot be written.
+    All volumes share the FLAIR grid; nothing beyond a few mm outside the brain is drawn.
+    ``doubtful`` names images of ``moving`` that failed the alignment check. Raises DataError if
+    the brain mask is empty or a grid differs, CannotCreateError if writing fails.
     """
     mosaics = [
         lesion_mosaic(flair, lesions, rejected, brain),
@@ -126,20 +87,10 @@ def draw_visit(
 
 
 def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
-    """Name the images that a visit's figures are drawn from; they need not be there.
+    """Return the paths of the images on the FLAIR grid for a visit's figures.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Names the files.
-
-    Returns
-    -------
-    dict of str to Path
-        On the FLAIR grid: ``brain``, each contrast by its BIDS suffix, ``mask`` of the lesions,
-        ``lesions`` and ``rejected`` candidates numbered, ``probability``.
+    Files may be missing. Keys are ``brain``, contrasts by BIDS suffix, ``mask``, ``lesions`` and
+    ``rejected`` (both numbered), and ``probability``.
     """
     images = {
         "brain": OUTPUTS["brain"],
@@ -153,25 +104,10 @@ def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
 
 
 def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tuple[Path, ...]:
-    """Write the frames of some mosaics as ``<prefix>_desc-<key>_FLAIR.png``.
+    """Write mosaic frames as ``<prefix>_desc-<key>_FLAIR.png`` and return the paths.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Names the files.
-    mosaics : iterable of Mosaic
-
-    Returns
-    -------
-    tuple of Path
-        What now stands for this visit; its other figures of :data:`KINDS` are removed.
-
-    Raises
-    ------
-    CannotCreateError
-        If a file cannot be written.
+    Removes the visit's other figures of :data:`KINDS`. Raises CannotCreateError if a file cannot
+    be written.
     """
     frames = [frame for mosaic in mosaics for frame in mosaic.frames]
     paths = [figure_path(out_dir, visit, frame.key, extension=".png") for frame in frames]
@@ -189,18 +125,9 @@ def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tup
 
 
 def read_figures(out_dir: Path, visit: Visit) -> dict[str, tuple[StoredFrame, ...]]:
-    """Read the figures of a visit, as far as they are there and whole.
+    """Read the intact figures of a visit, by kind of :data:`KINDS`.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-
-    Returns
-    -------
-    mapping of str to tuple of StoredFrame
-        Kind (see :data:`KINDS`) to its frames; the one without marks, or FLAIR itself, last.
+    The frame without marks, or FLAIR itself, comes last.
     """
     stored = _stored(out_dir, visit).items()
     frames = [frame for key, path in stored if (frame := read_frame(key, path))]
@@ -224,14 +151,7 @@ def _stored(out_dir: Path, visit: Visit) -> dict[str, Path]:
 
 
 def read_frame(key: str, path: Path) -> StoredFrame | None:
-    """Read one picture; None where it is missing or broken.
-
-    Parameters
-    ----------
-    key : str
-        What it is called.
-    path : Path
-    """
+    """Read one picture; None if it is missing or broken."""
     try:
         png = path.read_bytes()
         title, description = canvas.describe(png)
@@ -242,15 +162,7 @@ def read_frame(key: str, path: Path) -> StoredFrame | None:
 
 
 def view_figure(kind: str, frames: Sequence[StoredFrame]) -> FigureView:
-    """Put frames of one size into a page.
-
-    Parameters
-    ----------
-    kind : str
-        See :class:`FigureView`.
-    frames : sequence of StoredFrame
-        At least one; the first one's description is the caption.
-    """
+    """Prepare frames of equal size for a page; the first description is the caption."""
     shown = tuple((frame.title or frame.key, page.data_uri(frame.png)) for frame in frames)
     first = frames[0]
     return FigureView(kind, shown, first.description, first.width, first.height)

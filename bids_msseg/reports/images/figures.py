@@ -76,29 +76,9 @@ def lesion_mosaic(
 ) -> Mosaic:
     """Outline lesions and rejected candidates on the slices with most lesion.
 
-    Free places are filled with evenly spread slices, so that missed lesions can be looked for;
-    without any lesion all slices are evenly spread, and the picture says so.
-
-    Parameters
-    ----------
-    flair : Volume
-        Data shape (X, Y, Z), any axis order.
-    lesions, rejected, brain : Volume
-        Masks on the same grid; non-zero inside. Lesions may be numbered.
-    max_slices : int, default 12
-        Axial slices; a third as many coronal and a quarter as many sagittal ones are added.
-    scale : float, default 0.5
-        Millimetres a pixel.
-
-    Returns
-    -------
-    Mosaic
-        Frames ``lesions`` and ``lesionsPlain``.
-
-    Raises
-    ------
-    DataError
-        If the brain mask is empty or a grid differs.
+    Evenly spread slices fill free places. ``max_slices`` counts axial slices (coronal: a third,
+    sagittal: a quarter); ``scale`` is mm per pixel. Frames: ``lesions``, ``lesionsPlain``. Raises
+    DataError if the brain mask is empty or a grid differs.
     """
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, RIM_MM)
@@ -127,28 +107,9 @@ def brain_mask_mosaic(
 ) -> Mosaic:
     """Outline the brain mask and the anatomy on evenly spread slices.
 
-    Parameters
-    ----------
-    flair : Volume
-        Data shape (X, Y, Z), any axis order; best before skull-stripping.
-    brain : Volume
-        Mask on the same grid; non-zero inside.
-    anatomy : Volume, optional
-        Classes of :class:`~bids_msseg.models.anatomy.Anatomy` on the same grid.
-    max_slices : int, default 6
-        Axial slices; half as many coronal and sagittal ones are added.
-    scale : float, default 0.8
-        Millimetres a pixel.
-
-    Returns
-    -------
-    Mosaic
-        Frames ``brain``, ``brainAnatomy`` where there is an anatomy, and ``brainPlain``.
-
-    Raises
-    ------
-    DataError
-        If the brain mask is empty or the grid differs.
+    ``max_slices`` counts axial slices (coronal and sagittal: half each); ``scale`` is mm per
+    pixel. Frames: ``brain``, ``brainAnatomy`` with an anatomy, ``brainPlain``. Raises DataError if
+    the brain mask is empty or a grid differs.
     """
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, WIDE_RIM_MM)
@@ -184,32 +145,11 @@ def registration_mosaic(
     max_slices: int = 4,
     scale: float = 0.7,
 ) -> Mosaic:
-    """Show registered images in the same places as FLAIR, all with the edges of FLAIR.
+    """Show FLAIR and images registered to it on the same slices, with edges of FLAIR.
 
-    Parameters
-    ----------
-    flair : Volume
-        Data shape (X, Y, Z), any axis order.
-    moving : mapping of str to Volume
-        Name (``T1w``, ``MNI152NLin2009aSym``) to an image resampled onto the FLAIR grid.
-    brain : Volume
-        Mask on the same grid; non-zero inside.
-    doubtful : collection of str, optional
-        Names of images that did not pass the check of their alignment; their titles say so.
-    max_slices : int, default 4
-        Axial slices; half as many coronal and sagittal ones are added.
-    scale : float, default 0.7
-        Millimetres a pixel.
-
-    Returns
-    -------
-    Mosaic
-        Frames ``registration<name>``, one for each moving image, then ``registrationFLAIR``.
-
-    Raises
-    ------
-    DataError
-        If the brain mask is empty or a grid differs.
+    Titles mark ``doubtful`` images. ``max_slices`` counts axial slices (coronal and sagittal: half
+    each); ``scale`` is mm per pixel. Frames: ``registration<name>``, last ``registrationFLAIR``.
+    Raises DataError if the brain mask is empty or a grid differs.
     """
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, RIM_MM)
@@ -240,32 +180,11 @@ def change_mosaic(
     max_slices: int = 8,
     scale: float = 0.5,
 ) -> Mosaic:
-    """Outline what changed between two visits on the slices with most change.
+    """Outline changes between two visits on the slices with most change.
 
-    Parameters
-    ----------
-    flair, earlier : Volume
-        FLAIR of the later visit, and of the earlier one on its grid; data shape (X, Y, Z).
-    codes : Volume
-        Kinds of change on the same grid.
-    brain : Volume
-        Mask on the same grid; non-zero inside.
-    marks : mapping of int to (name, colour)
-        How each kind is drawn, the last one on top; others are not drawn.
-    max_slices : int, default 8
-        Most axial slices; a quarter as many coronal and sagittal ones are added.
-    scale : float, default 0.5
-        Millimetres a pixel.
-
-    Returns
-    -------
-    Mosaic
-        Frames ``changes``, ``changesLater``, ``changesEarlier``.
-
-    Raises
-    ------
-    DataError
-        If the brain mask is empty or a grid differs.
+    ``marks`` maps ``codes`` to name and colour. ``max_slices`` counts axial slices (others: a
+    quarter); ``scale`` is mm per pixel. Frames: ``changes``, ``changesLater``, ``changesEarlier``.
+    Raises DataError if the brain mask is empty or a grid differs.
     """
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, RIM_MM)

@@ -34,16 +34,7 @@ CONVENTION = "radiological display: the patient's left is on the right"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a mosaic.
-
-    Attributes
-    ----------
-    key : str
-        Letters and digits; becomes the ``desc-`` of the file name.
-    title : str
-        What the picture shows, in a few words.
-    png : bytes
-    """
+    """One picture of a mosaic; ``key`` becomes the ``desc-`` of the file name."""
 
     key: str
     title: str
@@ -52,20 +43,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """Pictures of the same slices in the same places.
+    """Pictures that show the same slices in the same places.
 
-    Attributes
-    ----------
-    frames : tuple of Frame
-        The last one is what a page shows while the reader points at the figure.
-    cuts : tuple of Cut
-        Slices in the order in which they are shown; indices on the RAS+ grid.
-    places : tuple of Place
-        Where each slice lies on the pictures.
-    scale : float
-        Millimetres a pixel.
-    description : str
-        Alternative text.
+    A page shows the last frame while the pointer is over the figure. Indices of ``cuts`` refer to
+    the RAS+ grid; ``scale`` is mm per pixel; ``description`` is the alternative text.
     """
 
     frames: tuple[Frame, ...]

@@ -21,17 +21,10 @@ UNITS = 2 * FINE
 
 
 def loops(mask: Mask) -> list[Loop]:
-    """Trace the borders of a mask.
+    """Trace the borders of a mask as closed lines of corner points (x, y).
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (rows, columns)
-
-    Returns
-    -------
-    list of ndarray of float64, shape (points, 2)
-        Closed lines, the first point repeated at the end; x (columns) and y (rows) in voxels
-        from the upper left corner of the picture. Only the corners of a line are kept.
+    Coordinates are voxels from the upper left corner, x along columns and y along rows; the first
+    point is repeated at the end.
 
     Examples
     --------
@@ -47,16 +40,9 @@ def loops(mask: Mask) -> list[Loop]:
 
 
 def svg_path(borders: Iterable[Loop]) -> str:
-    """Write borders as the ``d`` of an SVG path, in whole steps of 1 / :data:`UNITS` voxel.
+    """Write borders from :func:`loops` as ``d`` of an SVG path.
 
-    Parameters
-    ----------
-    borders : iterable of ndarray of float64, shape (points, 2)
-        As :func:`loops` gives them.
-
-    Returns
-    -------
-    str
+    Coordinates are integers in steps of 1 / :data:`UNITS` voxel.
 
     Examples
     --------

@@ -29,16 +29,7 @@ MARGIN = 0.12
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From values to pixels.
-
-    Attributes
-    ----------
-    label : str
-    low, high : float
-        Values at the ends.
-    start, end : float
-        Pixels of these.
-    """
+    """Linear map from values ``low`` to ``high`` to pixels ``start`` to ``end``."""
 
     label: str
     low: float
@@ -86,16 +77,7 @@ class Stroke:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """What the template draws.
-
-    Attributes
-    ----------
-    title, description : str
-        Heading and alternative text.
-    x, y : Axis
-    marks : tuple of Mark
-    strokes : tuple of Stroke
-    """
+    """A plot as the template draws it; ``description`` is the alternative text."""
 
     title: str
     description: str
@@ -117,22 +99,9 @@ def plot(
     marks: Sequence[Mark],
     strokes: Sequence[Stroke] = (),
 ) -> Plot:
-    """Lay out a plot.
+    """Lay out a plot with given axis labels (x, y) and limits ((low, high) of x, of y).
 
-    Parameters
-    ----------
-    title, description : str
-        Heading and alternative text.
-    labels : (str, str)
-        Below the x axis and beside the y axis.
-    limits : ((float, float), (float, float))
-        Smallest and largest value along x and along y.
-    marks : sequence of Mark
-    strokes : sequence of Stroke
-
-    Returns
-    -------
-    Plot
+    ``description`` is the alternative text.
 
     Examples
     --------
@@ -153,23 +122,10 @@ def bland_altman(
     marks: Sequence[Mark],
     lines: Mapping[str, tuple[float, str]],
 ) -> Plot:
-    """Lay out Bland and Altman's plot: differences against means, with lines across.
+    """Lay out a Bland-Altman plot: differences against means, with horizontal lines.
 
-    After Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8.
-
-    Parameters
-    ----------
-    title, description : str
-    labels : (str, str)
-        As for :func:`plot`.
-    marks : sequence of Mark
-        At least one; ``x`` is a mean of two values that are not negative.
-    lines : mapping of str to (float, str)
-        Value and its text, with units, of those of :data:`AGREEMENT` that are known.
-
-    Returns
-    -------
-    Plot
+    Needs at least one mark with ``x`` not negative. ``lines`` maps keys of :data:`AGREEMENT` to
+    value and text. After Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8.
 
     Examples
     --------
@@ -194,7 +150,7 @@ def bland_altman(
 
 
 def round_up(value: float) -> float:
-    """Find the end of an axis that begins at 0.
+    """Return a round upper end for an axis that starts at 0.
 
     Examples
     --------

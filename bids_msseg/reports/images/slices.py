@@ -24,20 +24,10 @@ THIN_SLICE_FRACTION = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One way of cutting a RAS+ volume.
+    """One slice orientation of a RAS+ volume.
 
-    Attributes
-    ----------
-    name : str
-        ``axial``, ``coronal`` or ``sagittal``.
-    normal : int
-        Array axis that is cut.
-    across, down : int
-        Array axes that run along the rows and the columns of the picture.
-    coordinate : str
-        Letter of the world axis along ``normal``.
-    left, right : str
-        Side of the patient at the left and right border of the picture.
+    ``normal`` is the array axis that is cut; ``across`` and ``down`` are the axes along picture
+    rows and columns. ``left`` and ``right`` name the patient's side at each border of the picture.
     """
 
     name: str
@@ -56,31 +46,14 @@ SAGITTAL = Plane("sagittal", 0, 1, 2, "x", "A", "P")
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One slice that is shown.
-
-    Attributes
-    ----------
-    plane : Plane
-    index : int
-        Position along ``plane.normal``, counted from 0.
-    """
+    """One slice: its plane and its index along ``plane.normal``, from 0."""
 
     plane: Plane
     index: int
 
 
 def to_ras(volume: Volume) -> Volume:
-    """Turn a volume so that its axes run to the right, anterior and superior.
-
-    Parameters
-    ----------
-    volume : Volume
-        Any axis order; an oblique grid is turned to the nearest one.
-
-    Returns
-    -------
-    Volume
-        The same voxels; data shape (X, Y, Z).
+    """Reorder axes of a volume to the nearest RAS+ orientation, without resampling.
 
     Examples
     --------
@@ -95,19 +68,10 @@ def to_ras(volume: Volume) -> Volume:
 
 
 def on_screen(volume: NDArray[np.generic], cut: Cut) -> NDArray[np.generic]:
-    """Take a slice of a RAS+ array as it lies on the screen.
+    """Extract a slice of a RAS+ array in radiological display, as (rows, columns).
 
-    Parameters
-    ----------
-    volume : ndarray, shape (X, Y, Z)
-        RAS+ voxels.
-    cut : Cut
-
-    Returns
-    -------
-    ndarray, shape (rows, columns)
-        First row superior (anterior where the slice is axial); first column the patient's
-        right (anterior where the slice is sagittal).
+    The first row is superior (axial: anterior); the first column is the patient's right (sagittal:
+    anterior).
 
     Examples
     --------
@@ -123,20 +87,9 @@ def on_screen(volume: NDArray[np.generic], cut: Cut) -> NDArray[np.generic]:
 
 
 def even_slices(brain: Mask, axis: int, count: int) -> list[int]:
-    """Spread slices evenly over the part of the brain that is worth showing.
+    """Choose at most ``count`` evenly spread slices along ``axis``, in increasing order.
 
-    Parameters
-    ----------
-    brain : ndarray of bool, shape (X, Y, Z)
-    axis : int
-        Axis that is cut.
-    count : int
-        How many slices are wanted.
-
-    Returns
-    -------
-    list of int
-        At most ``count`` increasing positions along ``axis``.
+    Slices with little brain are left out.
 
     Examples
     --------
@@ -152,26 +105,10 @@ def even_slices(brain: Mask, axis: int, count: int) -> list[int]:
 
 
 def lesion_slices(labels: NDArray[np.int32], axis: int, count: int, *, gap: int = 1) -> list[int]:
-    """Choose the slices that show most lesion.
+    """Choose the slices along ``axis`` that show most lesion, in increasing order.
 
-    Greedy: every step takes the slice with the largest lesion area, where a lesion that a chosen
-    slice already shows counts a quarter, so that small lesions get their turn.
-
-    Parameters
-    ----------
-    labels : ndarray of int32, shape (X, Y, Z)
-        0 outside, 1..n for n lesions.
-    axis : int
-        Axis that is cut.
-    count : int
-        How many slices are wanted.
-    gap : int, default 1
-        Smallest distance between two chosen slices, in slices.
-
-    Returns
-    -------
-    list of int
-        Increasing positions; fewer than ``count`` where no more lesion is left.
+    Greedy by lesion area: a lesion on a chosen slice then counts a quarter. Chosen slices are at
+    least ``gap`` apart; there are fewer than ``count`` if no more lesion is left. Labels are 1..n.
 
     Examples
     --------
@@ -199,23 +136,9 @@ def lesion_slices(labels: NDArray[np.int32], axis: int, count: int, *, gap: int 
 
 
 def fill_up(chosen: list[int], spread: list[int], count: int, *, gap: int = 1) -> list[int]:
-    """Fill free places with evenly spread slices, so that missed lesions can be looked for.
+    """Add evenly spread slices to the chosen ones, up to ``count``, in increasing order.
 
-    Parameters
-    ----------
-    chosen : list of int
-        Slices that are shown in any case.
-    spread : list of int
-        Slices to choose from.
-    count : int
-        How many are wanted in all.
-    gap : int, default 1
-        Smallest distance to a slice that is already shown, in slices.
-
-    Returns
-    -------
-    list of int
-        Increasing positions, at most ``count``.
+    Added slices keep a distance of ``gap`` from ``chosen``, so that missed lesions can be found.
 
     Examples
     --------

@@ -10,16 +10,7 @@ SMALLEST_LOAD = 1e-3
 
 
 def tick_step(largest: float) -> float:
-    """Choose a round distance between ticks: 1, 2 or 5 times a power of ten.
-
-    Parameters
-    ----------
-    largest : float
-        Largest value that is drawn.
-
-    Returns
-    -------
-    float
+    """Choose the distance between axis ticks: 1, 2 or 5 times a power of ten.
 
     Examples
     --------

@@ -39,15 +39,10 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One image of the viewer.
+    """One image of the viewer, as a gzipped NIfTI-1 file in base64.
 
-    Attributes
-    ----------
-    name : str
-        ``FLAIR``, ``T1w``, ``T2w``, ``lesions``, ``rejected`` or ``probability``.
-    base64 : str
-        A gzipped NIfTI-1 file. Contrasts hold 1 to :data:`GREYS` inside the brain and 0 outside,
-        lesions and rejected candidates their numbers, probability per cent.
+    Contrasts hold 1 to :data:`GREYS` inside the brain and 0 outside, ``lesions`` and ``rejected``
+    their numbers, ``probability`` per cent.
     """
 
     name: str
@@ -56,18 +51,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that the viewer of one visit needs.
+    """Images and lesion points that the viewer of one visit shows.
 
-    Attributes
-    ----------
-    layers : tuple of Layer
-        Contrasts first, FLAIR at the start; empty where an image that is needed is missing.
-    points : mapping of (str, int) to tuple of 3 floats
-        Status and number of a lesion or candidate to a point inside it: mm, RAS+ world.
-    spacing_mm : tuple of 3 floats
-        Edges of the voxels that are shown, mm.
-    joined : bool
-        Whether voxels were joined.
+    ``layers`` start with FLAIR and are empty if a required image is missing. ``points`` map
+    (status, number) to a point inside the lesion, in world mm (RAS+). ``joined`` says whether
+    voxels were merged.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -77,21 +65,10 @@ class Scene:
 
 
 def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRASTS) -> Scene:
-    """Read and reduce the images of one visit, as far as they are there and whole.
+    """Read and reduce the intact images of one visit for the viewer.
 
-    Parameters
-    ----------
-    out_dir : Path
-        Top folder of the outputs.
-    visit : Visit
-        Names the files.
-    contrasts : collection of str
-        Those that may be shown: OUT may hold images of others, which an earlier run left.
-
-    Returns
-    -------
-    Scene
-        Without layers where FLAIR, the brain mask or the lesions are missing or broken.
+    Only ``contrasts`` are shown, since OUT may hold others of an earlier run. The scene has no
+    layers if FLAIR, the brain mask or the lesions are missing or broken.
     """
     files = image_paths(out_dir, visit)
     brain = _load(files["brain"])
@@ -105,19 +82,10 @@ def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRAS
 
 
 def make_scene(brain: Volume, images: Mapping[str, Volume]) -> Scene:
-    """Reduce images for the viewer.
+    """Crop images to the brain and reduce them for the viewer.
 
-    Parameters
-    ----------
-    brain : Volume
-        Mask; data shape (X, Y, Z), some of it non-zero.
-    images : mapping of str to Volume
-        On the same grid: contrasts by BIDS suffix; ``lesions`` and ``rejected``, numbered;
-        ``probability``, 0 to 1.
-
-    Returns
-    -------
-    Scene
+    All share the grid of the non-empty brain mask. Keys of ``images`` are BIDS suffixes,
+    ``lesions`` and ``rejected`` (numbered), and ``probability`` (0 to 1).
     """
     inside = brain.data != 0
     box = bounding_box(inside, margin=1)
@@ -141,20 +109,10 @@ def make_scene(brain: Volume, images: Mapping[str, Volume]) -> Scene:
 def joining(
     shape: tuple[int, ...], voxels: int, spacing: NDArray[np.float64]
 ) -> tuple[int, int, int]:
-    """Choose how many voxels are joined along each axis: always the finest axis first.
+    """Choose how many voxels to merge along x, y and z, the finest axis first.
 
-    Parameters
-    ----------
-    shape : tuple of 3 ints
-        Of the box that is cut out.
-    voxels : int
-        Of the brain in it.
-    spacing : ndarray of float64, shape (3,)
-        Voxel edges in mm.
-
-    Returns
-    -------
-    tuple of 3 ints
+    ``shape`` is that of the cropped box, ``voxels`` the number of brain voxels, ``spacing`` in mm.
+    Factors double until at most :data:`MAX_VOXELS` brain voxels remain.
 
     Examples
     --------
@@ -171,17 +129,7 @@ def joining(
 
 
 def points_inside(labels: Volume) -> dict[int, Point]:
-    """Find for every lesion the voxel of it that is nearest to its centroid.
-
-    Parameters
-    ----------
-    labels : Volume
-        Data shape (X, Y, Z): 0 outside, numbered lesions.
-
-    Returns
-    -------
-    dict of int to tuple of 3 floats
-        Number to mm in RAS+ world.
+    """Find the voxel of each numbered lesion nearest its centroid, in world mm (RAS+).
 
     Examples
     --------

@@ -37,17 +37,10 @@ SHIFT = 4
 
 @dataclass(frozen=True, slots=True)
 class LabelledCandidates:
-    """Candidates of a visit that the network behind them has not seen.
+    """Candidates of a visit, found by a network that has not seen it, with the truth.
 
-    Attributes
-    ----------
-    site, participant : str
-    source : CropSource
-    probability : ndarray of float16, shape (X, Y, Z)
-        CNN-1's probability of lesion.
-    truth : ndarray of float16, shape (X, Y, Z)
-    real : ndarray of bool, shape (n,)
-        Whether a candidate is a lesion.
+    ``probability`` is the lesion probability of CNN-1 and ``truth`` the lesion share, both of
+    shape (X, Y, Z). ``real``, shape (n,), says which candidates are lesions.
     """
 
     site: str
@@ -93,14 +86,7 @@ class CropPlan:
 
 
 class CandidateCrops(Dataset[Item]):
-    """Crops for CNN-2; item ``i`` depends on the seed and ``i`` alone.
-
-    Parameters
-    ----------
-    visits : sequence of LabelledCandidates
-    seed : int
-    plan : CropPlan, optional
-    """
+    """Crops for CNN-2; item ``i`` depends only on the seed and ``i``."""
 
     def __init__(
         self, visits: Sequence[LabelledCandidates], seed: int, plan: CropPlan | None = None
@@ -136,20 +122,10 @@ class CandidateCrops(Dataset[Item]):
 
 
 def tighten(crops: Item, tight: NDArray[np.bool_], even: Sequence[int]) -> Item:
-    """Keep the part of a candidate inside a tighter mask, at both scales.
+    """Restrict a candidate to a tighter mask (32, 32, 32), at both scales.
 
-    Parameters
-    ----------
-    crops : tuple of Tensor
-        From :func:`bids_msseg.models.crops.cut_crops`.
-    tight : ndarray of bool, shape (32, 32, 32)
-    even : sequence of int
-        Voxel in the middle of the crops.
-
-    Returns
-    -------
-    tuple of Tensor
-        The crops as they were where fewer than ``MIN_VOXELS`` would be left.
+    ``crops`` come from :func:`bids_msseg.models.crops.cut_crops`; ``even`` is the voxel in their
+    middle. They are returned unchanged if fewer than ``MIN_VOXELS`` would remain.
     """
     images, candidate, anatomy, coarse, present = crops
     kept = candidate * torch.from_numpy(tight.astype(np.float32))[None]

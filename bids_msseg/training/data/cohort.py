@@ -31,25 +31,10 @@ def prepare_visit(
     *,
     threads: int = 1,
 ) -> LabelledVisit:
-    """Bring a labelled visit onto the working grid that is aligned and has a brain mask.
+    """Bring an aligned visit with a brain mask onto the working grid.
 
-    Parameters
-    ----------
-    name, site : str
-    images : mapping of contrast to path
-        ``FLAIR`` and, where present, ``T1w`` and ``T2w`` already on the FLAIR's world.
-    brain, truth : path
-        Masks on the FLAIR grid.
-    threads : int, default 1
-
-    Returns
-    -------
-    LabelledVisit
-
-    Raises
-    ------
-    DataError
-        If a mask is not on the FLAIR grid.
+    ``T1w`` and ``T2w`` are optional and must be aligned with the ``FLAIR``. Raises DataError if
+    the brain or lesion mask is not on the FLAIR grid.
     """
     volumes = {contrast: as_ras(load_volume(path)) for contrast, path in images.items()}
     flair = volumes["FLAIR"]
@@ -74,30 +59,11 @@ def prepare_raw_visit(
     *,
     threads: int = 1,
 ) -> tuple[LabelledVisit, Volume]:
-    """Bring a labelled visit onto the working grid as ``msseg`` does with images as acquired.
+    """Bring a visit as acquired onto the working grid, as ``msseg`` does.
 
-    Parameters
-    ----------
-    name, site : str
-    images : mapping of contrast to path
-        In any orientation; ``T1w`` and ``T2w`` need not be aligned.
-    brain : path or None
-        Brain mask in the space of the FLAIR; None where it has to be found.
-    truth : path
-        Lesion mask on the FLAIR grid.
-    threads : int, default 1
-
-    Returns
-    -------
-    LabelledVisit
-        Its stack is that of ``msseg``, in half precision.
-    Volume
-        Brain mask on the conformed FLAIR, around which the working grid lies.
-
-    Raises
-    ------
-    DataError
-        If the lesion mask is not on the FLAIR grid, or an image cannot be used.
+    Images may have any orientation and need no alignment; ``brain``, in FLAIR space, is computed
+    if None. Also returns the brain mask on the conformed FLAIR. Raises DataError if the lesion
+    mask is not on the FLAIR grid or an image cannot be used.
     """
     volumes, notes = read_contrasts(images)
     lesions = as_ras(load_volume(truth))

@@ -32,28 +32,11 @@ def has_begun(out: Path) -> bool:
 
 
 def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
-    """Bring every visit onto the working grid, once for each state of its input files.
+    """Prepare visits in ``<out>/cohort`` and return the lesion load of each in mL.
 
-    Where no brain mask was given, the one that is found is written to the visit's ``brain``.
-
-    Parameters
-    ----------
-    out : path
-        ``cohort/<visit>.npz`` and ``cohort/<visit>.json`` are written here.
-    files : sequence of LabelledFiles
-    threads : int
-
-    Returns
-    -------
-    dict of visit to float
-        Lesion load, mL.
-
-    Raises
-    ------
-    UsageError
-        If the files of a visit have changed and something has already been learnt from it.
-    DataError
-        If a mask is not on the FLAIR grid.
+    A visit is prepared again only if its input files changed. A brain mask that was not given is
+    computed and written to the visit's ``brain``. Raises UsageError if files changed after
+    training began, DataError if a mask is not on the FLAIR grid.
     """
     from bids_msseg.training.data.visits import load_visit
 
@@ -79,13 +62,9 @@ def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> d
 
 
 def read_images(folder: Path, visits: Iterable[str]) -> dict[str, str]:
-    """Read the SHA-256 of each visit's FLAIR file; visits without a record are left out.
+    """Read the SHA-256 of each visit's FLAIR file; skip visits without a record.
 
-    Parameters
-    ----------
-    folder : path
-        Where the prepared visits are.
-    visits : iterable of str
+    ``folder`` is that of the prepared visits.
     """
     records = {visit: _read(folder / f"{visit}.json") for visit in visits}
     return {

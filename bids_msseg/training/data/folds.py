@@ -18,13 +18,7 @@ FoldSet = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Who is in which fold.
-
-    Attributes
-    ----------
-    folds : tuple of tuple of str
-        Visit names of each fold.
-    """
+    """Visit names of each fold."""
 
     folds: tuple[tuple[str, ...], ...]
 
@@ -42,14 +36,10 @@ class Split:
         return tuple(name for fold in folds for name in self.folds[fold])
 
     def sources(self, test: int | None) -> tuple[tuple[int, FoldSet], ...]:
-        """Pair each fold that trains CNN-2 with the folds that the CNN-1 behind it saw.
+        """Pair each fold that trains CNN-2 with the folds that trained its CNN-1.
 
-        With nested folds CNN-1 has seen neither the test fold nor the fold that it is run on.
-
-        Parameters
-        ----------
-        test : int or None
-            The test fold; None for networks that may see all.
+        CNN-1 has seen neither the test fold nor the fold that it is run on. ``test`` is None for
+        networks that may see all folds.
 
         Examples
         --------
@@ -66,25 +56,10 @@ def balanced_split(
     loads: Mapping[str, float],
     count: int,
 ) -> Split:
-    """Deal participants into folds so that every fold has its share of each site and load.
+    """Deal participants into folds that are balanced by site and lesion load (mL).
 
-    Parameters
-    ----------
-    participants : mapping of participant to visit names
-        All visits of a participant go into one fold.
-    sites : mapping of participant to site
-    loads : mapping of participant to lesion load in mL
-    count : int
-        Number of folds.
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    ValueError
-        If there are fewer participants than folds.
+    All visits of a participant go into one fold. Raises ValueError if there are fewer participants
+    than folds.
 
     Examples
     --------
@@ -117,20 +92,9 @@ def count_people(files: Sequence[LabelledFiles]) -> int:
 
 
 def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
-    """Deal participants into folds by site and lesion load.
+    """Deal participants into folds by site and lesion load (mL of each visit).
 
-    Parameters
-    ----------
-    files : sequence of LabelledFiles
-        At least ``count`` participants.
-    loads : mapping of visit to float
-        Lesion load, mL.
-    count : int
-
-    Returns
-    -------
-    Split
-        All visits of a participant are in one fold.
+    All visits of a participant are in one fold. There must be at least ``count`` participants.
     """
     people: dict[str, list[str]] = {}
     sites: dict[str, str] = {}
@@ -148,10 +112,7 @@ def deal_nested_folds(
 ) -> Split:
     """Deal participants into the folds of a nested training; see :func:`deal_folds`.
 
-    Raises
-    ------
-    UsageError
-        If there are fewer than three folds, or fewer participants than folds.
+    Raises UsageError if there are fewer than three folds, or fewer participants than folds.
     """
     people = count_people(files)
     if count < 3 or people < count:
@@ -163,20 +124,10 @@ def deal_nested_folds(
 
 
 def read_split(path: Path, visits: Sequence[str]) -> Split:
-    """Read who is in which fold.
+    """Read a split from a TSV file with the columns ``visit`` and ``fold`` (from 0).
 
-    Parameters
-    ----------
-    path : path
-        TSV with the columns ``visit`` and ``fold``; folds are numbered from 0.
-    visits : sequence of str
-        All labelled visits.
-
-    Raises
-    ------
-    UsageError
-        If a visit is missing or unknown, a patient is in two folds, or there are fewer than
-        three folds.
+    Raises UsageError if the file cannot be read, a visit is missing or unknown, a patient is in
+    two folds, or there are fewer than three folds.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:

@@ -41,20 +41,9 @@ THICK_SLICE = 6
 
 
 def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_], Array]:
-    """Sample a visit by linear interpolation.
+    """Sample a visit by linear interpolation at voxel positions ``at`` (3, S, S, S).
 
-    Parameters
-    ----------
-    visit : LabelledVisit
-    at : ndarray of float32, shape (3, S, S, S)
-        Voxels of the visit.
-
-    Returns
-    -------
-    images : ndarray of float32, shape (3, S, S, S)
-    brain : ndarray of bool, shape (S, S, S)
-    share : ndarray of float32, shape (S, S, S)
-        Share of each voxel that is lesion.
+    Returns images (3, S, S, S), the brain mask and the lesion share of each voxel (S, S, S).
     """
     # a place beyond the image still takes one voxel of it, which is not seen
     low = [
@@ -122,22 +111,11 @@ def whole_voxels(
 
 
 class LabelledDataset(Dataset[Item]):
-    """Sub-images of labelled visits for CNN-1; item ``i`` depends on the seed and ``i`` alone.
+    """Sub-images of labelled visits for CNN-1; item ``i`` depends only on seed and ``i``.
 
-    Every site has the same chance, then every participant of the site, then every visit. Some
-    sub-images are not interpolated, as at inference.
-
-    Parameters
-    ----------
-    visits : sequence of LabelledVisit
-    seed : int
-    size : int, default 96
-    plan : SynthesisPlan, optional
-        Its geometry, slices, intensities and missing contrasts; nothing is synthesised.
-    paintings : sequence of Painting, optional
-        One per visit: lesions that may be painted into it.
-    paint_chance : float, default 0.5
-        Chance that a set of them is painted, where there is one.
+    Sites, then their participants, then their visits have equal chances. Some sub-images are not
+    interpolated, as at inference. ``plan`` sets geometry, slices, intensities and missing
+    contrasts. ``paintings`` has one entry per visit.
     """
 
     def __init__(
@@ -238,22 +216,11 @@ def augment_visit(
 
 
 def fade_lesions(images: Tensor, brain: Tensor, share: Tensor, rng: np.random.Generator) -> Tensor:
-    """Make the lesions of a sub-image stand out less or more than they do.
+    """Change the contrast of the lesions of a sub-image at random.
 
-    Scanners differ in it more than changes of a whole image can say: the mean contrast between
-    lesions and the 3 mm around them is changed by a share, the same in all contrasts.
-
-    Parameters
-    ----------
-    images : Tensor, shape (3, X, Y, Z)
-    brain, share : Tensor, shape (X, Y, Z)
-        1 inside the brain; share of each voxel that is lesion.
-    rng : Generator
-
-    Returns
-    -------
-    Tensor, shape (3, X, Y, Z)
-        The images themselves in every other sub-image, and where there is hardly a lesion.
+    The mean difference between lesions and the 3 mm around them changes by the same share in all
+    images (3, X, Y, Z). One half of the sub-images, and those with hardly any lesion, stay as they
+    are. ``share`` is the lesion fraction.
     """
     lesion = share.clamp(0, 1)
     if rng.random() < 0.5 or not float(lesion.sum()) > 1.0:
@@ -274,15 +241,9 @@ def fade_lesions(images: Tensor, brain: Tensor, share: Tensor, rng: np.random.Ge
 def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
     """Return the classes of anatomy that a brain mask and manual lesions allow.
 
-    Parameters
-    ----------
-    brain, share : Tensor, shape (X, Y, Z)
-
-    Returns
-    -------
-    Tensor, shape (classes, X / 2, Y / 2, Z / 2)
-        1 for each possible class: background outside the mask, any other class inside, and one
-        of those that hold lesions inside a lesion. Zeros where a block is partly outside.
+    The result, shape (classes, X / 2, Y / 2, Z / 2), is 1 for each possible class: background
+    outside the mask, the others inside, in lesions only those that hold lesions. It is 0 where a
+    block is partly outside.
     """
     inside = F.avg_pool3d(brain[None], 2)[0]
     lesion = F.avg_pool3d(share[None], 2)[0] > MOSTLY

@@ -13,14 +13,9 @@ from bids_msseg.trainer.batches import item_rng
 
 
 class MixedDataset(Dataset[tuple[Tensor, ...]]):
-    """Items of several sources in given shares; item ``i`` depends on seed and ``i`` alone.
+    """Mix of datasets in given shares; item ``i`` depends only on the seed and ``i``.
 
-    Parameters
-    ----------
-    sources : sequence of Dataset
-    shares : sequence of float
-        In any unit.
-    seed : int
+    ``shares`` need not sum to 1.
     """
 
     def __init__(

@@ -60,11 +60,8 @@ CODES = np.array([_TISSUE_OF[one] for one in Anatomy], np.uint8)
 class Painting:
     """Sets of lesions that may be painted into a visit.
 
-    Attributes
-    ----------
-    draws : tuple of LesionDraw
-    contrast : ndarray of float32, shape (3,)
-        What the visit's own lesions add to each contrast, in units of the brain's SD.
+    ``contrast``, shape (3,), is what the visit's own lesions add to each contrast, in SD of the
+    brain.
     """
 
     draws: tuple[LesionDraw, ...]
@@ -77,22 +74,11 @@ def measure_contrast(
     brain: NDArray[np.bool_],
     share: NDArray[np.floating] | NDArray[np.bool_],
 ) -> Array:
-    """Measure the mean difference between lesions and the 3 mm around them.
+    """Measure the mean difference between lesions and the 3 mm around them, shape (3,).
 
-    Parameters
-    ----------
-    images : ndarray, shape (3, X, Y, Z)
-        1 mm, in units of the brain's SD.
-    present : sequence of bool
-        Which contrasts were acquired; others have the usual contrast.
-    brain : ndarray of bool, shape (X, Y, Z)
-    share : ndarray, shape (X, Y, Z)
-        Share of each voxel that is lesion.
-
-    Returns
-    -------
-    ndarray of float32, shape (3,)
-        The usual contrast where lesions are too small to measure.
+    Images (3, X, Y, Z) are at 1 mm, in SD of the brain; ``share`` is the lesion fraction. The
+    value is that of ``USUAL_CONTRAST`` for contrasts that were not acquired, and where lesions are
+    too small to measure.
     """
     lesion = share >= 0.5
     usual = np.asarray(USUAL_CONTRAST, np.float32)
@@ -110,17 +96,10 @@ def prepare_painting(
     rng: np.random.Generator,
     sets: int,
 ) -> Painting:
-    """Place sets of bank lesions where the visit has none.
+    """Place sets of bank lesions where a visit (1 mm, RAS) has no lesions.
 
-    Parameters
-    ----------
-    visit : LabelledVisit
-        1 mm, RAS.
-    prediction : Prediction
-        Of a network that has not seen the visit; its anatomy says where white matter is.
-    bank : LesionBank
-    rng : Generator
-    sets : int
+    ``prediction`` must come from a network that has not seen the visit; its anatomy shows where
+    white matter is. ``sets`` is the number of sets.
     """
     tissue = tissue_map(prediction, visit.brain)
     affine = np.eye(4)
@@ -169,24 +148,11 @@ def paint(
     plan: SynthesisPlan,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """Add painted lesions to a sub-image.
+    """Add painted lesions to a sub-image; return new images and lesion share.
 
-    Parameters
-    ----------
-    images : ndarray of float32, shape (3, S, S, S)
-    share : ndarray of float32, shape (S, S, S)
-        Lesions that are there.
-    painted : ndarray of float32, shape (S, S, S)
-        Lesions to paint.
-    contrast : sequence of float
-        What they add to each contrast.
-    plan : SynthesisPlan
-    rng : Generator
-
-    Returns
-    -------
-    images, share
-        New arrays.
+    ``images`` have shape (3, S, S, S); ``share`` and ``painted`` are the fractions of existing and
+    new lesions, shape (S, S, S). ``contrast`` is what new lesions add to each image, before random
+    scaling.
     """
     size = share.shape[0]
     strength = float(rng.uniform(0.4, 1.3))

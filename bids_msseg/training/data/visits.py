@@ -15,23 +15,11 @@ from bids_msseg.lesions.instances import label_lesions
 
 @dataclass(frozen=True, slots=True)
 class LabelledVisit:
-    """One visit as the training sees it, on the 1 mm working grid.
+    """One labelled visit for training, on the 1 mm working grid.
 
-    Attributes
-    ----------
-    name : str
-        ``sub-<label>[_ses-<label>]``.
-    site : str
-        Where it was acquired; sites are sampled in equal shares.
-    images : ndarray of float16, shape (3, X, Y, Z)
-        FLAIR, T1w, T2w in units of standard deviation inside the brain.
-    present : tuple of bool
-        Which contrasts were acquired.
-    brain : ndarray of bool, shape (X, Y, Z)
-    truth : ndarray of float16, shape (X, Y, Z)
-        Share of each voxel that the experts call lesion.
-    thick : bool
-        Acquired with slices of 2 mm or more.
+    ``name`` is ``sub-<label>[_ses-<label>]``. ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w in SD
+    of the brain; ``truth`` is the share of each voxel that experts marked as lesion; ``thick``
+    means slices of 2 mm or more.
     """
 
     name: str
@@ -50,14 +38,9 @@ class LabelledVisit:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where sub-images of one visit may be centred, as flat indices into (X, Y, Z).
+    """Flat indices of the voxels at which sub-images of a visit may be centred.
 
-    Attributes
-    ----------
-    lesions : tuple of ndarray of int64
-        The voxels of each lesion.
-    brain : ndarray of int64
-        Voxels inside the brain.
+    ``lesions`` has one array per lesion; ``brain`` lists the voxels inside the brain.
     """
 
     lesions: tuple[NDArray[np.int64], ...]

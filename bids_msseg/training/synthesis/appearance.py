@@ -39,13 +39,11 @@ EXTRA_RANGE = (0.02, 2.4)
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """Brightness of one synthetic head.
+    """Brightness of the tissues and lesions of one synthetic head.
 
-    Attributes
-    ----------
-    mean, texture : ndarray of float32, shape (3, tissues)
-    lesion : ndarray of float32, shape (3, lesions + 1)
-        What a lesion adds; entry 0 is the rim's.
+    Values are in units of white matter's brightness. ``mean`` and ``texture`` (an SD) have shape
+    (3, tissues). ``lesion``, shape (3, lesions + 1), is what each lesion adds; entry 0 is for the
+    soft rim.
     """
 
     mean: Array
@@ -81,19 +79,9 @@ def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int)
 def brain_scale(
     appearance: Appearance, tissue: NDArray[np.float64], lesions: float
 ) -> tuple[Array, Array]:
-    """Work out mean and standard deviation of the whole brain in each contrast.
+    """Compute the mean and SD of the whole brain in each contrast, each of shape (3,).
 
-    Parameters
-    ----------
-    appearance : Appearance
-    tissue : ndarray, shape (tissues,)
-        Voxels of each tissue inside the mask.
-    lesions : float
-        Voxels of lesion.
-
-    Returns
-    -------
-    mean, deviation : ndarray of float32, shape (3,)
+    ``tissue`` counts the voxels of each tissue inside the brain mask, ``lesions`` those of lesion.
     """
     share = tissue / tissue.sum()
     lesion = lesions / tissue.sum()

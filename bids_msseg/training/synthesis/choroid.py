@@ -25,21 +25,11 @@ ROUGH_MM, PATCH_MM = 1.2, 5.0
 
 @dataclass(frozen=True, slots=True)
 class ChoroidTerrain:
-    """The box around the lateral ventricles, voxels of 1 mm in RAS order.
+    """Box around the lateral ventricles for placing choroid plexus (1 mm, RAS).
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the whole label map.
-    corner : ndarray of int64, shape (3,)
-        First voxel of the box.
-    lateral : ndarray of bool, shape (X, Y, Z)
-    wall : ndarray of float32, shape (X, Y, Z)
-        Distance to the thalamus or hippocampus, mm; infinite where there is none.
-    depth : ndarray of float32, shape (X, Y, Z)
-        Distance to the ventricle's wall from inside, mm.
-    atria : tuple of ndarray of int64, each of shape (n, 3)
-        Voxels of the left and the right atrium, in the box.
+    ``shape`` is that of the whole label map, ``corner`` the first voxel of the box. ``wall`` is
+    the distance to thalamus or hippocampus, infinite without them; ``depth`` that to the
+    ventricle's wall from inside, mm. ``atria`` holds voxels (n, 3) of each atrium in the box.
     """
 
     shape: tuple[int, ...]
@@ -53,17 +43,9 @@ class ChoroidTerrain:
 def prepare_choroid_terrain(
     lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]
 ) -> ChoroidTerrain | None:
-    """Measure once what :func:`place_choroid` needs.
+    """Compute the terrain for :func:`place_choroid`; None without lateral ventricles.
 
-    Parameters
-    ----------
-    lateral, fissure : ndarray of bool, shape (X, Y, Z)
-        Lateral ventricles; thalamus and hippocampus, which the plexus lies on.
-
-    Returns
-    -------
-    ChoroidTerrain or None
-        None without lateral ventricles.
+    ``fissure`` marks the thalamus and hippocampus, on which the plexus lies.
     """
     places = np.argwhere(lateral)
     if not len(places):
@@ -99,13 +81,7 @@ def _atria(
 
 
 def place_choroid(rng: np.random.Generator, terrain: ChoroidTerrain | None) -> NDArray[np.int32]:
-    """Draw the choroid plexus of both lateral ventricles; none without terrain.
-
-    Returns
-    -------
-    ndarray of int32, shape (n,)
-        Flat indices into the label map, all of them in the lateral ventricles.
-    """
+    """Draw choroid plexus as flat indices into the label map; empty without terrain."""
     if terrain is None:
         return np.zeros(0, np.int32)
     rough, patchy = (_field(rng, terrain.lateral.shape, width) for width in (ROUGH_MM, PATCH_MM))

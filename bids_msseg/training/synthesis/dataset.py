@@ -100,16 +100,9 @@ class _Source:
 
 
 class SyntheticDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Synthetic sub-images for CNN-1; item ``i`` depends on the seed and ``i`` alone.
+    """Synthetic sub-images for CNN-1; item ``i`` depends only on the seed and ``i``.
 
-    Parameters
-    ----------
-    label_maps : sequence of LabelMap
-        From :func:`bids_msseg.training.synthesis.label_maps.prepare_label_map`.
-    seed : int
-    size : int, default 96
-        Edge in voxels of 1 mm, even.
-    plan : SynthesisPlan, optional
+    ``size`` is the edge in voxels of 1 mm and must be even.
     """
 
     def __init__(
@@ -124,16 +117,10 @@ class SyntheticDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.seed, self.size, self.plan = seed, size, plan or SynthesisPlan()
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return one sub-image.
+        """Return the images, lesion share and anatomy shares of one sub-image.
 
-        Returns
-        -------
-        images : Tensor, shape (6, S, S, S)
-            Contrasts in units of the brain's standard deviation, then presence maps.
-        lesion : Tensor, shape (1, S, S, S)
-            Share of each voxel that is lesion.
-        anatomy : Tensor, shape (classes, S / 2, S / 2, S / 2)
-            Share of each class.
+        Images (6, S, S, S) are three contrasts in SD of the brain, then three presence maps. The
+        lesion share has shape (1, S, S, S), the anatomy shares (classes, S / 2, S / 2, S / 2).
         """
         rng = item_rng(self.seed, index)
         source = self.sources[int(rng.integers(len(self.sources)))]

@@ -19,21 +19,11 @@ BEYOND_MM = 10
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """What a sub-image shows of a label map, each array of shape (S, S, S).
+    """Sub-image of a label map; arrays of shape (S, S, S).
 
-    Attributes
-    ----------
-    tissue : ndarray of uint8
-    rim : ndarray of uint8
-        Distance to the brain, tenths of a mm.
-    halo : ndarray of uint8
-        Distance to the lateral ventricles, twentieths of a mm.
-    share : ndarray of float32
-        Share of the voxel that is lesion.
-    owner : ndarray of int16
-        Number of the lesion.
-    at : ndarray of float32, shape (3, S, S, S)
-        Voxel of the label map.
+    ``rim`` is the distance to the brain in units of 0.1 mm, ``halo`` that to the lateral
+    ventricles in units of 0.05 mm, ``share`` the lesion fraction, ``owner`` the number of the
+    lesion. ``at``, shape (3, S, S, S), is the position in the label map, in voxels.
     """
 
     tissue: Codes
@@ -92,21 +82,11 @@ def place_cube(
     margin: int,
     rng: np.random.Generator,
 ) -> list[int]:
-    """Move a cube's centre off a place, but keep it on the brain's box.
+    """Return a randomly shifted cube centre, kept near the brain's bounding box.
 
-    Most of a cube that reaches far beyond the brain would be background.
-
-    Parameters
-    ----------
-    at : sequence of int
-        Voxel that the cube shows.
-    extents : sequence of int
-        Shape of the volume.
-    size : int
-        Edge of the cube.
-    margin : int
-        Voxels between the volume's edges and the brain.
-    rng : Generator
+    ``at`` is a voxel that the cube shows, ``extents`` the shape of the volume, ``margin`` the
+    number of voxels between its edges and the brain. The limit avoids cubes that show mostly
+    background.
     """
     shifts = rng.integers(-size // 4, size // 4 + 1, 3)
     reach = margin + size // 2 - BEYOND_MM

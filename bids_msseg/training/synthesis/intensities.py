@@ -35,15 +35,10 @@ def smooth3(volume: Array, sigma: float) -> Array:
 def thicken(
     volume: Array, axis: int, slab: int, phase: int, rng: np.random.Generator | None = None
 ) -> Array:
-    """Average slabs along one axis and interpolate back.
+    """Average slabs along one axis and interpolate back to the same shape.
 
-    Parameters
-    ----------
-    volume : ndarray of float32, shape (X, Y, Z)
-    axis, slab, phase : int
-        Axis, thickness in voxels, and voxels of the first slab.
-    rng : Generator, optional
-        Draws another brightness for each slab, as interleaved 2-D acquisitions have.
+    ``slab`` is the thickness and ``phase`` the size of the first slab, in voxels. With ``rng``
+    each slab gets its own random gain, as in interleaved 2-D acquisitions.
     """
     moved = np.moveaxis(volume, axis, 0)
     extent = len(moved)

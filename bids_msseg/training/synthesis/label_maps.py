@@ -84,18 +84,9 @@ _KEPT_SHARE = 0.5
 class LesionBank:
     """Manual lesion masks in MNI152 space, packed as boxes of bits.
 
-    Attributes
-    ----------
-    offset, shape : ndarray of int, shape (N, 3)
-        First voxel and extent of each box.
-    start : ndarray of int, shape (N + 1,)
-        Where the bytes of each box begin.
-    bits : ndarray of uint8
-        ``numpy.packbits`` of each box, C order.
-    volume : ndarray of int, shape (N,)
-        mm³.
-    affine : ndarray, shape (4, 4)
-        Voxel to world, mm.
+    ``offset`` and ``shape``, both (N, 3), are in voxels; ``volume`` is in mm³. Box ``n`` is
+    ``bits[start[n]:start[n + 1]]``, written by ``numpy.packbits`` in C order. ``affine`` maps
+    voxels to world mm.
     """
 
     offset: NDArray[np.int16]
@@ -115,12 +106,7 @@ class LesionBank:
 def read_lesion_bank(path: Path) -> LesionBank:
     """Read ``lesions.npz`` of the MS-MIST bank (Senra Filho et al. 2019).
 
-    Raises
-    ------
-    NoInputError
-        If there is no such file.
-    DataError
-        If it is another or a damaged file.
+    Raises NoInputError if there is no such file, DataError if it is damaged or not a lesion bank.
     """
     if not path.is_file():
         raise NoInputError(f"there is no lesion bank {path}", hint="correct --lesion-bank")
@@ -141,18 +127,10 @@ def read_lesion_bank(path: Path) -> LesionBank:
 
 
 def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Generator) -> LabelMap:
-    """Prepare one label map of a whole head.
+    """Prepare one label map of a whole head, with sets of lesions.
 
-    Parameters
-    ----------
-    path : path
-        Label map of 1 mm, FreeSurfer numbering, 502-530 outside the brain.
-    bank : LesionBank, optional
-    rng : Generator
-
-    Returns
-    -------
-    LabelMap
+    The file must have 1 mm voxels and FreeSurfer labels, with 502-530 outside the brain. Without a
+    bank only lesions of parametric shape are placed.
     """
     volume = as_ras(load_volume(path))
     labels = np.rint(volume.data).astype(np.int32)
@@ -236,20 +214,11 @@ def place_bank_lesions(
     to_head: Affine,
     plexus: ChoroidTerrain | None,
 ) -> LesionDraw:
-    """Place lesions of the bank at their own places until a load is reached.
+    """Place bank lesions near their template positions until a random load is reached.
 
-    Parameters
-    ----------
-    rng : Generator
-    bank : LesionBank
-    tissue : ndarray of uint8, shape (X, Y, Z)
-        :class:`bids_msseg.training.synthesis.tissues.Tissue`.
-    affine : ndarray, shape (4, 4)
-        Voxel to world mm of ``tissue``.
-    to_head : ndarray, shape (4, 4)
-        Template world mm to that world.
-    plexus : ChoroidTerrain or None
-        Where choroid plexus is drawn; nowhere with None.
+    ``tissue`` holds codes of :class:`~bids_msseg.training.synthesis.tissues.Tissue`; ``affine``
+    maps its voxels to world mm, ``to_head`` maps template mm to that world. Without ``plexus`` no
+    choroid plexus is drawn.
     """
     load = 1000 * float(np.exp(rng.uniform(*np.log(LOAD_ML))))
     host = np.isin(tissue, _HOSTS)
@@ -316,14 +285,9 @@ def _place(
 
 
 def prepare_label_maps(folder: Path, bank_path: Path | None, out: Path, *, seed: int = 11) -> None:
-    """Prepare every ``*_dseg.nii*`` of a folder once; finished ones are left alone.
+    """Prepare every ``*_dseg.nii*`` of a folder; skip those already in ``out``.
 
-    Raises
-    ------
-    NoInputError
-        If there is none.
-    DataError
-        If two have one name, or one has other voxels than 1 mm.
+    Raises the errors of :func:`find_label_maps` and :func:`read_lesion_bank`.
     """
     paths = find_label_maps(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -336,14 +300,10 @@ def prepare_label_maps(folder: Path, bank_path: Path | None, out: Path, *, seed:
 
 
 def find_label_maps(folder: Path) -> tuple[Path, ...]:
-    """List the ``*_dseg.nii*`` of a folder.
+    """List the ``*_dseg.nii*`` files of a folder.
 
-    Raises
-    ------
-    NoInputError
-        If there is none.
-    DataError
-        If two have one name, or one has other voxels than 1 mm.
+    Raises NoInputError if there is none, DataError if two have the same name or one does not have
+    1 mm voxels.
     """
     paths = sorted(folder.glob("*_dseg.nii*"))
     if not paths:

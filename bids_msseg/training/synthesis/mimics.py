@@ -14,17 +14,10 @@ HORNS_BELOW_MM = 12
 
 
 def find_horns(label_map: LabelMap) -> NDArray[np.int64]:
-    """Find the foremost and the hindmost voxels of the left and the right lateral ventricle.
+    """Find the front and back tips of both lateral ventricles as voxels (n, 3).
 
-    Parameters
-    ----------
-    label_map : LabelMap
-
-    Returns
-    -------
-    ndarray of int64, shape (n, 3)
-        Of each side: middle of the foremost slice, middle of the hindmost; n is 4, or less where
-        ventricles are missing.
+    A tip is the centre of the foremost or hindmost slice; temporal horns are ignored. n is 4, or
+    less where ventricles are missing.
     """
     lateral = np.argwhere(label_map.halo == 0)
     if not len(lateral):

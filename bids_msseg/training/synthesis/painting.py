@@ -22,37 +22,11 @@ def paint(
     within: NDArray[np.bool_] | None = None,
     statistics: LesionStatistics | None = None,
 ) -> NDArray[np.float32]:
-    """Add lesions to images of a brain.
+    """Add lesions to images (C, X, Y, Z) of a brain, given in SD of the brain.
 
-    A contrast is what the figures it is drawn from are: mean of the lesion less the median of the
-    shell around it. So what is added makes up for a difference that the tissues have without the
-    lesion, such as white matter in a shell of grey; up to half an SD of the brain, which keeps a
-    lesion among fluid bright.
-
-    Parameters
-    ----------
-    images : ndarray, shape (C, X, Y, Z)
-        Contrasts in SD of the brain; the first C of FLAIR, T1w, T2w.
-    lesions : LesionMap
-        On the same grid.
-    contrasts : ndarray, shape (n, C) or wider
-        From :func:`~bids_msseg.training.synthesis.statistics.sample_contrasts`; each label has
-        its contrast on the average.
-    rng : Generator
-        Makes the texture, which all contrasts of a lesion share.
-    within : ndarray of bool, shape (X, Y, Z), optional
-        The brain; shells end there.
-    statistics : LesionStatistics, optional
-        The measured ones where not given.
-
-    Returns
-    -------
-    ndarray of float32, shape (C, X, Y, Z)
-
-    Raises
-    ------
-    ValueError
-        If the grids, or the numbers of lesions or contrasts, do not match.
+    A contrast is the lesion mean minus the median of its 2-4 mm shell, which ends at ``within``;
+    up to 0.5 SD of tissue difference is compensated. Images are the first C of FLAIR, T1w, T2w.
+    Raises ValueError if grids or the numbers of lesions or contrasts do not match.
     """
     channels = len(images)
     if images.shape[1:] != lesions.labels.shape:

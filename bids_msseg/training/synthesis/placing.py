@@ -36,20 +36,11 @@ FAR_MM = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Terrain:
-    """Where lesions may begin and grow.
+    """Places where lesions may begin and grow, on a 1 mm grid.
 
-    Attributes
-    ----------
-    tissue : ndarray of bool, shape (X, Y, Z)
-        White matter and one voxel of what borders it.
-    fluid : ndarray of float32, shape (X, Y, Z)
-        Fraction of ventricle in each voxel.
-    to_ventricle : ndarray of float32, shape (X, Y, Z)
-        Distance to the nearest ventricle in mm, at most 8.
-    seeds : mapping of Region to ndarray of int64, shape (n, 3)
-        Voxels in which a lesion of that region may begin; never all empty.
-    openness : ndarray of float32, shape (X, Y, Z)
-        Share of white matter within 6 mm along the axes: large lesions begin where there is much.
+    ``tissue`` is white matter plus one voxel around it, ``fluid`` the ventricle fraction,
+    ``to_ventricle`` a distance in mm, at most 8. ``seeds`` are voxels (n, 3) where lesions may
+    begin; ``openness`` is the share of white matter within 6 mm along the axes.
     """
 
     tissue: NDArray[np.bool_]
@@ -65,22 +56,11 @@ def prepare_terrain(
     cortex: NDArray[Any],
     infratentorial: NDArray[Any],
 ) -> Terrain:
-    """Find where lesions may begin: the slow part, done once for a brain.
+    """Find where lesions may begin; slow, but needed only once per brain.
 
-    Parameters
-    ----------
-    white_matter, ventricle, cortex, infratentorial : ndarray, shape (X, Y, Z), 1 mm voxels
-        Masks or fractions; ``white_matter`` includes that of brainstem and cerebellum, which
-        ``infratentorial`` delimits.
-
-    Returns
-    -------
-    Terrain
-
-    Raises
-    ------
-    ValueError
-        If grids differ or there is no white matter.
+    Arguments are masks or fractions on a 1 mm grid; ``white_matter`` includes that of brainstem
+    and cerebellum, which ``infratentorial`` delimits. Raises ValueError if the grids differ or
+    there is no white matter.
     """
     if len({m.shape for m in (white_matter, ventricle, cortex, infratentorial)}) != 1:
         raise ValueError("the tissue maps differ in grid")
@@ -125,32 +105,11 @@ def place_lesions(
     load: float | None = None,
     beside: LesionMap | None = None,
 ) -> LesionMap:
-    """Place lesions on prepared terrain.
+    """Place lesions of a given count or load (mL) so that they do not touch each other.
 
-    Parameters
-    ----------
-    rng : Generator
-    terrain : Terrain
-    statistics : LesionStatistics, optional
-        The measured ones where not given.
-    count : int, optional
-        How many lesions; drawn where neither this nor ``load`` is given.
-    load : float, optional
-        Volume of all lesions in mL, met within 5 % where the smallest lesion allows.
-    beside : LesionMap, optional
-        Lesions that are there already; the new ones keep away from them and follow them in the
-        result.
-
-    Returns
-    -------
-    LesionMap
-        Its lesions do not touch each other. There are fewer of them where the room did not
-        suffice.
-
-    Raises
-    ------
-    ValueError
-        If both ``count`` and ``load`` are given.
+    The count is random by default; a load is met within 5 % where the smallest lesion allows.
+    Lesions without room are left out. Those of ``beside`` come first in the result. Raises
+    ValueError if both ``count`` and ``load`` are given.
     """
     figures = statistics or LesionStatistics()
     volumes = _volumes_for(rng, figures, count, load)
@@ -169,23 +128,10 @@ def place_volumes(
     statistics: LesionStatistics | None = None,
     beside: LesionMap | None = None,
 ) -> LesionMap:
-    """Place lesions of given volumes on prepared terrain.
+    """Place lesions of given volumes (mm³, largest first) on prepared terrain.
 
-    Parameters
-    ----------
-    rng : Generator
-    terrain : Terrain
-    volumes : sequence of float
-        mm³, the largest first: lesions find a place only while there is one.
-    regions : sequence of Region
-        Where each begins, or in another region where it has no free voxel.
-    statistics, beside
-        As for :func:`place_lesions`.
-
-    Returns
-    -------
-    LesionMap
-        As that of :func:`place_lesions`.
+    A lesion begins in its region, or in another one if that has no free voxel. Lesions without
+    room are left out. Those of ``beside`` come first in the result.
     """
     figures = statistics or LesionStatistics()
     taken = np.zeros(terrain.tissue.shape, bool)

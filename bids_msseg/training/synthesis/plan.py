@@ -14,39 +14,11 @@ CHANNELS = 3
 
 @dataclass(frozen=True, slots=True)
 class SynthesisPlan:
-    """How widely synthetic sub-images vary; amounts in units of white matter's brightness.
+    """Variation of synthetic sub-images; brightness in units of white matter's.
 
-    Attributes
-    ----------
-    rotate_deg, scale, flip, warp_mm
-        Largest rotation, largest relative change of size, chance of a left-right mirror, largest
-        standard deviation of a smooth displacement.
-    any_contrast
-        Chance that tissues are ordered as in no known contrast.
-    enhanced
-        Chance that vessels and choroid plexus are bright in T1w, as after contrast agent.
-    lesion, lesion_t1w, lesion_t2w
-        Range of how much brighter (FLAIR, T2w) or darker (T1w) the lesions of a head are.
-    one_lesion, within_lesion
-        Relative spread between and inside lesions.
-    texture
-        Largest standard deviation of the fine texture of a tissue.
-    halo, caps, flow, patchy, bright_cortex
-        Largest brightness around the ventricles, at the horns, of flow in fluid, of slow change
-        within cortex and white matter, and of bright stretches of cortex.
-    margin_mm, mask_fault, fault_mm
-        Range of the distance from the brain at which its mask ends; chance that the mask bulges
-        into scalp; largest bulge.
-    misplaced
-        Chance that T1w or T2w lies one voxel off.
-    blur_mm, thick
-        Range of the sharpness; chance of slices of 2-8 mm.
-    bias, gain, shift, gamma, noise
-        Largest changes of the intensities of each contrast.
-    drop_t1w, drop_t2w
-        Chance that a contrast is missing.
-    lesion_share
-        Share of sub-images centred on a lesion.
+    Pairs are ranges, other values largest changes or spreads, except for these probabilities:
+    ``flip``, ``any_contrast`` (tissues in random order), ``enhanced`` (contrast agent in T1w),
+    ``mask_fault``, ``misplaced`` (by one voxel), ``thick`` (2-8 mm), ``drop_*``, ``lesion_share``.
     """
 
     rotate_deg: float = 15.0

@@ -19,29 +19,11 @@ EVERY_NEIGHBOUR = np.ones((3, 3, 3), bool)
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """One lesion, kept in a form from which it can be made larger or smaller.
+    """One lesion in a form that can be resized; arrays cover its ``box``.
 
-    Attributes
-    ----------
-    box : tuple of 3 slices
-        The part of the image that it may reach.
-    shape : ndarray of float32, shape of the box
-        Height of the shape, roughly in mm, larger further inside; the lesion is what lies above
-        some level.
-    room : ndarray of bool, shape of the box
-        Voxels that it may take.
-    fluid : ndarray of float32, shape of the box
-        Fraction of ventricle.
-    seed : tuple of 3 ints
-        Voxel of the box that it holds.
-    volume : float
-        Volume aimed at in mm³; it is smaller where the room did not suffice.
-    edge : float
-        Width of the edge in mm.
-    region : Region
-        Where it was placed.
-    depth : ndarray of float32, shape of the box
-        From :func:`lesion_depth`.
+    It lies where ``shape`` (roughly in mm) exceeds some level, within ``room``. ``fluid`` is the
+    ventricle fraction, ``seed`` a voxel of the lesion, ``volume`` the target in mm³, ``edge`` the
+    edge width in mm, ``depth`` the result of :func:`lesion_depth`.
     """
 
     box: Box
@@ -57,16 +39,10 @@ class Lesion:
 
 @dataclass(frozen=True, slots=True)
 class LesionMap:
-    """The lesions of one brain.
+    """Lesions of one brain, with their label image and lesion fraction.
 
-    Attributes
-    ----------
-    labels : ndarray of int32, shape (X, Y, Z)
-        0 outside, i + 1 in ``lesions[i]``: where its fraction is at least one half, and larger
-        than that of every other lesion.
-    soft : ndarray of float32, shape (X, Y, Z)
-        Fraction of each voxel that is lesion, 0 to 1.
-    lesions : tuple of Lesion
+    ``labels`` is i + 1 where ``lesions[i]`` has the largest fraction and that is at least 0.5, and
+    0 elsewhere. ``soft`` is the fraction of each voxel that is lesion, 0 to 1.
     """
 
     labels: NDArray[np.int32]
@@ -81,17 +57,10 @@ class LesionMap:
 
 
 def lesion_depth(lesion: Lesion) -> NDArray[np.float32]:
-    """Find the depth below the surface of a lesion in mm, negative outside.
+    """Return the depth below a lesion's surface in mm over its box, negative outside.
 
-    Parameters
-    ----------
-    lesion : Lesion
-
-    Returns
-    -------
-    ndarray of float32, shape of ``lesion.box``
-        At least ``lesion.volume`` voxels of the room are at depth 0 or deeper, all connected,
-        unless the room is smaller.
+    At least ``lesion.volume`` connected voxels are at depth 0 or deeper, unless the room is
+    smaller.
     """
     body = _body(lesion)
     level = float(lesion.shape[body].min())
@@ -132,34 +101,13 @@ def _body(lesion: Lesion) -> NDArray[np.bool_]:
 
 
 def lesion_fraction(lesion: Lesion) -> NDArray[np.float32]:
-    """Fraction of each voxel that is lesion.
-
-    Parameters
-    ----------
-    lesion : Lesion
-
-    Returns
-    -------
-    ndarray of float32, shape of ``lesion.box``
-        Error function of the depth, less the fraction that is ventricle.
-    """
+    """Return the lesion fraction of each voxel of the box, 0 to 1, without ventricle."""
     share = 0.5 * (1.0 + erf(lesion.depth / lesion.edge))
     return np.asarray(share * (1.0 - lesion.fluid), np.float32)
 
 
 def compose(lesions: Sequence[Lesion], shape: tuple[int, ...]) -> LesionMap:
-    """Put lesions on one grid.
-
-    Parameters
-    ----------
-    lesions : sequence of Lesion
-    shape : tuple of int, (X, Y, Z)
-
-    Returns
-    -------
-    LesionMap
-        Where lesions overlap, the larger fraction counts.
-    """
+    """Put lesions on one grid; where they overlap, the larger fraction counts."""
     labels = np.zeros(shape, np.int32)
     soft = np.zeros(shape, np.float32)
     for number, lesion in enumerate(lesions, start=1):
@@ -171,19 +119,10 @@ def compose(lesions: Sequence[Lesion], shape: tuple[int, ...]) -> LesionMap:
 
 
 def resize(lesions: LesionMap, factors: NDArray[np.floating]) -> LesionMap:
-    """Let lesions grow or shrink, each about its own centre and in its own shape.
+    """Scale the volume of each lesion by its factor, keeping its place and shape.
 
-    Parameters
-    ----------
-    lesions : LesionMap
-    factors : ndarray, shape (n,)
-        Volume of each lesion relative to what it is now; sensible up to about 3, for which the
-        lesions have kept room.
-
-    Returns
-    -------
-    LesionMap
-        The same lesions in the same order.
+    Factors are relative to the present volume; the room of a lesion suffices up to about 3. The
+    order of the lesions is kept.
     """
     resized = list(lesions.lesions)
     for index in np.flatnonzero(np.asarray(factors) != 1.0):
@@ -196,19 +135,6 @@ def resize(lesions: LesionMap, factors: NDArray[np.floating]) -> LesionMap:
 def smooth_noise(
     rng: np.random.Generator, size: tuple[int, ...], sigma: float
 ) -> NDArray[np.float32]:
-    """Make Gaussian noise and send it through a Gaussian kernel.
-
-    Parameters
-    ----------
-    rng : Generator
-    size : tuple of int
-    sigma : float
-        SD of the kernel, voxels.
-
-    Returns
-    -------
-    ndarray of float32, shape ``size``
-        SD 1; opposite sides meet.
-    """
+    """Make periodic Gaussian noise of SD 1, smoothed by a kernel of ``sigma`` voxels."""
     noise = ndimage.gaussian_filter(rng.standard_normal(size, np.float32), sigma, mode="wrap")
     return np.asarray(noise / max(float(noise.std()), 1e-6), np.float32)

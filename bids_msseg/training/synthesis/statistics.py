@@ -16,17 +16,11 @@ FAINTEST = 0.15
 
 @dataclass(frozen=True, slots=True)
 class SizeClass:
-    """How lesions up to a size look; contrasts in the order FLAIR, T1w, T2w.
+    """Appearance of lesions up to ``upper`` mm³; contrasts are FLAIR, T1w, T2w.
 
-    Attributes
-    ----------
-    upper : float
-        Largest volume of the class in mm³.
-    contrast, spread : tuple of 3 floats
-        Mean and SD over lesions of (mean of the lesion - median of its 2-4 mm shell), in SD of
-        the brain.
-    texture : float
-        SD of FLAIR inside a lesion, in SD of the brain.
+    ``contrast`` and ``spread`` are the mean and SD over lesions of the lesion mean minus the
+    median of its 2-4 mm shell; ``texture`` is the SD of FLAIR inside a lesion. All are in SD of
+    the brain.
     """
 
     upper: float
@@ -52,43 +46,11 @@ MEASURED_PLACES: Mapping[Region, float] = {
 
 @dataclass(frozen=True, slots=True)
 class LesionStatistics:
-    """Figures that sampling and painting follow.
+    """Sizes, counts, places and appearance of lesions, measured on patients.
 
-    The defaults describe 30 patients (sizes, counts) and three of them (looks) of the Ljubljana
-    cohort (Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7). Sizes follow a log-normal through
-    the measured percentiles (5 %: 1.2, 25 %: 6.5, 50 %: 17, 75 %: 47, 95 %: 251 mm³) plus a few
-    confluent lesions, which the log-normal lacks (99 %: 2217 mm³) and which hold half the load.
-
-    Attributes
-    ----------
-    median_volume : float
-        Median lesion volume in mm³.
-    volume_sigma : float
-        SD of the natural logarithm of the volume.
-    confluent_share, confluent_volume, confluent_sigma : float
-        Share of confluent lesions, their median volume in mm³ and its log SD.
-    smallest, largest : float
-        Volumes outside are drawn anew, in mm³.
-    median_count, count_sigma : float
-        Lesions of one brain: median and log SD.
-    count_range : tuple of 2 ints
-        Bounds of that number.
-    places : mapping of Region to float
-        Mixture of places by count; lesions above ``periventricular_from`` mm³ are periventricular.
-    periventricular_from : float
-        In mm³.
-    classes : tuple of SizeClass
-        Looks, by increasing size.
-    correlation : tuple of 3 floats
-        Of the contrasts about their class means: FLAIR-T1w, FLAIR-T2w, T1w-T2w.
-    shared : float
-        Share of the variance of the contrasts that all lesions of a brain have in common.
-    edge_mm : tuple of 2 floats
-        Range of the width w of the edge, whose fraction is (1 + erf(depth / w)) / 2.
-    halo, halo_mm : float
-        Faint rim around a lesion: its height as a share of the lesion's, its reach in mm.
-    texture_mm : float
-        SD of the kernel that makes the texture, in mm.
+    Defaults: Ljubljana cohort (Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7), 30 patients,
+    three for appearance. Volumes (mm³) are log-normal; ``*_sigma`` are SDs of the log.
+    ``correlation``: FLAIR-T1w, FLAIR-T2w, T1w-T2w. ``shared`` is the common variance share.
     """
 
     median_volume: float = 17.4
@@ -121,18 +83,7 @@ def sample_count(rng: np.random.Generator, statistics: LesionStatistics) -> int:
 def sample_volumes(
     rng: np.random.Generator, count: int, statistics: LesionStatistics
 ) -> NDArray[np.float64]:
-    """Draw lesion volumes.
-
-    Parameters
-    ----------
-    rng : Generator
-    count : int
-    statistics : LesionStatistics
-
-    Returns
-    -------
-    ndarray, shape (count,)
-        mm³, between ``smallest`` and ``largest``.
+    """Draw ``count`` lesion volumes in mm³, between ``smallest`` and ``largest``.
 
     Examples
     --------
@@ -154,19 +105,9 @@ def sample_volumes(
 def volumes_of_load(
     rng: np.random.Generator, figures: LesionStatistics, total: float
 ) -> NDArray[np.float64]:
-    """Draw volumes until they add up to the load, passing over those that are too large.
+    """Draw volumes in mm³ that sum to ``total`` mm³, skipping those that are too large.
 
-    Parameters
-    ----------
-    rng : Generator
-    figures : LesionStatistics
-    total : float
-        mm³.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        mm³; within 5 % of the load where the smallest lesion allows.
+    The sum is within 5 % of ``total`` where the smallest lesion allows.
     """
     chosen: list[float] = []
     left = total
@@ -182,19 +123,7 @@ def volumes_of_load(
 def sample_regions(
     rng: np.random.Generator, volumes: NDArray[np.floating], statistics: LesionStatistics
 ) -> list[Region]:
-    """Draw the region of each lesion; the largest are periventricular.
-
-    Parameters
-    ----------
-    rng : Generator
-    volumes : ndarray, shape (n,)
-        mm³.
-    statistics : LesionStatistics
-
-    Returns
-    -------
-    list of Region
-    """
+    """Draw a region for each volume (mm³); the largest are always periventricular."""
     weights = np.array(list(statistics.places.values()))
     drawn = rng.choice(list(statistics.places), size=len(volumes), p=weights / weights.sum())
     large = volumes >= statistics.periventricular_from
@@ -207,21 +136,11 @@ def sample_regions(
 def sample_contrasts(
     rng: np.random.Generator, volumes: NDArray[np.floating], statistics: LesionStatistics
 ) -> NDArray[np.float64]:
-    """Draw how bright each lesion is.
+    """Draw the contrast of each lesion in FLAIR, T1w and T2w, shape (n, 3).
 
-    Parameters
-    ----------
-    rng : Generator
-    volumes : ndarray, shape (n,)
-        mm³.
-    statistics : LesionStatistics
-
-    Returns
-    -------
-    ndarray, shape (n, 3)
-        FLAIR, T1w and T2w: mean of the lesion less the median of its shell, in SD of the brain.
-        Contrasts of one lesion are correlated, and part of their spread is common to all. FLAIR
-        is never below 0.15.
+    A contrast is the lesion mean minus the median of its shell, in SD of the brain; FLAIR is at
+    least 0.15. Contrasts of one lesion are correlated, and part of their variance is common to all
+    lesions. Volumes are in mm³.
     """
     flair_t1w, flair_t2w, t1w_t2w = statistics.correlation
     matrix = [[1, flair_t1w, flair_t2w], [flair_t1w, 1, t1w_t2w], [flair_t2w, t1w_t2w, 1]]
@@ -237,17 +156,7 @@ def sample_contrasts(
 
 
 def classes_of(volumes: NDArray[np.floating], statistics: LesionStatistics) -> list[SizeClass]:
-    """Look up the class of each volume.
-
-    Parameters
-    ----------
-    volumes : ndarray, shape (n,)
-        mm³.
-    statistics : LesionStatistics
-
-    Returns
-    -------
-    list of SizeClass
+    """Return the size class of each volume in mm³.
 
     Examples
     --------

@@ -101,18 +101,11 @@ TISSUES = FIRST_EXTRA + len(EXTRA_CEREBRAL)
 
 @dataclass(frozen=True, slots=True)
 class LesionDraw:
-    """One set of lesions of a label map, sparse.
+    """One sparse set of lesions of a label map, as flat indices into (X, Y, Z).
 
-    Attributes
-    ----------
-    voxels : ndarray of int32, shape (n,)
-        Flat indices into (X, Y, Z).
-    fraction : ndarray of uint8, shape (n,)
-        Share of the voxel that is lesion, 255 for all of it.
-    owner : ndarray of int16, shape (n,)
-        Number of the lesion, from 1; 0 in the soft rim.
-    choroid : ndarray of int32, shape (m,)
-        Flat indices of choroid plexus, which is no lesion.
+    ``fraction`` is the share of lesion, 255 for the whole voxel; ``owner`` is the number of the
+    lesion from 1, or 0 in the soft rim; ``choroid`` are voxels of choroid plexus, which is no
+    lesion.
     """
 
     voxels: NDArray[np.int32]
@@ -123,18 +116,11 @@ class LesionDraw:
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """A prepared label map of a head, 1 mm voxels, RAS.
+    """Prepared label map of a head in RAS orientation with 1 mm voxels.
 
-    Attributes
-    ----------
-    name : str
-    tissue : ndarray of uint8, shape (X, Y, Z)
-        :class:`Tissue` and, from ``FIRST_EXTRA`` on, the extra-cerebral labels.
-    rim : ndarray of uint8, shape (X, Y, Z)
-        Distance to the brain in tenths of a mm, at most 25.5; 0 inside and in its sulci.
-    halo : ndarray of uint8, shape (X, Y, Z)
-        Distance to the lateral ventricles in twentieths of a mm, at most 12.75.
-    draws : tuple of LesionDraw
+    ``tissue`` holds :class:`Tissue` and, from ``FIRST_EXTRA`` on, extra-cerebral labels. ``rim``
+    is the distance to the brain (sulci included) in units of 0.1 mm, at most 25.5 mm; ``halo``
+    that to the lateral ventricles in units of 0.05 mm, at most 12.75 mm.
     """
 
     name: str

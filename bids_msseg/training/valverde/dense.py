@@ -32,27 +32,11 @@ class _Map:
 
 
 def to_dense(net: nn.Sequential, patch: int) -> nn.Sequential:
-    """Convert a patch net exactly.
+    """Convert a patch net exactly to a fully convolutional net.
 
-    Parameters
-    ----------
-    net : Sequential
-        Of ``Conv3d``, ``BatchNorm3d``, ``ReLU``, ``MaxPool3d``, ``Dropout``, one ``Flatten`` and
-        ``Linear`` layers, without padding.
-    patch : int
-        Edge of the patches that it reads.
-
-    Returns
-    -------
-    Sequential
-        In evaluation mode, with its own copy of the weights: maps (N, C, X, Y, Z) to
-        (N, K, X - patch + 1, Y - patch + 1, Z - patch + 1).
-
-    Raises
-    ------
-    ValueError
-        If a layer pads, leaves a remainder, or is of another kind: such a net has no exact dense
-        form.
+    The net reads patches of edge ``patch``; the result, a copy in evaluation mode, maps edges X to
+    X - patch + 1. Raises ValueError if a layer pads, leaves a remainder or is none of ``Conv3d``,
+    ``BatchNorm3d``, ``ReLU``, ``MaxPool3d``, ``Dropout``, ``Flatten``, ``Linear``.
 
     Examples
     --------

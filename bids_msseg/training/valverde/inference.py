@@ -23,18 +23,9 @@ Array = NDArray[np.float32]
 
 
 def without_gaps(images: Images, present: Sequence[bool], brain: NDArray[np.bool_]) -> Images:
-    """Give a contrast that was not acquired the brain's mean inside it, background elsewhere.
+    """Fill missing contrasts with the mean of the brain inside, background outside.
 
-    Parameters
-    ----------
-    images : ndarray, shape (3, X, Y, Z)
-        In standard deviations.
-    present : sequence of bool
-    brain : ndarray of bool, shape (X, Y, Z)
-
-    Returns
-    -------
-    ndarray, shape (3, X, Y, Z)
+    Images (3, X, Y, Z) are in SD of the brain, so that the mean is 0.
     """
     filled = images.copy()
     filled[~np.array(present)] = np.where(brain, 0, BACKGROUND).astype(images.dtype)
@@ -42,33 +33,16 @@ def without_gaps(images: Images, present: Sequence[bool], brain: NDArray[np.bool
 
 
 def surround(images: Images) -> Images:
-    """Pad a volume by half a patch with what lies outside every brain.
-
-    Parameters
-    ----------
-    images : ndarray, shape (3, X, Y, Z)
-
-    Returns
-    -------
-    ndarray, shape (3, X + 10, Y + 10, Z + 10)
-    """
+    """Pad images (3, X, Y, Z) by half a patch of background, 5 voxels on each side."""
     sides = ((0, 0), *((HALO, HALO) for _ in range(3)))
     return np.pad(images, sides, constant_values=BACKGROUND)
 
 
 def cut_patches(surrounded: Images, voxels: NDArray[np.int64]) -> Array:
-    """Cut the patches around some voxels.
+    """Cut the patches around some voxels, shape (N, 3, 11, 11, 11).
 
-    Parameters
-    ----------
-    surrounded : ndarray, shape (3, X + 10, Y + 10, Z + 10)
-        What :func:`surround` returned.
-    voxels : ndarray of int64, shape (N,)
-        Flat indices into (X, Y, Z).
-
-    Returns
-    -------
-    ndarray of float32, shape (N, 3, 11, 11, 11)
+    ``surrounded`` is the result of :func:`surround`; ``voxels`` are flat indices into the unpadded
+    (X, Y, Z).
     """
     shape = tuple(edge - 2 * HALO for edge in surrounded.shape[1:])
     windows = np.lib.stride_tricks.sliding_window_view(
@@ -81,23 +55,10 @@ def cut_patches(surrounded: Images, voxels: NDArray[np.int64]) -> Array:
 def probability(
     net: PatchNet, images: Images, where: NDArray[np.bool_], engine: Engine, *, batch: int = 512
 ) -> Array:
-    """Classify chosen voxels, by tiles where the layout allows it.
+    """Return the lesion probability of chosen voxels and 0 elsewhere, (X, Y, Z).
 
-    Parameters
-    ----------
-    net : PatchNet
-    images : ndarray, shape (3, X, Y, Z)
-        FLAIR, T1w, T2w in standard deviations, -3 outside the brain.
-    where : ndarray of bool, shape (X, Y, Z)
-        Voxels to classify.
-    engine : Engine
-    batch : int, default 512
-        Patches a pass, where patches it must be.
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        0 elsewhere.
+    Images (3, X, Y, Z) are FLAIR, T1w and T2w in SD of the brain, -3 outside. Nets with ``valid``
+    padding classify whole tiles, others ``batch`` patches at a time.
     """
     if net.padding == "valid":
         return dense_probability(net, images, where, engine)
@@ -131,12 +92,9 @@ def dense_probability(
     *,
     tile: int = TILE,
 ) -> Array:
-    """Classify chosen voxels by tiles; tiles without any are skipped; see :func:`probability`.
+    """Classify chosen voxels by tiles, skipping empty tiles; see :func:`probability`.
 
-    Raises
-    ------
-    ValueError
-        If the net has no exact dense form.
+    Raises ValueError if the net has no exact dense form.
     """
     dense = to_dense(net, PATCH).to(engine.device)
     dense = dense.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

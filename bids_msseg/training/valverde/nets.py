@@ -16,30 +16,11 @@ PADDINGS: tuple[str, ...] = get_args(Padding)
 
 
 class PatchNet(nn.Sequential):
-    """Two convolutions, two fully connected layers, two classes (Valverde et al. 2017, figure 2).
+    """Net of two convolutions and two dense layers (Valverde et al. 2017, figure 2).
 
-    3×3×3 convolution to 32 maps and to 64, each with batch normalisation, ReLU and pooling;
-    dropout, 256 units, ReLU, 2 logits (no lesion, lesion). Both layouts have the same 190,018
-    parameters in tensors of the same names and shapes:
-
-    ``same``
-        The paper's: zeros around every patch in each convolution, both poolings 2×2×2
-        (11 → 5 → 2). What a voxel's net sees depends on the patch's rim, so patches cannot share
-        their work.
-    ``valid``
-        No padding; one pooling of 3×3×3 with stride 2 and none after the second convolution
-        (11 → 9 → 4 → 2). Every window divides without remainder, so
-        :func:`bids_msseg.training.valverde.dense.to_dense` converts it exactly.
-
-    Parameters
-    ----------
-    padding : {"valid", "same"}
-    dropout : float, default 0.5
-
-    Raises
-    ------
-    ValueError
-        If the layout is another one.
+    It returns 2 logits (no lesion, lesion). Layout ``same`` is padded as in the paper; ``valid``
+    is not, so that :func:`~bids_msseg.training.valverde.dense.to_dense` converts it exactly. Both
+    have the same parameters. Raises ValueError for another layout.
     """
 
     def __init__(self, padding: Padding = "valid", *, dropout: float = 0.5) -> None:

@@ -59,15 +59,7 @@ VALVERDE_RECIPE: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """How a probability becomes a mask.
-
-    Attributes
-    ----------
-    threshold : float
-        A voxel is lesion where the probability reaches this.
-    min_volume_mm3 : float
-        Smaller components are left out.
-    """
+    """Operating point: probability threshold (inclusive) and smallest component in mm³."""
 
     threshold: float
     min_volume_mm3: float
@@ -87,35 +79,11 @@ def run_valverde(
     settings: Mapping[str, Any] | None = None,
     split: Split | None = None,
 ) -> list[Score]:
-    """Train both nets in nested folds, segment every visit unseen, and score.
+    """Train both nets in nested folds, segment every visit unseen, and score it.
 
-    Parameters
-    ----------
-    files : sequence of LabelledFiles
-        A missing T1w or T2w is the brain's mean everywhere inside it.
-    out : path
-        Gets ``cohort/`` (visits already there are used as they are), ``valverde/``,
-        ``predictions/`` of the first operating point, ``splits.tsv``, ``scores.tsv``,
-        ``<name>.safetensors`` with the nets of all folds, and ``<name>.md``.
-    name : str
-    engine : Engine
-    threads : int, default 1
-    seed : int, optional
-        Instead of the recipe's.
-    settings : mapping, optional
-        What differs from :data:`VALVERDE_RECIPE`.
-    split : Split, optional
-        Whom to hold out together; dealt by site and load when not given.
-
-    Returns
-    -------
-    list of Score
-        ``CNN-1`` alone and the ``cascade`` of each visit, at each operating point.
-
-    Raises
-    ------
-    UsageError
-        If the recipe is wrong, participants are too few, or ``out`` holds another training.
+    ``out`` gets visits, nets, predictions of the first operating point, ``scores.tsv``, weights
+    and a card. ``settings`` and ``seed`` override :data:`VALVERDE_RECIPE`. Raises UsageError if
+    the recipe is wrong, participants are too few or ``out`` holds another training.
     """
     import torch
 
@@ -135,10 +103,7 @@ def run_valverde(
 def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point, ...]]:
     """Turn the content of a recipe file into a recipe and its operating points.
 
-    Raises
-    ------
-    UsageError
-        If a key is unknown or a value impossible.
+    Raises UsageError if a key is unknown or a value is invalid.
     """
     from bids_msseg.training.valverde.nets import PADDINGS
     from bids_msseg.training.valverde.stages import MININGS, PatchRecipe

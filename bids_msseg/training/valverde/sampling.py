@@ -28,13 +28,9 @@ front-back); the axial plane is X and Y."""
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What one visit gives to a training set.
+    """Training voxels of one visit, as flat indices into (X, Y, Z).
 
-    Attributes
-    ----------
-    surrounded : ndarray of float16, shape (3, X + 10, Y + 10, Z + 10)
-    lesions, negatives : ndarray of int64
-        Flat indices into (X, Y, Z).
+    ``surrounded`` are the padded images, shape (3, X + 10, Y + 10, Z + 10).
     """
 
     surrounded: NDArray[np.floating[Any]]
@@ -75,19 +71,11 @@ def random_pool(visit: LabelledVisit, above: float) -> Pool:
 def hard_pool(
     visit: LabelledVisit, above: float, prediction: NDArray[np.floating[Any]], threshold: float
 ) -> Pool:
-    """List all lesion voxels, and the candidates that CNN-1 wrongly lets pass, for CNN-2.
+    """List all lesion voxels, and the false positives of CNN-1, for CNN-2.
 
-    Where fewer pass than there are lesion voxels, the ones nearest to passing are added.
-
-    Parameters
-    ----------
-    visit : LabelledVisit
-    above : float
-        FLAIR z of a candidate.
-    prediction : ndarray, shape (X, Y, Z)
-        CNN-1's probability.
-    threshold : float
-        Candidates above it reach CNN-2, here and when a patient is segmented.
+    Candidates have a FLAIR z-score above ``above``; those with a ``prediction`` of CNN-1 above
+    ``threshold`` reach CNN-2. If they are fewer than the lesion voxels, the most probable of the
+    others are added.
     """
     truth = _lesion(visit)
     lesions = np.flatnonzero(truth)
@@ -106,18 +94,8 @@ def _lesion(visit: LabelledVisit) -> NDArray[np.bool_]:
 def draw_epoch(pools: Sequence[Pool], rng: np.random.Generator, *, most: int) -> Draw:
     """Draw lesion voxels and as many negatives of each visit, in random order.
 
-    Parameters
-    ----------
-    pools : sequence of Pool
-    rng : Generator
-    most : int
-        At most so many patches; each visit then gives the same share of its lesion voxels. The
-        paper's set has no limit.
-
-    Returns
-    -------
-    Draw
-        No voxel twice.
+    No voxel is drawn twice. ``most`` limits the number of patches (the paper has no limit); each
+    visit then contributes the same share of its lesion voxels.
     """
     total = sum(pool.lesions.size for pool in pools)
     share = min(1.0, most / (2 * total)) if total else 0.0
@@ -133,17 +111,7 @@ def draw_epoch(pools: Sequence[Pool], rng: np.random.Generator, *, most: int) ->
 
 
 def turn_half(patches: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Replace half of a batch by half a turn, a flip, or both, in the axial plane.
-
-    Parameters
-    ----------
-    patches : ndarray of float32, shape (N, 3, X, Y, Z)
-    rng : Generator
-
-    Returns
-    -------
-    ndarray of float32, shape (N, 3, X, Y, Z)
-    """
+    """Mirror a random half of the patches (N, 3, X, Y, Z) along x, y or both."""
     turned = patches.copy()
     chosen = rng.permutation(len(patches))[: len(patches) // 2]
     kinds = rng.integers(len(TURNS), size=chosen.size)
@@ -154,20 +122,10 @@ def turn_half(patches: NDArray[np.float32], rng: np.random.Generator) -> NDArray
 
 
 class PatchStream:
-    """Batches of an endless training, each found by its number.
+    """Endless stream of training batches, each addressed by its step number.
 
-    Parameters
-    ----------
-    pools : sequence of Pool
-    seed : int
-    batch : int
-    most : int
-        Patches an epoch at most.
-
-    Attributes
-    ----------
-    steps : int
-        Whole batches an epoch; 0 where there is nothing to draw from.
+    ``most`` limits the patches of an epoch. ``steps`` is the number of whole batches of an epoch,
+    0 if there is nothing to draw from.
     """
 
     def __init__(

@@ -34,23 +34,11 @@ Log = Callable[[str, Report], None]
 
 @dataclass(frozen=True, slots=True)
 class PatchRecipe:
-    """Everything that decides what is trained.
+    """Settings that determine the training of both nets.
 
-    Attributes
-    ----------
-    padding : {"valid", "same"}
-        Layout of both nets.
-    candidate_z : float
-        FLAIR, in standard deviations, above which a voxel of the brain is a candidate; in
-        training and for a new patient.
-    candidate_threshold : float
-        CNN-1's probability above which a candidate reaches CNN-2; in training and for a new
-        patient.
-    mining : {"out-of-fold", "training"}
-        Whether CNN-2's hard negatives come from patients that CNN-1 had not seen, or, as in the
-        paper, from CNN-1's own training patients.
-    plan : PatchPlan
-        For either net.
+    Candidates have a FLAIR z-score above ``candidate_z``; those above ``candidate_threshold`` in
+    CNN-1 reach CNN-2. ``mining`` takes hard negatives from patients unseen by CNN-1
+    (``out-of-fold``) or, as in the paper, from its own patients (``training``).
     """
 
     padding: Padding = "valid"
@@ -62,18 +50,10 @@ class PatchRecipe:
 
 @dataclass(frozen=True, slots=True)
 class PatchTraining:
-    """Where a training of the preset happens.
+    """Folder, split, recipe, engine and seed of a training with patch nets.
 
-    Attributes
-    ----------
-    folder : path
-        ``cohort/`` holds the visits; ``valverde/`` gets checkpoints and CNN-1's predictions.
-    split : Split
-    recipe : PatchRecipe
-    engine : Engine
-    seed : int
-    log : callable
-        Called with the name of a stage and a line of its training log.
+    ``folder`` holds visits in ``cohort/`` and gets checkpoints and predictions of CNN-1 in
+    ``valverde/``. ``log`` is called with the name of a stage and a line of its training log.
     """
 
     folder: Path
@@ -101,13 +81,9 @@ def train_first(training: PatchTraining, folds: FoldSet) -> PatchNet:
 
 
 def train_second(training: PatchTraining, test: int | None) -> PatchNet:
-    """Train CNN-2 for an outer test fold on all lesion voxels and as many hard negatives.
+    """Train CNN-2 on all lesion voxels and as many hard negatives, or load it.
 
-    Parameters
-    ----------
-    training : PatchTraining
-    test : int or None
-        The fold that it must not see; None to train on all.
+    ``test`` is the fold that it must not see; None trains on all folds.
     """
     number = 0 if test is None else 1 + test
     stage = "cnn2-all" if test is None else f"cnn2-without-{test}"
@@ -162,12 +138,10 @@ def _train(
 
 
 def first_prediction(training: PatchTraining, name: str, seen: FoldSet) -> Array:
-    """Return CNN-1's probability over a visit's candidates, by the net of some folds; kept.
+    """Return CNN-1's probability over a visit's candidates, and store it on disk.
 
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        0 outside the candidates; values of half precision, whether read or just computed.
+    CNN-1 is that trained on the folds ``seen``. The result (X, Y, Z) is 0 outside the candidates
+    and has half precision, whether read or just computed.
     """
     place = training.folder / "valverde" / _first_stage(seen)
     target = place / f"{name}.npy"
@@ -184,19 +158,10 @@ def first_prediction(training: PatchTraining, name: str, seen: FoldSet) -> Array
 
 
 def segment_unseen(training: PatchTraining, name: str, test: int) -> tuple[Array, Array]:
-    """Segment a visit of an outer test fold by nets that have not seen its patient.
+    """Segment a visit of a test fold by nets that have not seen its patient.
 
-    Returns
-    -------
-    first : ndarray of float32, shape (X, Y, Z)
-        CNN-1's probability; 0 outside the candidates.
-    cascade : ndarray of float32, shape (X, Y, Z)
-        CNN-2's probability where CNN-1's is above the threshold; 0 elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If the visit is not in that fold.
+    Returns the probability of CNN-1, 0 outside the candidates, and that of CNN-2, 0 where CNN-1 is
+    not above the threshold; both (X, Y, Z). Raises ValueError if the visit is not in that fold.
     """
     if name not in training.split.folds[test]:
         raise ValueError(f"{name} is not in fold {test}: its nets have seen the patient")

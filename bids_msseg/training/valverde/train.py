@@ -25,20 +25,11 @@ REPORT_EVERY = 100
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
-    """How one net is trained.
+    """Training plan of one patch net.
 
-    Attributes
-    ----------
-    epochs : int
-    patches : int
-        Of one epoch, at most; drawn anew for each.
-    batch : int
-    optimiser : {"adam", "adadelta"}
-    learning_rate : float
-        Falls linearly to zero.
-    dropout : float
-    checkpoint_s : float
-        Seconds between checkpoints.
+    ``patches`` limits the patches of an epoch, which are drawn anew for each. ``optimiser`` is
+    ``adam`` or ``adadelta``. ``learning_rate`` falls linearly to zero. ``checkpoint_s`` is the
+    number of seconds between checkpoints.
     """
 
     epochs: int = 4
@@ -60,35 +51,11 @@ def fit(
     seed: int,
     report: Callable[[Report], None] | None = None,
 ) -> PatchNet:
-    """Train a net, or resume from its checkpoint, by cross-entropy on balanced batches.
+    """Train a net by cross-entropy, or resume from its checkpoint; return it on the CPU.
 
-    There is no early stopping, so no patient has to be kept from the training for it, and none
-    that is trained on decides it.
-
-    Parameters
-    ----------
-    net : PatchNet
-        With the weights to start from.
-    source : PatchStream
-    plan : PatchPlan
-    engine : Engine
-    checkpoint : path
-        Written every minute and at the end; a finished one is loaded and nothing trained.
-    seed : int
-        Of the dropout.
-    report : callable, optional
-        Called every 100 steps.
-
-    Returns
-    -------
-    PatchNet
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    DataError
-        If there are fewer patches than one batch holds, or the checkpoint was written by another
-        plan.
+    Without early stopping no patient has to be held out for it. A finished checkpoint is loaded
+    and nothing trained. ``report`` is called every 100 steps. Raises DataError if there are too
+    few patches for one batch or the checkpoint was written by another plan.
     """
     steps = plan.epochs * source.steps
     if not steps:
@@ -114,12 +81,9 @@ def fit(
 
 
 def load_finished(net: PatchNet, plan: PatchPlan, checkpoint: Path) -> PatchNet | None:
-    """Load a net whose training came to its end; None where it has not.
+    """Load a net whose training is finished; return None if it is not.
 
-    Raises
-    ------
-    DataError
-        If the checkpoint was written by another plan.
+    Raises DataError if the checkpoint was written by another plan.
     """
     if not checkpoint.is_file():
         return None
