@@ -13,7 +13,7 @@ from bids_msseg.imaging.volume import Volume
 
 __all__ = ["correct_bias"]
 
-SHRINK_TO_MM = 4.0
+SHRINK_TO_MM = 6.0
 ITERATIONS = (40, 40, 30)
 # the filters inside N4 add up by thread and take their number from this setting of the process
 ITK_THREADS = 1

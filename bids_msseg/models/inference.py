@@ -89,77 +89,115 @@ def predict(
     -------
     Prediction
     """
-    pad = tile
-    shape = tuple(2 * -(-edge // 2) + 2 * pad for edge in brain.shape)
-    stack = _padded(images, present, brain, shape, pad)
+    corners = _corners(brain, tile, stride)
+    if not corners:
+        return Prediction(
+            np.zeros(brain.shape, np.float32),
+            np.zeros((nets[0].config.classes, *_half_up(brain.shape)), np.float16),
+        )
+    window = Window.around(corners, tile)
+    stack = _stacked(images, present, brain, window)
     classes = nets[0].config.classes
-    lesion, anatomy = np.zeros(shape, np.float32), np.zeros((classes, *_half(shape)), np.float32)
-    norm = np.zeros(shape, np.float32)
+    lesion, norm = np.zeros(window.shape, np.float32), np.zeros(window.shape, np.float32)
+    anatomy = np.zeros((classes, *_half_up(window.shape)), np.float32)
     weight = tile_weight(tile)
     coarse = weight[::2, ::2, ::2]
-    for group in _batches(_corners(brain, tile, stride, pad), engine.batch):
-        boxes = [_box(corner, tile) for corner in group]
+    for group in _batches(corners, engine.batch):
+        boxes = [window.box(corner, tile) for corner in group]
         batch = torch.from_numpy(np.stack([stack[(slice(None), *box)] for box in boxes]))
         seen, classed = _forward(nets, batch, engine, mirror)
-        for corner, box, fine, parts in zip(group, boxes, seen, classed, strict=True):
+        for box, fine, parts in zip(boxes, seen, classed, strict=True):
             lesion[box] += fine * weight
             norm[box] += weight
-            half = _box(_half(corner), tile // 2)
-            anatomy[(slice(None), *half)] += parts * coarse
-    inner = tuple(slice(pad, pad + edge) for edge in brain.shape)
+            anatomy[(slice(None), *_halved(box))] += parts * coarse
     anatomy /= np.maximum(norm[::2, ::2, ::2], 1e-6)
-    seen_lesion = lesion[inner] / np.maximum(norm[inner], 1e-6)
-    small = tuple(slice(pad // 2, pad // 2 + -(-edge // 2)) for edge in brain.shape)
+    lesion /= np.maximum(norm, 1e-6)
     return Prediction(
-        np.where(brain, seen_lesion, np.float32(0)),
-        anatomy[(slice(None), *small)].astype(np.float16),
+        np.where(brain, window.paste(lesion, brain.shape, 1), np.float32(0)),
+        window.paste(anatomy, _half_up(brain.shape), 2).astype(np.float16),
     )
 
 
-def _box(corner: Sequence[int], edge: int) -> Box:
-    x, y, z = (slice(at, at + edge) for at in corner)
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a grid, which may extend beyond it, that tiles cover: even origin and shape."""
+
+    origin: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def around(cls, corners: Sequence[Sequence[int]], tile: int) -> Window:
+        """Enclose all tiles."""
+        low, high = np.min(corners, axis=0), np.max(corners, axis=0) + tile
+        return cls(tuple(map(int, low)), tuple(map(int, high - low)))
+
+    def box(self, corner: Sequence[int], tile: int) -> Box:
+        """Locate a tile inside the window."""
+        x, y, z = (
+            slice(at - low, at - low + tile) for at, low in zip(corner, self.origin, strict=True)
+        )
+        return x, y, z
+
+    def overlap(self, shape: Sequence[int], step: int) -> tuple[Box, Box]:
+        """Return the voxels that grid and window share, in each, at a voxel size of ``step``."""
+        lows = [low // step for low in self.origin]
+        ends = [low + edge // step for low, edge in zip(lows, self.shape, strict=True)]
+        spans = [
+            (max(low, 0), min(end, edge)) for low, end, edge in zip(lows, ends, shape, strict=True)
+        ]
+        x, y, z = (slice(*span) for span in spans)
+        u, v, w = (
+            slice(start - low, end - low) for (start, end), low in zip(spans, lows, strict=True)
+        )
+        return (x, y, z), (u, v, w)
+
+    def paste(self, values: Array, shape: Sequence[int], step: int) -> Array:
+        """Put values of the window (..., x, y, z) on the grid, zero elsewhere."""
+        grid = np.zeros((*values.shape[:-3], *shape), np.float32)
+        there, here = self.overlap(shape, step)
+        grid[(..., *there)] = values[(..., *here)]
+        return grid
+
+
+def _half_up(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(-(-edge // 2) for edge in shape)
+
+
+def _halved(box: Box) -> Box:
+    x, y, z = (slice(part.start // 2, part.stop // 2) for part in box)
     return x, y, z
 
 
-def _half(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(edge // 2 for edge in shape)
-
-
-def _padded(
+def _stacked(
     images: NDArray[np.floating],
     present: Sequence[bool],
     brain: NDArray[np.bool_],
-    shape: tuple[int, ...],
-    pad: int,
+    window: Window,
 ) -> Array:
-    """Add borders, set the background, and append presence maps."""
-    stack = np.zeros((2 * len(present), *shape), np.float32)
-    x, y, z = (slice(pad, pad + edge) for edge in brain.shape)
+    """Cut out the window, set the background, and append presence maps."""
+    stack = np.zeros((2 * len(present), *window.shape), np.float32)
+    there, here = window.overlap(brain.shape, 1)
     for channel, acquired in enumerate(present):
         if acquired:
             stack[channel] = BACKGROUND
-            stack[channel, x, y, z] = np.where(brain, images[channel], BACKGROUND)
+            stack[(channel, *here)] = np.where(brain[there], images[channel][there], BACKGROUND)
             stack[len(present) + channel] = 1
     return stack
 
 
-def _corners(
-    brain: NDArray[np.bool_], tile: int, stride: int, pad: int
-) -> list[tuple[int, int, int]]:
-    """List the first voxels of the tiles in which there is brain."""
+def _corners(brain: NDArray[np.bool_], tile: int, stride: int) -> list[tuple[int, int, int]]:
+    """List the first voxels of the tiles in which there is brain; they may be negative."""
     lines = []
     for axes in ((1, 2), (0, 2), (0, 1)):
         hits = np.flatnonzero(brain.any(axis=axes))
         if not hits.size:
             return []
-        low, high = int(hits[0]) + pad, int(hits[-1]) + 1 + pad
-        lines.append(tile_starts(low, high, tile, stride))
-    corners = []
-    for x, y, z in product(*lines):
-        box = tuple(slice(max(at - pad, 0), max(at - pad + tile, 0)) for at in (x, y, z))
-        if brain[box].any():
-            corners.append((x, y, z))
-    return corners
+        lines.append(tile_starts(int(hits[0]), int(hits[-1]) + 1, tile, stride))
+    return [
+        (x, y, z)
+        for x, y, z in product(*lines)
+        if brain[tuple(slice(max(at, 0), at + tile) for at in (x, y, z))].any()
+    ]
 
 
 def _batches(
