@@ -13,8 +13,8 @@ FOLDER holds ``raw-heads``; it is ``../shared/data`` beside the repository where
 
 Right is what the same alignment gives with the header as it came, moved along with the header:
 look at the pictures of a report first. An alignment counts as recovered within 3 mm of that, in
-the mean over the brain, and as flagged where it has a doubt. The ranges of the information (nats
-at 2 mm), the prominence and the lead, of right and of wrong alignments, are what the limits in
+the mean over the brain, and as flagged where it has a failure reason. The ranges of the
+information (nats at 2 mm), the prominence and the lead, of right and of wrong alignments, are what the limits in
 ``bids_msseg/imaging/registration/affine.py`` are based on. The targets: 95 % of the turns
 recovered, and no alignment both wrong and unflagged.
 """
@@ -51,10 +51,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an alignment gave: where, whether it is in doubt, and by what that was decided."""
+    """An alignment, why it must not be used, and the measures that decide it."""
 
     affine: Affine
-    doubt: str
+    failure_reason: str
     information: float = float("nan")
     prominence: float = float("nan")
     lead: float = float("nan")
@@ -154,7 +154,7 @@ def run(case: Case, motions: Sequence[tuple[str, Affine]]) -> Iterator[Outcome]:
     reference = case.align(case.moving, case.mask)
     print(
         f"{case.name:34} as it came   information {reference.information:.3f}  prominence "
-        f"{reference.prominence:.2f}  lead {reference.lead:.2f}  {reference.doubt}",
+        f"{reference.prominence:.2f}  lead {reference.lead:.2f}  {reference.failure_reason}",
         flush=True,
     )
     for what, motion in motions:
@@ -170,7 +170,8 @@ def run(case: Case, motions: Sequence[tuple[str, Affine]]) -> Iterator[Outcome]:
         print(
             f"{case.name:34} {what:12} {off:6.1f} mm off  information {found.information:.3f}  "
             f"prominence {found.prominence:.2f}  lead {found.lead:.2f}  {took:4.1f} s  "
-            f"{'right' if outcome.right else 'WRONG'}{', flagged' if found.doubt else ''}",
+            f"{'right' if outcome.right else 'WRONG'}"
+            f"{', flagged' if found.failure_reason else ''}",
             flush=True,
         )
         yield outcome
@@ -196,15 +197,15 @@ def report(outcomes: Sequence[Outcome]) -> None:
     print(f"seconds: median {np.median(times):.1f}, most {max(times):.1f}; "
           f"searched {len(searched)} of {len(times)}")  # fmt: skip
     share = sum(one.right for one in outcomes) / len(outcomes)
-    missed = sum(not one.right and not one.found.doubt for one in outcomes)
+    missed = sum(not one.right and not one.found.failure_reason for one in outcomes)
     print(f"recovered {share:.1%} (target {TARGET:.0%}); wrong and unflagged {missed} of "
           f"{len(outcomes)} (target 0)")  # fmt: skip
 
 
 def _row(what: str, some: Sequence[Outcome]) -> str:
     right = sum(one.right for one in some)
-    flagged = sum(bool(one.found.doubt) for one in some)
-    missed = sum(not one.right and not one.found.doubt for one in some)
+    flagged = sum(bool(one.found.failure_reason) for one in some)
+    missed = sum(not one.right and not one.found.failure_reason for one in some)
     return f"| {what} | {len(some)} | {right} ({right / len(some):.0%}) | {flagged} | {missed} |"
 
 
@@ -220,7 +221,11 @@ def contrasts(data: Path) -> Iterator[Case]:
         ) -> Found:
             found = register_rigid(image, fixed, fixed_mask=brain, threads=THREADS)
             return Found(
-                found.affine, found.doubt, found.metric_after, found.prominence, found.lead
+                found.affine,
+                found.failure_reason,
+                found.metric_after,
+                found.prominence,
+                found.lead,
             )
 
         yield Case(_name(path), moving, None, _points(fixed, brain), align)
@@ -242,7 +247,11 @@ def to_template(data: Path) -> Iterator[Case]:
                 threads=THREADS,
             )
             return Found(
-                found.affine, found.doubt, found.metric_after, found.prominence, found.lead
+                found.affine,
+                found.failure_reason,
+                found.metric_after,
+                found.prominence,
+                found.lead,
             )
 
         yield Case(_name(path), moving, brain, _points(template.volume, template.mask), align)
@@ -266,7 +275,7 @@ def between_visits(data: Path) -> Iterator[Case]:
             found = align_visits(
                 image, fixed, earlier_brain=inside, later_brain=brain, threads=THREADS
             )
-            return Found(found.affine, found.doubt)
+            return Found(found.affine, found.failure_reason)
 
         yield Case(_name(later), moving, moving_brain, _points(fixed, fixed_brain), align)
 

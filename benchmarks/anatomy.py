@@ -113,7 +113,7 @@ def tissue_map(path: Path, t1w: Volume, shape: tuple[int, int, int], affine: Aff
         fixed_mask=t1w.data > 0,
         threads=2,
     )
-    print(f"{path.name}: mutual information {found.metric_after:.2f} {found.doubt}")
+    print(f"{path.name}: mutual information {found.metric_after:.2f} {found.failure_reason}")
     shares = [
         resample(
             labels.with_data((codes == code).astype(np.float32)),

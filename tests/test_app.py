@@ -34,7 +34,7 @@ from bids_msseg.errors import (
 )
 from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.resources import Resources
-from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.locks import VisitLocks
 from bids_msseg.workflow.outcome import Outcome
 
 MakeConfig = Callable[..., RunConfig]
@@ -223,11 +223,11 @@ def test_pages_of_processed_visits_are_written_whatever_the_clock_says(
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Names that another run has claimed."""
+    """Names that another run has locked."""
     names: set[str] = set()
-    take = Claims.take
+    take = VisitLocks.acquire
     monkeypatch.setattr(
-        Claims,
+        VisitLocks,
         "take",
         lambda self, name, wait=False: name not in names and take(self, name, wait=wait),
     )
@@ -259,7 +259,7 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
         levels, "collect_delivery", lambda _, v, __: outcome(0, label=v.participant).delivery
     )
     monkeypatch.setattr(levels, "_run_all", run)
-    monkeypatch.setattr(levels, "_compare_claimed", compare)
+    monkeypatch.setattr(levels, "_compare_locked", compare)
     monkeypatch.setattr(levels, "analysis_options", lambda *_: {})
     monkeypatch.setattr(levels, "write_citation", lambda *_: None)
     # a comparison of every visit with every other one takes long where there are thousands
@@ -278,26 +278,28 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
     busy.clear()
     assert levels._process(configure(), Selection(visits, ()), header, None) == ExitCode.SUCCESS
     assert ran == ["sub-02", "sub-01", "sub-02"]
-    assert not list((tmp_path / "out").rglob(".claims"))
+    assert not list((tmp_path / "out").rglob(".locks"))
 
 
 def test_a_participant_is_compared_by_one_run_or_not_at_all(
     busy: set[str], tmp_path: Path
 ) -> None:
     busy.add("sub-01_ses-2")
-    with Claims([tmp_path]) as claims:
-        assert not locks.claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
-        assert locks.claim_all(claims, "02", ["sub-02"])
+    with VisitLocks([tmp_path]) as held:
+        assert not locks.lock_all(held, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+        assert locks.lock_all(held, "02", ["sub-02"])
         busy.clear()
-        assert locks.claim_all(claims, "01", ["sub-01_ses-1", "sub-01_ses-2"])
+        assert locks.lock_all(held, "01", ["sub-01_ses-1", "sub-01_ses-2"])
 
 
 def test_one_run_at_a_time_writes_a_participants_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one that read the records earlier could replace a page that has more visits."""
-    code = "import sys; from pathlib import Path; from bids_msseg.workflow.claims import Claims\n"
-    code += "print(Claims([Path(sys.argv[1])]).take('page of 01'))"
+    code = (
+        "import sys; from pathlib import Path; from bids_msseg.workflow.locks import VisitLocks\n"
+    )
+    code += "print(VisitLocks([Path(sys.argv[1])]).acquire('page of 01'))"
     told: list[str] = []
 
     def write(out: Path, _participant: str, **_: object) -> Path:
@@ -310,7 +312,7 @@ def test_one_run_at_a_time_writes_a_participants_page(
     monkeypatch.setattr("bids_msseg.reports.participant.write_participant_page", write)
     pages.write_pages(tmp_path, ["01", "02"])
     assert told == ["False", "True"]
-    assert not list(tmp_path.rglob(".claims"))
+    assert not list(tmp_path.rglob(".locks"))
 
 
 def test_what_killed_runs_left_is_removed_where_this_one_writes(
@@ -491,8 +493,8 @@ def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
     model = ModelUse("m", "1", "0" * 64)
     delivery = DerivativesContext(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
     caplog.set_level("INFO", logger="bids_msseg")
-    with Claims([tmp_path]) as claims:
-        selection.handle_stale(configure(clean_outputs=clean), [delivery], claims)
+    with VisitLocks([tmp_path]) as held:
+        selection.handle_stale(configure(clean_outputs=clean), [delivery], held)
     assert [path.exists() for path in old] == [not removed] * 2
     assert new.exists()
     (told,) = caplog.records
@@ -542,8 +544,8 @@ def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     caplog.set_level("INFO", logger="bids_msseg")
-    with Claims([tmp_path]) as claims:
-        selection.handle_stale(configure(clean_outputs=True), [delivery], claims)
+    with VisitLocks([tmp_path]) as held:
+        selection.handle_stale(configure(clean_outputs=True), [delivery], held)
     assert all((tmp_path / "out/sub-01" / name).exists() for name in others)
     assert [(tmp_path / "out/sub-01" / name).exists() for name in names] == [not removed] * 3
     assert len(caplog.records) == told

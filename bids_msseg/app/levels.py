@@ -18,9 +18,9 @@ from bids_msseg.app.environment import (
     visit_settings,
 )
 from bids_msseg.app.locks import (
-    claim_all,
     left_to_others,
-    open_claims,
+    lock_all,
+    open_locks,
     remove_partial_files,
     remove_work_folders,
 )
@@ -57,7 +57,7 @@ from bids_msseg.errors import ExitCode, NoInputError, NothingSelectedError
 from bids_msseg.models.weights import ModelHeader
 from bids_msseg.progress import Progress
 from bids_msseg.reports.text import counted, listed
-from bids_msseg.workflow.claims import Claims, note_running
+from bids_msseg.workflow.locks import VisitLocks, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection
@@ -93,8 +93,8 @@ def _group(config: RunConfig) -> ExitCode:
     if "participant" not in config.levels or config.execution.reports_only:
         _check_group(config)
     out, qc = config.output_dir, config.execution.qc
-    with Claims([logs_dir(out)]) as claims:
-        records = note_running(out, read_records(out), claims)
+    with VisitLocks([logs_dir(out)]) as locks:
+        records = note_running(out, read_records(out), locks)
     files = write_group(out, bids_dir=config.bids_dir, qc_dir=qc, records=records)
     for note in files.notes:
         LOGGER.warning(note)
@@ -243,15 +243,15 @@ def _process(
     if len(todo) < len(deliveries):
         done = len(deliveries) - len(todo)
         LOGGER.info("%d of %d visits are finished already", done, len(deliveries))
-    with open_claims(config) as claims:
-        mine = [one for one in todo if claims.take(one.visit.key)]
+    with open_locks(config) as locks:
+        mine = [one for one in todo if locks.acquire(one.visit.key)]
         remove_partial_files(config.output_dir, mine)
         outcomes = _run_all(config, mine, header, plugin)
         if config.execution.resource_monitor and outcomes:
-            write_usage(config.output_dir, outcomes, claims)
-        claimed = {one.visit.key for one in mine}
-        outcomes += left_to_others(one for one in todo if one.visit.key not in claimed)
-        handle_stale(config, deliveries, claims)
+            write_usage(config.output_dir, outcomes, locks)
+        locked = {one.visit.key for one in mine}
+        outcomes += left_to_others(one for one in todo if one.visit.key not in locked)
+        handle_stale(config, deliveries, locks)
     compared = _compare(config, selection, plugin)
     write_pages(config.output_dir, participants_with_new_page(config.output_dir, selection, mine))
     report_visits(config, deliveries, outcomes, selection.skipped)
@@ -300,12 +300,12 @@ def _compare(
     visits: dict[str, list[str]] = {}
     for visit in selection.visits:
         visits.setdefault(visit.participant, []).append(visit.key)
-    with open_claims(config) as claims:
-        mine = [name for name in sorted(visits) if claim_all(claims, name, visits[name])]
-        return _compare_claimed(config, mine, plugin)
+    with open_locks(config) as locks:
+        mine = [name for name in sorted(visits) if lock_all(locks, name, visits[name])]
+        return _compare_locked(config, mine, plugin)
 
 
-def _compare_claimed(
+def _compare_locked(
     config: RunConfig, participants: Sequence[str], plugin: tuple[str, dict[str, Any]] | None
 ) -> ExitCode:
     from bids_msseg.workflow.changes import compare_participants

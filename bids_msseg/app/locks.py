@@ -1,4 +1,4 @@
-"""What other runs are at work on, and what runs that were killed have left."""
+"""Locks on visits, and the files that killed runs left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bids_msseg.bids.paths import (
 )
 from bids_msseg.config import RunConfig
 from bids_msseg.io.atomic import remove_leftovers
-from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.locks import VisitLocks
 
 if TYPE_CHECKING:
     from bids_msseg.nodes.delivery import DerivativesContext
@@ -29,24 +29,27 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("bids_msseg")
 
 
-def open_claims(config: RunConfig) -> Claims:
-    """Meet other runs where results go, and where intermediate files are."""
+def open_locks(config: RunConfig) -> VisitLocks:
+    """Open the locks in the logs of OUT and in the work folder."""
     folders = (logs_dir(config.output_dir), config.work_dir)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    return Claims(folders)
+    return VisitLocks(folders)
 
 
-def claim_all(claims: Claims, participant: str, visits: Sequence[str]) -> bool:
-    """Claim a participant's visits, one run after the other: the last one sees them all."""
-    claims.take(f"changes of {participant}", wait=True)
-    taken: list[str] = []
+def lock_all(locks: VisitLocks, participant: str, visits: Sequence[str]) -> bool:
+    """Lock all visits of a participant, or none; return whether they are locked.
+
+    Runs compare the visits of a participant one after the other: the last one sees them all.
+    """
+    locks.acquire(f"changes of {participant}", wait=True)
+    acquired: list[str] = []
     for visit in visits:
-        if not claims.take(visit):
-            for one in (*taken, f"changes of {participant}"):
-                claims.drop(one)
+        if not locks.acquire(visit):
+            for one in (*acquired, f"changes of {participant}"):
+                locks.release(one)
             return False
-        taken.append(visit)
+        acquired.append(visit)
     return True
 
 

@@ -14,7 +14,7 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import CannotCreateError, ExitCode
 from bids_msseg.progress import FLAGGED, OK, Progress, VisitOutcome
 from bids_msseg.reports.text import without_folders
-from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.locks import VisitLocks
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped
@@ -161,7 +161,7 @@ def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:
     return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.FAILURE
 
 
-def write_usage(out_dir: Path, outcomes: Sequence[Outcome], claims: Claims) -> None:
+def write_usage(out_dir: Path, outcomes: Sequence[Outcome], locks: VisitLocks) -> None:
     """Add what every step took to ``OUT/logs/resources.tsv``, and tell the peak."""
     from bids_msseg.workflow.usage import add_usage
 
@@ -170,7 +170,7 @@ def write_usage(out_dir: Path, outcomes: Sequence[Outcome], claims: Claims) -> N
         LOGGER.warning("the resource monitor saw nothing: this nipype plugin does not tell")
         return
     target = logs_dir(out_dir) / "resources.tsv"
-    add_usage(target, usage, claims)
+    add_usage(target, usage, locks)
     peak = max(usage, key=lambda used: used.memory_gb)
     LOGGER.info(
         "peak memory %.2f GB in %s of %s; all steps: %s",

@@ -14,7 +14,7 @@ from bids_msseg.config import RunConfig
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.models.weights import ModelHeader
 from bids_msseg.reports.methods import methods_paragraph, references
-from bids_msseg.workflow.claims import Claims, note_running
+from bids_msseg.workflow.locks import VisitLocks, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
@@ -52,12 +52,12 @@ def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
     from bids_msseg.reports.participant import write_participant_page
 
     logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
-    with Claims([logs_dir(out_dir)]) as claims:
+    with VisitLocks([logs_dir(out_dir)]) as locks:
         for participant in participants:
-            claims.take(f"page of {participant}", wait=True)
-            records = note_running(out_dir, read_records(out_dir, participant), claims)
+            locks.acquire(f"page of {participant}", wait=True)
+            records = note_running(out_dir, read_records(out_dir, participant), locks)
             page = write_participant_page(out_dir, participant, records=records)
-            claims.drop(f"page of {participant}")
+            locks.release(f"page of {participant}")
             LOGGER.info("report: %s", page)
 
 

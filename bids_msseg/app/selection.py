@@ -22,7 +22,7 @@ from bids_msseg.models.weights import ModelHeader, find_model, read_header
 from bids_msseg.options import CASCADE
 from bids_msseg.reports.text import listed, without_folders
 from bids_msseg.spaces import FREESURFER
-from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.locks import VisitLocks
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
@@ -276,7 +276,7 @@ def calibration_digest(config: RunConfig, sha256: str) -> str:
 
 
 def handle_stale(
-    config: RunConfig, deliveries: Sequence[DerivativesContext], claims: Claims
+    config: RunConfig, deliveries: Sequence[DerivativesContext], locks: VisitLocks
 ) -> None:
     """Name results of images that a visit no longer uses; remove them where asked."""
     for one in deliveries:
@@ -291,7 +291,7 @@ def handle_stale(
                 key,
                 names,
             )
-        elif _has_result(config, one) and claims.take(key):
+        elif _has_result(config, one) and locks.acquire(key):
             _remove(stale)
             LOGGER.info("%s: removed results of images that it no longer uses: %s", key, names)
         else:

@@ -79,7 +79,7 @@ class PairResult:
 
     ``centres_mm`` are (x, y, z) in the RAS+ world of the later FLAIR; ``disagreement_mm`` is that
     of both directions of the registration. ``matched`` counts lesions seen at both visits. If
-    ``doubt`` is not empty, the visits could not be compared and there are no rows.
+    ``failure_reason`` is not empty, the visits could not be compared and there are no rows.
     """
 
     rows: tuple[ChangeRow, ...]
@@ -89,7 +89,7 @@ class PairResult:
     border_sd_mm: float
     matched: int
     notes: tuple[str, ...] = ()
-    doubt: str = ""
+    failure_reason: str = ""
     hint: str = ""
 
     def to_json(self) -> str:

@@ -30,7 +30,7 @@ from bids_msseg.models.weights import ModelHeader, find_model
 from bids_msseg.reports.text import counted, duration
 from bids_msseg.resources import Resources
 from bids_msseg.trainer.schedule import workers_end_with
-from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.locks import VisitLocks
 from bids_msseg.workflow.resume import fingerprint
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -71,8 +71,8 @@ def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
         todo = [one for one in jobs if not is_finished(one)]
         if len(todo) < len(jobs):
             LOGGER.info("%d of %d visits are checked already", len(jobs) - len(todo), len(jobs))
-        with Claims([logs_dir(config.output_dir)]) as claims:
-            mine = [one for one in todo if claims.take(f"check of {one.visit.key}")]
+        with VisitLocks([logs_dir(config.output_dir)]) as locks:
+            mine = [one for one in todo if locks.acquire(f"check of {one.visit.key}")]
             errors = _run_all(mine, plan, _workers(resources, len(mine), on_cpu=on_cpu))
     _write(config, jobs, errors)
     codes = {error.code for error in errors.values()}

@@ -76,10 +76,12 @@ class _CompareInputs(StepInputs):
 
 
 class _CompareOutputs(StepOutputs):
-    result_file = File(desc="JSON: one object a lesion, and the noise; or the doubt")
+    result_file = File(desc="JSON: one object a lesion, and the noise; or why not compared")
     # texts, as a path cannot be empty, and a merge would pass over what is undefined
-    codes_file = traits.Str(desc="changes on the later FLAIR as acquired; empty with a doubt")
-    transform_file = traits.Str(desc="later world to earlier world; empty with a doubt")
+    codes_file = traits.Str(
+        desc="changes on the later FLAIR as acquired; empty where not compared"
+    )
+    transform_file = traits.Str(desc="later world to earlier world; empty where not compared")
     figure_files = traits.List(traits.Str)
 
 
@@ -197,9 +199,9 @@ class _Images:
 
 def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> CommonGrid:
     """Lay the common grid, unless the alignment must not be used."""
-    if alignment.doubt:
+    if alignment.failure_reason:
         raise DataError(
-            f"the two visits could not be aligned: {alignment.doubt}",
+            f"the two visits could not be aligned: {alignment.failure_reason}",
             hint="look at both FLAIR images and at the orientation in their headers",
         )
     return meet(alignment, earlier.brain, later.brain)
@@ -304,7 +306,7 @@ def _write_attempt(
         border_sd_mm=0.0,
         matched=0,
         notes=alignment.notes,
-        doubt=error.message,
+        failure_reason=error.message,
         hint=error.hint,
     )
     target = folder / "changes.json"

@@ -58,7 +58,7 @@ class PublishChanges(Step):
         texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
         results = [PairResult.from_json(text) for text in texts]
         for place, (delivery, result) in enumerate(zip(deliveries, results, strict=True)):
-            if result.doubt:
+            if result.failure_reason:
                 _remove_images(delivery.files)
             else:
                 names = (inputs[what][place] for what in ("codes_files", "transform_files"))
@@ -127,8 +127,8 @@ def _publish_table(deliveries: list[PairDelivery], results: list[PairResult]) ->
 
 def _summary(delivery: PairDelivery, result: PairResult) -> dict[str, Scalar]:
     pair, fingerprint = delivery.pair, delivery.fingerprint
-    if result.doubt:
-        return failed_summary(pair, result.doubt, result.hint, fingerprint)
+    if result.failure_reason:
+        return failed_summary(pair, result.failure_reason, result.hint, fingerprint)
     return pair_summary(pair, result, fingerprint)
 
 

@@ -189,7 +189,7 @@ def align_contrast(
 
 
 def _alignment(found: Registration, fault: str) -> Alignment:
-    told = f"{fault}: {found.doubt}" if found.doubt else ""
+    told = f"{fault}: {found.failure_reason}" if found.failure_reason else ""
     return Alignment(found.affine, told, found.notes)
 
 

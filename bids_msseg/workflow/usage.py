@@ -8,20 +8,20 @@ from pathlib import Path
 
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.reports.tables import read_tsv
-from bids_msseg.workflow.claims import Claims
 from bids_msseg.workflow.execution import Usage
+from bids_msseg.workflow.locks import VisitLocks
 
 
-def add_usage(path: Path, usage: Iterable[Usage], claims: Claims) -> None:
+def add_usage(path: Path, usage: Iterable[Usage], locks: VisitLocks) -> None:
     """Add the resource usage of steps to a table that other runs may also change.
 
     Makes a missing table and replaces the rows of steps measured before. Locks the table with
-    ``claims``. Raises OSError if it cannot be written.
+    ``locks``. Raises OSError if it cannot be written.
     """
-    claims.take(path.name, wait=True)
+    locks.acquire(path.name, wait=True)
     try:
         rows = {(row.get("visit"), row.get("step")): row for row in read_tsv(path)}
         rows |= {(one.visit, one.step): asdict(one) for one in usage}
         write_tsv(path, [field.name for field in fields(Usage)], rows.values())
     finally:
-        claims.drop(path.name)
+        locks.release(path.name)

@@ -23,7 +23,7 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import CannotCreateError, DataError, ExitCode, NoInputError, TemporaryError
 from bids_msseg.models.weights import CascadePoint, ModelHeader
 from bids_msseg.resources import Resources
-from bids_msseg.workflow.claims import Claims
+from bids_msseg.workflow.locks import VisitLocks
 
 HEADER = ModelHeader("toy", "1", {}, CascadePoint(threshold=0.3), {}, "0" * 64)
 PLAN = Plan(draws=1, max_visits=5)
@@ -189,9 +189,9 @@ def test_the_description_of_a_finished_run_stays(
 def test_what_another_run_has_is_left_to_it(
     check: Callable[..., Any], config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Claims.take
+    take = VisitLocks.acquire
     monkeypatch.setattr(
-        Claims,
+        VisitLocks,
         "take",
         lambda self, name, wait=False: "sub-2" not in name and take(self, name, wait=wait),
     )

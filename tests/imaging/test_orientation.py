@@ -128,7 +128,7 @@ def test_a_turned_header_is_not_followed(
         moving, fixed, fixed_mask=brain, moving_mask=moving_brain if with_masks else None
     )
     assert off_mm(found.affine, truth) < 3
-    assert found.doubt == ""
+    assert found.failure_reason == ""
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_neither_much_information_nor_a_lead_is_a_doubt(
     monkeypatch.setattr(register, "best_starts", lambda *_, **__: [])
     monkeypatch.setattr(register, "lead", lambda *_: ahead)
     found = register._searched(plain, task, [])
-    assert bool(found.doubt) == doubted
+    assert bool(found.failure_reason) == doubted
     np.testing.assert_array_equal(found.affine, np.eye(4))
 
 
@@ -210,7 +210,7 @@ def test_a_template_is_turned_where_that_is_clearly_better(
     monkeypatch.setattr(register, "lead", lambda *_: next(leads))
     found = register._searched_affine(plain, np.eye(4), task, [])
     np.testing.assert_allclose(found.affine, turned if adopted else np.eye(4))
-    assert bool(found.doubt) == doubted
+    assert bool(found.failure_reason) == doubted
     assert bool(found.notes) == adopted
 
 
@@ -219,5 +219,7 @@ def test_brains_that_do_not_cover_each_other_are_doubted(shift: tuple[float, ...
     fixed, brain = lopsided(1, 10.0)
     volume = fixed.with_data(brain)
     astray = replace(Registration(np.eye(4), 0, 0), affine=rigid((0, 0, 0), shift))  # type: ignore[arg-type]
-    assert register._with_overlap(astray, volume, volume).doubt
-    assert register._with_overlap(Registration(np.eye(4), 0, 0), volume, volume).doubt == ""
+    assert register._with_overlap(astray, volume, volume).failure_reason
+    assert (
+        register._with_overlap(Registration(np.eye(4), 0, 0), volume, volume).failure_reason == ""
+    )

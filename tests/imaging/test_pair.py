@@ -42,7 +42,7 @@ def test_finds_how_the_head_was_moved(alignment: Alignment) -> None:
     assert off_mm(alignment.affine, MOVED) < 0.8
     assert alignment.disagreement_mm < 1
     assert alignment.notes == ()
-    assert alignment.doubt == ""
+    assert alignment.failure_reason == ""
     turn = alignment.affine[:3, :3]
     assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-12)
 
@@ -108,8 +108,8 @@ GOOD = Registration(np.eye(4), 0.4, 0.6)
         (GOOD, GOOD, 0.1, False),
         (GOOD, GOOD, 4.9, False),
         (GOOD, GOOD, 5.1, True),
-        (replace(GOOD, doubt="little information"), GOOD, 0.1, True),
-        (GOOD, replace(GOOD, doubt="little information"), 0.1, True),
+        (replace(GOOD, failure_reason="little information"), GOOD, 0.1, True),
+        (GOOD, replace(GOOD, failure_reason="little information"), 0.1, True),
         (replace(GOOD, affine=rigid((0, 0, 120), (9, 8, 7))), GOOD, 0.1, False),
         (GOOD, replace(GOOD, affine=rigid((170, 0, 0), (0, 0, 0))), 0.1, True),
         (GOOD, replace(GOOD, affine=rigid((0, 180, 0), (0, 0, 0))), 0.1, True),
@@ -128,5 +128,5 @@ def test_visits_are_doubted_where_one_direction_is_or_both_disagree(
     monkeypatch.setattr(pair, "register_rigid", lambda *_, **__: next(results))
     monkeypatch.setattr(pair, "_apart", lambda *_: apart)
     found = align_visits(earlier, later, earlier_brain=earlier_brain, later_brain=later_brain)
-    assert bool(found.doubt) == doubted
+    assert bool(found.failure_reason) == doubted
     assert np.isfinite(found.affine).all()

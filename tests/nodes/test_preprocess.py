@@ -233,36 +233,36 @@ def test_the_image_decides_whether_the_skull_is_off(
 
 
 @pytest.mark.parametrize("contrast", ["T1w", "T2w", "T1w of another head"])
-@pytest.mark.parametrize("doubt", ["", "little information"])
+@pytest.mark.parametrize("failure_reason", ["", "little information"])
 def test_a_contrast_is_handed_on_where_its_alignment_is_not_in_doubt(
     run: Run,
     flair: Path,
     brain: Path,
     monkeypatch: pytest.MonkeyPatch,
     contrast: str,
-    doubt: str,
+    failure_reason: str,
 ) -> None:
-    result = Registration(np.eye(4), 0.2, 0.2, ("a note",), doubt)
+    result = Registration(np.eye(4), 0.2, 0.2, ("a note",), failure_reason)
     monkeypatch.setattr(preprocess, "register_rigid", lambda *_, **__: result)
     given = {"contrast": contrast, "moving_file": flair, "fixed_file": flair, "fixed_mask": brain}
     found = run(Coregister, **given)
-    assert isdefined(found.transform_file) == isdefined(found.used_file) == (not doubt)
+    assert isdefined(found.transform_file) == isdefined(found.used_file) == (not failure_reason)
     np.testing.assert_array_equal(read_itk_affine(Path(found.attempt_file)), np.eye(4))
-    assert found.left_out == [contrast] * bool(doubt)
-    assert [contrast in fault for fault in found.faults] == [True] * bool(doubt)
+    assert found.left_out == [contrast] * bool(failure_reason)
+    assert [contrast in fault for fault in found.faults] == [True] * bool(failure_reason)
     assert found.notes == ["a note"]
 
 
-@pytest.mark.parametrize("doubt", ["", "the brains do not overlap", "turned"])
+@pytest.mark.parametrize("failure_reason", ["", "the brains do not overlap", "turned"])
 def test_a_template_in_doubt_is_not_trusted_and_no_mask_is_held_against_it(
-    run: Run, flair: Path, brain: Path, monkeypatch: pytest.MonkeyPatch, doubt: str
+    run: Run, flair: Path, brain: Path, monkeypatch: pytest.MonkeyPatch, failure_reason: str
 ) -> None:
-    result = Registration(np.eye(4), 0.2, 0.2, (), doubt)
+    result = Registration(np.eye(4), 0.2, 0.2, (), failure_reason)
     monkeypatch.setattr(preprocess, "register_affine", lambda *_, **__: result)
     template = "MNI152NLin2009aSym"
     fit = run(FitTemplate, flair_file=flair, mask_file=brain, template=template)
-    assert fit.trusted == (not doubt)
-    assert len(fit.faults) == bool(doubt)
+    assert fit.trusted == (not failure_reason)
+    assert len(fit.faults) == bool(failure_reason)
     monkeypatch.setattr(
         brain_steps,
         "check_brain",
@@ -276,9 +276,9 @@ def test_a_template_in_doubt_is_not_trusted_and_no_mask_is_held_against_it(
         template_transform=fit.transform_file,
         trusted=fit.trusted,
     )
-    assert isdefined(found.extracerebral_file) == (not doubt)
-    assert (found.mask_file == str(brain)) == bool(doubt)
-    assert (found.notes, found.faults) == (([], []) if doubt else (["cut"], ["look"]))
+    assert isdefined(found.extracerebral_file) == (not failure_reason)
+    assert (found.mask_file == str(brain)) == bool(failure_reason)
+    assert (found.notes, found.faults) == (([], []) if failure_reason else (["cut"], ["look"]))
 
 
 @pytest.mark.parametrize("how", ["given", "stripped", "deepbet"])

@@ -6,8 +6,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bids_msseg.reports.tables import read_tsv
-from bids_msseg.workflow.claims import LOCK_FILE, Claims
 from bids_msseg.workflow.execution import Usage
+from bids_msseg.workflow.locks import LOCK_FILE, VisitLocks
 from bids_msseg.workflow.usage import add_usage
 
 STEPS = ("brain", "stack")
@@ -15,18 +15,18 @@ STEPS = ("brain", "stack")
 
 def _add(folder: Path, job: str) -> None:
     for number in range(8):
-        with Claims([folder]) as claims:
+        with VisitLocks([folder]) as locks:
             rows = [Usage(f"sub-{job}x{number}", step, 1.0, 2.0, 0.5) for step in STEPS]
-            add_usage(folder / "resources.tsv", rows, claims)
+            add_usage(folder / "resources.tsv", rows, locks)
 
 
 def test_a_step_that_is_measured_again_replaces_its_row(tmp_path: Path) -> None:
     table = tmp_path / "resources.tsv"
     first = [Usage("sub-01", "brain", 4.5, 4.0, 1.25), Usage("sub-01", "stack", 1.0, 1.0, 0.5)]
     again = [Usage("sub-01", "stack", 3.0, 2.5, 0.75), Usage("sub-02", "brain", 5.0, 4.5, 1.0)]
-    with Claims([tmp_path]) as claims:
-        add_usage(table, first, claims)
-        add_usage(table, again, claims)
+    with VisitLocks([tmp_path]) as locks:
+        add_usage(table, first, locks)
+        add_usage(table, again, locks)
     assert table.read_text(encoding="utf-8") == (
         "visit\tstep\tseconds\tcpu_seconds\tmemory_gb\n"
         "sub-01\tbrain\t4.5\t4\t1.25\n"

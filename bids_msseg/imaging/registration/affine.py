@@ -76,7 +76,7 @@ class Registration:
         as background.
     notes : tuple of str
         What a reader of the report should know; empty where all went as usual.
-    doubt : str
+    failure_reason : str
         Why the alignment must not be used; empty where it passed its checks.
     prominence : float
         Information divided by the most of the image turned or shifted, at 8 mm.
@@ -89,7 +89,7 @@ class Registration:
     metric_before: float
     metric_after: float
     notes: tuple[str, ...] = ()
-    doubt: str = ""
+    failure_reason: str = ""
     prominence: float = float("nan")
     lead: float = float("nan")
 
@@ -141,8 +141,8 @@ def register_rigid(
     Returns
     -------
     Registration
-        With a doubt where neither the information nor the lead over other orientations shows
-        that the alignment is right.
+        With a failure reason if neither the information nor the lead over other orientations
+        shows that the alignment is right.
 
     Raises
     ------
@@ -199,8 +199,8 @@ def register_affine(
     Returns
     -------
     Registration
-        With a note where the affine is implausible (then only one scale is used); with a note
-        and a doubt where the brains' overlap stays poor; with a doubt where the brain fits in
+        With a note if the affine is implausible (then only one scale is used). With a note and a
+        failure reason if the brains overlap poorly. With a failure reason if the brain fits in
         another orientation than the header's, and in a third one about as well.
 
     Raises
@@ -282,13 +282,13 @@ def _searched(
                 turned, plain.metric_before, after, (_turn_note(turned),), prominence=stands_out
             )
     ahead = lead(task.overlay, found.affine, places, SAME_MM)
-    doubt = ""
+    failure_reason = ""
     if found.metric_after < SURE_INFORMATION and ahead < CLEAR_OF_RIVALS:
-        doubt = (
+        failure_reason = (
             f"their mutual information is {found.metric_after:.2f} nats, and {ahead:.2f} times "
             "that of the next best orientation"
         )
-    return replace(found, doubt=doubt, lead=ahead)
+    return replace(found, failure_reason=failure_reason, lead=ahead)
 
 
 def _searched_affine(
@@ -305,12 +305,14 @@ def _searched_affine(
     fit, notes = _plausible_or(best @ end, best)
     after = pyramid.information(task.fine, fit)
     if after <= plain.metric_after:
-        doubt = "another orientation fits better on a coarse grid, and no better on a fine one"
-        return replace(plain, doubt=doubt, lead=ahead)
+        failure_reason = (
+            "another orientation fits better on a coarse grid, and no better on a fine one"
+        )
+        return replace(plain, failure_reason=failure_reason, lead=ahead)
     ahead = lead(task.overlay, best, places, SAME_MM)
-    doubt = ""
+    failure_reason = ""
     if ahead < CLEAR_OF_RIVALS:
-        doubt = (
+        failure_reason = (
             "the brain fits the template turned, with a mutual information of only "
             f"{ahead:.2f} times that of the next best orientation"
         )
@@ -319,7 +321,7 @@ def _searched_affine(
         metric_before=plain.metric_before,
         metric_after=after,
         notes=(_turn_note(fit), *notes),
-        doubt=doubt,
+        failure_reason=failure_reason,
         prominence=prominence(task.overlay, fit, task.centre),
         lead=ahead,
     )
@@ -374,7 +376,7 @@ def _with_overlap(found: Registration, moving: Volume, fixed: Volume) -> Registr
     if overlap >= POOR_OVERLAP:
         return found
     note = f"the brain overlaps the template's by a Dice of {overlap:.2f} only"
-    return replace(found, notes=(*found.notes, note), doubt=found.doubt or note)
+    return replace(found, notes=(*found.notes, note), failure_reason=found.failure_reason or note)
 
 
 def _plausible(affine: Affine) -> bool:

@@ -38,13 +38,14 @@ class Alignment:
 
     ``affine`` maps later world mm to earlier world mm, RAS+. ``disagreement_mm`` is the root mean
     square distance over the brain between both registration directions, a lower bound of the
-    error. ``doubt`` says why the visits must not be compared; it is empty if all checks passed.
+    error. ``failure_reason`` says why the visits must not be compared; it is empty if all checks
+    passed.
     """
 
     affine: Affine
     disagreement_mm: float
     notes: tuple[str, ...] = ()
-    doubt: str = ""
+    failure_reason: str = ""
 
     @property
     def to_earlier(self) -> Affine:
@@ -119,20 +120,20 @@ def align_visits(
         seed=seed,
     )
     apart = _apart(there.affine, inverse(back.affine), later, later_brain)
-    doubt = _doubt(there, back, apart)
+    failure_reason = _failure_reason(there, back, apart)
     # of two places that are not one, or are half a turn away, the mean is a third one
-    mean = there.affine if doubt else _mean(there.affine, inverse(back.affine))
+    mean = there.affine if failure_reason else _mean(there.affine, inverse(back.affine))
     notes = tuple(dict.fromkeys((*there.notes, *back.notes)))
     if apart > APART_MM:
         notes += (f"the two directions of the registration differ by {apart:.1f} mm",)
-    return Alignment(mean, apart, notes, doubt)
+    return Alignment(mean, apart, notes, failure_reason)
 
 
-def _doubt(there: Registration, back: Registration, apart: float) -> str:
+def _failure_reason(there: Registration, back: Registration, apart: float) -> str:
     """Say why the two directions together do not show that the visits are aligned."""
     turn = max(turn_degrees(one.affine) for one in (there, back))
-    if there.doubt or back.doubt:
-        return there.doubt or back.doubt
+    if there.failure_reason or back.failure_reason:
+        return there.failure_reason or back.failure_reason
     if apart > LOST_MM:
         return f"the two directions of the registration differ by {apart:.1f} mm"
     if turn > MAX_TURN_DEG:

@@ -201,8 +201,8 @@ def register_to_template(tissue: Volume) -> Affine:
         fixed_mask=template.mask,
         threads=2,
     )
-    if found.doubt:
-        LOGGER.warning("lesions may be placed wrongly: %s", found.doubt)
+    if found.failure_reason:
+        LOGGER.warning("lesions may be placed wrongly: %s", found.failure_reason)
     return found.affine
 
 

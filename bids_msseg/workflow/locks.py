@@ -1,8 +1,9 @@
-"""Who works on a visit: one run at a time, however many were started on one OUT or work folder.
+"""Locks on visits: one run works on a visit, even if several share an OUT or work folder.
 
-A claim is a lock on one byte of a file, at a place that follows from the visit's name. The system
-lets go of it when the process ends, also by SIGKILL; forked workers do not inherit it; and one
-open file serves any number of visits.
+A lock covers one byte of a file, at an offset that follows from the visit's name. The system
+releases it when the process ends, also by SIGKILL; forked workers do not inherit it; and one
+open file serves any number of visits. ``filelock`` would need one file and one descriptor for
+each visit.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from typing import Final
 
 from bids_msseg.bids.record import BROKE_OFF, VisitRecord, read_record
 
-LOCK_FILE: Final = ".claims"
+LOCK_FILE: Final = ".locks"
 LOGGER = logging.getLogger("bids_msseg")
-_TAKEN: Final = (errno.EACCES, errno.EAGAIN)
+_HELD_BY_ANOTHER: Final = (errno.EACCES, errno.EAGAIN)
 
 
-class Claims:
+class VisitLocks:
     """Locks on the visits that this run may work on.
 
-    Each folder must exist and has a lock file ``.claims`` while there are claims. If the file
-    system has no locks, every claim succeeds.
+    Each folder must exist and has a lock file ``.locks`` while there are locks. If the file
+    system has no locks, every call succeeds.
 
     Examples
     --------
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, Claims([Path(folder)]) as claims:
-    ...     claims.take("sub-01")
+    >>> with tempfile.TemporaryDirectory() as folder, VisitLocks([Path(folder)]) as locks:
+    ...     locks.acquire("sub-01")
     True
     """
 
@@ -43,44 +44,44 @@ class Claims:
         self._files = tuple(dict.fromkeys(folder / LOCK_FILE for folder in folders))
         self._open: dict[Path, int] = {}
 
-    def __enter__(self) -> Claims:
-        """Return itself; files are opened with the first claim."""
+    def __enter__(self) -> VisitLocks:
+        """Return itself; files are opened with the first lock."""
         return self
 
     def __exit__(self, *problem: object) -> None:
-        """Let go of everything."""
-        self.release()
+        """Release all locks."""
+        self.release_all()
 
-    def take(self, name: str, *, wait: bool = False) -> bool:
-        """Claim a visit or another name; return False if another run holds it.
+    def acquire(self, name: str, *, wait: bool = False) -> bool:
+        """Lock a visit or another name; return False if another run holds it.
 
         With ``wait``, waits until the other run releases it.
         """
-        taken: list[Path] = []
+        acquired: list[Path] = []
         for file in self._files:
-            if not self._take(file, name, wait=wait):
-                for one in taken:
-                    self._let_go(one, name)
+            if not self._acquire(file, name, wait=wait):
+                for one in acquired:
+                    self._release(one, name)
                 return False
-            taken.append(file)
+            acquired.append(file)
         return True
 
-    def drop(self, name: str) -> None:
-        """Let go of one claim."""
+    def release(self, name: str) -> None:
+        """Release one lock."""
         for file in self._open:
-            self._let_go(file, name)
+            self._release(file, name)
 
-    def release(self) -> None:
-        """Let go of all claims, and remove files in which nobody has any."""
+    def release_all(self) -> None:
+        """Release all locks, and remove lock files without another holder."""
         for file, descriptor in self._open.items():
             with suppress(OSError):
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # nobody else has a claim in it, and who opens it now looks again after locking
+                # no other run has a lock in it; one that opens it now checks again after locking
                 file.unlink(missing_ok=True)
             os.close(descriptor)
         self._open.clear()
 
-    def _take(self, file: Path, name: str, *, wait: bool) -> bool:
+    def _acquire(self, file: Path, name: str, *, wait: bool) -> bool:
         how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
             while True:
@@ -91,7 +92,7 @@ class Claims:
                 # its last user has removed it since it was opened
                 os.close(self._open.pop(file))
         except OSError as error:
-            if error.errno in _TAKEN:
+            if error.errno in _HELD_BY_ANOTHER:
                 return False
             LOGGER.debug("no locks in %s: %s", file.parent, error)
             return True
@@ -101,41 +102,41 @@ class Claims:
             self._open[file] = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         return self._open[file]
 
-    def _let_go(self, file: Path, name: str) -> None:
+    def _release(self, file: Path, name: str) -> None:
         with suppress(OSError):
             fcntl.lockf(self._open[file], fcntl.LOCK_UN, 1, _place(name))
 
 
 def note_running(
-    out_dir: Path, records: Iterable[VisitRecord], claims: Claims
+    out_dir: Path, records: Iterable[VisitRecord], locks: VisitLocks
 ) -> tuple[VisitRecord, ...]:
     """Set the status ``running`` for unfinished visits that another run is processing.
 
-    ``claims`` must hold none of these visits. A record is read again if the other run has ended
+    ``locks`` must hold none of these visits. A record is read again if the other run has ended
     meanwhile. The order is kept.
     """
     return tuple(
-        _running_or_ended(out_dir, one, claims) if one.reason == BROKE_OFF else one
+        _running_or_ended(out_dir, one, locks) if one.reason == BROKE_OFF else one
         for one in records
     )
 
 
-def _running_or_ended(out_dir: Path, record: VisitRecord, claims: Claims) -> VisitRecord:
-    if _is_taken(record.key, claims):
+def _running_or_ended(out_dir: Path, record: VisitRecord, locks: VisitLocks) -> VisitRecord:
+    if _is_locked(record.key, locks):
         return replace(
             record,
             status="running",
             reason="still running: another run is at work on this visit",
             hint="wait for it; then run the group level, or the same command, again",
         )
-    # the run that held the claim may have written its result after the record was read
+    # the run that held the lock may have written its result after the record was read
     return read_record(out_dir, record.participant, record.session) or record
 
 
-def _is_taken(name: str, claims: Claims) -> bool:
-    if not claims.take(name):
+def _is_locked(name: str, locks: VisitLocks) -> bool:
+    if not locks.acquire(name):
         return True
-    claims.drop(name)
+    locks.release(name)
     return False
 
 

@@ -1,4 +1,4 @@
-"""Runs that meet: what one has claimed, no other one gets, until it ends in whatever way."""
+"""Runs that meet: what one has locked, no other one gets, until it ends in whatever way."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 
 from bids_msseg.bids.record import BROKE_OFF, VisitRecord, write_record
-from bids_msseg.workflow import claims as module
-from bids_msseg.workflow.claims import LOCK_FILE, Claims, note_running
+from bids_msseg.workflow import locks as module
+from bids_msseg.workflow.locks import LOCK_FILE, VisitLocks, note_running
 
 OTHER = """
 import sys
 from pathlib import Path
-from bids_msseg.workflow.claims import Claims
-claims = Claims([Path(folder) for folder in sys.argv[2:]])
-print(claims.take(sys.argv[1]), flush=True)
+from bids_msseg.workflow.locks import VisitLocks
+locks = VisitLocks([Path(folder) for folder in sys.argv[2:]])
+print(locks.acquire(sys.argv[1]), flush=True)
 sys.stdin.read()
-claims.release()
+locks.release_all()
 """
 
 
 @contextmanager
 def other_run(name: str, *folders: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that claims a visit until its stdin ends."""
+    """Another process that locks a visit until its stdin ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", OTHER, name, *map(str, folders)],
         stdin=subprocess.PIPE,
@@ -46,18 +46,18 @@ def other_run(name: str, *folders: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_alone_everything_is_granted_and_nothing_is_left(tmp_path: Path) -> None:
-    with Claims([tmp_path]) as claims:
-        assert [claims.take(f"sub-{number}") for number in range(2000)] == [True] * 2000
+    with VisitLocks([tmp_path]) as locks:
+        assert [locks.acquire(f"sub-{number}") for number in range(2000)] == [True] * 2000
         assert (tmp_path / LOCK_FILE).stat().st_size == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_run_has_it_and_others_are_free(tmp_path: Path) -> None:
-    with other_run("sub-01", tmp_path), Claims([tmp_path]) as claims:
-        assert not claims.take("sub-01")
-        assert claims.take("sub-02")
-        claims.release()
-        assert (tmp_path / LOCK_FILE).exists(), "the other run still has a claim in it"
+    with other_run("sub-01", tmp_path), VisitLocks([tmp_path]) as locks:
+        assert not locks.acquire("sub-01")
+        assert locks.acquire("sub-02")
+        locks.release_all()
+        assert (tmp_path / LOCK_FILE).exists(), "the other run still has a lock in it"
 
 
 @pytest.mark.parametrize("common", ["out", "work"])
@@ -66,10 +66,10 @@ def test_one_common_folder_is_enough(tmp_path: Path, common: str) -> None:
         (tmp_path / name).mkdir()
     with (
         other_run("sub-01", tmp_path / "out", tmp_path / "work"),
-        Claims([tmp_path / "mine", tmp_path / common]) as claims,
+        VisitLocks([tmp_path / "mine", tmp_path / common]) as locks,
     ):
-        assert not claims.take("sub-01")
-        # what was claimed in the first folder is free again
+        assert not locks.acquire("sub-01")
+        # what was locked in the first folder is free again
         with other_run("sub-01", tmp_path / "mine"):
             pass
 
@@ -87,32 +87,32 @@ def end(process: subprocess.Popen[str]) -> None:
 def test_a_run_that_has_ended_has_nothing(
     tmp_path: Path, ends: Callable[[subprocess.Popen[str]], None]
 ) -> None:
-    with other_run("sub-01", tmp_path) as process, Claims([tmp_path]) as claims:
-        assert not claims.take("sub-01")
+    with other_run("sub-01", tmp_path) as process, VisitLocks([tmp_path]) as locks:
+        assert not locks.acquire("sub-01")
         ends(process)
-        assert claims.take("sub-01")
-        with Claims([tmp_path]):
-            assert claims.take("sub-01", wait=True)
+        assert locks.acquire("sub-01")
+        with VisitLocks([tmp_path]):
+            assert locks.acquire("sub-01", wait=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
-    """Else two runs would hold the same claim, in two files of one name."""
-    with Claims([tmp_path]) as claims:
-        assert claims.take("sub-01")
+    """Else two runs would hold the same lock, in two files of one name."""
+    with VisitLocks([tmp_path]) as locks:
+        assert locks.acquire("sub-01")
         (tmp_path / LOCK_FILE).unlink()
-        assert claims.take("sub-02")
+        assert locks.acquire("sub-02")
         with other_run("sub-03", tmp_path):
-            assert not claims.take("sub-03")
+            assert not locks.acquire("sub-03")
 
 
-def test_a_dropped_claim_is_free(tmp_path: Path) -> None:
-    with Claims([tmp_path]) as claims:
-        assert claims.take("sub-01")
-        assert claims.take("sub-02")
-        claims.drop("sub-01")
+def test_a_released_lock_is_free(tmp_path: Path) -> None:
+    with VisitLocks([tmp_path]) as locks:
+        assert locks.acquire("sub-01")
+        assert locks.acquire("sub-02")
+        locks.release("sub-01")
         with other_run("sub-01", tmp_path):
-            assert not claims.take("sub-01")
+            assert not locks.acquire("sub-01")
 
 
 def test_a_disk_without_locks_grants_everything(
@@ -122,20 +122,20 @@ def test_a_disk_without_locks_grants_everything(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(module.fcntl, "lockf", refuse)
-    with Claims([tmp_path]) as claims:
-        assert claims.take("sub-01")
-        assert claims.take("sub-01", wait=True)
+    with VisitLocks([tmp_path]) as locks:
+        assert locks.acquire("sub-01")
+        assert locks.acquire("sub-01", wait=True)
     assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
 
 
 def test_forked_workers_hold_nothing(tmp_path: Path) -> None:
     """A worker that outlives a killed run for a moment must not keep the next one out."""
-    with Claims([tmp_path]) as claims:
-        assert claims.take("sub-01")
+    with VisitLocks([tmp_path]) as locks:
+        assert locks.acquire("sub-01")
         child = os.fork()
         if child == 0:
             os.read(0, 0)
-            os._exit(0 if not Claims([tmp_path]).take("sub-01") else 1)
+            os._exit(0 if not VisitLocks([tmp_path]).acquire("sub-01") else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -144,7 +144,7 @@ def begun(participant: str, session: str | None, reason: str = BROKE_OFF) -> Vis
 
 
 @pytest.mark.parametrize(
-    ("record", "claimed", "status"),
+    ("record", "locked", "status"),
     [
         (begun("01", None), "sub-01", "running"),
         (begun("01", "2"), "sub-01_ses-2", "running"),
@@ -157,17 +157,17 @@ def begun(participant: str, session: str | None, reason: str = BROKE_OFF) -> Vis
     ],
 )
 def test_what_runs_is_told_from_what_broke_off(
-    tmp_path: Path, record: VisitRecord, claimed: str, status: str
+    tmp_path: Path, record: VisitRecord, locked: str, status: str
 ) -> None:
-    with other_run(claimed, tmp_path), Claims([tmp_path]) as claims:
-        (found,) = note_running(tmp_path, [record], claims)
+    with other_run(locked, tmp_path), VisitLocks([tmp_path]) as locks:
+        (found,) = note_running(tmp_path, [record], locks)
         assert found.status == status
         if status != "running":
             assert found == record
-    with Claims([tmp_path]) as claims:
-        assert note_running(tmp_path, [record], claims) == (record,)
+    with VisitLocks([tmp_path]) as locks:
+        assert note_running(tmp_path, [record], locks) == (record,)
         with other_run(record.key, tmp_path):
-            assert claims.take(record.key) is False, "asking has left a claim"
+            assert locks.acquire(record.key) is False, "asking has left a lock"
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_what_runs_is_told_from_what_broke_off(
 def test_what_has_ended_since_its_record_was_read_is_read_again(
     tmp_path: Path, ended: VisitRecord
 ) -> None:
-    """The other run may write its result and release the claim between the two looks."""
+    """The other run may write its result and release the lock between the two looks."""
     read = begun("01", "2")
     write_record(tmp_path, ended)
     other = begun("02", None)
-    with Claims([tmp_path]) as claims:
-        assert note_running(tmp_path, [read, other], claims) == (ended, other)
+    with VisitLocks([tmp_path]) as locks:
+        assert note_running(tmp_path, [read, other], locks) == (ended, other)
