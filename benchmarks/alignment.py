@@ -14,9 +14,9 @@ FOLDER holds ``raw-heads``; it is ``../shared/data`` beside the repository where
 Right is what the same alignment gives with the header as it came, moved along with the header:
 look at the pictures of a report first. An alignment counts as recovered within 3 mm of that, in
 the mean over the brain, and as flagged where it has a failure reason. The ranges of the
-information (nats at 2 mm), the prominence and the lead, of right and of wrong alignments, are what the limits in
-``bids_msseg/imaging/registration/affine.py`` are based on. The targets: 95 % of the turns
-recovered, and no alignment both wrong and unflagged.
+information (nats at 2 mm), the prominence and the lead of right and wrong alignments are what the
+limits in ``bids_msseg/imaging/registration/affine.py`` are based on. The targets: 95 % of the
+turns recovered, and no alignment both wrong and unflagged.
 """
 
 from __future__ import annotations
