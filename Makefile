@@ -42,17 +42,17 @@ $(BIN)/python:
 
 $(VENV)/installed: $(BIN)/python requirements.lock setup.py
 	$(PIP) install -q '$(TORCH)' || $(PIP) install -q --index-url $(TORCH_INDEX) '$(TORCH)'
-	$(PIP) install -q -r requirements.lock
+	$(PIP) install -q --no-deps --require-hashes -r requirements.lock
 	$(PIP) install -q --no-deps --no-build-isolation -e . \
 	  || { $(PIP) install -q 'setuptools>=77' wheel && $(PIP) install -q --no-deps --no-build-isolation -e .; }
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed requirements-docs.lock
-	$(PIP) install -q -r requirements-docs.lock
+	$(PIP) install -q --no-deps --require-hashes -r requirements-docs.lock
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed-docs requirements-test.lock
-	$(PIP) install -q -r requirements-test.lock
+	$(PIP) install -q --no-deps --require-hashes -r requirements-test.lock
 	@touch $@
 
 install: $(VENV)/installed

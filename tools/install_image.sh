@@ -46,7 +46,7 @@ slim() { # what no run of the app opens: tests, headers, sources of modules that
 libraries() {
   python3 -m venv --without-pip "$1"
   pip_into "$1" "$TORCH" || pip_into "$1" --index-url "$TORCH_INDEX" "$TORCH"
-  pip_into "$1" -r requirements.lock
+  pip_into "$1" --no-deps --require-hashes -r requirements.lock
   slim "$1"
   compile "$1" "$1/lib"
 }

@@ -1,16 +1,18 @@
-"""Write the exact versions of this environment that setup.py's requirements lead to.
+"""Write the exact versions of this environment that setup.py's requirements lead to, with hashes.
 
-``requirements.lock`` is what all programs need, ``requirements-docs.lock``
-what building the documentation adds, ``requirements-test.lock`` what the tests add to both.
-torch is left out: the Makefile chooses its build.
+``requirements.lock`` is what all programs need, ``requirements-docs.lock`` what building the
+documentation adds, ``requirements-test.lock`` what the tests add to both. torch is left out: the
+Makefile chooses its build. uv reads the hashes of all files of a version from the package index.
 
-usage: python tools/lock.py
+usage: pip install uv; python tools/lock.py
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.metadata as metadata
+import subprocess
+import sys
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -55,8 +57,18 @@ def closure(requirements: list[str]) -> dict[str, str]:
 
 def write(path: Path, packages: dict[str, str]) -> None:
     """Write one lock file."""
-    lines = [f"{name}=={version}" for name, version in sorted(packages.items())]
-    path.write_text("# written by tools/lock.py\n" + "\n".join(lines) + "\n")
+    pins = "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()))
+    words = ("--no-deps", "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "-")
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "uv", "pip", "compile", *words],
+        input=pins,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"uv could not write {path.name}: {done.stderr.strip()}")
+    path.write_text(f"# written by tools/lock.py\n{done.stdout}")
 
 
 def main() -> None:
