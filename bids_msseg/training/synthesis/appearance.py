@@ -72,7 +72,7 @@ def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int)
             rng.uniform(*plan.lesion_t2w),
         ]
     )
-    lesion = base[:, None] * np.clip(own, 0.3, 2.0)
+    lesion = base[:, None] * np.clip(own, 0.6, 2.0)
     return Appearance(*(part.astype(np.float32) for part in (mean, texture, lesion)))
 
 

@@ -1,4 +1,4 @@
-"""What is bright in FLAIR and is no lesion: halo, caps, bright cortex, flow in fluid."""
+"""Mimics of lesions in FLAIR: halo, caps, tracts, bright cortex, flow in fluid."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from bids_msseg.training.synthesis.plan import Array, SynthesisPlan
 from bids_msseg.training.synthesis.tissues import HALO_STEPS, LabelMap, Tissue
 
 HORNS_BELOW_MM = 12
+RADIATION_MM = 28.0
+"""How far the optic radiation reaches behind the occipital horn."""
 
 
 def find_horns(label_map: LabelMap) -> NDArray[np.int64]:
@@ -37,7 +39,7 @@ def find_horns(label_map: LabelMap) -> NDArray[np.int64]:
 def add_mimics(
     horns: NDArray[np.int64], crop: Crop, plan: SynthesisPlan, rng: np.random.Generator
 ) -> Array:
-    """Make what is bright in FLAIR and is no lesion."""
+    """Draw the brightness that mimics of lesions add to FLAIR."""
     size = crop.tissue.shape[0]
     slow, uneven, stretch = smooth_fields(rng, size, 12.0, 3)
     cortex = (crop.tissue == Tissue.CORTEX) | (crop.tissue == Tissue.HIPPOCAMPUS)
@@ -58,6 +60,9 @@ def add_mimics(
         extra = np.maximum(extra, _caps(horns, at, distance, plan, rng))
     added = added.astype(np.float32)
     added.ravel()[near] += extra
+    if rng.random() < 0.7 and len(horns) == 4:
+        inside = np.flatnonzero(white)
+        added.ravel()[inside] += _tracts(horns, crop, inside, uneven, plan, rng)
     if rng.random() < 0.4:
         fluid = (crop.tissue == Tissue.FLUID) | (crop.tissue == Tissue.VENTRICLE)
         eddies = np.clip(smooth_field(rng, size, 6.0) - 0.8, 0, 1.5)
@@ -81,3 +86,53 @@ def _caps(
         away = ((at - tip[:, None].astype(np.float32)) ** 2).sum(0) / width**2
         caps = np.maximum(caps, amount * float(rng.uniform(0.6, 1)) * near * np.exp(-away))
     return caps.astype(np.float32)
+
+
+def _tracts(
+    horns: NDArray[np.int64],
+    crop: Crop,
+    inside: NDArray[np.int64],
+    uneven: Array,
+    plan: SynthesisPlan,
+    rng: np.random.Generator,
+) -> Array:
+    """Brighten the optic radiations and the white matter beside the ventricles, on both sides.
+
+    Normal white matter is brighter in FLAIR there: a band some millimetres off the ventricle,
+    stronger behind its middle, that goes on behind the occipital horn.
+    """
+    at = crop.at.reshape(3, -1)[:, inside]
+    distance = crop.halo.ravel()[inside].astype(np.float32) / np.float32(HALO_STEPS)
+    offset, width = rng.uniform(1, 7), rng.uniform(1.5, 4)
+    band = np.exp(-(((distance - np.float32(offset)) / np.float32(width)) ** 2))
+    band[distance >= 12] = 0
+    front_share, amount = rng.uniform(0, 0.8), rng.uniform(0, plan.tracts)
+    radius, drift = rng.uniform(2.5, 5), rng.normal(0, 3, 2)
+    middle_x = np.float32(horns[:, 0].mean())
+    found = np.zeros(inside.size, np.float32)
+    for front, back in (horns[:2], horns[2:]):
+        outwards = np.sign(back[0] - middle_x)
+        own = (at[0] - middle_x) * outwards > 0
+        middle_y = back[1] + 0.45 * (front[1] - back[1])
+        behind = 1 / (1 + np.exp((at[1, own] - np.float32(middle_y)) / 5))
+        side = band[own] * (behind + np.float32(front_share) * (1 - behind))
+        start = back + np.array([4 * outwards, 10, 0])
+        end = back + np.array([outwards * drift[0], -RADIATION_MM, drift[1]])
+        away = _distance_to_line(at[:, own], start, end)
+        side = np.maximum(side, np.exp(-((away / np.float32(radius)) ** 2)))
+        found[own] = side * np.float32(amount * rng.uniform(0.8, 1.1))
+    rough = np.clip(1 + np.float32(0.35) * uneven.ravel()[inside], 0.2, 1.6)
+    brighter: Array = (found * rough).astype(np.float32)
+    return brighter
+
+
+def _distance_to_line(
+    points: Array, start: NDArray[np.floating], end: NDArray[np.floating]
+) -> Array:
+    """Return the distance of points, shape (3, n), to the line from start to end."""
+    line = (end - start).astype(np.float32)
+    rest = points - start.astype(np.float32)[:, None]
+    along = np.clip(line @ rest / (line @ line), 0, 1)
+    gap = rest - line[:, None] * along
+    distance: Array = np.sqrt((gap**2).sum(0))
+    return distance

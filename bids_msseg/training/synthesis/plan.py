@@ -27,7 +27,7 @@ class SynthesisPlan:
     warp_mm: float = 2.5
     any_contrast: float = 0.1
     enhanced: float = 0.15
-    lesion: tuple[float, float] = (0.15, 0.8)
+    lesion: tuple[float, float] = (0.25, 0.9)
     lesion_t1w: tuple[float, float] = (0.0, 0.45)
     lesion_t2w: tuple[float, float] = (0.15, 1.5)
     one_lesion: float = 0.3
@@ -35,6 +35,7 @@ class SynthesisPlan:
     texture: float = 0.09
     halo: float = 0.6
     caps: float = 0.5
+    tracts: float = 0.3
     flow: float = 0.9
     patchy: float = 0.12
     bright_cortex: float = 0.5

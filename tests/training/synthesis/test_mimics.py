@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from bids_msseg.training.synthesis.geometry import crop_label_map
-from bids_msseg.training.synthesis.mimics import add_mimics, find_horns
+from bids_msseg.training.synthesis.mimics import _distance_to_line, add_mimics, find_horns
 from bids_msseg.training.synthesis.plan import SynthesisPlan
-from bids_msseg.training.synthesis.tissues import FAR, HALO_STEPS, LabelMap
+from bids_msseg.training.synthesis.tissues import FAR, HALO_STEPS, LabelMap, Tissue
 
-NOTHING = SynthesisPlan(halo=0, caps=0, flow=0, patchy=0, bright_cortex=0)
+NOTHING = SynthesisPlan(halo=0, caps=0, tracts=0, flow=0, patchy=0, bright_cortex=0)
 
 
 def test_horns_are_the_ends_of_both_ventricles(label_map: LabelMap) -> None:
@@ -43,3 +43,26 @@ def test_halo_and_caps_lie_near_the_ventricles(label_map: LabelMap) -> None:
         assert added.min() >= 0
         seen += bool(added.max() > 0.01)
     assert seen > 0
+
+
+def test_tracts_brighten_white_matter_behind_the_ventricles_on_both_sides(
+    label_map: LabelMap,
+) -> None:
+    seen = [_mimics(label_map, replace(NOTHING, tracts=0.3), seed) for seed in range(8)]
+    white = label_map.tissue == Tissue.WHITE
+    assert all(added.min() >= 0 and not added[~white].any() for added in seen)
+    # 1.1 between sides, 1.6 from the uneven field
+    assert 0.05 < max(added.max() for added in seen) < 0.3 * 1.1 * 1.6
+    (front, back), middle = find_horns(label_map)[:2, 1], find_horns(label_map)[:, 0].mean()
+    total = np.sum(seen, axis=0)
+    x, y = np.indices(total.shape)[:2]
+    means = [total[white & half].mean() for half in (y < back, y > front)]
+    assert means[0] > means[1]
+    left, right = (total[white & half].sum() for half in (x < middle, x > middle))
+    assert 0.5 < left / right < 2
+
+
+def test_the_distance_to_a_line_ends_at_its_ends() -> None:
+    points = np.array([[0, 3, 0], [5, 4, 0], [13, 0, 4]], np.float32).T
+    away = _distance_to_line(points, np.zeros(3), np.array([10.0, 0, 0]))
+    assert away.tolist() == [3, 4, 5]
