@@ -1,15 +1,15 @@
-"""Print what a trained cascade does on patients that it has not seen, per visit and per site.
+"""Accuracy of a trained cascade on held-out patients, per visit and per site.
 
 usage: python benchmarks/accuracy.py TRAIN_OUT BIDS_DIR [--labels DIR] [--rows ROW,ROW...]
-       [--visits KEY ...] [--threads N] [--device cpu] [--out FILE.md]
+[--threads N] [--visits KEY ...] [--device cpu] [--out FILE.md]
 
-``TRAIN_OUT`` is what ``msseg-train`` wrote. Rows: ``agreement``, ``normal``, ``refinement``,
-``point`` and ``pretrained`` read predictions from disk and take a minute; ``contrasts`` and
-``rescan`` segment every visit again, up to three times each; ``free`` segments synthetic heads
-without lesions; ``time`` runs what is released on one brain. Asked for one at a time, they print
-the same tables. Means are over the visits of a participant, then over the participants of a
-site. With five patients of a site or more, the mean has a 95 % bootstrap interval over patients
-(10,000 draws); with fewer there is none.
+``TRAIN_OUT`` is the output folder of ``msseg-train``. Rows: ``agreement``, ``normal``,
+``refinement``, ``point`` and ``pretrained`` read predictions from disk and take a minute;
+``contrasts`` and ``rescan`` segment every visit again, up to three times each; ``free`` segments
+synthetic heads without lesions; ``time`` runs the released cascade on one brain. Each row prints
+the same table when requested alone. Means are over the visits of a participant, then over the
+participants of a site. If a site has five patients or more, the mean has a 95 % bootstrap interval
+over patients (10,000 draws); otherwise there is no interval.
 """
 
 from __future__ import annotations

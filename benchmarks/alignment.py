@@ -1,22 +1,22 @@
-"""Turn the headers of real heads, and say what the alignments make of it.
+"""Alignments of real heads whose headers are turned: share recovered, wrong and flagged.
 
-usage: python benchmarks/alignment.py {turns,random,template,visits,masks} [--data FOLDER]
-                                      [--step DEGREES] [--count N] [--seed N] [--limit N]
+usage: python benchmarks/alignment.py {turns,random,template,visits,masks} [--count N] [--seed N]
+[--data FOLDER] [--step DEGREES] [--limit N]
 
-FOLDER holds ``raw-heads``; it is ``../shared/data`` beside the repository where not given.
+FOLDER holds ``raw-heads``; the default is ``../shared/data`` beside the repository.
 
 ``turns``      every T1w and T2w against its FLAIR, turned about each axis by 20, 40, … 180 degrees
-``random``     100 random turns and shifts, shared out among the T1w and T2w images
+``random``     100 random turns and shifts, distributed over the T1w and T2w images
 ``template``   every FLAIR with its brain against the template, turned likewise
 ``visits``     the earlier FLAIR of a participant against the later one, turned likewise
-``masks``      what the check of the brain mask says of every FLAIR as it is
+``masks``      result of the brain mask check for every FLAIR with its original header
 
-Right is what the same alignment gives with the header as it came, moved along with the header:
-look at the pictures of a report first. An alignment counts as recovered within 3 mm of that, in
-the mean over the brain, and as flagged where it has a failure reason. The ranges of the
-information (nats at 2 mm), the prominence and the lead of right and wrong alignments are what the
-limits in ``bids_msseg/imaging/registration/affine.py`` are based on. The targets: 95 % of the
-turns recovered, and no alignment both wrong and unflagged.
+The reference is the alignment found with the original header, moved along with the turned header:
+check it in the figures of a report first. An alignment counts as recovered if it is within 3 mm of
+the reference, as the mean over the brain, and as flagged if it has a failure reason. The limits in
+``bids_msseg/imaging/registration/affine.py`` are based on the ranges of mutual information (nats
+at 2 mm), prominence and lead of right and wrong alignments. Targets: 95 % of the turns recovered,
+and no alignment both wrong and unflagged.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An alignment, why it must not be used, and the measures that decide it."""
+    """An alignment, its failure reason, and the measures that decide it."""
 
     affine: Affine
     failure_reason: str
@@ -76,7 +76,7 @@ class Case:
 
     @property
     def middle(self) -> NDArray[np.float64]:
-        """Middle of the moving image in its world, mm."""
+        """Centre of the moving image in its world coordinates, mm."""
         index = (np.array(self.moving.shape) - 1) / 2
         found: NDArray[np.float64] = self.moving.affine[:3, :3] @ index + self.moving.affine[:3, 3]
         return found
@@ -84,7 +84,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an alignment of a turned image ended."""
+    """Result of the alignment of a turned image."""
 
     what: str
     off_mm: float
@@ -93,12 +93,12 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether it is the alignment that the header as it came leads to."""
+        """Whether the alignment agrees with that of the original header."""
         return self.off_mm <= RECOVERED_MM
 
     @property
     def angle(self) -> str:
-        """Angle of a turn about one axis; of random turns, that it is any."""
+        """Angle of a turn about one axis; ``any`` for random turns."""
         axis, angle = self.what.split()
         return axis if axis == "any" else angle
 
@@ -150,7 +150,7 @@ def random_motions(count: int, cases: int, seed: int) -> list[list[tuple[str, Af
 
 
 def run(case: Case, motions: Sequence[tuple[str, Affine]]) -> Iterator[Outcome]:
-    """Align as the header came, then with each turned header."""
+    """Align with the original header, then with each turned header."""
     reference = case.align(case.moving, case.mask)
     print(
         f"{case.name:34} as it came   information {reference.information:.3f}  prominence "
@@ -178,7 +178,7 @@ def run(case: Case, motions: Sequence[tuple[str, Affine]]) -> Iterator[Outcome]:
 
 
 def report(outcomes: Sequence[Outcome]) -> None:
-    """Print recovery by angle, what passed both wrong and unflagged, and the ranges."""
+    """Print recovery by angle, wrong and unflagged alignments, and the ranges of measures."""
     print("\n| turn | alignments | recovered | flagged | wrong and unflagged |")
     print("|---|---|---|---|---|")
     for angle in dict.fromkeys(one.angle for one in outcomes):
@@ -210,7 +210,7 @@ def _row(what: str, some: Sequence[Outcome]) -> str:
 
 
 def contrasts(data: Path) -> Iterator[Case]:
-    """Every T1w and T2w onto its FLAIR, as a visit does it."""
+    """Yield every T1w and T2w to be aligned with its FLAIR, as in a visit."""
     for path in sorted((data / "raw-heads").glob("sub-*/**/*_T[12]w.nii.gz")):
         flair = path.with_name(path.name.rsplit("_", 1)[0] + "_FLAIR.nii.gz")
         fixed, moving = (canonical(load_volume(one)) for one in (flair, path))
@@ -232,7 +232,7 @@ def contrasts(data: Path) -> Iterator[Case]:
 
 
 def to_template(data: Path) -> Iterator[Case]:
-    """Every FLAIR with its brain mask onto the template."""
+    """Yield every FLAIR with its brain mask to be aligned with the template."""
     template = load_template()
     for path in _flairs(data):
         moving = canonical(load_volume(path))
@@ -258,7 +258,10 @@ def to_template(data: Path) -> Iterator[Case]:
 
 
 def between_visits(data: Path) -> Iterator[Case]:
-    """Take the first FLAIR of a participant onto the second one, brains alone as in OUT."""
+    """Yield the first FLAIR of each participant to be aligned with the second one.
+
+    Both show the brain alone, as in OUT.
+    """
     people: dict[str, list[Path]] = {}
     for path in _flairs(data):
         people.setdefault(path.name.partition("_")[0], []).append(path)
@@ -281,7 +284,7 @@ def between_visits(data: Path) -> Iterator[Case]:
 
 
 def masks(data: Path, limit: int | None) -> None:
-    """Print what is cut from, and said of, the brain mask of every FLAIR."""
+    """Print the notes and faults of the brain mask check for every FLAIR."""
     template = load_template()
     for path in _flairs(data)[:limit]:
         flair = canonical(load_volume(path))

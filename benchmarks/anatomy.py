@@ -84,7 +84,10 @@ RESCAN_NOTE = (
 
 
 def read_anatomy(out: Path, visit: str) -> NDArray[np.float32]:
-    """Read posteriors (classes, X / 2, Y / 2, Z / 2), from the network that has not seen it."""
+    """Read posteriors of a network that has not seen the visit.
+
+    The shape is (classes, X / 2, Y / 2, Z / 2).
+    """
     held = out / "held-out" / f"{visit}.npz"
     prediction, _ = read_output(held if held.is_file() else out / "unseen" / f"{visit}.npz")
     return prediction.anatomy.astype(np.float32)
@@ -154,14 +157,14 @@ def percent_changes(before: BrainVolumes, after: BrainVolumes) -> dict[str, floa
 
 
 def seen_volumes(training: TrainingContext, visit: LabelledVisit, fold: int) -> BrainVolumes:
-    """Measure the anatomy that the networks of a test fold see, on the 1 mm grid."""
+    """Measure volumes of the anatomy predicted by networks of a test fold, at 1 mm."""
     seen = run_on_visit(training, visit, fold)
     brain = Volume(seen.brain.mask, np.eye(4))
     return measure_volumes(label_map(seen.prediction.anatomy, np.eye(4), brain), 1.0)
 
 
 def rescan(bench: Bench) -> tuple[Section, Section]:
-    """Compare the volumes of two scans of one brain, with and without the sign."""
+    """Compare volumes of two scans of one brain: signed and absolute differences."""
     title = "Volumes of a computed rescan"
     signed = measure(bench, title, _again)
     sizes = tuple(

@@ -1,11 +1,11 @@
-"""What the comparison of two visits says where nothing has changed: pseudo-rescans.
+"""False changes between a visit and its pseudo-rescan, where nothing has changed.
 
 usage: python benchmarks/change_noise.py COHORT [--visits KEY ...] [--fast]
 
 ``COHORT`` holds visits prepared by ``msseg-train`` (``.npz``). Each is segmented by the bundled
-model, moved, given other noise, segmented again, registered and compared. Every row that is not
-"stable" or "unclear" is a false change. The model has seen these patients, and a pseudo-rescan has
-no scanner drift: what is printed is a lower bound of the noise.
+model, moved, given different noise, segmented again, registered and compared. Every row that is
+not "stable" or "unclear" is a false change. The model has seen these patients, and a pseudo-rescan
+has no scanner drift: the printed values are a lower bound of the noise.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _maps(
 
 
 def _moved(maps: list[VisitMaps]) -> float:
-    """Robust standard deviation of how far borders moved, in mm."""
+    """Return the robust standard deviation of the border displacement, in mm."""
     areas = [surface_mm2(one.labels) for one in maps]
     moved = []
     for group in match_lesions(maps[0].labels, maps[1].labels):

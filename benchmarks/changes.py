@@ -1,15 +1,16 @@
-"""Compare what the app says has changed between two visits with what experts drew.
+"""Compare changes between two visits as found by the app and as drawn by experts.
 
 usage: python benchmarks/changes.py OUT RAW_HEADS [--work DIR]
 
-``OUT`` is what ``msseg RAW_HEADS OUT participant`` wrote. It is only read: visits that it has not
-compared, or compared by another rule, are compared in ``--work`` (a temporary folder by default).
+``OUT`` is the output folder of ``msseg RAW_HEADS OUT participant``. It is only read: visits that
+were not compared there, or were compared by another rule, are compared in ``--work`` (a temporary
+folder by default).
 
-The ``label-change`` masks hold every place that changed, without its direction: brighter and
-darker, also where no lesion mask has a border. A drawn place counts as found where a voxel of
-change (new, gained, lost, resolved) lies in it, on the grid of the later FLAIR. ``by masks alone``
-is what the difference of the two lesion masks would say without any proof. A row of the app's
-table is false where no drawn place of either visit lies within 2 mm of its changed voxels.
+The ``label-change`` masks mark every place that changed, regardless of the direction (brighter or
+darker), also where no lesion mask has a border. A drawn place counts as found if it contains a
+voxel of change (new, gained, lost, resolved), on the grid of the later FLAIR. ``by masks alone``
+is the result of the plain difference of the two lesion masks, without further evidence. A row of
+the app's table is false if no drawn place of either visit is within 2 mm of its changed voxels.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _people(out: Path) -> dict[str, list[VisitRecord]]:
 
 
 def _compared(out: Path, work: Path) -> Path:
-    """Copy what the comparison reads, and compare there what is not."""
+    """Copy OUT to the work folder, compare visits there if needed, and return the copy."""
     copy = work / "out"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(out, copy, ignore=shutil.ignore_patterns(".work", "*.html"))
@@ -139,7 +140,7 @@ def _mask(out: Path, record: VisitRecord) -> Path:
 
 
 def _print_found(seen: Sequence[Seen]) -> None:
-    """How many of the drawn places were found, by size and beside what the masks allow."""
+    """Print how many drawn places were found, by size, also by the masks alone."""
     sizes = " | ".join(f"{low:.0f} to {high:g} mm³" for low, high in BINS).replace(
         " to inf", " and more"
     )
@@ -177,7 +178,7 @@ def _found(one: Seen) -> tuple[NDArray[np.int_], str]:
 
 
 def _print_rows(seen: Sequence[Seen]) -> None:
-    """How many rows of the table are not what anybody drew."""
+    """Print how many rows of the table agree with no drawn place."""
     print("rows of the table, false ones / all\n")
     print(f"| participant | {' | '.join(ROWS)} | lesions in one mask only, by masks alone |")
     print("|---" * (len(ROWS) + 2) + "|")
@@ -191,7 +192,7 @@ def _print_rows(seen: Sequence[Seen]) -> None:
 
 
 def _false(one: Seen) -> NDArray[np.int_]:
-    """Count false and all rows of each kind; last, the lesions that one mask has alone."""
+    """Count false and all rows of each kind; last, lesions that are in only one mask."""
     spacing = one.codes.spacing
     near = ndimage.distance_transform_edt(~one.either, sampling=spacing) <= NEAR_MM
     rows = []
@@ -210,7 +211,10 @@ def _false(one: Seen) -> NDArray[np.int_]:
 
 
 def _meets(one: Seen, row: dict[str, str], parts: tuple[Code, ...], near: Mask) -> bool:
-    """Whether a drawn place lies at the changed voxels of a row: those next to its centre."""
+    """Return whether a drawn place is near the changed voxels of a row.
+
+    The changed voxels are those of the component closest to the centroid of the row.
+    """
     labels = ndimage.label(one.codes.data > 0, np.ones((3, 3, 3)))[0]
     point = np.array([float(row[f"centroid_{axis}"]) for axis in "xyz"])
     inverse = np.linalg.inv(one.codes.affine)
@@ -225,7 +229,7 @@ def _meets(one: Seen, row: dict[str, str], parts: tuple[Code, ...], near: Mask) 
 
 
 def _print_volumes(seen: Sequence[Seen]) -> None:
-    """Volumes of change, and what noise was found."""
+    """Print the volumes of change and the measured noise."""
     headings = (
         "participant", "drawn (mL)", "new", "gained", "lost", "resolved", "Dice with drawn",
         "difference of the loads (mL)", "border noise (mm)", "registration (mm)", "notes",

@@ -1,12 +1,12 @@
-"""Write the values of the labelled cohort that the page of ``msseg-check`` shows beside one's own.
+"""Write the values of the labelled cohort shown for comparison by ``msseg-check``.
 
 usage: python benchmarks/check_reference.py TRAIN_OUT BIDS_DIR [--labels DIR] [--visits KEY ...]
-       [--draws N] [--seed N] [--device DEVICE] [--threads N] [--out FILE.json]
+[--draws N] [--seed N] [--device DEVICE] [--threads N] [--out FILE.json]
 
-``TRAIN_OUT`` is what ``msseg-train`` wrote. Every labelled visit is checked as ``msseg-check``
-does it, by the networks and the operating point of its test fold, which have not seen its patient.
-The lesions that experts drew are counted by the same sizes and regions: beside them, painted
-lesions tell whether their sensitivity is a bound. FILE is by default
+``TRAIN_OUT`` is the output folder of ``msseg-train``. Every labelled visit is checked as in
+``msseg-check``, by the networks and the operating point of its test fold, which have not seen its
+patient. The lesions drawn by experts are counted by the same sizes and regions: the comparison
+shows whether the sensitivity for painted lesions is a bound. The default of FILE is
 ``bids_msseg/data/check_reference.json``.
 """
 
@@ -134,7 +134,10 @@ def _measure(
 
 
 def _unseen(bench: Bench, case: Case, point: CascadePoint) -> Segmenter:
-    """Run the networks that have not seen the patient, as ``segment_stack`` runs the released."""
+    """Return a segmenter that runs the networks that have not seen the patient.
+
+    It works as ``segment_stack`` does with the released networks.
+    """
 
     def run(stack: Stack) -> Mapping[str, Volume]:
         visit = LabelledVisit(

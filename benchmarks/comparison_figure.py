@@ -1,4 +1,4 @@
-"""A picture of one visit for a paper or a README: FLAIR, manual and automatic lesions."""
+"""Figure of one visit for a paper or a README: FLAIR, manual and automatic lesions."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def comparison_figure(case: Case, *, columns: int = 4) -> bytes:
 
 
 def _encode(figure: Any) -> bytes:
-    """Write 256 colours, which grey pictures with a few lines do not exceed by much."""
+    """Encode as PNG with 256 colours, nearly enough for grey images with a few lines."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DOTS, facecolor="black")
     small = io.BytesIO()

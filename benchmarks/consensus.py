@@ -1,15 +1,14 @@
-"""Fuse simulated raters of one real mask: time, memory, and how well raters are told apart.
+"""Fusion of simulated raters: time, memory, and accuracy of the estimated performance.
 
 usage: python benchmarks/consensus.py MASK [--keep DIR]
 
-``MASK`` is a lesion mask, taken for the truth. Seven raters are simulated from it: each draws
-beyond the border of lesions or stays inside it, misses some lesions and draws some that are not
-there (mirrored lesions of the same patient). ``msseg-consensus`` fuses them in a process of its
-own, whose time and peak memory are printed with each rater's known sensitivity and
-specificity (against the truth, inside the union of the raters' masks) beside the estimated ones,
-with the overlap of each consensus with the truth, and with that overlap where the union is
-dilated before the masks are fused. Simulated raters err independently of each other; real ones
-do not.
+``MASK`` is a real lesion mask, used as the truth. Seven raters are simulated from it: each draws
+beyond the border of lesions or stays inside it, misses some lesions and draws some false ones
+(mirrored lesions of the same patient). ``msseg-consensus`` fuses the masks in a separate process.
+Its time and peak memory are printed, with the known sensitivity and specificity of each rater
+(against the truth, inside the union of the raters' masks) beside the estimated ones, the overlap
+of each consensus with the truth, and that overlap if the union is dilated before the masks are
+fused. Errors of simulated raters are independent of each other; those of real raters are not.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def write_dataset(root: Path, grid: Volume, raters: list[Mask]) -> None:
 
 
 def run(root: Path, out: Path) -> str:
-    """Run the command and tell its wall time, processor time and peak memory."""
+    """Run the command; return its wall time, processor time and peak memory as text."""
     start = time.perf_counter()
     words = [sys.executable, "-m", "bids_msseg.cli.consensus", str(root), str(out)]
     subprocess.run(words, check=True)  # noqa: S603 our own program

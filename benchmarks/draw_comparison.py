@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def draw(options: argparse.Namespace) -> None:
-    """Write the picture and print the scores that stand beside it."""
+    """Write the figure and print the scores of the visit."""
     found = find_pairs(Choice(options.auto), Choice(options.manual), Places(options.bids))
     pair = next((one for one in found.pairs if one.key == options.visit), None)
     if pair is None:

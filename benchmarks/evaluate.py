@@ -1,11 +1,12 @@
-"""Time msseg-evaluate on made cases at 1 mm, page included, with its peak memory.
+"""Time and peak memory of msseg-evaluate on simulated cases at 1 mm, page included.
 
 usage: python benchmarks/evaluate.py LESION_MASKS [--cases 30] [--nprocs 2] [--keep DIR]
 
-``LESION_MASKS`` is a folder of real lesion masks, taken as manual ones. The automatic mask of each
-is the same moved by a voxel, with some lesions left out and some mirrored ones added; probability,
-brain mask and FLAIR are made to fit. Agreement with such masks means nothing: this is about time.
-Making the cases is not timed; memory is that of all processes together.
+``LESION_MASKS`` is a folder of real lesion masks, used as manual ones. The automatic mask of each
+is the same mask moved by a voxel, with some lesions left out and some mirrored ones added;
+probability, brain mask and FLAIR are simulated to match. Agreement with such masks is meaningless:
+only time and memory are of interest. The simulation is not timed; memory is that of all processes
+together.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ EVERY_S = 0.1
 
 
 def main() -> int:
-    """Make the cases, run the program and print what it took."""
+    """Simulate the cases, run the program and print its time and memory."""
     options = _parse()
     masks = sorted(options.lesion_masks.glob("*_mask.nii.gz"))
     if not masks:
@@ -110,7 +111,7 @@ def run(root: Path, options: argparse.Namespace) -> int:
 
 
 class _Watch(threading.Thread):
-    """Sum up the resident memory of a process and its children, again and again, in KiB."""
+    """Thread that samples the resident memory of a process and its descendants, in KiB."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -123,7 +124,7 @@ class _Watch(threading.Thread):
 
 
 def _family(pid: int) -> list[int]:
-    """Name a process and all its descendants."""
+    """List the IDs of a process and all its descendants."""
     members = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

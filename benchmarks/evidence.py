@@ -1,8 +1,8 @@
-"""Evidence from a finished training: what its nets do on patients that they have not seen.
+"""Accuracy of the networks of a finished training on patients that they have not seen.
 
-Everything here reads what ``msseg-train`` wrote and never writes into it. Masks and probabilities
-of the cascade are read again from disk and met with the experts' on the grid of the FLAIR as
-acquired, so nothing rests on what the training said of itself.
+Everything here reads the output folder of ``msseg-train`` and never writes into it. Masks and
+probabilities of the cascade are read again from disk and compared with the experts' masks on the
+grid of the FLAIR as acquired, so that nothing depends on figures reported by the training.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Case:
     probability: Path
 
     def finding(self, method: str, values: Mapping[str, float]) -> Finding:
-        """Say what was measured on this visit."""
+        """Return the values measured on this visit as a finding."""
         return Finding(self.key, self.participant, self.site, method, values)
 
 
@@ -139,7 +139,10 @@ def open_bench(
 
 
 def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
-    """Measure every visit; the log says how far it is, and keeps what a stopped run has found."""
+    """Measure every visit and return the findings.
+
+    The log shows the progress, and keeps the findings of a run that is stopped.
+    """
     found: list[Finding] = []
     for number, case in enumerate(bench.cases, 1):
         LOGGER.info("%s: %s, %d of %d", title, case.key, number, len(bench.cases))
@@ -152,7 +155,7 @@ def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
 
 
 def candidate_on_flair(bench: Bench, case: Case) -> Volume:
-    """Give CNN-1's probability by networks that have not seen the visit, on the FLAIR grid."""
+    """Return the held-out probability of CNN-1 for a visit, on the FLAIR grid."""
     from bids_msseg.training.protocol import read_output
 
     kept = case.mask.with_name(
@@ -165,7 +168,7 @@ def candidate_on_flair(bench: Bench, case: Case) -> Volume:
 
 
 def both_masks(bench: Bench, case: Case) -> tuple[tuple[str, Mask], ...]:
-    """Give the mask of the candidate net alone, cut at one half, and that of the cascade."""
+    """Return the mask of the candidate net alone, cut at one half, and of the cascade."""
     candidate = cut_mask(candidate_on_flair(bench, case), ONE_HALF)
     return ((CANDIDATE, candidate), (CASCADE, load_volume(case.mask).data > 0))
 
@@ -187,7 +190,7 @@ AGREEMENT = (
 
 
 def agreement(bench: Bench) -> Section:
-    """Tell how masks agree with the experts', measured as ``msseg-evaluate`` does."""
+    """Measure agreement with the masks of experts, as ``msseg-evaluate`` does."""
 
     def one(bench: Bench, case: Case) -> list[Finding]:
         truth = load_volume(case.truth)
@@ -207,7 +210,7 @@ def agreement(bench: Bench) -> Section:
 
 
 def normal(bench: Bench) -> Section:
-    """Tell how much normal periventricular hyperintensity is called lesion."""
+    """Measure the share of normal periventricular hyperintensity that is called lesion."""
 
     def one(bench: Bench, case: Case) -> list[Finding]:
         name = re.sub(r"_label-[A-Za-z0-9]+_", "_label-normalWMH_", case.truth.name)
@@ -242,7 +245,7 @@ def share_called(mask: NDArray[Any], region: NDArray[Any]) -> float:
 
 
 def refinement(bench: Bench) -> Section:
-    """Tell what the refinement net removes, and what that costs."""
+    """Measure the false components that the refinement net removes, and lost recall."""
 
     def one(bench: Bench, case: Case) -> list[Finding]:
         truth = load_volume(case.truth)
@@ -310,7 +313,7 @@ def removal(
 
 
 def point(bench: Bench) -> Section:
-    """Tell what the threshold for the source text's precision gives on unseen patients.
+    """Measure held-out visits at the threshold for the source text's precision.
 
     The threshold of a test fold is chosen on the visits of the other folds, as segmented by
     networks that had not seen them.

@@ -1,4 +1,4 @@
-"""Evidence that needs the nets again: fewer contrasts, a second scan, the time it takes.
+"""Measures that run the networks again: fewer contrasts, a second scan, wall time.
 
 Every visit is segmented by the cascade of its outer fold, which has not seen its patient.
 """
@@ -67,7 +67,7 @@ class Unseen:
     def probability(
         self, images: NDArray[np.floating], present: Sequence[bool], brain: NDArray[np.bool_]
     ) -> Array:
-        """Segment a stack; shape (X, Y, Z) as the brain's."""
+        """Segment a stack; return the probability, shape (X, Y, Z) as the brain's."""
         flair, t1w, t2w = (bool(flag) for flag in present)
         visit = replace(
             self.visit, images=images.astype(np.float16), present=(flair, t1w, t2w), brain=brain
@@ -79,7 +79,7 @@ class Unseen:
         return self.probability(self.visit.images, self.visit.present, self.visit.brain)
 
     def mask(self, probability: Array) -> NDArray[np.bool_]:
-        """Cut a probability of the working grid on the grid of the FLAIR as acquired."""
+        """Resample a probability to the grid of the FLAIR as acquired and cut it there."""
         flair = load_volume(self.case.truth)
         native = onto_flair(probability, self.case.brain, flair)
         return cut_mask(native, self.point.threshold)
@@ -117,7 +117,7 @@ def hide(visit: LabelledVisit, hidden: Sequence[str]) -> LabelledVisit:
 
 
 def contrasts(bench: Bench) -> Section:
-    """Tell what is lost without T2w and with FLAIR only."""
+    """Measure the loss of Dice without T2w and with FLAIR only."""
 
     def one(bench: Bench, case: Case) -> list[Finding]:
         unseen = Unseen.of(bench, case)
@@ -145,7 +145,7 @@ def _dice_with_truth(unseen: Unseen, visit: LabelledVisit) -> float:
 
 
 def pretrained(bench: Bench) -> Section:
-    """Tell how well the CNN-1 does that has seen synthetic images and no patient."""
+    """Measure the accuracy of the CNN-1 that was trained on synthetic images only."""
     from bids_msseg.training.protocol import read_unseen
 
     title = "Synthetic images only"
@@ -170,7 +170,10 @@ def pretrained(bench: Bench) -> Section:
 
 
 def lesion_free(bench: Bench) -> Section:
-    """Tell what the networks of the first test fold call lesion in synthetic heads without any."""
+    """Measure false components in synthetic heads without lesions.
+
+    The networks are those of the first test fold.
+    """
     from bids_msseg.lesions.instances import label_lesions
     from bids_msseg.training.synthesis.dataset import SyntheticDataset
     from bids_msseg.training.synthesis.label_maps import read_label_maps
@@ -234,7 +237,7 @@ def rescan_plans(visit: LabelledVisit, spacing: Sequence[float]) -> dict[str, Re
 
 
 def rescan(bench: Bench) -> Section:
-    """Tell how alike the masks of two scans of one brain are."""
+    """Measure how well the masks of two scans of one brain agree."""
 
     def one(bench: Bench, case: Case) -> list[Finding]:
         unseen = Unseen.of(bench, case)

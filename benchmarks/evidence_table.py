@@ -90,7 +90,7 @@ def render(section: Section) -> str:
 
 
 def _visit_rows(section: Section) -> list[tuple[str, ...]]:
-    """Return one row a visit and method, visits of a site together, methods in the order met."""
+    """Return one row per visit and method, ordered by site, visit and method."""
     methods = _methods(section.findings)
     order = sorted(
         section.findings, key=lambda one: (one.site, one.visit, methods.index(one.method))
@@ -110,7 +110,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def _site_rows(section: Section) -> list[tuple[str, ...]]:
-    """Return one row a site and method: means, with intervals where there are patients enough."""
+    """Return one row per site and method: means, with intervals if patients suffice."""
     rows = []
     for site in sorted({one.site for one in section.findings}):
         for method in _methods(section.findings):

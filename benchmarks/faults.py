@@ -1,16 +1,15 @@
-"""Kill, interrupt, starve and crowd a small run; print what became of each.
+"""Disturb a small run: kills, signals, lack of memory or disk, a second run, the clock.
 
-usage: python benchmarks/faults.py [--moments 50] [--chain 1] [--seed 0] [--bids DIR]
-       [--contrasts FLAIR] [--small-heads] [--fast] [--small-net]
-       [--only kill signals memory disk crowd clock]
+usage: python benchmarks/faults.py [--moments 50] [--chain 1] [--seed 0] [--bids DIR] [--fast]
+[--contrasts FLAIR] [--small-heads] [--small-net] [--only kill signals memory disk crowd clock]
 
 Works on the coarse demo of one participant with two visits, or on ``--bids``; ``--small-heads``
-halves its voxels' edges, which takes a fraction of the time. A run that is not disturbed comes
-first; every disturbed one has to end, once it is taken up again, with the same bytes (wall times
-in records and pages, and crash files of what failed, aside). Moments of the kills are drawn
-evenly over the CPU time that the undisturbed run took, so that a busy machine does not move them.
-``--chain K`` kills a run K times before it may finish, each time within the time that is about
-left to it. Exit code 1 where anything differs, hangs or lies.
+halves the edges of its voxels, which takes a fraction of the time. A run that is not disturbed
+comes first; every disturbed run has to end with the same bytes once it is resumed (except wall
+times in records and pages, and crash files of failures). The moments of the kills are drawn evenly
+over the CPU time of the undisturbed run, so that they do not depend on the load of the machine.
+``--chain K`` kills a run K times before it may finish, each time within its approximate remaining
+time. Exit code 1 if anything differs, hangs or is reported wrongly.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ SHORTEST = 0.2
 
 @dataclass
 class Bench:
-    """The dataset, how it is run, and what an undisturbed run leaves."""
+    """The dataset, the options of its runs, and the outputs of an undisturbed run."""
 
     bids: Path
     scratch: Path
@@ -70,7 +69,7 @@ class Bench:
     logs: dict[int, Path] = field(default_factory=dict)
 
     def start(self, out: Path, *more: str) -> Process:
-        """Start a run in a process group of its own, with everything imported already."""
+        """Start a run in its own process group, with all modules already imported."""
         words = [str(self.bids), str(out), "participant", *self.options, *more]
         process = FORK.Process(target=_behave, args=(words, self._log(out, len(self.logs))))
         process.start()
@@ -81,7 +80,7 @@ class Bench:
         return self.scratch / f"{out.name}-{number}.log"
 
     def finish(self, process: Process) -> tuple[int, str]:
-        """Wait for a run; return its code, -1 where it hangs, and its log."""
+        """Wait for a run; return its exit code (-1 if it hangs) and its log."""
         process.join(HANG_S)
         if process.exitcode is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -106,7 +105,7 @@ class Bench:
 
 
 def _behave(words: list[str], log: Path) -> None:
-    """Do what a process of its own would do."""
+    """Run the app as a separate process would, in its own session, with a log file."""
     os.setsid()
     with log.open("w") as stream:
         os.dup2(stream.fileno(), 2)
@@ -114,7 +113,7 @@ def _behave(words: list[str], log: Path) -> None:
 
 
 def comparable(out: Path) -> dict[str, bytes]:
-    """Read every file of OUT but the work folder and traces of failures, without wall times."""
+    """Read all files of OUT except the work folder and crash files, without wall times."""
     files = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
@@ -134,7 +133,7 @@ def _timeless(path: Path) -> bytes:
 
 
 def halves(out: Path) -> list[str]:
-    """List files under a final name that are not whole."""
+    """List incomplete files that have a final name."""
     names = (path for path in out.rglob("*") if path.is_file())
     own = (path for path in names if ".work" not in path.relative_to(out).parts)
     return [path.name for path in own if not path.name.startswith(".") and not _whole(path)]
@@ -157,7 +156,7 @@ def _whole(path: Path) -> bool:
 
 
 def descendants(process: int) -> list[int]:
-    """List the processes below one, parents first."""
+    """List the descendants of a process, parents first."""
     found = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
@@ -170,7 +169,7 @@ def descendants(process: int) -> list[int]:
 
 
 def cpu_seconds(process: int) -> float:
-    """Add up the CPU time of a process, of what it waited for, and of what lives below it."""
+    """Add up the CPU time of a process, its ended children and its descendants."""
     total = 0
     for one in (process, *descendants(process)):
         try:
@@ -182,7 +181,7 @@ def cpu_seconds(process: int) -> float:
 
 
 def wait_for(process: Process, condition: Callable[[], bool]) -> bool:
-    """Whether it came so far before it ended."""
+    """Wait for a condition; return whether it was met before the process ended."""
     end = time.monotonic() + HANG_S
     while process.exitcode is None and time.monotonic() < end:
         if condition():
@@ -288,7 +287,7 @@ def signals(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Do what the kernel does to a worker that takes too much."""
+    """Kill workers, as the kernel does if memory runs out."""
     for which, wanted in (("one worker", 0), ("every worker that comes", 75)):
         out = bench.scratch / which.replace(" ", "_")
         process = bench.start(out)
@@ -315,7 +314,7 @@ def memory(bench: Bench) -> None:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
-    """Mount a tmpfs; False where that is not allowed."""
+    """Mount a tmpfs; yield False if mounting is not allowed."""
     folder.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
     size = f"size={megabytes}m".encode()
@@ -328,7 +327,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
 
 
 def disk(bench: Bench) -> None:
-    """Leave no space for work, then for results."""
+    """Run with a full disk for the work folder, then for the results."""
     for what in ("work", "OUT"):
         with small_disk(bench.scratch / f"disk_{what}", DISK_MB if what == "work" else 1) as there:
             if not there:
@@ -379,7 +378,7 @@ def crowd(bench: Bench) -> None:
 
 
 def clock(bench: Bench) -> None:
-    """Move all that an earlier run left into the future, then into a far past."""
+    """Run again with file times in the future, then in the distant past."""
     out = bench.scratch / "clock"
     bench.run(out, "--min-lesion-volume", "30")
     for what, moment in (("back by a year", time.time() + 3.2e7), ("ahead by 50 years", 1.0)):
@@ -400,7 +399,7 @@ FAULTS: Mapping[str, Callable[[Bench], None]] = {
 
 
 def prepare(options: argparse.Namespace, scratch: Path) -> Path:
-    """Write the demo where no dataset is given, and leave out contrasts that are not asked."""
+    """Copy the dataset, or write the demo if none is given; drop unrequested contrasts."""
     bids = scratch / "bids"
     if options.bids is None:
         command = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
@@ -421,7 +420,7 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Path:
 
 
 def halve(path: Path) -> None:
-    """Make a head half as wide, long and high: its voxels are said to be smaller."""
+    """Halve the size of a head by halving the voxel size in its header."""
     image = nib.load(path)
     affine = image.affine @ np.diag([0.5, 0.5, 0.5, 1.0])
     half = nib.Nifti1Image(np.asanyarray(image.dataobj), affine)

@@ -1,17 +1,17 @@
-"""What lesion filling does to white matter of real heads in which lesions were painted.
+"""Effect of lesion filling on the white matter of real heads with painted lesions.
 
-usage: python benchmarks/filling.py BIDS_DIR [--only SUB ...] [--labels DIR] [--model NAME|PATH]
-       [--draws N] [--seed N] [--device DEVICE] [--threads N]
+usage: python benchmarks/filling.py BIDS_DIR [--only SUB ...] [--labels DIR] [--draws N] [--seed N]
+[--model NAME|PATH] [--device DEVICE] [--threads N]
 
-The original without lesions is known: lesions are painted as ``msseg-check`` paints them, into
-white matter that neither the networks nor the experts (``BIDS_DIR/derivatives/manual``, where it
-is there) call lesion. They are left in, replaced by the mean of all white matter, or filled as
-``--fill-lesions`` does it. Everything is measured on the 1 mm grid that the networks read, and
-from FLAIR and T1w only, which the app fills: T2w is left out, because it would still show the
-lesions. Own lesions of a visit stay as they are. Numbers are means over ``--draws``.
+The original without lesions is known: lesions are painted, as in ``msseg-check``, into white
+matter that neither the networks nor the experts (``BIDS_DIR/derivatives/manual``, if present) call
+lesion. They are left in, replaced by the mean of all white matter, or filled as by
+``--fill-lesions``. Everything is measured on the 1 mm grid that the networks read, and from FLAIR
+and T1w only, which the app fills: T2w is left out, because it would still show the lesions.
+Lesions of the patient stay as they are. Numbers are means over ``--draws``.
 
-The mask that is filled is that of the painted lesions as a rater outlines them on the FLAIR, not
-that of the networks: what a net misses is not filled. White matter and volumes are those of the
+The filled mask is that of the painted lesions as a rater outlines them on the FLAIR, not that of
+the networks: lesions missed by a network are not filled. White matter and volumes are those of the
 released CNN-1, which may have seen the visit in its training.
 """
 
@@ -111,7 +111,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Figures of a visit: of each contrast and method, and of each method."""
+    """Figures of a visit: intensities by contrast and method, volumes by method."""
 
     intensities: Rows
     volumes: Rows
@@ -367,7 +367,7 @@ def compare(found: Array, painted: Array, original: Array, place: Place) -> dict
 
 
 def _of_lesions(image: Array, place: Place) -> tuple[NDArray[np.float64], float]:
-    """Mean of the white matter of each lesion, and the standard deviation within lesions."""
+    """Return the white matter mean of each lesion and the pooled SD within lesions."""
     labels = np.where(place.white, place.labels, 0)
     numbers, sizes = np.unique(labels[labels > 0], return_counts=True)
     values = image.astype(np.float64)

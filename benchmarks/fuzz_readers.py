@@ -1,12 +1,11 @@
-"""Throw damaged files at everything that reads what users bring, and count how it ends.
+"""Give damaged files to all readers of user files, and count the outcomes.
 
-Every case is made from its number alone, so that one that fails can be run again with ``--only``.
-A reader may accept or raise an :class:`~bids_msseg.errors.MssegError`; anything else escapes and
-is printed with the number of its case. The exit code is 1 where something has escaped.
+usage: python benchmarks/fuzz_readers.py [--cases 10000] [--only N]
 
-::
-
-    python benchmarks/fuzz_readers.py --cases 10000
+Every case is generated from its number alone, so that a failing one can be repeated with
+``--only``. A reader may accept a file or raise an :class:`~bids_msseg.errors.MssegError`; any
+other exception counts as escaped and is printed with the number of its case. The exit code is 1 if
+any has escaped.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Bench:
-    """A folder to work in, and whole files to damage."""
+    """A work folder, and intact weights to damage."""
 
     folder: Path
     weights: bytes
@@ -136,7 +135,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _nifti(rng: np.random.Generator) -> bytes:
-    """Make a whole NIfTI-1 or NIfTI-2 file of some type and byte order."""
+    """Create an intact NIfTI-1 or NIfTI-2 file of random type and byte order."""
     dtype = np.dtype(str(rng.choice(["u1", "<i2", ">i2", "<f4", ">f4", "<f8", "<u4"])))
     kind = nib.Nifti2Image if rng.random() < 0.2 else nib.Nifti1Image
     data = rng.integers(0, 200, SHAPE).astype(dtype)
@@ -189,7 +188,7 @@ def fuzz_gzip(bench: Bench, rng: np.random.Generator) -> None:
 
 
 def fuzz_weights(bench: Bench, rng: np.random.Generator) -> None:
-    """Read weights; a change of the tensors alone has to be noticed by the checksum."""
+    """Read damaged weights; the checksum has to detect changes of the tensors alone."""
     content = bench.weights
     cut = 8 + int.from_bytes(content[:8], "little") if rng.random() < 0.7 else len(content)
     path = bench.file("fuzz.safetensors", damaged(content[:cut], rng) + content[cut:])
@@ -246,7 +245,7 @@ def fuzz_tree(bench: Bench, rng: np.random.Generator) -> None:
 
 
 def _plant(root: Bench, name: bytes, rng: np.random.Generator) -> None:
-    """Make a file, link or folder of this name, where the system allows it and in the dataset."""
+    """Create a file, link, folder or FIFO of this name in the dataset, if possible."""
     path = Path(os.fsdecode(os.fsencode(root.folder) + b"/" + name.strip(b"/")))
     if b"\0" in name or b".." in name or not name.strip(b"/."):
         return

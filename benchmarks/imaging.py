@@ -1,9 +1,9 @@
-"""Measure the imaging room on real heads.
+"""Measure skull stripping, registration and regions on real heads.
 
-    python benchmarks/imaging.py {stripped,brain,rigid,affine,regions} [--data FOLDER]
+usage: python benchmarks/imaging.py {stripped,brain,rigid,affine,regions} [--data FOLDER]
 
-FOLDER holds ``ms-cohort``, ``raw-heads`` and ``label-maps``; it is ``../shared/data`` beside the
-repository where not given. Each part prints a table.
+FOLDER holds ``ms-cohort``, ``raw-heads`` and ``label-maps``; the default is ``../shared/data``
+beside the repository. Each part prints a table.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def stripped(data: Path) -> None:
-    """Margin between stripped images and heads, whole and cut to the upper half."""
+    """Print the margin between stripped images and heads, whole and upper half."""
     for name, cut in (("whole", False), ("upper half", True)):
         for cohort in ("ms-cohort", "raw-heads"):
             found = [support(_upper_half(v) if cut else v) for _, v in _images(data / cohort)]
@@ -75,7 +75,7 @@ def stripped(data: Path) -> None:
 
 
 def brain(data: Path) -> None:
-    """Brain extraction of every raw head, and by how many voxels two threads would change it."""
+    """Print the brain extraction of every raw head, and the voxels changed by two threads."""
     for name, volume in _images(data / "raw-heads"):
         began = time.perf_counter()
         mask = extract_brain(volume)
@@ -88,7 +88,10 @@ def brain(data: Path) -> None:
 
 
 def rigid(data: Path) -> None:
-    """Every T1w and T2w onto its FLAIR; the masks' Dice is of separately found brains."""
+    """Print the registration of every T1w and T2w to its FLAIR.
+
+    The Dice of the masks is of separately extracted brains.
+    """
     for path in sorted((data / "raw-heads").glob("sub-*/**/*_T[12]w.nii.gz")):
         fixed = canonical(load_volume(path.with_name(_flair(path))))
         moving = canonical(load_volume(path))
@@ -107,7 +110,7 @@ def rigid(data: Path) -> None:
 
 
 def affine(data: Path) -> None:
-    """Every FLAIR to the template; T1w, where there, as a second opinion."""
+    """Print the registration of every FLAIR to the template, compared with that of T1w."""
     template = load_template()
     target = template.volume.with_data(template.mask)
     for cohort in ("ms-cohort", "raw-heads"):
@@ -129,7 +132,10 @@ def affine(data: Path) -> None:
 
 
 def regions(data: Path) -> None:
-    """Agreement of the template's regions with heads labelled by FreeSurfer, by an affine."""
+    """Print the agreement of the template's regions with FreeSurfer labels of heads.
+
+    The heads are registered by an affine.
+    """
     template = load_template()
     labels = np.asarray(template.regions)
     paths = sorted((data / "label-maps" / "anatomy").glob("*_dseg.nii.gz"))
@@ -147,7 +153,7 @@ def regions(data: Path) -> None:
 
 
 def _labelled(path: Path, target: Volume, target_mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Regions of one labelled head on the template's grid."""
+    """Return the regions of one labelled head on the template's grid."""
     head = canonical(load_volume(path, np.int32))
     picture = np.where((head.data > 0) & (head.data < FIRST_EXTRACEREBRAL), 25.0, 0.0)
     for value, numbers in BRIGHTNESS.items():
@@ -193,7 +199,7 @@ def _brain_mask(volume: Volume) -> NDArray[np.bool_]:
 def _second_opinion(
     path: Path, flair: Volume, mask: NDArray[np.bool_], through_flair: NDArray[np.float64]
 ) -> str:
-    """Mean distance in mm between the affines found by way of FLAIR and of T1w."""
+    """Return the mean distance in mm between affines found via FLAIR and via T1w."""
     other = path.with_name(path.name.replace("_FLAIR", "_T1w"))
     if not other.exists():
         return "-"

@@ -1,10 +1,10 @@
-"""How long it takes to find the visits of a large dataset: plain pybids against ``find_visits``.
+"""Time to find the visits of a large dataset: plain pybids and ``find_visits``.
 
-Writes a skeleton (empty files) of a raw dataset with three contrasts a participant, with or
+usage: python benchmarks/indexing.py [--participants 1000] [--only-anat]
+
+Writes a skeleton (empty files) of a raw dataset with three contrasts per participant, with or
 without functional and diffusion data and a derivative dataset beside it, and prints one line for
-each way of indexing it. Run it as::
-
-    python benchmarks/indexing.py [--participants 1000] [--only-anat]
+each way of indexing it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ WAYS: dict[str, Callable[[Path, Path], int]] = {
 
 
 def measure(way: Callable[[Path, Path], int], root: Path, database: Path) -> tuple[int, ...]:
-    """Visits found, wall and CPU milliseconds (imports included), peak memory in MB."""
+    """Return visits found, wall and CPU milliseconds (with imports), peak memory in MB."""
     start = time.perf_counter()
     found = way(root, database)
     wall = time.perf_counter() - start

@@ -1,15 +1,16 @@
-"""Many visits: memory, descriptors, temporary files and disk over time; participants; pages.
+"""Time, memory and disk for many visits, many participants and large group pages.
 
 usage: python benchmarks/load.py [--visits 200] [--participants 10000] [--pages 1000 5000]
-       [--pybids] [--contrasts FLAIR T1w T2w] [--small-heads] [--fast] [--small-net]
+[--pybids] [--contrasts FLAIR T1w T2w] [--small-heads] [--fast] [--small-net]
 
-The first table is of one process that takes ``--visits`` copies of the coarse demo through both
-levels with ``--nprocs 2 --clean-workdir``; each line is the state after so many visits. The second
-one is of a skeleton of ``--participants`` (empty images with sidecars, three contrasts each):
-finding its visits, with ``--pybids`` also by pybids as it comes, and the group level on made
-records. The third one is of the group page of ``--pages`` made visits: its size, and with chromium
-and playwright the time until its table can be read (the least of three), and the elements that it
-then has. Zero switches a table off.
+The first table is of one process that runs both levels on ``--visits`` copies of the coarse demo
+with ``--nprocs 2 --clean-workdir``; each line shows memory, descriptors, temporary files and disk
+after a number of visits. The second table is of a skeleton of ``--participants`` (empty images
+with sidecars, three contrasts each): finding its visits, with ``--pybids`` also by pybids with its
+default settings, and the group level on simulated records. The third table is of the group page of
+``--pages`` simulated visits: its size and, if chromium and playwright are installed, the time
+until its table is readable (the shortest of three) and the number of elements on the page. Zero
+disables a table.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ TIMES = 3
 
 @dataclass(frozen=True)
 class State:
-    """What a run held at one moment."""
+    """Resources held by a run at one moment."""
 
     done: int
     wall: float
@@ -53,7 +54,7 @@ class State:
 
 
 def look(process: int, out: Path, work: Path, begun: float) -> State:
-    """Look at a process, what it started, and where it writes."""
+    """Measure the resources of a process, its descendants and its folders."""
     everyone = (process, *descendants(process))
     own = [_memory_mb(one) for one in everyone]
     return State(
@@ -70,7 +71,7 @@ def look(process: int, out: Path, work: Path, begun: float) -> State:
 
 
 def _memory_mb(process: int) -> float:
-    """Give the share of the memory that is this process's (PSS)."""
+    """Return the proportional set size (PSS) of a process, in MB."""
     for line in _read(Path(f"/proc/{process}/smaps_rollup")).splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
@@ -99,7 +100,7 @@ def _size(path: Path) -> int:
 
 
 def many_visits(options: argparse.Namespace, scratch: Path) -> int:
-    """Take copies of one visit through the app and print what it held."""
+    """Run the app on copies of one visit, print its resources and return its exit code."""
     bids, out, work = write_visits(options, scratch), scratch / "out", scratch / "work"
     words = [str(bids), str(out), "participant", "group", "--nprocs", "2", "--omp-nthreads", "1"]
     words += ["--clean-workdir", "-w", str(work), *(["--fast"] if options.fast else [])]
@@ -122,7 +123,7 @@ def many_visits(options: argparse.Namespace, scratch: Path) -> int:
 
 
 def _worse(before: State | None, now: State) -> State:
-    """Keep the latest times and the largest of all else."""
+    """Combine two states: the latest times and the maximum of everything else."""
     if before is None:
         return now
     names = ("memory_mb", "largest_mb", "descriptors", "temporary", "work_mb")
@@ -171,7 +172,7 @@ def print_states(visits: int, states: dict[int, State]) -> None:
 
 
 def many_participants(options: argparse.Namespace, scratch: Path) -> None:
-    """Find visits in a skeleton, and make the group's tables of made records."""
+    """Time the search for visits in a skeleton, and the group level on simulated records."""
     root, database, out = scratch / "skeleton", scratch / "database", scratch / "made"
     ways = dict(WAYS) if options.pybids else {k: v for k, v in WAYS.items() if "pybids" not in k}
     print("| what | visits | wall s | CPU s | MB |\n|---|---|---|---|---|")
@@ -189,7 +190,7 @@ def many_participants(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def write_records(out: Path, participants: int) -> None:
-    """Write what the participant level would leave of each visit in ``logs/visits``."""
+    """Write the records that the participant level would leave in ``logs/visits``."""
     from bids_msseg.bids.record import write_record
 
     os.fsync, before = (lambda _: None), os.fsync  # the disk is not what is measured
@@ -201,7 +202,7 @@ def write_records(out: Path, participants: int) -> None:
 
 
 def made_record(number: int) -> VisitRecord:
-    """Make the record of a finished visit; every fifth has a flag."""
+    """Simulate the record of a finished visit; every fifth has a flag."""
     from bids_msseg.bids.record import VisitRecord
     from bids_msseg.lesions.regions import Region
 
@@ -223,7 +224,7 @@ def made_record(number: int) -> VisitRecord:
 
 
 def pages(numbers: list[int], scratch: Path) -> None:
-    """Write group pages of made visits, and open them where there is a browser."""
+    """Write group pages of simulated visits, and open them if there is a browser."""
     from bids_msseg.reports.group.report import write_group
 
     print("\n| visits | written in s | page MB | bytes per visit | opened in s | elements |\n"
@@ -244,7 +245,7 @@ def pages(numbers: list[int], scratch: Path) -> None:
 
 
 def open_page(page: Path) -> tuple[str, str]:
-    """Time how long a fresh window takes until the table can be read; count the elements."""
+    """Return the time until the table of a page is readable, and its element count."""
     found = (shutil.which(name) for name in ("chromium", "chromium-browser", "chrome"))
     chromium = next(filter(None, found), None)
     try:
@@ -273,7 +274,7 @@ def open_page(page: Path) -> tuple[str, str]:
 
 
 def group(root: Path, out: Path) -> int:
-    """Run the group level; the visits in its table."""
+    """Run the group level; return the number of visits in its table."""
     from bids_msseg.cli.run import main
 
     if main([str(root), str(out), "group"]):

@@ -1,16 +1,16 @@
-"""Change the source in a sample of small ways, and see whether its unit tests notice.
+"""Mutation testing: apply a sample of small changes and run the unit tests on each.
 
-usage: python benchmarks/mutation.py [--sample 400] [--seed 0] [--jobs 2] [--root DIR]
-       [--only bids_msseg/lesions/load.py ...] [--numbers 12 57 ...] [--list]
+usage: python benchmarks/mutation.py [--sample 400] [--seed 0] [--jobs 2] [--root DIR] [--list]
+[--only bids_msseg/lesions/load.py ...] [--numbers 12 57 ...]
 
-Mutants of ``bids_msseg/lesions/``, ``imaging/normalise.py`` and ``bids/paths.py`` are made from
-the syntax tree: operators and comparisons exchanged, conditions turned round, numbers raised by
-one, truth values and short strings changed, ``min`` for ``max``, statements left out. Annotations,
-decorators, prose, and the texts of errors are left alone. Each mutant of the sample is judged by
-its module's own examples and the mirroring test file, in a process forked from one that has
-imported numpy and the like, in a copy of the tree. It is killed where a test fails or where it
-takes many times the CPU time of the source as it is. Prints killed and survived for each module,
-then the survivors; their numbers can be given to ``--numbers``.
+Mutants of ``bids_msseg/lesions/``, ``imaging/normalise.py`` and ``bids/paths.py`` are generated
+from the syntax tree: operators and comparisons exchanged, conditions negated, numbers increased by
+one, truth values and short strings changed, ``min`` replaced by ``max``, statements left out.
+Annotations, decorators, prose and error messages are not changed. Each mutant of the sample is
+judged by the examples in its module and by the mirroring test file, in a process forked from one
+that has imported numpy and similar packages, in a copy of the tree. It is killed if a test fails
+or if it takes many times the CPU time of the original source. Prints killed and survived for each
+module, then the survivors; their numbers can be passed to ``--numbers``.
 """
 
 from __future__ import annotations
@@ -102,13 +102,13 @@ class Mutant:
 
 
 def changes_in(source: str) -> Iterator[tuple[int, int]]:
-    """Yield number of node and of change for all that can be changed in a file."""
+    """Yield the node number and change number of every possible change in a file."""
     for place, (_, changes) in enumerate(_places(ast.parse(source))):
         yield from ((place, number) for number in range(len(changes)))
 
 
 def change(source: str, place: int, number: int) -> tuple[int, str, str]:
-    """Make one of them; its line, what was done, and the whole source."""
+    """Apply one change; return its line, its description and the whole source."""
     tree = ast.parse(source)
     node, changes = next(islice(_places(tree), place, None))
     what, apply = changes[number]
@@ -121,7 +121,7 @@ Change = tuple[str, Callable[[ast.AST], None]]
 
 
 def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, list[Change]]]:
-    """Walk through what runs; give each node with what can be done to it."""
+    """Yield each executable node with its possible changes."""
     if isinstance(tree, ast.Raise) or _is_about_types(tree):
         return
     changes = list(_changes(tree))
@@ -136,7 +136,7 @@ def _places(tree: ast.AST) -> Iterator[tuple[ast.AST, list[Change]]]:
 
 
 def _is_about_types(node: ast.AST) -> bool:
-    """Whether nothing but a type checker looks at it."""
+    """Return whether a node matters to type checkers only."""
     if isinstance(node, ast.If):
         return ast.unparse(node.test) == "TYPE_CHECKING"
     if isinstance(node, ast.Subscript):
@@ -145,7 +145,7 @@ def _is_about_types(node: ast.AST) -> bool:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether it is a docstring, or text with blanks in it."""
+    """Return whether a node is a docstring, an f-string or a string with spaces."""
     if isinstance(node, ast.JoinedStr):
         return True
     value = node.value if isinstance(node, ast.Expr) else node
@@ -155,7 +155,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _is_strict(node: ast.AST) -> bool:
-    """``strict=True`` of zip, which says what holds anyway."""
+    """Return whether a node is the argument ``strict`` of ``zip``, a redundant check."""
     return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
@@ -215,7 +215,7 @@ def _drop_sign(node: ast.AST) -> None:
 
 
 def _left_out(node: ast.AST) -> Iterator[Change]:
-    """Statements that act on something: calls, and what is put into a place of an array."""
+    """Yield changes that leave out statements: calls and assignments to array elements."""
     for name in ("body", "orelse"):
         block = getattr(node, name, None)
         if not isinstance(block, list):
@@ -236,7 +236,10 @@ def _acts(statement: ast.AST) -> bool:
 
 
 def sample(root: Path, size: int, seed: int) -> list[Mutant]:
-    """Draw mutants from all files, numbered among all; all of them where there are fewer."""
+    """Draw mutants from all files, with their numbers in the full list.
+
+    Returns all of them if there are fewer than ``size``.
+    """
     paths = [path for pattern in SOURCES for path in sorted(root.glob(pattern))]
     sources = {path: path.read_text(encoding="utf-8") for path in paths}
     found = [(path, *one) for path, source in sources.items() for one in changes_in(source)]
@@ -254,7 +257,10 @@ def sample(root: Path, size: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(root: Path, path: Path) -> list[str]:
-    """Name the mirroring tests: of ``b_c.py`` ``test_b_c[_numbers].py``, else those of ``b``."""
+    """Return the test files that mirror a source file.
+
+    For ``b_c.py`` these are ``test_b_c[_numbers].py``, else those of ``b``.
+    """
     folder, stem = root / "tests" / path.parent.relative_to("bids_msseg"), path.stem
     while stem:
         names = [folder / f"test_{stem}_numbers.py", folder / f"test_{stem}.py"]
@@ -266,7 +272,7 @@ def tests_of(root: Path, path: Path) -> list[str]:
 
 
 def preload() -> None:
-    """Import what is slow to import and is not judged, and stop hypothesis from shrinking."""
+    """Import slow packages that are not judged, and disable shrinking in hypothesis."""
     for name in PRELOADED:
         importlib.import_module(name)
     from hypothesis import Phase, settings
@@ -306,7 +312,7 @@ def _judge(tree: Path, path: Path) -> int:
 
 
 def clean_seconds(tree: Path, path: Path) -> float:
-    """Run the tests of a file as it is; CPU seconds."""
+    """Run the tests of an unchanged file; return the CPU seconds."""
     process = start(tree, path, 600, clean=True)
     _, status, usage = os.wait4(process, 0)
     if os.waitstatus_to_exitcode(status):
@@ -315,7 +321,7 @@ def clean_seconds(tree: Path, path: Path) -> float:
 
 
 def judge(chosen: list[Mutant], trees: list[Path]) -> Iterator[tuple[Mutant, str]]:
-    """Yield each mutant with how it ended: killed, out of time, survived."""
+    """Yield each mutant with its outcome: killed, out of time or survived."""
     for path in sorted({one.path for one in chosen}):
         # in every tree, as each then has its tests compiled
         taken = max(clean_seconds(tree, path) for tree in trees)
@@ -349,7 +355,7 @@ def _ending(code: int) -> str:
 
 
 def print_table(ends: list[tuple[Mutant, str]]) -> float:
-    """Print killed and survived for each file, then the survivors; the share killed."""
+    """Print killed and survived for each file, then survivors; return the share killed."""
     counts = {path: Counter[str]() for path in sorted({one.path for one, _ in ends})}
     for mutant, end in ends:
         counts[mutant.path][end] += 1
@@ -369,7 +375,7 @@ def print_table(ends: list[tuple[Mutant, str]]) -> float:
 
 
 def main() -> int:
-    """Draw, judge, print; code 1 where fewer than 85 % are killed."""
+    """Draw mutants, judge them, print the table; return 1 if fewer than 85 % are killed."""
     options = _parse()
     chosen = sample(options.root, options.sample, options.seed)
     if options.numbers:

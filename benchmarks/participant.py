@@ -1,12 +1,12 @@
 """Time one visit from start to report, step by step, with peak memory.
 
 usage: python benchmarks/participant.py BIDS_DIR [--participant 12] [--session 1] [--fast]
-       [--nprocs 2] [--model NAME] [--keep OUT] [--start-up]
+[--nprocs 2] [--model NAME] [--keep OUT] [--start-up]
 
-Runs ``msseg`` in a process of its own on an empty output folder and prints a Markdown table.
-``--start-up`` measures only how long it takes to answer: ``--help``, and the first line of the
-log. CPU time stands beside the wall time, which a busy machine stretches. ``--keep`` leaves the
-outputs, so that those of two versions can be compared.
+Runs ``msseg`` in a separate process on an empty output folder and prints a Markdown table.
+``--start-up`` measures only the time to the first output of ``--help`` and to the first line of
+the log. CPU time is printed beside the wall time, which is longer on a busy machine. ``--keep``
+keeps the outputs, so that those of two versions can be compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run the app once and print what it took."""
+    """Run the app once and print its time and memory."""
     options = _parse()
     if options.start_up:
         return start_up(options.bids_dir)
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def start_up(bids_dir: Path) -> int:
-    """Print how long the first answers take."""
+    """Print the time to the first output of ``--help`` and of a run."""
     print("| until | wall s | CPU s |\n|---|---|---|")
     for name, words in (
         ("--help", ["--help"]),
@@ -87,7 +87,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _cpu_seconds(table: Path) -> dict[str, float]:
-    """Read what each step took of all processors together."""
+    """Read the CPU seconds of each step, over all processors."""
     with table.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t")
         return {row["step"]: float(row["cpu_seconds"]) for row in rows}

@@ -1,14 +1,14 @@
-"""Compare ventricles and periventricular lesions with those drawn by hand, before and after.
+"""Compare two methods for ventricles and periventricular lesions with manual masks.
 
 usage: python benchmarks/regions.py MS_COHORT [--cache FOLDER]
 
-Before: the template's ventricles, brought to the patient by an affine, with the band of 5 mm that
-suits them. After: ventricles grown from this brain's own fluid, with the narrower band, from all
-contrasts and from FLAIR alone. A lesion is periventricular by hand where it shares a face, an edge
-or a corner of a voxel with the hand-drawn ventricles, unless half of it lies in the posterior
-fossa. By hand, the fourth ventricle is drawn too; the app counts it to the posterior fossa, so the
-Dice below cannot reach 1. Means come with 95 % bootstrap intervals over patients. The few numbers
-of the method were looked at on the same patients.
+Before: the template's ventricles, transformed to the patient by an affine, with the band of 5 mm
+that suits them. After: ventricles grown from the fluid of the patient's brain, with the narrower
+band, from all contrasts and from FLAIR alone. The reference: a lesion is periventricular if it
+shares a face, an edge or a corner of a voxel with the manual ventricles, unless half of it is in
+the posterior fossa. The manual masks include the fourth ventricle; the app assigns it to the
+posterior fossa, so the Dice cannot reach 1. Means have 95 % bootstrap intervals over patients. The
+few parameters of the method were examined on the same patients.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Images bias-corrected on the FLAIR grid, masks by hand, the template's regions."""
+    """Bias-corrected images, manual masks and template regions on the FLAIR grid."""
 
     name: str
     images: dict[str, NDArray[np.float32]]
@@ -59,7 +59,7 @@ class Patient:
 
 @dataclass(slots=True)
 class Tally:
-    """What is added up over lesions."""
+    """Reference and assigned regions, collected over lesions."""
 
     truth: list[Mask] = field(default_factory=list)
     touching: list[Mask] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Tally:
 
 
 def main() -> int:
-    """Print one row a patient, then agreement over all lesions."""
+    """Print one row per patient, then agreement over all lesions."""
     parser = argparse.ArgumentParser(description="Measure regions against masks by hand.")
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--cache", type=Path, help="keep what is prepared here")
@@ -102,7 +102,7 @@ def _manual(cohort: Path) -> Path:
 
 
 def _patient(cohort: Path, name: str, cache: Path | None) -> Patient:
-    """Prepare a patient as the app does, or take what was prepared before."""
+    """Prepare a patient as the app does, or read it from the cache."""
     kept = None if cache is None else cache / f"{name.removeprefix('sub-')}.npz"
     if kept is None or not kept.is_file():
         found = _prepare(cohort, name)
@@ -170,7 +170,7 @@ def _anatomy(patient: Patient, method: str) -> tuple[NDArray[np.uint8], bool]:
 
 
 def _count(patient: Patient, anatomy: NDArray[np.uint8], own: bool, tally: Tally) -> None:
-    """Compare each hand-drawn lesion's region with what touches the hand-drawn ventricles."""
+    """Add assigned regions of manual lesions and their contact with manual ventricles."""
     labels = label_lesions(patient.lesions, voxel_volume=float(np.prod(patient.spacing)))
     regions = region_map(anatomy, patient.spacing, own_ventricles=own)
     assigned = assign(labels, regions)

@@ -1,13 +1,15 @@
-"""Whether the same visits give the same bytes in other circumstances, and how far bfloat16 moves.
+"""Reproducibility of results in different circumstances, and the effect of bfloat16.
 
-usage: python benchmarks/same_result.py [--bids DIR] [--contrasts FLAIR] [--small-heads]
-       [--fast] [--small-net]
-       python benchmarks/same_result.py --stack WORK/bids_msseg/<visit>/stack/stack.npz
+usage: python benchmarks/same_result.py [--bids DIR] [--contrasts FLAIR] [--small-heads] [--fast]
+[--small-net]
 
-The first form runs the coarse demo (two visits) again and again: on one thread, on two, several
-nodes at a time, from another folder, visits in another order, after ``--clean-workdir``. The
-second one segments what a run left in its work folder in float32 and in what this processor
-multiplies natively, and compares the masks. Exit code 1 where anything differs.
+usage: python benchmarks/same_result.py --stack WORK/bids_msseg/<visit>/stack/stack.npz
+
+The first form runs the coarse demo (two visits) repeatedly and compares the bytes of the outputs:
+on one thread, on two, several nodes at a time, from another folder, with visits in another order,
+after ``--clean-workdir``. The second form segments the stack that a run left in its work folder,
+in float32 and in the native precision of the processor, and compares the masks. Exit code 1 if
+anything differs.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ WAYS: dict[str, list[tuple[str, ...]]] = {
 
 
 def circumstances(options: argparse.Namespace, scratch: Path) -> int:
-    """Run all ways and compare."""
+    """Run in all circumstances, compare the outputs and return the exit code."""
     words = ["--fast"] if options.fast else []
     bids = prepare(options, scratch)
     if options.small_net:
@@ -64,7 +66,7 @@ def _try(bench: Bench, name: str, out: Path, runs: list[tuple[str, ...]]) -> Non
 
 
 def precision(stack_file: Path) -> int:
-    """Compare masks in float32 and in what the processor has."""
+    """Compare masks in float32 and in bfloat16, if the processor supports it."""
     from bids_msseg.imaging.normalise import Stack
     from bids_msseg.models.cascade import segment
     from bids_msseg.models.checkpoint import load_cascade

@@ -1,4 +1,4 @@
-"""A cascade that takes a moment: for benchmarks and tests of everything around the networks."""
+"""A small, fast cascade for benchmarks and tests of everything around the networks."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write_small_net(path: Path) -> Path:
 
 
 def _pass_on(convolution: nn.Module, norm: nn.Module, *, above: float = 0.0) -> None:
-    """Let every output of a 3x3x3 convolution and its normalisation be one of its inputs.
+    """Set a 3x3x3 convolution and its normalisation so that each output is an input.
 
     Only the first inputs are read: the subvoxels of FLAIR in the first block.
     """

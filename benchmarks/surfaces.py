@@ -1,11 +1,12 @@
-"""Print distances between two spheres as geometry has them, as we and as others measure them.
+"""Distances between two spheres: exact, and as measured by this and other programs.
 
 usage: python benchmarks/surfaces.py
 
-Two spheres of 18 mm radius whose centres are 4 mm apart along the first axis, drawn into voxels of
-several shapes. surface-distance takes the corners around border voxels for the surface, most other
-programs the border voxels themselves (here each counts once); either is thicker than it should be
-where slices are thick, and two thick surfaces are nearer to one another than two thin ones.
+The spheres have a radius of 18 mm and centres 4 mm apart along the first axis, and are drawn into
+voxels of several shapes. surface-distance uses the corners around border voxels as the surface,
+most other programs the border voxels themselves (here each counts once); either surface is thicker
+than it should be if slices are thick, and two thick surfaces are closer to each other than two
+thin ones.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Figures = tuple[float, float, float]
 
 
 def main() -> int:
-    """Print one row a voxel shape and way to measure."""
+    """Print one row per voxel shape and method of measurement."""
     warnings.simplefilter("ignore", DeprecationWarning)
     print("| voxel mm | measured by | ASSD mm | HD95 mm | surface Dice at 1 mm |")
     print("|---|---|---|---|---|")

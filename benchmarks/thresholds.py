@@ -1,4 +1,4 @@
-"""Choosing where a probability becomes a mask, on visits that are not the ones to be scored."""
+"""Choice of probability thresholds, on visits other than those to be scored."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _dice_by_threshold(
     truths: Sequence[NDArray[Any]],
     grid: Sequence[float],
 ) -> NDArray[np.float64]:
-    """Mean Dice over the visits that have one, shape (thresholds,); NaN where none has."""
+    """Return the mean Dice per threshold over visits that have one; NaN if none has."""
     called, right, truth = _tables(probabilities, truths, grid)
     return _mean_of_known(2 * right, called + truth[:, None])
 
@@ -192,7 +192,10 @@ def _tables(
     truths: Sequence[NDArray[Any]],
     grid: Sequence[float],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Voxels called, rightly called, shape (visits, thresholds); lesion voxels, (visits,)."""
+    """Count voxels called lesion, those rightly called, and lesion voxels.
+
+    The shapes are (visits, thresholds), (visits, thresholds) and (visits,).
+    """
     if not len(probabilities):
         raise ValueError("a threshold cannot be chosen on no visit")
     pairs = [
@@ -204,7 +207,7 @@ def _tables(
 
 
 def _mean_of_known(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of a quotient over the visits that have one; NaN where none has."""
+    """Return the mean quotient over visits that have one; NaN if none has."""
     known = whole > 0
     shares = np.divide(part, whole, out=np.zeros(part.shape), where=known)
     visits = known.sum(axis=0)

@@ -1,11 +1,11 @@
-"""Print the difference in lesion load between two visits beside the volume that changed by hand.
+"""Difference in lesion load between two visits, beside the volume of manual changes.
 
 usage: python benchmarks/two_visits.py OUT RAW_HEADS
 
-``OUT`` is what ``msseg RAW_HEADS OUT participant`` wrote. The ``label-change`` masks of the cohort
-hold only lesions that changed between the visits (drawn on each visit's FLAIR), so a volume stands
-beside a difference of volumes, and no agreement is computed. Two loads from different scans differ
-by noise as well.
+``OUT`` is the output folder of ``msseg RAW_HEADS OUT participant``. The ``label-change`` masks of
+the cohort contain only lesions that changed between the visits (drawn on the FLAIR of each visit),
+so a volume is printed beside a difference of volumes, and no agreement is computed. The loads of
+two scans also differ by noise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bids_msseg.imaging.volume import load_volume
 
 
 def main() -> int:
-    """Print one row a participant with two finished visits."""
+    """Print one row per participant with two finished visits."""
     parser = argparse.ArgumentParser(description="Compare two visits.")
     parser.add_argument("out", type=Path)
     parser.add_argument("raw_heads", type=Path)

@@ -1,13 +1,13 @@
-"""Print how far intervals, confidence and the image check hold on held-out patients.
+"""Validity of intervals, confidence and the image check on held-out patients.
 
 usage: python benchmarks/uncertainty.py TRAIN_OUT BIDS_DIR [--labels DIR] [--write WEIGHTS]
-       [--faults KEY ...] [--out OUT]
+[--faults KEY ...] [--out OUT]
 
-``TRAIN_OUT`` is what ``msseg-train`` wrote: its out-of-fold predictions and prepared visits are
-read. Every figure of a patient comes from a model learnt on the other patients. ``--write`` puts
-``<name>.calibration.json`` beside finished weights, as ``msseg-train`` does for new ones.
-``--faults`` damages the images of these visits in known ways and prints the flags. ``--out`` reads
-the records of a run of the app and prints what its check of the images said.
+``TRAIN_OUT`` is the output folder of ``msseg-train``: its out-of-fold predictions and prepared
+visits are read. Every figure of a patient comes from a model fitted to the other patients.
+``--write`` writes ``<name>.calibration.json`` beside finished weights, as ``msseg-train`` does for
+new ones. ``--faults`` damages the images of these visits in known ways and prints the flags.
+``--out`` reads the records of a run of the app and prints the results of its image check.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def load_table(learnt: HeldOutData) -> str:
-    """Interval of every visit, made without its patient, and coverage by site."""
+    """Tabulate the held-out interval of every visit, and the coverage by site."""
     checked = check_load(learnt.loads)
     names = dict(zip(learnt.loads, learnt.visits, strict=True))
     rows = [
@@ -119,7 +119,7 @@ def _coverage_table(checked: Sequence[Checked]) -> str:
 
 
 def _log_error(group: Sequence[Checked], what: str) -> float:
-    """Root mean square of log(estimate / truth), 0.1 mL added to both."""
+    """Return the root mean square of log(estimate / truth), 0.1 mL added to both."""
     errors = [
         math.log((one.case.sweep_ml[3] if what == "mask" else one.interval.expected_ml) + 0.1)
         - math.log(one.case.truth_ml + 0.1)
@@ -129,7 +129,7 @@ def _log_error(group: Sequence[Checked], what: str) -> float:
 
 
 def confidence_table(lesions: Sequence[LesionCase]) -> str:
-    """Share of true lesions by confidence, each lesion's made without its patient."""
+    """Tabulate the share of true lesions by held-out confidence."""
     pairs = check_confidence(lesions)
     rows = []
     for low, high in pairwise(BINS):
@@ -160,7 +160,7 @@ def _within(pairs: Sequence[tuple[LesionCase, float]]) -> float:
 
 
 def image_table(learnt: HeldOutData, files: Sequence[LabelledFiles]) -> str:
-    """Tell what the check of the images says of each labelled visit, held against the others."""
+    """Tabulate the image check of each labelled visit, compared with the other patients."""
     rows = []
     for item, measures in zip(files, learnt.measures, strict=True):
         others = _without(learnt, files, item)
@@ -176,14 +176,14 @@ def image_table(learnt: HeldOutData, files: Sequence[LabelledFiles]) -> str:
 def _without(
     learnt: HeldOutData, files: Sequence[LabelledFiles], item: LabelledFiles
 ) -> TrainingVisits:
-    """Return what a training without a visit's patient would know."""
+    """Return the training visits without those of a visit's patient."""
     pairs = zip(files, learnt.measures, strict=True)
     who = item.visit.participant
     return TrainingVisits(tuple(m for other, m in pairs if other.visit.participant != who))
 
 
 def fault_table(item: LabelledFiles, learnt: HeldOutData, files: Sequence[LabelledFiles]) -> str:
-    """Tell what the check of the images says of a visit whose images were damaged on purpose."""
+    """Tabulate the image check of a visit whose images were damaged on purpose."""
     others = _without(learnt, files, item)
     images = {c: as_ras(load_volume(path)) for c, path in item.visit.contrasts.items()}
     rows = []
@@ -204,7 +204,7 @@ def fault_table(item: LabelledFiles, learnt: HeldOutData, files: Sequence[Labell
 def damaged(
     images: Mapping[str, Volume], mask: Volume
 ) -> Iterator[tuple[str, dict[str, Volume], Volume]]:
-    """Yield a visit as it is, then with one fault after another; no bias field is removed."""
+    """Yield the original visit, then one fault after another; no bias field is removed."""
     flair = images["FLAIR"]
     yield "none", dict(images), mask
     for other in ("T1w", "T2w"):
@@ -261,7 +261,7 @@ def _striped(volume: Volume, spread: float) -> Volume:
 
 
 def _moved(volume: Volume, inside: np.ndarray, mm: float) -> Volume:
-    """Fill the outer wave numbers while the head lies elsewhere along the second axis."""
+    """Simulate motion: take outer wave numbers from a head shifted along the second axis."""
     waves = np.fft.fftfreq(volume.shape[1])
     shift = np.where(waves > 0.1, mm / float(volume.spacing[1]), 0.0)
     turned = np.exp(-2j * np.pi * waves * shift)[None, :, None]
@@ -270,7 +270,7 @@ def _moved(volume: Volume, inside: np.ndarray, mm: float) -> Volume:
 
 
 def record_table(out: Path) -> str:
-    """Tell what the check of the images said of the visits of a finished run."""
+    """Tabulate the image check of the visits of a finished run."""
     rows = []
     for record in read_records(out):
         far = record.quality_measures.get("training_distance")

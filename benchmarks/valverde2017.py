@@ -1,10 +1,10 @@
-"""Print how the preset valverde2017 agrees with the experts on patients it has not seen.
+"""Agreement of the preset valverde2017 with the experts on held-out patients.
 
 usage: python benchmarks/valverde2017.py OUT BIDS_DIR [--recipe YAML] [--split JSON] [--threads N]
 
-Trains in nested folds below OUT, or goes on there; visits that OUT/cohort holds already are not
-prepared again. ``--split`` is the ``training.json`` of another training, whose folds are used, so
-that both can be compared patient by patient.
+Trains in nested folds below OUT, or resumes a training there; visits that are already in
+OUT/cohort are not prepared again. ``--split`` is the ``training.json`` of another training whose
+folds are used, so that both can be compared patient by patient.
 """
 
 from __future__ import annotations

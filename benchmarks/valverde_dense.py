@@ -1,11 +1,11 @@
-"""Print what the patch net of the preset valverde2017 costs, patch by patch and by tiles.
+"""CPU time of the patch net of the preset valverde2017, patch by patch and by tiles.
 
 usage: python benchmarks/valverde_dense.py [--visit COHORT/sub-NN.npz] [--sample N]
 
 Weights are random, with running means as after a training. The volume is a prepared visit, or
-random numbers in a ball. By tiles all FLAIR candidates are judged, patch by patch a random sample
-of them; the difference is over that sample. CPU seconds of one thread, float32, and bfloat16
-where this processor has it.
+random numbers in a ball. All FLAIR candidates are evaluated by tiles, and a random sample of them
+patch by patch; the difference is over that sample. Times are CPU seconds of one thread, in
+float32, and in bfloat16 if the processor supports it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def random_net(padding: str) -> PatchNet:
-    """Draw a net, running means included."""
+    """Create a net with random weights and running statistics."""
     torch.manual_seed(0)
     net = PatchNet(padding)
     for layer in net.modules():

@@ -1,8 +1,7 @@
-"""Multiple-sclerosis lesion segmentation as a BIDS App: a cascade of two 3-D CNNs.
+"""Multiple sclerosis lesion segmentation as a BIDS App: a cascade of two 3-D CNNs.
 
-``docs/developer/design.md`` describes the rooms of the package. Importing this package has no side
-effects and loads neither torch nor nipype; :func:`~bids_msseg.api.segment` is loaded when it is
-asked for.
+``docs/developer/design.md`` describes the subpackages. Importing this package has no side effects
+and loads neither torch nor nipype; :func:`~bids_msseg.api.segment` is loaded on first access.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m bids_msseg`` is ``msseg``."""
+"""Entry point of ``python -m bids_msseg``, which runs ``msseg``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The Python interface: segment the images of one visit, without BIDS.
+"""Python interface: segment the images of one visit without BIDS.
 
-``from bids_msseg import segment`` is the short way to :func:`segment`. The steps are those of the
-BIDS App, in the same order and with the same results.
+``from bids_msseg import segment`` imports :func:`segment`. The steps are those of the BIDS App, in
+the same order and with the same results.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def segment(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What was asked for besides the images."""
+    """Checked arguments of :func:`segment` other than the images."""
 
     model: Path
     header: ModelHeader
@@ -150,7 +150,7 @@ class _Job:
         atlas: str | Sequence[str],
         fill_lesions: bool,
     ) -> _Job:
-        """Check what can be checked before anything is computed."""
+        """Check the arguments and load the atlases before anything is computed."""
         asked = {
             "model": None if model is None else os.fspath(model),
             "threshold": threshold,
@@ -179,7 +179,10 @@ class _Job:
 
 
 def _load_atlas(choice: AtlasChoice) -> Atlas:
-    """Read an atlas; there is no dataset in which one of a visit could be looked for."""
+    """Load an atlas; raise UsageError if each visit needs its own.
+
+    Without a dataset, the image of a visit cannot be searched for.
+    """
     if choice.is_per_visit:
         raise UsageError(
             f"the atlas {choice} names no file",
@@ -197,7 +200,10 @@ def _check_nets(model: Path, device: str) -> None:
 
 
 def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
-    """Give the path of an image; one in memory is written, so that it is checked like a file."""
+    """Return the path of an image; an image in memory is written to ``target`` first.
+
+    It is then checked like any other file.
+    """
     if isinstance(image, str | os.PathLike):
         return Path(image)
     if not isinstance(image, SpatialImage):
@@ -216,7 +222,7 @@ def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
 
 
 def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
-    """Do the steps in the order of the BIDS App."""
+    """Run the steps in the order of the BIDS App."""
     spacings = {name: check_header(path, contrast=name).spacing for name, path in files.items()}
     grid = Grid.of(files["FLAIR"])
     images, notes = read_contrasts(files)
@@ -258,7 +264,7 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the networks found; probability and anatomy lie on the working grid."""
+    """Results of the networks; probability and anatomy are on the working grid."""
 
     lesions: VisitLesions
     brain: MeasuredBrain
@@ -268,7 +274,10 @@ class _Found:
 
 
 def _find(done: Preprocessed, grid: Grid, job: _Job) -> _Found:
-    """Run the networks and list the lesions; images have the precision of files in between."""
+    """Run the networks and list the lesions.
+
+    Images between the steps have the precision of files.
+    """
     regions, own = find_anatomy(
         done.images, done.transforms, done.brain.data > 0, done.template_to_flair
     )
@@ -302,7 +311,7 @@ def _find(done: Preprocessed, grid: Grid, job: _Job) -> _Found:
 def _measure_regions(
     done: Preprocessed, lesions: Volume, job: _Job
 ) -> tuple[dict[str, tuple[RegionLoad, ...]], tuple[str, ...]]:
-    """Share out the lesions among the regions of each atlas, and say what is odd about it."""
+    """Measure the lesion load per region of each atlas; return loads and notes."""
     loads: dict[str, tuple[RegionLoad, ...]] = {}
     notes: list[tuple[str, str]] = []
     for choice, atlas in job.atlases:
@@ -317,7 +326,7 @@ def _measure_regions(
 
 
 def _move_to(space: str, done: Preprocessed, job: _Job) -> tuple[Affine | None, str]:
-    """Give the affine from FLAIR world to that of a space, and why it may be wrong."""
+    """Return the affine from FLAIR world to that of a space, and the fault of its fit."""
     if space in NATIVE_SPACES:
         return done.transforms.get(space), ""
     if space == EMBEDDED:
@@ -335,7 +344,7 @@ def _move_to(space: str, done: Preprocessed, job: _Job) -> tuple[Affine | None, 
 def _fill(
     files: Mapping[str, Path], done: Preprocessed, found: _Found, job: _Job
 ) -> dict[str, nib.Nifti1Image]:
-    """Fill the lesions of the images that other programs read, each on its own grid."""
+    """Fill the lesions of FLAIR and T1w if requested, each image on its own grid."""
     filled: dict[str, nib.Nifti1Image] = {}
     for name in NATIVE_SPACES if job.fill_lesions else ():
         if name not in done.images:
@@ -358,7 +367,7 @@ def _fill(
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads, and set their number back."""
+    """Set torch's number of threads, and restore it at the end."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,7 +1,8 @@
-"""What weights know of their own errors: ``<name>.calibration.json`` beside them.
+"""Calibration of weights: error models in ``<name>.calibration.json`` beside the weights.
 
-``msseg-train`` writes it from its out-of-fold predictions. It is a file of its own so that it can
-be read, and written anew, without touching the weights; the weights' SHA-256 ties it to them.
+``msseg-train`` writes it from its out-of-fold predictions. It is a separate file, so that it can
+be read and rewritten without touching the weights; it stores the SHA-256 of the weights that it
+belongs to.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ DIGITS = 5
 class Calibration:
     """Error models and training image statistics that belong to weights.
 
-    ``coverage`` gives (hits, total) of the load intervals by site and for ``all``, ``auc`` how
-    well the confidence separates true from false lesions, both without the patient. ``reason``
-    says why something is missing; ``digest`` is the SHA-256 of the file.
+    ``coverage`` holds (hits, total) of the load intervals by site and for ``all``; ``auc`` is how
+    well the confidence separates true from false lesions. Both are measured on held-out patients.
+    ``reason`` states why something is missing; ``digest`` is the SHA-256 of the file.
     """
 
     load: LoadModel | None = None
@@ -40,7 +41,10 @@ class Calibration:
     digest: str = ""
 
     def of_fast(self) -> Calibration:
-        """Return what still holds where ``--fast`` leaves nets out: what images look like."""
+        """Return the part that is valid with ``--fast``: the training image statistics.
+
+        Intervals and confidence are only valid without ``--fast``, which leaves networks out.
+        """
         why = "intervals and confidence were measured without --fast"
         return replace(self, load=None, confidence=None, reason=why)
 
@@ -91,7 +95,7 @@ def _parse(stored: Mapping[str, Any], digest: str) -> Calibration:
 
 
 def _load_model(stored: Mapping[str, Any]) -> LoadModel:
-    """Undo what JSON does to tuples; earlier files have no range."""
+    """Convert lists from JSON to tuples; earlier files have no ``range_ml``."""
     seen = stored.get("range_ml")
     return LoadModel(**{**stored, "range_ml": (float(seen[0]), float(seen[1])) if seen else None})
 

@@ -1,8 +1,8 @@
-"""Options that users of other BIDS Apps bring along, and what they mean here.
+"""Options of other BIDS Apps and their meaning in this app.
 
-Some are other names of our options, some say in other words what one of our options says, and some
-have no meaning here. All are accepted; what is not taken as it was written is said in a note. They
-come from fMRIPrep, MRIQC, QSIPrep, snakebids and the BIDS execution specification.
+Some are aliases of options of this app, some are translated into one of its options, and some have
+no effect. All are accepted; a note reports each option that was reinterpreted. They come from
+fMRIPrep, MRIQC, QSIPrep, snakebids and the BIDS execution specification.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def explain() -> tuple[tuple[str, str], ...]:
 
 
 def _levels(options: dict[str, Any]) -> list[str]:
-    """Join the levels of ``--level`` to those that stand alone."""
+    """Merge the levels of ``--level`` with the positional ones; return notes."""
     asked = options.pop("level", [])
     words = [*options.get("levels", []), *(one for one in asked if one not in EXTENTS)]
     options["levels"] = [LEVEL_SYNONYMS.get(word, word) for word in words]

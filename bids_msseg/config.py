@@ -1,20 +1,14 @@
-"""What one run was asked to do: :class:`RunConfig`, a frozen value, read from and written as TOML.
+"""Configuration of one run: :class:`RunConfig`, a frozen value, read from and written as TOML.
 
-The command line and a configuration file speak the same words: every option is a field of one of
-the four parts of :class:`RunConfig`, under the option's name with underscores. A file has one
-table for each part::
+The command line and a configuration file use the same names: every option is a field of one of the
+four parts of :class:`RunConfig`, under the option's name with underscores. A file has one table
+for each part, for example ``[query]`` with ``participant_label = ["01", "07"]``, and
+``[processing]`` with ``threshold = 0.4`` and ``output_spaces = ["FLAIR",
+"MNI152NLin2009aSym:res-1"]``.
 
-    [query]
-    participant_label = ["01", "07"]
-
-    [processing]
-    threshold = 0.4
-    output_spaces = ["FLAIR", "MNI152NLin2009aSym:res-1"]
-
-Where both name an option, the command line wins; where neither does, the default of
-:mod:`bids_msseg.config_parts` holds.
-``None`` means "find out when the run starts", so that a file written on one machine serves on
-another.
+If both set an option, the command line takes precedence; if neither does, the default of
+:mod:`bids_msseg.config_parts` is used. ``None`` means that the value is determined when the run
+starts, so that a file written on one machine can be used on another.
 """
 
 from __future__ import annotations
@@ -83,12 +77,12 @@ class RunConfig:
 
     @property
     def work_dir(self) -> Path:
-        """Folder for intermediate files: as asked for, else ``.work`` in the output folder."""
+        """Folder for intermediate files; by default ``.work`` in the output folder."""
         return self.execution.work_dir or self.output_dir / WORK_FOLDER
 
     @property
     def with_networks(self) -> bool:
-        """Whether the networks are run: given masks need them for nothing but filling."""
+        """Whether the networks are run; with given masks, only to fill lesions."""
         return not self.query.lesion_masks or self.processing.fill_lesions
 
     @classmethod
@@ -111,9 +105,9 @@ class RunConfig:
     ) -> RunConfig:
         """Read the TOML of :meth:`to_toml`, or a part of it written by hand.
 
-        Keys stand in the table of their part or before all tables, with ``-`` or ``_``.
-        ``overrides`` win over the text; ``source`` names the text in errors. Raises UsageError for
-        invalid TOML, an unknown key or an invalid value.
+        Keys are in the table of their part or before all tables, with ``-`` or ``_``.
+        ``overrides`` take precedence over the text; ``source`` names the text in errors. Raises
+        UsageError for invalid TOML, an unknown key or an invalid value.
         """
         options = read_typed(
             _flatten(parse_toml(text, source), source), spelling=lambda n: f"{n} in {source}"
@@ -132,7 +126,7 @@ class RunConfig:
         return cls(options["bids_dir"], options["output_dir"], options["levels"], **parts)
 
     def to_toml(self) -> str:
-        """Write TOML that :meth:`from_toml` reads back to an equal value.
+        """Return TOML that :meth:`from_toml` reads back to an equal value.
 
         Options whose value is None are left out.
         """
@@ -174,7 +168,10 @@ def _parts() -> dict[str, type[Any]]:
 
 
 def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Bring every table's keys together; a key belongs to its own table or before all tables."""
+    """Merge the keys of all tables; raise UsageError for a key in the wrong table.
+
+    A key belongs in its own table or before all tables.
+    """
     owners = {f.name: part for part, kind in _parts().items() for f in fields(kind)}
     owners |= {"bids_filter_file": "query", "segmenter_config": "processing"}
     owners |= {"bids_dir": "", "output_dir": "", "levels": ""}

@@ -41,7 +41,7 @@ class Query:
 
     @property
     def datasets(self) -> dict[str, Path]:
-        """Folders of all files beside the dataset's own, by the name that outputs give them."""
+        """Folders of all files outside the dataset, by the name used in outputs."""
         return roots_by_name(self.derivatives, self.lesion_masks, self.exclude_masks)
 
 

@@ -1,7 +1,7 @@
-"""Exit codes and exceptions: the only place where the codes stand.
+"""Exit codes and exceptions; all exit codes are defined here.
 
 The codes are those of the BIDS execution specification
-(https://github.com/bids-standard/execution-spec, ``src/outputs.md``), whose upper half follows
+(https://github.com/bids-standard/execution-spec, ``src/outputs.md``); those from 64 to 75 follow
 BSD ``sysexits.h``.
 """
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller."""
+    """Exit codes of the process."""
 
     SUCCESS = 0
     FAILURE = 1
@@ -63,7 +63,10 @@ class MssegError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the way through a worker process: keyword arguments do not pickle by default."""
+        """Make the error picklable, so that worker processes can return it.
+
+        Keyword arguments are not pickled by default.
+        """
         return (_rebuild, (type(self), self.message, self.hint))
 
     def __str__(self) -> str:
@@ -93,7 +96,7 @@ class NothingSelectedError(MssegError):
 
 
 class UsageError(MssegError):
-    """A command line or configuration file that cannot be honoured."""
+    """A command line or configuration file that cannot be used."""
 
     code = ExitCode.USAGE
 
@@ -105,7 +108,7 @@ class DataError(MssegError):
 
 
 class NoInputError(MssegError):
-    """A file that is needed is not there."""
+    """A required file that is missing."""
 
     code = ExitCode.NO_INPUT
 
@@ -117,12 +120,12 @@ class CannotCreateError(MssegError):
 
 
 class IoError(MssegError):
-    """Reading or writing broke off."""
+    """A failure while reading or writing."""
 
     code = ExitCode.IO_ERROR
 
 
 class TemporaryError(MssegError):
-    """A failure that a later run may not meet."""
+    """A failure that may not occur in a later run."""
 
     code = ExitCode.TEMPORARY

@@ -1,4 +1,4 @@
-"""The files that options name: text, JSON, patterns of files, and the filters of a query."""
+"""Files named by options: text, JSON, file patterns and query filters."""
 
 from __future__ import annotations
 

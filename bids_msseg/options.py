@@ -1,4 +1,4 @@
-"""The options of a run: how the value of each is read and written, and what an error calls it."""
+"""Options of a run: conversion of their values, and their names in errors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _read_mask_places(value: object) -> dict[str, Path]:
 
 
 def _read_mask_values(value: object) -> tuple[int, ...]:
-    """Read which values of a mask are lesion; none stands for any above zero."""
+    """Read the mask values that are lesion; none means any value above zero."""
     given = list(value) if isinstance(value, list | tuple) else [value]
     if given in ([], ["any"]):
         return ()
@@ -101,7 +101,7 @@ def _read_device(value: object) -> str:
 
 
 def _read_segmenter_options(value: object) -> dict[str, Any]:
-    """Take the table as it is: the segmenter knows what each key may be."""
+    """Read a table of the segmenter's options; the segmenter checks keys and values."""
     if not isinstance(value, Mapping):
         raise ValueError("a table of the segmenter's options")
     return {str(key).replace("-", "_"): item for key, item in value.items()}
@@ -116,7 +116,7 @@ def _read_ignored(value: object) -> tuple[str, ...]:
 
 
 def _read_levels(value: object) -> tuple[Level, ...]:
-    """Put the levels into the order in which they run."""
+    """Read the levels; return them in the order in which they run."""
     levels = [LEVEL_SYNONYMS.get(word, word) for word in readers.items(value)]
     for level in levels:
         check_level(level)
@@ -126,7 +126,7 @@ def _read_levels(value: object) -> tuple[Level, ...]:
 
 
 def _option_readers() -> dict[str, Callable[[object], Any]]:
-    """Name every option of a run, and how its value is read."""
+    """Return the reader of every option of a run, by name."""
     return {
         "bids_dir": readers.path,
         "output_dir": readers.path,
@@ -175,7 +175,10 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
 
 
 def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str]) -> dict[str, Any]:
-    """Turn every option into its field's type; `spelling` says how an error calls the option."""
+    """Convert every option to the type of its field.
+
+    ``spelling`` returns the name of an option for errors. Raises UsageError for an invalid value.
+    """
     given = dict(options)
     if "bids_filter_file" in given:
         file = readers.path(given.pop("bids_filter_file"))
@@ -213,7 +216,7 @@ def read_options(
 
 
 def check_level(level: str) -> None:
-    """Refuse a level that does not exist."""
+    """Raise UnknownLevelError if a level does not exist."""
     if level not in LEVELS:
         raise UnknownLevelError(
             f"there is no analysis level {level}",
@@ -222,7 +225,7 @@ def check_level(level: str) -> None:
 
 
 def as_flag(name: str) -> str:
-    """Call an option as the command line does."""
+    """Return the name of an option on the command line."""
     own = {
         "bids_dir": "BIDS_DIR",
         "output_dir": "OUTPUT_DIR",
@@ -241,7 +244,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def plain_value(value: object) -> Any:
-    """Turn a field's value into what TOML and JSON can hold."""
+    """Convert a field's value to types that TOML and JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _plain_filter(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -250,7 +253,10 @@ def plain_value(value: object) -> Any:
 
 
 def _plain_filter(value: object) -> Any:
-    """TOML has no null: an entity that has to be absent is written as pybids calls it."""
+    """Convert a filter; None becomes ``Query.NONE``, the name in pybids.
+
+    TOML has no null for an entity that must be absent.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain_filter(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -259,7 +265,7 @@ def _plain_filter(value: object) -> Any:
 
 
 def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
-    """Refuse to write into the dataset itself, or to work inside it."""
+    """Raise UsageError for output that is the dataset, or a work folder inside it."""
     bids, output, work = (_resolved(path) for path in (bids_dir, output_dir, work_dir))
     if output == bids:
         raise UsageError(
@@ -274,7 +280,7 @@ def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
 
 
 def _resolved(path: Path) -> Path:
-    """Follow links; a path that the system cannot follow is the user's to mend."""
+    """Follow links; raise UsageError for a path that the system cannot follow."""
     try:
         resolved = path.resolve()
         with suppress(PermissionError):

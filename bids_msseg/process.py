@@ -31,17 +31,17 @@ ASK_AGAIN_S: Final = 0.1
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM, as an exception that no `except Exception` on the way swallows."""
+    """Exception for SIGTERM that no ``except Exception`` catches."""
 
 
 def supervise(
     job: Callable[[], int], *, verbose: int = 0, crash_folder: Path | None = None
 ) -> ExitCode:
-    """Run a job and end it in every case with a message and an exit code.
+    """Run a job, log a closing message in every case, and return the exit code.
 
-    The code is the job's own, that of an :class:`~bids_msseg.errors.MssegError`, 130 or 143 after
-    SIGINT or SIGTERM, 74 for a full disk or too large a file, else 1. A traceback goes to
-    ``crash_folder``, or if that fails to the folder for temporary files.
+    The code is that of the job or of an :class:`~bids_msseg.errors.MssegError`, 130 or 143 after
+    SIGINT or SIGTERM, 74 for a full disk or a file that is too large, else 1. A traceback is
+    written to ``crash_folder``, or to the folder for temporary files if that fails.
     """
     with steady_streams(), log_to_stderr(verbose), _sigterm_raises() as no_more:
         try:
@@ -56,7 +56,7 @@ def supervise(
 
 
 def _to_its_end(job: Callable[[], int]) -> int:
-    """Do a job, which includes that what it has printed arrives."""
+    """Run a job and flush stdout, so that failed output counts as a failed job."""
     code = job()
     sys.stdout.flush()
     return code
@@ -101,9 +101,9 @@ def log_to_stderr(verbose: int = 0) -> Iterator[None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Write to what stderr is at that moment: a progress bar puts itself in its place.
+    """Log handler that writes to the current stderr, which a progress bar may replace.
 
-    Loggers of other packages set levels of their own, so the threshold for them is here.
+    Loggers of other packages set their own levels, so the threshold for them is applied here.
     """
 
     def __init__(self, others_level: int) -> None:
@@ -132,9 +132,9 @@ def _formatter(level: int) -> logging.Formatter:
 
 @contextmanager
 def _sigterm_raises() -> Iterator[Callable[[], None]]:
-    """Make SIGTERM an exception in this process, and leave worker processes their own way.
+    """Turn SIGTERM into an exception in this process, but not in worker processes.
 
-    What it yields is called when the end has come anyway: then it raises nothing more.
+    Yields a function to call when the run has ended; it disables the exception.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -151,11 +151,11 @@ def _sigterm_raises() -> Iterator[Callable[[], None]]:
 
 
 class _Ending:
-    """What SIGTERM does: once an exception, and at once the end where that led nowhere.
+    """SIGTERM handler that raises an exception once and, if that had no effect, exits.
 
-    Schedulers may send it several times within a moment, which is not to break off the cleaning
-    up; but code that drops every exception, as Python does in ``__del__`` and around a fork, is
-    not to make the run one that only SIGKILL ends.
+    Schedulers may send SIGTERM several times within a moment, which must not interrupt the
+    cleanup. But code that drops every exception, as Python does in ``__del__`` and around a fork,
+    must not leave SIGKILL as the only way to end the run.
     """
 
     def __init__(self, hook: Callable[[sys.UnraisableHookArgs], object]) -> None:
@@ -179,11 +179,11 @@ class _Ending:
             os._exit(ExitCode.TERMINATED)
 
     def come(self) -> None:
-        """Raise nothing from now on."""
+        """Disable the exception from now on."""
         self._has_come = True
 
     def look_for_lost(self, dropped: sys.UnraisableHookArgs) -> None:
-        """Ask once more, and soon, where Python had to drop the exception."""
+        """Send SIGTERM again shortly after Python has dropped the exception."""
         if not isinstance(dropped.exc_value, _TerminatedError):
             self.previous_hook(dropped)
             return
@@ -235,7 +235,10 @@ def _file_is_too_large(error: OSError) -> IoError:
 
 
 def _stopped(how: str, code: ExitCode) -> ExitCode:
-    """End the workers too: the interpreter would wait for them at its exit."""
+    """End the workers, log the reason and return the code.
+
+    The interpreter would wait for the workers at its exit.
+    """
     _end_workers()
     _log().warning("%s: what is finished stays, the same command goes on from there", how)
     return code

@@ -127,7 +127,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Wall time that is left if the rest goes like what is done, s; None before the first."""
+        """Remaining wall time in s, extrapolated; None before any progress."""
         if self.fraction == 0:
             return None
         return (self._clock() - self._start) * (1 - self.fraction) / self.fraction
@@ -143,7 +143,7 @@ class Progress:
 
 
 class _Bar:
-    """The live bar of rich, with a time that is left that counts down between two events."""
+    """Live progress bar of rich; the time left counts down between updates."""
 
     def __init__(self, console: Console, total: int, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -194,7 +194,7 @@ def write_duration(seconds: float) -> str:
 
 
 def open_console(stream: TextIO) -> Console:
-    """Make a console that prints names as they are; outside a terminal lines are not folded."""
+    """Create a console without markup; outside a terminal, long lines are not wrapped."""
     console = Console(file=stream, markup=False, highlight=False, emoji=False)
     if console.is_terminal:
         return console

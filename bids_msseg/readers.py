@@ -1,7 +1,7 @@
-"""Turn what a command line (text) or TOML (typed values) holds into an option's own type.
+"""Readers that convert command-line text or typed TOML values to the type of an option.
 
-Every reader takes one value and returns the typed one, or raises ValueError with words that
-complete "give ...", so that an error can say both what was written and what is expected.
+Every reader takes one value and returns the typed one, or raises ValueError with text that
+completes "give ...", so that an error can state both the given and the expected value.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def named_paths(value: object) -> dict[str, Path]:
 
 
 def _name_of(folder: Path, taken: Container[str]) -> str:
-    """Name a dataset after its folder, with a number where that name is taken."""
+    """Name a dataset after its folder, with a number if that name is taken."""
     name = re.sub(r"[^0-9A-Za-z_-]+", "-", folder.name).strip("-") or "derivatives"
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     return next(one for one in itertools.chain([name], numbered) if one not in taken)

@@ -1,8 +1,8 @@
-"""What this process may use: CPUs and memory, from affinity and control groups.
+"""CPUs and memory that this process may use, from affinity and control groups.
 
-``os.cpu_count`` and the machine's RAM say what the computer has, not what a scheduler or container
-engine grants; a job that believes them is slowed down or killed. Both control-group versions are
-read, and every ancestor of the process's own group, because a limit set on any of them binds.
+``os.cpu_count`` and the machine's RAM describe the computer, not what a scheduler or container
+engine grants; a job that relies on them is slowed down or killed. Both control-group versions are
+read, with every ancestor of the process's own group, because a limit on any of them applies.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def _memory_limits(root: Path) -> Iterator[int]:
 def _group_folders(root: Path, *, controller: str) -> Iterator[Path]:
     """Yield the folders of the process's control group and of all its ancestors.
 
-    Inside a container the path in ``/proc/self/cgroup`` may be the host's; its folder is then not
-    there, and the mount point, which is the last ancestor, is the container's own group.
+    Inside a container, the path in ``/proc/self/cgroup`` may be that of the host. Its folder is
+    then missing, and the mount point, which is the last ancestor, is the container's own group.
     """
     mount = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
@@ -164,7 +164,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Read a file of the kernel; one that is missing or forbidden sets no limit."""
+    """Return the lines of a kernel file; empty if it is missing or forbidden."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except OSError:

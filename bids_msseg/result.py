@@ -1,4 +1,4 @@
-"""What the Python interface gives for one visit, and how it is written to a folder."""
+"""Result of the Python interface for one visit, and its output files."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class SegmentationResult:
             ) from error
 
     def _save_regions(self, path: Path) -> None:
-        """Write the loads of all atlases; those of an earlier result go."""
+        """Write the loads of all atlases; remove those of an earlier result."""
         if not self.regions:
             path.unlink(missing_ok=True)
             return
@@ -137,7 +137,7 @@ class SegmentationResult:
         write_tsv(path, tuple(atlas_dictionary()), rows)
 
     def _save_filled(self, place: Path) -> None:
-        """Write the images with filled lesions; those of an earlier result go."""
+        """Write the images with filled lesions; remove those of an earlier result."""
         for name, file in FILLED_FILES.items():
             image, path = self.filled.get(name), place / file
             if image is None:
@@ -146,7 +146,7 @@ class SegmentationResult:
                 write_atomic(path, partial(nib.save, image))
 
     def summary(self) -> dict[str, Any]:
-        """Give the numbers of ``summary.json``."""
+        """Return the content of ``summary.json``."""
         return {
             "lesion_load_ml": self.lesion_load_ml,
             "lesion_count": self.lesion_count,

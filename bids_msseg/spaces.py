@@ -175,7 +175,7 @@ class AtlasChoice:
 
 
 def _atlas_space(named: str | None, file: str) -> str:
-    """Find the space of a label image, by what is written behind it or in its name."""
+    """Find the space of a label image from the text after its path, or its name."""
     inside = re.search(rf"(?:^|_)(?:tpl|space)-({_LABEL})_", file)
     space = named or (inside[1] if inside else "")
     native = _NATIVE.get(space.lower())

@@ -1,7 +1,7 @@
-"""Standard streams that are absent from the start, or whose reader leaves before the end.
+"""Handling of standard streams that are closed at the start or whose reader exits early.
 
-A run goes on for hours after a terminal was closed or ``| head`` has seen enough: what it would
-have written there is lost, and nothing else is.
+A run continues for hours after its terminal was closed or ``| head`` has exited; only the text
+that it would have written there is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ READER_GONE: Final = (errno.EPIPE, errno.ECONNRESET)
 
 
 class _Steady:
-    """Text goes on to a stream for as long as somebody is there to read it."""
+    """Stream wrapper that discards text after the reader has gone."""
 
     def __init__(self, stream: TextIO, *, is_log: bool) -> None:
         self.bare = stream
@@ -53,7 +53,7 @@ class _Steady:
 
 
 def _is_for_good(error: OSError, stream: TextIO) -> bool:
-    """Tell a reader that has left from a disk that is full or failing."""
+    """Return whether an error means a missing reader, not a full or failing disk."""
     if error.errno in READER_GONE:
         return True
     if error.errno != errno.EIO:
@@ -66,9 +66,9 @@ def _is_for_good(error: OSError, stream: TextIO) -> bool:
 
 
 def steady(stream: TextIO | None, *, is_log: bool) -> TextIO:
-    """Wrap a stream so that writing does not fail after its reader has left.
+    """Wrap a stream so that writing does not fail after its reader has gone.
 
-    None, which Python has for a stream closed from the start, becomes the null device. With
+    None, which Python uses for a stream closed at the start, becomes the null device. With
     ``is_log``, a full disk causes no error either.
     """
     if isinstance(stream, _Steady):
@@ -79,9 +79,9 @@ def steady(stream: TextIO | None, *, is_log: bool) -> TextIO:
 
 
 def settle() -> None:
-    """Give up what stdout and stderr could not write: nobody is to complain of it at the exit.
+    """Discard the text that stdout and stderr could not write.
 
-    The interpreter would try once more, and end with a code of its own.
+    Otherwise the interpreter would try again at its exit, and end with its own exit code.
     """
     for stream in (sys.stdout, sys.stderr):
         bare = stream.bare if isinstance(stream, _Steady) else stream
@@ -92,7 +92,10 @@ def settle() -> None:
 
 
 def _close_off(stream: TextIO) -> None:
-    """Lead a stream to nowhere, with what it still holds and all who share its descriptor."""
+    """Redirect the file descriptor of a stream to the null device.
+
+    This discards buffered text and affects all streams that share the descriptor.
+    """
     with suppress(OSError, ValueError, AttributeError):
         target = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -102,7 +105,10 @@ def _close_off(stream: TextIO) -> None:
 
 @contextmanager
 def steady_streams() -> Iterator[None]:
-    """Make stdout and stderr steady while the context is open; what is absent is made for good."""
+    """Apply :func:`steady` to stdout and stderr while the context is open.
+
+    A missing stream is replaced permanently.
+    """
     _fill_descriptors()
     sys.stdout = sys.stdout or steady(None, is_log=False)
     sys.stderr = sys.stderr or steady(None, is_log=True)
@@ -118,7 +124,10 @@ def steady_streams() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Occupy the first three: a result's file that got one would get what C libraries print."""
+    """Open the null device on unused file descriptors from 0 to 2.
+
+    Otherwise a result file could get one of them and receive what C libraries print.
+    """
     for number in range(3):
         try:
             os.fstat(number)

@@ -1,7 +1,7 @@
-"""Where other templates than the embedded one lie during a run.
+"""Folder of templates other than the embedded one during a run.
 
-Containers carry templates in a folder that nobody may write to, but TemplateFlow writes to its
-home as soon as it is imported. What the container carries is therefore copied to the work folder.
+Containers hold templates in a read-only folder, but TemplateFlow writes to its home when it is
+imported. The templates of the container are therefore copied to the work folder.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _filled(folder: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy in one step, as other runs may share the work folder."""
+    """Copy a folder atomically, as other runs may share the work folder."""
     part = Path(tempfile.mkdtemp(prefix="templateflow-", dir=target.parent))
     try:
         shutil.copytree(source, part / "home", copy_function=shutil.copyfile)

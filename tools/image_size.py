@@ -1,4 +1,4 @@
-"""Say how large an image is and what takes the room; runs inside it, on Python alone.
+"""Print the size of a container image and its largest folders; runs inside it, on Python only.
 
 usage: docker run --rm -i --entrypoint python IMAGE - < tools/image_size.py
 """
@@ -15,7 +15,10 @@ LISTED = 14
 
 
 def sizes(root: Path, *, depth: int) -> Counter[str]:
-    """Add up what files take below each folder ``depth`` levels under ``root``, links once."""
+    """Sum the file sizes of each folder ``depth`` levels under ``root``.
+
+    Hard links count once.
+    """
     found: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
     device = root.lstat().st_dev
@@ -39,7 +42,7 @@ def table(title: str, found: Counter[str]) -> None:
 
 
 def main() -> None:
-    """Print what the whole image takes, then its Python packages."""
+    """Print the sizes of the whole image, then of its Python packages."""
     table("unpacked", sizes(Path("/"), depth=2))
     table("Python packages", sizes(Path(sysconfig.get_path("purelib")), depth=1))
 

@@ -1,10 +1,10 @@
-"""Write the exact versions of this environment that setup.py's requirements lead to, with hashes.
+"""Write lock files: installed versions of setup.py's requirements and their dependencies.
 
 ``requirements.lock`` is what all programs need, ``requirements-docs.lock`` what building the
 documentation adds, ``requirements-test.lock`` what the tests add to both. torch is left out: the
-Makefile chooses its build. uv reads the hashes of all files of a version from the package index.
+Makefile chooses its build.
 
-usage: pip install uv; python tools/lock.py
+usage: python tools/lock.py
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def named(variable: str) -> list[str]:
 
 
 def closure(requirements: list[str]) -> dict[str, str]:
-    """Follow requirements to everything they need."""
+    """Return the versions of requirements and of all their dependencies."""
     found: dict[str, str] = {}
     queue = [Requirement(text) for text in requirements]
     while queue:
@@ -72,7 +72,7 @@ def write(path: Path, packages: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Write all files."""
+    """Write all lock files."""
     before: dict[str, str] = {}
     for part, variables in FILES.items():
         found = closure([wanted for variable in variables for wanted in named(variable)])

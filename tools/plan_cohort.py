@@ -1,7 +1,7 @@
-"""Say what a cohort will take, from an output folder of a few of its visits.
+"""Estimate the resources for a cohort from an output folder of a few of its visits.
 
-Time of CPUs and memory come from ``logs/resources.tsv`` (run with --resource-monitor), without it
-the wall time of the steps stands for the time of one CPU; disk and files are counted.
+CPU time and memory come from ``logs/resources.tsv`` (run with --resource-monitor); without it, the
+wall time of the steps is used as the time of one CPU. Disk space and files are counted.
 
 usage: python tools/plan_cohort.py OUT [--work DIR] [--visits 1000] [--at-once 50]
 """
@@ -87,7 +87,7 @@ def measure(out: Path, work: Path | None = None) -> Measured:
 
 
 def _monitored(path: Path) -> tuple[list[float], float | None]:
-    """Add up the time of CPUs of each visit, and find the peak of memory."""
+    """Return the CPU time of each visit, and the peak of memory."""
     if not path.is_file():
         return [], None
     seconds: dict[str, float] = defaultdict(float)

@@ -1,9 +1,9 @@
-"""Run the ``run:`` steps of ``.circleci/config.yml`` here, in the order that CircleCI would.
+"""Run the ``run:`` steps of ``.circleci/config.yml`` locally, in the order of CircleCI.
 
 Each run works in a clone of the last commit, with the tag that CircleCI would see. Steps that move
-files between CircleCI's machines are passed over: here all jobs share one folder. Where no Docker
-answers, a ``docker`` made of ``tools/ctr.sh`` stands in, and the image is pushed to its loopback
-registry.
+files between CircleCI's machines are skipped: here all jobs share one folder. If Docker is not
+available, a ``docker`` script that calls ``tools/ctr.sh`` replaces it, and the image is pushed to
+its loopback registry.
 
 usage: python tools/run_circleci.py FOLDER [--jobs NAME ...] [--list]
 """
@@ -45,7 +45,7 @@ def ordered_jobs(config: Mapping[str, Any]) -> list[str]:
 
 
 def run_steps(config: Mapping[str, Any], job: str) -> Iterator[dict[str, Any]]:
-    """List the ``run`` steps of a job, those of its commands in their places."""
+    """List the ``run`` steps of a job, with its commands replaced by their steps."""
     pending = list(config["jobs"][job]["steps"])
     while pending:
         step = pending.pop(0)
@@ -57,7 +57,7 @@ def run_steps(config: Mapping[str, Any], job: str) -> Iterator[dict[str, Any]]:
 
 
 def stand_in_for_docker(folder: Path) -> Path:
-    """Write a ``docker`` that hands everything to ``tools/ctr.sh``."""
+    """Write a ``docker`` script that calls ``tools/ctr.sh``, and return its folder."""
     ours = shlex.quote(str(ROOT / "tools/ctr.sh"))
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "docker"
@@ -74,7 +74,7 @@ esac
 
 
 def docker_answers() -> bool:
-    """Whether the machine has a Docker of its own."""
+    """Return whether Docker is available on this machine."""
     try:
         return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
@@ -82,7 +82,10 @@ def docker_answers() -> bool:
 
 
 def surroundings(folder: Path, version: str, *, docker: bool) -> dict[str, str]:
-    """Variables that CircleCI and its context would set; a ``docker`` where one is needed."""
+    """Return the environment that CircleCI and its context would set.
+
+    If a ``docker`` is needed and not available, a replacement is added to the path.
+    """
     registry = os.environ.get("REGISTRY", "127.0.0.1:5000")
     found = {
         "CIRCLECI": "true",
@@ -107,7 +110,7 @@ def read_version() -> str:
 
 
 def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
-    """Run steps until one fails, and print how each went."""
+    """Run steps until one fails, and print the result of each."""
     clone = folder / "project"
     if not clone.exists():
         subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
@@ -140,7 +143,7 @@ def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
 
 
 def main() -> int:
-    """Read the command line and run."""
+    """Read the command line and run the jobs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path, help="folder for the clone and the image")
     parser.add_argument("--jobs", nargs="+", metavar="NAME", help="these only, in their order")

@@ -1,6 +1,6 @@
 """Write the Python packages of an environment as an SBOM: CycloneDX 1.6 in JSON.
 
-It runs inside an image, on Python alone, and needs no network. The SBOM that ``docker buildx``
+It runs inside an image and needs only Python, without network. The SBOM that ``docker buildx``
 attaches to a released image lists Debian's packages as well.
 
 usage: docker run --rm -i --entrypoint python IMAGE - < tools/sbom.py > msseg.cdx.json
@@ -25,17 +25,17 @@ _EXTRA = re.compile(r";.*\bextra\b")
 
 
 def canonical(name: str) -> str:
-    """Spell a name as PyPI does (PEP 503)."""
+    """Normalise a name as PyPI does (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def purl(name: str, version: str) -> str:
-    """Write the package URL of a distribution on PyPI."""
+    """Return the package URL of a distribution on PyPI."""
     return f"pkg:pypi/{canonical(name)}@{quote(version, safe='')}"
 
 
 def licenses(about: metadata.PackageMetadata) -> list[dict[str, Any]]:
-    """Say what licence the metadata name: an SPDX expression, else their words."""
+    """Return the licence in the metadata: an SPDX expression, or else its names."""
     expression = about.get("License-Expression")
     if expression:
         return [{"expression": expression}]
@@ -51,7 +51,7 @@ def licenses(about: metadata.PackageMetadata) -> list[dict[str, Any]]:
 
 
 def component(package: metadata.Distribution) -> dict[str, Any]:
-    """Describe one distribution."""
+    """Describe one distribution as a component of the SBOM."""
     name, version = package.metadata["Name"], package.version
     found = {
         "type": "application" if canonical(name) == MAIN else "library",
@@ -65,7 +65,7 @@ def component(package: metadata.Distribution) -> dict[str, Any]:
 
 
 def installed(packages: Iterable[metadata.Distribution]) -> dict[str, metadata.Distribution]:
-    """Sort distributions by name; of two of one name, Python imports the first."""
+    """Sort distributions by name; of duplicates keep the first, which Python imports."""
     found: dict[str, metadata.Distribution] = {}
     for package in packages:
         name = package.metadata.get("Name")
@@ -75,7 +75,7 @@ def installed(packages: Iterable[metadata.Distribution]) -> dict[str, metadata.D
 
 
 def needs(package: metadata.Distribution) -> set[str]:
-    """Name what a distribution requires, without what only its extras do."""
+    """Return the requirements of a distribution, without those of its extras."""
     plain = [text for text in package.requires or [] if not _EXTRA.search(text)]
     return {canonical(match[0]) for text in plain if (match := _NAME.match(text))}
 
@@ -123,7 +123,7 @@ def bill(packages: Iterable[metadata.Distribution], created: datetime) -> dict[s
 
 
 def main() -> None:
-    """Print the bill of what this Python imports; ``SOURCE_DATE_EPOCH`` sets its time."""
+    """Print the SBOM of this Python; ``SOURCE_DATE_EPOCH`` sets its time."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     created = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     json.dump(bill(metadata.distributions(), created), sys.stdout, indent=1)

@@ -1,9 +1,9 @@
-"""Take a picture of a page, or of a part of it, in headless Chromium.
+"""Take a screenshot of a page, or of a part of it, in headless Chromium.
 
 usage: python tools/screenshot.py PAGE.html OUT.png [--hide SELECTOR] [--size 1300x1500] [--dark]
 
-``--hide`` takes what matches a CSS selector out of a copy of the page, so that a part far down
-can be shown. The pages' own policy holds for the copy too.
+``--hide`` hides the elements that match a CSS selector in a copy of the page, so that a part far
+down can be shown. The content security policy of the page applies to the copy too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 
 
 def main() -> int:
-    """Read the command line and take the picture."""
+    """Read the command line and take the screenshot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=Path)
     parser.add_argument("out", type=Path)
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def shoot(browser: str, page: Path, options: argparse.Namespace) -> None:
-    """Let the browser write the picture."""
+    """Write the screenshot with the browser."""
     subprocess.run(  # noqa: S603 (the browser on the PATH, and a page of ours)
         [
             browser,

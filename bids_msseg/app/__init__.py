@@ -1,3 +1,3 @@
-"""What one call of the BIDS App does: ``run(config)`` in, exit code out."""
+"""One call of the BIDS App: ``run(config)`` returns the exit code."""
 
 from bids_msseg.app.levels import run as run

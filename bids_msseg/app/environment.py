@@ -1,4 +1,4 @@
-"""What a run uses of this machine: variables, scratch, device, templates, plugin, resources."""
+"""Environment of a run: variables, scratch folder, device, templates, plugin, resources."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ VISITS_OF_A_PLUGIN = 10_000
 
 @contextmanager
 def own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
-    """Keep libraries from writing to a home that may not be there, or calling their makers."""
+    """Set the environment of libraries for a run, and restore it at the end.
+
+    They then neither write to a home folder that may not exist nor contact their developers'
+    servers.
+    """
     wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
     wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
@@ -68,7 +72,7 @@ def own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
 
 
 def _user() -> str:
-    """Name who runs this; a container may have a number for them and no name."""
+    """Return the name of the user, or the user ID if a container has no name for it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -76,13 +80,13 @@ def _user() -> str:
 
 
 def _scratch(work_dir: Path) -> str:
-    """Make a folder for temporary files; those of runs that were killed go."""
+    """Create a folder for temporary files; remove those of runs that were killed."""
     remove_leftovers(work_dir)
     return str(make_scratch(work_dir))
 
 
 def check_device(device: str) -> None:
-    """Refuse a GPU that is not there before anything is computed."""
+    """Check that a requested GPU is available, before anything is computed."""
     if device not in ("auto", "cpu"):
         from bids_msseg.models.engine import choose_engine
 
@@ -90,7 +94,7 @@ def check_device(device: str) -> None:
 
 
 def check_needs(config: RunConfig, *, networks: bool = True) -> None:
-    """Find out before the first visit, not at its end, that nets or templates are unusable."""
+    """Check before the first visit that networks, templates and shared files are usable."""
     if networks:
         _check_networks(config)
     _check_spaces(config)
@@ -98,7 +102,7 @@ def check_needs(config: RunConfig, *, networks: bool = True) -> None:
 
 
 def _check_networks(config: RunConfig) -> None:
-    """Read the networks, or look for what another segmenter needs."""
+    """Check the weights, or the requirements of another segmenter."""
     segmenter = find_segmenter(config)
     if segmenter is not None:
         segmenter.check()
@@ -111,9 +115,9 @@ def _check_networks(config: RunConfig) -> None:
 def _check_spaces(
     config: RunConfig, *, home: Path | None = None, filled: Path | None = None
 ) -> None:
-    """Load the templates that are needed, but not those that a filled folder has.
+    """Load the required templates, except those that the folder ``filled`` contains.
 
-    They come from TemplateFlow's home where no other one is given.
+    They come from ``home`` or, if it is not given, from TemplateFlow's home.
     """
     from bids_msseg.imaging.template import load_template
 
@@ -143,7 +147,10 @@ def _check_files(config: RunConfig) -> None:
 
 
 def check_spaces_without_trace(config: RunConfig) -> None:
-    """Check them for a dry run: the work folder is only read, what is fetched is thrown away."""
+    """Check the templates for a dry run.
+
+    The work folder is only read; downloads are discarded.
+    """
     if set(_template_spaces(config)) <= set(DEFAULT_SPACES):
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +160,10 @@ def check_spaces_without_trace(config: RunConfig) -> None:
 
 
 def _is_in(folder: Path, space: OutputSpace) -> bool:
-    """Whether a folder holds a template; TemplateFlow writes to it only if it is empty."""
+    """Return whether a folder contains a template.
+
+    TemplateFlow writes to a folder only if it is empty.
+    """
     from bids_msseg.imaging.template import load_template
 
     if not folder.is_dir():
@@ -166,7 +176,7 @@ def _is_in(folder: Path, space: OutputSpace) -> bool:
 
 
 def visit_settings(config: RunConfig, resources: Resources) -> Settings:
-    """Collect what the nodes of all visits have in common."""
+    """Collect the settings that the nodes of all visits share."""
     from bids_msseg.workflow.plan import Settings
 
     segmenter = find_segmenter(config)
@@ -197,7 +207,10 @@ def find_resources(config: RunConfig) -> Resources:
 def choose_execution(
     config: RunConfig, resources: Resources, plugin: tuple[str, dict[str, Any]] | None
 ) -> Execution:
-    """Choose nipype's plugin: one asked for, else as many processes as threads leave room for."""
+    """Choose nipype's plugin: the requested one, or one that suits the resources.
+
+    Without a request, as many processes run as the threads of each allow.
+    """
     from bids_msseg.workflow.execution import Execution
 
     base = Execution(
@@ -222,7 +235,7 @@ def choose_execution(
 
 
 def requested_plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:
-    """Read the name and the arguments of nipype's plugin where one was asked for."""
+    """Read name and arguments of the requested nipype plugin; None if there is none."""
     path = config.performance.use_plugin
     if path is None:
         return None

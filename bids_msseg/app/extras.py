@@ -1,4 +1,4 @@
-"""What a run was asked for besides what every visit gets, with the files of one visit."""
+"""Optional outputs of a run, with the files of one visit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...]]:
     """Return the optional outputs of a visit with the paths of its files, and notes.
 
-    Leaves out what the visit has no image for; the notes say so.
+    Outputs for which the visit has no image are left out, with a note.
     """
     from bids_msseg.bids.derivatives import Extras
 
@@ -39,7 +39,7 @@ def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...
 
 
 def _without_anatomy(chosen: Processing) -> tuple[str, ...]:
-    """Say what another segmenter than the cascade leaves out."""
+    """Return notes on outputs that are missing because there is no anatomy."""
     why = f"the segmenter {chosen.segmenter} finds lesions only"
     notes = [f"there is no anatomy and no measure of it: {why}"]
     if chosen.fill_lesions:
@@ -50,7 +50,7 @@ def _without_anatomy(chosen: Processing) -> tuple[str, ...]:
 def _find_atlas(
     config: RunConfig, visit: Visit, atlas: AtlasChoice
 ) -> tuple[AtlasChoice | None, str]:
-    """Find the image of an atlas; a note says why there is none, or what to look at."""
+    """Find the image of an atlas; a note explains why it is missing or what to check."""
     if atlas.space == "T1w" and visit.t1w is None:
         return None, f"the atlas {atlas.name} is not used: it needs a T1w"
     if atlas.kind == FREESURFER:
@@ -64,7 +64,7 @@ def _find_atlas(
 
 
 def _find_grid(visit: Visit, grid: OutputSpace) -> tuple[OutputSpace | None, str]:
-    """Find the image whose grid is asked for; a note says why there is none."""
+    """Find the image that defines the requested grid; a note explains why it is missing."""
     if grid.world not in visit.contrasts:
         return None, f"there is no mask in {grid.name}: it needs a {grid.world}"
     path = fill_in(grid.file, visit.participant, visit.session)
@@ -76,7 +76,7 @@ def _find_grid(visit: Visit, grid: OutputSpace) -> tuple[OutputSpace | None, str
 def _find_segmentation(
     subjects: Path, visit: Visit, atlas: AtlasChoice
 ) -> tuple[AtlasChoice | None, str]:
-    """Find a segmentation of FreeSurfer: that of the session comes first."""
+    """Find a segmentation of FreeSurfer; that of the session is preferred."""
     for name in dict.fromkeys((visit.key, f"sub-{visit.participant}")):
         path = subjects / name / "mri" / f"{atlas.source}.mgz"
         if path.is_file():

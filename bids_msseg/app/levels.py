@@ -86,7 +86,7 @@ def run(config: RunConfig) -> ExitCode:
 
 
 def _group(config: RunConfig) -> ExitCode:
-    """Gather what the participant level left into one table."""
+    """Write the group table from the results of the participant level."""
     from bids_msseg.reports.group.report import write_group
     from bids_msseg.reports.threshold_sweep import write_threshold_sweep
 
@@ -105,7 +105,7 @@ def _group(config: RunConfig) -> ExitCode:
 
 
 def _check_group(config: RunConfig) -> None:
-    """Look where the participant level would have looked; it did not run."""
+    """Check the folders, which the participant level has not done; log warnings."""
     for warning in check_directories(
         config.bids_dir, config.output_dir, config.work_dir, create=False
     ):
@@ -120,7 +120,7 @@ def _check_group(config: RunConfig) -> None:
 
 
 def _participant(config: RunConfig) -> ExitCode:
-    """Process visits, or say what would be done."""
+    """Process visits or, in a dry run, print what would be done."""
     execution = config.execution
     if execution.reports_only:
         return _reports_only(config)
@@ -145,7 +145,7 @@ def _participant(config: RunConfig) -> ExitCode:
 
 
 def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> ExitCode:
-    """Print per visit what would be used, what would be skipped, and why."""
+    """Print for each visit what would be used or skipped, and why."""
     check_spaces_without_trace(config)
     masks = ", ".join(config.query.lesion_masks)
     model = f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"
@@ -174,7 +174,7 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
 
 
 def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
-    """Put the selected visits of each participant with several of them in order."""
+    """Order the selected visits of each participant with more than one session."""
     flairs: dict[str, dict[str, str]] = {}
     for visit in selection.visits:
         if visit.session is not None:
@@ -201,7 +201,7 @@ def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
 
 
 def _reports_only(config: RunConfig) -> ExitCode:
-    """Write all pages again from what lies in OUT."""
+    """Write the pages again from the results in OUT."""
     there = {record.participant for record in read_records(config.output_dir)}
     asked = set(config.query.participant_label)
     excluded = set(config.query.exclude_participant_label)
@@ -226,7 +226,7 @@ def _process(
     header: ModelHeader,
     plugin: tuple[str, dict[str, Any]] | None,
 ) -> ExitCode:
-    """Run every visit that is not finished, report on all."""
+    """Run all visits that are not finished, and report on all."""
     check_record_places(config, selection)
     write_dataset_files(
         config.output_dir,
@@ -293,9 +293,9 @@ def _run_all(
 def _compare(
     config: RunConfig, selection: Selection, plugin: tuple[str, dict[str, Any]] | None
 ) -> ExitCode:
-    """Compare the finished visits of every participant of this run, also with earlier runs'.
+    """Compare the finished visits of each participant, including those of earlier runs.
 
-    A participant of whom another run has a visit is left to that run.
+    Participants of whom another run is processing a visit are left to that run.
     """
     visits: dict[str, list[str]] = {}
     for visit in selection.visits:

@@ -1,4 +1,4 @@
-"""Locks on visits, and the files that killed runs left."""
+"""Locks on visits, and removal of the files that killed runs left."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_locks(config: RunConfig) -> VisitLocks:
 def lock_all(locks: VisitLocks, participant: str, visits: Sequence[str]) -> bool:
     """Lock all visits of a participant, or none; return whether they are locked.
 
-    Runs compare the visits of a participant one after the other: the last one sees them all.
+    Runs compare the visits of a participant in turn, so that the last run has all visits.
     """
     locks.acquire(f"changes of {participant}", wait=True)
     acquired: list[str] = []
@@ -54,7 +54,7 @@ def lock_all(locks: VisitLocks, participant: str, visits: Sequence[str]) -> bool
 
 
 def left_to_others(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome]:
-    """Tell of visits that another run has begun and not ended."""
+    """Log visits that another run is processing, and yield an outcome for each."""
     from bids_msseg.workflow.outcome import Outcome
 
     for delivery in deliveries:
@@ -67,7 +67,7 @@ def left_to_others(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome
 
 
 def remove_partial_files(out_dir: Path, deliveries: Sequence[DerivativesContext]) -> None:
-    """Remove what killed runs were writing, where this one writes."""
+    """Remove partial files of killed runs from the folders that this run writes to."""
     folders = [out_dir, logs_dir(out_dir), records_dir(out_dir), intermediate_dir(out_dir)]
     for one in deliveries:
         image = output_path(out_dir, one.visit, desc="brain", suffix="mask", extension=".nii.gz")
@@ -80,7 +80,10 @@ def remove_partial_files(out_dir: Path, deliveries: Sequence[DerivativesContext]
 
 
 def remove_work_folders(execution: Execution, todo: Sequence[DerivativesContext]) -> None:
-    """Remove what earlier runs left of these visits; other jobs may be at work on others."""
+    """Remove the work folders that earlier runs left for these visits.
+
+    Folders of other visits are kept, because other jobs may use them.
+    """
     from bids_msseg.workflow.execution import visit_folder
 
     for delivery in todo:

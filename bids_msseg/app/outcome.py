@@ -1,4 +1,4 @@
-"""What became of each visit: its record, its line in the last table, the exit code."""
+"""Outcomes of visits: records, rows of the final table, exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ LOGGER = logging.getLogger("bids_msseg")
 
 
 def check_record_places(config: RunConfig, selection: Selection) -> None:
-    """Find a folder where a visit's record goes before the visit is computed."""
+    """Raise CannotCreateError if the path of a visit's record is a folder.
+
+    The check precedes the computation of visits.
+    """
     for visit in selection.visits:
         path = record_path(config.output_dir, visit.participant, visit.session)
         if path.is_dir() and not path.is_symlink():
@@ -33,9 +36,9 @@ def check_record_places(config: RunConfig, selection: Selection) -> None:
 
 
 def record_skipped(config: RunConfig, selection: Selection) -> None:
-    """Leave a record of every visit that cannot be processed, so that the group table has it.
+    """Write a record of every visit that cannot be processed, for the group table.
 
-    A result that is there already stays, and a label that is not in the dataset leaves nothing.
+    Existing results are kept. A label that is not in the dataset gets no record.
     """
     for one in selection.skipped:
         folder = config.bids_dir / f"sub-{one.participant}"
@@ -49,7 +52,7 @@ def record_skipped(config: RunConfig, selection: Selection) -> None:
 
 
 def record_failure(config: RunConfig, outcome: Outcome) -> None:
-    """Leave a record of a failed visit; the workflow itself has left that of a finished one."""
+    """Log a failed visit and write its record; workflows record finished visits."""
     delivery, visit = outcome.delivery, outcome.delivery.visit
     if outcome.ok or outcome.stopped:
         return
@@ -73,13 +76,16 @@ def record_failure(config: RunConfig, outcome: Outcome) -> None:
 
 
 def _crashes(config: RunConfig, outcome: Outcome) -> tuple[str, ...]:
-    """Name the crash files below OUT."""
+    """Return the paths of crash files relative to OUT."""
     paths = (path.relative_to(config.output_dir) for path in outcome.crash_files)
     return tuple(path.as_posix() for path in paths)
 
 
 def _store(config: RunConfig, record: VisitRecord) -> None:
-    """Write a record, or say which place is taken; a full disk is told by whoever ends the run."""
+    """Write a record, or raise an error that names the occupied path.
+
+    A full disk is reported by the code that ends the run.
+    """
     try:
         write_record(config.output_dir, record)
     except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
@@ -95,7 +101,7 @@ def _no_place(path: Path, why: str) -> CannotCreateError:
 
 
 def public_text(text: str, config: RunConfig) -> str:
-    """Leave out where on this machine datasets lie: what stands in OUT travels."""
+    """Remove the local paths of datasets from a text, because OUT may be shared."""
     roots = (config.bids_dir, config.output_dir, *config.query.datasets.values())
     for root in sorted({str(root.absolute()) for root in roots}, key=len, reverse=True):
         text = text.replace(f"{root}/", "")
@@ -108,7 +114,7 @@ def report_visits(
     outcomes: Sequence[Outcome],
     skipped: Sequence[Skipped],
 ) -> None:
-    """End with a table of all visits and, for those that failed, where to look."""
+    """Print the final table of all visits, and log the crash files of failed ones."""
     seen = {outcome.delivery.visit.key: outcome for outcome in outcomes}
     stopped = config.execution.stop_on_first_crash and exit_code_of(outcomes) != ExitCode.SUCCESS
     rows = [_row(config, one, seen.get(one.visit.key), stopped=stopped) for one in deliveries]
@@ -123,7 +129,10 @@ def report_visits(
 def _row(
     config: RunConfig, delivery: DerivativesContext, outcome: Outcome | None, *, stopped: bool
 ) -> VisitOutcome:
-    """Fill a row of the table; a visit without outcome was finished before or was not reached."""
+    """Return a row of the table.
+
+    A visit without outcome was finished before or was not reached.
+    """
     visit = delivery.visit
     if outcome is None and stopped and not is_visit_finished(config, delivery):
         return VisitOutcome(visit.key, "not run")
@@ -138,7 +147,7 @@ def _row(
 
 
 def status_of(config: RunConfig, outcome: Outcome) -> str:
-    """Name how a visit that this run has processed ended."""
+    """Return the status of a visit that this run has processed."""
     if not outcome.ok:
         return "not run" if outcome.stopped else "failed"
     visit = outcome.delivery.visit
@@ -146,7 +155,7 @@ def status_of(config: RunConfig, outcome: Outcome) -> str:
 
 
 def _finished_status(record: VisitRecord | None) -> str:
-    """Say whether a finished visit is one that a person should look at first."""
+    """Return the status of a finished visit: flagged if a person should check it first."""
     if record is None:
         return OK
     flagged = record.flags or record.quality == "flagged" or record.changes.get("failed")
@@ -154,7 +163,7 @@ def _finished_status(record: VisitRecord | None) -> str:
 
 
 def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:
-    """Turn failures into one code: theirs where they agree, the general one where they do not."""
+    """Return the exit code that all failures share, or the general one if they differ."""
     codes = {outcome.code for outcome in outcomes if not (outcome.ok or outcome.stopped)}
     if not codes:
         return ExitCode.SUCCESS
@@ -162,7 +171,7 @@ def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:
 
 
 def write_usage(out_dir: Path, outcomes: Sequence[Outcome], locks: VisitLocks) -> None:
-    """Add what every step took to ``OUT/logs/resources.tsv``, and tell the peak."""
+    """Add the resource usage of steps to ``OUT/logs/resources.tsv``, and log the peak."""
     from bids_msseg.workflow.usage import add_usage
 
     usage = [used for outcome in outcomes for used in outcome.usage]

@@ -48,7 +48,10 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
 
 
 def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
-    """Write pages; of runs that share a participant, the one that comes last sees all visits."""
+    """Write the pages of participants.
+
+    Runs that share a participant write its page in turn, so that the last page has all visits.
+    """
     from bids_msseg.reports.participant import write_participant_page
 
     logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
@@ -64,9 +67,9 @@ def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
 def participants_with_new_page(
     out_dir: Path, selection: Selection, processed: Sequence[DerivativesContext]
 ) -> list[str]:
-    """List the participants whose page is to be written: processed now, or page too old.
+    """List participants whose page must be written: just processed, or page outdated.
 
-    A clock that was set back makes an old page look new, so times alone would not do.
+    File times alone are not enough: an old page looks new if the clock was set back.
     """
     visits = (one.visit for one in processed)
     # a run that stops at the first crash has left no record of those it did not reach

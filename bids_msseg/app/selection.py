@@ -1,4 +1,4 @@
-"""Which visits a run processes, what is made of each, and what of OUT is no longer theirs."""
+"""Selection of the visits of a run, their settings and fingerprints, and stale files in OUT."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMED_PACKAGES = ("bids_msseg", "nipype", "torch", "SimpleITK", "deepbet")
 
 
 def select_visits(config: RunConfig) -> Selection:
-    """Index the dataset."""
+    """Index the dataset, select the visits to process and log notes."""
     from bids_msseg.bids.query import find_visits
 
     query = config.query
@@ -67,7 +67,7 @@ def _with_brain_masks(derivatives: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
-    """Leave out the participants that the user does not want."""
+    """Remove the participants that the user has excluded."""
     from bids_msseg.bids.index import list_participants
 
     excluded = set(config.query.exclude_participant_label)
@@ -95,7 +95,7 @@ def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
 
 
 def is_visit_finished(config: RunConfig, delivery: DerivativesContext) -> bool:
-    """Whether an earlier run has left everything that this one would write."""
+    """Return whether an earlier run has written everything that this run would write."""
     from bids_msseg.workflow.resume import is_finished
 
     return is_finished(
@@ -108,7 +108,7 @@ def is_visit_finished(config: RunConfig, delivery: DerivativesContext) -> bool:
 
 
 def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> DerivativesContext:
-    """Collect what the last node of a visit has to know."""
+    """Collect the information that the last node of a visit needs."""
     from bids_msseg.nodes.delivery import DerivativesContext
     from bids_msseg.pipeline.lesions import MASK_THRESHOLD
     from bids_msseg.workflow.resume import fingerprint
@@ -146,7 +146,7 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
 
 
 def with_intermediate(delivery: DerivativesContext) -> DerivativesContext:
-    """Let a visit start from an earlier run's intermediate results, if they are still true."""
+    """Let a visit start from an earlier run's intermediate results if they are valid."""
     from bids_msseg.nodes.intermediate import is_usable
 
     visit, out_dir = delivery.visit, delivery.out_dir
@@ -159,16 +159,16 @@ def with_intermediate(delivery: DerivativesContext) -> DerivativesContext:
 
 
 def needs_networks(delivery: DerivativesContext) -> bool:
-    """Whether a visit runs the networks or another segmenter.
+    """Return whether a visit runs the networks or another segmenter.
 
-    With a given mask, networks are run for the anatomy that filling needs.
+    With a given lesion mask, the networks run only for the anatomy that filling needs.
     """
     with_mask = delivery.visit.lesion_mask is not None
     return delivery.intermediate is None and (delivery.with_anatomy or not with_mask)
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
-    """Name what shapes results; files without the folders where they lie.
+    """Return the options that affect results; files are named without their folders.
 
     The options of another segmenter are in the digest of its header.
     """
@@ -189,7 +189,7 @@ def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
 
 
 def _unused(config: RunConfig) -> tuple[str, ...]:
-    """Name the options that change nothing, because masks are given or because none are."""
+    """Return the names of options that have no effect with, or without, given masks."""
     if not config.query.lesion_masks:
         return ("mask_values",)
     return ("threshold",) if config.with_networks else ("threshold", "model", "fast")
@@ -200,13 +200,13 @@ def _scalar(value: Any) -> Any:
 
 
 def package_versions() -> dict[str, str]:
-    """List the versions of the packages that shape results."""
+    """Return the versions of the packages that affect results."""
     found = {name: importlib.metadata.version(name) for name in NAMED_PACKAGES[1:]}
     return {NAMED_PACKAGES[0]: __version__, **found, "Python": platform.python_version()}
 
 
 def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
-    """List name and resolution of every output space, grids of files left out."""
+    """Return name and resolution of every output space except grids of files."""
     spaces = config.processing.output_spaces
     return tuple((space.name, space.resolution) for space in spaces if not space.file)
 
@@ -247,7 +247,7 @@ def find_segmenter(config: RunConfig) -> Segmenter | None:
 
 
 def other_segmenter(config: RunConfig, header: ModelHeader) -> ModelUse | None:
-    """Say for records what segments in place of the cascade; None for the cascade."""
+    """Describe the segmenter that replaces the cascade; return None for the cascade."""
     if config.processing.segmenter == CASCADE:
         return None
     return ModelUse(
@@ -262,14 +262,14 @@ def other_segmenter(config: RunConfig, header: ModelHeader) -> ModelUse | None:
 
 
 def _model_digest(config: RunConfig, header: ModelHeader) -> str:
-    """Digest the weights, and what stands beside them; another segmenter, whole."""
+    """Return the digest of the weights and their calibration, or of another segmenter."""
     if config.processing.segmenter != CASCADE:
         return header.sha256
     return header.sha256 + calibration_digest(config, header.sha256)
 
 
 def calibration_digest(config: RunConfig, sha256: str) -> str:
-    """Digest the calibration beside the weights; empty where there is none."""
+    """Return the digest of the calibration of the weights; empty if there is none."""
     from bids_msseg.calibration import read_calibration
 
     return read_calibration(find_model(config.processing.model), sha256).digest
@@ -278,7 +278,7 @@ def calibration_digest(config: RunConfig, sha256: str) -> str:
 def handle_stale(
     config: RunConfig, deliveries: Sequence[DerivativesContext], locks: VisitLocks
 ) -> None:
-    """Name results of images that a visit no longer uses; remove them where asked."""
+    """Report stale files of images that a visit no longer uses; remove them if requested."""
     for one in deliveries:
         stale, key = find_stale_outputs(config, one.visit), one.visit.key
         if not stale:
@@ -299,7 +299,7 @@ def handle_stale(
 
 
 def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
-    """List what lies in OUT of images that a visit no longer uses."""
+    """List the files in OUT that come from images which a visit no longer uses."""
     from bids_msseg.workflow.resume import as_used
 
     record = read_record(config.output_dir, visit.participant, visit.session)
@@ -308,7 +308,7 @@ def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
 
 
 def _has_result(config: RunConfig, delivery: DerivativesContext) -> bool:
-    """Whether a visit has the results that this run writes, by its present images and name."""
+    """Return whether a visit is finished with the prefix and fingerprint of this run."""
     visit = delivery.visit
     record = read_record(config.output_dir, visit.participant, visit.session)
     wanted = ("ok", visit.prefix, delivery.fingerprint)

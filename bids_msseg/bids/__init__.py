@@ -1,1 +1,1 @@
-"""BIDS in and out: the dataset index, the names of files, their sidecars."""
+"""BIDS input and output: the dataset index, file names and sidecars."""

@@ -44,12 +44,12 @@ def change_dictionary() -> dict[str, dict[str, Any]]:
 
 
 def code_table() -> list[dict[str, Any]]:
-    """Name the values of the image of changes."""
+    """Return the table that names the values of the image of changes."""
     return [{"index": int(code), "name": code.label, "meaning": code.words} for code in Code]
 
 
 def codes_sidecar(pair: VisitPair, rule: ChangeRule, sources: Sequence[str]) -> dict[str, Any]:
-    """Describe the image of changes."""
+    """Return the sidecar of the image of changes."""
     flair = pair.later.contrasts.get("FLAIR")
     reference = {} if flair is None else {"SpatialReference": f"bids:raw:{flair.file}"}
     return {

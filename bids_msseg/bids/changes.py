@@ -1,7 +1,8 @@
-"""Which visits are compared, and how what changed between them is written down.
+"""Pairs of visits to compare, and names, results and summaries of their changes.
 
-The names of all files are here, and the columns of the table with one row a lesion and pair. The
-counts of a pair stand in the record of its later visit, under ``changes``, for the group table.
+The names of all files of a pair are defined here, the columns of its table in
+:mod:`bids_msseg.bids.change_tables`. The counts of a pair are in the record of its later visit,
+under ``changes``, for the group table.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ class VisitPair:
     later: VisitRecord
 
     def fingerprint(self, rule: ChangeRule) -> str:
-        """Digest what the comparison depends on."""
+        """Return a digest of everything that the comparison depends on."""
         content = [self.earlier.fingerprint, self.later.fingerprint, __version__, asdict(rule)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def cautions(self) -> tuple[str, ...]:
-        """Say what else than the disease may differ between the visits."""
+        """List differences between the visits other than those due to the disease."""
         one, two = (_circumstances(record) for record in (self.earlier, self.later))
         return tuple(f"different {what}" for what in one if one[what] != two[what])
 
@@ -68,7 +69,7 @@ class PairFiles:
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """Every file."""
+        """All files of the pair."""
         images = (self.codes, self.labels, self.codes_sidecar)
         return (*images, self.transform, self.transform_sidecar, *self.figures)
 
@@ -93,7 +94,7 @@ class PairResult:
     hint: str = ""
 
     def to_json(self) -> str:
-        """Write it down."""
+        """Return the result as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -203,7 +204,7 @@ def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[
 
 
 def _brain_change(pair: VisitPair, measure: str) -> float | None:
-    """Subtract a measure of the brain; None where one of both is unknown or not plausible."""
+    """Return the change of a brain measure; None if a value is unknown or implausible."""
     records = (pair.earlier, pair.later)
     before, after = (one.brain_measures.get(measure, math.nan) for one in records)
     sound = all(one.anatomy_implausible == () for one in records) and math.isfinite(after - before)
@@ -223,7 +224,7 @@ def failed_summary(
 
 
 def _circumstances(record: VisitRecord) -> dict[str, object]:
-    """Name what has to be equal for a difference to be the disease's."""
+    """Return properties that must be equal for changes to be due to the disease."""
     flair = record.contrasts.get("FLAIR")
     return {
         "models": None if record.lesion_mask else record.model and record.model.sha256,
@@ -236,7 +237,7 @@ def _circumstances(record: VisitRecord) -> dict[str, object]:
 
 
 def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo what JSON does to tuples."""
+    """Convert lists to tuples, because JSON has no tuples."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
     }

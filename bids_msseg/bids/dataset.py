@@ -1,4 +1,4 @@
-"""The files at the top of the outputs, and where outputs may lie."""
+"""Top-level files of the output dataset, and checks of the output folders."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def dataset_description(
 def _generated_by(
     environment: Mapping[str, str], lesion_masks: Sequence[str], segmenter: ModelUse | None
 ) -> list[dict[str, Any]]:
-    """Name this app, and the segmenter that took the place of its networks."""
+    """Describe this app and the segmenter that replaced its networks, if any."""
     what = "Lesion segmentation by a cascade of two 3-D convolutional networks"
     if lesion_masks:
         what = f"Tables and pages of the given lesion masks {', '.join(lesion_masks)}"
@@ -145,16 +145,16 @@ def _generated_by(
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:
-    """Add ourselves to the source's authors: the validator asks for more than one."""
+    """Return the source's authors and ours, because the validator wants more than one."""
     authors = raw.get("Authors")
     names = [str(name) for name in authors] if isinstance(authors, list) else []
     return [*(names or ["The authors of the source dataset"]), "The bids_msseg developers"]
 
 
 def _source_datasets(raw: Mapping[str, Any], link: str) -> list[dict[str, str]]:
-    """Name the source by its DOI, where it has none by the link to it.
+    """Return the DOI of the source dataset or, if it has none, the link to it.
 
-    OpenNeuro's DOIs tell the version, too: ``doi:10.18112/openneuro.ds000001.v1.0.0``.
+    OpenNeuro's DOIs include the version: ``doi:10.18112/openneuro.ds000001.v1.0.0``.
     """
     doi = str(raw.get("DatasetDOI") or "")
     if not doi:
@@ -167,10 +167,10 @@ def _source_datasets(raw: Mapping[str, Any], link: str) -> list[dict[str, str]]:
 
 
 def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
-    """Point to a source dataset without telling the world how this machine's disks are named.
+    """Return a link to a source dataset that does not reveal the local folders.
 
-    A relative path is used where it goes down through at most one folder outside the dataset
-    itself, or where both share more than the root; else the DOI; else a name that points nowhere.
+    A relative path is used if it names only the dataset folder, or one folder more if both share
+    more than the root; otherwise the DOI; otherwise a URN that does not resolve.
     """
     relative = Path(os.path.relpath(source.absolute(), out_dir.absolute()))
     down = [part for part in relative.parts if part != os.pardir]
@@ -184,7 +184,7 @@ def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
 
 
 def write_ignore(path: Path) -> None:
-    """Write ``.bidsignore``: our lines after those that somebody else may have written."""
+    """Write ``.bidsignore``, with our lines after existing ones."""
     earlier = _read_text(path)
     if earlier is None:
         return
@@ -239,7 +239,7 @@ Segmentations are for research; they are not a diagnosis.
 
 
 def _write_descriptions(out_dir: Path) -> None:
-    """Explain the ``desc-`` labels."""
+    """Write the table that explains the ``desc-`` labels, and its sidecar."""
     table, sidecar = out_dir / "descriptions.tsv", out_dir / "descriptions.json"
     if not table.exists():
         rows = [{"desc_id": f"desc-{n}", "description": text} for n, text in DESCRIPTIONS.items()]
@@ -259,7 +259,7 @@ def _replace_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read_text(path: Path) -> str | None:
-    """Read a text; empty where there is none, None where it is somebody's and cannot be read."""
+    """Read a text file; empty if it does not exist, None if it cannot be read."""
     try:
         return read_small(path).decode("utf-8")
     except FileNotFoundError:
@@ -295,7 +295,7 @@ def check_directories(
 
 
 def _source_warning(bids: Path, out: Path) -> tuple[str, ...]:
-    """Say where earlier results are of another dataset, whose labels may be the same."""
+    """Warn if earlier results are from another dataset, whose labels may be the same."""
     earlier = str(_read_json(out / "dataset_description.json").get("Name") or "")
     raw = _read_json(bids / "dataset_description.json")
     now = _title(raw)
@@ -326,7 +326,10 @@ def _check_out(bids: Path, out: Path) -> None:
 
 
 def _foreign_dataset(out: Path) -> str:
-    """Say whose dataset already lies there, so that nothing of it is overwritten."""
+    """Describe another dataset in the output folder, which must not be overwritten.
+
+    The description is empty if there is none.
+    """
     path = out / "dataset_description.json"
     if not os.path.lexists(path):
         return ""
@@ -371,7 +374,10 @@ def _cannot_create(folder: Path, kind: str, error: OSError) -> MssegError:
 
 
 def _name_warning(bids: Path, out: Path) -> tuple[str, ...]:
-    """BIDS wants the pipeline's name in that of a folder directly below ``derivatives``."""
+    """Warn if a folder directly below ``derivatives`` lacks the pipeline's name.
+
+    BIDS requires the name there.
+    """
     if out.parent != bids / "derivatives" or APP in out.name:
         return ()
     return (f"BIDS wants {APP} in the name of {out}: it will not pass the validator there",)

@@ -1,7 +1,7 @@
-"""What a visit leaves in OUT: the one list of its outputs.
+"""List of the outputs of a visit in OUT.
 
-The node that writes takes its names from here, and so do the check whether a visit is finished,
-the page about outputs and the tests. The files of a pair of visits are listed in
+The node that writes outputs, the check whether a visit is finished, the documentation page about
+outputs and the tests take the names from this list. The files of a pair of visits are listed in
 :mod:`bids_msseg.bids.changes`.
 """
 
@@ -33,11 +33,11 @@ class Output:
     extensions: tuple[str, ...] = IMAGE
 
     def path(self, out_dir: Path, visit: Visit, extension: str) -> Path:
-        """Name one of its files."""
+        """Return the path of the file with an extension."""
         return output_path(out_dir, visit, extension=extension, **self.entities)
 
     def paths(self, out_dir: Path, visit: Visit) -> tuple[Path, ...]:
-        """Name all of its files."""
+        """Return the paths of all files of this output."""
         return tuple(self.path(out_dir, visit, extension) for extension in self.extensions)
 
     @property
@@ -123,7 +123,7 @@ def transform(start: str, end: str) -> Output:
 
 
 def with_anatomy(visit: Visit, extras: Extras) -> bool:
-    """Tell whether a visit has an anatomy: of the networks, or where filling needs it."""
+    """Return whether a visit has an anatomy: from the networks, or if filling needs it."""
     return extras.anatomy and (visit.lesion_mask is None or extras.filled)
 
 

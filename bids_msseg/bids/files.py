@@ -23,7 +23,7 @@ MAX_TABLE_BYTES: Final = 256 * 2**20
 
 
 def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
-    """Tell whether all targets exist and none is older than any source.
+    """Return whether all targets exist and none is older than any source.
 
     Returns False if there are no targets. The sources must exist.
     """

@@ -1,7 +1,7 @@
-"""The ``--bids-filter-file``: which entities an image has to carry to be used.
+"""The ``--bids-filter-file``: entities that an image must have to be used.
 
-The dictionaries are those that fMRIPrep, BABS and Nipoppy write: one entry per kind of image,
-pybids entities inside (https://fmriprep.org, "BIDS filter file").
+The dictionaries are those of fMRIPrep, BABS and Nipoppy: one entry per kind of image, which
+contains pybids entities (https://fmriprep.org, "BIDS filter file").
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Filters:
     notes: tuple[str, ...] = field(default=())
 
     def allows(self, participant: str, session: str | None) -> bool:
-        """Tell whether the FLAIR filter leaves this visit in."""
+        """Return whether the FLAIR filter allows this visit."""
         return _allowed(self.subject, participant) and _allowed(self.session, session)
 
 
@@ -99,7 +99,7 @@ def _wrong_value(raw: object) -> UsageError:
 
 
 def _entities(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Long entity names and pybids values; pybids' own arguments are left out."""
+    """Convert to long entity names and pybids values, without arguments of pybids."""
     entities: dict[str, Any] = {}
     for key, value in raw.items():
         name = _LONG_NAMES.get(str(key), str(key))

@@ -1,4 +1,4 @@
-"""Masks that a person or another program has already made for a visit."""
+"""Existing masks of a visit, from a person or another program."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _masks(
 
 
 def _may_be_of(mask: Path, flair: Path) -> bool:
-    """Tell whether no entity of a mask's name says that it is of another FLAIR."""
+    """Return whether no entity in a mask's name contradicts that of the FLAIR."""
     named, own = name_entities(mask.name)[0], name_entities(flair.name)[0]
     return all(named.get(one, own.get(one)) == own.get(one) for one in PREFIX_ENTITIES)
 
@@ -195,9 +195,9 @@ def _distance(mask: Path, own: Mapping[str, str]) -> tuple[int, int]:
 
 
 def same_grid(mask: Path, flair: Path, *, drawn: bool = False) -> bool:
-    """Tell whether two images have one grid; not so where one of them cannot be read.
+    """Return whether two images have the same grid; False if one cannot be read.
 
-    Where ``drawn``, what was drawn in the viewer has it too: see :mod:`bids_msseg.imaging.cut`.
+    With ``drawn``, masks drawn in the viewer are accepted too: see :mod:`bids_msseg.imaging.cut`.
     """
     try:
         first: Any = nib.load(mask)

@@ -1,7 +1,7 @@
-"""The dataset's ``.bidsignore``: what its owner has taken out of it.
+"""The ``.bidsignore`` of a dataset, which lists excluded files.
 
-Lines are those of ``.gitignore`` (https://git-scm.com/docs/gitignore), as the BIDS validator reads
-them.
+Lines have the syntax of ``.gitignore`` (https://git-scm.com/docs/gitignore), as the BIDS validator
+interprets it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PIECE = re.compile(r"\\.|\[!?\]?[^\]]*\]|\*\*/|/\*\*\Z|\*+|\?|.", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A line: what it matches, only folders or also files, and whether it takes back."""
+    """A line: its pattern, whether it matches only folders, and whether it re-includes."""
 
     pattern: re.Pattern[str]
     folders_only: bool
@@ -46,7 +46,7 @@ class IgnoreRules:
         return tuple(_parse(self.lines))
 
     def ignores(self, path: str, *, folder: bool = False) -> bool:
-        """Tell whether a path, or a folder that contains it, is ignored.
+        """Return whether a path, or a folder that contains it, is ignored.
 
         ``path`` is relative to the dataset, with forward slashes.
         """
@@ -59,7 +59,7 @@ class IgnoreRules:
         )
 
     def _matches(self, path: str, *, folder: bool) -> bool:
-        """Ask the lines from the last one on: the first that speaks of a path decides."""
+        """Check the lines from last to first; the first that matches a path decides."""
         for rule in reversed(self._rules):
             if (folder or not rule.folders_only) and rule.pattern.fullmatch(path):
                 return not rule.takes_back
@@ -99,7 +99,7 @@ def _parse(lines: Iterable[str]) -> Iterator[_Rule]:
 
 
 def _translate(piece: str) -> str:
-    """Turn a piece of a line into a regular expression."""
+    """Translate a piece of a line to a regular expression."""
     known = {"**/": "(?:.*/)?", "/**": "/.+", "?": "[^/]"}
     if piece in known:
         return known[piece]

@@ -1,4 +1,4 @@
-"""Which file names count, which of several images of one contrast is used, and why."""
+"""Checks of file names, and choice among several images of one contrast, with reasons."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Candidate:
 
     @property
     def described(self) -> str:
-        """File name and size of a voxel."""
+        """File name and voxel size."""
         if self.edges_mm:
             return f"{self.path.name} ({math.prod(self.edges_mm):.3g} mm³ a voxel)"
         return self.path.name
@@ -197,7 +197,7 @@ def shows_motion(entities: Mapping[str, str]) -> bool:
 
 
 def _name_rank(path: Path) -> tuple[int, ...]:
-    """Rank by the name alone, for images of which nothing else can be known."""
+    """Rank an image by its name alone, if nothing else is known."""
     entities, _ = name_entities(path.name)
     return _derived(entities), int(is_enhanced(entities, {})), int(shows_motion(entities))
 
@@ -207,7 +207,7 @@ def _derived(entities: Mapping[str, str]) -> int:
 
 
 def _criteria(one: Candidate, flair: Mapping[str, str] | None) -> tuple[tuple[Any, str], ...]:
-    """List what decides, the smaller the better, and how a worse image is spoken of."""
+    """List the criteria, smaller is better, each with a phrase for a worse image."""
     entities, _ = name_entities(one.path.name)
     longest = round(max(one.edges_mm, default=math.inf), 3)
     volume = round(math.prod(one.edges_mm), 3) if one.edges_mm else math.inf
@@ -232,9 +232,9 @@ def _rank(one: Candidate, flair: Mapping[str, str] | None) -> tuple[Any, ...]:
 
 
 def _first_sound(ranked: Sequence[Candidate]) -> tuple[Candidate, dict[Path, str]]:
-    """Find the first image that passes its checks, and what is wrong with those before it.
+    """Find the first image that passes its checks, and the faults of those before it.
 
-    A lone image is not read: its visit says what is wrong with it.
+    A single image is not read: errors are reported when its visit is processed.
     """
     faults: dict[Path, str] = {}
     for one in ranked:
@@ -254,7 +254,7 @@ def _check(path: Path) -> str:
 
 
 def _fault(error: MssegError | OSError, path: Path) -> str:
-    """Say what is wrong without the folder, which is nobody's business."""
+    """Describe an error without the folder, which is private."""
     if isinstance(error, MssegError):
         return error.message.removeprefix(f"the image {path} ")
     return f"cannot be read: {error.strerror}"
@@ -266,7 +266,7 @@ def _why(
     faults: Mapping[Path, str],
     flair: Mapping[str, str] | None,
 ) -> str:
-    """Say in a few words why an image is not the one."""
+    """Return a short reason why an image was not chosen."""
     if one.problem:
         words = {_EMPTY: "empty", _NOT_FETCHED: "not fetched"}
         return words.get(one.problem, "unreadable")
@@ -310,11 +310,10 @@ def _is_empty(path: Path) -> bool:
 
 
 def is_fetched(path: Path) -> bool:
-    """Tell whether a file's content is on this machine.
+    """Return whether the content of a file is on this machine.
 
-    Not so for the two ways in which DataLad and git-annex stand in for a file: a link into
-    ``.git/annex`` that leads nowhere, and a small text file that names the annex key (unlocked
-    files and file systems without links).
+    Detects the two placeholders of DataLad and git-annex: a broken link into ``.git/annex``, and a
+    small text file with the annex key (unlocked files and file systems without links).
     """
     try:
         status = path.stat()

@@ -1,4 +1,4 @@
-"""The images of a dataset by visit: after the filters and ``.bidsignore``, each in one role."""
+"""Images of a dataset by visit and role, after the filters and ``.bidsignore``."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ class DatasetImages:
         )
 
     def of(self, visit: VisitId) -> dict[str, list[Path]]:
-        """Return the images of a visit by role: no file has two of them.
+        """Return the images of a visit by role; no file has more than one role.
 
-        A file that a filter names for another contrast than its suffix has that role alone: a
-        FLAIR that is called ``acq-FLAIR_T2w`` is no T2w.
+        A file that a filter selects for another contrast than its suffix has only that role: a
+        FLAIR named ``acq-FLAIR_T2w`` is not a T2w.
         """
         images = {contrast: self.chosen[contrast].get(visit, ()) for contrast in CONTRASTS}
         roles: dict[Path, str] = {}
@@ -89,7 +89,7 @@ class DatasetImages:
 def _split(
     images: Mapping[VisitId, Sequence[Path]], index: AnatIndex, rules: IgnoreRules
 ) -> tuple[dict[VisitId, list[Path]], dict[VisitId, list[Path]]]:
-    """Divide images into those that count and those that ``.bidsignore`` leaves out."""
+    """Separate the images from those that ``.bidsignore`` excludes."""
     inside: dict[VisitId, list[Path]] = {}
     out: dict[VisitId, list[Path]] = {}
     for visit, paths in images.items():

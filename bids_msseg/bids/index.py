@@ -1,8 +1,8 @@
-"""The pybids index of a dataset: NIfTI files in ``anat`` folders and nothing else.
+"""The pybids index of a dataset: only NIfTI files in ``anat`` folders.
 
-pybids walks everything, opens every sidecar and follows links in circles. Here one ignore pattern
-lets it see only ``sub-*[/ses-*]/anat/*.nii[.gz]`` of the participants asked for, at a fixed
-depth, without metadata.
+By default, pybids visits all folders, opens every sidecar and follows circular links. Here, one
+ignore pattern restricts it to ``sub-*[/ses-*]/anat/*.nii[.gz]`` of the requested participants, at
+a fixed depth, without metadata.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def list_participants(bids_dir: Path) -> list[str]:
 def list_visits(bids_dir: Path, participants: Iterable[str]) -> list[AnatFolder]:
     """Return one entry for each visit folder, with or without images.
 
-    A participant with session folders has a visit without session only where images lie
-    directly in ``sub-*/anat``.
+    A participant with session folders has a visit without session only if ``sub-*/anat`` exists.
     """
     folders = []
     for participant in participants:
@@ -76,7 +75,7 @@ def _labels(folder: Path, entity: str) -> list[str]:
 
 
 def may_read(path: Path) -> bool:
-    """Tell whether this user may read a file, or list a folder and open what is in it."""
+    """Return whether this user may read a file, or list a folder and open its content."""
     wanted = os.R_OK | (os.X_OK if path.is_dir() else 0)
     return os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids)
 
@@ -184,7 +183,7 @@ def _layout(bids_dir: Path, ignored: Sequence[re.Pattern[str]], database: Path |
 
 
 def _closed(bids_dir: Path, participants: Sequence[str] | None) -> list[re.Pattern[str]]:
-    """Match the folders that this user may not read."""
+    """Return patterns that match the folders which this user may not read."""
     labels = list_participants(bids_dir) if participants is None else participants
     anat = [folder.path for folder in list_visits(bids_dir, labels)]
     parents = {parent for path in anat for parent in (path, *path.parents)}
@@ -194,7 +193,10 @@ def _closed(bids_dir: Path, participants: Sequence[str] | None) -> list[re.Patte
 
 
 def _ignore(participants: Sequence[str] | None) -> re.Pattern[str]:
-    """Match every path that pybids need not enter; its depth is bounded, so links cannot loop."""
+    """Return a pattern for all paths that pybids need not enter.
+
+    Its depth is limited, so that circular links have no effect.
+    """
     labels = LABEL if participants is None else "|".join(map(re.escape, participants))
     # SQLite holds no name that is not UTF-8, and BIDS allows none
     image = r"/[^/\ud800-\udfff]+\.nii(?:\.gz)?"
@@ -218,7 +220,10 @@ def _stored(
 
 
 def _store(bids_dir: Path, target: Path) -> None:
-    """Build aside and move into place: pybids takes a half-written database for a whole one."""
+    """Build the index in a temporary folder, then move it into place.
+
+    pybids would treat a partially written database as complete.
+    """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".building-") as scratch:
         layout = _build(bids_dir, None, Path(scratch))
@@ -228,7 +233,7 @@ def _store(bids_dir: Path, target: Path) -> None:
 
 
 def _is_true(database: Path, bids_dir: Path, folders: Sequence[AnatFolder]) -> bool:
-    """Tell whether a stored index is of this dataset and newer than the folders it describes."""
+    """Return whether a stored index is of this dataset and newer than its folders."""
     root = _stored_root(database)
     if root is None or root.resolve() != bids_dir.resolve():
         return False
@@ -239,7 +244,10 @@ def _is_true(database: Path, bids_dir: Path, folders: Sequence[AnatFolder]) -> b
 
 
 def _stored_root(database: Path) -> Path | None:
-    """Dataset that a pybids database describes; pybids itself would silently switch to it."""
+    """Return the dataset that a pybids database describes; None if there is none.
+
+    pybids itself would silently switch to that dataset.
+    """
     if not database.is_file():
         return None
     try:

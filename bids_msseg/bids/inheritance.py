@@ -1,8 +1,8 @@
-"""Metadata of one image: its sidecars from the dataset root down to its own folder.
+"""Metadata of an image: its sidecars from the dataset root down to its own folder.
 
-Follows the inheritance principle of BIDS 1.11.1 (``common-principles.md``). pybids does the same
-for a whole dataset at once, which costs seconds for images that nobody asked about; here only the
-sidecars of the images that will be used are opened.
+Follows the inheritance principle of BIDS 1.11.1 (``common-principles.md``). pybids does this for a
+whole dataset at once, which takes seconds for images that are not needed; here, only the sidecars
+of images that will be used are opened.
 """
 
 from __future__ import annotations

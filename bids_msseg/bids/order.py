@@ -1,9 +1,9 @@
-"""The order in which the visits of a participant were made, and where it is known from.
+"""Order in time of the visits of a participant, and the source of this order.
 
-The first source that orders every visit is used: what the user says, ``acq_time`` in
+The first source that orders every visit is used: the order given by the user, ``acq_time`` in
 ``sub-*_sessions.tsv``, ``acq_time`` in ``*_scans.tsv``, session labels whose order is evident.
-Dates may be shifted for privacy: they stay in order within a participant. Nothing here repeats a
-date, because what is said of the order travels with the results.
+Dates may be shifted for privacy: they stay in order within a participant. No message contains a
+date, because messages about the order are shared with the results.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class VisitOrder:
 
     @property
     def known(self) -> bool:
-        """Whether it is an order."""
+        """Whether the order is known."""
         return bool(self.source)
 
     @property
     def words(self) -> str:
-        """Source and notes."""
+        """Source and notes as text."""
         return "; ".join((self.source or "not known", *self.notes))
 
     @property
     def level(self) -> int:
-        """How loud to say it: a warning where something is missing."""
+        """Logging level: a warning if the order is unknown or there are notes."""
         return logging.INFO if self.known and not self.notes else logging.WARNING
 
     def describe(self, participant: str) -> str:
@@ -137,7 +137,7 @@ def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _are_ranks(numbers: Sequence[str]) -> bool:
-    """Tell numbers that grow with time from others, such as dates with the day first."""
+    """Return whether numbers grow with time, unlike dates that start with the day."""
     if len({int(number) for number in numbers}) < len(numbers):
         return False
     lengths = {len(number) for number in numbers}
@@ -213,7 +213,7 @@ def _scans_tables(bids_dir: Path, participant: str, flairs: Mapping[str, str]) -
 
 
 def _scan_time(rows: Sequence[Mapping[str, str]], flair: str) -> str:
-    """Take the time of the FLAIR; where it has none, that of the first scan that has one."""
+    """Return the time of the FLAIR or, if it has none, that of the earliest scan."""
     cells = [
         (Path(row.get("filename", "")).name != flair, row.get("acq_time", "")) for row in rows
     ]
@@ -236,7 +236,10 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
 def _dated(
     source: str, sessions: Sequence[str], cells: Mapping[str, str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Order sessions by their times; empty, and why, where one has none or two have the same."""
+    """Order sessions by their times; return notes if times are missing or equal.
+
+    The order is empty if there are notes.
+    """
     given = {one: cells[one] for one in sessions if cells.get(one, "").strip() not in _MISSING}
     if not given:
         return (), ()

@@ -1,6 +1,6 @@
-"""The one place that names outputs.
+"""Paths of outputs.
 
-Entities stand in the order of the schema of BIDS 1.11.1 (``rules/entities.yaml``); names of
+Entities are in the order of the schema of BIDS 1.11.1 (``rules/entities.yaml``); names of
 transforms follow the draft BEP014.
 """
 
@@ -173,7 +173,7 @@ def logs_dir(out_dir: Path) -> Path:
 
 
 def records_dir(out_dir: Path) -> Path:
-    """Return the folder with one record a visit: ``OUT/logs/visits``."""
+    """Return the folder with one record per visit: ``OUT/logs/visits``."""
     return logs_dir(out_dir) / "visits"
 
 
@@ -242,8 +242,8 @@ def check_path(out_dir: Path, extension: str, part: str = "") -> Path:
 def check_record_path(out_dir: Path, participant: str, session: str | None) -> Path:
     """Return the path of a check record: ``OUT/logs/check/sub-X[_ses-Y].json``.
 
-    The record is what ``msseg-check`` keeps of a visit. Raises UsageError if a label is not a BIDS
-    label.
+    The record holds the results of ``msseg-check`` for a visit. Raises UsageError if a label is
+    not a BIDS label.
     """
     return logs_dir(out_dir) / "check" / record_path(out_dir, participant, session).name
 

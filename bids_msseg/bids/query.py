@@ -1,8 +1,8 @@
-"""From a BIDS dataset to visits: what is there, what is used, and why something is not.
+"""Query of a BIDS dataset: visits to process, their images, and reasons for exclusion.
 
-Datasets of every BIDS 1.x are read by the rules of BIDS 1.11.1; so are those of another version or
-none, with a note. Images are found with pybids; sessions are separate visits; a FLAIR is needed,
-T1w and T2w are used where they are there.
+Datasets of every BIDS 1.x are read by the rules of BIDS 1.11.1, as are those with another version
+or none, with a note. Images are found with pybids. Sessions are separate visits. A FLAIR is
+required; T1w and T2w are used if present.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ def find_visits(
 
 
 def _excluded_notes(visits: Sequence[Visit], places: Mapping[str, Path]) -> tuple[str, ...]:
-    """Count the visits with an exclusion mask: a name that does not fit is not told otherwise."""
+    """Return a note with the number of visits that have an exclusion mask.
+
+    Masks with a wrong name would otherwise go unnoticed.
+    """
     if not places:
         return ()
     found = sum(bool(visit.exclude_masks) for visit in visits)
@@ -113,7 +116,7 @@ def _excluded_notes(visits: Sequence[Visit], places: Mapping[str, Path]) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """Visits left by labels, and labels that are not in the dataset."""
+    """Visits selected by labels, and labels that are not in the dataset."""
 
     folders: tuple[AnatFolder, ...]
     absent: tuple[Skipped, ...]
@@ -152,7 +155,7 @@ def _select(
 def _split(
     bids_dir: Path, folders: Iterable[AnatFolder], rules: IgnoreRules
 ) -> tuple[list[AnatFolder], list[str]]:
-    """Divide folders into those of visits and, by key, those that ``.bidsignore`` leaves out."""
+    """Separate folders of visits from those that ``.bidsignore`` excludes, listed by key."""
     inside: list[AnatFolder] = []
     left_out: list[str] = []
     for folder in folders:
@@ -181,7 +184,7 @@ def _absent(
     found: set[VisitId],
     left_out: Sequence[str],
 ) -> tuple[tuple[Skipped, ...], tuple[str, ...]]:
-    """Rows for labels of named participants; a note for a session that nobody has."""
+    """Return skipped visits for missing labels, and notes on sessions that are not found."""
     gone = "is not in the dataset"
     rows = [Skipped(a, None, f"sub-{a} {gone}", _LABEL_HINT) for a in asked if a not in present]
     rows += [
@@ -238,7 +241,7 @@ def _nothing_selected(
 
 
 def _dataset_below(folder: Path) -> Path | None:
-    """Find the raw data of a study, whose own top folder has no participants."""
+    """Find the raw data of a study dataset without participants in its top folder."""
     if list_participants(folder):
         return None
     tops = [folder / "rawdata", *_folders(folder), *_folders(folder / "sourcedata")]
@@ -270,14 +273,14 @@ def _no_visit(skipped: Sequence[Skipped], images: DatasetImages, *, with_masks: 
 
 
 def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
-    """Say which folders are passed over for their names."""
+    """Return a note on folders that are ignored because of their names."""
     odd = sorted(path.name for path in bids_dir.glob("sub-*") if _is_odd(path))
     note = f"ignored, labels may hold letters and digits only: {listing(odd)}"
     return (note,) if odd else ()
 
 
 def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say where the dataset follows no BIDS 1.x; it is read all the same."""
+    """Return a note if the dataset does not follow BIDS 1.x; it is read anyway."""
     version = description.get("BIDSVersion")
     if isinstance(version, str) and re.fullmatch(r"1\.\d+(\.\d+)?(-\w+)?", version):
         return ()

@@ -1,4 +1,4 @@
-"""What became of a visit: one small JSON file each, which is all that reports and group read."""
+"""Records of visits: one small JSON file each, the only input of the reports and the group."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class VisitRecord:
 
     @property
     def quality(self) -> str:
-        """``ok`` or ``flagged``, by the check of the images; ``n/a`` where it was not made."""
+        """``ok`` or ``flagged`` by the check of the images; ``n/a`` if not checked."""
         if self.quality_reasons is None:
             return "n/a"
         return "flagged" if self.quality_reasons else "ok"
@@ -89,7 +89,7 @@ class VisitRecord:
         return visit_key(self.participant, self.session)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what :func:`json.dumps` can write."""
+        """Return a dictionary that :func:`json.dumps` can write."""
         content = {one.name: getattr(self, one.name) for one in fields(self)}
         content["contrasts"] = {name: _shallow(use) for name, use in self.contrasts.items()}
         content["model"] = None if self.model is None else _shallow(self.model)
@@ -123,7 +123,7 @@ def write_record(out_dir: Path, record: VisitRecord) -> Path:
 
 
 def read_record(out_dir: Path, participant: str, session: str | None) -> VisitRecord | None:
-    """Read the record of one visit; None where there is none."""
+    """Read the record of one visit; return None if there is none."""
     path = record_path(out_dir, participant, session)
     return _read(path) if path.exists() else None
 
@@ -194,7 +194,7 @@ def _read(path: Path) -> VisitRecord:
 
 
 def _unreadable(path: Path, why: str) -> VisitRecord:
-    """Stand in for a record that is none, by what its name says."""
+    """Return a failed record, based on the file name, in place of an unreadable one."""
     name = plain(path.name)
     match = _FILE_NAME.match(name)
     stem = name.removesuffix(".json")

@@ -1,4 +1,4 @@
-"""The values of a visit's record, and how each is read from JSON."""
+"""Values of a visit's record, and their conversion from JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ModelUse:
 
 
 def read_field(content: Mapping[str, Any], name: str) -> Any:
-    """Read one value; a fault is told with the place where it is."""
+    """Read one value; errors name the field."""
     try:
         return READERS[name](content[name])
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
@@ -98,7 +98,7 @@ def _amount(value: Any) -> float:
 
 
 def _measure(value: Any) -> float:
-    """Undo what JSON does to NaN."""
+    """Read a number; null, which stands for NaN in JSON, becomes NaN."""
     return math.nan if value is None else _number(value)
 
 
@@ -122,7 +122,7 @@ def _labels(value: Any) -> tuple[str, ...]:
 
 
 def _times(value: Any) -> dict[str, float]:
-    """Pass over times that nobody knows."""
+    """Read the times of steps, without unknown ones."""
     return {_text(step): _amount(time) for step, time in value.items() if time is not None}
 
 
@@ -135,7 +135,7 @@ def _scalar(value: Any) -> Scalar:
 
 
 def _changes(value: Any) -> dict[str, Scalar]:
-    """Read what changed: the pages count with all that is no text."""
+    """Read the changes; check the types of known entries, which the pages use."""
     found = _mapping(_scalar)(value)
     for name, scalar in found.items():
         if name == "compared_with":

@@ -1,8 +1,8 @@
-"""The JSON beside each output.
+"""JSON sidecars of the outputs.
 
 Keys follow BIDS 1.11.1 (``derivatives/imaging.md``, ``derivatives/common-data-types.md``) as the
-official validator reads it: ``SpatialReference`` wherever the space is not a standard template,
-``SkullStripped`` on preprocessed images, ``Resolution`` where the name has ``res-``.
+official validator interprets it: ``SpatialReference`` if the space is not a standard template,
+``SkullStripped`` on preprocessed images, ``Resolution`` if the name has ``res-``.
 
 All functions are pure.
 """
@@ -77,7 +77,7 @@ class Method:
         return found
 
     def without(self) -> str:
-        """Say what exclusion masks have taken out."""
+        """Return a phrase on exclusion masks; empty if there are none."""
         return f", without what exclusion masks of {self.excluded} hold" if self.excluded else ""
 
     def model_keys(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Method:
 
     @property
     def other(self) -> str:
-        """Name the segmenter that took the place of the cascade; empty for the cascade."""
+        """Name of the segmenter that replaced the cascade; empty for the cascade."""
         if self.model is None or self.model.is_cascade:
             return ""
         return f"{self.model.name} {self.model.version}".strip()
@@ -191,7 +191,7 @@ def brain_mask_sidecar(origin: Origin, *, method: str) -> dict[str, Any]:
 
 
 def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
-    """Describe the mask of the ventricles that the regions of lesions follow."""
+    """Return the sidecar of the ventricle mask, which the regions of lesions depend on."""
     return {
         "Type": "ROI",
         "Description": "Lateral and third ventricles, found from this brain's own fluid, or the "
@@ -202,14 +202,14 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 
 
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the lesion mask, the result."""
+    """Return the sidecar of the lesion mask."""
     given = f"Lesions, from the given mask of {method.masks}"
     text = given if method.masks else f"Lesions, the result of {method.other or 'the cascade'}"
     return _lesion_mask(text + method.without(), origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the mask of all candidates of the first network."""
+    """Return the sidecar of the mask of all candidates of the first network."""
     text = "Candidates: what the sensitive first network proposes, before any is removed"
     if method.other:
         text = "Candidates: what reaches the threshold, before size and place are looked at"
@@ -219,7 +219,7 @@ def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the mask of what is not in the result."""
+    """Return the sidecar of the mask of what is not in the result."""
     what = "Parts of the given mask" if method.masks else "Candidates"
     return _lesion_mask(f"{what} that are not part of the result", origin, method)
 
@@ -235,12 +235,12 @@ def _lesion_mask(description: str, origin: Origin, method: Method) -> dict[str, 
 
 
 def _by_hand(method: Method) -> dict[str, Any]:
-    """Say that nobody drew it; of a given mask, that is not known."""
+    """Return ``Manual: false``; nothing for a given mask, for which it is not known."""
     return {} if method.masks else {"Manual": False}
 
 
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the map of lesion probability."""
+    """Return the sidecar of the map of lesion probability."""
     source = f"by {method.other}" if method.other else "after both networks"
     return {
         "Description": f"Probability of lesion {source}, 0 to 1{method.without()}",
@@ -251,10 +251,10 @@ def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the image of lesion instances, and the columns of the table beside it.
+    """Return the sidecar of the image of lesion instances, with columns of its table.
 
-    ``index``, ``name``, ``abbreviation`` and ``mapping`` are not described again: BIDS does, and
-    the validator takes a second description without its formats for a contradiction.
+    ``index``, ``name``, ``abbreviation`` and ``mapping`` are not described again: BIDS defines
+    them, and the validator reports a second description without its formats as a contradiction.
     """
     columns = column_dictionary()
     return {
@@ -268,7 +268,10 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Describe the label image of the anatomy, and the column of its table that BIDS does not."""
+    """Return the sidecar of the label map of the anatomy.
+
+    It describes the one column of the table that BIDS does not define.
+    """
     return {
         "Description": "Anatomy of the brain, found by the first network at 2 mm",
         "Manual": False,
@@ -279,7 +282,7 @@ def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def dseg_columns() -> tuple[str, ...]:
-    """Return the headings of the table beside the instances."""
+    """Return the column names of the table of lesion instances."""
     return (*_DSEG_OWN, *(name for name in column_dictionary() if name not in _DSEG_LEFT_OUT))
 
 
@@ -314,7 +317,7 @@ def xfm_sidecar(
 
 
 def stats_dictionary() -> dict[str, Any]:
-    """Describe the columns of the table with one row a lesion or rejected candidate."""
+    """Describe the columns of the table with one row per lesion or rejected candidate."""
     return column_dictionary()
 
 

@@ -1,6 +1,6 @@
-"""What travels from the dataset index to the workflow: visits, and why others are not visits.
+"""Visits and skipped visits, which the dataset index passes to the workflow.
 
-This module loads nothing heavy, so that a worker process can unpickle a :class:`Visit` without
+This module has no slow imports, so that a worker process can unpickle a :class:`Visit` without
 importing pybids.
 """
 
@@ -73,12 +73,12 @@ class Visit:
 
     @property
     def contrasts(self) -> dict[str, Path]:
-        """The images that are there, by BIDS suffix, FLAIR first."""
+        """Available images by BIDS suffix, FLAIR first."""
         paths = dict(zip(CONTRASTS, (self.flair, self.t1w, self.t2w), strict=True))
         return {name: path for name, path in paths.items() if path is not None}
 
     def skull_stripped(self, contrast: str) -> bool | None:
-        """Look up ``SkullStripped`` in a sidecar; None where it is no boolean, or not there."""
+        """Return ``SkullStripped`` of a sidecar; None if missing or not a boolean."""
         value = self.metadata.get(contrast, {}).get("SkullStripped")
         return value if isinstance(value, bool) else None
 

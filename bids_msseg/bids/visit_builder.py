@@ -1,4 +1,4 @@
-"""From the images of one folder to a visit, or to the reason why there is none."""
+"""Construction of a visit from the images of one folder, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MASK_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class VisitMaker:
-    """Turns the images of one folder into a visit, or into the reason why not."""
+    """Builder of visits from the images of a folder, or of reasons why there is none."""
 
     bids_dir: Path
     images: DatasetImages
@@ -50,7 +50,7 @@ class VisitMaker:
     exclude_masks: Mapping[str, Path] = field(default_factory=dict)
 
     def make(self, folder: AnatFolder) -> Visit | Skipped:
-        """Choose the images of a folder, and say why where there is no visit."""
+        """Choose the images of a folder; return the visit, or why there is none."""
         participant, session = visit = folder.participant, folder.session
         mine, odd = self._candidates(visit)
         used: dict[str, Path] = {}
@@ -105,7 +105,7 @@ class VisitMaker:
         return find_lesion_mask(flair, *visit, self.lesion_masks)
 
     def _candidates(self, visit: VisitId) -> tuple[dict[str, list[Path]], dict[str, list[str]]]:
-        """List by role the images that may be this visit's, and what is said of the others."""
+        """List the images of this visit by role, and notes on misnamed ones."""
         images = self.images.of(visit)
         wrong = {path: misnamed(path, *visit) for path in chain(*images.values())}
         mine = {one: [path for path in paths if not wrong[path]] for one, paths in images.items()}
@@ -168,7 +168,7 @@ class VisitMaker:
 
 
 def _off_grid(found: Sequence[FoundMask], flair: Path, *, drawn: bool = False) -> list[str]:
-    """Say which masks will be refused; a pipe is not opened, as it would not answer."""
+    """Report masks that will be rejected; pipes are not opened, because they may block."""
     return [
         f"{mask.name} is not on the grid of the FLAIR"
         for mask in (one.mask for one in found if one.mask)
@@ -177,7 +177,7 @@ def _off_grid(found: Sequence[FoundMask], flair: Path, *, drawn: bool = False) -
 
 
 def _may_open(image: Path) -> bool:
-    """Tell whether reading can begin; a folder of that name is told of when it does."""
+    """Return whether an image can be opened; folders are reported when they are read."""
     return image.is_dir() or (image.is_file() and may_read(image))
 
 

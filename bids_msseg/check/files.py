@@ -1,4 +1,4 @@
-"""What a check keeps of a visit, and the tables and the summary that it writes."""
+"""Stored results of a check, and its tables and summary."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Failure:
 
 
 def write_stored(out_dir: Path, stored: Stored) -> None:
-    """Keep a visit, atomically."""
+    """Write the result of a visit atomically."""
     path = check_record_path(out_dir, stored.visit.participant, stored.visit.session)
     write_json(path, {"format": FORMAT, **asdict(stored)})
 
 
 def read_stored(path: Path) -> Stored | None:
-    """Read what :func:`write_stored` wrote; None where there is nothing that can be used."""
+    """Read a file of :func:`write_stored`; return None if it is missing or unusable."""
     try:
         content = json.loads(read_small(path).decode("utf-8"))
         if content["format"] != FORMAT:
@@ -90,14 +90,14 @@ def _rows(rows: Sequence[Mapping[str, Any]], names: set[str]) -> tuple[Row, ...]
 
 
 def read_all(out_dir: Path) -> list[Stored]:
-    """Read every visit that was kept, by file name."""
+    """Read the stored results of all visits, in the order of file names."""
     folder = check_record_path(out_dir, "x", None).parent
     found = (read_stored(path) for path in sorted(folder.glob("sub-*.json")))
     return [one for one in found if one is not None]
 
 
 def read_reference() -> Mapping[str, Any] | None:
-    """Read the values of the labelled cohort; None where the package has none.
+    """Read the values of the labelled cohort; None if the package has none.
 
     ``benchmarks/check_reference.py`` writes them.
     """
@@ -146,7 +146,7 @@ def _failed_row(failure: Failure) -> Row:
 
 
 def visit_row(visit: VisitCheck) -> Row:
-    """Make the row of a visit, in the columns of :data:`VISIT_COLUMNS`."""
+    """Return the row of a visit, in the columns of :data:`VISIT_COLUMNS`."""
     loads = visit.loads
     dice = [float(row["dice"]) for row in visit.rescans if row["dice"] is not None]
     sums = {

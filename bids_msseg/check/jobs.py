@@ -1,4 +1,4 @@
-"""One visit of a check as a piece of work that any process can do."""
+"""Check of one visit as a job that can run in any process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def runs(self) -> int:
-        """Runs of the networks for one visit."""
+        """Number of network runs per visit."""
         return 1 + 2 * self.draws
 
 
@@ -65,14 +65,14 @@ class Job:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether an earlier run has left the result of the same work."""
+    """Return whether a result with the same fingerprint is stored."""
     visit = job.visit
     kept = read_stored(check_record_path(job.out_dir, visit.participant, visit.session))
     return kept is not None and kept.fingerprint == job.fingerprint
 
 
 def do_visit(job: Job) -> MssegError | None:
-    """Check one visit and keep the result; return the error of one that cannot be checked."""
+    """Check one visit and store the result; return the error if it cannot be checked."""
     try:
         stored = Stored(_measure(job), job.fingerprint, job.settings)
     except MssegError as error:
@@ -128,7 +128,7 @@ def _measure(job: Job) -> VisitCheck:
 
 
 def _own_mask(job: Job) -> Path | None:
-    """Find the brain mask that msseg has written of the same FLAIR."""
+    """Find the brain mask that msseg has written for the same FLAIR."""
     visit = job.visit
     derivatives = {"bids_msseg": job.out_dir}
     return find_brain_mask(visit.flair, visit.participant, visit.session, derivatives).mask

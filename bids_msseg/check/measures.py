@@ -1,4 +1,4 @@
-"""What the networks made of painted lesions, and of a second scan."""
+"""Comparison of predicted lesions before and after painting."""
 
 from __future__ import annotations
 

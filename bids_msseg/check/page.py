@@ -1,4 +1,4 @@
-"""The page of a check: rates by size, place and contrast, false positives, agreement of loads."""
+"""HTML page of a check: detection rates, false positives and agreement of loads."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _whole(row: Row | None) -> str:
-    """Write a value with its interval and the number behind it."""
+    """Format a value with its interval and its n."""
     if row is None or not row["n"]:
         return MISSING
     ends = interval(row)
@@ -146,7 +146,7 @@ def _whole(row: Row | None) -> str:
 
 
 def _compare(first: str, labels: Labels, sources: Mapping[str, Mapping[str, Row]]) -> Table:
-    """Put the same figures of several sources beside each other."""
+    """Create a table of the same values from several sources, side by side."""
     headings = tuple(Heading(label, "", (), None) for label in (first, *sources))
     return Table(
         headings,
@@ -177,7 +177,7 @@ def _beside(
     content: Mapping[str, Any],
     reference: Mapping[str, Any] | None,
 ) -> dict[str, Mapping[str, Row]]:
-    """Take the same part of the check and of the labelled cohort."""
+    """Return the same part of the check and of the labelled cohort."""
     sources = {OWN: part(content)}
     return sources if reference is None else {**sources, PAINTED: part(reference)}
 
@@ -204,7 +204,7 @@ def _cell(found: object) -> str:
 
 
 def _agreement(load: Mapping[str, Row], visits: Sequence[VisitCheck]) -> tuple[Plot, ...]:
-    """Draw Bland and Altman's plot of scans and pseudo-rescans; nothing without rescans."""
+    """Create the Bland-Altman plot of scans and pseudo-rescans; empty without rescans."""
     marks = [
         Mark(
             (again + visit.load_ml) / 2,

@@ -1,9 +1,9 @@
-"""Lesions of known size, place and contrast, painted into the white matter of a visit.
+"""Lesions of known size, location and contrast, painted into the white matter of a visit.
 
-Shapes and places are those of :mod:`bids_msseg.training.synthesis.placing`, profile and texture
-those of :mod:`bids_msseg.training.synthesis.painting`. A lesion adds a share of what the visit's
-own lesions add to each contrast, and what is added is blurred as the voxels of the scan blur.
-Painted lesions are not real lesions.
+Shapes and locations are those of :mod:`bids_msseg.training.synthesis.placing`, profile and texture
+those of :mod:`bids_msseg.training.synthesis.painting`. A painted lesion adds a share of the
+contrast of the visit's own lesions, blurred as by the voxels of the scan. Painted lesions are not
+real lesions.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _place(terrain: Terrain, rng: np.random.Generator) -> LesionMap:
 
 
 def _strength(lesion: Lesion, volume: float, draw: int) -> float:
-    """Choose a strength so that each class of size and region meets all of them in turn."""
+    """Choose a strength so that each class of size and region gets all of them in turn."""
     return STRENGTHS[(draw + _size_class(volume) + int(lesion.region)) % len(STRENGTHS)]
 
 

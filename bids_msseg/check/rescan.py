@@ -1,9 +1,9 @@
-"""A second scan that nobody had: the same brain, moved, sampled anew, with other noise.
+"""Pseudo-rescans: simulated second scans of a brain, moved, resampled and with other noise.
 
-Everything happens on arrays of the 1 mm working grid, so what differs between the two scans is
-known: position, interpolation, noise and, if asked, slice thickness. A real second scan differs
-in more (scanner drift, gradients, bias field), and its noise takes the place of that of the first
-scan, to which noise is added here.
+All computations are on arrays of the 1 mm working grid, so the differences between the two scans
+are known: position, interpolation, noise and, if requested, slice thickness. A real second scan
+differs in more respects (scanner drift, gradients, bias field), and its noise replaces that of the
+first scan, whereas here noise is added to it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class RescanPlan:
 
     @classmethod
     def of_thick(cls, slices: float, slice_axis: int) -> RescanPlan:
-        """Plan for a visit with thick slices: same slices, moved in plane only.
+        """Create a plan for a visit with thick slices: same slices, moved in plane only.
 
-        Between thick slices nothing is known, so a turned head cannot be computed from them.
+        Nothing is known between thick slices, so a rotated head cannot be computed from them.
         """
         shift = [1.3, -0.7, 2.1]
         shift[slice_axis] = 0.0
@@ -164,7 +164,7 @@ def _between(planes: Array, spacing: float, length: int) -> Array:
 
 
 def _motion(shape: tuple[int, ...], plan: RescanPlan) -> tuple[Affine, tuple[int, int, int]]:
-    """Voxel of the second scan to voxel of the first, and the grid of the second."""
+    """Return the affine from voxels of the second scan to the first, and the second size."""
     axis = np.asarray(plan.turn_axis, float)
     angle = np.deg2rad(plan.degrees)
     turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
@@ -186,7 +186,7 @@ def _acquire(
     noise: float,
     rng: np.random.Generator,
 ) -> Array:
-    """One contrast of the second scan, normalised as the app does."""
+    """Simulate one contrast of the second scan, normalised as in the app."""
     x, y, z = inside.shape
     moved = resample(Volume(image, np.eye(4)), (x, y, z), motion, order=3).data
     if plan.thicken:
@@ -197,7 +197,7 @@ def _acquire(
 
 
 def _slice_noise(shape: tuple[int, ...], plan: RescanPlan, rng: np.random.Generator) -> Array:
-    """Draw unit noise on slices, linear between them."""
+    """Draw unit noise on slices, and interpolate it linearly between them."""
     length = shape[plan.slice_axis]
     others = [edge for axis, edge in enumerate(shape) if axis != plan.slice_axis]
     count = int(np.ceil(length / plan.slices))

@@ -1,4 +1,4 @@
-"""A whole check: which visits, how long it will take, each visit once, then tables and page."""
+"""Run of a whole check: selection and check of visits, expected time, tables and page."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
 
 
 def _check_needs(config: RunConfig) -> bool:
-    """Find what is unusable before anything is computed; say whether networks run on the CPU."""
+    """Check model, device and folders first; return whether networks run on the CPU."""
     from bids_msseg.models.checkpoint import check_cascade
     from bids_msseg.models.engine import choose_engine
 
@@ -125,7 +125,7 @@ def _spread(places: Sequence[int], most: int) -> list[int]:
 
 
 def _prepare_out(config: RunConfig) -> None:
-    """Make OUT a derivative dataset, or add to that of msseg what the validator has to know."""
+    """Create a derivative dataset in OUT, or update ``.bidsignore`` of an existing one."""
     out = config.output_dir
     try:
         logs_dir(out).mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit, threa
 
 
 def _workers(resources: Resources, visits: int, *, on_cpu: bool) -> int:
-    """Count the visits that may be checked at a time; a GPU works on one."""
+    """Return how many visits to check at a time; one on a GPU."""
     by_memory = int(resources.mem_gb // MEMORY_GB)
     by_cpus = resources.nprocs // resources.omp_nthreads
     return max(1, min(by_memory, by_cpus, visits)) if on_cpu else 1
@@ -198,7 +198,7 @@ def expected_seconds(records: Sequence[VisitRecord], runs: int) -> float | None:
 
 
 def _announce(jobs: Sequence[Job], plan: Plan, workers: int) -> None:
-    """Say how long it will take before it begins."""
+    """Log the number of visits and the expected time."""
     each = expected_seconds(read_records(jobs[0].out_dir), plan.runs)
     if each is None:
         about = "expected time not known before the first visit: OUT has no visit of msseg"
@@ -250,7 +250,8 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, MssegError |
 def _write(config: RunConfig, jobs: Sequence[Job], errors: Mapping[str, MssegError]) -> None:
     """Write tables and page of every visit that was checked with these settings.
 
-    A visit that failed now, of which an earlier run has kept a result, has changed since.
+    An earlier result of a visit that failed in this run is left out, because the visit has changed
+    since.
     """
     settings, out = jobs[0].settings, config.output_dir
     kept = [one for one in read_all(out) if one.visit.key not in errors]

@@ -1,4 +1,4 @@
-"""From the visits of a check to rates, volumes and limits of agreement."""
+"""Summary of the visits of a check: rates, volumes and limits of agreement."""
 
 from __future__ import annotations
 
@@ -243,27 +243,31 @@ def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
 
 
 def _repeats(visit: VisitCheck) -> tuple[float, float, float, float]:
-    """Mean load of the pseudo-rescans, load of the scan, sum of squares of the former, number."""
+    """Return statistics of the loads of a visit for limits of agreement.
+
+    They are the mean load of the pseudo-rescans, the load of the scan, and the sum of squares and
+    the number of the pseudo-rescans.
+    """
     first, *again = visit.loads
     return float(np.mean(again)), first, float(np.var(again) * len(again)), float(len(again))
 
 
 def _spread(loads: Sequence[float]) -> tuple[float, float]:
-    """Sum of squares about the mean, and its degrees of freedom."""
+    """Return the sum of squares about the mean, and its degrees of freedom."""
     return float(np.var(loads) * len(loads)), float(len(loads) - 1)
 
 
 def _number(value: float | None) -> float:
-    """JSON has no NaN."""
+    """Convert None to NaN, which JSON does not have."""
     return math.nan if value is None else float(value)
 
 
 def bound(reference: Mapping[str, Any] | None) -> str:
-    """Tell if painted lesions are easier to find than real ones, by the labelled cohort.
+    """Compare the detection of painted and real lesions in the labelled cohort.
 
-    ``upper`` (``lower``) if their interval lies above (below) that of expert lesions in every size
-    class that both have, else ``neither``. ``reference`` is as from :func:`summarise`, with
-    ``ExpertSensitivity``; ``unknown`` without data.
+    Returns ``upper`` (``lower``) if the interval of painted lesions is above (below) that of
+    expert lesions in every size class that both have, else ``neither``; ``unknown`` without data.
+    ``reference`` is as from :func:`summarise`, with ``ExpertSensitivity``.
     """
     if not reference or "ExpertSensitivity" not in reference:
         return UNKNOWN

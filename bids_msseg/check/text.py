@@ -1,4 +1,4 @@
-"""Words for the tables and the page of a check."""
+"""Texts for the tables and the page of a check."""
 
 from __future__ import annotations
 

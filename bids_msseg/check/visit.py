@@ -1,4 +1,4 @@
-"""One visit of a check: prepared as the app does, painted and scanned again, segmented each time.
+"""Check of one visit: preparation as in the app, painting, pseudo-rescans, segmentation.
 
 Everything is measured on the 1 mm grid that the networks read.
 """
@@ -56,7 +56,7 @@ class Cut:
     min_volume: float
 
     def lesions(self, probability: NDArray[np.floating]) -> Labels:
-        """Give numbers to the lesions of a probability at 1 mm."""
+        """Label the lesions of a probability on a 1 mm grid."""
         over = probability >= self.threshold
         return label_lesions(over, voxel_volume=1.0, min_volume=self.min_volume)
 
@@ -81,7 +81,7 @@ class Prepared:
     flags: tuple[str, ...]
 
     def rng(self, seed: int, stream: int) -> np.random.Generator:
-        """Make the random numbers of this visit."""
+        """Create the random number generator of this visit."""
         return np.random.default_rng((seed, stream, *self.name.encode()))
 
 
@@ -93,7 +93,7 @@ def prepare(
     device: str = "cpu",
     threads: int = 1,
 ) -> Prepared:
-    """Do all steps of the app before the networks.
+    """Run all steps of the app before the networks.
 
     ``files`` has ``FLAIR`` and optionally ``T1w`` and ``T2w``, as acquired; ``given_brain`` is on
     the FLAIR grid. ``device`` is for brain extraction. Raises NoInputError, DataError or IoError
@@ -135,7 +135,7 @@ def _blur(done: Preprocessed, contrast: str) -> NDArray[np.float64]:
 
 
 def _noise(measures: Mapping[str, float], contrast: str) -> float:
-    """Take the worst axis; the usual noise where every axis is interpolated."""
+    """Return the noise of the worst axis, or the default if all axes are interpolated."""
     found = max(measures.get(f"{contrast}_noise_{axis}", 0.0) for axis in "xyz")
     return found if found >= MIN_NOISE else float(np.mean(RescanPlan().noise))
 
@@ -178,7 +178,7 @@ def _cleared(maps: Mapping[str, Volume], outside: Mask, cut: Cut) -> NDArray[np.
 def paint_and_find(
     first: FirstScan, run: Segmenter, cut: Cut, *, draws: int, seed: int
 ) -> tuple[list[Row], list[Row]]:
-    """Paint sets of lesions and search for them; return rows of lesions and of draws.
+    """Paint sets of lesions and segment the images; return rows of lesions and of draws.
 
     A draw without room for a lesion has no row.
     """
@@ -236,7 +236,7 @@ def _lesion_rows(
 
 
 def _region(code: int) -> str | None:
-    """Name a region; a lesion beyond the field of view of the FLAIR has none."""
+    """Return the name of a region; None beyond the field of view of the FLAIR."""
     return Region(code).label if code else None
 
 

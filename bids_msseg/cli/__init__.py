@@ -1,1 +1,1 @@
-"""The command lines: parsers, and the programs that they start."""
+"""Command-line programs and their parsers."""

@@ -1,4 +1,4 @@
-"""``msseg-check``: how reliable lesion masks are on the user's own, unlabelled scans."""
+"""``msseg-check``: measure how reliable lesion masks are on the user's own, unlabelled scans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SEED: Final = 2**32 - 1
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     parser = Parser(
         prog=PROGRAM,
         description="Measure how reliable lesion masks are on your own scans, without manual "
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_query_options(parser: argparse.ArgumentParser) -> None:
-    """Add options that mean what they mean for ``msseg``."""
+    """Add the options that have the same meaning as in ``msseg``."""
     group = parser.add_argument_group("which visits, as for msseg")
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
     for name, what in (("participant", "participants"), ("session", "sessions")):
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pop_own(given: dict[str, Any]) -> dict[str, int]:
-    """Take out and read the options that msseg does not have."""
+    """Remove and parse the options that ``msseg`` does not have."""
     kinds: dict[str, Callable[[object], int]] = {
         "draws": readers.integer(1, MAX_DRAWS),
         "max_visits": readers.integer(1),

@@ -1,4 +1,4 @@
-"""``msseg-consensus``: one mask from several raters' masks, and how each rater agrees."""
+"""``msseg-consensus``: combine several raters' masks, and measure each rater's agreement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bids_msseg.process import refuse, supervise
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     parser = Parser(
         prog="msseg-consensus",
         description="Fuse several raters' lesion masks by majority, STAPLE and LOP-STAPLE, and "

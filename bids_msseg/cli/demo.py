@@ -1,8 +1,8 @@
-"""``msseg-demo``: write a small synthetic BIDS dataset, and score what was found in it.
+"""``msseg-demo``: write a small synthetic BIDS dataset, and score lesion masks of it.
 
-The anatomy is the embedded MNI152 template's, bent differently for each participant; the lesions
-are painted. True masks lie under ``derivatives/truth``. Figures on these images say that the
-program works, not how good it is on patients.
+The anatomy is the embedded MNI152 template, deformed differently for each participant; the lesions
+are painted. True masks are in ``derivatives/truth``. Scores on these images show that the program
+works, not how good it is on patients.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bids_msseg.process import refuse, supervise
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line that writes a dataset."""
+    """Build the parser of the command that writes a dataset."""
     parser = Parser(
         prog=PROGRAM,
         description="Write a small synthetic BIDS dataset with true lesion masks under "
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def build_score_parser() -> argparse.ArgumentParser:
-    """Describe the command line that scores masks."""
+    """Build the parser of the command that scores masks."""
     parser = Parser(
         prog=f"{PROGRAM} score",
         description="Compare lesion masks with the truth of a dataset that msseg-demo wrote.",

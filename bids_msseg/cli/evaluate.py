@@ -1,4 +1,4 @@
-"""``msseg-evaluate``: how automatic masks agree with manual ones, by visit and by site."""
+"""``msseg-evaluate``: agreement of automatic with manual masks, by visit and by site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bids_msseg.resources import available_cpus
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     parser = Parser(
         prog=PROGRAM,
         description="Compare automatic with manual lesion masks, volume-wise, visit by visit and "
@@ -114,7 +114,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _segmenters(options: argparse.Namespace) -> dict[str, Path]:
-    """Name what is compared, AUTO first; nothing where there is only one."""
+    """Return the compared segmentations by name, AUTO first; empty if there is only one."""
     if not options.compare_with:
         return {}
     try:

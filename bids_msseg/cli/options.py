@@ -1,4 +1,4 @@
-"""Options of ``msseg``: which visits, how they are processed, and with what resources."""
+"""Options of ``msseg``: selection of visits, processing and resources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 
 def add_query_options(parser: argparse.ArgumentParser) -> None:
-    """Describe which visits are processed, and from what."""
+    """Add the options that select visits and their input."""
     group = parser.add_argument_group("which visits")
     for name, what, prefix in (
         ("participant", "participants", "sub-"),
@@ -74,7 +74,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_processing_options(parser: argparse.ArgumentParser) -> None:
-    """Describe the method and what it writes."""
+    """Add the options of the method and its outputs."""
     group = parser.add_argument_group("processing")
     group.add_argument(
         "--output-spaces",
@@ -123,7 +123,7 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_performance_options(parser: argparse.ArgumentParser) -> None:
-    """Describe CPUs, memory, device and cluster."""
+    """Add the options for CPUs, memory, device and cluster."""
     group = parser.add_argument_group("performance")
     group.add_argument("--nprocs", metavar="N", help="CPUs of the whole run [all it may use]")
     group.add_argument("--omp-nthreads", metavar="N", help="threads of one step [CPUs, at most 8]")
@@ -139,7 +139,7 @@ def add_performance_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_switch(group: argparse._ArgumentGroup, name: str, text: str) -> None:
-    """Add ``--NAME`` and, for what a configuration file has set, a hidden ``--no-NAME``."""
+    """Add ``--NAME``, and a hidden ``--no-NAME`` that overrides a configuration file."""
     dest = name.replace("-", "_")
     group.add_argument(f"--{name}", action="store_true", help=text)
     group.add_argument(f"--no-{name}", action="store_false", dest=dest, help=argparse.SUPPRESS)

@@ -10,7 +10,7 @@ from bids_msseg.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
-    """Mistakes raise, so that they end with this project's exit code and not argparse's."""
+    """Parser whose errors end with the exit codes of this project, not those of argparse."""
 
     def error(self, message: str) -> NoReturn:
         """See :meth:`argparse.ArgumentParser.error`."""

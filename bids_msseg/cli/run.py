@@ -1,8 +1,8 @@
-"""The command line of the BIDS App: words in, a :class:`~bids_msseg.config.RunConfig` out.
+"""Command line of the BIDS App, which is parsed to a :class:`~bids_msseg.config.RunConfig`.
 
 ``msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]`` follows the BIDS Apps convention and
-the exit codes of the BIDS execution specification. Nothing heavy is imported before the command
-line is known to be right, so that help, version and mistakes answer at once.
+the exit codes of the BIDS execution specification. Slow imports follow after the command line has
+been checked, so that help, version and errors appear at once.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def check_inputs(config: RunConfig) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Say whether a folder is there that this user may see."""
+    """Return whether a folder exists and this user may access it."""
     try:
         return path.is_dir()
     except OSError:
@@ -128,7 +128,7 @@ def parse_args(words: Sequence[str]) -> RunConfig:
 
 
 def _read_words(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Turn words into options by name, and say what was taken otherwise than it was written."""
+    """Parse words into options by name, with notes on words that were reinterpreted."""
     parser = build_parser()
     given = [compatibility.canonical(word) for word in words]
     kept, late = compatibility.split_off_levels(given, _list_flags(parser))
@@ -171,7 +171,7 @@ def _refuse_extra(parser: argparse.ArgumentParser, word: str) -> NoReturn:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Mistakes raise, so that they end with this app's exit code and not argparse's."""
+    """Parser whose errors end with the exit codes of this app, not those of argparse."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):
@@ -181,7 +181,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """One metavar for all spellings of an option, and lines that are not too long to read."""
+    """Formatter that shows one metavar per option and limits the length of lines."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=31)

@@ -22,7 +22,7 @@ THREADS = "omp_nthreads"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     parser = Parser(
         prog=PROGRAM,
         description="Segment the lesions of one visit from NIfTI files, raw or skull-stripped: "
@@ -99,7 +99,7 @@ def _path(flag: str, text: str) -> Path:
 
 
 def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> ExitCode:
-    """Find what is missing before anything heavy is loaded, then segment."""
+    """Check that the input files exist before slow imports, then segment."""
     for path in files.values():
         if not _is_there(path):
             raise NoInputError(f"there is no file {path}", hint="correct its path")
@@ -121,7 +121,7 @@ def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> 
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Make the output folder first, and remove it where nothing was written into it."""
+    """Create the output folder; after an error, remove it if it is new and empty."""
     made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _folder(path: Path) -> Iterator[None]:
 
 
 def _is_there(path: Path) -> bool:
-    """Say whether a file is there that this user may see."""
+    """Return whether a file exists and this user may access it."""
     try:
         return path.exists()
     except OSError:

@@ -1,7 +1,6 @@
 """``msseg-train``: train the cascade on labelled patients of a site, and evaluate it.
 
-Every score is of a patient that the networks behind it have not seen. The same command resumes a
-stopped training.
+Every score is that of a held-out patient. The same command resumes a stopped training.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ PRESETS = ("valverde2017",)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     parser = Parser(
         prog="msseg-train",
         description="Train the cascade on labelled patients; "
@@ -76,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    """Describe how much is trained, under what name and by what."""
+    """Add the options for folds, name and resources of a training."""
     parser.add_argument(
         "--test-folds",
         type=_fold,
@@ -154,7 +153,7 @@ def _train(options: argparse.Namespace) -> ExitCode:
 
 
 def _enter_group(options: argparse.Namespace, member: Member) -> None:
-    """Take this process's device and threads; only rank zero logs what goes well."""
+    """Set device and threads of this process; ranks above zero log only warnings."""
     import torch
 
     if options.preset:
@@ -205,7 +204,7 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
 
 
 def _train_cascade(options: argparse.Namespace) -> ExitCode:
-    """Train both networks; a wrong recipe or start is reported before anything is prepared."""
+    """Train both networks, after checking the recipe and the starting weights."""
     from bids_msseg.trainer.process_group import rank_zero_first
     from bids_msseg.training.recipe import read_recipe
     from bids_msseg.training.run import train_cascade

@@ -1,8 +1,8 @@
-"""Synthetic brains for the demo: the template's anatomy, made different for each participant.
+"""Synthetic brains for the demo: the template's anatomy, varied for each participant.
 
-The template is an average of many people, so its cortex is blurred. Each participant gets a
-random smooth deformation, larger or smaller ventricles, and tissue fractions made crisper with a
-random bias, which opens some sulci and closes others.
+The template is an average of many people, so its cortex is blurred. Each participant gets a random
+smooth deformation, larger or smaller ventricles, and sharper tissue fractions with a random bias,
+which opens some sulci and closes others.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Maps:
 class Brain:
     """One participant without lesions, on a 1 mm grid.
 
-    ``affine`` maps voxels to the participant's mm. ``mask`` is the fraction of brain with the
-    fluid on it; ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w in SD of the brain; ``terrain``
-    says where lesions may lie.
+    ``affine`` maps voxels to the participant's mm. ``mask`` is the fraction of brain including the
+    surrounding fluid; ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w in SD of the brain;
+    ``terrain`` holds the possible places of lesions.
     """
 
     affine: Affine
@@ -131,7 +131,10 @@ def smooth_field(
 
 
 def _spline_weights(size: int, spacing: float) -> NDArray[np.float32]:
-    """Cubic B-splines at the voxels of one axis, shape (size, knots); on average of unit power."""
+    """Return cubic B-splines at the voxels of one axis, shape (size, knots).
+
+    Their mean power is one.
+    """
     knots = int(np.ceil(size / spacing)) + 3
     apart = np.abs(np.arange(size)[:, None] / spacing + 1.0 - np.arange(knots))
     near, far = 2 / 3 - apart**2 + apart**3 / 2, np.clip(2.0 - apart, 0.0, None) ** 3 / 6
@@ -140,7 +143,7 @@ def _spline_weights(size: int, spacing: float) -> NDArray[np.float32]:
 
 
 def _deform(maps: Maps, rng: np.random.Generator) -> Maps:
-    """Bend the template: overall size, broad and fine wrinkles, width of the ventricles."""
+    """Deform the template: overall size, coarse and fine shape, width of the ventricles."""
     shape = maps.brain.shape
     scale = rng.uniform(0.93, 1.03, 3)
     widening = rng.uniform(0.0, 2.2)
@@ -173,7 +176,10 @@ def _deform(maps: Maps, rng: np.random.Generator) -> Maps:
 
 
 def _outward(ventricle: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Point away from the ventricles, less and less with the distance; shape (3, X, Y, Z)."""
+    """Return vectors away from the ventricles, shape (3, X, Y, Z).
+
+    They decrease with the distance to the ventricles.
+    """
     depth = smooth_distance(ventricle) - smooth_distance(~ventricle)
     fading = np.exp(-np.abs(depth) / 10.0)
     return np.stack([slope * fading for slope in np.gradient(depth)]).astype(np.float32)
@@ -223,7 +229,7 @@ def tissue_fractions(
 def _images(
     maps: Maps, tissues: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Mix the looks of the tissues, with the detail that the template's own T1w adds."""
+    """Synthesise the images from tissue brightness and the detail of the template's T1w."""
     inside = maps.brain >= 0.5
     looks = np.array(list(TISSUE_LOOKS.values()), np.float32)
     # what surrounds a brain is fluid: the voxels of its rim share in it
@@ -239,7 +245,10 @@ def _images(
 
 
 def _detail(maps: Maps, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Leave of the template's T1w what its tissues do not explain, such as the deep nuclei."""
+    """Return the part of the template's T1w that its tissues do not explain.
+
+    It shows the deep nuclei, for example.
+    """
     design = np.stack([maps.grey[inside], maps.white[inside], np.ones(inside.sum())], axis=1)
     weights, *_ = np.linalg.lstsq(design[::20], maps.t1w[inside][::20], rcond=None)
     detail = np.zeros(inside.shape, np.float32)

@@ -1,4 +1,4 @@
-"""Who takes part in the demo, what lesions they have, and how they are scanned."""
+"""Participants of the demo, their lesions, and the acquisition of their images."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def plan(options: DemoOptions) -> tuple[Participant, ...]:
 
 
 def _write_participant(options: DemoOptions, person: Participant, maps: Maps) -> None:
-    """Make one participant and all visits; no choice depends on other participants."""
+    """Write one participant with all visits, independently of other participants."""
     rng = np.random.default_rng([options.seed, person.number])
     brain = make_brain(maps, rng)
     scene = add_head(brain, rng) if person.head else brain_only(brain)
@@ -161,9 +161,9 @@ def _later(
     looks: NDArray[np.float64],
     statistics: LesionStatistics,
 ) -> tuple[LesionMap, NDArray[np.float64]]:
-    """Let a quarter of the lesions grow and a tenth shrink, and add a few new ones.
+    """Return the lesions of the next visit: a quarter grow, a tenth shrink, a few are new.
 
-    Confluent lesions stay: one of them growing would double the load.
+    Confluent lesions do not change: growth of one of them would double the load.
     """
     fate = np.where(lesions.volumes < 1000.0, rng.random(len(lesions.lesions)), 0.5)
     factors = np.where(fate < 0.25, rng.uniform(1.4, 2.5, len(fate)), 1.0)
@@ -182,7 +182,7 @@ def _scan_visit(
     resolution: Resolution,
     rng: np.random.Generator,
 ) -> None:
-    """Acquire every contrast, and take the truth on the grid of the FLAIR."""
+    """Write every contrast of a visit, and the ground truth on the grid of the FLAIR."""
     for channel, protocol in enumerate(resolution.protocols):
         # drawn also where the contrast is not wanted: the others stay as they are
         grid = lay_grid(scene.body, scene.affine, protocol, random_pose(rng))

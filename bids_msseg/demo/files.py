@@ -1,4 +1,4 @@
-"""Names and files of the demo dataset: raw BIDS, and the truth as a derivative of it."""
+"""Names and files of the demo dataset: raw BIDS, and the ground truth as a derivative."""
 
 from __future__ import annotations
 
@@ -92,20 +92,20 @@ class VisitFiles:
 
     @property
     def folder(self) -> Path:
-        """Where its images lie, relative to the dataset."""
+        """Folder of the images, relative to the dataset."""
         return Path(self.person.label, self.session or "", "anat")
 
     @property
     def prefix(self) -> str:
-        """How its file names begin."""
+        """Prefix of the file names."""
         return "_".join(part for part in (self.person.label, self.session) if part)
 
     def image(self, contrast: str, extension: str = ".nii.gz") -> Path:
-        """Path of an image, or of what lies beside it, relative to the dataset."""
+        """Return the path of an image or its sidecar, relative to the dataset."""
         return self.folder / f"{self.prefix}_{contrast}{extension}"
 
     def truth(self, kind: str, extension: str = ".nii.gz") -> Path:
-        """Path of a true mask, such as ``label-L``, relative to the truth."""
+        """Return the path of a true mask, such as ``label-L``, relative to the truth."""
         return self.folder / f"{self.prefix}_space-FLAIR_{kind}_mask{extension}"
 
 
@@ -193,7 +193,7 @@ def _truth_description() -> dict[str, Any]:
 
 
 def _nominal(echo: float, repetition: float, flip: float) -> dict[str, Any]:
-    """Describe a sequence that nobody ran; in full, for the validator asks for all of it."""
+    """Return complete sidecar fields of a synthetic sequence, as the validator expects."""
     return {
         "Description": "Synthetic: the numbers are those of the sequence imitated",
         "Manufacturer": "none (synthetic)",

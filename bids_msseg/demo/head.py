@@ -1,7 +1,7 @@
-"""A made head around a synthetic brain: fluid, skull, scalp, and blocks for face and neck.
+"""Synthetic head around a brain: fluid, skull, scalp, and blocks for face and neck.
 
-It looks like a head to a brain extractor and to nobody else. deepbet finds the brain in it with a
-Dice of .98 (FLAIR, T1w); in T2w (.88-.90) it takes in some of the muscle below.
+It is realistic enough for a brain extractor only. deepbet finds the brain in it with a Dice of .98
+(FLAIR, T1w); in T2w (.88-.90) it includes some of the muscle below.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Scene:
     """Images, brain and body in the scanner, on a 1 mm grid.
 
     ``affine`` maps voxels to the participant's mm. ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w
-    in SD of the brain; ``brain`` is a fraction; ``body`` has to lie in the field of view; ``box``
+    in SD of the brain; ``brain`` is a fraction; ``body`` must be inside the field of view; ``box``
     is the part of the grid that the brain alone covers.
     """
 
@@ -93,7 +93,7 @@ def _layers(
 
 
 def _hull(brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill the clefts between brain, cerebellum and stem, as the skull does."""
+    """Fill the gaps between brain, cerebellum and brainstem, as inside the skull."""
     reach = 15
     padded = np.pad(brain, reach + 1)
     grown = ndimage.distance_transform_edt(~padded) <= reach
@@ -103,7 +103,7 @@ def _hull(brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Distance to a target in mm, smoothed."""
+    """Return the smoothed distance to a target in mm."""
     distance = 2.0 * ndimage.distance_transform_edt(~target)
     return np.asarray(ndimage.gaussian_filter(distance.astype(np.float32), 1.0))
 

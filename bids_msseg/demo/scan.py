@@ -1,7 +1,8 @@
-"""A made scanner: from a participant at 1 mm to the images that a clinic would store.
+"""Simulated scanner: from a participant at 1 mm to images as a clinic would store them.
 
-Head motion between contrasts, oblique grids with thick slices (images and lesion fractions are
-averaged over each voxel together), coil shading, Rician noise, and 12-bit storage.
+It simulates head motion between contrasts, oblique grids with thick slices (images and lesion
+fractions are averaged over each voxel in the same way), coil shading, Rician noise, and 12-bit
+storage.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def lay_grid(
     *,
     margin: float = 6.0,
 ) -> Grid:
-    """Lay a slice stack around a body, with a margin in mm.
+    """Define the grid of a slice stack around a body, with a margin in mm.
 
     ``affine`` maps voxels of ``body`` to the participant's mm, ``pose`` maps these to scanner mm.
     """
@@ -131,7 +132,7 @@ def average_over_voxels(array: NDArray[np.floating], affine: Affine, grid: Grid)
 def _block_means(
     array: NDArray[np.floating], affine: Affine, step: int
 ) -> tuple[NDArray[np.floating], Affine]:
-    """Average blocks of ``step`` voxels along each axis; what is left over is cut off."""
+    """Average blocks of ``step`` voxels along each axis; incomplete blocks are cut off."""
     if step == 1:
         return array, affine
     for axis, size in enumerate(array.shape):
@@ -144,7 +145,7 @@ def _block_means(
 
 
 def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volume:
-    """Turn an ideal image in SD of the brain into one that a scanner would measure.
+    """Simulate the measurement of an ideal image, given in SD of the brain.
 
     The result has coil shading and Rician noise; it is float32, never negative, in arbitrary
     units.
@@ -161,7 +162,7 @@ def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volum
 def stored_along(volume: Volume, axes: str) -> Volume:
     """Reorder and flip the axes of an image; world coordinates stay the same.
 
-    The axes of ``volume`` must be closest to RAS+; ``axes`` are the wanted directions, as in
+    The axes of ``volume`` must be closest to RAS+; ``axes`` are the target directions, as in
     ``PSR``.
     """
     now = nib.orientations.io_orientation(volume.affine)
@@ -205,7 +206,7 @@ def write_mask(mask: NDArray[np.bool_], grid: Grid, path: Path, axes: str) -> No
 
 
 def _write(volume: Volume, path: Path, slope: float) -> None:
-    """Write NIfTI-1 in one piece: nibabel would choose a slope of its own."""
+    """Write a NIfTI-1 file with the given slope; nibabel would choose its own."""
     header = nib.Nifti1Header()
     header.set_data_dtype(volume.data.dtype)
     header.set_data_shape(volume.shape)

@@ -1,4 +1,4 @@
-"""Agreement of lesion masks with the demo's truth, as a table that says what it is."""
+"""Agreement of lesion masks with the demo's ground truth, as a table marked as synthetic."""
 
 from __future__ import annotations
 

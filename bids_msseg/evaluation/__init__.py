@@ -1,1 +1,1 @@
-"""How masks agree with those of experts: pairs, figures, tables, raters and their consensus."""
+"""Agreement of masks with those of experts: pairs, metrics, tables, raters and consensus."""

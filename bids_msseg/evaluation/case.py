@@ -1,4 +1,4 @@
-"""One visit of an evaluation: files in, rows of tables out."""
+"""Evaluation of one visit: reads its files and builds its rows of the tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Outcome:
     """Results of one visit: its row of ``subjects`` and its rows of ``lesions``.
 
     Rows of manual lesions come first. ``reliability`` is None without a probability map; ``notes``
-    say how the values of the masks were interpreted.
+    describe how the mask values were interpreted.
     """
 
     subject: Row
@@ -63,7 +63,7 @@ def load(pair: Pair, rules: Rules) -> Masks:
 
 
 def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
-    """Read both masks, and say what was decided about their values."""
+    """Read both masks, and return them with notes on how their values were interpreted."""
     if not (pair.same_grid or rules.resample):
         raise DataError(
             f"{pair.auto.name} and {pair.manual.name} are on different grids",
@@ -110,7 +110,7 @@ def _on(volume: Volume, frame: Volume) -> NDArray[np.float32]:
 
 
 def compare(pair: Pair, rules: Rules) -> Outcome:
-    """Measure how the masks of one visit agree; raises DataError as :func:`load` does."""
+    """Measure the agreement of the masks of one visit; raises DataError as :func:`load`."""
     masks, notes = _read_pair(pair, rules)
     visit = {"name": pair.key, "site": pair.site}
     subject = visit | {
@@ -126,7 +126,11 @@ def compare(pair: Pair, rules: Rules) -> Outcome:
 
 
 def _regions(pair: Pair, frame: Volume, rules: Rules) -> NDArray[np.integer] | None:
-    """Give each voxel its region: as labelled, by the template's affine, or by fitting it."""
+    """Return the region of each voxel; None if no source of regions is available.
+
+    Regions come from a region map, from the known affine of the template, or from a registration
+    of the template.
+    """
     if pair.regions is not None:
         volume = _read(pair.regions)
         labelled = resample(
@@ -141,7 +145,7 @@ def _regions(pair: Pair, frame: Volume, rules: Rules) -> NDArray[np.integer] | N
 
 
 def _fitted(pair: Pair) -> Affine:
-    """Fit the template to the brain: template world mm to FLAIR world mm."""
+    """Register the template to the brain; return the affine to FLAIR world mm."""
     template = load_template()
     flair = _read(pair.flair or Path())
     brain = _mask_on(_read(pair.brain or Path()), flair)

@@ -1,6 +1,7 @@
-"""Scores of held-out patients before and after a training: pairs, a table, and the improvement.
+"""Scores of held-out patients before and after a training, and assessment of improvement.
 
-A cascade is called better only where held-out patients show it; see :func:`assess_improvement`.
+A cascade is called better only if the scores of held-out patients show it; see
+:func:`assess_improvement`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ FEWEST: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Scores of one visit: starting cascade, and one trained without this patient.
+    """Scores of one visit by the starting cascade and by one trained without this patient.
 
-    ``after`` is None where no patient could be held out. ``seen`` (``yes``, ``no`` or ``not
-    known``) says whether the starting weights were trained on this patient.
+    ``after`` is None if no patient could be held out. ``seen`` (``yes``, ``no`` or ``not known``)
+    states whether the starting weights were trained on this patient.
     """
 
     before: Score
@@ -41,12 +42,12 @@ class Pair:
 
     @property
     def patient(self) -> str:
-        """``sub-<label>``."""
+        """Participant label with its prefix, ``sub-<label>``."""
         return self.before.visit.partition("_")[0]
 
     @property
     def gain(self) -> float:
-        """Dice after minus before; NaN where either is not defined."""
+        """Dice after minus Dice before; NaN if either is undefined."""
         return math.nan if self.after is None else self.after.dice - self.before.dice
 
 
@@ -111,7 +112,7 @@ def _why_undetermined(pairs: Sequence[Pair], gain: MeanEstimate) -> str:
 
 
 def _rises(pairs: Sequence[Pair]) -> list[bool]:
-    """Say of each patient whether the mean Dice of its visits rose."""
+    """Return for each patient whether the mean Dice of the visits rose."""
     gains: dict[str, list[float]] = {}
     for pair in pairs:
         gains.setdefault(pair.patient, []).append(pair.gain)
@@ -172,7 +173,7 @@ def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[s
 
 
 def comparison_table(pairs: Sequence[Pair]) -> str:
-    """Write before and after as a Markdown table: every visit, then the mean with its n.
+    """Format the comparison as a Markdown table: every visit, then the mean with its n.
 
     The mean is over the visits that :func:`assess_improvement` counts.
     """

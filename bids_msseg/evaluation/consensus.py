@@ -1,4 +1,4 @@
-"""One mask from the masks of several raters, for every visit of a dataset."""
+"""Consensus of the masks of several raters, for every visit of a dataset."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Rows = list[dict[str, Any]]
 class Request:
     """Inputs and options of the fusion of raters' masks.
 
-    Empty ``derivatives``: search ``bids_dir``. ``raters`` are values of ``desc-``; masks of
-    ``algorithms`` are compared without a vote. ``margin`` dilates the union of the masks, in
-    voxels. ``values`` are the lesion values of the masks (None: any above zero).
+    If ``derivatives`` is empty, ``bids_dir`` is searched. ``raters`` are values of ``desc-``;
+    masks of ``algorithms`` are compared without a vote. ``margin`` dilates the union of the masks,
+    in voxels. ``values`` are the lesion values of the masks (None: any above zero).
     """
 
     bids_dir: Path
@@ -92,7 +92,7 @@ def _with_two(found: Sequence[RatedVisit], request: Request) -> list[RatedVisit]
 def _fuse_visit(
     rated: RatedVisit, request: Request, names: Mapping[str, Path], algorithms: Mapping[str, Path]
 ) -> tuple[Rows, Rows]:
-    """Write everything of one visit and return its rows of both tables."""
+    """Write all outputs of one visit and return its rows of both tables."""
     from bids_msseg.evaluation.consensus_files import left_out_rows, rater_rows, write_consensus
     from bids_msseg.evaluation.raters import read_masks
     from bids_msseg.lesions.raters.consensus import (

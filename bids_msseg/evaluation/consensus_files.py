@@ -1,4 +1,4 @@
-"""What ``msseg-consensus`` writes: masks, probabilities, two tables, and what explains them."""
+"""Outputs of ``msseg-consensus``: masks, probability maps, two tables and descriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every visit of two datasets of masks compared: tables, notes and a page."""
+"""Comparison of the masks of every visit in two datasets: tables, notes and a page."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ HEADLINES = ("dice", "ppv", "sensitivity", "lesion_f1")
 class Settings:
     """Inputs, output folder and options of one evaluation.
 
-    ``page`` says whether ``evaluation.html`` is written. ``segmenters`` maps names to folders
-    where several are compared, that of ``auto`` first; their masks are selected as those of
-    ``auto`` are.
+    ``page`` determines whether ``evaluation.html`` is written. ``segmenters`` maps names to
+    folders if several segmenters are compared, with that of ``auto`` first; their masks are
+    selected like those of ``auto``.
     """
 
     auto: Choice
@@ -46,7 +46,7 @@ class Settings:
 
     @property
     def by_segmenter(self) -> dict[str, Settings]:
-        """Settings of one segmenter each by its name, the first one's first."""
+        """Settings of each single segmenter by its name, the first segmenter first."""
         folders = self.segmenters or {_name(self.auto): self.auto.folder}
         return {
             name: replace(self, auto=replace(self.auto, folder=folder), segmenters={})
@@ -90,7 +90,11 @@ def evaluate(settings: Settings) -> ExitCode:
 
 
 def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
-    """Find the masks of every segmenter, and refuse what cannot be compared."""
+    """Find the masks of every segmenter and check that they can be compared.
+
+    Raises NoInputError if no visit has masks of all segmenters, and DataError if grids differ
+    without resampling.
+    """
     pairings: dict[str, Pairing] = {}
     for name, one in settings.by_segmenter.items():
         pairings[name] = find_pairs(one.auto, one.manual, one.places)
@@ -105,7 +109,7 @@ def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
 
 
 def _compare_segmenters(found: Mapping[str, Sequence[Outcome]]) -> list[Row]:
-    """Make the table of all segmenters, and log what people ask for first."""
+    """Build the table of all segmenters and log differences of the main metrics."""
     first = next(iter(found))
     rows = segmenter_rows({name: [one.subject for one in found[name]] for name in found})
     for row in rows:
@@ -118,7 +122,7 @@ def _compare_segmenters(found: Mapping[str, Sequence[Outcome]]) -> list[Row]:
 
 
 def _require_skimage() -> None:
-    """Check that the package that measures surfaces is there, before any image is read."""
+    """Raise UsageError if scikit-image, needed for surface distances, is not installed."""
     if importlib.util.find_spec("skimage") is None:
         raise UsageError(
             "distances between surfaces need the package scikit-image",
@@ -127,7 +131,7 @@ def _require_skimage() -> None:
 
 
 def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:
-    """Say so before anything is computed."""
+    """Raise DataError if grids differ without resampling, before any computation."""
     other = [pair.key for pair in pairs if not pair.same_grid]
     if other and not settings.rules.resample:
         spaces = other_spaces(settings.auto, settings.manual)
@@ -210,12 +214,12 @@ def write_tables(result: Evaluation, settings: Settings) -> None:
 
 
 def _asked(choice: Choice) -> dict[str, str | None]:
-    """Say which masks, without telling how this machine's disks are named."""
+    """Describe the selected masks for output, with the folder's name but not its path."""
     return asdict(choice) | {"folder": choice.folder.resolve().name}
 
 
 def _log_means(result: Evaluation) -> None:
-    """Log the means that people ask for first."""
+    """Log the means of the main metrics."""
     for row in result.tables["sites"]:
         shown = row["metric"] in HEADLINES
         if shown and (row["site"] != ALL_SITES or len(result.tables["subjects"]) == 1):

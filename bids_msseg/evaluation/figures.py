@@ -1,6 +1,6 @@
-"""Every figure and every lesion of two masks on one grid, from arrays alone.
+"""Metrics and lesion rows of two masks on one grid, computed from arrays alone.
 
-``msseg-evaluate`` and the evidence about trainings both measure here.
+Both ``msseg-evaluate`` and the evidence about trainings use these measurements.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Masks:
         probability: NDArray[np.float32] | None = None,
         brain: NDArray[np.bool_] | None = None,
     ) -> Masks:
-        """Count the lesions of both masks: 26-connected, of at least ``min_volume`` mm³."""
+        """Label the lesions of both masks: 26-connected, of at least ``min_volume`` mm³."""
         size = Volume(manual, affine).voxel_volume
         found, true = (
             label_lesions(mask, voxel_volume=size, min_volume=min_volume)
@@ -73,7 +73,7 @@ class Masks:
 
     @property
     def frame(self) -> Volume:
-        """The grid, holding the manual mask."""
+        """Volume with the grid of the masks and the manual mask as data."""
         return Volume(self.manual, self.affine)
 
     @property
@@ -218,7 +218,7 @@ def _described(lesion: LesionRow, place: Sequence[int], highest: float) -> Row:
 
 
 def _met(lesion: LesionRow, shared: NDArray[np.int64], partners: Sequence[int]) -> Row:
-    """Say what a lesion shares with the counted lesions of the other mask."""
+    """Measure the overlap of a lesion with the counted lesions of the other mask."""
     voxels = int(shared[1:].sum())
     return {
         "overlap_mm3": voxels * lesion.volume_mm3 / lesion.n_voxels,
@@ -231,7 +231,7 @@ def _met(lesion: LesionRow, shared: NDArray[np.int64], partners: Sequence[int]) 
 def _maxima(
     labels: NDArray[np.int32], probability: NDArray[np.float32] | None
 ) -> NDArray[np.float64]:
-    """Find the highest probability in each label, by label."""
+    """Return the highest probability in each label; NaN without a probability map."""
     highest = np.full(int(labels.max(initial=0)) + 1, math.nan)
     if probability is None:
         return highest

@@ -1,4 +1,4 @@
-"""Which mask is compared with which, and what else is known of that visit."""
+"""Selection of the masks to compare, and of the other files of their visits."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _what_there_is(*choices: Choice) -> str:
-    """Name the labels that could be asked for."""
+    """Describe the ``space-`` and ``desc-`` values that could be selected, for a hint."""
     spaces = other_spaces(*choices)
     words = [spaces] if spaces else []
     for choice, option in zip(choices, ("--auto-desc", "--manual-desc"), strict=True):
@@ -198,7 +198,11 @@ def other_spaces(auto: Choice, manual: Choice) -> str:
 
 
 def _matching(auto: Sequence[Path], manual: Sequence[Path]) -> tuple[Path, Path]:
-    """Choose the masks that belong together; several of one side need the same run, and so on."""
+    """Choose the two masks of a visit that belong together.
+
+    If one side has several masks, exactly one combination of prefix entities (such as ``run-``)
+    must occur on both sides. Raises DataError otherwise.
+    """
     if len(auto) == len(manual) == 1:
         return auto[0], manual[0]
     tags = [{_tag(path): path for path in paths} for paths in (auto, manual)]
@@ -220,7 +224,7 @@ def _tag(path: Path) -> tuple[str | None, ...]:
 
 
 class _Sites:
-    """The site of each participant, from the first table that names any."""
+    """Sites of the participants, from the first table that contains any."""
 
     def __init__(self, places: Places, folders: Sequence[Path]) -> None:
         self._all = places.site
@@ -233,7 +237,7 @@ class _Sites:
 
 
 def _raw_dataset(*choices: Choice) -> Path | None:
-    """Find the dataset that a folder of derivatives lies in."""
+    """Find the dataset whose ``derivatives`` contain one of the folders; None without one."""
     for choice in choices:
         folder = choice.folder.resolve()
         if folder.parent.name == "derivatives":
@@ -277,7 +281,7 @@ def _below(folder: Path, visit: Visit) -> Path:
 
 
 def _first(folders: Sequence[Path], pattern: str) -> Path | None:
-    """Give the first match that lies in the space of the FLAIR."""
+    """Return the first matching file in FLAIR space; None if there is none."""
     for folder in folders:
         for path in sorted(folder.glob(pattern)):
             if name_entities(path.name)[0].get("space", "FLAIR") == "FLAIR":
@@ -292,6 +296,6 @@ def _flair(key: str, visit: Visit, auto: Path, bids_dir: Path | None) -> Path | 
 
 
 def _same_grid(auto: Path, manual: Path) -> bool:
-    """Compare two headers."""
+    """Return whether the headers of two images describe the same grid."""
     first, second = check_header(auto), check_header(manual)
     return is_same_grid(first.shape, first.affine, second.shape, second.affine)

@@ -1,4 +1,4 @@
-"""Find the manual masks of a dataset's visits, and fuse those of several raters."""
+"""Manual masks of the visits of a dataset, and the consensus of several raters."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ LOGGER = logging.getLogger("bids_msseg")
 class LabelledFiles:
     """Files of one labelled visit; masks are on the FLAIR grid.
 
-    ``share`` is the share of raters that drew a voxel (0 to 1): with several raters the networks
-    learn it, and ``truth`` is the majority. ``brain_given`` is False where ``brain`` is written
-    only when the visit is prepared.
+    ``share`` is the share of raters that drew a voxel (0 to 1). With several raters it is the
+    training target, and ``truth`` is the majority mask. ``brain_given`` is False if ``brain`` is
+    only written when the visit is prepared.
     """
 
     visit: Visit
@@ -44,7 +44,7 @@ class LabelledFiles:
 
     @property
     def learnt(self) -> Path:
-        """What nets learn: the raters' share where there is one, else the mask."""
+        """Training target: the raters' share if available, otherwise the mask."""
         return self.share or self.truth
 
 
@@ -56,11 +56,11 @@ def find_labelled(
     site_column: str = "site",
     mask_values: MaskValues = None,
 ) -> list[LabelledFiles]:
-    """Pair visits with their manual masks; warn of visits without one and skip them.
+    """Pair visits with their manual masks; skip visits without one with a warning.
 
-    Consensus, binary and missing brain masks go to the dataset ``consensus``. ``mask_values`` are
-    the lesion values (None: any above zero). Raises NoInputError without a labelled visit,
-    DataError if raters' grids differ or a file is not a mask.
+    Consensus, binary and missing brain masks are written to the dataset ``consensus``.
+    ``mask_values`` are the lesion values (None: any above zero). Raises NoInputError without a
+    labelled visit, DataError if raters' grids differ or a file is not a mask.
     """
     from bids_msseg.bids.query import find_visits
 
@@ -146,10 +146,11 @@ def _folder(root: Path, visit: Visit) -> Path:
 
 
 def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = None) -> Path:
-    """Return a binary lesion mask, written to ``consensus`` unless it is one already.
+    """Return the path of a binary lesion mask, written to ``consensus`` if necessary.
 
-    A mask of shares between 0 and 1 is also returned unchanged. ``values`` are the lesion values
-    (None: any above zero). Raises DataError if the file is not a mask.
+    A mask that is already binary, or holds shares between 0 and 1, is returned unchanged.
+    ``values`` are the lesion values (None: any above zero). Raises DataError if the file is not a
+    mask.
     """
     (volume,) = read_on_one_grid([mask])
     lesions = _lesions(volume, mask, visit, values)
@@ -170,9 +171,9 @@ def fuse_raters(
 ) -> tuple[Path, Path]:
     """Write the consensus of raters' masks unless up to date; return mask and share.
 
-    The mask holds what at least half of the raters drew, the share what fraction of them drew each
-    voxel. ``values`` are the lesion values (None: any above zero). Raises DataError if grids
-    differ or a file is not a mask.
+    The mask contains the voxels that at least half of the raters drew; the share is the fraction
+    of raters that drew each voxel. ``values`` are the lesion values (None: any above zero). Raises
+    DataError if grids differ or a file is not a mask.
     """
     mask, share = (_stem(consensus, visit, suffix) for suffix in ("mask", "probseg"))
     if all(_is_made_of(path, raters, values) for path in (mask, share)):
@@ -215,7 +216,7 @@ def _describe(consensus: Path) -> None:
 def _write(
     target: Path, volume: Volume, what: str, sources: Sequence[Path], values: MaskValues
 ) -> None:
-    """Write an image and its sidecar, which comes last and says what it was made of."""
+    """Write an image, and then its sidecar, which records the sources."""
     _sidecar(target).unlink(missing_ok=True)
     write_atomic(target, lambda place: save_volume(volume, place))
     about = {"Description": what, "Type": "Lesion", **_origin(sources, values)}
@@ -223,7 +224,7 @@ def _write(
 
 
 def _is_made_of(target: Path, sources: Sequence[Path], values: MaskValues) -> bool:
-    """Whether an image is newer than its sources, and these are the same."""
+    """Return whether an image is up to date with these sources and mask values."""
     if not (is_newer([target], sources) and _sidecar(target).is_file()):
         return False
     said = json.loads(_sidecar(target).read_text(encoding="utf-8"))
@@ -243,7 +244,7 @@ def _sidecar(image: Path) -> Path:
 
 
 def read_sites(bids_dir: Path, column: str) -> dict[str, str]:
-    """Read each participant's site."""
+    """Read the site of each participant (without ``sub-``) from ``participants.tsv``."""
     table = bids_dir / "participants.tsv"
     if not table.is_file():
         return {}

@@ -163,7 +163,7 @@ def _rated(key: tuple[str, ...], raters: Mapping[str, Path]) -> RatedVisit:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Read a dataset's ``dataset_description.json``; empty where that cannot be read."""
+    """Read the ``dataset_description.json`` of a dataset; empty if it cannot be read."""
     try:
         text = (folder / "dataset_description.json").read_text(encoding="utf-8-sig")
         content = json.loads(text)

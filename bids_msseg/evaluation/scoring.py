@@ -1,4 +1,4 @@
-"""Scores of predictions, on the grid on which the experts drew."""
+"""Scores of predictions on the grid of the manual masks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How one prediction agrees with the experts; see :data:`COLUMNS`."""
+    """Agreement of one prediction with the manual mask; see :data:`COLUMNS`."""
 
     visit: str
     site: str
@@ -143,7 +143,7 @@ def onto_flair(data: NDArray[np.floating], brain: Path, flair: Volume) -> Volume
 
 
 def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
-    """Cut a probability into a mask without components below 3 mm³, as the app does."""
+    """Threshold a probability map and remove components below 3 mm³, as the app does."""
     found = delineate(
         probability.data,
         np.zeros(probability.shape, bool),
@@ -158,7 +158,11 @@ def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
 def keep_prediction(
     folder: Path, visit: str, method: str, probability: Volume, mask: NDArray[np.bool_]
 ) -> None:
-    """Write a prediction in BIDS-Derivatives names; of the candidate net the probability only."""
+    """Write a prediction with BIDS-Derivatives names.
+
+    Of the method ``candidate net`` only the probability map is written, of ``cascade`` also the
+    mask, and of other methods nothing.
+    """
     participant, _, session = visit.partition("_")
     place = folder / participant / session / "anat"
     place.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From figures of visits to those of sites and of the cohort."""
+"""Tables of an evaluation: summaries of the metrics of visits by site and cohort."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Group:
 
     @property
     def patients(self) -> list[str]:
-        """Whose visit each is."""
+        """Participant of each visit."""
         return [one.subject["participant_id"] for one in self.outcomes]
 
     def column(self, name: str) -> list[float]:
-        """One figure of every visit."""
+        """Return one metric of every visit."""
         return [float(one.subject[name]) for one in self.outcomes]
 
 
@@ -75,7 +75,7 @@ def _sites(outcomes: Sequence[Outcome]) -> list[Group]:
 
 
 def site_rows(group: Group) -> Iterator[Row]:
-    """Average every metric over the visits of a site; what is not defined is counted."""
+    """Average every metric over the visits of a site, and count undefined values."""
     for metric in words.METRICS:
         values = group.column(metric)
         known = [value for value in values if not math.isnan(value)]
@@ -98,7 +98,7 @@ def site_rows(group: Group) -> Iterator[Row]:
 def cohort_rows(
     group: Group, without_auto: Mapping[str, str], without_manual: Mapping[str, str]
 ) -> Iterator[Row]:
-    """Compare volumes over a group, and count what could not be compared."""
+    """Compute the agreement of volumes in a group, and count empty and missing masks."""
     volumes = np.array([group.column("volume_auto_ml"), group.column("volume_manual_ml")]).T
     scored = np.column_stack([volumes, group.column("isbi_score")])
     start = {"scope": group.scope, "name": group.name}
@@ -134,7 +134,7 @@ def cohort_rows(
 
 
 def _isbi_with_correlation(values: Array, weights: Array) -> Array:
-    """Three quarters of the mean score of visits, and one quarter of the correlation."""
+    """Combine the mean ISBI score of visits (0.75) with the volume correlation (0.25)."""
     mean = (weights * values[:, 2]).sum(-1) / weights.sum(-1)
     score: Array = 0.75 * mean + 0.25 * agreement.pearson(values[:, :2], weights)
     return score
@@ -145,7 +145,7 @@ def _count(group: Group, alone: Mapping[str, str]) -> int:
 
 
 def strata_rows(group: Group) -> Iterator[Row]:
-    """Count lesions of a group by size, and by region where regions are known."""
+    """Count lesions of a group by size and, if regions are known, by region."""
     for stratum, levels in ((words.SIZE, SIZE_LEVELS), (words.REGION, REGION_LABELS)):
         lesions = list(_assessed(group, stratum))
         if stratum == words.REGION and not any(one.level in levels for one in lesions):
@@ -189,7 +189,7 @@ def _stratum_row(
 
 
 def reliability_rows(group: Group) -> Iterator[Row]:
-    """List the bins of a group; none where there are no probabilities."""
+    """List the reliability bins of a group; no rows without probability maps."""
     charts = [one.reliability for one in group.outcomes if one.reliability is not None]
     if not charts:
         return

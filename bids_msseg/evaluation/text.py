@@ -1,4 +1,4 @@
-"""What the columns, metrics and statistics of an evaluation mean."""
+"""Descriptions of the columns, metrics and statistics of an evaluation."""
 
 from __future__ import annotations
 

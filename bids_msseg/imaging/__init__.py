@@ -1,1 +1,1 @@
-"""Images as arrays with affines; knows neither BIDS nor nipype nor torch."""
+"""Images as arrays with affines; independent of BIDS, nipype and torch."""

@@ -81,7 +81,7 @@ def templateflow_atlas(
 
 
 def embedded_atlas() -> Atlas:
-    """Divide the regions of the embedded template into left and right.
+    """Return the regions of the embedded template, divided into left and right.
 
     Region r has label 2r - 1 on the left and 2r on the right; the plane x = 0 mm is left.
     """
@@ -192,7 +192,7 @@ def _read_labels(path: Path) -> Volume:
 
 
 def _parts(path: Path) -> list[str]:
-    """Entities and suffix of a name."""
+    """Split a file name into its entities and suffix."""
     return path.name.partition(".")[0].split("_")
 
 

@@ -62,10 +62,10 @@ def correct_bias(
 
 @contextmanager
 def steady_threads() -> Iterator[None]:
-    """Set the process's number of ITK threads to one, and set it back.
+    """Set the number of ITK threads of the process to one, and restore it at the end.
 
-    Who corrects several images at a time puts this around all of them: the first to end would
-    otherwise set it back under the others.
+    Code that corrects several images concurrently must use this context around all of them:
+    otherwise the first to end would restore the number while the others run.
     """
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(ITK_THREADS)
@@ -76,7 +76,7 @@ def steady_threads() -> Iterator[None]:
 
 
 def _to_itk(data: NDArray[np.generic], volume: Volume) -> sitk.Image:
-    """Hand an array to ITK with its spacing; N4 does not look at position or direction."""
+    """Convert an array to an ITK image with its spacing; N4 ignores the position."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))
     image.SetSpacing([float(edge) for edge in volume.spacing])
     return image

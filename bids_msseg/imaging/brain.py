@@ -1,8 +1,8 @@
-"""Finding the brain in a head, and recognising heads that are brains already.
+"""Brain extraction, and detection of images that are skull-stripped already.
 
-Heads go through deepbet (Fisch et al., "deepbet: Fast brain extraction of T1-weighted MRI using
-convolutional neural networks", Comput Biol Med 2024, doi 10.1016/j.compbiomed.2024.108845), whose
-weights come with its wheel; it is trained on T1w and works on FLAIR and T2w too.
+Heads are processed by deepbet (Fisch et al., "deepbet: Fast brain extraction of T1-weighted MRI
+using convolutional neural networks", Comput Biol Med 2024, doi 10.1016/j.compbiomed.2024.108845),
+whose weights are part of its wheel; it is trained on T1w and also works on FLAIR and T2w.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Support:
 
 
 def is_skull_stripped(volume: Volume) -> bool:
-    """Tell whether an image (axes closest to RAS+) shows only a brain.
+    """Return whether an image (axes closest to RAS+) shows only a brain.
 
-    Both the size and the dark share of its :class:`Support` must be low, because taking a head for
-    a brain is the worse error. ``benchmarks/imaging.py stripped``: 35 stripped images 1098-1808
-    mL, dark share up to 0.043; 21 raw heads 2656-4502 mL, from 0.150.
+    Both the size and the dark share of its :class:`Support` must be low, because mistaking a head
+    for a brain is the worse error. ``benchmarks/imaging.py stripped``: 35 stripped images
+    1098-1808 mL, dark share up to 0.043; 21 raw heads 2656-4502 mL, from 0.150.
     """
     found = support(volume)
     return (
@@ -181,7 +181,7 @@ def brain_notes(mask: NDArray[np.bool_], voxel_volume: float) -> tuple[str, ...]
 
 
 def _background(data: NDArray[np.generic]) -> float:
-    """Most frequent value on the faces of the field of view."""
+    """Return the most frequent value on the faces of the field of view."""
     ends = [np.take(data, index, axis).ravel() for axis in range(3) for index in (0, -1)]
     values, counts = np.unique(np.concatenate(ends), return_counts=True)
     return float(values[counts.argmax()])
@@ -209,7 +209,10 @@ def _no_brain() -> DataError:
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """Limit deepbet's torch, which is not otherwise used here, and set it back."""
+    """Set torch's number of threads for deepbet, and restore it at the end.
+
+    Nothing else in this module uses torch.
+    """
     before = bet.torch.get_num_threads()
     bet.torch.set_num_threads(count)
     try:

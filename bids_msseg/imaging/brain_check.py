@@ -1,9 +1,8 @@
-"""Check of a brain mask against the template's brain, brought into place by an affine.
+"""Comparison of a brain mask with the template's brain after affine registration.
 
-What a mask holds beyond the template's brain is brain where a head differs from the template, and
-scalp or fat where the extraction leaked. A part of it counts as a leak where it reaches too far,
-where fat shows (bright on FLAIR), or where the next slice towards the middle of the brain does not
-carry it.
+The parts of a mask beyond the template's brain are brain if a head differs from the template, and
+scalp or fat if the extraction leaked. A part counts as a leak if it extends too far, if it shows
+fat (bright on FLAIR), or if the next slice towards the middle of the brain does not support it.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ class CheckedBrain:
     """A brain mask after the comparison with the template.
 
     ``mask`` is the input array if nothing was cut off. ``extracerebral`` marks where no lesion can
-    be: too far outside the template's brain, except along the cord. ``notes`` say what was cut
-    off, ``faults`` what has to be looked at.
+    be: too far outside the template's brain, except along the cord. ``notes`` state what was cut
+    off, ``faults`` what needs inspection.
     """
 
     mask: Mask
@@ -93,7 +92,10 @@ def check_brain(
 
 
 def _box(mask: Mask) -> tuple[slice, slice, slice]:
-    """Box around a mask, a voxel wider, so that its surface is one in the box too."""
+    """Return the bounding box of a mask, one voxel wider on each side.
+
+    The surface of the mask is then a surface inside the box, too.
+    """
     x, y, z = ndimage.find_objects(mask.astype(np.int8))[0]
     return (
         slice(max(x.start - 1, 0), x.stop + 1),
@@ -125,7 +127,7 @@ def _check(
 
 
 def _height(flair: Volume, to_template: Affine) -> NDArray[np.float64]:
-    """Height of every voxel in the template's world, mm."""
+    """Return the height of every voxel in the world of the template, mm."""
     x, y, z = np.ogrid[tuple(slice(size) for size in flair.shape)]
     row = (to_template @ flair.affine)[2]
     height: NDArray[np.float64] = row[0] * x + row[1] * y + row[2] * z + row[3]
@@ -133,7 +135,7 @@ def _height(flair: Volume, to_template: Affine) -> NDArray[np.float64]:
 
 
 def _leak(flair: Volume, mask: Mask, outside: NDArray[np.floating], placed: Mask) -> Mask:
-    """Find the parts of a mask beyond the template's brain that are no brain."""
+    """Find the parts of a mask beyond the template's brain that are not brain."""
     labels, count = ndimage.label(mask & (outside > MISFIT_MM), np.ones((3, 3, 3)))
     if not count:
         return np.zeros_like(mask)
@@ -154,9 +156,10 @@ def _leak(flair: Volume, mask: Mask, outside: NDArray[np.floating], placed: Mask
 
 
 def _ragged(mask: Mask, spacing: NDArray[np.float64]) -> Mask:
-    """Mark what the next slice towards the middle of the brain does not carry.
+    """Mark voxels that the next slice towards the middle of the brain does not support.
 
-    Away from its largest slice the outline of a brain shrinks, up to the distance of two slices.
+    Away from its largest slice, the outline of a brain shrinks; growth by up to the distance of
+    two slices is allowed.
     """
     axis = 2 - int(np.argmax(spacing[::-1]))
     plane = [float(edge) for place, edge in enumerate(spacing) if place != axis]
@@ -169,7 +172,7 @@ def _ragged(mask: Mask, spacing: NDArray[np.float64]) -> Mask:
 
 
 def _lacking(mask: Mask, placed: Mask, flair: Volume) -> tuple[str, ...]:
-    """Say that the mask leaves out brain, where it leaves out the middle of the template's."""
+    """Return a fault if the mask lacks too much of the middle of the template's brain."""
     deep = ndimage.distance_transform_edt(placed, flair.spacing) > CORE_MM
     size = brain_volume_ml(deep & ~mask, flair.voxel_volume)
     if size <= MAX_LACKING_ML:

@@ -1,8 +1,9 @@
-"""Taking an image as it came from the scanner and making it one that the rest can rely on.
+"""Checks of images as acquired, and their conversion to 3-D float32 images near RAS+.
 
-The header is judged before a single voxel is read, so a header that promises a terabyte costs
-nothing. What is ambiguous about left and right, or about where the head lies, is refused and not
-guessed. The format is NIfTI-1.1 and NIfTI-2 (https://nifti.nimh.nih.gov).
+The header is checked before any voxel is read, so that a header that declares a terabyte costs
+nothing. Images whose header is contradictory about left and right or about the position of the
+head are rejected; nothing is guessed. The formats are NIfTI-1.1 and NIfTI-2
+(https://nifti.nimh.nih.gov).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def check_image(path: Path, *, contrast: str = "") -> None:
 
 
 def _read(path: Path, contrast: str) -> tuple[HeaderInfo, NDArray[np.float32], tuple[str, ...]]:
-    """Read what is sound: header, values, and what was unusual about them."""
+    """Read header and values; return them with notes on what was unusual."""
     info = check_header(path, contrast=contrast)
     label = image_label(path, contrast)
     data, notes = _finite(_scaled(_read_voxels(path, info, label), info), label)
@@ -98,7 +99,10 @@ def canonical(volume: Volume) -> Volume:
 
 
 def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
-    """Read exactly as many bytes as the header promises, however long the stream goes on."""
+    """Read exactly as many bytes as the header declares, and ignore the rest.
+
+    Raises DataError if there are fewer, or implausibly many for the size of the file.
+    """
     wanted = int(np.prod(info.shape)) * info.dtype.itemsize
     there = path.stat().st_size
     if wanted > max(UNCHECKED_BYTES, MAX_EXPANSION * there):
@@ -128,7 +132,10 @@ def _scaled(stored: NDArray[Any], info: HeaderInfo) -> NDArray[np.float32]:
 
 
 def _finite(data: NDArray[np.float32], label: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Set what is not a number to zero; refuse an image that says nothing."""
+    """Set non-finite values to zero; return the image with a note.
+
+    Raises DataError if no value is finite or all are equal.
+    """
     good = np.isfinite(data)
     values = data[good]
     if values.size == 0 or values.min() == values.max():

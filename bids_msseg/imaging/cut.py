@@ -1,4 +1,4 @@
-"""Images cut out of another one, with neighbouring voxels joined: those of a page's viewer."""
+"""Position of images that were cut out and whose voxels were joined, as in the viewer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def find_cut(
 
 
 def find_drawn_cut(path: Path, shape: tuple[int, ...], affine: Affine) -> Cut | None:
-    """Find where a mask drawn in the viewer lies; None for any other mask.
+    """Return the position of a mask drawn in the viewer; None for any other mask.
 
     ``shape`` and ``affine`` are those of the FLAIR as acquired; only the header of ``path`` is
     read. Raises OSError, ImageFileError or ValueError if the file cannot be read or ``affine``

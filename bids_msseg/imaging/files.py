@@ -1,4 +1,4 @@
-"""Writing images so that a half-written one never stands under its final name."""
+"""Atomic writing of images: an incomplete file never has the final name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bids_msseg.io import atomic
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside the target; rename it to the target on success.
 
-    The temporary name is hidden and has the same ending, by which writers choose the format.
-    Missing folders are made. The file is removed if the block raises. Raises CannotCreateError if
-    the folder or the file cannot be written.
+    The temporary name is hidden and has the same extension, which determines the format. Missing
+    folders are created. The file is removed if the block raises. Raises CannotCreateError if the
+    folder or the file cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Names of FreeSurfer's labels, for its segmentations that come without a table.
+"""Names of FreeSurfer labels, for segmentations without a table.
 
-From FreeSurferColorLUT.txt: the subcortical labels of ``aseg`` (Fischl et al., Neuron 2002, doi
-10.1016/S0896-6273(02)00569-X), and the gyri of Desikan et al. (NeuroImage 2006, doi
-10.1016/j.neuroimage.2006.01.021) as ``aparc+aseg`` and ``wmparc`` number them.
+They are from FreeSurferColorLUT.txt: the subcortical labels of ``aseg`` (Fischl et al., Neuron
+2002, doi 10.1016/S0896-6273(02)00569-X), and the gyri of Desikan et al. (NeuroImage 2006, doi
+10.1016/j.neuroimage.2006.01.021) as numbered in ``aparc+aseg`` and ``wmparc``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The header of a NIfTI file: what it says of the image, and whether that can be true."""
+"""Headers of NIfTI files: reading, and checks of their plausibility."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class HeaderInfo:
 
 
 def image_label(path: Path, contrast: str) -> str:
-    """Name an image in a message."""
+    """Return the name of an image for messages."""
     return f"the {contrast} image {path}" if contrast else f"the image {path}"
 
 
@@ -88,7 +88,7 @@ def check_header(path: Path, *, contrast: str = "", series: bool = False) -> Hea
 
 
 def _head(path: Path, label: str) -> bytes:
-    """First bytes of the uncompressed file."""
+    """Return the first bytes of the uncompressed file."""
     if not path.exists():
         raise _missing(path, label)
     if path.is_dir():
@@ -139,7 +139,7 @@ def _missing(path: Path, label: str) -> NoInputError:
 
 
 def damaged(label: str, why: str) -> DataError:
-    """Make the error of a file that cannot be read to its end."""
+    """Create the error for a file that is damaged or not NIfTI."""
     return DataError(
         f"{label} is damaged or not NIfTI: {why}", hint="copy or convert it again from its source"
     )
@@ -171,7 +171,7 @@ def _parse(head: bytes, label: str) -> Any:
 def _shape(
     header: Any, label: str, *, series: bool
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Three axes, or an error."""
+    """Return the size along three axes, and notes; raise DataError for other images."""
     full = tuple(int(n) for n in header.get_data_shape())
     text = " × ".join(map(str, full))
     if any(n < 1 or n > LONGEST_AXIS for n in full) or np.prod(full, dtype=float) > MAX_VOXELS:
@@ -194,7 +194,7 @@ def _shape(
 
 
 def _dtype(header: Any, label: str) -> np.dtype[np.generic]:
-    """Give the type on disk, or an error where it is not one plain number per voxel."""
+    """Return the type on disk; raise DataError unless it is one real number per voxel."""
     try:
         dtype: np.dtype[np.generic] = header.get_data_dtype()
         header.get_slope_inter()
@@ -211,7 +211,7 @@ def _dtype(header: Any, label: str) -> np.dtype[np.generic]:
 def _affine(
     header: Any, shape: tuple[int, int, int], label: str
 ) -> tuple[Affine, tuple[str, ...]]:
-    """Choose the one affine that the header's two descriptions agree on."""
+    """Return the affine on which qform and sform agree, and notes."""
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
         affine = np.asarray(header.get_best_affine(), np.float64)
@@ -235,7 +235,7 @@ def _affine(
 
 
 def _check_axes(affine: Affine, label: str) -> None:
-    """Raise where the affine is not three perpendicular edges of a sane length."""
+    """Raise DataError unless the axes are perpendicular and have plausible lengths."""
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not edges.all():
         raise DataError(
@@ -264,7 +264,7 @@ def _check_axes(affine: Affine, label: str) -> None:
 
 
 def _corner_distance(one: Affine, other: Affine, shape: tuple[int, int, int]) -> float:
-    """Largest distance in mm between the corners of a grid under two affines."""
+    """Return the largest distance in mm between corners of a grid under two affines."""
     corners = np.array(list(itertools.product(*((0, n - 1) for n in shape))), float)
     apart = corners @ (one - other)[:3, :3].T + (one - other)[:3, 3]
     return float(np.linalg.norm(apart, axis=1).max())

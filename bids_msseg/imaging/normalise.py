@@ -1,8 +1,8 @@
-"""From preprocessed contrasts to the stack that the networks see.
+"""Normalisation of preprocessed contrasts to the stack that the networks read.
 
-The grid follows the brain and the intensities are measured inside the brain mask only, so padding,
-cropping, gain, offset and storage type leave the stack as it is. (The z-score of the reference
-implementation is taken over the whole field of view and depends on how much air surrounds the
+The grid follows the brain, and intensities are measured only inside the brain mask, so padding,
+cropping, gain, offset and storage type do not change the stack. (The z-score of the reference
+implementation is computed over the whole field of view and depends on the amount of air around the
 head.)
 """
 
@@ -54,7 +54,7 @@ class Stack:
 
     @classmethod
     def load(cls, path: Path) -> Stack:
-        """Read what :meth:`save` wrote."""
+        """Read a file that :meth:`save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             flair, t1w, t2w = (bool(flag) for flag in file["present"])
             return cls(file["data"], (flair, t1w, t2w), file["brain"], file["affine"])
@@ -141,7 +141,10 @@ def build_stack(
 def _channel(
     image: Volume, inside: NDArray[np.bool_], affine: Affine, transform: Affine | None
 ) -> NDArray[np.float32]:
-    """One contrast on the working grid; brain outside its field of view is set to the mean."""
+    """Resample and normalise one contrast on the working grid.
+
+    Brain outside the field of view of the contrast is set to the mean.
+    """
     grid = (inside.shape[0], inside.shape[1], inside.shape[2])
     smooth = smooth_before_coarser(image, SPACING_MM)
     moved = resample(smooth, grid, affine, transform=transform).data

@@ -1,8 +1,8 @@
-"""Check of the input images: what is unusual about them, before anything is segmented.
+"""Check of the input images for unusual properties, before segmentation.
 
 Nearly everything is measured on the normalised stack (1 mm, standard deviations of the brain), so
-the visits of a training are measured in the same way and another visit can be held against them.
-A flag never stops a visit: it goes with it into every table.
+that the training visits are measured in the same way and other visits can be compared with them. A
+flag never stops a visit; it is reported in every table.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class TrainingVisits:
         """Return the distance of a visit from the nearest training visit.
 
         It is the root mean square of standardised differences of the farthest contrast; 1 is the
-        median distance between nearest training visits. The mean of all visits is not used, as
-        several scanners share no centre. None: too few training visits with the same contrasts.
+        median distance between nearest training visits. The mean of all visits is not used,
+        because several scanners have no common centre. Returns None if too few training visits
+        have the same contrasts.
         """
         found = [one for one in (self._of(measures, c) for c in CONTRASTS) if one is not None]
         return max(found, default=None)
@@ -84,9 +85,9 @@ class TrainingVisits:
     def likeness(self, measures: Measures, contrast: str) -> dict[str, float]:
         """Return the distance of an image from each contrast of the training.
 
-        ``contrast`` is the one it was given as. The distance is the root mean square difference to
-        the nearest training image, in standard deviations within contrasts. Contrasts with too few
-        visits are left out.
+        ``contrast`` is the contrast as which the image was given. The distance is the root mean
+        square difference from the nearest training image, in standard deviations within contrasts.
+        Contrasts with too few visits are left out.
         """
         own = [f"{contrast}_{name}" for name in LOOK]
         if not _has(measures, own):

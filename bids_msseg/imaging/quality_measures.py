@@ -1,4 +1,4 @@
-"""What is measured on a visit's images, so that visits can be held against each other."""
+"""Measures of a visit's images, by which visits are compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def measure_visit(
 ) -> dict[str, float]:
     """Measure the images of a visit on the 1 mm stack, in standard deviations.
 
-    Keys: ``brain_ml``, ``cut_cm2``; with ``CONTRAST_`` before: ``p5`` to ``p95``, ``shell``
+    Keys: ``brain_ml``, ``cut_cm2``; with the prefix ``CONTRAST_``: ``p5`` to ``p95``, ``shell``
     (cortex), ``rise`` (white matter minus cortex), ``noise_x`` to ``step_z``, ``ripple`` (edges
     repeated by motion), ``jump`` (FLAIR slices), ``seen`` (share of brain in view), ``slice_mm``.
     """
@@ -95,7 +95,7 @@ def _measure_image(
 
 
 def _texture(image: NDArray[np.float32], where: NDArray[np.bool_]) -> tuple[float, float]:
-    """Noise and mean step along the first axis."""
+    """Return the noise and the mean step along the first axis."""
     both = where[1:] & where[:-1]
     three = both[1:] & both[:-1]
     step = np.diff(image, axis=0)
@@ -107,7 +107,7 @@ def _texture(image: NDArray[np.float32], where: NDArray[np.bool_]) -> tuple[floa
 def _worst_jump(
     image: NDArray[np.float32], where: NDArray[np.bool_], edges: NDArray[np.float64]
 ) -> float:
-    """Compare slices as acquired, not those interpolated between them."""
+    """Return the largest :func:`_jump` over the axes, at the slice distance as acquired."""
     steps = [max(1, round(float(edge))) for edge in edges]
     jumps = [
         _jump(np.moveaxis(image, axis, 0), np.moveaxis(where, axis, 0), step)
@@ -117,7 +117,10 @@ def _worst_jump(
 
 
 def _jump(image: NDArray[np.float32], where: NDArray[np.bool_], step: int) -> float:
-    """Root mean square of slice means against both neighbours, where all three hold brain."""
+    """Return the root mean square difference of slices from the mean of both neighbours.
+
+    Each difference is the mean over voxels where all three slices hold brain.
+    """
     if image.shape[0] <= 2 * step:
         return 0.0
     three = where[: -2 * step] & where[step:-step] & where[2 * step :]
@@ -143,7 +146,10 @@ def _ripple(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
 
 
 def _depth(brain: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Distance to the outside in mm, to 2 mm: a quarter of the time of the whole grid."""
+    """Return the distance to the outside in mm, accurate to 2 mm.
+
+    This takes a quarter of the time of the whole grid.
+    """
     coarse = np.pad(brain[::2, ::2, ::2], 1)
     depth = 2 * ndimage.distance_transform_edt(coarse)[1:-1, 1:-1, 1:-1].astype(np.float32)
     for axis, extent in enumerate(brain.shape):

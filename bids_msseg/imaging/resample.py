@@ -1,4 +1,4 @@
-"""Moving an image onto another grid through an affine."""
+"""Resampling of images onto another grid through an affine."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def inverse(affine: Affine) -> Affine:
 
 
 def snapped(matrix: Affine) -> Affine:
-    """Round away the float noise of an affine, so that a voxel centre stays one.
+    """Round off numerical noise of an affine, so that voxel centres map to voxel centres.
 
-    Padding an image changes its origin in the last digits only; without rounding, a sample on
-    the very edge of the field of view falls inside on one grid and outside on the other.
+    Padding an image changes its origin only in the last digits; without rounding, a sample on the
+    edge of the field of view falls inside on one grid and outside on the other.
     """
     return np.round(matrix, 9)
 
@@ -99,6 +99,6 @@ def mask_onto(
     *,
     transform: Affine | None = None,
 ) -> NDArray[np.bool_]:
-    """Bring a binary mask onto another grid: linear interpolation cut at one half."""
+    """Resample a binary mask onto another grid linearly, with a threshold of one half."""
     soft = mask.with_data(mask.data.astype(np.float32))
     return resample(soft, shape, affine, transform=transform).data >= 0.5

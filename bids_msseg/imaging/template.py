@@ -1,9 +1,8 @@
-"""Templates: one that ships with the package, all others through TemplateFlow.
+"""Templates: one is part of the package, all others come from TemplateFlow.
 
 The embedded one is the symmetric ICBM 152 nonlinear average of 2009, release a (Fonov et al.,
-NeuroImage 2011, doi 10.1016/j.neuroimage.2010.07.033); its regions are made by
-``docs/recipes/build_template.py``. TemplateFlow: Ciric et al., Nature Methods 2022, doi
-10.1038/s41592-022-01681-2.
+NeuroImage 2011, doi 10.1016/j.neuroimage.2010.07.033); ``docs/recipes/build_template.py`` creates
+its regions. TemplateFlow: Ciric et al., Nature Methods 2022, doi 10.1038/s41592-022-01681-2.
 """
 
 from __future__ import annotations
@@ -123,9 +122,10 @@ def _embedded() -> Template:
 
 @contextmanager
 def _templateflow_home(home: Path | None) -> Iterator[None]:
-    """Keep TemplateFlow's import from filling the user's home with stubs, where another is given.
+    """Set TEMPLATEFLOW_HOME to ``home``, if given, while the context is open.
 
-    Its first import unpacks thousands of empty files into TEMPLATEFLOW_HOME or ``~/.cache``.
+    The first import of TemplateFlow unpacks thousands of empty files into TEMPLATEFLOW_HOME or
+    ``~/.cache``.
     """
     before = os.environ.get("TEMPLATEFLOW_HOME")
     if home is not None:
@@ -142,7 +142,7 @@ def _templateflow_home(home: Path | None) -> Iterator[None]:
 def _from_templateflow(
     name: str, resolution: int, cohort: str | None, home: Path | None, online: bool
 ) -> Template:
-    """Look at what is there first; fetch only what no file at hand can stand in for."""
+    """Load a template from local files; fetch it only if they are missing."""
     hint = _prefill(name, f"resolution={resolution}, suffix=['T1w', 'mask']")
     _check_home(home, online, hint)
     query = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
@@ -188,7 +188,7 @@ def _pair(
 
 
 def _first(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> Path | None:
-    """Give the first file that matches; empty ones are stubs of what could be fetched."""
+    """Return the first matching file with content; empty files are stubs."""
     found = _listed(client, name, query, fetch=fetch)
     if fetch and found:
         client.get(name, **query)
@@ -207,7 +207,7 @@ def _listed(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> li
 def _label_images(
     client: Any, name: str, atlas: str, query: dict[str, Any], *, online: bool
 ) -> list[Path]:
-    """List images by ``atlas-``, or else by ``seg-``; those without content if they can come."""
+    """List images by ``atlas-``, or else by ``seg-``; stubs only if ``online``."""
     steps = (False, True) if online else (False,)
     for fetch, entity in product(steps, ("atlas", "segmentation")):
         found = _listed(client, name, query | {entity: atlas}, fetch=fetch)
@@ -230,7 +230,7 @@ def _only_one(found: list[Path], nothing: str, hint: str) -> Path:
 
 
 def _entities(path: Path) -> dict[str, str]:
-    """Tell a file from its neighbours by the entities that images of an atlas differ in."""
+    """Return the entities that distinguish the images of an atlas."""
     entities = dict(part.split("-", 1) for part in path.name.split("_") if "-" in part)
     keys = {"atlas": "atlas", "seg": "segmentation", "scale": "scale", "desc": "desc"}
     return {name: entities[key] for key, name in keys.items() if key in entities}
@@ -241,7 +241,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _client(home: Path | None) -> Any:
-    """Open TemplateFlow's index; slow to import, and needed for other templates only."""
+    """Open the index of TemplateFlow; the import is here because it is slow."""
     from templateflow.client import TemplateFlowClient
 
     return TemplateFlowClient(root=home) if home is not None else TemplateFlowClient()
@@ -257,7 +257,7 @@ def _prefill(name: str, query: str) -> str:
 
 
 def _assemble(name: str, picture: Path, mask_path: Path | None) -> Template:
-    """Read the files and cut the picture to the brain."""
+    """Read the files and set the image to zero outside the brain."""
     volume = _read(picture)
     if mask_path is None:
         mask = volume.data > 0

@@ -1,4 +1,4 @@
-"""An image as an array with its affine: the value that travels through the imaging room."""
+"""Images as arrays with affines: the type used throughout :mod:`bids_msseg.imaging`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Volume:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def with_data(self, data: NDArray[Any]) -> Volume:
-        """Return the same grid holding other values."""
+        """Return a volume with other values on the same grid."""
         return Volume(data, self.affine)
 
 

@@ -1,1 +1,1 @@
-"""Files on disk, below everything else."""
+"""Access to files on disk."""

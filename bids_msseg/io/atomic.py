@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a killed run, never meets half of one."""
+"""Atomic writing of files, so that no reader finds a partial file, even after a killed run."""
 
 from __future__ import annotations
 
@@ -131,14 +131,14 @@ def _is_left(path: Path, *, computer: str, process: int) -> bool:
 
 
 def _whose() -> str:
-    """Name this computer, this process, and nothing else that is made now."""
+    """Return a unique mark of this computer and this process."""
     return f"{_computer()}-{os.getpid():x}-{secrets.token_hex(4)}"
 
 
 def _computer() -> str:
-    """Digest the name of this computer, which is nobody's business, and where its numbers hold.
+    """Return a digest of the computer name, to keep it private, and of the PID namespace.
 
-    A container may count processes by itself under the name of its host.
+    A container may number its processes separately under the name of its host.
     """
     numbers = ""
     with suppress(OSError):
@@ -147,7 +147,7 @@ def _computer() -> str:
 
 
 def _sync(path: Path) -> None:
-    """Bring the content to the disk before its name: else a power cut leaves an empty file."""
+    """Flush a file to disk before renaming; otherwise a power cut could leave it empty."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,12 @@
-"""Ventricles and cortex of this brain, found from its own fluid; a template says where to look.
+"""Ventricles and cortex of a brain, found from its own fluid with a template as guide.
 
-A template fitted by an affine misses ventricles by as much as atrophy has widened them. Fluid
-shows in every contrast (dark on FLAIR and T1w, bright on T2w), and what tells a ventricle from a
-sulcus is the way to it: two fronts run through the fluid, slowly through tissue, one from fluid in
-the middle of the template's ventricles, the other from the surface and from fluid far from them
-(fast marching; Sethian, PNAS 1996, doi 10.1073/pnas.93.4.1591). Fluid belongs to the front that
-arrives first. The border against the posterior fossa stays the template's.
+A template fitted by an affine does not follow ventricles that atrophy has widened. Fluid is
+visible in every contrast (dark on FLAIR and T1w, bright on T2w). Ventricles are separated from
+sulci by two fronts that propagate fast through fluid and slowly through tissue (fast marching;
+Sethian, PNAS 1996, doi 10.1073/pnas.93.4.1591). One starts from fluid in the middle of the
+template's ventricles, the other from the brain surface and from fluid far from these ventricles.
+Fluid belongs to the front that arrives first. The border with the posterior fossa is that of the
+template.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def fluidity(
 def _in_one_contrast(
     image: Array, brain: Mask, prior: NDArray[np.integer], *, bright: bool
 ) -> Array | None:
-    """Scale from tissue (0) to fluid (1); None where they do not differ."""
+    """Scale intensities from tissue (0) to fluid (1); None if their contrast is too low."""
     tissue, pool = (
         image[brain & (prior == code)] for code in (Anatomy.SUPRATENTORIAL, Anatomy.VENTRICLE)
     )
@@ -144,7 +145,7 @@ def _in_one_contrast(
 def _ventricles(
     fluid: NDArray[np.float32], brain: Mask, prior: NDArray[np.integer], spacing: Array
 ) -> Mask:
-    """Let the two fronts share out the fluid around the template's ventricles."""
+    """Find ventricles by two competing fronts around those of the template."""
     found = np.zeros(brain.shape, bool)
     margin = int(np.ceil(REACH_MM / spacing.min()))
     box = bounding_box(prior == Anatomy.VENTRICLE, margin=margin)
@@ -170,7 +171,7 @@ def _first_come(
 
 
 def _arrival(speed: Array, seeds: Mask, spacing: Array) -> NDArray[np.float64]:
-    """When a front from the seeds comes by; LATEST where it has not."""
+    """Compute arrival times of a front from the seeds; LATEST where it does not arrive."""
     if not seeds.any():
         return np.full(speed.shape, LATEST)
     image = sitk.GetImageFromArray(np.ascontiguousarray(speed.T.astype(np.float32)))

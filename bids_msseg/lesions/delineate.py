@@ -1,4 +1,4 @@
-"""From probabilities on an image's own grid to lesions kept and candidates rejected."""
+"""Lesions and rejected candidates from a probability map on the native grid of an image."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def clear_extracerebral(
 
 
 def _mostly(labels: NDArray[np.int32], region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell of each label whether half of it or more lies in a region, shape (n + 1,)."""
+    """Return for each label whether at least half is inside a region, shape (n + 1,)."""
     sizes = np.bincount(labels.ravel())
     found: NDArray[np.bool_] = 2 * np.bincount(labels[region], minlength=len(sizes)) >= sizes
     found[0] = False

@@ -1,16 +1,17 @@
-"""Lesion filling: lesions get the intensities of the white matter around them.
+"""Lesion filling: replaces lesions by the intensities of the surrounding white matter.
 
-Programs that segment tissue by intensity take lesions for grey matter. Filling them with the
+Programs that segment tissue by intensity misclassify lesions as grey matter. Filling them with the
 intensities of the surrounding normal-appearing white matter corrects the volumes that these
 programs measure (Battaglini et al., Hum Brain Mapp 2012, 33:2062-2071, PMC6870255; Magon et al.,
-BMC Neuroscience 2014, doi 10.1186/1471-2202-15-106). As in these methods the mean is local. As in
-that of Valverde et al. (NeuroImage: Clinical 2014, doi 10.1016/j.nicl.2014.08.016) a fill also has
-the spread of white matter; here the spread is local too, and has the smoothness of the image.
+BMC Neuroscience 2014, doi 10.1186/1471-2202-15-106). As in these methods, the mean is local. As in
+that of Valverde et al. (NeuroImage: Clinical 2014, doi 10.1016/j.nicl.2014.08.016), a fill also
+reproduces the spread of white matter; here the spread is local, too, and the texture has the
+smoothness of the image.
 
 The local mean is a normalised convolution (Knutsson and Westin, CVPR 1993, doi
 10.1109/CVPR.1993.341081): Gaussian sums of intensities over Gaussian sums of weights. Where a
-Gaussian of the finest scale holds little white matter, the mean of the next coarser scale
-dominates, and in the end the mean of all white matter.
+Gaussian of the finest scale contains little white matter, the mean of the next coarser scale
+dominates, and finally the mean of all white matter.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def fill_lesions(
 
 
 def _normal_white_matter(image: Array, inside: Mask, white_matter: NDArray[Any]) -> Array:
-    """Weight white matter by its probability; lesions and outliers of intensity get 0."""
+    """Weight white matter by its probability; lesions and intensity outliers get 0."""
     usable = (white_matter >= MIN_WHITE) & ~inside
     values = image[usable]
     if not values.size:
@@ -136,7 +137,10 @@ def _normal_white_matter(image: Array, inside: Mask, white_matter: NDArray[Any])
 
 
 def _border(inside: Mask, distance: Array) -> Mask:
-    """Lesions and what may hold a part of one; with thick slices, also the slices beside it."""
+    """Mark lesions and the voxels near them that may contain part of one.
+
+    With thick slices, these include the adjacent slices.
+    """
     border: Mask = (distance <= BORDER_MM) | ndimage.binary_dilation(inside)
     return border
 
@@ -149,7 +153,7 @@ def _fill(
     texture: float,
     rng: np.random.Generator | int,
 ) -> Array:
-    """Local mean and texture, as a difference from the mean of all white matter."""
+    """Compute local mean plus texture, relative to the mean of all white matter."""
     counted = normal > 0
     widths = [scale / edges for scale in SCALES_MM]
     support = [_gaussian(normal, width) for width in widths]
@@ -171,7 +175,10 @@ def _local_mean(
     *,
     start: float,
 ) -> Array:
-    """Refine a mean from scale to scale; each is a weighted mean of values and of ``start``."""
+    """Compute a local mean from coarse to fine scales, starting from ``start``.
+
+    Each scale is a weighted mean of the values and of the coarser scale.
+    """
     weighted = np.where(normal > 0, normal * values, 0)
     mean: NDArray[Any] = np.full(values.shape, start, np.float32)
     for weight, width in zip(support, widths, strict=True):
@@ -181,13 +188,16 @@ def _local_mean(
 
 
 def _gaussian(values: Array, width: NDArray[np.float64]) -> Array:
-    """Smooth by a Gaussian; ``width`` in voxels, nothing lies beyond the grid."""
+    """Smooth by a Gaussian; ``width`` is in voxels, values outside the grid are zero."""
     smooth: Array = ndimage.gaussian_filter(values, width, mode="constant", truncate=REACH_SD)
     return smooth
 
 
 def _noise(residual: Array, counted: Mask, rng: np.random.Generator) -> Array:
-    """Gaussian noise of variance 1 with the smoothness of the residuals, cut at 3 deviations."""
+    """Generate Gaussian noise of variance 1 with the smoothness of the residuals.
+
+    Values are clipped at 3 standard deviations.
+    """
     widths = [_smoothness(residual, counted, axis) for axis in range(3)]
     white = rng.standard_normal(residual.shape, np.float32)
     gain = math.prod(_noise_gain(width) for width in widths)
@@ -197,7 +207,7 @@ def _noise(residual: Array, counted: Mask, rng: np.random.Generator) -> Array:
 
 
 def _smoothness(residual: Array, counted: Mask, axis: int) -> float:
-    """Width in voxels of the Gaussian that gives white noise the correlation of neighbours.
+    """Return the width (voxels) of the Gaussian with the residuals' autocorrelation.
 
     White noise smoothed by a Gaussian of width s has the correlation exp(-1 / 4s²) at lag 1.
     """
@@ -210,7 +220,10 @@ def _smoothness(residual: Array, counted: Mask, axis: int) -> float:
 
 
 def _noise_gain(width: float) -> float:
-    """Return the deviation of white noise of variance 1 after a Gaussian of ``width`` voxels."""
+    """Return the standard deviation of unit white noise after Gaussian smoothing.
+
+    ``width`` is in voxels.
+    """
     impulse = np.zeros(2 * int(np.ceil(4 * width)) + 3)
     impulse[len(impulse) // 2] = 1
     kernel = ndimage.gaussian_filter(impulse, width, mode="constant")

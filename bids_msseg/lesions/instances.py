@@ -90,7 +90,7 @@ def label_lesions(
 def _rank(
     components: NDArray[np.integer], voxel_volume: float, min_volume: float
 ) -> NDArray[np.int32]:
-    """Give each component number its final label (index 0: background)."""
+    """Map component numbers to final labels, by decreasing volume (index 0: background)."""
     # np.unique gives the first voxel in C order, which breaks ties between equal volumes
     numbers, first, sizes = np.unique(
         components[components > 0], return_index=True, return_counts=True

@@ -1,4 +1,4 @@
-"""Lesion load: one row a lesion, and what the rows add up to."""
+"""Lesion load: one row per lesion, and the totals of the rows."""
 
 from __future__ import annotations
 
@@ -154,10 +154,10 @@ def summarise(rows: Iterable[LesionRow]) -> Load:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the lesion table: how to describe it and how to read it from a row.
+    """One column of the lesion table: its description and how to read it from a row.
 
     ``units`` is written as in BIDS, ``digits`` is the number of decimals of a float, and
-    ``levels`` describes the values of a column of words.
+    ``levels`` describes the values of a text column.
     """
 
     name: str
@@ -168,7 +168,7 @@ class Column:
     levels: Mapping[str, str] | None = None
 
     def cell(self, row: LesionRow) -> str:
-        """Write a row's value; ``n/a`` where there is none."""
+        """Format the value of a row; ``n/a`` if there is none."""
         value = self.value(row)
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             return MISSING

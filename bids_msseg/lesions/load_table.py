@@ -1,4 +1,4 @@
-"""Volume, place, brightness and region of every lesion."""
+"""Table of the volume, position, probability and region of every lesion."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _members(labels: NDArray[np.integer]) -> _Members:
 def _centroids(
     members: _Members, shape: tuple[int, ...], affine: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Centres of mass in world mm, shape (n, 3)."""
+    """Compute the centres of mass in world mm, shape (n, 3)."""
     indices = np.unravel_index(members.voxels, shape)
     means = [members.sums(axis) / members.sizes for axis in indices]
     return _points(affine, np.stack(means, axis=1))
@@ -119,7 +119,7 @@ def _regions(
     region_map: NDArray[np.integer] | None,
     found: NDArray[np.int64],
 ) -> tuple[list[str], list[Shares]]:
-    """Name the main region of each lesion, and list its shares."""
+    """Return the main region of each lesion and its share in each region."""
     if region_map is None:
         return [MISSING] * len(found), [(math.nan, math.nan, math.nan, math.nan)] * len(found)
     assigned = assign(labels, region_map)

@@ -1,7 +1,7 @@
-"""Which values of a mask are lesion.
+"""Interpretation of mask values: which of them are lesion.
 
-Masks of experts and of other programs may hold several values, one for each kind of lesion or each
-rater. All programs that read such masks decide here.
+Masks of experts and of other programs may contain several values, one for each kind of lesion or
+each rater. All programs that read such masks use this module.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Where a lesion lies, in the words of the McDonald criteria.
+"""Regions of lesions after the McDonald criteria.
 
 The criteria (Thompson et al. 2018, doi:10.1016/S1474-4422(17)30470-2) ask whether lesions abut the
-lateral ventricles, abut the cortex, or lie in the brainstem or cerebellum. The anatomy comes as a
-label map on the grid of the lesions; it may be a template's, brought there by an affine and
-therefore some mm off, or the patient's own, for which the distances can be made smaller.
+lateral ventricles, abut the cortex, or lie in the brainstem or cerebellum. The anatomy is a label
+map on the grid of the lesions. It is either that of a template, mapped by an affine and therefore
+inaccurate by some mm, or the patient's own, for which smaller distances can be used.
 """
 
 from __future__ import annotations

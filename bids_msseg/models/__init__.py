@@ -1,1 +1,1 @@
-"""Networks: their layers, their classes and what they return."""
+"""Networks, their weights files and inference, and measures from their output."""

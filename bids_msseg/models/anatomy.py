@@ -1,4 +1,4 @@
-"""The classes of the anatomy head, and how a label image of them is described."""
+"""Classes of the anatomy head, and labels of the segmentation made from them."""
 
 from __future__ import annotations
 

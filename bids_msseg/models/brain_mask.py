@@ -1,4 +1,4 @@
-"""Correction of a brain mask by CNN-1's anatomy: scalp, fat and orbits are taken out."""
+"""Correction of a brain mask by the anatomy of CNN-1: removal of scalp, fat and orbits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BrainMask:
 
 
 def correct_brain_mask(brain: Mask, anatomy: NDArray[np.floating]) -> BrainMask:
-    """Remove from a brain mask at 1 mm the regions that CNN-1 sees as extra-cerebral.
+    """Remove the regions that CNN-1 classifies as extra-cerebral from a 1 mm brain mask.
 
     ``anatomy`` holds the class probabilities at 2 mm, shape (classes, ceil(X / 2), ceil(Y / 2),
     ceil(Z / 2)). Because of this resolution, only regions that reach the border of the mask and

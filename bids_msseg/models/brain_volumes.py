@@ -1,10 +1,10 @@
-"""Label image, volumes and fractions of the brain from the anatomy that CNN-1 sees.
+"""Label image, volumes and fractions of the brain from the anatomy that CNN-1 predicts.
 
 Brain parenchymal fraction: parenchyma over the volume inside the brain's outer contour (Rudick et
 al., Neurology 1999, 53:1698-1704). Ventricular fraction: ventricles over parenchyma (Kalkers et
-al., Neurology 2001, 57:1253-1258). Both depend on the method: the median parenchymal fraction of
-the same 106 healthy adults was .784, .819 and .857 by three programs (Vågberg et al., Journal of
-Neuroradiology 2016, doi 10.1016/j.neurad.2016.08.002).
+al., Neurology 2001, 57:1253-1258). Both depend on the method: three programs measured a median
+parenchymal fraction of .784, .819 and .857 in the same 106 healthy adults (Vågberg et al., Journal
+of Neuroradiology 2016, doi 10.1016/j.neurad.2016.08.002).
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ class BrainVolumes:
     ml: Mapping[Anatomy, float]
 
     def total(self, *labels: Anatomy) -> float:
-        """Add up the volumes of labels in mL; of all where none is given."""
+        """Return the volume of the given labels in mL, or of all labels if none is given."""
         return math.fsum(self.ml[label] for label in labels or self.ml)
 
     @property
     def parenchymal_fraction(self) -> float:
-        """Parenchyma over the volume inside the brain mask; NaN where that is empty."""
+        """Parenchyma over the volume inside the brain mask; NaN if the mask is empty."""
         return _ratio(self.total(*PARENCHYMA), self.total())
 
     @property
@@ -126,7 +126,7 @@ def measure_volumes(labels: NDArray[np.integer], voxel_volume: float) -> BrainVo
 
 
 def side_ratio(labels: NDArray[np.integer], right: NDArray[np.bool_]) -> float:
-    """Divide the right cerebrum by the left; NaN if there is no left cerebrum.
+    """Return the volume of the right over the left cerebrum; NaN if there is no left one.
 
     ``labels`` comes from :func:`label_map`. ``right`` marks the right half, for example where x of
     a symmetric template is positive.

@@ -1,4 +1,4 @@
-"""The cascade: CNN-1 over the brain, CNN-2 on its candidates, one probability of both."""
+"""The cascade: CNN-1 on the brain, CNN-2 on its candidates, and the fusion of both."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def require_peak(probability: Array, threshold: float, peak_threshold: float) ->
 class NetworkOutput:
     """Output of both networks for a stack, before fusion and the final threshold.
 
-    ``brain`` is the mask without the regions that CNN-1 sees as extra-cerebral; outside it the
-    lesion probability of ``prediction`` is 0.
+    ``brain`` is the mask without the regions that CNN-1 classifies as extra-cerebral; outside it
+    the lesion probability of ``prediction`` is 0.
     """
 
     prediction: Prediction
@@ -189,7 +189,7 @@ def run_networks(
 
 
 def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
-    """Fuse the probabilities of both networks and lower lesions without a confident core.
+    """Fuse the output of both networks and suppress lesions without a confident core.
 
     ``lesion`` is the probability of CNN-1. See :func:`fuse` and :func:`require_peak`.
     """

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with a JSON header, never a pickle."""
+"""Weights files: safetensors with a JSON header, without pickle."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def save_cascade(
     unseen: LesionAnatomyNet | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write all networks into one safetensors file, half precision, and return its SHA-256.
+    """Write all networks into one safetensors file in half precision; return its SHA-256.
 
     The file appears under its name only when it is complete.
     """
@@ -107,13 +107,13 @@ def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) ->
 
 
 def _weights(net: Net) -> dict[str, Tensor]:
-    """Return what is kept of a network: batch normalisation's counters are not."""
+    """Return the stored tensors of a network, without the counters of batch normalisation."""
     state = {key: value.detach().cpu() for key, value in net.state_dict().items()}
     return {key: value for key, value in state.items() if not key.endswith(COUNTER)}
 
 
 def _body(content: bytes) -> memoryview:
-    """Tensors without the header before them."""
+    """Return the tensor bytes of a safetensors file, without the header."""
     return memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
 
 
@@ -175,11 +175,11 @@ def load_cascade(path: Path) -> LesionCascade:
 
 
 def check_cascade(path: Path) -> None:
-    """Check that a weights file fits the networks that it describes; run no network.
+    """Check that a weights file fits the networks that it describes, without running them.
 
     Raises DataError if :func:`load_cascade` would fail or weights are not finite. The networks are
-    built without memory, so a huge description costs nothing and no torch thread starts that a
-    forked worker would lack.
+    built on the meta device: a description of a huge network needs no memory, and no torch thread
+    starts, which a forked worker would lack.
     """
     header = read_header(path)
     try:
@@ -212,7 +212,7 @@ def _check_shapes(header: ModelHeader, entries: Mapping[str, Mapping[str, Any]])
 
 
 def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> None:
-    """Raise ``ValueError`` where a tensor of a safetensors file is not of finite numbers."""
+    """Raise ``ValueError`` if a tensor of a safetensors file does not hold finite numbers."""
     kind = NUMBERS.get(entry["dtype"])
     start, end = entry["data_offsets"]
     if kind is None:

@@ -1,4 +1,4 @@
-"""The crops around candidates of CNN-1 on which CNN-2 decides."""
+"""Crops around candidates of CNN-1, the input of CNN-2."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def prepare_crops(
 def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) -> Array:
     """Distribute the background probability inside the brain over the other classes.
 
-    ``anatomy`` is at 2 mm, ``brain`` at 1 mm. The pretrained CNN-1 often sees background inside
-    lesions, the fine-tuned one does not; CNN-2 must not learn from this difference.
+    ``anatomy`` is at 2 mm, ``brain`` at 1 mm. The pretrained CNN-1 often predicts background
+    inside lesions, the fine-tuned one does not; CNN-2 must not learn from this difference.
     """
     shares: Array = anatomy.astype(np.float32)
     inside = pool(brain[None], 2)[0] > 0.5
@@ -78,7 +78,7 @@ def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) 
 
 
 def pool(volumes: NDArray[np.floating | np.bool_], factor: int) -> Array:
-    """Average blocks of (C, X, Y, Z); the last block is filled with the edge."""
+    """Average blocks of (C, X, Y, Z); the last block is padded with edge values."""
     borders = [(0, 0), *((0, -edge % factor) for edge in volumes.shape[1:])]
     whole = np.pad(volumes.astype(np.float32), borders, mode="edge")
     count, x, y, z = whole.shape
@@ -93,7 +93,10 @@ def _extent(brain: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
 
 
 def _place(extent: Sequence[tuple[int, int]], far: Sequence[int]) -> Array:
-    """Place along each axis in a coarse crop: 0 and 1 at the ends of the brain, and beyond."""
+    """Return the relative position in the brain along each axis of a coarse crop.
+
+    It is 0 and 1 at the ends of the brain, and constant beyond them.
+    """
     place = np.empty((3, COARSE, COARSE, COARSE), np.float32)
     for axis, ((low, high), at) in enumerate(zip(extent, far, strict=True)):
         middle = (at - COARSE // 2 + np.arange(COARSE)) * COARSE_MM + (COARSE_MM - 1) / 2
@@ -103,7 +106,7 @@ def _place(extent: Sequence[tuple[int, int]], far: Sequence[int]) -> Array:
 
 
 def coarse_mark(candidate: NDArray[np.floating], even: Sequence[int]) -> Array:
-    """Average a candidate of the fine crop over the blocks of the coarse crop around it."""
+    """Average a candidate of the fine crop over the blocks of the surrounding coarse crop."""
     wide = np.zeros((COARSE * COARSE_MM,) * 3, np.float32)
     margin = (COARSE * COARSE_MM - FINE) // 2
     x, y, z = (slice(margin + at % COARSE_MM, margin + at % COARSE_MM + FINE) for at in even)
@@ -147,13 +150,13 @@ def _around(source: CropSource, piece: int) -> tuple[slice, slice, slice]:
 
 
 def _within(source: CropSource, piece: int, far: Sequence[int]) -> list[int]:
-    """Return the middle of the coarse crop, counted from the candidate's blocks."""
+    """Return the middle of the coarse crop, in blocks from the candidate's first one."""
     return [
         at - side.start // COARSE_MM for at, side in zip(far, _around(source, piece), strict=True)
     ]
 
 
 def as_crops(items: Sequence[Tensor]) -> Crops:
-    """Name the batched tensors of :func:`cut_crops`."""
+    """Convert the batched tensors of :func:`cut_crops` to :class:`Crops`."""
     images, candidate, anatomy, coarse, present = items
     return Crops(images, candidate, anatomy, coarse, present)

@@ -1,4 +1,4 @@
-"""Where and how nets run."""
+"""Device, precision and batch size with which networks run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def choose_engine(device: str = "auto") -> Engine:
 
 
 def _mps() -> Engine:
-    """Use the GPU of an Apple computer; one tile at a time, as it shares the memory."""
+    """Return the engine for an Apple GPU; one tile at a time, as it shares main memory."""
     if not torch.backends.mps.is_available():
         raise UsageError(
             "--device mps: torch sees no GPU of Apple here",

@@ -120,26 +120,29 @@ def predict(
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a grid, which may extend beyond it, that tiles cover: even origin and shape."""
+    """Part of a grid that tiles cover, with even origin and shape.
+
+    It may extend beyond the grid.
+    """
 
     origin: tuple[int, ...]
     shape: tuple[int, ...]
 
     @classmethod
     def around(cls, corners: Sequence[Sequence[int]], tile: int) -> Window:
-        """Enclose all tiles."""
+        """Return the window that encloses all tiles."""
         low, high = np.min(corners, axis=0), np.max(corners, axis=0) + tile
         return cls(tuple(map(int, low)), tuple(map(int, high - low)))
 
     def box(self, corner: Sequence[int], tile: int) -> Box:
-        """Locate a tile inside the window."""
+        """Return the box of a tile inside the window."""
         x, y, z = (
             slice(at - low, at - low + tile) for at, low in zip(corner, self.origin, strict=True)
         )
         return x, y, z
 
     def overlap(self, shape: Sequence[int], step: int) -> tuple[Box, Box]:
-        """Return the voxels that grid and window share, in each, at a voxel size of ``step``."""
+        """Return the common box of grid and window, in each, at a voxel size of ``step``."""
         lows = [low // step for low in self.origin]
         ends = [low + edge // step for low, edge in zip(lows, self.shape, strict=True)]
         spans = [
@@ -152,7 +155,7 @@ class Window:
         return (x, y, z), (u, v, w)
 
     def paste(self, values: Array, shape: Sequence[int], step: int) -> Array:
-        """Put values of the window (..., x, y, z) on the grid, zero elsewhere."""
+        """Place values of the window (..., x, y, z) on the grid, with zeros elsewhere."""
         grid = np.zeros((*values.shape[:-3], *shape), np.float32)
         there, here = self.overlap(shape, step)
         grid[(..., *there)] = values[(..., *here)]
@@ -186,7 +189,7 @@ def _stacked(
 
 
 def _corners(brain: NDArray[np.bool_], tile: int, stride: int) -> list[tuple[int, int, int]]:
-    """List the first voxels of the tiles in which there is brain; they may be negative."""
+    """List the first voxels of the tiles that contain brain; they may be negative."""
     lines = []
     for axes in ((1, 2), (0, 2), (0, 1)):
         hits = np.flatnonzero(brain.any(axis=axes))

@@ -1,8 +1,8 @@
-"""CNN-2: decides on one candidate of CNN-1 at a time, at two scales.
+"""CNN-2: classification of single candidates of CNN-1 at two scales.
 
-The fine scale shows 32 mm at 1 mm, the coarse scale 96 mm at 4 mm. Both hold CNN-1's anatomy, so
-cortex, choroid plexus, caps and scalp are distinguished from lesions by their place. CNN-1's
-probability of lesion is not an input: the two networks are fused afterwards.
+The fine scale shows 32 mm at 1 mm, the coarse scale 96 mm at 4 mm. Both include CNN-1's anatomy,
+so that cortex, choroid plexus, caps and scalp are distinguished from lesions by their location.
+CNN-1's lesion probability is not an input: the two networks are fused afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LesionRefinementConfig:
 
 
 class ConvBlock(nn.Sequential):
-    """Two 3x3x3 convolutions with batch normalisation, which keeps brightness as it is."""
+    """Two 3x3x3 convolutions with batch normalisation, which preserves brightness."""
 
     def __init__(self, before: int, after: int) -> None:
         layers: list[nn.Module] = []
@@ -136,13 +136,13 @@ def _coarse_input(crops: Crops) -> Tensor:
 
 
 def _centre(features: Tensor) -> Tensor:
-    """Mean over the middle 2x2x2 voxels, where the candidate lies."""
+    """Average the middle 2x2x2 voxels, the location of the candidate."""
     x, y, z = (slice(edge // 2 - 1, edge // 2 + 1) for edge in features.shape[2:])
     return features[:, :, x, y, z].mean((2, 3, 4))
 
 
 def _over_candidate(features: Tensor, candidate: Tensor) -> Tensor:
-    """Mean and largest value of each feature over the candidate, shape (N, 2 C)."""
+    """Return mean and maximum of each feature over the candidate, shape (N, 2 C)."""
     inside = candidate > 0.5
     share = inside.to(features.dtype)
     mean = (features * share).sum((2, 3, 4)) / share.sum((2, 3, 4)).clamp_min(1.0)

@@ -1,8 +1,8 @@
-"""The header of a weights file, read without torch.
+"""Header of a weights file, read without torch.
 
 A safetensors file starts with eight bytes of length and a JSON header
-(https://github.com/huggingface/safetensors#format); ours holds the shape of every network and the
-operating point under ``__metadata__``.
+(https://github.com/huggingface/safetensors#format). In a weights file of msseg, the header entry
+``__metadata__`` holds the shape of every network and the operating point.
 """
 
 from __future__ import annotations
@@ -167,7 +167,10 @@ def _check_length(entries: Mapping[str, Any], there: int) -> None:
 
 
 def _check_sum(expected: object, tensors: memoryview) -> None:
-    """Notice weights that were changed: a mask of theirs would look like any other."""
+    """Raise ValueError if the checksum of the tensors differs from ``expected``.
+
+    Altered weights could not be recognised by their masks.
+    """
     if hashlib.sha256(tensors).hexdigest() != expected:
         raise ValueError("its checksum is wrong: bytes of it were changed")
 
@@ -192,7 +195,7 @@ def _parse(header: Mapping[str, Any], sha256: str) -> ModelHeader:
 
 
 def not_ours(path: Path, why: str) -> DataError:
-    """Say that a file is not a usable cascade."""
+    """Return the error for a file that is not a usable cascade."""
     return DataError(
         f"{path.name} is not a usable cascade: {why}",
         hint="copy or download the weights file again; its sha256 stands in the model card",

@@ -1,1 +1,1 @@
-"""Thin nipype interfaces; each calls one function of the rooms below."""
+"""Thin nipype interfaces; each calls one function of another subpackage."""

@@ -39,7 +39,7 @@ class FindAnatomy(Step):
     output_spec = _AnatomyOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the map."""
+        """Write the map of regions."""
         labels, found = find_anatomy(
             contrast_files(inputs),
             contrast_transforms(inputs),
@@ -74,7 +74,7 @@ class MeasureBrain(Step):
     output_spec = _VolumesOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the label image and the volumes; what is implausible is a note too."""
+        """Write the label map and the volumes; implausible values are also noted."""
         grid = Grid.of(Path(inputs["flair_file"]))
         move = read_itk_affine(Path(inputs["template_transform"])) if inputs["trusted"] else None
         found = measure_brain(load_volume(inputs["anatomy_file"], np.uint8), grid, move)

@@ -1,4 +1,4 @@
-"""What all nodes share: a timed run, notes for the reader, and failures that stay legible."""
+"""Base class of all nodes: timed runs, notes for the reader and readable failures."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class StepOutputs(TraitedSpec):  # type: ignore[misc]
 class Step(BaseInterface):  # type: ignore[misc]
     """A node that calls one function.
 
-    Subclasses implement :meth:`work`, which gets the defined inputs by name and the node's own
+    Subclasses implement :meth:`work`, which receives the defined inputs by name and the node's own
     folder, and returns the outputs by name.
 
-    When the function raises, the reason and the hint are left beside the visit's nodes, because
-    nipype hands on only a text.
+    If the function raises an exception, the reason and the hint are written beside the visit's
+    nodes, because nipype passes on only a text.
     """
 
     def __init__(self, **inputs: Any) -> None:
@@ -66,10 +66,10 @@ class Step(BaseInterface):  # type: ignore[misc]
 
     @abstractmethod
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Do the step below ``folder`` and return its outputs."""
+        """Run the step in ``folder`` and return its outputs."""
 
     def _check_mandatory_inputs(self) -> None:
-        """Ask for nothing where the outputs are read from an archive."""
+        """Require no inputs if the outputs are read from an archive."""
         if not isdefined(self.inputs.stored):
             super()._check_mandatory_inputs()
 
@@ -87,7 +87,7 @@ class Step(BaseInterface):  # type: ignore[misc]
         return runtime
 
     def _find(self, folder: Path) -> dict[str, Any]:
-        """Do the step and measure it, or read what an earlier run has found."""
+        """Run and measure the step, or read the results of an earlier run."""
         if isdefined(self.inputs.stored):
             return stored_outputs(Path(self.inputs.stored), folder.name, folder)
         values = {name: value for name, value in self.inputs.get().items() if isdefined(value)}
@@ -108,13 +108,13 @@ class Step(BaseInterface):  # type: ignore[misc]
 
 
 def _forget_peak() -> None:
-    """Make the kernel count this process's peak memory from now on; see proc(5), clear_refs."""
+    """Reset the kernel's count of this process's peak memory; see proc(5), clear_refs."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _peak_gb() -> float:
-    """Peak resident memory of this process in GiB (Linux counts in KiB)."""
+    """Return the peak resident memory of this process in GiB (Linux counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -1,4 +1,4 @@
-"""The node that compares two visits of a participant, from what lies in OUT alone."""
+"""The node that compares two visits of a participant, using only files in OUT."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class PairDelivery:
 
     @property
     def files(self) -> PairFiles:
-        """Where the results go."""
+        """Paths of the results."""
         return pair_files(self.out_dir, self.pair.earlier.session or "", self.pair.later)
 
 
@@ -86,7 +86,7 @@ class _CompareOutputs(StepOutputs):
 
 
 class CompareVisits(Step):
-    """Register two visits and tell what became of each lesion."""
+    """Register two visits and determine the change of each lesion."""
 
     input_spec = _CompareInputs
     output_spec = _CompareOutputs
@@ -94,7 +94,7 @@ class CompareVisits(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the table, the image, the transform and pictures into the node's folder.
 
-        Of visits that cannot be aligned, the reason is written, and pictures of the attempt.
+        If the visits cannot be aligned, writes the reason and pictures of the attempt.
         """
         delivery: PairDelivery = inputs["delivery"]
         earlier = _Images.load(delivery.out_dir, delivery.pair.earlier)
@@ -134,7 +134,7 @@ class CompareVisits(Step):
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """What OUT holds of a visit."""
+    """Images and lesion table of a visit in OUT."""
 
     flair: Volume
     brain: Volume
@@ -177,12 +177,12 @@ class _Images:
 
     @property
     def volumes_mm3(self) -> dict[int, float]:
-        """Volume of every lesion, from the image, which is what the table was made of."""
+        """Volume of every lesion, computed from the image like those in the table."""
         sizes = np.bincount(self.labels.data.ravel()) * self.labels.voxel_volume
         return {int(label): float(sizes[label]) for label in np.flatnonzero(sizes) if label}
 
     def on(self, meeting: CommonGrid, *, later: bool) -> VisitMaps:
-        """Bring everything onto the common grid."""
+        """Resample all maps to the common grid."""
         probability = meeting.take(self.probability, later=later)
         stepped = meeting.take(self.labels, later=later, order=0)
         volumes = self.volumes_mm3
@@ -198,7 +198,7 @@ class _Images:
 
 
 def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> CommonGrid:
-    """Lay the common grid, unless the alignment must not be used."""
+    """Build the common grid; raise DataError if the alignment failed."""
     if alignment.failure_reason:
         raise DataError(
             f"the two visits could not be aligned: {alignment.failure_reason}",
@@ -210,7 +210,7 @@ def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> CommonGrid:
 def _centres(
     labels: Volume, wanted: list[int], meeting: CommonGrid, *, later: bool
 ) -> dict[int, tuple[int, int, int]]:
-    """Voxel of the common grid in which the centre of each lesion lies."""
+    """Return the voxel of the common grid that contains the centre of each lesion."""
     if not wanted:
         return {}
     index = np.array(ndimage.center_of_mass(labels.data > 0, labels.data, wanted))
@@ -259,7 +259,7 @@ def _result(
 
 
 def _region(row: ChangeRow, earlier: _Images, later: _Images) -> str:
-    """Region of the largest lesion, at the later visit where it is there."""
+    """Return the region of the largest lesion, at the later visit if it exists there."""
     table, labels = later.table, row.lesions_after
     if not labels:
         table, labels = earlier.table, row.lesions_before
@@ -290,14 +290,14 @@ def _save_pictures(folder: Path, pictures: Mapping[str, bytes]) -> list[str]:
 
 
 def _moved(earlier: _Images, later: _Images, move: Affine) -> Volume:
-    """Bring the earlier FLAIR onto the later one."""
+    """Resample the earlier FLAIR to the later one."""
     return resample(earlier.flair, later.flair.shape, later.flair.affine, transform=move)
 
 
 def _write_attempt(
     folder: Path, earlier: _Images, later: _Images, alignment: Alignment, error: DataError
 ) -> dict[str, Any]:
-    """Write why two visits cannot be compared, and draw both, without a picture of changes."""
+    """Write why two visits cannot be compared, and pictures of both, but not of changes."""
     result = PairResult(
         rows=(),
         centres_mm=(),

@@ -1,4 +1,4 @@
-"""What the nodes of a visit know before anything has run."""
+"""Information about a visit that its nodes have before anything has run."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ class DerivativesContext:
 
     @property
     def with_anatomy(self) -> bool:
-        """Whether the networks have to find the anatomy, and lesions where no mask is given."""
+        """Whether the networks must find the anatomy and, without a mask, the lesions."""
         return with_anatomy(self.visit, self.extras)
 
     def uri(self, path: Path) -> str:
-        """Name an input or output as BIDS URIs do."""
+        """Return the BIDS URI of an input or output."""
         return bids_uri(path, {"raw": self.bids_dir, "": self.out_dir, **self.derivatives})
 
     def sources(self) -> tuple[str, ...]:
-        """URIs of all contrasts used."""
+        """Return the URIs of all contrasts used."""
         return tuple(self.uri(path) for path in self.visit.contrasts.values())
 
     def lesion_sources(self) -> tuple[str, ...]:
-        """URIs of what lesions come from."""
+        """Return the URIs of the files from which lesions are derived."""
         mask, excluded = self.visit.lesion_mask, map(self.uri, self.visit.exclude_masks)
         first = self.sources() if mask is None else (self.uri(self.visit.flair), self.uri(mask))
         return (*first, *excluded)
 
     def flair_origin(self, *sources: str) -> Origin:
-        """Origin of an output on the FLAIR grid."""
+        """Return the origin of an output on the FLAIR grid."""
         flair = self.uri(self.visit.flair)
         return Origin(sources or self.sources(), flair, software=self.versions)
 
     def method(self) -> Method:
-        """How lesions were found."""
+        """Return the description of the method that found the lesions."""
         given = [] if self.visit.lesion_mask is None else [self.visit.lesion_mask]
         return Method(
             self.model,
@@ -79,7 +79,7 @@ class DerivativesContext:
         return ", ".join(dict.fromkeys(self.uri(mask).split(":")[1] for mask in masks))
 
     def described(self) -> DerivativesContext:
-        """Write the methods paragraph."""
+        """Return a copy with the methods paragraph."""
         name, sha256 = (self.model.name, self.model.sha256) if self.model else ("", "")
         method = self.method()
         methods = methods_paragraph(
@@ -96,7 +96,7 @@ class DerivativesContext:
         return replace(self, methods=methods)
 
     def without(self, contrasts: Collection[str]) -> DerivativesContext:
-        """Pass over contrasts that could not be aligned, as if the visit had none."""
+        """Return a copy without contrasts that could not be aligned."""
         if not contrasts:
             return self
         nothing: dict[str, Any] = {name.lower(): None for name in contrasts}

@@ -72,7 +72,7 @@ class DrawFigures(Step):
 
 
 def _template_on(flair: Volume, transform: Path) -> Volume:
-    """Bring the template onto the FLAIR, as it was fitted."""
+    """Resample the template to the FLAIR with the fitted transform."""
     move = inverse(read_itk_affine(transform))
     template = load_template(EMBEDDED).volume
     return resample(template, flair.shape, flair.affine, transform=move)

@@ -1,8 +1,8 @@
-"""What the steps before the cut into lesions have found, in one archive of each visit.
+"""Archives of intermediate results: outputs of the steps before lesions are delineated.
 
-With it, another threshold or smallest lesion needs neither networks nor registration. Files that
-OUT holds as they are, such as preprocessed images and transforms, are named with their digest and
-not stored twice. No image in the archive reaches further than the rim that the figures show.
+With an archive, another threshold or smallest lesion needs neither networks nor registration.
+Files that OUT holds unchanged, such as preprocessed images and transforms, are named with their
+digest and not stored twice. No image in the archive extends beyond the rim that the figures show.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _each(steps: Mapping[str, Outputs]) -> Iterator[tuple[str, str, Any]]:
 def is_usable(
     archive: Path, out_dir: Path, *, fingerprint: str, versions: Mapping[str, str]
 ) -> bool:
-    """Tell whether an archive is complete and has this fingerprint and these versions."""
+    """Return whether an archive is complete and has this fingerprint and these versions."""
     if not archive.is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Nodes that turn probabilities into lesions on the grids that users know."""
+"""Nodes that derive lesions from probabilities, on the grids of the outputs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _DelineateOutputs(_LesionOutputs):
 
 
 class Delineate(Step):
-    """Bring the probabilities onto the FLAIR as acquired and list every lesion there."""
+    """Resample the probabilities to the FLAIR as acquired and list every lesion there."""
 
     input_spec = _DelineateInputs
     output_spec = _DelineateOutputs
@@ -152,7 +152,7 @@ class TakeGivenMask(Step):
 
 
 def _stored(inputs: Mapping[str, Any], *names: str) -> StoredVolumes:
-    """Read maps when they are asked for, as far as there are any."""
+    """Return the available maps, which are read when they are accessed."""
     files = {name: inputs[f"{name}_file"] for name in names if f"{name}_file" in inputs}
     return StoredVolumes(files, LABEL_MAPS)
 
@@ -179,7 +179,7 @@ def _save(folder: Path, grid: Grid, found: VisitLesions) -> dict[str, Any]:
 
 
 def _transform(inputs: Mapping[str, Any], *, invert: bool = False) -> Affine | None:
-    """Read the transform of a step; None where it has none."""
+    """Read the transform of a step; return None if it has none."""
     if "transform_file" not in inputs:
         return None
     move = read_itk_affine(Path(inputs["transform_file"]))
@@ -200,7 +200,7 @@ class _GridOutputs(StepOutputs):
 
 
 class OntoGrid(Step):
-    """Bring a contrast onto the FLAIR as acquired: the brain, or for figures also a rim."""
+    """Resample a contrast to the FLAIR as acquired: the brain, for figures with a rim."""
 
     input_spec = _GridInputs
     output_spec = _GridOutputs
@@ -222,7 +222,7 @@ class OntoGrid(Step):
 
 
 def _in_levels(data: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Round to grey levels: figures show no more, and what remains of the noise is small."""
+    """Round to grey levels, which suffice for figures and keep little of the noise."""
     bright = float(np.percentile(data[data > 0], 99.9)) if (data > 0).any() else 1.0
     most = np.iinfo(np.int16).max
     levels = np.clip(np.rint(data * (GREY_LEVELS / bright)), 0, most)
@@ -246,13 +246,13 @@ class _SpaceOutputs(StepOutputs):
 
 
 class MaskInSpace(Step):
-    """Bring the probability into another space and cut it there."""
+    """Resample the probability to another space and threshold it there."""
 
     input_spec = _SpaceInputs
     output_spec = _SpaceOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the mask; nothing where no transform leads there."""
+        """Write the mask; write nothing if no transform leads to the space."""
         if "transform_file" not in inputs and not inputs["same_world"]:
             return {}
         if "template" in inputs:
@@ -284,13 +284,13 @@ class _RegionsOutputs(StepOutputs):
 
 
 class MeasureRegions(Step):
-    """Share out the lesions among the regions of an atlas."""
+    """Measure the lesions in the regions of an atlas."""
 
     input_spec = _RegionsInputs
     output_spec = _RegionsOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write a row per region; nothing where no transform leads to the atlas."""
+        """Write a row per region; write nothing if no transform leads to the atlas."""
         choice = AtlasChoice.parse(inputs["atlas"])
         if choice.space != "FLAIR" and "transform_file" not in inputs:
             return {}
@@ -317,7 +317,7 @@ class _FillOutputs(StepOutputs):
 
 
 class FillLesions(Step):
-    """Give lesions the intensities of the white matter around them."""
+    """Fill lesions with the intensities of the white matter around them."""
 
     input_spec = _FillInputs
     output_spec = _FillOutputs

@@ -1,4 +1,4 @@
-"""The node that writes a visit's results, the record last of all."""
+"""The node that writes a visit's results, with the record last."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ class _PublishOutputs(StepOutputs):
 
 
 class PublishVisit(Step):
-    """Move a visit's results to their final names, sidecars beside them."""
+    """Move a visit's results to their final names, with sidecars beside them."""
 
     input_spec = _PublishInputs
     output_spec = _PublishOutputs
     always_run = True  # what it writes lies in OUT, where nipype does not look for it
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Write everything; the record, which says that all is there, comes last."""
+        """Write all results; the record, which marks them as complete, comes last."""
         given: DerivativesContext = inputs["delivery"]
         delivery = given.without(inputs.get("left_out", []))
         quality = VisitQuality.read(inputs["quality_file"], inputs["estimate_file"])
@@ -110,26 +110,26 @@ class PublishVisit(Step):
 
 @dataclass(frozen=True, slots=True)
 class _Anatomy:
-    """What was measured of the anatomy."""
+    """Brain volumes of a visit, and those that are implausible."""
 
     volumes: BrainVolumes
     implausible: tuple[str, ...]
 
     @classmethod
     def read(cls, volumes_file: str) -> _Anatomy:
-        """Read what the node wrote."""
+        """Read the output of the node."""
         content = json.loads(Path(volumes_file).read_text(encoding="utf-8"))
         volumes = BrainVolumes({Anatomy(int(code)): ml for code, ml in content["ml"].items()})
         return cls(volumes, tuple(content["implausible"]))
 
     def mark(self, record: VisitRecord) -> VisitRecord:
-        """Write it into a visit's record."""
+        """Add the brain measures to a visit's record."""
         measures = {one.name: one.value(self.volumes) for one in MEASURES}
         return replace(record, brain_measures=measures, anatomy_implausible=self.implausible)
 
 
 def _row(item: Mapping[str, Any]) -> LesionRow:
-    """Rebuild a row: JSON knows no tuples."""
+    """Rebuild a row, with tuples that JSON has stored as lists."""
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in item.items()
     }
@@ -139,7 +139,7 @@ def _row(item: Mapping[str, Any]) -> LesionRow:
 def _deliver(
     delivery: DerivativesContext, source: str, sidecar: Mapping[str, Any], output: Output
 ) -> None:
-    """Publish one file; its sidecar stands there first, so that no image is without one."""
+    """Publish one file after its sidecar, so that no image lacks a sidecar."""
     place = delivery.out_dir, delivery.visit
     write_json(output.path(*place, ".json"), sidecar)
     publish(Path(source), output.path(*place, output.extensions[0]), keep=True)
@@ -185,7 +185,7 @@ def _publish_preprocessed(delivery: DerivativesContext, inputs: Mapping[str, Any
 
 
 def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
-    """Names of the files that there are: steps leave out what starts from a contrast left out."""
+    """Return the names of existing files, without those of contrasts that were left out."""
     left_out = inputs.get("left_out", [])
     return [name for name in inputs.get(what, []) if name.partition(" ")[0] not in left_out]
 
@@ -207,7 +207,7 @@ def _publish_spaces(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> 
 
 
 def _reference(delivery: DerivativesContext, space: str) -> str | None:
-    """Name the image whose grid a space is; None for a template."""
+    """Return the URI of the image that defines a grid; None for a template."""
     grids = {grid.name: Path(grid.file) for grid in delivery.extras.grids}
     path = {"T1w": delivery.visit.t1w, **grids}.get(space)
     if path is None:
@@ -291,7 +291,10 @@ def _publish_intermediate(delivery: DerivativesContext, inputs: Mapping[str, Any
 def _record(
     delivery: DerivativesContext, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
 ) -> VisitRecord:
-    """Sum up; the visit has all contrasts, the delivery those that were used."""
+    """Build the record of a visit.
+
+    ``visit`` has all contrasts, ``delivery`` only those that were used.
+    """
     load, mask = summarise(rows), delivery.visit.lesion_mask
     brain = load_volume(inputs["brain_file"])
     rejected = sum(row.status == "rejected" for row in rows)

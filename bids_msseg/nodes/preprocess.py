@@ -1,4 +1,4 @@
-"""Nodes that call the imaging room."""
+"""Nodes that call functions of :mod:`bids_msseg.imaging`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bids_msseg.pipeline.preprocess import align_contrast, correct_contrasts, fi
 
 
 def contrast_files(inputs: Mapping[str, Any]) -> StoredVolumes:
-    """Find the images that a node was given as ``flair_file``, ``t1w_file`` and ``t2w_file``."""
+    """Return the images that a node has as ``flair_file``, ``t1w_file`` and ``t2w_file``."""
     files = {contrast: f"{contrast.lower()}_file" for contrast in CONTRASTS}
     return StoredVolumes({c: inputs[name] for c, name in files.items() if name in inputs})
 
@@ -111,7 +111,7 @@ class Coregister(Step):
     output_spec = _CoregisterOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Find and write the transform; hand the image on where the transform can be right."""
+        """Find and write the transform; pass the image on if the transform is plausible."""
         target, contrast = folder / "fixed_to_moving.txt", inputs["contrast"]
         found = align_contrast(
             contrast,
@@ -159,7 +159,7 @@ class CorrectBias(Step):
     output_spec = _BiasOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Correct every contrast on its own grid; as many are in memory as there are threads."""
+        """Correct every contrast on its own grid; hold at most one per thread in memory."""
 
         def keep(contrast: str, image: Volume) -> str:
             target = folder / f"{contrast.lower()}.nii.gz"
@@ -191,7 +191,7 @@ class _TemplateOutputs(StepOutputs):
 
 
 class FitTemplate(Step):
-    """Fit a template to the brain by an affine; visits without T1w have it too."""
+    """Fit a template to the brain by an affine transform, also without a T1w."""
 
     input_spec = _TemplateInputs
     output_spec = _TemplateOutputs
@@ -231,13 +231,13 @@ class _CheckBrainOutputs(StepOutputs):
 
 
 class CheckBrain(Step):
-    """Hold the mask against the template; see :mod:`bids_msseg.imaging.brain_check`."""
+    """Check the mask against the template; see :mod:`bids_msseg.imaging.brain_check`."""
 
     input_spec = _CheckBrainInputs
     output_spec = _CheckBrainOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the mask where it changed, and where no lesion can be."""
+        """Write the mask if it changed, and a mask of tissue that cannot be lesion."""
         if not inputs["trusted"]:
             return {"mask_file": inputs["mask_file"], "faults": []}
         flair, mask = load_volume(inputs["flair_file"]), load_volume(inputs["mask_file"])
@@ -270,7 +270,7 @@ class _StackOutputs(StepOutputs):
 
 
 class BuildStack(Step):
-    """Bring all contrasts onto the 1 mm grid and normalise them inside the brain."""
+    """Resample all contrasts to the 1 mm grid and normalise them inside the brain."""
 
     input_spec = _StackInputs
     output_spec = _StackOutputs

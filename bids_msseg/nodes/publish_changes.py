@@ -1,4 +1,4 @@
-"""The node that writes what changed between the visits of a participant."""
+"""The node that writes the changes between the visits of a participant."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class _PublishOutputs(StepOutputs):
 
 
 class PublishChanges(Step):
-    """Put what changed between the visits of a participant to its final names."""
+    """Move the changes between a participant's visits to their final names."""
 
     input_spec = _PublishInputs
     output_spec = _PublishOutputs
     always_run = True  # what it writes lies in OUT, where nipype does not look for it
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Write images and table; the records, which say that all is there, come last.
+        """Write images and table; the records, which mark completion, come last.
 
-        A pair that could not be compared keeps pictures of the attempt only; the others do not
-        depend on it.
+        A pair that could not be compared keeps only pictures of the attempt; other pairs are not
+        affected.
         """
         deliveries: list[PairDelivery] = inputs["deliveries"]
         texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
@@ -95,14 +95,14 @@ def _publish_images(delivery: PairDelivery, codes: Path, transform: Path) -> Non
 
 
 def _remove_images(files: PairFiles) -> None:
-    """Remove what an earlier comparison has left, except for the pictures."""
+    """Remove the files of an earlier comparison, except for the pictures."""
     for path in files.all:
         if path not in files.figures:
             path.unlink(missing_ok=True)
 
 
 def _publish_figures(files: PairFiles, figures: Sequence[str]) -> None:
-    """Write the pictures; one of an earlier comparison must not stand beside them."""
+    """Write the pictures, and remove remaining ones of an earlier comparison."""
     drawn = {Path(name).stem: Path(name) for name in figures}
     for desc, target in zip(FIGURES, files.figures, strict=True):
         if desc in drawn:
@@ -133,7 +133,10 @@ def _summary(delivery: PairDelivery, result: PairResult) -> dict[str, Scalar]:
 
 
 def _note(delivery: PairDelivery, summary: Mapping[str, Scalar]) -> None:
-    """Add it to the record of the later visit, unless that was written anew meanwhile."""
+    """Add the summary to the record of the later visit.
+
+    Raises DataError if the visit was processed again meanwhile.
+    """
     later = delivery.pair.later
     record = read_record(delivery.out_dir, later.participant, later.session)
     if record is None or record.fingerprint != later.fingerprint:

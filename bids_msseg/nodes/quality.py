@@ -1,4 +1,4 @@
-"""Nodes that say how far a visit's result may be trusted; neither stops a visit."""
+"""Nodes that estimate the reliability of a visit's result; neither stops a visit."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class VisitQuality:
 
     @property
     def quality(self) -> str:
-        """``flagged`` where anything is unusual, else ``ok``."""
+        """``flagged`` if anything is unusual, else ``ok``."""
         return "flagged" if self.faults else "ok"
 
     def mark(self, record: VisitRecord) -> VisitRecord:
-        """Write it all into a visit's record."""
+        """Add all values to a visit's record."""
         return replace(
             record,
             load_interval_ml=self.interval_ml,
@@ -83,13 +83,13 @@ class _GateOutputs(StepOutputs):
 
 
 class CheckImages(Step):
-    """Hold the images against the training's; see :mod:`bids_msseg.imaging.quality`."""
+    """Compare the images with the training data; see :mod:`bids_msseg.imaging.quality`."""
 
     input_spec = _GateInputs
     output_spec = _GateOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write measures and faults, also those of earlier steps; the faults are notes too."""
+        """Write measures and all faults, also of earlier steps; faults are also notes."""
         known = _calibration(Path(inputs["model_file"])) if "model_file" in inputs else None
         found = check_images(
             Stack.load(Path(inputs["stack_file"])),
@@ -118,13 +118,13 @@ class _LoadOutputs(StepOutputs):
 
 
 class EstimateLoad(Step):
-    """Give the load an interval and lesions a confidence."""
+    """Estimate an interval of the load and a confidence of each lesion."""
 
     input_spec = _LoadInputs
     output_spec = _LoadOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the estimate, and the table again."""
+        """Write the estimate, and the table with the confidences."""
         known = Calibration(reason="the errors of this segmenter are not known")
         if "model_file" in inputs:
             known = _calibration(Path(inputs["model_file"]))

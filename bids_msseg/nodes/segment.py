@@ -72,13 +72,13 @@ class _OtherOutputs(StepOutputs):
 
 
 class SegmentByOther(Step):
-    """Let another segmenter find the lesions; see :mod:`bids_msseg.segmenters`."""
+    """Find the lesions with another segmenter; see :mod:`bids_msseg.segmenters`."""
 
     input_spec = _OtherInputs
     output_spec = _OtherOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the probability; the images that the segmenter had go, its log stays."""
+        """Write the probability; remove the segmenter's input images and keep its log."""
         segmenter: Segmenter = inputs["segmenter"]
         # a result that an earlier attempt has left must not be taken for this one's
         shutil.rmtree(folder / "images", ignore_errors=True)

@@ -37,7 +37,7 @@ class StoreSteps(Step):
     always_run = True  # of the files that it stores, nipype sees names only
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Store what later steps need, as far as there is any."""
+        """Store the outputs that later steps need, if available."""
         names, files = inputs["step_names"], inputs["outputs_files"]
         found = {
             step: json.loads(Path(file).read_text(encoding="utf-8"))

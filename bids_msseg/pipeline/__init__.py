@@ -1,1 +1,1 @@
-"""The method, from images to lesions: pure functions that know neither BIDS nor nipype."""
+"""The method, from images to lesions: pure functions independent of BIDS and nipype."""

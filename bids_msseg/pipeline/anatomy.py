@@ -1,4 +1,4 @@
-"""From the classes that CNN-1 sees on the working grid to volumes on a grid that users know."""
+"""Anatomy of a visit: classes from CNN-1 on the FLAIR as acquired, and their volumes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MeasuredBrain:
 
     @property
     def note(self) -> str:
-        """Flag for the reader; empty where all is plausible."""
+        """Flag for the report; empty if all measures are plausible."""
         reasons = "; ".join(self.implausible)
         return f"the segmentation of the anatomy is implausible: {reasons}" if reasons else ""
 
@@ -55,7 +55,7 @@ def measure_brain(
 
 
 def _right(volume: Volume, to_template: Affine) -> NDArray[np.bool_]:
-    """Voxels where x of the symmetric template is positive."""
+    """Return the voxels where x of the symmetric template is positive."""
     x = (to_template @ volume.affine)[0]
     size_i, size_j, size_k = volume.shape
     i, j, k = np.ogrid[0:size_i, 0:size_j, 0:size_k]

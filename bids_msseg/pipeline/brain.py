@@ -1,4 +1,4 @@
-"""The brain mask of a visit: where it comes from, and whether it can be right."""
+"""Brain mask of a visit: its source, and the check of its plausibility."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def find_brain(
 
 
 def _on_grid(path: Path, image: Volume) -> Mask:
-    """Read a mask that another pipeline made and bring it onto the conformed image."""
+    """Read a mask of another pipeline and resample it onto the conformed image."""
     shape = check_header(path, contrast="brain mask").shape
     try:
         stored = load_volume(path)

@@ -1,4 +1,4 @@
-"""Images as acquired whose lesions are filled, for programs that lesions mislead."""
+"""Lesion filling in images as acquired, for programs that lesions mislead."""
 
 from __future__ import annotations
 

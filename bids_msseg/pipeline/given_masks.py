@@ -1,4 +1,4 @@
-"""Masks that a person or another program has drawn on the FLAIR."""
+"""Masks drawn on the FLAIR by a person or another program."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]
 
 
 def outside_brain_note(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
-    """Say where a given mask may be that of another image; empty otherwise."""
+    """Return a note if a given mask may be that of another image; empty otherwise."""
     share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
     if share < OUTSIDE_SHARE:
         return ""
@@ -74,7 +74,7 @@ def outside_brain_note(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
 
 
 def _cut(path: Path, frame: Volume) -> Cut | None:
-    """Find where a mask that was drawn in the viewer lies; None for a damaged one, too."""
+    """Return the position of a mask drawn in the viewer; None for other or damaged masks."""
     try:
         return find_drawn_cut(path, frame.shape, frame.affine)
     except UNREADABLE:

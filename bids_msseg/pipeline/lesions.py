@@ -1,4 +1,4 @@
-"""From probabilities on the working grid to lesions on the grids that users know."""
+"""Lesions on native and other grids, from probabilities on the working grid."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Grid:
 
     @classmethod
     def of(cls, path: Path) -> Grid:
-        """Read the grid of a file from its header; that of a series is the grid of its volumes."""
+        """Read the grid of a file, or of the volumes of a series, from its header."""
         info = check_header(path, series=True)
         return cls(Volume(np.broadcast_to(np.zeros(1, np.uint8), info.shape), info.affine))
 
@@ -216,9 +216,10 @@ def _without(source: Volume, excluded: Volume) -> Volume:
 def _exclude(
     probability: NDArray[Any], excluded: NDArray[np.bool_] | None, cut: Mapping[str, float]
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, float | None]:
-    """Set a probability to zero in a mask; say where it had reached the threshold, and how much.
+    """Set a probability to zero in a mask; return it, the removed voxels and a volume.
 
-    Only of lesions that would be kept is the volume counted.
+    The removed voxels had reached the threshold. The volume (mL) counts only lesions that would be
+    kept.
     """
     if excluded is None:
         return probability, None, None
@@ -238,7 +239,7 @@ def _list(
     *,
     own: bool,
 ) -> tuple[dict[str, NDArray[Any]], tuple[LesionRow, ...]]:
-    """Give the label maps of a visit, and a row of each lesion."""
+    """Return the label maps of a visit, and a row for each lesion."""
     to_template = inverse(template_to_flair)
     anatomy = _anatomy(grid, to_template, maps)
     labels = {
@@ -253,7 +254,7 @@ def _list(
 
 
 def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:
-    """Give the probability without extra-cerebral lesions; None where there are none."""
+    """Return the probability without extra-cerebral lesions; None if there are none."""
     if "extracerebral" not in maps:
         return None
     source, outside = maps["probability"], maps["extracerebral"]
@@ -266,7 +267,7 @@ def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:
 
 
 def _anatomy(grid: Grid, to_template: Affine, maps: Mapping[str, Volume]) -> NDArray[np.uint8]:
-    """Bring this brain's map of regions, or else the template's, onto the grid."""
+    """Resample the visit's map of regions, or else the template's, onto the grid."""
     if "regions" in maps:
         return grid.take(maps["regions"], order=0)
     template = load_template()
@@ -300,7 +301,7 @@ def _rows(
 
 
 def _means(labels: NDArray[np.int32], values: NDArray[Any]) -> list[float]:
-    """Mean over those voxels of each label that belong to a candidate."""
+    """Return the mean over the voxels of each label that belong to a candidate."""
     inside = values > 0
     count = int(labels.max(initial=0)) + 1
     total = np.bincount(labels[inside], values[inside], minlength=count)

@@ -1,8 +1,8 @@
-"""From images as acquired to what the networks read: one function for each step.
+"""Preprocessing from images as acquired to the stack for the networks: a function per step.
 
-The BIDS App runs the steps as nodes that hand files to each other. :func:`preprocess` runs them
-in this process; images have the precision of files between its steps, so both ways give the same
-stack, bit for bit.
+The BIDS App runs the steps as nodes that exchange files. :func:`preprocess` runs them in this
+process; images have the precision of files between its steps, so both ways produce the same stack,
+bit for bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The networks on a stack; torch is loaded when they run, not before."""
+"""Inference of the networks on a stack; torch is loaded only when they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interval of a lesion load, confidence of a lesion: :mod:`bids_msseg.lesions.confidence`."""
+"""Load interval and lesion confidence; see :mod:`bids_msseg.lesions.confidence`."""
 
 from __future__ import annotations
 

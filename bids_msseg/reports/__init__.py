@@ -1,1 +1,1 @@
-"""Pages and figures that a person reads."""
+"""Human-readable reports: HTML pages and figures."""

@@ -1,4 +1,4 @@
-"""Lesion load per region of atlases: the cohort's long table, and its sums on the page."""
+"""Lesion load per atlas region: the long table of the cohort and its summary on the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes of the brain as the page of a visit shows them."""
+"""Brain volumes as displayed on the page of a visit."""
 
 from __future__ import annotations
 

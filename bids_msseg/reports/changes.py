@@ -1,4 +1,4 @@
-"""What changed between the visits of a participant, as its page shows it."""
+"""Changes between the visits of a participant, as displayed on the participant page."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _number(value: Scalar) -> float:
 
 
 def _numbers(told: Mapping[str, Scalar]) -> tuple[tuple[str, int, str], ...]:
-    """Say of each kind how many lesions there are, and with how much tissue."""
+    """Return each kind of change with its number of lesions and their volume as text."""
     volumes = {
         "new": ("new_ml", ""),
         "enlarging": ("enlarging_gained_ml", "+"),
@@ -131,7 +131,7 @@ def _noise(told: Mapping[str, Scalar]) -> str:
 
 
 def _brain(told: Mapping[str, Scalar]) -> str:
-    """Say how much volumes of the brain differ; failed pairs have no such values."""
+    """Describe the changes of brain volumes; empty for failed pairs, which have none."""
     fraction, ventricles = (told.get(name) for name in BRAIN_CHANGES)
     if fraction is None or ventricles is None:
         return ""
@@ -143,9 +143,9 @@ def _brain(told: Mapping[str, Scalar]) -> str:
 
 
 def _pictures(paths: Sequence[Path], *, failed: bool) -> FigureView | None:
-    """Read the pictures of a pair; None where one is missing or broken.
+    """Read the pictures of a pair of visits; None if one is missing or damaged.
 
-    A pair that could not be aligned has a picture of each visit, and none of changes.
+    A pair that could not be aligned has a picture of each visit, but none of changes.
     """
     changes, *visits = paths
     if failed and changes.exists():

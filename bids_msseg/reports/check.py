@@ -1,4 +1,4 @@
-"""What pages and tables of OUT say of a check by ``msseg-check``, where there was one."""
+"""Results of ``msseg-check`` in OUT that pages and tables show, if there are any."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from bids_msseg.bids.paths import check_path
 class LoadLimits:
     """Limits of agreement (mL) of the lesion loads of a scan and its pseudo-rescan.
 
-    They hold for the weights ``model_sha256``, the threshold and the minimum lesion volume (mm³)
-    given here.
+    They apply to the stored weights (``model_sha256``), threshold and minimum lesion volume (mm³).
     """
 
     lower_ml: float
@@ -27,7 +26,7 @@ class LoadLimits:
 
 
 def check_page(out_dir: Path) -> str:
-    """Name the page of the check, to link to it; empty where there is none."""
+    """Return the file name of the check's page for a link; empty if there is none."""
     path = check_path(out_dir, ".html")
     return path.name if path.is_file() else ""
 

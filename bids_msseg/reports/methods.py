@@ -1,4 +1,4 @@
-"""The methods paragraph, ready to paste into a paper (CC0)."""
+"""Methods paragraph and references for use in publications (CC0)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ REFERENCES = (
 
 
 def references(model: ModelUse | None) -> tuple[str, ...]:
-    """List what the methods paragraph cites: of another segmenter, not the networks' design."""
+    """List the references of the methods paragraph.
+
+    For another segmenter, its own citation replaces that of the cascade.
+    """
     if model is None or model.is_cascade:
         return REFERENCES
     own = (model.citation,) if model.citation else ()
@@ -110,7 +113,7 @@ def _networks(model: str, sha256: str) -> str:
 
 
 def _segmenter(other: ModelUse, contrasts: Sequence[str]) -> str:
-    """Say what found the lesions, and on which of the contrasts that there were."""
+    """Describe the other segmenter and the available contrasts that it used."""
     read = [name for name in contrasts if name in other.contrasts] or list(contrasts)
     details = [f"SHA-256 of model and settings {other.sha256[:12]}"]
     if other.licence:

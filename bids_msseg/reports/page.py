@@ -1,7 +1,7 @@
-"""Self-contained HTML pages: templates, inlined style, nothing from the network.
+"""Self-contained HTML pages: templates, inlined style, no network access.
 
-Autoescaping is always on, and every page forbids itself, by its content security policy, to load
-or run anything but what it carries.
+Autoescaping is always on. By its content security policy, a page cannot load or run anything that
+it does not contain.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def render(template: str, **content: object) -> str:
 
 
 def asset(name: str) -> Markup:
-    """Read a style sheet or script below ``reports``, to be put into a page as it is."""
+    """Read a style sheet or script below ``reports`` for verbatim inclusion in a page."""
     file = resources.files("bids_msseg.reports").joinpath(name)
     return Markup(file.read_text(encoding="utf-8"))  # noqa: S704 # nosec B704 (our own)
 
 
 def script_hash(script: str) -> Markup:
-    """Name an inlined script for the content security policy (CSP level 3, 8.1)."""
+    """Hash an inlined script for the content security policy (CSP level 3, 8.1)."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return Markup(f"sha256-{base64.b64encode(digest).decode('ascii')}")  # noqa: S704 # nosec B704 (base64)
 
@@ -75,7 +75,7 @@ def json_block(content: object) -> Markup:
 
 
 def data_uri(image: bytes, kind: str = "png") -> Markup:
-    """Put a PNG, or an image of another kind, into an attribute (RFC 2397)."""
+    """Encode an image, by default a PNG, as a data URI (RFC 2397)."""
     return Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}")  # noqa: S704 # nosec B704
 
 

@@ -1,4 +1,4 @@
-"""The page of one participant: every visit, put together from what lies in OUT."""
+"""Page of one participant with all visits, built from the files in OUT."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RegionView:
 
 @dataclass(frozen=True, slots=True)
 class ContrastView:
-    """One row of the table of contrasts; ``use`` is what happened to it, in words."""
+    """One row of the table of contrasts; ``use`` describes whether it was used."""
 
     name: str
     file: str
@@ -98,13 +98,13 @@ class VisitView:
 
     @property
     def overlays(self) -> tuple[str, ...]:
-        """What the viewer can lay over a contrast."""
+        """Images that the viewer can overlay on a contrast."""
         return tuple(one.name for one in self.scene.layers if one.name not in CONTRASTS)
 
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """The order of the finished visits: sessions, where it is known from or why not, a hint."""
+    """Order of the finished visits: sessions, source or reason if unknown, and a hint."""
 
     sessions: tuple[str, ...]
     source: str
@@ -184,7 +184,7 @@ def visit_of(record: VisitRecord) -> Visit:
 
 
 def anchor_of(record: VisitRecord) -> str:
-    """Name the place of a visit on its participant's page."""
+    """Return the anchor of a visit on its participant's page."""
     return "visit" if record.session is None else f"ses-{record.session}"
 
 
@@ -230,7 +230,7 @@ def _atlas_file(out_dir: Path, record: VisitRecord) -> str | None:
 
 
 def _scene(out_dir: Path, record: VisitRecord) -> Scene:
-    """Read what the viewer shows; a record that names no contrast leaves the choice to OUT."""
+    """Read the images of the viewer; all contrasts in OUT if the record names none."""
     if not record.prefix:
         return Scene()
     return read_scene(out_dir, visit_of(record), _used(record) or CONTRASTS)
@@ -239,7 +239,7 @@ def _scene(out_dir: Path, record: VisitRecord) -> Scene:
 def _rows(
     rows: list[Row], table: Table | None, status: str, scene: Scene
 ) -> tuple[LesionView, ...]:
-    """Tie each row of a table to its lesion."""
+    """Combine each row of a table with a point inside its lesion."""
     views = []
     for row, cells in zip(rows, table.rows if table else (), strict=True):
         index = row.get("index", MISSING)
@@ -250,7 +250,10 @@ def _rows(
 
 
 def _scripts(visits: Iterable[VisitView]) -> tuple[Markup, ...]:
-    """Only what the page needs: the viewer where there are images, QC where there are lesions."""
+    """Return the scripts that the page needs.
+
+    These are the viewer if there are images, and the QC script if there is a lesion mask.
+    """
     with_images = any(visit.scene.layers for visit in visits)
     with_mask = any(visit.mask_sha256 for visit in visits)
     names = ["vendor/niivue.umd.js", "templates/viewer.js"] * with_images
@@ -259,14 +262,14 @@ def _scripts(visits: Iterable[VisitView]) -> tuple[Markup, ...]:
 
 
 def percent_of_brain(record: VisitRecord) -> float | None:
-    """Lesion load as a percentage of the brain's volume; None where either is unknown."""
+    """Return the lesion load in per cent of the brain volume; None if either is unknown."""
     if record.lesion_load_ml is None or not record.brain_volume_ml:
         return None
     return 100 * record.lesion_load_ml / record.brain_volume_ml
 
 
 def contrasts_used(record: VisitRecord) -> str:
-    """Join the contrasts that the nets saw: ``FLAIR+T1w``."""
+    """Join the contrasts that the networks used, such as ``FLAIR+T1w``."""
     return "+".join(_used(record)) or MISSING
 
 
@@ -308,12 +311,12 @@ def _figures(out_dir: Path, record: VisitRecord) -> dict[str, FigureView]:
 
 
 def _with_status(rows: list[dict[str, str]], status: str) -> list[Row]:
-    """Rows of one status; a table without statuses lists results only."""
+    """Select rows of one status; a table without status contains kept lesions only."""
     return [row for row in rows if row.get("status", "kept") == status]
 
 
 def _link(name: str) -> str:
-    """Link to a file below OUT; only its name in the logs where it lies elsewhere."""
+    """Link to a file below OUT; other paths link to the same name in the logs folder."""
     path = Path(name)
     inside = not path.is_absolute() and ".." not in path.parts
     return quote(path.as_posix() if inside else f"{logs_dir(Path()).as_posix()}/{path.name}")

@@ -1,8 +1,8 @@
-"""A reader's decisions: JSON files saved in participant pages, read back by the group level.
+"""QC decisions of readers: JSON files saved by participant pages, read by the group level.
 
-A file belongs to one mask of one visit, which it names by the digest of the mask file, and names
-every lesion with its volume. So decisions never slip to lesions that the reader has not seen.
-``bids_msseg/data/qc.schema.json`` describes the format.
+A file belongs to one mask of one visit, identified by the digest of the mask file, and lists
+lesions with their volumes. Decisions are therefore never applied to lesions that the reader has
+not seen. ``bids_msseg/data/qc.schema.json`` describes the format.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Review:
         return max(0.0, raw + change / 1000)
 
     def count(self, raw: int | None) -> int | None:
-        """Correct a number of lesions; None as in :meth:`load_ml`."""
+        """Correct a lesion count; None as in :meth:`load_ml`."""
         if raw is None or self.rating == "reject":
             return None
         return raw + len(self.restored_mm3) - len(self.rejected_mm3)
 
 
 def mask_digest(out_dir: Path, visit: Visit) -> str:
-    """Name the lesion mask on the FLAIR grid by the SHA-256 of its file; empty without one."""
+    """Return the SHA-256 of the lesion mask file on the FLAIR grid; empty without one."""
     name = output_path(
         out_dir, visit, space="FLAIR", label="L", suffix="mask", extension=".nii.gz"
     )
@@ -138,7 +138,10 @@ def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, 
 def _volumes(
     decided: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, str]]
 ) -> dict[str, tuple[float, ...]]:
-    """Volumes of the lesions that were decided on, from the table; it must agree."""
+    """Return the volumes (mm³) of the lesions with a decision, by status.
+
+    Raises ValueError if a lesion and its volume are not in the table.
+    """
     table = {(row.get("status", "kept"), row.get("index", "")): row for row in rows}
     volumes: dict[str, list[float]] = {"kept": [], "rejected": []}
     for one in decided:

@@ -1,4 +1,4 @@
-"""The table of lesions of one visit, from TSV to what a page shows."""
+"""Lesion table of one visit: conversion from TSV to the cells of a page."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HEADINGS = (
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
-    """Read a TSV table as column to text; empty if it is missing or unreadable."""
+    """Read the rows of a TSV table as text by column; empty if missing or unreadable."""
     try:
         return load_tsv(path)
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def _cell(row: Row, heading: Heading) -> str:
 
 
 def _number(value: str, digits: int) -> str:
-    """Round a number; leave what is none as it is."""
+    """Round a number; return text that is not a number unchanged."""
     try:
         return decimal(float(value), digits)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Numbers and sentences as a reader wants them."""
+"""Formatting of numbers and sentences for reports."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any
 
 
 def _probability(out_dir: Path, record: VisitRecord) -> Volume | None:
-    """Read the probability map of a visit; None where there is none or it is broken."""
+    """Read the probability map of a visit; None if it is missing or damaged."""
     try:
         return load_volume(OUTPUTS["probseg"].path(out_dir, visit_of(record), ".nii.gz"))
     except UNREADABLE:

@@ -1,1 +1,1 @@
-"""Other segmenters than the cascade: what they are given, and what is asked of their result."""
+"""Segmenters other than the cascade: their input, programs and checks of their output."""

@@ -1,4 +1,4 @@
-"""The protocol of a segmenter, what identifies one, and how its options are read."""
+"""Protocol, identity and options of segmenters."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ COMMON: Final[Mapping[str, Callable[[object], Any]]] = {
 class Segmenter(Protocol):
     """A program or network that finds lesions on the images of a visit.
 
-    It travels to other processes, so that an implementation is a frozen dataclass.
+    It is sent to other processes, so implementations are frozen dataclasses.
     """
 
     @property
     def name(self) -> str:
-        """What records, pages and errors call it."""
+        """Name in records, pages and errors."""
 
     @property
     def whole_head(self) -> bool:
-        """Whether its images show the whole head, and not the brain alone."""
+        """Whether its images show the whole head instead of the brain alone."""
 
     @property
     def mem_gb(self) -> float:
-        """Memory that a run may take, GiB."""
+        """Memory that a run may need, GiB."""
 
     def describe(self) -> ModelHeader:
-        """Identify it for records; the digest covers its model and its settings."""
+        """Return the identity for records; the digest covers model and settings."""
 
     def check(self) -> None:
         """Check, before the first visit, that the segmenter can run here.

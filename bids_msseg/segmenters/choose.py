@@ -1,4 +1,4 @@
-"""From the name of a segmenter and its options to the segmenter."""
+"""Creation of a segmenter from its name and options."""
 
 from __future__ import annotations
 

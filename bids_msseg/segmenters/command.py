@@ -1,4 +1,4 @@
-"""Any program or container, by a template of its command line."""
+"""Segmenter that runs any program or container from a command-line template."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class CommandSegmenter:
 
     @property
     def name(self) -> str:
-        """What records, pages and errors call it."""
+        """Name in records, pages and errors."""
         return self.identity.name
 
     def describe(self) -> ModelHeader:
-        """Identify it; where its program lies is part of the command."""
+        """Return the identity; the digest covers the command with its path."""
         named = placeholders(self.words)
         content = [self.words, self.shell, self.out, self.label, self.whole_head]
         read = [one for one in CONTRASTS if one.lower() in named or "folder" in named]
@@ -61,7 +61,7 @@ class CommandSegmenter:
             require_program(program, hint=hint)
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:  # noqa: ARG002
-        """See :class:`~bids_msseg.segmenters.base.Segmenter`; the device is the command's."""
+        """See :class:`~bids_msseg.segmenters.base.Segmenter`; ``device`` is ignored."""
         out = images.folder / self.out
         values = self._values(images, out, threads)
         command: str | list[str]
@@ -80,7 +80,10 @@ class CommandSegmenter:
         return read_probability(out, images, who=self.name, label=self.label)
 
     def _values(self, images: VisitImages, out: Path, threads: int) -> dict[str, str]:
-        """Give each placeholder its value, those of contrasts that the visit has."""
+        """Return the values of the placeholders.
+
+        Raises DataError if the visit lacks a contrast of the command.
+        """
         named = placeholders(self.words)
         images.paths_of((one for one in CONTRASTS if one.lower() in named), who=self.name)
         return {
@@ -154,7 +157,7 @@ def _file_name(value: object) -> str:
 
 
 def _words(command: str | tuple[str, ...], *, shell: bool) -> tuple[str, ...]:
-    """Split a line as a shell would, unless a shell is to do it; the program gets its path."""
+    """Split a command into words, unless a shell does; make the program path absolute."""
     if shell:
         if isinstance(command, str):
             return (command,)

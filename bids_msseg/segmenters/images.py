@@ -1,7 +1,7 @@
-"""The images of a visit on disk for another segmenter, and the check of what it gives back.
+"""Image files of a visit for another segmenter, and the check of its output.
 
-The intensities are those of the images with their bias fields removed, not z-scores: other
-segmenters normalise in their own way.
+The intensities are those after bias field correction, not z-scores, because other segmenters have
+their own normalisation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A trained model folder of nnU-Net v2, run by nnU-Net's own package or program.
+"""Segmenter that runs a trained nnU-Net v2 model folder with nnU-Net's package or program.
 
 Isensee et al. 2021, Nature Methods 18:203, doi 10.1038/s41592-020-01008-z. nnU-Net loads its
-checkpoints with pickle, which can run code: give only folders from a trusted source.
+checkpoints with pickle, which can run code: use only folders from a trusted source.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class NnunetSegmenter:
 
     @property
     def name(self) -> str:
-        """What records, pages and errors call it."""
+        """Name in records, pages and errors."""
         return self.identity.name
 
     def describe(self) -> ModelHeader:
-        """Identify it by its files and settings; where it lies says nothing."""
+        """Return the identity; the digest covers files and settings, not the path."""
         content = [self.folds, self.channels, self.head, self.mirroring, self.step]
         files = [self.model / "dataset.json", self.model / "plans.json"]
         files += [self.model / f"fold_{fold}" / self.checkpoint for fold in self.folds]
@@ -105,7 +105,7 @@ class NnunetSegmenter:
     def _run_program(
         self, volumes: Sequence[Volume], folder: Path, threads: int, device: str
     ) -> Probability:
-        """Run the folds in a process of their own; the probability has the shape (Z, Y, X)."""
+        """Run the folds in a separate process; return the probability (Z, Y, X)."""
         given, out = folder / "nnunet_in", folder / "nnunet_out"
         given.mkdir()
         for number, volume in enumerate(volumes):
@@ -148,7 +148,7 @@ class NnunetSegmenter:
     def _run_package(
         self, volumes: Sequence[Volume], folder: Path, threads: int, device: str
     ) -> Probability:
-        """Run the folds in this process; the probability has the shape (Z, Y, X)."""
+        """Run the folds in this process; return the probability (Z, Y, X)."""
         data = np.stack([volume.data.transpose(2, 1, 0) for volume in volumes])
         spacing = [float(edge) for edge in volumes[0].spacing[::-1]]
         log = folder / LOG_FILE
@@ -196,7 +196,7 @@ class NnunetSegmenter:
 
 
 def _choose_device(device: str) -> tuple[str, dict[str, str]]:
-    """Name the kind of a device; which GPU it is has to stand in the environment."""
+    """Return the kind of a device, and the environment that selects the GPU."""
     from bids_msseg.models.engine import choose_engine
 
     kind, _, number = choose_engine(device).device.partition(":")
@@ -247,7 +247,7 @@ def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
 
 
 def _find_program(asked: str | None) -> str:
-    """Find the program; empty where the package is there and no program is asked for."""
+    """Return the path of the program; empty if the package is used."""
     if asked is not None:
         return locate(asked)
     if importlib.util.find_spec(PACKAGE) is not None or shutil.which(PROGRAM) is None:

@@ -1,4 +1,4 @@
-"""What a model folder of nnU-Net v2 says of itself: channels, labels, folds."""
+"""Content of an nnU-Net v2 model folder: channels, labels, folds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def identify(read: Mapping[str, Any], name: str, program: str) -> Identity:
-    """Say which model it is, by the options or, where they are silent, by its folder's name."""
+    """Identify the model by the options, or else by its folder's name."""
     version = f"{PACKAGE} {_version(program)}".rstrip()
     return Identity(
         "nnunet",
@@ -40,7 +40,7 @@ def identify(read: Mapping[str, Any], name: str, program: str) -> Identity:
 
 
 def _version(program: str) -> str:
-    """Find the version of nnU-Net: beside its program, or else in this environment."""
+    """Find the version of nnU-Net: that of its program, or else of this environment."""
     if program:
         return installed_version(program, PACKAGE)
     try:
@@ -177,7 +177,7 @@ def _mapping(value: object) -> dict[str, str]:
 
 
 def _contrast(name: str) -> str:
-    """Recognise the name of a channel; empty where it is not known."""
+    """Return the contrast of a channel name; empty if it is unknown."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return next((contrast for contrast, words in NAMES.items() if plain in words), "")
 
@@ -213,7 +213,7 @@ def find_head(dataset: Mapping[str, Any], label: str) -> int:
 
 
 def _labels(dataset: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Read the labels that each name stands for, without that which the training ignored."""
+    """Read the values of each label name, without the label that training ignored."""
     content = dataset.get("labels")
     try:
         return {

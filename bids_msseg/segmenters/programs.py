@@ -1,4 +1,4 @@
-"""Running another program: in its own session, with a log, a time limit and a clear failure."""
+"""Running of other programs in their own session, with a log, a time limit and clear errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _wait(process: subprocess.Popen[bytes], who: str, log: Path, timeout_s: floa
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program and the processes that it has started."""
+    """Terminate a program and its process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
@@ -91,13 +91,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def require_program(program: str, *, hint: str) -> None:
-    """Raise UsageError where there is no such program."""
+    """Raise UsageError if a program is missing."""
     if shutil.which(program) is None:
         raise UsageError(f"there is no program {program}", hint=hint)
 
 
 def locate(program: str) -> str:
-    """Make the name of a program a path; what is not found stays as it is."""
+    """Return the absolute path of a program; its name if it is not found."""
     found = shutil.which(program)
     return program if found is None else str(Path(found).absolute())
 
@@ -131,7 +131,7 @@ def failure(who: str, why: str, log: Path) -> MssegError:
 
 
 def log_tail(log: Path) -> str:
-    """Write the last lines of a log as the end of a sentence; empty where there are none."""
+    """Return the last lines of a log as the end of a sentence; empty if there are none."""
     try:
         text = log.read_bytes()[-4 * TAIL_CHARACTERS :].decode("utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""SAMSEG with its lesion model, as FreeSurfer and the package ``samseg`` install it."""
+"""Segmenter for SAMSEG with its lesion model, from FreeSurfer or the package ``samseg``."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class SamsegSegmenter:
 
     @property
     def name(self) -> str:
-        """What records, pages and errors call it."""
+        """Name in records, pages and errors."""
         return self.identity.name
 
     def describe(self) -> ModelHeader:
-        """Identify it by its version, options and input."""
+        """Return the identity; the digest covers version, options and input."""
         content = [self.options, self.whole_head]
         return self.identity.header(content, contrasts=list(PATTERN))
 

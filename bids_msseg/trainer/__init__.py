@@ -1,1 +1,1 @@
-"""Training of any network: the loop, its checkpoints, and the processes that share its work."""
+"""Training of any network: loop, checkpoints, progress, and distribution over processes."""

@@ -20,10 +20,10 @@ def batches(
     accumulate: int = 1,
     group: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Stream the batches of steps ``first`` to ``last``, in order, with any number of workers.
+    """Yield batches of steps ``first`` to ``last``, in order, with any number of workers.
 
     A step takes ``accumulate`` batches. ``group`` is (rank, size): this process gets every
-    ``size``-th of them, from its rank on.
+    ``size``-th of them, starting at its rank.
     """
     rank, size = group
     items = [
@@ -44,7 +44,7 @@ def batches(
 
 
 def item_rng(seed: int, index: int) -> np.random.Generator:
-    """Return the random stream of one item, independent of every other item's."""
+    """Return the random generator of one item, independent of all other items."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index))))
 
 

@@ -1,8 +1,8 @@
-"""Training of a network: one loop that survives being stopped at any moment.
+"""Training loop of a network, which can be interrupted at any time and resumed.
 
-The result depends on the plan, the seed and the data, and neither on how often the training was
-stopped, nor on the number of loader processes, nor (but for rounding) on the number of processes
-that share the batches of a step; see :mod:`bids_msseg.trainer.process_group`.
+The result depends on the plan, the seed and the data. It depends neither on the number of
+interruptions or loader processes, nor (except for rounding) on the number of processes that share
+the batches of a step; see :mod:`bids_msseg.trainer.process_group`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def fit(
     """Train a network or resume it; return it with the running mean of its weights.
 
     Item ``i`` of ``source`` must depend only on a seed and ``i``. Also saves on SIGTERM, SIGINT or
-    an error. Raises DataError for a damaged or foreign checkpoint, UsageError if processes cannot
-    share the batches of a step, TemporaryError if a process stopped.
+    an error. Raises DataError if the checkpoint is damaged or of another network, UsageError if
+    processes cannot share the batches of a step, TemporaryError if a process stopped.
     """
     net = net.to(engine.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     rank, size = rank_and_size()
@@ -85,7 +85,7 @@ def _steps(
     stop: StopRequest,
     step_loss: StepLoss,
 ) -> Iterator[Report]:
-    """Take the steps that are left, save now and then, and yield the lines of the log."""
+    """Take the remaining steps, save regularly, and yield the lines of the log."""
     plan, (rank, size) = state.plan, rank_and_size()
     parts = plan.accumulate // size
     stream = batches(

@@ -1,4 +1,4 @@
-"""What a training holds between two steps, and how it is kept on disk."""
+"""State of a training between two steps, and its checkpoint file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEYS = frozenset({"step", "net", "average", "optimiser"})
 class FitState:
     """Network, optimiser and running mean of the weights during a training.
 
-    ``net`` must be on its device.
+    ``net`` must already be on the device of the training.
     """
 
     def __init__(self, net: nn.Module, plan: FitPlan) -> None:
@@ -45,7 +45,7 @@ class FitState:
         self._whole = True
 
     def add(self, loss: Tensor, dice: Tensor, parts: int) -> None:
-        """Add the gradient of one of the ``parts`` batches of a step."""
+        """Accumulate the gradient of one of the ``parts`` batches of a step."""
         (loss / parts).backward()
         self.now += torch.stack([loss.detach(), dice.detach()]).float() / parts
 
@@ -119,7 +119,7 @@ class FitState:
         self.step = int(kept["step"])
 
     def _fall(self) -> float:
-        """Return the present share of the highest rate, warm-up aside."""
+        """Return the current learning rate as a share of the highest, without warm-up."""
         if self.plan.schedule == "constant":
             left = self.plan.steps - self.step
             return min(1.0, left / self.plan.cooldown) if self.plan.cooldown else 1.0
@@ -127,14 +127,14 @@ class FitState:
         return float((1 - (self.step - first) / (last - first)) ** 0.9)
 
     def _cycle(self) -> tuple[int, int]:
-        """Return the steps at which the present fall of the rate begins and ends."""
+        """Return the first and last step of the current decay of the learning rate."""
         restart = self.plan.restart
         if not 0 < restart < self.plan.steps:
             return 0, self.plan.steps
         return (0, restart) if self.step < restart else (restart, self.plan.steps)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; never half a file under the final name.
+        """Write a checkpoint; the file gets its name only when it is complete.
 
         All processes of a group hold the same weights; rank zero writes them.
         """
@@ -198,7 +198,7 @@ def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> d
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the content with its checksums, which torch writes and does not look at."""
+    """Check the content against its checksums, which torch writes but does not verify."""
     with zipfile.ZipFile(path) as archive:
         bad = archive.testzip()
     if bad:

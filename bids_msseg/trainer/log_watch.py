@@ -1,4 +1,4 @@
-"""Showing what the processes of a training write to their logs, while they write it."""
+"""Progress of training processes, read from their logs while they are written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def log_line(folder: Path, stage: str, line: Report) -> None:
 
 
 class LogWatch:
-    """Find the lines that are added to the logs ``<network>.csv`` of a folder.
+    """Reader of the lines that are added to the logs ``<network>.csv`` of a folder.
 
     The folder need not exist. Lines that are already there at the start are skipped.
     """
@@ -31,7 +31,7 @@ class LogWatch:
         self._read = {path: path.stat().st_size for path in folder.glob("*.csv")}
 
     def poll(self) -> list[tuple[str, Report]]:
-        """Return network and line of whatever was added since the last call, whole lines only."""
+        """Return network and content of each complete line added since the last call."""
         found: list[tuple[str, Report]] = []
         for path in sorted(self._folder.glob("*.csv")):
             with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""How long and how fast a network is trained, and a line of its log."""
+"""Training plan of a network, and one line of its training log."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ class Report:
 
     @property
     def seconds_left(self) -> float:
-        """Wall time that is left if the other steps take as long, s."""
+        """Remaining wall time in s if every further step takes as long."""
         return (self.steps - self.step) * self.seconds

@@ -1,9 +1,9 @@
 """Several processes that train one network together, started by ``torchrun``.
 
 Each process of a group (``torch.distributed``; gloo on CPUs, nccl on GPUs) takes its share of the
-batches of a step, and gradients are averaged in one message. No DistributedDataParallel: with
-networks of some megabytes there is nothing to hide behind the backward pass, and a network that is
-not wrapped keeps the names of its weights.
+batches of a step, and gradients are averaged in one message. DistributedDataParallel is not used:
+for networks of a few megabytes, communication during the backward pass saves no time, and a
+network without wrapper keeps the names of its weights.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Member:
 def join(device: str = "cpu", *, timeout_s: float = 1800.0) -> Iterator[Member]:
     """Join the process group that ``torchrun`` started, and leave it at the end.
 
-    Without ``torchrun`` nothing is joined. ``device`` is ``cpu``, ``cuda`` (the GPU of the local
+    Without ``torchrun`` no group is joined. ``device`` is ``cpu``, ``cuda`` (the GPU of the local
     rank), ``auto`` or, for one process only, ``cuda:N``. Raises UsageError if there is no GPU for
-    every process, TemporaryError if the others do not come.
+    every process, TemporaryError if the other processes do not join.
     """
     if not _is_launched():
         yield Member(0, 1, device)
@@ -63,7 +63,7 @@ def join(device: str = "cpu", *, timeout_s: float = 1800.0) -> Iterator[Member]:
 
 
 def _is_launched() -> bool:
-    """Say whether ``torchrun`` has started more than one process."""
+    """Return whether ``torchrun`` has started more than one process."""
     return all(os.environ.get(name) for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
 
 
@@ -152,7 +152,7 @@ def _follow(group: Any) -> Any:
 
 
 def average_over_processes(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors by their mean over the processes; do nothing when alone.
+    """Replace tensors by their mean over the processes; do nothing in a single process.
 
     Shapes, floating dtype and device must be the same on every process. Raises TemporaryError if
     another process has stopped; the tensors are then unchanged.

@@ -1,4 +1,4 @@
-"""Pieces of work that wait for each other, done by several processes."""
+"""Scheduling of interdependent pieces of work over several processes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bids_msseg.trainer.process_group import rank_and_size, rank_zero_first
 
 
 class Needing(Protocol):
-    """A piece of work with a name that waits for others."""
+    """A named piece of work that depends on other pieces."""
 
     @property
     def name(self) -> str:
-        """Unique."""
+        """Unique name of the piece."""
 
     @property
     def trains(self) -> bool:
-        """Whether a network is trained, which the processes of a group do together."""
+        """Whether the piece trains a network, which the processes of a group do together."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the pieces that have to be finished first."""
+        """Names of the pieces that must be finished first."""
 
 
 Piece = TypeVar("Piece", bound=Needing)
@@ -42,10 +42,10 @@ def run_in_order(
     threads: int,
     on_done: Callable[[str], None] | None = None,
 ) -> None:
-    """Run pieces of work in several processes, each after those that it needs.
+    """Run pieces of work in several processes, each after the pieces that it needs.
 
-    ``planned`` has unique names and includes all that is needed. ``work`` is pickled and returns
-    the name of its piece. ``threads`` is per process. Processes of a group
+    ``planned`` has unique names and includes all pieces that are needed. ``work`` is pickled and
+    returns the name of its piece. ``threads`` is per process. The processes of a group
     (:mod:`bids_msseg.trainer.process_group`) instead do the pieces together, one by one.
     """
     if rank_and_size()[1] > 1:
@@ -95,7 +95,7 @@ def workers_end_with(pool: ProcessPoolExecutor) -> Iterator[None]:
 def _run_together(
     planned: Sequence[Piece], work: Callable[[Piece], str], on_done: Callable[[str], None] | None
 ) -> None:
-    """Train with all processes of a group; rank zero alone does what trains nothing."""
+    """Train with all processes of a group; run pieces without training on rank zero only."""
     for piece in planned:
         if piece.trains:
             work(piece)
@@ -115,7 +115,10 @@ def _ready(pieces: Mapping[str, Needing], done: set[str], running: set[str]) -> 
 
 @contextmanager
 def _quiet_allocator() -> Iterator[None]:
-    """Let worker processes keep freed memory: giving it back costs a sixth of a training step."""
+    """Let worker processes keep freed memory, because returning it slows training.
+
+    Returning it to the system would cost a sixth of a training step.
+    """
     settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "99999999999"}
     added = [name for name in settings if name not in os.environ]
     os.environ.update({name: settings[name] for name in added})

@@ -1,6 +1,6 @@
-"""Being told to stop: SIGTERM and SIGINT wait until what is done is saved.
+"""Orderly stop: SIGTERM and SIGINT are delayed until the work is saved.
 
-A cluster sends SIGTERM at the end of a job's time, some seconds before it kills.
+A cluster sends SIGTERM at the end of a job's time, some seconds before it kills the job.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HURRY_S: Final = 2.0
 
 
 class StopRequest:
-    """Remembers that the process was told to stop."""
+    """Record of a signal that requested the process to stop."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -30,16 +30,16 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal was received."""
         return self.number is not None
 
     def listen(self) -> None:
-        """Take the signals over."""
+        """Install the signal handlers."""
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._note) or signal.SIG_DFL
 
     def give_back(self) -> None:
-        """Let the signals do what they did before, and send the one that came once more."""
+        """Restore the previous signal handlers, and raise a received signal again."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self.number is not None:
@@ -64,7 +64,7 @@ class StopRequest:
 def stopping() -> Iterator[StopRequest]:
     """Delay SIGTERM and SIGINT while the context is open.
 
-    Look at the yielded request between steps. The signal takes its usual effect when the context
+    Check the yielded request between steps. The signal takes its usual effect when the context
     ends; a second SIGINT more than 2 s later takes effect at once. Outside the main thread no
     signal is delayed.
     """

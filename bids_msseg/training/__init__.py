@@ -1,1 +1,1 @@
-"""Training of the networks: data, synthesis and the programs that run them."""
+"""Training of the networks: data, synthetic images and training programs."""

@@ -1,4 +1,4 @@
-"""The calibration of trained weights, from the predictions for held-out patients."""
+"""Calibration of trained weights from the predictions for held-out patients."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class HeldOutData:
     measures: tuple[Measures, ...]
 
     def calibration(self) -> Calibration:
-        """Fit the models on all patients, and measure each patient by models fitted without it."""
+        """Fit models on all patients; assess each patient by models fitted without it."""
         load, confidence = fit_load(self.loads), fit_confidence(self.lesions)
         reason = ""
         if load is None or confidence is None:
@@ -130,7 +130,7 @@ def calibrate(
 
 
 def describe(learnt: Calibration) -> str:
-    """Write the section of a model card on uncertainty, in Markdown."""
+    """Return the section of a model card on uncertainty, in Markdown."""
     lines = ["## Uncertainty", ""]
     if learnt.reason:
         lines.append(f"None: {learnt.reason}.")

@@ -1,4 +1,4 @@
-"""Where a training happens, and with what."""
+"""Folder, split, starting weights and settings of a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bids_msseg.training.start import StartingNetworks, read_start
 class TrainingContext:
     """Folder, split, starting weights, engine and recipe of a training.
 
-    ``folder`` holds ``cohort/`` and gets all other results. ``seen`` says whether the starting
+    ``folder`` holds ``cohort/`` and receives all other results. ``seen`` is true if the starting
     cascade was trained on one of the visits. Without ``label_maps`` there are no synthetic images,
     without ``lesion_bank`` no painted lesions.
     """
@@ -31,11 +31,11 @@ class TrainingContext:
     recipe: CascadeRecipe
 
     def checkpoint(self, stage: str) -> Path:
-        """Name the checkpoint of a stage."""
+        """Return the path of the checkpoint of a stage."""
         return self.folder / "checkpoints" / f"{stage}.pt"
 
     def networks(self) -> StartingNetworks:
-        """Read the networks to start from."""
+        """Read the starting networks."""
         recipe = self.recipe
         return read_start(self.start, recipe.candidate_net, seen=self.seen)
 
@@ -44,9 +44,9 @@ class TrainingContext:
         return load_visit(self.folder / "cohort" / f"{name}.npz")
 
     def training_visits(self, test: int | None) -> tuple[LabelledVisit, ...]:
-        """Read the visits that may be seen for a test fold; all for the release."""
+        """Read the training visits for a test fold, or all visits for the release."""
         return tuple(self.visit(name) for name in self.split.members(self.training_folds(test)))
 
     def training_folds(self, test: int | None) -> FoldSet:
-        """Return the folds that may be seen for a test fold; all for the release."""
+        """Return the training folds for a test fold, or all folds for the release."""
         return self.split.everything if test is None else self.split.without(test)

@@ -1,4 +1,4 @@
-"""A picture of the losses of a training."""
+"""Figure of the losses of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOGGER = logging.getLogger("bids_msseg")
 
 
 def draw_losses(logs: Path, target: Path) -> None:
-    """Draw the loss of every stage over its steps, where matplotlib is installed."""
+    """Draw the loss of every stage over its steps, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         LOGGER.warning("%s is not drawn: pip install 'bids_msseg[train]'", target.name)
         return
@@ -40,7 +40,7 @@ def draw_losses(logs: Path, target: Path) -> None:
 
 
 def _read_losses(path: Path) -> dict[int, float]:
-    """Read loss by step; a step done twice counts once, half a line not at all."""
+    """Read the loss of each step; repeated steps count once, incomplete lines are skipped."""
     losses: dict[int, float] = {}
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.reader(stream):

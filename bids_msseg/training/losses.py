@@ -52,7 +52,7 @@ def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
 
 
 def _anatomy_dice_loss(logits: Tensor, shares: Tensor, labelled: Tensor) -> Tensor:
-    """One less the mean soft Dice of the classes that there are among fully labelled voxels."""
+    """Return 1 minus the mean soft Dice of the classes present in fully labelled voxels."""
     if not bool(labelled.any()):
         return logits.sum() * 0
     inside = labelled[:, None].to(logits.dtype)
@@ -88,7 +88,7 @@ def refinement_loss(
 def refinement_step(
     net: LesionRefinementNet, items: tuple[Tensor, ...], engine: Engine
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of a batch of ``CandidateCrops``."""
+    """Return the loss of a batch of ``CandidateCrops``, and the voxel Dice."""
     images, candidate, anatomy, coarse, present, share, real = (
         item.to(engine.device, non_blocking=True) for item in items
     )

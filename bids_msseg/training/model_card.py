@@ -1,4 +1,4 @@
-"""The model card of trained weights: how they were trained, and how good they are."""
+"""Model card of trained weights: their training, and scores of held-out patients."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def model_card(
 ) -> str:
     """Return the model card of trained weights in Markdown.
 
-    ``digest`` is the SHA-256 of ``target``. ``pairs`` is empty where the training did not start
-    from a whole cascade. ``chosen`` says whether operating points were chosen on held-out visits.
+    ``digest`` is the SHA-256 of ``target``. ``pairs`` is empty if the training did not start from
+    a whole cascade. ``chosen`` is true if operating points were chosen on held-out visits.
     """
     held_out = (
         "Each visit was segmented by networks that had not seen its patient. "

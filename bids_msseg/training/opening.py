@@ -1,4 +1,4 @@
-"""Opening the output folder of a training: its inputs, its folds and what it starts from."""
+"""Setting up and reopening the output folder of a training: inputs, folds, starting weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_context(
     start: Path,
     files: Sequence[LabelledFiles],
 ) -> TrainingContext:
-    """Prepare visits and label maps, deal the folds and store the plan of a training.
+    """Prepare visits and label maps, assign the folds and store the plan of a training.
 
     Raises UsageError if the folder holds another training or a test fold does not exist,
     NoInputError if label maps or the lesion bank are missing, DataError if the starting weights,
@@ -78,7 +78,7 @@ def open_context(
 
 
 def _check_folds(asked: Sequence[int], split: Split) -> None:
-    """Refuse test folds that do not exist, or that leave nobody to learn from."""
+    """Raise UsageError for test folds that do not exist or leave no training participant."""
     count = len(split.folds)
     unknown = [fold for fold in asked if fold >= count]
     if unknown:
@@ -88,7 +88,7 @@ def _check_folds(asked: Sequence[int], split: Split) -> None:
 
 
 def keep_start(start: Path, out: Path) -> Path:
-    """Copy the weights that a training starts from, so that it can always be read."""
+    """Copy the starting weights into the output folder, so that they stay available."""
     folder = out / START
     folder.mkdir(exist_ok=True)
     for source in (start, calibration_path(start)):
@@ -152,7 +152,7 @@ def _split(
 def seen_visits(
     out: Path, files: Sequence[LabelledFiles], notes: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Say of every visit whether the starting cascade was trained on its patient."""
+    """Return for every visit whether the starting cascade was trained on its patient."""
     visits = [item.visit.key for item in files]
     images = read_images(out / "cohort", visits)
     if not notes:
@@ -164,9 +164,9 @@ def seen_visits(
 def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
     """Write ``training.json`` and ``splits.tsv``; refuse to change an existing plan.
 
-    ``plan`` is what determines the result besides the split. Raises UsageError if the folder holds
-    a training with other visits or another recipe: its networks may have seen test patients of
-    this split.
+    ``plan`` holds all that determines the result besides the split. Raises UsageError if the
+    folder holds a training with other visits or another recipe: its networks may have seen test
+    patients of this split.
     """
     path = out / "training.json"
     wanted = plain({**plan, "split": split.folds})

@@ -1,4 +1,4 @@
-"""Choosing fusion weights and thresholds on held-out visits."""
+"""Choice of fusion weights and thresholds on held-out visits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Agreement:
 
     @property
     def value(self) -> float:
-        """What the choice of an operating point maximises."""
+        """Score that the choice of an operating point maximises."""
         return self.dice + DETECTION_WEIGHT * self.lesion_f1
 
 
@@ -76,9 +76,9 @@ def measure(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Agreement:
 
 
 class PointChooser:
-    """Choose operating points on held-out visits; every measurement is cached.
+    """Choice of operating points on held-out visits; every measurement is cached.
 
-    It finds the fusion weights with the best Dice at any threshold, then among the best of them
+    It finds the fusion weights with the best Dice at any threshold, then chooses among these the
     weights and thresholds by Dice and lesion F1. Means are over visits, then participants, then
     sites. ``candidate_threshold`` is that of the refinements.
     """

@@ -1,9 +1,9 @@
-"""Pretraining of CNN-1 on synthetic images only: no patient is in it.
+"""Pretraining of CNN-1 on synthetic images only, without any patient.
 
 ``python -m bids_msseg.training.pretrain LABEL_MAPS OUT --steps N`` prepares the label maps once
-and trains; the same command resumes. The rate is constant, so a training may be prolonged by more
-steps; ``--cooldown`` lets it fall to zero at the end. ``--export FILE.pt`` only writes the running
-mean of the weights in half precision, from which ``msseg-train --init FILE.pt`` starts.
+and trains; the same command resumes. The learning rate is constant, so a training can be extended
+by more steps; ``--cooldown`` lets it fall to zero at the end. ``--export FILE.pt`` only writes the
+running mean of the weights in half precision, from which ``msseg-train --init FILE.pt`` starts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STAGE = "pretraining"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="pretrain", description=str(__doc__).partition("\n")[0])
     parser.add_argument("label_maps", type=Path, help="folder of *_dseg.nii.gz without lesions")
     parser.add_argument("output_dir", type=Path)
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Prepare, train, and leave ``checkpoints/pretraining.pt``."""
+    """Prepare label maps and train to ``checkpoints/pretraining.pt``, or export weights."""
     options = build_parser().parse_args()
     out: Path = options.output_dir
     if options.export:

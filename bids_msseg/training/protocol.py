@@ -1,9 +1,9 @@
 """Training of a cascade on labelled patients, from networks that have not seen them.
 
-For each test fold, and once for the release, CNN-1 is fine-tuned on the other visits and CNN-2
-learns from the candidates that the starting CNN-1 found in them. The starting CNN-1 has seen none
-of the visits, so no inner folds are needed: a held-out visit is unseen by all that is trained.
-Every stage is finished, resumable, or waits for another.
+For each test fold, and once for the release, CNN-1 is fine-tuned on the other visits and CNN-2 is
+trained on the candidates that the starting CNN-1 found in them. The starting CNN-1 has seen none
+of the visits, so no inner folds are needed: no trained network has seen a held-out visit. Every
+stage is finished, can be resumed, or waits for another.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Stage:
 
     @property
     def trains(self) -> bool:
-        """Whether a network is trained."""
+        """Whether the stage trains a network."""
         return self.kind in ("candidate", "refinement")
 
 
@@ -105,12 +105,12 @@ def plan_stages(
 
 
 def held_out_folds(split: Split) -> FoldSet:
-    """Return the folds that can be held out: none where there is only one."""
+    """Return the folds that can be held out: none if there is only one."""
     return split.everything if len(split.folds) > 1 else ()
 
 
 def run_stage(context: TrainingContext, stage: Stage) -> str:
-    """Do one stage and return its name; a finished one returns at once."""
+    """Run one stage and return its name; a finished one returns at once."""
     if stage.kind == "unseen":
         predict_unseen(context, stage.visit)
         place_lesions(context, stage.visit)
@@ -124,7 +124,7 @@ def run_stage(context: TrainingContext, stage: Stage) -> str:
 
 
 def predict_unseen(context: TrainingContext, name: str) -> None:
-    """Predict a visit by the starting CNN-1, and by its CNN-2 where there is one."""
+    """Predict a visit with the starting CNN-1, and with its CNN-2 if there is one."""
     path = context.folder / "unseen" / f"{name}.npz"
     if path.is_file():
         return
@@ -148,7 +148,7 @@ def predict_unseen(context: TrainingContext, name: str) -> None:
 
 
 def write_output(path: Path, prediction: Prediction, refinement: Refinement | None) -> None:
-    """Write what networks see in a visit; half precision, 1 mm."""
+    """Write the output of the networks for a visit; half precision, 1 mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"lesion": prediction.lesion.astype(np.float16), "anatomy": prediction.anatomy}
     if refinement is not None:
@@ -191,7 +191,7 @@ def read_refined(folder: Path, name: str) -> tuple[Array, Refinement]:
 
 
 def train_candidate(context: TrainingContext, test: int | None) -> None:
-    """Fine-tune CNN-1 without a test fold, or resume it."""
+    """Fine-tune CNN-1 on all visits outside a test fold, or resume it."""
     stage, recipe = network_name("candidate", test), context.recipe
     if is_finished(context.checkpoint(stage), recipe.candidate):
         return
@@ -213,7 +213,7 @@ def _seed(context: TrainingContext, test: int | None) -> int:
 
 
 def _sub_images(context: TrainingContext, test: int | None, seed: int) -> Dataset[object]:
-    """Mix sub-images of labelled visits, with painted lesions, and synthetic ones."""
+    """Mix sub-images of labelled visits (with painted lesions) and synthetic ones."""
     recipe, visits = context.recipe, context.training_visits(test)
     labelled = LabelledDataset(
         visits,
@@ -232,14 +232,14 @@ def _sub_images(context: TrainingContext, test: int | None, seed: int) -> Datase
 
 
 def _paintings(context: TrainingContext, visits: Sequence[LabelledVisit]) -> list[Painting]:
-    """Read the lesions to paint into each visit; none where there is no bank."""
+    """Read the lesions to paint into each visit; none without a lesion bank."""
     if context.lesion_bank is None or context.recipe.paint_chance == 0:
         return []
     return [load_painting(context.folder / "paintings" / f"{visit.name}.npz") for visit in visits]
 
 
 def place_lesions(context: TrainingContext, name: str) -> None:
-    """Place sets of bank lesions in a visit, in the white matter that the starting CNN-1 sees."""
+    """Place sets of bank lesions in the white matter that the starting CNN-1 predicts."""
     path = context.folder / "paintings" / f"{name}.npz"
     if context.lesion_bank is None or context.recipe.paint_chance == 0 or path.is_file():
         return
@@ -255,9 +255,9 @@ def place_lesions(context: TrainingContext, name: str) -> None:
 
 
 def train_refinement(context: TrainingContext, test: int | None) -> None:
-    """Train CNN-2 on the starting CNN-1's candidates without a test fold, or resume it.
+    """Train CNN-2 on the starting CNN-1's candidates outside a test fold, or resume it.
 
-    Where there is no candidate to learn from, nothing is trained; see :func:`refinement_net`.
+    If there are no candidates, nothing is trained; see :func:`refinement_net`.
     """
     stage, recipe = network_name("refinement", test), context.recipe
     if is_finished(context.checkpoint(stage), recipe.refinement):
@@ -289,7 +289,7 @@ def candidate_net(context: TrainingContext, test: int | None) -> LesionAnatomyNe
 
 
 def refinement_net(context: TrainingContext, test: int | None) -> LesionRefinementNet:
-    """Load the trained CNN-2; the starting one where there was nothing to learn from."""
+    """Load the trained CNN-2, or the starting one if there were no candidates to train on."""
     given = context.networks().refinement
     net = given or LesionRefinementNet(context.recipe.refinement_net)
     checkpoint = context.checkpoint(network_name("refinement", test))
@@ -299,7 +299,7 @@ def refinement_net(context: TrainingContext, test: int | None) -> LesionRefineme
 
 
 def run_held_out(context: TrainingContext, name: str, test: int | None) -> None:
-    """Run the networks that have not seen a visit over it; kept in ``held-out/``."""
+    """Run networks on a visit that they have not seen; store the output in ``held-out/``."""
     path = context.folder / "held-out" / f"{name}.npz"
     nets = [context.checkpoint(network_name(k, test)) for k in ("candidate", "refinement")]
     if path.is_file() and all(

@@ -1,4 +1,4 @@
-"""What decides the result of a training, beside the data."""
+"""Recipe of a training: all settings that determine its result, besides the data."""
 
 from __future__ import annotations
 

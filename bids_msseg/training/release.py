@@ -1,4 +1,4 @@
-"""The weights that a training leaves."""
+"""Writing of the weights of a finished training."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def write_cascade(
 ) -> str:
     """Write the trained networks as one weights file and return its SHA-256.
 
-    All stages must be done. ``test`` is the fold that the networks have not seen, None for the
-    release. A pretrained CNN-1 is included where there was one, so that a later training can hold
-    out patients of this one. The stem of ``target`` names the weights.
+    All stages must be finished. ``test`` is the fold that the networks have not seen, None for the
+    release. A pretrained CNN-1 is included if there was one, so that a later training can hold out
+    patients of this one. The stem of ``target`` names the weights.
     """
     return save_cascade(
         target,

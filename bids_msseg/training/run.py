@@ -71,7 +71,7 @@ def _finish(
     files: Sequence[LabelledFiles],
     tests: Sequence[int],
 ) -> Path | None:
-    """Evaluate, write the weights with their model card, and say which weights to use."""
+    """Evaluate, write the weights with their model card, and log which weights to use."""
     from bids_msseg.training.release import write_cascade
 
     found = validate(context, files, tests)
@@ -108,14 +108,14 @@ def _finish(
 
 
 def _remove_other(folder: Path, name: str, called: str) -> None:
-    """Remove weights of an earlier call with another result: they contradict these."""
+    """Remove weights of an earlier call with another result, which contradict these."""
     for stem in {name, f"{name}{NOT_BETTER_SUFFIX}"} - {called}:
         for ending in ("safetensors", "md", "calibration.json"):
             (folder / f"{stem}.{ending}").unlink(missing_ok=True)
 
 
 def _notes(context: TrainingContext, visits: Sequence[str]) -> dict[str, Any]:
-    """Name whom the networks have seen, and how they were trained."""
+    """Return which visits the networks have seen, and how they were trained."""
     start = context.networks()
     kept = {key: start.notes[key] for key in ("visits", "images", "init") if key in start.notes}
     if context.seen or start.refinement is None:

@@ -1,4 +1,4 @@
-"""The networks that a training starts from."""
+"""Networks from which a training starts."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TRAINED_ON, SYNTHETIC_IMAGES = "trained_on", "synthetic images"
 
 @dataclass(frozen=True, slots=True)
 class StartingNetworks:
-    """Networks that a training starts from.
+    """Networks from which a training starts.
 
     ``unseen`` is the CNN-1 that finds candidates for CNN-2; it has seen no labelled visit.
     ``refinement`` is None for fresh weights. ``pretrained`` is a CNN-1 that has seen only
-    synthetic images. ``notes`` say how a cascade was trained; empty for a pretrained CNN-1.
+    synthetic images. ``notes`` describe how a cascade was trained; empty for a pretrained CNN-1.
     """
 
     name: str

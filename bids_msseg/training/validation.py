@@ -1,4 +1,4 @@
-"""Scores of held-out patients, and the operating points that they choose.
+"""Scores of held-out patients, and choice of operating points on them.
 
 Every visit of a test fold is segmented by networks that have not seen its patient. Its operating
 point is chosen on the visits of the other test folds, each as segmented by networks that had not
@@ -43,17 +43,20 @@ MIN_FOLDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Scores on held-out patients, and the operating point of each test fold.
+    """Scores of held-out patients, and the operating point of each test fold.
 
-    Methods are ``candidate net``, ``cascade`` and, where the training started from a whole
-    cascade, ``before``. In ``points`` the key None stands for the release.
+    Methods are ``candidate net``, ``cascade`` and, if the training started from a whole cascade,
+    ``before``. In ``points`` the key None is the release.
     """
 
     scores: tuple[Score, ...]
     points: Mapping[int | None, CascadePoint]
 
     def pairs(self, seen: Mapping[str, str]) -> list[Pair]:
-        """Pair every visit before and after; empty where there is no before."""
+        """Pair the scores of every visit before and after training.
+
+        Returns an empty list if there are no scores before training.
+        """
         by_key = {(one.visit, one.method): one for one in self.scores}
         return [
             Pair(by_key[visit, BEFORE], by_key.get((visit, CASCADE)), seen[visit])

@@ -1,1 +1,1 @@
-"""nipype workflow factories: which node feeds which."""
+"""Factories of nipype workflows: nodes and their connections."""

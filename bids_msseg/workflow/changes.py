@@ -128,7 +128,7 @@ def _order(
     records: Iterable[VisitRecord],
     session_order: Sequence[str],
 ) -> VisitOrder:
-    """Put the finished visits of a participant that are still in the dataset in order."""
+    """Order the finished visits of a participant that are still in the dataset."""
     flairs = {
         record.session: Path(record.contrasts["FLAIR"].file).name
         if "FLAIR" in record.contrasts
@@ -142,7 +142,10 @@ def _order(
 
 
 def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
-    """Whether the session exists: the record of one that was renamed or removed stays in OUT."""
+    """Return whether the session exists.
+
+    The record of a session that was renamed or removed stays in OUT.
+    """
     if bids_dir is None:
         return True
     return (bids_dir / f"sub-{record.participant}" / f"ses-{record.session}").is_dir()
@@ -151,7 +154,7 @@ def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
 def _note_order(
     out_dir: Path, records: Sequence[VisitRecord], participant: str, order: VisitOrder
 ) -> tuple[VisitRecord, ...]:
-    """Say in the records which visit each is, and in the log where that is new."""
+    """Write the position of each visit in time to its record; log it if it is new."""
     noted = [_with_order(record, order) for record in records]
     changed = [new for old, new in zip(records, noted, strict=True) if new != old]
     for record in changed:
@@ -182,7 +185,7 @@ def _later_record(delivery: PairDelivery) -> VisitRecord | None:
 
 
 def _is_compared(delivery: PairDelivery) -> bool:
-    """Whether OUT holds what a comparison would write, of visits not aligned the attempt."""
+    """Return whether OUT holds all files of a comparison, or of a failed attempt."""
     later = delivery.pair.later
     record = _later_record(delivery)
     if record is None or record.changes.get("fingerprint") != delivery.fingerprint:
@@ -195,7 +198,7 @@ def _is_compared(delivery: PairDelivery) -> bool:
 def _forget_old(
     out_dir: Path, records: Sequence[VisitRecord], deliveries: Sequence[PairDelivery]
 ) -> None:
-    """Remove what was written of pairs that are no more, such as after a visit has failed."""
+    """Remove the results of obsolete pairs, for example after a visit has failed."""
     expected = {one.pair.later.key: one.pair.earlier.session for one in deliveries}
     for record in records:
         with_whom = record.changes.get("compared_with")
@@ -231,7 +234,7 @@ def _outcome(deliveries: Sequence[PairDelivery], failure: Failure) -> ChangeOutc
 
 
 def _log_failed(delivery: PairDelivery) -> bool:
-    """Say where visits could not be aligned, and whether it is so."""
+    """Log why two visits could not be aligned; return whether this is the case."""
     record = _later_record(delivery)
     if record is None or not record.changes.get("failed"):
         return False

@@ -1,4 +1,4 @@
-"""One run of nipype: how it is set up, what is seen of its steps, what is known when it ends."""
+"""One run of nipype: settings, observation of steps, and final state."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Usage:
 
 
 class Watch:
-    """Listens to nipype's status callback."""
+    """Listener for nipype's status callback."""
 
     def __init__(
         self, group: Sequence[DerivativesContext], on_step: StepSeen | None, *, measure: bool
@@ -71,7 +71,7 @@ class Watch:
         self._usage: dict[tuple[str, str], Usage] = {}
 
     def __call__(self, node: Any, status: str) -> None:
-        """Note what a node does; end the run where a signal has ended the node."""
+        """Record the status of a node; end the run if a signal has ended the node."""
         interruption = getattr(node.interface, "interruption", None)
         if status == "exception" and interruption is not None:
             raise interruption
@@ -97,17 +97,17 @@ class Watch:
             )
 
     def seconds(self, visit: str) -> float:
-        """Wall time between a visit's first and last event."""
+        """Return the wall time between a visit's first and last event."""
         return self._ended.get(visit, 0.0) - self._begun.get(visit, 0.0)
 
     def usage(self, visit: str) -> tuple[Usage, ...]:
-        """Tell what the steps of a visit took."""
+        """Return the time and memory that the steps of a visit used."""
         return tuple(used for (name, _), used in self._usage.items() if name == visit)
 
 
 @dataclass(slots=True)
 class Ended:
-    """What is known after nipype has returned."""
+    """State of a run after nipype has returned."""
 
     watch: Watch
     killed: set[str] = field(default_factory=set)
@@ -115,7 +115,7 @@ class Ended:
 
 
 def nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
-    """Choose what nipype's configuration says about crash files, hashing and polling."""
+    """Return nipype's settings for crash files, hashing and polling."""
     settings = {
         "crashdump_dir": str(crash_dir),
         "crashfile_format": "txt",
@@ -132,7 +132,7 @@ def nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
 
 
 def run_nipype(top: Workflow, execution: Execution, ended: Ended) -> None:
-    """Run workflows as one; what is known at their end is noted in ``ended``."""
+    """Run workflows as one, and store the final state in ``ended``."""
     arguments = {**(execution.plugin_args or {}), "status_callback": ended.watch}
     steady = SteadyMultiProcPlugin(arguments) if execution.plugin == "MultiProc" else None
     try:
@@ -152,7 +152,7 @@ def run_nipype(top: Workflow, execution: Execution, ended: Ended) -> None:
 
 
 def _in_a_line(error: Exception) -> str:
-    """Tell an error by its first line; of a job that was refused, what the scheduler said."""
+    """Describe an error by its first line, or a refused job by the scheduler's message."""
     first = (str(error).splitlines() or [""])[0]
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "_submit_batchtask":
@@ -165,7 +165,10 @@ def _in_a_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet_nipype() -> Iterator[None]:
-    """Keep nipype's traces of failures, which are told in our words, for -v and crash files."""
+    """Suppress nipype's log of failures, which are reported in other words.
+
+    The log is shown with -v; the details are in crash files.
+    """
     logger = logging.getLogger("nipype.workflow")
     before = logger.level
     if not LOGGER.isEnabledFor(logging.DEBUG):

@@ -141,7 +141,7 @@ def _is_locked(name: str, locks: VisitLocks) -> bool:
 
 
 def _place(name: str) -> int:
-    """Find a name's byte; files may be locked far beyond their end."""
+    """Return the offset of the byte for a name; it may be far beyond the end of a file."""
     return int.from_bytes(sha256(name.encode()).digest()[:7], "big")
 
 

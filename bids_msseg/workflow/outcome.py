@@ -1,4 +1,4 @@
-"""How workflows ended, from what they have left: records, failures of steps, crash files."""
+"""Outcomes of workflows, from the records, failure files and crash files that they left."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Failure:
 def find_outcome(
     delivery: DerivativesContext, execution: Execution, ended: Ended, crashes: set[Path]
 ) -> Outcome:
-    """Look up how a visit ended: its record, which is written last of all, says whether well."""
+    """Return the outcome of a visit; its record, written last, shows success."""
     name, visit = workflow_name(delivery), delivery.visit
     folder = visit_folder(execution, delivery)
     seconds, usage = ended.watch.seconds(name), ended.watch.usage(name)
@@ -85,7 +85,7 @@ def find_outcome(
 
 
 def read_failure(failure: Path) -> dict[str, Any]:
-    """Read what a step has written about its failure; empty where it has not."""
+    """Read the failure that a step has recorded; empty if there is none."""
     try:
         content = json.loads(failure.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -96,7 +96,7 @@ def read_failure(failure: Path) -> dict[str, Any]:
 def infer_failure(
     visit: str, ended: Ended, crash_files: Sequence[Path], execution: Execution
 ) -> dict[str, Any]:
-    """Say what can be said of a step that could not say it itself."""
+    """Infer why a step failed that could not record the reason itself."""
     step = next((one for one in ended.killed if visit in one.split(".")), "")
     if step:
         return {
@@ -119,10 +119,10 @@ def infer_failure(
 
 
 def _lack_of_room(ended: Ended, crash_files: Sequence[Path], execution: Execution) -> int:
-    """Find the number of the error if a file of nipype's own had no room; else 0.
+    """Return the error number if nipype could not write a file for lack of space, else 0.
 
-    A step that could not write its result is taken for one that left none, so that nothing but
-    the full disk itself tells.
+    nipype reports a step that could not write its result as one without result, so that only the
+    full disk itself shows the cause.
     """
     texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
     named = [number for number in NO_ROOM if any(f"[Errno {number}]" in text for text in texts)]
@@ -140,7 +140,7 @@ def remove_crash_files(crashes: set[Path], group: Sequence[DerivativesContext]) 
 
 
 def new_crash_files(crash_dir: Path, before: set[Path]) -> set[Path]:
-    """List the crash files of this run; those that a full disk left empty go."""
+    """List the crash files of this run; remove those that a full disk left empty."""
     new = set(crash_dir.glob("crash-*.txt")) - before
     empty = {path for path in new if not path.stat().st_size}
     for path in empty:
@@ -149,7 +149,10 @@ def new_crash_files(crash_dir: Path, before: set[Path]) -> set[Path]:
 
 
 def take_crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
-    """Take this visit's crash files out of the set, named after it instead of after the user."""
+    """Remove this visit's crash files from the set, and rename them after the visit.
+
+    nipype names them after the user.
+    """
     mark = f"Node: {TOP}.{visit}."
     found = []
     for path in sorted(crashes):

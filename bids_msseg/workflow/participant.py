@@ -1,6 +1,7 @@
-"""The workflow of one visit: preprocess, segment, deliver.
+"""The workflow of one visit: preprocessing, segmentation and output.
 
-Each factory takes only what it uses, by keyword, and returns an unconnected piece or the whole.
+:func:`init_visit_wf` builds the workflow; the other functions add nodes and connections to its
+plan.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def init_visit_wf(*, delivery: DerivativesContext, settings: Settings) -> Workfl
 
 
 def _preprocess(plan: VisitPlan) -> None:
-    """Conform, find the brain, align, correct, fit the template, check the brain."""
+    """Conform, find the brain, align, correct bias, fit the template, check the brain."""
     chosen = plan.settings
     for contrast, path in plan.contrasts.items():
         step = Conform(in_file=str(path), contrast=contrast)
@@ -104,7 +105,7 @@ def _fit_template(plan: VisitPlan, name: str, template: str, resolution: int) ->
 
 
 def _check_brain(plan: VisitPlan) -> None:
-    """Hold the brain mask against the template; later steps have what comes out."""
+    """Check the brain mask against the template; later steps use the result."""
     plan.add(CheckBrain(), "check_brain", mem_gb=1.0, threads=False)
     plan.connect("bias", "flair_file", "check_brain", "flair_file")
     for output in ("mask_file", "how"):
@@ -114,7 +115,7 @@ def _check_brain(plan: VisitPlan) -> None:
 
 
 def _find_anatomy(plan: VisitPlan) -> None:
-    """Follow this brain's own fluid from where the template has ventricles."""
+    """Adapt the ventricles of the template to the fluid of this brain."""
     plan.add(FindAnatomy(), "anatomy", mem_gb=1.0, threads=False)
     plan.connect("bias", "flair_file", "anatomy", "flair_file")
     plan.connect("check_brain", "mask_file", "anatomy", "mask_file")
@@ -126,12 +127,15 @@ def _find_anatomy(plan: VisitPlan) -> None:
 
 
 def _sidecar(plan: VisitPlan) -> str:
-    """Read what the FLAIR's sidecar says of the skull; the image is asked, too."""
+    """Return ``SkullStripped`` of the FLAIR's sidecar: ``yes``, ``no`` or ``auto``.
+
+    The image itself is checked, too.
+    """
     return {None: "auto", True: "yes", False: "no"}[plan.delivery.visit.skull_stripped("FLAIR")]
 
 
 def _segment(plan: VisitPlan) -> None:
-    """Stack, cascade or another segmenter or given mask, lesions."""
+    """Build the stack, find lesions by segmenter or given mask, and check the quality."""
     plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
     _give_images(plan, "stack")
     if plan.settings.segmenter is not None:
@@ -150,7 +154,7 @@ def _segment(plan: VisitPlan) -> None:
 
 
 def _give_images(plan: VisitPlan, step: str) -> None:
-    """Connect a step to the images without bias fields, their transforms and the brain mask."""
+    """Connect a step to the bias-corrected images, their transforms and the brain mask."""
     plan.connect("bias", "flair_file", step, "flair_file")
     plan.connect("check_brain", "mask_file", step, "mask_file")
     for contrast in plan.moving:
@@ -160,7 +164,7 @@ def _give_images(plan: VisitPlan, step: str) -> None:
 
 
 def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
-    """Run another segmenter, which gives a probability only."""
+    """Run another segmenter, which returns only a probability."""
     digest = plan.delivery.model.sha256 if plan.delivery.model else ""
     step = SegmentByOther(segmenter=segmenter, digest=digest, device=plan.settings.device)
     plan.add(step, "segment", mem_gb=segmenter.mem_gb)
@@ -168,7 +172,7 @@ def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
 
 
 def _run_networks(plan: VisitPlan) -> None:
-    """Run the cascade, which also finds the anatomy; for a given mask nothing else is needed."""
+    """Run the cascade, which also finds the anatomy; with a given mask only the anatomy."""
     chosen = plan.settings
     cascade = Segment(
         model_file=str(chosen.model_file),
@@ -182,7 +186,7 @@ def _run_networks(plan: VisitPlan) -> None:
 
 
 def _cut_lesions(plan: VisitPlan) -> None:
-    """Cut lesions out of what the networks give, or another segmenter."""
+    """Delineate lesions in the output of the networks or of another segmenter."""
     lesions = Delineate(
         flair_file=str(plan.delivery.visit.flair),
         threshold=plan.delivery.threshold,
@@ -197,7 +201,7 @@ def _cut_lesions(plan: VisitPlan) -> None:
 
 
 def _take_mask(plan: VisitPlan) -> None:
-    """Let a given mask stand for the lesions of the networks."""
+    """Use a given mask instead of the lesions of the networks."""
     visit = plan.delivery.visit
     lesions = TakeGivenMask(
         flair_file=str(visit.flair),
@@ -214,7 +218,7 @@ def _exclusion_files(plan: VisitPlan) -> list[str]:
 
 
 def _measure_brain(plan: VisitPlan) -> None:
-    """Bring the anatomy onto the FLAIR as acquired, and measure it."""
+    """Resample the anatomy to the FLAIR as acquired, and measure it."""
     step = MeasureBrain(flair_file=str(plan.delivery.visit.flair))
     plan.add(step, "volumes", mem_gb=0.5, threads=False)
     plan.connect("segment", "anatomy_file", "volumes", "anatomy_file")
@@ -223,7 +227,7 @@ def _measure_brain(plan: VisitPlan) -> None:
 
 
 def _check_quality(plan: VisitPlan) -> None:
-    """Check the images, and say how far the load and each lesion may be trusted."""
+    """Check the images, and estimate the reliability of the load and of each lesion."""
     chosen = plan.settings
     common = {"model_file": str(chosen.model_file), "calibration": chosen.calibration}
     if plan.mask_given or chosen.segmenter is not None:
@@ -241,7 +245,10 @@ def _check_quality(plan: VisitPlan) -> None:
 
 
 def _onto_flair(plan: VisitPlan) -> None:
-    """Bring the contrasts onto the FLAIR as acquired: with a rim for figures, without for OUT."""
+    """Resample the contrasts to the FLAIR as acquired.
+
+    Images for figures have a rim around the brain, those for OUT have none.
+    """
     for contrast in plan.contrasts:
         name = f"on_flair_{contrast}"
         plan.add(_grid_step(plan), name, mem_gb=0.5, threads=False)
@@ -261,7 +268,7 @@ def _grid_step(plan: VisitPlan, *, rim_mm: float = 0.0) -> OntoGrid:
 
 
 def _other_spaces(plan: VisitPlan) -> None:
-    """Cut the probability on the T1w grid, on templates and on grids of files."""
+    """Threshold the probability on the T1w grid, on templates and on grids of files."""
     for name, (space, resolution) in plan.masks.items():
         step = _mask_step(plan)
         if space == "T1w":
@@ -295,7 +302,10 @@ def _add_mask(plan: VisitPlan, name: str, step: MaskInSpace, transform: str) -> 
 
 
 def _template_node(plan: VisitPlan, space: str, resolution: int = 1) -> str:
-    """Name the node that fits a template; one fit serves all resolutions and atlases."""
+    """Return the name of the node that fits a template; add the node if missing.
+
+    One fit serves all resolutions and atlases.
+    """
     name = "template" if space == EMBEDDED else f"template_{space}"
     if name not in plan.steps:
         _fit_template(plan, name, space, resolution)
@@ -303,7 +313,7 @@ def _template_node(plan: VisitPlan, space: str, resolution: int = 1) -> str:
 
 
 def _measure_regions(plan: VisitPlan) -> None:
-    """Share out the lesions among the regions of each atlas."""
+    """Measure the lesions in the regions of each atlas."""
     for atlas in plan.delivery.extras.atlases:
         step, name = MeasureRegions(atlas=str(atlas)), f"atlas_{atlas.name}"
         if atlas.kind == "file":
@@ -319,7 +329,7 @@ def _measure_regions(plan: VisitPlan) -> None:
 
 
 def _fill_lesions(plan: VisitPlan) -> None:
-    """Fill the lesions of the images that other programs read, each on its own grid."""
+    """Fill the lesions of FLAIR and T1w for other programs, each on its own grid."""
     masks = {"FLAIR": "delineate", "T1w": "space_T1w"}
     for contrast in masks if plan.delivery.extras.filled else ():
         if contrast not in plan.contrasts:

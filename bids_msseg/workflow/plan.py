@@ -1,4 +1,4 @@
-"""What a visit's workflow is built from: its settings, names, and the graph under construction."""
+"""Plan of a visit's workflow: settings, names, and the graph under construction."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def visit_workflow_name(visit: Visit) -> str:
 
 
 def workflow_name(delivery: DerivativesContext) -> str:
-    """Return the name of a visit's workflow; one that only cuts again has a folder of its own."""
+    """Return the name of a visit's workflow.
+
+    A workflow that starts from an archive has a name, and so a folder, of its own.
+    """
     name = visit_workflow_name(delivery.visit)
     return name if delivery.intermediate is None else f"{name}_cut"
 
@@ -125,7 +128,7 @@ class VisitPlan:
 
     @property
     def spaces(self) -> dict[str, tuple[str, int]]:
-        """Spaces besides the FLAIR's, each once, by the name of their node."""
+        """Spaces other than that of the FLAIR, each once, by the name of their node."""
         found: dict[str, tuple[str, int]] = {}
         for space, resolution in self.settings.spaces:
             if space == "T1w" and "T1w" in self.contrasts:
@@ -137,7 +140,7 @@ class VisitPlan:
 
     @property
     def masks(self) -> dict[str, tuple[str, int]]:
-        """Spaces in which lesions are cut: also the T1w where another step needs it."""
+        """Spaces of lesion masks, including T1w if another step needs it."""
         extras = self.delivery.extras
         needed = (extras.filled or extras.roi) and "T1w" in self.contrasts
         return {**self.spaces, **({"space_T1w": ("T1w", 1)} if needed else {})}
@@ -159,7 +162,7 @@ class VisitPlan:
         return node
 
     def connect(self, start: str, output: str, end: str, target: str) -> None:
-        """Connect two nodes by name; one whose outputs are stored needs no inputs."""
+        """Connect two nodes by name; a node with stored outputs needs no inputs."""
         if end in self.stored:
             return
         self.links.append((start, output, end))
@@ -167,7 +170,7 @@ class VisitPlan:
         nodes.connect(nodes.get_node(start), output, nodes.get_node(end), target)
 
     def later_than(self, step: str) -> frozenset[str]:
-        """List a step and all that depend on it."""
+        """Return a step and all steps that depend on it."""
         found = {step}
         while more := {end for start, _, end in self.links if start in found} - found:
             found |= more

@@ -1,4 +1,4 @@
-"""nipype's plugins: which ones there are, and one that a killed worker does not hang."""
+"""Plugins of nipype, and a variant of MultiProc that does not hang if a worker is killed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         return int(self._taskid)
 
     def _keep(self, taskid: int, name: str, future: Future[Any]) -> None:
-        """Take a node's result, or what can be said instead of one."""
+        """Store the result of a node, or an error message if there is none."""
         if future.cancelled():
             return
         error = future.exception()
@@ -103,7 +103,10 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
 
 
 def _begin_worker(cwd: str, parent: int | None) -> None:
-    """Set up a worker: a forked one has inherited a progress bar whose lock may be held."""
+    """Set up a worker process: signals, working folder and output streams.
+
+    A forked worker has inherited a progress bar whose lock may be held.
+    """
     _end_with(parent)
     # a terminal sends Ctrl-C to all; the parent says so once, and ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -116,10 +119,10 @@ def _begin_worker(cwd: str, parent: int | None) -> None:
 
 
 def _end_with(parent: int | None) -> None:
-    """Have this process killed when its parent is, where the system can do that (Linux).
+    """End this process when its parent is killed, if the system supports it (Linux).
 
-    A worker whose parent was killed would wait for ever, or go on writing where the next run
-    has begun.
+    Otherwise a worker whose parent was killed would wait forever, or write to folders that the
+    next run uses.
     """
     if parent is None:
         # and lives as long as they do
@@ -179,7 +182,7 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _usable(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Refuse arguments of MultiProc that cannot be; of processes, start what is of use."""
+    """Reject invalid arguments of MultiProc; limit the processes to a useful number."""
     for name, (is_good, what) in MULTIPROC_ARGUMENTS.items():
         value = arguments.get(name)
         if name in arguments and not is_good(value):
@@ -216,7 +219,7 @@ MULTIPROC_ARGUMENTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file that should hold a mapping; anything else is an empty one."""
+    """Read a YAML file that should hold a mapping; return {} for other content."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The last nodes of a visit's workflow: figures, results, and what a later run can start from."""
+"""Last nodes of a visit's workflow: figures, results, and the archive for later runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bids_msseg.workflow.plan import VisitPlan, gather
 
 
 def deliver(plan: VisitPlan) -> None:
-    """Hand on what the checks of the alignments found, draw the figures, write everything."""
+    """Pass on faults of the alignments, draw the figures and write all results."""
     steps = list(plan.steps)
     checked = [f"coregister_{name}" for name in plan.moving]
     checked += [*_template_nodes(steps), "check_brain"]
@@ -99,7 +99,7 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
 
 
 def _store(plan: VisitPlan, fits: list[str]) -> None:
-    """Store what the steps before the cut have found and later ones need."""
+    """Store the outputs of steps before the delineation that later steps need."""
     later = plan.later_than("delineate")
     first = [step for step in plan.steps if step not in later]
     wanted = {step: ["notes", "seconds"] for step in first}
@@ -119,7 +119,7 @@ def _store(plan: VisitPlan, fits: list[str]) -> None:
 
 
 def _published(plan: VisitPlan, fits: list[str]) -> dict[str, str]:
-    """Name the outputs that OUT holds byte for byte, and their places in it."""
+    """Return the outputs that OUT holds unchanged, with their paths relative to OUT."""
     found = {f"on_flair_{name}.out_file": preprocessed(name) for name in plan.contrasts}
     if plan.delivery.with_anatomy:
         found["volumes.anatomy_file"] = OUTPUTS["anatomy"]

@@ -1,4 +1,4 @@
-"""When a finished visit is still true: same images, same options, same model, nothing missing."""
+"""Validity of finished visits: same images, options and model, and no missing files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ registrations differ."""
 class Fingerprint:
     """SHA-256 digests, in hexadecimal, of what the results of a visit depend on.
 
-    ``results`` covers everything, ``maps`` only what is found before lesions are cut out.
+    ``results`` covers everything, ``maps`` only the steps before lesions are delineated.
     """
 
     results: str
@@ -62,7 +62,7 @@ def fingerprint(
 
 
 def _files_of_the_cut(visit: Visit, extras: Extras) -> dict[str, Path]:
-    """Name the files that only the cut into lesions and later steps read."""
+    """Return the files that only the delineation of lesions and later steps read."""
     given = {} if visit.lesion_mask is None else {"lesion_mask": visit.lesion_mask}
     atlases = [one for one in extras.atlases if one.kind == "file"]
     return {
@@ -96,7 +96,7 @@ def is_finished(
     spaces: Sequence[tuple[str, int | None]] = (),
     extras: Extras = NOTHING_ELSE,
 ) -> bool:
-    """Tell whether OUT already holds the results that a run would write.
+    """Return whether OUT already holds the results that a run would write.
 
     ``wanted`` is the fingerprint of that run; ``spaces`` and ``extras`` add expected outputs.
     """
@@ -110,7 +110,7 @@ def is_finished(
 def _pictures(
     out_dir: Path, visit: Visit, record: VisitRecord, extras: Extras
 ) -> tuple[Path, ...]:
-    """Name the pictures of a visit: what could not be aligned was drawn, too."""
+    """Return the paths of a visit's figures, including those of failed alignments."""
     labels = {*figure_labels(visit, extras), *record.figures}
     return tuple(figure_path(out_dir, visit, label, extension=".png") for label in labels)
 

@@ -1,4 +1,4 @@
-"""Running visits' workflows with nipype, one visit's failure never touching another."""
+"""Runs of visit workflows with nipype; a failed visit does not affect the others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_visits(
     *,
     on_step: StepSeen | None = None,
 ) -> Iterator[Outcome]:
-    """Run visits in groups and yield how each ended, in the order of the visits.
+    """Run visits in groups and yield their outcomes, in the order of the visits.
 
     Calls ``on_step`` with (visit key, words) when a step begins. With ``stop_on_first_crash``,
     ends after the group of the first failure. A visit whose worker was killed runs again alone.
@@ -71,7 +71,10 @@ def run_visits(
 
 
 def _tell_of_another_try(outcome: Outcome) -> None:
-    """Say it in the log; crash files stay for failures that are final."""
+    """Log that a visit is tried again, and remove its crash files.
+
+    Only final failures keep crash files.
+    """
     key = outcome.delivery.visit.key
     LOGGER.warning("%s: %s; it is tried again, alone", key, outcome.message)
     for path in outcome.crash_files:
@@ -123,7 +126,7 @@ def _run_group(
     execution: Execution,
     on_step: StepSeen | None,
 ) -> list[Outcome]:
-    """Run some visits' workflows as one."""
+    """Run the workflows of a group of visits as one."""
     top = Workflow(TOP, base_dir=str(execution.work_dir))
     crash_dir = logs_dir(execution.out_dir)
     crash_dir.mkdir(parents=True, exist_ok=True)
@@ -151,7 +154,7 @@ def _run_group(
 
 
 def _begin(delivery: DerivativesContext, execution: Execution) -> None:
-    """Mark a visit as begun: what an earlier run left is no longer what this one would leave."""
+    """Record a visit as not completed, because its earlier results are outdated."""
     (visit_folder(execution, delivery) / FAILURE_FILE).unlink(missing_ok=True)
     visit = delivery.visit
     write_record(

@@ -1,4 +1,4 @@
-"""What steps took, as the resource monitor leaves it for jobs that share one OUT."""
+"""Table of the resource usage of steps, for jobs that share one OUT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of the Python API: which names it holds, and links to them from docstrings."""
+"""Page of the Python API: the names on it, and links to them from docstrings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _all_of(path: Path) -> tuple[str, ...]:
 
 
 class Roles(griffe.Extension):
-    """Turn the roles of reStructuredText in docstrings into links where the target is declared."""
+    """Extension that turns roles in docstrings into links if their target is declared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class Roles(griffe.Extension):
         }
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """See :meth:`griffe.Extension.on_object`."""
+        """Convert the roles of a docstring; see :meth:`griffe.Extension.on_object`."""
         if obj.docstring is not None:
             scope = obj.module.path
             text = _ROLE.sub(lambda role: self.link(role, scope), obj.docstring.value)
             obj.docstring.value = _LITERAL.sub(lambda one: f"`{one[1]}`", text)
 
     def link(self, role: re.Match[str], scope: str) -> str:
-        """Link to a declared name; other names become code."""
+        """Return a link to a declared name; other names become code."""
         short, name = role[1], role[2]
         shown = name.rpartition(".")[2] if short else name
         found = next((one for one in (name, f"{scope}.{name}") if one in self.declared), None)

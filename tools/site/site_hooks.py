@@ -1,10 +1,9 @@
-"""What MkDocs asks while it builds the site: made pages, links, includes.
+"""MkDocs hooks that build the site: generated pages, links and includes.
 
-Pages that come from elsewhere are put in beside those of ``docs/``: command lines (from the
-parsers), outputs (from the code that writes them), model cards, and the list of changes. Links of
-``docs/`` that leave it, and so work where the repository is browsed, are turned to those pages or
-to copies of the files. A page of ``docs/`` that
-``mkdocs.yml`` does not list is put under *More*.
+Generated pages are added to those of ``docs/``: command lines (from the parsers), outputs (from
+the code that writes them), model cards, and the list of changes. Links of ``docs/`` that leave it,
+and so work when the repository is browsed, are redirected to those pages or to copies of the
+files. A page of ``docs/`` that ``mkdocs.yml`` does not list is put under *More*.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def site_places() -> dict[str, str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill the navigation: model cards, and pages that are not listed."""
+    """Complete the navigation with model cards and pages that are not listed."""
     cards = [
         f"cards/{name}"
         for name in sorted((one.name for one in WEIGHTS.glob("*.md")), reverse=True)
@@ -75,7 +74,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add made pages, and copies of files that pages lead to."""
+    """Add generated pages, and copies of files that pages link to."""
     from mkdocs.structure.files import File
 
     pages = made_pages()
@@ -90,25 +89,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Put in what a page includes, and turn links that leave ``docs/``."""
+    """Insert the includes of a page, and redirect links that leave ``docs/``."""
     place = page.file.src_uri
     text = include_sections(_with_code(markdown), ROOT)
     return turn_links(text, place, site_places(), ROOT)
 
 
 def _sources() -> list[str]:
-    """List the pages that ``docs/`` holds, by their place below it."""
+    """List the pages of ``docs/`` by their path below it."""
     return sorted(one.relative_to(DOCS).as_posix() for one in DOCS.rglob("*.md"))
 
 
 def _linked(match: re.Match[str]) -> str:
-    """Link to a page that the list of changes names, unless it was moved since."""
+    """Return a link to a page named in the list of changes, unless it was moved."""
     place = match[1]
     return f"[`{place}`]({place})" if (DOCS / place).is_file() else match[0]
 
 
 def _with_code(markdown: str) -> str:
-    """Put in what stands in the code or in a whole file."""
+    """Insert the references from the code, and ``CITATION.cff``."""
     references = "\n".join(f"- {one}" for one in REFERENCES)
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").strip()
     text = markdown.replace("<!-- references -->", references)

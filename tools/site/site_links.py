@@ -1,4 +1,4 @@
-"""Links between pages: those that leave ``docs/``, and whether their targets are there."""
+"""Links between pages: those that leave ``docs/``, and those without a target."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _target(link: str, folder: Path, root: Path) -> str | None:
 
 
 def _apart(text: str) -> Iterator[tuple[str, bool]]:
-    """Cut a page into text and fenced code."""
+    """Split a page into text and fenced code."""
     last = 0
     for match in _FENCE.finditer(text):
         yield text[last : match.start()], False

@@ -1,8 +1,8 @@
-"""The page about outputs: every file of a whole run, every column of every table.
+"""Page about outputs: every file of a whole run, every column of every table.
 
-Files are those of ``tests/e2e/expected_outputs.txt``, which the whole-run test compares with what
-is really written; their descriptions come from the code that writes them. A file that nothing here
-knows, and a column without a description, stop the build.
+Files are those of ``tests/e2e/expected_outputs.txt``, which the whole-run test compares with the
+files that are written; their descriptions come from the code that writes them. An unknown file or
+a column without a description stops the build.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ def _rank(stem: str) -> tuple[int, str]:
 
 @cache
 def _sidecars() -> dict[str, Mapping[str, Any]]:
-    """Make a sidecar of each image, as a run does."""
+    """Return a sidecar of each kind of image, as in a run."""
     origin = sidecars.Origin(("bids:raw:...",), "bids:raw:...", "1 mm", {"bids_msseg": ""})
     method = sidecars.Method(ModelUse("", "", ""), 0.5, 3.0, 0.5)
     visits = [VisitRecord("X", one, f"sub-X_ses-{one}", "ok") for one in ("V", "Y")]
@@ -311,7 +311,7 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
 
 
 def _pattern(name: str) -> str:
-    """Match the files of an output, whatever the visit."""
+    """Return the pattern of the files of an output, for any visit."""
     return f"*{OUTPUTS[name].stem}"
 
 

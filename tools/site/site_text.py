@@ -1,4 +1,4 @@
-"""Small pieces of Markdown that the made pages share."""
+"""Markdown helpers of the generated pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page about command lines, made from the parsers themselves."""
+"""Page about command lines, generated from their parsers."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def program_section(name: str, parser: argparse.ArgumentParser) -> str:
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    """Lay the usage out for this page, however wide the terminal of the build is."""
+    """Format the usage for this page, independent of the width of the terminal."""
     if parser.usage:
         return parser.usage
     formatter = argparse.HelpFormatter(parser.prog, width=_USAGE_WIDTH)

@@ -1,12 +1,12 @@
-"""Linear registration: contrasts of one visit onto the FLAIR, a brain onto the template.
+"""Linear registration of contrasts to the FLAIR of a visit, and of a brain to a template.
 
 SimpleITK optimises Mattes' mutual information (Mattes et al., IEEE TMI 2003, doi
-10.1109/TMI.2003.809072) on a pyramid made here, so that thick slices are never interpolated to
-finer ones. Every optimisation runs as one ITK work unit: with several, ITK adds up derivatives in
-the order in which threads finish, and the last digits change from run to run.
+10.1109/TMI.2003.809072) on an image pyramid built here, so that thick slices are never
+interpolated to finer ones. Every optimisation runs as one ITK work unit: with several, ITK sums
+derivatives in the order in which threads finish, and the last digits differ between runs.
 
-An affine maps FIXED world mm to MOVING world mm (RAS+): what resampling the moving image onto the
-fixed grid needs. On disk it is an ITK text transform, which counts in LPS+.
+An affine maps FIXED world mm to MOVING world mm (RAS+), as needed to resample the moving image
+onto the fixed grid. On disk it is an ITK text transform, which uses LPS+.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What the searches of one registration share."""
+    """Data shared by the searches of one registration."""
 
     kind: str
     fine: pyramid.Level
@@ -248,7 +248,7 @@ def mask_overlap(moving: Volume, fixed: Volume, affine: Affine) -> float:
 
 
 def _no_worse_than_header(level: pyramid.Level, found: Affine) -> Registration:
-    """Keep the headers' alignment where the search did not improve on it."""
+    """Keep the headers' alignment if the search did not improve on it."""
     before, after = pyramid.information(level, np.eye(4)), pyramid.information(level, found)
     if after >= before:
         return Registration(found, before, after)
@@ -267,7 +267,7 @@ def _task(
 def _searched(
     plain: Registration, task: _Task, meetings: list[tuple[Point, Point]]
 ) -> Registration:
-    """Look at all orientations; keep what was found unless another one is better."""
+    """Search all orientations; keep the result unless another one is better."""
     places = _places(task, plain.affine, best_starts(task.overlay, meetings, count=STARTS))
     found = plain
     if _differ(task, places[0], plain.affine):
@@ -294,7 +294,7 @@ def _searched(
 def _searched_affine(
     plain: Registration, similar: Affine, task: _Task, starts: list[Affine]
 ) -> Registration:
-    """Look at all orientations; the header's stays unless another one is clearly better."""
+    """Search all orientations; keep the header's unless another one is clearly better."""
     places = _places(task, similar, starts)
     ahead = lead(task.overlay, similar, places, SAME_MM)
     if ahead * BETTER_THAN_HEADER >= 1.0:
@@ -328,7 +328,7 @@ def _searched_affine(
 
 
 def _places(task: _Task, near: Affine, starts: list[Affine]) -> list[Affine]:
-    """Follow what was found and other starts on the sparse level; the best end comes first."""
+    """Search from ``near`` and the starts on the sparse level; sort the ends, best first."""
 
     def end(start: Affine) -> Affine:
         return _search_turned(task.sparse, task.kind, start, task)
@@ -345,9 +345,9 @@ def _search_turned(level: pyramid.Level, kind: str, start: Affine, task: _Task) 
 
 
 def _turned(level: pyramid.Level, start: Affine) -> pyramid.Level:
-    """Lay the moving image where a start puts it, so that the search begins with no turn.
+    """Apply a start to the moving image, so that the search begins without rotation.
 
-    ITK's angles and versors have singular places at a quarter and at half of a turn.
+    ITK's angles and versors are singular at a quarter turn and at half a turn.
     """
     moving = Volume(level.moving.data, inverse(start) @ level.moving.affine)
     return replace(level, moving=moving)
@@ -363,7 +363,7 @@ def _turn_note(affine: Affine) -> str:
 
 
 def _plausible_or(found: Affine, similar: Affine) -> tuple[Affine, tuple[str, ...]]:
-    """Fall back on rotation and one scale."""
+    """Return the affine if it is plausible, else rotation and one scale with a note."""
     if _plausible(found):
         return found, ()
     note = "the affine to the template was implausible; rotation and one scale are used"
@@ -371,7 +371,7 @@ def _plausible_or(found: Affine, similar: Affine) -> tuple[Affine, tuple[str, ..
 
 
 def _with_overlap(found: Registration, moving: Volume, fixed: Volume) -> Registration:
-    """Doubt an affine under which the brains do not cover each other."""
+    """Add a note and a failure reason if the brains overlap poorly."""
     overlap = mask_overlap(moving, fixed, found.affine)
     if overlap >= POOR_OVERLAP:
         return found
@@ -380,7 +380,7 @@ def _with_overlap(found: Registration, moving: Volume, fixed: Volume) -> Registr
 
 
 def _plausible(affine: Affine) -> bool:
-    """Whether no direction is stretched or squeezed beyond what heads differ by, none mirrored."""
+    """Return whether all scales are within the range of heads and no axis is mirrored."""
     stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
     low, high = SCALE_RANGE
     return bool(low <= stretches.min() and stretches.max() <= high and np.linalg.det(affine) > 0)

@@ -1,4 +1,4 @@
-"""Where a registration may start: centres, shifts and pitches of two heads."""
+"""Initial transforms of a registration: centres, shifts and pitches of two heads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RISES_MM = (-40.0, -20.0, 0.0, 20.0, 40.0)
 
 
 def centroid(volume: Volume, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Centre of a mask in world mm, shape (3,)."""
+    """Return the centre of a mask in world mm, shape (3,)."""
     index = np.array(ndimage.center_of_mass(mask))
     centre: NDArray[np.float64] = volume.affine[:3, :3] @ index + volume.affine[:3, 3]
     return centre
 
 
 def translation(shift: NDArray[np.float64]) -> Affine:
-    """Shift without turning or scaling."""
+    """Return the affine of a shift without rotation or scaling."""
     affine = np.eye(4)
     affine[:3, 3] = shift
     return affine
@@ -34,7 +34,7 @@ def translation(shift: NDArray[np.float64]) -> Affine:
 def start_affine(
     centre: NDArray[np.float64], target: NDArray[np.float64], scale: float, pitch: float
 ) -> Affine:
-    """Rotate about x and scale about the fixed centre, then go to the moving one."""
+    """Rotate about x and scale about the fixed centre, then shift to the moving one."""
     angle = np.deg2rad(pitch)
     turn = np.array(
         [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
@@ -48,7 +48,11 @@ def meeting_points(
     moving_mask: NDArray[np.bool_] | None,
     fixed_mask: NDArray[np.bool_] | None,
 ) -> list[tuple[Point, Point]]:
-    """Say which points of both worlds may be one: the brains' centres, or about the heads'."""
+    """Return pairs of a fixed and a moving world point that may coincide.
+
+    They are the centres of both brains or, without both masks, the approximate centres of the
+    heads, with several heights.
+    """
     if moving_mask is not None and fixed_mask is not None:
         return [(centroid(fixed, fixed_mask), centroid(moving, moving_mask))]
     here, there = _middle(fixed), _middle(moving)
@@ -56,7 +60,7 @@ def meeting_points(
 
 
 def _middle(volume: Volume) -> Point:
-    """Centre of all that is not dark, on every few voxels."""
+    """Return the centre of all voxels that are not dark, on a subsampled grid."""
     steps = [max(1, round(float(edge))) for edge in COARSE_MM / volume.spacing]
     x, y, z = (slice(None, None, step) for step in steps)
     thin = Volume(volume.data[x, y, z], volume.affine @ np.diag([*steps, 1.0]))

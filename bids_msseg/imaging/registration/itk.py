@@ -1,4 +1,4 @@
-"""Affines and images as ITK has them, which counts in LPS+, and ITK's text transforms."""
+"""Conversion of affines and images to ITK, which uses LPS+, and ITK's text transforms."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def to_itk(volume: Volume, dtype: type = np.float32) -> sitk.Image:
 
 
 def from_itk(transform: sitk.Transform) -> Affine:
-    """Read off a linear transform by where it sends the origin and the unit vectors."""
+    """Derive an affine from where a transform moves the origin and the unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     affine = np.eye(4)
     for axis in range(3):

@@ -1,8 +1,8 @@
-"""A search over all orientations, and how far an alignment stands out from others.
+"""Search over all orientations, and measures of how clearly an alignment is the best.
 
-An optimiser finds the best place near its start. Whether that place is the right one shows by
-comparison on a coarse grid: the mutual information of an alignment is set against that of the
-image turned and shifted, and against the best places that a search over all orientations finds.
+An optimiser finds the best position near its start. A comparison on a coarse grid shows whether it
+is the right one: the mutual information of an alignment is compared with that of the image rotated
+and shifted, and with the best positions that a search over all orientations finds.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class Overlay:
         return cls(points, values.astype(np.intp), moving.with_data(_in_bins(moving.data)))
 
     def thinned(self, count: int) -> Overlay:
-        """Keep about so many points."""
+        """Return an overlay with about ``count`` points."""
         step = max(1, len(self.points) // count)
         return Overlay(self.points[::step], self.bins[::step], self.moving)
 
     def information(self, affine: Affine) -> float:
-        """Measure the mutual information in nats; beyond the moving image all is dark."""
+        """Return the mutual information in nats; all outside the moving image is dark."""
         chain = np.linalg.inv(self.moving.affine) @ affine
         index = self.points @ chain[:3, :3].T + chain[:3, 3]
         values = ndimage.map_coordinates(self.moving.data, index.T, order=1, cval=0.0)
@@ -174,7 +174,7 @@ def prominence(overlay: Overlay, affine: Affine, centre: Point) -> float:
 
 
 def lead(overlay: Overlay, affine: Affine, places: Iterable[Affine], same_mm: float) -> float:
-    """Divide the mutual information of an alignment by that of the best other place.
+    """Divide the mutual information of an alignment by that of the best other position.
 
     ``places`` are the ends of a search; those within ``same_mm`` of the alignment count as the
     alignment.
@@ -218,7 +218,7 @@ def best_starts(
 
 
 def _in_bins(data: NDArray[np.number]) -> NDArray[np.float32]:
-    """Scale so that the whole part of a value is its bin."""
+    """Scale values so that their integer part is the bin."""
     low, high = float(data.min()), float(data.max())
     scaled = (data - low) * ((BINS - 0.001) / max(high - low, _LEAST))
     return np.asarray(scaled, np.float32)

@@ -1,4 +1,4 @@
-"""The levels of registration: two images on grids of one spacing, and the search on them."""
+"""Levels of a registration: two images on grids of one spacing, and the search on them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MARGIN_MM = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One step of the pyramid, ready for ITK."""
+    """One level of the pyramid, ready for ITK."""
 
     spacing: float
     fixed: Volume
@@ -40,7 +40,10 @@ class Level:
 
 
 def compared_region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Give the brain, or the foreground where no mask is given."""
+    """Return the brain, or the foreground if no mask is given.
+
+    Raises DataError if it is empty.
+    """
     if mask is None:
         level = np.percentile(volume.data, 99)
         mask = np.asarray(ndimage.binary_fill_holes(volume.data > 0.1 * level), bool)
@@ -59,7 +62,7 @@ def build_level(
     spacing: float,
     moving_mask: NDArray[np.bool_] | None,
 ) -> Level:
-    """Coarsen both images; the fixed one is cut to the region that is compared."""
+    """Coarsen both images and crop the fixed one to the region that is compared."""
     region = fixed.with_data(inside)
     shape, affine = _grid(region, spacing, MARGIN_MM + 2 * spacing)
     kept = mask_onto(region, shape, affine)
@@ -80,7 +83,7 @@ def build_level(
 def _seen(
     moved: Volume, moving: Volume, mask: NDArray[np.bool_] | None, kept: Volume
 ) -> NDArray[np.bool_]:
-    """Where the moving image's brain lies about: it sets the range of the histogram."""
+    """Return the approximate brain of the moving image, which sets the histogram range."""
     if mask is not None:
         return mask_onto(moving.with_data(mask), moved.shape, moved.affine)
     guess = mask_onto(kept, moved.shape, moved.affine)
@@ -88,13 +91,16 @@ def _seen(
 
 
 def _clipped(data: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Limit to the brain's range; a bright scalp would leave it two bins of the histogram."""
+    """Clip values to the range of the brain.
+
+    Otherwise a bright scalp would leave only two bins of the histogram for the brain.
+    """
     low, high = np.percentile(data[inside] if inside.any() else data, (0.5, 99.5))
     return np.asarray(np.clip(data, min(low, 0.0), high), np.float32)
 
 
 def _grid(region: Volume, spacing: float, margin: float) -> tuple[tuple[int, int, int], Affine]:
-    """Lay a grid of about the given spacing, never finer than stored, around a mask."""
+    """Build a grid of about the given spacing, never finer than stored, around a mask."""
     bounds = [np.flatnonzero(region.data.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     first = np.array([index[0] for index in bounds], float)
     last = np.array([index[-1] for index in bounds], float)
@@ -117,7 +123,10 @@ def best_search(
     seed: int,
     threads: int,
 ) -> Affine:
-    """Follow every start, take the end with most information; ITK lets go of Python's lock."""
+    """Search from every start; return the end with the highest mutual information.
+
+    The searches run in threads, because ITK releases Python's lock.
+    """
     with ThreadPoolExecutor(max_workers=max(1, min(threads, len(starts)))) as pool:
         ends = list(pool.map(lambda start: search(level, kind, start, centre, seed), starts))
     return max(ends, key=lambda affine: information(level, affine))
@@ -126,7 +135,10 @@ def best_search(
 def refine(
     level: Level, kind: str, start: Affine, centre: NDArray[np.float64], seed: int
 ) -> Affine:
-    """Search twice, the second time with short steps: the first may end beside a flat optimum."""
+    """Search twice, the second time with short steps.
+
+    The first search may end beside a flat optimum.
+    """
     near = search(level, kind, start, centre, seed)
     return search(level, kind, near, centre, seed, pace=POLISH_PACE)
 
@@ -139,7 +151,7 @@ def search(
     seed: int,
     pace: float = 1.0,
 ) -> Affine:
-    """Optimise one kind of transform on one level; the start where that does not help."""
+    """Optimise one kind of transform on one level; return the start if none is better."""
     transform = _itk_start(kind, start, centre)
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfWorkUnits(1)
@@ -170,7 +182,7 @@ def search(
 
 
 def _itk_start(kind: str, start: Affine, centre: NDArray[np.float64]) -> Any:
-    """Make ITK's transform of a kind that does what the affine does."""
+    """Convert an affine to an ITK transform of the given kind."""
     kinds: dict[str, Callable[[], Any]] = {
         "rigid": sitk.Euler3DTransform,
         "similarity": sitk.Similarity3DTransform,
@@ -187,10 +199,11 @@ def _itk_start(kind: str, start: Affine, centre: NDArray[np.float64]) -> Any:
 
 
 def information(level: Level, affine: Affine) -> float:
-    """Mutual information in nats of the points inside the fixed mask.
+    """Return the mutual information in nats of the points inside the fixed mask.
 
-    The points lie off the voxel centres: on them, images whose grids coincide would be compared
-    without the blur of interpolation, and the headers' alignment would always look best.
+    The points are off the voxel centres: at the centres, images whose grids coincide would be
+    compared without the blur of interpolation, and the headers' alignment would always appear to
+    be the best.
     """
     index = np.argwhere(np.asarray(level.inside.data, bool)).astype(float)
     index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
@@ -204,7 +217,7 @@ def information(level: Level, affine: Affine) -> float:
 
 
 def sparser(level: Level) -> Level:
-    """Coarsen a level, so that all orientations can be looked at in a second."""
+    """Coarsen a level, so that all orientations can be searched in a second."""
     shape, affine = _grid(level.inside, SPARSE_MM, 0.0)
     still = resample(smooth_before_coarser(level.fixed, SPARSE_MM), shape, affine)
     inside = mask_onto(level.inside, shape, affine)

@@ -1,9 +1,9 @@
-"""Two visits of one person on one grid, neither of them favoured.
+"""Symmetric alignment of two visits of one person on a common grid.
 
-Both images go halfway to the other: where only one of them is interpolated, the smoother one
-looks like a change (Reuter and Fischl, NeuroImage 2011, doi 10.1016/j.neuroimage.2011.02.076).
-The rigid transform is the mean of the two that are found with either image held still, so that
-exchanging the visits inverts it.
+Both images are moved halfway to each other: if only one of them is interpolated, the smoother one
+looks like a change (Reuter and Fischl, NeuroImage 2011, doi 10.1016/j.neuroimage.2011.02.076). The
+rigid transform is the mean of those found with either image fixed, so that exchanging the visits
+inverts it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class CommonGrid:
         return moved
 
     def flair(self, volume: Volume, *, later: bool) -> NDArray[np.float32]:
-        """Do as :meth:`take`, then express it in standard deviations of the shared brain."""
+        """Return :meth:`take` in standard deviations of the shared brain."""
         return zscore(self.take(volume, later=later), self.inside)
 
 
@@ -130,7 +130,7 @@ def align_visits(
 
 
 def _failure_reason(there: Registration, back: Registration, apart: float) -> str:
-    """Say why the two directions together do not show that the visits are aligned."""
+    """Return why the visits may not be aligned; empty if both directions agree."""
     turn = max(turn_degrees(one.affine) for one in (there, back))
     if there.failure_reason or back.failure_reason:
         return there.failure_reason or back.failure_reason
@@ -180,7 +180,7 @@ def meet(
 
 
 def _bounds(brain: Volume, move: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest and highest world coordinates of a mask after a move."""
+    """Return the lowest and highest world coordinates of a mask after a transform."""
     index = np.argwhere(brain.data > 0).astype(float)
     chain = move @ brain.affine
     points = index @ chain[:3, :3].T + chain[:3, 3]
@@ -188,7 +188,7 @@ def _bounds(brain: Volume, move: Affine) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _apart(one: Affine, other: Affine, image: Volume, brain: NDArray[np.bool_]) -> float:
-    """Root mean square distance of where two transforms put the brain's voxels, in mm."""
+    """Return the root mean square distance of brain voxels under two transforms, in mm."""
     index = np.argwhere(brain)[::97].astype(float)
     points = index @ image.affine[:3, :3].T + image.affine[:3, 3]
     gap = points @ (one - other)[:3, :3].T + (one - other)[:3, 3]
@@ -200,7 +200,7 @@ def _mean(one: Affine, other: Affine) -> Affine:
 
 
 def _power(affine: Affine, exponent: float) -> Affine:
-    """Go a part of the way of a rigid transform along its screw."""
+    """Return a fraction of a rigid transform along its screw axis."""
     return _rigid(_real(expm(exponent * logm(affine))))
 
 
@@ -209,7 +209,7 @@ def _real(matrix: NDArray[np.complexfloating]) -> Affine:
 
 
 def _rigid(affine: Affine) -> Affine:
-    """Give the nearest rotation in place of the linear part."""
+    """Replace the linear part by the nearest rotation."""
     left, _, right = np.linalg.svd(affine[:3, :3])
     nearest = affine.copy()
     nearest[:3, :3] = left @ right

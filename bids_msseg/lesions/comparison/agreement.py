@@ -1,7 +1,7 @@
-"""Agreement of two ways to measure a volume over a cohort.
+"""Agreement of two measurements of a volume over a cohort.
 
-Every statistic takes weights along its last axis, one a visit, so that the bootstrap is a matter
-of counting how often each patient was drawn. Fewer than three visits have no statistic.
+Every statistic takes weights along its last axis, one per visit, so that the bootstrap only has to
+count how often each patient was drawn. Statistics are undefined for fewer than three visits.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def icc_2_1(scores: Array, weights: Array) -> Array:
 
 
 def bias(pairs: Array, weights: Array) -> Array:
-    """Mean of first minus second column, shape (...) for weights of shape (..., n)."""
+    """Compute the mean of first minus second column, shape (...) for weights (..., n)."""
     return _divide((weights * (pairs[:, 0] - pairs[:, 1])).sum(-1), weights.sum(-1))
 
 
 def lower_limit(pairs: Array, weights: Array) -> Array:
-    """Lower limit of agreement; see :func:`upper_limit`."""
+    """Compute the lower limit of agreement; see :func:`upper_limit`."""
     return bias(pairs, weights) - LIMITS * _deviation(pairs, weights)
 
 
@@ -87,7 +87,7 @@ def upper_limit(pairs: Array, weights: Array) -> Array:
 
 
 def lower_limit_of_repeats(rows: Array, weights: Array) -> Array:
-    """Lower limit of agreement; see :func:`upper_limit_of_repeats`."""
+    """Compute the lower limit of agreement; see :func:`upper_limit_of_repeats`."""
     return bias(rows, weights) - LIMITS * _deviation_of_repeats(rows, weights)
 
 
@@ -201,14 +201,17 @@ def _centred(column: Array, weights: Array) -> Array:
 
 
 def _deviation(pairs: Array, weights: Array) -> Array:
-    """Give the standard deviation of the differences, n - 1 in the denominator."""
+    """Return the standard deviation of the differences, with denominator n - 1."""
     apart = _centred(pairs[:, 0] - pairs[:, 1], weights)
     deviation: Array = np.sqrt(_divide((weights * apart**2).sum(-1), weights.sum(-1) - 1))
     return deviation
 
 
 def _deviation_of_repeats(rows: Array, weights: Array) -> Array:
-    """Add to the variance of the mean differences what averaging took from it."""
+    """Return the standard deviation of differences between single measurements.
+
+    To the variance of the mean differences, this adds the variance that averaging removed.
+    """
     squares, counts = rows[:, 2], rows[:, 3]
     within = _divide((weights * squares).sum(-1), (weights * (counts - 1)).sum(-1))
     lost = 1 - (weights / counts).sum(-1) / weights.sum(-1)

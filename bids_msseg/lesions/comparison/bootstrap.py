@@ -1,4 +1,4 @@
-"""How sure a mean over a handful of patients is: the percentile bootstrap."""
+"""Percentile bootstrap of means over few patients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MeanEstimate:
 
     @property
     def has_interval(self) -> bool:
-        """Tell whether there were patients enough."""
+        """Whether there are enough patients for an interval."""
         return self.n_patients >= FEWEST
 
 
@@ -76,7 +76,7 @@ def estimate_mean(
 def _drawn_means(
     sums: np.ndarray, counts: np.ndarray, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Mean over the visits of patients drawn with replacement, shape (draws,)."""
+    """Compute means over the visits of patients drawn with replacement, shape (draws,)."""
     parts = [
         sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
         for chosen in draw_patients(len(sums), draws, rng)

@@ -1,7 +1,8 @@
-"""Detection of lesions as two challenges count it: ISBI-2015 and MSSEG-2016 (Anima).
+"""Lesion detection as in two challenges: ISBI-2015 and MSSEG-2016 (Anima).
 
-Each challenge has its own idea of what a lesion is as well as of when it is found, so each is
-given its own components here; :mod:`bids_msseg.lesions.comparison.rules` holds the rules.
+The challenges differ in the definition of a lesion and in the rule of detection. Each therefore
+has its own components in this module; :mod:`bids_msseg.lesions.comparison.rules` contains the
+rules.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def anima_agreement(
 
 
 def _anima_labels(mask: NDArray[Any], voxel_volume: float, min_volume: float) -> NDArray[np.int32]:
-    """Give numbers to face-connected components of more than ``floor(min / voxel)`` voxels."""
+    """Label face-connected components of more than ``floor(min / voxel)`` voxels."""
     labels = np.zeros(mask.shape, np.int32)
     box = bounding_box(mask)
     if not mask[box].size:

@@ -1,7 +1,7 @@
 """Agreement of a segmentation with a reference, voxel by voxel and lesion by lesion.
 
-All scores are computed over the whole volume of one visit. A score that is not defined is NaN:
-two empty masks are neither a success nor a failure, and averages have to count them apart.
+All scores are computed over the whole volume of one visit. An undefined score is NaN: two empty
+masks are neither a success nor a failure, and averages must count them separately.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class VoxelAgreement:
 
     @property
     def absolute_volume_difference(self) -> float:
-        """Size of the relative volume difference, without its sign."""
+        """Absolute value of the relative volume difference."""
         return abs(self.relative_volume_difference)
 
 
@@ -298,5 +298,5 @@ def _check_grids(first: NDArray[Any], second: NDArray[Any]) -> None:
 
 
 def _ratio(part: float, whole: float) -> float:
-    """Quotient, or NaN where it is not defined."""
+    """Return the quotient, or NaN if it is undefined."""
     return part / whole if whole else float("nan")

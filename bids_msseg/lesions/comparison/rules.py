@@ -1,4 +1,4 @@
-"""When a lesion of one mask counts as found by the lesions of another."""
+"""Rules for the detection of a lesion of one mask by the lesions of another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class DetectionRule(Protocol):
-    """When a lesion of one mask counts as found by the lesions of another."""
+    """Rule for the detection of a lesion of one mask by the lesions of another."""
 
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Decide for each reference lesion, shape (n_reference,), whether it is found.
@@ -32,7 +32,7 @@ class AnyOverlap:
     """
 
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which reference lesions share a voxel with any test lesion."""
+        """Return which reference lesions share a voxel with any test lesion."""
         hit: NDArray[np.bool_] = overlap[1:, 1:].sum(axis=1) > 0
         return hit
 
@@ -60,16 +60,16 @@ class AnimaRule:
 
     @classmethod
     def code_defaults(cls) -> AnimaRule:
-        """Thresholds that the Anima program uses by itself."""
+        """Return the rule with the default thresholds of the Anima program."""
         return cls(alpha=0.05, beta=0.5, gamma=0.5)
 
     @classmethod
     def challenge(cls) -> AnimaRule:
-        """Thresholds given in the challenge paper."""
+        """Return the rule with the thresholds of the challenge paper."""
         return cls(alpha=0.10, beta=0.70, gamma=0.65)
 
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which reference lesions are covered by test lesions that do not spill over."""
+        """Return which reference lesions are found by the rule of the class."""
         shared = overlap[1:, 1:]
         # quotients as in Anima, so that a share of exactly alpha or beta is judged alike
         volumes = np.maximum(overlap[1:].sum(axis=1), 1)

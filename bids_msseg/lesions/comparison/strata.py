@@ -1,4 +1,4 @@
-"""Detection by class of lesion: how many of each size or region were found."""
+"""Lesion detection by class: number of lesions found per size or region."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class Stratum:
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of both; 0 where one side has lesions and none agrees, else NaN."""
+        """Harmonic mean of sensitivity and PPV.
+
+        It is 0 if there are lesions but none agrees, and NaN if there are no lesions.
+        """
         total = self.sensitivity.mean + self.ppv.mean
         if total > 0:
             return 2 * self.sensitivity.mean * self.ppv.mean / total

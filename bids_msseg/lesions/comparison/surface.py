@@ -1,4 +1,4 @@
-"""How far the surfaces of two masks are apart, in mm."""
+"""Distances between the surfaces of two masks, in mm."""
 
 from __future__ import annotations
 
@@ -125,13 +125,13 @@ class _Surface:
         return cls(corners.astype(np.float64), triangles.mean(axis=1), areas)
 
     def distances(self, other: _Surface) -> Floats:
-        """Measure from each centre to the other surface."""
+        """Measure the distance in mm from each centre to the other surface."""
         found, _ = KDTree(np.concatenate([other.corners, other.centres])).query(self.centres)
         return np.asarray(found, np.float64)
 
 
 def _percentile(distances: Floats, areas: Floats) -> float:
-    """Give the smallest distance within which 95 % of the area lies."""
+    """Return the smallest distance within which 95 % of the area is located."""
     order = np.argsort(distances)
     reached = np.cumsum(areas[order])
     place = int(np.searchsorted(reached, PERCENTILE * reached[-1]))

@@ -1,1 +1,1 @@
-"""Intervals of loads, confidence of lesions, and how well both hold."""
+"""Intervals of lesion loads, confidence of lesions, and the validity of both."""

@@ -1,4 +1,4 @@
-"""Whether a probability of 0.7 is right seven times in ten."""
+"""Calibration of probabilities: comparison of predicted probability with truth."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean of |share - probability| over voxels; NaN without.
+        """Expected calibration error: mean of |share - probability| over voxels.
 
-        Naeini et al. 2015 (AAAI), for the probability of one class.
+        It is NaN without voxels. Naeini et al. 2015 (AAAI), for the probability of one class.
         """
         total = int(self.count.sum())
         if not total:

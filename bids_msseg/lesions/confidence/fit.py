@@ -1,4 +1,4 @@
-"""Fitting the models of uncertainty to patients that no net had seen, and checking them."""
+"""Fitting and checking of the uncertainty models on held-out patients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Case = TypeVar("_Case", "LoadCase", "LesionCase")
 
 @dataclass(frozen=True, slots=True)
 class LoadCase:
-    """One visit with known true load, predicted by nets that had not seen its patient.
+    """One visit with known true load, predicted by nets not trained on its patient.
 
     ``sweep_ml`` comes from :func:`~bids_msseg.lesions.confidence.uncertainty.sweep_volumes`.
     """
@@ -45,8 +45,8 @@ class LoadCase:
 class LesionCase:
     """One predicted lesion of a held-out visit.
 
-    ``p`` is the mean final probability inside; ``found`` tells whether an expert mask shares a
-    voxel with it.
+    ``p`` is the mean final probability inside; ``found`` is True if an expert mask shares a voxel
+    with it.
     """
 
     participant: str
@@ -57,14 +57,14 @@ class LesionCase:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A visit's interval by a model that had not met its participant, beside the truth."""
+    """Interval of a visit from a model fitted without its participant, and its true load."""
 
     case: LoadCase
     interval: LoadInterval
 
     @property
     def inside(self) -> bool:
-        """Whether the interval holds the true load."""
+        """Whether the interval contains the true load."""
         return self.interval.holds(self.case.truth_ml)
 
 
@@ -124,7 +124,7 @@ def check_load(cases: Sequence[LoadCase]) -> tuple[Checked, ...]:
 
 
 def coverage(checked: Sequence[Checked]) -> dict[str, tuple[int, int]]:
-    """Count, for each site and for ``all``, how many intervals hold the truth, of how many."""
+    """Count the intervals that contain the truth, and all intervals, per site and ``all``."""
     sites = sorted({one.case.site for one in checked})
     groups = {site: [one for one in checked if one.case.site == site] for site in sites}
     if checked:
@@ -189,7 +189,7 @@ def rank_auc(pairs: Sequence[tuple[LesionCase, float]]) -> float:
 
 
 def _leave_out(cases: Sequence[_Case]) -> Iterator[tuple[list[int], list[int]]]:
-    """Pair the places of each participant's cases with those of all others."""
+    """Yield the indices of each participant's cases and those of all other cases."""
     for participant in dict.fromkeys(case.participant for case in cases):
         held = [i for i, case in enumerate(cases) if case.participant == participant]
         yield held, [i for i, case in enumerate(cases) if case.participant != participant]
@@ -207,13 +207,16 @@ def _left_out_errors(cases: Sequence[LoadCase], cut: float) -> NDArray[np.float6
 
 
 def _site_shares(cases: Sequence[LoadCase]) -> NDArray[np.float64]:
-    """Weigh visits so that each site counts the same; the sum is one."""
+    """Return weights of visits such that each site counts the same; their sum is one."""
     counts = Counter(case.site for case in cases)
     return np.array([1 / (len(counts) * counts[case.site]) for case in cases])
 
 
 def _line(cases: Sequence[LoadCase], cut: float) -> tuple[float, float]:
-    """Least squares on the logarithmic scale; a level where all volumes are the same."""
+    """Fit slope and intercept by least squares on the logarithmic scale.
+
+    The slope is 0 if all volumes are the same.
+    """
     place = SWEEP.index(cut)
     x = np.array([log_load(case.sweep_ml[place]) for case in cases])
     y = np.array([log_load(case.truth_ml) for case in cases])

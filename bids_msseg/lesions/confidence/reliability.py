@@ -1,8 +1,8 @@
-"""How far each rater can be trusted at each voxel, told from the raters' masks alone.
+"""Local reliability weights of raters, estimated from the raters' masks alone.
 
-LOP-STAPLE was published for atlases that are laid over an image, whose reliability is the local
-likeness of the two images. Raters draw on one and the same image, so here their weight is their
-local agreement with the others instead.
+LOP-STAPLE was published for atlases registered to an image, with the local similarity of the two
+images as reliability. Raters draw on the same image, so their weight here is the local agreement
+with the other raters instead.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How far a lesion load and a lesion may be trusted, learnt from patients that no net had seen.
+"""Interval of a lesion load and confidence of a lesion, learnt from held-out patients.
 
-Both are read off the final probability, so they cost no further pass through a net. The load: the
-volume above one cut of a threshold sweep predicts, on a logarithmic scale, what the experts drew;
-its interval is Student's for the errors that each patient showed when left out. The lesion: its
-mean probability, mapped to the share of such lesions that touch one of the experts' (Platt 1999).
+Both are computed from the final probability, without another pass through a net. For the load, the
+volume above one cut of a threshold sweep predicts on a logarithmic scale the volume that experts
+would draw; the interval is Student's, from the errors of patients held out. For a lesion, the mean
+probability is mapped to the share of such lesions that touch a lesion of the experts (Platt 1999).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LoadInterval:
     learnt: bool = True
 
     def holds(self, load_ml: float) -> bool:
-        """Say whether a load lies inside."""
+        """Return whether a load is inside the interval."""
         return self.low_ml <= load_ml <= self.high_ml
 
     def contradiction(self, load_ml: float) -> str:
@@ -149,10 +149,10 @@ def sweep_volumes(probability: NDArray[np.floating], voxel_volume: float) -> tup
 
 
 def log_load(volume_ml: float) -> float:
-    """Return the logarithm on which loads are predicted."""
+    """Return the logarithm of a volume plus 0.1 mL, the scale of load predictions."""
     return math.log(volume_ml + OFFSET_ML)
 
 
 def logit(p: float) -> float:
-    """Return the log-odds of a probability that is never quite 0 or 1."""
+    """Return the log-odds of a probability clipped to 0.001 to 0.999."""
     return float(special.logit(min(max(p, MIN_P), 1 - MIN_P)))

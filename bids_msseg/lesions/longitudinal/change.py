@@ -1,25 +1,26 @@
-"""What became of each lesion between two visits, and what cannot be told from noise.
+"""Change of each lesion between two visits, distinguished from noise.
 
 Two masks of the same brain differ everywhere by a fraction of a voxel, so a difference of masks
-alone is no change. A change counts here where three things come together.
+alone is not a change. A change requires three conditions:
 
-* **Volume.** It is larger than the border's own noise. Every lesion's change of volume, divided
-  by its surface, is how far its border moved; the spread of that over all lesions of the pair
-  (most do not change from one visit to the next), together with what is assumed before, is the
-  border's standard deviation. 1.96 of them times the surface is the smallest change that can be
-  told: the repeatability of Bland and Altman (Lancet 1986, doi 10.1016/S0140-6736(86)90837-8).
-* **Image.** FLAIR itself has changed there: the difference of the normalised images, less that of
-  the normal tissue around, exceeds its noise in normal tissue (after Schmidt et al., NeuroImage:
-  Clinical 2019, doi 10.1016/j.nicl.2019.101849), and a lesion at one visit had lost, or had not
-  yet gained, half of its contrast at the other.
-* **Probability.** The visit without the lesion was certain (after McKinley et al., NeuroImage:
-  Clinical 2020, doi 10.1016/j.nicl.2019.102104).
+* **Volume.** The change is larger than the noise of the border. The change of a lesion's volume
+  divided by its surface is the movement of its border. The standard deviation of the border is the
+  spread of these movements over all lesions of the pair (most do not change between two visits),
+  combined with a prior. The smallest detectable change is 1.96 standard deviations times the
+  surface: the repeatability of Bland and Altman (Lancet 1986, doi
+  10.1016/S0140-6736(86)90837-8).
+* **Image.** FLAIR itself has changed there: the difference of the normalised images, minus that of
+  the surrounding normal tissue, exceeds its noise in normal tissue (after Schmidt et al.,
+  NeuroImage: Clinical 2019, doi 10.1016/j.nicl.2019.101849). A lesion present at only one visit
+  has at most half of its contrast at the other.
+* **Probability.** The prediction at the visit without the lesion was certain (after McKinley et
+  al., NeuroImage: Clinical 2020, doi 10.1016/j.nicl.2019.102104).
 
-A new lesion has at least the volume of a sphere of 3 mm, the size that readers ask for (Filippi
-et al., Brain 2019, doi 10.1093/brain/awz144). A large lesion counts as enlarging, too, where a
-part of that size has appeared beyond the border's noise.
+A new lesion has at least the volume of a sphere of 3 mm, the size that readers require (Filippi et
+al., Brain 2019, doi 10.1093/brain/awz144). A large lesion also counts as enlarging if a part of
+that size has appeared beyond the noise of the border.
 
-Everything is symmetric: exchanging the visits exchanges new with resolved, enlarging with
+Everything is symmetric: exchanging the visits exchanges new with resolved and enlarging with
 shrinking.
 """
 
@@ -139,7 +140,7 @@ def _check_grids(before: VisitMaps, after: VisitMaps, inside: Mask) -> None:
 def _areas(
     groups: Sequence[Group], before: VisitMaps, after: VisitMaps, spacing: float
 ) -> list[float]:
-    """Surface of every group in mm², the mean of the visits at which it is there."""
+    """Compute the surface of each group in mm², averaged over the visits that have it."""
     one, other = (surface_mm2(visit.labels, spacing=spacing) for visit in (before, after))
     found = []
     for group in groups:
@@ -163,10 +164,10 @@ def _border_noise(
     after: VisitMaps,
     rule: ChangeRule,
 ) -> float:
-    """Estimate how far borders move by chance, in mm, whatever a few lesions really did.
+    """Estimate the random movement of borders in mm, robust to a few real changes.
 
-    The spread is taken about zero: a border that lies further out in every lesion of a visit
-    comes from the scanner or the net, not from the disease.
+    The spread is computed about zero: if the border is further out in every lesion of a visit, the
+    cause is the scanner or the net, not the disease.
     """
     moved = [
         abs(_volume(after, group.after) - _volume(before, group.before)) / area
@@ -181,7 +182,7 @@ def _border_noise(
 
 @dataclass(frozen=True, slots=True)
 class _Classified:
-    """A row with the voxels that its lesion gained and lost, inside a box."""
+    """Row of a lesion, with masks of its gained and lost voxels inside a box."""
 
     row: ChangeRow
     box: Box
@@ -191,7 +192,7 @@ class _Classified:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Everything that the class of a lesion rests on."""
+    """Data of two visits by which lesions are classified."""
 
     before: VisitMaps
     after: VisitMaps
@@ -203,7 +204,7 @@ class _Pair:
     border: float
 
     def classify(self, group: Group, area: float) -> _Classified:
-        """Tell what became of a group of lesions."""
+        """Classify the change of a group of lesions."""
         box = self._padded(group.box)
         one = np.isin(self.before.labels[box], group.before)
         other = np.isin(self.after.labels[box], group.after)
@@ -235,14 +236,14 @@ class _Pair:
         return float(np.count_nonzero(mask)) * self.spacing**3
 
     def _score(self, box: Box, where: Mask) -> float:
-        """Mean change in a place in units of the mean noise there."""
+        """Return the mean change in a mask, in units of the mean noise there."""
         if not where.any():
             return 0.0
         noise = float(self.flair_change.noise[box][where].mean())
         return float(self.flair_change.change[box][where].mean()) / noise
 
     def _row(self, group: Group, box: Box, one: Mask, other: Mask, limit: float) -> ChangeRow:
-        """Fill in what is measured; the class comes later."""
+        """Build a row with the measurements; the class is set later."""
         volumes = _volume(self.before, group.before), _volume(self.after, group.after)
         where = one | other
         if group.before and group.after:
@@ -270,7 +271,7 @@ class _Pair:
         )
 
     def _once(self, group: Group, box: Box, where: Mask) -> tuple[Change, str]:
-        """Classify a lesion that only one visit has."""
+        """Classify a lesion that is present at only one visit."""
         sign = 1.0 if group.after else -1.0
         with_it, without = (self.after, self.before) if group.after else (self.before, self.after)
         missing = "before" if group.after else "later"
@@ -291,7 +292,10 @@ class _Pair:
     def _contrast_kept(
         self, box: Box, where: Mask, with_it: VisitMaps, without: VisitMaps
     ) -> float:
-        """Contrast to the tissue around at the visit without, as a share of that with a lesion."""
+        """Return the share of a lesion's contrast found at the visit without it.
+
+        The contrast is relative to the surrounding normal tissue.
+        """
         wide = ndimage.binary_dilation(where, TOUCHING, iterations=RING_VOXELS)
         ring = wide & self.flair_change.normal[box]
         if not ring.any():
@@ -305,7 +309,7 @@ class _Pair:
     def _twice(
         self, group: Group, box: Box, one: Mask, other: Mask, limit: float
     ) -> tuple[Change, str, Mask, Mask]:
-        """Classify a lesion that both visits have."""
+        """Classify a lesion that is present at both visits."""
         net = _volume(self.after, group.after) - _volume(self.before, group.before)
         gained = self._appeared(box, other, self.before.labels, 1.0)
         lost = self._appeared(box, one, self.after.labels, -1.0)
@@ -330,10 +334,10 @@ class _Pair:
         return "stable", reason, nothing, nothing
 
     def _appeared(self, box: Box, lesion: Mask, others: NDArray[np.integer], sign: float) -> Mask:
-        """Parts of a lesion that lie beyond the noise of the other visit's borders.
+        """Find parts of a lesion beyond the noise of the other visit's borders.
 
-        Such a part shows on FLAIR voxel by voxel, is as large as a new lesion has to be, and
-        reaches further from the other visit's lesions than borders move by chance.
+        Such a part is visible on FLAIR in every voxel, is at least as large as a new lesion must
+        be, and extends further from the other visit's lesions than borders move by chance.
         """
         there = others[box] > 0
         fresh = lesion & ~there & (sign * self.flair_change.score[box] >= self.rule.flair_sd)
@@ -350,7 +354,7 @@ class _Pair:
 
 
 def _centre(where: Mask) -> NDArray[np.float64]:
-    """Centre of mass in voxels."""
+    """Compute the centre of mass in voxels."""
     mean: NDArray[np.float64] = np.argwhere(where).mean(axis=0)
     return mean
 
@@ -358,7 +362,7 @@ def _centre(where: Mask) -> NDArray[np.float64]:
 def _paint(
     codes: NDArray[np.uint8], lesion: _Classified, before: VisitMaps, after: VisitMaps
 ) -> None:
-    """Put a lesion into the image of changes."""
+    """Write the codes of a lesion into the image of changes."""
     row, part = lesion.row, codes[lesion.box]
     one = np.isin(before.labels[lesion.box], row.lesions_before)
     other = np.isin(after.labels[lesion.box], row.lesions_after)

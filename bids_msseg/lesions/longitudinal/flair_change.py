@@ -1,4 +1,4 @@
-"""How FLAIR changed between two visits, measured by what it changes where nothing happened."""
+"""Change of FLAIR between two visits, compared with its noise in normal tissue."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def measure_flair_change(
 
 
 def _mean_around(image: NDArray[np.float32], where: Mask, sigma: float) -> NDArray[np.float32]:
-    """Mean under a Gaussian of those voxels that belong to a mask; 0 far from all of them."""
+    """Average the voxels of a mask with Gaussian weights; 0 far from all of them."""
     weight = where.astype(np.float32)
     total = ndimage.gaussian_filter(image * weight, sigma, truncate=3)
     share = ndimage.gaussian_filter(weight, sigma, truncate=3)
@@ -92,7 +92,7 @@ def _mean_around(image: NDArray[np.float32], where: Mask, sigma: float) -> NDArr
 def _noise(
     change: NDArray[np.float32], edges: NDArray[np.float32], normal: Mask
 ) -> NDArray[np.float32]:
-    """Robust spread of the change in normal tissue, by the strength of edges."""
+    """Estimate the robust spread of the change in normal tissue by edge strength."""
     if not normal.any():
         return np.full(change.shape, np.inf, np.float32)
     values, strength = change[normal], edges[normal]

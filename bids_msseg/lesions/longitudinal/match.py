@@ -1,4 +1,4 @@
-"""Which lesions of two visits are the same ones."""
+"""Matching of lesions between two visits."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def surface_mm2(labels: Labels, *, spacing: float = 1.0) -> dict[int, float]:
 
 
 def _places(labels: Labels) -> dict[int, Box]:
-    """Boxes of all labels that are there."""
+    """Return the boxes of all labels that are present."""
     boxes = ndimage.find_objects(labels.astype(np.int32, copy=False))
     return {label: box for label, box in enumerate(boxes, start=1) if box is not None}
 
@@ -127,7 +127,7 @@ def _places(labels: Labels) -> dict[int, Box]:
 def _links(
     before: Labels, after: Labels, steps: Iterable[tuple[int, ...]]
 ) -> set[tuple[_Node, _Node]]:
-    """Pairs of labels of which one, moved by any of the steps, meets the other."""
+    """Find pairs of labels that overlap after a shift by any of the steps."""
     rim = np.pad(after, 1)
     index = np.argwhere(before > 0)
     mine = before[tuple(index.T)]
@@ -161,7 +161,7 @@ def _components(nodes: Iterable[_Node], links: Iterable[tuple[_Node, _Node]]) ->
 
 
 def _around(boxes: Iterable[Box]) -> Box:
-    """Smallest box that holds all boxes."""
+    """Return the smallest box that contains all boxes."""
     sides = [
         slice(min(side.start for side in axis), max(side.stop for side in axis))
         for axis in zip(*boxes, strict=True)

@@ -37,7 +37,7 @@ class Code(IntEnum):
 
     @property
     def words(self) -> str:
-        """What it stands for."""
+        """Description of the code."""
         return _CODE_WORDS[self]
 
 
@@ -95,7 +95,7 @@ class ChangeRow:
 
     @property
     def change_mm3(self) -> float:
-        """Volume after less volume before."""
+        """Volume after minus volume before."""
         return self.after_mm3 - self.before_mm3
 
 

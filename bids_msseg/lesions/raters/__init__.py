@@ -1,1 +1,1 @@
-"""One mask from several raters."""
+"""Consensus of the masks of several raters."""

@@ -1,9 +1,10 @@
-"""One mask from several raters' masks, and how each rater agrees with it or with the others.
+"""Consensus of raters' masks, and agreement of each rater with it or with the others.
 
-Everything happens in and near the union of the masks (:mod:`bids_msseg.lesions.raters.union`), so
-no figure depends on the field of view. Probabilities are estimated in the union itself by default:
-each rim of voxels that nobody drew around it counts as agreement of all raters, and makes STAPLE
-take what few have drawn for lesion (``benchmarks/consensus.py`` shows it).
+All computations are restricted to the union of the masks and its surroundings
+(:mod:`bids_msseg.lesions.raters.union`), so that no metric depends on the field of view. By
+default, probabilities are estimated in the union itself: each rim around it of voxels that nobody
+drew counts as agreement of all raters and makes STAPLE accept as lesion the voxels that only few
+drew (see ``benchmarks/consensus.py``).
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Score:
 class LeftOut:
     """Score of one mask against a consensus in which its author has no vote.
 
-    ``algorithm`` tells whether the mask is from an algorithm. ``left_out`` is the rater without a
+    ``algorithm`` is True if the mask is from an algorithm. ``left_out`` is the rater without a
     vote, None if all vote; ``n_raters`` counts the votes.
     """
 

@@ -1,10 +1,10 @@
-"""Simultaneous truth and performance level estimation (STAPLE), plain and as an opinion pool.
+"""Simultaneous truth and performance level estimation (STAPLE), plain and as opinion pool.
 
-STAPLE (Warfield et al. 2004, doi:10.1109/TMI.2004.828354) takes raters for independent and
+STAPLE (Warfield et al. 2004, doi:10.1109/TMI.2004.828354) assumes independent raters and
 estimates, by expectation maximisation, the probability of each voxel and the sensitivity and
 specificity of each rater. In its form as a logarithmic opinion pool (LOP-STAPLE; Akhondi-Asl et
-al. 2014, doi:10.1109/TMI.2014.2329603) each rater's opinion of each voxel counts with the power
-of a reliability weight. Weights of one give STAPLE.
+al. 2014, doi:10.1109/TMI.2014.2329603), each rater's opinion of each voxel is raised to the power
+of a reliability weight. Weights of one yield STAPLE.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _expect(
 
 
 def _share(part: Floats, rest: Floats, otherwise: Floats) -> Floats:
-    """Part of the whole; what was there before where the whole is nothing."""
+    """Return ``part / (part + rest)``, or ``otherwise`` where the sum is zero."""
     whole = part + rest
     share: Floats = np.where(whole > 0, part / np.where(whole > 0, whole, 1), otherwise)
     return share

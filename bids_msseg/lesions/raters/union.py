@@ -1,7 +1,7 @@
-"""What several raters drew, kept only where it matters: in the union of their masks.
+"""Masks of several raters, restricted to their union.
 
-Far from every mask all raters agree that there is no lesion. How much of that a scan holds is an
-accident of its field of view, and estimates that count it follow the field of view.
+Far from every mask, all raters agree that there is no lesion. The amount of such background
+depends on the field of view, and so would estimates that count it.
 """
 
 from __future__ import annotations

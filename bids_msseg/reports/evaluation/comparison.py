@@ -1,7 +1,7 @@
-"""Slices and close-ups of one visit with the lesions of two masks outlined on them.
+"""Slices and close-ups of one visit with the outlined lesions of both masks.
 
-Every slice is a picture in grey; the borders of :data:`KINDS` lie over it as lines, so that a page
-can draw, hide and link them.
+Every slice is a grey picture. The borders of :data:`KINDS` are separate lines on top of it, so
+that a page can draw, hide and link them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Line:
 
     @property
     def side(self) -> str:
-        """Whose lesion it is, as the lesion table says it."""
+        """Mask that contains the lesion, as in column ``side`` of the lesion table."""
         return MANUAL if self.kind in (FOUND, MISSED) else AUTO
 
     @property
@@ -110,7 +110,7 @@ class Tile:
 
     @property
     def words(self) -> str:
-        """How many lesions of each kind are outlined."""
+        """Number of outlined lesions of each kind, as text."""
         counts = Counter(line.kind for line in self.lines)
         named = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
         return ", ".join(named) or "no lesion"
@@ -149,8 +149,8 @@ class Scene:
     def slices(self, counts: Mapping[str, int]) -> list[Tile]:
         """Draw the slices with most disagreement; ``counts`` is the maximum by plane.
 
-        Slices with most lesion fill free places. The order is axial, coronal, sagittal; the list
-        is empty if both masks are empty.
+        Remaining places show the slices with most lesion. The order is axial, coronal, sagittal;
+        the list is empty if both masks are empty.
         """
         if not self._union.any():
             return []
@@ -190,13 +190,13 @@ class Scene:
         return to_ras(Volume(data, self._case.affine)).data
 
     def _visible(self) -> Mask:
-        """Voxels that may be shown."""
+        """Return the mask of the voxels that may be shown."""
         if self._case.brain is not None and self._case.brain.any():
             return near(self._turn(self._case.brain) != 0, RIM_MM, self.spacing)
         return near(self._union, NEAR_MM, self.spacing)
 
     def _shades(self) -> NDArray[np.float32]:
-        """Intensities from 0 to 1, black where nothing may be shown."""
+        """Scale intensities to 0 to 1, with 0 where nothing may be shown."""
         if self._case.image is None:
             return np.where(self._shown, 0.25, 0).astype(np.float32)
         values = np.nan_to_num(self._turn(self._case.image).astype(np.float32))
@@ -206,7 +206,7 @@ class Scene:
         return np.where(self._shown, scaled, 0).astype(np.float32)
 
     def _tile(self, cut: Cut, box: tuple[slice, slice, slice], pixel: float) -> Tile:
-        """Cut a part of a slice; what lies off the grid is black."""
+        """Draw a part of a slice; voxels outside the grid are black."""
         plane = cut.plane
         edges = (float(self.spacing[plane.across]), float(self.spacing[plane.down]))
         grey = _part(self._grey, cut, box)
@@ -249,7 +249,7 @@ class Scene:
 def _around(
     middle: NDArray[np.int64], edge: float, spacing: NDArray[np.float64]
 ) -> tuple[slice, slice, slice]:
-    """Box of about ``edge`` mm around a voxel, which may reach beyond the grid."""
+    """Return a box of about ``edge`` mm around a voxel; it may extend beyond the grid."""
     half = [max(1, round(edge / 2 / float(step))) for step in spacing]
     x, y, z = (
         slice(int(at) - reach, int(at) + reach + 1) for at, reach in zip(middle, half, strict=True)
@@ -260,7 +260,7 @@ def _around(
 def _part(
     volume: NDArray[np.generic], cut: Cut, box: tuple[slice, slice, slice]
 ) -> NDArray[np.generic]:
-    """Take the part of a slice inside a box, zero off the grid, as it lies on the screen."""
+    """Extract the part of a slice inside a box in screen orientation, zero off the grid."""
     wanted = [
         slice(cut.index, cut.index + 1) if axis == cut.plane.normal else box[axis]
         for axis in range(3)

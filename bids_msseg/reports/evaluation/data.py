@@ -1,4 +1,4 @@
-"""What the page of an evaluation is made of: tables by column, and one case at a time."""
+"""Data for the page of an evaluation: tables by column, and one case at a time."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ class Case:
     """Two masks of one visit on one grid, arrays (x, y, z) as stored, not reoriented.
 
     Masks include uncounted lesions; labels number counted ones by decreasing volume. ``affine``
-    maps voxels to world mm (RAS+). Pictures show only the ``brain``, without it only the
+    maps voxels to world mm (RAS+). Pictures show only the ``brain`` or, without it, the
     surroundings of lesions, so that no face is visible.
     """
 

@@ -1,4 +1,4 @@
-"""The plots of an evaluation: loads against each other, their differences, reliability."""
+"""Plots of an evaluation: automatic against manual load, Bland-Altman and reliability."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The page of an evaluation: automatic against manual masks, in numbers, plots and pictures.
+"""Page of an evaluation: automatic against manual masks, in numbers, plots and pictures.
 
-Every number on it is a cell of one of the tables that the page is given. Pictures are made here,
-one case at a time; a cohort of many cases gets fewer of them, and the page says so.
+Every number is a cell of one of the tables passed to the page. Pictures are drawn one case at a
+time; a cohort of many cases has fewer of them, and the page states so.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Close-up of a missed or false lesion, and the place of its row."""
+    """Close-up of a missed or false lesion, with the anchor of its table row."""
 
     anchor: str
     row_anchor: str
@@ -240,7 +240,7 @@ def _pictures(tiles: Iterable[Tile]) -> tuple[tuple[Tile, Markup], ...]:
 
 
 def _lesions(case: Case, plan: Plan, words: Mapping[str, Mapping[str, str]]) -> Sheet:
-    """Rows of the lesion table; those with a close-up lead to it."""
+    """Build the lesion table; rows of lesions with a close-up link to it."""
     ranks: Counter[str] = Counter()
     links: dict[tuple[str, int], str] = {}
     for row in case.lesion_rows:
@@ -267,7 +267,7 @@ def _subjects(rows: Sequence[Row], words: Mapping[str, Mapping[str, str]]) -> Sh
 
 
 def _compared(rows: Sequence[Row], words: Mapping[str, str]) -> tuple[tuple[str, Sheet], ...]:
-    """Arrange means of segmenters and differences from the first one; nothing for one alone."""
+    """Arrange means and differences of segmenters; empty without rows to compare."""
     if not rows:
         return ()
     first = str(rows[0]["segmenter"])
@@ -286,7 +286,7 @@ def _strata(rows: Iterable[Row], words: Mapping[str, Mapping[str, str]]) -> Shee
 
 
 def _headlines(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
-    """Label, mean, interval and number of visits of the main measures over all sites."""
+    """Return label, mean, interval and visit count of the main metrics over all sites."""
     found = {r["metric"]: r for r in rows if r["site"] == ALL_SITES and r["metric"] in METRICS}
     return [
         (

@@ -66,7 +66,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row: its own anchor, where its first cell leads (both may be empty), and its cells."""
+    """A table row: its anchor, the link of its first cell (both may be empty), and cells."""
 
     anchor: str
     link: str
@@ -75,7 +75,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table as it is shown."""
+    """A table prepared for display."""
 
     headings: tuple[Heading, ...]
     entries: tuple[Entry, ...]

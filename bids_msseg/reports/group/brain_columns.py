@@ -1,4 +1,4 @@
-"""Volumes of the brain as columns of the cohort's table."""
+"""Columns of the brain volumes in the group table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = {
 
 
 def brain_columns() -> tuple[Column, ...]:
-    """List the volumes of the anatomy, its fractions, and whether they are plausible."""
+    """List the columns of brain volumes and fractions, and of their plausibility."""
     found = []
     for one in MEASURES:
         shown, digits = SHOWN.get(one.name, ("", 0))

@@ -1,4 +1,4 @@
-"""What a cohort can be divided by and held against: columns of ``participants.tsv`` and ours."""
+"""Columns of ``participants.tsv`` and the group table that group visits or form axes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _unusable(why: str) -> Participants:
 
 
 def _merge(rows: Sequence[Row]) -> Participants:
-    """Make one row a participant."""
+    """Merge the rows of each participant; contradictory cells become ``n/a``."""
     people: dict[str, dict[str, str]] = {}
     contradictions: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -114,7 +114,7 @@ def _merge(rows: Sequence[Row]) -> Participants:
 
 
 def _age_notes(people: Mapping[str, Row]) -> tuple[str, ...]:
-    """Say which ages are no numbers, but for columns of groups of age."""
+    """Note which ages are not numbers, except in columns of age groups."""
     notes = []
     for name in dict.fromkeys(name for row in people.values() for name in row if _is_age(name)):
         ages = {key: row.get(name, MISSING) for key, row in people.items()}
@@ -223,7 +223,10 @@ def _describe(
 
 
 def _number(value: str) -> float | None:
-    """Read a number; a decimal comma will do, unless it may separate thousands."""
+    """Parse a number; None if it is not finite or not a number.
+
+    A decimal comma is accepted unless it may separate thousands.
+    """
     try:
         number = float(_COMMA.sub(r"\1.\2", value))
     except ValueError:
@@ -236,7 +239,10 @@ def _known(values: Sequence[str]) -> set[str]:
 
 
 def _is_axis(name: str, values: Sequence[str]) -> bool:
-    """Numbers only; of ages, those that are none have been told of."""
+    """Return whether a column has enough different numbers, and only numbers, for an axis.
+
+    Columns of ages may contain other values, which are reported in notes.
+    """
     known = _known(values)
     numbers = {number for value in known if (number := _number(value)) is not None}
     whole = _is_age(name) or all(_number(value) is not None for value in known)
@@ -244,7 +250,10 @@ def _is_axis(name: str, values: Sequence[str]) -> bool:
 
 
 def _divides(name: str, values: Sequence[str]) -> bool:
-    """Few words; numbers only where they stand for something, as codes of sites do."""
+    """Return whether a column with few different values can group the visits.
+
+    Numeric columns qualify only if they hold codes, such as those of sites, or cannot be an axis.
+    """
     known = _known(values)
     if not 2 <= len(known) <= MAX_LEVELS:
         return False

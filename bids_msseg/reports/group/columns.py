@@ -1,4 +1,4 @@
-"""The columns of the cohort's table, and how each is read from a visit's record."""
+"""Columns of the group table, with functions that read them from the record of a visit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Column:
 
 
 def identity_columns() -> tuple[Column, ...]:
-    """List what names a visit, and how its processing ended."""
+    """List the columns of participant, session and processing status."""
     levels = {
         "ok": "the visit was processed",
         "failed": "processing broke off; see reason",
@@ -59,7 +59,7 @@ def identity_columns() -> tuple[Column, ...]:
 
 
 def trust_columns() -> tuple[Column, ...]:
-    """List how far the load may be trusted, and what the check of the images found."""
+    """List the columns of the load interval and of the image quality check."""
     expert = "of the load that the experts of the training would have drawn"
     return (
         measured(
@@ -146,7 +146,7 @@ def _load_bound(place: int) -> Callable[[VisitRecord], object]:
 
 
 def measure_columns() -> tuple[Column, ...]:
-    """List load and count of lesions."""
+    """List the columns of lesion load and lesion count."""
     return (
         measured(
             "lesion_load_ml",
@@ -166,7 +166,7 @@ def measure_columns() -> tuple[Column, ...]:
 
 
 def region_columns() -> tuple[Column, ...]:
-    """List load and count of every region."""
+    """List the columns of load and count per region, and of dissemination in space."""
     found = []
     for name in REGION_LABELS:
         plain = words(name)
@@ -209,7 +209,7 @@ def _counts(record: VisitRecord) -> dict[str, int | None]:
 
 
 def change_columns() -> tuple[Column, ...]:
-    """List which visit it is, and what has changed since the finished visit before."""
+    """List the columns of visit order and of changes since the previous finished visit."""
     found = [
         measured(
             "visit_number",
@@ -278,7 +278,7 @@ def _of_change(name: str) -> Callable[[VisitRecord], object]:
 
 
 def circumstance_columns() -> tuple[Column, ...]:
-    """List what the numbers depend on: brain, contrasts, model, options; and flags and reason."""
+    """List the columns of brain, contrasts, model, options, flags and reason."""
     return (
         measured(
             "brain_volume_ml",
@@ -353,7 +353,10 @@ def measured(
     shown: str = "",
     digits: int = 0,
 ) -> Column:
-    """Make a column that only finished visits fill: what a failed one left is not a result."""
+    """Create a column that is filled only for finished visits.
+
+    Values left by a failed run are not results.
+    """
     return Column(
         name,
         description,
@@ -383,7 +386,7 @@ def _model(record: VisitRecord) -> str | None:
 
 
 def min_volume_of(record: VisitRecord) -> object:
-    """Read the volume of the smallest lesion that is kept, mm³; None where it is not known."""
+    """Return the minimum lesion volume in mm³ of a record; None if unknown."""
     return next(
         (record.options[name] for name in MIN_VOLUME_OPTIONS if name in record.options), None
     )

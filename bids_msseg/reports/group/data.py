@@ -1,4 +1,4 @@
-"""What the page of a cohort shows of every visit, as compact data for its script."""
+"""Data of every visit on the group page, in compact form for its script."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Cohort:
 
     ``loads`` are in mL, after QC if given, and ``atlases`` then omit ``excluded`` (visits rejected
     by a reader). ``reviewed`` is None without QC. ``columns`` are those shown, participant first;
-    ``mixtures`` name what limits comparisons.
+    ``mixtures`` describe differences between visits that limit comparisons.
     """
 
     out_dir: Path
@@ -172,7 +172,10 @@ def _column(cohort: Cohort, column: Column) -> dict[str, object]:
 
 
 def text_on_page(row: Mapping[str, str], column: Column) -> str:
-    """Round a number (the table file has all digits); put reasons where flags would stand."""
+    """Format a cell for the page; the column of flags also shows the reason.
+
+    Numbers are rounded; the table file has all digits.
+    """
     value = row[column.name]
     if column.name == "flags":
         remarks = [text for text in (row["reason"], value) if text != MISSING]

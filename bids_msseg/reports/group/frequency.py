@@ -1,4 +1,4 @@
-"""Where a cohort has its lesions: the share of participants with one, in template space."""
+"""Lesion frequency of a cohort: share of participants with a lesion, in template space."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def write_frequency(frequency: Frequency, path: Path) -> None:
 
 
 def draw_frequency(frequency: Frequency) -> bytes:
-    """Draw axial slices of the template with the frequency map, as a described PNG."""
+    """Draw the frequency map on axial slices of the template, as PNG with description."""
     share = to_ras(frequency.share)
     under = _template(frequency)
     brain = np.ones(share.shape, bool) if under is None else under.data > 0
@@ -133,7 +133,7 @@ def draw_frequency(frequency: Frequency) -> bytes:
 
 
 def words(frequency: Frequency) -> str:
-    """Say what the map shows."""
+    """Return a caption of the map."""
     return (
         f"Share of {frequency.participants} participants with a lesion at any of their visits, in "
         f"{frequency.space}; brightest where {frequency.most} of them have one. Radiological "
@@ -157,7 +157,7 @@ def _tile(
 
 
 def _colour(count: NDArray[np.float64], most: int) -> Picture:
-    """Colours of numbers of participants, shape (n, 3)."""
+    """Return the colours of numbers of participants, shape (n, 3)."""
     step = np.clip((count - 1) / max(most - 1, 1), 0, 1) * (len(COLOURS) - 1)
     lower = np.minimum(step.astype(int), len(COLOURS) - 2)
     part = (step - lower)[:, None]
@@ -185,7 +185,7 @@ def _legend(picture: Picture, frequency: Frequency, whole: int, tall: int) -> li
 
 
 def _template(frequency: Frequency) -> Volume | None:
-    """Give the embedded template where the map lies on it; nothing is fetched for a picture."""
+    """Return the embedded template if it has the grid of the map; download nothing."""
     if (frequency.space, frequency.resolution) != (EMBEDDED, 1):
         return None
     volume = to_ras(load_template().volume)

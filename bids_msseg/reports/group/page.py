@@ -1,4 +1,4 @@
-"""The page of a cohort: plots that share one highlight, a table, a map and small pictures."""
+"""Group page: plots with a shared highlight, a table, a lesion map and thumbnails."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def _map(frequency: Frequency) -> tuple[Markup, str]:
 
 
 def _are_inside(cohort: Cohort) -> bool:
-    """Tell whether the page holds its pictures; those of large cohorts stay in their files."""
+    """Return whether pictures are embedded in the page; large cohorts link to files."""
     return len(cohort.records) <= MOST
 
 
 def _pictures(cohort: Cohort) -> list[str | None]:
-    """List the address of each visit's picture; nothing where no visit has one."""
+    """List the address of each visit's picture; empty if no visit has one."""
     address = _inside if _are_inside(cohort) else _beside
     found = [
         address(cohort.out_dir, visit_of(record)) if record.prefix else None

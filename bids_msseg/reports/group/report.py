@@ -1,4 +1,4 @@
-"""The cohort's table: one row a visit, from the records alone."""
+"""Files of the group level: tables, lesion map and page."""
 
 from __future__ import annotations
 
@@ -136,13 +136,13 @@ def _cohort(
 
 
 def _key(row: Row) -> str:
-    """Name the visit of a row."""
+    """Return the visit key of a row."""
     session = row["session_id"]
     return row["participant_id"] + ("" if session == MISSING else f"_{session}")
 
 
 def _shown(known: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Leave out of the page what no visit has; the table file has every column."""
+    """Select the columns of the page; omit those that are empty for all visits."""
     return tuple(
         column
         for column in known
@@ -152,7 +152,7 @@ def _shown(known: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
 
 
 def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
-    """Write the map with its sidecar; one of an earlier run must not stay."""
+    """Write the map with its sidecar; remove stale files if there is no map."""
     image = group_path(out_dir, ".nii.gz", "frequency")
     beside = group_path(out_dir, ".json", "frequency")
     if frequency is None:
@@ -170,7 +170,7 @@ def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
 
 
 def _write_atlases(out_dir: Path, rows: Sequence[Row]) -> None:
-    """Write the load per region of all visits; what an earlier run wrote must not stay."""
+    """Write the load per region of all visits; remove stale files if there is none."""
     table, beside = (group_path(out_dir, extension, "atlas") for extension in (".tsv", ".json"))
     if rows:
         page.save_table(table, group_atlas_dictionary(), rows)

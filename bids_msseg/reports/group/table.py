@@ -1,4 +1,4 @@
-"""The rows of the cohort's table, its dictionary, and what makes visits hard to compare."""
+"""Rows and data dictionary of the group table, and differences that limit comparisons."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
-    """List the columns of the limits of agreement; none where they were not measured."""
+    """List the columns of the limits of agreement; empty if they were not measured."""
     if limits is None:
         return ()
     meaning = (
@@ -130,7 +130,7 @@ def _where_alike(value: float, limits: LoadLimits) -> Callable[[VisitRecord], ob
 
 
 def _is_like(record: VisitRecord, limits: LoadLimits) -> bool:
-    """Whether a visit was segmented as those by which the limits were measured."""
+    """Return whether a visit was segmented with the settings of the measured limits."""
     used = (
         record.model and record.model.sha256,
         record.options.get("threshold"),

@@ -1,4 +1,4 @@
-"""Small pictures of visits, to look over a whole cohort at once."""
+"""Thumbnails of visits for an overview of the whole cohort."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Pictures put together pixel by pixel: tiles side by side, thin outlines, small print.
+"""Pictures composed pixel by pixel: tiles side by side, thin outlines and text.
 
-Slices are painted in numpy, so that every pixel has a known place in millimetres; Pillow only
-sets the letters, in the typeface that it carries, and encodes. No state, no font cache in the
-home folder, no dependence on installed fonts: the same input gives the same bytes.
+Slices are painted in numpy, so that every pixel has a known position in millimetres. Pillow only
+draws the text, in its built-in typeface, and encodes the picture. There is no state, no font cache
+in the home folder and no dependence on installed fonts: the same input yields the same bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tile lies on the picture, in pixels from the upper left corner."""
+    """Position and size of a tile on the picture, in pixels from the upper left corner."""
 
     left: int
     top: int
@@ -161,7 +161,7 @@ def patch(picture: Picture, place: Place) -> Picture:
 
 
 def text_width(words: str) -> int:
-    """Width of letters in pixels, rounded up."""
+    """Return the width of a text in pixels, rounded up."""
     return math.ceil(ImageFont.load_default(LETTERS).getlength(words))
 
 
@@ -208,11 +208,11 @@ def dimensions(png: bytes) -> tuple[int, int]:
 
 
 def _sample_points(voxels: int, pixels: int) -> NDArray[np.float64]:
-    """Centres of the pixels, counted in voxels."""
+    """Return the centres of the pixels in voxel coordinates."""
     points: NDArray[np.float64] = (np.arange(pixels) + 0.5) * voxels / pixels - 0.5
     return points
 
 
 def _nearest(points: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Voxels that hold the points."""
+    """Return the indices of the voxels that contain the points."""
     return np.floor(points + 0.5).astype(np.intp)

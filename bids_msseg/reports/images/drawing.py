@@ -1,7 +1,7 @@
-"""A visit's figures on disk: one PNG a frame, under ``sub-<label>/figures``.
+"""Figures of a visit on disk: one PNG per frame, under ``sub-<label>/figures``.
 
-They are drawn once, when the images are at hand, and say themselves what they show; pages only
-collect them. So a page can be written again at any time, also after a crash.
+They are drawn once, when the images are available, and contain their own titles and descriptions;
+pages only collect them. A page can therefore be written again at any time, also after a crash.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def read_figures(out_dir: Path, visit: Visit) -> dict[str, tuple[StoredFrame, ..
 
 
 def _stored(out_dir: Path, visit: Visit) -> dict[str, Path]:
-    """Figures of a visit on disk, by their ``desc-`` label."""
+    """Return the stored figures of a visit by their ``desc-`` label."""
     model = figure_path(out_dir, visit, "KEY", extension=".png")
     start, _, end = model.name.rpartition("KEY")
     found = {

@@ -1,9 +1,9 @@
-"""Figures of one visit: from arrays to PNG, with nothing of the face in them.
+"""Figures of one visit, drawn from arrays as PNG without any part of the face.
 
 Every figure is a :class:`~bids_msseg.reports.images.mosaic.Mosaic`: a few pictures of exactly the
-same geometry, which a page lays over each other so that the reader can flicker between them. Only
-the brain and a rim of a few millimetres around it are ever shown. Colours are from Okabe and Ito's
-palette, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
+same geometry, which a page overlays so that the reader can switch between them. Only the brain and
+a rim of a few millimetres around it are shown. Colours are from the palette of Okabe and Ito,
+which is suitable for any colour vision (https://jfly.uni-koeln.de/color/).
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def change_mosaic(
 
 
 def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
-    """FLAIR and the brain mask in RAS+ order."""
+    """Return FLAIR and the brain mask in RAS+ order; raise DataError if the mask is empty."""
     inside = _on_grid(flair, brain) != 0
     if not inside.any():
         raise DataError(
@@ -222,7 +222,7 @@ def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
 
 
 def _on_grid(flair: Volume, other: Volume) -> NDArray[np.generic]:
-    """Voxels of an image in RAS+ order, if it lies on the grid of FLAIR."""
+    """Return an image in RAS+ order; raise DataError if it is not on the grid of FLAIR."""
     if other.shape != flair.shape or not np.allclose(other.affine, flair.affine, atol=1e-2):
         raise DataError(
             f"an image of grid {other.shape} cannot be drawn on FLAIR's {flair.shape}",
@@ -232,7 +232,7 @@ def _on_grid(flair: Volume, other: Volume) -> NDArray[np.generic]:
 
 
 def _even_cuts(brain: Mask, count: int) -> tuple[Cut, ...]:
-    """Axial slices, then half as many coronal and sagittal ones."""
+    """Choose evenly spread slices: axial, and half as many coronal and sagittal ones."""
     wanted = ((AXIAL, count), (CORONAL, count // 2), (SAGITTAL, count // 2))
     return tuple(
         Cut(plane, index)
@@ -244,7 +244,7 @@ def _even_cuts(brain: Mask, count: int) -> tuple[Cut, ...]:
 def _cuts_through(
     labels: NDArray[np.int32], brain: Mask, spacing: NDArray[np.float64], count: int
 ) -> tuple[Cut, ...]:
-    """Slices with most lesion in three planes, filled up with evenly spread ones."""
+    """Choose slices with most lesion in three planes, then evenly spread ones."""
     cuts: list[Cut] = []
     for plane, share in ((AXIAL, 1.0), (CORONAL, 1 / 3), (SAGITTAL, 1 / 4)):
         number = max(1, round(count * share))
@@ -261,7 +261,7 @@ def _cuts_through(
 def _change_cuts(
     labels: NDArray[np.int32], spacing: NDArray[np.float64], count: int
 ) -> tuple[Cut, ...]:
-    """Slices with most change in three planes; none where nothing has changed."""
+    """Choose slices with most change in three planes; empty without a change."""
     cuts: list[Cut] = []
     for plane, number in ((AXIAL, count), (CORONAL, count // 4), (SAGITTAL, count // 4)):
         gap = max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
@@ -271,7 +271,7 @@ def _change_cuts(
 
 
 def _lesion_words(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, found: bool) -> str:
-    """Say by what the slices were chosen and how much they show."""
+    """Describe how the slices were chosen and how many lesions they show."""
     count = int(labels.max(initial=0))
     if not count:
         return "No lesion was found: these slices are evenly spread."

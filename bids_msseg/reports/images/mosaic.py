@@ -58,7 +58,7 @@ class Mosaic:
 
 @dataclass(frozen=True, slots=True)
 class MosaicScene:
-    """The brain's part of a RAS+ grid, and where its slices lie on the picture."""
+    """Part of a RAS+ grid around the brain, and the layout of its slices on the picture."""
 
     flair: NDArray[np.float32]
     brain: Mask
@@ -82,7 +82,7 @@ class Layer:
 
 
 def crop_box(inside: Mask, ras: Volume, rim: float) -> tuple[slice, slice, slice]:
-    """Box around the brain and its rim."""
+    """Return the box around the brain and its rim of ``rim`` mm."""
     return bounding_box(inside, margin=math.ceil((rim + 1) / float(ras.spacing.min())))
 
 
@@ -114,7 +114,7 @@ def build_scene(
 
 
 def _position(ras: Volume, box: tuple[slice, slice, slice], cut: Cut) -> str:
-    """World coordinate of a slice, at the middle of the brain where the grid is oblique."""
+    """Format the world coordinate of a slice, at the box centre if the grid is oblique."""
     point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
     point[cut.plane.normal] = box[cut.plane.normal].start + cut.index
     return f"{cut.plane.coordinate} {(ras.affine @ point)[cut.plane.normal]:+.0f} mm"
@@ -123,7 +123,7 @@ def _position(ras: Volume, box: tuple[slice, slice, slice], cut: Cut) -> str:
 def _pixels(
     shape: tuple[int, ...], spacing: NDArray[np.float64], cut: Cut, scale: float
 ) -> tuple[int, int]:
-    """Width and height of a slice on the picture."""
+    """Return the width and height of a slice on the picture, in pixels."""
     extent = np.asarray(shape) * spacing / scale
     return round(float(extent[cut.plane.across])), round(float(extent[cut.plane.down]))
 
@@ -150,7 +150,7 @@ def grey_picture(
 
 
 def _tile_mask(mask: Mask, cut: Cut, place: Place) -> Mask:
-    """Take a slice of a mask at the size of its tile, voxels as blocks."""
+    """Resize a slice of a mask to its tile without interpolation."""
     return canvas.magnify(on_screen(mask, cut), place.width, place.height, order=0) > 0
 
 
@@ -164,7 +164,7 @@ def with_outline(pixels: Picture, scene: MosaicScene, mask: Mask, colour: Colour
 
 
 def find_edges(scene: MosaicScene, cut: Cut, place: Place) -> Mask:
-    """Zero crossings of the Laplacian of Gaussian where the gradient is strong.
+    """Find zero crossings of the Laplacian of Gaussian where the gradient is strong.
 
     After Marr and Hildreth, Theory of edge detection, Proc. R. Soc. Lond. B 207, 1980.
     """
@@ -180,7 +180,7 @@ def find_edges(scene: MosaicScene, cut: Cut, place: Place) -> Mask:
 
 
 def build_mosaic(scene: MosaicScene, words: str, *pictures: Layer) -> Mosaic:
-    """Add the small print and encode."""
+    """Add labels and legends to the pictures and encode them as a mosaic."""
     numbers = [
         f"{sum(cut.plane is plane for cut in scene.cuts)} {plane.name}"
         for plane in (AXIAL, CORONAL, SAGITTAL)
@@ -198,7 +198,7 @@ def build_mosaic(scene: MosaicScene, words: str, *pictures: Layer) -> Mosaic:
 
 
 def _signed(picture: Layer, scene: MosaicScene) -> Picture:
-    """Sides of the patient and position on every tile, legend and convention below."""
+    """Label patient sides and positions on every tile; add legend and convention below."""
     texts = []
     for cut, place, position in zip(scene.cuts, scene.places, scene.positions, strict=True):
         right = place.left + place.width

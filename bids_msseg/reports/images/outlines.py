@@ -1,6 +1,7 @@
 """Borders of masks as lines.
 
-The browser draws them over a slice, so they stay sharp and can be hidden, pointed at and followed.
+The browser draws them over a slice, so that they stay sharp and can be hidden, selected and
+linked.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def svg_path(borders: Iterable[Loop]) -> str:
 
 
 def _corners(line: Loop) -> Loop:
-    """Leave out points on straight parts, other than the first."""
+    """Remove points on straight segments, but keep the end points."""
     steps = np.diff(line, axis=0)
     before, after = steps[:-1], steps[1:]
     turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]

@@ -1,4 +1,4 @@
-"""Plots of two numbers a visit as inline SVG: every point is a link, no library is needed."""
+"""Plots of two numbers per visit as inline SVG with linked points, without a library."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Axis:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Give the pixel of a value, to a tenth."""
+        """Return the pixel position of a value, rounded to a tenth."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
     @property
     def ticks(self) -> tuple[tuple[float, str], ...]:
-        """Pixel and words of round values."""
+        """Pixel positions and labels of round values."""
         step = tick_step(self.high - self.low)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return tuple((self(i * step), f"{i * step:g}") for i in range(first, last + 1))
@@ -52,7 +52,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One point: values, words, where it leads, and the group of its colour and shape, if any."""
+    """One point: values, text, link, and the group (if any) that sets colour and shape."""
 
     x: float
     y: float
@@ -62,13 +62,13 @@ class Mark:
 
     @property
     def shape(self) -> str:
-        """Outline of the mark."""
+        """Outline of the mark as an SVG path."""
         return MARKERS[(self.group or 0) % len(MARKERS)]
 
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """A line through values; ``style`` names its look, ``words`` stand at its end."""
+    """A line through values; ``style`` is its CSS class, ``words`` label its end."""
 
     points: tuple[tuple[float, float], ...]
     style: str
@@ -87,7 +87,7 @@ class Plot:
     strokes: tuple[Stroke, ...] = ()
 
     def path(self, stroke: Stroke) -> str:
-        """Give the ``d`` of a line, in pixels."""
+        """Return the ``d`` attribute of a line, in pixels."""
         return "M" + "L".join(f"{self.x(x)} {self.y(y)}" for x, y in stroke.points)
 
 

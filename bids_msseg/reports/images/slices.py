@@ -1,7 +1,7 @@
-"""Which slices of a volume a picture shows, and how a slice lies on the screen.
+"""Choice of the slices that a picture shows, and their orientation on the screen.
 
-Display is radiological: the patient's left is on the right of the picture. Axial and coronal
-slices are seen so, sagittal ones with anterior on the left.
+Display is radiological: in axial and coronal slices the patient's left is on the right of the
+picture. Sagittal slices have anterior on the left.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _areas(mask: Mask, axis: int) -> NDArray[np.int64]:
 
 
 def _areas_per_label(labels: NDArray[np.int32], axis: int) -> NDArray[np.float64]:
-    """Voxels of every label on every slice, shape (slices, labels)."""
+    """Count the voxels of each label on each slice, shape (slices, labels)."""
     where = np.nonzero(labels)
     area = np.zeros((labels.shape[axis], int(labels.max(initial=0))))
     np.add.at(area, (where[axis], labels[where] - 1), 1)

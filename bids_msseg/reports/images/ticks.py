@@ -1,4 +1,4 @@
-"""Round marks on the axis of a plot."""
+"""Round tick values on the axes of plots."""
 
 from __future__ import annotations
 

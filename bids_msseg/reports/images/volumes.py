@@ -1,8 +1,8 @@
-"""What the viewer of a page shows: small NIfTI images, cut to the brain, as base64.
+"""Images of the viewer: small NIfTI files, cropped to the brain, as base64.
 
-A page opened from disk may fetch nothing, so the images travel inside it. They are for looking
-at, not for measuring: grey values are reduced to :data:`GREYS` steps, and where voxels are very
-small, neighbours are joined. Nothing outside the brain mask is in them.
+A page opened from disk cannot load files, so the images are embedded in it. They are for display,
+not for measurement: grey values are reduced to :data:`GREYS` steps, and very small voxels are
+merged with their neighbours. They contain nothing outside the brain mask.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def points_inside(labels: Volume) -> dict[int, Point]:
 
 
 def _load(path: Path) -> Volume | None:
-    """Read an image; None where there is none or it is broken."""
+    """Read an image; None if it is missing or damaged."""
     try:
         return load_volume(path)
     except (OSError, EOFError, ValueError, ImageFileError):
@@ -162,7 +162,7 @@ def _load(path: Path) -> Volume | None:
 def _reduce(
     what: str, data: NDArray[np.floating], inside: NDArray[np.bool_], factors: tuple[int, int, int]
 ) -> NDArray[np.integer]:
-    """Bring an image to few values and few voxels."""
+    """Reduce an image to fewer values and fewer voxels."""
     if what in CONTRASTS:
         values = data.astype(np.float64)
         low, high = np.percentile(values[inside], WINDOW)
@@ -178,7 +178,7 @@ def _reduce(
 
 
 def _blocks(data: NDArray[np.floating], factors: tuple[int, int, int]) -> NDArray[np.floating]:
-    """View an image as blocks, shape (X, i, Y, j, Z, k); a last block is filled with zeros."""
+    """View an image as blocks, shape (X, i, Y, j, Z, k); pad the last ones with zeros."""
     missing = [(0, -size % factor) for size, factor in zip(data.shape, factors, strict=True)]
     whole = np.pad(data, missing)
     shape = [

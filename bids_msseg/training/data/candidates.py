@@ -40,7 +40,7 @@ class LabelledCandidates:
     """Candidates of a visit, found by a network that has not seen it, with the truth.
 
     ``probability`` is the lesion probability of CNN-1 and ``truth`` the lesion share, both of
-    shape (X, Y, Z). ``real``, shape (n,), says which candidates are lesions.
+    shape (X, Y, Z). ``real``, shape (n,), is true for candidates that are lesions.
     """
 
     site: str
@@ -54,7 +54,7 @@ class LabelledCandidates:
 def label_candidates(
     visit: LabelledVisit, prediction: Prediction, threshold: float
 ) -> LabelledCandidates:
-    """Compare candidates with the ground truth."""
+    """Find the candidates of a prediction, and label them by the ground truth."""
     source = prepare_crops(visit.images, visit.present, visit.brain, prediction, threshold)
     flat = source.pieces.ravel()
     size = np.bincount(flat, minlength=len(source.boxes) + 1)[1:]
@@ -68,10 +68,11 @@ def label_candidates(
 
 @dataclass(frozen=True, slots=True)
 class CropPlan:
-    """How widely training crops vary; amounts in units of the brain's standard deviation.
+    """Random variation of training crops, in units of the brain's standard deviation.
 
     ``tighten`` is the chance that a candidate is cut again at a higher threshold, up to
-    ``tightest``: the fine-tuned CNN-1 draws tighter borders than the one behind the candidates.
+    ``tightest``: the fine-tuned CNN-1 segments more tightly than the CNN-1 that found the
+    candidates.
     """
 
     tighten: float = 0.5
@@ -95,7 +96,7 @@ class CandidateCrops(Dataset[Item]):
         self.seed, self.plan = seed, plan or CropPlan()
 
     def __getitem__(self, index: int) -> Item:
-        """Return the tensors of :func:`cut_crops`, the truth, and whether it is a lesion."""
+        """Return the tensors of :func:`cut_crops`, the ground truth, and 1 for a lesion."""
         rng = item_rng(self.seed, index)
         visit = draw_visit(self.visits, rng)
         wanted = rng.random() < self.plan.lesion_share

@@ -1,4 +1,4 @@
-"""From files with manual masks to the visits that the training reads."""
+"""Preparation of training visits from images and manual masks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def prepare_raw_visit(
 
 
 def share_a_grid(images: Mapping[str, Path]) -> bool:
-    """Say whether all contrasts lie on one grid, whatever the order of their axes."""
+    """Return whether all contrasts are on one grid, regardless of the order of their axes."""
     grids = [_ras_grid(path) for path in images.values()]
     shape, affine = grids[0]
     return all(s == shape and np.allclose(a, affine, atol=1e-2) for s, a in grids)

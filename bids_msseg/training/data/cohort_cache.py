@@ -1,8 +1,8 @@
-"""Prepared visits on disk, and whether they still are what the input files say.
+"""Prepared visits on disk, and detection of changes in their input files.
 
-Beside each ``cohort/<visit>.npz`` stands a JSON file with size, time and SHA-256 of every file
-that it was made from. Size and time decide where they agree; else the content does, so that a
-dataset that was copied is not prepared again.
+Each ``cohort/<visit>.npz`` has a JSON file beside it with size, time and SHA-256 of every input
+file. If size and time agree, a file counts as unchanged; otherwise its content decides, so that a
+copied dataset is not prepared again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRAINED = ("checkpoints/*.pt", "unseen/*.npz", "valverde/**/*.pt")
 
 
 def has_begun(out: Path) -> bool:
-    """Say whether anything has been learnt from the prepared visits of an output folder."""
+    """Return whether training on the prepared visits of an output folder has begun."""
     return any(True for pattern in TRAINED for _ in out.glob(pattern))
 
 
@@ -87,7 +87,7 @@ def _prepare(item: LabelledFiles, target: Path, threads: int) -> None:
 
 
 def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
-    """Take images that are aligned and have a brain mask as they are; do as msseg with others."""
+    """Prepare a visit as ``msseg`` does, unless it is aligned and has a brain mask."""
     from bids_msseg.imaging.volume import save_volume
     from bids_msseg.training.data.cohort import prepare_raw_visit, prepare_visit, share_a_grid
 
@@ -132,7 +132,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _find_change(folder: Path, item: LabelledFiles) -> str:
-    """Say what differs from the files that a visit was prepared from; empty if nothing does."""
+    """Describe how a visit differs from its prepared version; empty if it does not."""
     target = folder / f"{item.visit.key}.npz"
     if not target.is_file():
         return ""

@@ -1,4 +1,4 @@
-"""Folds: which patients a network may see, so that every score is of a held-out one."""
+"""Folds of patients, so that every score is of a patient that the networks have not seen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Split:
         return tuple(range(len(self.folds)))
 
     def without(self, *left_out: int) -> FoldSet:
-        """Return the fold numbers but these."""
+        """Return the fold numbers except these."""
         return tuple(fold for fold in self.everything if fold not in left_out)
 
     def members(self, folds: FoldSet) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def count_people(files: Sequence[LabelledFiles]) -> int:
 
 
 def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
-    """Deal participants into folds by site and lesion load (mL of each visit).
+    """Assign participants to folds, balanced by site and lesion load (mL of each visit).
 
     All visits of a participant are in one fold. There must be at least ``count`` participants.
     """
@@ -110,7 +110,7 @@ def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count
 def deal_nested_folds(
     files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int
 ) -> Split:
-    """Deal participants into the folds of a nested training; see :func:`deal_folds`.
+    """Assign participants to the folds of a nested training; see :func:`deal_folds`.
 
     Raises UsageError if there are fewer than three folds, or fewer participants than folds.
     """

@@ -1,4 +1,4 @@
-"""Sub-images of labelled visits, changed in place, contrast and resolution while they are cut."""
+"""Sub-images of labelled visits with random changes of position, contrast and resolution."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class OfSite(Protocol):
 
     @property
     def site(self) -> str:
-        """Where it was acquired."""
+        """Site of the acquisition."""
 
     @property
     def participant(self) -> str:
@@ -103,7 +103,10 @@ def draw_visit(visits: Sequence[Visit], rng: np.random.Generator) -> Visit:
 def whole_voxels(
     rng: np.random.Generator, centre: Sequence[int], size: int, plan: SynthesisPlan
 ) -> Array:
-    """Return a cube of the visit's own voxels, shape (3, S, S, S); it may be mirrored in x."""
+    """Return the voxel positions of a cube without interpolation, shape (3, S, S, S).
+
+    The cube may be mirrored in x.
+    """
     line = np.arange(size, dtype=np.float32) - size // 2
     first = -line if rng.random() < plan.flip else line
     lines = [side + np.float32(at) for side, at in zip((first, line, line), centre, strict=True)]
@@ -134,7 +137,7 @@ class LabelledDataset(Dataset[Item]):
         self.plan = plan or SynthesisPlan()
 
     def __getitem__(self, index: int) -> Item:
-        """Return images (6, S, S, S), lesion share (1, S, S, S) and what is known of anatomy."""
+        """Return images (6, S, S, S), lesion share (1, S, S, S) and partial anatomy."""
         rng = item_rng(self.seed, index)
         visit = draw_visit(self.visits, rng)
         number = next(n for n, one in enumerate(self.visits) if one is visit)
@@ -218,9 +221,9 @@ def augment_visit(
 def fade_lesions(images: Tensor, brain: Tensor, share: Tensor, rng: np.random.Generator) -> Tensor:
     """Change the contrast of the lesions of a sub-image at random.
 
-    The mean difference between lesions and the 3 mm around them changes by the same share in all
-    images (3, X, Y, Z). One half of the sub-images, and those with hardly any lesion, stay as they
-    are. ``share`` is the lesion fraction.
+    The mean difference between lesions and the 3 mm around them changes by the same factor in all
+    images (3, X, Y, Z). Half of the sub-images, and those with hardly any lesion, stay unchanged.
+    ``share`` is the lesion fraction.
     """
     lesion = share.clamp(0, 1)
     if rng.random() < 0.5 or not float(lesion.sum()) > 1.0:
@@ -239,11 +242,11 @@ def fade_lesions(images: Tensor, brain: Tensor, share: Tensor, rng: np.random.Ge
 
 
 def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
-    """Return the classes of anatomy that a brain mask and manual lesions allow.
+    """Return the anatomy classes that are possible given a brain mask and manual lesions.
 
     The result, shape (classes, X / 2, Y / 2, Z / 2), is 1 for each possible class: background
-    outside the mask, the others inside, in lesions only those that hold lesions. It is 0 where a
-    block is partly outside.
+    outside the mask, the others inside, and inside lesions only those that can contain lesions. It
+    is 0 in blocks that are partly outside.
     """
     inside = F.avg_pool3d(brain[None], 2)[0]
     lesion = F.avg_pool3d(share[None], 2)[0] > MOSTLY

@@ -1,8 +1,9 @@
 """Lesions of the MS-MIST bank painted into white matter of labelled visits.
 
-Where the white matter lies comes from CNN-1's anatomy, so any contrast will do. A painted lesion
-adds to each contrast what the lesions of the same visit add, on average, to the tissue around them
-(LesionSCynth, Salem et al. 2019, doi:10.1109/ACCESS.2019.2900198, paints in intensity space too).
+White matter is located by CNN-1's anatomy, which works with any contrast. A painted lesion changes
+each contrast by the mean difference between the lesions of the same visit and the tissue around
+them (LesionSCynth, Salem et al. 2019, doi:10.1109/ACCESS.2019.2900198, also paints in intensity
+space).
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ CODES = np.array([_TISSUE_OF[one] for one in Anatomy], np.uint8)
 class Painting:
     """Sets of lesions that may be painted into a visit.
 
-    ``contrast``, shape (3,), is what the visit's own lesions add to each contrast, in SD of the
-    brain.
+    ``contrast``, shape (3,), is the mean difference between the visit's own lesions and the tissue
+    around them in each contrast, in SD of the brain.
     """
 
     draws: tuple[LesionDraw, ...]
@@ -113,7 +114,10 @@ def prepare_painting(
 
 
 def save_painting(painting: Painting, path: Path) -> None:
-    """Write what may be painted into a visit; the file has its name when it is complete."""
+    """Write the lesions to paint into a visit.
+
+    The file appears under its name only when it is complete.
+    """
     arrays = {
         f"{name}{number}": getattr(draw, name)
         for number, draw in enumerate(painting.draws)

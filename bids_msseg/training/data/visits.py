@@ -58,7 +58,7 @@ def find_places(visit: LabelledVisit) -> Places:
 
 
 def save_visit(visit: LabelledVisit, path: Path) -> None:
-    """Write a prepared visit; no pickle."""
+    """Write a prepared visit to a file without pickle."""
     with open_alone(path) as stream:
         np.savez_compressed(
             stream,

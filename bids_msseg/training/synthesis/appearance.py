@@ -1,4 +1,4 @@
-"""Brightness of tissues and lesions, and what it makes of the whole brain."""
+"""Brightness of tissues and lesions, and the resulting mean and SD of the whole brain."""
 
 from __future__ import annotations
 

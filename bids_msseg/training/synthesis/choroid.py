@@ -1,7 +1,6 @@
 """Choroid plexus of the lateral ventricles, which label maps count as ventricle.
 
-Thin tissue lies on the thalamus and the hippocampus. Its thickest part, the glomus, lies in the
-atrium.
+It is thin on the thalamus and the hippocampus; its thickest part, the glomus, is in the atrium.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def prepare_choroid_terrain(
 def _atria(
     lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], ...]:
-    """Find the back of each ventricle, beside the hindmost thalamus or hippocampus."""
+    """Find the voxels of each atrium, near the posterior thalamus or hippocampus."""
     places = np.argwhere(lateral)
     middle = (places[:, 0].min() + places[:, 0].max()) / 2
     back = np.flatnonzero(fissure.any((0, 2)))

@@ -1,14 +1,14 @@
 """Synthetic sub-images of any contrast with lesions and anatomy as ground truth.
 
 Domain randomisation after Billot et al. 2023 (SynthSeg, doi:10.1016/j.media.2023.102789): every
-tissue of every sub-image gets its own brightness and texture. Most sub-images keep the order of
-tissues that FLAIR, T1w and T2w have. Mimics of lesions are drawn too: septum, choroid plexus, caps
-and a halo around the ventricles, flow in the fluid, bright cortex, and scalp inside the mask.
+tissue of every sub-image gets its own brightness and texture. Most sub-images keep the brightness
+order of tissues in FLAIR, T1w and T2w. Mimics of lesions are drawn too: septum, choroid plexus,
+caps and a halo around the ventricles, flow in the fluid, bright cortex, and scalp inside the mask.
 
 Brightness is in units of normal white matter until the head is normalised to its brain's mean and
-standard deviation, which follow from the number of voxels of each tissue.
+standard deviation, which are computed from the number of voxels of each tissue.
 
-The label map is sampled once, at the voxels that the network sees; all else happens on that grid.
+The label map is sampled once, at the voxels of the network's input; all other steps use that grid.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ for _tissue, _class in _CLASS_OF_TISSUE.items():
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A label map with what is computed once of it."""
+    """Label map with the values that are computed once from it."""
 
     label_map: LabelMap
     within: NDArray[np.float64]
@@ -133,7 +133,7 @@ class SyntheticDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _draw_centre(
         self, source: _Source, draw: LesionDraw, rng: np.random.Generator
     ) -> list[int]:
-        """Draw a lesion, each with the same chance, or any voxel of the brain; move off it."""
+        """Draw a lesion (with equal chances) or a brain voxel; return a shifted centre."""
         pool = source.brain
         count = int(draw.owner.max(initial=0))
         if count and rng.random() < self.plan.lesion_share:
@@ -188,7 +188,10 @@ def synthesize(
 
 
 def anatomy_shares(tissue: Codes, inside: NDArray[np.bool_]) -> Array:
-    """Share of each class in blocks of 2x2x2 voxels; all that the mask hides is background."""
+    """Return the share of each class in blocks of 2x2x2 voxels.
+
+    Everything outside the mask is background.
+    """
     classes = np.where(inside, CLASS_OF[tissue], np.uint8(Anatomy.BACKGROUND))
     half = tuple(edge // 2 for edge in classes.shape)
     counts = np.zeros((CLASSES, int(np.prod(half))), np.float32)
@@ -203,7 +206,7 @@ def anatomy_shares(tissue: Codes, inside: NDArray[np.bool_]) -> Array:
 def _brain_mask(
     crop: Crop, margin: float, plan: SynthesisPlan, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw the brain mask; a faulty one bulges into what is not brain."""
+    """Draw the brain mask; a faulty one bulges into other tissue."""
     if rng.random() >= plan.mask_fault:
         outer = (crop.tissue == Tissue.AIR) | (crop.tissue == Tissue.OUTSIDE)
         outer |= crop.tissue >= FIRST_EXTRA
@@ -216,7 +219,7 @@ def _brain_mask(
 
 
 def _draw_slabs(rng: np.random.Generator, plan: SynthesisPlan) -> list[Slab | None]:
-    """Draw the slices of each contrast; None where they are thin."""
+    """Draw the thick slices of each contrast; None for thin slices."""
     flair = draw_slab(rng, plan.thick)
     others = [flair if rng.random() < 0.6 else draw_slab(rng, 0.4) for _ in range(CHANNELS - 1)]
     return [flair, *others]

@@ -12,7 +12,7 @@ from bids_msseg.training.synthesis.plan import Array
 def smooth_fields(rng: np.random.Generator, edge: int, width: float, count: int) -> Array:
     """Draw smooth random fields (count, edge, edge, edge) of unit variance at their knots.
 
-    Knots lie ``width`` mm apart.
+    The distance between knots is ``width`` mm.
     """
     knots = max(2, round(edge / width) + 1)
     drawn = rng.standard_normal((1, count, knots, knots, knots), dtype=np.float32)
@@ -23,6 +23,6 @@ def smooth_fields(rng: np.random.Generator, edge: int, width: float, count: int)
 
 
 def smooth_field(rng: np.random.Generator, edge: int, width: float) -> Array:
-    """Draw one of :func:`smooth_fields`."""
+    """Draw one smooth random field; see :func:`smooth_fields`."""
     values: Array = smooth_fields(rng, edge, width, 1)[0]
     return values

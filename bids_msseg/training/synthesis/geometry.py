@@ -1,4 +1,4 @@
-"""Where the voxels of a sub-image lie in a label map or a visit, and what is there."""
+"""Positions of a sub-image's voxels in a label map or a visit, and sampling there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class Crop:
 
 
 def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Matrix (3, 3) that turns about x, then y, then z; angles in radians, shape (3,)."""
+    """Return the matrix (3, 3) of rotations about x, then y, then z.
+
+    ``angles``, shape (3,), are in radians.
+    """
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -47,7 +50,10 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 def sample_places(
     rng: np.random.Generator, centre: Sequence[int], size: int, plan: SynthesisPlan
 ) -> Array:
-    """Return where in the label map each voxel lies, shape (3, S, S, S), voxels of 1 mm."""
+    """Draw the positions of a sub-image's voxels in the label map, in voxels of 1 mm.
+
+    The result has shape (3, S, S, S).
+    """
     angles = np.deg2rad(rng.uniform(-plan.rotate_deg, plan.rotate_deg, 3))
     matrix = rotation(angles) @ np.diag(1.0 + rng.uniform(-plan.scale, plan.scale, 3))
     if rng.random() < plan.flip:
@@ -66,7 +72,7 @@ def sample_places(
 def nearest_voxels(
     at: Array, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Return flat indices of the voxels nearest to some places, and which lie outside."""
+    """Return flat indices of the voxels nearest to positions, and which are outside."""
     index = np.rint(at).astype(np.int32)
     out = np.zeros(index.shape[1:], bool)
     for axis, extent in enumerate(shape):

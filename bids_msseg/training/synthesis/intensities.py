@@ -17,7 +17,7 @@ SLICE_GAIN = 0.05
 
 
 def smooth3(volume: Array, sigma: float) -> Array:
-    """Smooth with a small binomial kernel of this standard deviation in voxels, repeated edges."""
+    """Smooth with a small binomial kernel of SD ``sigma`` voxels; edges are repeated."""
     passes = max(1, int(np.ceil(sigma**2 / 0.5)))
     side = np.float32(sigma**2 / passes / 2)
     for _ in range(passes):
@@ -59,7 +59,7 @@ def thicken(
 
 
 def draw_slab(rng: np.random.Generator, chance: float) -> Slab | None:
-    """Draw axis, thickness in mm and phase of thick slices; None where they stay thin."""
+    """Draw axis, thickness in mm and phase of thick slices; None for thin slices."""
     if rng.random() >= chance:
         return None
     thickness = int(rng.integers(2, 9))

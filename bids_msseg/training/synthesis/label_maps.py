@@ -1,8 +1,8 @@
-"""Label maps of whole heads that synthetic images are made from, with lesions placed in them.
+"""Label maps of whole heads with lesions, from which synthetic images are made.
 
 A label map is prepared once: tissue classes, distances to the brain and to the lateral ventricles,
-and 24 sets of lesions: 10 of parametric shape (:mod:`bids_msseg.training.synthesis.placing`),
-12 of the MS-MIST bank at their own places, and 2 without lesions.
+and 24 sets of lesions: 10 of parametric shape (:mod:`bids_msseg.training.synthesis.placing`), 12
+of the MS-MIST bank near their original positions, and 2 without lesions.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class LesionBank:
     affine: Affine
 
     def mask(self, number: int) -> NDArray[np.bool_]:
-        """Unpack one box."""
+        """Unpack the mask of one lesion."""
         x, y, z = (int(edge) for edge in self.shape[number])
         packed = self.bits[self.start[number] : self.start[number + 1]]
         return np.unpackbits(packed, count=x * y * z).reshape(x, y, z).astype(bool)
@@ -254,7 +254,7 @@ def _place(
     bank_to_head: Affine,
     shape: tuple[int, ...],
 ) -> tuple[NDArray[np.int64], Array] | None:
-    """Move one lesion of the bank into a head, with a small random affine of its own."""
+    """Transform one bank lesion into a head, with an additional small random affine."""
     jitter = np.eye(4)
     jitter[:3, :3] = np.diag(rng.uniform(0.85, 1.15, 3)) + rng.normal(0, 0.08, (3, 3))
     middle = bank.offset[number] + bank.shape[number] / 2

@@ -77,7 +77,7 @@ def _caps(
     plan: SynthesisPlan,
     rng: np.random.Generator,
 ) -> Array:
-    """Make caps at the tips of the horns, as many people without lesions have them."""
+    """Return caps at the tips of the horns, as in many people without lesions."""
     amount, reach = float(rng.uniform(0.3, 1)) * plan.caps, float(rng.uniform(1.5, 4))
     near = 1 / (1 + np.exp((distance - reach) / 0.5))
     caps = np.zeros(distance.size, np.float32)

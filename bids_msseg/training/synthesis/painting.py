@@ -53,7 +53,10 @@ def paint(
 def _step(
     images: NDArray[np.floating], lesion: Lesion, healthy: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Measure how the tissue under a lesion differs from that of its shell, at most 0.5; (C,)."""
+    """Measure the tissue difference between a lesion's place and its shell, shape (C,).
+
+    It is limited to 0.5.
+    """
     label = lesion_fraction(lesion) >= 0.5
     distance = ndimage.distance_transform_edt(~label)
     shell = healthy & (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
@@ -66,9 +69,9 @@ def _step(
 def _appearance(
     rng: np.random.Generator, lesion: Lesion, flair: float, figures: LesionStatistics
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Make profile and texture of a lesion whose product averages 1 over its label.
+    """Return profile and texture of a lesion; their product averages 1 over its label.
 
-    What of the measured SD inside a lesion its soft edge does not explain is texture.
+    Texture is the part of the measured SD inside a lesion that its soft edge does not explain.
     """
     fraction = lesion_fraction(lesion)
     label = fraction >= 0.5

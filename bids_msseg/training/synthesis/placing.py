@@ -1,4 +1,4 @@
-"""Deciding shape and place of lesions in a brain."""
+"""Random shape and placement of lesions in a brain."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def prepare_terrain(
 
 
 def _distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Distance to a target in mm, given up on at 8; computed only where it is shorter."""
+    """Return the distance to a target in mm, at most 8."""
     distance = np.full(target.shape, FAR_MM, np.float32)
     box = bounding_box(target, margin=int(FAR_MM))
     if target[box].size:
@@ -150,7 +150,7 @@ def place_volumes(
 def _volumes_for(
     rng: np.random.Generator, figures: LesionStatistics, count: int | None, load: float | None
 ) -> NDArray[np.float64]:
-    """Draw volumes, largest first: they find a place only while there is one."""
+    """Draw volumes, largest first, while there is most space for them."""
     if count is not None and load is not None:
         raise ValueError("give a count or a load, not both")
     if load is not None:
@@ -162,7 +162,7 @@ def _volumes_for(
 
 
 def _take(taken: NDArray[np.bool_], lesion: Lesion) -> None:
-    """Mark a lesion and a rim of two voxels, so that the next one stays a component of its own."""
+    """Mark a lesion and a rim of two voxels as taken, so that lesions do not touch."""
     label = lesion_fraction(lesion) >= 0.5
     taken[lesion.box] |= ndimage.binary_dilation(label, EVERY_NEIGHBOUR, iterations=2)
 
@@ -175,7 +175,7 @@ def _begin(
     region: Region,
     figures: LesionStatistics,
 ) -> Lesion | None:
-    """Find a free voxel of the region, or else of any, and grow a lesion there."""
+    """Find a free voxel of the region, or else of any region, and grow a lesion there."""
     compared = 1 + int(_radius(volume) ** 2 / 8.0)
     others = [other for other in terrain.seeds if other != region]
     for place in (region, *others):
@@ -223,7 +223,7 @@ def _grow(
 
 
 def _radius(volume: float) -> float:
-    """Radius in mm of the ball of a volume in mm³."""
+    """Return the radius in mm of a ball with a volume in mm³."""
     return float((3.0 * volume / (4.0 * np.pi)) ** (1 / 3))
 
 
@@ -248,7 +248,10 @@ def _part_centres(
 
 
 def _spread(radius: float, region: Region) -> float:
-    """Largest distance in mm between parts: small beside ventricles, unless confluent."""
+    """Return the largest distance in mm between parts of a lesion.
+
+    It is small beside ventricles, unless the lesion is confluent.
+    """
     is_finger = region is Region.PERIVENTRICULAR and radius < 6.0
     return 0.6 * radius if is_finger else 1.3 * radius
 
@@ -256,7 +259,7 @@ def _spread(radius: float, region: Region) -> float:
 def _long_axis(
     rng: np.random.Generator, terrain: Terrain, centre: NDArray[np.float64], region: Region
 ) -> NDArray[np.float64]:
-    """Point away from the ventricle (Dawson's fingers), or anywhere where there is none near."""
+    """Return a direction away from the ventricle (Dawson's fingers), else a random one."""
     axis = rng.standard_normal(3)
     axis /= np.linalg.norm(axis)
     if region is not Region.PERIVENTRICULAR:
@@ -276,7 +279,10 @@ def _bumpy_union(
     stretch: tuple[float, float],
     size: tuple[int, ...],
 ) -> NDArray[np.float32]:
-    """Height of a union of elongated ellipsoids with a smooth random surface, roughly in mm."""
+    """Return the height of a union of elongated ellipsoids, roughly in mm.
+
+    The surface is smooth and random.
+    """
     grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1)
     height = np.full(size, -np.inf)
     for centre, axis in zip(centres, axes, strict=True):

@@ -1,4 +1,4 @@
-"""How widely synthetic sub-images vary."""
+"""Ranges and probabilities for the random variation of synthetic sub-images."""
 
 from __future__ import annotations
 

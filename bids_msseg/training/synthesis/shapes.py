@@ -1,4 +1,4 @@
-"""What a lesion is: a shape in its room, with a depth, a soft edge, and a volume to reach."""
+"""Lesions as resizable shapes with depth, soft edge, target volume and available space."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ EVERY_NEIGHBOUR = np.ones((3, 3, 3), bool)
 class Lesion:
     """One lesion in a form that can be resized; arrays cover its ``box``.
 
-    It lies where ``shape`` (roughly in mm) exceeds some level, within ``room``. ``fluid`` is the
-    ventricle fraction, ``seed`` a voxel of the lesion, ``volume`` the target in mm³, ``edge`` the
-    edge width in mm, ``depth`` the result of :func:`lesion_depth`.
+    The lesion is where ``shape`` (roughly in mm) exceeds some level within ``room``, the available
+    space. ``fluid`` is the ventricle fraction, ``seed`` a voxel of the lesion, ``volume`` the
+    target in mm³, ``edge`` the edge width in mm, ``depth`` the result of :func:`lesion_depth`.
     """
 
     box: Box
@@ -59,8 +59,8 @@ class LesionMap:
 def lesion_depth(lesion: Lesion) -> NDArray[np.float32]:
     """Return the depth below a lesion's surface in mm over its box, negative outside.
 
-    At least ``lesion.volume`` connected voxels are at depth 0 or deeper, unless the room is
-    smaller.
+    At least ``lesion.volume`` connected voxels are at depth 0 or deeper, unless the available
+    space is smaller.
     """
     body = _body(lesion)
     level = float(lesion.shape[body].min())
@@ -73,7 +73,10 @@ def lesion_depth(lesion: Lesion) -> NDArray[np.float32]:
 
 
 def _signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Distance to the surface between voxels in mm, negative outside; infinite without one."""
+    """Return the distance to the surface in mm, negative outside, infinite without one.
+
+    The surface is between voxels.
+    """
     if inside.all():
         return np.full(inside.shape, np.inf)
     within = ndimage.distance_transform_edt(inside) - 0.5
@@ -82,7 +85,7 @@ def _signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _body(lesion: Lesion) -> NDArray[np.bool_]:
-    """Raise the water until the island around the seed has the volume of the lesion."""
+    """Lower the level until the component around the seed has the volume of the lesion."""
     wanted = max(1, round(lesion.volume))
     free = lesion.room.copy()
     free[lesion.seed] = True
@@ -107,7 +110,7 @@ def lesion_fraction(lesion: Lesion) -> NDArray[np.float32]:
 
 
 def compose(lesions: Sequence[Lesion], shape: tuple[int, ...]) -> LesionMap:
-    """Put lesions on one grid; where they overlap, the larger fraction counts."""
+    """Combine lesions on one grid; where they overlap, the larger fraction counts."""
     labels = np.zeros(shape, np.int32)
     soft = np.zeros(shape, np.float32)
     for number, lesion in enumerate(lesions, start=1):
@@ -121,8 +124,8 @@ def compose(lesions: Sequence[Lesion], shape: tuple[int, ...]) -> LesionMap:
 def resize(lesions: LesionMap, factors: NDArray[np.floating]) -> LesionMap:
     """Scale the volume of each lesion by its factor, keeping its place and shape.
 
-    Factors are relative to the present volume; the room of a lesion suffices up to about 3. The
-    order of the lesions is kept.
+    Factors are relative to the present volume; the space available to a lesion is sufficient up to
+    about 3. The order of the lesions is kept.
     """
     resized = list(lesions.lesions)
     for index in np.flatnonzero(np.asarray(factors) != 1.0):

@@ -1,4 +1,4 @@
-"""How large, how many, how bright and how textured lesions are, as measured on real patients."""
+"""Size, number, brightness and texture of lesions, as measured on patients."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tissue classes of a head, sets of lesions in it, and how a prepared label map is kept.
+"""Tissue classes of a head, sets of lesions in it, and files of prepared label maps.
 
-A label map is prepared once and kept; images of any contrast are synthesised from it, sub-image by
-sub-image (:mod:`bids_msseg.training.synthesis.dataset`).
+A label map is prepared once and stored; images of any contrast are synthesised from it, sub-image
+by sub-image (:mod:`bids_msseg.training.synthesis.dataset`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LOAD_ML = (0.3, 60.0)
 
 
 class Tissue(IntEnum):
-    """What a voxel of a head is."""
+    """Tissue classes of the voxels of a head."""
 
     AIR = 0
     WHITE = 1
@@ -131,7 +131,7 @@ class LabelMap:
 
 
 def tissue_classes(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Turn FreeSurfer numbers into tissues; the septum is what parts the lateral ventricles."""
+    """Convert FreeSurfer labels to tissues, with a septum between the lateral ventricles."""
     table = np.full(int(labels.max()) + 1, Tissue.OUTSIDE, np.uint8)
     table[0] = Tissue.AIR
     for tissue, codes in _FREESURFER.items():
@@ -171,7 +171,7 @@ def draw_lesions(
 def sparse_lesions(
     labels: NDArray[np.int32], soft: NDArray[np.float32], choroid: NDArray[np.int32]
 ) -> LesionDraw:
-    """Keep the voxels of lesion only."""
+    """Return the voxels of lesions as a sparse set."""
     share = np.rint(255 * soft.ravel()).astype(np.uint8)
     voxels = np.flatnonzero(share).astype(np.int32)
     owner = labels.ravel()[voxels].astype(np.int16)
@@ -179,7 +179,7 @@ def sparse_lesions(
 
 
 def brain_distance(tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Measure how far outside the brain a voxel lies; sulci belong to it, as in brain masks."""
+    """Measure the distance to the brain, which includes sulci as in brain masks."""
     outer = (Tissue.AIR, Tissue.FLUID, Tissue.OUTSIDE, Tissue.VESSEL)
     brain = ~np.isin(tissue, outer)
     near = ndimage.distance_transform_edt(~brain) <= CLOSING_MM
@@ -199,7 +199,10 @@ def ventricle_distance(lateral: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def save_label_map(label_map: LabelMap, path: Path) -> None:
-    """Write a prepared label map; no pickle, never a half file."""
+    """Write a prepared label map without pickle.
+
+    The file appears under its name only when it is complete.
+    """
     arrays: dict[str, NDArray[np.generic]] = {
         "name": np.array(label_map.name),
         "tissue": label_map.tissue,

@@ -1,8 +1,8 @@
-"""A patch net as a fully convolutional one that classifies every voxel of a tile at once.
+"""Conversion of a patch net to a fully convolutional one that classifies whole tiles.
 
 Every stride becomes 1, and all later kernels are dilated by the strides so far (filter
-rarefaction; Li et al. 2014, arXiv 1412.4526): each voxel's windows are those that its own patch
-would have had, so the results are equal but for the order in which floats are summed.
+rarefaction; Li et al. 2014, arXiv 1412.4526): each voxel's windows are those of its own patch, so
+the results are equal except for the order in which floats are summed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """What a patch has become: its edge, the voxels between two of its columns, its channels."""
+    """Feature map of a patch: its edge, the voxel distance of its columns, its channels."""
 
     size: int
     step: int
@@ -65,7 +65,7 @@ def to_dense(net: nn.Sequential, patch: int) -> nn.Sequential:
 
 
 def _edge(value: int | str | tuple[int, ...]) -> int:
-    """Read the edge of a cubic window."""
+    """Return the edge of a cubic window."""
     if isinstance(value, int):
         return value
     if isinstance(value, str) or len(set(value)) != 1:
@@ -99,7 +99,7 @@ def _spread(layer: nn.MaxPool3d, step: int) -> nn.MaxPool3d:
 
 
 def _convolve(layer: nn.Linear, seen: _Map) -> nn.Conv3d:
-    """Turn a fully connected layer into a convolution over the whole map that it reads."""
+    """Turn a fully connected layer into a convolution over its whole input map."""
     channels = seen.channels or layer.in_features // seen.size**3
     dense = nn.Conv3d(
         channels, layer.out_features, seen.size, dilation=seen.step, bias=layer.bias is not None

@@ -1,4 +1,4 @@
-"""Probabilities of a patch net over chosen voxels: patch by patch, or a whole tile at once."""
+"""Probabilities of a patch net at chosen voxels, by single patches or whole tiles."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def dense_probability(
 
 
 def _tiles(where: NDArray[np.bool_], tile: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Divide the box around chosen voxels; leave out tiles that hold none."""
+    """Divide the box around chosen voxels into tiles; skip tiles without chosen voxels."""
     lines = [
         [slice(at, min(at + tile, side.stop)) for at in range(side.start, side.stop, tile)]
         for side in bounding_box(where)

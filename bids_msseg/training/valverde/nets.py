@@ -1,4 +1,4 @@
-"""The patch net of which the cascade of Valverde et al. 2017 has two."""
+"""Patch net of Valverde et al. 2017, whose cascade consists of two of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The preset ``valverde2017`` of ``msseg-train``: the cascade of the source text, evaluated.
+"""Preset ``valverde2017`` of ``msseg-train``: training and evaluation of that cascade.
 
-Nested folds as everywhere: every score is about a patient that neither net, nor the hard
-negatives behind the second, has seen. A stopped training is resumed by the same call.
+Folds are nested: every score is of a patient that was seen neither by the nets, nor through the
+hard negatives of the second net. The same call resumes a stopped training.
 """
 
 from __future__ import annotations
@@ -79,11 +79,12 @@ def run_valverde(
     settings: Mapping[str, Any] | None = None,
     split: Split | None = None,
 ) -> list[Score]:
-    """Train both nets in nested folds, segment every visit unseen, and score it.
+    """Train both nets in nested folds, segment every visit as held-out, and score it.
 
-    ``out`` gets visits, nets, predictions of the first operating point, ``scores.tsv``, weights
-    and a card. ``settings`` and ``seed`` override :data:`VALVERDE_RECIPE`. Raises UsageError if
-    the recipe is wrong, participants are too few or ``out`` holds another training.
+    ``out`` receives visits, nets, predictions of the first operating point, ``scores.tsv``,
+    weights and a model card. ``settings`` and ``seed`` override :data:`VALVERDE_RECIPE`. Raises
+    UsageError if the recipe is invalid, participants are too few or ``out`` holds another
+    training.
     """
     import torch
 
@@ -158,9 +159,9 @@ def _share(key: str, value: Any) -> float:
 def _open(
     out: Path, split: Split, recipe: PatchRecipe, engine: Engine, settings: Mapping[str, Any]
 ) -> PatchTraining:
-    """Keep split and recipe for a later call; refuse those of another training.
+    """Store split and recipe for a later call; refuse those of another training.
 
-    Operating points may change: they decide nothing that is trained.
+    Operating points may change, because they do not affect the training.
     """
     from bids_msseg.training.valverde.stages import PatchTraining
 
@@ -241,7 +242,7 @@ def _cut(probability: Volume, point: Point) -> NDArray[np.bool_]:
 def _hand_over(
     training: PatchTraining, name: str, scores: Sequence[Score], settings: Mapping[str, Any]
 ) -> None:
-    """Write the nets of all folds and a card that says how good they were."""
+    """Write the nets of all folds, and a model card with their scores."""
     from safetensors.torch import save
 
     from bids_msseg.training.valverde.stages import train_first, train_second

@@ -1,7 +1,7 @@
-"""Balanced sets of patches: as many lesion voxels as negatives, cut when they are needed.
+"""Balanced sets of patches: as many lesion voxels as negatives, cut when needed.
 
-A batch is a pure function of (visits, plan, seed, step); nothing but the volumes and two lists of
-voxels a visit is held in memory.
+A batch depends only on visits, plan, seed and step. Only the volumes and two lists of voxels per
+visit are held in memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One epoch: whose voxel each patch is, and whether it is lesion; arrays of shape (N,)."""
+    """Patches of one epoch: visit, voxel, and 1 for lesion; arrays of shape (N,)."""
 
     visit: NDArray[np.int64]
     voxel: NDArray[np.int64]
@@ -48,21 +48,21 @@ class Draw:
 
 
 def fill_missing(visit: LabelledVisit) -> LabelledVisit:
-    """Give a contrast that was not acquired the brain's mean inside it, background elsewhere.
+    """Fill missing contrasts with the mean of the brain inside, background outside.
 
-    The nets read three contrasts and have no input that says which are there.
+    The nets read three contrasts and have no input for which of them are present.
     """
     return replace(visit, images=without_gaps(visit.images, visit.present, visit.brain))
 
 
 def find_candidates(visit: LabelledVisit, above: float) -> NDArray[np.bool_]:
-    """Mark what is bright in FLAIR inside the brain: all voxels that either net classifies."""
+    """Mark bright FLAIR voxels inside the brain, the only ones that the nets classify."""
     bright: NDArray[np.bool_] = visit.brain & (visit.images[0] > above)
     return bright
 
 
 def random_pool(visit: LabelledVisit, above: float) -> Pool:
-    """List all lesion voxels, and all candidates that are none, for CNN-1."""
+    """List all lesion voxels, and all candidates that are not lesion, for CNN-1."""
     truth = _lesion(visit)
     negatives = np.flatnonzero(find_candidates(visit, above) & ~truth)
     return Pool(surround(visit.images), np.flatnonzero(truth), negatives)
@@ -144,7 +144,7 @@ class PatchStream:
         return draw_epoch(self._pools, item_rng(self._seed, 2 * epoch), most=self._most)
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Cut the batch of a step: patches (N, 3, 11, 11, 11), and 1 for lesion (N,)."""
+        """Return the batch of a step: patches (N, 3, 11, 11, 11), and 1 for lesion (N,)."""
         epoch, place = divmod(step, self.steps)
         draw = self._epoch(epoch)
         these = slice(place * self._batch, (place + 1) * self._batch)

@@ -1,4 +1,4 @@
-"""The two nets in nested folds: each is trained once, kept, and loaded the next time."""
+"""Training of the two nets in nested folds; finished nets are loaded from disk."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _first_stage(folds: FoldSet) -> str:
 def _train(
     training: PatchTraining, stage: str, pools: Callable[[], list[Pool]], seed: int
 ) -> PatchNet:
-    """Load the net of a stage, or train it on pools that are only gathered then."""
+    """Load the net of a stage; if there is none, gather its pools and train it."""
     plan = training.recipe.plan
     checkpoint = training.folder / "valverde" / f"{stage}.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Training of one patch net: a fixed number of epochs, seeded, resumed where it was stopped."""
+"""Training of one patch net for a fixed number of epochs, seeded and resumable."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def fit(
 ) -> PatchNet:
     """Train a net by cross-entropy, or resume from its checkpoint; return it on the CPU.
 
-    Without early stopping no patient has to be held out for it. A finished checkpoint is loaded
-    and nothing trained. ``report`` is called every 100 steps. Raises DataError if there are too
-    few patches for one batch or the checkpoint was written by another plan.
+    There is no early stopping, so no patient has to be held out for it. A finished checkpoint is
+    loaded and nothing is trained. ``report`` is called every 100 steps. Raises DataError if there
+    are too few patches for one batch or the checkpoint was written by another plan.
     """
     steps = plan.epochs * source.steps
     if not steps:
@@ -98,7 +98,7 @@ def load_finished(net: PatchNet, plan: PatchPlan, checkpoint: Path) -> PatchNet 
 def _refuse_another(
     path: Path, kept: Mapping[str, Any], plan: PatchPlan, net: PatchNet, steps: int | None = None
 ) -> None:
-    """Tell a checkpoint of another training."""
+    """Raise DataError if a checkpoint belongs to another training."""
     same = kept["plan"] == asdict(plan) and kept["padding"] == net.padding
     if not same or steps not in (None, kept["steps"]):
         raise DataError(
@@ -113,7 +113,7 @@ def _read(checkpoint: Path, device: str) -> dict[str, Any]:
 
 
 class _State:
-    """Net and optimiser, moved on one step at a time."""
+    """Net and optimiser of a training that advances step by step."""
 
     def __init__(self, net: PatchNet, plan: PatchPlan, steps: int) -> None:
         self.net, self.plan, self.steps, self.step = net, plan, steps, 0
@@ -123,7 +123,7 @@ class _State:
         )
 
     def advance(self, source: PatchStream, engine: Engine, seed: int) -> float:
-        """Take one step and return its loss; dropout depends on the step, not on the past."""
+        """Take one step and return its loss; dropout depends only on seed and step."""
         patches, lesion = (item.to(engine.device) for item in source.at(self.step))
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * (1 - self.step / self.steps)
@@ -140,7 +140,10 @@ class _State:
         return float(loss.detach())
 
     def save(self, path: Path) -> None:
-        """Write everything that a later run needs; never a half file under the final name."""
+        """Write everything that a later run needs.
+
+        The file appears under its name only when it is complete.
+        """
         kept = {
             "plan": asdict(self.plan),
             "steps": self.steps,
@@ -153,7 +156,7 @@ class _State:
             torch.save(kept, temporary)
 
     def restore(self, path: Path) -> None:
-        """Resume from a checkpoint where there is one."""
+        """Resume from a checkpoint if there is one."""
         if not path.is_file():
             return
         kept = _read(path, str(next(self.net.parameters()).device))
