@@ -21,24 +21,24 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import evidence
-import evidence_resegment
-from evidence_table import Section, render
+import accuracy_rerun
+import accuracy_stored
+from accuracy_table import Section, render
 
 from bids_msseg.errors import MssegError
 from bids_msseg.io.atomic import write_atomic
 
-FROM_DISK: dict[str, Callable[[evidence.Bench], Section]] = {
-    "agreement": evidence.agreement,
-    "normal": evidence.normal,
-    "refinement": evidence.refinement,
-    "point": evidence.point,
-    "pretrained": evidence_resegment.pretrained,
+FROM_DISK: dict[str, Callable[[accuracy_stored.Bench], Section]] = {
+    "agreement": accuracy_stored.agreement,
+    "normal": accuracy_stored.normal,
+    "refinement": accuracy_stored.refinement,
+    "point": accuracy_stored.point,
+    "pretrained": accuracy_rerun.pretrained,
 }
-AGAIN: dict[str, Callable[[evidence.Bench], Section]] = {
-    "contrasts": evidence_resegment.contrasts,
-    "rescan": evidence_resegment.rescan,
-    "free": evidence_resegment.lesion_free,
+AGAIN: dict[str, Callable[[accuracy_stored.Bench], Section]] = {
+    "contrasts": accuracy_rerun.contrasts,
+    "rescan": accuracy_rerun.rescan,
+    "free": accuracy_rerun.lesion_free,
 }
 ROWS = (*FROM_DISK, *AGAIN, "time")
 
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Print evidence from out-of-fold predictions.")
+    parser = argparse.ArgumentParser(description="Print the accuracy on held-out patients.")
     parser.add_argument("train_out", type=Path, help="what msseg-train wrote; only read")
     parser.add_argument("bids_dir", type=Path, help="the dataset it was trained on")
     parser.add_argument("--labels", type=Path, help="default: BIDS_DIR/derivatives/manual")
@@ -89,12 +89,12 @@ def _sections(options: argparse.Namespace) -> Iterator[Section]:
 
     torch.set_num_threads(options.threads)
     labels = options.labels or options.bids_dir / "derivatives" / "manual"
-    bench = evidence.open_bench(
+    bench = accuracy_stored.open_bench(
         options.train_out, options.bids_dir, labels, visits=options.visits, device=options.device
     )
     for row in options.rows:
         if row == "time":
-            yield evidence_resegment.wall_time(
+            yield accuracy_rerun.wall_time(
                 bench, visit=options.time_visit, threads=options.threads
             )
         else:

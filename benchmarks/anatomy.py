@@ -24,9 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from evidence import Bench, Case, measure, open_bench
-from evidence_resegment import rescan_plans
-from evidence_table import Column, Finding, Section, render
+from accuracy_rerun import rescan_plans
+from accuracy_stored import Bench, Case, measure, open_bench
+from accuracy_table import Column, Finding, Section, render
 from numpy.typing import NDArray
 from scipy import ndimage
 

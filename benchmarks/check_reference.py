@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence import Bench, Case, open_bench
+from accuracy_stored import Bench, Case, open_bench
 from numpy.typing import NDArray
 
 from bids_msseg.bids.files import write_json

@@ -27,8 +27,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from accuracy_table import Column, Finding, Section, render
 from anatomy import percent_changes
-from evidence_table import Column, Finding, Section, render
 from numpy.typing import NDArray
 from scipy import ndimage
 

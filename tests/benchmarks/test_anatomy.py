@@ -10,9 +10,9 @@ import anatomy
 import nibabel as nib
 import numpy as np
 import pytest
+from accuracy_stored import Bench, Case
+from accuracy_table import render
 from anatomy import RESCANNED, percent_changes, rescan
-from evidence import Bench, Case
-from evidence_table import render
 
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import LABELS, BrainVolumes

@@ -9,9 +9,9 @@ import pytest
 
 MODULES = (
     "anatomy",
-    "evidence",
-    "evidence_resegment",
-    "evidence_table",
+    "accuracy_stored",
+    "accuracy_rerun",
+    "accuracy_table",
     "filling",
 )
 

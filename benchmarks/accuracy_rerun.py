@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evidence import Bench, Case, measure
-from evidence_table import Column, Finding, Section
+from accuracy_stored import Bench, Case, measure
+from accuracy_table import Column, Finding, Section
 from numpy.typing import NDArray
 
 from bids_msseg.check.rescan import RescanPlan, map_back, pseudo_rescan

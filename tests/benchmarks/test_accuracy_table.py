@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from evidence_table import Column, Finding, Section, render, show_estimate
+from accuracy_table import Column, Finding, Section, render, show_estimate
 
 from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 

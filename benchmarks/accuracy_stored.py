@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evidence_table import Column, Finding, Section
+from accuracy_table import Column, Finding, Section
 from numpy.typing import NDArray
 from thresholds import SOURCE_TEXT_PPV, choose_threshold
 

@@ -5,12 +5,11 @@ import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import evidence_resegment
+import accuracy_rerun
 import nibabel as nib
 import numpy as np
 import pytest
-from evidence import Bench, Case
-from evidence_resegment import (
+from accuracy_rerun import (
     contrasts,
     hide,
     repeatability,
@@ -18,7 +17,8 @@ from evidence_resegment import (
     rescan_plans,
     wall_time,
 )
-from evidence_table import render
+from accuracy_stored import Bench, Case
+from accuracy_table import render
 
 from bids_msseg.check.rescan import RescanPlan
 from bids_msseg.models.engine import Engine
@@ -90,7 +90,7 @@ def eyes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, ...]]:
             called = visit.brain
         return called.astype(np.float32) * 0.9
 
-    monkeypatch.setattr(evidence_resegment, "held_out_probability", segment)
+    monkeypatch.setattr(accuracy_rerun, "held_out_probability", segment)
     return shown
 
 

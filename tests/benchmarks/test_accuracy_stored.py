@@ -5,11 +5,11 @@ import math
 import runpy
 from pathlib import Path
 
-import evidence
+import accuracy_stored
 import nibabel as nib
 import numpy as np
 import pytest
-from evidence import Bench, Case, open_bench, removal
+from accuracy_stored import Bench, Case, open_bench, removal
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.normalise import working_grid
@@ -83,7 +83,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_masks_on_disk_and_the_candidate_net_meet_the_experts(bench: Bench) -> None:
-    found = {one.method: one.values for one in evidence.agreement(bench).findings}
+    found = {one.method: one.values for one in accuracy_stored.agreement(bench).findings}
     assert found["cascade"]["dice"] == pytest.approx(2 * 64 / (64 + 72))
     assert found["cascade"]["ppv"] == 1
     assert found["cascade"]["n_false"] == 0
@@ -96,7 +96,7 @@ def test_masks_on_disk_and_the_candidate_net_meet_the_experts(bench: Bench) -> N
 
 
 def test_share_of_normal_hyperintensity_that_is_called(bench: Bench) -> None:
-    found = {one.method: one.values for one in evidence.normal(bench).findings}
+    found = {one.method: one.values for one in accuracy_stored.normal(bench).findings}
     # 12 of the 24 normal voxels lie in the false component
     assert found["candidate net"] == {"share": 0.5, "volume_ml": pytest.approx(0.024)}
     assert found["cascade"]["share"] == 0
@@ -105,11 +105,11 @@ def test_share_of_normal_hyperintensity_that_is_called(bench: Bench) -> None:
 def test_visits_without_normal_hyperintensity_are_not_in_its_table(bench: Bench) -> None:
     case = bench.cases[0]
     case.truth.with_name("sub-01_space-FLAIR_label-normalWMH_mask.nii.gz").unlink()
-    assert evidence.normal(bench).findings == ()
+    assert accuracy_stored.normal(bench).findings == ()
 
 
 def test_what_the_refinement_net_removes(bench: Bench) -> None:
-    (found,) = evidence.refinement(bench).findings
+    (found,) = accuracy_stored.refinement(bench).findings
     assert found.values == {
         "candidate_threshold": 0.1,
         "false_candidates": 2, "false_half": 1, "false_after": 0,
@@ -142,7 +142,7 @@ def test_removal_by_hand() -> None:
 
 
 def test_without_other_folds_there_is_no_precise_point(bench: Bench) -> None:
-    assert evidence.point(bench).findings == ()
+    assert accuracy_stored.point(bench).findings == ()
 
 
 @pytest.mark.parametrize(("false", "threshold", "ppv"), [(0.95, 0.99, None), (0.4, 0.41, 1.0)])
@@ -154,7 +154,7 @@ def test_the_precise_point_is_chosen_on_the_other_folds(
     shown = _save(tmp_path / "other.nii.gz", _image((TRUTH, 0.97), (FALSE, false), (PALE, false)))
     truth = _save(tmp_path / "truth.nii.gz", _image((TRUTH, 1)))
     other = Case("sub-02", "02", "B", 1, own.brain, truth, truth, shown)
-    section = evidence.point(Bench(bench.training, (own, other)))
+    section = accuracy_stored.point(Bench(bench.training, (own, other)))
     found = {one.visit: one.values for one in section.findings}["sub-01"]
     assert found["threshold"] == threshold if ppv else found["threshold"] > false
     if ppv:
@@ -247,9 +247,9 @@ def test_the_program_prints_and_keeps_the_rows_that_were_asked_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ("--rows", "normal,time", "--threads", 1, "--out", tmp_path / "evidence.md")
+    words = ("--rows", "normal,time", "--threads", 1, "--out", tmp_path / "accuracy.md")
     assert _run(monkeypatch, predicted, labelled_cohort, *words) == 0
-    kept = (tmp_path / "evidence.md").read_text()
+    kept = (tmp_path / "accuracy.md").read_text()
     assert [line for line in kept.splitlines() if line.startswith("## ")] == [
         "## Normal hyperintensity",
         "## Wall time of the cascade",
