@@ -50,6 +50,9 @@ def resample(
     kind = volume.data.dtype if order == 0 else np.dtype(np.float32)
     if same_grid:
         return Volume(volume.data.astype(kind), affine)
+    turned = reoriented(volume.data, snapped(chain), shape)
+    if turned is not None:
+        return Volume(turned.astype(kind), affine)
     source = volume.data.astype(np.uint8) if volume.data.dtype == bool else volume.data
     moved = ndimage.affine_transform(
         source.astype(np.float32) if order else source,
@@ -60,6 +63,35 @@ def resample(
         cval=fill,
     )
     return Volume(moved.astype(kind), affine)
+
+
+def reoriented(
+    data: NDArray[np.generic], matrix: Affine, shape: tuple[int, ...]
+) -> NDArray[np.generic] | None:
+    """Permute, flip and crop axes if a matrix does only that; else return None.
+
+    ``matrix`` maps target to source voxels. Interpolation gives the same values, at many times the
+    cost: most masks go from the RAS+ order to that of the image as acquired.
+
+    Examples
+    --------
+    >>> reoriented(np.arange(3).reshape(3, 1, 1), np.diag([-1.0, 1, 1, 1]), (1, 1, 1)).ravel()
+    array([0])
+    """
+    turn, shift = matrix[:3, :3], matrix[:3, 3]
+    size = np.abs(turn)
+    if not (np.isin(size, (0, 1)).all() and (size.sum(0) == 1).all() and (size.sum(1) == 1).all()):
+        return None
+    ends = np.stack([shift, turn @ (np.array(shape) - 1) + shift])
+    if (shift % 1).any() or ends.min() < 0 or (ends.max(0) >= data.shape).any():
+        return None
+    axes = size.argmax(1)
+    steps = turn.sum(1).astype(int)
+    cut = []
+    for axis, step, start in zip(axes, steps, shift.astype(int), strict=True):
+        end = start + step * shape[axis]
+        cut.append(slice(start, None if end < 0 else end, step))
+    return np.ascontiguousarray(data[tuple(cut)].transpose(np.argsort(axes)))
 
 
 def inverse(affine: Affine) -> Affine:

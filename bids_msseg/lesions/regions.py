@@ -155,6 +155,8 @@ def near(
     >>> near(np.array([True, False, False]).reshape(3, 1, 1), 2.0, (2.0, 1.0, 1.0)).ravel()
     array([ True,  True, False])
     """
+    if reach <= 0:
+        return target.copy()
     found = np.zeros(target.shape, bool)
     box = bounding_box(target, margin=int(np.ceil(reach / min(spacing))))
     if target[box].size:

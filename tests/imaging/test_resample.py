@@ -8,7 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
+from bids_msseg.imaging.resample import (
+    mask_onto,
+    reoriented,
+    resample,
+    smooth_before_coarser,
+)
 from bids_msseg.imaging.volume import Affine, Volume
 
 from .conftest import rigid
@@ -138,3 +143,41 @@ def test_mask_keeps_its_volume() -> None:
     assert moved.dtype == bool
     assert moved.sum() * 1.3**3 == pytest.approx(ball.data.sum(), rel=0.02)
     np.testing.assert_array_equal(mask_onto(ball, shape, np.eye(4)), ball.data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    axes=st.permutations((0, 1, 2)),
+    flips=st.tuples(*[st.booleans()] * 3),
+    start=st.tuples(*[st.integers(0, 2)] * 3),
+    order=st.sampled_from((0, 1)),
+)
+def test_permuted_and_flipped_axes_need_no_interpolation(
+    axes: list[int], flips: tuple[bool, ...], start: tuple[int, ...], order: int
+) -> None:
+    data = np.random.default_rng(0).normal(size=(7, 8, 9)).astype(np.float32)
+    shape = tuple(data.shape[axes.index(axis)] - 3 for axis in range(3))
+    matrix = np.eye(4)
+    matrix[:3, :3] = 0
+    for axis, (target, flip, low) in enumerate(zip(axes, flips, start, strict=True)):
+        matrix[axis, target] = -1 if flip else 1
+        matrix[axis, 3] = low + shape[target] - 1 if flip else low
+    found = reoriented(data, matrix, shape)
+    assert found is not None
+    expected = ndimage.affine_transform(data, matrix, output_shape=shape, order=order)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.diag([1.0, 1, 2, 1]),
+        rigid((0, 0, 10), (0, 0, 0)),
+        rigid((0, 0, 0), (0.5, 0, 0)),
+        rigid((0, 0, 0), (0, 0, 1)),
+        rigid((0, 0, 0), (0, 0, -1)),
+    ],
+    ids=["scaled", "turned", "half a voxel", "beyond the end", "before the start"],
+)
+def test_other_grids_are_interpolated(matrix: Affine) -> None:
+    assert reoriented(np.ones((4, 4, 4)), matrix, (4, 4, 4)) is None
