@@ -71,6 +71,8 @@ def main() -> None:
     options = parser.parse_args()
     nets = [read_net(path) for path in options.net]
     if options.blend is not None:
+        if len(nets) != 2:
+            parser.error("--blend needs two networks")
         nets = [blend(*nets, options.blend)]
     engine = choose_engine("auto")
     rows, curves = [], []

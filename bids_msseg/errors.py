@@ -63,10 +63,7 @@ class MssegError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Make the error picklable, so that worker processes can return it.
-
-        Keyword arguments are not pickled by default.
-        """
+        # keyword arguments are not pickled by default, and worker processes return errors
         return (_rebuild, (type(self), self.message, self.hint))
 
     def __str__(self) -> str:

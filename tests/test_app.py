@@ -228,7 +228,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     take = VisitLocks.acquire
     monkeypatch.setattr(
         VisitLocks,
-        "take",
+        "acquire",
         lambda self, name, wait=False: name not in names and take(self, name, wait=wait),
     )
     return names

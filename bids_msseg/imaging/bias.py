@@ -49,7 +49,11 @@ def correct_bias(
     if level <= 0:
         return volume.with_data(data)
     scaled = np.maximum(data / level, 1e-3)
-    factors = [max(1, round(SHRINK_TO_MM / edge)) for edge in volume.spacing]
+    # N4 needs two voxels along every axis
+    factors = [
+        max(1, min(round(SHRINK_TO_MM / edge), count // 2))
+        for edge, count in zip(volume.spacing, volume.shape, strict=True)
+    ]
     image, region = _to_itk(scaled, volume), _to_itk(inside.astype(np.uint8), volume)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)

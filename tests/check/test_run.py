@@ -192,7 +192,7 @@ def test_what_another_run_has_is_left_to_it(
     take = VisitLocks.acquire
     monkeypatch.setattr(
         VisitLocks,
-        "take",
+        "acquire",
         lambda self, name, wait=False: "sub-2" not in name and take(self, name, wait=wait),
     )
     assert check() == (ExitCode.TEMPORARY, ["sub-1", "sub-3"])

@@ -85,3 +85,13 @@ def test_image_without_signal_is_left_alone() -> None:
     volume = Volume(np.full((10, 10, 10), -3.0), np.eye(4))
     same = correct_bias(volume, np.ones(volume.shape, bool))
     np.testing.assert_array_equal(same.data, volume.data)
+
+
+def test_a_thin_slab_keeps_two_voxels_of_the_coarse_grid() -> None:
+    # 5 slices are the least that the app accepts
+    brain = np.zeros((24, 24, 5), bool)
+    brain[4:20, 4:20] = True
+    data = np.where(brain, 100.0, 0.0) * np.linspace(0.9, 1.1, 24)[:, None, None]
+    fixed = correct_bias(Volume(data.astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0])), brain)
+    assert np.isfinite(fixed.data).all()
+    assert fixed.data[brain].mean() == pytest.approx(data[brain].mean(), rel=0.05)
