@@ -31,8 +31,8 @@ from bids_msseg.pipeline.lesions import (
     Grid,
     VisitLesions,
     contrast_on_grid,
-    describe_lesions,
     find_lesions,
+    list_given_lesions,
     mask_on_grid,
 )
 from bids_msseg.spaces import AtlasChoice
@@ -128,7 +128,7 @@ class TakeGivenMask(Step):
             what="lesion mask",
             values=tuple(values) if values else None,
         )
-        found = describe_lesions(
+        found = list_given_lesions(
             grid,
             lesions,
             _stored(inputs, "mask", "regions"),

@@ -178,7 +178,7 @@ def find_lesions(
     return VisitLesions(results, rows, cleared, excluded_ml)
 
 
-def describe_lesions(
+def list_given_lesions(
     grid: Grid,
     lesions: NDArray[np.bool_],
     maps: Mapping[str, Volume],
