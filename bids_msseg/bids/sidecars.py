@@ -316,11 +316,6 @@ def xfm_sidecar(
     }
 
 
-def stats_dictionary() -> dict[str, Any]:
-    """Describe the columns of the table with one row per lesion or rejected candidate."""
-    return column_dictionary()
-
-
 def atlas_dictionary() -> dict[str, Any]:
     """Describe the columns of the table with one row per atlas and region."""
     atlas = {"Description": "Atlas, by the name that --atlas gives it"}

@@ -24,7 +24,6 @@ from bids_msseg.bids.sidecars import (
     preproc_sidecar,
     probseg_sidecar,
     rejected_sidecar,
-    stats_dictionary,
     template_uri,
     xfm_sidecar,
 )
@@ -129,10 +128,6 @@ def test_transform() -> None:
     content = xfm_sidecar("T1w", "FLAIR", kind="rigid", sources=(FLAIR,), software={})
     assert content["Description"].startswith("Rigid transform that brings images from T1w to FLA")
     assert content["Type"] == "rigid"
-
-
-def test_measures_have_units() -> None:
-    assert stats_dictionary()["volume_mm3"]["Units"] == "mm^3"
 
 
 class TestUris:

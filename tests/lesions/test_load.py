@@ -229,6 +229,7 @@ class TestTable:
         entries = column_dictionary()
         assert list(entries) == list(rows_to_table([self.ROW])[0])
         assert all(entry["Description"] for entry in entries.values())
+        assert entries["volume_mm3"]["Units"] == "mm^3"
         assert entries["centroid_template_x"]["Units"] == "mm"
         assert set(entries["region"]["Levels"]) == {region.label for region in Region}
         assert set(entries["status"]["Levels"]) == {"kept", "rejected"}

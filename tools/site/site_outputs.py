@@ -29,6 +29,7 @@ from bids_msseg.evaluation.comparison import SHOWN
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.evaluation.scoring import COLUMNS as SCORES
 from bids_msseg.evaluation.text import dictionary
+from bids_msseg.lesions.load import column_dictionary
 from bids_msseg.lesions.longitudinal.rows import ChangeRule
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 from bids_msseg.reports.atlas import group_atlas_dictionary
@@ -334,7 +335,7 @@ def _described() -> dict[str, str]:
 
 
 def _image_keys() -> str:
-    columns = {*sidecars.stats_dictionary(), *LABEL_COLUMNS}
+    columns = {*column_dictionary(), *LABEL_COLUMNS}
     rows = [
         (f"`{pattern}.json`", ", ".join(f"`{key}`" for key in content if key not in columns))
         for pattern, content in _sidecars().items()
@@ -352,7 +353,7 @@ def _columns() -> str:
         "abbreviation": {"Description": "Short name"},
         "mapping": {"Description": "7, the code of lesion among the labels of BIDS"},
     }
-    stats = sidecars.stats_dictionary()
+    stats = column_dictionary()
     dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
     readers = data_dictionary({}, LoadLimits(0.0, 0.0, "", 0.0, 0.0))
     parts = [
