@@ -266,8 +266,8 @@ def _publish_tables(
     dseg = OUTPUTS["labels"].path(*place, ".tsv")
     write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
     dictionary = column_dictionary()
-    write_json(OUTPUTS["stats"].path(*place, ".json"), dictionary)
-    write_tsv(OUTPUTS["stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
+    write_json(OUTPUTS["lesion_stats"].path(*place, ".json"), dictionary)
+    write_tsv(OUTPUTS["lesion_stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
 
 
 def _publish_atlases(delivery: DerivativesContext, files: Iterable[str]) -> None:

@@ -321,7 +321,7 @@ def _described() -> dict[str, str]:
     found = {pattern: cell(one["Description"]) for pattern, one in _sidecars().items()}
     found["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
     found["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
-    found[_pattern("stats")] = (
+    found[_pattern("lesion_stats")] = (
         "One row per lesion or rejected candidate: volume, place, region, probabilities, and the "
         "reason of a rejection"
     )
