@@ -156,8 +156,9 @@ def summarise(rows: Iterable[LesionRow]) -> Load:
 class Column:
     """One column of the lesion table: its description and how to read it from a row.
 
-    ``units`` is written as in BIDS, ``digits`` is the number of decimals of a float, and
-    ``levels`` describes the values of a text column.
+    ``units`` is written as in BIDS and empty for counts, ratios and text; ``digits`` is the number
+    of decimals of a float; ``levels`` describes the values of a text column. A new column stands
+    beside related columns: readers find columns by name.
     """
 
     name: str
