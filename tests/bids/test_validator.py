@@ -1,4 +1,4 @@
-"""The official validator accepts a whole output tree made with the functions of this room."""
+"""The official validator accepts a whole output tree made with the functions of this package."""
 
 from __future__ import annotations
 
