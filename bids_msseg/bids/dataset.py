@@ -39,7 +39,7 @@ DESCRIPTIONS: Final = {
     "brain": "Brain",
     "candidates": "What the first network proposes, before any candidate is removed",
     "rejected": "Candidates that are not part of the result",
-    "lesions": "One row a lesion",
+    "lesions": "One row per lesion or rejected candidate",
     "atlases": "One row per atlas and region",
     "filled": "Image as acquired whose lesions have the intensities of white matter",
     "changes": "What became of each lesion between two visits",
@@ -222,17 +222,17 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
   of their volumes; not with another `--segmenter` than the networks
 - `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
 - `from-*_to-*_mode-image_xfm`: transforms
-- `desc-lesions_stats.tsv`: one row a lesion or rejected candidate
+- `desc-lesions_stats.tsv`: one row per lesion or rejected candidate
 - `desc-atlases_stats.tsv`: lesion load per region, where `--atlas` asked for it
 - `space-*_desc-filled_*`: images with filled lesions, where `--fill-lesions` asked for them
 
 With `--lesion-roi`, `lesion_roi/` has the masks on the T1w under the names by which fMRIPrep finds
 them in the raw dataset.
 
-Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv` has one row a
-lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.
+Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv` has one row
+per lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.
 
-`sub-*.html` are the reports, `group_lesions.tsv` has one row a visit, `logs` holds the records.
+`sub-*.html` are the reports, `group_lesions.tsv` has one row per visit, `logs` holds the records.
 Where `msseg-check` was run, `check.html` shows how reliable lesion masks are on these scans.
 Segmentations are for research; they are not a diagnosis.
 """

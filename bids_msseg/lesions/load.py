@@ -1,4 +1,4 @@
-"""Lesion load: one row per lesion, and the totals of the rows."""
+"""Lesion load: one row per lesion or rejected candidate, and the totals of the rows."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def rows_to_table(rows: Iterable[LesionRow]) -> list[dict[str, str]]:
     Returns
     -------
     list of dict
-        One dict a row, in the order of :data:`COLUMNS`; ``n/a`` where a value is missing.
+        One dict per row, in the order of :data:`COLUMNS`; ``n/a`` where a value is missing.
 
     Examples
     --------

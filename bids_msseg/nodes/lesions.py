@@ -61,7 +61,7 @@ class _LesionOutputs(StepOutputs):
     rejected_file = File(desc="what is no lesion of it, 1..m")
     brain_file = File(desc="brain mask on the FLAIR as acquired")
     ventricles_file = File(desc="lateral and third ventricles that the regions follow")
-    table_file = File(desc="JSON: one object a lesion, kept and rejected")
+    table_file = File(desc="JSON: one object per lesion or rejected candidate")
     excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
 
 

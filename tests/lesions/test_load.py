@@ -1,4 +1,4 @@
-"""One row a lesion, with values that can be worked out by hand, and their sums."""
+"""One row per lesion, with values that can be worked out by hand, and their sums."""
 
 from __future__ import annotations
 
