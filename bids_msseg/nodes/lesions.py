@@ -58,7 +58,7 @@ class _LesionOutputs(StepOutputs):
     probability_file = File(desc="from which lesions are cut in other spaces")
     labels_file = File(desc="lesions 1..n")
     mask_file = File()
-    rejected_file = File(desc="what is no lesion of it, 1..m")
+    rejected_file = File(desc="rejected candidates, 1..m")
     brain_file = File(desc="brain mask on the FLAIR as acquired")
     ventricles_file = File(desc="lateral and third ventricles that the regions follow")
     table_file = File(desc="JSON: one object per lesion or rejected candidate")

@@ -215,7 +215,7 @@ def _reference(delivery: DerivativesContext, space: str) -> str | None:
     try:
         return delivery.uri(path)
     except ValueError:
-        # no dataset that outputs name holds the file; its folder is nobody's business
+        # no dataset that outputs name holds the file; do not publish its folder
         return f"urn:x-file:{quote(path.name)}"
 
 
