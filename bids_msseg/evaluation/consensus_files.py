@@ -108,7 +108,7 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
         write_tsv(out_dir / "descriptions.tsv", ("desc_id", "description"), rows)
         write_json(
             out_dir / "descriptions.json",
-            {"Description": "What the desc- labels in the names of files mean"},
+            {"Description": "Meaning of the desc- labels in file names"},
         )
     except OSError as error:
         raise CannotCreateError(

@@ -43,7 +43,7 @@ METHOD = Method(
 def test_lesion_mask() -> None:
     assert lesion_mask_sidecar(ORIGIN, METHOD) == {
         "Type": "Lesion",
-        "Description": "Lesions, the result of the cascade",
+        "Description": "Lesions, segmented by the cascade",
         "Manual": False,
         "Sources": [FLAIR],
         "SpatialReference": FLAIR,
@@ -88,7 +88,7 @@ def test_preprocessed_contrast() -> None:
         "T1w", Origin((FLAIR,), None, "1 mm"), skull_stripped=True, steps=("a", "b")
     )
     assert content == {
-        "Description": "T1w image as the networks see it: a; b",
+        "Description": "Preprocessed T1w image: a; b",
         "SkullStripped": True,
         "Sources": [FLAIR],
         "Resolution": "1 mm",
