@@ -32,8 +32,8 @@ from bids_msseg.lesions.anatomy import own_anatomy
 from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.regions import (
-    Anatomy,
     Region,
+    RegionAnatomy,
     RegionAssignment,
     assign,
     region_map,
@@ -85,7 +85,7 @@ def main() -> int:
             begun = time.process_time()
             anatomy, own = _anatomy(patient, method)
             seconds = time.process_time() - begun
-            dice[method].append(_dice(anatomy == Anatomy.VENTRICLE, patient.ventricle))
+            dice[method].append(_dice(anatomy == RegionAnatomy.VENTRICLE, patient.ventricle))
             _count(patient, anatomy, own, tallies[method])
         cells = [f"{dice[method][-1]:.3f}" for method in METHODS]
         used = "+".join(patient.images)

@@ -25,7 +25,7 @@ from faults import PRELOADED, Bench, comparable, prepare
 ONE = ("--nprocs", "1", "--omp-nthreads", "1")
 WAYS: dict[str, list[tuple[str, ...]]] = {
     "again": [ONE],
-    "two threads a step": [("--nprocs", "2", "--omp-nthreads", "2")],
+    "two threads per step": [("--nprocs", "2", "--omp-nthreads", "2")],
     "two steps at a time": [("--nprocs", "2", "--omp-nthreads", "1")],
     "the later visit first": [(*ONE, "--session-label", "2"), ONE],
     "--clean-workdir": [(*ONE, "--clean-workdir")],

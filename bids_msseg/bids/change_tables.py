@@ -11,11 +11,11 @@ from bids_msseg.lesions.longitudinal.rows import ChangeRule, Code
 
 LEVELS: Final[Mapping[str, str]] = {
     "new": "only at the later visit, and FLAIR shows that it is new",
-    "enlarging": "at both visits, larger at the later one beyond what can be told from noise",
-    "shrinking": "at both visits, smaller at the later one beyond what can be told from noise",
-    "resolved": "only at the earlier visit, and FLAIR shows that it has gone",
+    "enlarging": "at both visits, larger at the later visit by more than noise",
+    "shrinking": "at both visits, smaller at the later visit by more than noise",
+    "resolved": "only at the earlier visit, and FLAIR shows that it is no longer present",
     "unclear": "in one mask only, without proof of a change; see reason",
-    "stable": "at both visits, no change that can be told from noise",
+    "stable": "at both visits, without a change beyond noise",
 }
 
 
@@ -53,12 +53,12 @@ def codes_sidecar(pair: VisitPair, rule: ChangeRule, sources: Sequence[str]) -> 
     flair = pair.later.contrasts.get("FLAIR")
     reference = {} if flair is None else {"SpatialReference": f"bids:raw:{flair.file}"}
     return {
-        "Description": f"What changed since session {pair.earlier.session}, voxel by voxel",
+        "Description": f"Change of lesions since session {pair.earlier.session}, per voxel",
         "Manual": False,
         "Sources": list(sources),
         **reference,
         "Rule": asdict(rule),
-        "meaning": {"Description": "What the value stands for"},
+        "meaning": {"Description": "Meaning of the value"},
     }
 
 
@@ -82,42 +82,45 @@ _COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "session_before": {"Description": "Earlier visit"},
     "session_after": {"Description": "Later visit"},
     "index": {"Description": "Number of the row in its pair of visits"},
-    "change": {"Description": "What became of the lesion", "Levels": dict(LEVELS)},
-    "reason": {"Description": "What kept it from being called a change, or made it one in part"},
+    "change": {"Description": "Change of the lesion between the visits", "Levels": dict(LEVELS)},
+    "reason": {
+        "Description": "Why the lesion is unclear, stable despite a change, or only partly changed"
+    },
     "region": {"Description": "Main region of the largest lesion of the row"},
     "lesions_before": {
         "Description": "Numbers in the lesion table of the earlier visit, separated by spaces; "
-        "lesions that merged or split stand in one row"
+        "lesions that merged or split share one row"
     },
-    "lesions_after": {"Description": "The same at the later visit"},
+    "lesions_after": {"Description": "Numbers in the lesion table of the later visit"},
     "before_mm3": {"Description": "Volume at the earlier visit", "Units": "mm^3"},
     "after_mm3": {"Description": "Volume at the later visit", "Units": "mm^3"},
-    "change_mm3": {"Description": "after_mm3 less before_mm3", "Units": "mm^3"},
+    "change_mm3": {"Description": "after_mm3 minus before_mm3", "Units": "mm^3"},
     "smallest_detectable_change_mm3": {
-        "Description": "Smallest change that can be told: for a lesion of both visits 1.96 "
-        "standard deviations of the border's noise times its surface, for the others the volume "
-        "of a sphere of 3 mm",
+        "Description": "Smallest change that differs from noise: for a lesion at both visits 1.96 "
+        "standard deviations of the noise of its border times its surface, for other lesions the "
+        "volume of a sphere of 3 mm in diameter",
         "Units": "mm^3",
     },
     "gained_mm3": {
-        "Description": "Tissue that has become lesion, as far as FLAIR shows it, on a grid of "
-        "1 mm between the visits",
+        "Description": "Volume that became lesion, as far as FLAIR shows it, on a grid of 1 mm "
+        "between the visits",
         "Units": "mm^3",
     },
     "lost_mm3": {
-        "Description": "Tissue that is no longer lesion, as far as FLAIR shows it, on that grid",
+        "Description": "Volume that is no longer lesion, as far as FLAIR shows it, on that grid",
         "Units": "mm^3",
     },
     "flair_change_sd": {
-        "Description": "Mean change of FLAIR, less that of the tissue around, in standard "
-        "deviations of its noise in normal tissue; inside a lesion of one visit, or inside what "
-        "one visit has more"
+        "Description": "Mean change of FLAIR minus that of the surrounding tissue, in standard "
+        "deviations of the noise of FLAIR in normal tissue; inside a lesion of one visit, or "
+        "inside the part of a lesion that only one visit has"
     },
-    "p_before": {"Description": "Mean probability of lesion in the same place, earlier visit"},
-    "p_after": {"Description": "Mean probability of lesion in the same place, later visit"},
+    "p_before": {"Description": "Mean probability of lesion at this position, earlier visit"},
+    "p_after": {"Description": "Mean probability of lesion at this position, later visit"},
     **{
         name: {
-            "Description": f"{name[-1]} of the centre of mass in RAS+ world of the later FLAIR",
+            "Description": f"{name[-1]} coordinate of the centre of mass in the RAS+ world of the "
+            "later FLAIR",
             "Units": "mm",
         }
         for name in _CENTRE

@@ -35,14 +35,14 @@ IGNORED: Final = (
 """What BIDS has no name for yet. ``figures`` without a slash: the official validator reports the
 folder of every participant where the line is ``figures/``."""
 DESCRIPTIONS: Final = {
-    "preproc": "Image as the networks see it: bias field removed, aligned with the FLAIR",
+    "preproc": "Preprocessed image: bias field removed, aligned with the FLAIR",
     "brain": "Brain",
-    "candidates": "What the first network proposes, before any candidate is removed",
+    "candidates": "Candidates of the first network, before any is rejected",
     "rejected": "Candidates that are not part of the result",
-    "lesions": "One row a lesion",
+    "lesions": "One row per lesion or rejected candidate",
     "atlases": "One row per atlas and region",
-    "filled": "Image as acquired whose lesions have the intensities of white matter",
-    "changes": "What became of each lesion between two visits",
+    "filled": "Image as acquired; lesions are filled with intensities of white matter",
+    "changes": "Change of each lesion between two visits",
 }
 _README_MARK: Final = "<!-- written by bids_msseg; delete this line to keep your own text -->"
 
@@ -213,26 +213,26 @@ Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
 
 - `space-FLAIR_label-L_mask`: the lesions, on the grid of the FLAIR as it was acquired
 - `space-FLAIR_label-L_probseg`: probability of lesion
-- `space-FLAIR_seg-lesions_dseg`: each lesion with its own number, and a table of them
-- `space-FLAIR_label-L_desc-candidates_mask`, `..._desc-rejected_mask`: what the first network
-  proposed, and what was removed from it
+- `space-FLAIR_seg-lesions_dseg`: label image with a number per lesion, and a table of them
+- `space-FLAIR_label-L_desc-candidates_mask`, `..._desc-rejected_mask`: all candidates of the first
+  network, and the rejected ones
 - `space-*_label-L_mask`: the lesions on other grids
-- `space-FLAIR_label-ventricle_mask`: the ventricles that the regions of lesions follow
+- `space-FLAIR_label-ventricle_mask`: the ventricles from which the regions of lesions are derived
 - `space-FLAIR_seg-anatomy_dseg`: ventricles, cortex, white matter and other classes, and a table
-  of their volumes; not with another `--segmenter` than the networks
-- `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: what the networks saw
+  of their volumes; not written with another `--segmenter`
+- `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: brain mask and preprocessed images
 - `from-*_to-*_mode-image_xfm`: transforms
-- `desc-lesions_stats.tsv`: one row a lesion or rejected candidate
-- `desc-atlases_stats.tsv`: lesion load per region, where `--atlas` asked for it
-- `space-*_desc-filled_*`: images with filled lesions, where `--fill-lesions` asked for them
+- `desc-lesions_stats.tsv`: one row per lesion or rejected candidate
+- `desc-atlases_stats.tsv`: lesion load per region, with `--atlas`
+- `space-*_desc-filled_*`: images with filled lesions, with `--fill-lesions`
 
 With `--lesion-roi`, `lesion_roi/` has the masks on the T1w under the names by which fMRIPrep finds
 them in the raw dataset.
 
-Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv` has one row a
-lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.
+Where a participant has two visits or more, `sub-*/sub-*_desc-changes_stats.tsv` has one row
+per lesion and pair of visits, and the later visit has `space-FLAIR_seg-changes_dseg`.
 
-`sub-*.html` are the reports, `group_lesions.tsv` has one row a visit, `logs` holds the records.
+`sub-*.html` are the reports, `group_lesions.tsv` has one row per visit, `logs` holds the records.
 Where `msseg-check` was run, `check.html` shows how reliable lesion masks are on these scans.
 Segmentations are for research; they are not a diagnosis.
 """
@@ -245,7 +245,7 @@ def _write_descriptions(out_dir: Path) -> None:
         rows = [{"desc_id": f"desc-{n}", "description": text} for n, text in DESCRIPTIONS.items()]
         write_tsv(table, ("desc_id", "description"), rows)
     if not sidecar.exists():
-        write_json(sidecar, {"Description": "What the desc- labels in the names of files mean"})
+        write_json(sidecar, {"Description": "Meaning of the desc- labels in file names"})
 
 
 def _replace(path: Path, text: str) -> None:

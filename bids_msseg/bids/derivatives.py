@@ -69,7 +69,7 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "candidates": _on_flair(label="L", desc="candidates"),
     "rejected": _on_flair(label="L", desc="rejected"),
     "mask": _on_flair(label="L"),
-    "stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
+    "lesion_stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
 }
 """What every visit has, by the name that the workflow uses."""
 OF_NETWORKS: Final = ("probseg", "candidates")

@@ -78,7 +78,7 @@ class Method:
 
     def without(self) -> str:
         """Return a phrase on exclusion masks; empty if there are none."""
-        return f", without what exclusion masks of {self.excluded} hold" if self.excluded else ""
+        return f", without voxels in exclusion masks of {self.excluded}" if self.excluded else ""
 
     def model_keys(self) -> dict[str, Any]:
         """Return the model alone; of another segmenter also its kind, licence and citation."""
@@ -158,7 +158,7 @@ def preproc_sidecar(
     the order of processing.
     """
     return {
-        "Description": f"{contrast} image as the networks see it: {'; '.join(steps)}",
+        "Description": f"Preprocessed {contrast} image: {'; '.join(steps)}",
         "SkullStripped": skull_stripped,
         **origin.keys(),
     }
@@ -171,7 +171,7 @@ def filled_sidecar(
 
     ``skull_stripped`` is that of the input.
     """
-    text = f"{contrast} as acquired; lesions have the intensities of the white matter around them"
+    text = f"{contrast} as acquired; lesions are filled with intensities of nearby white matter"
     return {
         "Description": text,
         "SkullStripped": skull_stripped,
@@ -194,8 +194,9 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
     """Return the sidecar of the ventricle mask, which the regions of lesions depend on."""
     return {
         "Type": "ROI",
-        "Description": "Lateral and third ventricles, found from this brain's own fluid, or the "
-        "template's by an affine where a flag of the visit says so; the regions follow them",
+        "Description": "Lateral and third ventricles, segmented from the fluid in the images, or "
+        "from the template (affine registration) where a flag of the visit says so. The regions "
+        "of lesions are derived from them",
         "Manual": False,
         **origin.keys(),
     }
@@ -203,23 +204,23 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Return the sidecar of the lesion mask."""
-    given = f"Lesions, from the given mask of {method.masks}"
-    text = given if method.masks else f"Lesions, the result of {method.other or 'the cascade'}"
+    given = f"Lesions of the given mask of {method.masks}"
+    text = given if method.masks else f"Lesions, segmented by {method.other or 'the cascade'}"
     return _lesion_mask(text + method.without(), origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Return the sidecar of the mask of all candidates of the first network."""
-    text = "Candidates: what the sensitive first network proposes, before any is removed"
+    text = "Candidates of the sensitive first network, before any is rejected"
     if method.other:
-        text = "Candidates: what reaches the threshold, before size and place are looked at"
+        text = "Candidates: voxels that reach the threshold, before size and position are checked"
     content = _lesion_mask(text, origin, method)
     threshold = method.candidate_threshold
     return content if threshold is None else {**content, "Threshold": threshold}
 
 
 def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Return the sidecar of the mask of what is not in the result."""
+    """Return the sidecar of the mask of rejected candidates."""
     what = "Parts of the given mask" if method.masks else "Candidates"
     return _lesion_mask(f"{what} that are not part of the result", origin, method)
 
@@ -258,7 +259,7 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """
     columns = column_dictionary()
     return {
-        "Description": "Lesions, each with its own number; 26-connected, the largest first"
+        "Description": "Lesions: 26-connected components, numbered from the largest"
         + method.without(),
         **_by_hand(method),
         **origin.keys(),
@@ -273,7 +274,7 @@ def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     It describes the one column of the table that BIDS does not define.
     """
     return {
-        "Description": "Anatomy of the brain, found by the first network at 2 mm",
+        "Description": "Anatomy of the brain, segmented by the first network at 2 mm",
         "Manual": False,
         **origin.keys(),
         **method.model_keys(),
@@ -316,14 +317,9 @@ def xfm_sidecar(
     }
 
 
-def stats_dictionary() -> dict[str, Any]:
-    """Describe the columns of the table with one row per lesion or rejected candidate."""
-    return column_dictionary()
-
-
 def atlas_dictionary() -> dict[str, Any]:
     """Describe the columns of the table with one row per atlas and region."""
-    atlas = {"Description": "Atlas, by the name that --atlas gives it"}
+    atlas = {"Description": "Name of the atlas, as in --atlas"}
     return {"atlas": atlas, **{name: dict(about) for name, about in REGION_COLUMNS.items()}}
 
 

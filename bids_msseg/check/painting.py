@@ -19,7 +19,7 @@ from bids_msseg.errors import DataError
 from bids_msseg.imaging.normalise import CLIP
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.volume import Affine, Volume
-from bids_msseg.lesions.regions import Anatomy, Region
+from bids_msseg.lesions.regions import Region, RegionAnatomy
 from bids_msseg.models.anatomy import Anatomy as Tissue
 from bids_msseg.training.synthesis.painting import paint
 from bids_msseg.training.synthesis.placing import Terrain, place_volumes, prepare_terrain
@@ -113,18 +113,18 @@ def find_terrain(
     """Find lesion-free white matter to paint into, and the reference of each region.
 
     ``tissue`` holds codes of :class:`bids_msseg.models.anatomy.Anatomy` from CNN-1, ``anatomy``
-    those of :class:`bids_msseg.lesions.regions.Anatomy`. Raises DataError if no white matter is
-    left.
+    those of :class:`bids_msseg.lesions.regions.RegionAnatomy`. Raises DataError if no white
+    matter is left.
     """
     white = np.isin(tissue, HOSTS) & ~blocked
-    fluid = (anatomy == Anatomy.VENTRICLE) | (tissue == Tissue.VENTRICLE)
+    fluid = (anatomy == RegionAnatomy.VENTRICLE) | (tissue == Tissue.VENTRICLE)
     if not (white & ~fluid).any():
         raise DataError(
             "there is no white matter without lesions to paint lesions into",
             hint="look at the lesion mask and the brain mask of this visit, or leave it out",
         )
     found = prepare_terrain(
-        white, fluid, anatomy == Anatomy.CORTEX, anatomy == Anatomy.INFRATENTORIAL
+        white, fluid, anatomy == RegionAnatomy.CORTEX, anatomy == RegionAnatomy.INFRATENTORIAL
     )
     return replace(found, tissue=found.tissue & ~blocked)
 

@@ -17,60 +17,59 @@ LESION_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "index": {"Description": "Number of the painted lesion in its set"},
     "volume_mm3": {"Description": "Volume of the painted lesion", "Units": "mm^3"},
     "size": {
-        "Description": "Class of that volume",
+        "Description": "Class of volume_mm3",
         "Levels": {
             level: f"at least {low:g} mm^3"
             for level, (low, _) in zip(SIZE_LEVELS, SIZES_MM3, strict=True)
         },
     },
     "region": {
-        "Description": "Main region after the wording of the McDonald criteria, as in the tables "
-        "of msseg",
+        "Description": "Main region as the McDonald criteria define it, as in the tables of msseg",
         "Levels": {level: level.replace("_", " ") for level in REGION_LABELS},
     },
     "strength": {
-        "Description": "Share of the contrast of the visit's own lesions that it was given: one "
-        f"of {', '.join(f'{one:g}' for one in STRENGTHS)}"
+        "Description": "Contrast of the painted lesion as a share of that of the visit's own "
+        f"lesions: one of {', '.join(f'{one:g}' for one in STRENGTHS)}"
     },
     "flair_contrast": {
-        "Description": "Mean of what was added to FLAIR inside it, after the blur of the voxels, "
-        "in standard deviations of the brain"
+        "Description": "Mean intensity added to FLAIR inside the lesion, after blurring to the "
+        "size of the voxels, in standard deviations of the brain"
     },
     "x": {"Description": "Centre of mass, RAS+ world of the FLAIR", "Units": "mm"},
     "y": {"Description": "Centre of mass, RAS+ world of the FLAIR", "Units": "mm"},
     "z": {"Description": "Centre of mass, RAS+ world of the FLAIR", "Units": "mm"},
     "found": {
-        "Description": "Whether a lesion of the mask shares a voxel with it",
+        "Description": "Whether a lesion of the mask shares a voxel with the painted lesion",
         "Levels": {"true": "found", "false": "missed"},
     },
     "found_mm3": {
-        "Description": "New volume of such lesions of the mask, each voxel counted for the "
-        "nearest painted lesion",
+        "Description": "New volume of the lesions of the mask that share a voxel with the painted "
+        "lesion; each voxel counts for the nearest painted lesion",
         "Units": "mm^3",
     },
-    "max_probability": {"Description": "Highest final probability inside it"},
+    "max_probability": {"Description": "Highest final probability inside the painted lesion"},
 }
 VISIT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     **IDENTITY_COLUMNS,
     "status": {
         "Description": "How the check of the visit ended",
-        "Levels": {"ok": "it was checked", "failed": "it was not; see reason"},
+        "Levels": {"ok": "the visit was checked", "failed": "the check failed; see reason"},
     },
     "lesion_load_ml": {
-        "Description": "Volume of all lesions of the visit as it is, on the grid of 1 mm",
+        "Description": "Volume of all lesions of the visit before painting, on the 1 mm grid",
         "Units": "mL",
     },
-    "n_painted": {"Description": "Lesions painted, over all draws"},
-    "n_found": {"Description": "Of them found"},
+    "n_painted": {"Description": "Painted lesions, over all draws"},
+    "n_found": {"Description": "Painted lesions that were found"},
     "painted_ml": {"Description": "Volume of the painted lesions, over all draws", "Units": "mL"},
-    "found_ml": {"Description": "Volume that was found of them", "Units": "mL"},
+    "found_ml": {"Description": "Volume found of the painted lesions", "Units": "mL"},
     "draws": {"Description": "Sets of lesions that were painted"},
     "n_false": {
-        "Description": "False positives over all draws: lesions of the mask that touch no painted "
-        "lesion and none that was there before"
+        "Description": "False positives over all draws: lesions of the mask that touch neither a "
+        "painted lesion nor a lesion found before painting"
     },
-    "false_ml": {"Description": "Their volume", "Units": "mL"},
-    "rescans": {"Description": "Pseudo-rescans"},
+    "false_ml": {"Description": "Volume of the false positives", "Units": "mL"},
+    "rescans": {"Description": "Number of pseudo-rescans"},
     "rescan_difference_ml": {
         "Description": "Mean load of the pseudo-rescans minus that of the scan",
         "Units": "mL",
@@ -84,16 +83,15 @@ VISIT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     **{
         f"{contrast.lower()}_lesion_contrast": {
-            "Description": f"What the visit's own lesions add to {contrast}, in standard "
-            "deviations of the brain; the usual contrast where they are too small to measure"
+            "Description": f"Contrast of the visit's own lesions in {contrast}, in standard "
+            "deviations of the brain; a typical value where they are too small to measure"
         }
         for contrast in CONTRASTS
     },
     "flair_noise": {
-        "Description": "Noise of FLAIR that pseudo-rescans were given, in standard deviations of "
-        "the brain"
+        "Description": "FLAIR noise added to pseudo-rescans, in standard deviations of the brain"
     },
-    "flags": {"Description": "What the check of the images found, separated by semicolons"},
+    "flags": {"Description": "Flags of the image check, separated by semicolons"},
     "seconds": {"Description": "Wall time of the check", "Units": "s"},
     "reason": {"Description": "Why the visit was not checked"},
 }

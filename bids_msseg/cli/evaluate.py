@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--fit-regions", action="store_true",
-        help="where regions are not known, fit the template to the FLAIR (seconds a visit)",
+        help="where regions are not known, fit the template to the FLAIR (seconds per visit)",
     )  # fmt: skip
     add(
         "--resample", action="store_true",

@@ -26,8 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
         description="Segment the lesions of one visit from NIfTI files, raw or skull-stripped: "
-        "mask, probability and anatomy on the grid of the FLAIR, one row per lesion, and a "
-        "summary.",
+        "mask, probability and anatomy on the grid of the FLAIR, one row per lesion or rejected "
+        "candidate, and a summary.",
         epilog="For research use only; not for diagnostic use. msseg does the same for a BIDS "
         "dataset, with report pages and comparisons of visits.",
     )

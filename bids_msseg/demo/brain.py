@@ -18,7 +18,7 @@ from scipy import ndimage
 from bids_msseg.imaging.template import EMBEDDED, Template
 from bids_msseg.imaging.volume import Affine, load_volume
 from bids_msseg.lesions.instances import bounding_box
-from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.lesions.regions import RegionAnatomy
 from bids_msseg.training.synthesis.placing import Terrain, prepare_terrain
 
 MARGIN_MM = 8
@@ -97,7 +97,7 @@ def load_maps(template: Template) -> Maps:
         white=cut(white),
         t1w=cut(t1w),
         regions=regions,
-        outward=_outward(regions == Anatomy.VENTRICLE),
+        outward=_outward(regions == RegionAnatomy.VENTRICLE),
     )
 
 
@@ -107,9 +107,9 @@ def make_brain(maps: Maps, rng: np.random.Generator) -> Brain:
     fluid, grey, white = tissue_fractions(own, rng)
     terrain = prepare_terrain(
         white,
-        (own.regions == Anatomy.VENTRICLE) * fluid,
-        (own.regions == Anatomy.CORTEX) * grey,
-        own.regions == Anatomy.INFRATENTORIAL,
+        (own.regions == RegionAnatomy.VENTRICLE) * fluid,
+        (own.regions == RegionAnatomy.CORTEX) * grey,
+        own.regions == RegionAnatomy.INFRATENTORIAL,
     )
     images = _images(own, np.stack([fluid, grey, white]), rng)
     return Brain(own.affine, own.brain, images, terrain)

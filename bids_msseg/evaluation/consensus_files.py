@@ -32,7 +32,7 @@ HOW: Final[Mapping[Method, str]] = {
 }
 _VISIT: Final[Mapping[str, Mapping[str, Any]]] = {
     **IDENTITY_COLUMNS,
-    "visit": {"Description": "Start of the names of the visit's files"},
+    "visit": {"Description": "Prefix of the file names of the visit"},
     "consensus": {
         "Description": "How the masks were fused",
         "Levels": {name: HOW[name] for name in METHODS},
@@ -43,8 +43,8 @@ _SCORES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dice": {"Description": "Dice overlap with the consensus; n/a where both are empty"},
     "sensitivity": {"Description": "Share of the consensus' voxels in the mask"},
     "specificity": {
-        "Description": "Share of the voxels outside the consensus that the mask leaves free, "
-        "inside the union of the masks dilated by two voxels"
+        "Description": "Share of the voxels outside the consensus that are outside the mask, "
+        "within the union of the masks dilated by two voxels"
     },
     "ppv": {"Description": "Positive predictive value: share of the mask in the consensus"},
     "lesion_sensitivity": {
@@ -60,19 +60,19 @@ RATER_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     **_VISIT,
     "rater": {"Description": "Value of desc- in the name of the mask"},
     **_SCORES,
-    "estimated_sensitivity": {"Description": "Sensitivity as the fusion estimated it"},
+    "estimated_sensitivity": {"Description": "Sensitivity that the fusion estimated"},
     "estimated_specificity": {
-        "Description": "Specificity as the fusion estimated it, inside the union of the raters' "
-        "masks (dilated only as far as --margin says)"
+        "Description": "Specificity that the fusion estimated, inside the union of the raters' "
+        "masks (dilated by --margin)"
     },
     "reliability_weight": {
-        "Description": "Mean weight of the rater's opinion; 1 where all count alike"
+        "Description": "Mean weight of the rater's opinion; 1 if all raters have the same weight"
     },
 }
 LEFT_OUT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     **_VISIT,
     "left_out": {"Description": "Rater without a vote in the consensus; n/a where all have one"},
-    "assessed": {"Description": "Whose mask is compared with it"},
+    "assessed": {"Description": "Rater or program whose mask is compared with the consensus"},
     "kind": {
         "Description": "Who made the mask",
         "Levels": {
@@ -108,7 +108,7 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
         write_tsv(out_dir / "descriptions.tsv", ("desc_id", "description"), rows)
         write_json(
             out_dir / "descriptions.json",
-            {"Description": "What the desc- labels in the names of files mean"},
+            {"Description": "Meaning of the desc- labels in file names"},
         )
     except OSError as error:
         raise CannotCreateError(

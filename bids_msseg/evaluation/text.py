@@ -31,8 +31,8 @@ _METRICS: Final = {
     "isbi_lfpr": "Lesion false positive rate as in ISBI-2015: share of the automatic lesions of "
     "any size without overlap",
     "isbi_score": "Score of ISBI-2015. Of one visit: 4/3 × (Dice/8 + PPV/8 + (1 - LFPR)/4 + "
-    "LTPR/4), what is not defined earning 0 where one mask is empty. Of a cohort: mean of the "
-    "same sum without 4/3, plus a quarter of Pearson's correlation of volumes",
+    "LTPR/4); where one mask is empty, undefined terms count as 0. Of a cohort: mean of the same "
+    "sum without 4/3, plus a quarter of Pearson's correlation of volumes",
     "anima_default_sensitivity": "Lesion-wise sensitivity by Anima's rule with the thresholds of "
     "its program (alpha 0.05, beta 0.5, gamma 0.5), on Anima's lesions: face-connected, strictly "
     "larger than the minimum",
@@ -44,8 +44,8 @@ _METRICS: Final = {
     "anima_paper_f1": "Lesion-wise F1 by Anima's rule with the thresholds of the paper",
     "ece": "Expected calibration error, ten bins of equal width, over voxels with a probability "
     "of at least 0.01; n/a without probabilities",
-    "ece_brain": "The same over all voxels of the brain mask, most of which are surely healthy; "
-    "n/a without a brain mask",
+    "ece_brain": "Expected calibration error over all voxels of the brain mask, most of which are "
+    "clearly healthy; n/a without a brain mask",
 }
 _STATISTICS: Final = {
     "pearson_r": "Pearson's correlation of automatic and manual volumes",
@@ -56,22 +56,22 @@ _STATISTICS: Final = {
     "bland_altman_upper_ml": "Bias plus 1.96 standard deviations of the differences, in mL",
     "isbi_score": _METRICS["isbi_score"],
     "n_both_empty": "Visits in which both masks are empty: neither success nor failure, counted "
-    "here only",
+    "only here",
     "n_manual_empty": "Visits in which only the manual mask is empty",
     "n_auto_empty": "Visits in which only the automatic mask is empty",
-    "n_without_auto": "Visits with a manual mask and no automatic one; not in any other figure",
-    "n_without_manual": "Visits with an automatic mask and no manual one; not in any other figure",
+    "n_without_auto": "Visits with a manual mask but no automatic one; not in any other figure",
+    "n_without_manual": "Visits with an automatic mask but no manual one; not in any other figure",
 }
 _COMMON: Final = {
     "name": "Visit: sub-<label>[_ses-<label>]",
     "site": "Where the visit was acquired",
-    "n_patients": "Patients behind the figure",
-    "n_visits": "Visits behind the figure",
+    "n_patients": "Number of patients in the figure",
+    "n_visits": "Number of visits in the figure",
     "low": "Lower end of the 95 % bootstrap interval over patients; n/a with fewer than five",
     "high": "Upper end of the 95 % bootstrap interval over patients; n/a with fewer than five",
 }
 _SCOPED: Final = {
-    "scope": "Whether the row is of one visit, one site or all",
+    "scope": "Whether the row describes one visit, one site or all sites",
     "name": "The visit, the site, or all sites",
 }
 _SUBJECTS: Final = {
@@ -81,94 +81,95 @@ _SUBJECTS: Final = {
     "volume_auto_ml": "Volume of the automatic mask",
     "volume_mean_ml": "Mean of both volumes, for the Bland-Altman plot",
     "n_manual": "Manual lesions that are counted",
-    "n_found": "Of them found",
-    "n_missed": "Of them missed",
+    "n_found": "Counted manual lesions that are found",
+    "n_missed": "Counted manual lesions that are missed",
     "n_auto": "Automatic lesions that are counted",
-    "n_true": "Of them true",
-    "n_false": "Of them false",
+    "n_true": "Counted automatic lesions that are true",
+    "n_false": "Counted automatic lesions that are false",
     **_METRICS,
-    "resampled": "Whether the automatic mask was brought onto the grid of the manual one: linear "
-    "interpolation cut at one half",
+    "resampled": "Whether the automatic mask was resampled to the grid of the manual one: linear "
+    "interpolation, threshold one half",
 }
 _LESIONS: Final = {
-    "side": "Whose lesion it is",
+    "side": "Mask that the lesion belongs to",
     "index": "Number of the lesion within its mask, by decreasing volume",
-    "state": "Whether it shares a voxel with a counted lesion of the other mask",
+    "state": "Whether the lesion shares a voxel with a counted lesion of the other mask",
     "volume_mm3": "Volume",
     "n_voxels": "Number of voxels",
     "size": "Class of volume in mm³; a volume on an edge belongs to the larger class",
-    "x": "Centre of mass, RAS+ world",
-    "y": "Centre of mass, RAS+ world",
-    "z": "Centre of mass, RAS+ world",
+    "x": "x coordinate of the centre of mass, RAS+ world",
+    "y": "y coordinate of the centre of mass, RAS+ world",
+    "z": "z coordinate of the centre of mass, RAS+ world",
     "i": "First index, from 0, of the lesion's voxel nearest to the centre of mass",
     "j": "Second index of that voxel",
     "k": "Third index of that voxel",
-    "region": "Main region after the wording of the McDonald criteria; n/a where not known",
+    "region": "Main region as the McDonald criteria define it; n/a where not known",
     "share_periventricular": "Share of the lesion's voxels in the periventricular region",
-    "share_juxtacortical": "Share in the juxtacortical region",
-    "share_infratentorial": "Share in the infratentorial region",
-    "share_deep_white_matter": "Share in the deep white matter",
+    "share_juxtacortical": "Share of the lesion's voxels in the juxtacortical region",
+    "share_infratentorial": "Share of the lesion's voxels in the infratentorial region",
+    "share_deep_white_matter": "Share of the lesion's voxels in the deep white matter",
     "overlap_mm3": "Volume shared with counted lesions of the other mask",
-    "overlap_share": "That volume over the lesion's own",
-    "n_partners": "Lesions of the other mask that share a voxel with it; several say that it was "
-    "split, or several merged in it",
-    "partners": "Their numbers, separated by commas",
-    "mean_probability": "Mean probability of the automatic method inside",
-    "max_probability": "Highest probability of the automatic method inside",
+    "overlap_share": "overlap_mm3 divided by the volume of the lesion",
+    "n_partners": "Lesions of the other mask that share a voxel with this lesion; more than one "
+    "if it was split or if it merges several",
+    "partners": "Numbers of these lesions, separated by commas",
+    "mean_probability": "Mean probability of the automatic method inside the lesion",
+    "max_probability": "Highest probability of the automatic method inside the lesion",
 }
 _SITES: Final = {
     "site": "The site, or all sites",
-    "metric": "Figure of a visit",
-    "n_undefined": "Visits of which the figure is not defined; left out of mean and median",
+    "metric": "Metric of a visit",
+    "n_undefined": "Visits in which the metric is not defined; left out of mean and median",
     "mean": "Mean over visits",
     "median": "Median over visits",
-    "minimum": "Smallest of the visits",
-    "maximum": "Largest of the visits",
+    "minimum": "Smallest value of a visit",
+    "maximum": "Largest value of a visit",
 }
 _COHORT: Final = {
     **_SCOPED,
-    "statistic": "What was computed over the visits",
-    "value": "Its value; correlations and limits only from three visits on",
+    "statistic": "Statistic over the visits",
+    "value": "Value of the statistic; correlations and limits need at least three visits",
 }
 _STRATA: Final = {
     **_SCOPED,
-    "stratum": "What lesions are sorted by: their own size, or their own region",
-    "level": "The class; sizes in mm³, a volume on an edge belongs to the larger class",
+    "stratum": "Property that defines the classes: size or region of the lesion itself",
+    "level": "Class; sizes in mm³, a volume on an edge belongs to the larger class",
     "n_patients": "Patients with a lesion of this class in either mask",
     "n_manual": "Manual lesions of this class",
-    "n_found": "Of them found, any overlap",
-    "sensitivity": "Share found, over all lesions of the class together",
-    "sensitivity_low": "Lower end of its 95 % bootstrap interval over patients; n/a with fewer "
+    "n_found": "Manual lesions of this class that are found, any overlap",
+    "sensitivity": "Share of all manual lesions of the class that are found",
+    "sensitivity_low": "Lower end of the 95 % bootstrap interval over patients; n/a with fewer "
     "than five who have such a lesion",
-    "sensitivity_high": "Upper end of that interval",
+    "sensitivity_high": "Upper end of the interval of sensitivity",
     "n_auto": "Automatic lesions of this class",
-    "n_true": "Of them true, any overlap",
-    "ppv": "Share true, over all lesions of the class together",
-    "ppv_low": "Lower end of its 95 % bootstrap interval over patients; n/a with fewer than five "
+    "n_true": "Automatic lesions of this class that are true, any overlap",
+    "ppv": "Share of all automatic lesions of the class that are true",
+    "ppv_low": "Lower end of the 95 % bootstrap interval over patients; n/a with fewer than five "
     "who have such a lesion",
-    "ppv_high": "Upper end of that interval",
-    "f1": "Harmonic mean of both; 0 where there are lesions and none agrees",
+    "ppv_high": "Upper end of the interval of ppv",
+    "f1": "Harmonic mean of sensitivity and ppv; 0 if there are lesions but none agrees",
 }
 _RELIABILITY: Final = {
     **_SCOPED,
-    "bin_low": "Lower end of the bin of probability; belongs to the bin",
-    "bin_high": "Upper end of the bin; belongs to the last bin only",
-    "n_voxels": "Voxels in the bin; those with a probability below 0.01 are left out",
-    "mean_probability": "Mean probability of these voxels",
-    "share_lesion": "Share of them that is manual lesion",
+    "bin_low": "Lower end of the probability bin; belongs to the bin",
+    "bin_high": "Upper end of the probability bin; belongs only to the last bin",
+    "n_voxels": "Voxels in the bin; voxels with a probability below 0.01 are left out",
+    "mean_probability": "Mean probability of the voxels in the bin",
+    "share_lesion": "Share of the voxels in the bin that are manual lesion",
 }
 _SEGMENTERS: Final = {
-    "segmenter": "Name of the automatic masks; the first one is that of the other tables",
-    "metric": "Figure of a visit",
-    "n_patients": "Patients with a visit that all segmenters have and in which it is defined",
-    "n_visits": "Such visits",
+    "segmenter": "Name of the automatic masks; the other tables describe the first one",
+    "metric": "Metric of a visit",
+    "n_patients": "Patients with a visit that all segmenters have and in which the metric is "
+    "defined",
+    "n_visits": "Visits that all segmenters have and in which the metric is defined",
     "mean": "Mean over these visits",
-    "difference": "Mean over visits of the figure minus that of the first segmenter, where both "
-    "are defined; n/a for the first one",
-    "difference_low": "Lower end of its 95 % bootstrap interval over patients; n/a with fewer "
-    "than five",
-    "difference_high": "Upper end of that interval",
-    "n_paired": "Visits behind the difference",
+    "difference": "Mean over visits of the metric minus that of the first segmenter, where both "
+    "are defined; n/a for the first segmenter",
+    "difference_low": "Lower end of the 95 % bootstrap interval of the difference over patients; "
+    "n/a with fewer than five",
+    "difference_high": "Upper end of the interval of the difference",
+    "n_paired": "Number of visits in the difference",
 }
 _OWN: Final[Mapping[str, Mapping[str, str]]] = {
     "subjects": _SUBJECTS,
@@ -180,8 +181,8 @@ _OWN: Final[Mapping[str, Mapping[str, str]]] = {
     "segmenters": _SEGMENTERS,
 }
 _LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
-    ("subjects", "resampled"): {"yes": "the grids differed", "no": "one grid"},
-    ("lesions", "side"): {words.MANUAL: "of the manual mask", words.AUTO: "of the automatic mask"},
+    ("subjects", "resampled"): {"yes": "the grids differed", "no": "the grids were the same"},
+    ("lesions", "side"): {words.MANUAL: "the manual mask", words.AUTO: "the automatic mask"},
     ("lesions", "state"): {
         words.FOUND: "manual, with overlap",
         words.MISSED: "manual, without overlap",
@@ -257,12 +258,12 @@ def notes(min_volume: float) -> tuple[str, ...]:
 
 _NOTES: Final = (
     (
-        "What is not defined is n/a and counted, never 1: two empty masks are neither a success "
-        "nor a failure."
+        "Undefined values are n/a and counted, never 1: two empty masks are neither a success nor "
+        "a failure."
     ),
     (
         "Intervals are 95 % percentile bootstrap intervals over patients (10,000 draws); with "
-        "fewer than five patients there is none, and each patient stands in the table."
+        "fewer than five patients there is none; the table lists each patient."
     ),
-    "Sites are told apart; figures over all sites depend on how many patients each gave.",
+    "Results are given per site; those over all sites depend on the number of patients of each.",
 )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.lesions.instances import bounding_box
-from bids_msseg.lesions.regions import Anatomy, near
+from bids_msseg.lesions.regions import RegionAnatomy, near
 
 WEIGHTS = {"FLAIR": 2.0, "T1w": 1.0, "T2w": 1.0}
 """FLAIR counts most: its grid is that of the lesions, and the others are moved onto it."""
@@ -52,7 +52,7 @@ Spacing = Sequence[float] | NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class OwnAnatomy:
-    """Ventricles, cortex and posterior fossa of one brain, as ``Anatomy`` codes (X, Y, Z).
+    """Ventricles, cortex and posterior fossa of one brain, as ``RegionAnatomy`` codes (X, Y, Z).
 
     ``from_own_fluid`` is False if fluid and tissue could not be separated; the labels are then
     those of the template, and ``note`` says why.
@@ -65,7 +65,7 @@ class OwnAnatomy:
     @property
     def ventricles(self) -> Mask:
         """Lateral and third ventricles, shape (X, Y, Z)."""
-        found: Mask = self.labels == Anatomy.VENTRICLE
+        found: Mask = self.labels == RegionAnatomy.VENTRICLE
         return found
 
 
@@ -75,7 +75,7 @@ def own_anatomy(
     """Refine a template's region map with the fluid of this brain.
 
     ``images`` holds ``FLAIR`` and optionally ``T1w`` and ``T2w``, bias-corrected, on the grid of
-    ``brain`` and ``prior`` (``Anatomy`` codes of the template); ``spacing`` is in mm.
+    ``brain`` and ``prior`` (``RegionAnatomy`` codes of the template); ``spacing`` is in mm.
     Deterministic. Raises ValueError if the grids differ.
     """
     _check_grids(brain, prior, images)
@@ -129,7 +129,8 @@ def _in_one_contrast(
 ) -> Array | None:
     """Scale intensities from tissue (0) to fluid (1); None if their contrast is too low."""
     tissue, pool = (
-        image[brain & (prior == code)] for code in (Anatomy.SUPRATENTORIAL, Anatomy.VENTRICLE)
+        image[brain & (prior == code)]
+        for code in (RegionAnatomy.SUPRATENTORIAL, RegionAnatomy.VENTRICLE)
     )
     if not tissue.size or not pool.size:
         return None
@@ -148,7 +149,7 @@ def _ventricles(
     """Find ventricles by two competing fronts around those of the template."""
     found = np.zeros(brain.shape, bool)
     margin = int(np.ceil(REACH_MM / spacing.min()))
-    box = bounding_box(prior == Anatomy.VENTRICLE, margin=margin)
+    box = bounding_box(prior == RegionAnatomy.VENTRICLE, margin=margin)
     found[box] = _first_come(fluid[box], brain[box], prior[box], spacing)
     return found
 
@@ -156,17 +157,17 @@ def _ventricles(
 def _first_come(
     fluid: NDArray[np.float32], brain: Mask, prior: NDArray[np.integer], spacing: Array
 ) -> Mask:
-    core = prior == Anatomy.VENTRICLE
+    core = prior == RegionAnatomy.VENTRICLE
     depth = ndimage.distance_transform_edt(core, spacing)
     away = ndimage.distance_transform_edt(~core, spacing)
     close = away < REACH_MM
-    other = np.isin(prior, (Anatomy.CORTEX, Anatomy.INFRATENTORIAL))
+    other = np.isin(prior, (RegionAnatomy.CORTEX, RegionAnatomy.INFRATENTORIAL))
     without = ~brain | (other & (fluid > 0.5) & (away > FAR_MM))
     speed = np.where(brain & close, fluid**2 + SLOWEST, 1e-3)
     within = core & (fluid > SURE_FLUID) & (depth > CORE_MM)
     rim = without & close & ndimage.binary_dilation(~without)
     first = _arrival(speed, within, spacing) < _arrival(speed, rim, spacing)
-    found: Mask = first & (fluid > FLUID_FROM) & (prior != Anatomy.INFRATENTORIAL)
+    found: Mask = first & (fluid > FLUID_FROM) & (prior != RegionAnatomy.INFRATENTORIAL)
     return found
 
 
@@ -189,15 +190,15 @@ def _compose(
     spacing: Array,
 ) -> NDArray[np.uint8]:
     """Put together ventricles, the ribbon along sulci and the template's posterior fossa."""
-    posterior = prior == Anatomy.INFRATENTORIAL
-    sulci = (fluid > FLUID_FROM) & ~posterior & ~ventricles & (prior != Anatomy.VENTRICLE)
+    posterior = prior == RegionAnatomy.INFRATENTORIAL
+    sulci = (fluid > FLUID_FROM) & ~posterior & ~ventricles & (prior != RegionAnatomy.VENTRICLE)
     ribbon = near(sulci | ~brain, RIBBON_MM, spacing)
-    ribbon &= near(prior == Anatomy.CORTEX, ASTRAY_MM, spacing)
-    labels = np.full(brain.shape, Anatomy.SUPRATENTORIAL, np.uint8)
-    labels[ribbon] = Anatomy.CORTEX
-    labels[posterior] = Anatomy.INFRATENTORIAL
-    labels[ventricles] = Anatomy.VENTRICLE
-    labels[~brain] = Anatomy.OUTSIDE
+    ribbon &= near(prior == RegionAnatomy.CORTEX, ASTRAY_MM, spacing)
+    labels = np.full(brain.shape, RegionAnatomy.SUPRATENTORIAL, np.uint8)
+    labels[ribbon] = RegionAnatomy.CORTEX
+    labels[posterior] = RegionAnatomy.INFRATENTORIAL
+    labels[ventricles] = RegionAnatomy.VENTRICLE
+    labels[~brain] = RegionAnatomy.OUTSIDE
     return labels
 
 

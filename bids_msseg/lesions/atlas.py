@@ -34,15 +34,15 @@ class RegionLoad:
 
 
 REGION_COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "label": {"Description": "Value in the atlas; 0 for what has no label"},
+    "label": {"Description": "Value in the atlas; 0 for voxels without a label"},
     "name": {"Description": "Name of the region"},
     "region_ml": {"Description": "Volume of the region", "Units": "mL"},
     "lesion_ml": {
-        "Description": "Volume of lesions in the region; a lesion over several regions is divided",
+        "Description": "Volume of lesions in the region; a lesion in several regions is divided",
         "Units": "mL",
     },
     "lesion_count": {
-        "Description": "Lesions that have their largest part in the region; each counts once"
+        "Description": "Lesions with their largest part in the region; each lesion counts once"
     },
     "share": {"Description": "Share of the region that is lesion"},
 }

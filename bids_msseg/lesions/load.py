@@ -1,4 +1,4 @@
-"""Lesion load: one row per lesion, and the totals of the rows."""
+"""Lesion load: one row per lesion or rejected candidate, and the totals of the rows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LesionRow:
         Share of lesions with such a probability that the experts had drawn too, in patients
         that the nets had not seen; None where that was not measured.
     image_quality : str
-        ``ok`` or ``flagged``, what the check of the input images says of the whole visit.
+        ``ok`` or ``flagged``, the result of the image check for the whole visit.
     """
 
     index: int
@@ -156,8 +156,9 @@ def summarise(rows: Iterable[LesionRow]) -> Load:
 class Column:
     """One column of the lesion table: its description and how to read it from a row.
 
-    ``units`` is written as in BIDS, ``digits`` is the number of decimals of a float, and
-    ``levels`` describes the values of a text column.
+    ``units`` is written as in BIDS and empty for counts, ratios and text; ``digits`` is the number
+    of decimals of a float; ``levels`` describes the values of a text column. A new column stands
+    beside related columns: readers find columns by name.
     """
 
     name: str
@@ -179,7 +180,7 @@ _REGION_LEVELS = {
     Region.PERIVENTRICULAR.label: "touches the band around the lateral and third ventricles",
     Region.JUXTACORTICAL.label: "touches the band along the cerebral cortex",
     Region.INFRATENTORIAL.label: "at least half of it lies in the brainstem or cerebellum",
-    Region.DEEP_WHITE_MATTER.label: "none of the others",
+    Region.DEEP_WHITE_MATTER.label: "in none of the other regions",
 }
 
 
@@ -191,7 +192,8 @@ def _coordinate(axis: int, *, template: bool) -> Column:
     letter = "xyz"[axis]
     name = f"centroid_template_{letter}" if template else f"centroid_{letter}"
     space = "of the template" if template else "of the image"
-    return Column(name, f"{letter} of the centre of mass in RAS+ world {space}", value, "mm")
+    text = f"{letter} coordinate of the centre of mass in the RAS+ world {space}"
+    return Column(name, text, value, "mm")
 
 
 def _share(region: Region) -> Column:
@@ -212,7 +214,7 @@ COLUMNS: tuple[Column, ...] = (
     *(_coordinate(axis, template=True) for axis in range(3)),
     Column(
         "p_cnn1",
-        "Mean probability of the candidate net inside the lesion",
+        "Mean probability from the candidate net inside the lesion",
         lambda row: row.p_cnn1,
         digits=4,
     ),
@@ -224,37 +226,37 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "p_cnn2_lesion",
-        "Probability, by the refinement net, that the candidate is a lesion",
+        "Probability from the refinement net that the candidate is a lesion",
         lambda row: row.p_cnn2_lesion,
         digits=4,
     ),
     Column(
         "region",
-        "Main region, after the wording of the McDonald criteria; if the lesion touches the bands "
-        "of both ventricles and cortex, that with more of its voxels",
+        "Main region as the McDonald criteria define it; if the lesion touches both the "
+        "periventricular and the juxtacortical band, the one that holds more of its voxels",
         lambda row: row.region,
         levels=_REGION_LEVELS,
     ),
     *(_share(region) for region in Region),
     Column(
         "status",
-        "Whether the lesion is part of the result",
+        "Whether the candidate is kept as a lesion",
         lambda row: row.status,
-        levels={"kept": "part of the lesion mask", "rejected": "removed from it"},
+        levels={"kept": "in the lesion mask", "rejected": "not in the lesion mask; see reason"},
     ),
     Column("reason", "Why the candidate was rejected", lambda row: row.reason),
     Column(
         "confidence",
-        "Of a kept lesion: the share of lesions with the same p_final that touched one of the "
-        "experts' lesions, in patients that the nets had not seen; n/a where the weights come "
-        "without a calibration",
+        "For a kept lesion: share of lesions with the same p_final that touched a lesion marked "
+        "by experts, in patients that were not used for training; n/a if the weights have no "
+        "calibration",
         lambda row: row.confidence,
         digits=3,
     ),
     Column(
         "image_quality",
-        "What the check of the images says of the whole visit; the reasons stand in its record, "
-        "on its page and in group_lesions.tsv",
+        "Result of the image check for the whole visit; the reasons are in its record, on its "
+        "page and in group_lesions.tsv",
         lambda row: row.image_quality,
         levels={
             "ok": "no check raised a flag",
@@ -275,7 +277,7 @@ def rows_to_table(rows: Iterable[LesionRow]) -> list[dict[str, str]]:
     Returns
     -------
     list of dict
-        One dict a row, in the order of :data:`COLUMNS`; ``n/a`` where a value is missing.
+        One dict per row, in the order of :data:`COLUMNS`; ``n/a`` where a value is missing.
 
     Examples
     --------

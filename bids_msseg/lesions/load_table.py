@@ -40,17 +40,17 @@ def lesion_table(
     [(1, 4.0, (3.0, 0.0, 0.0)), (2, 2.0, (8.0, 0.0, 0.0))]
     """
     _check_grids(labels, p_cnn1, p_final, region_map)
-    members = _members(labels)
-    centroids = _centroids(members, labels.shape, affine)
+    labelled = _labelled_voxels(labels)
+    centroids = _centroids(labelled, labels.shape, affine)
     columns = {
-        "volume_mm3": members.sizes * float(abs(np.linalg.det(affine[:3, :3]))),
-        "n_voxels": members.sizes,
-        "p_cnn1": _means(members, p_cnn1),
-        "p_final": _means(members, p_final),
+        "volume_mm3": labelled.sizes * float(abs(np.linalg.det(affine[:3, :3]))),
+        "n_voxels": labelled.sizes,
+        "p_cnn1": _means(labelled, p_cnn1),
+        "p_final": _means(labelled, p_final),
     }
     values = {name: column.tolist() for name, column in columns.items()}
     in_template = None if template_affine is None else _points(template_affine, centroids)
-    regions, shares = _regions(labels, region_map, members.labels)
+    regions, shares = _regions(labels, region_map, labelled.labels)
     return tuple(
         LesionRow(
             index=label,
@@ -63,12 +63,12 @@ def lesion_table(
             status=status,
             reason=(reasons or {}).get(label, ""),
         )
-        for i, label in enumerate(members.labels.tolist())
+        for i, label in enumerate(labelled.labels.tolist())
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Members:
+class _LabelledVoxels:
     """Labels with their sizes; labelled voxels with flat C-order index and rank of their label."""
 
     labels: NDArray[np.int64]
@@ -81,20 +81,20 @@ class _Members:
         return np.bincount(self.ranks, weights, minlength=len(self.labels)).astype(np.float64)
 
 
-def _members(labels: NDArray[np.integer]) -> _Members:
+def _labelled_voxels(labels: NDArray[np.integer]) -> _LabelledVoxels:
     voxels = np.flatnonzero(labels)
     found, ranks, sizes = np.unique(
         labels.reshape(-1)[voxels], return_inverse=True, return_counts=True
     )
-    return _Members(found.astype(np.int64), sizes, voxels, ranks)
+    return _LabelledVoxels(found.astype(np.int64), sizes, voxels, ranks)
 
 
 def _centroids(
-    members: _Members, shape: tuple[int, ...], affine: NDArray[np.floating]
+    labelled: _LabelledVoxels, shape: tuple[int, ...], affine: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Compute the centres of mass in world mm, shape (n, 3)."""
-    indices = np.unravel_index(members.voxels, shape)
-    means = [members.sums(axis) / members.sizes for axis in indices]
+    indices = np.unravel_index(labelled.voxels, shape)
+    means = [labelled.sums(axis) / labelled.sizes for axis in indices]
     return _points(affine, np.stack(means, axis=1))
 
 
@@ -108,10 +108,10 @@ def _point(row: NDArray[np.float64]) -> Point:
     return (x, y, z)
 
 
-def _means(members: _Members, image: NDArray[np.floating] | None) -> NDArray[np.float64]:
+def _means(labelled: _LabelledVoxels, image: NDArray[np.floating] | None) -> NDArray[np.float64]:
     if image is None:
-        return np.full(len(members.labels), math.nan)
-    return members.sums(image.reshape(-1)[members.voxels]) / members.sizes
+        return np.full(len(labelled.labels), math.nan)
+    return labelled.sums(image.reshape(-1)[labelled.voxels]) / labelled.sizes
 
 
 def _regions(

@@ -19,7 +19,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from bids_msseg.lesions.instances import bounding_box
 
-__all__ = ["Anatomy", "Region", "assign", "disseminated_in_space", "region_map"]
+__all__ = ["Region", "RegionAnatomy", "assign", "disseminated_in_space", "region_map"]
 
 
 class Region(IntEnum):
@@ -45,7 +45,7 @@ class Region(IntEnum):
 REGION_LABELS = tuple(region.label for region in Region)
 
 
-class Anatomy(IntEnum):
+class RegionAnatomy(IntEnum):
     """Codes of the label map that regions are derived from.
 
     ``VENTRICLE`` holds the lateral and third ventricles (the fourth belongs to
@@ -91,7 +91,7 @@ def region_map(
     Parameters
     ----------
     anatomy : ndarray of integers, shape (X, Y, Z)
-        Codes of :class:`Anatomy`.
+        Codes of :class:`RegionAnatomy`.
     spacing : sequence of 3 floats
         Voxel edges in mm; distances are physical, between voxel centres.
     periventricular_mm : float, optional
@@ -126,18 +126,21 @@ def region_map(
     tissue = anatomy[box]
     if not tissue.size:
         raise ValueError("the anatomical label map holds no brain")
-    if not np.isin(np.unique(tissue), list(Anatomy)).all():
+    if not np.isin(np.unique(tissue), list(RegionAnatomy)).all():
         raise ValueError(f"unknown anatomical codes: {np.unique(tissue).tolist()}")
     regions = np.full(tissue.shape, Region.DEEP_WHITE_MATTER, np.int8)
-    regions[near(tissue == Anatomy.CORTEX, juxtacortical_mm, spacing)] = Region.JUXTACORTICAL
-    ventricle = tissue == Anatomy.VENTRICLE
+    regions[near(tissue == RegionAnatomy.CORTEX, juxtacortical_mm, spacing)] = Region.JUXTACORTICAL
+    ventricle = tissue == RegionAnatomy.VENTRICLE
     near_ventricle = near(ventricle, periventricular_mm, spacing)
     if own_ventricles:
         near_ventricle |= binary_dilation(ventricle, np.ones((3, 3, 3), bool))
     regions[near_ventricle] = Region.PERIVENTRICULAR
-    regions[tissue == Anatomy.INFRATENTORIAL] = Region.INFRATENTORIAL
+    regions[tissue == RegionAnatomy.INFRATENTORIAL] = Region.INFRATENTORIAL
     nearest = distance_transform_edt(
-        tissue == Anatomy.OUTSIDE, sampling=spacing, return_distances=False, return_indices=True
+        tissue == RegionAnatomy.OUTSIDE,
+        sampling=spacing,
+        return_distances=False,
+        return_indices=True,
     )
     rim = [(side.start, size - side.stop) for side, size in zip(box, anatomy.shape, strict=True)]
     return np.pad(regions[tuple(nearest)], rim, mode="edge")

@@ -181,14 +181,14 @@ MEASURES: tuple[Measure, ...] = (
     _volume("brainstem", "brainstem and ventral diencephalon", (12, 60), Anatomy.BRAINSTEM),
     Measure(
         "brain_parenchymal_fraction",
-        "Parenchyma over the volume inside the brain mask, its fluid included",
+        "Parenchyma divided by the volume inside the brain mask, which includes fluid",
         lambda one: one.parenchymal_fraction,
         (0.6, 0.99),
         "",
     ),
     Measure(
         "ventricular_fraction",
-        "Ventricles over parenchyma",
+        "Ventricles divided by parenchyma",
         lambda one: one.ventricular_fraction,
         (0.003, 0.25),
         "",

@@ -28,7 +28,7 @@ class _AnatomyInputs(StepInputs):
 
 
 class _AnatomyOutputs(StepOutputs):
-    regions_file = File(desc="codes of lesions.regions.Anatomy on the FLAIR grid")
+    regions_file = File(desc="codes of lesions.regions.RegionAnatomy on the FLAIR grid")
     own_ventricles = traits.Bool(desc="whether they are this brain's, or else the template's")
 
 

@@ -76,7 +76,7 @@ class _CompareInputs(StepInputs):
 
 
 class _CompareOutputs(StepOutputs):
-    result_file = File(desc="JSON: one object a lesion, and the noise; or why not compared")
+    result_file = File(desc="JSON: one object per lesion, and the noise; or why not compared")
     # texts, as a path cannot be empty, and a merge would pass over what is undefined
     codes_file = traits.Str(
         desc="changes on the later FLAIR as acquired; empty where not compared"

@@ -31,8 +31,8 @@ from bids_msseg.pipeline.lesions import (
     Grid,
     VisitLesions,
     contrast_on_grid,
-    describe_lesions,
     find_lesions,
+    list_given_lesions,
     mask_on_grid,
 )
 from bids_msseg.spaces import AtlasChoice
@@ -58,10 +58,10 @@ class _LesionOutputs(StepOutputs):
     probability_file = File(desc="from which lesions are cut in other spaces")
     labels_file = File(desc="lesions 1..n")
     mask_file = File()
-    rejected_file = File(desc="what is no lesion of it, 1..m")
+    rejected_file = File(desc="rejected candidates, 1..m")
     brain_file = File(desc="brain mask on the FLAIR as acquired")
     ventricles_file = File(desc="lateral and third ventricles that the regions follow")
-    table_file = File(desc="JSON: one object a lesion, kept and rejected")
+    table_file = File(desc="JSON: one object per lesion or rejected candidate")
     excluded_ml = traits.Float(desc="lesion that exclusion masks took; undefined without them")
 
 
@@ -128,7 +128,7 @@ class TakeGivenMask(Step):
             what="lesion mask",
             values=tuple(values) if values else None,
         )
-        found = describe_lesions(
+        found = list_given_lesions(
             grid,
             lesions,
             _stored(inputs, "mask", "regions"),

@@ -30,7 +30,7 @@ from bids_msseg.bids.sidecars import Origin, template_uri
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
+from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table, summarise
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
@@ -215,7 +215,7 @@ def _reference(delivery: DerivativesContext, space: str) -> str | None:
     try:
         return delivery.uri(path)
     except ValueError:
-        # no dataset that outputs name holds the file; its folder is nobody's business
+        # no dataset that outputs name holds the file; do not publish its folder
         return f"urn:x-file:{quote(path.name)}"
 
 
@@ -265,9 +265,9 @@ def _publish_tables(
         write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(brain))
     dseg = OUTPUTS["labels"].path(*place, ".tsv")
     write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
-    dictionary = sidecars.stats_dictionary()
-    write_json(OUTPUTS["stats"].path(*place, ".json"), dictionary)
-    write_tsv(OUTPUTS["stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
+    dictionary = column_dictionary()
+    write_json(OUTPUTS["lesion_stats"].path(*place, ".json"), dictionary)
+    write_tsv(OUTPUTS["lesion_stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
 
 
 def _publish_atlases(delivery: DerivativesContext, files: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ from bids_msseg.lesions.delineate import (
 )
 from bids_msseg.lesions.load import LesionRow, lesion_load_ml
 from bids_msseg.lesions.load_table import lesion_table
-from bids_msseg.lesions.regions import Anatomy, region_map
+from bids_msseg.lesions.regions import RegionAnatomy, region_map
 
 __all__ = ["VisitLesions", "find_lesions"]
 
@@ -89,7 +89,8 @@ def find_anatomy(
     """Refine the template's regions with the images; return codes on the FLAIR's grid.
 
     ``images`` have their bias fields removed, each on its own grid; ``transforms`` map FLAIR world
-    mm to theirs. The first result holds codes of :class:`~bids_msseg.lesions.regions.Anatomy`. See
+    mm to theirs. The first result holds codes of
+    :class:`~bids_msseg.lesions.regions.RegionAnatomy`. See
     :func:`bids_msseg.lesions.anatomy.own_anatomy`.
     """
     flair = images["FLAIR"]
@@ -178,7 +179,7 @@ def find_lesions(
     return VisitLesions(results, rows, cleared, excluded_ml)
 
 
-def describe_lesions(
+def list_given_lesions(
     grid: Grid,
     lesions: NDArray[np.bool_],
     maps: Mapping[str, Volume],
@@ -247,7 +248,7 @@ def _list(
         "mask": (found.lesions > 0).astype(np.uint8),
         "rejected": found.rejected,
         "brain": (on_grid["mask"] >= 0.5).astype(np.uint8),
-        "ventricles": (anatomy == Anatomy.VENTRICLE).astype(np.uint8),
+        "ventricles": (anatomy == RegionAnatomy.VENTRICLE).astype(np.uint8),
     }
     where = region_map(anatomy, grid.frame.spacing, own_ventricles=own)
     return labels, tuple(_rows(found, grid, on_grid, to_template, where))

@@ -20,9 +20,9 @@ from bids_msseg.reports.participant import visit_of
 THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     **IDENTITY_COLUMNS,
-    "threshold": {"Description": "Probability from which a voxel is lesion"},
+    "threshold": {"Description": "Probability threshold: voxels at or above it are lesion"},
     "lesion_load_ml": {
-        "Description": "Volume of all lesions at this threshold; n/a where the visit has no "
+        "Description": "Volume of all lesions at this threshold; n/a if the visit has no "
         "probability map, such as with --lesion-masks",
         "Units": "mL",
     },
@@ -32,7 +32,7 @@ SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "outside the brain were removed"
     },
     "min_lesion_volume_mm3": {
-        "Description": "Smallest lesion that is kept, as in the visit's lesion mask",
+        "Description": "Minimum volume of a lesion, as in the visit's lesion mask",
         "Units": "mm^3",
     },
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bids_msseg.check.visit import Cut, Prepared
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.lesions.regions import Anatomy as Code
+from bids_msseg.lesions.regions import RegionAnatomy as Code
 from bids_msseg.lesions.regions import region_map
 from bids_msseg.models.anatomy import Anatomy
 

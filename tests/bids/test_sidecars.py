@@ -24,7 +24,6 @@ from bids_msseg.bids.sidecars import (
     preproc_sidecar,
     probseg_sidecar,
     rejected_sidecar,
-    stats_dictionary,
     template_uri,
     xfm_sidecar,
 )
@@ -44,7 +43,7 @@ METHOD = Method(
 def test_lesion_mask() -> None:
     assert lesion_mask_sidecar(ORIGIN, METHOD) == {
         "Type": "Lesion",
-        "Description": "Lesions, the result of the cascade",
+        "Description": "Lesions, segmented by the cascade",
         "Manual": False,
         "Sources": [FLAIR],
         "SpatialReference": FLAIR,
@@ -89,7 +88,7 @@ def test_preprocessed_contrast() -> None:
         "T1w", Origin((FLAIR,), None, "1 mm"), skull_stripped=True, steps=("a", "b")
     )
     assert content == {
-        "Description": "T1w image as the networks see it: a; b",
+        "Description": "Preprocessed T1w image: a; b",
         "SkullStripped": True,
         "Sources": [FLAIR],
         "Resolution": "1 mm",
@@ -129,10 +128,6 @@ def test_transform() -> None:
     content = xfm_sidecar("T1w", "FLAIR", kind="rigid", sources=(FLAIR,), software={})
     assert content["Description"].startswith("Rigid transform that brings images from T1w to FLA")
     assert content["Type"] == "rigid"
-
-
-def test_measures_have_units() -> None:
-    assert stats_dictionary()["volume_mm3"]["Units"] == "mm^3"
 
 
 class TestUris:

@@ -1,4 +1,4 @@
-"""The official validator accepts a whole output tree made with the functions of this room."""
+"""The official validator accepts a whole output tree made with the functions of this package."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ from bids_msseg.bids.sidecars import (
     preproc_sidecar,
     probseg_sidecar,
     rejected_sidecar,
-    stats_dictionary,
     template_uri,
     ventricle_mask_sidecar,
     xfm_sidecar,
 )
 from bids_msseg.bids.visit import Visit
 from bids_msseg.io.atomic import write_atomic
-from bids_msseg.lesions.load import rows_to_table
+from bids_msseg.lesions.load import column_dictionary, rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, label_rows, measure_volumes
 
@@ -100,7 +99,7 @@ class Writer:
             output_path(self.out, self.visit, extension=".tsv", **stats), list(cells[0]), cells
         )
         write_json(
-            output_path(self.out, self.visit, extension=".json", **stats), stats_dictionary()
+            output_path(self.out, self.visit, extension=".json", **stats), column_dictionary()
         )
 
     def elsewhere(self) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bids_msseg.check.painting import Canvas, find_terrain, size_level
 from bids_msseg.check.summary import VisitCheck
-from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.lesions.regions import RegionAnatomy
 from bids_msseg.models.anatomy import Anatomy as Tissue
 
 EDGE = 80
@@ -44,10 +44,12 @@ def brain() -> dict[str, NDArray[Any]]:
     tissue[white] = Tissue.WHITE_MATTER
     tissue[white & below] = Tissue.BRAINSTEM
     tissue[ventricle] = Tissue.VENTRICLE
-    anatomy = np.where(inside, Anatomy.SUPRATENTORIAL, Anatomy.OUTSIDE).astype(np.uint8)
-    anatomy[inside & ~white] = Anatomy.CORTEX
-    anatomy[inside & below] = Anatomy.INFRATENTORIAL
-    anatomy[ventricle] = Anatomy.VENTRICLE
+    anatomy = np.where(inside, RegionAnatomy.SUPRATENTORIAL, RegionAnatomy.OUTSIDE).astype(
+        np.uint8
+    )
+    anatomy[inside & ~white] = RegionAnatomy.CORTEX
+    anatomy[inside & below] = RegionAnatomy.INFRATENTORIAL
+    anatomy[ventricle] = RegionAnatomy.VENTRICLE
     blocked = ~inside
     blocked[BLOCKED] = True
     return {"inside": inside, "tissue": tissue, "anatomy": anatomy, "blocked": blocked}

@@ -1,4 +1,4 @@
-"""Settings of the property tests of this room."""
+"""Settings of the property tests of this package."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bids_msseg.lesions.anatomy import fluidity, own_anatomy
-from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.lesions.regions import RegionAnatomy
 
 SPACINGS = [(1.5, 1.5, 1.5), (1.0, 1.0, 6.0)]
 
@@ -36,10 +36,15 @@ def phantom(spacing: tuple[float, float, float]) -> Phantom:
     lesion = (np.sqrt((x - 16) ** 2 + y**2 + z**2) <= 5) & ~ventricle
     prior = np.select(
         [~brain, (z < -32), radius <= 8, radius >= 42],
-        [Anatomy.OUTSIDE, Anatomy.INFRATENTORIAL, Anatomy.VENTRICLE, Anatomy.CORTEX],
-        Anatomy.SUPRATENTORIAL,
+        [
+            RegionAnatomy.OUTSIDE,
+            RegionAnatomy.INFRATENTORIAL,
+            RegionAnatomy.VENTRICLE,
+            RegionAnatomy.CORTEX,
+        ],
+        RegionAnatomy.SUPRATENTORIAL,
     ).astype(np.uint8)
-    prior[sulcus | (brain & (np.abs(x) < 5) & (y > 18))] = Anatomy.CORTEX
+    prior[sulcus | (brain & (np.abs(x) < 5) & (y > 18))] = RegionAnatomy.CORTEX
     fluid = ventricle | sulcus
     noise = np.random.default_rng(0).normal(0, 0.03, (3, *brain.shape))
     values = {
@@ -65,7 +70,7 @@ def test_ventricles_grow_to_this_brains_own(
     found = own_anatomy(images, made.brain, made.prior, spacing)
     assert found.from_own_fluid
     assert not found.note
-    assert dice(made.prior == Anatomy.VENTRICLE, made.ventricle) < 0.5
+    assert dice(made.prior == RegionAnatomy.VENTRICLE, made.ventricle) < 0.5
     assert dice(found.ventricles, made.ventricle) > 0.95
     assert not (found.ventricles & made.sulcus).any()
     assert not (found.ventricles & made.lesion).any()
@@ -77,13 +82,13 @@ def test_cortex_lies_along_surface_and_sulci_and_the_rest_is_the_templates(
 ) -> None:
     made = phantom(spacing)
     found = own_anatomy(made.images, made.brain, made.prior, spacing).labels
-    np.testing.assert_array_equal(found == Anatomy.OUTSIDE, ~made.brain)
+    np.testing.assert_array_equal(found == RegionAnatomy.OUTSIDE, ~made.brain)
     np.testing.assert_array_equal(
-        found == Anatomy.INFRATENTORIAL, made.prior == Anatomy.INFRATENTORIAL
+        found == RegionAnatomy.INFRATENTORIAL, made.prior == RegionAnatomy.INFRATENTORIAL
     )
-    upper = made.sulcus & (made.prior != Anatomy.INFRATENTORIAL)
-    assert (found[upper] == Anatomy.CORTEX).all()
-    assert set(np.unique(found)) == set(map(int, Anatomy))
+    upper = made.sulcus & (made.prior != RegionAnatomy.INFRATENTORIAL)
+    assert (found[upper] == RegionAnatomy.CORTEX).all()
+    assert set(np.unique(found)) == set(map(int, RegionAnatomy))
 
 
 def test_same_arrays_same_map_and_padding_changes_nothing() -> None:
@@ -123,7 +128,9 @@ class TestTemplateOnly:
 
     def test_no_ventricle_in_the_template(self) -> None:
         made = phantom(SPACINGS[1])
-        prior = np.where(made.prior == Anatomy.VENTRICLE, Anatomy.SUPRATENTORIAL, made.prior)
+        prior = np.where(
+            made.prior == RegionAnatomy.VENTRICLE, RegionAnatomy.SUPRATENTORIAL, made.prior
+        )
         found = own_anatomy(made.images, made.brain, prior, SPACINGS[1])
         assert not found.from_own_fluid
 
@@ -169,8 +176,8 @@ def _flair_on_line(centre: float, *pools: tuple[float, float]) -> tuple[NDArray[
         fluid |= (x >= low) & (x <= high)
     prior = np.select(
         [~brain, np.abs(x - centre) <= 5, np.abs(x) >= 42],
-        [Anatomy.OUTSIDE, Anatomy.VENTRICLE, Anatomy.CORTEX],
-        Anatomy.SUPRATENTORIAL,
+        [RegionAnatomy.OUTSIDE, RegionAnatomy.VENTRICLE, RegionAnatomy.CORTEX],
+        RegionAnatomy.SUPRATENTORIAL,
     ).astype(np.uint8)
     flair = np.select([~brain, fluid], [0, 10], 50).astype(np.float32)
     return flair, brain, prior
@@ -186,10 +193,14 @@ def _labels_on_line(*pools: tuple[float, float]) -> list[int]:
 def test_cortex_reaches_three_mm_from_fluid_and_five_from_the_templates() -> None:
     """x from 0: the ventricle to 6; cortex within 3 mm of the outside at 46."""
     plain = _labels_on_line()
-    ventricle, tissue, cortex = Anatomy.VENTRICLE, Anatomy.SUPRATENTORIAL, Anatomy.CORTEX
+    ventricle, tissue, cortex = (
+        RegionAnatomy.VENTRICLE,
+        RegionAnatomy.SUPRATENTORIAL,
+        RegionAnatomy.CORTEX,
+    )
     assert plain[:7] == [ventricle] * 7
     assert plain[7:43] == [tissue] * 36
-    assert plain[43:] == [cortex] * 3 + [Anatomy.OUTSIDE] * 3
+    assert plain[43:] == [cortex] * 3 + [RegionAnatomy.OUTSIDE] * 3
     # a sulcus from 34 to 38: 3 mm beside it, but no more than 5 mm from 42
     sulcus = _labels_on_line((34, 38))
     assert sulcus[7:37] == [tissue] * 30
@@ -217,8 +228,8 @@ def test_fluid_at_the_surface_is_shared_with_what_comes_from_outside() -> None:
     found = own_anatomy({"FLAIR": flair}, made.brain, made.prior, SPACINGS[0])
     middle = found.labels[shape[0] // 2, :, shape[2] // 2]
     radius = np.abs(y)
-    assert (middle[(y > 0) & (radius < 12)] == Anatomy.VENTRICLE).all()
-    assert (middle[(y > 0) & (radius > 36)] != Anatomy.VENTRICLE).all()
+    assert (middle[(y > 0) & (radius < 12)] == RegionAnatomy.VENTRICLE).all()
+    assert (middle[(y > 0) & (radius > 36)] != RegionAnatomy.VENTRICLE).all()
 
 
 def test_the_template_on_another_grid_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""One row a lesion, with values that can be worked out by hand, and their sums."""
+"""One row per lesion, with values that can be worked out by hand, and their sums."""
 
 from __future__ import annotations
 
@@ -229,6 +229,7 @@ class TestTable:
         entries = column_dictionary()
         assert list(entries) == list(rows_to_table([self.ROW])[0])
         assert all(entry["Description"] for entry in entries.values())
+        assert entries["volume_mm3"]["Units"] == "mm^3"
         assert entries["centroid_template_x"]["Units"] == "mm"
         assert set(entries["region"]["Levels"]) == {region.label for region in Region}
         assert set(entries["status"]["Levels"]) == {"kept", "rejected"}

@@ -17,8 +17,8 @@ from bids_msseg.lesions.regions import (
     JUXTACORTICAL_MM,
     OWN_PERIVENTRICULAR_MM,
     PERIVENTRICULAR_MM,
-    Anatomy,
     Region,
+    RegionAnatomy,
     assign,
     disseminated_in_space,
     near,
@@ -50,8 +50,13 @@ def ball_brain(spacing: tuple[float, float, float]) -> NDArray[np.int8]:
     radius = np.sqrt(x**2 + y**2 + z**2)
     codes = np.select(
         [radius > 60, z < -30, radius <= 10, radius >= 54],
-        [Anatomy.OUTSIDE, Anatomy.INFRATENTORIAL, Anatomy.VENTRICLE, Anatomy.CORTEX],
-        Anatomy.SUPRATENTORIAL,
+        [
+            RegionAnatomy.OUTSIDE,
+            RegionAnatomy.INFRATENTORIAL,
+            RegionAnatomy.VENTRICLE,
+            RegionAnatomy.CORTEX,
+        ],
+        RegionAnatomy.SUPRATENTORIAL,
     )
     return codes.astype(np.int8)
 
@@ -68,14 +73,14 @@ class TestRegion:
             "infratentorial": 3,
             "deep_white_matter": 4,
         }
-        assert [code.name for code in Anatomy] == [
+        assert [code.name for code in RegionAnatomy] == [
             "OUTSIDE",
             "VENTRICLE",
             "CORTEX",
             "INFRATENTORIAL",
             "SUPRATENTORIAL",
         ]
-        assert list(Anatomy) == [0, 1, 2, 3, 4]
+        assert list(RegionAnatomy) == [0, 1, 2, 3, 4]
 
 
 def test_bands_are_as_wide_as_was_measured() -> None:
@@ -148,8 +153,8 @@ class TestRegionMap:
         assert regions.shape == anatomy.shape
         assert regions.dtype == np.int8
         assert np.isin(regions, list(Region)).all()
-        assert (regions[anatomy == Anatomy.INFRATENTORIAL] == IT).all()
-        assert (regions[anatomy == Anatomy.VENTRICLE] == PV).all()
+        assert (regions[anatomy == RegionAnatomy.INFRATENTORIAL] == IT).all()
+        assert (regions[anatomy == RegionAnatomy.VENTRICLE] == PV).all()
 
     @given(ANATOMIES, st.integers(1, 4))
     def test_air_around_the_head_changes_nothing(
@@ -163,7 +168,7 @@ class TestRegionMap:
     def test_brain_regions_turn_with_the_head(
         self, anatomy: NDArray[np.int8], axes: set[int]
     ) -> None:
-        inside = anatomy != Anatomy.OUTSIDE
+        inside = anatomy != RegionAnatomy.OUTSIDE
         here = np.where(inside, region_map(anatomy, (1, 1, 2)), 0)
         there = region_map(np.flip(anatomy, tuple(axes)), (1, 1, 2))
         assert np.array_equal(np.flip(here, tuple(axes)), there * np.flip(inside, tuple(axes)))
@@ -173,11 +178,11 @@ class TestRegionMap:
         spacing = (2.0, 2.5, 4.0)
         anatomy = ball_brain(spacing)
         regions = region_map(anatomy, spacing, periventricular_mm=6, juxtacortical_mm=5)
-        inside = anatomy != Anatomy.OUTSIDE
-        supra = inside & (anatomy != Anatomy.INFRATENTORIAL)
+        inside = anatomy != RegionAnatomy.OUTSIDE
+        supra = inside & (anatomy != RegionAnatomy.INFRATENTORIAL)
         to_ventricle, to_cortex = (
             ndimage.distance_transform_edt(anatomy != code, sampling=spacing)
-            for code in (Anatomy.VENTRICLE, Anatomy.CORTEX)
+            for code in (RegionAnatomy.VENTRICLE, RegionAnatomy.CORTEX)
         )
         assert np.array_equal((regions == PV) & inside, supra & (to_ventricle <= 6))
         assert np.array_equal(

@@ -13,7 +13,7 @@ import pytest
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.lesions.regions import RegionAnatomy
 from bids_msseg.models.anatomy import Anatomy as Classes
 from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
 
@@ -35,7 +35,7 @@ def visit(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[s
     """A brain like the template, 12 mm to its side; its T1w lies elsewhere again."""
     regions, affine = at_three_mm()
     moved = SHIFT @ affine
-    dark = np.select([regions == 0, regions == Anatomy.VENTRICLE], [0, 10], 60).astype("f4")
+    dark = np.select([regions == 0, regions == RegionAnatomy.VENTRICLE], [0, 10], 60).astype("f4")
     return {
         "flair_file": save("flair", dark, moved),
         "mask_file": save("brain", (regions > 0).astype(np.uint8), moved),
@@ -52,12 +52,12 @@ def test_finds_the_ventricles_where_the_images_have_them(
     found = run(FindAnatomy, **visit)
     anatomy = load_volume(found.regions_file, np.uint8)
     np.testing.assert_allclose(anatomy.affine, SHIFT @ affine, atol=1e-4)
-    truth, ours = regions == Anatomy.VENTRICLE, anatomy.data == Anatomy.VENTRICLE
+    truth, ours = regions == RegionAnatomy.VENTRICLE, anatomy.data == RegionAnatomy.VENTRICLE
     assert found.own_ventricles
     assert found.notes == []
     assert 2 * (truth & ours).sum() / (truth.sum() + ours.sum()) > 0.9
-    posterior = regions == Anatomy.INFRATENTORIAL
-    np.testing.assert_array_equal(anatomy.data == Anatomy.INFRATENTORIAL, posterior)
+    posterior = regions == RegionAnatomy.INFRATENTORIAL
+    np.testing.assert_array_equal(anatomy.data == RegionAnatomy.INFRATENTORIAL, posterior)
 
 
 def test_says_when_it_is_the_templates(

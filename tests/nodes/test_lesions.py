@@ -16,7 +16,7 @@ from nipype.pipeline.engine.nodes import NodeExecutionError
 from scipy import ndimage
 
 from bids_msseg.imaging.volume import Volume
-from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.lesions.regions import RegionAnatomy
 from bids_msseg.models.anatomy import Anatomy as Tissue
 from bids_msseg.nodes.lesions import (
     Delineate,
@@ -268,9 +268,9 @@ def test_regions_follow_the_given_anatomy_and_its_ventricles_are_written(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
     grid = grid_of("LPS", (1.0, 1.0, 1.0))
-    anatomy = np.full(SHAPE, Anatomy.SUPRATENTORIAL, np.uint8)
-    anatomy[balls(SHAPE, WORK, ((6, 4, 10), 3))] = Anatomy.VENTRICLE
-    anatomy[balls(SHAPE, WORK, ((0, 12, -12), 5))] = Anatomy.INFRATENTORIAL
+    anatomy = np.full(SHAPE, RegionAnatomy.SUPRATENTORIAL, np.uint8)
+    anatomy[balls(SHAPE, WORK, ((6, 4, 10), 3))] = RegionAnatomy.VENTRICLE
+    anatomy[balls(SHAPE, WORK, ((0, 12, -12), 5))] = RegionAnatomy.INFRATENTORIAL
     inputs = {**maps, "regions_file": save("regions", anatomy, WORK)}
     flair = save("flair", grid.data, grid.affine)
     found = run(Delineate, flair_file=flair, own_ventricles=True, **inputs)

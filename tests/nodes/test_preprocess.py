@@ -1,4 +1,4 @@
-"""Nodes around the imaging room, and the cascade's node, on small images."""
+"""Nodes around the imaging package, and the cascade's node, on small images."""
 
 from __future__ import annotations
 

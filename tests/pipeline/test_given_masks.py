@@ -13,7 +13,7 @@ from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.cut import OF_VIEWER, cut_affine
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.pipeline.given_masks import RESAMPLE, read_exclusion_masks, read_given_mask
-from bids_msseg.pipeline.lesions import Grid, describe_lesions
+from bids_msseg.pipeline.lesions import Grid, list_given_lesions
 
 AFFINE = np.diag([-2.0, 1.0, 3.0, 1.0])
 SHAPE = (8, 9, 7)
@@ -97,7 +97,7 @@ def test_lesions_of_a_mask_have_places_and_no_probabilities(grid: Grid) -> None:
     lesions[1:3, 1:3, 1:3] = True
     lesions[6, 6, 5] = True
     brain = Volume(np.ones(SHAPE, np.float32), AFFINE)
-    found = describe_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=10.0)
+    found = list_given_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=10.0)
     assert set(found.maps) == {"labels", "mask", "rejected", "brain", "ventricles"}
     assert found.cleared is None
     kept, small = found.rows
@@ -109,7 +109,7 @@ def test_lesions_of_a_mask_have_places_and_no_probabilities(grid: Grid) -> None:
         assert row.p_cnn2_lesion is None
         assert row.region != "n/a"
     assert int(found.maps["mask"].sum()) == 8
-    whole = describe_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=0.0)
+    whole = list_given_lesions(grid, lesions, {"mask": brain}, np.eye(4), min_volume=0.0)
     assert [row.status for row in whole.rows] == ["kept", "kept"]
 
 
@@ -118,7 +118,7 @@ def test_lesions_of_a_mask_beside_an_exclusion_mask(grid: Grid) -> None:
     lesions[1:3, 1:3, 1:3] = lesions[5:7, 5:7, 4:6] = lesions[6, 1, 5] = True
     excluded[1] = excluded[5:7] = True
     brain = Volume(np.ones(SHAPE, np.float32), AFFINE)
-    found = describe_lesions(
+    found = list_given_lesions(
         grid, lesions, {"mask": brain}, np.eye(4), min_volume=10.0, excluded=excluded
     )
     # half of one lesion and the whole other one; the speck would have been no lesion

@@ -10,7 +10,7 @@ import pytest
 
 from bids_msseg.imaging.volume import StoredVolumes, Volume, save_volume
 from bids_msseg.lesions.load import rows_to_table
-from bids_msseg.lesions.regions import Anatomy
+from bids_msseg.lesions.regions import RegionAnatomy
 from bids_msseg.pipeline.lesions import MAPS, Grid, contrast_on_grid, find_lesions, mask_on_grid
 
 SHAPE = (24, 20, 16)
@@ -25,7 +25,7 @@ def _maps() -> dict[str, Volume]:
     candidates = (lesion > 0).astype(np.uint8)
     outside = np.zeros(SHAPE, np.uint8)
     outside[12:, 8:, 6:11] = 1
-    anatomy = np.full(SHAPE, Anatomy.SUPRATENTORIAL, np.uint8)
+    anatomy = np.full(SHAPE, RegionAnatomy.SUPRATENTORIAL, np.uint8)
     maps = {
         "probability": lesion,
         "candidate": lesion / 2,

@@ -29,6 +29,7 @@ from bids_msseg.evaluation.comparison import SHOWN
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
 from bids_msseg.evaluation.scoring import COLUMNS as SCORES
 from bids_msseg.evaluation.text import dictionary
+from bids_msseg.lesions.load import column_dictionary
 from bids_msseg.lesions.longitudinal.rows import ChangeRule
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 from bids_msseg.reports.atlas import group_atlas_dictionary
@@ -59,7 +60,7 @@ _ORDER = (
     "*changes*", "*xfm", "sub-X", "group*", "logs*", "*figures*", "*",
 )  # fmt: skip
 _BY_HAND: Mapping[str, str] = {
-    ".bidsignore": "files for which BIDS has no rule yet, for the validator",
+    ".bidsignore": "files that the BIDS validator ignores, because BIDS has no rule for them yet",
     "README.md": "content of the folder, and the options of the latest run",
     "dataset_description": "marks the folder as a BIDS derivative dataset: program, version, "
     "container, licence and source",
@@ -70,18 +71,18 @@ _BY_HAND: Mapping[str, str] = {
     "template, from two participants on",
     "group_lesions_summary": "loads of all visits, and by the columns of `participants.tsv`",
     "logs/CITATION.md": "methods text with references, for use in a paper",
-    "logs/intermediate/*": "what was found before lesions were cut out, so that [another "
-    "threshold](../how-to/thresholds.md) needs no network; may be deleted",
+    "logs/intermediate/*": "results of the steps before lesions are delineated, so that [another "
+    "threshold](../how-to/thresholds.md) needs no networks; may be deleted",
     "logs/resources*": "with `--resource-monitor`: seconds, CPU seconds and GiB of every step",
     "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and "
-    "the reason of a failure",
+    "the reason for a failure",
     "sub-X": "**the page to check a participant** ([pages](../how-to/qc.md))",
     "*figures/*desc-brainAnatomy*": "outlines of white matter, deep grey nuclei, "
     "cerebellum, brainstem and ventricles",
     "*figures/*desc-brain*": "brain mask on FLAIR; `Plain` without the outline",
     "*figures/*desc-lesions*": "lesions on FLAIR; `Plain` without outlines",
     "*figures/*desc-registration*": "alignment of the contrast, or the template, with the FLAIR",
-    "*figures/*desc-changes*": "changes between two visits, and both visits without them",
+    "*figures/*desc-changes*": "changes between two visits; `Earlier`, `Later`: one visit alone",
     "*_desc-changes_stats": "change of each lesion, one row per lesion and pair of visits "
     "([changes](../explanation/longitudinal.md))",
 }
@@ -91,7 +92,7 @@ _ON_REQUEST = (
         f"sub-X[/ses-Y]/anat/*_{ATLASES.stem}",
         "load per region of each atlas ([atlases](../how-to/atlases.md))",
     ),
-    ("--atlas", "group_lesions_atlas", "the same of all visits"),
+    ("--atlas", "group_lesions_atlas", "load per region of each atlas, for all visits"),
     *(
         (
             "--fill-lesions",
@@ -120,7 +121,7 @@ _ON_REQUEST = (
 _ATLAS_NOTE = f"`*_{ATLASES.stem}.tsv` of a visit has these columns without the first two."
 _SCORES: Mapping[str, str] = {
     "visit": "Visit",
-    "site": "Its site",
+    "site": "Site of the visit",
     "method": "candidate net, cascade, or before (the starting weights)",
     "dice": "Dice, volume-wise",
     "ppv": "Positive predictive value: share of the mask's voxels that the expert marked",
@@ -128,7 +129,7 @@ _SCORES: Mapping[str, str] = {
     "lesion_f1": "Harmonic mean of lesion_sensitivity and lesion_ppv",
     "lesion_sensitivity": "Share of the expert's lesions that the mask touches",
     "lesion_ppv": "Share of the mask's lesions that touch one of the expert's",
-    "lesion_f1_anima": "The same by the rule of Anima with its code's defaults",
+    "lesion_f1_anima": "lesion_f1 by the rule of Anima, with the defaults of its code",
     "false_components": "Lesions of the mask that touch none of the expert's",
     "load_ml": "Volume of the mask in mL",
     "truth_ml": "Volume that the expert marked in mL",
@@ -320,9 +321,9 @@ def _described() -> dict[str, str]:
     found = {pattern: cell(one["Description"]) for pattern, one in _sidecars().items()}
     found["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
     found["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
-    found[_pattern("stats")] = (
-        "One row per lesion or rejected candidate: volume, place, region, probabilities, and the "
-        "reason of a rejection"
+    found[_pattern("lesion_stats")] = (
+        "One row per lesion or rejected candidate: volume, position, region, probabilities, and "
+        "the reason for a rejection"
     )
     lesions = found.pop(_pattern("mask"))
     result = {_pattern("mask"): f"**{lesions}**, on the grid of the FLAIR"}
@@ -334,7 +335,7 @@ def _described() -> dict[str, str]:
 
 
 def _image_keys() -> str:
-    columns = {*sidecars.stats_dictionary(), *LABEL_COLUMNS}
+    columns = {*column_dictionary(), *LABEL_COLUMNS}
     rows = [
         (f"`{pattern}.json`", ", ".join(f"`{key}`" for key in content if key not in columns))
         for pattern, content in _sidecars().items()
@@ -350,9 +351,9 @@ def _columns() -> str:
         "index": {"Description": "Value in the image"},
         "name": {"Description": "Name"},
         "abbreviation": {"Description": "Short name"},
-        "mapping": {"Description": "7, the code of lesion among the labels of BIDS"},
+        "mapping": {"Description": "7, the BIDS code for lesion"},
     }
-    stats = sidecars.stats_dictionary()
+    stats = column_dictionary()
     dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
     readers = data_dictionary({}, LoadLimits(0.0, 0.0, "", 0.0, 0.0))
     parts = [
@@ -395,9 +396,9 @@ def _before_after() -> dict[str, dict[str, str]]:
     }
     columns = {
         "visit": "Visit",
-        "site": "Its site",
+        "site": "Site of the visit",
         "in_initial_training_data": (
-            "yes, no or not known: were the starting weights trained on this patient?"
+            "Whether the starting weights were trained on this patient: yes, no or not known"
         ),
     }
     columns |= {

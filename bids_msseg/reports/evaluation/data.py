@@ -74,7 +74,7 @@ SUBJECTS: Final = (
     *METRICS,
     "resampled",
 )
-"""One row a visit; ``name`` is ``sub-<label>[_ses-<label>]`` and equals :attr:`Case.name`."""
+"""One row per visit; ``name`` is ``sub-<label>[_ses-<label>]`` and equals :attr:`Case.name`."""
 
 LESIONS: Final = (
     "name",
@@ -103,7 +103,7 @@ LESIONS: Final = (
     "mean_probability",
     "max_probability",
 )
-"""One row a lesion of either side; ``index`` is its value in ``auto_labels`` or
+"""One row per lesion of either side; ``index`` is its value in ``auto_labels`` or
 ``manual_labels``; x, y, z are mm (RAS+ world) and i, j, k the voxel indices of a voxel of the
 lesion, the one nearest to the centre of mass."""
 
@@ -120,7 +120,7 @@ SITES: Final = (
     "minimum",
     "maximum",
 )
-"""One row a site and metric, then ``all sites``; low and high only from five patients on."""
+"""One row per site and metric, then ``all sites``; low and high only from five patients on."""
 
 COHORT_STATISTICS: Final = (
     "pearson_r",
@@ -136,7 +136,7 @@ COHORT_STATISTICS: Final = (
     "n_without_manual",
 )
 COHORT: Final = ("scope", "name", "statistic", "value", "low", "high", "n_patients", "n_visits")
-"""One row a site (``scope`` site) and statistic, then over all (``scope`` all)."""
+"""One row per site (``scope`` site) and statistic, then over all (``scope`` all)."""
 
 STRATA: Final = (
     "scope",
@@ -156,7 +156,7 @@ STRATA: Final = (
     "ppv_high",
     "f1",
 )
-"""One row a visit, site and all; ``stratum`` is size or region, ``level`` its class."""
+"""One row per visit, site and all; ``stratum`` is size or region, ``level`` its class."""
 
 RELIABILITY: Final = (
     "scope",
@@ -167,7 +167,7 @@ RELIABILITY: Final = (
     "mean_probability",
     "share_lesion",
 )
-"""One row a visit, site and all, and bin of probability; only where there are probabilities."""
+"""One row per visit, site and all, and bin of probability; only where there are probabilities."""
 
 TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "subjects": SUBJECTS,
@@ -192,7 +192,7 @@ SEGMENTERS: Final = (
     "difference_high",
     "n_paired",
 )
-"""One row a segmenter and metric, on the visits that all segmenters have; the differences are
+"""One row per segmenter and metric, on the visits that all segmenters have; the differences are
 from the first segmenter, within visits."""
 
 COMPARED: Final[Mapping[str, tuple[str, ...]]] = {"segmenters": SEGMENTERS}

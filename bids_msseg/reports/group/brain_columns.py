@@ -42,7 +42,7 @@ def _of_brain(name: str) -> Callable[[VisitRecord], object]:
 def _plausibility() -> Column:
     return Column(
         "anatomy",
-        "Whether volumes and fractions of the anatomy are those of an adult's whole brain",
+        "Whether volumes and fractions of the anatomy are plausible for an adult's whole brain",
         _level,
         levels={
             "ok": "all are plausible",

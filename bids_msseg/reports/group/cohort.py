@@ -186,10 +186,10 @@ def summarise(rows: Sequence[Row], loads: Sequence[float | None], facets: Facets
 
 def summary_dictionary() -> dict[str, dict[str, str]]:
     """Describe the columns of ``group_lesions_summary.tsv``."""
-    load = "of the lesion loads, after QC where the table has it"
+    load = "of the lesion loads, after QC if there is one"
     return {
         "column": {"Description": "Column of participants.tsv or of group_lesions.tsv"},
-        "level": {"Description": "Its value; everybody for all visits"},
+        "level": {"Description": "Value of the column; everybody for all visits"},
         "participants": {"Description": "Participants with a load"},
         "visits": {"Description": "Visits with a load"},
         "load_median_ml": {"Description": f"Median {load}", "Units": "mL"},

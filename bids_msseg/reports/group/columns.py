@@ -35,9 +35,9 @@ def identity_columns() -> tuple[Column, ...]:
     """List the columns of participant, session and processing status."""
     levels = {
         "ok": "the visit was processed",
-        "failed": "processing broke off; see reason",
+        "failed": "processing stopped with an error; see reason",
         "skipped": "the visit could not be processed; see reason",
-        "running": "another run was still at work on it",
+        "running": "another run was still processing it",
     }
     return (
         Column(
@@ -60,7 +60,7 @@ def identity_columns() -> tuple[Column, ...]:
 
 def trust_columns() -> tuple[Column, ...]:
     """List the columns of the load interval and of the image quality check."""
-    expert = "of the load that the experts of the training would have drawn"
+    expert = "of the load that the experts of the training data would have marked"
     return (
         measured(
             "lesion_load_expected_ml", f"Expected value {expert}", _load_bound(0), units="mL"
@@ -88,7 +88,7 @@ def trust_columns() -> tuple[Column, ...]:
         ),
         Column(
             "lesion_load_interval_note",
-            "Which of mask and interval to believe where lesion_load_ml lies outside the interval",
+            "Whether to use the mask or the interval if lesion_load_ml is outside the interval",
             lambda one: without_folders(one.load_interval_note),
             shown="mask or interval",
         ),
@@ -100,7 +100,7 @@ def _image_checks() -> tuple[Column, ...]:
     return (
         Column(
             "quality",
-            "What the check of the images says, before anything is segmented",
+            "Result of the image check before segmentation",
             lambda one: one.quality,
             levels={
                 "ok": "no check raised a flag",
@@ -110,20 +110,20 @@ def _image_checks() -> tuple[Column, ...]:
         ),
         Column(
             "quality_reasons",
-            "What is unusual about the images, separated by semicolons",
+            "Unusual properties of the images, separated by semicolons",
             lambda one: without_folders("; ".join(one.quality_reasons or ())),
         ),
         Column(
             "training_distance",
-            "How far the images lie from the nearest visit of the training; 1 is the median "
-            "distance between a visit of the training and its nearest fellow",
+            "Distance of the images to the nearest training visit; 1 is the median distance "
+            "between a training visit and the nearest other training visit",
             lambda one: one.quality_measures.get("training_distance"),
             shown="distance",
             digits=1,
         ),
         Column(
             "flair_noise",
-            "Noise of FLAIR in standard deviations of the brain, the worst axis",
+            "Noise of FLAIR on the noisiest axis, in standard deviations of the brain",
             lambda one: (
                 max(
                     (one.quality_measures.get(f"FLAIR_noise_{axis}", -1.0) for axis in "xyz"),
@@ -158,7 +158,7 @@ def measure_columns() -> tuple[Column, ...]:
         ),
         measured(
             "lesion_count",
-            "Number of lesions: 26-connected parts of the mask",
+            "Number of lesions: 26-connected components of the mask",
             lambda one: one.lesion_count,
             shown="lesions",
         ),
@@ -173,8 +173,8 @@ def region_columns() -> tuple[Column, ...]:
         found += [
             measured(
                 f"{name}_load_ml",
-                f"Volume of all lesions within the {plain} region: a confluent lesion gives "
-                "each region its share",
+                f"Volume of all lesions within the {plain} region; a confluent lesion adds its "
+                "share to each region",
                 _of_region(name, 0),
                 units="mL",
                 shown=plain,
@@ -192,13 +192,13 @@ def region_columns() -> tuple[Column, ...]:
 def _dissemination() -> Column:
     return Column(
         "dissemination_in_space",
-        "At least one lesion in at least two of periventricular, juxtacortical, infratentorial "
-        "(McDonald 2017), by the counts beside it; cord and optic nerve not assessed, cortical "
-        "lesions only where they are in the mask; symptoms are not considered",
+        "Whether at least two of the periventricular, juxtacortical and infratentorial regions "
+        "have a lesion (McDonald 2017), from the counts of the regions; cord and optic nerve not "
+        "assessed, cortical lesions only if they are in the mask; symptoms not considered",
         lambda one: disseminated_in_space(_counts(one)) if one.status == "ok" else None,
         levels={
             "true": "shown by lesions of the brain",
-            "false": "not shown by lesions of the brain; those of the cord are not known",
+            "false": "not shown by lesions of the brain; the spinal cord is not assessed",
         },
         shown="DIS (cord, optic nerve not assessed)",
     )
@@ -213,45 +213,45 @@ def change_columns() -> tuple[Column, ...]:
     found = [
         measured(
             "visit_number",
-            "Place among the finished visits of the participant, the earliest is 1; n/a where "
-            "there is no other or the order is not known",
+            "Position among the finished visits of the participant; the earliest is 1; n/a if "
+            "there is only one visit or the order is not known",
             lambda one: one.visit_number,
             shown="visit",
         ),
         Column(
             "visit_order_source",
-            "Where that order is known from, or why it is not known; nothing is compared then",
+            "Source of the visit order; or why it is not known: then no visits are compared",
             lambda one: without_folders(one.order_source) if one.status == "ok" else None,
         ),
         Column(
             "compared_with",
-            "Earlier session that this one is compared with; n/a where there is none, or the two "
+            "Earlier session that this one is compared with; n/a if there is none or the two "
             "could not be compared",
             _compared_with,
         ),
     ]
     for change, words_ in (
-        ("new", "that are new since then"),
-        ("enlarging", "that have grown since then beyond noise"),
-        ("shrinking", "that have shrunk since then beyond noise"),
-        ("resolved", "of then that have gone"),
-        ("unclear", "of one of the two visits only, without proof of a change"),
+        ("new", "that are new since the compared session"),
+        ("enlarging", "that are larger than at the compared session by more than noise"),
+        ("shrinking", "that are smaller than at the compared session by more than noise"),
+        ("resolved", "of the compared session that are no longer present"),
+        ("unclear", "at only one of the two visits, without proof of a change"),
     ):
         shown = change if change in ("new", "enlarging") else ""
         name, meaning = f"n_{change}", f"Number of lesions {words_}"
         found.append(measured(name, meaning, _of_change(name), shown=shown))
     for name, description in (
-        ("new_ml", "Volume of the lesions that are new"),
-        ("enlarging_gained_ml", "Tissue that enlarging lesions have gained"),
-        ("shrinking_lost_ml", "Tissue that shrinking lesions have lost"),
-        ("resolved_ml", "Volume, then, of the lesions that have gone"),
+        ("new_ml", "Volume of new lesions"),
+        ("enlarging_gained_ml", "Volume that enlarging lesions gained"),
+        ("shrinking_lost_ml", "Volume that shrinking lesions lost"),
+        ("resolved_ml", "Volume of resolved lesions at the compared session"),
     ):
         found.append(measured(name, description, _of_change(name), units="mL"))
     return (*found, *_brain_change_columns())
 
 
 def _brain_change_columns() -> tuple[Column, ...]:
-    then = "less that of then; n/a where the anatomy of either visit is flagged"
+    then = "minus that of the compared session; n/a if the anatomy of either visit is flagged"
     return (
         measured(
             "brain_parenchymal_fraction_change",
@@ -297,19 +297,19 @@ def circumstance_columns() -> tuple[Column, ...]:
         ),
         measured(
             "rejected_count",
-            "Candidates of the first net that the second one removed; of another segmenter, parts "
-            "above the threshold that are too small or outside the brain",
+            "Number of rejected candidates; with another segmenter, of parts above the threshold "
+            "that are too small or outside the brain",
             lambda one: one.rejected_count,
         ),
         measured(
             "excluded_ml",
-            "Volume of lesion that exclusion masks took; n/a without them",
+            "Lesion volume that exclusion masks removed; n/a without them",
             lambda one: one.excluded_ml,
             units="mL",
             shown="excluded",
             digits=2,
         ),
-        Column("contrasts", "Contrasts that the nets saw", _contrasts, shown="contrasts"),
+        Column("contrasts", "Contrasts that were used", _contrasts, shown="contrasts"),
         Column("flair_voxel_mm", "Voxel edges of FLAIR, x, y, z", _voxel, "mm", shown="FLAIR"),
         Column("model", "Name and version of the weights, or of another segmenter", _model),
         Column(
@@ -320,25 +320,30 @@ def circumstance_columns() -> tuple[Column, ...]:
         ),
         Column(
             "lesion_mask",
-            "Given mask that replaced the lesions of the networks; n/a without one",
+            "Given lesion mask that replaces the result of the networks; n/a without one",
             lambda one: without_folders(one.lesion_mask),
             shown="given mask",
         ),
         Column(
             "threshold",
-            "Probability from which a voxel is lesion",
+            "Probability threshold: voxels at or above it are lesion",
             lambda one: one.options.get("threshold"),
         ),
-        Column("min_lesion_volume_mm3", "Smallest lesion that is kept", min_volume_of, "mm^3"),
+        Column(
+            "min_lesion_volume_mm3",
+            "Minimum volume of a lesion; smaller ones are removed",
+            min_volume_of,
+            "mm^3",
+        ),
         Column(
             "flags",
-            "What a reader should look at, separated by semicolons",
+            "Points that a reader should check, separated by semicolons",
             lambda one: without_folders("; ".join(one.flags)),
             shown="flags, reason",
         ),
         Column(
             "reason",
-            "Why the visit is not ok",
+            "Why the status is not ok",
             lambda one: without_folders(one.reason),
         ),
     )

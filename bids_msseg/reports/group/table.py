@@ -112,7 +112,7 @@ def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
     meaning = (
         "limit of agreement: 95 % of pseudo-rescans have a load that differs from that of their "
         "scan by a value between both limits, over the visits that msseg-check has measured. The "
-        "same in every row; n/a where model, threshold or smallest lesion are others"
+        "same in every row; n/a if model, threshold or smallest lesion differ"
     )
     return tuple(
         measured(
@@ -157,7 +157,7 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
         "unsure": "a reader wants another opinion",
         "reject": "a reader left the visit out: it has no load after QC",
     }
-    after = "after a reader's QC; as before where nobody looked"
+    after = "after a reader's QC; unchanged without QC"
     return (
         Column(
             "qc_rating",
@@ -182,9 +182,9 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
         ),
         measured(
             "qc_restored_count",
-            "Rejected candidates that a reader called lesions",
+            "Rejected candidates that a reader marked as lesions",
             of(lambda review: len(review.restored_mm3)),
         ),
-        Column("qc_rater", "Who looked", of(lambda review: review.rater)),
-        Column("qc_comment", "The reader's remark", of(lambda review: review.comment)),
+        Column("qc_rater", "Name of the reader", of(lambda review: review.rater)),
+        Column("qc_comment", "Comment of the reader", of(lambda review: review.comment)),
     )
