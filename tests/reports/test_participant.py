@@ -39,7 +39,7 @@ def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
         "deep white matter 2.00 mL in 10 lesions",
         "by lesions of the brain: shown . Spinal cord and optic nerve not assessed.",
         "Look closer: The slices are thick.",
-        "Research use only, not for diagnosis",
+        "Research use only; not for diagnostic use",
         "T1w 1.00x1.00x1.00 used: two runs",
         "T2w 1.00x1.00x5.00 not used: cut off",
         "FLAIR 0.57x0.57x3.30 used",
