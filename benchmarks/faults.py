@@ -48,7 +48,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 DISK_MB = 3
 WALL_TIMES = re.compile(
     rb'<tr><th scope="row">[^<]*</th><td[^>]*>[^<]*</td><td><span class="time".*'
-    rb"|<summary>Time <small>[^<]*</small>"
+    rb"|<summary>Processing time <small>[^<]*</small>"
 )
 """Where a page says how long steps took."""
 SHORTEST = 0.2

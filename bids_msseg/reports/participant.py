@@ -199,7 +199,7 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
     return VisitView(
         record=record,
         anchor=anchor_of(record),
-        title="The only visit" if record.session is None else f"Session {record.session}",
+        title="Visit" if record.session is None else f"Session {record.session}",
         percent_of_brain=percent_of_brain(record),
         regions=_regions(record),
         disseminated=disseminated_in_space(

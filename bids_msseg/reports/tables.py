@@ -40,14 +40,14 @@ HEADINGS = (
     Heading("region", "", ("region",), None),
     Heading("centroid x, y, z", "mm", ("centroid_x", "centroid_y", "centroid_z"), 0),
     Heading(
-        "in the template",
+        "template x, y, z",
         "mm",
         ("centroid_template_x", "centroid_template_y", "centroid_template_z"),
         0,
     ),
     Heading("p, candidate net", "", ("p_cnn1",), 2),
-    Heading("p, both nets", "", ("p_final",), 2),
-    Heading("p, is a lesion", "", ("p_cnn2_lesion",), 2),
+    Heading("p, final", "", ("p_final",), 2),
+    Heading("p, candidate is a lesion", "", ("p_cnn2_lesion",), 2),
     Heading("reason", "", ("reason",), None),
 )
 

@@ -112,7 +112,7 @@ def test_choosing_the_plain_picture_lifts_the_outlines(out_dir: Path, tmp_path: 
     html = write_participant_page(out_dir, "01").read_text()
     first, second = re.findall(r'id="ses-1-lesions-\d"', html)
     assert f"{first} checked" in html
-    only_lesions = html.split("<h3>Checks")[0]
+    only_lesions = html.split("<h3>Brain mask and registration")[0]
     outlined, plain = tmp_path / "outlined.html", tmp_path / "plain.html"
     outlined.write_text(only_lesions)
     plain.write_text(only_lesions.replace(" checked", "").replace(second, f"{second} checked"))

@@ -293,7 +293,7 @@ def test_without_webgl2_the_pictures_serve(out_dir: Path, reader: Reader) -> Non
     reader.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null;")
     page = reader.open(write_participant_page(out_dir, "01"))
     assert page.locator(".viewer-off").first.is_visible()
-    assert "needs a browser with scripts and WebGL 2" in page.locator(".viewer-off").inner_text()
+    assert "JavaScript and WebGL 2" in page.locator(".viewer-off").inner_text()
     assert not page.locator(".viewer").first.is_visible()
     assert page.locator(".mosaic img").first.is_visible()
     assert page.locator("form.qc").is_visible()

@@ -43,7 +43,7 @@
       }
       const load = Number(this.form.dataset.load);
       const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
-      const said = [`${counted(counts.kept, "lesion")} rejected, ${counted(counts.rejected, "candidate")} called a lesion`];
+      const said = [`${counted(counts.kept, "lesion")} rejected, ${counted(counts.rejected, "candidate")} marked as lesion`];
       if (this.form.dataset.load) said.push(`load ${load.toFixed(2)} → ${(load + change).toFixed(2)} mL`);
       if (this.changed) said.push("not saved yet");
       this.sum.textContent = said.join(" · ");
@@ -83,7 +83,7 @@
         return refuse("it is not JSON.");
       }
       const { participant, session, mask, format } = this.form.dataset;
-      if (saved?.format !== format || !Array.isArray(saved.lesions)) return refuse("it is no QC file of this version.");
+      if (saved?.format !== format || !Array.isArray(saved.lesions)) return refuse("it is not a QC file of this version.");
       if (saved.participant_id !== participant || (saved.session_id ?? "") !== session) return refuse("it belongs to another visit.");
       if (saved.mask_sha256 !== mask) return refuse("it belongs to another mask of this visit.");
       const on = new Set(saved.lesions.map((one) => `${one.status} ${one.index}`));
