@@ -228,7 +228,7 @@ def _circumstances(record: VisitRecord) -> dict[str, object]:
     flair = record.contrasts.get("FLAIR")
     return {
         "models": None if record.lesion_mask else record.model and record.model.sha256,
-        "makers of the lesion masks": record.lesion_mask.rpartition(":")[0],
+        "sources of the lesion masks": record.lesion_mask.rpartition(":")[0],
         "use of exclusion masks": bool(record.exclude_masks),
         "thresholds": record.options.get("threshold"),
         "contrasts": tuple(name for name, use in record.contrasts.items() if use.used),

@@ -202,7 +202,7 @@ def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> CommonGrid:
     if alignment.failure_reason:
         raise DataError(
             f"the two visits could not be aligned: {alignment.failure_reason}",
-            hint="look at both FLAIR images and at the orientation in their headers",
+            hint="check both FLAIR images and the orientation in their headers",
         )
     return meet(alignment, earlier.brain, later.brain)
 

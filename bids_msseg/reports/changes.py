@@ -17,15 +17,15 @@ from bids_msseg.reports.text import counted, millilitres
 
 CHANGED = ("new", "enlarging", "shrinking", "resolved")
 HEADINGS = (
-    Heading("became", "", ("change",), None),
+    Heading("change", "", ("change",), None),
     Heading("region", "", ("region",), None),
-    Heading("before", "mm³", ("before_mm3",), 0),
-    Heading("after", "mm³", ("after_mm3",), 0),
+    Heading("volume before", "mm³", ("before_mm3",), 0),
+    Heading("volume after", "mm³", ("after_mm3",), 0),
     Heading("difference", "mm³", ("change_mm3",), 0),
-    Heading("limit", "mm³", ("smallest_detectable_change_mm3",), 0),
+    Heading("smallest detectable change", "mm³", ("smallest_detectable_change_mm3",), 0),
     Heading("gained", "mm³", ("gained_mm3",), 0),
     Heading("lost", "mm³", ("lost_mm3",), 0),
-    Heading("FLAIR", "SD", ("flair_change_sd",), 1),
+    Heading("FLAIR change", "SD", ("flair_change_sd",), 1),
     Heading("reason", "", ("reason",), None),
     Heading("no. before", "", ("lesions_before",), None),
     Heading("no. after", "", ("lesions_after",), None),
@@ -124,9 +124,9 @@ def _noise(told: Mapping[str, Scalar]) -> str:
     border = _number(told.get("border_sd_mm"))
     apart = _number(told.get("registration_disagreement_mm"))
     return (
-        f"Without any change, borders move by {border:.2f} mm (standard deviation, from {seen} "
-        f"seen at both visits and what was assumed before). Both directions of the registration "
-        f"agree to {apart:.2f} mm."
+        f"Border noise: {border:.2f} mm (standard deviation without a change, estimated from "
+        f"{seen} at both visits and a prior). The two directions of the registration differ by "
+        f"{apart:.2f} mm."
     )
 
 
@@ -137,8 +137,7 @@ def _brain(told: Mapping[str, Scalar]) -> str:
         return ""
     return (
         f"Brain parenchymal fraction changed by {_number(fraction):+.4f}, ventricles by "
-        f"{_number(ventricles):+.1f} mL. How large such differences are without any change is "
-        "not measured."
+        f"{_number(ventricles):+.1f} mL. The noise of these differences has not been measured."
     )
 
 

@@ -129,7 +129,7 @@ def test_a_lesion_that_only_the_mask_forgot_is_unclear() -> None:
     earlier = visit(*everything, seed=1, seen=OLD)
     found = compare_lesions(earlier, visit(*everything, seed=2), BRAIN)
     row = only(found, "unclear")
-    assert row.reason == "FLAIR has not changed beyond its noise"
+    assert row.reason == "the FLAIR change is within its noise"
     assert (found.codes == Code.UNCLEAR).sum() == ball(*FRESH).sum()
 
 
@@ -145,20 +145,20 @@ def test_what_was_almost_a_lesion_before_is_not_new() -> None:
     found = compare_lesions(
         replace(earlier, probability=unsure), visit(*OLD, FRESH, seed=2), BRAIN
     )
-    assert only(found, "unclear").reason == "before, it was almost called a lesion"
+    assert only(found, "unclear").reason == "lesion probability above 0.25 at the earlier visit"
 
 
 def test_what_was_bright_before_is_not_new() -> None:
     earlier = visit(*OLD, FRESH, seed=1, seen=OLD, bright=2.5)
     later = visit(*OLD, FRESH, seed=2, bright=4.0)
     found = compare_lesions(earlier, later, BRAIN)
-    assert only(found, "unclear").reason.startswith("before, too, FLAIR was brighter")
+    assert only(found, "unclear").reason.startswith("FLAIR brighter than surrounding tissue")
 
 
 def test_a_lesion_outside_the_other_field_of_view_is_unclear() -> None:
     inside = BRAIN & ~ball(FRESH[0], 6)
     found = compare_lesions(visit(*OLD, seed=1), visit(*OLD, FRESH, seed=2), inside)
-    assert only(found, "unclear").reason == "outside the brain mask before"
+    assert only(found, "unclear").reason == "outside the brain mask of the earlier visit"
 
 
 def test_a_part_of_a_large_lesion_can_be_new() -> None:
@@ -168,7 +168,7 @@ def test_a_part_of_a_large_lesion_can_be_new() -> None:
     rule = ChangeRule(border_sd_mm=0.4)
     found = compare_lesions(visit(large, seed=1), visit(large, bud, seed=2), BRAIN, rule=rule)
     row = only(found, "enlarging")
-    assert row.reason == "a part of it is new"
+    assert row.reason == "part of the lesion is new"
     assert row.change_mm3 < row.smallest_detectable_change_mm3
     fresh = ball(*bud) & ~ball(*large)
     assert np.mean((found.codes == Code.GAINED)[fresh]) > 0.8

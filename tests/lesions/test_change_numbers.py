@@ -122,7 +122,7 @@ def test_half_a_lesion_inside_the_other_brain_is_enough(seen: int, fate: str) ->
     inside = INSIDE & (np.indices(SHAPE)[0] < 24 + seen)
     row = only(compare_lesions(visit(), visit(FRESH, seed=2), inside))
     assert row.change == fate
-    assert row.reason == ("" if fate == "new" else "outside the brain mask before")
+    assert row.reason == ("" if fate == "new" else "outside the brain mask of the earlier visit")
 
 
 @pytest.mark.parametrize(("before", "fate"), [(0.25, "new"), (0.26, "unclear")])
@@ -147,11 +147,11 @@ BUD = cube(9, 5, 5, 3)
 @pytest.mark.parametrize(
     ("thick", "late", "disagreement", "reason"),
     [
-        (1.0, 1.0, 0.0, "a part of it is new"),
-        (5.8, 1.0, 0.0, "a part of it is new"),
+        (1.0, 1.0, 0.0, "part of the lesion is new"),
+        (5.8, 1.0, 0.0, "part of the lesion is new"),
         (6.2, 1.0, 0.0, ""),
         (1.0, 6.2, 0.0, ""),
-        (1.0, 1.0, 1.9, "a part of it is new"),
+        (1.0, 1.0, 1.9, "part of the lesion is new"),
         (1.0, 1.0, 2.1, ""),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_part_that_the_volume_does_not_follow_is_told_of() -> None:
     second = replace(visit(OLD | BUD, seed=2), volumes_mm3={1: 125.0})
     row = only(compare_lesions(visit(OLD), second, INSIDE))
     assert (row.change, row.change_mm3) == ("stable", 0)
-    assert row.reason == "a part has changed, the volume has not changed with it"
+    assert row.reason == "part of the lesion changed, but its volume did not change accordingly"
 
 
 def test_a_volume_without_flair_is_told_of() -> None:
@@ -182,7 +182,7 @@ def test_a_volume_without_flair_is_told_of() -> None:
     same = replace(first, labels=wide.astype(np.int32), volumes_mm3={1: 250.0})
     row = only(compare_lesions(first, same, INSIDE, rule=SURE))
     assert abs(row.change_mm3) > row.smallest_detectable_change_mm3
-    assert (row.change, row.reason) == ("stable", "FLAIR has not changed beyond its noise")
+    assert (row.change, row.reason) == ("stable", "the FLAIR change is within its noise")
 
 
 def test_what_shrank_is_lost_and_nothing_gained() -> None:
@@ -278,7 +278,7 @@ def test_lesions_further_off_are_borders_too() -> None:
     tube = np.zeros(SHAPE, bool)
     tube[9:23, 5:8, 5:8] = True
     far = cube(27, 4, 4, 5)
-    for others, part in (((), "a part of it is new"), ((far,), "")):
+    for others, part in (((), "part of the lesion is new"), ((far,), "")):
         second = visit(old | tube, *others, seed=2)
         second = replace(second, volumes_mm3={**second.volumes_mm3, 1: 126.0})
         found = compare_lesions(visit(old, *others), second, INSIDE, disagreement_mm=9.0)

@@ -296,7 +296,7 @@ def test_given_masks_are_compared_without_a_probability(
     later = read_record(out, "01", "2")
     assert later
     assert (later.changes["n_new"], later.changes["n_stable"]) == (1, 3)
-    assert "makers" not in str(later.changes["notes"])
+    assert "sources" not in str(later.changes["notes"])
 
 
 def test_masks_of_one_visit_only_are_a_caution() -> None:

@@ -137,7 +137,7 @@ def _failure_reason(there: Registration, back: Registration, apart: float) -> st
     if apart > LOST_MM:
         return f"the two directions of the registration differ by {apart:.1f} mm"
     if turn > MAX_TURN_DEG:
-        return f"their headers are turned by {turn:.0f}° against each other"
+        return f"the rotation between their headers is {turn:.0f}°"
     return ""
 
 
@@ -174,7 +174,7 @@ def meet(
     if inside.sum() < MIN_SHARED * max(mask.sum() for mask in masks):
         raise DataError(
             "the two visits show different parts of the brain, or could not be aligned",
-            hint="look at both FLAIR images and their brain masks",
+            hint="check both FLAIR images and their brain masks",
         )
     return CommonGrid(inside, affine, alignment)
 

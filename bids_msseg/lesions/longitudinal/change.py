@@ -53,7 +53,7 @@ NEITHER_WAY: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of all lesions.
+    """Changes of all lesions between two visits.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Comparison:
     border_sd_mm : float
         Standard deviation of how far a border moves without a change.
     matched : int
-        Lesions seen at both visits, on which that rests.
+        Lesions at both visits, from which ``border_sd_mm`` is estimated.
     """
 
     rows: tuple[ChangeRow, ...]
@@ -87,7 +87,7 @@ def compare_lesions(
     spacing: float = 1.0,
     disagreement_mm: float = 0.0,
 ) -> Comparison:
-    """Tell for every lesion what became of it.
+    """Classify the change of every lesion between two visits.
 
     Parameters
     ----------
@@ -274,19 +274,19 @@ class _Pair:
         """Classify a lesion that is present at only one visit."""
         sign = 1.0 if group.after else -1.0
         with_it, without = (self.after, self.before) if group.after else (self.before, self.after)
-        missing = "before" if group.after else "later"
+        other = "earlier visit" if group.after else "later visit"
         volume = _volume(with_it, group.after or group.before)
         certain = self.rule.certain_share * without.threshold
         if volume < self.rule.min_mm3:
             return "unclear", f"smaller than {self.rule.min_mm3:.0f} mm³"
         if self.inside[box][where].mean() < NEITHER_WAY:
-            return "unclear", f"outside the brain mask {missing}"
+            return "unclear", f"outside the brain mask of the {other}"
         if sign * self._score(box, where) < self.rule.flair_sd:
-            return "unclear", "FLAIR has not changed beyond its noise"
+            return "unclear", "the FLAIR change is within its noise"
         if float(without.probability[box][where].mean()) > certain:
-            return "unclear", f"{missing}, it was almost called a lesion"
+            return "unclear", f"lesion probability above {certain:.2g} at the {other}"
         if self._contrast_kept(box, where, with_it, without) > self.rule.contrast_share:
-            return "unclear", f"{missing}, too, FLAIR was brighter there than around"
+            return "unclear", f"FLAIR brighter than surrounding tissue at the {other}, too"
         return ("new" if group.after else "resolved"), ""
 
     def _contrast_kept(
@@ -323,14 +323,14 @@ class _Pair:
             return "shrinking", "", gained, lost | part
         balance = int(gained.sum()) - int(lost.sum())
         if balance > 0 and net > 0:
-            return "enlarging", "a part of it is new", gained, lost
+            return "enlarging", "part of the lesion is new", gained, lost
         if balance < 0 and net < 0:
-            return "shrinking", "a part of it has gone", gained, lost
+            return "shrinking", "part of the lesion has resolved", gained, lost
         reason = ""
         if abs(net) > limit:
-            reason = "FLAIR has not changed beyond its noise"
+            reason = "the FLAIR change is within its noise"
         elif balance:
-            reason = "a part has changed, the volume has not changed with it"
+            reason = "part of the lesion changed, but its volume did not change accordingly"
         return "stable", reason, nothing, nothing
 
     def _appeared(self, box: Box, lesion: Mask, others: NDArray[np.integer], sign: float) -> Mask:

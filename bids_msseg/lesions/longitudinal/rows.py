@@ -44,8 +44,8 @@ class Code(IntEnum):
 _CODE_WORDS: Final[Mapping[Code, str]] = {
     Code.STABLE: "lesion at both visits",
     Code.NEW: "new lesion",
-    Code.GAINED: "tissue that a lesion has gained",
-    Code.LOST: "tissue that a lesion has lost",
+    Code.GAINED: "tissue gained by a lesion",
+    Code.LOST: "tissue lost by a lesion",
     Code.RESOLVED: "resolved lesion",
     Code.UNCLEAR: "lesion at one visit only, without proof of a change",
 }
