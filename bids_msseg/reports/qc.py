@@ -94,13 +94,13 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
             faults.append(f"{file.name}: {error}")
             continue
         if key in found:
-            faults.append(f"{file.name}: {found[key].file} is about {key} too; keep one of them")
+            faults.append(f"{file.name}: {found[key].file} is also for {key}; keep one of them")
         found[key] = review
     if faults:
         raise DataError(
             "QC files that cannot be used: " + "; ".join(faults),
-            hint="remove these files, or look at the visits again in their present pages and "
-            "save new ones",
+            hint="remove these files, or rate the visits again on their current pages and save "
+            "new files",
         )
     return found
 

@@ -29,12 +29,12 @@ def test_no_file_nobody_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "it lists nobody"),
-        (b"participant_id\tsex\n", "it lists nobody"),
+        (b"", "it lists no participants"),
+        (b"participant_id\tsex\n", "it lists no participants"),
         (b"subject\tsex\nsub-01\tM\n", "it has no column participant_id, but subject, sex"),
         (b"participant_id\tsite\nsub-01\tM\xfcnchen\n", "it is not UTF-8 (save it as UTF-8)"),
         ("participant_id\n".encode("utf-16"), "it is not UTF-8 (save it as UTF-8)"),
-        (b"participant_id\n" + b"x" * 200_000, "it is no table (field larger than"),
+        (b"participant_id\n" + b"x" * 200_000, "it is not a table (field larger than"),
         ("pipe", "it cannot be read (Not a regular file)"),
         ("folder", "it cannot be read (Is a directory)"),
         ("link", "it is a broken link"),
@@ -51,7 +51,7 @@ def test_a_table_that_cannot_be_used_is_told(
     found = read_participants(tmp_path)
     assert found.rows == {}
     (note,) = found.notes
-    assert note.startswith(f"participants.tsv does not divide the cohort: {why}")
+    assert note.startswith(f"participants.tsv is not used: {why}")
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

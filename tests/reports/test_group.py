@@ -296,8 +296,8 @@ def test_mixed_cohorts_are_pointed_out(tmp_path: Path, make_record: Any, read_pa
     write_record(tmp_path, make_record("01", None))
     write_record(tmp_path, make_record("02", None, options={"threshold": 0.5}))
     text = read_page(write_group(tmp_path).html).text
-    assert "Not all alike: different thresholds: 0.4 (1 visit), 0.5 (1 visit)" in text
-    assert "different smallest lesions in mm³: 3 (1 visit), n/a (1 visit)" in text
+    assert "Limited comparability: different thresholds: 0.4 (1 visit), 0.5 (1 visit)" in text
+    assert "different minimum lesion volumes in mm³: 3 (1 visit), n/a (1 visit)" in text
     assert "different models" not in text
 
 
@@ -378,7 +378,7 @@ def test_qc_corrects_loads_and_leaves_visits_out(
     assert (last["qc_lesion_load_ml"], last["qc_lesion_count"]) == ("n/a", "n/a")
     assert set(first) == set(json.loads(files.json.read_text()))
     page = read_page(files.html)
-    assert "A reader looked at 2 visits and left out 1 visit" in page.text
+    assert "QC ratings: 2 visits reviewed, 1 visit rejected" in page.text
     struck = [a["data-participant"] for t, a in page.elements if t == "tr" and "class" in a]
     assert struck == ["sub-02"]
     data = block(out_dir)

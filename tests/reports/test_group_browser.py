@@ -144,8 +144,8 @@ def test_search_order_and_filter_go_together(page: Page, records: tuple[VisitRec
     page.locator("#filter").fill("ses-2")
     assert keys(page) == []
     page.locator("#filter").fill("sub-00")
-    sort_by(page, "load")
-    sort_by(page, "load")
+    sort_by(page, "lesion load")
+    sort_by(page, "lesion load")
     wanted = [one for one in records[:198:10] if one.lesion_load_ml is not None]
     wanted.sort(key=lambda one: -(one.lesion_load_ml or 0))
     assert keys(page) == [one.key for one in wanted]
@@ -158,7 +158,7 @@ def test_all_rows_are_sorted_with_missing_values_last(
     finished.sort(key=lambda one: one.lesion_load_ml or 0)
     failed = [one.key for one in records if one.status == "failed"]
     for order, direction in ((finished, "ascending"), (finished[::-1], "descending")):
-        sort_by(page, "load")
+        sort_by(page, "lesion load")
         assert page.locator(f"th[aria-sort={direction}]").count() == 1
         assert keys(page) == [one.key for one in order[:100]]
         page.locator("[data-turn=last]").click()

@@ -49,7 +49,7 @@ def test_another_mask_is_refused(out_dir: Path, save_review: Save, tmp_path: Pat
     with pytest.raises(DataError, match=r"another mask of sub-01_ses-1 \(000000000000…") as caught:
         read_reviews(tmp_path / "qc", out_dir, VISITS)
     assert mask_digest(out_dir, VISIT)[:12] in caught.value.message
-    assert "present pages" in caught.value.hint
+    assert "current pages" in caught.value.hint
 
 
 def test_all_faults_are_named(out_dir: Path, save_review: Save, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_all_faults_are_named(out_dir: Path, save_review: Save, tmp_path: Path) 
     with pytest.raises(DataError) as caught:
         read_reviews(folder, out_dir, VISITS)
     for fault in (
-        "is about sub-01_ses-1 too; keep one of them",
+        "is also for sub-01_ses-1; keep one of them",
         "kept lesion 1 of 99 mm³ is not in the lesion table",
         "or is there twice in the file",
         "sub-77_ses-1 is not among the recorded visits",

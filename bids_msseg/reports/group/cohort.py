@@ -63,9 +63,9 @@ def read_participants(bids_dir: Path | None) -> Participants:
     except OSError as error:
         return _unusable(f"cannot be read ({error.strerror or error})")
     except ValueError as error:
-        return _unusable(f"is no table ({error})")
+        return _unusable(f"is not a table ({error})")
     if not rows:
-        return _unusable("lists nobody")
+        return _unusable("lists no participants")
     if "participant_id" not in rows[0]:
         return _unusable(f"has no column participant_id, but {listed(list(rows[0]))}")
     return _merge(rows)
@@ -88,7 +88,7 @@ def note_absent(people: Participants, rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _unusable(why: str) -> Participants:
-    return Participants({}, (f"{PARTICIPANTS} does not divide the cohort: it {why}",))
+    return Participants({}, (f"{PARTICIPANTS} is not used: it {why}",))
 
 
 def _merge(rows: Sequence[Row]) -> Participants:
@@ -121,7 +121,7 @@ def _age_notes(people: Mapping[str, Row]) -> tuple[str, ...]:
         known = {key: age for key, age in ages.items() if _known([age])}
         odd = [f"{key} ({age!r})" for key, age in known.items() if _number(age) is None]
         if odd and (len(odd) < len(known) or name.casefold() == "age"):
-            notes.append(f"{PARTICIPANTS}: {name} is no number, taken as n/a: {listed(odd)}")
+            notes.append(f"{PARTICIPANTS}: {name} is not a number, taken as n/a: {listed(odd)}")
     return tuple(notes)
 
 

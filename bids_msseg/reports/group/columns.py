@@ -70,7 +70,7 @@ def trust_columns() -> tuple[Column, ...]:
             f"Lower end of the 90 % interval {expert}",
             _load_bound(1),
             units="mL",
-            shown="90 % from",
+            shown="90 % interval, low",
             digits=2,
         ),
         measured(
@@ -78,7 +78,7 @@ def trust_columns() -> tuple[Column, ...]:
             f"Upper end of the 90 % interval {expert}",
             _load_bound(2),
             units="mL",
-            shown="to",
+            shown="90 % interval, high",
             digits=2,
         ),
         Column(
@@ -90,7 +90,7 @@ def trust_columns() -> tuple[Column, ...]:
             "lesion_load_interval_note",
             "Whether to use the mask or the interval if lesion_load_ml is outside the interval",
             lambda one: without_folders(one.load_interval_note),
-            shown="mask or interval",
+            shown="note on the interval",
         ),
         *_image_checks(),
     )
@@ -106,7 +106,7 @@ def _image_checks() -> tuple[Column, ...]:
                 "ok": "no check raised a flag",
                 "flagged": "the images are unusual: see quality_reasons",
             },
-            shown="images",
+            shown="image quality",
         ),
         Column(
             "quality_reasons",
@@ -118,7 +118,7 @@ def _image_checks() -> tuple[Column, ...]:
             "Distance of the images to the nearest training visit; 1 is the median distance "
             "between a training visit and the nearest other training visit",
             lambda one: one.quality_measures.get("training_distance"),
-            shown="distance",
+            shown="training distance",
             digits=1,
         ),
         Column(
@@ -153,7 +153,7 @@ def measure_columns() -> tuple[Column, ...]:
             "Volume of all lesions",
             lambda one: one.lesion_load_ml,
             units="mL",
-            shown="load",
+            shown="lesion load",
             digits=2,
         ),
         measured(
@@ -216,11 +216,12 @@ def change_columns() -> tuple[Column, ...]:
             "Position among the finished visits of the participant; the earliest is 1; n/a if "
             "there is only one visit or the order is not known",
             lambda one: one.visit_number,
-            shown="visit",
+            shown="visit no.",
         ),
         Column(
             "visit_order_source",
-            "Source of the visit order; or why it is not known: then no visits are compared",
+            "Source of the visit order, or the reason why the order is not known; in that case no "
+            "visits are compared",
             lambda one: without_folders(one.order_source) if one.status == "ok" else None,
         ),
         Column(
@@ -285,14 +286,14 @@ def circumstance_columns() -> tuple[Column, ...]:
             "Volume of the brain mask",
             lambda one: one.brain_volume_ml,
             units="mL",
-            shown="brain",
+            shown="brain volume",
         ),
         measured(
             "lesion_load_percent_of_brain",
             "Lesion load as a percentage of brain_volume_ml",
             percent_of_brain,
             units="%",
-            shown="of brain",
+            shown="share of brain volume",
             digits=2,
         ),
         measured(
@@ -306,11 +307,13 @@ def circumstance_columns() -> tuple[Column, ...]:
             "Lesion volume that exclusion masks removed; n/a without them",
             lambda one: one.excluded_ml,
             units="mL",
-            shown="excluded",
+            shown="excluded volume",
             digits=2,
         ),
         Column("contrasts", "Contrasts that were used", _contrasts, shown="contrasts"),
-        Column("flair_voxel_mm", "Voxel edges of FLAIR, x, y, z", _voxel, "mm", shown="FLAIR"),
+        Column(
+            "flair_voxel_mm", "Voxel edges of FLAIR, x, y, z", _voxel, "mm", shown="FLAIR voxels"
+        ),
         Column("model", "Name and version of the weights, or of another segmenter", _model),
         Column(
             "model_sha256",
@@ -337,9 +340,9 @@ def circumstance_columns() -> tuple[Column, ...]:
         ),
         Column(
             "flags",
-            "Points that a reader should check, separated by semicolons",
+            "Quality flags that a reader should check, separated by semicolons",
             lambda one: without_folders("; ".join(one.flags)),
-            shown="flags, reason",
+            shown="quality flags, reason",
         ),
         Column(
             "reason",

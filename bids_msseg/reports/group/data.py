@@ -22,7 +22,7 @@ ROWS = 100
 """Rows of the table that a page shows at once, unless its reader chooses another number."""
 MAX_FLAGS = 20
 """Kinds of flags that the filter lists."""
-OTHER_FLAG = "another flag"
+OTHER_FLAG = "other quality flags"
 _NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:\.\d+)?|\.\d+)")
 """Not those that are part of a word, such as T1w."""
 

@@ -136,8 +136,8 @@ def words(frequency: Frequency) -> str:
     """Return a caption of the map."""
     return (
         f"Share of {frequency.participants} participants with a lesion at any of their visits, in "
-        f"{frequency.space}; brightest where {frequency.most} of them have one. Radiological "
-        "display: left is on the right."
+        f"{frequency.space}. Maximum: {frequency.most} of {frequency.participants}. Radiological "
+        "display: the patient's left is on the right."
     )
 
 

@@ -90,7 +90,7 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
     compared = {
         "model_sha256": "different models",
         "threshold": "different thresholds",
-        "min_lesion_volume_mm3": "different smallest lesions in mm³",
+        "min_lesion_volume_mm3": "different minimum lesion volumes in mm³",
         "contrasts": "different contrasts",
     }
     sentences = []
@@ -112,7 +112,7 @@ def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
     meaning = (
         "limit of agreement: 95 % of pseudo-rescans have a load that differs from that of their "
         "scan by a value between both limits, over the visits that msseg-check has measured. The "
-        "same in every row; n/a if model, threshold or smallest lesion differ"
+        "same in every row; n/a if model, threshold or minimum lesion volume differ"
     )
     return tuple(
         measured(
@@ -154,8 +154,8 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
 
     levels = {
         "accept": "a reader accepted the visit",
-        "unsure": "a reader wants another opinion",
-        "reject": "a reader left the visit out: it has no load after QC",
+        "unsure": "a reader wants a second opinion",
+        "reject": "a reader rejected the visit: it has no load after QC",
     }
     after = "after a reader's QC; unchanged without QC"
     return (
@@ -171,7 +171,7 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
             f"lesion_load_ml {after}",
             load,
             units="mL",
-            shown="load after QC",
+            shown="lesion load after QC",
             digits=2,
         ),
         measured("qc_lesion_count", f"lesion_count {after}", count, shown="lesions after QC"),

@@ -72,7 +72,7 @@
     return belong(html("tr", {}, head, ...cells), visit);
   }
   function drawPicture(visit) {
-    const image = html("img", { loading: "lazy", alt: `Lesions of ${keyOf(visit)} on FLAIR, small` });
+    const image = html("img", { loading: "lazy", alt: `Lesions of ${keyOf(visit)} on FLAIR, thumbnail` });
     image.src = pictures[visit];
     const load = loads[visit] === null ? "no load" : `${loads[visit].toFixed(2)} mL`;
     const text = html("span", {}, `${keyOf(visit)} `, html("b", {}, load));
