@@ -55,18 +55,18 @@ _STATISTICS: Final = {
     "bland_altman_lower_ml": "Bias minus 1.96 standard deviations of the differences, in mL",
     "bland_altman_upper_ml": "Bias plus 1.96 standard deviations of the differences, in mL",
     "isbi_score": _METRICS["isbi_score"],
-    "n_both_empty": "Visits in which both masks are empty: neither success nor failure, counted "
-    "only here",
+    "n_both_empty": "Visits in which both masks are empty, which is neither a success nor a "
+    "failure; counted only here",
     "n_manual_empty": "Visits in which only the manual mask is empty",
     "n_auto_empty": "Visits in which only the automatic mask is empty",
-    "n_without_auto": "Visits with a manual mask but no automatic one; not in any other figure",
-    "n_without_manual": "Visits with an automatic mask but no manual one; not in any other figure",
+    "n_without_auto": "Visits with a manual mask but no automatic one; not in any other value",
+    "n_without_manual": "Visits with an automatic mask but no manual one; not in any other value",
 }
 _COMMON: Final = {
     "name": "Visit: sub-<label>[_ses-<label>]",
     "site": "Where the visit was acquired",
-    "n_patients": "Number of patients in the figure",
-    "n_visits": "Number of visits in the figure",
+    "n_patients": "Number of patients from which the value is computed",
+    "n_visits": "Number of visits from which the value is computed",
     "low": "Lower end of the 95 % bootstrap interval over patients; n/a with fewer than five",
     "high": "Upper end of the 95 % bootstrap interval over patients; n/a with fewer than five",
 }
@@ -250,20 +250,20 @@ def notes(min_volume: float) -> tuple[str, ...]:
     """Return the notes for readers of the results; ``min_volume`` is in mm³."""
     lesion = (
         f"A lesion is one 26-connected component of at least {min_volume:g} mm³; smaller ones "
-        "count as voxels, not as lesions. ISBI's and Anima's figures use those challenges' own "
-        "lesions."
+        "count as voxels, not as lesions. ISBI's and Anima's metrics use the lesion definitions "
+        "of those challenges."
     )
-    return ("Every figure is of a whole volume, on the grid of the manual mask.", lesion, *_NOTES)
+    return ("All values refer to whole volumes, on the grid of the manual mask.", lesion, *_NOTES)
 
 
 _NOTES: Final = (
     (
-        "Undefined values are n/a and counted, never 1: two empty masks are neither a success nor "
-        "a failure."
+        "Undefined values are n/a and are counted. They are never set to 1: two empty masks are "
+        "neither a success nor a failure."
     ),
     (
-        "Intervals are 95 % percentile bootstrap intervals over patients (10,000 draws); with "
-        "fewer than five patients there is none; the table lists each patient."
+        "Intervals are 95 % percentile bootstrap intervals over patients (10,000 draws). With "
+        "fewer than five patients there is no interval; the table lists each patient."
     ),
-    "Results are given per site; those over all sites depend on the number of patients of each.",
+    "Results are given per site; those over all sites depend on the number of patients per site.",
 )

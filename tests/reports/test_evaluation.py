@@ -123,7 +123,7 @@ def test_what_the_data_say_is_not_believed(read_page: Read) -> None:
 
 def test_nothing_in_either_mask_is_said() -> None:
     html = render_page(make_evaluation(make_case("sub-01"), make_case("sub-02")))
-    assert html.count("Neither mask holds a lesion.") == 2
+    assert html.count("Neither mask contains a lesion.") == 4
     assert html.count("no missed lesions") == 2
     assert "<image" not in html
 
@@ -131,7 +131,7 @@ def test_nothing_in_either_mask_is_said() -> None:
 def test_a_visit_of_which_all_is_missed(read_page: Read) -> None:
     page = read_page(render_page(make_evaluation(make_case(manual=[FOUND_PAIR, MISSED_ONE]))))
     assert "2 missed lesions" in page.text
-    assert "no false lesions" in page.text
+    assert "no false-positive lesions" in page.text
 
 
 def test_no_visit_at_all() -> None:
@@ -154,7 +154,7 @@ def test_a_large_cohort_gets_fewer_pictures_and_the_page_says_so(read_page: Read
         case, subjects=[case.subject_row] * 81, lesions=list(case.lesion_rows) * 100
     )
     page = read_page(render_page(many))
-    assert "So large a cohort gets fewer pictures a visit." in page.text
+    assert "Large cohort: fewer pictures per visit." in page.text
     assert "the 24 largest of each" in page.text
     assert "up to 1 axial, up to 1 coronal, up to 1 sagittal" in page.text
     # three slices, and one plane of each close-up
@@ -178,7 +178,7 @@ def test_pictures_become_fewer(cases: int, axial: int, planes: int) -> None:
 
 def test_tables_hold_every_column_and_its_definition() -> None:
     html = render_page(make_evaluation(*two_cases()))
-    visits = html.split('aria-label="Scores of every visit"')[1].split("</table>")[0]
+    visits = html.split('aria-label="Metrics of every visit"')[1].split("</table>")[0]
     assert visits.count('<th scope="col"') == len(SUBJECTS)
     for name in SUBJECTS:
         assert f'title="What {name} means"' in visits

@@ -44,11 +44,11 @@ from bids_msseg.reports.images.slices import (
 
 UNCOUNTED = "uncounted"
 KINDS: Mapping[str, str] = {
-    FOUND: "found, drawn by hand",
-    TRUE: "found, automatic",
-    MISSED: "missed, drawn by hand",
-    FALSE: "false, automatic",
-    UNCOUNTED: "too small to count",
+    FOUND: "manual lesion, found",
+    TRUE: "automatic lesion, true positive",
+    MISSED: "manual lesion, missed",
+    FALSE: "automatic lesion, false positive",
+    UNCOUNTED: "below the minimum volume",
 }
 """Kinds of line and what a legend calls them."""
 PLANES = (AXIAL, CORONAL, SAGITTAL)

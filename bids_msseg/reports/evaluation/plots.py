@@ -59,19 +59,19 @@ def reliability_plot(rows: Sequence[Row]) -> tuple[Plot, ...]:
         for row in whole
     ]
     words = (
-        "Share of lesion voxels against their mean probability. On the dotted line a probability "
-        "is what it says; below it the nets are too sure."
+        "Share of lesion voxels against mean probability, per bin. The dotted line is perfect "
+        "calibration; below it, the probabilities are too high."
     )
     labels = ("mean probability of the bin", "share of voxels that are lesion")
-    return (plot("Reliability", words, labels, ((0, 1), (0, 1)), marks, strokes),)
+    return (plot("Reliability diagram", words, labels, ((0, 1), (0, 1)), marks, strokes),)
 
 
 def _scatter(rows: Sequence[Row], sites: Sequence[str]) -> Plot:
     names = ("volume_manual_ml", "volume_auto_ml")
     top = round_up(max(float(row[name]) for row in rows for name in names))
     return plot(
-        "Automatic against manual load",
-        f"Lesion load of {len(rows)} visits. On the dotted line both agree. "
+        "Automatic and manual load",
+        f"Lesion load of {len(rows)} visits. The dotted line is the line of identity. "
         "Select a point to go to the visit.",
         ("manual load (mL)", "automatic load (mL)"),
         ((0, top), (0, top)),
@@ -83,7 +83,7 @@ def _scatter(rows: Sequence[Row], sites: Sequence[str]) -> Plot:
 def _bland_altman(rows: Sequence[Row], sites: Sequence[str], lines: dict[str, Row]) -> Plot:
     values = {name: lines[key]["value"] for name, key in LINES.items() if key in lines}
     return bland_altman(
-        "Difference and mean (Bland-Altman)",
+        "Bland-Altman plot",
         f"Automatic minus manual load of {len(rows)} visits, with the mean difference and the "
         "limits of agreement where they are known. Select a point to go to the visit.",
         ("mean of both loads (mL)", "automatic − manual (mL)"),

@@ -164,6 +164,7 @@ def render_page(evaluation: Evaluation) -> str:
         cases=[_case_view(case, plan, evaluation) for case in evaluation.cases()],
         plan=plan,
         kinds=KINDS,
+        state_names={MISSED: "missed", FALSE: "false-positive"},
         markers=MARKERS,
         units=UNITS,
         files=sorted(tables),
@@ -275,7 +276,7 @@ def _compared(rows: Sequence[Row], words: Mapping[str, str]) -> tuple[tuple[str,
     gains = [{**r, **{end: r[name] for end, name in ends.items()}} for r in rows]
     others = [row for row in gains if row["segmenter"] != first]
     return (
-        ("Mean scores", pivot(rows, "segmenter", "metric", "mean", words)),
+        ("Mean metrics", pivot(rows, "segmenter", "metric", "mean", words)),
         (f"Differences from {first}", pivot(others, "segmenter", "metric", "difference", words)),
     )
 
