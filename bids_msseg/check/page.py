@@ -19,7 +19,7 @@ Labels = Mapping[str, str]
 GROUPS: Final[Labels] = {
     "size": "By size, mm³",
     "region": "By region",
-    "strength": "By contrast, as a share of that of the visit's own lesions",
+    "strength": "By contrast, relative to the visit's own lesions",
     "size, region": "By size, mm³, and region",
     "size, strength": "By size, mm³, and contrast",
 }
@@ -39,7 +39,7 @@ LOADS: Final[Labels] = {
 VISITS: Final[Labels] = {
     "participant_id": "participant",
     "session_id": "session",
-    "lesion_load_ml": "load, mL",
+    "lesion_load_ml": "lesion load, mL",
     "n_painted": "painted",
     "n_found": "found",
     "n_false": "false positives",
@@ -47,7 +47,7 @@ VISITS: Final[Labels] = {
     "load_sd_ml": "SD of loads, mL",
     "rescan_dice": "Dice",
     "flair_noise": "noise of FLAIR, SD",
-    "flags": "flags of the images",
+    "flags": "quality flags",
 }
 OWN: Final = "these scans"
 PAINTED, DRAWN = "labelled cohort, painted", "labelled cohort, experts' lesions"
@@ -209,7 +209,8 @@ def _agreement(load: Mapping[str, Row], visits: Sequence[VisitCheck]) -> tuple[P
         Mark(
             (again + visit.load_ml) / 2,
             again - visit.load_ml,
-            f"{visit.key}: {decimal(visit.load_ml, 2)} mL, again {decimal(again, 2)} mL",
+            f"{visit.key}: scan {decimal(visit.load_ml, 2)} mL, "
+            f"pseudo-rescan {decimal(again, 2)} mL",
         )
         for visit in visits
         for again in visit.loads[1:]
@@ -220,8 +221,8 @@ def _agreement(load: Mapping[str, Row], visits: Sequence[VisitCheck]) -> tuple[P
     texts = {name: decimal(one, 3) for name, one in values.items()}
     return (
         bland_altman(
-            "Loads of scan and pseudo-rescan (Bland-Altman)",
-            f"Load of {len(marks)} pseudo-rescans minus that of their scan, with the mean "
+            "Bland-Altman plot",
+            f"Lesion load of {len(marks)} pseudo-rescans minus that of their scan, with the mean "
             "difference and the limits of agreement where they are known.",
             ("mean of both loads (mL)", "pseudo-rescan − scan (mL)"),
             marks,

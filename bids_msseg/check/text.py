@@ -98,34 +98,34 @@ VISIT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 _PAINTED: Final = (
-    "Painted lesions are not real lesions: shape, edge and texture are computed, and they lie in "
-    "white matter that the networks call free of lesions."
+    "Painted lesions are not real lesions: their shape, edge and texture are simulated, and they "
+    "are in white matter in which the networks find no lesion."
 )
 _RESCANS: Final = (
-    "A pseudo-rescan is the same scan, moved, sampled again and with noise of the measured level "
-    "added. Two real scans also differ in bias field, gradients and scanner, and have their noise "
-    "once only: the limits of agreement are an estimate, not a bound. They are one range for all "
-    "visits: where differences grow with the load, it is too wide for small loads and too narrow "
-    "for large ones."
+    "A pseudo-rescan is the same scan after a simulated movement, resampling and addition of "
+    "noise of the measured level. Two real scans also differ in bias field, gradients and "
+    "scanner, and noise is not added to their own noise: the limits of agreement are an estimate, "
+    "not a bound. They are the same for all visits. If differences increase with the load, they "
+    "are too wide for small loads and too narrow for large loads."
 )
 _GRID: Final = (
-    "Everything is measured on the grid of 1 mm that the networks read; loads differ a little "
-    "from those on the grid of the FLAIR."
+    "All values are measured on the 1 mm grid of the networks. Loads differ slightly from those "
+    "on the grid of the FLAIR."
 )
 _INTERVALS: Final = (
-    "Intervals are 95 %: bootstrap over patients, from five patients on. With fewer, and where "
-    "all or no lesions were found, shares have Wilson's interval. It takes the lesions of one "
-    "patient as independent, and so is too narrow."
+    "Intervals are 95 % bootstrap intervals over patients, from five patients on. With fewer "
+    "patients, or if all or no lesions were found, shares have Wilson's interval. It assumes that "
+    "the lesions of a patient are independent and is therefore too narrow."
 )
 _BOUNDS: Final[Mapping[str, str]] = {
-    UPPER: "On the labelled cohort painted lesions of every size were found more often than those "
-    "that experts drew: the sensitivity is an upper bound there.",
-    LOWER: "On the labelled cohort painted lesions of every size were found less often than those "
-    "that experts drew: the sensitivity is a lower bound there.",
-    NEITHER: "On the labelled cohort the sensitivity to painted lesions did not lie on one side "
-    "of that to experts' lesions in all sizes: it is no bound.",
-    UNKNOWN: "Whether real lesions are found more or less often than painted ones is not known: "
-    "this version has no values of a labelled cohort, so the sensitivity is no bound.",
+    UPPER: "In the labelled cohort, painted lesions of every size were found more often than "
+    "experts' lesions: there, the sensitivity is an upper bound of that to real lesions.",
+    LOWER: "In the labelled cohort, painted lesions of every size were found less often than "
+    "experts' lesions: there, the sensitivity is a lower bound of that to real lesions.",
+    NEITHER: "In the labelled cohort, the sensitivity to painted lesions was neither above nor "
+    "below that to experts' lesions in all sizes: it is not a bound.",
+    UNKNOWN: "It is not known whether real lesions are found more or less often than painted "
+    "lesions: this version has no values of a labelled cohort. The sensitivity is not a bound.",
 }
 
 

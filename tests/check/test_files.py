@@ -158,7 +158,7 @@ def test_notes_say_what_is_known_of_the_bound() -> None:
     for kind in (UPPER, LOWER):
         assert f"{kind} bound" in " ".join(said[kind])
     for kind in (UNKNOWN, NEITHER):
-        assert "no bound" in " ".join(said[kind])
+        assert "is not a bound" in " ".join(said[kind])
 
 
 def test_the_report_does_without_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
