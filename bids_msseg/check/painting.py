@@ -121,7 +121,7 @@ def find_terrain(
     if not (white & ~fluid).any():
         raise DataError(
             "there is no white matter without lesions to paint lesions into",
-            hint="look at the lesion mask and the brain mask of this visit, or leave it out",
+            hint="check the lesion mask and the brain mask of this visit, or leave it out",
         )
     found = prepare_terrain(
         white, fluid, anatomy == RegionAnatomy.CORTEX, anatomy == RegionAnatomy.INFRATENTORIAL

@@ -64,21 +64,22 @@ def contradictions(shown: bool, *, option: str, sidecar: str) -> tuple[str, ...]
     Examples
     --------
     >>> contradictions(False, option="auto", sidecar="yes")
-    ('the sidecar says that the skull is off, but the image shows a head: the image decides',)
+    ('the sidecar says that the image is skull-stripped, but it shows a head: the image takes
+    precedence',)
     >>> contradictions(True, option="auto", sidecar="yes")
     ()
     """
-    image = "a brain alone" if shown else "a head"
+    image = "only a brain" if shown else "a head"
     found = []
     for said, who, decides in (
         (option, "--skull-stripped", "the option"),
         (sidecar, "the sidecar", "the image" if option == "auto" else "the option"),
     ):
         if said != "auto" and (said == "yes") != shown:
-            skull = "off" if said == "yes" else "on"
+            stripped = "skull-stripped" if said == "yes" else "not skull-stripped"
             found.append(
-                f"{who} says that the skull is {skull}, but the image shows {image}: "
-                f"{decides} decides"
+                f"{who} says that the image is {stripped}, but it shows {image}: "
+                f"{decides} takes precedence"
             )
     return tuple(found)
 
@@ -170,14 +171,14 @@ def brain_notes(mask: NDArray[np.bool_], voxel_volume: float) -> tuple[str, ...]
     Examples
     --------
     >>> brain_notes(np.ones((10, 10, 10), bool), voxel_volume=3.0)
-    ('the brain mask holds 3 mL, outside the usual 700-2200 mL: look at it',)
+    ('the volume of the brain mask is 3 mL, outside the usual 700-2200 mL: check the mask',)
     """
     size = brain_volume_ml(mask, voxel_volume)
     low, high = USUAL_BRAIN_ML
     if low <= size <= high:
         return ()
-    usual = f"{low:.0f}-{high:.0f} mL"
-    return (f"the brain mask holds {size:.0f} mL, outside the usual {usual}: look at it",)
+    usual = f"the usual {low:.0f}-{high:.0f} mL"
+    return (f"the volume of the brain mask is {size:.0f} mL, outside {usual}: check the mask",)
 
 
 def _background(data: NDArray[np.generic]) -> float:
@@ -203,7 +204,7 @@ def one_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _no_brain() -> DataError:
     return DataError(
         "no brain was found in the image",
-        hint="look at the image; give a brain mask, or leave this visit out",
+        hint="check the image; give a brain mask, or leave this visit out",
     )
 
 

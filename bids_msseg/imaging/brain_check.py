@@ -76,7 +76,7 @@ def check_brain(
     placed = mask_onto(template, flair.shape, flair.affine, transform=to_template)
     nowhere = np.zeros_like(mask)
     if not placed.any():
-        fault = "the template's brain lies outside the image"
+        fault = "the registered template is outside the image"
         return CheckedBrain(mask, nowhere, faults=(fault,))
     box = _box(mask | placed)
     shift = np.eye(4)
@@ -117,12 +117,12 @@ def _check(
     if not size:
         return CheckedBrain(mask, extracerebral, faults=faults)
     if size > LOCAL_ML or not repair:
-        fault = f"the brain mask holds {size:.1f} mL beyond the template's brain: look at it"
+        fault = f"the brain mask has {size:.1f} mL outside the template's brain: check the mask"
         return CheckedBrain(mask, extracerebral, faults=(fault, *faults))
     near = ndimage.distance_transform_edt(~leak, flair.spacing) <= GROW_MM
     kept = one_part(mask & ~(leak | (near & convex & (outside > REST_MM))))
     gone = brain_volume_ml(mask & ~kept, flair.voxel_volume)
-    note = f"{gone:.1f} mL outside the brain, such as scalp, were cut from the brain mask"
+    note = f"{gone:.1f} mL outside the brain, such as scalp, were removed from the brain mask"
     return CheckedBrain(kept, extracerebral, (note,), faults)
 
 
@@ -177,4 +177,4 @@ def _lacking(mask: Mask, placed: Mask, flair: Volume) -> tuple[str, ...]:
     size = brain_volume_ml(deep & ~mask, flair.voxel_volume)
     if size <= MAX_LACKING_ML:
         return ()
-    return (f"the brain mask lacks {size:.0f} mL of the template's brain: look at it",)
+    return (f"the brain mask lacks {size:.0f} mL of the template's brain: check the mask",)

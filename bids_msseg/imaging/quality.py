@@ -126,8 +126,8 @@ def find_faults(
     distance = known.distance(measures)
     if distance is not None and distance > bounds.distance:
         faults.append(
-            f"the images lie {distance:.1f} times as far from those of the training as these "
-            "from each other: expect more errors than were measured"
+            f"the distance to the training images is {distance:.1f} times the usual distance "
+            "between training images: expect more errors than in held-out patients"
         )
     return tuple(faults)
 
@@ -139,7 +139,7 @@ def _whole_faults(measures: Measures, limits: Limits) -> list[str]:
     faults = list(brain_notes(np.ones(1, bool), measures["brain_ml"] * 1000))
     if measures["cut_cm2"] > limits.cut_cm2:
         faults.append(
-            f"the field of view cuts the brain off: it touches the edge in "
+            "the field of view cuts off a part of the brain: the brain mask touches the edge over "
             f"{measures['cut_cm2']:.0f} cm²"
         )
     return faults
@@ -152,7 +152,7 @@ def _look_faults(measures: Measures, contrast: str, training: TrainingVisits) ->
     nearest = min(away, key=lambda other: away[other])
     if away[nearest] >= CLEARLY * away[contrast]:
         return []
-    return [f"the {contrast} image looks like a {nearest}: check which file is which"]
+    return [f"the {contrast} image looks like a {nearest} image: check the file names"]
 
 
 def _image_faults(
@@ -162,19 +162,21 @@ def _image_faults(
     faults = []
     if own["seen"] < limits.seen:
         share = 100 * own["seen"]
-        faults.append(f"the {contrast} image holds {share:.0f} % of the brain only")
+        faults.append(f"the {contrast} image covers only {share:.0f} % of the brain")
     names = [f"{contrast}_noise_{axis}" for axis in "xyz"]
     noise = max(measures[name] for name in names)
     most = training.most(names)
     if noise > (limits.noise if most is None else limits.noisier * most):
-        faults.append(f"the {contrast} image is noisy: {noise:.2f} standard deviations")
+        faults.append(
+            f"the {contrast} image is noisy: noise of {noise:.2f} standard deviations of the brain"
+        )
     thickest = training.most([f"{contrast}_slice_mm"])
     if own["slice_mm"] > (limits.slice_mm if thickest is None else limits.thicker * thickest):
-        faults.append(f"the {contrast} image has slices of {own['slice_mm']:.1f} mm")
+        faults.append(f"the {contrast} image has thick slices: {own['slice_mm']:.1f} mm")
     if measures.get(f"{contrast}_jump", 0.0) > limits.jump:
-        faults.append(f"brightness of the {contrast} image jumps from slice to slice")
+        faults.append(f"the brightness of the {contrast} image differs between slices")
     if own["ripple"] > limits.ripple:
-        faults.append(f"the {contrast} image shows repeated edges, as motion leaves")
+        faults.append(f"the {contrast} image shows repeated edges, as from motion")
     return faults
 
 

@@ -84,13 +84,13 @@ def own_anatomy(
     inside, guess = brain[box], prior[box]
     fluid = fluidity(cut, inside, guess)
     if fluid is None:
-        return _template_only(prior, "fluid is no darker than tissue on FLAIR")
+        return _template_only(prior, "fluid is not darker than tissue on FLAIR")
     ventricles = _ventricles(fluid, inside, guess, np.asarray(spacing, float))
     voxel_ml = float(np.prod(spacing)) / 1000
     if ventricles.sum() * voxel_ml < MIN_ML:
         return _template_only(prior, "no fluid where the template has ventricles")
     if ventricles.sum() > MAX_OF_BRAIN * inside.sum():
-        return _template_only(prior, "fluid of the ventricles runs out into the brain")
+        return _template_only(prior, "the ventricles found extend too far into the brain")
     labels = np.zeros(brain.shape, np.uint8)
     labels[box] = _compose(ventricles, fluid, inside, guess, np.asarray(spacing, float))
     return OwnAnatomy(labels, from_own_fluid=True)

@@ -47,4 +47,4 @@ def outside_note(name: str, rows: tuple[RegionLoad, ...]) -> str:
     """Return a note if no region of an atlas overlaps the FLAIR; empty otherwise."""
     # the volume of what has no label is NaN
     met = any(row.region_ml > 0 for row in rows)
-    return "" if met else f"no region of the atlas {name} lies on the FLAIR"
+    return "" if met else f"no region of the atlas {name} overlaps the FLAIR"

@@ -89,7 +89,7 @@ def _on_grid(path: Path, image: Volume) -> Mask:
     moved = mask_onto(mask, image.shape, image.affine)
     if not moved.any():
         raise DataError(
-            f"the brain mask {path.name} does not meet the FLAIR",
+            f"the brain mask {path.name} does not overlap the FLAIR",
             hint="leave --derivatives out, or give a mask in the space of this FLAIR",
         )
     return moved

@@ -44,6 +44,6 @@ def fill_image(
     except ValueError as error:
         raise DataError(
             f"the lesions of {path.name} cannot be filled: {error}",
-            hint="look at the anatomy of this visit, or run without --fill-lesions",
+            hint="check the anatomy of this visit, or run without --fill-lesions",
         ) from error
     return with_values(image, filled != values, filled)

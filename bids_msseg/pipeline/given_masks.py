@@ -70,7 +70,7 @@ def outside_brain_note(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
     share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
     if share < OUTSIDE_SHARE:
         return ""
-    return f"{share:.0%} of the lesion mask lies outside the brain: is it of this visit?"
+    return f"{share:.0%} of the lesion mask is outside the brain: check that it is of this visit"
 
 
 def _cut(path: Path, frame: Volume) -> Cut | None:

@@ -63,7 +63,7 @@ class Preprocessed:
         Template world mm to FLAIR world mm.
     stack : Stack
     faults : tuple of str
-        Reasons to look at the visit.
+        Reasons to check the visit.
     notes : tuple of str
         What a reader should know, ``step: note``.
     """
@@ -244,5 +244,5 @@ def fit_template(
         threads=threads,
         seed=seed,
     )
-    fault = f"the template {template.name} may not fit, and regions may be wrong"
+    fault = f"the registration of the template {template.name} and the regions may be wrong"
     return _alignment(result, fault)

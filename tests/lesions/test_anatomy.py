@@ -123,7 +123,7 @@ class TestTemplateOnly:
         flat = {**made.images, "FLAIR": np.where(made.brain, 1, 0).astype(np.float32)}
         found = own_anatomy(flat, made.brain, made.prior, SPACINGS[1])
         assert not found.from_own_fluid
-        assert "no darker" in found.note
+        assert "not darker" in found.note
         np.testing.assert_array_equal(found.labels, made.prior)
 
     def test_no_ventricle_in_the_template(self) -> None:
@@ -140,7 +140,7 @@ class TestTemplateOnly:
         flair = np.where(deep, np.float32(10), made.images["FLAIR"])
         found = own_anatomy({"FLAIR": flair}, made.brain, made.prior, SPACINGS[1])
         assert not found.from_own_fluid
-        assert "runs out" in found.note
+        assert "extend too far" in found.note
 
 
 def test_a_contrast_without_fluid_is_left_out() -> None:

@@ -98,7 +98,7 @@ def test_given_mask_that_lies_elsewhere(run: Run, tmp_path: Path, flair: Path) -
     affine = np.diag([1.0, 1, 1, 1])
     affine[:3, 3] = 1000
     nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.uint8), affine), path)
-    with pytest.raises(NodeExecutionError, match="does not meet the FLAIR"):
+    with pytest.raises(NodeExecutionError, match="does not overlap the FLAIR"):
         run(FindBrain, in_file=flair, given_mask=path)
 
 

@@ -81,7 +81,7 @@ def test_images_under_the_wrong_name_are_flagged(
         contrasts={name: str(path) for name, path in wrong.items()},
         **common,
     )
-    assert found.notes[0] == "the FLAIR image looks like a T2w: check which file is which"
+    assert found.notes[0] == "the FLAIR image looks like a T2w image: check the file names"
     assert json.loads(Path(found.quality_file).read_text())["faults"] == found.notes
 
 

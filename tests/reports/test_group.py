@@ -176,7 +176,7 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
         make_record(),
         load_interval_ml=(10.0, 5.0, 20.5),
         load_interval_note="believe the mask",
-        quality_reasons=("the T1w image is noisy", "the FLAIR image looks like a T2w"),
+        quality_reasons=("the T1w image is noisy", "the FLAIR image looks like a T2w image"),
         quality_measures={
             "training_distance": 7.5,
             "cut_cm2": 12.0,
@@ -194,7 +194,7 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
         "n/a",
         "believe the mask",
         "flagged",
-        "the T1w image is noisy; the FLAIR image looks like a T2w",
+        "the T1w image is noisy; the FLAIR image looks like a T2w image",
         "7.5",
         "0.3",
         "12",

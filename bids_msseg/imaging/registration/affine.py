@@ -285,7 +285,7 @@ def _searched(
     failure_reason = ""
     if found.metric_after < SURE_INFORMATION and ahead < CLEAR_OF_RIVALS:
         failure_reason = (
-            f"their mutual information is {found.metric_after:.2f} nats, and {ahead:.2f} times "
+            f"the mutual information is {found.metric_after:.2f} nats, only {ahead:.2f} times "
             "that of the next best orientation"
         )
     return replace(found, failure_reason=failure_reason, lead=ahead)
@@ -305,15 +305,13 @@ def _searched_affine(
     fit, notes = _plausible_or(best @ end, best)
     after = pyramid.information(task.fine, fit)
     if after <= plain.metric_after:
-        failure_reason = (
-            "another orientation fits better on a coarse grid, and no better on a fine one"
-        )
+        failure_reason = "another orientation fits better on a coarse grid, but not on a fine grid"
         return replace(plain, failure_reason=failure_reason, lead=ahead)
     ahead = lead(task.overlay, best, places, SAME_MM)
     failure_reason = ""
     if ahead < CLEAR_OF_RIVALS:
         failure_reason = (
-            "the brain fits the template turned, with a mutual information of only "
+            "a rotated brain fits the template better, but its mutual information is only "
             f"{ahead:.2f} times that of the next best orientation"
         )
     return Registration(
@@ -359,7 +357,10 @@ def _differ(task: _Task, one: Affine, other: Affine) -> bool:
 
 def _turn_note(affine: Affine) -> str:
     angle = turn_degrees(affine)
-    return f"the header was not followed: a turn of {angle:.0f}° fits better; check left and right"
+    return (
+        "the orientation of the header was not used, because a rotation by "
+        f"{angle:.0f}° fits better: check left and right"
+    )
 
 
 def _plausible_or(found: Affine, similar: Affine) -> tuple[Affine, tuple[str, ...]]:
@@ -375,7 +376,7 @@ def _with_overlap(found: Registration, moving: Volume, fixed: Volume) -> Registr
     overlap = mask_overlap(moving, fixed, found.affine)
     if overlap >= POOR_OVERLAP:
         return found
-    note = f"the brain overlaps the template's by a Dice of {overlap:.2f} only"
+    note = f"the Dice of the brain masks of image and template is only {overlap:.2f}"
     return replace(found, notes=(*found.notes, note), failure_reason=found.failure_reason or note)
 
 

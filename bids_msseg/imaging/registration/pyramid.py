@@ -50,7 +50,7 @@ def compared_region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[n
     if not mask.any():
         raise DataError(
             "there is nothing to register: the brain mask is empty",
-            hint="look at the image; give a brain mask, or leave this contrast out",
+            hint="check the image; give a brain mask, or leave this contrast out",
         )
     return np.asarray(mask, bool)
 

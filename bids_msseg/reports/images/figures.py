@@ -216,7 +216,7 @@ def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
     if not inside.any():
         raise DataError(
             "the brain mask is empty: there is nothing to show",
-            hint="look at the FLAIR image, or give a brain mask with --derivatives",
+            hint="check the FLAIR image, or give a brain mask with --derivatives",
         )
     return to_ras(flair), inside
 

@@ -29,10 +29,10 @@ CUBE_MM = 80
 CASES = {
     "cube": (
         "a phantom cube called a brain",
-        "the brain mask holds 512 mL, outside the usual 700-2200 mL: look at it",
+        "the volume of the brain mask is 512 mL, outside the usual 700-2200 mL: check the mask",
     ),
-    "half": ("head cut off", "the field of view cuts the brain off: it touches the edge in"),
-    "swap": ("T2w labelled FLAIR", "the FLAIR image looks like a T2w: check which file is which"),
+    "half": ("head cut off", "the field of view cuts off a part of the brain: the brain mask"),
+    "swap": ("T2w labelled FLAIR", "the FLAIR image looks like a T2w image: check the file names"),
 }
 
 
