@@ -47,7 +47,7 @@ class SegmentationResult:
     interval : LoadInterval or None
         90 % interval of the load; None where the weights come without one.
     interval_note : str
-        Why there is no interval, or which to believe where the load lies outside; else empty.
+        Why there is no interval, or which load to use if the mask's is outside it; else empty.
     flags : tuple of str
         Reasons to look at the images and the result; empty where no check raised one.
     notes : tuple of str

@@ -294,7 +294,7 @@ def test_the_range_is_that_of_the_chosen_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("load", "learnt", "believed", "side"),
+    ("load", "learnt", "used", "side"),
     [
         (3.0, True, None, None),
         (2.0, True, None, None),
@@ -305,11 +305,11 @@ def test_the_range_is_that_of_the_chosen_cut() -> None:
         (0.0, False, "mask", "below"),
     ],
 )
-def test_a_contradiction_says_which_to_believe(
-    load: float, learnt: bool, believed: str | None, side: str | None
+def test_a_contradiction_says_which_to_use(
+    load: float, learnt: bool, used: str | None, side: str | None
 ) -> None:
     said = LoadInterval(4.0, 2.0, 8.0, learnt).contradiction(load)
-    assert bool(said) == (believed is not None)
-    if believed is not None:
-        assert f"believe the {believed}" in said
-        assert f"lie {side} the interval" in said
+    assert bool(said) == (used is not None)
+    if used is not None:
+        assert f"use the {used}" in said
+        assert f"is {side} the interval" in said

@@ -168,7 +168,7 @@ def test_faults_of_earlier_steps_flag_the_visit(
 
 
 @pytest.mark.parametrize(
-    ("load", "estimate", "believed"),
+    ("load", "estimate", "used"),
     [
         (0.22, {"expected_ml": 0.0, "low_ml": 0.0, "high_ml": 0.13, "learnt": False}, "mask"),
         (9.0, {"expected_ml": 2.0, "low_ml": 1.0, "high_ml": 3.0, "learnt": True}, "interval"),
@@ -178,15 +178,15 @@ def test_faults_of_earlier_steps_flag_the_visit(
     ],
 )
 def test_a_load_outside_its_interval_is_said_in_the_record(
-    tmp_path: Path, load: float, estimate: dict[str, Any], believed: str
+    tmp_path: Path, load: float, estimate: dict[str, Any], used: str
 ) -> None:
     files = [tmp_path / name for name in ("q.json", "e.json")]
     for path, content in zip(files, ({"measures": {}, "faults": []}, estimate), strict=True):
         path.write_text(json.dumps(content))
     judged = VisitQuality.read(*map(str, files))
     record = judged.mark(VisitRecord("01", None, "sub-01", "ok", lesion_load_ml=load))
-    assert (f"believe the {believed}" in record.load_interval_note) == bool(believed)
-    assert bool(record.load_interval_note) == bool(believed)
+    assert (f"use the {used}" in record.load_interval_note) == bool(used)
+    assert bool(record.load_interval_note) == bool(used)
     assert VisitRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 

@@ -175,7 +175,7 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
     record = dataclasses.replace(
         make_record(),
         load_interval_ml=(10.0, 5.0, 20.5),
-        load_interval_note="believe the mask",
+        load_interval_note="use the mask",
         quality_reasons=("the T1w image is noisy", "the FLAIR image looks like a T2w image"),
         quality_measures={
             "training_distance": 7.5,
@@ -192,7 +192,7 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
         "5",
         "20.5",
         "n/a",
-        "believe the mask",
+        "use the mask",
         "flagged",
         "the T1w image is noisy; the FLAIR image looks like a T2w image",
         "7.5",

@@ -29,7 +29,7 @@ MIN_HALF_WIDTH = 0.01
 
 @dataclass(frozen=True, slots=True)
 class LoadInterval:
-    """What the experts would probably have drawn, mL: best guess and 90 % interval.
+    """Expected lesion load that experts would mark, mL, with its 90 % interval.
 
     Attributes
     ----------
@@ -48,24 +48,24 @@ class LoadInterval:
         return self.low_ml <= load_ml <= self.high_ml
 
     def contradiction(self, load_ml: float) -> str:
-        """Say which to believe where the load of the mask lies outside; else nothing.
+        """State which load to use if that of the mask is outside the interval; else nothing.
 
         Examples
         --------
         >>> LoadInterval(4.0, 2.0, 8.0).contradiction(3.0)
         ''
         >>> LoadInterval(4.0, 2.0, 8.0).contradiction(9.0)
-        "the mask's 9.00 mL lie above the interval of 2.00-8.00 mL: believe the interval, the mask
-        is probably too large"
+        'the load of the mask, 9.00 mL, is above the interval of 2.00-8.00 mL: use the interval;
+        the mask is probably too large'
         """
         if self.holds(load_ml):
             return ""
         side, size = ("above", "large") if load_ml > self.high_ml else ("below", "small")
         bounds = f"{self.low_ml:.2f}-{self.high_ml:.2f} mL"
-        said = f"the mask's {load_ml:.2f} mL lie {side} the interval of {bounds}: believe the "
+        said = f"the load of the mask, {load_ml:.2f} mL, is {side} the interval of {bounds}: "
         if self.learnt:
-            return f"{said}interval, the mask is probably too {size}"
-        return f"{said}mask, the interval was not learnt from loads like this one"
+            return f"{said}use the interval; the mask is probably too {size}"
+        return f"{said}use the mask; the interval is an extrapolation"
 
 
 @dataclass(frozen=True, slots=True)
