@@ -52,7 +52,7 @@ def methods_paragraph(
     --------
     >>> text = methods_paragraph(["FLAIR"], model="m", sha256="abc", threshold=0.5,
     ...                          min_lesion_volume=3.0, versions={"bids_msseg": "0.1.0"})
-    >>> "only FLAIR was available" in text
+    >>> "Only FLAIR was available" in text
     True
     >>> text = methods_paragraph(["FLAIR"], model="", sha256="", threshold=0.5,
     ...                          min_lesion_volume=3.0, versions={}, masks="manual")
@@ -70,10 +70,10 @@ def methods_paragraph(
     """
     others = " and ".join(contrasts[1:])
     aligned = (
-        f"{others} {'was' if len(contrasts) == 2 else 'were'} aligned with FLAIR rigidly by "
+        f"{others} {'was' if len(contrasts) == 2 else 'were'} rigidly registered to FLAIR by "
         "mutual information (SimpleITK; Lowekamp 2013). "
         if others
-        else "FLAIR was the only contrast: only FLAIR was available. "
+        else "Only FLAIR was available. "
     )
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     done = "measured in given masks" if masks else "segmented"
@@ -83,32 +83,33 @@ def methods_paragraph(
         found = _networks(model, sha256) if other is None else _segmenter(other, contrasts)
         cut = found + _of_threshold(threshold)
     removed = (
-        f"Lesion voxels inside the exclusion masks {excluded} were removed before. "
+        f"Before this step, lesion voxels inside the exclusion masks {excluded} were removed. "
         if excluded
         else ""
     )
     return (
         f"White-matter lesions were {done} with bids_msseg, a BIDS App built on pybids "
-        "(Yarkoni 2019) and nipype (Gorgolewski 2011). The brain was found on FLAIR (deepbet; "
-        f"Fisch 2024), unless the input was already skull-stripped. {aligned}"
-        "Bias fields were removed inside the brain (N4; Tustison 2010). The ICBM 2009a symmetric "
-        f"template (Fonov 2011) was fitted by an affine. {cut}26-connected components smaller "
-        f"than {min_lesion_volume:g} mm³ were left out. {removed}The result is for research "
-        f"and is no diagnosis. Software: {software}."
+        "(Yarkoni 2019) and nipype (Gorgolewski 2011). The brain was extracted from FLAIR "
+        f"(deepbet; Fisch 2024), unless the input was already skull-stripped. {aligned}Bias "
+        "fields were corrected inside the brain (N4; Tustison 2010). The ICBM 2009a symmetric "
+        "template (Fonov 2011) was registered to the brain with an affine transform. "
+        f"{cut}26-connected components smaller than {min_lesion_volume:g} mm³ were removed. "
+        f"{removed}The results are for research use only and not for diagnostic use. "
+        f"Software: {software}."
     )
 
 
 _NORMALISED: Final = (
-    "Contrasts were resampled to 1 mm in FLAIR space and expressed in standard deviations of the "
-    "brain's own voxels. "
+    "Contrasts were resampled to 1 mm in FLAIR space and normalised to z-scores of the brain "
+    "voxels. "
 )
 
 
 def _networks(model: str, sha256: str) -> str:
     return (
-        f"{_NORMALISED}A cascade of two "
-        "3-D convolutional networks, after the design of Valverde 2017, proposed candidates and "
-        f"then decided on each (model {model}, SHA-256 {sha256[:12]}). "
+        f"{_NORMALISED}A cascade of two 3-D convolutional networks, based on the design of "
+        "Valverde 2017, segmented the lesions: the first network proposed candidates, the second "
+        f"accepted or rejected each of them (model {model}, SHA-256 {sha256[:12]}). "
     )
 
 
@@ -122,7 +123,7 @@ def _segmenter(other: ModelUse, contrasts: Sequence[str]) -> str:
         details.append(f"cite {other.citation}")
     name = f"{other.name} {other.version}".strip()
     return (
-        f"Contrasts were resampled to 1 mm in FLAIR space. Lesions were found on "
+        f"Contrasts were resampled to 1 mm in FLAIR space. Lesions were segmented on "
         f"{', '.join(read)} by {name}, not by the networks of bids_msseg "
         f"({'; '.join(details)}). "
     )
@@ -133,10 +134,10 @@ def _of_threshold(threshold: float) -> str:
 
 
 def _of_masks(masks: str, model: str, sha256: str) -> str:
-    given = f"Lesions are those of the given masks {masks}. "
+    given = f"Lesions were taken from the given masks {masks}. "
     if not model:
         return f"{given}No network was run. "
     return (
-        f"{_NORMALISED}A 3-D convolutional network found the anatomy (first one of the model "
-        f"{model}, SHA-256 {sha256[:12]}). {given}"
+        f"{_NORMALISED}A 3-D convolutional network segmented the anatomy (first network of the "
+        f"model {model}, SHA-256 {sha256[:12]}). {given}"
     )
