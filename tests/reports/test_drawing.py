@@ -40,7 +40,7 @@ def test_every_frame_is_a_file_and_reads_back(
     first = read_figures(tmp_path, VISIT)["lesions"][0]
     assert first.png == figure_path(tmp_path, VISIT, "lesions", extension=".png").read_bytes()
     assert first.title == "FLAIR, lesions outlined"
-    assert "1 of 1 lesions lie on them" in first.description
+    assert "They show 1 of 1 lesions" in first.description
     assert first.width > first.height / 3 > 0
 
 

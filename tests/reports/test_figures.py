@@ -166,7 +166,7 @@ def test_free_places_are_filled_so_that_misses_can_be_seen(head: tuple[Volume, V
     one = ball(flair, (0, 0, 10.5), 3)
     mosaic = lesion_mosaic(flair, one, nothing(flair), brain, max_slices=6)
     assert sum(cut.plane.name == "axial" for cut in mosaic.cuts) == 6
-    assert "1 of 1 lesions lie on them" in mosaic.description
+    assert "They show 1 of 1 lesions" in mosaic.description
 
 
 def test_cuts_count_slices_of_the_whole_grid(head: tuple[Volume, Volume]) -> None:
@@ -180,7 +180,7 @@ def test_cuts_count_slices_of_the_whole_grid(head: tuple[Volume, Volume]) -> Non
 def test_without_lesions_the_picture_says_so(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     mosaic = lesion_mosaic(flair, nothing(flair), nothing(flair), brain)
-    assert "No lesion was found: these slices are evenly spread." in mosaic.description
+    assert "No lesion was found; the slices are evenly spaced." in mosaic.description
     assert not coloured(pixels(mosaic), LESION).any()
     assert canvas.describe(mosaic.frames[0].png)[1] == mosaic.description
 

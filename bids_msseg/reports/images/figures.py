@@ -122,7 +122,7 @@ def brain_mask_mosaic(
         layers.append(_anatomy_layer(plain, scene, _on_grid(flair, anatomy)[box]))
     return build_mosaic(
         scene,
-        f"Evenly spread slices, shown up to {WIDE_RIM_MM:g} mm outside the brain mask.",
+        f"Evenly spaced slices, shown up to {WIDE_RIM_MM:g} mm outside the brain mask.",
         *layers,
         Layer("brainPlain", "FLAIR alone", plain),
     )
@@ -166,7 +166,7 @@ def registration_mosaic(
         key = "registration" + "".join(letter for letter in name if letter.isalnum())
         title = f"{name}, not aligned" if name in doubtful else name
         drawn.append(Layer(key, title, pixels, ((EDGE, "edges of FLAIR"),)))
-    words = "Evenly spread slices; the lines are the edges of FLAIR in every picture."
+    words = "Evenly spaced slices. The lines are the edges of FLAIR in every picture."
     return build_mosaic(scene, words, *drawn)
 
 
@@ -198,9 +198,9 @@ def change_mosaic(
     for kind, (_, colour) in marks.items():
         marked = with_outline(marked, scene, kinds == kind, colour)
     legend = tuple((colour, name) for name, colour in marks.values())
-    words = "Slices with most change."
+    words = "Slices with the largest area of change."
     if not labels.any():
-        words = "No change was found: these slices are evenly spread."
+        words = "No change was found; the slices are evenly spaced."
     return build_mosaic(
         scene,
         words,
@@ -274,13 +274,13 @@ def _lesion_words(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, found: bo
     """Describe how the slices were chosen and how many lesions they show."""
     count = int(labels.max(initial=0))
     if not count:
-        return "No lesion was found: these slices are evenly spread."
+        return "No lesion was found; the slices are evenly spaced."
     seen: set[int] = set()
     for cut in cuts:
         seen.update(np.unique(on_screen(labels, cut)).tolist())
     what = "lesion" if found else "rejected candidate"
     start = "" if found else "No lesion was kept. "
     return (
-        f"{start}Slices with most {what} area, other places evenly spread; "
-        f"{len(seen - {0})} of {count} {what}s lie on them."
+        f"{start}Slices with the largest area of {what}s, and evenly spaced slices. They show "
+        f"{len(seen - {0})} of {count} {what}s."
     )
