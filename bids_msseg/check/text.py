@@ -52,7 +52,7 @@ LESION_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
 VISIT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     **IDENTITY_COLUMNS,
     "status": {
-        "Description": "How the check of the visit ended",
+        "Description": "Status of the check of the visit",
         "Levels": {"ok": "the visit was checked", "failed": "the check failed; see reason"},
     },
     "lesion_load_ml": {
@@ -93,7 +93,7 @@ VISIT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "flags": {"Description": "Flags of the image check, separated by semicolons"},
     "seconds": {"Description": "Wall time of the check", "Units": "s"},
-    "reason": {"Description": "Why the visit was not checked"},
+    "reason": {"Description": "Reason why the visit was not checked"},
 }
 
 

@@ -64,7 +64,7 @@ _STATISTICS: Final = {
 }
 _COMMON: Final = {
     "name": "Visit: sub-<label>[_ses-<label>]",
-    "site": "Where the visit was acquired",
+    "site": "Site at which the visit was acquired",
     "n_patients": "Number of patients from which the value is computed",
     "n_visits": "Number of visits from which the value is computed",
     "low": "Lower end of the 95 % bootstrap interval over patients; n/a with fewer than five",

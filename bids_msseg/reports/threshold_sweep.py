@@ -28,8 +28,8 @@ SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "lesion_count": {"Description": "Number of lesions at this threshold"},
     "mask_threshold": {
-        "Description": "Threshold of the visit's lesion mask. At it, parts of the probability map "
-        "outside the brain were removed"
+        "Description": "Threshold of the visit's lesion mask. At this threshold, parts of the "
+        "probability map outside the brain were removed"
     },
     "min_lesion_volume_mm3": {
         "Description": "Minimum volume of a lesion, as in the visit's lesion mask",

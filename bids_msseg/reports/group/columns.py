@@ -53,7 +53,7 @@ def identity_columns() -> tuple[Column, ...]:
             shown="session",
         ),
         Column(
-            "status", "How processing ended", lambda one: one.status, levels=levels, shown="status"
+            "status", "Status of processing", lambda one: one.status, levels=levels, shown="status"
         ),
     )
 
@@ -83,7 +83,7 @@ def trust_columns() -> tuple[Column, ...]:
         ),
         Column(
             "lesion_load_interval_reason",
-            "Why there is no interval",
+            "Reason why there is no interval",
             lambda one: without_folders(one.load_interval_reason),
         ),
         Column(
@@ -346,7 +346,7 @@ def circumstance_columns() -> tuple[Column, ...]:
         ),
         Column(
             "reason",
-            "Why the status is not ok",
+            "Reason why the status is not ok",
             lambda one: without_folders(one.reason),
         ),
     )
