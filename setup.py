@@ -29,6 +29,7 @@ RUNTIME = [
     "Jinja2>=3.1",
     "MarkupSafe>=3.0",
     "pillow>=12",
+    "pydantic>=2.12",
     "PyYAML>=6",
     "rich>=15",
     "SQLAlchemy>=2.0",

@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from bids_msseg.bids.files import write_json
 from bids_msseg.imaging.quality import TrainingVisits
+from bids_msseg.io.validation import first_error
 from bids_msseg.lesions.confidence.uncertainty import ConfidenceModel, LoadModel
 
 FORMAT = "bids_msseg-calibration-1"
@@ -70,34 +73,41 @@ def read_calibration(weights: Path, sha256: str) -> Calibration:
     try:
         content = path.read_bytes()
     except OSError:
-        return Calibration(reason=f"these weights come without {path.name}")
+        return Calibration(reason=f"these weights have no {path.name}")
     try:
         stored = json.loads(content)
         if stored["format"] != FORMAT or stored["weights"]["sha256"] != sha256:
             return Calibration(reason=f"{path.name} belongs to other weights")
         return _parse(stored, hashlib.sha256(content).hexdigest())
+    except ValidationError as error:
+        return Calibration(reason=f"{path.name} is damaged ({first_error(error)})")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Calibration(reason=f"{path.name} is damaged ({error})")
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the file holds, besides its format and the weights."""
+
+    load: LoadModel | None
+    confidence: ConfidenceModel | None
+    coverage: Mapping[str, tuple[int, int]]
+    auc: float | None
+    reason: str
+    training_visits: tuple[Mapping[str, float], ...]
+
+
 def _parse(stored: Mapping[str, Any], digest: str) -> Calibration:
-    load, confidence = stored["load"], stored["confidence"]
-    visits = [{str(k): float(v) for k, v in one.items()} for one in stored["training_visits"]]
+    known = TypeAdapter(_Stored).validate_python(stored)
     return Calibration(
-        load=_load_model(load) if load else None,
-        confidence=ConfidenceModel(**confidence) if confidence else None,
-        training=TrainingVisits(tuple(visits)) if visits else None,
-        coverage={str(k): (int(a), int(b)) for k, (a, b) in stored["coverage"].items()},
-        auc=stored["auc"],
-        reason=str(stored["reason"]),
+        load=known.load,
+        confidence=known.confidence,
+        training=TrainingVisits(known.training_visits) if known.training_visits else None,
+        coverage=known.coverage,
+        auc=known.auc,
+        reason=known.reason,
         digest=digest,
     )
-
-
-def _load_model(stored: Mapping[str, Any]) -> LoadModel:
-    """Convert lists from JSON to tuples; earlier files have no ``range_ml``."""
-    seen = stored.get("range_ml")
-    return LoadModel(**{**stored, "range_ml": (float(seen[0]), float(seen[1])) if seen else None})
 
 
 def write_calibration(weights: Path, calibration: Calibration, *, name: str, sha256: str) -> Path:

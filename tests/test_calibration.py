@@ -62,7 +62,7 @@ def test_an_empty_one_keeps_its_reason(weights: Path) -> None:
 
 def test_what_is_missing_or_of_others_costs_only_the_intervals(weights: Path) -> None:
     missing = read_calibration(weights, "ab")
-    assert missing == Calibration(reason="these weights come without site.v1.calibration.json")
+    assert missing == Calibration(reason="these weights have no site.v1.calibration.json")
     write_calibration(weights, FULL, name="site.v1", sha256="cd")
     assert read_calibration(weights, "ab").reason.endswith("belongs to other weights")
 
@@ -78,7 +78,7 @@ def test_a_damaged_file_is_told(weights: Path, damage: str) -> None:
 def test_a_load_model_that_does_not_fit_is_told(weights: Path) -> None:
     path = write_calibration(weights, FULL, name="site.v1", sha256="ab")
     content = json.loads(path.read_text())
-    content["load"]["colour"] = 1
+    content["load"]["slope"] = "steep"
     path.write_text(json.dumps(content))
     assert "is damaged" in read_calibration(weights, "ab").reason
 

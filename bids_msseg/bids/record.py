@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from bids_msseg.bids.files import plain, read_small, write_json
 from bids_msseg.bids.paths import record_path, records_dir
 from bids_msseg.bids.record_values import (
-    READERS,
+    Amount,
     ContrastUse,
+    Count,
+    FileStatus,
+    Label,
+    Measure,
     ModelUse,
     Scalar,
-    Status,
-    read_field,
+    Times,
+    Triple,
+    check_changes,
 )
 from bids_msseg.bids.visit import LABEL, visit_key, visit_order
+from bids_msseg.io.validation import first_error
 
-BROKE_OFF = "the run broke off before this visit was finished"
+BROKE_OFF = "the run stopped before this visit was finished"
 """Reason in the record of a visit that was begun, until it is finished."""
 LONGEST_REASON = 300
-"""Characters of what is wrong with a record that are told: a fault can quote the whole file."""
+"""Characters of an error about a record: the message can quote the whole file."""
 _FILE_NAME = re.compile(rf"sub-({LABEL})(?:_ses-({LABEL}))?")
 _ENTITIES = re.compile(rf"(?:_[0-9a-zA-Z]+-{LABEL})*")
 
@@ -39,41 +49,41 @@ class VisitRecord:
     ``quality_reasons`` or ``anatomy_implausible`` is None if not checked.
     """
 
-    participant: str
-    session: str | None
+    participant: Label
+    session: Label | None
     prefix: str
-    status: Status
+    status: FileStatus
     reason: str = ""
     hint: str = ""
     crash_files: tuple[str, ...] = ()
     contrasts: Mapping[str, ContrastUse] = field(default_factory=dict)
     model: ModelUse | None = None
     options: Mapping[str, Scalar] = field(default_factory=dict)
-    brain_volume_ml: float | None = None
-    lesion_load_ml: float | None = None
-    lesion_count: int | None = None
-    candidate_count: int | None = None
-    rejected_count: int | None = None
-    regions: Mapping[str, tuple[float | None, int | None]] = field(default_factory=dict)
+    brain_volume_ml: Amount | None = None
+    lesion_load_ml: Amount | None = None
+    lesion_count: Count | None = None
+    candidate_count: Count | None = None
+    rejected_count: Count | None = None
+    regions: Mapping[str, tuple[Amount | None, Count | None]] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    timings_s: Mapping[str, float] = field(default_factory=dict)
+    timings_s: Times = field(default_factory=dict)
     fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
     changes: Mapping[str, Scalar] = field(default_factory=dict)
-    load_interval_ml: tuple[float, float, float] | None = None
+    load_interval_ml: Triple | None = None
     load_interval_reason: str = ""
     load_interval_note: str = ""
     quality_reasons: tuple[str, ...] | None = None
-    quality_measures: Mapping[str, float] = field(default_factory=dict)
-    visit_number: int | None = None
+    quality_measures: Mapping[str, Measure] = field(default_factory=dict)
+    visit_number: Count | None = None
     order_source: str = ""
-    figures: tuple[str, ...] = ()
+    figures: tuple[Label, ...] = ()
     lesion_mask: str = ""
     exclude_masks: tuple[str, ...] = ()
-    excluded_ml: float | None = None
-    brain_measures: Mapping[str, float] = field(default_factory=dict)
+    excluded_ml: Amount | None = None
+    brain_measures: Mapping[str, Measure] = field(default_factory=dict)
     anatomy_implausible: tuple[str, ...] | None = None
 
     @property
@@ -103,16 +113,21 @@ class VisitRecord:
         Ignores unknown fields and uses defaults for missing ones. Raises ValueError if participant
         or status is missing, or a value has the wrong type.
         """
+        if not isinstance(content, Mapping):
+            raise ValueError("not a record of a visit")
         try:
-            known = {name: read_field(content, name) for name in READERS if name in content}
-            known.setdefault("prefix", "")
-            known.setdefault("session", None)
-            record = cls(**known)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"not a record of a visit: {error}") from error
+            record = _adapter().validate_python({"prefix": "", "session": None, **content})
+        except ValidationError as error:
+            raise ValueError(first_error(error)) from error
+        check_changes(record.changes)
         if record.prefix and not _names_file(record.prefix, record.key):
             raise ValueError(f"prefix: {record.prefix!r} does not name a file of {record.key}")
         return record
+
+
+@cache
+def _adapter() -> TypeAdapter[VisitRecord]:
+    return TypeAdapter(VisitRecord)
 
 
 def write_record(out_dir: Path, record: VisitRecord) -> Path:
@@ -183,12 +198,12 @@ def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
 
 def _read(path: Path) -> VisitRecord:
     try:
-        record = VisitRecord.from_dict(json.loads(read_small(path).decode("utf-8-sig")))
+        record = VisitRecord.from_dict(from_json(read_small(path).removeprefix(BOM_UTF8)))
         if record.key != path.stem:
-            raise ValueError(f"it is about {record.key}")
+            raise ValueError(f"it describes {record.key}")
     except OSError as error:
         return _unreadable(path, error.strerror or str(error))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return _unreadable(path, str(error))
     return record
 
@@ -205,7 +220,7 @@ def _unreadable(path: Path, why: str) -> VisitRecord:
         session,
         prefix="",
         status="failed",
-        reason=f"its record {name} cannot be read: {short}",
+        reason=f"the record {name} cannot be read: {short}",
         hint="process the visit again",
     )
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +20,16 @@ class FitPlan:
     restart (Loshchilov and Hutter 2017, arXiv 1608.03983), 0 for none.
     """
 
-    steps: int
-    batch: int = 2
-    accumulate: int = 1
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    schedule: str = "polynomial"
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    steps: Count
+    batch: Count = 2
+    accumulate: Count = 1
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["polynomial", "constant"] = "polynomial"
     cooldown: int = 0
     restart: int = 0
-    ema: float = 0.99
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     seed: int = 0
     workers: int = 1
     checkpoint_s: float = 120.0

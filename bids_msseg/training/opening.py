@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def open_context(
     seen = set(seen_visits(out, files, begun.notes).values()) != {NO}
     if seen:
         LOGGER.warning(
-            "the given weights may have seen some of these patients: "
+            "the starting weights may have been trained on some of these patients: "
             "the training starts from their pretrained CNN-1"
         )
         read_start(start, recipe.candidate_net, seen=True)
@@ -82,9 +82,11 @@ def _check_folds(asked: Sequence[int], split: Split) -> None:
     count = len(split.folds)
     unknown = [fold for fold in asked if fold >= count]
     if unknown:
-        raise UsageError(f"there is no fold {unknown[0]}", hint=f"there are {count}, from 0")
+        raise UsageError(
+            f"fold {unknown[0]} does not exist", hint=f"use folds from 0 to {count - 1}"
+        )
     if asked and count == 1:
-        raise UsageError("one participant cannot be held out", hint="leave --test-folds out")
+        raise UsageError("cannot hold out the only participant", hint="remove --test-folds")
 
 
 def keep_start(start: Path, out: Path) -> Path:
@@ -105,28 +107,22 @@ def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
     """
     from bids_msseg.models.engine import choose_engine
     from bids_msseg.training.context import TrainingContext
-    from bids_msseg.training.recipe import SHAPES, make_cascade_recipe
+    from bids_msseg.training.recipe import make_cascade_recipe
 
     path = folder / "training.json"
     starts = [one for kind in WEIGHTS for one in sorted(folder.glob(f"{START}/*{kind}"))]
     if not path.is_file() or not starts:
         raise NoInputError(
-            f"{folder} holds no training", hint="give the folder that msseg-train wrote"
+            f"{folder} does not hold the output of msseg-train",
+            hint="pass the output folder of msseg-train",
         )
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
-        settings = {key: one for key, one in plan["recipe"].items() if key not in SHAPES}
-        recipe, seen = make_cascade_recipe(settings), bool(plan["seen"])
-        widths = [tuple(map(int, plan["recipe"][name]["widths"])) for name in SHAPES]
-        recipe = replace(
-            recipe,
-            candidate_net=replace(recipe.candidate_net, widths=widths[0]),
-            refinement_net=replace(recipe.refinement_net, widths=widths[1]),
-        )
+        recipe, seen = make_cascade_recipe(plan["recipe"]), bool(plan["seen"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
         raise DataError(
-            f"cannot read {path}: {error}", hint="run msseg-train again to write it anew"
+            f"cannot read {path}: {error}", hint="run msseg-train again to recreate it"
         ) from error
     engine = choose_engine(device)
     return TrainingContext(folder, split, starts[0], seen, None, None, engine, recipe)
@@ -175,8 +171,8 @@ def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
         changed = [key for key in {**wanted, **kept} if kept.get(key) != wanted.get(key)]
         if changed:
             raise UsageError(
-                f"{path.parent} holds a training with another {' and other '.join(changed)}",
-                hint="give another output_dir, or the same visits and recipe as before",
+                f"{path.parent} holds a training run with another {' and another '.join(changed)}",
+                hint="use another output_dir, or the same visits and recipe as before",
             )
     write_json(path, wanted)
     rows = [

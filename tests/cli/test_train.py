@@ -162,7 +162,7 @@ def test_labels_of_nobody(call, tmp_path: Path, capsys) -> None:
     empty.mkdir()
     assert call("--labels", str(empty)) == 66
     message = capsys.readouterr().err
-    assert "sub-04_ses-2 has no manual lesion mask: left out" in message
+    assert "sub-04_ses-2 skipped: no manual lesion mask" in message
     assert "label-L_mask.nii.gz" in message
 
 
@@ -176,9 +176,9 @@ def test_labels_of_nobody(call, tmp_path: Path, capsys) -> None:
         ("a: [", "cannot read"),
         ("candidate: {stops: 3}", "stops"),
         ("candidate: {steps: many}", "many"),
-        ("candidate: 5", "the recipe is wrong"),
+        ("candidate: 5", "invalid recipe"),
         ("seed: high", "high"),
-        ("folds: [3]", "the recipe is wrong"),
+        ("folds: [3]", "invalid recipe"),
         ("candidate_net: {widths: [4]}", "unknown keys: candidate_net"),
     ],
 )

@@ -37,7 +37,7 @@ def test_what_is_not_named_is_as_in_the_default() -> None:
         {"candidate": {"learning_rate": -0.1}},
         {"refinement": {"learning_rate": "nan"}},
         {"refinement": {"ema": 1}},
-        {"candidate_net": {"widths": [4, 8]}},
+        {"candidate_net": {"widths": "wide"}},
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, Any]) -> None:
