@@ -103,9 +103,9 @@ def segment(
     Raises
     ------
     UsageError
-        If an argument has a value that it cannot have, or there is no such device or model.
+        If an argument is invalid, or a device or model does not exist.
     NoInputError
-        If a file is not there.
+        If a file does not exist.
     DataError
         If an image or the weights cannot be used, or no brain is found.
 
@@ -185,8 +185,8 @@ def _load_atlas(choice: AtlasChoice) -> Atlas:
     """
     if choice.is_per_visit:
         raise UsageError(
-            f"the atlas {choice} names no file",
-            hint="give the file and its space, such as mri/aparc+aseg.mgz:T1w",
+            f"the atlas {choice} does not name a file",
+            hint="name the file and its space, for example mri/aparc+aseg.mgz:T1w",
         )
     return load_atlas(choice)
 
@@ -208,15 +208,15 @@ def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
         return Path(image)
     if not isinstance(image, SpatialImage):
         raise UsageError(
-            f"the {contrast} image is {type(image).__name__}",
-            hint="give a path or a nibabel image",
+            f"the {contrast} image has the type {type(image).__name__}",
+            hint="pass a path or a nibabel image",
         )
     try:
         nib.save(as_nifti(image), target)
     except (OSError, EOFError, ValueError, zlib.error, HeaderDataError) as error:
         raise DataError(
             f"the {contrast} image cannot be read: {error}",
-            hint="check the file that it was loaded from, or give its path",
+            hint="check the file that it was loaded from, or pass its path",
         ) from error
     return target
 

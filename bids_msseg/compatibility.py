@@ -48,16 +48,16 @@ class Idle:
 IDLE: Final[Mapping[str, Idle]] = {
     "--notrack": Idle("nothing is ever tracked"),
     "--track-carbon": Idle("nothing is ever tracked"),
-    "--write-graph": Idle("every visit has the same steps, which the documentation draws"),
+    "--write-graph": Idle("every visit has the same steps, which the documentation shows"),
     "--md-only-boilerplate": Idle("the methods text is written as Markdown only"),
     "--low-mem": Idle("every step reads one visit only; --mem-gb limits the whole run"),
-    "--output-layout": Idle("there is no other layout than that of BIDS", "bids"),
+    "--output-layout": Idle("BIDS is the only layout", "bids"),
     "--longitudinal": Idle(
-        "visits are compared wherever a participant has several, in known order and aligned"
+        "visits of a participant are always compared if their order is known and they align"
     ),
     "--subject-anatomical-reference": Idle("every visit keeps its own grid", "NAME"),
-    "--aggregate-session-reports": Idle("a page has all visits of its participant", "N"),
-    "--skull-strip-fixed-seed": Idle("equal input gives equal results in any case"),
+    "--aggregate-session-reports": Idle("each page shows all visits of a participant", "N"),
+    "--skull-strip-fixed-seed": Idle("equal input always gives equal results"),
 }
 """Options that are accepted and change nothing."""
 
@@ -66,7 +66,7 @@ EXTENTS: Final = ("minimal", "resampling", "full")
 SKULLS: Final[Mapping[str, str]] = {"auto": "auto", "skip": "yes", "force": "no"}
 """Answers of ``--skull-strip-mode``, and those of ``--skull-stripped``."""
 MEANINGS: Final[Mapping[str, str]] = {
-    "--mem-mb": "memory of the whole run, in MB, or in GB with G behind it",
+    "--mem-mb": "memory of the whole run, in MB, or in GB with the suffix G",
     "--skull-strip-mode": "auto; skip as `--skull-stripped yes`, force as `--skull-stripped no`",
     "--level": "an analysis level; minimal, resampling and full have no effect",
     "--sloppy": "as `--fast`",
@@ -187,8 +187,8 @@ def _idle(options: dict[str, Any]) -> list[str]:
     values = {flag: options.pop(_dest(flag)) for flag in given}
     if values.get("--output-layout", "bids") != "bids":
         raise UsageError(
-            f"--output-layout is {values['--output-layout']}",
-            hint="give bids, the only layout that there is here",
+            f"unsupported value for --output-layout: {values['--output-layout']}",
+            hint="use bids, the only layout",
         )
     return [f"{flag} has no effect: {IDLE[flag].why}" for flag in given]
 
@@ -198,11 +198,11 @@ def _memory(options: dict[str, Any]) -> None:
     if text is None:
         return
     if "mem_gb" in options:
-        raise UsageError("--mem-mb and --mem-gb say the same", hint="give one of them")
+        raise UsageError("--mem-mb and --mem-gb set the same value", hint="use one of them")
     try:
         options["mem_gb"] = readers.memory(text)
     except ValueError as error:
-        raise UsageError(f"--mem-mb is {text}", hint=f"give {error}") from error
+        raise UsageError(f"invalid value for --mem-mb: {text}", hint=f"use {error}") from error
 
 
 def _skulls(options: dict[str, Any]) -> list[str]:
@@ -211,11 +211,11 @@ def _skulls(options: dict[str, Any]) -> list[str]:
         return []
     if "skull_stripped" in options:
         raise UsageError(
-            "--skull-strip-mode and --skull-stripped say the same", hint="give one of them"
+            "--skull-strip-mode and --skull-stripped set the same value", hint="use one of them"
         )
     if mode not in SKULLS:
         choices = readers.alternatives(SKULLS)
-        raise UsageError(f"--skull-strip-mode is {mode}", hint=f"give {choices}")
+        raise UsageError(f"invalid value for --skull-strip-mode: {mode}", hint=f"use {choices}")
     options["skull_stripped"] = SKULLS[mode]
     return [f"--skull-strip-mode {mode} is read as --skull-stripped {SKULLS[mode]}"]
 
@@ -226,7 +226,7 @@ def _ignored(options: dict[str, Any]) -> list[str]:
     if wanted:
         options["ignore"] = wanted
     return [
-        f"--ignore {word} has no effect: nothing of it is ever read"
+        f"--ignore {word} has no effect: this app never reads such files"
         for word in words
         if word in NOT_READ
     ]

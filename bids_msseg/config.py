@@ -71,7 +71,7 @@ class RunConfig:
         wanted = [str(one) for one in self.processing.atlas if one.kind == FREESURFER]
         if wanted and FREESURFER not in self.query.derivatives:
             raise UsageError(
-                f"--atlas {wanted[0]} needs the folder of FreeSurfer's subjects",
+                f"--atlas {wanted[0]} needs the FreeSurfer subjects folder",
                 hint=f"add --derivatives {FREESURFER}=PATH",
             )
 
@@ -118,7 +118,7 @@ class RunConfig:
     def _build(cls, options: Mapping[str, Any]) -> RunConfig:
         missing = [name for name in ("bids_dir", "output_dir", "levels") if name not in options]
         if missing:
-            raise UsageError(f"missing: {', '.join(missing)}", hint="name what is missing")
+            raise UsageError(f"missing options: {', '.join(missing)}", hint="set them")
         parts = {
             name: kind(**{f.name: options[f.name] for f in fields(kind) if f.name in options})
             for name, kind in _parts().items()
@@ -183,7 +183,8 @@ def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
             owner = owners.get(option)
             if owner is None or (is_table and owner != name):
                 place = f"[{name}] of {source}" if is_table else source
-                raise UsageError(f"{place} has no option {key}", hint=_place_of(option, owners))
+                hint = _place_of(option, owners)
+                raise UsageError(f"unknown option {key} in {place}", hint=hint)
             flat[option] = item
     return flat
 

@@ -113,4 +113,4 @@ class Execution:
             if getattr(self, name)
         ]
         if len(modes) > 1:
-            raise UsageError(f"{' and '.join(modes)} exclude each other", hint="give one of them")
+            raise UsageError(f"{' and '.join(modes)} cannot be combined", hint="use one of them")

@@ -74,8 +74,8 @@ def roots_by_name(*places: Mapping[str, Path]) -> dict[str, Path]:
             root = pattern_root(place)
             if roots.setdefault(name, root) != root:
                 raise UsageError(
-                    f"{name} stands for {roots[name]} and for {root}",
-                    hint="give each folder a name of its own: NAME=PATH",
+                    f"the name {name} is used for two folders: {roots[name]} and {root}",
+                    hint="give each folder its own name: NAME=PATH",
                 )
     return roots
 
@@ -85,8 +85,8 @@ def check_mask_places(output_dir: Path, *places: Mapping[str, Path]) -> None:
     for name, place in (item for named in places for item in named.items()):
         if pattern_root(place) == output_dir:
             raise UsageError(
-                f"the masks {name} lie in the output folder, where this run writes its own",
-                hint="give another output folder, or a folder with copies of the masks",
+                f"the masks {name} are in the output folder, where this run writes its own masks",
+                hint="use another output folder, or copy the masks to another folder",
             )
 
 
@@ -103,7 +103,7 @@ def read_file(file: Path, *, what: str) -> str:
         if len(content) > MAX_BYTES:
             raise UsageError(
                 f"{what} {file} is larger than {MAX_BYTES // 2**20} MB",
-                hint="name a text file that was written for this option",
+                hint="check the path: this option reads a small text file",
             )
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
     except UnicodeDecodeError as error:
@@ -127,4 +127,4 @@ def read_json(file: Path, *, what: str) -> object:
     except (ValueError, RecursionError) as error:
         # numbers of thousands of digits, lists in lists without end
         why = str(error)
-    raise UsageError(f"{what} {file} is not JSON: {why}", hint=f"write it as {FILTER_FORM}")
+    raise UsageError(f"{what} {file} is not valid JSON: {why}", hint=f"write it as {FILTER_FORM}")

@@ -36,17 +36,17 @@ DEFAULT_SPACES: Final = (
 def _read_spaces(value: object) -> tuple[OutputSpace, ...]:
     spaces = tuple(dict.fromkeys(OutputSpace.parse(item) for item in readers.items(value)))
     if not spaces:
-        raise ValueError("at least one space, FLAIR for example")
+        raise ValueError("at least one space, for example FLAIR")
     names = [one.name for one in spaces]
     if any(one.file and names.count(one.name) > 1 for one in spaces):
-        raise ValueError("spaces of different names: LABEL=FILE.nii.gz names one")
+        raise ValueError("a different name for each space, as in LABEL=FILE.nii.gz")
     return spaces
 
 
 def _read_atlases(value: object) -> tuple[AtlasChoice, ...]:
     atlases = dict.fromkeys(AtlasChoice.parse(item) for item in readers.items(value))
     if len({one.name for one in atlases}) < len(atlases):
-        raise ValueError("atlases of different names: NAME=FILE:SPACE names one")
+        raise ValueError("a different name for each atlas, as in NAME=FILE:SPACE")
     return tuple(atlases)
 
 
@@ -66,7 +66,7 @@ def _read_mask_places(value: object) -> dict[str, Path]:
         words = set(re.findall(r"\{([^{}]*)\}", str(place)))
         if words and not {"subject"} <= words <= {"subject", "session"}:
             raise ValueError(
-                "a folder, or a pattern with {subject} and, where there are sessions, {session}, "
+                "a folder, or a pattern with {subject} and, if there are sessions, {session}, "
                 "for example manual=/data/masks/sub-{subject}_lesions.nii.gz"
             )
     return named
@@ -194,7 +194,8 @@ def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str])
             typed[name] = read[name](value)
         except ValueError as error:
             shown = value if isinstance(value, str) else json.dumps(value, default=str)
-            raise UsageError(f"{spelling(name)} is {shown}", hint=f"give {error}") from error
+            message = f"invalid value for {spelling(name)}: {shown}"
+            raise UsageError(message, hint=f"use {error}") from error
     return typed
 
 
@@ -219,8 +220,8 @@ def check_level(level: str) -> None:
     """Raise UnknownLevelError if a level does not exist."""
     if level not in LEVELS:
         raise UnknownLevelError(
-            f"there is no analysis level {level}",
-            hint=f"give {readers.alternatives(LEVELS)}{readers.nearest(level, LEVELS)}",
+            f"unknown analysis level {level}",
+            hint=f"use {readers.alternatives(LEVELS)}{readers.nearest(level, LEVELS)}",
         )
 
 
@@ -240,7 +241,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{source} is not TOML: {error}", hint="mend it there") from error
+        raise UsageError(f"{source} is not valid TOML: {error}", hint="correct it") from error
 
 
 def plain_value(value: object) -> Any:
@@ -270,11 +271,11 @@ def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
     if output == bids:
         raise UsageError(
             f"the output folder {output_dir} is the dataset itself",
-            hint=f"write somewhere else, for example to {bids_dir / 'derivatives' / 'bids_msseg'}",
+            hint=f"use another folder, for example {bids_dir / 'derivatives' / 'bids_msseg'}",
         )
     if work.is_relative_to(bids) and not work.is_relative_to(output):
         raise UsageError(
-            f"the work folder {work_dir} lies in the dataset",
+            f"the work folder {work_dir} is in the dataset",
             hint="choose another --work-dir: intermediate files would make the dataset invalid",
         )
 
@@ -287,10 +288,10 @@ def _resolved(path: Path) -> Path:
             resolved.exists()
     except RuntimeError as error:
         raise UsageError(
-            f"{path} is a link that leads in a circle", hint="name a folder, or mend the link"
+            f"{path} is a circular symbolic link", hint="use a folder, or correct the link"
         ) from error
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be a folder: {error.strerror or error}", hint="give a shorter path"
+            f"{path} cannot be a folder: {error.strerror or error}", hint="use a shorter path"
         ) from error
     return resolved

@@ -201,20 +201,20 @@ def _outcome(job: Callable[[], int], *, verbose: int, crash_folder: Path | None)
     try:
         return ExitCode(job())
     except MssegError as error:
-        return _tell(error)
+        return _report(error)
     except KeyboardInterrupt:
         return _stopped("interrupted", ExitCode.INTERRUPTED)
     except _TerminatedError:
         return _stopped("terminated by SIGTERM", ExitCode.TERMINATED)
     except Exception as error:  # noqa: BLE001 the last resort: nobody above could give it a code
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return _tell(_disk_is_full(error))
+            return _report(_disk_is_full(error))
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
-            return _tell(_file_is_too_large(error))
+            return _report(_file_is_too_large(error))
         return _crashed(error, verbose=verbose, crash_folder=crash_folder)
 
 
-def _tell(error: MssegError) -> ExitCode:
+def _report(error: MssegError) -> ExitCode:
     _log().error("%s", error)
     return error.code
 
@@ -222,14 +222,13 @@ def _tell(error: MssegError) -> ExitCode:
 def _disk_is_full(error: OSError) -> IoError:
     place = f" for {error.filename}" if error.filename else ""
     return IoError(
-        f"no space left{place}", hint="free some, or let --work-dir name a larger disk, and rerun"
+        f"no space left{place}", hint="free some, or set --work-dir to a larger disk, and rerun"
     )
 
 
 def _file_is_too_large(error: OSError) -> IoError:
-    place = f" {error.filename}" if error.filename else ""
     return IoError(
-        f"a file{place} is larger than the limit that the job has for files",
+        f"{error.filename or 'a file'} exceeds the file size limit of this job",
         hint="raise the limit (ulimit -f unlimited), and rerun",
     )
 
@@ -240,7 +239,7 @@ def _stopped(how: str, code: ExitCode) -> ExitCode:
     The interpreter would wait for the workers at its exit.
     """
     _end_workers()
-    _log().warning("%s: what is finished stays, the same command goes on from there", how)
+    _log().warning("%s: finished results are kept; run the same command to resume", how)
     return code
 
 
@@ -257,10 +256,10 @@ def _crashed(error: Exception, *, verbose: int, crash_folder: Path | None) -> Ex
         _log().error("%s", text.rstrip())
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     _log().error(
-        "unexpected %s (%s)\n  hint: report it with that traceback%s",
+        "unexpected %s (%s)\n  hint: report it with the traceback%s",
         summary,
         place,
-        "" if verbose else "; -v shows it here",
+        "" if verbose else "; -v prints it here",
     )
     return ExitCode.FAILURE
 

@@ -114,7 +114,7 @@ class Progress:
             self._console.print(_table(shown))
         counts = Counter(row.status for row in rows)
         summary = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-        hint = f"; what is {FLAGGED} is finished, look at its page first" * (FLAGGED in counts)
+        hint = f"; {FLAGGED} visits are finished, check their pages first" * (FLAGGED in counts)
         self._console.print(f"{len(rows)} visit{'' if len(rows) == 1 else 's'}: {summary}{hint}")
 
     @property

@@ -1,7 +1,7 @@
 """Readers that convert command-line text or typed TOML values to the type of an option.
 
 Every reader takes one value and returns the typed one, or raises ValueError with text that
-completes "give ...", so that an error can state both the given and the expected value.
+completes "use ...", so that an error can state both the given and the expected value.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def text(value: object) -> str:
     """
     if isinstance(value, str) and value:
         return value
-    raise ValueError("a text")
+    raise ValueError("a string that is not empty")
 
 
 def path(value: object) -> Path:
@@ -139,7 +139,7 @@ def labels(prefix: str) -> Callable[[object], tuple[str, ...]]:
     >>> labels("sub-")(["sub-01", "07", "01"])
     ('01', '07')
     """
-    words = f"labels of letters and digits ({prefix}01 or 01), or a file with one in each line"
+    words = f"labels of letters and digits ({prefix}01 or 01), or a file with one label per line"
 
     def read(value: object) -> tuple[str, ...]:
         found = []
@@ -176,7 +176,7 @@ def memory(value: object) -> float:
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([GM]B?)?", str(value).strip(), re.IGNORECASE)
     if match is None or not float(match[1]):
-        raise ValueError("MB, or a number with G or M behind it: 16000, 16000M or 16G")
+        raise ValueError("a number in MB, or with the suffix G or M: 16000, 16000M or 16G")
     gigabytes = (match[2] or "M").upper().startswith("G")
     return float(match[1]) / (1 if gigabytes else 1000)
 
@@ -203,7 +203,7 @@ def named_paths(value: object) -> dict[str, Path]:
         elif name and target:
             folder = path(target)
             if name in named:
-                raise ValueError(f"each name once: {name} is {named[name]} and {folder}")
+                raise ValueError(f"each name once: {name} is both {named[name]} and {folder}")
             named[name] = folder
         else:
             raise ValueError("PATH or NAME=PATH, for example brains=/data/derivatives/brains")
@@ -228,7 +228,7 @@ def items(value: object) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if isinstance(values, list | tuple) and all(isinstance(item, str) for item in values):
         return list(values)
-    raise ValueError("a list of texts")
+    raise ValueError("a list of strings")
 
 
 def alternatives(choices: Iterable[str]) -> str:

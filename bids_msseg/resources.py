@@ -53,7 +53,7 @@ def resolve_resources(
     >>> found = resolve_resources(nprocs=2, omp_nthreads=4, mem_gb=1)
     >>> found, found.notes
     (Resources(nprocs=2, omp_nthreads=2, mem_gb=1),
-     ('--omp-nthreads 4 is more than the CPUs of the run: 2 are used',))
+     ('--omp-nthreads 4 exceeds the CPUs of the run: 2 are used',))
     """
     there = available_cpus(root=root)
     cpus = there if nprocs is None else min(nprocs, max(ALWAYS_GRANTED, 4 * there))
@@ -64,9 +64,7 @@ def resolve_resources(
     if nprocs is not None and nprocs > cpus:
         notes.append(f"--nprocs {nprocs} is more than is useful here: {cpus} are used")
     if omp_nthreads is not None and omp_nthreads > cpus:
-        notes.append(
-            f"--omp-nthreads {omp_nthreads} is more than the CPUs of the run: {cpus} are used"
-        )
+        notes.append(f"--omp-nthreads {omp_nthreads} exceeds the CPUs of the run: {cpus} are used")
     notes += _memory_notes(mem_gb, memory, limit)
     return Resources(cpus, min(threads, cpus), memory, tuple(notes))
 
@@ -75,10 +73,11 @@ def _memory_notes(asked: float | None, granted: float, limit: float) -> list[str
     if asked is None:
         return []
     if asked > limit:
-        there = f"more than the {limit:.1f} GB that there are"
-        return [f"{asked:g} GB of memory are {there}: {granted:g} GB are used"]
+        return [
+            f"{asked:g} GB of memory exceed the available {limit:.1f} GB: {granted:g} GB are used"
+        ]
     if asked < MIN_MEMORY_GB:
-        return [f"{asked:g} GB of memory are less than one step needs: is that meant?"]
+        return [f"{asked:g} GB of memory are less than one step needs: check the value"]
     return []
 
 

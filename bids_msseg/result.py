@@ -123,7 +123,7 @@ class SegmentationResult:
         except OSError as error:
             raise CannotCreateError(
                 f"cannot write {place}: {error.strerror or error}",
-                hint="name a folder that can be written, with enough free space",
+                hint="choose a writable folder with enough free space",
             ) from error
 
     def _save_regions(self, path: Path) -> None:

@@ -73,7 +73,7 @@ class OutputSpace:
         if native and resolution:
             raise ValueError(f"{native} without :res-{resolution}, which only templates have")
         if name.lower() in _OTHER_NATIVE:
-            raise ValueError("FLAIR, T1w, or a TemplateFlow name: no other native grid is offered")
+            raise ValueError("FLAIR, T1w, or a TemplateFlow name, not another native grid")
         return cls(native or name, int(resolution) if resolution else None)
 
     @classmethod
@@ -81,7 +81,7 @@ class OutputSpace:
         path = readers.path(file)
         native = _NATIVE.get((world or "FLAIR").lower())
         if native is None or not path.name.endswith((".nii", ".nii.gz")):
-            raise ValueError("FILE.nii.gz:T1w, or FILE.nii.gz where it is aligned with the FLAIR")
+            raise ValueError("FILE.nii.gz:T1w, or FILE.nii.gz if it is aligned with the FLAIR")
         label = name or _label(path.name.partition(".")[0].rpartition("_")[2])
         if not label or label.lower() in (*_NATIVE, *_OTHER_NATIVE):
             raise ValueError("LABEL=FILE.nii.gz, with a label that no other space has")
@@ -151,7 +151,7 @@ class AtlasChoice:
         match = _TEMPLATEFLOW.fullmatch(text)
         if match is None:
             raise ValueError(
-                "sides, aparc+aseg, FILE:SPACE, or a name of TemplateFlow such as "
+                "sides, aparc+aseg, FILE:SPACE, or a TemplateFlow name such as "
                 "Schaefer2018:MNI152NLin2009cAsym:desc-100Parcels7Networks"
             )
         atlas, template, desc, resolution = match.groups()

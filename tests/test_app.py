@@ -273,7 +273,7 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
     assert code == ExitCode.TEMPORARY
     assert ran == ["sub-02"]
     assert compared == ["02"]
-    assert "sub-01 is left alone: another run is at work on it" in caplog.text
+    assert "sub-01 is not run: another run is processing it" in caplog.text
     assert not (tmp_path / "out/logs/visits/sub-01.json").exists()
     busy.clear()
     assert levels._process(configure(), Selection(visits, ()), header, None) == ExitCode.SUCCESS

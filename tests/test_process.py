@@ -38,8 +38,8 @@ OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
     "failure told by the job": (lambda: ExitCode.FAILURE, 1, ""),
     "bad data": (_raises(DataError("it broke", hint="mend it")), 65, "it broke\n  hint: mend it"),
     "missing": (_raises(NoInputError("no FLAIR", hint="add one")), 66, "ERROR no FLAIR"),
-    "ctrl-c": (_raises(KeyboardInterrupt()), 130, "interrupted: what is finished stays"),
-    "sigterm": (_kills_itself, 143, "terminated by SIGTERM: what is finished stays"),
+    "ctrl-c": (_raises(KeyboardInterrupt()), 130, "interrupted: finished results are kept"),
+    "sigterm": (_kills_itself, 143, "terminated by SIGTERM: finished results are kept"),
     "full disk": (
         _raises(OSError(errno.ENOSPC, "No space left on device", "/out/x.nii.gz")),
         74,
@@ -49,7 +49,7 @@ OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
     "limit of ulimit -f": (
         _raises(OSError(errno.EFBIG, "File too large", "/out/x.nii.gz")),
         74,
-        "a file /out/x.nii.gz is larger than the limit",
+        "/out/x.nii.gz exceeds the file size limit",
     ),
     "another os error": (_raises(FileNotFoundError("gone")), 1, "FileNotFoundError: gone"),
     "a bug": (_raises(ZeroDivisionError("by zero\nsecond line")), 1, "ZeroDivisionError: by zero"),

@@ -41,7 +41,7 @@ def test_paths_become_absolute_without_following_links(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["", 3, None])
 def test_not_a_path(value: object) -> None:
-    with pytest.raises(ValueError, match="a text"):
+    with pytest.raises(ValueError, match="a string"):
         readers.path(value)
 
 
@@ -60,7 +60,7 @@ def test_labels_lose_their_prefix(value: object, expected: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize("value", [["sub-"], ["ses-01"], ["a b"], ["../x"], [1], "", [""], 7])
 def test_not_a_label(value: object) -> None:
-    with pytest.raises(ValueError, match=r"^(labels of letters and digits|a list of texts)"):
+    with pytest.raises(ValueError, match=r"^(labels of letters and digits|a list of strings)"):
         readers.labels("sub-")(value)
 
 
@@ -87,7 +87,7 @@ def test_a_list_of_labels_that_is_not_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [["="], ["=x"], ["brains="], "brains=", 3])
 def test_not_a_named_path(value: object) -> None:
-    with pytest.raises(ValueError, match=r"NAME=PATH|a list of texts"):
+    with pytest.raises(ValueError, match=r"NAME=PATH|a list of strings"):
         readers.named_paths(value)
 
 
@@ -165,5 +165,5 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 def test_json_that_is_none_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text('{\n"flair": }', encoding="utf-8")
-    with pytest.raises(UsageError, match=r"is not JSON: .* in line 2"):
+    with pytest.raises(UsageError, match=r"is not valid JSON: .* in line 2"):
         option_files.read_json(tmp_path / "f.json", what="the filter file")

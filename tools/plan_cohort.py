@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STARTING_S = 6.6
-"""Start-up, index and page of a visit (docs/explanation/validation.md), s; no step times them."""
+"""Start-up, index and page of a visit (docs/validation/reliability.md), s; no step times them."""
 
 
 @dataclass(frozen=True, slots=True)

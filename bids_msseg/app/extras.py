@@ -41,9 +41,9 @@ def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...
 def _without_anatomy(chosen: Processing) -> tuple[str, ...]:
     """Return notes on outputs that are missing because there is no anatomy."""
     why = f"the segmenter {chosen.segmenter} finds lesions only"
-    notes = [f"there is no anatomy and no measure of it: {why}"]
+    notes = [f"no anatomy is segmented or measured: {why}"]
     if chosen.fill_lesions:
-        notes.append(f"no lesions are filled, which takes the anatomy: {why}")
+        notes.append(f"lesions are not filled, because filling needs the anatomy: {why}")
     return tuple(notes)
 
 
@@ -59,17 +59,17 @@ def _find_atlas(
         return atlas, ""
     path = fill_in(atlas.source, visit.participant, visit.session)
     if path is None or not path.is_file():
-        return None, f"the atlas {atlas.name} has no image of {visit.key}"
+        return None, f"the atlas {atlas.name} is not used: no image of {visit.key} found"
     return replace(atlas, source=str(path)), ""
 
 
 def _find_grid(visit: Visit, grid: OutputSpace) -> tuple[OutputSpace | None, str]:
     """Find the image that defines the requested grid; a note explains why it is missing."""
     if grid.world not in visit.contrasts:
-        return None, f"there is no mask in {grid.name}: it needs a {grid.world}"
+        return None, f"no mask is written in {grid.name}: it needs a {grid.world}"
     path = fill_in(grid.file, visit.participant, visit.session)
     if path is None or not path.is_file():
-        return None, f"there is no mask in {grid.name}: it has no image of {visit.key}"
+        return None, f"no mask is written in {grid.name}: no image of {visit.key} found"
     return replace(grid, file=str(path)), ""
 
 
@@ -81,6 +81,6 @@ def _find_segmentation(
         path = subjects / name / "mri" / f"{atlas.source}.mgz"
         if path.is_file():
             shared = name != visit.key
-            note = f"{atlas.source} of {name} is used: it has to be aligned with this T1w"
+            note = f"{atlas.source} of {name} is used: check that it is aligned with this T1w"
             return replace(atlas, kind="file", source=str(path)), note if shared else ""
-    return None, f"FreeSurfer has no {atlas.source} of {visit.key}"
+    return None, f"no {atlas.source} of {visit.key} in the FreeSurfer subjects folder"

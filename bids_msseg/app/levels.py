@@ -113,8 +113,8 @@ def _check_group(config: RunConfig) -> None:
     query = config.query
     if query.participant_label or query.session_label or query.exclude_participant_label:
         LOGGER.warning(
-            "the group level covers every visit in %s; labels of participants and sessions "
-            "choose nothing there",
+            "the group level covers every visit in %s; participant and session labels have no "
+            "effect on it",
             config.output_dir,
         )
 
@@ -155,7 +155,7 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
         delivery = collect_delivery(config, visit, header)
         done = is_visit_finished(config, delivery)
         fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
-        lines.append(f"{visit.key}: {'finished already' if done else 'would be processed'}{fails}")
+        lines.append(f"{visit.key}: {'already finished' if done else 'would be processed'}{fails}")
         for contrast in ("FLAIR", "T1w", "T2w"):
             path = visit.contrasts.get(contrast)
             where = "none" if path is None else public_text(str(path), config)
@@ -212,9 +212,10 @@ def _reports_only(config: RunConfig) -> ExitCode:
             hint="run the participant level without --reports-only first",
         )
     if not people:
+        who = " ".join(sorted(asked)) or "other participants"
         raise NothingSelectedError(
-            f"{config.output_dir} holds nothing of {' '.join(sorted(asked)) or 'anybody else'}",
-            hint=f"it holds {' '.join(sorted(there)[:20])}",
+            f"{config.output_dir} holds no results of {who}",
+            hint=f"select participants with results: {' '.join(sorted(there)[:20])}",
         )
     write_pages(config.output_dir, people)
     return ExitCode.SUCCESS
@@ -242,7 +243,7 @@ def _process(
     todo = [one for one in deliveries if not is_visit_finished(config, one)]
     if len(todo) < len(deliveries):
         done = len(deliveries) - len(todo)
-        LOGGER.info("%d of %d visits are finished already", done, len(deliveries))
+        LOGGER.info("%d of %d visits are already finished", done, len(deliveries))
     with open_locks(config) as locks:
         mine = [one for one in todo if locks.acquire(one.visit.key)]
         remove_partial_files(config.output_dir, mine)
@@ -325,9 +326,9 @@ def _compare_locked(
         if outcome.failure is None:
             LOGGER.info("%s: pairs of visits compared: %d", who, outcome.pairs)
             continue
-        told = outcome.failure
+        failure = outcome.failure
         LOGGER.error(
-            "%s: its visits were not compared: %s\n  hint: %s", who, told.message, told.hint
+            "%s: the visits were not compared: %s\n  hint: %s", who, failure.message, failure.hint
         )
-        code = code or ExitCode(told.code)
+        code = code or ExitCode(failure.code)
     return code

@@ -59,8 +59,8 @@ def left_to_others(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome
 
     for delivery in deliveries:
         LOGGER.warning(
-            "%s is left alone: another run is at work on it\n"
-            "  hint: wait for that one; the same command then has nothing left to do",
+            "%s is not run: another run is processing it\n"
+            "  hint: wait for that run to finish the visit",
             delivery.visit.key,
         )
         yield Outcome(delivery, ok=False, seconds=0.0, stopped=True)
@@ -76,7 +76,7 @@ def remove_partial_files(out_dir: Path, deliveries: Sequence[DerivativesContext]
         folders += [] if roi is None else [roi.parent]
     for folder in dict.fromkeys(folders):
         for name in remove_leftovers(folder):
-            LOGGER.debug("removed %s, which a killed run has left", folder / name)
+            LOGGER.debug("removed %s, left by a killed run", folder / name)
 
 
 def remove_work_folders(execution: Execution, todo: Sequence[DerivativesContext]) -> None:

@@ -96,7 +96,7 @@ def _store(config: RunConfig, record: VisitRecord) -> None:
 def _no_place(path: Path, why: str) -> CannotCreateError:
     return CannotCreateError(
         f"the record {path} cannot be written: {why}",
-        hint="move what is in its place, or let this user write there, and rerun",
+        hint="move what is at that path, or give this user write permission, and rerun",
     )
 
 
@@ -176,7 +176,7 @@ def write_usage(out_dir: Path, outcomes: Sequence[Outcome], locks: VisitLocks) -
 
     usage = [used for outcome in outcomes for used in outcome.usage]
     if not usage:
-        LOGGER.warning("the resource monitor saw nothing: this nipype plugin does not tell")
+        LOGGER.warning("the resource monitor has no data: this nipype plugin reports none")
         return
     target = logs_dir(out_dir) / "resources.tsv"
     add_usage(target, usage, locks)

@@ -77,13 +77,13 @@ def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
     skipped = [one for one in selection.skipped if one.participant not in excluded]
     if not visits and selection.visits:
         raise NothingSelectedError(
-            "--exclude-participant-label leaves no visit to be processed",
-            hint="name fewer participants there",
+            "--exclude-participant-label excludes every selected visit",
+            hint="exclude fewer participants",
         )
     # one that is there and was not selected is no mistake
     unknown = excluded - set(list_participants(config.bids_dir))
     notes = (
-        f"--exclude-participant-label {label}: there is no such participant to leave out"
+        f"--exclude-participant-label {label}: no such participant in the dataset"
         for label in sorted(unknown)
     )
     return replace(
@@ -229,8 +229,8 @@ def find_segmenter(config: RunConfig) -> Segmenter | None:
     if chosen.segmenter == CASCADE:
         if chosen.segmenter_options:
             raise UsageError(
-                "--segmenter-config is given, and the segmenter is the cascade",
-                hint="add --segmenter nnunet, samseg or command, or leave the file out",
+                "--segmenter-config cannot be combined with the segmenter cascade",
+                hint="add --segmenter nnunet, samseg or command, or remove --segmenter-config",
             )
         return None
     idle = [f"--{name}" for name in ("model", "fast") if getattr(chosen, name)]
@@ -238,7 +238,7 @@ def find_segmenter(config: RunConfig) -> Segmenter | None:
     if idle:
         raise UsageError(
             f"{' and '.join(idle)} cannot be combined with --segmenter {chosen.segmenter}",
-            hint="leave one of them out; what the segmenter needs stands in the file of "
+            hint="remove one of them; set options of the segmenter in the file of "
             "--segmenter-config",
         )
     from bids_msseg.segmenters.choose import open_segmenter
@@ -286,16 +286,16 @@ def handle_stale(
         names = listed([path.name for path in stale])
         if not config.execution.clean_outputs:
             LOGGER.warning(
-                "%s: results of images that it no longer uses lie beside its own: %s\n"
-                "  hint: --clean-outputs removes them",
+                "%s: results of images that are no longer used are in the output folder: %s\n"
+                "  hint: use --clean-outputs to remove them",
                 key,
                 names,
             )
         elif _has_result(config, one) and locks.acquire(key):
             _remove(stale)
-            LOGGER.info("%s: removed results of images that it no longer uses: %s", key, names)
+            LOGGER.info("%s: removed results of images that are no longer used: %s", key, names)
         else:
-            LOGGER.warning("%s: not removed before the visit is finished: %s", key, names)
+            LOGGER.warning("%s: old results are kept until the visit is finished: %s", key, names)
 
 
 def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:

@@ -301,8 +301,8 @@ def _source_warning(bids: Path, out: Path) -> tuple[str, ...]:
     now = _title(raw)
     if not raw.get("Name") or earlier in ("", now):
         return ()
-    same = "visits with the same labels are taken for the same"
-    return (f"the output folder {out} holds “{earlier}”, and this is “{now}”: {same}",)
+    same = "visits with the same labels are treated as the same visit"
+    return (f"the output folder {out} holds “{earlier}”, but this run writes “{now}”: {same}",)
 
 
 def _title(raw: Mapping[str, Any]) -> str:
@@ -313,7 +313,7 @@ def _title(raw: Mapping[str, Any]) -> str:
 
 def _check_out(bids: Path, out: Path) -> None:
     derivatives = bids / "derivatives"
-    better = f"use for example {derivatives / APP}"
+    better = f"use another folder, for example {derivatives / APP}"
     if out == bids:
         raise UsageError("the output folder is the BIDS dataset itself", hint=better)
     if out.is_relative_to(bids) and derivatives not in out.parents:
@@ -322,7 +322,7 @@ def _check_out(bids: Path, out: Path) -> None:
         raise UsageError(f"the output folder {out} holds the BIDS dataset", hint=better)
     problem = _foreign_dataset(out)
     if problem:
-        raise UsageError(f"the output folder {out} {problem}", hint="name an empty folder")
+        raise UsageError(f"the output folder {out} {problem}", hint="use an empty folder")
 
 
 def _foreign_dataset(out: Path) -> str:
@@ -335,9 +335,9 @@ def _foreign_dataset(out: Path) -> str:
         return ""
     content = _read_json(path)
     if not path.exists():
-        return "holds a dataset_description.json that is not fetched (datalad get it)"
+        return "holds a dataset_description.json that is not fetched (run datalad get)"
     if not content:
-        return "holds a dataset_description.json from which nothing can be read"
+        return "holds an unreadable dataset_description.json"
     if content.get("DatasetType") != "derivative":
         return "holds a raw BIDS dataset"
     makers = content.get("GeneratedBy")
@@ -346,11 +346,11 @@ def _foreign_dataset(out: Path) -> str:
         for one in (makers if isinstance(makers, list) else [makers])
         if isinstance(one, dict)
     ]
-    return "" if APP in names else f"holds the outputs of {names[0] if names else 'others'}"
+    return "" if APP in names else f"holds the outputs of {names[0] if names else 'another app'}"
 
 
 def _check_work(bids: Path, out: Path, work: Path) -> None:
-    hint = f"use for example {out / '.work'}"
+    hint = f"use another folder, for example {out / '.work'}"
     if work in (bids, out) or bids.is_relative_to(work) or out.is_relative_to(work):
         raise UsageError(f"the work folder {work} holds the inputs or the outputs", hint=hint)
     if work.is_relative_to(bids) and not work.is_relative_to(out):
@@ -369,7 +369,7 @@ def _make_writable(folder: Path, kind: str) -> None:
 def _cannot_create(folder: Path, kind: str, error: OSError) -> MssegError:
     return CannotCreateError(
         f"the {kind} folder {folder} cannot be written: {error.strerror}",
-        hint="name a folder that you may write to, or free space",
+        hint="choose a writable folder, or free disk space",
     )
 
 
@@ -380,4 +380,4 @@ def _name_warning(bids: Path, out: Path) -> tuple[str, ...]:
     """
     if out.parent != bids / "derivatives" or APP in out.name:
         return ()
-    return (f"BIDS wants {APP} in the name of {out}: it will not pass the validator there",)
+    return (f"BIDS requires {APP} in the name of {out}: it will not pass the validator",)

@@ -93,8 +93,8 @@ def _wrong_shape(where: str) -> UsageError:
 
 def _wrong_value(raw: object) -> UsageError:
     return UsageError(
-        f"the filter file has {raw} for the value of an entity",
-        hint='give a word, a number, null or a list of these: {"flair": {"run": [1, 2]}}',
+        f"invalid value of an entity in the filter file: {raw}",
+        hint='use a string, a number, null or a list of these: {"flair": {"run": [1, 2]}}',
     )
 
 

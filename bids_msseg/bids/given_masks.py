@@ -42,8 +42,8 @@ def check_derivatives(derivatives: Mapping[str, Path]) -> None:
     for name, folder in derivatives.items():
         if not folder.is_dir():
             raise NoInputError(
-                f"the derivatives {name} are not at {folder}",
-                hint="give the folder that holds the sub-* folders: --derivatives NAME=PATH",
+                f"no folder of the derivatives {name} found at {folder}",
+                hint="pass the folder that holds the sub-* folders: --derivatives NAME=PATH",
             )
 
 
@@ -68,7 +68,7 @@ def find_brain_mask(
             rejected.append(f"{mask.name} in {name}")
     if rejected:
         listing = ", ".join(rejected)
-        return FoundMask(note=f"brain masks not in the grid of the FLAIR are not used: {listing}")
+        return FoundMask(note=f"brain masks not on the grid of the FLAIR are not used: {listing}")
     key = visit_key(participant, session)
     names = ", ".join(derivatives)
     return FoundMask(note=f"no brain mask of {key} in {names}" if derivatives else "")

@@ -76,7 +76,7 @@ def read_ignore_rules(bids_dir: Path) -> tuple[IgnoreRules, tuple[str, ...]]:
     except FileNotFoundError:
         return IgnoreRules(), ()
     except (OSError, ValueError):
-        return IgnoreRules(), (f"{FILE} cannot be read: nothing is left out for it",)
+        return IgnoreRules(), (f"{FILE} cannot be read: no file is excluded",)
     return IgnoreRules(tuple(text.splitlines())), ()
 
 

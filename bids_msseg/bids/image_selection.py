@@ -70,7 +70,7 @@ class Candidate:
     def described(self) -> str:
         """File name and voxel size."""
         if self.edges_mm:
-            return f"{self.path.name} ({math.prod(self.edges_mm):.3g} mm³ a voxel)"
+            return f"{self.path.name} ({math.prod(self.edges_mm):.3g} mm³ per voxel)"
         return self.path.name
 
 
@@ -83,18 +83,18 @@ def misnamed(image: Path, participant: str, session: str | None) -> str:
     Examples
     --------
     >>> misnamed(Path("sub-02_FLAIR.nii.gz"), "01", None)
-    'says sub-02 and lies in the folder of sub-01'
+    'is named sub-02 but is in the folder of sub-01'
     >>> misnamed(Path("rsub-02_FLAIR.nii.gz"), "01", None)
-    'is no BIDS name of sub-01'
+    'is not a BIDS name of sub-01'
     >>> misnamed(Path("sub-01_ses-2_FLAIR.nii.gz"), "01", "2")
     ''
     """
     entities, _ = name_entities(image.name)
     for name, label in (("sub", participant), ("ses", session)):
-        told = entities.get(name)
-        if told is not None and told != label:
-            there = f"in the folder of {name}-{label}" if label else f"in no folder of a {name}-"
-            return f"says {name}-{told} and lies {there}"
+        named = entities.get(name)
+        if named is not None and named != label:
+            there = f"in the folder of {name}-{label}" if label else f"not in a {name}- folder"
+            return f"is named {name}-{named} but is {there}"
     pairs = image.name.partition(".")[0].split("_")[:-1]
     key = visit_key(participant, session)
     whole = rf"{re.escape(key)}(?:_[a-z]+-{LABEL})*_[0-9a-zA-Z]+\.nii(?:\.gz)?"
@@ -103,8 +103,8 @@ def misnamed(image: Path, participant: str, session: str | None) -> str:
     for pair in pairs:
         match = _ENTITY.fullmatch(pair)
         if match and not re.fullmatch(LABEL, match[2]):
-            return f"has {pair}, which is no label of BIDS"
-    return f"is no BIDS name of {key}"
+            return f"has {pair}, which is not a valid BIDS label"
+    return f"is not a BIDS name of {key}"
 
 
 def choose_image(
@@ -134,7 +134,7 @@ def choose_image(
     lost = next((one.path for one in ranked if one.problem == _NOT_FETCHED), None)
     if lost and (chosen.path in faults or not chosen.covers_brain):
         return Choice(None, lost)
-    reasons = {path: "no magnitude" for path in sorted(images) if path not in usable}
+    reasons = {path: "not a magnitude image" for path in sorted(images) if path not in usable}
     reasons |= {one.path: _why(one, chosen, faults, flair) for one in ranked if one != chosen}
     fault = faults.get(chosen.path, "")
     return Choice(
@@ -216,14 +216,14 @@ def _criteria(one: Candidate, flair: Mapping[str, str] | None) -> tuple[tuple[An
     return (
         (not one.covers_brain, f"covers only {min(one.extent_mm, default=0):.0f} mm"),
         (bool(one.problem), "unreadable"),
-        (_derived(entities), "made by a program"),
+        (_derived(entities), "derived image"),
         (one.enhanced, "contrast agent"),
-        (one.moving, "made with motion"),
+        (one.moving, "acquired with motion"),
         (longest, f"edges of {longest:.3g} mm"),
-        (volume, f"{volume:.3g} mm³ a voxel"),
+        (volume, f"{volume:.3g} mm³ per voxel"),
         (int(run) if run.isdecimal() else 0, "higher run"),
-        (other, "acq- or rec- unlike FLAIR"),
-        (one.path.name, "same in all else"),
+        (other, "acq- or rec- differs from the FLAIR"),
+        (one.path.name, "otherwise equal"),
     )
 
 
@@ -296,7 +296,7 @@ def _note(
 def _remarks(contrast: str, chosen: Candidate) -> tuple[str, ...]:
     unlike = ((chosen.enhanced, "with a contrast agent"), (chosen.moving, "with motion"))
     return tuple(
-        f"{chosen.path.name} was made {how}: no other {contrast} can be used"
+        f"{chosen.path.name} was acquired {how}: no other {contrast} can be used"
         for true, how in unlike
         if true
     )

@@ -58,7 +58,7 @@ class DatasetImages:
         ]
         notes = [f"filter file: {note}" for note in chain(*unmatched.values())]
         if left_out:
-            notes.append(f"{FILE} leaves out {listing(list(dict.fromkeys(left_out)))}")
+            notes.append(f"{FILE} excludes {listing(list(dict.fromkeys(left_out)))}")
         return cls(
             {contrast: inside for contrast, (inside, _) in kept.items()},
             frozenset(every.keys() - found["FLAIR"].keys()),
@@ -118,14 +118,14 @@ def unmatched_entries(
         for item in value if isinstance(value, list) else [value]:
             if every and not index.images(contrast, {**base, entity: item}):
                 there = listing(sorted({_value_of(path, entity) for path in every}))
-                reported.append(f"no {contrast} has {entity} {_shown(item)}; there are {there}")
+                reported.append(f"no {contrast} has {entity} {_shown(item)}; available: {there}")
     if (
         not reported
         and wanted
         and index.images(contrast, {})
         and not index.images(contrast, wanted)
     ):
-        reported.append(f"no {contrast} has all that its filter asks for")
+        reported.append(f"no {contrast} matches all entries of its filter")
     return tuple(reported)
 
 

@@ -116,7 +116,7 @@ class AnatIndex:
             names = self._layout.get(return_type="filename", **query)
         except (ValueError, TypeError, SQLAlchemyError, re.error) as error:
             raise UsageError(
-                f"pybids refuses the filter for {suffix}: {str(error).partition(chr(10))[0]}",
+                f"pybids rejects the filter for {suffix}: {str(error).partition(chr(10))[0]}",
                 hint="use the entity names of pybids, for example acquisition, run, session",
             ) from error
         return self._by_visit(names)

@@ -19,7 +19,7 @@ from typing import Final
 from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.visit import bare_label, visit_key, visit_order
 
-HINT: Final = "name the sessions with --session-order, or put acq_time into sub-*_sessions.tsv"
+HINT: Final = "set the order with --session-order, or add acq_time to sub-*_sessions.tsv"
 _BY_USER: Final = "--session-order"
 _BY_LABELS: Final = "the session labels"
 _SCANS: Final = "*_scans.tsv"
@@ -70,8 +70,8 @@ class VisitOrder:
         if self.known:
             return f"{who}: order of the visits: {_listed(self.sessions)} ({self.words})"
         return (
-            f"{who}: the order of the visits {_listed(self.sessions)} is {self.words}: no change "
-            f"between them is reported\n  hint: {HINT}"
+            f"{who}: the order of the visits {_listed(self.sessions)} is {self.words}: changes "
+            f"between them are not reported\n  hint: {HINT}"
         )
 
 
@@ -104,7 +104,7 @@ def order_sessions(
         return VisitOrder(evident, _BY_LABELS, tuple(notes))
     if bids_dir is not None and not notes:
         notes.append(f"no acq_time in sub-{participant}_sessions.tsv or {_SCANS}")
-    return VisitOrder(sessions, notes=(*notes, "the session labels show no order"))
+    return VisitOrder(sessions, notes=(*notes, "the session labels do not show an order"))
 
 
 def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -251,7 +251,7 @@ def _dated(
         f"{what} in {source}: {_listed(those)}"
         for what, those in (
             ("no acq_time", absent),
-            ("acq_time that is no date", wrong),
+            ("invalid acq_time", wrong),
             ("the same acq_time", double),
         )
         if those

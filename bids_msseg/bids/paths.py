@@ -271,7 +271,7 @@ def _pairs(entities: dict[str, str | None]) -> list[str]:
 def _checked(name: str, value: str | None, pattern: re.Pattern[str] = _LABEL) -> str:
     if value is None or not pattern.fullmatch(value):
         raise UsageError(
-            f"{value!r} cannot stand in a file name as {name}",
-            hint="use letters and digits only, as BIDS asks",
+            f"{value!r} is not a valid {name} for a file name",
+            hint="use letters and digits only, as BIDS requires",
         )
     return value

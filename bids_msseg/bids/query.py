@@ -111,7 +111,7 @@ def _excluded_notes(visits: Sequence[Visit], places: Mapping[str, Path]) -> tupl
     if not places:
         return ()
     found = sum(bool(visit.exclude_masks) for visit in visits)
-    return (f"{found} of {len(visits)} visits have a mask in {', '.join(places)} to exclude",)
+    return (f"{found} of {len(visits)} visits have an exclusion mask in {', '.join(places)}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _select(
     found = {(folder.participant, folder.session) for folder in folders}
     absent, notes = _absent(listed, asked, names, found, left_out)
     if left_out:
-        notes = (*notes, f"{FILE} leaves out {listing(left_out)}")
+        notes = (*notes, f"{FILE} excludes {listing(left_out)}")
     return _Scope(tuple(folders), absent, notes, some=bool(asked))
 
 
@@ -171,8 +171,8 @@ def _clean_labels(labels: Iterable[str], entity: str) -> list[str]:
     odd = [label for label in bare if not re.fullmatch(LABEL, label)]
     if odd:
         raise UsageError(
-            f"not a {entity}- label: {listing([repr(label) for label in odd])}",
-            hint="labels hold letters and digits only; separate several by blanks",
+            f"invalid {entity}- label: {listing([repr(label) for label in odd])}",
+            hint="use letters and digits only; separate labels with spaces",
         )
     return bare
 
@@ -207,8 +207,8 @@ def _absent(
 
 
 def _ignored_row(participant: str, session: str | None = None) -> Skipped:
-    reason = f"{visit_key(participant, session)} is left out by {FILE}"
-    return Skipped(participant, session, reason, f"take it out of {FILE}, or do not ask for it")
+    reason = f"{visit_key(participant, session)} is excluded by {FILE}"
+    return Skipped(participant, session, reason, f"remove it from {FILE}, or do not select it")
 
 
 def _is_left_out(participant: str, left_out: Sequence[str]) -> bool:
@@ -216,7 +216,7 @@ def _is_left_out(participant: str, left_out: Sequence[str]) -> bool:
     return any(one == key or one.startswith(f"{key}_") for one in left_out)
 
 
-_LABEL_HINT = "check the spelling of the label, zeros included"
+_LABEL_HINT = "check the spelling of the label, including zeros"
 
 
 def _nothing_selected(
@@ -231,13 +231,11 @@ def _nothing_selected(
     what = " ".join(wanted) or ("the filter file" if present else "sub-*")
     there = listing([f"sub-{label}" for label in present]) or "no sub-* folder"
     sessions = dict.fromkeys(f"ses-{one.session}" for one in inside if one.session)
-    hints = [f"it holds {there}" + (f", with {listing(list(sessions))}" if sessions else "")]
-    hints += [f"{FILE} leaves out {listing(left_out)}"] if left_out else []
+    hints = [f"BIDS_DIR holds {there}" + (f", with {listing(list(sessions))}" if sessions else "")]
+    hints += [f"{FILE} excludes {listing(left_out)}"] if left_out else []
     below = _dataset_below(bids_dir)
     hints.append(_LABEL_HINT if below is None else _below_hint(below))
-    return NothingSelectedError(
-        f"nothing in {bids_dir} is selected by {what}", hint="; ".join(hints)
-    )
+    return NothingSelectedError(f"no visit in {bids_dir} matches {what}", hint="; ".join(hints))
 
 
 def _dataset_below(folder: Path) -> Path | None:
@@ -259,7 +257,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _below_hint(below: Path) -> str:
-    return f"the participants lie in {below}: give that folder as BIDS_DIR"
+    return f"use {below} as BIDS_DIR: it holds the participants"
 
 
 def _no_visit(skipped: Sequence[Skipped], images: DatasetImages, *, with_masks: bool) -> Exception:
@@ -267,15 +265,15 @@ def _no_visit(skipped: Sequence[Skipped], images: DatasetImages, *, with_masks: 
     hints = list(dict.fromkeys(one.hint for one in skipped if one.hint))
     hint = listing(hints[:3], "; ") or "add FLAIR images"
     if images.filtered_out and not images.chosen["FLAIR"]:
-        return NothingSelectedError(f"the filter file leaves no FLAIR ({shown})", hint=hint)
-    needed = "a FLAIR and a lesion mask" if with_masks else "a FLAIR"
-    return NoInputError(f"no visit has {needed} that can be used ({shown})", hint=hint)
+        return NothingSelectedError(f"the filter file excludes every FLAIR ({shown})", hint=hint)
+    needed = "FLAIR and lesion mask" if with_masks else "FLAIR"
+    return NoInputError(f"no visit has a usable {needed} ({shown})", hint=hint)
 
 
 def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
     """Return a note on folders that are ignored because of their names."""
     odd = sorted(path.name for path in bids_dir.glob("sub-*") if _is_odd(path))
-    note = f"ignored, labels may hold letters and digits only: {listing(odd)}"
+    note = f"ignored, because labels may hold letters and digits only: {listing(odd)}"
     return (note,) if odd else ()
 
 
@@ -284,7 +282,7 @@ def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
     version = description.get("BIDSVersion")
     if isinstance(version, str) and re.fullmatch(r"1\.\d+(\.\d+)?(-\w+)?", version):
         return ()
-    reported = "has no BIDSVersion" if version is None else f"says BIDSVersion {version!r}"
+    reported = "has no BIDSVersion" if version is None else f"has BIDSVersion {version!r}"
     return (f"dataset_description.json {reported}: the dataset is read as BIDS {BIDS_VERSION}",)
 
 
@@ -294,7 +292,7 @@ def _is_odd(path: Path) -> bool:
 
 def _read_description(bids_dir: Path) -> dict[str, Any]:
     path = bids_dir / "dataset_description.json"
-    hint = "give the top folder of a BIDS dataset, or use --skip-bids-validation"
+    hint = "use the top folder of a BIDS dataset, or add --skip-bids-validation"
     if not bids_dir.is_dir():
         raise InvalidDatasetError(f"{bids_dir} is not a folder", hint="check the path")
     try:

@@ -33,7 +33,7 @@ from bids_msseg.bids.visit import (
 
 _MASK_HINT = (
     "name it sub-<label>[_ses-<label>]_space-FLAIR_label-L_mask.nii.gz in a derivative dataset, "
-    "or give a pattern with {subject}, and with {session} where the visit has one"
+    "or use a pattern with {subject}, and with {session} if the visit has a session"
 )
 
 
@@ -56,7 +56,7 @@ class VisitMaker:
         used: dict[str, Path] = {}
         wrong = list(chain(*odd.values()))
         notes = [f"not used: {listing(wrong, '; ')}"] if wrong else []
-        notes += [f"{one} is left out, as --ignore says" for one in self.unwanted if mine[one]]
+        notes += [f"{one} is not used, because of --ignore" for one in self.unwanted if mine[one]]
         problems: list[str] = []
         for contrast in (one for one in CONTRASTS if one not in self.unwanted):
             entities = _name_entities_of(used["FLAIR"]) if used else None
@@ -132,31 +132,28 @@ class VisitMaker:
     def _closed(self, visit: VisitId, path: Path) -> Skipped:
         name = path.relative_to(self.bids_dir).as_posix()
         if path.is_file():
-            return Skipped(*visit, f"{name} may not be read", "ask its owner for permission")
-        return Skipped(*visit, f"{name} is no regular file", "put a NIfTI file there")
+            return Skipped(*visit, f"no permission to read {name}", "ask the owner for permission")
+        return Skipped(*visit, f"{name} is not a regular file", "replace it with a NIfTI file")
 
     def _no_flair(self, folder: AnatFolder, odd: Sequence[str]) -> Skipped:
         participant, session = visit = folder.participant, folder.session
         if odd:
-            hint = (
-                "rename it, with labels of letters and digits, or move it to the folder where "
-                "it belongs"
-            )
+            hint = "rename it with labels of letters and digits, or move it to the right folder"
             return Skipped(participant, session, f"{odd[0]}: it is not used", hint)
         if visit in self.images.ignored:
             names = listing([path.name for path in self.images.ignored[visit]])
-            reason = f"{FILE} leaves out its FLAIR ({names})"
+            reason = f"{FILE} excludes its FLAIR ({names})"
             return Skipped(participant, session, reason, f"correct {FILE}")
         if visit in self.images.filtered_out:
-            reason = "the filter file leaves none of its FLAIR images"
-            hint = "; ".join(("loosen the filter", *self.images.unmatched["FLAIR"]))
+            reason = "the filter file excludes all its FLAIR images"
+            hint = "; ".join(("relax the filter", *self.images.unmatched["FLAIR"]))
             return Skipped(participant, session, reason, hint)
         top = folder.path.parent
         closed = next((path for path in (top, folder.path) if _is_closed(path)), None)
         if closed is not None:
             name = closed.relative_to(self.bids_dir).as_posix()
-            reason, hint = f"the folder {name} may not be read", "ask its owner for permission"
-            return Skipped(participant, session, reason, hint)
+            reason = f"no permission to read the folder {name}"
+            return Skipped(participant, session, reason, "ask the owner for permission")
         if not any(top.iterdir()):
             name = top.relative_to(self.bids_dir).as_posix()
             hint = f"if this is a DataLad dataset: datalad get {name}"

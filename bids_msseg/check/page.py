@@ -91,12 +91,14 @@ def render_check(
         volumes=_compare(
             "size, mm³",
             {str(row["size"]): str(row["size"]) for row in content["Volumes"]},
-            _beside(_by_size, content, reference),
+            _with_reference(_by_size, content, reference),
         ),
         false_positives=_compare(
-            "", FALSE_POSITIVES, _beside(lambda one: one["FalsePositives"], content, reference)
+            "",
+            FALSE_POSITIVES,
+            _with_reference(lambda one: one["FalsePositives"], content, reference),
         ),
-        loads=_compare("", LOADS, _beside(lambda one: one["Load"], content, reference)),
+        loads=_compare("", LOADS, _with_reference(lambda one: one["Load"], content, reference)),
         plots=_agreement(content["Load"], visits),
         visits=_visits(visits),
     )
@@ -172,7 +174,7 @@ def _by_level(content: Mapping[str, Any], by: str, part: str = "Sensitivity") ->
     return {str(row["level"]): row for row in content.get(part, ()) if row["by"] == by}
 
 
-def _beside(
+def _with_reference(
     part: Callable[[Mapping[str, Any]], Mapping[str, Row]],
     content: Mapping[str, Any],
     reference: Mapping[str, Any] | None,

@@ -120,7 +120,7 @@ def find_terrain(
     fluid = (anatomy == RegionAnatomy.VENTRICLE) | (tissue == Tissue.VENTRICLE)
     if not (white & ~fluid).any():
         raise DataError(
-            "there is no white matter without lesions to paint lesions into",
+            "no lesion-free white matter found to paint lesions into",
             hint="check the lesion mask and the brain mask of this visit, or leave it out",
         )
     found = prepare_terrain(

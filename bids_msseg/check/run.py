@@ -64,13 +64,13 @@ def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
         visits = select_visits(config).visits
         chosen = choose_visits(visits, plan.max_visits)
         if len(chosen) < len(visits):
-            LOGGER.info("%d of %d visits are chosen: see --max-visits", len(chosen), len(visits))
+            LOGGER.info("%d of %d visits are checked: see --max-visits", len(chosen), len(visits))
         _prepare_out(config)
         header = read_model_header(config)
         jobs = [_job(config, plan, header, visit, resources.omp_nthreads) for visit in chosen]
         todo = [one for one in jobs if not is_finished(one)]
         if len(todo) < len(jobs):
-            LOGGER.info("%d of %d visits are checked already", len(jobs) - len(todo), len(jobs))
+            LOGGER.info("%d of %d visits are already checked", len(jobs) - len(todo), len(jobs))
         with VisitLocks([logs_dir(config.output_dir)]) as locks:
             mine = [one for one in todo if locks.acquire(f"check of {one.visit.key}")]
             errors = _run_all(mine, plan, _workers(resources, len(mine), on_cpu=on_cpu))
@@ -140,7 +140,7 @@ def _prepare_out(config: RunConfig) -> None:
 def _cannot_write(out: Path, error: OSError) -> CannotCreateError:
     return CannotCreateError(
         f"cannot write into {out}: {error.strerror or error}",
-        hint="make the folder writable, and free space",
+        hint="make the folder writable, or free disk space",
     )
 
 
@@ -201,10 +201,10 @@ def _announce(jobs: Sequence[Job], plan: Plan, workers: int) -> None:
     """Log the number of visits and the expected time."""
     each = expected_seconds(read_records(jobs[0].out_dir), plan.runs)
     if each is None:
-        about = "expected time not known before the first visit: OUT has no visit of msseg"
+        about = "expected time not known before the first visit: OUTPUT_DIR has no visit of msseg"
     else:
         rounds = -(-len(jobs) // workers)
-        about = f"expected time {duration(each * rounds)}, by the visits of msseg in OUT"
+        about = f"expected time {duration(each * rounds)}, estimated from visits in OUTPUT_DIR"
     LOGGER.info(
         "checking %s, %d runs of the networks each, %d at a time: %s",
         *(counted(len(jobs), "visit"), plan.runs, workers, about),
@@ -243,7 +243,7 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, MssegError |
         except BrokenProcessPool as error:
             raise TemporaryError(
                 "a worker was killed, most likely for lack of memory",
-                hint="give a smaller --nprocs; visits that are checked already stay",
+                hint="use a smaller --nprocs; results of checked visits are kept",
             ) from error
 
 

@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("bids_dir", metavar="BIDS_DIR", help="the dataset; never written to")
-    add("output_dir", metavar="OUTPUT_DIR", help="new, or that of msseg: its brain masks are used")
+    add("output_dir", metavar="OUTPUT_DIR", help="new, or that of msseg, to use its brain masks")
     add(
         "--draws", metavar="N", default=DRAWS,
         help="sets of painted lesions, and pseudo-rescans, per visit; multiples of 3 give every "
@@ -58,14 +58,14 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which visits, as for msseg")
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
     for name, what in (("participant", "participants"), ("session", "sessions")):
-        text = f"only these {what}; or a file, one in each line"
+        text = f"only these {what}; or a file with one per line"
         group.add_argument(f"--{name}-label", metavar="LABEL..", help=text, **several)
     group.add_argument(
         "--ignore", metavar="CONTRAST..", help="leave these contrasts out: t1w, t2w", **several
     )
     group.add_argument("--bids-filter-file", metavar="FILE", help="JSON of pybids entities")
     group.add_argument(
-        "-d", "--derivatives", metavar="PATH..", help="use the brain masks of these", **several
+        "-d", "--derivatives", metavar="PATH..", help="datasets with brain masks", **several
     )
     group.add_argument(
         "--skip-bids-validation",
@@ -121,7 +121,8 @@ def _read(name: str, value: object, reader: Callable[[object], int]) -> int:
     try:
         return reader(value)
     except ValueError as error:
-        raise UsageError(f"{as_flag(name)} is {value}", hint=f"give {error}") from error
+        message = f"invalid value for {as_flag(name)}: {value}"
+        raise UsageError(message, hint=f"use {error}") from error
 
 
 def _run(config: RunConfig, own: Mapping[str, int]) -> ExitCode:

@@ -24,22 +24,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("out_dir", type=Path, help="derivative dataset to write")
     parser.add_argument(
         "--derivatives", type=Path, nargs="+", default=(), metavar="DIR",
-        help="where the raters' masks lie; by default every dataset below BIDS/derivatives that "
-        "bids_msseg has not written",
+        help="datasets with the raters' masks; by default every dataset below BIDS/derivatives "
+        "that bids_msseg has not written",
     )  # fmt: skip
     parser.add_argument(
         "--raters", nargs="+", metavar="LABEL",
-        help="values of desc- that are raters; by default rater<label>, and every other one of a "
+        help="desc- labels of the raters; by default rater<label>, and every other desc- of a "
         "mask with label-L",
     )  # fmt: skip
     parser.add_argument(
         "--algorithm", type=Path, nargs="+", default=(), metavar="DERIVATIVES",
-        help="datasets whose label-L masks without desc- are compared, too; they have no vote",
+        help="datasets whose label-L masks without desc- are compared too, without a vote",
     )  # fmt: skip
     parser.add_argument("--space", default="FLAIR", help="value of space- (default: FLAIR)")
     parser.add_argument(
         "--margin", type=_margin, default=0, metavar="VOXELS",
-        help="dilate the union of the raters' masks before STAPLE sees it (default: 0)",
+        help="dilate the union of the raters' masks before STAPLE (default: 0)",
     )  # fmt: skip
     add_option(parser)
     parser.add_common_options()

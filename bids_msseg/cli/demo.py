@@ -86,11 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(asked: argparse.Namespace) -> DemoOptions:
     if not 1 <= asked.participants <= LARGEST_COHORT:
         raise UsageError(
-            f"--participants {asked.participants} is not possible",
-            hint=f"give a number from 1 to {LARGEST_COHORT}",
+            f"invalid value for --participants: {asked.participants}",
+            hint=f"use a number from 1 to {LARGEST_COHORT}",
         )
     if asked.seed < 0:
-        raise UsageError(f"--seed {asked.seed} is negative", hint="give 0 or more")
+        raise UsageError(f"--seed {asked.seed} is negative", hint="use 0 or more")
     return DemoOptions(asked.out, asked.seed, asked.grid, asked.participants, asked.heads)
 
 

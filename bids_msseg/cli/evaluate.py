@@ -43,8 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
     add(
         "--compare-with", nargs="+", metavar="NAME=DIR", default=[],
-        help="masks of other segmenters, selected as those of AUTO are; NAME= may be left out. A "
-        "table has the means of all, and the paired differences from AUTO",
+        help="masks of other segmenters, selected like those of AUTO; NAME= is optional. Writes "
+        "a table with the means of all, and the paired differences from AUTO",
     )  # fmt: skip
     add(
         "--bids", type=Path, metavar="DIR", help="raw dataset, for FLAIR and participants.tsv; "
@@ -62,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--resample", action="store_true",
-        help="bring automatic masks of another grid onto that of the manual mask: linear "
-        "interpolation, cut at one half; else they are refused",
+        help="resample automatic masks on another grid to that of the manual mask: linear "
+        "interpolation, threshold 0.5; otherwise they are rejected",
     )  # fmt: skip
     add(
         "--min-lesion-volume", type=float, default=MIN_VOLUME, metavar="MM3",
@@ -89,13 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _settings(options: argparse.Namespace) -> Settings:
     if options.min_lesion_volume < 0 or (options.nprocs is not None and options.nprocs < 1):
         raise UsageError(
-            "--min-lesion-volume cannot be negative, nor --nprocs below 1",
+            "--min-lesion-volume must be 0 or more, and --nprocs 1 or more",
             hint=f"see {PROGRAM} --help",
         )
     segmenters = _segmenters(options)
     for folder in (options.auto, options.manual, *segmenters.values()):
         if folder.resolve() == options.out.resolve():
-            raise UsageError(f"{folder} would be written to", hint="name another output folder")
+            raise UsageError(
+                f"the output folder {folder} is also an input", hint="use another output folder"
+            )
     return Settings(
         Choice(options.auto, options.auto_desc, options.auto_label, options.auto_space),
         Choice(options.manual, options.manual_desc, options.manual_label, options.manual_space),
@@ -121,7 +123,8 @@ def _segmenters(options: argparse.Namespace) -> dict[str, Path]:
         return named_paths([str(options.auto.absolute()), *options.compare_with])
     except ValueError as error:
         raise UsageError(
-            f"--compare-with is {' '.join(options.compare_with)}", hint=f"give {error}"
+            f"invalid value for --compare-with: {' '.join(options.compare_with)}",
+            hint=f"use {error}",
         ) from error
 
 

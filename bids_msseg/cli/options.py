@@ -17,7 +17,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
             metavar="LABEL..",
             nargs="+",
             action="extend",
-            help=f"only these {what}, with or without {prefix}; or a file, one in each line",
+            help=f"only these {what}, with or without {prefix}; or a file with one per line",
         )
     group.add_argument(
         "--session-order",
@@ -45,7 +45,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
     )
     add_switch(group, "skip-bids-validation", "do not check the dataset description")
     group.add_argument(
-        "--bids-database-dir", metavar="DIR", help="keep pybids' index here and use it again"
+        "--bids-database-dir", metavar="DIR", help="keep the pybids index here for later runs"
     )
     group.add_argument(
         "-d",
@@ -53,7 +53,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH..",
         nargs="+",
         action="extend",
-        help="use the brain masks of these; or NAME=PATH",
+        help="datasets with brain masks; or NAME=PATH",
     )
     group.add_argument(
         "--lesion-masks",
@@ -68,8 +68,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH..",
         nargs="+",
         action="extend",
-        help="exclusion masks (tumour, infarct), given as lesion masks are; optional for each "
-        "visit",
+        help="exclusion masks (tumour, infarct), in the same forms; optional for each visit",
     )
 
 
@@ -89,10 +88,10 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
         metavar="ATLAS..",
         nargs="+",
         action="extend",
-        help="lesion load by region: sides, FILE:SPACE, or a name of TemplateFlow or FreeSurfer",
+        help="lesion load by region: sides, FILE:SPACE, or a TemplateFlow or FreeSurfer name",
     )
     add_switch(group, "fill-lesions", "also write FLAIR and T1w with filled lesions")
-    add_switch(group, "lesion-roi", "also write the mask of the T1w for fMRIPrep")
+    add_switch(group, "lesion-roi", "also write a T1w lesion mask for fMRIPrep")
     group.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     group.add_argument(
         "--segmenter",
@@ -116,7 +115,7 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
         help="values of given lesion masks that are lesion [any above zero]",
     )
     group.add_argument(
-        "--skull-stripped", metavar="ANSWER", help="skulls are removed: auto, yes or no [auto]"
+        "--skull-stripped", metavar="ANSWER", help="skull-stripped images: auto, yes or no [auto]"
     )
     add_switch(group, "fast", "trade some accuracy for time")
     group.add_argument("--random-seed", metavar="N", help="seed of every random draw [0]")
@@ -125,7 +124,7 @@ def add_processing_options(parser: argparse.ArgumentParser) -> None:
 def add_performance_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for CPUs, memory, device and cluster."""
     group = parser.add_argument_group("performance")
-    group.add_argument("--nprocs", metavar="N", help="CPUs of the whole run [all it may use]")
+    group.add_argument("--nprocs", metavar="N", help="CPUs of the whole run [all available]")
     group.add_argument("--omp-nthreads", metavar="N", help="threads of one step [CPUs, at most 8]")
     group.add_argument(
         "--mem-gb", metavar="GB", help="memory of the whole run, in GB [90 %% of all]"

@@ -75,12 +75,12 @@ def check_inputs(config: RunConfig) -> None:
     """
     plugin = config.performance.use_plugin
     if plugin is not None and not plugin.is_file():
-        raise UsageError(f"there is no file {plugin}", hint="correct --use-plugin")
+        raise UsageError(f"no plugin file found at {plugin}", hint="correct --use-plugin")
     if "participant" not in config.levels:
         return
     if not _is_folder(config.bids_dir):
         raise NoInputError(
-            f"there is no dataset folder {config.bids_dir}",
+            f"no dataset folder found at {config.bids_dir}",
             hint="correct BIDS_DIR, or mount it into the container",
         )
     query = config.query
@@ -93,7 +93,7 @@ def check_inputs(config: RunConfig) -> None:
             folder = option_files.pattern_root(place)
             if not _is_folder(folder):
                 raise NoInputError(
-                    f"there is no folder {folder}", hint=f"correct {option} {name}=PATH"
+                    f"no folder found at {folder}", hint=f"correct {option} {name}=PATH"
                 )
 
 
@@ -142,7 +142,7 @@ def _read_words(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not options["levels"]:
         raise _missing(LEVEL_CHOICE)
     said = (
-        f"{word} behind an option is taken for an analysis level; a label goes with its prefix"
+        f"{word} after an option is read as an analysis level; write labels with their prefix"
         for word in late
     )
     return options, (*said, *notes)
@@ -155,7 +155,7 @@ def _list_flags(parser: argparse.ArgumentParser) -> list[str]:
 
 def _missing(what: str) -> UsageError:
     return UsageError(
-        f"missing: {what}", hint=f"write {USAGE}; options that take several values go last"
+        f"missing arguments: {what}", hint=f"use {USAGE}; put options with several values last"
     )
 
 
@@ -164,10 +164,10 @@ def _refuse_extra(parser: argparse.ArgumentParser, word: str) -> NoReturn:
         known = [flag for action in visible_options(parser) for flag in action.option_strings]
         name = word.partition("=")[0]
         raise UsageError(
-            f"there is no option {name}",
-            hint=f"msseg --help lists all options{readers.nearest(name, known)}",
+            f"unknown option {name}",
+            hint=f"see msseg --help for all options{readers.nearest(name, known)}",
         )
-    raise UsageError(f"{word} belongs to no option", hint=f"write {USAGE}")
+    raise UsageError(f"unexpected argument {word}", hint=f"use {USAGE}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -177,7 +177,7 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("the following arguments are required"):
             # levels come last: where anything is missing, they are too
             raise _missing(f"{message.partition(': ')[2]}, {LEVEL_CHOICE}")
-        raise UsageError(message, hint="msseg --help explains every option")
+        raise UsageError(message, hint="see msseg --help")
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -274,14 +274,14 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
     add_switch(group, "clean-workdir", "remove the work folders of visits processed now")
     add_switch(group, "clean-outputs", "remove results of images no longer used")
     group.add_argument(
-        "--config-file", metavar="FILE", help="options in TOML; the command line wins"
+        "--config-file", metavar="FILE", help="TOML options; the command line overrides them"
     )
     add_switch(group, "dry-run", "list images and skipped visits; segment nothing")
-    add_switch(group, "reports-only", "make the reports again from what is there")
+    add_switch(group, "reports-only", "write the reports again from existing results")
     add_switch(group, "boilerplate-only", "write the methods text only")
     group.add_argument("--qc", metavar="DIR", help="QC ratings saved in the pages, for group")
     add_switch(group, "threshold-sweep", "group: also loads at thresholds .1 to .9")
-    add_switch(group, "stop-on-first-crash", "end when one visit fails")
+    add_switch(group, "stop-on-first-crash", "stop when one visit fails")
     add_switch(group, "resource-monitor", "record CPU and memory of every step")
     group.add_argument("--notrack", action="store_true", help="no effect: nothing is ever tracked")
     group.add_argument("-v", "--verbose", action="count", help="log more; -vv everything")

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("flair", metavar="FLAIR", help=".nii or .nii.gz; never written to")
     parser.add_argument("--t1w", metavar="FILE", help="T1w of the same visit, aligned or not")
     parser.add_argument("--t2w", metavar="FILE", help="T2w of the same visit, aligned or not")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="where the files go")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="output folder")
     parser.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     parser.add_argument(
         "--threshold", metavar="P", help="lesion at or above this probability, 0-1 [the model's]"
@@ -43,8 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--atlas",
         metavar="ATLAS",
         action="append",
-        help="lesion load by region: sides, FILE:SPACE or a name of TemplateFlow; repeat it for "
-        "more atlases",
+        help="lesion load by region: sides, FILE:SPACE or a TemplateFlow name; repeat the option "
+        "for more atlases",
     )
     parser.add_argument(
         "--fill-lesions", action="store_true", help="also write FLAIR and T1w with filled lesions"
@@ -95,14 +95,14 @@ def _path(flag: str, text: str) -> Path:
     try:
         return readers.path(text)
     except ValueError as error:
-        raise UsageError(f"{flag} is {text!r}", hint=f"give {error}") from error
+        raise UsageError(f"invalid value for {flag}: {text!r}", hint=f"use {error}") from error
 
 
 def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> ExitCode:
     """Check that the input files exist before slow imports, then segment."""
     for path in files.values():
         if not _is_there(path):
-            raise NoInputError(f"there is no file {path}", hint="correct its path")
+            raise NoInputError(f"no file found at {path}", hint="correct the path")
     with _folder(output):
         from bids_msseg.api import segment
 
@@ -127,8 +127,8 @@ def _folder(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotCreateError(
-            f"cannot make the folder {path}: {error.strerror or error}",
-            hint="name a folder that can be written",
+            f"cannot create the folder {path}: {error.strerror or error}",
+            hint="choose a writable folder",
         ) from error
     try:
         yield

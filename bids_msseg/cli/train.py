@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         type=Path,
-        help="TSV with columns visit and fold, in place of folds dealt by site and load",
+        help="TSV with columns visit and fold, instead of folds balanced by site and load",
     )
     add_option(parser)
     _add_run(parser)
@@ -87,7 +87,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="resume the training in OUTPUT_DIR, and refuse to begin one "
+        help="resume the training in OUTPUT_DIR; fail if there is none "
         "(without this option, an existing training is resumed too)",
     )
     parser.add_argument(
@@ -108,19 +108,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"not a number from 1 upwards: {text!r}")
+        raise argparse.ArgumentTypeError(f"not a whole number of at least 1: {text!r}")
     return number
 
 
 def _fold(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"not the number of a fold: {text!r}")
+        raise argparse.ArgumentTypeError(f"not a fold number: {text!r}")
     return int(text)
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        raise argparse.ArgumentTypeError(f"not letters, digits, '.', '_' and '-': {text!r}")
+        raise argparse.ArgumentTypeError(f"not a name of letters, digits, ., _ and -: {text!r}")
     return text
 
 
@@ -157,7 +157,7 @@ def _enter_group(options: argparse.Namespace, member: Member) -> None:
     import torch
 
     if options.preset:
-        raise UsageError("--preset is trained by one process", hint="start it without torchrun")
+        raise UsageError("--preset needs a single process", hint="start it without torchrun")
     options.device = member.device
     torch.set_num_threads(options.threads)
     if member.rank:
@@ -174,7 +174,7 @@ def starting_weights(init: str | None) -> Path:
 
     if init is not None and init.endswith(".pt"):
         if not Path(init).is_file():
-            raise NoInputError(f"there is no file {init}", hint="correct --init")
+            raise NoInputError(f"no file found at {init}", hint="correct --init")
         return Path(init)
     path = find_model(init)
     read_header(path)
@@ -195,11 +195,11 @@ def refuse_odd_options(options: argparse.Namespace) -> None:
     }
     odd = [name for name, value in idle.items() if value]
     if odd and options.preset:
-        raise UsageError(f"{odd[0]} has no meaning with --preset", hint=f"leave out {odd[0]}")
+        raise UsageError(f"{odd[0]} cannot be combined with --preset", hint=f"remove {odd[0]}")
     begun = "valverde/training.json" if options.preset else "training.json"
     if options.resume and not (options.output_dir / begun).is_file():
         raise NoInputError(
-            f"there is no training in {options.output_dir}", hint="leave --resume out to begin one"
+            f"no training found in {options.output_dir}", hint="remove --resume to start one"
         )
 
 

@@ -101,7 +101,7 @@ def write_demo(options: DemoOptions) -> None:
     except OSError as error:
         raise CannotCreateError(
             f"cannot write {options.out}: {error.strerror or error}",
-            hint="choose a folder that can be written, on a disk with 200 MB free",
+            hint="choose a writable folder on a disk with 200 MB of free space",
         ) from error
     LOGGER.info("synthetic dataset: %s", options.out)
 

@@ -32,7 +32,7 @@ DESCRIPTIONS: Final[Mapping[str, dict[str, str]]] = {
     },
     "desc-brain": {
         "Type": "Brain",
-        "Description": "Brain with the fluid on it (synthetic): voxels at least half inside",
+        "Description": "Brain including CSF (synthetic): voxels at least half inside",
     },
 }
 # Echo time and repetition time in s, flip angle in degrees, of the sequences imitated.
@@ -44,18 +44,18 @@ TIMINGS: Final[Mapping[str, tuple[float, float, float]]] = {
 README: Final = """# Synthetic demo of bids_msseg
 
 Made by `msseg-demo` {version}, seed {seed}. **No patient has been scanned**: the anatomy is the
-MNI152 template (ICBM 152 nonlinear 2009a symmetric, see LICENSE), bent differently for each
+MNI152 template (ICBM 152 nonlinear 2009a symmetric, see LICENSE), deformed differently for each
 participant, with painted multiple-sclerosis lesions, simulated contrasts, and, for some
-participants, a made head. True lesion and brain masks are in `derivatives/truth`.
+participants, a synthetic head. True lesion and brain masks are in `derivatives/truth`.
 
-Figures on these images say that a program works, not how good it is on patients.
+Scores on these images show that a program works, not how well it works on patients.
 """
-TRUTH_README: Final = """# Truth of the synthetic demo
+TRUTH_README: Final = """# Ground truth of the synthetic demo
 
-Masks on the FLAIR grid of each visit: `label-L` the painted lesions, `desc-brain` the brain with
-the fluid on it. They are exact as no rater's mask is: a voxel belongs to a lesion where it holds
-at least half of the largest fraction that any voxel of that lesion holds. `msseg-demo score`
-compares the masks of a derivative with them.
+Masks on the FLAIR grid of each visit: `label-L` the painted lesions, `desc-brain` the brain
+including CSF. Unlike masks drawn by raters, they are exact: a voxel belongs to a lesion if its
+lesion fraction is at least half of the largest fraction of any voxel of that lesion.
+`msseg-demo score` compares the masks of a derivative dataset with them.
 """
 
 
@@ -118,7 +118,7 @@ def clear(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not is_demo(out):
         raise CannotCreateError(
             f"{out} is not empty and was not written by {PROGRAM}",
-            hint="name a new or empty folder",
+            hint="choose a new or empty folder",
         )
     out.mkdir(parents=True, exist_ok=True)
     for folder in (*out.glob("sub-*"), out / TRUTH):
@@ -175,7 +175,7 @@ def _description() -> dict[str, Any]:
 
 def _truth_description() -> dict[str, Any]:
     return {
-        "Name": "Truth of the synthetic demo of bids_msseg",
+        "Name": "Ground truth of the synthetic demo of bids_msseg",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "License": "see LICENSE of the raw dataset",
@@ -185,7 +185,7 @@ def _truth_description() -> dict[str, Any]:
             {
                 "Name": TRUTH.name,
                 "Version": __version__,
-                "Description": f"Masks of what {PROGRAM} painted",
+                "Description": f"Masks of the brain and of the lesions of {PROGRAM}",
             }
         ],
         "DatasetLinks": {"raw": "../.."},

@@ -16,7 +16,7 @@ from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.comparison.metrics import lesion_agreement, voxel_agreement
 
 TITLE: Final = (
-    "SYNTHETIC DATA: painted lesions; says that the program works, not how well on patients"
+    "SYNTHETIC DATA: painted lesions; shows that the program works, not how well on patients"
 )
 COLUMNS: Final = ("visit", "Dice", "PPV", "sensitivity", "lesion F1", "truth mL", "found mL")
 TRUTH_MASKS: Final = "sub-*_space-FLAIR_label-L_mask.nii.gz"
@@ -43,12 +43,14 @@ def score(demo: Path, derivative: Path) -> tuple[str, bool]:
     """
     truths = sorted((demo / TRUTH).rglob(TRUTH_MASKS))
     if not truths or not is_demo(demo):
-        raise NoInputError(f"{demo} holds no synthetic truth", hint="make it: msseg-demo FOLDER")
+        raise NoInputError(
+            f"no synthetic ground truth found in {demo}", hint="create it with msseg-demo FOLDER"
+        )
     scores = [_score_visit(path, derivative / path.relative_to(demo / TRUTH)) for path in truths]
     if all(visit.figures is None for visit in scores):
         raise NoInputError(
-            f"{derivative} has no mask of any visit of {demo}",
-            hint=f"segment them first: msseg {demo} {derivative} participant",
+            f"no mask of any visit of {demo} found in {derivative}",
+            hint=f"segment the visits first: msseg {demo} {derivative} participant",
         )
     return _table(scores), all(visit.figures is not None for visit in scores)
 
@@ -60,7 +62,7 @@ def _score_visit(truth_path: Path, found_path: Path) -> VisitScore:
     truth, found = load_volume(truth_path), load_volume(found_path)
     if truth.shape != found.shape or not np.allclose(truth.affine, found.affine, atol=1e-2):
         raise DataError(
-            f"{found_path} is not on the grid of the FLAIR", hint="score masks in FLAIR space"
+            f"{found_path} is not on the grid of the FLAIR", hint="use masks in FLAIR space"
         )
     volume = truth.voxel_volume
     masks: tuple[NDArray[np.bool_], ...] = (found.data > 0.5, truth.data > 0.5)

@@ -67,8 +67,8 @@ def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
     if not (pair.same_grid or rules.resample):
         raise DataError(
             f"{pair.auto.name} and {pair.manual.name} are on different grids",
-            hint="give masks of one space, or --resample to bring the automatic mask onto the "
-            "grid of the manual one",
+            hint="use masks in the same space, or pass --resample to resample the automatic mask "
+            "onto the grid of the manual mask",
         )
     truth, auto = _read(pair.manual), _read(pair.auto)
     manual, first = lesion_voxels(truth.data, pair.manual.name, rules.mask_values)
@@ -89,7 +89,7 @@ def _read(path: Path) -> Volume:
     try:
         volume = load_volume(path)
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="write that file again") from error
+        raise DataError(f"cannot read {path}: {error}", hint="create this file again") from error
     return volume.with_data(volume.data.reshape(volume.data.shape[:3]))
 
 

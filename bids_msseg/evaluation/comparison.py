@@ -80,7 +80,7 @@ def assess_improvement(pairs: Sequence[Pair]) -> Improvement:
         return Improvement(UNDETERMINED, _why_undetermined(pairs, gain), gain)
     word, reason = _weigh(fresh, gain)
     if any(pair.seen == UNKNOWN for pair in fresh):
-        reason += "; whether the given weights had seen these patients is not known"
+        reason += "; it is not known whether the starting weights were trained on these patients"
     return Improvement(word, reason, gain)
 
 
@@ -105,9 +105,7 @@ def _why_undetermined(pairs: Sequence[Pair], gain: MeanEstimate) -> str:
     if all(pair.after is None for pair in pairs):
         return "no held-out patient"
     if len(counted(pairs)) < len(pairs):
-        return (
-            f"{gain.n_patients} held-out patients that the given weights had not been trained on"
-        )
+        return f"{gain.n_patients} held-out patients that the starting weights were not trained on"
     return f"Dice is defined for {gain.n_patients} held-out patients"
 
 

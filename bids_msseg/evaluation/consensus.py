@@ -50,7 +50,7 @@ def fuse_dataset(request: Request) -> ExitCode:
     datasets = rater_datasets(request.bids_dir, request.derivatives)
     for algorithm in request.algorithms:
         if not algorithm.is_dir():
-            raise NoInputError(f"there is no folder {algorithm}", hint="check --algorithm")
+            raise NoInputError(f"the folder {algorithm} does not exist", hint="check --algorithm")
     visits = _with_two(find_rated(datasets, space=request.space, labels=request.raters), request)
     names = name_datasets(datasets)
     algorithms = name_datasets(request.algorithms)
@@ -77,14 +77,14 @@ def _with_two(found: Sequence[RatedVisit], request: Request) -> list[RatedVisit]
     for rated in found:
         if len(rated.raters) < 2:
             LOGGER.warning(
-                "%s has one rater, %s: left out", rated.visit.prefix, next(iter(rated.raters))
+                "%s skipped: only one rater, %s", rated.visit.prefix, next(iter(rated.raters))
             )
     several = [rated for rated in found if len(rated.raters) >= 2]
     if not several:
         raise NoInputError(
-            f"no visit has masks of two raters in the space {request.space}",
+            f"no visit has masks from at least two raters in the space {request.space}",
             hint="name them sub-<label>_space-FLAIR_label-L_desc-rater<label>_mask.nii.gz in a "
-            "derivative dataset, or see --derivatives, --raters and --space",
+            "derivative dataset, or check --derivatives, --raters and --space",
         )
     return several
 
@@ -131,10 +131,10 @@ def _find_algorithms(
     for name, folder in algorithms.items():
         mask = find_truth(folder, rated.visit, space=space)
         if mask is None:
-            LOGGER.warning("%s: %s has no mask of it", rated.visit.prefix, folder)
+            LOGGER.warning("%s: no mask found in %s", rated.visit.prefix, folder)
         elif name in rated.raters:
             raise DataError(
-                f"{name} is a rater and an algorithm", hint="rename the folder of the algorithm"
+                f"{name} is both a rater and an algorithm", hint="rename the algorithm's folder"
             )
         else:
             found[name] = mask

@@ -112,7 +112,7 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
         )
     except OSError as error:
         raise CannotCreateError(
-            f"cannot write into {out_dir}: {error.strerror}", hint="make the folder writable"
+            f"cannot write to {out_dir}: {error.strerror}", hint="make the folder writable"
         ) from error
     return notes
 
@@ -121,13 +121,13 @@ _README: Final = """\
 # Consensus of several raters
 
 Written by msseg-consensus of bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`, for each
-way of fusing (`descriptions.tsv`):
+fusion method (`descriptions.tsv`):
 
-- `label-L_desc-<how>_mask`: the consensus
-- `label-L_desc-<how>_probseg`: the probability that it was cut from, at one half
+- `label-L_desc-<method>_mask`: the consensus
+- `label-L_desc-<method>_probseg`: the probability map; the consensus is where it is at least 0.5
 
 `group_raters.tsv` compares each rater with the consensus, `group_leave_one_out.tsv` with the
-consensus of the others; the JSON files beside them explain the columns.
+consensus of the others; the JSON files of the same names explain the columns.
 """
 
 
@@ -135,8 +135,8 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
     for folder in inputs:
         if out_dir.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
-                f"the output folder {out_dir} is in {folder}, where masks are read",
-                hint="name an empty folder",
+                f"the output folder {out_dir} is inside the input folder {folder}",
+                hint="choose an empty folder outside the input folders",
             )
     about = describe(out_dir)
     makers = about.get("GeneratedBy")
@@ -144,7 +144,7 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
     written = first.get("Description", "") if isinstance(first, dict) else ""
     if about and not str(written).startswith(PROGRAM):
         raise UsageError(
-            f"the output folder {out_dir} holds another dataset", hint="name an empty folder"
+            f"the output folder {out_dir} contains another dataset", hint="choose an empty folder"
         )
 
 
@@ -186,7 +186,7 @@ def write_consensus(
     uris = [bids_uri(path, datasets) for path in rated.raters.values()]
     how = HOW[consensus.method] + (f"; union dilated by {margin} voxels" if margin else "")
     if values is not None:
-        how += f"; lesion is where a mask holds {', '.join(map(str, values))}"
+        how += f"; mask values of lesions: {', '.join(map(str, values))}"
     outputs: tuple[tuple[str, Any, str, Row], ...] = (
         ("mask", consensus.mask, f"At least one half of: {how}", {"Type": "Lesion"}),
         ("probseg", consensus.probability, how, {}),

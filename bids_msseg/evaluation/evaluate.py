@@ -67,7 +67,7 @@ def evaluate(settings: Settings) -> ExitCode:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotCreateError(
-            f"{settings.out} cannot be written: {error.strerror}", hint="name another folder"
+            f"cannot write to {settings.out}: {error.strerror}", hint="choose another folder"
         ) from error
     found = {
         name: list(compare_all(one.pairs, settings.rules, settings.nprocs))
@@ -102,8 +102,8 @@ def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
     visits = [{pair.key for pair in one.pairs} for one in pairings.values()]
     if not set.intersection(*visits):
         raise NoInputError(
-            f"no visit has masks of all of {', '.join(pairings)}",
-            hint="compare fewer of them, or segment the same visits by each",
+            f"no visit has a mask from every segmenter ({', '.join(pairings)})",
+            hint="compare fewer segmenters, or segment the same visits with each",
         )
     return pairings
 
@@ -125,7 +125,7 @@ def _require_skimage() -> None:
     """Raise UsageError if scikit-image, needed for surface distances, is not installed."""
     if importlib.util.find_spec("skimage") is None:
         raise UsageError(
-            "distances between surfaces need the package scikit-image",
+            "surface distances require the package scikit-image",
             hint="pip install 'bids_msseg[evaluate]'",
         )
 
@@ -137,11 +137,11 @@ def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:
         spaces = other_spaces(settings.auto, settings.manual)
         raise DataError(
             f"automatic and manual masks are on different grids: {', '.join(other)}",
-            hint=f"give masks of one space{f' ({spaces})' if spaces else ''}, or --resample to "
-            "bring the automatic masks onto the grids of the manual ones",
+            hint=f"use masks in the same space{f' ({spaces})' if spaces else ''}, or pass "
+            "--resample to resample the automatic masks onto the grids of the manual masks",
         )
     if other:
-        LOGGER.warning("brought onto the manual grid: %s", ", ".join(other))
+        LOGGER.warning("resampled onto the grid of the manual mask: %s", ", ".join(other))
 
 
 def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Outcome]:

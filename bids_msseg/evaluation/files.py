@@ -136,7 +136,7 @@ def find_pairs(auto: Choice, manual: Choice, places: Places) -> Pairing:
     ]
     for names, what in zip(alone, ("automatic", "manual"), strict=True):
         if names:
-            LOGGER.warning("no %s mask of %s: left out", what, ", ".join(sorted(names)))
+            LOGGER.warning("no %s mask found, skipped: %s", what, ", ".join(sorted(names)))
     return Pairing(tuple(pairs), alone[0], alone[1])
 
 
@@ -147,7 +147,8 @@ def _masks(choice: Choice) -> dict[Visit, list[Path]]:
     """List the masks of a folder by participant and session."""
     if not choice.folder.is_dir():
         raise NoInputError(
-            f"there is no folder {choice.folder}", hint="give a BIDS derivative dataset with masks"
+            f"the folder {choice.folder} does not exist",
+            hint="pass a BIDS derivative dataset with masks",
         )
     found: dict[Visit, list[Path]] = {}
     for path in _images(choice.folder):
@@ -173,8 +174,8 @@ def _what_there_is(*choices: Choice) -> str:
             {one["desc"] for one in entities if "desc" in one and one["desc"] != "brain"}
         )
         if found:
-            words.append(f"{option} may be {', '.join(found)}")
-    return "; ".join(words) or "--auto-label and --manual-label choose another label"
+            words.append(f"possible values of {option}: {', '.join(found)}")
+    return "; ".join(words) or "select another label with --auto-label and --manual-label"
 
 
 def other_spaces(auto: Choice, manual: Choice) -> str:
@@ -193,7 +194,7 @@ def other_spaces(auto: Choice, manual: Choice) -> str:
             }
         )
         if there:
-            words.append(f"{option} may be {', '.join(there)}")
+            words.append(f"possible values of {option}: {', '.join(there)}")
     return "; ".join(words)
 
 
@@ -211,8 +212,8 @@ def _matching(auto: Sequence[Path], manual: Sequence[Path]) -> tuple[Path, Path]
         several = auto if len(auto) > 1 else manual
         raise DataError(
             f"several masks of one visit: {', '.join(path.name for path in several)}",
-            hint="leave one, or choose by --auto-desc, --manual-desc, --auto-label or "
-            "--manual-label",
+            hint="keep one of them, or select one with --auto-desc, --manual-desc, --auto-label "
+            "or --manual-label",
         )
     tag = shared.pop()
     return tags[0][tag], tags[1][tag]

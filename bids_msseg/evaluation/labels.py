@@ -69,7 +69,7 @@ def find_labelled(
     files = []
     for visit in selection.visits:
         if find_truth(labels, visit) is None and not find_raters(labels, visit):
-            LOGGER.warning("%s has no manual lesion mask: left out", visit.key)
+            LOGGER.warning("%s skipped: no manual lesion mask", visit.key)
             continue
         site = sites.get(visit.participant, "one site")
         files.append(_pair(visit, labels, consensus, site, mask_values))
@@ -78,7 +78,7 @@ def find_labelled(
     found = sum(not item.brain_given for item in files)
     if found:
         _describe(consensus)
-        LOGGER.info("%d visits have no brain mask: they are prepared as msseg does", found)
+        LOGGER.info("%d visits have no brain mask: it is computed as in msseg", found)
     fused = sum(item.share is not None for item in files)
     if 0 < fused < len(files):
         LOGGER.warning(
@@ -105,7 +105,7 @@ def _pair(
     truth, raters = find_truth(labels, visit), find_raters(labels, visit)
     if truth is not None and raters:
         LOGGER.warning(
-            "%s: %s is used, the masks of %d raters are not", visit.key, truth.name, len(raters)
+            "%s: using %s, not the masks of %d raters", visit.key, truth.name, len(raters)
         )
     if truth is not None or len(raters) == 1:
         mask = plain_mask(truth or raters[0], visit, consensus, mask_values)
@@ -159,7 +159,7 @@ def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = N
     if is_share or np.array_equal(lesions, volume.data):
         return mask
     target = _stem(consensus, visit, "mask")
-    what = f"Where {mask.name} holds a value that is lesion"
+    what = f"Voxels of {mask.name} with a lesion value"
     if not _is_made_of(target, [mask], values):
         _write(target, volume.with_data(lesions), what, [mask], values)
         _describe(consensus)
@@ -184,7 +184,7 @@ def fuse_raters(
     _describe(consensus)
     for path, data, what in (
         (share, fused.probability, "Share of the raters that drew a voxel"),
-        (mask, fused.mask, "What at least half of the raters drew"),
+        (mask, fused.mask, "Voxels that at least half of the raters drew"),
     ):
         _write(path, volumes[0].with_data(data), what, raters, values)
     return mask, share
@@ -205,7 +205,7 @@ def _describe(consensus: Path) -> None:
     write_json(
         consensus / "dataset_description.json",
         {
-            "Name": "Masks as they are learnt",
+            "Name": "Manual masks used for training",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__}],
@@ -261,7 +261,7 @@ def require_labels(labels_dir: Path) -> Path:
     """Return the folder of manual masks; raise NoInputError if it does not exist."""
     if not labels_dir.is_dir():
         raise NoInputError(
-            f"there is no folder of manual masks {labels_dir}",
-            hint="give --labels the derivative dataset with *_space-FLAIR_label-L_mask.nii.gz",
+            f"the folder of manual masks {labels_dir} does not exist",
+            hint="pass a derivative dataset with *_space-FLAIR_label-L_mask.nii.gz to --labels",
         )
     return labels_dir

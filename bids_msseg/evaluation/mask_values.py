@@ -34,6 +34,7 @@ def read_option(words: Sequence[str]) -> MaskValues:
         return None
     if not all(word.isdecimal() and int(word) for word in words):
         raise UsageError(
-            f"--mask-values is {' '.join(words)}", hint="give any, or whole numbers above zero"
+            f"invalid --mask-values: {' '.join(words)}",
+            hint="use any, or whole numbers above zero",
         )
     return tuple(sorted({int(word) for word in words}))

@@ -93,14 +93,14 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
     """
     for folder in (bids_dir, *derivatives):
         if not folder.is_dir():
-            raise NoInputError(f"there is no folder {folder}", hint="check the path")
+            raise NoInputError(f"the folder {folder} does not exist", hint="check the path")
     if derivatives:
         return tuple(derivatives)
     about = describe(bids_dir)
     if not about:
         raise InvalidDatasetError(
             f"{bids_dir} has no readable dataset_description.json",
-            hint="give the top folder of a BIDS dataset",
+            hint="pass the root folder of a BIDS dataset",
         )
     if about.get("DatasetType") == "derivative":
         return (bids_dir,)
@@ -108,8 +108,8 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
     found = tuple(path for path in folders if not _is_ours(path))
     if not found:
         raise NoInputError(
-            f"{bids_dir} has no derivatives that could hold raters' masks",
-            hint="put them into derivatives/manual, or say --derivatives FOLDER",
+            f"no derivatives with raters' masks found in {bids_dir}",
+            hint="put the masks into derivatives/manual, or pass --derivatives FOLDER",
         )
     return found
 
@@ -131,7 +131,7 @@ def find_rated(
             for rater in known.keys() & chosen.keys():
                 raise DataError(
                     f"{known[rater]} and {chosen[rater]} are masks of the same rater",
-                    hint="choose with --derivatives or --raters, or rename one of them",
+                    hint="select one with --derivatives or --raters, or rename one of them",
                 )
             known.update(chosen)
     rated = [_rated(key, raters) for key, raters in visits.items() if raters]
@@ -199,12 +199,10 @@ def _load(path: Path) -> Volume:
         volume = load_volume(path)
     except UNREADABLE as error:
         raise DataError(
-            f"{path.name} cannot be read: {error}", hint="write it as NIfTI again"
+            f"{path.name} cannot be read: {error}", hint="save it as NIfTI again"
         ) from error
     if volume.data.ndim != 3:
-        raise DataError(
-            f"{path.name} has {volume.data.ndim} axes", hint="save a mask with three axes"
-        )
+        raise DataError(f"{path.name} has {volume.data.ndim} dimensions", hint="save a 3-D mask")
     return volume
 
 

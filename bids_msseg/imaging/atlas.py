@@ -138,14 +138,14 @@ def read_names(path: Path) -> dict[int, str]:
     form.
     """
     if not path.is_file():
-        raise NoInputError(f"the table of labels {path} does not exist", hint="check the path")
+        raise NoInputError(f"the label table {path} does not exist", hint="check the path")
     try:
         text = path.read_text(encoding="utf-8-sig")
         return _from_tsv(text) if path.suffix == ".tsv" else _from_colour_table(text)
     except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise DataError(
-            f"the table of labels {path} cannot be used: {type(error).__name__}: {error}",
-            hint="give a .tsv with the columns index and name, or FreeSurferColorLUT.txt",
+            f"cannot read the label table {path}: {type(error).__name__}: {error}",
+            hint="use a .tsv with the columns index and name, or FreeSurferColorLUT.txt",
         ) from error
 
 
@@ -154,7 +154,7 @@ def _from_tsv(text: str) -> dict[int, str]:
     rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, restval="n/a")
     names = {int(row["index"]): row["name"] for row in rows}
     if not names:
-        raise ValueError("no row")
+        raise ValueError("no rows")
     return names
 
 
@@ -162,7 +162,7 @@ def _from_colour_table(text: str) -> dict[int, str]:
     lines = [line.split() for line in text.splitlines() if line.strip()]
     names = {int(words[0]): words[1] for words in lines if not words[0].startswith("#")}
     if not names:
-        raise ValueError("no line")
+        raise ValueError("no lines")
     return names
 
 
@@ -174,18 +174,18 @@ def _read_labels(path: Path) -> Volume:
         data = np.asarray(image.dataobj)
     except UNREADABLE as error:
         raise DataError(
-            f"the label image {path} cannot be read: {error}", hint="copy or fetch it again"
+            f"the label image {path} cannot be read: {error}", hint="copy or download it again"
         ) from error
     if data.ndim < 3 or data.size != np.prod(data.shape[:3]):
         raise DataError(
             f"the label image {path} has the shape {data.shape}",
-            hint="give a 3-D image of labels (dseg), not probabilities",
+            hint="use a 3-D label image (dseg), not a probability map",
         )
     # written so that NaN fails as well
     if not (np.abs(data - np.rint(data)) <= WHOLE).all() or np.abs(data).max(initial=0) >= 2**31:
         raise DataError(
-            f"the label image {path} holds values that are no labels",
-            hint="give an image of whole numbers (dseg), resampled by nearest neighbour",
+            f"the label image {path} contains values that are not valid labels",
+            hint="use an integer label image (dseg), resampled by nearest neighbour",
         )
     labels = np.rint(data).astype(np.int32).reshape(data.shape[:3])
     return Volume(labels, np.asarray(image.affine, np.float64))

@@ -204,7 +204,7 @@ def one_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _no_brain() -> DataError:
     return DataError(
         "no brain was found in the image",
-        hint="check the image; give a brain mask, or leave this visit out",
+        hint="check the image; pass a brain mask, or leave this visit out",
     )
 
 

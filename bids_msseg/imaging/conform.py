@@ -106,7 +106,7 @@ def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
     wanted = int(np.prod(info.shape)) * info.dtype.itemsize
     there = path.stat().st_size
     if wanted > max(UNCHECKED_BYTES, MAX_EXPANSION * there):
-        raise damaged(label, f"its voxels are {wanted / there:.0f} times as large as the file")
+        raise damaged(label, f"its voxels need {wanted / there:.0f} times as many bytes as it has")
     try:
         with open_image(path) as stream:
             stream.read(info.offset)
@@ -117,7 +117,7 @@ def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
     except OSError as error:
         raise IoError(f"{label} cannot be read: {error}", hint="check the disk") from error
     if len(content) < wanted:
-        raise damaged(label, f"it holds {len(content)} of {wanted} bytes of voxels")
+        raise damaged(label, f"it contains only {len(content)} of {wanted} bytes of voxels")
     return np.frombuffer(content, info.dtype).reshape(info.shape, order="F")
 
 
@@ -140,7 +140,7 @@ def _finite(data: NDArray[np.float32], label: str) -> tuple[NDArray[np.float32],
     values = data[good]
     if values.size == 0 or values.min() == values.max():
         what = "no finite value" if values.size == 0 else "the same value everywhere"
-        raise DataError(f"{label} holds {what}", hint="convert it again, or leave this visit out")
+        raise DataError(f"{label} has {what}", hint="convert it again, or leave this visit out")
     if values.size == data.size:
         return data, ()
     count = data.size - values.size

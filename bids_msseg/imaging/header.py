@@ -72,7 +72,7 @@ def check_header(path: Path, *, contrast: str = "", series: bool = False) -> Hea
     slope, inter = header.get_slope_inter()
     offset = float(header["vox_offset"])
     if not header.sizeof_hdr <= offset <= MAX_HEADER_BYTES:
-        raise damaged(label, f"its voxels are said to start at byte {offset}")
+        raise damaged(label, f"invalid data offset {offset} in the header")
     affine, more = _affine(header, shape, label)
     spacing = tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
     return HeaderInfo(
@@ -97,10 +97,10 @@ def _head(path: Path, label: str) -> bytes:
         )
     if not path.is_file():
         # a pipe would keep us waiting for ever
-        raise DataError(f"{label} is no regular file", hint="put a NIfTI file there")
+        raise DataError(f"{label} is not a regular file", hint="put a NIfTI file there")
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(
-            f"{label} ends neither in .nii nor in .nii.gz", hint="convert it, e.g. with dcm2niix"
+            f"{label} is not named *.nii or *.nii.gz", hint="convert it, e.g. with dcm2niix"
         )
     try:
         with path.open("rb") as stream:
@@ -112,8 +112,8 @@ def _head(path: Path, label: str) -> bytes:
         zipped = start.startswith(b"\x1f\x8b")
         if zipped != path.name.endswith(".gz"):
             raise DataError(
-                f"{label} is {'' if zipped else 'not '}compressed, against its name",
-                hint="rename it: .nii.gz where compressed, .nii where not",
+                f"{label} is {'' if zipped else 'not '}compressed, contrary to its name",
+                hint="rename it: .nii.gz if compressed, .nii if not",
             )
         with open_image(path) as stream:
             return stream.read(nib.Nifti2Header.sizeof_hdr)
@@ -154,14 +154,14 @@ def _parse(head: bytes, label: str) -> Any:
     sizes = (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
     size = next((number for number in sizes if number in kinds), None)
     if size is None or len(head) < size:
-        raise damaged(label, "it does not start with a whole header")
+        raise damaged(label, "it does not start with a complete header")
     kind, magic, place = kinds[size]
     if head[place : place + 4] != magic:
-        raise damaged(label, "the format's signature is missing")
+        raise damaged(label, "the NIfTI signature is missing")
     stored = kind(head[:size], check=False)
     if not stored["sform_code"] and not stored["pixdim"][1:4].all():
         # nibabel would take 1 mm for it
-        raise damaged(label, "its voxels are said to be 0 mm long")
+        raise damaged(label, "the header declares a voxel size of 0 mm")
     try:
         return kind(head[:size])
     except (HeaderDataError, ValueError, OverflowError) as error:
@@ -176,8 +176,8 @@ def _shape(
     text = " × ".join(map(str, full))
     if any(n < 1 or n > LONGEST_AXIS for n in full) or np.prod(full, dtype=float) > MAX_VOXELS:
         raise DataError(
-            f"{label} says it has {text} voxels",
-            hint=f"check the header; at most {LONGEST_AXIS} along an axis can be used",
+            f"the header of {label} declares {text} voxels",
+            hint=f"check the header; at most {LONGEST_AXIS} voxels along an axis are supported",
         )
     if not series and any(n > 1 for n in full[3:]):
         raise DataError(
@@ -187,9 +187,9 @@ def _shape(
     if len(full) < 3 or min(full[:3]) < MIN_SLICES:
         raise DataError(
             f"{label} is not a volume ({text} voxels)",
-            hint=f"give the whole 3-D series; {MIN_SLICES} slices are the least",
+            hint=f"use the whole 3-D series; at least {MIN_SLICES} slices are required",
         )
-    notes = (f"stored with {len(full)} axes, those of length one left out",) * (len(full) > 3)
+    notes = (f"stored with {len(full)} axes; axes of length one were dropped",) * (len(full) > 3)
     return (full[0], full[1], full[2]), notes
 
 
@@ -202,8 +202,8 @@ def _dtype(header: Any, label: str) -> np.dtype[np.generic]:
         raise damaged(label, str(error)) from error
     if dtype.kind not in "iuf":
         raise DataError(
-            f"{label} holds {'complex numbers' if dtype.kind == 'c' else 'colours or bits'}",
-            hint="give the magnitude image, one number per voxel",
+            f"{label} contains {'complex numbers' if dtype.kind == 'c' else 'colours or bits'}",
+            hint="use the magnitude image, with one number per voxel",
         )
     return dtype
 
@@ -222,7 +222,7 @@ def _affine(
         apart = _corner_distance(sform, qform, shape)
         if not apart <= FORM_TOLERANCE_MM:
             raise DataError(
-                f"{label} holds two orientations (qform and sform) that differ by {apart:.1f} mm",
+                f"{label} has two orientations (qform and sform) that differ by {apart:.1f} mm",
                 hint="find out which is right and copy it over the other: `fslorient "
                 "-copysform2qform FILE` or `fslorient -copyqform2sform FILE`",
             )
@@ -252,7 +252,7 @@ def _check_axes(affine: Affine, label: str) -> None:
         sizes = " × ".join(f"{edge:.3g}" for edge in edges)
         raise DataError(
             f"{label} has voxels of {sizes} mm",
-            hint=f"give voxels of {low}-{high} mm; check that the header's unit is mm",
+            hint=f"use voxels of {low}-{high} mm; check that the header's unit is mm",
         )
     axes = affine[:3, :3] / edges
     lean = float(np.abs(axes.T @ axes - np.eye(3)).max())

@@ -71,7 +71,7 @@ def working_grid(
     inside = np.asarray(brain.data, bool)
     if not inside.any():
         raise DataError(
-            "the brain mask is empty", hint="check that the FLAIR shows a brain, or give a mask"
+            "the brain mask is empty", hint="check that the FLAIR shows a brain, or pass a mask"
         )
     bounds = [np.flatnonzero(inside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     first = np.array([index[0] for index in bounds], float)

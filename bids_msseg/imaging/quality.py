@@ -98,8 +98,10 @@ class TrainingVisits:
             return {}
         within = np.sqrt(np.mean([table.var(axis=0) for table in tables.values()], axis=0))
         spread = np.maximum(within, MIN_SPREAD_OF_LOOK)
-        look = np.array([measures[name] for name in own])
-        return {c: float(_rms((table - look) / spread).min()) for c, table in tables.items()}
+        own_measures = np.array([measures[name] for name in own])
+        return {
+            c: float(_rms((table - own_measures) / spread).min()) for c, table in tables.items()
+        }
 
     def most(self, names: Sequence[str]) -> float | None:
         """Return the largest of some measures over all training visits."""

@@ -95,7 +95,7 @@ def find_label_image(
             with _fetching(name, hint):
                 client.get(name, **query | _entities(path))
     if not _is_whole(path):
-        raise NoInputError(f"the atlas {path.name} has no content", hint=hint)
+        raise NoInputError(f"the atlas file {path.name} is empty", hint=hint)
     return path
 
 
@@ -153,9 +153,9 @@ def _from_templateflow(
         if files is None and online:
             files = _pair(client, name, query, fetch=True)
     if files is None:
-        where = "is known to TemplateFlow" if online else "is there"
+        where = "in TemplateFlow" if online else "in the local TemplateFlow folder"
         raise NoInputError(
-            f"no T1w of the brain of {name} at resolution {resolution} {where}",
+            f"no T1w image of the brain of {name} at resolution {resolution} {where}",
             hint=f"check the name at https://www.templateflow.org/browse; {hint}",
         )
     return _assemble(name, *files)
@@ -163,7 +163,7 @@ def _from_templateflow(
 
 def _check_home(home: Path | None, online: bool, hint: str) -> None:
     if not online and home is not None and not (home.is_dir() and any(home.iterdir())):
-        raise NoInputError(f"the folder of templates {home} is empty or missing", hint=hint)
+        raise NoInputError(f"the template folder {home} is empty or missing", hint=hint)
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def _only_one(found: list[Path], nothing: str, hint: str) -> Path:
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise NoInputError(
-            f"{len(found)} label images fit: {names}", hint="say which one by its desc-"
+            f"{len(found)} label images match: {names}", hint="select one by its desc- entity"
         )
     return found[0]
 
@@ -250,9 +250,9 @@ def _client(home: Path | None) -> Any:
 def _prefill(name: str, query: str) -> str:
     call = f"api.get('{name}', {query})"
     return (
-        "where there is a network, run "
+        "on a computer with internet access, run "
         f'`TEMPLATEFLOW_HOME=DIR python -c "from templateflow import api; {call}"`, '
-        "copy DIR here and set TEMPLATEFLOW_HOME to it"
+        "copy DIR to this computer and set TEMPLATEFLOW_HOME to it"
     )
 
 
@@ -269,8 +269,8 @@ def _assemble(name: str, picture: Path, mask_path: Path | None) -> Template:
         )
         if not same:
             raise DataError(
-                f"{picture.name} and {mask_path.name} are not on one grid",
-                hint="delete both, so that they are fetched again",
+                f"{picture.name} and {mask_path.name} are not on the same grid",
+                hint="delete both so that they are downloaded again",
             )
     inside = volume.with_data(np.where(mask, volume.data, np.float32(0)))
     return Template(name, inside, np.asarray(mask, bool), None, picture.parent)
@@ -282,5 +282,5 @@ def _read(path: Path) -> Volume:
     except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
         raise DataError(
             f"the template file {path} is damaged: {error}",
-            hint="delete it, so that it is fetched again",
+            hint="delete it so that it is downloaded again",
         ) from error

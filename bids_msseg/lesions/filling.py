@@ -128,7 +128,7 @@ def _normal_white_matter(image: Array, inside: Mask, white_matter: NDArray[Any])
     usable = (white_matter >= MIN_WHITE) & ~inside
     values = image[usable]
     if not values.size:
-        raise ValueError("the mask of white matter holds no voxel outside lesions")
+        raise ValueError("the white-matter mask has no voxel outside lesions")
     median = np.median(values)
     # 1.4826 times the median absolute deviation is the standard deviation of a Gaussian
     most = OUTLIER_SD * 1.4826 * np.median(np.abs(values - median))

@@ -46,23 +46,22 @@ def lesion_voxels(
         missing = found.size and not chosen.size
         return np.isin(data, chosen), _none_of(name, found, values) if missing else ""
     if found.size <= 1:
-        return data != 0, "" if whole.all() else f"{name} holds {found[0]:g}, taken for lesion"
+        return data != 0, "" if whole.all() else f"{name}: the value {found[0]:g} counts as lesion"
     if whole.all():
-        return data > 0, f"{name} holds {_listing(found)}, all taken for lesion: see --mask-values"
+        return data > 0, f"{name}: {_listing(found)} all count as lesion (see --mask-values)"
     if not fractions:
         raise _no_mask(name, found)
     if found[-1] <= 0.5:
         raise DataError(
-            f"no value of {name} is above one half: they lie between {found[0]:g} and "
-            f"{found[-1]:g}",
-            hint="give a mask of zeros and ones, not a probability; or cut it first",
+            f"no value of {name} exceeds 0.5: they lie between {found[0]:g} and {found[-1]:g}",
+            hint="use a binary mask instead of a probability map, or threshold it first",
         )
     return data > 0.5, ""
 
 
 def _none_of(name: str, found: NDArray[Any], values: Sequence[int]) -> str:
     asked = ", ".join(map(str, values))
-    return f"{name} holds {_listing(found)} and none of {asked}: no lesion is taken from it"
+    return f"{name} contains {_listing(found)} but none of {asked}: it has no lesion voxels"
 
 
 def _listing(found: NDArray[Any]) -> str:
@@ -72,6 +71,6 @@ def _listing(found: NDArray[Any]) -> str:
 
 def _no_mask(name: str, found: NDArray[Any]) -> DataError:
     return DataError(
-        f"{name} is no binary mask: it holds {found[0]:g} to {found[-1]:g} beside zero",
-        hint="write one whole number above zero for lesion and zero elsewhere",
+        f"{name} is not a binary mask: its non-zero values are {found[0]:g} to {found[-1]:g}",
+        hint="use one whole number above zero for lesion and zero elsewhere",
     )

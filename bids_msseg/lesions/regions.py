@@ -125,7 +125,7 @@ def region_map(
     box = bounding_box(anatomy)
     tissue = anatomy[box]
     if not tissue.size:
-        raise ValueError("the anatomical label map holds no brain")
+        raise ValueError("the anatomical label map contains no brain")
     if not np.isin(np.unique(tissue), list(RegionAnatomy)).all():
         raise ValueError(f"unknown anatomical codes: {np.unique(tissue).tolist()}")
     regions = np.full(tissue.shape, Region.DEEP_WHITE_MATTER, np.int8)

@@ -125,7 +125,7 @@ def build(shape: Mapping[str, Any]) -> Net:
     """
     widths = tuple(int(width) for width in shape["widths"])
     if not 2 <= len(widths) <= 8 or not all(0 < width <= WIDEST for width in widths):
-        raise ValueError(f"impossible widths: {widths}")
+        raise ValueError(f"invalid widths: {widths}")
     if shape["kind"] == "lesion-refinement":
         return LesionRefinementNet(LesionRefinementConfig(widths))
     if shape["kind"] != "lesion-anatomy":
@@ -151,7 +151,7 @@ def load_cascade(path: Path) -> LesionCascade:
         )
         second = [net for net in nets.values() if isinstance(net, LesionRefinementNet)]
         if not first or len(second) != 1:
-            raise ValueError("it does not hold a candidate and a refinement network")
+            raise ValueError("it does not contain a candidate and a refinement network")
     except (
         SafetensorError,
         OSError,
@@ -198,7 +198,7 @@ def _check_shapes(header: ModelHeader, entries: Mapping[str, Mapping[str, Any]])
     nets = {member: build(shape) for member, shape in header.members.items()}
     kinds = {type(net) for member, net in nets.items() if member != UNSEEN}
     if kinds != {LesionAnatomyNet, LesionRefinementNet}:
-        raise ValueError("it does not hold a candidate and a refinement network")
+        raise ValueError("it does not contain a candidate and a refinement network")
     wanted = {
         f"{member}.{key}": list(value.shape)
         for member, net in nets.items()
@@ -216,14 +216,14 @@ def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> Non
     kind = NUMBERS.get(entry["dtype"])
     start, end = entry["data_offsets"]
     if kind is None:
-        raise ValueError(f"{name} is of the type {entry['dtype']}")
+        raise ValueError(f"{name} has the unsupported type {entry['dtype']}")
     if not 0 <= start <= end <= len(body):
         raise ValueError(f"{name} lies outside the file")
     values = np.frombuffer(body[start:end], kind)
     # batch normalisation counts its batches there, and nothing reads them
     finite = name.endswith(COUNTER) or np.isfinite(values).all()
     if values.size != int(np.prod(entry["shape"])) or not finite:
-        raise ValueError(f"{name} does not hold {entry['shape']} finite numbers")
+        raise ValueError(f"{name} does not contain {entry['shape']} finite numbers")
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ def choose_engine(device: str = "auto") -> Engine:
         )
     if not torch.cuda.is_available():
         raise UsageError(
-            f"--device {device}: torch sees no GPU here",
+            f"--device {device}: torch finds no GPU on this computer",
             hint="use --device cpu (or auto), or install the CUDA build of torch; "
             "in a container add --gpus all (docker) or --nv (apptainer)",
         )
@@ -59,7 +59,7 @@ def _mps() -> Engine:
     """Return the engine for an Apple GPU; one tile at a time, as it shares main memory."""
     if not torch.backends.mps.is_available():
         raise UsageError(
-            "--device mps: torch sees no GPU of Apple here",
-            hint="use --device cpu (or auto); containers cannot reach it",
+            "--device mps: torch finds no Apple GPU on this computer",
+            hint="use --device cpu (or auto); containers cannot use an Apple GPU",
         )
     return Engine("mps", batch=1)

@@ -103,16 +103,16 @@ def find_model(model: str | None) -> Path:
         path = Path(name)
         if not path.is_file():
             raise NoInputError(
-                f"there is no weights file {path}",
-                hint="give --model a .safetensors file that msseg-train wrote, "
-                "or the name of a bundled model",
+                f"weights file not found: {path}",
+                hint="pass a .safetensors file written by msseg-train, or the name of a bundled "
+                "model, to --model",
             )
         return path
     folder = Path(str(resources.files("bids_msseg") / "data" / "weights"))
     bundled = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
     if name not in bundled:
         raise UsageError(
-            f"no bundled model is called {name!r}",
+            f"no bundled model is named {name!r}",
             hint=f"use one of: {', '.join(bundled) or 'none is bundled'}, or a path",
         )
     return bundled[name]
@@ -139,7 +139,7 @@ def read_header(path: Path) -> ModelHeader:
         content = path.read_bytes()
         length = int.from_bytes(content[:8], "little")
         if not 0 < length <= min(LONGEST_HEADER, len(content) - 8):
-            raise ValueError("it does not start like a safetensors file")
+            raise ValueError("it is not a safetensors file")
         entries = json.loads(content[8 : 8 + length])
         header = json.loads(entries["__metadata__"][HEADER_KEY])
         _check_format(path, header["format"])
@@ -163,7 +163,7 @@ def _check_format(path: Path, name: object) -> None:
 def _check_length(entries: Mapping[str, Any], there: int) -> None:
     ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
     if max(ends, default=0) != there:
-        raise ValueError(f"it holds {there} bytes of weights instead of {max(ends, default=0)}")
+        raise ValueError(f"it contains {there} bytes of weights instead of {max(ends, default=0)}")
 
 
 def _check_sum(expected: object, tensors: memoryview) -> None:
@@ -172,14 +172,14 @@ def _check_sum(expected: object, tensors: memoryview) -> None:
     Altered weights could not be recognised by their masks.
     """
     if hashlib.sha256(tensors).hexdigest() != expected:
-        raise ValueError("its checksum is wrong: bytes of it were changed")
+        raise ValueError("checksum mismatch: its content was changed")
 
 
 def _point(values: Mapping[str, Any]) -> CascadePoint:
     point = CascadePoint(**{key: float(value) for key, value in values.items()})
     for name, value in asdict(point).items():
         if not math.isfinite(value) or not 0 <= value <= 1:
-            raise ValueError(f"its {name} is {value}")
+            raise ValueError(f"invalid {name}: {value}")
     return point
 
 
@@ -198,5 +198,5 @@ def not_ours(path: Path, why: str) -> DataError:
     """Return the error for a file that is not a usable cascade."""
     return DataError(
         f"{path.name} is not a usable cascade: {why}",
-        hint="copy or download the weights file again; its sha256 stands in the model card",
+        hint="copy or download the weights file again; the model card gives its SHA-256",
     )

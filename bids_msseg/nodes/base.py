@@ -125,24 +125,24 @@ def explained(error: Exception) -> MssegError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return IoError(
             "no space left on the disk",
-            hint="free some, or let --work-dir name a larger disk, and run again",
+            hint="free some space, or set --work-dir to a larger disk, and rerun",
         )
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return IoError(
-            "a file is larger than the limit that the job has for files",
-            hint="raise the limit (ulimit -f unlimited), and run again",
+            "a file exceeds the file size limit of this job",
+            hint="raise the limit (ulimit -f unlimited), and rerun",
         )
     # torch has its own classes and texts for both of its allocators
     if isinstance(error, MemoryError) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory")
     ):
         return TemporaryError(
-            "the memory does not suffice", hint="give the job more memory, or lower --nprocs"
+            "not enough memory", hint="give the job more memory, or lower --nprocs"
         )
     first = (str(error).splitlines() or [""])[0]
     return MssegError(
         f"unexpected {type(error).__name__}: {first}",
-        hint="report it with the crash file, which holds the whole trace",
+        hint="report it with the crash file, which contains the full traceback",
     )
 
 

@@ -101,7 +101,7 @@ class _CoregisterOutputs(StepOutputs):
     used_file = File(desc="the moving image; undefined where left out")
     attempt_file = File(desc="the affine, also where it cannot be right")
     left_out = traits.List(traits.Str, desc="the contrast, where it could not be aligned")
-    faults = traits.List(traits.Str, desc="what the check of the images has to tell")
+    faults = traits.List(traits.Str, desc="faults for the image check")
 
 
 class Coregister(Step):
@@ -187,7 +187,7 @@ class _TemplateInputs(StepInputs):
 class _TemplateOutputs(StepOutputs):
     transform_file = File(desc="ITK text affine: template world mm to FLAIR world mm")
     trusted = traits.Bool(desc="whether the fit passed its checks")
-    faults = traits.List(traits.Str, desc="what the check of the images has to tell")
+    faults = traits.List(traits.Str, desc="faults for the image check")
 
 
 class FitTemplate(Step):
@@ -227,7 +227,7 @@ class _CheckBrainInputs(StepInputs):
 class _CheckBrainOutputs(StepOutputs):
     mask_file = File(desc="the same file where nothing was cut off")
     extracerebral_file = File(desc="where no lesion can be; undefined without a trusted template")
-    faults = traits.List(traits.Str, desc="what the check of the images has to tell")
+    faults = traits.List(traits.Str, desc="faults for the image check")
 
 
 class CheckBrain(Step):

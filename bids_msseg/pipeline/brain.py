@@ -83,14 +83,14 @@ def _on_grid(path: Path, image: Volume) -> Mask:
     except UNREADABLE as error:
         raise DataError(
             f"the brain mask {path.name} is damaged: {error}",
-            hint="leave --derivatives out, or make the mask again",
+            hint="omit --derivatives, or create the mask again",
         ) from error
     mask = stored.with_data(stored.data.reshape(shape) > 0)
     moved = mask_onto(mask, image.shape, image.affine)
     if not moved.any():
         raise DataError(
             f"the brain mask {path.name} does not overlap the FLAIR",
-            hint="leave --derivatives out, or give a mask in the space of this FLAIR",
+            hint="omit --derivatives, or use a mask in the space of this FLAIR",
         )
     return moved
 

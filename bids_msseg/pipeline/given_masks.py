@@ -47,7 +47,7 @@ def read_given_mask(
         data = load_volume(path).data.reshape(header.shape)
     except UNREADABLE as error:
         raise DataError(
-            f"the {what} {path.name} is damaged: {error}", hint="write the mask again"
+            f"the {what} {path.name} is damaged: {error}", hint="save the mask again"
         ) from error
     inside, note = lesion_voxels(data, path.name, values)
     return (spread(inside, cut, frame.shape) if cut else inside), note
@@ -70,7 +70,7 @@ def outside_brain_note(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:
     share = float((brain[lesions] == 0).mean()) if lesions.any() else 0.0
     if share < OUTSIDE_SHARE:
         return ""
-    return f"{share:.0%} of the lesion mask is outside the brain: check that it is of this visit"
+    return f"{share:.0%} of the lesion mask is outside the brain: check that it is from this visit"
 
 
 def _cut(path: Path, frame: Volume) -> Cut | None:

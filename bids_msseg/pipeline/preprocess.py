@@ -189,8 +189,8 @@ def align_contrast(
 
 
 def _alignment(found: Registration, fault: str) -> Alignment:
-    told = f"{fault}: {found.failure_reason}" if found.failure_reason else ""
-    return Alignment(found.affine, told, found.notes)
+    reason = f"{fault}: {found.failure_reason}" if found.failure_reason else ""
+    return Alignment(found.affine, reason, found.notes)
 
 
 def correct_contrasts(

@@ -77,20 +77,20 @@ def read_changes(out_dir: Path, records: Iterable[VisitRecord]) -> tuple[Changes
 
 
 def _view(out_dir: Path, record: VisitRecord, rows: Sequence[Row], table_file: str) -> ChangesView:
-    told = record.changes
-    earlier = str(told["compared_with"])
-    failed = str(told.get("failed") or "")
-    notes = str(told.get("notes") or "")
+    changes = record.changes
+    earlier = str(changes["compared_with"])
+    failed = str(changes.get("failed") or "")
+    notes = str(changes.get("notes") or "")
     shown = () if failed else rows
     return ChangesView(
         anchor=f"changes-{record.session}",
         title=f"From session {earlier} to session {record.session}",
-        numbers=() if failed else _numbers(told),
+        numbers=() if failed else _numbers(changes),
         failed=failed,
-        hint=str(told.get("hint") or ""),
+        hint=str(changes.get("hint") or ""),
         cautions=tuple(note for note in notes.split("; ") if note),
-        noise="" if failed else _noise(told),
-        brain=_brain(told),
+        noise="" if failed else _noise(changes),
+        brain=_brain(changes),
         pictures=_pictures(pair_files(out_dir, earlier, record).figures, failed=bool(failed)),
         changed=arrange([row for row in shown if row.get("change") in CHANGED], HEADINGS),
         others=arrange([row for row in shown if row.get("change") not in CHANGED], HEADINGS),
@@ -103,7 +103,7 @@ def _number(value: Scalar) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _numbers(told: Mapping[str, Scalar]) -> tuple[tuple[str, int, str], ...]:
+def _numbers(changes: Mapping[str, Scalar]) -> tuple[tuple[str, int, str], ...]:
     """Return each kind of change with its number of lesions and their volume as text."""
     volumes = {
         "new": ("new_ml", ""),
@@ -113,16 +113,16 @@ def _numbers(told: Mapping[str, Scalar]) -> tuple[tuple[str, int, str], ...]:
     }
     found = []
     for change, (name, sign) in volumes.items():
-        count = int(_number(told.get(f"n_{change}")))
-        text = f"{sign}{millilitres(_number(told.get(name)))} mL" if count else ""
+        count = int(_number(changes.get(f"n_{change}")))
+        text = f"{sign}{millilitres(_number(changes.get(name)))} mL" if count else ""
         found.append((change, count, text))
     return tuple(found)
 
 
-def _noise(told: Mapping[str, Scalar]) -> str:
-    seen = counted(int(_number(told.get("lesions_at_both"))), "lesion")
-    border = _number(told.get("border_sd_mm"))
-    apart = _number(told.get("registration_disagreement_mm"))
+def _noise(changes: Mapping[str, Scalar]) -> str:
+    seen = counted(int(_number(changes.get("lesions_at_both"))), "lesion")
+    border = _number(changes.get("border_sd_mm"))
+    apart = _number(changes.get("registration_disagreement_mm"))
     return (
         f"Border noise: {border:.2f} mm (standard deviation without a change, estimated from "
         f"{seen} at both visits and a prior). The two directions of the registration differ by "
@@ -130,9 +130,9 @@ def _noise(told: Mapping[str, Scalar]) -> str:
     )
 
 
-def _brain(told: Mapping[str, Scalar]) -> str:
+def _brain(changes: Mapping[str, Scalar]) -> str:
     """Describe the changes of brain volumes; empty for failed pairs, which have none."""
-    fraction, ventricles = (told.get(name) for name in BRAIN_CHANGES)
+    fraction, ventricles = (changes.get(name) for name in BRAIN_CHANGES)
     if fraction is None or ventricles is None:
         return ""
     return (

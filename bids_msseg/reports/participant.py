@@ -126,8 +126,8 @@ def write_participant_page(
     ours = in_visit_order(record for record in found if record.participant == participant)
     if not ours:
         raise NoInputError(
-            f"nothing is recorded of sub-{participant}",
-            hint="run the participant level for it first",
+            f"no results of sub-{participant} found",
+            hint="run the participant level for this participant first",
         )
     visits = [_view(out_dir, record) for record in ours]
     html = page.render(

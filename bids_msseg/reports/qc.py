@@ -82,8 +82,8 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
     files = sorted(folder.rglob("*_desc-qc_*.json")) if folder.is_dir() else []
     if not files:
         raise NoInputError(
-            f"there is no QC file in {folder}",
-            hint="give --qc the folder with the *_desc-qc_*.json files that the pages saved",
+            f"no QC file found in {folder}",
+            hint="pass the folder with the *_desc-qc_*.json files saved by the pages to --qc",
         )
     found: dict[str, Review] = {}
     faults: list[str] = []
@@ -98,7 +98,7 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
         found[key] = review
     if faults:
         raise DataError(
-            "QC files that cannot be used: " + "; ".join(faults),
+            "invalid QC files: " + "; ".join(faults),
             hint="remove these files, or rate the visits again on their current pages and save "
             "new files",
         )
@@ -120,8 +120,8 @@ def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, 
     if content["mask_sha256"] != digest:
         there = f"{digest[:12]}…" if digest else "no mask"
         raise ValueError(
-            f"it was saved for another mask of {key} ({content['mask_sha256'][:12]}…; there is "
-            f"{there} now): the visit was processed again since"
+            f"it was saved for another mask of {key} ({content['mask_sha256'][:12]}…, "
+            f"now {there}): the visit has been processed again since"
         )
     table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
     volumes = _volumes(content["lesions"], read_tsv(table))
@@ -151,7 +151,7 @@ def _volumes(
         ):
             raise ValueError(
                 f"{one['status']} lesion {one['index']} of {one['volume_mm3']:g} mm³ is not in "
-                "the lesion table, or is there twice in the file"
+                "the lesion table or occurs twice in the file"
             )
         volumes[one["status"]].append(float(row["volume_mm3"]))
     return {status: tuple(values) for status, values in volumes.items()}

@@ -93,7 +93,7 @@ class Identity:
             except OSError as error:
                 raise DataError(
                     f"{path} cannot be read: {error.strerror or error}",
-                    hint="correct the model of the segmenter, or its permissions",
+                    hint="check the model path and its permissions",
                 ) from error
         return ModelHeader(
             self.name,
@@ -118,7 +118,7 @@ def read_settings(
     """Read and check the options of ``--segmenter-config``; return only those given.
 
     ``own`` holds readers of the options beyond :data:`COMMON`; they raise ValueError with a text
-    that completes "give ...". Raises UsageError for an unknown key, an invalid value or a missing
+    that completes "use ...". Raises UsageError for an unknown key, an invalid value or a missing
     required key.
     """
     known = {**COMMON, **own}
@@ -126,20 +126,21 @@ def read_settings(
     for key, value in options.items():
         if key not in known:
             raise UsageError(
-                f"the configuration of the segmenter has no option {key}",
+                f"unknown option {key} in the segmenter configuration",
                 hint=f"remove it or correct its name{readers.nearest(key, known)}",
             )
         try:
             read[key] = known[key](value)
         except ValueError as error:
             raise UsageError(
-                f"{key} in the configuration of the segmenter is {value}", hint=f"give {error}"
+                f"invalid value for {key} in the segmenter configuration: {value}",
+                hint=f"use {error}",
             ) from error
     missing = [key for key in required if key not in read]
     if missing:
         raise UsageError(
-            f"the configuration of the segmenter lacks {', '.join(missing)}",
-            hint="name it in the file of --segmenter-config",
+            f"missing in the segmenter configuration: {', '.join(missing)}",
+            hint="set it in the --segmenter-config file",
         )
     return read
 

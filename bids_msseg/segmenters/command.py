@@ -57,7 +57,7 @@ class CommandSegmenter:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
         program = self.words[0]
         if not (self.shell or "{" in program):
-            hint = "install it, or write its path into the command of --segmenter-config"
+            hint = "install it, or use its full path in the command of --segmenter-config"
             require_program(program, hint=hint)
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:  # noqa: ARG002
@@ -152,7 +152,7 @@ def _command(value: object) -> str | tuple[str, ...]:
 def _file_name(value: object) -> str:
     name = readers.text(value)
     if Path(name).name != name or name in (".", ".."):
-        raise ValueError("the name of a file, without folder")
+        raise ValueError("a file name without a folder")
     return name
 
 
@@ -162,14 +162,14 @@ def _words(command: str | tuple[str, ...], *, shell: bool) -> tuple[str, ...]:
         if isinstance(command, str):
             return (command,)
         raise UsageError(
-            "the command of the segmenter is a list of words, and shell is true",
-            hint="write it as one line, or leave shell out",
+            "the segmenter command is a list of words, but shell is true",
+            hint="write the command as one line, or remove shell",
         )
     try:
         words = shlex.split(command) if isinstance(command, str) else command
     except ValueError as error:
         raise UsageError(
-            f"the command of the segmenter cannot be split into words: {error}",
+            f"the segmenter command cannot be split into words: {error}",
             hint="close its quotes, or write it as a list of words",
         ) from error
     program, *rest = words
@@ -181,18 +181,16 @@ def _words(command: str | tuple[str, ...], *, shell: bool) -> tuple[str, ...]:
 
 def _check_placeholders(words: tuple[str, ...]) -> None:
     known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    hint = f"use {known}; double a brace that is meant as one"
+    hint = f"use {known}; write {{{{ or }}}} for a literal brace"
     try:
         parsed = [part for word in words for part in string.Formatter().parse(word)]
     except ValueError as error:
-        raise UsageError(f"the command of the segmenter: {error}", hint=hint) from error
+        raise UsageError(f"invalid segmenter command: {error}", hint=hint) from error
     for _, name, form, conversion in parsed:
         if name is not None and (name not in PLACEHOLDERS or form or conversion):
-            raise UsageError(
-                f"the command of the segmenter has the unknown placeholder {{{name}}}", hint=hint
-            )
+            raise UsageError(f"unknown placeholder {{{name}}} in the segmenter command", hint=hint)
     if not placeholders(words) & {"out", "folder"}:
         raise UsageError(
-            "the command of the segmenter does not say where to write",
-            hint="name {out}, or {folder} and the option out",
+            "the segmenter command does not say where to write the output",
+            hint="use {out}, or {folder} and the option out",
         )

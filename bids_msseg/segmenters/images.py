@@ -46,10 +46,10 @@ class VisitImages:
         ``who`` names the segmenter in errors. Raises DataError if a contrast is missing.
         """
         needed = list(contrasts)
-        lacking = [name for name in dict.fromkeys(needed) if name not in self.files]
-        if lacking:
+        missing = [name for name in dict.fromkeys(needed) if name not in self.files]
+        if missing:
             raise DataError(
-                f"{who} needs {' and '.join(lacking)}, which this visit lacks or which could not "
+                f"{who} needs {' and '.join(missing)}, which this visit lacks or which could not "
                 "be aligned",
                 hint="leave the visit out, or use a segmenter or model that needs FLAIR only",
             )
@@ -101,22 +101,21 @@ def read_probability(
     brain = load_volume(images.brain)
     if not is_same_grid(found.data.shape, found.affine, brain.shape, brain.affine):
         raise DataError(
-            f"{who} has written {path.name} on another grid: {_grid(found)} in place of "
-            f"{_grid(brain)}",
-            hint="let it write on the grid of the images that it is given",
+            f"{who} wrote {path.name} on another grid: {_grid(found)} instead of {_grid(brain)}",
+            hint="make it write on the grid of its input images",
         )
     if not np.isfinite(found.data).all():
         raise DataError(
-            f"{who} has written values into {path.name} that are not finite",
-            hint="look at the images in the work folder: one may be unfit for this segmenter",
+            f"{who} wrote non-finite values into {path.name}",
+            hint="check the images in the work folder: one may be unsuitable for this segmenter",
         )
     data = found.data if label is None else (found.data == label).astype(np.float32)
     low, high = float(data.min()), float(data.max())
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         raise DataError(
-            f"{who} has written values from {low:g} to {high:g} into {path.name}",
-            hint="let it write probabilities or a mask of 0 and 1; of labels, name that of "
-            "lesions by the option label",
+            f"{who} wrote values from {low:g} to {high:g} into {path.name}",
+            hint="make it write probabilities or a mask of 0 and 1; for a label image, set the "
+            "option label to the value of lesions",
         )
     inside = np.where(brain.data > 0, np.clip(data, 0, 1), np.float32(0))
     return brain.with_data(inside.astype(np.float32))
@@ -126,14 +125,14 @@ def _read(path: Path, who: str) -> Volume:
     """Read an image; a last axis of length one is left out."""
     if not path.is_file():
         raise DataError(
-            f"{who} has ended without an error, but has not written {path.name}",
-            hint="correct where it writes: its options, or the option out",
+            f"{who} ended without an error but did not write {path.name}",
+            hint="correct its output path, or the option out",
         )
     try:
         found = load_volume(path)
     except UNREADABLE as error:
         raise DataError(
-            f"{path.name} of {who} cannot be read: {error}", hint="let it write a NIfTI file"
+            f"{path.name} of {who} cannot be read: {error}", hint="make it write a NIfTI file"
         ) from error
     data = found.data
     return found.with_data(data[..., 0] if data.ndim == 4 and data.shape[3] == 1 else data)

@@ -81,14 +81,13 @@ class NnunetSegmenter:
     def check(self) -> None:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
         if self.program:
-            hint = f"write the path of {PROGRAM} as program into the file of --segmenter-config"
+            hint = f"set program to the path of {PROGRAM} in the --segmenter-config file"
             require_program(self.program, hint=hint)
         elif importlib.util.find_spec(PACKAGE) is None:
             raise UsageError(
-                f"models of nnU-Net need the package {PACKAGE}",
-                hint="pip install 'bids_msseg[nnunet]', or install it into an environment of its "
-                f"own and write program = 'PATH/bin/{PROGRAM}' into the file of "
-                "--segmenter-config",
+                f"nnU-Net models need the package {PACKAGE}",
+                hint="pip install 'bids_msseg[nnunet]', or install it in a separate environment "
+                f"and set program = 'PATH/bin/{PROGRAM}' in the --segmenter-config file",
             )
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:
@@ -135,7 +134,7 @@ class NnunetSegmenter:
 
     def _read_output(self, path: Path, log: Path) -> Probability:
         if not path.is_file():
-            raise failure(self.name, f"has not written {path.name}", log)
+            raise failure(self.name, f"did not write {path.name}", log)
         try:
             with np.load(path, allow_pickle=False) as content:
                 return np.asarray(content["probabilities"][self.head], np.float32)

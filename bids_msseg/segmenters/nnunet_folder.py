@@ -62,8 +62,8 @@ def find_ending(dataset: Mapping[str, Any]) -> str:
     ending = dataset.get("file_ending", ".nii.gz")
     if ending not in (".nii", ".nii.gz"):
         raise UsageError(
-            f"the program of nnU-Net reads files of the ending {ending} for this model",
-            hint=f"leave program out and install the package {PACKAGE} here",
+            f"the nnU-Net program reads files with the extension {ending} for this model",
+            hint=f"remove program and install the package {PACKAGE} in this environment",
         )
     return str(ending)
 
@@ -76,9 +76,9 @@ def read_folds(value: object) -> tuple[int | str, ...]:
     try:
         folds = tuple(readers.integer(0)(one) for one in given)
     except ValueError as error:
-        raise ValueError("numbers of folds, or all") from error
+        raise ValueError("fold numbers, or all") from error
     if not folds:
-        raise ValueError("numbers of folds, or all")
+        raise ValueError("fold numbers, or all")
     return folds
 
 
@@ -87,7 +87,7 @@ def read_channels(value: object) -> tuple[str, ...]:
     known = {name.lower(): name for name in CONTRASTS}
     given = [item.lower() for item in readers.items(value)]
     if not given or not set(given) <= set(known):
-        raise ValueError("the contrast of each channel in their order, of FLAIR, T1w and T2w")
+        raise ValueError("the contrast of each channel, in order: FLAIR, T1w or T2w")
     return tuple(known[item] for item in given)
 
 
@@ -103,7 +103,7 @@ def read_descriptions(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     own = configurations.get(name) if isinstance(configurations, dict) else None
     if isinstance(own, dict) and own.get("previous_stage"):
         raise UsageError(
-            f"{model.name} is the second stage of a cascade of nnU-Net",
+            f"{model.name} is the second stage of an nnU-Net cascade",
             hint="use a model of the configuration 3d_fullres, 3d_lowres or 2d",
         )
     return dataset, plans
@@ -112,8 +112,8 @@ def read_descriptions(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NoInputError(
-            f"there is no file {path}",
-            hint="name the folder of a trained model as model, such as "
+            f"the file {path} does not exist",
+            hint="set model to the folder of a trained model, such as "
             "Dataset001_X/nnUNetTrainer__nnUNetPlans__3d_fullres",
         )
     try:
@@ -121,7 +121,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, dict):
-        raise _damaged(path, "it holds no object")
+        raise _damaged(path, "it is not a JSON object")
     return content
 
 
@@ -142,7 +142,7 @@ def find_folds(model: Path, checkpoint: str, asked: Sequence[int | str]) -> tupl
     if missing:
         raise NoInputError(
             f"the model folder {model} has no {', '.join(missing)}",
-            hint="correct model, folds or checkpoint in the configuration of the segmenter",
+            hint="correct model, folds or checkpoint in the segmenter configuration",
         )
     return folds
 
@@ -165,9 +165,9 @@ def find_channels(dataset: Mapping[str, Any], asked: Sequence[str]) -> tuple[str
     found = list(asked) or [_contrast(name) for name in names]
     if not names or len(found) != len(names) or not all(found):
         raise UsageError(
-            f"the channels of the model are {', '.join(names) or 'not named'}",
-            hint="write the contrast of each, in this order, into the configuration of the "
-            "segmenter, such as channels = ['FLAIR', 'T1w']",
+            f"the contrasts of the model's channels are unknown: {', '.join(names) or 'no names'}",
+            hint="set the contrast of each channel, in this order, in the segmenter "
+            "configuration, such as channels = ['FLAIR', 'T1w']",
         )
     return tuple(found)
 
@@ -202,9 +202,9 @@ def find_head(dataset: Mapping[str, Any], label: str) -> int:
     chosen = [label] if label else names if len(names) == 1 else like
     if len(chosen) != 1 or chosen[0] not in names:
         raise UsageError(
-            f"the labels of the model are {', '.join(names) or 'not named'}",
-            hint="write the name of that of lesions into the configuration of the segmenter, "
-            "such as label = 'lesion'",
+            f"the lesion label of the model is unknown: {', '.join(names) or 'no names'}",
+            hint="set the name of the lesion label in the segmenter configuration, such as "
+            "label = 'lesion'",
         )
     if any(len(values) > 1 for values in labels.values()):
         return names.index(chosen[0])
@@ -223,6 +223,6 @@ def _labels(dataset: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         }
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"dataset.json has labels that are no numbers: {error}",
+            f"dataset.json has labels that are not numbers: {error}",
             hint="copy the model folder again",
         ) from error

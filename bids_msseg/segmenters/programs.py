@@ -51,7 +51,7 @@ def run_program(
             )
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"{who} cannot be started: {error}", hint="correct the command of the segmenter"
+                f"{who} cannot be started: {error}", hint="correct the segmenter command"
             ) from error
         code = _wait(process, who, log, timeout_s)
     if code in KILLED:
@@ -60,7 +60,7 @@ def run_program(
             hint="give the job more memory, or lower --nprocs",
         )
     if code:
-        ended = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
+        ended = f"exited with code {code}" if code > 0 else f"was terminated by signal {-code}"
         raise failure(who, ended, log)
 
 
@@ -70,7 +70,7 @@ def _wait(process: subprocess.Popen[bytes], who: str, log: Path, timeout_s: floa
     except subprocess.TimeoutExpired as error:
         _end(process)
         raise TemporaryError(
-            f"{who} was ended after {error.timeout / 60:g} minutes{log_tail(log)}",
+            f"{who} was stopped after {error.timeout / 60:g} minutes{log_tail(log)}",
             hint="raise timeout_minutes in its configuration, or give it more CPUs",
         ) from error
     except BaseException:
@@ -93,7 +93,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def require_program(program: str, *, hint: str) -> None:
     """Raise UsageError if a program is missing."""
     if shutil.which(program) is None:
-        raise UsageError(f"there is no program {program}", hint=hint)
+        raise UsageError(f"program not found: {program}", hint=hint)
 
 
 def locate(program: str) -> str:
@@ -126,7 +126,7 @@ def failure(who: str, why: str, log: Path) -> MssegError:
     """
     return MssegError(
         f"{who} {why}{log_tail(log)}",
-        hint=f"read its whole log, {log}, then correct its command, options or installation",
+        hint=f"read its full log, {log}, then correct its command, options or installation",
     )
 
 

@@ -58,8 +58,8 @@ class SamsegSegmenter:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
         require_program(
             self.program,
-            hint="install samseg and tensorflow into an environment of their own, and write "
-            "program = 'PATH/bin/run_samseg' into the file of --segmenter-config",
+            hint="install samseg and tensorflow in a separate environment, and set "
+            "program = 'PATH/bin/run_samseg' in the --segmenter-config file",
         )
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:  # noqa: ARG002

@@ -50,7 +50,7 @@ def fit(
     rank, size = rank_and_size()
     if plan.accumulate % size:
         raise UsageError(
-            f"{size} processes cannot share {plan.accumulate} batches a step",
+            f"{size} processes cannot share {plan.accumulate} batches per step equally",
             hint="set accumulate in the recipe to a multiple of the number of processes",
         )
     state = FitState(net, plan)
@@ -70,7 +70,7 @@ def fit(
     if state.step < plan.steps:
         raise TemporaryError(
             f"the training was stopped at step {state.step} of {plan.steps}",
-            hint="the same command resumes from there",
+            hint="run the same command again to resume",
         )
     net.load_state_dict(state.average)
     return net.to("cpu").eval()

@@ -113,7 +113,7 @@ class FitState:
         if {k: v.shape for k, v in kept["average"].items()} != {
             k: v.shape for k, v in self.average.items()
         }:
-            raise ValueError("the running mean is of another network")
+            raise ValueError("the running mean belongs to another network")
         self.optimiser.load_state_dict(kept["optimiser"])
         self.average = dict(kept["average"])
         self.step = int(kept["step"])
@@ -164,9 +164,7 @@ class FitState:
             try:
                 self.load(read_checkpoint(path, device=str(self.device)))
             except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-                raise _unusable(
-                    path, "it does not fit the network that is to be trained"
-                ) from error
+                raise _unusable(path, "it does not fit the network to be trained") from error
         return self.pack() if pack else b""
 
 
@@ -191,9 +189,9 @@ def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> d
         pickle.UnpicklingError,
         zipfile.BadZipFile,
     ) as error:
-        raise _unusable(path, "it is cut short, damaged or something else") from error
+        raise _unusable(path, "it is truncated, damaged or not a checkpoint") from error
     if not isinstance(kept, dict) or not kept.keys() >= KEYS:
-        raise _unusable(path, "it does not hold a training")
+        raise _unusable(path, "it is not a training checkpoint")
     return kept
 
 
@@ -202,11 +200,11 @@ def _check_sums(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         bad = archive.testzip()
     if bad:
-        raise ValueError(f"the checksum of {bad} is wrong")
+        raise ValueError(f"checksum mismatch in {bad}")
 
 
 def _unusable(path: Path, why: str) -> DataError:
     return DataError(
         f"cannot resume from the checkpoint {path}: {why}",
-        hint="put it back from a copy, or delete it: this network then starts again",
+        hint="restore it from a copy, or delete it to train this network from the start",
     )

@@ -75,13 +75,13 @@ def _own_device(device: str) -> str:
     if device != "cuda":
         raise UsageError(
             f"several processes cannot share --device {device}",
-            hint="give cuda: every process then takes the GPU of its local rank",
+            hint="use cuda: every process then takes the GPU of its local rank",
         )
     local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= there:
         raise UsageError(
-            f"process {local} of this machine finds {there} GPUs",
-            hint="start as many processes a machine as it has GPUs (--nproc-per-node), or use cpu",
+            f"no GPU for process {local} on this computer, which has {there} GPUs",
+            hint="start one process per GPU of each computer (--nproc-per-node), or use cpu",
         )
     torch.cuda.set_device(local)
     return f"cuda:{local}"
@@ -90,8 +90,8 @@ def _own_device(device: str) -> str:
 def _others_gone(error: Exception) -> TemporaryError:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return TemporaryError(
-        f"another process of the group has stopped or does not answer: {reason[0]}",
-        hint="see the logs of the other processes; the same command resumes from the checkpoint",
+        f"another process of the group has stopped or does not respond: {reason[0]}",
+        hint="check the logs of the other processes, and run the same command again to resume",
     )
 
 

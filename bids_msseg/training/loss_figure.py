@@ -16,7 +16,7 @@ LOGGER = logging.getLogger("bids_msseg")
 def draw_losses(logs: Path, target: Path) -> None:
     """Draw the loss of every stage over its steps, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        LOGGER.warning("%s is not drawn: pip install 'bids_msseg[train]'", target.name)
+        LOGGER.warning("%s not drawn, no matplotlib: pip install 'bids_msseg[train]'", target.name)
         return
     import io
 

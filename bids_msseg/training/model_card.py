@@ -50,7 +50,7 @@ def model_card(
             "seen the patients of its fold."
         )
     elif not any(one.method == "cascade" for one in found.scores):
-        held_out = "No patient was held out: there are scores of the starting weights at most."
+        held_out = "No patient was held out: at most the starting weights were scored."
     start = context.networks()
     folds = enumerate(context.split.folds)
     before = f"\n## Before and after\n\n{comparison_table(pairs)}\n" if pairs else ""

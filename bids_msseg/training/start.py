@@ -73,8 +73,8 @@ def read_start(
         )
     if cascade.unseen is None:
         raise DataError(
-            f"{path.name} was trained on one of these patients and holds no pretrained CNN-1",
-            hint="leave out the patients that the weights have seen, or give other weights",
+            f"{path.name} was trained on one of these patients and has no pretrained CNN-1",
+            hint="leave out the patients that the weights were trained on, or use other weights",
         )
     net = cascade.unseen
     return StartingNetworks(
@@ -111,8 +111,8 @@ def _pretrained(path: Path, shape: LesionAnatomyConfig | None) -> LesionAnatomyN
         pickle.UnpicklingError,
     ) as error:
         raise DataError(
-            f"{path} does not hold a CNN-1 that was trained on synthetic images only",
-            hint="give what bids_msseg.training.pretrain --export wrote, or a cascade "
+            f"{path} does not contain a CNN-1 that was trained on synthetic images only",
+            hint="use a file written by bids_msseg.training.pretrain --export, or a cascade "
             "(.safetensors)",
         ) from error
     return net.eval()

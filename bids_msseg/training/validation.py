@@ -164,5 +164,5 @@ def read_point(folder: Path, test: int) -> CascadePoint:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"cannot read fold {test} in {path}: {error}",
-            hint="run msseg-train again to write it anew",
+            hint="run msseg-train again to recreate it",
         ) from error

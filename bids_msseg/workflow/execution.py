@@ -21,7 +21,7 @@ from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
 QUICK_POLL_S = 0.2
-NO_JOB = "the scheduler took no job"
+NO_JOB = "the scheduler rejected the job"
 StepSeen = Callable[[str, str], None]
 
 

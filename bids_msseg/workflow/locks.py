@@ -126,8 +126,8 @@ def _running_or_ended(out_dir: Path, record: VisitRecord, locks: VisitLocks) -> 
         return replace(
             record,
             status="running",
-            reason="still running: another run is at work on this visit",
-            hint="wait for it; then run the group level, or the same command, again",
+            reason="still running: another run is processing this visit",
+            hint="wait for that run to finish, then run the group level or this command again",
         )
     # the run that held the lock may have written its result after the record was read
     return read_record(out_dir, record.participant, record.session) or record

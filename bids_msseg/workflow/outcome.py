@@ -70,24 +70,24 @@ def find_outcome(
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(delivery, True, seconds, usage=usage)
     files = take_crash_files(crashes, name, visit.key)
-    told = read_failure(folder / FAILURE_FILE) or infer_failure(name, ended, files, execution)
+    failure = read_failure(folder / FAILURE_FILE) or infer_failure(name, ended, files, execution)
     return Outcome(
         delivery,
         False,
         seconds,
-        step=str(told.get("step", "")),
-        message=str(told.get("message", "")),
-        hint=str(told.get("hint", "")),
-        code=int(told.get("code", ExitCode.FAILURE)),
+        step=str(failure.get("step", "")),
+        message=str(failure.get("message", "")),
+        hint=str(failure.get("hint", "")),
+        code=int(failure.get("code", ExitCode.FAILURE)),
         crash_files=files,
         usage=usage,
     )
 
 
-def read_failure(failure: Path) -> dict[str, Any]:
+def read_failure(path: Path) -> dict[str, Any]:
     """Read the failure that a step has recorded; empty if there is none."""
     try:
-        content = json.loads(failure.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -109,13 +109,13 @@ def infer_failure(
     if number:
         found = explained(OSError(number, os.strerror(number)))
         return {"message": found.message, "hint": found.hint, "code": found.code}
-    told = ended.error or "a step ended without saying why"
-    hint = "look into the crash file; -vv shows what nipype says"
+    message = ended.error or "a step failed without an error message"
+    hint = "read the crash file; -vv also shows the messages of nipype"
     if not crash_files:
-        hint = "run it again with -vv, which shows what nipype says"
-    if told.startswith(NO_JOB):
-        hint = "correct what the file of --use-plugin asks of the scheduler, or ask its keepers"
-    return {"message": told, "hint": hint, "code": ExitCode.FAILURE}
+        hint = "run it again with -vv to see the messages of nipype"
+    if message.startswith(NO_JOB):
+        hint = "correct the options in the --use-plugin file, or ask the cluster administrators"
+    return {"message": message, "hint": hint, "code": ExitCode.FAILURE}
 
 
 def _lack_of_room(ended: Ended, crash_files: Sequence[Path], execution: Execution) -> int:

@@ -91,8 +91,8 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
             return
         if isinstance(error, BrokenProcessPool):
             self.killed.add(name)
-        told = f"{KILLED}: {error}\n"
-        self._taskresult[taskid] = {"result": None, "traceback": [told], "taskid": taskid}
+        message = f"{KILLED}: {error}\n"
+        self._taskresult[taskid] = {"result": None, "traceback": [message], "taskid": taskid}
 
     def close(self, *, wait: bool) -> None:
         """End the workers, also if an exception ended the loop of nipype.
@@ -169,13 +169,13 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
         )
     if name not in known_plugins():
         raise UsageError(
-            f"{path} asks for the plugin {name}, which nipype does not have",
-            hint=f"nipype has {', '.join(known_plugins())}",
+            f"unknown nipype plugin {name} in {path}",
+            hint=f"use one of: {', '.join(known_plugins())}",
         )
     program = PROGRAMS.get(name)
     if program is not None and shutil.which(program) is None:
         raise UsageError(
-            f"{path} asks for the plugin {name}, but there is no program {program} here",
+            f"{path} selects the plugin {name}, but its program {program} was not found",
             hint=f"run msseg where {program} is installed, or without --use-plugin",
         )
     return name, _usable(arguments, path) if name in MULTIPROC else arguments
@@ -187,14 +187,14 @@ def _usable(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
         value = arguments.get(name)
         if name in arguments and not is_good(value):
             raise UsageError(
-                f"{path} says {name}: {value}", hint=f"write {what}, or leave {name} out"
+                f"invalid {name} in {path}: {value}", hint=f"use {what}, or remove {name}"
             )
     if "n_procs" not in arguments:
         return dict(arguments)
     asked = arguments["n_procs"]
     granted = resolve_resources(nprocs=asked, mem_gb=1).nprocs
     if granted < asked:
-        LOGGER.warning("n_procs: %d is more than is useful here: %d", asked, granted)
+        LOGGER.warning("n_procs reduced from %d to the useful maximum of %d", asked, granted)
     return {**arguments, "n_procs": granted}
 
 

@@ -76,7 +76,7 @@ def _tell_of_another_try(outcome: Outcome) -> None:
     Only final failures keep crash files.
     """
     key = outcome.delivery.visit.key
-    LOGGER.warning("%s: %s; it is tried again, alone", key, outcome.message)
+    LOGGER.warning("%s: %s; retrying it alone", key, outcome.message)
     for path in outcome.crash_files:
         path.unlink(missing_ok=True)
 
@@ -106,13 +106,13 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
     failures = {}
     for key, workflow in workflows.items():
         files = take_crash_files(crashes, workflow.name, key)
-        told = read_failure(folders[key] / FAILURE_FILE) or infer_failure(
+        failure = read_failure(folders[key] / FAILURE_FILE) or infer_failure(
             workflow.name, ended, files, execution
         )
         failures[key] = Failure(
-            str(told.get("message", "")),
-            str(told.get("hint", "")),
-            int(told.get("code", ExitCode.FAILURE)),
+            str(failure.get("message", "")),
+            str(failure.get("hint", "")),
+            int(failure.get("code", ExitCode.FAILURE)),
             files,
         )
         if execution.clean:
@@ -148,7 +148,7 @@ def _run_group(
     crashes = new_crash_files(crash_dir, before)
     outcomes = [find_outcome(delivery, execution, ended, crashes) for delivery in group]
     if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
-        # nothing is told of those that another one's crash has stopped
+        # nothing is failure of those that another one's crash has stopped
         return [replace(one, stopped=not (one.ok or one.step)) for one in outcomes]
     return outcomes
 

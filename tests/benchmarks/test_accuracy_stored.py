@@ -264,7 +264,7 @@ def test_the_program_refuses_what_it_cannot_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert _run(monkeypatch, tmp_path, labelled_cohort) == 66
-    assert "holds no training" in capsys.readouterr().err
+    assert "does not hold the output of msseg-train" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         _run(monkeypatch, tmp_path, labelled_cohort, "--rows", "dice")
     assert "no such row: dice" in capsys.readouterr().err

@@ -281,8 +281,8 @@ class TestDirectories:
                 {"DatasetType": "derivative", "GeneratedBy": {"Name": "FreeSurfer"}},
                 "outputs of FreeSurfer",
             ),
-            ({"Name": "x", "DatasetType": "derivative"}, "outputs of others"),
-            (["bids_msseg"], "nothing can be read"),
+            ({"Name": "x", "DatasetType": "derivative"}, "outputs of another app"),
+            (["bids_msseg"], "unreadable"),
         ],
     )
     def test_foreign_outputs(
@@ -299,7 +299,7 @@ class TestDirectories:
         bids = make_dataset({}, name="bids")
         (tmp_path / "out").mkdir()
         (tmp_path / "out/dataset_description.json").write_bytes(b'{"Name": "Z\xfcrich"}')
-        with pytest.raises(UsageError, match="nothing can be read"):
+        with pytest.raises(UsageError, match="unreadable"):
             check_directories(bids, tmp_path / "out", tmp_path / "work")
 
     def test_texts_that_cannot_be_read_are_somebodys(
@@ -329,7 +329,7 @@ class TestDirectories:
         )
         write_dataset_files(tmp_path / "out", one, environment={})
         (warning,) = check_directories(two, tmp_path / "out", tmp_path / "work")
-        assert "lesions of one”, and this is “bids_msseg: multiple-scl" in warning
+        assert "lesions of one”, but this run writes “bids_msseg: multiple-scl" in warning
         assert check_directories(one, tmp_path / "out", tmp_path / "work") == ()
         nowhere = tmp_path / "nowhere"
         assert check_directories(nowhere, tmp_path / "out", tmp_path / "work") == ()

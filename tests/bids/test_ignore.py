@@ -94,7 +94,7 @@ def test_images_that_are_left_out_are_not_used(bids: Path, line: str, used: list
     (bids / ".bidsignore").write_text(f"{line}\n")
     found = find_visits(bids, participants=["01"])
     assert [path.name for path in found.visits[0].contrasts.values()] == used
-    assert bool(line) == any(".bidsignore leaves out" in note for note in found.notes)
+    assert bool(line) == any(".bidsignore excludes" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_folders_that_are_left_out_are_no_visits(bids: Path, line: str, visits: 
     assert [visit.key for visit in found.visits] == visits
     assert found.skipped == ()
     (note,) = found.notes
-    assert ".bidsignore leaves out" in note
+    assert ".bidsignore excludes" in note
 
 
 def test_a_visit_without_any_other_flair_is_skipped(bids: Path) -> None:
@@ -130,7 +130,7 @@ def test_who_is_asked_for_by_name_is_a_row(bids: Path) -> None:
     assert told == [("sub-02_ses-2", True)]
     with pytest.raises(NothingSelectedError) as caught:
         find_visits(bids, participants=["01"])
-    assert ".bidsignore leaves out sub-01" in caught.value.hint
+    assert ".bidsignore excludes sub-01" in caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", None])

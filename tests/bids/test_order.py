@@ -144,7 +144,7 @@ def test_the_flairs_row_comes_before_those_of_other_scans(tmp_path: Path) -> Non
         ({"M6": DATES[0]}, "no acq_time in sub-01_sessions.tsv: ses-M12"),
         (
             {"M6": "03/02/2019", "M12": DATES[0]},
-            "acq_time that is no date in sub-01_sessions.tsv: ses-M6",
+            "invalid acq_time in sub-01_sessions.tsv: ses-M6",
         ),
         (
             {"M6": DATES[0], "M12": DATES[0]},

@@ -162,7 +162,7 @@ def test_refusals_say_what_was_meant() -> None:
         (lambda: output_path(OUT, VISIT, suffix="a_b", extension=".txt"), "suffix"),
         (lambda: output_path(OUT, VISIT, suffix="mask", extension=".x", desc="-"), "desc"),
     ):
-        with pytest.raises(UsageError, match=f"cannot stand in a file name as {what}\n"):
+        with pytest.raises(UsageError, match=f"is not a valid {what} for a file name\n"):
             make()
 
 

@@ -115,7 +115,7 @@ def test_session_that_nobody_has_is_a_note(study: Path) -> None:
         ({"participants": ["1"]}, "sub-1"),
         ({"sessions": ["9"]}, "ses-9"),
         ({"filters": {"flair": {"session": "9"}}}, "the filter file"),
-        ({"filters": {"flair": {"acquisition": "3D"}}}, "the filter file leaves no FLAIR"),
+        ({"filters": {"flair": {"acquisition": "3D"}}}, "the filter file excludes every FLAIR"),
     ],
 )
 def test_nothing_selected(study: Path, query: dict[str, Any], said: str) -> None:
@@ -152,9 +152,9 @@ class TestNamesThatContradictFolders:
     @pytest.mark.parametrize(
         ("folder", "name", "said"),
         [
-            ("sub-01/anat", "sub-02", "says sub-02 and lies in the folder of sub-01"),
-            ("sub-01/ses-1/anat", "sub-01_ses-2", "says ses-2 and lies in the folder of ses-1"),
-            ("sub-01/anat", "sub-01_ses-2", "says ses-2 and lies in no folder of a ses-"),
+            ("sub-01/anat", "sub-02", "is named sub-02 but is in the folder of sub-01"),
+            ("sub-01/ses-1/anat", "sub-01_ses-2", "is named ses-2 but is in the folder of ses-1"),
+            ("sub-01/anat", "sub-01_ses-2", "is named ses-2 but is not in a ses- folder"),
         ],
     )
     def test_no_such_flair_is_used(
@@ -179,7 +179,7 @@ class TestNamesThatContradictFolders:
         found = find_visits(make_dataset(files))
         assert names(found) == {"sub-01": ["sub-01_FLAIR.nii.gz"]}
         (note,) = found.visits[0].notes
-        assert all(f"sub-02_{one}.nii.gz says sub-02" in note for one in ("FLAIR", "T1w"))
+        assert all(f"sub-02_{one}.nii.gz is named sub-02" in note for one in ("FLAIR", "T1w"))
 
 
 @pytest.mark.parametrize("label", ["", "a b", "a-b", "é"])
@@ -189,7 +189,7 @@ def test_what_is_no_label_skips_one_visit(make_dataset: MakeDataset, label: str)
     assert list(names(found)) == ["sub-02"]
     (skipped,) = found.skipped
     assert skipped.reason == (
-        f"sub-01_acq-{label}_FLAIR.nii.gz has acq-{label}, which is no label of BIDS: "
+        f"sub-01_acq-{label}_FLAIR.nii.gz has acq-{label}, which is not a valid BIDS label: "
         "it is not used"
     )
 
@@ -203,7 +203,7 @@ def test_what_is_no_label_gives_way_to_another_image(make_dataset: MakeDataset) 
     (visit,) = find_visits(make_dataset(files)).visits
     assert [path.name for path in visit.contrasts.values()] == ["sub-01_FLAIR.nii.gz"]
     (note,) = visit.notes
-    assert note.count("acq-a-b, which is no label") == 2
+    assert note.count("acq-a-b, which is not a valid") == 2
 
 
 @pytest.mark.parametrize("name", ["FLAIR.json", "dataset_description.json"])
@@ -233,7 +233,7 @@ class TestSeveralImages:
         assert visit.prefix == "sub-01_run-02"
         (note,) = visit.notes
         used, _, others = note.partition(" is used, ")
-        assert used == "3 FLAIR images: sub-01_run-02_FLAIR.nii.gz (1 mm³ a voxel)"
+        assert used == "3 FLAIR images: sub-01_run-02_FLAIR.nii.gz (1 mm³ per voxel)"
         assert "sub-01_acq-thick_FLAIR.nii.gz (edges of 3 mm)" in others
         assert "sub-01_run-01_FLAIR.nii.gz (edges of 5 mm)" in others
 
@@ -512,7 +512,7 @@ class TestFilters:
         entry = {"acquisition": "3D", "run": None}
         with pytest.raises(NothingSelectedError) as caught:
             find_visits(runs, filters={"flair": entry})
-        assert "no FLAIR has all" in caught.value.hint
+        assert "no FLAIR matches all" in caught.value.hint
 
     def test_visit_without_a_matching_flair(self, runs: Path) -> None:
         found = find_visits(runs, filters={"flair": {"acq": "3D"}})
@@ -607,7 +607,7 @@ class TestBrainMasks:
         make_image(tmp_path / "d/sub-02/anat/sub-02_space-FLAIR_desc-brain_mask.nii.gz", (1, 1, 2))
         visit = self.find(study, other=tmp_path / "d")
         assert visit.brain_mask is None
-        assert "not in the grid of the FLAIR" in visit.notes[0]
+        assert "not on the grid of the FLAIR" in visit.notes[0]
 
     def test_none_there(self, study: Path, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()
@@ -730,7 +730,7 @@ class TestExcludeMasks(GivenMasks):
         (visit,) = found.visits
         assert visit.exclude_masks == ((mask,) if taken else ())
         assert (f"exclusion mask taken from other: {name}" in visit.notes) == taken
-        assert f"{int(taken)} of 1 visits have a mask in other to exclude" in found.notes
+        assert f"{int(taken)} of 1 visits have an exclusion mask in other" in found.notes
         assert not visit.problem
 
     def test_all_masks_of_all_places_count(
@@ -802,7 +802,7 @@ class TestDescription:
         version = f"has no BIDSVersion: the dataset is read as BIDS {BIDS_VERSION}"
         assert find_visits(study).notes == (
             f"dataset_description.json {version}",
-            "ignored, labels may hold letters and digits only: sub-0_4",
+            "ignored, because labels may hold letters and digits only: sub-0_4",
         )
 
     @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ class TestScore:
     def test_no_masks_no_truth_and_another_grid(self, demo: Path, tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match="no mask"):
             score(demo, tmp_path)
-        with pytest.raises(NoInputError, match="no synthetic truth"):
+        with pytest.raises(NoInputError, match="no synthetic ground truth"):
             score(tmp_path, demo)
         path = self.masks(demo, tmp_path)[0]
         mask = load_volume(path, np.uint8)

@@ -122,7 +122,7 @@ def test_a_changed_mask_makes_its_visit_stale(
     words = [*finished.options(masked.out), "--dry-run"]
     words += ["--exclude-masks", f"infarct={masked.masks}"]
     assert msseg(*words) == 0
-    assert "sub-03: finished already" in capsys.readouterr().out
+    assert "sub-03: already finished" in capsys.readouterr().out
     path = masked.masks / MASK
     kept, first = path.read_bytes(), nib.load(path)
     nib.save(nib.Nifti1Image(np.ones(first.shape, np.uint8), first.affine), path)
@@ -132,8 +132,8 @@ def test_a_changed_mask_makes_its_visit_stale(
         path.write_bytes(kept)
     told = capsys.readouterr()
     assert "sub-03: would be processed" in told.out
-    assert "sub-02: finished already" in told.out
-    assert "1 of 4 visits have a mask in infarct to exclude" in told.err
+    assert "sub-02: already finished" in told.out
+    assert "1 of 4 visits have an exclusion mask in infarct" in told.err
 
 
 def test_another_grid_is_refused_with_what_resamples(

@@ -157,7 +157,7 @@ def test_a_changed_mask_makes_its_visit_stale(
 
     monkeypatch.setattr(workflow_run, "_run_group", refuse)
     assert msseg(*drawn.told) == 0
-    assert "3 of 3 visits are finished already" in capsys.readouterr().err
+    assert "3 of 3 visits are already finished" in capsys.readouterr().err
     path = drawn.masks / f"{VISITS['sub-03']}_space-FLAIR_label-L_mask.nii.gz"
     kept = path.read_bytes()
     image = nib.load(path)
@@ -170,7 +170,7 @@ def test_a_changed_mask_makes_its_visit_stale(
         path.write_bytes(kept)
     told = capsys.readouterr().out
     assert "sub-03: would be processed" in told
-    assert "sub-01_ses-1: finished already" in told
+    assert "sub-01_ses-1: already finished" in told
     assert "lesion masks drawn, no network" in told
 
 

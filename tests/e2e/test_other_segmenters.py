@@ -200,7 +200,7 @@ def test_a_second_run_and_another_version(
     monkeypatch.setattr(workflow_run, "_run_group", refuse)
     words = place.words(place.configure())
     assert msseg(*words, "--fill-lesions") == 0
-    assert "2 of 2 visits are finished already" in capsys.readouterr().err
+    assert "2 of 2 visits are already finished" in capsys.readouterr().err
     newer = place.configure(version="1.3")
     assert msseg(*place.words(newer), "--fill-lesions", "--dry-run") == 0
     told = capsys.readouterr().out
@@ -222,9 +222,9 @@ def test_another_threshold_does_not_need_the_program(place: Place, tmp_path: Pat
 @pytest.mark.parametrize(
     ("how", "code", "told"),
     [
-        ("fails", 1, "bright ended with code 1; its log ends: no licence"),
+        ("fails", 1, "bright exited with code 1; its log ends: no licence"),
         ("moves", 65, "another grid"),
-        ("sleeps", 75, "was ended after"),
+        ("sleeps", 75, "was stopped after"),
     ],
 )
 def test_a_program_that_gives_nothing(
@@ -245,9 +245,9 @@ def test_a_program_that_gives_nothing(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"command": "/no/such/program {flair} {out}"}, "there is no program"),
+        ({"command": "/no/such/program {flair} {out}"}, "program not found"),
         ({"command": "x {flare} {out}"}, "unknown placeholder"),
-        ({"vesion": "1"}, "no option vesion"),
+        ({"vesion": "1"}, "unknown option vesion"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_first_visit(

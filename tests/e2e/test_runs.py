@@ -84,7 +84,7 @@ def test_a_second_run_touches_nothing(
     before = times_of(finished.out)
     assert msseg(*finished.options()) == 0
     assert times_of(finished.out) == before
-    assert "4 of 4 visits are finished already" in capsys.readouterr().err
+    assert "4 of 4 visits are already finished" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_without_its_intermediate_results_a_visit_is_finished_and_can_be_cut(
     archive = out / "logs/intermediate/sub-03.zip"
     archive.unlink()
     assert again() == 0
-    assert "4 of 4 visits are finished already" in capsys.readouterr().err
+    assert "4 of 4 visits are already finished" in capsys.readouterr().err
     assert not archive.exists()
     assert again("--participant-label", "03", "--min-lesion-volume", "1000") == 0
     assert record(out, "sub-03")["lesion_count"] == 1
@@ -221,7 +221,7 @@ def test_a_changed_voxel_would_run_again(
     told = capsys.readouterr().out
     assert "sub-02: would be processed" in told
     for key in ("sub-01_ses-1", "sub-01_ses-2", "sub-03"):
-        assert f"{key}: finished already" in told
+        assert f"{key}: already finished" in told
 
 
 def test_brain_masks_of_a_derivative_and_dots_in_paths(
@@ -447,7 +447,7 @@ def test_stop_on_first_crash_with_several_at_a_time(
     damaged = [one for one in found if "damaged" in one["reason"]]
     assert len(damaged) == 1
     assert [one["reason"] for one in found if one not in damaged] == [
-        "the run broke off before this visit was finished"
+        "the run stopped before this visit was finished"
     ]
 
 
@@ -525,7 +525,7 @@ def test_killed_and_taken_up_again(
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not list(out.rglob("*.nii.gz"))
-    assert record(out, "sub-03")["reason"] == "the run broke off before this visit was finished"
+    assert record(out, "sub-03")["reason"] == "the run stopped before this visit was finished"
     assert msseg(bids, out, "group") == 0
     assert group_row(out, "sub-03")["status"] == "failed"
     before = times_of(folder / "brain")
@@ -564,7 +564,7 @@ def test_interrupted_while_results_are_written(
     else:
         with pytest.raises(SystemExit):
             again(*words)
-    assert record(out, "sub-02")["reason"] == "the run broke off before this visit was finished"
+    assert record(out, "sub-02")["reason"] == "the run stopped before this visit was finished"
     # the next visit was not begun, so its old result still holds
     assert record(out, "sub-03")["lesion_count"] == 3
     assert not list((out / "logs").glob("crash-*"))

@@ -86,7 +86,7 @@ def test_what_is_not_known_stands_in_the_improvement() -> None:
     pairs = [_pair("sub-1", 0.5, 0.75, "not known"), _pair("sub-2", 0.5, 0.75)]
     improvement = assess_improvement(pairs)
     assert improvement.word == BETTER
-    assert improvement.reason.endswith("had seen these patients is not known")
+    assert improvement.reason.endswith("were trained on these patients")
 
 
 def test_undefined_dice_does_not_count() -> None:

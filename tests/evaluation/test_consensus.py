@@ -70,7 +70,7 @@ def test_every_visit_with_two_raters_is_fused(
     out = tmp_path / "out"
     assert _run(rated, out) == ExitCode.SUCCESS
     log = capsys.readouterr().err
-    assert "sub-03 has one rater, rater1: left out" in log
+    assert "sub-03 skipped: only one rater, rater1" in log
     assert "sub-02: all 2 masks are empty" in log
     assert "3 visits fused, 0 failed" in log
     assert sorted(path.name for path in out.glob("sub-*")) == ["sub-01", "sub-02"]
@@ -141,7 +141,7 @@ def test_a_failing_visit_takes_no_other_down(
     assert _run(rated, out) == ExitCode.DATA_ERROR
     log = capsys.readouterr().err
     assert "is not on the grid of" in log
-    assert "is no binary mask" in log
+    assert "is not a binary mask" in log
     assert "resample the raters' masks" in log
     assert {row["visit"] for row in _rows(out / "group_raters.tsv")} == {"sub-01_ses-2"}
 
@@ -171,7 +171,7 @@ def test_masks_of_several_values_are_fused(
     stem = "sub-05/anat/sub-05_space-FLAIR_label-L_desc-majority_mask"
     assert nib.load(out / f"{stem}.nii.gz").get_fdata().sum() == voxels
     chosen = len(options) > 1 and options[1] != "any"
-    assert ("all taken for lesion" in capsys.readouterr().err) != chosen
+    assert ("all count as lesion" in capsys.readouterr().err) != chosen
     about = json.loads((out / f"{stem}.json").read_text())["Description"]
     assert all((f" {value}" in about) == chosen for value in options[1:] if value != "any")
 
@@ -211,16 +211,16 @@ def test_a_margin_is_told(rated: Path, tmp_path: Path) -> None:
         (["{raw}"], ExitCode.USAGE, "out_dir"),
         (["{raw}", "{out}", "--margin", "-1"], ExitCode.USAGE, "--margin"),
         (["{raw}", "{out}", "--mask-values", "0"], ExitCode.USAGE, "--mask-values"),
-        (["{none}", "{out}"], ExitCode.NO_INPUT, "no folder"),
+        (["{none}", "{out}"], ExitCode.NO_INPUT, "does not exist"),
         (["{empty}", "{out}"], ExitCode.INVALID_DATASET, "dataset_description.json"),
         (["{raw}", "{raw}"], ExitCode.USAGE, "output folder"),
-        (["{raw}", "{raw}/derivatives/manual"], ExitCode.USAGE, "where masks are read"),
-        (["{raw}", "{raw}/derivatives/manual/new"], ExitCode.USAGE, "where masks are read"),
+        (["{raw}", "{raw}/derivatives/manual"], ExitCode.USAGE, "inside the input folder"),
+        (["{raw}", "{raw}/derivatives/manual/new"], ExitCode.USAGE, "inside the input folder"),
         (["{raw}", "{raw}/new"], ExitCode.USAGE, "inside the BIDS dataset"),
-        (["{raw}", "{other}"], ExitCode.USAGE, "holds another dataset"),
+        (["{raw}", "{other}"], ExitCode.USAGE, "contains another dataset"),
         (["{raw}", "{out}", "--space", "T1w"], ExitCode.NO_INPUT, "two raters"),
         (["{raw}", "{out}", "--raters", "rater1"], ExitCode.NO_INPUT, "two raters"),
-        (["{raw}", "{out}", "--algorithm", "{none}"], ExitCode.NO_INPUT, "no folder"),
+        (["{raw}", "{out}", "--algorithm", "{none}"], ExitCode.NO_INPUT, "does not exist"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

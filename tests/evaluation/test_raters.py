@@ -114,12 +114,12 @@ def test_datasets_of_this_program_hold_no_raters(tmp_path: Path) -> None:
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoInputError, match="no folder"):
+    with pytest.raises(NoInputError, match="does not exist"):
         rater_datasets(tmp_path / "nowhere")
     with pytest.raises(InvalidDatasetError, match=r"dataset_description\.json"):
         rater_datasets(tmp_path)
     raw = _describe(tmp_path, DatasetType="raw")
-    with pytest.raises(NoInputError, match="no folder"):
+    with pytest.raises(NoInputError, match="does not exist"):
         rater_datasets(raw, [tmp_path / "nowhere"])
     with pytest.raises(NoInputError, match="no derivatives") as caught:
         rater_datasets(raw)
@@ -146,7 +146,7 @@ def test_masks_may_hold_any_one_value(tmp_path: Path) -> None:
 def test_what_is_not_binary_is_refused(values: tuple[float, float], tmp_path: Path) -> None:
     mask = np.zeros((4, 3, 2), np.float32)
     mask[0, 0] = values
-    with pytest.raises(DataError, match=r"m\.nii is no binary mask"):
+    with pytest.raises(DataError, match=r"m\.nii is not a binary mask"):
         read_masks([_write(tmp_path / "m.nii", mask)])
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_fused_is_refused(tmp_path: Path) -> None:
         ("gone.nii", "cannot be read"),
         (_write(tmp_path / "moved.nii", mask, 1.1).name, "not on the grid of first"),
         (_write(tmp_path / "small.nii", mask[:3]).name, "not on the grid of first"),
-        (_write(tmp_path / "four.nii", mask[..., None, None]).name, "axes"),
+        (_write(tmp_path / "four.nii", mask[..., None, None]).name, "dimensions"),
     ):
         with pytest.raises(DataError, match=words):
             read_on_one_grid([first, tmp_path / name])

@@ -103,7 +103,7 @@ class TestReadAtlas:
     def test_what_is_no_label(self, make_nifti: Make, value: float) -> None:
         data = labels().astype(np.float64)
         data[2, 2, 2] = value
-        with pytest.raises(DataError, match="no labels"):
+        with pytest.raises(DataError, match="not valid labels"):
             read_atlas(make_nifti(data=data))
 
     def test_probabilities_of_several_regions(self, make_nifti: Make) -> None:
@@ -199,7 +199,7 @@ class TestTable:
     def test_is_no_table(self, tmp_path: Path, name: str, content: bytes) -> None:
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(DataError, match="cannot be used"):
+        with pytest.raises(DataError, match="cannot read the label table"):
             read_names(path)
 
     def test_missing(self, tmp_path: Path) -> None:

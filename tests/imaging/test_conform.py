@@ -155,7 +155,7 @@ def test_trailing_axes_of_one_are_dropped_and_noted(
     data = np.arange(720, dtype=np.int16).reshape(8, 9, 10, *extra)
     volume, notes = conformed(make_nifti(data=data))
     np.testing.assert_array_equal(volume.data, data.reshape(8, 9, 10))
-    assert notes == (f"stored with {3 + len(extra)} axes, those of length one left out",)
+    assert notes == (f"stored with {3 + len(extra)} axes; axes of length one were dropped",)
 
 
 def test_some_voxels_that_are_no_number_become_zero(make_nifti: MakeNifti) -> None:
@@ -274,7 +274,7 @@ def test_absurd_sizes_are_refused_before_reading(
     path = make_nifti("image.nii")
     patch(path, 42, np.array(dim, "<i2").tobytes())
     path.write_bytes(path.read_bytes()[:352])
-    with pytest.raises(DataError, match="says it has"):
+    with pytest.raises(DataError, match="declares"):
         conformed(path)
 
 
@@ -309,10 +309,10 @@ def test_flipped_bit_in_a_compressed_file(make_nifti: MakeNifti) -> None:
     [
         ("a.nii.gz", b"", "empty"),
         ("a.nii.gz", b"not compressed at all" * 50, "not compressed"),
-        ("a.nii", gzip.compress(b"0" * 500, mtime=0), "compressed, against its name"),
+        ("a.nii", gzip.compress(b"0" * 500, mtime=0), "compressed, contrary to its name"),
         ("a.nii", b"plain text" * 100, "not NIfTI"),
         ("a.nii", b"\x5c\x01\x00\x00" + bytes(600), "signature"),
-        ("a.mgz", b"whatever", "ends neither in"),
+        ("a.mgz", b"whatever", "is not named"),
     ],
 )
 def test_files_that_are_not_nifti(tmp_path: Path, name: str, content: bytes, words: str) -> None:

@@ -205,7 +205,7 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
 def test_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
     head, mask = picture()
     fill(tmp_path, "Made", {"desc-brain_T1w": head, "desc-brain_mask": mask[1:]})
-    with pytest.raises(DataError, match="not on one grid"):
+    with pytest.raises(DataError, match="not on the same grid"):
         load_template("Made", home=tmp_path, online=False)
 
 

@@ -184,7 +184,7 @@ def test_a_machine_is_compared_and_has_no_vote() -> None:
 
 
 def test_one_rater_has_no_others() -> None:
-    with pytest.raises(ValueError, match="no others"):
+    with pytest.raises(ValueError, match="at least two raters"):
         leave_one_out({"a": _block(0, 0, 0)}, SPACING)
 
 

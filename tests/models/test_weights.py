@@ -106,7 +106,7 @@ def test_a_path_is_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["nowhere/mine.safetensors", "mine.safetensors", "./mine"])
 def test_a_path_that_is_not_there(model: str) -> None:
-    with pytest.raises(NoInputError, match="there is no weights file") as caught:
+    with pytest.raises(NoInputError, match="weights file not found") as caught:
         find_model(model)
     assert "msseg-train" in caught.value.hint
 

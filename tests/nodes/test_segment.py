@@ -69,6 +69,6 @@ def test_a_result_that_cannot_be_one(
         run(SegmentByOther, segmenter=_copy("{folder}/absent"), **inputs)
     told = json.loads(next(tmp_path.rglob(FAILURE_FILE)).read_text())
     assert told["code"] == 1
-    assert "copy ended with code 1" in told["message"]
+    assert "copy exited with code 1" in told["message"]
     assert next(tmp_path.rglob("images/t1w.nii.gz")).is_file()
     assert not list(tmp_path.rglob("probability.nii.gz"))

@@ -122,7 +122,7 @@ def test_without_knowledge_there_is_a_reason(
     run: Run, weights: Path, found: dict[str, Path]
 ) -> None:
     estimate, table = _content(run(EstimateLoad, model_file=weights, **found))
-    assert estimate == {"reason": "these weights come without bright.calibration.json"}
+    assert estimate == {"reason": "these weights have no bright.calibration.json"}
     assert "confidence" not in table[0]
 
 

@@ -31,7 +31,7 @@ def test_no_file_nobody_known(tmp_path: Path) -> None:
     [
         (b"", "it lists no participants"),
         (b"participant_id\tsex\n", "it lists no participants"),
-        (b"subject\tsex\nsub-01\tM\n", "it has no column participant_id, but subject, sex"),
+        (b"subject\tsex\nsub-01\tM\n", "it has no column participant_id, only subject, sex"),
         (b"participant_id\tsite\nsub-01\tM\xfcnchen\n", "it is not UTF-8 (save it as UTF-8)"),
         ("participant_id\n".encode("utf-16"), "it is not UTF-8 (save it as UTF-8)"),
         (b"participant_id\n" + b"x" * 200_000, "it is not a table (field larger than"),
@@ -71,7 +71,7 @@ def test_rows_that_contradict_each_other_count_for_nothing(tmp_path: Path) -> No
     cells = {name: (row["sex"], row["age"], row["site"]) for name, row in found.rows.items()}
     assert cells == {"sub-01": ("n/a", "30", "A"), "sub-02": ("F", "n/a", "B")}
     assert found.notes == (
-        "participants.tsv has rows that contradict each other, taken as n/a: sub-01 (sex)",
+        "participants.tsv has contradictory values, treated as n/a: sub-01 (sex)",
     )
 
 

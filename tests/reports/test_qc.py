@@ -67,7 +67,7 @@ def test_all_faults_are_named(out_dir: Path, save_review: Save, tmp_path: Path) 
     for fault in (
         "is also for sub-01_ses-1; keep one of them",
         "kept lesion 1 of 99 mm³ is not in the lesion table",
-        "or is there twice in the file",
+        "or occurs twice in the file",
         "sub-77_ses-1 is not among the recorded visits",
         "it is not JSON",
         f"its format is not {FORMAT}",
@@ -77,7 +77,7 @@ def test_all_faults_are_named(out_dir: Path, save_review: Save, tmp_path: Path) 
 
 def test_a_folder_without_files_is_an_error(out_dir: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "nothing", out_dir):
-        with pytest.raises(NoInputError, match="there is no QC file"):
+        with pytest.raises(NoInputError, match="no QC file"):
             read_reviews(folder, out_dir, VISITS)
 
 

@@ -41,7 +41,7 @@ def test_only_what_was_given_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [({"stp": 1}, "did you mean step"), ({"step": 0}, "give a whole"), ({}, "name it")],
+    [({"stp": 1}, "did you mean step"), ({"step": 0}, "use a whole"), ({}, "set it")],
 )
 def test_settings_that_cannot_be_used(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError) as caught:

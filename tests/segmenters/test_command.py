@@ -58,7 +58,7 @@ def test_what_each_placeholder_is(images: VisitImages) -> None:
     code = "import sys; open('words', 'w').write('|'.join(sys.argv[1:]))"
     words = ["{flair}", "--t1={t1w}", "{brain}", "{out}", "{folder}", "{threads}", "{{x}}"]
     segmenter = make([sys.executable, "-c", code, *words])
-    with pytest.raises(DataError, match="not written"):
+    with pytest.raises(DataError, match="did not write"):
         segmenter.segment(images, threads=3, device="cpu")
     folder = images.folder
     assert (folder / "words").read_text().split("|") == [
@@ -73,7 +73,7 @@ def test_a_contrast_that_the_visit_lacks(bright: list[str], flair_only: VisitIma
 
 
 def test_a_program_that_fails(bright: list[str], images: VisitImages) -> None:
-    with pytest.raises(MssegError, match="bright ended with code 3; its log ends: no licence"):
+    with pytest.raises(MssegError, match="bright exited with code 3; its log ends: no licence"):
         found(make([*bright, "{flair}", "{out}", "1", "no licence"]), images)
 
 

@@ -108,7 +108,7 @@ def test_what_cannot_be_a_probability(images: VisitImages, wrong: str) -> None:
 def test_a_file_that_was_not_written(images: VisitImages) -> None:
     with pytest.raises(DataError) as caught:
         read_probability(images.folder / "p.nii.gz", images, who="bright")
-    assert caught.value.message.startswith("bright has ended")
+    assert caught.value.message.startswith("bright ended")
 
 
 def test_the_brain_has_six_voxels_an_edge() -> None:

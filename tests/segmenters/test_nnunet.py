@@ -174,7 +174,7 @@ def test_neither_package_nor_program(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="need the package"):
         open_nnunet({"model": str(model)}).check()
-    with pytest.raises(UsageError, match="no program"):
+    with pytest.raises(UsageError, match="program not found"):
         open_nnunet({"model": str(model), "program": str(tmp_path / PROGRAM)}).check()
 
 

@@ -42,7 +42,7 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
     with pytest.raises(MssegError) as caught:
         run_program(python(code), who="SEG", folder=tmp_path, threads=1)
     assert caught.value.code == ExitCode.FAILURE
-    assert caught.value.message == "SEG ended with code 5; its log ends: no licence"
+    assert caught.value.message == "SEG exited with code 5; its log ends: no licence"
     assert str(tmp_path / LOG_FILE) in caught.value.hint
 
 

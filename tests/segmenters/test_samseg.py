@@ -68,7 +68,7 @@ def test_a_posterior_that_was_not_written(fake_run_samseg: Path, images: VisitIm
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no program"):
+    with pytest.raises(UsageError, match="program not found"):
         open_samseg({"program": str(tmp_path / "run_samseg")}).check()
 
 

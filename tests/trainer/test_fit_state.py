@@ -177,7 +177,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{"step": 3}, [1, 2]])
 def test_something_else_is_refused(tmp_path: Path, content) -> None:
     torch.save(content, tmp_path / "net.pt")
-    assert "does not hold a training" in _refused(tmp_path / "net.pt")
+    assert "is not a training checkpoint" in _refused(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("key", ["net", "average", "optimiser"])

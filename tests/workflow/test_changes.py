@@ -568,7 +568,7 @@ def _later_is_processed_again(delivery: PairDelivery) -> None:
 
 
 def _it_failed_for_another_reason(delivery: PairDelivery) -> None:
-    changes = failed_summary(delivery.pair, "the memory does not suffice", "give it more")
+    changes = failed_summary(delivery.pair, "not enough memory", "give it more")
     write_record(delivery.out_dir, record_of("2", changes=changes))
 
 

@@ -114,11 +114,11 @@ def test_what_an_earlier_run_left_does_not_count(
         record = read_record(execution.out_dir, "01", None)
         assert record is not None
         assert record.status == "failed"
-        assert record.reason == "the run broke off before this visit was finished"
+        assert record.reason == "the run stopped before this visit was finished"
 
     (outcome,) = run(monkeypatch, deliveries[:1], execution, leave)
     assert not outcome.ok
-    assert outcome.message == "a step ended without saying why"
+    assert outcome.message == "a step failed without an error message"
     assert outcome.crash_files == ()
 
 
@@ -260,7 +260,7 @@ def test_beside_a_killed_worker_is_tried_alone(
     assert "lack of memory" in outcomes[1].message
     told = [one.getMessage() for one in caplog.records]
     assert [text.partition(":")[0] for text in told] == ["sub-02", "sub-03"]
-    assert all("lack of memory; it is tried again, alone" in text for text in told)
+    assert all("lack of memory; retrying it alone" in text for text in told)
     # those of the first try say nothing about how it ended
     assert list((execution.out_dir / "logs").glob("crash-*")) == []
 
@@ -285,9 +285,9 @@ def test_work_folders_of_finished_visits(
 @pytest.mark.parametrize(
     ("error", "message", "hint"),
     [
-        ("", "a step ended without saying why", "run it again with -vv"),
+        ("", "a step failed without an error message", "run it again with -vv"),
         ("RuntimeError: told", "RuntimeError: told", "run it again with -vv"),
-        (f"{NO_JOB}: down", f"{NO_JOB}: down", "correct what the file of --use-plugin asks"),
+        (f"{NO_JOB}: down", f"{NO_JOB}: down", "correct the options in the --use-plugin file"),
     ],
 )
 def test_what_nipype_itself_says(

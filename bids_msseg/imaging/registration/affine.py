@@ -367,7 +367,7 @@ def _plausible_or(found: Affine, similar: Affine) -> tuple[Affine, tuple[str, ..
     """Return the affine if it is plausible, else rotation and one scale with a note."""
     if _plausible(found):
         return found, ()
-    note = "the affine to the template was implausible; rotation and one scale are used"
+    note = "the affine to the template was implausible; a similarity transform is used instead"
     return similar, (note,)
 
 

@@ -66,7 +66,7 @@ def as_stored_affine(affine: Affine) -> Affine:
 
 def _unreadable(path: Path) -> DataError:
     return DataError(
-        f"{path} holds no linear 3-D ITK transform", hint="write it again as an ITK affine"
+        f"{path} is not a linear 3-D ITK transform", hint="save it again as an ITK affine"
     )
 
 

@@ -49,8 +49,8 @@ def compared_region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[n
         mask = np.asarray(ndimage.binary_fill_holes(volume.data > 0.1 * level), bool)
     if not mask.any():
         raise DataError(
-            "there is nothing to register: the brain mask is empty",
-            hint="check the image; give a brain mask, or leave this contrast out",
+            "cannot register the image: the brain mask is empty",
+            hint="check the image; pass a brain mask, or leave this contrast out",
         )
     return np.asarray(mask, bool)
 

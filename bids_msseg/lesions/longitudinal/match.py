@@ -83,8 +83,8 @@ def match_lesions(before: Labels, after: Labels) -> tuple[Group, ...]:
     nodes = [(visit, label) for visit in (0, 1) for label in places[visit]]
     linked = _links(before, after, [(0, 0, 0)])
     alone = set(nodes) - {node for link in linked for node in link}
-    beside = _links(before, after, list(product((-1, 0, 1), repeat=3)))
-    linked |= {link for link in beside if set(link) <= alone}
+    adjacent = _links(before, after, list(product((-1, 0, 1), repeat=3)))
+    linked |= {link for link in adjacent if set(link) <= alone}
     groups = []
     for members in _components(nodes, linked):
         parts = [tuple(label for visit, label in members if visit == v) for v in (0, 1)]

@@ -217,7 +217,7 @@ def leave_one_out(
         If there are fewer than two raters, or the grids differ.
     """
     if len(raters) < 2:
-        raise ValueError("of one rater there are no others")
+        raise ValueError("leave-one-out needs at least two raters")
     names, others = list(raters), dict(algorithms or {})
     cropped = crop_to_union([*raters.values(), *others.values()])
     drawn = dict(zip(names, cropped, strict=False))

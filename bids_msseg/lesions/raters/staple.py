@@ -121,7 +121,7 @@ def pooled_staple(
     (array([1.  , 0.67, 1.  ]), array([1.  , 1.  , 0.67]))
     """
     if drawn.shape != weights.shape or (weights < 0).any():
-        raise ValueError("each rater needs one weight a voxel, none of them negative")
+        raise ValueError("each rater needs one non-negative weight per voxel")
     prior = float(drawn.mean())
     said, kept = weights * drawn, weights * ~drawn
     sensitivity = np.full(len(drawn), START)

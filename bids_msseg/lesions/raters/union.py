@@ -72,7 +72,7 @@ def collect_votes(masks: Sequence[NDArray[Any]], *, margin: int = 0) -> Votes:
     array([0.5, 0.5, 0. , 0. , 0. , 0. , 0. , 0. , 0. ])
     """
     if not len(masks):
-        raise ValueError("there is no mask to gather")
+        raise ValueError("no masks to combine")
     shape = masks[0].shape
     if any(mask.shape != shape for mask in masks):
         raise ValueError(f"masks lie on different grids: {[mask.shape for mask in masks]}")

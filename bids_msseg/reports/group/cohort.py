@@ -67,7 +67,7 @@ def read_participants(bids_dir: Path | None) -> Participants:
     if not rows:
         return _unusable("lists no participants")
     if "participant_id" not in rows[0]:
-        return _unusable(f"has no column participant_id, but {listed(list(rows[0]))}")
+        return _unusable(f"has no column participant_id, only {listed(list(rows[0]))}")
     return _merge(rows)
 
 
@@ -108,9 +108,9 @@ def _merge(rows: Sequence[Row]) -> Participants:
                 contradictions.setdefault(key, {})[name] = None
     for key, names in contradictions.items():
         people[key] |= dict.fromkeys(names, MISSING)
-    told = [f"{key} ({', '.join(names)})" for key, names in contradictions.items()]
-    note = f"{PARTICIPANTS} has rows that contradict each other, taken as n/a: {listed(told)}"
-    return Participants(people, (*((note,) if told else ()), *_age_notes(people)))
+    lines = [f"{key} ({', '.join(names)})" for key, names in contradictions.items()]
+    note = f"{PARTICIPANTS} has contradictory values, treated as n/a: {listed(lines)}"
+    return Participants(people, (*((note,) if lines else ()), *_age_notes(people)))
 
 
 def _age_notes(people: Mapping[str, Row]) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def _age_notes(people: Mapping[str, Row]) -> tuple[str, ...]:
         known = {key: age for key, age in ages.items() if _known([age])}
         odd = [f"{key} ({age!r})" for key, age in known.items() if _number(age) is None]
         if odd and (len(odd) < len(known) or name.casefold() == "age"):
-            notes.append(f"{PARTICIPANTS}: {name} is not a number, taken as n/a: {listed(odd)}")
+            notes.append(f"{PARTICIPANTS}: {name} is not a number, treated as n/a: {listed(odd)}")
     return tuple(notes)
 
 

@@ -89,7 +89,7 @@ def _are_inside(cohort: Cohort) -> bool:
 
 def _pictures(cohort: Cohort) -> list[str | None]:
     """List the address of each visit's picture; empty if no visit has one."""
-    address = _inside if _are_inside(cohort) else _beside
+    address = _page_anchor if _are_inside(cohort) else _page_link
     found = [
         address(cohort.out_dir, visit_of(record)) if record.prefix else None
         for record in cohort.records
@@ -97,11 +97,11 @@ def _pictures(cohort: Cohort) -> list[str | None]:
     return found if any(found) else []
 
 
-def _inside(out_dir: Path, visit: Visit) -> str | None:
+def _page_anchor(out_dir: Path, visit: Visit) -> str | None:
     jpeg = thumbnail(out_dir, visit)
     return None if jpeg is None else page.data_uri(jpeg, "jpeg")
 
 
-def _beside(out_dir: Path, visit: Visit) -> str | None:
+def _page_link(out_dir: Path, visit: Visit) -> str | None:
     file = picture_file(out_dir, visit)
     return None if file is None else quote(file.relative_to(out_dir).as_posix())

@@ -63,8 +63,8 @@ def write_group(
     records = read_records(out_dir) if records is None else tuple(records)
     if not records:
         raise NoInputError(
-            f"no visit is recorded in {out_dir}",
-            hint="run the participant level into this folder first",
+            f"no processed visits found in {out_dir}",
+            hint="run the participant level with this output folder first",
         )
     reviews = None if qc_dir is None else _reviews(qc_dir, out_dir, records)
     limits = read_limits(out_dir)
@@ -154,9 +154,9 @@ def _shown(known: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
 def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
     """Write the map with its sidecar; remove stale files if there is no map."""
     image = group_path(out_dir, ".nii.gz", "frequency")
-    beside = group_path(out_dir, ".json", "frequency")
+    sidecar = group_path(out_dir, ".json", "frequency")
     if frequency is None:
-        for path in (image, beside):
+        for path in (image, sidecar):
             _remove(path)
         return
     content = {
@@ -165,17 +165,17 @@ def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
         "Participants": frequency.participants,
         "MostParticipants": frequency.most,
     }
-    page.save_json(beside, content)
+    page.save_json(sidecar, content)
     page.save(image, lambda path: write_frequency(frequency, path))
 
 
 def _write_atlases(out_dir: Path, rows: Sequence[Row]) -> None:
     """Write the load per region of all visits; remove stale files if there is none."""
-    table, beside = (group_path(out_dir, extension, "atlas") for extension in (".tsv", ".json"))
+    table, sidecar = (group_path(out_dir, extension, "atlas") for extension in (".tsv", ".json"))
     if rows:
         page.save_table(table, group_atlas_dictionary(), rows)
         return
-    for path in (table, beside):
+    for path in (table, sidecar):
         _remove(path)
 
 

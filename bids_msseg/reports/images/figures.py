@@ -216,7 +216,7 @@ def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
     if not inside.any():
         raise DataError(
             "the brain mask is empty: there is nothing to show",
-            hint="check the FLAIR image, or give a brain mask with --derivatives",
+            hint="check the FLAIR image, or pass a brain mask with --derivatives",
         )
     return to_ras(flair), inside
 
@@ -225,7 +225,7 @@ def _on_grid(flair: Volume, other: Volume) -> NDArray[np.generic]:
     """Return an image in RAS+ order; raise DataError if it is not on the grid of FLAIR."""
     if other.shape != flair.shape or not np.allclose(other.affine, flair.affine, atol=1e-2):
         raise DataError(
-            f"an image of grid {other.shape} cannot be drawn on FLAIR's {flair.shape}",
+            f"an image of shape {other.shape} cannot be drawn on a FLAIR of shape {flair.shape}",
             hint="remove the visit's outputs and run it again",
         )
     return to_ras(other).data

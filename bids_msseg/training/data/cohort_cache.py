@@ -46,15 +46,15 @@ def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> d
     reasons = [f"{visit}: {what}" for visit, what in changed.items() if what]
     if reasons and has_begun(out):
         raise UsageError(
-            f"{out} was trained on other input files than there are now ({reasons[0]})",
-            hint="give another output_dir, or put back the files that it was begun with",
+            f"input files changed after the training in {out} had started ({reasons[0]})",
+            hint="use another output_dir, or restore the original input files",
         )
     loads = {}
     for item in files:
         visit = item.visit.key
         target = folder / f"{visit}.npz"
         if changed[visit]:
-            LOGGER.info("%s is prepared again: %s", visit, changed[visit])
+            LOGGER.info("preparing %s again: %s", visit, changed[visit])
         if changed[visit] or not target.is_file() or not item.brain.is_file():
             _prepare(item, target, threads)
         loads[visit] = float(load_visit(target).truth.astype(float).sum()) / 1000
@@ -141,13 +141,13 @@ def _find_change(folder: Path, item: LabelledFiles) -> str:
     if not record:
         # prepared by a version that kept no record
         if not is_newer([target], inputs.values()):
-            return "a file is newer than what was prepared from it"
+            return "an input file is newer than the prepared data"
         write_json(target.with_suffix(".json"), _describe(item))
         return ""
     if record["site"] != item.site:
-        return f"it is of site {item.site} now, not of {record['site']}"
+        return f"its site is now {item.site}, not {record['site']}"
     if set(record["files"]) != set(inputs):
-        return f"it has {', '.join(inputs)} now, not {', '.join(record['files'])}"
+        return f"its inputs are now {', '.join(inputs)}, not {', '.join(record['files'])}"
     return _find_other_content(target, record, inputs, item)
 
 

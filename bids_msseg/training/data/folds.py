@@ -117,7 +117,7 @@ def deal_nested_folds(
     people = count_people(files)
     if count < 3 or people < count:
         raise UsageError(
-            f"{people} labelled participants cannot be dealt into {count} nested folds",
+            f"{people} labelled participants cannot be divided into {count} nested folds",
             hint="use at least three folds and as many participants",
         )
     return deal_folds(files, loads, count)
@@ -137,11 +137,11 @@ def read_split(path: Path, visits: Sequence[str]) -> Split:
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"cannot read the split {path}: {error}",
-            hint="give a TSV with the columns visit and fold",
+            hint="use a TSV file with the columns visit and fold",
         ) from error
     faults = _find_faults(fold_of, visits)
     if faults:
-        raise UsageError(f"the split {path} is wrong: {faults[0]}", hint="correct the file")
+        raise UsageError(f"invalid split {path}: {faults[0]}", hint="correct the file")
     count = len(set(fold_of.values()))
     return Split(tuple(tuple(v for v in visits if fold_of[v] == fold) for fold in range(count)))
 
@@ -152,8 +152,8 @@ def _find_faults(fold_of: Mapping[str, int], visits: Sequence[str]) -> list[str]
         people.setdefault(visit.partition("_")[0], set()).add(fold)
     faults = [f"{name} is in two folds" for name, folds in people.items() if len(folds) > 1]
     faults += [f"{name} is in no fold" for name in visits if name not in fold_of]
-    faults += [f"there is no labelled {name}" for name in fold_of if name not in visits]
+    faults += [f"{name} is not a labelled visit" for name in fold_of if name not in visits]
     count = len(set(fold_of.values()))
     if sorted(set(fold_of.values())) != list(range(count)) or count < 3:
-        faults.append("folds are not numbered 0, 1, 2 and on")
+        faults.append("folds are not numbered 0, 1, 2 and so on")
     return faults

@@ -51,13 +51,13 @@ def prepare_choroid_terrain(
         return None
     low = np.maximum(places.min(0) - 4, 0)
     box = tuple(slice(int(a), int(b) + 5) for a, b in zip(low, places.max(0), strict=True))
-    inside, beside = lateral[box], fissure[box]
+    inside, fissures = lateral[box], fissure[box]
     wall = np.full(inside.shape, np.inf, np.float32)
-    if beside.any():
-        wall = ndimage.distance_transform_edt(~beside).astype(np.float32)
+    if fissures.any():
+        wall = ndimage.distance_transform_edt(~fissures).astype(np.float32)
     depth = ndimage.distance_transform_edt(inside).astype(np.float32)
     return ChoroidTerrain(
-        lateral.shape, low.astype(np.int64), inside, wall, depth, _atria(inside, beside)
+        lateral.shape, low.astype(np.int64), inside, wall, depth, _atria(inside, fissures)
     )
 
 

@@ -109,7 +109,7 @@ def read_lesion_bank(path: Path) -> LesionBank:
     Raises NoInputError if there is no such file, DataError if it is damaged or not a lesion bank.
     """
     if not path.is_file():
-        raise NoInputError(f"there is no lesion bank {path}", hint="correct --lesion-bank")
+        raise NoInputError(f"the lesion bank {path} does not exist", hint="correct --lesion-bank")
     try:
         with np.load(path, allow_pickle=False) as file:
             return LesionBank(
@@ -122,7 +122,7 @@ def read_lesion_bank(path: Path) -> LesionBank:
             )
     except (OSError, EOFError, LookupError, TypeError, ValueError, BadZipFile) as error:
         raise DataError(
-            f"{path} is no lesion bank: {error}", hint="give lesions.npz of the MS-MIST bank"
+            f"{path} is not a lesion bank: {error}", hint="use lesions.npz of the MS-MIST bank"
         ) from error
 
 
@@ -308,20 +308,20 @@ def find_label_maps(folder: Path) -> tuple[Path, ...]:
     paths = sorted(folder.glob("*_dseg.nii*"))
     if not paths:
         raise NoInputError(
-            f"there is no label map (*_dseg.nii.gz) in {folder}",
-            hint="give --label-maps the folder that holds anatomy/*_dseg.nii.gz",
+            f"no label map (*_dseg.nii.gz) found in {folder}",
+            hint="pass the folder that contains anatomy/*_dseg.nii.gz to --label-maps",
         )
     twins = [name for name, count in Counter(map(_stem, paths)).items() if count > 1]
     if twins:
         raise DataError(
-            f"more than one label map is called {twins[0]}", hint="give each map a name of its own"
+            f"more than one label map is named {twins[0]}", hint="give each map a unique name"
         )
     for path in paths:
         spacing = check_header(path).spacing
         if not np.allclose(spacing, 1, atol=0.02):
             raise DataError(
                 f"{path.name} has voxels of {' x '.join(f'{edge:g}' for edge in spacing)} mm",
-                hint="resample it to 1 mm, each voxel taking its nearest label",
+                hint="resample it to 1 mm by nearest neighbour",
             )
     return tuple(paths)
 

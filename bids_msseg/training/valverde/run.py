@@ -117,7 +117,7 @@ def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point
     known = {**VALVERDE_RECIPE, **settings}
     for key, allowed in (("padding", PADDINGS), ("mining", MININGS), ("optimiser", OPTIMISERS)):
         if known[key] not in allowed:
-            raise UsageError(f"{key} {known[key]!r} is none of {', '.join(allowed)}", hint=hint)
+            raise UsageError(f"{key} {known[key]!r} is not one of {', '.join(allowed)}", hint=hint)
     try:
         whole = {key: _whole(key, known[key]) for key in WHOLE}
         plan = PatchPlan(
@@ -137,7 +137,7 @@ def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point
         threshold = _share("candidate_threshold", known["candidate_threshold"])
         above = float(known["candidate_z"])
     except (TypeError, ValueError, KeyError) as error:
-        raise UsageError(f"the recipe is wrong: {error}", hint=hint) from error
+        raise UsageError(f"invalid recipe: {error}", hint=hint) from error
     return PatchRecipe(known["padding"], above, threshold, known["mining"], plan), points
 
 
@@ -145,14 +145,14 @@ def _whole(key: str, value: Any) -> int:
     """Read a whole number; YAML reads ``1e5`` as text."""
     number = float(value)
     if number % 1 or number < (0 if key == "seed" else 1):
-        raise ValueError(f"{key} is no whole number from 1 upwards: {value}")
+        raise ValueError(f"{key} is not a whole number of at least 1: {value}")
     return int(number)
 
 
 def _share(key: str, value: Any) -> float:
     number = float(value)
     if not 0 <= number < 1:
-        raise ValueError(f"{key} is not from 0 to below 1: {value}")
+        raise ValueError(f"{key} is not at least 0 and below 1: {value}")
     return number
 
 
@@ -171,8 +171,8 @@ def _open(
     path = out / "valverde" / "training.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plan:
         raise UsageError(
-            f"{path.parent} holds a training with another recipe or other folds",
-            hint="give another output_dir, or the same visits and recipe as before",
+            f"{path.parent} holds a training run with another recipe or other folds",
+            hint="use another output_dir, or the same visits and recipe as before",
         )
     write_json(path, plan)
     rows = [

@@ -60,8 +60,8 @@ def fit(
     steps = plan.epochs * source.steps
     if not steps:
         raise DataError(
-            f"the patients to train on have too few lesion voxels for one batch of {plan.batch}",
-            hint="add labelled patients, or make the batch smaller",
+            f"the training patients have too few lesion voxels for one batch of {plan.batch}",
+            hint="add labelled patients, or use a smaller batch",
         )
     state = _State(net.to(engine.device), plan, steps)
     state.restore(checkpoint)
@@ -102,8 +102,8 @@ def _refuse_another(
     same = kept["plan"] == asdict(plan) and kept["padding"] == net.padding
     if not same or steps not in (None, kept["steps"]):
         raise DataError(
-            f"{path} was written by another plan or from other patients",
-            hint="give another output folder, or the same plan and patients as before",
+            f"{path} was trained with another plan or on other patients",
+            hint="use another output folder, or the same plan and patients as before",
         )
 
 

@@ -12,7 +12,7 @@ from .place import FLAIR, Case, Place
 TOP = "top folder of a BIDS dataset"
 NO_FLAIR = "add a FLAIR, or leave sub-01 out"
 SPELLING = "check the spelling"
-ELSEWHERE = "derivatives/bids_msseg|somewhere else|empty folder"
+ELSEWHERE = "derivatives/bids_msseg|another folder|empty folder"
 DESCRIPTION = "dataset_description.json"
 
 
@@ -132,46 +132,46 @@ DESCRIPTIONS = [
 FOLDERS = [
     Case("no such dataset", _bids(lambda p: p.root / "none"), 66, "no dataset folder", "BIDS_DIR"),
     Case("dataset is a file", _bids(lambda p: p.beside("f", b"")), 66, "no dataset", "BIDS_DIR"),
-    Case("dataset is a link to itself", _bids(_loop), 64, "circle|loop", "link"),
+    Case("dataset is a link to itself", _bids(_loop), 64, "circular|loop", "link"),
     Case(
         "dataset name too long", _bids(lambda p: p.root / ("x" * 300)), 64, "too long", "shorter"
     ),
-    Case("no participants", _no_people, 18, "no sub-\\*|nothing in", "no sub-\\* folder"),
-    Case("participant is a file", _person_is_a_file, 18, "nothing in", "no sub-\\* folder"),
-    Case("participant is a link to itself", _person_loop, 18, "nothing in", "no sub-\\* folder"),
+    Case("no participants", _no_people, 18, "no sub-\\*|no visit in", "no sub-\\* folder"),
+    Case("participant is a file", _person_is_a_file, 18, "no visit in", "no sub-\\* folder"),
+    Case("participant is a link to itself", _person_loop, 18, "no visit in", "no sub-\\* folder"),
     Case(
         "participant label with underscore",
         _renamed("sub-0_1/anat/sub-0_1_FLAIR.nii.gz"),
         18,
-        "nothing in",
+        "no visit in",
         "no sub-\\* folder",
     ),
     Case(
         "FLAIR named for another participant",
         _renamed("sub-01/anat/sub-02_FLAIR.nii.gz"),
         66,
-        "says sub-02 and lies in the folder of sub-01",
-        "move it to the folder",
+        "is named sub-02 but is in the folder of sub-01",
+        "move it to the right folder",
     ),
     Case(
         "FLAIR named for another session",
         _renamed("sub-01/ses-1/anat/sub-01_ses-2_FLAIR.nii.gz"),
         66,
-        "says ses-2 and lies in the folder of ses-1",
-        "move it to the folder",
+        "is named ses-2 but is in the folder of ses-1",
+        "move it to the right folder",
     ),
     Case(
         "acq- with a hyphen",
         _renamed("sub-01/anat/sub-01_acq-a-b_FLAIR.nii.gz"),
         66,
-        "sub-01_acq-a-b_FLAIR.nii.gz has acq-a-b, which is no label of BIDS",
+        "sub-01_acq-a-b_FLAIR.nii.gz has acq-a-b, which is not a valid BIDS label",
         "letters and digits",
     ),
     Case("participant's folder is empty", _empty_visit, 66, "is empty", "datalad get sub-01"),
-    Case("session is a link upwards", _session_loop, 66, "no visit has a FLAIR", "FLAIR"),
-    Case("anat is a link to its own folder", _anat_loop, 66, "no visit has a FLAIR", "FLAIR"),
-    Case("anat may not be read", _closed_folder("anat"), 66, "may not be read", "permission"),
-    Case("participant may not be read", _closed_folder(""), 66, "may not be read", "permission"),
+    Case("session is a link upwards", _session_loop, 66, "no visit has a usable", "FLAIR"),
+    Case("anat is a link to its own folder", _anat_loop, 66, "no visit has a usable", "FLAIR"),
+    Case("anat may not be read", _closed_folder("anat"), 66, "no permission", "permission"),
+    Case("participant may not be read", _closed_folder(""), 66, "no permission", "permission"),
     Case("T1w only", _renamed("sub-01/anat/sub-01_T1w.nii.gz"), 66, "no FLAIR", NO_FLAIR),
     Case("FLAIR in func", _renamed("sub-01/func/sub-01_FLAIR.nii.gz"), 66, "no FLAIR", NO_FLAIR),
     Case("FLAIR beside anat", _renamed("sub-01/sub-01_FLAIR.nii.gz"), 66, "no FLAIR", NO_FLAIR),
@@ -279,17 +279,17 @@ FILTERS = [
         _option("--bids-filter-file", "/dev/zero"),
         64,
         "larger than",
-        "name",
+        "check the path",
     ),
-    Case("filter file is empty", _filter(b""), 64, "not JSON", FORM),
-    Case("filter file is cut off", _filter(b'{"flair": {'), 64, "not JSON", FORM),
+    Case("filter file is empty", _filter(b""), 64, "not valid JSON", FORM),
+    Case("filter file is cut off", _filter(b'{"flair": {'), 64, "not valid JSON", FORM),
     Case("filter file is binary", _filter(b"\x80\x81\0"), 64, "not UTF-8", "UTF-8"),
-    Case("filter file is 100 000 deep", _filter(b"[" * 100_000), 64, "not JSON", FORM),
+    Case("filter file is 100 000 deep", _filter(b"[" * 100_000), 64, "not valid JSON", FORM),
     Case(
         "filter file with 9 999 digits",
         _filter(b'{"flair": ' + b"9" * 9999 + b"}"),
         64,
-        "not JSON",
+        "not valid JSON",
         FORM,
     ),
     Case("filter file is a list", _json([1]), 64, "--bids-filter-file", FORM),
@@ -299,21 +299,21 @@ FILTERS = [
         "filter of an unknown entity",
         _json({"flair": {"colour": 1}}),
         64,
-        "pybids refuses",
+        "pybids rejects",
         "entity names",
     ),
     Case(
-        "filter that leaves nothing", _json({"flair": {"run": 7}}), 18, "leaves no FLAIR", "loosen"
+        "filter that leaves nothing", _json({"flair": {"run": 7}}), 18, "excludes every", "relax"
     ),
     Case(
         "filter of tables",
         _json({"flair": {"run": {"a": {"b": 1}}}}),
         64,
-        "for the value of an entity",
+        "invalid value of an entity",
         "",
     ),
     Case(
-        "filter with NUL", _json({"flair": {"acquisition": "\0"}}), 18, "leaves no FLAIR", "loosen"
+        "filter with NUL", _json({"flair": {"acquisition": "\0"}}), 18, "excludes every", "relax"
     ),
     Case("filter of the wrong person", _json({"flair": {"subject": "99"}}), 18, "filter file", ""),
 ]
@@ -376,9 +376,9 @@ OUTPUTS = [
         "cannot be written",
         "folder",
     ),
-    Case("OUT is a link to itself", _out(_loop), 64, "circle|loop", "link"),
+    Case("OUT is a link to itself", _out(_loop), 64, "circular|loop", "link"),
     Case("OUT name too long", _out(lambda p: p.root / ("x" * 300)), 64, "too long", "shorter"),
-    Case("OUT is read-only", _out(_closed), 73, "cannot be written", "may write to"),
+    Case("OUT is read-only", _out(_closed), 73, "cannot be written", "writable folder"),
     Case(
         "OUT of another pipeline",
         _out(lambda p: _of_another(p, _FMRIPREP)),
@@ -408,7 +408,7 @@ OUTPUTS = [
         "cannot be written",
         "folder",
     ),
-    Case("work folder is read-only", _closed_work, 73, "cannot be written", "may write to"),
+    Case("work folder is read-only", _closed_work, 73, "cannot be written", "writable folder"),
 ]
 
 DATASET_CASES = [*DESCRIPTIONS, *FOLDERS, *SELECTIONS, *FILTERS, *OUTPUTS]

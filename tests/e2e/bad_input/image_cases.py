@@ -29,8 +29,8 @@ from .place import FLAIR, Case, Place
 AGAIN = "copy or convert it again"
 DICOM = "convert it again"
 RENAME = "rename it"
-WHOLE = "give the whole 3-D series"
-ONE_NUMBER = "give the magnitude image, one number per voxel"
+WHOLE = "use the whole 3-D series"
+ONE_NUMBER = "use the magnitude image, with one number per voxel"
 HEADER = "check the header"
 
 
@@ -150,49 +150,49 @@ GZIP = [
     _file("gzip with a wrong length", _changed(-4, b"\xff" * 4), "length", AGAIN),
     _file("gzip damaged in the middle", _changed(400, b"\xff" * 40), "damaged", AGAIN),
     _file("gzip of an unknown method", _changed(2, b"\x07"), "compression method", AGAIN),
-    _file("gzip of nothing", lambda: zipped(b""), "a whole header", AGAIN),
-    _file("gzip of gzip", lambda: zipped(zipped(nifti())), "a whole header", AGAIN),
+    _file("gzip of nothing", lambda: zipped(b""), "a complete header", AGAIN),
+    _file("gzip of gzip", lambda: zipped(zipped(nifti())), "a complete header", AGAIN),
     _file("gzip start alone", lambda: b"\x1f\x8b", "damaged or not NIfTI", AGAIN),
     _file("0 bytes", lambda: b"", "the file is empty", AGAIN),
     _file("0 bytes, not compressed", lambda: b"", "the file is empty", AGAIN, plain=True),
-    _file("not compressed but named .gz", nifti, "not compressed, against its name", RENAME),
+    _file("not compressed but named .gz", nifti, "not compressed, contrary to its name", RENAME),
     _file(
         "compressed but not named .gz",
         lambda: zipped(nifti()),
-        "is compressed, against its name",
+        "is compressed, contrary to its name",
         RENAME,
         plain=True,
     ),
-    _file("a zip archive", _zip, "not compressed, against its name", RENAME),
-    _file("text", lambda: b"see the other disk\n", "not compressed, against its name", RENAME),
+    _file("a zip archive", _zip, "not compressed, contrary to its name", RENAME),
+    _file("text", lambda: b"see the other disk\n", "not compressed, contrary to its name", RENAME),
     _file(
         "bomb that promises what it holds",
         _promise(1000, bomb(960)),
         "a thousandth|times as",
         AGAIN,
     ),
-    _file("promise of a gigabyte in 400 bytes", _promise(1000, b""), "holds|times as", AGAIN),
+    _file("promise of a gigabyte in 400 bytes", _promise(1000, b""), "bytes of|times as", AGAIN),
     _file("garbage after the image", lambda: zipped(nifti()) + b"\1\2\3", "damaged", AGAIN),
 ]
 
 FORMATS = [
-    _image("text, compressed", lambda: b"hello" * 99, "a whole header", AGAIN),
-    _file("text, not compressed", lambda: b"hello" * 99, "a whole header", AGAIN, plain=True),
-    _image("DICOM", lambda: bytes(128) + b"DICM" + bytes(900), "a whole header", AGAIN),
-    _image("MGH", _mgh, "a whole header", AGAIN),
+    _image("text, compressed", lambda: b"hello" * 99, "a complete header", AGAIN),
+    _file("text, not compressed", lambda: b"hello" * 99, "a complete header", AGAIN, plain=True),
+    _image("DICOM", lambda: bytes(128) + b"DICM" + bytes(900), "a complete header", AGAIN),
+    _image("MGH", _mgh, "a complete header", AGAIN),
     _image("Analyze 7.5", _analyze, "signature is missing", AGAIN),
     _image("magic of a .hdr/.img pair", header(magic=b"ni1\0"), "signature is missing", AGAIN),
     _image("magic of zeros", header(magic=bytes(4)), "signature is missing", AGAIN),
-    _image("wrong header size", header(sizeof_hdr=352), "a whole header", AGAIN),
+    _image("wrong header size", header(sizeof_hdr=352), "a complete header", AGAIN),
     _image("NIfTI-2 with a wrong magic", lambda: _nifti2_magic(), "signature", AGAIN),
     _image("header alone", lambda: nifti()[:352], "0 of 1920 bytes", AGAIN),
-    _image("header cut off", lambda: nifti()[:100], "a whole header", AGAIN),
+    _image("header cut off", lambda: nifti()[:100], "a complete header", AGAIN),
     _file("voxels cut off", lambda: nifti()[:-7], "1913 of 1920 bytes", AGAIN, plain=True),
-    _image("voxels at byte 0", header(vox_offset=0), "start at byte 0", AGAIN),
+    _image("voxels at byte 0", header(vox_offset=0), "data offset 0", AGAIN),
     _image("voxels before the header", header(vox_offset=-9.0), "offset -9", AGAIN),
     _image("voxels beyond the file", header(vox_offset=99999.0), "0 of 1920 bytes", AGAIN),
-    _image("voxels at a gigabyte", header(vox_offset=1e9), "start at byte 1000000000", AGAIN),
-    _image("voxels at NaN", header(vox_offset=float("nan")), "start at byte nan", AGAIN),
+    _image("voxels at a gigabyte", header(vox_offset=1e9), "data offset 1000000000", AGAIN),
+    _image("voxels at NaN", header(vox_offset=float("nan")), "data offset nan", AGAIN),
 ]
 
 
@@ -209,16 +209,16 @@ GRIDS = [
     _image("four slices", _shape(12, 10, 4), "not a volume", WHOLE),
     _image("4-D", _shape(12, 10, 8, 2), "has 4 dimensions", "keep one 3-D volume"),
     _image("5-D vectors", _shape(6, 6, 6, 1, 3), "has 5 dimensions", "keep one 3-D volume"),
-    _image("no dimension", _dims(0), "damaged|not a volume|says it has", ""),
-    _image("nine dimensions", _dims(9, 12, 10, 8), "damaged|not a volume|says it has", ""),
-    _image("an axis of length 0", _dims(3, 12, 0, 8), "says it has 12 × 0 × 8", HEADER),
-    _image("an axis of negative length", _dims(3, 12, -10, 8), "says it has", HEADER),
-    _image("an axis of 5000 voxels", _dims(3, 5000, 10, 8), "says it has 5000", HEADER),
-    _image("8 gigavoxels", _dims(3, 2000, 2000, 2000), "says it has 2000", HEADER),
-    _image("complex64", typed(np.complex64), "holds complex numbers", ONE_NUMBER),
-    _image("complex128", typed(np.complex128), "holds complex numbers", ONE_NUMBER),
-    _image("RGB", _rgb(3), "holds colours", ONE_NUMBER),
-    _image("RGBA", _rgb(4), "holds colours", ONE_NUMBER),
+    _image("no dimension", _dims(0), "damaged|not a volume|declares", ""),
+    _image("nine dimensions", _dims(9, 12, 10, 8), "damaged|not a volume|declares", ""),
+    _image("an axis of length 0", _dims(3, 12, 0, 8), "declares 12 × 0 × 8", HEADER),
+    _image("an axis of negative length", _dims(3, 12, -10, 8), "declares", HEADER),
+    _image("an axis of 5000 voxels", _dims(3, 5000, 10, 8), "declares 5000", HEADER),
+    _image("8 gigavoxels", _dims(3, 2000, 2000, 2000), "declares 2000", HEADER),
+    _image("complex64", typed(np.complex64), "contains complex numbers", ONE_NUMBER),
+    _image("complex128", typed(np.complex128), "contains complex numbers", ONE_NUMBER),
+    _image("RGB", _rgb(3), "contains colours", ONE_NUMBER),
+    _image("RGBA", _rgb(4), "contains colours", ONE_NUMBER),
     _image("bits", header(datatype=1), "colours or bits|damaged", ""),
     _image("unknown data type", header(datatype=9999), "damaged", AGAIN),
     _image("no data type", header(datatype=0), "damaged|colours or bits", ""),
@@ -261,7 +261,7 @@ PLACES = [
     _image(
         "qform with voxels of 0 mm",
         header(pixdim=(1, 0, 2, 3, 0, 0, 0, 0), sform_code=0),
-        "said to be 0 mm long",
+        "voxel size of 0 mm",
         AGAIN,
     ),
     _image(
@@ -332,8 +332,8 @@ FILES = [
     _instead(
         "folder of that name", lambda p: p.mkdir(), 66, "no FLAIR", "add a FLAIR", visit=False
     ),
-    _instead("pipe of that name", os.mkfifo, 66, "no regular file", "NIfTI", visit=False),
-    Case("file without permission", _unreadable, 66, "may not be read", "ask its owner"),
+    _instead("pipe of that name", os.mkfifo, 66, "not a regular file", "NIfTI", visit=False),
+    Case("file without permission", _unreadable, 66, "no permission to read", "ask the owner"),
 ]
 
 IMAGE_CASES = [*GZIP, *FORMATS, *GRIDS, *VALUES, *PLACES, *FILES]

@@ -78,14 +78,14 @@ def test_the_disk_of_the_work_folder_is_full(
 ) -> None:
     before = tree(bids)
     ended = _run(-1, bids, small_disk / "work", bright_model)
-    _check(ended, bids, "no space left on the disk", "--work-dir name a larger disk")
+    _check(ended, bids, "no space left on the disk", "--work-dir to a larger disk")
     assert tree(bids) == before
-    note_row("work folder's disk is full", ended[0], "no space left on the disk", "free some, …")
+    note_row("work folder's disk is full", ended[0], "no space left on the disk", "free some …")
 
 
 def test_files_of_the_work_folder_may_not_grow(
     bids: Path, bright_model: Path, note_row: Callable[..., None]
 ) -> None:
     ended = _run(ROOM_MB * 2**20, bids, bids.parent / "work", bright_model)
-    _check(ended, bids, "larger than the limit", "ulimit -f")
-    note_row("ulimit -f of 2 MB", ended[0], "a file is larger than the limit …", "raise it, …")
+    _check(ended, bids, "exceeds the file size limit", "ulimit -f")
+    note_row("ulimit -f of 2 MB", ended[0], "a file exceeds the limit …", "raise the limit, …")

@@ -202,19 +202,19 @@ def _many(place: Place) -> None:
 
 
 DATASETS: list[tuple[str, Callable[[Place], object], str]] = [
-    ("BIDSVersion 9.9", _version("9.9"), "says BIDSVersion '9.9': the dataset is read as BIDS"),
-    ("BIDSVersion a number", _version(1.1), "says BIDSVersion 1.1"),
-    ("BIDSVersion a list", _version([]), "says BIDSVersion []"),
+    ("BIDSVersion 9.9", _version("9.9"), "has BIDSVersion '9.9': the dataset is read as BIDS"),
+    ("BIDSVersion a number", _version(1.1), "has BIDSVersion 1.1"),
+    ("BIDSVersion a list", _version([]), "has BIDSVersion []"),
     ("no BIDSVersion", lambda place: place.describe({"Name": "x"}), "has no BIDSVersion"),
     (
         "a run that is damaged beside a good one",
         _two_runs,
-        "run-2_FLAIR.nii.gz (12 mm³ a voxel) is used",
+        "run-2_FLAIR.nii.gz (12 mm³ per voxel) is used",
     ),
     (
         "duplicate runs",
         _two_good_runs,
-        "2 FLAIR images: sub-01_FLAIR.nii.gz (12 mm³ a voxel) is used",
+        "2 FLAIR images: sub-01_FLAIR.nii.gz (12 mm³ per voxel) is used",
     ),
     ("a pipe beside an image", _pipe_beside, "(unreadable) is not"),
     ("a name that is not UTF-8", _not_utf8, "FLAIR: sub-01/anat/sub-01_FLAIR.nii.gz"),
@@ -225,9 +225,9 @@ DATASETS: list[tuple[str, Callable[[Place], object], str]] = [
     (
         "a brain mask with a damaged header",
         _junk_mask,
-        "not in the grid of the FLAIR are not used",
+        "not on the grid of the FLAIR are not used",
     ),
-    ("a brain mask on another grid", _other_grid, "not in the grid of the FLAIR are not used"),
+    ("a brain mask on another grid", _other_grid, "not on the grid of the FLAIR are not used"),
     ("a filter file of another app", _foreign_filter, '"bold" is not a contrast of this app'),
     ("one of two participants not there", _one_label_absent, "sub-99 is not in the dataset"),
     ("no description, and told to go on", _no_json_skipped, "sub-01: would be processed"),

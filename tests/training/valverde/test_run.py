@@ -132,7 +132,7 @@ def test_another_recipe_or_seed_or_split_is_refused(trained: Path, labelled_coho
 
 
 def test_too_few_participants_are_told(labelled_cohort: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="2 labelled participants cannot be dealt into 3"):
+    with pytest.raises(UsageError, match="2 labelled participants cannot be divided into 3"):
         run_valverde(_files(labelled_cohort)[:2], tmp_path, name="toy", engine=Engine())
 
 
@@ -166,14 +166,14 @@ def test_the_papers_own_values_can_be_asked_for() -> None:
     ("settings", "reason"),
     [
         ({"steps": 5}, "unknown keys: steps"),
-        ({"padding": "reflect"}, "padding 'reflect' is none of valid, same"),
+        ({"padding": "reflect"}, "padding 'reflect' is not one of valid, same"),
         ({"mining": "none"}, "mining 'none'"),
         ({"optimiser": "sgd"}, "optimiser 'sgd'"),
-        ({"epochs": 0}, "epochs is no whole number"),
-        ({"batch": 1.5}, "batch is no whole number"),
+        ({"epochs": 0}, "epochs is not a whole number"),
+        ({"batch": 1.5}, "batch is not a whole number"),
         ({"learning_rate": "fast"}, "could not convert"),
-        ({"candidate_threshold": 1}, "candidate_threshold is not from 0 to below 1"),
-        ({"dropout": -0.1}, "dropout is not from 0"),
+        ({"candidate_threshold": 1}, "candidate_threshold is not at least 0 and below 1"),
+        ({"dropout": -0.1}, "dropout is not at least 0"),
         ({"points": [{"threshold": 0.5}]}, "min_volume_mm3"),
         ({"points": []}, "no operating point"),
         ({"points": 3}, "not iterable"),
