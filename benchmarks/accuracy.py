@@ -35,12 +35,12 @@ FROM_DISK: dict[str, Callable[[accuracy_stored.Bench], Section]] = {
     "point": accuracy_stored.point,
     "pretrained": accuracy_rerun.pretrained,
 }
-AGAIN: dict[str, Callable[[accuracy_stored.Bench], Section]] = {
+RERUN: dict[str, Callable[[accuracy_stored.Bench], Section]] = {
     "contrasts": accuracy_rerun.contrasts,
     "rescan": accuracy_rerun.rescan,
     "free": accuracy_rerun.lesion_free,
 }
-ROWS = (*FROM_DISK, *AGAIN, "time")
+ROWS = (*FROM_DISK, *RERUN, "time")
 
 
 def main() -> int:
@@ -98,7 +98,7 @@ def _sections(options: argparse.Namespace) -> Iterator[Section]:
                 bench, visit=options.time_visit, threads=options.threads
             )
         else:
-            yield {**FROM_DISK, **AGAIN}[row](bench)
+            yield {**FROM_DISK, **RERUN}[row](bench)
 
 
 if __name__ == "__main__":

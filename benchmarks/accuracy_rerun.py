@@ -110,24 +110,24 @@ def hide(visit: LabelledVisit, hidden: Sequence[str]) -> LabelledVisit:
     LabelledVisit
         Their images are zero and not present.
     """
-    kept = np.array([contrast not in hidden for contrast in CONTRASTS])
-    flair, t1w, t2w = (bool(flag) for flag in kept & np.array(visit.present))
-    images = np.where(kept[:, None, None, None], visit.images, visit.images.dtype.type(0))
+    visible = np.array([contrast not in hidden for contrast in CONTRASTS])
+    flair, t1w, t2w = (bool(flag) for flag in visible & np.array(visit.present))
+    images = np.where(visible[:, None, None, None], visit.images, visit.images.dtype.type(0))
     return replace(visit, images=images, present=(flair, t1w, t2w))
 
 
 def contrasts(bench: Bench) -> Section:
     """Measure the loss of Dice without T2w and with FLAIR only."""
 
-    def one(bench: Bench, case: Case) -> list[Finding]:
+    def measure_case(bench: Bench, case: Case) -> list[Finding]:
         unseen = Unseen.of(bench, case)
-        whole = _dice_with_truth(unseen, unseen.visit)
-        findings = [case.finding(ALL_CONTRASTS, {"dice": whole})]
+        full_dice = _dice_with_truth(unseen, unseen.visit)
+        findings = [case.finding(ALL_CONTRASTS, {"dice": full_dice})]
         for method, hidden in ((WITHOUT_T2W, ("T2w",)), (FLAIR_ONLY, ("T1w", "T2w"))):
-            less = hide(unseen.visit, hidden)
-            if less.present != unseen.visit.present:
-                dice = _dice_with_truth(unseen, less)
-                findings.append(case.finding(method, {"dice": dice, "loss": whole - dice}))
+            reduced = hide(unseen.visit, hidden)
+            if reduced.present != unseen.visit.present:
+                dice = _dice_with_truth(unseen, reduced)
+                findings.append(case.finding(method, {"dice": dice, "loss": full_dice - dice}))
         return findings
 
     note = (
@@ -135,7 +135,7 @@ def contrasts(bench: Bench) -> Section:
         "minus the Dice without. Only visits that have what is hidden."
     )
     columns = (Column("dice", "Dice"), Column("loss", "loss"))
-    return Section("Missing contrasts", note, columns, measure(bench, "contrasts", one))
+    return Section("Missing contrasts", note, columns, measure(bench, "contrasts", measure_case))
 
 
 def _dice_with_truth(unseen: Unseen, visit: LabelledVisit) -> float:
@@ -152,12 +152,16 @@ def pretrained(bench: Bench) -> Section:
     if bench.training.start.suffix != ".pt":
         return Section(title, "This training started from networks that have seen patients.")
 
-    def one(bench: Bench, case: Case) -> list[Finding]:
+    def measure_case(bench: Bench, case: Case) -> list[Finding]:
         truth = load_volume(case.truth)
-        seen = read_unseen(bench.training, case.key).lesion
-        mask = cut_mask(onto_flair(seen, case.brain, truth), 0.5)
-        agreed = voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume)
-        values = {"dice": agreed.dice, "ppv": agreed.ppv, "sensitivity": agreed.sensitivity}
+        probability = read_unseen(bench.training, case.key).lesion
+        mask = cut_mask(onto_flair(probability, case.brain, truth), 0.5)
+        agreement = voxel_agreement(mask, truth.data > 0.5, voxel_volume=truth.voxel_volume)
+        values = {
+            "dice": agreement.dice,
+            "ppv": agreement.ppv,
+            "sensitivity": agreement.sensitivity,
+        }
         return [case.finding("pretrained CNN-1", values)]
 
     note = (
@@ -166,7 +170,7 @@ def pretrained(bench: Bench) -> Section:
     )
     labels = {"dice": "Dice", "ppv": "PPV", "sensitivity": "sensitivity"}
     columns = tuple(Column(name, label) for name, label in labels.items())
-    return Section(title, note, columns, measure(bench, "pretrained", one))
+    return Section(title, note, columns, measure(bench, "pretrained", measure_case))
 
 
 def lesion_free(bench: Bench) -> Section:
@@ -186,23 +190,23 @@ def lesion_free(bench: Bench) -> Section:
     point = read_point(bench.training.folder, fold)
     findings = []
     for number, head in enumerate(read_label_maps(folder)):
-        empty = replace(head, draws=tuple(one for one in head.draws if not one.voxels.size)[:1])
+        empty = replace(head, draws=tuple(draw for draw in head.draws if not draw.voxels.size)[:1])
         item = SyntheticDataset([empty], FREE_SEED, size=FREE_EDGE)[number]
-        shown = item[0].numpy()
-        flair, t1w, t2w = (bool(flag) for flag in shown[3:, 0, 0, 0] > 0)
+        channels = item[0].numpy()
+        flair, t1w, t2w = (bool(flag) for flag in channels[3:, 0, 0, 0] > 0)
         # dark fluid may lie below the value of the background
-        brain = shown[0] != BACKGROUND
+        brain = channels[0] != BACKGROUND
         visit = LabelledVisit(
             head.name,
             "synthetic",
-            shown[:3].astype(np.float16),
+            channels[:3].astype(np.float16),
             (flair, t1w, t2w),
             brain,
             np.zeros(brain.shape, np.float16),
             False,
         )
-        found = held_out_probability(bench.training, visit, fold, point) >= point.threshold
-        labels = label_lesions(found, voxel_volume=1.0, min_volume=MIN_VOLUME)
+        mask = held_out_probability(bench.training, visit, fold, point) >= point.threshold
+        labels = label_lesions(mask, voxel_volume=1.0, min_volume=MIN_VOLUME)
         values = {"false": float(labels.max()), "false_ml": np.count_nonzero(labels) / 1000}
         findings.append(Finding(head.name, head.name, "synthetic", "cascade", values))
     note = (
@@ -239,12 +243,12 @@ def rescan_plans(visit: LabelledVisit, spacing: Sequence[float]) -> dict[str, Re
 def rescan(bench: Bench) -> Section:
     """Measure how well the masks of two scans of one brain agree."""
 
-    def one(bench: Bench, case: Case) -> list[Finding]:
+    def measure_case(bench: Bench, case: Case) -> list[Finding]:
         unseen = Unseen.of(bench, case)
         first = unseen.mask(unseen.first())
         spacing = as_ras(load_volume(case.truth)).spacing
         return [
-            case.finding(method, repeatability(first, _again(unseen, plan)))
+            case.finding(method, repeatability(first, _second_scan_mask(unseen, plan)))
             for method, plan in rescan_plans(unseen.visit, spacing.tolist()).items()
         ]
 
@@ -261,7 +265,7 @@ def rescan(bench: Bench) -> Section:
         Column("size", "its size"),
         Column("first_ml", "first load mL", 2),
     )
-    voxels = _with_volume(bench, measure(bench, "rescan", one))
+    voxels = _with_volume(bench, measure(bench, "rescan", measure_case))
     return Section("Second scan", note, columns, voxels)
 
 
@@ -270,23 +274,23 @@ def _with_volume(bench: Bench, findings: Sequence[Finding]) -> tuple[Finding, ..
     sizes = {case.key: load_volume(case.truth).voxel_volume for case in bench.cases}
     return tuple(
         replace(
-            one,
+            finding,
             values={
-                **one.values,
-                "first_ml": one.values["first_voxels"] * sizes[one.visit] / 1000,
+                **finding.values,
+                "first_ml": finding.values["first_voxels"] * sizes[finding.visit] / 1000,
             },
         )
-        for one in findings
+        for finding in findings
     )
 
 
-def _again(unseen: Unseen, plan: RescanPlan) -> NDArray[np.bool_]:
+def _second_scan_mask(unseen: Unseen, plan: RescanPlan) -> NDArray[np.bool_]:
     """Segment the second scan and bring its mask to the first."""
     visit = unseen.visit
     second = pseudo_rescan(visit.images, visit.present, visit.brain, plan)
-    found = unseen.probability(second.images, visit.present, second.brain)
+    probability = unseen.probability(second.images, visit.present, second.brain)
     x, y, z = visit.brain.shape
-    return unseen.mask(map_back(found, second, (x, y, z)))
+    return unseen.mask(map_back(probability, second, (x, y, z)))
 
 
 def repeatability(first: NDArray[Any], second: NDArray[Any]) -> dict[str, float]:
@@ -309,10 +313,10 @@ def repeatability(first: NDArray[Any], second: NDArray[Any]) -> dict[str, float]
     >>> repeatability(np.array([[[1, 1, 1, 1]]]), np.array([[[0, 1, 1, 1]]]))
     {'dice': 0.8571428571428571, 'difference': -0.25, 'size': 0.25, 'first_voxels': 4.0}
     """
-    found = voxel_agreement(second, first, voxel_volume=1.0)
-    difference = found.relative_volume_difference
+    agreement = voxel_agreement(second, first, voxel_volume=1.0)
+    difference = agreement.relative_volume_difference
     return {
-        "dice": found.dice,
+        "dice": agreement.dice,
         "difference": difference,
         "size": abs(difference) if not math.isnan(difference) else math.nan,
         "first_voxels": float(np.count_nonzero(first)),
@@ -354,9 +358,9 @@ def wall_time(
     findings = []
     for method, fast in (("default", False), ("fast", True)):
         load = os.getloadavg()[0]
-        begun = time.perf_counter()
+        start = time.perf_counter()
         segment_stack(stack, path, device=device, fast=fast)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         findings.append(cases[0].finding(method, {"seconds": seconds, "load": load}))
     size = " × ".join(str(edge) for edge in brain.brain.shape)
     note = (

@@ -117,10 +117,10 @@ def open_bench(
     training = open_training(folder, device=device)
     folds = {name: fold for fold, names in enumerate(training.split.folds) for name in names}
     sites = read_sites(bids_dir, "site")
-    wanted = None if visits is None else set(visits)
+    selected = None if visits is None else set(visits)
     cases = []
     for visit in find_visits(bids_dir, derivatives={"labels": require_labels(labels)}).visits:
-        if wanted is not None and visit.key not in wanted:
+        if selected is not None and visit.key not in selected:
             continue
         truth, mask = find_truth(labels, visit), find_truth(folder / "predictions", visit)
         if truth is None or mask is None or visit.brain_mask is None or visit.key not in folds:
@@ -138,31 +138,31 @@ def open_bench(
     return Bench(training, tuple(cases))
 
 
-def measure(bench: Bench, title: str, how: Measure) -> tuple[Finding, ...]:
+def measure(bench: Bench, title: str, measure_case: Measure) -> tuple[Finding, ...]:
     """Measure every visit and return the findings.
 
     The log shows the progress, and keeps the findings of a run that is stopped.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for number, case in enumerate(bench.cases, 1):
         LOGGER.info("%s: %s, %d of %d", title, case.key, number, len(bench.cases))
-        fresh = how(bench, case)
-        for one in fresh:
-            values = ", ".join(f"{key} {value:.4g}" for key, value in one.values.items())
-            LOGGER.info("  %s: %s", one.method, values)
-        found += fresh
-    return tuple(found)
+        case_findings = measure_case(bench, case)
+        for finding in case_findings:
+            values = ", ".join(f"{key} {value:.4g}" for key, value in finding.values.items())
+            LOGGER.info("  %s: %s", finding.method, values)
+        findings += case_findings
+    return tuple(findings)
 
 
 def candidate_on_flair(bench: Bench, case: Case) -> Volume:
     """Return the held-out probability of CNN-1 for a visit, on the FLAIR grid."""
     from bids_msseg.training.protocol import read_output
 
-    kept = case.mask.with_name(
+    stored = case.mask.with_name(
         case.mask.name.replace("_label-L_mask", "_label-L_desc-candidate_probseg")
     )
-    if kept != case.mask and kept.is_file():
-        return load_volume(kept)
+    if stored != case.mask and stored.is_file():
+        return load_volume(stored)
     prediction, _ = read_output(bench.training.folder / "held-out" / f"{case.key}.npz")
     return onto_flair(prediction.lesion, case.brain, load_volume(case.truth))
 
@@ -192,11 +192,11 @@ AGREEMENT = (
 def agreement(bench: Bench) -> Section:
     """Measure agreement with the masks of experts, as ``msseg-evaluate`` does."""
 
-    def one(bench: Bench, case: Case) -> list[Finding]:
+    def measure_case(bench: Bench, case: Case) -> list[Finding]:
         truth = load_volume(case.truth)
-        drawn = truth.data > 0.5
+        manual = truth.data > 0.5
         return [
-            case.finding(method, figures(Masks.of(mask, drawn, truth.affine)))
+            case.finding(method, figures(Masks.of(mask, manual, truth.affine)))
             for method, mask in both_masks(bench, case)
         ]
 
@@ -206,13 +206,15 @@ def agreement(bench: Bench) -> Section:
         "face-connected and larger than 3 mm³, and 26-connected of any size. The candidate net "
         "alone is cut at one half; the cascade's masks are those on disk."
     )
-    return Section("Agreement with the experts", note, AGREEMENT, measure(bench, "agreement", one))
+    return Section(
+        "Agreement with the experts", note, AGREEMENT, measure(bench, "agreement", measure_case)
+    )
 
 
 def normal(bench: Bench) -> Section:
     """Measure the share of normal periventricular hyperintensity that is called lesion."""
 
-    def one(bench: Bench, case: Case) -> list[Finding]:
+    def measure_case(bench: Bench, case: Case) -> list[Finding]:
         name = re.sub(r"_label-[A-Za-z0-9]+_", "_label-normalWMH_", case.truth.name)
         path = case.truth.with_name(name)
         if not path.is_file():
@@ -227,7 +229,7 @@ def normal(bench: Bench) -> Section:
 
     note = "Share of `label-normalWMH` (as bright as lesions, and none) that is called lesion."
     columns = (Column("share", "share called lesion"), Column("volume_ml", "its volume mL", 2))
-    return Section("Normal hyperintensity", note, columns, measure(bench, "normal", one))
+    return Section("Normal hyperintensity", note, columns, measure(bench, "normal", measure_case))
 
 
 def share_called(mask: NDArray[Any], region: NDArray[Any]) -> float:
@@ -247,7 +249,7 @@ def share_called(mask: NDArray[Any], region: NDArray[Any]) -> float:
 def refinement(bench: Bench) -> Section:
     """Measure the false components that the refinement net removes, and lost recall."""
 
-    def one(bench: Bench, case: Case) -> list[Finding]:
+    def measure_case(bench: Bench, case: Case) -> list[Finding]:
         truth = load_volume(case.truth)
         candidate = candidate_on_flair(bench, case)
         threshold = bench.training.recipe.candidate_threshold
@@ -277,7 +279,7 @@ def refinement(bench: Bench) -> Section:
         "at the candidate threshold and at one half, and of the cascade; recall is the share of "
         "the experts' lesions of at least 3 mm³ with any overlap, and its loss is a difference."
     )
-    return Section("Refinement net", note, columns, measure(bench, "refinement", one))
+    return Section("Refinement net", note, columns, measure(bench, "refinement", measure_case))
 
 
 def removal(
@@ -302,9 +304,9 @@ def removal(
     """
     values: dict[str, float] = {}
     for name, mask in masks.items():
-        found = lesion_agreement(mask, truth, voxel_volume=voxel_volume, min_volume=MIN_VOLUME)
-        values[f"false_{name}"] = float(found.n_pred - found.tp_pred)
-        values[f"recall_{name}"] = found.sensitivity
+        lesions = lesion_agreement(mask, truth, voxel_volume=voxel_volume, min_volume=MIN_VOLUME)
+        values[f"false_{name}"] = float(lesions.n_pred - lesions.tp_pred)
+        values[f"recall_{name}"] = lesions.sensitivity
     for name in ("candidates", "half"):
         before = values[f"false_{name}"]
         values[f"removed_{name}"] = 1 - values["false_after"] / before if before else math.nan
@@ -322,15 +324,15 @@ def point(bench: Bench) -> Section:
     folds = {case.fold for case in bench.cases}
     if len(folds) < MIN_FOLDS:
         return Section(title, "There are no other folds to choose a threshold on.")
-    chosen = {fold: _precise(bench, fold) for fold in sorted(folds)}
+    chosen = {fold: _threshold_without(bench, fold) for fold in sorted(folds)}
 
-    def one(_: Bench, case: Case) -> list[Finding]:
+    def measure_case(_: Bench, case: Case) -> list[Finding]:
         probability, truth = load_volume(case.probability), load_volume(case.truth)
         threshold = chosen[case.fold]
-        found = voxel_agreement(
+        overlap = voxel_agreement(
             cut_mask(probability, threshold), truth.data > 0.5, voxel_volume=truth.voxel_volume
         )
-        values = {"ppv": found.ppv, "sensitivity": found.sensitivity, "dice": found.dice}
+        values = {"ppv": overlap.ppv, "sensitivity": overlap.sensitivity, "dice": overlap.dice}
         return [case.finding(CASCADE, {"threshold": threshold, **values})]
 
     columns = (
@@ -343,12 +345,12 @@ def point(bench: Bench) -> Section:
         "The threshold of each test fold was chosen on the other folds' visits, and is put to the "
         "probabilities on disk."
     )
-    return Section(title, note, columns, measure(bench, "point", one))
+    return Section(title, note, columns, measure(bench, "point", measure_case))
 
 
-def _precise(bench: Bench, fold: int) -> float:
-    others = [case for case in bench.cases if case.fold != fold]
+def _threshold_without(bench: Bench, fold: int) -> float:
+    other_cases = [case for case in bench.cases if case.fold != fold]
     return choose_threshold(
-        [load_volume(case.probability).data for case in others],
-        [load_volume(case.truth).data > 0.5 for case in others],
+        [load_volume(case.probability).data for case in other_cases],
+        [load_volume(case.truth).data > 0.5 for case in other_cases],
     )

@@ -93,11 +93,17 @@ def _visit_rows(section: Section) -> list[tuple[str, ...]]:
     """Return one row per visit and method, ordered by site, visit and method."""
     methods = _methods(section.findings)
     order = sorted(
-        section.findings, key=lambda one: (one.site, one.visit, methods.index(one.method))
+        section.findings,
+        key=lambda finding: (finding.site, finding.visit, methods.index(finding.method)),
     )
     return [
-        (one.visit, one.site, one.method, *(_cell(one, column) for column in section.columns))
-        for one in order
+        (
+            finding.visit,
+            finding.site,
+            finding.method,
+            *(_cell(finding, column) for column in section.columns),
+        )
+        for finding in order
     ]
 
 
@@ -112,9 +118,13 @@ def _number(value: float, digits: int) -> str:
 def _site_rows(section: Section) -> list[tuple[str, ...]]:
     """Return one row per site and method: means, with intervals if patients suffice."""
     rows = []
-    for site in sorted({one.site for one in section.findings}):
+    for site in sorted({finding.site for finding in section.findings}):
         for method in _methods(section.findings):
-            members = [o for o in section.findings if (o.site, o.method) == (site, method)]
+            members = [
+                finding
+                for finding in section.findings
+                if (finding.site, finding.method) == (site, method)
+            ]
             if members:
                 rows.append(_mean_row(section, site, method, members))
     return rows
@@ -123,25 +133,29 @@ def _site_rows(section: Section) -> list[tuple[str, ...]]:
 def _mean_row(
     section: Section, site: str, method: str, members: Sequence[Finding]
 ) -> tuple[str, ...]:
-    names = sorted({one.participant for one in members})
-    people = len(names)
-    visits = "" if people == len(members) else f", {len(members)} visits"
+    names = sorted({finding.participant for finding in members})
+    n_patients = len(names)
+    visits = "" if n_patients == len(members) else f", {len(members)} visits"
     cells = []
     for column in section.columns:
-        found = estimate_mean([_of_participant(name, column, members) for name in names], names)
-        few = f" (n = {found.n_patients})" if 0 < found.n_patients < people else ""
-        cells.append(show_estimate(found, column.digits) + few)
-    return (f"**mean, n = {people}{visits}**", site, method, *cells)
+        estimate = estimate_mean([_of_participant(name, column, members) for name in names], names)
+        fewer = f" (n = {estimate.n_patients})" if 0 < estimate.n_patients < n_patients else ""
+        cells.append(show_estimate(estimate, column.digits) + fewer)
+    return (f"**mean, n = {n_patients}{visits}**", site, method, *cells)
 
 
 def _of_participant(name: str, column: Column, members: Sequence[Finding]) -> float:
     """Average a figure over the visits of a participant that have it."""
-    values = [one.values.get(column.key, math.nan) for one in members if one.participant == name]
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
+    values = [
+        finding.values.get(column.key, math.nan)
+        for finding in members
+        if finding.participant == name
+    ]
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
 
 
-def show_estimate(found: MeanEstimate, digits: int = 3) -> str:
+def show_estimate(estimate: MeanEstimate, digits: int = 3) -> str:
     """Write a mean, and its interval where it has one.
 
     Examples
@@ -149,11 +163,11 @@ def show_estimate(found: MeanEstimate, digits: int = 3) -> str:
     >>> show_estimate(estimate_mean([0.5] * 5), 2), show_estimate(estimate_mean([0.5] * 4), 2)
     ('0.50 [0.50, 0.50]', '0.50')
     """
-    mean = _number(found.mean, digits)
-    if not found.has_interval:
+    mean = _number(estimate.mean, digits)
+    if not estimate.has_interval:
         return mean
-    return f"{mean} [{_number(found.low, digits)}, {_number(found.high, digits)}]"
+    return f"{mean} [{_number(estimate.low, digits)}, {_number(estimate.high, digits)}]"
 
 
 def _methods(findings: Sequence[Finding]) -> list[str]:
-    return list(dict.fromkeys(one.method for one in findings))
+    return list(dict.fromkeys(finding.method for finding in findings))

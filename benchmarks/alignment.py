@@ -50,7 +50,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Alignment:
     """An alignment, its failure reason, and the measures that decide it."""
 
     affine: Affine
@@ -72,23 +72,25 @@ class Case:
     moving: Volume
     mask: Mask | None
     points: NDArray[np.float64]
-    align: Callable[[Volume, Mask | None], Found]
+    align: Callable[[Volume, Mask | None], Alignment]
 
     @property
     def middle(self) -> NDArray[np.float64]:
         """Centre of the moving image in its world coordinates, mm."""
         index = (np.array(self.moving.shape) - 1) / 2
-        found: NDArray[np.float64] = self.moving.affine[:3, :3] @ index + self.moving.affine[:3, 3]
-        return found
+        centre: NDArray[np.float64] = (
+            self.moving.affine[:3, :3] @ index + self.moving.affine[:3, 3]
+        )
+        return centre
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Result of the alignment of a turned image."""
 
-    what: str
+    motion: str
     off_mm: float
-    found: Found
+    alignment: Alignment
     seconds: float
 
     @property
@@ -99,7 +101,7 @@ class Outcome:
     @property
     def angle(self) -> str:
         """Angle of a turn about one axis; ``any`` for random turns."""
-        axis, angle = self.what.split()
+        axis, angle = self.motion.split()
         return axis if axis == "any" else angle
 
 
@@ -123,7 +125,13 @@ def main() -> None:
         motions = random_motions(options.count, len(cases), options.seed)
     else:
         motions = [about_axes(options.step)] * len(cases)
-    report([one for case, some in zip(cases, motions, strict=True) for one in run(case, some)])
+    report(
+        [
+            outcome
+            for case, case_motions in zip(cases, motions, strict=True)
+            for outcome in run(case, case_motions)
+        ]
+    )
 
 
 def about_axes(step: int) -> list[tuple[str, Affine]]:
@@ -157,21 +165,22 @@ def run(case: Case, motions: Sequence[tuple[str, Affine]]) -> Iterator[Outcome]:
         f"{reference.prominence:.2f}  lead {reference.lead:.2f}  {reference.failure_reason}",
         flush=True,
     )
-    for what, motion in motions:
+    for motion, transform in motions:
         about = np.eye(4)
         about[:3, 3] = case.middle
-        turn = about @ motion @ inverse(about)
+        turn = about @ transform @ inverse(about)
         moved, mask = _with_header(case, turn)
-        began = time.perf_counter()
-        found = case.align(moved, mask)
-        took = time.perf_counter() - began
-        off = mean_distance(found.affine, turn @ reference.affine, case.points)
-        outcome = Outcome(what, off, found, took)
+        start = time.perf_counter()
+        alignment = case.align(moved, mask)
+        seconds = time.perf_counter() - start
+        off = mean_distance(alignment.affine, turn @ reference.affine, case.points)
+        outcome = Outcome(motion, off, alignment, seconds)
         print(
-            f"{case.name:34} {what:12} {off:6.1f} mm off  information {found.information:.3f}  "
-            f"prominence {found.prominence:.2f}  lead {found.lead:.2f}  {took:4.1f} s  "
+            f"{case.name:34} {motion:12} {off:6.1f} mm off  "
+            f"information {alignment.information:.3f}  "
+            f"prominence {alignment.prominence:.2f}  lead {alignment.lead:.2f}  {seconds:4.1f} s  "
             f"{'right' if outcome.right else 'WRONG'}"
-            f"{', flagged' if found.failure_reason else ''}",
+            f"{', flagged' if alignment.failure_reason else ''}",
             flush=True,
         )
         yield outcome
@@ -181,51 +190,58 @@ def report(outcomes: Sequence[Outcome]) -> None:
     """Print recovery by angle, wrong and unflagged alignments, and the ranges of measures."""
     print("\n| turn | alignments | recovered | flagged | wrong and unflagged |")
     print("|---|---|---|---|---|")
-    for angle in dict.fromkeys(one.angle for one in outcomes):
-        print(_row(angle, [one for one in outcomes if one.angle == angle]))
+    for angle in dict.fromkeys(outcome.angle for outcome in outcomes):
+        print(_row(angle, [outcome for outcome in outcomes if outcome.angle == angle]))
     print(_row("all", outcomes))
     for name in ("information", "prominence", "lead"):
         ranges = []
         for right in (True, False):
-            values = [getattr(one.found, name) for one in outcomes if one.right == right]
-            known = [value for value in values if not np.isnan(value)]
-            ends = f"{min(known):.2f} to {max(known):.2f}" if known else "none"
-            ranges.append(f"{'right' if right else 'wrong'} {ends} (n {len(known)})")
+            values = [
+                getattr(outcome.alignment, name) for outcome in outcomes if outcome.right == right
+            ]
+            finite = [value for value in values if not np.isnan(value)]
+            ends = f"{min(finite):.2f} to {max(finite):.2f}" if finite else "none"
+            ranges.append(f"{'right' if right else 'wrong'} {ends} (n {len(finite)})")
         print(f"{name}: {'; '.join(ranges)}")
-    times = [one.seconds for one in outcomes]
-    searched = [one.seconds for one in outcomes if not np.isnan(one.found.lead)]
+    times = [outcome.seconds for outcome in outcomes]
+    searched = [outcome.seconds for outcome in outcomes if not np.isnan(outcome.alignment.lead)]
     print(f"seconds: median {np.median(times):.1f}, most {max(times):.1f}; "
           f"searched {len(searched)} of {len(times)}")  # fmt: skip
-    share = sum(one.right for one in outcomes) / len(outcomes)
-    missed = sum(not one.right and not one.found.failure_reason for one in outcomes)
+    share = sum(outcome.right for outcome in outcomes) / len(outcomes)
+    missed = sum(
+        not outcome.right and not outcome.alignment.failure_reason for outcome in outcomes
+    )
     print(f"recovered {share:.1%} (target {TARGET:.0%}); wrong and unflagged {missed} of "
           f"{len(outcomes)} (target 0)")  # fmt: skip
 
 
-def _row(what: str, some: Sequence[Outcome]) -> str:
-    right = sum(one.right for one in some)
-    flagged = sum(bool(one.found.failure_reason) for one in some)
-    missed = sum(not one.right and not one.found.failure_reason for one in some)
-    return f"| {what} | {len(some)} | {right} ({right / len(some):.0%}) | {flagged} | {missed} |"
+def _row(label: str, outcomes: Sequence[Outcome]) -> str:
+    right = sum(outcome.right for outcome in outcomes)
+    flagged = sum(bool(outcome.alignment.failure_reason) for outcome in outcomes)
+    missed = sum(
+        not outcome.right and not outcome.alignment.failure_reason for outcome in outcomes
+    )
+    share = right / len(outcomes)
+    return f"| {label} | {len(outcomes)} | {right} ({share:.0%}) | {flagged} | {missed} |"
 
 
 def contrasts(data: Path) -> Iterator[Case]:
     """Yield every T1w and T2w to be aligned with its FLAIR, as in a visit."""
     for path in sorted((data / "raw-heads").glob("sub-*/**/*_T[12]w.nii.gz")):
         flair = path.with_name(path.name.rsplit("_", 1)[0] + "_FLAIR.nii.gz")
-        fixed, moving = (canonical(load_volume(one)) for one in (flair, path))
+        fixed, moving = (canonical(load_volume(image_path)) for image_path in (flair, path))
         brain = extract_brain(fixed)
 
         def align(
             image: Volume, _: Mask | None, fixed: Volume = fixed, brain: Mask = brain
-        ) -> Found:
-            found = register_rigid(image, fixed, fixed_mask=brain, threads=THREADS)
-            return Found(
-                found.affine,
-                found.failure_reason,
-                found.metric_after,
-                found.prominence,
-                found.lead,
+        ) -> Alignment:
+            registration = register_rigid(image, fixed, fixed_mask=brain, threads=THREADS)
+            return Alignment(
+                registration.affine,
+                registration.failure_reason,
+                registration.metric_after,
+                registration.prominence,
+                registration.lead,
             )
 
         yield Case(_name(path), moving, None, _points(fixed, brain), align)
@@ -238,20 +254,20 @@ def to_template(data: Path) -> Iterator[Case]:
         moving = canonical(load_volume(path))
         brain = extract_brain(moving)
 
-        def align(image: Volume, mask: Mask | None) -> Found:
-            found = register_affine(
+        def align(image: Volume, mask: Mask | None) -> Alignment:
+            registration = register_affine(
                 image,
                 template.volume,
                 moving_mask=mask,
                 fixed_mask=template.mask,
                 threads=THREADS,
             )
-            return Found(
-                found.affine,
-                found.failure_reason,
-                found.metric_after,
-                found.prominence,
-                found.lead,
+            return Alignment(
+                registration.affine,
+                registration.failure_reason,
+                registration.metric_after,
+                registration.prominence,
+                registration.lead,
             )
 
         yield Case(_name(path), moving, brain, _points(template.volume, template.mask), align)
@@ -262,23 +278,23 @@ def between_visits(data: Path) -> Iterator[Case]:
 
     Both show the brain alone, as in OUT.
     """
-    people: dict[str, list[Path]] = {}
+    by_participant: dict[str, list[Path]] = {}
     for path in _flairs(data):
-        people.setdefault(path.name.partition("_")[0], []).append(path)
-    for earlier, later in (paths for paths in people.values() if len(paths) == 2):
-        moving, fixed = (canonical(load_volume(one)) for one in (earlier, later))
+        by_participant.setdefault(path.name.partition("_")[0], []).append(path)
+    for earlier, later in (paths for paths in by_participant.values() if len(paths) == 2):
+        moving, fixed = (canonical(load_volume(image_path)) for image_path in (earlier, later))
         moving_brain, fixed_brain = extract_brain(moving), extract_brain(fixed)
         fixed = fixed.with_data(np.where(fixed_brain, fixed.data, np.float32(0)))
         moving = moving.with_data(np.where(moving_brain, moving.data, np.float32(0)))
 
         def align(
             image: Volume, mask: Mask | None, fixed: Volume = fixed, brain: Mask = fixed_brain
-        ) -> Found:
+        ) -> Alignment:
             inside = image.data > 0 if mask is None else mask
-            found = align_visits(
+            alignment = align_visits(
                 image, fixed, earlier_brain=inside, later_brain=brain, threads=THREADS
             )
-            return Found(found.affine, found.failure_reason)
+            return Alignment(alignment.affine, alignment.failure_reason)
 
         yield Case(_name(later), moving, moving_brain, _points(fixed, fixed_brain), align)
 
@@ -296,13 +312,13 @@ def masks(data: Path, limit: int | None) -> None:
             fixed_mask=template.mask,
             threads=THREADS,
         )
-        began = time.perf_counter()
-        found = check_brain(
+        start = time.perf_counter()
+        check = check_brain(
             flair, brain, template.volume.with_data(template.mask), inverse(fit.affine)
         )
-        took = time.perf_counter() - began
-        reported = "; ".join((*found.notes, *found.faults)) or "nothing"
-        print(f"{_name(path):34} {took:4.1f} s  {reported}", flush=True)
+        seconds = time.perf_counter() - start
+        reported = "; ".join((*check.notes, *check.faults)) or "nothing"
+        print(f"{_name(path):34} {seconds:4.1f} s  {reported}", flush=True)
 
 
 def _flairs(data: Path) -> list[Path]:

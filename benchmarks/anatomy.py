@@ -88,8 +88,10 @@ def read_anatomy(out: Path, visit: str) -> NDArray[np.float32]:
 
     The shape is (classes, X / 2, Y / 2, Z / 2).
     """
-    held = out / "held-out" / f"{visit}.npz"
-    prediction, _ = read_output(held if held.is_file() else out / "unseen" / f"{visit}.npz")
+    held_out = out / "held-out" / f"{visit}.npz"
+    prediction, _ = read_output(
+        held_out if held_out.is_file() else out / "unseen" / f"{visit}.npz"
+    )
     return prediction.anatomy.astype(np.float32)
 
 
@@ -101,28 +103,31 @@ def at_1_mm(coarse: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     return fine
 
 
-def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    return 2 * np.count_nonzero(one & other) / max(np.count_nonzero(one) + other.sum(), 1)
+def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    return 2 * np.count_nonzero(first & second) / max(np.count_nonzero(first) + second.sum(), 1)
 
 
 def tissue_map(path: Path, t1w: Volume, shape: tuple[int, int, int], affine: Affine) -> NDArray:
     """Register a tissue map to the visit's T1w and bring it onto the working grid."""
     labels = as_ras(load_volume(path))
     codes = np.clip(np.rint(labels.data), 0, LESION).astype(np.int64)
-    found = register_affine(
+    registration = register_affine(
         labels.with_data(PSEUDO_T1W[codes]),
         t1w,
         moving_mask=codes > 0,
         fixed_mask=t1w.data > 0,
         threads=2,
     )
-    print(f"{path.name}: mutual information {found.metric_after:.2f} {found.failure_reason}")
+    print(
+        f"{path.name}: mutual information {registration.metric_after:.2f} "
+        f"{registration.failure_reason}"
+    )
     shares = [
         resample(
             labels.with_data((codes == code).astype(np.float32)),
             shape,
             affine,
-            transform=found.affine,
+            transform=registration.affine,
         ).data
         for code in range(LESION + 1)
     ]
@@ -145,31 +150,34 @@ def percent_changes(before: BrainVolumes, after: BrainVolumes) -> dict[str, floa
     --------
     >>> before = BrainVolumes({label: 100.0 for label in Anatomy})
     >>> after = BrainVolumes({**before.ml, Anatomy.CORTEX: 98.0})
-    >>> found = percent_changes(before, after)
-    >>> round(found["cortex_ml"], 6), found["ventricles_ml"]
+    >>> changes = percent_changes(before, after)
+    >>> round(changes["cortex_ml"], 6), changes["ventricles_ml"]
     (-2.0, 0.0)
     """
-    first, second = ({one.name: one.value(of) for one in MEASURES} for of in (before, after))
+    first, second = (
+        {volume_measure.name: volume_measure.value(volumes) for volume_measure in MEASURES}
+        for volumes in (before, after)
+    )
     return {
         name: 100 * (second[name] - value) / value if value else math.nan
         for name, value in first.items()
     }
 
 
-def seen_volumes(training: TrainingContext, visit: LabelledVisit, fold: int) -> BrainVolumes:
+def predicted_volumes(training: TrainingContext, visit: LabelledVisit, fold: int) -> BrainVolumes:
     """Measure volumes of the anatomy predicted by networks of a test fold, at 1 mm."""
-    seen = run_on_visit(training, visit, fold)
-    brain = Volume(seen.brain.mask, np.eye(4))
-    return measure_volumes(label_map(seen.prediction.anatomy, np.eye(4), brain), 1.0)
+    output = run_on_visit(training, visit, fold)
+    brain = Volume(output.brain.mask, np.eye(4))
+    return measure_volumes(label_map(output.prediction.anatomy, np.eye(4), brain), 1.0)
 
 
 def rescan(bench: Bench) -> tuple[Section, Section]:
     """Compare volumes of two scans of one brain: signed and absolute differences."""
     title = "Volumes of a computed rescan"
-    signed = measure(bench, title, _again)
+    signed = measure(bench, title, _rescan_changes)
     sizes = tuple(
-        replace(one, values={name: abs(value) for name, value in one.values.items()})
-        for one in signed
+        replace(finding, values={name: abs(value) for name, value in finding.values.items()})
+        for finding in signed
     )
     return (
         Section(f"{title}: differences in percent", RESCAN_NOTE, RESCANNED, signed),
@@ -177,17 +185,17 @@ def rescan(bench: Bench) -> tuple[Section, Section]:
     )
 
 
-def _again(bench: Bench, case: Case) -> list[Finding]:
+def _rescan_changes(bench: Bench, case: Case) -> list[Finding]:
     visit = bench.training.visit(case.key)
-    first = seen_volumes(bench.training, visit, case.fold)
+    first = predicted_volumes(bench.training, visit, case.fold)
     spacing = as_ras(load_volume(case.truth)).spacing
-    found = []
+    findings = []
     for method, plan in rescan_plans(visit, spacing.tolist()).items():
         second = pseudo_rescan(visit.images, visit.present, visit.brain, plan)
         moved = replace(visit, images=second.images.astype(np.float16), brain=second.brain)
-        volumes = seen_volumes(bench.training, moved, case.fold)
-        found.append(case.finding(method, percent_changes(first, volumes)))
-    return found
+        volumes = predicted_volumes(bench.training, moved, case.fold)
+        findings.append(case.finding(method, percent_changes(first, volumes)))
+    return findings
 
 
 def main() -> None:
@@ -231,22 +239,22 @@ def print_dice(options: argparse.Namespace) -> None:
         ventricle = mask.with_name(f"{visit}_space-FLAIR_label-ventricle_mask.nii.gz")
         if ventricle.is_file():
             truth = mask_onto(as_ras(load_volume(ventricle)), shape, affine)
-            seen = at_1_mm(anatomy[list(VENTRICLES)].sum(0), shape) >= 0.5
-            figures.setdefault("ventricles", []).append(dice(seen, truth))
+            predicted = at_1_mm(anatomy[list(VENTRICLES)].sum(0), shape) >= 0.5
+            figures.setdefault("ventricles", []).append(dice(predicted, truth))
             print(f"{visit}: ventricles {figures['ventricles'][-1]:.3f}", flush=True)
         name = visit.removeprefix("sub-").partition("_")[0]
         path = options.tissue_maps and options.tissue_maps / f"{name}_dseg.nii.gz"
         if path and path.is_file():
             t1w = as_ras(load_volume(next(options.bids_dir.glob(f"sub-{name}/**/*_T1w.nii.gz"))))
             truth = tissue_map(path, t1w, shape, affine)
-            classes = np.stack([at_1_mm(one, shape) for one in anatomy]).argmax(0)
+            classes = np.stack([at_1_mm(posterior, shape) for posterior in anatomy]).argmax(0)
             inside = (truth > 0) & (truth < LESION)
             for tissue, (code, kinds) in TISSUES.items():
                 value = dice(np.isin(classes, kinds) & inside, truth == code)
                 figures.setdefault(tissue, []).append(value)
                 print(f"{visit}: {tissue} {value:.3f}", flush=True)
-    for what, values in figures.items():
-        print(f"{what}: mean {np.mean(values):.3f}, n = {len(values)}")
+    for structure, values in figures.items():
+        print(f"{structure}: mean {np.mean(values):.3f}, n = {len(values)}")
     print(f"choroid plexus: found in {sum(plexus)} of {len(plexus)} visits")
 
 

@@ -34,7 +34,12 @@ def blend(first: LesionAnatomyNet, second: LesionAnatomyNet, share: float) -> Le
     """Average the weights of two networks (Wortsman et al. 2022, arXiv:2109.01903)."""
     states = zip(first.state_dict().items(), second.state_dict().values(), strict=True)
     net = LesionAnatomyNet()
-    net.load_state_dict({name: torch.lerp(one, other, share) for (name, one), other in states})
+    net.load_state_dict(
+        {
+            name: torch.lerp(first_weight, second_weight, share)
+            for (name, first_weight), second_weight in states
+        }
+    )
     return net.eval()
 
 
@@ -45,13 +50,15 @@ def dice(mask: np.ndarray, truth: np.ndarray) -> float:
 
 def detection(mask: np.ndarray, truth: np.ndarray) -> tuple[float, int]:
     """Return lesion F1 and the number of false components."""
-    found, real = (label_lesions(m, voxel_volume=1.0, min_volume=3.0) for m in (mask, truth))
-    hit = np.unique(found[(real > 0) & (found > 0)])
-    met = np.unique(real[(real > 0) & (found > 0)])
-    precision = len(hit) / max(int(found.max()), 1)
-    recall = len(met) / max(int(real.max()), 1)
+    pred_labels, truth_labels = (
+        label_lesions(m, voxel_volume=1.0, min_volume=3.0) for m in (mask, truth)
+    )
+    true_labels = np.unique(pred_labels[(truth_labels > 0) & (pred_labels > 0)])
+    detected_labels = np.unique(truth_labels[(truth_labels > 0) & (pred_labels > 0)])
+    precision = len(true_labels) / max(int(pred_labels.max()), 1)
+    recall = len(detected_labels) / max(int(truth_labels.max()), 1)
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return f1, int(found.max()) - len(hit)
+    return f1, int(pred_labels.max()) - len(true_labels)
 
 
 def main() -> None:
@@ -79,8 +86,8 @@ def main() -> None:
     for path in sorted(options.cohort.glob(f"{options.only}*.npz")):
         visit = load_visit(path)
         present = (True, False, False) if options.flair_only else visit.present
-        begun = time.monotonic()
-        seen = predict(
+        start = time.monotonic()
+        prediction = predict(
             nets,
             visit.images.astype(np.float32),
             present,
@@ -91,8 +98,8 @@ def main() -> None:
             stride=2 * options.tile // 3,
         )
         truth = visit.truth >= 0.5
-        curves.append([dice(seen.lesion >= cut, truth) for cut in THRESHOLDS])
-        rows.append((visit, seen.lesion, truth, time.monotonic() - begun))
+        curves.append([dice(prediction.lesion >= cut, truth) for cut in THRESHOLDS])
+        rows.append((visit, prediction.lesion, truth, time.monotonic() - start))
     mean = np.mean(
         [
             np.mean([c for c, r in zip(curves, rows, strict=True) if r[0].site == site], 0)
@@ -104,20 +111,26 @@ def main() -> None:
     print(f"common threshold {best:.2f} (mean over sites {mean.max():.3f})")
     print("visit\tDice@.5\tDice@common\tbest\tF1\tfalse\tload mL\tfound mL\ts")
     figures: dict[str, list[tuple[float, ...]]] = {}
-    for (visit, seen, truth, seconds), curve in zip(rows, curves, strict=True):
-        mask = seen >= best
+    for (visit, probability, truth, seconds), curve in zip(rows, curves, strict=True):
+        mask = probability >= best
         f1, false = detection(mask, truth)
-        overlap = (dice(seen >= 0.5, truth), dice(mask, truth), max(curve))
+        overlap = (dice(probability >= 0.5, truth), dice(mask, truth), max(curve))
         figures.setdefault(visit.site, []).append((*overlap, f1, false))
         loads = f"{truth.sum() / 1000:.1f}\t{mask.sum() / 1000:.1f}\t{seconds:.1f}"
         print(
-            visit.name, *(f"{one:.3f}" for one in overlap), f"{f1:.2f}\t{false}\t{loads}", sep="\t"
+            visit.name,
+            *(f"{value:.3f}" for value in overlap),
+            f"{f1:.2f}\t{false}\t{loads}",
+            sep="\t",
         )
-    for site, own in sorted(figures.items()):
-        means = np.mean(own, axis=0)
-        overlap_means = (f"{one:.3f}" for one in means[:3])
+    for site, site_figures in sorted(figures.items()):
+        means = np.mean(site_figures, axis=0)
+        overlap_means = (f"{value:.3f}" for value in means[:3])
         print(
-            f"{site}, n = {len(own)}", *overlap_means, f"{means[3]:.2f}\t{means[4]:.1f}", sep="\t"
+            f"{site}, n = {len(site_figures)}",
+            *overlap_means,
+            f"{means[3]:.2f}\t{means[4]:.1f}",
+            sep="\t",
         )
 
 

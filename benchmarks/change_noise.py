@@ -18,7 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.check.rescan import RescanPlan, pseudo_rescan
-from bids_msseg.imaging.registration.visit_alignment import CommonGrid, align_visits, meet
+from bids_msseg.imaging.registration.visit_alignment import (
+    CommonGrid,
+    align_visits,
+    build_common_grid,
+)
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.longitudinal.change import compare_lesions
@@ -52,13 +56,13 @@ def main() -> int:
         visit = load_visit(path)
         images = visit.images.astype(np.float32)
         plan = RescanPlan.of_thick(6.0, 2) if visit.thick else RescanPlan()
-        again = pseudo_rescan(images, visit.present, visit.brain, plan)
+        rescan = pseudo_rescan(images, visit.present, visit.brain, plan)
         scans = []
-        for data, brain in ((images, visit.brain), (again.images, again.brain)):
-            found = segment(cascade, data, visit.present, brain, engine, fast=options.fast)
-            seen = Volume(found.probability, np.eye(4))
-            scans.append((Volume(data[0], np.eye(4)), brain, seen))
-        row = _compared(scans, again.motion, cascade.point.threshold)
+        for data, brain in ((images, visit.brain), (rescan.images, rescan.brain)):
+            output = segment(cascade, data, visit.present, brain, engine, fast=options.fast)
+            probability = Volume(output.probability, np.eye(4))
+            scans.append((Volume(data[0], np.eye(4)), brain, probability))
+        row = _comparison_cells(scans, rescan.motion, cascade.point.threshold)
         print(
             f"| {path.stem} | {'thick' if visit.thick else '1 mm'} | {' | '.join(row)} |",
             flush=True,
@@ -66,33 +70,35 @@ def main() -> int:
     return 0
 
 
-def _compared(
+def _comparison_cells(
     scans: list[tuple[Volume, NDArray[np.bool_], Volume]],
     motion: NDArray[np.float64],
     threshold: float,
 ) -> list[str]:
-    (one, one_brain, _), (two, two_brain, _) = scans
-    found = align_visits(one, two, earlier_brain=one_brain, later_brain=two_brain)
-    index = np.argwhere(two_brain)[::97].astype(float)
-    gap = (found.affine - motion)[:3]
+    (first, first_brain, _), (second, second_brain, _) = scans
+    alignment = align_visits(first, second, earlier_brain=first_brain, later_brain=second_brain)
+    index = np.argwhere(second_brain)[::97].astype(float)
+    gap = (alignment.affine - motion)[:3]
     error = np.sqrt(((index @ gap[:, :3].T + gap[:, 3]) ** 2).sum(axis=1).mean())
-    meeting = meet(found, one.with_data(one_brain), two.with_data(two_brain))
+    meeting = build_common_grid(
+        alignment, first.with_data(first_brain), second.with_data(second_brain)
+    )
     maps = [
         _maps(scan, meeting, threshold, later=later)
         for scan, later in zip(scans, (False, True), strict=True)
     ]
     result = compare_lesions(
-        maps[0], maps[1], meeting.inside, disagreement_mm=found.disagreement_mm
+        maps[0], maps[1], meeting.inside, disagreement_mm=alignment.disagreement_mm
     )
     counts = Counter(row.change for row in result.rows)
-    loads = [f"{sum(one.volumes_mm3.values()) / 1000:.2f}" for one in maps]
-    numbers = [str(len(one.volumes_mm3)) for one in maps]
+    loads = [f"{sum(visit.volumes_mm3.values()) / 1000:.2f}" for visit in maps]
+    numbers = [str(len(visit.volumes_mm3)) for visit in maps]
     return [
         *loads,
         *numbers,
         f"{error:.2f}",
         f"{result.border_sd_mm:.2f}",
-        f"{_moved(maps):.2f}",
+        f"{_border_sd(maps):.2f}",
         *(str(counts[change]) for change in CHANGES),
     ]
 
@@ -118,20 +124,20 @@ def _maps(
     )
 
 
-def _moved(maps: list[VisitMaps]) -> float:
+def _border_sd(maps: list[VisitMaps]) -> float:
     """Return the robust standard deviation of the border displacement, in mm."""
-    areas = [surface_mm2(one.labels) for one in maps]
-    moved = []
+    areas = [surface_mm2(visit.labels) for visit in maps]
+    shifts = []
     for group in match_lesions(maps[0].labels, maps[1].labels):
         if group.before and group.after:
             volumes = [
-                sum(one.volumes_mm3[label] for label in labels)
-                for one, labels in zip(maps, (group.before, group.after), strict=True)
+                sum(visit.volumes_mm3[label] for label in labels)
+                for visit, labels in zip(maps, (group.before, group.after), strict=True)
             ]
             area = sum(areas[0][label] for label in group.before)
             area += sum(areas[1][label] for label in group.after)
-            moved.append(abs(volumes[1] - volumes[0]) / (area / 2))
-    return 1.4826 * float(np.median(moved)) if moved else float("nan")
+            shifts.append(abs(volumes[1] - volumes[0]) / (area / 2))
+    return 1.4826 * float(np.median(shifts)) if shifts else float("nan")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Seen:
+class ComparedPair:
     """One pair of visits on the later FLAIR."""
 
     pair: VisitPair
@@ -65,46 +65,52 @@ def main() -> int:
     parser.add_argument("--work", type=Path)
     options = parser.parse_args()
     manual = options.raw_heads / "derivatives" / "manual"
-    with _folder(options.work) as work:
-        out = _compared(options.out, work)
-        pairs = [pair for records in _people(out).values() for pair in pairs_of(records)]
-        seen = [one for pair in pairs if (one := _read(out, manual, pair)) is not None]
-    _print_found(seen)
-    _print_rows(seen)
-    _print_volumes(seen)
+    with _work_folder(options.work) as work:
+        out = _compared_copy(options.out, work)
+        pairs = [
+            pair for records in _records_by_participant(out).values() for pair in pairs_of(records)
+        ]
+        compared = [
+            compared_pair
+            for pair in pairs
+            if (compared_pair := _read(out, manual, pair)) is not None
+        ]
+    _print_detection(compared)
+    _print_rows(compared)
+    _print_volumes(compared)
     return 0
 
 
 @contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given
+def _work_folder(work: Path | None) -> Iterator[Path]:
+    if work is not None:
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
         return
-    with tempfile.TemporaryDirectory() as made:
-        yield Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
 
 
-def _people(out: Path) -> dict[str, list[VisitRecord]]:
-    people: dict[str, list[VisitRecord]] = {}
+def _records_by_participant(out: Path) -> dict[str, list[VisitRecord]]:
+    records: dict[str, list[VisitRecord]] = {}
     for record in read_records(out):
-        people.setdefault(record.participant, []).append(record)
-    return people
+        records.setdefault(record.participant, []).append(record)
+    return records
 
 
-def _compared(out: Path, work: Path) -> Path:
+def _compared_copy(out: Path, work: Path) -> Path:
     """Copy OUT to the work folder, compare visits there if needed, and return the copy."""
     copy = work / "out"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(out, copy, ignore=shutil.ignore_patterns(".work", "*.html"))
-    people = list(_people(copy))
+    people = list(_records_by_participant(copy))
     for outcome in compare_participants(people, Execution(work / "nipype", copy)):
         if outcome.failure:
             print(f"sub-{outcome.participant} failed: {outcome.failure.message}")
     return copy
 
 
-def _read(out: Path, manual: Path, pair: VisitPair) -> Seen | None:
+def _read(out: Path, manual: Path, pair: VisitPair) -> ComparedPair | None:
     earlier, later = pair.earlier, pair.later
     if later.changes.get("failed"):
         print(f"{later.key} is left out: {later.changes['failed']}")
@@ -117,15 +123,17 @@ def _read(out: Path, manual: Path, pair: VisitPair) -> Seen | None:
     move = read_itk_affine(files.transform)
 
     def carried(volume: Volume) -> Mask:
-        there = volume.with_data(volume.data > 0)
-        return mask_onto(there, codes.shape, codes.affine, transform=move)
+        mask = volume.with_data(volume.data > 0)
+        return mask_onto(mask, codes.shape, codes.affine, transform=move)
 
     table = read_tsv(changes_path(out, later.participant, ".tsv"))
-    mine = [row for row in table if row["session_after"] == f"ses-{later.session}"]
+    rows = [row for row in table if row["session_after"] == f"ses-{later.session}"]
     masks = [load_volume(_mask(out, record)) for record in (earlier, later)]
-    now = drawn[1].data > 0
-    both = (carried(masks[0]), masks[1].data > 0)
-    return Seen(pair, codes, now, now | carried(drawn[0]), both, mine)
+    drawn_later = drawn[1].data > 0
+    lesion_masks = (carried(masks[0]), masks[1].data > 0)
+    return ComparedPair(
+        pair, codes, drawn_later, drawn_later | carried(drawn[0]), lesion_masks, rows
+    )
 
 
 def _drawn(manual: Path, record: VisitRecord) -> Volume | None:
@@ -139,7 +147,7 @@ def _mask(out: Path, record: VisitRecord) -> Path:
     return output_path(out, visit, space="FLAIR", label="L", suffix="mask", extension=".nii.gz")
 
 
-def _print_found(seen: Sequence[Seen]) -> None:
+def _print_detection(compared: Sequence[ComparedPair]) -> None:
     """Print how many drawn places were found, by size, also by the masks alone."""
     sizes = " | ".join(f"{low:.0f} to {high:g} mm³" for low, high in BINS).replace(
         " to inf", " and more"
@@ -148,87 +156,96 @@ def _print_found(seen: Sequence[Seen]) -> None:
     print(f"| participant | {sizes} | share of the drawn volume in them |")
     print("|---" * (len(BINS) + 2) + "|")
     total = np.zeros((len(BINS), 3), int)
-    for one in seen:
-        counts, share = _found(one)
+    for comparison in compared:
+        counts, share = _detection_counts(comparison)
         total += counts
-        print(f"| sub-{one.pair.later.participant} | {_cells(counts)} | {share} |")
+        print(f"| sub-{comparison.pair.later.participant} | {_cells(counts)} | {share} |")
     print(f"| all | {_cells(total)} | |\n")
 
 
 def _cells(counts: NDArray[np.int_]) -> str:
-    return " | ".join(f"{found} / {drawn} ({alone})" for found, drawn, alone in counts)
+    return " | ".join(f"{detected} / {drawn} ({by_masks})" for detected, drawn, by_masks in counts)
 
 
-def _found(one: Seen) -> tuple[NDArray[np.int_], str]:
-    labels = label_lesions(one.drawn, voxel_volume=one.codes.voxel_volume, min_volume=BINS[0][0])
-    size = np.bincount(labels.ravel()) * one.codes.voxel_volume
-    changed = np.isin(one.codes.data, CHANGED)
+def _detection_counts(comparison: ComparedPair) -> tuple[NDArray[np.int_], str]:
+    labels = label_lesions(
+        comparison.drawn, voxel_volume=comparison.codes.voxel_volume, min_volume=BINS[0][0]
+    )
+    size = np.bincount(labels.ravel()) * comparison.codes.voxel_volume
+    changed = np.isin(comparison.codes.data, CHANGED)
     hit, by_masks = (
-        np.isin(np.arange(len(size)), labels[where])
-        for where in (changed, np.logical_xor(*one.masks))
+        np.isin(np.arange(len(size)), labels[mask])
+        for mask in (changed, np.logical_xor(*comparison.masks))
     )
     rows = []
     for low, high in BINS:
-        here = (size >= low) & (size < high)
-        here[0] = False
-        rows.append([(here & hit).sum(), here.sum(), (here & by_masks).sum()])
-    whole = size[1:].sum()
-    share = f"{size[1:][hit[1:]].sum() / whole:.2f} ({size[1:][by_masks[1:]].sum() / whole:.2f})"
+        in_bin = (size >= low) & (size < high)
+        in_bin[0] = False
+        rows.append([(in_bin & hit).sum(), in_bin.sum(), (in_bin & by_masks).sum()])
+    total = size[1:].sum()
+    share = f"{size[1:][hit[1:]].sum() / total:.2f} ({size[1:][by_masks[1:]].sum() / total:.2f})"
     return np.array(rows), share
 
 
-def _print_rows(seen: Sequence[Seen]) -> None:
+def _print_rows(compared: Sequence[ComparedPair]) -> None:
     """Print how many rows of the table agree with no drawn place."""
     print("rows of the table, false ones / all\n")
     print(f"| participant | {' | '.join(ROWS)} | lesions in one mask only, by masks alone |")
     print("|---" * (len(ROWS) + 2) + "|")
     total = np.zeros((len(ROWS) + 1, 2), int)
-    for one in seen:
-        counts = _false(one)
+    for comparison in compared:
+        counts = _false_counts(comparison)
         total += counts
         cells = " | ".join(f"{false} / {count}" for false, count in counts)
-        print(f"| sub-{one.pair.later.participant} | {cells} |")
+        print(f"| sub-{comparison.pair.later.participant} | {cells} |")
     print(f"| all | {' | '.join(f'{false} / {count}' for false, count in total)} |\n")
 
 
-def _false(one: Seen) -> NDArray[np.int_]:
+def _false_counts(comparison: ComparedPair) -> NDArray[np.int_]:
     """Count false and all rows of each kind; last, lesions that are in only one mask."""
-    spacing = one.codes.spacing
-    near = ndimage.distance_transform_edt(~one.either, sampling=spacing) <= NEAR_MM
+    spacing = comparison.codes.spacing
+    near = ndimage.distance_transform_edt(~comparison.either, sampling=spacing) <= NEAR_MM
     rows = []
     kinds = {"new": Code.NEW, "resolved": Code.RESOLVED}
     for change in ROWS:
-        mine = [row for row in one.rows if row["change"] == change]
+        change_rows = [row for row in comparison.rows if row["change"] == change]
         parts = (kinds[change],) if change in kinds else (Code.GAINED, Code.LOST)
-        rows.append([sum(not _meets(one, row, parts, near) for row in mine), len(mine)])
-    alone = []
-    for with_it, without in (one.masks, one.masks[::-1]):
-        labels = label_lesions(with_it, voxel_volume=one.codes.voxel_volume, min_volume=3)
-        names = set(np.unique(labels).tolist()) - set(np.unique(labels[without]).tolist()) - {0}
-        alone += [bool(near[labels == name].any()) for name in names]
-    rows.append([alone.count(False), len(alone)])
+        rows.append(
+            [
+                sum(not _near_drawn_place(comparison, row, parts, near) for row in change_rows),
+                len(change_rows),
+            ]
+        )
+    matches = []
+    for present, absent in (comparison.masks, comparison.masks[::-1]):
+        labels = label_lesions(present, voxel_volume=comparison.codes.voxel_volume, min_volume=3)
+        names = set(np.unique(labels).tolist()) - set(np.unique(labels[absent]).tolist()) - {0}
+        matches += [bool(near[labels == name].any()) for name in names]
+    rows.append([matches.count(False), len(matches)])
     return np.array(rows)
 
 
-def _meets(one: Seen, row: dict[str, str], parts: tuple[Code, ...], near: Mask) -> bool:
+def _near_drawn_place(
+    comparison: ComparedPair, row: dict[str, str], parts: tuple[Code, ...], near: Mask
+) -> bool:
     """Return whether a drawn place is near the changed voxels of a row.
 
     The changed voxels are those of the component closest to the centroid of the row.
     """
-    labels = ndimage.label(one.codes.data > 0, np.ones((3, 3, 3)))[0]
+    labels = ndimage.label(comparison.codes.data > 0, np.ones((3, 3, 3)))[0]
     point = np.array([float(row[f"centroid_{axis}"]) for axis in "xyz"])
-    inverse = np.linalg.inv(one.codes.affine)
+    inverse = np.linalg.inv(comparison.codes.affine)
     voxel = inverse[:3, :3] @ point + inverse[:3, 3]
-    index = np.argwhere(np.isin(one.codes.data, parts))
+    index = np.argwhere(np.isin(comparison.codes.data, parts))
     if not len(index):
         return False
-    gaps = np.linalg.norm((index - voxel) * one.codes.spacing, axis=1)
+    gaps = np.linalg.norm((index - voxel) * comparison.codes.spacing, axis=1)
     closest = tuple(index[int(gaps.argmin())])
-    blob = (labels == labels[closest]) & np.isin(one.codes.data, parts)
+    blob = (labels == labels[closest]) & np.isin(comparison.codes.data, parts)
     return bool(near[blob].any())
 
 
-def _print_volumes(seen: Sequence[Seen]) -> None:
+def _print_volumes(compared: Sequence[ComparedPair]) -> None:
     """Print the volumes of change and the measured noise."""
     headings = (
         "participant", "drawn (mL)", "new", "gained", "lost", "resolved", "Dice with drawn",
@@ -236,17 +253,23 @@ def _print_volumes(seen: Sequence[Seen]) -> None:
     )  # fmt: skip
     print(f"| {' | '.join(headings)} |")
     print("|---" * len(headings) + "|")
-    for one in seen:
-        unit = one.codes.voxel_volume / 1000
-        ours = np.isin(one.codes.data, CHANGED)
-        dice = 2 * (ours & one.drawn).sum() / max(ours.sum() + one.drawn.sum(), 1)
-        told = one.pair.later.changes
-        loads = [record.lesion_load_ml or 0.0 for record in (one.pair.earlier, one.pair.later)]
-        volumes = [f"{(one.codes.data == code).sum() * unit:.2f}" for code in CHANGED]
+    for comparison in compared:
+        unit = comparison.codes.voxel_volume / 1000
+        changed = np.isin(comparison.codes.data, CHANGED)
+        dice = (
+            2 * (changed & comparison.drawn).sum() / max(changed.sum() + comparison.drawn.sum(), 1)
+        )
+        summary = comparison.pair.later.changes
+        loads = [
+            record.lesion_load_ml or 0.0
+            for record in (comparison.pair.earlier, comparison.pair.later)
+        ]
+        volumes = [f"{(comparison.codes.data == code).sum() * unit:.2f}" for code in CHANGED]
         cells = [
-            f"sub-{one.pair.later.participant}", f"{one.drawn.sum() * unit:.2f}", *volumes,
-            f"{dice:.2f}", f"{loads[1] - loads[0]:+.2f}", f"{told['border_sd_mm']:.2f}",
-            f"{told['registration_disagreement_mm']:.2f}", str(told["notes"]) or "none",
+            f"sub-{comparison.pair.later.participant}", f"{comparison.drawn.sum() * unit:.2f}",
+            *volumes,
+            f"{dice:.2f}", f"{loads[1] - loads[0]:+.2f}", f"{summary['border_sd_mm']:.2f}",
+            f"{summary['registration_disagreement_mm']:.2f}", str(summary["notes"]) or "none",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
 

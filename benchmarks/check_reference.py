@@ -99,28 +99,28 @@ def _measure_all(options: argparse.Namespace) -> dict[str, Any]:
         visits=options.visits,
         device=options.device,
     )
-    visits = {one.key: one for one in find_visits(options.bids_dir).visits}
+    visits = {visit.key: visit for visit in find_visits(options.bids_dir).visits}
     checks: list[VisitCheck] = []
-    drawn: list[tuple[str, Row]] = []
+    expert_rows: list[tuple[str, Row]] = []
     for number, case in enumerate(bench.cases, start=1):
         LOGGER.info("%s, %d of %d", case.key, number, len(bench.cases))
         check, rows = _measure(bench, case, visits[case.key], options)
         checks.append(check)
-        drawn += [(check.participant, row) for row in rows]
+        expert_rows += [(check.participant, row) for row in rows]
     return {
         "Cohort": _describe(checks, options.train_out),
         "Sites": sorted({case.site for case in bench.cases}),
         "Settings": {"draws": options.draws, "seed": options.seed},
         **summarise(checks),
-        "ExpertSensitivity": sensitivity(drawn),
+        "ExpertSensitivity": sensitivity(expert_rows),
     }
 
 
 def _describe(checks: list[VisitCheck], train_out: Path) -> str:
-    people = len({one.participant for one in checks})
+    people = len({check.participant for check in checks})
     weights = sorted(path.stem for path in train_out.glob("*.safetensors"))
-    of = f", networks of {weights[0]} that had not seen the patient" if weights else ""
-    return f"{len(checks)} visits of {people} patients{of}"
+    networks = f", networks of {weights[0]} that had not seen the patient" if weights else ""
+    return f"{len(checks)} visits of {people} patients{networks}"
 
 
 def _measure(
@@ -149,13 +149,13 @@ def _unseen(bench: Bench, case: Case, point: CascadePoint) -> Segmenter:
             np.zeros(stack.brain.shape, np.float16),
             thick=False,
         )
-        seen = run_on_visit(bench.training, visit, case.fold)
-        brain = Volume(seen.brain.mask, stack.affine)
+        output = run_on_visit(bench.training, visit, case.fold)
+        brain = Volume(output.brain.mask, stack.affine)
         maps: dict[str, NDArray[Any]] = {
-            "probability": decide(seen.prediction.lesion, seen.refinement, point),
-            "candidate": seen.prediction.lesion,
-            "candidates": (seen.refinement.lesion > 0).astype(np.uint8),
-            "anatomy": label_map(seen.prediction.anatomy, stack.affine, brain),
+            "probability": decide(output.prediction.lesion, output.refinement, point),
+            "candidate": output.prediction.lesion,
+            "candidates": (output.refinement.lesion > 0).astype(np.uint8),
+            "anatomy": label_map(output.prediction.anatomy, stack.affine, brain),
         }
         return {name: Volume(data, stack.affine) for name, data in maps.items()}
 
@@ -180,20 +180,20 @@ def experts_lesions(first: FirstScan, truth: Volume) -> list[Row]:
     stack = prepared.stack
     x, y, z = stack.brain.shape
     mask = as_ras(truth.with_data((truth.data > 0.5).astype(np.uint8)))
-    drawn = label_lesions(
+    labels = label_lesions(
         mask_onto(mask, (x, y, z), stack.affine), voxel_volume=1.0, min_volume=MIN_VOLUME
     )
-    volumes = np.bincount(drawn.ravel())[1:]
-    regions = assign(drawn, prepared.regions).main
-    found = ANY_OVERLAP.found(overlap_table(drawn, first.lesions))
+    volumes = np.bincount(labels.ravel())[1:]
+    regions = assign(labels, prepared.regions).main
+    detected = ANY_OVERLAP.found(overlap_table(labels, first.lesions))
     return [
         {
             "volume_mm3": float(volume),
             "size": size_level(float(volume)),
             "region": Region(int(region)).label if region else None,
-            "found": bool(hit),
+            "found": bool(is_detected),
         }
-        for volume, region, hit in zip(volumes, regions, found, strict=True)
+        for volume, region, is_detected in zip(volumes, regions, detected, strict=True)
     ]
 
 

@@ -67,12 +67,12 @@ def comparison_figure(case: Case, *, columns: int = 4) -> bytes:
     grid = figure.add_gridspec(
         len(ROWS), len(tiles), left=0, right=1, bottom=bottom, top=1, wspace=0, hspace=0
     )
-    for row, (side, words) in enumerate(ROWS):
+    for row, (side, label) in enumerate(ROWS):
         for column, tile in enumerate(tiles):
             axes = figure.add_subplot(grid[row, column])
             _draw(axes, tile, side)
             if column == 0:
-                axes.text(2, 8, words, color="white", fontsize=10)
+                axes.text(2, 8, label, color="white", fontsize=10)
             if row == 0:
                 axes.text(tile.width - 2, 8, tile.position, color="0.7", fontsize=7, ha="right")
     _legend(figure)
@@ -84,8 +84,8 @@ def _encode(figure: Any) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DOTS, facecolor="black")
     small = io.BytesIO()
-    few = Image.open(content).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
-    few.save(small, "PNG", optimize=True)
+    quantized = Image.open(content).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
+    quantized.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
@@ -111,8 +111,8 @@ def _legend(figure: Any) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=LOOKS[kind][0], linestyle=LOOKS[kind][1], linewidth=1.6, label=words)  # type: ignore[arg-type]
-        for kind, words in LEGEND
+        Line2D([], [], color=LOOKS[kind][0], linestyle=LOOKS[kind][1], linewidth=1.6, label=text)  # type: ignore[arg-type]
+        for kind, text in LEGEND
     ]
     figure.legend(
         handles=handles,

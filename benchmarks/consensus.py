@@ -78,15 +78,15 @@ def simulate(truth: Mask, habit: Habit, rng: np.random.Generator) -> Mask:
     sizes = np.bincount(numbers.ravel())[1:]
     odds = (1 / sizes) / (1 / sizes).sum()
     missed = 1 + rng.choice(len(sizes), round(habit.missed * len(sizes)), replace=False, p=odds)
-    drawn = truth & ~np.isin(numbers, missed)
-    outer = ndimage.binary_dilation(drawn) & ~drawn
-    inner = drawn & ~ndimage.binary_erosion(drawn)
+    mask = truth & ~np.isin(numbers, missed)
+    outer = ndimage.binary_dilation(mask) & ~mask
+    inner = mask & ~ndimage.binary_erosion(mask)
     noise = rng.random(truth.shape)
-    drawn = (drawn & ~(inner & (noise < habit.inner))) | (outer & (noise < habit.outer))
+    mask = (mask & ~(inner & (noise < habit.inner))) | (outer & (noise < habit.outer))
     mirrored = label_lesions(truth[::-1] & ~truth, voxel_volume=1.0, min_volume=5.0)
     count = min(habit.false, int(mirrored.max()))
     chosen = 1 + rng.choice(int(mirrored.max()), count, replace=False)
-    result: Mask = drawn | (np.isin(mirrored, chosen) & (mirrored > 0))
+    result: Mask = mask | (np.isin(mirrored, chosen) & (mirrored > 0))
     return result
 
 
@@ -102,13 +102,13 @@ def write_dataset(root: Path, grid: Volume, raters: list[Mask]) -> None:
 def run(root: Path, out: Path) -> str:
     """Run the command; return its wall time, processor time and peak memory as text."""
     start = time.perf_counter()
-    words = [sys.executable, "-m", "bids_msseg.cli.consensus", str(root), str(out)]
-    subprocess.run(words, check=True)  # noqa: S603 our own program
+    command = [sys.executable, "-m", "bids_msseg.cli.consensus", str(root), str(out)]
+    subprocess.run(command, check=True)  # noqa: S603 our own program
     wall = time.perf_counter() - start
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (
-        f"{wall:.1f} s wall, {used.ru_utime + used.ru_stime:.1f} s processor time, "
-        f"{used.ru_maxrss / 1024**2:.2f} GiB peak memory"
+        f"{wall:.1f} s wall, {usage.ru_utime + usage.ru_stime:.1f} s processor time, "
+        f"{usage.ru_maxrss / 1024**2:.2f} GiB peak memory"
     )
 
 
@@ -120,20 +120,25 @@ def estimates(out: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def report_raters(out: Path, truth: Mask, raters: list[Mask]) -> None:
     *masks, union = crop_to_union([truth, *raters, np.logical_or.reduce(raters)])
-    found = estimates(out)
+    estimated = estimates(out)
     print("\n| simulated rater: outer rim drawn, inner rim not, lesions missed, false ones | "
           "sensitivity: known | STAPLE | LOP-STAPLE | specificity: known | STAPLE | LOP-STAPLE |"
           )  # fmt: skip
     print("|---|---|---|---|---|---|---|")
     for number, (mask, habit) in enumerate(zip(masks[1:], HABITS, strict=True), 1):
-        known = voxel_agreement(mask, masks[0], voxel_volume=1.0, within=union)
+        true_scores = voxel_agreement(mask, masks[0], voxel_volume=1.0, within=union)
         cells = [f"{number}: {habit}"]
         for name, value in (
-            ("sensitivity", known.sensitivity),
-            ("specificity", known.specificity),
+            ("sensitivity", true_scores.sensitivity),
+            ("specificity", true_scores.specificity),
         ):
-            told = [found[how, f"rater{number}"] for how in ("staple", "lopstaple")]
-            cells += [f"{value:.3f}", *(f"{float(row[f'estimated_{name}']):.3f}" for row in told)]
+            estimates_of_rater = [
+                estimated[method, f"rater{number}"] for method in ("staple", "lopstaple")
+            ]
+            cells += [
+                f"{value:.3f}",
+                *(f"{float(row[f'estimated_{name}']):.3f}" for row in estimates_of_rater),
+            ]
         print(f"| {' | '.join(cells)} |")
 
 
@@ -141,8 +146,10 @@ def report_consensus(out: Path, truth: Mask, raters: list[Mask]) -> None:
     print("\n| mask | Dice with the truth | volume (mL) |")
     print("|---|---|---|")
     masks = {f"rater {number}": mask for number, mask in enumerate(raters, 1)}
-    for how in METHODS:
-        masks[how] = load_volume(out / "sub-01" / "anat" / f"{STEM}{how}_mask.nii.gz").data > 0
+    for method in METHODS:
+        masks[method] = (
+            load_volume(out / "sub-01" / "anat" / f"{STEM}{method}_mask.nii.gz").data > 0
+        )
     masks["truth"] = truth
     for name, mask in masks.items():
         score = voxel_agreement(mask, truth, voxel_volume=1.0)
@@ -153,7 +160,7 @@ def report_margins(truth: Mask, raters: list[Mask]) -> None:
     print("\n| union dilated by (voxels) | majority: Dice with the truth | STAPLE | LOP-STAPLE |")
     print("|---|---|---|---|")
     for margin in (0, 1, 2, 4):
-        fused = [fuse_masks(raters, how, (1, 1, 1), margin=margin).mask for how in METHODS]
+        fused = [fuse_masks(raters, method, (1, 1, 1), margin=margin).mask for method in METHODS]
         scores = [voxel_agreement(mask, truth, voxel_volume=1.0).dice for mask in fused]
         print(f"| {margin} | {' | '.join(f'{dice:.3f}' for dice in scores)} |")
 
@@ -169,12 +176,12 @@ def main() -> int:
     rng = np.random.default_rng(options.seed)
     raters = [simulate(truth, habit, rng) for habit in HABITS]
     with tempfile.TemporaryDirectory() as scratch:
-        place = options.keep or Path(scratch)
-        write_dataset(place / "raw", grid, raters)
+        folder = options.keep or Path(scratch)
+        write_dataset(folder / "raw", grid, raters)
         print(f"{options.mask.name}, {' x '.join(map(str, grid.shape))} voxels, {len(raters)} "
-              f"simulated raters: {run(place / 'raw', place / 'out')}")  # fmt: skip
-        report_raters(place / "out", truth, raters)
-        report_consensus(place / "out", truth, raters)
+              f"simulated raters: {run(folder / 'raw', folder / 'out')}")  # fmt: skip
+        report_raters(folder / "out", truth, raters)
+        report_consensus(folder / "out", truth, raters)
         report_margins(truth, raters)
     return 0
 

@@ -39,8 +39,8 @@ def main() -> int:
 
 def draw(options: argparse.Namespace) -> None:
     """Write the figure and print the scores of the visit."""
-    found = find_pairs(Choice(options.auto), Choice(options.manual), Places(options.bids))
-    pair = next((one for one in found.pairs if one.key == options.visit), None)
+    pairing = find_pairs(Choice(options.auto), Choice(options.manual), Places(options.bids))
+    pair = next((candidate for candidate in pairing.pairs if candidate.key == options.visit), None)
     if pair is None:
         raise NoInputError(f"{options.visit} has not both masks", hint="name another visit")
     outcome = compare(pair, Rules())

@@ -64,13 +64,15 @@ def make_case(path: Path, root: Path, number: int) -> None:
     flair = np.where(brain, 100 + 80 * manual + rng.normal(0, 10, manual.shape), 0)
     soft = ndimage.gaussian_filter(auto.astype(np.float32), 0.8)
     name = f"sub-{number + 1:02d}"
-    manuals, found = (root / part / name / "anat" for part in ("raw/derivatives/manual", "auto"))
+    manual_folder, auto_folder = (
+        root / part / name / "anat" for part in ("raw/derivatives/manual", "auto")
+    )
     files = {
         root / "raw" / name / "anat" / f"{name}_FLAIR.nii.gz": flair.astype(np.int16),
-        manuals / f"{name}_space-FLAIR_label-L_mask.nii.gz": manual,
-        manuals / f"{name}_space-FLAIR_desc-brain_mask.nii.gz": brain,
-        found / f"{name}_space-FLAIR_label-L_mask.nii.gz": auto,
-        found / f"{name}_space-FLAIR_label-L_probseg.nii.gz": soft,
+        manual_folder / f"{name}_space-FLAIR_label-L_mask.nii.gz": manual,
+        manual_folder / f"{name}_space-FLAIR_desc-brain_mask.nii.gz": brain,
+        auto_folder / f"{name}_space-FLAIR_label-L_mask.nii.gz": auto,
+        auto_folder / f"{name}_space-FLAIR_label-L_probseg.nii.gz": soft,
     }
     for target, data in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,9 +83,9 @@ def perturbed(manual: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
     """Move a mask by a voxel, leave out a third of the lesions and add some mirrored ones."""
     labels = label_lesions(manual, voxel_volume=1.0)
     count = int(labels.max())
-    kept, added = rng.random(count + 1) < 2 / 3, rng.random(count + 1) < 1 / 5
-    kept[0] = added[0] = False
-    moved = np.roll(kept[labels], 1, axis=int(rng.integers(3)))
+    retained, added = rng.random(count + 1) < 2 / 3, rng.random(count + 1) < 1 / 5
+    retained[0] = added[0] = False
+    moved = np.roll(retained[labels], 1, axis=int(rng.integers(3)))
     return np.asarray(moved | added[labels][::-1])
 
 
@@ -92,12 +94,12 @@ def run(root: Path, options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "bids_msseg.cli.evaluate", str(root / "auto")]
     command += [str(root / "raw/derivatives/manual"), str(root / "out")]
     command += ["--nprocs", str(options.nprocs), "--site", "made"]
-    load, begun, before = os.getloadavg()[0], time.perf_counter(), os.times()
+    load, start, before = os.getloadavg()[0], time.perf_counter(), os.times()
     with subprocess.Popen(command) as process:  # noqa: S603 (our own command)
         watch = _Watch(process.pid)
         watch.start()
         code = process.wait()
-    wall, after = time.perf_counter() - begun, os.times()
+    wall, after = time.perf_counter() - start, os.times()
     cpu = sum(
         getattr(after, name) - getattr(before, name)
         for name in ("children_user", "children_system")

@@ -70,8 +70,8 @@ class Bench:
 
     def start(self, out: Path, *more: str) -> Process:
         """Start a run in its own process group, with all modules already imported."""
-        words = [str(self.bids), str(out), "participant", *self.options, *more]
-        process = FORK.Process(target=_behave, args=(words, self._log(out, len(self.logs))))
+        arguments = [str(self.bids), str(out), "participant", *self.options, *more]
+        process = FORK.Process(target=_behave, args=(arguments, self._log(out, len(self.logs))))
         process.start()
         self.logs[process.pid] = self._log(out, len(self.logs))
         return process
@@ -91,25 +91,28 @@ class Bench:
         """Start a run and wait for it."""
         return self.finish(self.start(out, *more))
 
-    def tell(self, fault: str, seen: str, *, good: bool) -> None:
+    def report(self, fault: str, text: str, *, good: bool) -> None:
         """Print a row of the table."""
         self.failures += not good
-        print(f"| {fault} | {seen} | {'yes' if good else '**no**'} |", flush=True)
+        print(f"| {fault} | {text} | {'yes' if good else '**no**'} |", flush=True)
 
     def same(self, out: Path) -> tuple[bool, str]:
         """Compare with the undisturbed run."""
-        found = comparable(out)
-        names = found.keys() | self.expected.keys()
-        other = sorted(name for name in names if found.get(name) != self.expected.get(name))
-        return not other, "same bytes" if not other else f"differs: {', '.join(other[:4])}"
+        files = comparable(out)
+        names = files.keys() | self.expected.keys()
+        differing = sorted(name for name in names if files.get(name) != self.expected.get(name))
+        return (
+            not differing,
+            "same bytes" if not differing else f"differs: {', '.join(differing[:4])}",
+        )
 
 
-def _behave(words: list[str], log: Path) -> None:
+def _behave(arguments: list[str], log: Path) -> None:
     """Run the app as a separate process would, in its own session, with a log file."""
     os.setsid()
     with log.open("w") as stream:
         os.dup2(stream.fileno(), 2)
-    raise SystemExit(main_of_the_app(words))
+    raise SystemExit(main_of_the_app(arguments))
 
 
 def comparable(out: Path) -> dict[str, bytes]:
@@ -132,14 +135,16 @@ def _timeless(path: Path) -> bytes:
     return json.dumps(record, sort_keys=True).encode()
 
 
-def halves(out: Path) -> list[str]:
+def incomplete_files(out: Path) -> list[str]:
     """List incomplete files that have a final name."""
     names = (path for path in out.rglob("*") if path.is_file())
-    own = (path for path in names if ".work" not in path.relative_to(out).parts)
-    return [path.name for path in own if not path.name.startswith(".") and not _whole(path)]
+    outputs = (path for path in names if ".work" not in path.relative_to(out).parts)
+    return [
+        path.name for path in outputs if not path.name.startswith(".") and not _is_complete(path)
+    ]
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     content = path.read_bytes()
     try:
         if path.suffix == ".gz":
@@ -157,26 +162,26 @@ def _whole(path: Path) -> bool:
 
 def descendants(process: int) -> list[int]:
     """List the descendants of a process, parents first."""
-    found = []
+    pids = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
             children = [int(word) for word in path.read_text().split()]
         except OSError:
             continue
         for child in children:
-            found += [child, *descendants(child)]
-    return found
+            pids += [child, *descendants(child)]
+    return pids
 
 
 def cpu_seconds(process: int) -> float:
     """Add up the CPU time of a process, its ended children and its descendants."""
     total = 0
-    for one in (process, *descendants(process)):
+    for pid in (process, *descendants(process)):
         try:
-            words = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        total += sum(int(word) for word in words[11:15])
+        total += sum(int(value) for value in fields[11:15])
     return total / TICKS
 
 
@@ -194,7 +199,7 @@ def orphans(children: list[int]) -> list[int]:
     """List workers that are still there 10 s after their parent was killed."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
-        children = [one for one in children if _lives(one)]
+        children = [pid for pid in children if _lives(pid)]
         if not children:
             break
         time.sleep(0.1)
@@ -215,18 +220,18 @@ def _lives(process: int) -> bool:
 def undisturbed(bench: Bench) -> None:
     out = bench.scratch / "undisturbed"
     process = bench.start(out)
-    seen = [0.0]
+    peak_cpu = [0.0]
 
     def look() -> bool:
-        seen[0] = max(seen[0], cpu_seconds(process.pid))
+        peak_cpu[0] = max(peak_cpu[0], cpu_seconds(process.pid))
         return False
 
     wait_for(process, look)
     code, log = bench.finish(process)
     if code:
         raise SystemExit(f"the undisturbed run ended with {code}:\n{log}")
-    bench.expected, bench.cpu = comparable(out), seen[0]
-    bench.tell("none", f"{len(bench.expected)} files, {bench.cpu:.0f} s of CPU", good=True)
+    bench.expected, bench.cpu = comparable(out), peak_cpu[0]
+    bench.report("none", f"{len(bench.expected)} files, {bench.cpu:.0f} s of CPU", good=True)
 
 
 def kill(bench: Bench, moments: int, seed: int) -> None:
@@ -234,20 +239,22 @@ def kill(bench: Bench, moments: int, seed: int) -> None:
     draw = random.Random(seed)  # noqa: S311 no secret
     for first in range(0, moments, bench.chain):
         out = bench.scratch / f"killed{first}"
-        told, good, left = [], True, bench.cpu
+        outcomes, good, remaining_cpu = [], True, bench.cpu
         for _ in range(min(bench.chain, moments - first)):
-            moment = draw.uniform(0.0, left)
-            left = max(left - moment, SHORTEST * bench.cpu)
-            seen, fine = _kill_once(bench, out, moment)
-            told.append(seen)
-            good &= fine
+            moment = draw.uniform(0.0, remaining_cpu)
+            remaining_cpu = max(remaining_cpu - moment, SHORTEST * bench.cpu)
+            outcome, clean = _kill_once(bench, out, moment)
+            outcomes.append(outcome)
+            good &= clean
         code, log = bench.run(out)
-        same, words = bench.same(out)
+        same, verdict = bench.same(out)
         if code:
-            words = f"{words}; {log[-300:]}"
-        fault = f"kill -9 ({len(told)} of {moments})"
-        bench.tell(
-            fault, f"{'; '.join(told)}; then code {code}, {words}", good=good and not code and same
+            verdict = f"{verdict}; {log[-300:]}"
+        fault = f"kill -9 ({len(outcomes)} of {moments})"
+        bench.report(
+            fault,
+            f"{'; '.join(outcomes)}; then code {code}, {verdict}",
+            good=good and not code and same,
         )
         if same:
             shutil.rmtree(out)
@@ -259,17 +266,20 @@ def _kill_once(bench: Bench, out: Path, moment: float) -> tuple[str, bool]:
     children = descendants(process.pid)
     process.kill()
     process.join()
-    left = orphans(children)
-    half = halves(out)
-    where = f"at {moment:.1f} s" if reached else "after its end"
-    faults = [f"{len(left)} workers live on"] if left else []
-    faults += [f"half: {' '.join(half)}"] if half else []
-    return " ".join([where, *faults]), not faults
+    survivors = orphans(children)
+    incomplete = incomplete_files(out)
+    moment_text = f"at {moment:.1f} s" if reached else "after its end"
+    faults = [f"{len(survivors)} workers live on"] if survivors else []
+    faults += [f"half: {' '.join(incomplete)}"] if incomplete else []
+    return " ".join([moment_text, *faults]), not faults
 
 
 def signals(bench: Bench) -> None:
     """Send SIGTERM to the process, Ctrl-C to its group."""
-    for name, number, wanted in (("SIGTERM", signal.SIGTERM, 143), ("Ctrl-C", signal.SIGINT, 130)):
+    for name, number, expected_code in (
+        ("SIGTERM", signal.SIGTERM, 143),
+        ("Ctrl-C", signal.SIGINT, 130),
+    ):
         out = bench.scratch / name
         process = bench.start(out)
         wait_for(process, lambda: cpu_seconds(process.pid) >= 0.6 * bench.cpu)  # noqa: B023
@@ -277,18 +287,27 @@ def signals(bench: Bench) -> None:
         send = os.killpg if number == signal.SIGINT else os.kill
         send(process.pid, number)
         code, log = bench.finish(process)
-        half, left = halves(out), orphans(children)
+        incomplete, survivors = incomplete_files(out), orphans(children)
         last = (log.strip().splitlines() or [""])[-1][10:]
-        seen = f"code {code}, last line “{last}”, {len(half)} half files, {len(left)} workers left"
-        clean = code == wanted and not half and not left and "Traceback" not in log
-        again, _ = bench.run(out)
-        same, words = bench.same(out)
-        bench.tell(name, f"{seen}; then code {again}, {words}", good=clean and same and not again)
+        text = (
+            f"code {code}, last line “{last}”, {len(incomplete)} half files, "
+            f"{len(survivors)} workers left"
+        )
+        clean = (
+            code == expected_code and not incomplete and not survivors and "Traceback" not in log
+        )
+        resumed_code, _ = bench.run(out)
+        same, verdict = bench.same(out)
+        bench.report(
+            name,
+            f"{text}; then code {resumed_code}, {verdict}",
+            good=clean and same and not resumed_code,
+        )
 
 
 def memory(bench: Bench) -> None:
     """Kill workers, as the kernel does if memory runs out."""
-    for which, wanted in (("one worker", 0), ("every worker that comes", 75)):
+    for which, expected_code in (("one worker", 0), ("every worker that comes", 75)):
         out = bench.scratch / which.replace(" ", "_")
         process = bench.start(out)
         killed = [0]
@@ -299,17 +318,23 @@ def memory(bench: Bench) -> None:
             if workers and (enough or killed[0]):  # noqa: B023
                 os.kill(workers[0], signal.SIGKILL)
                 killed[0] += 1  # noqa: B023
-            return bool(killed[0]) and wanted == 0  # noqa: B023
+            return bool(killed[0]) and expected_code == 0  # noqa: B023
 
         wait_for(process, strike)
         code, log = bench.finish(process)
-        told = "memory" in log
-        seen = f"{killed[0]} killed, code {code}, the log {'tells' if told else 'does not tell'}"
-        good = code == wanted and (told or not wanted)
-        again, _ = bench.run(out)
-        same, words = bench.same(out)
+        reported = "memory" in log
+        text = (
+            f"{killed[0]} killed, code {code}, the log {'tells' if reported else 'does not tell'}"
+        )
+        good = code == expected_code and (reported or not expected_code)
+        resumed_code, _ = bench.run(out)
+        same, verdict = bench.same(out)
         fault = f"out of memory: {which}"
-        bench.tell(fault, f"{seen}; then code {again}, {words}", good=good and same and not again)
+        bench.report(
+            fault,
+            f"{text}; then code {resumed_code}, {verdict}",
+            good=good and same and not resumed_code,
+        )
 
 
 @contextmanager
@@ -328,65 +353,79 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
 
 def disk(bench: Bench) -> None:
     """Run with a full disk for the work folder, then for the results."""
-    for what in ("work", "OUT"):
-        with small_disk(bench.scratch / f"disk_{what}", DISK_MB if what == "work" else 1) as there:
-            if not there:
-                bench.tell(
-                    f"{what} on a full disk", "not tried: mounting is not allowed", good=True
+    for target in ("work", "OUT"):
+        with small_disk(
+            bench.scratch / f"disk_{target}", DISK_MB if target == "work" else 1
+        ) as mounted:
+            if not mounted:
+                bench.report(
+                    f"{target} on a full disk", "not tried: mounting is not allowed", good=True
                 )
                 continue
-            out, work = bench.scratch / f"full_{what}", bench.scratch / f"full_{what}_work"
-            if what == "work":
+            out, work = bench.scratch / f"full_{target}", bench.scratch / f"full_{target}_work"
+            if target == "work":
                 work = bench.scratch / "disk_work" / "work"
             else:
                 out = bench.scratch / "disk_OUT" / "out"
             code, log = bench.run(out, "-w", str(work))
-            half, told = halves(out), "no space left" in log.lower()
-            if what == "work":
-                moved = ["-w", str(bench.scratch / "roomy")]
+            incomplete, reported = incomplete_files(out), "no space left" in log.lower()
+            if target == "work":
+                resume_options = ["-w", str(bench.scratch / "roomy")]
             else:
                 shutil.copytree(out, bench.scratch / "full_OUT")
-                out, moved = bench.scratch / "full_OUT", ["-w", str(work)]
-            again, _ = bench.run(out, *moved)
-            same, words = bench.same(out)
-            seen = (
-                f"code {code}, {len(half)} half files, the log {'tells' if told else 'is silent'}"
+                out, resume_options = bench.scratch / "full_OUT", ["-w", str(work)]
+            resumed_code, _ = bench.run(out, *resume_options)
+            same, verdict = bench.same(out)
+            text = (
+                f"code {code}, {len(incomplete)} half files, "
+                f"the log {'tells' if reported else 'is silent'}"
             )
-            good = code == 74 and told and not half and same and not again
-            bench.tell(
-                f"{what} on a full disk", f"{seen}; with space code {again}, {words}", good=good
+            good = code == 74 and reported and not incomplete and same and not resumed_code
+            bench.report(
+                f"{target} on a full disk",
+                f"{text}; with space code {resumed_code}, {verdict}",
+                good=good,
             )
 
 
 def crowd(bench: Bench) -> None:
     """Start two runs at once, on one work folder and on two."""
-    for how in ("one work folder", "two work folders"):
-        out = bench.scratch / how.replace(" ", "_")
+    for setup in ("one work folder", "two work folders"):
+        out = bench.scratch / setup.replace(" ", "_")
         works = [out / ".work", out / ".work"]
-        if how == "two work folders":
+        if setup == "two work folders":
             works = [bench.scratch / "first", bench.scratch / "second"]
         runs = [bench.start(out, "-w", str(work)) for work in works]
-        ended = [bench.finish(run) for run in runs]
-        codes = sorted(code for code, _ in ended)
-        left = sum(log.count("another run is at work") for _, log in ended)
-        half = halves(out)
-        again, _ = bench.run(out, "-w", str(works[0]))
-        same, words = bench.same(out)
-        seen = f"codes {codes}, visits left to the other run: {left}, {len(half)} half files"
-        good = codes in ([0, 0], [0, 75], [75, 75]) and not half and same and not again
-        bench.tell(f"two runs at once, {how}", f"{seen}; then code {again}, {words}", good=good)
+        results = [bench.finish(run) for run in runs]
+        codes = sorted(code for code, _ in results)
+        deferred = sum(log.count("another run is at work") for _, log in results)
+        incomplete = incomplete_files(out)
+        resumed_code, _ = bench.run(out, "-w", str(works[0]))
+        same, verdict = bench.same(out)
+        text = (
+            f"codes {codes}, visits left to the other run: {deferred}, "
+            f"{len(incomplete)} half files"
+        )
+        good = (
+            codes in ([0, 0], [0, 75], [75, 75]) and not incomplete and same and not resumed_code
+        )
+        bench.report(
+            f"two runs at once, {setup}", f"{text}; then code {resumed_code}, {verdict}", good=good
+        )
 
 
 def clock(bench: Bench) -> None:
     """Run again with file times in the future, then in the distant past."""
     out = bench.scratch / "clock"
     bench.run(out, "--min-lesion-volume", "30")
-    for what, moment in (("back by a year", time.time() + 3.2e7), ("ahead by 50 years", 1.0)):
+    for direction, moment in (("back by a year", time.time() + 3.2e7), ("ahead by 50 years", 1.0)):
         for path in [*out.rglob("*")]:
             os.utime(path, (moment, moment), follow_symlinks=False)
         code, _ = bench.run(out)
-        same, words = bench.same(out)
-        bench.tell(f"clock {what} between runs", f"code {code}, {words}", good=same and not code)
+        same, verdict = bench.same(out)
+        bench.report(
+            f"clock {direction} between runs", f"code {code}, {verdict}", good=same and not code
+        )
 
 
 FAULTS: Mapping[str, Callable[[Bench], None]] = {
@@ -433,12 +472,18 @@ def main() -> int:
     options = _parse()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         scratch = Path(folder)
-        words = ["--nprocs", "2", "--omp-nthreads", "1", *(["--fast"] if options.fast else [])]
+        run_options = [
+            "--nprocs",
+            "2",
+            "--omp-nthreads",
+            "1",
+            *(["--fast"] if options.fast else []),
+        ]
         if options.small_net:
-            words += ["--model", str(write_small_net(scratch / "small.safetensors"))]
+            run_options += ["--model", str(write_small_net(scratch / "small.safetensors"))]
         for name in PRELOADED:
             importlib.import_module(f"bids_msseg.{name}")
-        bench = Bench(prepare(options, scratch), scratch, words, options.chain)
+        bench = Bench(prepare(options, scratch), scratch, run_options, options.chain)
         print("| fault | what was seen | as it should be |\n|---|---|---|", flush=True)
         undisturbed(bench)
         if "kill" in options.only:

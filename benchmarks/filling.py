@@ -159,11 +159,13 @@ def _sections(options: argparse.Namespace) -> Iterator[Section]:
     for visit in _visits(options, labels):
         LOGGER.info("%s", visit.key)
         prepared = _prepare(visit, options)
-        drawn = draw_experts(find_truth(labels, visit), prepared.stack)
-        found = measure_visit(prepared, drawn, run, cut, draws=options.draws, seed=options.seed)
+        expert_mask = draw_experts(find_truth(labels, visit), prepared.stack)
+        measured = measure_visit(
+            prepared, expert_mask, run, cut, draws=options.draws, seed=options.seed
+        )
         person = (visit.key, visit.participant, sites.get(visit.participant, "one site"))
-        intensities += _findings(person, found.intensities)
-        volumes += _findings(person, found.volumes)
+        intensities += _findings(person, measured.intensities)
+        volumes += _findings(person, measured.volumes)
     yield Section("Intensities of filled lesions", INTENSITY_NOTE, INTENSITY, tuple(intensities))
     yield Section("Volumes with filled lesions", VOLUME_NOTE, VOLUMES, tuple(volumes))
 
@@ -171,9 +173,11 @@ def _sections(options: argparse.Namespace) -> Iterator[Section]:
 def _visits(options: argparse.Namespace, labels: Path) -> list[Visit]:
     masks = {"labels": labels} if labels.is_dir() else None
     visits = find_visits(options.bids_dir, derivatives=masks).visits
-    wanted = options.only
+    selected = options.only
     return [
-        one for one in visits if not wanted or {one.key, f"sub-{one.participant}"} & set(wanted)
+        visit
+        for visit in visits
+        if not selected or {visit.key, f"sub-{visit.participant}"} & set(selected)
     ]
 
 
@@ -189,11 +193,11 @@ def _prepare(visit: Visit, options: argparse.Namespace) -> Prepared:
 
 
 def _findings(person: tuple[str, str, str], rows: Rows) -> list[Finding]:
-    found = [Finding(*person, method, average(draws)) for method, draws in rows.items()]
-    for one in found:
-        values = ", ".join(f"{key} {value:.4g}" for key, value in one.values.items())
-        LOGGER.info("  %s: %s", one.method, values)
-    return found
+    findings = [Finding(*person, method, average(draws)) for method, draws in rows.items()]
+    for finding in findings:
+        values = ", ".join(f"{key} {value:.4g}" for key, value in finding.values.items())
+        LOGGER.info("  %s: %s", finding.method, values)
+    return findings
 
 
 def average(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -218,14 +222,14 @@ def draw_experts(path: Path | None, stack: Stack) -> Mask:
 
 
 def measure_visit(
-    prepared: Prepared, drawn: Mask, run: Segmenter, cut: Cut, *, draws: int, seed: int
+    prepared: Prepared, expert_mask: Mask, run: Segmenter, cut: Cut, *, draws: int, seed: int
 ) -> Measured:
     """Paint lesions into a visit, treat them in each way, and compare with the original.
 
     Parameters
     ----------
     prepared : Prepared
-    drawn : ndarray of bool, shape (X, Y, Z)
+    expert_mask : ndarray of bool, shape (X, Y, Z)
         What experts call lesion: nothing is painted there.
     run : Segmenter
     cut : Cut
@@ -242,19 +246,19 @@ def measure_visit(
         If there is no white matter to paint lesions into.
     """
     maps = dict(run(prepared.stack))
-    candidates = (maps["candidates"].data > 0) | drawn
+    candidates = (maps["candidates"].data > 0) | expert_mask
     maps["candidates"] = maps["candidates"].with_data(candidates.astype(np.uint8))
     first = first_scan(prepared, lambda _: maps, cut)
-    own = around((first.lesions > 0) | drawn)
+    own_lesions = around((first.lesions > 0) | expert_mask)
     rng = prepared.rng(seed, STREAM)
     measured = Measured({}, {})
     for draw in range(draws):
         painted = paint_draw(first.canvas, draw, rng)
-        white = np.isin(maps["anatomy"].data, WHITE) & ~own
+        white = np.isin(maps["anatomy"].data, WHITE) & ~own_lesions
         labels = outline(painted, prepared)
         place = Place(labels, white, white & ~painted.support)
         if ((labels > 0) & white).any() and place.normal.any():
-            _measure_draw(first, painted, place, own, maps["anatomy"], run, seed, measured)
+            _measure_draw(first, painted, place, own_lesions, maps["anatomy"], run, seed, measured)
     return measured
 
 
@@ -262,7 +266,7 @@ def _measure_draw(
     first: FirstScan,
     painted: Painted,
     place: Place,
-    own: Mask,
+    own_lesions: Mask,
     anatomy: Volume,
     run: Segmenter,
     seed: int,
@@ -271,11 +275,11 @@ def _measure_draw(
     """Add the figures of a set of painted lesions."""
     stack = first.prepared.stack
     before = measure_volumes(anatomy.data, 1.0)
-    left = run(replace(stack, data=painted.images))["anatomy"]
+    left_in = run(replace(stack, data=painted.images))["anatomy"]
     # the app, too, finds white matter with the lesions in
-    white = np.isin(left.data, WHITE) & ~own
+    white = np.isin(left_in.data, WHITE) & ~own_lesions
     images = treat(painted.images, stack.present, place, white, seed)
-    volumes = {LEFT_IN: measure_volumes(left.data, 1.0)}
+    volumes = {LEFT_IN: measure_volumes(left_in.data, 1.0)}
     for method in (CONSTANT, OURS):
         volumes[method] = _volumes(run, replace(stack, data=images[method]))
     painted_ml = int(np.count_nonzero(place.labels)) / 1000
@@ -302,8 +306,8 @@ def around(lesions: Mask) -> Mask:
 def outline(painted: Painted, prepared: Prepared) -> NDArray[np.int32]:
     """Outline painted lesions where they can be seen on FLAIR, and give them numbers."""
     share = ndimage.gaussian_filter(painted.lesions.soft, prepared.blur[0])
-    seen = half_maximum(share) & prepared.stack.brain
-    return label_lesions(seen, voxel_volume=1.0, min_volume=MIN_VOLUME)
+    visible = half_maximum(share) & prepared.stack.brain
+    return label_lesions(visible, voxel_volume=1.0, min_volume=MIN_VOLUME)
 
 
 def treat(
@@ -334,12 +338,12 @@ def treat(
     return {LEFT_IN: images, CONSTANT: constant, OURS: filled}
 
 
-def compare(found: Array, painted: Array, original: Array, place: Place) -> dict[str, float]:
+def compare(treated: Array, painted: Array, original: Array, place: Place) -> dict[str, float]:
     """Compare an image with the original, inside painted lesions and at their border.
 
     Parameters
     ----------
-    found, painted, original : ndarray of float32, shape (X, Y, Z)
+    treated, painted, original : ndarray of float32, shape (X, Y, Z)
         After treatment, with the lesions left in, and without them.
     place : Place
 
@@ -351,10 +355,10 @@ def compare(found: Array, painted: Array, original: Array, place: Place) -> dict
     lesion = place.labels > 0
     near = ~lesion & (ndimage.distance_transform_edt(~lesion) <= BORDER_MM)
     spread = float(original[place.normal].std(dtype=np.float64))
-    error = np.abs(found.astype(np.float64) - original) / spread
+    error = np.abs(treated.astype(np.float64) - original) / spread
     border = near & place.white
-    changed = (found != painted) & ~lesion
-    means, deviation = _of_lesions(found, place)
+    changed = (treated != painted) & ~lesion
+    means, deviation = _of_lesions(treated, place)
     true_means, true_deviation = _of_lesions(original, place)
     return {
         "error": float(error[lesion & place.white].mean()),

@@ -48,9 +48,9 @@ from bids_msseg.models.weights import CascadePoint, read_header
 from bids_msseg.workflow.plugins import read_plugin
 
 SHAPE: Final = (9, 8, 7)
-ODD_BYTES: Final = (0, 1, 0x7F, 0x80, 0xFF, ord("["), ord("{"), ord('"'), ord("\n"), ord("9"))
-ODD_FLOATS: Final = (0.0, -0.0, 1e-40, 1e38, -1.0, float("nan"), float("inf"), float("-inf"))
-ODD_SHORTS: Final = (0, 1, -1, 2, 7, 8, 127, 128, 255, 512, 2048, 32767, -32768)
+UNUSUAL_BYTES: Final = (0, 1, 0x7F, 0x80, 0xFF, ord("["), ord("{"), ord('"'), ord("\n"), ord("9"))
+UNUSUAL_FLOATS: Final = (0.0, -0.0, 1e-40, 1e38, -1.0, float("nan"), float("inf"), float("-inf"))
+UNUSUAL_SHORTS: Final = (0, 1, -1, 2, 7, 8, 127, 128, 255, 512, 2048, 32767, -32768)
 FLOATS_AT: Final = (*range(76, 124, 4), *range(256, 328, 4))
 SHORTS_AT: Final = (*range(40, 56, 2), 68, 70, 72, 74, 252, 254)
 CONFIG: Final = """\
@@ -116,21 +116,21 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     """Change, insert, remove, repeat or cut off some bytes."""
     work = bytearray(content)
     for _ in range(int(rng.integers(1, 5))):
-        where = int(rng.integers(0, len(work) + 1))
+        position = int(rng.integers(0, len(work) + 1))
         length = int(rng.choice([1, 1, 2, 4, 16]))
         match int(rng.integers(0, 6)):
             case 0:
-                work[where : where + length] = rng.bytes(length)
+                work[position : position + length] = rng.bytes(length)
             case 1:
-                work[where:where] = bytes([int(rng.choice(ODD_BYTES))]) * length
+                work[position:position] = bytes([int(rng.choice(UNUSUAL_BYTES))]) * length
             case 2:
-                del work[where : where + length]
+                del work[position : position + length]
             case 3:
-                del work[where:]
-            case 4 if where < len(work):
-                work[where] ^= 1 << int(rng.integers(0, 8))
+                del work[position:]
+            case 4 if position < len(work):
+                work[position] ^= 1 << int(rng.integers(0, 8))
             case _:
-                work[where:where] = work[where : where + length]
+                work[position:position] = work[position : position + length]
     return bytes(work)
 
 
@@ -145,14 +145,18 @@ def _nifti(rng: np.random.Generator) -> bytes:
     return bytes(image.to_bytes())
 
 
-def _odd_fields(content: bytes, rng: np.random.Generator) -> bytes:
+def _unusual_fields(content: bytes, rng: np.random.Generator) -> bytes:
     """Put unlikely numbers into fields of the header."""
     work = bytearray(content)
     for _ in range(int(rng.integers(1, 4))):
         if rng.random() < 0.5:
-            struct.pack_into("<f", work, int(rng.choice(FLOATS_AT)), float(rng.choice(ODD_FLOATS)))
+            struct.pack_into(
+                "<f", work, int(rng.choice(FLOATS_AT)), float(rng.choice(UNUSUAL_FLOATS))
+            )
         else:
-            struct.pack_into("<h", work, int(rng.choice(SHORTS_AT)), int(rng.choice(ODD_SHORTS)))
+            struct.pack_into(
+                "<h", work, int(rng.choice(SHORTS_AT)), int(rng.choice(UNUSUAL_SHORTS))
+            )
     return bytes(work)
 
 
@@ -173,7 +177,7 @@ def _ending(path: Path) -> str:
 def fuzz_header(bench: Bench, rng: np.random.Generator) -> None:
     """Read an uncompressed image whose header was changed."""
     content = _nifti(rng)
-    content = _odd_fields(content, rng) if rng.random() < 0.7 else damaged(content, rng)
+    content = _unusual_fields(content, rng) if rng.random() < 0.7 else damaged(content, rng)
     _read_image(bench.file("image_FLAIR.nii", content), bench)
 
 
@@ -181,7 +185,7 @@ def fuzz_gzip(bench: Bench, rng: np.random.Generator) -> None:
     """Read a compressed image, damaged before or after it was compressed."""
     content = _nifti(rng)
     if rng.random() < 0.5:
-        packed = gzip.compress(_odd_fields(content, rng), 1, mtime=0)
+        packed = gzip.compress(_unusual_fields(content, rng), 1, mtime=0)
     else:
         packed = damaged(gzip.compress(content, 1, mtime=0), rng)
     _read_image(bench.file("image_FLAIR.nii.gz", packed), bench)
@@ -199,15 +203,15 @@ def fuzz_weights(bench: Bench, rng: np.random.Generator) -> None:
 
 def fuzz_text(bench: Bench, rng: np.random.Generator) -> None:
     """Read a configuration, filter, plugin, list, sidecar, record or calibration."""
-    given = ("run.toml", "filter.json", "plugin.yml", "labels.tsv", "record.json")
-    name = str(rng.choice(given))
-    whole = {
+    names = ("run.toml", "filter.json", "plugin.yml", "labels.tsv", "record.json")
+    name = str(rng.choice(names))
+    intact = {
         "run.toml": CONFIG,
         "filter.json": FILTER,
         "plugin.yml": PLUGIN,
         "record.json": RECORD,
     }
-    content = damaged(whole.get(name, "participant_id\tage\nsub-01\t3\n").encode(), rng)
+    content = damaged(intact.get(name, "participant_id\tage\nsub-01\t3\n").encode(), rng)
     path = bench.file(name, content)
     if name == "run.toml":
         RunConfig.from_toml(option_files.read_file(path, what="the configuration file"))
@@ -233,14 +237,14 @@ def fuzz_tree(bench: Bench, rng: np.random.Generator) -> None:
         for name in ("sub-03/anat/sub-03_FLAIR.nii.gz", *names):
             changed = damaged(name.encode(), rng) if rng.random() < 0.5 else name.encode()
             _plant(root, changed, rng)
-        whole = b'{"Name": "x", "BIDSVersion": "1.10.1"}'
+        intact = b'{"Name": "x", "BIDSVersion": "1.10.1"}'
         for name in ("dataset_description.json", "FLAIR.json", "sub-01/anat/sub-01_FLAIR.json"):
-            content = damaged(whole, rng) if rng.random() < 0.3 else whole
+            content = damaged(intact, rng) if rng.random() < 0.3 else intact
             # a file may lie where its folder would be
             with suppress(OSError):
                 root.file(name, content)
-        found = find_visits(root.folder)
-        for visit in found.visits:
+        selection = find_visits(root.folder)
+        for visit in selection.visits:
             SidecarReader(root.folder).read(visit.flair)
 
 

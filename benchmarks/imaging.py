@@ -62,11 +62,11 @@ def stripped(data: Path) -> None:
     """Print the margin between stripped images and heads, whole and upper half."""
     for name, cut in (("whole", False), ("upper half", True)):
         for cohort in ("ms-cohort", "raw-heads"):
-            found = [support(_upper_half(v) if cut else v) for _, v in _images(data / cohort)]
-            sizes = [f.volume_ml for f in found]
-            dark = [f.dark_share for f in found]
+            supports = [support(_upper_half(v) if cut else v) for _, v in _images(data / cohort)]
+            sizes = [item.volume_ml for item in supports]
+            dark = [item.dark_share for item in supports]
             print(
-                f"{name:10} {cohort:9} n {len(found)}  {min(sizes):.0f}-{max(sizes):.0f} mL  "
+                f"{name:10} {cohort:9} n {len(supports)}  {min(sizes):.0f}-{max(sizes):.0f} mL  "
                 f"dark {min(dark):.3f}-{max(dark):.3f}"
             )
     wrong = [n for n, v in _images(data / "ms-cohort") if not is_skull_stripped(v)]
@@ -77,14 +77,14 @@ def stripped(data: Path) -> None:
 def brain(data: Path) -> None:
     """Print the brain extraction of every raw head, and the voxels changed by two threads."""
     for name, volume in _images(data / "raw-heads"):
-        began = time.perf_counter()
+        start = time.perf_counter()
         mask = extract_brain(volume)
-        took = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         with mock.patch.object(brain_module, "TORCH_THREADS", 2):
-            other = extract_brain(volume)
+            two_threads = extract_brain(volume)
         size = brain_volume_ml(mask, volume.voxel_volume)
-        changed = np.count_nonzero(mask != other)
-        print(f"{name:24} {size:5.0f} mL  {took:4.1f} s  two threads change {changed} voxels")
+        changed = np.count_nonzero(mask != two_threads)
+        print(f"{name:24} {size:5.0f} mL  {seconds:4.1f} s  two threads change {changed} voxels")
 
 
 def rigid(data: Path) -> None:
@@ -95,17 +95,19 @@ def rigid(data: Path) -> None:
     for path in sorted((data / "raw-heads").glob("sub-*/**/*_T[12]w.nii.gz")):
         fixed = canonical(load_volume(path.with_name(_flair(path))))
         moving = canonical(load_volume(path))
-        still, moved = (extract_brain(v) for v in (fixed, moving))
-        began = time.perf_counter()
-        found = register_rigid(moving, fixed, fixed_mask=still, threads=THREADS)
-        took = time.perf_counter() - began
-        again = register_rigid(moving, fixed, fixed_mask=still, threads=1)
-        masks = moving.with_data(moved), fixed.with_data(still)
+        fixed_brain, moving_brain = (extract_brain(v) for v in (fixed, moving))
+        start = time.perf_counter()
+        registration = register_rigid(moving, fixed, fixed_mask=fixed_brain, threads=THREADS)
+        seconds = time.perf_counter() - start
+        single_thread = register_rigid(moving, fixed, fixed_mask=fixed_brain, threads=1)
+        masks = moving.with_data(moving_brain), fixed.with_data(fixed_brain)
         print(
-            f"{_name(path):24} MI {found.metric_before:.3f} -> {found.metric_after:.3f}  Dice "
-            f"{mask_overlap(*masks, np.eye(4)):.3f} -> {mask_overlap(*masks, found.affine):.3f}  "
-            f"moved {_shift(fixed, still, found.affine):.1f} mm  {took:.1f} s  "
-            f"same with 1 thread: {_same(found.affine, again.affine)}"
+            f"{_name(path):24} MI {registration.metric_before:.3f} -> "
+            f"{registration.metric_after:.3f}  Dice "
+            f"{mask_overlap(*masks, np.eye(4)):.3f} -> "
+            f"{mask_overlap(*masks, registration.affine):.3f}  "
+            f"moved {_shift(fixed, fixed_brain, registration.affine):.1f} mm  {seconds:.1f} s  "
+            f"same with 1 thread: {_same(registration.affine, single_thread.affine)}"
         )
 
 
@@ -117,18 +119,21 @@ def affine(data: Path) -> None:
         for path in sorted((data / cohort).glob("sub-*/**/*_FLAIR.nii.gz")):
             volume = canonical(load_volume(path))
             mask = _brain_mask(volume)
-            began = time.perf_counter()
-            found = register_affine(
+            start = time.perf_counter()
+            registration = register_affine(
                 volume,
                 template.volume,
                 moving_mask=mask,
                 fixed_mask=template.mask,
                 threads=THREADS,
             )
-            took = time.perf_counter() - began
-            overlap = mask_overlap(volume.with_data(mask), target, found.affine)
-            other = _second_opinion(path, volume, mask, found.affine)
-            print(f"{_name(path):24} Dice {overlap:.3f}  T1w's differs by {other}  {took:.1f} s")
+            seconds = time.perf_counter() - start
+            overlap = mask_overlap(volume.with_data(mask), target, registration.affine)
+            difference = _second_opinion(path, volume, mask, registration.affine)
+            print(
+                f"{_name(path):24} Dice {overlap:.3f}  T1w's differs by {difference}  "
+                f"{seconds:.1f} s"
+            )
 
 
 def regions(data: Path) -> None:
@@ -144,11 +149,11 @@ def regions(data: Path) -> None:
     majority = votes.argmax(0)
     inside = majority > 0
     for region in REGIONS:
-        each = [_dice(head == region, majority == region) for head in heads]
+        head_dice = [_dice(head == region, majority == region) for head in heads]
         map_dice = _dice((labels == region) & inside, majority == region)
         print(
             f"region {region}: template against the majority of {len(heads)} heads "
-            f"{map_dice:.3f}; single heads against it {np.mean(each):.3f}"
+            f"{map_dice:.3f}; single heads against it {np.mean(head_dice):.3f}"
         )
 
 
@@ -159,14 +164,16 @@ def _labelled(path: Path, target: Volume, target_mask: NDArray[np.bool_]) -> NDA
     for value, numbers in BRIGHTNESS.items():
         picture[np.isin(head.data, numbers)] = value
     mask = (head.data > 0) & (head.data < FIRST_EXTRACEREBRAL) & (head.data != OUTER_FLUID)
-    found = register_affine(
+    registration = register_affine(
         head.with_data(picture.astype(np.float32)),
         target,
         moving_mask=mask,
         fixed_mask=target_mask,
         threads=THREADS,
     )
-    moved = resample(head, target.shape, target.affine, transform=found.affine, order=0).data
+    moved = resample(
+        head, target.shape, target.affine, transform=registration.affine, order=0
+    ).data
     named = np.zeros(target.shape, np.uint8)
     for region, numbers in REGIONS.items():
         named[np.isin(moved, numbers)] = region
@@ -200,18 +207,18 @@ def _second_opinion(
     path: Path, flair: Volume, mask: NDArray[np.bool_], through_flair: NDArray[np.float64]
 ) -> str:
     """Return the mean distance in mm between affines found via FLAIR and via T1w."""
-    other = path.with_name(path.name.replace("_FLAIR", "_T1w"))
-    if not other.exists():
+    t1w_path = path.with_name(path.name.replace("_FLAIR", "_T1w"))
+    if not t1w_path.exists():
         return "-"
     template = load_template()
-    t1w = canonical(load_volume(other))
+    t1w = canonical(load_volume(t1w_path))
     direct = register_affine(
         t1w, template.volume, moving_mask=_brain_mask(t1w), fixed_mask=template.mask
     )
     to_t1w = register_rigid(t1w, flair, fixed_mask=mask).affine
-    apart = to_t1w @ through_flair - direct.affine
+    difference = to_t1w @ through_flair - direct.affine
     points = _points(template.volume, template.mask)
-    distance = np.linalg.norm(points @ apart[:3, :3].T + apart[:3, 3], axis=1)
+    distance = np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1)
     return f"{distance.mean():.1f} mm"
 
 
@@ -226,12 +233,12 @@ def _shift(volume: Volume, mask: NDArray[np.bool_], transform: NDArray[np.float6
     return float(np.linalg.norm(moved - points, axis=1).mean())
 
 
-def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    return hashlib.sha256(one.tobytes()).digest() == hashlib.sha256(other.tobytes()).digest()
+def _same(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+    return hashlib.sha256(first.tobytes()).digest() == hashlib.sha256(second.tobytes()).digest()
 
 
-def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    return float(2 * np.count_nonzero(one & other) / (one.sum() + other.sum()))
+def _dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    return float(2 * np.count_nonzero(first & second) / (first.sum() + second.sum()))
 
 
 if __name__ == "__main__":

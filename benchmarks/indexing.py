@@ -62,25 +62,25 @@ def naive_without_validation(root: Path, _: Path) -> int:
     return len(layout.get(suffix="FLAIR", extension=".nii.gz"))
 
 
-def everyone(root: Path, _: Path) -> int:
+def all_visits(root: Path, _: Path) -> int:
     from bids_msseg.bids.query import find_visits
 
     return len(find_visits(root).visits)
 
 
-def one(root: Path, _: Path) -> int:
+def one_participant(root: Path, _: Path) -> int:
     from bids_msseg.bids.query import find_visits
 
     return len(find_visits(root, participants=["00007"]).visits)
 
 
-def stored(root: Path, database: Path) -> int:
+def all_visits_stored(root: Path, database: Path) -> int:
     from bids_msseg.bids.query import find_visits
 
     return len(find_visits(root, database_dir=database).visits)
 
 
-def one_stored(root: Path, database: Path) -> int:
+def one_participant_stored(root: Path, database: Path) -> int:
     from bids_msseg.bids.query import find_visits
 
     return len(find_visits(root, participants=["00007"], database_dir=database).visits)
@@ -89,22 +89,22 @@ def one_stored(root: Path, database: Path) -> int:
 WAYS: dict[str, Callable[[Path, Path], int]] = {
     "pybids, as it comes": naive,
     "pybids, no validation, no metadata": naive_without_validation,
-    "find_visits": everyone,
-    "find_visits, one participant": one,
-    "find_visits, storing the index": stored,
-    "find_visits, stored index": stored,
-    "find_visits, one participant, stored index": one_stored,
+    "find_visits": all_visits,
+    "find_visits, one participant": one_participant,
+    "find_visits, storing the index": all_visits_stored,
+    "find_visits, stored index": all_visits_stored,
+    "find_visits, one participant, stored index": one_participant_stored,
 }
 
 
 def measure(way: Callable[[Path, Path], int], root: Path, database: Path) -> tuple[int, ...]:
     """Return visits found, wall and CPU milliseconds (with imports), peak memory in MB."""
     start = time.perf_counter()
-    found = way(root, database)
+    count = way(root, database)
     wall = time.perf_counter() - start
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpu = usage.ru_utime + usage.ru_stime
-    return found, round(wall * 1000), round(cpu * 1000), usage.ru_maxrss // 1024
+    return count, round(wall * 1000), round(cpu * 1000), usage.ru_maxrss // 1024
 
 
 def main() -> None:
@@ -117,9 +117,9 @@ def main() -> None:
         write_skeleton(root, options.participants, only_anat=options.only_anat)
         print(f"{'way':<44}{'visits':>8}{'wall s':>9}{'CPU s':>9}{'MB':>6}")
         for name, way in WAYS.items():
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                found, wall, cpu, memory = fresh.submit(measure, way, root, database).result()
-            print(f"{name:<44}{found:>8}{wall / 1000:>9.2f}{cpu / 1000:>9.2f}{memory:>6}")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+                count, wall, cpu, memory = executor.submit(measure, way, root, database).result()
+            print(f"{name:<44}{count:>8}{wall / 1000:>9.2f}{cpu / 1000:>9.2f}{memory:>6}")
 
 
 if __name__ == "__main__":

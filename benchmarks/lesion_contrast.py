@@ -54,9 +54,9 @@ def main() -> None:
         parts = {"lesions": truth, "core": ndimage.binary_erosion(truth)}
         if net is not None:
             images = visit.images.astype(np.float32)
-            seen = predict([net], images, visit.present, visit.brain, choose_engine("auto"))
-            found = seen.lesion >= options.threshold
-            parts["false"] = found & ~ndimage.binary_dilation(truth)
+            prediction = predict([net], images, visit.present, visit.brain, choose_engine("auto"))
+            mask = prediction.lesion >= options.threshold
+            parts["false"] = mask & ~ndimage.binary_dilation(truth)
         figures = contrasts(visit, parts).items()
         sizes = {name: np.count_nonzero(part) / 1000 for name, part in parts.items()}
         row = (f"{name} {value:.2f} ({sizes[name]:.1f} mL)" for name, value in figures)

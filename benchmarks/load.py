@@ -53,16 +53,16 @@ class State:
     work_mb: float
 
 
-def look(process: int, out: Path, work: Path, begun: float) -> State:
+def look(process: int, out: Path, work: Path, start: float) -> State:
     """Measure the resources of a process, its descendants and its folders."""
-    everyone = (process, *descendants(process))
-    own = [_memory_mb(one) for one in everyone]
+    processes = (process, *descendants(process))
+    memory = [_memory_mb(pid) for pid in processes]
     return State(
         done=sum('"ok"' in _read(path) for path in (out / "logs/visits").glob("*.json")),
-        wall=time.monotonic() - begun,
+        wall=time.monotonic() - start,
         cpu=cpu_seconds(process),
-        memory_mb=sum(own),
-        largest_mb=max(own),
+        memory_mb=sum(memory),
+        largest_mb=max(memory),
         descriptors=len(_entries(Path(f"/proc/{process}/fd"))),
         temporary=sum(len(_entries(folder)) for folder in work.glob("tmp-*")),
         work_mb=sum(_size(Path(top) / name) for top, _, names in os.walk(work) for name in names)
@@ -102,23 +102,32 @@ def _size(path: Path) -> int:
 def many_visits(options: argparse.Namespace, scratch: Path) -> int:
     """Run the app on copies of one visit, print its resources and return its exit code."""
     bids, out, work = write_visits(options, scratch), scratch / "out", scratch / "work"
-    words = [str(bids), str(out), "participant", "group", "--nprocs", "2", "--omp-nthreads", "1"]
-    words += ["--clean-workdir", "-w", str(work), *(["--fast"] if options.fast else [])]
+    arguments = [
+        str(bids),
+        str(out),
+        "participant",
+        "group",
+        "--nprocs",
+        "2",
+        "--omp-nthreads",
+        "1",
+    ]
+    arguments += ["--clean-workdir", "-w", str(work), *(["--fast"] if options.fast else [])]
     if options.small_net:
         from small_net import write_small_net
 
-        words += ["--model", str(write_small_net(scratch / "small.safetensors"))]
-    begun = time.monotonic()
+        arguments += ["--model", str(write_small_net(scratch / "small.safetensors"))]
+    start = time.monotonic()
     with (scratch / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "bids_msseg", *words], stderr=log)  # noqa: S603
+        process = subprocess.Popen([sys.executable, "-m", "bids_msseg", *arguments], stderr=log)  # noqa: S603
         states: dict[int, State] = {}
         while process.poll() is None:
-            state = look(process.pid, out, work, begun)
+            state = look(process.pid, out, work, start)
             states[state.done] = _worse(states.get(state.done), state)
             time.sleep(LOOK_S)
     print_states(options.visits, states)
-    left = [path.name for path in work.rglob("*") if path.is_file()]
-    print(f"\ncode {process.returncode}; {len(left)} files left in the work folder")
+    remaining = [path.name for path in work.rglob("*") if path.is_file()]
+    print(f"\ncode {process.returncode}; {len(remaining)} files left in the work folder")
     return process.returncode
 
 
@@ -138,8 +147,8 @@ def _worse(before: State | None, now: State) -> State:
 def write_visits(options: argparse.Namespace, scratch: Path) -> Path:
     """Write one visit of the demo, and links to it under other names."""
     demo, bids = scratch / "demo", scratch / "bids"
-    words = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
-    command = [sys.executable, "-m", "bids_msseg.cli.demo", str(demo), *words]
+    arguments = ["--grid", "coarse", "--participants", "1", "--heads", "none"]
+    command = [sys.executable, "-m", "bids_msseg.cli.demo", str(demo), *arguments]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603
     for path in demo.glob("sub-01/ses-1/anat/*.nii.gz") if options.small_heads else ():
         halve(path)
@@ -164,10 +173,11 @@ def print_states(visits: int, states: dict[int, State]) -> None:
     for done in sorted(states):
         if done % step and done != visits:
             continue
-        one = states[done]
+        state = states[done]
         print(
-            f"| {one.done} | {one.wall:.0f} | {one.cpu:.1f} | {one.memory_mb:.0f} | "
-            f"{one.largest_mb:.0f} | {one.descriptors} | {one.temporary} | {one.work_mb:.1f} |"
+            f"| {state.done} | {state.wall:.0f} | {state.cpu:.1f} | {state.memory_mb:.0f} | "
+            f"{state.largest_mb:.0f} | {state.descriptors} | {state.temporary} | "
+            f"{state.work_mb:.1f} |"
         )
 
 
@@ -178,15 +188,15 @@ def many_participants(options: argparse.Namespace, scratch: Path) -> None:
     print("| what | visits | wall s | CPU s | MB |\n|---|---|---|---|---|")
     write_skeleton(root, options.participants, only_anat=True)
     for name, way in ways.items():
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            found, wall, cpu, memory = fresh.submit(measure, way, root, database).result()
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+            count, wall, cpu, memory = executor.submit(measure, way, root, database).result()
         print(
-            f"| {name} | {found} | {wall / 1000:.1f} | {cpu / 1000:.1f} | {memory} |", flush=True
+            f"| {name} | {count} | {wall / 1000:.1f} | {cpu / 1000:.1f} | {memory} |", flush=True
         )
     write_records(out, options.participants)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-        found, wall, cpu, memory = fresh.submit(measure, group, root, out).result()
-    print(f"| group level | {found} | {wall / 1000:.1f} | {cpu / 1000:.1f} | {memory} |")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        count, wall, cpu, memory = executor.submit(measure, group, root, out).result()
+    print(f"| group level | {count} | {wall / 1000:.1f} | {cpu / 1000:.1f} | {memory} |")
 
 
 def write_records(out: Path, participants: int) -> None:
@@ -196,12 +206,12 @@ def write_records(out: Path, participants: int) -> None:
     os.fsync, before = (lambda _: None), os.fsync  # the disk is not what is measured
     try:
         for number in range(participants):
-            write_record(out, made_record(number))
+            write_record(out, simulated_record(number))
     finally:
         os.fsync = before
 
 
-def made_record(number: int) -> VisitRecord:
+def simulated_record(number: int) -> VisitRecord:
     """Simulate the record of a finished visit; every fifth has a flag."""
     from bids_msseg.bids.record import VisitRecord
     from bids_msseg.lesions.regions import Region
@@ -232,9 +242,9 @@ def pages(numbers: list[int], scratch: Path) -> None:
     for number in filter(None, numbers):
         out = scratch / f"page-{number}"
         out.mkdir()
-        begun = time.monotonic()
-        page = write_group(out, records=[made_record(one) for one in range(number)]).html
-        wall = time.monotonic() - begun
+        start = time.monotonic()
+        page = write_group(out, records=[simulated_record(index) for index in range(number)]).html
+        wall = time.monotonic() - start
         size = page.stat().st_size
         opened, elements = open_page(page)
         print(
@@ -246,8 +256,8 @@ def pages(numbers: list[int], scratch: Path) -> None:
 
 def open_page(page: Path) -> tuple[str, str]:
     """Return the time until the table of a page is readable, and its element count."""
-    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "chrome"))
-    chromium = next(filter(None, found), None)
+    browsers = (shutil.which(name) for name in ("chromium", "chromium-browser", "chrome"))
+    chromium = next(filter(None, browsers), None)
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -259,14 +269,14 @@ def open_page(page: Path) -> tuple[str, str]:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for _ in range(TIMES):
             window = browser.new_page(viewport={"width": 1360, "height": 1000})
-            begun = time.monotonic()
+            start = time.monotonic()
             window.goto(page.as_uri())
             window.locator("#tools").wait_for()  # the script shows it when it runs
             window.locator("tbody tr").last.wait_for()
             # two frames: what the script made is on the screen
             frames = "new Promise((on) => requestAnimationFrame(() => requestAnimationFrame(on)))"
             window.evaluate(frames)
-            times.append(time.monotonic() - begun)
+            times.append(time.monotonic() - start)
             elements = window.evaluate("document.querySelectorAll('*').length")
             window.close()
         browser.close()

@@ -94,7 +94,7 @@ class Mutant:
     number: int
     path: Path
     line: int
-    what: str
+    description: str
     source: str
 
 
@@ -111,10 +111,10 @@ def change(source: str, place: int, number: int) -> tuple[int, str, str]:
     """Apply one change; return its line, its description and the whole source."""
     tree = ast.parse(source)
     node, changes = next(islice(_places(tree), place, None))
-    what, apply = changes[number]
+    description, apply = changes[number]
     line = node.lineno  # type: ignore[attr-defined]
     apply(node)
-    return line, what, ast.unparse(ast.fix_missing_locations(tree))
+    return line, description, ast.unparse(ast.fix_missing_locations(tree))
 
 
 Change = tuple[str, Callable[[ast.AST], None]]
@@ -177,10 +177,10 @@ def _changes(node: ast.AST) -> Iterator[Change]:
 
 
 def _exchange(operator: ast.AST, put: Callable[..., object]) -> Iterator[Change]:
-    other = OTHER_OPERATOR.get(type(operator))
-    if other is not None:
-        what = f"{type(operator).__name__} -> {other.__name__}"
-        yield what, lambda node: put(node, other())
+    replacement = OTHER_OPERATOR.get(type(operator))
+    if replacement is not None:
+        description = f"{type(operator).__name__} -> {replacement.__name__}"
+        yield description, lambda node: put(node, replacement())
 
 
 def _constant(node: ast.Constant) -> Iterator[Change]:
@@ -198,9 +198,9 @@ def _constant(node: ast.Constant) -> Iterator[Change]:
 
 def _name(node: ast.Name | ast.Attribute) -> Iterator[Change]:
     key = "id" if isinstance(node, ast.Name) else "attr"
-    other = OTHER_NAME.get(getattr(node, key))
-    if other is not None and isinstance(node.ctx, ast.Load):
-        yield f"{getattr(node, key)} -> {other}", lambda n: setattr(n, key, other)
+    replacement = OTHER_NAME.get(getattr(node, key))
+    if replacement is not None and isinstance(node.ctx, ast.Load):
+        yield f"{getattr(node, key)} -> {replacement}", lambda n: setattr(n, key, replacement)
 
 
 def _negate_test(node: ast.AST) -> None:
@@ -222,8 +222,11 @@ def _left_out(node: ast.AST) -> Iterator[Change]:
             continue
         for index, statement in enumerate(block):
             if _acts(statement):
-                what = f"without {ast.unparse(statement)}"[:70]
-                yield what, lambda n, b=name, i=index: getattr(n, b).__setitem__(i, ast.Pass())
+                description = f"without {ast.unparse(statement)}"[:70]
+                yield (
+                    description,
+                    lambda n, b=name, i=index: getattr(n, b).__setitem__(i, ast.Pass()),
+                )
 
 
 def _acts(statement: ast.AST) -> bool:
@@ -242,14 +245,18 @@ def sample(root: Path, size: int, seed: int) -> list[Mutant]:
     """
     paths = [path for pattern in SOURCES for path in sorted(root.glob(pattern))]
     sources = {path: path.read_text(encoding="utf-8") for path in paths}
-    found = [(path, *one) for path, source in sources.items() for one in changes_in(source)]
-    print(f"{len(found)} mutants, {min(size, len(found))} drawn with seed {seed}", flush=True)
-    drawn = random.Random(seed).sample(range(len(found)), min(size, len(found)))  # noqa: S311
+    mutations = [
+        (path, *position) for path, source in sources.items() for position in changes_in(source)
+    ]
+    print(
+        f"{len(mutations)} mutants, {min(size, len(mutations))} drawn with seed {seed}", flush=True
+    )
+    numbers = random.Random(seed).sample(range(len(mutations)), min(size, len(mutations)))  # noqa: S311
     chosen = []
-    for number in sorted(drawn):
-        path, place, which = found[number]
-        made = change(sources[path], place, which)
-        chosen.append(Mutant(number, path.relative_to(root), *made))
+    for number in sorted(numbers):
+        path, place, change_number = mutations[number]
+        mutated = change(sources[path], place, change_number)
+        chosen.append(Mutant(number, path.relative_to(root), *mutated))
     return chosen
 
 
@@ -264,9 +271,9 @@ def tests_of(root: Path, path: Path) -> list[str]:
     folder, stem = root / "tests" / path.parent.relative_to("bids_msseg"), path.stem
     while stem:
         names = [folder / f"test_{stem}_numbers.py", folder / f"test_{stem}.py"]
-        there = [name.relative_to(root).as_posix() for name in names if name.is_file()]
-        if there:
-            return there
+        existing = [name.relative_to(root).as_posix() for name in names if name.is_file()]
+        if existing:
+            return existing
         stem = stem.rpartition("_")[0]
     return []
 
@@ -293,9 +300,9 @@ def start(tree: Path, path: Path, limit_s: int, *, clean: bool = False) -> int:
         sys.dont_write_bytecode = not clean
         resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
         resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
-        nothing = os.open(os.devnull, os.O_RDWR)
+        devnull = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
-            os.dup2(nothing, stream)
+            os.dup2(devnull, stream)
         os.chdir(tree)
         sys.path.insert(0, str(tree))
         code = _judge(tree, path)
@@ -307,8 +314,10 @@ def start(tree: Path, path: Path, limit_s: int, *, clean: bool = False) -> int:
 def _judge(tree: Path, path: Path) -> int:
     import pytest
 
-    words = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not realdata"]
-    return int(pytest.main([*words, "--doctest-modules", *tests_of(tree, path), path.as_posix()]))
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not realdata"]
+    return int(
+        pytest.main([*arguments, "--doctest-modules", *tests_of(tree, path), path.as_posix()])
+    )
 
 
 def clean_seconds(tree: Path, path: Path) -> float:
@@ -322,11 +331,13 @@ def clean_seconds(tree: Path, path: Path) -> float:
 
 def judge(chosen: list[Mutant], trees: list[Path]) -> Iterator[tuple[Mutant, str]]:
     """Yield each mutant with its outcome: killed, out of time or survived."""
-    for path in sorted({one.path for one in chosen}):
+    for path in sorted({mutant.path for mutant in chosen}):
         # in every tree, as each then has its tests compiled
-        taken = max(clean_seconds(tree, path) for tree in trees)
-        limit_s = int(TIMES_CLEAN * taken) + GRACE_S
-        yield from _judge_file([one for one in chosen if one.path == path], trees, limit_s)
+        seconds = max(clean_seconds(tree, path) for tree in trees)
+        limit_s = int(TIMES_CLEAN * seconds) + GRACE_S
+        yield from _judge_file(
+            [mutant for mutant in chosen if mutant.path == path], trees, limit_s
+        )
 
 
 def _judge_file(
@@ -334,7 +345,7 @@ def _judge_file(
 ) -> Iterator[tuple[Mutant, str]]:
     waiting, running, free = list(reversed(mutants)), {}, list(trees)
     path = mutants[0].path
-    whole = (trees[0] / path).read_bytes()
+    original = (trees[0] / path).read_bytes()
     while waiting or running:
         while waiting and free:
             mutant, tree = waiting.pop(), free.pop()
@@ -345,7 +356,7 @@ def _judge_file(
         free.append(tree)
         yield mutant, _ending(os.waitstatus_to_exitcode(status))
     for tree in trees:
-        (tree / path).write_bytes(whole)
+        (tree / path).write_bytes(original)
 
 
 def _ending(code: int) -> str:
@@ -356,7 +367,7 @@ def _ending(code: int) -> str:
 
 def print_table(ends: list[tuple[Mutant, str]]) -> float:
     """Print killed and survived for each file, then survivors; return the share killed."""
-    counts = {path: Counter[str]() for path in sorted({one.path for one, _ in ends})}
+    counts = {path: Counter[str]() for path in sorted({mutant.path for mutant, _ in ends})}
     for mutant, end in ends:
         counts[mutant.path][end] += 1
     print("| module | mutants | killed | of these out of time | survived |\n|---|---|---|---|---|")
@@ -369,8 +380,8 @@ def print_table(ends: list[tuple[Mutant, str]]) -> float:
     survivors = [mutant for mutant, end in ends if end == "survived"]
     share = 1 - len(survivors) / max(len(ends), 1)
     print(f"\n{len(ends) - len(survivors)} of {len(ends)} killed ({share:.1%}); survivors:\n")
-    for one in survivors:
-        print(f"{one.number} {one.path}:{one.line} {one.what}")
+    for mutant in survivors:
+        print(f"{mutant.number} {mutant.path}:{mutant.line} {mutant.description}")
     return share
 
 
@@ -379,12 +390,12 @@ def main() -> int:
     options = _parse()
     chosen = sample(options.root, options.sample, options.seed)
     if options.numbers:
-        chosen = [one for one in chosen if one.number in options.numbers]
+        chosen = [mutant for mutant in chosen if mutant.number in options.numbers]
     if options.only:
-        chosen = [one for one in chosen if one.path in options.only]
+        chosen = [mutant for mutant in chosen if mutant.path in options.only]
     if options.list:
-        for one in chosen:
-            print(f"{one.number} {one.path}:{one.line} {one.what}")
+        for mutant in chosen:
+            print(f"{mutant.number} {mutant.path}:{mutant.line} {mutant.description}")
         return 0
     preload()
     with tempfile.TemporaryDirectory() as folder:
@@ -396,8 +407,8 @@ def main() -> int:
         ends = []
         for mutant, end in judge(chosen, trees):
             ends.append((mutant, end))
-            where = f"{len(ends)}/{len(chosen)} {mutant.number} {mutant.path}:{mutant.line}"
-            print(f"{where} {mutant.what}: {end}", file=sys.stderr, flush=True)
+            location = f"{len(ends)}/{len(chosen)} {mutant.number} {mutant.path}:{mutant.line}"
+            print(f"{location} {mutant.description}: {end}", file=sys.stderr, flush=True)
     ends.sort(key=lambda pair: pair[0].number)
     return int(print_table(ends) < 0.85)
 

@@ -39,9 +39,9 @@ def main() -> int:
         command += ["--session-label", options.session] if options.session else []
         command += ["--fast"] if options.fast else []
         command += ["--model", options.model] if options.model else []
-        begun = time.monotonic()
+        start = time.monotonic()
         code = subprocess.run(command, check=False).returncode  # noqa: S603
-        wall = time.monotonic() - begun
+        wall = time.monotonic() - start
         records = sorted((out / "logs" / "visits").glob("*.json"))
         if code or not records:
             return code or 1
@@ -53,18 +53,18 @@ def main() -> int:
 def start_up(bids_dir: Path) -> int:
     """Print the time to the first output of ``--help`` and of a run."""
     print("| until | wall s | CPU s |\n|---|---|---|")
-    for name, words in (
+    for name, arguments in (
         ("--help", ["--help"]),
         ("first line of the log", [str(bids_dir), "-", "participant", "--dry-run"]),
     ):
-        begun = time.monotonic()
+        start = time.monotonic()
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "bids_msseg", *words],
+            [sys.executable, "-m", "bids_msseg", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         line = next(iter(process.stdout or ()), b"")
-        wall = time.monotonic() - begun
+        wall = time.monotonic() - start
         stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         cpu = sum(map(int, stat[11:13])) / os.sysconf("SC_CLK_TCK")
         process.kill()
@@ -107,11 +107,11 @@ def _print(
     print("| step | wall s | CPU s |\n|---|---|---|")
     for step, seconds in timings.items():
         print(f"| {step} | {seconds:.1f} | {cpu.get(step, float('nan')):.2f} |")
-    whole = usage.ru_utime + usage.ru_stime
+    total = usage.ru_utime + usage.ru_stime
     # steps that run at the same time take longer together than the visit
-    rest = max(0.0, wall - sum(timings.values()))
-    print(f"| start-up, index, report | {rest:.1f} | {whole - sum(cpu.values()):.2f} |")
-    print(f"| **whole visit** | **{wall:.1f}** | **{whole:.1f}** |")
+    other_seconds = max(0.0, wall - sum(timings.values()))
+    print(f"| start-up, index, report | {other_seconds:.1f} | {total - sum(cpu.values()):.2f} |")
+    print(f"| **whole visit** | **{wall:.1f}** | **{total:.1f}** |")
     print(f"\npeak memory of a process {usage.ru_maxrss / 2**20:.2f} GiB")
 
 

@@ -72,26 +72,26 @@ def main() -> int:
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--cache", type=Path, help="keep what is prepared here")
     options = parser.parse_args()
-    drawn = "sub-*/anat/*_label-ventricle_mask.nii.gz"
-    people = sorted({path.parts[-3] for path in _manual(options.cohort).glob(drawn)})
+    pattern = "sub-*/anat/*_label-ventricle_mask.nii.gz"
+    names = sorted({path.parts[-3] for path in _manual(options.cohort).glob(pattern)})
     dice: dict[str, list[float]] = {method: [] for method in METHODS}
     tallies = {method: Tally() for method in METHODS}
     print("| patient | contrasts |", " | ".join(METHODS), "| seconds (all contrasts) |")
     print("|---|---|" + "---|" * (len(METHODS) + 1))
-    for name in people:
+    for name in names:
         patient = _patient(options.cohort, name, options.cache)
         seconds = 0.0
         for method in METHODS:
-            begun = time.process_time()
-            anatomy, own = _anatomy(patient, method)
-            seconds = time.process_time() - begun
+            start = time.process_time()
+            anatomy, own_ventricles = _anatomy(patient, method)
+            seconds = time.process_time() - start
             dice[method].append(_dice(anatomy == RegionAnatomy.VENTRICLE, patient.ventricle))
-            _count(patient, anatomy, own, tallies[method])
+            _count(patient, anatomy, own_ventricles, tallies[method])
         cells = [f"{dice[method][-1]:.3f}" for method in METHODS]
         used = "+".join(patient.images)
         print(f"| {name} | {used} | {' | '.join(cells)} | {seconds:.1f} |", flush=True)
     means = [estimate_mean(dice[method]) for method in METHODS]
-    cells = [f"{one.mean:.3f} ({one.low:.3f}-{one.high:.3f})" for one in means]
+    cells = [f"{estimate.mean:.3f} ({estimate.low:.3f}-{estimate.high:.3f})" for estimate in means]
     print(f"| mean (95 %) | | {' | '.join(cells)} | |\n")
     _print_agreement(tallies)
     return 0
@@ -103,27 +103,27 @@ def _manual(cohort: Path) -> Path:
 
 def _patient(cohort: Path, name: str, cache: Path | None) -> Patient:
     """Prepare a patient as the app does, or read it from the cache."""
-    kept = None if cache is None else cache / f"{name.removeprefix('sub-')}.npz"
-    if kept is None or not kept.is_file():
-        found = _prepare(cohort, name)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(kept, allow_pickle=False, **found)
+    cache_file = None if cache is None else cache / f"{name.removeprefix('sub-')}.npz"
+    if cache_file is None or not cache_file.is_file():
+        arrays = _prepare(cohort, name)
+        if cache_file is not None:
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(cache_file, allow_pickle=False, **arrays)
     else:
-        found = dict(np.load(kept))
+        arrays = dict(np.load(cache_file))
     template = load_template()
     regions = template.volume.with_data(np.asarray(template.regions))
     prior = resample(
-        regions, found["brain"].shape, found["affine"], transform=inverse(found["xfm"]), order=0
+        regions, arrays["brain"].shape, arrays["affine"], transform=inverse(arrays["xfm"]), order=0
     ).data
     return Patient(
         name,
-        {contrast: found[contrast] for contrast in CONTRASTS if contrast in found},
-        found["brain"],
-        found["ventricle"],
-        found["lesion"],
+        {contrast: arrays[contrast] for contrast in CONTRASTS if contrast in arrays},
+        arrays["brain"],
+        arrays["ventricle"],
+        arrays["lesion"],
         prior,
-        np.linalg.norm(found["affine"][:3, :3], axis=0),
+        np.linalg.norm(arrays["affine"][:3, :3], axis=0),
     )
 
 
@@ -138,7 +138,7 @@ def _prepare(cohort: Path, name: str) -> dict[str, NDArray[Any]]:
         )
     }
     template = load_template()
-    found: dict[str, NDArray[Any]] = {"affine": flair.affine, **masks}
+    arrays: dict[str, NDArray[Any]] = {"affine": flair.affine, **masks}
     corrected: dict[str, Volume] = {}
     for contrast in CONTRASTS:
         path = cohort / name / "anat" / f"{name}_{contrast}.nii.gz"
@@ -146,14 +146,14 @@ def _prepare(cohort: Path, name: str) -> dict[str, NDArray[Any]]:
             image = as_ras(load_volume(path))
             inside = mask_onto(flair.with_data(masks["brain"]), image.shape, image.affine)
             corrected[contrast] = correct_bias(image, inside)
-            found[contrast] = resample(corrected[contrast], flair.shape, flair.affine).data
-    found["xfm"] = register_affine(
+            arrays[contrast] = resample(corrected[contrast], flair.shape, flair.affine).data
+    arrays["xfm"] = register_affine(
         corrected["FLAIR"],
         template.volume,
         moving_mask=masks["brain"],
         fixed_mask=template.mask,
     ).affine
-    return found
+    return arrays
 
 
 def _mask_file(cohort: Path, name: str, label: str) -> Path:
@@ -165,14 +165,16 @@ def _anatomy(patient: Patient, method: str) -> tuple[NDArray[np.uint8], bool]:
         return patient.prior, False
     names = ["FLAIR"] if method == "own, FLAIR alone" else list(patient.images)
     images = {name: patient.images[name] for name in names}
-    found = own_anatomy(images, patient.brain, patient.prior, patient.spacing)
-    return found.labels, found.from_own_fluid
+    refined = own_anatomy(images, patient.brain, patient.prior, patient.spacing)
+    return refined.labels, refined.from_own_fluid
 
 
-def _count(patient: Patient, anatomy: NDArray[np.uint8], own: bool, tally: Tally) -> None:
+def _count(
+    patient: Patient, anatomy: NDArray[np.uint8], own_ventricles: bool, tally: Tally
+) -> None:
     """Add assigned regions of manual lesions and their contact with manual ventricles."""
     labels = label_lesions(patient.lesions, voxel_volume=float(np.prod(patient.spacing)))
-    regions = region_map(anatomy, patient.spacing, own_ventricles=own)
+    regions = region_map(anatomy, patient.spacing, own_ventricles=own_ventricles)
     assigned = assign(labels, regions)
     posterior = _posterior(assigned)
     around = ndimage.binary_dilation(patient.ventricle, np.ones((3, 3, 3), bool))
@@ -184,8 +186,8 @@ def _count(patient: Patient, anatomy: NDArray[np.uint8], own: bool, tally: Tally
 
 
 def _posterior(assigned: RegionAssignment) -> Mask:
-    found: Mask = assigned.main == Region.INFRATENTORIAL
-    return found
+    posterior: Mask = assigned.main == Region.INFRATENTORIAL
+    return posterior
 
 
 def _print_agreement(tallies: dict[str, Tally]) -> None:
@@ -195,14 +197,14 @@ def _print_agreement(tallies: dict[str, Tally]) -> None:
     for method, tally in tallies.items():
         truth = np.concatenate(tally.truth)
         figures = []
-        for said in (np.concatenate(tally.touching), np.concatenate(tally.main)):
-            figures += [said[truth].mean(), 1 - said[~truth].mean()]
+        for assigned in (np.concatenate(tally.touching), np.concatenate(tally.main)):
+            figures += [assigned[truth].mean(), 1 - assigned[~truth].mean()]
         cells = " | ".join(f"{figure:.2f}" for figure in figures)
         print(f"| {method} | {len(truth)} | {truth.sum()} | {cells} |")
 
 
-def _dice(one: Mask, other: Mask) -> float:
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+def _dice(first: Mask, second: Mask) -> float:
+    return float(2 * (first & second).sum() / (first.sum() + second.sum()))
 
 
 if __name__ == "__main__":

@@ -22,30 +22,30 @@ from pathlib import Path
 import numpy as np
 from faults import PRELOADED, Bench, comparable, prepare
 
-ONE = ("--nprocs", "1", "--omp-nthreads", "1")
+ONE_THREAD = ("--nprocs", "1", "--omp-nthreads", "1")
 WAYS: dict[str, list[tuple[str, ...]]] = {
-    "again": [ONE],
+    "again": [ONE_THREAD],
     "two threads per step": [("--nprocs", "2", "--omp-nthreads", "2")],
     "two steps at a time": [("--nprocs", "2", "--omp-nthreads", "1")],
-    "the later visit first": [(*ONE, "--session-label", "2"), ONE],
-    "--clean-workdir": [(*ONE, "--clean-workdir")],
-    "--mem-gb 2": [(*ONE, "--mem-gb", "2")],
+    "the later visit first": [(*ONE_THREAD, "--session-label", "2"), ONE_THREAD],
+    "--clean-workdir": [(*ONE_THREAD, "--clean-workdir")],
+    "--mem-gb 2": [(*ONE_THREAD, "--mem-gb", "2")],
 }
 
 
 def circumstances(options: argparse.Namespace, scratch: Path) -> int:
     """Run in all circumstances, compare the outputs and return the exit code."""
-    words = ["--fast"] if options.fast else []
+    run_options = ["--fast"] if options.fast else []
     bids = prepare(options, scratch)
     if options.small_net:
         from small_net import write_small_net
 
-        words += ["--model", str(write_small_net(scratch / "small.safetensors"))]
+        run_options += ["--model", str(write_small_net(scratch / "small.safetensors"))]
     for name in PRELOADED:
         importlib.import_module(f"bids_msseg.{name}")
-    bench = Bench(bids, scratch, words, 1)
+    bench = Bench(bids, scratch, run_options, 1)
     print("| circumstance | result | as it should be |\n|---|---|---|", flush=True)
-    code, log = bench.run(scratch / "first", *ONE)
+    code, log = bench.run(scratch / "first", *ONE_THREAD)
     if code:
         raise SystemExit(log)
     bench.expected = comparable(scratch / "first")
@@ -55,14 +55,14 @@ def circumstances(options: argparse.Namespace, scratch: Path) -> int:
         _try(bench, name, scratch / f"out{number}", runs)
     bids.rename(elsewhere / "bids")
     bench.bids = elsewhere / "bids"
-    _try(bench, "another folder", elsewhere / "out", [ONE])
+    _try(bench, "another folder", elsewhere / "out", [ONE_THREAD])
     return 1 if bench.failures else 0
 
 
 def _try(bench: Bench, name: str, out: Path, runs: list[tuple[str, ...]]) -> None:
-    codes = [bench.run(out, *words)[0] for words in runs]
-    same, words = bench.same(out)
-    bench.tell(name, f"codes {codes}, {len(bench.expected)} files: {words}", good=same)
+    codes = [bench.run(out, *arguments)[0] for arguments in runs]
+    same, verdict = bench.same(out)
+    bench.report(name, f"codes {codes}, {len(bench.expected)} files: {verdict}", good=same)
 
 
 def precision(stack_file: Path) -> int:
@@ -80,13 +80,15 @@ def precision(stack_file: Path) -> int:
         return 0
     masks = {}
     for name, engine in engines.items():
-        found = segment(cascade, stack.data, stack.present, stack.brain, engine)
-        masks[name] = found.probability >= cascade.point.threshold
-    one, other = masks.values()
+        output = segment(cascade, stack.data, stack.present, stack.brain, engine)
+        masks[name] = output.probability >= cascade.point.threshold
+    float32, native = masks.values()
     dice = (
-        2 * np.count_nonzero(one & other) / max(np.count_nonzero(one) + np.count_nonzero(other), 1)
+        2
+        * np.count_nonzero(float32 & native)
+        / max(np.count_nonzero(float32) + np.count_nonzero(native), 1)
     )
-    print(f"bfloat16 against float32: Dice {dice:.4f}, {np.count_nonzero(one)} mm³ in float32")
+    print(f"bfloat16 against float32: Dice {dice:.4f}, {np.count_nonzero(float32)} mm³ in float32")
     return int(dice < 0.995)
 
 

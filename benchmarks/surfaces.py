@@ -33,10 +33,10 @@ def main() -> int:
     print("|---|---|---|---|---|")
     for spacing in VOXELS:
         pair = sphere(SHIFT, spacing), sphere(0, spacing)
-        ours = surface_agreement(*pair, spacing=spacing)
+        agreement = surface_agreement(*pair, spacing=spacing)
         rows = {
             "geometry": geometry(),
-            "this package": (ours.assd_mm, ours.hd95_mm, ours.surface_dice),
+            "this package": (agreement.assd_mm, agreement.hd95_mm, agreement.surface_dice),
             "surface-distance 0.1": by_corners(*pair, spacing),
             "border voxels": by_border_voxels(*pair, spacing),
         }
@@ -54,29 +54,37 @@ def sphere(centre: float, spacing: tuple[float, ...]) -> Mask:
 
 def geometry() -> Figures:
     cosine = np.linspace(-1, 1, 200_001)
-    apart = np.abs(np.sqrt(RADIUS**2 + SHIFT**2 + 2 * RADIUS * SHIFT * cosine) - RADIUS)
-    return float(apart.mean()), float(np.quantile(apart, 0.95)), float((apart <= 1).mean())
+    distances = np.abs(np.sqrt(RADIUS**2 + SHIFT**2 + 2 * RADIUS * SHIFT * cosine) - RADIUS)
+    return (
+        float(distances.mean()),
+        float(np.quantile(distances, 0.95)),
+        float((distances <= 1).mean()),
+    )
 
 
 def by_corners(first: Mask, second: Mask, spacing: tuple[float, ...]) -> Figures:
-    found = peer.compute_surface_distances(second, first, spacing)
-    apart = np.concatenate([found["distances_gt_to_pred"], found["distances_pred_to_gt"]])
-    areas = np.concatenate([found["surfel_areas_gt"], found["surfel_areas_pred"]])
+    surface_distances = peer.compute_surface_distances(second, first, spacing)
+    distances = np.concatenate(
+        [surface_distances["distances_gt_to_pred"], surface_distances["distances_pred_to_gt"]]
+    )
+    areas = np.concatenate(
+        [surface_distances["surfel_areas_gt"], surface_distances["surfel_areas_pred"]]
+    )
     return (
-        float(np.average(apart, weights=areas)),
-        float(peer.compute_robust_hausdorff(found, 95)),
-        float(peer.compute_surface_dice_at_tolerance(found, 1)),
+        float(np.average(distances, weights=areas)),
+        float(peer.compute_robust_hausdorff(surface_distances, 95)),
+        float(peer.compute_surface_dice_at_tolerance(surface_distances, 1)),
     )
 
 
 def by_border_voxels(first: Mask, second: Mask, spacing: tuple[float, ...]) -> Figures:
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in (first, second)]
-    apart = [
-        ndimage.distance_transform_edt(~borders[1 - one], sampling=spacing)[borders[one]]
-        for one in (0, 1)
+    distances = [
+        ndimage.distance_transform_edt(~borders[1 - index], sampling=spacing)[borders[index]]
+        for index in (0, 1)
     ]
-    both = np.concatenate(apart)
-    end = max(float(np.quantile(one, 0.95)) for one in apart)
+    both = np.concatenate(distances)
+    end = max(float(np.quantile(part, 0.95)) for part in distances)
     return float(both.mean()), end, float((both <= 1).mean())
 
 

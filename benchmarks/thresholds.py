@@ -95,7 +95,7 @@ def choose_threshold(
     0.5
     """
     called, right, _ = _tables(probabilities, truths, grid)
-    good = np.flatnonzero(_mean_of_known(right, called) >= ppv).tolist()
+    good = np.flatnonzero(_mean_of_defined(right, called) >= ppv).tolist()
     return float(grid[good[0] if good else -1])
 
 
@@ -184,7 +184,7 @@ def _dice_by_threshold(
 ) -> NDArray[np.float64]:
     """Return the mean Dice per threshold over visits that have one; NaN if none has."""
     called, right, truth = _tables(probabilities, truths, grid)
-    return _mean_of_known(2 * right, called + truth[:, None])
+    return _mean_of_defined(2 * right, called + truth[:, None])
 
 
 def _tables(
@@ -206,11 +206,11 @@ def _tables(
     return called, right, np.array([np.count_nonzero(truth) for truth in truths], np.int64)
 
 
-def _mean_of_known(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+def _mean_of_defined(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the mean quotient over visits that have one; NaN if none has."""
-    known = whole > 0
-    shares = np.divide(part, whole, out=np.zeros(part.shape), where=known)
-    visits = known.sum(axis=0)
+    defined = whole > 0
+    shares = np.divide(part, whole, out=np.zeros(part.shape), where=defined)
+    visits = defined.sum(axis=0)
     mean: NDArray[np.float64] = np.divide(
         shares.sum(axis=0), visits, out=np.full(len(visits), np.nan), where=visits > 0
     )

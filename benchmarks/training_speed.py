@@ -67,19 +67,19 @@ class Cascade4CandidateNet(nn.Module):
 
 def cascade4_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy plus a Tversky loss of .4 for false and .6 for missed voxels."""
-    seen = torch.sigmoid(logits)
-    both = (seen * truth).sum()
-    false, missed = (seen * (1 - truth)).sum(), ((1 - seen) * truth).sum()
+    probability = torch.sigmoid(logits)
+    both = (probability * truth).sum()
+    false, missed = (probability * (1 - truth)).sum(), ((1 - probability) * truth).sum()
     tversky = (both + 1.0) / (both + 0.4 * false + 0.6 * missed + 1.0)
     return 2.0 * F.binary_cross_entropy_with_logits(logits, truth) + 1.0 - tversky
 
 
 def step(net: nn.Module, optimiser: torch.optim.Optimizer, batch: object, loss: Loss) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     loss(net, batch).backward()  # type: ignore[arg-type]
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -133,10 +133,10 @@ def _loader(folder: Path, rounds: int) -> None:
     torch.set_num_threads(1)
     data = SyntheticDataset(read_label_maps(folder)[:2], 1, size=SIZE)
     data[0]
-    begun = time.process_time()
+    start = time.process_time()
     for index in range(1, 2 * rounds + 1):
         data[index]
-    each = (time.process_time() - begun) / (2 * rounds)
+    each = (time.process_time() - start) / (2 * rounds)
     print("loader\tCPU s a sub-image of 96³\t64³ a core-second")
     print(f"SyntheticDataset\t{each:.3f}\t{UNITS / each:.1f}")
 

@@ -23,14 +23,14 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("raw_heads", type=Path)
     options = parser.parse_args()
-    people: dict[str, list[VisitRecord]] = {}
+    by_participant: dict[str, list[VisitRecord]] = {}
     for record in read_records(options.out):
         if record.status == "ok":
-            people.setdefault(record.participant, []).append(record)
+            by_participant.setdefault(record.participant, []).append(record)
     print("| participant | contrasts | load 1 (mL) | load 2 (mL) | difference (mL) | "
           "changed by hand, on visit 1 / 2 (mL) | of it in our mask 1 / 2 |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
-    for participant, visits in people.items():
+    for participant, visits in by_participant.items():
         if len(visits) == 2:
             print(
                 _row(
@@ -43,9 +43,9 @@ def main() -> int:
 def _row(participant: str, visits: list[VisitRecord], manual: Path, out: Path) -> str:
     changed, covered = zip(*(_changed(visit, manual, out) for visit in visits), strict=True)
     first, second = (visit.lesion_load_ml or 0.0 for visit in visits)
-    used = " / ".join("+".join(visit.contrasts) for visit in visits)
+    contrasts = " / ".join("+".join(visit.contrasts) for visit in visits)
     cells = [
-        f"sub-{participant}", used, f"{first:.2f}", f"{second:.2f}", f"{second - first:+.2f}",
+        f"sub-{participant}", contrasts, f"{first:.2f}", f"{second:.2f}", f"{second - first:+.2f}",
         " / ".join(changed), " / ".join(covered),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -56,12 +56,12 @@ def _changed(visit: VisitRecord, manual: Path, out: Path) -> tuple[str, str]:
     path = manual / f"sub-{visit.participant}" / f"ses-{visit.session}" / "anat" / name
     if not path.is_file():
         return "n/a", "n/a"
-    drawn = load_volume(path)
+    manual_change = load_volume(path)
     folder = out / f"sub-{visit.participant}" / f"ses-{visit.session}" / "anat"
-    ours = load_volume(folder / f"{visit.prefix}_space-FLAIR_label-L_mask.nii.gz").data > 0
-    inside = drawn.data > 0
-    share = f"{float((ours & inside).sum()) / inside.sum():.2f}" if inside.any() else "n/a"
-    return f"{float(inside.sum()) * drawn.voxel_volume / 1000:.2f}", share
+    automatic = load_volume(folder / f"{visit.prefix}_space-FLAIR_label-L_mask.nii.gz").data > 0
+    inside = manual_change.data > 0
+    share = f"{float((automatic & inside).sum()) / inside.sum():.2f}" if inside.any() else "n/a"
+    return f"{float(inside.sum()) * manual_change.voxel_volume / 1000:.2f}", share
 
 
 if __name__ == "__main__":

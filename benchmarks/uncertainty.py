@@ -82,28 +82,30 @@ def load_table(learnt: HeldOutData) -> str:
     names = dict(zip(learnt.loads, learnt.visits, strict=True))
     rows = [
         (
-            names[one.case],
-            one.case.site,
-            f"{one.case.truth_ml:.2f}",
-            f"{one.case.sweep_ml[3]:.2f}",
-            f"{one.interval.expected_ml:.2f}",
-            f"{one.interval.low_ml:.2f}-{one.interval.high_ml:.2f}",
-            "yes" if one.inside else "NO",
+            names[check.case],
+            check.case.site,
+            f"{check.case.truth_ml:.2f}",
+            f"{check.case.sweep_ml[3]:.2f}",
+            f"{check.interval.expected_ml:.2f}",
+            f"{check.interval.low_ml:.2f}-{check.interval.high_ml:.2f}",
+            "yes" if check.inside else "NO",
         )
-        for one in sorted(checked, key=lambda one: (one.case.site, names[one.case]))
+        for check in sorted(checked, key=lambda check: (check.case.site, names[check.case]))
     ]
     model = fit_load(learnt.loads)
-    said = "" if model is None else f"On all: cut {model.cut}, {model.patients} patients, "
-    said += "" if model is None else f"half width ×{math.exp(model.half_width):.2f}.\n"
+    summary = "" if model is None else f"On all: cut {model.cut}, {model.patients} patients, "
+    summary += "" if model is None else f"half width ×{math.exp(model.half_width):.2f}.\n"
     head = ("visit", "site", "experts mL", "p ≥ 0.5 mL", "expected mL", "90 % interval", "inside")
-    return "\n".join(("## Lesion load", "", _table(head, rows), _coverage_table(checked), said))
+    return "\n".join(("## Lesion load", "", _table(head, rows), _coverage_table(checked), summary))
 
 
 def _coverage_table(checked: Sequence[Checked]) -> str:
     rows = []
     for site, (inside, count) in coverage(checked).items():
-        group = [one for one in checked if site in (one.case.site, "all")]
-        width = np.median([one.interval.high_ml / max(one.interval.low_ml, 0.1) for one in group])
+        group = [check for check in checked if site in (check.case.site, "all")]
+        width = np.median(
+            [check.interval.high_ml / max(check.interval.low_ml, 0.1) for check in group]
+        )
         rows.append(
             (
                 site,
@@ -118,12 +120,14 @@ def _coverage_table(checked: Sequence[Checked]) -> str:
     return _table(head, rows)
 
 
-def _log_error(group: Sequence[Checked], what: str) -> float:
+def _log_error(group: Sequence[Checked], estimator: str) -> float:
     """Return the root mean square of log(estimate / truth), 0.1 mL added to both."""
     errors = [
-        math.log((one.case.sweep_ml[3] if what == "mask" else one.interval.expected_ml) + 0.1)
-        - math.log(one.case.truth_ml + 0.1)
-        for one in group
+        math.log(
+            (check.case.sweep_ml[3] if estimator == "mask" else check.interval.expected_ml) + 0.1
+        )
+        - math.log(check.case.truth_ml + 0.1)
+        for check in group
     ]
     return float(np.sqrt(np.mean(np.square(errors))))
 
@@ -154,20 +158,23 @@ def confidence_table(lesions: Sequence[LesionCase]) -> str:
 
 def _within(pairs: Sequence[tuple[LesionCase, float]]) -> float:
     people = {case.participant for case, _ in pairs}
-    found = [rank_auc([pair for pair in pairs if pair[0].participant == one]) for one in people]
-    known = [value for value in found if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+    aucs = [
+        rank_auc([pair for pair in pairs if pair[0].participant == participant])
+        for participant in people
+    ]
+    defined = [value for value in aucs if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def image_table(learnt: HeldOutData, files: Sequence[LabelledFiles]) -> str:
     """Tabulate the image check of each labelled visit, compared with the other patients."""
     rows = []
     for item, measures in zip(files, learnt.measures, strict=True):
-        others = _without(learnt, files, item)
-        distance = others.distance(measures)
-        said = "; ".join(find_faults(measures, others)) or "-"
+        other_visits = _without(learnt, files, item)
+        distance = other_visits.distance(measures)
+        flags = "; ".join(find_faults(measures, other_visits)) or "-"
         far = "n/a" if distance is None else f"{distance:.1f}"
-        rows.append((item.visit.key, item.site, far, said))
+        rows.append((item.visit.key, item.site, far, flags))
     return "## Check of the input images\n\n" + _table(
         ("visit", "site", "distance", "flags"), rows
     )
@@ -178,13 +185,15 @@ def _without(
 ) -> TrainingVisits:
     """Return the training visits without those of a visit's patient."""
     pairs = zip(files, learnt.measures, strict=True)
-    who = item.visit.participant
-    return TrainingVisits(tuple(m for other, m in pairs if other.visit.participant != who))
+    participant = item.visit.participant
+    return TrainingVisits(
+        tuple(m for labelled, m in pairs if labelled.visit.participant != participant)
+    )
 
 
 def fault_table(item: LabelledFiles, learnt: HeldOutData, files: Sequence[LabelledFiles]) -> str:
     """Tabulate the image check of a visit whose images were damaged on purpose."""
-    others = _without(learnt, files, item)
+    other_visits = _without(learnt, files, item)
     images = {c: as_ras(load_volume(path)) for c, path in item.visit.contrasts.items()}
     rows = []
     for name, volumes, mask in damaged(images, as_ras(load_volume(item.brain))):
@@ -193,9 +202,9 @@ def fault_table(item: LabelledFiles, learnt: HeldOutData, files: Sequence[Labell
         measures = measure_visit(
             stack.data, stack.present, stack.brain, mask=mask, spacings=spacings
         )
-        distance = others.distance(measures)
+        distance = other_visits.distance(measures)
         far = "n/a" if distance is None else f"{distance:.1f}"
-        rows.append((name, far, "; ".join(find_faults(measures, others)) or "-"))
+        rows.append((name, far, "; ".join(find_faults(measures, other_visits)) or "-"))
     rows.append(("empty brain mask", "n/a", find_faults({"brain_ml": 0.0, "cut_cm2": 0.0})[0]))
     head = f"## {item.visit.key}, damaged\n\n"
     return head + _table(("damage", "distance", "flags"), rows)
@@ -207,9 +216,9 @@ def damaged(
     """Yield the original visit, then one fault after another; no bias field is removed."""
     flair = images["FLAIR"]
     yield "none", dict(images), mask
-    for other in ("T1w", "T2w"):
-        if other in images:
-            yield f"{other} handed in as FLAIR", {"FLAIR": images[other]}, mask
+    for contrast in ("T1w", "T2w"):
+        if contrast in images:
+            yield f"{contrast} handed in as FLAIR", {"FLAIR": images[contrast]}, mask
     if "T2w" in images:
         swapped = {**images, "FLAIR": images["T2w"], "T2w": flair}
         yield "T2w and FLAIR swapped", swapped, mask
@@ -223,8 +232,8 @@ def damaged(
     slices = np.flatnonzero(inside.any((0, 1)))
     for name, share in (("upper quarter", 0.75), ("upper half", 0.5)):
         end = int(slices[0] + share * (slices[-1] - slices[0]))
-        cut = {c: _upto(volume, end) for c, volume in images.items()}
-        yield f"{name} of the brain cut off", cut, _upto(mask, end)
+        cut = {c: _cut_above(volume, end) for c, volume in images.items()}
+        yield f"{name} of the brain cut off", cut, _cut_above(mask, end)
     step = max(2, math.ceil(10 / float(flair.spacing[2])))
     coarse = _thick(mask.with_data(inside.astype(np.float32)), step)
     coarse = coarse.with_data(coarse.data > 0.5)
@@ -236,11 +245,15 @@ def damaged(
     blurred = ndimage.gaussian_filter(flair.data, 3 / flair.spacing)
     yield "blurred by 3 mm", {**images, "FLAIR": flair.with_data(blurred)}, mask
     yield "every third slice darker", {**images, "FLAIR": _striped(flair, spread)}, mask
-    for moved in (3, 6):
-        yield f"moved by {moved} mm", {**images, "FLAIR": _moved(flair, inside, moved)}, mask
+    for shift_mm in (3, 6):
+        yield (
+            f"moved by {shift_mm} mm",
+            {**images, "FLAIR": _with_motion(flair, inside, shift_mm)},
+            mask,
+        )
 
 
-def _upto(volume: Volume, end: int) -> Volume:
+def _cut_above(volume: Volume, end: int) -> Volume:
     return Volume(volume.data[:, :, :end], volume.affine)
 
 
@@ -260,13 +273,13 @@ def _striped(volume: Volume, spread: float) -> Volume:
     return volume.with_data(data)
 
 
-def _moved(volume: Volume, inside: np.ndarray, mm: float) -> Volume:
+def _with_motion(volume: Volume, inside: np.ndarray, mm: float) -> Volume:
     """Simulate motion: take outer wave numbers from a head shifted along the second axis."""
     waves = np.fft.fftfreq(volume.shape[1])
     shift = np.where(waves > 0.1, mm / float(volume.spacing[1]), 0.0)
     turned = np.exp(-2j * np.pi * waves * shift)[None, :, None]
-    seen = np.abs(np.fft.ifft(np.fft.fft(volume.data * inside, axis=1) * turned, axis=1))
-    return volume.with_data(np.where(inside, seen, volume.data).astype(np.float32))
+    blurred = np.abs(np.fft.ifft(np.fft.fft(volume.data * inside, axis=1) * turned, axis=1))
+    return volume.with_data(np.where(inside, blurred, volume.data).astype(np.float32))
 
 
 def record_table(out: Path) -> str:

@@ -41,7 +41,7 @@ def main() -> int:
     if options.split:
         folds = json.loads(options.split.read_text("utf-8"))["split"]
         split = Split(tuple(tuple(fold) for fold in folds))
-    begun = time.process_time()
+    start = time.process_time()
     scores = run_valverde(
         _labelled(options.bids_dir, options.labels),
         options.out,
@@ -52,20 +52,20 @@ def main() -> int:
         split=split,
     )
     print(score_table(scores))
-    print(f"\n{(time.process_time() - begun) / 60:.1f} CPU minutes in this call")
+    print(f"\n{(time.process_time() - start) / 60:.1f} CPU minutes in this call")
     return 0
 
 
 def _labelled(bids_dir: Path, labels: Path | None) -> list[LabelledFiles]:
     folder = labels or bids_dir / "derivatives" / "manual"
     sites = read_sites(bids_dir, "site")
-    found = []
+    files = []
     for visit in find_visits(bids_dir, derivatives={"labels": folder}).visits:
         truth = find_truth(folder, visit)
         if truth is not None and visit.brain_mask is not None:
             site = sites.get(visit.participant, "one site")
-            found.append(LabelledFiles(visit, visit.brain_mask, truth, site))
-    return found
+            files.append(LabelledFiles(visit, visit.brain_mask, truth, site))
+    return files
 
 
 if __name__ == "__main__":

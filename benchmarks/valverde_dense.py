@@ -37,9 +37,12 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     visit = fill_missing(load_visit(options.visit)) if options.visit else _random_visit()
-    where = find_candidates(visit, 0.5)
-    some = _sample(where, options.sample)
-    print(f"{visit.name}: {int(where.sum())} candidates, {int(some.sum())} of them patch by patch")
+    candidates = find_candidates(visit, 0.5)
+    sampled = _sample(candidates, options.sample)
+    print(
+        f"{visit.name}: {int(candidates.sum())} candidates, "
+        f"{int(sampled.sum())} of them patch by patch"
+    )
     print("\n| layout | numbers | way | CPU s | us a candidate | greatest difference |")
     print("|---|---|---|---|---|---|")
     kinds = [Engine()] + ([choose_engine("cpu")] if choose_engine("cpu").bfloat16 else [])
@@ -47,13 +50,15 @@ def main() -> int:
         kind = "bfloat16" if engine.bfloat16 else "float32"
         for padding in PADDINGS:
             net = random_net(padding)
-            patch, seconds = _timed(lambda: patch_probability(net, visit.images, some, engine))  # noqa: B023
-            _row(padding, kind, "patch by patch", seconds, some, None)
+            patch, seconds = _timed(lambda: patch_probability(net, visit.images, sampled, engine))  # noqa: B023
+            _row(padding, kind, "patch by patch", seconds, sampled, None)
             if padding == "valid":
                 dense, seconds = _timed(
-                    lambda: dense_probability(net, visit.images, where, engine)  # noqa: B023
+                    lambda: dense_probability(net, visit.images, candidates, engine)  # noqa: B023
                 )
-                _row(padding, kind, "by tiles", seconds, where, np.abs(patch - dense)[some])
+                _row(
+                    padding, kind, "by tiles", seconds, candidates, np.abs(patch - dense)[sampled]
+                )
     return 0
 
 
@@ -77,18 +82,18 @@ def _random_visit() -> LabelledVisit:
     return LabelledVisit("random numbers", "", images, (True, True, True), brain, truth, False)
 
 
-def _sample(where: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    voxels = np.flatnonzero(where)
+def _sample(candidates: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    voxels = np.flatnonzero(candidates)
     chosen = np.random.default_rng(1).choice(voxels, min(count, voxels.size), replace=False)
-    some = np.zeros(where.size, bool)
-    some[chosen] = True
-    return some.reshape(where.shape)
+    sampled = np.zeros(candidates.size, bool)
+    sampled[chosen] = True
+    return sampled.reshape(candidates.shape)
 
 
 def _timed(work: Callable[[], NDArray[np.float32]]) -> tuple[NDArray[np.float32], float]:
-    begun = time.process_time()
-    done = work()
-    return done, time.process_time() - begun
+    start = time.process_time()
+    result = work()
+    return result, time.process_time() - start
 
 
 def _row(

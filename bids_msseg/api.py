@@ -116,12 +116,12 @@ def segment(
     (8.87, 21)
     >>> result.save("out")  # doctest: +SKIP
     """
-    given: dict[str, Image | None] = {"FLAIR": flair, "T1w": t1w, "T2w": t2w}
+    images: dict[str, Image | None] = {"FLAIR": flair, "T1w": t1w, "T2w": t2w}
     job = _Job.of(model, threshold, device, threads, atlas, fill_lesions)
     with tempfile.TemporaryDirectory(prefix="msseg-") as folder:
         files = {
             name: _as_file(image, Path(folder) / f"{name}.nii", name)
-            for name, image in given.items()
+            for name, image in images.items()
             if image is not None or name == "FLAIR"
         }
         return _segment(files, job)
@@ -151,7 +151,7 @@ class _Job:
         fill_lesions: bool,
     ) -> _Job:
         """Check the arguments and load the atlases before anything is computed."""
-        asked = {
+        arguments = {
             "model": None if model is None else os.fspath(model),
             "threshold": threshold,
             "device": device,
@@ -159,22 +159,22 @@ class _Job:
             "atlas": atlas,
             "fill_lesions": fill_lesions,
         }
-        read = read_options(
-            {name: value for name, value in asked.items() if value is not None},
+        options = read_options(
+            {name: value for name, value in arguments.items() if value is not None},
             spelling=lambda name: "threads" if name == "omp_nthreads" else name,
         )
-        path = find_model(read.get("model"))
+        path = find_model(options.get("model"))
         header = read_header(path)
         _check_nets(path, device)
         return cls(
             path,
             header,
-            read.get("threshold", header.point.threshold),
+            options.get("threshold", header.point.threshold),
             device,
             resolve_resources(omp_nthreads=threads).omp_nthreads,
             Processing(),
-            tuple((one, _load_atlas(one)) for one in read.get("atlas", ())),
-            read["fill_lesions"],
+            tuple((choice, _load_atlas(choice)) for choice in options.get("atlas", ())),
+            options["fill_lesions"],
         )
 
 
@@ -226,22 +226,26 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
     spacings = {name: check_header(path, contrast=name).spacing for name, path in files.items()}
     grid = Grid.of(files["FLAIR"])
     images, notes = read_contrasts(files)
-    done = preprocess(
+    preprocessed = preprocess(
         images,
         device=brain_device(job.device),
         threads=job.threads,
         seed=job.defaults.random_seed,
     )
-    found = _find(done, grid, job)
-    maps = {name: grid.frame.with_data(data) for name, data in found.lesions.maps.items()}
-    regions, region_notes = _measure_regions(done, maps["labels"], job)
-    known = read_calibration(job.model, job.header.sha256)
-    checked = check_images(
-        done.stack, done.brain, spacings, training=known.training, known_faults=done.faults
+    segmented = _run_networks(preprocessed, grid, job)
+    maps = {name: grid.frame.with_data(data) for name, data in segmented.lesions.maps.items()}
+    regions, region_notes = _measure_regions(preprocessed, maps["labels"], job)
+    calibration = read_calibration(job.model, job.header.sha256)
+    quality = check_images(
+        preprocessed.stack,
+        preprocessed.brain,
+        spacings,
+        training=calibration.training,
+        known_faults=preprocessed.faults,
     )
-    rows = _rows(found.lesions, known, flagged=bool(checked.faults))
+    rows = _rows(segmented.lesions, calibration, flagged=bool(quality.faults))
     load = summarise(rows).total_ml
-    interval, note = _interval(maps["probseg"], known, load)
+    interval, note = _interval(maps["probseg"], calibration, load)
     return SegmentationResult(
         mask=to_image(maps["mask"]),
         probability=to_image(maps["probseg"]),
@@ -249,21 +253,21 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         lesion_load_ml=load,
         interval=interval,
         interval_note=note,
-        flags=checked.faults,
-        notes=(*notes, *done.notes, *found.notes, *region_notes),
+        flags=quality.faults,
+        notes=(*notes, *preprocessed.notes, *segmented.notes, *region_notes),
         model=job.header.name,
         model_sha256=job.header.sha256,
         threshold=job.threshold,
-        contrasts=tuple(done.images),
-        anatomy=to_image(grid.frame.with_data(found.brain.labels)),
-        brain=found.brain.volumes,
+        contrasts=tuple(preprocessed.images),
+        anatomy=to_image(grid.frame.with_data(segmented.brain.labels)),
+        brain=segmented.brain.volumes,
         regions=regions,
-        filled=_fill(files, done, found, job),
+        filled=_fill(files, preprocessed, segmented, job),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Segmented:
     """Results of the networks; probability and anatomy are on the working grid."""
 
     lesions: VisitLesions
@@ -273,67 +277,70 @@ class _Found:
     notes: tuple[str, ...]
 
 
-def _find(done: Preprocessed, grid: Grid, job: _Job) -> _Found:
+def _run_networks(preprocessed: Preprocessed, grid: Grid, job: _Job) -> _Segmented:
     """Run the networks and list the lesions.
 
     Images between the steps have the precision of files.
     """
-    regions, own = find_anatomy(
-        done.images, done.transforms, done.brain.data > 0, done.template_to_flair
+    regions, region_anatomy = find_anatomy(
+        preprocessed.images,
+        preprocessed.transforms,
+        preprocessed.brain.data > 0,
+        preprocessed.template_to_flair,
     )
     with _torch_threads(job.threads):
-        maps = segment_stack(done.stack, job.model, device=job.device)
+        maps = segment_stack(preprocessed.stack, job.model, device=job.device)
     classes = as_stored(maps.pop("anatomy"), np.uint8)
     stored = {name: as_stored(volume) for name, volume in maps.items()}
-    stored |= {"mask": done.brain, "regions": as_stored(regions, np.uint8)}
-    if done.extracerebral is not None:
-        stored["extracerebral"] = done.extracerebral
-    found = find_lesions(
+    stored |= {"mask": preprocessed.brain, "regions": as_stored(regions, np.uint8)}
+    if preprocessed.extracerebral is not None:
+        stored["extracerebral"] = preprocessed.extracerebral
+    lesions = find_lesions(
         grid,
         stored,
-        done.template_to_flair,
+        preprocessed.template_to_flair,
         threshold=job.threshold,
         min_volume=job.defaults.min_lesion_volume,
-        own_ventricles=own.from_own_fluid,
+        own_ventricles=region_anatomy.from_own_fluid,
     )
-    trusted = done.extracerebral is not None
-    brain = measure_brain(classes, grid, done.template_to_flair if trusted else None)
-    notes = {"anatomy": own.note, "volumes": brain.note}
-    return _Found(
-        found,
+    trusted = preprocessed.extracerebral is not None
+    brain = measure_brain(classes, grid, preprocessed.template_to_flair if trusted else None)
+    notes = {"anatomy": region_anatomy.note, "volumes": brain.note}
+    return _Segmented(
+        lesions,
         brain,
-        stored["probability"] if found.cleared is None else as_stored(found.cleared),
+        stored["probability"] if lesions.cleared is None else as_stored(lesions.cleared),
         classes,
         tuple(f"{step}: {note}" for step, note in notes.items() if note),
     )
 
 
 def _measure_regions(
-    done: Preprocessed, lesions: Volume, job: _Job
+    preprocessed: Preprocessed, lesions: Volume, job: _Job
 ) -> tuple[dict[str, tuple[RegionLoad, ...]], tuple[str, ...]]:
     """Measure the lesion load per region of each atlas; return loads and notes."""
     loads: dict[str, tuple[RegionLoad, ...]] = {}
     notes: list[tuple[str, str]] = []
     for choice, atlas in job.atlases:
         step = f"atlas_{choice.name}"
-        if choice.space == "T1w" and "T1w" not in done.transforms:
+        if choice.space == "T1w" and "T1w" not in preprocessed.transforms:
             notes.append((step, "not used: it needs a T1w"))
             continue
-        move, fault = _move_to(choice.space, done, job)
-        loads[choice.name] = measure_regions(lesions, atlas, move)
+        transform, fault = _transform_to(choice.space, preprocessed, job)
+        loads[choice.name] = measure_regions(lesions, atlas, transform)
         notes += [(step, fault), (step, outside_note(choice.name, loads[choice.name]))]
     return loads, tuple(f"{step}: {note}" for step, note in notes if note)
 
 
-def _move_to(space: str, done: Preprocessed, job: _Job) -> tuple[Affine | None, str]:
+def _transform_to(space: str, preprocessed: Preprocessed, job: _Job) -> tuple[Affine | None, str]:
     """Return the affine from FLAIR world to that of a space, and the fault of its fit."""
     if space in NATIVE_SPACES:
-        return done.transforms.get(space), ""
+        return preprocessed.transforms.get(space), ""
     if space == EMBEDDED:
-        return inverse(done.template_to_flair), ""
+        return inverse(preprocessed.template_to_flair), ""
     fitted = fit_template(
-        done.images["FLAIR"],
-        done.brain.data > 0,
+        preprocessed.images["FLAIR"],
+        preprocessed.brain.data > 0,
         name=space,
         threads=job.threads,
         seed=job.defaults.random_seed,
@@ -342,26 +349,28 @@ def _move_to(space: str, done: Preprocessed, job: _Job) -> tuple[Affine | None, 
 
 
 def _fill(
-    files: Mapping[str, Path], done: Preprocessed, found: _Found, job: _Job
+    files: Mapping[str, Path], preprocessed: Preprocessed, segmented: _Segmented, job: _Job
 ) -> dict[str, nib.Nifti1Image]:
     """Fill the lesions of FLAIR and T1w if requested, each image on its own grid."""
     filled: dict[str, nib.Nifti1Image] = {}
     for name in NATIVE_SPACES if job.fill_lesions else ():
-        if name not in done.images:
+        if name not in preprocessed.images:
             continue
-        lesions = found.lesions.maps["mask"]
-        move: Affine | None = None
-        if name in done.transforms:
-            move = inverse(done.transforms[name])
+        lesions = segmented.lesions.maps["mask"]
+        transform: Affine | None = None
+        if name in preprocessed.transforms:
+            transform = inverse(preprocessed.transforms[name])
             lesions = mask_on_grid(
                 Grid.of(files[name]),
-                found.probability,
-                transform=move,
+                segmented.probability,
+                transform=transform,
                 threshold=job.threshold,
                 min_volume=job.defaults.min_lesion_volume,
             )
         seed = job.defaults.random_seed
-        filled[name] = fill_image(files[name], lesions, found.anatomy, transform=move, seed=seed)
+        filled[name] = fill_image(
+            files[name], lesions, segmented.anatomy, transform=transform, seed=seed
+        )
     return filled
 
 
@@ -370,29 +379,31 @@ def _torch_threads(count: int) -> Iterator[None]:
     """Set torch's number of threads, and restore it at the end."""
     import torch
 
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
-def _rows(found: VisitLesions, known: Calibration, *, flagged: bool) -> tuple[LesionRow, ...]:
+def _rows(
+    lesions: VisitLesions, calibration: Calibration, *, flagged: bool
+) -> tuple[LesionRow, ...]:
     return tuple(
         replace(
             row,
-            confidence=lesion_confidence(row.status, row.p_final, known.confidence),
+            confidence=lesion_confidence(row.status, row.p_final, calibration.confidence),
             image_quality="flagged" if flagged else "ok",
         )
-        for row in found.rows
+        for row in lesions.rows
     )
 
 
 def _interval(
-    probability: Volume, known: Calibration, load_ml: float
+    probability: Volume, calibration: Calibration, load_ml: float
 ) -> tuple[LoadInterval | None, str]:
-    if known.load is None:
-        return None, known.reason
-    found = load_interval(as_stored(probability), known.load)
-    return found, found.contradiction(load_ml)
+    if calibration.load is None:
+        return None, calibration.reason
+    interval = load_interval(as_stored(probability), calibration.load)
+    return interval, interval.contradiction(load_ml)

@@ -48,8 +48,8 @@ class Calibration:
 
         Intervals and confidence are only valid without ``--fast``, which leaves networks out.
         """
-        why = "intervals and confidence were measured without --fast"
-        return replace(self, load=None, confidence=None, reason=why)
+        reason = "intervals and confidence were measured without --fast"
+        return replace(self, load=None, confidence=None, reason=reason)
 
 
 def calibration_path(weights: Path) -> Path:
@@ -98,14 +98,14 @@ class _Stored:
 
 
 def _parse(stored: Mapping[str, Any], digest: str) -> Calibration:
-    known = TypeAdapter(_Stored).validate_python(stored)
+    content = TypeAdapter(_Stored).validate_python(stored)
     return Calibration(
-        load=known.load,
-        confidence=known.confidence,
-        training=TrainingVisits(known.training_visits) if known.training_visits else None,
-        coverage=known.coverage,
-        auc=known.auc,
-        reason=known.reason,
+        load=content.load,
+        confidence=content.confidence,
+        training=TrainingVisits(content.training_visits) if content.training_visits else None,
+        coverage=content.coverage,
+        auc=content.auc,
+        reason=content.reason,
         digest=digest,
     )
 
@@ -128,7 +128,7 @@ def write_calibration(weights: Path, calibration: Calibration, *, name: str, sha
             "auc": calibration.auc,
             "reason": calibration.reason,
             "training_visits": [
-                {key: round(value, DIGITS) for key, value in one.items()} for one in visits
+                {key: round(value, DIGITS) for key, value in visit.items()} for visit in visits
             ],
         },
     )

@@ -35,48 +35,52 @@ ALIASES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
+class IgnoredOption:
     """An option that is accepted without effect, and the reason for it.
 
     ``value`` is its metavar; it is empty if the option takes no value.
     """
 
-    why: str
+    reason: str
     value: str = ""
 
 
-IDLE: Final[Mapping[str, Idle]] = {
-    "--notrack": Idle("nothing is ever tracked"),
-    "--track-carbon": Idle("nothing is ever tracked"),
-    "--write-graph": Idle("every visit has the same steps, which the documentation shows"),
-    "--md-only-boilerplate": Idle("the methods text is written as Markdown only"),
-    "--low-mem": Idle("every step reads one visit only; --mem-gb limits the whole run"),
-    "--output-layout": Idle("BIDS is the only layout", "bids"),
-    "--longitudinal": Idle(
+IGNORED_OPTIONS: Final[Mapping[str, IgnoredOption]] = {
+    "--notrack": IgnoredOption("nothing is ever tracked"),
+    "--track-carbon": IgnoredOption("nothing is ever tracked"),
+    "--write-graph": IgnoredOption(
+        "every visit has the same steps, which the documentation shows"
+    ),
+    "--md-only-boilerplate": IgnoredOption("the methods text is written as Markdown only"),
+    "--low-mem": IgnoredOption("every step reads one visit only; --mem-gb limits the whole run"),
+    "--output-layout": IgnoredOption("BIDS is the only layout", "bids"),
+    "--longitudinal": IgnoredOption(
         "visits of a participant are always compared if their order is known and they align"
     ),
-    "--subject-anatomical-reference": Idle("every visit keeps its own grid", "NAME"),
-    "--aggregate-session-reports": Idle("each page shows all visits of a participant", "N"),
-    "--skull-strip-fixed-seed": Idle("equal input always gives equal results"),
+    "--subject-anatomical-reference": IgnoredOption("every visit keeps its own grid", "NAME"),
+    "--aggregate-session-reports": IgnoredOption(
+        "each page shows all visits of a participant", "N"
+    ),
+    "--skull-strip-fixed-seed": IgnoredOption("equal input always gives equal results"),
 }
 """Options that are accepted and change nothing."""
 
-EXTENTS: Final = ("minimal", "resampling", "full")
+FMRIPREP_LEVELS: Final = ("minimal", "resampling", "full")
 """What fMRIPrep calls a level."""
-SKULLS: Final[Mapping[str, str]] = {"auto": "auto", "skip": "yes", "force": "no"}
+SKULL_STRIP_MODES: Final[Mapping[str, str]] = {"auto": "auto", "skip": "yes", "force": "no"}
 """Answers of ``--skull-strip-mode``, and those of ``--skull-stripped``."""
-MEANINGS: Final[Mapping[str, str]] = {
+TRANSLATED_OPTIONS: Final[Mapping[str, str]] = {
     "--mem-mb": "memory of the whole run, in MB, or in GB with the suffix G",
     "--skull-strip-mode": "auto; skip as `--skull-stripped yes`, force as `--skull-stripped no`",
     "--level": "an analysis level; minimal, resampling and full have no effect",
     "--sloppy": "as `--fast`",
 }
 """Options that say in other words what one of ours says."""
-NOT_READ: Final = ("fieldmaps", "slicetiming", "sbref", "fmap-jacobian")
+UNREAD_INPUTS: Final = ("fieldmaps", "slicetiming", "sbref", "fmap-jacobian")
 """What fMRIPrep can ignore and this app never reads."""
 
 
-def canonical(word: str) -> str:
+def canonical(argument: str) -> str:
     """Convert an option to the parser's spelling; values stay as they are.
 
     Examples
@@ -84,55 +88,61 @@ def canonical(word: str) -> str:
     >>> canonical("--n_cpus=4"), canonical("--bids_filter_file"), canonical("a_b")
     ('--nprocs=4', '--bids-filter-file', 'a_b')
     """
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
     dashed = name.replace("_", "-")
     return ALIASES.get(dashed, dashed) + equals + value
 
 
-def split_off_levels(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], list[str]]:
+def split_off_levels(
+    arguments: Sequence[str], flags: Collection[str]
+) -> tuple[list[str], list[str]]:
     """Separate analysis levels from the values of the option before them.
 
-    ``words`` are spelled as by :func:`canonical`; ``flags`` are the options that take several
-    values. Return the words without those levels, and the levels. The first value of an option is
-    never taken for a level.
+    ``arguments`` are spelled as by :func:`canonical`; ``flags`` are the options that take several
+    values. Return the arguments without those levels, and the levels. The first value of an option
+    is never taken for a level.
 
     Examples
     --------
     >>> split_off_levels(["/bids", "/out", "--ignore", "t1w", "group", "--fast"], ["--ignore"])
     (['/bids', '/out', '--ignore', 't1w', '--fast'], ['group'])
     """
-    known = (*LEVELS, *LEVEL_SYNONYMS)
-    kept: list[str] = []
+    level_names = (*LEVELS, *LEVEL_SYNONYMS)
+    remaining: list[str] = []
     levels: list[str] = []
     first_value: int | None = None
-    for word in (*words, "--"):
-        if word.startswith("-"):
-            end = len(kept)
-            while first_value is not None and end > first_value + 1 and kept[end - 1] in known:
+    for argument in (*arguments, "--"):
+        if argument.startswith("-"):
+            end = len(remaining)
+            while (
+                first_value is not None
+                and end > first_value + 1
+                and remaining[end - 1] in level_names
+            ):
                 end -= 1
-            levels += kept[end:]
-            del kept[end:]
-            first_value = len(kept) + 1 if word in flags else None
-        kept.append(word)
-    return kept[:-1], levels
+            levels += remaining[end:]
+            del remaining[end:]
+            first_value = len(remaining) + 1 if argument in flags else None
+        remaining.append(argument)
+    return remaining[:-1], levels
 
 
 def add_hidden_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of other apps to the parser, hidden from its help."""
-    for flag, idle in IDLE.items():
+    for flag, option in IGNORED_OPTIONS.items():
         if flag == "--notrack":
             continue  # known so widely that help shows it
-        how: dict[str, Any] = {} if idle.value else {"action": "store_true"}
-        parser.add_argument(flag, help=argparse.SUPPRESS, **how)
+        keywords: dict[str, Any] = {} if option.value else {"action": "store_true"}
+        parser.add_argument(flag, help=argparse.SUPPRESS, **keywords)
     for flag in ("--mem-mb", "--skull-strip-mode"):
         parser.add_argument(flag, help=argparse.SUPPRESS)
     parser.add_argument("--level", action="append", help=argparse.SUPPRESS)
     parser.add_argument("--sloppy", action="store_true", help=argparse.SUPPRESS)
 
 
-def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def translate(parsed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Translate options of other BIDS Apps into options of this app.
 
     Return the options of :class:`~bids_msseg.config.RunConfig`, where ``levels`` may be empty, and
@@ -144,10 +154,10 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]
     >>> translate({"levels": ["subject"], "mem_mb": "16G"})
     ({'levels': ['participant'], 'mem_gb': 16.0}, ('the level subject is run as participant',))
     """
-    options = dict(given)
-    notes = [*_levels(options), *_idle(options)]
+    options = dict(parsed)
+    notes = [*_levels(options), *_drop_ignored_options(options)]
     _memory(options)
-    notes += [*_skulls(options), *_ignored(options), *_spaces(options)]
+    notes += [*_skull_stripping(options), *_ignored_inputs(options), *_spaces(options)]
     if options.pop("sloppy", False):
         options["fast"] = True
         notes.append("--sloppy is read as --fast")
@@ -157,40 +167,43 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]
 def explain() -> tuple[tuple[str, str], ...]:
     """List the options of other apps as (flag, effect in this app), in Markdown."""
     return (
-        *((flag, f"as `{ours}`") for flag, ours in ALIASES.items()),
-        *MEANINGS.items(),
-        *((flag, f"no effect: {idle.why}") for flag, idle in IDLE.items()),
+        *((flag, f"as `{target}`") for flag, target in ALIASES.items()),
+        *TRANSLATED_OPTIONS.items(),
+        *((flag, f"no effect: {option.reason}") for flag, option in IGNORED_OPTIONS.items()),
     )
 
 
 def _levels(options: dict[str, Any]) -> list[str]:
     """Merge the levels of ``--level`` with the positional ones; return notes."""
-    asked = options.pop("level", [])
-    words = [*options.get("levels", []), *(one for one in asked if one not in EXTENTS)]
-    options["levels"] = [LEVEL_SYNONYMS.get(word, word) for word in words]
+    level_values = options.pop("level", [])
+    levels = [
+        *options.get("levels", []),
+        *(value for value in level_values if value not in FMRIPREP_LEVELS),
+    ]
+    options["levels"] = [LEVEL_SYNONYMS.get(level, level) for level in levels]
     return [
         *(
-            f"--level {one} has no effect: all outputs are always written"
-            for one in asked
-            if one in EXTENTS
+            f"--level {value} has no effect: all outputs are always written"
+            for value in level_values
+            if value in FMRIPREP_LEVELS
         ),
         *(
-            f"the level {word} is run as {LEVEL_SYNONYMS[word]}"
-            for word in words
-            if word in LEVEL_SYNONYMS
+            f"the level {level} is run as {LEVEL_SYNONYMS[level]}"
+            for level in levels
+            if level in LEVEL_SYNONYMS
         ),
     ]
 
 
-def _idle(options: dict[str, Any]) -> list[str]:
-    given = [flag for flag in IDLE if _dest(flag) in options]
-    values = {flag: options.pop(_dest(flag)) for flag in given}
+def _drop_ignored_options(options: dict[str, Any]) -> list[str]:
+    flags = [flag for flag in IGNORED_OPTIONS if _dest(flag) in options]
+    values = {flag: options.pop(_dest(flag)) for flag in flags}
     if values.get("--output-layout", "bids") != "bids":
         raise UsageError(
             f"unsupported value for --output-layout: {values['--output-layout']}",
             hint="use bids, the only layout",
         )
-    return [f"{flag} has no effect: {IDLE[flag].why}" for flag in given]
+    return [f"{flag} has no effect: {IGNORED_OPTIONS[flag].reason}" for flag in flags]
 
 
 def _memory(options: dict[str, Any]) -> None:
@@ -205,7 +218,7 @@ def _memory(options: dict[str, Any]) -> None:
         raise UsageError(f"invalid value for --mem-mb: {text}", hint=f"use {error}") from error
 
 
-def _skulls(options: dict[str, Any]) -> list[str]:
+def _skull_stripping(options: dict[str, Any]) -> list[str]:
     mode = options.pop("skull_strip_mode", None)
     if mode is None:
         return []
@@ -213,22 +226,22 @@ def _skulls(options: dict[str, Any]) -> list[str]:
         raise UsageError(
             "--skull-strip-mode and --skull-stripped set the same value", hint="use one of them"
         )
-    if mode not in SKULLS:
-        choices = readers.alternatives(SKULLS)
+    if mode not in SKULL_STRIP_MODES:
+        choices = readers.alternatives(SKULL_STRIP_MODES)
         raise UsageError(f"invalid value for --skull-strip-mode: {mode}", hint=f"use {choices}")
-    options["skull_stripped"] = SKULLS[mode]
-    return [f"--skull-strip-mode {mode} is read as --skull-stripped {SKULLS[mode]}"]
+    options["skull_stripped"] = SKULL_STRIP_MODES[mode]
+    return [f"--skull-strip-mode {mode} is read as --skull-stripped {SKULL_STRIP_MODES[mode]}"]
 
 
-def _ignored(options: dict[str, Any]) -> list[str]:
-    words = options.pop("ignore", [])
-    wanted = [word for word in words if word not in NOT_READ]
-    if wanted:
-        options["ignore"] = wanted
+def _ignored_inputs(options: dict[str, Any]) -> list[str]:
+    inputs = options.pop("ignore", [])
+    contrasts = [name for name in inputs if name not in UNREAD_INPUTS]
+    if contrasts:
+        options["ignore"] = contrasts
     return [
-        f"--ignore {word} has no effect: this app never reads such files"
-        for word in words
-        if word in NOT_READ
+        f"--ignore {name} has no effect: this app never reads such files"
+        for name in inputs
+        if name in UNREAD_INPUTS
     ]
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from bids_msseg import __version__, readers
 from bids_msseg.config_parts import Execution, Performance, Processing, Query
 from bids_msseg.errors import UsageError
-from bids_msseg.option_files import check_mask_places
+from bids_msseg.option_files import check_mask_sources
 from bids_msseg.options import (
     Level,
     as_flag,
@@ -67,11 +67,13 @@ class RunConfig:
         for level in self.levels:
             check_level(level)
         check_folders(self.bids_dir, self.output_dir, self.work_dir)
-        check_mask_places(self.output_dir, self.query.lesion_masks, self.query.exclude_masks)
-        wanted = [str(one) for one in self.processing.atlas if one.kind == FREESURFER]
-        if wanted and FREESURFER not in self.query.derivatives:
+        check_mask_sources(self.output_dir, self.query.lesion_masks, self.query.exclude_masks)
+        freesurfer_atlases = [
+            str(atlas) for atlas in self.processing.atlas if atlas.kind == FREESURFER
+        ]
+        if freesurfer_atlases and FREESURFER not in self.query.derivatives:
             raise UsageError(
-                f"--atlas {wanted[0]} needs the FreeSurfer subjects folder",
+                f"--atlas {freesurfer_atlases[0]} needs the FreeSurfer subjects folder",
                 hint=f"add --derivatives {FREESURFER}=PATH",
             )
 

@@ -29,30 +29,30 @@ def filters(value: object) -> dict[str, Any]:
     >>> filters({"FLAIR": {"acquisition": "3d", "run": None}})
     {'flair': {'acquisition': '3d', 'run': None}}
     """
-    words = f"a table of entities for each contrast, as in {FILTER_FORM}"
+    expected = f"a table of entities for each contrast, as in {FILTER_FORM}"
     if not isinstance(value, Mapping):
-        raise ValueError(words)
-    read = {str(key).lower(): _filter(item, words) for key, item in value.items()}
-    if len(read) != len(value):
-        raise ValueError(f"each contrast once: {words}")
-    if not all(isinstance(read.get(contrast, {}), dict) for contrast in CONTRASTS):
-        raise ValueError(words)
-    return read
+        raise ValueError(expected)
+    parsed = {str(key).lower(): _filter(item, expected) for key, item in value.items()}
+    if len(parsed) != len(value):
+        raise ValueError(f"each contrast once: {expected}")
+    if not all(isinstance(parsed.get(contrast, {}), dict) for contrast in CONTRASTS):
+        raise ValueError(expected)
+    return parsed
 
 
-def _filter(value: object, words: str) -> Any:
+def _filter(value: object, expected: str) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _filter(item, words) for key, item in value.items()}
+        return {str(key): _filter(item, expected) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_filter(item, words) for item in value]
+        return [_filter(item, expected) for item in value]
     if value is None or value == ABSENT:
         return None
     if isinstance(value, str | int | float):
         return value
-    raise ValueError(words)
+    raise ValueError(expected)
 
 
-def pattern_root(place: Path) -> Path:
+def pattern_root(source: Path) -> Path:
     """Return the folder that holds all files of a pattern; a folder stays as it is.
 
     Examples
@@ -60,18 +60,18 @@ def pattern_root(place: Path) -> Path:
     >>> pattern_root(Path("/data/masks/sub-{subject}/{session}.nii.gz"))
     PosixPath('/data/masks')
     """
-    return Path(*itertools.takewhile(lambda part: "{" not in part, place.parts))
+    return Path(*itertools.takewhile(lambda part: "{" not in part, source.parts))
 
 
-def roots_by_name(*places: Mapping[str, Path]) -> dict[str, Path]:
+def roots_by_name(*sources: Mapping[str, Path]) -> dict[str, Path]:
     """Merge the folders of several options, each as its :func:`pattern_root`.
 
     Raises UsageError if one name stands for two folders.
     """
     roots: dict[str, Path] = {}
-    for named in places:
-        for name, place in named.items():
-            root = pattern_root(place)
+    for paths in sources:
+        for name, source in paths.items():
+            root = pattern_root(source)
             if roots.setdefault(name, root) != root:
                 raise UsageError(
                     f"the name {name} is used for two folders: {roots[name]} and {root}",
@@ -80,10 +80,10 @@ def roots_by_name(*places: Mapping[str, Path]) -> dict[str, Path]:
     return roots
 
 
-def check_mask_places(output_dir: Path, *places: Mapping[str, Path]) -> None:
+def check_mask_sources(output_dir: Path, *sources: Mapping[str, Path]) -> None:
     """Raise UsageError if masks would be read from the run's own output folder."""
-    for name, place in (item for named in places for item in named.items()):
-        if pattern_root(place) == output_dir:
+    for name, source in (item for paths in sources for item in paths.items()):
+        if pattern_root(source) == output_dir:
             raise UsageError(
                 f"the masks {name} are in the output folder, where this run writes its own masks",
                 hint="use another output folder, or copy the masks to another folder",
@@ -123,8 +123,10 @@ def read_json(file: Path, *, what: str) -> object:
     try:
         return json.loads(read_file(file, what=what))
     except json.JSONDecodeError as error:
-        why = f"{error.msg} in line {error.lineno}"
+        reason = f"{error.msg} in line {error.lineno}"
     except (ValueError, RecursionError) as error:
         # numbers of thousands of digits, lists in lists without end
-        why = str(error)
-    raise UsageError(f"{what} {file} is not valid JSON: {why}", hint=f"write it as {FILTER_FORM}")
+        reason = str(error)
+    raise UsageError(
+        f"{what} {file} is not valid JSON: {reason}", hint=f"write it as {FILTER_FORM}"
+    )

@@ -37,48 +37,48 @@ def _read_spaces(value: object) -> tuple[OutputSpace, ...]:
     spaces = tuple(dict.fromkeys(OutputSpace.parse(item) for item in readers.items(value)))
     if not spaces:
         raise ValueError("at least one space, for example FLAIR")
-    names = [one.name for one in spaces]
-    if any(one.file and names.count(one.name) > 1 for one in spaces):
+    names = [space.name for space in spaces]
+    if any(space.file and names.count(space.name) > 1 for space in spaces):
         raise ValueError("a different name for each space, as in LABEL=FILE.nii.gz")
     return spaces
 
 
 def _read_atlases(value: object) -> tuple[AtlasChoice, ...]:
     atlases = dict.fromkeys(AtlasChoice.parse(item) for item in readers.items(value))
-    if len({one.name for one in atlases}) < len(atlases):
+    if len({atlas.name for atlas in atlases}) < len(atlases):
         raise ValueError("a different name for each atlas, as in NAME=FILE:SPACE")
     return tuple(atlases)
 
 
 def _read_threshold(value: object) -> float:
-    words = "a number between 0 and 1, both excluded"
-    return readers.number(words, lambda x: 0 < x < 1)(value)
+    expected = "a number between 0 and 1, both excluded"
+    return readers.number(expected, lambda x: 0 < x < 1)(value)
 
 
 def _read_volume(value: object) -> float:
     return readers.number("a volume in mm³, 0 or more", lambda x: x >= 0)(value)
 
 
-def _read_mask_places(value: object) -> dict[str, Path]:
+def _read_mask_sources(value: object) -> dict[str, Path]:
     """Read folders or patterns of files by name."""
-    named = readers.named_paths(value)
-    for place in named.values():
-        words = set(re.findall(r"\{([^{}]*)\}", str(place)))
-        if words and not {"subject"} <= words <= {"subject", "session"}:
+    sources = readers.named_paths(value)
+    for source in sources.values():
+        placeholders = set(re.findall(r"\{([^{}]*)\}", str(source)))
+        if placeholders and not {"subject"} <= placeholders <= {"subject", "session"}:
             raise ValueError(
                 "a folder, or a pattern with {subject} and, if there are sessions, {session}, "
                 "for example manual=/data/masks/sub-{subject}_lesions.nii.gz"
             )
-    return named
+    return sources
 
 
 def _read_mask_values(value: object) -> tuple[int, ...]:
     """Read the mask values that are lesion; none means any value above zero."""
-    given = list(value) if isinstance(value, list | tuple) else [value]
-    if given in ([], ["any"]):
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if values in ([], ["any"]):
         return ()
     try:
-        return tuple(sorted({readers.integer(1)(one) for one in given}))
+        return tuple(sorted({readers.integer(1)(item) for item in values}))
     except ValueError as error:
         raise ValueError("any, or whole numbers above zero") from error
 
@@ -140,8 +140,8 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
         "skip_bids_validation": readers.flag,
         "bids_database_dir": readers.path,
         "derivatives": readers.named_paths,
-        "lesion_masks": _read_mask_places,
-        "exclude_masks": _read_mask_places,
+        "lesion_masks": _read_mask_sources,
+        "exclude_masks": _read_mask_sources,
         "output_spaces": _read_spaces,
         "atlas": _read_atlases,
         "fill_lesions": readers.flag,
@@ -179,19 +179,19 @@ def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str])
 
     ``spelling`` returns the name of an option for errors. Raises UsageError for an invalid value.
     """
-    given = dict(options)
-    if "bids_filter_file" in given:
-        file = readers.path(given.pop("bids_filter_file"))
-        given["bids_filters"] = option_files.read_json(file, what="the filter file")
-    if "segmenter_config" in given:
-        file = readers.path(given.pop("segmenter_config"))
+    raw = dict(options)
+    if "bids_filter_file" in raw:
+        file = readers.path(raw.pop("bids_filter_file"))
+        raw["bids_filters"] = option_files.read_json(file, what="the filter file")
+    if "segmenter_config" in raw:
+        file = readers.path(raw.pop("segmenter_config"))
         text = option_files.read_file(file, what="the configuration of the segmenter")
-        given["segmenter_options"] = parse_toml(text, str(file))
-    read = _option_readers()
+        raw["segmenter_options"] = parse_toml(text, str(file))
+    option_readers = _option_readers()
     typed = {}
-    for name, value in given.items():
+    for name, value in raw.items():
         try:
-            typed[name] = read[name](value)
+            typed[name] = option_readers[name](value)
         except ValueError as error:
             shown = value if isinstance(value, str) else json.dumps(value, default=str)
             message = f"invalid value for {spelling(name)}: {shown}"
@@ -227,13 +227,13 @@ def check_level(level: str) -> None:
 
 def as_flag(name: str) -> str:
     """Return the name of an option on the command line."""
-    own = {
+    names = {
         "bids_dir": "BIDS_DIR",
         "output_dir": "OUTPUT_DIR",
         "levels": "the analysis level",
         "bids_filters": "--bids-filter-file",
     }
-    return own.get(name, f"--{name.replace('_', '-')}")
+    return names.get(name, f"--{name.replace('_', '-')}")
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from typing import Final
 
 from bids_msseg import __version__
 from bids_msseg.errors import ExitCode, IoError, MssegError
-from bids_msseg.streams import settle, steady_streams
+from bids_msseg.streams import discard_unwritten, tolerant_streams
 
 PACKAGE: Final = "bids_msseg"
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
-PATIENCE_S: Final = 5.0
+SIGTERM_GRACE_S: Final = 5.0
 """From the first SIGTERM on; later ones end the process as soon as Python is at work."""
-ASK_AGAIN_S: Final = 0.1
+SIGTERM_RETRY_S: Final = 0.1
 
 
 class _TerminatedError(BaseException):
@@ -43,19 +43,21 @@ def supervise(
     SIGINT or SIGTERM, 74 for a full disk or a file that is too large, else 1. A traceback is
     written to ``crash_folder``, or to the folder for temporary files if that fails.
     """
-    with steady_streams(), log_to_stderr(verbose), _sigterm_raises() as no_more:
+    with tolerant_streams(), log_to_stderr(verbose), _sigterm_raises() as ignore_sigterm:
         try:
-            code = _outcome(lambda: _to_its_end(job), verbose=verbose, crash_folder=crash_folder)
+            code = _run_job(
+                lambda: _run_and_flush(job), verbose=verbose, crash_folder=crash_folder
+            )
         except _TerminatedError:
             # while something else was being told
-            code = _stopped("terminated by SIGTERM", ExitCode.TERMINATED)
-        no_more()
+            code = _report_stop("terminated by SIGTERM", ExitCode.TERMINATED)
+        ignore_sigterm()
         _log().info("%s", _closing_line(code))
-        settle()
+        discard_unwritten()
     return code
 
 
-def _to_its_end(job: Callable[[], int]) -> int:
+def _run_and_flush(job: Callable[[], int]) -> int:
     """Run a job and flush stdout, so that failed output counts as a failed job."""
     code = job()
     sys.stdout.flush()
@@ -79,24 +81,24 @@ def log_to_stderr(verbose: int = 0) -> Iterator[None]:
     ``verbose`` 0 shows this package's messages and others' warnings, 1 adds this package's debug
     messages and others' messages, 2 shows everything.
     """
-    root, ours, nipype = (logging.getLogger(name) for name in (None, PACKAGE, "nipype"))
+    root, package, nipype = (logging.getLogger(name) for name in (None, PACKAGE, "nipype"))
     others_level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = _StderrHandler(others_level)
     # nipype adds a handler of its own, to stdout, unless it finds one
-    mute = logging.NullHandler()
-    levels = root.level, ours.level
+    null_handler = logging.NullHandler()
+    levels = root.level, package.level
     root.addHandler(handler)
-    nipype.addHandler(mute)
+    nipype.addHandler(null_handler)
     root.setLevel(others_level)
-    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
+    package.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
         root.setLevel(levels[0])
-        ours.setLevel(levels[1])
-        nipype.removeHandler(mute)
+        package.setLevel(levels[1])
+        nipype.removeHandler(null_handler)
         root.removeHandler(handler)
 
 
@@ -139,18 +141,18 @@ def _sigterm_raises() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    ending = _Ending(sys.unraisablehook)
-    previous = signal.signal(signal.SIGTERM, ending.handle)
-    sys.unraisablehook = ending.look_for_lost
+    handler = _SigtermHandler(sys.unraisablehook)
+    previous = signal.signal(signal.SIGTERM, handler.handle)
+    sys.unraisablehook = handler.retry_if_dropped
     try:
-        yield ending.come
+        yield handler.disable
     finally:
-        sys.unraisablehook = ending.previous_hook
+        sys.unraisablehook = handler.previous_hook
         signal.signal(signal.SIGTERM, previous)
-        ending.stop_asking()
+        handler.cancel_retry()
 
 
-class _Ending:
+class _SigtermHandler:
     """SIGTERM handler that raises an exception once and, if that had no effect, exits.
 
     Schedulers may send SIGTERM several times within a moment, which must not interrupt the
@@ -161,57 +163,59 @@ class _Ending:
     def __init__(self, hook: Callable[[sys.UnraisableHookArgs], object]) -> None:
         self.previous_hook = hook
         self._owner = os.getpid()
-        self._raised: float | None = None
-        self._again: threading.Timer | None = None
-        self._has_come = False
+        self._raised_at: float | None = None
+        self._retry_timer: threading.Timer | None = None
+        self._disabled = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             # a forked worker inherits this handler, but has to die as its parent asks
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif self._raised is None and not self._has_come:
-            self._raised = time.monotonic()
+        elif self._raised_at is None and not self._disabled:
+            self._raised_at = time.monotonic()
             raise _TerminatedError
-        elif self._raised is not None and time.monotonic() - self._raised > PATIENCE_S:
+        elif self._raised_at is not None and time.monotonic() - self._raised_at > SIGTERM_GRACE_S:
             with suppress(Exception):
                 _end_workers()
             os._exit(ExitCode.TERMINATED)
 
-    def come(self) -> None:
+    def disable(self) -> None:
         """Disable the exception from now on."""
-        self._has_come = True
+        self._disabled = True
 
-    def look_for_lost(self, dropped: sys.UnraisableHookArgs) -> None:
+    def retry_if_dropped(self, dropped: sys.UnraisableHookArgs) -> None:
         """Send SIGTERM again shortly after Python has dropped the exception."""
         if not isinstance(dropped.exc_value, _TerminatedError):
             self.previous_hook(dropped)
             return
-        self._raised = None
-        self._again = threading.Timer(ASK_AGAIN_S, os.kill, (self._owner, signal.SIGTERM))
-        self._again.daemon = True
-        self._again.start()
+        self._raised_at = None
+        self._retry_timer = threading.Timer(
+            SIGTERM_RETRY_S, os.kill, (self._owner, signal.SIGTERM)
+        )
+        self._retry_timer.daemon = True
+        self._retry_timer.start()
 
-    def stop_asking(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
+    def cancel_retry(self) -> None:
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
 
 
-def _outcome(job: Callable[[], int], *, verbose: int, crash_folder: Path | None) -> ExitCode:
+def _run_job(job: Callable[[], int], *, verbose: int, crash_folder: Path | None) -> ExitCode:
     try:
         return ExitCode(job())
     except MssegError as error:
         return _report(error)
     except KeyboardInterrupt:
-        return _stopped("interrupted", ExitCode.INTERRUPTED)
+        return _report_stop("interrupted", ExitCode.INTERRUPTED)
     except _TerminatedError:
-        return _stopped("terminated by SIGTERM", ExitCode.TERMINATED)
+        return _report_stop("terminated by SIGTERM", ExitCode.TERMINATED)
     except Exception as error:  # noqa: BLE001 the last resort: nobody above could give it a code
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             return _report(_disk_is_full(error))
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             return _report(_file_is_too_large(error))
-        return _crashed(error, verbose=verbose, crash_folder=crash_folder)
+        return _report_crash(error, verbose=verbose, crash_folder=crash_folder)
 
 
 def _report(error: MssegError) -> ExitCode:
@@ -233,13 +237,13 @@ def _file_is_too_large(error: OSError) -> IoError:
     )
 
 
-def _stopped(how: str, code: ExitCode) -> ExitCode:
+def _report_stop(reason: str, code: ExitCode) -> ExitCode:
     """End the workers, log the reason and return the code.
 
     The interpreter would wait for the workers at its exit.
     """
     _end_workers()
-    _log().warning("%s: finished results are kept; run the same command to resume", how)
+    _log().warning("%s: finished results are kept; run the same command to resume", reason)
     return code
 
 
@@ -248,17 +252,17 @@ def _end_workers() -> None:
         child.terminate()
 
 
-def _crashed(error: Exception, *, verbose: int, crash_folder: Path | None) -> ExitCode:
+def _report_crash(error: Exception, *, verbose: int, crash_folder: Path | None) -> ExitCode:
     text = "".join(traceback.format_exception(error))
-    written = _write_crash(text, crash_folder)
-    place = f"traceback in {written}" if written else "traceback above"
-    if verbose or not written:
+    crash_file = _write_crash(text, crash_folder)
+    location = f"traceback in {crash_file}" if crash_file else "traceback above"
+    if verbose or not crash_file:
         _log().error("%s", text.rstrip())
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     _log().error(
         "unexpected %s (%s)\n  hint: report it with the traceback%s",
         summary,
-        place,
+        location,
         "" if verbose else "; -v prints it here",
     )
     return ExitCode.FAILURE

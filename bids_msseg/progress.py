@@ -84,8 +84,8 @@ class Progress:
     def step(self, visit_key: str, step_name: str) -> None:
         """Report that a visit has started a step."""
         self._steps[visit_key] = self._steps.get(visit_key, -1) + 1
-        others = len(self._steps) - 1
-        self._show(f"{visit_key} {step_name}" + (f" (+{others})" if others else ""))
+        other_visits = len(self._steps) - 1
+        self._show(f"{visit_key} {step_name}" + (f" (+{other_visits})" if other_visits else ""))
 
     def finish(self, visit_key: str, status: str, seconds: float) -> None:
         """Report that a visit has ended.
@@ -120,10 +120,10 @@ class Progress:
     @property
     def fraction(self) -> float:
         """Share of the work that is done, in [0, 1]."""
-        begun = 0.0
+        partial = 0.0
         if self._steps_per_visit:
-            begun = sum(min(n / self._steps_per_visit, 1.0) for n in self._steps.values())
-        return min((self._finished + begun) / max(self._total, 1), 1.0)
+            partial = sum(min(n / self._steps_per_visit, 1.0) for n in self._steps.values())
+        return min((self._finished + partial) / max(self._total, 1), 1.0)
 
     @property
     def seconds_left(self) -> float | None:

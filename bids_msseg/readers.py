@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from bids_msseg.option_files import pattern_root, read_file
 
-LINKS: Final = ("raw", "templateflow")
+RESERVED_NAMES: Final = ("raw", "templateflow")
 """Names that the outputs give to datasets themselves."""
 _T = TypeVar("_T")
 
@@ -43,23 +43,23 @@ def integer(low: int, high: int | None = None) -> Callable[[object], int]:
     >>> integer(1)("4")
     4
     """
-    words = f"a whole number of at least {low}" + ("" if high is None else f", at most {high}")
+    expected = f"a whole number of at least {low}" + ("" if high is None else f", at most {high}")
 
     def read(value: object) -> int:
         if isinstance(value, float):
-            raise ValueError(words)
-        parsed = _parsed(value, int, words)
+            raise ValueError(expected)
+        parsed = _parsed(value, int, expected)
         if parsed < low or (high is not None and parsed > high):
-            raise ValueError(words)
+            raise ValueError(expected)
         return parsed
 
     return read
 
 
-def number(words: str, accept: Callable[[float], bool]) -> Callable[[object], float]:
+def number(expected: str, accept: Callable[[float], bool]) -> Callable[[object], float]:
     """Make a reader of finite numbers that ``accept`` allows.
 
-    ``words`` describe the expected number in the error.
+    ``expected`` describes the number in the error.
 
     Examples
     --------
@@ -68,21 +68,21 @@ def number(words: str, accept: Callable[[float], bool]) -> Callable[[object], fl
     """
 
     def read(value: object) -> float:
-        parsed = _parsed(value, float, words)
+        parsed = _parsed(value, float, expected)
         if not (math.isfinite(parsed) and accept(parsed)):
-            raise ValueError(words)
+            raise ValueError(expected)
         return parsed
 
     return read
 
 
-def _parsed(value: object, kind: Callable[[Any], _T], words: str) -> _T:
+def _parsed(value: object, kind: Callable[[Any], _T], expected: str) -> _T:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(words)
+        raise ValueError(expected)
     try:
         return kind(value)
     except ValueError as error:
-        raise ValueError(words) from error
+        raise ValueError(expected) from error
 
 
 def text(value: object) -> str:
@@ -139,20 +139,22 @@ def labels(prefix: str) -> Callable[[object], tuple[str, ...]]:
     >>> labels("sub-")(["sub-01", "07", "01"])
     ('01', '07')
     """
-    words = f"labels of letters and digits ({prefix}01 or 01), or a file with one label per line"
+    expected = (
+        f"labels of letters and digits ({prefix}01 or 01), or a file with one label per line"
+    )
 
     def read(value: object) -> tuple[str, ...]:
-        found = []
+        parsed = []
         for item in items(value):
-            listed = [item] if _is_label(item.removeprefix(prefix)) else _first_column(item)
-            found += [entry.removeprefix(prefix) for entry in listed]
-        if not all(_is_label(label) for label in found):
-            raise ValueError(words)
-        return tuple(dict.fromkeys(found))
+            entries = [item] if _is_label(item.removeprefix(prefix)) else _first_column(item)
+            parsed += [entry.removeprefix(prefix) for entry in entries]
+        if not all(_is_label(label) for label in parsed):
+            raise ValueError(expected)
+        return tuple(dict.fromkeys(parsed))
 
     def _first_column(name: str) -> list[str]:
         if not Path(name).is_file():
-            raise ValueError(words)
+            raise ValueError(expected)
         lines = read_file(Path(name), what="the list of labels").splitlines()
         column = [line.split()[0] for line in lines if line.strip()]
         return [entry for entry in column if entry not in ("participant_id", "session_id")]
@@ -194,27 +196,29 @@ def named_paths(value: object) -> dict[str, Path]:
     """
     if isinstance(value, Mapping):
         return {str(name): path(item) for name, item in value.items()}
-    named: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for item in items(value):
         name, equals, target = item.partition("=")
         if not equals or os.sep in name:
             folder = path(item)
-            named[_name_of(pattern_root(folder), (*named, *LINKS))] = folder
+            paths[_name_of(pattern_root(folder), (*paths, *RESERVED_NAMES))] = folder
         elif name and target:
             folder = path(target)
-            if name in named:
-                raise ValueError(f"each name once: {name} is both {named[name]} and {folder}")
-            named[name] = folder
+            if name in paths:
+                raise ValueError(f"each name once: {name} is both {paths[name]} and {folder}")
+            paths[name] = folder
         else:
             raise ValueError("PATH or NAME=PATH, for example brains=/data/derivatives/brains")
-    return named
+    return paths
 
 
-def _name_of(folder: Path, taken: Container[str]) -> str:
+def _name_of(folder: Path, used_names: Container[str]) -> str:
     """Name a dataset after its folder, with a number if that name is taken."""
     name = re.sub(r"[^0-9A-Za-z_-]+", "-", folder.name).strip("-") or "derivatives"
     numbered = (f"{name}-{number}" for number in itertools.count(2))
-    return next(one for one in itertools.chain([name], numbered) if one not in taken)
+    return next(
+        candidate for candidate in itertools.chain([name], numbered) if candidate not in used_names
+    )
 
 
 def items(value: object) -> list[str]:

@@ -17,7 +17,7 @@ MAX_THREADS_PER_NODE = 8
 MEMORY_SHARE = 0.9
 MIN_MEMORY_GB = 1.0
 """No visit can be processed with less."""
-ALWAYS_GRANTED = 64
+ALWAYS_GRANTED_CPUS = 64
 """CPUs that are granted without a look at how many there are."""
 
 
@@ -50,13 +50,13 @@ def resolve_resources(
 
     Examples
     --------
-    >>> found = resolve_resources(nprocs=2, omp_nthreads=4, mem_gb=1)
-    >>> found, found.notes
+    >>> budget = resolve_resources(nprocs=2, omp_nthreads=4, mem_gb=1)
+    >>> budget, budget.notes
     (Resources(nprocs=2, omp_nthreads=2, mem_gb=1),
      ('--omp-nthreads 4 exceeds the CPUs of the run: 2 are used',))
     """
-    there = available_cpus(root=root)
-    cpus = there if nprocs is None else min(nprocs, max(ALWAYS_GRANTED, 4 * there))
+    available = available_cpus(root=root)
+    cpus = available if nprocs is None else min(nprocs, max(ALWAYS_GRANTED_CPUS, 4 * available))
     threads = MAX_THREADS_PER_NODE if omp_nthreads is None else omp_nthreads
     limit = available_memory_gb(root=root)
     memory = round(MEMORY_SHARE * limit, 1) if mem_gb is None or mem_gb > limit else mem_gb
@@ -69,15 +69,15 @@ def resolve_resources(
     return Resources(cpus, min(threads, cpus), memory, tuple(notes))
 
 
-def _memory_notes(asked: float | None, granted: float, limit: float) -> list[str]:
-    if asked is None:
+def _memory_notes(mem_gb: float | None, granted: float, limit: float) -> list[str]:
+    if mem_gb is None:
         return []
-    if asked > limit:
+    if mem_gb > limit:
         return [
-            f"{asked:g} GB of memory exceed the available {limit:.1f} GB: {granted:g} GB are used"
+            f"{mem_gb:g} GB of memory exceed the available {limit:.1f} GB: {granted:g} GB are used"
         ]
-    if asked < MIN_MEMORY_GB:
-        return [f"{asked:g} GB of memory are less than one step needs: check the value"]
+    if mem_gb < MIN_MEMORY_GB:
+        return [f"{mem_gb:g} GB of memory are less than one step needs: check the value"]
     return []
 
 
@@ -121,19 +121,19 @@ def _affinity() -> int:
 def _cpu_quotas(root: Path) -> Iterator[float]:
     """Yield every quota that binds, in CPUs."""
     for folder in _group_folders(root, controller="cpu"):
-        version1 = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
-        for words in (_words(folder / "cpu.max"), version1):
-            if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]):
-                yield int(words[0]) / int(words[1])
+        version1 = _tokens(folder / "cpu.cfs_quota_us") + _tokens(folder / "cpu.cfs_period_us")
+        for tokens in (_tokens(folder / "cpu.max"), version1):
+            if len(tokens) == 2 and all(token.isdecimal() for token in tokens) and int(tokens[1]):
+                yield int(tokens[0]) / int(tokens[1])
 
 
 def _memory_limits(root: Path) -> Iterator[int]:
     """Yield every limit that binds, in bytes; "max" (version 2) is none."""
     for folder in _group_folders(root, controller="memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            for word in _words(folder / name):
-                if word.isdecimal():
-                    yield int(word)
+            for token in _tokens(folder / name):
+                if token.isdecimal():
+                    yield int(token)
 
 
 def _group_folders(root: Path, *, controller: str) -> Iterator[Path]:
@@ -152,13 +152,13 @@ def _group_folders(root: Path, *, controller: str) -> Iterator[Path]:
             tops = [mount / controllers, mount / controller]
         else:
             continue
-        own = Path(group.strip().lstrip("/"))
+        process_group = Path(group.strip().lstrip("/"))
         for top in tops:
-            for part in (own, *own.parents):
+            for part in (process_group, *process_group.parents):
                 yield top / part
 
 
-def _words(path: Path) -> list[str]:
+def _tokens(path: Path) -> list[str]:
     return " ".join(_lines(path)).split()
 
 

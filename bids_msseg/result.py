@@ -132,7 +132,7 @@ class SegmentationResult:
             path.unlink(missing_ok=True)
             return
         rows = (
-            {"atlas": name, **asdict(row)} for name, found in self.regions.items() for row in found
+            {"atlas": name, **asdict(row)} for name, loads in self.regions.items() for row in loads
         )
         write_tsv(path, tuple(atlas_dictionary()), rows)
 
@@ -155,7 +155,7 @@ class SegmentationResult:
             "flags": self.flags,
             "notes": self.notes,
             "contrasts": self.contrasts,
-            "brain": plain({one.name: one.value(self.brain) for one in MEASURES}),
+            "brain": plain({measure.name: measure.value(self.brain) for measure in MEASURES}),
             "threshold": self.threshold,
             "model": {"name": self.model, "sha256": self.model_sha256},
             "version": __version__,

@@ -174,10 +174,10 @@ class AtlasChoice:
         return f"{self.source}:{self.space}{desc}{grid}"
 
 
-def _atlas_space(named: str | None, file: str) -> str:
+def _atlas_space(label: str | None, file: str) -> str:
     """Find the space of a label image from the text after its path, or its name."""
-    inside = re.search(rf"(?:^|_)(?:tpl|space)-({_LABEL})_", file)
-    space = named or (inside[1] if inside else "")
+    match = re.search(rf"(?:^|_)(?:tpl|space)-({_LABEL})_", file)
+    space = label or (match[1] if match else "")
     native = _NATIVE.get(space.lower())
     if not space or (native is None and space.lower() in _OTHER_NATIVE):
         raise ValueError("FILE:SPACE, where SPACE is FLAIR, T1w or a TemplateFlow name")
@@ -196,9 +196,9 @@ def atlas_name(path: Path) -> str:
     """
     parts = path.name.partition(".")[0].split("_")
     entities = dict(part.split("-", 1) for part in parts if "-" in part)
-    named = next((entities[key] for key in ("atlas", "seg", "desc") if key in entities), "")
+    label = next((entities[key] for key in ("atlas", "seg", "desc") if key in entities), "")
     rest = "".join(part for part in parts if not part.startswith(("sub-", "ses-")))
-    return _label(named or rest) or "atlas"
+    return _label(label or rest) or "atlas"
 
 
 def _label(text: str) -> str:
@@ -219,5 +219,5 @@ def fill_in(pattern: str, participant: str, session: str | None) -> Path | None:
     """
     if session is None and "{session}" in pattern:
         return None
-    named = pattern.replace("{subject}", participant)
-    return Path(named.replace("{session}", session or ""))
+    filled = pattern.replace("{subject}", participant)
+    return Path(filled.replace("{session}", session or ""))

@@ -15,19 +15,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
-READER_GONE: Final = (errno.EPIPE, errno.ECONNRESET)
+READER_GONE_ERRORS: Final = (errno.EPIPE, errno.ECONNRESET)
 
 
-class _Steady:
+class _TolerantStream:
     """Stream wrapper that discards text after the reader has gone."""
 
     def __init__(self, stream: TextIO, *, is_log: bool) -> None:
-        self.bare = stream
+        self.wrapped = stream
         self._is_log = is_log
 
     def write(self, text: str) -> int:
-        with self._tolerant():
-            return self.bare.write(text)
+        with self._ignore_lost_reader():
+            return self.wrapped.write(text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -35,26 +35,26 @@ class _Steady:
             self.write(line)
 
     def flush(self) -> None:
-        with self._tolerant():
-            self.bare.flush()
+        with self._ignore_lost_reader():
+            self.wrapped.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["bare"], name)
+        return getattr(self.__dict__["wrapped"], name)
 
     @contextmanager
-    def _tolerant(self) -> Iterator[None]:
+    def _ignore_lost_reader(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if _is_for_good(error, self.bare):
-                _close_off(self.bare)
+            if _is_reader_gone(error, self.wrapped):
+                _redirect_to_null(self.wrapped)
             elif not self._is_log:
                 raise
 
 
-def _is_for_good(error: OSError, stream: TextIO) -> bool:
+def _is_reader_gone(error: OSError, stream: TextIO) -> bool:
     """Return whether an error means a missing reader, not a full or failing disk."""
-    if error.errno in READER_GONE:
+    if error.errno in READER_GONE_ERRORS:
         return True
     if error.errno != errno.EIO:
         return False
@@ -65,62 +65,65 @@ def _is_for_good(error: OSError, stream: TextIO) -> bool:
         return False
 
 
-def steady(stream: TextIO | None, *, is_log: bool) -> TextIO:
+def tolerant_stream(stream: TextIO | None, *, is_log: bool) -> TextIO:
     """Wrap a stream so that writing does not fail after its reader has gone.
 
     None, which Python uses for a stream closed at the start, becomes the null device. With
     ``is_log``, a full disk causes no error either.
     """
-    if isinstance(stream, _Steady):
+    if isinstance(stream, _TolerantStream):
         return stream
     if stream is None:
         return Path(os.devnull).open("w", encoding="utf-8")
-    return cast(TextIO, _Steady(stream, is_log=is_log))
+    return cast(TextIO, _TolerantStream(stream, is_log=is_log))
 
 
-def settle() -> None:
+def discard_unwritten() -> None:
     """Discard the text that stdout and stderr could not write.
 
     Otherwise the interpreter would try again at its exit, and end with its own exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        bare = stream.bare if isinstance(stream, _Steady) else stream
+        wrapped = stream.wrapped if isinstance(stream, _TolerantStream) else stream
         try:
-            bare.flush()
+            wrapped.flush()
         except OSError:
-            _close_off(bare)
+            _redirect_to_null(wrapped)
 
 
-def _close_off(stream: TextIO) -> None:
+def _redirect_to_null(stream: TextIO) -> None:
     """Redirect the file descriptor of a stream to the null device.
 
     This discards buffered text and affects all streams that share the descriptor.
     """
     with suppress(OSError, ValueError, AttributeError):
-        target = stream.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, target)
-        os.close(nowhere)
+        descriptor = stream.fileno()
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, descriptor)
+        os.close(null_device)
 
 
 @contextmanager
-def steady_streams() -> Iterator[None]:
-    """Apply :func:`steady` to stdout and stderr while the context is open.
+def tolerant_streams() -> Iterator[None]:
+    """Apply :func:`tolerant_stream` to stdout and stderr while the context is open.
 
     A missing stream is replaced permanently.
     """
     _fill_descriptors()
-    sys.stdout = sys.stdout or steady(None, is_log=False)
-    sys.stderr = sys.stderr or steady(None, is_log=True)
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = steady(before[0], is_log=False), steady(before[1], is_log=True)
+    sys.stdout = sys.stdout or tolerant_stream(None, is_log=False)
+    sys.stderr = sys.stderr or tolerant_stream(None, is_log=True)
+    previous = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        tolerant_stream(previous[0], is_log=False),
+        tolerant_stream(previous[1], is_log=True),
+    )
     try:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = previous
 
 
 def _fill_descriptors() -> None:

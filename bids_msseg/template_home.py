@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-CARRIED: Final = "BIDS_MSSEG_TEMPLATES"
+CONTAINER_TEMPLATES: Final = "BIDS_MSSEG_TEMPLATES"
 """Variable that names the folder of templates inside an image."""
 FOLDER: Final = "templateflow"
 """Name of the home in the work folder."""
@@ -30,12 +30,12 @@ def prepare_template_home(work_dir: Path, environment: Mapping[str, str]) -> Pat
     --------
     >>> prepare_template_home(Path("/work"), {"TEMPLATEFLOW_HOME": "/templates"})
     """
-    carried = environment.get(CARRIED, "")
-    if "TEMPLATEFLOW_HOME" in environment or (not carried and _user_has_templates()):
+    container_templates = environment.get(CONTAINER_TEMPLATES, "")
+    if "TEMPLATEFLOW_HOME" in environment or (not container_templates and _user_has_templates()):
         return None
     home = work_dir / FOLDER
-    if carried and not home.exists() and _filled(Path(carried)):
-        _copy(Path(carried), home)
+    if container_templates and not home.exists() and _has_content(Path(container_templates)):
+        _copy(Path(container_templates), home)
     return home
 
 
@@ -47,7 +47,7 @@ def _user_has_templates() -> bool:
     return False
 
 
-def _filled(folder: Path) -> bool:
+def _has_content(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 

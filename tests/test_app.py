@@ -21,7 +21,7 @@ import pytest
 
 from bids_msseg.app import environment, levels, locks, pages, selection
 from bids_msseg.app import outcome as app_outcome
-from bids_msseg.bids.record import BROKE_OFF, VisitRecord, read_record, write_record
+from bids_msseg.bids.record import UNFINISHED_REASON, VisitRecord, read_record, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Selection, Skipped, Visit
 from bids_msseg.config import RunConfig
@@ -339,7 +339,7 @@ def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", None)
     before = dict(os.environ)
-    with environment.own_surroundings(tmp_path, dry=False):
+    with environment.run_environment(tmp_path, dry=False):
         inside = {name: os.environ[name] for name in ("NO_ET", "NIPYPE_NO_ET", "MPLCONFIGDIR")}
         assert inside["NO_ET"] == inside["NIPYPE_NO_ET"] == "1"
         scratch = Path(tempfile.gettempdir())
@@ -359,21 +359,21 @@ def test_a_name_for_the_jobs_of_a_scheduler(
         raise KeyError("getpwuid(): uid not found: 1234")
 
     monkeypatch.setenv("LOGNAME", "anna")
-    with environment.own_surroundings(tmp_path, dry=True):
+    with environment.run_environment(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == "anna"
     monkeypatch.delenv("LOGNAME")
     monkeypatch.setenv("USER", "berta")
-    with environment.own_surroundings(tmp_path, dry=True):
+    with environment.run_environment(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == "berta"
     monkeypatch.setattr("getpass.getuser", nobody)
-    with environment.own_surroundings(tmp_path, dry=True):
+    with environment.run_environment(tmp_path, dry=True):
         assert os.environ["LOGNAME"] == str(os.getuid())
     assert "LOGNAME" not in os.environ
 
 
 def test_a_dry_run_makes_no_folder(tmp_path: Path) -> None:
     before = dict(os.environ)
-    with environment.own_surroundings(tmp_path / "none", dry=True):
+    with environment.run_environment(tmp_path / "none", dry=True):
         assert os.environ["NIPYPE_NO_ET"] == "1"
     assert dict(os.environ) == before
     assert list(tmp_path.iterdir()) == []
@@ -384,13 +384,13 @@ def test_templates_of_the_user_are_used_where_there_are_some(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
-    with environment.own_surroundings(tmp_path, dry=False):
+    with environment.run_environment(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
     (tmp_path / ".cache/templateflow").mkdir(parents=True)
-    with environment.own_surroundings(tmp_path, dry=False):
+    with environment.run_environment(tmp_path, dry=False):
         assert "TEMPLATEFLOW_HOME" not in os.environ
     monkeypatch.setenv("TEMPLATEFLOW_HOME", "/templates")
-    with environment.own_surroundings(tmp_path, dry=False):
+    with environment.run_environment(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == "/templates"
 
 
@@ -402,7 +402,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Path, "expanduser", nowhere)
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
-    with environment.own_surroundings(tmp_path, dry=False):
+    with environment.run_environment(tmp_path, dry=False):
         assert os.environ["TEMPLATEFLOW_HOME"] == str(tmp_path / "templateflow")
 
 
@@ -837,24 +837,28 @@ def test_the_group_level_beside_a_run(
 ) -> None:
     out = tmp_path / "out"
     for label, session in (("01", None), ("02", "1")):
-        write_record(out, VisitRecord(label, session, "", "failed", reason=BROKE_OFF))
+        write_record(out, VisitRecord(label, session, "", "failed", reason=UNFINISHED_REASON))
     busy |= at_work
     assert levels._group(configure(levels=["group"])) == ExitCode.SUCCESS
     table = (out / "group_lesions.tsv").read_text(encoding="utf-8").splitlines()
     rows = [dict(zip(table[0].split("\t"), line.split("\t"), strict=True)) for line in table[1:]]
     states = ["running" if key in at_work else "failed" for key in ("sub-01", "sub-02_ses-1")]
     assert [row["status"] for row in rows] == states
-    assert [row["reason"] == BROKE_OFF for row in rows] == [one == "failed" for one in states]
+    assert [row["reason"] == UNFINISHED_REASON for row in rows] == [
+        one == "failed" for one in states
+    ]
     assert caplog.text.count("still running") == len(at_work)
     page = (out / "group_lesions.html").read_text(encoding="utf-8")
     assert (f"{len(at_work)} still running" in page) == bool(at_work)
     # the records stay as they are: the other run writes them
-    assert {path.read_text().count(BROKE_OFF) for path in (out / "logs/visits").iterdir()} == {1}
+    assert {
+        path.read_text().count(UNFINISHED_REASON) for path in (out / "logs/visits").iterdir()
+    } == {1}
 
 
 def test_a_page_beside_a_run(busy: set[str], tmp_path: Path) -> None:
-    write_record(tmp_path, VisitRecord("01", "1", "", "failed", reason=BROKE_OFF))
-    write_record(tmp_path, VisitRecord("01", "2", "", "failed", reason=BROKE_OFF))
+    write_record(tmp_path, VisitRecord("01", "1", "", "failed", reason=UNFINISHED_REASON))
+    write_record(tmp_path, VisitRecord("01", "2", "", "failed", reason=UNFINISHED_REASON))
     busy.add("sub-01_ses-2")
     pages.write_pages(tmp_path, ["01"])
     page = (tmp_path / "sub-01.html").read_text(encoding="utf-8")

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from bids_msseg.cli.run import parse_args
-from bids_msseg.compatibility import ALIASES, IDLE, MEANINGS, explain, split_off_levels
+from bids_msseg.compatibility import (
+    ALIASES,
+    IGNORED_OPTIONS,
+    TRANSLATED_OPTIONS,
+    explain,
+    split_off_levels,
+)
 from bids_msseg.config import RunConfig
 from bids_msseg.spaces import OutputSpace
 
@@ -42,9 +48,10 @@ def test_what_is_no_memory(words: str) -> None:
         readers.memory(words)
 
 
-@pytest.mark.parametrize("flag", IDLE)
+@pytest.mark.parametrize("flag", IGNORED_OPTIONS)
 def test_an_option_without_effect_is_noted(flag: str) -> None:
-    value = {"": [], "bids": ["bids"], "N": ["3"], "NAME": ["unbiased"]}[IDLE[flag].value]
+    values = {"": [], "bids": ["bids"], "N": ["3"], "NAME": ["unbiased"]}
+    value = values[IGNORED_OPTIONS[flag].value]
     for spelling in (flag, "--" + flag[2:].replace("-", "_")):
         config = parse_args([*LINE, spelling, *value])
         assert config == parse_args(LINE)
@@ -136,5 +143,5 @@ def test_threads_may_be_more_than_cpus() -> None:
 
 def test_every_such_option_is_explained() -> None:
     rows = dict(explain())
-    assert set(rows) == {*ALIASES, *MEANINGS, *IDLE}
+    assert set(rows) == {*ALIASES, *TRANSLATED_OPTIONS, *IGNORED_OPTIONS}
     assert all(rows.values())

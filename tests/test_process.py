@@ -289,7 +289,7 @@ DEAF = """
 import multiprocessing, sys, time
 from bids_msseg import process
 
-process.PATIENCE_S = 0.3
+process.SIGTERM_GRACE_S = 0.3
 
 def job():
     worker = multiprocessing.Process(target=time.sleep, args=(60,))

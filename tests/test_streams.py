@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.streams import settle, steady, steady_streams
+from bids_msseg.streams import discard_unwritten, tolerant_stream, tolerant_streams
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +41,7 @@ class _Fails(io.StringIO):
     ],
 )
 def test_what_is_an_error_of_a_stream(number: int, is_log: bool, fails: bool) -> None:
-    stream = steady(_Fails(number), is_log=is_log)
+    stream = tolerant_stream(_Fails(number), is_log=is_log)
     if fails:
         with pytest.raises(OSError, match=os.strerror(number)):
             stream.write("x")
@@ -52,18 +52,18 @@ def test_what_is_an_error_of_a_stream(number: int, is_log: bool, fails: bool) ->
 
 def test_a_steady_stream_has_all_that_the_stream_has() -> None:
     bare = io.StringIO()
-    stream = steady(bare, is_log=False)
+    stream = tolerant_stream(bare, is_log=False)
     print("a", "b", file=stream, flush=True)
     assert bare.getvalue() == "a b\n"
     assert not stream.isatty()
-    assert steady(stream, is_log=True) is stream
+    assert tolerant_stream(stream, is_log=True) is stream
 
 
 def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    with steady_streams():
+    with tolerant_streams():
         print("listing")
         print("log", file=sys.stderr)
         assert sys.stdout is not out
@@ -74,7 +74,7 @@ def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_streams_that_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    with steady_streams():
+    with tolerant_streams():
         print("listing")
         # as nipype asks for it
         assert isinstance(sys.stderr.fileno(), int)
@@ -94,7 +94,7 @@ def _run(code: str, *, prepare: Callable[[], object] | None = None, **streams: A
 
 
 WRITES = """
-with steady_streams():
+with tolerant_streams():
     for _ in range(3):
         print("x" * 100_000)
         print("log", file=sys.stderr, flush=True)
@@ -115,7 +115,7 @@ def test_a_reader_that_has_left(name: str, capfd: pytest.CaptureFixture[str]) ->
 
 
 CLOSED = """
-with steady_streams():
+with tolerant_streams():
     with open({path!r}, "w") as result:
         os.system("echo of a library; echo and more >&2")
         print("listing")
@@ -133,13 +133,13 @@ def test_descriptors_that_are_closed_are_not_given_to_results(tmp_path: Path) ->
 
 FULL = """
 code = 0
-with steady_streams():
+with tolerant_streams():
     print("log", file=sys.stderr)
     try:
         print("listing", flush=True)
     except OSError:
         code = 74
-    settle()
+    discard_unwritten()
 sys.exit(code)
 """
 
@@ -155,7 +155,7 @@ def test_what_was_told_already_is_not_told_again_at_the_exit(
 
 
 def test_settling_what_is_in_order(capsys: pytest.CaptureFixture[str]) -> None:
-    with steady_streams():
+    with tolerant_streams():
         print("listing")
-        settle()
+        discard_unwritten()
     assert capsys.readouterr().out == "listing\n"

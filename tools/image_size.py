@@ -19,25 +19,25 @@ def sizes(root: Path, *, depth: int) -> Counter[str]:
 
     Hard links count once.
     """
-    found: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
+    totals: Counter[str] = Counter()
+    counted: set[tuple[int, int]] = set()
     device = root.lstat().st_dev
     for folder, folders, files in os.walk(root):
-        here = Path(folder)
-        folders[:] = [f for f in folders if (here / f).lstat().st_dev == device]
+        parent = Path(folder)
+        folders[:] = [f for f in folders if (parent / f).lstat().st_dev == device]
         for name in files:
-            about = (here / name).lstat()
-            if (about.st_dev, about.st_ino) not in seen:
-                seen.add((about.st_dev, about.st_ino))
-                parts = (here / name).relative_to(root).parts
-                found["/".join(parts[:depth])] += about.st_size
-    return found
+            status = (parent / name).lstat()
+            if (status.st_dev, status.st_ino) not in counted:
+                counted.add((status.st_dev, status.st_ino))
+                parts = (parent / name).relative_to(root).parts
+                totals["/".join(parts[:depth])] += status.st_size
+    return totals
 
 
-def table(title: str, found: Counter[str]) -> None:
+def table(title: str, totals: Counter[str]) -> None:
     """Print the largest entries and the sum of all."""
-    print(f"{title}: {sum(found.values()) / MB:.0f} MB")
-    for name, size in found.most_common(LISTED):
+    print(f"{title}: {sum(totals.values()) / MB:.0f} MB")
+    for name, size in totals.most_common(LISTED):
         print(f"  {size / MB:7.0f} MB  {name}")
 
 

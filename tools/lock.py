@@ -34,51 +34,53 @@ def named(variable: str) -> list[str]:
 
 def closure(requirements: list[str]) -> dict[str, str]:
     """Return the versions of requirements and of all their dependencies."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     queue = [Requirement(text) for text in requirements]
     while queue:
-        wanted = queue.pop()
-        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+        requirement = queue.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        name = canonicalize_name(wanted.name)
-        extras = wanted.extras
-        if name in found and not extras:
+        name = canonicalize_name(requirement.name)
+        extras = requirement.extras
+        if name in versions and not extras:
             continue
         package = metadata.distribution(name)
-        found[name] = package.version
+        versions[name] = package.version
         for text in package.requires or []:
             needed = Requirement(text)
             marker = needed.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in {"", *extras}):
                 needed.marker = None
                 queue.append(needed)
-    return {name: version for name, version in found.items() if name not in LEFT_OUT}
+    return {name: version for name, version in versions.items() if name not in LEFT_OUT}
 
 
 def write(path: Path, packages: dict[str, str]) -> None:
     """Write one lock file."""
     pins = "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()))
-    words = ("--no-deps", "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "-")
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "uv", "pip", "compile", *words],
+    arguments = ("--no-deps", "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "-")
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "uv", "pip", "compile", *arguments],
         input=pins,
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        sys.exit(f"uv could not write {path.name}: {done.stderr.strip()}")
-    path.write_text(f"# written by tools/lock.py\n{done.stdout}")
+    if result.returncode:
+        sys.exit(f"uv could not write {path.name}: {result.stderr.strip()}")
+    path.write_text(f"# written by tools/lock.py\n{result.stdout}")
 
 
 def main() -> None:
     """Write all lock files."""
     before: dict[str, str] = {}
     for part, variables in FILES.items():
-        found = closure([wanted for variable in variables for wanted in named(variable)])
-        added = {name: version for name, version in found.items() if name not in before}
+        versions = closure(
+            [requirement for variable in variables for requirement in named(variable)]
+        )
+        added = {name: version for name, version in versions.items() if name not in before}
         write(ROOT / f"requirements{part}.lock", added)
-        before |= found
+        before |= versions
 
 
 if __name__ == "__main__":

@@ -107,28 +107,29 @@ def _sizes(paths: Iterable[Path]) -> Iterable[int]:
             yield from (os.lstat(Path(folder, name)).st_size for name in names)
 
 
-def report(found: Measured, *, visits: int, at_once: int) -> str:
+def report(measured: Measured, *, visits: int, at_once: int) -> str:
     """Write what was measured and what follows for a cohort.
 
     Parameters
     ----------
-    found : Measured
+    measured : Measured
     visits : int
         Of the cohort.
     at_once : int
         Jobs that run at the same time, one CPU and one visit each.
     """
-    each = statistics.mean(found.cpu_s) + STARTING_S
-    size, files = found.bytes_ / found.visits, found.files / found.visits
-    kind = "CPU time" if found.monitored else "wall time of steps"
-    memory = "not measured" if found.memory_gb is None else f"{found.memory_gb:.2f} GiB"
+    each = statistics.mean(measured.cpu_s) + STARTING_S
+    size, files = measured.bytes_ / measured.visits, measured.files / measured.visits
+    kind = "CPU time" if measured.monitored else "wall time of steps"
+    memory = "not measured" if measured.memory_gb is None else f"{measured.memory_gb:.2f} GiB"
+    times = f"{min(measured.cpu_s):.0f}-{max(measured.cpu_s):.0f} s"
     lines = [
-        f"measured: {found.visits} visits of {found.participants} participants",
-        f"  {kind}: {min(found.cpu_s):.0f}-{max(found.cpu_s):.0f} s, with start-up {each:.0f} s",
+        f"measured: {measured.visits} visits of {measured.participants} participants",
+        f"  {kind}: {times}, with start-up {each:.0f} s",
         f"  peak memory of a step: {memory}",
         f"  outputs: {size / 1e6:.1f} MB and {files:.0f} files a visit",
     ]
-    scratch = None if found.work_bytes is None else found.work_bytes / found.visits
+    scratch = None if measured.work_bytes is None else measured.work_bytes / measured.visits
     if scratch is not None:
         lines.append(f"  work folder: {scratch / 1e6:.0f} MB a visit")
     hours = visits * each / 3600
@@ -152,8 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="their work folder")
     parser.add_argument("--visits", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=50)
-    asked = parser.parse_args(argv)
-    print(report(measure(asked.out, asked.work), visits=asked.visits, at_once=asked.at_once))
+    options = parser.parse_args(argv)
+    print(
+        report(measure(options.out, options.work), visits=options.visits, at_once=options.at_once)
+    )
     return 0
 
 

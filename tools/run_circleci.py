@@ -58,15 +58,15 @@ def run_steps(config: Mapping[str, Any], job: str) -> Iterator[dict[str, Any]]:
 
 def stand_in_for_docker(folder: Path) -> Path:
     """Write a ``docker`` script that calls ``tools/ctr.sh``, and return its folder."""
-    ours = shlex.quote(str(ROOT / "tools/ctr.sh"))
+    ctr = shlex.quote(str(ROOT / "tools/ctr.sh"))
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "docker"
     script.write_text(f"""#!/bin/sh
 case $1 in
   info) exit 0 ;;
-  build) exec {ours} "$@" ;;
-  login | push) command=$1; shift; exec {ours} podman "$command" --tls-verify=false "$@" ;;
-  *) exec {ours} podman "$@" ;;
+  build) exec {ctr} "$@" ;;
+  login | push) command=$1; shift; exec {ctr} podman "$command" --tls-verify=false "$@" ;;
+  *) exec {ctr} podman "$@" ;;
 esac
 """)
     script.chmod(0o755)
@@ -87,7 +87,7 @@ def surroundings(folder: Path, version: str, *, docker: bool) -> dict[str, str]:
     If a ``docker`` is needed and not available, a replacement is added to the path.
     """
     registry = os.environ.get("REGISTRY", "127.0.0.1:5000")
-    found = {
+    variables = {
         "CIRCLECI": "true",
         "CIRCLE_TAG": version,
         "IMAGE_NAME": f"{registry}/tests/msseg",
@@ -100,7 +100,7 @@ def surroundings(folder: Path, version: str, *, docker: bool) -> dict[str, str]:
         subprocess.run([ROOT / "tools/ctr.sh", "prepare"], check=True)
         subprocess.run([ROOT / "tools/ctr.sh", "registry-start"], check=True)
     shared = os.environ.get("MSSEG_SHARED_DATA", str(ROOT.parent / "shared" / "data"))
-    return {**os.environ, **found, "PATH": path, "MSSEG_SHARED_DATA": shared}
+    return {**os.environ, **variables, "PATH": path, "MSSEG_SHARED_DATA": shared}
 
 
 def read_version() -> str:
@@ -123,7 +123,7 @@ def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
             for step in run_steps(config, job):
                 print(f"== {job}: {step['name']}", flush=True)
                 begin = time.monotonic()
-                done = subprocess.run(
+                result = subprocess.run(
                     [*SHELL, step["command"]],
                     cwd=clone,
                     env={**environment, **step.get("environment", {})},
@@ -131,10 +131,10 @@ def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
                     check=False,
                 )
                 seconds = time.monotonic() - begin
-                verdict = "ok" if done.returncode == 0 else f"exit {done.returncode}"
+                verdict = "ok" if result.returncode == 0 else f"exit {result.returncode}"
                 lines.append(f"{verdict:8} {seconds:5.0f} s  {job}: {step['name']}")
-                if done.returncode:
-                    return done.returncode
+                if result.returncode:
+                    return result.returncode
     finally:
         print(*lines, sep="\n")
         if docker and (folder / "bin").exists():
@@ -148,11 +148,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder for the clone and the image")
     parser.add_argument("--jobs", nargs="+", metavar="NAME", help="these only, in their order")
     parser.add_argument("--list", action="store_true", help="print steps, run nothing")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     config = yaml.safe_load((ROOT / ".circleci/config.yml").read_text())
-    jobs = [job for job in ordered_jobs(config) if job in (asked.jobs or config["jobs"])]
-    if not asked.list:
-        return run_jobs(config, jobs, asked.folder.absolute())
+    jobs = [job for job in ordered_jobs(config) if job in (options.jobs or config["jobs"])]
+    if not options.list:
+        return run_jobs(config, jobs, options.folder.absolute())
     for job in jobs:
         for step in run_steps(config, job):
             print(f"{job}: {step['name']}")

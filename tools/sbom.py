@@ -44,16 +44,16 @@ def licenses(about: metadata.PackageMetadata) -> list[dict[str, Any]]:
         for text in about.get_all("Classifier") or []
         if text.startswith("License :: ")
     ]
-    words = (about.get("License") or "").strip()
+    licence = (about.get("License") or "").strip()
     # some put the whole text of a licence there
-    named = classified or ([words] if words and "\n" not in words else [])
+    named = classified or ([licence] if licence and "\n" not in licence else [])
     return [{"license": {"name": name}} for name in named]
 
 
 def component(package: metadata.Distribution) -> dict[str, Any]:
     """Describe one distribution as a component of the SBOM."""
     name, version = package.metadata["Name"], package.version
-    found = {
+    entry = {
         "type": "application" if canonical(name) == MAIN else "library",
         "bom-ref": purl(name, version),
         "name": name,
@@ -61,17 +61,17 @@ def component(package: metadata.Distribution) -> dict[str, Any]:
         "purl": purl(name, version),
     }
     licensed = licenses(package.metadata)
-    return {**found, "licenses": licensed} if licensed else found
+    return {**entry, "licenses": licensed} if licensed else entry
 
 
 def installed(packages: Iterable[metadata.Distribution]) -> dict[str, metadata.Distribution]:
     """Sort distributions by name; of duplicates keep the first, which Python imports."""
-    found: dict[str, metadata.Distribution] = {}
+    distributions: dict[str, metadata.Distribution] = {}
     for package in packages:
         name = package.metadata.get("Name")
         if name:
-            found.setdefault(canonical(name), package)
-    return dict(sorted(found.items()))
+            distributions.setdefault(canonical(name), package)
+    return dict(sorted(distributions.items()))
 
 
 def needs(package: metadata.Distribution) -> set[str]:
@@ -94,9 +94,9 @@ def bill(packages: Iterable[metadata.Distribution], created: datetime) -> dict[s
     dict
         CycloneDX 1.6; the same packages give the same serial number.
     """
-    found = installed(packages)
-    described = {name: component(package) for name, package in found.items()}
-    refs = {name: one["bom-ref"] for name, one in described.items()}
+    distributions = installed(packages)
+    described = {name: component(package) for name, package in distributions.items()}
+    refs = {name: entry["bom-ref"] for name, entry in described.items()}
     main = described.pop(MAIN, None)
     about: dict[str, Any] = {
         "timestamp": created.astimezone(UTC).isoformat(timespec="seconds"),
@@ -115,9 +115,13 @@ def bill(packages: Iterable[metadata.Distribution], created: datetime) -> dict[s
         "dependencies": [
             {
                 "ref": refs[name],
-                "dependsOn": [refs[one] for one in sorted(needs(found[name])) if one in refs],
+                "dependsOn": [
+                    refs[required]
+                    for required in sorted(needs(distributions[name]))
+                    if required in refs
+                ],
             }
-            for name in found
+            for name in distributions
         ],
     }
 

@@ -38,8 +38,8 @@ def main() -> int:
         copy.write_text(html.replace("</head>", f"{style}</head>", 1), encoding="utf-8")
         shoot(browser, copy, options)
     with Image.open(options.out) as image:
-        few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
-        few.save(options.out, optimize=True)
+        quantized = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
+        quantized.save(options.out, optimize=True)
     return 0
 
 

@@ -31,38 +31,39 @@ if TYPE_CHECKING:
     from bids_msseg.workflow.execution import Execution
     from bids_msseg.workflow.plan import Settings
 
-VISITS_OF_A_PLUGIN = 10_000
+PLUGIN_CHUNK = 10_000
 
 
 @contextmanager
-def own_surroundings(work_dir: Path, *, dry: bool) -> Iterator[None]:
+def run_environment(work_dir: Path, *, dry: bool) -> Iterator[None]:
     """Set the environment of libraries for a run, and restore it at the end.
 
     They then neither write to a home folder that may not exist nor contact their developers'
     servers.
     """
-    wanted = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
+    variables = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
     # a look at the GPU must not keep forked workers from using it
-    wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    variables["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     # what Apple's GPUs cannot do is left to the CPU
-    wanted["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
+    variables["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
     # nipype names a scheduler's jobs by it; cron and containers may not set it
-    wanted["LOGNAME"] = _user()
+    variables["LOGNAME"] = _user()
     templates = None if dry else prepare_template_home(work_dir, os.environ)
     if templates is not None:
-        wanted["TEMPLATEFLOW_HOME"] = str(templates)
-    wanted = {name: value for name, value in wanted.items() if name not in os.environ}
+        variables["TEMPLATEFLOW_HOME"] = str(templates)
+    variables = {name: value for name, value in variables.items() if name not in os.environ}
     scratch = None if dry else _scratch(work_dir)
     if scratch is not None:
-        wanted |= dict.fromkeys(("NIPYPE_CONFIG_DIR", "MPLCONFIGDIR", "TMPDIR"), scratch)
-    before = {name: os.environ.get(name) for name in wanted}, tempfile.tempdir
-    os.environ.update(wanted)
-    tempfile.tempdir = scratch or before[1]
+        variables |= dict.fromkeys(("NIPYPE_CONFIG_DIR", "MPLCONFIGDIR", "TMPDIR"), scratch)
+    previous = {name: os.environ.get(name) for name in variables}
+    previous_tempdir = tempfile.tempdir
+    os.environ.update(variables)
+    tempfile.tempdir = scratch or previous_tempdir
     try:
         yield
     finally:
-        tempfile.tempdir = before[1]
-        for name, value in before[0].items():
+        tempfile.tempdir = previous_tempdir
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
@@ -128,9 +129,9 @@ def _check_spaces(
 
 def _template_spaces(config: RunConfig) -> tuple[OutputSpace, ...]:
     """List the templates of output spaces and atlases."""
-    chosen = config.processing
-    spaces = (*chosen.output_spaces, *(OutputSpace(one.space, 1) for one in chosen.atlas))
-    return tuple(one for one in dict.fromkeys(spaces) if one.is_template)
+    options = config.processing
+    spaces = (*options.output_spaces, *(OutputSpace(atlas.space, 1) for atlas in options.atlas))
+    return tuple(space for space in dict.fromkeys(spaces) if space.is_template)
 
 
 def _check_files(config: RunConfig) -> None:
@@ -180,9 +181,9 @@ def visit_settings(config: RunConfig, resources: Resources) -> Settings:
     from bids_msseg.workflow.plan import Settings
 
     segmenter = find_segmenter(config)
-    own = segmenter is None
+    is_cascade = segmenter is None
     return Settings(
-        model_file=find_model(config.processing.model) if own else Path(),
+        model_file=find_model(config.processing.model) if is_cascade else Path(),
         skull_stripped=config.processing.skull_stripped,
         fast=config.processing.fast,
         seed=config.processing.random_seed,
@@ -191,16 +192,18 @@ def visit_settings(config: RunConfig, resources: Resources) -> Settings:
         threads=resources.omp_nthreads,
         spaces=output_spaces(config),
         measure=config.execution.resource_monitor,
-        calibration=calibration_digest(config, read_model_header(config).sha256) if own else "",
+        calibration=calibration_digest(config, read_model_header(config).sha256)
+        if is_cascade
+        else "",
         segmenter=segmenter,
     )
 
 
 def find_resources(config: RunConfig) -> Resources:
     """Find the processes, threads and memory that a run may use."""
-    asked = config.performance
+    performance = config.performance
     return resolve_resources(
-        nprocs=asked.nprocs, omp_nthreads=asked.omp_nthreads, mem_gb=asked.mem_gb
+        nprocs=performance.nprocs, omp_nthreads=performance.omp_nthreads, mem_gb=performance.mem_gb
     )
 
 
@@ -223,7 +226,7 @@ def choose_execution(
         name, arguments = plugin
         if name == "MultiProc":
             arguments = {"raise_insufficient": False, **arguments}
-        return replace(base, plugin=name, plugin_args=arguments, chunk=VISITS_OF_A_PLUGIN)
+        return replace(base, plugin=name, plugin_args=arguments, chunk=PLUGIN_CHUNK)
     if resources.nprocs // resources.omp_nthreads < 2:
         return base
     arguments = {

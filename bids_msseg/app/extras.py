@@ -23,27 +23,27 @@ def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...
     """
     from bids_msseg.bids.derivatives import Extras
 
-    chosen = config.processing
-    has_anatomy = chosen.segmenter == CASCADE
-    atlases = [_find_atlas(config, visit, atlas) for atlas in chosen.atlas]
-    grids = [_find_grid(visit, space) for space in chosen.output_spaces if space.file]
+    processing = config.processing
+    has_anatomy = processing.segmenter == CASCADE
+    atlases = [_find_atlas(config, visit, atlas) for atlas in processing.atlas]
+    grids = [_find_grid(visit, space) for space in processing.output_spaces if space.file]
     extras = Extras(
         atlases=tuple(atlas for atlas, _ in atlases if atlas),
-        filled=chosen.fill_lesions and has_anatomy,
-        roi=chosen.lesion_roi,
+        filled=processing.fill_lesions and has_anatomy,
+        roi=processing.lesion_roi,
         grids=tuple(grid for grid, _ in grids if grid),
         anatomy=has_anatomy,
     )
-    notes = () if has_anatomy else _without_anatomy(chosen)
+    notes = () if has_anatomy else _without_anatomy(processing)
     return extras, (*(note for _, note in (*atlases, *grids) if note), *notes)
 
 
-def _without_anatomy(chosen: Processing) -> tuple[str, ...]:
+def _without_anatomy(processing: Processing) -> tuple[str, ...]:
     """Return notes on outputs that are missing because there is no anatomy."""
-    why = f"the segmenter {chosen.segmenter} finds lesions only"
-    notes = [f"no anatomy is segmented or measured: {why}"]
-    if chosen.fill_lesions:
-        notes.append(f"lesions are not filled, because filling needs the anatomy: {why}")
+    reason = f"the segmenter {processing.segmenter} finds lesions only"
+    notes = [f"no anatomy is segmented or measured: {reason}"]
+    if processing.fill_lesions:
+        notes.append(f"lesions are not filled, because filling needs the anatomy: {reason}")
     return tuple(notes)
 
 

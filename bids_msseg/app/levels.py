@@ -13,13 +13,13 @@ from bids_msseg.app.environment import (
     check_spaces_without_trace,
     choose_execution,
     find_resources,
-    own_surroundings,
     requested_plugin,
+    run_environment,
     visit_settings,
 )
 from bids_msseg.app.locks import (
-    left_to_others,
     lock_all,
+    locked_by_other_runs,
     open_locks,
     remove_partial_files,
     remove_work_folders,
@@ -132,7 +132,7 @@ def _participant(config: RunConfig) -> ExitCode:
         LOGGER.warning(warning)
     for note in find_resources(config).notes:
         LOGGER.warning("%s", note)
-    with own_surroundings(config.work_dir, dry=execution.dry_run):
+    with run_environment(config.work_dir, dry=execution.dry_run):
         header = read_model_header(config)
         if execution.boilerplate_only:
             return _boilerplate_only(config, header)
@@ -149,24 +149,25 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
     check_spaces_without_trace(config)
     masks = ", ".join(config.query.lesion_masks)
     model = f"model {header.name} {header.version}, sha256 {header.sha256[:12]}"
-    used = model if config.with_networks else "no network"
-    lines = [f"lesion masks {masks}, {used}" if masks else used]
+    segmenter = model if config.with_networks else "no network"
+    lines = [f"lesion masks {masks}, {segmenter}" if masks else segmenter]
     for visit in selection.visits:
         delivery = collect_delivery(config, visit, header)
-        done = is_visit_finished(config, delivery)
-        fails = f", and would fail: {visit.problem}" if visit.problem and not done else ""
-        lines.append(f"{visit.key}: {'already finished' if done else 'would be processed'}{fails}")
+        finished = is_visit_finished(config, delivery)
+        failure = f", and would fail: {visit.problem}" if visit.problem and not finished else ""
+        state = "already finished" if finished else "would be processed"
+        lines.append(f"{visit.key}: {state}{failure}")
         for contrast in ("FLAIR", "T1w", "T2w"):
             path = visit.contrasts.get(contrast)
-            where = "none" if path is None else public_text(str(path), config)
-            lines.append(f"  {contrast}: {where}")
+            location = "none" if path is None else public_text(str(path), config)
+            lines.append(f"  {contrast}: {location}")
         lines += [f"  note: {note}" for note in delivery.visit.notes]
         stale = [path.name for path in find_stale_outputs(config, visit)]
         if stale:
             lines.append(f"  results of images that are no longer used: {listed(stale)}")
-    for one in selection.skipped:
-        hint = f" (hint: {one.hint})" if one.hint else ""
-        lines.append(f"{one.key}: would be skipped: {one.reason}{hint}")
+    for skipped in selection.skipped:
+        hint = f" (hint: {skipped.hint})" if skipped.hint else ""
+        lines.append(f"{skipped.key}: would be skipped: {skipped.reason}{hint}")
     orders = _orders(config, selection).items()
     lines += [order.describe(participant) for participant, order in orders]
     print("\n".join(lines))
@@ -179,9 +180,11 @@ def _orders(config: RunConfig, selection: Selection) -> dict[str, VisitOrder]:
     for visit in selection.visits:
         if visit.session is not None:
             flairs.setdefault(visit.participant, {})[visit.session] = visit.flair.name
-    asked = config.query.session_order
+    session_order = config.query.session_order
     return {
-        participant: order_sessions(config.bids_dir, participant, sessions, asked=asked)
+        participant: order_sessions(
+            config.bids_dir, participant, sessions, user_order=session_order
+        )
         for participant, sessions in flairs.items()
         if len(sessions) > 1
     }
@@ -202,22 +205,22 @@ def _boilerplate_only(config: RunConfig, header: ModelHeader) -> ExitCode:
 
 def _reports_only(config: RunConfig) -> ExitCode:
     """Write the pages again from the results in OUT."""
-    there = {record.participant for record in read_records(config.output_dir)}
-    asked = set(config.query.participant_label)
+    available = {record.participant for record in read_records(config.output_dir)}
+    requested = set(config.query.participant_label)
     excluded = set(config.query.exclude_participant_label)
-    people = sorted((there & asked if asked else there) - excluded)
-    if not there:
+    participants = sorted((available & requested if requested else available) - excluded)
+    if not available:
         raise NoInputError(
             f"{config.output_dir} holds no processed visits",
             hint="run the participant level without --reports-only first",
         )
-    if not people:
-        who = " ".join(sorted(asked)) or "other participants"
+    if not participants:
+        requested_text = " ".join(sorted(requested)) or "other participants"
         raise NothingSelectedError(
-            f"{config.output_dir} holds no results of {who}",
-            hint=f"select participants with results: {' '.join(sorted(there)[:20])}",
+            f"{config.output_dir} holds no results of {requested_text}",
+            hint=f"select participants with results: {' '.join(sorted(available)[:20])}",
         )
-    write_pages(config.output_dir, people)
+    write_pages(config.output_dir, participants)
     return ExitCode.SUCCESS
 
 
@@ -240,24 +243,28 @@ def _process(
     write_citation(config, header)
     record_skipped(config, selection)
     deliveries = [collect_delivery(config, visit, header) for visit in selection.visits]
-    todo = [one for one in deliveries if not is_visit_finished(config, one)]
+    todo = [delivery for delivery in deliveries if not is_visit_finished(config, delivery)]
     if len(todo) < len(deliveries):
-        done = len(deliveries) - len(todo)
-        LOGGER.info("%d of %d visits are already finished", done, len(deliveries))
+        finished = len(deliveries) - len(todo)
+        LOGGER.info("%d of %d visits are already finished", finished, len(deliveries))
     with open_locks(config) as locks:
-        mine = [one for one in todo if locks.acquire(one.visit.key)]
-        remove_partial_files(config.output_dir, mine)
-        outcomes = _run_all(config, mine, header, plugin)
+        locked = [delivery for delivery in todo if locks.acquire(delivery.visit.key)]
+        remove_partial_files(config.output_dir, locked)
+        outcomes = _run_all(config, locked, header, plugin)
         if config.execution.resource_monitor and outcomes:
             write_usage(config.output_dir, outcomes, locks)
-        locked = {one.visit.key for one in mine}
-        outcomes += left_to_others(one for one in todo if one.visit.key not in locked)
+        locked_keys = {delivery.visit.key for delivery in locked}
+        outcomes += locked_by_other_runs(
+            delivery for delivery in todo if delivery.visit.key not in locked_keys
+        )
         handle_stale(config, deliveries, locks)
-    compared = _compare(config, selection, plugin)
-    write_pages(config.output_dir, participants_with_new_page(config.output_dir, selection, mine))
+    compared_code = _compare(config, selection, plugin)
+    write_pages(
+        config.output_dir, participants_with_new_page(config.output_dir, selection, locked)
+    )
     report_visits(config, deliveries, outcomes, selection.skipped)
-    busy = ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
-    return exit_code_of(outcomes) or busy or compared
+    busy_code = ExitCode.TEMPORARY if len(locked) < len(todo) else ExitCode.SUCCESS
+    return exit_code_of(outcomes) or busy_code or compared_code
 
 
 def _run_all(
@@ -271,16 +278,16 @@ def _run_all(
 
     if not todo:
         return []
-    todo = [with_intermediate(one) for one in todo]
-    check_needs(config, networks=any(needs_networks(one) for one in todo))
+    todo = [with_intermediate(delivery) for delivery in todo]
+    check_needs(config, networks=any(needs_networks(delivery) for delivery in todo))
     resources = find_resources(config)
     settings = visit_settings(config, resources)
     execution = choose_execution(config, resources, plugin)
     if config.execution.clean_workdir:
         remove_work_folders(execution, todo)
-    what = ", ".join(config.query.lesion_masks)
-    with_what = f"the lesion masks {what}" if what else f"model {header.name}"
-    LOGGER.info("processing %s with %s", counted(len(todo), "visit"), with_what)
+    mask_names = ", ".join(config.query.lesion_masks)
+    source = f"the lesion masks {mask_names}" if mask_names else f"model {header.name}"
+    LOGGER.info("processing %s with %s", counted(len(todo), "visit"), source)
     outcomes: list[Outcome] = []
     with Progress(len(todo), steps_per_visit=STEPS_PER_VISIT) as progress:
         for outcome in run_visits(todo, settings, execution, on_step=progress.step):
@@ -302,8 +309,8 @@ def _compare(
     for visit in selection.visits:
         visits.setdefault(visit.participant, []).append(visit.key)
     with open_locks(config) as locks:
-        mine = [name for name in sorted(visits) if lock_all(locks, name, visits[name])]
-        return _compare_locked(config, mine, plugin)
+        locked = [name for name in sorted(visits) if lock_all(locks, name, visits[name])]
+        return _compare_locked(config, locked, plugin)
 
 
 def _compare_locked(
@@ -322,13 +329,16 @@ def _compare_locked(
         bids_dir=config.bids_dir,
         session_order=config.query.session_order,
     ):
-        who = f"sub-{outcome.participant}"
+        label = f"sub-{outcome.participant}"
         if outcome.failure is None:
-            LOGGER.info("%s: pairs of visits compared: %d", who, outcome.pairs)
+            LOGGER.info("%s: pairs of visits compared: %d", label, outcome.pairs)
             continue
         failure = outcome.failure
         LOGGER.error(
-            "%s: the visits were not compared: %s\n  hint: %s", who, failure.message, failure.hint
+            "%s: the visits were not compared: %s\n  hint: %s",
+            label,
+            failure.message,
+            failure.hint,
         )
         code = code or ExitCode(failure.code)
     return code

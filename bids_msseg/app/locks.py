@@ -46,14 +46,14 @@ def lock_all(locks: VisitLocks, participant: str, visits: Sequence[str]) -> bool
     acquired: list[str] = []
     for visit in visits:
         if not locks.acquire(visit):
-            for one in (*acquired, f"changes of {participant}"):
-                locks.release(one)
+            for name in (*acquired, f"changes of {participant}"):
+                locks.release(name)
             return False
         acquired.append(visit)
     return True
 
 
-def left_to_others(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome]:
+def locked_by_other_runs(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome]:
     """Log visits that another run is processing, and yield an outcome for each."""
     from bids_msseg.workflow.outcome import Outcome
 
@@ -69,10 +69,15 @@ def left_to_others(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome
 def remove_partial_files(out_dir: Path, deliveries: Sequence[DerivativesContext]) -> None:
     """Remove partial files of killed runs from the folders that this run writes to."""
     folders = [out_dir, logs_dir(out_dir), records_dir(out_dir), intermediate_dir(out_dir)]
-    for one in deliveries:
-        image = output_path(out_dir, one.visit, desc="brain", suffix="mask", extension=".nii.gz")
-        folders += [image.parent, figure_path(out_dir, one.visit, "x", extension=".png").parent]
-        roi = lesion_roi_path(out_dir, one.visit)
+    for delivery in deliveries:
+        image = output_path(
+            out_dir, delivery.visit, desc="brain", suffix="mask", extension=".nii.gz"
+        )
+        folders += [
+            image.parent,
+            figure_path(out_dir, delivery.visit, "x", extension=".png").parent,
+        ]
+        roi = lesion_roi_path(out_dir, delivery.visit)
         folders += [] if roi is None else [roi.parent]
     for folder in dict.fromkeys(folders):
         for name in remove_leftovers(folder):
@@ -87,5 +92,5 @@ def remove_work_folders(execution: Execution, todo: Sequence[DerivativesContext]
     from bids_msseg.workflow.execution import visit_folder
 
     for delivery in todo:
-        for one in (delivery, replace(delivery, intermediate=None)):
-            shutil.rmtree(visit_folder(execution, one), ignore_errors=True)
+        for variant in (delivery, replace(delivery, intermediate=None)):
+            shutil.rmtree(visit_folder(execution, variant), ignore_errors=True)

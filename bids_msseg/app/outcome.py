@@ -32,7 +32,7 @@ def check_record_places(config: RunConfig, selection: Selection) -> None:
     for visit in selection.visits:
         path = record_path(config.output_dir, visit.participant, visit.session)
         if path.is_dir() and not path.is_symlink():
-            raise _no_place(path, "it is a folder")
+            raise _cannot_write(path, "it is a folder")
 
 
 def record_skipped(config: RunConfig, selection: Selection) -> None:
@@ -40,15 +40,17 @@ def record_skipped(config: RunConfig, selection: Selection) -> None:
 
     Existing results are kept. A label that is not in the dataset gets no record.
     """
-    for one in selection.skipped:
-        folder = config.bids_dir / f"sub-{one.participant}"
-        if not (folder / f"ses-{one.session}" if one.session else folder).is_dir():
+    for skipped in selection.skipped:
+        folder = config.bids_dir / f"sub-{skipped.participant}"
+        if not (folder / f"ses-{skipped.session}" if skipped.session else folder).is_dir():
             continue
-        reason, hint = public_text(one.reason, config), public_text(one.hint, config)
-        record = VisitRecord(one.participant, one.session, "", "skipped", reason=reason, hint=hint)
-        before = read_record(config.output_dir, one.participant, one.session)
-        if before is None or (before.status != "ok" and before != record):
-            _store(config, record)
+        reason, hint = public_text(skipped.reason, config), public_text(skipped.hint, config)
+        record = VisitRecord(
+            skipped.participant, skipped.session, "", "skipped", reason=reason, hint=hint
+        )
+        existing = read_record(config.output_dir, skipped.participant, skipped.session)
+        if existing is None or (existing.status != "ok" and existing != record):
+            _write(config, record)
 
 
 def record_failure(config: RunConfig, outcome: Outcome) -> None:
@@ -57,7 +59,7 @@ def record_failure(config: RunConfig, outcome: Outcome) -> None:
     if outcome.ok or outcome.stopped:
         return
     LOGGER.error("%s failed: %s\n  hint: %s", visit.key, outcome.message, outcome.hint)
-    _store(
+    _write(
         config,
         VisitRecord(
             visit.participant,
@@ -81,7 +83,7 @@ def _crashes(config: RunConfig, outcome: Outcome) -> tuple[str, ...]:
     return tuple(path.as_posix() for path in paths)
 
 
-def _store(config: RunConfig, record: VisitRecord) -> None:
+def _write(config: RunConfig, record: VisitRecord) -> None:
     """Write a record, or raise an error that names the occupied path.
 
     A full disk is reported by the code that ends the run.
@@ -90,12 +92,12 @@ def _store(config: RunConfig, record: VisitRecord) -> None:
         write_record(config.output_dir, record)
     except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
         path = record_path(config.output_dir, record.participant, record.session)
-        raise _no_place(path, f"{error.strerror}") from error
+        raise _cannot_write(path, f"{error.strerror}") from error
 
 
-def _no_place(path: Path, why: str) -> CannotCreateError:
+def _cannot_write(path: Path, reason: str) -> CannotCreateError:
     return CannotCreateError(
-        f"the record {path} cannot be written: {why}",
+        f"the record {path} cannot be written: {reason}",
         hint="move what is at that path, or give this user write permission, and rerun",
     )
 
@@ -115,12 +117,15 @@ def report_visits(
     skipped: Sequence[Skipped],
 ) -> None:
     """Print the final table of all visits, and log the crash files of failed ones."""
-    seen = {outcome.delivery.visit.key: outcome for outcome in outcomes}
+    by_visit = {outcome.delivery.visit.key: outcome for outcome in outcomes}
     stopped = config.execution.stop_on_first_crash and exit_code_of(outcomes) != ExitCode.SUCCESS
-    rows = [_row(config, one, seen.get(one.visit.key), stopped=stopped) for one in deliveries]
-    rows += [VisitOutcome(one.key, "skipped") for one in skipped]
+    rows = [
+        _row(config, delivery, by_visit.get(delivery.visit.key), stopped=stopped)
+        for delivery in deliveries
+    ]
+    rows += [VisitOutcome(visit.key, "skipped") for visit in skipped]
     Progress(len(rows)).close(rows)
-    for key, outcome in seen.items():
+    for key, outcome in by_visit.items():
         if not outcome.ok and not outcome.stopped:
             files = ", ".join(str(path) for path in outcome.crash_files) or "none"
             LOGGER.error("%s failed, crash file: %s", key, files)
@@ -174,13 +179,13 @@ def write_usage(out_dir: Path, outcomes: Sequence[Outcome], locks: VisitLocks) -
     """Add the resource usage of steps to ``OUT/logs/resources.tsv``, and log the peak."""
     from bids_msseg.workflow.usage import add_usage
 
-    usage = [used for outcome in outcomes for used in outcome.usage]
+    usage = [step_usage for outcome in outcomes for step_usage in outcome.usage]
     if not usage:
         LOGGER.warning("the resource monitor has no data: this nipype plugin reports none")
         return
     target = logs_dir(out_dir) / "resources.tsv"
     add_usage(target, usage, locks)
-    peak = max(usage, key=lambda used: used.memory_gb)
+    peak = max(usage, key=lambda step_usage: step_usage.memory_gb)
     LOGGER.info(
         "peak memory %.2f GB in %s of %s; all steps: %s",
         *(peak.memory_gb, peak.step, peak.visit),

@@ -25,9 +25,9 @@ LOGGER = logging.getLogger("bids_msseg")
 
 def write_citation(config: RunConfig, header: ModelHeader) -> Path:
     """Write the methods text and its references to ``OUT/logs/CITATION.md``."""
-    asked = config.processing.threshold
-    threshold = header.point.threshold if asked is None else asked
-    other = other_segmenter(config, header)
+    requested = config.processing.threshold
+    threshold = header.point.threshold if requested is None else requested
+    segmenter = other_segmenter(config, header)
     text = methods_paragraph(
         ["FLAIR", "T1w", "T2w"],
         model=header.name if config.with_networks else "",
@@ -37,11 +37,11 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
         versions=package_versions(),
         masks=", ".join(config.query.lesion_masks),
         excluded=", ".join(config.query.exclude_masks),
-        other=other,
+        segmenter=segmenter,
     )
     target = logs_dir(config.output_dir) / "CITATION.md"
-    listed = "\n".join(f"- {reference}" for reference in references(other))
-    content = f"# Methods\n\n{text}\n\n# References\n\n{listed}\n"
+    reference_list = "\n".join(f"- {reference}" for reference in references(segmenter))
+    content = f"# Methods\n\n{text}\n\n# References\n\n{reference_list}\n"
     if not target.is_file() or target.read_text(encoding="utf-8") != content:
         write_atomic(target, content)
     return target
@@ -71,29 +71,31 @@ def participants_with_new_page(
 
     File times alone are not enough: an old page looks new if the clock was set back.
     """
-    visits = (one.visit for one in processed)
+    visits = (delivery.visit for delivery in processed)
     # a run that stops at the first crash has left no record of those it did not reach
-    now = {
+    updated = {
         visit.participant
         for visit in visits
         if record_path(out_dir, visit.participant, visit.session).is_file()
     }
-    old = set(_with_old_page(out_dir, selection))
-    everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
+    outdated = set(_with_old_page(out_dir, selection))
+    all_visits: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
     return [
-        name for name in dict.fromkeys(one.participant for one in everyone) if name in now | old
+        name
+        for name in dict.fromkeys(visit.participant for visit in all_visits)
+        if name in updated | outdated
     ]
 
 
 def _with_old_page(out_dir: Path, selection: Selection) -> list[str]:
     """List the participants of this run whose page is missing or older than a record."""
     newest: dict[str, int] = {}
-    everyone: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
-    for one in everyone:
-        record = record_path(out_dir, one.participant, one.session)
+    all_visits: list[Visit | Skipped] = [*selection.visits, *selection.skipped]
+    for visit in all_visits:
+        record = record_path(out_dir, visit.participant, visit.session)
         if record.is_file():
-            changed = record.stat().st_mtime_ns
-            newest[one.participant] = max(changed, newest.get(one.participant, 0))
+            modified = record.stat().st_mtime_ns
+            newest[visit.participant] = max(modified, newest.get(visit.participant, 0))
     pages = {name: report_path(out_dir, name) for name in newest}
     return [
         name

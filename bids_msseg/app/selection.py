@@ -73,8 +73,8 @@ def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
     excluded = set(config.query.exclude_participant_label)
     if not excluded:
         return selection
-    visits = [one for one in selection.visits if one.participant not in excluded]
-    skipped = [one for one in selection.skipped if one.participant not in excluded]
+    visits = [visit for visit in selection.visits if visit.participant not in excluded]
+    skipped = [visit for visit in selection.skipped if visit.participant not in excluded]
     if not visits and selection.visits:
         raise NothingSelectedError(
             "--exclude-participant-label excludes every selected visit",
@@ -113,8 +113,8 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     from bids_msseg.pipeline.lesions import MASK_THRESHOLD
     from bids_msseg.workflow.resume import fingerprint
 
-    chosen = config.processing
-    threshold = header.point.threshold if chosen.threshold is None else chosen.threshold
+    processing = config.processing
+    threshold = header.point.threshold if processing.threshold is None else processing.threshold
     if config.query.lesion_masks:
         threshold = MASK_THRESHOLD
     options = analysis_options(config, header)
@@ -126,17 +126,17 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
         notes += ("the anatomy is not measured: given masks replace the networks",)
     model_digest = _model_digest(config, header) if config.with_networks else ""
     digests = fingerprint(visit, options, model_digest, __version__, extras)
-    other = other_segmenter(config, header)
-    model = other or ModelUse(header.name, header.version, header.sha256)
+    segmenter = other_segmenter(config, header)
+    model = segmenter or ModelUse(header.name, header.version, header.sha256)
     return DerivativesContext(
         visit=replace(visit, notes=(*visit.notes, *notes)),
         out_dir=config.output_dir,
         bids_dir=config.bids_dir,
         derivatives=config.query.datasets,
         model=model if config.with_networks else None,
-        candidate_threshold=None if other else header.point.candidate_threshold,
+        candidate_threshold=None if segmenter else header.point.candidate_threshold,
         threshold=threshold,
-        min_lesion_volume=chosen.min_lesion_volume,
+        min_lesion_volume=processing.min_lesion_volume,
         options={key: _scalar(value) for key, value in options.items()},
         fingerprint=digests.results,
         maps_fingerprint=digests.maps,
@@ -201,8 +201,8 @@ def _scalar(value: Any) -> Any:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that affect results."""
-    found = {name: importlib.metadata.version(name) for name in NAMED_PACKAGES[1:]}
-    return {NAMED_PACKAGES[0]: __version__, **found, "Python": platform.python_version()}
+    versions = {name: importlib.metadata.version(name) for name in NAMED_PACKAGES[1:]}
+    return {NAMED_PACKAGES[0]: __version__, **versions, "Python": platform.python_version()}
 
 
 def output_spaces(config: RunConfig) -> tuple[tuple[str, int | None], ...]:
@@ -225,25 +225,25 @@ def find_segmenter(config: RunConfig) -> Segmenter | None:
     Raises UsageError if options conflict or are invalid, NoInputError or DataError if the model of
     the segmenter is missing or cannot be read.
     """
-    chosen = config.processing
-    if chosen.segmenter == CASCADE:
-        if chosen.segmenter_options:
+    processing = config.processing
+    if processing.segmenter == CASCADE:
+        if processing.segmenter_options:
             raise UsageError(
                 "--segmenter-config cannot be combined with the segmenter cascade",
                 hint="add --segmenter nnunet, samseg or command, or remove --segmenter-config",
             )
         return None
-    idle = [f"--{name}" for name in ("model", "fast") if getattr(chosen, name)]
-    idle += ["--lesion-masks"] if config.query.lesion_masks else []
-    if idle:
+    flags = [f"--{name}" for name in ("model", "fast") if getattr(processing, name)]
+    flags += ["--lesion-masks"] if config.query.lesion_masks else []
+    if flags:
         raise UsageError(
-            f"{' and '.join(idle)} cannot be combined with --segmenter {chosen.segmenter}",
+            f"{' and '.join(flags)} cannot be combined with --segmenter {processing.segmenter}",
             hint="remove one of them; set options of the segmenter in the file of "
             "--segmenter-config",
         )
     from bids_msseg.segmenters.choose import open_segmenter
 
-    return open_segmenter(chosen.segmenter, chosen.segmenter_options)
+    return open_segmenter(processing.segmenter, processing.segmenter_options)
 
 
 def other_segmenter(config: RunConfig, header: ModelHeader) -> ModelUse | None:
@@ -279,8 +279,8 @@ def handle_stale(
     config: RunConfig, deliveries: Sequence[DerivativesContext], locks: VisitLocks
 ) -> None:
     """Report stale files of images that a visit no longer uses; remove them if requested."""
-    for one in deliveries:
-        stale, key = find_stale_outputs(config, one.visit), one.visit.key
+    for delivery in deliveries:
+        stale, key = find_stale_outputs(config, delivery.visit), delivery.visit.key
         if not stale:
             continue
         names = listed([path.name for path in stale])
@@ -291,7 +291,7 @@ def handle_stale(
                 key,
                 names,
             )
-        elif _has_result(config, one) and locks.acquire(key):
+        elif _has_result(config, delivery) and locks.acquire(key):
             _remove(stale)
             LOGGER.info("%s: removed results of images that are no longer used: %s", key, names)
         else:
@@ -303,16 +303,16 @@ def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
     from bids_msseg.workflow.resume import as_used
 
     record = read_record(config.output_dir, visit.participant, visit.session)
-    used = visit if record is None else as_used(visit, record)
-    return stale_outputs(config.output_dir, used)
+    visit_as_used = visit if record is None else as_used(visit, record)
+    return stale_outputs(config.output_dir, visit_as_used)
 
 
 def _has_result(config: RunConfig, delivery: DerivativesContext) -> bool:
     """Return whether a visit is finished with the prefix and fingerprint of this run."""
     visit = delivery.visit
     record = read_record(config.output_dir, visit.participant, visit.session)
-    wanted = ("ok", visit.prefix, delivery.fingerprint)
-    return record is not None and (record.status, record.prefix, record.fingerprint) == wanted
+    expected = ("ok", visit.prefix, delivery.fingerprint)
+    return record is not None and (record.status, record.prefix, record.fingerprint) == expected
 
 
 def _remove(paths: Iterable[Path]) -> None:

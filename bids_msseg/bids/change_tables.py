@@ -45,7 +45,7 @@ def change_dictionary() -> dict[str, dict[str, Any]]:
 
 def code_table() -> list[dict[str, Any]]:
     """Return the table that names the values of the image of changes."""
-    return [{"index": int(code), "name": code.label, "meaning": code.words} for code in Code]
+    return [{"index": int(code), "name": code.label, "meaning": code.description} for code in Code]
 
 
 def codes_sidecar(pair: VisitPair, rule: ChangeRule, sources: Sequence[str]) -> dict[str, Any]:

@@ -47,8 +47,8 @@ class VisitPair:
 
     def cautions(self) -> tuple[str, ...]:
         """List differences between the visits other than those due to the disease."""
-        one, two = (_circumstances(record) for record in (self.earlier, self.later))
-        return tuple(f"different {what}" for what in one if one[what] != two[what])
+        earlier, later = (_circumstances(record) for record in (self.earlier, self.later))
+        return tuple(f"different {name}" for name in earlier if earlier[name] != later[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,10 @@ def pairs_of(records: Iterable[VisitRecord]) -> tuple[VisitPair, ...]:
     >>> [(pair.earlier.session, pair.later.session) for pair in pairs_of(records)]
     [('1', '3')]
     """
-    done = [one for one in records if one.status == "ok" and one.session is not None]
-    return tuple(VisitPair(*two) for two in pairwise(done))
+    finished = [
+        record for record in records if record.status == "ok" and record.session is not None
+    ]
+    return tuple(VisitPair(*pair) for pair in pairwise(finished))
 
 
 def recorded_visit(record: VisitRecord) -> Visit:
@@ -206,9 +208,11 @@ def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[
 def _brain_change(pair: VisitPair, measure: str) -> float | None:
     """Return the change of a brain measure; None if a value is unknown or implausible."""
     records = (pair.earlier, pair.later)
-    before, after = (one.brain_measures.get(measure, math.nan) for one in records)
-    sound = all(one.anatomy_implausible == () for one in records) and math.isfinite(after - before)
-    return after - before if sound else None
+    before, after = (record.brain_measures.get(measure, math.nan) for record in records)
+    plausible = all(record.anatomy_implausible == () for record in records) and math.isfinite(
+        after - before
+    )
+    return after - before if plausible else None
 
 
 def failed_summary(

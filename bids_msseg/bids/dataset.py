@@ -103,8 +103,8 @@ def dataset_description(
     """
     links = {"raw": _link(out_dir, bids_dir, raw)}
     for name, folder in derivatives.items():
-        other = _read_json(folder / "dataset_description.json")
-        links[link_name(name)] = _link(out_dir, folder, other)
+        source = _read_json(folder / "dataset_description.json")
+        links[link_name(name)] = _link(out_dir, folder, source)
     content: dict[str, Any] = {
         "Name": _title(raw),
         "BIDSVersion": BIDS_VERSION,
@@ -123,12 +123,12 @@ def _generated_by(
     environment: Mapping[str, str], lesion_masks: Sequence[str], segmenter: ModelUse | None
 ) -> list[dict[str, Any]]:
     """Describe this app and the segmenter that replaced its networks, if any."""
-    what = "Lesion segmentation by a cascade of two 3-D convolutional networks"
+    description = "Lesion segmentation by a cascade of two 3-D convolutional networks"
     if lesion_masks:
-        what = f"Tables and pages of the given lesion masks {', '.join(lesion_masks)}"
+        description = f"Tables and pages of the given lesion masks {', '.join(lesion_masks)}"
     if segmenter is not None:
-        what = "Preparation of the images, lists of lesions, reports"
-    entry: dict[str, Any] = {"Name": APP, "Version": __version__, "Description": what}
+        description = "Preparation of the images, lists of lesions, reports"
+    entry: dict[str, Any] = {"Name": APP, "Version": __version__, "Description": description}
     if image := environment.get("BIDS_MSSEG_IMAGE"):
         entry["Container"] = {"Type": "docker", "Tag": image}
     elif image := environment.get("APPTAINER_NAME") or environment.get("SINGULARITY_NAME"):
@@ -136,12 +136,12 @@ def _generated_by(
     if segmenter is None:
         return [entry]
     cited = f"; cite {segmenter.citation}" if segmenter.citation else ""
-    other = {
+    segmenter_entry = {
         "Name": segmenter.name,
         "Version": segmenter.version,
         "Description": f"Lesion segmentation ({segmenter.segmenter}){cited}",
     }
-    return [entry, {name: value for name, value in other.items() if value}]
+    return [entry, {name: value for name, value in segmenter_entry.items() if value}]
 
 
 def _authors(raw: Mapping[str, Any]) -> list[str]:
@@ -185,10 +185,10 @@ def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
 
 def write_ignore(path: Path) -> None:
     """Write ``.bidsignore``, with our lines after existing ones."""
-    earlier = _read_text(path)
-    if earlier is None:
+    text = _read_text(path)
+    if text is None:
         return
-    lines = earlier.splitlines()
+    lines = text.splitlines()
     missing = [line for line in IGNORED if line not in lines]
     if missing:
         write_atomic(path, "\n".join([*lines, *missing]) + "\n")
@@ -196,13 +196,13 @@ def write_ignore(path: Path) -> None:
 
 def _write_readme(path: Path, raw: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Write the README unless a person has written one."""
-    earlier = _read_text(path)
-    if earlier is None or (earlier and not earlier.startswith(_README_MARK)):
+    text = _read_text(path)
+    if text is None or (text and not text.startswith(_README_MARK)):
         return
     rows = [f"- {name}: {value}" for name, value in sorted(plain(options).items())]
     settings = "\n".join(["", "## Options of the latest run", "", *rows, ""]) if rows else ""
-    text = _README.format(mark=_README_MARK, name=raw.get("Name") or "a BIDS dataset")
-    _replace(path, text + settings)
+    body = _README.format(mark=_README_MARK, name=raw.get("Name") or "a BIDS dataset")
+    _replace(path, body + settings)
 
 
 _README: Final = """\
@@ -296,13 +296,16 @@ def check_directories(
 
 def _source_warning(bids: Path, out: Path) -> tuple[str, ...]:
     """Warn if earlier results are from another dataset, whose labels may be the same."""
-    earlier = str(_read_json(out / "dataset_description.json").get("Name") or "")
+    previous_title = str(_read_json(out / "dataset_description.json").get("Name") or "")
     raw = _read_json(bids / "dataset_description.json")
-    now = _title(raw)
-    if not raw.get("Name") or earlier in ("", now):
+    title = _title(raw)
+    if not raw.get("Name") or previous_title in ("", title):
         return ()
-    same = "visits with the same labels are treated as the same visit"
-    return (f"the output folder {out} holds “{earlier}”, but this run writes “{now}”: {same}",)
+    warning = (
+        f"the output folder {out} holds “{previous_title}”, but this run writes “{title}”: "
+        "visits with the same labels are treated as the same visit"
+    )
+    return (warning,)
 
 
 def _title(raw: Mapping[str, Any]) -> str:
@@ -313,13 +316,13 @@ def _title(raw: Mapping[str, Any]) -> str:
 
 def _check_out(bids: Path, out: Path) -> None:
     derivatives = bids / "derivatives"
-    better = f"use another folder, for example {derivatives / APP}"
+    hint = f"use another folder, for example {derivatives / APP}"
     if out == bids:
-        raise UsageError("the output folder is the BIDS dataset itself", hint=better)
+        raise UsageError("the output folder is the BIDS dataset itself", hint=hint)
     if out.is_relative_to(bids) and derivatives not in out.parents:
-        raise UsageError(f"the output folder {out} is inside the BIDS dataset", hint=better)
+        raise UsageError(f"the output folder {out} is inside the BIDS dataset", hint=hint)
     if bids.is_relative_to(out) and not bids.is_relative_to(out / "sourcedata"):
-        raise UsageError(f"the output folder {out} holds the BIDS dataset", hint=better)
+        raise UsageError(f"the output folder {out} holds the BIDS dataset", hint=hint)
     problem = _foreign_dataset(out)
     if problem:
         raise UsageError(f"the output folder {out} {problem}", hint="use an empty folder")
@@ -340,11 +343,11 @@ def _foreign_dataset(out: Path) -> str:
         return "holds an unreadable dataset_description.json"
     if content.get("DatasetType") != "derivative":
         return "holds a raw BIDS dataset"
-    makers = content.get("GeneratedBy")
+    generators = content.get("GeneratedBy")
     names = [
-        str(one.get("Name"))
-        for one in (makers if isinstance(makers, list) else [makers])
-        if isinstance(one, dict)
+        str(generator.get("Name"))
+        for generator in (generators if isinstance(generators, list) else [generators])
+        if isinstance(generator, dict)
     ]
     return "" if APP in names else f"holds the outputs of {names[0] if names else 'another app'}"
 

@@ -72,7 +72,7 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "lesion_stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
 }
 """What every visit has, by the name that the workflow uses."""
-OF_NETWORKS: Final = ("probseg", "candidates")
+NETWORK_OUTPUTS: Final = ("probseg", "candidates")
 """Those that a visit whose lesion mask is given has not."""
 ATLASES: Final = Output({"desc": "atlases", "suffix": "stats"}, (".tsv", ".json"))
 """Load per region of every atlas that was asked for."""
@@ -93,7 +93,7 @@ class Extras:
     anatomy: bool = True
 
 
-NOTHING_ELSE: Final = Extras()
+NO_EXTRAS: Final = Extras()
 
 
 def preprocessed(contrast: str) -> Output:
@@ -128,81 +128,83 @@ def with_anatomy(visit: Visit, extras: Extras) -> bool:
 
 
 def visit_outputs(
-    visit: Visit, spaces: Spaces = (), extras: Extras = NOTHING_ELSE
+    visit: Visit, spaces: Spaces = (), extras: Extras = NO_EXTRAS
 ) -> tuple[Output, ...]:
     """List the outputs of a visit in its ``anat`` folder, with masks in ``spaces``.
 
     Examples
     --------
     >>> visit = Visit("01", None, Path("f.nii.gz"), t1w=Path("t.nii.gz"))
-    >>> [one.stem for one in visit_outputs(visit, [("T1w", None)])][-3:]
+    >>> [output.stem for output in visit_outputs(visit, [("T1w", None)])][-3:]
     ['space-T1w_label-L_mask', 'from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm',
      'from-T1w_to-FLAIR_mode-image_xfm']
     """
     templates = [(name, grid or 1) for name, grid in spaces if name not in NATIVE_SPACES]
-    natives = [name for name, _ in spaces if name in visit.contrasts and name != "FLAIR"]
-    fitted = {EMBEDDED, *(name for name, _ in templates)}
-    fitted |= {one.space for one in extras.atlases if one.space not in NATIVE_SPACES}
-    moves = {("FLAIR", name) for name in fitted}
-    moves |= {(contrast, "FLAIR") for contrast in _moving(visit)}
-    left_out: set[str] = set() if visit.lesion_mask is None else {*OF_NETWORKS}
+    other_natives = [name for name, _ in spaces if name in visit.contrasts and name != "FLAIR"]
+    template_spaces = {EMBEDDED, *(name for name, _ in templates)}
+    template_spaces |= {
+        atlas.space for atlas in extras.atlases if atlas.space not in NATIVE_SPACES
+    }
+    transforms = {("FLAIR", name) for name in template_spaces}
+    transforms |= {(contrast, "FLAIR") for contrast in _moving_contrasts(visit)}
+    left_out: set[str] = set() if visit.lesion_mask is None else {*NETWORK_OUTPUTS}
     left_out |= set() if with_anatomy(visit, extras) else {"anatomy"}
     return (
-        *(one for name, one in OUTPUTS.items() if name not in left_out),
+        *(output for name, output in OUTPUTS.items() if name not in left_out),
         *((ATLASES,) if extras.atlases else ()),
-        *(filled(name) for name in _natives(visit) if extras.filled),
+        *(filled(name) for name in _native_contrasts(visit) if extras.filled),
         *(preprocessed(contrast) for contrast in visit.contrasts),
-        *(mask_in(name) for name in natives),
+        *(mask_in(name) for name in other_natives),
         *(mask_in(name, grid) for name, grid in templates),
         *(mask_in(grid.name) for grid in extras.grids if grid.world in visit.contrasts),
-        *(transform(*ends) for ends in sorted(moves)),
+        *(transform(*ends) for ends in sorted(transforms)),
     )
 
 
-def figure_labels(visit: Visit, extras: Extras = NOTHING_ELSE) -> tuple[str, ...]:
+def figure_labels(visit: Visit, extras: Extras = NO_EXTRAS) -> tuple[str, ...]:
     """List the ``desc-`` labels of a visit's figures."""
     anatomy = ["brainAnatomy"] if with_anatomy(visit, extras) else []
-    moving = _moving(visit)
+    moving = _moving_contrasts(visit)
     aligned = [f"registration{name}" for name in (*moving, "FLAIR")] if moving else []
     return ("lesions", "lesionsPlain", "brain", *anatomy, "brainPlain", *aligned)
 
 
 def visit_files(
-    out_dir: Path, visit: Visit, spaces: Spaces = (), extras: Extras = NOTHING_ELSE
+    out_dir: Path, visit: Visit, spaces: Spaces = (), extras: Extras = NO_EXTRAS
 ) -> tuple[Path, ...]:
     """List all files of a finished visit except its record and the report page."""
     labels = figure_labels(visit, extras)
     return (
         *_paths(out_dir, visit, visit_outputs(visit, spaces, extras)),
-        *(_rois(out_dir, visit) if extras.roi else ()),
+        *(_roi_files(out_dir, visit) if extras.roi else ()),
         *(figure_path(out_dir, visit, label, extension=".png") for label in labels),
     )
 
 
-def unasked_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ...]:
+def unrequested_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ...]:
     """List files that an earlier run may have left and this run was not asked for.
 
     They could be mistaken for results of this run.
     """
-    networks = (OUTPUTS[name] for name in (*OF_NETWORKS, "anatomy"))
+    networks = (OUTPUTS[name] for name in (*NETWORK_OUTPUTS, "anatomy"))
     possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES), *networks))
-    possible += _rois(out_dir, visit)
-    asked = set(visit_files(out_dir, visit, (), extras))
-    return tuple(path for path in possible if path not in asked)
+    possible += _roi_files(out_dir, visit)
+    requested = set(visit_files(out_dir, visit, (), extras))
+    return tuple(path for path in possible if path not in requested)
 
 
 def _paths(out_dir: Path, visit: Visit, outputs: Iterable[Output]) -> tuple[Path, ...]:
-    return tuple(path for one in outputs for path in one.paths(out_dir, visit))
+    return tuple(path for output in outputs for path in output.paths(out_dir, visit))
 
 
-def _rois(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
+def _roi_files(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
     path = lesion_roi_path(out_dir, visit)
     return () if path is None else (path,)
 
 
-def _natives(visit: Visit) -> list[str]:
+def _native_contrasts(visit: Visit) -> list[str]:
     return [name for name in NATIVE_SPACES if name in visit.contrasts]
 
 
-def _moving(visit: Visit) -> list[str]:
+def _moving_contrasts(visit: Visit) -> list[str]:
     return [contrast for contrast in visit.contrasts if contrast != "FLAIR"]

@@ -27,10 +27,10 @@ def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
 
     Returns False if there are no targets. The sources must exist.
     """
-    made = list(targets)
-    if not made or not all(path.is_file() for path in made):
+    paths = list(targets)
+    if not paths or not all(path.is_file() for path in paths):
         return False
-    oldest = min(path.stat().st_mtime_ns for path in made)
+    oldest = min(path.stat().st_mtime_ns for path in paths)
     return all(path.stat().st_mtime_ns <= oldest for path in sources)
 
 

@@ -32,7 +32,7 @@ _LONG_NAMES = {
 SHORT_NAMES = {long: short for short, long in _LONG_NAMES.items()}
 """Entities as file names have them, by what pybids calls them, where that differs."""
 _QUERY = re.compile(r"<?Query\.(NONE|REQUIRED|ANY|OPTIONAL)(?:: \d+)?>?")
-_OWN_ARGUMENTS = frozenset({"scope", "return_type", "target", "invalid_filters", "filters"})
+_PYBIDS_ARGUMENTS = frozenset({"scope", "return_type", "target", "invalid_filters", "filters"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ def parse_filters(raw: Mapping[str, Any] | None) -> Filters:
     return Filters(by_contrast, tuple(subject), tuple(session), tuple(notes))
 
 
-def _wrong_shape(where: str) -> UsageError:
+def _wrong_shape(part: str) -> UsageError:
     return UsageError(
-        f"{where} of the filter file is not a dictionary",
+        f"{part} of the filter file is not a dictionary",
         hint='write it as {"flair": {"acquisition": "3D"}, "t1w": {"run": 1}}',
     )
 
@@ -105,7 +105,7 @@ def _entities(raw: Mapping[str, Any]) -> dict[str, Any]:
         name = _LONG_NAMES.get(str(key), str(key))
         if name in ("subject", "session"):
             entities[name] = _labels(_value(value), name)
-        elif name not in _OWN_ARGUMENTS:
+        elif name not in _PYBIDS_ARGUMENTS:
             entities[name] = _value(value)
     return entities
 

@@ -75,38 +75,38 @@ def find_brain_mask(
 
 
 def find_lesion_mask(
-    flair: Path, participant: str, session: str | None, places: Mapping[str, Path]
+    flair: Path, participant: str, session: str | None, sources: Mapping[str, Path]
 ) -> FoundMask:
-    """Find the lesion mask of a visit, searching the places in order.
+    """Find the lesion mask of a visit, searching the sources in order.
 
-    A place is a derivative dataset with masks of ``label-L`` or ``label-lesion`` without
+    A source is a derivative dataset with masks of ``label-L`` or ``label-lesion`` without
     ``desc-``, or a path pattern with ``{subject}`` and ``{session}``. The first mask is used; its
     grid is not checked.
     """
-    for name, place in places.items():
-        masks = _masks(place, flair, participant, session, is_lesion_mask)
+    for name, source in sources.items():
+        masks = _masks(source, flair, participant, session, is_lesion_mask)
         if not masks:
             continue
         if not is_fetched(masks[0]):
             return FoundMask(missing=masks[0])
         return FoundMask(masks[0], note=f"lesion mask taken from {name}: {masks[0].name}")
-    return FoundMask(note=f"no lesion mask in {', '.join(places)}")
+    return FoundMask(note=f"no lesion mask in {', '.join(sources)}")
 
 
 def find_exclude_masks(
-    flair: Path, participant: str, session: str | None, places: Mapping[str, Path]
+    flair: Path, participant: str, session: str | None, sources: Mapping[str, Path]
 ) -> tuple[FoundMask, ...]:
     """Find all exclusion masks of a visit, which mark tissue that is not lesion.
 
-    A place is a derivative dataset, of which every mask except brain masks counts, or a path
+    A source is a derivative dataset, of which every mask except brain masks counts, or a path
     pattern. The grids are not checked.
     """
     return tuple(
         FoundMask(mask, note=f"exclusion mask taken from {name}: {mask.name}")
         if is_fetched(mask)
         else FoundMask(missing=mask)
-        for name, place in places.items()
-        for mask in _masks(place, flair, participant, session, _is_exclude_mask)
+        for name, source in sources.items()
+        for mask in _masks(source, flair, participant, session, _is_exclude_mask)
     )
 
 
@@ -139,28 +139,31 @@ def _is_mask_on_flair(name: str) -> bool:
 
 
 def _masks(
-    place: Path,
+    source: Path,
     flair: Path,
     participant: str,
     session: str | None,
-    takes: Callable[[str], bool],
+    accepts: Callable[[str], bool],
 ) -> list[Path]:
     """List the masks of a visit in a dataset, or the one file of a pattern."""
-    if pattern_root(place) == place:
-        found = _candidates(place, flair, participant, session, takes)
-        return [mask for mask in found if _may_be_of(mask, flair)]
-    path = fill_in(str(place), participant, session)
-    if path is None or (session is not None and "{session}" not in str(place)):
+    if pattern_root(source) == source:
+        masks = _candidates(source, flair, participant, session, accepts)
+        return [mask for mask in masks if _may_belong_to(mask, flair)]
+    path = fill_in(str(source), participant, session)
+    if path is None or (session is not None and "{session}" not in str(source)):
         # one file for all sessions would be a mask of another day
         return []
     # a link that leads nowhere is not fetched
     return [path] if path.is_file() or path.is_symlink() else []
 
 
-def _may_be_of(mask: Path, flair: Path) -> bool:
+def _may_belong_to(mask: Path, flair: Path) -> bool:
     """Return whether no entity in a mask's name contradicts that of the FLAIR."""
-    named, own = name_entities(mask.name)[0], name_entities(flair.name)[0]
-    return all(named.get(one, own.get(one)) == own.get(one) for one in PREFIX_ENTITIES)
+    mask_entities, flair_entities = name_entities(mask.name)[0], name_entities(flair.name)[0]
+    return all(
+        mask_entities.get(entity, flair_entities.get(entity)) == flair_entities.get(entity)
+        for entity in PREFIX_ENTITIES
+    )
 
 
 def _is_brain_mask(name: str) -> bool:
@@ -172,37 +175,38 @@ def _candidates(
     flair: Path,
     participant: str,
     session: str | None,
-    takes: Callable[[str], bool],
+    accepts: Callable[[str], bool],
 ) -> list[Path]:
     anat = folder / f"sub-{participant}" / (f"ses-{session}" if session else "") / "anat"
-    own = name_entities(flair.name)[0]
+    flair_entities = name_entities(flair.name)[0]
     masks = [
         path
         for path in _files(anat)
-        if takes(path.name) and not misnamed(path, participant, session)
+        if accepts(path.name) and not misnamed(path, participant, session)
     ]
-    return sorted(masks, key=lambda path: (_distance(path, own), path.name))
+    return sorted(masks, key=lambda path: (_distance(path, flair_entities), path.name))
 
 
 def _files(folder: Path) -> Iterable[Path]:
     return folder.iterdir() if folder.is_dir() else ()
 
 
-def _distance(mask: Path, own: Mapping[str, str]) -> tuple[int, int]:
+def _distance(mask: Path, flair_entities: Mapping[str, str]) -> tuple[int, int]:
     entities = name_entities(mask.name)[0]
-    differing = sum(entities.get(name) != own.get(name) for name in PREFIX_ENTITIES)
+    differing = sum(entities.get(name) != flair_entities.get(name) for name in PREFIX_ENTITIES)
     return int(entities.get("space", "").lower() != "flair"), differing
 
 
-def same_grid(mask: Path, flair: Path, *, drawn: bool = False) -> bool:
+def same_grid(mask: Path, flair: Path, *, allow_drawn: bool = False) -> bool:
     """Return whether two images have the same grid; False if one cannot be read.
 
-    With ``drawn``, masks drawn in the viewer are accepted too: see :mod:`bids_msseg.imaging.cut`.
+    With ``allow_drawn``, masks drawn in the viewer are accepted too, see
+    :mod:`bids_msseg.imaging.cut`.
     """
     try:
         first: Any = nib.load(mask)
         second: Any = nib.load(flair)
-        if drawn and find_drawn_cut(mask, second.shape[:3], second.affine):
+        if allow_drawn and find_drawn_cut(mask, second.shape[:3], second.affine):
             return True
     except UNREADABLE:
         return False

@@ -25,7 +25,7 @@ class _Rule:
 
     pattern: re.Pattern[str]
     folders_only: bool
-    takes_back: bool
+    negated: bool
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class IgnoreRules:
         if not self._rules:
             return False
         parts = path.split("/")
-        tops = ("/".join(parts[:count]) for count in range(1, len(parts)))
-        return any(self._matches(top, folder=True) for top in tops) or self._matches(
+        parents = ("/".join(parts[:count]) for count in range(1, len(parts)))
+        return any(self._matches(parent, folder=True) for parent in parents) or self._matches(
             path, folder=folder
         )
 
@@ -62,7 +62,7 @@ class IgnoreRules:
         """Check the lines from last to first; the first that matches a path decides."""
         for rule in reversed(self._rules):
             if (folder or not rule.folders_only) and rule.pattern.fullmatch(path):
-                return not rule.takes_back
+                return not rule.negated
         return False
 
 
@@ -85,7 +85,7 @@ def _parse(lines: Iterable[str]) -> Iterator[_Rule]:
         text = re.sub(r"(?<!\\)\s+\Z", "", line)
         if not text or text.startswith("#"):
             continue
-        takes_back = text.startswith("!")
+        negated = text.startswith("!")
         text = text.removeprefix("!")
         folders_only = text.endswith("/")
         text = text.rstrip("/")
@@ -95,14 +95,14 @@ def _parse(lines: Iterable[str]) -> Iterator[_Rule]:
             pattern = re.compile(("" if anchored else "(?:.*/)?") + body, re.DOTALL)
         except re.error:
             continue
-        yield _Rule(pattern, folders_only, takes_back)
+        yield _Rule(pattern, folders_only, negated)
 
 
 def _translate(piece: str) -> str:
     """Translate a piece of a line to a regular expression."""
-    known = {"**/": "(?:.*/)?", "/**": "/.+", "?": "[^/]"}
-    if piece in known:
-        return known[piece]
+    patterns = {"**/": "(?:.*/)?", "/**": "/.+", "?": "[^/]"}
+    if piece in patterns:
+        return patterns[piece]
     if piece.startswith("*"):
         return "[^/]*"
     if piece.startswith("[") and len(piece) > 1:

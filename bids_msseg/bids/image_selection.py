@@ -91,14 +91,14 @@ def misnamed(image: Path, participant: str, session: str | None) -> str:
     """
     entities, _ = name_entities(image.name)
     for name, label in (("sub", participant), ("ses", session)):
-        named = entities.get(name)
-        if named is not None and named != label:
-            there = f"in the folder of {name}-{label}" if label else f"not in a {name}- folder"
-            return f"is named {name}-{named} but is {there}"
+        value = entities.get(name)
+        if value is not None and value != label:
+            location = f"in the folder of {name}-{label}" if label else f"not in a {name}- folder"
+            return f"is named {name}-{value} but is {location}"
     pairs = image.name.partition(".")[0].split("_")[:-1]
     key = visit_key(participant, session)
-    whole = rf"{re.escape(key)}(?:_[a-z]+-{LABEL})*_[0-9a-zA-Z]+\.nii(?:\.gz)?"
-    if re.fullmatch(whole, image.name) and len(entities) == len(pairs):
+    pattern = rf"{re.escape(key)}(?:_[a-z]+-{LABEL})*_[0-9a-zA-Z]+\.nii(?:\.gz)?"
+    if re.fullmatch(pattern, image.name) and len(entities) == len(pairs):
         return ""
     for pair in pairs:
         match = _ENTITY.fullmatch(pair)
@@ -128,14 +128,20 @@ def choose_image(
     missing = next((path for path in best if not is_fetched(path)), None)
     if missing:
         return Choice(None, missing)
-    known = (examine(path, sidecar(path), header=len(usable) > 1) for path in usable)
-    ranked = sorted(known, key=lambda one: _rank(one, flair))
-    chosen, faults = _first_sound(ranked)
-    lost = next((one.path for one in ranked if one.problem == _NOT_FETCHED), None)
-    if lost and (chosen.path in faults or not chosen.covers_brain):
-        return Choice(None, lost)
+    candidates = (examine(path, sidecar(path), header=len(usable) > 1) for path in usable)
+    ranked = sorted(candidates, key=lambda candidate: _rank(candidate, flair))
+    chosen, faults = _first_usable(ranked)
+    unfetched = next(
+        (candidate.path for candidate in ranked if candidate.problem == _NOT_FETCHED), None
+    )
+    if unfetched and (chosen.path in faults or not chosen.covers_brain):
+        return Choice(None, unfetched)
     reasons = {path: "not a magnitude image" for path in sorted(images) if path not in usable}
-    reasons |= {one.path: _why(one, chosen, faults, flair) for one in ranked if one != chosen}
+    reasons |= {
+        candidate.path: _rejection_reason(candidate, chosen, faults, flair)
+        for candidate in ranked
+        if candidate != chosen
+    }
     fault = faults.get(chosen.path, "")
     return Choice(
         chosen.path,
@@ -150,19 +156,21 @@ def examine(
     """Examine the name and sidecar of an image and, with ``header``, its header."""
     entities, _ = name_entities(path.name)
     enhanced, moving = is_enhanced(entities, metadata or {}), shows_motion(entities)
-    known = Candidate(path, enhanced=enhanced, moving=moving)
+    candidate = Candidate(path, enhanced=enhanced, moving=moving)
     if not is_fetched(path):
-        return replace(known, problem=_NOT_FETCHED)
+        return replace(candidate, problem=_NOT_FETCHED)
     if _is_empty(path):
-        return replace(known, problem=_EMPTY)
+        return replace(candidate, problem=_EMPTY)
     if not header:
-        return known
+        return candidate
     try:
-        found = check_header(path)
+        image_header = check_header(path)
     except (MssegError, OSError) as error:
-        return replace(known, problem=_fault(error, path))
-    extent = tuple(n * edge for n, edge in zip(found.shape, found.spacing, strict=True))
-    return replace(known, extent_mm=extent, edges_mm=found.spacing)
+        return replace(candidate, problem=_fault(error, path))
+    extent = tuple(
+        n * edge for n, edge in zip(image_header.shape, image_header.spacing, strict=True)
+    )
+    return replace(candidate, extent_mm=extent, edges_mm=image_header.spacing)
 
 
 def is_enhanced(entities: Mapping[str, str], metadata: Mapping[str, Any]) -> bool:
@@ -176,8 +184,10 @@ def is_enhanced(entities: Mapping[str, str], metadata: Mapping[str, Any]) -> boo
     (False, False)
     """
     agent = metadata.get("ContrastBolusIngredient")
-    said = [entities.get("ce"), *(agent if isinstance(agent, list) else [agent])]
-    return any(str(one).strip().casefold() not in _NO_AGENT for one in said if one is not None)
+    agents = [entities.get("ce"), *(agent if isinstance(agent, list) else [agent])]
+    return any(
+        str(value).strip().casefold() not in _NO_AGENT for value in agents if value is not None
+    )
 
 
 def shows_motion(entities: Mapping[str, str]) -> bool:
@@ -190,10 +200,10 @@ def shows_motion(entities: Mapping[str, str]) -> bool:
     >>> shows_motion({"task": "rest"}), shows_motion({"rec": "motioncorrected"})
     (False, False)
     """
-    task, *others = (entities.get(name, "").casefold() for name in ("task", *_FOLLOW))
+    task, *labels = (entities.get(name, "").casefold() for name in ("task", *_FOLLOW))
     if task and not _STILL.search(task):
         return True
-    return any(_MOTION.search(one) and not _STILL.search(one) for one in others)
+    return any(_MOTION.search(label) and not _STILL.search(label) for label in labels)
 
 
 def _name_rank(path: Path) -> tuple[int, ...]:
@@ -206,42 +216,44 @@ def _derived(entities: Mapping[str, str]) -> int:
     return sum(name in entities for name in _DERIVED)
 
 
-def _criteria(one: Candidate, flair: Mapping[str, str] | None) -> tuple[tuple[Any, str], ...]:
+def _criteria(
+    candidate: Candidate, flair: Mapping[str, str] | None
+) -> tuple[tuple[Any, str], ...]:
     """List the criteria, smaller is better, each with a phrase for a worse image."""
-    entities, _ = name_entities(one.path.name)
-    longest = round(max(one.edges_mm, default=math.inf), 3)
-    volume = round(math.prod(one.edges_mm), 3) if one.edges_mm else math.inf
+    entities, _ = name_entities(candidate.path.name)
+    longest = round(max(candidate.edges_mm, default=math.inf), 3)
+    volume = round(math.prod(candidate.edges_mm), 3) if candidate.edges_mm else math.inf
     run = entities.get("run", "")
-    other = [flair is not None and entities.get(name) != flair.get(name) for name in _FOLLOW]
+    differs = [flair is not None and entities.get(name) != flair.get(name) for name in _FOLLOW]
     return (
-        (not one.covers_brain, f"covers only {min(one.extent_mm, default=0):.0f} mm"),
-        (bool(one.problem), "unreadable"),
+        (not candidate.covers_brain, f"covers only {min(candidate.extent_mm, default=0):.0f} mm"),
+        (bool(candidate.problem), "unreadable"),
         (_derived(entities), "derived image"),
-        (one.enhanced, "contrast agent"),
-        (one.moving, "acquired with motion"),
+        (candidate.enhanced, "contrast agent"),
+        (candidate.moving, "acquired with motion"),
         (longest, f"edges of {longest:.3g} mm"),
         (volume, f"{volume:.3g} mm³ per voxel"),
         (int(run) if run.isdecimal() else 0, "higher run"),
-        (other, "acq- or rec- differs from the FLAIR"),
-        (one.path.name, "otherwise equal"),
+        (differs, "acq- or rec- differs from the FLAIR"),
+        (candidate.path.name, "otherwise equal"),
     )
 
 
-def _rank(one: Candidate, flair: Mapping[str, str] | None) -> tuple[Any, ...]:
-    return tuple(value for value, _ in _criteria(one, flair))
+def _rank(candidate: Candidate, flair: Mapping[str, str] | None) -> tuple[Any, ...]:
+    return tuple(value for value, _ in _criteria(candidate, flair))
 
 
-def _first_sound(ranked: Sequence[Candidate]) -> tuple[Candidate, dict[Path, str]]:
+def _first_usable(ranked: Sequence[Candidate]) -> tuple[Candidate, dict[Path, str]]:
     """Find the first image that passes its checks, and the faults of those before it.
 
     A single image is not read: errors are reported when its visit is processed.
     """
     faults: dict[Path, str] = {}
-    for one in ranked:
-        fault = one.problem or (_check(one.path) if len(ranked) > 1 else "")
+    for candidate in ranked:
+        fault = candidate.problem or (_check(candidate.path) if len(ranked) > 1 else "")
         if not fault:
-            return one, faults
-        faults[one.path] = fault
+            return candidate, faults
+        faults[candidate.path] = fault
     return ranked[0], faults
 
 
@@ -260,20 +272,20 @@ def _fault(error: MssegError | OSError, path: Path) -> str:
     return f"cannot be read: {error.strerror}"
 
 
-def _why(
-    one: Candidate,
+def _rejection_reason(
+    candidate: Candidate,
     chosen: Candidate,
     faults: Mapping[Path, str],
     flair: Mapping[str, str] | None,
 ) -> str:
     """Return a short reason why an image was not chosen."""
-    if one.problem:
-        words = {_EMPTY: "empty", _NOT_FETCHED: "not fetched"}
-        return words.get(one.problem, "unreadable")
-    if one.path in faults:
-        return f"fails its checks: {faults[one.path]}"
-    pairs = zip(_criteria(one, flair), _criteria(chosen, flair), strict=True)
-    return next(words for (value, words), (better, _) in pairs if value != better)
+    if candidate.problem:
+        phrases = {_EMPTY: "empty", _NOT_FETCHED: "not fetched"}
+        return phrases.get(candidate.problem, "unreadable")
+    if candidate.path in faults:
+        return f"fails its checks: {faults[candidate.path]}"
+    pairs = zip(_criteria(candidate, flair), _criteria(chosen, flair), strict=True)
+    return next(phrase for (value, phrase), (better, _) in pairs if value != better)
 
 
 def _note(
@@ -281,9 +293,9 @@ def _note(
 ) -> tuple[str, ...]:
     if not reasons:
         return ()
-    others = ", ".join(f"{path.name} ({why})" for path, why in reasons.items())
+    rejected = ", ".join(f"{path.name} ({reason})" for path, reason in reasons.items())
     note = (
-        f"{len(reasons) + 1} {contrast} images: {chosen.described} is used, {others} "
+        f"{len(reasons) + 1} {contrast} images: {chosen.described} is used, {rejected} "
         f"{'is' if len(reasons) == 1 else 'are'} not"
     )
     if fault:
@@ -294,11 +306,11 @@ def _note(
 
 
 def _remarks(contrast: str, chosen: Candidate) -> tuple[str, ...]:
-    unlike = ((chosen.enhanced, "with a contrast agent"), (chosen.moving, "with motion"))
+    properties = ((chosen.enhanced, "with a contrast agent"), (chosen.moving, "with motion"))
     return tuple(
-        f"{chosen.path.name} was acquired {how}: no other {contrast} can be used"
-        for true, how in unlike
-        if true
+        f"{chosen.path.name} was acquired {phrase}: no other {contrast} can be used"
+        for present, phrase in properties
+        if present
     )
 
 

@@ -44,14 +44,19 @@ class DatasetImages:
 
         Raises UsageError if a filter is invalid.
         """
-        wanted = filters.by_contrast
-        found = {contrast: index.images(contrast, wanted[contrast]) for contrast in CONTRASTS}
-        every = index.images("FLAIR", {}) if wanted["FLAIR"] else found["FLAIR"]
-        unmatched = {one: unmatched_entries(index, one, wanted[one]) for one in CONTRASTS}
-        kept = {contrast: _split(images, index, rules) for contrast, images in found.items()}
+        by_contrast = filters.by_contrast
+        images = {
+            contrast: index.images(contrast, by_contrast[contrast]) for contrast in CONTRASTS
+        }
+        all_flairs = index.images("FLAIR", {}) if by_contrast["FLAIR"] else images["FLAIR"]
+        unmatched = {
+            contrast: unmatched_entries(index, contrast, by_contrast[contrast])
+            for contrast in CONTRASTS
+        }
+        split = {contrast: _split(by_visit, index, rules) for contrast, by_visit in images.items()}
         left_out = [
             path.name
-            for _, out in kept.values()
+            for _, out in split.values()
             for visit, paths in out.items()
             if visit in visits
             for path in paths
@@ -60,9 +65,9 @@ class DatasetImages:
         if left_out:
             notes.append(f"{FILE} excludes {listing(list(dict.fromkeys(left_out)))}")
         return cls(
-            {contrast: inside for contrast, (inside, _) in kept.items()},
-            frozenset(every.keys() - found["FLAIR"].keys()),
-            kept["FLAIR"][1],
+            {contrast: inside for contrast, (inside, _) in split.items()},
+            frozenset(all_flairs.keys() - images["FLAIR"].keys()),
+            split["FLAIR"][1],
             unmatched,
             tuple(notes),
         )
@@ -75,10 +80,10 @@ class DatasetImages:
         """
         images = {contrast: self.chosen[contrast].get(visit, ()) for contrast in CONTRASTS}
         roles: dict[Path, str] = {}
-        for own in (False, True):
+        for matches_suffix in (False, True):
             for contrast, paths in images.items():
                 for path in paths:
-                    if (name_entities(path.name)[1] == contrast) == own:
+                    if (name_entities(path.name)[1] == contrast) == matches_suffix:
                         roles.setdefault(path, contrast)
         return {
             contrast: [path for path in paths if roles[path] == contrast]
@@ -100,30 +105,32 @@ def _split(
 
 
 def unmatched_entries(
-    index: AnatIndex, contrast: str, wanted: Mapping[str, Any]
+    index: AnatIndex, contrast: str, entries: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Describe the filter entries that match no image, and the existing values.
 
-    ``wanted`` is one entry of :attr:`bids_msseg.bids.filters.Filters.by_contrast`. The result is
+    ``entries`` is one entry of :attr:`bids_msseg.bids.filters.Filters.by_contrast`. The result is
     empty if the dataset has no such image at all.
     """
     reported = []
-    for entity, value in wanted.items():
+    for entity, value in entries.items():
         if entity in _SWITCHES:
             continue
-        base = {name: wanted[name] for name in ("suffix", *_SWITCHES) if name in wanted}
+        base = {name: entries[name] for name in ("suffix", *_SWITCHES) if name in entries}
         if entity == "suffix":
             base["suffix"] = Query.ANY
-        every = [path for paths in index.images(contrast, base).values() for path in paths]
+        candidates = [path for paths in index.images(contrast, base).values() for path in paths]
         for item in value if isinstance(value, list) else [value]:
-            if every and not index.images(contrast, {**base, entity: item}):
-                there = listing(sorted({_value_of(path, entity) for path in every}))
-                reported.append(f"no {contrast} has {entity} {_shown(item)}; available: {there}")
+            if candidates and not index.images(contrast, {**base, entity: item}):
+                available = listing(sorted({_value_of(path, entity) for path in candidates}))
+                reported.append(
+                    f"no {contrast} has {entity} {_shown(item)}; available: {available}"
+                )
     if (
         not reported
-        and wanted
+        and entries
         and index.images(contrast, {})
-        and not index.images(contrast, wanted)
+        and not index.images(contrast, entries)
     ):
         reported.append(f"no {contrast} matches all entries of its filter")
     return tuple(reported)
@@ -131,12 +138,12 @@ def unmatched_entries(
 
 def _value_of(path: Path, entity: str) -> str:
     entities, suffix = name_entities(path.name)
-    own = {
+    file_parts = {
         "suffix": suffix,
         "extension": path.name[path.name.find(".") :],
         "datatype": path.parent.name,
     }
-    return own.get(entity) or entities.get(SHORT_NAMES.get(entity, entity), "none")
+    return file_parts.get(entity) or entities.get(SHORT_NAMES.get(entity, entity), "none")
 
 
 def _shown(value: object) -> str:

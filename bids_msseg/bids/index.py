@@ -26,7 +26,7 @@ from bids_msseg.errors import InvalidDatasetError, UsageError
 from bids_msseg.io.atomic import publish
 
 DATABASE_FILE = "layout_index.sqlite"
-OWN_DATABASE = "bids_msseg"
+DATABASE_FOLDER = "bids_msseg"
 _ANAT_IMAGE = re.compile(rf"sub-({LABEL})/(?:ses-({LABEL})/)?anat/[^/]+\.nii(?:\.gz)?")
 
 
@@ -76,8 +76,8 @@ def _labels(folder: Path, entity: str) -> list[str]:
 
 def may_read(path: Path) -> bool:
     """Return whether this user may read a file, or list a folder and open its content."""
-    wanted = os.R_OK | (os.X_OK if path.is_dir() else 0)
-    return os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids)
+    mode = os.R_OK | (os.X_OK if path.is_dir() else 0)
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_folder(path: Path) -> bool:
@@ -122,13 +122,13 @@ class AnatIndex:
         return self._by_visit(names)
 
     def _by_visit(self, names: Sequence[str]) -> dict[tuple[str, str | None], list[Path]]:
-        found: dict[tuple[str, str | None], list[Path]] = {}
+        by_visit: dict[tuple[str, str | None], list[Path]] = {}
         for name in names:
             relative = Path(name).relative_to(self._layout.root).as_posix()
             match = _ANAT_IMAGE.fullmatch(relative)
             if match:
-                found.setdefault((match[1], match[2]), []).append(self.bids_dir / relative)
-        return found
+                by_visit.setdefault((match[1], match[2]), []).append(self.bids_dir / relative)
+        return by_visit
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def open_index(
         if database_dir is None:
             layout = _build(bids_dir, participants)
         else:
-            layout, notes = _stored(bids_dir, database_dir, folders)
+            layout, notes = _open_stored(bids_dir, database_dir, folders)
     except (PyBIDSError, SQLAlchemyError, ValueError, AttributeError) as error:
         raise InvalidDatasetError(
             f"pybids cannot index {bids_dir}: {error}",
@@ -173,8 +173,8 @@ def _build(
         # pybids ends at the first folder that is closed; the others' visits can do without it
         if database is not None:
             (database / DATABASE_FILE).unlink(missing_ok=True)
-        closed = _closed(bids_dir, participants)
-        return _layout(bids_dir, [*ignored, *closed], database)
+        unreadable = _unreadable_folders(bids_dir, participants)
+        return _layout(bids_dir, [*ignored, *unreadable], database)
 
 
 def _layout(bids_dir: Path, ignored: Sequence[re.Pattern[str]], database: Path | None) -> Any:
@@ -182,7 +182,9 @@ def _layout(bids_dir: Path, ignored: Sequence[re.Pattern[str]], database: Path |
     return BIDSLayout(bids_dir, validate=False, indexer=indexer, database_path=database)
 
 
-def _closed(bids_dir: Path, participants: Sequence[str] | None) -> list[re.Pattern[str]]:
+def _unreadable_folders(
+    bids_dir: Path, participants: Sequence[str] | None
+) -> list[re.Pattern[str]]:
     """Return patterns that match the folders which this user may not read."""
     labels = list_participants(bids_dir) if participants is None else participants
     anat = [folder.path for folder in list_visits(bids_dir, labels)]
@@ -200,23 +202,23 @@ def _ignore(participants: Sequence[str] | None) -> re.Pattern[str]:
     labels = LABEL if participants is None else "|".join(map(re.escape, participants))
     # SQLite holds no name that is not UTF-8, and BIDS allows none
     image = r"/[^/\ud800-\udfff]+\.nii(?:\.gz)?"
-    wanted = rf"/sub-(?:{labels})(?:/ses-{LABEL})?(?:/anat(?:{image})?)?"
-    return re.compile(rf"^(?!{wanted}\Z)")
+    indexed = rf"/sub-(?:{labels})(?:/ses-{LABEL})?(?:/anat(?:{image})?)?"
+    return re.compile(rf"^(?!{indexed}\Z)")
 
 
-def _stored(
+def _open_stored(
     bids_dir: Path, database_dir: Path, folders: Sequence[AnatFolder]
 ) -> tuple[Any, tuple[str, ...]]:
-    own = database_dir / OWN_DATABASE
-    for folder in (database_dir, own):
-        if _is_true(folder / DATABASE_FILE, bids_dir, folders):
+    app_folder = database_dir / DATABASE_FOLDER
+    for folder in (database_dir, app_folder):
+        if _is_up_to_date(folder / DATABASE_FILE, bids_dir, folders):
             return BIDSLayout(database_path=folder, validate=False), ()
     try:
-        _store(bids_dir, own)
+        _store(bids_dir, app_folder)
     except OSError as error:
         note = f"the index could not be stored in {database_dir} ({error.strerror})"
         return _build(bids_dir, None), (note,)
-    return BIDSLayout(database_path=own, validate=False), ()
+    return BIDSLayout(database_path=app_folder, validate=False), ()
 
 
 def _store(bids_dir: Path, target: Path) -> None:
@@ -232,7 +234,7 @@ def _store(bids_dir: Path, target: Path) -> None:
         publish(Path(scratch) / DATABASE_FILE, target / DATABASE_FILE)
 
 
-def _is_true(database: Path, bids_dir: Path, folders: Sequence[AnatFolder]) -> bool:
+def _is_up_to_date(database: Path, bids_dir: Path, folders: Sequence[AnatFolder]) -> bool:
     """Return whether a stored index is of this dataset and newer than its folders."""
     root = _stored_root(database)
     if root is None or root.resolve() != bids_dir.resolve():

@@ -44,16 +44,16 @@ class SidecarReader:
     def applicable(self, image: Path) -> list[Path]:
         """Return the sidecars that apply to an image, the most general one first."""
         entities, suffix = name_entities(image.name)
-        wanted = set(entities.items())
-        found: list[Path] = []
+        image_entities = set(entities.items())
+        sidecars: list[Path] = []
         for folder in self._folders(image):
             level = [
                 (len(pairs), path)
                 for path, pairs, kind in self._list(folder)
-                if kind == suffix and pairs <= wanted
+                if kind == suffix and pairs <= image_entities
             ]
-            found.extend(path for _, path in sorted(level))
-        return found
+            sidecars.extend(path for _, path in sorted(level))
+        return sidecars
 
     def _folders(self, image: Path) -> list[Path]:
         relative = image.relative_to(self._root)
@@ -61,11 +61,11 @@ class SidecarReader:
 
 
 def _list_sidecars(folder: Path) -> list[tuple[Path, frozenset[tuple[str, str]], str]]:
-    found = []
+    sidecars = []
     for path in folder.glob("*.json"):
         entities, suffix = name_entities(path.name)
-        found.append((path, frozenset(entities.items()), suffix))
-    return found
+        sidecars.append((path, frozenset(entities.items()), suffix))
+    return sidecars
 
 
 def _load_json(path: Path) -> tuple[dict[str, Any], str]:

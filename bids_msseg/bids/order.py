@@ -49,7 +49,7 @@ class VisitOrder:
         return bool(self.source)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Source and notes as text."""
         return "; ".join((self.source or "not known", *self.notes))
 
@@ -66,12 +66,14 @@ class VisitOrder:
         >>> VisitOrder(("M6", "M12"), "the session labels").describe("01")
         'sub-01: order of the visits: ses-M6, ses-M12 (the session labels)'
         """
-        who = f"sub-{participant}"
+        name = f"sub-{participant}"
         if self.known:
-            return f"{who}: order of the visits: {_listed(self.sessions)} ({self.words})"
+            return (
+                f"{name}: order of the visits: {_session_list(self.sessions)} ({self.description})"
+            )
         return (
-            f"{who}: the order of the visits {_listed(self.sessions)} is {self.words}: changes "
-            f"between them are not reported\n  hint: {HINT}"
+            f"{name}: the order of the visits {_session_list(self.sessions)} is "
+            f"{self.description}: changes between them are not reported\n  hint: {HINT}"
         )
 
 
@@ -80,26 +82,26 @@ def order_sessions(
     participant: str,
     flairs: Mapping[str, str],
     *,
-    asked: Sequence[str] = (),
+    user_order: Sequence[str] = (),
 ) -> VisitOrder:
     """Order the sessions of a participant by time.
 
-    ``asked``, the order given by the user, overrides ``acq_time`` in the tables of ``bids_dir``,
+    ``user_order``, given by the user, overrides ``acq_time`` in the tables of ``bids_dir``,
     which overrides the labels. A source that orders only some sessions is not used. ``flairs``
     maps sessions to FLAIR file names, which may be empty.
     """
-    sessions = tuple(sorted(flairs, key=lambda one: visit_order(participant, one)))
-    if asked:
-        return _as_asked(sessions, asked)
+    sessions = tuple(sorted(flairs, key=lambda session: visit_order(participant, session)))
+    if user_order:
+        return _order_by_user(sessions, user_order)
     evident = order_labels(sessions)
     notes: list[str] = []
     for source, cells, remarks in _tables(bids_dir, participant, flairs):
-        dated, faults = _dated(source, sessions, cells)
+        ordered, faults = _order_by_time(source, sessions, cells)
         notes += [*remarks, *faults]
-        if dated:
-            differs = bool(evident) and evident != dated
+        if ordered:
+            differs = bool(evident) and evident != ordered
             notes += [f"{_BY_LABELS} suggest another order"] * differs
-            return VisitOrder(dated, f"acq_time in {source}", tuple(notes))
+            return VisitOrder(ordered, f"acq_time in {source}", tuple(notes))
     if evident:
         return VisitOrder(evident, _BY_LABELS, tuple(notes))
     if bids_dir is not None and not notes:
@@ -121,19 +123,19 @@ def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
     ((), ())
     """
     parts = [_LABEL.fullmatch(label.casefold()) for label in labels]
-    found = {
+    parsed = {
         label: (match[1], match[2], match[3])
         for label, match in zip(labels, parts, strict=True)
         if match
     }
-    frames = {(prefix, unit) for prefix, _, unit in found.values()}
-    numbers = [number for _, number, _ in found.values()]
-    if len(found) < len(labels) or len(frames) != 1 or not _are_ranks(numbers):
+    frames = {(prefix, unit) for prefix, _, unit in parsed.values()}
+    numbers = [number for _, number, _ in parsed.values()]
+    if len(parsed) < len(labels) or len(frames) != 1 or not _are_ranks(numbers):
         return ()
     _, unit = frames.pop()
     if not _UNIT.fullmatch(unit):
         return ()
-    return tuple(sorted(found, key=lambda label: int(found[label][1])))
+    return tuple(sorted(parsed, key=lambda label: int(parsed[label][1])))
 
 
 def _are_ranks(numbers: Sequence[str]) -> bool:
@@ -169,11 +171,11 @@ def read_time(text: str) -> datetime | None:
         return None
 
 
-def _as_asked(sessions: tuple[str, ...], asked: Sequence[str]) -> VisitOrder:
-    absent = [session for session in sessions if session not in asked]
+def _order_by_user(sessions: tuple[str, ...], user_order: Sequence[str]) -> VisitOrder:
+    absent = [session for session in sessions if session not in user_order]
     if absent:
-        return VisitOrder(sessions, notes=(f"{_listed(absent)} not in {_BY_USER}",))
-    return VisitOrder(tuple(one for one in asked if one in sessions), _BY_USER)
+        return VisitOrder(sessions, notes=(f"{_session_list(absent)} not in {_BY_USER}",))
+    return VisitOrder(tuple(session for session in user_order if session in sessions), _BY_USER)
 
 
 _Table = tuple[str, Mapping[str, str], tuple[str, ...]]
@@ -206,9 +208,9 @@ def _scans_tables(bids_dir: Path, participant: str, flairs: Mapping[str, str]) -
     remarks: list[str] = []
     for session, flair in flairs.items():
         folder = bids_dir / f"sub-{participant}" / f"ses-{session}"
-        rows, wrong = _rows(folder / f"{visit_key(participant, session)}_scans.tsv")
+        rows, row_remarks = _rows(folder / f"{visit_key(participant, session)}_scans.tsv")
         cells[session] = _scan_time(rows, flair)
-        remarks += wrong
+        remarks += row_remarks
     return _SCANS, cells, tuple(remarks)
 
 
@@ -217,7 +219,7 @@ def _scan_time(rows: Sequence[Mapping[str, str]], flair: str) -> str:
     cells = [
         (Path(row.get("filename", "")).name != flair, row.get("acq_time", "")) for row in rows
     ]
-    dated = [(other, time, cell) for other, cell in cells if (time := read_time(cell))]
+    dated = [(is_other, time, cell) for is_other, cell in cells if (time := read_time(cell))]
     if not dated:
         return next((cell for _, cell in cells if cell.strip() not in _MISSING), "")
     return min(dated)[2]
@@ -233,31 +235,35 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
         return [], (f"{path.name} cannot be read",)
 
 
-def _dated(
+def _order_by_time(
     source: str, sessions: Sequence[str], cells: Mapping[str, str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Order sessions by their times; return notes if times are missing or equal.
 
     The order is empty if there are notes.
     """
-    given = {one: cells[one] for one in sessions if cells.get(one, "").strip() not in _MISSING}
-    if not given:
+    acq_times = {
+        session: cells[session]
+        for session in sessions
+        if cells.get(session, "").strip() not in _MISSING
+    }
+    if not acq_times:
         return (), ()
-    times = {one: time for one, cell in given.items() if (time := read_time(cell))}
-    absent = [one for one in sessions if one not in given]
-    wrong = [one for one in given if one not in times]
-    double = [one for one in times if list(times.values()).count(times[one]) > 1]
+    times = {session: time for session, cell in acq_times.items() if (time := read_time(cell))}
+    absent = [session for session in sessions if session not in acq_times]
+    invalid = [session for session in acq_times if session not in times]
+    repeated = [session for session in times if list(times.values()).count(times[session]) > 1]
     notes = [
-        f"{what} in {source}: {_listed(those)}"
-        for what, those in (
+        f"{problem} in {source}: {_session_list(affected)}"
+        for problem, affected in (
             ("no acq_time", absent),
-            ("invalid acq_time", wrong),
-            ("the same acq_time", double),
+            ("invalid acq_time", invalid),
+            ("the same acq_time", repeated),
         )
-        if those
+        if affected
     ]
-    return (() if notes else tuple(sorted(times, key=lambda one: times[one]))), tuple(notes)
+    return (() if notes else tuple(sorted(times, key=times.__getitem__))), tuple(notes)
 
 
-def _listed(sessions: Sequence[str]) -> str:
+def _session_list(sessions: Sequence[str]) -> str:
     return ", ".join(f"ses-{session}" for session in sessions)

@@ -122,7 +122,7 @@ def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
     """
     figures = participant_dir(out_dir, visit.participant) / "figures"
     folders = (visit_dir(out_dir, visit) / "anat", figures)
-    found = [
+    stale = [
         path
         for folder in folders
         if folder.is_dir()
@@ -130,17 +130,17 @@ def stale_outputs(out_dir: Path, visit: Visit) -> tuple[Path, ...]:
         if _is_stale(path.name, visit)
     ]
     rois = sorted(_roi_dir(out_dir, visit).glob("sub-*_roi.nii.gz"))
-    wanted = lesion_roi_path(out_dir, visit)
-    return (*found, *(path for path in rois if path != wanted))
+    current_roi = lesion_roi_path(out_dir, visit)
+    return (*stale, *(path for path in rois if path != current_roi))
 
 
 def _is_stale(name: str, visit: Visit) -> bool:
     entities, suffix = name_entities(name)
     if (entities.get("sub"), entities.get("ses")) != (visit.participant, visit.session):
         return False
-    renamed = any(entities.get(one) != visit.entities.get(one) for one in PREFIX_ENTITIES)
-    images = {suffix, *(entities.get(one) for one in ("space", "from", "to"))}
-    unused = images & (set(CONTRASTS) - visit.contrasts.keys())
+    renamed = any(entities.get(entity) != visit.entities.get(entity) for entity in PREFIX_ENTITIES)
+    named_images = {suffix, *(entities.get(entity) for entity in ("space", "from", "to"))}
+    unused = named_images & (set(CONTRASTS) - visit.contrasts.keys())
     return suffix in _SUFFIXES and (renamed or bool(unused))
 
 

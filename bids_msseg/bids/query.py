@@ -38,7 +38,7 @@ from bids_msseg.bids.visit import (
     visit_key,
     visit_order,
 )
-from bids_msseg.bids.visit_builder import VisitMaker
+from bids_msseg.bids.visit_builder import VisitBuilder
 from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelectedError, UsageError
 
 _NO_DATASETS = ("derivatives", "sourcedata", "code", "logs", "docs", "phenotype", "stimuli")
@@ -65,53 +65,61 @@ def find_visits(
     usable FLAIR) or UsageError (invalid filter).
     """
     bids_dir = bids_dir.absolute()
-    about: tuple[str, ...] = ()
+    dataset_notes: tuple[str, ...] = ()
     if not skip_validation:
-        about = (*_version_notes(_read_description(bids_dir)), *_ignored_notes(bids_dir))
+        dataset_notes = (*_version_notes(_read_description(bids_dir)), *_ignored_notes(bids_dir))
     check_derivatives(derivatives or {})
     parsed = parse_filters(filters)
-    rules, unread = read_ignore_rules(bids_dir)
+    rules, read_notes = read_ignore_rules(bids_dir)
     scope = _select(bids_dir, participants, sessions, parsed, rules)
     labels = sorted({folder.participant for folder in scope.folders})
     with open_index(
         bids_dir,
-        participants=labels if scope.some else None,
+        participants=labels if scope.restricted else None,
         folders=scope.folders,
         database_dir=database_dir,
     ) as (index, notes):
-        wanted = {(folder.participant, folder.session) for folder in scope.folders}
-        images = DatasetImages.query(index, parsed, rules, wanted)
+        visit_ids = {(folder.participant, folder.session) for folder in scope.folders}
+        images = DatasetImages.query(index, parsed, rules, visit_ids)
     ignored = {contrast.lower() for contrast in ignore}
-    unwanted = [contrast for contrast in CONTRASTS[1:] if contrast.lower() in ignored]
-    maker = VisitMaker(
+    ignored_contrasts = [contrast for contrast in CONTRASTS[1:] if contrast.lower() in ignored]
+    builder = VisitBuilder(
         bids_dir,
         images,
         derivatives or {},
         SidecarReader(bids_dir),
-        unwanted,
+        ignored_contrasts,
         lesion_masks or {},
         exclude_masks or {},
     )
-    made = [maker.make(folder) for folder in scope.folders]
-    visits = tuple(one for one in made if isinstance(one, Visit))
-    skipped = [*(one for one in made if isinstance(one, Skipped)), *scope.absent]
-    skipped.sort(key=lambda one: visit_order(one.participant, one.session))
+    results = [builder.build(folder) for folder in scope.folders]
+    visits = tuple(visit for visit in results if isinstance(visit, Visit))
+    skipped = [*(visit for visit in results if isinstance(visit, Skipped)), *scope.absent]
+    skipped.sort(key=lambda visit: visit_order(visit.participant, visit.session))
     if not visits:
         raise _no_visit(skipped, images, with_masks=bool(lesion_masks))
     excluded = _excluded_notes(visits, exclude_masks or {})
-    reported = (*about, *unread, *parsed.notes, *scope.notes, *images.notes, *notes, *excluded)
-    return Selection(visits, tuple(skipped), reported)
+    all_notes = (
+        *dataset_notes,
+        *read_notes,
+        *parsed.notes,
+        *scope.notes,
+        *images.notes,
+        *notes,
+        *excluded,
+    )
+    return Selection(visits, tuple(skipped), all_notes)
 
 
-def _excluded_notes(visits: Sequence[Visit], places: Mapping[str, Path]) -> tuple[str, ...]:
+def _excluded_notes(visits: Sequence[Visit], sources: Mapping[str, Path]) -> tuple[str, ...]:
     """Return a note with the number of visits that have an exclusion mask.
 
     Masks with a wrong name would otherwise go unnoticed.
     """
-    if not places:
+    if not sources:
         return ()
-    found = sum(bool(visit.exclude_masks) for visit in visits)
-    return (f"{found} of {len(visits)} visits have an exclusion mask in {', '.join(places)}",)
+    count = sum(bool(visit.exclude_masks) for visit in visits)
+    return (f"{count} of {len(visits)} visits have an exclusion mask in {', '.join(sources)}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class _Scope:
     folders: tuple[AnatFolder, ...]
     absent: tuple[Skipped, ...]
     notes: tuple[str, ...]
-    some: bool
+    restricted: bool
 
 
 def _select(
@@ -132,24 +140,30 @@ def _select(
     rules: IgnoreRules,
 ) -> _Scope:
     """Apply labels, ``.bidsignore`` and subject and session of the FLAIR filter to the folders."""
-    listed = list_participants(bids_dir)
-    asked, names = _clean_labels(participants, "sub"), _clean_labels(sessions, "ses")
-    every = list_visits(bids_dir, [one for one in listed if not asked or one in asked])
-    inside, left_out = _split(bids_dir, every, rules)
+    present = list_participants(bids_dir)
+    participant_labels = _clean_labels(participants, "sub")
+    session_labels = _clean_labels(sessions, "ses")
+    matching = list_visits(
+        bids_dir,
+        [label for label in present if not participant_labels or label in participant_labels],
+    )
+    inside, left_out = _split(bids_dir, matching, rules)
     folders = [
         folder
         for folder in inside
-        if (not names or folder.session in names)
+        if (not session_labels or folder.session in session_labels)
         and filters.allows(folder.participant, folder.session)
     ]
     folders.sort(key=lambda folder: visit_order(folder.participant, folder.session))
     if not folders:
-        raise _nothing_selected(bids_dir, listed, asked, names, inside, left_out)
-    found = {(folder.participant, folder.session) for folder in folders}
-    absent, notes = _absent(listed, asked, names, found, left_out)
+        raise _nothing_selected(
+            bids_dir, present, participant_labels, session_labels, inside, left_out
+        )
+    selected = {(folder.participant, folder.session) for folder in folders}
+    absent, notes = _absent(present, participant_labels, session_labels, selected, left_out)
     if left_out:
         notes = (*notes, f"{FILE} excludes {listing(left_out)}")
-    return _Scope(tuple(folders), absent, notes, some=bool(asked))
+    return _Scope(tuple(folders), absent, notes, restricted=bool(participant_labels))
 
 
 def _split(
@@ -168,10 +182,10 @@ def _split(
 
 def _clean_labels(labels: Iterable[str], entity: str) -> list[str]:
     bare = list(dict.fromkeys(bare_label(label, entity) for label in labels))
-    odd = [label for label in bare if not re.fullmatch(LABEL, label)]
-    if odd:
+    invalid = [label for label in bare if not re.fullmatch(LABEL, label)]
+    if invalid:
         raise UsageError(
-            f"invalid {entity}- label: {listing([repr(label) for label in odd])}",
+            f"invalid {entity}- label: {listing([repr(label) for label in invalid])}",
             hint="use letters and digits only; separate labels with spaces",
         )
     return bare
@@ -179,31 +193,42 @@ def _clean_labels(labels: Iterable[str], entity: str) -> list[str]:
 
 def _absent(
     present: Sequence[str],
-    asked: Sequence[str],
-    names: Sequence[str],
-    found: set[VisitId],
+    participants: Sequence[str],
+    sessions: Sequence[str],
+    selected: set[VisitId],
     left_out: Sequence[str],
 ) -> tuple[tuple[Skipped, ...], tuple[str, ...]]:
     """Return skipped visits for missing labels, and notes on sessions that are not found."""
-    gone = "is not in the dataset"
-    rows = [Skipped(a, None, f"sub-{a} {gone}", _LABEL_HINT) for a in asked if a not in present]
-    rows += [
-        _ignored_row(a, name)
-        if visit_key(a, name) in left_out
-        else Skipped(a, name, f"sub-{a} has no ses-{name}", _LABEL_HINT)
-        for a in asked
-        for name in names
-        if a in present and (a, name) not in found
+    missing = "is not in the dataset"
+    rows = [
+        Skipped(participant, None, f"sub-{participant} {missing}", _LABEL_HINT)
+        for participant in participants
+        if participant not in present
     ]
-    seen = {participant for participant, _ in found}
     rows += [
-        _ignored_row(a)
-        for a in asked
-        if not names and a in present and a not in seen and _is_left_out(a, left_out)
+        _ignored_row(participant, session)
+        if visit_key(participant, session) in left_out
+        else Skipped(participant, session, f"sub-{participant} has no ses-{session}", _LABEL_HINT)
+        for participant in participants
+        for session in sessions
+        if participant in present and (participant, session) not in selected
     ]
-    there = {session for _, session in found}
-    lost = [f"ses-{name} {gone}" for name in names if name not in there and not asked]
-    return tuple(rows), tuple(lost)
+    with_visits = {participant for participant, _ in selected}
+    rows += [
+        _ignored_row(participant)
+        for participant in participants
+        if not sessions
+        and participant in present
+        and participant not in with_visits
+        and _is_left_out(participant, left_out)
+    ]
+    found_sessions = {session for _, session in selected}
+    notes = [
+        f"ses-{session} {missing}"
+        for session in sessions
+        if session not in found_sessions and not participants
+    ]
+    return tuple(rows), tuple(notes)
 
 
 def _ignored_row(participant: str, session: str | None = None) -> Skipped:
@@ -213,7 +238,7 @@ def _ignored_row(participant: str, session: str | None = None) -> Skipped:
 
 def _is_left_out(participant: str, left_out: Sequence[str]) -> bool:
     key = f"sub-{participant}"
-    return any(one == key or one.startswith(f"{key}_") for one in left_out)
+    return any(visit == key or visit.startswith(f"{key}_") for visit in left_out)
 
 
 _LABEL_HINT = "check the spelling of the label, including zeros"
@@ -222,20 +247,27 @@ _LABEL_HINT = "check the spelling of the label, including zeros"
 def _nothing_selected(
     bids_dir: Path,
     present: Sequence[str],
-    asked: Sequence[str],
-    names: Sequence[str],
+    participants: Sequence[str],
+    sessions: Sequence[str],
     inside: Sequence[AnatFolder],
     left_out: Sequence[str],
 ) -> NothingSelectedError:
-    wanted = [*(f"sub-{label}" for label in asked), *(f"ses-{label}" for label in names)]
-    what = " ".join(wanted) or ("the filter file" if present else "sub-*")
-    there = listing([f"sub-{label}" for label in present]) or "no sub-* folder"
-    sessions = dict.fromkeys(f"ses-{one.session}" for one in inside if one.session)
-    hints = [f"BIDS_DIR holds {there}" + (f", with {listing(list(sessions))}" if sessions else "")]
+    labels = [*(f"sub-{label}" for label in participants), *(f"ses-{label}" for label in sessions)]
+    criteria = " ".join(labels) or ("the filter file" if present else "sub-*")
+    available_participants = listing([f"sub-{label}" for label in present]) or "no sub-* folder"
+    available_sessions = dict.fromkeys(
+        f"ses-{folder.session}" for folder in inside if folder.session
+    )
+    hints = [
+        f"BIDS_DIR holds {available_participants}"
+        + (f", with {listing(list(available_sessions))}" if available_sessions else "")
+    ]
     hints += [f"{FILE} excludes {listing(left_out)}"] if left_out else []
     below = _dataset_below(bids_dir)
     hints.append(_LABEL_HINT if below is None else _below_hint(below))
-    return NothingSelectedError(f"no visit in {bids_dir} matches {what}", hint="; ".join(hints))
+    return NothingSelectedError(
+        f"no visit in {bids_dir} matches {criteria}", hint="; ".join(hints)
+    )
 
 
 def _dataset_below(folder: Path) -> Path | None:
@@ -261,20 +293,20 @@ def _below_hint(below: Path) -> str:
 
 
 def _no_visit(skipped: Sequence[Skipped], images: DatasetImages, *, with_masks: bool) -> Exception:
-    shown = listing([f"{one.key}: {one.reason}" for one in skipped], "; ")
-    hints = list(dict.fromkeys(one.hint for one in skipped if one.hint))
+    reasons = listing([f"{visit.key}: {visit.reason}" for visit in skipped], "; ")
+    hints = list(dict.fromkeys(visit.hint for visit in skipped if visit.hint))
     hint = listing(hints[:3], "; ") or "add FLAIR images"
     if images.filtered_out and not images.chosen["FLAIR"]:
-        return NothingSelectedError(f"the filter file excludes every FLAIR ({shown})", hint=hint)
+        return NothingSelectedError(f"the filter file excludes every FLAIR ({reasons})", hint=hint)
     needed = "FLAIR and lesion mask" if with_masks else "FLAIR"
-    return NoInputError(f"no visit has a usable {needed} ({shown})", hint=hint)
+    return NoInputError(f"no visit has a usable {needed} ({reasons})", hint=hint)
 
 
 def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
     """Return a note on folders that are ignored because of their names."""
-    odd = sorted(path.name for path in bids_dir.glob("sub-*") if _is_odd(path))
-    note = f"ignored, because labels may hold letters and digits only: {listing(odd)}"
-    return (note,) if odd else ()
+    invalid = sorted(path.name for path in bids_dir.glob("sub-*") if _has_invalid_name(path))
+    note = f"ignored, because labels may hold letters and digits only: {listing(invalid)}"
+    return (note,) if invalid else ()
 
 
 def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -286,7 +318,7 @@ def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"dataset_description.json {reported}: the dataset is read as BIDS {BIDS_VERSION}",)
 
 
-def _is_odd(path: Path) -> bool:
+def _has_invalid_name(path: Path) -> bool:
     return path.is_dir() and not re.fullmatch(f"sub-{LABEL}", path.name)
 
 

@@ -32,7 +32,7 @@ from bids_msseg.bids.record_values import (
 from bids_msseg.bids.visit import LABEL, visit_key, visit_order
 from bids_msseg.io.validation import first_error
 
-BROKE_OFF = "the run stopped before this visit was finished"
+UNFINISHED_REASON = "the run stopped before this visit was finished"
 """Reason in the record of a visit that was begun, until it is finished."""
 LONGEST_REASON = 300
 """Characters of an error about a record: the message can quote the whole file."""
@@ -100,7 +100,7 @@ class VisitRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary that :func:`json.dumps` can write."""
-        content = {one.name: getattr(self, one.name) for one in fields(self)}
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
         content["contrasts"] = {name: _shallow(use) for name, use in self.contrasts.items()}
         content["model"] = None if self.model is None else _shallow(self.model)
         result: dict[str, Any] = plain(content)
@@ -120,7 +120,7 @@ class VisitRecord:
         except ValidationError as error:
             raise ValueError(first_error(error)) from error
         check_changes(record.changes)
-        if record.prefix and not _names_file(record.prefix, record.key):
+        if record.prefix and not _is_file_prefix(record.prefix, record.key):
             raise ValueError(f"prefix: {record.prefix!r} does not name a file of {record.key}")
         return record
 
@@ -162,17 +162,17 @@ def read_records_of(
 
     Lists the folder once and opens no file of others. Leaves out participants without records.
     """
-    wanted = {f"sub-{participant}" for participant in participants}
+    names = {f"sub-{participant}" for participant in participants}
     paths = records_dir(out_dir).glob("sub-*.json")
-    return _by_participant(path for path in paths if path.stem.partition("_")[0] in wanted)
+    return _by_participant(path for path in paths if path.stem.partition("_")[0] in names)
 
 
 def _by_participant(paths: Iterable[Path]) -> dict[str, tuple[VisitRecord, ...]]:
     records = [_read(path) for path in sorted(paths)]
-    people: dict[str, list[VisitRecord]] = {}
-    for record in sorted(records, key=lambda one: visit_order(one.participant, one.session)):
-        people.setdefault(record.participant, []).append(record)
-    return {participant: in_visit_order(visits) for participant, visits in people.items()}
+    by_participant: dict[str, list[VisitRecord]] = {}
+    for record in sorted(records, key=lambda visit: visit_order(visit.participant, visit.session)):
+        by_participant.setdefault(record.participant, []).append(record)
+    return {participant: in_visit_order(visits) for participant, visits in by_participant.items()}
 
 
 def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
@@ -188,12 +188,12 @@ def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
     >>> [record.session for record in in_visit_order(records)]
     ['baseline', '6m', 'screening']
     """
-    natural = sorted(records, key=lambda one: visit_order(one.participant, one.session))
-    numbers = [one.visit_number for one in natural if one.visit_number is not None]
+    natural = sorted(records, key=lambda record: visit_order(record.participant, record.session))
+    numbers = [record.visit_number for record in natural if record.visit_number is not None]
     if numbers == sorted(numbers):
         return tuple(natural)
     last = len(natural)
-    return tuple(sorted(natural, key=lambda one: one.visit_number or last + 1))
+    return tuple(sorted(natural, key=lambda record: record.visit_number or last + 1))
 
 
 def _read(path: Path) -> VisitRecord:
@@ -202,19 +202,19 @@ def _read(path: Path) -> VisitRecord:
         if record.key != path.stem:
             raise ValueError(f"it describes {record.key}")
     except OSError as error:
-        return _unreadable(path, error.strerror or str(error))
+        return _unreadable_record(path, error.strerror or str(error))
     except ValueError as error:
-        return _unreadable(path, str(error))
+        return _unreadable_record(path, str(error))
     return record
 
 
-def _unreadable(path: Path, why: str) -> VisitRecord:
+def _unreadable_record(path: Path, reason: str) -> VisitRecord:
     """Return a failed record, based on the file name, in place of an unreadable one."""
     name = plain(path.name)
     match = _FILE_NAME.match(name)
     stem = name.removesuffix(".json")
     participant, session = match.groups() if match else (stem.removeprefix("sub-"), None)
-    short = textwrap.shorten(plain(why), LONGEST_REASON, placeholder=" …")
+    short = textwrap.shorten(plain(reason), LONGEST_REASON, placeholder=" …")
     return VisitRecord(
         participant,
         session,
@@ -226,9 +226,9 @@ def _unreadable(path: Path, why: str) -> VisitRecord:
 
 
 def _shallow(value: ContrastUse | ModelUse) -> dict[str, Any]:
-    return {one.name: getattr(value, one.name) for one in fields(value)}
+    return {item.name: getattr(value, item.name) for item in fields(value)}
 
 
-def _names_file(prefix: str, key: str) -> bool:
+def _is_file_prefix(prefix: str, key: str) -> bool:
     rest = prefix.removeprefix(key)
     return rest != prefix and _ENTITIES.fullmatch(rest) is not None

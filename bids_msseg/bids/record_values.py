@@ -63,9 +63,9 @@ def check_changes(changes: Mapping[str, Scalar]) -> None:
 def _change_kind(name: str) -> Any:
     if name == "compared_with":
         return Label | None
-    if name in _CHANGES_IN_WORDS:
+    if name in _TEXT_CHANGES:
         return str | None
-    return Number | None if _CHANGES_IN_NUMBERS.search(name) else Any
+    return Number | None if _NUMERIC_CHANGES.search(name) else Any
 
 
 @cache
@@ -73,8 +73,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-_CHANGES_IN_WORDS = ("fingerprint", "failed", "hint", "notes")
-_CHANGES_IN_NUMBERS = re.compile(r"^n_|_m[lm]$|_fraction_change$|^lesions_")
+_TEXT_CHANGES = ("fingerprint", "failed", "hint", "notes")
+_NUMERIC_CHANGES = re.compile(r"^n_|_m[lm]$|_fraction_change$|^lesions_")
 Label = Annotated[str, StringConstraints(pattern=rf"^{LABEL}$")]
 Number = Annotated[float, Strict(), AllowInfNan(allow_inf_nan=False)]
 Amount = Annotated[Number, Field(ge=0)]

@@ -22,8 +22,8 @@ from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
 LESION_CODE: Final = 7
 """Of ``L`` among the common image-derived labels of BIDS."""
-_DSEG_OWN: Final = ("index", "name", "abbreviation", "mapping")
-_DSEG_LEFT_OUT: Final = frozenset({"index", "status", "reason"})
+_BIDS_COLUMNS: Final = ("index", "name", "abbreviation", "mapping")
+_DSEG_OMITTED: Final = frozenset({"index", "status", "reason"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Origin:
 
     def keys(self) -> dict[str, Any]:
         """Return the keys that every image has."""
-        found: dict[str, Any] = {"Sources": list(self.sources)}
+        keys: dict[str, Any] = {"Sources": list(self.sources)}
         if self.spatial_reference:
-            found["SpatialReference"] = self.spatial_reference
+            keys["SpatialReference"] = self.spatial_reference
         if self.resolution:
-            found["Resolution"] = self.resolution
+            keys["Resolution"] = self.resolution
         if self.software:
-            found["SoftwareVersion"] = _versions(self.software)
-        return found
+            keys["SoftwareVersion"] = _versions(self.software)
+        return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ class Method:
 
     def keys(self) -> dict[str, Any]:
         """Return the model and the thresholds, or what replaced them."""
-        found: dict[str, Any] = {**self.model_keys(), "Threshold": self.threshold}
+        keys: dict[str, Any] = {**self.model_keys(), "Threshold": self.threshold}
         if self.masks:
-            found = {"SegmentationMethod": f"Given lesion mask of {self.masks}"}
-        found["MinLesionVolume"] = self.min_lesion_volume
-        found["MinLesionVolumeUnits"] = "mm^3"
-        return found
+            keys = {"SegmentationMethod": f"Given lesion mask of {self.masks}"}
+        keys["MinLesionVolume"] = self.min_lesion_volume
+        keys["MinLesionVolumeUnits"] = "mm^3"
+        return keys
 
     def without(self) -> str:
         """Return a phrase on exclusion masks; empty if there are none."""
@@ -84,19 +84,19 @@ class Method:
         """Return the model alone; of another segmenter also its kind, licence and citation."""
         if self.model is None:
             return {}
-        found = {
+        keys = {
             "ModelName": self.model.name,
             "ModelVersion": self.model.version,
             "ModelSHA256": self.model.sha256,
         }
         if not self.model.is_cascade:
-            found["Segmenter"] = self.model.segmenter
-            found["ModelLicense"] = self.model.licence
-            found["ModelCitation"] = self.model.citation
-        return {name: value for name, value in found.items() if value or self.model.is_cascade}
+            keys["Segmenter"] = self.model.segmenter
+            keys["ModelLicense"] = self.model.licence
+            keys["ModelCitation"] = self.model.citation
+        return {name: value for name, value in keys.items() if value or self.model.is_cascade}
 
     @property
-    def other(self) -> str:
+    def other_segmenter(self) -> str:
         """Name of the segmenter that replaced the cascade; empty for the cascade."""
         if self.model is None or self.model.is_cascade:
             return ""
@@ -119,10 +119,10 @@ def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
     """
     path = path.absolute()
     roots = {name: root.absolute() for name, root in datasets.items()}
-    holding = [name for name, root in roots.items() if path.is_relative_to(root)]
-    if not holding:
+    containing = [name for name, root in roots.items() if path.is_relative_to(root)]
+    if not containing:
         raise ValueError(f"{path} is in none of the datasets {sorted(roots)}")
-    name = max(holding, key=lambda one: len(roots[one].parts))
+    name = max(containing, key=lambda dataset: len(roots[dataset].parts))
     return f"bids:{link_name(name)}:{path.relative_to(roots[name]).as_posix()}"
 
 
@@ -204,15 +204,19 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Return the sidecar of the lesion mask."""
-    given = f"Lesions of the given mask of {method.masks}"
-    text = given if method.masks else f"Lesions, segmented by {method.other or 'the cascade'}"
+    given_mask_text = f"Lesions of the given mask of {method.masks}"
+    text = (
+        given_mask_text
+        if method.masks
+        else f"Lesions, segmented by {method.other_segmenter or 'the cascade'}"
+    )
     return _lesion_mask(text + method.without(), origin, method)
 
 
 def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Return the sidecar of the mask of all candidates of the first network."""
     text = "Candidates of the sensitive first network, before any is rejected"
-    if method.other:
+    if method.other_segmenter:
         text = "Candidates: voxels that reach the threshold, before size and position are checked"
     content = _lesion_mask(text, origin, method)
     threshold = method.candidate_threshold
@@ -221,8 +225,8 @@ def candidates_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 def rejected_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Return the sidecar of the mask of rejected candidates."""
-    what = "Parts of the given mask" if method.masks else "Candidates"
-    return _lesion_mask(f"{what} that are not part of the result", origin, method)
+    subject = "Parts of the given mask" if method.masks else "Candidates"
+    return _lesion_mask(f"{subject} that are not part of the result", origin, method)
 
 
 def _lesion_mask(description: str, origin: Origin, method: Method) -> dict[str, Any]:
@@ -242,7 +246,7 @@ def _by_hand(method: Method) -> dict[str, Any]:
 
 def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Return the sidecar of the map of lesion probability."""
-    source = f"by {method.other}" if method.other else "after both networks"
+    source = f"by {method.other_segmenter}" if method.other_segmenter else "after both networks"
     return {
         "Description": f"Probability of lesion {source}, 0 to 1{method.without()}",
         "Manual": False,
@@ -264,7 +268,7 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
         **_by_hand(method),
         **origin.keys(),
         **method.keys(),
-        **{name: columns[name] for name in dseg_columns() if name not in _DSEG_OWN},
+        **{name: columns[name] for name in dseg_columns() if name not in _BIDS_COLUMNS},
     }
 
 
@@ -284,12 +288,12 @@ def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 def dseg_columns() -> tuple[str, ...]:
     """Return the column names of the table of lesion instances."""
-    return (*_DSEG_OWN, *(name for name in column_dictionary() if name not in _DSEG_LEFT_OUT))
+    return (*_BIDS_COLUMNS, *(name for name in column_dictionary() if name not in _DSEG_OMITTED))
 
 
 def dseg_rows(rows: Iterable[LesionRow]) -> list[dict[str, Any]]:
     """Return the kept lesions as table rows with the keys of :func:`dseg_columns`."""
-    kept = [row for row in rows if row.status == "kept"]
+    lesions = [row for row in rows if row.status == "kept"]
     return [
         {
             **cells,
@@ -297,7 +301,7 @@ def dseg_rows(rows: Iterable[LesionRow]) -> list[dict[str, Any]]:
             "abbreviation": f"L{row.index}",
             "mapping": LESION_CODE,
         }
-        for row, cells in zip(kept, rows_to_table(kept), strict=True)
+        for row, cells in zip(lesions, rows_to_table(lesions), strict=True)
     ]
 
 
@@ -320,7 +324,7 @@ def xfm_sidecar(
 def atlas_dictionary() -> dict[str, Any]:
     """Describe the columns of the table with one row per atlas and region."""
     atlas = {"Description": "Name of the atlas, as in --atlas"}
-    return {"atlas": atlas, **{name: dict(about) for name, about in REGION_COLUMNS.items()}}
+    return {"atlas": atlas, **{name: dict(column) for name, column in REGION_COLUMNS.items()}}
 
 
 def _versions(software: Mapping[str, str]) -> str:

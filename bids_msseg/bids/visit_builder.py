@@ -38,65 +38,69 @@ _MASK_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class VisitMaker:
+class VisitBuilder:
     """Builder of visits from the images of a folder, or of reasons why there is none."""
 
     bids_dir: Path
     images: DatasetImages
     derivatives: Mapping[str, Path]
     sidecars: SidecarReader
-    unwanted: Sequence[str]
+    ignored_contrasts: Sequence[str]
     lesion_masks: Mapping[str, Path] = field(default_factory=dict)
     exclude_masks: Mapping[str, Path] = field(default_factory=dict)
 
-    def make(self, folder: AnatFolder) -> Visit | Skipped:
+    def build(self, folder: AnatFolder) -> Visit | Skipped:
         """Choose the images of a folder; return the visit, or why there is none."""
         participant, session = visit = folder.participant, folder.session
-        mine, odd = self._candidates(visit)
-        used: dict[str, Path] = {}
-        wrong = list(chain(*odd.values()))
-        notes = [f"not used: {listing(wrong, '; ')}"] if wrong else []
-        notes += [f"{one} is not used, because of --ignore" for one in self.unwanted if mine[one]]
+        images, wrong_names = self._candidates(visit)
+        chosen: dict[str, Path] = {}
+        misnamed_images = list(chain(*wrong_names.values()))
+        notes = [f"not used: {listing(misnamed_images, '; ')}"] if misnamed_images else []
+        notes += [
+            f"{contrast} is not used, because of --ignore"
+            for contrast in self.ignored_contrasts
+            if images[contrast]
+        ]
         problems: list[str] = []
-        for contrast in (one for one in CONTRASTS if one not in self.unwanted):
-            entities = _name_entities_of(used["FLAIR"]) if used else None
-            choice = choose_image(contrast, mine[contrast], entities, sidecar=self._sidecar)
+        for contrast in [name for name in CONTRASTS if name not in self.ignored_contrasts]:
+            entities = _name_entities_of(chosen["FLAIR"]) if chosen else None
+            choice = choose_image(contrast, images[contrast], entities, sidecar=self._sidecar)
             if choice.missing:
                 return self._not_fetched(visit, choice.missing)
             if choice.image is None and contrast == "FLAIR":
-                return self._no_flair(folder, odd[contrast])
+                return self._no_flair(folder, wrong_names[contrast])
             if choice.image is None:
                 continue
             if not _may_open(choice.image):
-                return self._closed(visit, choice.image)
-            used[contrast] = choice.image
+                return self._cannot_open(visit, choice.image)
+            chosen[contrast] = choice.image
             notes += choice.notes
             problems += [choice.problem] if choice.problem else []
-        found = find_brain_mask(used["FLAIR"], participant, session, self.derivatives)
-        given = self._given_mask(visit, used["FLAIR"])
-        excluded = find_exclude_masks(used["FLAIR"], *visit, self.exclude_masks)
-        masks = (found, given, *excluded)
-        missing = next((one.missing for one in masks if one.missing), None)
+        brain_mask = find_brain_mask(chosen["FLAIR"], participant, session, self.derivatives)
+        lesion_mask = self._given_mask(visit, chosen["FLAIR"])
+        exclude_masks = find_exclude_masks(chosen["FLAIR"], *visit, self.exclude_masks)
+        masks = (brain_mask, lesion_mask, *exclude_masks)
+        missing = next((mask.missing for mask in masks if mask.missing), None)
         if missing:
             return self._not_fetched(visit, missing)
-        if self.lesion_masks and given.mask is None:
-            return Skipped(*visit, given.note, _MASK_HINT)
-        problems += _off_grid([given], used["FLAIR"])
-        problems += _off_grid(excluded, used["FLAIR"], drawn=True)
-        metadata, unread = self._metadata(used)
+        if self.lesion_masks and lesion_mask.mask is None:
+            return Skipped(*visit, lesion_mask.note, _MASK_HINT)
+        problems += _off_grid([lesion_mask], chosen["FLAIR"])
+        problems += _off_grid(exclude_masks, chosen["FLAIR"], allow_drawn=True)
+        metadata, read_notes = self._metadata(chosen)
         return Visit(
             participant,
             session,
-            used["FLAIR"],
-            used.get("T1w"),
-            used.get("T2w"),
-            _name_entities_of(used["FLAIR"]),
-            found.mask,
+            chosen["FLAIR"],
+            chosen.get("T1w"),
+            chosen.get("T2w"),
+            _name_entities_of(chosen["FLAIR"]),
+            brain_mask.mask,
             metadata,
-            (*notes, *(one.note for one in masks if one.note), *unread),
+            (*notes, *(mask.note for mask in masks if mask.note), *read_notes),
             "; ".join(problems),
-            given.mask,
-            tuple(one.mask for one in excluded if one.mask),
+            lesion_mask.mask,
+            tuple(mask.mask for mask in exclude_masks if mask.mask),
         )
 
     def _given_mask(self, visit: VisitId, flair: Path) -> FoundMask:
@@ -107,13 +111,16 @@ class VisitMaker:
     def _candidates(self, visit: VisitId) -> tuple[dict[str, list[Path]], dict[str, list[str]]]:
         """List the images of this visit by role, and notes on misnamed ones."""
         images = self.images.of(visit)
-        wrong = {path: misnamed(path, *visit) for path in chain(*images.values())}
-        mine = {one: [path for path in paths if not wrong[path]] for one, paths in images.items()}
-        odd = {
-            one: [f"{path.name} {wrong[path]}" for path in paths if wrong[path]]
-            for one, paths in images.items()
+        problems = {path: misnamed(path, *visit) for path in chain(*images.values())}
+        usable = {
+            contrast: [path for path in paths if not problems[path]]
+            for contrast, paths in images.items()
         }
-        return mine, odd
+        wrong_names = {
+            contrast: [f"{path.name} {problems[path]}" for path in paths if problems[path]]
+            for contrast, paths in images.items()
+        }
+        return usable, wrong_names
 
     def _sidecar(self, image: Path) -> Mapping[str, Any]:
         return self.sidecars.read(image)[0]
@@ -129,17 +136,17 @@ class VisitMaker:
         reason = f"{name} is not fetched: its content is not on this machine"
         return Skipped(*visit, reason, f"datalad get {name}")
 
-    def _closed(self, visit: VisitId, path: Path) -> Skipped:
+    def _cannot_open(self, visit: VisitId, path: Path) -> Skipped:
         name = path.relative_to(self.bids_dir).as_posix()
         if path.is_file():
             return Skipped(*visit, f"no permission to read {name}", "ask the owner for permission")
         return Skipped(*visit, f"{name} is not a regular file", "replace it with a NIfTI file")
 
-    def _no_flair(self, folder: AnatFolder, odd: Sequence[str]) -> Skipped:
+    def _no_flair(self, folder: AnatFolder, wrong_names: Sequence[str]) -> Skipped:
         participant, session = visit = folder.participant, folder.session
-        if odd:
+        if wrong_names:
             hint = "rename it with labels of letters and digits, or move it to the right folder"
-            return Skipped(participant, session, f"{odd[0]}: it is not used", hint)
+            return Skipped(participant, session, f"{wrong_names[0]}: it is not used", hint)
         if visit in self.images.ignored:
             names = listing([path.name for path in self.images.ignored[visit]])
             reason = f"{FILE} excludes its FLAIR ({names})"
@@ -149,27 +156,29 @@ class VisitMaker:
             hint = "; ".join(("relax the filter", *self.images.unmatched["FLAIR"]))
             return Skipped(participant, session, reason, hint)
         top = folder.path.parent
-        closed = next((path for path in (top, folder.path) if _is_closed(path)), None)
-        if closed is not None:
-            name = closed.relative_to(self.bids_dir).as_posix()
+        unreadable = next((path for path in (top, folder.path) if _is_unreadable(path)), None)
+        if unreadable is not None:
+            name = unreadable.relative_to(self.bids_dir).as_posix()
             reason = f"no permission to read the folder {name}"
             return Skipped(participant, session, reason, "ask the owner for permission")
         if not any(top.iterdir()):
             name = top.relative_to(self.bids_dir).as_posix()
             hint = f"if this is a DataLad dataset: datalad get {name}"
             return Skipped(participant, session, f"the folder {name} is empty", hint)
-        found = _image_names(folder.path)
-        what = f"found: {listing(found)}" if found else "no images in its anat folder"
+        image_names = _image_names(folder.path)
+        summary = (
+            f"found: {listing(image_names)}" if image_names else "no images in its anat folder"
+        )
         hint = f"add a FLAIR, or leave {visit_key(participant, session)} out"
-        return Skipped(participant, session, f"no FLAIR ({what})", hint)
+        return Skipped(participant, session, f"no FLAIR ({summary})", hint)
 
 
-def _off_grid(found: Sequence[FoundMask], flair: Path, *, drawn: bool = False) -> list[str]:
+def _off_grid(masks: Sequence[FoundMask], flair: Path, *, allow_drawn: bool = False) -> list[str]:
     """Report masks that will be rejected; pipes are not opened, because they may block."""
     return [
         f"{mask.name} is not on the grid of the FLAIR"
-        for mask in (one.mask for one in found if one.mask)
-        if not (mask.is_file() and same_grid(mask, flair, drawn=drawn))
+        for mask in (found.mask for found in masks if found.mask)
+        if not (mask.is_file() and same_grid(mask, flair, allow_drawn=allow_drawn))
     ]
 
 
@@ -178,7 +187,7 @@ def _may_open(image: Path) -> bool:
     return image.is_dir() or (image.is_file() and may_read(image))
 
 
-def _is_closed(folder: Path) -> bool:
+def _is_unreadable(folder: Path) -> bool:
     return folder.is_dir() and not may_read(folder)
 
 

@@ -92,8 +92,8 @@ def _rows(rows: Sequence[Mapping[str, Any]], names: set[str]) -> tuple[Row, ...]
 def read_all(out_dir: Path) -> list[Stored]:
     """Read the stored results of all visits, in the order of file names."""
     folder = check_record_path(out_dir, "x", None).parent
-    found = (read_stored(path) for path in sorted(folder.glob("sub-*.json")))
-    return [one for one in found if one is not None]
+    results = (read_stored(path) for path in sorted(folder.glob("sub-*.json")))
+    return [stored for stored in results if stored is not None]
 
 
 def read_reference() -> Mapping[str, Any] | None:
@@ -121,7 +121,7 @@ def write_results(
     Returns the content of ``check.json``. Needs at least one visit; ``reference`` comes from
     :func:`read_reference`.
     """
-    lesions = [{**_identity(one), **row} for one in visits for row in one.lesions]
+    lesions = [{**_identity(visit), **row} for visit in visits for row in visit.lesions]
     write_tsv(check_path(out_dir, ".tsv"), tuple(LESION_COLUMNS), lesions)
     rows = [*map(visit_row, visits), *map(_failed_row, failures)]
     write_tsv(check_path(out_dir, ".tsv", "visits"), tuple(VISIT_COLUMNS), rows)
@@ -137,8 +137,8 @@ def write_results(
     return content
 
 
-def _identity(one: VisitCheck | Failure) -> Row:
-    return dict(identity_cells(one.participant, one.session))
+def _identity(visit: VisitCheck | Failure) -> Row:
+    return dict(identity_cells(visit.participant, visit.session))
 
 
 def _failed_row(failure: Failure) -> Row:

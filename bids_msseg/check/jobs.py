@@ -67,8 +67,8 @@ class Job:
 def is_finished(job: Job) -> bool:
     """Return whether a result with the same fingerprint is stored."""
     visit = job.visit
-    kept = read_stored(check_record_path(job.out_dir, visit.participant, visit.session))
-    return kept is not None and kept.fingerprint == job.fingerprint
+    stored = read_stored(check_record_path(job.out_dir, visit.participant, visit.session))
+    return stored is not None and stored.fingerprint == job.fingerprint
 
 
 def do_visit(job: Job) -> MssegError | None:
@@ -89,7 +89,7 @@ def measure_visit(
     ``draws`` counts both the sets of painted lesions and the rescans. The time of the result
     starts at this call. Raises DataError if there is no white matter to paint lesions into.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     first = first_scan(prepared, run, cut)
     lesions, sets = paint_and_find(first, run, cut, draws=draws, seed=seed)
     rescans = scan_again(first, run, cut, rescans=draws, seed=seed)
@@ -103,7 +103,7 @@ def measure_visit(
         tuple(first.canvas.contrast.tolist()),
         prepared.noise,
         prepared.flags,
-        time.monotonic() - begun,
+        time.monotonic() - start,
     )
     return check, first
 
@@ -114,20 +114,20 @@ def _measure(job: Job) -> VisitCheck:
     from bids_msseg.pipeline.segment import segment_stack
 
     torch.set_num_threads(job.threads)
-    begun, visit = time.monotonic(), job.visit
+    start, visit = time.monotonic(), job.visit
     run = partial(segment_stack, model=job.model, device=job.device)
     prepared = prepare(
         visit.key,
         visit.contrasts,
-        given_brain=visit.brain_mask or _own_mask(job),
+        given_brain=visit.brain_mask or _written_mask(job),
         device=brain_device(job.device),
         threads=job.threads,
     )
     check, _ = measure_visit(visit, prepared, run, job.cut, draws=job.draws, seed=job.seed)
-    return replace(check, seconds=round(time.monotonic() - begun, 1))
+    return replace(check, seconds=round(time.monotonic() - start, 1))
 
 
-def _own_mask(job: Job) -> Path | None:
+def _written_mask(job: Job) -> Path | None:
     """Find the brain mask that msseg has written for the same FLAIR."""
     visit = job.visit
     derivatives = {"bids_msseg": job.out_dir}

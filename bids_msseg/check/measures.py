@@ -44,14 +44,14 @@ def compare_masks(painted: Labels, before: Labels, after: Labels) -> Findings:
     """
     overlap = overlap_table(painted, after)
     on_painted = np.asarray(overlap[1:].any(axis=0))
-    known = on_painted | overlap_table(before, after)[1:].any(axis=0)
+    explained = on_painted | overlap_table(before, after)[1:].any(axis=0)
     sizes = overlap.sum(axis=0)
-    on_painted[0], known[0] = False, True
+    on_painted[0], explained[0] = False, True
     new = on_painted[after] & (before == 0)
     return Findings(
         ANY_OVERLAP.found(overlap),
         _nearest_counts(painted, new),
-        tuple(sorted(sizes[~known].tolist(), reverse=True)),
+        tuple(sorted(sizes[~explained].tolist(), reverse=True)),
     )
 
 

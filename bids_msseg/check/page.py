@@ -49,7 +49,7 @@ VISITS: Final[Labels] = {
     "flair_noise": "noise of FLAIR, SD",
     "flags": "quality flags",
 }
-OWN: Final = "these scans"
+THESE_SCANS: Final = "these scans"
 PAINTED, DRAWN = "labelled cohort, painted", "labelled cohort, experts' lesions"
 LINES: Final[Labels] = {"upper": "upper_limit_ml", "bias": "bias_ml", "lower": "lower_limit_ml"}
 """Statistics drawn across the plot."""
@@ -96,9 +96,11 @@ def render_check(
         false_positives=_compare(
             "",
             FALSE_POSITIVES,
-            _with_reference(lambda one: one["FalsePositives"], content, reference),
+            _with_reference(lambda source: source["FalsePositives"], content, reference),
         ),
-        loads=_compare("", LOADS, _with_reference(lambda one: one["Load"], content, reference)),
+        loads=_compare(
+            "", LOADS, _with_reference(lambda source: source["Load"], content, reference)
+        ),
         plots=_agreement(content["Load"], visits),
         visits=_visits(visits),
     )
@@ -139,7 +141,7 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def _whole(row: Row | None) -> str:
+def _value_with_interval(row: Row | None) -> str:
     """Format a value with its interval and its n."""
     if row is None or not row["n"]:
         return MISSING
@@ -153,20 +155,20 @@ def _compare(first: str, labels: Labels, sources: Mapping[str, Mapping[str, Row]
     return Table(
         headings,
         tuple(
-            (label, *(_whole(rows.get(name)) for rows in sources.values()))
+            (label, *(_value_with_interval(rows.get(name)) for rows in sources.values()))
             for name, label in labels.items()
         ),
     )
 
 
 def _rates(by: str, content: Mapping[str, Any], reference: Mapping[str, Any] | None) -> Table:
-    own = _by_level(content, by)
-    sources = {OWN: own}
+    rates = _by_level(content, by)
+    sources = {THESE_SCANS: rates}
     if reference is not None:
         sources[PAINTED] = _by_level(reference, by)
         if by in OF_EXPERTS:
             sources[DRAWN] = _by_level(reference, by, "ExpertSensitivity")
-    labels = {level: level.replace("_", " ") for level in own}
+    labels = {level: level.replace("_", " ") for level in rates}
     return _compare(by.replace(", ", " and "), labels, sources)
 
 
@@ -180,7 +182,7 @@ def _with_reference(
     reference: Mapping[str, Any] | None,
 ) -> dict[str, Mapping[str, Row]]:
     """Return the same part of the check and of the labelled cohort."""
-    sources = {OWN: part(content)}
+    sources = {THESE_SCANS: part(content)}
     return sources if reference is None else {**sources, PAINTED: part(reference)}
 
 
@@ -189,7 +191,7 @@ def _by_size(content: Mapping[str, Any]) -> dict[str, Row]:
 
 
 def _visits(visits: Sequence[VisitCheck]) -> Table:
-    rows = [visit_row(one) for one in visits]
+    rows = [visit_row(visit) for visit in visits]
     numbers = {name for name in VISITS if any(isinstance(row[name], int | float) for row in rows)}
     headings = (
         Heading(label, "", (), 3 if name in numbers else None) for name, label in VISITS.items()
@@ -199,10 +201,10 @@ def _visits(visits: Sequence[VisitCheck]) -> Table:
     )
 
 
-def _cell(found: object) -> str:
-    if isinstance(found, float):
-        return decimal(found, 3)
-    return MISSING if found is None or found == "" else str(found)
+def _cell(content: object) -> str:
+    if isinstance(content, float):
+        return decimal(content, 3)
+    return MISSING if content is None or content == "" else str(content)
 
 
 def _agreement(load: Mapping[str, Row], visits: Sequence[VisitCheck]) -> tuple[Plot, ...]:
@@ -220,7 +222,7 @@ def _agreement(load: Mapping[str, Row], visits: Sequence[VisitCheck]) -> tuple[P
     if not marks:
         return ()
     values = {name: load[statistic]["value"] for name, statistic in LINES.items()}
-    texts = {name: decimal(one, 3) for name, one in values.items()}
+    texts = {name: decimal(number, 3) for name, number in values.items()}
     return (
         bland_altman(
             "Bland-Altman plot",

@@ -123,10 +123,10 @@ def find_terrain(
             "no lesion-free white matter found to paint lesions into",
             hint="check the lesion mask and the brain mask of this visit, or leave it out",
         )
-    found = prepare_terrain(
+    terrain = prepare_terrain(
         white, fluid, anatomy == RegionAnatomy.CORTEX, anatomy == RegionAnatomy.INFRATENTORIAL
     )
-    return replace(found, tissue=found.tissue & ~blocked)
+    return replace(terrain, tissue=terrain.tissue & ~blocked)
 
 
 def paint_draw(canvas: Canvas, draw: int, rng: np.random.Generator) -> Painted:
@@ -137,16 +137,16 @@ def paint_draw(canvas: Canvas, draw: int, rng: np.random.Generator) -> Painted:
     """
     lesions = _place(canvas.terrain, rng)
     strengths = tuple(
-        _strength(one, volume, draw)
-        for one, volume in zip(lesions.lesions, lesions.volumes.tolist(), strict=True)
+        _strength(lesion, volume, draw)
+        for lesion, volume in zip(lesions.lesions, lesions.volumes.tolist(), strict=True)
     )
     contrasts = np.outer(np.array(strengths), canvas.contrast)
     added = paint(canvas.images, lesions, contrasts, rng, within=canvas.brain) - canvas.images
     support = _support(lesions.labels, canvas.blur) & canvas.brain
     images = canvas.images.copy()
     for channel in np.flatnonzero(canvas.present):
-        seen = ndimage.gaussian_filter(added[channel], canvas.blur[channel])
-        added[channel] = np.where(support, seen, 0)
+        blurred = ndimage.gaussian_filter(added[channel], canvas.blur[channel])
+        added[channel] = np.where(support, blurred, 0)
         changed = images[channel][support] + added[channel][support]
         images[channel][support] = np.clip(changed, -CLIP, CLIP)
     return Painted(images, lesions, strengths, _means(added[0], lesions), support)
@@ -160,20 +160,20 @@ def _means(added: Array, lesions: LesionMap) -> tuple[float, ...]:
 
 
 def _place(terrain: Terrain, rng: np.random.Generator) -> LesionMap:
-    wanted = [
+    requests = [
         (float(np.exp(rng.uniform(*np.log(bounds)))), region)
         for bounds in SIZES_MM3
         for region in Region
     ]
-    wanted.sort(key=lambda one: -one[0])
-    volumes, regions = zip(*wanted, strict=True)
+    requests.sort(key=lambda request: -request[0])
+    volumes, regions = zip(*requests, strict=True)
     placed = place_volumes(rng, terrain, volumes, regions)
-    kept = [
-        one
-        for one, volume in zip(placed.lesions, placed.volumes.tolist(), strict=True)
+    lesions = [
+        lesion
+        for lesion, volume in zip(placed.lesions, placed.volumes.tolist(), strict=True)
         if volume >= SIZES_MM3[0][0]
     ]
-    return compose(kept, terrain.tissue.shape)
+    return compose(lesions, terrain.tissue.shape)
 
 
 def _strength(lesion: Lesion, volume: float, draw: int) -> float:
@@ -182,7 +182,7 @@ def _strength(lesion: Lesion, volume: float, draw: int) -> float:
 
 
 def _support(labels: NDArray[np.int32], blur: NDArray[np.float64]) -> Mask:
-    reach = [HALO_MM + int(np.ceil(BLUR_SDS * most)) for most in blur.max(axis=0)]
+    reach = [HALO_MM + int(np.ceil(BLUR_SDS * largest_sd)) for largest_sd in blur.max(axis=0)]
     inside = (labels > 0).astype(np.uint8)
-    found: Mask = ndimage.maximum_filter(inside, [2 * one + 1 for one in reach]) > 0
-    return found
+    support: Mask = ndimage.maximum_filter(inside, [2 * voxels + 1 for voxels in reach]) > 0
+    return support

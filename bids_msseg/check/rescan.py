@@ -90,16 +90,16 @@ def pseudo_rescan(
     inside = resample(Volume(brain.astype(np.float32), np.eye(4)), grid, motion).data
     if plan.thicken:
         inside = thicken(inside, int(plan.slices), plan.slice_axis)
-    there = inside >= 0.5
+    new_brain = inside >= 0.5
     beyond = ndimage.distance_transform_edt(~brain, return_distances=False, return_indices=True)
     rng = np.random.default_rng(plan.seed)
     noise = np.broadcast_to(np.asarray(plan.noise, np.float64), (len(images),))
-    seen = np.zeros((len(images), *grid), np.float32)
+    acquired = np.zeros((len(images), *grid), np.float32)
     for channel in np.flatnonzero(present):
         endless = images[channel].astype(np.float32)[tuple(beyond)]
         level = float(noise[channel])
-        seen[channel] = _acquire(endless, there, motion, plan, level, rng)
-    return Rescan(seen, there, motion)
+        acquired[channel] = _acquire(endless, new_brain, motion, plan, level, rng)
+    return Rescan(acquired, new_brain, motion)
 
 
 def plan_rescans(
@@ -199,7 +199,7 @@ def _acquire(
 def _slice_noise(shape: tuple[int, ...], plan: RescanPlan, rng: np.random.Generator) -> Array:
     """Draw unit noise on slices, and interpolate it linearly between them."""
     length = shape[plan.slice_axis]
-    others = [edge for axis, edge in enumerate(shape) if axis != plan.slice_axis]
+    in_plane = [edge for axis, edge in enumerate(shape) if axis != plan.slice_axis]
     count = int(np.ceil(length / plan.slices))
-    planes = rng.standard_normal((count, *others), np.float32)
+    planes = rng.standard_normal((count, *in_plane), np.float32)
     return np.moveaxis(_between(planes, plan.slices, length), 0, plan.slice_axis)

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Final
 
 from bids_msseg import __version__
-from bids_msseg.app.environment import find_resources, own_surroundings
+from bids_msseg.app.environment import find_resources, run_environment
 from bids_msseg.app.outcome import public_text
 from bids_msseg.app.selection import read_model_header, select_visits
 from bids_msseg.bids.dataset import check_directories, write_dataset_files, write_ignore
@@ -29,7 +29,7 @@ from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, Temporary
 from bids_msseg.models.weights import ModelHeader, find_model
 from bids_msseg.reports.text import counted, duration
 from bids_msseg.resources import Resources
-from bids_msseg.trainer.schedule import workers_end_with
+from bids_msseg.trainer.schedule import terminate_workers_on_error
 from bids_msseg.workflow.locks import VisitLocks
 from bids_msseg.workflow.resume import fingerprint
 
@@ -60,7 +60,7 @@ def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
     resources = find_resources(config)
     for note in resources.notes:
         LOGGER.warning("%s", note)
-    with own_surroundings(config.work_dir, dry=False):
+    with run_environment(config.work_dir, dry=False):
         visits = select_visits(config).visits
         chosen = choose_visits(visits, plan.max_visits)
         if len(chosen) < len(visits):
@@ -68,17 +68,17 @@ def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
         _prepare_out(config)
         header = read_model_header(config)
         jobs = [_job(config, plan, header, visit, resources.omp_nthreads) for visit in chosen]
-        todo = [one for one in jobs if not is_finished(one)]
+        todo = [job for job in jobs if not is_finished(job)]
         if len(todo) < len(jobs):
             LOGGER.info("%d of %d visits are already checked", len(jobs) - len(todo), len(jobs))
         with VisitLocks([logs_dir(config.output_dir)]) as locks:
-            mine = [one for one in todo if locks.acquire(f"check of {one.visit.key}")]
-            errors = _run_all(mine, plan, _workers(resources, len(mine), on_cpu=on_cpu))
+            locked = [job for job in todo if locks.acquire(f"check of {job.visit.key}")]
+            errors = _run_all(locked, plan, _workers(resources, len(locked), on_cpu=on_cpu))
     _write(config, jobs, errors)
     codes = {error.code for error in errors.values()}
     if codes:
         return codes.pop() if len(codes) == 1 else ExitCode.FAILURE
-    return ExitCode.TEMPORARY if len(mine) < len(todo) else ExitCode.SUCCESS
+    return ExitCode.TEMPORARY if len(locked) < len(todo) else ExitCode.SUCCESS
 
 
 def _check_needs(config: RunConfig) -> bool:
@@ -93,8 +93,8 @@ def _check_needs(config: RunConfig) -> bool:
     return engine.device == "cpu"
 
 
-def choose_visits(visits: Sequence[Visit], most: int) -> tuple[Visit, ...]:
-    """Choose at most ``most`` visits, from many participants, spread over the dataset.
+def choose_visits(visits: Sequence[Visit], max_visits: int) -> tuple[Visit, ...]:
+    """Choose at most ``max_visits`` visits, from many participants, spread over the dataset.
 
     Keeps the order of ``visits``, which must be sorted by participant.
 
@@ -102,7 +102,7 @@ def choose_visits(visits: Sequence[Visit], most: int) -> tuple[Visit, ...]:
     --------
     >>> names = [("1", "a"), ("1", "b"), ("2", None), ("3", None), ("4", None)]
     >>> visits = [Visit(*name, Path()) for name in names]
-    >>> [one.key for one in choose_visits(visits, 2)]
+    >>> [visit.key for visit in choose_visits(visits, 2)]
     ['sub-1_ses-a', 'sub-4']
     >>> len(choose_visits(visits, 4)), len(choose_visits(visits, 9))
     (4, 5)
@@ -111,17 +111,17 @@ def choose_visits(visits: Sequence[Visit], most: int) -> tuple[Visit, ...]:
     for place, visit in enumerate(visits):
         first.setdefault(visit.participant, place)
     places = list(first.values())
-    others = sorted(set(range(len(visits))) - set(places))
-    chosen = _spread(places, most)
-    chosen += _spread(others, most - len(chosen))
+    repeats = sorted(set(range(len(visits))) - set(places))
+    chosen = _spread(places, max_visits)
+    chosen += _spread(repeats, max_visits - len(chosen))
     return tuple(visits[place] for place in sorted(chosen))
 
 
-def _spread(places: Sequence[int], most: int) -> list[int]:
-    if len(places) <= most:
+def _spread(places: Sequence[int], count: int) -> list[int]:
+    if len(places) <= count:
         return list(places)
-    step = (len(places) - 1) / max(most - 1, 1)
-    return [places[round(step * number)] for number in range(most)]
+    step = (len(places) - 1) / max(count - 1, 1)
+    return [places[round(step * number)] for number in range(count)]
 
 
 def _prepare_out(config: RunConfig) -> None:
@@ -145,26 +145,26 @@ def _cannot_write(out: Path, error: OSError) -> CannotCreateError:
 
 
 def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit, threads: int) -> Job:
-    asked = config.processing
-    threshold = header.point.threshold if asked.threshold is None else asked.threshold
+    options = config.processing
+    threshold = header.point.threshold if options.threshold is None else options.threshold
     settings = {
         "draws": plan.draws,
-        "seed": asked.random_seed,
+        "seed": options.random_seed,
         "model": f"{header.name} {header.version}",
         "model_sha256": header.sha256,
         "threshold": threshold,
-        "min_lesion_volume": asked.min_lesion_volume,
+        "min_lesion_volume": options.min_lesion_volume,
         "version": __version__,
     }
     return Job(
         visit=visit,
         out_dir=config.output_dir,
-        model=find_model(asked.model),
+        model=find_model(options.model),
         device=config.performance.device,
         threads=threads,
-        cut=Cut(threshold, asked.min_lesion_volume),
+        cut=Cut(threshold, options.min_lesion_volume),
         draws=plan.draws,
-        seed=asked.random_seed,
+        seed=options.random_seed,
         fingerprint=fingerprint(visit, settings, header.sha256, PROGRAM).results,
         settings=settings,
     )
@@ -188,13 +188,13 @@ def expected_seconds(records: Sequence[VisitRecord], runs: int) -> float | None:
     >>> expected_seconds([VisitRecord("1", None, "sub-1", "ok", timings_s=times)], 7)
     150.0
     """
-    found = [
+    estimates = [
         sum(value for step, value in times.items() if step.startswith(PREPARING))
         + runs * times["segment"]
-        for times in (one.timings_s for one in records if one.status == "ok")
+        for times in (record.timings_s for record in records if record.status == "ok")
         if "segment" in times
     ]
-    return float(median(found)) if found else None
+    return float(median(estimates)) if estimates else None
 
 
 def _announce(jobs: Sequence[Job], plan: Plan, workers: int) -> None:
@@ -217,13 +217,13 @@ def _run_all(jobs: Sequence[Job], plan: Plan, workers: int) -> dict[str, MssegEr
     if not jobs:
         return errors
     _announce(jobs, plan, workers)
-    begun = time.monotonic()
+    start = time.monotonic()
     for number, (job, error) in enumerate(_each(jobs, workers), start=1):
         key = job.visit.key
         if error is not None:
             LOGGER.error("%s: %s", key, error)
             errors[key] = error
-        left = (time.monotonic() - begun) / number * (len(jobs) - number)
+        left = (time.monotonic() - start) / number * (len(jobs) - number)
         word = "checked" if error is None else "failed"
         LOGGER.info("[%d/%d] %s %s, %s left", number, len(jobs), key, word, duration(left))
     return errors
@@ -235,7 +235,10 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, MssegError |
             yield job, do_visit(job)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool, workers_end_with(pool):
+    with (
+        ProcessPoolExecutor(workers, mp_context=context) as pool,
+        terminate_workers_on_error(pool),
+    ):
         waiting = {pool.submit(do_visit, job): job for job in jobs}
         try:
             for done in as_completed(waiting):
@@ -254,17 +257,17 @@ def _write(config: RunConfig, jobs: Sequence[Job], errors: Mapping[str, MssegErr
     since.
     """
     settings, out = jobs[0].settings, config.output_dir
-    kept = [one for one in read_all(out) if one.visit.key not in errors]
-    visits = [one.visit for one in kept if one.settings == settings]
-    others = len(kept) - len(visits)
-    if others:
-        LOGGER.warning("left out: %s checked with other settings", counted(others, "visit"))
+    stored_checks = [stored for stored in read_all(out) if stored.visit.key not in errors]
+    visits = [stored.visit for stored in stored_checks if stored.settings == settings]
+    n_excluded = len(stored_checks) - len(visits)
+    if n_excluded:
+        LOGGER.warning("left out: %s checked with other settings", counted(n_excluded, "visit"))
     if not visits:
         return
-    failed = [one.visit for one in jobs if one.visit.key in errors]
+    failed = [job.visit for job in jobs if job.visit.key in errors]
     failures = [
-        Failure(one.participant, one.session, public_text(errors[one.key].message, config))
-        for one in failed
+        Failure(visit.participant, visit.session, public_text(errors[visit.key].message, config))
+        for visit in failed
     ]
     reference = read_reference()
     try:

@@ -94,11 +94,11 @@ def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
     'Wilson'
     """
     found, n = sum(hits), len(hits)
-    drawn = estimate_mean([float(hit) for hit in hits], patients)
-    if drawn.has_interval and 0 < found < n:
-        return Rate(n, found, drawn.mean, drawn.low, drawn.high, BOOTSTRAP)
+    estimate = estimate_mean([float(hit) for hit in hits], patients)
+    if estimate.has_interval and 0 < found < n:
+        return Rate(n, found, estimate.mean, estimate.low, estimate.high, BOOTSTRAP)
     low, high = wilson(found, n)
-    return Rate(n, found, drawn.mean, low, high, WILSON)
+    return Rate(n, found, estimate.mean, low, high, WILSON)
 
 
 def sensitivity(lesions: Iterable[tuple[str, Row]]) -> list[Row]:
@@ -108,15 +108,15 @@ def sensitivity(lesions: Iterable[tuple[str, Row]]) -> list[Row]:
     ``by`` is ``all``, ``size``, ``region``, ``strength``, ``size, region`` or ``size, strength``.
     Combined classes only appear if they have lesions.
     """
-    known = list(lesions)
-    strengths = tuple(f"{one:g}" for one in STRENGTHS)
+    lesion_rows = list(lesions)
+    strengths = tuple(f"{strength:g}" for strength in STRENGTHS)
     return [
-        *_rates("all", ("all",), known, lambda _: "all"),
-        *_rates("size", SIZE_LEVELS, known, lambda row: str(row["size"])),
-        *_rates("region", REGION_LABELS, known, lambda row: str(row["region"])),
-        *_rates("strength", strengths, known, _strength),
-        *_rates("size, region", _crossed(REGION_LABELS), known, _by_size("region")),
-        *_rates("size, strength", _crossed(strengths), known, _by_size("strength")),
+        *_rates("all", ("all",), lesion_rows, lambda _: "all"),
+        *_rates("size", SIZE_LEVELS, lesion_rows, lambda row: str(row["size"])),
+        *_rates("region", REGION_LABELS, lesion_rows, lambda row: str(row["region"])),
+        *_rates("strength", strengths, lesion_rows, _strength),
+        *_rates("size, region", _crossed(REGION_LABELS), lesion_rows, _by_size("region")),
+        *_rates("size, strength", _crossed(strengths), lesion_rows, _by_size("strength")),
     ]
 
 
@@ -130,8 +130,8 @@ def _crossed(levels: Iterable[str]) -> tuple[str, ...]:
 
 def _by_size(name: str) -> Callable[[Row], str]:
     def level(row: Row) -> str:
-        other = _strength(row) if name == "strength" else str(row[name])
-        return f"{row['size']}, {other}"
+        level_name = _strength(row) if name == "strength" else str(row[name])
+        return f"{row['size']}, {level_name}"
 
     return level
 
@@ -149,10 +149,12 @@ def _rates(
         {
             "by": by,
             "level": level,
-            **asdict(rate([bool(row["found"]) for _, row in some], [who for who, _ in some])),
+            **asdict(
+                rate([bool(row["found"]) for _, row in group], [patient for patient, _ in group])
+            ),
         }
-        for level, some in members.items()
-        if some or ", " not in by
+        for level, group in members.items()
+        if group or ", " not in by
     ]
 
 
@@ -163,9 +165,9 @@ def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
     ``Volumes`` (error of found lesions relative to the painted volume) and ``Load``
     (:func:`load_agreement`).
     """
-    lesions = [(one.participant, row) for one in visits for row in one.lesions]
+    lesions = [(visit.participant, row) for visit in visits for row in visit.lesions]
     return {
-        "Participants": len({one.participant for one in visits}),
+        "Participants": len({visit.participant for visit in visits}),
         "Visits": len(visits),
         "Sensitivity": sensitivity(lesions),
         "FalsePositives": _false_positives(visits),
@@ -175,23 +177,23 @@ def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float], patients: Sequence[str]) -> Row:
-    found = estimate_mean(values, patients)
-    return _estimate(found.mean, found)
+    estimate = estimate_mean(values, patients)
+    return _estimate(estimate.mean, estimate)
 
 
-def _estimate(value: float, found: MeanEstimate | agreement.Estimate) -> Row:
+def _estimate(value: float, estimate: MeanEstimate | agreement.Estimate) -> Row:
     return {
         "value": value,
-        "low": found.low,
-        "high": found.high,
-        "n_patients": found.n_patients,
-        "n": found.n_visits,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n_patients": estimate.n_patients,
+        "n": estimate.n_visits,
     }
 
 
 def _false_positives(visits: Sequence[VisitCheck]) -> dict[str, Row]:
-    rows = [(one.participant, row) for one in visits for row in one.draws]
-    patients = [who for who, _ in rows]
+    rows = [(visit.participant, row) for visit in visits for row in visit.draws]
+    patients = [patient for patient, _ in rows]
     return {
         name: _mean([float(row[name]) for _, row in rows], patients)
         for name in ("n_false", "false_ml")
@@ -202,13 +204,16 @@ def _volumes(lesions: Sequence[tuple[str, Row]]) -> list[Row]:
     """Average (found - painted) / painted over found lesions."""
     result = []
     for level in ("all", *SIZE_LEVELS):
-        some = [
-            (who, float(row["found_mm3"]) / float(row["volume_mm3"]) - 1)
-            for who, row in lesions
+        errors = [
+            (patient, float(row["found_mm3"]) / float(row["volume_mm3"]) - 1)
+            for patient, row in lesions
             if row["found"] and level in ("all", row["size"])
         ]
         result.append(
-            {"size": level, **_mean([value for _, value in some], [who for who, _ in some])}
+            {
+                "size": level,
+                **_mean([value for _, value in errors], [patient for patient, _ in errors]),
+            }
         )
     return result
 
@@ -220,25 +225,28 @@ def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
     :func:`bids_msseg.lesions.comparison.agreement.upper_limit_of_repeats`, from three visits on.
     Intervals are over patients; ``n`` counts visits, or pairs for Dice. Undefined values are NaN.
     """
-    repeated = [one for one in visits if one.rescans]
-    patients = [one.participant for one in repeated]
-    loads = np.array([_repeats(one) for one in repeated]).reshape(-1, 4)
+    repeated = [visit for visit in visits if visit.rescans]
+    patients = [visit.participant for visit in repeated]
+    loads = np.array([_repeats(visit) for visit in repeated]).reshape(-1, 4)
     statistics: Mapping[str, agreement.Statistic] = {
         "bias_ml": agreement.bias,
         "lower_limit_ml": agreement.lower_limit_of_repeats,
         "upper_limit_ml": agreement.upper_limit_of_repeats,
     }
-    spreads = np.array([_spread(one.loads) for one in repeated]).reshape(-1, 2)
-    found = {
-        **{name: agreement.estimate(loads, patients, one) for name, one in statistics.items()},
+    spreads = np.array([_spread(visit.loads) for visit in repeated]).reshape(-1, 2)
+    estimates = {
+        **{
+            name: agreement.estimate(loads, patients, statistic)
+            for name, statistic in statistics.items()
+        },
         "smallest_change_ml": agreement.estimate(
             spreads, patients, agreement.smallest_change, fewest=1
         ),
     }
-    dice = [(one.participant, _number(row["dice"])) for one in visits for row in one.rescans]
+    dice = [(visit.participant, _number(row["dice"])) for visit in visits for row in visit.rescans]
     return {
-        **{name: _estimate(one.value, one) for name, one in found.items()},
-        "dice": _mean([value for _, value in dice], [who for who, _ in dice]),
+        **{name: _estimate(estimate.value, estimate) for name, estimate in estimates.items()},
+        "dice": _mean([value for _, value in dice], [patient for patient, _ in dice]),
     }
 
 
@@ -271,15 +279,15 @@ def bound(reference: Mapping[str, Any] | None) -> str:
     """
     if not reference or "ExpertSensitivity" not in reference:
         return UNKNOWN
-    painted, drawn = (
+    painted, expert = (
         {row["level"]: row for row in reference[name] if row["by"] == "size" and row["n"]}
         for name in ("Sensitivity", "ExpertSensitivity")
     )
-    shared = painted.keys() & drawn.keys()
+    shared = painted.keys() & expert.keys()
     if not shared:
         return UNKNOWN
-    if all(painted[level]["low"] > drawn[level]["high"] for level in shared):
+    if all(painted[level]["low"] > expert[level]["high"] for level in shared):
         return UPPER
-    if all(painted[level]["high"] < drawn[level]["low"] for level in shared):
+    if all(painted[level]["high"] < expert[level]["low"] for level in shared):
         return LOWER
     return NEITHER

@@ -29,7 +29,7 @@ LESION_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "strength": {
         "Description": "Contrast of the painted lesion as a share of that of the visit's own "
-        f"lesions: one of {', '.join(f'{one:g}' for one in STRENGTHS)}"
+        f"lesions: one of {', '.join(f'{strength:g}' for strength in STRENGTHS)}"
     },
     "flair_contrast": {
         "Description": "Mean intensity added to FLAIR inside the lesion, after blurring to the "

@@ -99,45 +99,56 @@ def prepare(
     the FLAIR grid. ``device`` is for brain extraction. Raises NoInputError, DataError or IoError
     if an image is unusable.
     """
-    spacings = {one: check_header(path, contrast=one).spacing for one, path in files.items()}
+    spacings = {
+        contrast: check_header(path, contrast=contrast).spacing for contrast, path in files.items()
+    }
     images, _ = read_contrasts(files)
-    done = preprocess(images, given_brain=given_brain, device=device, threads=threads)
-    checked = check_images(done.stack, done.brain, spacings, known_faults=done.faults)
-    labels, own = find_anatomy(
-        done.images, done.transforms, done.brain.data > 0, done.template_to_flair
+    preprocessed = preprocess(images, given_brain=given_brain, device=device, threads=threads)
+    checked = check_images(
+        preprocessed.stack, preprocessed.brain, spacings, known_faults=preprocessed.faults
     )
-    where = region_map(labels.data, labels.spacing, own_ventricles=own.from_own_fluid)
-    grid = Grid(Volume(done.stack.brain, done.stack.affine))
+    labels, anatomy_info = find_anatomy(
+        preprocessed.images,
+        preprocessed.transforms,
+        preprocessed.brain.data > 0,
+        preprocessed.template_to_flair,
+    )
+    regions = region_map(labels.data, labels.spacing, own_ventricles=anatomy_info.from_own_fluid)
+    grid = Grid(Volume(preprocessed.stack.brain, preprocessed.stack.affine))
     return Prepared(
         name,
-        done.stack,
-        _outside(done, grid.frame),
+        preprocessed.stack,
+        _outside(preprocessed, grid.frame),
         grid.take(labels, order=0).astype(np.uint8),
-        grid.take(labels.with_data(where), order=0).astype(np.int8),
-        tuple(done.images["FLAIR"].spacing.tolist()),
-        np.array([_blur(done, contrast) for contrast in CONTRASTS]),
+        grid.take(labels.with_data(regions), order=0).astype(np.int8),
+        tuple(preprocessed.images["FLAIR"].spacing.tolist()),
+        np.array([_blur(preprocessed, contrast) for contrast in CONTRASTS]),
         tuple(_noise(checked.measures, contrast) for contrast in CONTRASTS),
         checked.faults,
     )
 
 
-def _outside(done: Preprocessed, grid: Volume) -> Mask:
-    if done.extracerebral is None:
+def _outside(preprocessed: Preprocessed, grid: Volume) -> Mask:
+    if preprocessed.extracerebral is None:
         return np.zeros(grid.shape, bool)
-    return mask_onto(done.extracerebral, grid.shape, grid.affine)
+    return mask_onto(preprocessed.extracerebral, grid.shape, grid.affine)
 
 
-def _blur(done: Preprocessed, contrast: str) -> NDArray[np.float64]:
-    if contrast not in done.images:
+def _blur(preprocessed: Preprocessed, contrast: str) -> NDArray[np.float64]:
+    if contrast not in preprocessed.images:
         return np.zeros(3)
-    move = inverse(done.transforms[contrast]) if contrast in done.transforms else np.eye(4)
-    return voxel_blur(done.images[contrast], move, done.stack.affine)
+    move = (
+        inverse(preprocessed.transforms[contrast])
+        if contrast in preprocessed.transforms
+        else np.eye(4)
+    )
+    return voxel_blur(preprocessed.images[contrast], move, preprocessed.stack.affine)
 
 
 def _noise(measures: Mapping[str, float], contrast: str) -> float:
     """Return the noise of the worst axis, or the default if all axes are interpolated."""
-    found = max(measures.get(f"{contrast}_noise_{axis}", 0.0) for axis in "xyz")
-    return found if found >= MIN_NOISE else float(np.mean(RescanPlan().noise))
+    noise = max(measures.get(f"{contrast}_noise_{axis}", 0.0) for axis in "xyz")
+    return noise if noise >= MIN_NOISE else float(np.mean(RescanPlan().noise))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +173,10 @@ def first_scan(prepared: Prepared, run: Segmenter, cut: Cut) -> FirstScan:
     stack = prepared.stack
     maps = run(stack)
     lesions = cut.lesions(_cleared(maps, prepared.outside, cut))
-    own = (lesions > 0) | (maps["candidate"].data >= SUSPECT) | (maps["candidates"].data > 0)
-    around = ndimage.binary_dilation(own, iterations=KEEP_AWAY_VOXELS)
+    lesion_like = (
+        (lesions > 0) | (maps["candidate"].data >= SUSPECT) | (maps["candidates"].data > 0)
+    )
+    around = ndimage.binary_dilation(lesion_like, iterations=KEEP_AWAY_VOXELS)
     blocked = around | prepared.outside | ~stack.brain
     terrain = find_terrain(maps["anatomy"].data, prepared.anatomy, blocked)
     contrast = measure_contrast(stack.data, stack.present, stack.brain, lesions > 0)
@@ -192,23 +205,23 @@ def paint_and_find(
             continue
         maps = run(replace(prepared.stack, data=painted.images))
         probability = _cleared(maps, prepared.outside, cut)
-        found = compare_masks(painted.lesions.labels, first.lesions, cut.lesions(probability))
-        rows = _lesion_rows(prepared, painted, found, probability)
+        findings = compare_masks(painted.lesions.labels, first.lesions, cut.lesions(probability))
+        rows = _lesion_rows(prepared, painted, findings, probability)
         lesions += [{"draw": draw + 1, **row} for row in rows]
         totals.append(
             {
                 "draw": draw + 1,
                 "painted_ml": float(painted.lesions.volumes.sum()) / 1000,
-                "found_ml": float(found.volumes.sum()) / 1000,
-                "n_false": len(found.false),
-                "false_ml": sum(found.false) / 1000,
+                "found_ml": float(findings.volumes.sum()) / 1000,
+                "n_false": len(findings.false),
+                "false_ml": sum(findings.false) / 1000,
             }
         )
     return lesions, totals
 
 
 def _lesion_rows(
-    prepared: Prepared, painted: Painted, found: Findings, probability: NDArray[np.floating]
+    prepared: Prepared, painted: Painted, findings: Findings, probability: NDArray[np.floating]
 ) -> list[Row]:
     labels, volumes = painted.lesions.labels, painted.lesions.volumes
     numbers = np.arange(1, len(volumes) + 1)
@@ -227,8 +240,8 @@ def _lesion_rows(
             "x": float(world[at, 0]),
             "y": float(world[at, 1]),
             "z": float(world[at, 2]),
-            "found": bool(found.found[at]),
-            "found_mm3": float(found.volumes[at]),
+            "found": bool(findings.found[at]),
+            "found_mm3": float(findings.volumes[at]),
             "max_probability": float(peaks[at]),
         }
         for at in range(len(volumes))

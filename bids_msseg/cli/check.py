@@ -57,8 +57,8 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that have the same meaning as in ``msseg``."""
     group = parser.add_argument_group("which visits, as for msseg")
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
-    for name, what in (("participant", "participants"), ("session", "sessions")):
-        text = f"only these {what}; or a file with one per line"
+    for name, nouns in (("participant", "participants"), ("session", "sessions")):
+        text = f"only these {nouns}; or a file with one per line"
         group.add_argument(f"--{name}-label", metavar="LABEL..", help=text, **several)
     group.add_argument(
         "--ignore", metavar="CONTRAST..", help="leave these contrasts out: t1w, t2w", **several
@@ -92,29 +92,33 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     try:
-        given = vars(build_parser().parse_args(argv))
-        verbose = int(given.pop("verbose"))
-        own = _pop_own(given)
-        options = {name: value for name, value in given.items() if value is not None}
-        fixed = {"levels": ["participant"], "random_seed": own["seed"]}
+        arguments = vars(build_parser().parse_args(argv))
+        verbose = int(arguments.pop("verbose"))
+        check_options = _pop_check_options(arguments)
+        options = {name: value for name, value in arguments.items() if value is not None}
+        fixed = {"levels": ["participant"], "random_seed": check_options["seed"]}
         config = RunConfig.from_options({**options, **fixed})
     except MssegError as error:
         return int(refuse(error, program=PROGRAM))
     return int(
         supervise(
-            lambda: _run(config, own), verbose=verbose, crash_folder=config.output_dir / "logs"
+            lambda: _run(config, check_options),
+            verbose=verbose,
+            crash_folder=config.output_dir / "logs",
         )
     )
 
 
-def _pop_own(given: dict[str, Any]) -> dict[str, int]:
+def _pop_check_options(arguments: dict[str, Any]) -> dict[str, int]:
     """Remove and parse the options that ``msseg`` does not have."""
-    kinds: dict[str, Callable[[object], int]] = {
+    option_readers: dict[str, Callable[[object], int]] = {
         "draws": readers.integer(1, MAX_DRAWS),
         "max_visits": readers.integer(1),
         "seed": readers.integer(0, MAX_SEED),
     }
-    return {name: _read(name, given.pop(name), reader) for name, reader in kinds.items()}
+    return {
+        name: _read(name, arguments.pop(name), reader) for name, reader in option_readers.items()
+    }
 
 
 def _read(name: str, value: object, reader: Callable[[object], int]) -> int:
@@ -125,12 +129,12 @@ def _read(name: str, value: object, reader: Callable[[object], int]) -> int:
         raise UsageError(message, hint=f"use {error}") from error
 
 
-def _run(config: RunConfig, own: Mapping[str, int]) -> ExitCode:
+def _run(config: RunConfig, check_options: Mapping[str, int]) -> ExitCode:
     check_inputs(config)
     from bids_msseg.check.jobs import Plan
     from bids_msseg.check.run import check_dataset
 
-    return check_dataset(config, Plan(own["draws"], own["max_visits"]))
+    return check_dataset(config, Plan(check_options["draws"], check_options["max_visits"]))
 
 
 if __name__ == "__main__":

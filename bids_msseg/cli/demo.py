@@ -74,28 +74,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["score"]:
-            asked = build_score_parser().parse_args(arguments[1:])
-            return int(supervise(lambda: _score(asked), verbose=asked.verbose))
-        asked = build_parser().parse_args(arguments)
-        options = _options(asked)
+            options = build_score_parser().parse_args(arguments[1:])
+            return int(supervise(lambda: _score(options), verbose=options.verbose))
+        options = build_parser().parse_args(arguments)
+        demo_options = _demo_options(options)
     except MssegError as error:
         return int(refuse(error, program=PROGRAM))
-    return int(supervise(lambda: _write(options), verbose=asked.verbose))
+    return int(supervise(lambda: _write(demo_options), verbose=options.verbose))
 
 
-def _options(asked: argparse.Namespace) -> DemoOptions:
-    if not 1 <= asked.participants <= LARGEST_COHORT:
+def _demo_options(options: argparse.Namespace) -> DemoOptions:
+    if not 1 <= options.participants <= LARGEST_COHORT:
         raise UsageError(
-            f"invalid value for --participants: {asked.participants}",
+            f"invalid value for --participants: {options.participants}",
             hint=f"use a number from 1 to {LARGEST_COHORT}",
         )
-    if asked.seed < 0:
-        raise UsageError(f"--seed {asked.seed} is negative", hint="use 0 or more")
-    return DemoOptions(asked.out, asked.seed, asked.grid, asked.participants, asked.heads)
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed} is negative", hint="use 0 or more")
+    return DemoOptions(
+        options.out, options.seed, options.grid, options.participants, options.heads
+    )
 
 
-def _score(asked: argparse.Namespace) -> ExitCode:
-    table, complete = score(asked.demo, asked.derivative)
+def _score(options: argparse.Namespace) -> ExitCode:
+    table, complete = score(options.demo, options.derivative)
     print(table)
     return ExitCode.SUCCESS if complete else ExitCode.NO_INPUT
 

@@ -8,7 +8,7 @@ import argparse
 def add_query_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select visits and their input."""
     group = parser.add_argument_group("which visits")
-    for name, what, prefix in (
+    for name, nouns, prefix in (
         ("participant", "participants", "sub-"),
         ("session", "sessions", "ses-"),
     ):
@@ -17,7 +17,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
             metavar="LABEL..",
             nargs="+",
             action="extend",
-            help=f"only these {what}, with or without {prefix}; or a file with one per line",
+            help=f"only these {nouns}, with or without {prefix}; or a file with one per line",
         )
     group.add_argument(
         "--session-order",

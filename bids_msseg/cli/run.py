@@ -28,7 +28,7 @@ from bids_msseg.cli.options import (
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError
 from bids_msseg.options import LEVELS
-from bids_msseg.streams import steady_streams
+from bids_msseg.streams import tolerant_streams
 
 LEVEL_CHOICE: Final = f"{{{','.join(LEVELS)}}}"
 USAGE: Final = f"msseg BIDS_DIR OUTPUT_DIR {LEVEL_CHOICE} [options]"
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         # help has a ³, which not every terminal can show
         sys.stdout.reconfigure(errors="replace")
-    with steady_streams():
+    with tolerant_streams():
         return int(_main(sys.argv[1:] if argv is None else argv))
 
 
-def _main(words: Sequence[str]) -> ExitCode:
+def _main(arguments: Sequence[str]) -> ExitCode:
     try:
-        config = parse_args(words)
+        config = parse_args(arguments)
     except SystemExit:
         # argparse has answered --help, --version or --bids-exec-spec
         return ExitCode.SUCCESS
@@ -84,13 +84,13 @@ def check_inputs(config: RunConfig) -> None:
             hint="correct BIDS_DIR, or mount it into the container",
         )
     query = config.query
-    for option, places in (
+    for option, sources in (
         ("--derivatives", query.derivatives),
         ("--lesion-masks", query.lesion_masks),
         ("--exclude-masks", query.exclude_masks),
     ):
-        for name, place in places.items():
-            folder = option_files.pattern_root(place)
+        for name, source in sources.items():
+            folder = option_files.pattern_root(source)
             if not _is_folder(folder):
                 raise NoInputError(
                     f"no folder found at {folder}", hint=f"correct {option} {name}=PATH"
@@ -105,7 +105,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def parse_args(words: Sequence[str]) -> RunConfig:
+def parse_args(arguments: Sequence[str]) -> RunConfig:
     """Read a command line and the configuration file that it may name.
 
     Options may be spelled with ``-`` or ``_``. Raises UnknownLevelError for an unknown analysis
@@ -118,7 +118,7 @@ def parse_args(words: Sequence[str]) -> RunConfig:
     >>> config.levels, config.query.participant_label
     (('participant', 'group'), ('01', '07'))
     """
-    options, notes = _read_words(words)
+    options, notes = _read_arguments(arguments)
     file = options.pop("config_file", None)
     if file is None:
         return replace(RunConfig.from_options(options), notes=notes)
@@ -127,47 +127,47 @@ def parse_args(words: Sequence[str]) -> RunConfig:
     return replace(config, notes=notes)
 
 
-def _read_words(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Parse words into options by name, with notes on words that were reinterpreted."""
+def _read_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Parse arguments into options by name, with notes on those that were reinterpreted."""
     parser = build_parser()
-    given = [compatibility.canonical(word) for word in words]
-    kept, late = compatibility.split_off_levels(given, _list_flags(parser))
-    namespace, extra = parser.parse_known_args(kept)
+    canonical = [compatibility.canonical(argument) for argument in arguments]
+    remaining, late_levels = compatibility.split_off_levels(canonical, _list_flags(parser))
+    namespace, extra = parser.parse_known_args(remaining)
     if extra:
         _refuse_extra(parser, extra[0])
-    found = vars(namespace)
+    parsed = vars(namespace)
     options, notes = compatibility.translate(
-        {**found, "levels": [*found.get("levels", []), *late]}
+        {**parsed, "levels": [*parsed.get("levels", []), *late_levels]}
     )
     if not options["levels"]:
-        raise _missing(LEVEL_CHOICE)
-    said = (
-        f"{word} after an option is read as an analysis level; write labels with their prefix"
-        for word in late
+        raise _missing_arguments(LEVEL_CHOICE)
+    level_notes = (
+        f"{level} after an option is read as an analysis level; write labels with their prefix"
+        for level in late_levels
     )
-    return options, (*said, *notes)
+    return options, (*level_notes, *notes)
 
 
 def _list_flags(parser: argparse.ArgumentParser) -> list[str]:
-    lists = (action for action in parser._actions if action.nargs == "+")
-    return [flag for action in lists for flag in action.option_strings]
+    list_actions = (action for action in parser._actions if action.nargs == "+")
+    return [flag for action in list_actions for flag in action.option_strings]
 
 
-def _missing(what: str) -> UsageError:
+def _missing_arguments(names: str) -> UsageError:
     return UsageError(
-        f"missing arguments: {what}", hint=f"use {USAGE}; put options with several values last"
+        f"missing arguments: {names}", hint=f"use {USAGE}; put options with several values last"
     )
 
 
-def _refuse_extra(parser: argparse.ArgumentParser, word: str) -> NoReturn:
-    if word.startswith("-"):
-        known = [flag for action in visible_options(parser) for flag in action.option_strings]
-        name = word.partition("=")[0]
+def _refuse_extra(parser: argparse.ArgumentParser, argument: str) -> NoReturn:
+    if argument.startswith("-"):
+        flags = [flag for action in visible_options(parser) for flag in action.option_strings]
+        name = argument.partition("=")[0]
         raise UsageError(
             f"unknown option {name}",
-            hint=f"see msseg --help for all options{readers.nearest(name, known)}",
+            hint=f"see msseg --help for all options{readers.nearest(name, flags)}",
         )
-    raise UsageError(f"unexpected argument {word}", hint=f"use {USAGE}")
+    raise UsageError(f"unexpected argument {argument}", hint=f"use {USAGE}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -176,7 +176,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):
             # levels come last: where anything is missing, they are too
-            raise _missing(f"{message.partition(': ')[2]}, {LEVEL_CHOICE}")
+            raise _missing_arguments(f"{message.partition(': ')[2]}, {LEVEL_CHOICE}")
         raise UsageError(message, hint="see msseg --help")
 
 

@@ -71,19 +71,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(
     argv: Sequence[str] | None,
 ) -> tuple[dict[str, Path], Path, dict[str, Any], int]:
-    given = vars(build_parser().parse_args(argv))
-    verbose = int(given.pop("verbose"))
-    output = _path("--output", given.pop("output"))
+    arguments = vars(build_parser().parse_args(argv))
+    verbose = int(arguments.pop("verbose"))
+    output = _path("--output", arguments.pop("output"))
     contrasts = {"FLAIR": "flair", "--t1w": "t1w", "--t2w": "t2w"}
     files = {
-        name: _path(flag, given[name])
+        name: _path(flag, arguments[name])
         for flag, name in contrasts.items()
-        if given[name] is not None
+        if arguments[name] is not None
     }
     options = read_options(
         {
             name: value
-            for name, value in given.items()
+            for name, value in arguments.items()
             if value is not None and name not in contrasts.values()
         },
         spelling=lambda name: "--threads" if name == THREADS else f"--{name}",
@@ -101,15 +101,17 @@ def _path(flag: str, text: str) -> Path:
 def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> ExitCode:
     """Check that the input files exist before slow imports, then segment."""
     for path in files.values():
-        if not _is_there(path):
+        if not _exists(path):
             raise NoInputError(f"no file found at {path}", hint="correct the path")
     with _folder(output):
         from bids_msseg.api import segment
 
         LOGGER.info("segmenting %s", files["flair"])
-        own = {"threads" if name == THREADS else name: value for name, value in options.items()}
-        own["atlas"] = [str(one) for one in options.get("atlas", ())]
-        result = segment(**files, **own)
+        keywords = {
+            "threads" if name == THREADS else name: value for name, value in options.items()
+        }
+        keywords["atlas"] = [str(atlas) for atlas in options.get("atlas", ())]
+        result = segment(**files, **keywords)
     for note in result.notes:
         LOGGER.info("%s", note)
     for flag in result.flags:
@@ -122,7 +124,7 @@ def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
     """Create the output folder; after an error, remove it if it is new and empty."""
-    made = not path.exists()
+    is_new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,13 +135,13 @@ def _folder(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if made:
+        if is_new:
             with suppress(OSError):
                 path.rmdir()
         raise
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Return whether a file exists and this user may access it."""
     try:
         return path.exists()

@@ -69,12 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="TSV with columns visit and fold, instead of folds balanced by site and load",
     )
     add_option(parser)
-    _add_run(parser)
+    _add_run_options(parser)
     parser.add_common_options()
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for folds, name and resources of a training."""
     parser.add_argument(
         "--test-folds",
@@ -139,7 +139,7 @@ def _train(options: argparse.Namespace) -> ExitCode:
 
     Started by ``torchrun``, several processes train each network together.
     """
-    refuse_odd_options(options)
+    check_option_conflicts(options)
     from bids_msseg.trainer.log_watch import show_progress
     from bids_msseg.trainer.process_group import join
 
@@ -181,23 +181,25 @@ def starting_weights(init: str | None) -> Path:
     return path
 
 
-def refuse_odd_options(options: argparse.Namespace) -> None:
+def check_option_conflicts(options: argparse.Namespace) -> None:
     """Refuse conflicting options, and resuming a training that does not exist.
 
     Raises UsageError if an option has no meaning with ``--preset``, NoInputError if ``--resume``
     finds no training.
     """
-    idle = {
+    cascade_options = {
         "--init": options.init,
         "--label-maps": options.label_maps,
         "--lesion-bank": options.lesion_bank,
         "--test-folds": options.test_folds,
     }
-    odd = [name for name, value in idle.items() if value]
-    if odd and options.preset:
-        raise UsageError(f"{odd[0]} cannot be combined with --preset", hint=f"remove {odd[0]}")
-    begun = "valverde/training.json" if options.preset else "training.json"
-    if options.resume and not (options.output_dir / begun).is_file():
+    conflicting = [name for name, value in cascade_options.items() if value]
+    if conflicting and options.preset:
+        raise UsageError(
+            f"{conflicting[0]} cannot be combined with --preset", hint=f"remove {conflicting[0]}"
+        )
+    plan_file = "valverde/training.json" if options.preset else "training.json"
+    if options.resume and not (options.output_dir / plan_file).is_file():
         raise NoInputError(
             f"no training found in {options.output_dir}", hint="remove --resume to start one"
         )

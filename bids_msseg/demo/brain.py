@@ -25,7 +25,7 @@ MARGIN_MM = 8
 CONTRASTS = ("FLAIR", "T1w", "T2w")
 CRISPNESS = 2.0
 # Mean of each tissue in SD of the brain: medians of three patients, fluid as in the ventricles.
-TISSUE_LOOKS = {
+TISSUE_MEANS = {
     "FLAIR": (-3.3, 0.85, -0.05),
     "T1w": (-2.6, -0.25, 0.95),
     "T2w": (4.2, 0.15, -0.60),
@@ -103,16 +103,16 @@ def load_maps(template: Template) -> Maps:
 
 def make_brain(maps: Maps, rng: np.random.Generator) -> Brain:
     """Make one random participant from the maps of :func:`load_maps`."""
-    own = _deform(maps, rng)
-    fluid, grey, white = tissue_fractions(own, rng)
+    deformed = _deform(maps, rng)
+    fluid, grey, white = tissue_fractions(deformed, rng)
     terrain = prepare_terrain(
         white,
-        (own.regions == RegionAnatomy.VENTRICLE) * fluid,
-        (own.regions == RegionAnatomy.CORTEX) * grey,
-        own.regions == RegionAnatomy.INFRATENTORIAL,
+        (deformed.regions == RegionAnatomy.VENTRICLE) * fluid,
+        (deformed.regions == RegionAnatomy.CORTEX) * grey,
+        deformed.regions == RegionAnatomy.INFRATENTORIAL,
     )
-    images = _images(own, np.stack([fluid, grey, white]), rng)
-    return Brain(own.affine, own.brain, images, terrain)
+    images = _images(deformed, np.stack([fluid, grey, white]), rng)
+    return Brain(deformed.affine, deformed.brain, images, terrain)
 
 
 def smooth_field(
@@ -136,9 +136,9 @@ def _spline_weights(size: int, spacing: float) -> NDArray[np.float32]:
     Their mean power is one.
     """
     knots = int(np.ceil(size / spacing)) + 3
-    apart = np.abs(np.arange(size)[:, None] / spacing + 1.0 - np.arange(knots))
-    near, far = 2 / 3 - apart**2 + apart**3 / 2, np.clip(2.0 - apart, 0.0, None) ** 3 / 6
-    weights = np.where(apart < 1, near, far)
+    distance = np.abs(np.arange(size)[:, None] / spacing + 1.0 - np.arange(knots))
+    near, far = 2 / 3 - distance**2 + distance**3 / 2, np.clip(2.0 - distance, 0.0, None) ** 3 / 6
+    weights = np.where(distance < 1, near, far)
     return np.asarray(weights / np.sqrt((weights**2).sum(axis=1).mean()), np.float32)
 
 
@@ -147,18 +147,18 @@ def _deform(maps: Maps, rng: np.random.Generator) -> Maps:
     shape = maps.brain.shape
     scale = rng.uniform(0.93, 1.03, 3)
     widening = rng.uniform(0.0, 2.2)
-    where = np.empty((3, *shape), np.float32)
+    coords = np.empty((3, *shape), np.float32)
     for axis, size in enumerate(shape):
         index = np.arange(size, dtype=np.float32)
         middle = (size - 1) / 2
         line = (index - middle) / scale[axis] + middle
-        where[axis] = line.reshape([-1 if a == axis else 1 for a in range(3)])
-        where[axis] += 2.2 * smooth_field(rng, shape, 32.0) + 0.6 * smooth_field(rng, shape, 12.0)
-        where[axis] -= widening * maps.outward[axis]
+        coords[axis] = line.reshape([-1 if a == axis else 1 for a in range(3)])
+        coords[axis] += 2.2 * smooth_field(rng, shape, 32.0) + 0.6 * smooth_field(rng, shape, 12.0)
+        coords[axis] -= widening * maps.outward[axis]
 
-    brain = ndimage.map_coordinates(maps.brain, where, order=1)
+    brain = ndimage.map_coordinates(maps.brain, coords, order=1)
     inside = brain > 0
-    points = where[:, inside]
+    points = coords[:, inside]
 
     def bend(array: NDArray[Any], order: int = 1) -> NDArray[Any]:
         bent = np.zeros_like(array)
@@ -191,10 +191,10 @@ def smooth_distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
     It is computed at 2 mm, and is 0 well inside the target.
     """
     half = 2.0 * ndimage.distance_transform_edt(~target[::2, ::2, ::2])
-    return finer(ndimage.gaussian_filter(half.astype(np.float32), 1.0), target.shape)
+    return upsample(ndimage.gaussian_filter(half.astype(np.float32), 1.0), target.shape)
 
 
-def finer(half: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def upsample(half: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Interpolate from every second voxel to all voxels of ``shape``."""
     for axis, size in enumerate(shape):
         full = np.empty((*half.shape[:axis], size, *half.shape[axis + 1 :]), np.float32)
@@ -231,9 +231,9 @@ def _images(
 ) -> NDArray[np.float32]:
     """Synthesise the images from tissue brightness and the detail of the template's T1w."""
     inside = maps.brain >= 0.5
-    looks = np.array(list(TISSUE_LOOKS.values()), np.float32)
+    means = np.array(list(TISSUE_MEANS.values()), np.float32)
     # what surrounds a brain is fluid: the voxels of its rim share in it
-    images = np.tensordot(looks, tissues, axes=1) + looks[:, :1, None, None] * (1.0 - maps.brain)
+    images = np.tensordot(means, tissues, axes=1) + means[:, :1, None, None] * (1.0 - maps.brain)
     images[1] += 0.5 * _detail(maps, inside)
     shape = maps.brain.shape
     solid = tissues[1] + tissues[2]

@@ -138,12 +138,12 @@ def _write_participant(options: DemoOptions, person: Participant, maps: Maps) ->
     resolution = RESOLUTIONS[options.grid]
     statistics = replace(LesionStatistics(), smallest=resolution.smallest)
     lesions = place_lesions(rng, brain.terrain, statistics=statistics, load=person.load)
-    looks = sample_contrasts(rng, lesions.volumes, statistics)
+    contrasts = sample_contrasts(rng, lesions.volumes, statistics)
     for session in range(1, person.sessions + 1):
         if session > 1:
-            lesions, looks = _later(rng, brain, lesions, looks, statistics)
+            lesions, contrasts = _next_visit(rng, brain, lesions, contrasts, statistics)
         painted = paint(
-            brain.images, lesions, looks, rng, within=brain.mask >= 0.5, statistics=statistics
+            brain.images, lesions, contrasts, rng, within=brain.mask >= 0.5, statistics=statistics
         )
         images = scene.images.copy()
         images[(slice(None), *scene.box)] += (painted - brain.images) * brain.mask
@@ -154,11 +154,11 @@ def _write_participant(options: DemoOptions, person: Participant, maps: Maps) ->
         _scan_visit(visit, replace(scene, images=images), soft, resolution, rng)
 
 
-def _later(
+def _next_visit(
     rng: np.random.Generator,
     brain: Brain,
     lesions: LesionMap,
-    looks: NDArray[np.float64],
+    contrasts: NDArray[np.float64],
     statistics: LesionStatistics,
 ) -> tuple[LesionMap, NDArray[np.float64]]:
     """Return the lesions of the next visit: a quarter grow, a tenth shrink, a few are new.
@@ -170,9 +170,11 @@ def _later(
     factors = np.where(fate > 0.9, 0.7, factors)
     changed = resize(lesions, factors)
     visible = replace(statistics, smallest=max(60.0, statistics.smallest), largest=600.0)
-    more = place_lesions(rng, brain.terrain, statistics=visible, count=NEW_LESIONS, beside=changed)
-    new = sample_contrasts(rng, more.volumes[len(factors) :], statistics)
-    return more, np.concatenate([looks, new])
+    extended = place_lesions(
+        rng, brain.terrain, statistics=visible, count=NEW_LESIONS, beside=changed
+    )
+    new = sample_contrasts(rng, extended.volumes[len(factors) :], statistics)
+    return extended, np.concatenate([contrasts, new])
 
 
 def _scan_visit(
@@ -186,11 +188,11 @@ def _scan_visit(
     for channel, protocol in enumerate(resolution.protocols):
         # drawn also where the contrast is not wanted: the others stay as they are
         grid = lay_grid(scene.body, scene.affine, protocol, random_pose(rng))
-        own = np.random.default_rng(rng.integers(2**63))
+        noise_rng = np.random.default_rng(rng.integers(2**63))
         if protocol.contrast not in visit.person.contrasts:
             continue
-        seen = average_over_voxels(scene.images[channel], scene.affine, grid)
-        image = record(seen, protocol, own)
+        averaged = average_over_voxels(scene.images[channel], scene.affine, grid)
+        image = record(averaged, protocol, noise_rng)
         is_flair = protocol.contrast == "FLAIR"
         if is_flair or not visit.person.head:
             brain = average_over_voxels(scene.brain, scene.affine, grid).data >= 0.5

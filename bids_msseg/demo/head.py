@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.demo.brain import Brain, finer, smooth_field
+from bids_msseg.demo.brain import Brain, smooth_field, upsample
 from bids_msseg.imaging.volume import Affine
 
 # left, front/back and below/above of the brain, in mm
-ROOM = ((24, 24), (24, 36), (48, 24))
+MARGINS = ((24, 24), (24, 36), (48, 24))
 # In SD of the brain, in the order FLAIR, T1w, T2w.
-LOOKS: Mapping[str, tuple[float, float, float]] = {
+INTENSITIES: Mapping[str, tuple[float, float, float]] = {
     "air": (-3.5, -2.75, -2.3),
     "fluid": (-3.1, -2.3, 4.0),
     "bone": (-3.0, -2.3, -2.1),
@@ -27,7 +27,7 @@ LOOKS: Mapping[str, tuple[float, float, float]] = {
     "muscle": (-0.5, -0.4, -1.7),
     "fat": (1.5, 2.2, 1.6),
 }
-MATERIALS = tuple(LOOKS)
+MATERIALS = tuple(INTENSITIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +54,22 @@ def brain_only(brain: Brain) -> Scene:
 
 def add_head(brain: Brain, rng: np.random.Generator) -> Scene:
     """Make a scene of a brain with a random synthetic head around it."""
-    starts = [low for low, _ in ROOM]
+    starts = [low for low, _ in MARGINS]
     affine = brain.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ starts
-    mask = np.pad(brain.mask, ROOM)
+    mask = np.pad(brain.mask, MARGINS)
     layers = _layers(mask[::2, ::2, ::2] >= 0.5, affine, rng)
-    looks = np.array(list(LOOKS.values()), np.float32)
+    intensities = np.array(list(INTENSITIES.values()), np.float32)
     images = np.empty((len(brain.images), *mask.shape), np.float32)
     for channel, image in enumerate(brain.images):
         mottled = (
             0.3 * (layers >= MATERIALS.index("muscle")) * smooth_field(rng, layers.shape, 3.0)
         )
-        around = finer(ndimage.gaussian_filter(looks[layers, channel] + mottled, 0.4), mask.shape)
-        images[channel] = mask * np.pad(image, ROOM) + (1.0 - mask) * around
-    body = finer((layers > 0).astype(np.float32), mask.shape) >= 0.5
+        around = upsample(
+            ndimage.gaussian_filter(intensities[layers, channel] + mottled, 0.4), mask.shape
+        )
+        images[channel] = mask * np.pad(image, MARGINS) + (1.0 - mask) * around
+    body = upsample((layers > 0).astype(np.float32), mask.shape) >= 0.5
     x, y, z = (slice(i, i + n) for i, n in zip(starts, brain.mask.shape, strict=True))
     return Scene(affine, images, mask, body, (x, y, z))
 

@@ -71,10 +71,10 @@ def random_pose(
 def rotation(axis: int, angle: float) -> Affine:
     """Return the matrix (4, 4) of a rotation about axis 0, 1 or 2; angle in radians."""
     matrix = np.eye(4)
-    one, two = (axis + 1) % 3, (axis + 2) % 3
-    matrix[one, one] = matrix[two, two] = np.cos(angle)
-    matrix[two, one] = np.sin(angle)
-    matrix[one, two] = -np.sin(angle)
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    matrix[first, first] = matrix[second, second] = np.cos(angle)
+    matrix[second, first] = np.sin(angle)
+    matrix[first, second] = -np.sin(angle)
     return matrix
 
 
@@ -93,13 +93,13 @@ def lay_grid(
     stack = rotation(0, np.deg2rad(protocol.tilt))
     points = np.argwhere(body[::4, ::4, ::4]) * 4.0
     to_stack = np.linalg.inv(stack) @ pose @ affine
-    seen = points @ to_stack[:3, :3].T + to_stack[:3, 3]
-    low, high = seen.min(axis=0) - margin, seen.max(axis=0) + margin
+    stack_points = points @ to_stack[:3, :3].T + to_stack[:3, 3]
+    low, high = stack_points.min(axis=0) - margin, stack_points.max(axis=0) + margin
     spacing = np.array(protocol.spacing)
     x, y, z = (int(n) for n in np.ceil((high - low) / spacing))
-    own = np.diag([*spacing, 1.0])
-    own[:3, 3] = low + spacing / 2
-    return Grid((x, y, z), stack @ own, pose)
+    grid_affine = np.diag([*spacing, 1.0])
+    grid_affine[:3, 3] = low + spacing / 2
+    return Grid((x, y, z), stack @ grid_affine, pose)
 
 
 def average_over_voxels(array: NDArray[np.floating], affine: Affine, grid: Grid) -> Volume:
@@ -159,14 +159,14 @@ def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volum
     return clean.with_data((unit * np.hypot(real, imaginary)).astype(np.float32))
 
 
-def stored_along(volume: Volume, axes: str) -> Volume:
+def reorient(volume: Volume, axes: str) -> Volume:
     """Reorder and flip the axes of an image; world coordinates stay the same.
 
     The axes of ``volume`` must be closest to RAS+; ``axes`` are the target directions, as in
     ``PSR``.
     """
-    now = nib.orientations.io_orientation(volume.affine)
-    turn = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(axes))
+    current = nib.orientations.io_orientation(volume.affine)
+    turn = nib.orientations.ornt_transform(current, nib.orientations.axcodes2ornt(axes))
     data = nib.orientations.apply_orientation(volume.data, turn)
     back = nib.orientations.inv_ornt_aff(turn, volume.shape)
     return Volume(data, np.asarray(volume.affine @ back, np.float64))
@@ -184,10 +184,10 @@ def half_maximum(fraction: NDArray[np.floating], *, floor: float = 0.2) -> NDArr
     >>> half_maximum(column).ravel().astype(int)
     array([0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0])
     """
-    seen = fraction >= floor
-    parts, count = ndimage.label(seen, np.ones((3, 3, 3), bool))
+    visible = fraction >= floor
+    parts, count = ndimage.label(visible, np.ones((3, 3, 3), bool))
     peaks = np.asarray(ndimage.maximum(fraction, parts, np.arange(count + 1)))
-    return np.asarray(seen & (fraction >= 0.5 * peaks[parts]), bool)
+    return np.asarray(visible & (fraction >= 0.5 * peaks[parts]), bool)
 
 
 def write_image(volume: Volume, path: Path, axes: str) -> None:
@@ -197,12 +197,12 @@ def write_image(volume: Volume, path: Path, axes: str) -> None:
     """
     slope = float(np.float32(max(float(volume.data.max()), 1e-3) / LARGEST_STORED))
     whole = np.round(volume.data / slope).astype(np.int16)
-    _write(stored_along(volume.with_data(whole), axes), path, slope)
+    _write(reorient(volume.with_data(whole), axes), path, slope)
 
 
 def write_mask(mask: NDArray[np.bool_], grid: Grid, path: Path, axes: str) -> None:
     """Write a mask to ``.nii.gz`` as bytes; ``axes`` are those of its image."""
-    _write(stored_along(Volume(mask.astype(np.uint8), grid.affine), axes), path, 1.0)
+    _write(reorient(Volume(mask.astype(np.uint8), grid.affine), axes), path, 1.0)
 
 
 def _write(volume: Volume, path: Path, slope: float) -> None:

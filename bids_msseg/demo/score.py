@@ -55,17 +55,17 @@ def score(demo: Path, derivative: Path) -> tuple[str, bool]:
     return _table(scores), all(visit.figures is not None for visit in scores)
 
 
-def _score_visit(truth_path: Path, found_path: Path) -> VisitScore:
+def _score_visit(truth_path: Path, mask_path: Path) -> VisitScore:
     name = truth_path.name.partition("_space-")[0]
-    if not found_path.is_file():
+    if not mask_path.is_file():
         return VisitScore(name, None)
-    truth, found = load_volume(truth_path), load_volume(found_path)
-    if truth.shape != found.shape or not np.allclose(truth.affine, found.affine, atol=1e-2):
+    truth, mask = load_volume(truth_path), load_volume(mask_path)
+    if truth.shape != mask.shape or not np.allclose(truth.affine, mask.affine, atol=1e-2):
         raise DataError(
-            f"{found_path} is not on the grid of the FLAIR", hint="use masks in FLAIR space"
+            f"{mask_path} is not on the grid of the FLAIR", hint="use masks in FLAIR space"
         )
     volume = truth.voxel_volume
-    masks: tuple[NDArray[np.bool_], ...] = (found.data > 0.5, truth.data > 0.5)
+    masks: tuple[NDArray[np.bool_], ...] = (mask.data > 0.5, truth.data > 0.5)
     voxels = voxel_agreement(*masks, voxel_volume=volume)
     lesions = lesion_agreement(*masks, voxel_volume=volume)
     figures = (voxels.dice, voxels.ppv, voxels.sensitivity, lesions.f1)
@@ -73,16 +73,16 @@ def _score_visit(truth_path: Path, found_path: Path) -> VisitScore:
 
 
 def _table(scores: Sequence[VisitScore]) -> str:
-    given = [visit.figures for visit in scores if visit.figures is not None]
+    scored = [visit.figures for visit in scores if visit.figures is not None]
     # what is undefined for one visit, such as the PPV of an empty mask, is left out of the mean
     columns = [
-        [value for value in column if np.isfinite(value)] for column in zip(*given, strict=True)
+        [value for value in column if np.isfinite(value)] for column in zip(*scored, strict=True)
     ]
     mean = tuple(float(np.mean(column)) if column else float("nan") for column in columns)
     width = max(len(visit.visit) for visit in scores)
     lines = [TITLE, _line(width, COLUMNS)]
     lines += [_line(width, (visit.visit, *_cells(visit.figures))) for visit in scores]
-    lines.append(_line(width, (f"mean of {len(given)}", *_cells(mean))))
+    lines.append(_line(width, (f"mean of {len(scored)}", *_cells(mean))))
     return "\n".join(lines)
 
 

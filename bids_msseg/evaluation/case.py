@@ -71,18 +71,20 @@ def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
             "onto the grid of the manual mask",
         )
     truth, auto = _read(pair.manual), _read(pair.auto)
-    manual, first = lesion_voxels(truth.data, pair.manual.name, rules.mask_values)
-    found, second = lesion_voxels(auto.data, pair.auto.name)
-    frame = truth.with_data(manual)
+    manual_lesions, manual_note = lesion_voxels(truth.data, pair.manual.name, rules.mask_values)
+    auto_lesions, auto_note = lesion_voxels(auto.data, pair.auto.name)
+    frame = truth.with_data(manual_lesions)
     masks = Masks.of(
-        _mask_on(auto.with_data(found), frame),
+        _mask_on(auto.with_data(auto_lesions), frame),
         frame.data,
         frame.affine,
         min_volume=rules.min_volume,
-        probability=None if pair.probability is None else _on(_read(pair.probability), frame),
+        probability=None
+        if pair.probability is None
+        else _image_on(_read(pair.probability), frame),
         brain=None if pair.brain is None else _mask_on(_read(pair.brain), frame),
     )
-    return masks, tuple(f"{pair.key}: {note}" for note in (first, second) if note)
+    return masks, tuple(f"{pair.key}: {note}" for note in (manual_note, auto_note) if note)
 
 
 def _read(path: Path) -> Volume:
@@ -93,19 +95,19 @@ def _read(path: Path) -> Volume:
     return volume.with_data(volume.data.reshape(volume.data.shape[:3]))
 
 
-def _is_on(volume: Volume, frame: Volume) -> bool:
+def _on_same_grid(volume: Volume, frame: Volume) -> bool:
     return volume.shape == frame.shape and np.allclose(volume.affine, frame.affine, atol=1e-2)
 
 
 def _mask_on(volume: Volume, frame: Volume) -> NDArray[np.bool_]:
-    drawn = volume.data > 0.5
-    if _is_on(volume, frame):
-        return np.asarray(drawn, bool)
-    return mask_onto(volume.with_data(drawn), frame.shape, frame.affine)
+    mask = volume.data > 0.5
+    if _on_same_grid(volume, frame):
+        return np.asarray(mask, bool)
+    return mask_onto(volume.with_data(mask), frame.shape, frame.affine)
 
 
-def _on(volume: Volume, frame: Volume) -> NDArray[np.float32]:
-    data = volume if _is_on(volume, frame) else resample(volume, frame.shape, frame.affine)
+def _image_on(volume: Volume, frame: Volume) -> NDArray[np.float32]:
+    data = volume if _on_same_grid(volume, frame) else resample(volume, frame.shape, frame.affine)
     return np.nan_to_num(data.data.astype(np.float32, copy=False))
 
 
@@ -140,11 +142,11 @@ def _regions(pair: Pair, frame: Volume, rules: Rules) -> NDArray[np.integer] | N
     if pair.transform is not None:
         return _template_regions(frame, inverse(read_itk_affine(pair.transform)))
     if rules.fit_regions and pair.flair is not None and pair.brain is not None:
-        return _template_regions(frame, inverse(_fitted(pair)))
+        return _template_regions(frame, inverse(_fit_template(pair)))
     return None
 
 
-def _fitted(pair: Pair) -> Affine:
+def _fit_template(pair: Pair) -> Affine:
     """Register the template to the brain; return the affine to FLAIR world mm."""
     template = load_template()
     flair = _read(pair.flair or Path())
@@ -158,8 +160,8 @@ def _fitted(pair: Pair) -> Affine:
 def _template_regions(frame: Volume, to_template: Affine) -> NDArray[np.int8]:
     template = load_template()
     anatomy = template.volume.with_data(np.asarray(template.regions))
-    here = resample(anatomy, frame.shape, frame.affine, transform=to_template, order=0)
-    return region_map(here.data, frame.spacing)
+    resampled = resample(anatomy, frame.shape, frame.affine, transform=to_template, order=0)
+    return region_map(resampled.data, frame.spacing)
 
 
 def picture(pair: Pair, rules: Rules, subject: Row, lesions: Sequence[Row]) -> Case:
@@ -170,7 +172,7 @@ def picture(pair: Pair, rules: Rules, subject: Row, lesions: Sequence[Row]) -> C
     """
     data = load(pair, rules)
     frame = data.frame
-    image = None if pair.flair is None else _on(_read(pair.flair), frame)
+    image = None if pair.flair is None else _image_on(_read(pair.flair), frame)
     x, y, z = frame.spacing.tolist()
     return Case(
         pair.key,

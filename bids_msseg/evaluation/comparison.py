@@ -32,13 +32,14 @@ FEWEST: Final = 2
 class Pair:
     """Scores of one visit by the starting cascade and by one trained without this patient.
 
-    ``after`` is None if no patient could be held out. ``seen`` (``yes``, ``no`` or ``not known``)
-    states whether the starting weights were trained on this patient.
+    ``after`` is None if no patient could be held out. ``in_training_data``
+    (``yes``, ``no`` or ``not known``) states whether the starting weights were trained on this
+    patient.
     """
 
     before: Score
     after: Score | None
-    seen: str = NO
+    in_training_data: str = NO
 
     @property
     def patient(self) -> str:
@@ -74,17 +75,17 @@ def assess_improvement(pairs: Sequence[Pair]) -> Improvement:
     above zero, otherwise a rise in every patient. Patients seen by the starting weights do not
     count; fewer than two that count are ``undetermined``.
     """
-    fresh = [pair for pair in counted(pairs) if not math.isnan(pair.gain)]
-    gain = estimate_mean([pair.gain for pair in fresh], [pair.patient for pair in fresh])
+    eligible = [pair for pair in counted(pairs) if not math.isnan(pair.gain)]
+    gain = estimate_mean([pair.gain for pair in eligible], [pair.patient for pair in eligible])
     if gain.n_patients < FEWEST:
-        return Improvement(UNDETERMINED, _why_undetermined(pairs, gain), gain)
-    word, reason = _weigh(fresh, gain)
-    if any(pair.seen == UNKNOWN for pair in fresh):
+        return Improvement(UNDETERMINED, _undetermined_reason(pairs, gain), gain)
+    word, reason = _assess(eligible, gain)
+    if any(pair.in_training_data == UNKNOWN for pair in eligible):
         reason += "; it is not known whether the starting weights were trained on these patients"
     return Improvement(word, reason, gain)
 
 
-def _weigh(pairs: Sequence[Pair], gain: MeanEstimate) -> tuple[str, str]:
+def _assess(pairs: Sequence[Pair], gain: MeanEstimate) -> tuple[str, str]:
     figures = f"mean held-out Dice changed by {gain.mean:+.3f} (n = {gain.n_patients}"
     if gain.has_interval:
         word = BETTER if gain.mean > 0 and gain.low > 0 else NOT_BETTER
@@ -97,11 +98,11 @@ def _weigh(pairs: Sequence[Pair], gain: MeanEstimate) -> tuple[str, str]:
 
 def counted(pairs: Sequence[Pair]) -> list[Pair]:
     """Return the pairs of patients that the given weights are not known to have seen."""
-    seen = {pair.patient for pair in pairs if pair.seen == YES}
-    return [pair for pair in pairs if pair.patient not in seen]
+    trained_on = {pair.patient for pair in pairs if pair.in_training_data == YES}
+    return [pair for pair in pairs if pair.patient not in trained_on]
 
 
-def _why_undetermined(pairs: Sequence[Pair], gain: MeanEstimate) -> str:
+def _undetermined_reason(pairs: Sequence[Pair], gain: MeanEstimate) -> str:
     if all(pair.after is None for pair in pairs):
         return "no held-out patient"
     if len(counted(pairs)) < len(pairs):
@@ -133,13 +134,13 @@ def in_initial_training_data(
     >>> in_initial_training_data({"visits": 13}, "sub-01")
     'not known'
     """
-    answers = [_seen_in(notes, visit, image)]
+    answers = [_in_training_data(notes, visit, image)]
     if isinstance(notes.get("init"), Mapping):
         answers.append(in_initial_training_data(notes["init"], visit, image))
-    return next((word for word in (YES, UNKNOWN) if word in answers), NO)
+    return next((answer for answer in (YES, UNKNOWN) if answer in answers), NO)
 
 
-def _seen_in(notes: Mapping[str, Any], visit: str, image: str | None) -> str:
+def _in_training_data(notes: Mapping[str, Any], visit: str, image: str | None) -> str:
     names, images = notes.get("visits"), dict(notes.get("images") or {})
     if image is not None and image in images.values():
         return YES
@@ -161,7 +162,7 @@ def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[s
         row: dict[str, Any] = {
             "visit": pair.before.visit,
             "site": pair.before.site,
-            "in_initial_training_data": pair.seen,
+            "in_initial_training_data": pair.in_training_data,
         }
         for name in SHOWN:
             row[f"{name}_before"] = getattr(pair.before, name)
@@ -180,10 +181,14 @@ def comparison_table(pairs: Sequence[Pair]) -> str:
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for pair in pairs:
         cells = [cell for name in SHOWN for cell in _cells(pair, name)]
-        lines.append(" | ".join((pair.before.visit, pair.before.site, pair.seen, *cells)))
-    fresh = counted(pairs)
-    people = len({pair.patient for pair in fresh})
-    means = [_number(_mean(fresh, name, when)) for name in SHOWN for when in ("before", "after")]
+        lines.append(
+            " | ".join((pair.before.visit, pair.before.site, pair.in_training_data, *cells))
+        )
+    eligible = counted(pairs)
+    people = len({pair.patient for pair in eligible})
+    means = [
+        _number(_mean(eligible, name, when)) for name in SHOWN for when in ("before", "after")
+    ]
     lines.append(" | ".join((f"**mean, n = {people}**", "", "", *means)))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -195,7 +200,7 @@ def _cells(pair: Pair, name: str) -> tuple[str, str]:
 
 def _mean(pairs: Sequence[Pair], name: str, when: str) -> float:
     scores = [getattr(pair, when) for pair in pairs]
-    values = [getattr(one, name) for one in scores if one is not None]
+    values = [getattr(score, name) for score in scores if score is not None]
     return estimate_mean(values, draws=1).mean
 
 

@@ -51,7 +51,9 @@ def fuse_dataset(request: Request) -> ExitCode:
     for algorithm in request.algorithms:
         if not algorithm.is_dir():
             raise NoInputError(f"the folder {algorithm} does not exist", hint="check --algorithm")
-    visits = _with_two(find_rated(datasets, space=request.space, labels=request.raters), request)
+    visits = _multi_rater_visits(
+        find_rated(datasets, space=request.space, labels=request.raters), request
+    )
     names = name_datasets(datasets)
     algorithms = name_datasets(request.algorithms)
     for note in prepare_output(request.bids_dir, request.out_dir, names):
@@ -73,13 +75,13 @@ def fuse_dataset(request: Request) -> ExitCode:
     return failed[0] if failed else ExitCode.SUCCESS
 
 
-def _with_two(found: Sequence[RatedVisit], request: Request) -> list[RatedVisit]:
-    for rated in found:
+def _multi_rater_visits(visits: Sequence[RatedVisit], request: Request) -> list[RatedVisit]:
+    for rated in visits:
         if len(rated.raters) < 2:
             LOGGER.warning(
                 "%s skipped: only one rater, %s", rated.visit.prefix, next(iter(rated.raters))
             )
-    several = [rated for rated in found if len(rated.raters) >= 2]
+    several = [rated for rated in visits if len(rated.raters) >= 2]
     if not several:
         raise NoInputError(
             f"no visit has masks from at least two raters in the space {request.space}",
@@ -102,23 +104,29 @@ def _fuse_visit(
         score_raters,
     )
 
-    made = _find_algorithms(rated, algorithms, request.space)
-    raters, algorithm_masks = list(rated.raters.values()), list(made.values())
-    masks, grid = read_masks(raters, values=request.values, algorithms=algorithm_masks)
-    drawn = dict(zip(rated.raters, masks, strict=False))
-    others = dict(zip(made, masks[len(drawn) :], strict=True))
-    if not any(mask.any() for mask in drawn.values()):
-        LOGGER.warning("%s: all %d masks are empty", rated.visit.prefix, len(drawn))
+    algorithm_paths = _find_algorithms(rated, algorithms, request.space)
+    raters, algorithm_files = list(rated.raters.values()), list(algorithm_paths.values())
+    masks, grid = read_masks(raters, values=request.values, algorithms=algorithm_files)
+    rater_masks = dict(zip(rated.raters, masks, strict=False))
+    algorithm_masks = dict(zip(algorithm_paths, masks[len(rater_masks) :], strict=True))
+    if not any(mask.any() for mask in rater_masks.values()):
+        LOGGER.warning("%s: all %d masks are empty", rated.visit.prefix, len(rater_masks))
     rows: Rows = []
     for method in METHODS:
-        consensus = fuse_masks(list(drawn.values()), method, grid.spacing, margin=request.margin)
+        consensus = fuse_masks(
+            list(rater_masks.values()), method, grid.spacing, margin=request.margin
+        )
         write_consensus(
             request.out_dir, rated, consensus, grid, names,
             space=request.space, margin=request.margin, values=request.values,
         )  # fmt: skip
-        rows += rater_rows(rated, consensus, score_raters(drawn, consensus, grid.voxel_volume))
-    compared = leave_one_out(drawn, grid.spacing, algorithms=others, margin=request.margin)
-    LOGGER.info("%s: consensus of %d raters", rated.visit.prefix, len(drawn))
+        rows += rater_rows(
+            rated, consensus, score_raters(rater_masks, consensus, grid.voxel_volume)
+        )
+    compared = leave_one_out(
+        rater_masks, grid.spacing, algorithms=algorithm_masks, margin=request.margin
+    )
+    LOGGER.info("%s: consensus of %d raters", rated.visit.prefix, len(rater_masks))
     return rows, left_out_rows(rated, compared)
 
 
@@ -127,15 +135,15 @@ def _find_algorithms(
 ) -> dict[str, Path]:
     from bids_msseg.evaluation.labels import find_truth
 
-    found: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
     for name, folder in algorithms.items():
-        mask = find_truth(folder, rated.visit, space=space)
-        if mask is None:
+        path = find_truth(folder, rated.visit, space=space)
+        if path is None:
             LOGGER.warning("%s: no mask found in %s", rated.visit.prefix, folder)
         elif name in rated.raters:
             raise DataError(
                 f"{name} is both a rater and an algorithm", hint="rename the algorithm's folder"
             )
         else:
-            found[name] = mask
-    return found
+            masks[name] = path
+    return masks

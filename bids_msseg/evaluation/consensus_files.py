@@ -24,7 +24,7 @@ from bids_msseg.lesions.raters.consensus import METHODS, Consensus, LeftOut, Met
 Row = dict[str, Any]
 
 PROGRAM: Final = "msseg-consensus"
-HOW: Final[Mapping[Method, str]] = {
+METHOD_DESCRIPTIONS: Final[Mapping[Method, str]] = {
     "majority": "Share of the raters that drew a voxel",
     "staple": "STAPLE (SimpleITK) inside the union of the raters' masks",
     "lopstaple": "STAPLE as a logarithmic opinion pool inside the union of the raters' masks, "
@@ -35,7 +35,7 @@ _VISIT: Final[Mapping[str, Mapping[str, Any]]] = {
     "visit": {"Description": "Prefix of the file names of the visit"},
     "consensus": {
         "Description": "How the masks were fused",
-        "Levels": {name: HOW[name] for name in METHODS},
+        "Levels": {name: METHOD_DESCRIPTIONS[name] for name in METHODS},
     },
     "n_raters": {"Description": "Raters with a vote in the consensus"},
 }
@@ -104,7 +104,10 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
         write_json(out_dir / "dataset_description.json", about)
         write_atomic(out_dir / ".bidsignore", "group_*\n")
         write_atomic(out_dir / "README.md", _README)
-        rows = [{"desc_id": f"desc-{name}", "description": HOW[name]} for name in METHODS]
+        rows = [
+            {"desc_id": f"desc-{name}", "description": METHOD_DESCRIPTIONS[name]}
+            for name in METHODS
+        ]
         write_tsv(out_dir / "descriptions.tsv", ("desc_id", "description"), rows)
         write_json(
             out_dir / "descriptions.json",
@@ -140,9 +143,9 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
             )
     about = describe(out_dir)
     makers = about.get("GeneratedBy")
-    first = makers[0] if isinstance(makers, list) and makers else {}
-    written = first.get("Description", "") if isinstance(first, dict) else ""
-    if about and not str(written).startswith(PROGRAM):
+    maker = makers[0] if isinstance(makers, list) and makers else {}
+    description = maker.get("Description", "") if isinstance(maker, dict) else ""
+    if about and not str(description).startswith(PROGRAM):
         raise UsageError(
             f"the output folder {out_dir} contains another dataset", hint="choose an empty folder"
         )
@@ -184,12 +187,14 @@ def write_consensus(
     (voxels) and ``values`` (lesion values of the masks) are only recorded.
     """
     uris = [bids_uri(path, datasets) for path in rated.raters.values()]
-    how = HOW[consensus.method] + (f"; union dilated by {margin} voxels" if margin else "")
+    method_text = METHOD_DESCRIPTIONS[consensus.method] + (
+        f"; union dilated by {margin} voxels" if margin else ""
+    )
     if values is not None:
-        how += f"; mask values of lesions: {', '.join(map(str, values))}"
+        method_text += f"; mask values of lesions: {', '.join(map(str, values))}"
     outputs: tuple[tuple[str, Any, str, Row], ...] = (
-        ("mask", consensus.mask, f"At least one half of: {how}", {"Type": "Lesion"}),
-        ("probseg", consensus.probability, how, {}),
+        ("mask", consensus.mask, f"At least one half of: {method_text}", {"Type": "Lesion"}),
+        ("probseg", consensus.probability, method_text, {}),
     )
     for suffix, data, text, extra in outputs:
         about = {"Description": text, **extra, "Sources": uris, "SpatialReference": uris[0]}
@@ -197,7 +202,7 @@ def write_consensus(
         image = grid.with_data(data)
         write_atomic(
             output_path(out_dir, rated.visit, extension=".nii.gz", **name),
-            lambda place, image=image: save_volume(image, place),  # type: ignore[misc]
+            lambda path, image=image: save_volume(image, path),  # type: ignore[misc]
         )
         write_json(output_path(out_dir, rated.visit, extension=".json", **name), about)
 
@@ -229,14 +234,14 @@ def left_out_rows(rated: RatedVisit, compared: Iterable[LeftOut]) -> list[Row]:
     return [
         {
             **_visit_cells(rated.visit),
-            "consensus": one.method,
-            "n_raters": one.n_raters,
-            "left_out": one.left_out,
-            "assessed": one.assessed,
-            "kind": "algorithm" if one.algorithm else "rater",
-            **_score_cells(one.score),
+            "consensus": row.method,
+            "n_raters": row.n_raters,
+            "left_out": row.left_out,
+            "assessed": row.assessed,
+            "kind": "algorithm" if row.algorithm else "rater",
+            **_score_cells(row.score),
         }
-        for one in compared
+        for row in compared
     ]
 
 

@@ -69,16 +69,18 @@ def evaluate(settings: Settings) -> ExitCode:
         raise CannotCreateError(
             f"cannot write to {settings.out}: {error.strerror}", hint="choose another folder"
         ) from error
-    found = {
-        name: list(compare_all(one.pairs, settings.rules, settings.nprocs))
-        for name, one in pairings.items()
+    outcomes = {
+        name: list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
+        for name, pairing in pairings.items()
     }
-    for note in (note for one in found.values() for outcome in one for note in outcome.notes):
+    for note in (
+        note for visits in outcomes.values() for outcome in visits for note in outcome.notes
+    ):
         LOGGER.warning("%s", note)
-    first = next(iter(found))
-    result = assemble(settings, pairings[first], found[first])
+    first = next(iter(outcomes))
+    result = assemble(settings, pairings[first], outcomes[first])
     if settings.segmenters:
-        rows = _compare_segmenters(found)
+        rows = _compare_segmenters(outcomes)
         result = replace(result, tables={**result.tables, "segmenters": rows})
     write_tables(result, settings)
     if settings.page:
@@ -96,10 +98,10 @@ def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
     without resampling.
     """
     pairings: dict[str, Pairing] = {}
-    for name, one in settings.by_segmenter.items():
-        pairings[name] = find_pairs(one.auto, one.manual, one.places)
-        _refuse_other_grids(pairings[name].pairs, one)
-    visits = [{pair.key for pair in one.pairs} for one in pairings.values()]
+    for name, single in settings.by_segmenter.items():
+        pairings[name] = find_pairs(single.auto, single.manual, single.places)
+        _refuse_other_grids(pairings[name].pairs, single)
+    visits = [{pair.key for pair in pairing.pairs} for pairing in pairings.values()]
     if not set.intersection(*visits):
         raise NoInputError(
             f"no visit has a mask from every segmenter ({', '.join(pairings)})",
@@ -108,10 +110,12 @@ def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
     return pairings
 
 
-def _compare_segmenters(found: Mapping[str, Sequence[Outcome]]) -> list[Row]:
+def _compare_segmenters(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Row]:
     """Build the table of all segmenters and log differences of the main metrics."""
-    first = next(iter(found))
-    rows = segmenter_rows({name: [one.subject for one in found[name]] for name in found})
+    first = next(iter(outcomes))
+    rows = segmenter_rows(
+        {name: [outcome.subject for outcome in outcomes[name]] for name in outcomes}
+    )
     for row in rows:
         if row["metric"] in HEADLINES and row["segmenter"] != first:
             LOGGER.info(
@@ -132,16 +136,16 @@ def _require_skimage() -> None:
 
 def _refuse_other_grids(pairs: Sequence[Pair], settings: Settings) -> None:
     """Raise DataError if grids differ without resampling, before any computation."""
-    other = [pair.key for pair in pairs if not pair.same_grid]
-    if other and not settings.rules.resample:
+    mismatched = [pair.key for pair in pairs if not pair.same_grid]
+    if mismatched and not settings.rules.resample:
         spaces = other_spaces(settings.auto, settings.manual)
         raise DataError(
-            f"automatic and manual masks are on different grids: {', '.join(other)}",
+            f"automatic and manual masks are on different grids: {', '.join(mismatched)}",
             hint=f"use masks in the same space{f' ({spaces})' if spaces else ''}, or pass "
             "--resample to resample the automatic masks onto the grids of the manual masks",
         )
-    if other:
-        LOGGER.warning("resampled onto the grid of the manual mask: %s", ", ".join(other))
+    if mismatched:
+        LOGGER.warning("resampled onto the grid of the manual mask: %s", ", ".join(mismatched))
 
 
 def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Outcome]:
@@ -154,8 +158,8 @@ def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Ou
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        found = pool.map(compare, pairs, [rules] * len(pairs))
-        for number, (pair, outcome) in enumerate(zip(pairs, found, strict=True), 1):
+        outcomes = pool.map(compare, pairs, [rules] * len(pairs))
+        for number, (pair, outcome) in enumerate(zip(pairs, outcomes, strict=True), 1):
             LOGGER.info("%s, %d of %d", pair.key, number, len(pairs))
             yield outcome
 
@@ -206,14 +210,14 @@ def write_tables(result: Evaluation, settings: Settings) -> None:
             "GeneratedBy": [{"Name": "bids_msseg", "Version": __version__, "Program": PROGRAM}],
             "Notes": list(result.notes),
             "Rules": asdict(settings.rules),
-            "Auto": _asked(settings.auto),
-            "Manual": _asked(settings.manual),
+            "Auto": _choice_record(settings.auto),
+            "Manual": _choice_record(settings.manual),
             "Segmenters": list(settings.segmenters),
         },
     )
 
 
-def _asked(choice: Choice) -> dict[str, str | None]:
+def _choice_record(choice: Choice) -> dict[str, str | None]:
     """Describe the selected masks for output, with the folder's name but not its path."""
     return asdict(choice) | {"folder": choice.folder.resolve().name}
 

@@ -29,7 +29,7 @@ from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import LesionRow
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.lesions.regions import Region
-from bids_msseg.reports.evaluation import data as words
+from bids_msseg.reports.evaluation import data as schema
 
 MIN_VOLUME: Final = 3.0
 Row = dict[str, Any]
@@ -65,11 +65,13 @@ class Masks:
     ) -> Masks:
         """Label the lesions of both masks: 26-connected, of at least ``min_volume`` mm³."""
         size = Volume(manual, affine).voxel_volume
-        found, true = (
+        auto_labels, manual_labels = (
             label_lesions(mask, voxel_volume=size, min_volume=min_volume)
             for mask in (auto, manual)
         )
-        return cls(auto, manual, found, true, affine, min_volume, probability, brain)
+        return cls(
+            auto, manual, auto_labels, manual_labels, affine, min_volume, probability, brain
+        )
 
     @property
     def frame(self) -> Volume:
@@ -88,7 +90,7 @@ def figures(masks: Masks) -> dict[str, float]:
     Keys include :data:`bids_msseg.reports.evaluation.data.METRICS`; undefined values are NaN.
     """
     return {
-        **dict.fromkeys(words.METRICS, math.nan),
+        **dict.fromkeys(schema.METRICS, math.nan),
         **_voxel_figures(masks),
         **_surface_figures(masks),
         **_lesion_figures(masks),
@@ -100,7 +102,7 @@ def figures(masks: Masks) -> dict[str, float]:
 def _voxel_figures(masks: Masks) -> dict[str, float]:
     size = masks.frame.voxel_volume
     voxels = voxel_agreement(masks.auto, masks.manual, voxel_volume=size)
-    found = {
+    values = {
         "volume_manual_ml": voxels.volume_truth_ml,
         "volume_auto_ml": voxels.volume_pred_ml,
         "volume_mean_ml": (voxels.volume_truth_ml + voxels.volume_pred_ml) / 2,
@@ -111,8 +113,8 @@ def _voxel_figures(masks: Masks) -> dict[str, float]:
         "volume_difference_relative": voxels.relative_volume_difference,
     }
     if masks.brain is not None:
-        found["ndsc"] = normalised_dice(masks.auto, masks.manual, within=masks.brain)
-    return found
+        values["ndsc"] = normalised_dice(masks.auto, masks.manual, within=masks.brain)
+    return values
 
 
 def _surface_figures(masks: Masks) -> dict[str, float]:
@@ -143,25 +145,25 @@ def _lesion_figures(masks: Masks) -> dict[str, float]:
 def _challenge_figures(masks: Masks) -> dict[str, float]:
     size = masks.frame.voxel_volume
     isbi = isbi_agreement(masks.auto, masks.manual, voxel_volume=size)
-    found = {"isbi_ltpr": isbi.ltpr, "isbi_lfpr": isbi.lfpr, "isbi_score": isbi.score}
+    values = {"isbi_ltpr": isbi.ltpr, "isbi_lfpr": isbi.lfpr, "isbi_score": isbi.score}
     anima = anima_agreement(
         masks.auto, masks.manual, voxel_volume=size, min_volume=masks.min_volume
     )
     for name, lesions in anima.items():
-        found[f"anima_{name}_sensitivity"] = lesions.sensitivity
-        found[f"anima_{name}_ppv"] = lesions.ppv
-        found[f"anima_{name}_f1"] = lesions.f1
-    return found
+        values[f"anima_{name}_sensitivity"] = lesions.sensitivity
+        values[f"anima_{name}_ppv"] = lesions.ppv
+        values[f"anima_{name}_f1"] = lesions.f1
+    return values
 
 
 def _calibration_figures(masks: Masks) -> dict[str, float]:
     if masks.probability is None:
         return {}
-    found = {"ece": reliability(masks.probability, masks.manual).ece}
+    values = {"ece": reliability(masks.probability, masks.manual).ece}
     if masks.brain is not None:
         brain = reliability(masks.probability, masks.manual, within=masks.brain)
-        found["ece_brain"] = brain.ece
-    return found
+        values["ece_brain"] = brain.ece
+    return values
 
 
 def lesion_rows(masks: Masks, regions: NDArray[np.integer] | None = None) -> tuple[Row, ...]:
@@ -171,8 +173,8 @@ def lesion_rows(masks: Masks, regions: NDArray[np.integer] | None = None) -> tup
     :data:`bids_msseg.reports.evaluation.data.LESIONS` except name and site.
     """
     sides = (
-        (words.MANUAL, masks.manual_labels, masks.overlap, (words.FOUND, words.MISSED)),
-        (words.AUTO, masks.auto_labels, masks.overlap.T, (words.TRUE, words.FALSE)),
+        (schema.MANUAL, masks.manual_labels, masks.overlap, (schema.FOUND, schema.MISSED)),
+        (schema.AUTO, masks.auto_labels, masks.overlap.T, (schema.TRUE, schema.FALSE)),
     )
     return tuple(
         {"side": side, **row}
@@ -191,17 +193,17 @@ def _side_rows(
     highest = _maxima(labels, masks.probability)
     table = lesion_table(labels, masks.affine, p_final=masks.probability, region_map=regions)
     rows = []
-    for lesion, place in zip(table, _central_voxels(labels, masks.affine, table), strict=True):
+    for lesion, voxel in zip(table, _central_voxels(labels, masks.affine, table), strict=True):
         partners = (np.flatnonzero(shared[lesion.index, 1:]) + 1).tolist()
         rows.append(
-            _described(lesion, place, float(highest[lesion.index]))
-            | _met(lesion, shared[lesion.index], partners)
+            _lesion_properties(lesion, voxel, float(highest[lesion.index]))
+            | _overlap_figures(lesion, shared[lesion.index], partners)
             | {"state": states[0] if partners else states[1]}
         )
     return rows
 
 
-def _described(lesion: LesionRow, place: Sequence[int], highest: float) -> Row:
+def _lesion_properties(lesion: LesionRow, voxel: Sequence[int], highest: float) -> Row:
     shares = {f"share_{region.label}": lesion.shares[region - 1] for region in Region}
     return {
         "index": lesion.index,
@@ -209,7 +211,7 @@ def _described(lesion: LesionRow, place: Sequence[int], highest: float) -> Row:
         "n_voxels": lesion.n_voxels,
         "size": size_level(lesion.volume_mm3),
         **dict(zip("xyz", lesion.centroid, strict=True)),
-        **dict(zip("ijk", place, strict=True)),
+        **dict(zip("ijk", voxel, strict=True)),
         "region": lesion.region,
         **shares,
         "mean_probability": lesion.p_final,
@@ -217,7 +219,7 @@ def _described(lesion: LesionRow, place: Sequence[int], highest: float) -> Row:
     }
 
 
-def _met(lesion: LesionRow, shared: NDArray[np.int64], partners: Sequence[int]) -> Row:
+def _overlap_figures(lesion: LesionRow, shared: NDArray[np.int64], partners: Sequence[int]) -> Row:
     """Measure the overlap of a lesion with the counted lesions of the other mask."""
     voxels = int(shared[1:].sum())
     return {
@@ -252,8 +254,8 @@ def _central_voxels(
     centres = np.zeros((int(labels.max()) + 1, 3))
     for lesion in table:
         centres[lesion.index] = lesion.centroid
-    apart = inside @ affine[:3, :3].T + affine[:3, 3] - centres[owner]
-    order = np.lexsort(((apart**2).sum(1).round(6), owner))
+    offsets = inside @ affine[:3, :3].T + affine[:3, 3] - centres[owner]
+    order = np.lexsort(((offsets**2).sum(1).round(6), owner))
     _, first = np.unique(owner[order], return_index=True)
     nearest: list[list[int]] = inside[order[first]].tolist()
     return nearest

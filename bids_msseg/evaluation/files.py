@@ -116,28 +116,28 @@ def find_pairs(auto: Choice, manual: Choice, places: Places) -> Pairing:
     masks = [_masks(choice) for choice in (auto, manual)]
     places = replace(places, bids_dir=places.bids_dir or _raw_dataset(manual, auto))
     sites = _Sites(places, [manual.folder, auto.folder])
-    both = sorted(masks[0].keys() & masks[1].keys(), key=lambda one: visit_order(*one))
+    both = sorted(masks[0].keys() & masks[1].keys(), key=lambda visit: visit_order(*visit))
     if not both:
         raise NoInputError(
             f"no visit has a mask both in {auto.folder} and in {manual.folder}",
             hint="name masks sub-<label>[_ses-<label>]_space-FLAIR_label-L_mask.nii.gz; "
-            + _what_there_is(auto, manual),
+            + _selectable_values(auto, manual),
         )
     pairs = [
         _pair(visit, _matching(masks[0][visit], masks[1][visit]), (auto, manual), places, sites)
         for visit in both
     ]
-    alone = [
+    unpaired = [
         {
             visit_key(*visit): sites.of(visit[0])
-            for visit in masks[one].keys() - masks[other].keys()
+            for visit in masks[present].keys() - masks[missing].keys()
         }
-        for one, other in ((1, 0), (0, 1))
+        for present, missing in ((1, 0), (0, 1))
     ]
-    for names, what in zip(alone, ("automatic", "manual"), strict=True):
+    for names, kind in zip(unpaired, ("automatic", "manual"), strict=True):
         if names:
-            LOGGER.warning("no %s mask found, skipped: %s", what, ", ".join(sorted(names)))
-    return Pairing(tuple(pairs), alone[0], alone[1])
+            LOGGER.warning("no %s mask found, skipped: %s", kind, ", ".join(sorted(names)))
+    return Pairing(tuple(pairs), unpaired[0], unpaired[1])
 
 
 Visit = tuple[str, str | None]
@@ -150,12 +150,12 @@ def _masks(choice: Choice) -> dict[Visit, list[Path]]:
             f"the folder {choice.folder} does not exist",
             hint="pass a BIDS derivative dataset with masks",
         )
-    found: dict[Visit, list[Path]] = {}
+    masks: dict[Visit, list[Path]] = {}
     for path in _images(choice.folder):
         entities, _ = name_entities(path.name)
         if choice.takes(path.name) and "sub" in entities:
-            found.setdefault((entities["sub"], entities.get("ses")), []).append(path)
-    return found
+            masks.setdefault((entities["sub"], entities.get("ses")), []).append(path)
+    return masks
 
 
 def _images(folder: Path) -> list[Path]:
@@ -164,38 +164,42 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
-def _what_there_is(*choices: Choice) -> str:
+def _selectable_values(*choices: Choice) -> str:
     """Describe the ``space-`` and ``desc-`` values that could be selected, for a hint."""
     spaces = other_spaces(*choices)
-    words = [spaces] if spaces else []
+    hints = [spaces] if spaces else []
     for choice, option in zip(choices, ("--auto-desc", "--manual-desc"), strict=True):
         entities = [name_entities(path.name)[0] for path in _images(choice.folder)]
-        found = sorted(
-            {one["desc"] for one in entities if "desc" in one and one["desc"] != "brain"}
+        descriptions = sorted(
+            {
+                labels["desc"]
+                for labels in entities
+                if "desc" in labels and labels["desc"] != "brain"
+            }
         )
-        if found:
-            words.append(f"possible values of {option}: {', '.join(found)}")
-    return "; ".join(words) or "select another label with --auto-label and --manual-label"
+        if descriptions:
+            hints.append(f"possible values of {option}: {', '.join(descriptions)}")
+    return "; ".join(hints) or "select another label with --auto-label and --manual-label"
 
 
 def other_spaces(auto: Choice, manual: Choice) -> str:
     """Describe which other ``space-`` values would match, by option; empty if none."""
-    words = []
+    hints = []
     for choice, option in ((auto, "--auto-space"), (manual, "--manual-space")):
         named = [
             (path.name, name_entities(path.name)[0].get("space", ""))
             for path in _images(choice.folder)
         ]
-        there = sorted(
+        spaces = sorted(
             {
                 space
                 for name, space in named
                 if space not in ("", choice.space) and replace(choice, space=space).takes(name)
             }
         )
-        if there:
-            words.append(f"possible values of {option}: {', '.join(there)}")
-    return "; ".join(words)
+        if spaces:
+            hints.append(f"possible values of {option}: {', '.join(spaces)}")
+    return "; ".join(hints)
 
 
 def _matching(auto: Sequence[Path], manual: Sequence[Path]) -> tuple[Path, Path]:
@@ -228,13 +232,13 @@ class _Sites:
     """Sites of the participants, from the first table that contains any."""
 
     def __init__(self, places: Places, folders: Sequence[Path]) -> None:
-        self._all = places.site
+        self._common_site = places.site
         tables = [places.bids_dir, *folders] if places.bids_dir else folders
-        found = (read_sites(Path(folder), places.site_column) for folder in tables)
-        self._known = next((sites for sites in found if sites), {})
+        site_tables = (read_sites(Path(folder), places.site_column) for folder in tables)
+        self._by_participant = next((sites for sites in site_tables if sites), {})
 
     def of(self, participant: str) -> str:
-        return self._all or self._known.get(participant, ONE_SITE)
+        return self._common_site or self._by_participant.get(participant, ONE_SITE)
 
 
 def _raw_dataset(*choices: Choice) -> Path | None:
@@ -292,8 +296,8 @@ def _first(folders: Sequence[Path], pattern: str) -> Path | None:
 
 def _flair(key: str, visit: Visit, auto: Path, bids_dir: Path | None) -> Path | None:
     raw = [] if bids_dir is None else [_below(bids_dir, visit)]
-    found = _first(raw, f"{key}*_FLAIR.nii*")
-    return found or _first([auto], f"{key}_*desc-preproc_FLAIR.nii*")
+    raw_flair = _first(raw, f"{key}*_FLAIR.nii*")
+    return raw_flair or _first([auto], f"{key}_*desc-preproc_FLAIR.nii*")
 
 
 def _same_grid(auto: Path, manual: Path) -> bool:

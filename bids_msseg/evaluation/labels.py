@@ -75,10 +75,10 @@ def find_labelled(
         files.append(_pair(visit, labels, consensus, site, mask_values))
     if not files:
         raise _nothing_labelled(bids_dir, labels)
-    found = sum(not item.brain_given for item in files)
-    if found:
+    n_computed = sum(not item.brain_given for item in files)
+    if n_computed:
         _describe(consensus)
-        LOGGER.info("%d visits have no brain mask: it is computed as in msseg", found)
+        LOGGER.info("%d visits have no brain mask: it is computed as in msseg", n_computed)
     fused = sum(item.share is not None for item in files)
     if 0 < fused < len(files):
         LOGGER.warning(
@@ -99,7 +99,7 @@ def _pair(
     visit: Visit, labels: Path, consensus: Path, site: str, mask_values: MaskValues
 ) -> LabelledFiles:
     """Collect the files of a visit that has a manual mask."""
-    given = visit.brain_mask is not None
+    brain_given = visit.brain_mask is not None
     stem = f"{visit.key}_space-FLAIR_desc-brain_mask.nii.gz"
     brain = visit.brain_mask or _folder(consensus, visit) / stem
     truth, raters = find_truth(labels, visit), find_raters(labels, visit)
@@ -109,10 +109,10 @@ def _pair(
         )
     if truth is not None or len(raters) == 1:
         mask = plain_mask(truth or raters[0], visit, consensus, mask_values)
-        return LabelledFiles(visit, brain, mask, site, brain_given=given)
+        return LabelledFiles(visit, brain, mask, site, brain_given=brain_given)
     mask, share = fuse_raters(raters, visit, consensus, mask_values)
     LOGGER.info("%s: consensus of %d raters", visit.key, len(raters))
-    return LabelledFiles(visit, brain, mask, site, share, given)
+    return LabelledFiles(visit, brain, mask, site, share, brain_given)
 
 
 def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path | None:
@@ -120,14 +120,14 @@ def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path 
     folder = _folder(labels_dir, visit)
     for label in LABELS:
         pattern = f"{visit.key}_*label-{label}_mask.nii*"
-        found = [
+        matches = [
             path
             for path in sorted(folder.glob(pattern))
             if "_desc-" not in path.name
             and name_entities(path.name)[0].get("space", "FLAIR") == space
         ]
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
@@ -154,14 +154,14 @@ def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = N
     """
     (volume,) = read_on_one_grid([mask])
     lesions = _lesions(volume, mask, visit, values)
-    found = np.unique(volume.data)
-    is_share = values is None and found.size > 2 and found[-1] <= 1
+    values_present = np.unique(volume.data)
+    is_share = values is None and values_present.size > 2 and values_present[-1] <= 1
     if is_share or np.array_equal(lesions, volume.data):
         return mask
     target = _stem(consensus, visit, "mask")
-    what = f"Voxels of {mask.name} with a lesion value"
+    description = f"Voxels of {mask.name} with a lesion value"
     if not _is_made_of(target, [mask], values):
-        _write(target, volume.with_data(lesions), what, [mask], values)
+        _write(target, volume.with_data(lesions), description, [mask], values)
         _describe(consensus)
     return target
 
@@ -179,14 +179,16 @@ def fuse_raters(
     if all(_is_made_of(path, raters, values) for path in (mask, share)):
         return mask, share
     volumes = read_on_one_grid(raters)
-    drawn = [_lesions(*one, visit, values) for one in zip(volumes, raters, strict=True)]
-    fused = fuse_masks(drawn, "majority", volumes[0].spacing)
+    lesion_masks = [
+        _lesions(volume, path, visit, values) for volume, path in zip(volumes, raters, strict=True)
+    ]
+    fused = fuse_masks(lesion_masks, "majority", volumes[0].spacing)
     _describe(consensus)
-    for path, data, what in (
+    for path, data, description in (
         (share, fused.probability, "Share of the raters that drew a voxel"),
         (mask, fused.mask, "Voxels that at least half of the raters drew"),
     ):
-        _write(path, volumes[0].with_data(data), what, raters, values)
+        _write(path, volumes[0].with_data(data), description, raters, values)
     return mask, share
 
 
@@ -214,12 +216,12 @@ def _describe(consensus: Path) -> None:
 
 
 def _write(
-    target: Path, volume: Volume, what: str, sources: Sequence[Path], values: MaskValues
+    target: Path, volume: Volume, description: str, sources: Sequence[Path], values: MaskValues
 ) -> None:
     """Write an image, and then its sidecar, which records the sources."""
     _sidecar(target).unlink(missing_ok=True)
-    write_atomic(target, lambda place: save_volume(volume, place))
-    about = {"Description": what, "Type": "Lesion", **_origin(sources, values)}
+    write_atomic(target, lambda path: save_volume(volume, path))
+    about = {"Description": description, "Type": "Lesion", **_origin(sources, values)}
     write_json(_sidecar(target), about)
 
 
@@ -227,9 +229,9 @@ def _is_made_of(target: Path, sources: Sequence[Path], values: MaskValues) -> bo
     """Return whether an image is up to date with these sources and mask values."""
     if not (is_newer([target], sources) and _sidecar(target).is_file()):
         return False
-    said = json.loads(_sidecar(target).read_text(encoding="utf-8"))
-    wanted = _origin(sources, values)
-    return all(said.get(name) == value for name, value in wanted.items())
+    recorded = json.loads(_sidecar(target).read_text(encoding="utf-8"))
+    expected = _origin(sources, values)
+    return all(recorded.get(name) == value for name, value in expected.items())
 
 
 def _origin(sources: Sequence[Path], values: MaskValues) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_option(words: Sequence[str]) -> MaskValues:
+def read_option(values: Sequence[str]) -> MaskValues:
     """Parse the values of ``--mask-values``; ``any`` becomes None.
 
     Raises UsageError unless they are ``any`` or integers above zero.
@@ -30,11 +30,11 @@ def read_option(words: Sequence[str]) -> MaskValues:
     >>> read_option(["any"]), read_option(["5", "1", "5"])
     (None, (1, 5))
     """
-    if list(words) == [ANY]:
+    if list(values) == [ANY]:
         return None
-    if not all(word.isdecimal() and int(word) for word in words):
+    if not all(value.isdecimal() and int(value) for value in values):
         raise UsageError(
-            f"invalid --mask-values: {' '.join(words)}",
+            f"invalid --mask-values: {' '.join(values)}",
             hint="use any, or whole numbers above zero",
         )
-    return tuple(sorted({int(word) for word in words}))
+    return tuple(sorted({int(value) for value in values}))

@@ -56,13 +56,13 @@ def choose_raters(
     --------
     >>> names = ["sub-1_desc-rater1_mask.nii", "sub-1_label-L_desc-rater1_mask.nii",
     ...          "sub-1_label-L_desc-AB_mask.nii", "sub-1_label-L_desc-rejected_mask.nii"]
-    >>> {who: path.name for who, path in choose_raters(map(Path, names)).items()}
+    >>> {rater: path.name for rater, path in choose_raters(map(Path, names)).items()}
     {'rater1': 'sub-1_label-L_desc-rater1_mask.nii'}
     >>> list(choose_raters(map(Path, names), any_name=True))
     ['AB', 'rater1']
     """
     order = (*LABELS, "")
-    found: dict[str, tuple[int, Path]] = {}
+    ranked: dict[str, tuple[int, Path]] = {}
     for path in sorted(paths):
         entities, suffix = name_entities(path.name)
         label, rater = entities.get("label", ""), entities.get("desc", "")
@@ -71,9 +71,9 @@ def choose_raters(
         if not _is_rater(rater, label, labels, any_name):
             continue
         rank = order.index(label)
-        if rater not in found or rank < found[rater][0]:
-            found[rater] = (rank, path)
-    return {rater: path for rater, (_, path) in sorted(found.items())}
+        if rater not in ranked or rank < ranked[rater][0]:
+            ranked[rater] = (rank, path)
+    return {rater: path for rater, (_, path) in sorted(ranked.items())}
 
 
 def _is_rater(rater: str, label: str, labels: Collection[str] | None, any_name: bool) -> bool:
@@ -105,13 +105,13 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
     if about.get("DatasetType") == "derivative":
         return (bids_dir,)
     folders = [path for path in sorted(bids_dir.glob("derivatives/*")) if path.is_dir()]
-    found = tuple(path for path in folders if not _is_ours(path))
-    if not found:
+    datasets = tuple(path for path in folders if not _is_ours(path))
+    if not datasets:
         raise NoInputError(
             f"no derivatives with raters' masks found in {bids_dir}",
             hint="put the masks into derivatives/manual, or pass --derivatives FOLDER",
         )
-    return found
+    return datasets
 
 
 def find_rated(
@@ -127,31 +127,31 @@ def find_rated(
     for dataset in datasets:
         for key, paths in _by_visit(dataset).items():
             chosen = choose_raters(paths, space=space, labels=labels, any_name=True)
-            known = visits.setdefault(key, {})
-            for rater in known.keys() & chosen.keys():
+            masks = visits.setdefault(key, {})
+            for rater in masks.keys() & chosen.keys():
                 raise DataError(
-                    f"{known[rater]} and {chosen[rater]} are masks of the same rater",
+                    f"{masks[rater]} and {chosen[rater]} are masks of the same rater",
                     hint="select one with --derivatives or --raters, or rename one of them",
                 )
-            known.update(chosen)
+            masks.update(chosen)
     rated = [_rated(key, raters) for key, raters in visits.items() if raters]
     return sorted(
         rated,
-        key=lambda one: (
-            *visit_order(one.visit.participant, one.visit.session or ""),
-            one.visit.prefix,
+        key=lambda rated_visit: (
+            *visit_order(rated_visit.visit.participant, rated_visit.visit.session or ""),
+            rated_visit.visit.prefix,
         ),
     )
 
 
 def _by_visit(dataset: Path) -> dict[tuple[str, ...], list[Path]]:
-    found: dict[tuple[str, ...], list[Path]] = {}
+    visits: dict[tuple[str, ...], list[Path]] = {}
     for pattern in ("sub-*/anat/sub-*_mask.nii*", "sub-*/ses-*/anat/sub-*_mask.nii*"):
         for path in dataset.glob(pattern):
             entities, _ = name_entities(path.name)
             key = tuple(entities.get(name, "") for name in ("sub", "ses", *PREFIX_ENTITIES))
-            found.setdefault(key, []).append(path)
-    return found
+            visits.setdefault(key, []).append(path)
+    return visits
 
 
 def _rated(key: tuple[str, ...], raters: Mapping[str, Path]) -> RatedVisit:
@@ -174,7 +174,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def _is_ours(folder: Path) -> bool:
     makers = describe(folder).get("GeneratedBy")
-    names = [one.get("Name") for one in makers or [] if isinstance(one, dict)]
+    names = [maker.get("Name") for maker in makers or [] if isinstance(maker, dict)]
     return APP in names
 
 
@@ -214,11 +214,11 @@ def read_masks(
     ``values`` are the lesion values of raters' masks; without them, and for algorithms, any above
     zero is lesion. Raises DataError if a file cannot be read, is not a mask or has another grid.
     """
-    everybody = [*paths, *algorithms]
-    asked = [values] * len(paths) + [None] * len(algorithms)
-    volumes = read_on_one_grid(everybody)
+    all_paths = [*paths, *algorithms]
+    lesion_values = [values] * len(paths) + [None] * len(algorithms)
+    volumes = read_on_one_grid(all_paths)
     masks = []
-    for volume, path, chosen in zip(volumes, everybody, asked, strict=True):
+    for volume, path, chosen in zip(volumes, all_paths, lesion_values, strict=True):
         mask, note = lesion_voxels(volume.data, path.name, chosen, fractions=False)
         if note:
             LOGGER.warning("%s", note)

@@ -96,22 +96,25 @@ def site_means(scores: Iterable[Score]) -> list[tuple[str, str, int, dict[str, f
     are left out.
     """
     groups: dict[tuple[str, str], dict[str, list[Score]]] = {}
-    for one in scores:
-        people = groups.setdefault((one.site, one.method), {})
-        people.setdefault(one.visit.partition("_")[0], []).append(one)
+    for visit_score in scores:
+        people = groups.setdefault((visit_score.site, visit_score.method), {})
+        people.setdefault(visit_score.visit.partition("_")[0], []).append(visit_score)
     means = []
     for (site, method), people in sorted(groups.items()):
         values = {}
         for name in COLUMNS[3:11]:
-            own = [_mean([getattr(one, name) for one in visits]) for visits in people.values()]
-            values[name] = _mean(own)
+            participant_means = [
+                _mean([getattr(visit_score, name) for visit_score in visits])
+                for visits in people.values()
+            ]
+            values[name] = _mean(participant_means)
         means.append((site, method, len(people), values))
     return means
 
 
 def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -144,14 +147,14 @@ def onto_flair(data: NDArray[np.floating], brain: Path, flair: Volume) -> Volume
 
 def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
     """Threshold a probability map and remove components below 3 mm³, as the app does."""
-    found = delineate(
+    delineation = delineate(
         probability.data,
         np.zeros(probability.shape, bool),
         voxel_volume=probability.voxel_volume,
         threshold=threshold,
         min_volume=MIN_VOLUME,
     )
-    inside: NDArray[np.bool_] = found.lesions > 0
+    inside: NDArray[np.bool_] = delineation.lesions > 0
     return inside
 
 
@@ -164,12 +167,14 @@ def keep_prediction(
     mask, and of other methods nothing.
     """
     participant, _, session = visit.partition("_")
-    place = folder / participant / session / "anat"
-    place.mkdir(parents=True, exist_ok=True)
+    anat_folder = folder / participant / session / "anat"
+    anat_folder.mkdir(parents=True, exist_ok=True)
     stem = f"{visit}_space-FLAIR_label-L"
     if method == "candidate net":
-        save_volume(probability, place / f"{stem}_desc-candidate_probseg.nii.gz", dtype=np.float32)
+        save_volume(
+            probability, anat_folder / f"{stem}_desc-candidate_probseg.nii.gz", dtype=np.float32
+        )
     if method != "cascade":
         return
-    save_volume(probability, place / f"{stem}_probseg.nii.gz", dtype=np.float32)
-    save_volume(probability.with_data(mask), place / f"{stem}_mask.nii.gz")
+    save_volume(probability, anat_folder / f"{stem}_probseg.nii.gz", dtype=np.float32)
+    save_volume(probability.with_data(mask), anat_folder / f"{stem}_mask.nii.gz")

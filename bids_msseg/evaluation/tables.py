@@ -17,7 +17,7 @@ from bids_msseg.lesions.comparison.bootstrap import estimate_mean
 from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, AssessedLesion, Stratum, stratify
 from bids_msseg.lesions.confidence.calibration import Reliability, pool
 from bids_msseg.lesions.regions import REGION_LABELS
-from bids_msseg.reports.evaluation import data as words
+from bids_msseg.reports.evaluation import data as schema
 
 Array = NDArray[np.float64]
 
@@ -33,11 +33,11 @@ class Group:
     @property
     def patients(self) -> list[str]:
         """Participant of each visit."""
-        return [one.subject["participant_id"] for one in self.outcomes]
+        return [outcome.subject["participant_id"] for outcome in self.outcomes]
 
     def column(self, name: str) -> list[float]:
         """Return one metric of every visit."""
-        return [float(one.subject[name]) for one in self.outcomes]
+        return [float(outcome.subject[name]) for outcome in self.outcomes]
 
 
 def all_tables(
@@ -51,12 +51,12 @@ def all_tables(
     listed in :data:`bids_msseg.reports.evaluation.data.TABLES`.
     """
     sites = _sites(outcomes)
-    everybody = Group(words.ALL, words.ALL_SITES, tuple(outcomes))
-    groups = [*sites, everybody]
-    visits = [Group(words.VISIT, one.subject["name"], (one,)) for one in outcomes]
+    all_sites = Group(schema.ALL, schema.ALL_SITES, tuple(outcomes))
+    groups = [*sites, all_sites]
+    visits = [Group(schema.VISIT, outcome.subject["name"], (outcome,)) for outcome in outcomes]
     return {
-        "subjects": [one.subject for one in outcomes],
-        "lesions": [row for one in outcomes for row in one.lesions],
+        "subjects": [outcome.subject for outcome in outcomes],
+        "lesions": [row for outcome in outcomes for row in outcome.lesions],
         "sites": [row for group in groups for row in site_rows(group)],
         "cohort": [
             row for group in groups for row in cohort_rows(group, without_auto, without_manual)
@@ -67,31 +67,35 @@ def all_tables(
 
 
 def _sites(outcomes: Sequence[Outcome]) -> list[Group]:
-    names = sorted({one.subject["site"] for one in outcomes})
+    names = sorted({outcome.subject["site"] for outcome in outcomes})
     return [
-        Group(words.SITE, name, tuple(one for one in outcomes if one.subject["site"] == name))
+        Group(
+            schema.SITE,
+            name,
+            tuple(outcome for outcome in outcomes if outcome.subject["site"] == name),
+        )
         for name in names
     ]
 
 
 def site_rows(group: Group) -> Iterator[Row]:
     """Average every metric over the visits of a site, and count undefined values."""
-    for metric in words.METRICS:
+    for metric in schema.METRICS:
         values = group.column(metric)
-        known = [value for value in values if not math.isnan(value)]
+        defined = [value for value in values if not math.isnan(value)]
         mean = estimate_mean(values, group.patients)
         yield {
             "site": group.name,
             "metric": metric,
             "n_patients": mean.n_patients,
             "n_visits": mean.n_visits,
-            "n_undefined": len(values) - len(known),
+            "n_undefined": len(values) - len(defined),
             "mean": mean.mean,
             "low": mean.low,
             "high": mean.high,
-            "median": float(np.median(known)) if known else math.nan,
-            "minimum": min(known, default=math.nan),
-            "maximum": max(known, default=math.nan),
+            "median": float(np.median(defined)) if defined else math.nan,
+            "minimum": min(defined, default=math.nan),
+            "maximum": max(defined, default=math.nan),
         }
 
 
@@ -111,14 +115,14 @@ def cohort_rows(
         ("isbi_score", scored, _isbi_with_correlation),
     )
     for name, values, statistic in statistics:
-        found = agreement.estimate(values, group.patients, statistic)
+        estimate = agreement.estimate(values, group.patients, statistic)
         yield start | {
             "statistic": name,
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
-            "n_patients": found.n_patients,
-            "n_visits": found.n_visits,
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "n_patients": estimate.n_patients,
+            "n_visits": estimate.n_visits,
         }
     people = {"n_patients": len(set(group.patients)), "n_visits": len(group.outcomes)}
     empty = volumes == 0
@@ -140,57 +144,57 @@ def _isbi_with_correlation(values: Array, weights: Array) -> Array:
     return score
 
 
-def _count(group: Group, alone: Mapping[str, str]) -> int:
-    return sum(group.scope == words.ALL or site == group.name for site in alone.values())
+def _count(group: Group, unpaired: Mapping[str, str]) -> int:
+    return sum(group.scope == schema.ALL or site == group.name for site in unpaired.values())
 
 
 def strata_rows(group: Group) -> Iterator[Row]:
     """Count lesions of a group by size and, if regions are known, by region."""
-    for stratum, levels in ((words.SIZE, SIZE_LEVELS), (words.REGION, REGION_LABELS)):
+    for stratum, levels in ((schema.SIZE, SIZE_LEVELS), (schema.REGION, REGION_LABELS)):
         lesions = list(_assessed(group, stratum))
-        if stratum == words.REGION and not any(one.level in levels for one in lesions):
+        if stratum == schema.REGION and not any(lesion.level in levels for lesion in lesions):
             continue
-        for found in stratify(lesions, levels):
-            yield _stratum_row(group, stratum, found, lesions)
+        for counts in stratify(lesions, levels):
+            yield _stratum_row(group, stratum, counts, lesions)
 
 
 def _assessed(group: Group, stratum: str) -> Iterator[AssessedLesion]:
-    for one in group.outcomes:
-        for row in one.lesions:
+    for outcome in group.outcomes:
+        for row in outcome.lesions:
             yield AssessedLesion(
-                one.subject["participant_id"],
-                row["side"] == words.MANUAL,
+                outcome.subject["participant_id"],
+                row["side"] == schema.MANUAL,
                 str(row[stratum]),
-                row["state"] in (words.FOUND, words.TRUE),
+                row["state"] in (schema.FOUND, schema.TRUE),
             )
 
 
 def _stratum_row(
-    group: Group, stratum: str, found: Stratum, lesions: Sequence[AssessedLesion]
+    group: Group, stratum: str, counts: Stratum, lesions: Sequence[AssessedLesion]
 ) -> dict[str, Any]:
     return {
         "scope": group.scope,
         "name": group.name,
         "stratum": stratum,
-        "level": found.level,
-        "n_patients": len({one.patient for one in lesions if one.level == found.level}),
-        "n_manual": found.n_manual,
-        "n_found": found.n_found,
-        "sensitivity": found.sensitivity.mean,
-        "sensitivity_low": found.sensitivity.low,
-        "sensitivity_high": found.sensitivity.high,
-        "n_auto": found.n_auto,
-        "n_true": found.n_true,
-        "ppv": found.ppv.mean,
-        "ppv_low": found.ppv.low,
-        "ppv_high": found.ppv.high,
-        "f1": found.f1,
+        "level": counts.level,
+        "n_patients": len({lesion.patient for lesion in lesions if lesion.level == counts.level}),
+        "n_manual": counts.n_manual,
+        "n_found": counts.n_found,
+        "sensitivity": counts.sensitivity.mean,
+        "sensitivity_low": counts.sensitivity.low,
+        "sensitivity_high": counts.sensitivity.high,
+        "n_auto": counts.n_auto,
+        "n_true": counts.n_true,
+        "ppv": counts.ppv.mean,
+        "ppv_low": counts.ppv.low,
+        "ppv_high": counts.ppv.high,
+        "f1": counts.f1,
     }
 
 
 def reliability_rows(group: Group) -> Iterator[Row]:
     """List the reliability bins of a group; no rows without probability maps."""
-    charts = [one.reliability for one in group.outcomes if one.reliability is not None]
+    charts = [outcome.reliability for outcome in group.outcomes if outcome.reliability is not None]
     if not charts:
         return
     chart: Reliability = pool(charts)

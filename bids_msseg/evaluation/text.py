@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bids_msseg.reports.evaluation import data as words
+from bids_msseg.reports.evaluation import data as schema
 
 _METRICS: Final = {
     "dice": "Overlap of the masks: twice the shared voxels over the sum of both masks; n/a where "
@@ -171,7 +171,7 @@ _SEGMENTERS: Final = {
     "difference_high": "Upper end of the interval of the difference",
     "n_paired": "Number of visits in the difference",
 }
-_OWN: Final[Mapping[str, Mapping[str, str]]] = {
+_SPECIFIC: Final[Mapping[str, Mapping[str, str]]] = {
     "subjects": _SUBJECTS,
     "lesions": _LESIONS,
     "sites": _SITES,
@@ -182,17 +182,17 @@ _OWN: Final[Mapping[str, Mapping[str, str]]] = {
 }
 _LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("subjects", "resampled"): {"yes": "the grids differed", "no": "the grids were the same"},
-    ("lesions", "side"): {words.MANUAL: "the manual mask", words.AUTO: "the automatic mask"},
+    ("lesions", "side"): {schema.MANUAL: "the manual mask", schema.AUTO: "the automatic mask"},
     ("lesions", "state"): {
-        words.FOUND: "manual, with overlap",
-        words.MISSED: "manual, without overlap",
-        words.TRUE: "automatic, with overlap",
-        words.FALSE: "automatic, without overlap",
+        schema.FOUND: "manual, with overlap",
+        schema.MISSED: "manual, without overlap",
+        schema.TRUE: "automatic, with overlap",
+        schema.FALSE: "automatic, without overlap",
     },
     ("sites", "metric"): _METRICS,
     ("segmenters", "metric"): _METRICS,
     ("cohort", "statistic"): _STATISTICS,
-    ("strata", "stratum"): {words.SIZE: "volume", words.REGION: "main region"},
+    ("strata", "stratum"): {schema.SIZE: "volume", schema.REGION: "main region"},
 }
 
 
@@ -212,7 +212,7 @@ def describe() -> dict[str, dict[str, str]]:
             name: text + (f" ({unit})" if (unit := _unit(name)) else "")
             for name, text in {**_columns(stem), **extra.get(stem, {})}.items()
         }
-        for stem in words.TABLES
+        for stem in schema.TABLES
     }
 
 
@@ -224,19 +224,19 @@ def dictionary(stem: str) -> dict[str, Any]:
     >>> dictionary("subjects")["hd95_mm"]["Units"]
     'mm'
     """
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name, text in _columns(stem).items():
-        found[name] = {"Description": text}
+        entries[name] = {"Description": text}
         if unit := _unit(name):
-            found[name]["Units"] = unit
+            entries[name]["Units"] = unit
         if levels := _LEVELS.get((stem, name)):
-            found[name]["Levels"] = dict(levels)
-    return found
+            entries[name]["Levels"] = dict(levels)
+    return entries
 
 
 def _columns(stem: str) -> dict[str, str]:
-    own, columns = _OWN[stem], {**words.TABLES, **words.COMPARED}[stem]
-    return {name: own[name] if name in own else _COMMON[name] for name in columns}
+    specific, columns = _SPECIFIC[stem], {**schema.TABLES, **schema.COMPARED}[stem]
+    return {name: specific[name] if name in specific else _COMMON[name] for name in columns}
 
 
 def _unit(name: str) -> str:

@@ -25,7 +25,7 @@ FREESURFER = re.compile(r"aseg|aparc|wmparc")
 """Names of files that hold FreeSurfer's labels."""
 FOLDERS_ABOVE = 3
 """A table may lie at the top of a dataset, above subject, session and type of data."""
-WHOLE = 1e-3
+INTEGER_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ def read_atlas(path: Path, *, table: Path | None = None) -> Atlas:
     missing file, DataError for an unusable image or table.
     """
     volume = _read_labels(path)
-    found = table or find_table(path)
-    if found is not None:
-        known = read_names(found)
+    table_file = table or find_table(path)
+    if table_file is not None:
+        table_names = read_names(table_file)
     else:
-        known = freesurfer_names() if FREESURFER.search(path.name) else {}
+        table_names = freesurfer_names() if FREESURFER.search(path.name) else {}
     labels = [int(label) for label in np.unique(volume.data) if label]
-    names = {label: known.get(label, f"label {label}") for label in labels}
+    names = {label: table_names.get(label, f"label {label}") for label in labels}
     return Atlas(atlas_name(path), volume, names)
 
 
@@ -119,14 +119,16 @@ def find_table(path: Path) -> Path | None:
     """
     parts = _parts(path)
     folder = path.absolute().parent
-    for place in (folder, *folder.parents[:FOLDERS_ABOVE]):
-        fitting = [
-            one
-            for one in sorted(place.glob("*.tsv"))
-            if _parts(one)[-1] == parts[-1] and set(_parts(one)) <= set(parts) and _filled(one)
+    for directory in (folder, *folder.parents[:FOLDERS_ABOVE]):
+        candidates = [
+            candidate
+            for candidate in sorted(directory.glob("*.tsv"))
+            if _parts(candidate)[-1] == parts[-1]
+            and set(_parts(candidate)) <= set(parts)
+            and _has_content(candidate)
         ]
-        if fitting:
-            return max(fitting, key=lambda one: len(_parts(one)))
+        if candidates:
+            return max(candidates, key=lambda candidate: len(_parts(candidate)))
     return None
 
 
@@ -160,7 +162,7 @@ def _from_tsv(text: str) -> dict[int, str]:
 
 def _from_colour_table(text: str) -> dict[int, str]:
     lines = [line.split() for line in text.splitlines() if line.strip()]
-    names = {int(words[0]): words[1] for words in lines if not words[0].startswith("#")}
+    names = {int(columns[0]): columns[1] for columns in lines if not columns[0].startswith("#")}
     if not names:
         raise ValueError("no lines")
     return names
@@ -182,7 +184,10 @@ def _read_labels(path: Path) -> Volume:
             hint="use a 3-D label image (dseg), not a probability map",
         )
     # written so that NaN fails as well
-    if not (np.abs(data - np.rint(data)) <= WHOLE).all() or np.abs(data).max(initial=0) >= 2**31:
+    if (
+        not (np.abs(data - np.rint(data)) <= INTEGER_TOLERANCE).all()
+        or np.abs(data).max(initial=0) >= 2**31
+    ):
         raise DataError(
             f"the label image {path} contains values that are not valid labels",
             hint="use an integer label image (dseg), resampled by nearest neighbour",
@@ -196,6 +201,6 @@ def _parts(path: Path) -> list[str]:
     return path.name.partition(".")[0].split("_")
 
 
-def _filled(path: Path) -> bool:
+def _has_content(path: Path) -> bool:
     """Whether a file has content; TemplateFlow's stubs have none."""
     return path.is_file() and path.stat().st_size > 0

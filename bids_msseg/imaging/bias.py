@@ -57,7 +57,7 @@ def correct_bias(
     image, region = _to_itk(scaled, volume), _to_itk(inside.astype(np.uint8), volume)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)
-    with steady_threads():
+    with single_itk_thread():
         n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(region, factors))
         log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
     field = np.exp(log_field - float(log_field[inside].mean()))
@@ -65,7 +65,7 @@ def correct_bias(
 
 
 @contextmanager
-def steady_threads() -> Iterator[None]:
+def single_itk_thread() -> Iterator[None]:
     """Set the number of ITK threads of the process to one, and restore it at the end.
 
     Code that corrects several images concurrently must use this context around all of them:

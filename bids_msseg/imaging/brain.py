@@ -22,7 +22,7 @@ from bids_msseg.imaging.volume import Volume
 
 __all__ = ["extract_brain"]
 
-USUAL_BRAIN_ML = (700.0, 2200.0)
+PLAUSIBLE_BRAIN_ML = (700.0, 2200.0)
 STRIPPED_BELOW_ML = 2200.0
 STRIPPED_BELOW_DARK_SHARE = 0.08
 DARK_LEVEL = 0.05
@@ -49,17 +49,18 @@ def is_skull_stripped(volume: Volume) -> bool:
     for a brain is the worse error. ``benchmarks/imaging.py stripped``: 35 stripped images
     1098-1808 mL, dark share up to 0.043; 21 raw heads 2656-4502 mL, from 0.150.
     """
-    found = support(volume)
+    measures = support(volume)
     return (
-        0.0 < found.volume_ml < STRIPPED_BELOW_ML and found.dark_share < STRIPPED_BELOW_DARK_SHARE
+        0.0 < measures.volume_ml < STRIPPED_BELOW_ML
+        and measures.dark_share < STRIPPED_BELOW_DARK_SHARE
     )
 
 
-def contradictions(shown: bool, *, option: str, sidecar: str) -> tuple[str, ...]:
+def contradictions(looks_stripped: bool, *, option: str, sidecar: str) -> tuple[str, ...]:
     """List where an image contradicts the option or the sidecar on skull-stripping.
 
-    ``shown`` is the result of :func:`is_skull_stripped`. ``option`` and ``sidecar`` are ``auto``
-    (no statement), ``yes`` or ``no``.
+    ``looks_stripped`` is the result of :func:`is_skull_stripped`. ``option`` and ``sidecar`` are
+    ``auto`` (no statement), ``yes`` or ``no``.
 
     Examples
     --------
@@ -69,19 +70,19 @@ def contradictions(shown: bool, *, option: str, sidecar: str) -> tuple[str, ...]
     >>> contradictions(True, option="auto", sidecar="yes")
     ()
     """
-    image = "only a brain" if shown else "a head"
-    found = []
-    for said, who, decides in (
+    image = "only a brain" if looks_stripped else "a head"
+    notes = []
+    for statement, source, authority in (
         (option, "--skull-stripped", "the option"),
         (sidecar, "the sidecar", "the image" if option == "auto" else "the option"),
     ):
-        if said != "auto" and (said == "yes") != shown:
-            stripped = "skull-stripped" if said == "yes" else "not skull-stripped"
-            found.append(
-                f"{who} says that the image is {stripped}, but it shows {image}: "
-                f"{decides} takes precedence"
+        if statement != "auto" and (statement == "yes") != looks_stripped:
+            stripped = "skull-stripped" if statement == "yes" else "not skull-stripped"
+            notes.append(
+                f"{source} says that the image is {stripped}, but it shows {image}: "
+                f"{authority} takes precedence"
             )
-    return tuple(found)
+    return tuple(notes)
 
 
 def support(volume: Volume) -> Support:
@@ -108,7 +109,7 @@ def mask_from_stripped(volume: Volume) -> NDArray[np.bool_]:
     The mask is the largest connected part that is not background, holes filled; the background may
     have any one value. Raises DataError if all voxels have the same value.
     """
-    return one_part(volume.data != _background(volume.data))
+    return largest_component(volume.data != _background(volume.data))
 
 
 def extract_brain(
@@ -149,7 +150,7 @@ def extract_brain(
             mask = network.run(image)[1]
         except (AssertionError, ValueError) as error:  # how it says that it found nothing
             raise _no_brain() from error
-    return one_part(np.asarray(mask.dataobj) > 0)
+    return largest_component(np.asarray(mask.dataobj) > 0)
 
 
 def brain_volume_ml(mask: NDArray[np.bool_], voxel_volume: float) -> float:
@@ -174,21 +175,21 @@ def brain_notes(mask: NDArray[np.bool_], voxel_volume: float) -> tuple[str, ...]
     ('the volume of the brain mask is 3 mL, outside the usual 700-2200 mL: check the mask',)
     """
     size = brain_volume_ml(mask, voxel_volume)
-    low, high = USUAL_BRAIN_ML
+    low, high = PLAUSIBLE_BRAIN_ML
     if low <= size <= high:
         return ()
-    usual = f"the usual {low:.0f}-{high:.0f} mL"
-    return (f"the volume of the brain mask is {size:.0f} mL, outside {usual}: check the mask",)
+    limits = f"the usual {low:.0f}-{high:.0f} mL"
+    return (f"the volume of the brain mask is {size:.0f} mL, outside {limits}: check the mask",)
 
 
 def _background(data: NDArray[np.generic]) -> float:
     """Return the most frequent value on the faces of the field of view."""
-    ends = [np.take(data, index, axis).ravel() for axis in range(3) for index in (0, -1)]
-    values, counts = np.unique(np.concatenate(ends), return_counts=True)
+    faces = [np.take(data, index, axis).ravel() for axis in range(3) for index in (0, -1)]
+    values, counts = np.unique(np.concatenate(faces), return_counts=True)
     return float(values[counts.argmax()])
 
 
-def one_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Keep the largest connected part and fill its holes.
 
     Raises DataError if the mask is empty.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.imaging.brain import brain_volume_ml, one_part
+from bids_msseg.imaging.brain import brain_volume_ml, largest_component
 from bids_msseg.imaging.resample import mask_onto
 from bids_msseg.imaging.volume import Affine, Volume
 
@@ -73,22 +73,22 @@ def check_brain(
     space; ``to_template`` maps FLAIR world mm to template world mm. Without ``repair``, the mask
     is not changed.
     """
-    placed = mask_onto(template, flair.shape, flair.affine, transform=to_template)
-    nowhere = np.zeros_like(mask)
-    if not placed.any():
+    template_brain = mask_onto(template, flair.shape, flair.affine, transform=to_template)
+    empty = np.zeros_like(mask)
+    if not template_brain.any():
         fault = "the registered template is outside the image"
-        return CheckedBrain(mask, nowhere, faults=(fault,))
-    box = _box(mask | placed)
+        return CheckedBrain(mask, empty, faults=(fault,))
+    box = _box(mask | template_brain)
     shift = np.eye(4)
     shift[:3, 3] = [side.start for side in box]
     cut = Volume(flair.data[box], flair.affine @ shift)
-    found = _check(cut, mask[box], placed[box], to_template, repair=repair)
-    kept, extracerebral = mask, nowhere
-    extracerebral[box] = found.extracerebral
-    if found.notes:
-        kept = np.zeros_like(mask)
-        kept[box] = found.mask
-    return CheckedBrain(kept, extracerebral, found.notes, found.faults)
+    checked = _check(cut, mask[box], template_brain[box], to_template, repair=repair)
+    repaired, extracerebral = mask, empty
+    extracerebral[box] = checked.extracerebral
+    if checked.notes:
+        repaired = np.zeros_like(mask)
+        repaired[box] = checked.mask
+    return CheckedBrain(repaired, extracerebral, checked.notes, checked.faults)
 
 
 def _box(mask: Mask) -> tuple[slice, slice, slice]:
@@ -105,14 +105,14 @@ def _box(mask: Mask) -> tuple[slice, slice, slice]:
 
 
 def _check(
-    flair: Volume, mask: Mask, placed: Mask, to_template: Affine, *, repair: bool
+    flair: Volume, mask: Mask, template_brain: Mask, to_template: Affine, *, repair: bool
 ) -> CheckedBrain:
     height = _height(flair, to_template)
-    outside = ndimage.distance_transform_edt(~placed, flair.spacing).astype(np.float32)
+    outside = ndimage.distance_transform_edt(~template_brain, flair.spacing).astype(np.float32)
     extracerebral = (outside > EXTRACEREBRAL_MM) & (height > CORD_BELOW_MM)
     convex = height > CONVEX_ABOVE_MM
-    faults = _lacking(mask, placed & convex, flair)
-    leak = _leak(flair, mask, outside * convex, placed)
+    faults = _missing_brain(mask, template_brain & convex, flair)
+    leak = _leak(flair, mask, outside * convex, template_brain)
     size = brain_volume_ml(leak, flair.voxel_volume)
     if not size:
         return CheckedBrain(mask, extracerebral, faults=faults)
@@ -120,10 +120,12 @@ def _check(
         fault = f"the brain mask has {size:.1f} mL outside the template's brain: check the mask"
         return CheckedBrain(mask, extracerebral, faults=(fault, *faults))
     near = ndimage.distance_transform_edt(~leak, flair.spacing) <= GROW_MM
-    kept = one_part(mask & ~(leak | (near & convex & (outside > REST_MM))))
-    gone = brain_volume_ml(mask & ~kept, flair.voxel_volume)
-    note = f"{gone:.1f} mL outside the brain, such as scalp, were removed from the brain mask"
-    return CheckedBrain(kept, extracerebral, (note,), faults)
+    repaired = largest_component(mask & ~(leak | (near & convex & (outside > REST_MM))))
+    removed_ml = brain_volume_ml(mask & ~repaired, flair.voxel_volume)
+    note = (
+        f"{removed_ml:.1f} mL outside the brain, such as scalp, were removed from the brain mask"
+    )
+    return CheckedBrain(repaired, extracerebral, (note,), faults)
 
 
 def _height(flair: Volume, to_template: Affine) -> NDArray[np.float64]:
@@ -134,24 +136,28 @@ def _height(flair: Volume, to_template: Affine) -> NDArray[np.float64]:
     return height
 
 
-def _leak(flair: Volume, mask: Mask, outside: NDArray[np.floating], placed: Mask) -> Mask:
+def _leak(flair: Volume, mask: Mask, outside: NDArray[np.floating], template_brain: Mask) -> Mask:
     """Find the parts of a mask beyond the template's brain that are not brain."""
     labels, count = ndimage.label(mask & (outside > MISFIT_MM), np.ones((3, 3, 3)))
     if not count:
         return np.zeros_like(mask)
-    level = float(np.median(flair.data[mask & placed])) if (mask & placed).any() else 0.0
+    level = (
+        float(np.median(flair.data[mask & template_brain]))
+        if (mask & template_brain).any()
+        else 0.0
+    )
     bright = (flair.data > BRIGHT * level) & (level > 0)
     ragged = _ragged(mask, flair.spacing)
     sizes = np.bincount(labels.ravel())
     shares = [
-        np.bincount(labels[there], minlength=count + 1) / sizes for there in (bright, ragged)
+        np.bincount(labels[marked], minlength=count + 1) / sizes for marked in (bright, ragged)
     ]
     reach = np.zeros(count + 1)
     reach[1:] = ndimage.maximum(outside, labels, np.arange(1, count + 1))
-    found = (reach >= FAR_MM) | (shares[0] >= BRIGHT_SHARE) | (shares[1] >= RAGGED_SHARE)
-    found &= sizes * flair.voxel_volume / 1000 >= MIN_LEAK_ML
-    found[0] = False
-    leak: Mask = found[labels]
+    is_leak = (reach >= FAR_MM) | (shares[0] >= BRIGHT_SHARE) | (shares[1] >= RAGGED_SHARE)
+    is_leak &= sizes * flair.voxel_volume / 1000 >= MIN_LEAK_ML
+    is_leak[0] = False
+    leak: Mask = is_leak[labels]
     return leak
 
 
@@ -162,18 +168,18 @@ def _ragged(mask: Mask, spacing: NDArray[np.float64]) -> Mask:
     two slices is allowed.
     """
     axis = 2 - int(np.argmax(spacing[::-1]))
-    plane = [float(edge) for place, edge in enumerate(spacing) if place != axis]
+    plane = [float(edge) for index, edge in enumerate(spacing) if index != axis]
     along = np.moveaxis(mask, axis, 0)
     middle = int(along.sum(axis=(1, 2)).argmax())
     inner = np.concatenate([along[1 : middle + 1], along[middle : middle + 1], along[middle:-1]])
     steps = max(1, round(float(spacing[axis]) / min(plane)))
-    carried = ndimage.binary_dilation(inner, _CROSS, iterations=steps)
-    return np.moveaxis(along & ~carried, 0, axis)
+    supported = ndimage.binary_dilation(inner, _CROSS, iterations=steps)
+    return np.moveaxis(along & ~supported, 0, axis)
 
 
-def _lacking(mask: Mask, placed: Mask, flair: Volume) -> tuple[str, ...]:
+def _missing_brain(mask: Mask, template_brain: Mask, flair: Volume) -> tuple[str, ...]:
     """Return a fault if the mask lacks too much of the middle of the template's brain."""
-    deep = ndimage.distance_transform_edt(placed, flair.spacing) > CORE_MM
+    deep = ndimage.distance_transform_edt(template_brain, flair.spacing) > CORE_MM
     size = brain_volume_ml(deep & ~mask, flair.voxel_volume)
     if size <= MAX_LACKING_ML:
         return ()

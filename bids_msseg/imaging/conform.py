@@ -50,10 +50,10 @@ def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
     if :func:`~bids_msseg.imaging.header.check_header` refuses it or it is damaged, constant or
     without a finite value, and IoError or CannotCreateError if reading or writing fails.
     """
-    found = read_image(path, contrast=contrast)
+    image = read_image(path, contrast=contrast)
     with replacing(target) as temporary:
-        save_volume(found.volume, temporary)
-    return found
+        save_volume(image.volume, temporary)
+    return image
 
 
 def read_image(path: Path, *, contrast: str) -> Conformed:
@@ -93,9 +93,9 @@ def canonical(volume: Volume) -> Volume:
     """
     axes = nib.io_orientation(volume.affine)
     data = np.ascontiguousarray(nib.apply_orientation(volume.data, axes))
-    back = nib.orientations.inv_ornt_aff(axes, volume.shape)
+    voxel_transform = nib.orientations.inv_ornt_aff(axes, volume.shape)
     # adding 0.0 turns the -0.0 that a flip leaves into 0.0
-    return Volume(data, np.asarray(volume.affine @ back, np.float64) + 0.0)
+    return Volume(data, np.asarray(volume.affine @ voxel_transform, np.float64) + 0.0)
 
 
 def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
@@ -103,21 +103,23 @@ def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
 
     Raises DataError if there are fewer, or implausibly many for the size of the file.
     """
-    wanted = int(np.prod(info.shape)) * info.dtype.itemsize
-    there = path.stat().st_size
-    if wanted > max(UNCHECKED_BYTES, MAX_EXPANSION * there):
-        raise damaged(label, f"its voxels need {wanted / there:.0f} times as many bytes as it has")
+    byte_count = int(np.prod(info.shape)) * info.dtype.itemsize
+    file_size = path.stat().st_size
+    if byte_count > max(UNCHECKED_BYTES, MAX_EXPANSION * file_size):
+        raise damaged(
+            label, f"its voxels need {byte_count / file_size:.0f} times as many bytes as it has"
+        )
     try:
         with open_image(path) as stream:
             stream.read(info.offset)
-            content = stream.read(wanted)
+            content = stream.read(byte_count)
             stream.read(1)  # at the end of a gzip stream this compares its checksum
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(label, str(error)) from error
     except OSError as error:
         raise IoError(f"{label} cannot be read: {error}", hint="check the disk") from error
-    if len(content) < wanted:
-        raise damaged(label, f"it contains only {len(content)} of {wanted} bytes of voxels")
+    if len(content) < byte_count:
+        raise damaged(label, f"it contains only {len(content)} of {byte_count} bytes of voxels")
     return np.frombuffer(content, info.dtype).reshape(info.shape, order="F")
 
 

@@ -66,14 +66,14 @@ def check_header(path: Path, *, contrast: str = "", series: bool = False) -> Hea
     affine that is singular, sheared or far off; qform and sform over 1 mm apart.
     """
     label = image_label(path, contrast)
-    header = _parse(_head(path, label), label)
+    header = _parse(_read_start(path, label), label)
     shape, notes = _shape(header, label, series=series)
     dtype = _dtype(header, label)
     slope, inter = header.get_slope_inter()
     offset = float(header["vox_offset"])
     if not header.sizeof_hdr <= offset <= MAX_HEADER_BYTES:
         raise damaged(label, f"invalid data offset {offset} in the header")
-    affine, more = _affine(header, shape, label)
+    affine, affine_notes = _affine(header, shape, label)
     spacing = tuple(float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
     return HeaderInfo(
         shape=shape,
@@ -83,11 +83,11 @@ def check_header(path: Path, *, contrast: str = "", series: bool = False) -> Hea
         slope=1.0 if slope is None else float(slope),
         inter=0.0 if inter is None else float(inter),
         offset=int(offset),
-        notes=notes + more,
+        notes=notes + affine_notes,
     )
 
 
-def _head(path: Path, label: str) -> bytes:
+def _read_start(path: Path, label: str) -> bytes:
     """Return the first bytes of the uncompressed file."""
     if not path.exists():
         raise _missing(path, label)
@@ -138,10 +138,11 @@ def _missing(path: Path, label: str) -> NoInputError:
     return NoInputError(f"{label} does not exist", hint="check the path, or leave this visit out")
 
 
-def damaged(label: str, why: str) -> DataError:
+def damaged(label: str, reason: str) -> DataError:
     """Create the error for a file that is damaged or not NIfTI."""
     return DataError(
-        f"{label} is damaged or not NIfTI: {why}", hint="copy or convert it again from its source"
+        f"{label} is damaged or not NIfTI: {reason}",
+        hint="copy or convert it again from its source",
     )
 
 
@@ -155,8 +156,8 @@ def _parse(head: bytes, label: str) -> Any:
     size = next((number for number in sizes if number in kinds), None)
     if size is None or len(head) < size:
         raise damaged(label, "it does not start with a complete header")
-    kind, magic, place = kinds[size]
-    if head[place : place + 4] != magic:
+    kind, magic, magic_offset = kinds[size]
+    if head[magic_offset : magic_offset + 4] != magic:
         raise damaged(label, "the NIfTI signature is missing")
     stored = kind(head[:size], check=False)
     if not stored["sform_code"] and not stored["pixdim"][1:4].all():
@@ -219,10 +220,10 @@ def _affine(
         raise damaged(label, f"its orientation cannot be read ({error})") from error
     _check_axes(affine, label)
     if sform is not None and qform is not None:
-        apart = _corner_distance(sform, qform, shape)
-        if not apart <= FORM_TOLERANCE_MM:
+        gap_mm = _corner_distance(sform, qform, shape)
+        if not gap_mm <= FORM_TOLERANCE_MM:
             raise DataError(
-                f"{label} has two orientations (qform and sform) that differ by {apart:.1f} mm",
+                f"{label} has two orientations (qform and sform) that differ by {gap_mm:.1f} mm",
                 hint="find out which is right and copy it over the other: `fslorient "
                 "-copysform2qform FILE` or `fslorient -copyqform2sform FILE`",
             )
@@ -255,16 +256,16 @@ def _check_axes(affine: Affine, label: str) -> None:
             hint=f"use voxels of {low}-{high} mm; check that the header's unit is mm",
         )
     axes = affine[:3, :3] / edges
-    lean = float(np.abs(axes.T @ axes - np.eye(3)).max())
-    if lean > SHEAR_TOLERANCE:
+    max_cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if max_cosine > SHEAR_TOLERANCE:
         raise DataError(
-            f"{label} has axes that are not perpendicular (cosine {lean:.3f})",
+            f"{label} has axes that are not perpendicular (cosine {max_cosine:.3f})",
             hint="resample it onto perpendicular axes, or convert it again from DICOM",
         )
 
 
-def _corner_distance(one: Affine, other: Affine, shape: tuple[int, int, int]) -> float:
+def _corner_distance(first: Affine, second: Affine, shape: tuple[int, int, int]) -> float:
     """Return the largest distance in mm between corners of a grid under two affines."""
     corners = np.array(list(itertools.product(*((0, n - 1) for n in shape))), float)
-    apart = corners @ (one - other)[:3, :3].T + (one - other)[:3, 3]
-    return float(np.linalg.norm(apart, axis=1).max())
+    offsets = corners @ (first - second)[:3, :3].T + (first - second)[:3, 3]
+    return float(np.linalg.norm(offsets, axis=1).max())

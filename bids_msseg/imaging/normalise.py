@@ -103,14 +103,14 @@ def zscore(
     """
     values = data[inside].astype(np.float64)
     low, high = np.percentile(values, (trim, 100 - trim)) if values.size else (0.0, 0.0)
-    kept = values[(values >= low) & (values <= high)]
-    spread = float(kept.std()) if kept.size else 0.0
+    trimmed = values[(values >= low) & (values <= high)]
+    spread = float(trimmed.std()) if trimmed.size else 0.0
     if not np.isfinite(spread) or spread <= 1e-9 * max(1.0, float(np.abs(values).max(initial=0))):
         raise DataError(
             "the image does not vary inside the brain",
             hint="check the image; an empty or constant series cannot be used",
         )
-    scaled = (data.astype(np.float64) - kept.mean()) / spread
+    scaled = (data.astype(np.float64) - trimmed.mean()) / spread
     clipped: NDArray[np.float32] = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
     return clipped
 
@@ -149,8 +149,8 @@ def _channel(
     smooth = smooth_before_coarser(image, SPACING_MM)
     moved = resample(smooth, grid, affine, transform=transform).data
     field = image.with_data(np.ones(image.shape, np.float32))
-    seen = resample(field, grid, affine, transform=transform).data > 0.5
-    scaled = zscore(moved, inside & seen)
-    scaled[~seen] = 0.0
+    in_view = resample(field, grid, affine, transform=transform).data > 0.5
+    scaled = zscore(moved, inside & in_view)
+    scaled[~in_view] = 0.0
     scaled[~inside] = BACKGROUND
     return scaled

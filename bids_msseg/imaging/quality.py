@@ -17,15 +17,15 @@ from bids_msseg.imaging.brain import brain_notes
 from bids_msseg.imaging.normalise import CONTRASTS
 from bids_msseg.imaging.quality_measures import PERCENTILES, Measures
 
-LOOK = (*(f"p{one}" for one in PERCENTILES), "shell", "rise")
+LOOK = (*(f"p{percentile}" for percentile in PERCENTILES), "shell", "rise")
 """What tells contrasts apart: percentiles; grey matter below the rim; how white matter differs."""
 TEXTURE = ("noise_x", "noise_y", "noise_z", "step_x", "step_y", "step_z")
 MIN_SPREAD = {"noise": 0.05, "step": 0.05, "slice_mm": 1.0}
 """A training of few visits must not take its own narrowness for the world's."""
 MIN_SPREAD_OF_LOOK = 0.1
 MIN_VISITS = 4
-MIN_USUAL = 0.1
-CLEARLY = 0.8
+MIN_TYPICAL_DISTANCE = 0.1
+MAX_DISTANCE_RATIO = 0.8
 """Another contrast must be this much nearer than the own one before it is named."""
 
 
@@ -66,21 +66,25 @@ class TrainingVisits:
         because several scanners have no common centre. Returns None if too few training visits
         have the same contrasts.
         """
-        found = [one for one in (self._of(measures, c) for c in CONTRASTS) if one is not None]
-        return max(found, default=None)
+        distances = [
+            distance
+            for distance in (self._contrast_distance(measures, c) for c in CONTRASTS)
+            if distance is not None
+        ]
+        return max(distances, default=None)
 
-    def _of(self, measures: Measures, contrast: str) -> float | None:
+    def _contrast_distance(self, measures: Measures, contrast: str) -> float | None:
         names = [f"{contrast}_{name}" for name in (*LOOK, *TEXTURE, "slice_mm")]
-        known = _table(self.measures, names)
-        if len(known) < MIN_VISITS or not _has(measures, names):
+        reference = _table(self.measures, names)
+        if len(reference) < MIN_VISITS or not _has_all(measures, names):
             return None
-        spread = np.maximum(known.std(axis=0), [_least_spread(name) for name in names])
-        scaled = known / spread
-        own = np.array([measures[name] for name in names]) / spread
-        between = _rms(scaled[:, None] - scaled[None])
-        np.fill_diagonal(between, np.inf)
-        usual = max(float(np.median(between.min(axis=1))), MIN_USUAL)
-        return float(_rms(scaled - own).min()) / usual
+        spread = np.maximum(reference.std(axis=0), [_least_spread(name) for name in names])
+        scaled_reference = reference / spread
+        scaled_measures = np.array([measures[name] for name in names]) / spread
+        distances = _rms(scaled_reference[:, None] - scaled_reference[None])
+        np.fill_diagonal(distances, np.inf)
+        typical = max(float(np.median(distances.min(axis=1))), MIN_TYPICAL_DISTANCE)
+        return float(_rms(scaled_reference - scaled_measures).min()) / typical
 
     def likeness(self, measures: Measures, contrast: str) -> dict[str, float]:
         """Return the distance of an image from each contrast of the training.
@@ -89,8 +93,8 @@ class TrainingVisits:
         square difference from the nearest training image, in standard deviations within contrasts.
         Contrasts with too few visits are left out.
         """
-        own = [f"{contrast}_{name}" for name in LOOK]
-        if not _has(measures, own):
+        names = [f"{contrast}_{name}" for name in LOOK]
+        if not _has_all(measures, names):
             return {}
         tables = {c: _table(self.measures, [f"{c}_{name}" for name in LOOK]) for c in CONTRASTS}
         tables = {c: table for c, table in tables.items() if len(table) >= MIN_VISITS}
@@ -98,14 +102,12 @@ class TrainingVisits:
             return {}
         within = np.sqrt(np.mean([table.var(axis=0) for table in tables.values()], axis=0))
         spread = np.maximum(within, MIN_SPREAD_OF_LOOK)
-        own_measures = np.array([measures[name] for name in own])
-        return {
-            c: float(_rms((table - own_measures) / spread).min()) for c, table in tables.items()
-        }
+        values = np.array([measures[name] for name in names])
+        return {c: float(_rms((table - values) / spread).min()) for c, table in tables.items()}
 
-    def most(self, names: Sequence[str]) -> float | None:
+    def maximum(self, names: Sequence[str]) -> float | None:
         """Return the largest of some measures over all training visits."""
-        values = [one[name] for one in self.measures for name in names if name in one]
+        values = [visit[name] for visit in self.measures for name in names if name in visit]
         return max(values, default=None)
 
 
@@ -119,13 +121,13 @@ def find_faults(
     Without ``training``, contrasts are not compared, and noise and slice thickness have absolute
     limits.
     """
-    known, bounds = training or TrainingVisits(), limits or Limits()
+    visits, bounds = training or TrainingVisits(), limits or Limits()
     faults = [*_whole_faults(measures, bounds)]
     for contrast in CONTRASTS:
         if f"{contrast}_seen" in measures:
-            faults += _look_faults(measures, contrast, known)
-            faults += _image_faults(measures, contrast, known, bounds)
-    distance = known.distance(measures)
+            faults += _look_faults(measures, contrast, visits)
+            faults += _image_faults(measures, contrast, visits, bounds)
+    distance = visits.distance(measures)
     if distance is not None and distance > bounds.distance:
         faults.append(
             f"the distance to the training images is {distance:.1f} times the usual distance "
@@ -148,11 +150,11 @@ def _whole_faults(measures: Measures, limits: Limits) -> list[str]:
 
 
 def _look_faults(measures: Measures, contrast: str, training: TrainingVisits) -> list[str]:
-    away = training.likeness(measures, contrast)
-    if contrast not in away:
+    distances = training.likeness(measures, contrast)
+    if contrast not in distances:
         return []
-    nearest = min(away, key=lambda other: away[other])
-    if away[nearest] >= CLEARLY * away[contrast]:
+    nearest = min(distances, key=lambda candidate: distances[candidate])
+    if distances[nearest] >= MAX_DISTANCE_RATIO * distances[contrast]:
         return []
     return [f"the {contrast} image looks like a {nearest} image: check the file names"]
 
@@ -160,24 +162,24 @@ def _look_faults(measures: Measures, contrast: str, training: TrainingVisits) ->
 def _image_faults(
     measures: Measures, contrast: str, training: TrainingVisits, limits: Limits
 ) -> list[str]:
-    own = {name: measures[f"{contrast}_{name}"] for name in ("seen", "ripple", "slice_mm")}
+    values = {name: measures[f"{contrast}_{name}"] for name in ("seen", "ripple", "slice_mm")}
     faults = []
-    if own["seen"] < limits.seen:
-        share = 100 * own["seen"]
+    if values["seen"] < limits.seen:
+        share = 100 * values["seen"]
         faults.append(f"the {contrast} image covers only {share:.0f} % of the brain")
     names = [f"{contrast}_noise_{axis}" for axis in "xyz"]
     noise = max(measures[name] for name in names)
-    most = training.most(names)
-    if noise > (limits.noise if most is None else limits.noisier * most):
+    highest = training.maximum(names)
+    if noise > (limits.noise if highest is None else limits.noisier * highest):
         faults.append(
             f"the {contrast} image is noisy: noise of {noise:.2f} standard deviations of the brain"
         )
-    thickest = training.most([f"{contrast}_slice_mm"])
-    if own["slice_mm"] > (limits.slice_mm if thickest is None else limits.thicker * thickest):
-        faults.append(f"the {contrast} image has thick slices: {own['slice_mm']:.1f} mm")
+    thickest = training.maximum([f"{contrast}_slice_mm"])
+    if values["slice_mm"] > (limits.slice_mm if thickest is None else limits.thicker * thickest):
+        faults.append(f"the {contrast} image has thick slices: {values['slice_mm']:.1f} mm")
     if measures.get(f"{contrast}_jump", 0.0) > limits.jump:
         faults.append(f"the brightness of the {contrast} image differs between slices")
-    if own["ripple"] > limits.ripple:
+    if values["ripple"] > limits.ripple:
         faults.append(f"the {contrast} image shows repeated edges, as from motion")
     return faults
 
@@ -188,11 +190,11 @@ def _least_spread(name: str) -> float:
 
 
 def _table(visits: Sequence[Measures], names: Sequence[str]) -> NDArray[np.float64]:
-    rows = [[one[name] for name in names] for one in visits if _has(one, names)]
+    rows = [[visit[name] for name in names] for visit in visits if _has_all(visit, names)]
     return np.array(rows, float).reshape(len(rows), len(names))
 
 
-def _has(measures: Measures, names: Sequence[str]) -> bool:
+def _has_all(measures: Measures, names: Sequence[str]) -> bool:
     return all(name in measures for name in names)
 
 

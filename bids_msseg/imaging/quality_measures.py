@@ -33,22 +33,22 @@ def measure_visit(
     (cortex), ``rise`` (white matter minus cortex), ``noise_x`` to ``step_z``, ``ripple`` (edges
     repeated by motion), ``jump`` (FLAIR slices), ``seen`` (share of brain in view), ``slice_mm``.
     """
-    found = {
+    measures = {
         "brain_ml": float(np.count_nonzero(mask.data)) * mask.voxel_volume / 1000,
         "cut_cm2": cut_area(mask),
     }
     depth = _depth(brain)
-    for image, there, contrast in zip(data, present, CONTRASTS, strict=True):
+    for image, is_present, contrast in zip(data, present, CONTRASTS, strict=True):
         # brain beyond a contrast's field of view was set to the very mean
-        seen = brain & (image != 0)
-        if there and np.count_nonzero(seen & (depth > CORE_MM[0])) >= MIN_VOXELS:
-            values = _measure_image(image.astype(np.float32), seen, depth)
+        in_view = brain & (image != 0)
+        if is_present and np.count_nonzero(in_view & (depth > CORE_MM[0])) >= MIN_VOXELS:
+            values = _measure_image(image.astype(np.float32), in_view, depth)
             if contrast == "FLAIR":
-                values["jump"] = _worst_jump(image.astype(np.float32), seen, mask.spacing)
-            values["seen"] = float(np.count_nonzero(seen) / np.count_nonzero(brain))
+                values["jump"] = _worst_jump(image.astype(np.float32), in_view, mask.spacing)
+            values["seen"] = float(np.count_nonzero(in_view) / np.count_nonzero(brain))
             values["slice_mm"] = float(max(spacings[contrast]))
-            found |= {f"{contrast}_{name}": value for name, value in values.items()}
-    return found
+            measures |= {f"{contrast}_{name}": value for name, value in values.items()}
+    return measures
 
 
 def cut_area(mask: Volume) -> float:
@@ -71,32 +71,32 @@ def cut_area(mask: Volume) -> float:
 
 
 def _measure_image(
-    image: NDArray[np.float32], seen: NDArray[np.bool_], depth: NDArray[np.float32]
+    image: NDArray[np.float32], in_view: NDArray[np.bool_], depth: NDArray[np.float32]
 ) -> dict[str, float]:
-    values = image[seen]
-    found = {
-        f"p{one}": float(value)
-        for one, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
+    values = image[in_view]
+    measures = {
+        f"p{percentile}": float(value)
+        for percentile, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
     }
     shell, core = (
-        float(np.median(image[seen & (depth > low) & (depth <= high)]))
+        float(np.median(image[in_view & (depth > low) & (depth <= high)]))
         for low, high in (SHELL_MM, CORE_MM)
     )
-    found |= {"shell": shell, "rise": core - shell}
-    inner = seen & (depth > INNER_MM)
+    measures |= {"shell": shell, "rise": core - shell}
+    inner = in_view & (depth > INNER_MM)
     ripples = [0.0]
     for axis, letter in enumerate("xyz"):
         along = np.moveaxis(image, axis, 0)
-        where, deep = np.moveaxis(seen, axis, 0), np.moveaxis(inner, axis, 0)
-        found[f"noise_{letter}"], found[f"step_{letter}"] = _texture(along, where)
+        visible, deep = np.moveaxis(in_view, axis, 0), np.moveaxis(inner, axis, 0)
+        measures[f"noise_{letter}"], measures[f"step_{letter}"] = _texture(along, visible)
         if letter != "z":
             ripples.append(_ripple(along, deep))
-    return {**found, "ripple": max(ripples)}
+    return {**measures, "ripple": max(ripples)}
 
 
-def _texture(image: NDArray[np.float32], where: NDArray[np.bool_]) -> tuple[float, float]:
+def _texture(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the noise and the mean step along the first axis."""
-    both = where[1:] & where[:-1]
+    both = mask[1:] & mask[:-1]
     three = both[1:] & both[:-1]
     step = np.diff(image, axis=0)
     second = np.diff(step, axis=0)[three]
@@ -105,25 +105,25 @@ def _texture(image: NDArray[np.float32], where: NDArray[np.bool_]) -> tuple[floa
 
 
 def _worst_jump(
-    image: NDArray[np.float32], where: NDArray[np.bool_], edges: NDArray[np.float64]
+    image: NDArray[np.float32], mask: NDArray[np.bool_], edges: NDArray[np.float64]
 ) -> float:
     """Return the largest :func:`_jump` over the axes, at the slice distance as acquired."""
     steps = [max(1, round(float(edge))) for edge in edges]
     jumps = [
-        _jump(np.moveaxis(image, axis, 0), np.moveaxis(where, axis, 0), step)
+        _jump(np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0), step)
         for axis, step in enumerate(steps)
     ]
     return max(jumps)
 
 
-def _jump(image: NDArray[np.float32], where: NDArray[np.bool_], step: int) -> float:
+def _jump(image: NDArray[np.float32], mask: NDArray[np.bool_], step: int) -> float:
     """Return the root mean square difference of slices from the mean of both neighbours.
 
     Each difference is the mean over voxels where all three slices hold brain.
     """
     if image.shape[0] <= 2 * step:
         return 0.0
-    three = where[: -2 * step] & where[step:-step] & where[2 * step :]
+    three = mask[: -2 * step] & mask[step:-step] & mask[2 * step :]
     sizes = np.count_nonzero(three, axis=(1, 2))
     around = (image[: -2 * step] + image[2 * step :]) / 2
     second = np.where(three, image[step:-step] - around, 0).sum(axis=(1, 2))
@@ -133,9 +133,9 @@ def _jump(image: NDArray[np.float32], where: NDArray[np.bool_], step: int) -> fl
     return float(np.sqrt(np.mean(np.square(second[enough] / sizes[enough]))))
 
 
-def _ripple(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+def _ripple(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     step = np.diff(image, axis=0)
-    inside = where[1:]
+    inside = mask[1:]
     energy = float(np.mean(np.square(step[inside]))) if inside.any() else 0.0
     if energy == 0.0:
         return 0.0

@@ -47,11 +47,11 @@ def with_values(image: Any, changed: NDArray[np.bool_], values: NDArray[Any]) ->
     stored = as_nifti(image)
     slope, inter = stored.header.get_slope_inter()
     data = np.array(stored.dataobj)
-    wanted = (values[changed].astype(np.float64) - inter) / slope
+    new_values = (values[changed].astype(np.float64) - inter) / slope
     if np.issubdtype(data.dtype, np.integer):
         limits = np.iinfo(data.dtype)
-        wanted = np.clip(np.round(wanted), limits.min, limits.max)
-    data[changed.reshape(data.shape)] = wanted.astype(data.dtype)
+        new_values = np.clip(np.round(new_values), limits.min, limits.max)
+    data[changed.reshape(data.shape)] = new_values.astype(data.dtype)
     copied = type(stored)(data, stored.affine, stored.header)
     copied.header.set_slope_inter(slope, inter)
     return copied

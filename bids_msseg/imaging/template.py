@@ -89,12 +89,12 @@ def find_label_image(
         _check_home(home, online, hint)
         with _fetching(name, hint):
             client = _client(home)
-            found = _label_images(client, name, atlas, query, online=online)
-        path = _only_one(found, f"{name} has no atlas {atlas} at resolution {resolution}", hint)
-        if online and not _is_whole(path):
+            paths = _label_images(client, name, atlas, query, online=online)
+        path = _only_match(paths, f"{name} has no atlas {atlas} at resolution {resolution}", hint)
+        if online and not _has_content(path):
             with _fetching(name, hint):
                 client.get(name, **query | _entities(path))
-    if not _is_whole(path):
+    if not _has_content(path):
         raise NoInputError(f"the atlas file {path.name} is empty", hint=hint)
     return path
 
@@ -149,13 +149,13 @@ def _from_templateflow(
     query |= {"atlas": None, "hemi": None, "label": None}
     with _fetching(name, hint):
         client = _client(home)
-        files = _pair(client, name, query, fetch=False)
+        files = _find_brain_files(client, name, query, fetch=False)
         if files is None and online:
-            files = _pair(client, name, query, fetch=True)
+            files = _find_brain_files(client, name, query, fetch=True)
     if files is None:
-        where = "in TemplateFlow" if online else "in the local TemplateFlow folder"
+        location = "in TemplateFlow" if online else "in the local TemplateFlow folder"
         raise NoInputError(
-            f"no T1w image of the brain of {name} at resolution {resolution} {where}",
+            f"no T1w image of the brain of {name} at resolution {resolution} {location}",
             hint=f"check the name at https://www.templateflow.org/browse; {hint}",
         )
     return _assemble(name, *files)
@@ -175,33 +175,33 @@ def _fetching(name: str, hint: str) -> Iterator[None]:
         raise TemporaryError(message, hint=hint) from error
 
 
-def _pair(
+def _find_brain_files(
     client: Any, name: str, query: dict[str, Any], *, fetch: bool
 ) -> tuple[Path, Path | None] | None:
     """Find the brain's T1w and perhaps a mask, or else the head's T1w and a mask."""
-    brain = _first(client, name, query | {"suffix": "T1w", "desc": "brain"}, fetch=fetch)
-    mask = _first(client, name, query | {"suffix": "mask", "desc": "brain"}, fetch=fetch)
+    brain = _first_file(client, name, query | {"suffix": "T1w", "desc": "brain"}, fetch=fetch)
+    mask = _first_file(client, name, query | {"suffix": "mask", "desc": "brain"}, fetch=fetch)
     if brain is not None:
         return brain, mask
-    head = _first(client, name, query | {"suffix": "T1w", "desc": None}, fetch=fetch)
+    head = _first_file(client, name, query | {"suffix": "T1w", "desc": None}, fetch=fetch)
     return None if head is None or mask is None else (head, mask)
 
 
-def _first(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> Path | None:
+def _first_file(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> Path | None:
     """Return the first matching file with content; empty files are stubs."""
-    found = _listed(client, name, query, fetch=fetch)
-    if fetch and found:
+    paths = _list_files(client, name, query, fetch=fetch)
+    if fetch and paths:
         client.get(name, **query)
-    return next((p for p in found if _is_whole(p)), None)
+    return next((p for p in paths if _has_content(p)), None)
 
 
-def _listed(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> list[Path]:
-    found = sorted(client.ls(name, **query))
-    if fetch and not found:
+def _list_files(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> list[Path]:
+    paths = sorted(client.ls(name, **query))
+    if fetch and not paths:
         # a home that was filled by hand lacks the list of what else there is
         client.cache.update(local=True, overwrite=False, silent=True)
-        found = sorted(client.ls(name, **query))
-    return found
+        paths = sorted(client.ls(name, **query))
+    return paths
 
 
 def _label_images(
@@ -210,23 +210,23 @@ def _label_images(
     """List images by ``atlas-``, or else by ``seg-``; stubs only if ``online``."""
     steps = (False, True) if online else (False,)
     for fetch, entity in product(steps, ("atlas", "segmentation")):
-        found = _listed(client, name, query | {entity: atlas}, fetch=fetch)
-        there = [path for path in found if online or _is_whole(path)]
-        if there:
-            return there
+        paths = _list_files(client, name, query | {entity: atlas}, fetch=fetch)
+        usable = [path for path in paths if online or _has_content(path)]
+        if usable:
+            return usable
     return []
 
 
-def _only_one(found: list[Path], nothing: str, hint: str) -> Path:
-    if not found:
+def _only_match(paths: list[Path], message: str, hint: str) -> Path:
+    if not paths:
         hint = f"check the name at https://www.templateflow.org/browse; {hint}"
-        raise NoInputError(nothing, hint=hint)
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+        raise NoInputError(message, hint=hint)
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
         raise NoInputError(
-            f"{len(found)} label images match: {names}", hint="select one by its desc- entity"
+            f"{len(paths)} label images match: {names}", hint="select one by its desc- entity"
         )
-    return found[0]
+    return paths[0]
 
 
 def _entities(path: Path) -> dict[str, str]:
@@ -236,7 +236,7 @@ def _entities(path: Path) -> dict[str, str]:
     return {name: entities[key] for key, name in keys.items() if key in entities}
 
 
-def _is_whole(path: Path) -> bool:
+def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
@@ -256,9 +256,9 @@ def _prefill(name: str, query: str) -> str:
     )
 
 
-def _assemble(name: str, picture: Path, mask_path: Path | None) -> Template:
+def _assemble(name: str, image_path: Path, mask_path: Path | None) -> Template:
     """Read the files and set the image to zero outside the brain."""
-    volume = _read(picture)
+    volume = _read(image_path)
     if mask_path is None:
         mask = volume.data > 0
     else:
@@ -269,11 +269,11 @@ def _assemble(name: str, picture: Path, mask_path: Path | None) -> Template:
         )
         if not same:
             raise DataError(
-                f"{picture.name} and {mask_path.name} are not on the same grid",
+                f"{image_path.name} and {mask_path.name} are not on the same grid",
                 hint="delete both so that they are downloaded again",
             )
     inside = volume.with_data(np.where(mask, volume.data, np.float32(0)))
-    return Template(name, inside, np.asarray(mask, bool), None, picture.parent)
+    return Template(name, inside, np.asarray(mask, bool), None, image_path.parent)
 
 
 def _read(path: Path) -> Volume:

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 Content = bytes | str | Callable[[Path], object]
 ABANDONED_S: Final = 86_400
 """Age in s from which a temporary file of another computer or container counts as left behind."""
-_PASSING = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(?:\..+)?")
+_TEMPORARY_NAME = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(?:\..+)?")
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def replacing(final: Path, *, single_writer: bool = False) -> Iterator[Path]:
     otherwise unique and known to :func:`remove_leftovers`. Raises OSError if writing fails; then
     the temporary file is removed and an earlier file kept.
     """
-    name = f"{final.name}.part" if single_writer else f".{_whose()}.{final.name}"
+    name = f"{final.name}.part" if single_writer else f".{_process_mark()}.{final.name}"
     temporary = final.with_name(name)
     try:
         yield temporary
@@ -97,8 +97,8 @@ def remove_leftovers(folder: Path) -> tuple[str, ...]:
     removed = []
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
-            match = _PASSING.fullmatch(path.name)
-            if match and _is_left(path, computer=match[1], process=int(match[2], 16)):
+            match = _TEMPORARY_NAME.fullmatch(path.name)
+            if match and _is_abandoned(path, computer=match[1], process=int(match[2], 16)):
                 _remove(path)
                 removed.append(path.name)
     return tuple(removed)
@@ -106,7 +106,7 @@ def remove_leftovers(folder: Path) -> tuple[str, ...]:
 
 def make_scratch(folder: Path) -> Path:
     """Make a private scratch folder that :func:`remove_leftovers` recognises."""
-    scratch = folder / f"tmp-{_whose()}"
+    scratch = folder / f"tmp-{_process_mark()}"
     scratch.mkdir(mode=0o700)
     return scratch
 
@@ -118,7 +118,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_left(path: Path, *, computer: str, process: int) -> bool:
+def _is_abandoned(path: Path, *, computer: str, process: int) -> bool:
     if computer != _computer():
         return time.time() - path.stat().st_mtime > ABANDONED_S
     try:
@@ -130,7 +130,7 @@ def _is_left(path: Path, *, computer: str, process: int) -> bool:
     return False
 
 
-def _whose() -> str:
+def _process_mark() -> str:
     """Return a unique mark of this computer and this process."""
     return f"{_computer()}-{os.getpid():x}-{secrets.token_hex(4)}"
 

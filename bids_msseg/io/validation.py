@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 def first_error(error: ValidationError, *parents: str) -> str:
     """Describe the first error: the field within its parents, the reason and the value."""
-    found = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in (*parents, *found["loc"]))
-    reason = found["msg"].removeprefix("Value error, ")
-    return f"{field}: {reason}, not {reprlib.repr(found['input'])}"
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in (*parents, *first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {reason}, not {reprlib.repr(first['input'])}"

@@ -65,8 +65,8 @@ class OwnAnatomy:
     @property
     def ventricles(self) -> Mask:
         """Lateral and third ventricles, shape (X, Y, Z)."""
-        found: Mask = self.labels == RegionAnatomy.VENTRICLE
-        return found
+        mask: Mask = self.labels == RegionAnatomy.VENTRICLE
+        return mask
 
 
 def own_anatomy(
@@ -114,17 +114,17 @@ def fluidity(
     """
     maps = {}
     for name, image in images.items():
-        found = _in_one_contrast(image, brain, prior, bright=name in BRIGHT_FLUID)
-        if found is not None:
-            maps[name] = found
+        fluid_map = _fluidity_in_contrast(image, brain, prior, bright=name in BRIGHT_FLUID)
+        if fluid_map is not None:
+            maps[name] = fluid_map
     if "FLAIR" not in maps:
         return None
     total = sum(WEIGHTS[name] for name in maps)
-    mean = sum(WEIGHTS[name] * one for name, one in maps.items()) / total
+    mean = sum(WEIGHTS[name] * fluid_map for name, fluid_map in maps.items()) / total
     return np.where(brain & (maps["FLAIR"] > 0), mean, 0).astype(np.float32)
 
 
-def _in_one_contrast(
+def _fluidity_in_contrast(
     image: Array, brain: Mask, prior: NDArray[np.integer], *, bright: bool
 ) -> Array | None:
     """Scale intensities from tissue (0) to fluid (1); None if their contrast is too low."""
@@ -147,28 +147,28 @@ def _ventricles(
     fluid: NDArray[np.float32], brain: Mask, prior: NDArray[np.integer], spacing: Array
 ) -> Mask:
     """Find ventricles by two competing fronts around those of the template."""
-    found = np.zeros(brain.shape, bool)
+    ventricles = np.zeros(brain.shape, bool)
     margin = int(np.ceil(REACH_MM / spacing.min()))
     box = bounding_box(prior == RegionAnatomy.VENTRICLE, margin=margin)
-    found[box] = _first_come(fluid[box], brain[box], prior[box], spacing)
-    return found
+    ventricles[box] = _reached_by_ventricle_front(fluid[box], brain[box], prior[box], spacing)
+    return ventricles
 
 
-def _first_come(
+def _reached_by_ventricle_front(
     fluid: NDArray[np.float32], brain: Mask, prior: NDArray[np.integer], spacing: Array
 ) -> Mask:
     core = prior == RegionAnatomy.VENTRICLE
     depth = ndimage.distance_transform_edt(core, spacing)
-    away = ndimage.distance_transform_edt(~core, spacing)
-    close = away < REACH_MM
-    other = np.isin(prior, (RegionAnatomy.CORTEX, RegionAnatomy.INFRATENTORIAL))
-    without = ~brain | (other & (fluid > 0.5) & (away > FAR_MM))
-    speed = np.where(brain & close, fluid**2 + SLOWEST, 1e-3)
-    within = core & (fluid > SURE_FLUID) & (depth > CORE_MM)
-    rim = without & close & ndimage.binary_dilation(~without)
-    first = _arrival(speed, within, spacing) < _arrival(speed, rim, spacing)
-    found: Mask = first & (fluid > FLUID_FROM) & (prior != RegionAnatomy.INFRATENTORIAL)
-    return found
+    distance = ndimage.distance_transform_edt(~core, spacing)
+    nearby = distance < REACH_MM
+    outside_ventricles = np.isin(prior, (RegionAnatomy.CORTEX, RegionAnatomy.INFRATENTORIAL))
+    outside_seeds = ~brain | (outside_ventricles & (fluid > 0.5) & (distance > FAR_MM))
+    speed = np.where(brain & nearby, fluid**2 + SLOWEST, 1e-3)
+    ventricle_seeds = core & (fluid > SURE_FLUID) & (depth > CORE_MM)
+    outside_front = outside_seeds & nearby & ndimage.binary_dilation(~outside_seeds)
+    first = _arrival(speed, ventricle_seeds, spacing) < _arrival(speed, outside_front, spacing)
+    ventricles: Mask = first & (fluid > FLUID_FROM) & (prior != RegionAnatomy.INFRATENTORIAL)
+    return ventricles
 
 
 def _arrival(speed: Array, seeds: Mask, spacing: Array) -> NDArray[np.float64]:
@@ -177,7 +177,7 @@ def _arrival(speed: Array, seeds: Mask, spacing: Array) -> NDArray[np.float64]:
         return np.full(speed.shape, LATEST)
     image = sitk.GetImageFromArray(np.ascontiguousarray(speed.T.astype(np.float32)))
     image.SetSpacing([float(edge) for edge in spacing])
-    points = [[int(place) for place in index] for index in np.argwhere(seeds)]
+    points = [[int(coordinate) for coordinate in index] for index in np.argwhere(seeds)]
     times: Array = sitk.GetArrayFromImage(sitk.FastMarching(image, points, 1.0, LATEST)).T
     return np.minimum(times, LATEST).astype(np.float64)
 
@@ -202,8 +202,8 @@ def _compose(
     return labels
 
 
-def _template_only(prior: NDArray[np.integer], why: str) -> OwnAnatomy:
-    note = f"regions follow the template, not this brain's ventricles: {why}"
+def _template_only(prior: NDArray[np.integer], reason: str) -> OwnAnatomy:
+    note = f"regions follow the template, not this brain's ventricles: {reason}"
     return OwnAnatomy(prior.astype(np.uint8), from_own_fluid=False, note=note)
 
 

@@ -98,10 +98,10 @@ def _parts(
 ) -> NDArray[np.int64]:
     """Count the voxels of each lesion in each region, shape (lesions, regions)."""
     used = np.flatnonzero(lesions)
-    found, ranks = np.unique(lesions.reshape(-1)[used], return_inverse=True)
+    present, ranks = np.unique(lesions.reshape(-1)[used], return_inverse=True)
     codes = ranks * len(values) + np.searchsorted(values, atlas.reshape(-1)[used])
-    counts = np.bincount(codes, minlength=len(found) * len(values))
-    return counts.reshape(len(found), len(values)).astype(np.int64)
+    counts = np.bincount(codes, minlength=len(present) * len(values))
+    return counts.reshape(len(present), len(values)).astype(np.int64)
 
 
 def _expected(

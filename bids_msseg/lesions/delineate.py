@@ -49,26 +49,28 @@ def delineate(
     Examples
     --------
     >>> p = np.array([0.9, 0.9, 0.0, 0.9, 0.0, 0.2]).reshape(6, 1, 1)
-    >>> found = delineate(p, p > 0.1, voxel_volume=2.0, threshold=0.5, min_volume=3.0)
-    >>> found.lesions.ravel().tolist(), found.rejected.ravel().tolist(), found.reasons
+    >>> result = delineate(p, p > 0.1, voxel_volume=2.0, threshold=0.5, min_volume=3.0)
+    >>> result.lesions.ravel().tolist(), result.rejected.ravel().tolist(), result.reasons
     ([1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 2], ('size', 'refinement'))
     """
     over = probability >= threshold
     lesions = label_lesions(over, voxel_volume=voxel_volume, min_volume=min_volume)
     blobs = label_lesions((candidates != 0) | over, voxel_volume=voxel_volume)
     count = int(blobs.max(initial=0))
-    kept = np.zeros(count + 1, bool)
-    kept[np.unique(blobs[lesions > 0])] = True
-    kept[0] = True
-    rejected = label_lesions(~kept[blobs], voxel_volume=voxel_volume)
+    has_lesion = np.zeros(count + 1, bool)
+    has_lesion[np.unique(blobs[lesions > 0])] = True
+    has_lesion[0] = True
+    rejected = label_lesions(~has_lesion[blobs], voxel_volume=voxel_volume)
     small = np.zeros(int(rejected.max(initial=0)) + 1, bool)
     small[np.unique(rejected[over])] = True
-    astray = np.zeros_like(small) if extracerebral is None else _mostly(rejected, extracerebral)
-    taken = np.zeros_like(small)
+    outside = (
+        np.zeros_like(small) if extracerebral is None else _mostly_inside(rejected, extracerebral)
+    )
+    excluded = np.zeros_like(small)
     if removed is not None:
-        taken[np.unique(rejected[removed])] = True
+        excluded[np.unique(rejected[removed])] = True
     reasons = tuple(
-        _reason(*flags) for flags in zip(astray[1:], taken[1:], small[1:], strict=True)
+        _reason(*flags) for flags in zip(outside[1:], excluded[1:], small[1:], strict=True)
     )
     return Delineation(lesions, rejected, reasons)
 
@@ -123,15 +125,15 @@ def clear_extracerebral(
     True
     """
     labels = label_lesions(probability >= threshold, voxel_volume=1.0)
-    astray = _mostly(labels, extracerebral)
-    if not astray.any():
+    outside = _mostly_inside(labels, extracerebral)
+    if not outside.any():
         return probability
-    return np.where(astray[labels], probability.dtype.type(0), probability)
+    return np.where(outside[labels], probability.dtype.type(0), probability)
 
 
-def _mostly(labels: NDArray[np.int32], region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _mostly_inside(labels: NDArray[np.int32], region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return for each label whether at least half is inside a region, shape (n + 1,)."""
     sizes = np.bincount(labels.ravel())
-    found: NDArray[np.bool_] = 2 * np.bincount(labels[region], minlength=len(sizes)) >= sizes
-    found[0] = False
-    return found
+    inside: NDArray[np.bool_] = 2 * np.bincount(labels[region], minlength=len(sizes)) >= sizes
+    inside[0] = False
+    return inside

@@ -131,8 +131,8 @@ def _normal_white_matter(image: Array, inside: Mask, white_matter: NDArray[Any])
         raise ValueError("the white-matter mask has no voxel outside lesions")
     median = np.median(values)
     # 1.4826 times the median absolute deviation is the standard deviation of a Gaussian
-    most = OUTLIER_SD * 1.4826 * np.median(np.abs(values - median))
-    usable &= np.abs(image - median) <= most
+    limit = OUTLIER_SD * 1.4826 * np.median(np.abs(values - median))
+    usable &= np.abs(image - median) <= limit
     return np.where(usable, white_matter, 0).astype(np.float32)
 
 
@@ -202,8 +202,8 @@ def _noise(residual: Array, counted: Mask, rng: np.random.Generator) -> Array:
     white = rng.standard_normal(residual.shape, np.float32)
     gain = math.prod(_noise_gain(width) for width in widths)
     noise: Array = ndimage.gaussian_filter(white, widths, mode="wrap") / gain
-    cut: Array = np.clip(noise, -MAX_NOISE_SD, MAX_NOISE_SD)
-    return cut
+    clipped: Array = np.clip(noise, -MAX_NOISE_SD, MAX_NOISE_SD)
+    return clipped
 
 
 def _smoothness(residual: Array, counted: Mask, axis: int) -> float:
@@ -211,8 +211,8 @@ def _smoothness(residual: Array, counted: Mask, axis: int) -> float:
 
     White noise smoothed by a Gaussian of width s has the correlation exp(-1 / 4s²) at lag 1.
     """
-    values, known = np.moveaxis(residual, axis, 0), np.moveaxis(counted, axis, 0)
-    pairs = known[1:] & known[:-1]
+    values, valid = np.moveaxis(residual, axis, 0), np.moveaxis(counted, axis, 0)
+    pairs = valid[1:] & valid[:-1]
     first, second = (part[pairs].astype(float) for part in (values[:-1], values[1:]))
     power = float(first @ first + second @ second) / 2
     correlation = min(float(first @ second) / power, MAX_CORRELATION) if power else 0.0

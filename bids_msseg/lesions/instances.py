@@ -29,8 +29,8 @@ def bounding_box(mask: NDArray[Any], margin: int = 0) -> tuple[slice, slice, sli
     """
     sides = []
     for axis in range(3):
-        others = tuple({0, 1, 2} - {axis})
-        inside = np.flatnonzero(np.any(mask, axis=others))
+        other_axes = tuple({0, 1, 2} - {axis})
+        inside = np.flatnonzero(np.any(mask, axis=other_axes))
         if not len(inside):
             return (slice(0, 0), slice(0, 0), slice(0, 0))
         start, stop = int(inside[0]) - margin, int(inside[-1]) + 1 + margin
@@ -95,9 +95,9 @@ def _rank(
     numbers, first, sizes = np.unique(
         components[components > 0], return_index=True, return_counts=True
     )
-    kept = sizes * voxel_volume >= min_volume * (1 - _VOLUME_TOLERANCE)
+    large_enough = sizes * voxel_volume >= min_volume * (1 - _VOLUME_TOLERANCE)
     order = np.lexsort((first, -sizes))
-    order = order[kept[order]]
+    order = order[large_enough[order]]
     final = np.zeros(int(numbers[-1]) + 1, np.int32)
     final[numbers[order]] = np.arange(1, len(order) + 1, dtype=np.int32)
     return final

@@ -138,16 +138,16 @@ def summarise(rows: Iterable[LesionRow]) -> Load:
     >>> load.n_lesions, round(load.total_ml, 3), round(load.region_ml[Region.PERIVENTRICULAR], 3)
     (2, 3.0, 1.0)
     """
-    kept = [row for row in rows if row.status == "kept"]
+    kept_rows = [row for row in rows if row.status == "kept"]
     return Load(
-        total_ml=math.fsum(row.volume_mm3 for row in kept) / 1000,
-        n_lesions=len(kept),
+        total_ml=math.fsum(row.volume_mm3 for row in kept_rows) / 1000,
+        n_lesions=len(kept_rows),
         region_ml={
-            region: math.fsum(row.volume_mm3 * row.shares[region - 1] for row in kept) / 1000
+            region: math.fsum(row.volume_mm3 * row.shares[region - 1] for row in kept_rows) / 1000
             for region in Region
         },
         region_count={
-            region: sum(row.region == region.label for row in kept) for region in Region
+            region: sum(row.region == region.label for row in kept_rows) for region in Region
         },
     )
 
@@ -197,10 +197,10 @@ def _coordinate(axis: int, *, template: bool) -> Column:
 
 
 def _share(region: Region) -> Column:
-    words = region.label.replace("_", " ")
+    region_name = region.label.replace("_", " ")
     return Column(
         f"share_{region.label}",
-        f"Share of the lesion's voxels in the {words} region",
+        f"Share of the lesion's voxels in the {region_name} region",
         lambda row: row.shares[region - 1],
         digits=3,
     )

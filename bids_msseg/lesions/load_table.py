@@ -83,10 +83,10 @@ class _LabelledVoxels:
 
 def _labelled_voxels(labels: NDArray[np.integer]) -> _LabelledVoxels:
     voxels = np.flatnonzero(labels)
-    found, ranks, sizes = np.unique(
+    present, ranks, sizes = np.unique(
         labels.reshape(-1)[voxels], return_inverse=True, return_counts=True
     )
-    return _LabelledVoxels(found.astype(np.int64), sizes, voxels, ranks)
+    return _LabelledVoxels(present.astype(np.int64), sizes, voxels, ranks)
 
 
 def _centroids(
@@ -99,8 +99,8 @@ def _centroids(
 
 
 def _points(affine: NDArray[np.floating], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    moved: NDArray[np.float64] = points @ affine[:3, :3].T + affine[:3, 3]
-    return moved
+    transformed: NDArray[np.float64] = points @ affine[:3, :3].T + affine[:3, 3]
+    return transformed
 
 
 def _point(row: NDArray[np.float64]) -> Point:
@@ -117,14 +117,14 @@ def _means(labelled: _LabelledVoxels, image: NDArray[np.floating] | None) -> NDA
 def _regions(
     labels: NDArray[np.integer],
     region_map: NDArray[np.integer] | None,
-    found: NDArray[np.int64],
+    present: NDArray[np.int64],
 ) -> tuple[list[str], list[Shares]]:
     """Return the main region of each lesion and its share in each region."""
     if region_map is None:
-        return [MISSING] * len(found), [(math.nan, math.nan, math.nan, math.nan)] * len(found)
+        return [MISSING] * len(present), [(math.nan, math.nan, math.nan, math.nan)] * len(present)
     assigned = assign(labels, region_map)
-    names = [Region(code).label for code in assigned.main[found - 1]]
-    return names, [(a, b, c, d) for a, b, c, d in assigned.shares[found - 1].tolist()]
+    names = [Region(code).label for code in assigned.main[present - 1]]
+    return names, [(a, b, c, d) for a, b, c, d in assigned.shares[present - 1].tolist()]
 
 
 def _check_grids(labels: NDArray[Any], *images: NDArray[Any] | None) -> None:

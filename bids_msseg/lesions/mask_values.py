@@ -37,40 +37,43 @@ def lesion_voxels(
     >>> lesions.tolist(), note
     ([False, True, False, True], '')
     """
-    found = np.unique(data[data != 0])
-    if found.size and not (np.isfinite(found).all() and found[0] > 0):
-        raise _no_mask(name, found)
-    whole = np.abs(found - np.rint(found)) < WHOLE
+    nonzero = np.unique(data[data != 0])
+    if nonzero.size and not (np.isfinite(nonzero).all() and nonzero[0] > 0):
+        raise _not_binary(name, nonzero)
+    is_whole = np.abs(nonzero - np.rint(nonzero)) < WHOLE
     if values is not None:
-        chosen = found[whole & np.isin(np.rint(found), values)]
-        missing = found.size and not chosen.size
-        return np.isin(data, chosen), _none_of(name, found, values) if missing else ""
-    if found.size <= 1:
-        return data != 0, "" if whole.all() else f"{name}: the value {found[0]:g} counts as lesion"
-    if whole.all():
-        return data > 0, f"{name}: {_listing(found)} all count as lesion (see --mask-values)"
+        chosen = nonzero[is_whole & np.isin(np.rint(nonzero), values)]
+        missing = nonzero.size and not chosen.size
+        return np.isin(data, chosen), _no_requested_value(name, nonzero, values) if missing else ""
+    if nonzero.size <= 1:
+        return (
+            data != 0,
+            "" if is_whole.all() else f"{name}: the value {nonzero[0]:g} counts as lesion",
+        )
+    if is_whole.all():
+        return data > 0, f"{name}: {_listing(nonzero)} all count as lesion (see --mask-values)"
     if not fractions:
-        raise _no_mask(name, found)
-    if found[-1] <= 0.5:
+        raise _not_binary(name, nonzero)
+    if nonzero[-1] <= 0.5:
         raise DataError(
-            f"no value of {name} exceeds 0.5: they lie between {found[0]:g} and {found[-1]:g}",
+            f"no value of {name} exceeds 0.5: they lie between {nonzero[0]:g} and {nonzero[-1]:g}",
             hint="use a binary mask instead of a probability map, or threshold it first",
         )
     return data > 0.5, ""
 
 
-def _none_of(name: str, found: NDArray[Any], values: Sequence[int]) -> str:
-    asked = ", ".join(map(str, values))
-    return f"{name} contains {_listing(found)} but none of {asked}: it has no lesion voxels"
+def _no_requested_value(name: str, nonzero: NDArray[Any], values: Sequence[int]) -> str:
+    requested = ", ".join(map(str, values))
+    return f"{name} contains {_listing(nonzero)} but none of {requested}: it has no lesion voxels"
 
 
-def _listing(found: NDArray[Any]) -> str:
-    shown = ", ".join(f"{value:g}" for value in found[:_LISTED])
-    return f"the values {shown}" + (", …" if found.size > _LISTED else "")
+def _listing(nonzero: NDArray[Any]) -> str:
+    listed = ", ".join(f"{value:g}" for value in nonzero[:_LISTED])
+    return f"the values {listed}" + (", …" if nonzero.size > _LISTED else "")
 
 
-def _no_mask(name: str, found: NDArray[Any]) -> DataError:
+def _not_binary(name: str, nonzero: NDArray[Any]) -> DataError:
     return DataError(
-        f"{name} is not a binary mask: its non-zero values are {found[0]:g} to {found[-1]:g}",
+        f"{name} is not a binary mask: its non-zero values are {nonzero[0]:g} to {nonzero[-1]:g}",
         hint="use one whole number above zero for lesion and zero elsewhere",
     )

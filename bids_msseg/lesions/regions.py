@@ -160,11 +160,11 @@ def near(
     """
     if reach <= 0:
         return target.copy()
-    found = np.zeros(target.shape, bool)
+    reached = np.zeros(target.shape, bool)
     box = bounding_box(target, margin=int(np.ceil(reach / min(spacing))))
     if target[box].size:
-        found[box] = distance_transform_edt(~target[box], sampling=spacing) <= reach
-    return found
+        reached[box] = distance_transform_edt(~target[box], sampling=spacing) <= reach
+    return reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def disseminated_in_space(counts: Mapping[str, int | None]) -> bool | None:
     >>> disseminated_in_space({"periventricular": 3}) is None
     True
     """
-    found = [counts.get(region.label) for region in DISSEMINATION_AREAS]
-    if any(count is None for count in found):
+    area_counts = [counts.get(region.label) for region in DISSEMINATION_AREAS]
+    if any(count is None for count in area_counts):
         return None
-    return sum(bool(count) for count in found) >= MIN_AREAS
+    return sum(bool(count) for count in area_counts) >= MIN_AREAS

@@ -54,15 +54,15 @@ def split_into_pieces(
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
-        for part in _lattice(box, edge):
+        for part in _split_box(box, edge):
             inside = labels[part] == index
             if inside.any():
-                boxes.append(_tighten(part, inside))
+                boxes.append(_shrink_box(part, inside))
                 pieces[part][inside] = len(boxes)
     return pieces, tuple(boxes)
 
 
-def _lattice(box: tuple[slice, ...], edge: int) -> list[tuple[slice, slice, slice]]:
+def _split_box(box: tuple[slice, ...], edge: int) -> list[tuple[slice, slice, slice]]:
     cuts: list[list[slice]] = []
     for side in box:
         parts = -(-(side.stop - side.start) // edge)
@@ -71,7 +71,7 @@ def _lattice(box: tuple[slice, ...], edge: int) -> list[tuple[slice, slice, slic
     return [(x, y, z) for x in cuts[0] for y in cuts[1] for z in cuts[2]]
 
 
-def _tighten(
+def _shrink_box(
     part: tuple[slice, slice, slice], inside: NDArray[np.bool_]
 ) -> tuple[slice, slice, slice]:
     x, y, z = (

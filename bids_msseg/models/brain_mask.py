@@ -11,11 +11,11 @@ from scipy import ndimage
 from bids_msseg.models.anatomy import Anatomy
 
 Mask = NDArray[np.bool_]
-SURE = 0.6
+OUTSIDE_PROBABILITY = 0.6
 """Probability of being outside the brain from which a voxel may be taken out."""
-LARGEST_SHARE = 0.2
+MAX_REMOVED_SHARE = 0.2
 """Where more than this share of the mask would go, the anatomy is not believed."""
-SMALLEST_ML = 0.5
+MIN_REMOVED_ML = 0.5
 """Less than this is left in the mask."""
 
 
@@ -39,7 +39,7 @@ def correct_brain_mask(brain: Mask, anatomy: NDArray[np.floating]) -> BrainMask:
     are thicker than 2 mm are removed.
     """
     outside = _at_1_mm(anatomy[[Anatomy.BACKGROUND, Anatomy.EXTRA_CEREBRAL]].sum(0), brain.shape)
-    wrong = brain & (outside >= SURE)
+    wrong = brain & (outside >= OUTSIDE_PROBABILITY)
     wrong = ndimage.binary_opening(wrong, iterations=1) & brain
     labels, count = ndimage.label(wrong, np.ones((3, 3, 3)))
     if not count:
@@ -50,12 +50,12 @@ def correct_brain_mask(brain: Mask, anatomy: NDArray[np.floating]) -> BrainMask:
     reaching[0] = False
     wrong = reaching[labels]
     removed = float(np.count_nonzero(wrong)) / 1000
-    if removed > LARGEST_SHARE * np.count_nonzero(brain) / 1000:
+    if removed > MAX_REMOVED_SHARE * np.count_nonzero(brain) / 1000:
         return BrainMask(brain, 0.0, doubtful=True)
-    if removed < SMALLEST_ML:
+    if removed < MIN_REMOVED_ML:
         return BrainMask(brain, 0.0, doubtful=False)
-    kept = _largest(brain & ~wrong)
-    return BrainMask(kept, float(np.count_nonzero(brain & ~kept)) / 1000, doubtful=False)
+    corrected = _largest(brain & ~wrong)
+    return BrainMask(corrected, float(np.count_nonzero(brain & ~corrected)) / 1000, doubtful=False)
 
 
 def _at_1_mm(coarse: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:

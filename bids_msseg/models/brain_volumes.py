@@ -56,9 +56,9 @@ def label_map(
     box = bounding_box(brain.data)
     inside = brain.data[box] != 0
     if inside.size:
-        corner = brain.affine @ _shift([side.start for side in box])
-        found = _most_probable(posterior, working_affine, Volume(inside, corner), transform)
-        labels[box] = np.where(inside, found, 0)
+        corner = brain.affine @ _translation([side.start for side in box])
+        classes = _most_probable(posterior, working_affine, Volume(inside, corner), transform)
+        labels[box] = np.where(inside, classes, 0)
     return labels
 
 
@@ -66,21 +66,21 @@ def _most_probable(
     posterior: NDArray[np.floating], affine: Affine, grid: Volume, transform: Affine | None
 ) -> NDArray[np.uint8]:
     # voxel 0 of 2 mm lies between voxels 0 and 1 of 1 mm; a rim repeats the voxels at the border
-    coarse = affine @ _shift([-1.5, -1.5, -1.5]) @ np.diag([2.0, 2.0, 2.0, 1.0])
-    most = np.zeros(grid.shape, np.float32)
-    found = np.zeros(grid.shape, np.uint8)
+    coarse = affine @ _translation([-1.5, -1.5, -1.5]) @ np.diag([2.0, 2.0, 2.0, 1.0])
+    best_share = np.zeros(grid.shape, np.float32)
+    best_label = np.zeros(grid.shape, np.uint8)
     for label in LABELS:
         classes = VENTRICLES if label == Anatomy.VENTRICLE else (label,)
-        sum_of = posterior[list(classes)].sum(0, dtype=np.float32)
-        soft = Volume(np.pad(sum_of, 1, mode="edge"), coarse)
+        summed = posterior[list(classes)].sum(0, dtype=np.float32)
+        soft = Volume(np.pad(summed, 1, mode="edge"), coarse)
         share = resample(soft, grid.shape, grid.affine, transform=transform).data
-        better = share > most
-        most[better] = share[better]
-        found[better] = label
-    return found
+        better = share > best_share
+        best_share[better] = share[better]
+        best_label[better] = label
+    return best_label
 
 
-def _shift(voxels: list[float] | list[int]) -> Affine:
+def _translation(voxels: list[float] | list[int]) -> Affine:
     shift = np.eye(4)
     shift[:3, 3] = voxels
     return shift
@@ -154,7 +154,7 @@ def _volume(
     name: str, description: str, plausible: tuple[float, float], *labels: Anatomy
 ) -> Measure:
     return Measure(
-        f"{name}_ml", f"Volume of {description}", lambda one: one.total(*labels), plausible
+        f"{name}_ml", f"Volume of {description}", lambda volumes: volumes.total(*labels), plausible
     )
 
 
@@ -182,14 +182,14 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "brain_parenchymal_fraction",
         "Parenchyma divided by the volume inside the brain mask, which includes fluid",
-        lambda one: one.parenchymal_fraction,
+        lambda volumes: volumes.parenchymal_fraction,
         (0.6, 0.99),
         "",
     ),
     Measure(
         "ventricular_fraction",
         "Ventricles divided by parenchyma",
-        lambda one: one.ventricular_fraction,
+        lambda volumes: volumes.ventricular_fraction,
         (0.003, 0.25),
         "",
     ),
@@ -211,7 +211,7 @@ def implausible(volumes: BrainVolumes, ratio: float | None = None) -> tuple[str,
     >>> implausible(BrainVolumes({**typical, Anatomy.BRAINSTEM: 2.0}))
     ('brainstem_ml 2 is not within 12-60',)
     """
-    values = [(one.name, one.value(volumes), one.plausible) for one in MEASURES]
+    values = [(measure.name, measure.value(volumes), measure.plausible) for measure in MEASURES]
     if ratio is not None:
         values.append(("right_left_ratio", ratio, SIDE_RATIO))
     # NaN lies within no limits

@@ -19,9 +19,9 @@ from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import FINE, LesionRefinementNet
 from bids_msseg.models.weights import CascadePoint
 
-SMALLEST = 1e-4
+EPSILON = 1e-4
 """Probabilities are kept this far from 0 and 1 before their logits are averaged."""
-BELOW = 0.99
+JUST_BELOW = 0.99
 FAST_STRIDE = TILE - 16
 
 
@@ -46,22 +46,26 @@ def refine(
     for start in range(0, len(source.boxes), batch):
         chosen = range(start, min(start + batch, len(source.boxes)))
         centres = [[(s.start + s.stop) // 2 for s in source.boxes[piece]] for piece in chosen]
-        inside, whole = _decide(net, source, chosen, centres, engine)
-        for piece, centre, crop, probability in zip(chosen, centres, inside, whole, strict=True):
+        voxel_crops, lesion_probabilities = _run_on_candidates(
+            net, source, chosen, centres, engine
+        )
+        for piece, centre, crop, probability in zip(
+            chosen, centres, voxel_crops, lesion_probabilities, strict=True
+        ):
             box = source.boxes[piece]
-            own = source.pieces[box] == piece + 1
+            inside = source.pieces[box] == piece + 1
             corner = [2 * (at // 2) - FINE // 2 for at in centre]
             local = tuple(
                 slice(side.start - at, side.stop - at)
                 for side, at in zip(box, corner, strict=True)
             )
-            voxels[box][own] = crop[local][own]
-            lesion[box][own] = max(float(probability), SMALLEST)
+            voxels[box][inside] = crop[local][inside]
+            lesion[box][inside] = max(float(probability), EPSILON)
     return Refinement(voxels, lesion)
 
 
 @torch.inference_mode()
-def _decide(
+def _run_on_candidates(
     net: LesionRefinementNet,
     source: CropSource,
     chosen: Sequence[int],
@@ -93,7 +97,7 @@ def fuse(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
 
 
 def _logit(probability: Array) -> Array:
-    bounded = np.clip(probability, SMALLEST, 1 - SMALLEST)
+    bounded = np.clip(probability, EPSILON, 1 - EPSILON)
     logit: Array = np.log(bounded / (1 - bounded))
     return logit
 
@@ -108,7 +112,7 @@ def require_peak(probability: Array, threshold: float, peak_threshold: float) ->
     peak = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
     np.maximum.at(peak, labels.ravel(), probability.ravel())
     unsure = (labels > 0) & (peak[labels] < peak_threshold)
-    lowered = probability * np.float32(BELOW * threshold) / np.maximum(peak[labels], SMALLEST)
+    lowered = probability * np.float32(JUST_BELOW * threshold) / np.maximum(peak[labels], EPSILON)
     return np.where(unsure, lowered, probability).astype(np.float32)
 
 
@@ -183,9 +187,9 @@ def run_networks(
 ) -> NetworkOutput:
     """Run CNN-1 on a stack, and CNN-2 on its candidates; parameters as in :func:`segment`."""
     refinement.to(engine.device)
-    seen, corrected = run_first_network(candidate, images, present, brain, engine, fast=fast)
-    source = prepare_crops(images, present, brain, seen, candidate_threshold)
-    return NetworkOutput(seen, refine(refinement, source, engine), corrected)
+    prediction, corrected = run_first_network(candidate, images, present, brain, engine, fast=fast)
+    source = prepare_crops(images, present, brain, prediction, candidate_threshold)
+    return NetworkOutput(prediction, refine(refinement, source, engine), corrected)
 
 
 def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
@@ -211,7 +215,7 @@ def segment(
     Intensities are in units of the brain's standard deviation; ``present`` marks the acquired
     contrasts. ``fast`` uses one CNN-1 and tiles with less overlap.
     """
-    seen = run_networks(
+    output = run_networks(
         cascade.candidate,
         cascade.refinement,
         cascade.point.candidate_threshold,
@@ -221,12 +225,12 @@ def segment(
         engine,
         fast=fast,
     )
-    lesion = seen.refinement.lesion
+    lesion = output.refinement.lesion
     return CascadeResult(
-        seen.prediction.lesion,
-        decide(seen.prediction.lesion, seen.refinement, cascade.point),
+        output.prediction.lesion,
+        decide(output.prediction.lesion, output.refinement, cascade.point),
         lesion,
         lesion > 0,
-        seen.prediction.anatomy,
-        seen.brain,
+        output.prediction.anatomy,
+        output.brain,
     )

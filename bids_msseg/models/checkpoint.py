@@ -26,15 +26,15 @@ from bids_msseg.models.weights import (
     HEADER_KEY,
     CascadePoint,
     ModelHeader,
-    not_ours,
     read_header,
+    unusable_weights,
 )
 
 LONGEST_REASON = 300
 COUNTER = "num_batches_tracked"
 UNSEEN = "unseen"
 """Member that was trained on synthetic images only, from which a site's own training starts."""
-WIDEST = 4096
+MAX_WIDTH = 4096
 NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 """Types of tensors that can be looked at without torch."""
 Net = LesionAnatomyNet | LesionRefinementNet
@@ -98,7 +98,7 @@ def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) ->
 
     The file appears under its name only when it is complete.
     """
-    digest = hashlib.sha256(_body(save(tensors))).hexdigest()
+    digest = hashlib.sha256(_tensor_bytes(save(tensors))).hexdigest()
     text = json.dumps({**header, DIGEST_KEY: digest}, sort_keys=True)
     content = save(tensors, metadata={HEADER_KEY: text})
     with open_alone(path) as stream:
@@ -112,7 +112,7 @@ def _weights(net: Net) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.endswith(COUNTER)}
 
 
-def _body(content: bytes) -> memoryview:
+def _tensor_bytes(content: bytes) -> memoryview:
     """Return the tensor bytes of a safetensors file, without the header."""
     return memoryview(content)[8 + int.from_bytes(content[:8], "little") :]
 
@@ -124,7 +124,7 @@ def build(shape: Mapping[str, Any]) -> Net:
     classes differs from that of this version.
     """
     widths = tuple(int(width) for width in shape["widths"])
-    if not 2 <= len(widths) <= 8 or not all(0 < width <= WIDEST for width in widths):
+    if not 2 <= len(widths) <= 8 or not all(0 < width <= MAX_WIDTH for width in widths):
         raise ValueError(f"invalid widths: {widths}")
     if shape["kind"] == "lesion-refinement":
         return LesionRefinementNet(LesionRefinementConfig(widths))
@@ -143,7 +143,7 @@ def load_cascade(path: Path) -> LesionCascade:
     """
     header = read_header(path)
     try:
-        nets = _rebuild(header, _tensors(path))
+        nets = _build_networks(header, _read_tensors(path))
         first = tuple(
             net
             for member, net in nets.items()
@@ -161,7 +161,7 @@ def load_cascade(path: Path) -> LesionCascade:
         RuntimeError,
         MemoryError,
     ) as error:
-        raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+        raise unusable_weights(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
     unseen = nets.get(UNSEEN)
     return LesionCascade(
         header.name,
@@ -189,9 +189,9 @@ def check_cascade(path: Path) -> None:
         with torch.device("meta"):
             _check_shapes(header, entries)
         for name, entry in entries.items():
-            _check_numbers(name, entry, _body(content))
+            _check_numbers(name, entry, _tensor_bytes(content))
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-        raise not_ours(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
+        raise unusable_weights(path, " ".join(str(error).split())[:LONGEST_REASON]) from error
 
 
 def _check_shapes(header: ModelHeader, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -199,16 +199,20 @@ def _check_shapes(header: ModelHeader, entries: Mapping[str, Mapping[str, Any]])
     kinds = {type(net) for member, net in nets.items() if member != UNSEEN}
     if kinds != {LesionAnatomyNet, LesionRefinementNet}:
         raise ValueError("it does not contain a candidate and a refinement network")
-    wanted = {
+    expected = {
         f"{member}.{key}": list(value.shape)
         for member, net in nets.items()
         for key, value in net.state_dict().items()
         if not key.endswith(COUNTER)
     }
-    odd = sorted(wanted.keys() ^ entries.keys())
-    odd = odd or [name for name, shape in wanted.items() if entries[name]["shape"] != shape]
-    if odd:
-        raise ValueError(f"{odd[0]} and {len(odd) - 1} more tensors do not fit the networks")
+    mismatched = sorted(expected.keys() ^ entries.keys())
+    mismatched = mismatched or [
+        name for name, shape in expected.items() if entries[name]["shape"] != shape
+    ]
+    if mismatched:
+        raise ValueError(
+            f"{mismatched[0]} and {len(mismatched) - 1} more tensors do not fit the networks"
+        )
 
 
 def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> None:
@@ -226,22 +230,24 @@ def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> Non
         raise ValueError(f"{name} does not contain {entry['shape']} finite numbers")
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     with safe_open(os.fspath(path), framework="pt") as file:
         # the handle is no mapping: it has keys() but cannot be iterated over
         names = list(file.keys())
         return {name: file.get_tensor(name).float() for name in names}
 
 
-def _rebuild(header: ModelHeader, tensors: Mapping[str, Tensor]) -> dict[str, Net]:
+def _build_networks(header: ModelHeader, tensors: Mapping[str, Tensor]) -> dict[str, Net]:
     nets: dict[str, Net] = {}
     used = 0
     for member, shape in header.members.items():
         net, prefix = build(shape), f"{member}."
-        own = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
-        used += len(own)
+        weights = {
+            key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)
+        }
+        used += len(weights)
         counters = {key: v for key, v in net.state_dict().items() if key.endswith(COUNTER)}
-        net.load_state_dict({**own, **counters})
+        net.load_state_dict({**weights, **counters})
         nets[member] = net.eval()
     if used != len(tensors):
         raise ValueError(f"{len(tensors) - used} tensors belong to no network")

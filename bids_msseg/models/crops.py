@@ -54,13 +54,15 @@ def prepare_crops(
     """
     labels = label_lesions(prediction.lesion >= threshold, voxel_volume=1.0, min_volume=MIN_VOXELS)
     pieces, boxes = split_into_pieces(labels)
-    shown = np.where(brain, images.astype(np.float32), np.float32(BACKGROUND))
+    masked_images = np.where(brain, images.astype(np.float32), np.float32(BACKGROUND))
     acquired = np.asarray(present, bool)
-    shown[~acquired] = 0
-    above = np.where(acquired[:, None, None, None], shown - np.float32(BACKGROUND), np.float32(0))
+    masked_images[~acquired] = 0
+    above = np.where(
+        acquired[:, None, None, None], masked_images - np.float32(BACKGROUND), np.float32(0)
+    )
     anatomy = without_background(prediction.anatomy, brain)
     coarse = np.concatenate([pool(above, COARSE_MM), pool(anatomy, COARSE_MM // 2)])
-    return CropSource(shown, acquired, anatomy, coarse, _extent(brain), pieces, boxes)
+    return CropSource(masked_images, acquired, anatomy, coarse, _extent(brain), pieces, boxes)
 
 
 def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) -> Array:
@@ -89,27 +91,29 @@ def pool(volumes: NDArray[np.floating | np.bool_], factor: int) -> Array:
 
 def _extent(brain: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
     hits = [np.flatnonzero(brain.any(axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    return tuple((int(one[0]), int(one[-1])) if one.size else (0, 1) for one in hits)
+    return tuple((int(voxels[0]), int(voxels[-1])) if voxels.size else (0, 1) for voxels in hits)
 
 
-def _place(extent: Sequence[tuple[int, int]], far: Sequence[int]) -> Array:
+def _relative_position(extent: Sequence[tuple[int, int]], coarse_centre: Sequence[int]) -> Array:
     """Return the relative position in the brain along each axis of a coarse crop.
 
     It is 0 and 1 at the ends of the brain, and constant beyond them.
     """
-    place = np.empty((3, COARSE, COARSE, COARSE), np.float32)
-    for axis, ((low, high), at) in enumerate(zip(extent, far, strict=True)):
+    position = np.empty((3, COARSE, COARSE, COARSE), np.float32)
+    for axis, ((low, high), at) in enumerate(zip(extent, coarse_centre, strict=True)):
         middle = (at - COARSE // 2 + np.arange(COARSE)) * COARSE_MM + (COARSE_MM - 1) / 2
         line = np.clip((middle - low) / max(high - low, 1), 0, 1)
-        place[axis] = np.moveaxis(np.broadcast_to(line, (COARSE,) * 3), -1, axis)
-    return place
+        position[axis] = np.moveaxis(np.broadcast_to(line, (COARSE,) * 3), -1, axis)
+    return position
 
 
-def coarse_mark(candidate: NDArray[np.floating], even: Sequence[int]) -> Array:
+def coarse_mark(candidate: NDArray[np.floating], even_centre: Sequence[int]) -> Array:
     """Average a candidate of the fine crop over the blocks of the surrounding coarse crop."""
     wide = np.zeros((COARSE * COARSE_MM,) * 3, np.float32)
     margin = (COARSE * COARSE_MM - FINE) // 2
-    x, y, z = (slice(margin + at % COARSE_MM, margin + at % COARSE_MM + FINE) for at in even)
+    x, y, z = (
+        slice(margin + at % COARSE_MM, margin + at % COARSE_MM + FINE) for at in even_centre
+    )
     wide[x, y, z] = candidate
     mark: Array = pool(wide[None], COARSE_MM)[0]
     return mark
@@ -120,27 +124,29 @@ def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
 
     ``piece`` counts from 0. ``centre`` is the middle voxel; it is moved to even coordinates.
     """
-    even = [2 * (int(at) // 2) for at in centre]
+    even_centre = [2 * (int(at) // 2) for at in centre]
     fine = (FINE,) * 3
-    images = cut(source.images, even, fine, fill=BACKGROUND)
+    images = cut(source.images, even_centre, fine, fill=BACKGROUND)
     images[~source.present] = 0
-    candidate = (cut(source.pieces, even, fine) == piece + 1).astype(np.float32)
-    half = cut(source.anatomy, [at // 2 for at in even], (FINE // 2,) * 3).astype(np.float32)
-    far = [at // COARSE_MM for at in even]
-    coarse = cut(source.coarse, far, (COARSE,) * 3)
+    candidate = (cut(source.pieces, even_centre, fine) == piece + 1).astype(np.float32)
+    half = cut(source.anatomy, [at // 2 for at in even_centre], (FINE // 2,) * 3).astype(
+        np.float32
+    )
+    coarse_centre = [at // COARSE_MM for at in even_centre]
+    coarse = cut(source.coarse, coarse_centre, (COARSE,) * 3)
     mark = cut(
-        pool((source.pieces == piece + 1)[None, *_around(source, piece)], COARSE_MM)[0],
-        _within(source, piece, far),
+        pool((source.pieces == piece + 1)[None, *_block_box(source, piece)], COARSE_MM)[0],
+        _centre_in_box(source, piece, coarse_centre),
         (COARSE,) * 3,
     )
     images_at, anatomy_at = coarse[:CONTRASTS], coarse[CONTRASTS:]
-    place = _place(source.extent, far)
-    joined = np.concatenate([images_at, mark[None], anatomy_at, place]).astype(np.float32)
+    position = _relative_position(source.extent, coarse_centre)
+    joined = np.concatenate([images_at, mark[None], anatomy_at, position]).astype(np.float32)
     arrays = (images, candidate[None], half, joined, source.present.astype(np.float32))
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
 
 
-def _around(source: CropSource, piece: int) -> tuple[slice, slice, slice]:
+def _block_box(source: CropSource, piece: int) -> tuple[slice, slice, slice]:
     """Widen the box of a candidate to whole blocks of 4 mm."""
     x, y, z = (
         slice(COARSE_MM * (side.start // COARSE_MM), COARSE_MM * -(-side.stop // COARSE_MM))
@@ -149,10 +155,11 @@ def _around(source: CropSource, piece: int) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def _within(source: CropSource, piece: int, far: Sequence[int]) -> list[int]:
+def _centre_in_box(source: CropSource, piece: int, coarse_centre: Sequence[int]) -> list[int]:
     """Return the middle of the coarse crop, in blocks from the candidate's first one."""
     return [
-        at - side.start // COARSE_MM for at, side in zip(far, _around(source, piece), strict=True)
+        at - side.start // COARSE_MM
+        for at, side in zip(coarse_centre, _block_box(source, piece), strict=True)
     ]
 
 

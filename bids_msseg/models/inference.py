@@ -105,8 +105,8 @@ def predict(
     for group in _batches(corners, engine.batch):
         boxes = [window.box(corner, tile) for corner in group]
         batch = torch.from_numpy(np.stack([stack[(slice(None), *box)] for box in boxes]))
-        seen, classed = _forward(nets, batch, engine, mirror)
-        for box, fine, parts in zip(boxes, seen, classed, strict=True):
+        lesion_tiles, anatomy_tiles = _forward(nets, batch, engine, mirror)
+        for box, fine, parts in zip(boxes, lesion_tiles, anatomy_tiles, strict=True):
             lesion[box] += fine * weight
             norm[box] += weight
             anatomy[(slice(None), *_halved(box))] += parts * coarse
@@ -157,8 +157,8 @@ class Window:
     def paste(self, values: Array, shape: Sequence[int], step: int) -> Array:
         """Place values of the window (..., x, y, z) on the grid, with zeros elsewhere."""
         grid = np.zeros((*values.shape[:-3], *shape), np.float32)
-        there, here = self.overlap(shape, step)
-        grid[(..., *there)] = values[(..., *here)]
+        grid_box, window_box = self.overlap(shape, step)
+        grid[(..., *grid_box)] = values[(..., *window_box)]
         return grid
 
 
@@ -179,11 +179,13 @@ def _stacked(
 ) -> Array:
     """Cut out the window, set the background, and append presence maps."""
     stack = np.zeros((2 * len(present), *window.shape), np.float32)
-    there, here = window.overlap(brain.shape, 1)
+    grid_box, window_box = window.overlap(brain.shape, 1)
     for channel, acquired in enumerate(present):
         if acquired:
             stack[channel] = BACKGROUND
-            stack[(channel, *here)] = np.where(brain[there], images[channel][there], BACKGROUND)
+            stack[(channel, *window_box)] = np.where(
+                brain[grid_box], images[channel][grid_box], BACKGROUND
+            )
             stack[len(present) + channel] = 1
     return stack
 

@@ -126,8 +126,8 @@ def read_network_weights(path: Path) -> dict[str, Tensor]:
 
     The file is a training checkpoint, of which the running mean is used, or a float16 file.
     """
-    kept = torch.load(path, map_location="cpu", weights_only=True)
-    weights: dict[str, Tensor] = kept.get("average", kept)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = content.get("average", content)
     return {name: value.float() for name, value in weights.items()}
 
 

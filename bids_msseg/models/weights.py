@@ -147,9 +147,9 @@ def read_header(path: Path) -> ModelHeader:
         _check_sum(header[DIGEST_KEY], memoryview(content)[8 + length :])
         return _parse(header, hashlib.sha256(content).hexdigest())
     except KeyError as error:
-        raise not_ours(path, f"its header has no {error}") from error
+        raise unusable_weights(path, f"its header has no {error}") from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise not_ours(path, str(error)) from error
+        raise unusable_weights(path, str(error)) from error
 
 
 def _check_format(path: Path, name: object) -> None:
@@ -160,10 +160,10 @@ def _check_format(path: Path, name: object) -> None:
         )
 
 
-def _check_length(entries: Mapping[str, Any], there: int) -> None:
+def _check_length(entries: Mapping[str, Any], size: int) -> None:
     ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
-    if max(ends, default=0) != there:
-        raise ValueError(f"it contains {there} bytes of weights instead of {max(ends, default=0)}")
+    if max(ends, default=0) != size:
+        raise ValueError(f"it contains {size} bytes of weights instead of {max(ends, default=0)}")
 
 
 def _check_sum(expected: object, tensors: memoryview) -> None:
@@ -194,9 +194,9 @@ def _parse(header: Mapping[str, Any], sha256: str) -> ModelHeader:
     )
 
 
-def not_ours(path: Path, why: str) -> DataError:
+def unusable_weights(path: Path, reason: str) -> DataError:
     """Return the error for a file that is not a usable cascade."""
     return DataError(
-        f"{path.name} is not a usable cascade: {why}",
+        f"{path.name} is not a usable cascade: {reason}",
         hint="copy or download the weights file again; the model card gives its SHA-256",
     )

@@ -40,7 +40,7 @@ class FindAnatomy(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the map of regions."""
-        labels, found = find_anatomy(
+        labels, anatomy = find_anatomy(
             contrast_files(inputs),
             contrast_transforms(inputs),
             load_volume(inputs["mask_file"]).data > 0,
@@ -50,8 +50,8 @@ class FindAnatomy(Step):
         save_volume(labels, target)
         return {
             "regions_file": str(target),
-            "own_ventricles": found.from_own_fluid,
-            "notes": [found.note] if found.note else [],
+            "own_ventricles": anatomy.from_own_fluid,
+            "notes": [anatomy.note] if anatomy.note else [],
         }
 
 
@@ -77,15 +77,15 @@ class MeasureBrain(Step):
         """Write the label map and the volumes; implausible values are also noted."""
         grid = Grid.of(Path(inputs["flair_file"]))
         move = read_itk_affine(Path(inputs["template_transform"])) if inputs["trusted"] else None
-        found = measure_brain(load_volume(inputs["anatomy_file"], np.uint8), grid, move)
+        measured = measure_brain(load_volume(inputs["anatomy_file"], np.uint8), grid, move)
         image, table = folder / "anatomy.nii.gz", folder / "volumes.json"
-        save_volume(grid.frame.with_data(found.labels), image)
-        ml = {int(label): volume for label, volume in found.volumes.ml.items()}
+        save_volume(grid.frame.with_data(measured.labels), image)
+        ml = {int(label): volume for label, volume in measured.volumes.ml.items()}
         table.write_text(
-            json.dumps({"ml": ml, "implausible": found.implausible}), encoding="utf-8"
+            json.dumps({"ml": ml, "implausible": measured.implausible}), encoding="utf-8"
         )
         return {
             "anatomy_file": str(image),
             "volumes_file": str(table),
-            "notes": [found.note] if found.note else [],
+            "notes": [measured.note] if measured.note else [],
         }

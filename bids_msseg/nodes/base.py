@@ -76,9 +76,9 @@ class Step(BaseInterface):  # type: ignore[misc]
     def _run_interface(self, runtime: Bunch) -> Bunch:
         folder = Path(runtime.cwd)
         try:
-            self._results = self._find(folder)
+            self._results = self._compute_or_read(folder)
         except Exception as error:
-            leave_failure(folder, explained(error))
+            write_failure(folder, as_msseg_error(error))
             raise
         except BaseException as error:
             # nipype would take it for a failure of this node and go on with the next one
@@ -86,28 +86,28 @@ class Step(BaseInterface):  # type: ignore[misc]
             raise
         return runtime
 
-    def _find(self, folder: Path) -> dict[str, Any]:
+    def _compute_or_read(self, folder: Path) -> dict[str, Any]:
         """Run and measure the step, or read the results of an earlier run."""
         if isdefined(self.inputs.stored):
             return stored_outputs(Path(self.inputs.stored), folder.name, folder)
         values = {name: value for name, value in self.inputs.get().items() if isdefined(value)}
-        begun, busy = time.monotonic(), time.process_time()
+        start, cpu_start = time.monotonic(), time.process_time()
         if self.inputs.measure:
-            _forget_peak()
-        found: dict[str, Any] = {"notes": [], **self.work(folder, **values)}
-        found["seconds"] = round(time.monotonic() - begun, 3)
+            _reset_peak()
+        results: dict[str, Any] = {"notes": [], **self.work(folder, **values)}
+        results["seconds"] = round(time.monotonic() - start, 3)
         if self.inputs.measure:
-            found["cpu_seconds"] = round(time.process_time() - busy, 3)
-            found["memory_gb"] = round(_peak_gb(), 3)
+            results["cpu_seconds"] = round(time.process_time() - cpu_start, 3)
+            results["memory_gb"] = round(_peak_gb(), 3)
         target = folder / OUTPUTS_FILE
-        target.write_text(json.dumps(plain(found)), encoding="utf-8")
-        return {**found, "outputs_file": str(target)}
+        target.write_text(json.dumps(plain(results)), encoding="utf-8")
+        return {**results, "outputs_file": str(target)}
 
     def _list_outputs(self) -> dict[str, Any]:
         return dict(self._results)
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     """Reset the kernel's count of this process's peak memory; see proc(5), clear_refs."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -118,7 +118,7 @@ def _peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def explained(error: Exception) -> MssegError:
+def as_msseg_error(error: Exception) -> MssegError:
     """Convert the exception of a step to an MssegError; return an MssegError unchanged."""
     if isinstance(error, MssegError):
         return error
@@ -134,7 +134,7 @@ def explained(error: Exception) -> MssegError:
         )
     # torch has its own classes and texts for both of its allocators
     if isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory")
+        text in str(error) for text in ("out of memory", "can't allocate memory")
     ):
         return TemporaryError(
             "not enough memory", hint="give the job more memory, or lower --nprocs"
@@ -146,7 +146,7 @@ def explained(error: Exception) -> MssegError:
     )
 
 
-def leave_failure(folder: Path, error: MssegError) -> None:
+def write_failure(folder: Path, error: MssegError) -> None:
     """Record in the folder of a visit why a node failed; keep an earlier record.
 
     ``folder`` is that of the node; the file is written to its parent. Write errors are ignored.

@@ -27,7 +27,7 @@ from bids_msseg.imaging.registration.visit_alignment import (
     Alignment,
     CommonGrid,
     align_visits,
-    meet,
+    build_common_grid,
 )
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume, load_volume, save_volume
@@ -108,18 +108,18 @@ class CompareVisits(Step):
             seed=inputs["seed"],
         )
         try:
-            meeting = _meet(alignment, earlier, later)
+            grid = _build_grid(alignment, earlier, later)
         except DataError as error:
             return _write_attempt(folder, earlier, later, alignment, error)
-        found = compare_lesions(
-            earlier.on(meeting, later=False),
-            later.on(meeting, later=True),
-            meeting.inside,
+        comparison = compare_lesions(
+            earlier.resample_to(grid, later=False),
+            later.resample_to(grid, later=True),
+            grid.inside,
             rule=delivery.rule,
             disagreement_mm=alignment.disagreement_mm,
         )
-        codes = codes_on_later(found, meeting, later.labels)
-        result = _result(found, meeting, earlier, later)
+        codes = codes_on_later(comparison, grid, later.labels)
+        result = _result(comparison, grid, earlier, later)
         files = {name: folder / name for name in ("changes.nii.gz", "xfm.txt", "changes.json")}
         save_volume(codes, files["changes.nii.gz"])
         write_itk_affine(alignment.affine, files["xfm.txt"])
@@ -128,7 +128,7 @@ class CompareVisits(Step):
             "result_file": str(files["changes.json"]),
             "codes_file": str(files["changes.nii.gz"]),
             "transform_file": str(files["xfm.txt"]),
-            "figure_files": _draw(folder, earlier, later, codes, meeting),
+            "figure_files": _draw(folder, earlier, later, codes, grid),
         }
 
 
@@ -181,14 +181,14 @@ class _Images:
         sizes = np.bincount(self.labels.data.ravel()) * self.labels.voxel_volume
         return {int(label): float(sizes[label]) for label in np.flatnonzero(sizes) if label}
 
-    def on(self, meeting: CommonGrid, *, later: bool) -> VisitMaps:
+    def resample_to(self, grid: CommonGrid, *, later: bool) -> VisitMaps:
         """Resample all maps to the common grid."""
-        probability = meeting.take(self.probability, later=later)
-        stepped = meeting.take(self.labels, later=later, order=0)
+        probability = grid.take(self.probability, later=later)
+        stepped = grid.take(self.labels, later=later, order=0)
         volumes = self.volumes_mm3
-        centres = _centres(self.labels, list(volumes), meeting, later=later)
+        centres = _centres(self.labels, list(volumes), grid, later=later)
         return VisitMaps(
-            flair=meeting.flair(self.flair, later=later),
+            flair=grid.flair(self.flair, later=later),
             probability=probability,
             labels=carry_labels(stepped.astype(np.int32), probability, self.threshold, centres),
             volumes_mm3=volumes,
@@ -197,64 +197,64 @@ class _Images:
         )
 
 
-def _meet(alignment: Alignment, earlier: _Images, later: _Images) -> CommonGrid:
+def _build_grid(alignment: Alignment, earlier: _Images, later: _Images) -> CommonGrid:
     """Build the common grid; raise DataError if the alignment failed."""
     if alignment.failure_reason:
         raise DataError(
             f"the two visits could not be aligned: {alignment.failure_reason}",
             hint="check both FLAIR images and the orientation in their headers",
         )
-    return meet(alignment, earlier.brain, later.brain)
+    return build_common_grid(alignment, earlier.brain, later.brain)
 
 
 def _centres(
-    labels: Volume, wanted: list[int], meeting: CommonGrid, *, later: bool
+    labels: Volume, lesions: list[int], grid: CommonGrid, *, later: bool
 ) -> dict[int, tuple[int, int, int]]:
     """Return the voxel of the common grid that contains the centre of each lesion."""
-    if not wanted:
+    if not lesions:
         return {}
-    index = np.array(ndimage.center_of_mass(labels.data > 0, labels.data, wanted))
-    move = meeting.alignment.to_later if later else meeting.alignment.to_earlier
-    chain = inverse(meeting.affine) @ inverse(move) @ labels.affine
+    index = np.array(ndimage.center_of_mass(labels.data > 0, labels.data, lesions))
+    move = grid.alignment.to_later if later else grid.alignment.to_earlier
+    chain = inverse(grid.affine) @ inverse(move) @ labels.affine
     voxels = np.rint(index @ chain[:3, :3].T + chain[:3, 3]).astype(int)
-    inside = np.clip(voxels, 0, np.array(meeting.inside.shape) - 1)
+    inside = np.clip(voxels, 0, np.array(grid.inside.shape) - 1)
     return {
-        label: (int(x), int(y), int(z)) for label, (x, y, z) in zip(wanted, inside, strict=True)
+        label: (int(x), int(y), int(z)) for label, (x, y, z) in zip(lesions, inside, strict=True)
     }
 
 
-def codes_on_later(found: Comparison, meeting: CommonGrid, labels: Volume) -> Volume:
+def codes_on_later(comparison: Comparison, grid: CommonGrid, labels: Volume) -> Volume:
     """Resample the change codes to the FLAIR of the later visit.
 
     ``labels`` are the lesions of the later visit, whose borders are kept. The uint8 codes are
     never 0 inside them; outside, they mark only tissue that was lesion before.
     """
-    common = Volume(found.codes, meeting.affine)
-    move = inverse(meeting.alignment.to_later)
+    common = Volume(comparison.codes, grid.affine)
+    move = inverse(grid.alignment.to_later)
     near = resample(common, labels.shape, labels.affine, transform=move, order=0).data
     base = np.zeros(int(labels.data.max(initial=0)) + 1, np.uint8)
-    for row in found.rows:
+    for row in comparison.rows:
         kind = Code[row.change.upper()] if row.change in ("new", "unclear") else Code.STABLE
         base[list(row.lesions_after)] = kind
-    there = labels.data > 0
+    is_lesion = labels.data > 0
     inside = np.where(near == Code.GAINED, near, base[labels.data])
     outside = np.where(np.isin(near, (Code.LOST, Code.RESOLVED, Code.UNCLEAR)), near, 0)
-    return labels.with_data(np.where(there, inside, outside).astype(np.uint8))
+    return labels.with_data(np.where(is_lesion, inside, outside).astype(np.uint8))
 
 
 def _result(
-    found: Comparison, meeting: CommonGrid, earlier: _Images, later: _Images
+    comparison: Comparison, grid: CommonGrid, earlier: _Images, later: _Images
 ) -> PairResult:
-    chain = meeting.alignment.to_later @ meeting.affine
-    centres = [chain[:3, :3] @ np.array(row.centre) + chain[:3, 3] for row in found.rows]
+    chain = grid.alignment.to_later @ grid.affine
+    centres = [chain[:3, :3] @ np.array(row.centre) + chain[:3, 3] for row in comparison.rows]
     return PairResult(
-        rows=found.rows,
+        rows=comparison.rows,
         centres_mm=tuple((float(x), float(y), float(z)) for x, y, z in centres),
-        regions=tuple(_region(row, earlier, later) for row in found.rows),
-        disagreement_mm=meeting.alignment.disagreement_mm,
-        border_sd_mm=found.border_sd_mm,
-        matched=found.matched,
-        notes=meeting.alignment.notes,
+        regions=tuple(_region(row, earlier, later) for row in comparison.rows),
+        disagreement_mm=grid.alignment.disagreement_mm,
+        border_sd_mm=comparison.border_sd_mm,
+        matched=comparison.matched,
+        notes=grid.alignment.notes,
     )
 
 
@@ -268,10 +268,10 @@ def _region(row: ChangeRow, earlier: _Images, later: _Images) -> str:
 
 
 def _draw(
-    folder: Path, earlier: _Images, later: _Images, codes: Volume, meeting: CommonGrid
+    folder: Path, earlier: _Images, later: _Images, codes: Volume, grid: CommonGrid
 ) -> list[str]:
     """Draw the pictures into the node's folder."""
-    moved = _moved(earlier, later, meeting.alignment.affine)
+    moved = _moved(earlier, later, grid.alignment.affine)
     mosaic = change_mosaic(
         later.flair,
         moved,

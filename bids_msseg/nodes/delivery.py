@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, with_anatomy
+from bids_msseg.bids.derivatives import NO_EXTRAS, Extras, with_anatomy
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri
 from bids_msseg.bids.visit import Visit
@@ -35,7 +35,7 @@ class DerivativesContext:
     fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
-    extras: Extras = NOTHING_ELSE
+    extras: Extras = NO_EXTRAS
     maps_fingerprint: str = ""
     intermediate: Path | None = None
 
@@ -65,13 +65,13 @@ class DerivativesContext:
 
     def method(self) -> Method:
         """Return the description of the method that found the lesions."""
-        given = [] if self.visit.lesion_mask is None else [self.visit.lesion_mask]
+        mask_files = [] if self.visit.lesion_mask is None else [self.visit.lesion_mask]
         return Method(
             self.model,
             self.threshold,
             self.min_lesion_volume,
             self.candidate_threshold,
-            masks=self._datasets(given),
+            masks=self._datasets(mask_files),
             excluded=self._datasets(self.visit.exclude_masks),
         )
 
@@ -91,7 +91,7 @@ class DerivativesContext:
             versions=self.versions,
             masks=method.masks,
             excluded=method.excluded,
-            other=self.model if method.other else None,
+            segmenter=self.model if method.other_segmenter else None,
         )
         return replace(self, methods=methods)
 
@@ -99,5 +99,5 @@ class DerivativesContext:
         """Return a copy without contrasts that could not be aligned."""
         if not contrasts:
             return self
-        nothing: dict[str, Any] = {name.lower(): None for name in contrasts}
-        return replace(self, visit=replace(self.visit, **nothing)).described()
+        removed: dict[str, Any] = {name.lower(): None for name in contrasts}
+        return replace(self, visit=replace(self.visit, **removed)).described()

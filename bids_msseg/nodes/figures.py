@@ -57,7 +57,7 @@ class DrawFigures(Step):
         if not inputs["template_trusted"]:
             moving[EMBEDDED] = _template_on(flair, Path(inputs["template_transform"]))
             doubtful.append(EMBEDDED)
-        done = draw_visit(
+        figure_files = draw_visit(
             delivery.out_dir,
             delivery.visit,
             flair=flair,
@@ -68,7 +68,7 @@ class DrawFigures(Step):
             moving=moving,
             doubtful=doubtful,
         )
-        return {"figure_files": [str(path) for path in done]}
+        return {"figure_files": [str(path) for path in figure_files]}
 
 
 def _template_on(flair: Volume, transform: Path) -> Volume:

@@ -51,24 +51,24 @@ def write_archive(
     """
     content: dict[str, dict[str, Any]] = {step: {} for step in steps}
     with zipfile.ZipFile(target, "w") as archive:
-        for step, name, value in _each(steps):
+        for step, name, value in _all_outputs(steps):
             if not name.endswith(_FILE):
                 content[step][name] = {"value": value}
                 continue
-            data, place = Path(value).read_bytes(), published.get(f"{step}.{name}")
-            if place is None:
+            data, published_path = Path(value).read_bytes(), published.get(f"{step}.{name}")
+            if published_path is None:
                 member = f"{step}/{Path(value).name}"
                 # without a time: the archive says what was found, not when
                 archive.writestr(zipfile.ZipInfo(member), data)
                 content[step][name] = {"member": member}
             else:
                 digest = hashlib.sha256(data).hexdigest()
-                content[step][name] = {"published": place, "sha256": digest}
+                content[step][name] = {"published": published_path, "sha256": digest}
         manifest = {"fingerprint": fingerprint, "versions": versions, "steps": content}
         archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(plain(manifest)))
 
 
-def _each(steps: Mapping[str, Outputs]) -> Iterator[tuple[str, str, Any]]:
+def _all_outputs(steps: Mapping[str, Outputs]) -> Iterator[tuple[str, str, Any]]:
     for step, outputs in steps.items():
         for name, value in outputs.items():
             yield step, name, value
@@ -86,13 +86,14 @@ def is_usable(
             if (manifest["fingerprint"], manifest["versions"]) != (fingerprint, dict(versions)):
                 return False
             return opened.testzip() is None and all(
-                _is_there(entry, opened, out_dir) for _, _, entry in _each(manifest["steps"])
+                _is_available(entry, opened, out_dir)
+                for _, _, entry in _all_outputs(manifest["steps"])
             )
     except _BROKEN:
         return False
 
 
-def _is_there(entry: Mapping[str, Any], archive: zipfile.ZipFile, out_dir: Path) -> bool:
+def _is_available(entry: Mapping[str, Any], archive: zipfile.ZipFile, out_dir: Path) -> bool:
     if "member" in entry:
         return entry["member"] in archive.namelist()
     if "published" in entry:

@@ -88,7 +88,7 @@ class Delineate(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write maps and table."""
         grid = Grid.of(Path(inputs["flair_file"]))
-        found = find_lesions(
+        visit_lesions = find_lesions(
             grid,
             _stored(inputs, *MAPS, *LABEL_MAPS),
             read_itk_affine(Path(inputs["template_transform"])),
@@ -98,10 +98,10 @@ class Delineate(Step):
             excluded=_excluded(grid, inputs),
         )
         final = str(inputs["probability_file"])
-        if found.cleared is not None:
+        if visit_lesions.cleared is not None:
             final = str(folder / "probability.nii.gz")
-            save_volume(found.cleared, final)
-        return {**_save(folder, grid, found), "probability_file": final}
+            save_volume(visit_lesions.cleared, final)
+        return {**_save(folder, grid, visit_lesions), "probability_file": final}
 
 
 class _GivenInputs(_LesionInputs):
@@ -128,7 +128,7 @@ class TakeGivenMask(Step):
             what="lesion mask",
             values=tuple(values) if values else None,
         )
-        found = list_given_lesions(
+        visit_lesions = list_given_lesions(
             grid,
             lesions,
             _stored(inputs, "mask", "regions"),
@@ -140,14 +140,14 @@ class TakeGivenMask(Step):
         estimate, probability = folder / "estimate.json", folder / "probability.nii.gz"
         reason = "the lesion mask was given, so there is no probability"
         estimate.write_text(json.dumps({"reason": reason}), encoding="utf-8")
-        notes = (note, outside_brain_note(lesions, found.maps["brain"]))
-        soft = found.maps["mask"].astype(np.float32)
+        notes = (note, outside_brain_note(lesions, visit_lesions.maps["brain"]))
+        soft = visit_lesions.maps["mask"].astype(np.float32)
         save_volume(grid.frame.with_data(soft), probability)
         return {
-            **_save(folder, grid, found),
+            **_save(folder, grid, visit_lesions),
             "estimate_file": str(estimate),
             "probability_file": str(probability),
-            "notes": [one for one in notes if one],
+            "notes": [text for text in notes if text],
         }
 
 
@@ -162,19 +162,19 @@ def _excluded(grid: Grid, inputs: Mapping[str, Any]) -> NDArray[np.bool_] | None
     return read_exclusion_masks([Path(file) for file in files], grid) if files else None
 
 
-def _save(folder: Path, grid: Grid, found: VisitLesions) -> dict[str, Any]:
+def _save(folder: Path, grid: Grid, lesions: VisitLesions) -> dict[str, Any]:
     """Write maps and table."""
     table = folder / "lesions.json"
-    table.write_text(json.dumps([asdict(row) for row in found.rows]), encoding="utf-8")
+    table.write_text(json.dumps([asdict(row) for row in lesions.rows]), encoding="utf-8")
     outputs: dict[str, Any] = {"table_file": str(table)}
-    for name, data in found.maps.items():
+    for name, data in lesions.maps.items():
         target = folder / f"{name}.nii.gz"
         # specks of a given mask may be more than 32767
         small = data.dtype == np.int32 and data.max(initial=0) <= np.iinfo(np.int16).max
         save_volume(grid.frame.with_data(data), target, dtype=np.int16 if small else None)
         outputs[f"{name}_file"] = str(target)
-    if found.excluded_ml is not None:
-        outputs["excluded_ml"] = found.excluded_ml
+    if lesions.excluded_ml is not None:
+        outputs["excluded_ml"] = lesions.excluded_ml
     return outputs
 
 

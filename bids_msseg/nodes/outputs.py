@@ -20,7 +20,7 @@ from bids_msseg.bids.derivatives import (
     mask_in,
     preprocessed,
     transform,
-    unasked_files,
+    unrequested_files,
 )
 from bids_msseg.bids.files import publish, write_json, write_tsv
 from bids_msseg.bids.paths import intermediate_path, lesion_roi_path
@@ -86,8 +86,8 @@ class PublishVisit(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write all results; the record, which marks them as complete, comes last."""
-        given: DerivativesContext = inputs["delivery"]
-        delivery = given.without(inputs.get("left_out", []))
+        full_delivery: DerivativesContext = inputs["delivery"]
+        delivery = full_delivery.without(inputs.get("left_out", []))
         quality = VisitQuality.read(inputs["quality_file"], inputs["estimate_file"])
         table = json.loads(Path(inputs["table_file"]).read_text("utf-8"))
         rows = [_row({**item, "image_quality": quality.quality}) for item in table]
@@ -101,9 +101,9 @@ class PublishVisit(Step):
         _publish_tables(delivery, rows, anatomy.volumes if anatomy else None)
         _publish_atlases(delivery, inputs.get("atlas_files", []))
         _publish_intermediate(delivery, inputs)
-        for path in unasked_files(delivery.out_dir, delivery.visit, delivery.extras):
+        for path in unrequested_files(delivery.out_dir, delivery.visit, delivery.extras):
             path.unlink(missing_ok=True)
-        record = quality.mark(_record(delivery, given.visit, rows, inputs))
+        record = quality.mark(_record(delivery, full_delivery.visit, rows, inputs))
         marked = record if anatomy is None else anatomy.mark(record)
         return {"record_file": str(write_record(delivery.out_dir, marked))}
 
@@ -124,7 +124,7 @@ class _Anatomy:
 
     def mark(self, record: VisitRecord) -> VisitRecord:
         """Add the brain measures to a visit's record."""
-        measures = {one.name: one.value(self.volumes) for one in MEASURES}
+        measures = {measure.name: measure.value(self.volumes) for measure in MEASURES}
         return replace(record, brain_measures=measures, anatomy_implausible=self.implausible)
 
 
@@ -154,8 +154,8 @@ _BRAIN_METHODS = {
 
 def _publish_flair_space(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     origin, method = delivery.flair_origin(*delivery.lesion_sources()), delivery.method()
-    given = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
-    brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *given]))
+    brain_masks = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
+    brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *brain_masks]))
     how = _BRAIN_METHODS[inputs["brain_how"]]
     contents = {
         "brain": sidecars.brain_mask_sidecar(brain, method=how),
@@ -184,7 +184,7 @@ def _publish_preprocessed(delivery: DerivativesContext, inputs: Mapping[str, Any
         _deliver(delivery, source, content, preprocessed(name))
 
 
-def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
+def _used_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
     """Return the names of existing files, without those of contrasts that were left out."""
     left_out = inputs.get("left_out", [])
     return [name for name in inputs.get(what, []) if name.partition(" ")[0] not in left_out]
@@ -192,7 +192,7 @@ def _kept_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
 
 def _publish_spaces(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     sources = delivery.lesion_sources()
-    names, files = _kept_names("space_names", inputs), inputs.get("space_files", [])
+    names, files = _used_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
         space, _, resolution = name.rpartition(" ")[2].partition(":res-")
         reference = _reference(delivery, space)
@@ -226,7 +226,7 @@ def _publish_roi(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> Non
 
 
 def _publish_transforms(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
-    names, files = _kept_names("transform_names", inputs), inputs.get("transform_files", [])
+    names, files = _used_names("transform_names", inputs), inputs.get("transform_files", [])
     for name, source in zip(names, files, strict=True):
         start, end, kind = name.split()
         pair = [
@@ -242,7 +242,7 @@ def _publish_transforms(delivery: DerivativesContext, inputs: Mapping[str, Any])
 
 
 def _publish_filled(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
-    names, files = _kept_names("filled_names", inputs), inputs.get("filled_files", [])
+    names, files = _used_names("filled_names", inputs), inputs.get("filled_files", [])
     sources = dict.fromkeys((*delivery.sources(), *delivery.lesion_sources()))
     for name, source in zip(names, files, strict=True):
         reference = delivery.uri(delivery.visit.contrasts[name])
@@ -317,20 +317,20 @@ def _record(
             region.label: (load.region_ml[region], load.region_count[region])
             for region in load.region_ml
         },
-        flags=tuple(f"{step}: {note}" for step, found in steps for note in found),
+        flags=tuple(f"{step}: {note}" for step, step_notes in steps for note in step_notes),
         notes=delivery.visit.notes,
         timings_s=dict(zip(inputs["step_names"], inputs["step_seconds"], strict=True)),
         fingerprint=delivery.fingerprint,
         versions=delivery.versions,
         methods=delivery.methods,
-        figures=_drawn(inputs.get("figure_files", [])),
+        figures=_figure_labels(inputs.get("figure_files", [])),
         lesion_mask=delivery.uri(mask) if mask else "",
         exclude_masks=tuple(map(delivery.uri, delivery.visit.exclude_masks)),
         excluded_ml=inputs.get("excluded_ml"),
     )
 
 
-def _drawn(files: Iterable[str]) -> tuple[str, ...]:
+def _figure_labels(files: Iterable[str]) -> tuple[str, ...]:
     """Read the ``desc-`` labels of pictures from their names."""
     return tuple(name_entities(Path(file).name)[0]["desc"] for file in files)
 

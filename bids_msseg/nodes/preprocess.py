@@ -47,8 +47,8 @@ class Conform(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Conform one contrast."""
         target = folder / f"{inputs['contrast']}.nii.gz"
-        done = conform(Path(inputs["in_file"]), target, contrast=inputs["contrast"])
-        return {"out_file": str(target), "notes": list(done.notes)}
+        conformed = conform(Path(inputs["in_file"]), target, contrast=inputs["contrast"])
+        return {"out_file": str(target), "notes": list(conformed.notes)}
 
 
 class _BrainInputs(StepInputs):
@@ -73,17 +73,17 @@ class FindBrain(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the mask."""
         image = load_volume(inputs["in_file"])
-        found = find_brain(
+        brain = find_brain(
             image,
-            given=Path(inputs["given_mask"]) if "given_mask" in inputs else None,
+            mask_path=Path(inputs["given_mask"]) if "given_mask" in inputs else None,
             skull_stripped=inputs["skull_stripped"],
             sidecar=inputs["sidecar"],
             device=inputs["device"],
             threads=inputs["threads"],
         )
         target = folder / "brain.nii.gz"
-        save_volume(image.with_data(found.mask), target)
-        return {"mask_file": str(target), "how": found.how, "notes": list(found.notes)}
+        save_volume(image.with_data(brain.mask), target)
+        return {"mask_file": str(target), "how": brain.how, "notes": list(brain.notes)}
 
 
 class _CoregisterInputs(StepInputs):
@@ -113,7 +113,7 @@ class Coregister(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Find and write the transform; pass the image on if the transform is plausible."""
         target, contrast = folder / "fixed_to_moving.txt", inputs["contrast"]
-        found = align_contrast(
+        alignment = align_contrast(
             contrast,
             load_volume(inputs["moving_file"]),
             load_volume(inputs["fixed_file"]),
@@ -121,10 +121,10 @@ class Coregister(Step):
             threads=inputs["threads"],
             seed=inputs["seed"],
         )
-        write_itk_affine(found.affine, target)
-        common: dict[str, Any] = {"attempt_file": str(target), "notes": list(found.notes)}
-        if found.fault:
-            return {**common, "left_out": [contrast], "faults": [found.fault]}
+        write_itk_affine(alignment.affine, target)
+        common: dict[str, Any] = {"attempt_file": str(target), "notes": list(alignment.notes)}
+        if alignment.fault:
+            return {**common, "left_out": [contrast], "faults": [alignment.fault]}
         return {
             **common,
             "transform_file": str(target),
@@ -166,14 +166,14 @@ class CorrectBias(Step):
             save_volume(image, target)
             return str(target)
 
-        kept = correct_contrasts(
+        paths = correct_contrasts(
             contrast_files(inputs),
             load_volume(inputs["mask_file"]),
             contrast_transforms(inputs),
             threads=inputs["threads"],
             keep=keep,
         )
-        return {f"{contrast.lower()}_file": path for contrast, path in kept.items()}
+        return {f"{contrast.lower()}_file": path for contrast, path in paths.items()}
 
 
 class _TemplateInputs(StepInputs):
@@ -198,7 +198,7 @@ class FitTemplate(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the affine that maps template world mm to FLAIR world mm."""
-        found = fit_template(
+        template_fit = fit_template(
             load_volume(inputs["flair_file"]),
             load_volume(inputs["mask_file"]).data > 0,
             name=inputs["template"],
@@ -207,12 +207,12 @@ class FitTemplate(Step):
             seed=inputs["seed"],
         )
         target = folder / "template_to_flair.txt"
-        write_itk_affine(found.affine, target)
+        write_itk_affine(template_fit.affine, target)
         return {
             "transform_file": str(target),
-            "trusted": not found.fault,
-            "faults": [found.fault] if found.fault else [],
-            "notes": list(found.notes),
+            "trusted": not template_fit.fault,
+            "faults": [template_fit.fault] if template_fit.fault else [],
+            "notes": list(template_fit.notes),
         }
 
 
@@ -242,17 +242,17 @@ class CheckBrain(Step):
             return {"mask_file": inputs["mask_file"], "faults": []}
         flair, mask = load_volume(inputs["flair_file"]), load_volume(inputs["mask_file"])
         move = read_itk_affine(Path(inputs["template_transform"]))
-        found = check_mask(flair, mask.data > 0, move, how=inputs["how"])
+        checked = check_mask(flair, mask.data > 0, move, how=inputs["how"])
         target = Path(inputs["mask_file"])
-        if found.notes:
+        if checked.notes:
             target = folder / "brain.nii.gz"
-            save_volume(mask.with_data(found.mask), target)
-        save_volume(mask.with_data(found.extracerebral), folder / "extracerebral.nii.gz")
+            save_volume(mask.with_data(checked.mask), target)
+        save_volume(mask.with_data(checked.extracerebral), folder / "extracerebral.nii.gz")
         return {
             "mask_file": str(target),
             "extracerebral_file": str(folder / "extracerebral.nii.gz"),
-            "faults": list(found.faults),
-            "notes": list(found.notes),
+            "faults": list(checked.faults),
+            "notes": list(checked.notes),
         }
 
 

@@ -57,16 +57,16 @@ class PublishChanges(Step):
         deliveries: list[PairDelivery] = inputs["deliveries"]
         texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
         results = [PairResult.from_json(text) for text in texts]
-        for place, (delivery, result) in enumerate(zip(deliveries, results, strict=True)):
+        for index, (delivery, result) in enumerate(zip(deliveries, results, strict=True)):
             if result.failure_reason:
                 _remove_images(delivery.files)
             else:
-                names = (inputs[what][place] for what in ("codes_files", "transform_files"))
+                names = (inputs[what][index] for what in ("codes_files", "transform_files"))
                 _publish_images(delivery, *map(Path, names))
-            _publish_figures(delivery.files, inputs["figure_files"][place])
+            _publish_figures(delivery.files, inputs["figure_files"][index])
         table = _publish_table(deliveries, results)
         for delivery, result in zip(deliveries, results, strict=True):
-            _note(delivery, _summary(delivery, result))
+            _update_record(delivery, _summary(delivery, result))
         return {"table_file": str(table)}
 
 
@@ -103,10 +103,10 @@ def _remove_images(files: PairFiles) -> None:
 
 def _publish_figures(files: PairFiles, figures: Sequence[str]) -> None:
     """Write the pictures, and remove remaining ones of an earlier comparison."""
-    drawn = {Path(name).stem: Path(name) for name in figures}
+    pictures = {Path(name).stem: Path(name) for name in figures}
     for desc, target in zip(FIGURES, files.figures, strict=True):
-        if desc in drawn:
-            publish(drawn[desc], target, keep=True)
+        if desc in pictures:
+            publish(pictures[desc], target, keep=True)
         else:
             target.unlink(missing_ok=True)
 
@@ -132,7 +132,7 @@ def _summary(delivery: PairDelivery, result: PairResult) -> dict[str, Scalar]:
     return pair_summary(pair, result, fingerprint)
 
 
-def _note(delivery: PairDelivery, summary: Mapping[str, Scalar]) -> None:
+def _update_record(delivery: PairDelivery, summary: Mapping[str, Scalar]) -> None:
     """Add the summary to the record of the later visit.
 
     Raises DataError if the visit was processed again meanwhile.

@@ -39,13 +39,13 @@ class VisitQuality:
     @classmethod
     def read(cls, quality_file: str, estimate_file: str) -> VisitQuality:
         """Read what the nodes wrote."""
-        seen = json.loads(Path(quality_file).read_text(encoding="utf-8"))
-        found = json.loads(Path(estimate_file).read_text(encoding="utf-8"))
+        quality = json.loads(Path(quality_file).read_text(encoding="utf-8"))
+        estimate = json.loads(Path(estimate_file).read_text(encoding="utf-8"))
         interval = None
-        if "expected_ml" in found:
-            interval = (found["expected_ml"], found["low_ml"], found["high_ml"])
-        faults, reason = tuple(seen["faults"]), found.get("reason", "")
-        return cls(faults, seen["measures"], interval, reason, found.get("learnt", True))
+        if "expected_ml" in estimate:
+            interval = (estimate["expected_ml"], estimate["low_ml"], estimate["high_ml"])
+        faults, reason = tuple(quality["faults"]), estimate.get("reason", "")
+        return cls(faults, quality["measures"], interval, reason, estimate.get("learnt", True))
 
     @property
     def quality(self) -> str:
@@ -90,17 +90,17 @@ class CheckImages(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write measures and all faults, also of earlier steps; faults are also notes."""
-        known = _calibration(Path(inputs["model_file"])) if "model_file" in inputs else None
-        found = check_images(
+        calibration = _calibration(Path(inputs["model_file"])) if "model_file" in inputs else None
+        check = check_images(
             Stack.load(Path(inputs["stack_file"])),
             load_volume(inputs["mask_file"]),
             {c: check_header(Path(f)).spacing for c, f in inputs["contrasts"].items()},
-            training=known.training if known else None,
+            training=calibration.training if calibration else None,
             known_faults=inputs.get("known_faults", []),
         )
-        faults = list(found.faults)
-        reason = known.reason if known and known.training is None else ""
-        content = {"measures": found.measures, "faults": faults, "reason": reason}
+        faults = list(check.faults)
+        reason = calibration.reason if calibration and calibration.training is None else ""
+        content = {"measures": check.measures, "faults": faults, "reason": reason}
         return {"quality_file": _write(folder / "quality.json", content), "notes": faults}
 
 
@@ -125,19 +125,19 @@ class EstimateLoad(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the estimate, and the table with the confidences."""
-        known = Calibration(reason="the errors of this segmenter are not known")
+        calibration = Calibration(reason="the errors of this segmenter are not known")
         if "model_file" in inputs:
-            known = _calibration(Path(inputs["model_file"]))
-        if inputs["fast"] and known.load is not None:
-            known = known.of_fast()
-        estimate: dict[str, Any] = {"reason": known.reason}
-        if known.load is not None:
-            estimate = asdict(load_interval(load_volume(inputs["probseg_file"]), known.load))
+            calibration = _calibration(Path(inputs["model_file"]))
+        if inputs["fast"] and calibration.load is not None:
+            calibration = calibration.of_fast()
+        estimate: dict[str, Any] = {"reason": calibration.reason}
+        if calibration.load is not None:
+            estimate = asdict(load_interval(load_volume(inputs["probseg_file"]), calibration.load))
         rows = json.loads(Path(inputs["table_file"]).read_text(encoding="utf-8"))
         return {
             "estimate_file": _write(folder / "estimate.json", estimate),
             "table_file": _write(
-                folder / "lesions.json", [_with_confidence(row, known) for row in rows]
+                folder / "lesions.json", [_with_confidence(row, calibration) for row in rows]
             ),
         }
 
@@ -151,6 +151,6 @@ def _calibration(model: Path) -> Calibration:
     return read_calibration(model, read_header(model).sha256)
 
 
-def _with_confidence(row: Mapping[str, Any], known: Calibration) -> dict[str, Any]:
-    found = lesion_confidence(row["status"], row["p_final"], known.confidence)
-    return dict(row) if found is None else {**row, "confidence": found}
+def _with_confidence(row: Mapping[str, Any], calibration: Calibration) -> dict[str, Any]:
+    confidence = lesion_confidence(row["status"], row["p_final"], calibration.confidence)
+    return dict(row) if confidence is None else {**row, "confidence": confidence}

@@ -89,9 +89,9 @@ class SegmentByOther(Step):
             folder / "images",
             whole_head=segmenter.whole_head,
         )
-        found = segmenter.segment(images, threads=inputs["threads"], device=inputs["device"])
+        probability = segmenter.segment(images, threads=inputs["threads"], device=inputs["device"])
         target, log = folder / "probability.nii.gz", folder / LOG_FILE
-        save_volume(found, target)
+        save_volume(probability, target)
         (images.folder / LOG_FILE).replace(log)
         shutil.rmtree(images.folder, ignore_errors=True)
         return {"probability_file": str(target), "log_file": str(log)}

@@ -15,7 +15,7 @@ from bids_msseg.nodes.intermediate import write_archive
 class _StoreInputs(StepInputs):
     outputs_files = traits.List(traits.Str, mandatory=True, desc="JSON of each step's outputs")
     step_names = traits.List(traits.Str, mandatory=True, desc="of the steps, in the same order")
-    wanted = traits.Dict(
+    selected_outputs = traits.Dict(
         traits.Str, traits.List(traits.Str), mandatory=True, desc="outputs to store, by step"
     )
     published = traits.Dict(
@@ -39,14 +39,16 @@ class StoreSteps(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Store the outputs that later steps need, if available."""
         names, files = inputs["step_names"], inputs["outputs_files"]
-        found = {
+        outputs = {
             step: json.loads(Path(file).read_text(encoding="utf-8"))
             for step, file in zip(names, files, strict=True)
         }
-        left_out = {one for outputs in found.values() for one in outputs.get("left_out", [])}
+        left_out = {
+            contrast for values in outputs.values() for contrast in values.get("left_out", [])
+        }
         steps = {
-            step: {name: found[step][name] for name in wanted if name in found[step]}
-            for step, wanted in inputs["wanted"].items()
+            step: {name: outputs[step][name] for name in selected if name in outputs[step]}
+            for step, selected in inputs["selected_outputs"].items()
         }
         # a contrast that was left out is drawn and not published
         published = {

@@ -46,5 +46,5 @@ def measure_regions(
 def outside_note(name: str, rows: tuple[RegionLoad, ...]) -> str:
     """Return a note if no region of an atlas overlaps the FLAIR; empty otherwise."""
     # the volume of what has no label is NaN
-    met = any(row.region_ml > 0 for row in rows)
-    return "" if met else f"no region of the atlas {name} overlaps the FLAIR"
+    overlaps = any(row.region_ml > 0 for row in rows)
+    return "" if overlaps else f"no region of the atlas {name} overlaps the FLAIR"

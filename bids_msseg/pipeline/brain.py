@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class FoundBrain:
+class ExtractedBrain:
     """Brain mask on the conformed FLAIR.
 
     ``how`` is its source: ``given``, ``stripped`` or ``deepbet``.
@@ -51,28 +51,28 @@ def brain_device(device: str) -> str:
 def find_brain(
     image: Volume,
     *,
-    given: Path | None = None,
+    mask_path: Path | None = None,
     skull_stripped: str = "auto",
     sidecar: str = "auto",
     device: str = "cpu",
     threads: int = 1,
-) -> FoundBrain:
+) -> ExtractedBrain:
     """Find the brain mask: a given mask, the support of a stripped image, or deepbet.
 
     ``skull_stripped`` (option) and ``sidecar`` are ``auto``, ``yes`` or ``no``. The option
     overrides the image, and the image overrides the sidecar. Raises DataError if there is no brain
     or the given mask is unusable.
     """
-    if given is not None:
-        mask = _on_grid(given, image)
-        return FoundBrain(mask, "given", brain_notes(mask, image.voxel_volume))
-    shown = is_skull_stripped(image)
-    notes = contradictions(shown, option=skull_stripped, sidecar=sidecar)
-    if skull_stripped == "yes" or (skull_stripped == "auto" and shown):
+    if mask_path is not None:
+        mask = _on_grid(mask_path, image)
+        return ExtractedBrain(mask, "given", brain_notes(mask, image.voxel_volume))
+    looks_stripped = is_skull_stripped(image)
+    notes = contradictions(looks_stripped, option=skull_stripped, sidecar=sidecar)
+    if skull_stripped == "yes" or (skull_stripped == "auto" and looks_stripped):
         mask, how = mask_from_stripped(image), "stripped"
     else:
         mask, how = extract_brain(image, device=device, threads=threads), "deepbet"
-    return FoundBrain(mask, how, (*notes, *brain_notes(mask, image.voxel_volume)))
+    return ExtractedBrain(mask, how, (*notes, *brain_notes(mask, image.voxel_volume)))
 
 
 def _on_grid(path: Path, image: Volume) -> Mask:

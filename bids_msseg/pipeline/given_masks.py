@@ -26,17 +26,17 @@ RESAMPLE: Final = (
 
 
 def read_given_mask(
-    path: Path, grid: Grid, *, what: str, values: MaskValues = None, drawn: bool = False
+    path: Path, grid: Grid, *, what: str, values: MaskValues = None, from_viewer: bool = False
 ) -> tuple[NDArray[np.bool_], str]:
     """Read a mask on the grid of the FLAIR as acquired; return it and a note.
 
     ``values`` are lesion as in :func:`bids_msseg.lesions.mask_values.lesion_voxels`; ``what``
-    names the mask in messages. ``drawn`` also accepts masks from the viewer, whose images are cut
-    to the brain. Raises NoInputError, DataError or IoError.
+    names the mask in messages. ``from_viewer`` also accepts masks from the viewer, whose images
+    are cut to the brain. Raises NoInputError, DataError or IoError.
     """
     header, frame = check_header(path, contrast=what), grid.frame
     same = is_same_grid(header.shape, header.affine, frame.shape, frame.affine)
-    cut = _cut(path, frame) if drawn and not same else None
+    cut = _cut(path, frame) if from_viewer and not same else None
     if not (same or cut):
         raise DataError(
             f"the {what} {path.name} ({_shape(header.shape)} voxels) is not on the grid of the "
@@ -61,7 +61,7 @@ def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]
     """
     excluded = np.zeros(grid.frame.shape, bool)
     for path in paths:
-        excluded |= read_given_mask(path, grid, what="exclusion mask", drawn=True)[0]
+        excluded |= read_given_mask(path, grid, what="exclusion mask", from_viewer=True)[0]
     return excluded
 
 

@@ -108,8 +108,8 @@ def find_anatomy(
         transform=inverse(template_to_flair),
         order=0,
     ).data
-    found = own_anatomy(on_flair, brain, prior, flair.spacing)
-    return flair.with_data(found.labels), found
+    anatomy = own_anatomy(on_flair, brain, prior, flair.spacing)
+    return flair.with_data(anatomy.labels), anatomy
 
 
 def find_lesions(
@@ -151,8 +151,8 @@ def find_lesions(
     on_grid = {name: grid.take(maps[name]) for name in MAPS if name in maps}
     cleared = _cleared(maps, threshold)
     probability = on_grid["probability"] if cleared is None else grid.take(cleared)
-    cut = _cut(grid, threshold, min_volume)
-    probability, removed, excluded_ml = _exclude(probability, excluded, cut)
+    criteria = _criteria(grid, threshold, min_volume)
+    probability, removed, excluded_ml = _exclude(probability, excluded, criteria)
     if excluded is not None:
         source = maps["probability"] if cleared is None else cleared
         cleared = _without(source, grid.frame.with_data(excluded))
@@ -162,18 +162,22 @@ def find_lesions(
     candidates = np.zeros(probability.shape, bool)
     if "candidates" in on_grid:
         candidates = on_grid["candidates"] >= 0.5
-    found = delineate(
+    delineation = delineate(
         probability,
         # what was cleared stays a candidate
         candidates | (on_grid["probability"] >= threshold),
         extracerebral=extracerebral,
         removed=removed,
-        **cut,
+        **criteria,
     )
-    labels, rows = _list(found, grid, on_grid, maps, template_to_flair, own=own_ventricles)
+    labels, rows = _list_lesions(
+        delineation, grid, on_grid, maps, template_to_flair, own_ventricles=own_ventricles
+    )
     results: dict[str, NDArray[Any]] = {
         "probseg": np.clip(probability, 0, 1),
-        "candidates": (candidates | (found.lesions > 0) | (found.rejected > 0)).astype(np.uint8),
+        "candidates": (candidates | (delineation.lesions > 0) | (delineation.rejected > 0)).astype(
+            np.uint8
+        ),
         **labels,
     }
     return VisitLesions(results, rows, cleared, excluded_ml)
@@ -195,15 +199,17 @@ def list_given_lesions(
     :func:`find_lesions`. The result has no ``probseg`` and no ``candidates``, and its rows have no
     probabilities.
     """
-    soft, cut = lesions.astype(np.float32), _cut(grid, MASK_THRESHOLD, min_volume)
-    left, removed, excluded_ml = _exclude(soft, excluded, cut)
-    found = delineate(left, lesions, extracerebral=None, removed=removed, **cut)
+    soft, criteria = lesions.astype(np.float32), _criteria(grid, MASK_THRESHOLD, min_volume)
+    remaining, removed, excluded_ml = _exclude(soft, excluded, criteria)
+    delineation = delineate(remaining, lesions, extracerebral=None, removed=removed, **criteria)
     on_grid = {"mask": grid.take(maps["mask"])}
-    labels, rows = _list(found, grid, on_grid, maps, template_to_flair, own=own_ventricles)
+    labels, rows = _list_lesions(
+        delineation, grid, on_grid, maps, template_to_flair, own_ventricles=own_ventricles
+    )
     return VisitLesions(labels, rows, None, excluded_ml)
 
 
-def _cut(grid: Grid, threshold: float, min_volume: float) -> dict[str, float]:
+def _criteria(grid: Grid, threshold: float, min_volume: float) -> dict[str, float]:
     volume = grid.frame.voxel_volume
     return {"voxel_volume": volume, "threshold": threshold, "min_volume": min_volume}
 
@@ -215,7 +221,7 @@ def _without(source: Volume, excluded: Volume) -> Volume:
 
 
 def _exclude(
-    probability: NDArray[Any], excluded: NDArray[np.bool_] | None, cut: Mapping[str, float]
+    probability: NDArray[Any], excluded: NDArray[np.bool_] | None, criteria: Mapping[str, float]
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, float | None]:
     """Set a probability to zero in a mask; return it, the removed voxels and a volume.
 
@@ -224,34 +230,34 @@ def _exclude(
     """
     if excluded is None:
         return probability, None, None
-    lesions = excluded_voxels(probability, excluded, **cut)
-    removed = excluded & (probability >= cut["threshold"])
+    lesions = excluded_voxels(probability, excluded, **criteria)
+    removed = excluded & (probability >= criteria["threshold"])
     # the voxels beside the mask stay as they are
-    left = np.where(excluded, probability.dtype.type(0), probability)
-    return left, removed, lesion_load_ml(lesions, cut["voxel_volume"])
+    remaining = np.where(excluded, probability.dtype.type(0), probability)
+    return remaining, removed, lesion_load_ml(lesions, criteria["voxel_volume"])
 
 
-def _list(
-    found: Delineation,
+def _list_lesions(
+    delineation: Delineation,
     grid: Grid,
     on_grid: Mapping[str, NDArray[Any]],
     maps: Mapping[str, Volume],
     template_to_flair: Affine,
     *,
-    own: bool,
+    own_ventricles: bool,
 ) -> tuple[dict[str, NDArray[Any]], tuple[LesionRow, ...]]:
     """Return the label maps of a visit, and a row for each lesion."""
     to_template = inverse(template_to_flair)
     anatomy = _anatomy(grid, to_template, maps)
     labels = {
-        "labels": found.lesions,
-        "mask": (found.lesions > 0).astype(np.uint8),
-        "rejected": found.rejected,
+        "labels": delineation.lesions,
+        "mask": (delineation.lesions > 0).astype(np.uint8),
+        "rejected": delineation.rejected,
         "brain": (on_grid["mask"] >= 0.5).astype(np.uint8),
         "ventricles": (anatomy == RegionAnatomy.VENTRICLE).astype(np.uint8),
     }
-    where = region_map(anatomy, grid.frame.spacing, own_ventricles=own)
-    return labels, tuple(_rows(found, grid, on_grid, to_template, where))
+    regions = region_map(anatomy, grid.frame.spacing, own_ventricles=own_ventricles)
+    return labels, tuple(_rows(delineation, grid, on_grid, to_template, regions))
 
 
 def _cleared(maps: Mapping[str, Volume], threshold: float) -> Volume | None:
@@ -277,23 +283,23 @@ def _anatomy(grid: Grid, to_template: Affine, maps: Mapping[str, Volume]) -> NDA
 
 
 def _rows(
-    found: Delineation,
+    delineation: Delineation,
     grid: Grid,
     maps: Mapping[str, NDArray[Any]],
     to_template: Affine,
-    where: NDArray[np.int8],
+    regions: NDArray[np.int8],
 ) -> list[LesionRow]:
     """List kept lesions, then rejected candidates; without maps there are no probabilities."""
     rows: list[LesionRow] = []
-    reasons = dict(enumerate(found.reasons, start=1))
-    for labels, status in ((found.lesions, "kept"), (found.rejected, "rejected")):
+    reasons = dict(enumerate(delineation.reasons, start=1))
+    for labels, status in ((delineation.lesions, "kept"), (delineation.rejected, "rejected")):
         rows += lesion_table(
             labels,
             grid.frame.affine,
             p_cnn1=maps.get("candidate"),
             p_final=maps.get("probability"),
             p_cnn2_lesion=_means(labels, maps["lesion"]) if "lesion" in maps else None,
-            region_map=where,
+            region_map=regions,
             template_affine=to_template,
             status="kept" if status == "kept" else "rejected",
             reasons=None if status == "kept" else reasons,
@@ -336,11 +342,11 @@ def mask_on_grid(
     ``transform`` maps world mm of the grid to FLAIR world mm. ``min_volume`` is in mm³.
     """
     moved = grid.take(probability, transform=transform)
-    found = delineate(
+    delineation = delineate(
         moved,
         np.zeros(moved.shape, bool),
         voxel_volume=grid.frame.voxel_volume,
         threshold=threshold,
         min_volume=min_volume,
     )
-    return (found.lesions > 0).astype(np.uint8)
+    return (delineation.lesions > 0).astype(np.uint8)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.imaging.bias import correct_bias, steady_threads
+from bids_msseg.imaging.bias import correct_bias, single_itk_thread
 from bids_msseg.imaging.conform import read_image
 from bids_msseg.imaging.normalise import CONTRASTS, Stack, build_stack
 from bids_msseg.imaging.registration.affine import Registration, register_affine, register_rigid
@@ -29,7 +29,7 @@ from bids_msseg.pipeline.brain import check_mask, find_brain
 __all__ = ["Preprocessed", "preprocess"]
 
 Mask = NDArray[np.bool_]
-_Kept = TypeVar("_Kept")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ def read_contrasts(files: Mapping[str, Path]) -> tuple[dict[str, Volume], tuple[
 
     Raises NoInputError, DataError or IoError as :func:`bids_msseg.imaging.conform.conform` does.
     """
-    found = {name: read_image(path, contrast=name) for name, path in files.items()}
-    images = {name: as_stored(one.volume) for name, one in found.items()}
-    return images, _notes({f"conform_{name}": one.notes for name, one in found.items()})
+    conformed = {name: read_image(path, contrast=name) for name, path in files.items()}
+    images = {name: as_stored(image.volume) for name, image in conformed.items()}
+    return images, _notes({f"conform_{name}": image.notes for name, image in conformed.items()})
 
 
 def preprocess(
@@ -118,26 +118,30 @@ def preprocess(
         If there is no brain, or an image does not vary inside it.
     """
     flair = images["FLAIR"]
-    found = find_brain(flair, given=given_brain, device=device, threads=threads)
-    brain = as_stored(flair.with_data(found.mask))
-    placed = {
+    extraction = find_brain(flair, mask_path=given_brain, device=device, threads=threads)
+    brain = as_stored(flair.with_data(extraction.mask))
+    alignments = {
         name: align_contrast(name, image, flair, brain.data > 0, threads=threads, seed=seed)
         for name, image in images.items()
         if name != "FLAIR"
     }
-    moves = {name: as_stored_affine(one.affine) for name, one in placed.items() if not one.fault}
+    transforms = {
+        name: as_stored_affine(alignment.affine)
+        for name, alignment in alignments.items()
+        if not alignment.fault
+    }
     corrected = correct_contrasts(
-        {"FLAIR": flair, **{name: images[name] for name in moves}},
+        {"FLAIR": flair, **{name: images[name] for name in transforms}},
         brain,
-        moves,
+        transforms,
         threads=threads,
         keep=lambda _, image: as_stored(image),
     )
-    fitted = fit_template(corrected["FLAIR"], brain.data > 0, threads=threads, seed=seed)
-    to_flair = as_stored_affine(fitted.affine)
+    template_fit = fit_template(corrected["FLAIR"], brain.data > 0, threads=threads, seed=seed)
+    to_flair = as_stored_affine(template_fit.affine)
     checked = None
-    if not fitted.fault:
-        checked = check_mask(corrected["FLAIR"], brain.data > 0, to_flair, how=found.how)
+    if not template_fit.fault:
+        checked = check_mask(corrected["FLAIR"], brain.data > 0, to_flair, how=extraction.how)
     final = brain
     extracerebral: Volume | None = None
     if checked is not None:
@@ -145,20 +149,26 @@ def preprocess(
         extracerebral = as_stored(brain.with_data(checked.extracerebral), np.uint8)
     return Preprocessed(
         images=corrected,
-        transforms=moves,
+        transforms=transforms,
         brain=final,
         extracerebral=extracerebral,
         template_to_flair=to_flair,
-        stack=build_stack(corrected, final, transforms=moves),
+        stack=build_stack(corrected, final, transforms=transforms),
         faults=(
-            *(one.fault for one in (*placed.values(), fitted) if one.fault),
+            *(
+                alignment.fault
+                for alignment in (*alignments.values(), template_fit)
+                if alignment.fault
+            ),
             *(() if checked is None else checked.faults),
         ),
         notes=_notes(
             {
-                "brain": found.notes,
-                **{f"coregister_{name}": one.notes for name, one in placed.items()},
-                "template": fitted.notes,
+                "brain": extraction.notes,
+                **{
+                    f"coregister_{name}": alignment.notes for name, alignment in alignments.items()
+                },
+                "template": template_fit.notes,
                 "check_brain": () if checked is None else checked.notes,
             }
         ),
@@ -188,9 +198,9 @@ def align_contrast(
     return _alignment(result, fault)
 
 
-def _alignment(found: Registration, fault: str) -> Alignment:
-    reason = f"{fault}: {found.failure_reason}" if found.failure_reason else ""
-    return Alignment(found.affine, reason, found.notes)
+def _alignment(registration: Registration, fault: str) -> Alignment:
+    reason = f"{fault}: {registration.failure_reason}" if registration.failure_reason else ""
+    return Alignment(registration.affine, reason, registration.notes)
 
 
 def correct_contrasts(
@@ -199,8 +209,8 @@ def correct_contrasts(
     transforms: Mapping[str, Affine],
     *,
     threads: int,
-    keep: Callable[[str, Volume], _Kept],
-) -> dict[str, _Kept]:
+    keep: Callable[[str, Volume], _Result],
+) -> dict[str, _Result]:
     """Remove the bias fields inside the brain, each contrast on its own grid, in parallel.
 
     ``brain`` is on the FLAIR's grid; ``transforms`` map FLAIR world mm to the contrast's. N4 uses
@@ -208,17 +218,17 @@ def correct_contrasts(
     each result, which is then dropped; its values are returned.
     """
 
-    def correct(contrast: str) -> _Kept:
+    def correct(contrast: str) -> _Result:
         image = images[contrast]
-        moved = transforms.get(contrast)
-        world = None if moved is None else inverse(moved)
-        inside = mask_onto(brain, image.shape, image.affine, transform=world)
+        to_contrast = transforms.get(contrast)
+        to_flair = None if to_contrast is None else inverse(to_contrast)
+        inside = mask_onto(brain, image.shape, image.affine, transform=to_flair)
         return keep(contrast, correct_bias(image, inside))
 
     contrasts = [contrast for contrast in CONTRASTS if contrast in images]
-    with steady_threads(), ThreadPoolExecutor(threads) as pool:
-        kept = list(pool.map(correct, contrasts))
-    return dict(zip(contrasts, kept, strict=True))
+    with single_itk_thread(), ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(correct, contrasts))
+    return dict(zip(contrasts, results, strict=True))
 
 
 def fit_template(

@@ -59,18 +59,18 @@ def segment_stack(
     from bids_msseg.models.engine import choose_engine
 
     engine, cascade = choose_engine(device), load_cascade(model)
-    given = stack.data, stack.present, stack.brain, engine
+    inputs = stack.data, stack.present, stack.brain, engine
     if anatomy_only:
-        seen, inside = run_first_network(cascade.candidate, *given, fast=fast)
-        labels = label_map(seen.anatomy, stack.affine, Volume(inside.mask, stack.affine))
+        prediction, inside = run_first_network(cascade.candidate, *inputs, fast=fast)
+        labels = label_map(prediction.anatomy, stack.affine, Volume(inside.mask, stack.affine))
         return {"anatomy": Volume(labels, stack.affine)}
-    found = segment(cascade, *given, fast=fast)
-    brain = Volume(found.brain.mask, stack.affine)
+    result = segment(cascade, *inputs, fast=fast)
+    brain = Volume(result.brain.mask, stack.affine)
     maps: dict[str, NDArray[Any]] = {
-        "probability": found.probability,
-        "candidate": np.rint(found.candidate * CANDIDATE_STEPS) / np.float32(CANDIDATE_STEPS),
-        "lesion": found.lesion,
-        "candidates": found.candidates.astype(np.uint8),
-        "anatomy": label_map(found.anatomy, stack.affine, brain),
+        "probability": result.probability,
+        "candidate": np.rint(result.candidate * CANDIDATE_STEPS) / np.float32(CANDIDATE_STEPS),
+        "lesion": result.lesion,
+        "candidates": result.candidates.astype(np.uint8),
+        "anatomy": label_map(result.anatomy, stack.affine, brain),
     }
     return {name: Volume(data, stack.affine) for name, data in maps.items()}

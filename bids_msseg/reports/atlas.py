@@ -40,15 +40,15 @@ def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
     Columns are those of :func:`group_atlas_dictionary`.
     """
     names = tuple(atlas_dictionary())
-    found: list[Row] = []
+    joined: list[Row] = []
     for record in records:
         if record.status != "ok":
             continue
         cells = identity_cells(record.participant, record.session)
         visit = {name: cell or MISSING for name, cell in cells.items()}
         for row in read_tsv(ATLASES.path(out_dir, visit_of(record), ".tsv")):
-            found.append({**visit, **{name: row.get(name, MISSING) for name in names}})
-    return found
+            joined.append({**visit, **{name: row.get(name, MISSING) for name in names}})
+    return joined
 
 
 def group_atlas_dictionary() -> dict[str, Any]:
@@ -67,14 +67,14 @@ def view_atlases(rows: Sequence[Row]) -> tuple[AtlasView, ...]:
     atlases: dict[str, list[Row]] = {}
     for row in rows:
         atlases.setdefault(row["atlas"], []).append(row)
-    return tuple(_view(name, found) for name, found in atlases.items())
+    return tuple(_view(name, members) for name, members in atlases.items())
 
 
 def _view(name: str, rows: Sequence[Row]) -> AtlasView:
     regions: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         regions.setdefault((row["label"], row["name"]), []).append(row)
-    loads = {region: _numbers(found, "lesion_ml") for region, found in regions.items()}
+    loads = {region: _numbers(members, "lesion_ml") for region, members in regions.items()}
     order = sorted(loads, key=lambda region: -sum(loads[region]))
     shown = tuple(_cells(region[1], regions[region], loads[region]) for region in order)
     visits = len({(row["participant_id"], row["session_id"]) for row in rows})

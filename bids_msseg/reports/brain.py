@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.models.brain_volumes import MEASURES
-from bids_msseg.reports.text import decimal, millilitres, words
+from bids_msseg.reports.text import decimal, millilitres, readable
 
 FRACTION_DIGITS = 4
 
@@ -21,8 +21,8 @@ def brain_view(record: VisitRecord) -> tuple[tuple[str, str], ...]:
     if not record.brain_measures:
         return ()
     views = []
-    for one in MEASURES:
-        value = record.brain_measures.get(one.name)
-        text = f"{millilitres(value)} mL" if one.units else decimal(value, FRACTION_DIGITS)
-        views.append((words(one.name.removesuffix("_ml")), text))
+    for measure in MEASURES:
+        value = record.brain_measures.get(measure.name)
+        text = f"{millilitres(value)} mL" if measure.units else decimal(value, FRACTION_DIGITS)
+        views.append((readable(measure.name.removesuffix("_ml")), text))
     return tuple(views)

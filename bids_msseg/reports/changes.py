@@ -111,22 +111,22 @@ def _numbers(changes: Mapping[str, Scalar]) -> tuple[tuple[str, int, str], ...]:
         "shrinking": ("shrinking_lost_ml", "−"),
         "resolved": ("resolved_ml", ""),
     }
-    found = []
+    numbers = []
     for change, (name, sign) in volumes.items():
         count = int(_number(changes.get(f"n_{change}")))
         text = f"{sign}{millilitres(_number(changes.get(name)))} mL" if count else ""
-        found.append((change, count, text))
-    return tuple(found)
+        numbers.append((change, count, text))
+    return tuple(numbers)
 
 
 def _noise(changes: Mapping[str, Scalar]) -> str:
-    seen = counted(int(_number(changes.get("lesions_at_both"))), "lesion")
+    lesions = counted(int(_number(changes.get("lesions_at_both"))), "lesion")
     border = _number(changes.get("border_sd_mm"))
-    apart = _number(changes.get("registration_disagreement_mm"))
+    disagreement = _number(changes.get("registration_disagreement_mm"))
     return (
         f"Border noise: {border:.2f} mm (standard deviation without a change, estimated from "
-        f"{seen} at both visits and a prior). The two directions of the registration differ by "
-        f"{apart:.2f} mm."
+        f"{lesions} at both visits and a prior). The two directions of the registration differ by "
+        f"{disagreement:.2f} mm."
     )
 
 
@@ -149,6 +149,6 @@ def _pictures(paths: Sequence[Path], *, failed: bool) -> FigureView | None:
     changes, *visits = paths
     if failed and changes.exists():
         return None
-    wanted = visits[::-1] if failed else paths
-    frames = [frame for path in wanted if (frame := read_frame(path.stem, path))]
-    return view_figure("changes", frames) if len(frames) == len(wanted) else None
+    expected = visits[::-1] if failed else paths
+    frames = [frame for path in expected if (frame := read_frame(path.stem, path))]
+    return view_figure("changes", frames) if len(frames) == len(expected) else None

@@ -39,7 +39,7 @@ def read_limits(out_dir: Path) -> LoadLimits | None:
         lower, upper = (
             float(content["Load"][f"{end}_limit_ml"]["value"]) for end in ("lower", "upper")
         )
-        found = LoadLimits(
+        limits = LoadLimits(
             lower,
             upper,
             str(settings["model_sha256"]),
@@ -48,4 +48,4 @@ def read_limits(out_dir: Path) -> LoadLimits | None:
         )
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return found if math.isfinite(lower) and math.isfinite(upper) else None
+    return limits if math.isfinite(lower) and math.isfinite(upper) else None

@@ -26,8 +26,8 @@ def references(model: ModelUse | None) -> tuple[str, ...]:
     """
     if model is None or model.is_cascade:
         return REFERENCES
-    own = (model.citation,) if model.citation else ()
-    return (*(one for one in REFERENCES if one != CASCADE), *own)
+    citation = (model.citation,) if model.citation else ()
+    return (*(reference for reference in REFERENCES if reference != CASCADE), *citation)
 
 
 def methods_paragraph(
@@ -40,13 +40,13 @@ def methods_paragraph(
     versions: Mapping[str, str],
     masks: str = "",
     excluded: str = "",
-    other: ModelUse | None = None,
+    segmenter: ModelUse | None = None,
 ) -> str:
     """Write the methods paragraph that describes how a visit was processed.
 
     ``contrasts`` start with FLAIR; ``min_lesion_volume`` is in mm³. ``model`` and ``sha256`` are
     empty if no network ran, ``masks`` names given lesion masks that replaced the networks, and
-    ``other`` is the segmenter used instead of the cascade.
+    ``segmenter`` is the segmenter used instead of the cascade.
 
     Examples
     --------
@@ -62,38 +62,40 @@ def methods_paragraph(
     ...                          min_lesion_volume=3.0, excluded="infarct")
     >>> "exclusion masks infarct" in text
     True
-    >>> other = ModelUse("X", "2", "abc", "command", "MIT", "Doe 2020", ("FLAIR",))
+    >>> segmenter = ModelUse("X", "2", "abc", "command", "MIT", "Doe 2020", ("FLAIR",))
     >>> text = methods_paragraph(["FLAIR"], model="X", sha256="abc", threshold=0.5,
-    ...                          min_lesion_volume=3.0, versions={}, other=other)
+    ...                          min_lesion_volume=3.0, versions={}, segmenter=segmenter)
     >>> [word in text for word in ("X 2", "Doe 2020", "licence MIT", "convolutional")]
     [True, True, True, False]
     """
-    others = " and ".join(contrasts[1:])
+    registered = " and ".join(contrasts[1:])
     aligned = (
-        f"{others} {'was' if len(contrasts) == 2 else 'were'} rigidly registered to FLAIR by "
+        f"{registered} {'was' if len(contrasts) == 2 else 'were'} rigidly registered to FLAIR by "
         "mutual information (SimpleITK; Lowekamp 2013). "
-        if others
+        if registered
         else "Only FLAIR was available. "
     )
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
-    done = "measured in given masks" if masks else "segmented"
+    verb = "measured in given masks" if masks else "segmented"
     if masks:
-        cut = _of_masks(masks, model, sha256)
+        detection = _of_masks(masks, model, sha256)
     else:
-        found = _networks(model, sha256) if other is None else _segmenter(other, contrasts)
-        cut = found + _of_threshold(threshold)
+        method = (
+            _networks(model, sha256) if segmenter is None else _segmenter(segmenter, contrasts)
+        )
+        detection = method + _of_threshold(threshold)
     removed = (
         f"Before this step, lesion voxels inside the exclusion masks {excluded} were removed. "
         if excluded
         else ""
     )
     return (
-        f"White-matter lesions were {done} with bids_msseg, a BIDS App built on pybids "
+        f"White-matter lesions were {verb} with bids_msseg, a BIDS App built on pybids "
         "(Yarkoni 2019) and nipype (Gorgolewski 2011). The brain was extracted from FLAIR "
         f"(deepbet; Fisch 2024), unless the input was already skull-stripped. {aligned}Bias "
         "fields were corrected inside the brain (N4; Tustison 2010). The ICBM 2009a symmetric "
         "template (Fonov 2011) was registered to the brain with an affine transform. "
-        f"{cut}26-connected components smaller than {min_lesion_volume:g} mm³ were removed. "
+        f"{detection}26-connected components smaller than {min_lesion_volume:g} mm³ were removed. "
         f"{removed}The results are for research use only and not for diagnostic use. "
         f"Software: {software}."
     )
@@ -113,18 +115,18 @@ def _networks(model: str, sha256: str) -> str:
     )
 
 
-def _segmenter(other: ModelUse, contrasts: Sequence[str]) -> str:
+def _segmenter(segmenter: ModelUse, contrasts: Sequence[str]) -> str:
     """Describe the other segmenter and the available contrasts that it used."""
-    read = [name for name in contrasts if name in other.contrasts] or list(contrasts)
-    details = [f"SHA-256 of model and settings {other.sha256[:12]}"]
-    if other.licence:
-        details.append(f"licence {other.licence}")
-    if other.citation:
-        details.append(f"cite {other.citation}")
-    name = f"{other.name} {other.version}".strip()
+    contrasts_read = [name for name in contrasts if name in segmenter.contrasts] or list(contrasts)
+    details = [f"SHA-256 of model and settings {segmenter.sha256[:12]}"]
+    if segmenter.licence:
+        details.append(f"licence {segmenter.licence}")
+    if segmenter.citation:
+        details.append(f"cite {segmenter.citation}")
+    name = f"{segmenter.name} {segmenter.version}".strip()
     return (
         f"Contrasts were resampled to 1 mm in FLAIR space. Lesions were segmented on "
-        f"{', '.join(read)} by {name}, not by the networks of bids_msseg "
+        f"{', '.join(contrasts_read)} by {name}, not by the networks of bids_msseg "
         f"({'; '.join(details)}). "
     )
 
@@ -134,10 +136,10 @@ def _of_threshold(threshold: float) -> str:
 
 
 def _of_masks(masks: str, model: str, sha256: str) -> str:
-    given = f"Lesions were taken from the given masks {masks}. "
+    source = f"Lesions were taken from the given masks {masks}. "
     if not model:
-        return f"{given}No network was run. "
+        return f"{source}No network was run. "
     return (
         f"{_NORMALISED}A 3-D convolutional network segmented the anatomy (first network of the "
-        f"model {model}, SHA-256 {sha256[:12]}). {given}"
+        f"model {model}, SHA-256 {sha256[:12]}). {source}"
     )

@@ -42,7 +42,7 @@ def render(template: str, **content: object) -> str:
         counted=text.counted,
         voxel=text.voxel_size,
         duration=text.duration,
-        words=text.words,
+        words=text.readable,
         safe_paths=text.without_folders,
         script_hash=script_hash,
     )

@@ -25,7 +25,7 @@ from bids_msseg.reports.images.volumes import Scene, read_scene
 from bids_msseg.reports.methods import references
 from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
-from bids_msseg.reports.text import MISSING, words
+from bids_msseg.reports.text import MISSING, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,12 @@ class VisitView:
     @property
     def images(self) -> tuple[str, ...]:
         """Contrasts of the viewer, FLAIR first."""
-        return tuple(one.name for one in self.scene.layers if one.name in CONTRASTS)
+        return tuple(layer.name for layer in self.scene.layers if layer.name in CONTRASTS)
 
     @property
     def overlays(self) -> tuple[str, ...]:
         """Images that the viewer can overlay on a contrast."""
-        return tuple(one.name for one in self.scene.layers if one.name not in CONTRASTS)
+        return tuple(layer.name for layer in self.scene.layers if layer.name not in CONTRASTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +122,22 @@ def write_participant_page(
     CannotCreateError if the page cannot be written.
     """
     target = report_path(out_dir, participant)
-    found = read_records(out_dir, participant) if records is None else records
-    ours = in_visit_order(record for record in found if record.participant == participant)
-    if not ours:
+    all_records = read_records(out_dir, participant) if records is None else records
+    participant_records = in_visit_order(
+        record for record in all_records if record.participant == participant
+    )
+    if not participant_records:
         raise NoInputError(
             f"no results of sub-{participant} found",
             hint="run the participant level for this participant first",
         )
-    visits = [_view(out_dir, record) for record in ours]
+    visits = [_view(out_dir, record) for record in participant_records]
     html = page.render(
         "participant.html",
         participant=f"sub-{participant}",
         visits=visits,
-        changes=read_changes(out_dir, ours),
-        order=order_view(ours),
+        changes=read_changes(out_dir, participant_records),
+        order=order_view(participant_records),
         check=check_page(out_dir),
         scripts=_scripts(visits),
         qc_format=FORMAT,
@@ -161,12 +163,12 @@ def order_view(records: Sequence[VisitRecord]) -> OrderView | None:
     >>> order_view(records)
     OrderView(sessions=('M6', 'M12'), source='the session labels', known=True, hint='')
     """
-    several = [record for record in records if record.order_source]
-    if not several:
+    ordered = [record for record in records if record.order_source]
+    if not ordered:
         return None
-    known = all(record.visit_number is not None for record in several)
-    sessions = tuple(str(record.session) for record in several)
-    return OrderView(sessions, several[0].order_source, known, "" if known else HINT)
+    known = all(record.visit_number is not None for record in ordered)
+    sessions = tuple(str(record.session) for record in ordered)
+    return OrderView(sessions, ordered[0].order_source, known, "" if known else HINT)
 
 
 def visit_of(record: VisitRecord) -> Visit:
@@ -195,7 +197,7 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
     rows = read_tsv(table) if record.prefix else []
     scene = _scene(out_dir, record)
     by_status = {status: _with_status(rows, status) for status in ("kept", "rejected")}
-    tables = {status: arrange(some) for status, some in by_status.items()}
+    tables = {status: arrange(status_rows) for status, status_rows in by_status.items()}
     return VisitView(
         record=record,
         anchor=anchor_of(record),
@@ -211,8 +213,8 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         lesions=tables["kept"],
         rejected=tables["rejected"],
         rows={
-            status: _rows(some, tables[status], status, scene)
-            for status, some in by_status.items()
+            status: _rows(status_rows, tables[status], status, scene)
+            for status, status_rows in by_status.items()
         },
         scene=scene,
         mask_sha256=mask_digest(out_dir, visit_of(record)) if record.prefix else "",
@@ -225,8 +227,8 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
 
 def _atlas_file(out_dir: Path, record: VisitRecord) -> str | None:
     path = ATLASES.path(out_dir, visit_of(record), ".tsv")
-    there = bool(record.prefix) and path.is_file()
-    return path.relative_to(out_dir).as_posix() if there else None
+    exists = bool(record.prefix) and path.is_file()
+    return path.relative_to(out_dir).as_posix() if exists else None
 
 
 def _scene(out_dir: Path, record: VisitRecord) -> Scene:
@@ -244,8 +246,8 @@ def _rows(
     for row, cells in zip(rows, table.rows if table else (), strict=True):
         index = row.get("index", MISSING)
         point = scene.points.get((status, int(index))) if index.isdecimal() else None
-        where = "" if point is None else " ".join(f"{value:g}" for value in point)
-        views.append(LesionView(cells, index, status, row.get("volume_mm3", MISSING), where))
+        coordinates = "" if point is None else " ".join(f"{value:g}" for value in point)
+        views.append(LesionView(cells, index, status, row.get("volume_mm3", MISSING), coordinates))
     return tuple(views)
 
 
@@ -278,15 +280,15 @@ def _used(record: VisitRecord) -> tuple[str, ...]:
 
 
 def _regions(record: VisitRecord) -> tuple[RegionView, ...]:
-    known = [label for label in REGION_LABELS if label in record.regions]
-    names = known + [name for name in record.regions if name not in known]
-    whole = sum(load or 0.0 for load, _ in record.regions.values())
+    standard = [label for label in REGION_LABELS if label in record.regions]
+    names = standard + [name for name in record.regions if name not in standard]
+    total_ml = sum(load or 0.0 for load, _ in record.regions.values())
     views = []
     for name in names:
         load, count = record.regions[name]
-        percent = 100 * (load or 0.0) / whole if whole else 0.0
-        key = name if name in known else "elsewhere"
-        views.append(RegionView(key, words(name), load, count, percent))
+        percent = 100 * (load or 0.0) / total_ml if total_ml else 0.0
+        key = name if name in standard else "elsewhere"
+        views.append(RegionView(key, readable(name), load, count, percent))
     return tuple(views)
 
 
@@ -295,9 +297,9 @@ def _contrasts(record: VisitRecord) -> tuple[ContrastView, ...]:
     for name in dict.fromkeys((*CONTRASTS, *record.contrasts)):
         if name in record.contrasts:
             use = record.contrasts[name]
-            said = "used" if use.used else "not used"
-            said += f": {use.note}" if use.note else ""
-            views.append(ContrastView(name, use.file, use.spacing_mm, said))
+            use_text = "used" if use.used else "not used"
+            use_text += f": {use.note}" if use.note else ""
+            views.append(ContrastView(name, use.file, use.spacing_mm, use_text))
         elif record.contrasts:
             views.append(ContrastView(name, "", None, "missing"))
     return tuple(views)

@@ -85,7 +85,7 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
             f"no QC file found in {folder}",
             hint="pass the folder with the *_desc-qc_*.json files saved by the pages to --qc",
         )
-    found: dict[str, Review] = {}
+    reviews: dict[str, Review] = {}
     faults: list[str] = []
     for file in files:
         try:
@@ -93,16 +93,16 @@ def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> di
         except ValueError as error:
             faults.append(f"{file.name}: {error}")
             continue
-        if key in found:
-            faults.append(f"{file.name}: {found[key].file} is also for {key}; keep one of them")
-        found[key] = review
+        if key in reviews:
+            faults.append(f"{file.name}: {reviews[key].file} is also for {key}; keep one of them")
+        reviews[key] = review
     if faults:
         raise DataError(
             "invalid QC files: " + "; ".join(faults),
             hint="remove these files, or rate the visits again on their current pages and save "
             "new files",
         )
-    return found
+    return reviews
 
 
 def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, Review]:
@@ -118,10 +118,10 @@ def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, 
     visit = visits[key]
     digest = mask_digest(out_dir, visit)
     if content["mask_sha256"] != digest:
-        there = f"{digest[:12]}…" if digest else "no mask"
+        current = f"{digest[:12]}…" if digest else "no mask"
         raise ValueError(
             f"it was saved for another mask of {key} ({content['mask_sha256'][:12]}…, "
-            f"now {there}): the visit has been processed again since"
+            f"now {current}): the visit has been processed again since"
         )
     table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
     volumes = _volumes(content["lesions"], read_tsv(table))
@@ -136,7 +136,7 @@ def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, 
 
 
 def _volumes(
-    decided: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, str]]
+    decisions: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, str]]
 ) -> dict[str, tuple[float, ...]]:
     """Return the volumes (mm³) of the lesions with a decision, by status.
 
@@ -144,16 +144,17 @@ def _volumes(
     """
     table = {(row.get("status", "kept"), row.get("index", "")): row for row in rows}
     volumes: dict[str, list[float]] = {"kept": [], "rejected": []}
-    for one in decided:
-        row = table.pop((one["status"], str(one["index"])), None)
+    for decision in decisions:
+        row = table.pop((decision["status"], str(decision["index"])), None)
         if row is None or not math.isclose(
-            float(row.get("volume_mm3", "nan")), one["volume_mm3"], rel_tol=1e-6, abs_tol=1e-4
+            float(row.get("volume_mm3", "nan")), decision["volume_mm3"], rel_tol=1e-6, abs_tol=1e-4
         ):
             raise ValueError(
-                f"{one['status']} lesion {one['index']} of {one['volume_mm3']:g} mm³ is not in "
-                "the lesion table or occurs twice in the file"
+                f"{decision['status']} lesion {decision['index']} of "
+                f"{decision['volume_mm3']:g} mm³ is not in the lesion table or "
+                "occurs twice in the file"
             )
-        volumes[one["status"]].append(float(row["volume_mm3"]))
+        volumes[decision["status"]].append(float(row["volume_mm3"]))
     return {status: tuple(values) for status, values in volumes.items()}
 
 
@@ -168,26 +169,28 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise ValueError("it is not JSON") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT}")
-    whole = {"session_id": None, "rater": "", "comment": "", "rating": None, **content}
+    with_defaults = {"session_id": None, "rater": "", "comment": "", "rating": None, **content}
     for name in ("participant_id", "mask_sha256", "rater", "comment"):
-        if not isinstance(whole.get(name), str):
+        if not isinstance(with_defaults.get(name), str):
             raise ValueError(f"{name} is not text")
-    if not (whole["session_id"] is None or isinstance(whole["session_id"], str)):
+    if not (with_defaults["session_id"] is None or isinstance(with_defaults["session_id"], str)):
         raise ValueError("session_id is neither text nor null")
-    if whole["rating"] not in (None, *RATINGS):
+    if with_defaults["rating"] not in (None, *RATINGS):
         raise ValueError(f"rating is not one of {', '.join(RATINGS)} or null")
-    if not isinstance(whole.get("lesions"), list) or not all(map(_is_decision, whole["lesions"])):
+    if not isinstance(with_defaults.get("lesions"), list) or not all(
+        map(_is_decision, with_defaults["lesions"])
+    ):
         raise ValueError("lesions is not a list of decisions")
-    return whole
+    return with_defaults
 
 
-def _is_decision(one: object) -> bool:
+def _is_decision(entry: object) -> bool:
     return (
-        isinstance(one, dict)
-        and type(one.get("index")) is int
-        and type(one.get("volume_mm3")) in (int, float)
-        and abs(one["volume_mm3"]) <= LARGEST_MM3
-        and isinstance(one.get("status"), str)
-        and one["status"] in DECISIONS
-        and one.get("decision") == DECISIONS[one["status"]]
+        isinstance(entry, dict)
+        and type(entry.get("index")) is int
+        and type(entry.get("volume_mm3")) in (int, float)
+        and abs(entry["volume_mm3"]) <= LARGEST_MM3
+        and isinstance(entry.get("status"), str)
+        and entry["status"] in DECISIONS
+        and entry.get("decision") == DECISIONS[entry["status"]]
     )

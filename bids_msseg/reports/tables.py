@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_msseg.bids.files import load_tsv
-from bids_msseg.reports.text import MISSING, decimal, words
+from bids_msseg.reports.text import MISSING, decimal, readable
 
 Row = Mapping[str, str]
 
@@ -73,20 +73,22 @@ def arrange(rows: Sequence[Row], headings: Sequence[Heading] = HEADINGS) -> Tabl
     """
     if not rows:
         return None
-    shown = tuple(h for h in headings if any(_known(row, h) for row in rows))
-    return Table(shown, tuple(tuple(_cell(row, h) for h in shown) for row in rows))
+    shown = tuple(heading for heading in headings if any(_has_value(row, heading) for row in rows))
+    return Table(shown, tuple(tuple(_cell(row, heading) for heading in shown) for row in rows))
 
 
-def _known(row: Row, heading: Heading) -> bool:
+def _has_value(row: Row, heading: Heading) -> bool:
     return all(row.get(source, MISSING) not in (MISSING, "") for source in heading.sources)
 
 
 def _cell(row: Row, heading: Heading) -> str:
-    if not _known(row, heading):
+    if not _has_value(row, heading):
         return MISSING
     values = [row[source] for source in heading.sources]
     if heading.digits is None:
-        return " ".join(words(value) if heading.label == "region" else value for value in values)
+        return " ".join(
+            readable(value) if heading.label == "region" else value for value in values
+        )
     return ", ".join(_number(value, heading.digits) for value in values)
 
 

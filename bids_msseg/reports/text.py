@@ -90,12 +90,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def words(name: str) -> str:
+def readable(name: str) -> str:
     """Replace underscores and hyphens of an identifier by spaces.
 
     Examples
     --------
-    >>> words("deep_white_matter"), words("min-lesion-volume")
+    >>> readable("deep_white_matter"), readable("min-lesion-volume")
     ('deep white matter', 'min lesion volume')
     """
     return re.sub(r"[_-]+", " ", name).strip()

@@ -65,24 +65,24 @@ def sweep(
     --------
     >>> import numpy as np
     >>> values = np.array([0.9, 0.9, 0.0, 0.3]).reshape(4, 1, 1)
-    >>> found = sweep(Volume(values, np.diag([10.0, 10, 10, 1])), min_volume=3.0, thresholds=[0.5])
-    >>> [(threshold, round(load, 6), count) for threshold, (load, count) in found.items()]
+    >>> loads = sweep(Volume(values, np.diag([10.0, 10, 10, 1])), min_volume=3.0, thresholds=[0.5])
+    >>> [(threshold, round(load, 6), count) for threshold, (load, count) in loads.items()]
     [(0.5, 2.0, 1)]
     """
-    found: dict[float, tuple[float, int]] = {}
+    results: dict[float, tuple[float, int]] = {}
     voxel = probability.voxel_volume
     for threshold in thresholds:
         labels = label_lesions(
             probability.data >= threshold, voxel_volume=voxel, min_volume=min_volume
         )
-        found[threshold] = (lesion_load_ml(labels, voxel), int(labels.max(initial=0)))
-    return found
+        results[threshold] = (lesion_load_ml(labels, voxel), int(labels.max(initial=0)))
+    return results
 
 
 def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any]]:
     smallest = min_volume_of(record)
-    least = float(smallest) if isinstance(smallest, (int, float)) else 0.0
-    found = {} if probability is None else sweep(probability, min_volume=least)
+    min_volume = float(smallest) if isinstance(smallest, (int, float)) else 0.0
+    results = {} if probability is None else sweep(probability, min_volume=min_volume)
     start = {
         **identity_cells(record.participant, record.session),
         "mask_threshold": record.options.get("threshold"),
@@ -90,7 +90,7 @@ def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any
     }
     rows = []
     for threshold in THRESHOLDS:
-        load, count = found.get(threshold, (None, None))
+        load, count = results.get(threshold, (None, None))
         values = {"threshold": threshold, "lesion_load_ml": load, "lesion_count": count}
         rows.append({**start, **values})
     return rows

@@ -111,38 +111,38 @@ class Identity:
 
 def read_settings(
     options: Mapping[str, object],
-    own: Mapping[str, Callable[[object], Any]],
+    option_readers: Mapping[str, Callable[[object], Any]],
     *,
     required: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Read and check the options of ``--segmenter-config``; return only those given.
 
-    ``own`` holds readers of the options beyond :data:`COMMON`; they raise ValueError with a text
-    that completes "use ...". Raises UsageError for an unknown key, an invalid value or a missing
-    required key.
+    ``option_readers`` holds readers of the options beyond :data:`COMMON`; they raise ValueError
+    with a text that completes "use ...". Raises UsageError for an unknown key, an invalid value or
+    a missing required key.
     """
-    known = {**COMMON, **own}
-    read = {}
+    all_readers = {**COMMON, **option_readers}
+    settings = {}
     for key, value in options.items():
-        if key not in known:
+        if key not in all_readers:
             raise UsageError(
                 f"unknown option {key} in the segmenter configuration",
-                hint=f"remove it or correct its name{readers.nearest(key, known)}",
+                hint=f"remove it or correct its name{readers.nearest(key, all_readers)}",
             )
         try:
-            read[key] = known[key](value)
+            settings[key] = all_readers[key](value)
         except ValueError as error:
             raise UsageError(
                 f"invalid value for {key} in the segmenter configuration: {value}",
                 hint=f"use {error}",
             ) from error
-    missing = [key for key in required if key not in read]
+    missing = [key for key in required if key not in settings]
     if missing:
         raise UsageError(
             f"missing in the segmenter configuration: {', '.join(missing)}",
             hint="set it in the --segmenter-config file",
         )
-    return read
+    return settings
 
 
 def time_limit(value: object) -> float:

@@ -27,13 +27,13 @@ OUT_FILE: Final = "out.nii.gz"
 class CommandSegmenter:
     """Segmenter that runs a program on files and reads the image that it writes.
 
-    ``words`` is the command with placeholders, one line for ``/bin/sh`` if ``shell`` is set.
+    ``command`` is the command with placeholders, one line for ``/bin/sh`` if ``shell`` is set.
     ``out`` is the image name in the input folder; if ``label`` is set, it holds labels of which
     this one is lesion. ``mem_gb`` is in GiB.
     """
 
     identity: Identity
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     shell: bool = False
     out: str = OUT_FILE
     label: int | None = None
@@ -48,14 +48,16 @@ class CommandSegmenter:
 
     def describe(self) -> ModelHeader:
         """Return the identity; the digest covers the command with its path."""
-        named = placeholders(self.words)
-        content = [self.words, self.shell, self.out, self.label, self.whole_head]
-        read = [one for one in CONTRASTS if one.lower() in named or "folder" in named]
-        return self.identity.header(content, contrasts=read)
+        names = placeholders(self.command)
+        content = [self.command, self.shell, self.out, self.label, self.whole_head]
+        contrasts = [
+            contrast for contrast in CONTRASTS if contrast.lower() in names or "folder" in names
+        ]
+        return self.identity.header(content, contrasts=contrasts)
 
     def check(self) -> None:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
-        program = self.words[0]
+        program = self.command[0]
         if not (self.shell or "{" in program):
             hint = "install it, or use its full path in the command of --segmenter-config"
             require_program(program, hint=hint)
@@ -67,25 +69,27 @@ class CommandSegmenter:
         command: str | list[str]
         if self.shell:
             quoted = {name: shlex.quote(value) for name, value in values.items()}
-            command = self.words[0].format(**quoted)
+            command = self.command[0].format(**quoted)
         else:
-            command = [word.format(**values) for word in self.words]
+            command = [word.format(**values) for word in self.command]
         run_program(
             command,
-            who=self.name,
+            name=self.name,
             folder=images.folder,
             threads=threads,
             timeout_s=self.timeout_s,
         )
-        return read_probability(out, images, who=self.name, label=self.label)
+        return read_probability(out, images, name=self.name, label=self.label)
 
     def _values(self, images: VisitImages, out: Path, threads: int) -> dict[str, str]:
         """Return the values of the placeholders.
 
         Raises DataError if the visit lacks a contrast of the command.
         """
-        named = placeholders(self.words)
-        images.paths_of((one for one in CONTRASTS if one.lower() in named), who=self.name)
+        names = placeholders(self.command)
+        images.paths_of(
+            (contrast for contrast in CONTRASTS if contrast.lower() in names), name=self.name
+        )
         return {
             **{name.lower(): str(path) for name, path in images.files.items()},
             "brain": str(images.brain),
@@ -101,31 +105,31 @@ def open_command(options: Mapping[str, object]) -> CommandSegmenter:
     Options ``command`` and ``name`` are required. Raises UsageError if an option is unusable, a
     placeholder is unknown, or no placeholder states where to write.
     """
-    own: dict[str, Callable[[object], Any]] = {
+    option_readers: dict[str, Callable[[object], Any]] = {
         "command": _command,
         "shell": readers.flag,
         "out": _file_name,
         "label": readers.integer(1),
         "timeout_minutes": time_limit,
     }
-    read = read_settings(options, own, required=("command", "name"))
+    settings = read_settings(options, option_readers, required=("command", "name"))
     identity = Identity(
         "command",
-        read["name"],
-        read.get("version", ""),
-        read.get("licence", ""),
-        read.get("citation", ""),
+        settings["name"],
+        settings.get("version", ""),
+        settings.get("licence", ""),
+        settings.get("citation", ""),
     )
-    words = _words(read["command"], shell=read.get("shell", False))
-    _check_placeholders(words)
+    command = _words(settings["command"], shell=settings.get("shell", False))
+    _check_placeholders(command)
     return CommandSegmenter(
         identity,
-        words,
-        shell=read.get("shell", False),
-        out=read.get("out", OUT_FILE),
-        label=read.get("label"),
-        timeout_s=read.get("timeout_minutes"),
-        whole_head=read.get("input") == HEAD,
+        command,
+        shell=settings.get("shell", False),
+        out=settings.get("out", OUT_FILE),
+        label=settings.get("label"),
+        timeout_s=settings.get("timeout_minutes"),
+        whole_head=settings.get("input") == HEAD,
     )
 
 
@@ -180,13 +184,13 @@ def _words(command: str | tuple[str, ...], *, shell: bool) -> tuple[str, ...]:
 
 
 def _check_placeholders(words: tuple[str, ...]) -> None:
-    known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    hint = f"use {known}; write {{{{ or }}}} for a literal brace"
+    allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    hint = f"use {allowed}; write {{{{ or }}}} for a literal brace"
     try:
-        parsed = [part for word in words for part in string.Formatter().parse(word)]
+        fields = [part for word in words for part in string.Formatter().parse(word)]
     except ValueError as error:
         raise UsageError(f"invalid segmenter command: {error}", hint=hint) from error
-    for _, name, form, conversion in parsed:
+    for _, name, form, conversion in fields:
         if name is not None and (name not in PLACEHOLDERS or form or conversion):
             raise UsageError(f"unknown placeholder {{{name}}} in the segmenter command", hint=hint)
     if not placeholders(words) & {"out", "folder"}:

@@ -40,20 +40,20 @@ class VisitImages:
     files: Mapping[str, Path]
     brain: Path
 
-    def paths_of(self, contrasts: Iterable[str], *, who: str) -> list[Path]:
+    def paths_of(self, contrasts: Iterable[str], *, name: str) -> list[Path]:
         """Return the file of each required contrast.
 
-        ``who`` names the segmenter in errors. Raises DataError if a contrast is missing.
+        ``name`` is that of the segmenter in errors. Raises DataError if a contrast is missing.
         """
         needed = list(contrasts)
-        missing = [name for name in dict.fromkeys(needed) if name not in self.files]
+        missing = [contrast for contrast in dict.fromkeys(needed) if contrast not in self.files]
         if missing:
             raise DataError(
-                f"{who} needs {' and '.join(missing)}, which this visit lacks or which could not "
+                f"{name} needs {' and '.join(missing)}, which this visit lacks or which could not "
                 "be aligned",
                 hint="leave the visit out, or use a segmenter or model that needs FLAIR only",
             )
-        return [self.files[name] for name in needed]
+        return [self.files[contrast] for contrast in needed]
 
 
 def write_images(
@@ -89,7 +89,7 @@ def write_images(
 
 
 def read_probability(
-    path: Path, images: VisitImages, *, who: str, label: int | None = None
+    path: Path, images: VisitImages, *, name: str, label: int | None = None
 ) -> Volume:
     """Read the output of a segmenter as float32 probability, 0 outside the brain mask.
 
@@ -97,23 +97,23 @@ def read_probability(
     the file is missing, unreadable, on another grid, or has values that are not finite or outside
     0 to 1.
     """
-    found = _read(path, who)
+    volume = _read(path, name)
     brain = load_volume(images.brain)
-    if not is_same_grid(found.data.shape, found.affine, brain.shape, brain.affine):
+    if not is_same_grid(volume.data.shape, volume.affine, brain.shape, brain.affine):
         raise DataError(
-            f"{who} wrote {path.name} on another grid: {_grid(found)} instead of {_grid(brain)}",
+            f"{name} wrote {path.name} on another grid: {_grid(volume)} instead of {_grid(brain)}",
             hint="make it write on the grid of its input images",
         )
-    if not np.isfinite(found.data).all():
+    if not np.isfinite(volume.data).all():
         raise DataError(
-            f"{who} wrote non-finite values into {path.name}",
+            f"{name} wrote non-finite values into {path.name}",
             hint="check the images in the work folder: one may be unsuitable for this segmenter",
         )
-    data = found.data if label is None else (found.data == label).astype(np.float32)
+    data = volume.data if label is None else (volume.data == label).astype(np.float32)
     low, high = float(data.min()), float(data.max())
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         raise DataError(
-            f"{who} wrote values from {low:g} to {high:g} into {path.name}",
+            f"{name} wrote values from {low:g} to {high:g} into {path.name}",
             hint="make it write probabilities or a mask of 0 and 1; for a label image, set the "
             "option label to the value of lesions",
         )
@@ -121,21 +121,21 @@ def read_probability(
     return brain.with_data(inside.astype(np.float32))
 
 
-def _read(path: Path, who: str) -> Volume:
+def _read(path: Path, name: str) -> Volume:
     """Read an image; a last axis of length one is left out."""
     if not path.is_file():
         raise DataError(
-            f"{who} ended without an error but did not write {path.name}",
+            f"{name} ended without an error but did not write {path.name}",
             hint="correct its output path, or the option out",
         )
     try:
-        found = load_volume(path)
+        volume = load_volume(path)
     except UNREADABLE as error:
         raise DataError(
-            f"{path.name} of {who} cannot be read: {error}", hint="make it write a NIfTI file"
+            f"{path.name} of {name} cannot be read: {error}", hint="make it write a NIfTI file"
         ) from error
-    data = found.data
-    return found.with_data(data[..., 0] if data.ndim == 4 and data.shape[3] == 1 else data)
+    data = volume.data
+    return volume.with_data(data[..., 0] if data.ndim == 4 and data.shape[3] == 1 else data)
 
 
 def _grid(volume: Volume) -> str:

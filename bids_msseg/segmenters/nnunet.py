@@ -92,27 +92,27 @@ class NnunetSegmenter:
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:
         """See :class:`~bids_msseg.segmenters.base.Segmenter`."""
-        paths = images.paths_of(self.channels, who=self.name)
+        paths = images.paths_of(self.channels, name=self.name)
         volumes = [load_volume(path) for path in paths]
         run = self._run_program if self.program else self._run_package
-        found = run(volumes, images.folder, threads, device)
+        probability = run(volumes, images.folder, threads, device)
         out = images.folder / OUT_FILE
         # nnU-Net's axes are those of SimpleITK: z, y, x
-        save_volume(volumes[0].with_data(found.transpose(2, 1, 0)), out)
-        return read_probability(out, images, who=self.name)
+        save_volume(volumes[0].with_data(probability.transpose(2, 1, 0)), out)
+        return read_probability(out, images, name=self.name)
 
     def _run_program(
         self, volumes: Sequence[Volume], folder: Path, threads: int, device: str
     ) -> Probability:
         """Run the folds in a separate process; return the probability (Z, Y, X)."""
-        given, out = folder / "nnunet_in", folder / "nnunet_out"
-        given.mkdir()
+        input_dir, output_dir = folder / "nnunet_in", folder / "nnunet_out"
+        input_dir.mkdir()
         for number, volume in enumerate(volumes):
-            save_volume(volume, given / f"{CASE}_{number:04d}{self.ending}")
+            save_volume(volume, input_dir / f"{CASE}_{number:04d}{self.ending}")
         kind, environment = _choose_device(device)
         run_program(
-            [self.program, *self._arguments(given, out, kind)],
-            who=self.name,
+            [self.program, *self._arguments(input_dir, output_dir, kind)],
+            name=self.name,
             folder=folder,
             threads=threads,
             timeout_s=self.timeout_s,
@@ -123,14 +123,14 @@ class NnunetSegmenter:
                 "PYTHON_CPU_COUNT": str(threads),
             },
         )
-        return self._read_output(out / f"{CASE}.npz", folder / LOG_FILE)
+        return self._read_output(output_dir / f"{CASE}.npz", folder / LOG_FILE)
 
-    def _arguments(self, given: Path, out: Path, device: str) -> list[str]:
-        words = ["-i", str(given), "-o", str(out), "-m", str(self.model), "-f"]
-        words += map(str, self.folds)
-        words += ["-chk", self.checkpoint, "-step_size", f"{self.step:g}", "-device", device]
-        words += ["-npp", "1", "-nps", "1", "--save_probabilities"]
-        return words if self.mirroring else [*words, "--disable_tta"]
+    def _arguments(self, input_dir: Path, output_dir: Path, device: str) -> list[str]:
+        arguments = ["-i", str(input_dir), "-o", str(output_dir), "-m", str(self.model), "-f"]
+        arguments += map(str, self.folds)
+        arguments += ["-chk", self.checkpoint, "-step_size", f"{self.step:g}", "-device", device]
+        arguments += ["-npp", "1", "-nps", "1", "--save_probabilities"]
+        return arguments if self.mirroring else [*arguments, "--disable_tta"]
 
     def _read_output(self, path: Path, log: Path) -> Probability:
         if not path.is_file():
@@ -214,7 +214,7 @@ def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
     package. Raises UsageError for unusable options or unknown channels or lesion label,
     NoInputError for missing files, DataError for unreadable ones.
     """
-    own: dict[str, Callable[[object], Any]] = {
+    option_readers: dict[str, Callable[[object], Any]] = {
         "model": readers.path,
         "folds": nnunet_folder.read_folds,
         "checkpoint": readers.text,
@@ -225,30 +225,32 @@ def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
         "program": readers.text,
         "timeout_minutes": time_limit,
     }
-    read = read_settings(options, own, required=("model",))
-    model, checkpoint = read["model"], read.get("checkpoint", CHECKPOINT)
+    settings = read_settings(options, option_readers, required=("model",))
+    model, checkpoint = settings["model"], settings.get("checkpoint", CHECKPOINT)
     dataset, plans = nnunet_folder.read_descriptions(model)
-    program = _find_program(read.get("program"))
+    program = _find_program(settings.get("program"))
     return NnunetSegmenter(
-        nnunet_folder.identify(read, str(plans.get("dataset_name") or model.parent.name), program),
+        nnunet_folder.identify(
+            settings, str(plans.get("dataset_name") or model.parent.name), program
+        ),
         model,
-        nnunet_folder.find_folds(model, checkpoint, read.get("folds", ())),
-        nnunet_folder.find_channels(dataset, read.get("channels", ())),
-        nnunet_folder.find_head(dataset, read.get("label", "")),
+        nnunet_folder.find_folds(model, checkpoint, settings.get("folds", ())),
+        nnunet_folder.find_channels(dataset, settings.get("channels", ())),
+        nnunet_folder.find_head(dataset, settings.get("label", "")),
         checkpoint,
-        mirroring=read.get("mirroring", True),
-        step=read.get("step", 0.5),
-        whole_head=read.get("input") == HEAD,
+        mirroring=settings.get("mirroring", True),
+        step=settings.get("step", 0.5),
+        whole_head=settings.get("input") == HEAD,
         program=program,
         ending=nnunet_folder.find_ending(dataset) if program else ".nii.gz",
-        timeout_s=read.get("timeout_minutes"),
+        timeout_s=settings.get("timeout_minutes"),
     )
 
 
-def _find_program(asked: str | None) -> str:
+def _find_program(requested: str | None) -> str:
     """Return the path of the program; empty if the package is used."""
-    if asked is not None:
-        return locate(asked)
+    if requested is not None:
+        return locate(requested)
     if importlib.util.find_spec(PACKAGE) is not None or shutil.which(PROGRAM) is None:
         return ""
     return locate(PROGRAM)

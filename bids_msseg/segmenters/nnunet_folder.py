@@ -27,15 +27,15 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 """What channels of each contrast are called, in small letters and digits."""
 
 
-def identify(read: Mapping[str, Any], name: str, program: str) -> Identity:
+def identify(settings: Mapping[str, Any], name: str, program: str) -> Identity:
     """Identify the model by the options, or else by its folder's name."""
     version = f"{PACKAGE} {_version(program)}".rstrip()
     return Identity(
         "nnunet",
-        read.get("name", name),
-        f"{read['version']}, {version}" if "version" in read else version,
-        f"{LICENCE}; model: {read.get('licence', 'not stated')}",
-        "; ".join(filter(None, (read.get("citation", ""), CITATION))),
+        settings.get("name", name),
+        f"{settings['version']}, {version}" if "version" in settings else version,
+        f"{LICENCE}; model: {settings.get('licence', 'not stated')}",
+        "; ".join(filter(None, (settings.get("citation", ""), CITATION))),
     )
 
 
@@ -70,11 +70,11 @@ def find_ending(dataset: Mapping[str, Any]) -> str:
 
 def read_folds(value: object) -> tuple[int | str, ...]:
     """Read the option ``folds``: numbers, or ``all``."""
-    given = list(value) if isinstance(value, list | tuple) else [value]
-    if given == ["all"]:
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    if items == ["all"]:
         return ("all",)
     try:
-        folds = tuple(readers.integer(0)(one) for one in given)
+        folds = tuple(readers.integer(0)(fold) for fold in items)
     except ValueError as error:
         raise ValueError("fold numbers, or all") from error
     if not folds:
@@ -84,11 +84,11 @@ def read_folds(value: object) -> tuple[int | str, ...]:
 
 def read_channels(value: object) -> tuple[str, ...]:
     """Read the option ``channels``."""
-    known = {name.lower(): name for name in CONTRASTS}
-    given = [item.lower() for item in readers.items(value)]
-    if not given or not set(given) <= set(known):
+    contrasts = {name.lower(): name for name in CONTRASTS}
+    items = [item.lower() for item in readers.items(value)]
+    if not items or not set(items) <= set(contrasts):
         raise ValueError("the contrast of each channel, in order: FLAIR, T1w or T2w")
-    return tuple(known[item] for item in given)
+    return tuple(contrasts[item] for item in items)
 
 
 def read_descriptions(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -100,8 +100,8 @@ def read_descriptions(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     dataset, plans = (_read_json(model / name) for name in ("dataset.json", "plans.json"))
     configurations = plans.get("configurations")
     name = model.name.rpartition("__")[2]
-    own = configurations.get(name) if isinstance(configurations, dict) else None
-    if isinstance(own, dict) and own.get("previous_stage"):
+    configuration = configurations.get(name) if isinstance(configurations, dict) else None
+    if isinstance(configuration, dict) and configuration.get("previous_stage"):
         raise UsageError(
             f"{model.name} is the second stage of an nnU-Net cascade",
             hint="use a model of the configuration 3d_fullres, 3d_lowres or 2d",
@@ -125,20 +125,24 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(f"{path} cannot be used: {why}", hint="copy the model folder again")
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} cannot be used: {reason}", hint="copy the model folder again")
 
 
-def find_folds(model: Path, checkpoint: str, asked: Sequence[int | str]) -> tuple[int | str, ...]:
-    """List the folds to use: those asked for, or all that exist.
+def find_folds(
+    model: Path, checkpoint: str, requested: Sequence[int | str]
+) -> tuple[int | str, ...]:
+    """List the folds to use: those requested, or all that exist.
 
     The result is ``("all",)`` if the folder has only ``fold_all``. ``checkpoint`` is the file name
     in each fold. Raises NoInputError if a checkpoint is missing.
     """
-    there = {path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}")}
-    numbers = sorted(int(fold) for fold in there if fold.isdecimal())
-    folds: tuple[int | str, ...] = tuple(asked or numbers or ("all",))
-    missing = [f"fold_{fold}/{checkpoint}" for fold in folds if str(fold) not in there]
+    available = {
+        path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}")
+    }
+    numbers = sorted(int(fold) for fold in available if fold.isdecimal())
+    folds: tuple[int | str, ...] = tuple(requested or numbers or ("all",))
+    missing = [f"fold_{fold}/{checkpoint}" for fold in folds if str(fold) not in available]
     if missing:
         raise NoInputError(
             f"the model folder {model} has no {', '.join(missing)}",
@@ -147,10 +151,10 @@ def find_folds(model: Path, checkpoint: str, asked: Sequence[int | str]) -> tupl
     return folds
 
 
-def find_channels(dataset: Mapping[str, Any], asked: Sequence[str]) -> tuple[str, ...]:
+def find_channels(dataset: Mapping[str, Any], requested: Sequence[str]) -> tuple[str, ...]:
     """Find the contrast of each input channel, in channel order.
 
-    If ``asked`` is empty, the channel names of ``dataset.json`` decide. Raises UsageError if a
+    If ``requested`` is empty, the channel names of ``dataset.json`` decide. Raises UsageError if a
     name is unknown or the number of contrasts differs from that of the channels.
 
     Examples
@@ -160,16 +164,18 @@ def find_channels(dataset: Mapping[str, Any], asked: Sequence[str]) -> tuple[str
     >>> find_channels({"channel_names": {"0": "MRI"}}, ["FLAIR"])
     ('FLAIR',)
     """
-    named = _mapping(dataset.get("channel_names") or dataset.get("modality"))
-    names = [named[number] for number in sorted(named, key=lambda key: (len(key), key))]
-    found = list(asked) or [_contrast(name) for name in names]
-    if not names or len(found) != len(names) or not all(found):
+    channel_names = _mapping(dataset.get("channel_names") or dataset.get("modality"))
+    names = [
+        channel_names[number] for number in sorted(channel_names, key=lambda key: (len(key), key))
+    ]
+    contrasts = list(requested) or [_contrast(name) for name in names]
+    if not names or len(contrasts) != len(names) or not all(contrasts):
         raise UsageError(
             f"the contrasts of the model's channels are unknown: {', '.join(names) or 'no names'}",
             hint="set the contrast of each channel, in this order, in the segmenter "
             "configuration, such as channels = ['FLAIR', 'T1w']",
         )
-    return tuple(found)
+    return tuple(contrasts)
 
 
 def _mapping(value: object) -> dict[str, str]:
@@ -178,8 +184,8 @@ def _mapping(value: object) -> dict[str, str]:
 
 def _contrast(name: str) -> str:
     """Return the contrast of a channel name; empty if it is unknown."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return next((contrast for contrast, words in NAMES.items() if plain in words), "")
+    simplified = re.sub(r"[^a-z0-9]", "", name.lower())
+    return next((contrast for contrast, names in NAMES.items() if simplified in names), "")
 
 
 def find_head(dataset: Mapping[str, Any], label: str) -> int:
@@ -198,8 +204,8 @@ def find_head(dataset: Mapping[str, Any], label: str) -> int:
     """
     labels = _labels(dataset)
     names = [name for name, values in labels.items() if set(values) != {0}]
-    like = [name for name in names if "lesion" in name.lower()]
-    chosen = [label] if label else names if len(names) == 1 else like
+    matching = [name for name in names if "lesion" in name.lower()]
+    chosen = [label] if label else names if len(names) == 1 else matching
     if len(chosen) != 1 or chosen[0] not in names:
         raise UsageError(
             f"the lesion label of the model is unknown: {', '.join(names) or 'no names'}",

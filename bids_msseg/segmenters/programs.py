@@ -24,7 +24,7 @@ GRACE_S = 3.0
 def run_program(
     command: Sequence[str] | str,
     *,
-    who: str,
+    name: str,
     folder: Path,
     threads: int,
     timeout_s: float | None = None,
@@ -51,26 +51,26 @@ def run_program(
             )
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"{who} cannot be started: {error}", hint="correct the segmenter command"
+                f"{name} cannot be started: {error}", hint="correct the segmenter command"
             ) from error
-        code = _wait(process, who, log, timeout_s)
+        code = _wait(process, name, log, timeout_s)
     if code in KILLED:
         raise TemporaryError(
-            f"{who} was killed, most likely for lack of memory{log_tail(log)}",
+            f"{name} was killed, most likely for lack of memory{log_tail(log)}",
             hint="give the job more memory, or lower --nprocs",
         )
     if code:
-        ended = f"exited with code {code}" if code > 0 else f"was terminated by signal {-code}"
-        raise failure(who, ended, log)
+        outcome = f"exited with code {code}" if code > 0 else f"was terminated by signal {-code}"
+        raise failure(name, outcome, log)
 
 
-def _wait(process: subprocess.Popen[bytes], who: str, log: Path, timeout_s: float | None) -> int:
+def _wait(process: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float | None) -> int:
     try:
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired as error:
         _end(process)
         raise TemporaryError(
-            f"{who} was stopped after {error.timeout / 60:g} minutes{log_tail(log)}",
+            f"{name} was stopped after {error.timeout / 60:g} minutes{log_tail(log)}",
             hint="raise timeout_minutes in its configuration, or give it more CPUs",
         ) from error
     except BaseException:
@@ -98,8 +98,8 @@ def require_program(program: str, *, hint: str) -> None:
 
 def locate(program: str) -> str:
     """Return the absolute path of a program; its name if it is not found."""
-    found = shutil.which(program)
-    return program if found is None else str(Path(found).absolute())
+    path = shutil.which(program)
+    return program if path is None else str(Path(path).absolute())
 
 
 def installed_version(program: str, package: str) -> str:
@@ -119,13 +119,13 @@ def installed_version(program: str, package: str) -> str:
         return ""
 
 
-def failure(who: str, why: str, log: Path) -> MssegError:
+def failure(name: str, problem: str, log: Path) -> MssegError:
     """Create the error of a failed segmenter, with the end of its log.
 
-    ``who`` and ``why`` are the subject and predicate of the message.
+    ``name`` and ``problem`` are the subject and predicate of the message.
     """
     return MssegError(
-        f"{who} {why}{log_tail(log)}",
+        f"{name} {problem}{log_tail(log)}",
         hint=f"read its full log, {log}, then correct its command, options or installation",
     )
 

@@ -67,24 +67,24 @@ class SamsegSegmenter:
         out = images.folder / "samseg"
         run_program(
             [self.program, *self._arguments(images, out, threads)],
-            who=self.name,
+            name=self.name,
             folder=images.folder,
             threads=threads,
             timeout_s=self.timeout_s,
         )
-        return read_probability(out / POSTERIOR, images, who=self.name)
+        return read_probability(out / POSTERIOR, images, name=self.name)
 
     def _arguments(self, images: VisitImages, out: Path, threads: int) -> list[str]:
-        given = [name for name in PATTERN if name in images.files]
+        contrasts = [name for name in PATTERN if name in images.files]
         return [
             "--input",
-            *(str(images.files[name]) for name in given),
+            *(str(images.files[name]) for name in contrasts),
             "--output",
             str(out),
             "--pallidum-separate",
             "--lesion",
             "--lesion-mask-pattern",
-            *(PATTERN[name] for name in given),
+            *(PATTERN[name] for name in contrasts),
             "--save-posteriors",
             "Lesions",
             "--threads",
@@ -98,25 +98,25 @@ def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
 
     Raises UsageError if an option is unusable.
     """
-    own: dict[str, Callable[[object], Any]] = {
+    option_readers: dict[str, Callable[[object], Any]] = {
         "program": readers.text,
         "options": readers.items,
         "timeout_minutes": time_limit,
     }
-    read = read_settings(options, own)
-    program = locate(read.get("program", PROGRAM))
+    settings = read_settings(options, option_readers)
+    program = locate(settings.get("program", PROGRAM))
     identity = Identity(
         "samseg",
-        read.get("name", "SAMSEG"),
-        read.get("version") or installed_version(program, "samseg"),
-        read.get("licence", LICENCE),
-        read.get("citation", CITATION),
+        settings.get("name", "SAMSEG"),
+        settings.get("version") or installed_version(program, "samseg"),
+        settings.get("licence", LICENCE),
+        settings.get("citation", CITATION),
         THRESHOLD,
     )
     return SamsegSegmenter(
         identity,
         program,
-        tuple(read.get("options", ())),
-        timeout_s=read.get("timeout_minutes"),
-        whole_head=read.get("input") != BRAIN,
+        tuple(settings.get("options", ())),
+        timeout_s=settings.get("timeout_minutes"),
+        whole_head=settings.get("input") != BRAIN,
     )

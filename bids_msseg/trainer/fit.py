@@ -97,22 +97,22 @@ def _steps(
         accumulate=plan.accumulate,
         group=(rank, size),
     )
-    saved = begun = time.monotonic()
+    last_save = last_report = time.monotonic()
     for number, items in enumerate(stream, start=1):
         loss, dice = step_loss(net, tuple(items), engine)
         state.add(loss, dice, parts)
-        if number % parts and not stop.asked:
+        if number % parts and not stop.requested:
             continue
-        if not state.advance(stop=stop.asked):
+        if not state.advance(stop=stop.requested):
             return
         if state.step % REPORT_STEPS == 0 or state.step == plan.steps:
             mean_loss, mean_dice, count = state.take_means()
             now = time.monotonic()
-            yield Report(state.step, plan.steps, mean_loss, (now - begun) / count, mean_dice)
-            begun = now
-        if time.monotonic() - saved > plan.checkpoint_s:
+            yield Report(state.step, plan.steps, mean_loss, (now - last_report) / count, mean_dice)
+            last_report = now
+        if time.monotonic() - last_save > plan.checkpoint_s:
             state.save(checkpoint)
-            saved = time.monotonic()
+            last_save = time.monotonic()
 
 
 def is_finished(checkpoint: Path, plan: FitPlan) -> bool:

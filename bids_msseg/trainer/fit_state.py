@@ -40,14 +40,14 @@ class FitState:
         self.step = 0
         self.average = {key: value.detach().clone() for key, value in net.state_dict().items()}
         # loss and Dice of the step under way, and their sums since they were last asked for
-        self.now = torch.zeros(2, device=self.device)
+        self.current_means = torch.zeros(2, device=self.device)
         self._sums, self._count = torch.zeros(2, device=self.device), 0
-        self._whole = True
+        self._consistent = True
 
     def add(self, loss: Tensor, dice: Tensor, parts: int) -> None:
         """Accumulate the gradient of one of the ``parts`` batches of a step."""
         (loss / parts).backward()
-        self.now += torch.stack([loss.detach(), dice.detach()]).float() / parts
+        self.current_means += torch.stack([loss.detach(), dice.detach()]).float() / parts
 
     def advance(self, *, stop: bool = False) -> bool:
         """Take one optimiser step with the gradient of the whole process group.
@@ -56,21 +56,21 @@ class FitState:
         """
         gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
         flag = torch.full((1,), float(stop), device=self.device)
-        average_over_processes([*gradients, self.now, flag])
+        average_over_processes([*gradients, self.current_means, flag])
         if stop or (rank_and_size()[1] > 1 and bool(flag > 0)):
             return False
-        self._whole = False
-        self._move()
-        self._whole = True
-        self._sums, self._count = self._sums + self.now, self._count + 1
-        self.now = torch.zeros_like(self.now)
+        self._consistent = False
+        self._update_weights()
+        self._consistent = True
+        self._sums, self._count = self._sums + self.current_means, self._count + 1
+        self.current_means = torch.zeros_like(self.current_means)
         return True
 
-    def _move(self) -> None:
+    def _update_weights(self) -> None:
         warm_up = min(1.0, (self.step + 1) / 50)
-        fall = self._fall()
+        factor = self._decay_factor()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.learning_rate * warm_up * fall
+            group["lr"] = self.plan.learning_rate * warm_up * factor
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -104,21 +104,21 @@ class FitState:
         )
         return buffer.getvalue()
 
-    def load(self, kept: Mapping[str, Any]) -> None:
+    def load(self, stored: Mapping[str, Any]) -> None:
         """Restore the state that :meth:`pack` wrote.
 
         Raises LookupError, RuntimeError, TypeError or ValueError if it is of another network.
         """
-        self.net.load_state_dict(kept["net"])
-        if {k: v.shape for k, v in kept["average"].items()} != {
+        self.net.load_state_dict(stored["net"])
+        if {k: v.shape for k, v in stored["average"].items()} != {
             k: v.shape for k, v in self.average.items()
         }:
             raise ValueError("the running mean belongs to another network")
-        self.optimiser.load_state_dict(kept["optimiser"])
-        self.average = dict(kept["average"])
-        self.step = int(kept["step"])
+        self.optimiser.load_state_dict(stored["optimiser"])
+        self.average = dict(stored["average"])
+        self.step = int(stored["step"])
 
-    def _fall(self) -> float:
+    def _decay_factor(self) -> float:
         """Return the current learning rate as a share of the highest, without warm-up."""
         if self.plan.schedule == "constant":
             left = self.plan.steps - self.step
@@ -145,7 +145,7 @@ class FitState:
 
     def rescue(self, path: Path) -> None:
         """Save after an error, if the last step was finished; never raise another error."""
-        if self._whole:
+        if self._consistent:
             with contextlib.suppress(OSError):
                 self.save(path)
 
@@ -178,7 +178,7 @@ def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> d
     try:
         if not mmap:
             _check_sums(path)
-        kept = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except (
         EOFError,
         LookupError,
@@ -190,9 +190,9 @@ def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> d
         zipfile.BadZipFile,
     ) as error:
         raise _unusable(path, "it is truncated, damaged or not a checkpoint") from error
-    if not isinstance(kept, dict) or not kept.keys() >= KEYS:
+    if not isinstance(content, dict) or not content.keys() >= KEYS:
         raise _unusable(path, "it is not a training checkpoint")
-    return kept
+    return content
 
 
 def _check_sums(path: Path) -> None:
@@ -203,8 +203,8 @@ def _check_sums(path: Path) -> None:
         raise ValueError(f"checksum mismatch in {bad}")
 
 
-def _unusable(path: Path, why: str) -> DataError:
+def _unusable(path: Path, reason: str) -> DataError:
     return DataError(
-        f"cannot resume from the checkpoint {path}: {why}",
+        f"cannot resume from the checkpoint {path}: {reason}",
         hint="restore it from a copy, or delete it to train this network from the start",
     )

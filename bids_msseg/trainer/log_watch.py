@@ -32,17 +32,17 @@ class LogWatch:
 
     def poll(self) -> list[tuple[str, Report]]:
         """Return network and content of each complete line added since the last call."""
-        found: list[tuple[str, Report]] = []
+        reports: list[tuple[str, Report]] = []
         for path in sorted(self._folder.glob("*.csv")):
             with path.open("rb") as stream:
                 stream.seek(self._read.get(path, 0))
                 added = stream.read()
-            whole = added[: added.rfind(b"\n") + 1]
-            self._read[path] = self._read.get(path, 0) + len(whole)
-            for text in whole.decode("utf-8").splitlines():
+            complete = added[: added.rfind(b"\n") + 1]
+            self._read[path] = self._read.get(path, 0) + len(complete)
+            for text in complete.decode("utf-8").splitlines():
                 with contextlib.suppress(ValueError):
-                    found.append((path.stem, _parse(text)))
-        return found
+                    reports.append((path.stem, _parse(text)))
+        return reports
 
 
 def _parse(text: str) -> Report:
@@ -53,20 +53,24 @@ def _parse(text: str) -> Report:
 @contextmanager
 def show_progress(folder: Path, *, enabled: bool = True) -> Iterator[None]:
     """Show the progress of all networks that log to a folder, until the context ends."""
-    watch, over = LogWatch(folder), threading.Event()
+    watch, finished = LogWatch(folder), threading.Event()
     with FitProgress(enabled=enabled) as progress:
-        thread = threading.Thread(target=_follow, args=(watch, progress, over), daemon=True)
+        thread = threading.Thread(
+            target=_show_until_finished, args=(watch, progress, finished), daemon=True
+        )
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            finished.set()
             thread.join()
 
 
-def _follow(watch: LogWatch, progress: FitProgress, over: threading.Event) -> None:
+def _show_until_finished(
+    watch: LogWatch, progress: FitProgress, finished: threading.Event
+) -> None:
     while True:
-        last = over.wait(POLL_S)
+        last = finished.wait(POLL_S)
         for stage, line in watch.poll():
             progress.show(stage, line)
         if last:

@@ -21,7 +21,7 @@ from torch import Tensor, distributed
 from bids_msseg.errors import TemporaryError, UsageError
 
 T = TypeVar("T")
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 WORK_TIMEOUT = timedelta(days=1)
 """How long the others wait while rank zero works alone, as on a cohort of many visits."""
 
@@ -49,25 +49,29 @@ def join(device: str = "cpu", *, timeout_s: float = 1800.0) -> Iterator[Member]:
     if not _is_launched():
         yield Member(0, 1, device)
         return
-    own = _own_device(device)
+    local_device = _local_device(device)
     try:
         distributed.init_process_group(
-            "nccl" if own.startswith("cuda") else "gloo", timeout=timedelta(seconds=timeout_s)
+            "nccl" if local_device.startswith("cuda") else "gloo",
+            timeout=timedelta(seconds=timeout_s),
         )
     except (RuntimeError, ValueError) as error:
-        raise _others_gone(error) from error
+        raise _lost_process_error(error) from error
     try:
-        yield Member(distributed.get_rank(), distributed.get_world_size(), own)
+        yield Member(distributed.get_rank(), distributed.get_world_size(), local_device)
     finally:
         distributed.destroy_process_group()
 
 
 def _is_launched() -> bool:
     """Return whether ``torchrun`` has started more than one process."""
-    return all(os.environ.get(name) for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+    return (
+        all(os.environ.get(name) for name in LAUNCH_VARIABLES)
+        and int(os.environ["WORLD_SIZE"]) > 1
+    )
 
 
-def _own_device(device: str) -> str:
+def _local_device(device: str) -> str:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -77,17 +81,17 @@ def _own_device(device: str) -> str:
             f"several processes cannot share --device {device}",
             hint="use cuda: every process then takes the GPU of its local rank",
         )
-    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= there:
+    local_rank, gpu_count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= gpu_count:
         raise UsageError(
-            f"no GPU for process {local} on this computer, which has {there} GPUs",
+            f"no GPU for process {local_rank} on this computer, which has {gpu_count} GPUs",
             hint="start one process per GPU of each computer (--nproc-per-node), or use cpu",
         )
-    torch.cuda.set_device(local)
-    return f"cuda:{local}"
+    torch.cuda.set_device(local_rank)
+    return f"cuda:{local_rank}"
 
 
-def _others_gone(error: Exception) -> TemporaryError:
+def _lost_process_error(error: Exception) -> TemporaryError:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return TemporaryError(
         f"another process of the group has stopped or does not respond: {reason[0]}",
@@ -122,33 +126,33 @@ def rank_zero_first(job: Callable[[], T]) -> T:
     rank, size = rank_and_size()
     if size == 1:
         return job()
-    with _others_answer():
+    with _report_lost_process():
         # a group of its own, because the timeout of the usual one is short
         group = distributed.new_group(backend="gloo", timeout=WORK_TIMEOUT)
     try:
-        return _lead(job, group) if rank == 0 else _follow(group)
+        return _run_and_send(job, group) if rank == 0 else _receive(group)
     finally:
         distributed.destroy_process_group(group)
 
 
-def _lead(job: Callable[[], T], group: Any) -> T:
-    sent: list[Any] = [False, None]
+def _run_and_send(job: Callable[[], T], group: Any) -> T:
+    message: list[Any] = [False, None]
     try:
         result = job()
-        sent = [True, result]
+        message = [True, result]
     finally:
-        with _others_answer():
-            distributed.broadcast_object_list(sent, src=0, group=group)
+        with _report_lost_process():
+            distributed.broadcast_object_list(message, src=0, group=group)
     return result
 
 
-def _follow(group: Any) -> Any:
-    sent: list[Any] = [False, None]
-    with _others_answer():
-        distributed.broadcast_object_list(sent, src=0, group=group)
-    if not sent[0]:
-        raise _others_gone(RuntimeError("rank zero failed"))
-    return sent[1]
+def _receive(group: Any) -> Any:
+    message: list[Any] = [False, None]
+    with _report_lost_process():
+        distributed.broadcast_object_list(message, src=0, group=group)
+    if not message[0]:
+        raise _lost_process_error(RuntimeError("rank zero failed"))
+    return message[1]
 
 
 def average_over_processes(tensors: Sequence[Tensor]) -> None:
@@ -161,7 +165,7 @@ def average_over_processes(tensors: Sequence[Tensor]) -> None:
     if size == 1:
         return
     message = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    with _others_answer():
+    with _report_lost_process():
         distributed.all_reduce(message)
     message /= size
     pieces = message.split([tensor.numel() for tensor in tensors])
@@ -170,8 +174,8 @@ def average_over_processes(tensors: Sequence[Tensor]) -> None:
 
 
 @contextmanager
-def _others_answer() -> Iterator[None]:
+def _report_lost_process() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise _others_gone(error) from error
+        raise _lost_process_error(error) from error

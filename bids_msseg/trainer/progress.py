@@ -95,9 +95,9 @@ class FitProgress:
         if self._bars is None:
             self._console.print(f"{stage} {describe(line)}")
         else:
-            self._move(self._bars, stage, line)
+            self._update_bar(self._bars, stage, line)
 
-    def _move(self, bars: RichProgress, stage: str, line: Report) -> None:
+    def _update_bar(self, bars: RichProgress, stage: str, line: Report) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = bars.add_task(stage, total=line.steps, quality="", ends=None)
         bars.update(

@@ -1,4 +1,4 @@
-"""Scheduling of interdependent pieces of work over several processes."""
+"""Scheduling of interdependent tasks over several processes."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ import torch
 from bids_msseg.trainer.process_group import rank_and_size, rank_zero_first
 
 
-class Needing(Protocol):
-    """A named piece of work that depends on other pieces."""
+class Task(Protocol):
+    """A named piece of work that depends on other tasks."""
 
     @property
     def name(self) -> str:
-        """Unique name of the piece."""
+        """Unique name of the task."""
 
     @property
     def trains(self) -> bool:
-        """Whether the piece trains a network, which the processes of a group do together."""
+        """Whether the task trains a network, which the processes of a group do together."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the pieces that must be finished first."""
+        """Names of the tasks that must be finished first."""
 
 
-Piece = TypeVar("Piece", bound=Needing)
+TaskT = TypeVar("TaskT", bound=Task)
 
 
 def run_in_order(
-    planned: Sequence[Piece],
-    work: Callable[[Piece], str],
+    tasks: Sequence[TaskT],
+    work: Callable[[TaskT], str],
     *,
     jobs: int,
     threads: int,
     on_done: Callable[[str], None] | None = None,
 ) -> None:
-    """Run pieces of work in several processes, each after the pieces that it needs.
+    """Run tasks in several processes, each after the tasks that it needs.
 
-    ``planned`` has unique names and includes all pieces that are needed. ``work`` is pickled and
-    returns the name of its piece. ``threads`` is per process. The processes of a group
-    (:mod:`bids_msseg.trainer.process_group`) instead do the pieces together, one by one.
+    ``tasks`` have unique names and include all tasks that are needed. ``work`` is pickled and
+    returns the name of its task. ``threads`` is per process. The processes of a group
+    (:mod:`bids_msseg.trainer.process_group`) instead do the tasks together, one by one.
     """
     if rank_and_size()[1] > 1:
-        _run_together(planned, work, on_done)
+        _run_together(tasks, work, on_done)
         return
-    pieces = {piece.name: piece for piece in planned}
+    by_name = {task.name: task for task in tasks}
     done: set[str] = set()
     running: dict[Future[str], str] = {}
     context = multiprocessing.get_context("spawn")
@@ -60,12 +60,12 @@ def run_in_order(
         ProcessPoolExecutor(
             jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool,
-        workers_end_with(pool),
+        terminate_workers_on_error(pool),
     ):
-        while len(done) < len(pieces):
-            for name in _ready(pieces, done, set(running.values())):
+        while len(done) < len(by_name):
+            for name in _ready(by_name, done, set(running.values())):
                 if len(running) < jobs:
-                    running[pool.submit(work, pieces[name])] = name
+                    running[pool.submit(work, by_name[name])] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 future.result()
@@ -75,41 +75,41 @@ def run_in_order(
 
 
 @contextmanager
-def workers_end_with(pool: ProcessPoolExecutor) -> Iterator[None]:
+def terminate_workers_on_error(pool: ProcessPoolExecutor) -> Iterator[None]:
     """Terminate the workers of a pool if the context ends with an error.
 
     Otherwise the pool would wait for all submitted work. Its processes must be started within the
     context.
     """
-    others = multiprocessing.active_children()
+    existing = multiprocessing.active_children()
     try:
         yield
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
-            if child not in others:
+            if child not in existing:
                 child.terminate()
         raise
 
 
 def _run_together(
-    planned: Sequence[Piece], work: Callable[[Piece], str], on_done: Callable[[str], None] | None
+    tasks: Sequence[TaskT], work: Callable[[TaskT], str], on_done: Callable[[str], None] | None
 ) -> None:
-    """Train with all processes of a group; run pieces without training on rank zero only."""
-    for piece in planned:
-        if piece.trains:
-            work(piece)
+    """Train with all processes of a group; run tasks without training on rank zero only."""
+    for task in tasks:
+        if task.trains:
+            work(task)
         else:
-            rank_zero_first(partial(work, piece))
+            rank_zero_first(partial(work, task))
         if on_done:
-            on_done(piece.name)
+            on_done(task.name)
 
 
-def _ready(pieces: Mapping[str, Needing], done: set[str], running: set[str]) -> list[str]:
+def _ready(tasks: Mapping[str, Task], done: set[str], running: set[str]) -> list[str]:
     return [
         name
-        for name, piece in pieces.items()
-        if name not in done and name not in running and set(piece.needs) <= done
+        for name, task in tasks.items()
+        if name not in done and name not in running and set(task.needs) <= done
     ]
 
 

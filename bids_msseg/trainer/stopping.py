@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-HURRY_S: Final = 2.0
+SECOND_SIGINT_S: Final = 2.0
 """A launcher hands on a signal that its processes got already; people take longer, s."""
 
 
@@ -24,37 +24,37 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._since = 0.0
+        self._received_at = 0.0
         self._owner = os.getpid()
         self._previous: dict[int, Any] = {}
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether a signal was received."""
         return self.number is not None
 
     def listen(self) -> None:
         """Install the signal handlers."""
         for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._note) or signal.SIG_DFL
+            self._previous[number] = signal.signal(number, self._handle) or signal.SIG_DFL
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Restore the previous signal handlers, and raise a received signal again."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self.number is not None:
             signal.raise_signal(self.number)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             # a forked loader lives and dies with the process that it serves
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
             return
-        if not self.asked:
-            self.number, self._since = number, time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._since > HURRY_S:
+        if not self.requested:
+            self.number, self._received_at = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._received_at > SECOND_SIGINT_S:
             # whoever presses Ctrl-C once more does not want to wait
             signal.signal(number, self._previous[number])
             signal.raise_signal(number)
@@ -76,4 +76,4 @@ def stopping() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        request.give_back()
+        request.restore()

@@ -72,18 +72,20 @@ def collect_held_out(folder: Path, files: Sequence[LabelledFiles]) -> HeldOutDat
     """
     visits, loads, lesions = [], [], []
     for item in files:
-        stem = _prediction(folder, item)
+        stem = _prediction_stem(folder, item)
         if not Path(f"{stem}_probseg.nii.gz").is_file():
             continue
         truth = load_volume(item.truth)
         probability = load_volume(f"{stem}_probseg.nii.gz").data
         mask = load_volume(f"{stem}_mask.nii.gz").data
-        who, true = item.visit.participant, truth.data > 0.5
-        volume_ml = float(true.sum()) * truth.voxel_volume / 1000
+        participant, truth_mask = item.visit.participant, truth.data > 0.5
+        volume_ml = float(truth_mask.sum()) * truth.voxel_volume / 1000
         sweep = sweep_volumes(probability, truth.voxel_volume)
         visits.append(item.visit.key)
-        loads.append(LoadCase(who, item.site, sweep, volume_ml))
-        lesions += lesion_cases(mask, probability, true, participant=who, site=item.site)
+        loads.append(LoadCase(participant, item.site, sweep, volume_ml))
+        lesions += lesion_cases(
+            mask, probability, truth_mask, participant=participant, site=item.site
+        )
     measures = tuple(measure_labelled(folder, item) for item in files)
     return HeldOutData(tuple(visits), tuple(loads), tuple(lesions), measures)
 
@@ -110,52 +112,52 @@ def calibrate(
     files: Sequence[LabelledFiles],
     weights: Path,
     *,
-    given: Path | None = None,
+    start: Path | None = None,
 ) -> Calibration:
     """Write ``<name>.calibration.json`` beside the weights of a finished training.
 
-    ``given`` are the weights that the training started from; the image measures of their training
+    ``start`` are the weights that the training started from; the image measures of their training
     visits are included, because the networks have seen those too.
     """
     from bids_msseg.models.weights import read_header
 
     header = read_header(weights)
-    learnt = collect_held_out(folder, files).calibration()
-    if given is not None:
-        before = read_calibration(given, read_header(given).sha256).training or TrainingVisits()
-        own = learnt.training or TrainingVisits()
-        learnt = replace(learnt, training=TrainingVisits(before.measures + own.measures))
-    write_calibration(weights, learnt, name=header.name, sha256=header.sha256)
-    return learnt
+    calibration = collect_held_out(folder, files).calibration()
+    if start is not None:
+        before = read_calibration(start, read_header(start).sha256).training or TrainingVisits()
+        new = calibration.training or TrainingVisits()
+        calibration = replace(calibration, training=TrainingVisits(before.measures + new.measures))
+    write_calibration(weights, calibration, name=header.name, sha256=header.sha256)
+    return calibration
 
 
-def describe(learnt: Calibration) -> str:
+def describe(calibration: Calibration) -> str:
     """Return the section of a model card on uncertainty, in Markdown."""
     lines = ["## Uncertainty", ""]
-    if learnt.reason:
-        lines.append(f"None: {learnt.reason}.")
-    if learnt.load:
-        times = math.exp(learnt.load.half_width)
+    if calibration.reason:
+        lines.append(f"None: {calibration.reason}.")
+    if calibration.load:
+        factor = math.exp(calibration.load.half_width)
         lines.append(
             "90 % intervals of the lesion load, each fitted without the patient, held the load "
-            f"that the experts drew: {_counts(learnt)}. They reach from 1/{times:.1f} to "
-            f"{times:.1f} times the expected load."
+            f"that the experts drew: {_coverage_text(calibration)}. They reach from "
+            f"1/{factor:.1f} to {factor:.1f} times the expected load."
         )
-    if learnt.confidence and learnt.auc is not None:
+    if calibration.confidence and calibration.auc is not None:
         lines.append(
             f"A lesion's confidence, fitted without the patient, separates lesions that touch one "
-            f"of the experts' from others with an area under the ROC curve of {learnt.auc:.2f} "
-            f"({learnt.confidence.lesions} lesions)."
+            "of the experts' from others with an area under the ROC curve of "
+            f"{calibration.auc:.2f} ({calibration.confidence.lesions} lesions)."
         )
     return "\n".join(lines) + "\n"
 
 
-def _counts(learnt: Calibration) -> str:
-    sites = sorted(learnt.coverage.items(), key=lambda item: item[0] == "all")
+def _coverage_text(calibration: Calibration) -> str:
+    sites = sorted(calibration.coverage.items(), key=lambda item: item[0] == "all")
     return ", ".join(f"{site} {inside} of {count}" for site, (inside, count) in sites)
 
 
-def _prediction(folder: Path, item: LabelledFiles) -> Path:
+def _prediction_stem(folder: Path, item: LabelledFiles) -> Path:
     participant, _, session = item.visit.key.partition("_")
     name = f"{item.visit.key}_space-FLAIR_label-L"
     return folder / "predictions" / participant / session / "anat" / name

@@ -14,7 +14,7 @@ SMOOTH = 10.0
 """Voxels added to both sides of the Dice of lesions, so that sub-images without lesion count."""
 ANATOMY_WEIGHT = 0.5
 FOCAL_WEIGHT = 4.0
-SEVERAL = 1.5
+PARTIAL_LABEL_MIN_SUM = 1.5
 """Shares of a voxel that add up to more name several possible classes."""
 
 
@@ -37,18 +37,18 @@ def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
     zeros (unknown). The loss is 0 where nothing is known.
     """
     total = shares.sum(1)
-    known = total > 0
-    if not bool(known.any()):
+    labelled = total > 0
+    if not bool(labelled.any()):
         return logits.sum() * 0
     log_probability = F.log_softmax(logits, 1)
     full = -(shares * log_probability).sum(1)
-    partial = total > SEVERAL
+    partial = total > PARTIAL_LABEL_MIN_SUM
     possible = log_probability.masked_fill(shares <= 0, float("-inf"))
     # unknown voxels have no possible class: their logarithm of nothing is not used
     safe = torch.where(partial[:, None], possible, log_probability)
     entropy = torch.where(partial, -torch.logsumexp(safe, 1), full)
-    loss = (entropy * known).sum() / known.sum()
-    return loss + _anatomy_dice_loss(logits, shares, known & ~partial)
+    loss = (entropy * labelled).sum() / labelled.sum()
+    return loss + _anatomy_dice_loss(logits, shares, labelled & ~partial)
 
 
 def _anatomy_dice_loss(logits: Tensor, shares: Tensor, labelled: Tensor) -> Tensor:
@@ -58,12 +58,12 @@ def _anatomy_dice_loss(logits: Tensor, shares: Tensor, labelled: Tensor) -> Tens
     inside = labelled[:, None].to(logits.dtype)
     probability, truth = torch.softmax(logits, 1) * inside, shares * inside
     dims = (0, 2, 3, 4)
-    there = truth.sum(dims) > 1
-    if not bool(there.any()):
+    present = truth.sum(dims) > 1
+    if not bool(present.any()):
         return logits.sum() * 0
     overlap = 2 * (probability * truth).sum(dims) + 1
     dice = overlap / (probability.sum(dims) + truth.sum(dims) + 1)
-    return 1 - dice[there].mean()
+    return 1 - dice[present].mean()
 
 
 def refinement_loss(
@@ -80,8 +80,8 @@ def refinement_loss(
     probability = torch.sigmoid(voxels) * candidate
     inside = share * candidate
     dice = (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
-    plain = F.binary_cross_entropy_with_logits(lesion, real, reduction="none")
-    focal = ((1 - torch.exp(-plain)) ** 2 * plain).mean()
+    lesion_entropy = F.binary_cross_entropy_with_logits(lesion, real, reduction="none")
+    focal = ((1 - torch.exp(-lesion_entropy)) ** 2 * lesion_entropy).mean()
     return (entropy * weight).sum() + 1 - dice + FOCAL_WEIGHT * focal, dice
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("bids_msseg")
 START = "start"
-WEIGHTS = (".safetensors", ".pt")
+WEIGHTS_SUFFIXES = (".safetensors", ".pt")
 
 
 def open_context(
@@ -49,54 +49,54 @@ def open_context(
     )
 
     out: Path = options.output_dir
-    begun = read_start(start, recipe.candidate_net)
+    start_networks = read_start(start, recipe.candidate_net)
     bank: Path | None = options.lesion_bank
-    found = find_label_maps(options.label_maps / "anatomy") if options.label_maps else ()
+    label_maps = find_label_maps(options.label_maps / "anatomy") if options.label_maps else ()
     if bank is not None:
         read_lesion_bank(bank)
     for folder in ("checkpoints", "logs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     loads = prepare_cohort(out, files, options.threads)
-    split = _split(options, recipe, files, loads)
+    split = _make_split(options, recipe, files, loads)
     _check_folds(options.test_folds, split)
     # a later session of a patient that the weights have seen is not known to be unseen
-    seen = set(seen_visits(out, files, begun.notes).values()) != {NO}
+    seen = set(seen_visits(out, files, start_networks.notes).values()) != {NO}
     if seen:
         LOGGER.warning(
             "the starting weights may have been trained on some of these patients: "
             "the training starts from their pretrained CNN-1"
         )
         read_start(start, recipe.candidate_net, seen=True)
-    plan = {"recipe": asdict(recipe), "start": begun.sha256, "seen": seen}
-    inputs = {path.name: digest(path) for path in (*found, *((bank,) if bank else ()))}
-    keep_plan(out, split, {**plan, "synthesis": inputs})
-    maps = out / "label-maps" if found else None
+    plan = {"recipe": asdict(recipe), "start": start_networks.sha256, "seen": seen}
+    inputs = {path.name: digest(path) for path in (*label_maps, *((bank,) if bank else ()))}
+    store_plan(out, split, {**plan, "synthesis": inputs})
+    maps = out / "label-maps" if label_maps else None
     if maps is not None:
         prepare_label_maps(options.label_maps / "anatomy", bank, maps)
-    start = keep_start(start, out)
+    start = copy_start_weights(start, out)
     return TrainingContext(out, split, start, seen, maps, bank, Engine(), recipe)
 
 
-def _check_folds(asked: Sequence[int], split: Split) -> None:
+def _check_folds(test_folds: Sequence[int], split: Split) -> None:
     """Raise UsageError for test folds that do not exist or leave no training participant."""
     count = len(split.folds)
-    unknown = [fold for fold in asked if fold >= count]
+    unknown = [fold for fold in test_folds if fold >= count]
     if unknown:
         raise UsageError(
             f"fold {unknown[0]} does not exist", hint=f"use folds from 0 to {count - 1}"
         )
-    if asked and count == 1:
+    if test_folds and count == 1:
         raise UsageError("cannot hold out the only participant", hint="remove --test-folds")
 
 
-def keep_start(start: Path, out: Path) -> Path:
+def copy_start_weights(start: Path, out: Path) -> Path:
     """Copy the starting weights into the output folder, so that they stay available."""
     folder = out / START
     folder.mkdir(exist_ok=True)
     for source in (start, calibration_path(start)):
-        kept = folder / source.name
-        if source.is_file() and not kept.is_file():
-            write_atomic(kept, source.read_bytes())
+        target = folder / source.name
+        if source.is_file() and not target.is_file():
+            write_atomic(target, source.read_bytes())
     return folder / start.name
 
 
@@ -110,7 +110,11 @@ def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
     from bids_msseg.training.recipe import make_cascade_recipe
 
     path = folder / "training.json"
-    starts = [one for kind in WEIGHTS for one in sorted(folder.glob(f"{START}/*{kind}"))]
+    starts = [
+        weights
+        for suffix in WEIGHTS_SUFFIXES
+        for weights in sorted(folder.glob(f"{START}/*{suffix}"))
+    ]
     if not path.is_file() or not starts:
         raise NoInputError(
             f"{folder} does not hold the output of msseg-train",
@@ -128,7 +132,7 @@ def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
     return TrainingContext(folder, split, starts[0], seen, None, None, engine, recipe)
 
 
-def _split(
+def _make_split(
     options: argparse.Namespace,
     recipe: CascadeRecipe,
     files: Sequence[LabelledFiles],
@@ -137,11 +141,11 @@ def _split(
     visits = [item.visit.key for item in files]
     if options.split is not None:
         return read_split(options.split, visits)
-    people = count_people(files)
+    participants = count_people(files)
     return (
         Split((tuple(visits),))
-        if people == 1
-        else deal_folds(files, loads, min(people, recipe.folds))
+        if participants == 1
+        else deal_folds(files, loads, min(participants, recipe.folds))
     )
 
 
@@ -157,7 +161,7 @@ def seen_visits(
     return {visit: in_initial_training_data(notes, visit, images.get(visit)) for visit in visits}
 
 
-def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
+def store_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
     """Write ``training.json`` and ``splits.tsv``; refuse to change an existing plan.
 
     ``plan`` holds all that determines the result besides the split. Raises UsageError if the
@@ -165,16 +169,16 @@ def keep_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
     patients of this split.
     """
     path = out / "training.json"
-    wanted = plain({**plan, "split": split.folds})
+    current = plain({**plan, "split": split.folds})
     if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in {**wanted, **kept} if kept.get(key) != wanted.get(key)]
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in {**current, **stored} if stored.get(key) != current.get(key)]
         if changed:
             raise UsageError(
                 f"{path.parent} holds a training run with another {' and another '.join(changed)}",
                 hint="use another output_dir, or the same visits and recipe as before",
             )
-    write_json(path, wanted)
+    write_json(path, current)
     rows = [
         {"visit": name, "fold": fold} for fold, names in enumerate(split.folds) for name in names
     ]

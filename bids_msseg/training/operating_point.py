@@ -65,14 +65,15 @@ def measure(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Agreement:
     total = np.count_nonzero(mask) + np.count_nonzero(truth)
     both = mask & truth
     dice = 2 * np.count_nonzero(both) / total if total else 1.0
-    found, real = (
-        label_lesions(one, voxel_volume=1.0, min_volume=MIN_VOLUME_MM3) for one in (mask, truth)
+    pred, ref = (
+        label_lesions(image, voxel_volume=1.0, min_volume=MIN_VOLUME_MM3)
+        for image in (mask, truth)
     )
-    true = len(np.unique(found[(found > 0) & truth]))
-    hit = len(np.unique(real[(real > 0) & mask]))
-    precision, recall = true / max(int(found.max()), 1), hit / max(int(real.max()), 1)
+    matched = len(np.unique(pred[(pred > 0) & truth]))
+    detected = len(np.unique(ref[(ref > 0) & mask]))
+    precision, recall = matched / max(int(pred.max()), 1), detected / max(int(ref.max()), 1)
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return Agreement(dice, f1, int(found.max()) - true)
+    return Agreement(dice, f1, int(pred.max()) - matched)
 
 
 class PointChooser:
@@ -85,17 +86,19 @@ class PointChooser:
 
     def __init__(self, visits: Sequence[HeldOutVisit], candidate_threshold: float) -> None:
         self.visits = tuple(visits)
-        self._usual = CascadePoint(candidate_threshold=candidate_threshold)
+        self._default = CascadePoint(candidate_threshold=candidate_threshold)
         self._points = [
-            replace(self._usual, voxel_weight=voxel, lesion_weight=lesion)
+            replace(self._default, voxel_weight=voxel, lesion_weight=lesion)
             for voxel, lesion in product(WEIGHTS, WEIGHTS)
         ]
-        self._curves = np.array([[_curve(one, p) for p in self._points] for one in self.visits])
-        self._measured: dict[tuple[str, CascadePoint], Agreement] = {}
+        self._curves = np.array(
+            [[_curve(visit, p) for p in self._points] for visit in self.visits]
+        )
+        self._agreements: dict[tuple[str, CascadePoint], Agreement] = {}
 
     def choose(self, names: Sequence[str]) -> CascadePoint:
         """Choose the best operating point for the named visits, at least one."""
-        rows = [row for row, one in enumerate(self.visits) if one.name in names]
+        rows = [row for row, visit in enumerate(self.visits) if visit.name in names]
         dice = self._mean_over_sites(rows, self._curves[rows])
         best = np.argsort(-dice.max(1), kind="stable")[:FINALISTS]
         cuts: list[CascadePoint] = [
@@ -111,19 +114,22 @@ class PointChooser:
         """Measure one visit at one point."""
         visit = self.visits[row]
         key = (visit.name, point)
-        if key not in self._measured:
+        if key not in self._agreements:
             probability = fuse(visit.lesion, visit.refinement, point)
-            kept = require_peak(probability, point.threshold, point.peak_threshold)
-            self._measured[key] = measure(kept >= point.threshold, visit.truth)
-        return self._measured[key]
+            filtered = require_peak(probability, point.threshold, point.peak_threshold)
+            self._agreements[key] = measure(filtered >= point.threshold, visit.truth)
+        return self._agreements[key]
 
     def _mean_over_sites(self, rows: Sequence[int], values: Array) -> Array:
-        people: dict[str, dict[str, list[Array]]] = {}
+        participants: dict[str, dict[str, list[Array]]] = {}
         for row, value in zip(rows, values, strict=True):
             visit = self.visits[row]
-            people.setdefault(visit.site, {}).setdefault(visit.participant, []).append(value)
-        sites = [[np.mean(own, 0) for own in members.values()] for members in people.values()]
-        means: Array = np.mean([np.mean(one, 0) for one in sites], 0)
+            participants.setdefault(visit.site, {}).setdefault(visit.participant, []).append(value)
+        sites = [
+            [np.mean(scores, 0) for scores in members.values()]
+            for members in participants.values()
+        ]
+        means: Array = np.mean([np.mean(site, 0) for site in sites], 0)
         return means
 
 
@@ -135,7 +141,7 @@ def _curve(visit: HeldOutVisit, point: CascadePoint) -> list[float]:
     total = np.count_nonzero(visit.truth)
     curve = []
     for threshold in THRESHOLDS:
-        found = values >= threshold
-        size = np.count_nonzero(found) + total
-        curve.append(2 * np.count_nonzero(found & true) / size if size else 1.0)
+        predicted = values >= threshold
+        size = np.count_nonzero(predicted) + total
+        curve.append(2 * np.count_nonzero(predicted & true) / size if size else 1.0)
     return curve

@@ -74,42 +74,44 @@ def _finish(
     """Evaluate, write the weights with their model card, and log which weights to use."""
     from bids_msseg.training.release import write_cascade
 
-    found = validate(context, files, tests)
+    validation = validate(context, files, tests)
     start = context.networks()
-    pairs = found.pairs(seen_visits(context.folder, files, start.notes))
-    print(score_table(found.scores))
+    pairs = validation.pairs(seen_visits(context.folder, files, start.notes))
+    print(score_table(validation.scores))
     for fold in options.test_folds:
         target = context.folder / f"{options.name}-without-{fold}.safetensors"
         names = context.split.members(context.split.without(fold))
-        write_cascade(context, fold, target, found.points[fold], _notes(context, names))
+        write_cascade(context, fold, target, validation.points[fold], _notes(context, names))
         LOGGER.info("weights that have not seen fold %d: %s", fold, target)
     if options.test_folds:
         return None
     improvement = assess_improvement(pairs) if pairs else None
-    called = options.name
+    weights_name = options.name
     if improvement is not None:
         columns, rows = comparison_rows(pairs)
         write_tsv(context.folder / "before_after.tsv", columns, rows)
         print(f"\n{comparison_table(pairs)}\n\n{improvement}")
-        called += NOT_BETTER_SUFFIX * (improvement.word == NOT_BETTER)
-    target = context.folder / f"{called}.safetensors"
+        weights_name += NOT_BETTER_SUFFIX * (improvement.word == NOT_BETTER)
+    target = context.folder / f"{weights_name}.safetensors"
     names = context.split.members(context.split.everything)
-    sha256 = write_cascade(context, None, target, found.points[None], _notes(context, names))
-    given = None if start.refinement is None else context.start
-    known = calibrate(context.folder, files, target, given=given)
-    card = model_card(context, target, sha256, found, pairs, chosen=len(tests) >= MIN_FOLDS)
+    sha256 = write_cascade(context, None, target, validation.points[None], _notes(context, names))
+    start_weights = None if start.refinement is None else context.start
+    calibration = calibrate(context.folder, files, target, start=start_weights)
+    card = model_card(
+        context, target, sha256, validation, pairs, points_chosen=len(tests) >= MIN_FOLDS
+    )
     data = describe_data(options.bids_dir, files)
-    card = f"{card}\n{describe(known)}\n{data}".rstrip() + "\n"
+    card = f"{card}\n{describe(calibration)}\n{data}".rstrip() + "\n"
     write_atomic(target.with_suffix(".md"), card)
     draw_losses(context.folder / "logs", context.folder / "losses.png")
-    _remove_other(context.folder, options.name, called)
+    _remove_contradicting(context.folder, options.name, weights_name)
     LOGGER.info("weights: %s", target)
     return target
 
 
-def _remove_other(folder: Path, name: str, called: str) -> None:
+def _remove_contradicting(folder: Path, name: str, weights_name: str) -> None:
     """Remove weights of an earlier call with another result, which contradict these."""
-    for stem in {name, f"{name}{NOT_BETTER_SUFFIX}"} - {called}:
+    for stem in {name, f"{name}{NOT_BETTER_SUFFIX}"} - {weights_name}:
         for ending in ("safetensors", "md", "calibration.json"):
             (folder / f"{stem}.{ending}").unlink(missing_ok=True)
 
@@ -117,13 +119,15 @@ def _remove_other(folder: Path, name: str, called: str) -> None:
 def _notes(context: TrainingContext, visits: Sequence[str]) -> dict[str, Any]:
     """Return which visits the networks have seen, and how they were trained."""
     start = context.networks()
-    kept = {key: start.notes[key] for key in ("visits", "images", "init") if key in start.notes}
+    start_notes = {
+        key: start.notes[key] for key in ("visits", "images", "init") if key in start.notes
+    }
     if context.seen or start.refinement is None:
         # the training started from the pretrained CNN-1, which has seen no patient
-        kept = {"visits": []}
+        start_notes = {"visits": []}
     return {
         "recipe": asdict(context.recipe),
         "visits": list(visits),
         "images": read_images(context.folder / "cohort", visits),
-        "init": {"name": start.name, "sha256": start.sha256, **kept},
+        "init": {"name": start.name, "sha256": start.sha256, **start_notes},
     }

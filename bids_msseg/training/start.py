@@ -55,7 +55,7 @@ def read_start(
     CNN-2. Raises DataError if the weights cannot be used or lack that CNN-1.
     """
     if path.suffix == ".pt":
-        net = _pretrained(path, shape)
+        net = _load_pretrained(path, shape)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return StartingNetworks(path.stem, digest, net, net, None, net)
     cascade, notes = load_cascade(path), read_header(path).notes
@@ -93,7 +93,7 @@ def write_pretrained(checkpoint: Path, target: Path) -> None:
         torch.save({TRAINED_ON: SYNTHETIC_IMAGES, "average": weights}, stream)
 
 
-def _pretrained(path: Path, shape: LesionAnatomyConfig | None) -> LesionAnatomyNet:
+def _load_pretrained(path: Path, shape: LesionAnatomyConfig | None) -> LesionAnatomyNet:
     net = LesionAnatomyNet(shape)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

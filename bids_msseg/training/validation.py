@@ -52,14 +52,14 @@ class Validation:
     scores: tuple[Score, ...]
     points: Mapping[int | None, CascadePoint]
 
-    def pairs(self, seen: Mapping[str, str]) -> list[Pair]:
+    def pairs(self, in_initial_training: Mapping[str, str]) -> list[Pair]:
         """Pair the scores of every visit before and after training.
 
         Returns an empty list if there are no scores before training.
         """
-        by_key = {(one.visit, one.method): one for one in self.scores}
+        by_key = {(record.visit, record.method): record for record in self.scores}
         return [
-            Pair(by_key[visit, BEFORE], by_key.get((visit, CASCADE)), seen[visit])
+            Pair(by_key[visit, BEFORE], by_key.get((visit, CASCADE)), in_initial_training[visit])
             for visit, method in by_key
             if method == BEFORE
         ]
@@ -91,10 +91,10 @@ def validate(
             probability = decide(lesion, refinement, start.point)
             scores.append(_score(context, item, BEFORE, probability, start.point.threshold))
     path = context.folder / "scores.tsv"
-    new = {(one.visit, one.method) for one in scores}
+    new_keys = {(record.visit, record.method) for record in scores}
     earlier = read_scores(path) if path.is_file() else []
-    kept = [one for one in earlier if (one.visit, one.method) not in new]
-    rows = [{name: getattr(one, name) for name in COLUMNS} for one in (*kept, *scores)]
+    unchanged = [record for record in earlier if (record.visit, record.method) not in new_keys]
+    rows = [{name: getattr(record, name) for name in COLUMNS} for record in (*unchanged, *scores)]
     write_tsv(path, COLUMNS, rows)
     return Validation(tuple(scores), points)
 
@@ -126,28 +126,28 @@ def choose_points(
 
     threshold = context.recipe.candidate_threshold
     if len(tests) < MIN_FOLDS:
-        usual = replace(context.networks().point, candidate_threshold=threshold)
-        return _keep_points(context, {**dict.fromkeys(tests, usual), None: usual})
-    held = []
+        default_point = replace(context.networks().point, candidate_threshold=threshold)
+        return _store_points(context, {**dict.fromkeys(tests, default_point), None: default_point})
+    held_out = []
     for name in context.split.members(tuple(tests)):
         visit = context.visit(name)
         lesion, refinement = read_refined(context.folder / "held-out", name)
-        held.append(HeldOutVisit(name, visit.site, lesion, refinement, visit.truth >= 0.5))
-    chooser = PointChooser(held, threshold)
+        held_out.append(HeldOutVisit(name, visit.site, lesion, refinement, visit.truth >= 0.5))
+    chooser = PointChooser(held_out, threshold)
     points: dict[int | None, CascadePoint] = {}
     for test in (None, *tests):
-        others = tuple(fold for fold in tests if fold != test)
-        points[test] = chooser.choose(context.split.members(others))
-    return _keep_points(context, points)
+        other_folds = tuple(fold for fold in tests if fold != test)
+        points[test] = chooser.choose(context.split.members(other_folds))
+    return _store_points(context, points)
 
 
-def _keep_points(
+def _store_points(
     context: TrainingContext, points: dict[int | None, CascadePoint]
 ) -> dict[int | None, CascadePoint]:
     path = context.folder / "points.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    kept |= {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
-    write_json(path, kept)
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stored |= {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
+    write_json(path, stored)
     return points
 
 

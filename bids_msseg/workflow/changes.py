@@ -63,7 +63,7 @@ def init_changes_wf(
         )
         compared.append(Node(step, name=f"compare_{number}", mem_gb=2.0, n_procs=threads))
     last = PublishChanges(
-        deliveries=list(deliveries), fingerprints=[one.fingerprint for one in deliveries]
+        deliveries=list(deliveries), fingerprints=[delivery.fingerprint for delivery in deliveries]
     )
     publish = Node(last, name="publish", mem_gb=0.5)
     for what in _GATHERED:
@@ -101,18 +101,18 @@ def compare_participants(
     be aligned are not a failure.
     """
     todo: dict[str, list[PairDelivery]] = {}
-    wanted = tuple(dict.fromkeys(participants))
-    found = read_records_of(execution.out_dir, wanted)
-    for participant in wanted:
-        records = found.get(participant, ())
+    names = tuple(dict.fromkeys(participants))
+    records_by_name = read_records_of(execution.out_dir, names)
+    for participant in names:
+        records = records_by_name.get(participant, ())
         order = _order(bids_dir, participant, records, session_order)
-        records = _note_order(execution.out_dir, records, participant, order)
+        records = _record_order(execution.out_dir, records, participant, order)
         deliveries = [
             PairDelivery(execution.out_dir, pair, rule or ChangeRule(), versions or {})
-            for pair in pairs_of(one for one in records if one.visit_number is not None)
+            for pair in pairs_of(record for record in records if record.visit_number is not None)
         ]
-        _forget_old(execution.out_dir, records, deliveries)
-        if not all(_is_compared(one) for one in deliveries):
+        _remove_obsolete(execution.out_dir, records, deliveries)
+        if not all(_is_compared(delivery) for delivery in deliveries):
             todo[f"sub-{participant}"] = deliveries
     outcomes: list[ChangeOutcome] = []
     for group in _chunks(list(todo), execution.chunk):
@@ -138,7 +138,7 @@ def _order(
         and record.session is not None
         and _is_in_dataset(bids_dir, record)
     }
-    return order_sessions(bids_dir, participant, flairs, asked=session_order)
+    return order_sessions(bids_dir, participant, flairs, user_order=session_order)
 
 
 def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
@@ -151,20 +151,20 @@ def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
     return (bids_dir / f"sub-{record.participant}" / f"ses-{record.session}").is_dir()
 
 
-def _note_order(
+def _record_order(
     out_dir: Path, records: Sequence[VisitRecord], participant: str, order: VisitOrder
 ) -> tuple[VisitRecord, ...]:
     """Write the position of each visit in time to its record; log it if it is new."""
-    noted = [_with_order(record, order) for record in records]
-    changed = [new for old, new in zip(records, noted, strict=True) if new != old]
+    updated = [_with_order(record, order) for record in records]
+    changed = [new for old, new in zip(records, updated, strict=True) if new != old]
     for record in changed:
-        now = read_record(out_dir, record.participant, record.session)
+        stored = read_record(out_dir, record.participant, record.session)
         # another run may be at work on a visit that this one did not ask for
-        if now and (now.status, now.fingerprint) == (record.status, record.fingerprint):
+        if stored and (stored.status, stored.fingerprint) == (record.status, record.fingerprint):
             write_record(out_dir, record)
     if changed and len(order.sessions) > 1:
         LOGGER.log(order.level, order.describe(participant))
-    return in_visit_order(noted)
+    return in_visit_order(updated)
 
 
 def _with_order(record: VisitRecord, order: VisitOrder) -> VisitRecord:
@@ -172,7 +172,7 @@ def _with_order(record: VisitRecord, order: VisitOrder) -> VisitRecord:
     if not finished or len(order.sessions) < 2:
         return replace(record, visit_number=None, order_source="")
     number = order.sessions.index(str(record.session)) + 1 if order.known else None
-    return replace(record, visit_number=number, order_source=order.words)
+    return replace(record, visit_number=number, order_source=order.description)
 
 
 def _chunks(keys: list[str], size: int) -> list[list[str]]:
@@ -195,16 +195,16 @@ def _is_compared(delivery: PairDelivery) -> bool:
     return all(path.is_file() for path in (*files, *tables))
 
 
-def _forget_old(
+def _remove_obsolete(
     out_dir: Path, records: Sequence[VisitRecord], deliveries: Sequence[PairDelivery]
 ) -> None:
     """Remove the results of obsolete pairs, for example after a visit has failed."""
-    expected = {one.pair.later.key: one.pair.earlier.session for one in deliveries}
+    expected = {delivery.pair.later.key: delivery.pair.earlier.session for delivery in deliveries}
     for record in records:
-        with_whom = record.changes.get("compared_with")
-        if with_whom is None or expected.get(record.key) == with_whom:
+        compared_session = record.changes.get("compared_with")
+        if compared_session is None or expected.get(record.key) == compared_session:
             continue
-        _remove(pair_files(out_dir, str(with_whom), record).all)
+        _remove(pair_files(out_dir, str(compared_session), record).all)
         write_record(out_dir, replace(record, changes={}))
     if records and not deliveries:
         for extension in (".tsv", ".json"):
@@ -219,8 +219,8 @@ def _remove(paths: Iterable[Path]) -> None:
 
 def _outcome(deliveries: Sequence[PairDelivery], failure: Failure) -> ChangeOutcome:
     participant = deliveries[0].pair.later.participant
-    if all(_is_compared(one) for one in deliveries):
-        failed = sum(_log_failed(one) for one in deliveries)
+    if all(_is_compared(delivery) for delivery in deliveries):
+        failed = sum(_log_failed(delivery) for delivery in deliveries)
         return ChangeOutcome(participant, len(deliveries) - failed)
     for delivery in deliveries:
         record = _later_record(delivery)

@@ -22,7 +22,7 @@ TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
 QUICK_POLL_S = 0.2
 NO_JOB = "the scheduler rejected the job"
-StepSeen = Callable[[str, str], None]
+StepCallback = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ class Watch:
     """Listener for nipype's status callback."""
 
     def __init__(
-        self, group: Sequence[DerivativesContext], on_step: StepSeen | None, *, measure: bool
+        self, group: Sequence[DerivativesContext], on_step: StepCallback | None, *, measure: bool
     ) -> None:
         self._keys = {workflow_name(d): d.visit.key for d in group}
         self._on_step = on_step
         self._measure = measure
-        self._begun: dict[str, float] = {}
-        self._ended: dict[str, float] = {}
+        self._start_times: dict[str, float] = {}
+        self._end_times: dict[str, float] = {}
         self._usage: dict[tuple[str, str], Usage] = {}
 
     def __call__(self, node: Any, status: str) -> None:
@@ -80,25 +80,25 @@ class Watch:
         if visit is None:
             return
         now = time.monotonic()
-        self._begun.setdefault(visit, now)
-        self._ended[visit] = now
+        self._start_times.setdefault(visit, now)
+        self._end_times[visit] = now
         step = name[-1]
-        words = step_label(step)
-        if status == "start" and words and self._on_step:
-            self._on_step(self._keys[visit], words)
-        if status == "end" and words and self._measure:
+        label = step_label(step)
+        if status == "start" and label and self._on_step:
+            self._on_step(self._keys[visit], label)
+        if status == "end" and label and self._measure:
             self._note_usage(visit, step, node)
 
     def _note_usage(self, visit: str, step: str, node: Any) -> None:
-        took = node.result.outputs
-        if isdefined(took.memory_gb):
+        outputs = node.result.outputs
+        if isdefined(outputs.memory_gb):
             self._usage[visit, step] = Usage(
-                self._keys[visit], step, took.seconds, took.cpu_seconds, took.memory_gb
+                self._keys[visit], step, outputs.seconds, outputs.cpu_seconds, outputs.memory_gb
             )
 
     def seconds(self, visit: str) -> float:
         """Return the wall time between a visit's first and last event."""
-        return self._ended.get(visit, 0.0) - self._begun.get(visit, 0.0)
+        return self._end_times.get(visit, 0.0) - self._start_times.get(visit, 0.0)
 
     def usage(self, visit: str) -> tuple[Usage, ...]:
         """Return the time and memory that the steps of a visit used."""
@@ -106,7 +106,7 @@ class Watch:
 
 
 @dataclass(slots=True)
-class Ended:
+class RunState:
     """State of a run after nipype has returned."""
 
     watch: Watch
@@ -131,16 +131,16 @@ def nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
     return settings
 
 
-def run_nipype(top: Workflow, execution: Execution, ended: Ended) -> None:
-    """Run workflows as one, and store the final state in ``ended``."""
-    arguments = {**(execution.plugin_args or {}), "status_callback": ended.watch}
+def run_nipype(top: Workflow, execution: Execution, state: RunState) -> None:
+    """Run workflows as one, and store the final state in ``state``."""
+    arguments = {**(execution.plugin_args or {}), "status_callback": state.watch}
     steady = SteadyMultiProcPlugin(arguments) if execution.plugin == "MultiProc" else None
     try:
         with _quiet_nipype():
             top.run(plugin=steady or execution.plugin, plugin_args=arguments)
     except Exception as error:
         # nipype raises once all other branches are done; each visit's own end is looked up later
-        ended.error = _in_a_line(error)
+        state.error = _describe_error(error)
         LOGGER.debug("a workflow ended with %s", error, exc_info=True)
     except BaseException:
         if steady is not None:
@@ -148,18 +148,18 @@ def run_nipype(top: Workflow, execution: Execution, ended: Ended) -> None:
         raise
     if steady is not None:
         steady.close(wait=True)
-        ended.killed = steady.killed
+        state.killed = steady.killed
 
 
-def _in_a_line(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Describe an error by its first line, or a refused job by the scheduler's message."""
     first = (str(error).splitlines() or [""])[0]
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "_submit_batchtask":
             # nipype looks for the job's number only
             runtime = getattr(frame.f_locals.get("result"), "runtime", None)
-            said = "\n".join(str(getattr(runtime, name, "")) for name in ("stderr", "stdout"))
-            return f"{NO_JOB}: {' '.join(said.split()) or first}"
+            output = "\n".join(str(getattr(runtime, name, "")) for name in ("stderr", "stdout"))
+            return f"{NO_JOB}: {' '.join(output.split()) or first}"
     return f"{type(error).__name__}: {first}"
 
 

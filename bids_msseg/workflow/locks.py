@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from bids_msseg.bids.record import BROKE_OFF, VisitRecord, read_record
+from bids_msseg.bids.record import UNFINISHED_REASON, VisitRecord, read_record
 
 LOCK_FILE: Final = ".locks"
 LOGGER = logging.getLogger("bids_msseg")
@@ -60,8 +60,8 @@ class VisitLocks:
         acquired: list[Path] = []
         for file in self._files:
             if not self._acquire(file, name, wait=wait):
-                for one in acquired:
-                    self._release(one, name)
+                for locked in acquired:
+                    self._release(locked, name)
                 return False
             acquired.append(file)
         return True
@@ -82,11 +82,11 @@ class VisitLocks:
         self._open.clear()
 
     def _acquire(self, file: Path, name: str, *, wait: bool) -> bool:
-        how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+        flags = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
             while True:
                 descriptor = self._descriptor(file)
-                fcntl.lockf(descriptor, how, 1, _place(name))
+                fcntl.lockf(descriptor, flags, 1, _byte_offset(name))
                 if _is_same(file, descriptor):
                     return True
                 # its last user has removed it since it was opened
@@ -104,7 +104,7 @@ class VisitLocks:
 
     def _release(self, file: Path, name: str) -> None:
         with suppress(OSError):
-            fcntl.lockf(self._open[file], fcntl.LOCK_UN, 1, _place(name))
+            fcntl.lockf(self._open[file], fcntl.LOCK_UN, 1, _byte_offset(name))
 
 
 def note_running(
@@ -116,12 +116,14 @@ def note_running(
     meanwhile. The order is kept.
     """
     return tuple(
-        _running_or_ended(out_dir, one, locks) if one.reason == BROKE_OFF else one
-        for one in records
+        _with_current_status(out_dir, record, locks)
+        if record.reason == UNFINISHED_REASON
+        else record
+        for record in records
     )
 
 
-def _running_or_ended(out_dir: Path, record: VisitRecord, locks: VisitLocks) -> VisitRecord:
+def _with_current_status(out_dir: Path, record: VisitRecord, locks: VisitLocks) -> VisitRecord:
     if _is_locked(record.key, locks):
         return replace(
             record,
@@ -140,7 +142,7 @@ def _is_locked(name: str, locks: VisitLocks) -> bool:
     return False
 
 
-def _place(name: str) -> int:
+def _byte_offset(name: str) -> int:
     """Return the offset of the byte for a name; it may be far beyond the end of a file."""
     return int.from_bytes(sha256(name.encode()).digest()[:7], "big")
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from bids_msseg.bids.record import read_record
 from bids_msseg.errors import ExitCode
-from bids_msseg.nodes.base import FAILURE_FILE, explained
+from bids_msseg.nodes.base import FAILURE_FILE, as_msseg_error
 from bids_msseg.nodes.delivery import DerivativesContext
-from bids_msseg.workflow.execution import NO_JOB, TOP, Ended, Execution, Usage, visit_folder
+from bids_msseg.workflow.execution import NO_JOB, TOP, Execution, RunState, Usage, visit_folder
 from bids_msseg.workflow.plan import workflow_name
 from bids_msseg.workflow.plugins import KILLED
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MIN_ROOM = 2**20
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MIN_FREE_BYTES = 2**20
 """Bytes; with less on its disk a step that fails without a word failed for that."""
 
 
@@ -58,19 +58,19 @@ class Failure:
 
 
 def find_outcome(
-    delivery: DerivativesContext, execution: Execution, ended: Ended, crashes: set[Path]
+    delivery: DerivativesContext, execution: Execution, state: RunState, crashes: set[Path]
 ) -> Outcome:
     """Return the outcome of a visit; its record, written last, shows success."""
     name, visit = workflow_name(delivery), delivery.visit
     folder = visit_folder(execution, delivery)
-    seconds, usage = ended.watch.seconds(name), ended.watch.usage(name)
+    seconds, usage = state.watch.seconds(name), state.watch.usage(name)
     record = read_record(execution.out_dir, visit.participant, visit.session)
     if record and record.status == "ok" and record.fingerprint == delivery.fingerprint:
         if execution.clean:
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(delivery, True, seconds, usage=usage)
     files = take_crash_files(crashes, name, visit.key)
-    failure = read_failure(folder / FAILURE_FILE) or infer_failure(name, ended, files, execution)
+    failure = read_failure(folder / FAILURE_FILE) or infer_failure(name, state, files, execution)
     return Outcome(
         delivery,
         False,
@@ -94,10 +94,10 @@ def read_failure(path: Path) -> dict[str, Any]:
 
 
 def infer_failure(
-    visit: str, ended: Ended, crash_files: Sequence[Path], execution: Execution
+    visit: str, state: RunState, crash_files: Sequence[Path], execution: Execution
 ) -> dict[str, Any]:
     """Infer why a step failed that could not record the reason itself."""
-    step = next((one for one in ended.killed if visit in one.split(".")), "")
+    step = next((node for node in state.killed if visit in node.split(".")), "")
     if step:
         return {
             "step": step.rpartition(".")[2],
@@ -105,11 +105,11 @@ def infer_failure(
             "hint": "give the job more memory, or lower --nprocs",
             "code": ExitCode.TEMPORARY,
         }
-    number = _lack_of_room(ended, crash_files, execution)
+    number = _disk_full_error(state, crash_files, execution)
     if number:
-        found = explained(OSError(number, os.strerror(number)))
-        return {"message": found.message, "hint": found.hint, "code": found.code}
-    message = ended.error or "a step failed without an error message"
+        error = as_msseg_error(OSError(number, os.strerror(number)))
+        return {"message": error.message, "hint": error.hint, "code": error.code}
+    message = state.error or "a step failed without an error message"
     hint = "read the crash file; -vv also shows the messages of nipype"
     if not crash_files:
         hint = "run it again with -vv to see the messages of nipype"
@@ -118,18 +118,20 @@ def infer_failure(
     return {"message": message, "hint": hint, "code": ExitCode.FAILURE}
 
 
-def _lack_of_room(ended: Ended, crash_files: Sequence[Path], execution: Execution) -> int:
+def _disk_full_error(state: RunState, crash_files: Sequence[Path], execution: Execution) -> int:
     """Return the error number if nipype could not write a file for lack of space, else 0.
 
     nipype reports a step that could not write its result as one without result, so that only the
     full disk itself shows the cause.
     """
-    texts = [ended.error, *(path.read_text(errors="replace") for path in crash_files)]
-    named = [number for number in NO_ROOM if any(f"[Errno {number}]" in text for text in texts)]
-    places = [place for place in (execution.work_dir, execution.out_dir) if place.is_dir()]
-    if not named and any(shutil.disk_usage(place).free < MIN_ROOM for place in places):
+    texts = [state.error, *(path.read_text(errors="replace") for path in crash_files)]
+    numbers = [
+        number for number in DISK_FULL_ERRORS if any(f"[Errno {number}]" in text for text in texts)
+    ]
+    folders = [folder for folder in (execution.work_dir, execution.out_dir) if folder.is_dir()]
+    if not numbers and any(shutil.disk_usage(folder).free < MIN_FREE_BYTES for folder in folders):
         return errno.ENOSPC
-    return named[0] if named else 0
+    return numbers[0] if numbers else 0
 
 
 def remove_crash_files(crashes: set[Path], group: Sequence[DerivativesContext]) -> None:
@@ -154,14 +156,14 @@ def take_crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ..
     nipype names them after the user.
     """
     mark = f"Node: {TOP}.{visit}."
-    found = []
+    renamed = []
     for path in sorted(crashes):
         start = path.read_text(encoding="utf-8", errors="replace")[:2000]
         if mark not in start:
             continue
         step = start.partition(mark)[2].split()[0]
         moment = "-".join(path.name.split("-")[1:3])
-        named = path.with_name(f"crash-{moment}_{key}_{step}.txt")
-        found.append(path.rename(named))
+        target = path.with_name(f"crash-{moment}_{key}_{step}.txt")
+        renamed.append(path.rename(target))
         crashes.remove(path)
-    return tuple(found)
+    return tuple(renamed)

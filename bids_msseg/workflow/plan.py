@@ -50,7 +50,7 @@ def step_label(step: str) -> str | None:
     >>> step_label("on_flair_T1w"), step_label("list_notes")
     ('writing images', None)
     """
-    return next((words for start, words in STEP_LABELS.items() if step.startswith(start)), None)
+    return next((label for start, label in STEP_LABELS.items() if step.startswith(start)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +129,14 @@ class VisitPlan:
     @property
     def spaces(self) -> dict[str, tuple[str, int]]:
         """Spaces other than that of the FLAIR, each once, by the name of their node."""
-        found: dict[str, tuple[str, int]] = {}
+        spaces: dict[str, tuple[str, int]] = {}
         for space, resolution in self.settings.spaces:
             if space == "T1w" and "T1w" in self.contrasts:
-                found["space_T1w"] = (space, 1)
+                spaces["space_T1w"] = (space, 1)
             elif space not in NATIVE_SPACES:
                 grid = resolution or 1
-                found[f"space_{space}" + (f"_{grid}" if grid != 1 else "")] = (space, grid)
-        return found
+                spaces[f"space_{space}" + (f"_{grid}" if grid != 1 else "")] = (space, grid)
+        return spaces
 
     @property
     def masks(self) -> dict[str, tuple[str, int]]:
@@ -155,8 +155,8 @@ class VisitPlan:
         interface.inputs.threads = count
         interface.inputs.measure = self.settings.measure
         # what is stored may lie in OUT, and the work folder may have seen another OUT
-        again = True if is_stored else None
-        node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count, overwrite=again)
+        overwrite = True if is_stored else None
+        node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count, overwrite=overwrite)
         self.workflow.add_nodes([node])
         self.steps.append(name)
         return node
@@ -171,10 +171,10 @@ class VisitPlan:
 
     def later_than(self, step: str) -> frozenset[str]:
         """Return a step and all steps that depend on it."""
-        found = {step}
-        while more := {end for start, _, end in self.links if start in found} - found:
-            found |= more
-        return frozenset(found)
+        later = {step}
+        while more := {end for start, _, end in self.links if start in later} - later:
+            later |= more
+        return frozenset(later)
 
 
 def gather(

@@ -25,7 +25,7 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from bids_msseg.errors import UsageError
 from bids_msseg.resources import resolve_resources
-from bids_msseg.streams import steady
+from bids_msseg.streams import tolerant_stream
 
 KILLED = "a worker process was killed"
 LOGGER = logging.getLogger("bids_msseg")
@@ -78,10 +78,10 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
             self.pool = self._new_pool()
             future = self.pool.submit(run_node, node, updatehash, self._taskid)
         self._task_obj[self._taskid] = future
-        future.add_done_callback(partial(self._keep, self._taskid, node.fullname))
+        future.add_done_callback(partial(self._store_result, self._taskid, node.fullname))
         return int(self._taskid)
 
-    def _keep(self, taskid: int, name: str, future: Future[Any]) -> None:
+    def _store_result(self, taskid: int, name: str, future: Future[Any]) -> None:
         """Store the result of a node, or an error message if there is none."""
         if future.cancelled():
             return
@@ -114,8 +114,8 @@ def _begin_worker(cwd: str, parent: int | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(cwd)
     # and no step fails because nobody reads what a library prints
-    sys.stdout = steady(sys.__stdout__, is_log=True)
-    sys.stderr = steady(sys.__stderr__, is_log=True)
+    sys.stdout = tolerant_stream(sys.__stdout__, is_log=True)
+    sys.stderr = tolerant_stream(sys.__stderr__, is_log=True)
 
 
 def _end_with(parent: int | None) -> None:
@@ -178,23 +178,23 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
             f"{path} selects the plugin {name}, but its program {program} was not found",
             hint=f"run msseg where {program} is installed, or without --use-plugin",
         )
-    return name, _usable(arguments, path) if name in MULTIPROC else arguments
+    return name, _check_arguments(arguments, path) if name in MULTIPROC else arguments
 
 
-def _usable(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _check_arguments(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Reject invalid arguments of MultiProc; limit the processes to a useful number."""
-    for name, (is_good, what) in MULTIPROC_ARGUMENTS.items():
+    for name, (is_good, expected) in MULTIPROC_ARGUMENTS.items():
         value = arguments.get(name)
         if name in arguments and not is_good(value):
             raise UsageError(
-                f"invalid {name} in {path}: {value}", hint=f"use {what}, or remove {name}"
+                f"invalid {name} in {path}: {value}", hint=f"use {expected}, or remove {name}"
             )
     if "n_procs" not in arguments:
         return dict(arguments)
-    asked = arguments["n_procs"]
-    granted = resolve_resources(nprocs=asked, mem_gb=1).nprocs
-    if granted < asked:
-        LOGGER.warning("n_procs reduced from %d to the useful maximum of %d", asked, granted)
+    requested = arguments["n_procs"]
+    granted = resolve_resources(nprocs=requested, mem_gb=1).nprocs
+    if granted < requested:
+        LOGGER.warning("n_procs reduced from %d to the useful maximum of %d", requested, granted)
     return {**arguments, "n_procs": granted}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node
 
-from bids_msseg.bids.derivatives import OF_NETWORKS, OUTPUTS, preprocessed, transform
+from bids_msseg.bids.derivatives import NETWORK_OUTPUTS, OUTPUTS, preprocessed, transform
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.figures import DrawFigures
 from bids_msseg.nodes.outputs import PublishVisit
@@ -60,7 +60,7 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     )
     plan.add(publish, "publish", mem_gb=0.5, threads=False)
     outputs = ["brain", "labels", "mask", "rejected", "ventricles"]
-    for output in [*outputs, *(() if plan.mask_given else OF_NETWORKS)]:
+    for output in [*outputs, *(() if plan.mask_given else NETWORK_OUTPUTS)]:
         plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
     for output in ("table", "estimate"):
         step = "delineate" if plan.mask_given else "estimate"
@@ -102,13 +102,13 @@ def _store(plan: VisitPlan, fits: list[str]) -> None:
     """Store the outputs of steps before the delineation that later steps need."""
     later = plan.later_than("delineate")
     first = [step for step in plan.steps if step not in later]
-    wanted = {step: ["notes", "seconds"] for step in first}
+    selected = {step: ["notes", "seconds"] for step in first}
     for step, output, end in plan.links:
-        if step in wanted and end in later and output not in wanted[step]:
-            wanted[step].append(output)
+        if step in selected and end in later and output not in selected[step]:
+            selected[step].append(output)
     node = StoreSteps(
         step_names=first,
-        wanted=wanted,
+        selected_outputs=selected,
         published=_published(plan, fits),
         fingerprint=plan.delivery.maps_fingerprint,
         versions=dict(plan.delivery.versions),
@@ -120,16 +120,16 @@ def _store(plan: VisitPlan, fits: list[str]) -> None:
 
 def _published(plan: VisitPlan, fits: list[str]) -> dict[str, str]:
     """Return the outputs that OUT holds unchanged, with their paths relative to OUT."""
-    found = {f"on_flair_{name}.out_file": preprocessed(name) for name in plan.contrasts}
+    published = {f"on_flair_{name}.out_file": preprocessed(name) for name in plan.contrasts}
     if plan.delivery.with_anatomy:
-        found["volumes.anatomy_file"] = OUTPUTS["anatomy"]
+        published["volumes.anatomy_file"] = OUTPUTS["anatomy"]
     for step in fits:
         start, end, _ = _transform_name(step).split()
-        found[f"{step}.transform_file"] = transform(start, end)
+        published[f"{step}.transform_file"] = transform(start, end)
     out_dir, visit = plan.delivery.out_dir, plan.delivery.visit
     return {
-        output: one.path(out_dir, visit, one.extensions[0]).relative_to(out_dir).as_posix()
-        for output, one in found.items()
+        name: output.path(out_dir, visit, output.extensions[0]).relative_to(out_dir).as_posix()
+        for name, output in published.items()
     }
 
 

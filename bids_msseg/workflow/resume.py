@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, figure_labels, visit_files
+from bids_msseg.bids.derivatives import NO_EXTRAS, Extras, figure_labels, visit_files
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
@@ -35,7 +35,7 @@ def fingerprint(
     options: Mapping[str, Any],
     model_sha256: str,
     version: str,
-    extras: Extras = NOTHING_ELSE,
+    extras: Extras = NO_EXTRAS,
 ) -> Fingerprint:
     """Compute the digests of everything that the results of a visit depend on.
 
@@ -44,7 +44,7 @@ def fingerprint(
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
         files["brain_mask"] = visit.brain_mask
-    cut = _files_of_the_cut(visit, extras)
+    cut = _delineation_files(visit, extras)
     content: dict[str, Any] = {
         "files": {name: _digest(path) for name, path in files.items()},
         "prefix": visit.prefix,
@@ -61,14 +61,14 @@ def fingerprint(
     return Fingerprint(_digest_json(content), maps)
 
 
-def _files_of_the_cut(visit: Visit, extras: Extras) -> dict[str, Path]:
+def _delineation_files(visit: Visit, extras: Extras) -> dict[str, Path]:
     """Return the files that only the delineation of lesions and later steps read."""
-    given = {} if visit.lesion_mask is None else {"lesion_mask": visit.lesion_mask}
-    atlases = [one for one in extras.atlases if one.kind == "file"]
+    mask_file = {} if visit.lesion_mask is None else {"lesion_mask": visit.lesion_mask}
+    atlases = [atlas for atlas in extras.atlases if atlas.kind == "file"]
     return {
-        **given,
-        **{f"atlas {one.name}": Path(one.source) for one in atlases},
-        **{f"grid {one.name}": Path(one.file) for one in extras.grids},
+        **mask_file,
+        **{f"atlas {atlas.name}": Path(atlas.source) for atlas in atlases},
+        **{f"grid {grid.name}": Path(grid.file) for grid in extras.grids},
     }
 
 
@@ -91,23 +91,23 @@ def _digest(path: Path) -> str:
 def is_finished(
     out_dir: Path,
     visit: Visit,
-    wanted: str,
+    expected: str,
     *,
     spaces: Sequence[tuple[str, int | None]] = (),
-    extras: Extras = NOTHING_ELSE,
+    extras: Extras = NO_EXTRAS,
 ) -> bool:
     """Return whether OUT already holds the results that a run would write.
 
-    ``wanted`` is the fingerprint of that run; ``spaces`` and ``extras`` add expected outputs.
+    ``expected`` is the fingerprint of that run; ``spaces`` and ``extras`` add expected outputs.
     """
     record = read_record(out_dir, visit.participant, visit.session)
-    if record is None or record.status != "ok" or record.fingerprint != wanted:
+    if record is None or record.status != "ok" or record.fingerprint != expected:
         return False
     files = visit_files(out_dir, as_used(visit, record), spaces, extras)
-    return all(path.is_file() for path in (*files, *_pictures(out_dir, visit, record, extras)))
+    return all(path.is_file() for path in (*files, *_figure_paths(out_dir, visit, record, extras)))
 
 
-def _pictures(
+def _figure_paths(
     out_dir: Path, visit: Visit, record: VisitRecord, extras: Extras
 ) -> tuple[Path, ...]:
     """Return the paths of a visit's figures, including those of failed alignments."""

@@ -12,15 +12,15 @@ from pathlib import Path
 from nipype.pipeline.engine import Workflow
 
 from bids_msseg.bids.paths import logs_dir
-from bids_msseg.bids.record import BROKE_OFF, VisitRecord, write_record
+from bids_msseg.bids.record import UNFINISHED_REASON, VisitRecord, write_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.workflow.execution import (
     TOP,
-    Ended,
     Execution,
-    StepSeen,
+    RunState,
+    StepCallback,
     Watch,
     nipype_settings,
     run_nipype,
@@ -48,11 +48,11 @@ def run_visits(
     settings: Settings,
     execution: Execution,
     *,
-    on_step: StepSeen | None = None,
+    on_step: StepCallback | None = None,
 ) -> Iterator[Outcome]:
     """Run visits in groups and yield their outcomes, in the order of the visits.
 
-    Calls ``on_step`` with (visit key, words) when a step begins. With ``stop_on_first_crash``,
+    Calls ``on_step`` with (visit key, label) when a step begins. With ``stop_on_first_crash``,
     ends after the group of the first failure. A visit whose worker was killed runs again alone.
     """
     for start in range(0, len(deliveries), execution.chunk):
@@ -62,7 +62,7 @@ def run_visits(
             alone = outcome.code == ExitCode.TEMPORARY and len(group) > 1
             if alone and KILLED in outcome.message and not execution.stop_on_first_crash:
                 # it may only have been beside the one that took too much
-                _tell_of_another_try(outcome)
+                _log_retry(outcome)
                 yield from _run_group([outcome.delivery], settings, execution, on_step)
             else:
                 yield outcome
@@ -70,7 +70,7 @@ def run_visits(
             return
 
 
-def _tell_of_another_try(outcome: Outcome) -> None:
+def _log_retry(outcome: Outcome) -> None:
     """Log that a visit is tried again, and remove its crash files.
 
     Only final failures keep crash files.
@@ -92,22 +92,24 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
     crash_dir.mkdir(parents=True, exist_ok=True)
     top.config["execution"] = nipype_settings(execution, crash_dir)
     top.add_nodes(list(workflows.values()))
-    folders = {key: execution.work_dir / TOP / one.name for key, one in workflows.items()}
+    folders = {
+        key: execution.work_dir / TOP / workflow.name for key, workflow in workflows.items()
+    }
     for folder in folders.values():
         (folder / FAILURE_FILE).unlink(missing_ok=True)
     before = set(crash_dir.glob("crash-*.txt"))
-    ended = Ended(Watch([], None, measure=False))
-    here = Path.cwd()
+    state = RunState(Watch([], None, measure=False))
+    working_dir = Path.cwd()
     try:
-        run_nipype(top, execution, ended)
+        run_nipype(top, execution, state)
     finally:
-        os.chdir(here)
+        os.chdir(working_dir)
     crashes = new_crash_files(crash_dir, before)
     failures = {}
     for key, workflow in workflows.items():
         files = take_crash_files(crashes, workflow.name, key)
         failure = read_failure(folders[key] / FAILURE_FILE) or infer_failure(
-            workflow.name, ended, files, execution
+            workflow.name, state, files, execution
         )
         failures[key] = Failure(
             str(failure.get("message", "")),
@@ -124,7 +126,7 @@ def _run_group(
     group: Sequence[DerivativesContext],
     settings: Settings,
     execution: Execution,
-    on_step: StepSeen | None,
+    on_step: StepCallback | None,
 ) -> list[Outcome]:
     """Run the workflows of a group of visits as one."""
     top = Workflow(TOP, base_dir=str(execution.work_dir))
@@ -132,28 +134,28 @@ def _run_group(
     crash_dir.mkdir(parents=True, exist_ok=True)
     top.config["execution"] = nipype_settings(execution, crash_dir)
     for delivery in group:
-        _begin(delivery, execution)
+        _mark_unfinished(delivery, execution)
         top.add_nodes([init_visit_wf(delivery=delivery, settings=settings)])
     before = set(crash_dir.glob("crash-*.txt"))
-    ended = Ended(Watch(group, on_step, measure=settings.measure))
-    folder = Path.cwd()
+    state = RunState(Watch(group, on_step, measure=settings.measure))
+    working_dir = Path.cwd()
     try:
-        run_nipype(top, execution, ended)
+        run_nipype(top, execution, state)
     except BaseException:
         # a signal is no crash
         remove_crash_files(new_crash_files(crash_dir, before), group)
         raise
     finally:
-        os.chdir(folder)
+        os.chdir(working_dir)
     crashes = new_crash_files(crash_dir, before)
-    outcomes = [find_outcome(delivery, execution, ended, crashes) for delivery in group]
+    outcomes = [find_outcome(delivery, execution, state, crashes) for delivery in group]
     if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
         # nothing is failure of those that another one's crash has stopped
-        return [replace(one, stopped=not (one.ok or one.step)) for one in outcomes]
+        return [replace(outcome, stopped=not (outcome.ok or outcome.step)) for outcome in outcomes]
     return outcomes
 
 
-def _begin(delivery: DerivativesContext, execution: Execution) -> None:
+def _mark_unfinished(delivery: DerivativesContext, execution: Execution) -> None:
     """Record a visit as not completed, because its earlier results are outdated."""
     (visit_folder(execution, delivery) / FAILURE_FILE).unlink(missing_ok=True)
     visit = delivery.visit
@@ -164,7 +166,7 @@ def _begin(delivery: DerivativesContext, execution: Execution) -> None:
             visit.session,
             visit.prefix,
             "failed",
-            reason=BROKE_OFF,
+            reason=UNFINISHED_REASON,
             hint="run the same command again: steps that were finished are not repeated",
             versions=delivery.versions,
         ),

@@ -21,7 +21,7 @@ def add_usage(path: Path, usage: Iterable[Usage], locks: VisitLocks) -> None:
     locks.acquire(path.name, wait=True)
     try:
         rows = {(row.get("visit"), row.get("step")): row for row in read_tsv(path)}
-        rows |= {(one.visit, one.step): asdict(one) for one in usage}
+        rows |= {(step_usage.visit, step_usage.step): asdict(step_usage) for step_usage in usage}
         write_tsv(path, [field.name for field in fields(Usage)], rows.values())
     finally:
         locks.release(path.name)

@@ -10,7 +10,7 @@ import pytest
 
 from bids_msseg.app.extras import find_extras
 from bids_msseg.app.selection import _with_brain_masks
-from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras
+from bids_msseg.bids.derivatives import NO_EXTRAS, Extras
 from bids_msseg.bids.visit import Visit
 from bids_msseg.config import RunConfig
 from bids_msseg.spaces import AtlasChoice, OutputSpace
@@ -39,7 +39,7 @@ FLAIR_ONLY = Visit("01", "2", Path("f.nii.gz"))
 
 def test_without_options_there_is_nothing(configure: MakeConfig) -> None:
     extras, notes = find_extras(configure(), WITH_T1W)
-    assert (extras, notes) == (NOTHING_ELSE, ())
+    assert (extras, notes) == (NO_EXTRAS, ())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_grid_of_the_t1w_needs_one(configure: MakeConfig, tmp_path: Path) -> N
     config = configure(output_spaces=[f"{touch(tmp_path / 'qsm.nii')}:T1w"])
     assert [one.world for one in find_extras(config, WITH_T1W)[0].grids] == ["T1w"]
     extras, notes = find_extras(config, FLAIR_ONLY)
-    assert (extras, len(notes)) == (NOTHING_ELSE, 1)
+    assert (extras, len(notes)) == (NO_EXTRAS, 1)
 
 
 def test_shared_atlases_stay_as_they_are(configure: MakeConfig, tmp_path: Path) -> None:

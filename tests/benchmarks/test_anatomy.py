@@ -65,7 +65,7 @@ def test_the_volumes_of_a_moved_brain(bench: Bench, monkeypatch: pytest.MonkeyPa
         ml = float(np.count_nonzero(visit.brain)) * (0.97 if moved else 1)
         return BrainVolumes(dict.fromkeys(LABELS, ml))
 
-    monkeypatch.setattr(anatomy, "seen_volumes", see)
+    monkeypatch.setattr(anatomy, "predicted_volumes", see)
     signed, sizes = rescan(bench)
     assert [one.method for one in signed.findings] == ["same slices", "1 to 3 mm slices"]
     first = signed.findings[0].values

@@ -14,7 +14,7 @@ from bids_msseg.bids.derivatives import (
     OUTPUTS,
     Extras,
     figure_labels,
-    unasked_files,
+    unrequested_files,
     visit_files,
     with_anatomy,
 )
@@ -98,8 +98,8 @@ def test_a_given_mask_has_no_outputs_of_networks(visit: Visit) -> None:
     expected.add(f"{stem}_seg-anatomy_dseg.tsv")
     figure = f"sub-{visit.participant}/figures/{visit.prefix}_desc-brainAnatomy_FLAIR.png"
     assert missing == {*expected, figure}
-    unasked = unasked_files(OUT, given, Extras())
-    assert below_out(unasked) - below_out(unasked_files(OUT, visit, Extras())) == expected
+    unasked = unrequested_files(OUT, given, Extras())
+    assert below_out(unasked) - below_out(unrequested_files(OUT, visit, Extras())) == expected
 
 
 def test_filling_of_a_given_mask_brings_the_anatomy() -> None:
@@ -139,23 +139,25 @@ def test_a_file_is_asked_for_or_not(name: str) -> None:
     asked, expected = FILES[name]
     more = set(visit_files(OUT, visit, SPACES, asked)) - set(visit_files(OUT, visit, SPACES))
     assert stems(more, visit) == expected
-    every = set(unasked_files(OUT, visit, Extras()))
+    every = set(unrequested_files(OUT, visit, Extras()))
     assert more < every
-    assert set(unasked_files(OUT, visit, asked)) == every - more
+    assert set(unrequested_files(OUT, visit, asked)) == every - more
 
 
 def test_another_segmenter_has_no_anatomy() -> None:
     visit, without = VISITS["T1w"], Extras(anatomy=False)
     lost = set(visit_files(OUT, visit, SPACES)) - set(visit_files(OUT, visit, SPACES, without))
     assert stems(lost, visit) == {"space-FLAIR_seg-anatomy_dseg", "desc-brainAnatomy_FLAIR"}
-    gone = set(unasked_files(OUT, visit, without)) - set(unasked_files(OUT, visit, Extras()))
+    gone = set(unrequested_files(OUT, visit, without)) - set(
+        unrequested_files(OUT, visit, Extras())
+    )
     assert stems(gone, visit) == {"space-FLAIR_seg-anatomy_dseg"}
     assert not with_anatomy(visit, without)
 
 
 def test_nothing_is_expected_of_a_t1w_that_there_is_not() -> None:
     visit = VISITS["T2w, no session"]
-    left = unasked_files(OUT, visit, Extras(filled=True))
+    left = unrequested_files(OUT, visit, Extras(filled=True))
     assert stems(left, visit) == {"desc-atlases_stats", "space-T1w_desc-filled_T1w"}
     assert visit_files(OUT, visit, SPACES, Extras(roi=True)) == visit_files(OUT, visit, SPACES)
 

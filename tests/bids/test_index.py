@@ -15,7 +15,7 @@ import pytest
 from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
 from bids_msseg.bids import index as index_module
-from bids_msseg.bids.index import DATABASE_FILE, OWN_DATABASE, _ignore
+from bids_msseg.bids.index import DATABASE_FILE, DATABASE_FOLDER, _ignore
 from bids_msseg.bids.query import find_visits
 
 MakeDataset = Callable[..., Path]
@@ -84,7 +84,7 @@ class TestStored:
         assert keys(bids, database_dir=database, participants=["2"]) == ["sub-2"]
         assert keys(bids, database_dir=database) == everyone
         assert indexed == [None], "a stored index holds everyone, whoever asks first"
-        assert sorted(p.name for p in (database / OWN_DATABASE).iterdir()) == [DATABASE_FILE]
+        assert sorted(p.name for p in (database / DATABASE_FOLDER).iterdir()) == [DATABASE_FILE]
 
     def test_new_file_is_seen(self, bids: Path, tmp_path: Path, make_image: Any) -> None:
         (bids / "sub-2/anat/sub-2_FLAIR.nii.gz").unlink()
@@ -120,14 +120,14 @@ class TestStored:
         assert (database / DATABASE_FILE).read_bytes() == before
 
     def test_damaged(self, bids: Path, tmp_path: Path) -> None:
-        own = tmp_path / "db" / OWN_DATABASE
+        own = tmp_path / "db" / DATABASE_FOLDER
         own.mkdir(parents=True)
         (own / DATABASE_FILE).write_bytes(b"SQLite format 3\0 and then nothing")
         assert keys(bids, database_dir=tmp_path / "db") == ["sub-1", "sub-2", "sub-3"]
 
     def test_half_built(self, bids: Path, tmp_path: Path) -> None:
         """A database without rows, as a killed pybids leaves it, is not taken for a whole one."""
-        own = tmp_path / "db" / OWN_DATABASE
+        own = tmp_path / "db" / DATABASE_FOLDER
         own.mkdir(parents=True)
         with sqlite3.connect(own / DATABASE_FILE) as connection:
             connection.execute("CREATE TABLE layout_info (root TEXT)")

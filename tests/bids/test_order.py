@@ -42,7 +42,7 @@ def flair(session: str) -> str:
 
 
 def order(bids: Path | None, *sessions: str, asked: Sequence[str] = ()) -> VisitOrder:
-    return order_sessions(bids, "01", {one: flair(one) for one in sessions}, asked=asked)
+    return order_sessions(bids, "01", {one: flair(one) for one in sessions}, user_order=asked)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_dates_of_some_visits_are_no_order_and_are_reported(
     found = order(tmp_path, "M12", "M6")
     assert found == VisitOrder(("M6", "M12"), LABELS, (note,))
     assert found.level == logging.WARNING
-    assert not any(cell in found.words for cell in cells.values() if cell != "n/a")
+    assert not any(cell in found.description for cell in cells.values() if cell != "n/a")
     tables(tmp_path, {{"M6": "pre", "M12": "post"}[name]: cell for name, cell in cells.items()})
     assert not order(tmp_path, "pre", "post").known
 

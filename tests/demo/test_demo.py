@@ -21,11 +21,11 @@ from bids_msseg.cli.demo import main
 from bids_msseg.demo.brain import (
     Brain,
     Maps,
-    finer,
     load_maps,
     make_brain,
     smooth_distance,
     smooth_field,
+    upsample,
 )
 from bids_msseg.demo.dataset import (
     RESOLUTIONS,
@@ -42,8 +42,8 @@ from bids_msseg.demo.scan import (
     lay_grid,
     random_pose,
     record,
+    reorient,
     rotation,
-    stored_along,
 )
 from bids_msseg.demo.score import TITLE, score
 from bids_msseg.errors import CannotCreateError, DataError, ExitCode, NoInputError
@@ -377,7 +377,7 @@ class TestBrain:
     @settings(max_examples=30, deadline=None)
     def test_finer_is_exact_for_a_ramp(self, shape: tuple[int, int, int]) -> None:
         ramp = np.add.outer(np.add.outer(*(np.arange(n) for n in shape[:2])), np.arange(shape[2]))
-        fine = finer(ramp[::2, ::2, ::2].astype(np.float32), shape)
+        fine = upsample(ramp[::2, ::2, ::2].astype(np.float32), shape)
         odd = tuple(slice(n - 1 + n % 2) for n in shape)
         np.testing.assert_allclose(fine[odd], ramp[odd])
 
@@ -462,7 +462,7 @@ class TestScanner:
     def test_stored_axes_leave_the_world_alone(self, axes: str) -> None:
         affine = rotation(0, 0.1) @ np.diag([1.0, 2.0, 3.0, 1.0])
         volume = Volume(blob((20, 30, 40)), affine)
-        stored = stored_along(volume, axes)
+        stored = reorient(volume, axes)
         assert "".join(nib.aff2axcodes(stored.affine)) == axes
         np.testing.assert_allclose(centre_of(stored), centre_of(volume), atol=1e-6)
 

@@ -430,9 +430,9 @@ def test_the_one_value_of_a_mask_is_lesion(data: Path, value: float) -> None:
 @pytest.mark.parametrize(
     ("side", "space", "option"),
     [
-        ("auto", "MNI152NLin2009aSym", "--auto-space may be MNI152NLin2009aSym"),
-        ("auto", "T1w", "--auto-space may be T1w"),
-        ("raw/derivatives/manual", "T1w", "--manual-space may be T1w"),
+        ("auto", "MNI152NLin2009aSym", "--auto-space: MNI152NLin2009aSym"),
+        ("auto", "T1w", "--auto-space: T1w"),
+        ("raw/derivatives/manual", "T1w", "--manual-space: T1w"),
     ],
 )
 def test_masks_of_another_space_are_pointed_to(
@@ -461,7 +461,7 @@ def test_other_spaces_are_pointed_to_where_grids_differ(
     save(mask_path(data / "auto", "sub-01_ses-1", "_space-T2w_label-L_desc-rejected"), FOUND)
     assert run(data)[0] == ExitCode.DATA_ERROR
     told = capsys.readouterr().err
-    assert "--auto-space may be T1w" in told
+    assert "--auto-space: T1w" in told
     assert "T2w" not in told
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from bids_msseg.imaging.bias import correct_bias, steady_threads
+from bids_msseg.imaging.bias import correct_bias, single_itk_thread
 from bids_msseg.imaging.volume import Volume
 
 from .conftest import CONTRASTS, head, tissue, world
@@ -58,7 +58,7 @@ def test_images_side_by_side_are_what_they_are_alone(
     alone = correct_bias(volume, brain).data.tobytes()
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(2)
-    with steady_threads(), ThreadPoolExecutor(3) as pool:
+    with single_itk_thread(), ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: correct_bias(volume, brain).data.tobytes(), range(3)))
     assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 2
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)

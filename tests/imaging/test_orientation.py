@@ -17,10 +17,10 @@ from bids_msseg.imaging.registration.orientation import (
     best_starts,
     lead,
     mean_distance,
-    placed,
     prominence,
     quarter_turns,
     rotations,
+    similarity_affine,
     turn_degrees,
 )
 from bids_msseg.imaging.volume import Affine, Volume
@@ -91,7 +91,7 @@ def test_a_place_stands_out_from_its_turns_and_shifts() -> None:
 def test_the_lead_is_over_the_best_other_place(same_mm: float) -> None:
     fixed, brain = lopsided(0)
     overlay = Overlay.of(fixed, brain, lopsided(1)[0])
-    beside = placed(np.eye(3), np.zeros(3), np.array([2.0, 0.0, 0.0]))
+    beside = similarity_affine(np.eye(3), np.zeros(3), np.array([2.0, 0.0, 0.0]))
     far = [rigid(turn, (0, 0, 0)) for turn in ((90, 0, 0), (0, 90, 0))]
     most = max(overlay.information(place) for place in far)
     expected = overlay.information(np.eye(4))
@@ -107,7 +107,7 @@ def test_the_lead_is_over_the_best_other_place(same_mm: float) -> None:
 def test_an_exact_quarter_turn_is_the_best_start(turn: int) -> None:
     fixed, brain = lopsided(0, 8.0)
     moving, _ = lopsided(1, 8.0)
-    truth = placed(quarter_turns()[turn], np.zeros(3), np.array([30.0, -20.0, 10.0]))
+    truth = similarity_affine(quarter_turns()[turn], np.zeros(3), np.array([30.0, -20.0, 10.0]))
     overlay = Overlay.of(fixed, brain, Volume(moving.data, truth @ moving.affine))
     starts = best_starts(overlay, [(np.zeros(3), truth[:3, 3])], count=3)
     assert off_mm(starts[0], truth) < 1e-6
@@ -148,11 +148,11 @@ def test_an_alignment_that_passes_keeps_its_bytes(monkeypatch: pytest.MonkeyPatc
     fixed, brain = lopsided(0)
     moving, _ = lopsided(1)
     moving = Volume(moving.data, rigid((4, -3, 5), (3, -5, 6)) @ moving.affine)
-    monkeypatch.setattr(register, "CLEAR_OF_TURNS", 0.0)
+    monkeypatch.setattr(register, "MIN_PROMINENCE", 0.0)
     monkeypatch.setattr(register, "SURE_INFORMATION", 0.0)
     plain = register_rigid(moving, fixed, fixed_mask=brain)
     assert np.isnan(plain.lead)
-    monkeypatch.setattr(register, "CLEAR_OF_TURNS", np.inf)
+    monkeypatch.setattr(register, "MIN_PROMINENCE", np.inf)
     searched = register_rigid(moving, fixed, fixed_mask=brain)
     assert searched.lead > 1
     assert searched.affine.tobytes() == plain.affine.tobytes()
@@ -175,12 +175,12 @@ def test_neither_much_information_nor_a_lead_is_a_doubt(
 ) -> None:
     fixed, brain = lopsided(0, 10.0)
     level = pyramid.build_level(fixed, fixed, brain, 10.0, None)
-    task = register._task("rigid", level, level, np.zeros(3), 0, 1)
+    task = register._make_task("rigid", level, level, np.zeros(3), 0, 1)
     plain = Registration(np.eye(4), 0.1, information)
-    monkeypatch.setattr(register, "_places", lambda *_: [np.eye(4)])
+    monkeypatch.setattr(register, "_find_optima", lambda *_: [np.eye(4)])
     monkeypatch.setattr(register, "best_starts", lambda *_, **__: [])
     monkeypatch.setattr(register, "lead", lambda *_: ahead)
-    found = register._searched(plain, task, [])
+    found = register._search_orientations(plain, task, [])
     assert bool(found.failure_reason) == doubted
     np.testing.assert_array_equal(found.affine, np.eye(4))
 
@@ -200,15 +200,15 @@ def test_a_template_is_turned_where_that_is_clearly_better(
 ) -> None:
     fixed, brain = lopsided(0, 10.0)
     level = pyramid.build_level(fixed, fixed, brain, 10.0, None)
-    task = register._task("similarity", level, level, np.zeros(3), 0, 1)
+    task = register._make_task("similarity", level, level, np.zeros(3), 0, 1)
     turned = rigid((0, 0, 90), (0, 0, 0))
     plain = Registration(np.eye(4), 0.1, 0.2)
     leads = iter(ahead)
-    monkeypatch.setattr(register, "_places", lambda *_: [turned, np.eye(4)])
+    monkeypatch.setattr(register, "_find_optima", lambda *_: [turned, np.eye(4)])
     monkeypatch.setattr(pyramid, "search", lambda *_, **__: np.eye(4))
     monkeypatch.setattr(pyramid, "information", lambda *_: 0.3)
     monkeypatch.setattr(register, "lead", lambda *_: next(leads))
-    found = register._searched_affine(plain, np.eye(4), task, [])
+    found = register._search_affine_orientations(plain, np.eye(4), task, [])
     np.testing.assert_allclose(found.affine, turned if adopted else np.eye(4))
     assert bool(found.failure_reason) == doubted
     assert bool(found.notes) == adopted

@@ -10,7 +10,11 @@ import pytest
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.registration import visit_alignment as pair
 from bids_msseg.imaging.registration.affine import Registration
-from bids_msseg.imaging.registration.visit_alignment import Alignment, align_visits, meet
+from bids_msseg.imaging.registration.visit_alignment import (
+    Alignment,
+    align_visits,
+    build_common_grid,
+)
 from bids_msseg.imaging.volume import Volume
 
 from .conftest import head, rigid
@@ -66,12 +70,14 @@ def test_the_same_place_meets_itself(
 ) -> None:
     earlier, earlier_brain, later, later_brain = visits
     alignment = Alignment(MOVED, 0.0)
-    met = meet(alignment, earlier.with_data(earlier_brain), later.with_data(later_brain))
+    met = build_common_grid(
+        alignment, earlier.with_data(earlier_brain), later.with_data(later_brain)
+    )
     assert np.array_equal(np.diag(met.affine), [1, 1, 1, 1])
     one, other = met.flair(earlier, later=False), met.flair(later, later=True)
     inside = met.inside
     assert np.corrcoef(one[inside], other[inside])[0, 1] > 0.9
-    still = meet(Alignment(np.eye(4), 0.0), earlier.with_data(earlier_brain),
+    still = build_common_grid(Alignment(np.eye(4), 0.0), earlier.with_data(earlier_brain),
                  later.with_data(later_brain))  # fmt: skip
     apart = (still.flair(earlier, later=False), still.flair(later, later=True))
     assert np.corrcoef(*(image[still.inside] for image in apart))[0, 1] < 0.8
@@ -82,8 +88,8 @@ def test_the_grid_does_not_depend_on_the_order(
 ) -> None:
     earlier, earlier_brain, later, later_brain = visits
     brains = earlier.with_data(earlier_brain), later.with_data(later_brain)
-    there = meet(Alignment(MOVED, 0.0), *brains)
-    back = meet(Alignment(np.linalg.inv(MOVED), 0.0), *brains[::-1])
+    there = build_common_grid(Alignment(MOVED, 0.0), *brains)
+    back = build_common_grid(Alignment(np.linalg.inv(MOVED), 0.0), *brains[::-1])
     assert np.allclose(there.affine, back.affine)
     assert there.inside.shape == back.inside.shape
     assert np.mean(there.inside != back.inside) < 1e-5
@@ -96,7 +102,9 @@ def test_brains_that_do_not_meet_are_refused(
     far = np.eye(4)
     far[0, 3] = 120
     with pytest.raises(DataError, match="different parts of the brain"):
-        meet(Alignment(far, 0), earlier.with_data(earlier_brain), later.with_data(later_brain))
+        build_common_grid(
+            Alignment(far, 0), earlier.with_data(earlier_brain), later.with_data(later_brain)
+        )
 
 
 GOOD = Registration(np.eye(4), 0.4, 0.6)
@@ -126,7 +134,7 @@ def test_visits_are_doubted_where_one_direction_is_or_both_disagree(
     earlier, earlier_brain, later, later_brain = visits
     results = iter((there, back))
     monkeypatch.setattr(pair, "register_rigid", lambda *_, **__: next(results))
-    monkeypatch.setattr(pair, "_apart", lambda *_: apart)
+    monkeypatch.setattr(pair, "_rms_distance", lambda *_: apart)
     found = align_visits(earlier, later, earlier_brain=earlier_brain, later_brain=later_brain)
     assert bool(found.failure_reason) == doubted
     assert np.isfinite(found.affine).all()

@@ -47,7 +47,7 @@ def bids(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
 
 def left_over(out: Path) -> list[Path]:
     """Files that a writer had not yet moved to their names."""
-    return [path for path in out.rglob("*") if atomic._PASSING.fullmatch(path.name)]
+    return [path for path in out.rglob("*") if atomic._TEMPORARY_NAME.fullmatch(path.name)]
 
 
 def start(*words: object) -> subprocess.Popen[str]:

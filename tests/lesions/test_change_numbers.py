@@ -53,7 +53,7 @@ def test_codes_are_those_of_the_published_lookup_table() -> None:
         "resolved": 5,
         "unclear": 6,
     }
-    assert len({code.words for code in Code}) == len(Code)
+    assert len({code.description for code in Code}) == len(Code)
 
 
 def test_counts_add_up_both_visits() -> None:

@@ -65,13 +65,13 @@ def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> No
         "space_names": ["T1w", "T1w qsm", "MNI152NLin2009aSym:res-1", "FLAIR dwi"],
         "transform_names": ["T1w FLAIR rigid", "T2w FLAIR rigid", "FLAIR MNI affine"],
     }
-    spaces = outputs._kept_names("space_names", inputs)
+    spaces = outputs._used_names("space_names", inputs)
     assert spaces == inputs["space_names"][2 * ("T1w" in left_out) :]
-    transforms = outputs._kept_names("transform_names", inputs)
+    transforms = outputs._used_names("transform_names", inputs)
     assert [name.split()[0] for name in transforms] == [
         name for name in ("T1w", "T2w", "FLAIR") if name not in left_out
     ]
-    assert outputs._kept_names("nothing", inputs) == []
+    assert outputs._used_names("nothing", inputs) == []
 
 
 @pytest.mark.parametrize("entities", [{}, {"acq": "3D", "run": "02"}])
@@ -87,7 +87,7 @@ def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> No
 def test_the_record_lists_the_pictures(entities: dict[str, str], labels: tuple[str, ...]) -> None:
     visit = Visit("01", "1", Path("f.nii.gz"), entities=entities)
     paths = [figure_path(Path("/out"), visit, label, extension=".png") for label in labels]
-    assert outputs._drawn(map(str, paths)) == labels
+    assert outputs._figure_labels(map(str, paths)) == labels
 
 
 def test_one_table_holds_the_regions_of_all_atlases(

@@ -39,7 +39,7 @@ def test_a_contrast_that_was_left_out_is_stored_as_it_is_not_published(
         StoreSteps,
         outputs_files=[str(path) for path in files],
         step_names=list(outputs),
-        wanted={"coregister_T1w": ["notes", "transform_file", "left_out"], **wanted},
+        selected_outputs={"coregister_T1w": ["notes", "transform_file", "left_out"], **wanted},
         published={f"{step}.out_file": place for step, place in IMAGES.items()},
         fingerprint="f",
         versions={"a": "1"},

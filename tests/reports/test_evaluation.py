@@ -18,7 +18,7 @@ from bids_msseg.errors import CannotCreateError
 from bids_msseg.reports.evaluation.data import SUBJECTS
 from bids_msseg.reports.evaluation.plots import agreement_plots, reliability_plot
 from bids_msseg.reports.evaluation.report import plan_for, render_page, write_page
-from bids_msseg.reports.evaluation.tables import heading, pivot, sheet, shown
+from bids_msseg.reports.evaluation.tables import format_value, heading, pivot, sheet
 
 from .evaluations import FOUND_PAIR, MISSED_ONE, make_case, make_evaluation, two_cases
 
@@ -209,7 +209,7 @@ def test_a_pivot_keeps_intervals_and_says_what_is_missing() -> None:
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_headings_are_words(name: str) -> None:
     assert "_" not in heading(name).label
-    assert shown(name, math.nan) == "n/a"
+    assert format_value(name, math.nan) == "n/a"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

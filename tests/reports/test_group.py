@@ -535,7 +535,7 @@ def test_a_visit_more_costs_few_bytes(tmp_path: Path, make_cohort: Any) -> None:
 def test_pictures_of_a_large_cohort_stay_in_their_files(
     out_dir: Path, read_page: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bids_msseg.reports.group.page.MOST", 2)
+    monkeypatch.setattr("bids_msseg.reports.group.page.MAX_EMBEDDED", 2)
     page = read_page(write_group(out_dir).html)
     file = "sub-01/figures/sub-01_ses-1_desc-lesions_FLAIR.png"
     assert block(out_dir)["pictures"] == [file, None, None]

@@ -62,7 +62,7 @@ def test_a_probability(images: VisitImages, shape: tuple[int, ...]) -> None:
     data = np.full(shape, 0.25)
     data[5, 5, 5] = 1.0005
     path = save(images.folder / "p.nii", data, mask.affine)
-    found = read_probability(path, images, who="x")
+    found = read_probability(path, images, name="x")
     assert found.data.dtype == np.float32
     assert found.data[5, 5, 5] == 1
     assert found.data.sum() == pytest.approx(0.25 * (6**3 - 1) + 1)
@@ -74,9 +74,9 @@ def test_one_of_several_labels(images: VisitImages) -> None:
     labels = np.where(mask.data > 0, 3, 0)
     labels[5, 5, 5] = 99
     path = save(images.folder / "labels.nii.gz", labels, mask.affine)
-    assert read_probability(path, images, who="x", label=99).data.sum() == 1
+    assert read_probability(path, images, name="x", label=99).data.sum() == 1
     with pytest.raises(DataError, match="99"):
-        read_probability(path, images, who="x")
+        read_probability(path, images, name="x")
 
 
 def _moved(affine: np.ndarray) -> np.ndarray:
@@ -102,12 +102,12 @@ def test_what_cannot_be_a_probability(images: VisitImages, wrong: str) -> None:
         }[wrong]
         save(path, data, affine)
     with pytest.raises(DataError, match=r"p\.nii\.gz"):
-        read_probability(path, images, who="x")
+        read_probability(path, images, name="x")
 
 
 def test_a_file_that_was_not_written(images: VisitImages) -> None:
     with pytest.raises(DataError) as caught:
-        read_probability(images.folder / "p.nii.gz", images, who="bright")
+        read_probability(images.folder / "p.nii.gz", images, name="bright")
     assert caught.value.message.startswith("bright ended")
 
 

@@ -27,20 +27,25 @@ def python(code: str) -> list[str]:
 def test_it_runs_in_its_folder_and_leaves_a_log(tmp_path: Path) -> None:
     code = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MORE'], os.getcwd())"
     run_program(
-        python(code), who="x", folder=tmp_path, threads=3, timeout_s=600, environment={"MORE": "m"}
+        python(code),
+        name="x",
+        folder=tmp_path,
+        threads=3,
+        timeout_s=600,
+        environment={"MORE": "m"},
     )
     assert (tmp_path / LOG_FILE).read_text().split() == ["3", "m", str(tmp_path.resolve())]
 
 
 def test_a_line_is_for_the_shell(tmp_path: Path) -> None:
-    run_program("echo one > a && mv a b", who="x", folder=tmp_path, threads=1)
+    run_program("echo one > a && mv a b", name="x", folder=tmp_path, threads=1)
     assert (tmp_path / "b").read_text() == "one\n"
 
 
 def test_a_program_that_fails(tmp_path: Path) -> None:
     code = "import sys; print('no  licence\\n'); sys.exit(5)"
     with pytest.raises(MssegError) as caught:
-        run_program(python(code), who="SEG", folder=tmp_path, threads=1)
+        run_program(python(code), name="SEG", folder=tmp_path, threads=1)
     assert caught.value.code == ExitCode.FAILURE
     assert caught.value.message == "SEG exited with code 5; its log ends: no licence"
     assert str(tmp_path / LOG_FILE) in caught.value.hint
@@ -49,21 +54,21 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["/no/such/program"], ["a\0b"]])
 def test_a_program_that_cannot_be_started(tmp_path: Path, command: list[str]) -> None:
     with pytest.raises(UsageError, match="cannot be started"):
-        run_program(command, who="x", folder=tmp_path, threads=1)
+        run_program(command, name="x", folder=tmp_path, threads=1)
 
 
 @pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "sys.exit(137)"])
 def test_a_program_that_is_killed(tmp_path: Path, code: str) -> None:
     """A container or a shell that holds it ends with 137."""
     with pytest.raises(TemporaryError, match="memory"):
-        run_program(python(f"import os, sys; {code}"), who="x", folder=tmp_path, threads=1)
+        run_program(python(f"import os, sys; {code}"), name="x", folder=tmp_path, threads=1)
 
 
 def test_too_long_a_run_is_ended_with_its_children(tmp_path: Path) -> None:
     child = "import time; time.sleep(1.5); open('late', 'w')"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with pytest.raises(TemporaryError, match="timeout_minutes"):
-        run_program(python(code), who="x", folder=tmp_path, threads=1, timeout_s=0.6)
+        run_program(python(code), name="x", folder=tmp_path, threads=1, timeout_s=0.6)
     time.sleep(2)
     assert not (tmp_path / "late").exists()
 

@@ -31,9 +31,9 @@ def test_a_signal_waits_until_the_context_ends(number: int) -> None:
 
     def work() -> None:
         with stopping() as stop:
-            seen.append(stop.asked)
+            seen.append(stop.requested)
             signal.raise_signal(number)
-            seen.append(stop.asked)
+            seen.append(stop.requested)
 
     with pytest.raises(_Told):
         work()
@@ -42,7 +42,7 @@ def test_a_signal_waits_until_the_context_ends(number: int) -> None:
 
 @pytest.mark.parametrize("hurry", [-1.0, 1000.0])
 def test_only_ctrl_c_once_more_does_not_wait(number: int, hurry: float, monkeypatch) -> None:
-    monkeypatch.setattr(stopping_module, "HURRY_S", hurry)
+    monkeypatch.setattr(stopping_module, "SECOND_SIGINT_S", hurry)
     seen = []
 
     def work() -> None:
@@ -63,7 +63,7 @@ def test_without_a_signal_handlers_are_as_before(number: int) -> None:
     with stopping() as stop:
         assert signal.getsignal(number) != before
     assert signal.getsignal(number) == before
-    assert not stop.asked
+    assert not stop.requested
 
 
 def test_a_signal_to_a_forked_loader_is_not_ours(number: int) -> None:
@@ -71,7 +71,7 @@ def test_a_signal_to_a_forked_loader_is_not_ours(number: int) -> None:
         child = os.fork()
         if child == 0:
             signal.raise_signal(number)
-            os._exit(3 if stop.asked else 0)
+            os._exit(3 if stop.requested else 0)
         _, status = os.waitpid(child, 0)
     if number == signal.SIGTERM:
         assert os.WTERMSIG(status) == signal.SIGTERM
@@ -89,4 +89,4 @@ def test_other_threads_hold_nothing_back() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert not seen[0].asked
+    assert not seen[0].requested

@@ -79,7 +79,7 @@ def test_few_patients_give_no_interval_but_a_reason(
     sha256 = read_header(given).sha256
     before = Calibration(training=TrainingVisits(({"brain_ml": 1.0},)))
     write_calibration(given, before, name="given", sha256=sha256)
-    written = calibrate(out, found, weights, given=given)
+    written = calibrate(out, found, weights, start=given)
     read = read_calibration(weights, sha256)
     assert read.load is read.confidence is None
     assert read.reason == written.reason

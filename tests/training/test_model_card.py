@@ -10,7 +10,7 @@ from bids_msseg import __version__
 from bids_msseg.bids.visit import Visit
 from bids_msseg.evaluation.labels import LabelledFiles
 from bids_msseg.evaluation.scoring import Score
-from bids_msseg.training.model_card import SHOWN, describe_data, score_table
+from bids_msseg.training.model_card import SHOWN_METRICS, describe_data, score_table
 
 
 def _score(visit: str, site: str, dice: float, false: int = 1) -> Score:
@@ -21,7 +21,7 @@ def test_the_table_has_visits_then_means_with_their_n() -> None:
     scores = [_score("sub-2", "A", 0.5), _score("sub-1", "A", 0.75, 12), _score("sub-3", "B", 1)]
     lines = score_table(scores).splitlines()
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[0].split(" | ")[3:] == [*SHOWN[:-1], f"{SHOWN[-1]} |"]
+    assert lines[0].split(" | ")[3:] == [*SHOWN_METRICS[:-1], f"{SHOWN_METRICS[-1]} |"]
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| sub-1",
         "| sub-2",

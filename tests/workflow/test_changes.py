@@ -408,7 +408,7 @@ def test_the_order_is_of_finished_visits_and_written_once(
     assert numbers == {"M6": 1, "M12": 2, "unplanned": None}
     assert read_record(execution.out_dir, "01", "unplanned") == failed
     records = read_records(execution.out_dir, "01")
-    changes_module._note_order(
+    changes_module._record_order(
         execution.out_dir, records, "01", changes_module._order(None, "01", records, ())
     )
     assert {path: path.stat().st_mtime_ns for path in written} == written

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_msseg.bids.record import BROKE_OFF, VisitRecord, write_record
+from bids_msseg.bids.record import UNFINISHED_REASON, VisitRecord, write_record
 from bids_msseg.workflow import locks as module
 from bids_msseg.workflow.locks import LOCK_FILE, VisitLocks, note_running
 
@@ -139,7 +139,7 @@ def test_forked_workers_hold_nothing(tmp_path: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def begun(participant: str, session: str | None, reason: str = BROKE_OFF) -> VisitRecord:
+def begun(participant: str, session: str | None, reason: str = UNFINISHED_REASON) -> VisitRecord:
     return VisitRecord(participant, session, f"sub-{participant}", "failed", reason=reason)
 
 
@@ -177,7 +177,7 @@ def test_what_runs_is_told_from_what_broke_off(
         VisitRecord("01", "2", "sub-01_ses-2", "failed", reason="no brain"),
         VisitRecord("01", "2", "", "skipped", reason="no FLAIR"),
         # it was killed, or another run has begun and ended in the same way
-        VisitRecord("01", "2", "sub-01_ses-2", "failed", reason=BROKE_OFF),
+        VisitRecord("01", "2", "sub-01_ses-2", "failed", reason=UNFINISHED_REASON),
     ],
 )
 def test_what_has_ended_since_its_record_was_read_is_read_again(

@@ -11,7 +11,7 @@ import pytest
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Node, Workflow
 
-from bids_msseg.bids.derivatives import NOTHING_ELSE, Extras, visit_outputs
+from bids_msseg.bids.derivatives import NO_EXTRAS, Extras, visit_outputs
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes.delivery import DerivativesContext
@@ -40,7 +40,7 @@ def build(
     *others: str,
     sidecar: Mapping[str, object] | None = None,
     intermediate: Path | None = None,
-    extras: Extras = NOTHING_ELSE,
+    extras: Extras = NO_EXTRAS,
     **settings: object,
 ) -> Workflow:
     visit = Visit(
@@ -483,7 +483,11 @@ def test_filling_of_a_given_mask_needs_the_anatomy_alone(images: dict[str, Path]
     found = feeds(workflow, "publish")
     assert found["anatomy_file"] == "volumes.anatomy_file"
     assert not {"probseg_file", "candidates_file"} & set(found)
-    assert nodes["store"].inputs.wanted["segment"] == ["notes", "seconds", "anatomy_file"]
+    assert nodes["store"].inputs.selected_outputs["segment"] == [
+        "notes",
+        "seconds",
+        "anatomy_file",
+    ]
 
 
 @pytest.mark.parametrize("others", [(), ("given",)])
@@ -496,12 +500,12 @@ def test_exclusion_masks_reach_the_cut_alone(
     assert nodes_of(masked)["delineate"].inputs.exclusion_files == [str(images["mask"])]
     assert feeds(masked, "publish")["excluded_ml"] == "delineate.excluded_ml"
     one, other = (nodes_of(workflow)["store"].inputs for workflow in (plain, masked))
-    assert (one.step_names, one.wanted) == (other.step_names, other.wanted)
+    assert (one.step_names, one.selected_outputs) == (other.step_names, other.selected_outputs)
 
 
 def stored(images: dict[str, Path], *others: str) -> set[str]:
     """Outputs that a whole run stores, as ``step.output``, notes and times aside."""
-    wanted = nodes_of(build(images, *others))["store"].inputs.wanted
+    wanted = nodes_of(build(images, *others))["store"].inputs.selected_outputs
     return {
         f"{step}.{output}"
         for step, outputs in wanted.items()
@@ -526,7 +530,7 @@ def test_what_is_stored_for_another_cut(images: dict[str, Path], others: tuple[s
     head = nodes_of(build(images, *others))["on_flair_head"].inputs
     assert head.rim_mm == WIDE_RIM_MM
     inputs = nodes_of(build(images, *others))["store"].inputs
-    assert set(inputs.step_names) == set(inputs.wanted)
+    assert set(inputs.step_names) == set(inputs.selected_outputs)
     assert inputs.fingerprint == "m"
     assert set(inputs.published) <= stored(images, *others)
 

@@ -24,7 +24,7 @@ from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.delivery import DerivativesContext
 from bids_msseg.workflow import run as module
-from bids_msseg.workflow.execution import NO_JOB, Ended, Execution, Watch, run_nipype
+from bids_msseg.workflow.execution import NO_JOB, Execution, RunState, Watch, run_nipype
 from bids_msseg.workflow.outcome import Outcome
 from bids_msseg.workflow.plan import Settings
 from bids_msseg.workflow.run import run_visits
@@ -172,7 +172,7 @@ def test_a_plugin_that_fails_is_no_success(
 
 @pytest.mark.parametrize(
     ("number", "says"),
-    [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space"), (errno.EFBIG, "the limit")],
+    [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space"), (errno.EFBIG, "size limit")],
 )
 def test_a_file_of_nipypes_own_that_has_no_room(
     monkeypatch: pytest.MonkeyPatch,
@@ -327,6 +327,6 @@ def test_a_scheduler_that_takes_no_job(
     monkeypatch.chdir(tmp_path)
     top = Workflow("top", base_dir=str(tmp_path))
     top.add_nodes([Node(Merge(1), name="first")])
-    ended = Ended(Watch([], None, measure=False))
+    ended = RunState(Watch([], None, measure=False))
     run_nipype(top, replace(execution, plugin="SLURM"), ended)
     assert ended.error == f"{NO_JOB}: {said}"

@@ -43,11 +43,14 @@ class Roles(griffe.Extension):
         if obj.docstring is not None:
             scope = obj.module.path
             text = _ROLE.sub(lambda role: self.link(role, scope), obj.docstring.value)
-            obj.docstring.value = _LITERAL.sub(lambda one: f"`{one[1]}`", text)
+            obj.docstring.value = _LITERAL.sub(lambda literal: f"`{literal[1]}`", text)
 
     def link(self, role: re.Match[str], scope: str) -> str:
         """Return a link to a declared name; other names become code."""
         short, name = role[1], role[2]
-        shown = name.rpartition(".")[2] if short else name
-        found = next((one for one in (name, f"{scope}.{name}") if one in self.declared), None)
-        return f"[`{shown}`][{found}]" if found else f"`{shown}`"
+        label = name.rpartition(".")[2] if short else name
+        target = next(
+            (candidate for candidate in (name, f"{scope}.{name}") if candidate in self.declared),
+            None,
+        )
+        return f"[`{label}`][{target}]" if target else f"`{label}`"

@@ -29,7 +29,7 @@ DOCS = ROOT / "docs"
 _CODE_PAGE = re.compile(r"`docs/([\w/-]+\.md)`")
 
 
-def made_pages() -> dict[str, str]:
+def generated_pages() -> dict[str, str]:
     """Write every page that is not in ``docs/``.
 
     Returns
@@ -37,7 +37,9 @@ def made_pages() -> dict[str, str]:
     dict of str to str
         Place in the site to Markdown.
     """
-    cards = {f"cards/{one.name}": one.read_text(encoding="utf-8") for one in WEIGHTS.glob("*.md")}
+    cards = {
+        f"cards/{path.name}": path.read_text(encoding="utf-8") for path in WEIGHTS.glob("*.md")
+    }
     changes = (ROOT / "CHANGES.md").read_text(encoding="utf-8")
     return {
         "reference/usage.md": usage_page(),
@@ -55,7 +57,7 @@ def site_places() -> dict[str, str]:
     dict of str to str
         Path below the root to place in the site.
     """
-    cards = {str(one.relative_to(ROOT)): f"cards/{one.name}" for one in WEIGHTS.glob("*.md")}
+    cards = {str(path.relative_to(ROOT)): f"cards/{path.name}" for path in WEIGHTS.glob("*.md")}
     pages = {f"docs/{place}": place for place in _sources()}
     return {"CHANGES.md": "changelog.md", "README.md": "index.md", **cards, **pages}
 
@@ -64,12 +66,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Complete the navigation with model cards and pages that are not listed."""
     cards = [
         f"cards/{name}"
-        for name in sorted((one.name for one in WEIGHTS.glob("*.md")), reverse=True)
+        for name in sorted((path.name for path in WEIGHTS.glob("*.md")), reverse=True)
     ]
     nav = [_filled(entry, {"CARDS": cards}) for entry in config.nav or []]
     listed = set(_pages(nav))
-    rest = [place for place in _sources() if place not in listed]
-    config.nav = [*nav, {"More": rest}] if rest else nav
+    unlisted = [place for place in _sources() if place not in listed]
+    config.nav = [*nav, {"More": unlisted}] if unlisted else nav
     return config
 
 
@@ -77,7 +79,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add generated pages, and copies of files that pages link to."""
     from mkdocs.structure.files import File
 
-    pages = made_pages()
+    pages = generated_pages()
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))
     sources = [DOCS / place for place in _sources()]
@@ -97,7 +99,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def _sources() -> list[str]:
     """List the pages of ``docs/`` by their path below it."""
-    return sorted(one.relative_to(DOCS).as_posix() for one in DOCS.rglob("*.md"))
+    return sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
 def _linked(match: re.Match[str]) -> str:
@@ -108,7 +110,7 @@ def _linked(match: re.Match[str]) -> str:
 
 def _with_code(markdown: str) -> str:
     """Insert the references from the code, and ``CITATION.cff``."""
-    references = "\n".join(f"- {one}" for one in REFERENCES)
+    references = "\n".join(f"- {reference}" for reference in REFERENCES)
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").strip()
     text = markdown.replace("<!-- references -->", references)
     return text.replace("<!-- file CITATION.cff -->", citation)
@@ -118,7 +120,7 @@ def _filled(entry: Any, lists: dict[str, list[str]]) -> Any:
     if isinstance(entry, dict):
         return {title: _filled(inner, lists) for title, inner in entry.items()}
     if isinstance(entry, list):
-        return [one for inner in entry for one in _spread(inner, lists)]
+        return [child for inner in entry for child in _spread(inner, lists)]
     return entry
 
 
@@ -132,4 +134,4 @@ def _pages(nav: Any) -> list[str]:
     if isinstance(nav, str):
         return [nav]
     inner = nav.values() if isinstance(nav, dict) else nav
-    return [one for entry in inner for one in _pages(entry)]
+    return [page for entry in inner for page in _pages(entry)]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-MADE = ("docs/reference/usage.md", "docs/reference/outputs.md")
+GENERATED = ("docs/reference/usage.md", "docs/reference/outputs.md")
 """Generated pages: pages of ``docs/`` may link to them, though they are only on the site."""
 _LINK = re.compile(r"(\]\(|\b(?:src|href)=\")([^)\s\"]+)")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
@@ -35,8 +35,8 @@ def links_of(text: str) -> list[str]:
     ['b.md#c', 'e.png']
     """
     plain = _INLINE.sub("", _FENCE.sub("", text))
-    found = (match[2] for match in _LINK.finditer(plain))
-    return [one for one in found if not _ELSEWHERE.match(one)]
+    links = (match[2] for match in _LINK.finditer(plain))
+    return [link for link in links if not _ELSEWHERE.match(link)]
 
 
 def anchors_of(text: str) -> set[str]:
@@ -49,13 +49,16 @@ def anchors_of(text: str) -> set[str]:
     """
     plain = _FENCE.sub("", text)
     headings = re.findall(r"^#+ +(.+?) *#*$", plain, re.MULTILINE)
-    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", one.lower()).strip()) for one in headings}
+    return {
+        re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
+        for heading in headings
+    }
 
 
 def broken_links(path: Path, root: Path) -> list[str]:
     """Find links and images of a page whose file or heading is not there.
 
-    Headings of :data:`MADE` pages are left to the strict build.
+    Headings of :data:`GENERATED` pages are left to the strict build.
 
     Parameters
     ----------
@@ -73,7 +76,7 @@ def broken_links(path: Path, root: Path) -> list[str]:
     for link in links_of(path.read_text(encoding="utf-8")):
         name, _, anchor = link.partition("#")
         target = Path(os.path.normpath(path.parent / name))
-        if target in {root / one for one in MADE}:
+        if target in {root / page for page in GENERATED}:
             continue
         if not target.is_relative_to(root) or not target.exists():
             wrong.append(f"{path.relative_to(root)}: {link} is not there")
@@ -97,12 +100,14 @@ def outside_targets(pages: Iterable[Path], docs: Path, root: Path) -> list[str]:
     list of str
         Below ``root``, with slashes.
     """
-    found = {
+    targets = {
         _target(link, page.parent, root)
         for page in pages
         for link in links_of(page.read_text(encoding="utf-8"))
     }
-    return sorted(one for one in found if one and not one.startswith(f"{docs.name}/"))
+    return sorted(
+        target for target in targets if target and not target.startswith(f"{docs.name}/")
+    )
 
 
 def turn_links(text: str, place: str, places: Mapping[str, str], root: Path) -> str:
@@ -134,7 +139,9 @@ def turn_links(text: str, place: str, places: Mapping[str, str], root: Path) -> 
         new = places.get(target, f"files/{target}")
         return match[1] + os.path.relpath(new, Path(place).parent) + hash_ + anchor
 
-    return "".join(part if is_code else _LINK.sub(turned, part) for part, is_code in _apart(text))
+    return "".join(
+        part if is_code else _LINK.sub(turned, part) for part, is_code in _split_code(text)
+    )
 
 
 def include_sections(text: str, root: Path) -> str:
@@ -158,8 +165,8 @@ def include_sections(text: str, root: Path) -> str:
     """
 
     def section(match: re.Match[str]) -> str:
-        whole = (root / match[1]).read_text(encoding="utf-8")
-        inside = re.search(rf"<!-- {match[2]} -->\n(.*?)<!-- /{match[2]} -->", whole, re.DOTALL)
+        content = (root / match[1]).read_text(encoding="utf-8")
+        inside = re.search(rf"<!-- {match[2]} -->\n(.*?)<!-- /{match[2]} -->", content, re.DOTALL)
         if inside is None:
             raise LookupError(f"{match[1]} has no section marked {match[2]}")
         return _LINK.sub(_from_docs, inside[1])
@@ -183,7 +190,7 @@ def _target(link: str, folder: Path, root: Path) -> str | None:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
 
 
-def _apart(text: str) -> Iterator[tuple[str, bool]]:
+def _split_code(text: str) -> Iterator[tuple[str, bool]]:
     """Split a page into text and fenced code."""
     last = 0
     for match in _FENCE.finditer(text):

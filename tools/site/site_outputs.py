@@ -228,23 +228,23 @@ def describe_file(stem: str) -> str:
 
 def _files() -> str:
     names = [line for line in EXPECTED.read_text(encoding="utf-8").splitlines() if line]
-    here: list[tuple[str, str]] = []
+    top_files: list[tuple[str, str]] = []
     visits: list[tuple[str, str]] = []
     figures: list[tuple[str, str]] = []
     for stem, endings in file_patterns(names).items():
-        part = figures if "/figures/" in stem else visits if "/anat/" in stem else here
-        name = stem.rpartition("/")[2] if part is not here else stem
-        shown = "<br>".join(
-            filter(None, (f"`{name}`", " ".join(f"`{one}`" for one in endings if one)))
+        part = figures if "/figures/" in stem else visits if "/anat/" in stem else top_files
+        name = stem.rpartition("/")[2] if part is not top_files else stem
+        names_cell = "<br>".join(
+            filter(None, (f"`{name}`", " ".join(f"`{ending}`" for ending in endings if ending)))
         )
-        part.append((shown, describe_file(stem)))
+        part.append((names_cell, describe_file(stem)))
     head = ("file", "content")
     return "\n".join(
         (
             "## Files of a visit\n\nIn `OUT/sub-X[/ses-Y]/anat/`:\n",
             table(head, visits),
             "## Files of a participant and of the cohort\n\nIn `OUT/`:\n",
-            table(head, here),
+            table(head, top_files),
             "## Pictures\n\nIn `OUT/sub-X/figures/`; the pages contain them:\n",
             table(head, figures),
             "## Files that options add\n",
@@ -282,7 +282,9 @@ def _with_session(stem: str) -> str:
 
 def _rank(stem: str) -> tuple[int, str]:
     figures = 10 if "/figures/" in stem else 0
-    return figures + next(i for i, one in enumerate(_ORDER) if fnmatchcase(stem, one)), stem
+    return figures + next(
+        i for i, pattern in enumerate(_ORDER) if fnmatchcase(stem, pattern)
+    ), stem
 
 
 @cache
@@ -290,9 +292,9 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
     """Return a sidecar of each kind of image, as in a run."""
     origin = sidecars.Origin(("bids:raw:...",), "bids:raw:...", "1 mm", {"bids_msseg": ""})
     method = sidecars.Method(ModelUse("", "", ""), 0.5, 3.0, 0.5)
-    visits = [VisitRecord("X", one, f"sub-X_ses-{one}", "ok") for one in ("V", "Y")]
+    visits = [VisitRecord("X", session, f"sub-X_ses-{session}", "ok") for session in ("V", "Y")]
     change = codes_sidecar(pairs_of(visits)[0], ChangeRule(), ["bids::..."])
-    own = {
+    sidecar_by_output = {
         "candidates": sidecars.candidates_sidecar(origin, method),
         "rejected": sidecars.rejected_sidecar(origin, method),
         "ventricles": sidecars.ventricle_mask_sidecar(origin),
@@ -303,7 +305,7 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
         "labels": sidecars.dseg_sidecar(origin, method),
     }
     return {
-        **{_pattern(name): content for name, content in own.items()},
+        **{_pattern(name): content for name, content in sidecar_by_output.items()},
         "*seg-changes_dseg": change,
         "*desc-preproc_*": sidecars.preproc_sidecar("", origin, skull_stripped=True, steps=[""]),
         "*desc-filled_*": sidecars.filled_sidecar("", origin, method, skull_stripped=False),
@@ -318,20 +320,22 @@ def _pattern(name: str) -> str:
 
 @cache
 def _described() -> dict[str, str]:
-    found = {pattern: cell(one["Description"]) for pattern, one in _sidecars().items()}
-    found["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
-    found["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
-    found[_pattern("lesion_stats")] = (
+    descriptions = {
+        pattern: cell(sidecar["Description"]) for pattern, sidecar in _sidecars().items()
+    }
+    descriptions["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
+    descriptions["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
+    descriptions[_pattern("lesion_stats")] = (
         "One row per lesion or rejected candidate: volume, position, region, probabilities, and "
         "the reason for a rejection"
     )
-    lesions = found.pop(_pattern("mask"))
+    lesions = descriptions.pop(_pattern("mask"))
     result = {_pattern("mask"): f"**{lesions}**, on the grid of the FLAIR"}
     result["*space-T1w_label-L_mask"] = "The lesions on the grid of the T1w, *if present*"
     result["*space-MNI*_label-L_mask"] = (
         "The lesions in the template; `--output-spaces` selects others"
     )
-    return {**result, **found}
+    return {**result, **descriptions}
 
 
 def _image_keys() -> str:
@@ -347,14 +351,14 @@ def _image_keys() -> str:
 
 def _columns() -> str:
     codes = code_table()
-    own = {
+    common = {
         "index": {"Description": "Value in the image"},
         "name": {"Description": "Name"},
         "abbreviation": {"Description": "Short name"},
         "mapping": {"Description": "7, the BIDS code for lesion"},
     }
     stats = column_dictionary()
-    dseg = {name: own.get(name) or stats[name] for name in sidecars.dseg_columns()}
+    dseg = {name: common.get(name) or stats[name] for name in sidecars.dseg_columns()}
     readers = data_dictionary({}, LoadLimits(0.0, 0.0, "", 0.0, 0.0))
     parts = [
         "## Columns of msseg\n\nThe JSON file of each table repeats this. `n/a`: no value.\n",
@@ -390,7 +394,7 @@ def _columns() -> str:
 
 
 def _before_after() -> dict[str, dict[str, str]]:
-    words = {
+    mask_text = {
         "before": "of the starting weights",
         "after": "of weights trained without this patient",
     }
@@ -402,9 +406,9 @@ def _before_after() -> dict[str, dict[str, str]]:
         ),
     }
     columns |= {
-        f"{name}_{when}": f"{title[0].upper()}{title[1:]} of the mask {how}"
+        f"{name}_{when}": f"{title[0].upper()}{title[1:]} of the mask {text}"
         for name, title in SHOWN.items()
-        for when, how in words.items()
+        for when, text in mask_text.items()
     }
     return {name: {"Description": text} for name, text in columns.items()}
 
@@ -416,7 +420,9 @@ def _section(title: str, columns: Mapping[str, Mapping[str, Any]], note: str = "
         if not text:
             raise LookupError(f"{title}: the column {name} has no description")
         levels = about.get("Levels") or {}
-        listed = "".join(f"<br>`{level}`: {cell(str(what))}" for level, what in levels.items())
+        listed = "".join(
+            f"<br>`{level}`: {cell(str(meaning))}" for level, meaning in levels.items()
+        )
         rows.append((f"`{name}`", cell(text) + listed, str(about.get("Units") or "")))
     head = f"### {title}\n\n" + (f"{note}\n\n" if note else "")
     return head + table(("column", "meaning", "unit"), rows)

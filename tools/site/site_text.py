@@ -51,7 +51,9 @@ def cell(text: str) -> str:
     """
     marked = _CODE.sub(r"`\1`", " ".join(text.split()))
     pieces = marked.split("`")
-    pieces[::2] = [_SPECIAL.sub(r"\\\g<0>", html.escape(one, quote=False)) for one in pieces[::2]]
+    pieces[::2] = [
+        _SPECIAL.sub(r"\\\g<0>", html.escape(piece, quote=False)) for piece in pieces[::2]
+    ]
     return "`".join(pieces)
 
 

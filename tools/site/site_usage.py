@@ -24,7 +24,7 @@ PROGRAMS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
     "msseg-demo score": demo.build_score_parser,
 }
 _USAGE_WIDTH = 92
-_UNSAID = {"verbose": "log more; -vv everything"}
+_UNDOCUMENTED = {"verbose": "log more; -vv everything"}
 _MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.SUCCESS: "Every selected visit is finished, also those that are flagged.",
     ExitCode.FAILURE: "An unexpected error, or visits that failed with different codes.",
@@ -111,17 +111,17 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 
 def _shown(group: argparse._ArgumentGroup) -> Iterator[argparse.Action]:
-    return (one for one in group._group_actions if one.help != argparse.SUPPRESS)
+    return (action for action in group._group_actions if action.help != argparse.SUPPRESS)
 
 
 def _title(group: argparse._ArgumentGroup) -> str:
-    known = {"positional arguments": "arguments", "options": "options"}
-    return known.get(group.title or "", group.title or "options").capitalize()
+    titles = {"positional arguments": "arguments", "options": "options"}
+    return titles.get(group.title or "", group.title or "options").capitalize()
 
 
 def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
     formatter = argparse.HelpFormatter(parser.prog)
-    text = formatter._expand_help(action) if action.help else _UNSAID.get(action.dest, "")
+    text = formatter._expand_help(action) if action.help else _UNDOCUMENTED.get(action.dest, "")
     return f"`{_spelling(action)}`", cell(text)
 
 

@@ -40,17 +40,17 @@ from bids_msseg.imaging.volume import Affine, Volume
 __all__ = ["Registration", "register_affine", "register_rigid"]
 
 FINE_MM = 2.0
-START_APART_MM = 3.0
+MIN_START_DISTANCE_MM = 3.0
 PITCHES_DEG = (0.0, -20.0, 20.0)
 SCALE_RANGE = (0.6, 1.7)
 POOR_OVERLAP = 0.85
 SURE_INFORMATION = 0.38
 """Nats at 2 mm. Raw heads of one person: .45 to .63 where they are aligned, else .15 to .32."""
-CLEAR_OF_TURNS = 1.3
+MIN_PROMINENCE = 1.3
 """An alignment with so many times the information of the image turned or shifted needs no search.
 Assumed, as are the next three; ``benchmarks/alignment.py`` prints the prominence
 and the lead of right and wrong alignments."""
-CLEAR_OF_RIVALS = 1.2
+MIN_LEAD = 1.2
 """An alignment with so many times the information of the next best orientation is right, however
 little it is. Expected on raw heads: 1.4 (.45 nats against .32)."""
 BETTER_THAN_HEADER = 1.05
@@ -155,15 +155,19 @@ def register_rigid(
     centre = centroid(fixed, inside)
     starts = [np.eye(4)]
     shift = centroid(moving, pyramid.compared_region(moving, moving_mask)) - centre
-    if np.linalg.norm(shift) > START_APART_MM:
+    if np.linalg.norm(shift) > MIN_START_DISTANCE_MM:
         starts.append(translation(shift))
     best = pyramid.best_search(coarse, "rigid", starts, centre, seed, threads)
-    found = _no_worse_than_header(fine, pyramid.refine(fine, "rigid", best, centre, seed))
-    task = _task("rigid", fine, coarse, centre, seed, threads)
-    found = replace(found, prominence=prominence(task.overlay, found.affine, centre))
-    if found.metric_after >= SURE_INFORMATION and found.prominence >= CLEAR_OF_TURNS:
-        return found
-    return _searched(found, task, meeting_points(moving, fixed, moving_mask, fixed_mask))
+    registration = _no_worse_than_header(fine, pyramid.refine(fine, "rigid", best, centre, seed))
+    task = _make_task("rigid", fine, coarse, centre, seed, threads)
+    registration = replace(
+        registration, prominence=prominence(task.overlay, registration.affine, centre)
+    )
+    if registration.metric_after >= SURE_INFORMATION and registration.prominence >= MIN_PROMINENCE:
+        return registration
+    return _search_orientations(
+        registration, task, meeting_points(moving, fixed, moving_mask, fixed_mask)
+    )
 
 
 def register_affine(
@@ -220,20 +224,20 @@ def register_affine(
     target = centroid(moving, brain)
     ratio = moving.voxel_volume * brain.sum() / (fixed.voxel_volume * inside.sum())
     starts = [start_affine(centre, target, float(np.cbrt(ratio)), pitch) for pitch in PITCHES_DEG]
-    similar = pyramid.best_search(coarse, "similarity", starts, centre, seed, threads)
-    rough = pyramid.search(coarse, "affine", similar, centre, seed)
-    fit, notes = _plausible_or(pyramid.refine(fine, "affine", rough, centre, seed), similar)
-    task = _task("similarity", fine, coarse, centre, seed, threads)
+    similarity = pyramid.best_search(coarse, "similarity", starts, centre, seed, threads)
+    rough = pyramid.search(coarse, "affine", similarity, centre, seed)
+    fit, notes = _plausible_or(pyramid.refine(fine, "affine", rough, centre, seed), similarity)
+    task = _make_task("similarity", fine, coarse, centre, seed, threads)
     before, after = pyramid.information(fine, np.eye(4)), pyramid.information(fine, fit)
-    found = Registration(
+    registration = Registration(
         fit, before, after, notes, prominence=prominence(task.overlay, fit, centre)
     )
-    if found.prominence < CLEAR_OF_TURNS:
+    if registration.prominence < MIN_PROMINENCE:
         first = best_starts(
             task.overlay, [(centre, target)], count=STARTS, scale=float(np.cbrt(ratio))
         )
-        found = _searched_affine(found, similar, task, first)
-    return _with_overlap(found, moving.with_data(brain), fixed.with_data(inside))
+        registration = _search_affine_orientations(registration, similarity, task, first)
+    return _with_overlap(registration, moving.with_data(brain), fixed.with_data(inside))
 
 
 def mask_overlap(moving: Volume, fixed: Volume, affine: Affine) -> float:
@@ -241,22 +245,22 @@ def mask_overlap(moving: Volume, fixed: Volume, affine: Affine) -> float:
 
     The masks are on their own grids; ``affine`` maps fixed world mm to moving world mm.
     """
-    moved = mask_onto(moving, fixed.shape, fixed.affine, transform=affine)
-    still = np.asarray(fixed.data, bool)
-    total = np.count_nonzero(moved) + np.count_nonzero(still)
-    return float(2 * np.count_nonzero(moved & still) / total) if total else 0.0
+    moving_brain = mask_onto(moving, fixed.shape, fixed.affine, transform=affine)
+    fixed_brain = np.asarray(fixed.data, bool)
+    total = np.count_nonzero(moving_brain) + np.count_nonzero(fixed_brain)
+    return float(2 * np.count_nonzero(moving_brain & fixed_brain) / total) if total else 0.0
 
 
-def _no_worse_than_header(level: pyramid.Level, found: Affine) -> Registration:
+def _no_worse_than_header(level: pyramid.Level, affine: Affine) -> Registration:
     """Keep the headers' alignment if the search did not improve on it."""
-    before, after = pyramid.information(level, np.eye(4)), pyramid.information(level, found)
+    before, after = pyramid.information(level, np.eye(4)), pyramid.information(level, affine)
     if after >= before:
-        return Registration(found, before, after)
+        return Registration(affine, before, after)
     note = "registration did not improve on the headers' alignment, which is kept"
     return Registration(np.eye(4), before, before, (note,))
 
 
-def _task(
+def _make_task(
     kind: str, fine: pyramid.Level, coarse: pyramid.Level, centre: Point, seed: int, threads: int
 ) -> _Task:
     sparse = pyramid.sparser(coarse)
@@ -264,68 +268,74 @@ def _task(
     return _Task(kind, fine, coarse, sparse, overlay, centre, seed, threads)
 
 
-def _searched(
-    plain: Registration, task: _Task, meetings: list[tuple[Point, Point]]
+def _search_orientations(
+    initial: Registration, task: _Task, point_pairs: list[tuple[Point, Point]]
 ) -> Registration:
     """Search all orientations; keep the result unless another one is better."""
-    places = _places(task, plain.affine, best_starts(task.overlay, meetings, count=STARTS))
-    found = plain
-    if _differ(task, places[0], plain.affine):
-        rough = _search_turned(task.coarse, "rigid", places[0], task)
+    optima = _find_optima(
+        task, initial.affine, best_starts(task.overlay, point_pairs, count=STARTS)
+    )
+    result = initial
+    if _differ(task, optima[0], initial.affine):
+        rough = _search_turned(task.coarse, "rigid", optima[0], task)
         turned = rough @ pyramid.refine(
             _turned(task.fine, rough), "rigid", np.eye(4), task.centre, task.seed
         )
         after = pyramid.information(task.fine, turned)
-        if after > plain.metric_after and _differ(task, turned, plain.affine):
-            stands_out = prominence(task.overlay, turned, task.centre)
-            found = Registration(
-                turned, plain.metric_before, after, (_turn_note(turned),), prominence=stands_out
+        if after > initial.metric_after and _differ(task, turned, initial.affine):
+            turned_prominence = prominence(task.overlay, turned, task.centre)
+            result = Registration(
+                turned,
+                initial.metric_before,
+                after,
+                (_turn_note(turned),),
+                prominence=turned_prominence,
             )
-    ahead = lead(task.overlay, found.affine, places, SAME_MM)
+    lead_ratio = lead(task.overlay, result.affine, optima, SAME_MM)
     failure_reason = ""
-    if found.metric_after < SURE_INFORMATION and ahead < CLEAR_OF_RIVALS:
+    if result.metric_after < SURE_INFORMATION and lead_ratio < MIN_LEAD:
         failure_reason = (
-            f"the mutual information is {found.metric_after:.2f} nats, only {ahead:.2f} times "
-            "that of the next best orientation"
+            f"the mutual information is {result.metric_after:.2f} nats, only "
+            f"{lead_ratio:.2f} times that of the next best orientation"
         )
-    return replace(found, failure_reason=failure_reason, lead=ahead)
+    return replace(result, failure_reason=failure_reason, lead=lead_ratio)
 
 
-def _searched_affine(
-    plain: Registration, similar: Affine, task: _Task, starts: list[Affine]
+def _search_affine_orientations(
+    initial: Registration, similarity: Affine, task: _Task, starts: list[Affine]
 ) -> Registration:
     """Search all orientations; keep the header's unless another one is clearly better."""
-    places = _places(task, similar, starts)
-    ahead = lead(task.overlay, similar, places, SAME_MM)
-    if ahead * BETTER_THAN_HEADER >= 1.0:
-        return replace(plain, lead=ahead)
-    best = places[0]
+    optima = _find_optima(task, similarity, starts)
+    lead_ratio = lead(task.overlay, similarity, optima, SAME_MM)
+    if lead_ratio * BETTER_THAN_HEADER >= 1.0:
+        return replace(initial, lead=lead_ratio)
+    best = optima[0]
     rough = pyramid.search(_turned(task.coarse, best), "affine", np.eye(4), task.centre, task.seed)
     end = pyramid.refine(_turned(task.fine, best), "affine", rough, task.centre, task.seed)
     fit, notes = _plausible_or(best @ end, best)
     after = pyramid.information(task.fine, fit)
-    if after <= plain.metric_after:
+    if after <= initial.metric_after:
         failure_reason = "another orientation fits better on a coarse grid, but not on a fine grid"
-        return replace(plain, failure_reason=failure_reason, lead=ahead)
-    ahead = lead(task.overlay, best, places, SAME_MM)
+        return replace(initial, failure_reason=failure_reason, lead=lead_ratio)
+    lead_ratio = lead(task.overlay, best, optima, SAME_MM)
     failure_reason = ""
-    if ahead < CLEAR_OF_RIVALS:
+    if lead_ratio < MIN_LEAD:
         failure_reason = (
             "a rotated brain fits the template better, but its mutual information is only "
-            f"{ahead:.2f} times that of the next best orientation"
+            f"{lead_ratio:.2f} times that of the next best orientation"
         )
     return Registration(
         affine=fit,
-        metric_before=plain.metric_before,
+        metric_before=initial.metric_before,
         metric_after=after,
         notes=(_turn_note(fit), *notes),
         failure_reason=failure_reason,
         prominence=prominence(task.overlay, fit, task.centre),
-        lead=ahead,
+        lead=lead_ratio,
     )
 
 
-def _places(task: _Task, near: Affine, starts: list[Affine]) -> list[Affine]:
+def _find_optima(task: _Task, near: Affine, starts: list[Affine]) -> list[Affine]:
     """Search from ``near`` and the starts on the sparse level; sort the ends, best first."""
 
     def end(start: Affine) -> Affine:
@@ -351,8 +361,8 @@ def _turned(level: pyramid.Level, start: Affine) -> pyramid.Level:
     return replace(level, moving=moving)
 
 
-def _differ(task: _Task, one: Affine, other: Affine) -> bool:
-    return mean_distance(one, other, task.overlay.points) > SAME_MM
+def _differ(task: _Task, first: Affine, second: Affine) -> bool:
+    return mean_distance(first, second, task.overlay.points) > SAME_MM
 
 
 def _turn_note(affine: Affine) -> str:
@@ -363,21 +373,25 @@ def _turn_note(affine: Affine) -> str:
     )
 
 
-def _plausible_or(found: Affine, similar: Affine) -> tuple[Affine, tuple[str, ...]]:
+def _plausible_or(affine: Affine, similarity: Affine) -> tuple[Affine, tuple[str, ...]]:
     """Return the affine if it is plausible, else rotation and one scale with a note."""
-    if _plausible(found):
-        return found, ()
+    if _plausible(affine):
+        return affine, ()
     note = "the affine to the template was implausible; a similarity transform is used instead"
-    return similar, (note,)
+    return similarity, (note,)
 
 
-def _with_overlap(found: Registration, moving: Volume, fixed: Volume) -> Registration:
+def _with_overlap(registration: Registration, moving: Volume, fixed: Volume) -> Registration:
     """Add a note and a failure reason if the brains overlap poorly."""
-    overlap = mask_overlap(moving, fixed, found.affine)
+    overlap = mask_overlap(moving, fixed, registration.affine)
     if overlap >= POOR_OVERLAP:
-        return found
+        return registration
     note = f"the Dice of the brain masks of image and template is only {overlap:.2f}"
-    return replace(found, notes=(*found.notes, note), failure_reason=found.failure_reason or note)
+    return replace(
+        registration,
+        notes=(*registration.notes, note),
+        failure_reason=registration.failure_reason or note,
+    )
 
 
 def _plausible(affine: Affine) -> bool:

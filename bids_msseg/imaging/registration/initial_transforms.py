@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from bids_msseg.imaging.registration.orientation import (
     Point,
-    placed,
+    similarity_affine,
 )
 from bids_msseg.imaging.volume import Affine, Volume
 
@@ -39,7 +39,7 @@ def start_affine(
     turn = np.array(
         [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
     )
-    return placed(turn, centre, target, scale)
+    return similarity_affine(turn, centre, target, scale)
 
 
 def meeting_points(
@@ -55,8 +55,8 @@ def meeting_points(
     """
     if moving_mask is not None and fixed_mask is not None:
         return [(centroid(fixed, fixed_mask), centroid(moving, moving_mask))]
-    here, there = _middle(fixed), _middle(moving)
-    return [(here + np.array([0.0, 0.0, rise]), there) for rise in RISES_MM]
+    fixed_middle, moving_middle = _middle(fixed), _middle(moving)
+    return [(fixed_middle + np.array([0.0, 0.0, rise]), moving_middle) for rise in RISES_MM]
 
 
 def _middle(volume: Volume) -> Point:

@@ -82,9 +82,9 @@ def mutual_information(counts: NDArray[np.number]) -> float:
     if not counts.any():
         return 0.0
     joint = counts / counts.sum()
-    alone = np.outer(joint.sum(axis=1), joint.sum(axis=0))
-    there = joint > 0
-    return float(np.sum(joint[there] * np.log(joint[there] / alone[there])))
+    independent = np.outer(joint.sum(axis=1), joint.sum(axis=0))
+    occupied = joint > 0
+    return float(np.sum(joint[occupied] * np.log(joint[occupied] / independent[occupied])))
 
 
 def quarter_turns() -> NDArray[np.float64]:
@@ -107,42 +107,49 @@ def rotations(count: int = SPREAD_ROTATIONS) -> NDArray[np.float64]:
     The shape is (24 + count, 3, 3). The spread rotations are super-Fibonacci spirals (Alexa, CVPR
     2022).
     """
-    place = np.arange(count) + 0.5
-    inner, outer = np.sqrt(place / count), np.sqrt(1 - place / count)
-    one, two = 2 * np.pi * place / np.sqrt(2), 2 * np.pi * place / PSI
-    parts = (inner * np.sin(one), inner * np.cos(one), outer * np.sin(two), outer * np.cos(two))
+    index = np.arange(count) + 0.5
+    inner, outer = np.sqrt(index / count), np.sqrt(1 - index / count)
+    inner_angle, outer_angle = 2 * np.pi * index / np.sqrt(2), 2 * np.pi * index / PSI
+    parts = (
+        inner * np.sin(inner_angle),
+        inner * np.cos(inner_angle),
+        outer * np.sin(outer_angle),
+        outer * np.cos(outer_angle),
+    )
     spread: NDArray[np.float64] = Rotation.from_quat(np.stack(parts, axis=1)).as_matrix()
     return np.concatenate([quarter_turns(), spread])
 
 
-def placed(turn: NDArray[np.float64], here: Point, there: Point, scale: float = 1.0) -> Affine:
-    """Return the affine that turns and scales about ``here`` and moves it to ``there``.
+def similarity_affine(
+    turn: NDArray[np.float64], pivot: Point, target: Point, scale: float = 1.0
+) -> Affine:
+    """Return the affine that turns and scales about ``pivot`` and moves it to ``target``.
 
     Examples
     --------
-    >>> placed(np.eye(3), np.zeros(3), np.array([1.0, 2.0, 3.0]))[:3, 3]
+    >>> similarity_affine(np.eye(3), np.zeros(3), np.array([1.0, 2.0, 3.0]))[:3, 3]
     array([1., 2., 3.])
     """
     affine = np.eye(4)
     affine[:3, :3] = scale * turn
-    affine[:3, 3] = there - affine[:3, :3] @ here
+    affine[:3, 3] = target - affine[:3, :3] @ pivot
     return affine
 
 
-def mean_distance(one: Affine, other: Affine, points: NDArray[np.float64]) -> float:
+def mean_distance(first: Affine, second: Affine, points: NDArray[np.float64]) -> float:
     """Return the mean distance in mm between points mapped by two affines.
 
     ``points`` has shape (N, 3); the result is 0 for no points.
 
     Examples
     --------
-    >>> moved = placed(np.eye(3), np.zeros(3), np.array([3.0, 4.0, 0.0]))
+    >>> moved = similarity_affine(np.eye(3), np.zeros(3), np.array([3.0, 4.0, 0.0]))
     >>> mean_distance(np.eye(4), moved, np.ones((2, 3)))
     5.0
     """
     if not len(points):
         return 0.0
-    gap = one - other
+    gap = first - second
     return float(np.linalg.norm(points @ gap[:3, :3].T + gap[:3, 3], axis=1).mean())
 
 
@@ -166,51 +173,53 @@ def prominence(overlay: Overlay, affine: Affine, centre: Point) -> float:
     world, and shifts. ``affine`` maps fixed world mm to moving world mm.
     """
     turns = (turn for turn in quarter_turns() if not np.array_equal(turn, np.eye(3)))
-    others = [placed(turn, centre, centre) for turn in turns]
+    alternatives = [similarity_affine(turn, centre, centre) for turn in turns]
     shifts = SHIFT_MM * np.concatenate([np.eye(3), -np.eye(3)])
-    others += [placed(np.eye(3), centre, centre + shift) for shift in shifts]
-    most = max(overlay.information(affine @ other) for other in others)
-    return overlay.information(affine) / max(most, _LEAST)
+    alternatives += [similarity_affine(np.eye(3), centre, centre + shift) for shift in shifts]
+    highest = max(overlay.information(affine @ alternative) for alternative in alternatives)
+    return overlay.information(affine) / max(highest, _LEAST)
 
 
-def lead(overlay: Overlay, affine: Affine, places: Iterable[Affine], same_mm: float) -> float:
+def lead(overlay: Overlay, affine: Affine, optima: Iterable[Affine], same_mm: float) -> float:
     """Divide the mutual information of an alignment by that of the best other position.
 
-    ``places`` are the ends of a search; those within ``same_mm`` of the alignment count as the
+    ``optima`` are the ends of a search; those within ``same_mm`` of the alignment count as the
     alignment.
     """
     points = overlay.thinned(COMPARED_POINTS).points
-    own, other = overlay.information(affine), 0.0
-    for place in places:
-        found = overlay.information(place)
-        if mean_distance(place, affine, points) <= same_mm:
-            own = max(own, found)
+    best, alternative = overlay.information(affine), 0.0
+    for optimum in optima:
+        information = overlay.information(optimum)
+        if mean_distance(optimum, affine, points) <= same_mm:
+            best = max(best, information)
         else:
-            other = max(other, found)
-    return own / max(other, _LEAST)
+            alternative = max(alternative, information)
+    return best / max(alternative, _LEAST)
 
 
 def best_starts(
     overlay: Overlay,
-    meetings: Sequence[tuple[Point, Point]],
+    point_pairs: Sequence[tuple[Point, Point]],
     *,
     count: int,
     scale: float = 1.0,
 ) -> list[Affine]:
     """Rank all orientations by mutual information and return the best distinct ones.
 
-    ``meetings`` are pairs of a fixed and a moving world point to superimpose; every orientation is
-    tried with each. ``scale`` is that of the moving image relative to the fixed one. The affines,
-    at most ``count``, map fixed world mm to moving world mm, best first.
+    ``point_pairs`` are pairs of a fixed and a moving world point to superimpose; every orientation
+    is tried with each. ``scale`` is that of the moving image relative to the fixed one. The
+    affines, at most ``count``, map fixed world mm to moving world mm, best first.
     """
-    few = overlay.thinned(RANKED_POINTS)
-    points = few.thinned(COMPARED_POINTS).points
-    starts = [placed(turn, *pair, scale) for turn in rotations() for pair in meetings]
-    order = np.argsort([-few.information(start) for start in starts], kind="stable")
+    sparse = overlay.thinned(RANKED_POINTS)
+    points = sparse.thinned(COMPARED_POINTS).points
+    starts = [
+        similarity_affine(turn, *pair, scale) for turn in rotations() for pair in point_pairs
+    ]
+    order = np.argsort([-sparse.information(start) for start in starts], kind="stable")
     chosen: list[Affine] = []
-    for place in order:
-        start = starts[int(place)]
-        if all(mean_distance(start, other, points) > DISTINCT_MM for other in chosen):
+    for index in order:
+        start = starts[int(index)]
+        if all(mean_distance(start, distinct, points) > DISTINCT_MM for distinct in chosen):
             chosen.append(start)
         if len(chosen) == count:
             break

@@ -65,29 +65,31 @@ def build_level(
     """Coarsen both images and crop the fixed one to the region that is compared."""
     region = fixed.with_data(inside)
     shape, affine = _grid(region, spacing, MARGIN_MM + 2 * spacing)
-    kept = mask_onto(region, shape, affine)
-    reach = ndimage.distance_transform_edt(~kept, np.linalg.norm(affine[:3, :3], axis=0))
-    still = resample(smooth_before_coarser(fixed, spacing), shape, affine)
+    fixed_brain = mask_onto(region, shape, affine)
+    reach = ndimage.distance_transform_edt(~fixed_brain, np.linalg.norm(affine[:3, :3], axis=0))
+    coarse_fixed = resample(smooth_before_coarser(fixed, spacing), shape, affine)
     whole = moving.with_data(np.ones(moving.shape, bool))
-    moved_shape, moved_affine = _grid(whole, spacing, 0.0)
-    moved = resample(smooth_before_coarser(moving, spacing), moved_shape, moved_affine)
-    seen = _seen(moved, moving, moving_mask, still.with_data(kept))
+    moving_shape, moving_affine = _grid(whole, spacing, 0.0)
+    coarse_moving = resample(smooth_before_coarser(moving, spacing), moving_shape, moving_affine)
+    moving_brain = _moving_brain(
+        coarse_moving, moving, moving_mask, coarse_fixed.with_data(fixed_brain)
+    )
     return Level(
         spacing,
-        still.with_data(_clipped(still.data, kept)),
-        still.with_data(reach <= MARGIN_MM),
-        moved.with_data(_clipped(moved.data, seen)),
+        coarse_fixed.with_data(_clipped(coarse_fixed.data, fixed_brain)),
+        coarse_fixed.with_data(reach <= MARGIN_MM),
+        coarse_moving.with_data(_clipped(coarse_moving.data, moving_brain)),
     )
 
 
-def _seen(
-    moved: Volume, moving: Volume, mask: NDArray[np.bool_] | None, kept: Volume
+def _moving_brain(
+    moved: Volume, moving: Volume, mask: NDArray[np.bool_] | None, fixed_brain: Volume
 ) -> NDArray[np.bool_]:
     """Return the approximate brain of the moving image, which sets the histogram range."""
     if mask is not None:
         return mask_onto(moving.with_data(mask), moved.shape, moved.affine)
-    guess = mask_onto(kept, moved.shape, moved.affine)
-    return guess if 2 * guess.sum() > kept.data.sum() else compared_region(moved, None)
+    guess = mask_onto(fixed_brain, moved.shape, moved.affine)
+    return guess if 2 * guess.sum() > fixed_brain.data.sum() else compared_region(moved, None)
 
 
 def _clipped(data: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -219,11 +221,13 @@ def information(level: Level, affine: Affine) -> float:
 def sparser(level: Level) -> Level:
     """Coarsen a level, so that all orientations can be searched in a second."""
     shape, affine = _grid(level.inside, SPARSE_MM, 0.0)
-    still = resample(smooth_before_coarser(level.fixed, SPARSE_MM), shape, affine)
+    sparse_fixed = resample(smooth_before_coarser(level.fixed, SPARSE_MM), shape, affine)
     inside = mask_onto(level.inside, shape, affine)
     whole = level.moving.with_data(np.ones(level.moving.shape, bool))
-    moved_shape, moved_affine = _grid(whole, SPARSE_MM, 0.0)
-    moved = resample(smooth_before_coarser(level.moving, SPARSE_MM), moved_shape, moved_affine)
+    moving_shape, moving_affine = _grid(whole, SPARSE_MM, 0.0)
+    sparse_moving = resample(
+        smooth_before_coarser(level.moving, SPARSE_MM), moving_shape, moving_affine
+    )
     # a region of less than a voxel is compared with its surroundings
     region = inside if inside.any() else np.ones(shape, bool)
-    return Level(SPARSE_MM, still, still.with_data(region), moved)
+    return Level(SPARSE_MM, sparse_fixed, sparse_fixed.with_data(region), sparse_moving)

@@ -23,9 +23,9 @@ from bids_msseg.imaging.volume import Affine, Volume
 
 SPACING_MM = 1.0
 MARGIN_MM = 2.0
-APART_MM = 1.0
+NOTABLE_DISAGREEMENT_MM = 1.0
 """Where both directions of the registration differ by more, the reader is told."""
-LOST_MM = 5.0
+MAX_DISAGREEMENT_MM = 5.0
 """Where they differ by more, one of them found another place: a slice is thinner."""
 MAX_TURN_DEG = 150.0
 """Near half a turn the mean of two rotations may lie on the other side."""
@@ -103,7 +103,7 @@ def align_visits(
     The brain masks are on the images' own grids. ``seed`` selects the points that are compared;
     the same seed gives the same bytes. Raises DataError if a mask is empty.
     """
-    there = register_rigid(
+    forward = register_rigid(
         earlier,
         later,
         moving_mask=earlier_brain,
@@ -111,7 +111,7 @@ def align_visits(
         threads=threads,
         seed=seed,
     )
-    back = register_rigid(
+    backward = register_rigid(
         later,
         earlier,
         moving_mask=later_brain,
@@ -119,29 +119,29 @@ def align_visits(
         threads=threads,
         seed=seed,
     )
-    apart = _apart(there.affine, inverse(back.affine), later, later_brain)
-    failure_reason = _failure_reason(there, back, apart)
+    disagreement_mm = _rms_distance(forward.affine, inverse(backward.affine), later, later_brain)
+    failure_reason = _failure_reason(forward, backward, disagreement_mm)
     # of two places that are not one, or are half a turn away, the mean is a third one
-    mean = there.affine if failure_reason else _mean(there.affine, inverse(back.affine))
-    notes = tuple(dict.fromkeys((*there.notes, *back.notes)))
-    if apart > APART_MM:
-        notes += (f"the two directions of the registration differ by {apart:.1f} mm",)
-    return Alignment(mean, apart, notes, failure_reason)
+    mean = forward.affine if failure_reason else _mean(forward.affine, inverse(backward.affine))
+    notes = tuple(dict.fromkeys((*forward.notes, *backward.notes)))
+    if disagreement_mm > NOTABLE_DISAGREEMENT_MM:
+        notes += (f"the two directions of the registration differ by {disagreement_mm:.1f} mm",)
+    return Alignment(mean, disagreement_mm, notes, failure_reason)
 
 
-def _failure_reason(there: Registration, back: Registration, apart: float) -> str:
+def _failure_reason(forward: Registration, backward: Registration, disagreement_mm: float) -> str:
     """Return why the visits may not be aligned; empty if both directions agree."""
-    turn = max(turn_degrees(one.affine) for one in (there, back))
-    if there.failure_reason or back.failure_reason:
-        return there.failure_reason or back.failure_reason
-    if apart > LOST_MM:
-        return f"the two directions of the registration differ by {apart:.1f} mm"
+    turn = max(turn_degrees(registration.affine) for registration in (forward, backward))
+    if forward.failure_reason or backward.failure_reason:
+        return forward.failure_reason or backward.failure_reason
+    if disagreement_mm > MAX_DISAGREEMENT_MM:
+        return f"the two directions of the registration differ by {disagreement_mm:.1f} mm"
     if turn > MAX_TURN_DEG:
         return f"the rotation between their headers is {turn:.0f}°"
     return ""
 
 
-def meet(
+def build_common_grid(
     alignment: Alignment,
     earlier_brain: Volume,
     later_brain: Volume,
@@ -187,16 +187,16 @@ def _bounds(brain: Volume, move: Affine) -> tuple[NDArray[np.float64], NDArray[n
     return points.min(axis=0), points.max(axis=0)
 
 
-def _apart(one: Affine, other: Affine, image: Volume, brain: NDArray[np.bool_]) -> float:
+def _rms_distance(first: Affine, second: Affine, image: Volume, brain: NDArray[np.bool_]) -> float:
     """Return the root mean square distance of brain voxels under two transforms, in mm."""
     index = np.argwhere(brain)[::97].astype(float)
     points = index @ image.affine[:3, :3].T + image.affine[:3, 3]
-    gap = points @ (one - other)[:3, :3].T + (one - other)[:3, 3]
+    gap = points @ (first - second)[:3, :3].T + (first - second)[:3, 3]
     return float(np.sqrt((gap**2).sum(axis=1).mean()))
 
 
-def _mean(one: Affine, other: Affine) -> Affine:
-    return _rigid(_real(expm((logm(one) + logm(other)) / 2)))
+def _mean(first: Affine, second: Affine) -> Affine:
+    return _rigid(_real(expm((logm(first) + logm(second)) / 2)))
 
 
 def _power(affine: Affine, exponent: float) -> Affine:

@@ -52,12 +52,12 @@ def icc_2_1(scores: Array, weights: Array) -> Array:
     columns = (weights @ scores) / total[..., None]
     grand = columns.mean(-1)
     rows = scores.mean(1)
-    between = raters * (weights * (rows - grand[..., None]) ** 2).sum(-1)
-    raters_apart = total * ((columns - grand[..., None]) ** 2).sum(-1)
-    everything = (weights[..., None] * (scores - grand[..., None, None]) ** 2).sum((-1, -2))
-    rest = everything - between - raters_apart
-    msr, msc = between / (total - 1), raters_apart / (raters - 1)
-    mse = rest / ((total - 1) * (raters - 1))
+    between_subjects = raters * (weights * (rows - grand[..., None]) ** 2).sum(-1)
+    between_raters = total * ((columns - grand[..., None]) ** 2).sum(-1)
+    total_squares = (weights[..., None] * (scores - grand[..., None, None]) ** 2).sum((-1, -2))
+    residual = total_squares - between_subjects - between_raters
+    msr, msc = between_subjects / (total - 1), between_raters / (raters - 1)
+    mse = residual / ((total - 1) * (raters - 1))
     return _divide(msr - mse, msr + (raters - 1) * mse + raters * (msc - mse) / total)
 
 
@@ -166,31 +166,31 @@ def estimate(
     Estimate(value=1.75, low=nan, high=nan, n_patients=4, n_visits=4)
     """
     numbers = np.asarray(values, np.float64)
-    known = ~np.isnan(numbers).any(axis=1)
-    numbers = numbers[known]
-    names, owner = np.unique(np.asarray(patients, str)[known], return_inverse=True)
-    nothing = float("nan")
+    complete = ~np.isnan(numbers).any(axis=1)
+    numbers = numbers[complete]
+    names, owner = np.unique(np.asarray(patients, str)[complete], return_inverse=True)
+    undefined = float("nan")
     if len(numbers) < fewest:
-        return Estimate(nothing, nothing, nothing, len(names), len(numbers))
+        return Estimate(undefined, undefined, undefined, len(names), len(numbers))
     value = float(statistic(numbers, np.ones(len(numbers))))
     if len(names) < FEWEST:
-        return Estimate(value, nothing, nothing, len(names), len(numbers))
+        return Estimate(value, undefined, undefined, len(names), len(numbers))
     parts = draw_patients(len(names), draws, np.random.default_rng(seed))
-    found = np.concatenate(
+    estimates = np.concatenate(
         [statistic(numbers, _times_drawn(chosen)[:, owner]) for chosen in parts]
     )
     # a draw of one patient only has no correlation
-    found = found[~np.isnan(found)]
+    estimates = estimates[~np.isnan(estimates)]
     tail = (1 - level) / 2
-    ends = np.quantile(found, (tail, 1 - tail)) if len(found) else (nothing, nothing)
+    ends = np.quantile(estimates, (tail, 1 - tail)) if len(estimates) else (undefined, undefined)
     return Estimate(value, float(ends[0]), float(ends[1]), len(names), len(numbers))
 
 
 def _times_drawn(chosen: NDArray[np.int64]) -> Array:
     """Count how often each patient was drawn, shape (draws, patients)."""
     draws, patients = chosen.shape
-    place = chosen + patients * np.arange(draws)[:, None]
-    counts = np.bincount(place.ravel(), minlength=draws * patients)
+    index = chosen + patients * np.arange(draws)[:, None]
+    counts = np.bincount(index.ravel(), minlength=draws * patients)
     return counts.reshape(draws, patients).astype(np.float64)
 
 
@@ -202,8 +202,8 @@ def _centred(column: Array, weights: Array) -> Array:
 
 def _deviation(pairs: Array, weights: Array) -> Array:
     """Return the standard deviation of the differences, with denominator n - 1."""
-    apart = _centred(pairs[:, 0] - pairs[:, 1], weights)
-    deviation: Array = np.sqrt(_divide((weights * apart**2).sum(-1), weights.sum(-1) - 1))
+    centred = _centred(pairs[:, 0] - pairs[:, 1], weights)
+    deviation: Array = np.sqrt(_divide((weights * centred**2).sum(-1), weights.sum(-1) - 1))
     return deviation
 
 
@@ -214,9 +214,9 @@ def _deviation_of_repeats(rows: Array, weights: Array) -> Array:
     """
     squares, counts = rows[:, 2], rows[:, 3]
     within = _divide((weights * squares).sum(-1), (weights * (counts - 1)).sum(-1))
-    lost = 1 - (weights / counts).sum(-1) / weights.sum(-1)
+    lost_share = 1 - (weights / counts).sum(-1) / weights.sum(-1)
     # single measurements have no variance within a visit, and lose nothing
-    added = np.where(lost > 0, lost * within, 0.0)
+    added = np.where(lost_share > 0, lost_share * within, 0.0)
     deviation: Array = np.sqrt(_deviation(rows, weights) ** 2 + added)
     return deviation
 

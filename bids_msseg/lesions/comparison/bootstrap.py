@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 FEWEST = 5
 DRAWS = 10_000
 LEVEL = 0.95
-_AT_ONCE = 1000
+_CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +59,21 @@ def estimate_mean(
     if len(owners) != len(values):
         raise ValueError(f"{len(values)} values, but {len(owners)} patients")
     numbers = np.asarray(values, np.float64)
-    known = ~np.isnan(numbers)
-    names, index = np.unique(np.asarray(owners, str)[known], return_inverse=True)
-    sums = np.bincount(index, numbers[known], len(names))
+    defined = ~np.isnan(numbers)
+    names, index = np.unique(np.asarray(owners, str)[defined], return_inverse=True)
+    sums = np.bincount(index, numbers[defined], len(names))
     counts = np.bincount(index, minlength=len(names))
-    visits, people = int(known.sum()), len(names)
-    mean = float(sums.sum() / visits) if visits else float("nan")
-    if people < FEWEST:
-        return MeanEstimate(mean, float("nan"), float("nan"), people, visits)
-    means = _drawn_means(sums, counts, draws, np.random.default_rng(seed))
+    n_visits, n_patients = int(defined.sum()), len(names)
+    mean = float(sums.sum() / n_visits) if n_visits else float("nan")
+    if n_patients < FEWEST:
+        return MeanEstimate(mean, float("nan"), float("nan"), n_patients, n_visits)
+    means = _bootstrap_means(sums, counts, draws, np.random.default_rng(seed))
     tail = (1 - level) / 2
     low, high = (float(end) for end in np.quantile(means, (tail, 1 - tail)))
-    return MeanEstimate(mean, low, high, people, visits)
+    return MeanEstimate(mean, low, high, n_patients, n_visits)
 
 
-def _drawn_means(
+def _bootstrap_means(
     sums: np.ndarray, counts: np.ndarray, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Compute means over the visits of patients drawn with replacement, shape (draws,)."""
@@ -92,5 +92,5 @@ def draw_patients(
     Yields arrays of shape (at most 1000, patients). All intervals of the package use these draws,
     so that the same data have the same interval everywhere.
     """
-    for start in range(0, draws, _AT_ONCE):
-        yield rng.integers(0, patients, (min(_AT_ONCE, draws - start), patients))
+    for start in range(0, draws, _CHUNK):
+        yield rng.integers(0, patients, (min(_CHUNK, draws - start), patients))

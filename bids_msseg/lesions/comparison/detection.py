@@ -82,8 +82,8 @@ def isbi_agreement(
     --------
     >>> truth = np.array([1, 1, 0, 0, 1, 0, 0, 0]).reshape(8, 1, 1)
     >>> pred = np.array([1, 1, 0, 0, 0, 0, 1, 1]).reshape(8, 1, 1)
-    >>> found = isbi_agreement(pred, truth, voxel_volume=1.0)
-    >>> found.ltpr, found.lfpr, round(found.score, 4)
+    >>> rates = isbi_agreement(pred, truth, voxel_volume=1.0)
+    >>> rates.ltpr, rates.lfpr, round(rates.score, 4)
     (0.5, 0.5, 0.5119)
     """
     voxels = voxel_agreement(pred, truth, voxel_volume=voxel_volume)
@@ -170,8 +170,8 @@ def anima_agreement(
     --------
     >>> truth = np.zeros((20, 1, 1), bool)
     >>> truth[:10] = True
-    >>> found = anima_agreement(np.roll(truth, 6), truth, voxel_volume=1.0)
-    >>> found["default"].f1, found["paper"].f1
+    >>> agreement = anima_agreement(np.roll(truth, 6), truth, voxel_volume=1.0)
+    >>> agreement["default"].f1, agreement["paper"].f1
     (0.0, 1.0)
     """
     if pred.shape != truth.shape:
@@ -192,8 +192,8 @@ def _anima_labels(mask: NDArray[Any], voxel_volume: float, min_volume: float) ->
     components = cc3d.connected_components(np.pad(mask[box] != 0, 1), connectivity=6)
     sizes = np.bincount(components.ravel())
     # the tolerance is for float32 headers: 2.9999999 mm³ over 1 mm³ are three voxels
-    kept = sizes > math.floor(min_volume / voxel_volume + 1e-5)
-    kept[0] = False
-    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    large_enough = sizes > math.floor(min_volume / voxel_volume + 1e-5)
+    large_enough[0] = False
+    numbers = np.where(large_enough, np.cumsum(large_enough), 0).astype(np.int32)
     labels[box] = numbers[components][1:-1, 1:-1, 1:-1]
     return labels

@@ -169,14 +169,14 @@ def normalised_dice(
     _check_grids(within, truth)
     region = within != 0
     p, t = (pred != 0) & region, (truth != 0) & region
-    lesion, called = int(np.count_nonzero(t)), int(np.count_nonzero(p))
+    n_truth, n_pred = int(np.count_nonzero(t)), int(np.count_nonzero(p))
     both = int(np.count_nonzero(p & t))
     if not both:
-        return 0.0 if lesion or called else float("nan")
-    healthy = int(np.count_nonzero(region)) - lesion
-    odds = _ratio(lesion, healthy)
+        return 0.0 if n_truth or n_pred else float("nan")
+    healthy = int(np.count_nonzero(region)) - n_truth
+    odds = _ratio(n_truth, healthy)
     scale = odds * (1 - reference_load) / reference_load
-    return 2 * both / (both + lesion + scale * (called - both))
+    return 2 * both / (both + n_truth + scale * (n_pred - both))
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,8 @@ def stratify(lesions: Iterable[AssessedLesion], levels: Sequence[str]) -> tuple[
     Examples
     --------
     >>> lesions = [AssessedLesion("a", True, "<10", True), AssessedLesion("a", True, "<10", False)]
-    >>> found = stratify(lesions, ["<10"])
-    >>> found[0].n_manual, found[0].sensitivity.mean, found[0].f1
+    >>> strata = stratify(lesions, ["<10"])
+    >>> strata[0].n_manual, strata[0].sensitivity.mean, strata[0].f1
     (2, 0.5, 0.0)
     """
     by_level: dict[str, list[AssessedLesion]] = {level: [] for level in levels}
@@ -85,18 +85,20 @@ def stratify(lesions: Iterable[AssessedLesion], levels: Sequence[str]) -> tuple[
 
 
 def _stratum(level: str, members: Sequence[AssessedLesion]) -> Stratum:
-    manual = [one for one in members if one.manual]
-    auto = [one for one in members if not one.manual]
+    manual = [lesion for lesion in members if lesion.manual]
+    auto = [lesion for lesion in members if not lesion.manual]
     return Stratum(
         level,
         len(manual),
-        sum(one.hit for one in manual),
+        sum(lesion.hit for lesion in manual),
         len(auto),
-        sum(one.hit for one in auto),
+        sum(lesion.hit for lesion in auto),
         _share(manual),
         _share(auto),
     )
 
 
 def _share(lesions: Sequence[AssessedLesion]) -> MeanEstimate:
-    return estimate_mean([float(one.hit) for one in lesions], [one.patient for one in lesions])
+    return estimate_mean(
+        [float(lesion.hit) for lesion in lesions], [lesion.patient for lesion in lesions]
+    )

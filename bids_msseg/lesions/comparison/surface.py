@@ -87,17 +87,17 @@ def surface_agreement(
     if pred.shape != truth.shape:
         raise ValueError(f"masks lie on different grids: {pred.shape} and {truth.shape}")
     p, t = pred != 0, truth != 0
-    called, true = bool(p.any()), bool(t.any())
-    if not (called and true):
-        return SurfaceAgreement(math.nan, math.nan, 0.0 if called or true else math.nan)
+    has_pred, has_truth = bool(p.any()), bool(t.any())
+    if not (has_pred and has_truth):
+        return SurfaceAgreement(math.nan, math.nan, 0.0 if has_pred or has_truth else math.nan)
     box = bounding_box(p | t)
     edges = tuple(float(edge) for edge in spacing)
     first, second = (_Surface.of(mask[box], edges) for mask in (p, t))
-    there, back = first.distances(second), second.distances(first)
-    both = np.concatenate([there, back])
+    to_second, to_first = first.distances(second), second.distances(first)
+    both = np.concatenate([to_second, to_first])
     areas = np.concatenate([first.areas, second.areas])
     return SurfaceAgreement(
-        max(_percentile(there, first.areas), _percentile(back, second.areas)),
+        max(_percentile(to_second, first.areas), _percentile(to_first, second.areas)),
         float(np.average(both, weights=areas)),
         float(np.average(both <= tolerance_mm, weights=areas)),
     )
@@ -126,13 +126,13 @@ class _Surface:
 
     def distances(self, other: _Surface) -> Floats:
         """Measure the distance in mm from each centre to the other surface."""
-        found, _ = KDTree(np.concatenate([other.corners, other.centres])).query(self.centres)
-        return np.asarray(found, np.float64)
+        distances, _ = KDTree(np.concatenate([other.corners, other.centres])).query(self.centres)
+        return np.asarray(distances, np.float64)
 
 
 def _percentile(distances: Floats, areas: Floats) -> float:
     """Return the smallest distance within which 95 % of the area is located."""
     order = np.argsort(distances)
-    reached = np.cumsum(areas[order])
-    place = int(np.searchsorted(reached, PERCENTILE * reached[-1]))
-    return float(distances[order][min(place, len(order) - 1)])
+    cumulative_area = np.cumsum(areas[order])
+    index = int(np.searchsorted(cumulative_area, PERCENTILE * cumulative_area[-1]))
+    return float(distances[order][min(index, len(order) - 1)])

@@ -70,8 +70,8 @@ def reliability(
     Examples
     --------
     >>> p, t = np.array([[[0.0, 0.2, 0.2, 0.9]]]), np.array([[[0, 1, 0, 1]]])
-    >>> found = reliability(p, t, bins=2)
-    >>> found.count, found.share_lesion, round(found.ece, 3)
+    >>> result = reliability(p, t, bins=2)
+    >>> result.count, result.share_lesion, round(result.ece, 3)
     (array([2, 1]), array([0.5, 1. ]), 0.233)
     """
     if probability.shape != truth.shape or (within is not None and within.shape != truth.shape):
@@ -79,11 +79,11 @@ def reliability(
     chosen = probability >= floor if within is None else within != 0
     p = probability[chosen].astype(np.float64)
     hit = (truth[chosen] != 0).astype(np.float64)
-    place = np.clip((p * bins).astype(np.int64), 0, bins - 1)
+    bin_index = np.clip((p * bins).astype(np.int64), 0, bins - 1)
     return Reliability(
-        np.bincount(place, minlength=bins).astype(np.int64),
-        np.bincount(place, p, minlength=bins).astype(np.float64),
-        np.bincount(place, hit, minlength=bins).astype(np.int64),
+        np.bincount(bin_index, minlength=bins).astype(np.int64),
+        np.bincount(bin_index, p, minlength=bins).astype(np.float64),
+        np.bincount(bin_index, hit, minlength=bins).astype(np.int64),
     )
 
 

@@ -103,10 +103,10 @@ def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
     best = min(SWEEP, key=lambda cut: squared[cut])
     slope, intercept = _line(cases, best)
     spread = math.sqrt(squared[best])
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, patients - 2))
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, patients - 2))
     volumes = [case.sweep_ml[SWEEP.index(best)] for case in cases]
-    seen = (min(volumes), max(volumes))
-    return LoadModel(best, slope, intercept, reach * spread, patients, seen)
+    volume_range = (min(volumes), max(volumes))
+    return LoadModel(best, slope, intercept, quantile * spread, patients, volume_range)
 
 
 def check_load(cases: Sequence[LoadCase]) -> tuple[Checked, ...]:
@@ -116,20 +116,22 @@ def check_load(cases: Sequence[LoadCase]) -> tuple[Checked, ...]:
     cases and is empty if too few participants remain.
     """
     checked: dict[int, Checked] = {}
-    for held, others in _leave_out(cases):
-        model = fit_load([cases[i] for i in others])
+    for held_out, training in _leave_out(cases):
+        model = fit_load([cases[i] for i in training])
         if model is not None:
-            checked |= {i: Checked(cases[i], model.interval(cases[i].sweep_ml)) for i in held}
+            checked |= {i: Checked(cases[i], model.interval(cases[i].sweep_ml)) for i in held_out}
     return tuple(checked[i] for i in sorted(checked))
 
 
 def coverage(checked: Sequence[Checked]) -> dict[str, tuple[int, int]]:
     """Count the intervals that contain the truth, and all intervals, per site and ``all``."""
-    sites = sorted({one.case.site for one in checked})
-    groups = {site: [one for one in checked if one.case.site == site] for site in sites}
+    sites = sorted({check.case.site for check in checked})
+    groups = {site: [check for check in checked if check.case.site == site] for site in sites}
     if checked:
         groups["all"] = list(checked)
-    return {name: (sum(one.inside for one in group), len(group)) for name, group in groups.items()}
+    return {
+        name: (sum(check.inside for check in group), len(group)) for name, group in groups.items()
+    }
 
 
 def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
@@ -139,13 +141,13 @@ def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
     all false.
     """
     patients = len({case.participant for case in cases})
-    found = np.array([case.found for case in cases], float)
-    if patients < MIN_PATIENTS or len(cases) < MIN_LESIONS or len(set(found)) < 2:
+    is_true = np.array([case.found for case in cases], float)
+    if patients < MIN_PATIENTS or len(cases) < MIN_LESIONS or len(set(is_true)) < 2:
         return None
     score = np.array([logit(case.p) for case in cases])
     # Platt's targets keep the slope finite where the two kinds do not overlap
-    yes, no = found.sum(), len(found) - found.sum()
-    target = np.where(found > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
+    n_true, n_false = is_true.sum(), len(is_true) - is_true.sum()
+    target = np.where(is_true > 0, (n_true + 1) / (n_true + 2), 1 / (n_false + 2))
 
     def loss(line: NDArray[np.float64]) -> float:
         z = line[0] * score + line[1]
@@ -162,10 +164,10 @@ def check_confidence(cases: Sequence[LesionCase]) -> tuple[tuple[LesionCase, flo
     The result follows the order of the cases and is empty if too little data remain.
     """
     checked: dict[int, tuple[LesionCase, float]] = {}
-    for held, others in _leave_out(cases):
-        model = fit_confidence([cases[i] for i in others])
+    for held_out, training in _leave_out(cases):
+        model = fit_confidence([cases[i] for i in training])
         if model is not None:
-            checked |= {i: (cases[i], model.confidence(cases[i].p)) for i in held}
+            checked |= {i: (cases[i], model.confidence(cases[i].p)) for i in held_out}
     return tuple(checked[i] for i in sorted(checked))
 
 
@@ -180,29 +182,29 @@ def rank_auc(pairs: Sequence[tuple[LesionCase, float]]) -> float:
     >>> rank_auc(list(zip(cases, (0.9, 0.5, 0.5), strict=True)))
     0.75
     """
-    found = np.array([case.found for case, _ in pairs], bool)
-    yes, no = int(found.sum()), int((~found).sum())
-    if not yes or not no:
+    is_true = np.array([case.found for case, _ in pairs], bool)
+    n_true, n_false = int(is_true.sum()), int((~is_true).sum())
+    if not n_true or not n_false:
         return math.nan
     ranks = stats.rankdata([value for _, value in pairs])
-    return float((ranks[found].sum() - yes * (yes + 1) / 2) / (yes * no))
+    return float((ranks[is_true].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false))
 
 
 def _leave_out(cases: Sequence[_Case]) -> Iterator[tuple[list[int], list[int]]]:
     """Yield the indices of each participant's cases and those of all other cases."""
     for participant in dict.fromkeys(case.participant for case in cases):
-        held = [i for i, case in enumerate(cases) if case.participant == participant]
-        yield held, [i for i, case in enumerate(cases) if case.participant != participant]
+        held_out = [i for i, case in enumerate(cases) if case.participant == participant]
+        yield held_out, [i for i, case in enumerate(cases) if case.participant != participant]
 
 
 def _left_out_errors(cases: Sequence[LoadCase], cut: float) -> NDArray[np.float64]:
-    place = SWEEP.index(cut)
+    index = SWEEP.index(cut)
     errors = np.zeros(len(cases))
-    for held, others in _leave_out(cases):
-        slope, intercept = _line([cases[i] for i in others], cut)
-        for i in held:
-            guess = slope * log_load(cases[i].sweep_ml[place]) + intercept
-            errors[i] = log_load(cases[i].truth_ml) - guess
+    for held_out, training in _leave_out(cases):
+        slope, intercept = _line([cases[i] for i in training], cut)
+        for i in held_out:
+            predicted = slope * log_load(cases[i].sweep_ml[index]) + intercept
+            errors[i] = log_load(cases[i].truth_ml) - predicted
     return errors
 
 
@@ -217,8 +219,8 @@ def _line(cases: Sequence[LoadCase], cut: float) -> tuple[float, float]:
 
     The slope is 0 if all volumes are the same.
     """
-    place = SWEEP.index(cut)
-    x = np.array([log_load(case.sweep_ml[place]) for case in cases])
+    index = SWEEP.index(cut)
+    x = np.array([log_load(case.sweep_ml[index]) for case in cases])
     y = np.array([log_load(case.truth_ml) for case in cases])
     spread = float(np.sum(np.square(x - x.mean())))
     slope = float(np.sum((x - x.mean()) * (y - y.mean())) / spread) if spread > 1e-9 else 0.0

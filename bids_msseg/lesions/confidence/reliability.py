@@ -49,8 +49,8 @@ def local_weights(
     cover = _smooth(votes, np.ones(len(total)), widths)
     agreement = np.empty(votes.drawn.shape)
     for row, vote in zip(agreement, votes.drawn, strict=True):
-        near = 1 - np.abs(vote - (total - vote) / (n - 1))
-        row[:] = np.maximum(_smooth(votes, near, widths) / cover, FLOOR)
+        closeness = 1 - np.abs(vote - (total - vote) / (n - 1))
+        row[:] = np.maximum(_smooth(votes, closeness, widths) / cover, FLOOR)
     weights: NDArray[np.float64] = agreement / agreement.mean(axis=0)
     return weights
 

@@ -62,10 +62,12 @@ class LoadInterval:
             return ""
         side, size = ("above", "large") if load_ml > self.high_ml else ("below", "small")
         bounds = f"{self.low_ml:.2f}-{self.high_ml:.2f} mL"
-        said = f"the load of the mask, {load_ml:.2f} mL, is {side} the interval of {bounds}: "
+        comparison = (
+            f"the load of the mask, {load_ml:.2f} mL, is {side} the interval of {bounds}: "
+        )
         if self.learnt:
-            return f"{said}use the interval; the mask is probably too {size}"
-        return f"{said}use the mask; the interval is an extrapolation"
+            return f"{comparison}use the interval; the mask is probably too {size}"
+        return f"{comparison}use the mask; the interval is an extrapolation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +95,19 @@ class LoadModel:
         Examples
         --------
         >>> model = LoadModel(0.5, 1.0, 0.0, np.log(2), 9)
-        >>> found = model.interval([9.9] * 7)
-        >>> round(found.low_ml, 2), round(found.expected_ml, 2), round(found.high_ml, 2)
+        >>> interval = model.interval([9.9] * 7)
+        >>> round(interval.low_ml, 2), round(interval.expected_ml, 2), round(interval.high_ml, 2)
         (4.9, 9.9, 19.9)
         """
         volume = sweep_ml[SWEEP.index(self.cut)]
-        line, nothing = self.slope * log_load(volume) + self.intercept, log_load(0.0)
+        line, smallest = self.slope * log_load(volume) + self.intercept, log_load(0.0)
         half = max(self.half_width, MIN_HALF_WIDTH)
         low, middle, high = (
-            max(math.exp(max(line, nothing) + side * half) - OFFSET_ML, 0.0) for side in (-1, 0, 1)
+            max(math.exp(max(line, smallest) + side * half) - OFFSET_ML, 0.0)
+            for side in (-1, 0, 1)
         )
-        least, most = self.range_ml or (0.0, math.inf)
-        return LoadInterval(middle, low, high, line >= nothing and least <= volume <= most)
+        lowest, highest = self.range_ml or (0.0, math.inf)
+        return LoadInterval(middle, low, high, line >= smallest and lowest <= volume <= highest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ from bids_msseg.lesions.longitudinal.rows import CHANGES, Change, ChangeRow, Cha
 __all__ = ["Comparison", "compare_lesions"]
 
 RING_VOXELS: Final = 3
-NEITHER_WAY: Final = 0.5
+MIN_SHARE_IN_BRAIN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +119,22 @@ def compare_lesions(
     edge = max(before.edge_mm / 2, after.edge_mm / 2, spacing)
     reach = max(rule.coverage * border, edge) + disagreement_mm
     pair = _Pair(before, after, flair_change, inside, rule, spacing, reach, border)
-    found = [pair.classify(group, area) for group, area in zip(groups, areas, strict=True)]
-    found.sort(key=lambda one: (CHANGES.index(one.row.change), -abs(one.row.change_mm3)))
+    classified = [pair.classify(group, area) for group, area in zip(groups, areas, strict=True)]
+    classified.sort(
+        key=lambda lesion: (CHANGES.index(lesion.row.change), -abs(lesion.row.change_mm3))
+    )
     codes = np.zeros(inside.shape, np.uint8)
-    for one in found:
-        _paint(codes, one, before, after)
-    rows = tuple(replace(one.row, index=i) for i, one in enumerate(found, start=1))
+    for lesion in classified:
+        _paint(codes, lesion, before, after)
+    rows = tuple(replace(lesion.row, index=i) for i, lesion in enumerate(classified, start=1))
     matched = sum(bool(group.before and group.after) for group in groups)
     return Comparison(rows, codes, flair_change.score, border, matched)
 
 
 def _check_grids(before: VisitMaps, after: VisitMaps, inside: Mask) -> None:
     shapes = {inside.shape}
-    for one in (before, after):
-        shapes |= {one.flair.shape, one.probability.shape, one.labels.shape}
+    for visit in (before, after):
+        shapes |= {visit.flair.shape, visit.probability.shape, visit.labels.shape}
     if len(shapes) > 1:
         raise ValueError(f"the visits lie on different grids: {sorted(shapes)}")
 
@@ -141,16 +143,18 @@ def _areas(
     groups: Sequence[Group], before: VisitMaps, after: VisitMaps, spacing: float
 ) -> list[float]:
     """Compute the surface of each group in mm², averaged over the visits that have it."""
-    one, other = (surface_mm2(visit.labels, spacing=spacing) for visit in (before, after))
-    found = []
+    areas_before, areas_after = (
+        surface_mm2(visit.labels, spacing=spacing) for visit in (before, after)
+    )
+    areas = []
     for group in groups:
-        sides = [
+        visit_areas = [
             math.fsum(area[label] for label in labels)
-            for area, labels in ((one, group.before), (other, group.after))
+            for area, labels in ((areas_before, group.before), (areas_after, group.after))
             if labels
         ]
-        found.append(math.fsum(sides) / len(sides))
-    return found
+        areas.append(math.fsum(visit_areas) / len(visit_areas))
+    return areas
 
 
 def _volume(visit: VisitMaps, labels: Sequence[int]) -> float:
@@ -169,14 +173,14 @@ def _border_noise(
     The spread is computed about zero: if the border is further out in every lesion of a visit, the
     cause is the scanner or the net, not the disease.
     """
-    moved = [
+    shifts = [
         abs(_volume(after, group.after) - _volume(before, group.before)) / area
         for group, area in zip(groups, areas, strict=True)
         if group.before and group.after
     ]
-    seen = (NORMAL_MAD * float(np.median(moved))) ** 2 if moved else 0.0
-    weight = rule.border_weight + len(moved)
-    variance = (rule.border_weight * rule.border_sd_mm**2 + len(moved) * seen) / weight
+    observed = (NORMAL_MAD * float(np.median(shifts))) ** 2 if shifts else 0.0
+    weight = rule.border_weight + len(shifts)
+    variance = (rule.border_weight * rule.border_sd_mm**2 + len(shifts) * observed) / weight
     return math.sqrt(variance)
 
 
@@ -206,18 +210,20 @@ class _Pair:
     def classify(self, group: Group, area: float) -> _Classified:
         """Classify the change of a group of lesions."""
         box = self._padded(group.box)
-        one = np.isin(self.before.labels[box], group.before)
-        other = np.isin(self.after.labels[box], group.after)
+        mask_before = np.isin(self.before.labels[box], group.before)
+        mask_after = np.isin(self.after.labels[box], group.after)
         if group.before and group.after:
             limit = self.rule.coverage * self.border * area
-            change, reason, gained, lost = self._twice(group, box, one, other, limit)
+            change, reason, gained, lost = self._classify_both_visits(
+                group, box, mask_before, mask_after, limit
+            )
         else:
             limit = self.rule.min_mm3
-            change, reason = self._once(group, box, one | other)
-            nothing = np.zeros(one.shape, bool)
-            gained = other if change == "new" else nothing
-            lost = one if change == "resolved" else nothing
-        row = self._row(group, box, one, other, limit)
+            change, reason = self._classify_single_visit(group, box, mask_before | mask_after)
+            empty = np.zeros(mask_before.shape, bool)
+            gained = mask_after if change == "new" else empty
+            lost = mask_before if change == "resolved" else empty
+        row = self._row(group, box, mask_before, mask_after, limit)
         row = replace(
             row,
             change=change,
@@ -235,23 +241,29 @@ class _Pair:
     def _mm3(self, mask: Mask) -> float:
         return float(np.count_nonzero(mask)) * self.spacing**3
 
-    def _score(self, box: Box, where: Mask) -> float:
+    def _score(self, box: Box, mask: Mask) -> float:
         """Return the mean change in a mask, in units of the mean noise there."""
-        if not where.any():
+        if not mask.any():
             return 0.0
-        noise = float(self.flair_change.noise[box][where].mean())
-        return float(self.flair_change.change[box][where].mean()) / noise
+        noise = float(self.flair_change.noise[box][mask].mean())
+        return float(self.flair_change.change[box][mask].mean()) / noise
 
-    def _row(self, group: Group, box: Box, one: Mask, other: Mask, limit: float) -> ChangeRow:
+    def _row(
+        self, group: Group, box: Box, mask_before: Mask, mask_after: Mask, limit: float
+    ) -> ChangeRow:
         """Build a row with the measurements; the class is set later."""
         volumes = _volume(self.before, group.before), _volume(self.after, group.after)
-        where = one | other
+        either = mask_before | mask_after
         if group.before and group.after:
-            more = other & ~one if volumes[1] >= volumes[0] else one & ~other
+            changed = (
+                mask_after & ~mask_before
+                if volumes[1] >= volumes[0]
+                else mask_before & ~mask_after
+            )
         else:
-            more = where
+            changed = either
         x, y, z = (
-            float(mean) + side.start for mean, side in zip(_centre(where), box, strict=True)
+            float(mean) + side.start for mean, side in zip(_centre(either), box, strict=True)
         )
         return ChangeRow(
             index=0,
@@ -264,60 +276,62 @@ class _Pair:
             smallest_detectable_change_mm3=limit,
             gained_mm3=0.0,
             lost_mm3=0.0,
-            flair_change_sd=self._score(box, more),
-            p_before=float(self.before.probability[box][where].mean()),
-            p_after=float(self.after.probability[box][where].mean()),
+            flair_change_sd=self._score(box, changed),
+            p_before=float(self.before.probability[box][either].mean()),
+            p_after=float(self.after.probability[box][either].mean()),
             centre=(x, y, z),
         )
 
-    def _once(self, group: Group, box: Box, where: Mask) -> tuple[Change, str]:
+    def _classify_single_visit(self, group: Group, box: Box, mask: Mask) -> tuple[Change, str]:
         """Classify a lesion that is present at only one visit."""
         sign = 1.0 if group.after else -1.0
-        with_it, without = (self.after, self.before) if group.after else (self.before, self.after)
-        other = "earlier visit" if group.after else "later visit"
-        volume = _volume(with_it, group.after or group.before)
-        certain = self.rule.certain_share * without.threshold
+        present, absent = (self.after, self.before) if group.after else (self.before, self.after)
+        other_visit = "earlier visit" if group.after else "later visit"
+        volume = _volume(present, group.after or group.before)
+        certain = self.rule.certain_share * absent.threshold
         if volume < self.rule.min_mm3:
             return "unclear", f"smaller than {self.rule.min_mm3:.0f} mm³"
-        if self.inside[box][where].mean() < NEITHER_WAY:
-            return "unclear", f"outside the brain mask of the {other}"
-        if sign * self._score(box, where) < self.rule.flair_sd:
+        if self.inside[box][mask].mean() < MIN_SHARE_IN_BRAIN:
+            return "unclear", f"outside the brain mask of the {other_visit}"
+        if sign * self._score(box, mask) < self.rule.flair_sd:
             return "unclear", "the FLAIR change is within its noise"
-        if float(without.probability[box][where].mean()) > certain:
-            return "unclear", f"lesion probability above {certain:.2g} at the {other}"
-        if self._contrast_kept(box, where, with_it, without) > self.rule.contrast_share:
-            return "unclear", f"FLAIR brighter than surrounding tissue at the {other}, too"
+        if float(absent.probability[box][mask].mean()) > certain:
+            return "unclear", f"lesion probability above {certain:.2g} at the {other_visit}"
+        if self._remaining_contrast(box, mask, present, absent) > self.rule.contrast_share:
+            return "unclear", f"FLAIR brighter than surrounding tissue at the {other_visit}, too"
         return ("new" if group.after else "resolved"), ""
 
-    def _contrast_kept(
-        self, box: Box, where: Mask, with_it: VisitMaps, without: VisitMaps
+    def _remaining_contrast(
+        self, box: Box, mask: Mask, present: VisitMaps, absent: VisitMaps
     ) -> float:
         """Return the share of a lesion's contrast found at the visit without it.
 
         The contrast is relative to the surrounding normal tissue.
         """
-        wide = ndimage.binary_dilation(where, TOUCHING, iterations=RING_VOXELS)
+        wide = ndimage.binary_dilation(mask, TOUCHING, iterations=RING_VOXELS)
         ring = wide & self.flair_change.normal[box]
         if not ring.any():
             return 0.0
-        had, has = (
-            float(one.flair[box][where].mean() - one.flair[box][ring].mean())
-            for one in (without, with_it)
+        contrast_absent, contrast_present = (
+            float(visit.flair[box][mask].mean() - visit.flair[box][ring].mean())
+            for visit in (absent, present)
         )
-        return had / has if has > 0 else 1.0
+        return contrast_absent / contrast_present if contrast_present > 0 else 1.0
 
-    def _twice(
-        self, group: Group, box: Box, one: Mask, other: Mask, limit: float
+    def _classify_both_visits(
+        self, group: Group, box: Box, mask_before: Mask, mask_after: Mask, limit: float
     ) -> tuple[Change, str, Mask, Mask]:
         """Classify a lesion that is present at both visits."""
         net = _volume(self.after, group.after) - _volume(self.before, group.before)
-        gained = self._appeared(box, other, self.before.labels, 1.0)
-        lost = self._appeared(box, one, self.after.labels, -1.0)
-        nothing = np.zeros(one.shape, bool)
-        more, sign = (other & ~one, 1.0) if net > 0 else (one & ~other, -1.0)
-        shown = sign * self._score(box, more) >= self.rule.coverage
-        if abs(net) > limit and shown:
-            part = more & (sign * self.flair_change.score[box] >= self.rule.coverage)
+        gained = self._appeared(box, mask_after, self.before.labels, 1.0)
+        lost = self._appeared(box, mask_before, self.after.labels, -1.0)
+        empty = np.zeros(mask_before.shape, bool)
+        changed, sign = (
+            (mask_after & ~mask_before, 1.0) if net > 0 else (mask_before & ~mask_after, -1.0)
+        )
+        visible = sign * self._score(box, changed) >= self.rule.coverage
+        if abs(net) > limit and visible:
+            part = changed & (sign * self.flair_change.score[box] >= self.rule.coverage)
             if net > 0:
                 return "enlarging", "", gained | part, lost
             return "shrinking", "", gained, lost | part
@@ -331,31 +345,35 @@ class _Pair:
             reason = "the FLAIR change is within its noise"
         elif balance:
             reason = "part of the lesion changed, but its volume did not change accordingly"
-        return "stable", reason, nothing, nothing
+        return "stable", reason, empty, empty
 
-    def _appeared(self, box: Box, lesion: Mask, others: NDArray[np.integer], sign: float) -> Mask:
+    def _appeared(
+        self, box: Box, lesion: Mask, other_labels: NDArray[np.integer], sign: float
+    ) -> Mask:
         """Find parts of a lesion beyond the noise of the other visit's borders.
 
         Such a part is visible on FLAIR in every voxel, is at least as large as a new lesion must
         be, and extends further from the other visit's lesions than borders move by chance.
         """
-        there = others[box] > 0
-        fresh = lesion & ~there & (sign * self.flair_change.score[box] >= self.rule.flair_sd)
+        other_lesions = other_labels[box] > 0
+        fresh = (
+            lesion & ~other_lesions & (sign * self.flair_change.score[box] >= self.rule.flair_sd)
+        )
         parts, count = ndimage.label(fresh, TOUCHING)
         if not count:
             return fresh
-        distance = ndimage.distance_transform_edt(~there, sampling=self.spacing)
+        distance = ndimage.distance_transform_edt(~other_lesions, sampling=self.spacing)
         number = np.arange(count + 1)
         size = np.bincount(parts.ravel(), minlength=count + 1) * self.spacing**3
         furthest = np.asarray(ndimage.maximum(distance, parts, number))
-        kept = (size >= self.rule.min_mm3) & (furthest > self.reach) & (number > 0)
-        chosen: Mask = kept[parts]
+        qualifies = (size >= self.rule.min_mm3) & (furthest > self.reach) & (number > 0)
+        chosen: Mask = qualifies[parts]
         return chosen
 
 
-def _centre(where: Mask) -> NDArray[np.float64]:
+def _centre(mask: Mask) -> NDArray[np.float64]:
     """Compute the centre of mass in voxels."""
-    mean: NDArray[np.float64] = np.argwhere(where).mean(axis=0)
+    mean: NDArray[np.float64] = np.argwhere(mask).mean(axis=0)
     return mean
 
 
@@ -364,11 +382,11 @@ def _paint(
 ) -> None:
     """Write the codes of a lesion into the image of changes."""
     row, part = lesion.row, codes[lesion.box]
-    one = np.isin(before.labels[lesion.box], row.lesions_before)
-    other = np.isin(after.labels[lesion.box], row.lesions_after)
+    mask_before = np.isin(before.labels[lesion.box], row.lesions_before)
+    mask_after = np.isin(after.labels[lesion.box], row.lesions_after)
     if row.change in ("new", "resolved", "unclear"):
-        part[one | other] = Code[row.change.upper()]
+        part[mask_before | mask_after] = Code[row.change.upper()]
         return
-    part[other] = Code.STABLE
+    part[mask_after] = Code.STABLE
     part[lesion.gained] = Code.GAINED
     part[lesion.lost] = Code.LOST

@@ -68,8 +68,8 @@ def measure_flair_change(
     cubic voxels in mm.
     """
     suspect = (before.labels > 0) | (after.labels > 0)
-    for one in (before, after):
-        suspect |= one.probability >= SUSPECT_SHARE * one.threshold
+    for visit in (before, after):
+        suspect |= visit.probability >= SUSPECT_SHARE * visit.threshold
     normal = inside & ~ndimage.binary_dilation(suspect, TOUCHING, iterations=2)
     raw = (after.flair - before.flair).astype(np.float32)
     near = _mean_around(raw, inside, SMOOTHING_MM / spacing)
@@ -80,9 +80,9 @@ def measure_flair_change(
     return FlairChange(change, _noise(change, edges, normal), normal)
 
 
-def _mean_around(image: NDArray[np.float32], where: Mask, sigma: float) -> NDArray[np.float32]:
+def _mean_around(image: NDArray[np.float32], mask: Mask, sigma: float) -> NDArray[np.float32]:
     """Average the voxels of a mask with Gaussian weights; 0 far from all of them."""
-    weight = where.astype(np.float32)
+    weight = mask.astype(np.float32)
     total = ndimage.gaussian_filter(image * weight, sigma, truncate=3)
     share = ndimage.gaussian_filter(weight, sigma, truncate=3)
     mean: NDArray[np.float32] = np.where(share > 1e-3, total / np.maximum(share, 1e-3), 0)
@@ -97,12 +97,12 @@ def _noise(
         return np.full(change.shape, np.inf, np.float32)
     values, strength = change[normal], edges[normal]
     borders = np.quantile(strength, np.linspace(0, 1, STRATA + 1)[1:-1])
-    own = np.searchsorted(borders, strength)
+    strata = np.searchsorted(borders, strength)
     spread = np.full(STRATA, np.float32(MIN_NOISE))
     for stratum in range(STRATA):
-        found = values[own == stratum]
-        if found.size:
-            mad = NORMAL_MAD * float(np.median(np.abs(found)))
+        members = values[strata == stratum]
+        if members.size:
+            mad = NORMAL_MAD * float(np.median(np.abs(members)))
             spread[stratum] = max(mad, MIN_NOISE)
     noise: NDArray[np.float32] = spread[np.searchsorted(borders, edges)]
     return noise

@@ -50,17 +50,17 @@ def carry_labels(
     >>> carry_labels(labels, p, 0.5, {1: (2, 0, 0), 2: (7, 0, 0)}).ravel()
     array([0, 0, 1, 1, 1, 0, 0, 2, 0], dtype=int32)
     """
-    there = labels > 0
+    occupied = labels > 0
     carried = np.zeros(labels.shape, np.int32)
-    if there.any():
+    if occupied.any():
         nearest = ndimage.distance_transform_edt(
-            ~there, return_distances=False, return_indices=True
+            ~occupied, return_distances=False, return_indices=True
         )
-        kept = (probability >= threshold) & ndimage.binary_dilation(there, TOUCHING)
-        carried[kept] = labels[tuple(axis[kept] for axis in nearest)]
-    seen = set(np.unique(carried).tolist())
+        grown = (probability >= threshold) & ndimage.binary_dilation(occupied, TOUCHING)
+        carried[grown] = labels[tuple(axis[grown] for axis in nearest)]
+    present = set(np.unique(carried).tolist())
     for label, centre in centres.items():
-        if label not in seen:
+        if label not in present:
             carried[centre] = label
     return carried
 
@@ -82,13 +82,13 @@ def match_lesions(before: Labels, after: Labels) -> tuple[Group, ...]:
     places = [_places(before), _places(after)]
     nodes = [(visit, label) for visit in (0, 1) for label in places[visit]]
     linked = _links(before, after, [(0, 0, 0)])
-    alone = set(nodes) - {node for link in linked for node in link}
+    unmatched = set(nodes) - {node for link in linked for node in link}
     adjacent = _links(before, after, list(product((-1, 0, 1), repeat=3)))
-    linked |= {link for link in adjacent if set(link) <= alone}
+    linked |= {link for link in adjacent if set(link) <= unmatched}
     groups = []
     for members in _components(nodes, linked):
         parts = [tuple(label for visit, label in members if visit == v) for v in (0, 1)]
-        box = _around([places[visit][label] for visit, label in members])
+        box = _enclosing_box([places[visit][label] for visit, label in members])
         groups.append(Group(parts[0], parts[1], box))
     return tuple(groups)
 
@@ -109,11 +109,11 @@ def surface_mm2(labels: Labels, *, spacing: float = 1.0) -> dict[int, float]:
     size = int(labels.max(initial=0)) + 1
     faces = np.zeros(size, np.int64)
     for axis in range(3):
-        moved = np.moveaxis(rim, axis, 0)
-        one, other = moved[:-1], moved[1:]
-        apart = one != other
-        faces += np.bincount(one[apart], minlength=size)
-        faces += np.bincount(other[apart], minlength=size)
+        along_axis = np.moveaxis(rim, axis, 0)
+        first, second = along_axis[:-1], along_axis[1:]
+        differs = first != second
+        faces += np.bincount(first[differs], minlength=size)
+        faces += np.bincount(second[differs], minlength=size)
     area = faces * spacing**2 / FACES_PER_AREA
     return {int(label): float(area[label]) for label in np.flatnonzero(faces) if label}
 
@@ -130,37 +130,39 @@ def _links(
     """Find pairs of labels that overlap after a shift by any of the steps."""
     rim = np.pad(after, 1)
     index = np.argwhere(before > 0)
-    mine = before[tuple(index.T)]
-    found: set[tuple[_Node, _Node]] = set()
+    labels_before = before[tuple(index.T)]
+    links: set[tuple[_Node, _Node]] = set()
     for step in steps:
-        theirs = rim[tuple((index + 1 + np.array(step)).T)]
-        pairs = np.unique(np.stack([mine, theirs], axis=1)[theirs > 0], axis=0)
-        found |= {((0, int(one)), (1, int(other))) for one, other in pairs}
-    return found
+        labels_after = rim[tuple((index + 1 + np.array(step)).T)]
+        pairs = np.unique(
+            np.stack([labels_before, labels_after], axis=1)[labels_after > 0], axis=0
+        )
+        links |= {((0, int(first)), (1, int(second))) for first, second in pairs}
+    return links
 
 
 def _components(nodes: Iterable[_Node], links: Iterable[tuple[_Node, _Node]]) -> list[list[_Node]]:
     """List the connected parts of a graph, in the order of their first nodes."""
     neighbours: dict[_Node, set[_Node]] = {node: set() for node in nodes}
-    for one, other in links:
-        neighbours[one].add(other)
-        neighbours[other].add(one)
-    seen: set[_Node] = set()
+    for first, second in links:
+        neighbours[first].add(second)
+        neighbours[second].add(first)
+    visited: set[_Node] = set()
     parts = []
     for start in neighbours:
-        if start in seen:
+        if start in visited:
             continue
         part, waiting = {start}, [start]
         while waiting:
             fresh = neighbours[waiting.pop()] - part
             part |= fresh
             waiting += fresh
-        seen |= part
+        visited |= part
         parts.append(sorted(part))
     return parts
 
 
-def _around(boxes: Iterable[Box]) -> Box:
+def _enclosing_box(boxes: Iterable[Box]) -> Box:
     """Return the smallest box that contains all boxes."""
     sides = [
         slice(min(side.start for side in axis), max(side.stop for side in axis))

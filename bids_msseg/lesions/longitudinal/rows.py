@@ -36,12 +36,12 @@ class Code(IntEnum):
         return self.name.lower()
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Description of the code."""
-        return _CODE_WORDS[self]
+        return _CODE_DESCRIPTIONS[self]
 
 
-_CODE_WORDS: Final[Mapping[Code, str]] = {
+_CODE_DESCRIPTIONS: Final[Mapping[Code, str]] = {
     Code.STABLE: "lesion at both visits",
     Code.NEW: "new lesion",
     Code.GAINED: "tissue gained by a lesion",
@@ -112,10 +112,10 @@ def count_changes(rows: Sequence[ChangeRow]) -> dict[Change, ChangeCount]:
     """Count the rows of each kind of change, including kinds that do not occur."""
     counts: dict[Change, ChangeCount] = {}
     for change in CHANGES:
-        of_it = [row for row in rows if row.change == change]
+        matching = [row for row in rows if row.change == change]
         counts[change] = ChangeCount(
-            len(of_it),
-            math.fsum(row.before_mm3 for row in of_it) / 1000,
-            math.fsum(row.after_mm3 for row in of_it) / 1000,
+            len(matching),
+            math.fsum(row.before_mm3 for row in matching) / 1000,
+            math.fsum(row.after_mm3 for row in matching) / 1000,
         )
     return counts

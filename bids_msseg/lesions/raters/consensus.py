@@ -35,7 +35,7 @@ SCORED_MARGIN = 2
 """Voxels around the union of all masks in which specificity is counted."""
 _ROUNDING = 1e-6
 """A tie up to rounding is a tie."""
-_TELLING = 1e-3
+_MIN_INFORMATIVE = 1e-3
 
 Method = Literal["majority", "staple", "lopstaple"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -135,18 +135,18 @@ def fuse_masks(
     """
     votes = collect_votes(masks, margin=margin)
     weights = _weights(votes, method, spacing)
-    found = _estimate(votes, method, weights)
-    probability = found.probability * votes.drawn.any(axis=0)
+    estimate = _estimate(votes, method, weights)
+    probability = estimate.probability * votes.drawn.any(axis=0)
     probability[np.abs(probability - MAJORITY) < _ROUNDING] = MAJORITY
     mean = weights.mean(axis=1) if weights.size else np.full(len(masks), np.nan)
     return Consensus(
         method=method,
         mask=votes.on_grid(probability >= MAJORITY),
         probability=votes.on_grid(probability.astype(np.float32)),
-        sensitivity=found.sensitivity,
-        specificity=found.specificity,
+        sensitivity=estimate.sensitivity,
+        specificity=estimate.specificity,
         weight=mean,
-        iterations=found.iterations,
+        iterations=estimate.iterations,
     )
 
 
@@ -163,9 +163,9 @@ def _estimate(votes: Votes, method: Method, weights: NDArray[np.float64]) -> Est
         return share_of_raters(drawn)
     if (drawn == drawn[0]).all():
         return Estimate(drawn[0].astype(np.float64), np.ones(len(drawn)), np.ones(len(drawn)), 0)
-    found = staple(drawn) if method == "staple" else pooled_staple(drawn, weights)
-    telling = np.abs(found.sensitivity + found.specificity - 1) > _TELLING
-    return found if telling.any() else share_of_raters(drawn)
+    estimate = staple(drawn) if method == "staple" else pooled_staple(drawn, weights)
+    informative = np.abs(estimate.sensitivity + estimate.specificity - 1) > _MIN_INFORMATIVE
+    return estimate if informative.any() else share_of_raters(drawn)
 
 
 def score_raters(
@@ -218,31 +218,31 @@ def leave_one_out(
     """
     if len(raters) < 2:
         raise ValueError("leave-one-out needs at least two raters")
-    names, others = list(raters), dict(algorithms or {})
-    cropped = crop_to_union([*raters.values(), *others.values()])
-    drawn = dict(zip(names, cropped, strict=False))
-    made = dict(zip(others, cropped[len(names) :], strict=True))
-    left_out: list[str | None] = [*names, *([None] if made else [])]
+    rater_names, algorithm_arrays = list(raters), dict(algorithms or {})
+    cropped = crop_to_union([*raters.values(), *algorithm_arrays.values()])
+    rater_masks = dict(zip(rater_names, cropped, strict=False))
+    algorithm_masks = dict(zip(algorithm_arrays, cropped[len(rater_names) :], strict=True))
+    left_out: list[str | None] = [*rater_names, *([None] if algorithm_masks else [])]
     return [
         row
-        for who in left_out
+        for left_out_rater in left_out
         for method in methods
-        for row in _compare(drawn, made, who, spacing, method, margin)
+        for row in _compare(rater_masks, algorithm_masks, left_out_rater, spacing, method, margin)
     ]
 
 
 def _compare(
-    drawn: Mapping[str, Mask],
-    made: Mapping[str, Mask],
+    rater_masks: Mapping[str, Mask],
+    algorithm_masks: Mapping[str, Mask],
     left_out: str | None,
     spacing: Spacing,
     method: Method,
     margin: int,
 ) -> Iterator[LeftOut]:
-    voting = [mask for name, mask in drawn.items() if name != left_out]
+    voting = [mask for name, mask in rater_masks.items() if name != left_out]
     union = np.logical_or.reduce(voting)
-    assessed = [(left_out, False, drawn[left_out])] if left_out is not None else []
-    assessed += [(name, True, mask) for name, mask in made.items()]
+    assessed = [(left_out, False, rater_masks[left_out])] if left_out is not None else []
+    assessed += [(name, True, mask) for name, mask in algorithm_masks.items()]
     volume = float(np.prod(spacing))
     truth = fuse_masks(voting, method, spacing, margin=margin).mask
     for name, algorithm, mask in assessed:

@@ -114,38 +114,42 @@ def pooled_staple(
     Examples
     --------
     >>> drawn = np.array([[1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]], bool)
-    >>> found = pooled_staple(drawn, np.ones(drawn.shape))
-    >>> found.probability.round(2)
+    >>> estimate = pooled_staple(drawn, np.ones(drawn.shape))
+    >>> estimate.probability.round(2)
     array([1., 1., 1., 0., 0., 0.])
-    >>> found.sensitivity.round(2), found.specificity.round(2)
+    >>> estimate.sensitivity.round(2), estimate.specificity.round(2)
     (array([1.  , 0.67, 1.  ]), array([1.  , 1.  , 0.67]))
     """
     if drawn.shape != weights.shape or (weights < 0).any():
         raise ValueError("each rater needs one non-negative weight per voxel")
     prior = float(drawn.mean())
-    said, kept = weights * drawn, weights * ~drawn
+    votes_for, votes_against = weights * drawn, weights * ~drawn
     sensitivity = np.full(len(drawn), START)
     specificity = sensitivity.copy()
     probability = np.zeros(drawn.shape[1])
     iteration = 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007 told to the caller
-        probability = _expect(said, kept, prior, sensitivity, specificity)
+        probability = _expect(votes_for, votes_against, prior, sensitivity, specificity)
         before = np.concatenate([sensitivity, specificity])
-        sensitivity = _share(said @ probability, kept @ probability, sensitivity)
+        sensitivity = _share(votes_for @ probability, votes_against @ probability, sensitivity)
         healthy = 1 - probability
-        specificity = _share(kept @ healthy, said @ healthy, specificity)
+        specificity = _share(votes_against @ healthy, votes_for @ healthy, specificity)
         if np.abs(np.concatenate([sensitivity, specificity]) - before).max() <= tolerance:
             break
     return Estimate(probability, sensitivity, specificity, iteration)
 
 
 def _expect(
-    said: Floats, kept: Floats, prior: float, sensitivity: Floats, specificity: Floats
+    votes_for: Floats,
+    votes_against: Floats,
+    prior: float,
+    sensitivity: Floats,
+    specificity: Floats,
 ) -> Floats:
-    p, q = (np.clip(one, _CLIP, 1 - _CLIP) for one in (sensitivity, specificity))
+    p, q = (np.clip(rate, _CLIP, 1 - _CLIP) for rate in (sensitivity, specificity))
     start = np.clip(prior, _CLIP, 1 - _CLIP)
     log_ratio = np.log(start / (1 - start))
-    log_ratio = log_ratio + np.log(p / (1 - q)) @ said + np.log((1 - p) / q) @ kept
+    log_ratio = log_ratio + np.log(p / (1 - q)) @ votes_for + np.log((1 - p) / q) @ votes_against
     odds: Floats = 1 / (1 + np.exp(-np.clip(log_ratio, -700, 700)))
     return odds
 

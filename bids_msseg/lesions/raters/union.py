@@ -81,7 +81,10 @@ def collect_votes(masks: Sequence[NDArray[Any]], *, margin: int = 0) -> Votes:
     inside = dilate(np.logical_or.reduce(boxed), margin)
     x, y, z = (side.start - margin for side in box)
     return Votes(
-        np.stack([one[inside] for one in boxed]), inside, (x, y, z), (shape[0], shape[1], shape[2])
+        np.stack([mask[inside] for mask in boxed]),
+        inside,
+        (x, y, z),
+        (shape[0], shape[1], shape[2]),
     )
 
 

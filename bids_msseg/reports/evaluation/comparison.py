@@ -155,16 +155,16 @@ class Scene:
         if not self._union.any():
             return []
         volume = self._ras.voxel_volume
-        differ = label_lesions(self._masks[MANUAL] ^ self._masks[AUTO], voxel_volume=volume)
+        disagreement = label_lesions(self._masks[MANUAL] ^ self._masks[AUTO], voxel_volume=volume)
         lesions = label_lesions(self._union, voxel_volume=volume)
         box = bounding_box(self._shown)
         tiles = []
         for plane in PLANES:
             count = counts.get(plane.name, 0)
             gap = max(1, math.ceil(GAP_MM / float(self.spacing[plane.normal]) - 0.01))
-            chosen = lesion_slices(differ, plane.normal, count, gap=gap)
-            others = lesion_slices(lesions, plane.normal, 2 * count, gap=gap)
-            for index in fill_up(chosen, others, count, gap=gap):
+            chosen = lesion_slices(disagreement, plane.normal, count, gap=gap)
+            most_lesion = lesion_slices(lesions, plane.normal, 2 * count, gap=gap)
+            for index in fill_up(chosen, most_lesion, count, gap=gap):
                 tiles.append(self._tile(Cut(plane, index), box, PIXEL_MM))
         return tiles
 
@@ -175,13 +175,15 @@ class Scene:
         KeyError if there is no such lesion.
         """
         boxes = self._boxes[side]
-        found = boxes[index - 1] if 0 < index <= len(boxes) else None
-        if found is None:
+        lesion_box = boxes[index - 1] if 0 < index <= len(boxes) else None
+        if lesion_box is None:
             raise KeyError(f"{self._case.name} has no {side} lesion {index}")
-        voxels = np.argwhere(self._labels[side][found] == index) + [part.start for part in found]
-        away = ((voxels - voxels.mean(axis=0)) * self.spacing) ** 2
-        middle = voxels[np.argmin(away.sum(axis=1))]
-        size = np.array([part.stop - part.start for part in found]) * self.spacing
+        voxels = np.argwhere(self._labels[side][lesion_box] == index) + [
+            part.start for part in lesion_box
+        ]
+        squared_distance = ((voxels - voxels.mean(axis=0)) * self.spacing) ** 2
+        middle = voxels[np.argmin(squared_distance.sum(axis=1))]
+        size = np.array([part.stop - part.start for part in lesion_box]) * self.spacing
         edge = min(WIDEST_MM, max(CLOSE_MM, float(size.max()) + 2 * CLOSE_RIM_MM))
         box = _around(middle, edge, self.spacing)
         return [self._tile(Cut(plane, int(middle[plane.normal])), box, 0.0) for plane in planes]
@@ -242,8 +244,8 @@ class Scene:
     def _position(self, cut: Cut, box: tuple[slice, slice, slice]) -> str:
         point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
         point[cut.plane.normal] = cut.index
-        where = (self._ras.affine @ point)[cut.plane.normal]
-        return f"{cut.plane.coordinate} {where:+.0f} mm"
+        coordinate = (self._ras.affine @ point)[cut.plane.normal]
+        return f"{cut.plane.coordinate} {coordinate:+.0f} mm"
 
 
 def _around(
@@ -261,17 +263,17 @@ def _part(
     volume: NDArray[np.generic], cut: Cut, box: tuple[slice, slice, slice]
 ) -> NDArray[np.generic]:
     """Extract the part of a slice inside a box in screen orientation, zero off the grid."""
-    wanted = [
+    parts = [
         slice(cut.index, cut.index + 1) if axis == cut.plane.normal else box[axis]
         for axis in range(3)
     ]
     inside = [
         slice(max(0, part.start), min(size, part.stop))
-        for part, size in zip(wanted, volume.shape, strict=True)
+        for part, size in zip(parts, volume.shape, strict=True)
     ]
-    missing = [
-        (there.start - part.start, part.stop - there.stop)
-        for part, there in zip(wanted, inside, strict=True)
+    padding = [
+        (clipped.start - part.start, part.stop - clipped.stop)
+        for part, clipped in zip(parts, inside, strict=True)
     ]
-    found = np.pad(volume[tuple(inside)], missing)
-    return on_screen(found, Cut(cut.plane, 0))
+    slab = np.pad(volume[tuple(inside)], padding)
+    return on_screen(slab, Cut(cut.plane, 0))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from bids_msseg.reports.evaluation.data import ALL, SITE, Row
-from bids_msseg.reports.evaluation.tables import anchor_of, shown
+from bids_msseg.reports.evaluation.tables import anchor_of, format_value
 from bids_msseg.reports.images.plots import Mark, Plot, Stroke, bland_altman, plot, round_up
 
 LINES = {
@@ -24,10 +24,14 @@ def agreement_plots(subjects: Sequence[Row], cohort: Iterable[Row]) -> tuple[Plo
     empty if no visit has both loads.
     """
     sites = list(dict.fromkeys(str(row["site"]) for row in subjects))
-    rows = [row for row in subjects if _known(row, "volume_manual_ml", "volume_auto_ml")]
+    rows = [row for row in subjects if _has_numbers(row, "volume_manual_ml", "volume_auto_ml")]
     if not rows:
         return ()
-    lines = {str(r["statistic"]): r for r in cohort if r["scope"] == ALL and _known(r, "value")}
+    lines = {
+        str(row["statistic"]): row
+        for row in cohort
+        if row["scope"] == ALL and _has_numbers(row, "value")
+    }
     return (_scatter(rows, sites), _bland_altman(rows, sites, lines))
 
 
@@ -36,34 +40,35 @@ def reliability_plot(rows: Sequence[Row]) -> tuple[Plot, ...]:
 
     The tuple is empty without probabilities.
     """
-    known = [row for row in rows if _known(row, "mean_probability", "share_lesion")]
-    whole = [row for row in known if row["scope"] == ALL]
-    if not whole:
+    bins = [row for row in rows if _has_numbers(row, "mean_probability", "share_lesion")]
+    all_sites = [row for row in bins if row["scope"] == ALL]
+    if not all_sites:
         return ()
-    names = dict.fromkeys(str(row["name"]) for row in known if row["scope"] == SITE)
+    names = dict.fromkeys(str(row["name"]) for row in bins if row["scope"] == SITE)
     strokes = [Stroke(((0, 0), (1, 1)), "ideal")]
     strokes += [
         Stroke(
-            _curve(r for r in known if (r["scope"], r["name"]) == (SITE, name)), f"site-{i % 4}"
+            _curve(row for row in bins if (row["scope"], row["name"]) == (SITE, name)),
+            f"site-{i % 4}",
         )
         for i, name in enumerate(names)
     ]
-    strokes.append(Stroke(_curve(whole), "whole"))
+    strokes.append(Stroke(_curve(all_sites), "whole"))
     marks = [
         Mark(
             float(row["mean_probability"]),
             float(row["share_lesion"]),
-            f"all sites, mean probability {shown('', row['mean_probability'])}: "
-            f"{shown('', row['share_lesion'])} of {row['n_voxels']} voxels are lesion",
+            f"all sites, mean probability {format_value('', row['mean_probability'])}: "
+            f"{format_value('', row['share_lesion'])} of {row['n_voxels']} voxels are lesion",
         )
-        for row in whole
+        for row in all_sites
     ]
-    words = (
+    description = (
         "Share of lesion voxels against mean probability, per bin. The dotted line is perfect "
         "calibration; below it, the probabilities are too high."
     )
     labels = ("mean probability of the bin", "share of voxels that are lesion")
-    return (plot("Reliability diagram", words, labels, ((0, 1), (0, 1)), marks, strokes),)
+    return (plot("Reliability diagram", description, labels, ((0, 1), (0, 1)), marks, strokes),)
 
 
 def _scatter(rows: Sequence[Row], sites: Sequence[str]) -> Plot:
@@ -88,7 +93,10 @@ def _bland_altman(rows: Sequence[Row], sites: Sequence[str], lines: dict[str, Ro
         "limits of agreement where they are known. Select a point to go to the visit.",
         ("mean of both loads (mL)", "automatic − manual (mL)"),
         _marks(rows, sites, "volume_mean_ml", "volume_difference_ml"),
-        {name: (float(one), f"{shown('bland_ml', one)} mL") for name, one in values.items()},
+        {
+            name: (float(value), f"{format_value('bland_ml', value)} mL")
+            for name, value in values.items()
+        },
     )
 
 
@@ -97,8 +105,9 @@ def _marks(rows: Iterable[Row], sites: Sequence[str], x: str, y: str) -> list[Ma
         Mark(
             float(row[x]),
             float(row[y]),
-            f"{row['name']}: manual {shown('volume_manual_ml', row['volume_manual_ml'])} mL, "
-            f"automatic {shown('volume_auto_ml', row['volume_auto_ml'])} mL",
+            f"{row['name']}: "
+            f"manual {format_value('volume_manual_ml', row['volume_manual_ml'])} mL, "
+            f"automatic {format_value('volume_auto_ml', row['volume_auto_ml'])} mL",
             f"#{anchor_of(str(row['name']))}",
             sites.index(str(row["site"])),
         )
@@ -111,7 +120,7 @@ def _curve(rows: Iterable[Row]) -> tuple[tuple[float, float], ...]:
     return tuple(sorted(points))
 
 
-def _known(row: Row, *names: str) -> bool:
+def _has_numbers(row: Row, *names: str) -> bool:
     return all(
         isinstance(row.get(name), int | float) and math.isfinite(row[name]) for name in names
     )

@@ -32,11 +32,11 @@ from bids_msseg.reports.evaluation.plots import agreement_plots, reliability_plo
 from bids_msseg.reports.evaluation.tables import (
     Sheet,
     anchor_of,
+    format_value,
     heading,
     lesion_anchor,
     pivot,
     sheet,
-    shown,
 )
 from bids_msseg.reports.images.outlines import UNITS
 from bids_msseg.reports.images.plots import MARKERS
@@ -142,7 +142,7 @@ def write_page(evaluation: Evaluation, out: Path) -> Path:
 
 def render_page(evaluation: Evaluation) -> str:
     """Render the evaluation page as HTML; cases are loaded one at a time."""
-    tables, words = evaluation.tables, evaluation.definitions
+    tables, definitions = evaluation.tables, evaluation.definitions
     states = Counter(str(row["state"]) for row in tables["lesions"])
     plan = plan_for(len(tables["subjects"]), states[MISSED] + states[FALSE])
     script = page.asset("templates/evaluation.js")
@@ -156,11 +156,15 @@ def render_page(evaluation: Evaluation) -> str:
             *reliability_plot(tables["reliability"]),
         ),
         sites=_sites(tables["subjects"]),
-        subjects=_subjects(tables["subjects"], words),
-        metrics=pivot(tables["sites"], "site", "metric", "mean", words.get("sites", {})),
-        compared=_compared(tables.get("segmenters", ()), words.get("sites", {})),
-        cohort=pivot(tables["cohort"], "name", "statistic", "value", words.get("cohort", {})),
-        strata=_strata((r for r in tables["strata"] if r["scope"] in (SITE, ALL)), words),
+        subjects=_subjects(tables["subjects"], definitions),
+        metrics=pivot(tables["sites"], "site", "metric", "mean", definitions.get("sites", {})),
+        compared=_compared(tables.get("segmenters", ()), definitions.get("sites", {})),
+        cohort=pivot(
+            tables["cohort"], "name", "statistic", "value", definitions.get("cohort", {})
+        ),
+        strata=_strata(
+            (row for row in tables["strata"] if row["scope"] in (SITE, ALL)), definitions
+        ),
         cases=[_case_view(case, plan, evaluation) for case in evaluation.cases()],
         plan=plan,
         kinds=KINDS,
@@ -170,7 +174,7 @@ def render_page(evaluation: Evaluation) -> str:
         files=sorted(tables),
         definitions={
             name: {heading(column).label: text for column, text in columns.items()}
-            for name, columns in words.items()
+            for name, columns in definitions.items()
         },
         script=script,
         script_hash=page.script_hash(script),
@@ -191,8 +195,8 @@ def plan_for(cases: int, disagreements: int) -> Plan:
     """
     counts = (6, 2, 2) if cases <= 30 else (3, 1, 1) if cases <= 80 else (1, 1, 1)
     slices = {plane.name: count for plane, count in zip(PLANES, counts, strict=True)}
-    most = 1000 if disagreements <= 4000 else max(3, 2000 // max(1, cases))
-    return Plan(slices, 3 if disagreements <= 1200 else 1, most)
+    max_close_ups = 1000 if disagreements <= 4000 else max(3, 2000 // max(1, cases))
+    return Plan(slices, 3 if disagreements <= 1200 else 1, max_close_ups)
 
 
 def _case_view(case: Case, plan: Plan, evaluation: Evaluation) -> CaseView:
@@ -201,35 +205,45 @@ def _case_view(case: Case, plan: Plan, evaluation: Evaluation) -> CaseView:
         state: [row for row in case.lesion_rows if row["state"] == state]
         for state in (MISSED, FALSE)
     }
-    own = (r for r in evaluation.tables["strata"] if (r["scope"], r["name"]) == (VISIT, case.name))
+    visit_strata = (
+        row
+        for row in evaluation.tables["strata"]
+        if (row["scope"], row["name"]) == (VISIT, case.name)
+    )
     return CaseView(
         anchor=anchor_of(case.name),
         name=case.name,
         site=case.site,
         figures=tuple(
-            (heading(name).label, heading(name).unit, shown(name, case.subject_row.get(name)))
+            (
+                heading(name).label,
+                heading(name).unit,
+                format_value(name, case.subject_row.get(name)),
+            )
             for name in CASE_FIGURES
         ),
-        resampled=shown("resampled", case.subject_row.get("resampled")),
+        resampled=format_value("resampled", case.subject_row.get("resampled")),
         tiles=_pictures(scene.slices(plan.slices)),
         cards={
-            state: tuple(_card(scene, case.name, row, plan) for row in found[: plan.close_ups])
-            for state, found in rows.items()
+            state: tuple(
+                _card(scene, case.name, row, plan) for row in lesion_rows[: plan.close_ups]
+            )
+            for state, lesion_rows in rows.items()
         },
-        totals={state: len(found) for state, found in rows.items()},
+        totals={state: len(lesion_rows) for state, lesion_rows in rows.items()},
         lesions=_lesions(case, plan, evaluation.definitions),
-        strata=_strata(own, evaluation.definitions),
+        strata=_strata(visit_strata, evaluation.definitions),
     )
 
 
 def _card(scene: Scene, name: str, row: Row, plan: Plan) -> Card:
     side, index = str(row["side"]), int(row["index"])
-    place = lesion_anchor(name, side, index)
-    volume = f"{shown('volume_mm3', row['volume_mm3'])} mm³"
-    region = shown("region", row["region"])
+    row_anchor = lesion_anchor(name, side, index)
+    volume = f"{format_value('volume_mm3', row['volume_mm3'])} mm³"
+    region = format_value("region", row["region"])
     return Card(
-        anchor=f"{place}-view",
-        row_anchor=place,
+        anchor=f"{row_anchor}-view",
+        row_anchor=row_anchor,
         words=", ".join(text for text in (volume, region) if text != MISSING),
         state=f"{row['state']} {index}",
         tiles=_pictures(scene.close_up(side, index, PLANES[: plan.close_up_planes])),
@@ -240,7 +254,7 @@ def _pictures(tiles: Iterable[Tile]) -> tuple[tuple[Tile, Markup], ...]:
     return tuple((tile, page.data_uri(tile.png)) for tile in tiles)
 
 
-def _lesions(case: Case, plan: Plan, words: Mapping[str, Mapping[str, str]]) -> Sheet:
+def _lesions(case: Case, plan: Plan, definitions: Mapping[str, Mapping[str, str]]) -> Sheet:
     """Build the lesion table; rows of lesions with a close-up link to it."""
     ranks: Counter[str] = Counter()
     links: dict[tuple[str, int], str] = {}
@@ -253,51 +267,65 @@ def _lesions(case: Case, plan: Plan, words: Mapping[str, Mapping[str, str]]) -> 
     return sheet(
         case.lesion_rows,
         LESION_COLUMNS,
-        words.get("lesions", {}),
+        definitions.get("lesions", {}),
         link=lambda row: links.get((str(row["side"]), int(row["index"])), ""),
         anchor=lambda row: lesion_anchor(case.name, str(row["side"]), int(row["index"])),
     )
 
 
-def _subjects(rows: Sequence[Row], words: Mapping[str, Mapping[str, str]]) -> Sheet:
-    names = [n for n in rows[0] if n not in ROOMY_SUBJECTS] if rows else []
+def _subjects(rows: Sequence[Row], definitions: Mapping[str, Mapping[str, str]]) -> Sheet:
+    names = [name for name in rows[0] if name not in ROOMY_SUBJECTS] if rows else []
     link: Callable[[Row], str] = lambda row: anchor_of(str(row["name"]))  # noqa: E731
     return sheet(
-        rows, (*ROOMY_SUBJECTS, *names), words.get("subjects", {}), link=link, extra=set(names)
+        rows,
+        (*ROOMY_SUBJECTS, *names),
+        definitions.get("subjects", {}),
+        link=link,
+        extra=set(names),
     )
 
 
-def _compared(rows: Sequence[Row], words: Mapping[str, str]) -> tuple[tuple[str, Sheet], ...]:
+def _compared(
+    rows: Sequence[Row], definitions: Mapping[str, str]
+) -> tuple[tuple[str, Sheet], ...]:
     """Arrange means and differences of segmenters; empty without rows to compare."""
     if not rows:
         return ()
     first = str(rows[0]["segmenter"])
     ends = {"low": "difference_low", "high": "difference_high", "n_visits": "n_paired"}
-    gains = [{**r, **{end: r[name] for end, name in ends.items()}} for r in rows]
-    others = [row for row in gains if row["segmenter"] != first]
+    gains = [{**row, **{end: row[name] for end, name in ends.items()}} for row in rows]
+    differences = [row for row in gains if row["segmenter"] != first]
     return (
-        ("Mean metrics", pivot(rows, "segmenter", "metric", "mean", words)),
-        (f"Differences from {first}", pivot(others, "segmenter", "metric", "difference", words)),
+        ("Mean metrics", pivot(rows, "segmenter", "metric", "mean", definitions)),
+        (
+            f"Differences from {first}",
+            pivot(differences, "segmenter", "metric", "difference", definitions),
+        ),
     )
 
 
-def _strata(rows: Iterable[Row], words: Mapping[str, Mapping[str, str]]) -> Sheet:
+def _strata(rows: Iterable[Row], definitions: Mapping[str, Mapping[str, str]]) -> Sheet:
     names = [name for name in STRATA if name != "scope"]
-    return sheet(list(rows), names, words.get("strata", {}))
+    return sheet(list(rows), names, definitions.get("strata", {}))
 
 
 def _headlines(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
     """Return label, mean, interval and visit count of the main metrics over all sites."""
-    found = {r["metric"]: r for r in rows if r["site"] == ALL_SITES and r["metric"] in METRICS}
+    metrics = {
+        row["metric"]: row for row in rows if row["site"] == ALL_SITES and row["metric"] in METRICS
+    }
     return [
         (
             heading(name).label,
-            shown(name, found[name].get("mean")),
-            f"{shown(name, found[name]['low'])} to {shown(name, found[name]['high'])}",
-            shown("n_visits", found[name].get("n_visits")),
+            format_value(name, metrics[name].get("mean")),
+            (
+                f"{format_value(name, metrics[name]['low'])} to "
+                f"{format_value(name, metrics[name]['high'])}"
+            ),
+            format_value("n_visits", metrics[name].get("n_visits")),
         )
         for name in HEADLINES
-        if name in found
+        if name in metrics
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bids_msseg.reports.evaluation.data import Row
-from bids_msseg.reports.text import MISSING, decimal, millilitres, words
+from bids_msseg.reports.text import MISSING, decimal, millilitres, readable
 
 UNITS = {"_ml": "mL", "_mm3": "mm³", "_mm": "mm"}
 SPELLED = {
@@ -118,20 +118,22 @@ def heading(name: str, title: str = "", *, numeric: bool = True, extra: bool = F
     return Heading(label, unit, title, numeric, extra)
 
 
-def shown(name: str, value: object) -> str:
+def format_value(name: str, value: object) -> str:
     """Format a cell by its column or metric; None and NaN become ``n/a``.
 
     Examples
     --------
-    >>> shown("dice", 0.5678), shown("volume_difference_ml", -41.26), shown("n_false", 3)
-    ('0.57', '-41.3', '3')
-    >>> shown("dice", float("nan")), shown("volume_difference_ml", 1.25), shown("x", -3.14)
-    ('n/a', '+1.25', '-3.1')
+    >>> format_value("dice", 0.5678), format_value("n_false", 3)
+    ('0.57', '3')
+    >>> format_value("volume_difference_ml", -41.26), format_value("volume_difference_ml", 1.25)
+    ('-41.3', '+1.25')
+    >>> format_value("dice", float("nan")), format_value("x", -3.14)
+    ('n/a', '-3.1')
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return words(str(value)) if name == "region" else str(value)
+        return readable(str(value)) if name == "region" else str(value)
     sign = "-" if value < 0 else "+" if "difference" in name or "bland" in name else ""
     if isinstance(value, int):
         return str(value)
@@ -167,7 +169,9 @@ def sheet(
     return Sheet(
         headings,
         tuple(
-            Entry(anchor(row), link(row), tuple(shown(name, row.get(name)) for name in names))
+            Entry(
+                anchor(row), link(row), tuple(format_value(name, row.get(name)) for name in names)
+            )
             for row in rows
         ),
     )
@@ -196,7 +200,7 @@ def pivot(
                 "",
                 (
                     " ".join(filter(None, (heading(name).label, _bracketed(heading(name).unit)))),
-                    *(_with_interval(name, cells.get((name, one)), value) for one in groups),
+                    *(_with_interval(name, cells.get((name, column)), value) for column in groups),
                     definitions.get(name, ""),
                 ),
             )
@@ -212,6 +216,6 @@ def _bracketed(unit: str) -> str:
 def _with_interval(name: str, row: Row | None, value: str) -> str:
     if row is None:
         return MISSING
-    low, high = shown(name, row.get("low")), shown(name, row.get("high"))
+    low, high = format_value(name, row.get("low")), format_value(name, row.get("high"))
     interval = "" if MISSING in (low, high) else f" ({low} to {high})"
-    return f"{shown(name, row.get(value))}{interval}"
+    return f"{format_value(name, row.get(value))}{interval}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.models.brain_volumes import MEASURES
 from bids_msseg.reports.brain import FRACTION_DIGITS
-from bids_msseg.reports.group.columns import Column, measured
+from bids_msseg.reports.group.columns import Column, result_column
 
 SHOWN = {
     "ventricles_ml": ("ventricles", 1),
@@ -19,24 +19,24 @@ SHOWN = {
 
 def brain_columns() -> tuple[Column, ...]:
     """List the columns of brain volumes and fractions, and of their plausibility."""
-    found = []
-    for one in MEASURES:
-        shown, digits = SHOWN.get(one.name, ("", 0))
-        found.append(
-            measured(
-                one.name,
-                one.description,
-                _of_brain(one.name),
-                units=one.units,
+    columns = []
+    for measure in MEASURES:
+        shown, digits = SHOWN.get(measure.name, ("", 0))
+        columns.append(
+            result_column(
+                measure.name,
+                measure.description,
+                _of_brain(measure.name),
+                units=measure.units,
                 shown=shown,
                 digits=digits,
             )
         )
-    return (*found, _plausibility())
+    return (*columns, _plausibility())
 
 
 def _of_brain(name: str) -> Callable[[VisitRecord], object]:
-    return lambda one: one.brain_measures.get(name)
+    return lambda record: record.brain_measures.get(name)
 
 
 def _plausibility() -> Column:

@@ -19,8 +19,8 @@ MAX_LEVELS = 12
 """A column with more different words divides nothing."""
 MIN_NUMBERS = 3
 """A column with fewer different numbers is no axis."""
-OWN_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_rating")
-OWN_NUMBERS = ("brain_volume_ml", "brain_parenchymal_fraction", "ventricular_fraction")
+GROUP_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_rating")
+GROUP_NUMBERS = ("brain_volume_ml", "brain_parenchymal_fraction", "ventricular_fraction")
 EVERYBODY = "everybody"
 PARTICIPANTS = "participants.tsv"
 _COMMA = re.compile(r"^\s*([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$")
@@ -87,8 +87,8 @@ def note_absent(people: Participants, rows: Sequence[Row]) -> tuple[str, ...]:
     return (f"not in {PARTICIPANTS}: {listed(absent)}",) if people.rows and absent else ()
 
 
-def _unusable(why: str) -> Participants:
-    return Participants({}, (f"{PARTICIPANTS} is not used: it {why}",))
+def _unusable(reason: str) -> Participants:
+    return Participants({}, (f"{PARTICIPANTS} is not used: it {reason}",))
 
 
 def _merge(rows: Sequence[Row]) -> Participants:
@@ -100,11 +100,11 @@ def _merge(rows: Sequence[Row]) -> Participants:
         if label in ("", MISSING):
             continue
         key = f"sub-{label}"
-        known = people.setdefault(key, {})
+        merged = people.setdefault(key, {})
         for name, value in row.items():
-            if known.get(name, MISSING) in (MISSING, ""):
-                known[name] = value
-            elif name != "participant_id" and value not in (known[name], MISSING, ""):
+            if merged.get(name, MISSING) in (MISSING, ""):
+                merged[name] = value
+            elif name != "participant_id" and value not in (merged[name], MISSING, ""):
                 contradictions.setdefault(key, {})[name] = None
     for key, names in contradictions.items():
         people[key] |= dict.fromkeys(names, MISSING)
@@ -118,10 +118,13 @@ def _age_notes(people: Mapping[str, Row]) -> tuple[str, ...]:
     notes = []
     for name in dict.fromkeys(name for row in people.values() for name in row if _is_age(name)):
         ages = {key: row.get(name, MISSING) for key, row in people.items()}
-        known = {key: age for key, age in ages.items() if _known([age])}
-        odd = [f"{key} ({age!r})" for key, age in known.items() if _number(age) is None]
-        if odd and (len(odd) < len(known) or name.casefold() == "age"):
-            notes.append(f"{PARTICIPANTS}: {name} is not a number, treated as n/a: {listed(odd)}")
+        known_ages = {key: age for key, age in ages.items() if _known_values([age])}
+        not_numbers = [
+            f"{key} ({age!r})" for key, age in known_ages.items() if _number(age) is None
+        ]
+        if not_numbers and (len(not_numbers) < len(known_ages) or name.casefold() == "age"):
+            text = f"is not a number, treated as n/a: {listed(not_numbers)}"
+            notes.append(f"{PARTICIPANTS}: {name} {text}")
     return tuple(notes)
 
 
@@ -139,30 +142,30 @@ def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
     --------
     >>> rows = [{"participant_id": f"sub-{i}"} for i in range(4)]
     >>> people = {f"sub-{i}": {"site": "AB"[i % 2], "age": str(30 + i)} for i in range(3)}
-    >>> found = find_facets(rows, people)
-    >>> dict(found.levels), dict(found.numbers)
+    >>> facets = find_facets(rows, people)
+    >>> dict(facets.levels), dict(facets.numbers)
     ({'site': ('A', 'B', 'A', 'n/a')}, {'age': (30.0, 31.0, 32.0, None)})
     """
-    theirs = list(dict.fromkeys(name for row in people.values() for name in row))
+    participant_columns = list(dict.fromkeys(name for row in people.values() for name in row))
     table = {
         name: tuple(people.get(row["participant_id"], {}).get(name, MISSING) for row in rows)
-        for name in theirs
+        for name in participant_columns
         if name != "participant_id"
     }
-    own = {
+    group_columns = {
         name: tuple(row.get(name, MISSING) for row in rows)
-        for name in (*OWN_LEVELS, *OWN_NUMBERS)
+        for name in (*GROUP_LEVELS, *GROUP_NUMBERS)
         if name not in table
     }
     numbers = {
         name: tuple(map(_number, values))
-        for name, values in (table | own).items()
-        if name not in OWN_LEVELS and _is_axis(name, values)
+        for name, values in (table | group_columns).items()
+        if name not in GROUP_LEVELS and _is_axis(name, values)
     }
     levels = {
         name: values
-        for name, values in (table | own).items()
-        if name not in OWN_NUMBERS and _divides(name, values)
+        for name, values in (table | group_columns).items()
+        if name not in GROUP_NUMBERS and _divides(name, values)
     }
     return Facets(levels, numbers)
 
@@ -175,7 +178,7 @@ def summarise(rows: Sequence[Row], loads: Sequence[float | None], facets: Facets
     """
     groups = [(EVERYBODY, EVERYBODY, list(range(len(rows))))]
     for name, values in facets.levels.items():
-        for level in sorted(set(values), key=lambda one: (one == MISSING, one)):
+        for level in sorted(set(values), key=lambda text: (text == MISSING, text)):
             members = [i for i, value in enumerate(values) if value == level]
             groups.append((name, level, members))
     return [
@@ -203,21 +206,21 @@ def summary_dictionary() -> dict[str, dict[str, str]]:
 def _describe(
     column: str, level: str, rows: Sequence[Row], loads: Sequence[float | None]
 ) -> dict[str, str]:
-    known = [load for load in loads if load is not None]
+    known_loads = [load for load in loads if load is not None]
     people = {
         row["participant_id"] for row, load in zip(rows, loads, strict=True) if load is not None
     }
-    q1, q3 = np.percentile(known, (25, 75)).tolist() if known else (None, None)
+    q1, q3 = np.percentile(known_loads, (25, 75)).tolist() if known_loads else (None, None)
     values = {
         "column": column,
         "level": level,
         "participants": len(people),
-        "visits": len(known),
-        "load_median_ml": statistics.median(known) if known else None,
+        "visits": len(known_loads),
+        "load_median_ml": statistics.median(known_loads) if known_loads else None,
         "load_q1_ml": q1,
         "load_q3_ml": q3,
-        "load_min_ml": min(known, default=None),
-        "load_max_ml": max(known, default=None),
+        "load_min_ml": min(known_loads, default=None),
+        "load_max_ml": max(known_loads, default=None),
     }
     return {name: format_cell(value) for name, value in values.items()}
 
@@ -234,7 +237,7 @@ def _number(value: str) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _known(values: Sequence[str]) -> set[str]:
+def _known_values(values: Sequence[str]) -> set[str]:
     return set(values) - {MISSING, ""}
 
 
@@ -243,10 +246,10 @@ def _is_axis(name: str, values: Sequence[str]) -> bool:
 
     Columns of ages may contain other values, which are reported in notes.
     """
-    known = _known(values)
-    numbers = {number for value in known if (number := _number(value)) is not None}
-    whole = _is_age(name) or all(_number(value) is not None for value in known)
-    return whole and len(numbers) >= MIN_NUMBERS
+    distinct = _known_values(values)
+    numbers = {number for value in distinct if (number := _number(value)) is not None}
+    only_numbers = _is_age(name) or all(_number(value) is not None for value in distinct)
+    return only_numbers and len(numbers) >= MIN_NUMBERS
 
 
 def _divides(name: str, values: Sequence[str]) -> bool:
@@ -254,10 +257,10 @@ def _divides(name: str, values: Sequence[str]) -> bool:
 
     Numeric columns qualify only if they hold codes, such as those of sites, or cannot be an axis.
     """
-    known = _known(values)
-    if not 2 <= len(known) <= MAX_LEVELS:
+    distinct = _known_values(values)
+    if not 2 <= len(distinct) <= MAX_LEVELS:
         return False
-    return all(map(_is_code, known)) or not _is_axis(name, values)
+    return all(map(_is_code, distinct)) or not _is_axis(name, values)
 
 
 def _is_code(value: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.lesions.regions import REGION_LABELS, disseminated_in_space
 from bids_msseg.reports.participant import contrasts_used, percent_of_brain
-from bids_msseg.reports.text import MISSING, voxel_size, without_folders, words
+from bids_msseg.reports.text import MISSING, readable, voxel_size, without_folders
 
 SHA_DIGITS = 12
 MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
@@ -43,17 +43,21 @@ def identity_columns() -> tuple[Column, ...]:
         Column(
             "participant_id",
             "Participant",
-            lambda one: f"sub-{one.participant}",
+            lambda record: f"sub-{record.participant}",
             shown="participant",
         ),
         Column(
             "session_id",
             "Session; n/a where the participant has none",
-            lambda one: None if one.session is None else f"ses-{one.session}",
+            lambda record: None if record.session is None else f"ses-{record.session}",
             shown="session",
         ),
         Column(
-            "status", "Status of processing", lambda one: one.status, levels=levels, shown="status"
+            "status",
+            "Status of processing",
+            lambda record: record.status,
+            levels=levels,
+            shown="status",
         ),
     )
 
@@ -62,10 +66,10 @@ def trust_columns() -> tuple[Column, ...]:
     """List the columns of the load interval and of the image quality check."""
     expert = "of the load that the experts of the training data would have marked"
     return (
-        measured(
+        result_column(
             "lesion_load_expected_ml", f"Expected value {expert}", _load_bound(0), units="mL"
         ),
-        measured(
+        result_column(
             "lesion_load_low_ml",
             f"Lower end of the 90 % interval {expert}",
             _load_bound(1),
@@ -73,7 +77,7 @@ def trust_columns() -> tuple[Column, ...]:
             shown="90 % interval, low",
             digits=2,
         ),
-        measured(
+        result_column(
             "lesion_load_high_ml",
             f"Upper end of the 90 % interval {expert}",
             _load_bound(2),
@@ -84,12 +88,12 @@ def trust_columns() -> tuple[Column, ...]:
         Column(
             "lesion_load_interval_reason",
             "Reason why there is no interval",
-            lambda one: without_folders(one.load_interval_reason),
+            lambda record: without_folders(record.load_interval_reason),
         ),
         Column(
             "lesion_load_interval_note",
             "Whether to use the mask or the interval if lesion_load_ml is outside the interval",
-            lambda one: without_folders(one.load_interval_note),
+            lambda record: without_folders(record.load_interval_note),
             shown="note on the interval",
         ),
         *_image_checks(),
@@ -101,7 +105,7 @@ def _image_checks() -> tuple[Column, ...]:
         Column(
             "quality",
             "Result of the image check before segmentation",
-            lambda one: one.quality,
+            lambda record: record.quality,
             levels={
                 "ok": "no check raised a flag",
                 "flagged": "the images are unusual: see quality_reasons",
@@ -111,55 +115,57 @@ def _image_checks() -> tuple[Column, ...]:
         Column(
             "quality_reasons",
             "Unusual properties of the images, separated by semicolons",
-            lambda one: without_folders("; ".join(one.quality_reasons or ())),
+            lambda record: without_folders("; ".join(record.quality_reasons or ())),
         ),
         Column(
             "training_distance",
             "Distance of the images to the nearest training visit; 1 is the median distance "
             "between a training visit and the nearest other training visit",
-            lambda one: one.quality_measures.get("training_distance"),
+            lambda record: record.quality_measures.get("training_distance"),
             shown="training distance",
             digits=1,
         ),
         Column(
             "flair_noise",
             "Noise of FLAIR on the noisiest axis, in standard deviations of the brain",
-            lambda one: (
+            lambda record: (
                 max(
-                    (one.quality_measures.get(f"FLAIR_noise_{axis}", -1.0) for axis in "xyz"),
+                    (record.quality_measures.get(f"FLAIR_noise_{axis}", -1.0) for axis in "xyz"),
                 )
-                if one.quality_measures
+                if record.quality_measures
                 else None
             ),
         ),
         Column(
             "brain_at_fov_edge_cm2",
             "Largest area in which the brain mask touches a face of the field of view",
-            lambda one: one.quality_measures.get("cut_cm2"),
+            lambda record: record.quality_measures.get("cut_cm2"),
             "cm^2",
         ),
     )
 
 
 def _load_bound(place: int) -> Callable[[VisitRecord], object]:
-    return lambda one: None if one.load_interval_ml is None else one.load_interval_ml[place]
+    return lambda record: (
+        None if record.load_interval_ml is None else record.load_interval_ml[place]
+    )
 
 
 def measure_columns() -> tuple[Column, ...]:
     """List the columns of lesion load and lesion count."""
     return (
-        measured(
+        result_column(
             "lesion_load_ml",
             "Volume of all lesions",
-            lambda one: one.lesion_load_ml,
+            lambda record: record.lesion_load_ml,
             units="mL",
             shown="lesion load",
             digits=2,
         ),
-        measured(
+        result_column(
             "lesion_count",
             "Number of lesions: 26-connected components of the mask",
-            lambda one: one.lesion_count,
+            lambda record: record.lesion_count,
             shown="lesions",
         ),
     )
@@ -167,11 +173,11 @@ def measure_columns() -> tuple[Column, ...]:
 
 def region_columns() -> tuple[Column, ...]:
     """List the columns of load and count per region, and of dissemination in space."""
-    found = []
+    columns = []
     for name in REGION_LABELS:
-        plain = words(name)
-        found += [
-            measured(
+        plain = readable(name)
+        columns += [
+            result_column(
                 f"{name}_load_ml",
                 f"Volume of all lesions within the {plain} region; a confluent lesion adds its "
                 "share to each region",
@@ -180,13 +186,13 @@ def region_columns() -> tuple[Column, ...]:
                 shown=plain,
                 digits=2,
             ),
-            measured(
+            result_column(
                 f"{name}_count",
                 f"Number of {plain} lesions; each lesion counts in its main region",
                 _of_region(name, 1),
             ),
         ]
-    return (*found, _dissemination())
+    return (*columns, _dissemination())
 
 
 def _dissemination() -> Column:
@@ -195,7 +201,7 @@ def _dissemination() -> Column:
         "Whether at least two of the periventricular, juxtacortical and infratentorial regions "
         "have a lesion (McDonald 2017), from the counts of the regions; cord and optic nerve not "
         "assessed, cortical lesions only if they are in the mask; symptoms not considered",
-        lambda one: disseminated_in_space(_counts(one)) if one.status == "ok" else None,
+        lambda record: disseminated_in_space(_counts(record)) if record.status == "ok" else None,
         levels={
             "true": "shown by lesions of the brain",
             "false": "not shown by lesions of the brain; the spinal cord is not assessed",
@@ -210,19 +216,19 @@ def _counts(record: VisitRecord) -> dict[str, int | None]:
 
 def change_columns() -> tuple[Column, ...]:
     """List the columns of visit order and of changes since the previous finished visit."""
-    found = [
-        measured(
+    columns = [
+        result_column(
             "visit_number",
             "Position among the finished visits of the participant; the earliest is 1; n/a if "
             "there is only one visit or the order is not known",
-            lambda one: one.visit_number,
+            lambda record: record.visit_number,
             shown="visit no.",
         ),
         Column(
             "visit_order_source",
             "Source of the visit order, or the reason why the order is not known; in that case no "
             "visits are compared",
-            lambda one: without_folders(one.order_source) if one.status == "ok" else None,
+            lambda record: without_folders(record.order_source) if record.status == "ok" else None,
         ),
         Column(
             "compared_with",
@@ -231,7 +237,7 @@ def change_columns() -> tuple[Column, ...]:
             _compared_with,
         ),
     ]
-    for change, words_ in (
+    for change, phrase in (
         ("new", "that are new since the compared session"),
         ("enlarging", "that are larger than at the compared session by more than noise"),
         ("shrinking", "that are smaller than at the compared session by more than noise"),
@@ -239,29 +245,31 @@ def change_columns() -> tuple[Column, ...]:
         ("unclear", "at only one of the two visits, without proof of a change"),
     ):
         shown = change if change in ("new", "enlarging") else ""
-        name, meaning = f"n_{change}", f"Number of lesions {words_}"
-        found.append(measured(name, meaning, _of_change(name), shown=shown))
+        name, meaning = f"n_{change}", f"Number of lesions {phrase}"
+        columns.append(result_column(name, meaning, _of_change(name), shown=shown))
     for name, description in (
         ("new_ml", "Volume of new lesions"),
         ("enlarging_gained_ml", "Volume that enlarging lesions gained"),
         ("shrinking_lost_ml", "Volume that shrinking lesions lost"),
         ("resolved_ml", "Volume of resolved lesions at the compared session"),
     ):
-        found.append(measured(name, description, _of_change(name), units="mL"))
-    return (*found, *_brain_change_columns())
+        columns.append(result_column(name, description, _of_change(name), units="mL"))
+    return (*columns, *_brain_change_columns())
 
 
 def _brain_change_columns() -> tuple[Column, ...]:
-    then = "minus that of the compared session; n/a if the anatomy of either visit is flagged"
+    comparison = (
+        "minus that of the compared session; n/a if the anatomy of either visit is flagged"
+    )
     return (
-        measured(
+        result_column(
             "brain_parenchymal_fraction_change",
-            f"brain_parenchymal_fraction {then}",
+            f"brain_parenchymal_fraction {comparison}",
             _of_change("brain_parenchymal_fraction_change"),
         ),
-        measured(
+        result_column(
             "ventricles_change_ml",
-            f"ventricles_ml {then}",
+            f"ventricles_ml {comparison}",
             _of_change("ventricles_change_ml"),
             units="mL",
         ),
@@ -275,20 +283,20 @@ def _compared_with(record: VisitRecord) -> str | None:
 
 
 def _of_change(name: str) -> Callable[[VisitRecord], object]:
-    return lambda one: one.changes.get(name)
+    return lambda record: record.changes.get(name)
 
 
 def circumstance_columns() -> tuple[Column, ...]:
     """List the columns of brain, contrasts, model, options, flags and reason."""
     return (
-        measured(
+        result_column(
             "brain_volume_ml",
             "Volume of the brain mask",
-            lambda one: one.brain_volume_ml,
+            lambda record: record.brain_volume_ml,
             units="mL",
             shown="brain volume",
         ),
-        measured(
+        result_column(
             "lesion_load_percent_of_brain",
             "Lesion load as a percentage of brain_volume_ml",
             percent_of_brain,
@@ -296,16 +304,16 @@ def circumstance_columns() -> tuple[Column, ...]:
             shown="share of brain volume",
             digits=2,
         ),
-        measured(
+        result_column(
             "rejected_count",
             "Number of rejected candidates; with another segmenter, of parts above the threshold "
             "that are too small or outside the brain",
-            lambda one: one.rejected_count,
+            lambda record: record.rejected_count,
         ),
-        measured(
+        result_column(
             "excluded_ml",
             "Lesion volume that exclusion masks removed; n/a without them",
-            lambda one: one.excluded_ml,
+            lambda record: record.excluded_ml,
             units="mL",
             shown="excluded volume",
             digits=2,
@@ -319,18 +327,18 @@ def circumstance_columns() -> tuple[Column, ...]:
             "model_sha256",
             f"First {SHA_DIGITS} digits of the SHA-256 of the weights, or of another segmenter's "
             "model and settings",
-            lambda one: one.model and one.model.sha256[:SHA_DIGITS],
+            lambda record: record.model and record.model.sha256[:SHA_DIGITS],
         ),
         Column(
             "lesion_mask",
             "Given lesion mask that replaces the result of the networks; n/a without one",
-            lambda one: without_folders(one.lesion_mask),
+            lambda record: without_folders(record.lesion_mask),
             shown="given mask",
         ),
         Column(
             "threshold",
             "Probability threshold: voxels at or above it are lesion",
-            lambda one: one.options.get("threshold"),
+            lambda record: record.options.get("threshold"),
         ),
         Column(
             "min_lesion_volume_mm3",
@@ -341,18 +349,18 @@ def circumstance_columns() -> tuple[Column, ...]:
         Column(
             "flags",
             "Quality flags that a reader should check, separated by semicolons",
-            lambda one: without_folders("; ".join(one.flags)),
+            lambda record: without_folders("; ".join(record.flags)),
             shown="quality flags, reason",
         ),
         Column(
             "reason",
             "Reason why the status is not ok",
-            lambda one: without_folders(one.reason),
+            lambda record: without_folders(record.reason),
         ),
     )
 
 
-def measured(
+def result_column(
     name: str,
     description: str,
     value: Callable[[VisitRecord], object],
@@ -368,7 +376,7 @@ def measured(
     return Column(
         name,
         description,
-        lambda one: value(one) if one.status == "ok" else None,
+        lambda record: value(record) if record.status == "ok" else None,
         units,
         shown=shown,
         digits=digits,
@@ -376,7 +384,7 @@ def measured(
 
 
 def _of_region(name: str, place: int) -> Callable[[VisitRecord], object]:
-    return lambda one: one.regions.get(name, (None, None))[place]
+    return lambda record: record.regions.get(name, (None, None))[place]
 
 
 def _contrasts(record: VisitRecord) -> str | None:

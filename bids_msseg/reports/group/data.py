@@ -74,20 +74,20 @@ def sort_flags(records: Iterable[VisitRecord]) -> Flags:
     Examples
     --------
     >>> texts = (("T1w: 3.3 mm",), (), ("T1w: 5 mm", "T2w: noisy"))
-    >>> found = sort_flags(VisitRecord("1", None, "", "ok", flags=flags) for flags in texts)
-    >>> found.kinds
+    >>> sorted_flags = sort_flags(VisitRecord("1", None, "", "ok", flags=flags) for flags in texts)
+    >>> sorted_flags.kinds
     (('T1w: … mm', 2), ('T2w: noisy', 1))
-    >>> found.visits, found.flagged
+    >>> sorted_flags.visits, sorted_flags.flagged
     (((0,), (), (0, 1)), 2)
     """
-    found = [{_kind(text) for text in _remarks(record)} for record in records]
-    counts = Counter(kind for kinds in found for kind in kinds)
+    kinds_by_visit = [{_kind(text) for text in _remarks(record)} for record in records]
+    counts = Counter(kind for kinds in kinds_by_visit for kind in kinds)
     names = sorted(counts, key=lambda kind: (-counts[kind], kind))
-    kept = names if len(names) <= MAX_FLAGS else [*names[: MAX_FLAGS - 1], OTHER_FLAG]
-    place = {name: min(i, len(kept) - 1) for i, name in enumerate(names)}
-    visits = tuple(tuple(sorted({place[kind] for kind in kinds})) for kinds in found)
-    numbers = Counter(one for places in visits for one in places)
-    return Flags(tuple((name, numbers[i]) for i, name in enumerate(kept)), visits)
+    shown_kinds = names if len(names) <= MAX_FLAGS else [*names[: MAX_FLAGS - 1], OTHER_FLAG]
+    index_of = {name: min(i, len(shown_kinds) - 1) for i, name in enumerate(names)}
+    visits = tuple(tuple(sorted({index_of[kind] for kind in kinds})) for kinds in kinds_by_visit)
+    numbers = Counter(index for indices in visits for index in indices)
+    return Flags(tuple((name, numbers[i]) for i, name in enumerate(shown_kinds)), visits)
 
 
 def _remarks(record: VisitRecord) -> tuple[str, ...]:
@@ -124,10 +124,10 @@ def shorten(value: float | None) -> float | None:
     """
     if value is None:
         return None
-    return _whole(float(f"{value:.6g}"))
+    return _int_if_whole(float(f"{value:.6g}"))
 
 
-def _whole(value: float) -> float:
+def _int_if_whole(value: float) -> float:
     return int(value) if value.is_integer() else value
 
 
@@ -146,7 +146,9 @@ def page_data(
         "columns": [_column(cohort, column) for column in cohort.columns],
         "sessions": pack([record.session for record in cohort.records]),
         "loads": [shorten(load) for load in cohort.loads],
-        "excluded": [i for i, one in enumerate(cohort.records) if one.key in cohort.excluded],
+        "excluded": [
+            i for i, record in enumerate(cohort.records) if record.key in cohort.excluded
+        ],
         "flags": pack(flags.visits),
         "regions": [
             [region.label, [_region_ml(record, region) for record in finished]]
@@ -186,7 +188,7 @@ def text_on_page(row: Mapping[str, str], column: Column) -> str:
 
 
 def _number(text: str) -> float | None:
-    return None if text == MISSING else _whole(float(text))
+    return None if text == MISSING else _int_if_whole(float(text))
 
 
 def _region_ml(record: VisitRecord | None, region: Region) -> float | None:

@@ -71,20 +71,22 @@ def lesion_frequency(out_dir: Path, visits: Iterable[Visit]) -> Frequency | None
 def _count(name: str, resolution: int, people: Sequence[Sequence[Path]]) -> Frequency | None:
     affine: NDArray[np.float64] | None = None
     total: NDArray[np.int32] | None = None
-    counted = 0
+    n_participants = 0
     for paths in people:
-        found = [volume for path in paths if (volume := _mask(path)) is not None]
-        if affine is None and found:
-            affine, total = found[0].affine, np.zeros(found[0].shape, np.int32)
-        found = [volume for volume in found if total is not None and volume.shape == total.shape]
-        if total is None or not found:
+        volumes = [volume for path in paths if (volume := _mask(path)) is not None]
+        if affine is None and volumes:
+            affine, total = volumes[0].affine, np.zeros(volumes[0].shape, np.int32)
+        volumes = [
+            volume for volume in volumes if total is not None and volume.shape == total.shape
+        ]
+        if total is None or not volumes:
             continue
-        total += np.any([volume.data != 0 for volume in found], axis=0)
-        counted += 1
-    if total is None or affine is None or counted < 2:
+        total += np.any([volume.data != 0 for volume in volumes], axis=0)
+        n_participants += 1
+    if total is None or affine is None or n_participants < 2:
         return None
-    share = Volume((total / counted).astype(np.float32), affine)
-    return Frequency(name, resolution, share, counted, int(total.max()))
+    share = Volume((total / n_participants).astype(np.float32), affine)
+    return Frequency(name, resolution, share, n_participants, int(total.max()))
 
 
 def _mask(path: Path) -> Volume | None:
@@ -104,19 +106,19 @@ def write_frequency(frequency: Frequency, path: Path) -> None:
 def draw_frequency(frequency: Frequency) -> bytes:
     """Draw the frequency map on axial slices of the template, as PNG with description."""
     share = to_ras(frequency.share)
-    under = _template(frequency)
-    brain = np.ones(share.shape, bool) if under is None else under.data > 0
+    background = _template(frequency)
+    brain = np.ones(share.shape, bool) if background is None else background.data > 0
     box = bounding_box(brain, margin=4)
-    grey = np.zeros(share.shape) if under is None else under.data
+    grey = np.zeros(share.shape) if background is None else background.data
     brain, grey, shown = brain[box], grey[box], share.data[box]
     indices = even_slices(brain, 2, SLICES)[::-1]
     high = float(np.percentile(grey[brain], 99.5))
     width, height = (round(mm / SCALE) for mm in brain.shape[:2] * share.spacing[:2])
-    places, (whole, tall) = canvas.flow(
+    places, (total_width, total_height) = canvas.flow(
         [(width, height)] * len(indices), COLUMNS * (width + canvas.GAP)
     )
-    whole = max(whole, MIN_WIDTH)
-    picture: Picture = np.zeros((tall + canvas.FOOTER, whole, 3), np.uint8)
+    total_width = max(total_width, MIN_WIDTH)
+    picture: Picture = np.zeros((total_height + canvas.FOOTER, total_width, 3), np.uint8)
     texts = []
     for index, place in zip(indices, places, strict=True):
         cut = Cut(AXIAL, index)
@@ -124,15 +126,15 @@ def draw_frequency(frequency: Frequency) -> bytes:
         canvas.patch(picture, place)[:] = _tile(*tiles, width, height, high, frequency)
         z = (share.affine @ (0, 0, index + box[2].start, 1))[2]
         texts.append(Text(place.left + 4, place.top + height - 4, f"z {z:+.0f} mm", "ld"))
-    texts += _legend(picture, frequency, whole, tall)
+    texts += _legend(picture, frequency, total_width, total_height)
     return canvas.encode(
         canvas.write_letters(picture, texts),
         title="Lesion frequency",
-        description=words(frequency),
+        description=frequency_caption(frequency),
     )
 
 
-def words(frequency: Frequency) -> str:
+def frequency_caption(frequency: Frequency) -> str:
     """Return a caption of the map."""
     return (
         f"Share of {frequency.participants} participants with a lesion at any of their visits, in "
@@ -149,8 +151,8 @@ def _tile(
     high: float,
     frequency: Frequency,
 ) -> Picture:
-    under = canvas.to_grey(canvas.magnify(grey, width, height), 0, high * 1.25)
-    tile = np.repeat(under[..., None], 3, axis=2)
+    background = canvas.to_grey(canvas.magnify(grey, width, height), 0, high * 1.25)
+    tile = np.repeat(background[..., None], 3, axis=2)
     count = canvas.magnify(share, width, height, order=0) * frequency.participants
     tile[count > 0.5] = _colour(count[count > 0.5], frequency.most)
     return tile
@@ -167,8 +169,10 @@ def _colour(count: NDArray[np.float64], most: int) -> Picture:
     return mixed
 
 
-def _legend(picture: Picture, frequency: Frequency, whole: int, tall: int) -> list[Text]:
-    left, width, middle = 96, 140, tall + canvas.FOOTER // 2
+def _legend(
+    picture: Picture, frequency: Frequency, total_width: int, total_height: int
+) -> list[Text]:
+    left, width, middle = 96, 140, total_height + canvas.FOOTER // 2
     ramp = np.linspace(1, max(frequency.most, 1), width)
     picture[middle - 5 : middle + 5, left : left + width] = _colour(ramp, frequency.most)
     return [
@@ -180,7 +184,7 @@ def _legend(picture: Picture, frequency: Frequency, whole: int, tall: int) -> li
             "lm",
             canvas.CLEAR,
         ),
-        Text(whole - 4, middle, "left is on the right", "rm"),
+        Text(total_width - 4, middle, "left is on the right", "rm"),
     ]
 
 

@@ -15,10 +15,10 @@ from bids_msseg.lesions.regions import Region
 from bids_msseg.reports import page
 from bids_msseg.reports.check import check_page
 from bids_msseg.reports.group.data import ROWS, Cohort, page_data, sort_flags, text_on_page
-from bids_msseg.reports.group.frequency import Frequency, draw_frequency, words
-from bids_msseg.reports.group.thumbnails import MOST, picture_file, thumbnail
+from bids_msseg.reports.group.frequency import Frequency, draw_frequency, frequency_caption
+from bids_msseg.reports.group.thumbnails import MAX_EMBEDDED, picture_file, thumbnail
 from bids_msseg.reports.participant import anchor_of, visit_of
-from bids_msseg.reports.text import words as readable
+from bids_msseg.reports.text import readable
 
 LENGTHS = (ROWS // 2, ROWS, 2 * ROWS, 5 * ROWS)
 """Numbers of rows that a reader can choose from."""
@@ -48,7 +48,7 @@ def render_group(cohort: Cohort) -> str:
         cohort=cohort,
         check=check_page(cohort.out_dir),
         visits=len(cohort.records),
-        participants=len({one.participant for one in cohort.records}),
+        participants=len({record.participant for record in cohort.records}),
         rows=[_row(cohort, i) for i in range(min(ROWS, len(cohort.records)))],
         lengths=LENGTHS,
         counts=Counter(record.status for record in cohort.records),
@@ -79,22 +79,22 @@ def _link(record: VisitRecord) -> str:
 
 
 def _map(frequency: Frequency) -> tuple[Markup, str]:
-    return page.data_uri(draw_frequency(frequency)), words(frequency)
+    return page.data_uri(draw_frequency(frequency)), frequency_caption(frequency)
 
 
 def _are_inside(cohort: Cohort) -> bool:
     """Return whether pictures are embedded in the page; large cohorts link to files."""
-    return len(cohort.records) <= MOST
+    return len(cohort.records) <= MAX_EMBEDDED
 
 
 def _pictures(cohort: Cohort) -> list[str | None]:
     """List the address of each visit's picture; empty if no visit has one."""
     address = _page_anchor if _are_inside(cohort) else _page_link
-    found = [
+    addresses = [
         address(cohort.out_dir, visit_of(record)) if record.prefix else None
         for record in cohort.records
     ]
-    return found if any(found) else []
+    return addresses if any(addresses) else []
 
 
 def _page_anchor(out_dir: Path, visit: Visit) -> str | None:

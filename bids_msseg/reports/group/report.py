@@ -90,14 +90,16 @@ def write_group(
 
 
 def _without_result(records: Sequence[VisitRecord]) -> tuple[str, ...]:
-    names = [f"{one.key} ({_in_words(one)})" for one in records if one.status != "ok"]
+    names = [
+        f"{record.key} ({_status_text(record)})" for record in records if record.status != "ok"
+    ]
     if not names:
         return ()
     count = f"{len(names)} of {counted(len(records), 'visit')}"
     return (f"{count} without a result: {listed(names)}; the group table says why",)
 
 
-def _in_words(record: VisitRecord) -> str:
+def _status_text(record: VisitRecord) -> str:
     return "still running" if record.status == "running" else record.status
 
 
@@ -117,8 +119,10 @@ def _cohort(
     facets = find_facets(rows, people.rows)
     load = "lesion_load_ml" if reviews is None else "qc_lesion_load_ml"
     loads = [None if row[load] == MISSING else float(row[load]) for row in rows]
-    excluded = {key for key, one in (reviews or {}).items() if one.rating == "reject"}
-    counted = [one for one in records if one.status == "ok" and one.key not in excluded]
+    excluded = {key for key, review in (reviews or {}).items() if review.rating == "reject"}
+    included = [
+        record for record in records if record.status == "ok" and record.key not in excluded
+    ]
     return Cohort(
         out_dir=out_dir,
         records=records,
@@ -130,7 +134,7 @@ def _cohort(
         facets=facets,
         summary=tuple(summarise(rows, loads, facets)),
         mixtures=tuple(mixtures(rows)),
-        frequency=lesion_frequency(out_dir, map(visit_of, counted)),
+        frequency=lesion_frequency(out_dir, map(visit_of, included)),
         atlases=view_atlases([row for row in regions if _key(row) not in excluded]),
     )
 
@@ -141,11 +145,11 @@ def _key(row: Row) -> str:
     return row["participant_id"] + ("" if session == MISSING else f"_{session}")
 
 
-def _shown(known: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+def _shown(all_columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
     """Select the columns of the page; omit those that are empty for all visits."""
     return tuple(
         column
-        for column in known
+        for column in all_columns
         if column.shown
         and (column.name == "flags" or any(row[column.name] != MISSING for row in rows))
     )

@@ -15,9 +15,9 @@ from bids_msseg.reports.group.columns import (
     circumstance_columns,
     identity_columns,
     measure_columns,
-    measured,
     min_volume_of,
     region_columns,
+    result_column,
     trust_columns,
 )
 from bids_msseg.reports.qc import Review
@@ -30,7 +30,7 @@ def columns(
 
     ``reviews`` (by visit key) and ``limits`` add their own columns.
     """
-    qc = () if reviews is None else _reviewed(reviews)
+    qc = () if reviews is None else _review_columns(reviews)
     trust = (*trust_columns(), *_limits(limits))
     measures = (*identity_columns(), *measure_columns(), *trust, *qc)
     brain = (*region_columns(), *brain_columns())
@@ -94,14 +94,14 @@ def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
         "contrasts": "different contrasts",
     }
     sentences = []
-    for name, what in compared.items():
+    for name, difference in compared.items():
         counts = Counter(row[name] for row in rows if row["status"] == "ok")
         if len(counts) > 1:
-            found = ", ".join(
+            counts_text = ", ".join(
                 f"{value} ({number} visit{'s' if number > 1 else ''})"
                 for value, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             )
-            sentences.append(f"{what}: {found}")
+            sentences.append(f"{difference}: {counts_text}")
     return sentences
 
 
@@ -115,21 +115,21 @@ def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
         "same in every row; n/a if model, threshold or minimum lesion volume differ"
     )
     return tuple(
-        measured(
+        result_column(
             f"lesion_load_{end}_limit_ml",
             f"{end.capitalize()} {meaning}",
-            _where_alike(value, limits),
+            _if_same_settings(value, limits),
             units="mL",
         )
         for end, value in (("lower", limits.lower_ml), ("upper", limits.upper_ml))
     )
 
 
-def _where_alike(value: float, limits: LoadLimits) -> Callable[[VisitRecord], object]:
-    return lambda one: value if _is_like(one, limits) else None
+def _if_same_settings(value: float, limits: LoadLimits) -> Callable[[VisitRecord], object]:
+    return lambda record: value if _has_settings_of(record, limits) else None
 
 
-def _is_like(record: VisitRecord, limits: LoadLimits) -> bool:
+def _has_settings_of(record: VisitRecord, limits: LoadLimits) -> bool:
     """Return whether a visit was segmented with the settings of the measured limits."""
     used = (
         record.model and record.model.sha256,
@@ -140,17 +140,17 @@ def _is_like(record: VisitRecord, limits: LoadLimits) -> bool:
     return used == measured_by and not record.options.get("fast")
 
 
-def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
+def _review_columns(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
     def of(value: Callable[[Review], object]) -> Callable[[VisitRecord], object]:
-        return lambda one: value(reviews[one.key]) if one.key in reviews else None
+        return lambda record: value(reviews[record.key]) if record.key in reviews else None
 
-    def load(one: VisitRecord) -> object:
-        review = reviews.get(one.key)
-        return review.load_ml(one.lesion_load_ml) if review else one.lesion_load_ml
+    def load(record: VisitRecord) -> object:
+        review = reviews.get(record.key)
+        return review.load_ml(record.lesion_load_ml) if review else record.lesion_load_ml
 
-    def count(one: VisitRecord) -> object:
-        review = reviews.get(one.key)
-        return review.count(one.lesion_count) if review else one.lesion_count
+    def count(record: VisitRecord) -> object:
+        review = reviews.get(record.key)
+        return review.count(record.lesion_count) if review else record.lesion_count
 
     levels = {
         "accept": "a reader accepted the visit",
@@ -166,7 +166,7 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
             levels=levels,
             shown="QC rating",
         ),
-        measured(
+        result_column(
             "qc_lesion_load_ml",
             f"lesion_load_ml {after}",
             load,
@@ -174,13 +174,13 @@ def _reviewed(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
             shown="lesion load after QC",
             digits=2,
         ),
-        measured("qc_lesion_count", f"lesion_count {after}", count, shown="lesions after QC"),
-        measured(
+        result_column("qc_lesion_count", f"lesion_count {after}", count, shown="lesions after QC"),
+        result_column(
             "qc_rejected_count",
             "Lesions that a reader rejected",
             of(lambda review: len(review.rejected_mm3)),
         ),
-        measured(
+        result_column(
             "qc_restored_count",
             "Rejected candidates that a reader marked as lesions",
             of(lambda review: len(review.restored_mm3)),

@@ -13,7 +13,7 @@ from bids_msseg.reports.images.drawing import read_figures
 
 WIDTH = 300
 QUALITY = 72
-MOST = 500
+MAX_EMBEDDED = 500
 """Visits whose small pictures a group page holds: with more it would not open quickly."""
 
 

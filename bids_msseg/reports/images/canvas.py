@@ -138,16 +138,16 @@ def flow(
         if rows[-1] and (full or height != rows[-1][0][1]):
             rows.append([])
         rows[-1].append((width, height))
-    whole = max(_row_width(row) for row in rows)
+    total_width = max(_row_width(row) for row in rows)
     places: list[Place] = []
     top = 0
     for row in rows:
-        left = (whole - _row_width(row)) // 2
+        left = (total_width - _row_width(row)) // 2
         for width, height in row:
             places.append(Place(left, top, width, height))
             left += width + GAP
         top += row[0][1] + GAP
-    return tuple(places), (whole, top - GAP)
+    return tuple(places), (total_width, top - GAP)
 
 
 def _row_width(row: Sequence[tuple[int, int]]) -> int:
@@ -160,9 +160,9 @@ def patch(picture: Picture, place: Place) -> Picture:
     return picture[rows, place.left : place.left + place.width]
 
 
-def text_width(words: str) -> int:
+def text_width(text: str) -> int:
     """Return the width of a text in pixels, rounded up."""
-    return math.ceil(ImageFont.load_default(LETTERS).getlength(words))
+    return math.ceil(ImageFont.load_default(LETTERS).getlength(text))
 
 
 def write_letters(picture: Picture, texts: Iterable[Text]) -> Picture:

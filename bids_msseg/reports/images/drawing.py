@@ -100,7 +100,7 @@ def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
         "rejected": OUTPUTS["rejected"],
         "probability": OUTPUTS["probseg"],
     }
-    return {name: one.path(out_dir, visit, ".nii.gz") for name, one in images.items()}
+    return {name: output.path(out_dir, visit, ".nii.gz") for name, output in images.items()}
 
 
 def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tuple[Path, ...]:
@@ -132,22 +132,22 @@ def read_figures(out_dir: Path, visit: Visit) -> dict[str, tuple[StoredFrame, ..
     stored = _stored(out_dir, visit).items()
     frames = [frame for key, path in stored if (frame := read_frame(key, path))]
     figures = {
-        kind: tuple(sorted((f for f in frames if f.key.startswith(kind)), key=_place))
+        kind: tuple(sorted((frame for frame in frames if frame.key.startswith(kind)), key=_place))
         for kind in KINDS
     }
-    return {kind: found for kind, found in figures.items() if found}
+    return {kind: kind_frames for kind, kind_frames in figures.items() if kind_frames}
 
 
 def _stored(out_dir: Path, visit: Visit) -> dict[str, Path]:
     """Return the stored figures of a visit by their ``desc-`` label."""
     model = figure_path(out_dir, visit, "KEY", extension=".png")
     start, _, end = model.name.rpartition("KEY")
-    found = {
+    files = {
         path.name.removeprefix(start).removesuffix(end): path
         for path in (sorted(model.parent.iterdir()) if model.parent.is_dir() else ())
         if path.name.startswith(start) and path.name.endswith(end)
     }
-    return {key: path for key, path in found.items() if key.startswith(KINDS)}
+    return {key: path for key, path in files.items() if key.startswith(KINDS)}
 
 
 def read_frame(key: str, path: Path) -> StoredFrame | None:

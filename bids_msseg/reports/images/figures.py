@@ -82,16 +82,20 @@ def lesion_mosaic(
     """
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, RIM_MM)
-    kept, refused = (_on_grid(flair, mask)[box] != 0 for mask in (lesions, rejected))
-    labels = label_lesions(kept if kept.any() else refused, voxel_volume=ras.voxel_volume)
+    lesion_mask, rejected_mask = (_on_grid(flair, mask)[box] != 0 for mask in (lesions, rejected))
+    labels = label_lesions(
+        lesion_mask if lesion_mask.any() else rejected_mask, voxel_volume=ras.voxel_volume
+    )
     cuts = _cuts_through(labels, inside[box], ras.spacing, max_slices)
     scene = build_scene(ras, inside, box, cuts, scale=scale, rim=RIM_MM, columns=4)
     plain = grey_picture(scene, scene.flair, bright=99.8)
-    marked = with_outline(with_outline(plain, scene, refused, REJECTED), scene, kept, LESION)
+    marked = with_outline(
+        with_outline(plain, scene, rejected_mask, REJECTED), scene, lesion_mask, LESION
+    )
     legend = ((LESION, "lesion"), (REJECTED, "rejected candidate"))
     return build_mosaic(
         scene,
-        _lesion_words(labels, cuts, found=bool(kept.any())),
+        _lesion_caption(labels, cuts, has_lesions=bool(lesion_mask.any())),
         Layer("lesions", "FLAIR, lesions outlined", marked, legend),
         Layer("lesionsPlain", "FLAIR alone", plain),
     )
@@ -129,11 +133,11 @@ def brain_mask_mosaic(
 
 
 def _anatomy_layer(plain: Picture, scene: MosaicScene, labels: NDArray[np.generic]) -> Layer:
-    drawn = plain
+    picture = plain
     for members, colour, _ in ANATOMY:
-        drawn = with_outline(drawn, scene, np.isin(labels, members), colour)
+        picture = with_outline(picture, scene, np.isin(labels, members), colour)
     legend = tuple((colour, name) for _, colour, name in ANATOMY)
-    return Layer("brainAnatomy", "FLAIR, anatomy outlined", drawn, legend)
+    return Layer("brainAnatomy", "FLAIR, anatomy outlined", picture, legend)
 
 
 def registration_mosaic(
@@ -158,16 +162,16 @@ def registration_mosaic(
     edges = [find_edges(scene, cut, place) for cut, place in zip(cuts, scene.places, strict=True)]
     images = {name: _on_grid(flair, image)[box] for name, image in moving.items()}
     images["FLAIR"] = scene.flair
-    drawn = []
+    layers = []
     for name, data in images.items():
         pixels = grey_picture(scene, data, bright=99.5, levels=COARSE)
         for place, edge in zip(scene.places, edges, strict=True):
             canvas.patch(pixels, place)[edge] = EDGE
         key = "registration" + "".join(letter for letter in name if letter.isalnum())
         title = f"{name}, not aligned" if name in doubtful else name
-        drawn.append(Layer(key, title, pixels, ((EDGE, "edges of FLAIR"),)))
-    words = "Evenly spaced slices. The lines are the edges of FLAIR in every picture."
-    return build_mosaic(scene, words, *drawn)
+        layers.append(Layer(key, title, pixels, ((EDGE, "edges of FLAIR"),)))
+    caption = "Evenly spaced slices. The lines are the edges of FLAIR in every picture."
+    return build_mosaic(scene, caption, *layers)
 
 
 def change_mosaic(
@@ -198,12 +202,12 @@ def change_mosaic(
     for kind, (_, colour) in marks.items():
         marked = with_outline(marked, scene, kinds == kind, colour)
     legend = tuple((colour, name) for name, colour in marks.values())
-    words = "Slices with the largest area of change."
+    caption = "Slices with the largest area of change."
     if not labels.any():
-        words = "No change was found; the slices are evenly spaced."
+        caption = "No change was found; the slices are evenly spaced."
     return build_mosaic(
         scene,
-        words,
+        caption,
         Layer("changes", "later visit", marked, legend),
         Layer("changesLater", "later visit alone", later),
         Layer("changesEarlier", "earlier visit", before),
@@ -221,22 +225,22 @@ def _brain(flair: Volume, brain: Volume) -> tuple[Volume, Mask]:
     return to_ras(flair), inside
 
 
-def _on_grid(flair: Volume, other: Volume) -> NDArray[np.generic]:
+def _on_grid(flair: Volume, image: Volume) -> NDArray[np.generic]:
     """Return an image in RAS+ order; raise DataError if it is not on the grid of FLAIR."""
-    if other.shape != flair.shape or not np.allclose(other.affine, flair.affine, atol=1e-2):
+    if image.shape != flair.shape or not np.allclose(image.affine, flair.affine, atol=1e-2):
         raise DataError(
-            f"an image of shape {other.shape} cannot be drawn on a FLAIR of shape {flair.shape}",
+            f"an image of shape {image.shape} cannot be drawn on a FLAIR of shape {flair.shape}",
             hint="remove the visit's outputs and run it again",
         )
-    return to_ras(other).data
+    return to_ras(image).data
 
 
 def _even_cuts(brain: Mask, count: int) -> tuple[Cut, ...]:
     """Choose evenly spread slices: axial, and half as many coronal and sagittal ones."""
-    wanted = ((AXIAL, count), (CORONAL, count // 2), (SAGITTAL, count // 2))
+    counts = ((AXIAL, count), (CORONAL, count // 2), (SAGITTAL, count // 2))
     return tuple(
         Cut(plane, index)
-        for plane, number in wanted
+        for plane, number in counts
         for index in even_slices(brain, plane.normal, number)
     )
 
@@ -270,17 +274,17 @@ def _change_cuts(
     return tuple(cuts)
 
 
-def _lesion_words(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, found: bool) -> str:
+def _lesion_caption(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, has_lesions: bool) -> str:
     """Describe how the slices were chosen and how many lesions they show."""
     count = int(labels.max(initial=0))
     if not count:
         return "No lesion was found; the slices are evenly spaced."
-    seen: set[int] = set()
+    shown: set[int] = set()
     for cut in cuts:
-        seen.update(np.unique(on_screen(labels, cut)).tolist())
-    what = "lesion" if found else "rejected candidate"
-    start = "" if found else "No lesion was kept. "
+        shown.update(np.unique(on_screen(labels, cut)).tolist())
+    noun = "lesion" if has_lesions else "rejected candidate"
+    start = "" if has_lesions else "No lesion was kept. "
     return (
-        f"{start}Slices with the largest area of {what}s, and evenly spaced slices. They show "
-        f"{len(seen - {0})} of {count} {what}s."
+        f"{start}Slices with the largest area of {noun}s, and evenly spaced slices. They show "
+        f"{len(shown - {0})} of {count} {noun}s."
     )

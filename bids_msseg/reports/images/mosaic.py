@@ -156,11 +156,11 @@ def _tile_mask(mask: Mask, cut: Cut, place: Place) -> Mask:
 
 def with_outline(pixels: Picture, scene: MosaicScene, mask: Mask, colour: Colour) -> Picture:
     """Draw a line around a mask on a copy of the picture."""
-    drawn = pixels.copy()
+    outlined = pixels.copy()
     for cut, place in zip(scene.cuts, scene.places, strict=True):
         line = canvas.outline(_tile_mask(mask, cut, place))
-        canvas.patch(drawn, place)[line] = colour
-    return drawn
+        canvas.patch(outlined, place)[line] = colour
+    return outlined
 
 
 def find_edges(scene: MosaicScene, cut: Cut, place: Place) -> Mask:
@@ -179,13 +179,13 @@ def find_edges(scene: MosaicScene, cut: Cut, place: Place) -> Mask:
     return edge
 
 
-def build_mosaic(scene: MosaicScene, words: str, *pictures: Layer) -> Mosaic:
+def build_mosaic(scene: MosaicScene, caption: str, *pictures: Layer) -> Mosaic:
     """Add labels and legends to the pictures and encode them as a mosaic."""
     numbers = [
         f"{sum(cut.plane is plane for cut in scene.cuts)} {plane.name}"
         for plane in (AXIAL, CORONAL, SAGITTAL)
     ]
-    description = f"{', '.join(numbers)} slices of the brain. {words} {CONVENTION.capitalize()}."
+    description = f"{', '.join(numbers)} slices of the brain. {caption} {CONVENTION.capitalize()}."
     frames = tuple(
         Frame(
             picture.key,

@@ -105,8 +105,8 @@ def plot(
 
     Examples
     --------
-    >>> drawn = plot("t", "d", ("x", "y"), ((0, 10), (0, 1)), [Mark(5, 1, "middle")])
-    >>> drawn.x(5), drawn.y(1), drawn.x.ticks[1]
+    >>> chart = plot("t", "d", ("x", "y"), ((0, 10), (0, 1)), [Mark(5, 1, "middle")])
+    >>> chart.x(5), chart.y(1), chart.x.ticks[1]
     (231.0, 14.0, (126.0, '2'))
     """
     (x_low, x_high), (y_low, y_high) = limits
@@ -130,10 +130,10 @@ def bland_altman(
     Examples
     --------
     >>> lines = {"upper": (2.0, "2 mL")}
-    >>> drawn = bland_altman("t", "d", ("x", "y"), [Mark(4.3, -1, "one")], lines)
-    >>> drawn.x.high, round(drawn.y.low, 2), round(drawn.y.high, 2)
+    >>> chart = bland_altman("t", "d", ("x", "y"), [Mark(4.3, -1, "one")], lines)
+    >>> chart.x.high, round(chart.y.low, 2), round(chart.y.high, 2)
     (5.0, -1.36, 2.36)
-    >>> [stroke.words for stroke in drawn.strokes]
+    >>> [stroke.words for stroke in chart.strokes]
     ['', 'upper limit 2 mL']
     """
     right = round_up(max(mark.x for mark in marks))
@@ -141,10 +141,10 @@ def bland_altman(
     low, high = min(heights), max(heights)
     margin = MARGIN * (high - low) or 1.0
     strokes = [Stroke(((0, 0), (right, 0)), "ideal")]
-    for name, (style, words) in AGREEMENT.items():
+    for name, (style, label) in AGREEMENT.items():
         if name in lines:
             value, text = lines[name]
-            strokes.append(Stroke(((0, value), (right, value)), style, f"{words} {text}"))
+            strokes.append(Stroke(((0, value), (right, value)), style, f"{label} {text}"))
     limits = ((0, right), (low - margin, high + margin))
     return plot(title, description, labels, limits, marks, strokes)
 

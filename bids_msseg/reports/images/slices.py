@@ -81,8 +81,8 @@ def on_screen(volume: NDArray[np.generic], cut: Cut) -> NDArray[np.generic]:
     array([[1, 0, 0],
            [1, 0, 0]])
     """
-    where = tuple(cut.index if axis == cut.plane.normal else slice(None) for axis in range(3))
-    screen: NDArray[np.generic] = volume[where].T[::-1, ::-1]
+    index = tuple(cut.index if axis == cut.plane.normal else slice(None) for axis in range(3))
+    screen: NDArray[np.generic] = volume[index].T[::-1, ::-1]
     return screen
 
 
@@ -154,14 +154,14 @@ def fill_up(chosen: list[int], spread: list[int], count: int, *, gap: int = 1) -
 
 
 def _areas(mask: Mask, axis: int) -> NDArray[np.int64]:
-    others = tuple(other for other in range(3) if other != axis)
-    areas: NDArray[np.int64] = np.count_nonzero(mask, axis=others)
+    in_plane = tuple(index for index in range(3) if index != axis)
+    areas: NDArray[np.int64] = np.count_nonzero(mask, axis=in_plane)
     return areas
 
 
 def _areas_per_label(labels: NDArray[np.int32], axis: int) -> NDArray[np.float64]:
     """Count the voxels of each label on each slice, shape (slices, labels)."""
-    where = np.nonzero(labels)
+    voxels = np.nonzero(labels)
     area = np.zeros((labels.shape[axis], int(labels.max(initial=0))))
-    np.add.at(area, (where[axis], labels[where] - 1), 1)
+    np.add.at(area, (voxels[axis], labels[voxels] - 1), 1)
     return area

@@ -72,13 +72,13 @@ def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRAS
     """
     files = image_paths(out_dir, visit)
     brain = _load(files["brain"])
-    shown = (one for one in CONTRASTS if one in contrasts)
-    wanted = (*shown, "lesions", "rejected", "probability")
-    images = {what: image for what in wanted if (image := _load(files[what]))}
+    shown_contrasts = (contrast for contrast in CONTRASTS if contrast in contrasts)
+    names = (*shown_contrasts, "lesions", "rejected", "probability")
+    images = {name: image for name in names if (image := _load(files[name]))}
     if brain is None or not brain.data.any() or not {"FLAIR", "lesions"} <= set(images):
         return Scene()
-    same = {what: one for what, one in images.items() if one.shape == brain.shape}
-    return make_scene(brain, same)
+    on_grid = {name: volume for name, volume in images.items() if volume.shape == brain.shape}
+    return make_scene(brain, on_grid)
 
 
 def make_scene(brain: Volume, images: Mapping[str, Volume]) -> Scene:
@@ -91,16 +91,16 @@ def make_scene(brain: Volume, images: Mapping[str, Volume]) -> Scene:
     box = bounding_box(inside, margin=1)
     inside = inside[box]
     factors = joining(inside.shape, int(inside.sum()), brain.spacing)
-    affine = cut_affine(brain.affine, [one.start for one in box], factors)
+    affine = cut_affine(brain.affine, [part.start for part in box], factors)
     layers = []
-    for what, image in images.items():
+    for name, image in images.items():
         data = np.where(inside, image.data[box], 0)
-        layers.append(Layer(what, _encode(_reduce(what, data, inside, factors), affine)))
+        layers.append(Layer(name, _encode(_reduce(name, data, inside, factors), affine)))
     points = {
         (status, number): point
-        for status, what in (("kept", "lesions"), ("rejected", "rejected"))
-        if what in images
-        for number, point in points_inside(images[what]).items()
+        for status, name in (("kept", "lesions"), ("rejected", "rejected"))
+        if name in images
+        for number, point in points_inside(images[name]).items()
     }
     x, y, z = (float(edge) for edge in brain.spacing * factors)
     return Scene(tuple(layers), points, (x, y, z), max(factors) > 1)
@@ -138,17 +138,19 @@ def points_inside(labels: Volume) -> dict[int, Point]:
     >>> points_inside(Volume(ring, np.eye(4)))
     {1: (0.0, 1.0, 0.0)}
     """
-    whole = labels.data.astype(np.int32)
-    found: dict[int, Point] = {}
-    for number, box in enumerate(ndi.find_objects(whole), start=1):
+    data = labels.data.astype(np.int32)
+    points: dict[int, Point] = {}
+    for number, box in enumerate(ndi.find_objects(data), start=1):
         if box is None:
             continue
-        where = np.argwhere(whole[box] == number)
-        world = (where + [one.start for one in box]) @ labels.affine[:3, :3].T
-        away = ((world - world.mean(0)) ** 2).sum(1)
-        x, y, z = (world[int(np.argmin(np.round(away, 6)))] + labels.affine[:3, 3]).tolist()
-        found[number] = (round(x, 2), round(y, 2), round(z, 2))
-    return found
+        voxels = np.argwhere(data[box] == number)
+        world = (voxels + [part.start for part in box]) @ labels.affine[:3, :3].T
+        squared_distance = ((world - world.mean(0)) ** 2).sum(1)
+        x, y, z = (
+            world[int(np.argmin(np.round(squared_distance, 6)))] + labels.affine[:3, 3]
+        ).tolist()
+        points[number] = (round(x, 2), round(y, 2), round(z, 2))
+    return points
 
 
 def _load(path: Path) -> Volume | None:
@@ -160,17 +162,17 @@ def _load(path: Path) -> Volume | None:
 
 
 def _reduce(
-    what: str, data: NDArray[np.floating], inside: NDArray[np.bool_], factors: tuple[int, int, int]
+    name: str, data: NDArray[np.floating], inside: NDArray[np.bool_], factors: tuple[int, int, int]
 ) -> NDArray[np.integer]:
     """Reduce an image to fewer values and fewer voxels."""
-    if what in CONTRASTS:
+    if name in CONTRASTS:
         values = data.astype(np.float64)
         low, high = np.percentile(values[inside], WINDOW)
         scaled = (values - low) / max(high - low, np.finfo(float).tiny)
         grey = np.where(inside, 1 + np.clip(scaled, 0, 1) * (GREYS - 1), 0)
         mean: NDArray[np.float64] = _blocks(grey, factors).mean(axis=(1, 3, 5))
         return np.rint(mean).astype(np.uint8)
-    if what == "probability":
+    if name == "probability":
         percent = np.rint(100 * data)
         data = np.where(percent < FAINTEST_PERCENT, 0, percent)
     largest: NDArray[np.floating] = _blocks(data, factors).max(axis=(1, 3, 5))
@@ -179,14 +181,14 @@ def _reduce(
 
 def _blocks(data: NDArray[np.floating], factors: tuple[int, int, int]) -> NDArray[np.floating]:
     """View an image as blocks, shape (X, i, Y, j, Z, k); pad the last ones with zeros."""
-    missing = [(0, -size % factor) for size, factor in zip(data.shape, factors, strict=True)]
-    whole = np.pad(data, missing)
+    padding = [(0, -size % factor) for size, factor in zip(data.shape, factors, strict=True)]
+    padded = np.pad(data, padding)
     shape = [
         n
-        for size, factor in zip(whole.shape, factors, strict=True)
+        for size, factor in zip(padded.shape, factors, strict=True)
         for n in (size // factor, factor)
     ]
-    return whole.reshape(shape)
+    return padded.reshape(shape)
 
 
 def _encode(data: NDArray[np.integer], affine: Affine) -> str:

@@ -99,42 +99,42 @@ class CandidateCrops(Dataset[Item]):
         """Return the tensors of :func:`cut_crops`, the ground truth, and 1 for a lesion."""
         rng = item_rng(self.seed, index)
         visit = draw_visit(self.visits, rng)
-        wanted = rng.random() < self.plan.lesion_share
-        pool_of = np.flatnonzero(visit.real == wanted)
-        if not pool_of.size:
-            pool_of = np.arange(len(visit.source.boxes))
-        piece = int(pool_of[int(rng.integers(pool_of.size))])
+        is_lesion = rng.random() < self.plan.lesion_share
+        pool = np.flatnonzero(visit.real == is_lesion)
+        if not pool.size:
+            pool = np.arange(len(visit.source.boxes))
+        piece = int(pool[int(rng.integers(pool.size))])
         centre = [
             (side.start + side.stop) // 2 + int(rng.integers(-SHIFT, SHIFT + 1))
             for side in visit.source.boxes[piece]
         ]
         crops = cut_crops(visit.source, piece, centre)
-        even = [2 * (at // 2) for at in centre]
-        truth = cut(visit.truth, even, (FINE,) * 3).astype(np.float32)[None]
+        even_centre = [2 * (at // 2) for at in centre]
+        truth = cut(visit.truth, even_centre, (FINE,) * 3).astype(np.float32)[None]
         real = bool(visit.real[piece])
         if rng.random() < self.plan.tighten:
-            probability = cut(visit.probability, even, (FINE,) * 3).astype(np.float32)
-            tight = probability >= rng.uniform(0, self.plan.tightest)
-            crops = tighten(crops, tight, even)
+            probability = cut(visit.probability, even_centre, (FINE,) * 3).astype(np.float32)
+            tight_mask = probability >= rng.uniform(0, self.plan.tightest)
+            crops = tighten(crops, tight_mask, even_centre)
             inside = crops[1].numpy() > 0
             real = bool((inside & (truth >= 0.5)).sum() >= LESION_SHARE * inside.sum())
         changed = _augment((*crops, torch.from_numpy(truth)), self.plan, rng)
         return (*changed, torch.tensor(float(real)))
 
 
-def tighten(crops: Item, tight: NDArray[np.bool_], even: Sequence[int]) -> Item:
+def tighten(crops: Item, tight_mask: NDArray[np.bool_], even_centre: Sequence[int]) -> Item:
     """Restrict a candidate to a tighter mask (32, 32, 32), at both scales.
 
-    ``crops`` come from :func:`bids_msseg.models.crops.cut_crops`; ``even`` is the voxel in their
-    middle. They are returned unchanged if fewer than ``MIN_VOXELS`` would remain.
+    ``crops`` come from :func:`bids_msseg.models.crops.cut_crops`; ``even_centre`` is the voxel in
+    their middle. They are returned unchanged if fewer than ``MIN_VOXELS`` would remain.
     """
     images, candidate, anatomy, coarse, present = crops
-    kept = candidate * torch.from_numpy(tight.astype(np.float32))[None]
-    if float(kept.sum()) < MIN_VOXELS:
+    tightened = candidate * torch.from_numpy(tight_mask.astype(np.float32))[None]
+    if float(tightened.sum()) < MIN_VOXELS:
         return crops
     joined = coarse.clone()
-    joined[CONTRASTS] = torch.from_numpy(coarse_mark(kept[0].numpy(), even))
-    return images, kept, anatomy, joined, present
+    joined[CONTRASTS] = torch.from_numpy(coarse_mark(tightened[0].numpy(), even_centre))
+    return images, tightened, anatomy, joined, present
 
 
 def _augment(items: Item, plan: CropPlan, rng: np.random.Generator) -> Item:

@@ -47,7 +47,7 @@ def prepare_visit(
         )
         for contrast, volume in volumes.items()
     }
-    return _labelled(name, site, build_stack(corrected, inside), lesions, flair)
+    return _build_visit(name, site, build_stack(corrected, inside), lesions, flair)
 
 
 def prepare_raw_visit(
@@ -68,12 +68,12 @@ def prepare_raw_visit(
     volumes, notes = read_contrasts(images)
     lesions = as_ras(load_volume(truth))
     _check_grid(lesions, volumes["FLAIR"], truth)
-    done = preprocess(volumes, given_brain=brain, threads=threads)
-    for note in (*notes, *done.notes):
+    result = preprocess(volumes, given_brain=brain, threads=threads)
+    for note in (*notes, *result.notes):
         LOGGER.info("%s: %s", name, note)
-    for fault in done.faults:
+    for fault in result.faults:
         LOGGER.warning("%s: %s", name, fault)
-    return _labelled(name, site, done.stack, lesions, volumes["FLAIR"]), done.brain
+    return _build_visit(name, site, result.stack, lesions, volumes["FLAIR"]), result.brain
 
 
 def share_a_grid(images: Mapping[str, Path]) -> bool:
@@ -90,7 +90,9 @@ def _ras_grid(path: Path) -> tuple[tuple[int, ...], Affine]:
     return shape, info.affine @ nib.orientations.inv_ornt_aff(axes, info.shape)
 
 
-def _labelled(name: str, site: str, stack: Stack, lesions: Volume, flair: Volume) -> LabelledVisit:
+def _build_visit(
+    name: str, site: str, stack: Stack, lesions: Volume, flair: Volume
+) -> LabelledVisit:
     share = resample(lesions, _shape(stack.brain), stack.affine).data
     return LabelledVisit(
         name,

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from bids_msseg.training.data.visits import LabelledVisit
 
 LOGGER = logging.getLogger("bids_msseg")
-TRAINED = ("checkpoints/*.pt", "unseen/*.npz", "valverde/**/*.pt")
+TRAINING_RESULTS = ("checkpoints/*.pt", "unseen/*.npz", "valverde/**/*.pt")
 """Files below the output folder that were computed from prepared visits."""
 
 
 def has_begun(out: Path) -> bool:
     """Return whether training on the prepared visits of an output folder has begun."""
-    return any(True for pattern in TRAINED for _ in out.glob(pattern))
+    return any(True for pattern in TRAINING_RESULTS for _ in out.glob(pattern))
 
 
 def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
@@ -43,7 +43,7 @@ def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> d
     folder = out / "cohort"
     folder.mkdir(parents=True, exist_ok=True)
     changed = {item.visit.key: _find_change(folder, item) for item in files}
-    reasons = [f"{visit}: {what}" for visit, what in changed.items() if what]
+    reasons = [f"{visit}: {change}" for visit, change in changed.items() if change]
     if reasons and has_begun(out):
         raise UsageError(
             f"input files changed after the training in {out} had started ({reasons[0]})",
@@ -66,7 +66,7 @@ def read_images(folder: Path, visits: Iterable[str]) -> dict[str, str]:
 
     ``folder`` is that of the prepared visits.
     """
-    records = {visit: _read(folder / f"{visit}.json") for visit in visits}
+    records = {visit: _read_record(folder / f"{visit}.json") for visit in visits}
     return {
         visit: str(record["files"]["FLAIR"]["sha256"])
         for visit, record in records.items()
@@ -77,7 +77,7 @@ def read_images(folder: Path, visits: Iterable[str]) -> dict[str, str]:
 def _prepare(item: LabelledFiles, target: Path, threads: int) -> None:
     from bids_msseg.training.data.visits import save_visit
 
-    record = _describe(item)
+    record = _make_record(item)
     visit = _prepare_images(item, threads)
     # without its record a prepared visit counts as one of an earlier version, not as a wrong one
     target.with_suffix(".json").unlink(missing_ok=True)
@@ -94,29 +94,32 @@ def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
     name, images = item.visit.key, item.visit.contrasts
     if item.brain_given and share_a_grid(images):
         return prepare_visit(name, item.site, images, item.brain, item.learnt, threads=threads)
-    given = item.brain if item.brain_given else None
-    visit, brain = prepare_raw_visit(name, item.site, images, given, item.learnt, threads=threads)
+    given_brain = item.brain if item.brain_given else None
+    visit, brain = prepare_raw_visit(
+        name, item.site, images, given_brain, item.learnt, threads=threads
+    )
     if not item.brain_given:
         mask = brain.with_data(brain.data > 0)
-        write_atomic(item.brain, lambda place: save_volume(mask, place))
+        write_atomic(item.brain, lambda path: save_volume(mask, path))
     return visit
 
 
-def _inputs(item: LabelledFiles) -> dict[str, Path]:
+def _input_files(item: LabelledFiles) -> dict[str, Path]:
     brain = {"brain": item.brain} if item.brain_given else {}
     return {**item.visit.contrasts, **brain, "truth": item.learnt}
 
 
-def _describe(item: LabelledFiles) -> dict[str, Any]:
+def _make_record(item: LabelledFiles) -> dict[str, Any]:
     return {
         "site": item.site,
         "files": {
-            kind: {**_stamp(path), "sha256": digest(path)} for kind, path in _inputs(item).items()
+            kind: {**_file_stamp(path), "sha256": digest(path)}
+            for kind, path in _input_files(item).items()
         },
     }
 
 
-def _stamp(path: Path) -> dict[str, int]:
+def _file_stamp(path: Path) -> dict[str, int]:
     state = path.stat()
     return {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
 
@@ -127,7 +130,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
@@ -136,33 +139,33 @@ def _find_change(folder: Path, item: LabelledFiles) -> str:
     target = folder / f"{item.visit.key}.npz"
     if not target.is_file():
         return ""
-    record = _read(target.with_suffix(".json"))
-    inputs = _inputs(item)
+    record = _read_record(target.with_suffix(".json"))
+    inputs = _input_files(item)
     if not record:
         # prepared by a version that kept no record
         if not is_newer([target], inputs.values()):
             return "an input file is newer than the prepared data"
-        write_json(target.with_suffix(".json"), _describe(item))
+        write_json(target.with_suffix(".json"), _make_record(item))
         return ""
     if record["site"] != item.site:
         return f"its site is now {item.site}, not {record['site']}"
     if set(record["files"]) != set(inputs):
         return f"its inputs are now {', '.join(inputs)}, not {', '.join(record['files'])}"
-    return _find_other_content(target, record, inputs, item)
+    return _find_changed_content(target, record, inputs, item)
 
 
-def _find_other_content(
+def _find_changed_content(
     target: Path, record: Mapping[str, Any], inputs: Mapping[str, Path], item: LabelledFiles
 ) -> str:
-    known = record["files"]
-    touched = [
+    recorded = record["files"]
+    modified = [
         kind
         for kind, path in inputs.items()
-        if _stamp(path) != {key: known[kind][key] for key in ("size", "mtime_ns")}
+        if _file_stamp(path) != {key: recorded[kind][key] for key in ("size", "mtime_ns")}
     ]
-    for kind in touched:
-        if digest(inputs[kind]) != known[kind]["sha256"]:
+    for kind in modified:
+        if digest(inputs[kind]) != recorded[kind]["sha256"]:
             return f"{inputs[kind].name} has changed"
-    if touched:
-        write_json(target.with_suffix(".json"), _describe(item))
+    if modified:
+        write_json(target.with_suffix(".json"), _make_record(item))
     return ""

@@ -46,8 +46,8 @@ class Split:
         >>> Split((("a",), ("b",), ("c",))).sources(0)
         ((1, (2,)), (2, (1,)))
         """
-        held = () if test is None else (test,)
-        return tuple((fold, self.without(*held, fold)) for fold in self.without(*held))
+        held_out = () if test is None else (test,)
+        return tuple((fold, self.without(*held_out, fold)) for fold in self.without(*held_out))
 
 
 def balanced_split(
@@ -69,7 +69,7 @@ def balanced_split(
     """
     if len(participants) < count:
         raise ValueError(f"{len(participants)} participants cannot fill {count} folds")
-    dealt: list[list[str]] = [[] for _ in range(count)]
+    folds: list[list[str]] = [[] for _ in range(count)]
     sizes = [0] * count
     for site in sorted(set(sites.values())):
         queue = sorted(
@@ -77,13 +77,13 @@ def balanced_split(
             key=lambda name: (-loads[name], name),
         )
         for start in range(0, len(queue), count):
-            hand = queue[start : start + count]
-            # the fold with fewest people gets the heaviest of this hand
+            group = queue[start : start + count]
+            # the fold with fewest people gets the heaviest of this group
             order = sorted(range(count), key=lambda fold: (sizes[fold], fold))
-            for fold, name in zip(order, hand, strict=False):
-                dealt[fold].extend(participants[name])
+            for fold, name in zip(order, group, strict=False):
+                folds[fold].extend(participants[name])
                 sizes[fold] += 1
-    return Split(tuple(tuple(fold) for fold in dealt))
+    return Split(tuple(tuple(fold) for fold in folds))
 
 
 def count_people(files: Sequence[LabelledFiles]) -> int:
@@ -98,13 +98,13 @@ def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count
     """
     people: dict[str, list[str]] = {}
     sites: dict[str, str] = {}
-    heavy: dict[str, float] = {}
+    total_loads: dict[str, float] = {}
     for item in files:
-        who = item.visit.participant
-        people.setdefault(who, []).append(item.visit.key)
-        sites[who] = item.site
-        heavy[who] = heavy.get(who, 0.0) + loads[item.visit.key]
-    return balanced_split(people, sites, heavy, count)
+        participant = item.visit.participant
+        people.setdefault(participant, []).append(item.visit.key)
+        sites[participant] = item.site
+        total_loads[participant] = total_loads.get(participant, 0.0) + loads[item.visit.key]
+    return balanced_split(people, sites, total_loads, count)
 
 
 def deal_nested_folds(

@@ -32,7 +32,7 @@ HOSTS = (
     Anatomy.BRAINSTEM,
 )
 """Classes in which a lesion lies; cortical lesions are too thin for a block of 2 mm."""
-MOSTLY = 0.9
+MIN_LESION_SHARE = 0.9
 AS_ACQUIRED = 0.3
 """Chance that a sub-image shows the visit's own voxels."""
 MIN_COVER = 1e-3
@@ -65,18 +65,18 @@ def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_]
         for axis in (2, 1, 0)
     ]
     grid = torch.from_numpy(np.stack(lines, -1))[None]
-    seen = F.grid_sample(torch.from_numpy(parts)[None], grid, align_corners=False)[0].numpy()
-    return seen[:3] + np.float32(BACKGROUND), seen[3] > 0.5, np.clip(seen[4], 0, 1)
+    sampled = F.grid_sample(torch.from_numpy(parts)[None], grid, align_corners=False)[0].numpy()
+    return sampled[:3] + np.float32(BACKGROUND), sampled[3] > 0.5, np.clip(sampled[4], 0, 1)
 
 
 def sample_nearest(volume: Array, at: Array) -> Array:
     """Sample a volume at the nearest voxels; zero beyond its edges."""
     flat, out = nearest_voxels(at, volume.shape)
-    seen: Array = np.where(out, np.float32(0), volume.ravel().take(flat))
-    return seen
+    sampled: Array = np.where(out, np.float32(0), volume.ravel().take(flat))
+    return sampled
 
 
-class OfSite(Protocol):
+class HasSite(Protocol):
     """A visit of a participant at a site."""
 
     @property
@@ -88,15 +88,15 @@ class OfSite(Protocol):
         """``sub-<label>``."""
 
 
-Visit = TypeVar("Visit", bound=OfSite)
+Visit = TypeVar("Visit", bound=HasSite)
 
 
 def draw_visit(visits: Sequence[Visit], rng: np.random.Generator) -> Visit:
     """Draw a site, then a participant of it, then a visit, each with the same chance."""
     for name in ("site", "participant"):
         values = sorted({getattr(visit, name) for visit in visits})
-        drawn = values[int(rng.integers(len(values)))]
-        visits = [visit for visit in visits if getattr(visit, name) == drawn]
+        value = values[int(rng.integers(len(values)))]
+        visits = [visit for visit in visits if getattr(visit, name) == value]
     return visits[int(rng.integers(len(visits)))]
 
 
@@ -140,10 +140,10 @@ class LabelledDataset(Dataset[Item]):
         """Return images (6, S, S, S), lesion share (1, S, S, S) and partial anatomy."""
         rng = item_rng(self.seed, index)
         visit = draw_visit(self.visits, rng)
-        number = next(n for n, one in enumerate(self.visits) if one is visit)
+        number = next(n for n, candidate in enumerate(self.visits) if candidate is visit)
         centre = self._draw_centre(self.places[number], visit, rng)
-        placed = whole_voxels if rng.random() < AS_ACQUIRED else sample_places
-        at = placed(rng, centre, self.size, self.plan)
+        sampler = whole_voxels if rng.random() < AS_ACQUIRED else sample_places
+        at = sampler(rng, centre, self.size, self.plan)
         images, brain, share = cut_visit(visit, at)
         if self.paintings and rng.random() < self.paint_chance:
             images, share = self._paint(self.paintings[number], visit, images, share, at, rng)
@@ -199,7 +199,7 @@ def augment_visit(
         # outside the brain there is nothing to average
         cover = np.maximum(thicken(brain.astype(np.float32), *slab), np.float32(MIN_COVER))
         shown = (images - np.float32(BACKGROUND)) * brain
-        images = np.stack([thicken(one, *slab) / cover for one in shown])
+        images = np.stack([thicken(image, *slab) / cover for image in shown])
         images += np.float32(BACKGROUND)
         share = thicken(share, *slab)
     present = present & np.array(
@@ -249,7 +249,7 @@ def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
     is 0 in blocks that are partly outside.
     """
     inside = F.avg_pool3d(brain[None], 2)[0]
-    lesion = F.avg_pool3d(share[None], 2)[0] > MOSTLY
+    lesion = F.avg_pool3d(share[None], 2)[0] > MIN_LESION_SHARE
     possible = torch.zeros((CLASSES, *inside.shape))
     possible[Anatomy.BACKGROUND] = (inside == 0).float()
     within = (inside == 1).float()

@@ -35,10 +35,10 @@ KEEP_AWAY_VOXELS = 3
 """Painted lesions keep this far from the visit's own."""
 SUSPECT = 0.1
 """Lesion probability from which a voxel is not called free of lesion."""
-USUAL_CONTRAST = (1.5, -0.6, 1.2)
+DEFAULT_CONTRAST = (1.5, -0.6, 1.2)
 """What lesions add in units of the brain's SD where a visit has too few to measure."""
 MIN_VOXELS = 100
-DRAW_FIELDS = tuple(one.name for one in fields(LesionDraw))
+DRAW_FIELDS = tuple(field.name for field in fields(LesionDraw))
 
 _TISSUE_OF: Mapping[Anatomy, Tissue] = {
     Anatomy.BACKGROUND: Tissue.AIR,
@@ -54,7 +54,7 @@ _TISSUE_OF: Mapping[Anatomy, Tissue] = {
     Anatomy.BRAINSTEM: Tissue.BRAINSTEM,
     Anatomy.CHOROID_PLEXUS: Tissue.CHOROID,
 }
-CODES = np.array([_TISSUE_OF[one] for one in Anatomy], np.uint8)
+CODES = np.array([_TISSUE_OF[anatomy] for anatomy in Anatomy], np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +78,16 @@ def measure_contrast(
     """Measure the mean difference between lesions and the 3 mm around them, shape (3,).
 
     Images (3, X, Y, Z) are at 1 mm, in SD of the brain; ``share`` is the lesion fraction. The
-    value is that of ``USUAL_CONTRAST`` for contrasts that were not acquired, and where lesions are
-    too small to measure.
+    value is that of ``DEFAULT_CONTRAST`` for contrasts that were not acquired, and where lesions
+    are too small to measure.
     """
     lesion = share >= 0.5
-    usual = np.asarray(USUAL_CONTRAST, np.float32)
+    default = np.asarray(DEFAULT_CONTRAST, np.float32)
     if np.count_nonzero(lesion) < MIN_VOXELS:
-        return usual
+        return default
     ring = ndimage.binary_dilation(lesion, iterations=RING_VOXELS) & ~(share > 0) & brain
-    inside, around = (images[:, where].astype(np.float32).mean(1) for where in (lesion, ring))
-    return np.where(present, inside - around, usual).astype(np.float32)
+    inside, around = (images[:, mask].astype(np.float32).mean(1) for mask in (lesion, ring))
+    return np.where(present, inside - around, default).astype(np.float32)
 
 
 def prepare_painting(
@@ -105,9 +105,9 @@ def prepare_painting(
     tissue = tissue_map(prediction, visit.brain)
     affine = np.eye(4)
     to_visit = register_to_template(Volume(tissue, affine))
-    own = (visit.truth > 0) | (prediction.lesion >= SUSPECT)
+    lesion_like = (visit.truth > 0) | (prediction.lesion >= SUSPECT)
     host = tissue.copy()
-    host[ndimage.binary_dilation(own, iterations=KEEP_AWAY_VOXELS)] = Tissue.OUTSIDE
+    host[ndimage.binary_dilation(lesion_like, iterations=KEEP_AWAY_VOXELS)] = Tissue.OUTSIDE
     draws = tuple(place_bank_lesions(rng, bank, host, affine, to_visit, None) for _ in range(sets))
     contrast = measure_contrast(visit.images, visit.present, visit.brain, visit.truth)
     return Painting(draws, contrast)

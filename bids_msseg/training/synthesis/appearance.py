@@ -11,7 +11,7 @@ from bids_msseg.training.synthesis.plan import CHANNELS, Array, SynthesisPlan
 from bids_msseg.training.synthesis.tissues import FIRST_EXTRA, TISSUES, Tissue
 
 # lowest and highest brightness of FLAIR, T1w and T2w, white matter of the cerebrum being 1
-USUAL_BRIGHTNESS: dict[
+BRIGHTNESS_RANGES: dict[
     Tissue, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 ] = {
     Tissue.AIR: ((0.0, 0.1), (0.0, 0.1), (0.0, 0.1)),
@@ -53,9 +53,9 @@ class Appearance:
 
 def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int) -> Appearance:
     """Draw the brightness of every tissue and lesion."""
-    usual = np.array([USUAL_BRIGHTNESS[tissue] for tissue in Tissue])
+    ranges = np.array([BRIGHTNESS_RANGES[tissue] for tissue in Tissue])
     mean = np.empty((CHANNELS, TISSUES))
-    mean[:, :FIRST_EXTRA] = rng.uniform(usual[..., 0], usual[..., 1]).T
+    mean[:, :FIRST_EXTRA] = rng.uniform(ranges[..., 0], ranges[..., 1]).T
     mean[:, FIRST_EXTRA:] = rng.uniform(*EXTRA_RANGE, (CHANNELS, TISSUES - FIRST_EXTRA))
     if rng.random() < plan.any_contrast:
         mean = rng.uniform(0.2, 1.8, mean.shape)
@@ -63,8 +63,8 @@ def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int)
     elif rng.random() < plan.enhanced:
         mean[1, [Tissue.VESSEL, Tissue.CHOROID]] = rng.uniform(1.0, 2.2, 2)
     texture = rng.uniform(0.2, 1.0, mean.shape) * plan.texture
-    own = 1 + plan.one_lesion * rng.standard_normal((CHANNELS, lesions + 1))
-    own[:, 0] = 1
+    variation = 1 + plan.one_lesion * rng.standard_normal((CHANNELS, lesions + 1))
+    variation[:, 0] = 1
     base = np.array(
         [
             rng.uniform(*plan.lesion),
@@ -72,7 +72,7 @@ def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int)
             rng.uniform(*plan.lesion_t2w),
         ]
     )
-    lesion = base[:, None] * np.clip(own, 0.6, 2.0)
+    lesion = base[:, None] * np.clip(variation, 0.6, 2.0)
     return Appearance(*(part.astype(np.float32) for part in (mean, texture, lesion)))
 
 

@@ -84,19 +84,19 @@ def place_choroid(rng: np.random.Generator, terrain: ChoroidTerrain | None) -> N
     if terrain is None:
         return np.zeros(0, np.int32)
     rough, patchy = (_field(rng, terrain.lateral.shape, width) for width in (ROUGH_MM, PATCH_MM))
-    found = terrain.wall + 0.5 * rough + 0.8 * patchy <= rng.uniform(*SHEET_MM)
-    grids = np.ogrid[tuple(map(slice, found.shape))]
+    plexus = terrain.wall + 0.5 * rough + 0.8 * patchy <= rng.uniform(*SHEET_MM)
+    grids = np.ogrid[tuple(map(slice, plexus.shape))]
     for atrium in terrain.atria:
         deep = terrain.depth[tuple(atrium.T)]
         likely = atrium[deep >= np.quantile(deep, 0.8)]
         centre = likely[int(rng.integers(len(likely)))]
         axes = rng.uniform(*GLOMUS_MM)
-        away = sum(
+        squared_distance = sum(
             ((grid - at) / axis) ** 2 for grid, at, axis in zip(grids, centre, axes, strict=True)
         )
-        found |= np.sqrt(away) + 0.3 * rough <= 1
-    own = np.argwhere(found & terrain.lateral) + terrain.corner
-    flat: NDArray[np.int32] = np.ravel_multi_index(tuple(own.T), terrain.shape).astype(np.int32)
+        plexus |= np.sqrt(squared_distance) + 0.3 * rough <= 1
+    voxels = np.argwhere(plexus & terrain.lateral) + terrain.corner
+    flat: NDArray[np.int32] = np.ravel_multi_index(tuple(voxels.T), terrain.shape).astype(np.int32)
     return flat
 
 

@@ -113,7 +113,7 @@ class SyntheticDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         size: int = 96,
         plan: SynthesisPlan | None = None,
     ) -> None:
-        self.sources = tuple(_Source.of(one) for one in label_maps)
+        self.sources = tuple(_Source.of(label_map) for label_map in label_maps)
         self.seed, self.size, self.plan = seed, size, plan or SynthesisPlan()
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,8 +137,8 @@ class SyntheticDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         pool = source.brain
         count = int(draw.owner.max(initial=0))
         if count and rng.random() < self.plan.lesion_share:
-            own = draw.voxels[draw.owner == int(rng.integers(1, count + 1))]
-            pool = own if own.size else pool
+            lesion = draw.voxels[draw.owner == int(rng.integers(1, count + 1))]
+            pool = lesion if lesion.size else pool
         at = np.unravel_index(int(pool[int(rng.integers(pool.size))]), source.label_map.rim.shape)
         return place_cube(at, source.label_map.rim.shape, self.size, MARGIN_MM, rng)
 
@@ -195,11 +195,11 @@ def anatomy_shares(tissue: Codes, inside: NDArray[np.bool_]) -> Array:
     classes = np.where(inside, CLASS_OF[tissue], np.uint8(Anatomy.BACKGROUND))
     half = tuple(edge // 2 for edge in classes.shape)
     counts = np.zeros((CLASSES, int(np.prod(half))), np.float32)
-    where = np.arange(counts.shape[1])
+    block = np.arange(counts.shape[1])
     for x in range(2):
         for y in range(2):
             for z in range(2):
-                counts[classes[x::2, y::2, z::2].ravel(), where] += np.float32(0.125)
+                counts[classes[x::2, y::2, z::2].ravel(), block] += np.float32(0.125)
     return counts.reshape(CLASSES, *half)
 
 
@@ -221,5 +221,7 @@ def _brain_mask(
 def _draw_slabs(rng: np.random.Generator, plan: SynthesisPlan) -> list[Slab | None]:
     """Draw the thick slices of each contrast; None for thin slices."""
     flair = draw_slab(rng, plan.thick)
-    others = [flair if rng.random() < 0.6 else draw_slab(rng, 0.4) for _ in range(CHANNELS - 1)]
-    return [flair, *others]
+    other_slabs = [
+        flair if rng.random() < 0.6 else draw_slab(rng, 0.4) for _ in range(CHANNELS - 1)
+    ]
+    return [flair, *other_slabs]

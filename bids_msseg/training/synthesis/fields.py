@@ -15,8 +15,8 @@ def smooth_fields(rng: np.random.Generator, edge: int, width: float, count: int)
     The distance between knots is ``width`` mm.
     """
     knots = max(2, round(edge / width) + 1)
-    drawn = rng.standard_normal((1, count, knots, knots, knots), dtype=np.float32)
-    coarse = torch.from_numpy(drawn)
+    noise = rng.standard_normal((1, count, knots, knots, knots), dtype=np.float32)
+    coarse = torch.from_numpy(noise)
     field = F.interpolate(coarse, size=(edge, edge, edge), mode="trilinear", align_corners=True)
     values: Array = field[0].numpy()
     return values

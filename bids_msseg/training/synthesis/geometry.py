@@ -43,8 +43,8 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    turned: NDArray[np.float64] = about_z @ about_y @ about_x
-    return turned
+    matrix: NDArray[np.float64] = about_z @ about_y @ about_x
+    return matrix
 
 
 def sample_places(
@@ -98,8 +98,8 @@ def place_cube(
     reach = margin + size // 2 - BEYOND_MM
     centre: list[int] = []
     for place, shift, extent in zip(at, shifts, extents, strict=True):
-        wanted, high = int(place) + int(shift), extent - reach
-        centre.append(min(max(wanted, reach), high) if reach < high else extent // 2)
+        shifted, high = int(place) + int(shift), extent - reach
+        centre.append(min(max(shifted, reach), high) if reach < high else extent // 2)
     return centre
 
 

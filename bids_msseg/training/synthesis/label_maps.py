@@ -76,7 +76,7 @@ _HOSTS = (
     Tissue.VENTRAL_DC,
 )
 """Tissues that a lesion of the bank may lie in."""
-_KEPT_SHARE = 0.5
+_MIN_HOST_SHARE = 0.5
 """Share of a bank lesion that must fall into host tissue."""
 
 
@@ -136,7 +136,7 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
     labels = np.rint(volume.data).astype(np.int32)
     labels = np.where(np.isin(labels, LESION_LABELS), 2, labels)
     box = _around_brain(labels)
-    labels, affine = labels[box], _shifted(volume.affine, box)
+    labels, affine = labels[box], _shift_affine(volume.affine, box)
     tissue = tissue_classes(labels)
     for number, code in enumerate(EXTRA_CEREBRAL):
         tissue[labels == code] = FIRST_EXTRA + number
@@ -177,7 +177,7 @@ def _around_brain(labels: NDArray[np.int32]) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def _shifted(affine: Affine, box: tuple[slice, slice, slice]) -> Affine:
+def _shift_affine(affine: Affine, box: tuple[slice, slice, slice]) -> Affine:
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ [side.start for side in box]
     return moved
@@ -185,25 +185,25 @@ def _shifted(affine: Affine, box: tuple[slice, slice, slice]) -> Affine:
 
 def register_to_template(tissue: Volume) -> Affine:
     """Find the affine from template world mm to the label map's world mm."""
-    picture = np.zeros(tissue.shape, np.float32)
+    pseudo_t1w = np.zeros(tissue.shape, np.float32)
     brain = np.ones(tissue.shape, bool)
     for kind in Tissue:
-        here = tissue.data == kind
+        region = tissue.data == kind
         if kind in (Tissue.AIR, Tissue.OUTSIDE, Tissue.VESSEL, Tissue.FLUID):
-            brain &= ~here
-        picture[here] = _PSEUDO_T1W.get(kind, 0.65)
+            brain &= ~region
+        pseudo_t1w[region] = _PSEUDO_T1W.get(kind, 0.65)
     brain = ndimage.binary_closing(brain, iterations=4)
     template = load_template()
-    found = register_affine(
-        Volume(np.where(brain, picture, 0).astype(np.float32), tissue.affine),
+    registration = register_affine(
+        Volume(np.where(brain, pseudo_t1w, 0).astype(np.float32), tissue.affine),
         template.volume,
         moving_mask=brain,
         fixed_mask=template.mask,
         threads=2,
     )
-    if found.failure_reason:
-        LOGGER.warning("lesions may be placed wrongly: %s", found.failure_reason)
-    return found.affine
+    if registration.failure_reason:
+        LOGGER.warning("lesions may be placed wrongly: %s", registration.failure_reason)
+    return registration.affine
 
 
 def place_bank_lesions(
@@ -233,21 +233,21 @@ def place_bank_lesions(
         if soft.sum() >= load:
             break
         number = int(fitting[int(rng.integers(len(fitting)))])
-        placed = _place(rng, bank, number, bank_to_head, tissue.shape)
+        placed = _transform_bank_lesion(rng, bank, number, bank_to_head, tissue.shape)
         if placed is None:
             continue
         corner, share = placed
         region = tuple(slice(a, a + n) for a, n in zip(corner, share.shape, strict=True))
-        kept = share * allowed[region]
-        if kept.sum() < _KEPT_SHARE * share.sum() or kept.max() < 0.3:
+        allowed_share = share * allowed[region]
+        if allowed_share.sum() < _MIN_HOST_SHARE * share.sum() or allowed_share.max() < 0.3:
             continue
         count += 1
-        owner[region][(kept >= 0.5) & (owner[region] == 0)] = count
-        soft[region] = np.maximum(soft[region], kept)
+        owner[region][(allowed_share >= 0.5) & (owner[region] == 0)] = count
+        soft[region] = np.maximum(soft[region], allowed_share)
     return sparse_lesions(owner, soft, place_choroid(rng, plexus))
 
 
-def _place(
+def _transform_bank_lesion(
     rng: np.random.Generator,
     bank: LesionBank,
     number: int,
@@ -311,10 +311,10 @@ def find_label_maps(folder: Path) -> tuple[Path, ...]:
             f"no label map (*_dseg.nii.gz) found in {folder}",
             hint="pass the folder that contains anatomy/*_dseg.nii.gz to --label-maps",
         )
-    twins = [name for name, count in Counter(map(_stem, paths)).items() if count > 1]
-    if twins:
+    duplicates = [name for name, count in Counter(map(_stem, paths)).items() if count > 1]
+    if duplicates:
         raise DataError(
-            f"more than one label map is named {twins[0]}", hint="give each map a unique name"
+            f"more than one label map is named {duplicates[0]}", hint="give each map a unique name"
         )
     for path in paths:
         spacing = check_header(path).spacing

@@ -83,8 +83,10 @@ def _caps(
     caps = np.zeros(distance.size, np.float32)
     for tip in horns:
         width = float(rng.uniform(5, 9))
-        away = ((at - tip[:, None].astype(np.float32)) ** 2).sum(0) / width**2
-        caps = np.maximum(caps, amount * float(rng.uniform(0.6, 1)) * near * np.exp(-away))
+        squared_distance = ((at - tip[:, None].astype(np.float32)) ** 2).sum(0) / width**2
+        caps = np.maximum(
+            caps, amount * float(rng.uniform(0.6, 1)) * near * np.exp(-squared_distance)
+        )
     return caps.astype(np.float32)
 
 
@@ -109,20 +111,20 @@ def _tracts(
     front_share, amount = rng.uniform(0, 0.8), rng.uniform(0, plan.tracts)
     radius, drift = rng.uniform(2.5, 5), rng.normal(0, 3, 2)
     middle_x = np.float32(horns[:, 0].mean())
-    found = np.zeros(inside.size, np.float32)
+    brightness = np.zeros(inside.size, np.float32)
     for front, back in (horns[:2], horns[2:]):
         outwards = np.sign(back[0] - middle_x)
-        own = (at[0] - middle_x) * outwards > 0
+        same_side = (at[0] - middle_x) * outwards > 0
         middle_y = back[1] + 0.45 * (front[1] - back[1])
-        behind = 1 / (1 + np.exp((at[1, own] - np.float32(middle_y)) / 5))
-        side = band[own] * (behind + np.float32(front_share) * (1 - behind))
+        behind = 1 / (1 + np.exp((at[1, same_side] - np.float32(middle_y)) / 5))
+        side = band[same_side] * (behind + np.float32(front_share) * (1 - behind))
         start = back + np.array([4 * outwards, 10, 0])
         end = back + np.array([outwards * drift[0], -RADIATION_MM, drift[1]])
-        away = _distance_to_line(at[:, own], start, end)
-        side = np.maximum(side, np.exp(-((away / np.float32(radius)) ** 2)))
-        found[own] = side * np.float32(amount * rng.uniform(0.8, 1.1))
+        axis_distance = _distance_to_line(at[:, same_side], start, end)
+        side = np.maximum(side, np.exp(-((axis_distance / np.float32(radius)) ** 2)))
+        brightness[same_side] = side * np.float32(amount * rng.uniform(0.8, 1.1))
     rough = np.clip(1 + np.float32(0.35) * uneven.ravel()[inside], 0.2, 1.6)
-    brighter: Array = (found * rough).astype(np.float32)
+    brighter: Array = (brightness * rough).astype(np.float32)
     return brighter
 
 

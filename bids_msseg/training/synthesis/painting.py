@@ -33,15 +33,17 @@ def paint(
         raise ValueError(f"images {images.shape[1:]} and lesions differ in grid")
     if contrasts.shape[0] != len(lesions.lesions) or contrasts.shape[1] < channels:
         raise ValueError(f"{contrasts.shape} contrasts for {len(lesions.lesions)} lesions")
-    figures = statistics or LesionStatistics()
+    statistics = statistics or LesionStatistics()
     weight = np.zeros(lesions.labels.shape, np.float32)
     top = np.zeros_like(weight)
     added = np.zeros(images.shape, np.float32)
     healthy = lesions.labels == 0 if within is None else (lesions.labels == 0) & within
-    for lesion, drawn in zip(lesions.lesions, contrasts[:, :channels], strict=True):
-        contrast = drawn - _step(images[(slice(None), *lesion.box)], lesion, healthy[lesion.box])
+    for lesion, target in zip(lesions.lesions, contrasts[:, :channels], strict=True):
+        contrast = target - _tissue_difference(
+            images[(slice(None), *lesion.box)], lesion, healthy[lesion.box]
+        )
         contrast[0] = max(float(contrast[0]), FAINTEST)
-        profile, texture = _appearance(rng, lesion, float(drawn[0]), figures)
+        profile, texture = _appearance(rng, lesion, float(target[0]), statistics)
         weight[lesion.box] += profile
         top[lesion.box] = np.maximum(top[lesion.box], profile)
         added[(slice(None), *lesion.box)] += contrast[:, None, None, None] * (profile * texture)
@@ -50,7 +52,7 @@ def paint(
     return np.asarray(images + added, np.float32)
 
 
-def _step(
+def _tissue_difference(
     images: NDArray[np.floating], lesion: Lesion, healthy: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Measure the tissue difference between a lesion's place and its shell, shape (C,).
@@ -62,12 +64,12 @@ def _step(
     shell = healthy & (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
     if not label.any() or not shell.any():
         return np.zeros(len(images))
-    step = images[:, label].mean(axis=1) - np.median(images[:, shell], axis=1)
-    return np.asarray(np.clip(step, -0.5, 0.5), np.float64)
+    difference = images[:, label].mean(axis=1) - np.median(images[:, shell], axis=1)
+    return np.asarray(np.clip(difference, -0.5, 0.5), np.float64)
 
 
 def _appearance(
-    rng: np.random.Generator, lesion: Lesion, flair: float, figures: LesionStatistics
+    rng: np.random.Generator, lesion: Lesion, flair: float, statistics: LesionStatistics
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return profile and texture of a lesion; their product averages 1 over its label.
 
@@ -75,18 +77,18 @@ def _appearance(
     """
     fraction = lesion_fraction(lesion)
     label = fraction >= 0.5
-    halo = figures.halo * np.exp(-((np.minimum(lesion.depth, 0.0) / figures.halo_mm) ** 2))
+    halo = statistics.halo * np.exp(-((np.minimum(lesion.depth, 0.0) / statistics.halo_mm) ** 2))
     profile = fraction + halo * (1.0 - fraction) * (1.0 - lesion.fluid)
     if not label.any():
         return np.asarray(profile, np.float32), np.ones_like(fraction)
     inside = profile[label]
-    (figures_of_size,) = classes_of(np.array([label.sum()]), figures)
-    wanted = (figures_of_size.texture / max(flair, FAINTEST)) ** 2 - float(
+    (size_class,) = classes_of(np.array([label.sum()]), statistics)
+    texture_variance = (size_class.texture / max(flair, FAINTEST)) ** 2 - float(
         np.var(inside / inside.mean())
     )
-    noise = smooth_noise(rng, label.shape, figures.texture_mm)
+    noise = smooth_noise(rng, label.shape, statistics.texture_mm)
     values = noise[label]
     centred = (noise - np.average(values, weights=inside)) / max(float(values.std()), 0.3)
-    texture = 1.0 + np.sqrt(np.clip(wanted, 0.0, 0.25)) * centred
+    texture = 1.0 + np.sqrt(np.clip(texture_variance, 0.0, 0.25)) * centred
     texture = np.clip(texture, 0.2, 1.8) / inside.mean()
     return np.asarray(profile, np.float32), np.asarray(texture, np.float32)

@@ -111,11 +111,11 @@ def place_lesions(
     Lesions without room are left out. Those of ``beside`` come first in the result. Raises
     ValueError if both ``count`` and ``load`` are given.
     """
-    figures = statistics or LesionStatistics()
-    volumes = _volumes_for(rng, figures, count, load)
-    regions = sample_regions(rng, volumes, figures)
+    statistics = statistics or LesionStatistics()
+    volumes = _volumes_for(rng, statistics, count, load)
+    regions = sample_regions(rng, volumes, statistics)
     return place_volumes(
-        rng, terrain, volumes.tolist(), regions, statistics=figures, beside=beside
+        rng, terrain, volumes.tolist(), regions, statistics=statistics, beside=beside
     )
 
 
@@ -133,71 +133,71 @@ def place_volumes(
     A lesion begins in its region, or in another one if that has no free voxel. Lesions without
     room are left out. Those of ``beside`` come first in the result.
     """
-    figures = statistics or LesionStatistics()
-    taken = np.zeros(terrain.tissue.shape, bool)
+    statistics = statistics or LesionStatistics()
+    occupied = np.zeros(terrain.tissue.shape, bool)
     old = beside.lesions if beside else ()
     for lesion in old:
-        _take(taken, lesion)
+        _mark_occupied(occupied, lesion)
     new = []
     for volume, region in zip(volumes, regions, strict=True):
-        begun = _begin(rng, terrain, taken, volume, region, figures)
-        if begun is not None:
-            _take(taken, begun)
-            new.append(begun)
+        placed = _start_lesion(rng, terrain, occupied, volume, region, statistics)
+        if placed is not None:
+            _mark_occupied(occupied, placed)
+            new.append(placed)
     return compose((*old, *new), terrain.tissue.shape)
 
 
 def _volumes_for(
-    rng: np.random.Generator, figures: LesionStatistics, count: int | None, load: float | None
+    rng: np.random.Generator, statistics: LesionStatistics, count: int | None, load: float | None
 ) -> NDArray[np.float64]:
     """Draw volumes, largest first, while there is most space for them."""
     if count is not None and load is not None:
         raise ValueError("give a count or a load, not both")
     if load is not None:
-        volumes = volumes_of_load(rng, figures, 1000.0 * load)
+        volumes = volumes_of_load(rng, statistics, 1000.0 * load)
     else:
-        number = sample_count(rng, figures) if count is None else count
-        volumes = sample_volumes(rng, number, figures)
+        number = sample_count(rng, statistics) if count is None else count
+        volumes = sample_volumes(rng, number, statistics)
     return np.sort(volumes)[::-1]
 
 
-def _take(taken: NDArray[np.bool_], lesion: Lesion) -> None:
+def _mark_occupied(occupied: NDArray[np.bool_], lesion: Lesion) -> None:
     """Mark a lesion and a rim of two voxels as taken, so that lesions do not touch."""
     label = lesion_fraction(lesion) >= 0.5
-    taken[lesion.box] |= ndimage.binary_dilation(label, EVERY_NEIGHBOUR, iterations=2)
+    occupied[lesion.box] |= ndimage.binary_dilation(label, EVERY_NEIGHBOUR, iterations=2)
 
 
-def _begin(
+def _start_lesion(
     rng: np.random.Generator,
     terrain: Terrain,
-    taken: NDArray[np.bool_],
+    occupied: NDArray[np.bool_],
     volume: float,
     region: Region,
-    figures: LesionStatistics,
+    statistics: LesionStatistics,
 ) -> Lesion | None:
     """Find a free voxel of the region, or else of any region, and grow a lesion there."""
     compared = 1 + int(_radius(volume) ** 2 / 8.0)
-    others = [other for other in terrain.seeds if other != region]
-    for place in (region, *others):
-        candidates = terrain.seeds.get(place, np.empty((0, 3), np.int64))
+    fallback_regions = [fallback for fallback in terrain.seeds if fallback != region]
+    for start_region in (region, *fallback_regions):
+        candidates = terrain.seeds.get(start_region, np.empty((0, 3), np.int64))
         if not len(candidates):
             continue
-        drawn = candidates[rng.integers(len(candidates), size=SEED_TRIES)]
-        free = drawn[~taken[tuple(drawn.T)]][:compared]
+        drawn_seeds = candidates[rng.integers(len(candidates), size=SEED_TRIES)]
+        free = drawn_seeds[~occupied[tuple(drawn_seeds.T)]][:compared]
         if len(free):
             seed = free[terrain.openness[tuple(free.T)].argmax()]
-            return _grow(rng, terrain, taken, seed, volume, place, figures)
+            return _grow(rng, terrain, occupied, seed, volume, start_region, statistics)
     return None
 
 
 def _grow(
     rng: np.random.Generator,
     terrain: Terrain,
-    taken: NDArray[np.bool_],
+    occupied: NDArray[np.bool_],
     seed: NDArray[np.int64],
     volume: float,
     region: Region,
-    figures: LesionStatistics,
+    statistics: LesionStatistics,
 ) -> Lesion:
     radius = _radius(volume)
     reach = int(np.ceil(2.5 * radius)) + 5
@@ -213,10 +213,10 @@ def _grow(
         centres += 0.7 * radius * axes
     shape = _bumpy_union(rng, centres - start, axes, radius, stretch, terrain.tissue[box].shape)
     fluid = terrain.fluid[box]
-    room = terrain.tissue[box] & (fluid < 0.5) & ~taken[box]
+    room = terrain.tissue[box] & (fluid < 0.5) & ~occupied[box]
     middle = np.clip(np.round(centres[0] - start).astype(int), 0, np.array(room.shape) - 1)
     x, y, z = (int(i) for i in (middle if room[tuple(middle)] else seed - start))
-    edge = float(rng.uniform(*figures.edge_mm))
+    edge = float(rng.uniform(*statistics.edge_mm))
     unknown = np.empty(0, np.float32)
     lesion = Lesion(box, shape, room, fluid, (x, y, z), volume, edge, region, unknown)
     return replace(lesion, depth=lesion_depth(lesion))
@@ -238,16 +238,16 @@ def _part_centres(
 
     Beside the ventricles this makes large lesions follow the wall instead of crossing it.
     """
-    more = int(rng.integers(0, 4 if radius > 1.5 else 2))
+    extra = int(rng.integers(0, 4 if radius > 1.5 else 2))
     near = terrain.seeds[region]
-    near = near[np.abs(near - seed).max(axis=1) <= _spread(radius, region)]
-    if not more or len(near) < 2:
+    near = near[np.abs(near - seed).max(axis=1) <= _max_part_distance(radius, region)]
+    if not extra or len(near) < 2:
         return seed[None].astype(np.float64)
-    chosen = near[rng.integers(len(near), size=more)]
+    chosen = near[rng.integers(len(near), size=extra)]
     return np.concatenate([seed[None], chosen]).astype(np.float64)
 
 
-def _spread(radius: float, region: Region) -> float:
+def _max_part_distance(radius: float, region: Region) -> float:
     """Return the largest distance in mm between parts of a lesion.
 
     It is small beside ventricles, unless the lesion is confluent.
@@ -286,9 +286,9 @@ def _bumpy_union(
     grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1)
     height = np.full(size, -np.inf)
     for centre, axis in zip(centres, axes, strict=True):
-        own = radius * rng.uniform(0.55, 1.0)
+        part_radius = radius * rng.uniform(0.55, 1.0)
         ratio = rng.uniform(*stretch)
-        across, along = own * ratio ** (-1 / 3), own * ratio ** (2 / 3)
+        across, along = part_radius * ratio ** (-1 / 3), part_radius * ratio ** (2 / 3)
         offset = grid - centre
         parallel = offset @ axis
         sideways = np.maximum((offset**2).sum(axis=-1) - parallel**2, 0.0)

@@ -86,17 +86,17 @@ def _signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _body(lesion: Lesion) -> NDArray[np.bool_]:
     """Lower the level until the component around the seed has the volume of the lesion."""
-    wanted = max(1, round(lesion.volume))
+    target_size = max(1, round(lesion.volume))
     free = lesion.room.copy()
     free[lesion.seed] = True
     heights = np.sort(lesion.shape[free])[::-1]
-    count = wanted
+    count = target_size
     for _ in range(12):
         count = min(count, len(heights))
         level = min(float(heights[count - 1]), float(lesion.shape[lesion.seed]))
         islands, _ = ndimage.label(free & (lesion.shape >= level), EVERY_NEIGHBOUR)
         body = islands == islands[lesion.seed]
-        missing = wanted - int(np.count_nonzero(body))
+        missing = target_size - int(np.count_nonzero(body))
         if missing <= 0 or count == len(heights):
             break
         count += missing

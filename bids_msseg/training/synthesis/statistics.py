@@ -76,8 +76,8 @@ class LesionStatistics:
 
 def sample_count(rng: np.random.Generator, statistics: LesionStatistics) -> int:
     """Draw the number of lesions of one brain."""
-    drawn = statistics.median_count * np.exp(statistics.count_sigma * rng.standard_normal())
-    return int(np.clip(round(float(drawn)), *statistics.count_range))
+    value = statistics.median_count * np.exp(statistics.count_sigma * rng.standard_normal())
+    return int(np.clip(round(float(value)), *statistics.count_range))
 
 
 def sample_volumes(
@@ -96,14 +96,14 @@ def sample_volumes(
         confluent = rng.random(count) < statistics.confluent_share
         median = np.where(confluent, statistics.confluent_volume, statistics.median_volume)
         sigma = np.where(confluent, statistics.confluent_sigma, statistics.volume_sigma)
-        drawn = median * np.exp(sigma * rng.standard_normal(count))
-        fits = (drawn >= statistics.smallest) & (drawn <= statistics.largest)
-        volumes = np.concatenate([volumes, drawn[fits]])
+        candidates = median * np.exp(sigma * rng.standard_normal(count))
+        fits = (candidates >= statistics.smallest) & (candidates <= statistics.largest)
+        volumes = np.concatenate([volumes, candidates[fits]])
     return volumes[:count]
 
 
 def volumes_of_load(
-    rng: np.random.Generator, figures: LesionStatistics, total: float
+    rng: np.random.Generator, statistics: LesionStatistics, total: float
 ) -> NDArray[np.float64]:
     """Draw volumes in mm³ that sum to ``total`` mm³, skipping those that are too large.
 
@@ -111,8 +111,8 @@ def volumes_of_load(
     """
     chosen: list[float] = []
     left = total
-    for volume in sample_volumes(rng, 5000, figures):
-        if left <= max(0.05 * total, figures.smallest):
+    for volume in sample_volumes(rng, 5000, statistics):
+        if left <= max(0.05 * total, statistics.smallest):
             break
         if volume <= left:
             chosen.append(float(volume))
@@ -125,11 +125,11 @@ def sample_regions(
 ) -> list[Region]:
     """Draw a region for each volume (mm³); the largest are always periventricular."""
     weights = np.array(list(statistics.places.values()))
-    drawn = rng.choice(list(statistics.places), size=len(volumes), p=weights / weights.sum())
+    regions = rng.choice(list(statistics.places), size=len(volumes), p=weights / weights.sum())
     large = volumes >= statistics.periventricular_from
     return [
         Region.PERIVENTRICULAR if is_large else Region(code)
-        for code, is_large in zip(drawn, large, strict=True)
+        for code, is_large in zip(regions, large, strict=True)
     ]
 
 
@@ -146,11 +146,11 @@ def sample_contrasts(
     matrix = [[1, flair_t1w, flair_t2w], [flair_t1w, 1, t1w_t2w], [flair_t2w, t1w_t2w, 1]]
     mixing = np.linalg.cholesky(np.array(matrix, np.float64)).T
     common = rng.standard_normal(3) @ mixing * np.sqrt(statistics.shared)
-    own = rng.standard_normal((len(volumes), 3)) @ mixing * np.sqrt(1.0 - statistics.shared)
+    individual = rng.standard_normal((len(volumes), 3)) @ mixing * np.sqrt(1.0 - statistics.shared)
     classes = classes_of(volumes, statistics)
     mean = np.array([c.contrast for c in classes]).reshape(-1, 3)
     spread = np.array([c.spread for c in classes]).reshape(-1, 3)
-    contrasts = mean + spread * (common + own)
+    contrasts = mean + spread * (common + individual)
     contrasts[:, 0] = np.maximum(contrasts[:, 0], FAINTEST)
     return np.asarray(contrasts, np.float64)
 
@@ -160,7 +160,7 @@ def classes_of(volumes: NDArray[np.floating], statistics: LesionStatistics) -> l
 
     Examples
     --------
-    >>> [found.upper for found in classes_of(np.array([5.0, 10.0, 9e9]), LesionStatistics())]
+    >>> [size.upper for size in classes_of(np.array([5.0, 10.0, 9e9]), LesionStatistics())]
     [10.0, 100.0, inf]
     """
     uppers = [c.upper for c in statistics.classes[:-1]]

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
-class _Map:
+class _FeatureMap:
     """Feature map of a patch: its edge, the voxel distance of its columns, its channels."""
 
     size: int
     step: int
     channels: int = 0
 
-    def after(self, kernel: int, stride: int, channels: int) -> _Map:
+    def after(self, kernel: int, stride: int, channels: int) -> _FeatureMap:
         if kernel > self.size or (self.size - kernel) % stride:
             raise ValueError(
                 f"a window of {kernel} with stride {stride} does not divide a map of {self.size} "
                 "without remainder"
             )
-        return _Map((self.size - kernel) // stride + 1, self.step * stride, channels)
+        return _FeatureMap((self.size - kernel) // stride + 1, self.step * stride, channels)
 
 
 def to_dense(net: nn.Sequential, patch: int) -> nn.Sequential:
@@ -44,19 +44,21 @@ def to_dense(net: nn.Sequential, patch: int) -> nn.Sequential:
     >>> to_dense(net, 4)(torch.zeros(1, 1, 9, 6, 4)).shape
     torch.Size([1, 1, 6, 3, 1])
     """
-    seen = _Map(patch, 1)
+    features = _FeatureMap(patch, 1)
     layers: list[nn.Module] = []
     for layer in net:
         if isinstance(layer, nn.Conv3d):
-            layers.append(_dilate(layer, seen.step))
-            seen = seen.after(_edge(layer.kernel_size), _edge(layer.stride), layer.out_channels)
+            layers.append(_dilate(layer, features.step))
+            features = features.after(
+                _edge(layer.kernel_size), _edge(layer.stride), layer.out_channels
+            )
         elif isinstance(layer, nn.MaxPool3d):
-            layers.append(_spread(layer, seen.step))
+            layers.append(_dilate_pooling(layer, features.step))
             kernel, stride = _edge(layer.kernel_size), _edge(layer.stride)
-            seen = seen.after(kernel, stride, seen.channels)
+            features = features.after(kernel, stride, features.channels)
         elif isinstance(layer, nn.Linear):
-            layers.append(_convolve(layer, seen))
-            seen = _Map(1, seen.step, layer.out_features)
+            layers.append(_linear_to_convolution(layer, features))
+            features = _FeatureMap(1, features.step, layer.out_features)
         elif isinstance(layer, nn.BatchNorm3d | nn.ReLU):
             layers.append(copy.deepcopy(layer))
         elif not isinstance(layer, nn.Dropout | nn.Flatten):
@@ -73,7 +75,7 @@ def _edge(value: int | str | tuple[int, ...]) -> int:
     return value[0]
 
 
-def _refuse_padding(layer: nn.Conv3d | nn.MaxPool3d) -> None:
+def _check_layer(layer: nn.Conv3d | nn.MaxPool3d) -> None:
     if layer.padding not in (0, (0, 0, 0)):
         raise ValueError(f"{layer} pads the patch, so it sees its rim: no dense form is equal")
     if layer.dilation not in (1, (1, 1, 1)):
@@ -81,7 +83,7 @@ def _refuse_padding(layer: nn.Conv3d | nn.MaxPool3d) -> None:
 
 
 def _dilate(layer: nn.Conv3d, step: int) -> nn.Conv3d:
-    _refuse_padding(layer)
+    _check_layer(layer)
     dense = nn.Conv3d(
         layer.in_channels,
         layer.out_channels,
@@ -90,24 +92,28 @@ def _dilate(layer: nn.Conv3d, step: int) -> nn.Conv3d:
         groups=layer.groups,
         bias=layer.bias is not None,
     )
-    return _fill(dense, layer.weight, layer.bias)
+    return _copy_weights(dense, layer.weight, layer.bias)
 
 
-def _spread(layer: nn.MaxPool3d, step: int) -> nn.MaxPool3d:
-    _refuse_padding(layer)
+def _dilate_pooling(layer: nn.MaxPool3d, step: int) -> nn.MaxPool3d:
+    _check_layer(layer)
     return nn.MaxPool3d(_edge(layer.kernel_size), stride=1, dilation=step)
 
 
-def _convolve(layer: nn.Linear, seen: _Map) -> nn.Conv3d:
+def _linear_to_convolution(layer: nn.Linear, features: _FeatureMap) -> nn.Conv3d:
     """Turn a fully connected layer into a convolution over its whole input map."""
-    channels = seen.channels or layer.in_features // seen.size**3
+    channels = features.channels or layer.in_features // features.size**3
     dense = nn.Conv3d(
-        channels, layer.out_features, seen.size, dilation=seen.step, bias=layer.bias is not None
+        channels,
+        layer.out_features,
+        features.size,
+        dilation=features.step,
+        bias=layer.bias is not None,
     )
-    return _fill(dense, layer.weight.reshape(dense.weight.shape), layer.bias)
+    return _copy_weights(dense, layer.weight.reshape(dense.weight.shape), layer.bias)
 
 
-def _fill(layer: nn.Conv3d, weight: Tensor, bias: Tensor | None) -> nn.Conv3d:
+def _copy_weights(layer: nn.Conv3d, weight: Tensor, bias: Tensor | None) -> nn.Conv3d:
     with torch.no_grad():
         layer.weight.copy_(weight)
         if layer.bias is not None and bias is not None:

@@ -22,7 +22,9 @@ Images = NDArray[np.floating[Any]]
 Array = NDArray[np.float32]
 
 
-def without_gaps(images: Images, present: Sequence[bool], brain: NDArray[np.bool_]) -> Images:
+def fill_missing_contrasts(
+    images: Images, present: Sequence[bool], brain: NDArray[np.bool_]
+) -> Images:
     """Fill missing contrasts with the mean of the brain inside, background outside.
 
     Images (3, X, Y, Z) are in SD of the brain, so that the mean is 0.
@@ -32,28 +34,28 @@ def without_gaps(images: Images, present: Sequence[bool], brain: NDArray[np.bool
     return filled
 
 
-def surround(images: Images) -> Images:
+def pad_images(images: Images) -> Images:
     """Pad images (3, X, Y, Z) by half a patch of background, 5 voxels on each side."""
     sides = ((0, 0), *((HALO, HALO) for _ in range(3)))
     return np.pad(images, sides, constant_values=BACKGROUND)
 
 
-def cut_patches(surrounded: Images, voxels: NDArray[np.int64]) -> Array:
+def cut_patches(padded: Images, voxels: NDArray[np.int64]) -> Array:
     """Cut the patches around some voxels, shape (N, 3, 11, 11, 11).
 
-    ``surrounded`` is the result of :func:`surround`; ``voxels`` are flat indices into the unpadded
+    ``padded`` is the result of :func:`pad_images`; ``voxels`` are flat indices into the unpadded
     (X, Y, Z).
     """
-    shape = tuple(edge - 2 * HALO for edge in surrounded.shape[1:])
+    shape = tuple(edge - 2 * HALO for edge in padded.shape[1:])
     windows = np.lib.stride_tricks.sliding_window_view(
-        surrounded, (PATCH, PATCH, PATCH), axis=(1, 2, 3)
+        padded, (PATCH, PATCH, PATCH), axis=(1, 2, 3)
     )
     x, y, z = np.unravel_index(voxels, shape)
     return np.ascontiguousarray(windows[:, x, y, z].swapaxes(0, 1), dtype=np.float32)
 
 
 def probability(
-    net: PatchNet, images: Images, where: NDArray[np.bool_], engine: Engine, *, batch: int = 512
+    net: PatchNet, images: Images, mask: NDArray[np.bool_], engine: Engine, *, batch: int = 512
 ) -> Array:
     """Return the lesion probability of chosen voxels and 0 elsewhere, (X, Y, Z).
 
@@ -61,33 +63,33 @@ def probability(
     padding classify whole tiles, others ``batch`` patches at a time.
     """
     if net.padding == "valid":
-        return dense_probability(net, images, where, engine)
-    return patch_probability(net, images, where, engine, batch=batch)
+        return dense_probability(net, images, mask, engine)
+    return patch_probability(net, images, mask, engine, batch=batch)
 
 
 @torch.inference_mode()
 def patch_probability(
-    net: PatchNet, images: Images, where: NDArray[np.bool_], engine: Engine, *, batch: int = 512
+    net: PatchNet, images: Images, mask: NDArray[np.bool_], engine: Engine, *, batch: int = 512
 ) -> Array:
     """Classify chosen voxels one patch each; see :func:`probability`."""
     net = net.to(engine.device).eval()
-    around = surround(images)
-    voxels = np.flatnonzero(where)
-    found = np.zeros(where.size, np.float32)
+    padded = pad_images(images)
+    voxels = np.flatnonzero(mask)
+    probabilities = np.zeros(mask.size, np.float32)
     for start in range(0, voxels.size, batch):
         chosen = voxels[start : start + batch]
-        patches = torch.from_numpy(cut_patches(around, chosen)).to(engine.device)
+        patches = torch.from_numpy(cut_patches(padded, chosen)).to(engine.device)
         with engine.autocast():
             logits = net(patches.contiguous(memory_format=torch.channels_last_3d))
-        found[chosen] = lesion_probability(logits).cpu().numpy()
-    return found.reshape(where.shape)
+        probabilities[chosen] = lesion_probability(logits).cpu().numpy()
+    return probabilities.reshape(mask.shape)
 
 
 @torch.inference_mode()
 def dense_probability(
     net: PatchNet,
     images: Images,
-    where: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
     engine: Engine,
     *,
     tile: int = TILE,
@@ -98,23 +100,25 @@ def dense_probability(
     """
     dense = to_dense(net, PATCH).to(engine.device)
     dense = dense.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    around = surround(images)
-    found = np.zeros(where.shape, np.float32)
-    for box in _tiles(where, tile):
+    padded = pad_images(images)
+    probabilities = np.zeros(mask.shape, np.float32)
+    for box in _tiles(mask, tile):
         wide = tuple(slice(side.start, side.stop + 2 * HALO) for side in box)
-        seen = torch.from_numpy(around[(slice(None), *wide)].astype(np.float32))[None]
+        inputs = torch.from_numpy(padded[(slice(None), *wide)].astype(np.float32))[None]
         with engine.autocast():
-            logits = dense(seen.to(engine.device).contiguous(memory_format=torch.channels_last_3d))
-        found[box] = lesion_probability(logits)[0].cpu().numpy()
-    return np.where(where, found, np.float32(0))
+            logits = dense(
+                inputs.to(engine.device).contiguous(memory_format=torch.channels_last_3d)
+            )
+        probabilities[box] = lesion_probability(logits)[0].cpu().numpy()
+    return np.where(mask, probabilities, np.float32(0))
 
 
-def _tiles(where: NDArray[np.bool_], tile: int) -> Iterator[tuple[slice, slice, slice]]:
+def _tiles(mask: NDArray[np.bool_], tile: int) -> Iterator[tuple[slice, slice, slice]]:
     """Divide the box around chosen voxels into tiles; skip tiles without chosen voxels."""
     lines = [
         [slice(at, min(at + tile, side.stop)) for at in range(side.start, side.stop, tile)]
-        for side in bounding_box(where)
+        for side in bounding_box(mask)
     ]
     for x, y, z in product(*lines):
-        if where[x, y, z].any():
+        if mask[x, y, z].any():
             yield x, y, z

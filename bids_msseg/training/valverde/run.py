@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bids_msseg.training.valverde.stages import PatchRecipe, PatchTraining
 
 LOGGER = logging.getLogger("bids_msseg")
-WHOLE = ("seed", "folds", "epochs", "patches", "batch")
+INTEGER_KEYS = ("seed", "folds", "epochs", "patches", "batch")
 VALVERDE_RECIPE: Mapping[str, Any] = {
     "seed": 7,
     "folds": 3,
@@ -88,16 +88,16 @@ def run_valverde(
     """
     import torch
 
-    chosen = {**VALVERDE_RECIPE, **(settings or {})}
+    merged = {**VALVERDE_RECIPE, **(settings or {})}
     if seed is not None:
-        chosen["seed"] = seed
-    recipe, points = read_settings(chosen)
+        merged["seed"] = seed
+    recipe, points = read_settings(merged)
     torch.set_num_threads(threads)
     loads = prepare_cohort(out, files, threads)
-    split = split or deal_nested_folds(files, loads, int(chosen["folds"]))
-    training = _open(out, split, recipe, engine, chosen)
+    split = split or deal_nested_folds(files, loads, int(merged["folds"]))
+    training = _open_training(out, split, recipe, engine, merged)
     scores = _score_all(training, files, points)
-    _hand_over(training, name, scores, chosen)
+    _write_weights(training, name, scores, merged)
     return scores
 
 
@@ -107,41 +107,47 @@ def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point
     Raises UsageError if a key is unknown or a value is invalid.
     """
     from bids_msseg.training.valverde.nets import PADDINGS
-    from bids_msseg.training.valverde.stages import MININGS, PatchRecipe
+    from bids_msseg.training.valverde.stages import MINING_MODES, PatchRecipe
     from bids_msseg.training.valverde.train import OPTIMISERS, PatchPlan
 
     hint = f"use some of: {', '.join(VALVERDE_RECIPE)}; see training/valverde2017.yaml"
     unknown = sorted(set(settings) - set(VALVERDE_RECIPE))
     if unknown:
         raise UsageError(f"the recipe has unknown keys: {', '.join(unknown)}", hint=hint)
-    known = {**VALVERDE_RECIPE, **settings}
-    for key, allowed in (("padding", PADDINGS), ("mining", MININGS), ("optimiser", OPTIMISERS)):
-        if known[key] not in allowed:
-            raise UsageError(f"{key} {known[key]!r} is not one of {', '.join(allowed)}", hint=hint)
+    values = {**VALVERDE_RECIPE, **settings}
+    for key, allowed in (
+        ("padding", PADDINGS),
+        ("mining", MINING_MODES),
+        ("optimiser", OPTIMISERS),
+    ):
+        if values[key] not in allowed:
+            raise UsageError(
+                f"{key} {values[key]!r} is not one of {', '.join(allowed)}", hint=hint
+            )
     try:
-        whole = {key: _whole(key, known[key]) for key in WHOLE}
+        integers = {key: _integer(key, values[key]) for key in INTEGER_KEYS}
         plan = PatchPlan(
-            epochs=whole["epochs"],
-            patches=whole["patches"],
-            batch=whole["batch"],
-            optimiser=known["optimiser"],
-            learning_rate=float(known["learning_rate"]),
-            dropout=_share("dropout", known["dropout"]),
+            epochs=integers["epochs"],
+            patches=integers["patches"],
+            batch=integers["batch"],
+            optimiser=values["optimiser"],
+            learning_rate=float(values["learning_rate"]),
+            dropout=_fraction("dropout", values["dropout"]),
         )
         points = tuple(
-            Point(_share("threshold", one["threshold"]), float(one["min_volume_mm3"]))
-            for one in known["points"]
+            Point(_fraction("threshold", entry["threshold"]), float(entry["min_volume_mm3"]))
+            for entry in values["points"]
         )
         if not points:
             raise ValueError("it has no operating point")
-        threshold = _share("candidate_threshold", known["candidate_threshold"])
-        above = float(known["candidate_z"])
+        threshold = _fraction("candidate_threshold", values["candidate_threshold"])
+        candidate_z = float(values["candidate_z"])
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(f"invalid recipe: {error}", hint=hint) from error
-    return PatchRecipe(known["padding"], above, threshold, known["mining"], plan), points
+    return PatchRecipe(values["padding"], candidate_z, threshold, values["mining"], plan), points
 
 
-def _whole(key: str, value: Any) -> int:
+def _integer(key: str, value: Any) -> int:
     """Read a whole number; YAML reads ``1e5`` as text."""
     number = float(value)
     if number % 1 or number < (0 if key == "seed" else 1):
@@ -149,14 +155,14 @@ def _whole(key: str, value: Any) -> int:
     return int(number)
 
 
-def _share(key: str, value: Any) -> float:
+def _fraction(key: str, value: Any) -> float:
     number = float(value)
     if not 0 <= number < 1:
         raise ValueError(f"{key} is not at least 0 and below 1: {value}")
     return number
 
 
-def _open(
+def _open_training(
     out: Path, split: Split, recipe: PatchRecipe, engine: Engine, settings: Mapping[str, Any]
 ) -> PatchTraining:
     """Store split and recipe for a later call; refuse those of another training.
@@ -204,7 +210,7 @@ def _score_all(
         for name in names:
             scores += _score_visit(training, by_name[name], fold, points)
             LOGGER.info("scored %s", name)
-    rows = [{column: getattr(one, column) for column in COLUMNS} for one in scores]
+    rows = [{column: getattr(record, column) for column in COLUMNS} for record in scores]
     write_tsv(training.folder / "scores.tsv", COLUMNS, rows)
     return scores
 
@@ -215,13 +221,15 @@ def _score_visit(
     from bids_msseg.training.valverde.stages import segment_unseen
 
     visit = item.visit.key
-    found = dict(zip(("CNN-1", "cascade"), segment_unseen(training, visit, fold), strict=True))
+    probabilities = dict(
+        zip(("CNN-1", "cascade"), segment_unseen(training, visit, fold), strict=True)
+    )
     _, affine = working_grid(as_ras(load_volume(item.brain)))
     truth = load_volume(item.truth)
     scores: list[Score] = []
-    for net, data in found.items():
+    for net, data in probabilities.items():
         native = resample(Volume(data, affine), truth.shape, truth.affine)
-        masks = [_cut(native, point) for point in points]
+        masks = [_threshold_mask(native, point) for point in points]
         keep_prediction(training.folder / "predictions", visit, net, native, masks[0])
         scores += [
             score(mask, truth, visit=visit, site=item.site, method=f"{net}, {point}")
@@ -230,16 +238,16 @@ def _score_visit(
     return scores
 
 
-def _cut(probability: Volume, point: Point) -> NDArray[np.bool_]:
-    over = probability.data >= point.threshold
+def _threshold_mask(probability: Volume, point: Point) -> NDArray[np.bool_]:
+    above = probability.data >= point.threshold
     labels = label_lesions(
-        over, voxel_volume=probability.voxel_volume, min_volume=point.min_volume_mm3
+        above, voxel_volume=probability.voxel_volume, min_volume=point.min_volume_mm3
     )
     inside: NDArray[np.bool_] = labels > 0
     return inside
 
 
-def _hand_over(
+def _write_weights(
     training: PatchTraining, name: str, scores: Sequence[Score], settings: Mapping[str, Any]
 ) -> None:
     """Write the nets of all folds, and a model card with their scores."""

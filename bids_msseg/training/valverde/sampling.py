@@ -18,10 +18,10 @@ from torch import Tensor
 
 from bids_msseg.trainer.batches import item_rng
 from bids_msseg.training.data.visits import LabelledVisit
-from bids_msseg.training.valverde.inference import cut_patches, surround, without_gaps
+from bids_msseg.training.valverde.inference import cut_patches, fill_missing_contrasts, pad_images
 from bids_msseg.training.valverde.nets import CHANNELS, PATCH
 
-TURNS = ((2, 3), (2,), (3,))
+MIRROR_AXES = ((2, 3), (2,), (3,))
 """Axes of (N, C, X, Y, Z) that are mirrored: half a turn about Z, left-right, both (which leaves
 front-back); the axial plane is X and Y."""
 
@@ -30,10 +30,10 @@ front-back); the axial plane is X and Y."""
 class Pool:
     """Training voxels of one visit, as flat indices into (X, Y, Z).
 
-    ``surrounded`` are the padded images, shape (3, X + 10, Y + 10, Z + 10).
+    ``padded`` are the padded images, shape (3, X + 10, Y + 10, Z + 10).
     """
 
-    surrounded: NDArray[np.floating[Any]]
+    padded: NDArray[np.floating[Any]]
     lesions: NDArray[np.int64]
     negatives: NDArray[np.int64]
 
@@ -52,38 +52,38 @@ def fill_missing(visit: LabelledVisit) -> LabelledVisit:
 
     The nets read three contrasts and have no input for which of them are present.
     """
-    return replace(visit, images=without_gaps(visit.images, visit.present, visit.brain))
+    return replace(visit, images=fill_missing_contrasts(visit.images, visit.present, visit.brain))
 
 
-def find_candidates(visit: LabelledVisit, above: float) -> NDArray[np.bool_]:
+def find_candidates(visit: LabelledVisit, min_z: float) -> NDArray[np.bool_]:
     """Mark bright FLAIR voxels inside the brain, the only ones that the nets classify."""
-    bright: NDArray[np.bool_] = visit.brain & (visit.images[0] > above)
+    bright: NDArray[np.bool_] = visit.brain & (visit.images[0] > min_z)
     return bright
 
 
-def random_pool(visit: LabelledVisit, above: float) -> Pool:
+def random_pool(visit: LabelledVisit, min_z: float) -> Pool:
     """List all lesion voxels, and all candidates that are not lesion, for CNN-1."""
     truth = _lesion(visit)
-    negatives = np.flatnonzero(find_candidates(visit, above) & ~truth)
-    return Pool(surround(visit.images), np.flatnonzero(truth), negatives)
+    negatives = np.flatnonzero(find_candidates(visit, min_z) & ~truth)
+    return Pool(pad_images(visit.images), np.flatnonzero(truth), negatives)
 
 
 def hard_pool(
-    visit: LabelledVisit, above: float, prediction: NDArray[np.floating[Any]], threshold: float
+    visit: LabelledVisit, min_z: float, prediction: NDArray[np.floating[Any]], threshold: float
 ) -> Pool:
     """List all lesion voxels, and the false positives of CNN-1, for CNN-2.
 
-    Candidates have a FLAIR z-score above ``above``; those with a ``prediction`` of CNN-1 above
+    Candidates have a FLAIR z-score above ``min_z``; those with a ``prediction`` of CNN-1 above
     ``threshold`` reach CNN-2. If they are fewer than the lesion voxels, the most probable of the
     others are added.
     """
     truth = _lesion(visit)
     lesions = np.flatnonzero(truth)
-    others = np.flatnonzero(find_candidates(visit, above) & ~truth)
-    seen = prediction.ravel()[others]
-    hardest = others[np.argsort(-seen, kind="stable")]
-    count = max(int((seen > threshold).sum()), lesions.size)
-    return Pool(surround(visit.images), lesions, np.sort(hardest[:count]))
+    candidates = np.flatnonzero(find_candidates(visit, min_z) & ~truth)
+    probabilities = prediction.ravel()[candidates]
+    hardest = candidates[np.argsort(-probabilities, kind="stable")]
+    count = max(int((probabilities > threshold).sum()), lesions.size)
+    return Pool(pad_images(visit.images), lesions, np.sort(hardest[:count]))
 
 
 def _lesion(visit: LabelledVisit) -> NDArray[np.bool_]:
@@ -91,14 +91,14 @@ def _lesion(visit: LabelledVisit) -> NDArray[np.bool_]:
     return lesion
 
 
-def draw_epoch(pools: Sequence[Pool], rng: np.random.Generator, *, most: int) -> Draw:
+def draw_epoch(pools: Sequence[Pool], rng: np.random.Generator, *, limit: int) -> Draw:
     """Draw lesion voxels and as many negatives of each visit, in random order.
 
-    No voxel is drawn twice. ``most`` limits the number of patches (the paper has no limit); each
+    No voxel is drawn twice. ``limit`` is the largest number of patches (the paper has none); each
     visit then contributes the same share of its lesion voxels.
     """
     total = sum(pool.lesions.size for pool in pools)
-    share = min(1.0, most / (2 * total)) if total else 0.0
+    share = min(1.0, limit / (2 * total)) if total else 0.0
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
     for index, pool in enumerate(pools):
         count = int(pool.lesions.size * share)
@@ -110,21 +110,21 @@ def draw_epoch(pools: Sequence[Pool], rng: np.random.Generator, *, most: int) ->
     return Draw(visit[order], voxel[order], lesion[order])
 
 
-def turn_half(patches: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def mirror_half(patches: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Mirror a random half of the patches (N, 3, X, Y, Z) along x, y or both."""
-    turned = patches.copy()
+    mirrored = patches.copy()
     chosen = rng.permutation(len(patches))[: len(patches) // 2]
-    kinds = rng.integers(len(TURNS), size=chosen.size)
-    for kind, axes in enumerate(TURNS):
-        these = chosen[kinds == kind]
-        turned[these] = np.flip(patches[these], axes)
-    return turned
+    kinds = rng.integers(len(MIRROR_AXES), size=chosen.size)
+    for kind, axes in enumerate(MIRROR_AXES):
+        rows = chosen[kinds == kind]
+        mirrored[rows] = np.flip(patches[rows], axes)
+    return mirrored
 
 
 class PatchStream:
     """Endless stream of training batches, each addressed by its step number.
 
-    ``most`` limits the patches of an epoch. ``steps`` is the number of whole batches of an epoch,
+    ``limit`` is the most patches of an epoch. ``steps`` is the number of its whole batches,
     0 if there is nothing to draw from.
     """
 
@@ -134,23 +134,23 @@ class PatchStream:
         seed: int,
         *,
         batch: int,
-        most: int,
+        limit: int,
     ) -> None:
-        self._pools, self._seed, self._batch, self._most = tuple(pools), seed, batch, most
+        self._pools, self._seed, self._batch, self._limit = tuple(pools), seed, batch, limit
         self._epoch = lru_cache(maxsize=1)(self._draw)
         self.steps = self._epoch(0).voxel.size // batch if self._pools else 0
 
     def _draw(self, epoch: int) -> Draw:
-        return draw_epoch(self._pools, item_rng(self._seed, 2 * epoch), most=self._most)
+        return draw_epoch(self._pools, item_rng(self._seed, 2 * epoch), limit=self._limit)
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of a step: patches (N, 3, 11, 11, 11), and 1 for lesion (N,)."""
-        epoch, place = divmod(step, self.steps)
+        epoch, position = divmod(step, self.steps)
         draw = self._epoch(epoch)
-        these = slice(place * self._batch, (place + 1) * self._batch)
+        span = slice(position * self._batch, (position + 1) * self._batch)
         patches = np.empty((self._batch, CHANNELS, PATCH, PATCH, PATCH), np.float32)
-        for index in np.unique(draw.visit[these]):
-            mine = draw.visit[these] == index
-            patches[mine] = cut_patches(self._pools[index].surrounded, draw.voxel[these][mine])
-        turned = turn_half(patches, item_rng(self._seed, 2 * step + 1))
-        return torch.from_numpy(turned), torch.from_numpy(draw.lesion[these])
+        for index in np.unique(draw.visit[span]):
+            rows = draw.visit[span] == index
+            patches[rows] = cut_patches(self._pools[index].padded, draw.voxel[span][rows])
+        mirrored = mirror_half(patches, item_rng(self._seed, 2 * step + 1))
+        return torch.from_numpy(mirrored), torch.from_numpy(draw.lesion[span])

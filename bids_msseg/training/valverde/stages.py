@@ -27,7 +27,7 @@ from bids_msseg.training.valverde.sampling import (
 )
 from bids_msseg.training.valverde.train import PatchPlan, fit, load_finished
 
-MININGS: tuple[str, ...] = ("out-of-fold", "training")
+MINING_MODES: tuple[str, ...] = ("out-of-fold", "training")
 Array = NDArray[np.float32]
 Log = Callable[[str, Report], None]
 
@@ -71,11 +71,11 @@ class PatchTraining:
 def train_first(training: PatchTraining, folds: FoldSet) -> PatchNet:
     """Train CNN-1 on all lesion voxels of some folds and as many random candidates, or load it."""
     names = training.split.members(folds)
-    above = training.recipe.candidate_z
+    min_z = training.recipe.candidate_z
     return _train(
         training,
         _first_stage(folds),
-        lambda: [random_pool(training.visit(name), above) for name in names],
+        lambda: [random_pool(training.visit(name), min_z) for name in names],
         training.seed + 1000 * sum(2**fold for fold in folds),
     )
 
@@ -95,15 +95,18 @@ def _hard_pools(training: PatchTraining, test: int | None) -> list[Pool]:
     recipe, split = training.recipe, training.split
     sources = split.sources(test)
     if recipe.mining == "training":
-        others = tuple(fold for fold, _ in sources)
-        sources = tuple((fold, others) for fold in others)
+        training_folds = tuple(fold for fold, _ in sources)
+        sources = tuple((fold, training_folds) for fold in training_folds)
     pools = []
-    for fold, seen in sources:
+    for fold, cnn1_folds in sources:
         for name in split.folds[fold]:
-            found = first_prediction(training, name, seen)
+            prediction = first_prediction(training, name, cnn1_folds)
             pools.append(
                 hard_pool(
-                    training.visit(name), recipe.candidate_z, found, recipe.candidate_threshold
+                    training.visit(name),
+                    recipe.candidate_z,
+                    prediction,
+                    recipe.candidate_threshold,
                 )
             )
     return pools
@@ -123,12 +126,12 @@ def _train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = PatchNet(training.recipe.padding, dropout=plan.dropout)
-    done = load_finished(net, plan, checkpoint)
-    if done is not None:
-        return done
+    finished = load_finished(net, plan, checkpoint)
+    if finished is not None:
+        return finished
     return fit(
         net,
-        PatchStream(pools(), seed, batch=plan.batch, most=plan.patches),
+        PatchStream(pools(), seed, batch=plan.batch, limit=plan.patches),
         plan,
         training.engine,
         checkpoint,
@@ -137,24 +140,24 @@ def _train(
     )
 
 
-def first_prediction(training: PatchTraining, name: str, seen: FoldSet) -> Array:
+def first_prediction(training: PatchTraining, name: str, folds: FoldSet) -> Array:
     """Return CNN-1's probability over a visit's candidates, and store it on disk.
 
-    CNN-1 is that trained on the folds ``seen``. The result (X, Y, Z) is 0 outside the candidates
+    CNN-1 is the one trained on ``folds``. The result (X, Y, Z) is 0 outside the candidates
     and has half precision, whether read or just computed.
     """
-    place = training.folder / "valverde" / _first_stage(seen)
-    target = place / f"{name}.npy"
+    folder = training.folder / "valverde" / _first_stage(folds)
+    target = folder / f"{name}.npy"
     if not target.is_file():
-        net = train_first(training, seen)
+        net = train_first(training, folds)
         visit = training.visit(name)
-        where = find_candidates(visit, training.recipe.candidate_z)
-        found = probability(net, visit.images, where, training.engine)
-        place.mkdir(parents=True, exist_ok=True)
+        candidates = find_candidates(visit, training.recipe.candidate_z)
+        prediction = probability(net, visit.images, candidates, training.engine)
+        folder.mkdir(parents=True, exist_ok=True)
         with open_alone(target) as stream:
-            np.save(stream, found.astype(np.float16))
-    kept: NDArray[np.float16] = np.load(target, allow_pickle=False)
-    return kept.astype(np.float32)
+            np.save(stream, prediction.astype(np.float16))
+    stored: NDArray[np.float16] = np.load(target, allow_pickle=False)
+    return stored.astype(np.float32)
 
 
 def segment_unseen(training: PatchTraining, name: str, test: int) -> tuple[Array, Array]:

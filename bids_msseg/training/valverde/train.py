@@ -65,18 +65,18 @@ def fit(
         )
     state = _State(net.to(engine.device), plan, steps)
     state.restore(checkpoint)
-    saved = begun = time.monotonic()
+    last_save = last_report = time.monotonic()
     losses: list[float] = []
     while state.step < steps:
         losses.append(state.advance(source, engine, seed))
         now = time.monotonic()
         if report and (state.step % REPORT_EVERY == 0 or state.step == steps):
-            pace = (now - begun) / len(losses)
+            pace = (now - last_report) / len(losses)
             report(Report(state.step, steps, float(np.mean(losses)), pace))
-            losses, begun = [], now
-        if now - saved > plan.checkpoint_s or state.step == steps:
+            losses, last_report = [], now
+        if now - last_save > plan.checkpoint_s or state.step == steps:
             state.save(checkpoint)
-            saved = now
+            last_save = now
     return net.to("cpu").eval()
 
 
@@ -87,29 +87,29 @@ def load_finished(net: PatchNet, plan: PatchPlan, checkpoint: Path) -> PatchNet 
     """
     if not checkpoint.is_file():
         return None
-    kept = _read(checkpoint, "cpu")
-    _refuse_another(checkpoint, kept, plan, net)
-    if kept["step"] < kept["steps"]:
+    stored = _read_checkpoint(checkpoint, "cpu")
+    _check_plan(checkpoint, stored, plan, net)
+    if stored["step"] < stored["steps"]:
         return None
-    net.load_state_dict(kept["net"])
+    net.load_state_dict(stored["net"])
     return net.eval()
 
 
-def _refuse_another(
-    path: Path, kept: Mapping[str, Any], plan: PatchPlan, net: PatchNet, steps: int | None = None
+def _check_plan(
+    path: Path, stored: Mapping[str, Any], plan: PatchPlan, net: PatchNet, steps: int | None = None
 ) -> None:
     """Raise DataError if a checkpoint belongs to another training."""
-    same = kept["plan"] == asdict(plan) and kept["padding"] == net.padding
-    if not same or steps not in (None, kept["steps"]):
+    same = stored["plan"] == asdict(plan) and stored["padding"] == net.padding
+    if not same or steps not in (None, stored["steps"]):
         raise DataError(
             f"{path} was trained with another plan or on other patients",
             hint="use another output folder, or the same plan and patients as before",
         )
 
 
-def _read(checkpoint: Path, device: str) -> dict[str, Any]:
-    kept: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
-    return kept
+def _read_checkpoint(checkpoint: Path, device: str) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
+    return content
 
 
 class _State:
@@ -117,8 +117,8 @@ class _State:
 
     def __init__(self, net: PatchNet, plan: PatchPlan, steps: int) -> None:
         self.net, self.plan, self.steps, self.step = net, plan, steps, 0
-        kinds = {"adam": torch.optim.Adam, "adadelta": torch.optim.Adadelta}
-        self.optimiser: torch.optim.Optimizer = kinds[plan.optimiser](
+        optimisers = {"adam": torch.optim.Adam, "adadelta": torch.optim.Adadelta}
+        self.optimiser: torch.optim.Optimizer = optimisers[plan.optimiser](
             net.parameters(), lr=plan.learning_rate
         )
 
@@ -144,7 +144,7 @@ class _State:
 
         The file appears under its name only when it is complete.
         """
-        kept = {
+        content = {
             "plan": asdict(self.plan),
             "steps": self.steps,
             "padding": self.net.padding,
@@ -153,14 +153,14 @@ class _State:
             "optimiser": self.optimiser.state_dict(),
         }
         with replacing(path, single_writer=True) as temporary:
-            torch.save(kept, temporary)
+            torch.save(content, temporary)
 
     def restore(self, path: Path) -> None:
         """Resume from a checkpoint if there is one."""
         if not path.is_file():
             return
-        kept = _read(path, str(next(self.net.parameters()).device))
-        _refuse_another(path, kept, self.plan, self.net, self.steps)
-        self.net.load_state_dict(kept["net"])
-        self.optimiser.load_state_dict(kept["optimiser"])
-        self.step = int(kept["step"])
+        stored = _read_checkpoint(path, str(next(self.net.parameters()).device))
+        _check_plan(path, stored, self.plan, self.net, self.steps)
+        self.net.load_state_dict(stored["net"])
+        self.optimiser.load_state_dict(stored["optimiser"])
+        self.step = int(stored["step"])

@@ -8,7 +8,7 @@ import pytest
 from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.models.inference import Prediction
 from bids_msseg.training.data.painting import (
-    USUAL_CONTRAST,
+    DEFAULT_CONTRAST,
     Painting,
     load_painting,
     measure_contrast,
@@ -28,13 +28,13 @@ def test_the_contrast_of_lesions_is_measured_against_their_surroundings(
     assert measured[0] == pytest.approx(3, abs=0.2)
     assert measured[1] == pytest.approx(0, abs=0.2)
     # T2w was not acquired
-    assert measured[2] == pytest.approx(USUAL_CONTRAST[2])
+    assert measured[2] == pytest.approx(DEFAULT_CONTRAST[2])
 
 
 def test_without_lesions_the_usual_contrast_is_taken(visit: LabelledVisit) -> None:
     free = np.zeros_like(visit.truth)
     measured = measure_contrast(visit.images, visit.present, visit.brain, free)
-    assert measured.tolist() == pytest.approx(USUAL_CONTRAST)
+    assert measured.tolist() == pytest.approx(DEFAULT_CONTRAST)
 
 
 def test_anatomy_becomes_tissue_at_1_mm() -> None:

@@ -12,9 +12,9 @@ from bids_msseg.training.valverde.dense import to_dense
 from bids_msseg.training.valverde.inference import (
     cut_patches,
     dense_probability,
+    pad_images,
     patch_probability,
     probability,
-    surround,
 )
 from bids_msseg.training.valverde.nets import PATCH, PatchNet
 
@@ -82,7 +82,7 @@ def test_the_papers_layout_has_no_dense_form() -> None:
 
 def test_beyond_the_volume_is_background() -> None:
     images = _random_images().astype(np.float16)
-    corner = cut_patches(surround(images), np.array([0, images[0].size - 1]))
+    corner = cut_patches(pad_images(images), np.array([0, images[0].size - 1]))
     assert corner.dtype == np.float32
     assert (corner[0, :, :5] == -3).all()
     np.testing.assert_array_equal(corner[0, :, 5:, 5:, 5:], images[:, :6, :6, :6])

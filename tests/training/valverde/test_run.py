@@ -20,7 +20,7 @@ from bids_msseg.training.valverde import stages
 from bids_msseg.training.valverde.run import (
     VALVERDE_RECIPE,
     Point,
-    _cut,
+    _threshold_mask,
     read_settings,
     run_valverde,
 )
@@ -80,7 +80,7 @@ def test_the_kept_mask_is_the_cascades_at_the_first_point(
         stem = trained / "predictions" / who / session / "anat" / f"{item.visit.key}_space-FLAIR"
         mask = load_volume(Path(f"{stem}_label-L_mask.nii.gz"))
         probability = load_volume(Path(f"{stem}_label-L_probseg.nii.gz"))
-        expected = _cut(probability, Point(0.5, 3))
+        expected = _threshold_mask(probability, Point(0.5, 3))
         np.testing.assert_array_equal(mask.data > 0, expected)
         assert mask.shape == load_volume(item.truth).shape
 
@@ -187,5 +187,5 @@ def test_an_impossible_recipe_is_told(settings: Mapping[str, Any], reason: str) 
 def test_small_components_are_measured_in_mm3() -> None:
     data = np.zeros((9, 3, 3), np.float32)
     data[0, 0, 0], data[3:5, 0, 0], data[7, 0, 0] = 0.9, 0.9, 0.4
-    found = _cut(Volume(data, np.diag([1.0, 1, 3, 1])), Point(0.5, 5))
+    found = _threshold_mask(Volume(data, np.diag([1.0, 1, 3, 1])), Point(0.5, 5))
     assert np.flatnonzero(found[:, 0, 0]).tolist() == [3, 4]

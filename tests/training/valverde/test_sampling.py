@@ -17,8 +17,8 @@ from bids_msseg.training.valverde.sampling import (
     fill_missing,
     find_candidates,
     hard_pool,
+    mirror_half,
     random_pool,
-    turn_half,
 )
 
 MakeVisit = Callable[..., LabelledVisit]
@@ -26,8 +26,8 @@ MakeVisit = Callable[..., LabelledVisit]
 
 def _pool(lesions: int, negatives: int) -> Pool:
     """Lesions are voxels 0, 1, ...; negatives 100, 101, ..."""
-    surrounded = np.zeros((3, 20, 20, 20), np.float16)
-    return Pool(surrounded, np.arange(lesions), 100 + np.arange(negatives))
+    padded = np.zeros((3, 20, 20, 20), np.float16)
+    return Pool(padded, np.arange(lesions), 100 + np.arange(negatives))
 
 
 def test_candidates_are_bright_in_flair_inside_the_brain(make_visit: MakeVisit) -> None:
@@ -88,7 +88,7 @@ def test_a_missing_contrast_is_the_mean_inside_the_brain(make_visit: MakeVisit) 
 )
 def test_a_set_is_balanced_in_every_visit(sizes: list[tuple[int, int]], most: int) -> None:
     pools = [_pool(*size) for size in sizes]
-    draw = draw_epoch(pools, np.random.default_rng(0), most=most)
+    draw = draw_epoch(pools, np.random.default_rng(0), limit=most)
     assert draw.voxel.size <= most
     for index, pool in enumerate(pools):
         mine = draw.visit == index
@@ -100,20 +100,20 @@ def test_a_set_is_balanced_in_every_visit(sizes: list[tuple[int, int]], most: in
 
 
 def test_without_limit_the_set_has_twice_the_lesion_voxels() -> None:
-    draw = draw_epoch([_pool(7, 50), _pool(5, 9)], np.random.default_rng(0), most=10_000)
+    draw = draw_epoch([_pool(7, 50), _pool(5, 9)], np.random.default_rng(0), limit=10_000)
     assert sorted(draw.voxel[draw.lesion == 1]) == sorted([*range(7), *range(5)])
     assert draw.voxel.size == 2 * 12
 
 
 def test_the_set_is_in_random_order() -> None:
-    draw = draw_epoch([_pool(500, 900)], np.random.default_rng(0), most=10_000)
+    draw = draw_epoch([_pool(500, 900)], np.random.default_rng(0), limit=10_000)
     assert 200 < draw.lesion[:500].sum() < 300
 
 
 def test_exactly_half_of_a_batch_is_turned_in_the_axial_plane() -> None:
     rng = np.random.default_rng(0)
     patches = rng.normal(size=(20, 3, 4, 4, 4)).astype(np.float32)
-    turned = turn_half(patches, rng)
+    turned = mirror_half(patches, rng)
     kinds = []
     for before, after in zip(patches, turned, strict=True):
         views = [before, before[:, ::-1, ::-1], before[:, ::-1], before[:, :, ::-1]]
@@ -124,21 +124,21 @@ def test_exactly_half_of_a_batch_is_turned_in_the_axial_plane() -> None:
 
 def test_a_batch_depends_on_nothing_but_its_number(make_visit: MakeVisit) -> None:
     pools = [random_pool(make_visit(seed=seed), 0.5) for seed in range(2)]
-    first = PatchStream(pools, 3, batch=16, most=200)
-    again = PatchStream(pools, 3, batch=16, most=200)
+    first = PatchStream(pools, 3, batch=16, limit=200)
+    again = PatchStream(pools, 3, batch=16, limit=200)
     steps = range(2 * first.steps)
     kept = {step: first.at(step) for step in steps}
     for step in reversed(steps):
         patches, lesion = again.at(step)
         assert torch.equal(patches, kept[step][0])
         assert torch.equal(lesion, kept[step][1])
-    other = PatchStream(pools, 4, batch=16, most=200).at(0)[0]
+    other = PatchStream(pools, 4, batch=16, limit=200).at(0)[0]
     assert not torch.equal(other, kept[0][0])
 
 
 def test_epochs_are_drawn_anew() -> None:
     pools = [_pool(64, 5000)]
-    source = PatchStream(pools, 0, batch=32, most=128)
+    source = PatchStream(pools, 0, batch=32, limit=128)
     negatives = [set(source._epoch(epoch).voxel.tolist()) for epoch in range(2)]
     assert negatives[0] != negatives[1]
 
@@ -146,12 +146,12 @@ def test_epochs_are_drawn_anew() -> None:
 def test_patches_are_labelled_by_their_middle(make_visit: MakeVisit) -> None:
     visit = make_visit()
     pool = random_pool(visit, 0.5)
-    patches, lesion = PatchStream([pool], 0, batch=32, most=100).at(0)
+    patches, lesion = PatchStream([pool], 0, batch=32, limit=100).at(0)
     # the phantom's lesions are 3 brighter than its noise of 0.4
     np.testing.assert_array_equal(patches[:, 0, 5, 5, 5] > 1.8, lesion == 1)
-    assert cut_patches(pool.surrounded, pool.lesions[:1]).shape == (1, 3, 11, 11, 11)
+    assert cut_patches(pool.padded, pool.lesions[:1]).shape == (1, 3, 11, 11, 11)
 
 
 @pytest.mark.parametrize("pools", [[], [_pool(0, 50)], [_pool(3, 50)]])
 def test_too_little_to_draw_from_is_no_step(pools: list[Pool]) -> None:
-    assert PatchStream(pools, 0, batch=8, most=100).steps == 0
+    assert PatchStream(pools, 0, batch=8, limit=100).steps == 0

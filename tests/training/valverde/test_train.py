@@ -38,7 +38,7 @@ class _StoppedError(Exception):
 @pytest.fixture(scope="module")
 def source(make_visit: MakeVisit) -> PatchStream:
     pools = [random_pool(make_visit(f"sub-{seed}", seed=seed), 0.5) for seed in range(2)]
-    return PatchStream(pools, 5, batch=PLAN.batch, most=PLAN.patches)
+    return PatchStream(pools, 5, batch=PLAN.batch, limit=PLAN.patches)
 
 
 def _net() -> PatchNet:
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_another_plan_is_refused(source: PatchStream, tmp_path: 
 
 def test_too_few_lesions_are_told(tmp_path: Path, make_visit: MakeVisit) -> None:
     pools = [random_pool(make_visit(lesions=0), 0.5)]
-    empty = PatchStream(pools, 0, batch=16, most=100)
+    empty = PatchStream(pools, 0, batch=16, limit=100)
     with pytest.raises(DataError, match="too few lesion voxels for one batch of 16"):
         _fit(empty, tmp_path / "net.pt")
 
