@@ -329,7 +329,7 @@ def test_an_output_space_counts_once() -> None:
 def test_values_that_an_option_cannot_have(name: str, values: list[object]) -> None:
     flag = {"bids_filters": "bids-filter-file"}.get(name, name.replace("_", "-"))
     for value in values:
-        with pytest.raises(UsageError, match=f"^--{flag} is "):
+        with pytest.raises(UsageError, match=f"--{flag}: "):
             _config(**{name: value})
 
 

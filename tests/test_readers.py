@@ -125,7 +125,7 @@ def test_a_name_that_is_there_twice_drops_no_dataset(
 ) -> None:
     with pytest.raises(ValueError, match="once") as caught:
         readers.named_paths(value)
-    assert f"{name} is {folders[0]} and {folders[1]}" in str(caught.value)
+    assert f"{name} is both {folders[0]} and {folders[1]}" in str(caught.value)
 
 
 def test_filters_of_other_apps_are_kept() -> None:

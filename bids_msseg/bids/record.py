@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from bids_msseg.bids.files import plain, read_small, write_json
 from bids_msseg.bids.paths import record_path, records_dir
@@ -113,8 +112,6 @@ class VisitRecord:
         Ignores unknown fields and uses defaults for missing ones. Raises ValueError if participant
         or status is missing, or a value has the wrong type.
         """
-        if not isinstance(content, Mapping):
-            raise ValueError("not a record of a visit")
         try:
             record = _adapter().validate_python({"prefix": "", "session": None, **content})
         except ValidationError as error:
@@ -123,6 +120,18 @@ class VisitRecord:
         if record.prefix and not _is_file_prefix(record.prefix, record.key):
             raise ValueError(f"prefix: {record.prefix!r} does not name a file of {record.key}")
         return record
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return _json().validate_json(read_small(path).removeprefix(BOM_UTF8))
+    except ValidationError as error:
+        raise ValueError(first_error(error)) from error
+
+
+@cache
+def _json() -> TypeAdapter[dict[str, Any]]:
+    return TypeAdapter(dict[str, Any])
 
 
 @cache
@@ -198,7 +207,7 @@ def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
 
 def _read(path: Path) -> VisitRecord:
     try:
-        record = VisitRecord.from_dict(from_json(read_small(path).removeprefix(BOM_UTF8)))
+        record = VisitRecord.from_dict(_read_json(path))
         if record.key != path.stem:
             raise ValueError(f"it describes {record.key}")
     except OSError as error:

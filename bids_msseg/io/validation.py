@@ -10,6 +10,8 @@ from pydantic import ValidationError
 def first_error(error: ValidationError, *parents: str) -> str:
     """Describe the first error: the field within its parents, the reason and the value."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in (*parents, *first["loc"]))
     reason = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {reason}, not {reprlib.repr(first['input'])}"
+    if first["type"] == "json_invalid":
+        return reason
+    field = ".".join(str(part) for part in (*parents, *first["loc"]))
+    return f"{field or 'content'}: {reason}, not {reprlib.repr(first['input'])}"

@@ -51,7 +51,7 @@ def test_channels_that_are_not_known(names: Any, asked: tuple[str, ...]) -> None
 def test_a_contrast_is_written_in_any_case() -> None:
     assert read_channels(["flair", "T1W"]) == ("FLAIR", "T1w")
     for wrong in ([], ["PD"], 5):
-        with pytest.raises(ValueError, match=r"T2w|texts"):
+        with pytest.raises(ValueError, match=r"T2w|strings"):
             read_channels(wrong)
 
 
