@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import choose_engine
@@ -27,19 +26,6 @@ THRESHOLDS = np.arange(0.05, 0.96, 0.05)
 def read_net(path: Path) -> LesionAnatomyNet:
     net = LesionAnatomyNet()
     net.load_state_dict(read_network_weights(path))
-    return net.eval()
-
-
-def blend(first: LesionAnatomyNet, second: LesionAnatomyNet, share: float) -> LesionAnatomyNet:
-    """Average the weights of two networks (Wortsman et al. 2022, arXiv:2109.01903)."""
-    states = zip(first.state_dict().items(), second.state_dict().values(), strict=True)
-    net = LesionAnatomyNet()
-    net.load_state_dict(
-        {
-            name: torch.lerp(first_weight, second_weight, share)
-            for (name, first_weight), second_weight in states
-        }
-    )
     return net.eval()
 
 
@@ -69,18 +55,8 @@ def main() -> None:
     parser.add_argument("--flair-only", action="store_true")
     parser.add_argument("--mirror", action="store_true")
     parser.add_argument("--tile", type=int, default=96)
-    parser.add_argument(
-        "--blend",
-        type=float,
-        metavar="SHARE",
-        help="of two NETs, average the weights (the second one's by this share), not the outputs",
-    )
     options = parser.parse_args()
     nets = [read_net(path) for path in options.net]
-    if options.blend is not None:
-        if len(nets) != 2:
-            parser.error("--blend needs two networks")
-        nets = [blend(*nets, options.blend)]
     engine = choose_engine("auto")
     rows, curves = [], []
     for path in sorted(options.cohort.glob(f"{options.only}*.npz")):
