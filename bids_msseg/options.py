@@ -193,10 +193,17 @@ def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str])
         try:
             typed[name] = option_readers[name](value)
         except ValueError as error:
-            shown = value if isinstance(value, str) else json.dumps(value, default=str)
-            message = f"invalid value for {spelling(name)}: {shown}"
+            message = f"invalid value for {spelling(name)}: {_as_typed(value)}"
             raise UsageError(message, hint=f"use {error}") from error
     return typed
+
+
+def _as_typed(value: object) -> str:
+    """Show a value as on the command line, or as JSON if it came from a file."""
+    values = [value] if isinstance(value, str) else value
+    if isinstance(values, list | tuple) and all(isinstance(text, str) for text in values):
+        return " ".join(values)
+    return json.dumps(value, default=str)
 
 
 def read_options(
