@@ -21,7 +21,8 @@ from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coars
 from bids_msseg.imaging.volume import Affine, Volume
 
 BINS = 32
-SAMPLES = 40_000
+# the template needs less precision than contrasts of one head
+SAMPLES = {"rigid": 40_000, "similarity": 15_000, "affine": 15_000}
 # an affine driven with larger first steps runs away
 FIRST_STEP = {"rigid": 0.5, "similarity": 0.5, "affine": 0.125}
 POLISH_PACE = 0.25
@@ -160,7 +161,7 @@ def search(
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricFixedMask(to_itk(level.inside, np.uint8))
     method.SetMetricSamplingStrategy(method.RANDOM)
-    share = min(1.0, SAMPLES / np.count_nonzero(level.inside.data))
+    share = min(1.0, SAMPLES[kind] / np.count_nonzero(level.inside.data))
     # ITK counts seeds in 32 bits and takes 0 for "use the clock"
     method.SetMetricSamplingPercentage(share, seed % (2**32 - 1) + 1)
     method.SetInterpolator(sitk.sitkLinear)
