@@ -1,9 +1,10 @@
-"""Mimics of lesions in FLAIR: halo, caps, tracts, bright cortex, flow in fluid."""
+"""Mimics of lesions in FLAIR: halo, caps, tracts, midline, bright cortex, flow in fluid."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from bids_msseg.training.synthesis.fields import smooth_field, smooth_fields
 from bids_msseg.training.synthesis.geometry import Crop
@@ -11,6 +12,15 @@ from bids_msseg.training.synthesis.plan import Array, SynthesisPlan
 from bids_msseg.training.synthesis.tissues import HALO_STEPS, LabelMap, Tissue
 
 HORNS_BELOW_MM = 12
+MIDLINE_TISSUES = (
+    Tissue.WHITE,
+    Tissue.THALAMUS,
+    Tissue.VENTRAL_DC,
+    Tissue.BRAINSTEM,
+    Tissue.SEPTUM,
+)
+OFF_LATERAL_MM = 4
+"""Fluid of the ventricles that is farther from the lateral ones is the third or the fourth."""
 RADIATION_MM = 28.0
 """How far the optic radiation reaches behind the occipital horn."""
 
@@ -63,6 +73,8 @@ def add_mimics(
     if rng.random() < 0.7 and len(horns) == 4:
         inside = np.flatnonzero(white)
         added.ravel()[inside] += _tracts(horns, crop, inside, uneven, plan, rng)
+    if rng.random() < 0.6:
+        added += _midline(crop, uneven, plan, rng)
     if rng.random() < 0.4:
         fluid = (crop.tissue == Tissue.FLUID) | (crop.tissue == Tissue.VENTRICLE)
         eddies = np.clip(smooth_field(rng, size, 6.0) - 0.8, 0, 1.5)
@@ -126,6 +138,22 @@ def _tracts(
     rough = np.clip(1 + np.float32(0.35) * uneven.ravel()[inside], 0.2, 1.6)
     brighter: Array = (brightness * rough).astype(np.float32)
     return brighter
+
+
+def _midline(crop: Crop, uneven: Array, plan: SynthesisPlan, rng: np.random.Generator) -> Array:
+    """Brighten the rim of the third and fourth ventricle: hypothalamus, fornix, septum.
+
+    Fluid with flow and thin walls share voxels there, and the rim is bright in many people.
+    """
+    amount, width = np.float32(rng.uniform(0, plan.midline)), float(rng.uniform(0.8, 1.8))
+    fluid = (crop.tissue == Tissue.VENTRICLE) & (crop.halo > OFF_LATERAL_MM * HALO_STEPS)
+    if not fluid.any():
+        return np.zeros(crop.tissue.shape, np.float32)
+    near = ndimage.gaussian_filter(fluid.astype(np.float32), width)
+    rough = np.clip(0.6 + 0.6 * uneven, 0, 1.5)
+    tissue = np.isin(crop.tissue, MIDLINE_TISSUES)
+    rim: Array = (tissue * amount * rough * np.clip(3 * near, 0, 1)).astype(np.float32)
+    return rim
 
 
 def _distance_to_line(

@@ -36,6 +36,7 @@ class SynthesisPlan:
     halo: float = 0.6
     caps: float = 0.5
     tracts: float = 0.3
+    midline: float = 0.6
     flow: float = 0.9
     patchy: float = 0.12
     bright_cortex: float = 0.5

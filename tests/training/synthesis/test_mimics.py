@@ -9,7 +9,9 @@ from bids_msseg.training.synthesis.mimics import _distance_to_line, add_mimics, 
 from bids_msseg.training.synthesis.plan import SynthesisPlan
 from bids_msseg.training.synthesis.tissues import FAR, HALO_STEPS, LabelMap, Tissue
 
-NOTHING = SynthesisPlan(halo=0, caps=0, tracts=0, flow=0, patchy=0, bright_cortex=0)
+NOTHING = SynthesisPlan(
+    halo=0, caps=0, tracts=0, midline=0, flow=0, patchy=0, bright_cortex=0
+)
 
 
 def test_horns_are_the_ends_of_both_ventricles(label_map: LabelMap) -> None:
@@ -60,6 +62,22 @@ def test_tracts_brighten_white_matter_behind_the_ventricles_on_both_sides(
     assert means[0] > means[1]
     left, right = (total[white & half].sum() for half in (x < middle, x > middle))
     assert 0.5 < left / right < 2
+
+
+def test_the_rim_of_the_third_ventricle_is_bright(label_map: LabelMap) -> None:
+    tissue = label_map.tissue.copy()
+    third = (slice(30, 33), slice(28, 34), slice(20, 24))
+    tissue[third] = Tissue.VENTRICLE
+    with_third = replace(label_map, tissue=tissue)
+    plan = replace(NOTHING, midline=0.6)
+    images = [_mimics(with_third, plan, seed) for seed in range(8)]
+    brightest = max(images, key=np.max)
+    assert 0.05 < brightest.max() < 0.6 * 1.5
+    assert not brightest[tissue == Tissue.VENTRICLE].any()
+    bright = np.argwhere(brightest > 0.02)
+    inside = np.clip(bright, [side.start for side in third], [side.stop - 1 for side in third])
+    assert np.linalg.norm(bright - inside, axis=1).max() < 8
+    assert not any(_mimics(label_map, plan, seed).any() for seed in range(4))
 
 
 def test_the_distance_to_a_line_ends_at_its_ends() -> None:
