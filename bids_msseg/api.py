@@ -1,8 +1,4 @@
-"""Python interface: segment the images of one visit without BIDS.
-
-``from bids_msseg import segment`` imports :func:`segment`. The steps are those of the BIDS App, in
-the same order and with the same results.
-"""
+"""Python interface: segment the images of one visit without BIDS, with the steps of the app."""
 
 from __future__ import annotations
 
@@ -44,12 +40,7 @@ from bids_msseg.pipeline.lesions import (
     find_lesions,
     mask_on_grid,
 )
-from bids_msseg.pipeline.preprocess import (
-    Preprocessed,
-    fit_template,
-    preprocess,
-    read_contrasts,
-)
+from bids_msseg.pipeline.preprocess import Preprocessed, fit_template, preprocess, read_contrasts
 from bids_msseg.pipeline.quality import check_images
 from bids_msseg.pipeline.segment import segment_stack
 from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval

@@ -212,10 +212,8 @@ def register_affine(
     DataError
         If a mask is empty.
     """
-    inside, brain = (
-        pyramid.compared_region(fixed, fixed_mask),
-        pyramid.compared_region(moving, moving_mask),
-    )
+    inside = pyramid.compared_region(fixed, fixed_mask)
+    brain = pyramid.compared_region(moving, moving_mask)
     fixed = fixed.with_data(np.where(inside, fixed.data, 0))
     moving = moving.with_data(np.where(brain, moving.data, 0))
     coarse = pyramid.build_level(moving, fixed, inside, COARSE_MM, brain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.lesions.regions import REGION_LABELS, disseminated_in_space
@@ -18,8 +19,7 @@ MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
 class Column:
     """One column of the group table, for the TSV file, data dictionary and page.
 
-    ``value`` reads a record (None: unknown). ``shown`` is the heading on the page, empty if the
-    page omits the column. ``digits`` are the decimals there; None for text.
+    ``value`` returns None if unknown. ``shown`` is the heading on the page; empty: not shown.
     """
 
     name: str
@@ -31,6 +31,10 @@ class Column:
     digits: int | None = None
 
 
+def _participant_id(record: VisitRecord) -> str:
+    return f"sub-{record.participant}"
+
+
 def identity_columns() -> tuple[Column, ...]:
     """List the columns of participant, session and processing status."""
     levels = {
@@ -40,12 +44,7 @@ def identity_columns() -> tuple[Column, ...]:
         "running": "another run was still processing it",
     }
     return (
-        Column(
-            "participant_id",
-            "Participant",
-            lambda record: f"sub-{record.participant}",
-            shown="participant",
-        ),
+        Column("participant_id", "Participant", _participant_id, shown="participant"),
         Column(
             "session_id",
             "Session; n/a where the participant has none",
@@ -53,11 +52,7 @@ def identity_columns() -> tuple[Column, ...]:
             shown="session",
         ),
         Column(
-            "status",
-            "Status of processing",
-            lambda record: record.status,
-            levels=levels,
-            shown="status",
+            "status", "Status of processing", attrgetter("status"), levels=levels, shown="status"
         ),
     )
 
@@ -146,9 +141,7 @@ def _image_checks() -> tuple[Column, ...]:
 
 
 def _load_bound(place: int) -> Callable[[VisitRecord], object]:
-    return lambda record: (
-        None if record.load_interval_ml is None else record.load_interval_ml[place]
-    )
+    return lambda record: record.load_interval_ml and record.load_interval_ml[place]
 
 
 def measure_columns() -> tuple[Column, ...]:
@@ -369,10 +362,7 @@ def result_column(
     shown: str = "",
     digits: int = 0,
 ) -> Column:
-    """Create a column that is filled only for finished visits.
-
-    Values left by a failed run are not results.
-    """
+    """Create a column that is filled only for finished visits."""
     return Column(
         name,
         description,
