@@ -9,9 +9,7 @@ from bids_msseg.training.synthesis.mimics import _distance_to_line, add_mimics, 
 from bids_msseg.training.synthesis.plan import SynthesisPlan
 from bids_msseg.training.synthesis.tissues import FAR, HALO_STEPS, LabelMap, Tissue
 
-NOTHING = SynthesisPlan(
-    halo=0, caps=0, tracts=0, midline=0, flow=0, patchy=0, bright_cortex=0
-)
+NOTHING = SynthesisPlan(halo=0, caps=0, tracts=0, midline=0, flow=0, patchy=0, bright_cortex=0)
 
 
 def test_horns_are_the_ends_of_both_ventricles(label_map: LabelMap) -> None:
