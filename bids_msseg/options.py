@@ -201,7 +201,7 @@ def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str])
 def _as_typed(value: object) -> str:
     """Show a value as on the command line, or as JSON if it came from a file."""
     values = [value] if isinstance(value, str) else value
-    if isinstance(values, list | tuple) and all(isinstance(text, str) for text in values):
+    if isinstance(values, list) and values and all(isinstance(text, str) for text in values):
         return " ".join(values)
     return json.dumps(value, default=str)
 
