@@ -398,7 +398,7 @@ def crowd(bench: Bench) -> None:
         runs = [bench.start(out, "-w", str(work)) for work in works]
         results = [bench.finish(run) for run in runs]
         codes = sorted(code for code, _ in results)
-        deferred = sum(log.count("another run is at work") for _, log in results)
+        deferred = sum(log.count("another run is processing") for _, log in results)
         incomplete = incomplete_files(out)
         resumed_code, _ = bench.run(out, "-w", str(works[0]))
         same, verdict = bench.same(out)

@@ -78,9 +78,10 @@ def test_a_damaged_file_is_told(weights: Path, damage: str) -> None:
 def test_a_load_model_that_does_not_fit_is_told(weights: Path) -> None:
     path = write_calibration(weights, FULL, name="site.v1", sha256="ab")
     content = json.loads(path.read_text())
-    content["load"]["slope"] = "steep"
-    path.write_text(json.dumps(content))
-    assert "is damaged" in read_calibration(weights, "ab").reason
+    for wrong in ({"slope": "steep"}, {"range_mL": [1, 2]}):
+        spoilt = {**content, "load": {**content["load"], **wrong}}
+        path.write_text(json.dumps(spoilt))
+        assert "is damaged" in read_calibration(weights, "ab").reason
 
 
 def test_fast_leaves_only_what_images_look_like() -> None:

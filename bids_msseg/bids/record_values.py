@@ -38,6 +38,11 @@ def _not_infinite(value: float) -> float:
     return value
 
 
+def _integral(value: Any) -> Any:
+    """Convert an integral float, which other programs may write for an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _known_times(value: Any) -> Any:
     """Leave out steps whose time is unknown."""
     if not isinstance(value, Mapping):
@@ -80,7 +85,7 @@ Number = Annotated[float, Strict(), AllowInfNan(allow_inf_nan=False)]
 Amount = Annotated[Number, Field(ge=0)]
 Measure = Annotated[float, Strict(), BeforeValidator(_null_is_nan), AfterValidator(_not_infinite)]
 Triple = tuple[Measure, Measure, Measure]
-Count = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=0), BeforeValidator(_integral)]
 Times = Annotated[Mapping[str, Amount], BeforeValidator(_known_times)]
 Status = Literal["ok", "failed", "skipped", "running"]
 FileStatus = Annotated[Status, AfterValidator(_finished)]

@@ -177,7 +177,7 @@ def _shape(
     text = " × ".join(map(str, full))
     if any(n < 1 or n > LONGEST_AXIS for n in full) or np.prod(full, dtype=float) > MAX_VOXELS:
         raise DataError(
-            f"the header of {label} declares {text} voxels",
+            f"{label} declares {text} voxels in its header",
             hint=f"check the header; at most {LONGEST_AXIS} voxels along an axis are supported",
         )
     if not series and any(n > 1 for n in full[3:]):

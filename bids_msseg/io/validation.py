@@ -14,4 +14,8 @@ def first_error(error: ValidationError, *parents: str) -> str:
     if first["type"] == "json_invalid":
         return reason
     field = ".".join(str(part) for part in (*parents, *first["loc"]))
+    if first["type"] == "unexpected_keyword_argument":
+        return f"unknown key {field}"
+    if first["type"] == "missing":
+        return f"{field}: {reason}"
     return f"{field or 'content'}: {reason}, not {reprlib.repr(first['input'])}"

@@ -171,7 +171,7 @@ def find_channels(dataset: Mapping[str, Any], requested: Sequence[str]) -> tuple
     contrasts = list(requested) or [_contrast(name) for name in names]
     if not names or len(contrasts) != len(names) or not all(contrasts):
         raise UsageError(
-            f"the contrasts of the model's channels are unknown: {', '.join(names) or 'no names'}",
+            f"cannot assign contrasts to the model's channels: {', '.join(names) or 'no names'}",
             hint="set the contrast of each channel, in this order, in the segmenter "
             "configuration, such as channels = ['FLAIR', 'T1w']",
         )
@@ -208,7 +208,7 @@ def find_head(dataset: Mapping[str, Any], label: str) -> int:
     chosen = [label] if label else names if len(names) == 1 else matching
     if len(chosen) != 1 or chosen[0] not in names:
         raise UsageError(
-            f"the lesion label of the model is unknown: {', '.join(names) or 'no names'}",
+            f"cannot choose the lesion label of the model: {', '.join(names) or 'no names'}",
             hint="set the name of the lesion label in the segmenter configuration, such as "
             "label = 'lesion'",
         )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
+
+def _numeric(value: Any) -> Any:
+    """Convert text: YAML reads ``1e3`` as text."""
+    return float(value) if isinstance(value, str) else value
+
+
+Integer = Annotated[int, BeforeValidator(_numeric)]
+Count = Annotated[Integer, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +34,11 @@ class FitPlan:
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["polynomial", "constant"] = "polynomial"
-    cooldown: int = 0
-    restart: int = 0
+    cooldown: Integer = 0
+    restart: Integer = 0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    seed: int = 0
-    workers: int = 1
+    seed: Integer = 0
+    workers: Integer = 1
     checkpoint_s: float = 120.0
 
 

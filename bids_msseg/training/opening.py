@@ -47,6 +47,7 @@ def open_context(
         prepare_label_maps,
         read_lesion_bank,
     )
+    from bids_msseg.training.synthesis.plan import SynthesisPlan
 
     out: Path = options.output_dir
     start_networks = read_start(start, recipe.candidate_net)
@@ -69,6 +70,8 @@ def open_context(
         read_start(start, recipe.candidate_net, seen=True)
     plan = {"recipe": asdict(recipe), "start": start_networks.sha256, "seen": seen}
     inputs = {path.name: digest(path) for path in (*label_maps, *((bank,) if bank else ()))}
+    if label_maps:
+        plan["synthesis_plan"] = asdict(SynthesisPlan())
     store_plan(out, split, {**plan, "synthesis": inputs})
     maps = out / "label-maps" if label_maps else None
     if maps is not None:

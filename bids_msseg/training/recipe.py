@@ -13,7 +13,7 @@ from bids_msseg.errors import UsageError
 from bids_msseg.io.validation import first_error
 from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig
-from bids_msseg.trainer.plan import FitPlan
+from bids_msseg.trainer.plan import Count, FitPlan, Integer
 
 SHAPES = ("candidate_net", "refinement_net")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,8 +29,8 @@ class CascadeRecipe:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    seed: int = 7
-    folds: Annotated[int, Field(ge=2)] = 5
+    seed: Integer = 7
+    folds: Annotated[Integer, Field(ge=2)] = 5
     candidate: FitPlan = field(
         default_factory=lambda: FitPlan(steps=1000, learning_rate=1e-3, ema=0.995)
     )
@@ -39,9 +39,9 @@ class CascadeRecipe:
     )
     real_share: Share = 0.6
     paint_chance: Share = 0.4
-    painted_sets: Annotated[int, Field(ge=1)] = 12
+    painted_sets: Count = 12
     candidate_threshold: Share = 0.1
-    size: Annotated[int, Field(ge=32, multiple_of=16)] = 96
+    size: Annotated[Integer, Field(ge=32, multiple_of=16)] = 96
     candidate_net: LesionAnatomyConfig = field(default_factory=LesionAnatomyConfig)
     refinement_net: LesionRefinementConfig = field(default_factory=LesionRefinementConfig)
 

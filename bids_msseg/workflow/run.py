@@ -150,7 +150,7 @@ def _run_group(
     crashes = new_crash_files(crash_dir, before)
     outcomes = [find_outcome(delivery, execution, state, crashes) for delivery in group]
     if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
-        # nothing is failure of those that another one's crash has stopped
+        # no failure is recorded for those that another one's crash has stopped
         return [replace(outcome, stopped=not (outcome.ok or outcome.step)) for outcome in outcomes]
     return outcomes
 

@@ -220,7 +220,11 @@ def four_dimensions(path: Path) -> None:
     nib.save(nib.Nifti1Image(data, np.eye(4)), path)
 
 
-FAULTS = (empty, cut_off, constant, no_header, four_dimensions)
+def long_axis(path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.ones((5000, 6, 6), np.uint8), np.eye(4)), path)
+
+
+FAULTS = (empty, cut_off, constant, no_header, four_dimensions, long_axis)
 
 
 @pytest.mark.parametrize("spoil", FAULTS)

@@ -112,6 +112,13 @@ def test_not_a_number_becomes_missing(tmp_path: Path) -> None:
     assert math.isnan(read.contrasts["FLAIR"].spacing_mm[0])
 
 
+def test_an_integral_float_is_a_count(tmp_path: Path) -> None:
+    path = write_record(tmp_path, FULL)
+    path.write_text(json.dumps({**FULL.to_dict(), "lesion_count": 12.0}))
+    (record,) = read_records(tmp_path)
+    assert record == FULL
+
+
 def test_order(tmp_path: Path) -> None:
     for participant, session in (("10", None), ("2", "b"), ("2", "a"), ("2", None)):
         write_record(tmp_path, VisitRecord(participant, session, "", "ok"))

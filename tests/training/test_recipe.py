@@ -9,7 +9,7 @@ from bids_msseg.training.recipe import CascadeRecipe, make_cascade_recipe
 
 
 def test_what_is_not_named_is_as_in_the_default() -> None:
-    settings = {"real_share": "0.75", "candidate": {"steps": 20, "learning_rate": "2e-3"}}
+    settings = {"real_share": "0.75", "candidate": {"steps": "2e1", "learning_rate": "2e-3"}}
     recipe = make_cascade_recipe(settings)
     assert recipe.real_share == 0.75
     assert (recipe.candidate.steps, recipe.candidate.learning_rate) == (20, 2e-3)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 from scipy import special
 
 __all__ = ["LoadInterval"]
@@ -79,6 +80,7 @@ class LoadModel:
     training volumes, None if it was not stored.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     cut: float
     slope: float
     intercept: float
@@ -118,6 +120,7 @@ class ConfidenceModel:
     count the training data.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     slope: float
     intercept: float
     lesions: int
