@@ -35,7 +35,11 @@ from scipy.spatial.transform import Rotation
 from bids_msseg.imaging.brain import extract_brain
 from bids_msseg.imaging.brain_check import check_brain
 from bids_msseg.imaging.conform import canonical
-from bids_msseg.imaging.registration.affine import register_affine, register_rigid
+from bids_msseg.imaging.registration.affine import (
+    Registration,
+    register_affine,
+    register_rigid,
+)
 from bids_msseg.imaging.registration.orientation import mean_distance
 from bids_msseg.imaging.registration.visit_alignment import align_visits
 from bids_msseg.imaging.resample import inverse
@@ -236,15 +240,19 @@ def contrasts(data: Path) -> Iterator[Case]:
             image: Volume, _: Mask | None, fixed: Volume = fixed, brain: Mask = brain
         ) -> Alignment:
             registration = register_rigid(image, fixed, fixed_mask=brain, threads=THREADS)
-            return Alignment(
-                registration.affine,
-                registration.failure_reason,
-                registration.metric_after,
-                registration.prominence,
-                registration.lead,
-            )
+            return _alignment(registration)
 
         yield Case(_name(path), moving, None, _points(fixed, brain), align)
+
+
+def _alignment(registration: Registration) -> Alignment:
+    return Alignment(
+        registration.affine,
+        registration.failure_reason,
+        registration.metric_after,
+        registration.prominence,
+        registration.lead,
+    )
 
 
 def to_template(data: Path) -> Iterator[Case]:
@@ -262,13 +270,7 @@ def to_template(data: Path) -> Iterator[Case]:
                 fixed_mask=template.mask,
                 threads=THREADS,
             )
-            return Alignment(
-                registration.affine,
-                registration.failure_reason,
-                registration.metric_after,
-                registration.prominence,
-                registration.lead,
-            )
+            return _alignment(registration)
 
         yield Case(_name(path), moving, brain, _points(template.volume, template.mask), align)
 
