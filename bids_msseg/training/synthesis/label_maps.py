@@ -1,8 +1,7 @@
 """Label maps of whole heads with lesions, from which synthetic images are made.
 
-A label map is prepared once: tissue classes, distances to the brain and to the lateral ventricles,
-and 24 sets of lesions: 10 of parametric shape (:mod:`bids_msseg.training.synthesis.placing`), 12
-of the MS-MIST bank near their original positions, and 2 without lesions.
+Each has 29 sets of lesions: 10 of parametric shape, 12 of the MS-MIST bank near their original
+positions, 2 without lesions, and 5 of parametric shape with periventricular bands.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.registration.affine import register_affine
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
+from bids_msseg.training.synthesis.bands import add_bands
 from bids_msseg.training.synthesis.choroid import (
     ChoroidTerrain,
     place_choroid,
@@ -55,7 +55,7 @@ Array = NDArray[np.float32]
 
 MARGIN_MM = 16
 """Scalp, fat and orbits within this distance of the brain are kept."""
-PARAMETRIC_SETS, BANK_SETS, EMPTY_SETS = 10, 12, 2
+PARAMETRIC_SETS, BANK_SETS, EMPTY_SETS, BAND_SETS = 10, 12, 2, 5
 _PSEUDO_T1W: Mapping[Tissue, float] = {
     Tissue.WHITE: 1.0,
     Tissue.CEREBELLAR_WHITE: 1.0,
@@ -82,19 +82,14 @@ _MIN_HOST_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LesionBank:
-    """Manual lesion masks in MNI152 space, packed as boxes of bits.
+    """Manual lesion masks in MNI152 space, packed as boxes of bits."""
 
-    ``offset`` and ``shape``, both (N, 3), are in voxels; ``volume`` is in mm³. Box ``n`` is
-    ``bits[start[n]:start[n + 1]]``, written by ``numpy.packbits`` in C order. ``affine`` maps
-    voxels to world mm.
-    """
-
-    offset: NDArray[np.int16]
-    shape: NDArray[np.int16]
-    start: NDArray[np.int64]
-    bits: NDArray[np.uint8]
-    volume: NDArray[np.int32]
-    affine: Affine
+    offset: NDArray[np.int16]  # (N, 3), in voxels
+    shape: NDArray[np.int16]  # (N, 3), in voxels
+    start: NDArray[np.int64]  # box n is bits[start[n]:start[n + 1]]
+    bits: NDArray[np.uint8]  # of numpy.packbits in C order
+    volume: NDArray[np.int32]  # mm³
+    affine: Affine  # voxels to world mm
 
     def mask(self, number: int) -> NDArray[np.bool_]:
         """Unpack the mask of one lesion."""
@@ -104,10 +99,7 @@ class LesionBank:
 
 
 def read_lesion_bank(path: Path) -> LesionBank:
-    """Read ``lesions.npz`` of the MS-MIST bank (Senra Filho et al. 2019).
-
-    Raises NoInputError if there is no such file, DataError if it is damaged or not a lesion bank.
-    """
+    """Read ``lesions.npz`` of the MS-MIST bank (Senra Filho et al. 2019); DataError if damaged."""
     if not path.is_file():
         raise NoInputError(f"the lesion bank {path} does not exist", hint="correct --lesion-bank")
     try:
@@ -127,11 +119,7 @@ def read_lesion_bank(path: Path) -> LesionBank:
 
 
 def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Generator) -> LabelMap:
-    """Prepare one label map of a whole head, with sets of lesions.
-
-    The file must have 1 mm voxels and FreeSurfer labels, with 502-530 outside the brain. Without a
-    bank only lesions of parametric shape are placed.
-    """
+    """Prepare a label map (1 mm, FreeSurfer labels, 502-530 outside the brain) with lesions."""
     volume = as_ras(load_volume(path))
     labels = np.rint(volume.data).astype(np.int32)
     labels = np.where(np.isin(labels, LESION_LABELS), 2, labels)
@@ -159,13 +147,11 @@ def prepare_label_map(path: Path, bank: LesionBank | None, rng: np.random.Genera
                 place_choroid(rng, plexus),
             )
         )
-    return LabelMap(
-        _stem(path),
-        tissue,
-        brain_distance(brain_only),
-        ventricle_distance(lateral),
-        tuple(sets),
-    )
+    halo = ventricle_distance(lateral)
+    for _ in range(BAND_SETS):
+        lesions = draw_lesions(rng, terrain, plexus, BROAD_STATISTICS)
+        sets.append(add_bands(rng, brain_only, halo, lesions))
+    return LabelMap(_stem(path), tissue, brain_distance(brain_only), halo, tuple(sets))
 
 
 def _around_brain(labels: NDArray[np.int32]) -> tuple[slice, slice, slice]:
@@ -214,12 +200,7 @@ def place_bank_lesions(
     to_head: Affine,
     plexus: ChoroidTerrain | None,
 ) -> LesionDraw:
-    """Place bank lesions near their template positions until a random load is reached.
-
-    ``tissue`` holds codes of :class:`~bids_msseg.training.synthesis.tissues.Tissue`; ``affine``
-    maps its voxels to world mm, ``to_head`` maps template mm to that world. Without ``plexus`` no
-    choroid plexus is drawn.
-    """
+    """Place bank lesions near their template positions until a random load is reached."""
     load = 1000 * float(np.exp(rng.uniform(*np.log(LOAD_ML))))
     host = np.isin(tissue, _HOSTS)
     near = ndimage.binary_dilation(host) & (tissue == Tissue.CORTEX)
@@ -285,10 +266,7 @@ def _transform_bank_lesion(
 
 
 def prepare_label_maps(folder: Path, bank_path: Path | None, out: Path, *, seed: int = 11) -> None:
-    """Prepare every ``*_dseg.nii*`` of a folder; skip those already in ``out``.
-
-    Raises the errors of :func:`find_label_maps` and :func:`read_lesion_bank`.
-    """
+    """Prepare every ``*_dseg.nii*`` of a folder; skip those already in ``out``."""
     paths = find_label_maps(folder)
     out.mkdir(parents=True, exist_ok=True)
     bank = read_lesion_bank(bank_path) if bank_path else None
@@ -300,11 +278,7 @@ def prepare_label_maps(folder: Path, bank_path: Path | None, out: Path, *, seed:
 
 
 def find_label_maps(folder: Path) -> tuple[Path, ...]:
-    """List the ``*_dseg.nii*`` files of a folder.
-
-    Raises NoInputError if there is none, DataError if two have the same name or one does not have
-    1 mm voxels.
-    """
+    """List the ``*_dseg.nii*`` files of a folder; NoInputError if none, DataError if unusable."""
     paths = sorted(folder.glob("*_dseg.nii*"))
     if not paths:
         raise NoInputError(

@@ -35,7 +35,7 @@ def bank(tmp_path: Path) -> LesionBank:
     return read_lesion_bank(path)
 
 
-def test_boxes_are_unpacked(bank: LesionBank) -> None:
+def test_lesion_bank_masks_are_unpacked(bank: LesionBank) -> None:
     assert bank.mask(0).shape == (6, 6, 6)
     assert bank.mask(0).all()
     assert bank.mask(1).sum() == 24
@@ -47,7 +47,7 @@ def test_bank_lesions_lie_in_host_tissue_at_their_places(
     monkeypatch.setattr(label_maps, "LOAD_ML", (0.2, 0.2001))
     tissue = np.full((66, 66, 66), Tissue.WHITE, np.uint8)
     tissue[:, :, 34:] = Tissue.FLUID
-    # voxel i of the tissue lies where voxel i of the bank lies
+    # tissue and bank have the same voxel grid
     rng = np.random.default_rng(0)
     draw = place_bank_lesions(rng, bank, tissue, bank.affine, np.eye(4), None)
     assert draw.voxels.size
@@ -55,7 +55,7 @@ def test_bank_lesions_lie_in_host_tissue_at_their_places(
     places = np.stack(np.unravel_index(draw.voxels, tissue.shape), 1)
     assert (tissue.ravel()[draw.voxels] == Tissue.WHITE).all()
     sure = places[draw.fraction > 127]
-    # on either side of the plane x = 0, which is at voxel 0: the mirrored ones fall outside
+    # the plane x = 0 is at voxel 0, so mirrored lesions lie outside the grid
     assert abs(np.median(sure, 0)[1:] - (33, 32)).max() < 12
 
 
@@ -77,7 +77,8 @@ def test_a_prepared_label_map_keeps_the_tissues_outside_the_brain(
     assert kept == {507, 515}
     empty = [draw for draw in ready.draws if not draw.voxels.size]
     assert len(empty) == label_maps.EMPTY_SETS
-    assert len(ready.draws) == label_maps.PARAMETRIC_SETS + label_maps.EMPTY_SETS
+    sets = (label_maps.PARAMETRIC_SETS, label_maps.EMPTY_SETS, label_maps.BAND_SETS)
+    assert len(ready.draws) == sum(sets)
     assert (ready.rim[np.isin(ready.tissue, (Tissue.WHITE, Tissue.CORTEX))] == 0).all()
 
 
@@ -102,7 +103,7 @@ def test_a_folder_without_label_maps_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["two of one name", "coarse voxels", "no image"])
-def test_label_maps_that_cannot_be_used_are_refused(tmp_path: Path, kind: str) -> None:
+def test_unusable_label_maps_are_refused(tmp_path: Path, kind: str) -> None:
     _map(tmp_path / "head_dseg.nii.gz", 2.0 if kind == "coarse voxels" else 1.0)
     if kind == "two of one name":
         _map(tmp_path / "head_dseg.nii")
@@ -113,7 +114,7 @@ def test_label_maps_that_cannot_be_used_are_refused(tmp_path: Path, kind: str) -
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK no archive"])
-def test_what_is_no_lesion_bank_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_missing_or_invalid_lesion_bank_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "lesions.npz"
     if content is not None:
         path.write_bytes(content)
