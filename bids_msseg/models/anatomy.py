@@ -29,21 +29,17 @@ CLASSES = len(Anatomy)
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One label of a segmentation, as in the table of a BIDS ``dseg``.
-
-    ``colour`` is ``#rrggbb``, from FreeSurfer's table if it has the structure. ``mapping`` is the
-    value of the same tissue among the common image-derived labels of BIDS.
-    """
+    """One label of a segmentation, as in the table of a BIDS ``dseg``."""
 
     name: str
     abbreviation: str
-    colour: str
-    mapping: int | None
+    colour: str  # #rrggbb, from FreeSurfer's table if it has the structure
+    mapping: int | None  # value among the common image-derived labels of BIDS
 
 
 LABELS: Mapping[Anatomy, Label] = {
     Anatomy.SULCAL_FLUID: Label("sulcal and cisternal fluid", "SCSF", "#3c3c3c", 3),
-    Anatomy.VENTRICLE: Label("ventricles with choroid plexus", "VENT", "#781286", 3),
+    Anatomy.VENTRICLE: Label("ventricles", "VENT", "#781286", 3),
     Anatomy.CORTEX: Label("cerebral cortex", "CGM", "#cd3e4e", 8),
     Anatomy.WHITE_MATTER: Label("cerebral white matter", "WM", "#f5f5f5", 2),
     Anatomy.DEEP_GREY: Label("thalamus and basal ganglia", "DGM", "#7abadc", 9),
@@ -53,8 +49,6 @@ LABELS: Mapping[Anatomy, Label] = {
     Anatomy.CEREBELLAR_CORTEX: Label("cerebellar cortex", "CBGM", "#e69422", 11),
     Anatomy.CEREBELLAR_WHITE: Label("cerebellar white matter", "CBWM", "#dcf8a4", 11),
     Anatomy.BRAINSTEM: Label("brainstem and ventral diencephalon", "BS", "#779fb0", 10),
+    Anatomy.CHOROID_PLEXUS: Label("choroid plexus", "CP", "#00c8c8", None),
 }
-"""Labels inside a brain mask; a label image holds the values of :class:`Anatomy`.
-
-The choroid plexus is none of them: the networks hardly ever find it, so it counts as ventricle.
-"""
+"""Labels inside a brain mask; a label image holds the values of :class:`Anatomy`."""

@@ -1,10 +1,7 @@
 """Label image, volumes and fractions of the brain from the anatomy that CNN-1 predicts.
 
-Brain parenchymal fraction: parenchyma over the volume inside the brain's outer contour (Rudick et
-al., Neurology 1999, 53:1698-1704). Ventricular fraction: ventricles over parenchyma (Kalkers et
-al., Neurology 2001, 57:1253-1258). Both depend on the method: three programs measured a median
-parenchymal fraction of .784, .819 and .857 in the same 106 healthy adults (Vågberg et al., Journal
-of Neuroradiology 2016, doi 10.1016/j.neurad.2016.08.002).
+Parenchymal fraction: Rudick et al., Neurology 1999, 53:1698. Ventricular fraction: Kalkers et al.,
+Neurology 2001, 57:1253. Both depend on the method (Vågberg 2016, 10.1016/j.neurad.2016.08.002).
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ PARENCHYMA = (
     Anatomy.BRAINSTEM,
 )
 VENTRICLES = (Anatomy.VENTRICLE, Anatomy.CHOROID_PLEXUS)
-"""Classes of the anatomy head that the label of the ventricles holds."""
+"""The choroid plexus lies inside the ventricles and counts as part of their volume."""
 SIDE_RATIO = (0.8, 1.25)
 """Assumed: hemispheres differ by a few percent; a half that failed differs by much more."""
 
@@ -44,12 +41,7 @@ def label_map(
     *,
     transform: Affine | None = None,
 ) -> NDArray[np.uint8]:
-    """Label each voxel of a brain mask with its most probable class; 0 elsewhere.
-
-    Interpolate the posterior (classes at 2 mm; ``working_affine`` is that of the 1 mm grid) before
-    comparing classes, and ignore extra-cerebral classes inside the mask. ``transform`` maps world
-    mm of ``brain`` to the working grid. Raises ValueError if the number of classes differs.
-    """
+    """Label a brain mask by the most probable class; ``transform``: its mm to working mm."""
     if len(posterior) != CLASSES:
         raise ValueError(f"{len(posterior)} classes of anatomy, not {CLASSES}")
     labels = np.zeros(brain.shape, np.uint8)
@@ -67,15 +59,24 @@ def _most_probable(
 ) -> NDArray[np.uint8]:
     # voxel 0 of 2 mm lies between voxels 0 and 1 of 1 mm; a rim repeats the voxels at the border
     coarse = affine @ _translation([-1.5, -1.5, -1.5]) @ np.diag([2.0, 2.0, 2.0, 1.0])
-    best_share = np.zeros(grid.shape, np.float32)
-    best_label = np.zeros(grid.shape, np.uint8)
-    for label in LABELS:
-        classes = VENTRICLES if label == Anatomy.VENTRICLE else (label,)
+
+    def share(*classes: Anatomy) -> NDArray[np.floating]:
         summed = posterior[list(classes)].sum(0, dtype=np.float32)
         soft = Volume(np.pad(summed, 1, mode="edge"), coarse)
-        share = resample(soft, grid.shape, grid.affine, transform=transform).data
-        better = share > best_share
-        best_share[better] = share[better]
+        found: NDArray[np.floating] = resample(
+            soft, grid.shape, grid.affine, transform=transform
+        ).data
+        return found
+
+    plexus = share(Anatomy.CHOROID_PLEXUS)
+    best_share = share(*VENTRICLES)
+    # ventricle and plexus compete with the other classes together, then with each other
+    best_label = np.where(2 * plexus > best_share, Anatomy.CHOROID_PLEXUS, Anatomy.VENTRICLE)
+    best_label = np.where(best_share > 0, best_label, 0).astype(np.uint8)
+    for label in (label for label in LABELS if label not in VENTRICLES):
+        candidate = share(label)
+        better = candidate > best_share
+        best_share[better] = candidate[better]
         best_label[better] = label
     return best_label
 
@@ -104,7 +105,7 @@ class BrainVolumes:
     @property
     def ventricular_fraction(self) -> float:
         """Ventricles over parenchyma; NaN without parenchyma."""
-        return _ratio(self.total(Anatomy.VENTRICLE), self.total(*PARENCHYMA))
+        return _ratio(self.total(*VENTRICLES), self.total(*PARENCHYMA))
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -112,36 +113,20 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def measure_volumes(labels: NDArray[np.integer], voxel_volume: float) -> BrainVolumes:
-    """Measure the volume of each label of a :func:`label_map`; ``voxel_volume`` in mm³.
-
-    Examples
-    --------
-    >>> labels = np.repeat([0, 3, 4, 5], [50, 10, 100, 140]).reshape(30, 10, 1)
-    >>> volumes = measure_volumes(labels, voxel_volume=1000.0)
-    >>> volumes.ml[Anatomy.CORTEX], volumes.parenchymal_fraction
-    (100.0, 0.96)
-    """
+    """Measure the volume of each label of a :func:`label_map`; ``voxel_volume`` in mm³."""
     counts = np.bincount(labels.reshape(-1), minlength=CLASSES)
     return BrainVolumes({label: int(counts[label]) * voxel_volume / 1000 for label in LABELS})
 
 
 def side_ratio(labels: NDArray[np.integer], right: NDArray[np.bool_]) -> float:
-    """Return the volume of the right over the left cerebrum; NaN if there is no left one.
-
-    ``labels`` comes from :func:`label_map`. ``right`` marks the right half, for example where x of
-    a symmetric template is positive.
-    """
+    """Return the volume of the right over the left cerebrum; NaN if there is no left one."""
     cerebrum = np.isin(labels, CEREBRUM)
     return _ratio(float((cerebrum & right).sum()), float((cerebrum & ~right).sum()))
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Definition of a brain measure: table column, formula and plausible range in adults.
-
-    ``plausible`` is the lowest and highest value that raises no flag. ``units`` follows BIDS and
-    is empty for fractions.
-    """
+    """Definition of a brain measure: table column, formula and plausible range in adults."""
 
     name: str
     description: str
@@ -162,7 +147,8 @@ def _volume(
 # has a source: ventricular fraction, median .013 in controls and .029 in MS (Kalkers et al. 2001).
 MEASURES: tuple[Measure, ...] = (
     _volume("parenchyma", "the brain's parenchyma, lesions included", (700, 1900), *PARENCHYMA),
-    _volume("ventricles", "all ventricles with their choroid plexus", (3, 250), Anatomy.VENTRICLE),
+    _volume("ventricles", "all ventricles with their choroid plexus", (3, 250), *VENTRICLES),
+    _volume("choroid_plexus", "the choroid plexus", (0, 30), Anatomy.CHOROID_PLEXUS),
     _volume("cortex", "the cerebral cortex", (250, 900), Anatomy.CORTEX),
     _volume(
         "white_matter",
@@ -197,20 +183,7 @@ MEASURES: tuple[Measure, ...] = (
 
 
 def implausible(volumes: BrainVolumes, ratio: float | None = None) -> tuple[str, ...]:
-    """List the measures outside the plausible range of an adult's whole brain.
-
-    Return one text per measure. ``ratio`` comes from :func:`side_ratio`.
-
-    Examples
-    --------
-    >>> typical = {label: 30.0 for label in LABELS}
-    >>> typical |= {Anatomy.CORTEX: 500.0, Anatomy.WHITE_MATTER: 450.0}
-    >>> typical |= {Anatomy.HIPPOCAMPUS_AMYGDALA: 12.0, Anatomy.CEREBELLAR_CORTEX: 90.0}
-    >>> implausible(BrainVolumes(typical))
-    ()
-    >>> implausible(BrainVolumes({**typical, Anatomy.BRAINSTEM: 2.0}))
-    ('brainstem_ml 2 is not within 12-60',)
-    """
+    """List the measures and the side ratio outside the plausible range of adults."""
     values = [(measure.name, measure.value(volumes), measure.plausible) for measure in MEASURES]
     if ratio is not None:
         values.append(("right_left_ratio", ratio, SIDE_RATIO))

@@ -1,4 +1,4 @@
-"""Volumes of a computed rescan, by networks that see a ball as they are shown it."""
+"""Volume changes of a pseudo-rescan, with a stub in place of the networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bids_msseg.training.data.visits import LabelledVisit
 EDGE = 40
 
 
-def test_changes_are_shares_of_the_first_volume() -> None:
+def test_percent_changes_are_relative_to_first_volume() -> None:
     before = BrainVolumes({**dict.fromkeys(LABELS, 50.0), Anatomy.BRAINSTEM: 0.0})
     after = BrainVolumes({**before.ml, Anatomy.DEEP_GREY: 49.0, Anatomy.CEREBELLAR_WHITE: 55.0})
     found = percent_changes(before, after)
@@ -29,14 +29,14 @@ def test_changes_are_shares_of_the_first_volume() -> None:
     assert found["cerebellum_ml"] == pytest.approx(5)
     assert found["cortex_ml"] == 0
     assert np.isnan(found["brainstem_ml"])
-    # parenchyma 300 of 400 mL, then 304 of 404
-    expected = 100 * ((304 / 404) / (300 / 400) - 1)
+    # parenchyma 300 of 450 mL, then 304 of 454
+    expected = 100 * ((304 / 454) / (300 / 450) - 1)
     assert found["brain_parenchymal_fraction"] == pytest.approx(expected)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """A visit with thin slices whose brain is a ball."""
+    """A visit with thin slices and a spherical brain."""
     axes = np.indices((EDGE,) * 3)
     brain = sum((axis - 19.5) ** 2 for axis in axes) < 15.7**2
     images = np.random.default_rng(0).normal(0, 1, (3, *brain.shape))
@@ -56,8 +56,10 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(training, (Case("sub-1", "1", "A", 0, truth, truth, truth, truth),))
 
 
-def test_the_volumes_of_a_moved_brain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second brain is called 3 % smaller than it is."""
+def test_rescan_reports_volume_changes_of_moved_brain(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The predicted volumes of the rescan are 3 % too small."""
 
     def see(_: object, visit: LabelledVisit, fold: int) -> BrainVolumes:
         assert fold == 0

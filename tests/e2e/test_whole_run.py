@@ -1,4 +1,4 @@
-"""Both levels on the phantoms: what is written, what it says, and nothing elsewhere."""
+"""Both levels on the phantoms: output files, their content, and no files elsewhere."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
-def test_it_ends_well_and_says_so(finished: Any) -> None:
+def test_run_succeeds_and_logs_exit_code(finished: Any) -> None:
     assert finished.ended.code == 0, finished.ended.err
     assert finished.ended.err.rstrip().endswith("exit code 0 (success)")
     assert "sub-04 skipped: no FLAIR" in finished.ended.err
     assert finished.ended.out == ""
 
 
-def test_the_files_are_those_expected(finished: Any) -> None:
-    """Also the check that nothing temporary is left under OUT."""
+def test_output_files_match_expected_list(finished: Any) -> None:
+    """This also checks that OUT has no temporary files."""
     found = sorted(
         path.relative_to(finished.out).as_posix()
         for path in finished.out.rglob("*")
@@ -42,14 +42,14 @@ def test_the_files_are_those_expected(finished: Any) -> None:
     assert found == EXPECTED.read_text(encoding="utf-8").splitlines()
 
 
-def test_the_official_validator_has_nothing_to_say(
+def test_bids_validator_reports_no_issues(
     finished: Any, bids_issues: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     assert bids_issues(finished.out) == []
 
 
-def test_nothing_is_written_elsewhere(finished: Any) -> None:
-    """No home, an empty current folder, an empty folder for temporary files: they stay so."""
+def test_run_writes_only_to_output_folder(finished: Any) -> None:
+    """HOME does not exist; the current folder and TMPDIR stay empty."""
     left = sorted(path.name for path in finished.elsewhere.rglob("*"))
     assert left == ["cwd", "tmp"]
     assert sorted(path.name for path in finished.out.parents[1].iterdir()) == [
@@ -59,25 +59,25 @@ def test_nothing_is_written_elsewhere(finished: Any) -> None:
     ]
 
 
-def test_the_input_is_untouched(finished: Any) -> None:
+def test_input_dataset_is_unchanged(finished: Any) -> None:
     names = {path.name for path in finished.bids.iterdir()}
     assert names == {"dataset_description.json", "FLAIR.json", *(f"sub-0{i}" for i in range(1, 5))}
 
 
-def test_no_path_of_this_machine_in_what_travels(finished: Any) -> None:
-    told = {
+def test_output_texts_contain_no_local_paths(finished: Any) -> None:
+    texts = {
         path
         for path in finished.out.rglob("*")
         if path.suffix in (".json", ".tsv", ".html", ".md", ".txt")
         and ".work" not in path.relative_to(finished.out).parts
     }
-    assert len(told) > 60
+    assert len(texts) > 60
     for place in (str(finished.out.parents[1]), str(finished.model.parent), sys.prefix):
-        leaking = [path.name for path in told if place in path.read_text(encoding="utf-8")]
+        leaking = [path.name for path in texts if place in path.read_text(encoding="utf-8")]
         assert leaking == [], place
 
 
-def test_one_row_a_visit_in_the_group_table(finished: Any) -> None:
+def test_group_table_has_one_row_per_visit(finished: Any) -> None:
     table = rows(finished.out / "group_lesions.tsv")
     dictionary = json.loads((finished.out / "group_lesions.json").read_text())
     assert set(dictionary) == set(table[0])
@@ -141,7 +141,7 @@ def test_tables_masks_and_record_agree(finished: Any, visit: str) -> None:
         ("sub-03/anat/sub-03_acq-sag", "sub-03/anat/sub-03_acq-sag_FLAIR.nii.gz"),
     ],
 )
-def test_results_lie_on_the_stored_grid_where_the_lesions_are(
+def test_results_have_flair_grid_and_match_phantom_lesions(
     finished: Any, make_phantom: Callable[..., Any], stem: str, raw: str
 ) -> None:
     image = nib.load(finished.bids / raw)
@@ -155,10 +155,10 @@ def test_results_lie_on_the_stored_grid_where_the_lesions_are(
     assert dice(np.asarray(mask.dataobj) > 0, truth.lesions) > 0.75
 
 
-def test_the_t1w_space_mask_lies_on_the_lesions_of_the_t1w(
+def test_t1w_space_mask_matches_lesions_of_t1w(
     finished: Any, make_phantom: Callable[..., Any]
 ) -> None:
-    """The T1w is turned by 4 degrees in its own header's world: only registration maps it."""
+    """The T1w is rotated by 4 degrees against its header, so only registration aligns it."""
     stem = "sub-01/ses-1/anat/sub-01_ses-1"
     mask = nib.load(finished.out / f"{stem}_space-T1w_label-L_mask.nii.gz")
     raw = nib.load(finished.bids / f"{stem}_T1w.nii.gz")
@@ -191,18 +191,18 @@ def test_preprocessed_images_are_zero_outside_the_brain(finished: Any) -> None:
 
 
 @pytest.mark.parametrize("visit", ["sub-01/ses-1", "sub-02", "sub-03"])
-def test_volumes_are_those_of_the_label_image(finished: Any, visit: str) -> None:
+def test_anatomy_volumes_match_label_image(finished: Any, visit: str) -> None:
     record = records(finished.out)[visit.replace("/", "_")]
     stem = finished.out / visit / "anat" / f"{record['prefix']}_space-FLAIR_seg-anatomy_dseg"
     image = nib.load(f"{stem}.nii.gz")
     counts = np.bincount(np.asarray(image.dataobj).ravel(), minlength=12)
     voxel_ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000
     listed = {int(row["index"]): float(row["volume_ml"]) for row in rows(Path(f"{stem}.tsv"))}
-    assert list(listed) == list(range(2, 11))
+    assert list(listed) == list(range(2, 12))
     for label, volume in listed.items():
         assert volume == pytest.approx(counts[label] * voxel_ml, rel=1e-3)
     measures = record["brain_measures"]
-    assert measures["ventricles_ml"] == pytest.approx(listed[3], rel=1e-3)
+    assert measures["ventricles_ml"] == pytest.approx(listed[3] + listed[11], rel=1e-3)
 
 
 def test_pages_show_every_visit(finished: Any) -> None:

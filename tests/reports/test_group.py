@@ -57,6 +57,7 @@ CHANGES = [
 BRAIN = [
     "parenchyma_ml",
     "ventricles_ml",
+    "choroid_plexus_ml",
     "cortex_ml",
     "white_matter_ml",
     "deep_grey_ml",
@@ -107,7 +108,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-def test_one_row_a_visit(out_dir: Path) -> None:
+def test_group_table_has_one_row_per_visit(out_dir: Path) -> None:
     files = write_group(out_dir)
     assert (files.visits, files.incomplete) == (3, 2)
     assert files.tsv == out_dir / "group_lesions.tsv"
@@ -152,14 +153,14 @@ def test_one_row_a_visit(out_dir: Path) -> None:
     assert {failed[name] for name in measured} == {"n/a"}
 
 
-def test_what_a_failed_visit_left_is_no_result(make_record: Any) -> None:
+def test_group_rows_omit_measures_of_failed_visit(make_record: Any) -> None:
     record = dataclasses.replace(make_record(), status="failed", reason="killed")
     row = group_rows([record])[0]
     assert row["lesion_load_ml"] == row["periventricular_count"] == "n/a"
     assert row["contrasts"] == "FLAIR+T1w"
 
 
-def test_the_dictionary_describes_every_column(out_dir: Path) -> None:
+def test_data_dictionary_describes_every_column(out_dir: Path) -> None:
     files = write_group(out_dir)
     dictionary = json.loads(files.json.read_text())
     assert list(dictionary) == EXPECTED
@@ -171,7 +172,7 @@ def test_the_dictionary_describes_every_column(out_dir: Path) -> None:
     assert "cord and optic nerve not assessed" in dissemination["Description"]
 
 
-def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
+def test_group_rows_contain_load_interval_and_quality(make_record: Any) -> None:
     record = dataclasses.replace(
         make_record(),
         load_interval_ml=(10.0, 5.0, 20.5),
@@ -209,7 +210,7 @@ def test_a_visit_says_how_far_it_may_be_trusted(make_record: Any) -> None:
     )
 
 
-def test_volumes_of_the_brain_have_their_columns(make_record: Any) -> None:
+def test_group_rows_contain_brain_volumes(make_record: Any) -> None:
     measures = {"ventricles_ml": 31.5, "ventricular_fraction": 0.025, "cortex_ml": math.nan}
     record = make_record(brain_measures=measures, anatomy_implausible=())
     doubtful = dataclasses.replace(
@@ -228,14 +229,14 @@ def test_column_names_are_unique() -> None:
     assert len(names) == len(set(names))
 
 
-def test_tabs_and_lines_in_text_do_not_break_the_table(tmp_path: Path, make_record: Any) -> None:
+def test_tabs_and_newlines_in_flags_become_spaces(tmp_path: Path, make_record: Any) -> None:
     write_record(tmp_path, make_record(flags=("a\tb", "c\nd")))
     row = rows_of(write_group(tmp_path).tsv)[0]
     assert row["flags"] == "a b; c d"
     assert row["reason"] == "n/a"
 
 
-def test_missing_numbers_are_said_missing(tmp_path: Path) -> None:
+def test_missing_values_are_n_a_in_group_table(tmp_path: Path) -> None:
     write_record(tmp_path, VisitRecord("01", None, "sub-01", "ok", brain_volume_ml=0.0))
     row = rows_of(write_group(tmp_path).tsv)[0]
     assert row["session_id"] == "n/a"
@@ -246,13 +247,13 @@ def test_missing_numbers_are_said_missing(tmp_path: Path) -> None:
     }
 
 
-def test_the_page_lists_links_and_sorts(out_dir: Path, read_page: Read) -> None:
+def test_group_page_has_visits_links_and_sort_buttons(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_group(out_dir).html)
     assert "3 visits of 1 participant" in page.text
     assert "1 ok · 1 failed · 1 skipped" in page.text
     assert page.all("a", "href").count("sub-01.html#ses-1") == 1
     assert "sub-01.html#ses-10" in page.all("a", "href")
-    picture, *others = block(out_dir)["pictures"]
+    picture, *others = page_data(out_dir)["pictures"]
     assert picture.startswith("data:image/jpeg;base64,")
     assert others == [None, None]
     table = rows_of(out_dir / "group_lesions.tsv")
@@ -262,11 +263,11 @@ def test_the_page_lists_links_and_sorts(out_dir: Path, read_page: Read) -> None:
         if column.shown
         and (column.name == "flags" or {row[column.name] for row in table} != {"n/a"})
     ]
-    assert page.tags["button"] == len(filled) + 4  # those that turn pages
+    assert page.tags["button"] == len(filled) + 4  # navigation buttons
     assert "there is no FLAIR" in page.text
 
 
-def test_the_page_runs_its_own_script_only(out_dir: Path, read_page: Read) -> None:
+def test_group_page_csp_allows_only_its_own_script(out_dir: Path, read_page: Read) -> None:
     html = write_group(out_dir).html
     policy = read_page(html).all("meta", "content")[0]
     assert re.fullmatch(
@@ -278,7 +279,7 @@ def test_the_page_runs_its_own_script_only(out_dir: Path, read_page: Read) -> No
     assert [attrs.get("type") for attrs in scripts] == ["application/json", None]
 
 
-def test_text_from_data_never_becomes_markup(
+def test_group_page_escapes_text_from_data(
     tmp_path: Path, make_record: Any, read_page: Read
 ) -> None:
     evil = "</td><script>alert(1)</script>"
@@ -287,12 +288,14 @@ def test_text_from_data_never_becomes_markup(
     write_record(tmp_path, VisitRecord("02", None, "", "failed", evil))
     (tmp_path / "logs/visits/sub-<b>x.json").write_text("{")
     page = read_page(write_group(tmp_path).html)
-    assert page.tags["script"] == 2  # ours
+    assert page.tags["script"] == 2  # the data and the script of the page
     assert page.tags["b"] == 0
     assert page.text.count(evil) == 3
 
 
-def test_mixed_cohorts_are_pointed_out(tmp_path: Path, make_record: Any, read_page: Read) -> None:
+def test_group_page_warns_of_different_settings(
+    tmp_path: Path, make_record: Any, read_page: Read
+) -> None:
     write_record(tmp_path, make_record("01", None))
     write_record(tmp_path, make_record("02", None, options={"threshold": 0.5}))
     text = read_page(write_group(tmp_path).html).text
@@ -301,12 +304,18 @@ def test_mixed_cohorts_are_pointed_out(tmp_path: Path, make_record: Any, read_pa
     assert "different models" not in text
 
 
-def test_failed_visits_mix_nothing(make_record: Any) -> None:
+def test_mixtures_ignore_failed_visits(make_record: Any) -> None:
     rows = group_rows([make_record(), VisitRecord("02", None, "", "failed", "x")])
     assert mixtures(rows) == []
 
 
-def test_the_same_records_give_the_same_bytes(out_dir: Path) -> None:
+def test_mixtures_count_visits_per_value() -> None:
+    row = dict.fromkeys(("status", "model_sha256", "min_lesion_volume_mm3", "contrasts"), "ok")
+    rows = [{**row, "threshold": threshold} for threshold in ("0.4", "0.4", "0.4", "0.5")]
+    assert mixtures(rows) == ["different thresholds: 0.4 (3 visits), 0.5 (1 visit)"]
+
+
+def test_write_group_is_deterministic(out_dir: Path) -> None:
     def written() -> dict[str, bytes]:
         write_group(out_dir)
         return {path.name: path.read_bytes() for path in out_dir.glob("group_*")}
@@ -325,7 +334,7 @@ def test_the_same_records_give_the_same_bytes(out_dir: Path) -> None:
     assert written() == first
 
 
-def test_the_summary_divides_by_the_columns_of_the_participants(
+def test_summary_is_grouped_by_participants_tsv_columns(
     tmp_path: Path, make_record: Any, read_page: Read
 ) -> None:
     for i, load in enumerate((1.0, 2.0, 6.0, 20.0)):
@@ -343,15 +352,15 @@ def test_the_summary_divides_by_the_columns_of_the_participants(
     }
     dictionary = json.loads((tmp_path / "group_lesions_summary.json").read_text())
     assert set(dictionary) == set(summary[0])
-    data = block(tmp_path)
+    data = page_data(tmp_path)
     assert data["levels"] == [["site", ["A", "A", "B", "n/a"]]]
     assert data["numbers"] == [["age", [31, 42, 50.5, None]]]
     assert data["summary"] == summary
     assert "group_lesions_summary.tsv" in page.all("a", "href")
 
 
-def block(out_dir: Path) -> dict[str, Any]:
-    """Read the data that the script of the page draws from."""
+def page_data(out_dir: Path) -> dict[str, Any]:
+    """Read the JSON data that are embedded in the group page."""
     html = (out_dir / "group_lesions.html").read_text()
     found = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
     assert found
@@ -359,7 +368,7 @@ def block(out_dir: Path) -> dict[str, Any]:
     return data
 
 
-def test_qc_corrects_loads_and_leaves_visits_out(
+def test_qc_corrects_loads_and_excludes_rejected_visits(
     out_dir: Path, save_review: Any, make_record: Any, read_page: Read, tmp_path: Path
 ) -> None:
     write_record(out_dir, make_record("02", None, flags=()))
@@ -381,16 +390,16 @@ def test_qc_corrects_loads_and_leaves_visits_out(
     assert "QC ratings: 2 visits reviewed, 1 visit rejected" in page.text
     struck = [a["data-participant"] for t, a in page.elements if t == "tr" and "class" in a]
     assert struck == ["sub-02"]
-    data = block(out_dir)
+    data = page_data(out_dir)
     assert data["loads"] == [12.475, None, None, None]
     assert data["excluded"] == [3]
 
 
-def test_without_qc_there_are_no_columns_of_it(out_dir: Path) -> None:
+def test_group_table_without_qc_has_no_qc_columns(out_dir: Path) -> None:
     assert not [name for name in rows_of(write_group(out_dir).tsv)[0] if name.startswith("qc")]
 
 
-def test_the_map_counts_participants_once(out_dir: Path, make_record: Any) -> None:
+def test_frequency_map_counts_each_participant_once(out_dir: Path, make_record: Any) -> None:
     write_record(out_dir, make_record("02", None))
     write_record(out_dir, make_record("01", "3"))
     write_template_masks(out_dir, "01", "02", "01_ses-3")
@@ -406,7 +415,7 @@ def test_the_map_counts_participants_once(out_dir: Path, make_record: Any) -> No
 
 
 def write_template_masks(out_dir: Path, *visits: str) -> None:
-    """Masks in a template: a lesion that all have, and one of each visit's own."""
+    """Write masks in template space: one lesion common to all visits, and one of each visit."""
     grid = Volume(np.zeros((12, 14, 10), np.uint8), np.diag([8.0, 8, 8, 1]))
     for number, name in enumerate(visits):
         participant, _, session = name.partition("_ses-")
@@ -432,7 +441,9 @@ def write_template_masks(out_dir: Path, *visits: str) -> None:
             )
 
 
-def test_what_is_missing_is_told(out_dir: Path, tmp_path: Path) -> None:
+def test_notes_list_visits_without_result_or_participants_row(
+    out_dir: Path, tmp_path: Path
+) -> None:
     bids = tmp_path / "bids"
     bids.mkdir()
     (bids / "participants.tsv").write_text("participant_id\tsex\n07\tM\n")
@@ -451,19 +462,19 @@ def test_what_is_missing_is_told(out_dir: Path, tmp_path: Path) -> None:
         ({"compared_with": "1", "failed": "a file is missing", "hint": "run again"}, "n/a"),
     ],
 )
-def test_the_visit_compared_with_is_named_where_the_comparison_succeeded(
+def test_compared_with_is_set_only_if_comparison_succeeded(
     make_record: Any, changes: dict[str, Any], expected: str
 ) -> None:
     (row,) = group_rows([dataclasses.replace(make_record("01", "2"), changes=changes)])
     assert row["compared_with"] == expected
 
 
-def test_no_remark_where_nothing_is_missing(tmp_path: Path, make_record: Any) -> None:
+def test_complete_cohort_has_no_notes(tmp_path: Path, make_record: Any) -> None:
     write_record(tmp_path, make_record("01", None))
     assert write_group(tmp_path, bids_dir=tmp_path).notes == ()
 
 
-def test_damaged_records_cost_their_own_row_only(tmp_path: Path, make_record: Any) -> None:
+def test_damaged_records_become_failed_rows(tmp_path: Path, make_record: Any) -> None:
     good = write_record(tmp_path, make_record("01", None))
     content = json.loads(good.read_text())
     spoilt: dict[str, dict[str, Any]] = {
@@ -487,25 +498,25 @@ def test_damaged_records_cost_their_own_row_only(tmp_path: Path, make_record: An
     assert (everybody["visits"], everybody["load_min_ml"]) == ("1", "12.5")
 
 
-def test_what_lies_where_an_old_map_would_is_told(out_dir: Path) -> None:
+def test_folder_at_path_of_frequency_map_raises_error(out_dir: Path) -> None:
     (out_dir / "group_lesions_frequency.nii.gz").mkdir()
     with pytest.raises(CannotCreateError, match=r"group_lesions_frequency\.nii\.gz"):
         write_group(out_dir)
 
 
-def test_no_record_is_an_error_with_a_hint(tmp_path: Path) -> None:
+def test_write_group_without_records_raises_error_with_hint(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="run the participant level"):
         write_group(tmp_path)
 
 
-def test_a_table_that_cannot_be_written_is_an_error(out_dir: Path) -> None:
+def test_unwritable_group_table_raises_error(out_dir: Path) -> None:
     (out_dir / "group_lesions.tsv").mkdir()
     with pytest.raises(CannotCreateError, match=r"group_lesions\.tsv"):
         write_group(out_dir)
 
 
 @pytest.mark.slow
-def test_a_thousand_visits_have_a_row_each(tmp_path: Path, make_record: Any) -> None:
+def test_group_table_of_1000_visits_has_1000_rows(tmp_path: Path, make_record: Any) -> None:
     for number in range(1000):
         write_record(tmp_path, make_record(f"{number:04d}", "1"))
     files = write_group(tmp_path)
@@ -513,7 +524,7 @@ def test_a_thousand_visits_have_a_row_each(tmp_path: Path, make_record: Any) -> 
 
 
 @pytest.mark.parametrize("visits", [1, ROWS, ROWS + 1, 2 * ROWS])
-def test_without_scripts_the_page_has_the_first_rows_and_the_table(
+def test_static_group_page_has_first_rows_and_table_links(
     tmp_path: Path, make_cohort: Any, read_page: Read, visits: int
 ) -> None:
     page = read_page(write_group(tmp_path, records=make_cohort(visits)).html)
@@ -523,7 +534,9 @@ def test_without_scripts_the_page_has_the_first_rows_and_the_table(
     assert page.all("a", "href").count("group_lesions.tsv") == 2
 
 
-def test_a_visit_more_costs_few_bytes(tmp_path: Path, make_cohort: Any) -> None:
+def test_group_page_grows_by_less_than_250_bytes_per_visit(
+    tmp_path: Path, make_cohort: Any
+) -> None:
     sizes = {}
     for visits in (600, 2600):
         write_group(tmp_path, records=make_cohort(visits))
@@ -532,12 +545,12 @@ def test_a_visit_more_costs_few_bytes(tmp_path: Path, make_cohort: Any) -> None:
     assert sizes[600] < 400_000
 
 
-def test_pictures_of_a_large_cohort_stay_in_their_files(
+def test_large_cohort_page_links_pictures_and_embeds_none(
     out_dir: Path, read_page: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bids_msseg.reports.group.page.MAX_EMBEDDED", 2)
     page = read_page(write_group(out_dir).html)
     file = "sub-01/figures/sub-01_ses-1_desc-lesions_FLAIR.png"
-    assert block(out_dir)["pictures"] == [file, None, None]
+    assert page_data(out_dir)["pictures"] == [file, None, None]
     assert (out_dir / file).is_file()
     assert "img-src data: 'self' file:;" in page.all("meta", "content")[0]

@@ -1,9 +1,7 @@
 """Figures of one visit, drawn from arrays as PNG without any part of the face.
 
-Every figure is a :class:`~bids_msseg.reports.images.mosaic.Mosaic`: a few pictures of exactly the
-same geometry, which a page overlays so that the reader can switch between them. Only the brain and
-a rim of a few millimetres around it are shown. Colours are from the palette of Okabe and Ito,
-which is suitable for any colour vision (https://jfly.uni-koeln.de/color/).
+A page overlays the pictures of a mosaic, which have the same geometry. Colours are from the
+palette of Okabe and Ito for any colour vision (https://jfly.uni-koeln.de/color/).
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from bids_msseg.errors import DataError
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.anatomy import Anatomy
-from bids_msseg.models.brain_volumes import CEREBELLUM
+from bids_msseg.models.brain_volumes import CEREBELLUM, VENTRICLES
 from bids_msseg.reports.images import canvas
 from bids_msseg.reports.images.canvas import Colour, Mask, Picture
 from bids_msseg.reports.images.mosaic import (
@@ -54,13 +52,13 @@ ANATOMY: tuple[tuple[tuple[Anatomy, ...], Colour, str], ...] = (
     ((Anatomy.DEEP_GREY,), (204, 121, 167), "deep grey"),
     (CEREBELLUM, (0, 158, 115), "cerebellum"),
     ((Anatomy.BRAINSTEM,), (213, 94, 0), "brainstem"),
-    ((Anatomy.VENTRICLE,), (86, 180, 233), "ventricles"),
+    (VENTRICLES, (86, 180, 233), "ventricles"),
 )
 """Classes that are outlined together, the last ones on top."""
 RIM_MM = 3.0
-"""What is shown around the brain."""
+"""Width of the rim that is shown around the brain."""
 WIDE_RIM_MM = 6.0
-"""The same where the brain mask itself is judged."""
+"""The same in figures that show the brain mask."""
 GAP_MM = 4.0
 """Distance of two slices chosen for their lesions, where the voxels allow it."""
 
@@ -71,15 +69,10 @@ def lesion_mosaic(
     rejected: Volume,
     brain: Volume,
     *,
-    max_slices: int = 12,
-    scale: float = 0.5,
+    max_slices: int = 12,  # axial; coronal: a third, sagittal: a quarter
+    scale: float = 0.5,  # mm per pixel
 ) -> Mosaic:
-    """Outline lesions and rejected candidates on the slices with most lesion.
-
-    Evenly spread slices fill free places. ``max_slices`` counts axial slices (coronal: a third,
-    sagittal: a quarter); ``scale`` is mm per pixel. Frames: ``lesions``, ``lesionsPlain``. Raises
-    DataError if the brain mask is empty or a grid differs.
-    """
+    """Outline lesions and rejected candidates on the slices with most lesion."""
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, RIM_MM)
     lesion_mask, rejected_mask = (_on_grid(flair, mask)[box] != 0 for mask in (lesions, rejected))
@@ -106,15 +99,10 @@ def brain_mask_mosaic(
     brain: Volume,
     anatomy: Volume | None = None,
     *,
-    max_slices: int = 6,
-    scale: float = 0.8,
+    max_slices: int = 6,  # axial; coronal and sagittal: half each
+    scale: float = 0.8,  # mm per pixel
 ) -> Mosaic:
-    """Outline the brain mask and the anatomy on evenly spread slices.
-
-    ``max_slices`` counts axial slices (coronal and sagittal: half each); ``scale`` is mm per
-    pixel. Frames: ``brain``, ``brainAnatomy`` with an anatomy, ``brainPlain``. Raises DataError if
-    the brain mask is empty or a grid differs.
-    """
+    """Outline the brain mask and the anatomy on evenly spread slices."""
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, WIDE_RIM_MM)
     cuts = _even_cuts(inside[box], max_slices)
@@ -145,16 +133,11 @@ def registration_mosaic(
     moving: Mapping[str, Volume],
     brain: Volume,
     *,
-    doubtful: Collection[str] = (),
-    max_slices: int = 4,
-    scale: float = 0.7,
+    doubtful: Collection[str] = (),  # images whose titles are marked
+    max_slices: int = 4,  # axial; coronal and sagittal: half each
+    scale: float = 0.7,  # mm per pixel
 ) -> Mosaic:
-    """Show FLAIR and images registered to it on the same slices, with edges of FLAIR.
-
-    Titles mark ``doubtful`` images. ``max_slices`` counts axial slices (coronal and sagittal: half
-    each); ``scale`` is mm per pixel. Frames: ``registration<name>``, last ``registrationFLAIR``.
-    Raises DataError if the brain mask is empty or a grid differs.
-    """
+    """Show FLAIR and images registered to it on the same slices, with edges of FLAIR."""
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, RIM_MM)
     cuts = _even_cuts(inside[box], max_slices)
@@ -179,17 +162,12 @@ def change_mosaic(
     earlier: Volume,
     codes: Volume,
     brain: Volume,
-    marks: Mapping[int, tuple[str, Colour]],
+    marks: Mapping[int, tuple[str, Colour]],  # name and colour of ``codes``
     *,
-    max_slices: int = 8,
-    scale: float = 0.5,
+    max_slices: int = 8,  # axial; coronal and sagittal: a quarter each
+    scale: float = 0.5,  # mm per pixel
 ) -> Mosaic:
-    """Outline changes between two visits on the slices with most change.
-
-    ``marks`` maps ``codes`` to name and colour. ``max_slices`` counts axial slices (others: a
-    quarter); ``scale`` is mm per pixel. Frames: ``changes``, ``changesLater``, ``changesEarlier``.
-    Raises DataError if the brain mask is empty or a grid differs.
-    """
+    """Outline changes between two visits on the slices with most change."""
     ras, inside = _brain(flair, brain)
     box = crop_box(inside, ras, RIM_MM)
     kinds = _on_grid(flair, codes)[box]
