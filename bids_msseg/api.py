@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
-import numpy as np
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from bids_msseg.calibration import Calibration, read_calibration
@@ -19,34 +18,27 @@ from bids_msseg.config_parts import Processing
 from bids_msseg.errors import DataError, UsageError
 from bids_msseg.imaging.atlas import Atlas
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.registration.itk import as_stored_affine
-from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.stored import as_nifti
-from bids_msseg.imaging.template import EMBEDDED
-from bids_msseg.imaging.volume import Affine, Volume, as_stored, to_image
-from bids_msseg.lesions.atlas import RegionLoad
+from bids_msseg.imaging.volume import Volume, as_stored, to_image
 from bids_msseg.lesions.confidence.uncertainty import LoadInterval
 from bids_msseg.lesions.load import LesionRow, summarise
-from bids_msseg.models.weights import ModelHeader, find_model, read_header
+from bids_msseg.models.weights import find_model, read_header
 from bids_msseg.options import read_options
-from bids_msseg.pipeline.anatomy import MeasuredBrain, measure_brain
-from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
+from bids_msseg.pipeline.atlas import load_atlas
 from bids_msseg.pipeline.brain import brain_device
-from bids_msseg.pipeline.filling import fill_image
-from bids_msseg.pipeline.lesions import (
-    Grid,
-    VisitLesions,
-    find_anatomy,
-    find_lesions,
-    mask_on_grid,
-)
-from bids_msseg.pipeline.preprocess import Preprocessed, fit_template, preprocess, read_contrasts
+from bids_msseg.pipeline.lesions import Grid, VisitLesions
+from bids_msseg.pipeline.preprocess import preprocess, read_contrasts
 from bids_msseg.pipeline.quality import check_images
-from bids_msseg.pipeline.segment import segment_stack
 from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
+from bids_msseg.pipeline.visit import (
+    VisitJob,
+    fill_images,
+    find_visit_lesions,
+    measure_atlases,
+)
 from bids_msseg.resources import resolve_resources
 from bids_msseg.result import SegmentationResult
-from bids_msseg.spaces import NATIVE_SPACES, AtlasChoice
+from bids_msseg.spaces import AtlasChoice
 
 __all__ = ["segment"]
 
@@ -63,6 +55,9 @@ def segment(
     threads: int | None = None,
     atlas: str | Sequence[str] = (),
     fill_lesions: bool = False,
+    min_lesion_volume: float | None = None,
+    lesion_mask: Image | None = None,
+    exclude_masks: Image | Sequence[Image] = (),
 ) -> SegmentationResult:
     """Segment the lesions of one visit.
 
@@ -86,6 +81,13 @@ def segment(
         for ``msseg --atlas``.
     fill_lesions : bool, default False
         Also give FLAIR and T1w with filled lesions.
+    min_lesion_volume : float, optional
+        Smallest lesion in mm³; that of ``msseg`` where not given.
+    lesion_mask : path or nibabel image, optional
+        Lesions drawn by a person or found by another program, on the grid of the FLAIR. It
+        replaces the networks' lesions; the networks then segment the anatomy only.
+    exclude_masks : path or nibabel image, or a sequence of them, optional
+        Regions on the grid of the FLAIR in which nothing is a lesion, such as a tumour.
 
     Returns
     -------
@@ -108,72 +110,60 @@ def segment(
     >>> result.save("out")  # doctest: +SKIP
     """
     images: dict[str, Image | None] = {"FLAIR": flair, "T1w": t1w, "T2w": t2w}
-    job = _Job.of(model, threshold, device, threads, atlas, fill_lesions)
+    if isinstance(exclude_masks, str) or not isinstance(exclude_masks, Sequence):
+        exclude_masks = (exclude_masks,)
+    job = _read_arguments(
+        model,
+        threads,
+        threshold=threshold,
+        device=device,
+        atlas=atlas,
+        fill_lesions=fill_lesions,
+        min_lesion_volume=min_lesion_volume,
+    )
     with tempfile.TemporaryDirectory(prefix="msseg-") as folder:
         files = {
             name: _as_file(image, Path(folder) / f"{name}.nii", name)
             for name, image in images.items()
             if image is not None or name == "FLAIR"
         }
-        return _segment(files, job)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Checked arguments of :func:`segment` other than the images."""
-
-    model: Path
-    header: ModelHeader
-    threshold: float
-    device: str
-    threads: int
-    defaults: Processing
-    atlases: tuple[tuple[AtlasChoice, Atlas], ...]
-    fill_lesions: bool
-
-    @classmethod
-    def of(
-        cls,
-        model: str | os.PathLike[str] | None,
-        threshold: float | None,
-        device: str,
-        threads: int | None,
-        atlas: str | Sequence[str],
-        fill_lesions: bool,
-    ) -> _Job:
-        """Check the arguments and load the atlases before anything is computed."""
-        arguments = {
-            "model": None if model is None else os.fspath(model),
-            "threshold": threshold,
-            "device": device,
-            "omp_nthreads": threads,
-            "atlas": atlas,
-            "fill_lesions": fill_lesions,
-        }
-        options = read_options(
-            {name: value for name, value in arguments.items() if value is not None},
-            spelling=lambda name: "threads" if name == "omp_nthreads" else name,
+        drawn = None
+        if lesion_mask is not None:
+            drawn = _as_file(lesion_mask, Path(folder) / "lesion_mask.nii", "lesion mask")
+        exclusions = tuple(
+            _as_file(image, Path(folder) / f"exclusion_mask-{number}.nii", "exclusion mask")
+            for number, image in enumerate(exclude_masks, start=1)
         )
-        path = find_model(options.get("model"))
-        header = read_header(path)
-        _check_nets(path, device)
-        return cls(
-            path,
-            header,
-            options.get("threshold", header.point.threshold),
-            device,
-            resolve_resources(omp_nthreads=threads).omp_nthreads,
-            Processing(),
-            tuple((choice, _load_atlas(choice)) for choice in options.get("atlas", ())),
-            options["fill_lesions"],
-        )
+        return _segment(files, replace(job, lesion_mask=drawn, exclude_masks=exclusions))
+
+
+def _read_arguments(
+    model: str | os.PathLike[str] | None, threads: int | None, **arguments: Any
+) -> VisitJob:
+    """Check the arguments other than images and load the atlases before anything is computed."""
+    arguments |= {"model": None if model is None else os.fspath(model), "omp_nthreads": threads}
+    options = read_options(
+        {name: value for name, value in arguments.items() if value is not None},
+        spelling=lambda name: "threads" if name == "omp_nthreads" else name,
+    )
+    path = find_model(options.get("model"))
+    header, defaults = read_header(path), Processing()
+    _check_networks(path, arguments["device"])
+    return VisitJob(
+        model=path,
+        header=header,
+        threshold=options.get("threshold", header.point.threshold),
+        min_volume=options.get("min_lesion_volume", defaults.min_lesion_volume),
+        device=arguments["device"],
+        threads=resolve_resources(omp_nthreads=threads).omp_nthreads,
+        seed=defaults.random_seed,
+        atlases=tuple((choice, _load_atlas(choice)) for choice in options.get("atlas", ())),
+        fill_lesions=options["fill_lesions"],
+    )
 
 
 def _load_atlas(choice: AtlasChoice) -> Atlas:
-    """Load an atlas; raise UsageError if each visit needs its own.
-
-    Without a dataset, the image of a visit cannot be searched for.
-    """
+    """Load an atlas; raise UsageError if each visit needs its own."""
     if choice.is_per_visit:
         raise UsageError(
             f"the atlas {choice} does not name a file",
@@ -182,7 +172,7 @@ def _load_atlas(choice: AtlasChoice) -> Atlas:
     return load_atlas(choice)
 
 
-def _check_nets(model: Path, device: str) -> None:
+def _check_networks(model: Path, device: str) -> None:
     from bids_msseg.models.checkpoint import check_cascade
     from bids_msseg.models.engine import choose_engine
 
@@ -191,10 +181,7 @@ def _check_nets(model: Path, device: str) -> None:
 
 
 def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
-    """Return the path of an image; an image in memory is written to ``target`` first.
-
-    It is then checked like any other file.
-    """
+    """Return the path of an image; an image in memory is written to ``target`` first."""
     if isinstance(image, str | os.PathLike):
         return Path(image)
     if not isinstance(image, SpatialImage):
@@ -212,7 +199,7 @@ def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
     return target
 
 
-def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
+def _segment(files: Mapping[str, Path], job: VisitJob) -> SegmentationResult:
     """Run the steps in the order of the BIDS App."""
     spacings = {name: check_header(path, contrast=name).spacing for name, path in files.items()}
     grid = Grid.of(files["FLAIR"])
@@ -221,11 +208,11 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         images,
         device=brain_device(job.device),
         threads=job.threads,
-        seed=job.defaults.random_seed,
+        seed=job.seed,
     )
-    segmented = _run_networks(preprocessed, grid, job)
+    segmented = find_visit_lesions(preprocessed, grid, job)
     maps = {name: grid.frame.with_data(data) for name, data in segmented.lesions.maps.items()}
-    regions, region_notes = _measure_regions(preprocessed, maps["labels"], job)
+    regions, region_notes = measure_atlases(preprocessed, maps["labels"], job)
     calibration = read_calibration(job.model, job.header.sha256)
     quality = check_images(
         preprocessed.stack,
@@ -236,10 +223,10 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
     )
     rows = _rows(segmented.lesions, calibration, flagged=bool(quality.faults))
     load = summarise(rows).total_ml
-    interval, note = _interval(maps["probseg"], calibration, load)
+    interval, note = _interval(maps.get("probseg"), calibration, load)
     return SegmentationResult(
         mask=to_image(maps["mask"]),
-        probability=to_image(maps["probseg"]),
+        probability=to_image(maps["probseg"]) if "probseg" in maps else None,
         lesions=rows,
         lesion_load_ml=load,
         interval=interval,
@@ -253,129 +240,9 @@ def _segment(files: Mapping[str, Path], job: _Job) -> SegmentationResult:
         anatomy=to_image(grid.frame.with_data(segmented.brain.labels)),
         brain=segmented.brain.volumes,
         regions=regions,
-        filled=_fill(files, preprocessed, segmented, job),
+        filled=fill_images(files, preprocessed, segmented, job),
+        excluded_ml=segmented.lesions.excluded_ml,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Segmented:
-    """Results of the networks; probability and anatomy are on the working grid."""
-
-    lesions: VisitLesions
-    brain: MeasuredBrain
-    probability: Volume
-    anatomy: Volume
-    notes: tuple[str, ...]
-
-
-def _run_networks(preprocessed: Preprocessed, grid: Grid, job: _Job) -> _Segmented:
-    """Run the networks and list the lesions.
-
-    Images between the steps have the precision of files.
-    """
-    regions, region_anatomy = find_anatomy(
-        preprocessed.images,
-        preprocessed.transforms,
-        preprocessed.brain.data > 0,
-        preprocessed.template_to_flair,
-    )
-    with _torch_threads(job.threads):
-        maps = segment_stack(preprocessed.stack, job.model, device=job.device)
-    classes = as_stored(maps.pop("anatomy"), np.uint8)
-    stored = {name: as_stored(volume) for name, volume in maps.items()}
-    stored |= {"mask": preprocessed.brain, "regions": as_stored(regions, np.uint8)}
-    if preprocessed.extracerebral is not None:
-        stored["extracerebral"] = preprocessed.extracerebral
-    lesions = find_lesions(
-        grid,
-        stored,
-        preprocessed.template_to_flair,
-        threshold=job.threshold,
-        min_volume=job.defaults.min_lesion_volume,
-        own_ventricles=region_anatomy.from_own_fluid,
-    )
-    trusted = preprocessed.extracerebral is not None
-    brain = measure_brain(classes, grid, preprocessed.template_to_flair if trusted else None)
-    notes = {"anatomy": region_anatomy.note, "volumes": brain.note}
-    return _Segmented(
-        lesions,
-        brain,
-        stored["probability"] if lesions.cleared is None else as_stored(lesions.cleared),
-        classes,
-        tuple(f"{step}: {note}" for step, note in notes.items() if note),
-    )
-
-
-def _measure_regions(
-    preprocessed: Preprocessed, lesions: Volume, job: _Job
-) -> tuple[dict[str, tuple[RegionLoad, ...]], tuple[str, ...]]:
-    """Measure the lesion load per region of each atlas; return loads and notes."""
-    loads: dict[str, tuple[RegionLoad, ...]] = {}
-    notes: list[tuple[str, str]] = []
-    for choice, atlas in job.atlases:
-        step = f"atlas_{choice.name}"
-        if choice.space == "T1w" and "T1w" not in preprocessed.transforms:
-            notes.append((step, "not used: it needs a T1w"))
-            continue
-        transform, fault = _transform_to(choice.space, preprocessed, job)
-        loads[choice.name] = measure_regions(lesions, atlas, transform)
-        notes += [(step, fault), (step, outside_note(choice.name, loads[choice.name]))]
-    return loads, tuple(f"{step}: {note}" for step, note in notes if note)
-
-
-def _transform_to(space: str, preprocessed: Preprocessed, job: _Job) -> tuple[Affine | None, str]:
-    """Return the affine from FLAIR world to that of a space, and the fault of its fit."""
-    if space in NATIVE_SPACES:
-        return preprocessed.transforms.get(space), ""
-    if space == EMBEDDED:
-        return inverse(preprocessed.template_to_flair), ""
-    fitted = fit_template(
-        preprocessed.images["FLAIR"],
-        preprocessed.brain.data > 0,
-        name=space,
-        threads=job.threads,
-        seed=job.defaults.random_seed,
-    )
-    return inverse(as_stored_affine(fitted.affine)), fitted.fault
-
-
-def _fill(
-    files: Mapping[str, Path], preprocessed: Preprocessed, segmented: _Segmented, job: _Job
-) -> dict[str, nib.Nifti1Image]:
-    """Fill the lesions of FLAIR and T1w if requested, each image on its own grid."""
-    filled: dict[str, nib.Nifti1Image] = {}
-    for name in NATIVE_SPACES if job.fill_lesions else ():
-        if name not in preprocessed.images:
-            continue
-        lesions = segmented.lesions.maps["mask"]
-        transform: Affine | None = None
-        if name in preprocessed.transforms:
-            transform = inverse(preprocessed.transforms[name])
-            lesions = mask_on_grid(
-                Grid.of(files[name]),
-                segmented.probability,
-                transform=transform,
-                threshold=job.threshold,
-                min_volume=job.defaults.min_lesion_volume,
-            )
-        seed = job.defaults.random_seed
-        filled[name] = fill_image(
-            files[name], lesions, segmented.anatomy, transform=transform, seed=seed
-        )
-    return filled
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Set torch's number of threads, and restore it at the end."""
-    import torch
-
-    previous = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(previous)
 
 
 def _rows(
@@ -392,8 +259,10 @@ def _rows(
 
 
 def _interval(
-    probability: Volume, calibration: Calibration, load_ml: float
+    probability: Volume | None, calibration: Calibration, load_ml: float
 ) -> tuple[LoadInterval | None, str]:
+    if probability is None:
+        return None, "the lesion mask was given, so there is no probability"
     if calibration.load is None:
         return None, calibration.reason
     interval = load_interval(as_stored(probability), calibration.load)

@@ -38,10 +38,10 @@ class SegmentationResult:
     ----------
     mask : nibabel image
         1 in lesions, 0 elsewhere, on the grid of the FLAIR that was given.
-    probability : nibabel image
-        Probability of lesion, on the same grid.
+    probability : nibabel image or None
+        Probability of lesion, on the same grid; None where the lesion mask was given.
     lesions : tuple of LesionRow
-        One row per lesion, then one per rejected candidate; ``status`` tells them apart.
+        One row per lesion, then one per rejected candidate; ``status`` distinguishes them.
     lesion_load_ml : float
         Volume of all lesions, mL.
     interval : LoadInterval or None
@@ -68,10 +68,12 @@ class SegmentationResult:
     filled : mapping of str to nibabel image
         FLAIR and T1w with filled lesions, where that was asked for: grid, type and scale are
         those of the image that was given, and so is every voxel apart from lesions.
+    excluded_ml : float or None
+        Lesion volume inside the exclusion masks, mL; None without such masks.
     """
 
     mask: nib.Nifti1Image
-    probability: nib.Nifti1Image
+    probability: nib.Nifti1Image | None
     lesions: tuple[LesionRow, ...]
     lesion_load_ml: float
     interval: LoadInterval | None
@@ -86,6 +88,7 @@ class SegmentationResult:
     brain: BrainVolumes
     regions: Mapping[str, tuple[RegionLoad, ...]] = field(default_factory=dict)
     filled: Mapping[str, nib.Nifti1Image] = field(default_factory=dict)
+    excluded_ml: float | None = None
 
     @property
     def lesion_count(self) -> int:
@@ -112,7 +115,7 @@ class SegmentationResult:
         try:
             (place / SUMMARY_FILE).unlink(missing_ok=True)
             write_atomic(place / MASK_FILE, lambda path: nib.save(self.mask, path))
-            write_atomic(place / PROBABILITY_FILE, lambda path: nib.save(self.probability, path))
+            _save_or_remove(self.probability, place / PROBABILITY_FILE)
             names = tuple(column.name for column in COLUMNS)
             write_tsv(place / TABLE_FILE, names, rows_to_table(self.lesions))
             write_atomic(place / ANATOMY_FILE, lambda path: nib.save(self.anatomy, path))
@@ -139,11 +142,7 @@ class SegmentationResult:
     def _save_filled(self, place: Path) -> None:
         """Write the images with filled lesions; remove those of an earlier result."""
         for name, file in FILLED_FILES.items():
-            image, path = self.filled.get(name), place / file
-            if image is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_atomic(path, partial(nib.save, image))
+            _save_or_remove(self.filled.get(name), place / file)
 
     def summary(self) -> dict[str, Any]:
         """Return the content of ``summary.json``."""
@@ -152,6 +151,7 @@ class SegmentationResult:
             "lesion_count": self.lesion_count,
             "interval": None if self.interval is None else asdict(self.interval),
             "interval_note": self.interval_note,
+            "excluded_ml": self.excluded_ml,
             "flags": self.flags,
             "notes": self.notes,
             "contrasts": self.contrasts,
@@ -160,3 +160,11 @@ class SegmentationResult:
             "model": {"name": self.model, "sha256": self.model_sha256},
             "version": __version__,
         }
+
+
+def _save_or_remove(image: nib.Nifti1Image | None, path: Path) -> None:
+    """Write an image, or remove that of an earlier result."""
+    if image is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomic(path, partial(nib.save, image))

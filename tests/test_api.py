@@ -1,4 +1,4 @@
-"""The Python interface and ``msseg-file``: the same results as the app, errors of our classes."""
+"""Python API and ``msseg-file``: the same results as the app, and errors with hints."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ STEM = "sub-01/ses-1/anat/sub-01_ses-1"
 
 @dataclass(frozen=True)
 class Head:
-    """A raw head of the demo, and what the app made of it."""
+    """A raw head of the demo dataset, and the outputs of the app for it."""
 
     bids: Path
     out: Path
@@ -107,7 +107,7 @@ def result(head: Head) -> SegmentationResult:
         ("anatomy", "space-FLAIR_seg-anatomy_dseg.nii.gz"),
     ],
 )
-def test_images_are_those_of_the_app_to_the_byte(
+def test_images_are_byte_identical_to_app_outputs(
     head: Head, result: SegmentationResult, tmp_path: Path, name: str, output: str
 ) -> None:
     nib.save(getattr(result, name), tmp_path / "ours.nii.gz")
@@ -115,7 +115,7 @@ def test_images_are_those_of_the_app_to_the_byte(
 
 
 @pytest.mark.slow
-def test_numbers_and_flags_are_those_of_the_app(head: Head, result: SegmentationResult) -> None:
+def test_measures_and_flags_equal_app_record(head: Head, result: SegmentationResult) -> None:
     record = head.record
     assert result.lesion_load_ml == record["lesion_load_ml"]
     assert result.lesion_count == record["lesion_count"]
@@ -125,21 +125,21 @@ def test_numbers_and_flags_are_those_of_the_app(head: Head, result: Segmentation
     assert result.summary()["brain"] == record["brain_measures"]
     used = [name for name, one in record["contrasts"].items() if one["used"]]
     assert list(result.contrasts) == used
-    # the faults are notes of the step that checks the images, and flags here
+    # the quality notes of the record are flags of the result, not notes
     notes = [one for one in record["flags"] if not one.startswith("quality: ")]
     assert sorted(result.notes) == sorted(notes)
 
 
 @pytest.mark.slow
-def test_the_table_is_that_of_the_app(head: Head, result: SegmentationResult) -> None:
+def test_lesion_table_equals_that_of_app(head: Head, result: SegmentationResult) -> None:
     with head.output("desc-lesions_stats.tsv").open(encoding="utf-8", newline="") as stream:
         theirs = list(csv.DictReader(stream, delimiter="\t"))
     assert rows_to_table(result.lesions) == theirs
 
 
 @pytest.mark.slow
-def test_training_sees_the_stack_of_the_app(head: Head) -> None:
-    """From the same raw head, without a brain mask: bit for bit, in half precision."""
+def test_prepare_raw_visit_equals_stack_of_app(head: Head) -> None:
+    """The stacks of a raw head without a given brain mask are identical in half precision."""
     (file,) = head.out.rglob("stack.npz")
     stack = Stack.load(file)
     truth = head.bids / "derivatives/truth" / f"{STEM}_space-FLAIR_label-L_mask.nii.gz"
@@ -160,7 +160,7 @@ def test_training_sees_the_stack_of_the_app(head: Head) -> None:
 def phantom(
     tmp_path_factory: pytest.TempPathFactory, make_phantom: Callable[..., Any]
 ) -> dict[str, Path]:
-    """A stripped brain whose FLAIR is stored in another order, and its T1w on another grid."""
+    """A skull-stripped phantom: FLAIR with another axis order, T1w on another grid."""
     folder = tmp_path_factory.mktemp("phantom")
     flair = make_phantom("LIP", (2.0, 3.0, 2.0))
     t1w = make_phantom("LPS", (2.0, 2.0, 2.0), turn=4.0)
@@ -185,7 +185,7 @@ def _same(one: SegmentationResult, other: SegmentationResult) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "loaded", "in memory", "without a header"])
-def test_paths_and_images_give_the_same(
+def test_paths_and_nibabel_images_give_same_result(
     phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult, kind: str
 ) -> None:
     images: dict[str, Any] = {}
@@ -201,7 +201,7 @@ def test_paths_and_images_give_the_same(
 
 
 @pytest.mark.slow
-def test_the_mask_lies_on_the_grid_that_was_given(
+def test_outputs_are_on_grid_of_given_flair(
     phantom: dict[str, Path], from_paths: SegmentationResult, make_phantom: Callable[..., Any]
 ) -> None:
     flair = nib.load(phantom["flair"])
@@ -216,7 +216,7 @@ def test_the_mask_lies_on_the_grid_that_was_given(
 
 
 @pytest.mark.slow
-def test_the_program_writes_what_the_result_holds(
+def test_msseg_file_writes_same_files_as_result_save(
     phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult, tmp_path: Path
 ) -> None:
     out = tmp_path / "a" / "b"
@@ -234,7 +234,7 @@ def test_the_program_writes_what_the_result_holds(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"the weights {WEIGHTS.name} are not there")
-def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+def test_documentation_example_runs(tmp_path: Path) -> None:
     page = (ROOT / "docs/how-to/python.md").read_text(encoding="utf-8")
     code = page.split("```python\n")[1].partition("```")[0]
     write_demo(DemoOptions(tmp_path / "demo", grid="coarse", participants=1))
@@ -252,7 +252,7 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_threshold_that_is_asked_for_is_used(
+def test_requested_threshold_is_used(
     phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult
 ) -> None:
     found = segment(phantom["flair"], model=bright_model, threshold=0.9, device="cpu", threads=1)
@@ -262,7 +262,58 @@ def test_a_threshold_that_is_asked_for_is_used(
 
 
 @pytest.mark.slow
-def test_regions_of_atlases_share_out_the_load(
+def test_given_lesion_mask_replaces_networks(
+    phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult, tmp_path: Path
+) -> None:
+    common = {"model": bright_model, "device": "cpu", "threads": 1}
+    found = segment(**phantom, lesion_mask=from_paths.mask, **common)
+    np.testing.assert_array_equal(found.mask.dataobj, from_paths.mask.dataobj)
+    assert found.lesion_load_ml == pytest.approx(from_paths.lesion_load_ml)
+    assert (found.probability, found.interval) == (None, None)
+    assert found.brain == from_paths.brain
+    from_paths.save(tmp_path)
+    found.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        set(FILES) - {"probability.nii.gz"}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesion", [1, 2, 3])
+def test_lesion_inside_exclusion_mask_is_removed(
+    phantom: dict[str, Path],
+    bright_model: Path,
+    from_paths: SegmentationResult,
+    tmp_path: Path,
+    lesion: int,
+) -> None:
+    labels, count = ndimage.label(np.asarray(from_paths.mask.dataobj), np.ones((3, 3, 3)))
+    assert count == 3
+    excluded = (labels == lesion).astype(np.uint8)
+    path = tmp_path / "infarct.nii.gz"
+    nib.save(nib.Nifti1Image(excluded, from_paths.mask.affine), path)
+    words = [phantom["flair"], "--t1w", phantom["t1w"], "-o", tmp_path / "out"]
+    words += ["--model", bright_model, "--device", "cpu", "--threads", "1"]
+    words += ["--exclude-mask", path, "--min-lesion-volume", "0"]
+    assert main([*map(str, words)]) == ExitCode.SUCCESS
+    summary = json.loads((tmp_path / "out/summary.json").read_text(encoding="utf-8"))
+    assert summary["lesion_count"] == 2
+    voxel_ml = abs(np.linalg.det(from_paths.mask.affine[:3, :3])) / 1000
+    assert summary["excluded_ml"] == pytest.approx(excluded.sum() * voxel_ml)
+
+
+@pytest.mark.slow
+def test_smaller_lesions_than_minimum_are_dropped(
+    phantom: dict[str, Path], bright_model: Path, from_paths: SegmentationResult
+) -> None:
+    smallest, *_ = sorted(row.volume_mm3 for row in from_paths.lesions if row.status == "kept")
+    common = {"model": bright_model, "device": "cpu", "threads": 1}
+    found = segment(**phantom, min_lesion_volume=smallest + 0.1, **common)
+    assert found.lesion_count == from_paths.lesion_count - 1
+
+
+@pytest.mark.slow
+def test_lesion_load_of_regions_sums_to_total_load(
     phantom: dict[str, Path], bright_model: Path, tmp_path: Path
 ) -> None:
     flair = nib.load(phantom["flair"])
@@ -283,7 +334,7 @@ def test_regions_of_atlases_share_out_the_load(
 
 
 @pytest.mark.slow
-def test_filled_images_are_the_given_ones_apart_from_lesions(
+def test_lesion_filling_changes_only_lesions_and_their_border(
     phantom: dict[str, Path],
     bright_model: Path,
     tmp_path: Path,
@@ -294,7 +345,7 @@ def test_filled_images_are_the_given_ones_apart_from_lesions(
         labels = np.where(stack.brain, Anatomy.WHITE_MATTER, 0).astype(np.uint8)
         return {**maps, "anatomy": maps["probability"].with_data(labels)}
 
-    monkeypatch.setattr("bids_msseg.api.segment_stack", all_white)
+    monkeypatch.setattr("bids_msseg.pipeline.visit.segment_stack", all_white)
     common = {"model": bright_model, "device": "cpu", "threads": 1}
     found = segment(**phantom, fill_lesions=True, **common)
     assert list(found.filled) == ["FLAIR", "T1w"]
@@ -341,7 +392,7 @@ def _small(data: np.ndarray) -> nib.Nifti1Image:
         ({"atlas": "nowhere.nii.gz:FLAIR"}, NoInputError),
     ],
 )
-def test_wrong_arguments_are_errors_of_ours(
+def test_invalid_arguments_raise_msseg_errors_with_hint(
     phantom: dict[str, Path], bright_model: Path, change: dict[str, Any], kind: type[MssegError]
 ) -> None:
     given = {**phantom, "model": bright_model, "device": "cpu", **change}
@@ -350,7 +401,7 @@ def test_wrong_arguments_are_errors_of_ours(
     assert caught.value.hint
 
 
-def test_an_image_whose_file_is_cut_short(
+def test_truncated_image_raises_data_error(
     phantom: dict[str, Path], bright_model: Path, tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.nii.gz"
@@ -380,7 +431,7 @@ def test_an_image_whose_file_is_cut_short(
         (["{flair}", "-o", "{text}/below"], ExitCode.CANNOT_CREATE),
     ],
 )
-def test_what_the_program_cannot_do_has_its_code(
+def test_exit_codes_of_msseg_file_errors(
     phantom: dict[str, Path],
     bright_model: Path,
     tmp_path: Path,
@@ -396,17 +447,17 @@ def test_what_the_program_cannot_do_has_its_code(
     assert not (tmp_path / "o").exists()
 
 
-def test_a_result_that_cannot_be_written(tmp_path: Path) -> None:
+def test_failed_save_raises_error_and_leaves_no_summary(tmp_path: Path) -> None:
     image = _small(np.zeros((2, 2, 2), np.uint8))
-    told = ((), 0.0, None, "unknown", (), (), "bright", "0", 0.5, ("FLAIR",))
+    values = ((), 0.0, None, "unknown", (), (), "bright", "0", 0.5, ("FLAIR",))
     brain = measure_volumes(np.zeros((2, 2, 2), np.uint8), voxel_volume=8.0)
-    empty = SegmentationResult(image, image, *told, image, brain)
+    empty = SegmentationResult(image, image, *values, image, brain)
     (tmp_path / "file").touch()
     with pytest.raises(CannotCreateError):
         empty.save(tmp_path / "file")
     empty.save(tmp_path / "folder")
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == sorted(FILES)
-    # what is being replaced does not say that all is there
+    # an incomplete result has no summary
     (tmp_path / "folder" / "lesions.tsv").unlink()
     (tmp_path / "folder" / "lesions.tsv").mkdir()
     with pytest.raises(CannotCreateError):
@@ -414,7 +465,7 @@ def test_a_result_that_cannot_be_written(tmp_path: Path) -> None:
     assert not (tmp_path / "folder" / "summary.json").exists()
 
 
-def test_the_package_hands_out_its_interface() -> None:
+def test_package_exports_public_api() -> None:
     assert bids_msseg.segment is segment
     assert bids_msseg.SegmentationResult is SegmentationResult
     assert set(bids_msseg.__all__) == {"SegmentationResult", "__version__", "segment"}

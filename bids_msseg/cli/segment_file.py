@@ -19,6 +19,7 @@ LOGGER = logging.getLogger("bids_msseg")
 PROGRAM = "msseg-file"
 THREADS = "omp_nthreads"
 """The option of ``msseg`` whose values ``--threads`` takes."""
+EXCLUSIONS = "exclude_masks"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +39,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="PATH|NAME", help="weights [the bundled ones]")
     parser.add_argument(
         "--threshold", metavar="P", help="lesion at or above this probability, 0-1 [the model's]"
+    )
+    parser.add_argument(
+        "--min-lesion-volume", metavar="V", help="smallest lesion in mm³ [that of msseg]"
+    )
+    parser.add_argument(
+        "--lesion-mask",
+        metavar="FILE",
+        help="lesions drawn or found elsewhere, on the grid of the FLAIR: they replace those of "
+        "the networks",
+    )
+    parser.add_argument(
+        "--exclude-mask",
+        metavar="FILE",
+        action="append",
+        default=[],
+        dest=EXCLUSIONS,
+        help="region on the grid of the FLAIR in which nothing is a lesion; repeat the option for "
+        "more masks",
     )
     parser.add_argument(
         "--atlas",
@@ -70,23 +89,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(
     argv: Sequence[str] | None,
-) -> tuple[dict[str, Path], Path, dict[str, Any], int]:
+) -> tuple[dict[str, Any], Path, dict[str, Any], int]:
     arguments = vars(build_parser().parse_args(argv))
     verbose = int(arguments.pop("verbose"))
     output = _path("--output", arguments.pop("output"))
-    contrasts = {"FLAIR": "flair", "--t1w": "t1w", "--t2w": "t2w"}
-    files = {
-        name: _path(flag, arguments[name])
-        for flag, name in contrasts.items()
-        if arguments[name] is not None
+    images = {"FLAIR": "flair", "--t1w": "t1w", "--t2w": "t2w", "--lesion-mask": "lesion_mask"}
+    given = {name: (flag, arguments.pop(name)) for flag, name in images.items()}
+    exclusions = [_path("--exclude-mask", text) for text in arguments.pop(EXCLUSIONS)]
+    files: dict[str, Any] = {
+        name: _path(flag, text) for name, (flag, text) in given.items() if text is not None
     }
+    if exclusions:
+        files[EXCLUSIONS] = exclusions
     options = read_options(
-        {
-            name: value
-            for name, value in arguments.items()
-            if value is not None and name not in contrasts.values()
-        },
-        spelling=lambda name: "--threads" if name == THREADS else f"--{name}",
+        {name: value for name, value in arguments.items() if value is not None},
+        spelling=lambda name: "--threads" if name == THREADS else f"--{name.replace('_', '-')}",
     )
     return files, output, options, verbose
 
@@ -100,7 +117,8 @@ def _path(flag: str, text: str) -> Path:
 
 def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> ExitCode:
     """Check that the input files exist before slow imports, then segment."""
-    for path in files.values():
+    exclusions = files.get(EXCLUSIONS, [])
+    for path in (*(path for name, path in files.items() if name != EXCLUSIONS), *exclusions):
         if not _exists(path):
             raise NoInputError(f"no file found at {path}", hint="correct the path")
     with _folder(output):
