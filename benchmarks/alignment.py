@@ -1,7 +1,7 @@
 """Alignments of real heads whose headers are turned: share recovered, wrong and flagged.
 
-usage: python benchmarks/alignment.py {turns,random,template,visits,masks} [--count N] [--seed N]
-[--data FOLDER] [--step DEGREES] [--limit N]
+usage: python benchmarks/alignment.py {turns,random,template,visits,mirrored,masks} [options]
+(--count N, --seed N, --data FOLDER, --step DEGREES, --limit N)
 
 FOLDER holds ``raw-heads``; the default is ``../shared/data`` beside the repository.
 
@@ -9,14 +9,15 @@ FOLDER holds ``raw-heads``; the default is ``../shared/data`` beside the reposit
 ``random``     100 random turns and shifts, distributed over the T1w and T2w images
 ``template``   every FLAIR with its brain against the template, turned likewise
 ``visits``     the earlier FLAIR of a participant against the later one, turned likewise
+``mirrored``   every T1w, T2w and later FLAIR as it is and with left and right exchanged
 ``masks``      result of the brain mask check for every FLAIR with its original header
 
 The reference is the alignment found with the original header, moved along with the turned header:
 check it in the figures of a report first. An alignment counts as recovered if it is within 3 mm of
 the reference, as the mean over the brain, and as flagged if it has a failure reason. The limits in
-``bids_msseg/imaging/registration/affine.py`` are based on the ranges of mutual information (nats
-at 2 mm), prominence and lead of right and wrong alignments. Targets: 95 % of the turns recovered,
-and no alignment both wrong and unflagged.
+``bids_msseg/imaging/registration/orientation_search.py`` are based on the ranges of mutual
+information (nats at 2 mm), prominence and lead of right and wrong alignments. Targets: 95 % of the
+turns recovered, and no alignment both wrong and unflagged.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -35,17 +36,15 @@ from scipy.spatial.transform import Rotation
 from bids_msseg.imaging.brain import extract_brain
 from bids_msseg.imaging.brain_check import check_brain
 from bids_msseg.imaging.conform import canonical
-from bids_msseg.imaging.registration.affine import (
-    Registration,
-    register_affine,
-    register_rigid,
-)
+from bids_msseg.imaging.registration.affine import register_affine, register_rigid
 from bids_msseg.imaging.registration.orientation import mean_distance
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.imaging.registration.visit_alignment import align_visits
 from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, Volume, load_volume
 
+PARTS = ("turns", "random", "template", "visits", "mirrored", "masks")
 THREADS = 2
 RECOVERED_MM = 3.0
 TARGET = 0.95
@@ -62,6 +61,7 @@ class Alignment:
     information: float = float("nan")
     prominence: float = float("nan")
     lead: float = float("nan")
+    mirrored: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("turns", "random", "template", "visits", "masks"))
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--step", type=int, default=20, help="degrees between turns [20]")
     parser.add_argument("--count", type=int, default=100, help="random turns in all [100]")
@@ -122,6 +122,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.part == "masks":
         masks(options.data, options.limit)
+        return
+    if options.part == "mirrored":
+        mirrored(options.data, options.limit)
         return
     source = {"template": to_template, "visits": between_visits}.get(options.part, contrasts)
     cases = list(islice(source(options.data), options.limit))
@@ -252,6 +255,7 @@ def _alignment(registration: Registration) -> Alignment:
         registration.metric_after,
         registration.prominence,
         registration.lead,
+        registration.mirrored,
     )
 
 
@@ -299,6 +303,26 @@ def between_visits(data: Path) -> Iterator[Case]:
             return Alignment(alignment.affine, alignment.failure_reason)
 
         yield Case(_name(later), moving, moving_brain, _points(fixed, fixed_brain), align)
+
+
+def mirrored(data: Path, limit: int | None) -> None:
+    """Print whether images with left and right exchanged are flagged, and the ratios."""
+    flagged = {"as it is": 0, "mirrored": 0}
+    count = 0
+    for case in islice(chain(contrasts(data), between_visits(data)), limit):
+        count += 1
+        mask = None if case.mask is None else case.mask[::-1]
+        exchanged = case.moving.with_data(case.moving.data[::-1].copy())
+        for name, image, inside in (
+            ("as it is", case.moving, case.mask),
+            ("mirrored", exchanged, mask),
+        ):
+            alignment = case.align(image, inside)
+            flagged[name] += bool(alignment.failure_reason)
+            ratio, reason = alignment.mirrored, alignment.failure_reason
+            print(f"{case.name:34} {name}  ratio {ratio:.2f}  {reason}", flush=True)
+    for name, number in flagged.items():
+        print(f"{name}: {number} of {count} flagged")
 
 
 def masks(data: Path, limit: int | None) -> None:

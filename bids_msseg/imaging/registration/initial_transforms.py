@@ -14,7 +14,7 @@ from bids_msseg.imaging.volume import Affine, Volume
 
 COARSE_MM = 4.0
 RISES_MM = (-40.0, -20.0, 0.0, 20.0, 40.0)
-"""How much more neck one image may show than the other moves the middle of the head."""
+"""Offsets of the middle of the head if one image shows more of the neck."""
 
 
 def centroid(volume: Volume, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -48,11 +48,7 @@ def meeting_points(
     moving_mask: NDArray[np.bool_] | None,
     fixed_mask: NDArray[np.bool_] | None,
 ) -> list[tuple[Point, Point]]:
-    """Return pairs of a fixed and a moving world point that may coincide.
-
-    They are the centres of both brains or, without both masks, the approximate centres of the
-    heads, with several heights.
-    """
+    """Return pairs of fixed and moving points: centres of brains, or of heads at 5 heights."""
     if moving_mask is not None and fixed_mask is not None:
         return [(centroid(fixed, fixed_mask), centroid(moving, moving_mask))]
     fixed_middle, moving_middle = _middle(fixed), _middle(moving)

@@ -15,10 +15,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_itk_affine(affine: Affine, path: Path) -> None:
-    """Write an affine atomically as an ITK text transform, as ANTs and ITK read it.
-
-    ``affine`` maps fixed world mm to moving world mm, RAS+.
-    """
+    """Write an affine (fixed to moving world mm, RAS+) atomically as an ITK text transform."""
     lps = LPS @ affine @ LPS
     numbers = [*lps[:3, :3].ravel(), *lps[:3, 3]]
     text = "\n".join(
@@ -36,11 +33,7 @@ def write_itk_affine(affine: Affine, path: Path) -> None:
 
 
 def read_itk_affine(path: Path) -> Affine:
-    """Read any linear 3-D ITK transform, text or binary.
-
-    The result maps fixed world mm to moving world mm, RAS+. Raises NoInputError if the file does
-    not exist, DataError if it holds no linear 3-D transform.
-    """
+    """Read a linear 3-D ITK transform as fixed to moving world mm, RAS+; DataError if not one."""
     if not path.is_file():
         raise NoInputError(f"the transform {path} does not exist", hint="check the path")
     try:
@@ -53,11 +46,7 @@ def read_itk_affine(path: Path) -> Affine:
 
 
 def as_stored_affine(affine: Affine) -> Affine:
-    """Return an affine as it reads after :func:`write_itk_affine`.
-
-    :func:`read_itk_affine` rounds in the last digit: see
-    :func:`~bids_msseg.imaging.volume.as_stored`.
-    """
+    """Return an affine with the rounding of writing and reading an ITK transform."""
     lps = LPS @ affine @ LPS
     transform = sitk.AffineTransform(3)
     transform.SetParameters([float(number) for number in (*lps[:3, :3].ravel(), *lps[:3, 3])])
@@ -71,10 +60,7 @@ def _unreadable(path: Path) -> DataError:
 
 
 def to_itk(volume: Volume, dtype: type = np.float32) -> sitk.Image:
-    """Convert a volume to an ITK image: axes (Z, Y, X) in memory, LPS+ in space.
-
-    The axes of the volume must be perpendicular.
-    """
+    """Convert a volume with perpendicular axes to ITK: (Z, Y, X) in memory, LPS+ in space."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T.astype(dtype)))
     affine = LPS @ volume.affine
     image.SetSpacing([float(edge) for edge in volume.spacing])

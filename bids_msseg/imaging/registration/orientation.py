@@ -1,9 +1,4 @@
-"""Search over all orientations, and measures of how clearly an alignment is the best.
-
-An optimiser finds the best position near its start. A comparison on a coarse grid shows whether it
-is the right one: the mutual information of an alignment is compared with that of the image rotated
-and shifted, and with the best positions that a search over all orientations finds.
-"""
+"""Ranking of all orientations, and measures of how clearly an alignment is the best."""
 
 from __future__ import annotations
 
@@ -19,38 +14,32 @@ from bids_msseg.imaging.volume import Affine, Volume
 
 Point = NDArray[np.float64]
 BINS = 16
-"""A coarse grid has a few thousand points: with more bins, noise looks like information."""
+"""With a few thousand points, more bins would count noise as information."""
 SPREAD_ROTATIONS = 600
-"""Any rotation lies within about 25° of one of these, which an optimiser can make up."""
+"""Any rotation is within about 25° of one of these, the range of an optimiser."""
 RANKED_POINTS = 2000
 COMPARED_POINTS = 200
 DISTINCT_MM = 20.0
-"""Starts that put the points nearer to each other, in the mean, lead to the same place."""
+"""Starts with a smaller mean distance between points lead to the same optimum."""
 SHIFT_MM = 20.0
-"""More than an optimiser misses the right place by, less than a brain."""
+"""Larger than the error of an optimiser, smaller than a brain."""
 PSI = 1.533751168755204288118041413
 """Root of x⁴ = x + 4."""
-_LEAST = 1e-12
+LEAST = 1e-12
+"""Smallest divisor of a ratio."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """Points sampled in a fixed image, and the moving image to evaluate there.
+    """Points sampled in a fixed image, and the moving image to evaluate there."""
 
-    ``points`` has shape (N, 3), in world mm of the fixed image; ``bins`` holds the bin of its
-    value at each point. ``moving`` has values in units of bins, 0 for the darkest.
-    """
-
-    points: NDArray[np.float64]
-    bins: NDArray[np.intp]
-    moving: Volume
+    points: NDArray[np.float64]  # shape (N, 3), world mm of the fixed image
+    bins: NDArray[np.intp]  # bin of the fixed value at each point
+    moving: Volume  # values in units of bins, 0 for the darkest
 
     @classmethod
     def of(cls, fixed: Volume, inside: NDArray[np.bool_], moving: Volume) -> Overlay:
-        """Sample the fixed image once, inside a mask and off the voxel centres.
-
-        ``inside`` is on the fixed image's grid.
-        """
+        """Sample the fixed image once, inside a mask on its grid and off the voxel centres."""
         index = np.argwhere(inside).astype(float)
         index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
         values = ndimage.map_coordinates(_in_bins(fixed.data), index.T, order=1, mode="nearest")
@@ -72,13 +61,7 @@ class Overlay:
 
 
 def mutual_information(counts: NDArray[np.number]) -> float:
-    """Compute the mutual information of a joint histogram in nats; 0 if it is empty.
-
-    Examples
-    --------
-    >>> mutual_information(np.ones((2, 2))), round(mutual_information(np.eye(2)), 4)
-    (0.0, 0.6931)
-    """
+    """Compute the mutual information of a joint histogram in nats; 0 if it is empty."""
     if not counts.any():
         return 0.0
     joint = counts / counts.sum()
@@ -88,25 +71,14 @@ def mutual_information(counts: NDArray[np.number]) -> float:
 
 
 def quarter_turns() -> NDArray[np.float64]:
-    """Return the rotations that map axes to axes, shape (24, 3, 3).
-
-    Examples
-    --------
-    >>> turns = quarter_turns()
-    >>> len({turn.tobytes() for turn in turns}), np.unique(turns).tolist()
-    (24, [-1.0, 0.0, 1.0])
-    """
+    """Return the rotations that map axes to axes, shape (24, 3, 3)."""
     # adding 0.0 turns -0.0 into 0.0
     turns: NDArray[np.float64] = np.rint(Rotation.create_group("O").as_matrix()) + 0.0
     return turns
 
 
 def rotations(count: int = SPREAD_ROTATIONS) -> NDArray[np.float64]:
-    """Return the quarter turns and ``count`` rotations spread evenly over all.
-
-    The shape is (24 + count, 3, 3). The spread rotations are super-Fibonacci spirals (Alexa, CVPR
-    2022).
-    """
+    """Return 24 quarter turns and ``count`` super-Fibonacci rotations (Alexa, CVPR 2022)."""
     index = np.arange(count) + 0.5
     inner, outer = np.sqrt(index / count), np.sqrt(1 - index / count)
     inner_angle, outer_angle = 2 * np.pi * index / np.sqrt(2), 2 * np.pi * index / PSI
@@ -123,13 +95,7 @@ def rotations(count: int = SPREAD_ROTATIONS) -> NDArray[np.float64]:
 def similarity_affine(
     turn: NDArray[np.float64], pivot: Point, target: Point, scale: float = 1.0
 ) -> Affine:
-    """Return the affine that turns and scales about ``pivot`` and moves it to ``target``.
-
-    Examples
-    --------
-    >>> similarity_affine(np.eye(3), np.zeros(3), np.array([1.0, 2.0, 3.0]))[:3, 3]
-    array([1., 2., 3.])
-    """
+    """Return the affine that turns and scales about ``pivot`` and moves it to ``target``."""
     affine = np.eye(4)
     affine[:3, :3] = scale * turn
     affine[:3, 3] = target - affine[:3, :3] @ pivot
@@ -137,16 +103,7 @@ def similarity_affine(
 
 
 def mean_distance(first: Affine, second: Affine, points: NDArray[np.float64]) -> float:
-    """Return the mean distance in mm between points mapped by two affines.
-
-    ``points`` has shape (N, 3); the result is 0 for no points.
-
-    Examples
-    --------
-    >>> moved = similarity_affine(np.eye(3), np.zeros(3), np.array([3.0, 4.0, 0.0]))
-    >>> mean_distance(np.eye(4), moved, np.ones((2, 3)))
-    5.0
-    """
+    """Return the mean distance in mm between points, shape (N, 3), mapped by two affines."""
     if not len(points):
         return 0.0
     gap = first - second
@@ -154,38 +111,24 @@ def mean_distance(first: Affine, second: Affine, points: NDArray[np.float64]) ->
 
 
 def turn_degrees(affine: Affine) -> float:
-    """Return the rotation angle of an affine, 0 to 180 degrees, whatever its scales.
-
-    Examples
-    --------
-    >>> round(turn_degrees(np.diag([-2.0, -3.0, 1.0, 1.0])))
-    180
-    """
+    """Return the rotation angle of an affine, 0 to 180 degrees, whatever its scales."""
     left, _, right = np.linalg.svd(affine[:3, :3])
     cosine = (np.trace(left @ right) - 1) / 2
     return float(np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
 def prominence(overlay: Overlay, affine: Affine, centre: Point) -> float:
-    """Divide the mutual information of an alignment by that of turned or shifted ones.
-
-    The divisor is the largest value over quarter turns about ``centre``, in the fixed image's
-    world, and shifts. ``affine`` maps fixed world mm to moving world mm.
-    """
+    """Divide the mutual information by the largest of quarter turns about ``centre`` or shifts."""
     turns = (turn for turn in quarter_turns() if not np.array_equal(turn, np.eye(3)))
     alternatives = [similarity_affine(turn, centre, centre) for turn in turns]
     shifts = SHIFT_MM * np.concatenate([np.eye(3), -np.eye(3)])
     alternatives += [similarity_affine(np.eye(3), centre, centre + shift) for shift in shifts]
     highest = max(overlay.information(affine @ alternative) for alternative in alternatives)
-    return overlay.information(affine) / max(highest, _LEAST)
+    return overlay.information(affine) / max(highest, LEAST)
 
 
 def lead(overlay: Overlay, affine: Affine, optima: Iterable[Affine], same_mm: float) -> float:
-    """Divide the mutual information of an alignment by that of the best other position.
-
-    ``optima`` are the ends of a search; those within ``same_mm`` of the alignment count as the
-    alignment.
-    """
+    """Divide the mutual information by that of the best optimum further away than ``same_mm``."""
     points = overlay.thinned(COMPARED_POINTS).points
     best, alternative = overlay.information(affine), 0.0
     for optimum in optima:
@@ -194,7 +137,7 @@ def lead(overlay: Overlay, affine: Affine, optima: Iterable[Affine], same_mm: fl
             best = max(best, information)
         else:
             alternative = max(alternative, information)
-    return best / max(alternative, _LEAST)
+    return best / max(alternative, LEAST)
 
 
 def best_starts(
@@ -204,12 +147,7 @@ def best_starts(
     count: int,
     scale: float = 1.0,
 ) -> list[Affine]:
-    """Rank all orientations by mutual information and return the best distinct ones.
-
-    ``point_pairs`` are pairs of a fixed and a moving world point to superimpose; every orientation
-    is tried with each. ``scale`` is that of the moving image relative to the fixed one. The
-    affines, at most ``count``, map fixed world mm to moving world mm, best first.
-    """
+    """Rank orientations about pairs of fixed and moving points; return the best distinct ones."""
     sparse = overlay.thinned(RANKED_POINTS)
     points = sparse.thinned(COMPARED_POINTS).points
     starts = [
@@ -229,5 +167,5 @@ def best_starts(
 def _in_bins(data: NDArray[np.number]) -> NDArray[np.float32]:
     """Scale values so that their integer part is the bin."""
     low, high = float(data.min()), float(data.max())
-    scaled = (data - low) * ((BINS - 0.001) / max(high - low, _LEAST))
+    scaled = (data - low) * ((BINS - 0.001) / max(high - low, LEAST))
     return np.asarray(scaled, np.float32)

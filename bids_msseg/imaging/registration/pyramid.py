@@ -23,7 +23,7 @@ from bids_msseg.imaging.volume import Affine, Volume
 BINS = 32
 # the template needs less precision than contrasts of one head
 SAMPLES = {"rigid": 40_000, "similarity": 15_000, "affine": 15_000}
-# an affine driven with larger first steps runs away
+# larger first steps make the search for an affine diverge
 FIRST_STEP = {"rigid": 0.5, "similarity": 0.5, "affine": 0.125}
 POLISH_PACE = 0.25
 SPARSE_MM = 8.0
@@ -41,10 +41,7 @@ class Level:
 
 
 def compared_region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Return the brain, or the foreground if no mask is given.
-
-    Raises DataError if it is empty.
-    """
+    """Return the brain, or the foreground if no mask is given; DataError if it is empty."""
     if mask is None:
         level = np.percentile(volume.data, 99)
         mask = np.asarray(ndimage.binary_fill_holes(volume.data > 0.1 * level), bool)
@@ -94,10 +91,7 @@ def _moving_brain(
 
 
 def _clipped(data: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Clip values to the range of the brain.
-
-    Otherwise a bright scalp would leave only two bins of the histogram for the brain.
-    """
+    """Clip values to the brain's range, so that a bright scalp does not use most bins."""
     low, high = np.percentile(data[inside] if inside.any() else data, (0.5, 99.5))
     return np.asarray(np.clip(data, min(low, 0.0), high), np.float32)
 
@@ -126,10 +120,7 @@ def best_search(
     seed: int,
     threads: int,
 ) -> Affine:
-    """Search from every start; return the end with the highest mutual information.
-
-    The searches run in threads, because ITK releases Python's lock.
-    """
+    """Search from every start in threads; return the end with the most mutual information."""
     with ThreadPoolExecutor(max_workers=max(1, min(threads, len(starts)))) as pool:
         ends = list(pool.map(lambda start: search(level, kind, start, centre, seed), starts))
     return max(ends, key=lambda affine: information(level, affine))
@@ -138,10 +129,7 @@ def best_search(
 def refine(
     level: Level, kind: str, start: Affine, centre: NDArray[np.float64], seed: int
 ) -> Affine:
-    """Search twice, the second time with short steps.
-
-    The first search may end beside a flat optimum.
-    """
+    """Search twice, the second time with short steps, in case the optimum is flat."""
     near = search(level, kind, start, centre, seed)
     return search(level, kind, near, centre, seed, pace=POLISH_PACE)
 
@@ -157,6 +145,7 @@ def search(
     """Optimise one kind of transform on one level; return the start if none is better."""
     transform = _itk_start(kind, start, centre)
     method = sitk.ImageRegistrationMethod()
+    # several work units sum derivatives in varying order, and the last digits differ between runs
     method.SetNumberOfWorkUnits(1)
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricFixedMask(to_itk(level.inside, np.uint8))
@@ -179,7 +168,7 @@ def search(
     method.SetInitialTransform(transform, inPlace=True)
     try:
         method.Execute(to_itk(level.fixed), to_itk(level.moving))
-    except RuntimeError:  # the images do not meet from here
+    except RuntimeError:  # the images do not overlap from this start
         return start
     return max(start, from_itk(transform), key=lambda affine: information(level, affine))
 
@@ -202,12 +191,8 @@ def _itk_start(kind: str, start: Affine, centre: NDArray[np.float64]) -> Any:
 
 
 def information(level: Level, affine: Affine) -> float:
-    """Return the mutual information in nats of the points inside the fixed mask.
-
-    The points are off the voxel centres: at the centres, images whose grids coincide would be
-    compared without the blur of interpolation, and the headers' alignment would always appear to
-    be the best.
-    """
+    """Return the mutual information in nats of the points inside the fixed mask."""
+    # off the voxel centres: there, coinciding grids have no blur, and the headers would win
     index = np.argwhere(np.asarray(level.inside.data, bool)).astype(float)
     index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
     chain = np.linalg.inv(level.moving.affine) @ affine @ level.fixed.affine

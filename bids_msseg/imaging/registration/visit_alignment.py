@@ -1,9 +1,7 @@
 """Symmetric alignment of two visits of one person on a common grid.
 
-Both images are moved halfway to each other: if only one of them is interpolated, the smoother one
-looks like a change (Reuter and Fischl, NeuroImage 2011, doi 10.1016/j.neuroimage.2011.02.076). The
-rigid transform is the mean of those found with either image fixed, so that exchanging the visits
-inverts it.
+Both images are moved halfway, so that both are interpolated (Reuter and Fischl 2011, doi
+10.1016/j.neuroimage.2011.02.076). Exchanging the visits inverts the transform.
 """
 
 from __future__ import annotations
@@ -16,36 +14,31 @@ from scipy.linalg import expm, logm
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.normalise import zscore
-from bids_msseg.imaging.registration.affine import Registration, register_rigid
+from bids_msseg.imaging.registration.affine import register_rigid
 from bids_msseg.imaging.registration.orientation import turn_degrees
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
 from bids_msseg.imaging.volume import Affine, Volume
 
 SPACING_MM = 1.0
 MARGIN_MM = 2.0
 NOTABLE_DISAGREEMENT_MM = 1.0
-"""Where both directions of the registration differ by more, the reader is told."""
+"""A larger difference between both registration directions is noted in the report."""
 MAX_DISAGREEMENT_MM = 5.0
-"""Where they differ by more, one of them found another place: a slice is thinner."""
+"""A larger difference means that one direction failed; most slices are thinner."""
 MAX_TURN_DEG = 150.0
-"""Near half a turn the mean of two rotations may lie on the other side."""
+"""Near 180 degrees, the mean of two rotations is ambiguous."""
 MIN_SHARED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Rigid alignment of two visits of one person.
+    """Rigid alignment of two visits of one person."""
 
-    ``affine`` maps later world mm to earlier world mm, RAS+. ``disagreement_mm`` is the root mean
-    square distance over the brain between both registration directions, a lower bound of the
-    error. ``failure_reason`` says why the visits must not be compared; it is empty if all checks
-    passed.
-    """
-
-    affine: Affine
-    disagreement_mm: float
+    affine: Affine  # later world mm to earlier world mm, RAS+
+    disagreement_mm: float  # RMS between both directions: a lower bound of the error
     notes: tuple[str, ...] = ()
-    failure_reason: str = ""
+    failure_reason: str = ""  # why the visits must not be compared
 
     @property
     def to_earlier(self) -> Affine:
@@ -60,22 +53,14 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True)
 class CommonGrid:
-    """Common grid of two visits, halfway between them.
+    """Common grid of two visits, halfway between them, 1 mm along the world's axes."""
 
-    ``inside``, shape (X, Y, Z), is the intersection of both brain masks. ``affine`` maps the voxel
-    index to halfway world mm; voxels are 1 mm along the world's axes.
-    """
-
-    inside: NDArray[np.bool_]
-    affine: Affine
+    inside: NDArray[np.bool_]  # shape (X, Y, Z), in both brain masks
+    affine: Affine  # voxel index to halfway world mm
     alignment: Alignment
 
     def take(self, volume: Volume, *, later: bool, order: int = 1) -> NDArray[np.floating]:
-        """Interpolate an image of one of the visits on the common grid.
-
-        ``order`` 0 is nearest neighbour; 1 is linear, after smoothing along axes with finer
-        voxels.
-        """
+        """Interpolate an image of a visit on the common grid; ``order`` 0: nearest neighbour."""
         move = self.alignment.to_later if later else self.alignment.to_earlier
         x, y, z = self.inside.shape
         source = smooth_before_coarser(volume, SPACING_MM) if order else volume
@@ -98,11 +83,7 @@ def align_visits(
     threads: int = 1,
     seed: int = 0,
 ) -> Alignment:
-    """Register two images of one contrast of the same person.
-
-    The brain masks are on the images' own grids. ``seed`` selects the points that are compared;
-    the same seed gives the same bytes. Raises DataError if a mask is empty.
-    """
+    """Register two images of one contrast of the same person; DataError if a mask is empty."""
     forward = register_rigid(
         earlier,
         later,
@@ -121,7 +102,7 @@ def align_visits(
     )
     disagreement_mm = _rms_distance(forward.affine, inverse(backward.affine), later, later_brain)
     failure_reason = _failure_reason(forward, backward, disagreement_mm)
-    # of two places that are not one, or are half a turn away, the mean is a third one
+    # the mean of two different optima, or of rotations near 180°, would be a wrong third one
     mean = forward.affine if failure_reason else _mean(forward.affine, inverse(backward.affine))
     notes = tuple(dict.fromkeys((*forward.notes, *backward.notes)))
     if disagreement_mm > NOTABLE_DISAGREEMENT_MM:
@@ -146,11 +127,7 @@ def build_common_grid(
     earlier_brain: Volume,
     later_brain: Volume,
 ) -> CommonGrid:
-    """Build a 1 mm grid around both brains, halfway between the visits.
-
-    The brain masks are on their own grids. Raises DataError if less than half of either brain is
-    in both images.
-    """
+    """Build a 1 mm grid around both brains, halfway; DataError if they share less than half."""
     corners = [
         _bounds(brain, inverse(move))
         for brain, move in (
