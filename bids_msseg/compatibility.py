@@ -1,9 +1,4 @@
-"""Options of other BIDS Apps and their meaning in this app.
-
-Some are aliases of options of this app, some are translated into one of its options, and some have
-no effect. All are accepted; a note reports each option that was reinterpreted. They come from
-fMRIPrep, MRIQC, QSIPrep, snakebids and the BIDS execution specification.
-"""
+"""Options of other BIDS Apps: aliases, translated, without effect (with a note), or refused."""
 
 from __future__ import annotations
 
@@ -36,13 +31,11 @@ ALIASES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class IgnoredOption:
-    """An option that is accepted without effect, and the reason for it.
-
-    ``value`` is its metavar; it is empty if the option takes no value.
-    """
+    """An option that is accepted without effect: reason, metavar, and words that may follow."""
 
     reason: str
     value: str = ""
+    words: tuple[str, ...] = ()
 
 
 IGNORED_OPTIONS: Final[Mapping[str, IgnoredOption]] = {
@@ -62,11 +55,29 @@ IGNORED_OPTIONS: Final[Mapping[str, IgnoredOption]] = {
         "each page shows all visits of a participant", "N"
     ),
     "--skull-strip-fixed-seed": IgnoredOption("equal input always gives equal results"),
+    "--debug": IgnoredOption(
+        "-vv logs everything, and a failed step leaves a crash file",
+        words=("all", "compcor", "fieldmap", "pdb"),
+    ),
+    "--force": IgnoredOption(
+        "a finished visit is run again only if its input or options change",
+        words=("bbr", "no-bbr", "syn-sdc", "fmap-jacobian"),
+    ),
+    "--track-sessions": IgnoredOption("every session is a visit of its own"),
+    "--no-track-sessions": IgnoredOption("every session is a visit of its own"),
+    "--run-uuid": IgnoredOption("reports are written from the records in OUT/logs", "UUID"),
+    "--copy-derivatives": IgnoredOption("outputs name the files of --derivatives that they use"),
 }
 """Options that are accepted and change nothing."""
+REFUSED_OPTIONS: Final[Mapping[str, str]] = {
+    "--run-id": 'select runs with --bids-filter-file, for example {"flair": {"run": 1}}',
+    "--deriv-filter-file": "masks are found by their names: pass only the datasets that should be "
+    "used to --derivatives",
+}
+"""Options that would select other input, and what to use instead."""
 
 FMRIPREP_LEVELS: Final = ("minimal", "resampling", "full")
-"""What fMRIPrep calls a level."""
+"""Levels of fMRIPrep, without effect."""
 SKULL_STRIP_MODES: Final[Mapping[str, str]] = {"auto": "auto", "skip": "yes", "force": "no"}
 """Answers of ``--skull-strip-mode``, and those of ``--skull-stripped``."""
 TRANSLATED_OPTIONS: Final[Mapping[str, str]] = {
@@ -75,19 +86,13 @@ TRANSLATED_OPTIONS: Final[Mapping[str, str]] = {
     "--level": "an analysis level; minimal, resampling and full have no effect",
     "--sloppy": "as `--fast`",
 }
-"""Options that say in other words what one of ours says."""
+"""Options that are translated, and their meaning."""
 UNREAD_INPUTS: Final = ("fieldmaps", "slicetiming", "sbref", "fmap-jacobian")
-"""What fMRIPrep can ignore and this app never reads."""
+"""Values of fMRIPrep's ``--ignore`` for inputs that this app does not read."""
 
 
 def canonical(argument: str) -> str:
-    """Convert an option to the parser's spelling; values stay as they are.
-
-    Examples
-    --------
-    >>> canonical("--n_cpus=4"), canonical("--bids_filter_file"), canonical("a_b")
-    ('--nprocs=4', '--bids-filter-file', 'a_b')
-    """
+    """Convert an option to the parser's spelling; values stay as they are."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")
@@ -95,20 +100,23 @@ def canonical(argument: str) -> str:
     return ALIASES.get(dashed, dashed) + equals + value
 
 
+def drop_words(arguments: Sequence[str]) -> list[str]:
+    """Remove the words after options without effect; ``arguments`` are spelled canonically."""
+    remaining: list[str] = []
+    words: tuple[str, ...] = ()
+    for argument in arguments:
+        if argument in words:
+            continue
+        flag = argument.partition("=")[0]
+        words = IGNORED_OPTIONS[flag].words if flag in IGNORED_OPTIONS else ()
+        remaining.append(flag if words else argument)
+    return remaining
+
+
 def split_off_levels(
     arguments: Sequence[str], flags: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Separate analysis levels from the values of the option before them.
-
-    ``arguments`` are spelled as by :func:`canonical`; ``flags`` are the options that take several
-    values. Return the arguments without those levels, and the levels. The first value of an option
-    is never taken for a level.
-
-    Examples
-    --------
-    >>> split_off_levels(["/bids", "/out", "--ignore", "t1w", "group", "--fast"], ["--ignore"])
-    (['/bids', '/out', '--ignore', 't1w', '--fast'], ['group'])
-    """
+    """Separate levels from the values of ``flags``, of which the first is never a level."""
     level_names = (*LEVELS, *LEVEL_SYNONYMS)
     remaining: list[str] = []
     levels: list[str] = []
@@ -138,23 +146,18 @@ def add_hidden_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, help=argparse.SUPPRESS, **keywords)
     for flag in ("--mem-mb", "--skull-strip-mode"):
         parser.add_argument(flag, help=argparse.SUPPRESS)
+    for flag in REFUSED_OPTIONS:
+        parser.add_argument(flag, nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--level", action="append", help=argparse.SUPPRESS)
     parser.add_argument("--sloppy", action="store_true", help=argparse.SUPPRESS)
 
 
 def translate(parsed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Translate options of other BIDS Apps into options of this app.
-
-    Return the options of :class:`~bids_msseg.config.RunConfig`, where ``levels`` may be empty, and
-    one sentence for each option that was reinterpreted. Raises UsageError for an invalid value or
-    two options with the same meaning.
-
-    Examples
-    --------
-    >>> translate({"levels": ["subject"], "mem_mb": "16G"})
-    ({'levels': ['participant'], 'mem_gb': 16.0}, ('the level subject is run as participant',))
-    """
+    """Translate options of other BIDS Apps, with notes; UsageError for an invalid value."""
     options = dict(parsed)
+    for flag, hint in REFUSED_OPTIONS.items():
+        if _dest(flag) in options:
+            raise UsageError(f"{flag} is not supported", hint=hint)
     notes = [*_levels(options), *_drop_ignored_options(options)]
     _memory(options)
     notes += [*_skull_stripping(options), *_ignored_inputs(options), *_spaces(options)]
@@ -170,6 +173,7 @@ def explain() -> tuple[tuple[str, str], ...]:
         *((flag, f"as `{target}`") for flag, target in ALIASES.items()),
         *TRANSLATED_OPTIONS.items(),
         *((flag, f"no effect: {option.reason}") for flag, option in IGNORED_OPTIONS.items()),
+        *((flag, f"not supported: {hint}") for flag, hint in REFUSED_OPTIONS.items()),
     )
 
 

@@ -1,4 +1,4 @@
-"""Decisions of the app that need no image."""
+"""Unit tests of the app that need no images."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from bids_msseg.config import RunConfig
 from bids_msseg.errors import (
     CannotCreateError,
     ExitCode,
+    InvalidDatasetError,
     NoInputError,
     NothingSelectedError,
     UsageError,
 )
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.resources import Resources
 from bids_msseg.workflow.locks import VisitLocks
 from bids_msseg.workflow.outcome import Outcome
@@ -56,10 +57,10 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
     def make(code: int, *, label: str = "01", **more: Any) -> Outcome:
         visit = Visit(label, None, tmp_path / "raw/flair.nii.gz")
         model = ModelUse("m", "1", "0" * 64)
-        delivery = DerivativesContext(
+        context = DerivativesContext(
             visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0
         )
-        return Outcome(delivery, code == 0, 1.0, code=code, **more)
+        return Outcome(context, code == 0, 1.0, code=code, **more)
 
     return make
 
@@ -75,18 +76,18 @@ def outcome(tmp_path: Path) -> Callable[..., Outcome]:
         ([0, 1], ExitCode.FAILURE),
     ],
 )
-def test_one_code_for_all_visits(
+def test_exit_code_of_visit_outcomes(
     outcome: Callable[..., Outcome], codes: list[int], expected: ExitCode
 ) -> None:
     assert app_outcome.exit_code_of([outcome(code) for code in codes]) == expected
 
 
-def test_a_visit_that_was_stopped_has_no_say(outcome: Callable[..., Outcome]) -> None:
+def test_stopped_visit_does_not_change_exit_code(outcome: Callable[..., Outcome]) -> None:
     outcomes = [outcome(65), outcome(1, label="02", stopped=True)]
     assert app_outcome.exit_code_of(outcomes) == ExitCode.DATA_ERROR
 
 
-def test_both_levels_end_with_the_participants_code(
+def test_exit_code_of_both_levels_is_that_of_participant_level(
     configure: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -99,7 +100,7 @@ def test_both_levels_end_with_the_participants_code(
 
 
 @pytest.mark.parametrize("more", [{"levels": ["group"]}, {"reports_only": True}])
-def test_the_group_level_stays_out_of_foreign_datasets(
+def test_group_level_refuses_outputs_of_another_program(
     configure: MakeConfig, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     out = tmp_path / "out"
@@ -111,7 +112,7 @@ def test_the_group_level_stays_out_of_foreign_datasets(
     assert not list(out.glob("group*"))
 
 
-def test_the_group_level_tells_what_it_leaves_out(
+def test_group_level_logs_visits_without_result(
     configure: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_record(tmp_path / "out", VisitRecord("01", None, "", "skipped", reason="no FLAIR"))
@@ -123,9 +124,7 @@ def test_the_group_level_tells_what_it_leaves_out(
     assert not (tmp_path / "out/.work").exists()
 
 
-def test_what_travels_names_no_folder_of_this_machine(
-    configure: MakeConfig, tmp_path: Path
-) -> None:
+def test_public_text_contains_no_local_folders(configure: MakeConfig, tmp_path: Path) -> None:
     config = configure(derivatives=[f"other={tmp_path}/raw/derivatives/other"])
     texts = {
         f"the image {tmp_path}/raw/sub-01/anat/f.nii.gz is damaged": (
@@ -138,7 +137,7 @@ def test_what_travels_names_no_folder_of_this_machine(
     assert {text: app_outcome.public_text(text, config) for text in texts} == texts
 
 
-def test_skipped_visits_leave_a_record_unless_there_is_something_better(
+def test_record_skipped_replaces_failed_but_keeps_ok_records(
     configure: MakeConfig, tmp_path: Path
 ) -> None:
     config, out = configure(), tmp_path / "out"
@@ -169,15 +168,15 @@ def test_skipped_visits_leave_a_record_unless_there_is_something_better(
 
 
 @pytest.mark.parametrize("computed", [False, True])
-def test_a_folder_in_a_records_place(
+def test_folder_at_record_path_raises_cannot_create_error(
     configure: MakeConfig, outcome: Callable[..., Outcome], tmp_path: Path, computed: bool
 ) -> None:
-    """It is found before the visit is computed, and told by its path if it came meanwhile."""
+    """The error names the path, before the visit is computed or when its record is written."""
     place = tmp_path / "out/logs/visits/sub-01.json"
     place.mkdir(parents=True)
     config, failed = configure(), outcome(65)
     header: Any = None
-    selection = Selection((failed.delivery.visit,), ())
+    selection = Selection((failed.context.visit,), ())
     jobs: dict[bool, Callable[[], object]] = {
         True: lambda: app_outcome.record_failure(config, failed),
         False: lambda: levels._process(config, selection, header, None),
@@ -191,7 +190,7 @@ def test_a_folder_in_a_records_place(
     ]
 
 
-def test_only_pages_older_than_a_record_are_written(configure: MakeConfig, tmp_path: Path) -> None:
+def test_missing_and_outdated_pages_are_listed(configure: MakeConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     configure()
     for label in ("01", "02", "03"):
@@ -205,18 +204,18 @@ def test_only_pages_older_than_a_record_are_written(configure: MakeConfig, tmp_p
     assert found == ["02", "03"]
 
 
-def test_pages_of_processed_visits_are_written_whatever_the_clock_says(
+def test_pages_of_processed_visits_are_listed_even_if_newer(
     outcome: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    """A page of an earlier run is newer than its record where the clock was set back."""
+    """A page of an earlier run is newer than its record if the clock was set back."""
     out = tmp_path / "out"
     for label in ("01", "02"):
         write_record(out, VisitRecord(label, None, f"sub-{label}", "ok"))
         (out / f"sub-{label}.html").touch()
         os.utime(out / f"sub-{label}.html", (4e9, 4e9))
-    # the run did not come to the last one
+    # the run did not reach the last visit
     visits = tuple(Visit(label, None, Path()) for label in ("01", "02", "03"))
-    processed = [outcome(0, label=label).delivery for label in ("02", "03")]
+    processed = [outcome(0, label=label).context for label in ("02", "03")]
     assert pages.participants_with_new_page(out, Selection(visits, ()), processed) == ["02"]
     assert pages.participants_with_new_page(out, Selection(visits, ()), []) == []
 
@@ -234,7 +233,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-def test_what_another_run_is_at_work_on_is_left_to_it(
+def test_visit_locked_by_another_run_is_skipped(
     configure: MakeConfig,
     outcome: Callable[..., Outcome],
     busy: set[str],
@@ -256,15 +255,15 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
         return ExitCode.SUCCESS
 
     monkeypatch.setattr(
-        levels, "collect_delivery", lambda _, v, __: outcome(0, label=v.participant).delivery
+        levels, "collect_context", lambda _, v, __: outcome(0, label=v.participant).context
     )
     monkeypatch.setattr(levels, "_run_all", run)
     monkeypatch.setattr(levels, "_compare_locked", compare)
     monkeypatch.setattr(levels, "analysis_options", lambda *_: {})
     monkeypatch.setattr(levels, "write_citation", lambda *_: None)
-    # a comparison of every visit with every other one takes long where there are thousands
+    # comparing all pairs of contexts would be slow for thousands of visits
     monkeypatch.setattr(
-        DerivativesContext, "__eq__", lambda *_: pytest.fail("deliveries are compared")
+        DerivativesContext, "__eq__", lambda *_: pytest.fail("contexts are compared")
     )
     busy.add("sub-01")
     visits = tuple(Visit(label, None, tmp_path / "f.nii.gz") for label in ("01", "02"))
@@ -281,9 +280,7 @@ def test_what_another_run_is_at_work_on_is_left_to_it(
     assert not list((tmp_path / "out").rglob(".locks"))
 
 
-def test_a_participant_is_compared_by_one_run_or_not_at_all(
-    busy: set[str], tmp_path: Path
-) -> None:
+def test_lock_all_locks_all_visits_of_participant_or_none(busy: set[str], tmp_path: Path) -> None:
     busy.add("sub-01_ses-2")
     with VisitLocks([tmp_path]) as held:
         assert not locks.lock_all(held, "01", ["sub-01_ses-1", "sub-01_ses-2"])
@@ -292,37 +289,37 @@ def test_a_participant_is_compared_by_one_run_or_not_at_all(
         assert locks.lock_all(held, "01", ["sub-01_ses-1", "sub-01_ses-2"])
 
 
-def test_one_run_at_a_time_writes_a_participants_page(
+def test_participant_page_is_locked_while_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else one that read the records earlier could replace a page that has more visits."""
+    """Otherwise a run with older records could replace a page that has more visits."""
     code = (
         "import sys; from pathlib import Path; from bids_msseg.workflow.locks import VisitLocks\n"
     )
     code += "print(VisitLocks([Path(sys.argv[1])]).acquire('page of 01'))"
-    told: list[str] = []
+    printed: list[str] = []
 
     def write(out: Path, _participant: str, **_: object) -> Path:
         words = [sys.executable, "-c", code, str(out / "logs")]
         root = Path(__file__).parents[1]
         done = subprocess.run(words, cwd=root, check=True, capture_output=True, text=True)
-        told.append(done.stdout.strip())
+        printed.append(done.stdout.strip())
         return out
 
     monkeypatch.setattr("bids_msseg.reports.participant.write_participant_page", write)
     pages.write_pages(tmp_path, ["01", "02"])
-    assert told == ["False", "True"]
+    assert printed == ["False", "True"]
     assert not list(tmp_path.rglob(".locks"))
 
 
-def test_what_killed_runs_left_is_removed_where_this_one_writes(
+def test_partial_files_are_removed_from_written_folders_only(
     outcome: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Path] = []
     monkeypatch.setattr(
-        "bids_msseg.app.locks.remove_leftovers", lambda folder: looked.append(folder) or ()
+        "bids_msseg.app.locks.remove_stale_files", lambda folder: looked.append(folder) or ()
     )
-    locks.remove_partial_files(tmp_path / "out", [outcome(0).delivery])
+    locks.remove_partial_files(tmp_path / "out", [outcome(0).context])
     assert [path.relative_to(tmp_path / "out").as_posix() for path in looked] == [
         ".",
         "logs",
@@ -333,7 +330,7 @@ def test_what_killed_runs_left_is_removed_where_this_one_writes(
     ]
 
 
-def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_environment_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("NO_ET", raising=False)
     monkeypatch.delenv("MPLCONFIGDIR", raising=False)
@@ -350,10 +347,10 @@ def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_for_the_jobs_of_a_scheduler(
+def test_logname_is_set_to_user_name_or_user_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cron and containers have no LOGNAME, and some users have no name at all."""
+    """Cron and containers may not set LOGNAME, and some user IDs have no name."""
 
     def nobody() -> str:
         raise KeyError("getpwuid(): uid not found: 1234")
@@ -371,7 +368,7 @@ def test_a_name_for_the_jobs_of_a_scheduler(
     assert "LOGNAME" not in os.environ
 
 
-def test_a_dry_run_makes_no_folder(tmp_path: Path) -> None:
+def test_dry_run_environment_creates_no_folder(tmp_path: Path) -> None:
     before = dict(os.environ)
     with environment.run_environment(tmp_path / "none", dry=True):
         assert os.environ["NIPYPE_NO_ET"] == "1"
@@ -379,7 +376,19 @@ def test_a_dry_run_makes_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_templates_of_the_user_are_used_where_there_are_some(
+@pytest.mark.parametrize("existing", [False, True])
+def test_refused_run_removes_only_folders_it_created(
+    configure: MakeConfig, tmp_path: Path, existing: bool
+) -> None:
+    if existing:
+        (tmp_path / "out").mkdir()
+    with pytest.raises(InvalidDatasetError):
+        levels.run(configure())
+    assert (tmp_path / "out").exists() == existing
+    assert not (tmp_path / "out/.work").exists()
+
+
+def test_user_template_folder_is_preferred_to_work_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -394,7 +403,7 @@ def test_templates_of_the_user_are_used_where_there_are_some(
         assert os.environ["TEMPLATEFLOW_HOME"] == "/templates"
 
 
-def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_template_home_without_user_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``docker run -u 1234`` without HOME."""
 
     def nowhere(_: Path) -> Path:
@@ -410,7 +419,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("nprocs", "threads", "plugin", "chunk"),
     [(1, 1, "Linear", 1), (8, 8, "Linear", 1), (8, 4, "MultiProc", 64), (3, 2, "Linear", 1)],
 )
-def test_processes_where_threads_leave_room(
+def test_choose_execution_uses_multiproc_if_cpus_suffice(
     configure: MakeConfig, nprocs: int, threads: int, plugin: str, chunk: int
 ) -> None:
     found = environment.choose_execution(configure(), Resources(nprocs, threads, 16.0), None)
@@ -421,14 +430,14 @@ def test_processes_where_threads_leave_room(
         assert found.plugin_args["memory_gb"] == 16.0
 
 
-def test_a_plugin_that_was_asked_for_runs_all_visits_at_once(configure: MakeConfig) -> None:
+def test_requested_plugin_gets_all_visits_in_one_chunk(configure: MakeConfig) -> None:
     asked = ("SLURM", {"sbatch_args": "--mem=8G"})
     found = environment.choose_execution(configure(), Resources(2, 2, 4.0), asked)
     assert (found.plugin, found.plugin_args) == asked
     assert found.chunk >= 1000
 
 
-def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
+def test_check_device_refuses_missing_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
@@ -442,7 +451,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(
     environment.check_device("cpu")
 
 
-def test_files_by_path_are_named_and_not_located(
+def test_analysis_options_name_files_without_their_folders(
     configure: MakeConfig, bright_model: Path, tmp_path: Path
 ) -> None:
     config = configure(
@@ -458,8 +467,8 @@ def test_files_by_path_are_named_and_not_located(
     assert str(tmp_path) not in str(options)
 
 
-def left_by_an_earlier_name(out: Path, record: VisitRecord) -> list[Path]:
-    """Leave a record, and files under the name that its FLAIR had before."""
+def write_stale_outputs(out: Path, record: VisitRecord) -> list[Path]:
+    """Write a record, files with the old prefix of the visit, and one with the new prefix."""
     write_record(out, record)
     names = ("anat/sub-01_space-FLAIR_label-L_mask.nii.gz", "figures/sub-01_desc-brain_FLAIR.png")
     paths = [out / "sub-01" / name for name in (*names, "anat/sub-01_acq-new_desc-x_stats.tsv")]
@@ -478,7 +487,7 @@ def left_by_an_earlier_name(out: Path, record: VisitRecord) -> list[Path]:
         ("failed", "sub-01_acq-new", True, False),
     ],
 )
-def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
+def test_stale_files_of_renamed_flair_are_removed_on_request(
     configure: MakeConfig,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -487,19 +496,19 @@ def test_results_of_a_renamed_flair_are_named_and_removed_where_asked(
     clean: bool,
     removed: bool,
 ) -> None:
-    """Never before the visit has results under the name that its FLAIR has now."""
-    *old, new = left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, prefix, status))
+    """They are kept until the visit has results with the prefix of its current FLAIR."""
+    *old, new = write_stale_outputs(tmp_path / "out", VisitRecord("01", None, prefix, status))
     visit = Visit("01", None, tmp_path / "f.nii.gz", entities={"acq": "new"})
     model = ModelUse("m", "1", "0" * 64)
-    delivery = DerivativesContext(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
+    context = DerivativesContext(visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0)
     caplog.set_level("INFO", logger="bids_msseg")
     with VisitLocks([tmp_path]) as held:
-        selection.handle_stale(configure(clean_outputs=clean), [delivery], held)
+        selection.handle_stale(configure(clean_outputs=clean), [context], held)
     assert [path.exists() for path in old] == [not removed] * 2
     assert new.exists()
-    (told,) = caplog.records
-    assert all(path.name in told.message for path in old)
-    assert ("--clean-outputs" in told.message) == (not clean)
+    (logged,) = caplog.records
+    assert all(path.name in logged.message for path in old)
+    assert ("--clean-outputs" in logged.message) == (not clean)
 
 
 USED = ContrastUse("x.nii.gz", (1.0, 1.0, 1.0))
@@ -507,23 +516,23 @@ NOT_USED = replace(USED, used=False, note="it could not be aligned")
 
 
 @pytest.mark.parametrize(
-    ("given", "recorded", "fingerprint", "told", "removed"),
+    ("given", "recorded", "fingerprint", "logged", "removed"),
     [
-        # used; ignored; not aligned; ignored by a run that left the visit to another one
+        # T1w used; ignored; not aligned; ignored, but the record is of other settings
         (True, {"T1w": USED}, "now", False, False),
         (False, {}, "now", True, True),
         (True, {"T1w": NOT_USED}, "now", True, True),
         (False, {"T1w": USED}, "before", True, False),
     ],
 )
-def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
+def test_stale_files_of_unused_contrast_are_logged_and_removed(
     configure: MakeConfig,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     given: bool,
     recorded: dict[str, ContrastUse],
     fingerprint: str,
-    told: bool,
+    logged: bool,
     removed: bool,
 ) -> None:
     uses = {"FLAIR": USED, **recorded}
@@ -532,7 +541,7 @@ def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
     image = tmp_path / "f.nii.gz"
     visit = Visit("01", None, image, image if given else None)
     model = ModelUse("m", "1", "0" * 64)
-    delivery = DerivativesContext(
+    context = DerivativesContext(
         visit, tmp_path / "out", tmp_path / "raw", model, 0.1, 0.5, 3.0, fingerprint="now"
     )
     stems = ("space-FLAIR_desc-preproc_T1w.nii.gz", "space-T1w_label-L_mask.json")
@@ -545,21 +554,21 @@ def test_results_of_a_contrast_that_is_not_used_are_named_and_removed(
         path.touch()
     caplog.set_level("INFO", logger="bids_msseg")
     with VisitLocks([tmp_path]) as held:
-        selection.handle_stale(configure(clean_outputs=True), [delivery], held)
+        selection.handle_stale(configure(clean_outputs=True), [context], held)
     assert all((tmp_path / "out/sub-01" / name).exists() for name in others)
     assert [(tmp_path / "out/sub-01" / name).exists() for name in names] == [not removed] * 3
-    assert len(caplog.records) == told
+    assert len(caplog.records) == logged
 
 
-def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
+def test_dry_run_reports_failures_stale_files_and_visit_order(
     configure: MakeConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    left_by_an_earlier_name(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok"))
+    write_stale_outputs(tmp_path / "out", VisitRecord("01", None, "sub-01", "ok"))
     monkeypatch.setattr(
-        levels, "collect_delivery", lambda _, visit, __: SimpleNamespace(visit=visit)
+        levels, "collect_context", lambda _, visit, __: SimpleNamespace(visit=visit)
     )
     monkeypatch.setattr(levels, "is_visit_finished", lambda *_: False)
     raw = tmp_path / "raw"
@@ -574,15 +583,15 @@ def test_a_dry_run_says_what_will_fail_what_is_left_and_the_order(
     for asked in ((), ("pre", "post", "M6", "M12")):
         config = configure(dry_run=True, session_order=list(asked))
         assert levels._dry_run(config, Selection(visits, ()), header) == ExitCode.SUCCESS
-        told = capsys.readouterr().out
-        assert "sub-01: would be processed, and would fail: a.nii.gz is empty" in told
-        assert "sub-01_space-FLAIR_label-L_mask.nii.gz" in told
-        assert "sub-03: order of the visits: ses-M6, ses-M12" in told
-        assert ("sub-02: the order of the visits ses-post, ses-pre is not known" in told) == (
+        printed = capsys.readouterr().out
+        assert "sub-01: would be processed, and would fail: a.nii.gz is empty" in printed
+        assert "sub-01_space-FLAIR_label-L_mask.nii.gz" in printed
+        assert "sub-03: order of the visits: ses-M6, ses-M12" in printed
+        assert ("sub-02: the order of the visits ses-post, ses-pre is not known" in printed) == (
             not asked
         )
         assert (
-            "sub-02: order of the visits: ses-pre, ses-post (--session-order)" in told
+            "sub-02: order of the visits: ses-pre, ses-post (--session-order)" in printed
         ) == bool(asked)
 
 
@@ -592,14 +601,14 @@ HEADER: Any = SimpleNamespace(name="m", version="1", sha256="0" * 64)
 @pytest.mark.parametrize(
     "sessions", [("predrug", "postdrug"), ("baseline", "12months"), ("a", "b", "c")]
 )
-def test_the_order_is_left_to_the_comparison_which_logs_it(
+def test_select_visits_does_not_log_visit_order(
     configure: MakeConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     sessions: tuple[str, ...],
 ) -> None:
-    """Else an order that is not known is logged twice."""
+    """The comparison logs an unknown order; it must not be logged twice."""
     visits = tuple(Visit("01", one, tmp_path / f"{one}.nii.gz") for one in sessions)
     monkeypatch.setattr(
         "bids_msseg.bids.query.find_visits", lambda *_, **__: Selection(visits, ())
@@ -617,7 +626,7 @@ def test_the_order_is_left_to_the_comparison_which_logs_it(
         ("MNI152NLin2009aSym:res-2", ("MNI152NLin2009aSym", 2)),
     ],
 )
-def test_a_dry_run_checks_spaces_as_a_real_one_does(
+def test_dry_run_checks_same_output_spaces_as_real_run(
     configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, space: str, asked: tuple[str, int]
 ) -> None:
     seen: list[tuple[str, int]] = []
@@ -637,7 +646,7 @@ def test_a_dry_run_checks_spaces_as_a_real_one_does(
     assert seen == [asked, asked]
 
 
-def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
+def test_dry_run_does_not_check_default_spaces(
     configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(environment, "_check_spaces", lambda *_, **__: pytest.fail("looked up"))
@@ -647,7 +656,7 @@ def test_the_spaces_that_come_with_the_app_are_not_looked_up_in_a_dry_run(
 
 @pytest.mark.parametrize("option", ["atlas", "output_spaces"])
 @pytest.mark.parametrize(("file", "refused"), [("none.nii.gz", True), ("{subject}.nii.gz", False)])
-def test_files_that_all_visits_share_are_read_before_the_first(
+def test_check_files_refuses_missing_shared_file(
     configure: MakeConfig, tmp_path: Path, option: str, file: str, refused: bool
 ) -> None:
     config = configure(**{option: [f"{tmp_path}/{file}:T1w"]})
@@ -657,7 +666,7 @@ def test_files_that_all_visits_share_are_read_before_the_first(
 
 @pytest.fixture
 def no_own_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has chosen a home of templates, so that it lies in the work folder."""
+    """Leave no other template folder than the one in the work folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("TEMPLATEFLOW_HOME", "BIDS_MSSEG_TEMPLATES"):
         monkeypatch.delenv(name, raising=False)
@@ -674,7 +683,7 @@ def no_own_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (None, [("Made", 1), ("MNI152NLin6Asym", 2)]),
     ],
 )
-def test_a_dry_run_fetches_only_what_no_earlier_run_has_fetched(
+def test_dry_run_downloads_only_missing_templates(
     configure: MakeConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -704,7 +713,7 @@ def test_a_dry_run_fetches_only_what_no_earlier_run_has_fetched(
 
 @pytest.mark.usefixtures("no_own_templates")
 @pytest.mark.parametrize("name", ["Made", "MNI152NLin6Asym"])
-def test_a_dry_run_leaves_the_templates_of_earlier_runs_as_they_are(
+def test_dry_run_does_not_modify_existing_templates(
     configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -738,14 +747,14 @@ def three(tmp_path: Path) -> Selection:
         ((), ["01", "02"], ["03"], 0),
         (("02",), ["01"], ["03"], 0),
         (("02", "03"), ["01"], [], 0),
-        # in the dataset and not selected
+        # in the dataset, but not selected
         (("04",), ["01", "02"], ["03"], 0),
         (("04", "05", "02"), ["01"], ["03"], 0),
         (("99",), ["01", "02"], ["03"], 1),
         (("4", "05", "99"), ["01", "02"], ["03"], 2),
     ],
 )
-def test_participants_are_left_out(
+def test_excluded_participants_are_removed_from_selection(
     configure: MakeConfig,
     three: Selection,
     tmp_path: Path,
@@ -763,7 +772,7 @@ def test_participants_are_left_out(
     assert len(found.notes) == notes
 
 
-def test_somebody_has_to_be_left(configure: MakeConfig, three: Selection) -> None:
+def test_excluding_all_visits_is_refused(configure: MakeConfig, three: Selection) -> None:
     with pytest.raises(NothingSelectedError):
         selection._without_excluded(three, configure(exclude_participant_label=["01", "02"]))
 
@@ -772,7 +781,7 @@ def test_somebody_has_to_be_left(configure: MakeConfig, three: Selection) -> Non
     ("words", "ignored"),
     [([], ()), (["t1w"], ("t1w",)), (["T2w"], ("t2w",)), (["T2w", "t1w"], ("t2w", "t1w"))],
 )
-def test_ignored_contrasts_are_left_out_of_the_search(
+def test_select_visits_passes_ignored_contrasts_to_query(
     configure: MakeConfig,
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
@@ -789,7 +798,7 @@ def test_ignored_contrasts_are_left_out_of_the_search(
     assert asked["ignore"] == ignored
 
 
-def test_what_was_read_otherwise_than_written_is_logged(
+def test_run_logs_notes_of_config(
     configure: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(levels, "_participant", lambda _: ExitCode.SUCCESS)
@@ -811,7 +820,7 @@ def test_what_was_read_otherwise_than_written_is_logged(
         ({"changes": {"compared_with": "1", "failed": "a file is missing"}}, "flagged"),
     ],
 )
-def test_a_finished_visit_that_is_flagged_is_marked(
+def test_status_of_finished_visit_is_ok_or_flagged(
     configure: MakeConfig,
     outcome: Callable[..., Outcome],
     tmp_path: Path,
@@ -823,12 +832,12 @@ def test_a_finished_visit_that_is_flagged_is_marked(
     assert app_outcome.status_of(config, done) == status
     # just finished, or finished by an earlier run
     for seen in (done, None):
-        assert app_outcome._row(config, done.delivery, seen, stopped=False).status == status
+        assert app_outcome._row(config, done.context, seen, stopped=False).status == status
     assert app_outcome.status_of(config, outcome(65)) == "failed"
 
 
 @pytest.mark.parametrize("at_work", [set(), {"sub-01"}, {"sub-01", "sub-02_ses-1"}])
-def test_the_group_level_beside_a_run(
+def test_group_level_marks_locked_visits_as_running(
     configure: MakeConfig,
     busy: set[str],
     tmp_path: Path,
@@ -850,13 +859,13 @@ def test_the_group_level_beside_a_run(
     assert caplog.text.count("still running") == len(at_work)
     page = (out / "group_lesions.html").read_text(encoding="utf-8")
     assert (f"{len(at_work)} still running" in page) == bool(at_work)
-    # the records stay as they are: the other run writes them
+    # the group level does not change the records: the other run writes them
     assert {
         path.read_text().count(UNFINISHED_REASON) for path in (out / "logs/visits").iterdir()
     } == {1}
 
 
-def test_a_page_beside_a_run(busy: set[str], tmp_path: Path) -> None:
+def test_participant_page_marks_locked_visit_as_running(busy: set[str], tmp_path: Path) -> None:
     write_record(tmp_path, VisitRecord("01", "1", "", "failed", reason=UNFINISHED_REASON))
     write_record(tmp_path, VisitRecord("01", "2", "", "failed", reason=UNFINISHED_REASON))
     busy.add("sub-01_ses-2")

@@ -1,4 +1,4 @@
-"""Options that users of other apps bring along: what they become, and that a note is left."""
+"""Options of other BIDS Apps: their translation, and the notes about them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from bids_msseg.cli.run import parse_args
 from bids_msseg.compatibility import (
     ALIASES,
     IGNORED_OPTIONS,
+    REFUSED_OPTIONS,
     TRANSLATED_OPTIONS,
     explain,
     split_off_levels,
 )
 from bids_msseg.config import RunConfig
+from bids_msseg.errors import UsageError
 from bids_msseg.spaces import OutputSpace
 
 LINE = ["/bids", "/out", "participant"]
@@ -36,12 +38,12 @@ def read(words: str) -> RunConfig:
         ("--mem-gb 16", 16.0),
     ],
 )
-def test_memory_has_the_unit_of_its_option(words: str, gigabytes: float) -> None:
+def test_memory_options_are_converted_to_gigabytes(words: str, gigabytes: float) -> None:
     assert read(words).performance.mem_gb == gigabytes
 
 
 @pytest.mark.parametrize("words", ["0", "16T", "much", "-5", "1e3", "", "G"])
-def test_what_is_no_memory(words: str) -> None:
+def test_invalid_memory_value_is_refused(words: str) -> None:
     from bids_msseg import readers
 
     with pytest.raises(ValueError, match="G or M"):
@@ -49,14 +51,34 @@ def test_what_is_no_memory(words: str) -> None:
 
 
 @pytest.mark.parametrize("flag", IGNORED_OPTIONS)
-def test_an_option_without_effect_is_noted(flag: str) -> None:
-    values = {"": [], "bids": ["bids"], "N": ["3"], "NAME": ["unbiased"]}
+def test_ignored_option_leaves_a_note(flag: str) -> None:
+    values = {"": [], "bids": ["bids"], "N": ["3"], "NAME": ["unbiased"], "UUID": ["2026-0a1b"]}
     value = values[IGNORED_OPTIONS[flag].value]
     for spelling in (flag, "--" + flag[2:].replace("-", "_")):
         config = parse_args([*LINE, spelling, *value])
         assert config == parse_args(LINE)
         (note,) = config.notes
         assert note.startswith(f"{flag} has no effect: ")
+
+
+@pytest.mark.parametrize("words", ["--debug", "--debug=all", "--debug compcor fieldmap"])
+@pytest.mark.parametrize("force", ["", "--force", "--force bbr", "--force syn-sdc no-bbr"])
+def test_words_after_an_option_without_effect_are_dropped(words: str, force: str) -> None:
+    """Positional arguments that follow are not taken for its words."""
+    before, after = f"{words} {force}".split(), f"{force} {words}".split()
+    for line in ([*before, *LINE], [*LINE[:2], *after, *LINE[2:]]):
+        config = parse_args(line)
+        assert config == parse_args(LINE)
+        assert len(config.notes) == 1 + bool(force)
+
+
+@pytest.mark.parametrize("flag", REFUSED_OPTIONS)
+@pytest.mark.parametrize("value", [["1"], ["filter.json"], ["1", "2"]])
+def test_an_option_that_selects_other_input_is_refused(flag: str, value: list[str]) -> None:
+    for line in ([*LINE, flag, *value], [*LINE[:2], flag, *value, *LINE[2:]]):
+        with pytest.raises(UsageError, match=flag) as caught:
+            parse_args(line)
+        assert caught.value.hint == REFUSED_OPTIONS[flag]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +97,7 @@ def test_an_option_without_effect_is_noted(flag: str) -> None:
         ("-d /x/smriprep", "query", "derivatives", {"smriprep": Path("/x/smriprep")}, 0),
     ],
 )
-def test_words_of_other_apps(
+def test_options_of_other_apps_are_translated(
     words: str, part: str, name: str, expected: object, notes: int
 ) -> None:
     config = read(words)
@@ -96,7 +118,7 @@ def test_words_of_other_apps(
         ("/bids /out participant --level full", ("participant",)),
     ],
 )
-def test_levels_of_the_execution_specification(words: str, levels: tuple[str, ...]) -> None:
+def test_level_names_of_specification_are_accepted(words: str, levels: tuple[str, ...]) -> None:
     config = parse_args(words.split())
     assert config.levels == levels
     others = {"subject", "session", "dataset", "full"} & set(words.split())
@@ -114,7 +136,7 @@ def test_levels_of_the_execution_specification(words: str, levels: tuple[str, ..
         ("participant --participant-label group", ("participant",), ("group",)),
     ],
 )
-def test_a_level_is_not_taken_for_a_label(
+def test_level_after_labels_is_read_as_level(
     words: str, levels: tuple[str, ...], labels: tuple[str, ...]
 ) -> None:
     config = parse_args(["/bids", "/out", *words.split()])
@@ -124,24 +146,24 @@ def test_a_level_is_not_taken_for_a_label(
 @pytest.mark.parametrize(
     "words", ["--output-spaces FLAIR", "-d /x", "--session-label 1", "--ignore t1w"]
 )
-def test_no_option_swallows_the_level(words: str) -> None:
+def test_level_after_multi_value_option_is_recognised(words: str) -> None:
     config = parse_args(["/bids", "/out", *words.split(), "participant"])
     assert config.levels == ("participant",)
     assert len(config.notes) == 1
 
 
-def test_the_first_value_is_a_value() -> None:
+def test_first_value_of_label_option_is_never_a_level() -> None:
     flags = ["--participant-label"]
     words = ["--participant-label", "group", "-v", "group"]
     assert split_off_levels(words, flags) == (words, [])
 
 
-def test_threads_may_be_more_than_cpus() -> None:
+def test_threads_may_exceed_nprocs() -> None:
     performance = read("--nprocs 2 --omp-nthreads 8").performance
     assert (performance.nprocs, performance.omp_nthreads) == (2, 8)
 
 
-def test_every_such_option_is_explained() -> None:
+def test_explain_covers_every_compatibility_option() -> None:
     rows = dict(explain())
-    assert set(rows) == {*ALIASES, *TRANSLATED_OPTIONS, *IGNORED_OPTIONS}
+    assert set(rows) == {*ALIASES, *TRANSLATED_OPTIONS, *IGNORED_OPTIONS, *REFUSED_OPTIONS}
     assert all(rows.values())

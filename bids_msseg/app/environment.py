@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from bids_msseg.app.selection import (
 )
 from bids_msseg.config import RunConfig
 from bids_msseg.errors import NoInputError
-from bids_msseg.io.atomic import make_scratch, remove_leftovers
+from bids_msseg.io.atomic import make_scratch, remove_stale_files
 from bids_msseg.models.weights import find_model
 from bids_msseg.options import DEFAULT_SPACES
 from bids_msseg.resources import Resources, resolve_resources
@@ -36,15 +36,11 @@ PLUGIN_CHUNK = 10_000
 
 @contextmanager
 def run_environment(work_dir: Path, *, dry: bool) -> Iterator[None]:
-    """Set the environment of libraries for a run, and restore it at the end.
-
-    They then neither write to a home folder that may not exist nor contact their developers'
-    servers.
-    """
+    """Set the environment of libraries for a run (no home folder, no servers); restore it."""
     variables = {"NO_ET": "1", "NIPYPE_NO_ET": "1", "TEMPLATEFLOW_AUTOUPDATE": "0"}
-    # a look at the GPU must not keep forked workers from using it
+    # checking for a GPU must not prevent forked workers from using it
     variables["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    # what Apple's GPUs cannot do is left to the CPU
+    # the CPU runs operations that Apple's GPUs do not support
     variables["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
     # nipype names a scheduler's jobs by it; cron and containers may not set it
     variables["LOGNAME"] = _user()
@@ -72,6 +68,18 @@ def run_environment(work_dir: Path, *, dry: bool) -> Iterator[None]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextmanager
+def new_empty_folders_removed(*folders: Path) -> Iterator[None]:
+    """Remove folders at the end that did not exist before and are empty, inner ones first."""
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # not empty, or never made
+                folder.rmdir()
+
+
 def _user() -> str:
     """Return the name of the user, or the user ID if a container has no name for it."""
     try:
@@ -82,7 +90,7 @@ def _user() -> str:
 
 def _scratch(work_dir: Path) -> str:
     """Create a folder for temporary files; remove those of runs that were killed."""
-    remove_leftovers(work_dir)
+    remove_stale_files(work_dir)
     return str(make_scratch(work_dir))
 
 
@@ -116,10 +124,7 @@ def _check_networks(config: RunConfig) -> None:
 def _check_spaces(
     config: RunConfig, *, home: Path | None = None, filled: Path | None = None
 ) -> None:
-    """Load the required templates, except those that the folder ``filled`` contains.
-
-    They come from ``home`` or, if it is not given, from TemplateFlow's home.
-    """
+    """Load the required templates, except those that the folder ``filled`` contains."""
     from bids_msseg.imaging.template import load_template
 
     for space in _template_spaces(config):
@@ -148,10 +153,7 @@ def _check_files(config: RunConfig) -> None:
 
 
 def check_spaces_without_trace(config: RunConfig) -> None:
-    """Check the templates for a dry run.
-
-    The work folder is only read; downloads are discarded.
-    """
+    """Check the templates for a dry run; discard downloads, and only read the work folder."""
     if set(_template_spaces(config)) <= set(DEFAULT_SPACES):
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -161,10 +163,7 @@ def check_spaces_without_trace(config: RunConfig) -> None:
 
 
 def _is_in(folder: Path, space: OutputSpace) -> bool:
-    """Return whether a folder contains a template.
-
-    TemplateFlow writes to a folder only if it is empty.
-    """
+    """Return whether a folder contains a template."""
     from bids_msseg.imaging.template import load_template
 
     if not folder.is_dir():
@@ -210,10 +209,7 @@ def find_resources(config: RunConfig) -> Resources:
 def choose_execution(
     config: RunConfig, resources: Resources, plugin: tuple[str, dict[str, Any]] | None
 ) -> Execution:
-    """Choose nipype's plugin: the requested one, or one that suits the resources.
-
-    Without a request, as many processes run as the threads of each allow.
-    """
+    """Choose nipype's plugin: the requested one, or one that suits the resources."""
     from bids_msseg.workflow.execution import Execution
 
     base = Execution(

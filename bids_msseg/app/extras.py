@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 def find_extras(config: RunConfig, visit: Visit) -> tuple[Extras, tuple[str, ...]]:
-    """Return the optional outputs of a visit with the paths of its files, and notes.
-
-    Outputs for which the visit has no image are left out, with a note.
-    """
+    """Return the optional outputs for which a visit has images, and notes on the others."""
     from bids_msseg.bids.derivatives import Extras
 
     processing = config.processing

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
+from bids_msseg.app.absent import find_absent_visits, handle_absent, warn_of_absent
 from bids_msseg.app.environment import (
     check_device,
     check_needs,
     check_spaces_without_trace,
     choose_execution,
     find_resources,
+    new_empty_folders_removed,
     requested_plugin,
     run_environment,
     visit_settings,
@@ -37,7 +39,7 @@ from bids_msseg.app.outcome import (
 from bids_msseg.app.pages import participants_with_new_page, write_citation, write_pages
 from bids_msseg.app.selection import (
     analysis_options,
-    collect_delivery,
+    collect_context,
     find_stale_outputs,
     handle_stale,
     is_visit_finished,
@@ -61,7 +63,7 @@ from bids_msseg.workflow.locks import VisitLocks, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection
-    from bids_msseg.nodes.delivery import DerivativesContext
+    from bids_msseg.nodes.context import DerivativesContext
     from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -69,12 +71,7 @@ STEPS_PER_VISIT = 20
 
 
 def run(config: RunConfig) -> ExitCode:
-    """Run the analysis levels of a configuration.
-
-    Returns ``SUCCESS`` if all visits are finished, otherwise the code that all failed visits
-    share, or ``FAILURE``. Raises MssegError if nothing can be done: wrong folders, no dataset,
-    nothing selected, no model.
-    """
+    """Run the analysis levels and return the exit code; MssegError if nothing can be done."""
     for note in config.notes:
         LOGGER.info("%s", note)
     code = ExitCode.SUCCESS
@@ -117,6 +114,7 @@ def _check_group(config: RunConfig) -> None:
             "effect on it",
             config.output_dir,
         )
+    warn_of_absent(find_absent_visits(config))
 
 
 def _participant(config: RunConfig) -> ExitCode:
@@ -124,8 +122,14 @@ def _participant(config: RunConfig) -> ExitCode:
     execution = config.execution
     if execution.reports_only:
         return _reports_only(config)
-    # what comes next imports much: on a busy machine that is a while without a word
+    # the imports of the next steps can take long, so this is logged first
     LOGGER.info("bids_msseg %s: looking for visits in %s", __version__, config.bids_dir)
+    with new_empty_folders_removed(config.work_dir, config.output_dir):
+        return _select_and_process(config)
+
+
+def _select_and_process(config: RunConfig) -> ExitCode:
+    execution = config.execution
     for warning in check_directories(
         config.bids_dir, config.output_dir, config.work_dir, create=not execution.dry_run
     ):
@@ -152,8 +156,8 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
     segmenter = model if config.with_networks else "no network"
     lines = [f"lesion masks {masks}, {segmenter}" if masks else segmenter]
     for visit in selection.visits:
-        delivery = collect_delivery(config, visit, header)
-        finished = is_visit_finished(config, delivery)
+        context = collect_context(config, visit, header)
+        finished = is_visit_finished(config, context)
         failure = f", and would fail: {visit.problem}" if visit.problem and not finished else ""
         state = "already finished" if finished else "would be processed"
         lines.append(f"{visit.key}: {state}{failure}")
@@ -161,13 +165,18 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
             path = visit.contrasts.get(contrast)
             location = "none" if path is None else public_text(str(path), config)
             lines.append(f"  {contrast}: {location}")
-        lines += [f"  note: {note}" for note in delivery.visit.notes]
+        lines += [f"  note: {note}" for note in context.visit.notes]
         stale = [path.name for path in find_stale_outputs(config, visit)]
         if stale:
             lines.append(f"  results of images that are no longer used: {listed(stale)}")
     for skipped in selection.skipped:
         hint = f" (hint: {skipped.hint})" if skipped.hint else ""
         lines.append(f"{skipped.key}: would be skipped: {skipped.reason}{hint}")
+    fate = "removed" if config.execution.clean_outputs else "kept"
+    lines += [
+        f"{visit.key}: no longer in the dataset: its results would be {fate}"
+        for visit in find_absent_visits(config)
+    ]
     orders = _orders(config, selection).items()
     lines += [order.describe(participant) for participant, order in orders]
     print("\n".join(lines))
@@ -232,6 +241,8 @@ def _process(
 ) -> ExitCode:
     """Run all visits that are not finished, and report on all."""
     check_record_places(config, selection)
+    # later, the description in OUT names this dataset
+    absent = find_absent_visits(config)
     write_dataset_files(
         config.output_dir,
         config.bids_dir,
@@ -242,27 +253,27 @@ def _process(
     )
     write_citation(config, header)
     record_skipped(config, selection)
-    deliveries = [collect_delivery(config, visit, header) for visit in selection.visits]
-    todo = [delivery for delivery in deliveries if not is_visit_finished(config, delivery)]
-    if len(todo) < len(deliveries):
-        finished = len(deliveries) - len(todo)
-        LOGGER.info("%d of %d visits are already finished", finished, len(deliveries))
+    contexts = [collect_context(config, visit, header) for visit in selection.visits]
+    todo = [context for context in contexts if not is_visit_finished(config, context)]
+    if len(todo) < len(contexts):
+        finished = len(contexts) - len(todo)
+        LOGGER.info("%d of %d visits are already finished", finished, len(contexts))
     with open_locks(config) as locks:
-        locked = [delivery for delivery in todo if locks.acquire(delivery.visit.key)]
+        locked = [context for context in todo if locks.acquire(context.visit.key)]
         remove_partial_files(config.output_dir, locked)
         outcomes = _run_all(config, locked, header, plugin)
         if config.execution.resource_monitor and outcomes:
             write_usage(config.output_dir, outcomes, locks)
-        locked_keys = {delivery.visit.key for delivery in locked}
+        locked_keys = {context.visit.key for context in locked}
         outcomes += locked_by_other_runs(
-            delivery for delivery in todo if delivery.visit.key not in locked_keys
+            context for context in todo if context.visit.key not in locked_keys
         )
-        handle_stale(config, deliveries, locks)
-    compared_code = _compare(config, selection, plugin)
-    write_pages(
-        config.output_dir, participants_with_new_page(config.output_dir, selection, locked)
-    )
-    report_visits(config, deliveries, outcomes, selection.skipped)
+        handle_stale(config, contexts, locks)
+        remaining = handle_absent(config, absent, locks)
+    compared_code = _compare(config, selection, plugin, remaining)
+    new_pages = participants_with_new_page(config.output_dir, selection, locked)
+    write_pages(config.output_dir, list(dict.fromkeys([*new_pages, *remaining])))
+    report_visits(config, contexts, outcomes, selection.skipped)
     busy_code = ExitCode.TEMPORARY if len(locked) < len(todo) else ExitCode.SUCCESS
     return exit_code_of(outcomes) or busy_code or compared_code
 
@@ -278,8 +289,8 @@ def _run_all(
 
     if not todo:
         return []
-    todo = [with_intermediate(delivery) for delivery in todo]
-    check_needs(config, networks=any(needs_networks(delivery) for delivery in todo))
+    todo = [with_intermediate(context) for context in todo]
+    check_needs(config, networks=any(needs_networks(context) for context in todo))
     resources = find_resources(config)
     settings = visit_settings(config, resources)
     execution = choose_execution(config, resources, plugin)
@@ -293,19 +304,19 @@ def _run_all(
         for outcome in run_visits(todo, settings, execution, on_step=progress.step):
             outcomes.append(outcome)
             record_failure(config, outcome)
-            visit = outcome.delivery.visit
+            visit = outcome.context.visit
             progress.finish(visit.key, status_of(config, outcome), outcome.seconds)
     return outcomes
 
 
 def _compare(
-    config: RunConfig, selection: Selection, plugin: tuple[str, dict[str, Any]] | None
+    config: RunConfig,
+    selection: Selection,
+    plugin: tuple[str, dict[str, Any]] | None,
+    remaining: Mapping[str, Sequence[str]],
 ) -> ExitCode:
-    """Compare the finished visits of each participant, including those of earlier runs.
-
-    Participants of whom another run is processing a visit are left to that run.
-    """
-    visits: dict[str, list[str]] = {}
+    """Compare the finished visits of participants that no other run is processing."""
+    visits = {participant: list(keys) for participant, keys in remaining.items()}
     for visit in selection.visits:
         visits.setdefault(visit.participant, []).append(visit.key)
     with open_locks(config) as locks:

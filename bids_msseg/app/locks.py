@@ -1,4 +1,4 @@
-"""Locks on visits, and removal of the files that killed runs left."""
+"""Locks on visits, and removal of stale files of killed runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bids_msseg.bids.paths import (
     records_dir,
 )
 from bids_msseg.config import RunConfig
-from bids_msseg.io.atomic import remove_leftovers
+from bids_msseg.io.atomic import remove_stale_files
 from bids_msseg.workflow.locks import VisitLocks
 
 if TYPE_CHECKING:
-    from bids_msseg.nodes.delivery import DerivativesContext
+    from bids_msseg.nodes.context import DerivativesContext
     from bids_msseg.workflow.execution import Execution
     from bids_msseg.workflow.outcome import Outcome
 
@@ -38,10 +38,7 @@ def open_locks(config: RunConfig) -> VisitLocks:
 
 
 def lock_all(locks: VisitLocks, participant: str, visits: Sequence[str]) -> bool:
-    """Lock all visits of a participant, or none; return whether they are locked.
-
-    Runs compare the visits of a participant in turn, so that the last run has all visits.
-    """
+    """Lock all visits of a participant, or none; return whether they are locked."""
     locks.acquire(f"changes of {participant}", wait=True)
     acquired: list[str] = []
     for visit in visits:
@@ -53,44 +50,41 @@ def lock_all(locks: VisitLocks, participant: str, visits: Sequence[str]) -> bool
     return True
 
 
-def locked_by_other_runs(deliveries: Iterable[DerivativesContext]) -> Iterator[Outcome]:
+def locked_by_other_runs(contexts: Iterable[DerivativesContext]) -> Iterator[Outcome]:
     """Log visits that another run is processing, and yield an outcome for each."""
     from bids_msseg.workflow.outcome import Outcome
 
-    for delivery in deliveries:
+    for context in contexts:
         LOGGER.warning(
             "%s is not run: another run is processing it\n"
             "  hint: wait for that run to finish the visit",
-            delivery.visit.key,
+            context.visit.key,
         )
-        yield Outcome(delivery, ok=False, seconds=0.0, stopped=True)
+        yield Outcome(context, ok=False, seconds=0.0, stopped=True)
 
 
-def remove_partial_files(out_dir: Path, deliveries: Sequence[DerivativesContext]) -> None:
+def remove_partial_files(out_dir: Path, contexts: Sequence[DerivativesContext]) -> None:
     """Remove partial files of killed runs from the folders that this run writes to."""
     folders = [out_dir, logs_dir(out_dir), records_dir(out_dir), intermediate_dir(out_dir)]
-    for delivery in deliveries:
+    for context in contexts:
         image = output_path(
-            out_dir, delivery.visit, desc="brain", suffix="mask", extension=".nii.gz"
+            out_dir, context.visit, desc="brain", suffix="mask", extension=".nii.gz"
         )
         folders += [
             image.parent,
-            figure_path(out_dir, delivery.visit, "x", extension=".png").parent,
+            figure_path(out_dir, context.visit, "x", extension=".png").parent,
         ]
-        roi = lesion_roi_path(out_dir, delivery.visit)
+        roi = lesion_roi_path(out_dir, context.visit)
         folders += [] if roi is None else [roi.parent]
     for folder in dict.fromkeys(folders):
-        for name in remove_leftovers(folder):
+        for name in remove_stale_files(folder):
             LOGGER.debug("removed %s, left by a killed run", folder / name)
 
 
 def remove_work_folders(execution: Execution, todo: Sequence[DerivativesContext]) -> None:
-    """Remove the work folders that earlier runs left for these visits.
-
-    Folders of other visits are kept, because other jobs may use them.
-    """
+    """Remove the work folders of these visits only, because other jobs may use the others."""
     from bids_msseg.workflow.execution import visit_folder
 
-    for delivery in todo:
-        for variant in (delivery, replace(delivery, intermediate=None)):
+    for context in todo:
+        for variant in (context, replace(context, intermediate=None)):
             shutil.rmtree(visit_folder(execution, variant), ignore_errors=True)

@@ -18,17 +18,14 @@ from bids_msseg.workflow.locks import VisitLocks
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped
-    from bids_msseg.nodes.delivery import DerivativesContext
+    from bids_msseg.nodes.context import DerivativesContext
     from bids_msseg.workflow.outcome import Outcome
 
 LOGGER = logging.getLogger("bids_msseg")
 
 
 def check_record_places(config: RunConfig, selection: Selection) -> None:
-    """Raise CannotCreateError if the path of a visit's record is a folder.
-
-    The check precedes the computation of visits.
-    """
+    """Raise CannotCreateError if the path of a visit's record is a folder."""
     for visit in selection.visits:
         path = record_path(config.output_dir, visit.participant, visit.session)
         if path.is_dir() and not path.is_symlink():
@@ -36,10 +33,7 @@ def check_record_places(config: RunConfig, selection: Selection) -> None:
 
 
 def record_skipped(config: RunConfig, selection: Selection) -> None:
-    """Write a record of every visit that cannot be processed, for the group table.
-
-    Existing results are kept. A label that is not in the dataset gets no record.
-    """
+    """Write a record, unless there are results, of every visit that cannot be processed."""
     for skipped in selection.skipped:
         folder = config.bids_dir / f"sub-{skipped.participant}"
         if not (folder / f"ses-{skipped.session}" if skipped.session else folder).is_dir():
@@ -55,7 +49,7 @@ def record_skipped(config: RunConfig, selection: Selection) -> None:
 
 def record_failure(config: RunConfig, outcome: Outcome) -> None:
     """Log a failed visit and write its record; workflows record finished visits."""
-    delivery, visit = outcome.delivery, outcome.delivery.visit
+    context, visit = outcome.context, outcome.context.visit
     if outcome.ok or outcome.stopped:
         return
     LOGGER.error("%s failed: %s\n  hint: %s", visit.key, outcome.message, outcome.hint)
@@ -69,10 +63,10 @@ def record_failure(config: RunConfig, outcome: Outcome) -> None:
             reason=public_text(outcome.message, config),
             hint=public_text(outcome.hint, config),
             crash_files=_crashes(config, outcome),
-            model=delivery.model,
-            options=delivery.options,
+            model=context.model,
+            options=context.options,
             notes=visit.notes,
-            versions=delivery.versions,
+            versions=context.versions,
         ),
     )
 
@@ -84,10 +78,7 @@ def _crashes(config: RunConfig, outcome: Outcome) -> tuple[str, ...]:
 
 
 def _write(config: RunConfig, record: VisitRecord) -> None:
-    """Write a record, or raise an error that names the occupied path.
-
-    A full disk is reported by the code that ends the run.
-    """
+    """Write a record, or raise an error that names the occupied path."""
     try:
         write_record(config.output_dir, record)
     except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
@@ -112,16 +103,16 @@ def public_text(text: str, config: RunConfig) -> str:
 
 def report_visits(
     config: RunConfig,
-    deliveries: Sequence[DerivativesContext],
+    contexts: Sequence[DerivativesContext],
     outcomes: Sequence[Outcome],
     skipped: Sequence[Skipped],
 ) -> None:
     """Print the final table of all visits, and log the crash files of failed ones."""
-    by_visit = {outcome.delivery.visit.key: outcome for outcome in outcomes}
+    by_visit = {outcome.context.visit.key: outcome for outcome in outcomes}
     stopped = config.execution.stop_on_first_crash and exit_code_of(outcomes) != ExitCode.SUCCESS
     rows = [
-        _row(config, delivery, by_visit.get(delivery.visit.key), stopped=stopped)
-        for delivery in deliveries
+        _row(config, context, by_visit.get(context.visit.key), stopped=stopped)
+        for context in contexts
     ]
     rows += [VisitOutcome(visit.key, "skipped") for visit in skipped]
     Progress(len(rows)).close(rows)
@@ -132,14 +123,11 @@ def report_visits(
 
 
 def _row(
-    config: RunConfig, delivery: DerivativesContext, outcome: Outcome | None, *, stopped: bool
+    config: RunConfig, context: DerivativesContext, outcome: Outcome | None, *, stopped: bool
 ) -> VisitOutcome:
-    """Return a row of the table.
-
-    A visit without outcome was finished before or was not reached.
-    """
-    visit = delivery.visit
-    if outcome is None and stopped and not is_visit_finished(config, delivery):
+    """Return a row of the table; without outcome, a visit was finished before or not reached."""
+    visit = context.visit
+    if outcome is None and stopped and not is_visit_finished(config, context):
         return VisitOutcome(visit.key, "not run")
     if outcome is not None and not outcome.ok:
         return VisitOutcome(visit.key, status_of(config, outcome), seconds=outcome.seconds)
@@ -155,7 +143,7 @@ def status_of(config: RunConfig, outcome: Outcome) -> str:
     """Return the status of a visit that this run has processed."""
     if not outcome.ok:
         return "not run" if outcome.stopped else "failed"
-    visit = outcome.delivery.visit
+    visit = outcome.context.visit
     return _finished_status(read_record(config.output_dir, visit.participant, visit.session))
 
 

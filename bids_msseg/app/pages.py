@@ -18,7 +18,7 @@ from bids_msseg.workflow.locks import VisitLocks, note_running
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Skipped, Visit
-    from bids_msseg.nodes.delivery import DerivativesContext
+    from bids_msseg.nodes.context import DerivativesContext
 
 LOGGER = logging.getLogger("bids_msseg")
 
@@ -48,10 +48,7 @@ def write_citation(config: RunConfig, header: ModelHeader) -> Path:
 
 
 def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
-    """Write the pages of participants.
-
-    Runs that share a participant write its page in turn, so that the last page has all visits.
-    """
+    """Write the pages of participants, in turn with other runs."""
     from bids_msseg.reports.participant import write_participant_page
 
     logs_dir(out_dir).mkdir(parents=True, exist_ok=True)
@@ -67,11 +64,9 @@ def write_pages(out_dir: Path, participants: Sequence[str]) -> None:
 def participants_with_new_page(
     out_dir: Path, selection: Selection, processed: Sequence[DerivativesContext]
 ) -> list[str]:
-    """List participants whose page must be written: just processed, or page outdated.
-
-    File times alone are not enough: an old page looks new if the clock was set back.
-    """
-    visits = (delivery.visit for delivery in processed)
+    """List participants whose page must be written: just processed, or page outdated."""
+    # file times alone are not enough: the clock may have been set back
+    visits = (context.visit for context in processed)
     # a run that stops at the first crash has left no record of those it did not reach
     updated = {
         visit.participant

@@ -26,7 +26,7 @@ from bids_msseg.workflow.locks import VisitLocks
 
 if TYPE_CHECKING:
     from bids_msseg.bids.visit import Selection, Visit
-    from bids_msseg.nodes.delivery import DerivativesContext
+    from bids_msseg.nodes.context import DerivativesContext
     from bids_msseg.segmenters.base import Segmenter
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -94,22 +94,22 @@ def _without_excluded(selection: Selection, config: RunConfig) -> Selection:
     )
 
 
-def is_visit_finished(config: RunConfig, delivery: DerivativesContext) -> bool:
+def is_visit_finished(config: RunConfig, context: DerivativesContext) -> bool:
     """Return whether an earlier run has written everything that this run would write."""
     from bids_msseg.workflow.resume import is_finished
 
     return is_finished(
         config.output_dir,
-        delivery.visit,
-        delivery.fingerprint,
+        context.visit,
+        context.fingerprint,
         spaces=output_spaces(config),
-        extras=delivery.extras,
+        extras=context.extras,
     )
 
 
-def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> DerivativesContext:
+def collect_context(config: RunConfig, visit: Visit, header: ModelHeader) -> DerivativesContext:
     """Collect the information that the last node of a visit needs."""
-    from bids_msseg.nodes.delivery import DerivativesContext
+    from bids_msseg.nodes.context import DerivativesContext
     from bids_msseg.pipeline.lesions import MASK_THRESHOLD
     from bids_msseg.workflow.resume import fingerprint
 
@@ -145,33 +145,27 @@ def collect_delivery(config: RunConfig, visit: Visit, header: ModelHeader) -> De
     ).described()
 
 
-def with_intermediate(delivery: DerivativesContext) -> DerivativesContext:
+def with_intermediate(context: DerivativesContext) -> DerivativesContext:
     """Let a visit start from an earlier run's intermediate results if they are valid."""
     from bids_msseg.nodes.intermediate import is_usable
 
-    visit, out_dir = delivery.visit, delivery.out_dir
+    visit, out_dir = context.visit, context.out_dir
     archive = intermediate_path(out_dir, visit.participant, visit.session)
-    digest = delivery.maps_fingerprint
-    if not is_usable(archive, out_dir, fingerprint=digest, versions=delivery.versions):
-        return delivery
+    digest = context.maps_fingerprint
+    if not is_usable(archive, out_dir, fingerprint=digest, versions=context.versions):
+        return context
     LOGGER.info("%s: thresholded again from intermediate results of an earlier run", visit.key)
-    return replace(delivery, intermediate=archive)
+    return replace(context, intermediate=archive)
 
 
-def needs_networks(delivery: DerivativesContext) -> bool:
-    """Return whether a visit runs the networks or another segmenter.
-
-    With a given lesion mask, the networks run only for the anatomy that filling needs.
-    """
-    with_mask = delivery.visit.lesion_mask is not None
-    return delivery.intermediate is None and (delivery.with_anatomy or not with_mask)
+def needs_networks(context: DerivativesContext) -> bool:
+    """Return whether a visit runs a segmenter: with a lesion mask, only if filling needs it."""
+    with_mask = context.visit.lesion_mask is not None
+    return context.intermediate is None and (context.with_anatomy or not with_mask)
 
 
 def analysis_options(config: RunConfig, header: ModelHeader) -> dict[str, Any]:
-    """Return the options that affect results; files are named without their folders.
-
-    The options of another segmenter are in the digest of its header.
-    """
+    """Return the options that affect results; files are named without their folders."""
     options = {**config.analysis_fingerprint_options(), "model": header.name}
     del options["segmenter_options"]
     if config.processing.segmenter == CASCADE:
@@ -220,11 +214,7 @@ def read_model_header(config: RunConfig) -> ModelHeader:
 
 
 def find_segmenter(config: RunConfig) -> Segmenter | None:
-    """Create the segmenter that replaces the cascade; return None for the cascade.
-
-    Raises UsageError if options conflict or are invalid, NoInputError or DataError if the model of
-    the segmenter is missing or cannot be read.
-    """
+    """Create the segmenter that replaces the cascade, None for the cascade; may raise errors."""
     processing = config.processing
     if processing.segmenter == CASCADE:
         if processing.segmenter_options:
@@ -276,11 +266,11 @@ def calibration_digest(config: RunConfig, sha256: str) -> str:
 
 
 def handle_stale(
-    config: RunConfig, deliveries: Sequence[DerivativesContext], locks: VisitLocks
+    config: RunConfig, contexts: Sequence[DerivativesContext], locks: VisitLocks
 ) -> None:
     """Report stale files of images that a visit no longer uses; remove them if requested."""
-    for delivery in deliveries:
-        stale, key = find_stale_outputs(config, delivery.visit), delivery.visit.key
+    for context in contexts:
+        stale, key = find_stale_outputs(config, context.visit), context.visit.key
         if not stale:
             continue
         names = listed([path.name for path in stale])
@@ -291,8 +281,8 @@ def handle_stale(
                 key,
                 names,
             )
-        elif _has_result(config, delivery) and locks.acquire(key):
-            _remove(stale)
+        elif _has_result(config, context) and locks.acquire(key):
+            remove_files(stale)
             LOGGER.info("%s: removed results of images that are no longer used: %s", key, names)
         else:
             LOGGER.warning("%s: old results are kept until the visit is finished: %s", key, names)
@@ -307,15 +297,16 @@ def find_stale_outputs(config: RunConfig, visit: Visit) -> tuple[Path, ...]:
     return stale_outputs(config.output_dir, visit_as_used)
 
 
-def _has_result(config: RunConfig, delivery: DerivativesContext) -> bool:
+def _has_result(config: RunConfig, context: DerivativesContext) -> bool:
     """Return whether a visit is finished with the prefix and fingerprint of this run."""
-    visit = delivery.visit
+    visit = context.visit
     record = read_record(config.output_dir, visit.participant, visit.session)
-    expected = ("ok", visit.prefix, delivery.fingerprint)
+    expected = ("ok", visit.prefix, context.fingerprint)
     return record is not None and (record.status, record.prefix, record.fingerprint) == expected
 
 
-def _remove(paths: Iterable[Path]) -> None:
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files, which may be gone; raise CannotCreateError if one cannot be removed."""
     for path in paths:
         try:
             path.unlink(missing_ok=True)

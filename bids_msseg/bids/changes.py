@@ -1,9 +1,4 @@
-"""Pairs of visits to compare, and names, results and summaries of their changes.
-
-The names of all files of a pair are defined here, the columns of its table in
-:mod:`bids_msseg.bids.change_tables`. The counts of a pair are in the record of its later visit,
-under ``changes``, for the group table.
-"""
+"""Pairs of visits to compare, and names, results and summaries of their changes."""
 
 from __future__ import annotations
 
@@ -18,9 +13,8 @@ from typing import Any, Final
 
 from bids_msseg import __version__
 from bids_msseg.bids.paths import figure_path, output_path
-from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.record_values import Scalar
-from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit
 from bids_msseg.lesions.longitudinal.rows import CHANGES, ChangeRow, ChangeRule, count_changes
 
 FIGURES: Final = ("changes", "changesLater", "changesEarlier")
@@ -29,8 +23,7 @@ BRAIN_CHANGES: Final[Mapping[str, str]] = {
     "brain_parenchymal_fraction_change": "brain_parenchymal_fraction",
     "ventricles_change_ml": "ventricles_ml",
 }
-"""Differences of measures of the brain, later less earlier. Their noise is not measured yet; the
-smallest difference that can be told from it belongs here."""
+"""Differences of brain measures, later minus earlier, whose noise has not been measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +46,14 @@ class VisitPair:
 
 @dataclass(frozen=True, slots=True)
 class PairFiles:
-    """Paths of the results of a pair.
+    """Paths of the results of a pair."""
 
-    ``codes`` is the image of changes on the later FLAIR, ``labels`` the table that names its
-    values. ``transform`` maps the earlier to the later FLAIR. ``figures`` are in the order of
-    :data:`FIGURES`.
-    """
-
-    codes: Path
-    labels: Path
+    codes: Path  # image of changes on the later FLAIR
+    labels: Path  # table that names the values of this image
     codes_sidecar: Path
-    transform: Path
+    transform: Path  # from the earlier to the later FLAIR
     transform_sidecar: Path
-    figures: tuple[Path, ...]
+    figures: tuple[Path, ...]  # in the order of FIGURES
 
     @property
     def all(self) -> tuple[Path, ...]:
@@ -76,21 +64,16 @@ class PairFiles:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """Changes between two visits, or why they could not be compared.
-
-    ``centres_mm`` are (x, y, z) in the RAS+ world of the later FLAIR; ``disagreement_mm`` is that
-    of both directions of the registration. ``matched`` counts lesions seen at both visits. If
-    ``failure_reason`` is not empty, the visits could not be compared and there are no rows.
-    """
+    """Changes between two visits, or why they could not be compared."""
 
     rows: tuple[ChangeRow, ...]
-    centres_mm: tuple[tuple[float, float, float], ...]
+    centres_mm: tuple[tuple[float, float, float], ...]  # in the RAS+ world of the later FLAIR
     regions: tuple[str, ...]
-    disagreement_mm: float
+    disagreement_mm: float  # between both directions of the registration
     border_sd_mm: float
-    matched: int
+    matched: int  # lesions seen at both visits
     notes: tuple[str, ...] = ()
-    failure_reason: str = ""
+    failure_reason: str = ""  # if not empty, there are no rows
     hint: str = ""
 
     def to_json(self) -> str:
@@ -107,48 +90,15 @@ class PairResult:
 
 
 def pairs_of(records: Iterable[VisitRecord]) -> tuple[VisitPair, ...]:
-    """Pair every finished visit with the finished one before it.
-
-    Expects the records of one participant in visit order. Ignores visits that failed, were skipped
-    or have no session.
-
-    Examples
-    --------
-    >>> states = {"1": "ok", "2": "failed", "3": "ok"}
-    >>> records = [VisitRecord("01", ses, f"sub-01_ses-{ses}", s) for ses, s in states.items()]
-    >>> [(pair.earlier.session, pair.later.session) for pair in pairs_of(records)]
-    [('1', '3')]
-    """
+    """Pair every finished visit of a participant, in visit order, with the one before it."""
     finished = [
         record for record in records if record.status == "ok" and record.session is not None
     ]
     return tuple(VisitPair(*pair) for pair in pairwise(finished))
 
 
-def recorded_visit(record: VisitRecord) -> Visit:
-    """Rebuild a visit for the path functions from a record; it has no images.
-
-    Examples
-    --------
-    >>> recorded_visit(VisitRecord("01", "1", "sub-01_ses-1_run-02", "ok")).prefix
-    'sub-01_ses-1_run-02'
-    """
-    pairs = [part.partition("-") for part in record.prefix.split("_")]
-    entities = {name: value for name, _, value in pairs if name in PREFIX_ENTITIES}
-    return Visit(record.participant, record.session, Path(), entities=entities)
-
-
 def pair_files(out_dir: Path, earlier: str, later: VisitRecord) -> PairFiles:
-    """Return the paths of a pair; ``earlier`` is the session of the earlier visit.
-
-    Examples
-    --------
-    >>> files = pair_files(Path("/out"), "1", VisitRecord("01", "2", "sub-01_ses-2", "ok"))
-    >>> files.codes.name
-    'sub-01_ses-2_space-FLAIR_seg-changes_dseg.nii.gz'
-    >>> files.transform.name
-    'sub-01_ses-2_from-ses1FLAIR_to-FLAIR_mode-image_xfm.txt'
-    """
+    """Return the paths of a pair; ``earlier`` is the session of the earlier visit."""
     visit = recorded_visit(later)
 
     def codes(extension: str) -> Path:
@@ -179,11 +129,7 @@ def pair_files(out_dir: Path, earlier: str, later: VisitRecord) -> PairFiles:
 
 
 def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[str, Scalar]:
-    """Summarise a pair for the record of its later visit.
-
-    Contains ``compared_with``, the counts ``n_<change>``, volumes in mL, noise in mm and
-    :data:`BRAIN_CHANGES`.
-    """
+    """Summarise a pair for the record of its later visit."""
     counts = count_changes(result.rows)
     gained, lost = (
         sum(getattr(row, name) for row in result.rows if row.change == change) / 1000
@@ -218,11 +164,7 @@ def _brain_change(pair: VisitPair, measure: str) -> float | None:
 def failed_summary(
     pair: VisitPair, reason: str, hint: str, fingerprint: str = ""
 ) -> dict[str, Scalar]:
-    """Return why a pair could not be compared, for the record of its later visit.
-
-    With a ``fingerprint``, a later run tries again only if the fingerprint has changed; without
-    one, it always tries again.
-    """
+    """Return why a pair failed; a later run retries it unless the ``fingerprint`` is the same."""
     attempted = {"fingerprint": fingerprint} if fingerprint else {}
     return {"compared_with": pair.earlier.session, **attempted, "failed": reason, "hint": hint}
 

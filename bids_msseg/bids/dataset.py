@@ -32,8 +32,7 @@ IGNORED: Final = (
     ROI_FOLDER,
     ".work",
 )
-"""What BIDS has no name for yet. ``figures`` without a slash: the official validator reports the
-folder of every participant where the line is ``figures/``."""
+"""Outputs without a BIDS name. With ``figures/``, the validator would report these folders."""
 DESCRIPTIONS: Final = {
     "preproc": "Preprocessed image: bias field removed, aligned with the FLAIR",
     "brain": "Brain",
@@ -57,12 +56,7 @@ def write_dataset_files(
     environment: Mapping[str, str] | None = None,
     segmenter: ModelUse | None = None,
 ) -> None:
-    """Write the files that make an output folder a BIDS derivative dataset.
-
-    Jobs may call it concurrently: each file is replaced atomically, and only if its content
-    differs. ``environment`` (default ``os.environ``) names the container. Raises CannotCreateError
-    if a file cannot be written.
-    """
+    """Write the files that make a folder a BIDS derivative dataset; safe for concurrent jobs."""
     environment = os.environ if environment is None else environment
     raw = _read_json(bids_dir / "dataset_description.json")
     description = dataset_description(
@@ -95,12 +89,7 @@ def dataset_description(
     lesion_masks: Sequence[str] = (),
     segmenter: ModelUse | None = None,
 ) -> dict[str, Any]:
-    """Return the content of the ``dataset_description.json`` of the outputs.
-
-    Copies licence, authors and DOI from ``raw``, the description of the source dataset.
-    ``BIDS_MSSEG_IMAGE``, ``APPTAINER_NAME`` or ``SINGULARITY_NAME`` in ``environment`` names the
-    container.
-    """
+    """Return ``dataset_description.json`` of the outputs, from that of the source (``raw``)."""
     links = {"raw": _link(out_dir, bids_dir, raw)}
     for name, folder in derivatives.items():
         source = _read_json(folder / "dataset_description.json")
@@ -152,13 +141,11 @@ def _authors(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _source_datasets(raw: Mapping[str, Any], link: str) -> list[dict[str, str]]:
-    """Return the DOI of the source dataset or, if it has none, the link to it.
-
-    OpenNeuro's DOIs include the version: ``doi:10.18112/openneuro.ds000001.v1.0.0``.
-    """
+    """Return the DOI of the source dataset or, if it has none, the link to it."""
     doi = str(raw.get("DatasetDOI") or "")
     if not doi:
         return [{"URL": link}]
+    # OpenNeuro's DOIs include the version: doi:10.18112/openneuro.ds000001.v1.0.0
     release = re.search(r"/openneuro\.(ds\d+)\.v([\w.]+)$", doi)
     if release is None:
         return [{"DOI": doi}]
@@ -167,11 +154,8 @@ def _source_datasets(raw: Mapping[str, Any], link: str) -> list[dict[str, str]]:
 
 
 def _link(out_dir: Path, source: Path, description: Mapping[str, Any]) -> str:
-    """Return a link to a source dataset that does not reveal the local folders.
-
-    A relative path is used if it names only the dataset folder, or one folder more if both share
-    more than the root; otherwise the DOI; otherwise a URN that does not resolve.
-    """
+    """Return a link to a source dataset that does not reveal the local folders."""
+    # a short relative path, otherwise the DOI, otherwise a URN that does not resolve
     relative = Path(os.path.relpath(source.absolute(), out_dir.absolute()))
     down = [part for part in relative.parts if part != os.pardir]
     shared = Path(os.path.commonpath([source.absolute(), out_dir.absolute()]))
@@ -279,12 +263,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def check_directories(
     bids_dir: Path, out_dir: Path, work_dir: Path, *, create: bool = True
 ) -> tuple[str, ...]:
-    """Check that the folders do not conflict, create them, and return warnings.
-
-    ``out_dir`` must be outside ``bids_dir`` or in a folder below its ``derivatives``, ``work_dir``
-    outside ``bids_dir`` or below ``out_dir``. Raises UsageError if the folders conflict,
-    CannotCreateError if one cannot be made or written.
-    """
+    """Check that the folders do not conflict (UsageError), create them, and return warnings."""
     bids, out, work = (path.resolve() for path in (bids_dir, out_dir, work_dir))
     _check_out(bids, out)
     _check_work(bids, out, work)
@@ -292,6 +271,11 @@ def check_directories(
         _make_writable(out, "output")
         _make_writable(work, "work")
     return (*_name_warning(bids, out), *_source_warning(bids, out))
+
+
+def is_other_dataset(bids_dir: Path, out_dir: Path) -> bool:
+    """Return whether the earlier results in OUT are from a dataset with another name."""
+    return bool(_source_warning(bids_dir, out_dir))
 
 
 def _source_warning(bids: Path, out: Path) -> tuple[str, ...]:
@@ -329,10 +313,7 @@ def _check_out(bids: Path, out: Path) -> None:
 
 
 def _foreign_dataset(out: Path) -> str:
-    """Describe another dataset in the output folder, which must not be overwritten.
-
-    The description is empty if there is none.
-    """
+    """Describe another dataset in OUT, which must not be overwritten; empty if there is none."""
     path = out / "dataset_description.json"
     if not os.path.lexists(path):
         return ""
@@ -377,10 +358,7 @@ def _cannot_create(folder: Path, kind: str, error: OSError) -> MssegError:
 
 
 def _name_warning(bids: Path, out: Path) -> tuple[str, ...]:
-    """Warn if a folder directly below ``derivatives`` lacks the pipeline's name.
-
-    BIDS requires the name there.
-    """
+    """Warn if a folder directly below ``derivatives`` lacks the pipeline's name."""
     if out.parent != bids / "derivatives" or APP in out.name:
         return ()
     return (f"BIDS requires {APP} in the name of {out}: it will not pass the validator",)

@@ -1,9 +1,4 @@
-"""List of the outputs of a visit in OUT.
-
-The node that writes outputs, the check whether a visit is finished, the documentation page about
-outputs and the tests take the names from this list. The files of a pair of visits are listed in
-:mod:`bids_msseg.bids.changes`.
-"""
+"""List of the outputs of a visit in OUT, from which code, documentation and tests take names."""
 
 from __future__ import annotations
 
@@ -23,14 +18,10 @@ Spaces = Sequence[tuple[str, int | None]]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output of a visit: a data file and its companions with the same stem.
+    """One output of a visit: a data file and its companions with the same stem."""
 
-    ``entities`` are keyword arguments of :func:`~bids_msseg.bids.paths.output_path`. The first of
-    ``extensions`` is that of the data file.
-    """
-
-    entities: Mapping[str, Any]
-    extensions: tuple[str, ...] = IMAGE
+    entities: Mapping[str, Any]  # keyword arguments of output_path
+    extensions: tuple[str, ...] = IMAGE  # the first is that of the data file
 
     def path(self, out_dir: Path, visit: Visit, extension: str) -> Path:
         """Return the path of the file with an extension."""
@@ -42,13 +33,7 @@ class Output:
 
     @property
     def stem(self) -> str:
-        """File name without the entities of the visit and without the extension.
-
-        Examples
-        --------
-        >>> OUTPUTS["candidates"].stem
-        'space-FLAIR_label-L_desc-candidates_mask'
-        """
+        """File name without the entities of the visit and without the extension."""
         visit = Visit("X", None, Path())
         name = self.path(Path(), visit, ".json").name
         return name.removeprefix(f"{visit.prefix}_").removesuffix(".json")
@@ -71,26 +56,22 @@ OUTPUTS: Final[Mapping[str, Output]] = {
     "mask": _on_flair(label="L"),
     "lesion_stats": Output({"desc": "lesions", "suffix": "stats"}, (".tsv", ".json")),
 }
-"""What every visit has, by the name that the workflow uses."""
+"""Outputs of every visit, by the name that the workflow uses."""
 NETWORK_OUTPUTS: Final = ("probseg", "candidates")
-"""Those that a visit whose lesion mask is given has not."""
+"""Outputs that a visit with a given lesion mask does not have."""
 ATLASES: Final = Output({"desc": "atlases", "suffix": "stats"}, (".tsv", ".json"))
-"""Load per region of every atlas that was asked for."""
+"""Load per region of every requested atlas."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """Optional outputs that a run was asked to write for a visit.
-
-    Paths in ``atlases`` and ``grids`` are those of the visit. ``roi`` is the mask on the T1w with
-    the name that fMRIPrep expects. ``anatomy`` tells whether the segmenter can find the anatomy.
-    """
+    """Optional outputs of a visit; paths in ``atlases`` and ``grids`` are those of the visit."""
 
     atlases: tuple[AtlasChoice, ...] = ()
     filled: bool = False
-    roi: bool = False
+    roi: bool = False  # the mask on the T1w with the name that fMRIPrep expects
     grids: tuple[OutputSpace, ...] = ()
-    anatomy: bool = True
+    anatomy: bool = True  # whether the segmenter can find the anatomy
 
 
 NO_EXTRAS: Final = Extras()
@@ -107,11 +88,7 @@ def filled(contrast: str) -> Output:
 
 
 def mask_in(space: str, resolution: str | int | None = None) -> Output:
-    """Return the lesion mask on another grid.
-
-    ``space`` is ``T1w``, a template or the name of another grid; ``resolution`` is the index of
-    the grid of a template.
-    """
+    """Return the lesion mask on another grid; ``resolution`` is the index of a template's grid."""
     grid: dict[str, Any] = {} if resolution is None else {"res": resolution}
     return Output({"space": space, **grid, "label": "L", "suffix": "mask"})
 
@@ -130,15 +107,7 @@ def with_anatomy(visit: Visit, extras: Extras) -> bool:
 def visit_outputs(
     visit: Visit, spaces: Spaces = (), extras: Extras = NO_EXTRAS
 ) -> tuple[Output, ...]:
-    """List the outputs of a visit in its ``anat`` folder, with masks in ``spaces``.
-
-    Examples
-    --------
-    >>> visit = Visit("01", None, Path("f.nii.gz"), t1w=Path("t.nii.gz"))
-    >>> [output.stem for output in visit_outputs(visit, [("T1w", None)])][-3:]
-    ['space-T1w_label-L_mask', 'from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm',
-     'from-T1w_to-FLAIR_mode-image_xfm']
-    """
+    """List the outputs of a visit in its ``anat`` folder, with masks in ``spaces``."""
     templates = [(name, grid or 1) for name, grid in spaces if name not in NATIVE_SPACES]
     other_natives = [name for name, _ in spaces if name in visit.contrasts and name != "FLAIR"]
     template_spaces = {EMBEDDED, *(name for name, _ in templates)}
@@ -182,10 +151,7 @@ def visit_files(
 
 
 def unrequested_files(out_dir: Path, visit: Visit, extras: Extras) -> tuple[Path, ...]:
-    """List files that an earlier run may have left and this run was not asked for.
-
-    They could be mistaken for results of this run.
-    """
+    """List files of an earlier run that could be mistaken for results of this run."""
     networks = (OUTPUTS[name] for name in (*NETWORK_OUTPUTS, "anatomy"))
     possible = _paths(out_dir, visit, (ATLASES, *map(filled, NATIVE_SPACES), *networks))
     possible += _roi_files(out_dir, visit)

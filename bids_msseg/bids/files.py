@@ -23,10 +23,7 @@ MAX_TABLE_BYTES: Final = 256 * 2**20
 
 
 def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
-    """Return whether all targets exist and none is older than any source.
-
-    Returns False if there are no targets. The sources must exist.
-    """
+    """Return whether all targets (at least one) exist and none is older than any source."""
     paths = list(targets)
     if not paths or not all(path.is_file() for path in paths):
         return False
@@ -35,11 +32,7 @@ def is_newer(targets: Iterable[Path], sources: Iterable[Path]) -> bool:
 
 
 def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:
-    """Read a whole file of unknown origin, up to a limit.
-
-    Does not block on a pipe. Raises OSError if the file cannot be read, is not a regular file or
-    is longer than ``most`` bytes (default 16 MiB).
-    """
+    """Read a file of unknown origin; OSError if it is not regular or has over ``most`` bytes."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -57,11 +50,7 @@ def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, with the keys in the given order.
-
-    Accepts NumPy numbers and arrays, paths, tuples and sets of strings. NaN and infinities become
-    null, lone surrogates ``?``.
-    """
+    """Write a JSON object, converted by :func:`plain`, atomically and in the given order."""
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n")
 
@@ -76,9 +65,7 @@ def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 def load_tsv(path: Path) -> list[dict[str, str]]:
     """Read a tab-separated UTF-8 table with a header line; all values are strings.
 
-    Short rows are filled with ``n/a``, surplus cells dropped. Raises OSError if the file cannot be
-    read, is not a regular file or is longer than :data:`MAX_TABLE_BYTES`, UnicodeDecodeError if it
-    is not UTF-8, ValueError if it is not a table.
+    Raises OSError if it cannot be read, UnicodeDecodeError if not UTF-8, ValueError if no table.
     """
     text = read_small(path, most=MAX_TABLE_BYTES).decode("utf-8-sig")
     reader = csv.DictReader(
@@ -95,18 +82,7 @@ def load_tsv(path: Path) -> list[dict[str, str]]:
 
 
 def format_cell(value: Any) -> str:
-    r"""Format one table value; None, NaN and empty values become ``n/a``.
-
-    Floats have four decimals if the magnitude is at least 1, otherwise six significant digits,
-    without trailing zeros.
-
-    Examples
-    --------
-    >>> [format_cell(value) for value in (1345.9, 0.1234567, 12.0, 7, True, "a\tb")]
-    ['1345.9', '0.123457', '12', '7', 'true', 'a b']
-    >>> [format_cell(value) for value in (None, float("nan"), "")]
-    ['n/a', 'n/a', 'n/a']
-    """
+    """Format one table value; None, NaN and empty values become ``n/a``."""
     value = plain(value)
     if value is None or value == "":
         return "n/a"
@@ -119,16 +95,7 @@ def format_cell(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    r"""Convert a value to JSON types; NaN and infinities become None.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> plain({"a": np.float32(0.5), "b": (1, float("nan")), "c": np.arange(2)})
-    {'a': 0.5, 'b': [1, None], 'c': [0, 1]}
-    >>> plain("half a letter: \ud83d")
-    'half a letter: ?'
-    """
+    """Convert a value to JSON types; NaN and infinities become None, lone surrogates ``?``."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, Mapping):

@@ -1,8 +1,4 @@
-"""The ``--bids-filter-file``: entities that an image must have to be used.
-
-The dictionaries are those of fMRIPrep, BABS and Nipoppy: one entry per kind of image, which
-contains pybids entities (https://fmriprep.org, "BIDS filter file").
-"""
+"""The ``--bids-filter-file`` (as in fMRIPrep): entities that an image must have to be used."""
 
 from __future__ import annotations
 
@@ -30,21 +26,17 @@ _LONG_NAMES = {
     "voi": "volume",
 }
 SHORT_NAMES = {long: short for short, long in _LONG_NAMES.items()}
-"""Entities as file names have them, by what pybids calls them, where that differs."""
+"""Entity names in file names, by their names in pybids where these differ."""
 _QUERY = re.compile(r"<?Query\.(NONE|REQUIRED|ANY|OPTIONAL)(?:: \d+)?>?")
 _PYBIDS_ARGUMENTS = frozenset({"scope", "return_type", "target", "invalid_filters", "filters"})
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Filters for pybids.
+    """Filters for pybids; those of the FLAIR for subject and session select visits."""
 
-    ``by_contrast`` maps BIDS suffixes to keyword arguments of ``BIDSLayout.get``. ``subject`` and
-    ``session`` are taken from the FLAIR filter because they select visits; empty means all.
-    """
-
-    by_contrast: Mapping[str, Mapping[str, Any]]
-    subject: tuple[Any, ...] = ()
+    by_contrast: Mapping[str, Mapping[str, Any]]  # arguments of BIDSLayout.get, by BIDS suffix
+    subject: tuple[Any, ...] = ()  # empty means all
     session: tuple[Any, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -54,18 +46,9 @@ class Filters:
 
 
 def parse_filters(raw: Mapping[str, Any] | None) -> Filters:
-    """Convert the content of a BIDS filter file to arguments for pybids.
+    """Convert the content of a BIDS filter file to pybids arguments; UsageError if it is invalid.
 
-    Keys are ``flair``, ``t1w`` and ``t2w`` in any case; others are ignored with a note. The value
-    null or ``Query.NONE`` means that an entity is absent, ``*`` or ``Query.ANY`` that it is
-    present. Raises UsageError if the content is not a dictionary of dictionaries.
-
-    Examples
-    --------
-    >>> parse_filters({"flair": {"acq": "3D", "run": None}}).by_contrast["FLAIR"]
-    {'acquisition': '3D', 'run': <Query.NONE: 1>}
-    >>> parse_filters({"bold": {"task": "rest"}}).notes
-    ('filter file: "bold" is not a contrast of this app and was ignored',)
+    Null or ``Query.NONE`` means that an entity is absent, ``*`` or ``Query.ANY`` that it exists.
     """
     if not isinstance(raw or {}, Mapping):
         raise _wrong_shape("the top level")

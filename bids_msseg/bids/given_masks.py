@@ -26,13 +26,10 @@ _BRAIN_MASK = re.compile(r".*_(?:desc|label)-brain_.*mask\.nii(?:\.gz)?", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class FoundMask:
-    """A mask found for one visit, or why none is used.
-
-    A brain mask is on the grid of the FLAIR, a lesion mask on any grid. ``missing`` is a mask
-    whose content is not on this machine.
-    """
+    """A mask found for one visit, or why none is used."""
 
     mask: Path | None = None
+    # a mask whose content is not on this machine
     missing: Path | None = None
     note: str = ""
 
@@ -53,11 +50,7 @@ def find_brain_mask(
     session: str | None,
     derivatives: Mapping[str, Path],
 ) -> FoundMask:
-    """Find a brain mask on the grid of the FLAIR, searching the derivatives in order.
-
-    Masks named ``space-FLAIR`` come first. A mask is used only if it has the shape of the FLAIR
-    and its affine agrees to 0.01 mm.
-    """
+    """Find a brain mask on the grid of the FLAIR, first those named ``space-FLAIR``."""
     rejected: list[str] = []
     for name, folder in derivatives.items():
         for mask in _candidates(folder, flair, participant, session, _is_brain_mask):
@@ -77,12 +70,7 @@ def find_brain_mask(
 def find_lesion_mask(
     flair: Path, participant: str, session: str | None, sources: Mapping[str, Path]
 ) -> FoundMask:
-    """Find the lesion mask of a visit, searching the sources in order.
-
-    A source is a derivative dataset with masks of ``label-L`` or ``label-lesion`` without
-    ``desc-``, or a path pattern with ``{subject}`` and ``{session}``. The first mask is used; its
-    grid is not checked.
-    """
+    """Find the first lesion mask of a visit, on any grid, in datasets or path patterns."""
     for name, source in sources.items():
         masks = _masks(source, flair, participant, session, is_lesion_mask)
         if not masks:
@@ -96,11 +84,7 @@ def find_lesion_mask(
 def find_exclude_masks(
     flair: Path, participant: str, session: str | None, sources: Mapping[str, Path]
 ) -> tuple[FoundMask, ...]:
-    """Find all exclusion masks of a visit, which mark tissue that is not lesion.
-
-    A source is a derivative dataset, of which every mask except brain masks counts, or a path
-    pattern. The grids are not checked.
-    """
+    """Find the masks of tissue that is not lesion, on any grid, in datasets or path patterns."""
     return tuple(
         FoundMask(mask, note=f"exclusion mask taken from {name}: {mask.name}")
         if is_fetched(mask)
@@ -111,15 +95,7 @@ def find_exclude_masks(
 
 
 def is_lesion_mask(name: str) -> bool:
-    """Tell from the name whether a file is a lesion mask in the space of the FLAIR.
-
-    Examples
-    --------
-    >>> is_lesion_mask("sub-01_space-FLAIR_label-L_mask.nii.gz")
-    True
-    >>> is_lesion_mask("sub-01_label-L_desc-rater1_mask.nii.gz")
-    False
-    """
+    """Return from the name whether a file is a lesion mask in the space of the FLAIR."""
     entities = name_entities(name)[0]
     return (
         _is_mask_on_flair(name)
@@ -153,7 +129,7 @@ def _masks(
     if path is None or (session is not None and "{session}" not in str(source)):
         # one file for all sessions would be a mask of another day
         return []
-    # a link that leads nowhere is not fetched
+    # a broken link is a file that is not fetched
     return [path] if path.is_file() or path.is_symlink() else []
 
 
@@ -198,11 +174,7 @@ def _distance(mask: Path, flair_entities: Mapping[str, str]) -> tuple[int, int]:
 
 
 def same_grid(mask: Path, flair: Path, *, allow_drawn: bool = False) -> bool:
-    """Return whether two images have the same grid; False if one cannot be read.
-
-    With ``allow_drawn``, masks drawn in the viewer are accepted too, see
-    :mod:`bids_msseg.imaging.cut`.
-    """
+    """Return whether two readable images have one grid, or with ``allow_drawn`` a drawn mask."""
     try:
         first: Any = nib.load(mask)
         second: Any = nib.load(flair)

@@ -1,8 +1,4 @@
-"""The ``.bidsignore`` of a dataset, which lists excluded files.
-
-Lines have the syntax of ``.gitignore`` (https://git-scm.com/docs/gitignore), as the BIDS validator
-interprets it.
-"""
+"""The ``.bidsignore`` of a dataset, in the syntax of https://git-scm.com/docs/gitignore."""
 
 from __future__ import annotations
 
@@ -30,14 +26,7 @@ class _Rule:
 
 @dataclass(frozen=True)
 class IgnoreRules:
-    """Rules of a ``.bidsignore`` file, in the syntax of ``.gitignore``.
-
-    Examples
-    --------
-    >>> rules = IgnoreRules(("sub-03/", "*_acq-bad_*", "!sub-01/**"))
-    >>> [rules.ignores(f"sub-0{n}/anat/sub-0{n}_acq-bad_FLAIR.nii.gz") for n in (1, 2, 3)]
-    [False, True, True]
-    """
+    """Rules of a ``.bidsignore`` file, in the syntax of ``.gitignore``."""
 
     lines: tuple[str, ...] = ()
 
@@ -46,10 +35,7 @@ class IgnoreRules:
         return tuple(_parse(self.lines))
 
     def ignores(self, path: str, *, folder: bool = False) -> bool:
-        """Return whether a path, or a folder that contains it, is ignored.
-
-        ``path`` is relative to the dataset, with forward slashes.
-        """
+        """Return whether a path in the dataset, or a folder that contains it, is ignored."""
         if not self._rules:
             return False
         parts = path.split("/")
@@ -67,10 +53,7 @@ class IgnoreRules:
 
 
 def read_ignore_rules(bids_dir: Path) -> tuple[IgnoreRules, tuple[str, ...]]:
-    """Return the rules of the ``.bidsignore`` of a dataset, and notes on read errors.
-
-    The rules are empty if there is no such file.
-    """
+    """Return the rules of the ``.bidsignore`` of a dataset, if any, and notes on read errors."""
     try:
         text = read_small(bids_dir / FILE).decode("utf-8-sig")
     except FileNotFoundError:

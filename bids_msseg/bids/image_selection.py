@@ -10,61 +10,75 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bids_msseg.bids.visit import LABEL, name_entities, visit_key
+from bids_msseg.bids.visit import CONTRASTS, LABEL, name_entities, visit_key
 from bids_msseg.errors import MssegError
 from bids_msseg.imaging.conform import check_image
-from bids_msseg.imaging.header import check_header
+from bids_msseg.imaging.header import FewSlicesError, check_header
 
+# assumed: less than a brain from vertex to medulla, more than slabs and cord images on one axis
 MIN_EXTENT_MM: Final = 95.0
-"""Field of view that a whole brain needs along every axis. Assumed: less than a brain measures
-from the vertex to the medulla, more than localizers, sagittal images of the cord and hippocampal
-slabs cover along one axis."""
+"""Field of view that a whole brain needs along every axis."""
 Sidecar = Callable[[Path], Mapping[str, Any]]
 _POINTER_BYTES = 32768
 _DERIVED = ("space", "desc", "label", "res", "den", "chunk", "split")
 _FOLLOW = ("acq", "rec")
 _ENTITY = re.compile(r"([a-z]+)-(.*)", re.DOTALL)
-_NO_AGENT = ("", "none", "no", "n/a")
+_NO_AGENT = ("", "none", "no", "n/a", "na", "nan", "null", "false", "0", "0.0", "unknown")
 _MOTION = re.compile(r"motion|moving|movement")
-_STILL = re.compile(r"no.?mot|without|free|corr|moco|still|rest|none")
+_STILL = re.compile(r"no.?mot|without|free|(?<!un)(?<!no)(?<!no[nt])corr|moco|still|rest|none")
+_BODY_PARTS = ("BodyPart", "BodyPartExamined", "BodyPartDetails")
+_HEAD = re.compile(r"brain|head|skull|cereb|crani")
+_NOT_HEAD = re.compile(
+    r"spine|spinal|cord|neck|cervical|thora(?:x|cic)|chest|lumbar|sacr(?:um|al)|vertebra"
+    r"|abdom(?:en|inal)|pelvi[sc]"
+)
 _EMPTY, _NOT_FETCHED = "is empty", "is not fetched"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The image chosen for one contrast, and why.
+    """The image chosen for one contrast, and why."""
 
-    ``image`` is None if there is no image or the choice cannot be made. ``missing`` is an image
-    that could have been chosen but whose content is not on this machine. ``problem`` says why the
-    chosen image will fail; empty if nothing is known.
-    """
-
+    # None if there is no image or the choice cannot be made
     image: Path | None
+    # an image that could have been chosen but whose content is not on this machine
     missing: Path | None = None
     notes: tuple[str, ...] = ()
+    # why the chosen image will fail; empty if nothing is known
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Properties of an image that are known before any voxel is read.
-
-    ``extent_mm`` is the field of view and ``edges_mm`` the voxel size (x, y, z); empty if
-    unreadable. ``enhanced`` means with contrast agent, ``moving`` with deliberate motion.
-    ``problem`` is a phrase that follows the file name.
-    """
+    """Properties of an image that are known before any voxel is read."""
 
     path: Path
+    # field of view and voxel size (x, y, z); empty if unreadable
     extent_mm: tuple[float, ...] = ()
     edges_mm: tuple[float, ...] = ()
+    # a phrase that follows the file name
     problem: str = ""
+    # with contrast agent
     enhanced: bool = False
+    # with deliberate motion
     moving: bool = False
+    # why the image cannot show a whole brain, if its field of view does not say so
+    partial: str = ""
 
     @property
     def covers_brain(self) -> bool:
-        """Whether the field of view can hold a whole brain."""
-        return min(self.extent_mm, default=0.0) >= MIN_EXTENT_MM
+        """Whether the image can show a whole brain, as far as header and sidecar say."""
+        return not self.partial and min(self.extent_mm, default=0.0) >= MIN_EXTENT_MM
+
+    @property
+    def may_cover_brain(self) -> bool:
+        """Whether the image covers a whole brain or its header cannot be read."""
+        return self.covers_brain or not (self.partial or self.extent_mm)
+
+    @property
+    def coverage(self) -> str:
+        """Why the image does not cover a whole brain."""
+        return self.partial or f"covers only {min(self.extent_mm, default=0.0):.0f} mm"
 
     @property
     def described(self) -> str:
@@ -75,20 +89,7 @@ class Candidate:
 
 
 def misnamed(image: Path, participant: str, session: str | None) -> str:
-    """Return why a file name is not a complete BIDS name of a visit; empty if it is.
-
-    Such a file may belong to another participant or session, or come from another program. The
-    text is a phrase that follows the file name.
-
-    Examples
-    --------
-    >>> misnamed(Path("sub-02_FLAIR.nii.gz"), "01", None)
-    'is named sub-02 but is in the folder of sub-01'
-    >>> misnamed(Path("rsub-02_FLAIR.nii.gz"), "01", None)
-    'is not a BIDS name of sub-01'
-    >>> misnamed(Path("sub-01_ses-2_FLAIR.nii.gz"), "01", "2")
-    ''
-    """
+    """Return a phrase why a file name is not a complete BIDS name of a visit; empty if it is."""
     entities, _ = name_entities(image.name)
     for name, label in (("sub", participant), ("ses", session)):
         value = entities.get(name)
@@ -114,12 +115,7 @@ def choose_image(
     *,
     sidecar: Sidecar = lambda _: {},
 ) -> Choice:
-    """Choose one of the images of a contrast at one visit.
-
-    Criteria in order: whole-brain field of view, readable, not derived, no contrast agent, no
-    motion, shorter longest edge, smaller voxel, lower run, ``acq``/``rec`` of the FLAIR, name.
-    Images that fail checks come last. If one that could win is not fetched, ``image`` is None.
-    """
+    """Choose one of the images of a contrast at one visit by :func:`_criteria` and its checks."""
     usable = [path for path in images if name_entities(path.name)[0].get("part", "mag") == "mag"]
     if not usable:
         return Choice(None)
@@ -128,43 +124,92 @@ def choose_image(
     missing = next((path for path in best if not is_fetched(path)), None)
     if missing:
         return Choice(None, missing)
-    candidates = (examine(path, sidecar(path), header=len(usable) > 1) for path in usable)
+    candidates = (examine(path, sidecar(path)) for path in usable)
     ranked = sorted(candidates, key=lambda candidate: _rank(candidate, flair))
+    others = {path: "not a magnitude image" for path in sorted(images) if path not in usable}
+    return _choose(contrast, ranked, flair, others)
+
+
+def _choose(
+    contrast: str,
+    ranked: Sequence[Candidate],
+    flair: Mapping[str, str] | None,
+    others: Mapping[Path, str],
+) -> Choice:
+    """Choose one of the ranked images; ``others`` are images of no use, with reasons."""
     chosen, faults = _first_usable(ranked)
     unfetched = next(
         (candidate.path for candidate in ranked if candidate.problem == _NOT_FETCHED), None
     )
     if unfetched and (chosen.path in faults or not chosen.covers_brain):
         return Choice(None, unfetched)
-    reasons = {path: "not a magnitude image" for path in sorted(images) if path not in usable}
-    reasons |= {
+    # no partial image replaces a damaged one: the FLAIR has a problem, others are left out
+    damaged = _damaged_brain(ranked, chosen, faults)
+    if damaged and contrast != CONTRASTS[0]:
+        return Choice(None, notes=(_left_out(contrast, damaged, ranked, faults),))
+    if damaged and chosen.path not in faults:
+        chosen = damaged
+    reasons = dict(others) | {
         candidate.path: _rejection_reason(candidate, chosen, faults, flair)
         for candidate in ranked
         if candidate != chosen
     }
+    ending = _ending(contrast, chosen, ranked, faults)
     fault = faults.get(chosen.path, "")
-    return Choice(
-        chosen.path,
-        notes=(*_note(contrast, chosen, reasons, fault), *_remarks(contrast, chosen)),
-        problem=fault and f"{chosen.path.name} {fault}",
-    )
+    problem = f"{chosen.path.name} {fault}" + (f"; {ending}" if reasons and ending else "")
+    notes = (*_note(contrast, chosen, reasons, ending), *_remarks(contrast, chosen))
+    return Choice(chosen.path, notes=notes, problem=problem if fault else "")
 
 
-def examine(
-    path: Path, metadata: Mapping[str, Any] | None = None, *, header: bool = True
-) -> Candidate:
-    """Examine the name and sidecar of an image and, with ``header``, its header."""
+def _damaged_brain(
+    ranked: Sequence[Candidate], chosen: Candidate, faults: Mapping[Path, str]
+) -> Candidate | None:
+    """Return the best damaged image if only images of parts of the brain could replace it."""
+    whole = [candidate for candidate in ranked if candidate.may_cover_brain]
+    if len(whole) == len(ranked):
+        return None
+    if chosen.path in faults:
+        return whole[0] if whole else chosen
+    return whole[0] if whole and not chosen.covers_brain else None
+
+
+def _left_out(
+    contrast: str, damaged: Candidate, ranked: Sequence[Candidate], faults: Mapping[Path, str]
+) -> str:
+    """Return the note on a contrast without a usable image."""
+    others = f", and no other {contrast} covers a whole brain" if len(ranked) > 1 else ""
+    return f"{contrast} is not used: {damaged.path.name} {faults[damaged.path]}{others}"
+
+
+def _ending(
+    contrast: str, chosen: Candidate, ranked: Sequence[Candidate], faults: Mapping[Path, str]
+) -> str:
+    """Say what is wrong with the chosen image and all others; empty if nothing is."""
+    if chosen.path not in faults:
+        return "" if chosen.covers_brain else "none covers a whole brain"
+    if all(candidate.path in faults for candidate in ranked):
+        return "none passes its checks"
+    return f"no other {contrast} covers a whole brain"
+
+
+def examine(path: Path, metadata: Mapping[str, Any] | None = None) -> Candidate:
+    """Examine the name, the sidecar and the header of an image."""
     entities, _ = name_entities(path.name)
-    enhanced, moving = is_enhanced(entities, metadata or {}), shows_motion(entities)
-    candidate = Candidate(path, enhanced=enhanced, moving=moving)
+    sidecar = metadata or {}
+    candidate = Candidate(
+        path,
+        enhanced=is_enhanced(entities, sidecar),
+        moving=shows_motion(entities),
+        partial=_other_body_part(sidecar),
+    )
     if not is_fetched(path):
         return replace(candidate, problem=_NOT_FETCHED)
     if _is_empty(path):
         return replace(candidate, problem=_EMPTY)
-    if not header:
-        return candidate
     try:
         image_header = check_header(path)
+    except FewSlicesError as error:
+        return replace(candidate, problem=_fault(error, path), partial="too few slices")
     except (MssegError, OSError) as error:
         return replace(candidate, problem=_fault(error, path))
     extent = tuple(
@@ -174,15 +219,7 @@ def examine(
 
 
 def is_enhanced(entities: Mapping[str, str], metadata: Mapping[str, Any]) -> bool:
-    """Tell whether the name or the sidecar reports a contrast agent.
-
-    Examples
-    --------
-    >>> is_enhanced({"ce": "gd"}, {}), is_enhanced({}, {"ContrastBolusIngredient": "GADOLINIUM"})
-    (True, True)
-    >>> is_enhanced({}, {"ContrastBolusIngredient": "none"}), is_enhanced({"acq": "ce"}, {})
-    (False, False)
-    """
+    """Return whether the name or the sidecar reports a contrast agent."""
     agent = metadata.get("ContrastBolusIngredient")
     agents = [entities.get("ce"), *(agent if isinstance(agent, list) else [agent])]
     return any(
@@ -191,19 +228,18 @@ def is_enhanced(entities: Mapping[str, str], metadata: Mapping[str, Any]) -> boo
 
 
 def shows_motion(entities: Mapping[str, str]) -> bool:
-    """Tell whether the name says that the participant moved on purpose.
-
-    Examples
-    --------
-    >>> shows_motion({"task": "nod"}), shows_motion({"rec": "motion"}), shows_motion({"rec": "n4"})
-    (True, True, False)
-    >>> shows_motion({"task": "rest"}), shows_motion({"rec": "motioncorrected"})
-    (False, False)
-    """
+    """Return whether the name says that the participant moved on purpose."""
     task, *labels = (entities.get(name, "").casefold() for name in ("task", *_FOLLOW))
     if task and not _STILL.search(task):
         return True
     return any(_MOTION.search(label) and not _STILL.search(label) for label in labels)
+
+
+def _other_body_part(metadata: Mapping[str, Any]) -> str:
+    """Return a phrase if the sidecar names a part of the body and not the head."""
+    text = " ".join(str(metadata.get(key, "")) for key in _BODY_PARTS).casefold()
+    found = None if _HEAD.search(text) else _NOT_HEAD.search(text)
+    return f"body part: {found[0]}" if found else ""
 
 
 def _name_rank(path: Path) -> tuple[int, ...]:
@@ -226,8 +262,8 @@ def _criteria(
     run = entities.get("run", "")
     differs = [flair is not None and entities.get(name) != flair.get(name) for name in _FOLLOW]
     return (
-        (not candidate.covers_brain, f"covers only {min(candidate.extent_mm, default=0):.0f} mm"),
-        (bool(candidate.problem), "unreadable"),
+        (not candidate.covers_brain, candidate.coverage),
+        ((bool(candidate.problem), not candidate.may_cover_brain), "unreadable"),
         (_derived(entities), "derived image"),
         (candidate.enhanced, "contrast agent"),
         (candidate.moving, "acquired with motion"),
@@ -244,11 +280,9 @@ def _rank(candidate: Candidate, flair: Mapping[str, str] | None) -> tuple[Any, .
 
 
 def _first_usable(ranked: Sequence[Candidate]) -> tuple[Candidate, dict[Path, str]]:
-    """Find the first image that passes its checks, and the faults of those before it.
-
-    A single image is not read: errors are reported when its visit is processed.
-    """
-    faults: dict[Path, str] = {}
+    """Find the first image that passes its checks, and the known faults."""
+    faults = {candidate.path: candidate.problem for candidate in ranked if candidate.problem}
+    # the voxels of a single image are not read: its visit reports their errors
     for candidate in ranked:
         fault = candidate.problem or (_check(candidate.path) if len(ranked) > 1 else "")
         if not fault:
@@ -279,6 +313,8 @@ def _rejection_reason(
     flair: Mapping[str, str] | None,
 ) -> str:
     """Return a short reason why an image was not chosen."""
+    if chosen.may_cover_brain and not candidate.may_cover_brain:
+        return candidate.coverage
     if candidate.problem:
         phrases = {_EMPTY: "empty", _NOT_FETCHED: "not fetched"}
         return phrases.get(candidate.problem, "unreadable")
@@ -289,20 +325,19 @@ def _rejection_reason(
 
 
 def _note(
-    contrast: str, chosen: Candidate, reasons: Mapping[Path, str], fault: str
+    contrast: str, chosen: Candidate, reasons: Mapping[Path, str], ending: str
 ) -> tuple[str, ...]:
+    """Explain the choice among several images, or that a single one is partial."""
     if not reasons:
-        return ()
+        partial = bool(chosen.extent_mm) and not chosen.covers_brain
+        note = f"{chosen.path.name} does not cover a whole brain ({chosen.coverage})"
+        return (note,) if partial else ()
     rejected = ", ".join(f"{path.name} ({reason})" for path, reason in reasons.items())
     note = (
         f"{len(reasons) + 1} {contrast} images: {chosen.described} is used, {rejected} "
         f"{'is' if len(reasons) == 1 else 'are'} not"
     )
-    if fault:
-        note += "; none passes its checks"
-    elif chosen.edges_mm and not chosen.covers_brain:
-        note += "; none covers a whole brain"
-    return (note,)
+    return (f"{note}; {ending}" if ending else note,)
 
 
 def _remarks(contrast: str, chosen: Candidate) -> tuple[str, ...]:
@@ -322,11 +357,7 @@ def _is_empty(path: Path) -> bool:
 
 
 def is_fetched(path: Path) -> bool:
-    """Return whether the content of a file is on this machine.
-
-    Detects the two placeholders of DataLad and git-annex: a broken link into ``.git/annex``, and a
-    small text file with the annex key (unlocked files and file systems without links).
-    """
+    """Return whether a file is here, not a broken link or a key file of DataLad and git-annex."""
     try:
         status = path.stat()
         if status.st_size > _POINTER_BYTES or not stat.S_ISREG(status.st_mode):

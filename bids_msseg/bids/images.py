@@ -18,32 +18,24 @@ from bids_msseg.bids.visit import CONTRASTS, name_entities
 VisitId = tuple[str, str | None]
 MAX_NAMES: Final = 8
 _SWITCHES: Final = ("regex_search",)
-"""What a filter may hold beside entities."""
+"""Keys of a filter that are not entities."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetImages:
-    """Images of a dataset by contrast and visit, and why others are left out.
+    """Images of a dataset by contrast and visit, and why others are left out."""
 
-    ``chosen`` has passed the filters and ``.bidsignore``; ``filtered_out`` and ``ignored`` concern
-    FLAIR images. ``unmatched`` lists, by contrast, filter entries that match no image and the
-    existing values.
-    """
-
-    chosen: Mapping[str, Mapping[VisitId, Sequence[Path]]]
-    filtered_out: frozenset[VisitId]
-    ignored: Mapping[VisitId, Sequence[Path]]
-    unmatched: Mapping[str, tuple[str, ...]]
+    chosen: Mapping[str, Mapping[VisitId, Sequence[Path]]]  # after filters and .bidsignore
+    filtered_out: frozenset[VisitId]  # visits without a FLAIR after the filters
+    ignored: Mapping[VisitId, Sequence[Path]]  # FLAIR images in .bidsignore
+    unmatched: Mapping[str, tuple[str, ...]]  # filter entries that match no image, by contrast
     notes: tuple[str, ...]
 
     @classmethod
     def query(
         cls, index: AnatIndex, filters: Filters, rules: IgnoreRules, visits: Container[VisitId]
     ) -> DatasetImages:
-        """Query the index for the given visits; apply filters and ``.bidsignore``.
-
-        Raises UsageError if a filter is invalid.
-        """
+        """Query the index; apply filters (UsageError if invalid) and ``.bidsignore``."""
         by_contrast = filters.by_contrast
         images = {
             contrast: index.images(contrast, by_contrast[contrast]) for contrast in CONTRASTS
@@ -73,12 +65,9 @@ class DatasetImages:
         )
 
     def of(self, visit: VisitId) -> dict[str, list[Path]]:
-        """Return the images of a visit by role; no file has more than one role.
-
-        A file that a filter selects for another contrast than its suffix has only that role: a
-        FLAIR named ``acq-FLAIR_T2w`` is not a T2w.
-        """
+        """Return the images of a visit by role; no file has more than one role."""
         images = {contrast: self.chosen[contrast].get(visit, ()) for contrast in CONTRASTS}
+        # a filter decides before the suffix: a FLAIR named acq-FLAIR_T2w is not a T2w
         roles: dict[Path, str] = {}
         for matches_suffix in (False, True):
             for contrast, paths in images.items():
@@ -107,11 +96,7 @@ def _split(
 def unmatched_entries(
     index: AnatIndex, contrast: str, entries: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Describe the filter entries that match no image, and the existing values.
-
-    ``entries`` is one entry of :attr:`bids_msseg.bids.filters.Filters.by_contrast`. The result is
-    empty if the dataset has no such image at all.
-    """
+    """Describe the filter entries that match no image, and the existing values, if any."""
     reported = []
     for entity, value in entries.items():
         if entity in _SWITCHES:
@@ -153,12 +138,6 @@ def _shown(value: object) -> str:
 
 
 def listing(items: Sequence[str], separator: str = ", ") -> str:
-    """Join the first :data:`MAX_NAMES` names and count the others.
-
-    Examples
-    --------
-    >>> listing(list("abcdefghij"))
-    'a, b, c, d, e, f, g, h, and 2 more'
-    """
+    """Join the first :data:`MAX_NAMES` names and count the others."""
     more = f"{separator}and {len(items) - MAX_NAMES} more" if len(items) > MAX_NAMES else ""
     return separator.join(items[:MAX_NAMES]) + more

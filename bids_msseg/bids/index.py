@@ -1,8 +1,6 @@
-"""The pybids index of a dataset: only NIfTI files in ``anat`` folders.
+"""The pybids index of a dataset, restricted to NIfTI files in ``anat`` folders.
 
-By default, pybids visits all folders, opens every sidecar and follows circular links. Here, one
-ignore pattern restricts it to ``sub-*[/ses-*]/anat/*.nii[.gz]`` of the requested participants, at
-a fixed depth, without metadata.
+By default, pybids visits all folders, opens every sidecar and follows circular links.
 """
 
 from __future__ import annotations
@@ -32,10 +30,7 @@ _ANAT_IMAGE = re.compile(rf"sub-({LABEL})/(?:ses-({LABEL})/)?anat/[^/]+\.nii(?:\
 
 @dataclass(frozen=True, slots=True)
 class AnatFolder:
-    """The ``anat`` folder of one visit; it may not exist.
-
-    ``participant`` and ``session`` are labels without ``sub-`` and ``ses-``.
-    """
+    """The ``anat`` folder of one visit, which may not exist; labels have no prefix."""
 
     participant: str
     session: str | None
@@ -43,18 +38,12 @@ class AnatFolder:
 
 
 def list_participants(bids_dir: Path) -> list[str]:
-    """Return the sorted labels of the participant folders, without ``sub-``.
-
-    Leaves out folders whose label BIDS does not allow.
-    """
+    """Return the sorted valid labels of the participant folders, without ``sub-``."""
     return _labels(bids_dir, "sub")
 
 
 def list_visits(bids_dir: Path, participants: Iterable[str]) -> list[AnatFolder]:
-    """Return one entry for each visit folder, with or without images.
-
-    A participant with session folders has a visit without session only if ``sub-*/anat`` exists.
-    """
+    """Return one entry for each visit folder, with or without images."""
     folders = []
     for participant in participants:
         top = bids_dir / f"sub-{participant}"
@@ -88,11 +77,7 @@ def _is_folder(path: Path) -> bool:
 
 
 class AnatIndex:
-    """Query interface to the anatomical images of one dataset.
-
-    ``layout`` is a pybids index that holds at least the ``anat`` files of the dataset. Returned
-    paths start with ``bids_dir`` as given.
-    """
+    """Query interface to the anatomical images of one dataset; paths start with ``bids_dir``."""
 
     def __init__(self, layout: Any, bids_dir: Path) -> None:
         self._layout = layout
@@ -101,11 +86,7 @@ class AnatIndex:
     def images(
         self, suffix: str, filters: Mapping[str, Any]
     ) -> dict[tuple[str, str | None], list[Path]]:
-        """Return the images of one contrast by (participant, session).
-
-        ``filters`` are further arguments of ``BIDSLayout.get`` and override ``suffix``. Raises
-        UsageError if pybids refuses a filter.
-        """
+        """Return the images by (participant, session); UsageError if pybids refuses a filter."""
         query = {
             "suffix": suffix,
             "extension": [".nii", ".nii.gz"],
@@ -139,11 +120,9 @@ def open_index(
     folders: Sequence[AnatFolder],
     database_dir: Path | None = None,
 ) -> Iterator[tuple[AnatIndex, tuple[str, ...]]]:
-    """Index a dataset, or open a stored index that is up to date.
+    """Index a dataset, or open a stored index that is newer than ``folders``.
 
-    A stored index older than one of ``folders`` is not used. One of another program is only read;
-    ours is written to ``database_dir/bids_msseg`` and holds all participants. ``bids_dir`` is
-    absolute. Raises InvalidDatasetError if pybids cannot index it.
+    An index of another program is only read. Raises InvalidDatasetError if pybids fails.
     """
     notes: tuple[str, ...] = ()
     try:
@@ -170,7 +149,7 @@ def _build(
     try:
         return _layout(bids_dir, ignored, database)
     except PermissionError:
-        # pybids ends at the first folder that is closed; the others' visits can do without it
+        # pybids stops at the first unreadable folder; other visits do not need that folder
         if database is not None:
             (database / DATABASE_FILE).unlink(missing_ok=True)
         unreadable = _unreadable_folders(bids_dir, participants)
@@ -195,10 +174,7 @@ def _unreadable_folders(
 
 
 def _ignore(participants: Sequence[str] | None) -> re.Pattern[str]:
-    """Return a pattern for all paths that pybids need not enter.
-
-    Its depth is limited, so that circular links have no effect.
-    """
+    """Return a pattern of paths to ignore; the limited depth stops circular links."""
     labels = LABEL if participants is None else "|".join(map(re.escape, participants))
     # SQLite holds no name that is not UTF-8, and BIDS allows none
     image = r"/[^/\ud800-\udfff]+\.nii(?:\.gz)?"
@@ -222,10 +198,7 @@ def _open_stored(
 
 
 def _store(bids_dir: Path, target: Path) -> None:
-    """Build the index in a temporary folder, then move it into place.
-
-    pybids would treat a partially written database as complete.
-    """
+    """Build the index in a temporary folder, then move it: pybids accepts a partial one."""
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".building-") as scratch:
         layout = _build(bids_dir, None, Path(scratch))
@@ -246,10 +219,7 @@ def _is_up_to_date(database: Path, bids_dir: Path, folders: Sequence[AnatFolder]
 
 
 def _stored_root(database: Path) -> Path | None:
-    """Return the dataset that a pybids database describes; None if there is none.
-
-    pybids itself would silently switch to that dataset.
-    """
+    """Return the dataset of a pybids database, to which pybids would silently switch; or None."""
     if not database.is_file():
         return None
     try:

@@ -1,8 +1,6 @@
-"""Metadata of an image: its sidecars from the dataset root down to its own folder.
+"""Metadata of an image by the inheritance principle of BIDS 1.11.1.
 
-Follows the inheritance principle of BIDS 1.11.1 (``common-principles.md``). pybids does this for a
-whole dataset at once, which takes seconds for images that are not needed; here, only the sidecars
-of images that will be used are opened.
+pybids opens the sidecars of a whole dataset; this module opens only those of used images.
 """
 
 from __future__ import annotations
@@ -17,10 +15,7 @@ from bids_msseg.bids.visit import name_entities
 
 
 class SidecarReader:
-    """Reader of image metadata that follows the BIDS inheritance principle.
-
-    Lists every folder and reads every sidecar of the dataset at ``root`` at most once.
-    """
+    """Reader of image metadata that lists every folder and reads every sidecar at most once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -28,10 +23,7 @@ class SidecarReader:
         self._load = lru_cache(maxsize=None)(_load_json)
 
     def read(self, image: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Merge the sidecars that apply to an image; specific ones override general ones.
-
-        Returns the metadata, empty if no sidecar applies, and a note for each unreadable sidecar.
-        """
+        """Merge the sidecars of an image; also return a note for each unreadable one."""
         metadata: dict[str, Any] = {}
         notes: list[str] = []
         for sidecar in self.applicable(image):

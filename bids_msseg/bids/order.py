@@ -1,19 +1,16 @@
-"""Order in time of the visits of a participant, and the source of this order.
+"""Order in time of the visits of a participant: user, sessions table, scans tables, or labels."""
 
-The first source that orders every visit is used: the order given by the user, ``acq_time`` in
-``sub-*_sessions.tsv``, ``acq_time`` in ``*_scans.tsv``, session labels whose order is evident.
-Dates may be shifted for privacy: they stay in order within a participant. No message contains a
-date, because messages about the order are shared with the results.
-"""
+# No message contains a date, because messages about the order are shared with the results.
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Final
 
 from bids_msseg.bids.files import load_tsv
@@ -28,19 +25,27 @@ _LABEL: Final = re.compile(r"(.*?)([0-9]+)([a-z]*)")
 _UNIT: Final = re.compile(r"|d|days?|w|wks?|weeks?|m|mos?|months?|y|yrs?|years?")
 _LONGEST_COUNT: Final = 5
 _DATE_LENGTHS: Final = (8, 12, 14)
+_NO_TIME_AFTER_T: Final[Mapping[str, frozenset[int]]] = {
+    "": frozenset({3, 7, 15}),
+    "w": frozenset({1, 2}),
+}
+"""Numbers between T and a unit that can be scanners of 3, 7 or 1.5 tesla, or T1w and T2w."""
+_NO_TIME: Final = re.compile(
+    "(?:site|cent(?:re|er)|hospital|scanner|magnet|tesla|vendor|station|coil|rater|reader|observer"
+    "|operator|task|condition|dose|arm|group)[a-z]?"
+)
+"""Words before a number that is not a point in time: ``site1``, ``scannerB2``, ``raters3``."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisitOrder:
-    """Sessions of a participant and the source of their order.
+    """Sessions of a participant and the source of their order."""
 
-    ``sessions`` are labels without ``ses-``, earliest first. If ``source`` is empty, the order is
-    not known and they are in natural order. ``notes`` name what is missing, unreadable or
-    contradictory.
-    """
-
+    # labels without ses-, earliest first
     sessions: tuple[str, ...]
+    # empty if the order is not known: the sessions are then in natural order
     source: str = ""
+    # what is missing, unreadable or contradictory
     notes: tuple[str, ...] = ()
 
     @property
@@ -59,13 +64,7 @@ class VisitOrder:
         return logging.INFO if self.known and not self.notes else logging.WARNING
 
     def describe(self, participant: str) -> str:
-        """Describe the order and its source for the log.
-
-        Examples
-        --------
-        >>> VisitOrder(("M6", "M12"), "the session labels").describe("01")
-        'sub-01: order of the visits: ses-M6, ses-M12 (the session labels)'
-        """
+        """Describe the order and its source for the log."""
         name = f"sub-{participant}"
         if self.known:
             return (
@@ -84,12 +83,7 @@ def order_sessions(
     *,
     user_order: Sequence[str] = (),
 ) -> VisitOrder:
-    """Order the sessions of a participant by time.
-
-    ``user_order``, given by the user, overrides ``acq_time`` in the tables of ``bids_dir``,
-    which overrides the labels. A source that orders only some sessions is not used. ``flairs``
-    maps sessions to FLAIR file names, which may be empty.
-    """
+    """Order sessions by the first source that orders all; ``flairs`` maps them to file names."""
     sessions = tuple(sorted(flairs, key=lambda session: visit_order(participant, session)))
     if user_order:
         return _order_by_user(sessions, user_order)
@@ -110,18 +104,8 @@ def order_sessions(
 
 
 def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Order session labels that clearly show an order; otherwise return an empty tuple.
-
-    All labels must be numbers, dates (YYYYMMDD), or numbers after one prefix or before one unit of
-    time, without repetition.
-
-    Examples
-    --------
-    >>> order_labels(["M12", "M6"]), order_labels(["10", "9"]), order_labels(["12mo", "6mo"])
-    (('M6', 'M12'), ('9', '10'), ('6mo', '12mo'))
-    >>> order_labels(["predrug", "postdrug"]), order_labels(["7T", "3T"])
-    ((), ())
-    """
+    """Order session labels that clearly show an order; otherwise return an empty tuple."""
+    # numbers, dates (YYYYMMDD), or numbers after one prefix or before one unit of time
     parts = [_LABEL.fullmatch(label.casefold()) for label in labels]
     parsed = {
         label: (match[1], match[2], match[3])
@@ -132,10 +116,19 @@ def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
     numbers = [number for _, number, _ in parsed.values()]
     if len(parsed) < len(labels) or len(frames) != 1 or not _are_ranks(numbers):
         return ()
-    _, unit = frames.pop()
-    if not _UNIT.fullmatch(unit):
+    prefix, unit = frames.pop()
+    if not _UNIT.fullmatch(unit) or not _can_be_times(prefix, unit, map(int, numbers)):
         return ()
     return tuple(sorted(parsed, key=lambda label: int(parsed[label][1])))
+
+
+def _can_be_times(prefix: str, unit: str, numbers: Iterable[int]) -> bool:
+    """Return whether numbers between a prefix and a unit can be points in time."""
+    word = prefix[len(prefix.rstrip(ascii_lowercase)) :]
+    if word == "t":
+        # T3 with T7 may be two scanners; any other number (T0, T1, T2) shows that T is for time
+        return not _NO_TIME_AFTER_T.get(unit, frozenset()).issuperset(numbers)
+    return not _NO_TIME.fullmatch(word)
 
 
 def _are_ranks(numbers: Sequence[str]) -> bool:
@@ -153,17 +146,7 @@ def _are_ranks(numbers: Sequence[str]) -> bool:
 
 
 def read_time(text: str) -> datetime | None:
-    """Parse a BIDS date and time, or a date alone; return None if it is neither.
-
-    A time with a zone is converted to UTC and returned without the zone.
-
-    Examples
-    --------
-    >>> read_time("1867-06-15T09:30:00") < read_time("1867-12-15")
-    True
-    >>> read_time("15/06/2019"), read_time("n/a")
-    (None, None)
-    """
+    """Parse a BIDS date with or without a time, in UTC if it has a zone; None if it is neither."""
     try:
         moment = datetime.fromisoformat(text.strip())
         return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
@@ -199,30 +182,42 @@ def _sessions_table(bids_dir: Path, participant: str) -> _Table:
     cells: dict[str, str] = {}
     for row in rows:
         session = bare_label(row.get("session_id", ""), "ses")
-        cells.setdefault(session, row.get("acq_time", ""))
+        if _is_missing(cells.get(session, "")):
+            cells[session] = row.get("acq_time", "")
     return name, cells, remarks
 
 
 def _scans_tables(bids_dir: Path, participant: str, flairs: Mapping[str, str]) -> _Table:
     cells: dict[str, str] = {}
     remarks: list[str] = []
+    replaced: list[str] = []
     for session, flair in flairs.items():
         folder = bids_dir / f"sub-{participant}" / f"ses-{session}"
         rows, row_remarks = _rows(folder / f"{visit_key(participant, session)}_scans.tsv")
-        cells[session] = _scan_time(rows, flair)
+        cells[session], is_replaced = _scan_time(rows, flair)
         remarks += row_remarks
+        replaced += [session] * is_replaced
+    if replaced:
+        problem = f"invalid acq_time of the FLAIR in {_SCANS}, replaced by that of another scan"
+        remarks.append(f"{problem}: {_session_list(replaced)}")
     return _SCANS, cells, tuple(remarks)
 
 
-def _scan_time(rows: Sequence[Mapping[str, str]], flair: str) -> str:
-    """Return the time of the FLAIR or, if it has none, that of the earliest scan."""
+def _scan_time(rows: Sequence[Mapping[str, str]], flair: str) -> tuple[str, bool]:
+    """Return the time of the FLAIR or earliest scan; True if that replaces an invalid time."""
     cells = [
         (Path(row.get("filename", "")).name != flair, row.get("acq_time", "")) for row in rows
     ]
     dated = [(is_other, time, cell) for is_other, cell in cells if (time := read_time(cell))]
     if not dated:
-        return next((cell for _, cell in cells if cell.strip() not in _MISSING), "")
-    return min(dated)[2]
+        return next((cell for _, cell in cells if not _is_missing(cell)), ""), False
+    is_other, _, cell = min(dated)
+    flair_has_cell = any(not _is_missing(text) for other, text in cells if not other)
+    return cell, is_other and flair_has_cell
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.strip() in _MISSING
 
 
 def _rows(path: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
@@ -238,14 +233,9 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
 def _order_by_time(
     source: str, sessions: Sequence[str], cells: Mapping[str, str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Order sessions by their times; return notes if times are missing or equal.
-
-    The order is empty if there are notes.
-    """
+    """Order sessions by time; no order but notes if times are missing, equal or of one date."""
     acq_times = {
-        session: cells[session]
-        for session in sessions
-        if cells.get(session, "").strip() not in _MISSING
+        session: cells[session] for session in sessions if not _is_missing(cells.get(session, ""))
     }
     if not acq_times:
         return (), ()
@@ -262,7 +252,19 @@ def _order_by_time(
         )
         if affected
     ]
+    # dates shifted for privacy stay in order, but one date for all may be a placeholder
+    if not repeated and _have_one_date([acq_times[session] for session in times]):
+        notes.append(
+            f"all acq_time in {source} have one date, which may be a placeholder: times of day do "
+            "not order the visits"
+        )
     return (() if notes else tuple(sorted(times, key=times.__getitem__))), tuple(notes)
+
+
+def _have_one_date(cells: Sequence[str]) -> bool:
+    """Return whether several valid times have the same date, as written."""
+    dates = {datetime.fromisoformat(cell.strip()).date() for cell in cells}
+    return len(cells) > 1 and len(dates) == 1
 
 
 def _session_list(sessions: Sequence[str]) -> str:

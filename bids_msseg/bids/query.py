@@ -1,8 +1,6 @@
 """Query of a BIDS dataset: visits to process, their images, and reasons for exclusion.
 
-Datasets of every BIDS 1.x are read by the rules of BIDS 1.11.1, as are those with another version
-or none, with a note. Images are found with pybids. Sessions are separate visits. A FLAIR is
-required; T1w and T2w are used if present.
+Datasets of every version are read by the rules of BIDS 1.11.1. Sessions are separate visits.
 """
 
 from __future__ import annotations
@@ -60,9 +58,8 @@ def find_visits(
 ) -> Selection:
     """Find the visits of a BIDS dataset to process; the result has at least one.
 
-    Labels may have a prefix. If ``lesion_masks`` is given, a visit without one is skipped. Raises
-    InvalidDatasetError, NothingSelectedError (labels or filters leave no visit), NoInputError (no
-    usable FLAIR) or UsageError (invalid filter).
+    Raises InvalidDatasetError, NothingSelectedError (labels or filters leave no visit),
+    NoInputError (no usable FLAIR) or UsageError (invalid filter).
     """
     bids_dir = bids_dir.absolute()
     dataset_notes: tuple[str, ...] = ()
@@ -112,10 +109,8 @@ def find_visits(
 
 
 def _excluded_notes(visits: Sequence[Visit], sources: Mapping[str, Path]) -> tuple[str, ...]:
-    """Return a note with the number of visits that have an exclusion mask.
-
-    Masks with a wrong name would otherwise go unnoticed.
-    """
+    """Return a note with the number of visits that have an exclusion mask."""
+    # otherwise, masks with a wrong name would not be noticed
     if not sources:
         return ()
     count = sum(bool(visit.exclude_masks) for visit in visits)

@@ -28,7 +28,7 @@ from bids_msseg.bids.record_values import (
     Triple,
     check_changes,
 )
-from bids_msseg.bids.visit import LABEL, visit_key, visit_order
+from bids_msseg.bids.visit import LABEL, PREFIX_ENTITIES, Visit, visit_key, visit_order
 from bids_msseg.io.validation import first_error
 
 UNFINISHED_REASON = "the run stopped before this visit was finished"
@@ -41,12 +41,7 @@ _ENTITIES = re.compile(rf"(?:_[0-9a-zA-Z]+-{LABEL})*")
 
 @dataclass(frozen=True, slots=True)
 class VisitRecord:
-    """Status, measurements and provenance of one visit.
-
-    No file has the status ``running``. ``regions`` maps a name to (load in mL, number of lesions).
-    ``load_interval_ml`` is (expected, low, high) of a 90 % interval. ``visit_number`` starts at 1.
-    ``quality_reasons`` or ``anatomy_implausible`` is None if not checked.
-    """
+    """Status, measurements and provenance of one visit."""
 
     participant: Label
     session: Label | None
@@ -63,6 +58,7 @@ class VisitRecord:
     lesion_count: Count | None = None
     candidate_count: Count | None = None
     rejected_count: Count | None = None
+    # load in mL and number of lesions
     regions: Mapping[str, tuple[Amount | None, Count | None]] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -71,19 +67,19 @@ class VisitRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
     changes: Mapping[str, Scalar] = field(default_factory=dict)
-    load_interval_ml: Triple | None = None
+    load_interval_ml: Triple | None = None  # expected, low and high of a 90 % interval
     load_interval_reason: str = ""
     load_interval_note: str = ""
-    quality_reasons: tuple[str, ...] | None = None
+    quality_reasons: tuple[str, ...] | None = None  # None if not checked
     quality_measures: Mapping[str, Measure] = field(default_factory=dict)
-    visit_number: Count | None = None
+    visit_number: Count | None = None  # from 1
     order_source: str = ""
     figures: tuple[Label, ...] = ()
     lesion_mask: str = ""
     exclude_masks: tuple[str, ...] = ()
     excluded_ml: Amount | None = None
     brain_measures: Mapping[str, Measure] = field(default_factory=dict)
-    anatomy_implausible: tuple[str, ...] | None = None
+    anatomy_implausible: tuple[str, ...] | None = None  # None if not checked
 
     @property
     def quality(self) -> str:
@@ -107,11 +103,7 @@ class VisitRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> VisitRecord:
-        """Read the result of :meth:`to_dict`, also of another version of the package.
-
-        Ignores unknown fields and uses defaults for missing ones. Raises ValueError if participant
-        or status is missing, or a value has the wrong type.
-        """
+        """Read the result of :meth:`to_dict`, also of another version; ValueError if invalid."""
         try:
             record = _adapter().validate_python({"prefix": "", "session": None, **content})
         except ValidationError as error:
@@ -120,6 +112,13 @@ class VisitRecord:
         if record.prefix and not _is_file_prefix(record.prefix, record.key):
             raise ValueError(f"prefix: {record.prefix!r} does not name a file of {record.key}")
         return record
+
+
+def recorded_visit(record: VisitRecord) -> Visit:
+    """Rebuild the visit of a record, without images, to construct output paths."""
+    pairs = [part.partition("-") for part in record.prefix.split("_")]
+    entities = {name: value for name, _, value in pairs if name in PREFIX_ENTITIES}
+    return Visit(record.participant, record.session, Path(), entities=entities)
 
 
 def _read_json(path: Path) -> Any:
@@ -153,11 +152,7 @@ def read_record(out_dir: Path, participant: str, session: str | None) -> VisitRe
 
 
 def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRecord, ...]:
-    """Read all records of a dataset, or of one participant, in visit order.
-
-    A file that is unreadable, or describes another visit than its name says, yields a record with
-    the status ``failed`` and the reason.
-    """
+    """Read all records in visit order; an unreadable file yields a record with ``failed``."""
     start = "sub-*" if participant is None else f"sub-{participant}"
     paths = set(records_dir(out_dir).glob(f"{start}.json"))
     paths |= set(records_dir(out_dir).glob(f"{start}_ses-*.json"))
@@ -167,10 +162,7 @@ def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRe
 def read_records_of(
     out_dir: Path, participants: Iterable[str]
 ) -> dict[str, tuple[VisitRecord, ...]]:
-    """Read the records of several participants, by participant.
-
-    Lists the folder once and opens no file of others. Leaves out participants without records.
-    """
+    """Read the records of several participants, by participant; open no file of others."""
     names = {f"sub-{participant}" for participant in participants}
     paths = records_dir(out_dir).glob("sub-*.json")
     return _by_participant(path for path in paths if path.stem.partition("_")[0] in names)
@@ -185,18 +177,7 @@ def _by_participant(paths: Iterable[Path]) -> dict[str, tuple[VisitRecord, ...]]
 
 
 def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
-    """Sort the records of one participant in visit order.
-
-    This is the natural order of the sessions unless the visit numbers contradict it; then visits
-    without a number come last.
-
-    Examples
-    --------
-    >>> numbers = {"6m": 2, "baseline": 1, "screening": None}
-    >>> records = [VisitRecord("01", s, "", "ok", visit_number=n) for s, n in numbers.items()]
-    >>> [record.session for record in in_visit_order(records)]
-    ['baseline', '6m', 'screening']
-    """
+    """Sort records of a participant naturally, unless visit numbers contradict that order."""
     natural = sorted(records, key=lambda record: visit_order(record.participant, record.session))
     numbers = [record.visit_number for record in natural if record.visit_number is not None]
     if numbers == sorted(numbers):

@@ -93,30 +93,23 @@ FileStatus = Annotated[Status, AfterValidator(_finished)]
 
 @dataclass(frozen=True, slots=True)
 class ContrastUse:
-    """Use of one contrast of a visit.
+    """Use of one contrast of a visit."""
 
-    ``file`` is the path in the dataset, with forward slashes. ``spacing_mm`` is the voxel size (x,
-    y, z). ``used`` tells whether the networks used it.
-    """
-
-    file: str
-    spacing_mm: Triple
-    used: bool = True
+    file: str  # path in the dataset, with forward slashes
+    spacing_mm: Triple  # voxel size (x, y, z)
+    used: bool = True  # by the networks
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """Weights or other segmenter that produced the result.
-
-    ``sha256`` is the digest of the weights file or, for another segmenter, of its model and
-    settings. ``licence``, ``citation`` and ``contrasts`` are those of another segmenter.
-    """
+    """Weights or other segmenter that produced the result."""
 
     name: str
     version: str
-    sha256: str
+    sha256: str  # of the weights file, or of model and settings of another segmenter
     segmenter: str = CASCADE
+    # of another segmenter
     licence: str = ""
     citation: str = ""
     contrasts: tuple[str, ...] = ()

@@ -1,11 +1,4 @@
-"""JSON sidecars of the outputs.
-
-Keys follow BIDS 1.11.1 (``derivatives/imaging.md``, ``derivatives/common-data-types.md``) as the
-official validator interprets it: ``SpatialReference`` if the space is not a standard template,
-``SkullStripped`` on preprocessed images, ``Resolution`` if the name has ``res-``.
-
-All functions are pure.
-"""
+"""JSON sidecars of the outputs, with keys of BIDS 1.11.1 as its validator interprets them."""
 
 from __future__ import annotations
 
@@ -21,22 +14,18 @@ from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 
 LESION_CODE: Final = 7
-"""Of ``L`` among the common image-derived labels of BIDS."""
+"""Code of ``L`` among the common image-derived labels of BIDS."""
 _BIDS_COLUMNS: Final = ("index", "name", "abbreviation", "mapping")
 _DSEG_OMITTED: Final = frozenset({"index", "status", "reason"})
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Sources and grid of an output.
-
-    ``sources`` and ``spatial_reference``, the image with the same grid, are BIDS URIs; the latter
-    is None for a template without URI. ``resolution`` explains the entity ``res-``.
-    """
+    """Sources and grid of an output, as BIDS URIs."""
 
     sources: tuple[str, ...]
-    spatial_reference: str | None
-    resolution: str = ""
+    spatial_reference: str | None  # image with the same grid; None for a template without URI
+    resolution: str = ""  # explains the entity res-
     software: Mapping[str, str] = field(default_factory=dict)
 
     def keys(self) -> dict[str, Any]:
@@ -53,19 +42,14 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Model, thresholds and masks that define the lesions.
+    """Model, thresholds and masks that define the lesions."""
 
-    ``threshold`` is on the final probability, ``candidate_threshold`` on that of the first
-    network; ``min_lesion_volume`` is in mm³. ``masks`` and ``excluded`` name the datasets of given
-    masks and exclusion masks. ``model`` is None if no segmenter was run.
-    """
-
-    model: ModelUse | None
-    threshold: float
-    min_lesion_volume: float
-    candidate_threshold: float | None = None
-    masks: str = ""
-    excluded: str = ""
+    model: ModelUse | None  # None if no segmenter was run
+    threshold: float  # of the final probability
+    min_lesion_volume: float  # mm³
+    candidate_threshold: float | None = None  # of the probability of the first network
+    masks: str = ""  # names of the datasets of given masks
+    excluded: str = ""  # names of the datasets of exclusion masks
 
     def keys(self) -> dict[str, Any]:
         """Return the model and the thresholds, or what replaced them."""
@@ -104,19 +88,7 @@ class Method:
 
 
 def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
-    """Return the BIDS URI ``bids:<name>:<path>`` of a file, which need not exist.
-
-    ``datasets`` maps link names to top folders; the empty name is the output dataset. The
-    innermost dataset with the file is used. Raises ValueError if there is none.
-
-    Examples
-    --------
-    >>> datasets = {"raw": Path("/bids"), "": Path("/bids/derivatives/bids_msseg")}
-    >>> bids_uri(Path("/bids/sub-01/anat/sub-01_FLAIR.nii.gz"), datasets)
-    'bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz'
-    >>> bids_uri(Path("/bids/derivatives/bids_msseg/sub-01/anat/a.nii.gz"), datasets)
-    'bids::sub-01/anat/a.nii.gz'
-    """
+    """Return ``bids:<name>:<path>`` of a file in the innermost of datasets, or ValueError."""
     path = path.absolute()
     roots = {name: root.absolute() for name, root in datasets.items()}
     containing = [name for name, root in roots.items() if path.is_relative_to(root)]
@@ -127,24 +99,12 @@ def bids_uri(path: Path, datasets: Mapping[str, Path]) -> str:
 
 
 def link_name(name: str) -> str:
-    """Make a name valid for ``DatasetLinks``: letters, digits, ``-`` and ``_``.
-
-    Examples
-    --------
-    >>> link_name("fmriprep 23.1")
-    'fmriprep-23-1'
-    """
+    """Make a name valid for ``DatasetLinks``: letters, digits, ``-`` and ``_``."""
     return re.sub(r"[^0-9A-Za-z_-]+", "-", name)
 
 
 def template_uri(template: str, resolution: str | int | None = None, suffix: str = "T1w") -> str:
-    """Return the BIDS URI of a TemplateFlow image.
-
-    Examples
-    --------
-    >>> template_uri("MNI152NLin2009aSym", 1)
-    'bids:templateflow:tpl-MNI152NLin2009aSym/tpl-MNI152NLin2009aSym_res-1_T1w.nii.gz'
-    """
+    """Return the BIDS URI of a TemplateFlow image."""
     res = "" if resolution is None else f"_res-{resolution}"
     return f"bids:templateflow:tpl-{template}/tpl-{template}{res}_{suffix}.nii.gz"
 
@@ -152,11 +112,7 @@ def template_uri(template: str, resolution: str | int | None = None, suffix: str
 def preproc_sidecar(
     contrast: str, origin: Origin, *, skull_stripped: bool, steps: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the sidecar of a preprocessed contrast.
-
-    ``skull_stripped`` means that everything outside the brain is zero. ``steps`` are phrases in
-    the order of processing.
-    """
+    """Return the sidecar of a preprocessed contrast; ``steps`` are in order of processing."""
     return {
         "Description": f"Preprocessed {contrast} image: {'; '.join(steps)}",
         "SkullStripped": skull_stripped,
@@ -167,10 +123,7 @@ def preproc_sidecar(
 def filled_sidecar(
     contrast: str, origin: Origin, method: Method, *, skull_stripped: bool
 ) -> dict[str, Any]:
-    """Return the sidecar of an image with filled lesions.
-
-    ``skull_stripped`` is that of the input.
-    """
+    """Return the sidecar of an image with filled lesions."""
     text = f"{contrast} as acquired; lesions are filled with intensities of nearby white matter"
     return {
         "Description": text,
@@ -256,11 +209,8 @@ def probseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Return the sidecar of the image of lesion instances, with columns of its table.
-
-    ``index``, ``name``, ``abbreviation`` and ``mapping`` are not described again: BIDS defines
-    them, and the validator reports a second description without its formats as a contradiction.
-    """
+    """Return the sidecar of the image of lesion instances, with columns of its table."""
+    # the validator reports a second description of columns that BIDS defines
     columns = column_dictionary()
     return {
         "Description": "Lesions: 26-connected components, numbered from the largest"
@@ -273,10 +223,7 @@ def dseg_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
 
 
 def anatomy_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
-    """Return the sidecar of the label map of the anatomy.
-
-    It describes the one column of the table that BIDS does not define.
-    """
+    """Return the sidecar of the anatomy, with the column that BIDS does not define."""
     return {
         "Description": "Anatomy of the brain, segmented by the first network at 2 mm",
         "Manual": False,
@@ -308,10 +255,7 @@ def dseg_rows(rows: Iterable[LesionRow]) -> list[dict[str, Any]]:
 def xfm_sidecar(
     from_: str, to: str, *, kind: str, sources: Sequence[str], software: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the sidecar of a transform that brings images from ``from_`` to ``to``.
-
-    ``kind`` is ``rigid`` or ``affine``. ``sources`` are the BIDS URIs of the two images.
-    """
+    """Return the sidecar of a transform; ``kind`` is ``rigid`` or ``affine``."""
     text = f"{kind.capitalize()} transform that brings images from {from_} to {to}"
     return {
         "Description": f"{text}; ITK text file (LPS convention)",

@@ -1,8 +1,4 @@
-"""Visits and skipped visits, which the dataset index passes to the workflow.
-
-This module has no slow imports, so that a worker process can unpickle a :class:`Visit` without
-importing pybids.
-"""
+"""Visits and skipped visits, without slow imports: worker processes unpickle visits."""
 
 from __future__ import annotations
 
@@ -30,32 +26,19 @@ IDENTITY_COLUMNS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One participant at one session, with the images to use.
-
-    Labels have no prefix. ``entities`` are those of the FLAIR except sub and ses, as written.
-    ``metadata`` maps contrasts to their inherited sidecars. ``brain_mask`` is on the FLAIR grid;
-    ``lesion_mask`` replaces the networks. ``problem`` says why the visit will fail, if known.
-
-    Examples
-    --------
-    >>> visit = Visit("01", "1", Path("f.nii.gz"), entities={"run": "02", "acq": "3D"})
-    >>> visit.key, visit.prefix
-    ('sub-01_ses-1', 'sub-01_ses-1_acq-3D_run-02')
-    >>> list(visit.contrasts)
-    ['FLAIR']
-    """
+    """One participant at one session, with the images to use; labels have no prefix."""
 
     participant: str
     session: str | None
     flair: Path
     t1w: Path | None = None
     t2w: Path | None = None
-    entities: Mapping[str, str] = field(default_factory=dict)
-    brain_mask: Path | None = None
-    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    entities: Mapping[str, str] = field(default_factory=dict)  # of the FLAIR except sub and ses
+    brain_mask: Path | None = None  # on the FLAIR grid
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # sidecar by contrast
     notes: tuple[str, ...] = ()
-    problem: str = ""
-    lesion_mask: Path | None = None
+    problem: str = ""  # why the visit will fail, if known
+    lesion_mask: Path | None = None  # replaces the networks
     exclude_masks: tuple[Path, ...] = ()
 
     @property
@@ -100,10 +83,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Result of a query: visits to process, skipped visits and general notes.
-
-    Visits are in natural order of participant and session.
-    """
+    """Result of a query: visits to process and skipped visits in natural order, and notes."""
 
     visits: tuple[Visit, ...]
     skipped: tuple[Skipped, ...]
@@ -111,24 +91,12 @@ class Selection:
 
 
 def visit_key(participant: str, session: str | None) -> str:
-    """Return ``sub-<participant>[_ses-<session>]``.
-
-    Examples
-    --------
-    >>> visit_key("01", None), visit_key("01", "pre")
-    ('sub-01', 'sub-01_ses-pre')
-    """
+    """Return ``sub-<participant>[_ses-<session>]``."""
     return f"sub-{participant}" if session is None else f"sub-{participant}_ses-{session}"
 
 
 def identity_cells(participant: str, session: str | None) -> dict[str, str | None]:
-    """Return the cells of a visit in the columns :data:`IDENTITY_COLUMNS`.
-
-    Examples
-    --------
-    >>> identity_cells("01", None), identity_cells("01", "pre")["session_id"]
-    ({'participant_id': 'sub-01', 'session_id': None}, 'ses-pre')
-    """
+    """Return the cells of a visit in the columns :data:`IDENTITY_COLUMNS`."""
     return {
         "participant_id": f"sub-{participant}",
         "session_id": None if session is None else f"ses-{session}",
@@ -136,13 +104,7 @@ def identity_cells(participant: str, session: str | None) -> dict[str, str | Non
 
 
 def visit_order(participant: str, session: str | None) -> tuple[Any, ...]:
-    """Return a sort key for visits in natural order: 2 before 10, no session first.
-
-    Examples
-    --------
-    >>> sorted([("10", None), ("2", "b"), ("2", None)], key=lambda pair: visit_order(*pair))
-    [('2', None), ('2', 'b'), ('10', None)]
-    """
+    """Return a sort key for visits in natural order: 2 before 10, no session first."""
     return (
         _natural(participant),
         participant,
@@ -158,26 +120,12 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def bare_label(label: str, entity: str) -> str:
-    """Remove the prefix of an entity from a label, if present.
-
-    Examples
-    --------
-    >>> bare_label("sub-01", "sub"), bare_label("01", "sub")
-    ('01', '01')
-    """
+    """Remove the prefix of an entity from a label, if present."""
     return label.strip().removeprefix(f"{entity}-")
 
 
 def name_entities(name: str) -> tuple[dict[str, str], str]:
-    """Split a BIDS file name into its entities (short names) and its suffix.
-
-    ``name`` has no folder. Values are as written.
-
-    Examples
-    --------
-    >>> name_entities("sub-01_run-02_T1w.nii.gz")
-    ({'sub': '01', 'run': '02'}, 'T1w')
-    """
+    """Split a BIDS file name without folder into its entities (short names) and its suffix."""
     *pairs, suffix = name.partition(".")[0].split("_")
     entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
     return entities, suffix

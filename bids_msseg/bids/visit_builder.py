@@ -69,12 +69,12 @@ class VisitBuilder:
                 return self._not_fetched(visit, choice.missing)
             if choice.image is None and contrast == "FLAIR":
                 return self._no_flair(folder, wrong_names[contrast])
+            notes += choice.notes
             if choice.image is None:
                 continue
             if not _may_open(choice.image):
                 return self._cannot_open(visit, choice.image)
             chosen[contrast] = choice.image
-            notes += choice.notes
             problems += [choice.problem] if choice.problem else []
         brain_mask = find_brain_mask(chosen["FLAIR"], participant, session, self.derivatives)
         lesion_mask = self._given_mask(visit, chosen["FLAIR"])

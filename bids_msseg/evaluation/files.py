@@ -11,7 +11,7 @@ from typing import Final
 from bids_msseg.bids.visit import PREFIX_ENTITIES, name_entities, visit_key, visit_order
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.evaluation.labels import read_sites
-from bids_msseg.evaluation.raters import LABELS
+from bids_msseg.evaluation.raters import LABELS, complete_names
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import is_same_grid
 
@@ -21,29 +21,15 @@ ONE_SITE: Final = "one site"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Folder of a BIDS derivative dataset and the entities of the masks to use.
-
-    ``desc`` None selects masks without ``desc-``. By default ``label`` may be ``L`` or ``lesion``,
-    and may be absent where ``desc`` is given. Masks without ``space-`` match any ``space``.
-    """
+    """Folder of a BIDS derivative dataset and the entities of the masks to use."""
 
     folder: Path
-    desc: str | None = None
-    label: str | None = None
-    space: str = "FLAIR"
+    desc: str | None = None  # None: masks without desc-
+    label: str | None = None  # None: L or lesion, or without label- where desc is given
+    space: str = "FLAIR"  # or without space-
 
     def takes(self, name: str) -> bool:
-        """Return whether a file name matches this choice.
-
-        Examples
-        --------
-        >>> Choice(Path()).takes("sub-01_space-FLAIR_label-L_mask.nii.gz")
-        True
-        >>> Choice(Path()).takes("sub-01_space-FLAIR_label-L_desc-rater1_mask.nii.gz")
-        False
-        >>> Choice(Path(), desc="rater1").takes("sub-01_desc-rater1_mask.nii.gz")
-        True
-        """
+        """Return whether a file name matches this choice."""
         entities, suffix = name_entities(name)
         labels = LABELS if self.label is None else (self.label,)
         label = entities.get("label")
@@ -60,59 +46,43 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Further sources: raw dataset, region maps and sites of the participants.
+    """Further sources: raw dataset, region maps and sites of the participants."""
 
-    ``bids_dir`` provides the FLAIR and ``participants.tsv``. ``regions`` is a derivative dataset
-    with ``seg-regions_dseg`` or a transform to the template (default: folder of the automatic
-    masks). ``site`` applies to all participants.
-    """
-
-    bids_dir: Path | None = None
-    regions: Path | None = None
-    site: str | None = None
+    bids_dir: Path | None = None  # with the FLAIR and participants.tsv
+    regions: Path | None = None  # dataset with region maps or transforms to the template
+    site: str | None = None  # of all participants
     site_column: str = "site"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Both masks of one visit, and the files that belong to them.
-
-    Labels include their prefixes (``sub-01``); ``session`` may be empty. ``probability`` belongs
-    to the automatic mask; ``transform`` is the affine from the FLAIR to the template.
-    """
+    """Both masks of one visit, and the files that belong to them."""
 
     key: str
-    participant: str
-    session: str
+    participant: str  # with its prefix, as in sub-01
+    session: str  # with its prefix, or empty
     site: str
     auto: Path
     manual: Path
-    probability: Path | None = None
+    probability: Path | None = None  # of the automatic mask
     brain: Path | None = None
     regions: Path | None = None
-    transform: Path | None = None
+    transform: Path | None = None  # affine from the FLAIR to the template
     flair: Path | None = None
     same_grid: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Visits with both masks in natural order, and visits with only one mask.
-
-    ``without_auto`` and ``without_manual`` map each such visit to its site.
-    """
+    """Visits with both masks in natural order, and visits with only one mask."""
 
     pairs: tuple[Pair, ...]
-    without_auto: Mapping[str, str]
+    without_auto: Mapping[str, str]  # site of each such visit
     without_manual: Mapping[str, str]
 
 
 def find_pairs(auto: Choice, manual: Choice, places: Places) -> Pairing:
-    """Find the automatic and the manual mask of every visit.
-
-    Raises NoInputError if a folder is missing or no visit has both masks, and DataError if the
-    masks of a visit are ambiguous or a header cannot be read.
-    """
+    """Find both masks of every visit; NoInputError if no visit has both, or DataError."""
     masks = [_masks(choice) for choice in (auto, manual)]
     places = replace(places, bids_dir=places.bids_dir or _raw_dataset(manual, auto))
     sites = _Sites(places, [manual.folder, auto.folder])
@@ -151,10 +121,10 @@ def _masks(choice: Choice) -> dict[Visit, list[Path]]:
             hint="pass a BIDS derivative dataset with masks",
         )
     masks: dict[Visit, list[Path]] = {}
-    for path in _images(choice.folder):
+    taken = [path for path in _images(choice.folder) if choice.takes(path.name)]
+    for path in complete_names(choice.folder, taken):
         entities, _ = name_entities(path.name)
-        if choice.takes(path.name) and "sub" in entities:
-            masks.setdefault((entities["sub"], entities.get("ses")), []).append(path)
+        masks.setdefault((entities["sub"], entities.get("ses")), []).append(path)
     return masks
 
 
@@ -203,13 +173,10 @@ def other_spaces(auto: Choice, manual: Choice) -> str:
 
 
 def _matching(auto: Sequence[Path], manual: Sequence[Path]) -> tuple[Path, Path]:
-    """Choose the two masks of a visit that belong together.
-
-    If one side has several masks, exactly one combination of prefix entities (such as ``run-``)
-    must occur on both sides. Raises DataError otherwise.
-    """
+    """Choose the two masks of a visit that belong together; DataError if this is ambiguous."""
     if len(auto) == len(manual) == 1:
         return auto[0], manual[0]
+    # exactly one combination of prefix entities (such as run-) must occur on both sides
     tags = [{_tag(path): path for path in paths} for paths in (auto, manual)]
     shared = tags[0].keys() & tags[1].keys()
     if len(shared) != 1 or len(tags[0]) != len(auto) or len(tags[1]) != len(manual):

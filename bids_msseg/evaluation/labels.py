@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from bids_msseg import __version__
 from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import is_newer, write_atomic, write_json
+from bids_msseg.bids.image_selection import misnamed
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.errors import NoInputError
-from bids_msseg.evaluation.raters import LABELS, choose_raters, read_on_one_grid
+from bids_msseg.evaluation.raters import (
+    LABELS,
+    choose_raters,
+    complete_names,
+    read_on_one_grid,
+)
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.lesions.mask_values import ANY, MaskValues, lesion_voxels
 from bids_msseg.lesions.raters.consensus import fuse_masks
@@ -28,19 +34,14 @@ LOGGER = logging.getLogger("bids_msseg")
 
 @dataclass(frozen=True, slots=True)
 class LabelledFiles:
-    """Files of one labelled visit; masks are on the FLAIR grid.
-
-    ``share`` is the share of raters that drew a voxel (0 to 1). With several raters it is the
-    training target, and ``truth`` is the majority mask. ``brain_given`` is False if ``brain`` is
-    only written when the visit is prepared.
-    """
+    """Files of one labelled visit; masks are on the FLAIR grid."""
 
     visit: Visit
     brain: Path
-    truth: Path
+    truth: Path  # the majority mask of several raters
     site: str
-    share: Path | None = None
-    brain_given: bool = True
+    share: Path | None = None  # of the raters that drew a voxel, 0 to 1
+    brain_given: bool = True  # False if ``brain`` is written when the visit is prepared
 
     @property
     def learnt(self) -> Path:
@@ -56,15 +57,15 @@ def find_labelled(
     site_column: str = "site",
     mask_values: MaskValues = None,
 ) -> list[LabelledFiles]:
-    """Pair visits with their manual masks; skip visits without one with a warning.
+    """Pair visits with their manual masks; write missing masks to the dataset ``consensus``.
 
-    Consensus, binary and missing brain masks are written to the dataset ``consensus``.
-    ``mask_values`` are the lesion values (None: any above zero). Raises NoInputError without a
-    labelled visit, DataError if raters' grids differ or a file is not a mask.
+    Raises NoInputError without a labelled visit, DataError if raters' grids differ.
     """
     from bids_msseg.bids.query import find_visits
 
     selection = find_visits(bids_dir, derivatives={"labels": require_labels(labels)})
+    folders = [_folder(labels, visit) for visit in selection.visits]
+    complete_names(labels, (path for folder in folders for path in _masks(folder)))
     sites = read_sites(bids_dir, site_column)
     files = []
     for visit in selection.visits:
@@ -117,12 +118,10 @@ def _pair(
 
 def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path | None:
     """Find the lesion mask of a visit without ``desc-``; no ``space-`` means FLAIR."""
-    folder = _folder(labels_dir, visit)
     for label in LABELS:
-        pattern = f"{visit.key}_*label-{label}_mask.nii*"
         matches = [
             path
-            for path in sorted(folder.glob(pattern))
+            for path in _masks_of(labels_dir, visit, f"label-{label}_")
             if "_desc-" not in path.name
             and name_entities(path.name)[0].get("space", "FLAIR") == space
         ]
@@ -132,12 +131,21 @@ def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path 
 
 
 def find_raters(labels_dir: Path, visit: Visit) -> tuple[Path, ...]:
-    """Find the masks ``desc-rater<label>`` of a visit, one per rater in order of labels.
+    """Find the masks ``desc-rater<label>`` of a visit, one per rater in order of labels."""
+    return tuple(choose_raters(_masks_of(labels_dir, visit, "desc-rater*_")).values())
 
-    Of two files of one rater, the one with ``label-L`` is used.
-    """
-    paths = _folder(labels_dir, visit).glob(f"{visit.key}_*desc-rater*_mask.nii*")
-    return tuple(choose_raters(paths).values())
+
+def _masks_of(labels_dir: Path, visit: Visit, entities: str) -> list[Path]:
+    """List the masks of a visit with complete BIDS names; ``entities`` is a pattern of the end."""
+    return [
+        path
+        for path in _masks(_folder(labels_dir, visit), f"{visit.key}_*{entities}")
+        if not misnamed(path, visit.participant, visit.session)
+    ]
+
+
+def _masks(folder: Path, start: str = "*_") -> list[Path]:
+    return sorted(folder.glob(f"{start}mask.nii*"))
 
 
 def _folder(root: Path, visit: Visit) -> Path:
@@ -146,12 +154,7 @@ def _folder(root: Path, visit: Visit) -> Path:
 
 
 def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = None) -> Path:
-    """Return the path of a binary lesion mask, written to ``consensus`` if necessary.
-
-    A mask that is already binary, or holds shares between 0 and 1, is returned unchanged.
-    ``values`` are the lesion values (None: any above zero). Raises DataError if the file is not a
-    mask.
-    """
+    """Return the path of a mask of 0 and 1, or of shares, written to ``consensus`` if needed."""
     (volume,) = read_on_one_grid([mask])
     lesions = _lesions(volume, mask, visit, values)
     values_present = np.unique(volume.data)
@@ -160,7 +163,7 @@ def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = N
         return mask
     target = _stem(consensus, visit, "mask")
     description = f"Voxels of {mask.name} with a lesion value"
-    if not _is_made_of(target, [mask], values):
+    if not _is_up_to_date(target, [mask], values):
         _write(target, volume.with_data(lesions), description, [mask], values)
         _describe(consensus)
     return target
@@ -169,14 +172,9 @@ def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = N
 def fuse_raters(
     raters: Sequence[Path], visit: Visit, consensus: Path, values: MaskValues = None
 ) -> tuple[Path, Path]:
-    """Write the consensus of raters' masks unless up to date; return mask and share.
-
-    The mask contains the voxels that at least half of the raters drew; the share is the fraction
-    of raters that drew each voxel. ``values`` are the lesion values (None: any above zero). Raises
-    DataError if grids differ or a file is not a mask.
-    """
+    """Write the consensus of raters' masks unless up to date; return majority mask and share."""
     mask, share = (_stem(consensus, visit, suffix) for suffix in ("mask", "probseg"))
-    if all(_is_made_of(path, raters, values) for path in (mask, share)):
+    if all(_is_up_to_date(path, raters, values) for path in (mask, share)):
         return mask, share
     volumes = read_on_one_grid(raters)
     lesion_masks = [
@@ -225,7 +223,7 @@ def _write(
     write_json(_sidecar(target), about)
 
 
-def _is_made_of(target: Path, sources: Sequence[Path], values: MaskValues) -> bool:
+def _is_up_to_date(target: Path, sources: Sequence[Path], values: MaskValues) -> bool:
     """Return whether an image is up to date with these sources and mask values."""
     if not (is_newer([target], sources) and _sidecar(target).is_file()):
         return False

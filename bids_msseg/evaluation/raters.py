@@ -7,13 +7,14 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.bids.dataset import APP
 from bids_msseg.bids.given_masks import LESION_LABELS
+from bids_msseg.bids.image_selection import misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
 from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_volume
@@ -26,16 +27,14 @@ NO_RATERS = frozenset(
     | {"lopstaple"}
 )
 """Values of ``desc-`` that name something else than a rater."""
+_MAX_LISTED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class RatedVisit:
-    """One visit and the masks of its raters, by value of ``desc-``, in order of labels.
+    """One visit and the masks of its raters, by value of ``desc-``, in order of labels."""
 
-    The ``flair`` of ``visit`` is the mask of the first rater, which defines the grid.
-    """
-
-    visit: Visit
+    visit: Visit  # its flair is the mask of the first rater, which defines the grid
     raters: Mapping[str, Path]
 
 
@@ -46,20 +45,9 @@ def choose_raters(
     labels: Collection[str] | None = None,
     any_name: bool = False,
 ) -> dict[str, Path]:
-    """Choose one mask per rater among the files of one visit, in order of raters.
+    """Choose one mask per rater (value of ``desc-``) of one visit, with ``label-L`` if possible.
 
-    ``labels`` are values of ``desc-``; without them ``desc-rater<label>`` counts, with
-    ``any_name`` also others of lesion masks with no other known meaning. ``label-L`` is preferred;
-    no ``space-`` means FLAIR.
-
-    Examples
-    --------
-    >>> names = ["sub-1_desc-rater1_mask.nii", "sub-1_label-L_desc-rater1_mask.nii",
-    ...          "sub-1_label-L_desc-AB_mask.nii", "sub-1_label-L_desc-rejected_mask.nii"]
-    >>> {rater: path.name for rater, path in choose_raters(map(Path, names)).items()}
-    {'rater1': 'sub-1_label-L_desc-rater1_mask.nii'}
-    >>> list(choose_raters(map(Path, names), any_name=True))
-    ['AB', 'rater1']
+    Without ``labels``, raters are ``desc-rater<label>``, with ``any_name`` also other values.
     """
     order = (*LABELS, "")
     ranked: dict[str, tuple[int, Path]] = {}
@@ -85,11 +73,9 @@ def _is_rater(rater: str, label: str, labels: Collection[str] | None, any_name: 
 
 
 def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """List the datasets to search for raters' masks.
+    """List datasets with raters' masks: given ones, a derivative, or derivatives of a raw dataset.
 
-    Without ``derivatives``: ``bids_dir`` if it is a derivative dataset, else its derivatives from
-    other software. Raises NoInputError if a folder or any dataset is missing, InvalidDatasetError
-    if ``bids_dir`` has no ``dataset_description.json``.
+    Raises NoInputError if there is none, InvalidDatasetError without a dataset description.
     """
     for folder in (bids_dir, *derivatives):
         if not folder.is_dir():
@@ -119,9 +105,7 @@ def find_rated(
 ) -> list[RatedVisit]:
     """Find the visits with raters' masks, in natural order; each run is its own visit.
 
-    Raters of one visit may be in several datasets. ``labels`` and ``space`` are as for
-    :func:`choose_raters` with ``any_name``. Raises DataError if two datasets have a mask of the
-    same rater and visit.
+    Raises DataError if two datasets have a mask of the same rater and visit.
     """
     visits: dict[tuple[str, ...], dict[str, Path]] = {}
     for dataset in datasets:
@@ -144,13 +128,32 @@ def find_rated(
     )
 
 
+def complete_names(dataset: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return the files with a complete BIDS name of the visit of their folder; log the others."""
+    problems = {path: misnamed(path, *_visit_of_folder(path, dataset)) for path in paths}
+    wrong = [f"{path.name} {problem}" for path, problem in problems.items() if problem]
+    if wrong:
+        more = f"; and {len(wrong) - _MAX_LISTED} more" if len(wrong) > _MAX_LISTED else ""
+        LOGGER.warning("not used: %s%s", "; ".join(wrong[:_MAX_LISTED]), more)
+    return [path for path, problem in problems.items() if not problem]
+
+
+def _visit_of_folder(path: Path, dataset: Path) -> tuple[str, str | None]:
+    """Return the labels of the folders of a file; without ``ses-`` folder that of the file."""
+    participant, *below = path.relative_to(dataset).parts
+    if below[0].startswith("ses-"):
+        return participant.removeprefix("sub-"), below[0].removeprefix("ses-")
+    return participant.removeprefix("sub-"), name_entities(path.name)[0].get("ses")
+
+
 def _by_visit(dataset: Path) -> dict[tuple[str, ...], list[Path]]:
     visits: dict[tuple[str, ...], list[Path]] = {}
-    for pattern in ("sub-*/anat/sub-*_mask.nii*", "sub-*/ses-*/anat/sub-*_mask.nii*"):
-        for path in dataset.glob(pattern):
-            entities, _ = name_entities(path.name)
-            key = tuple(entities.get(name, "") for name in ("sub", "ses", *PREFIX_ENTITIES))
-            visits.setdefault(key, []).append(path)
+    patterns = ("sub-*/anat/*_mask.nii*", "sub-*/ses-*/anat/*_mask.nii*")
+    paths = [path for pattern in patterns for path in sorted(dataset.glob(pattern))]
+    for path in complete_names(dataset, paths):
+        entities, _ = name_entities(path.name)
+        key = tuple(entities.get(name, "") for name in ("sub", "ses", *PREFIX_ENTITIES))
+        visits.setdefault(key, []).append(path)
     return visits
 
 
@@ -179,10 +182,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def read_on_one_grid(paths: Sequence[Path]) -> list[Volume]:
-    """Read at least one mask as float32 and check that all share one grid.
-
-    Raises DataError if a file cannot be read, is not three-dimensional or has another grid.
-    """
+    """Read at least one mask as float32; raises DataError if one is unusable or grids differ."""
     volumes = [_load(path) for path in paths]
     first = volumes[0]
     for volume, path in zip(volumes, paths, strict=True):
@@ -209,11 +209,7 @@ def _load(path: Path) -> Volume:
 def read_masks(
     paths: Sequence[Path], *, values: MaskValues = None, algorithms: Sequence[Path] = ()
 ) -> tuple[list[NDArray[np.bool_]], Volume]:
-    """Read the masks of one visit, raters first, and return them with their grid.
-
-    ``values`` are the lesion values of raters' masks; without them, and for algorithms, any above
-    zero is lesion. Raises DataError if a file cannot be read, is not a mask or has another grid.
-    """
+    """Read masks of one visit, raters (with lesion ``values``) first, and return their grid."""
     all_paths = [*paths, *algorithms]
     lesion_values = [values] * len(paths) + [None] * len(algorithms)
     volumes = read_on_one_grid(all_paths)

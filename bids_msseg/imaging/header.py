@@ -21,7 +21,7 @@ LONGEST_AXIS = 2048
 MIN_SLICES = 5
 UNCHECKED_BYTES = 64 * 2**20
 MAX_EXPANSION = 300
-"""A head's noise cannot be compressed so much; a few bytes that become gigabytes are no image."""
+"""Compression ratio that the noise of an image prevents."""
 MAX_VOXELS = 1_000_000_000
 MAX_HEADER_BYTES = 16 * 2**20
 SHEAR_TOLERANCE = 0.01
@@ -36,21 +36,20 @@ ANNEX_POINTERS = (b"/annex/objects/", b".git/annex/objects/", b"version https://
 
 @dataclass(frozen=True, slots=True)
 class HeaderInfo:
-    """Content of a NIfTI header that passed the checks.
+    """Content of a NIfTI header that passed the checks."""
 
-    ``shape`` omits trailing axes of length one; ``spacing`` is in mm. ``affine`` maps the stored
-    voxel index to world mm, RAS+. Value = ``slope`` × stored + ``inter``. ``offset`` is the number
-    of bytes before the first voxel.
-    """
-
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    affine: Affine
+    shape: tuple[int, int, int]  # without trailing axes of length one
+    spacing: tuple[float, float, float]  # mm
+    affine: Affine  # stored voxel index to world mm, RAS+
     dtype: np.dtype[np.generic]
-    slope: float
+    slope: float  # value = slope × stored + inter
     inter: float
-    offset: int
+    offset: int  # bytes before the first voxel
     notes: tuple[str, ...]
+
+
+class FewSlicesError(DataError):
+    """An image with too few slices to be a volume, such as a localizer."""
 
 
 def image_label(path: Path, contrast: str) -> str:
@@ -59,12 +58,7 @@ def image_label(path: Path, contrast: str) -> str:
 
 
 def check_header(path: Path, *, contrast: str = "", series: bool = False) -> HeaderInfo:
-    """Check a NIfTI file by its header alone; ``series`` allows several volumes.
-
-    Raises NoInputError if file or content is missing, IoError if unreadable, else DataError: no
-    NIfTI, not 3-D, not scalar; voxels outside 0.2-15 mm; over 2048 along an axis or 10⁹ in all; an
-    affine that is singular, sheared or far off; qform and sform over 1 mm apart.
-    """
+    """Check a header; NoInputError if missing, IoError if unreadable, DataError if refused."""
     label = image_label(path, contrast)
     header = _parse(_read_start(path, label), label)
     shape, notes = _shape(header, label, series=series)
@@ -96,7 +90,7 @@ def _read_start(path: Path, label: str) -> bytes:
             f"{label} is a folder", hint="put a NIfTI file there, or rename the folder"
         )
     if not path.is_file():
-        # a pipe would keep us waiting for ever
+        # reading from a pipe could block forever
         raise DataError(f"{label} is not a regular file", hint="put a NIfTI file there")
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(
@@ -161,7 +155,7 @@ def _parse(head: bytes, label: str) -> Any:
         raise damaged(label, "the NIfTI signature is missing")
     stored = kind(head[:size], check=False)
     if not stored["sform_code"] and not stored["pixdim"][1:4].all():
-        # nibabel would take 1 mm for it
+        # nibabel would read it as 1 mm
         raise damaged(label, "the header declares a voxel size of 0 mm")
     try:
         return kind(head[:size])
@@ -186,7 +180,7 @@ def _shape(
             hint="keep one 3-D volume, e.g. with nibabel.funcs.four_to_three",
         )
     if len(full) < 3 or min(full[:3]) < MIN_SLICES:
-        raise DataError(
+        raise FewSlicesError(
             f"{label} is not a volume ({text} voxels)",
             hint=f"use the whole 3-D series; at least {MIN_SLICES} slices are required",
         )
@@ -248,7 +242,7 @@ def _check_axes(affine: Affine, label: str) -> None:
             hint="correct the origin in its header, or convert it again from DICOM",
         )
     low, high = SPACING_RANGE_MM
-    # header fields are float32: an honest 0.2 mm may read 0.2 - 3e-9
+    # header fields are float32: 0.2 mm may be read as 0.2 - 3e-9
     if (edges < low * (1 - 1e-5)).any() or (edges > high * (1 + 1e-5)).any():
         sizes = " × ".join(f"{edge:.3g}" for edge in edges)
         raise DataError(

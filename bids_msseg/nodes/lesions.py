@@ -51,7 +51,7 @@ class _LesionInputs(StepInputs):
     own_ventricles = traits.Bool(
         False, usedefault=True, desc="the map's ventricles are this brain's own"
     )
-    exclusion_files = traits.List(traits.Str, desc="masks of no lesion, on the grid of the FLAIR")
+    exclusion_files = traits.List(traits.Str, desc="exclusion masks on the grid of the FLAIR")
 
 
 class _LesionOutputs(StepOutputs):
@@ -67,9 +67,9 @@ class _LesionOutputs(StepOutputs):
 
 class _DelineateInputs(_LesionInputs):
     probability_file = File(exists=True, mandatory=True)
-    candidate_file = File(exists=True, desc="of the cascade; so are the next two")
-    lesion_file = File(exists=True)
-    candidates_file = File(exists=True)
+    candidate_file = File(exists=True, desc="probability of CNN-1; only of the cascade")
+    lesion_file = File(exists=True, desc="probability of CNN-2; only of the cascade")
+    candidates_file = File(exists=True, desc="candidate voxels; only of the cascade")
     threshold = traits.Float(mandatory=True)
     extracerebral_file = File(desc="where no lesion can be, on the conformed FLAIR")
 
@@ -88,6 +88,7 @@ class Delineate(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write maps and table."""
         grid = Grid.of(Path(inputs["flair_file"]))
+        excluded, notes = _excluded(grid, inputs)
         visit_lesions = find_lesions(
             grid,
             _stored(inputs, *MAPS, *LABEL_MAPS),
@@ -95,13 +96,17 @@ class Delineate(Step):
             threshold=inputs["threshold"],
             min_volume=inputs["min_volume"],
             own_ventricles=inputs["own_ventricles"],
-            excluded=_excluded(grid, inputs),
+            excluded=excluded,
         )
         final = str(inputs["probability_file"])
         if visit_lesions.cleared is not None:
             final = str(folder / "probability.nii.gz")
             save_volume(visit_lesions.cleared, final)
-        return {**_save(folder, grid, visit_lesions), "probability_file": final}
+        return {
+            **_save(folder, grid, visit_lesions),
+            "probability_file": final,
+            "notes": list(notes),
+        }
 
 
 class _GivenInputs(_LesionInputs):
@@ -128,6 +133,7 @@ class TakeGivenMask(Step):
             what="lesion mask",
             values=tuple(values) if values else None,
         )
+        excluded, excluded_notes = _excluded(grid, inputs)
         visit_lesions = list_given_lesions(
             grid,
             lesions,
@@ -135,19 +141,19 @@ class TakeGivenMask(Step):
             read_itk_affine(Path(inputs["template_transform"])),
             min_volume=inputs["min_volume"],
             own_ventricles=inputs["own_ventricles"],
-            excluded=_excluded(grid, inputs),
+            excluded=excluded,
         )
         estimate, probability = folder / "estimate.json", folder / "probability.nii.gz"
         reason = "the lesion mask was given, so there is no probability"
         estimate.write_text(json.dumps({"reason": reason}), encoding="utf-8")
-        notes = (note, outside_brain_note(lesions, visit_lesions.maps["brain"]))
+        outside = outside_brain_note(lesions, visit_lesions.maps["brain"])
         soft = visit_lesions.maps["mask"].astype(np.float32)
         save_volume(grid.frame.with_data(soft), probability)
         return {
             **_save(folder, grid, visit_lesions),
             "estimate_file": str(estimate),
             "probability_file": str(probability),
-            "notes": [text for text in notes if text],
+            "notes": [text for text in (note, outside, *excluded_notes) if text],
         }
 
 
@@ -157,9 +163,12 @@ def _stored(inputs: Mapping[str, Any], *names: str) -> StoredVolumes:
     return StoredVolumes(files, LABEL_MAPS)
 
 
-def _excluded(grid: Grid, inputs: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+def _excluded(
+    grid: Grid, inputs: Mapping[str, Any]
+) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
+    """Read the exclusion masks; return None without any, and notes."""
     files = inputs.get("exclusion_files")
-    return read_exclusion_masks([Path(file) for file in files], grid) if files else None
+    return read_exclusion_masks([Path(file) for file in files], grid) if files else (None, ())
 
 
 def _save(folder: Path, grid: Grid, lesions: VisitLesions) -> dict[str, Any]:
@@ -188,7 +197,7 @@ def _transform(inputs: Mapping[str, Any], *, invert: bool = False) -> Affine | N
 
 class _GridInputs(StepInputs):
     in_file = File(exists=True, desc="undefined for a contrast that was left out")
-    left_out_file = File(exists=True, desc="shown in its stead, blurred")
+    left_out_file = File(exists=True, desc="contrast that was left out; shown blurred")
     reference_file = File(exists=True, mandatory=True, desc="its stored grid is the target")
     transform_file = File(desc="target world to source world")
     mask_file = File(desc="brain on the conformed FLAIR: zero where there is none")
@@ -274,7 +283,7 @@ class MaskInSpace(Step):
 class _RegionsInputs(StepInputs):
     labels_file = File(exists=True, mandatory=True, desc="lesions 1..n on the FLAIR as acquired")
     atlas = traits.Str(mandatory=True, desc="as AtlasChoice writes it")
-    atlas_file = File(exists=True, desc="where it is a file: another one runs the step again")
+    atlas_file = File(exists=True, desc="if the atlas is a file; a new file runs the step again")
     transform_file = File(exists=True, desc="undefined where the contrast was left out")
     invert = traits.Bool(False, usedefault=True, desc="the transform maps atlas to FLAIR world")
 

@@ -17,23 +17,18 @@ from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 from bids_msseg.pipeline.lesions import Grid
 
 OUTSIDE_SHARE: Final = 0.1
-"""Of a given lesion mask that may lie outside the brain without a note."""
+"""Largest share of a given lesion mask outside the brain without a note."""
 RESAMPLE: Final = (
     'python -c "import nibabel as n, nibabel.processing as p; '
     "n.save(p.resample_from_to(n.load('MASK'), n.load('FLAIR'), 0), 'NEW')\""
 )
-"""What brings a mask onto the FLAIR if both lie in the same scanner space."""
+"""Command that resamples a mask to the FLAIR if both are in the same scanner space."""
 
 
 def read_given_mask(
     path: Path, grid: Grid, *, what: str, values: MaskValues = None, from_viewer: bool = False
 ) -> tuple[NDArray[np.bool_], str]:
-    """Read a mask on the grid of the FLAIR as acquired; return it and a note.
-
-    ``values`` are lesion as in :func:`bids_msseg.lesions.mask_values.lesion_voxels`; ``what``
-    names the mask in messages. ``from_viewer`` also accepts masks from the viewer, whose images
-    are cut to the brain. Raises NoInputError, DataError or IoError.
-    """
+    """Read a mask on the grid of the FLAIR as acquired, with a note; MssegError if unusable."""
     header, frame = check_header(path, contrast=what), grid.frame
     same = is_same_grid(header.shape, header.affine, frame.shape, frame.affine)
     cut = _cut(path, frame) if from_viewer and not same else None
@@ -53,16 +48,18 @@ def read_given_mask(
     return (spread(inside, cut, frame.shape) if cut else inside), note
 
 
-def read_exclusion_masks(paths: Iterable[Path], grid: Grid) -> NDArray[np.bool_]:
-    """Read and unite exclusion masks; any value above zero counts.
-
-    Masks drawn in the viewer of a page are placed on the grid of the FLAIR. Raises MssegError as
-    :func:`read_given_mask` does.
-    """
+def read_exclusion_masks(
+    paths: Iterable[Path], grid: Grid
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Read and unite exclusion masks, also from the viewer; return notes, too."""
     excluded = np.zeros(grid.frame.shape, bool)
+    notes: list[str] = []
     for path in paths:
-        excluded |= read_given_mask(path, grid, what="exclusion mask", from_viewer=True)[0]
-    return excluded
+        inside, note = read_given_mask(path, grid, what="exclusion mask", from_viewer=True)
+        excluded |= inside
+        if note:
+            notes.append(f"{path.name}: all values above zero count as exclusion")
+    return excluded, tuple(notes)
 
 
 def outside_brain_note(lesions: NDArray[np.bool_], brain: NDArray[Any]) -> str:

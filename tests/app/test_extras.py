@@ -1,4 +1,4 @@
-"""The files of a visit that options name."""
+"""Grids, atlases and other extras that the options request for a visit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WITH_T1W = Visit("01", "2", Path("f.nii.gz"), Path("t.nii.gz"))
 FLAIR_ONLY = Visit("01", "2", Path("f.nii.gz"))
 
 
-def test_without_options_there_is_nothing(configure: MakeConfig) -> None:
+def test_find_extras_without_options_is_empty(configure: MakeConfig) -> None:
     extras, notes = find_extras(configure(), WITH_T1W)
     assert (extras, notes) == (NO_EXTRAS, ())
 
@@ -46,20 +46,18 @@ def test_without_options_there_is_nothing(configure: MakeConfig) -> None:
     ("option", "expected"),
     [("fill_lesions", Extras(filled=True)), ("lesion_roi", Extras(roi=True))],
 )
-def test_switches(configure: MakeConfig, option: str, expected: Extras) -> None:
+def test_filling_and_roi_options(configure: MakeConfig, option: str, expected: Extras) -> None:
     assert find_extras(configure(**{option: True}), WITH_T1W) == (expected, ())
 
 
 @pytest.mark.parametrize(("filled", "notes"), [(False, 1), (True, 2)])
-def test_another_segmenter_gives_no_anatomy(
-    configure: MakeConfig, filled: bool, notes: int
-) -> None:
+def test_other_segmenter_has_no_anatomy(configure: MakeConfig, filled: bool, notes: int) -> None:
     config = configure(segmenter="samseg", fill_lesions=filled)
-    extras, told = find_extras(config, WITH_T1W)
-    assert (extras, len(told)) == (Extras(anatomy=False), notes)
+    extras, found_notes = find_extras(config, WITH_T1W)
+    assert (extras, len(found_notes)) == (Extras(anatomy=False), notes)
 
 
-def test_the_grid_of_the_visit_is_found(configure: MakeConfig, tmp_path: Path) -> None:
+def test_grid_file_of_visit_is_found(configure: MakeConfig, tmp_path: Path) -> None:
     own = touch(tmp_path / "sub-01_qsm.nii.gz")
     texts = [f"{tmp_path}/sub-{{subject}}_qsm.nii.gz", f"{own.parent}/sub-02_dwi.nii.gz", "FLAIR"]
     extras, notes = find_extras(configure(output_spaces=texts), FLAIR_ONLY)
@@ -67,14 +65,14 @@ def test_the_grid_of_the_visit_is_found(configure: MakeConfig, tmp_path: Path) -
     assert len(notes) == 1
 
 
-def test_a_grid_of_the_t1w_needs_one(configure: MakeConfig, tmp_path: Path) -> None:
+def test_grid_in_t1w_space_requires_t1w(configure: MakeConfig, tmp_path: Path) -> None:
     config = configure(output_spaces=[f"{touch(tmp_path / 'qsm.nii')}:T1w"])
     assert [one.world for one in find_extras(config, WITH_T1W)[0].grids] == ["T1w"]
     extras, notes = find_extras(config, FLAIR_ONLY)
     assert (extras, len(notes)) == (NO_EXTRAS, 1)
 
 
-def test_shared_atlases_stay_as_they_are(configure: MakeConfig, tmp_path: Path) -> None:
+def test_shared_atlases_are_unchanged(configure: MakeConfig, tmp_path: Path) -> None:
     path = touch(tmp_path / "tracts.nii.gz")
     texts = ["sides", "Schaefer2018", f"{path}:FLAIR"]
     extras, notes = find_extras(configure(atlas=texts), FLAIR_ONLY)
@@ -83,7 +81,7 @@ def test_shared_atlases_stay_as_they_are(configure: MakeConfig, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("session", ["2", None])
-def test_the_file_of_the_visit_is_found(
+def test_atlas_file_of_visit_is_found(
     configure: MakeConfig, tmp_path: Path, session: str | None
 ) -> None:
     path = touch(tmp_path / "sub-01/ses-2/parts.nii.gz")
@@ -94,7 +92,7 @@ def test_the_file_of_the_visit_is_found(
     assert len(notes) == (0 if session else 1)
 
 
-def test_an_atlas_of_the_t1w_needs_one(configure: MakeConfig, tmp_path: Path) -> None:
+def test_atlas_in_t1w_space_requires_t1w(configure: MakeConfig, tmp_path: Path) -> None:
     path = touch(tmp_path / "parts.nii.gz")
     config = configure(atlas=[f"{path}:T1w", "sides"])
     extras, notes = find_extras(config, FLAIR_ONLY)
@@ -103,15 +101,15 @@ def test_an_atlas_of_the_t1w_needs_one(configure: MakeConfig, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("subjects", "used", "told"),
+    ("subjects", "used", "n_notes"),
     [
         (["sub-01_ses-2", "sub-01"], "sub-01_ses-2", 0),
         (["sub-01"], "sub-01", 1),
         (["sub-02", "sub-01_ses-1"], None, 1),
     ],
 )
-def test_freesurfers_segmentation_of_the_session_comes_first(
-    configure: MakeConfig, tmp_path: Path, subjects: list[str], used: str | None, told: int
+def test_freesurfer_segmentation_of_session_is_preferred(
+    configure: MakeConfig, tmp_path: Path, subjects: list[str], used: str | None, n_notes: int
 ) -> None:
     folder = tmp_path / "freesurfer"
     for name in subjects:
@@ -123,9 +121,9 @@ def test_freesurfers_segmentation_of_the_session_comes_first(
     assert {(one.kind, one.space, one.name) for one in extras.atlases} <= {
         ("file", "T1w", "aparcaseg")
     }
-    assert len(notes) == told
+    assert len(notes) == n_notes
 
 
-def test_no_brain_mask_is_looked_for_where_freesurfer_has_its_subjects() -> None:
+def test_brain_masks_are_not_searched_in_freesurfer_folder() -> None:
     folders = {"freesurfer": Path("/fs"), "brains": Path("/brains")}
     assert _with_brain_masks(folders) == {"brains": Path("/brains")}

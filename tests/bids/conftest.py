@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,16 +18,26 @@ MakeDataset = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make_image() -> MakeImage:
-    """Write a small NIfTI image with voxels of a given size."""
+    """Write a NIfTI image with voxels of a given size; by default it is as large as a head."""
+    contents: dict[tuple[Any, ...], bytes] = {}
 
     def make(
-        path: Path, spacing: tuple[float, float, float] = (1, 1, 1), dtype: str = "float32"
+        path: Path,
+        spacing: tuple[float, float, float] = (1, 1, 1),
+        dtype: str = "uint8",
+        *,
+        extent_mm: float = 96.0,
     ) -> Path:
+        key = (*spacing, dtype, extent_mm, path.suffix)
+        if key not in contents:
+            data = np.zeros([int(np.ceil(extent_mm / edge)) for edge in spacing], dtype)
+            data[0, 0, 0] = 1
+            image = nib.Nifti1Image(data, np.diag([*spacing, 1.0]))
+            image.header.set_xyzt_units("mm", "sec")
+            content = bytes(image.to_bytes())
+            contents[key] = gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = np.arange(5 * 6 * 7).reshape(5, 6, 7).astype(dtype)
-        image = nib.Nifti1Image(data, np.diag([*spacing, 1.0]))
-        image.header.set_xyzt_units("mm", "sec")
-        nib.save(image, path)
+        path.write_bytes(contents[key])
         return path
 
     return make

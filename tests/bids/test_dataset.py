@@ -1,4 +1,4 @@
-"""The files at the top of the outputs, and places that are refused."""
+"""Dataset-level output files, and checks of the output and work folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def describe(out: Path, bids: Path, **more: Any) -> dict[str, Any]:
 
 
 class TestDescription:
-    def test_what_is_carried_over(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_fields_of_raw_description_are_copied(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         raw = {
             "Name": "MS study",
             "BIDSVersion": "1.8.0",
@@ -58,13 +60,15 @@ class TestDescription:
             ({"SINGULARITY_NAME": "m.sif"}, {"Type": "singularity", "Tag": "m.sif"}),
         ],
     )
-    def test_container(
+    def test_container_is_read_from_environment(
         self, make_dataset: MakeDataset, tmp_path: Path, environment: Any, container: Any
     ) -> None:
         content = describe(tmp_path / "out", make_dataset({}), environment=environment)
         assert content["GeneratedBy"][0].get("Container") == container
 
-    def test_another_segmenter(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_other_segmenter_is_listed_in_generated_by(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         other = ModelUse("SEG", "2", "ff", "command", "MIT", "Doe 2020")
         content = describe(tmp_path / "out", make_dataset({}), segmenter=other)
         ours, theirs = content["GeneratedBy"]
@@ -88,7 +92,7 @@ class TestDescription:
             ),
         ],
     )
-    def test_source(self, doi: str | None, source: dict[str, str]) -> None:
+    def test_source_dataset_has_doi_or_url(self, doi: str | None, source: dict[str, str]) -> None:
         from bids_msseg.bids.dataset import dataset_description
 
         content = dataset_description(
@@ -96,7 +100,7 @@ class TestDescription:
         )
         assert content["SourceDatasets"] == [source]
 
-    def test_source_without_description(self, tmp_path: Path) -> None:
+    def test_missing_raw_description_gives_default_name(self, tmp_path: Path) -> None:
         content = describe(tmp_path / "out", tmp_path / "nothing")
         assert content["Name"].endswith("a BIDS dataset")
 
@@ -114,7 +118,7 @@ class TestLinks:
             ("/home/jane/out", "/home/secret/project/bids", "urn:bids_msseg:A-study"),
         ],
     )
-    def test_raw(self, out: str, bids: str, link: str) -> None:
+    def test_link_to_raw_dataset_is_relative_or_urn(self, out: str, bids: str, link: str) -> None:
         from bids_msseg.bids.dataset import dataset_description
 
         content = dataset_description(
@@ -122,7 +126,7 @@ class TestLinks:
         )
         assert content["DatasetLinks"]["raw"] == link
 
-    def test_doi_before_nothing(self) -> None:
+    def test_link_is_doi_if_no_relative_path_exists(self) -> None:
         from bids_msseg.bids.dataset import dataset_description
 
         raw = {"DatasetDOI": "doi:10.1/x"}
@@ -131,7 +135,7 @@ class TestLinks:
         )
         assert content["DatasetLinks"]["raw"] == "https://doi.org/10.1/x"
 
-    def test_no_folder_of_this_machine_is_told(
+    def test_absolute_paths_are_not_written(
         self, make_dataset: MakeDataset, tmp_path: Path
     ) -> None:
         out = tmp_path / "a" / "b" / "out"
@@ -140,7 +144,9 @@ class TestLinks:
         assert str(tmp_path) not in texts
         assert str(tmp_path.parent.name) not in texts
 
-    def test_derivatives(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_link_to_derivative_dataset_has_valid_name(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         content = describe(
             tmp_path / "out", make_dataset({}), derivatives={"fmri prep": tmp_path / "prep"}
         )
@@ -164,7 +170,9 @@ class TestFiles:
             "descriptions.tsv",
         ]
 
-    def test_ignore_lines(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_bidsignore_keeps_lines_of_user(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         out = tmp_path / "out"
         out.mkdir()
         (out / ".bidsignore").write_text("mine\nfigures\n")
@@ -174,7 +182,7 @@ class TestFiles:
             *("group_*", "check*", "lesion_roi", ".work"),
         ]
 
-    def test_readme_follows_the_options_but_not_over_a_person(
+    def test_readme_is_updated_unless_edited_by_user(
         self, make_dataset: MakeDataset, tmp_path: Path
     ) -> None:
         bids, out = make_dataset({}), tmp_path / "out"
@@ -185,8 +193,10 @@ class TestFiles:
         write_dataset_files(out, bids, environment={})
         assert (out / "README.md").read_text() == "# My own words\n"
 
-    def test_many_jobs_at_once(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
-        """Readers meet whole files only, and all jobs end well."""
+    def test_concurrent_writers_leave_complete_files(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
+        """Readers see only complete files, and all jobs succeed."""
         bids, out = make_dataset({}), tmp_path / "out"
         code = (
             "import sys; from pathlib import Path\n"
@@ -204,7 +214,9 @@ class TestFiles:
         assert [job.returncode for job in jobs] == [0, 0, 0]
         assert not [path for path in out.iterdir() if re.match(r"\.[0-9a-f]{12}\.", path.name)]
 
-    def test_read_only(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_file_instead_of_output_folder_raises_error(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         (tmp_path / "out").write_text("a file")
         with pytest.raises(CannotCreateError):
             write_dataset_files(tmp_path / "out", make_dataset({}), environment={})
@@ -226,7 +238,7 @@ class TestDirectories:
             ("bids/derivatives/bids_msseg", "bids/derivatives", "work folder .* holds"),
         ],
     )
-    def test_refused(
+    def test_overlapping_folders_are_refused(
         self, make_dataset: MakeDataset, tmp_path: Path, out: str, work: str, said: str
     ) -> None:
         bids = make_dataset({"sub-01/x": None}, name="bids")
@@ -243,7 +255,7 @@ class TestDirectories:
             ("bids/derivatives/bids_msseg/v1", "work"),
         ],
     )
-    def test_accepted_and_made(
+    def test_valid_folders_are_accepted_and_created(
         self, make_dataset: MakeDataset, tmp_path: Path, out: str, work: str
     ) -> None:
         bids = make_dataset({}, name="bids")
@@ -252,17 +264,21 @@ class TestDirectories:
         assert list((tmp_path / work).iterdir()) == []
         assert check_directories(bids, tmp_path / out, tmp_path / work) == ()
 
-    def test_raw_data_below_sourcedata(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_raw_dataset_in_sourcedata_of_outputs_is_accepted(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         """The YODA layout of DataLad."""
         bids = make_dataset({}, name="out/sourcedata/raw")
         assert check_directories(bids, tmp_path / "out", tmp_path / "work") == ()
 
-    def test_dry_run_makes_nothing(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_dry_run_creates_no_folders(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
         bids = make_dataset({}, name="bids")
         check_directories(bids, tmp_path / "out", tmp_path / "work", create=False)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bids"]
 
-    def test_through_a_link(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_symlink_to_dataset_is_refused_as_output_folder(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         bids = make_dataset({}, name="bids")
         (tmp_path / "link").symlink_to(bids)
         with pytest.raises(UsageError, match="itself"):
@@ -285,7 +301,7 @@ class TestDirectories:
             (["bids_msseg"], "unreadable"),
         ],
     )
-    def test_foreign_outputs(
+    def test_foreign_output_folder_is_refused(
         self, make_dataset: MakeDataset, tmp_path: Path, description: Any, said: str
     ) -> None:
         bids = make_dataset({}, name="bids")
@@ -293,7 +309,7 @@ class TestDirectories:
         with pytest.raises(UsageError, match=said):
             check_directories(bids, out, tmp_path / "work")
 
-    def test_a_description_that_cannot_be_read_is_somebodys(
+    def test_output_folder_with_unreadable_description_is_refused(
         self, make_dataset: MakeDataset, tmp_path: Path
     ) -> None:
         bids = make_dataset({}, name="bids")
@@ -302,7 +318,7 @@ class TestDirectories:
         with pytest.raises(UsageError, match="unreadable"):
             check_directories(bids, tmp_path / "out", tmp_path / "work")
 
-    def test_texts_that_cannot_be_read_are_somebodys(
+    def test_undecodable_text_files_are_not_overwritten(
         self, make_dataset: MakeDataset, tmp_path: Path
     ) -> None:
         bids = make_dataset({}, name="bids")
@@ -313,7 +329,7 @@ class TestDirectories:
         for name in ("README.md", ".bidsignore"):
             assert (tmp_path / "out" / name).read_bytes() == b"f\xfcr uns"
 
-    def test_a_description_that_is_not_fetched(
+    def test_output_folder_with_unfetched_description_is_refused(
         self, make_dataset: MakeDataset, tmp_path: Path
     ) -> None:
         bids = make_dataset({}, name="bids")
@@ -322,7 +338,9 @@ class TestDirectories:
         with pytest.raises(UsageError, match="datalad get"):
             check_directories(bids, tmp_path / "out", tmp_path / "work")
 
-    def test_a_second_dataset_is_told_of(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_outputs_of_another_dataset_give_a_warning(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         one, two = (
             make_dataset({}, name=name, description={"Name": name, "BIDSVersion": "1.9.0"})
             for name in ("one", "two")
@@ -334,25 +352,31 @@ class TestDirectories:
         nowhere = tmp_path / "nowhere"
         assert check_directories(nowhere, tmp_path / "out", tmp_path / "work") == ()
 
-    def test_own_outputs(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_outputs_of_same_dataset_are_accepted(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         bids = make_dataset({}, name="bids")
         write_dataset_files(tmp_path / "out", bids, environment={})
         assert check_directories(bids, tmp_path / "out", tmp_path / "work") == ()
 
-    def test_name_that_the_validator_will_refuse(
+    def test_invalid_derivatives_folder_name_gives_a_warning(
         self, make_dataset: MakeDataset, tmp_path: Path
     ) -> None:
         bids = make_dataset({}, name="bids")
         (warning,) = check_directories(bids, bids / "derivatives/lesions", tmp_path / "work")
         assert "will not pass the validator" in warning
 
-    def test_a_file_in_the_way(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_output_path_that_is_a_file_is_refused(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(CannotCreateError, match="output folder"):
             check_directories(make_dataset({}), tmp_path / "file", tmp_path / "work")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-    def test_not_writable(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+    def test_read_only_output_folder_is_refused(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
         (tmp_path / "out").mkdir(mode=0o500)
         with pytest.raises(CannotCreateError, match="Permission denied"):
             check_directories(make_dataset({}), tmp_path / "out", tmp_path / "work")

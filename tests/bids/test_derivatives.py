@@ -1,4 +1,4 @@
-"""The list of what a visit writes, held against what a whole run wrote."""
+"""Compare the listed output files of a visit with the files of a complete run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VISITS = {
 
 
 def written(visit: Visit) -> set[str]:
-    """Files of a visit that the whole-run test has seen, those of a pair of visits aside."""
+    """Return the expected files of one visit, without those of a pair of visits."""
     lines = WRITTEN.read_text(encoding="utf-8").splitlines()
     names = [line for line in lines if line.rpartition("/")[2].startswith(f"{visit.prefix}_")]
     return {name for name in names if "changes" not in name and "from-ses" not in name}
@@ -46,13 +46,13 @@ def below_out(paths: tuple[Path, ...]) -> set[str]:
 
 
 @pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
-def test_the_list_is_what_a_run_writes(visit: Visit) -> None:
+def test_visit_files_match_outputs_of_complete_run(visit: Visit) -> None:
     files = visit_files(OUT, visit, SPACES)
     assert len(set(files)) == len(files)
     assert below_out(files) == written(visit)
 
 
-def test_what_a_pair_of_visits_writes() -> None:
+def test_pair_files_match_outputs_of_complete_run() -> None:
     later = VisitRecord("01", "2", "sub-01_ses-2", "ok")
     lines = WRITTEN.read_text(encoding="utf-8").splitlines()
     names = {line for line in lines if "changes" in line or "from-ses" in line}
@@ -69,24 +69,26 @@ def test_what_a_pair_of_visits_writes() -> None:
         ((("MNI152NLin6Asym", 1), ("MNI152NLin6Asym", 2)), 2),
     ],
 )
-def test_masks_of_other_spaces(spaces: tuple[tuple[str, int | None], ...], masks: int) -> None:
+def test_each_space_other_than_flair_adds_one_mask(
+    spaces: tuple[tuple[str, int | None], ...], masks: int
+) -> None:
     plain = set(visit_files(OUT, VISITS["T1w"]))
     more = {path.name for path in set(visit_files(OUT, VISITS["T1w"], spaces)) - plain}
     assert sum(name.endswith("_mask.nii.gz") for name in more) == masks
-    # a template that is asked for is fitted once, whatever its grids
+    # each requested template has one transform for all its resolutions
     others = {name for name, _ in spaces if name.startswith("MNI")}
     assert sum(name.endswith("_xfm.txt") for name in more) == len(others)
 
 
 @pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
-def test_a_registration_is_drawn_where_something_was_aligned(visit: Visit) -> None:
+def test_registration_figures_need_second_contrast(visit: Visit) -> None:
     labels = figure_labels(visit)
     assert ("registrationFLAIR" in labels) == (len(visit.contrasts) > 1)
     assert len(labels) == 5 + (len(visit.contrasts) if len(visit.contrasts) > 1 else 0)
 
 
 @pytest.mark.parametrize("visit", VISITS.values(), ids=VISITS)
-def test_a_given_mask_has_no_outputs_of_networks(visit: Visit) -> None:
+def test_given_mask_has_no_network_outputs(visit: Visit) -> None:
     given = replace(visit, lesion_mask=Path("m.nii.gz"))
     missing = below_out(visit_files(OUT, visit, SPACES)) - below_out(
         visit_files(OUT, given, SPACES)
@@ -102,7 +104,7 @@ def test_a_given_mask_has_no_outputs_of_networks(visit: Visit) -> None:
     assert below_out(unasked) - below_out(unrequested_files(OUT, visit, Extras())) == expected
 
 
-def test_filling_of_a_given_mask_brings_the_anatomy() -> None:
+def test_lesion_filling_of_given_mask_adds_anatomy() -> None:
     visit = VISITS["T1w"]
     given, asked = replace(visit, lesion_mask=Path("m.nii.gz")), Extras(filled=True)
     whole, files = (visit_files(OUT, one, SPACES, asked) for one in (visit, given))
@@ -116,6 +118,7 @@ def test_filling_of_a_given_mask_brings_the_anatomy() -> None:
 def test_names_of_outputs_differ() -> None:
     outputs = [*OUTPUTS.values(), ATLASES]
     assert len({one.stem for one in outputs}) == len(outputs)
+    assert OUTPUTS["candidates"].stem == "space-FLAIR_label-L_desc-candidates_mask"
 
 
 FILES = {
@@ -134,7 +137,7 @@ def stems(paths: Iterable[Path], visit: Visit) -> set[str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_asked_for_or_not(name: str) -> None:
+def test_optional_files_are_listed_only_on_request(name: str) -> None:
     visit = VISITS["T1w"]
     asked, expected = FILES[name]
     more = set(visit_files(OUT, visit, SPACES, asked)) - set(visit_files(OUT, visit, SPACES))
@@ -144,7 +147,7 @@ def test_a_file_is_asked_for_or_not(name: str) -> None:
     assert set(unrequested_files(OUT, visit, asked)) == every - more
 
 
-def test_another_segmenter_has_no_anatomy() -> None:
+def test_other_segmenter_has_no_anatomy_outputs() -> None:
     visit, without = VISITS["T1w"], Extras(anatomy=False)
     lost = set(visit_files(OUT, visit, SPACES)) - set(visit_files(OUT, visit, SPACES, without))
     assert stems(lost, visit) == {"space-FLAIR_seg-anatomy_dseg", "desc-brainAnatomy_FLAIR"}
@@ -155,7 +158,7 @@ def test_another_segmenter_has_no_anatomy() -> None:
     assert not with_anatomy(visit, without)
 
 
-def test_nothing_is_expected_of_a_t1w_that_there_is_not() -> None:
+def test_t1w_outputs_are_not_expected_without_t1w() -> None:
     visit = VISITS["T2w, no session"]
     left = unrequested_files(OUT, visit, Extras(filled=True))
     assert stems(left, visit) == {"desc-atlases_stats", "space-T1w_desc-filled_T1w"}
@@ -165,7 +168,7 @@ def test_nothing_is_expected_of_a_t1w_that_there_is_not() -> None:
 @pytest.mark.parametrize(
     ("name", "labels"), [("T1w", {"qsm", "dwi"}), ("T2w, no session", {"qsm"})]
 )
-def test_masks_on_grids_of_files(name: str, labels: set[str]) -> None:
+def test_masks_on_reference_grids_need_their_contrast(name: str, labels: set[str]) -> None:
     visit = VISITS[name]
     whole = visit_files(OUT, visit, SPACES, Extras(grids=GRIDS))
     more = set(whole) - set(visit_files(OUT, visit, SPACES))

@@ -1,4 +1,4 @@
-"""``.bidsignore``: lines as git reads them, and what visits make of it."""
+"""``.bidsignore``: gitignore patterns, and their effect on the selection of visits."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ FLAIR = "sub-01/anat/sub-01_acq-bad_FLAIR.nii.gz"
         ["anat/"],
         ["# a comment", "", "sub-01/   "],
         ["!sub-01/", "sub-01/"],
-        # what lies in a folder that is left out cannot be taken back
+        # a file in an excluded folder cannot be included again
         ["sub-01/", f"!{FLAIR}"],
         ["[z-a]", "**"],
     ],
 )
-def test_lines_that_leave_it_out(lines: list[str]) -> None:
+def test_matching_patterns_exclude_image(lines: list[str]) -> None:
     assert IgnoreRules(tuple(lines)).ignores(FLAIR)
 
 
@@ -64,7 +64,7 @@ def test_lines_that_leave_it_out(lines: list[str]) -> None:
         ["*.nii"],
     ],
 )
-def test_lines_that_do_not(lines: list[str]) -> None:
+def test_other_patterns_do_not_exclude_image(lines: list[str]) -> None:
     assert not IgnoreRules(tuple(lines)).ignores(FLAIR)
 
 
@@ -90,7 +90,7 @@ def bids(make_dataset: MakeDataset) -> Path:
         ("sub-01/anat/sub-01_[!a]*.nii.gz", [FLAIR.split("/")[-1]]),
     ],
 )
-def test_images_that_are_left_out_are_not_used(bids: Path, line: str, used: list[str]) -> None:
+def test_excluded_images_are_not_used(bids: Path, line: str, used: list[str]) -> None:
     (bids / ".bidsignore").write_text(f"{line}\n")
     found = find_visits(bids, participants=["01"])
     assert [path.name for path in found.visits[0].contrasts.values()] == used
@@ -105,7 +105,7 @@ def test_images_that_are_left_out_are_not_used(bids: Path, line: str, used: list
         ("sub-02", ["sub-01"]),
     ],
 )
-def test_folders_that_are_left_out_are_no_visits(bids: Path, line: str, visits: list[str]) -> None:
+def test_excluded_folders_are_not_visits(bids: Path, line: str, visits: list[str]) -> None:
     (bids / ".bidsignore").write_text(line)
     found = find_visits(bids)
     assert [visit.key for visit in found.visits] == visits
@@ -114,27 +114,27 @@ def test_folders_that_are_left_out_are_no_visits(bids: Path, line: str, visits: 
     assert ".bidsignore excludes" in note
 
 
-def test_a_visit_without_any_other_flair_is_skipped(bids: Path) -> None:
+def test_visit_with_only_excluded_flair_is_skipped(bids: Path) -> None:
     (bids / ".bidsignore").write_text("sub-01/**/*_FLAIR.nii.gz\n")
     (skipped,) = find_visits(bids).skipped
     assert skipped.key == "sub-01"
     assert ".bidsignore" in skipped.reason
 
 
-def test_who_is_asked_for_by_name_is_a_row(bids: Path) -> None:
+def test_selected_but_excluded_visit_is_reported_as_skipped(bids: Path) -> None:
     (bids / ".bidsignore").write_text("sub-01/\nsub-02/ses-2/\n")
     found = find_visits(bids, participants=["01", "02"], sessions=[])
     assert [(one.key, ".bidsignore" in one.reason) for one in found.skipped] == [("sub-01", True)]
     found = find_visits(bids, participants=["02"], sessions=["1", "2"])
-    told = [(one.key, ".bidsignore" in one.reason) for one in found.skipped]
-    assert told == [("sub-02_ses-2", True)]
+    skipped = [(one.key, ".bidsignore" in one.reason) for one in found.skipped]
+    assert skipped == [("sub-02_ses-2", True)]
     with pytest.raises(NothingSelectedError) as caught:
         find_visits(bids, participants=["01"])
     assert ".bidsignore excludes sub-01" in caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", None])
-def test_a_file_that_cannot_be_read_leaves_out_nothing(bids: Path, content: bytes | None) -> None:
+def test_unreadable_bidsignore_excludes_nothing(bids: Path, content: bytes | None) -> None:
     path = bids / ".bidsignore"
     if content is None:
         os.mkfifo(path)

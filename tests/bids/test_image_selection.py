@@ -1,4 +1,4 @@
-"""Which file names count, and which of several images of a contrast is used."""
+"""Checks of file names, and the choice among several images of a contrast."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 
 from bids_msseg.bids.image_selection import choose_image, examine, misnamed
 from bids_msseg.bids.query import find_visits
+from bids_msseg.errors import MssegError
+from bids_msseg.imaging.conform import check_image
 
 Edges = tuple[float, float, float]
 MakeDataset = Callable[..., Path]
@@ -22,7 +24,7 @@ HEAD: Edges = (100.0, 110.0, 100.0)
 
 
 def write(path: Path, extent_mm: Edges = HEAD, edges: Edges = ISO, **more: Any) -> Path:
-    """Write an image that passes the checks, of this field of view."""
+    """Write an image that passes the checks and has the given field of view."""
     shape = tuple(round(mm / edge) for mm, edge in zip(extent_mm, edges, strict=True))
     data = np.zeros(shape, np.uint8)
     data[0, 0, 0] = 1
@@ -35,7 +37,7 @@ def write(path: Path, extent_mm: Edges = HEAD, edges: Edges = ISO, **more: Any) 
 def choose(
     folder: Path, *names: str, sidecars: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
-    """Choose among files of a folder, whatever the order in which they are listed."""
+    """Choose among files of a folder; the choice must not depend on their order."""
     found = {
         choose_image("FLAIR", some, sidecar=lambda path: (sidecars or {}).get(path.name, {})).image
         for some in ([folder / name for name in names], [folder / name for name in names[::-1]])
@@ -57,14 +59,14 @@ def choose(
         "sub-01_ses-2_space-MNI_desc-preproc_T1w.nii.gz",
     ],
 )
-def test_whole_bids_names_count(name: str) -> None:
+def test_complete_bids_names_are_accepted(name: str) -> None:
     assert misnamed(Path(name), "01", "2") == ""
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        # SPM, LST, FSL, ANTs, macOS, and people
+        # names by SPM, LST, FSL, ANTs, macOS and users
         "rsub-01_ses-2_FLAIR.nii.gz",
         "wc1sub-01_ses-2_T1w.nii",
         "c1sub-01_ses-2_T1w.nii",
@@ -84,17 +86,17 @@ def test_whole_bids_names_count(name: str) -> None:
         "FLAIR.nii.gz",
     ],
 )
-def test_other_names_do_not_count(name: str) -> None:
+def test_non_bids_names_are_rejected(name: str) -> None:
     assert misnamed(Path(name), "01", "2")
 
 
 @pytest.mark.parametrize("prefix", ["r", "ples_lpa_mr", "c1", "brain_"])
 @pytest.mark.parametrize("label", ["01", "07"])
 @pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
-def test_what_other_programs_left_is_not_used(
+def test_images_of_other_programs_are_not_used(
     make_dataset: MakeDataset, prefix: str, label: str, contrast: str
 ) -> None:
-    """Not even with finer voxels; it is named once."""
+    """Finer voxels do not matter; a note names the file once."""
     odd = f"{prefix}sub-{label}_{contrast}.nii.gz"
     files = {f"sub-01/anat/sub-01_{one}.nii.gz": (1.0, 1.0, 5.0) for one in ("FLAIR", contrast)}
     (visit,) = find_visits(make_dataset({**files, f"sub-01/anat/{odd}": ISO})).visits
@@ -104,7 +106,7 @@ def test_what_other_programs_left_is_not_used(
 
 
 @pytest.mark.parametrize("name", ["rsub-01_FLAIR", "ples_lpa_mrsub-01_FLAIR", "sub-01_x_FLAIR"])
-def test_a_visit_of_such_files_alone_is_skipped(make_dataset: MakeDataset, name: str) -> None:
+def test_visit_with_only_misnamed_images_is_skipped(make_dataset: MakeDataset, name: str) -> None:
     files = {f"sub-01/anat/{name}.nii": ISO, "sub-02/anat/sub-02_FLAIR.nii": ISO}
     found = find_visits(make_dataset(files))
     assert [visit.key for visit in found.visits] == ["sub-02"]
@@ -112,7 +114,7 @@ def test_a_visit_of_such_files_alone_is_skipped(make_dataset: MakeDataset, name:
     assert name in skipped.reason
 
 
-# The choice
+# Choice among images
 
 BRAINS: dict[str, tuple[Edges, Edges]] = {
     "3-D of 1 mm": (HEAD, ISO),
@@ -132,14 +134,14 @@ NO_BRAINS: dict[str, tuple[Edges, Edges]] = {
 
 
 @pytest.mark.parametrize("brain", BRAINS)
-def test_brain_acquisitions_cover_a_brain(tmp_path: Path, brain: str) -> None:
+def test_whole_brain_acquisitions_cover_brain(tmp_path: Path, brain: str) -> None:
     assert examine(write(tmp_path / "sub-01_FLAIR.nii.gz", *BRAINS[brain])).covers_brain
 
 
 @pytest.mark.parametrize("part", NO_BRAINS)
 @pytest.mark.parametrize("brain", ["3-D of 1 mm", "axial, 20 slices of 5 mm"])
-def test_what_covers_a_whole_brain_comes_first(tmp_path: Path, part: str, brain: str) -> None:
-    """However fine the others are, and although it has a contrast agent and a higher run."""
+def test_whole_brain_image_wins_over_partial_image(tmp_path: Path, part: str, brain: str) -> None:
+    """It wins over finer voxels, despite a contrast agent and a higher run number."""
     names = "sub-01_acq-a_run-1_FLAIR.nii.gz", "sub-01_acq-b_ce-gd_run-2_FLAIR.nii.gz"
     write(tmp_path / names[0], *NO_BRAINS[part])
     write(tmp_path / names[1], *BRAINS[brain])
@@ -147,8 +149,66 @@ def test_what_covers_a_whole_brain_comes_first(tmp_path: Path, part: str, brain:
     assert choose(tmp_path, *names) == names[1]
 
 
+OTHER_PARTS: list[dict[str, Any]] = [
+    {"BodyPartExamined": "CSPINE"},
+    {"BodyPart": "SPINE"},
+    {"BodyPartExamined": "NECK"},
+    {"BodyPartDetails": "cervical spinal cord"},
+    {"BodyPart": "Thorax", "BodyPartDetails": ""},
+    {"BodyPartExamined": "ABDOMEN"},
+]
+HEADS: list[dict[str, Any]] = [
+    {},
+    {"BodyPart": None},
+    {"BodyPartExamined": "BRAIN"},
+    {"BodyPartExamined": "HEADNECK"},
+    {"BodyPart": "head", "BodyPartDetails": "brain and cervical cord"},
+]
+
+
+@pytest.mark.parametrize("sidecar", OTHER_PARTS)
+def test_brain_wins_over_other_body_part_in_sidecar(
+    tmp_path: Path, sidecar: dict[str, Any]
+) -> None:
+    """The field of view of an axial stack of the cord could hold a brain."""
+    cord = write(tmp_path / "sub-01_acq-a_FLAIR.nii.gz", (180.0, 180.0, 120.0), (1.0, 1.0, 4.0))
+    brain = tmp_path / "sub-01_acq-b_ce-gd_FLAIR.nii.gz"
+    write(brain, *BRAINS["axial, 20 slices of 5 mm"])
+    names = cord.name, brain.name
+    assert choose(tmp_path, *names, sidecars={cord.name: sidecar}) == brain.name
+    assert choose(tmp_path, *names) == cord.name
+    (note,) = choose_image("FLAIR", [cord], sidecar=lambda _: sidecar).notes
+    assert "does not cover a whole brain (body part: " in note
+
+
+@pytest.mark.parametrize("sidecar", HEADS)
+def test_sidecar_that_names_head_does_not_exclude_image(
+    tmp_path: Path, sidecar: dict[str, Any]
+) -> None:
+    image = write(tmp_path / "sub-01_FLAIR.nii.gz")
+    assert examine(image, sidecar).covers_brain
+    assert choose_image("FLAIR", [image], sidecar=lambda _: sidecar).notes == ()
+
+
+@pytest.mark.parametrize("part", NO_BRAINS)
+@pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
+def test_sole_partial_image_is_noted(tmp_path: Path, part: str, contrast: str) -> None:
+    """T1w and T2w are left out if they have too few slices; a FLAIR then fails."""
+    image = write(tmp_path / f"sub-01_{contrast}.nii.gz", *NO_BRAINS[part])
+    found = choose_image(contrast, [image])
+    if part != "localizer of 3 slices":
+        assert (found.image, found.problem) == (image, "")
+        assert found.notes[0].startswith(f"{image.name} does not cover a whole brain")
+    elif contrast == "FLAIR":
+        assert found.image == image
+        assert "is not a volume" in found.problem
+    else:
+        assert (found.image, found.problem) == (None, "")
+        assert found.notes[0].startswith(f"{contrast} is not used: {image.name} is not a volume")
+
+
 CRITERIA: dict[str, tuple[tuple[str, Edges], tuple[str, Edges]]] = {
-    # the first one wins, although the second one is better in all that is asked later
+    # the first image wins, although the second is better by all later criteria
     "agent before motion": (("task-nod_run-2", THICK), ("ce-gd_run-1", ISO)),
     "agent in the sidecar": (("run-2", THICK), ("acq-enhanced_run-1", ISO)),
     "motion before edges": (("run-2", THICK), ("task-shake_run-1", ISO)),
@@ -162,7 +222,7 @@ CRITERIA: dict[str, tuple[tuple[str, Edges], tuple[str, Edges]]] = {
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_criteria_in_their_order(tmp_path: Path, name: str) -> None:
+def test_selection_criteria_apply_in_order(tmp_path: Path, name: str) -> None:
     best, other = (f"sub-01_{entities}_FLAIR.nii.gz" for entities, _ in CRITERIA[name])
     for file, (_, edges) in zip((best, other), CRITERIA[name], strict=True):
         write(tmp_path / file, edges=edges)
@@ -171,16 +231,46 @@ def test_criteria_in_their_order(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("entities", ["rec-motioncorrected", "task-rest", "rec-moco", "acq-n4"])
-def test_labels_that_speak_of_no_motion(tmp_path: Path, entities: str) -> None:
+def test_labels_of_still_images_do_not_count_as_motion(tmp_path: Path, entities: str) -> None:
     name = f"sub-01_{entities}_FLAIR.nii.gz"
     write(tmp_path / name)
     write(tmp_path / "sub-01_run-1_FLAIR.nii.gz", edges=THICK)
     assert choose(tmp_path, name, "sub-01_run-1_FLAIR.nii.gz") == name
 
 
+@pytest.mark.parametrize(
+    "label",
+    ["motionuncorrected", "motionUncorr", "motionnotcorrected", "motionnoncorr", "movementnocorr"],
+)
+def test_uncorrected_motion_counts_as_motion(tmp_path: Path, label: str) -> None:
+    names = f"sub-01_rec-{label}_FLAIR.nii.gz", "sub-01_rec-motioncorrected_FLAIR.nii.gz"
+    write(tmp_path / names[0])
+    write(tmp_path / names[1], edges=THICK)
+    assert choose(tmp_path, *names) == names[1]
+
+
+@pytest.mark.parametrize(
+    "agent", [False, None, 0, "", "unknown", "NA", "n/a", "False", "0", ["none"], [None], []]
+)
+def test_sidecar_value_that_means_no_agent(tmp_path: Path, agent: object) -> None:
+    names = "sub-01_run-1_FLAIR.nii.gz", "sub-01_run-2_FLAIR.nii.gz"
+    write(tmp_path / names[0])
+    write(tmp_path / names[1], edges=THICK)
+    sidecars = {names[0]: {"ContrastBolusIngredient": agent}}
+    assert choose(tmp_path, *names, sidecars=sidecars) == names[0]
+
+
+@pytest.mark.parametrize("label", ["none", "no", "na", "false", "unknown", "0"])
+def test_entity_value_that_means_no_agent(tmp_path: Path, label: str) -> None:
+    names = f"sub-01_ce-{label}_FLAIR.nii.gz", "sub-01_run-2_FLAIR.nii.gz"
+    write(tmp_path / names[0])
+    write(tmp_path / names[1], edges=THICK)
+    assert choose(tmp_path, *names) == names[0]
+
+
 @pytest.mark.parametrize("where", ["name", "sidecar", "inherited"])
 @pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
-def test_an_enhanced_image_is_used_with_a_note_where_there_is_no_other(
+def test_sole_image_with_contrast_agent_is_used_with_note(
     make_dataset: MakeDataset, contrast: str, where: str
 ) -> None:
     stem = f"sub-01_{'ce-gd_' if where == 'name' else ''}{contrast}"
@@ -196,7 +286,7 @@ def test_an_enhanced_image_is_used_with_a_note_where_there_is_no_other(
     assert "contrast agent" in note
 
 
-# Files that fail
+# Faulty files
 
 
 def empty(path: Path) -> None:
@@ -228,7 +318,7 @@ FAULTS = (empty, cut_off, constant, no_header, four_dimensions, long_axis)
 
 
 @pytest.mark.parametrize("spoil", FAULTS)
-def test_the_next_image_is_tried_and_both_are_named(
+def test_next_image_replaces_faulty_image_with_note(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     first, second = (tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2))
@@ -242,8 +332,59 @@ def test_the_next_image_is_tried_and_both_are_named(
     assert "\n" not in note
 
 
+@pytest.mark.parametrize("part", NO_BRAINS)
 @pytest.mark.parametrize("spoil", FAULTS)
-def test_where_all_fail_the_best_one_stays_and_says_why(
+def test_partial_image_does_not_replace_damaged_flair(
+    tmp_path: Path, spoil: Callable[[Path], None], part: str
+) -> None:
+    """The visit fails with the name of the damaged image and a hint."""
+    partial, damaged = (tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2))
+    spoil(damaged)
+    write(partial, *NO_BRAINS[part])
+    for images in ([damaged, partial], [partial, damaged]):
+        found = choose_image("FLAIR", images)
+        assert (found.image, found.missing) == (damaged, None)
+        assert found.problem.startswith(f"{damaged.name} ")
+        (note,) = found.notes
+        assert partial.name in note
+        assert "none covers" not in note
+    with pytest.raises(MssegError, match=damaged.name) as caught:
+        check_image(damaged, contrast="FLAIR")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("contrast", ["T1w", "T2w"])
+@pytest.mark.parametrize("part", NO_BRAINS)
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_contrast_with_damaged_and_partial_image_is_left_out(
+    tmp_path: Path, spoil: Callable[[Path], None], part: str, contrast: str
+) -> None:
+    partial, damaged = (tmp_path / f"sub-01_run-{n}_{contrast}.nii.gz" for n in (1, 2))
+    spoil(damaged)
+    write(partial, *NO_BRAINS[part])
+    found = choose_image(contrast, [partial, damaged])
+    assert (found.image, found.missing, found.problem) == (None, None, "")
+    (note,) = found.notes
+    assert note.startswith(f"{contrast} is not used: {damaged.name} ")
+    assert str(tmp_path) not in note
+
+
+@pytest.mark.parametrize("contrast", ["T1w", "T2w"])
+@pytest.mark.parametrize("part", ["localizer of 3 slices", "hippocampal slab"])
+def test_visit_goes_on_without_contrast_that_is_left_out(
+    make_dataset: MakeDataset, part: str, contrast: str
+) -> None:
+    anat = make_dataset({"sub-01/anat/sub-01_FLAIR.nii.gz": ISO}) / "sub-01/anat"
+    empty(anat / f"sub-01_run-1_{contrast}.nii.gz")
+    write(anat / f"sub-01_run-2_{contrast}.nii.gz", *NO_BRAINS[part])
+    (visit,) = find_visits(anat.parents[1]).visits
+    assert list(visit.contrasts) == ["FLAIR"]
+    assert visit.problem == ""
+    assert len(visit.notes) == 1
+
+
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_problem_of_best_image_is_reported_if_all_fail(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     images = [tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2)]
@@ -256,9 +397,7 @@ def test_where_all_fail_the_best_one_stays_and_says_why(
 
 
 @pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
-def test_a_lone_empty_file_is_told_before_it_is_run(
-    make_dataset: MakeDataset, contrast: str
-) -> None:
+def test_sole_empty_image_is_reported_before_run(make_dataset: MakeDataset, contrast: str) -> None:
     files: dict[str, Any] = {"sub-01/anat/sub-01_FLAIR.nii.gz": ISO}
     (visit,) = find_visits(
         make_dataset({**files, f"sub-01/anat/sub-01_{contrast}.nii.gz": None})
@@ -266,7 +405,7 @@ def test_a_lone_empty_file_is_told_before_it_is_run(
     assert visit.problem == f"sub-01_{contrast}.nii.gz is empty"
 
 
-# Files that are not fetched: what is known of them is their name
+# Files that are not fetched: only their names are known
 
 LOST = ("ce-gd_run-2", "rec-motion", "task-nod", "space-MNI_desc-preproc")
 
@@ -279,7 +418,7 @@ def not_fetched(folder: Path, entities: str) -> Path:
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("part", NO_BRAINS)
-def test_no_part_of_a_brain_stands_in_for_what_is_not_fetched(
+def test_partial_image_does_not_replace_unfetched_image(
     tmp_path: Path, part: str, lost: str
 ) -> None:
     there = write(tmp_path / "sub-01_acq-a_FLAIR.nii.gz", *NO_BRAINS[part])
@@ -291,7 +430,7 @@ def test_no_part_of_a_brain_stands_in_for_what_is_not_fetched(
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("spoil", FAULTS)
-def test_no_damaged_image_stands_in_for_what_is_not_fetched(
+def test_faulty_image_does_not_replace_unfetched_image(
     tmp_path: Path, spoil: Callable[[Path], None], lost: str
 ) -> None:
     there = tmp_path / "sub-01_acq-a_FLAIR.nii.gz"
@@ -303,7 +442,7 @@ def test_no_damaged_image_stands_in_for_what_is_not_fetched(
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("brain", ["3-D of 1 mm", "axial, 20 slices of 5 mm"])
-def test_a_whole_brain_with_a_better_name_needs_nothing_else(
+def test_unfetched_image_of_lower_rank_is_not_needed(
     tmp_path: Path, brain: str, lost: str
 ) -> None:
     there = write(tmp_path / "sub-01_acq-a_FLAIR.nii.gz", *BRAINS[brain])
@@ -315,7 +454,7 @@ def test_a_whole_brain_with_a_better_name_needs_nothing_else(
     assert f"{gone.name} (not fetched)" in note
 
 
-# Roles
+# Contrasts of files
 
 
 @pytest.mark.parametrize(
@@ -332,7 +471,7 @@ def test_a_whole_brain_with_a_better_name_needs_nothing_else(
         ({"flair": {"suffix": ["T2w", "FLAIR"]}}, "acq-x_FLAIR", None),
     ],
 )
-def test_one_file_has_one_role(
+def test_file_is_used_for_only_one_contrast(
     make_dataset: MakeDataset, filters: dict[str, Any], flair: str, t2w: str | None
 ) -> None:
     files = {

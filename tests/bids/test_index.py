@@ -1,4 +1,4 @@
-"""The pybids index: what it sees, and a stored one that is never wrong."""
+"""The pybids index: the paths that it covers, and the stored database."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bids(make_dataset: MakeDataset) -> Path:
 
 @pytest.fixture
 def indexed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Participants of every index that is built anew."""
+    """Record the participants of every new index."""
     calls: list[Any] = []
     build = index_module._build
 
@@ -68,22 +68,24 @@ def keys(bids: Path, **query: Any) -> list[str]:
         ("/sub-011", False),
     ],
 )
-def test_what_pybids_may_enter(path: str, seen: bool) -> None:
+def test_index_covers_only_anat_images(path: str, seen: bool) -> None:
     assert (_ignore(["01"]).search(path) is None) == seen
 
 
-def test_only_the_asked_participants_are_indexed(bids: Path, indexed: list[Any]) -> None:
+def test_only_selected_participants_are_indexed(bids: Path, indexed: list[Any]) -> None:
     assert keys(bids, participants=["2"]) == ["sub-2"]
     assert indexed == [["2"]]
 
 
 class TestStored:
-    def test_built_once_then_read(self, bids: Path, tmp_path: Path, indexed: list[Any]) -> None:
+    def test_index_is_built_once_and_then_reused(
+        self, bids: Path, tmp_path: Path, indexed: list[Any]
+    ) -> None:
         database = tmp_path / "db"
-        everyone = ["sub-1", "sub-2", "sub-3"]
+        all_visits = ["sub-1", "sub-2", "sub-3"]
         assert keys(bids, database_dir=database, participants=["2"]) == ["sub-2"]
-        assert keys(bids, database_dir=database) == everyone
-        assert indexed == [None], "a stored index holds everyone, whoever asks first"
+        assert keys(bids, database_dir=database) == all_visits
+        assert indexed == [None], "a stored index holds all visits, also after a first selection"
         assert sorted(p.name for p in (database / DATABASE_FOLDER).iterdir()) == [DATABASE_FILE]
 
     def test_new_file_is_seen(self, bids: Path, tmp_path: Path, make_image: Any) -> None:
@@ -99,15 +101,15 @@ class TestStored:
         make_image(bids / "sub-4/anat/sub-4_FLAIR.nii.gz")
         assert keys(bids, database_dir=tmp_path / "db")[-1] == "sub-4"
 
-    def test_of_another_dataset(
+    def test_index_of_another_dataset_is_rebuilt(
         self, bids: Path, make_dataset: MakeDataset, tmp_path: Path
     ) -> None:
-        """pybids itself would answer with the files of the first dataset."""
+        """pybids itself would return the files of the first dataset."""
         other = make_dataset({"sub-9/anat/sub-9_FLAIR.nii.gz": None}, name="other")
         keys(other, database_dir=tmp_path / "db")
         assert keys(bids, database_dir=tmp_path / "db") == ["sub-1", "sub-2", "sub-3"]
 
-    def test_of_another_program_is_read_and_left_alone(
+    def test_index_of_another_program_is_read_but_not_changed(
         self, bids: Path, tmp_path: Path, indexed: list[Any]
     ) -> None:
         database = tmp_path / "db"
@@ -119,34 +121,36 @@ class TestStored:
         assert keys(bids, database_dir=database) == ["sub-1", "sub-2", "sub-3"]
         assert (database / DATABASE_FILE).read_bytes() == before
 
-    def test_damaged(self, bids: Path, tmp_path: Path) -> None:
+    def test_damaged_database_is_rebuilt(self, bids: Path, tmp_path: Path) -> None:
         own = tmp_path / "db" / DATABASE_FOLDER
         own.mkdir(parents=True)
         (own / DATABASE_FILE).write_bytes(b"SQLite format 3\0 and then nothing")
         assert keys(bids, database_dir=tmp_path / "db") == ["sub-1", "sub-2", "sub-3"]
 
-    def test_half_built(self, bids: Path, tmp_path: Path) -> None:
-        """A database without rows, as a killed pybids leaves it, is not taken for a whole one."""
+    def test_incomplete_database_is_rebuilt(self, bids: Path, tmp_path: Path) -> None:
+        """A killed pybids process leaves a database without rows."""
         own = tmp_path / "db" / DATABASE_FOLDER
         own.mkdir(parents=True)
         with sqlite3.connect(own / DATABASE_FILE) as connection:
             connection.execute("CREATE TABLE layout_info (root TEXT)")
         assert keys(bids, database_dir=tmp_path / "db") == ["sub-1", "sub-2", "sub-3"]
 
-    def test_where_nothing_can_be_stored(self, bids: Path, tmp_path: Path) -> None:
+    def test_unwritable_database_folder_gives_a_note(self, bids: Path, tmp_path: Path) -> None:
         (tmp_path / "db").write_text("a file where the folder should be")
         found = find_visits(bids, database_dir=tmp_path / "db")
         assert len(found.visits) == 3
         assert "could not be stored" in found.notes[0]
 
-    def test_linked_dataset(self, bids: Path, tmp_path: Path, indexed: list[Any]) -> None:
+    def test_symlink_to_dataset_reuses_stored_index(
+        self, bids: Path, tmp_path: Path, indexed: list[Any]
+    ) -> None:
         (tmp_path / "link").symlink_to(bids)
         keys(bids, database_dir=tmp_path / "db")
         visits = find_visits(tmp_path / "link", database_dir=tmp_path / "db").visits
         assert indexed == [None]
         assert visits[0].flair.is_relative_to(tmp_path / "link")
 
-    def test_many_jobs_at_once(self, bids: Path, tmp_path: Path) -> None:
+    def test_concurrent_jobs_share_database_folder(self, bids: Path, tmp_path: Path) -> None:
         code = (
             "import sys; from pathlib import Path; from bids_msseg.bids.query import find_visits\n"
             "found = find_visits(Path(sys.argv[1]), database_dir=Path(sys.argv[2]))\n"
@@ -157,7 +161,7 @@ class TestStored:
         assert [job.wait(60) for job in jobs] == [0, 0, 0]
 
 
-def test_the_index_agrees_with_plain_pybids(bids: Path) -> None:
+def test_index_agrees_with_plain_pybids(bids: Path) -> None:
     indexer = BIDSLayoutIndexer(index_metadata=False)
     layout = BIDSLayout(bids, indexer=indexer)
     plain = layout.get(return_type="filename", suffix="FLAIR", extension=[".nii", ".nii.gz"])

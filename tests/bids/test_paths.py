@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from bids_msseg.bids.derivatives import visit_files
 from bids_msseg.bids.paths import (
     changes_path,
+    check_path,
     figure_path,
     group_path,
+    intermediate_path,
     lesion_roi_path,
     logs_dir,
     output_path,
@@ -74,13 +76,13 @@ VISITS = st.builds(Visit, LABELS, st.none() | LABELS, st.just(Path("f.nii.gz")),
         ("desc-lesions_stats.tsv", {"desc": "lesions"}),
     ],
 )
-def test_names(name: str, arguments: dict[str, Any]) -> None:
+def test_output_names_follow_bids(name: str, arguments: dict[str, Any]) -> None:
     suffix, extension = name.rsplit("_", 1)[1].split(".", 1)
     path = output_path(OUT, VISIT, suffix=suffix, extension=f".{extension}", **arguments)
     assert path == OUT / "sub-01/ses-01/anat" / f"sub-01_ses-01_{name}"
 
 
-def test_entities_of_the_flair_stay_in_order() -> None:
+def test_entities_of_flair_keep_bids_order() -> None:
     entities = {"run": "02", "part": "mag", "rec": "n", "echo": "1", "ce": "gad", "acq": "3D"}
     visit = Visit("1", None, Path("f.nii"), entities=entities)
     path = output_path(OUT, visit, suffix="mask", extension=".nii.gz", label="L")
@@ -88,7 +90,7 @@ def test_entities_of_the_flair_stay_in_order() -> None:
 
 
 @given(VISITS, LABELS, LABELS)
-def test_names_can_be_read_back(visit: Visit, space: str, desc: str) -> None:
+def test_output_names_can_be_parsed(visit: Visit, space: str, desc: str) -> None:
     path = output_path(
         OUT, visit, suffix="mask", extension=".nii.gz", space=space, desc=desc, label="L"
     )
@@ -111,7 +113,7 @@ def test_two_visits_never_share_a_name(first: Visit, second: Visit) -> None:
 
 
 @given(st.lists(st.text(max_size=8), min_size=6, max_size=6))
-def test_nothing_leaves_out(texts: list[str]) -> None:
+def test_output_path_is_inside_output_folder(texts: list[str]) -> None:
     participant, session, run, space, suffix, extension = texts
     visit = Visit(participant, session, Path("f"), entities={"run": run})
     try:
@@ -123,7 +125,7 @@ def test_nothing_leaves_out(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("evil", ["../x", "a/b", "a_b", "a-b", "", ".", "a\n", "é", "\u0661"])
-def test_values_that_names_cannot_hold(evil: str) -> None:
+def test_invalid_values_in_names_are_refused(evil: str) -> None:
     calls: list[Any] = [
         lambda: output_path(OUT, VISIT, suffix="mask", extension=".nii", space=evil),
         lambda: output_path(OUT, VISIT, suffix=evil, extension=".nii"),
@@ -139,7 +141,7 @@ def test_values_that_names_cannot_hold(evil: str) -> None:
             call()
 
 
-def test_pages_and_logs() -> None:
+def test_paths_of_reports_figures_and_records() -> None:
     visit = Visit("01", "1", Path("f"), entities={"acq": "x"})
     assert figure_path(OUT, visit, "lesions") == (
         OUT / "sub-01/figures/sub-01_ses-1_acq-x_desc-lesions_FLAIR.svg"
@@ -148,9 +150,13 @@ def test_pages_and_logs() -> None:
     assert logs_dir(OUT) == OUT / "logs"
     assert record_path(OUT, "01", None) == OUT / "logs/visits/sub-01.json"
     assert group_path(OUT, ".json") == OUT / "group_lesions.json"
+    assert group_path(OUT, ".tsv", "summary") == OUT / "group_lesions_summary.tsv"
+    assert changes_path(OUT, "01", ".tsv") == OUT / "sub-01/sub-01_desc-changes_stats.tsv"
+    assert intermediate_path(OUT, "01", "1") == OUT / "logs/intermediate/sub-01_ses-1.zip"
+    assert check_path(OUT, ".tsv", "visits") == OUT / "check_visits.tsv"
 
 
-def test_refusals_say_what_was_meant() -> None:
+def test_error_states_invalid_part_of_name() -> None:
     for make, what in (
         (lambda: changes_path(OUT, "01", "tsv"), "extension"),
         (lambda: changes_path(OUT, "0/1", ".tsv"), "sub"),
@@ -176,7 +182,7 @@ def test_refusals_say_what_was_meant() -> None:
     ],
 )
 @pytest.mark.parametrize("session", [None, "1"])
-def test_outputs_under_another_name_of_the_flair(
+def test_outputs_of_earlier_flair_name_are_stale(
     tmp_path: Path, session: str | None, before: dict[str, str], now: dict[str, str]
 ) -> None:
     flair, t1w = Path("f.nii.gz"), Path("t.nii.gz")
@@ -193,10 +199,10 @@ def test_outputs_under_another_name_of_the_flair(
 
 @pytest.mark.parametrize("lost", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
 @pytest.mark.parametrize("entities", [{}, {"acq": "3D", "run": "02"}])
-def test_outputs_of_a_contrast_that_is_no_longer_used(
+def test_outputs_of_unused_contrast_are_stale(
     tmp_path: Path, entities: dict[str, str], lost: tuple[str, ...]
 ) -> None:
-    """Pictures stay: of one that could not be aligned there is one, too."""
+    """Figures are kept, because a contrast that could not be aligned has a figure, too."""
     image = Path("f.nii.gz")
     whole = Visit("01", "1", image, image, image, entities=entities)
     visit = replace(whole, **{name.lower(): None for name in lost})
@@ -214,16 +220,14 @@ def test_outputs_of_a_contrast_that_is_no_longer_used(
 @pytest.mark.parametrize(
     ("session", "folder"), [(None, "sub-01/anat"), ("2", "sub-01/ses-2/anat")]
 )
-def test_the_mask_that_fmriprep_takes_has_the_name_of_the_t1w(
-    session: str | None, folder: str, ending: str
-) -> None:
+def test_fmriprep_mask_is_named_after_t1w(session: str | None, folder: str, ending: str) -> None:
     t1w = Path(f"/raw/sub-01_acq-x.1_T1w{ending}")
     path = lesion_roi_path(OUT, Visit("01", session, Path("f.nii.gz"), t1w))
     assert path == OUT / "lesion_roi" / folder / "sub-01_acq-x.1_T1w_label-lesion_roi.nii.gz"
     assert lesion_roi_path(OUT, Visit("01", session, Path("f.nii.gz"))) is None
 
 
-def test_the_mask_of_another_t1w_is_stale(tmp_path: Path) -> None:
+def test_fmriprep_mask_of_another_t1w_is_stale(tmp_path: Path) -> None:
     names = ("sub-01_run-1_T1w.nii.gz", "sub-01_run-2_T1w.nii.gz")
     old, new = (Visit("01", None, Path("f.nii.gz"), Path(name)) for name in names)
     other = Visit("02", None, Path("f.nii.gz"), Path("sub-02_T1w.nii.gz"))

@@ -1,4 +1,4 @@
-"""Visits found in small trees: what is used, what is skipped, and with which words."""
+"""Visits in small datasets: used images, skipped visits, notes and errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def study(make_dataset: MakeDataset) -> Path:
     )
 
 
-def test_visits_and_what_is_left_out(study: Path) -> None:
+def test_visits_with_flair_are_found_and_others_skipped(study: Path) -> None:
     found = find_visits(study)
     assert names(found) == {
         "sub-01_ses-1": [f"sub-01_ses-1_{c}.nii.gz" for c in ("FLAIR", "T1w", "T2w")],
@@ -83,7 +83,7 @@ def test_visits_and_what_is_left_out(study: Path) -> None:
     assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301
 
 
-def test_natural_order(make_dataset: MakeDataset) -> None:
+def test_visits_are_in_natural_order(make_dataset: MakeDataset) -> None:
     files = {f"sub-{n}/anat/sub-{n}_FLAIR.nii.gz": None for n in ("10", "2", "1")}
     assert list(names(find_visits(make_dataset(files)))) == ["sub-1", "sub-2", "sub-10"]
 
@@ -94,7 +94,7 @@ def test_labels_with_and_without_prefix(study: Path, prefix: bool) -> None:
     assert list(names(find_visits(study, participants=[sub], sessions=[ses]))) == ["sub-01_ses-2"]
 
 
-def test_absent_labels_become_rows(study: Path) -> None:
+def test_absent_labels_are_reported_as_skipped(study: Path) -> None:
     found = find_visits(study, participants=["99", "01"], sessions=["1", "7"])
     assert list(names(found)) == ["sub-01_ses-1"]
     assert [(one.key, one.reason) for one in found.skipped] == [
@@ -103,7 +103,7 @@ def test_absent_labels_become_rows(study: Path) -> None:
     ]
 
 
-def test_session_that_nobody_has_is_a_note(study: Path) -> None:
+def test_session_absent_from_dataset_gives_a_note(study: Path) -> None:
     found = find_visits(study, sessions=["2", "7"])
     assert found.notes == ("ses-7 is not in the dataset",)
     assert found.skipped == ()
@@ -118,22 +118,22 @@ def test_session_that_nobody_has_is_a_note(study: Path) -> None:
         ({"filters": {"flair": {"acquisition": "3D"}}}, "the filter file excludes every FLAIR"),
     ],
 )
-def test_nothing_selected(study: Path, query: dict[str, Any], said: str) -> None:
+def test_empty_selection_raises_error(study: Path, query: dict[str, Any], said: str) -> None:
     with pytest.raises(NothingSelectedError, match=said):
         find_visits(study, **query)
 
 
-def test_labels_that_bids_does_not_allow(study: Path) -> None:
+def test_invalid_participant_label_is_refused(study: Path) -> None:
     with pytest.raises(UsageError, match="01,02"):
         find_visits(study, participants=["01,02"])
 
 
-def test_selected_but_no_flair(study: Path) -> None:
+def test_selected_participant_without_flair_raises_error(study: Path) -> None:
     with pytest.raises(NoInputError, match=r"sub-03: no FLAIR \(found: sub-03_PDw"):
         find_visits(study, participants=["03"])
 
 
-def test_empty_participant_folder_is_an_uninstalled_subdataset(study: Path) -> None:
+def test_empty_participant_folder_is_skipped_with_datalad_hint(study: Path) -> None:
     (study / "sub-04").mkdir()
     (skipped,) = find_visits(study, participants=["02", "04"]).skipped
     assert skipped.reason == "the folder sub-04 is empty"
@@ -147,7 +147,7 @@ def test_session_without_anat_is_skipped(study: Path) -> None:
 
 
 class TestNamesThatContradictFolders:
-    """Such a file may be another person's."""
+    """Such a file may belong to another participant."""
 
     @pytest.mark.parametrize(
         ("folder", "name", "said"),
@@ -157,7 +157,7 @@ class TestNamesThatContradictFolders:
             ("sub-01/anat", "sub-01_ses-2", "is named ses-2 but is not in a ses- folder"),
         ],
     )
-    def test_no_such_flair_is_used(
+    def test_misplaced_flair_is_not_used(
         self, make_dataset: MakeDataset, folder: str, name: str, said: str
     ) -> None:
         good = "sub-03/anat/sub-03_FLAIR.nii.gz"
@@ -168,7 +168,7 @@ class TestNamesThatContradictFolders:
         assert skipped.reason == f"{name}_FLAIR.nii.gz {said}: it is not used"
         assert "move it" in skipped.hint
 
-    def test_not_even_with_finer_voxels_or_beside_the_right_flair(
+    def test_misplaced_image_with_finer_voxels_is_not_used(
         self, make_dataset: MakeDataset
     ) -> None:
         files = {
@@ -183,7 +183,9 @@ class TestNamesThatContradictFolders:
 
 
 @pytest.mark.parametrize("label", ["", "a b", "a-b", "é"])
-def test_what_is_no_label_skips_one_visit(make_dataset: MakeDataset, label: str) -> None:
+def test_visit_is_skipped_if_its_flair_has_invalid_label(
+    make_dataset: MakeDataset, label: str
+) -> None:
     odd = f"sub-01/anat/sub-01_acq-{label}_FLAIR.nii.gz"
     found = find_visits(make_dataset({odd: MM1, "sub-02/anat/sub-02_FLAIR.nii.gz": MM1}))
     assert list(names(found)) == ["sub-02"]
@@ -194,7 +196,7 @@ def test_what_is_no_label_skips_one_visit(make_dataset: MakeDataset, label: str)
     )
 
 
-def test_what_is_no_label_gives_way_to_another_image(make_dataset: MakeDataset) -> None:
+def test_valid_image_replaces_image_with_invalid_label(make_dataset: MakeDataset) -> None:
     files = {
         "sub-01/anat/sub-01_FLAIR.nii.gz": (1.0, 1.0, 3.0),
         "sub-01/anat/sub-01_acq-a-b_FLAIR.nii.gz": MM1,
@@ -207,7 +209,7 @@ def test_what_is_no_label_gives_way_to_another_image(make_dataset: MakeDataset) 
 
 
 @pytest.mark.parametrize("name", ["FLAIR.json", "dataset_description.json"])
-def test_a_pipe_is_not_waited_for(study: Path, name: str) -> None:
+def test_named_pipe_does_not_block(study: Path, name: str) -> None:
     (study / name).unlink(missing_ok=True)
     os.mkfifo(study / name)
     with time_limit(20):
@@ -219,7 +221,7 @@ def test_a_pipe_is_not_waited_for(study: Path, name: str) -> None:
 
 
 class TestSeveralImages:
-    def test_the_shortest_longest_edge_wins(self, make_dataset: MakeDataset) -> None:
+    def test_image_with_shortest_longest_edge_is_used(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset(
             {
                 "sub-01/anat/sub-01_run-01_FLAIR.nii.gz": (0.5, 0.5, 5.0),
@@ -237,7 +239,7 @@ class TestSeveralImages:
         assert "sub-01_acq-thick_FLAIR.nii.gz (edges of 3 mm)" in others
         assert "sub-01_run-01_FLAIR.nii.gz (edges of 5 mm)" in others
 
-    def test_ties_go_by_name(self, make_dataset: MakeDataset) -> None:
+    def test_lower_run_wins_tie(self, make_dataset: MakeDataset) -> None:
         files = {f"sub-01/anat/sub-01_run-{n}_FLAIR.nii.gz": MM1 for n in (2, 1)}
         (visit,) = find_visits(make_dataset(files)).visits
         assert visit.flair.name == "sub-01_run-1_FLAIR.nii.gz"
@@ -253,7 +255,7 @@ class TestSeveralImages:
         assert visit.flair.name == "sub-01_run-2_FLAIR.nii.gz"
         assert "sub-01_run-1_FLAIR.nii.gz (unreadable)" in visit.notes[0]
 
-    def test_voxels_without_volume_do_not_win(self, make_dataset: MakeDataset) -> None:
+    def test_image_with_singular_affine_does_not_win(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset({f"sub-01/anat/sub-01_run-{n}_FLAIR.nii": MM1 for n in (1, 2)})
         broken = bids / "sub-01/anat/sub-01_run-1_FLAIR.nii"
         header = bytearray(broken.read_bytes())
@@ -262,7 +264,7 @@ class TestSeveralImages:
         (visit,) = find_visits(bids).visits
         assert visit.flair.name == "sub-01_run-2_FLAIR.nii"
 
-    def test_compressed_and_plain_twins(self, make_dataset: MakeDataset) -> None:
+    def test_uncompressed_copy_wins_over_compressed_copy(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset(
             {"sub-01/anat/sub-01_FLAIR.nii": MM1, "sub-01/anat/sub-01_FLAIR.nii.gz": MM1}
         )
@@ -270,7 +272,7 @@ class TestSeveralImages:
         assert visit.flair.name == "sub-01_FLAIR.nii"
         assert len(visit.notes) == 1
 
-    def test_no_contrast_agent_and_the_flairs_acquisition(self, make_dataset: MakeDataset) -> None:
+    def test_unenhanced_t1w_with_acq_of_flair_is_used(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset(
             {
                 "sub-01/anat/sub-01_acq-3D_FLAIR.nii.gz": MM1,
@@ -283,7 +285,7 @@ class TestSeveralImages:
         assert visit.t1w is not None
         assert visit.t1w.name == "sub-01_acq-3D_T1w.nii.gz"
 
-    def test_phase_images_and_derived_images(self, make_dataset: MakeDataset) -> None:
+    def test_phase_and_derived_images_are_not_used(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset(
             {
                 "sub-01/anat/sub-01_part-mag_FLAIR.nii.gz": (2.0, 2.0, 2.0),
@@ -318,13 +320,13 @@ class TestDataLad:
     def drop(image: Path) -> None:
         (image.parent / image.readlink()).unlink()
 
-    def test_links_are_files(self, annex: Path) -> None:
+    def test_annex_links_count_as_images(self, annex: Path) -> None:
         found = find_visits(annex)
         assert list(names(found)) == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
         assert found.visits[0].flair.name == "sub-01_ses-1_FLAIR.nii.gz"
 
     @pytest.mark.parametrize("contrast", ["FLAIR", "T1w"])
-    def test_missing_content_skips_the_visit(self, annex: Path, contrast: str) -> None:
+    def test_visit_with_missing_content_is_skipped(self, annex: Path, contrast: str) -> None:
         name = f"sub-01/ses-1/anat/sub-01_ses-1_{contrast}.nii.gz"
         self.drop(annex / name)
         found = find_visits(annex, participants=["01"])
@@ -333,19 +335,19 @@ class TestDataLad:
         assert "not fetched" in skipped.reason
         assert skipped.hint == f"datalad get {name}"
 
-    def test_unlocked_pointer_file(self, study: Path) -> None:
+    def test_visit_with_unlocked_pointer_file_is_skipped(self, study: Path) -> None:
         flair = study / "sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
         flair.write_text("/annex/objects/MD5E-s1--0.nii.gz\n")
         assert "sub-01_ses-1" in {one.key for one in find_visits(study).skipped}
 
-    def test_nothing_fetched(self, annex: Path) -> None:
+    def test_dataset_without_fetched_images_raises_error(self, annex: Path) -> None:
         for image in annex.glob("sub-*/**/*.nii*"):
             self.drop(image)
         with pytest.raises(NoInputError, match="not fetched") as caught:
             find_visits(annex)
         assert "datalad get sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz" in caught.value.hint
 
-    def test_a_run_that_is_not_fetched_is_not_passed_over(
+    def test_visit_with_unfetched_first_run_is_skipped(
         self, study: Path, make_image: Callable[..., Path]
     ) -> None:
         make_image(study / "sub-02/anat/sub-02_run-2_FLAIR.nii.gz")
@@ -355,17 +357,18 @@ class TestDataLad:
 
     @pytest.mark.parametrize("contrast", ["FLAIR", "T1w"])
     @pytest.mark.parametrize("entities", ["ce-gd", "rec-motion", "acq-a_task-nod"])
-    def test_a_part_of_a_head_does_not_stand_in(
-        self, study: Path, entities: str, contrast: str
+    def test_partial_image_does_not_replace_unfetched_image(
+        self, study: Path, make_image: Callable[..., Path], entities: str, contrast: str
     ) -> None:
-        """The images of this study are far smaller than a head."""
+        for part in ("FLAIR.nii", "T1w.nii.gz"):
+            make_image(study / f"sub-02/anat/sub-02_{part}", extent_mm=60)
         name = f"sub-02/anat/sub-02_{entities}_{contrast}.nii.gz"
         (study / name).symlink_to("gone")
         (skipped,) = find_visits(study, participants=["01", "02"]).skipped
         assert (skipped.key, skipped.hint) == ("sub-02", f"datalad get {name}")
 
-    def test_links_in_circles(self, study: Path) -> None:
-        """Naive indexing takes minutes with two of these."""
+    def test_symlink_loops_do_not_block(self, study: Path) -> None:
+        """Naive indexing takes minutes with two such loops."""
         for folder in (study, study / "sub-01", study / "sub-02/anat"):
             (folder / "loop").symlink_to("..")
             (folder / "ses-loop").symlink_to(".")
@@ -375,7 +378,7 @@ class TestDataLad:
             found = find_visits(study)
         assert "sub-02" in {one.key for one in found.skipped}
 
-    def test_linked_folders(self, study: Path, tmp_path: Path) -> None:
+    def test_symlinked_participant_folder_is_found(self, study: Path, tmp_path: Path) -> None:
         (study / "sub-02").rename(tmp_path / "elsewhere")
         (study / "sub-02").symlink_to(tmp_path / "elsewhere")
         assert "sub-02" in names(find_visits(study))
@@ -396,7 +399,7 @@ def empty_file(image: Path) -> None:
 class TestIgnoredContrasts:
     @pytest.mark.parametrize("spoil", [broken_link, pointer_file, empty_file, os.mkfifo])
     @pytest.mark.parametrize("contrast", ["T1w", "T2w"])
-    def test_their_images_decide_nothing(
+    def test_faulty_image_of_ignored_contrast_has_no_effect(
         self, study: Path, contrast: str, spoil: Callable[[Path], None]
     ) -> None:
         image = study / f"sub-01/ses-1/anat/sub-01_ses-1_{contrast}.nii.gz"
@@ -421,13 +424,13 @@ class TestIgnoredContrasts:
             (("T2w", "t1w"), ["FLAIR"]),
         ],
     )
-    def test_a_visit_that_has_them_says_so(
+    def test_visit_with_ignored_contrasts_has_notes(
         self, study: Path, ignored: tuple[str, ...], left: list[str]
     ) -> None:
         first, second, third = find_visits(study, ignore=ignored).visits
         assert list(first.contrasts) == left
         assert len(first.notes) == len(ignored)
-        # this one has a FLAIR alone, and the last one no T2w
+        # the second visit has only a FLAIR, and the third has no T2w
         assert second.notes == ()
         assert len(third.notes) == ("t1w" in ignored)
 
@@ -462,15 +465,17 @@ class TestFilters:
             ),
         ],
     )
-    def test_values(self, runs: Path, flair: dict[str, Any], chosen: str) -> None:
+    def test_filter_values_select_flair(
+        self, runs: Path, flair: dict[str, Any], chosen: str
+    ) -> None:
         found = find_visits(runs, filters={"FLAIR": flair})
         assert found.visits[0].flair.name == chosen
 
-    def test_session_chooses_visits(self, runs: Path) -> None:
+    def test_session_filter_of_flair_selects_visits(self, runs: Path) -> None:
         found = find_visits(runs, filters={"flair": {"session": "2"}})
         assert (list(names(found)), found.skipped) == (["sub-01_ses-2"], ())
 
-    def test_other_contrast_only_where_asked(self, runs: Path) -> None:
+    def test_session_filter_of_t1w_does_not_drop_visits(self, runs: Path) -> None:
         found = find_visits(runs, filters={"t1w": {"session": "ses-2"}})
         assert [visit.t1w is None for visit in found.visits] == [True, False]
 
@@ -487,10 +492,10 @@ class TestFilters:
             ({"suffix": "T3w"}, ["suffix 'T3w'", "FLAIR", "T1w", "T2w"]),
         ],
     )
-    def test_a_value_that_matches_nothing_lists_those_there_are(
+    def test_unmatched_filter_value_lists_available_values(
         self, make_dataset: MakeDataset, contrast: str, entry: dict[str, Any], there: list[str]
     ) -> None:
-        """A T1w or T2w that a filter leaves out was missing without a word."""
+        """Regression test: a filter excluded T1w or T2w images without a note."""
         names_ = ("acq-MPRAGE_run-01", "run-02")
         stem = "sub-01/ses-1/anat/sub-01_ses-1"
         bids = make_dataset(
@@ -498,28 +503,28 @@ class TestFilters:
         )
         filters = {contrast.lower(): entry}
         if contrast == "FLAIR" and "session" in entry:
-            there = ["ses-1"]  # that of the FLAIR chooses visits
+            there = ["ses-1"]  # the session of the FLAIR filter selects visits
         if contrast == "FLAIR" and entry != {"acq": ["3d", "MPRAGE"]}:
             with pytest.raises(NothingSelectedError) as caught:
                 find_visits(bids, filters=filters)
-            told = caught.value.hint
+            message = caught.value.hint
         else:
-            (told,) = find_visits(bids, filters=filters).notes
-            assert contrast in told
-        assert [word for word in there if word not in told] == []
+            (message,) = find_visits(bids, filters=filters).notes
+            assert contrast in message
+        assert [word for word in there if word not in message] == []
 
-    def test_entries_that_no_image_has_together(self, runs: Path) -> None:
+    def test_unmatched_combination_of_filters_raises_error(self, runs: Path) -> None:
         entry = {"acquisition": "3D", "run": None}
         with pytest.raises(NothingSelectedError) as caught:
             find_visits(runs, filters={"flair": entry})
         assert "no FLAIR matches all" in caught.value.hint
 
-    def test_visit_without_a_matching_flair(self, runs: Path) -> None:
+    def test_visit_without_matching_flair_is_skipped(self, runs: Path) -> None:
         found = find_visits(runs, filters={"flair": {"acq": "3D"}})
         (skipped,) = found.skipped
         assert (skipped.key, "filter file" in skipped.reason) == ("sub-01_ses-2", True)
 
-    def test_foreign_keys_are_noted(self, runs: Path) -> None:
+    def test_unused_filter_keys_are_noted(self, runs: Path) -> None:
         babs = {key: {"datatype": "x"} for key in ("fmap", "bold", "sbref", "roi", "flair", "t1w")}
         del babs["flair"]["datatype"], babs["t1w"]["datatype"]
         found = find_visits(runs, filters=babs)
@@ -529,13 +534,13 @@ class TestFilters:
     @pytest.mark.parametrize(
         "filters", [{"flair": "3D"}, ["flair"], {"flair": {"acquistion": "3D"}}]
     )
-    def test_mistakes_are_usage_errors(self, runs: Path, filters: Any) -> None:
+    def test_invalid_filters_raise_usage_error(self, runs: Path, filters: Any) -> None:
         with pytest.raises(UsageError):
             find_visits(runs, filters=filters)
 
 
 class TestMetadata:
-    def test_inheritance(self, study: Path) -> None:
+    def test_metadata_follow_inheritance_principle(self, study: Path) -> None:
         content = {
             "FLAIR.json": {"EchoTime": 0.1, "FlipAngle": 90},
             "acq-3D_FLAIR.json": {"EchoTime": 9},
@@ -560,7 +565,7 @@ class TestMetadata:
         assert visit.metadata["FLAIR"] == {}
         assert visit.notes[0].startswith("FLAIR.json ignored: not")
 
-    def test_more_specific_at_one_level(self, make_dataset: MakeDataset) -> None:
+    def test_more_specific_sidecar_wins_in_same_folder(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset(
             {
                 "sub-01/anat/sub-01_run-1_FLAIR.nii.gz": MM1,
@@ -575,7 +580,7 @@ class TestBrainMasks:
     def find(self, study: Path, **names_and_paths: Path) -> Visit:
         return find_visits(study, participants=["02"], derivatives=names_and_paths).visits[0]
 
-    def test_mask_in_the_grid_of_the_flair(
+    def test_mask_on_grid_of_flair_is_used(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
         anat = tmp_path / "deriv/sub-02/anat"
@@ -585,7 +590,7 @@ class TestBrainMasks:
         assert visit.brain_mask == mask
         assert visit.notes == (f"brain mask taken from other: {mask.name}",)
 
-    def test_the_one_named_after_the_flair_comes_first(
+    def test_mask_named_space_flair_is_preferred(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
         anat = tmp_path / "d/sub-02/anat"
@@ -593,7 +598,7 @@ class TestBrainMasks:
         mask = make_image(anat / "sub-02_space-FLAIR_desc-brain_mask.nii.gz")
         assert self.find(study, other=tmp_path / "d").brain_mask == mask
 
-    def test_somebody_elses_is_not_used(
+    def test_mask_of_another_participant_is_not_used(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
         make_image(tmp_path / "d/sub-02/anat/sub-01_space-FLAIR_desc-brain_mask.nii.gz")
@@ -601,7 +606,7 @@ class TestBrainMasks:
         assert visit.brain_mask is None
         assert visit.notes == ("no brain mask of sub-02 in other",)
 
-    def test_other_grid_is_not_used(
+    def test_mask_on_another_grid_is_not_used(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
         make_image(tmp_path / "d/sub-02/anat/sub-02_space-FLAIR_desc-brain_mask.nii.gz", (1, 1, 2))
@@ -609,39 +614,39 @@ class TestBrainMasks:
         assert visit.brain_mask is None
         assert "not on the grid of the FLAIR" in visit.notes[0]
 
-    def test_none_there(self, study: Path, tmp_path: Path) -> None:
+    def test_missing_mask_gives_a_note(self, study: Path, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()
         visit = self.find(study, other=tmp_path / "d")
         assert visit.notes == ("no brain mask of sub-02 in other",)
 
-    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
+    def test_unfetched_mask_raises_error(self, study: Path, tmp_path: Path) -> None:
         mask = tmp_path / "d/sub-02/anat/sub-02_desc-brain_mask.nii.gz"
         mask.parent.mkdir(parents=True)
         mask.symlink_to("gone")
         with pytest.raises(NoInputError, match="not fetched"):
             self.find(study, other=tmp_path / "d")
 
-    def test_folder_missing(self, study: Path, tmp_path: Path) -> None:
+    def test_missing_derivatives_folder_raises_error(self, study: Path, tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match="other"):
             self.find(study, other=tmp_path / "d")
 
 
 class GivenMasks:
-    """Masks that have to lie on the grid of the FLAIR."""
+    """Tests of options whose masks must be on the grid of the FLAIR."""
 
     option = ""
 
     def find(self, study: Path, **places: Path) -> Selection:
         return find_visits(study, participants=["02"], **{self.option: places})
 
-    def test_another_grid_is_known_before_the_run(
+    def test_mask_on_another_grid_is_reported_before_run(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
         make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
         (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
         assert visit.problem == "02.nii.gz is not on the grid of the FLAIR"
 
-    def test_not_fetched(self, study: Path, tmp_path: Path) -> None:
+    def test_unfetched_mask_raises_error(self, study: Path, tmp_path: Path) -> None:
         (tmp_path / "m").mkdir()
         (tmp_path / "m/02.nii.gz").symlink_to("gone")
         with pytest.raises(NoInputError, match="not fetched"):
@@ -663,7 +668,7 @@ class TestLesionMasks(GivenMasks):
             ("sub-01_space-FLAIR_label-L_mask.nii.gz", False),
         ],
     )
-    def test_masks_of_a_derivative_dataset(
+    def test_masks_of_derivative_dataset_are_selected_by_name(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path, name: str, taken: bool
     ) -> None:
         mask = make_image(tmp_path / "d/sub-02/anat" / name)
@@ -676,7 +681,7 @@ class TestLesionMasks(GivenMasks):
         assert f"lesion mask taken from drawn: {name}" in visit.notes
         assert not visit.problem
 
-    def test_the_first_place_that_has_one_counts(
+    def test_first_source_with_lesion_mask_is_used(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
         (tmp_path / "none").mkdir()
@@ -685,10 +690,10 @@ class TestLesionMasks(GivenMasks):
         found = self.find(study, none=tmp_path / "none", **places).visits[0]
         assert found.lesion_mask == masks[0]
 
-    def test_patterns_follow_the_sessions(
+    def test_path_pattern_selects_mask_of_session(
         self, make_dataset: MakeDataset, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
-        """A mask of one day is not taken for that of another one."""
+        """A mask of one session is not used for another session."""
         files = [f"sub-01/ses-{n}/anat/sub-01_ses-{n}_FLAIR.nii.gz" for n in (1, 2)]
         bids = make_dataset({**dict.fromkeys(files, MM1), "sub-02/anat/sub-02_FLAIR.nii.gz": MM1})
         for name in ("01_1", "02", "01"):
@@ -702,7 +707,7 @@ class TestLesionMasks(GivenMasks):
         found = find_visits(bids, lesion_masks={"m": tmp_path / "m/{subject}.nii.gz"})
         assert [visit.key for visit in found.visits] == ["sub-02"]
 
-    def test_without_the_option_nothing_is_looked_for(self, study: Path) -> None:
+    def test_masks_are_not_searched_without_option(self, study: Path) -> None:
         assert find_visits(study, participants=["02"]).visits[0].lesion_mask is None
 
 
@@ -722,7 +727,7 @@ class TestExcludeMasks(GivenMasks):
             ("sub-01_space-FLAIR_desc-infarct_mask.nii.gz", False),
         ],
     )
-    def test_masks_of_a_derivative_dataset(
+    def test_masks_of_derivative_dataset_are_selected_by_name(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path, name: str, taken: bool
     ) -> None:
         mask = make_image(tmp_path / "d/sub-02/anat" / name)
@@ -733,7 +738,7 @@ class TestExcludeMasks(GivenMasks):
         assert f"{int(taken)} of 1 visits have an exclusion mask in other" in found.notes
         assert not visit.problem
 
-    def test_all_masks_of_all_places_count(
+    def test_exclusion_masks_of_all_sources_are_used(
         self, study: Path, make_image: Callable[..., Path], tmp_path: Path
     ) -> None:
         anat = tmp_path / "d/sub-02/anat"
@@ -743,7 +748,9 @@ class TestExcludeMasks(GivenMasks):
         (visit,) = self.find(study, **places).visits
         assert visit.exclude_masks == (*drawn, pattern)
 
-    def test_what_was_drawn_in_the_viewer_is_no_problem(self, study: Path, tmp_path: Path) -> None:
+    def test_mask_drawn_in_viewer_on_cut_grid_is_accepted(
+        self, study: Path, tmp_path: Path
+    ) -> None:
         affine = np.eye(4)
         affine[:3, 3] = 1
         drawn = nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), affine)
@@ -753,7 +760,7 @@ class TestExcludeMasks(GivenMasks):
         (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
         assert visit.problem == ""
 
-    def test_without_the_option_nothing_is_looked_for(self, study: Path) -> None:
+    def test_masks_are_not_searched_without_option(self, study: Path) -> None:
         found = find_visits(study, participants=["02"])
         assert found.visits[0].exclude_masks == ()
         assert not any("exclude" in note for note in found.notes)
@@ -761,7 +768,7 @@ class TestExcludeMasks(GivenMasks):
 
 class TestDescription:
     @pytest.mark.parametrize("text", [None, "{", "[1]"])
-    def test_unusable(self, study: Path, text: str | None) -> None:
+    def test_unusable_description_raises_error(self, study: Path, text: str | None) -> None:
         path = study / "dataset_description.json"
         path.unlink()
         if text is not None:
@@ -774,13 +781,13 @@ class TestDescription:
         else:
             assert len(find_visits(study, skip_validation=True).visits) == 3
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_missing_dataset_folder_raises_error(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidDatasetError, match="not a folder"):
             find_visits(tmp_path / "nothing")
 
     @pytest.mark.parametrize("described", [True, False])
     @pytest.mark.parametrize("below", ["rawdata", "bids", "sourcedata/raw"])
-    def test_a_study_whose_raw_data_lie_below(
+    def test_hint_names_raw_dataset_in_subfolder(
         self, make_dataset: MakeDataset, below: str, described: bool
     ) -> None:
         files = {f"{below}/sub-01/anat/sub-01_FLAIR.nii.gz": MM1}
@@ -791,12 +798,12 @@ class TestDescription:
             find_visits(study)
         assert str(study / below) in caught.value.hint
 
-    def test_no_participants(self, make_dataset: MakeDataset) -> None:
+    def test_dataset_without_participants_raises_error(self, make_dataset: MakeDataset) -> None:
         bids = make_dataset({})
         with pytest.raises(NothingSelectedError):
             find_visits(bids)
 
-    def test_warnings(self, study: Path) -> None:
+    def test_missing_version_and_invalid_label_are_noted(self, study: Path) -> None:
         (study / "dataset_description.json").write_text('{"Name": "x"}')
         (study / "sub-0_4").mkdir()
         version = f"has no BIDSVersion: the dataset is read as BIDS {BIDS_VERSION}"
@@ -819,32 +826,32 @@ class TestDescription:
             (1.1, True),
         ],
     )
-    def test_every_bids_1_is_read_by_the_rules_of_one_version(
+    def test_only_versions_other_than_bids_1_are_noted(
         self, study: Path, version: object, noted: bool
     ) -> None:
-        """They are those of the version that outputs name."""
+        """All BIDS 1 versions are read by the rules of the version that the outputs name."""
         about = {"Name": "x", "BIDSVersion": version}
         (study / "dataset_description.json").write_text(json.dumps(about))
         notes = find_visits(study).notes
         assert len(notes) == noted
         assert all(note.endswith(f"read as BIDS {BIDS_VERSION}") for note in notes)
 
-    def test_clean(self, study: Path) -> None:
+    def test_valid_description_gives_no_notes(self, study: Path) -> None:
         assert find_visits(study).notes == ()
 
-    def test_byte_order_mark(self, study: Path) -> None:
+    def test_description_with_byte_order_mark_is_read(self, study: Path) -> None:
         path = study / "dataset_description.json"
         path.write_text("\ufeff" + path.read_text())
         assert len(find_visits(study).visits) == 3
 
-    def test_derivative_dataset_as_input(self, make_dataset: MakeDataset) -> None:
+    def test_derivative_dataset_is_accepted_as_input(self, make_dataset: MakeDataset) -> None:
         description = {"Name": "x", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
         files = {"sub-01/anat/sub-01_desc-brain_FLAIR.nii.gz": MM1}
         assert list(names(find_visits(make_dataset(files, description=description)))) == ["sub-01"]
 
 
 @pytest.mark.realdata
-def test_raw_heads(shared_data: Path) -> None:
+def test_visits_of_raw_heads_dataset_are_found(shared_data: Path) -> None:
     found = find_visits(shared_data / "raw-heads")
     assert [visit.key for visit in found.visits] == [
         *("sub-01_ses-1", "sub-01_ses-2", "sub-03_ses-1", "sub-03_ses-2", "sub-09_ses-2"),
@@ -854,6 +861,6 @@ def test_raw_heads(shared_data: Path) -> None:
     assert list(found.visits[4].contrasts) == ["FLAIR"]
 
 
-def test_odd_characters_in_the_path(make_dataset: MakeDataset) -> None:
+def test_dataset_path_with_special_characters_is_accepted(make_dataset: MakeDataset) -> None:
     bids = make_dataset({"sub-01/anat/sub-01_FLAIR.nii.gz": MM1}, name="a b#é%20+[x]")
     assert list(names(find_visits(bids, participants=["01"]))) == ["sub-01"]

@@ -1,4 +1,4 @@
-"""Records of visits survive the way through a file, and damage to it."""
+"""Writing and reading of visit records, including damaged files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FULL = VisitRecord(
 )
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_full_record_round_trips_through_file(tmp_path: Path) -> None:
     path = write_record(tmp_path, FULL)
     assert path == tmp_path / "logs/visits/sub-01_ses-1.json"
     assert read_records(tmp_path) == (FULL,)
@@ -68,7 +68,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
-def test_visits_without_result(tmp_path: Path, status: Any) -> None:
+def test_record_without_result_round_trips_through_file(tmp_path: Path, status: Any) -> None:
     record = VisitRecord("07", None, "", status, reason="no FLAIR", hint="add one")
     write_record(tmp_path, record)
     assert read_records(tmp_path) == (record,)
@@ -92,11 +92,11 @@ def test_visits_without_result(tmp_path: Path, status: Any) -> None:
         timings_s=st.dictionaries(st.text(), st.floats(0, 1e6)),
     )
 )
-def test_any_record_survives_json(record: VisitRecord) -> None:
+def test_any_record_round_trips_through_json(record: VisitRecord) -> None:
     assert VisitRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
-def test_not_a_number_becomes_missing(tmp_path: Path) -> None:
+def test_nan_is_read_as_missing(tmp_path: Path) -> None:
     spacing = (math.nan, 1.0, 1.0)
     record = replace(
         FULL,
@@ -112,14 +112,14 @@ def test_not_a_number_becomes_missing(tmp_path: Path) -> None:
     assert math.isnan(read.contrasts["FLAIR"].spacing_mm[0])
 
 
-def test_an_integral_float_is_a_count(tmp_path: Path) -> None:
+def test_integral_float_is_read_as_count(tmp_path: Path) -> None:
     path = write_record(tmp_path, FULL)
     path.write_text(json.dumps({**FULL.to_dict(), "lesion_count": 12.0}))
     (record,) = read_records(tmp_path)
     assert record == FULL
 
 
-def test_order(tmp_path: Path) -> None:
+def test_records_are_in_natural_order(tmp_path: Path) -> None:
     for participant, session in (("10", None), ("2", "b"), ("2", "a"), ("2", None)):
         write_record(tmp_path, VisitRecord(participant, session, "", "ok"))
     assert [one.key for one in read_records(tmp_path)] == [
@@ -137,7 +137,7 @@ def test_order(tmp_path: Path) -> None:
         ({"a": None, "b": None}, ["a", "b"]),
     ],
 )
-def test_visits_stand_in_their_own_order(
+def test_records_of_participant_follow_visit_numbers(
     tmp_path: Path, numbers: dict[str, int | None], order: list[str]
 ) -> None:
     for session, number in numbers.items():
@@ -146,13 +146,13 @@ def test_visits_stand_in_their_own_order(
     assert [one.session for one in read_records(tmp_path)] == [*order, "a"]
 
 
-def test_record_of_another_version(tmp_path: Path) -> None:
+def test_record_of_another_version_is_read(tmp_path: Path) -> None:
     path = write_record(tmp_path, FULL)
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "from_the_future": [1]}))
     assert read_records(tmp_path) == (FULL,)
     path.unlink()
-    # as Windows' editor saves it
+    # with the byte order mark that Windows Notepad writes
     path.with_name("sub-01.json").write_bytes(b'\xef\xbb\xbf{"participant": "01", "status": "ok"}')
     assert read_records(tmp_path) == (VisitRecord("01", None, "", "ok"),)
 
@@ -170,7 +170,7 @@ def test_record_of_another_version(tmp_path: Path) -> None:
         "\udcff",
     ],
 )
-def test_damage_becomes_a_failed_record(tmp_path: Path, text: str) -> None:
+def test_damaged_file_gives_failed_record(tmp_path: Path, text: str) -> None:
     path = write_record(tmp_path, FULL)
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     write_record(tmp_path, VisitRecord("02", None, "", "ok"))
@@ -182,7 +182,7 @@ def test_damage_becomes_a_failed_record(tmp_path: Path, text: str) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.data())
-def test_any_wrong_value_is_a_failed_record_at_worst(tmp_path: Path, data: Any) -> None:
+def test_random_value_in_any_field_gives_valid_status(tmp_path: Path, data: Any) -> None:
     content = FULL.to_dict()
     name = data.draw(st.sampled_from(sorted(content)))
     content[name] = data.draw(
@@ -245,7 +245,7 @@ def test_any_wrong_value_is_a_failed_record_at_worst(tmp_path: Path, data: Any) 
         ("changes", {"notes": 1}, "changes.notes: .*1"),
     ],
 )
-def test_wrong_values_are_reported_with_their_field(
+def test_error_states_field_of_invalid_value(
     tmp_path: Path, field: str, value: Any, why: str
 ) -> None:
     path = write_record(tmp_path, FULL)
@@ -256,7 +256,7 @@ def test_wrong_values_are_reported_with_their_field(
     assert len(read.reason.encode()) < 400
 
 
-def test_what_changed_is_read_again(tmp_path: Path) -> None:
+def test_changes_round_trip_through_file(tmp_path: Path) -> None:
     changes: dict[str, Scalar] = {
         **{"compared_with": "1", "fingerprint": "f", "n_new": 2, "new_ml": 0.5, "notes": ""},
         **{"border_sd_mm": None, "failed": None, "from_the_future": "x"},
@@ -270,7 +270,7 @@ def test_what_changed_is_read_again(tmp_path: Path) -> None:
     "wanted",
     [(), ("1",), ("01", "10"), ("1", "01", "10", "1a"), ("1", "99"), ("1", "1")],
 )
-def test_records_of_several_participants_are_those_of_each(
+def test_read_records_of_reads_only_selected_participants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...]
 ) -> None:
     for label in ("1", "01", "10", "1a"):
@@ -288,12 +288,12 @@ def test_records_of_several_participants_are_those_of_each(
     assert len(opened) == 3 * len(expected)
 
 
-def test_a_copy_under_another_name_is_no_second_visit(tmp_path: Path) -> None:
+def test_copied_record_under_wrong_name_is_failed(tmp_path: Path) -> None:
     path = write_record(tmp_path, FULL)
     for name in ("sub-09", "sub-01_ses-1 copy", "sub-01_ses-1_acq-x"):
         path.with_name(f"{name}.json").write_bytes(path.read_bytes())
-    told = {one.reason: (one.key, one.status) for one in read_records(tmp_path)}
-    assert told == {
+    by_reason = {one.reason: (one.key, one.status) for one in read_records(tmp_path)}
+    assert by_reason == {
         "": ("sub-01_ses-1", "ok"),
         **{
             f"the record {name}.json cannot be read: it describes sub-01_ses-1": (key, "failed")
@@ -306,16 +306,16 @@ def test_a_copy_under_another_name_is_no_second_visit(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_special_files_are_failed_records_and_do_not_block(tmp_path: Path) -> None:
     folder = write_record(tmp_path, FULL).parent
     os.mkfifo(folder / "sub-44.json")
     (folder / "sub-45.json").mkdir()
     (folder / "sub-46.json").symlink_to("/dev/zero")
     (folder / "sub-47.json").symlink_to("gone")
-    told = {
+    reasons = {
         one.key: one.reason.partition(" cannot be read: ")[2] for one in read_records(tmp_path)
     }
-    assert told == {
+    assert reasons == {
         "sub-01_ses-1": "",
         "sub-44": "Not a regular file",
         "sub-45": "Is a directory",
@@ -324,7 +324,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     }
 
 
-def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+def test_record_with_undecodable_file_name_is_failed(tmp_path: Path) -> None:
     folder = write_record(tmp_path, FULL).parent
     (folder / "sub-\udcff.json").write_text("{}")
     (_, odd) = sorted(read_records(tmp_path), key=lambda one: one.status == "failed")
@@ -332,7 +332,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     assert odd.reason.startswith("the record sub-?.json cannot be read")
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_missing_folder_gives_no_records(tmp_path: Path) -> None:
     assert read_records(tmp_path) == ()
 
 

@@ -1,4 +1,4 @@
-"""What stands beside the outputs."""
+"""JSON sidecars of the outputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ METHOD = Method(
 )
 
 
-def test_lesion_mask() -> None:
+def test_content_of_lesion_mask_sidecar() -> None:
     assert lesion_mask_sidecar(ORIGIN, METHOD) == {
         "Type": "Lesion",
         "Description": "Lesions, segmented by the cascade",
@@ -57,14 +57,14 @@ def test_lesion_mask() -> None:
     }
 
 
-def test_candidates_have_the_threshold_of_their_own_net() -> None:
+def test_candidates_sidecar_has_candidate_threshold() -> None:
     assert candidates_sidecar(ORIGIN, METHOD)["Threshold"] == 0.1
     assert rejected_sidecar(ORIGIN, METHOD)["Threshold"] == 0.4
     plain = Method(METHOD.model, 0.4, 3.0)
     assert candidates_sidecar(ORIGIN, plain)["Threshold"] == 0.4
 
 
-def test_another_segmenter_is_named_with_its_licence_and_citation() -> None:
+def test_sidecar_of_other_segmenter_has_licence_and_citation() -> None:
     other = ModelUse("SEG", "2", "ff", "command", "MIT", "Doe 2020", ("FLAIR",))
     method = Method(other, 0.4, 3.0)
     for content in (lesion_mask_sidecar(ORIGIN, method), probseg_sidecar(ORIGIN, method)):
@@ -77,13 +77,13 @@ def test_another_segmenter_is_named_with_its_licence_and_citation() -> None:
     assert not keys & set(lesion_mask_sidecar(ORIGIN, bare))
 
 
-def test_probability_has_no_threshold() -> None:
+def test_sidecar_of_probability_map_has_no_threshold() -> None:
     content = probseg_sidecar(ORIGIN, METHOD)
     assert "Threshold" not in content
     assert content["ModelSHA256"] == "ff"
 
 
-def test_preprocessed_contrast() -> None:
+def test_content_of_preprocessed_image_sidecar() -> None:
     content = preproc_sidecar(
         "T1w", Origin((FLAIR,), None, "1 mm"), skull_stripped=True, steps=("a", "b")
     )
@@ -95,13 +95,13 @@ def test_preprocessed_contrast() -> None:
     }
 
 
-def test_brain_mask() -> None:
+def test_content_of_brain_mask_sidecar() -> None:
     content = brain_mask_sidecar(ORIGIN, method="deepbet 1.0.2")
     assert (content["Type"], content["Manual"]) == ("Brain", False)
     assert "deepbet" in content["Description"]
 
 
-def test_instances() -> None:
+def test_lesion_instances_have_table_rows_and_descriptions() -> None:
     labels = np.array([0, 1, 1, 2]).reshape(4, 1, 1)
     kept = lesion_table(labels, np.eye(4))
     rejected = lesion_table(labels, np.eye(4), status="rejected")
@@ -116,7 +116,7 @@ def test_instances() -> None:
     assert set(dseg_columns()) - described == {"index", "name", "abbreviation", "mapping"}
 
 
-def test_anatomy_describes_the_one_column_that_bids_does_not_know() -> None:
+def test_anatomy_sidecar_describes_only_non_bids_columns() -> None:
     content = anatomy_sidecar(ORIGIN, METHOD)
     assert "Threshold" not in content
     assert (content["Manual"], content["ModelSHA256"]) == (False, "ff")
@@ -124,30 +124,30 @@ def test_anatomy_describes_the_one_column_that_bids_does_not_know() -> None:
     assert set(LABEL_COLUMNS) & set(content) == set(LABEL_COLUMNS) - known
 
 
-def test_transform() -> None:
+def test_content_of_transform_sidecar() -> None:
     content = xfm_sidecar("T1w", "FLAIR", kind="rigid", sources=(FLAIR,), software={})
     assert content["Description"].startswith("Rigid transform that brings images from T1w to FLA")
     assert content["Type"] == "rigid"
 
 
 class TestUris:
-    def test_innermost_dataset(self, tmp_path: Path) -> None:
+    def test_uri_uses_innermost_dataset(self, tmp_path: Path) -> None:
         datasets = {"raw": tmp_path, "": tmp_path / "derivatives/x", "other one": Path("/o")}
         assert bids_uri(tmp_path / "sub-1/a.nii", datasets) == "bids:raw:sub-1/a.nii"
         assert bids_uri(tmp_path / "derivatives/x/a.nii", datasets) == "bids::a.nii"
         assert bids_uri(Path("/o/a.nii"), datasets) == "bids:other-one:a.nii"
 
-    def test_outside(self, tmp_path: Path) -> None:
+    def test_uri_of_path_outside_datasets_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="in none of the datasets"):
             bids_uri(Path("/elsewhere/x"), {"raw": tmp_path})
 
-    def test_names(self) -> None:
+    def test_link_name_and_template_uri(self) -> None:
         assert link_name("a b/c") == "a-b-c"
         assert template_uri("X") == "bids:templateflow:tpl-X/tpl-X_T1w.nii.gz"
 
 
-def test_a_given_mask_says_where_it_comes_from() -> None:
-    """Who drew it is not known, and there are no weights and no threshold."""
+def test_sidecar_of_given_mask_names_its_source() -> None:
+    """The rater is unknown, and there are no weights and no threshold."""
     given = Method(None, 0.5, 3.0, 0.1, "manual")
     for content in (lesion_mask_sidecar(ORIGIN, given), dseg_sidecar(ORIGIN, given)):
         assert "manual" in content["SegmentationMethod"]
@@ -158,7 +158,7 @@ def test_a_given_mask_says_where_it_comes_from() -> None:
     assert rejected_sidecar(ORIGIN, given)["Description"] != networks
 
 
-def test_exclusion_masks_are_named() -> None:
+def test_sidecars_name_exclusion_masks() -> None:
     masked = replace(METHOD, excluded="infarct, tumour")
     for describe in (lesion_mask_sidecar, probseg_sidecar, dseg_sidecar):
         assert "infarct, tumour" in describe(ORIGIN, masked)["Description"]

@@ -1,4 +1,4 @@
-"""The official validator accepts a whole output tree made with the functions of this package."""
+"""The official validator accepts a complete output dataset of this package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ METHOD = Method(ModelUse("cascade", "1", "0" * 64), 0.5, 3.0, 0.1)
 
 
 class Writer:
-    """Writes everything that one visit gives."""
+    """Writes all outputs of one visit."""
 
     def __init__(self, out: Path, bids: Path, visit: Visit, make_image: Callable[..., Path]):
         self.out, self.visit, self.make_image = out, visit, make_image
@@ -147,7 +147,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("place", ["out", "raw/derivatives/bids_msseg-0.1"])
-def test_output_tree_passes(
+def test_output_dataset_passes_validator(
     make_dataset: Callable[..., Path],
     make_image: Callable[..., Path],
     tmp_path: Path,
@@ -172,13 +172,13 @@ def test_output_tree_passes(
     assert bids_issues(out) == []
 
 
-def test_the_validator_sees_what_is_wrong(
+def test_validator_reports_missing_sidecar(
     make_dataset: Callable[..., Path],
     make_image: Callable[..., Path],
     tmp_path: Path,
     bids_issues: Callable[[Path], list[dict[str, Any]]],
 ) -> None:
-    """Guards the test above: without sidecars the same check must fail."""
+    """Control of the test above: without sidecars, the same check must fail."""
     bids, out = make_dataset(RAW), tmp_path / "out"
     write_dataset_files(out, bids, environment={})
     visit = find_visits(bids).visits[0]
